@@ -1,0 +1,165 @@
+"""An encoded photograph to the uint8 crop that an engine takes. The numeric contract of a pixel.
+
+EXIF orientation is applied; grey and CMYK become colour; 16 bits become 8; transparency is laid on white.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FacemillError
+from ..records import Status
+from .header import Header, read_header
+
+DECODE_RULE = "opencv; exif applied; alpha on white; jpeg reduced while not below the crop; area or linear resize"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused before it is decoded.
+
+    Attributes:
+        max_bytes: size of the encoded file.
+        max_pixels: width x height as the header announces it.
+    """
+
+    max_bytes: int = 64 << 20
+    max_pixels: int = 100_000_000
+
+
+class ImageError(FacemillError, ValueError):
+    """A photograph that cannot become a crop.
+
+    Attributes:
+        status: CORRUPT or UNSUPPORTED.
+        detail: why, for the outcome.
+    """
+
+    def __init__(self, status: Status, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+def decode_image(
+    data: bytes, *, size: int, channel_order: str = "rgb", limits: Limits | None = None
+) -> NDArray[np.uint8]:
+    """Decode one photograph and resize it to the crop.
+
+    Args:
+        data: an encoded JPEG, PNG, BMP, WebP or TIFF file.
+        size: side S of the crop, pixels; the whole image is resized, its aspect ratio is not kept.
+        channel_order: "rgb" or "bgr".
+        limits: what to refuse before decoding.
+    Returns:
+        (S, S, 3) uint8, C-contiguous; a new array.
+    Raises:
+        ImageError: empty, of no known format, over a limit, or damaged.
+    """
+    header = _judge(data, limits or Limits())
+    image = _decode(data, header, size, channel_order)
+    height, width = image.shape[:2]
+    if (height, width) == (size, size):
+        return image
+    import cv2
+
+    # Averaging when pixels are merged (no aliasing), interpolating when they are made.
+    how = cv2.INTER_AREA if height >= size and width >= size else cv2.INTER_LINEAR
+    return cv2.resize(image, (size, size), interpolation=how)  # type: ignore[return-value]
+
+
+def _judge(data: bytes, limits: Limits) -> Header:
+    """The header of a file that may be decoded."""
+    if not data:
+        raise ImageError(Status.CORRUPT, "the file is empty")
+    if len(data) > limits.max_bytes:
+        raise ImageError(Status.UNSUPPORTED, f"{len(data)} bytes, over the limit of {limits.max_bytes}")
+    try:
+        header = read_header(data)
+    except ValueError as err:
+        raise ImageError(Status.CORRUPT, str(err)) from err
+    if header is None:
+        raise ImageError(
+            Status.UNSUPPORTED, f"not a JPEG, PNG, BMP, WebP or TIFF file: it begins with {data[:8].hex(' ')}"
+        )
+    if header.width < 1 or header.height < 1:
+        raise ImageError(Status.CORRUPT, f"the header says {header.width}x{header.height} pixels")
+    if header.width * header.height > limits.max_pixels:
+        raise ImageError(
+            Status.UNSUPPORTED,
+            f"{header.width}x{header.height} pixels, over the limit of {limits.max_pixels}",
+        )
+    return header
+
+
+def _decode(data: bytes, header: Header, size: int, channel_order: str) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 in the wanted channel order, upright."""
+    import cv2
+
+    if header.alpha:
+        flags = cv2.IMREAD_UNCHANGED
+    else:
+        flags = cv2.IMREAD_COLOR_RGB if channel_order == "rgb" else cv2.IMREAD_COLOR_BGR
+        flags |= _reduction(header, size)
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as err:
+        raise ImageError(Status.CORRUPT, f"the decoder refused it: {err.err or err}") from err
+    if image is None:
+        raise ImageError(Status.CORRUPT, f"the {header.kind} data are damaged or cut short")
+    if header.alpha:
+        image = _orient(_flatten(image), header.orientation)
+        if channel_order == "rgb":
+            image = image[..., ::-1]
+    return np.ascontiguousarray(image)
+
+
+def _reduction(header: Header, size: int) -> int:
+    """OpenCV's flag for the JPEG decoder's own 1/2, 1/4 or 1/8 scale, to be added to a colour flag; 0 for none.
+
+    The scaled inverse DCT averages, as the resize after it would; it is used only while the result is not
+    smaller than the crop, so no detail that the crop could show is lost.
+    """
+    import cv2
+
+    if header.kind == "jpeg":
+        short = min(header.width, header.height)
+        # The names say grayscale because they are these bits with no colour flag set.
+        for factor, flag in (
+            (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
+            (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
+            (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
+        ):
+            if short >= factor * size:
+                return flag
+    return 0
+
+
+def _flatten(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Whatever IMREAD_UNCHANGED gave to (H, W, 3) uint8 BGR, transparency laid on white."""
+    if image.dtype == np.uint16:
+        image = (image >> 8).astype(np.uint8)
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.shape[2] == 2:  # grey and alpha
+        image = image[..., [0, 0, 0, 1]]
+    if image.shape[2] != 4:
+        return np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.uint8)
+    alpha = image[..., 3:].astype(np.uint16)
+    mixed = image[..., :3] * alpha + 255 * (255 - alpha) + 127
+    return (mixed // 255).astype(np.uint8)
+
+
+def _orient(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Turn an image upright by its EXIF orientation, 1 to 8 (EXIF 2.32, 4.6.4)."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image

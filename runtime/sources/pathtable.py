@@ -1,0 +1,69 @@
+"""A scan on disk: millions of paths, read through a memory map, so that they cost no memory of the process."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import overload
+
+import numpy as np
+
+
+def write_paths(path: Path, paths: Iterable[bytes]) -> None:
+    """Write paths, each ended by a NUL (no path can hold one), durable before this returns."""
+    with path.open("wb") as file:
+        block: list[bytes] = []
+        for name in paths:
+            block.append(name)
+            if len(block) == 65_536:
+                file.write(b"\0".join(block) + b"\0")
+                block.clear()
+        if block:
+            file.write(b"\0".join(block) + b"\0")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class PathTable(Sequence[bytes]):
+    """The paths of `write_paths`, by row. Owned by `with`; safe to read from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        size = os.fstat(self._file.fileno()).st_size
+        self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
+        ends: list[np.ndarray] = [np.zeros(1, np.int64)]
+        for start in range(0, size, 1 << 24):
+            assert self._map is not None
+            block = np.frombuffer(self._map[start : start + (1 << 24)], np.uint8)
+            ends.append(np.flatnonzero(block == 0) + (start + 1))
+        self._offsets = np.concatenate(ends).astype(np.int64)  # (rows + 1,)
+
+    def __len__(self) -> int:
+        return len(self._offsets) - 1
+
+    @overload
+    def __getitem__(self, row: int) -> bytes: ...
+
+    @overload
+    def __getitem__(self, row: slice) -> list[bytes]: ...
+
+    def __getitem__(self, row: int | slice) -> bytes | list[bytes]:
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        assert self._map is not None
+        return self._map[self._offsets[row] : self._offsets[row + 1] - 1]
+
+    def __enter__(self) -> PathTable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._map is not None:
+            self._map.close()
+        self._file.close()

@@ -1,0 +1,64 @@
+"""One file to its bytes, whatever kind of thing the path turns out to be."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..errors import FacemillError
+from ..records import Status
+
+
+class ReadError(FacemillError, OSError):
+    """A file could not be read.
+
+    Attributes:
+        status: UNREADABLE, or UNSUPPORTED for one over the size limit.
+        detail: why, for the outcome.
+    """
+
+    def __init__(self, status: Status, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+def read_file(path: bytes | str, max_bytes: int) -> bytes:
+    """The content of a regular file.
+
+    Never blocks on a named pipe and never reads a file over the limit.
+
+    Args:
+        path: the file.
+        max_bytes: the largest content accepted.
+    Raises:
+        ReadError: missing, not permitted, not a regular file, too large, or shrinking while read.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as err:
+        raise ReadError(Status.UNREADABLE, err.strerror or str(err)) from err
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise ReadError(Status.UNREADABLE, "not a regular file")
+        if info.st_size > max_bytes:
+            raise ReadError(Status.UNSUPPORTED, f"{info.st_size} bytes, over the limit of {max_bytes}")
+        return _read_all(fd, info.st_size)
+    except ReadError:
+        raise
+    except OSError as err:
+        raise ReadError(Status.UNREADABLE, err.strerror or str(err)) from err
+    finally:
+        os.close(fd)
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    """`size` bytes; one read in nearly every case."""
+    data = os.read(fd, size)
+    while len(data) < size:
+        more = os.read(fd, size - len(data))
+        if not more:
+            raise ReadError(Status.UNREADABLE, f"the file shrank while it was read ({len(data)} of {size} bytes)")
+        data += more
+    return data

@@ -1,0 +1,157 @@
+"""The file that a user opens: made from complete segments, whole or not at all. docs/format.md describes it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StorageError
+from ..records import Status
+from .diskfile import DurableH5, durable_h5
+from .ledger import Ledger
+
+FORMAT_VERSION = 1
+_CHUNK_BYTES = 1 << 18
+_BLOCK_ROWS = 32_768
+
+
+def assemble(output: Path, ledger: Ledger, paths: Sequence[bytes], metadata: Mapping[str, Any], dtype: str) -> None:
+    """Write the finished file from a ledger, in bounded memory.
+
+    Args:
+        output: its path; replaced atomically.
+        ledger: M rows, none pending.
+        paths: M paths relative to the root, in scan order.
+        metadata: attributes of `/metadata`; `dimension` among them.
+        dtype: "float32" or "float16".
+    Raises:
+        DiskFullError, StorageError: the output is as it was.
+    """
+    embedded = np.flatnonzero(ledger.status == Status.EMBEDDED)
+    widest = max((len(_text(path)) for path in paths), default=1) or 1
+    with durable_h5(output, "the embedding file") as target:
+        file = target.file
+        attributes = file.create_group("metadata").attrs
+        attributes.update({**metadata, "format_version": FORMAT_VERSION, "run_id": secrets.token_hex(16)})
+        dimension = int(metadata["dimension"])
+        vectors = file.create_dataset(
+            "embeddings",
+            shape=(len(embedded), dimension),
+            maxshape=(None, dimension),
+            dtype=dtype,
+            chunks=(max(1, _CHUNK_BYTES // (dimension * np.dtype(dtype).itemsize)), dimension),
+            fletcher32=True,
+        )
+        names = _strings(file, "image_paths", len(embedded), widest)
+        for start, rows in _blocks(embedded):
+            vectors[start : start + len(rows)] = ledger.embeddings(rows)
+            names[start : start + len(rows)] = np.array([_text(paths[row]) for row in rows], names.dtype)
+            target.check()
+        _write_outcomes(target, ledger, paths, widest)
+
+
+def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], widest: int) -> None:
+    """`/outcomes`: one row a scanned path."""
+    group = target.file.create_group("outcomes")
+    group.create_dataset("status", data=ledger.status, chunks=True, compression="gzip", compression_opts=1)
+    everything = np.arange(len(ledger.status))
+    deepest = max(file["outcomes/detail"].dtype.itemsize for file in ledger.files) if ledger.files else 1
+    names = _strings(group, "path", len(everything), widest)
+    details = _strings(group, "detail", len(everything), deepest)
+    has_digests = bool(ledger.files) and all("digest" in file["outcomes"] for file in ledger.files)
+    digests = (
+        group.create_dataset(
+            "digest", shape=(len(everything), 16), maxshape=(None, 16), dtype=np.uint8, chunks=(16_384, 16)
+        )
+        if has_digests
+        else None
+    )
+    raw: dict[int, bytes] = {}
+    for start, rows in _blocks(everything):
+        block = [paths[row] for row in rows]
+        texts = [_text(path) for path in block]
+        raw.update((int(row), path) for row, path, text in zip(rows, block, texts, strict=True) if path != text)
+        names[start : start + len(rows)] = np.array(texts, names.dtype)
+        details[start : start + len(rows)] = ledger.details(rows).astype(details.dtype)
+        if digests is not None:
+            digests[start : start + len(rows)] = ledger.digests(rows)
+        target.check()
+    if raw:
+        _write_raw_paths(group, raw)
+
+
+def _write_raw_paths(group: Any, raw: Mapping[int, bytes]) -> None:
+    """The exact bytes of the few paths that are not UTF-8, by row of `/outcomes`."""
+    import h5py
+
+    sub = group.create_group("raw_paths")
+    sub["row"] = np.array(list(raw), np.int64)
+    exact = sub.create_dataset("bytes", shape=(len(raw),), dtype=h5py.vlen_dtype(np.uint8))
+    for i, path in enumerate(raw.values()):
+        exact[i] = np.frombuffer(path, np.uint8)
+
+
+def read_paths(file: Any) -> list[bytes]:
+    """The exact scanned paths of an open finished file, in scan order."""
+    group = file["outcomes"]
+    paths = [bytes(path) for path in group["path"][:]]
+    if "raw_paths" in group:
+        for row, exact in zip(group["raw_paths/row"][:], group["raw_paths/bytes"][:], strict=True):
+            paths[int(row)] = exact.tobytes()
+    return paths
+
+
+def read_metadata(output: Path) -> dict[str, Any]:
+    """The attributes of `/metadata` of a finished file.
+
+    Raises:
+        StorageError: it is not an embedding file of this format.
+    """
+    import h5py
+
+    try:
+        with h5py.File(output, "r") as file:
+            found = {
+                key: value.item() if hasattr(value, "item") else value for key, value in file["metadata"].attrs.items()
+            }
+    except (OSError, KeyError) as err:
+        raise StorageError(
+            f"{output} exists and is not an embedding file of facemill ({err}). "
+            f"Name another file with -o, or replace it with --force"
+        ) from err
+    if found.get("format_version") != FORMAT_VERSION:
+        raise StorageError(
+            f"{output} has format version {found.get('format_version')}; wanted: {FORMAT_VERSION}. "
+            f"Name another file with -o, or replace it with --force"
+        )
+    return found
+
+
+def _text(path: bytes) -> bytes:
+    """A path as the UTF-8 that is stored; bytes that are not UTF-8 become \\xNN."""
+    return path if path.isascii() else path.decode("utf-8", "backslashreplace").encode()
+
+
+def _strings(where: Any, name: str, rows: int, width: int) -> Any:
+    """An empty compressed dataset of fixed-length UTF-8; fixed, since HDF5 does not compress the other kind."""
+    import h5py
+
+    return where.create_dataset(
+        name,
+        shape=(rows,),
+        maxshape=(None,),
+        dtype=h5py.string_dtype("utf-8", max(1, width)),
+        chunks=(max(1, _CHUNK_BYTES // max(1, width)),),
+        compression="gzip",
+        compression_opts=1,
+    )
+
+
+def _blocks(rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        yield start, rows[start : start + _BLOCK_ROWS]

@@ -1,0 +1,188 @@
+"""Durable files that HDF5 may write to without ever meeting a full disk itself.
+
+HDF5 cannot close a file that it could not write: it keeps the handle and crashes the process at exit (seen with
+HDF5 1.14 and 2.0 on ENOSPC and EFBIG). So it writes through DiskFile, which remembers the first failure and swallows
+what follows; the failure is raised once HDF5 has closed in peace.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DiskFullError, StorageError
+
+if TYPE_CHECKING:
+    import h5py
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class DiskFile(io.RawIOBase):
+    """A new binary file for h5py's file-object driver.
+
+    Attributes:
+        failure: the first error of a write, or None.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._raw = open(path, "w+b", buffering=0)  # noqa: SIM115 - closed by close()
+        self.failure: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        return self._raw.readinto(buffer) or 0
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        if self.failure is None:
+            try:
+                done = 0
+                while done < len(view):
+                    done += self._raw.write(view[done:])
+            except OSError as err:
+                self.failure = err
+        return len(view)
+
+    def truncate(self, size: int | None = None) -> int:
+        if self.failure is None:
+            try:
+                return self._raw.truncate(size)
+            except OSError as err:
+                self.failure = err
+        return size or 0
+
+    def close(self) -> None:
+        """Make the content durable and close."""
+        if not self._raw.closed:
+            try:
+                if self.failure is None:
+                    os.fsync(self._raw.fileno())
+            except OSError as err:
+                self.failure = err
+            finally:
+                self._raw.close()
+        super().close()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable: a rename survives a power cut only after this."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def storage_error(err: OSError, what: str, path: Path) -> StorageError:
+    """The error to raise for a failed write, with what to do about it."""
+    if err.errno in _FULL:
+        free = os.statvfs(path.parent)
+        return DiskFullError(
+            f"no room left while writing {what} {path} ({err.strerror}; {free.f_bavail * free.f_frsize / 1e6:.0f} MB "
+            f"free there). What is complete stays: make room and run the same command again"
+        )
+    return StorageError(f"{what} {path} cannot be written: {err.strerror or err}")
+
+
+class DurableH5:
+    """A new HDF5 file that appears under its name whole, or not at all.
+
+    Attributes:
+        file: the open h5py file, written under a temporary name until `commit`.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        import h5py
+
+        self.path = path
+        self._what = what
+        self._partial = path.with_name(path.name + ".partial")
+        try:
+            self._disk = DiskFile(self._partial)
+        except OSError as err:
+            raise storage_error(err, what, path) from err
+        self.file: h5py.File = h5py.File(self._disk, "w")
+
+    def check(self) -> None:
+        """Raise at once if a write has failed.
+
+        Raises:
+            DiskFullError, StorageError: it has; the partial file is gone.
+        """
+        if self._disk.failure is not None:
+            failure = self._disk.failure
+            self.discard()
+            raise storage_error(failure, self._what, self.path) from failure
+
+    def commit(self) -> None:
+        """Flush, fsync, rename, fsync the folder.
+
+        Raises:
+            DiskFullError, StorageError: nothing appears under the name.
+        """
+        self.file.close()
+        self._disk.close()
+        self.check()
+        try:
+            os.replace(self._partial, self.path)
+            sync_folder(self.path.parent)
+        except OSError as err:
+            raise storage_error(err, self._what, self.path) from err
+
+    def discard(self) -> None:
+        """Close and remove the partial file; harmless after `commit`."""
+        self._disk.failure = self._disk.failure or OSError("discarded")
+        self.file.close()
+        self._disk.close()
+        self._partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def durable_h5(path: Path, what: str) -> Iterator[DurableH5]:
+    """A DurableH5 that is committed when the block ends well and discarded when it does not."""
+    target = DurableH5(path, what)
+    try:
+        yield target
+    except BaseException:
+        target.discard()
+        raise
+    target.commit()
+
+
+def write_durable(path: Path, data: bytes, what: str) -> None:
+    """Replace a small file atomically and durably.
+
+    Raises:
+        DiskFullError, StorageError: the old content stays.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        sync_folder(path.parent)
+    except OSError as err:
+        partial.unlink(missing_ok=True)
+        raise storage_error(err, what, path) from err

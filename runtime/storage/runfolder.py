@@ -1,0 +1,129 @@
+"""The folder of an unfinished run, beside its output: the plan, the scan and the segments, under one lock."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import LockedError, StorageError
+from .diskfile import storage_error, write_durable
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run decided before its first photograph; `plan.json`.
+
+    Attributes:
+        contract: what makes two embeddings comparable; a resumed run must have the same.
+        root: absolute folder of the paths, as text (surrogateescape).
+        rows: number M of scanned paths.
+        started_utc: ISO 8601.
+        base_run_id: `run_id` of the finished file whose failed photographs this run retries; "" for none.
+        settings: the tuned or given batch size and workers.
+        plan_id: ties segments to the plan.
+    """
+
+    contract: dict[str, Any]
+    root: str
+    rows: int
+    started_utc: str
+    base_run_id: str = ""
+    settings: dict[str, int] = field(default_factory=dict)
+    plan_id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+class RunFolder:
+    """`<output>.parts`, locked for this process. Owned by `with`; a kill releases the lock.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.path = output.with_name(output.name + ".parts")
+        self._lock = self._take_lock()
+
+    @property
+    def paths_file(self) -> Path:
+        """Where the scan is kept (sources.pathtable)."""
+        return self.path / "paths"
+
+    def _take_lock(self) -> int:
+        lock = self.path / "lock"
+        while True:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except FileNotFoundError:
+                continue  # a finishing run removed the folder between the two calls
+            except OSError as err:
+                raise storage_error(err, "the run folder", self.path) from err
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as err:
+                os.close(fd)
+                raise LockedError(
+                    f"another run is writing {self.output} (it holds {lock}); wanted: one run an output. "
+                    f"Wait for it, or name another file with -o"
+                ) from err
+            if _same_file(fd, lock):
+                return fd
+            os.close(fd)  # a finishing run removed the folder after the file was opened
+
+    def read_plan(self) -> Plan | None:
+        """The plan of an unfinished run, or None when there is none.
+
+        Raises:
+            StorageError: it is there and damaged.
+        """
+        path = self.path / "plan.json"
+        try:
+            return Plan(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, TypeError, ValueError) as err:
+            raise StorageError(
+                f"the plan of the unfinished run, {path}, cannot be read ({err}). Start over with --force"
+            ) from err
+
+    def write_plan(self, plan: Plan) -> None:
+        """Make a plan durable; the scan must be written before."""
+        write_durable(self.path / "plan.json", json.dumps(asdict(plan), indent=2).encode(), "the plan")
+
+    def clear(self) -> None:
+        """Remove everything but the lock."""
+        (self.path / "plan.json").unlink(missing_ok=True)  # first: without it, the rest means nothing
+        for entry in self.path.iterdir():
+            if entry.name != "lock":
+                entry.unlink()
+
+    def remove(self) -> None:
+        """Remove the folder: the run is finished, or never began."""
+        self.clear()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock >= 0 and not (self.path / "plan.json").exists():
+            shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+        self._lock = -1
+
+
+def _same_file(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False

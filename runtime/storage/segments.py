@@ -1,0 +1,207 @@
+"""Segments: the results of a run, in pieces that are each durable before the next begins.
+
+A segment is a small HDF5 file of the same shape as the finished one, plus `/outcomes/row`. A kill at any moment
+loses the segment in hand and nothing else. Later segments override earlier ones (a retried photograph).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StorageError
+from ..records import Outcome, Status
+from .diskfile import DurableH5
+
+DETAIL_BYTES = 500
+_BLOCK_ROWS = 4096
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRules:
+    """When a segment ends.
+
+    Attributes:
+        max_rows: photographs in a segment at most.
+        max_seconds: age of a segment at most.
+    """
+
+    max_rows: int = 250_000
+    max_seconds: float = 60.0
+
+
+class SegmentWriter:
+    """Writes outcomes and embeddings to one segment after another. Call `commit` before letting go of it."""
+
+    def __init__(
+        self, folder: Path, *, plan_id: str, dimension: int, dtype: str, digests: bool, rules: SegmentRules
+    ) -> None:
+        self._folder = folder
+        self._plan_id = plan_id
+        self._dimension = dimension
+        self._dtype = dtype
+        self._digests = digests
+        self._rules = rules
+        self._number = max((_number(p) for p in segment_files(folder)), default=0)
+        self._open: DurableH5 | None = None
+        self._opened_at = 0.0
+        self._rows: list[int] = []
+        self._status: list[int] = []
+        self._detail: list[bytes] = []
+        self._digest: list[bytes] = []
+        self._block: list[NDArray[np.float32]] = []
+        self._block_rows = 0
+
+    def append(
+        self,
+        rows: NDArray[np.int64],
+        embeddings: NDArray[np.float32],
+        outcomes: Iterable[Outcome],
+        digests: dict[int, bytes],
+    ) -> None:
+        """Add one batch; ends the segment when it is due.
+
+        Args:
+            rows: (n,) int64, scan rows of the embedded photographs, ascending.
+            embeddings: (n, D) float32.
+            outcomes: the others of the batch.
+            digests: file digest, 16 bytes, by scan row; empty unless duplicates are skipped.
+        Raises:
+            DiskFullError, StorageError: the segment in hand is lost, the earlier ones stay.
+        """
+        if self._open is None:
+            self._start()
+        entries = [(int(row), int(Status.EMBEDDED), b"") for row in rows]
+        entries += [(o.row, int(o.status), _clip(o.detail)) for o in outcomes]
+        for row, status, detail in sorted(entries):
+            self._rows.append(row)
+            self._status.append(status)
+            self._detail.append(detail)
+            self._digest.append(digests.get(row, b""))
+        if len(rows):
+            self._block.append(embeddings)
+            self._block_rows += len(rows)
+        if self._block_rows >= _BLOCK_ROWS:
+            self._flush()
+        if len(self._rows) >= self._rules.max_rows or self.age_s() >= self._rules.max_seconds:
+            self.commit()
+
+    def age_s(self) -> float:
+        """Seconds since the segment in hand was begun; 0 when there is none."""
+        return time.monotonic() - self._opened_at if self._open is not None else 0.0
+
+    def commit(self) -> None:
+        """End the segment in hand, durably.
+
+        Raises:
+            DiskFullError, StorageError: it is lost, the earlier ones stay.
+        """
+        if self._open is None:
+            return
+        self._flush()
+        group = self._open.file.create_group("outcomes")
+        group["row"] = np.array(self._rows, np.int64)
+        group["status"] = np.array(self._status, np.uint8)
+        group.create_dataset("detail", data=np.array(self._detail, "S"), compression="gzip", compression_opts=1)
+        if self._digests:
+            group["digest"] = np.frombuffer(b"".join(d.ljust(16, b"\0") for d in self._digest), np.uint8).reshape(
+                -1, 16
+            )
+        done, self._open = self._open, None
+        for column in (self._rows, self._status, self._detail, self._digest):
+            column.clear()
+        done.commit()
+
+    def discard(self) -> None:
+        """Drop the segment in hand."""
+        if self._open is not None:
+            self._open.discard()
+            self._open = None
+
+    def _start(self) -> None:
+        self._number += 1
+        self._open = DurableH5(self._folder / f"segment-{self._number:06d}.h5", "the segment")
+        self._opened_at = time.monotonic()
+        self._open.file.attrs["plan_id"] = self._plan_id
+        self._open.file.create_dataset(
+            "embeddings",
+            shape=(0, self._dimension),
+            maxshape=(None, self._dimension),
+            chunks=(1024, self._dimension),
+            dtype=self._dtype,
+            fletcher32=True,
+        )
+
+    def _flush(self) -> None:
+        """Hand the buffered rows to HDF5, so that memory does not grow with the segment."""
+        if self._open is None or not self._block_rows:
+            return
+        data = self._open.file["embeddings"]
+        start = data.shape[0]
+        data.resize(start + self._block_rows, axis=0)
+        data[start:] = np.concatenate(self._block)
+        self._block.clear()
+        self._block_rows = 0
+        failed = self._open
+        try:
+            failed.check()
+        except StorageError:
+            self._open = None
+            raise
+
+
+def _clip(detail: str) -> bytes:
+    """At most DETAIL_BYTES of UTF-8, never cut inside a character."""
+    return detail.encode("utf-8", "backslashreplace")[:DETAIL_BYTES].decode("utf-8", "ignore").encode()
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """Complete segments, oldest first."""
+    return sorted(folder.glob("segment-*.h5"))
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.split("-")[1])
+
+
+def open_segments(folder: Path, plan_id: str) -> list[Any]:
+    """Open every complete segment of a plan for reading, oldest first.
+
+    A segment that cannot be read, or is of another plan, is set aside as `.damaged`: its photographs run again.
+
+    Returns:
+        Open h5py files; the caller closes them.
+    """
+    import h5py
+
+    files = []
+    for leftover in folder.glob("segment-*.partial"):
+        leftover.unlink()
+    for path in segment_files(folder):
+        file = None
+        try:
+            file = h5py.File(path, "r")
+            rows, embedded = (
+                len(file["outcomes/row"]),
+                int((file["outcomes/status"][:] == Status.EMBEDDED).sum()),
+            )
+            if file.attrs["plan_id"] == plan_id and rows and embedded == len(file["embeddings"]):
+                files.append(file)
+                continue
+            reason = "it is of another run or incomplete"
+        except (OSError, KeyError, RuntimeError) as err:
+            reason = str(err)
+        if file is not None:
+            file.close()
+        logger.warning("segment %s is set aside (%s): its photographs run again", path, reason)
+        path.rename(path.with_suffix(".damaged"))
+    return files

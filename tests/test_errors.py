@@ -1,0 +1,43 @@
+"""The exception tree is complete, and every class is a builtin too."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from runtime import errors
+
+CLASSES = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, Exception)]
+RUNTIME = Path(errors.__file__).parent
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda c: c.__name__)
+def test_every_error_is_in_the_tree_and_a_builtin(kind: type[Exception]) -> None:
+    assert issubclass(kind, errors.FacemillError)
+    if kind not in (errors.FacemillError, errors.Interrupted):
+        builtins = [
+            b for b in kind.__mro__ if b.__module__ == "builtins" and b not in (Exception, BaseException, object)
+        ]
+        assert builtins
+
+
+def test_a_message_of_an_os_error_class_is_the_text() -> None:
+    assert str(errors.DiskFullError("no room left")) == "no room left"
+
+
+def raised_names(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+            names.add(node.exc.func.id)
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(RUNTIME.rglob("*.py")), ids=lambda p: str(p.relative_to(RUNTIME)))
+def test_modules_raise_what_the_tree_knows(path: Path) -> None:
+    tree = {kind.__name__ for kind in CLASSES}
+    # Failures inside a room, turned into an outcome or an error of the tree before they leave it.
+    internal = {"ReadError", "ImageError", "ValueError", "IndexError", "SystemExit", "OSError"}
+    assert {n for n in raised_names(path) if n.endswith("Error")} <= tree | internal

@@ -1,0 +1,165 @@
+"""Segments to ledger to the finished file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.errors import StorageError
+from runtime.records import Outcome, Status
+from runtime.storage.dataset import assemble, read_metadata, read_paths
+from runtime.storage.ledger import Ledger
+from runtime.storage.segments import SegmentRules, SegmentWriter, segment_files
+
+D = 8
+
+
+def unit(seed: int, n: int) -> NDArray[np.float32]:
+    vectors = np.random.default_rng(seed).standard_normal((n, D)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def writer(
+    folder: Path, rows: int = 10, plan: str = "p", digests: bool = False, dtype: str = "float32"
+) -> SegmentWriter:
+    return SegmentWriter(folder, plan_id=plan, dimension=D, dtype=dtype, digests=digests, rules=SegmentRules(rows, 1e9))
+
+
+def add(to: SegmentWriter, rows: list[int], outcomes: tuple[Outcome, ...] = (), seed: int = 0) -> NDArray[np.float32]:
+    vectors = unit(seed, len(rows))
+    to.append(np.array(rows, np.int64), vectors, outcomes, {})
+    return vectors
+
+
+def finish(folder: Path, rows: int, output: Path, base: Path | None = None, paths: list[bytes] | None = None) -> None:
+    with Ledger(rows, folder, "p", base) as ledger:
+        assemble(output, ledger, paths or [b"%d.jpg" % i for i in range(rows)], {"dimension": D}, "float32")
+
+
+def test_segments_end_at_their_size_and_become_the_file(tmp_path: Path) -> None:
+    to = writer(tmp_path, rows=3)
+    first = add(to, [0, 2, 3], (Outcome(1, Status.CORRUPT, "cut short"),), seed=1)
+    second = add(to, [4], seed=2)
+    to.commit()
+    assert [p.name for p in segment_files(tmp_path)] == ["segment-000001.h5", "segment-000002.h5"]
+    with Ledger(6, tmp_path, "p") as ledger:
+        assert ledger.pending(retry=False).tolist() == [5]
+        assert ledger.pending(retry=True).tolist() == [1, 5]
+        assert ledger.counts() == {"pending": 1, "embedded": 4, "corrupt": 1}
+    add(to, [], (Outcome(5, Status.UNREADABLE, "gone"),))
+    to.commit()
+    finish(tmp_path, 6, tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_array_equal(file["embeddings"][:], np.concatenate([first, second]))
+        assert file["image_paths"].asstr()[:].tolist() == ["0.jpg", "2.jpg", "3.jpg", "4.jpg"]
+        assert file["outcomes/status"][:].tolist() == [1, 2, 1, 1, 1, 4]
+        assert file["outcomes/detail"].asstr()[:].tolist() == ["", "cut short", "", "", "", "gone"]
+        assert file["outcomes/path"].asstr()[1] == "1.jpg"
+        assert file["embeddings"].fletcher32
+        assert file["image_paths"].compression == "gzip"
+    assert read_metadata(tmp_path / "out.h5")["format_version"] == 1
+
+
+def test_later_segments_override_earlier_ones_and_a_base(tmp_path: Path) -> None:
+    to = writer(tmp_path)
+    first = add(to, [0, 2], (Outcome(1, Status.CORRUPT, "x"), Outcome(3, Status.NO_FACE, "y")), seed=1)
+    to.commit()
+    base = tmp_path / "base.h5"
+    finish(tmp_path, 4, base)
+    again = tmp_path / "again"
+    again.mkdir()
+    to = writer(again)
+    new = add(to, [1], seed=5)
+    to.commit()
+    finish(again, 4, tmp_path / "out.h5", base)
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_array_equal(file["embeddings"][:], np.stack([first[0], new[0], first[1]]))
+        assert file["outcomes/status"][:].tolist() == [1, 1, 1, 6]
+        assert file["outcomes/detail"].asstr()[3] == "y"
+
+
+def test_a_damaged_or_foreign_segment_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for plan in ("p", "other", "p"):
+        to = writer(tmp_path, plan=plan)
+        add(to, [len(segment_files(tmp_path))])
+        to.commit()
+    third = segment_files(tmp_path)[2]
+    third.write_bytes(third.read_bytes()[:1500])
+    (tmp_path / "segment-000009.h5.partial").write_bytes(b"half")
+    with Ledger(3, tmp_path, "p") as ledger:
+        assert ledger.pending(retry=False).tolist() == [1, 2]
+    assert "set aside" in caplog.text
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "segment-000001.h5",
+        "segment-000002.damaged",
+        "segment-000003.damaged",
+    ]
+
+
+def test_paths_that_are_not_utf8_are_kept_to_the_byte(tmp_path: Path) -> None:
+    paths = [b"a.jpg", b"caf\xe9.jpg", "grüße 😀.jpg".encode(), b"x" * 900]
+    to = writer(tmp_path)
+    add(to, [0, 1, 2, 3])
+    to.commit()
+    finish(tmp_path, 4, tmp_path / "out.h5", paths=paths)
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["image_paths"].asstr()[:].tolist() == ["a.jpg", "caf\\xe9.jpg", "grüße 😀.jpg", "x" * 900]
+        assert read_paths(file) == paths
+
+
+def test_long_details_are_cut_between_characters(tmp_path: Path) -> None:
+    to = writer(tmp_path)
+    add(to, [], (Outcome(0, Status.CORRUPT, "ä" * 400),))
+    to.commit()
+    finish(tmp_path, 1, tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["outcomes/detail"].asstr()[0] == "ä" * 250
+        assert file["embeddings"].shape == (0, D)
+        assert file["image_paths"].asstr()[:].tolist() == []
+
+
+def test_half_precision_and_digests(tmp_path: Path) -> None:
+    to = writer(tmp_path, digests=True, dtype="float16")
+    vectors = unit(3, 2)
+    digests = {0: b"a" * 16, 1: b"b" * 16, 2: b"a" * 16}
+    to.append(np.array([0, 1]), vectors, (Outcome(2, Status.DUPLICATE, "the same file as 0.jpg"),), digests)
+    to.commit()
+    with Ledger(3, tmp_path, "p") as ledger:
+        assert ledger.digests(np.array([2, 0])).tobytes() == b"a" * 32
+        assemble(tmp_path / "out.h5", ledger, [b"0", b"1", b"2"], {"dimension": D}, "float16")
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["embeddings"].dtype == np.float16
+        np.testing.assert_array_equal(file["embeddings"][:], vectors.astype(np.float16))
+        assert file["outcomes/digest"].shape == (3, 16)
+
+
+def test_many_rows_in_several_blocks_keep_their_order(tmp_path: Path) -> None:
+    rows = 70_000  # more than two blocks of the assembly
+    to = writer(tmp_path, rows=9_999)
+    vectors = np.arange(rows * D, dtype=np.float32).reshape(rows, D)
+    for start in range(0, rows, 1000):
+        to.append(np.arange(start, start + 1000), vectors[start : start + 1000], (), {})
+    to.commit()
+    finish(tmp_path, rows, tmp_path / "out.h5")
+    with h5py.File(tmp_path / "out.h5") as file:
+        np.testing.assert_array_equal(file["embeddings"][:], vectors)
+        assert file["image_paths"].asstr()[65_536] == "65536.jpg"
+
+
+@pytest.mark.parametrize("content", [b"not hdf5", b""])
+def test_a_file_that_is_none_of_ours_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "x.h5"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="not an embedding file"):
+        read_metadata(path)
+
+
+def test_another_format_version_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_group("metadata").attrs["format_version"] = 99
+    with pytest.raises(StorageError, match="format version 99; wanted: 1"):
+        read_metadata(tmp_path / "x.h5")
