@@ -27,6 +27,10 @@ class ModelUnavailableError(ModelError):
     """The weights are neither on this machine nor to be fetched."""
 
 
+class FetchError(FacemillError, OSError):
+    """A download did not succeed; what has arrived is kept for the next try."""
+
+
 class EngineError(FacemillError, RuntimeError):
     """An engine cannot be built, loaded or run."""
 

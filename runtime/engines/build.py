@@ -1,0 +1,168 @@
+"""build-engine: a model to an engine file and its sidecar, proven equal before it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from ..errors import ConfigError, EngineError, MissingDependencyError
+from ..extras import available, require
+from ..modelspec import ModelSpec
+from .device import find_gpu
+from .keep import keep, locked
+from .make import Job, describe, make_engine
+from .sidecar import EngineInfo, read_sidecar
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("auto", "cpu", "cuda", "tensorrt")
+PRECISIONS = ("auto", "fp32", "fp16")
+_CPU_PROFILE, _GPU_PROFILE = (1, 8, 256), (1, 256, 512)
+_FOUND_OUT = {"engine_sha256", "parity_images", "parity_min", "parity_mean"}  # by the making of an engine
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What build_engine did.
+
+    Attributes:
+        path: the engine file; its sidecar lies beside it.
+        info: the sidecar's content.
+        built: False when the engine was there and up to date.
+        reason: why it was built or not, and why `auto` fell back if it did.
+    """
+
+    path: Path
+    info: EngineInfo
+    built: bool
+    reason: str
+
+
+def build_engine(
+    spec: ModelSpec,
+    weights: Path,
+    *,
+    backend: str = "auto",
+    precision: str = "auto",
+    batch: tuple[int, int, int] | None = None,
+    output: Path,
+    force: bool = False,
+    compute_capability: str | None = None,
+) -> BuildResult:
+    """Build an engine, or find it up to date.
+
+    Args:
+        spec: the model file.
+        weights: its ONNX file.
+        backend: "cpu", "cuda", "tensorrt"; "auto" takes the fastest that this machine runs, and says why it fell back.
+        precision: "fp32", "fp16"; "auto" is fp32 on the CPU and fp16 on a GPU.
+        batch: (min, opt, max) batch sizes; None: 1, 8, 256 on the CPU and 1, 256, 512 on a GPU.
+        output: folder for the engine, created.
+        force: build although an engine from the same inputs is there.
+        compute_capability: e.g. "SM75", for tensorrt: build for a GPU that need not be here.
+    Raises:
+        ConfigError: an option is wrong.
+        ModelError: the weights are damaged or not the ones that the model file states.
+        MissingDependencyError, EngineError: the backend cannot build it, or the folder cannot be written.
+        ParityError: the engine does not answer like the model; nothing was kept.
+    """
+    _check_options(backend, precision, batch, compute_capability)
+    candidates, skipped = _candidates(compute_capability) if backend == "auto" else ([backend], [])
+
+    def attempt(candidate: str) -> BuildResult:
+        on_cpu = candidate == "cpu"
+        job = Job(
+            spec=spec,
+            weights=weights,
+            backend=candidate,
+            precision=precision if precision != "auto" else "fp32" if on_cpu else "fp16",
+            profile=batch or (_CPU_PROFILE if on_cpu else _GPU_PROFILE),
+            compute_capability=compute_capability,
+        )
+        result = _build_or_find(job, output, force)
+        why = f"; auto fell back to {candidate} ({'; '.join(skipped)})" if skipped else ""
+        return replace(result, reason=result.reason + why)
+
+    *preferred, last = candidates
+    for candidate in preferred:
+        try:
+            return attempt(candidate)
+        except (EngineError, MissingDependencyError) as err:
+            logger.warning("backend auto: %s does not work here: %s", candidate, err)
+            skipped.append(f"{candidate}: {err}")
+    return attempt(last)
+
+
+def _check_options(
+    backend: str, precision: str, batch: tuple[int, int, int] | None, compute_capability: str | None
+) -> None:
+    if backend not in BACKENDS:
+        raise ConfigError(f"unknown backend {backend!r}; wanted: {', '.join(BACKENDS)}")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"unknown precision {precision!r}; wanted: {', '.join(PRECISIONS)}")
+    if batch is not None and not 1 <= batch[0] <= batch[1] <= batch[2]:
+        raise ConfigError(f"batch sizes {batch} are out of order; wanted: 1 <= MIN <= OPT <= MAX")
+    if compute_capability is not None and backend not in ("auto", "tensorrt"):
+        raise ConfigError(
+            f"compute capability {compute_capability} was given with the backend {backend}; it means something to "
+            f"tensorrt alone. Use --backend tensorrt"
+        )
+
+
+def _candidates(compute_capability: str | None) -> tuple[list[str], list[str]]:
+    """The backends that `auto` tries, in order, and why it leaves others out."""
+    if compute_capability is not None:
+        return ["tensorrt"], []
+    if find_gpu() is None:
+        return ["cpu"], ["no NVIDIA GPU with a driver was found"]
+    found, skipped = [], []
+    if available("tensorrt") or available("tensorrt_rtx"):
+        found.append("tensorrt")
+    else:
+        skipped.append("tensorrt: not installed (pip install 'facemill[gpu]')")
+    if "CUDAExecutionProvider" in require("onnxruntime").get_available_providers():
+        found.append("cuda")
+    else:
+        skipped.append("cuda: the installed onnxruntime has no CUDAExecutionProvider (pip install onnxruntime-gpu)")
+    return [*found, "cpu"], [] if found else skipped
+
+
+def _build_or_find(job: Job, output: Path, force: bool) -> BuildResult:
+    wanted = describe(job)
+    path = output / _file_name(wanted)
+    with locked(output):
+        reason = "forced" if force else _stale(path, wanted)
+        if not reason:
+            return BuildResult(path, read_sidecar(path), False, "up to date")
+        engine, info = make_engine(job, wanted)
+        keep(path, engine, info)
+    logger.info("built %s: %s", path, reason)
+    return BuildResult(path, info, True, reason)
+
+
+def _file_name(info: EngineInfo) -> str:
+    """`w600k_mbf.cpu-fp32.onnx`, `w600k_mbf.tensorrt-fp16-sm75.plan`."""
+    device = "" if info.device == info.backend else "-" + info.device.lower()
+    suffix = "plan" if info.backend == "tensorrt" else "onnx"
+    return re.sub(r"[^\w.+-]+", "-", f"{info.model}.{info.backend}-{info.precision}{device}.{suffix}")
+
+
+def _stale(path: Path, wanted: EngineInfo) -> str:
+    """Why the engine has to be built; empty when it is up to date."""
+    if not path.exists():
+        return "there was no engine"
+    try:
+        info = read_sidecar(path)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    except (EngineError, OSError) as err:
+        return f"the engine there cannot be used: {err}"
+    if sha256 != info.engine_sha256:
+        return "the engine there is not the one that its sidecar describes"
+    for name in (field.name for field in fields(EngineInfo) if field.name not in _FOUND_OUT):
+        found, want = getattr(info, name), getattr(wanted, name)
+        if found != want:
+            return f"{name} was {found} and is now {want}"
+    return ""

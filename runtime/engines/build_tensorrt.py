@@ -1,0 +1,199 @@
+"""A prepared graph to a TensorRT plan, through `tensorrt` (10.x, 11.x) or `tensorrt_rtx` (1.x) alike.
+
+`tensorrt_rtx` compiles for a compute capability that it is told and needs no GPU for that; `tensorrt` compiles for the
+GPU of this machine.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import importlib
+import logging
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from ..errors import EngineError, MissingDependencyError
+from ..extras import require
+from .inputs import INPUT, OUTPUT
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A built plan.
+
+    Attributes:
+        content: the engine file.
+        precision: "fp16" or "fp32": what the network's layers hold.
+    """
+
+    content: bytes
+    precision: str
+
+
+def import_tensorrt(compute_capability: str | None = None) -> ModuleType:
+    """`tensorrt`, or `tensorrt_rtx` where that is not installed; the latter if a compute capability is asked for.
+
+    Raises:
+        MissingDependencyError: neither imports.
+    """
+    if compute_capability is not None:
+        return require("tensorrt_rtx", extra="rtx", purpose="only it builds for a compute capability that is named")
+    try:
+        return importlib.import_module("tensorrt")
+    except (ImportError, OSError) as err:
+        try:
+            return importlib.import_module("tensorrt_rtx")
+        except (ImportError, OSError) as rtx_err:
+            raise MissingDependencyError(
+                f"the backend tensorrt needs 'tensorrt' ({err}) or 'tensorrt_rtx' ({rtx_err}). "
+                f"Install one with: pip install 'facemill[gpu]' or pip install 'facemill[rtx]'"
+            ) from rtx_err
+
+
+def version_of(trt: ModuleType) -> str:
+    """E.g. "tensorrt_rtx 1.7.1.116"."""
+    return f"{trt.__name__} {trt.__version__}"
+
+
+def build_plan(
+    trt: ModuleType,
+    onnx_content: bytes,
+    *,
+    profile: tuple[int, int, int],
+    size: int,
+    compute_capability: str | None = None,
+) -> Plan:
+    """Compile a graph that `prepare_graph` made.
+
+    Args:
+        trt: from `import_tensorrt`.
+        onnx_content: the ONNX file.
+        profile: (min, opt, max) batch sizes.
+        size: side of the square crop, pixels.
+        compute_capability: e.g. "SM75"; None: this machine's GPU, or tensorrt_rtx's own default set.
+    Raises:
+        EngineError: it refuses the graph, the compute capability or this machine; its own words are in the message.
+    """
+    log = tensorrt_log(trt)
+    log.words()  # forget those of earlier work
+    try:
+        builder = trt.Builder(log.logger)
+    except TypeError as err:  # what a factory that returns nothing looks like from Python
+        raise EngineError(
+            f"{version_of(trt)} cannot start on this machine{log.words()}. A GPU and its driver are needed to build "
+            f"with tensorrt; tensorrt_rtx needs none: pip install 'facemill[rtx]'. See: facemill doctor"
+        ) from err
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # the only kind from TensorRT 11 on
+    network = builder.create_network(0 if flag is None else 1 << int(flag))
+    parser = trt.OnnxParser(network, log.logger)
+    if not parser.parse(onnx_content):
+        raise EngineError(f"{version_of(trt)} cannot parse the model's graph: {_parser_words(parser)}")
+    _check_io(trt, network)
+    config = builder.create_builder_config()
+    if compute_capability is not None:
+        _set_compute_capability(trt, config, compute_capability)
+    shapes = builder.create_optimization_profile()
+    shapes.set_shape(INPUT, *((batch, size, size, 3) for batch in profile))
+    config.add_optimization_profile(shapes)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise EngineError(
+            f"{version_of(trt)} cannot build the engine for {compute_capability or 'its default'}{log.words()}. "
+            f"Try another --precision, --batch or --backend"
+        )
+    return Plan(bytes(memoryview(plan)), _precision(trt, network))
+
+
+def check_plan(trt: ModuleType, plan: bytes) -> None:
+    """Load a plan on this machine's GPU and read its inputs and outputs back.
+
+    Raises:
+        EngineError: it does not load, or they are not what was asked for.
+    """
+    log = tensorrt_log(trt)
+    log.words()  # forget those of earlier work
+    engine = trt.Runtime(log.logger).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise EngineError(f"{version_of(trt)} built a plan that it cannot load{log.words()}")
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    _require_types(trt, {name: engine.get_tensor_dtype(name) for name in names})
+
+
+def _set_compute_capability(trt: ModuleType, config: Any, name: str) -> None:
+    capabilities = getattr(trt.ComputeCapability, "__members__", {})
+    known = sorted(key for key in capabilities if key.startswith("SM"))
+    if name not in known:
+        raise EngineError(
+            f"{version_of(trt)} does not build for compute capability {name!r}; it knows: {', '.join(known)}"
+        )
+    config.num_compute_capabilities = 1
+    if not config.set_compute_capability(capabilities[name], 0):
+        raise EngineError(f"{version_of(trt)} refused the compute capability {name}")
+
+
+def _check_io(trt: ModuleType, network: Any) -> None:
+    tensors = [network.get_input(i) for i in range(network.num_inputs)]
+    tensors += [network.get_output(i) for i in range(network.num_outputs)]
+    _require_types(trt, {tensor.name: tensor.dtype for tensor in tensors})
+
+
+def _require_types(trt: ModuleType, found: dict[str, Any]) -> None:
+    wanted = {INPUT: trt.DataType.UINT8, OUTPUT: trt.DataType.FLOAT}
+    if found != wanted:
+        raise EngineError(
+            f"{version_of(trt)} made an engine with the inputs and outputs {_types(found)}; wanted: {_types(wanted)}"
+        )
+
+
+def _types(tensors: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {kind.name}" for name, kind in tensors.items())
+
+
+def _precision(trt: ModuleType, network: Any) -> str:
+    """A strongly typed network is built as it is typed: its layers say what the engine computes in."""
+    kinds = {network.get_layer(index).get_output_type(0) for index in range(network.num_layers)}
+    return "fp16" if trt.DataType.HALF in kinds else "fp32"
+
+
+def _parser_words(parser: Any) -> str:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    return "; ".join(
+        f"{error.desc()} (node {error.node()}, {error.node_operator()} {error.node_name()!r})" for error in errors
+    )
+
+
+class TensorRTLog:
+    """TensorRT's messages: into our log, and its errors kept for an exception.
+
+    Attributes:
+        logger: for TensorRT's constructors.
+    """
+
+    def __init__(self, trt: ModuleType) -> None:
+        errors = self._errors = collections.deque[str](maxlen=20)
+        severity = trt.ILogger.Severity
+        levels = {severity.WARNING: logging.WARNING, severity.INFO: logging.DEBUG}
+
+        class Logger(trt.ILogger):  # type: ignore[name-defined,misc]
+            def log(self, kind: Any, message: str) -> None:
+                if kind in (severity.ERROR, severity.INTERNAL_ERROR):
+                    errors.append(message.strip())  # raised with an exception: not said twice
+                logger.log(levels.get(kind, logging.DEBUG), "TensorRT: %s", message)
+
+        self.logger = Logger()
+
+    def words(self) -> str:
+        """The errors since the last call, after a colon; or nothing."""
+        words = "; ".join(self._errors)
+        self._errors.clear()
+        return f": {words}" if words else ""
+
+
+@functools.cache
+def tensorrt_log(trt: ModuleType) -> TensorRTLog:
+    """The one of this process: TensorRT ignores every further one while an object made with the first lives."""
+    return TensorRTLog(trt)

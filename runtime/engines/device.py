@@ -1,0 +1,39 @@
+"""Which NVIDIA GPU this machine has, asked of the driver alone: no package is needed to know."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The first GPU.
+
+    Attributes:
+        name: e.g. "NVIDIA GeForce RTX 2060".
+        compute_capability: e.g. "SM75".
+    """
+
+    name: str
+    compute_capability: str
+
+
+def find_gpu() -> Gpu | None:
+    """The GPU that CUDA puts first (CUDA_VISIBLE_DEVICES counts), or None without a GPU or driver."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    name = ctypes.create_string_buffer(256)
+    failed = (
+        cuda.cuInit(0)
+        or cuda.cuDeviceGet(ctypes.byref(device), 0)
+        or cuda.cuDeviceGetName(name, len(name), device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+        or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+    )
+    return None if failed else Gpu(name.value.decode(errors="replace"), f"SM{major.value}{minor.value}")

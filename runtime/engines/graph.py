@@ -1,0 +1,224 @@
+"""An ONNX file of unknown origin to a graph that the engines can count on.
+
+What comes out has one float32 NCHW input with a free batch dimension, one output, opset 13 or later, every constant
+among the initializers, and no statement about shapes that the change made untrue.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError
+from ..extras import require
+from ..modelspec import ModelSpec
+
+if TYPE_CHECKING:
+    import onnx
+
+logger = logging.getLogger(__name__)
+
+OLDEST_OPSET = 13  # ReduceSum takes its axes as an input from here on; TensorRT and FP16 want it too
+BATCH = "N"
+
+
+def load_graph(weights: Path, spec: ModelSpec) -> onnx.ModelProto:
+    """Read, check and normalise a model's ONNX file.
+
+    Args:
+        weights: the ONNX file, whole: no weights in other files.
+        spec: what the file is said to hold; an empty tensor name means the only one.
+    Raises:
+        ModelError: the file is damaged, uses what the parsers do not know, or is not what the spec says.
+    """
+    model = _read(weights)
+    _choose_tensors(model, spec, weights)
+    model = _upgrade(model, weights)
+    _free_batch(model)
+    model = simplify(model, f"the ONNX file {weights}")
+    _check_output(model, spec, weights)
+    return model
+
+
+def simplify(model: onnx.ModelProto, what: str, *, extended: bool = False) -> onnx.ModelProto:
+    """The graph after ONNX Runtime's offline optimisation.
+
+    Basic: constants folded, BatchNorm merged into convolutions, standard operators only. Extended adds fusions
+    for its CPU provider, none of which depends on the processor.
+
+    Raises:
+        ModelError: ONNX Runtime does not accept the graph.
+    """
+    import onnx
+
+    ort = require("onnxruntime")
+    levels = ort.GraphOptimizationLevel
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = levels.ORT_ENABLE_EXTENDED if extended else levels.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory(prefix="facemill-") as folder:
+        options.optimized_model_filepath = str(Path(folder) / "simple.onnx")
+        try:
+            ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Exception as err:  # ONNX Runtime's errors share no base class
+            raise ModelError(f"{what} is refused by ONNX Runtime {ort.__version__}: {err}") from err
+        simple = onnx.load(options.optimized_model_filepath)
+    # ONNX Runtime lists every operator set that it knows; other parsers want the used ones alone.
+    used = {node.domain for node in simple.graph.node} | {""}
+    opsets = [opset for opset in simple.opset_import if opset.domain in used]
+    del simple.opset_import[:]
+    simple.opset_import.extend(opsets)
+    return simple
+
+
+def _read(weights: Path) -> onnx.ModelProto:
+    import onnx
+
+    try:
+        model = onnx.load(weights, load_external_data=False)
+        _refuse_external_data(model, weights)
+        onnx.checker.check_model(model)
+    except OSError as err:
+        raise ModelError(f"the ONNX file {weights} cannot be read: {err.strerror or err}") from err
+    except ModelError:
+        raise
+    except Exception as err:  # protobuf and onnx raise several classes for damaged content
+        raise ModelError(
+            f"the ONNX file {weights} ({weights.stat().st_size:,} bytes) is damaged or cut short: "
+            f"{type(err).__name__}: {err}. Fetch or export it again"
+        ) from err
+    if model.functions:
+        raise ModelError(f"the ONNX file {weights} defines functions of its own; wanted: export it with them inlined")
+    return model
+
+
+def _refuse_external_data(model: onnx.ModelProto, weights: Path) -> None:
+    """The sha256 of the file stands for the weights, in sidecars and embedding files: they have to be in it."""
+    import onnx
+
+    for tensor in model.graph.initializer:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            other = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
+            raise ModelError(
+                f"the ONNX file {weights} keeps weights in another file ({other}); wanted: all in one. Join them with: "
+                f"python -c \"import onnx; onnx.save(onnx.load('{weights.name}'), 'joined.onnx')\""
+            )
+
+
+def _choose_tensors(model: onnx.ModelProto, spec: ModelSpec, weights: Path) -> None:
+    """Leave the one input and the one output that the spec names, or the only ones."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in constants]  # old files list weights as inputs
+    if len(inputs) != 1 or spec.input_name not in ("", inputs[0].name):
+        raise ModelError(
+            f"the ONNX file {weights} has the inputs {_names(inputs)}; wanted: exactly one"
+            + (f", named {spec.input_name!r} by the model file {spec.name}" if spec.input_name else "")
+        )
+    outputs = [value for value in graph.output if spec.output_name in ("", value.name)]
+    if len(outputs) != 1:
+        wanted = repr(spec.output_name) if spec.output_name else "exactly one, or its name as output_name"
+        raise ModelError(f"the ONNX file {weights} has the outputs {_names(graph.output)}; wanted: {wanted}")
+    _check_input(inputs[0], spec, weights)
+    for field, kept in ((graph.input, inputs[0]), (graph.output, outputs[0])):
+        for value in [value for value in field if value.name != kept.name]:
+            field.remove(value)
+
+
+def _check_input(value: onnx.ValueInfoProto, spec: ModelSpec, weights: Path) -> None:
+    import onnx
+
+    tensor = value.type.tensor_type
+    shape = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
+    wanted = [3, spec.size, spec.size]
+    fits = len(shape) == 4 and all(
+        isinstance(length, str) or length == want for length, want in zip(shape[1:], wanted, strict=True)
+    )
+    if tensor.elem_type != onnx.TensorProto.FLOAT or not fits:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
+        raise ModelError(
+            f"the input {value.name!r} of the ONNX file {weights} is {kind} {shape}; wanted by the model file "
+            f"{spec.name}: float [{BATCH}, 3, {spec.size}, {spec.size}]"
+        )
+    for dim, length in zip(tensor.shape.dim[1:], wanted, strict=True):
+        dim.dim_value = length
+
+
+def _names(values: Iterable[onnx.ValueInfoProto]) -> str:
+    return ", ".join(repr(value.name) for value in values) or "(none)"
+
+
+def _upgrade(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
+    """Opset 13 or later, through ONNX's own converter."""
+    from onnx import version_converter
+
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+    if opset >= OLDEST_OPSET:
+        return model
+    del model.graph.value_info[:]
+    try:
+        upgraded = version_converter.convert_version(model, OLDEST_OPSET)
+    except Exception as err:  # the converter raises bare RuntimeError and ConvertError
+        raise ModelError(
+            f"the ONNX file {weights} has opset {opset}, which cannot be upgraded to {OLDEST_OPSET}: {err}. "
+            f"Export it again with opset {OLDEST_OPSET} or later"
+        ) from err
+    logger.info("%s: opset %d upgraded to %d", weights.name, opset, OLDEST_OPSET)
+    return upgraded
+
+
+def _free_batch(model: onnx.ModelProto) -> None:
+    """Make the first dimension symbolic, in the input, the output and every Reshape that spells it out."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    batch = graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    for end in (graph.input[0], graph.output[0]):
+        if end.type.tensor_type.shape.dim:
+            end.type.tensor_type.shape.dim[0].dim_param = BATCH
+    del graph.value_info[:]
+    if not batch:
+        return
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            value = helper.get_attribute_value(node.attribute[0])
+            is_tensor = node.attribute[0].name == "value"
+            constants[node.output[0]] = numpy_helper.to_array(value) if is_tensor else np.asarray(value)
+    from_images = {graph.input[0].name}
+    for node in graph.node:
+        if not from_images.isdisjoint(node.input):
+            from_images.update(node.output)
+            if node.op_type == "Reshape" and node.input[1] in constants:
+                _free_reshape(graph, node, constants[node.input[1]], batch)
+
+
+def _free_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, target: NDArray[Any], batch: int) -> None:
+    """[batch, ...] becomes [-1, ...], or [0, ...] (as in the input) where -1 is taken."""
+    from onnx import numpy_helper
+
+    if not target.size or target[0] != batch:
+        return
+    shape = target.astype(np.int64)  # a copy
+    shape[0] = 0 if -1 in shape else -1
+    name = f"{node.output[0]}.any_batch"  # the constant may serve other nodes: leave it alone
+    graph.initializer.append(numpy_helper.from_array(shape, name))
+    node.input[1] = name
+
+
+def _check_output(model: onnx.ModelProto, spec: ModelSpec, weights: Path) -> None:
+    """The output's length, as far as shape inference knows it."""
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    shape = [dim.dim_value for dim in dims]
+    known = all(shape[1:])
+    if dims and (len(shape) < 2 or (known and np.prod(shape[1:]) != spec.dimension)):
+        raise ModelError(
+            f"the output {model.graph.output[0].name!r} of the ONNX file {weights} is "
+            f"{[BATCH, *shape[1:]]}; wanted by the model file {spec.name}: [{BATCH}, {spec.dimension}]"
+        )

@@ -1,0 +1,63 @@
+"""FP16 by rewriting the graph: strongly typed TensorRT takes its precision from nowhere else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+_LARGEST = float(np.finfo(np.float16).max)
+_FLOAT32_INPUTS = {"Resize": (2,)}  # operator -> inputs that stay float32 whatever the data's type
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which input, output, weights and everything between are float16.
+
+    Weights beyond float16's range are clipped to it; the parity check judges the outcome.
+
+    Args:
+        model: float32 throughout, with its constants among the initializers.
+    """
+    import onnx
+    from onnx import TensorProto
+
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    graph = half.graph
+    kept = {
+        node.input[index]
+        for node in graph.node
+        for index in _FLOAT32_INPUTS.get(node.op_type, ())
+        if index < len(node.input)
+    }
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:
+            tensor.CopyFrom(_half(tensor))
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT:
+                attribute.t.CopyFrom(_half(attribute.t))
+            elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    del graph.value_info[:]
+    return half
+
+
+def _half(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    from onnx import numpy_helper
+
+    array = np.clip(numpy_helper.to_array(tensor), -_LARGEST, _LARGEST).astype(np.float16)
+    return numpy_helper.from_array(array, tensor.name)
+
+
+def precision_of(model: onnx.ModelProto) -> str:
+    """The name of the smallest type among the weights: "fp16" or "fp32"."""
+    from onnx import TensorProto
+
+    kinds = {tensor.data_type for tensor in model.graph.initializer}
+    return "fp16" if TensorProto.FLOAT16 in kinds else "fp32"

@@ -1,0 +1,177 @@
+"""One engine of one backend: what it will be, and the making and proving of it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import __version__
+from ..errors import ConfigError, EngineError, ModelError
+from ..extras import require
+from ..modelspec import ModelSpec
+from ..modelstore import sha256_of
+from .build_tensorrt import build_plan, check_plan, import_tensorrt, version_of
+from .device import find_gpu
+from .graph import simplify
+from .half import precision_of
+from .ort_runner import OrtRunner
+from .parity import check_parity, measure_parity
+from .prepare import prepare_graph
+from .sidecar import EngineInfo
+from .tensorrt_runner import TensorRTRunner
+
+if TYPE_CHECKING:
+    import onnx
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An engine to make.
+
+    Attributes:
+        spec, weights: the model.
+        backend: "cpu", "cuda" or "tensorrt".
+        precision: "fp32" or "fp16".
+        profile: (min, opt, max) batch sizes.
+        compute_capability: e.g. "SM75": for a GPU that need not be here; None: for this machine.
+    """
+
+    spec: ModelSpec
+    weights: Path
+    backend: str
+    precision: str
+    profile: tuple[int, int, int]
+    compute_capability: str | None
+
+
+def describe(job: Job) -> EngineInfo:
+    """The sidecar of the engine to be, without what only the making finds out: its hash and its parity.
+
+    Raises:
+        ModelError: the weights are not those that the model file states.
+        ConfigError: the backend does not do this precision.
+        MissingDependencyError, EngineError: the backend cannot build here.
+    """
+    if job.backend == "cpu" and job.precision == "fp16":
+        raise ConfigError(
+            "the backend cpu does not build fp16: ONNX Runtime computes in fp32 there, so it would only be slower and "
+            "less exact. Use --precision fp32"
+        )
+    spec = job.spec
+    version = _version(job)
+    return EngineInfo(
+        model=spec.name,
+        model_sha256=_checked_sha256(spec, job.weights),
+        trained=spec.trained,
+        dimension=spec.dimension,
+        size=spec.size,
+        channel_order=spec.channel_order,
+        backend=job.backend,
+        backend_version=version,
+        precision=job.precision,
+        profile=job.profile,
+        device=_device(job, version),
+        engine_sha256="",
+        parity_images=0,
+        parity_min=0.0,
+        parity_mean=0.0,
+        tool_version=__version__,
+        recipe=f"{spec.input_name!r} = (x - {list(spec.mean)}) / {list(spec.std)}; {spec.output_name!r}",
+    )
+
+
+def make_engine(job: Job, info: EngineInfo) -> tuple[bytes, EngineInfo]:
+    """Build an engine and prove it.
+
+    Args:
+        job: what to make.
+        info: from `describe`.
+    Returns:
+        The engine file's content, and its sidecar.
+    Raises:
+        ModelError: the weights are damaged or not what the model file says.
+        MissingDependencyError, EngineError: the backend cannot build it.
+        ParityError: the engine does not answer like the model.
+    """
+    graph = prepare_graph(job.weights, job.spec, job.precision)
+    if job.backend == "tensorrt":
+        engine, info = _make_tensorrt(job, graph, info)
+    else:
+        engine, info = _make_onnx(job, graph, info)
+    if info.precision != job.precision:
+        raise EngineError(f"the engine of {info.model} came out as {info.precision}; wanted: {job.precision}")
+    return engine, replace(info, engine_sha256=hashlib.sha256(engine).hexdigest())
+
+
+def _version(job: Job) -> str:
+    """E.g. "onnxruntime 1.32.0"."""
+    if job.backend == "tensorrt":
+        return version_of(import_tensorrt(job.compute_capability))
+    return f"onnxruntime {require('onnxruntime').__version__}"
+
+
+def _device(job: Job, version: str) -> str:
+    """What the engine is for: a compute capability, this machine's GPU, or what the backend builds for by default."""
+    if job.backend != "tensorrt":
+        return job.backend
+    gpu = find_gpu()
+    return _target(job, version) or (gpu.name if gpu else "default set")
+
+
+def _target(job: Job, version: str) -> str | None:
+    """The compute capability to name to TensorRT; tensorrt_rtx's default set leaves older GPUs out."""
+    gpu = find_gpu()
+    if job.compute_capability is None and gpu is not None and version.startswith("tensorrt_rtx"):
+        return gpu.compute_capability
+    return job.compute_capability
+
+
+def _checked_sha256(spec: ModelSpec, weights: Path) -> str:
+    try:
+        found = sha256_of(weights)
+    except OSError as err:
+        raise ModelError(f"the ONNX file {weights} cannot be read: {err.strerror or err}") from err
+    if spec.sha256 not in (None, found):
+        raise ModelError(
+            f"{weights} is not the file that the model file {spec.name} states: its sha256 is {found}, wanted "
+            f"{spec.sha256}. Fetch it again with: facemill models fetch {spec.name}"
+        )
+    return found
+
+
+def _make_onnx(job: Job, graph: onnx.ModelProto, info: EngineInfo) -> tuple[bytes, EngineInfo]:
+    if job.backend == "cpu":
+        # Not for cuda: ONNX Runtime fuses for the provider that it optimises with, and does the rest when it loads.
+        graph = simplify(graph, f"the graph made from {job.weights}", extended=True)
+    engine = graph.SerializeToString(deterministic=True)
+    return engine, _proven(job, engine, replace(info, precision=precision_of(graph)))
+
+
+def _make_tensorrt(job: Job, graph: onnx.ModelProto, info: EngineInfo) -> tuple[bytes, EngineInfo]:
+    """A plan: its graph is proven on the CPU, and the plan itself where a GPU can run it."""
+    content = graph.SerializeToString(deterministic=True)
+    _proven(job, content, replace(info, backend="cpu"))
+    trt = import_tensorrt(job.compute_capability)
+    target = _target(job, info.backend_version)
+    plan = build_plan(trt, content, profile=job.profile, size=job.spec.size, compute_capability=target)
+    info = replace(info, precision=plan.precision)
+    gpu = find_gpu()
+    if gpu is None or target not in (None, gpu.compute_capability):
+        return plan.content, info
+    check_plan(trt, plan.content)
+    return plan.content, _proven(job, plan.content, info)
+
+
+def _proven(job: Job, engine: bytes, info: EngineInfo) -> EngineInfo:
+    """The sidecar with the engine's parity, which is above the bar.
+
+    Raises:
+        ParityError: it is not.
+    """
+    runner = TensorRTRunner if info.backend == "tensorrt" else OrtRunner
+    with runner(engine, info) as opened:
+        parity = measure_parity(opened, job.spec, job.weights)
+    check_parity(parity, job.precision, f"the {info.backend} engine of {info.model}")
+    return replace(info, parity_images=parity.images, parity_min=parity.minimum, parity_mean=parity.mean)

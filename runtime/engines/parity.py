@@ -1,0 +1,152 @@
+"""An engine is guilty until proven equal: its embeddings against those of the model's own FP32 graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelError, ParityError
+from ..extras import require
+from ..modelspec import ModelSpec
+from .runner import Runner
+
+BARS = {"fp32": 0.99999, "fp16": 0.999}  # smallest cosine that an engine of this precision may show
+CROPS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How equal an engine proved to be.
+
+    Attributes:
+        images: crops compared.
+        minimum, mean: cosine of the engine's embedding to the reference.
+    """
+
+    images: int
+    minimum: float
+    mean: float
+
+
+def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArray[np.uint8] | None = None) -> Parity:
+    """Compare an engine with `reference_embeddings`.
+
+    Args:
+        runner: the engine.
+        spec, weights: the model that it was built from.
+        crops: (N, S, S, 3) uint8 in the model's channel order; None takes `synthetic_crops`.
+    Raises:
+        ModelError: the reference graph cannot be run.
+        ConfigError, EngineError: the engine cannot.
+    """
+    crops = synthetic_crops(spec.size) if crops is None else crops
+    expected = reference_embeddings(spec, weights, crops)
+    found = _embed(runner, crops).astype(np.float64)
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return Parity(len(crops), -1.0, -1.0)
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)  # (N,)
+    dots = np.einsum("nd,nd->n", found, expected)
+    equal = np.where(lengths > 0, dots / np.maximum(lengths, 1e-300), (found == expected).all(axis=1))
+    return Parity(len(crops), float(equal.min()), float(equal.mean()))
+
+
+def check_parity(parity: Parity, precision: str, what: str) -> None:
+    """Refuse an engine below the bar.
+
+    Raises:
+        ParityError: the smallest cosine is below `BARS[precision]`.
+    """
+    if not parity.minimum >= BARS[precision]:
+        raise ParityError(
+            f"{what} does not answer like the FP32 ONNX graph: over {parity.images} crops the smallest cosine is "
+            f"{parity.minimum:.6f} (mean {parity.mean:.6f}), wanted at least {BARS[precision]} for {precision}. "
+            f"Nothing was kept." + (" Build it with --precision fp32" if precision != "fp32" else "")
+        )
+
+
+def reference_embeddings(spec: ModelSpec, weights: Path, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """The model's own file, untouched, on ONNX Runtime: NumPy normalises before it and L2 after it.
+
+    Args:
+        spec, weights: the model.
+        crops: (N, S, S, 3) uint8 in the model's channel order.
+    Returns:
+        (N, D) float64, unit rows (zero where the network answers zero).
+    Raises:
+        ModelError: ONNX Runtime refuses the file, or its answer is not of the stated length.
+    """
+    ort = require("onnxruntime")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+    pixels = ((crops.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)  # (N, 3, S, S)
+    try:
+        session = ort.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
+        source = session.get_inputs()[0]
+        target = spec.output_name or session.get_outputs()[0].name
+        step = source.shape[0] if isinstance(source.shape[0], int) else len(crops)
+        rows = np.concatenate([
+            session.run([target], {source.name: np.ascontiguousarray(np.resize(part, (step, *part.shape[1:])))})[0]
+            .reshape(step, -1)[: len(part)]
+            for part in (pixels[start : start + step] for start in range(0, len(pixels), step))
+        ]).astype(np.float64)  # (N, D)  # fmt: skip
+    except Exception as err:  # ONNX Runtime's errors share no base class
+        raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the ONNX file {weights}: {err}") from err
+    if rows.shape[1] != spec.dimension:
+        raise ModelError(
+            f"the ONNX file {weights} answers with {rows.shape[1]} numbers an image; wanted by the model file "
+            f"{spec.name}: {spec.dimension}"
+        )
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0), np.float64)
+
+
+def synthetic_crops(size: int, count: int = CROPS, seed: int = 0) -> NDArray[np.uint8]:
+    """Smooth face-like pictures: an oval with eyes and a mouth under uneven light, before a background.
+
+    Networks are far more sensitive on noise, and far less on flat grey, than on photographs.
+
+    Args:
+        size: side S, pixels.
+        count: pictures.
+        seed: the same seed gives the same pictures.
+    Returns:
+        (count, S, S, 3) uint8.
+    """
+    random = np.random.RandomState(seed)
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+
+    def blob(cx: float, cy: float, rx: float, ry: float) -> NDArray[np.float64]:
+        """(S, S, 1), 1 inside an ellipse, falling smoothly to 0."""
+        inside = 1 - ((x - cx) / rx) ** 2 - ((y - cy) / ry) ** 2
+        return np.asarray(1 / (1 + np.exp(-12 * np.clip(inside, -5, 5))))[..., None]
+
+    pictures = np.empty((count, size, size, 3), np.uint8)
+    for picture in pictures:
+        shift, wide, eye, mouth = random.uniform((-0.1, 0.5, 0.25, 0.15), (0.1, 0.7, 0.4, 0.35))
+        skin, dark, back, lips = random.uniform((110, 10, 20, 60), (235, 80, 230, 140), (3, 4)).T
+        light = 1 + 0.3 * (random.uniform(-1, 1) * x + random.uniform(-1, 1) * y)[..., None]
+        level: NDArray[np.float64] = np.broadcast_to(back, (size, size, 3))
+        for colour, mask in (
+            (skin, blob(shift, 0.05, wide, 0.85)),
+            (dark, blob(shift, -0.9, wide, random.uniform(0.3, 0.5))),
+            (dark, blob(shift - eye, -0.2, 0.12, 0.07) + blob(shift + eye, -0.2, 0.12, 0.07)),
+            (lips, blob(shift, 0.5, mouth, 0.07)),
+        ):
+            level = level + (colour - level) * mask
+        picture[:] = np.clip(level * light + random.normal(0, 2, level.shape), 0, 255)
+    return pictures
+
+
+def _embed(runner: Runner, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(N, D) in batches that the profile allows; a last one that is too small is filled up."""
+    low, _, high = runner.info.profile
+    rows = []
+    for start in range(0, len(crops), high):
+        part = crops[start : start + high]
+        filled = part if len(part) >= low else np.resize(part, (low, *part.shape[1:]))
+        rows.append(runner.infer(np.ascontiguousarray(filled))[: len(part)])
+    return np.concatenate(rows)

@@ -1,0 +1,37 @@
+"""The one Protocol that every backend answers."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .sidecar import EngineInfo
+
+
+class Runner(Protocol):
+    """An engine, loaded and ready. Owned by `with`; `infer` may be called from several threads at once."""
+
+    info: EngineInfo
+
+    def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embed one batch.
+
+        Args:
+            images: (n, S, S, 3) uint8, NHWC, C-contiguous, in `info.channel_order`; 1 <= n <= profile max.
+        Returns:
+            (n, D) float32, unit rows (a zero row where the network answers zero); a new array.
+        Raises:
+            ConfigError: shape or dtype is not that.
+            OutOfMemoryError: the batch did not fit; a smaller one may.
+            EngineError: the backend failed.
+        """
+        ...
+
+    def __enter__(self) -> Runner: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

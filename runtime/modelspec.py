@@ -1,0 +1,228 @@
+"""Model files: `models/*.toml` to a ModelSpec."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .assets import asset_dir
+from .errors import ModelError
+
+_TEMPLATE = """\
+name = "{stem}"
+title = "what it is, in one line"
+file = "{file}"
+input_name = ""                  # tensor names; empty: the only one
+output_name = ""
+size = 112                       # side of the crop, pixels
+channel_order = "rgb"            # or "bgr"
+mean = [127.5, 127.5, 127.5]     # the network sees (x - mean) / std, x in 0..255
+std = [127.5, 127.5, 127.5]
+dimension = 512                  # length of the embedding
+licence = "..."
+accuracy = "..."
+accuracy_source = "..."
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """All that is to be known of a model to run it and to trust it.
+
+    Attributes:
+        name: the name on the command line.
+        title: one line for people.
+        file: name of its ONNX file.
+        input_name, output_name: tensor names in the ONNX file; empty for the only one.
+        size: side of the square crop it takes, pixels.
+        channel_order: "rgb" or "bgr".
+        mean, std: per channel in that order, in grey levels: the network sees (x - mean) / std for x in 0..255.
+        dimension: length of the embedding.
+        licence: SPDX name or words; shown when fetched and listed.
+        accuracy, accuracy_source: the published figure and where it was published.
+        url, sha256, size_bytes: where the file is to be had and how to know it; None where unknown.
+        trained: False for random weights: embeddings identify nobody.
+        generator: arguments of the architecture generator for a model that is generated; empty otherwise.
+        folder: the folder that the TOML was read from; weights may lie beside it.
+    """
+
+    name: str
+    title: str
+    file: str
+    input_name: str
+    output_name: str
+    size: int
+    channel_order: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dimension: int
+    licence: str
+    accuracy: str
+    accuracy_source: str
+    url: str | None
+    sha256: str | None
+    size_bytes: int | None
+    trained: bool
+    generator: tuple[tuple[str, int | str], ...]
+    folder: Path
+
+
+def load_spec(name: str) -> ModelSpec:
+    """The model of a registered name, or of the TOML file at a path.
+
+    Raises:
+        ModelError: there is none, or the TOML does not state what it must; the message says which key.
+    """
+    path = Path(name)
+    if path.suffix == ".onnx":
+        raise ModelError(
+            f"{name} is an ONNX file; wanted: a model file that says how to use it. Write this beside it, as "
+            f"{path.with_suffix('.toml')}, and give --model {path.with_suffix('.toml')}:\n\n"
+            + _TEMPLATE.format(stem=path.stem, file=path.name)
+        )
+    if path.suffix == ".toml":
+        return _read(path)
+    files = _registered()
+    if name not in files:
+        near = difflib.get_close_matches(name, files, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ModelError(f"no model is named {name!r}; {hint}wanted: one of {', '.join(files)}, or a PATH.toml")
+    return _read(files[name])
+
+
+def list_specs() -> list[ModelSpec]:
+    """Every registered model, by name."""
+    return [_read(path) for path in _registered().values()]
+
+
+def _registered() -> dict[str, Path]:
+    """Model files by name; the user's folder wins over what is shipped."""
+    folders = [asset_dir("models"), *own_folder()]
+    found = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
+    return dict(sorted(found.items()))
+
+
+def own_folder() -> list[Path]:
+    """The folder that FACEMILL_MODELS names, if it does."""
+    name = os.environ.get("FACEMILL_MODELS")
+    if not name:
+        return []
+    if not Path(name).is_dir():
+        raise ModelError(f"FACEMILL_MODELS names {name}, which is no folder; wanted: a folder of model files")
+    return [Path(name)]
+
+
+def _read(path: Path) -> ModelSpec:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ModelError(f"the model file {path} cannot be read: {err.strerror}") from err
+    except ValueError as err:
+        raise ModelError(f"the model file {path} is not TOML: {err}") from err
+    unknown = raw.keys() - _KEYS.keys()
+    if unknown:
+        raise ModelError(f"the model file {path} has the unknown key {min(unknown)!r}; wanted: {', '.join(_KEYS)}")
+    values = {key: rule(path, key, raw) for key, rule in _KEYS.items()}
+    return ModelSpec(**values, folder=path.resolve().parent)
+
+
+def _refuse(path: Path, key: str, raw: Mapping[str, Any], wanted: str) -> ModelError:
+    seen = f"is {raw[key]!r}" if key in raw else "is missing"
+    return ModelError(f"in the model file {path}, {key} {seen}; wanted: {wanted}")
+
+
+def _text(path: Path, key: str, raw: Mapping[str, Any]) -> str:
+    value = raw.get(key)
+    if not isinstance(value, str):
+        raise _refuse(path, key, raw, "text")
+    return value
+
+
+def _file_name(path: Path, key: str, raw: Mapping[str, Any]) -> str:
+    value = _text(path, key, raw)
+    if not value or Path(value).name != value:
+        raise _refuse(path, key, raw, "the name of an ONNX file, without a folder")
+    return value
+
+
+def _optional_text(path: Path, key: str, raw: Mapping[str, Any]) -> str | None:
+    return _text(path, key, raw) if key in raw else None
+
+
+def _optional_sha256(path: Path, key: str, raw: Mapping[str, Any]) -> str | None:
+    value = _optional_text(path, key, raw)
+    if value is not None and (len(value) != 64 or set(value) - set("0123456789abcdef")):
+        raise _refuse(path, key, raw, "64 hexadecimal digits, in small letters")
+    return value
+
+
+def _count(path: Path, key: str, raw: Mapping[str, Any]) -> int:
+    value = raw.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise _refuse(path, key, raw, "a whole number from 1")
+    return value
+
+
+def _optional_count(path: Path, key: str, raw: Mapping[str, Any]) -> int | None:
+    return _count(path, key, raw) if key in raw else None
+
+
+def _order(path: Path, key: str, raw: Mapping[str, Any]) -> str:
+    value = raw.get(key)
+    if value not in ("rgb", "bgr"):
+        raise _refuse(path, key, raw, '"rgb" or "bgr"')
+    return str(value)
+
+
+def _triple(path: Path, key: str, raw: Mapping[str, Any]) -> tuple[float, float, float]:
+    value = raw.get(key)
+    numbers = isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value)
+    if not numbers or (key == "std" and min(value) <= 0):  # type: ignore[arg-type]
+        raise _refuse(path, key, raw, "three numbers, one a channel" + (", above 0" if key == "std" else ""))
+    first, second, third = map(float, value)  # type: ignore[arg-type]
+    return first, second, third
+
+
+def _truth(path: Path, key: str, raw: Mapping[str, Any]) -> bool:
+    value = raw.get(key, True)
+    if not isinstance(value, bool):
+        raise _refuse(path, key, raw, "true or false")
+    return value
+
+
+def _arguments(path: Path, key: str, raw: Mapping[str, Any]) -> tuple[tuple[str, int | str], ...]:
+    value = raw.get(key, {})
+    if not isinstance(value, dict):
+        raise _refuse(path, key, raw, 'a table: form = "128" or "512", seed = a whole number')
+    return tuple(sorted(value.items()))
+
+
+_KEYS: dict[str, Callable[[Path, str, Mapping[str, Any]], Any]] = {
+    "name": _text,
+    "title": _text,
+    "file": _file_name,
+    "input_name": _text,
+    "output_name": _text,
+    "size": _count,
+    "channel_order": _order,
+    "mean": _triple,
+    "std": _triple,
+    "dimension": _count,
+    "licence": _text,
+    "accuracy": _text,
+    "accuracy_source": _text,
+    "url": _optional_text,
+    "sha256": _optional_sha256,
+    "size_bytes": _optional_count,
+    "trained": _truth,
+    "generator": _arguments,
+}

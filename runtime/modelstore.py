@@ -1,0 +1,82 @@
+"""The ONNX files of models on this machine: found, checked, fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+
+from .assets import cache_dir
+from .errors import FetchError, ModelError, ModelUnavailableError
+from .modelspec import ModelSpec, own_folder
+
+logger = logging.getLogger(__name__)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_weights(spec: ModelSpec) -> Path | None:
+    """The model's ONNX file on this machine, or None: beside its TOML, in $FACEMILL_MODELS, in the cache.
+
+    Its checksum is not looked at here: `check_weights` does.
+    """
+    for folder in (spec.folder, *own_folder(), cache_dir("models")):
+        if (folder / spec.file).is_file():
+            return folder / spec.file
+    return None
+
+
+def check_weights(spec: ModelSpec, path: Path) -> None:
+    """Refuse a file that is not the one that the model file states.
+
+    Raises:
+        ModelError: naming both checksums.
+    """
+    if spec.sha256 is not None and (seen := sha256_of(path)) != spec.sha256:
+        raise ModelError(
+            f"{path} is not the file of {spec.name}: its sha256 is {seen}; wanted: {spec.sha256}. "
+            f"Delete it and run: facemill models fetch {spec.name}"
+        )
+
+
+def resolve_weights(spec: ModelSpec) -> Path:
+    """The model's ONNX file: found here, else fetched into the cache with its licence named.
+
+    Raises:
+        ModelUnavailableError: it is neither here nor to be fetched; the message says where to put it.
+        ModelError: the file is another one.
+    """
+    path = find_weights(spec)
+    if path is None:
+        path = cache_dir("models") / spec.file
+        _fetch(spec, path)
+    check_weights(spec, path)
+    return path
+
+
+def _fetch(spec: ModelSpec, path: Path) -> None:
+    from .fetch import fetch
+
+    reason = "it has no download address"
+    if spec.url is not None:
+        logger.warning("fetching %s from %s; its licence: %s", spec.name, spec.url, spec.licence)
+        try:
+            fetch(spec.url, path, sha256=spec.sha256, size_bytes=spec.size_bytes)
+            return
+        except FetchError as err:
+            reason = str(err)
+    raise ModelUnavailableError(
+        f"the weights of {spec.name} are not on this machine, and cannot be fetched: {reason}.\n"
+        f"  file:     {spec.file}\n"
+        f"  address:  {spec.url or 'none is known'}\n"
+        f"  sha256:   {spec.sha256 or 'not stated'}\n"
+        f"  licence:  {spec.licence}\n"
+        f"Put the file into {path.parent}, or into a folder of yours and name that: export FACEMILL_MODELS=/that/folder"
+    )

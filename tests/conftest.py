@@ -1,0 +1,97 @@
+"""Fixtures for all tests: an own cache, a small engine, a folder of photographs, the folder of real models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import photographs as make
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+TINY_TOML = """
+name = "tiny"
+title = "one convolution and one matrix product, for tests"
+file = "tiny.onnx"
+input_name = "image"
+output_name = "vector"
+size = 112
+channel_order = "rgb"
+mean = [127.5, 127.5, 127.5]
+std = [127.5, 127.5, 127.5]
+dimension = 16
+licence = "Apache-2.0"
+accuracy = "none"
+accuracy_source = "none"
+trained = false
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes the user's cache, or takes models from where the user keeps them."""
+    os.environ["FACEMILL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ.pop("FACEMILL_MODELS", None)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file with its ONNX beside it: tells photographs apart and takes no time."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(7)
+    folder = tmp_path_factory.mktemp("tiny")
+    weights = {
+        "w": rng.standard_normal((8, 3, 16, 16)) / 16,
+        "m": rng.standard_normal((8 * 49, 16)) / 8,
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", "w"], ["features"], strides=[16, 16]),
+            helper.make_node("Flatten", ["features"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "m"], ["vector"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["n", 16])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "tiny.onnx")
+    (folder / "tiny.toml").write_text(TINY_TOML)
+    return folder / "tiny.toml"
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a CPU engine, built by the product."""
+    from runtime.engines.build import build_engine
+    from runtime.modelspec import load_spec
+    from runtime.modelstore import resolve_weights
+
+    spec = load_spec(str(tiny_model))
+    return build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path_factory.mktemp("engines")).path
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """600 small photographs in folders, six of them beyond help. Not to be changed by a test."""
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(600):
+        path = folder / f"{i % 7}" / f"p{i:04d}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        data = make.encode(make.scene(80, 60, seed=i), quality=70)
+        path.write_bytes(data[: len(data) // 2] if i % 100 == 50 else data)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and data, named by FACEMILL_SHARED or beside the checkout."""
+    folder = Path(os.environ.get("FACEMILL_SHARED", ROOT.parent / "shared"))
+    if not (folder / "models").is_dir():
+        pytest.skip("no folder of real models: name one with FACEMILL_SHARED")
+    return folder

@@ -1,0 +1,121 @@
+"""Model files and ONNX graphs for the tests of the engines room."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from runtime.engines.sidecar import EngineInfo
+from runtime.modelspec import ModelSpec
+
+SPEC = ModelSpec(
+    name="test-model",
+    title="a model of the tests",
+    file="model.onnx",
+    input_name="",
+    output_name="",
+    size=112,
+    channel_order="rgb",
+    mean=(127.5, 127.5, 127.5),
+    std=(127.5, 127.5, 127.5),
+    dimension=16,
+    licence="Apache-2.0",
+    accuracy="none",
+    accuracy_source="none",
+    url=None,
+    sha256=None,
+    size_bytes=None,
+    trained=False,
+    generator=(),
+    folder=Path(),
+)
+
+
+def spec(**changes: Any) -> ModelSpec:
+    return replace(SPEC, **changes)
+
+
+def info(**changes: Any) -> EngineInfo:
+    """A sidecar for an engine of SPEC made in a test."""
+    base = EngineInfo(
+        model=SPEC.name,
+        model_sha256="0" * 64,
+        trained=False,
+        dimension=SPEC.dimension,
+        size=SPEC.size,
+        channel_order=SPEC.channel_order,
+        backend="cpu",
+        backend_version="onnxruntime",
+        precision="fp32",
+        profile=(1, 8, 64),
+        device="cpu",
+        engine_sha256="1" * 64,
+        parity_images=0,
+        parity_min=0.0,
+        parity_mean=0.0,
+        tool_version="0",
+    )
+    return replace(base, **changes)
+
+
+def save_cnn(
+    path: Path,
+    *,
+    opset: int = 17,
+    batch: int | str = "N",
+    pads: tuple[int, int, int, int] = (1, 1, 1, 1),
+    names: tuple[str, str] = ("image", "vector"),
+    target: tuple[int, ...] = (-1, 256),
+    gain: float = 1.0,
+    conv_first: bool = True,
+) -> Path:
+    """A convolution, a ReLU, another convolution, a Reshape with a constant shape and a matrix product.
+
+    Args:
+        path: where to write.
+        opset, batch: of the graph; a number fixes the batch as many files in the wild do.
+        pads: of the first convolution.
+        names: of input and output.
+        target: the Reshape's shape.
+        gain: of the first convolution's weights.
+        conv_first: False puts an Add before the convolution.
+    """
+    rng = np.random.default_rng(3)
+    weights = {
+        "w1": gain * rng.standard_normal((8, 3, 5, 5)) / 8,
+        "b1": rng.standard_normal(8) / 8,
+        "w2": rng.standard_normal((16, 8, 7, 7)) / 20,
+        "fc": rng.standard_normal((16 * 16, 16)) / 16,
+        "tenth": np.array(0.1),
+    }
+    source = names[0]
+    nodes = [] if conv_first else [helper.make_node("Add", [source, "tenth"], ["shifted"])]
+    if not conv_first:
+        source = "shifted"
+    nodes += [
+        helper.make_node("Conv", [source, "w1", "b1"], ["c1"], strides=[4, 4], pads=list(pads), kernel_shape=[5, 5]),
+        helper.make_node("Relu", ["c1"], ["r1"]),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], strides=[7, 7], kernel_shape=[7, 7], pads=[1, 1, 1, 1]),
+        helper.make_node("Constant", [], ["shape"], value=numpy_helper.from_array(np.array(target, np.int64))),
+        helper.make_node("Reshape", ["c2", "shape"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "fc"], [names[1]]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "cnn",
+        [helper.make_tensor_value_info(names[0], TensorProto.FLOAT, [batch, 3, 112, 112])],
+        [helper.make_tensor_value_info(names[1], TensorProto.FLOAT, [batch, 16])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    return save(path, graph, opset)
+
+
+def save(path: Path, graph: onnx.GraphProto, opset: int = 17) -> Path:
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+    onnx.save(model, path)
+    return path

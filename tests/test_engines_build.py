@@ -1,0 +1,283 @@
+"""build_engine: proven engines, written once, by one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from engine_fixtures import save_cnn, spec
+
+from runtime import __version__
+from runtime.engines.build import BuildResult, build_engine
+from runtime.engines.device import find_gpu
+from runtime.engines.sidecar import EngineInfo, read_sidecar, sidecar_path
+from runtime.errors import ConfigError, EngineError, ModelError
+
+ROOT = Path(__file__).resolve().parent.parent
+without_gpu = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return save_cnn(tmp_path / "m.onnx")
+
+
+def build(weights: Path, **options: Any) -> BuildResult:
+    options.setdefault("backend", "cpu")
+    return build_engine(options.pop("spec", spec()), weights, output=weights.parent / "engines", **options)
+
+
+def listing(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_the_sidecar_says_what_was_built(weights: Path) -> None:
+    result = build(weights)
+    assert result.path.name == "test-model.cpu-fp32.onnx"
+    assert result.built
+    assert result.info == read_sidecar(result.path)
+    assert result.info == EngineInfo(
+        model="test-model",
+        model_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        trained=False,
+        dimension=16,
+        size=112,
+        channel_order="rgb",
+        backend="cpu",
+        backend_version=result.info.backend_version,
+        precision="fp32",
+        profile=(1, 8, 256),
+        device="cpu",
+        engine_sha256=hashlib.sha256(result.path.read_bytes()).hexdigest(),
+        parity_images=64,
+        parity_min=result.info.parity_min,
+        parity_mean=result.info.parity_mean,
+        tool_version=__version__,
+        recipe=result.info.recipe,
+    )
+    assert result.info.backend_version.startswith("onnxruntime ")
+    assert 0.99999 <= result.info.parity_min <= result.info.parity_mean <= 1 + 1e-9
+
+
+def test_the_engine_is_optimised_but_for_any_processor(weights: Path) -> None:
+    graph = onnx.load(build(weights).path).graph
+    kinds = {(node.domain, node.op_type) for node in graph.node}
+    assert ("com.microsoft", "FusedConv") in kinds  # convolution and ReLU
+    assert not any("nchwc" in domain for domain, _ in kinds)
+
+
+def test_a_second_build_finds_it_up_to_date_and_writes_nothing(weights: Path) -> None:
+    first = build(weights)
+    before = listing(first.path.parent)
+    second = build(weights)
+    assert (second.built, second.reason) == (False, "up to date")
+    assert (second.path, second.info) == (first.path, first.info)
+    assert listing(first.path.parent) == before
+    assert sorted(before) == [first.path.name, first.path.name + ".json"]
+
+
+def test_the_same_inputs_give_the_same_engine(weights: Path) -> None:
+    first = build(weights)
+    forced = build(weights, force=True)
+    assert (forced.built, forced.reason) == (True, "forced")
+    assert forced.info == first.info
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"batch": (1, 4, 32)}, r"profile was \(1, 8, 256\) and is now \(1, 4, 32\)"),
+        ({"spec": spec(mean=(120.0, 120.0, 120.0))}, "recipe was"),
+        ({"spec": spec(channel_order="bgr")}, "channel_order was rgb and is now bgr"),
+        ({"spec": spec(trained=True)}, "trained was False"),
+    ],
+)
+def test_other_inputs_build_it_again(weights: Path, change: dict[str, Any], reason: str) -> None:
+    build(weights)
+    result = build(weights, **change)
+    assert result.built
+    assert re.match(reason, result.reason)
+    assert not build(weights, **change).built
+
+
+def test_other_weights_another_version_and_damage_build_it_again(weights: Path) -> None:
+    path = build(weights).path
+    save_cnn(weights, gain=0.5)
+    assert build(weights).reason.startswith("model_sha256 was")
+
+    content = json.loads(sidecar_path(path).read_text())
+    sidecar_path(path).write_text(json.dumps({**content, "tool_version": "0.0.1"}))
+    assert build(weights).reason == f"tool_version was 0.0.1 and is now {__version__}"
+
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "is not the one that its sidecar describes" in build(weights).reason
+
+    sidecar_path(path).write_text("{")
+    assert "cannot be used" in build(weights).reason
+
+    path.unlink()
+    assert build(weights).reason == "there was no engine"
+    assert not build(weights).built
+
+
+def test_every_field_that_is_known_before_is_compared() -> None:
+    from runtime.engines import build as module
+
+    names = {field.name for field in fields(EngineInfo)}
+    assert names > module._FOUND_OUT
+
+
+def test_weights_with_another_sha256_are_refused(weights: Path) -> None:
+    with pytest.raises(ModelError, match=r"its sha256 is [0-9a-f]{64}, wanted 0{64}.*models fetch test-model"):
+        build(weights, spec=spec(sha256="0" * 64))
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert build(weights, spec=spec(sha256=found)).built
+
+
+def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read: No such file"):
+        build(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"bad")
+    with pytest.raises(ModelError, match="damaged"):
+        build(tmp_path / "bad.onnx")
+    assert not list((tmp_path / "engines").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "fp16"}, "cpu does not build fp16.*--precision fp32"),
+        ({"precision": "int8"}, "unknown precision 'int8'"),
+        ({"backend": "openvino"}, "unknown backend 'openvino'"),
+        ({"batch": (0, 1, 2)}, "out of order"),
+        ({"batch": (4, 2, 8)}, "out of order"),
+        ({"compute_capability": "SM75"}, "--backend tensorrt"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(weights: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build(weights, **options)
+
+
+@without_gpu
+def test_auto_says_why_it_fell_back(weights: Path) -> None:
+    result = build(weights, backend="auto")
+    assert result.info.backend == "cpu"
+    assert result.reason == "there was no engine; auto fell back to cpu (no NVIDIA GPU with a driver was found)"
+
+
+@without_gpu
+def test_a_named_backend_never_falls_back(weights: Path) -> None:
+    with pytest.raises(EngineError, match="CUDAExecutionProvider"):
+        build(weights, backend="cuda")
+    assert not list((weights.parent / "engines").iterdir())
+
+
+NO_TENSORRT = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0].startswith("tensorrt"):
+            raise ImportError("blocked for the test: " + name)
+sys.meta_path.insert(0, Blocker())
+from pathlib import Path
+from engine_fixtures import spec
+from runtime.engines.build import build_engine
+from runtime.errors import MissingDependencyError
+weights, output = map(Path, sys.argv[3:5])
+for capability in (None, "SM75"):
+    try:
+        build_engine(spec(), weights, backend="tensorrt", output=output, compute_capability=capability)
+    except MissingDependencyError as err:
+        print(err)
+"""
+
+
+def test_tensorrt_that_is_not_installed_is_named_with_the_command_that_installs_it(weights: Path) -> None:
+    output = weights.parent / "engines"
+    command = [sys.executable, "-c", NO_TENSORRT, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    either, one = done.stdout.splitlines()
+    assert "pip install 'facemill[gpu]' or pip install 'facemill[rtx]'" in either
+    assert one.endswith("pip install 'facemill[rtx]'")
+
+
+def test_a_gpu_that_is_hidden_is_not_found() -> None:
+    code = "from runtime.engines.device import find_gpu; print(find_gpu())"
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=hidden, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "None\n", done.stderr
+
+
+def test_a_folder_that_is_a_file_is_an_error(weights: Path) -> None:
+    (weights.parent / "engines").write_text("")
+    with pytest.raises(EngineError, match=r"engines cannot be used: (File exists|Not a directory)"):
+        build(weights)
+
+
+def test_a_disk_that_is_full_leaves_nothing(weights: Path) -> None:
+    """The largest file that this process may write is smaller than the engine."""
+    output = weights.parent / "engines"
+    command = [sys.executable, "-c", DISK_FULL, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout.startswith("EngineError"), done.stderr
+    assert "cannot be written: File too large" in done.stdout
+    assert not list(output.iterdir())
+
+
+DISK_FULL = """
+import resource, signal, sys
+sys.path[:0] = sys.argv[1:3]
+from pathlib import Path
+from engine_fixtures import spec
+from runtime.engines import make
+from runtime.engines.keep import keep
+from runtime.errors import EngineError
+job = make.Job(spec(), Path(sys.argv[3]), "cpu", "fp32", (1, 8, 256), None)
+engine, info = make.make_engine(job, make.describe(job))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(engine) // 2, len(engine) // 2))
+folder = Path(sys.argv[4])
+folder.mkdir()
+try:
+    keep(folder / "engine.onnx", engine, info)
+except EngineError as err:
+    print("EngineError", err)
+"""
+
+
+TWO_AT_ONCE = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from pathlib import Path
+from engine_fixtures import spec
+from runtime.engines.build import build_engine
+result = build_engine(spec(), Path(sys.argv[3]), backend="cpu", output=Path(sys.argv[4]))
+print(result.built)
+"""
+
+
+def test_of_several_builds_at_once_one_builds(weights: Path) -> None:
+    output = weights.parent / "engines"
+    command = [sys.executable, "-c", TWO_AT_ONCE, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = sorted(process.communicate(timeout=300)[0].strip() for process in running)
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert answers == ["False", "False", "True"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "test-model.cpu-fp32.onnx",
+        "test-model.cpu-fp32.onnx.json",
+    ]

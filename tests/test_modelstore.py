@@ -1,0 +1,182 @@
+"""The ONNX files of models: found in order, checked, fetched from a real server, and clear when there is none."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import FetchError, ModelError, ModelUnavailableError
+from runtime.fetch import fetch
+from runtime.modelspec import ModelSpec, load_spec
+from runtime.modelstore import find_weights, resolve_weights
+
+DATA = bytes(range(256)) * 4000  # 1 MB
+SHA256 = hashlib.sha256(DATA).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Sends DATA; `ranges`: honours Range; `cut`: breaks the line after so many bytes of an answer, so often."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.ranges = True
+        self.cut: list[int] = []
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/m.onnx"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        self.server.asked.append(wanted)
+        if self.path == "/gone":
+            self.send_error(404)
+            return
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
+        if start >= len(DATA):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(DATA) - start))
+        self.end_headers()
+        end = start + self.server.cut.pop(0) if self.server.cut else len(DATA)
+        self.wfile.write(DATA[start:end])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as made:
+        thread = threading.Thread(target=made.serve_forever)
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def test_a_download_is_checked_and_appears_whole(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    fetch(server.url, path, sha256=SHA256, size_bytes=len(DATA))
+    assert path.read_bytes() == DATA
+    assert not (tmp_path / "m.onnx.partial").exists()
+
+
+def test_a_line_that_breaks_is_taken_up_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    server.cut = [300_000, 200_000]
+    fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
+    assert (tmp_path / "m.onnx").read_bytes() == DATA
+    assert server.asked == [None, "bytes=300000-", "bytes=500000-"]
+
+
+def test_a_line_that_keeps_breaking_leaves_what_came_for_the_next_call(server: Server, tmp_path: Path) -> None:
+    server.cut = [1000] * 4
+    with pytest.raises(FetchError, match="broke off 4 times"):
+        fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
+    assert (tmp_path / "m.onnx.partial").stat().st_size == 4000
+    fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
+    assert server.asked[-1] == "bytes=4000-"
+    assert (tmp_path / "m.onnx").read_bytes() == DATA
+
+
+def test_a_server_that_ignores_ranges_sends_all_of_it_again(server: Server, tmp_path: Path) -> None:
+    server.ranges = False
+    server.cut = [300_000]
+    fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
+    assert (tmp_path / "m.onnx").read_bytes() == DATA
+
+
+def test_a_partial_file_that_is_whole_needs_only_its_name(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx.partial").write_bytes(DATA)
+    fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
+    assert (tmp_path / "m.onnx").read_bytes() == DATA
+
+
+def test_another_file_is_refused_and_removed(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match=f"its sha256 is {SHA256}; wanted: {'0' * 64}"):
+        fetch(server.url, tmp_path / "m.onnx", sha256="0" * 64)
+    assert not (tmp_path / "m.onnx").exists()
+    assert not (tmp_path / "m.onnx.partial").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("http://127.0.0.1:9/x", "cannot be reached"), ("file:///etc/passwd", "neither http nor https")],
+)
+def test_an_address_that_leads_nowhere(url: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match=words):
+        fetch(url, tmp_path / "m.onnx")
+
+
+def test_a_refusal_and_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="answered 404"):
+        fetch(server.url.replace("m.onnx", "gone"), tmp_path / "m.onnx")
+    with pytest.raises(FetchError, match="cannot be written"):
+        fetch(server.url, tmp_path / "no-folder" / "m.onnx")
+
+
+def test_two_downloads_at_once_give_one_file(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    threads = [threading.Thread(target=fetch, args=(server.url, path), kwargs={"sha256": SHA256}) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() == DATA
+    assert server.asked == [None]
+
+
+@pytest.fixture
+def spec(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """A model whose file is nowhere."""
+    monkeypatch.setenv("FACEMILL_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "toml"
+    folder.mkdir()
+    return replace(load_spec(str(tiny_model)), file="m.onnx", sha256=SHA256, folder=folder)
+
+
+def test_files_are_found_beside_the_toml_then_in_the_users_folder_then_in_the_cache(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    monkeypatch.setenv("FACEMILL_MODELS", str(own))
+    assert find_weights(spec) is None
+    for folder in (tmp_path / "cache" / "models", own, spec.folder):
+        (folder / "m.onnx").write_bytes(DATA)
+        assert find_weights(spec) == folder / "m.onnx"
+    assert resolve_weights(spec) == spec.folder / "m.onnx"
+
+
+def test_a_file_with_another_checksum_is_refused_with_both(spec: ModelSpec) -> None:
+    (spec.folder / "m.onnx").write_bytes(b"other")
+    with pytest.raises(ModelError, match=f"its sha256 is {hashlib.sha256(b'other').hexdigest()}; wanted: {SHA256}"):
+        resolve_weights(spec)
+
+
+def test_a_missing_file_is_fetched_into_the_cache_and_its_licence_named(
+    spec: ModelSpec, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = resolve_weights(replace(spec, url=server.url, licence="ask Anna"))
+    assert path == tmp_path / "cache" / "models" / "m.onnx"
+    assert "ask Anna" in caplog.text
+
+
+@pytest.mark.parametrize("url", [None, "http://127.0.0.1:9/m.onnx"])
+def test_without_file_and_network_the_error_says_all_that_is_needed(spec: ModelSpec, url: str | None) -> None:
+    with pytest.raises(ModelUnavailableError) as caught:
+        resolve_weights(replace(spec, url=url))
+    for part in (url or "none is known", SHA256, "cache/models", "FACEMILL_MODELS", "m.onnx"):
+        assert part in str(caught.value)

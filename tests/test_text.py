@@ -1,0 +1,35 @@
+"""File names that would steer a terminal."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.text import printable
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a b.jpg", "a b.jpg"),
+        ("grüße 世界 😀.jpg", "grüße 世界 😀.jpg"),
+        ("\x1b[31mred\x07\n", "\\x1b[31mred\\x07\\n"),
+        ("\x7f\x9b1m", "\\x7f\\x9b1m"),
+        ("gpj.\u202eexe", "gpj.\\u202eexe"),
+        ("a\u2028b\u200bc", "a\\u2028b\\u200bc"),
+        (os.fsdecode(b"caf\xe9.jpg"), "caf\\xe9.jpg"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_made_visible(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+@given(st.text())
+def test_nothing_hidden_is_left_and_the_result_can_be_written(text: str) -> None:
+    shown = printable(text)
+    assert not {unicodedata.category(c) for c in shown} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    shown.encode("utf-8")
