@@ -60,7 +60,7 @@ def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], w
     group = target.file.create_group("outcomes")
     group.create_dataset("status", data=ledger.status, chunks=True, compression="gzip", compression_opts=1)
     everything = np.arange(len(ledger.status))
-    deepest = max(file["outcomes/detail"].dtype.itemsize for file in ledger.files) if ledger.files else 1
+    deepest = max((int(np.char.str_len(ledger.details(rows)).max()) for _, rows in _blocks(everything)), default=1)
     names = _strings(group, "path", len(everything), widest)
     details = _strings(group, "detail", len(everything), deepest)
     has_digests = bool(ledger.files) and all("digest" in file["outcomes"] for file in ledger.files)

@@ -61,6 +61,9 @@ class RunFolder:
         while True:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as err:
+                raise storage_error(err, "the run folder", self.path) from err
+            try:
                 fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             except FileNotFoundError:
                 continue  # a finishing run removed the folder between the two calls

@@ -1,0 +1,85 @@
+"""A results file for every figure: what was measured, where, with which versions and by which command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
+_PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless", "h5py", "faiss-cpu", "faiss-gpu")
+
+
+def machine() -> str:
+    """The processor's own name and the cores that this process may use."""
+    cpu = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
+
+
+def versions() -> dict[str, str]:
+    """Python, facemill and the packages that the figures depend on."""
+    sys.path.insert(0, str(RESULTS.parent.parent))
+    from runtime import __version__
+
+    found = {"facemill": __version__, "python": platform.python_version(), "kernel": platform.release()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_results(name: str, title: str, rows: Sequence[Mapping[str, object]], notes: Sequence[str] = ()) -> None:
+    """Write `results/<name>.json` and `.md`, and print the table.
+
+    Args:
+        name: of the benchmark.
+        title: one line: what was measured.
+        rows: the table; the first row's keys are its columns.
+        notes: what a reader must know to judge the figures.
+    """
+    facts = {
+        "title": title,
+        "measured_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": versions(),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+    }
+    columns = list(rows[0])
+    table = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    table += ["| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows]
+    lines = [
+        f"# {title}",
+        "",
+        *table,
+        "",
+        *(f"- {note}" for note in notes),
+        f"- Machine: {facts['machine']}",
+        f"- Versions: {', '.join(f'{k} {v}' for k, v in versions().items())}",
+        f"- Command: `{facts['command']}`",
+        f"- Measured: {facts['measured_utc']}",
+    ]
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(
+        json.dumps({**facts, "rows": [dict(row) for row in rows], "notes": list(notes)}, indent=2) + "\n"
+    )
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:,.3f}" if abs(value) < 10 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,128 @@
+"""`facemill build-engine`: a model to an engine file for this machine."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .common import handle_errors, setup_logging
+
+if TYPE_CHECKING:
+    from ..engines.build import BuildResult
+
+
+def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int, int] | None:
+    """`MIN,OPT,MAX`: three whole numbers from 1, in order."""
+    if value is None:
+        return None
+    try:
+        low, best, high = (int(part) for part in value.split(","))
+    except ValueError as err:
+        raise click.BadParameter(f"{value!r} is not three whole numbers with commas, such as 1,256,512") from err
+    if not 1 <= low <= best <= high:
+        raise click.BadParameter(f"{value!r} is out of order; wanted 1 <= MIN <= OPT <= MAX")
+    return low, best, high
+
+
+@click.command(name="build-engine")
+@click.option("--model", default="w600k_mbf", show_default=True, help="A registered model or PATH.toml.")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="auto takes the fastest that this machine runs; a named one never falls back.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: fp32 on the CPU, fp16 on a GPU.",
+)
+@click.option(
+    "--batch", callback=_batch, metavar="MIN,OPT,MAX", help="Batch sizes. [1,8,256 on the CPU, 1,256,512 on a GPU]"
+)
+@click.option(
+    "--compute-capability",
+    metavar="SMxx",
+    help="Build a TensorRT engine for another GPU: SM75 for an RTX 2060, say. Needs the package tensorrt-rtx.",
+)
+@click.option(
+    "--output", default="engines", show_default=True, type=click.Path(path_type=Path), help="Folder for the engine."
+)
+@click.option("--force", is_flag=True, help="Build although the engine is up to date.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON on stdout.")
+@handle_errors
+def main(
+    model: str,
+    backend: str,
+    precision: str,
+    batch: tuple[int, int, int] | None,
+    compute_capability: str | None,
+    output: Path,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Build an engine: the model made ready for this machine, in one file with a sidecar that describes it.
+
+    The engine is compared with the model's own FP32 graph before it is kept. The same command a second time finds
+    it up to date and writes nothing.
+
+    \b
+    Examples:
+      facemill build-engine
+      facemill build-engine --model sface --backend cpu --output engines
+      facemill build-engine --backend tensorrt --batch 1,256,512
+      facemill build-engine --backend tensorrt --compute-capability SM75     # for an RTX 2060, built anywhere
+      facemill build-engine --model my_model.toml --json
+
+    Exit codes: 0 built or up to date, 1 failure, 2 usage.
+    """
+    setup_logging()
+    from ..engines.build import build_engine
+    from ..engines.sidecar import sidecar_path
+    from ..engines.weights import weights_for
+    from ..modelspec import load_spec
+
+    spec = load_spec(model)
+    result = build_engine(
+        spec,
+        weights_for(spec),
+        backend=backend,
+        precision=precision,
+        batch=batch,
+        output=output,
+        force=force,
+        compute_capability=compute_capability,
+    )
+    if as_json:
+        answer = {"engine": str(result.path), "sidecar": str(sidecar_path(result.path)), "built": result.built}
+        click.echo(json.dumps({**answer, "reason": result.reason, **asdict(result.info)}))
+        return
+    click.echo(f"engine:  {result.path}\nsidecar: {sidecar_path(result.path)}")
+    click.echo(_report(result))
+
+
+def _report(result: BuildResult) -> str:
+    """What was done and how equal it proved, for a person."""
+    info = result.info
+    if info.parity_images:
+        parity = (
+            f"cosine to the FP32 graph over {info.parity_images} crops: minimum {info.parity_min:.6f}, "
+            f"mean {info.parity_mean:.6f}"
+        )
+    else:
+        parity = f"not run: this machine has no GPU for {info.device}; its graph was compared on the CPU"
+    lines = [
+        f"built:   {result.reason}" if result.built else result.reason,
+        f"what:    {info.model}, {info.precision}, {info.backend_version}, batch {','.join(map(str, info.profile))}",
+        f"parity:  {parity}",
+    ]
+    if not info.trained:
+        lines.append("WARNING: random weights: these embeddings identify nobody")
+    return "\n".join(lines)

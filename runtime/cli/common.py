@@ -1,0 +1,82 @@
+"""What every command does the same way: errors to words, logs to stderr."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import click
+
+from ..errors import ConfigError, FacemillError, Interrupted
+from ..text import printable
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_PACKAGE = __name__.split(".")[0]
+
+
+def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn errors of ours into their text on stderr and an exit code; a bug keeps its traceback."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except Interrupted as err:
+            _say(str(err))
+            sys.exit(128 + err.signum)
+        except FacemillError as err:
+            _say(f"error: {err}")
+            sys.exit(1)
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader has gone; Python would complain about it at exit
+            sys.exit(1)
+
+    return wrapped
+
+
+def _say(text: str) -> None:
+    """To stderr and to the log file, if there is one."""
+    logging.getLogger(_PACKAGE).debug("%s", text)
+    click.echo("\n".join(map(printable, text.splitlines())), err=True)
+
+
+class _Printable(logging.Formatter):
+    """One line a record: file names in messages cannot steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(printable, super().format(record).split("\n")))
+
+
+def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> None:
+    """Send the package's log to stderr in short form, and with time stamps to a file.
+
+    Args:
+        log_file: appended to; None for no file.
+        verbose: debug messages on stderr too.
+    Raises:
+        ConfigError: the log file cannot be written.
+    """
+    logger = logging.getLogger(_PACKAGE)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+    screen = logging.StreamHandler()
+    screen.setLevel(logging.DEBUG if verbose else logging.INFO)
+    screen.setFormatter(_Printable("%(message)s"))
+    logger.addHandler(screen)
+    if log_file is not None:
+        try:
+            file = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+        except OSError as err:
+            raise ConfigError(
+                f"the log file {log_file} cannot be written: {err.strerror}. Name another one with --log"
+            ) from err
+        file.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(file)

@@ -1,0 +1,66 @@
+"""`facemill doctor`: what this machine has, and how to mend what is missing."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..text import printable
+from .common import handle_errors, setup_logging
+
+if TYPE_CHECKING:
+    from ..pipeline.examine import Examination
+
+_MARKS = {
+    "ok": ("ok", "green"),
+    "missing": ("MISSING", "red"),
+    "wrong": ("WRONG", "red"),
+    "info": ("-", "bright_black"),
+}
+
+
+@click.command(name="doctor")
+@click.option("--json", "as_json", is_flag=True, help="All findings as one line of JSON.")
+@click.option(
+    "--disk",
+    default=".",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder whose disk is measured: 64 MiB are written and removed.",
+)
+@handle_errors
+def main(as_json: bool, disk: Path) -> None:
+    """Say what this machine has, which backends would run, and the command that mends each thing missing.
+
+    Exit codes: 0 when facemill would run on the CPU, 1 when it would not.
+
+    \b
+    Examples:
+      facemill doctor
+      facemill doctor --disk /data --json
+    """
+    setup_logging()
+    from ..pipeline.examine import examine
+
+    found = examine(disk.absolute())
+    if as_json:
+        click.echo(found.as_json())
+    else:
+        _show(found)
+    sys.exit(0 if found.healthy else 1)
+
+
+def _show(found: Examination) -> None:
+    width = max(len(f.topic) for group in found.sections.values() for f in group)
+    for name, group in found.sections.items():
+        click.secho(f"\n{name}", bold=True)
+        for finding in group:
+            mark, colour = _MARKS[finding.state]
+            click.echo(f"  {click.style(f'{mark:<8}', fg=colour)}{finding.topic:<{width}}  {printable(finding.text)}")
+            if finding.mend:
+                click.echo(f"  {'':<8}{'':<{width}}  -> {finding.mend}")
+    words = "facemill runs on this machine." if found.healthy else "facemill does not run yet: see MISSING and WRONG."
+    click.secho(f"\n{words}", bold=True)

@@ -1,0 +1,124 @@
+"""`facemill search`: who is this?"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..text import printable
+from .common import handle_errors, setup_logging
+
+if TYPE_CHECKING:
+    from ..pipeline.query import Answers
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a number from -1 to 1", ctx, param)
+    return value
+
+
+@click.command(name="search")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
+@click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Hits for each query at most.")
+@click.option("--threshold", type=float, callback=_finite, help="Leave out hits with a lower score (-1 to 1).")
+@click.option("--json", "as_json", is_flag=True, help="One line of JSON for each query.")
+@click.option("--csv", "as_csv", is_flag=True, help="One line of CSV for each hit, with a header.")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page with the photographs.")
+@click.option("--engine", type=click.Path(path_type=Path), help="An engine file, if the one that FILE names is gone.")
+@click.option("--force", is_flag=True, help="Replace an existing page.")
+@handle_errors
+def main(
+    file: Path,
+    queries: tuple[str, ...],
+    k: int,
+    threshold: float | None,
+    as_json: bool,
+    as_csv: bool,
+    page: Path | None,
+    engine: Path | None,
+    force: bool,
+) -> None:
+    """Find the photographs in FILE whose faces are most like those of each QUERY photograph.
+
+    FILE is an embedding file of `facemill process`. The index beside it (FILE.faiss) is made when needed. The
+    search is exact; the score is the cosine of two embeddings.
+
+    \b
+    Examples:
+      facemill search people.h5 somebody.jpg
+      facemill search people.h5 a.jpg b.jpg -k 3 --threshold 0.4 --json
+      facemill search people.h5 somebody.jpg --html answer.html
+
+    Exit codes: 0 all queries answered, 1 failure (or a query that could not be read), 2 usage.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
+    setup_logging()
+    from ..index.gallery import Gallery
+    from ..pipeline.page import check_page_path, write_page
+    from ..pipeline.query import search
+
+    if page is not None:
+        check_page_path(page, force=force)
+    with Gallery(file) as gallery:
+        found = search(gallery, queries, k=k, threshold=threshold, engine=engine)
+        if page is not None:
+            write_page(page, gallery, found, force=force)
+    if found.warning:
+        click.echo(f"WARNING: {found.warning}", err=True)
+    if as_csv:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(_csv(found))
+    else:
+        for line in _json(found) if as_json else _table(found):
+            click.echo(line)
+    failed = [answer for answer in found.answers if answer.error]
+    for answer in failed:
+        click.echo(f"error: {printable(answer.query)}: {printable(answer.error)}", err=True)
+    if failed:
+        raise SystemExit(1)
+
+
+def _json(found: Answers) -> Iterator[str]:
+    """ASCII only: whatever a name holds, a line stays a line."""
+    for answer in found.answers:
+        line: dict[str, Any] = {"query": answer.query}
+        if answer.error:
+            line["error"] = answer.error
+        line["search_ms"] = round(found.query_ms, 3)
+        line["hits"] = [
+            {"rank": hit.rank, "score": round(hit.score, 6), "row": hit.row, "path": hit.path} for hit in answer.hits
+        ]
+        if found.warning:
+            line["warning"] = found.warning
+        yield json.dumps(line)
+
+
+def _csv(found: Answers) -> Iterator[tuple[object, ...]]:
+    yield "query", "rank", "score", "row", "path", "search_ms"
+    for answer in found.answers:
+        for hit in answer.hits:
+            names = (name.encode("utf-8", "backslashreplace").decode() for name in (answer.query, hit.path))
+            query, path = names
+            yield query, hit.rank, f"{hit.score:.6f}", hit.row, path, f"{found.query_ms:.3f}"
+
+
+def _table(found: Answers) -> Iterator[str]:
+    for answer in found.answers:
+        if answer.error:
+            continue
+        yield f"{printable(answer.query)}  ({found.query_ms:.1f} ms in {found.rows:,} embeddings)"
+        if not answer.hits:
+            yield "  no hit"
+            continue
+        yield f"  {'rank':>4}  {'score':>7}  path"
+        for hit in answer.hits:
+            yield f"  {hit.rank:>4}  {hit.score:>7.4f}  {printable(hit.path)}"

@@ -1,0 +1,1 @@
+"""Rows to answers: FAISS index build and search."""

@@ -1,0 +1,147 @@
+"""A finished embedding file opened for reading: what a search needs of it, a piece at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StorageError
+from ..records import Status
+
+FORMAT_VERSION = 1
+_BLOCK_BYTES = 32 << 20
+# What h5py raises for a damaged file, depending on where the damage is.
+_DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+
+
+class Gallery:
+    """An embedding file. Owned by `with`.
+
+    Attributes:
+        path: the file.
+        rows: N embeddings.
+        dimension: D.
+        metadata: attributes of `/metadata`.
+        contract: what all rows have in common; see docs/format.md.
+        source: run id, size and time of modification: another file has another one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import h5py
+
+        self.path = path
+        try:
+            stat = os.stat(path)
+            self._file = h5py.File(path, "r")
+        except OSError as err:
+            reason = "there is no such file" if not path.exists() else f"it is no HDF5 file ({err})"
+            raise StorageError(
+                f"{path} cannot be searched: {reason}; wanted: a finished file of `facemill process`. "
+                f"Make one with: python process.py PHOTOS -o {path}"
+            ) from err
+        try:
+            self.metadata: dict[str, Any] = {
+                key: value.item() if hasattr(value, "item") else value
+                for key, value in self._file["metadata"].attrs.items()
+            }
+            self._check()
+            self.contract: dict[str, Any] = json.loads(self.metadata["contract"])
+            self.root = os.fsencode(self.contract["root"])
+            self.source = {
+                "run_id": str(self.metadata["run_id"]),
+                "size_bytes": stat.st_size,
+                "mtime_ns": stat.st_mtime_ns,
+            }
+        except _DAMAGE as err:
+            self._file.close()
+            raise StorageError(
+                f"{path} is not a finished embedding file of facemill ({err}); wanted: format version {FORMAT_VERSION} "
+                f"with /embeddings, /image_paths and /metadata. Make one with: python process.py PHOTOS -o OTHER.h5"
+            ) from err
+
+    def _check(self) -> None:
+        """Raise ValueError unless the parts fit together."""
+        version = self.metadata.get("format_version")
+        if version != FORMAT_VERSION:
+            raise ValueError(f"format version {version}")
+        vectors = self._file["embeddings"]
+        self.rows, self.dimension = map(int, vectors.shape)
+        if vectors.dtype.kind != "f" or self.dimension != int(self.metadata["dimension"]):
+            raise ValueError(
+                f"/embeddings is {vectors.dtype} with {self.dimension} columns, "
+                f"the metadata say {self.metadata['dimension']}"
+            )
+        if self._file["image_paths"].shape != (self.rows,):
+            raise ValueError(f"{self.rows} embeddings, /image_paths is {self._file['image_paths'].shape}")
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """All embeddings in order, (n, D) float32, C-contiguous, 32 MiB at a time.
+
+        Raises:
+            StorageError: a block is damaged or holds a value that is not finite.
+        """
+        step = max(1, _BLOCK_BYTES // (4 * self.dimension))
+        for start in range(0, self.rows, step):
+            try:
+                block = np.ascontiguousarray(self._file["embeddings"][start : start + step], np.float32)
+            except _DAMAGE as err:
+                raise StorageError(
+                    f"{self.path} is damaged at rows {start} to {start + step} of /embeddings ({err}). "
+                    f"Restore it from a copy, or make it again with --force"
+                ) from err
+            wrong = np.flatnonzero(~np.isfinite(block).all(axis=1))
+            if len(wrong):
+                raise StorageError(
+                    f"{self.path}: row {start + wrong[0]} of /embeddings holds a value that is not a finite number. "
+                    f"Restore the file from a copy, or make it again with --force"
+                )
+            yield block
+
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """Entries of `/image_paths`, in the order given.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        try:
+            # In ascending order, so that each compressed chunk is opened once.
+            found = {row: self._file["image_paths"][row].decode("utf-8", "backslashreplace") for row in sorted(rows)}
+            return [found[row] for row in rows]
+        except _DAMAGE as err:
+            raise StorageError(f"{self.path} is damaged in /image_paths ({err}). Restore it from a copy") from err
+
+    def photograph(self, row: int) -> bytes:
+        """The absolute path of the photograph of a row, to the byte, wherever the file itself may lie."""
+        name = self._raw_paths.get(row)
+        return os.path.join(self.root, name if name is not None else bytes(self._file["image_paths"][row]))
+
+    @cached_property
+    def _raw_paths(self) -> dict[int, bytes]:
+        """The few paths that are not UTF-8, by row of `/embeddings`."""
+        outcomes = self._file.get("outcomes")
+        if outcomes is None or "raw_paths" not in outcomes:
+            return {}
+        embedded = np.flatnonzero(outcomes["status"][:] == Status.EMBEDDED)
+        scanned = outcomes["raw_paths/row"][:]
+        rows = np.searchsorted(embedded, scanned)
+        return {
+            int(row): exact.tobytes()
+            for row, scan_row, exact in zip(rows, scanned, outcomes["raw_paths/bytes"][:], strict=True)
+            if row < len(embedded) and embedded[row] == scan_row
+        }
+
+    def __enter__(self) -> Gallery:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,145 @@
+"""Before the first photograph: scan, compare with what is on disk, decide what is still to do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..engines.sidecar import EngineInfo
+from ..errors import DiskFullError, OutputExistsError
+from ..records import Status
+from ..sources.pathtable import PathTable, write_paths
+from ..sources.scan import Scan, scan
+from ..storage.dataset import read_metadata, read_paths
+from ..storage.diskfile import storage_error
+from ..storage.runfolder import Plan, RunFolder
+from .request import Request, check_contract, contract_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """There is nothing to do: the output is whole.
+
+    Attributes:
+        counts: photographs by outcome.
+        rows: scanned paths.
+    """
+
+    counts: dict[str, int]
+    rows: int
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Finished:
+    """The plan to follow: the unfinished one, a new one, or one that retries the failures of a finished file.
+
+    Raises:
+        ContractError: an unfinished or finished run has other settings.
+        StorageError, SourceError, DiskFullError: as their messages say.
+    """
+    found = scan(request.inputs, limit=request.limit)
+    contract = contract_of(request, info, os.fsdecode(found.root))
+    if request.force:
+        folder.clear()
+    plan = folder.read_plan()
+    if plan is not None:
+        check_contract(plan.contract, contract, folder.path)
+        with PathTable(folder.paths_file) as table:
+            _tell_changes(found, table)
+        return plan
+    if request.output.exists() and not request.force:
+        return _continue_finished(request, contract, found, folder)
+    return _begin(request, contract, found.paths, found.root, folder)
+
+
+def _begin(
+    request: Request,
+    contract: dict[str, Any],
+    paths: list[bytes],
+    root: bytes,
+    folder: RunFolder,
+    base: str = "",
+) -> Plan:
+    folder.clear()
+    _check_room(request.output, len(paths), contract, max(map(len, paths)))
+    try:
+        write_paths(folder.paths_file, paths)
+    except OSError as err:
+        raise storage_error(err, "the list of photographs", folder.paths_file) from err
+    plan = Plan(contract, os.fsdecode(root), len(paths), utc_now(), base_run_id=base)
+    folder.write_plan(plan)
+    return plan
+
+
+def _continue_finished(request: Request, contract: dict[str, Any], found: Scan, folder: RunFolder) -> Plan | Finished:
+    """A finished output: nothing to do, or its failures to retry."""
+    import h5py
+
+    metadata = read_metadata(request.output)
+    check_contract(json.loads(metadata["contract"]), contract, request.output)
+    with h5py.File(request.output, "r") as file:
+        status = file["outcomes/status"][:]
+        paths = read_paths(file)
+    _tell_changes(found, paths)
+    if request.retry and any(Status(int(s)).failed for s in np.unique(status)):
+        return _begin(request, contract, paths, found.root, folder, base=str(metadata["run_id"]))
+    values = np.bincount(status, minlength=len(Status))
+    return Finished({s.label: int(values[s]) for s in Status if values[s]}, len(status))
+
+
+def check_base(plan: Plan, output: Path) -> Path | None:
+    """The finished file that a retry builds on.
+
+    Raises:
+        OutputExistsError: it is gone or another one since the retry began.
+    """
+    if not plan.base_run_id:
+        return None
+    seen = str(read_metadata(output)["run_id"]) if output.exists() else "no file"
+    if seen != plan.base_run_id:
+        raise OutputExistsError(
+            f"{output} is not the file whose failures are being retried ({seen}; wanted: {plan.base_run_id}). "
+            f"Bring that file back, or start over with --force"
+        )
+    return output
+
+
+def _tell_changes(found: Scan, known: PathTable | list[bytes]) -> None:
+    """The rows were decided by the first scan; say so when the photographs have changed since."""
+    if len(found.paths) == len(known) and all(map(bytes.__eq__, found.paths, known)):
+        return
+    before, now = set(known), set(found.paths)
+    logger.warning(
+        "the photographs changed since the run began: %d new ones are not part of it, %d are gone. "
+        "To take in new ones, run again with another -o, or with --force",
+        len(now - before),
+        len(before - now),
+    )
+
+
+def _check_room(output: Path, rows: int, contract: dict[str, Any], longest: int) -> None:
+    """Refuse a run that the disk cannot hold: the segments, and the finished file made from them."""
+    vectors = rows * contract["dimension"] * np.dtype(contract["dtype"]).itemsize
+    needed = int(2.02 * vectors) + 3 * rows * min(longest, 64) + (1 << 20)
+    free = shutil.disk_usage(output.parent).free
+    logger.info("disk: %.2f GB needed while running, %.2f GB afterwards", needed / 1e9, needed / 2e9)
+    if needed > free:
+        raise DiskFullError(
+            f"{rows:,} photographs need about {needed / 1e9:.2f} GB beside {output} while the run lasts (half of it "
+            f"afterwards); {free / 1e9:.2f} GB are free. Make room, name another place with -o, or halve it with "
+            f"--dtype float16"
+        )

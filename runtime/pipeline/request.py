@@ -1,0 +1,92 @@
+"""What a caller asks of a run, and the contract that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..engines.sidecar import EngineInfo
+from ..errors import ConfigError, ContractError
+from ..images.decode import DECODE_RULE, Limits
+from ..storage.segments import SegmentRules
+
+UNTRAINED_WARNING = "random weights: these embeddings identify nobody"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One run of `process`.
+
+    Attributes:
+        inputs: folders, files and @lists.
+        output: the embedding file.
+        engine: an engine file with its sidecar.
+        batch_size, workers: None to tune.
+        skip_duplicates: leave out files seen before, to the byte.
+        retry: run failed photographs again.
+        limit: only the first so many of the scan.
+        dtype: "float32" or "float16", of `/embeddings`.
+        force: start over and replace the output.
+        limits: files refused before decoding.
+        rules: when a segment ends.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    engine: Path
+    batch_size: int | None = None
+    workers: int | None = None
+    skip_duplicates: bool = False
+    retry: bool = False
+    limit: int | None = None
+    dtype: str = "float32"
+    force: bool = False
+    limits: Limits = field(default_factory=Limits)
+    rules: SegmentRules = field(default_factory=SegmentRules)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float16"):
+            raise ConfigError(f"--dtype is {self.dtype!r}; wanted: float32 or float16")
+        for name, value in (("--batch-size", self.batch_size), ("--workers", self.workers)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; wanted: auto, or 1 and more")
+
+
+def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]:
+    """All that must agree for two runs to write rows of one file."""
+    return {
+        "root": root,
+        "limit": request.limit or 0,
+        "model": info.model,
+        "model_sha256": info.model_sha256,
+        "recipe": info.recipe,
+        "dimension": info.dimension,
+        "crop": f"{info.size}x{info.size}",
+        "alignment": "none",
+        "channel_order": info.channel_order,
+        "exif": "applied",
+        "decode": DECODE_RULE,
+        "precision": info.precision,
+        "dtype": request.dtype,
+        "skip_duplicates": request.skip_duplicates,
+        "max_bytes": request.limits.max_bytes,
+        "max_pixels": request.limits.max_pixels,
+    }
+
+
+def check_contract(stored: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
+    """Refuse to mix rows that could not be compared.
+
+    Raises:
+        ContractError: naming every difference with both values.
+    """
+    different = [
+        f"{key}: {stored.get(key)!r} there, {value!r} now" for key, value in wanted.items() if stored.get(key) != value
+    ]
+    if different:
+        raise ContractError(
+            f"{where} was begun with other settings ({'; '.join(different)}); wanted: the same ones. "
+            f"Give those, or name another file with -o, or start over with --force"
+        )

@@ -1,0 +1,299 @@
+"""The main job: photographs in, an embedding file out. The one place that knows the order of the stages."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..engines.open import open_runner
+from ..engines.runner import Runner
+from ..engines.sidecar import EngineInfo, read_sidecar
+from ..errors import Interrupted, StorageError
+from ..records import Batch, Status
+from ..sources.pathtable import PathTable
+from ..storage.dataset import assemble
+from ..storage.ledger import Ledger
+from ..storage.runfolder import Plan, RunFolder
+from ..storage.segments import SegmentWriter
+from . import settings as tuning
+from .control import Control
+from .duplicates import DigestTable
+from .prepare import Finished, check_base, prepare, utc_now
+from .progress import Progress, bottleneck
+from .request import UNTRAINED_WARNING, Request
+from .settings import Settings
+from .stages import Pipeline, Stage, StageClock
+from .work import Decode, Embed, Read, SkipDuplicates
+
+logger = logging.getLogger(__name__)
+
+_BATCH_ROWS = 64
+_TUNE_FROM_ROWS = 1024
+_TUNE_ROWS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The end of a run.
+
+    Attributes:
+        scanned: paths of the plan.
+        embedded: rows of the file.
+        outcomes: paths by outcome.
+        processed: photographs that this run handled.
+        images_per_s: over this run, less start-up, tuning and warm-up.
+        elapsed_s: of this run, everything included.
+        stages: by stage: photographs a second that its workers could do, share of the time that they worked, workers.
+        verdict: "infer-bound" and the like.
+        warning: what a user must know of the weights; empty for trained ones.
+    """
+
+    scanned: int
+    embedded: int
+    outcomes: dict[str, int]
+    processed: int = 0
+    images_per_s: float = 0.0
+    elapsed_s: float = 0.0
+    stages: dict[str, dict[str, float]] = field(default_factory=dict)
+    verdict: str = "nothing to do"
+    warning: str = ""
+
+    @property
+    def failed(self) -> int:
+        """Photographs that `--retry` would run again."""
+        return sum(self.outcomes.get(s.label, 0) for s in Status if s.failed)
+
+
+def process(request: Request) -> Summary:
+    """Embed every photograph of a request, or go on where a run of the same request stopped.
+
+    Raises:
+        FacemillError: see errors.py; what is complete stays on disk.
+        Interrupted: a signal stopped the run in good order.
+    """
+    began = time.perf_counter()
+    info = read_sidecar(request.engine)
+    warning = "" if info.trained else UNTRAINED_WARNING
+    with Control() as control, RunFolder(request.output) as folder:
+        plan = prepare(request, info, folder)
+        if isinstance(plan, Finished):
+            embedded = plan.counts.get(Status.EMBEDDED.label, 0)
+            return Summary(plan.rows, embedded, plan.counts, elapsed_s=time.perf_counter() - began, warning=warning)
+        with PathTable(folder.paths_file) as paths:
+            run = _Run(request, info, folder, plan, paths, control)
+            summary = run.embed()
+            outcomes = run.finish()
+        folder.remove()
+    return replace(
+        summary,
+        embedded=outcomes.get(Status.EMBEDDED.label, 0),
+        outcomes=outcomes,
+        elapsed_s=time.perf_counter() - began,
+        warning=warning,
+    )
+
+
+class _Run:
+    """One plan being followed."""
+
+    def __init__(
+        self,
+        request: Request,
+        info: EngineInfo,
+        folder: RunFolder,
+        plan: Plan,
+        paths: PathTable,
+        control: Control,
+    ) -> None:
+        self.request = request
+        self.info = info
+        self.folder = folder
+        self.plan = plan
+        self.paths = paths
+        self.control = control
+        self.base = check_base(plan, request.output)
+        self.read = Read(os.fsencode(plan.root), paths, request.limits)
+        self.decode = Decode(info.size, info.channel_order, request.limits)
+
+    def _ledger(self) -> Ledger:
+        return Ledger(self.plan.rows, self.folder.path, self.plan.plan_id, self.base)
+
+    def embed(self) -> Summary:
+        """Run what is pending into segments."""
+        with ExitStack() as stack:
+            with self._ledger() as ledger:
+                pending = ledger.pending(retry=self.request.retry)
+                skip = self._digests(stack, ledger)
+            if not len(pending):
+                return Summary(self.plan.rows, 0, {})
+            found = self._settings(pending)
+            _one_thread_opencv()
+            runner = stack.enter_context(open_runner(self.request.engine, threads=found.threads))
+            runner.infer(np.zeros((found.batch_size, self.info.size, self.info.size, 3), np.uint8))  # warm-up
+            return self._stream(pending, found, runner, skip)
+
+    def _digests(self, stack: ExitStack, ledger: Ledger) -> SkipDuplicates | None:
+        """The duplicates stage, knowing all digests of earlier runs."""
+        if not self.request.skip_duplicates:
+            return None
+        table = stack.enter_context(DigestTable(self.folder.path))
+        known = np.flatnonzero(np.isin(ledger.status, [s for s in Status if s not in (0, Status.UNREADABLE)]))
+        for start in range(0, len(known), 65_536):
+            rows = known[start : start + 65_536]
+            table.load((digest.tobytes(), int(row)) for digest, row in zip(ledger.digests(rows), rows, strict=True))
+        return SkipDuplicates(table, self.paths)
+
+    def _settings(self, pending: NDArray[np.int64]) -> Settings:
+        """Those of the plan, remembered ones, tuned ones, or the defaults for a short run; always kept in the plan."""
+        given = (self.request.batch_size, self.request.workers)
+        if self.plan.settings:
+            return tuning.with_given(Settings(**self.plan.settings), *given)
+        found = tuning.recall_settings(self.info)
+        if found is None and len(pending) >= _TUNE_FROM_ROWS:
+            found = self._tune(pending)
+        found = tuning.with_given(found or tuning.default_settings(self.info), *given)
+        self.plan = replace(self.plan, settings={name: getattr(found, name) for name in Settings.__slots__})
+        self.folder.write_plan(self.plan)
+        return found
+
+    def _tune(self, pending: NDArray[np.int64]) -> Settings | None:
+        """Settings from the first photographs that can be decoded; None when there are too few."""
+        _one_thread_opencv()
+        logger.info("tuning on the first %d photographs", _TUNE_ROWS)
+        batch = self.read(Batch(pending[:_TUNE_ROWS]))
+        images = self.decode(batch).images
+        if images is None or len(images) < _BATCH_ROWS:
+            return None
+        some = replace(batch, files=batch.files[:8], rows=batch.rows[:8])
+        found = tuning.tune(
+            self.info,
+            lambda threads: open_runner(self.request.engine, threads=threads),
+            images,
+            lambda: self.decode(some),
+            per_decode=len(some.files),
+            batch_size=self.request.batch_size,
+        )
+        if self.request.batch_size is None:
+            tuning.remember_settings(self.info, found)
+        return found
+
+    def _stages(
+        self, found: Settings, runner: Runner, skip: SkipDuplicates | None
+    ) -> tuple[list[Stage], list[StageClock]]:
+        """The order of the journey."""
+        stages = [Stage(StageClock("read", found.readers), self.read, 4)]
+        if skip is not None:
+            stages.append(Stage(StageClock("deduplicate", 1), skip, 2))
+        stages.append(Stage(StageClock("decode", found.decoders), self.decode, found.streams + 2))
+        stages.append(Stage(StageClock("infer", found.streams), Embed(runner, found.batch_size), 2 * found.streams))
+        return stages, [stage.clock for stage in stages] + [StageClock("write", 1)]
+
+    def _stream(
+        self, pending: NDArray[np.int64], found: Settings, runner: Runner, skip: SkipDuplicates | None
+    ) -> Summary:
+        """Batches through the stages into segments. What is complete is kept, however this ends."""
+        stages, clocks = self._stages(found, runner, skip)
+        writer = SegmentWriter(
+            self.folder.path,
+            plan_id=self.plan.plan_id,
+            dimension=self.info.dimension,
+            dtype=self.request.dtype,
+            digests=self.request.skip_duplicates,
+            rules=self.request.rules,
+        )
+        logger.info("%d of %d photographs to do", len(pending), self.plan.rows)
+        began, done = time.perf_counter(), 0
+        self.control.draining = True
+        try:
+            progress = Progress(self.plan.rows, self.plan.rows - len(pending), clocks)
+            with (
+                progress,
+                Pipeline(self._batches(pending, max(_BATCH_ROWS, found.batch_size)), stages) as pipeline,
+            ):
+                for batch in pipeline:
+                    with clocks[-1].work(len(batch)):
+                        assert batch.embeddings is not None
+                        writer.append(batch.rows, batch.embeddings, batch.outcomes, dict(batch.digests))
+                    done += len(batch)
+                    progress.add(batch)
+        except StorageError:
+            writer.discard()
+            raise
+        except BaseException:
+            writer.commit()
+            raise
+        finally:
+            self.control.draining = False
+        with clocks[-1].work(0):
+            writer.commit()
+        if self.control.signum and done < len(pending):
+            raise Interrupted(
+                f"stopped after {self.plan.rows - len(pending) + done:,} of {self.plan.rows:,} photographs; all of "
+                f"them are on disk. The same command goes on from there",
+                self.control.signum,
+            )
+        return _summary(self.plan.rows, done, time.perf_counter() - began, clocks)
+
+    def _batches(self, pending: NDArray[np.int64], size: int) -> Iterator[Batch]:
+        """Pending rows in runs, until a signal asks to stop."""
+        for start in range(0, len(pending), size):
+            if not self.control.wait_while_paused():
+                return
+            yield Batch(pending[start : start + size])
+
+    def finish(self) -> dict[str, int]:
+        """Make the file that the user opens; returns the outcomes by kind."""
+        with self._ledger() as ledger:
+            assemble(self.request.output, ledger, self.paths, self._metadata(ledger), self.request.dtype)
+            return ledger.counts()
+
+    def _metadata(self, ledger: Ledger) -> dict[str, Any]:
+        counts = ledger.counts()
+        text = {key: value for key, value in self.plan.contract.items() if key != "root"}
+        return {
+            **text,
+            "root": os.fsencode(self.plan.root).decode("utf-8", "backslashreplace"),
+            "contract": json.dumps(self.plan.contract),
+            "trained": self.info.trained,
+            **({} if self.info.trained else {"warning": UNTRAINED_WARNING}),
+            "backend": self.info.backend,
+            "backend_version": self.info.backend_version,
+            "engine": os.path.abspath(self.request.engine),
+            "engine_sha256": self.info.engine_sha256,
+            "tool_version": __version__,
+            "started_utc": self.plan.started_utc,
+            "finished_utc": utc_now(),
+            "scanned": self.plan.rows,
+            **{f"count_{name.replace('-', '_')}": count for name, count in counts.items()},
+            "embedded": counts.get(Status.EMBEDDED.label, 0),
+        }
+
+
+def _summary(rows: int, done: int, elapsed_s: float, clocks: Sequence[StageClock]) -> Summary:
+    stages = {
+        clock.name: {
+            "images_per_s": round(clock.photographs * clock.workers / clock.busy_s, 1) if clock.busy_s else 0.0,
+            "busy": round(clock.busy_s / (clock.workers * elapsed_s), 3) if elapsed_s else 0.0,
+            "workers": clock.workers,
+        }
+        for clock in clocks
+    }
+    rate = done / elapsed_s if elapsed_s else 0.0
+    return Summary(rows, 0, {}, done, round(rate, 1), stages=stages, verdict=bottleneck(clocks, elapsed_s))
+
+
+def _one_thread_opencv() -> None:
+    """The stages are the parallelism: OpenCV's own threads would fight them for the same cores."""
+    import cv2
+
+    cv2.setNumThreads(1)

@@ -1,0 +1,120 @@
+"""What is an embedding file and what is not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from runtime.errors import StorageError
+from runtime.index.gallery import Gallery
+from runtime.records import Outcome, Status
+from runtime.storage.dataset import assemble
+from runtime.storage.ledger import Ledger
+from runtime.storage.segments import SegmentRules, SegmentWriter
+
+METADATA = {"dimension": 4, "contract": '{"root": "/photos/\\udcff", "dimension": 4}'}
+
+
+def assembled(tmp_path: Path, dtype: str = "float32") -> Path:
+    """A file made by the storage room itself: four scanned paths, one corrupt, one whose name is not UTF-8."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    writer = SegmentWriter(folder, plan_id="p", dimension=4, dtype=dtype, digests=False, rules=SegmentRules())
+    vectors = np.eye(4, dtype=np.float32)[:3]
+    writer.append(np.array([0, 2, 3]), vectors, [Outcome(1, Status.CORRUPT, "cut")], {})
+    writer.commit()
+    paths = [b"a.jpg", b"b.jpg", b"c\xfe.jpg", "d\u00e9.jpg".encode()]
+    with Ledger(4, folder, "p") as ledger:
+        assemble(tmp_path / "people.h5", ledger, paths, METADATA, dtype)
+    return tmp_path / "people.h5"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_reads_what_storage_wrote(tmp_path: Path, dtype: str) -> None:
+    with Gallery(assembled(tmp_path, dtype)) as gallery:
+        assert (gallery.rows, gallery.dimension) == (3, 4)
+        assert gallery.names([2, 0]) == ["d\u00e9.jpg", "a.jpg"]
+        assert gallery.names([1]) == ["c\\xfe.jpg"]
+        assert gallery.root == b"/photos/\xff"
+        assert gallery.photograph(1) == b"/photos/\xff/c\xfe.jpg"
+        assert gallery.photograph(2) == b"/photos/\xff/d\xc3\xa9.jpg"
+        (block,) = gallery.blocks()
+        assert block.dtype == np.float32
+        np.testing.assert_array_equal(block, np.eye(4)[:3])
+
+
+def test_blocks_cover_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.index.gallery._BLOCK_BYTES", 32)
+    with Gallery(assembled(tmp_path)) as gallery:
+        blocks = list(gallery.blocks())
+    assert [len(b) for b in blocks] == [2, 1]
+    np.testing.assert_array_equal(np.concatenate(blocks), np.eye(4)[:3])
+
+
+def test_another_file_has_another_source(tmp_path: Path) -> None:
+    path = assembled(tmp_path)
+    with Gallery(path) as gallery:
+        first = gallery.source
+    with Gallery(path) as gallery:
+        assert gallery.source == first
+    os.utime(path, (1, 1))
+    with Gallery(path) as gallery:
+        assert gallery.source != first
+
+
+def _no_metadata(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["metadata"]
+
+
+def _other_version(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["metadata"].attrs["format_version"] = 99
+
+
+def _flat_vectors(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["embeddings"]
+        file["embeddings"] = np.zeros(3, np.float32)
+
+
+def _fewer_paths(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["image_paths"]
+        file["image_paths"] = np.array([b"x"])
+
+
+def _whole_numbers(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["embeddings"]
+        file["embeddings"] = np.zeros((3, 4), np.int32)
+
+
+def _bad_contract(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["metadata"].attrs["contract"] = "{"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_no_metadata, "metadata"),
+        (_other_version, "format version 99"),
+        (_flat_vectors, "unpack"),
+        (_fewer_paths, "image_paths"),
+        (_whole_numbers, "int32"),
+        (_bad_contract, "finished embedding file"),
+        (lambda path: path.write_bytes(b"hello"), "no HDF5 file"),
+        (lambda path: path.write_bytes(path.read_bytes()[:2000]), "HDF5"),
+        (lambda path: path.unlink(), "no such file"),
+    ],
+)
+def test_anything_else_is_refused_with_the_reason(tmp_path: Path, damage: object, words: str) -> None:
+    path = assembled(tmp_path)
+    damage(path)  # type: ignore[operator]
+    with pytest.raises(StorageError, match=words):
+        Gallery(path)

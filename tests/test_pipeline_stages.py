@@ -1,0 +1,128 @@
+"""Stages: order kept, failures forwarded, nobody left waiting, memory bounded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from runtime.pipeline.channel import ChannelFailed, OrderedChannel
+from runtime.pipeline.stages import Pipeline, Stage, StageClock
+from runtime.records import Batch
+
+
+def batches(n: int) -> Iterator[Batch]:
+    for i in range(n):
+        yield Batch(np.array([i], np.int64))
+
+
+def uneven(batch: Batch) -> Batch:
+    time.sleep(0.002 if batch.rows[0] % 3 == 0 else 0)
+    return batch
+
+
+def test_batches_come_out_in_order_through_stages_of_several_workers() -> None:
+    stages = [
+        Stage(StageClock("a", 4), uneven, 2),
+        Stage(StageClock("b", 1), uneven, 2),
+        Stage(StageClock("c", 3), uneven, 2),
+    ]
+    with Pipeline(batches(200), stages) as pipeline:
+        assert [int(b.rows[0]) for b in pipeline] == list(range(200))
+    assert [s.clock.photographs for s in stages] == [200, 200, 200]
+    assert all(s.clock.busy_s > 0 for s in stages)
+
+
+def test_no_batches_at_all() -> None:
+    with Pipeline(batches(0), [Stage(StageClock("a", 2), uneven, 2)]) as pipeline:
+        assert list(pipeline) == []
+
+
+@pytest.mark.parametrize("where", ["feed", "first", "last"])
+def test_a_failure_reaches_the_consumer_and_every_thread_ends(where: str) -> None:
+    def fail_at_20(batch: Batch) -> Batch:
+        if batch.rows[0] == 20:
+            raise RuntimeError("broken")
+        return batch
+
+    def failing_feed() -> Iterator[Batch]:
+        yield from batches(20)
+        raise RuntimeError("broken")
+
+    stages = [
+        Stage(StageClock("a", 2), fail_at_20 if where == "first" else uneven, 2),
+        Stage(StageClock("b", 2), fail_at_20 if where == "last" else uneven, 2),
+    ]
+    before = threading.active_count()
+
+    def drain() -> None:
+        with Pipeline(failing_feed() if where == "feed" else batches(1000), stages) as pipeline:
+            for _ in pipeline:
+                pass
+
+    with pytest.raises(RuntimeError, match="broken"):
+        drain()
+    assert threading.active_count() == before
+
+
+def test_leaving_early_stops_every_thread() -> None:
+    before = threading.active_count()
+    with Pipeline(batches(1_000_000), [Stage(StageClock("a", 2), uneven, 2)]) as pipeline:
+        next(iter(pipeline))
+    assert threading.active_count() == before
+
+
+def test_no_more_batches_are_alive_than_the_channels_hold() -> None:
+    alive, most = set(), 0
+    lock = threading.Lock()
+
+    def feed() -> Iterator[Batch]:
+        nonlocal most
+        for batch in batches(300):
+            with lock:
+                alive.add(int(batch.rows[0]))
+                most = max(most, len(alive))
+            yield batch
+
+    stages = [Stage(StageClock("a", 2), replace_nothing, 2), Stage(StageClock("b", 2), replace_nothing, 2)]
+    with Pipeline(feed(), stages) as pipeline:
+        for batch in pipeline:
+            time.sleep(0.001)  # a slow consumer
+            with lock:
+                alive.discard(int(batch.rows[0]))
+    assert most <= 2 + 2 + 2 + 4 + 2  # channels, workers, the one in the feeder's hand and the consumer's
+
+
+def replace_nothing(batch: Batch) -> Batch:
+    return replace(batch)
+
+
+def test_a_channel_admits_the_item_that_is_due_when_full() -> None:
+    channel = OrderedChannel[str](2)
+    channel.put(1, "b")
+    channel.put(0, "a")
+    channel.close(2)
+    assert [channel.get(), channel.get(), channel.get()] == [(0, "a"), (1, "b"), None]
+
+
+def test_a_failed_channel_wakes_who_waits() -> None:
+    channel = OrderedChannel[str](1)
+    caught: list[type[BaseException]] = []
+
+    def wait() -> None:
+        try:
+            channel.get()
+        except ChannelFailed as err:
+            caught.append(type(err))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    channel.fail()
+    thread.join(timeout=10)
+    assert caught == [ChannelFailed]
+    with pytest.raises(ChannelFailed):
+        channel.put(5, "x")

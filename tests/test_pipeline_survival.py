@@ -1,0 +1,205 @@
+"""Power cuts, signals, full disks, a second run: what is complete stays, and the end is the same file."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import photographs as make
+import pytest
+from compare import contents
+from running import assert_same_file, run, start, summary
+
+from runtime.errors import DiskFullError
+from runtime.pipeline.prepare import _check_room
+
+SMALL_SEGMENTS = ("--segment-rows", 256, "--segment-seconds", 0.2, "--batch-size", 4)
+
+
+@pytest.fixture(scope="module")
+def many(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The photographs, each named ten times by a list: long enough to be disturbed."""
+    listing = tmp_path_factory.mktemp("list") / "list.txt"
+    listing.write_text("\n".join(str(p) for p in sorted(photos.rglob("*.jpg")) for _ in range(10)))
+    return f"@{listing}"
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(many: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The file of a run that nothing disturbed, and the seconds that it took."""
+    output = tmp_path_factory.mktemp("whole") / "o.h5"
+    begin = time.monotonic()
+    assert run("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS).returncode == 0
+    return output, time.monotonic() - begin
+
+
+@pytest.mark.parametrize("moment", range(10))
+def test_kill_9_at_a_random_moment_and_resume(
+    moment: int, many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
+) -> None:
+    whole, seconds = uninterrupted
+    output = tmp_path / "o.h5"
+    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start(*arguments) as process:
+        # The first third is start-up: most moments lie where photographs are under way.
+        time.sleep(random.Random(moment).uniform(0.3, 1.0) * seconds)
+        process.kill()
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert_same_file(output, whole)
+    assert sorted(os.listdir(tmp_path)) == ["o.h5"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(
+    signum: signal.Signals, many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
+) -> None:
+    output = tmp_path / "o.h5"
+    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start(*arguments) as process:
+        wait_for_segment(output)
+        process.send_signal(signum)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signum, errors
+    assert "The same command goes on from there" in errors
+    assert "Traceback" not in errors
+    assert not output.exists()
+    again = summary(run(*arguments, "--json"))
+    assert 0 < again["processed"] < 6000  # what was done is not done again
+    assert_same_file(output, uninterrupted[0])
+
+
+def segments(output: Path) -> list[Path]:
+    return sorted(output.parent.glob("o.h5.parts/segment-*.h5"))
+
+
+def wait_for_segment(output: Path) -> None:
+    """Until the run has made its first segment durable."""
+    for _ in range(3000):
+        if segments(output):
+            return
+        time.sleep(0.01)
+    raise AssertionError("no segment appeared in 30 s")
+
+
+def test_sigusr1_pauses_and_goes_on(
+    many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
+) -> None:
+    output = tmp_path / "o.h5"
+    with start("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS) as process:
+        wait_for_segment(output)
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(1)  # what is in flight ends
+        before = segments(output)
+        time.sleep(0.5 + uninterrupted[1])  # longer than the whole run takes
+        assert process.poll() is None
+        assert segments(output) == before
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert "paused" in errors
+    assert_same_file(output, uninterrupted[0])
+
+
+@pytest.mark.parametrize("limit", [3_000, 30_000, 200_000])
+def test_a_full_disk_stops_clearly_and_the_same_command_goes_on(
+    limit: int, many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
+) -> None:
+    output = tmp_path / "o.h5"
+    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    # 3 kB: the plan fits, no path table does; 30 kB: no segment; 200 kB: segments, but not the finished file.
+    done = run(*arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert done.returncode == 1, done.stderr
+    assert "no room left while writing" in done.stderr
+    assert "run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
+    assert run(*arguments).returncode == 0
+    assert_same_file(output, uninterrupted[0])
+
+
+def test_a_full_disk_keeps_the_old_output(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    output = tmp_path / "o.h5"
+    arguments = ("process.py", photos / "1", "-o", output, "--engine", tiny_engine)
+    assert run(*arguments).returncode == 0
+    before = output.read_bytes()
+    limit = 200_000
+    done = run(*arguments, "--force", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert done.returncode == 1
+    assert output.read_bytes() == before
+
+
+def test_a_run_that_the_disk_cannot_hold_is_refused_before_it_begins(tmp_path: Path) -> None:
+    with pytest.raises(DiskFullError, match=r"1,000,000,000,000 photographs need about .* GB"):
+        _check_room(tmp_path / "o.h5", 10**12, {"dimension": 512, "dtype": "float32"}, 30)
+
+
+def test_a_second_run_on_one_output_is_refused(many: str, tiny_engine: Path, tmp_path: Path) -> None:
+    output = tmp_path / "o.h5"
+    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start(*arguments) as first:
+        wait_for_segment(output)
+        first.send_signal(signal.SIGUSR1)
+        done = run(*arguments)
+        assert done.returncode == 1
+        assert "another run is writing" in done.stderr
+        first.send_signal(signal.SIGUSR1)
+        first.communicate(timeout=60)
+    assert first.returncode == 0
+
+
+def test_a_folder_that_changes_during_the_run(tiny_engine: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(300):
+        (folder / f"{i:03d}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=i)))
+    output = tmp_path / "o.h5"
+    arguments = ("process.py", folder, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start(*arguments) as process:
+        wait_for_segment(output)
+        process.kill()
+    for i in range(290, 300):
+        (folder / f"{i:03d}.jpg").unlink()
+    (folder / "000-new.jpg").write_bytes(make.encode(make.scene()))
+    done = run(*arguments, "--json")
+    found = summary(done)
+    assert "1 new ones are not part of it, 10 are gone" in done.stderr
+    assert found["scanned"] == 300
+    assert found["outcomes"] == {"embedded": 290, "unreadable": 10}
+
+
+def test_a_damaged_segment_is_run_again(
+    many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
+) -> None:
+    output = tmp_path / "o.h5"
+    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start(*arguments) as process:
+        wait_for_segment(output)
+        process.kill()
+    segment = tmp_path / "o.h5.parts" / "segment-000001.h5"
+    data = bytearray(segment.read_bytes())
+    data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+    segment.write_bytes(data)
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert_same_file(output, uninterrupted[0])
+
+
+def test_duplicates_and_kill_9(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder / "a")
+    shutil.copytree(photos, folder / "b")
+    arguments = ("process.py", folder, "--engine", tiny_engine, "--skip-duplicates", *SMALL_SEGMENTS)
+    assert run(*arguments, "-o", tmp_path / "whole.h5").returncode == 0
+    output = tmp_path / "o.h5"
+    with start(*arguments, "-o", output) as process:
+        wait_for_segment(output)
+        process.kill()
+    assert run(*arguments, "-o", output).returncode == 0
+    assert contents(output)["embeddings"][0] == (594, 16)
+    assert_same_file(output, tmp_path / "whole.h5")
