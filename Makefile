@@ -1,0 +1,62 @@
+# Everything a newcomer needs, on a machine with Python 3.10 to 3.13 and make. `make` alone prints this list.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-rtx demo test check bench lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+setup: $(VENV)/.cpu  ## set up .venv to run on the CPU (locked versions)
+
+demo: $(VENV)/.cpu  ## sample photographs, the main job, a search; says where the results are
+	$(BIN)/python benchmarks/demo.py
+
+test: $(VENV)/.dev  ## the tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## ruff, mypy --strict, import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+bench: $(VENV)/.dev  ## measure on this machine; tables in benchmarks/results/
+	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/scale.py start
+	$(BIN)/python benchmarks/scale.py memory
+	$(BIN)/python benchmarks/search_exact.py
+
+setup-rtx: $(VENV)/.rtx  ## add TensorRT-RTX (230 MB), so that the tests build its engines; needs no GPU
+
+lock: $(VENV)/.dev  ## resolve requirements/*.txt again from pyproject.toml
+	$(INSTALL) uv
+	for set in cpu "cpu dev" "cpu dev rtx"; do \
+	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --upgrade \
+	    --python-version 3.10 $$(printf -- '--extra %s ' $$set) -o requirements/$${set##* }.txt pyproject.toml; \
+	done
+
+clean:  ## remove .venv, caches, demo and build output
+	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each set holds all of the one before it: the stamp of a smaller one is made too.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit("facemill needs Python 3.10 to 3.13; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo 'no venv in this Python; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+
+$(VENV)/.cpu: $(VENV)/bin/python requirements/cpu.txt pyproject.toml
+	$(INSTALL) --require-hashes -r requirements/cpu.txt
+	$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.cpu requirements/dev.txt
+	$(INSTALL) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.rtx: $(VENV)/.dev requirements/rtx.txt
+	$(INSTALL) --require-hashes -r requirements/rtx.txt
+	@touch $@

@@ -1,0 +1,64 @@
+#!/usr/bin/env python3
+"""The tour that `make demo` gives: sample photographs, the main job, a search. Everything lands in demo/."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+
+import material
+from portraits import write_portraits
+
+DEMO = material.ROOT / "demo"
+PEOPLE, SHOTS = 60, 4
+DEFAULT_MODEL = "w600k_mbf"
+RANDOM_MODEL = "random-512"
+
+
+def facemill(*arguments: str) -> None:
+    """Show a command and run it as a user would."""
+    print(f"\n$ facemill {shlex.join(arguments)}", flush=True)
+    done = subprocess.run([sys.executable, "-m", "runtime.cli.app", *arguments], cwd=material.ROOT)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def choose_model() -> str:
+    """The default model if its weights can be had, else random weights of the same architecture."""
+    from runtime.errors import ModelError
+    from runtime.modelspec import load_spec
+    from runtime.modelstore import resolve_weights
+
+    try:
+        resolve_weights(load_spec(DEFAULT_MODEL))
+    except ModelError as err:
+        print(f"{err}\n\nGoing on with {RANDOM_MODEL}: the same network with random weights, which identifies nobody.")
+        return RANDOM_MODEL
+    return DEFAULT_MODEL
+
+
+def main() -> None:
+    shutil.rmtree(DEMO, ignore_errors=True)
+    photos = DEMO / "photos"
+    print(f"drawing {PEOPLE * SHOTS} portraits of {PEOPLE} people who do not exist", flush=True)
+    files = write_portraits(photos, people=PEOPLE, shots=SHOTS)
+    (photos / "cut-short.jpg").write_bytes(files[0].read_bytes()[:5000])
+    (photos / "not-a-photograph.jpg").write_text("this is text\n")
+    model = choose_model()
+    output = "demo/facial_embeddings.h5"
+    facemill("process", "demo/photos", "-o", output, "--model", model)
+    queries = [str(path.relative_to(material.ROOT)) for path in (files[0], files[5 * SHOTS + 1], files[11 * SHOTS + 2])]
+    facemill("search", output, *queries, "-k", "5", "--html", "demo/search.html")
+    print(
+        f"\nThe results are in {DEMO}:\n"
+        "  facial_embeddings.h5   embeddings, paths, and what became of every photograph (docs/format.md)\n"
+        "  search.html            the search above as a page with the photographs\n"
+        "  photos/                the portraits\n"
+        "Your own:  .venv/bin/facemill process YOUR_PHOTOS -o people.h5"
+    )
+
+
+if __name__ == "__main__":
+    main()

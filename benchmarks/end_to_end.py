@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""The whole pipeline beside its engine alone: same process, same engine, same batch, same threads, taking turns.
+
+    python benchmarks/end_to_end.py --model mobilefacenet-128
+    python benchmarks/end_to_end.py --model random-128 --count 5000     # no weights needed: the same architecture
+
+The engine alone is fed decoded crops from memory, in as many threads as the pipeline uses for inference; nothing else
+runs meanwhile. The ratio is taken within each round, and the table gives medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import material
+import numpy as np
+from numpy.typing import NDArray
+from report import write_results
+
+
+def engine_alone(engine: Path, images: NDArray[np.uint8], count: int, batch: int, streams: int, threads: int) -> float:
+    """Images per second of `streams` threads that do nothing but call the engine, `count` images in all."""
+    from runtime.engines.open import open_runner
+
+    with open_runner(engine, threads=threads) as runner:
+        runner.infer(images[:batch])  # warm-up
+        calls = iter(range(0, count, batch))
+        lock = threading.Lock()
+
+        def work() -> None:
+            while True:
+                with lock:
+                    start = next(calls, None)
+                if start is None:
+                    return
+                at = start % (len(images) - batch + 1)
+                runner.infer(images[at : at + batch])
+
+        workers = [threading.Thread(target=work) for _ in range(streams)]
+        began = time.perf_counter()
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        return count / (time.perf_counter() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="random-128", help="default: random-128")
+    parser.add_argument("--count", type=int, default=20_000, help="photographs; default: 20000")
+    parser.add_argument("--size", default="112x112", help="of the photographs; default: 112x112")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
+    options = parser.parse_args()
+    width, _, height = options.size.partition("x")
+    options.data.mkdir(parents=True, exist_ok=True)
+    photos = material.photographs(options.data, options.count, (int(width), int(height)))
+
+    import cv2
+
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.images.decode import decode_image
+    from runtime.pipeline.request import Request
+    from runtime.pipeline.run import process
+    from runtime.pipeline.settings import recall_settings
+
+    engine = material.cpu_engine(options.model, options.data)
+    info = read_sidecar(engine)
+    sample = sorted(photos.rglob("*.jpg"))[:1024]
+    cv2.setNumThreads(1)
+    images = np.stack([decode_image(p.read_bytes(), size=info.size, channel_order=info.channel_order) for p in sample])
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("FACEMILL_CACHE", folder)
+        output = Path(folder) / "out.h5"
+        process(Request((str(photos),), output, engine, limit=2048))  # tunes, and warms the disk cache
+        found = recall_settings(info)
+        assert found is not None
+        rates: list[tuple[float, float]] = []
+        for number in range(options.rounds):
+            alone = engine_alone(engine, images, options.count // 2, found.batch_size, found.streams, found.threads)
+            output.unlink()
+            done = process(Request((str(photos),), output, engine))
+            rates.append((done.images_per_s, alone))
+            print(f"round {number + 1}: {done.images_per_s:.0f} whole, {alone:.0f} engine alone", flush=True)
+    stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in done.stages.items())
+    write_results(
+        f"end_to_end_{options.model}_{options.size}",
+        f"End to end beside the engine alone: {options.count:,} JPEGs of {options.size}, {options.model}, FP32",
+        [
+            {"what": "engine alone", "images/s": statistics.median(a for _, a in rates), "of the engine": 1.0},
+            {
+                "what": "whole pipeline",
+                "images/s": statistics.median(w for w, _ in rates),
+                "of the engine": statistics.median(w / a for w, a in rates),
+            },
+        ],
+        [
+            f"Medians of {options.rounds} rounds, the two taking turns in one process; ratios within a round: "
+            + ", ".join(f"{w / a:.3f}" for w, a in rates),
+            f"Settings found by the tuner: batch {found.batch_size}, {found.streams} calls at once of {found.threads} "
+            f"threads, {found.decoders} decoders, {found.readers} readers",
+            f"Split by stage in the last round, images/s that each stage's threads do while they work: {stages}; "
+            f"{done.verdict}",
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""What grows with the number of photographs: memory, and the time before the first one.
+
+python benchmarks/scale.py memory                     # 20,000 photographs and the same ones ten times over
+python benchmarks/scale.py start --count 1000000      # a list of a million, fresh, resumed and finished
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import material
+from report import write_results
+
+
+def peak_memory(arguments: list[str]) -> int:
+    """Peak resident bytes of a run, as the kernel counts them."""
+    process = subprocess.Popen([sys.executable, str(material.ROOT / "process.py"), *arguments])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"the run failed with {process.returncode}")
+    return usage.ru_maxrss * 1024
+
+
+def memory(options: argparse.Namespace) -> None:
+    photos = material.photographs(options.data, options.photographs, (112, 112))
+    engine = material.cpu_engine(options.model, options.data)
+    names = [str(p) for p in sorted(photos.rglob("*.jpg"))]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for times in (1, 10):
+            listing = Path(folder) / f"{times}.txt"
+            listing.write_text("\n".join(names * times))
+            output = str(Path(folder) / f"{times}.h5")
+            began = time.perf_counter()
+            peak = peak_memory([f"@{listing}", "-o", output, "--engine", str(engine), "--batch-size", "8"])
+            rate = len(names) * times / (time.perf_counter() - began)
+            rows.append({"photographs": len(names) * times, "peak resident MB": peak / 1e6, "images/s": rate})
+    difference = (peak - float(str(rows[0]["peak resident MB"])) * 1e6) / 1e6
+    write_results(
+        "scale_memory",
+        "Peak memory of a run over 20,000 photographs and over ten times as many",
+        rows,
+        [f"Difference: {difference:.0f} MB", "One run each; peak resident memory as counted by the kernel (ru_maxrss)"],
+    )
+
+
+def first_photograph_s(arguments: list[str], log: Path) -> float:
+    """Seconds from the command to the first photograph, by the run's own log; the run is then stopped."""
+    log.unlink(missing_ok=True)
+    command = [sys.executable, str(material.ROOT / "process.py"), *arguments, "--log", str(log)]
+    began = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            if log.exists() and re.search(r"photographs to do", log.read_text()):
+                taken = time.perf_counter() - began
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+                return taken
+            time.sleep(0.02)
+    raise SystemExit(f"the run ended before its first photograph, with {process.returncode}: see {log}")
+
+
+def finished_s(arguments: list[str]) -> float:
+    """Seconds of a run that finds nothing to do."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, str(material.ROOT / "process.py"), *arguments], capture_output=True, text=True, check=True
+    )
+    if "nothing to do" not in done.stderr:
+        raise SystemExit("the run found something to do")
+    return time.perf_counter() - began
+
+
+def fill(output: Path, count: int, dimension: int, leave: int) -> None:
+    """Give an interrupted run of `count` rows segments for all but the last `leave`."""
+    import numpy as np
+
+    from runtime.storage.runfolder import RunFolder
+    from runtime.storage.segments import SegmentRules, SegmentWriter
+
+    rng = np.random.default_rng(0)
+    with RunFolder(output) as folder:
+        plan = folder.read_plan()
+        assert plan is not None
+        writer = SegmentWriter(
+            folder.path, plan_id=plan.plan_id, dimension=dimension, dtype="float32", digests=False, rules=SegmentRules()
+        )
+        for start in range(0, count - leave, 4096):
+            rows = np.arange(start, min(start + 4096, count - leave))
+            vectors = rng.standard_normal((len(rows), dimension), dtype=np.float32)
+            writer.append(rows, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), (), {})
+        writer.commit()
+
+
+def start(options: argparse.Namespace) -> None:
+    from runtime.engines.sidecar import read_sidecar
+
+    photos = material.photographs(options.data, 1000, (112, 112))
+    engine = material.cpu_engine(options.model, options.data)
+    dimension = read_sidecar(engine).dimension
+    some = [str(p) for p in sorted(photos.rglob("*.jpg"))]
+    rows = []
+    with tempfile.TemporaryDirectory(dir=options.data) as folder:
+        listing = Path(folder) / "list.txt"
+        # Paths as long and as different as those of a real collection; each leads to a real photograph.
+        lines = [f"{Path(folder)}/photographs/{i // 1000:05d}/{i:08d}.jpg" for i in range(options.count)]
+        for i in range(1000):  # the first thousand exist, which is as far as a run gets here
+            target = Path(lines[i])
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(some[i % len(some)])
+        listing.write_text("\n".join(lines))
+        output = Path(folder) / "o.h5"
+        log = Path(folder) / "run.log"
+        arguments = [f"@{listing}", "-o", str(output), "--engine", str(engine), "--batch-size", "8", "--workers", "1"]
+        fresh, resumed = [], []
+        for _ in range(options.rounds):
+            fresh.append(first_photograph_s([*arguments, "--force"], log))
+        fill(output, options.count, dimension, leave=100)
+        for _ in range(options.rounds - 1):
+            resumed.append(first_photograph_s(arguments, log))
+        subprocess.run([sys.executable, str(material.ROOT / "process.py"), *arguments], check=True, capture_output=True)
+        finished = [finished_s(arguments) for _ in range(options.rounds)]
+    for what, times in (
+        ("fresh: scan of the list", fresh),
+        ("resumed: all but 100 done", resumed),
+        ("finished: nothing to do", finished),
+    ):
+        rows.append({"what": what, "seconds": statistics.median(times), "worst": max(times), "runs": len(times)})
+    write_results(
+        "scale_start",
+        f"Before the first photograph: a list of {options.count:,} entries",
+        rows,
+        ["Whole commands, with the start of Python and the loading of the engine"],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["memory", "start"])
+    parser.add_argument("--model", default="random-128")
+    parser.add_argument("--count", type=int, default=1_000_000, help="entries of the list (start)")
+    parser.add_argument("--photographs", type=int, default=20_000, help="photographs of the smaller run (memory)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
+    options = parser.parse_args()
+    options.data.mkdir(parents=True, exist_ok=True)
+    memory(options) if options.what == "memory" else start(options)
+
+
+if __name__ == "__main__":
+    main()
