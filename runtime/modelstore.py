@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from pathlib import Path
 
 from .assets import cache_dir
 from .errors import FetchError, ModelError, ModelUnavailableError
+from .fetch import fetch
+from .fetch import sha256_of as sha256_of  # others take it from here
 from .modelspec import ModelSpec, own_folder
 
 logger = logging.getLogger(__name__)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def find_weights(spec: ModelSpec) -> Path | None:
@@ -62,8 +54,6 @@ def resolve_weights(spec: ModelSpec) -> Path:
 
 
 def _fetch(spec: ModelSpec, path: Path) -> None:
-    from .fetch import fetch
-
     reason = "it has no download address"
     if spec.url is not None:
         logger.warning("fetching %s from %s; its licence: %s", spec.name, spec.url, spec.licence)

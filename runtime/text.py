@@ -6,6 +6,8 @@ import unicodedata
 
 # Control, format (bidi overrides, zero width), lone surrogates (bytes that are not UTF-8), separators of lines.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# But the (non-)joiners are letters' business: Persian, Hindi and compound emoji are not written without them.
+_JOINERS = "\u200c\u200d"
 
 
 def printable(text: str) -> str:
@@ -16,7 +18,11 @@ def printable(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escape(c) if unicodedata.category(c) in _HIDDEN else c for c in text)
+    return "".join(_escape(c) if _is_hidden(c) else c for c in text)
+
+
+def _is_hidden(character: str) -> bool:
+    return character not in _JOINERS and unicodedata.category(character) in _HIDDEN
 
 
 def _escape(character: str) -> str:

@@ -18,10 +18,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _PACKAGE = __name__.split(".")[0]
+_BUG = "error: this is a bug in facemill. Please report it with the command, the output of facemill doctor, and this:"
 
 
 def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn errors of ours into their text on stderr and an exit code; a bug keeps its traceback."""
+    """Turn errors of ours into their text on stderr and an exit code; only a bug shows a traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -33,8 +34,16 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
         except FacemillError as err:
             _say(f"error: {err}")
             sys.exit(1)
+        except KeyboardInterrupt:
+            _say("interrupted")
+            sys.exit(130)
         except BrokenPipeError:
             sys.stderr.close()  # the reader has gone; Python would complain about it at exit
+            sys.exit(1)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:
+            logging.getLogger(_PACKAGE).critical(_BUG, exc_info=True)
             sys.exit(1)
 
     return wrapped
@@ -67,6 +76,7 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
     logger.propagate = False
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
+        handler.close()
     screen = logging.StreamHandler()
     screen.setLevel(logging.DEBUG if verbose else logging.INFO)
     screen.setFormatter(_Printable("%(message)s"))

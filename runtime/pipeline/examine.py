@@ -1,7 +1,4 @@
-"""What this machine has, for `facemill doctor`: packages, processor, GPU, disk, models, and which backends would run.
-
-Nothing is imported into this process: a package whose libraries crash must not take the doctor with it.
-"""
+"""What this machine has, for `facemill doctor`: processor, GPU, disk, packages, models, usable backends."""
 
 from __future__ import annotations
 
@@ -11,57 +8,21 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .. import __version__
 from ..assets import cache_dir
+from ..engines.device import find_gpu
+from ..errors import ModelError
 from ..modelspec import list_specs
 from ..modelstore import find_weights
+from .packages import Finding, base_packages, gpu_packages, install_extra, installed, run_python
 
-_BASE = {
-    "numpy": "numpy",
-    "click": "click",
-    "h5py": "h5py",
-    "opencv-python-headless": "cv2",
-    "onnx": "onnx",
-    "onnxruntime": "onnxruntime",
-    "platformdirs": "platformdirs",
-    "rich": "rich",
-}
-_FAISS = ("faiss-cpu", "faiss-gpu")
-_OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-_GPU = {
-    "tensorrt-cu12": "tensorrt",
-    "tensorrt-rtx": "tensorrt_rtx",
-    "nvidia-dali-cuda120": "nvidia.dali",
-    "cupy-cuda12x": "cupy",
-}
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _PROBE_BYTES = 64 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the examination.
-
-    Attributes:
-        topic: what was looked at.
-        state: "ok", "missing", "wrong" or "info".
-        text: what was found.
-        mend: the command that mends it; empty when there is nothing to mend.
-        needed: whether the CPU product cannot run without it.
-    """
-
-    topic: str
-    state: str
-    text: str
-    mend: str = ""
-    needed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +48,9 @@ def examine(disk: Path) -> Examination:
     Args:
         disk: folder whose free room and write speed are measured.
     """
-    packages = [*(_package(name, module, needed=True) for name, module in _BASE.items()), _faiss(), *_opencv_clash()]
+    packages = base_packages()
     gpu = _gpu()
-    optional = [_package(name, module, needed=False) for name, module in _GPU.items()]
+    optional = gpu_packages(wanted=gpu.state == "ok")
     return Examination(
         {
             "machine": [*_machine(), gpu, _disk(disk), _cache()],
@@ -101,84 +62,37 @@ def examine(disk: Path) -> Examination:
     )
 
 
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _package(name: str, module: str, *, needed: bool) -> Finding:
-    """A package's version, after its import in another process."""
-    found = _installed(name)
-    extra = {"tensorrt-rtx": "[rtx]"}.get(name, "" if needed else "[gpu]")
-    mend = f"pip install 'facemill{extra}'" if extra else "pip install facemill"
-    if found is None:
-        return Finding(name, "missing" if needed else "info", "not installed", mend, needed)
-    trouble = _import_trouble(module)
-    if trouble:
-        again = f"pip install --force-reinstall {name}"
-        return Finding(name, "wrong", f"{found}, but it does not import: {trouble}", again, needed)
-    return Finding(name, "ok", found, needed=needed)
-
-
-def _import_trouble(module: str) -> str:
-    """The last line of what importing a module says when it fails; empty when it does not."""
-    done = subprocess.run([sys.executable, "-c", f"import {module}"], capture_output=True, text=True, timeout=120)
-    if done.returncode == 0:
-        return ""
-    lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"the process ended with {done.returncode}"
-
-
-def _faiss() -> Finding:
-    """Exactly one of the two distributions of the module `faiss`."""
-    there = [name for name in _FAISS if _installed(name)]
-    if not there:
-        mend = "pip install 'facemill[cpu]' (or 'facemill[gpu]')"
-        return Finding("faiss", "missing", "neither faiss-cpu nor faiss-gpu; search needs one", mend, needed=True)
-    if len(there) == 2:
-        mend = "pip uninstall -y faiss-cpu faiss-gpu && pip install 'facemill[cpu]' (or 'facemill[gpu]')"
-        return Finding("faiss", "wrong", "faiss-cpu and faiss-gpu are both here; they overwrite each other", mend, True)
-    return _package(there[0], "faiss", needed=True)
-
-
-def _opencv_clash() -> list[Finding]:
-    there = [name for name in _OPENCV if _installed(name)]
-    if len(there) < 2:
-        return []
-    mend = f"pip uninstall -y {' '.join(there)} && pip install opencv-python-headless"
-    return [Finding("opencv", "wrong", f"{' and '.join(there)} overwrite each other", mend, needed=False)]
-
-
 def _machine() -> list[Finding]:
     cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    model = re.search(r"^model name\s*:\s*(.+)$", cpu, re.MULTILINE)
-    flags = set((re.search(r"^flags\s*:\s*(.+)$", cpu, re.MULTILINE) or ["", ""])[1].split())
+    facts = dict(re.findall(r"^(model name|flags)\s*:\s*(.+)$", cpu, re.MULTILINE))
+    name, flags = facts.get("model name", "unknown"), set(facts.get("flags", "").split())
     features = ", ".join(f for f in _FEATURES if f in flags) or "none of " + ", ".join(_FEATURES)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
         Finding("facemill", "info", f"{__version__} on Python {platform.python_version()}"),
         Finding("system", "info", f"{platform.system()} {platform.release()}, {platform.machine()}"),
-        Finding(
-            "processor", "info", f"{model[1] if model else 'unknown'}, {len(os.sched_getaffinity(0))} cores usable"
-        ),
+        Finding("processor", "info", f"{name}, {len(os.sched_getaffinity(0))} cores usable"),
         Finding("features", "info", features),
         Finding("memory", "info", f"{memory:.1f} GiB"),
     ]
 
 
 def _gpu() -> Finding:
-    """The GPUs and their driver, in the driver's own words."""
-    tool = shutil.which("nvidia-smi")
+    """The GPU as the product finds it, and the driver in its own words."""
+    found, tool, words = find_gpu(), shutil.which("nvidia-smi"), ""
+    if tool is not None:
+        query = [tool, "--query-gpu=name,memory.total,compute_cap,driver_version", "--format=csv,noheader"]
+        try:
+            done = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=60)
+            words = "; ".join((done.stdout + done.stderr).strip().splitlines())
+        except (OSError, subprocess.TimeoutExpired) as err:
+            words = str(err)
+    if found is not None:
+        return Finding("gpu", "ok", f"{found.name}, {found.compute_capability}" + (f" ({words})" if words else ""))
     if tool is None:
-        return Finding("gpu", "info", "no NVIDIA driver (nvidia-smi is not there); facemill runs on the CPU")
-    query = "--query-gpu=name,memory.total,compute_cap,driver_version"
-    done = subprocess.run([tool, query, "--format=csv,noheader"], capture_output=True, text=True, timeout=60)
-    if done.returncode != 0 or not done.stdout.strip():
-        words = (done.stdout + done.stderr).strip().splitlines() or ["it says nothing"]
-        return Finding("gpu", "wrong", f"nvidia-smi fails: {words[-1]}", "install or restart the NVIDIA driver")
-    return Finding("gpu", "ok", "; ".join(done.stdout.strip().splitlines()))
+        return Finding("gpu", "info", "no NVIDIA driver; facemill runs on the CPU")
+    text = f"CUDA finds no GPU; nvidia-smi says: {words or 'nothing'}"
+    return Finding("gpu", "wrong", text, "nvidia-smi   (until it lists the GPU: install the driver anew, or restart)")
 
 
 def _disk(folder: Path) -> Finding:
@@ -203,51 +117,58 @@ def _cache() -> Finding:
         place = cache_dir("models").parent
         with tempfile.NamedTemporaryFile(dir=place):
             return Finding("cache", "ok", str(place))
+    except ImportError as err:
+        return Finding("cache", "missing", f"its place is not known: {err}", "pip install facemill", needed=True)
     except OSError as err:
         text = f"{err.filename or 'the cache folder'} cannot be written: {err.strerror}"
         return Finding("cache", "wrong", text, "export FACEMILL_CACHE=/a/folder/of/yours", needed=True)
 
 
 def _models() -> list[Finding]:
+    try:
+        specs = list_specs()
+        places = [None if spec.generator else find_weights(spec) for spec in specs]
+    except ModelError as err:
+        return [Finding("models", "wrong", str(err), "mend or remove that file, or: unset FACEMILL_MODELS")]
+    except (ImportError, OSError) as err:  # of the cache folder, which has its own line
+        return [Finding("models", "info", f"not looked for: {err}")]
     findings = []
-    for spec in list_specs():
-        place = None if spec.generator else find_weights(spec)
+    for spec, place in zip(specs, places, strict=True):
         if spec.generator:
             findings.append(Finding(spec.name, "info", "generated when needed; random weights, identifies nobody"))
         elif place is not None:
             findings.append(Finding(spec.name, "ok", str(place)))
         else:
-            mend = (
-                f"facemill models fetch {spec.name}" if spec.url else f"put {spec.file} into a FACEMILL_MODELS folder"
-            )
-            findings.append(Finding(spec.name, "info", "not on this machine", mend))
+            fetch, put = f"facemill models fetch {spec.name}", f"put {spec.file} into a FACEMILL_MODELS folder"
+            findings.append(Finding(spec.name, "info", "not on this machine", fetch if spec.url else put))
     return findings
 
 
 def _backends(packages: list[Finding], gpu: Finding) -> list[Finding]:
     """Which backends of build-engine and process would run here, and why the others would not."""
-    state = {f.topic: f.state for f in packages}
-    if all(state.get(name) == "ok" for name in ("onnx", "onnxruntime")):
-        findings = [Finding("cpu", "ok", "ONNX Runtime")]
+    bad = [f.topic for f in packages if f.needed and f.state != "ok"]
+    if bad:
+        findings = [Finding("cpu", "missing", f"without {', '.join(bad)}: see above", needed=True)]
     else:
-        findings = [Finding("cpu", "missing", "onnx or onnxruntime is missing", "pip install facemill", needed=True)]
+        findings = [Finding("cpu", "ok", "ONNX Runtime")]
     if gpu.state != "ok":
         return [*findings, *(Finding(name, "info", "no usable NVIDIA GPU") for name in ("cuda", "tensorrt"))]
-    if "CUDAExecutionProvider" in _providers():
-        findings.append(Finding("cuda", "ok", "ONNX Runtime with CUDA"))
-    else:
-        mend = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
-        findings.append(Finding("cuda", "missing", "the installed onnxruntime has no CUDAExecutionProvider", mend))
-    lacking = [n for n in ("cupy-cuda12x",) if state.get(n) != "ok"]
-    if all(state.get(name) != "ok" for name in ("tensorrt-cu12", "tensorrt-rtx")):
-        lacking.append("tensorrt-cu12 or tensorrt-rtx")
+    return [*findings, _cuda(), _tensorrt({f.topic for f in packages if f.state == "ok"})]
+
+
+def _cuda() -> Finding:
+    providers, trouble = run_python("import onnxruntime; print(*onnxruntime.get_available_providers())")
+    if "CUDAExecutionProvider" in providers.split():
+        return Finding("cuda", "ok", "ONNX Runtime with CUDA")
+    there = " ".join(name for name in ("onnxruntime", "onnxruntime-gpu") if installed(name))
+    mend = (f"pip uninstall -y {there} && " if there else "") + "pip install onnxruntime-gpu"
+    return Finding("cuda", "missing", trouble or "the installed onnxruntime has no CUDAExecutionProvider", mend)
+
+
+def _tensorrt(good: set[str]) -> Finding:
+    """TensorRT, of either kind, with CuPy for its device memory."""
+    lacking = [] if good & {"tensorrt-cu12", "tensorrt-rtx"} else ["tensorrt-cu12 or tensorrt-rtx"]
+    lacking += [] if "cupy-cuda12x" in good else ["cupy-cuda12x"]
     if lacking:
-        findings.append(Finding("tensorrt", "missing", f"without {', '.join(lacking)}", "pip install 'facemill[gpu]'"))
-    else:
-        findings.append(Finding("tensorrt", "ok", "TensorRT"))
-    return findings
-
-
-def _providers() -> str:
-    code = "import onnxruntime; print(*onnxruntime.get_available_providers())"
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120).stdout
+        return Finding("tensorrt", "missing", f"without {' and '.join(lacking)}", install_extra("gpu"))
+    return Finding("tensorrt", "ok", "TensorRT")

@@ -1,0 +1,141 @@
+"""Which packages are installed and import, for `facemill doctor`.
+
+Nothing is imported into this process: a package whose libraries crash must not take the doctor with it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+# Import name -> the distributions that provide it, the one that facemill asks for first.
+_BASE = {
+    "numpy": ("numpy",),
+    "click": ("click",),
+    "h5py": ("h5py",),
+    "cv2": (
+        "opencv-python-headless",
+        "opencv-python",
+        "opencv-contrib-python-headless",
+        "opencv-contrib-python",
+    ),
+    "onnx": ("onnx",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "platformdirs": ("platformdirs",),
+    "rich": ("rich",),
+}
+_FAISS = ("faiss-cpu", "faiss-gpu")
+# Import name -> distribution, extra.
+_GPU = {
+    "tensorrt": ("tensorrt-cu12", "gpu"),
+    "tensorrt_rtx": ("tensorrt-rtx", "rtx"),
+    "nvidia.dali": ("nvidia-dali-cuda120", "gpu"),
+    "cupy": ("cupy-cuda12x", "gpu"),
+    "pycuda": ("pycuda", "pycuda"),
+}
+_TIMEOUT_S = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the examination.
+
+    Attributes:
+        topic: what was looked at.
+        state: "ok", "missing", "wrong" or "info".
+        text: what was found.
+        mend: the command that mends it; empty when there is nothing to mend.
+        needed: whether the CPU product cannot run without it.
+    """
+
+    topic: str
+    state: str
+    text: str
+    mend: str = ""
+    needed: bool = False
+
+
+def base_packages() -> list[Finding]:
+    """What every installation needs, faiss among it."""
+    return [*(_provided(module, names) for module, names in _BASE.items()), _faiss()]
+
+
+def gpu_packages(*, wanted: bool) -> list[Finding]:
+    """What the GPU's backends are made of, by distribution.
+
+    Args:
+        wanted: whether this machine has a GPU, so that a command to install them is of use.
+    """
+    findings = []
+    for module, (name, extra) in _GPU.items():
+        if installed(name):
+            findings.append(_imported(name, module))
+        else:
+            findings.append(Finding(name, "info", "not installed", install_extra(extra) if wanted else ""))
+    return findings
+
+
+def installed(name: str) -> str:
+    """The version of a distribution, or empty."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def install_extra(extra: str) -> str:
+    """The command that installs an extra, and leaves one faiss: pip would put faiss-gpu over faiss-cpu."""
+    first = "pip uninstall -y faiss-cpu && " if extra == "gpu" and installed("faiss-cpu") else ""
+    return f"{first}pip install 'facemill[{extra}]'"
+
+
+def run_python(code: str) -> tuple[str, str]:
+    """Run code in another interpreter.
+
+    Returns:
+        What it printed, and what went wrong in a line: empty when nothing did.
+    """
+    command = [sys.executable, "-c", code]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return "", f"no answer in {_TIMEOUT_S} s"
+    if done.returncode == 0:
+        return done.stdout.strip(), ""
+    return "", (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
+
+
+def _provided(module: str, names: tuple[str, ...]) -> Finding:
+    """One needed module, from exactly one of the distributions that provide it."""
+    there = [name for name in names if installed(name)]
+    if not there:
+        return Finding(names[0], "missing", "not installed", "pip install facemill", needed=True)
+    if len(there) > 1:
+        text = f"{' and '.join(there)} overwrite each other"
+        mend = f"pip uninstall -y {' '.join(there)} && pip install {there[-1] if module == 'onnxruntime' else names[0]}"
+        trouble = bool(run_python(f"import {module}")[1])  # as a rule it runs all the same
+        return Finding(names[0], "wrong", text, mend, needed=trouble)
+    return _imported(there[0], module, needed=True)
+
+
+def _imported(name: str, module: str, *, needed: bool = False) -> Finding:
+    """The version of an installed distribution, after its import in another process."""
+    _, trouble = run_python(f"import {module}")
+    if not trouble:
+        return Finding(name, "ok", installed(name), needed=needed)
+    text = f"{installed(name)}, but it does not import: {trouble}"
+    return Finding(name, "wrong", text, f"pip install --force-reinstall {name}", needed)
+
+
+def _faiss() -> Finding:
+    """Exactly one of the two distributions of the module `faiss`, which pip cannot choose between."""
+    there = [name for name in _FAISS if installed(name)]
+    if len(there) == 1:
+        return _imported(there[0], "faiss", needed=True)
+    mend = "pip install 'facemill[cpu]'   (with an NVIDIA GPU: 'facemill[gpu]')"
+    if not there:
+        return Finding("faiss", "missing", "neither faiss-cpu nor faiss-gpu; search needs one", mend, needed=True)
+    text = "faiss-cpu and faiss-gpu are both here; they overwrite each other"
+    return Finding("faiss", "wrong", text, f"pip uninstall -y {' '.join(there)} && {mend}", needed=True)

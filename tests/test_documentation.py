@@ -1,0 +1,105 @@
+"""What the documents show is what the product does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import ROOT, run
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Fenced code blocks of a document."""
+    text = path.read_text(encoding="utf-8")
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in found]
+
+
+@pytest.fixture(scope="module")
+def folder(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an embedding file under the names that the documents use."""
+    place = tmp_path_factory.mktemp("documents")
+    assert run("process.py", photos, "-o", place / "people.h5", "--engine", tiny_engine).returncode == 0
+    shutil.copy(place / "people.h5", place / "facial_embeddings.h5")
+    return place
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.name)
+def test_python_in_the_documents_runs(path: Path, folder: Path) -> None:
+    for code in blocks(path, "python"):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=60)
+        assert done.returncode == 0, f"{code}\n{done.stderr}"
+        assert done.stdout.strip()
+
+
+def test_the_readers_output_is_right(folder: Path) -> None:
+    (code,) = blocks(ROOT / "docs" / "format.md", "python")
+    assert len(code.strip().splitlines()) <= 10
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=60)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "tiny (594, 16)"
+    assert lines[1].startswith("1.000 0/p0000.jpg")
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for command in ("make check", "make test"):
+        assert command in ci
+        assert command in README
+    assert "make demo" in README
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """(document, command line) of every facemill command in a console block."""
+    found = []
+    for path in SHOWN:
+        for block in blocks(path, "console"):
+            for line in re.findall(r"^\$ (?:nohup )?(?:\.venv/bin/)?facemill (.+)$", block, re.MULTILINE):
+                found.append((path.name, line))
+    return found
+
+
+@pytest.mark.parametrize(("document", "line"), shown_commands())
+def test_every_option_shown_exists(document: str, line: str) -> None:
+    import click
+    from click.testing import CliRunner
+
+    from runtime.cli.app import main
+
+    words = line.split()
+    done = CliRunner().invoke(main, [words[0], "--help"])
+    assert done.exit_code == 0, f"{document}: {line}"
+    if isinstance(main.get_command(click.Context(main), words[0]), click.Group):
+        return
+    for option in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", line):
+        assert option in done.output, f"{document}: {line}"
+
+
+def test_every_command_and_option_is_documented() -> None:
+    """Each command is in the README, each has an example in its help."""
+    environment = {**os.environ, "COLUMNS": "100"}
+    for command in ("build-engine", "process", "search", "models", "doctor"):
+        assert f"facemill {command}" in README
+        done = subprocess.run(
+            [sys.executable, "-m", "runtime.cli.app", command, "--help"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            timeout=60,
+        )
+        assert "Examples:" in done.stdout
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.name)
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target

@@ -1,0 +1,54 @@
+"""The wheel, installed with its declared dependencies in a clean environment, away from the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+from running import ROOT
+
+
+def call(*command: object, cwd: Path, **environment: str) -> str:
+    env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")} | environment
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd, env=env, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment that holds the wheel and what the wheel asks for, nothing else."""
+    folder = tmp_path_factory.mktemp("clean")
+    call(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT, cwd=folder)
+    (wheel,) = folder.glob("*.whl")
+    venv.create(folder / "env", with_pip=True)
+    binaries = folder / "env" / "bin"
+    call(binaries / "python", "-m", "pip", "install", "-q", f"{wheel}[cpu]", cwd=folder)
+    return binaries
+
+
+@pytest.mark.slow
+def test_the_console_command_does_the_whole_job(clean: Path, photos: Path, tmp_path: Path) -> None:
+    facemill = clean / "facemill"
+    cache = {"FACEMILL_CACHE": str(tmp_path / "cache")}
+    assert "build-engine" in call(facemill, "--help", cwd=tmp_path)
+    assert "w600k_mbf" in call(facemill, "models", "list", cwd=tmp_path, **cache)
+    assert "runs on this machine" in call(facemill, "doctor", cwd=tmp_path, **cache)
+    assert "engine:" in call(facemill, "build-engine", "--model", "random-128", cwd=tmp_path, **cache)
+    engine = "engines/random-128.cpu-fp32.onnx"
+    said = call(facemill, "process", photos / "1", "-o", "people.h5", "--engine", engine, cwd=tmp_path, **cache)
+    assert "identify nobody" in said
+    query = sorted((photos / "1").iterdir())[0]
+    assert "1.0000" in call(facemill, "search", "people.h5", query, "-k", 1, cwd=tmp_path, **cache)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_package_and_its_models_and_no_tests(clean: Path) -> None:
+    code = "import facemill, pathlib; print(*sorted(p.name for p in pathlib.Path(facemill.__file__).parent.iterdir()))"
+    names = call(clean / "python", "-c", code, cwd=clean).split()
+    assert {"models", "engines", "py.typed"} <= set(names)
+    assert not {"tests", "benchmarks"} & set(names)
