@@ -60,8 +60,8 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, size_bytes: int | 
         raise FetchError(f"{url} is no address: {err}") from err
     except OSError as err:
         raise FetchError(
-            f"{partial} cannot be written ({err.strerror or err}); what has arrived is kept: "
-            "make room, and the same command goes on"
+            f"{partial} cannot be written ({err.strerror or err}). Mend that and run the same command: "
+            "what has arrived is kept"
         ) from err
 
 
@@ -106,7 +106,7 @@ def _receive(url: str, partial: Path, size_bytes: int | None, report: _Report) -
             have += len(block)
             report.at(have, None)
         if answer.length:
-            raise ConnectionError(f"{answer.length:,} bytes did not come")
+            raise http.client.HTTPException(f"{answer.length:,} bytes did not come")
         file.flush()
         os.fsync(file.fileno())
 

@@ -26,11 +26,11 @@ LAYERS = {
     "modelstore": 4,
     "sources": 5,
     "images": 5,
-    "cuda": 5,
     "engines": 6,
     "storage": 6,
     "index": 6,
     "pipeline": 7,
+    "doctor": 7,
     "cli": 8,
 }
 
@@ -80,7 +80,7 @@ def test_imports_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(RUNTIME)))
 def test_modules_import_themselves_relatively_and_stay_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 300, "split it: one room, one job"
+    assert len(text.splitlines()) <= 250, "split it: one room, one job"
     for node in ast.walk(ast.parse(text)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import resource
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,13 +22,15 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Sends DATA; `ranges`: honours Range; `cut`: breaks the line after so many bytes of an answer, so often."""
+    """Sends `data`; `ranges`: honours Range; `cut`: breaks the line after so many bytes of an answer, so often."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.ranges = True
         self.cut: list[int] = []
         self.asked: list[str | None] = []
+        self.data = DATA
+        self.etag: str | None = '"one"'
 
     @property
     def url(self) -> str:
@@ -43,15 +46,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/gone":
             self.send_error(404)
             return
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
-        if start >= len(DATA):
+        data = self.server.data
+        valid = self.headers.get("If-Range") in (None, self.server.etag)
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges and valid else 0
+        if start >= len(data):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(DATA) - start))
+        self.send_header("Content-Length", str(len(data) - start))
+        if self.server.etag is not None:
+            self.send_header("ETag", self.server.etag)
         self.end_headers()
-        end = start + self.server.cut.pop(0) if self.server.cut else len(DATA)
-        self.wfile.write(DATA[start:end])
+        end = start + self.server.cut.pop(0) if self.server.cut else len(data)
+        self.wfile.write(data[start:end])
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -60,7 +67,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server() as made:
-        thread = threading.Thread(target=made.serve_forever)
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         yield made
         made.shutdown()
@@ -71,7 +78,7 @@ def test_a_download_is_checked_and_appears_whole(server: Server, tmp_path: Path)
     path = tmp_path / "m.onnx"
     fetch(server.url, path, sha256=SHA256, size_bytes=len(DATA))
     assert path.read_bytes() == DATA
-    assert not (tmp_path / "m.onnx.partial").exists()
+    assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "m.onnx.partial.lock"}
 
 
 def test_a_line_that_breaks_is_taken_up_where_it_stopped(server: Server, tmp_path: Path) -> None:
@@ -98,6 +105,49 @@ def test_a_server_that_ignores_ranges_sends_all_of_it_again(server: Server, tmp_
     assert (tmp_path / "m.onnx").read_bytes() == DATA
 
 
+@pytest.mark.parametrize(("first", "second"), [('"one"', '"two"'), ('"one"', None)])
+def test_a_file_that_changed_meanwhile_is_not_patched_together(
+    server: Server, tmp_path: Path, first: str, second: str | None
+) -> None:
+    server.etag, server.cut = first, [1000] * 4
+    with pytest.raises(FetchError, match="broke off"):
+        fetch(server.url, tmp_path / "m.onnx")
+    server.data, server.etag = DATA[::-1], second
+    fetch(server.url, tmp_path / "m.onnx")
+    assert (tmp_path / "m.onnx").read_bytes() == DATA[::-1]
+
+
+def test_without_an_etag_the_checksum_refuses_what_was_patched_together(server: Server, tmp_path: Path) -> None:
+    server.etag, server.cut = 'W/"weak"', [1000] * 4
+    with pytest.raises(FetchError, match="broke off"):
+        fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
+    assert not (tmp_path / "m.onnx.partial.etag").exists()
+    (tmp_path / "m.onnx.partial").write_bytes(b"another version")
+    with pytest.raises(FetchError, match="gave another file: its sha256"):
+        fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
+    fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)  # from the start
+    assert server.asked[-1] is None
+
+
+def test_another_size_is_refused_before_it_is_downloaded(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="has 1,024,000 bytes; wanted: 5"):
+        fetch(server.url, tmp_path / "m.onnx", size_bytes=5)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_full_disk_keeps_what_came(server: Server, tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, limits[1]))  # a write beyond it fails, as on a full disk
+    try:
+        with pytest.raises(FetchError, match=r"cannot be written \(File too large\).*what has arrived is kept"):
+            fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
+    assert (tmp_path / "m.onnx").read_bytes() == DATA
+    assert server.asked == [None, "bytes=600000-"]
+
+
 def test_a_partial_file_that_is_whole_needs_only_its_name(server: Server, tmp_path: Path) -> None:
     (tmp_path / "m.onnx.partial").write_bytes(DATA)
     fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
@@ -113,7 +163,11 @@ def test_another_file_is_refused_and_removed(server: Server, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("url", "words"),
-    [("http://127.0.0.1:9/x", "cannot be reached"), ("file:///etc/passwd", "neither http nor https")],
+    [
+        ("http://127.0.0.1:9/x", "cannot be reached"),
+        ("http://[", "is no address"),
+        ("file:///etc/passwd", "neither http nor https"),
+    ],
 )
 def test_an_address_that_leads_nowhere(url: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(FetchError, match=words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -23,7 +24,12 @@ def call(*command: object, cwd: Path, **environment: str) -> str:
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of an environment that holds the wheel and what the wheel asks for, nothing else."""
     folder = tmp_path_factory.mktemp("clean")
-    call(sys.executable, "-m", "build", "--wheel", "--outdir", folder, ROOT, cwd=folder)
+    source = folder / "source"  # a copy: what an earlier build left in the checkout would go into the wheel
+    for part in ("runtime", "models", "pyproject.toml", "README.md", "LICENSE"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        source.mkdir(exist_ok=True)
+        copy(ROOT / part, source / part)
+    call(sys.executable, "-m", "build", "--wheel", "--outdir", folder, source, cwd=folder)
     (wheel,) = folder.glob("*.whl")
     venv.create(folder / "env", with_pip=True)
     binaries = folder / "env" / "bin"

@@ -109,6 +109,17 @@ def test_a_channel_admits_the_item_that_is_due_when_full() -> None:
     assert [channel.get(), channel.get(), channel.get()] == [(0, "a"), (1, "b"), None]
 
 
+def test_a_consumer_hears_that_nothing_has_come() -> None:
+    def slow(batch: Batch) -> Batch:
+        time.sleep(0.3)
+        return batch
+
+    with Pipeline(batches(2), [Stage(StageClock("a", 1), slow, 2)]) as pipeline:
+        seen = [None if batch is None else int(batch.rows[0]) for batch in pipeline.ready(every_s=0.05)]
+    assert seen[0] is None
+    assert [row for row in seen if row is not None] == [0, 1]
+
+
 def test_a_failed_channel_wakes_who_waits() -> None:
     channel = OrderedChannel[str](1)
     caught: list[type[BaseException]] = []

@@ -94,8 +94,9 @@ def test_sigusr1_pauses_and_goes_on(
     with start("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS) as process:
         wait_for_segment(output)
         process.send_signal(signal.SIGUSR1)
-        time.sleep(1)  # what is in flight ends
+        time.sleep(2)  # what is in flight ends, and does not wait for more before it is durable
         before = segments(output)
+        assert not list(output.parent.glob("o.h5.parts/*.partial"))
         time.sleep(0.5 + uninterrupted[1])  # longer than the whole run takes
         assert process.poll() is None
         assert segments(output) == before
@@ -156,21 +157,22 @@ def test_a_second_run_on_one_output_is_refused(many: str, tiny_engine: Path, tmp
 def test_a_folder_that_changes_during_the_run(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    for i in range(300):
-        (folder / f"{i:03d}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=i)))
+    photograph = make.encode(make.scene(60, 60))
+    for i in range(6000):
+        (folder / f"{i:04d}.jpg").write_bytes(photograph)
     output = tmp_path / "o.h5"
     arguments = ("process.py", folder, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
     with start(*arguments) as process:
         wait_for_segment(output)
         process.kill()
-    for i in range(290, 300):
-        (folder / f"{i:03d}.jpg").unlink()
-    (folder / "000-new.jpg").write_bytes(make.encode(make.scene()))
+    for i in range(5990, 6000):
+        (folder / f"{i:04d}.jpg").unlink()
+    (folder / "0000-new.jpg").write_bytes(make.encode(make.scene()))
     done = run(*arguments, "--json")
     found = summary(done)
     assert "1 new ones are not part of it, 10 are gone" in done.stderr
-    assert found["scanned"] == 300
-    assert found["outcomes"] == {"embedded": 290, "unreadable": 10}
+    assert found["scanned"] == 6000
+    assert found["outcomes"] == {"embedded": 5990, "unreadable": 10}
 
 
 def test_a_damaged_segment_is_run_again(

@@ -12,7 +12,7 @@ from ..text import printable
 from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
-    from ..pipeline.examine import Examination
+    from ..doctor.examine import Examination
 
 _MARKS = {
     "ok": ("ok", "green"),
@@ -43,7 +43,7 @@ def main(as_json: bool, disk: Path) -> None:
       facemill doctor --disk /data --json
     """
     setup_logging()
-    from ..pipeline.examine import examine
+    from ..doctor.examine import examine
 
     found = examine(disk.absolute())
     if as_json:

@@ -12,7 +12,7 @@ import click
 from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
-    from ..pipeline.run import Summary
+    from ..pipeline.summary import Summary
 
 
 def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> int | None:

@@ -41,15 +41,16 @@ class OrderedChannel(Generic[T]):
             self._items[sequence] = item
             self._changed.notify_all()
 
-    def get(self) -> tuple[int, T] | None:
+    def get(self, timeout_s: float | None = None) -> tuple[int, T] | None:
         """The next item and its number; None when all have been taken and there will be no more.
 
         Raises:
             ChannelFailed: the pipeline is stopping after a failure.
+            TimeoutError: nothing came in `timeout_s`.
         """
         with self._changed:
-            while self._next not in self._items and self._next != self._end and not self._failed:
-                self._changed.wait()
+            if not self._changed.wait_for(self._can_get, timeout_s):
+                raise TimeoutError
             if self._failed:
                 raise ChannelFailed
             if self._next == self._end:
@@ -58,6 +59,9 @@ class OrderedChannel(Generic[T]):
             self._next += 1
             self._changed.notify_all()
             return self._next - 1, item
+
+    def _can_get(self) -> bool:
+        return self._next in self._items or self._next == self._end or self._failed
 
     def close(self, end: int) -> None:
         """Say that the numbers stop before `end`."""

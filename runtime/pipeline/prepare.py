@@ -136,10 +136,14 @@ def _check_room(output: Path, rows: int, contract: dict[str, Any], longest: int)
     vectors = rows * contract["dimension"] * np.dtype(contract["dtype"]).itemsize
     needed = int(2.02 * vectors) + 3 * rows * min(longest, 64) + (1 << 20)
     free = shutil.disk_usage(output.parent).free
-    logger.info("disk: %.2f GB needed while running, %.2f GB afterwards", needed / 1e9, needed / 2e9)
+    logger.info("disk: %s needed while running, %s afterwards; %s free", _size(needed), _size(needed // 2), _size(free))
     if needed > free:
         raise DiskFullError(
-            f"{rows:,} photographs need about {needed / 1e9:.2f} GB beside {output} while the run lasts (half of it "
-            f"afterwards); {free / 1e9:.2f} GB are free. Make room, name another place with -o, or halve it with "
+            f"{rows:,} photographs need about {_size(needed)} beside {output} while the run lasts (half of it "
+            f"afterwards); {_size(free)} are free. Make room, name another place with -o, or halve it with "
             f"--dtype float16"
         )
+
+
+def _size(amount: int) -> str:
+    return f"{amount / 1e9:,.1f} GB" if amount >= 1e9 else f"{amount / 1e6:,.0f} MB"

@@ -59,10 +59,14 @@ class Progress:
         for outcome in batch.outcomes:
             self._counts[outcome.status.label] += 1
         self._done += len(batch)
-        now = time.monotonic()
-        self._window.append((now, self._done))
+        self._window.append((time.monotonic(), self._done))
         while len(self._window) > 2 and self._done - self._window[1][1] >= _WINDOW:
             self._window.popleft()
+        self.tick()
+
+    def tick(self) -> None:
+        """Show the state when it is time."""
+        now = time.monotonic()
         if now - self._shown >= (0.2 if self._live else _LINE_EVERY_S):
             self._shown = now
             self._show()

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import __version__
 from ..engines.open import open_runner
 from ..engines.runner import Runner
 from ..engines.sidecar import EngineInfo, read_sidecar
@@ -28,11 +25,13 @@ from ..storage.segments import SegmentWriter
 from . import settings as tuning
 from .control import Control
 from .duplicates import DigestTable
-from .prepare import Finished, check_base, prepare, utc_now
-from .progress import Progress, bottleneck
+from .metadata import metadata_of
+from .prepare import Finished, check_base, prepare
+from .progress import Progress
 from .request import UNTRAINED_WARNING, Request
 from .settings import Settings
 from .stages import Pipeline, Stage, StageClock
+from .summary import Summary, summarise
 from .work import Decode, Embed, Read, SkipDuplicates
 
 logger = logging.getLogger(__name__)
@@ -40,38 +39,6 @@ logger = logging.getLogger(__name__)
 _BATCH_ROWS = 64
 _TUNE_FROM_ROWS = 1024
 _TUNE_ROWS = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """The end of a run.
-
-    Attributes:
-        scanned: paths of the plan.
-        embedded: rows of the file.
-        outcomes: paths by outcome.
-        processed: photographs that this run handled.
-        images_per_s: over this run, less start-up, tuning and warm-up.
-        elapsed_s: of this run, everything included.
-        stages: by stage: photographs a second that its workers could do, share of the time that they worked, workers.
-        verdict: "infer-bound" and the like.
-        warning: what a user must know of the weights; empty for trained ones.
-    """
-
-    scanned: int
-    embedded: int
-    outcomes: dict[str, int]
-    processed: int = 0
-    images_per_s: float = 0.0
-    elapsed_s: float = 0.0
-    stages: dict[str, dict[str, float]] = field(default_factory=dict)
-    verdict: str = "nothing to do"
-    warning: str = ""
-
-    @property
-    def failed(self) -> int:
-        """Photographs that `--retry` would run again."""
-        return sum(self.outcomes.get(s.label, 0) for s in Status if s.failed)
 
 
 def process(request: Request) -> Summary:
@@ -220,7 +187,11 @@ class _Run:
                 progress,
                 Pipeline(self._batches(pending, max(_BATCH_ROWS, found.batch_size)), stages) as pipeline,
             ):
-                for batch in pipeline:
+                for batch in pipeline.ready(every_s=1.0):
+                    if batch is None:  # slow, or paused: what is here must not wait for more
+                        writer.commit_when_due()
+                        progress.tick()
+                        continue
                     with clocks[-1].work(len(batch)):
                         assert batch.embeddings is not None
                         writer.append(batch.rows, batch.embeddings, batch.outcomes, dict(batch.digests))
@@ -242,7 +213,7 @@ class _Run:
                 f"them are on disk. The same command goes on from there",
                 self.control.signum,
             )
-        return _summary(self.plan.rows, done, time.perf_counter() - began, clocks)
+        return summarise(self.plan.rows, done, time.perf_counter() - began, clocks)
 
     def _batches(self, pending: NDArray[np.int64], size: int) -> Iterator[Batch]:
         """Pending rows in runs, until a signal asks to stop."""
@@ -254,42 +225,10 @@ class _Run:
     def finish(self) -> dict[str, int]:
         """Make the file that the user opens; returns the outcomes by kind."""
         with self._ledger() as ledger:
-            assemble(self.request.output, ledger, self.paths, self._metadata(ledger), self.request.dtype)
-            return ledger.counts()
-
-    def _metadata(self, ledger: Ledger) -> dict[str, Any]:
-        counts = ledger.counts()
-        text = {key: value for key, value in self.plan.contract.items() if key != "root"}
-        return {
-            **text,
-            "root": os.fsencode(self.plan.root).decode("utf-8", "backslashreplace"),
-            "contract": json.dumps(self.plan.contract),
-            "trained": self.info.trained,
-            **({} if self.info.trained else {"warning": UNTRAINED_WARNING}),
-            "backend": self.info.backend,
-            "backend_version": self.info.backend_version,
-            "engine": os.path.abspath(self.request.engine),
-            "engine_sha256": self.info.engine_sha256,
-            "tool_version": __version__,
-            "started_utc": self.plan.started_utc,
-            "finished_utc": utc_now(),
-            "scanned": self.plan.rows,
-            **{f"count_{name.replace('-', '_')}": count for name, count in counts.items()},
-            "embedded": counts.get(Status.EMBEDDED.label, 0),
-        }
-
-
-def _summary(rows: int, done: int, elapsed_s: float, clocks: Sequence[StageClock]) -> Summary:
-    stages = {
-        clock.name: {
-            "images_per_s": round(clock.photographs * clock.workers / clock.busy_s, 1) if clock.busy_s else 0.0,
-            "busy": round(clock.busy_s / (clock.workers * elapsed_s), 3) if elapsed_s else 0.0,
-            "workers": clock.workers,
-        }
-        for clock in clocks
-    }
-    rate = done / elapsed_s if elapsed_s else 0.0
-    return Summary(rows, 0, {}, done, round(rate, 1), stages=stages, verdict=bottleneck(clocks, elapsed_s))
+            counts = ledger.counts()
+            metadata = metadata_of(self.plan, self.request, self.info, counts)
+            assemble(self.request.output, ledger, self.paths, metadata, self.request.dtype)
+            return counts
 
 
 def _one_thread_opencv() -> None:

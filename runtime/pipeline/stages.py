@@ -82,9 +82,20 @@ class Pipeline:
         Raises:
             Whatever a stage raised; the other stages are stopped.
         """
+        return (batch for batch in self.ready() if batch is not None)
+
+    def ready(self, every_s: float | None = None) -> Iterator[Batch | None]:
+        """The finished batches, in order, and None whenever none has come for `every_s`.
+
+        Raises:
+            Whatever a stage raised; the other stages are stopped.
+        """
         while True:
             try:
-                entry = self._channels[-1].get()
+                entry = self._channels[-1].get(every_s)
+            except TimeoutError:
+                yield None
+                continue
             except ChannelFailed:
                 assert self._failure is not None
                 raise self._failure from None

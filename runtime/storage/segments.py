@@ -92,6 +92,14 @@ class SegmentWriter:
             self._block_rows += len(rows)
         if self._block_rows >= _BLOCK_ROWS:
             self._flush()
+        self.commit_when_due()
+
+    def commit_when_due(self) -> None:
+        """End the segment in hand if it is large or old enough.
+
+        Raises:
+            DiskFullError, StorageError: it is lost, the earlier ones stay.
+        """
         if len(self._rows) >= self._rules.max_rows or self.age_s() >= self._rules.max_seconds:
             self.commit()
 

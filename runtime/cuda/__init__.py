@@ -1,1 +1,0 @@
-"""The CUDA layer: streams, events, pinned and device buffers. Empty until the GPU path lands."""
