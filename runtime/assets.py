@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .errors import ConfigError
+
 _HERE = Path(__file__).resolve().parent
 
 
@@ -22,5 +24,11 @@ def cache_dir(name: str) -> Path:
 
         base = platformdirs.user_cache_dir("facemill")
     path = Path(base) / name
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigError(
+            f"the cache folder {path} cannot be made: {err.strerror}; wanted: a folder that can be written to. "
+            f"Name one with: export FACEMILL_CACHE=/a/folder/of/yours"
+        ) from err
     return path

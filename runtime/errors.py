@@ -55,6 +55,10 @@ class DiskFullError(StorageError):
     """The disk (or a quota) is full; what is complete stays."""
 
 
+class DamagedError(StorageError):
+    """A finished piece of a run cannot be read back; it has been set aside, and its photographs run again."""
+
+
 class OutputExistsError(StorageError, FileExistsError):
     """An output path exists and --force was not given."""
 

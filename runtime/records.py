@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+FORMAT_VERSION = 1  # of the embedding file: what writes it and what reads it agree on this number
+
 
 class Status(enum.IntEnum):
     """What became of a photograph. The numbers are stored; never renumber."""

@@ -242,6 +242,49 @@ def test_a_foreign_file_is_never_overwritten_without_force(photos: Path, tiny_en
     assert len(outcomes(output)) == 86
 
 
+def test_a_plan_that_made_nothing_binds_nobody(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    output = tmp_path / "o.h5"
+    arguments = ("process.py", photos / "1", "-o", output, "--engine", tiny_engine)
+    done = run(*arguments, "--batch-size", 5000)
+    assert done.returncode == 1
+    assert "--batch-size is 5000; wanted: 1 to 256" in done.stderr
+    damaged = tmp_path / "damaged.onnx"  # an engine that is only found wanting after the plan is made
+    damaged.write_bytes(b"damaged")
+    info = read_sidecar(tiny_engine)
+    values = {name: getattr(info, name) for name in info.__slots__}
+    write_sidecar(damaged, type(info)(**{**values, "model_sha256": "f" * 64}))
+    assert run("process.py", photos / "1", "-o", output, "--engine", damaged).returncode == 1
+    assert run(*arguments).returncode == 0
+
+
+@pytest.mark.parametrize("output", ["", ".", "folder"])
+def test_an_output_that_is_a_folder_is_refused_before_any_work(
+    output: str, photos: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    done = run("process.py", photos / "1", "-o", output, "--engine", tiny_engine, "--force", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "wanted: the name of a file" in done.stderr
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_an_output_that_is_a_link_is_followed(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.h5").symlink_to(tmp_path / "disk" / "real.h5")
+    assert run("process.py", photos / "1", "-o", tmp_path / "link.h5", "--engine", tiny_engine).returncode == 0
+    assert (tmp_path / "link.h5").is_symlink()
+    assert len(outcomes(tmp_path / "disk" / "real.h5")) == 86
+
+
+def test_a_folder_of_the_users_is_left_alone(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "o.h5.parts"
+    (mine / "letters").mkdir(parents=True)
+    done = run("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--force")
+    assert done.returncode == 1
+    assert "holds something else: 'letters'" in done.stderr
+    assert (mine / "letters").is_dir()
+
+
 def test_limit_strict_float16_and_log(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output, log = tmp_path / "o.h5", tmp_path / "run.log"
     done = run("process.py", photos, "-o", output, "--engine", tiny_engine, "--limit", 10, "--strict", "--dtype",

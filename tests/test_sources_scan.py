@@ -69,6 +69,33 @@ def test_a_list_file_names_photographs_relative_to_itself(tmp_path: Path) -> Non
     assert len(read_list(os.fsencode(listing))) == 4
 
 
+def test_a_list_with_a_byte_order_mark_keeps_its_first_photograph(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg")
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf1.jpg\n")
+    assert scan([f"@{tmp_path / 'list.txt'}"]).paths == [b"1.jpg"]
+
+
+@pytest.mark.parametrize("content", [b"1.jpg\n2\0.jpg\n", "1.jpg\n2.jpg\n".encode("utf-16")])
+def test_a_list_that_is_no_text_is_refused_with_its_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(SourceError, match=r"line \d of the list file .* NUL byte"):
+        scan([f"@{tmp_path / 'list.txt'}"])
+
+
+def test_folders_that_overlap_name_a_photograph_once_and_a_list_as_often_as_it_says(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/b/2.jpg")
+    (tmp_path / "list.txt").write_text("a/1.jpg\na/1.jpg\n")
+    folders = [str(tmp_path / "a"), str(tmp_path / "a/"), str(tmp_path / "a/b")]
+    assert scan(folders).paths == [b"1.jpg", b"b/2.jpg"]
+    assert scan([*folders, f"@{tmp_path / 'list.txt'}"]).paths == [b"1.jpg", b"1.jpg", b"1.jpg", b"b/2.jpg"]
+
+
+def test_a_list_below_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("/not/mounted/1.jpg\n/not/mounted/2.jpg\n")
+    with pytest.raises(SourceError, match="/not/mounted, does not exist"):
+        scan([f"@{tmp_path / 'list.txt'}"])
+
+
 def test_the_limit_keeps_the_first_in_scan_order(tmp_path: Path) -> None:
     touch(tmp_path, "3.jpg", "1.jpg", "2.jpg")
     assert scan([str(tmp_path)], limit=2).paths == [b"1.jpg", b"2.jpg"]

@@ -40,6 +40,9 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             sys.stderr.close()  # the reader has gone; Python would complain about it at exit
             sys.exit(1)
+        except ModuleNotFoundError as err:
+            _say(f"error: the package {err.name!r} is not installed. To see all that is missing: facemill doctor")
+            sys.exit(1)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,7 +107,7 @@ def _csv(found: Answers) -> Iterator[tuple[object, ...]]:
     yield "query", "rank", "score", "row", "path", "search_ms"
     for answer in found.answers:
         for hit in answer.hits:
-            names = (name.encode("utf-8", "backslashreplace").decode() for name in (answer.query, hit.path))
+            names = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in (answer.query, hit.path))
             query, path = names
             yield query, hit.rank, f"{hit.score:.6f}", hit.row, path, f"{found.query_ms:.3f}"
 

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import Status
+from ..records import FORMAT_VERSION, Status
 
-FORMAT_VERSION = 1
 _BLOCK_BYTES = 32 << 20
 # What h5py raises for a damaged file, depending on where the damage is.
 _DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)

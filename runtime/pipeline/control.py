@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -17,17 +19,18 @@ logger = logging.getLogger(__name__)
 class Control:
     """Handlers for SIGINT, SIGTERM and SIGUSR1 while a run lives. Owned by `with`, in the main thread.
 
-    The first SIGINT or SIGTERM during the stages lets what is in flight finish; at any other time, and the second
-    time, it raises Interrupted at once. SIGUSR1 pauses, and goes on the next time.
+    Before there is anything to lose, SIGINT and SIGTERM raise Interrupted. While `deferring`, the first one is only
+    noted, for the run to look at when nothing is in flight; the second one ends the process on the spot, as a kill
+    would. SIGUSR1 pauses, and goes on the next time.
 
     Attributes:
         signum: the signal that asked to stop, or 0.
-        draining: set while the stages run.
+        deferring: set while results are made and written.
     """
 
     def __init__(self) -> None:
         self.signum = 0
-        self.draining = False
+        self.deferring = False
         self._going = threading.Event()
         self._going.set()
         self._before: dict[int, Any] = {}
@@ -43,11 +46,30 @@ class Control:
             pass
         return not self.signum
 
+    def stop_if_asked(self) -> None:
+        """Raise if a signal has been noted.
+
+        Raises:
+            Interrupted: it has.
+        """
+        if self.signum:
+            name = signal.Signals(self.signum).name
+            raise Interrupted(f"stopped by {name}; what is complete stays. The same command goes on", self.signum)
+
     def _stop(self, signum: int, frame: FrameType | None) -> None:
         again, self.signum = bool(self.signum), signum
-        if again or not self.draining:
-            raise Interrupted(f"stopped by {signal.Signals(signum).name}; what is complete stays", signum)
-        logger.warning("%s: finishing what is in flight; once more to stop at once", signal.Signals(signum).name)
+        name = signal.Signals(signum).name
+        if not self.deferring:
+            self.stop_if_asked()
+        elif not again:
+            logger.warning("%s: finishing what is in flight; once more to stop at once and lose that", name)
+        else:
+            logger.warning("%s again: stopped at once. The same command goes on from the last segment", name)
+            if sys.stderr.isatty():
+                sys.stderr.write("\x1b[?25h")  # the live line hid the cursor
+            logging.shutdown()
+            # Threads are inside native code, which an orderly exit would pull from under them.
+            os._exit(128 + signum)
 
     def _toggle(self, signum: int, frame: FrameType | None) -> None:
         if self.paused:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import sqlite3
-import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+
+from ..storage.diskfile import storage_error
 
 DIGEST_BYTES = 16
 
@@ -25,23 +28,45 @@ class DigestTable:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._scratch = tempfile.NamedTemporaryFile(dir=folder, prefix="digests-", suffix=".partial")  # noqa: SIM115
-        self._db = sqlite3.connect(self._scratch.name, check_same_thread=False, isolation_level=None)
-        for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-65536", "locking_mode=EXCLUSIVE"):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY, row INTEGER) WITHOUT ROWID")
+        self._path = folder / "digests"
+        with self._words():
+            self._path.unlink(missing_ok=True)  # of a run that was killed
+            self._db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
+            for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-65536", "locking_mode=EXCLUSIVE"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._db.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY, row INTEGER) WITHOUT ROWID")
 
     def load(self, entries: Iterable[tuple[bytes, int]]) -> None:
-        """Add known (digest, row) pairs."""
-        self._db.execute("BEGIN")
-        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", entries)
-        self._db.execute("COMMIT")
+        """Add known (digest, row) pairs.
+
+        Raises:
+            DiskFullError, StorageError: the table cannot be written.
+        """
+        with self._words():
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", entries)
+            self._db.execute("COMMIT")
 
     def first(self, digest: bytes, row: int) -> int:
-        """The row that first had this digest: `row` itself when it is new."""
-        self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, row))
-        found: int = self._db.execute("SELECT row FROM seen WHERE digest = ?", (digest,)).fetchone()[0]
+        """The row that first had this digest: `row` itself when it is new.
+
+        Raises:
+            DiskFullError, StorageError: the table cannot be written.
+        """
+        with self._words():
+            self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, row))
+            found: int = self._db.execute("SELECT row FROM seen WHERE digest = ?", (digest,)).fetchone()[0]
         return found
+
+    @contextmanager
+    def _words(self) -> Iterator[None]:
+        """SQLite's errors to ours."""
+        try:
+            yield
+        except sqlite3.Error as err:
+            # SQLite says "full" for a full disk and "disk I/O error" for a quota.
+            number = errno.ENOSPC if "full" in str(err) or "I/O" in str(err) else errno.EIO
+            raise storage_error(OSError(number, str(err)), "the table of duplicates", self._path) from err
 
     def __enter__(self) -> DigestTable:
         return self
@@ -50,4 +75,4 @@ class DigestTable:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._db.close()
-        self._scratch.close()
+        self._path.unlink(missing_ok=True)

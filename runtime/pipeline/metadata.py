@@ -35,6 +35,7 @@ def metadata_of(plan: Plan, request: Request, info: EngineInfo, counts: Mapping[
         "engine": os.path.abspath(request.engine),
         "engine_sha256": info.engine_sha256,
         "tool_version": __version__,
+        "plan_id": plan.plan_id,
         "started_utc": plan.started_utc,
         "finished_utc": utc_now(),
         "scanned": plan.rows,

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from ..engines.sidecar import EngineInfo
-from ..errors import DiskFullError, OutputExistsError
+from ..errors import DiskFullError, OutputExistsError, StorageError
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
 from ..storage.dataset import read_metadata, read_paths
 from ..storage.diskfile import storage_error
 from ..storage.runfolder import Plan, RunFolder
+from ..storage.segments import segment_files
 from .request import Request, check_contract, contract_of
 
 logger = logging.getLogger(__name__)
@@ -51,19 +52,32 @@ def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Fin
         ContractError: an unfinished or finished run has other settings.
         StorageError, SourceError, DiskFullError: as their messages say.
     """
+    logger.info("looking for photographs")
     found = scan(request.inputs, limit=request.limit)
     contract = contract_of(request, info, os.fsdecode(found.root))
-    if request.force:
-        folder.clear()
     plan = folder.read_plan()
-    if plan is not None:
+    if plan is not None and _made(request.output, plan):
+        folder.clear()  # the run was killed after its last deed: the file is whole
+        request, plan = replace(request, force=request.force and not plan.forced), None
+    if plan is not None and request.force and not (plan.forced and plan.contract == contract):
+        plan = None
+    if plan is not None and (segment_files(folder.path) or plan.contract == contract):
         check_contract(plan.contract, contract, folder.path)
         with PathTable(folder.paths_file) as table:
             _tell_changes(found, table)
         return plan
+    folder.clear()  # nothing was made by that plan, so it binds nobody
     if request.output.exists() and not request.force:
         return _continue_finished(request, contract, found, folder)
     return _begin(request, contract, found.paths, found.root, folder)
+
+
+def _made(output: Path, plan: Plan) -> bool:
+    """Whether the output is the file that this plan was to make."""
+    try:
+        return bool(read_metadata(output).get("plan_id") == plan.plan_id)
+    except StorageError:
+        return False
 
 
 def _begin(
@@ -74,13 +88,12 @@ def _begin(
     folder: RunFolder,
     base: str = "",
 ) -> Plan:
-    folder.clear()
     _check_room(request.output, len(paths), contract, max(map(len, paths)))
     try:
         write_paths(folder.paths_file, paths)
     except OSError as err:
         raise storage_error(err, "the list of photographs", folder.paths_file) from err
-    plan = Plan(contract, os.fsdecode(root), len(paths), utc_now(), base_run_id=base)
+    plan = Plan(contract, os.fsdecode(root), len(paths), utc_now(), base_run_id=base, forced=request.force)
     folder.write_plan(plan)
     return plan
 
@@ -134,7 +147,7 @@ def _tell_changes(found: Scan, known: PathTable | list[bytes]) -> None:
 def _check_room(output: Path, rows: int, contract: dict[str, Any], longest: int) -> None:
     """Refuse a run that the disk cannot hold: the segments, and the finished file made from them."""
     vectors = rows * contract["dimension"] * np.dtype(contract["dtype"]).itemsize
-    needed = int(2.02 * vectors) + 3 * rows * min(longest, 64) + (1 << 20)
+    needed = int(2.02 * vectors) + 3 * rows * min(longest, 64) + 64 * rows * contract["skip_duplicates"] + (1 << 20)
     free = shutil.disk_usage(output.parent).free
     logger.info("disk: %s needed while running, %s afterwards; %s free", _size(needed), _size(needed // 2), _size(free))
     if needed > free:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,23 @@ class Request:
         for name, value in (("--batch-size", self.batch_size), ("--workers", self.workers)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; wanted: auto, or 1 and more")
+
+
+def check_request(request: Request, info: EngineInfo) -> Request:
+    """A request that can be carried out, its output's links resolved: one file has one name and one lock.
+
+    Raises:
+        ConfigError: the output is no file, or the batch size is not in the engine's profile.
+    """
+    if not request.output.name or request.output.is_dir():
+        raise ConfigError(f"-o is {str(request.output)!r}, a folder; wanted: the name of a file, such as people.h5")
+    low, _, high = info.profile
+    if request.batch_size is not None and not low <= request.batch_size <= high:
+        raise ConfigError(
+            f"--batch-size is {request.batch_size}; wanted: {low} to {high}, what {request.engine} is built for. "
+            f"For others, build one: python build_engine.py --model {info.model} --batch MIN,OPT,MAX"
+        )
+    return replace(request, output=Path(os.path.realpath(request.output)))
 
 
 def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]:

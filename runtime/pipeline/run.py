@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.open import open_runner
-from ..engines.runner import Runner
 from ..engines.sidecar import EngineInfo, read_sidecar
-from ..errors import Interrupted, StorageError
+from ..errors import DamagedError, Interrupted, StorageError
 from ..records import Batch, Status
 from ..sources.pathtable import PathTable
 from ..storage.dataset import assemble
@@ -28,7 +27,7 @@ from .duplicates import DigestTable
 from .metadata import metadata_of
 from .prepare import Finished, check_base, prepare
 from .progress import Progress
-from .request import UNTRAINED_WARNING, Request
+from .request import UNTRAINED_WARNING, Request, check_request
 from .settings import Settings
 from .stages import Pipeline, Stage, StageClock
 from .summary import Summary, summarise
@@ -50,16 +49,16 @@ def process(request: Request) -> Summary:
     """
     began = time.perf_counter()
     info = read_sidecar(request.engine)
+    request = check_request(request, info)
     warning = "" if info.trained else UNTRAINED_WARNING
     with Control() as control, RunFolder(request.output) as folder:
         plan = prepare(request, info, folder)
         if isinstance(plan, Finished):
             embedded = plan.counts.get(Status.EMBEDDED.label, 0)
             return Summary(plan.rows, embedded, plan.counts, elapsed_s=time.perf_counter() - began, warning=warning)
+        control.deferring = True
         with PathTable(folder.paths_file) as paths:
-            run = _Run(request, info, folder, plan, paths, control)
-            summary = run.embed()
-            outcomes = run.finish()
+            summary, outcomes = _Run(request, info, folder, plan, paths, control).complete()
         folder.remove()
     return replace(
         summary,
@@ -95,6 +94,14 @@ class _Run:
     def _ledger(self) -> Ledger:
         return Ledger(self.plan.rows, self.folder.path, self.plan.plan_id, self.base)
 
+    def complete(self) -> tuple[Summary, dict[str, int]]:
+        """Embed what is pending and make the finished file; a segment that proves damaged is run again."""
+        while True:
+            try:
+                return self.embed(), self.finish()
+            except DamagedError:
+                self.control.stop_if_asked()
+
     def embed(self) -> Summary:
         """Run what is pending into segments."""
         with ExitStack() as stack:
@@ -106,8 +113,11 @@ class _Run:
             found = self._settings(pending)
             _one_thread_opencv()
             runner = stack.enter_context(open_runner(self.request.engine, threads=found.threads))
-            runner.infer(np.zeros((found.batch_size, self.info.size, self.info.size, 3), np.uint8))  # warm-up
-            return self._stream(pending, found, runner, skip)
+            embed = Embed(runner, found.batch_size)
+            size, crop = found.batch_size, (self.info.size, self.info.size, 3)
+            embed(Batch(np.arange(size), images=np.zeros((size, *crop), np.uint8)))  # warm-up; may halve the batch
+            self.control.stop_if_asked()
+            return self._stream(pending, found, embed, skip)
 
     def _digests(self, stack: ExitStack, ledger: Ledger) -> SkipDuplicates | None:
         """The duplicates stage, knowing all digests of earlier runs."""
@@ -121,17 +131,16 @@ class _Run:
         return SkipDuplicates(table, self.paths)
 
     def _settings(self, pending: NDArray[np.int64]) -> Settings:
-        """Those of the plan, remembered ones, tuned ones, or the defaults for a short run; always kept in the plan."""
-        given = (self.request.batch_size, self.request.workers)
-        if self.plan.settings:
-            return tuning.with_given(Settings(**self.plan.settings), *given)
-        found = tuning.recall_settings(self.info)
+        """Those of the plan, remembered ones, tuned ones, or the defaults for a short run; what the user gives wins."""
+        found = Settings(**self.plan.settings) if self.plan.settings else tuning.recall_settings(self.info)
         if found is None and len(pending) >= _TUNE_FROM_ROWS:
             found = self._tune(pending)
-        found = tuning.with_given(found or tuning.default_settings(self.info), *given)
-        self.plan = replace(self.plan, settings={name: getattr(found, name) for name in Settings.__slots__})
-        self.folder.write_plan(self.plan)
-        return found
+            self.control.stop_if_asked()
+        found = found or tuning.default_settings(self.info)
+        if not self.plan.settings:
+            self.plan = replace(self.plan, settings={name: getattr(found, name) for name in Settings.__slots__})
+            self.folder.write_plan(self.plan)
+        return tuning.with_given(found, self.request.batch_size, self.request.workers)
 
     def _tune(self, pending: NDArray[np.int64]) -> Settings | None:
         """Settings from the first photographs that can be decoded; None when there are too few."""
@@ -155,21 +164,21 @@ class _Run:
         return found
 
     def _stages(
-        self, found: Settings, runner: Runner, skip: SkipDuplicates | None
+        self, found: Settings, embed: Embed, skip: SkipDuplicates | None
     ) -> tuple[list[Stage], list[StageClock]]:
         """The order of the journey."""
         stages = [Stage(StageClock("read", found.readers), self.read, 4)]
         if skip is not None:
             stages.append(Stage(StageClock("deduplicate", 1), skip, 2))
         stages.append(Stage(StageClock("decode", found.decoders), self.decode, found.streams + 2))
-        stages.append(Stage(StageClock("infer", found.streams), Embed(runner, found.batch_size), 2 * found.streams))
+        stages.append(Stage(StageClock("infer", found.streams), embed, 2 * found.streams))
         return stages, [stage.clock for stage in stages] + [StageClock("write", 1)]
 
     def _stream(
-        self, pending: NDArray[np.int64], found: Settings, runner: Runner, skip: SkipDuplicates | None
+        self, pending: NDArray[np.int64], found: Settings, embed: Embed, skip: SkipDuplicates | None
     ) -> Summary:
         """Batches through the stages into segments. What is complete is kept, however this ends."""
-        stages, clocks = self._stages(found, runner, skip)
+        stages, clocks = self._stages(found, embed, skip)
         writer = SegmentWriter(
             self.folder.path,
             plan_id=self.plan.plan_id,
@@ -180,7 +189,6 @@ class _Run:
         )
         logger.info("%d of %d photographs to do", len(pending), self.plan.rows)
         began, done = time.perf_counter(), 0
-        self.control.draining = True
         try:
             progress = Progress(self.plan.rows, self.plan.rows - len(pending), clocks)
             with (
@@ -203,8 +211,6 @@ class _Run:
         except BaseException:
             writer.commit()
             raise
-        finally:
-            self.control.draining = False
         with clocks[-1].work(0):
             writer.commit()
         if self.control.signum and done < len(pending):
@@ -224,6 +230,7 @@ class _Run:
 
     def finish(self) -> dict[str, int]:
         """Make the file that the user opens; returns the outcomes by kind."""
+        logger.info("writing %s", self.request.output)
         with self._ledger() as ledger:
             counts = ledger.counts()
             metadata = metadata_of(self.plan, self.request, self.info, counts)

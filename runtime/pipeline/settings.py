@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..assets import cache_dir
 from ..engines.runner import Runner
 from ..engines.sidecar import EngineInfo
-from ..errors import OutOfMemoryError
+from ..errors import ConfigError, OutOfMemoryError
 
 logger = logging.getLogger(__name__)
 
@@ -178,13 +178,13 @@ def recall_settings(info: EngineInfo) -> Settings | None:
 
 def remember_settings(info: EngineInfo, settings: Settings) -> None:
     """Keep settings for the next run; a cache that cannot be written is no failure."""
-    path = settings_file(info)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
     try:
+        path = settings_file(info)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
         partial.write_text(json.dumps(asdict(settings)), encoding="utf-8")
         partial.replace(path)
-    except OSError as err:
-        logger.warning("the settings found cannot be kept in %s: %s", path, err.strerror)
+    except (OSError, ConfigError) as err:
+        logger.warning("the settings found cannot be kept for the next run: %s", err)
 
 
 def with_given(settings: Settings, batch_size: int | None, workers: int | None) -> Settings:

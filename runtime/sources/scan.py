@@ -5,6 +5,7 @@ The order is decided here, once: bytewise by the path below the common root. No 
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -43,9 +44,12 @@ def scan(inputs: Iterable[str], *, limit: int | None = None) -> Scan:
         raise ConfigError("no photographs were named; wanted: folders, files or @list.txt")
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit is {limit}; wanted: 1 or more")
-    found: list[bytes] = []
-    for name in names:
-        found.extend(_expand(name))
+    listed = [path for name in names if name.startswith(b"@") for path in read_list(name[1:])]
+    folders = [name for name in names if not name.startswith(b"@")]
+    found = [path for name in folders for path in _expand(name)]
+    if len(folders) > 1:
+        found = list(set(found))  # folders that overlap; only a list may name a photograph twice
+    found += listed
     if not found:
         kinds = ", ".join(sorted(e.decode()[1:] for e in EXTENSIONS))
         raise SourceError(
@@ -55,6 +59,11 @@ def scan(inputs: Iterable[str], *, limit: int | None = None) -> Scan:
     found.sort()
     single_folder = len(names) == 1 and not names[0].startswith(b"@") and os.path.isdir(names[0])
     root = os.path.abspath(names[0]) if single_folder else _common_folder(found[0], found[-1])
+    if not os.path.isdir(root):
+        raise SourceError(
+            f"the folder that all listed photographs are below, {os.fsdecode(root)}, does not exist. "
+            f"Check the list, or whether a disk has to be mounted"
+        )
     cut = len(root) + (not root.endswith(b"/"))
     return Scan(root, [path[cut:] for path in found[:limit]])
 
@@ -66,9 +75,7 @@ def _common_folder(first: bytes, last: bytes) -> bytes:
 
 def _expand(name: bytes) -> Iterator[bytes]:
     """Absolute paths of one input, unordered."""
-    if name.startswith(b"@"):
-        yield from read_list(name[1:])
-    elif os.path.isdir(name):
+    if os.path.isdir(name):
         yield from _walk(os.path.abspath(name))
     elif os.path.lexists(name):
         yield os.path.abspath(name)
@@ -87,11 +94,17 @@ def read_list(path: bytes) -> list[bytes]:
     """
     try:
         with open(path, "rb") as file:
-            lines = file.read().splitlines()
+            lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
     except OSError as err:
         raise SourceError(
             f"the list file {os.fsdecode(path)} cannot be read: {err.strerror}; wanted: a text file, one path a line"
         ) from err
+    for number, line in enumerate(lines, 1):
+        if b"\0" in line:
+            raise SourceError(
+                f"line {number} of the list file {os.fsdecode(path)} holds a NUL byte; wanted: UTF-8 text, one path a "
+                f"line (a UTF-16 file can be converted: iconv -f UTF-16 -t UTF-8)"
+            )
     base = os.path.dirname(os.path.abspath(path))
     join, normal = os.path.join, os.path.normpath
     return [normal(join(base, line)) for line in lines if line.strip()]

@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import Status
+from ..records import FORMAT_VERSION, Status
 from .diskfile import DurableH5, durable_h5
 from .ledger import Ledger
 
-FORMAT_VERSION = 1
 _CHUNK_BYTES = 1 << 18
 _BLOCK_ROWS = 32_768
 
@@ -63,12 +62,11 @@ def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], w
     deepest = max((int(np.char.str_len(ledger.details(rows)).max()) for _, rows in _blocks(everything)), default=1)
     names = _strings(group, "path", len(everything), widest)
     details = _strings(group, "detail", len(everything), deepest)
-    has_digests = bool(ledger.files) and all("digest" in file["outcomes"] for file in ledger.files)
     digests = (
         group.create_dataset(
             "digest", shape=(len(everything), 16), maxshape=(None, 16), dtype=np.uint8, chunks=(16_384, 16)
         )
-        if has_digests
+        if ledger.has_digests
         else None
     )
     raw: dict[int, bytes] = {}

@@ -147,6 +147,7 @@ class DurableH5:
             os.replace(self._partial, self.path)
             sync_folder(self.path.parent)
         except OSError as err:
+            self._partial.unlink(missing_ok=True)
             raise storage_error(err, self._what, self.path) from err
 
     def discard(self) -> None:

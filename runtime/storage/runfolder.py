@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import secrets
 import shutil
 from dataclasses import asdict, dataclass, field
@@ -12,8 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..errors import LockedError, StorageError
+from ..errors import ConfigError, LockedError, StorageError
 from .diskfile import storage_error, write_durable
+
+_OURS = re.compile(r"lock|paths|plan\.json|digests|segment-\d+\.(h5|damaged)|.+\.partial")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class Plan:
         started_utc: ISO 8601.
         base_run_id: `run_id` of the finished file whose failed photographs this run retries; "" for none.
         settings: the tuned or given batch size and workers.
-        plan_id: ties segments to the plan.
+        forced: begun with --force; the same command goes on with it instead of starting over once more.
+        plan_id: ties segments, and the finished file, to the plan.
     """
 
     contract: dict[str, Any]
@@ -36,6 +40,7 @@ class Plan:
     started_utc: str
     base_run_id: str = ""
     settings: dict[str, int] = field(default_factory=dict)
+    forced: bool = False
     plan_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
@@ -50,6 +55,13 @@ class RunFolder:
         self.output = output
         self.path = output.with_name(output.name + ".parts")
         self._lock = self._take_lock()
+        strangers = sorted(name for name in os.listdir(self.path) if not _OURS.fullmatch(name))
+        if strangers:
+            os.close(self._lock)
+            raise ConfigError(
+                f"{self.path} is where facemill keeps an unfinished run, and holds something else: {strangers[0]!r}. "
+                f"Move that away, or name another file with -o"
+            )
 
     @property
     def paths_file(self) -> Path:

@@ -7,11 +7,11 @@ loses the segment in hand and nothing else. Later segments override earlier ones
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from ..records import Outcome, Status
 from .diskfile import DurableH5
 
 DETAIL_BYTES = 500
+# What h5py raises for a damaged file, depending on where the damage is.
+DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 _BLOCK_ROWS = 4096
 
 logger = logging.getLogger(__name__)
@@ -78,6 +80,9 @@ class SegmentWriter:
         Raises:
             DiskFullError, StorageError: the segment in hand is lost, the earlier ones stay.
         """
+        outcomes = tuple(outcomes)
+        if self._rows and len(self._rows) + len(rows) + len(outcomes) > self._rules.max_rows:
+            self.commit()
         if self._open is None:
             self._start()
         entries = [(int(row), int(Status.EMBEDDED), b"") for row in rows]
@@ -181,35 +186,64 @@ def _number(path: Path) -> int:
     return int(path.stem.split("-")[1])
 
 
-def open_segments(folder: Path, plan_id: str) -> list[Any]:
-    """Open every complete segment of a plan for reading, oldest first.
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A complete segment, as the ledger needs it.
 
-    A segment that cannot be read, or is of another plan, is set aside as `.damaged`: its photographs run again.
+    Attributes:
+        path: the file.
+        rows: (n,) int64, scan rows.
+        status: (n,) uint8.
+        digests: whether it holds `/outcomes/digest`.
+    """
 
-    Returns:
-        Open h5py files; the caller closes them.
+    path: Path
+    rows: NDArray[np.int64]
+    status: NDArray[np.uint8]
+    digests: bool
+
+
+def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
+    """Every complete segment of a plan, oldest first.
+
+    A segment that cannot be read, or is of another plan, is set aside: its photographs run again.
+
+    Raises:
+        StorageError: the system, not the file, is the reason that one cannot be read.
     """
     import h5py
 
-    files = []
     for leftover in folder.glob("segment-*.partial"):
         leftover.unlink()
     for path in segment_files(folder):
-        file = None
         try:
-            file = h5py.File(path, "r")
-            rows, embedded = (
-                len(file["outcomes/row"]),
-                int((file["outcomes/status"][:] == Status.EMBEDDED).sum()),
-            )
-            if file.attrs["plan_id"] == plan_id and rows and embedded == len(file["embeddings"]):
-                files.append(file)
-                continue
-            reason = "it is of another run or incomplete"
-        except (OSError, KeyError, RuntimeError) as err:
-            reason = str(err)
-        if file is not None:
-            file.close()
-        logger.warning("segment %s is set aside (%s): its photographs run again", path, reason)
-        path.rename(path.with_suffix(".damaged"))
-    return files
+            with h5py.File(path, "r") as file:
+                group = file["outcomes"]
+                found = Segment(path, group["row"][:], group["status"][:], "digest" in group)
+                embedded = int((found.status == Status.EMBEDDED).sum())
+                right = file.attrs["plan_id"] == plan_id and len(found.rows) and embedded == len(file["embeddings"])
+        except DAMAGE as err:
+            refuse_system_error(err, path)
+            set_aside(path, str(err))
+            continue
+        if right:
+            yield found
+        else:
+            set_aside(path, "it is of another run or incomplete")
+
+
+def refuse_system_error(err: Exception, path: Path) -> None:
+    """Raise if a file could not be read for a reason that lies outside it: no file handles, no permission, a bad disk.
+
+    Raises:
+        StorageError: it is so; the file is left as it is.
+    """
+    if isinstance(err, OSError) and err.errno:
+        reason = os.strerror(err.errno)
+        raise StorageError(f"{path} cannot be read: {reason}. Mend that and run the same command again") from err
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Rename a segment, so that it is kept for whoever wants to look and used no more."""
+    logger.warning("segment %s is set aside (%s): its photographs run again", path, reason)
+    path.rename(path.with_suffix(".damaged"))
