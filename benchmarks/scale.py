@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -124,10 +125,16 @@ def start(options: argparse.Namespace) -> None:
         log = Path(folder) / "run.log"
         arguments = [f"@{listing}", "-o", str(output), "--engine", str(engine), "--batch-size", "8", "--workers", "1"]
         fresh, resumed = [], []
+        parts, kept = Path(f"{output}.parts"), Path(folder) / "kept"
         for _ in range(options.rounds):
-            fresh.append(first_photograph_s([*arguments, "--force"], log))
+            shutil.rmtree(parts, ignore_errors=True)
+            fresh.append(first_photograph_s(arguments, log))
         fill(output, options.count, dimension, leave=100)
-        for _ in range(options.rounds - 1):
+        shutil.copytree(parts, kept, copy_function=os.link)  # segments are never written to again
+        for _ in range(options.rounds):
+            shutil.rmtree(parts, ignore_errors=True)
+            output.unlink(missing_ok=True)
+            shutil.copytree(kept, parts, copy_function=os.link)
             resumed.append(first_photograph_s(arguments, log))
         subprocess.run([sys.executable, str(material.ROOT / "process.py"), *arguments], check=True, capture_output=True)
         finished = [finished_s(arguments) for _ in range(options.rounds)]

@@ -8,6 +8,19 @@ from types import ModuleType
 
 from .errors import MissingDependencyError
 
+# The distributions of each extra in pyproject.toml, so that a message can name a command that works anywhere.
+EXTRAS = {
+    "cpu": "faiss-cpu",
+    "gpu": "tensorrt-cu12 nvidia-dali-cuda120 faiss-gpu cupy-cuda12x",
+    "pycuda": "pycuda",
+    "rtx": "tensorrt-rtx",
+}
+
+
+def pip_install(extra: str) -> str:
+    """The command that installs what an extra stands for."""
+    return f"pip install {EXTRAS[extra]}"
+
 
 def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
     """Import `module`, or say how to get it.
@@ -22,10 +35,10 @@ def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as err:
-        target = f"'facemill[{extra}]'" if extra else "facemill"
+        command = pip_install(extra) if extra else f"pip install {module}"
         what = f" ({purpose})" if purpose else ""
         raise MissingDependencyError(
-            f"the package '{module}' is needed{what} and does not import: {err}. Install it with: pip install {target}"
+            f"the package '{module}' is needed{what} and does not import: {err}. Install it with: {command}"
         ) from err
 
 

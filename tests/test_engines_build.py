@@ -209,8 +209,8 @@ def test_tensorrt_that_is_not_installed_is_named_with_the_command_that_installs_
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     either, one = done.stdout.splitlines()
-    assert "pip install 'facemill[gpu]' or pip install 'facemill[rtx]'" in either
-    assert one.endswith("pip install 'facemill[rtx]'")
+    assert "pip install tensorrt-cu12 or pip install tensorrt-rtx" in either
+    assert one.endswith("pip install tensorrt-rtx")
 
 
 def test_a_gpu_that_is_hidden_is_not_found() -> None:

@@ -22,7 +22,7 @@ from runtime.engines.prepare import prepare_graph
 from runtime.errors import EngineError, MissingDependencyError, ParityError
 
 trt = pytest.importorskip(
-    "tensorrt_rtx", reason="the extra rtx is not installed: pip install 'facemill[rtx]'", exc_type=ImportError
+    "tensorrt_rtx", reason="the extra rtx is not installed: pip install tensorrt-rtx", exc_type=ImportError
 )
 without_gpu = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
 

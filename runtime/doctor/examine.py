@@ -118,7 +118,7 @@ def _cache() -> Finding:
         with tempfile.NamedTemporaryFile(dir=place):
             return Finding("cache", "ok", str(place))
     except ImportError as err:
-        return Finding("cache", "missing", f"its place is not known: {err}", "pip install facemill", needed=True)
+        return Finding("cache", "missing", f"its place is not known: {err}", "pip install platformdirs", needed=True)
     except OSError as err:
         text = f"{err.filename or 'the cache folder'} cannot be written: {err.strerror}"
         return Finding("cache", "wrong", text, "export FACEMILL_CACHE=/a/folder/of/yours", needed=True)

@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from ..extras import pip_install
+
 # Import name -> the distributions that provide it, the one that facemill asks for first.
 _BASE = {
     "numpy": ("numpy",),
@@ -88,7 +90,7 @@ def installed(name: str) -> str:
 def install_extra(extra: str) -> str:
     """The command that installs an extra, and leaves one faiss: pip would put faiss-gpu over faiss-cpu."""
     first = "pip uninstall -y faiss-cpu && " if extra == "gpu" and installed("faiss-cpu") else ""
-    return f"{first}pip install 'facemill[{extra}]'"
+    return first + pip_install(extra)
 
 
 def run_python(code: str) -> tuple[str, str]:
@@ -111,7 +113,7 @@ def _provided(module: str, names: tuple[str, ...]) -> Finding:
     """One needed module, from exactly one of the distributions that provide it."""
     there = [name for name in names if installed(name)]
     if not there:
-        return Finding(names[0], "missing", "not installed", "pip install facemill", needed=True)
+        return Finding(names[0], "missing", "not installed", f"pip install {names[0]}", needed=True)
     if len(there) > 1:
         text = f"{' and '.join(there)} overwrite each other"
         mend = f"pip uninstall -y {' '.join(there)} && pip install {there[-1] if module == 'onnxruntime' else names[0]}"
@@ -134,7 +136,7 @@ def _faiss() -> Finding:
     there = [name for name in _FAISS if installed(name)]
     if len(there) == 1:
         return _imported(there[0], "faiss", needed=True)
-    mend = "pip install 'facemill[cpu]'   (with an NVIDIA GPU: 'facemill[gpu]')"
+    mend = f"{pip_install('cpu')}   (with an NVIDIA GPU, instead: pip install faiss-gpu)"
     if not there:
         return Finding("faiss", "missing", "neither faiss-cpu nor faiss-gpu; search needs one", mend, needed=True)
     text = "faiss-cpu and faiss-gpu are both here; they overwrite each other"

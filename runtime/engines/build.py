@@ -122,7 +122,7 @@ def _candidates(compute_capability: str | None) -> tuple[list[str], list[str]]:
     if available("tensorrt") or available("tensorrt_rtx"):
         found.append("tensorrt")
     else:
-        skipped.append("tensorrt: not installed (pip install 'facemill[gpu]')")
+        skipped.append("tensorrt: not installed (pip install tensorrt-cu12 cupy-cuda12x)")
     if "CUDAExecutionProvider" in require("onnxruntime").get_available_providers():
         found.append("cuda")
     else:

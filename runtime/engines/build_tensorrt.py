@@ -50,7 +50,7 @@ def import_tensorrt(compute_capability: str | None = None) -> ModuleType:
         except (ImportError, OSError) as rtx_err:
             raise MissingDependencyError(
                 f"the backend tensorrt needs 'tensorrt' ({err}) or 'tensorrt_rtx' ({rtx_err}). "
-                f"Install one with: pip install 'facemill[gpu]' or pip install 'facemill[rtx]'"
+                f"Install one with: pip install tensorrt-cu12 or pip install tensorrt-rtx"
             ) from rtx_err
 
 
@@ -85,7 +85,7 @@ def build_plan(
     except TypeError as err:  # what a factory that returns nothing looks like from Python
         raise EngineError(
             f"{version_of(trt)} cannot start on this machine{log.words()}. A GPU and its driver are needed to build "
-            f"with tensorrt; tensorrt_rtx needs none: pip install 'facemill[rtx]'. See: facemill doctor"
+            f"with tensorrt; tensorrt_rtx needs none: pip install tensorrt-rtx. See: facemill doctor"
         ) from err
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # the only kind from TensorRT 11 on
     network = builder.create_network(0 if flag is None else 1 << int(flag))
