@@ -23,6 +23,7 @@ import numpy as np
 
 from ..errors import StorageError
 from ..extras import require
+from ..fetch import sha256_of
 from .gallery import Gallery
 
 SIDECAR_FORMAT = 1
@@ -84,7 +85,7 @@ def _flaw(path: Path, gallery: Gallery) -> str:
             begins = file.read(len(header))
         if begins != header or mark["size_bytes"] != len(header) + 4 * gallery.rows * gallery.dimension:
             return f"it is cut short or another kind of file ({mark['size_bytes']} bytes)"
-        if mark == card["mark"] or _sha256(path) == card["sha256"]:
+        if mark == card["mark"] or sha256_of(path) == card["sha256"]:
             return ""
         return "its content has changed"
     except FileNotFoundError:
@@ -97,14 +98,6 @@ def _mark(path: Path) -> dict[str, int]:
     """Changes whenever a file is written to: the time of its last change cannot be set back."""
     stat = os.stat(path)
     return {"inode": stat.st_ino, "size_bytes": stat.st_size, "ctime_ns": stat.st_ctime_ns}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _faiss() -> Any:
