@@ -16,7 +16,7 @@ from pathlib import Path
 from .. import __version__
 from ..assets import cache_dir
 from ..engines.device import find_gpu
-from ..errors import ModelError
+from ..errors import ConfigError, ModelError
 from ..modelspec import list_specs
 from ..modelstore import find_weights
 from .packages import Finding, base_packages, gpu_packages, install_extra, installed, run_python
@@ -119,9 +119,8 @@ def _cache() -> Finding:
             return Finding("cache", "ok", str(place))
     except ImportError as err:
         return Finding("cache", "missing", f"its place is not known: {err}", "pip install platformdirs", needed=True)
-    except OSError as err:
-        text = f"{err.filename or 'the cache folder'} cannot be written: {err.strerror}"
-        return Finding("cache", "wrong", text, "export FACEMILL_CACHE=/a/folder/of/yours", needed=True)
+    except (ConfigError, OSError) as err:
+        return Finding("cache", "wrong", str(err), "export FACEMILL_CACHE=/a/folder/of/yours", needed=True)
 
 
 def _models() -> list[Finding]:
@@ -130,7 +129,7 @@ def _models() -> list[Finding]:
         places = [None if spec.generator else find_weights(spec) for spec in specs]
     except ModelError as err:
         return [Finding("models", "wrong", str(err), "mend or remove that file, or: unset FACEMILL_MODELS")]
-    except (ImportError, OSError) as err:  # of the cache folder, which has its own line
+    except (ConfigError, ImportError, OSError) as err:  # of the cache folder, which has its own line
         return [Finding("models", "info", f"not looked for: {err}")]
     findings = []
     for spec, place in zip(specs, places, strict=True):

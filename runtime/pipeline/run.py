@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -35,9 +36,10 @@ from .work import Decode, Embed, Read, SkipDuplicates
 
 logger = logging.getLogger(__name__)
 
-_BATCH_ROWS = 64
+_BATCH_ROWS = 16  # at least: few enough that a signal finds little in flight
 _TUNE_FROM_ROWS = 1024
 _TUNE_ROWS = 256
+_TUNE_AT_LEAST = 64
 
 
 def process(request: Request) -> Summary:
@@ -148,7 +150,7 @@ class _Run:
         logger.info("tuning on the first %d photographs", _TUNE_ROWS)
         batch = self.read(Batch(pending[:_TUNE_ROWS]))
         images = self.decode(batch).images
-        if images is None or len(images) < _BATCH_ROWS:
+        if images is None or len(images) < _TUNE_AT_LEAST:
             return None
         some = replace(batch, files=batch.files[:8], rows=batch.rows[:8])
         found = tuning.tune(
@@ -191,10 +193,7 @@ class _Run:
         began, done = time.perf_counter(), 0
         try:
             progress = Progress(self.plan.rows, self.plan.rows - len(pending), clocks)
-            with (
-                progress,
-                Pipeline(self._batches(pending, max(_BATCH_ROWS, found.batch_size)), stages) as pipeline,
-            ):
+            with progress, Pipeline(self._batches(pending, found.batch_size), stages) as pipeline:
                 for batch in pipeline.ready(every_s=1.0):
                     if batch is None:  # slow, or paused: what is here must not wait for more
                         writer.commit_when_due()
@@ -221,8 +220,9 @@ class _Run:
             )
         return summarise(self.plan.rows, done, time.perf_counter() - began, clocks)
 
-    def _batches(self, pending: NDArray[np.int64], size: int) -> Iterator[Batch]:
-        """Pending rows in runs, until a signal asks to stop."""
+    def _batches(self, pending: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
+        """Pending rows in runs of whole engine batches, until a signal asks to stop."""
+        size = batch_size * math.ceil(_BATCH_ROWS / batch_size)
         for start in range(0, len(pending), size):
             if not self.control.wait_while_paused():
                 return
