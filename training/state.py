@@ -1,0 +1,97 @@
+"""All that a run has to remember, and the file that keeps it."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass
+class State:
+    """A run between two steps. Everything random is drawn from (seed, step), so nothing else need be kept.
+
+    Attributes:
+        student: the network in training.
+        ema: its moving average: what is verified and exported.
+        optimizer: AdamW with its moments.
+        step: steps done.
+        samples: pictures learned from.
+    """
+
+    student: nn.Module
+    ema: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    samples: int = 0
+
+    def average(self, decay: float) -> None:
+        """Move the average towards the student; early on faster, so that it is not held back by the beginning."""
+        share = 1 - min(decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for mine, its in zip(self.ema.state_dict().values(), self.student.state_dict().values(), strict=True):
+                if mine.is_floating_point():
+                    mine.lerp_(its, share)
+                else:
+                    mine.copy_(its)
+
+    def save(self, path: Path, config: dict[str, Any]) -> None:
+        """Write a checkpoint: whole, or the one before stays."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        content = {
+            "student": self.student.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "samples": self.samples,
+            "config": config,
+        }
+        torch.save(content, partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint, exactly if it is a whole one. Nothing in it is executed.
+
+        A slim one (`save_slim`) lacks the optimizer's moments, which a few hundred steps bring back.
+        """
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        self.student.load_state_dict(content["student"])
+        self.ema.load_state_dict(content["ema"])
+        if "optimizer" in content:
+            self.optimizer.load_state_dict(content["optimizer"])
+        self.step, self.samples = content["step"], content["samples"]
+
+    def save_slim(self, path: Path) -> None:
+        """Write what cannot be made again, in half precision: small enough to be carried to another machine."""
+
+        def half(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
+
+        content = {"student": half(self.student.state_dict()), "ema": half(self.ema.state_dict())}
+        torch.save({**content, "step": self.step, "samples": self.samples}, path)
+
+
+def new_state(student: nn.Module, weight_decay: float) -> State:
+    """The beginning of a run. Biases and batch norms do not decay."""
+    decays = [p for p in student.parameters() if p.ndim > 1]
+    others = [p for p in student.parameters() if p.ndim <= 1]
+    groups = [{"params": decays, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    ema = copy.deepcopy(student).eval().requires_grad_(False)
+    return State(student, ema, torch.optim.AdamW(groups, lr=0.0))
+
+
+def learning_rate(samples: int, total: int, warm_up: int, peak: float) -> float:
+    """Linear warm-up, then a cosine to zero."""
+    if samples < warm_up:
+        return peak * (samples + 1) / warm_up
+    done = min(1.0, (samples - warm_up) / max(1, total - warm_up))
+    return peak * 0.5 * (1 + math.cos(math.pi * done))

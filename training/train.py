@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+"""Distil a face embedding network from a trained one: python -m training.train data=... teacher.path=...
+
+Stopped or killed, the same command goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from .augment import Augmentation, augment
+from .backbones import build_backbone, normalise, parameters_of
+from .crops import load_crops
+from .losses import distillation, embedding_space
+from .state import learning_rate, new_state
+from .teacher import Teacher
+from .verification import accuracy_of, load_pairs
+
+logger = logging.getLogger(__name__)
+
+
+def batch_rows(step: int, batch: int, count: int, seed: int) -> NDArray[np.int64]:
+    """Rows of a step: the crops in an order of their own each pass, without an iterator that would have to be kept."""
+    at = np.arange(step * batch, (step + 1) * batch)
+    passes, places = at // count, at % count
+    orders = {int(p): np.random.default_rng([seed, int(p)]).permutation(count) for p in np.unique(passes)}
+    return np.array([orders[int(p)][i] for p, i in zip(passes, places, strict=True)])
+
+
+def input_size(samples: int, config: DictConfig) -> int:
+    """Side of the pictures at this point of the run."""
+    done = samples / config.samples
+    return int([size for start, size in config.stages if done >= start][-1])
+
+
+class Trainer:
+    """A run being followed."""
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+        torch.manual_seed(config.seed)
+        data, run = Path(config.data), Path(config.run)
+        left_out = data / config.left_out if config.left_out else None
+        self.crops = load_crops([data / name for name in config.tars], left_out, run / "cache")
+        self.teacher = Teacher(**{**config.teacher, "path": Path(config.teacher.path)})
+        student = build_backbone(**config.backbone).to(memory_format=torch.channels_last)
+        self.state = new_state(student, config.weight_decay)
+        self.checkpoint = run / "last.pt"
+        self.augmentation = Augmentation(**config.augmentation)
+        self.space: Tensor | None = None
+        self.pairs = load_pairs(Path(config.lfw)) if config.lfw else None
+        begin = self.checkpoint if self.checkpoint.exists() else config.start
+        if begin:
+            self.state.load(Path(begin))
+        logger.info(
+            "%s parameters; %d of %d samples done", f"{parameters_of(student):,}", self.state.samples, config.samples
+        )
+
+    def step(self) -> tuple[float, float]:
+        """One batch; returns the loss and the mean cosine to the teacher."""
+        config, state = self.config, self.state
+        rng = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+        rows = batch_rows(state.step, config.batch, len(self.crops), config.seed)
+        crops = torch.from_numpy(self.crops[rows]).permute(0, 3, 1, 2)  # (N, 3, 112, 112) uint8
+        pictures = augment(crops, self.augmentation, self.crops.shape[1], rng)
+        answers = self.teacher(pictures)  # for the very picture that the student sees
+        if self.space is None:
+            self.space = embedding_space(answers.shape[1], config.backbone.dimension, config.seed)
+        size = input_size(state.samples, config)
+        if size != pictures.shape[-1]:
+            pictures = torch.nn.functional.interpolate(pictures, size=(size, size), mode="area")
+        x = normalise(pictures).contiguous(memory_format=torch.channels_last)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(state.samples, config.samples, config.warm_up, config.learning_rate)
+        state.student.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            embeddings = state.student(x)
+        loss, cosine = distillation(embeddings.float(), answers @ self.space, config.similarity)
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(state.student.parameters(), 5.0)
+        state.optimizer.step()
+        state.step += 1
+        state.samples += config.batch
+        state.average(config.ema)
+        return float(loss.detach()), float(cosine)
+
+    def save(self) -> None:
+        """Keep the run as it is."""
+        plain: dict[str, Any] = OmegaConf.to_container(self.config, resolve=True)  # type: ignore[assignment]
+        self.state.save(self.checkpoint, plain)
+
+    def run(self) -> None:
+        """Until all samples are learned."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        config, state = self.config, self.state
+        board = SummaryWriter(str(Path(config.run) / "tensorboard"))
+        saved = began = time.monotonic()
+        first = state.samples
+        while state.samples < config.samples:
+            loss, cosine = self.step()
+            now = time.monotonic()
+            if state.step % config.log_every == 0:
+                rate = (state.samples - first) / (now - began)
+                board.add_scalar("loss", loss, state.samples)
+                board.add_scalar("cosine", cosine, state.samples)
+                board.add_scalar("images_per_s", rate, state.samples)
+                logger.info("%9d samples  loss %.4f  cosine %.4f  %5.1f img/s", state.samples, loss, cosine, rate)
+            if now - saved >= config.checkpoint_every_s:
+                self.save()
+                saved = now
+            if self.pairs is not None and state.samples % config.verify_every < config.batch:
+                accuracy = accuracy_of(state.ema, self.pairs)
+                board.add_scalar("lfw", accuracy, state.samples)
+                logger.info("%9d samples  LFW %.4f", state.samples, accuracy)
+        self.save()
+        board.close()
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="distil")
+def main(config: DictConfig) -> None:
+    Trainer(config).run()
+
+
+if __name__ == "__main__":
+    main()

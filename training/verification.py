@@ -1,0 +1,74 @@
+"""LFW's protocol on crops in memory, for a look at a network while it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from .backbones import normalise
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Aligned crops and the pairs to judge.
+
+    Attributes:
+        crops: (N, 112, 112, 3) uint8 RGB.
+        left, right: (P,) rows of the crops.
+        same: (P,) whether a pair shows one person.
+        fold: (P,) number of the fold.
+    """
+
+    crops: NDArray[np.uint8]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+    same: NDArray[np.bool_]
+    fold: NDArray[np.int64]
+
+
+def load_pairs(path: Path) -> Pairs:
+    """What training/lfw.py wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        return Pairs(**{name: file[name] for name in ("crops", "left", "right", "same", "fold")})
+
+
+@torch.no_grad()
+def embed(model: nn.Module, crops: NDArray[np.uint8], batch: int = 64) -> NDArray[np.float32]:
+    """(N, D) unit rows."""
+    model.eval()
+    parts = []
+    for start in range(0, len(crops), batch):
+        x = normalise(torch.from_numpy(crops[start : start + batch]).permute(0, 3, 1, 2))
+        parts.append(torch.nn.functional.normalize(model(x.contiguous(memory_format=torch.channels_last))))
+    vectors: NDArray[np.float32] = torch.cat(parts).numpy()
+    return vectors
+
+
+def accuracy_of(model: nn.Module, pairs: Pairs) -> float:
+    """Ten-fold accuracy; the threshold of each fold is the best one of the other nine."""
+    vectors = embed(model, pairs.crops)
+    scores = (vectors[pairs.left] * vectors[pairs.right]).sum(axis=1)
+    return ten_fold(scores, pairs.same, pairs.fold)
+
+
+def ten_fold(scores: NDArray[np.float32], same: NDArray[np.bool_], fold: NDArray[np.int64]) -> float:
+    """Mean accuracy over the folds.
+
+    Source: Huang et al. 2007, Labeled Faces in the Wild, restricted protocol.
+    """
+    found = []
+    for number in np.unique(fold):
+        learn, test = fold != number, fold == number
+        order = np.sort(scores[learn])
+        candidates = (order[1:] + order[:-1]) / 2
+        positive = np.sort(scores[learn & same])
+        negative = np.sort(scores[learn & ~same])
+        right = len(positive) - np.searchsorted(positive, candidates) + np.searchsorted(negative, candidates)
+        threshold = candidates[int(np.argmax(right))]
+        found.append(float(((scores[test] >= threshold) == same[test]).mean()))
+    return float(np.mean(found))
