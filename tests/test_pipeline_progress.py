@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 
-import numpy as np
 import pytest
 
 from runtime.pipeline.progress import Progress, bottleneck, duration, resident_bytes
 from runtime.pipeline.stages import StageClock
-from runtime.records import Batch, Outcome, Status
 
 
 @pytest.mark.parametrize(
@@ -32,7 +31,7 @@ def test_the_line_counts_outcomes_and_names_the_bottleneck() -> None:
     progress = Progress(1000, 100, clocks, io.StringIO())
     clocks[0].add(1.0, 30)
     clocks[1].add(0.9, 30)
-    progress.add(Batch(np.arange(28), (Outcome(28, Status.CORRUPT), Outcome(29, Status.CORRUPT))))
+    progress.add(Counter(embedded=28, corrupt=2))
     line = progress.line()
     assert line.startswith("130/1,000 (13.0 %)")
     assert "embedded 28, corrupt 2" in line

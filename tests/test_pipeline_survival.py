@@ -20,7 +20,7 @@ from running import ROOT, assert_same_file, run, start, summary
 
 from runtime.errors import DiskFullError, StorageError
 from runtime.pipeline.prepare import _check_room
-from runtime.storage.segments import refuse_system_error
+from runtime.storage.segment_reader import refuse_system_error
 
 SMALL_SEGMENTS = ("--segment-rows", 256, "--segment-seconds", 0.2, "--batch-size", 4)
 

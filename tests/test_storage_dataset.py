@@ -13,7 +13,8 @@ from runtime.errors import StorageError
 from runtime.records import Outcome, Status
 from runtime.storage.dataset import assemble, read_metadata, read_paths
 from runtime.storage.ledger import Ledger
-from runtime.storage.segments import SegmentRules, SegmentWriter, segment_files
+from runtime.storage.segment_reader import segment_files
+from runtime.storage.segments import SegmentRules, SegmentWriter
 
 D = 8
 

@@ -53,6 +53,7 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
 @click.option("--max-pixels", type=click.IntRange(min=1), default=100_000_000, show_default=True, help="Of one image.")
 @click.option("--segment-rows", type=click.IntRange(min=1), default=250_000, show_default=True, hidden=True)
 @click.option("--segment-seconds", type=click.FloatRange(min=0.1), default=60.0, show_default=True, hidden=True)
+@click.option("--devices", default="", metavar="D,D...", help="One process each: numbers of GPUs, or cpu.")
 @click.option("--force", is_flag=True, help="Start over; replace the output once the new one is whole.")
 @click.option("--strict", is_flag=True, help="Exit 1 if any photograph failed.")
 @click.option("--log", "log_file", type=click.Path(path_type=Path), help="Also write the log to this file.")
@@ -73,6 +74,7 @@ def main(
     max_pixels: int,
     segment_rows: int,
     segment_seconds: float,
+    devices: str,
     force: bool,
     strict: bool,
     log_file: Path | None,
@@ -110,6 +112,7 @@ def main(
         retry=retry,
         limit=limit,
         dtype=dtype,
+        devices=tuple(filter(None, devices.split(","))),
         force=force,
         limits=Limits(max_bytes, max_pixels),
         rules=SegmentRules(segment_rows, segment_seconds),

@@ -21,7 +21,7 @@ from ..sources.scan import Scan, scan
 from ..storage.dataset import read_metadata, read_paths
 from ..storage.diskfile import storage_error
 from ..storage.runfolder import Plan, RunFolder
-from ..storage.segments import segment_files
+from ..storage.segment_reader import segment_files
 from .request import Request, check_contract, contract_of
 
 logger = logging.getLogger(__name__)

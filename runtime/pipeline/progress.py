@@ -9,7 +9,6 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from ..records import Batch, Status
 from .stages import StageClock
 
 if TYPE_CHECKING:
@@ -53,12 +52,10 @@ class Progress:
         self._window = deque([(self._start, done)])
         self._live: LiveLine | None = None
 
-    def add(self, batch: Batch) -> None:
-        """Count a finished batch; show it when it is time."""
-        self._counts[Status.EMBEDDED.label] += len(batch.rows)
-        for outcome in batch.outcomes:
-            self._counts[outcome.status.label] += 1
-        self._done += len(batch)
+    def add(self, counts: Counter[str]) -> None:
+        """Count finished photographs, by outcome; show the state when it is time."""
+        self._counts.update(counts)
+        self._done += counts.total()
         self._window.append((time.monotonic(), self._done))
         while len(self._window) > 2 and self._done - self._window[1][1] >= _WINDOW:
             self._window.popleft()

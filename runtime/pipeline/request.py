@@ -32,6 +32,7 @@ class Request:
         force: start over and replace the output.
         limits: files refused before decoding.
         rules: when a segment ends.
+        devices: one process each: "cpu", or the number of a GPU. Empty: this process does the work.
     """
 
     inputs: tuple[str, ...]
@@ -46,10 +47,16 @@ class Request:
     force: bool = False
     limits: Limits = field(default_factory=Limits)
     rules: SegmentRules = field(default_factory=SegmentRules)
+    devices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):
             raise ConfigError(f"--dtype is {self.dtype!r}; wanted: float32 or float16")
+        if len(self.devices) > 1 and self.skip_duplicates:
+            raise ConfigError("--skip-duplicates and several --devices exclude each other; wanted: one of them")
+        for device in self.devices:
+            if device != "cpu" and not device.isdecimal():
+                raise ConfigError(f"--devices names {device!r}; wanted: cpu, or numbers of GPUs, such as 0,1")
         for name, value in (("--batch-size", self.batch_size), ("--workers", self.workers)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; wanted: auto, or 1 and more")

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -15,28 +13,27 @@ from numpy.typing import NDArray
 
 from ..engines.open import open_runner
 from ..engines.sidecar import EngineInfo, read_sidecar
-from ..errors import DamagedError, Interrupted, StorageError
+from ..errors import DamagedError, Interrupted
 from ..records import Batch, Status
 from ..sources.pathtable import PathTable
 from ..storage.dataset import assemble
 from ..storage.ledger import Ledger
 from ..storage.runfolder import Plan, RunFolder
-from ..storage.segments import SegmentWriter
 from . import settings as tuning
 from .control import Control
+from .devices import cores_of_one, embed_on_devices
 from .duplicates import DigestTable
 from .metadata import metadata_of
 from .prepare import Finished, check_base, prepare
 from .progress import Progress
 from .request import UNTRAINED_WARNING, Request, check_request
 from .settings import Settings
-from .stages import Pipeline, Stage, StageClock
+from .share import Share, embed_share, one_thread_opencv
 from .summary import Summary, summarise
-from .work import Decode, Embed, Read, SkipDuplicates
+from .work import Decode, Read, SkipDuplicates
 
 logger = logging.getLogger(__name__)
 
-_BATCH_ROWS = 16  # at least: few enough that a signal finds little in flight
 _TUNE_FROM_ROWS = 1024
 _TUNE_ROWS = 256
 _TUNE_AT_LEAST = 64
@@ -112,14 +109,24 @@ class _Run:
                 skip = self._digests(stack, ledger)
             if not len(pending):
                 return Summary(self.plan.rows, 0, {})
-            found = self._settings(pending)
-            _one_thread_opencv()
-            runner = stack.enter_context(open_runner(self.request.engine, threads=found.threads))
-            embed = Embed(runner, found.batch_size)
-            size, crop = found.batch_size, (self.info.size, self.info.size, 3)
-            embed(Batch(np.arange(size), images=np.zeros((size, *crop), np.uint8)))  # warm-up; may halve the batch
-            self.control.stop_if_asked()
-            return self._stream(pending, found, embed, skip)
+            with cores_of_one(self.request.devices):
+                found = self._settings(pending)
+            logger.info("%d of %d photographs to do", len(pending), self.plan.rows)
+            share = Share(self.request, self.info, self.plan, self.folder.path, found)
+            clocks = share.clocks()
+            with Progress(self.plan.rows, self.plan.rows - len(pending), clocks) as progress:
+                if self.request.devices:
+                    began, done = embed_on_devices(share, pending, self.paths, self.control, progress, clocks)
+                else:
+                    began, done = embed_share(share, pending, self.paths, self.control, progress, clocks, skip)
+            elapsed_s = time.perf_counter() - began
+        if self.control.signum and done < len(pending):
+            raise Interrupted(
+                f"stopped after {self.plan.rows - len(pending) + done:,} of {self.plan.rows:,} photographs; all of "
+                f"them are on disk. The same command goes on from there",
+                self.control.signum,
+            )
+        return summarise(self.plan.rows, done, elapsed_s, clocks)
 
     def _digests(self, stack: ExitStack, ledger: Ledger) -> SkipDuplicates | None:
         """The duplicates stage, knowing all digests of earlier runs."""
@@ -146,7 +153,7 @@ class _Run:
 
     def _tune(self, pending: NDArray[np.int64]) -> Settings | None:
         """Settings from the first photographs that can be decoded; None when there are too few."""
-        _one_thread_opencv()
+        one_thread_opencv()
         logger.info("tuning on the first %d photographs", _TUNE_ROWS)
         batch = self.read(Batch(pending[:_TUNE_ROWS]))
         images = self.decode(batch).images
@@ -165,69 +172,6 @@ class _Run:
             tuning.remember_settings(self.info, found)
         return found
 
-    def _stages(
-        self, found: Settings, embed: Embed, skip: SkipDuplicates | None
-    ) -> tuple[list[Stage], list[StageClock]]:
-        """The order of the journey."""
-        stages = [Stage(StageClock("read", found.readers), self.read, 4)]
-        if skip is not None:
-            stages.append(Stage(StageClock("deduplicate", 1), skip, 2))
-        stages.append(Stage(StageClock("decode", found.decoders), self.decode, found.streams + 2))
-        stages.append(Stage(StageClock("infer", found.streams), embed, 2 * found.streams))
-        return stages, [stage.clock for stage in stages] + [StageClock("write", 1)]
-
-    def _stream(
-        self, pending: NDArray[np.int64], found: Settings, embed: Embed, skip: SkipDuplicates | None
-    ) -> Summary:
-        """Batches through the stages into segments. What is complete is kept, however this ends."""
-        stages, clocks = self._stages(found, embed, skip)
-        writer = SegmentWriter(
-            self.folder.path,
-            plan_id=self.plan.plan_id,
-            dimension=self.info.dimension,
-            dtype=self.request.dtype,
-            digests=self.request.skip_duplicates,
-            rules=self.request.rules,
-        )
-        logger.info("%d of %d photographs to do", len(pending), self.plan.rows)
-        began, done = time.perf_counter(), 0
-        try:
-            progress = Progress(self.plan.rows, self.plan.rows - len(pending), clocks)
-            with progress, Pipeline(self._batches(pending, found.batch_size), stages) as pipeline:
-                for batch in pipeline.ready(every_s=1.0):
-                    if batch is None:  # slow, or paused: what is here must not wait for more
-                        writer.commit_when_due()
-                        progress.tick()
-                        continue
-                    with clocks[-1].work(len(batch)):
-                        assert batch.embeddings is not None
-                        writer.append(batch.rows, batch.embeddings, batch.outcomes, dict(batch.digests))
-                    done += len(batch)
-                    progress.add(batch)
-        except StorageError:
-            writer.discard()
-            raise
-        except BaseException:
-            writer.commit()
-            raise
-        with clocks[-1].work(0):
-            writer.commit()
-        if self.control.signum and done < len(pending):
-            raise Interrupted(
-                f"stopped after {self.plan.rows - len(pending) + done:,} of {self.plan.rows:,} photographs; all of "
-                f"them are on disk. The same command goes on from there",
-                self.control.signum,
-            )
-        return summarise(self.plan.rows, done, time.perf_counter() - began, clocks)
-
-    def _batches(self, pending: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
-        """Pending rows in runs of whole engine batches, until a signal asks to stop."""
-        size = batch_size * math.ceil(_BATCH_ROWS / batch_size)
-        for start in range(0, len(pending), size):
-            if not self.control.wait_while_paused():
-                return
-            yield Batch(pending[start : start + size])
-
     def finish(self) -> dict[str, int]:
         """Make the file that the user opens; returns the outcomes by kind."""
         logger.info("writing %s", self.request.output)
@@ -236,10 +180,3 @@ class _Run:
             metadata = metadata_of(self.plan, self.request, self.info, counts)
             assemble(self.request.output, ledger, self.paths, metadata, self.request.dtype)
             return counts
-
-
-def _one_thread_opencv() -> None:
-    """The stages are the parallelism: OpenCV's own threads would fight them for the same cores."""
-    import cv2
-
-    cv2.setNumThreads(1)

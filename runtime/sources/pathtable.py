@@ -28,9 +28,14 @@ def write_paths(path: Path, paths: Iterable[bytes]) -> None:
 
 
 class PathTable(Sequence[bytes]):
-    """The paths of `write_paths`, by row. Owned by `with`; safe to read from several threads."""
+    """The paths of `write_paths`, by row. Owned by `with`; safe to read from several threads.
+
+    Attributes:
+        path: the file.
+    """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._file = path.open("rb")
         size = os.fstat(self._file.fileno()).st_size
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) if size else None

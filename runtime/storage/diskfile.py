@@ -11,7 +11,7 @@ import errno
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,15 +134,30 @@ class DurableH5:
             self.discard()
             raise storage_error(failure, self._what, self.path) from failure
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """A block that writes to `file`.
+
+        Raises:
+            DiskFullError, StorageError: a write failed; the partial file is gone. HDF5 may have met that as garbage
+                when it read back what it had written, so its own error is no guide.
+        """
+        try:
+            yield
+        except (OSError, RuntimeError):
+            self.check()
+            raise
+        self.check()
+
     def commit(self) -> None:
         """Flush, fsync, rename, fsync the folder.
 
         Raises:
             DiskFullError, StorageError: nothing appears under the name.
         """
-        self.file.close()
-        self._disk.close()
-        self.check()
+        with self.writing():
+            self.file.close()
+            self._disk.close()
         try:
             os.replace(self._partial, self.path)
             sync_folder(self.path.parent)
@@ -153,7 +168,8 @@ class DurableH5:
     def discard(self) -> None:
         """Close and remove the partial file; harmless after `commit`."""
         self._disk.failure = self._disk.failure or OSError("discarded")
-        self.file.close()
+        with suppress(OSError, RuntimeError):
+            self.file.close()
         self._disk.close()
         self._partial.unlink(missing_ok=True)
 
@@ -163,7 +179,8 @@ def durable_h5(path: Path, what: str) -> Iterator[DurableH5]:
     """A DurableH5 that is committed when the block ends well and discarded when it does not."""
     target = DurableH5(path, what)
     try:
-        yield target
+        with target.writing():
+            yield target
     except BaseException:
         target.discard()
         raise

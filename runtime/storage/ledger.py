@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError, StorageError
 from ..records import Status
-from .segments import DAMAGE, read_segments, refuse_system_error, set_aside
+from .segment_reader import DAMAGE, read_segments, refuse_system_error, set_aside
 
 _OPEN_FILES = 16
 

@@ -7,22 +7,19 @@ loses the segment in hand and nothing else. Later segments override earlier ones
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StorageError
 from ..records import Outcome, Status
 from .diskfile import DurableH5
+from .segment_reader import segment_files
 
 DETAIL_BYTES = 500
-# What h5py raises for a damaged file, depending on where the damage is.
-DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 _BLOCK_ROWS = 4096
 
 logger = logging.getLogger(__name__)
@@ -45,9 +42,18 @@ class SegmentWriter:
     """Writes outcomes and embeddings to one segment after another. Call `commit` before letting go of it."""
 
     def __init__(
-        self, folder: Path, *, plan_id: str, dimension: int, dtype: str, digests: bool, rules: SegmentRules
+        self,
+        folder: Path,
+        *,
+        plan_id: str,
+        dimension: int,
+        dtype: str,
+        digests: bool,
+        rules: SegmentRules,
+        process: int = 0,
     ) -> None:
         self._folder = folder
+        self._suffix = f"-{process}" if process else ""
         self._plan_id = plan_id
         self._dimension = dimension
         self._dtype = dtype
@@ -121,15 +127,15 @@ class SegmentWriter:
         if self._open is None:
             return
         self._flush()
-        group = self._open.file.create_group("outcomes")
-        group["row"] = np.array(self._rows, np.int64)
-        group["status"] = np.array(self._status, np.uint8)
-        group.create_dataset("detail", data=np.array(self._detail, "S"), compression="gzip", compression_opts=1)
-        if self._digests:
-            group["digest"] = np.frombuffer(b"".join(d.ljust(16, b"\0") for d in self._digest), np.uint8).reshape(
-                -1, 16
-            )
         done, self._open = self._open, None
+        with done.writing():
+            group = done.file.create_group("outcomes")
+            group["row"] = np.array(self._rows, np.int64)
+            group["status"] = np.array(self._status, np.uint8)
+            group.create_dataset("detail", data=np.array(self._detail, "S"), compression="gzip", compression_opts=1)
+            if self._digests:
+                digests = b"".join(d.ljust(16, b"\0") for d in self._digest)
+                group["digest"] = np.frombuffer(digests, np.uint8).reshape(-1, 16)
         for column in (self._rows, self._status, self._detail, self._digest):
             column.clear()
         done.commit()
@@ -142,7 +148,7 @@ class SegmentWriter:
 
     def _start(self) -> None:
         self._number += 1
-        self._open = DurableH5(self._folder / f"segment-{self._number:06d}.h5", "the segment")
+        self._open = DurableH5(self._folder / f"segment-{self._number:06d}{self._suffix}.h5", "the segment")
         self._opened_at = time.monotonic()
         self._open.file.attrs["plan_id"] = self._plan_id
         self._open.file.create_dataset(
@@ -158,18 +164,15 @@ class SegmentWriter:
         """Hand the buffered rows to HDF5, so that memory does not grow with the segment."""
         if self._open is None or not self._block_rows:
             return
-        data = self._open.file["embeddings"]
-        start = data.shape[0]
-        data.resize(start + self._block_rows, axis=0)
-        data[start:] = np.concatenate(self._block)
+        target, self._open = self._open, None
+        with target.writing():
+            data = target.file["embeddings"]
+            start = data.shape[0]
+            data.resize(start + self._block_rows, axis=0)
+            data[start:] = np.concatenate(self._block)
+        self._open = target
         self._block.clear()
         self._block_rows = 0
-        failed = self._open
-        try:
-            failed.check()
-        except StorageError:
-            self._open = None
-            raise
 
 
 def _clip(detail: str) -> bytes:
@@ -177,73 +180,5 @@ def _clip(detail: str) -> bytes:
     return detail.encode("utf-8", "backslashreplace")[:DETAIL_BYTES].decode("utf-8", "ignore").encode()
 
 
-def segment_files(folder: Path) -> list[Path]:
-    """Complete segments, oldest first."""
-    return sorted(folder.glob("segment-*.h5"))
-
-
 def _number(path: Path) -> int:
     return int(path.stem.split("-")[1])
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A complete segment, as the ledger needs it.
-
-    Attributes:
-        path: the file.
-        rows: (n,) int64, scan rows.
-        status: (n,) uint8.
-        digests: whether it holds `/outcomes/digest`.
-    """
-
-    path: Path
-    rows: NDArray[np.int64]
-    status: NDArray[np.uint8]
-    digests: bool
-
-
-def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
-    """Every complete segment of a plan, oldest first.
-
-    A segment that cannot be read, or is of another plan, is set aside: its photographs run again.
-
-    Raises:
-        StorageError: the system, not the file, is the reason that one cannot be read.
-    """
-    import h5py
-
-    for leftover in folder.glob("segment-*.partial"):
-        leftover.unlink()
-    for path in segment_files(folder):
-        try:
-            with h5py.File(path, "r") as file:
-                group = file["outcomes"]
-                found = Segment(path, group["row"][:], group["status"][:], "digest" in group)
-                embedded = int((found.status == Status.EMBEDDED).sum())
-                right = file.attrs["plan_id"] == plan_id and len(found.rows) and embedded == len(file["embeddings"])
-        except DAMAGE as err:
-            refuse_system_error(err, path)
-            set_aside(path, str(err))
-            continue
-        if right:
-            yield found
-        else:
-            set_aside(path, "it is of another run or incomplete")
-
-
-def refuse_system_error(err: Exception, path: Path) -> None:
-    """Raise if a file could not be read for a reason that lies outside it: no file handles, no permission, a bad disk.
-
-    Raises:
-        StorageError: it is so; the file is left as it is.
-    """
-    if isinstance(err, OSError) and err.errno:
-        reason = os.strerror(err.errno)
-        raise StorageError(f"{path} cannot be read: {reason}. Mend that and run the same command again") from err
-
-
-def set_aside(path: Path, reason: str) -> None:
-    """Rename a segment, so that it is kept for whoever wants to look and used no more."""
-    logger.warning("segment %s is set aside (%s): its photographs run again", path, reason)
-    path.rename(path.with_suffix(".damaged"))

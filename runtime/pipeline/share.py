@@ -1,0 +1,181 @@
+"""What one process does of a run: its photographs through the stages, into segments of its own."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.open import open_runner
+from ..engines.sidecar import EngineInfo
+from ..errors import StorageError
+from ..records import Batch, Status
+from ..sources.pathtable import PathTable
+from ..storage.runfolder import Plan
+from ..storage.segments import SegmentWriter
+from .request import Request
+from .settings import Settings
+from .stages import Pipeline, Stage, StageClock
+from .work import Decode, Embed, Read, SkipDuplicates
+
+_BATCH_ROWS = 16  # at least: few enough that a signal finds little in flight
+
+
+class Control(Protocol):
+    """Who says whether to go on: signals in the main process, the main process in the others."""
+
+    def wait_while_paused(self) -> bool:
+        """Wait for the run to go on; False when it is to stop."""
+        ...
+
+    def stop_if_asked(self) -> None:
+        """Raise Interrupted if it is to stop."""
+        ...
+
+
+class Audience(Protocol):
+    """Who is told how far it is."""
+
+    def add(self, counts: Counter[str]) -> None:
+        """Photographs that are finished, by outcome."""
+        ...
+
+    def tick(self) -> None:
+        """Nothing has come for a second."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A part of a run, as it travels to the process that does it.
+
+    Attributes:
+        request: of the run.
+        info: of the engine.
+        plan: of the run.
+        folder: where its segments go.
+        settings: how it divides its work.
+        number: of the process; segments carry it, so that no two processes write one file.
+    """
+
+    request: Request
+    info: EngineInfo
+    plan: Plan
+    folder: Path
+    settings: Settings
+    number: int = 0
+
+    def clocks(self) -> list[StageClock]:
+        """One a stage, in the order of the journey."""
+        found = self.settings
+        clocks = [StageClock("read", found.readers)]
+        if self.request.skip_duplicates:
+            clocks.append(StageClock("deduplicate", 1))
+        return [
+            *clocks,
+            StageClock("decode", found.decoders),
+            StageClock("infer", found.streams),
+            StageClock("write", 1),
+        ]
+
+
+def embed_share(
+    share: Share,
+    rows: NDArray[np.int64],
+    paths: PathTable,
+    control: Control,
+    audience: Audience,
+    clocks: list[StageClock],
+    skip: SkipDuplicates | None = None,
+) -> tuple[float, int]:
+    """Embed some rows into segments. What is complete is kept, however this ends.
+
+    Args:
+        share: what to do.
+        rows: (n,) int64, ascending.
+        paths: of the whole run.
+        control: stops and pauses it.
+        audience: told of finished photographs.
+        clocks: of `share.clocks()`.
+        skip: the duplicates stage, if duplicates are skipped.
+    Returns:
+        When it began after warm-up (time.perf_counter), and how many rows were done.
+    Raises:
+        FacemillError: as its message says.
+    """
+    info, found, limits = share.info, share.settings, share.request.limits
+    one_thread_opencv()
+    with open_runner(share.request.engine, threads=found.threads) as runner:
+        embed = Embed(runner, found.batch_size)
+        blank = np.zeros((found.batch_size, info.size, info.size, 3), np.uint8)
+        embed(Batch(np.arange(len(blank)), images=blank))  # warm-up; may halve the batch
+        control.stop_if_asked()
+        clock = {one.name: one for one in clocks}
+        stages = [Stage(clock["read"], Read(os.fsencode(share.plan.root), paths, limits), 4)]
+        if skip is not None:
+            stages.append(Stage(clock["deduplicate"], skip, 2))
+        stages.append(Stage(clock["decode"], Decode(info.size, info.channel_order, limits), found.streams + 2))
+        stages.append(Stage(clock["infer"], embed, 2 * found.streams))
+        began = time.perf_counter()
+        return began, _stream(share, _batches(rows, found.batch_size, control), stages, audience, clock["write"])
+
+
+def _stream(share: Share, batches: Iterator[Batch], stages: list[Stage], audience: Audience, clock: StageClock) -> int:
+    """Batches through the stages into segments; returns the photographs done."""
+    request, done = share.request, 0
+    writer = SegmentWriter(
+        share.folder,
+        plan_id=share.plan.plan_id,
+        dimension=share.info.dimension,
+        dtype=request.dtype,
+        digests=request.skip_duplicates,
+        rules=request.rules,
+        process=share.number,
+    )
+    try:
+        with Pipeline(batches, stages) as pipeline:
+            for batch in pipeline.ready(every_s=1.0):
+                if batch is None:  # slow, or paused: what is here must not wait for more
+                    writer.commit_when_due()
+                    audience.tick()
+                    continue
+                with clock.work(len(batch)):
+                    assert batch.embeddings is not None
+                    writer.append(batch.rows, batch.embeddings, batch.outcomes, dict(batch.digests))
+                done += len(batch)
+                counts = Counter(outcome.status.label for outcome in batch.outcomes)
+                counts[Status.EMBEDDED.label] = len(batch.rows)
+                audience.add(counts)
+    except StorageError:
+        writer.discard()
+        raise
+    except BaseException:
+        writer.commit()
+        raise
+    with clock.work(0):
+        writer.commit()
+    return done
+
+
+def _batches(rows: NDArray[np.int64], batch_size: int, control: Control) -> Iterator[Batch]:
+    """Rows in runs of whole engine batches, until it is to stop."""
+    size = batch_size * math.ceil(_BATCH_ROWS / batch_size)
+    for start in range(0, len(rows), size):
+        if not control.wait_while_paused():
+            return
+        yield Batch(rows[start : start + size])
+
+
+def one_thread_opencv() -> None:
+    """The stages are the parallelism: OpenCV's own threads would fight them for the same cores."""
+    import cv2
+
+    cv2.setNumThreads(1)

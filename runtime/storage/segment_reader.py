@@ -1,0 +1,88 @@
+"""Complete segments, read back: each is right, or set aside so that its photographs run again."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StorageError
+from ..records import Status
+
+# What h5py raises for a damaged file, depending on where the damage is.
+DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+
+logger = logging.getLogger(__name__)
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """Complete segments, oldest first."""
+    return sorted(folder.glob("segment-*.h5"))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A complete segment, as the ledger needs it.
+
+    Attributes:
+        path: the file.
+        rows: (n,) int64, scan rows.
+        status: (n,) uint8.
+        digests: whether it holds `/outcomes/digest`.
+    """
+
+    path: Path
+    rows: NDArray[np.int64]
+    status: NDArray[np.uint8]
+    digests: bool
+
+
+def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
+    """Every complete segment of a plan, oldest first.
+
+    A segment that cannot be read, or is of another plan, is set aside: its photographs run again.
+
+    Raises:
+        StorageError: the system, not the file, is the reason that one cannot be read.
+    """
+    import h5py
+
+    for leftover in folder.glob("segment-*.partial"):
+        leftover.unlink()
+    for path in segment_files(folder):
+        try:
+            with h5py.File(path, "r") as file:
+                group = file["outcomes"]
+                found = Segment(path, group["row"][:], group["status"][:], "digest" in group)
+                embedded = int((found.status == Status.EMBEDDED).sum())
+                right = file.attrs["plan_id"] == plan_id and len(found.rows) and embedded == len(file["embeddings"])
+        except DAMAGE as err:
+            refuse_system_error(err, path)
+            set_aside(path, str(err))
+            continue
+        if right:
+            yield found
+        else:
+            set_aside(path, "it is of another run or incomplete")
+
+
+def refuse_system_error(err: Exception, path: Path) -> None:
+    """Raise if a file could not be read for a reason that lies outside it: no file handles, no permission, a bad disk.
+
+    Raises:
+        StorageError: it is so; the file is left as it is.
+    """
+    if isinstance(err, OSError) and err.errno:
+        reason = os.strerror(err.errno)
+        raise StorageError(f"{path} cannot be read: {reason}. Mend that and run the same command again") from err
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Rename a segment, so that it is kept for whoever wants to look and used no more."""
+    logger.warning("segment %s is set aside (%s): its photographs run again", path, reason)
+    path.rename(path.with_suffix(".damaged"))

@@ -1,0 +1,252 @@
+"""The DALI decoder on its CPU graph, against `decode_image`: the same crops and verdicts, whatever the neighbours."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import photographs as make
+import pytest
+from numpy.typing import NDArray
+
+from runtime.errors import ConfigError, EngineError
+from runtime.images.decode import ImageError, Limits, decode_image
+from runtime.images.decode_dali import DaliDecoder
+from runtime.records import Status
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda120")
+
+UPRIGHT = make.scene(160, 120)
+GOOD = [make.encode(make.scene(160, 120, seed)) for seed in range(8)]
+CUT = make.encode(make.scene(400, 300))[:6000]
+
+
+def damage(data: bytes) -> bytes:
+    """A JPEG with an impossible Huffman table: header and end are whole, only decoding it shows the damage."""
+    at = data.index(b"\xff\xc4") + 5
+    return data[:at] + bytes([255] * 16) + data[at + 16 :]
+
+
+DAMAGED = damage(GOOD[0])
+HOLED = GOOD[1][:4000] + GOOD[1][4400:]  # a part of the scan is missing: both decoders go on after the gap
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[DaliDecoder]:
+    with DaliDecoder(112, batch_size=8) as decoder:
+        yield decoder
+
+
+class Watched(DaliDecoder):
+    """Keeps which files DALI was given and which of them it decoded, by run."""
+
+    def __init__(self, **options: int) -> None:
+        super().__init__(112, **options)
+        self.runs: list[tuple[list[int], list[int]]] = []
+
+    def _fill(self, images: NDArray[np.uint8], files: Sequence[bytes], run: list[int]) -> list[int]:
+        done = super()._fill(images, files, run)
+        self.runs.append((run, done))
+        return done
+
+
+@pytest.fixture(scope="module")
+def watched() -> Iterator[Watched]:
+    with Watched() as decoder:
+        yield decoder
+
+
+def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Mean difference in grey levels."""
+    return float(np.abs(a.astype(int) - b.astype(int)).mean())
+
+
+def by_dali(watched: Watched, data: bytes) -> NDArray[np.uint8]:
+    """The crop of one file, decoded by DALI and nobody else."""
+    watched.runs.clear()
+    got = watched.decode([data])
+    assert watched.runs == [([0], [0])], "DALI was not asked, or refused"
+    assert got.images.shape == (1, 112, 112, 3)
+    assert got.images.dtype == np.uint8
+    assert got.images.flags.c_contiguous
+    return got.images[0]
+
+
+def check(decoder: DaliDecoder, files: list[bytes], limits: Limits | None = None) -> None:
+    """Every file has the verdict of decode_image, in its order; crops are nearly equal."""
+    crops, indices, failures = [], [], []
+    for i, data in enumerate(files):
+        try:
+            crops.append(decode_image(data, size=112, limits=limits))
+            indices.append(i)
+        except ImageError as err:
+            failures.append((i, err.status, err.detail))
+    got = decoder.decode(files)
+    assert got.indices == indices
+    assert got.failures == failures
+    assert got.images.shape == (len(crops), 112, 112, 3)
+    assert got.images.flags.c_contiguous
+    for mine, wanted in zip(got.images, crops, strict=True):
+        assert difference(mine, wanted) < 2.0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_eight_orientations(watched: Watched, orientation: int) -> None:
+    data = make.encode(make.STORED[orientation](UPRIGHT), orientation=orientation)
+    assert difference(by_dali(watched, data), decode_image(data, size=112)) < 1.0
+    assert difference(by_dali(watched, data), decode_image(make.encode(UPRIGHT), size=112)) < 2.0
+
+
+@pytest.mark.parametrize("shape", [(112, 112), (113, 113), (223, 250), (400, 300), (3000, 2000), (40, 60), (112, 300)])
+@pytest.mark.parametrize("noise", [0, 12])
+def test_sizes_grow_and_shrink_alike(watched: Watched, shape: tuple[int, int], noise: int) -> None:
+    pixels = make.scene(*shape) + np.random.default_rng(1).normal(0, noise, (*shape, 1))
+    data = make.encode(np.clip(pixels, 0, 255).astype(np.uint8), subsampling=2)
+    assert difference(by_dali(watched, data), decode_image(data, size=112)) < 2.0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(make.encode(UPRIGHT[..., 1]), id="grey"),
+        pytest.param(make.cmyk_jpeg(UPRIGHT), id="cmyk"),
+        pytest.param(make.encode(UPRIGHT, progressive=True), id="progressive"),
+        pytest.param(make.encode(UPRIGHT, subsampling=1), id="4:2:2"),
+        pytest.param(make.encode(UPRIGHT, subsampling=2, quality=60), id="4:2:0"),
+        pytest.param(make.encode(UPRIGHT) + bytes(32), id="padded"),
+    ],
+)
+def test_kinds_of_jpeg(watched: Watched, data: bytes) -> None:
+    assert difference(by_dali(watched, data), decode_image(data, size=112)) < 2.0
+
+
+def test_bgr_is_rgb_reversed(watched: Watched) -> None:
+    with DaliDecoder(112, "bgr") as decoder:
+        got = decoder.decode([GOOD[0], make.encode(UPRIGHT, "PNG")])
+    assert (got.images[0] == by_dali(watched, GOOD[0])[..., ::-1]).all()
+    assert (got.images[1] == decode_image(make.encode(UPRIGHT, "PNG"), size=112, channel_order="bgr")).all()
+
+
+def test_what_is_not_for_dali_comes_from_the_other_decoder_to_the_bit(decoder: DaliDecoder) -> None:
+    files = [make.encode(UPRIGHT, kind) for kind in ("PNG", "BMP", "WEBP", "TIFF")]
+    files.append(make.encode(np.dstack([UPRIGHT, UPRIGHT[..., 0]]), "PNG"))
+    files.append(make.encode(make.scene(300, 80)))  # grows along one side, shrinks along the other
+    got = decoder.decode(files)
+    assert got.indices == list(range(6))
+    assert (got.images == np.stack([decode_image(data, size=112) for data in files])).all()
+
+
+@pytest.mark.parametrize("bad", [CUT, DAMAGED, HOLED, b"", b"\xff\xd8\xff", b"text", GOOD[0][:-1]])
+@pytest.mark.parametrize("place", range(8))
+def test_one_bad_file_costs_no_other(decoder: DaliDecoder, bad: bytes, place: int) -> None:
+    files = list(GOOD)
+    files[place] = bad
+    check(decoder, files)
+
+
+def test_damage_that_only_decoding_shows_reaches_dali_and_is_survived() -> None:
+    with Watched(batch_size=8) as decoder:
+        check(decoder, [*GOOD[:3], DAMAGED, *GOOD[3:6], DAMAGED])
+        assert [run for run, done in decoder.runs if not done] == [[3], [7]]
+        decoder.runs.clear()
+        check(decoder, [*GOOD[:3], HOLED])
+        assert decoder.runs == [([0, 1, 2, 3], [0, 1, 2, 3])]
+
+
+def test_only_bad_files(decoder: DaliDecoder) -> None:
+    check(decoder, [DAMAGED, CUT, b"", DAMAGED, b"GIF89a" + bytes(50)])
+    check(decoder, [DAMAGED] * 9)
+    check(decoder, GOOD)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 64])
+def test_order_is_kept_for_any_batch_size(batch_size: int) -> None:
+    files = [*GOOD, DAMAGED, make.encode(UPRIGHT, "PNG"), *reversed(GOOD), CUT, make.cmyk_jpeg(UPRIGHT)]
+    with DaliDecoder(112, batch_size=batch_size) as decoder:
+        check(decoder, files)
+        check(decoder, files[::-1])
+        check(decoder, [])
+
+
+def test_limits_refuse_what_decode_image_refuses() -> None:
+    files = [make.encode(make.scene(160, 120)), make.encode(make.scene(400, 300)), make.encode(make.scene(40, 60))]
+    for limits in (Limits(max_pixels=160 * 120), Limits(max_bytes=len(files[0])), Limits(max_pixels=1)):
+        with DaliDecoder(112, limits=limits) as decoder:
+            check(decoder, files, limits)
+
+
+@pytest.mark.parametrize(
+    ("batch_pixels", "runs"), [(1, []), (160 * 120, [1] * 8), (2 * 160 * 120 + 1, [2] * 4), (10**6, [9])]
+)
+def test_a_run_holds_few_pixels(batch_pixels: int, runs: list[int]) -> None:
+    with Watched(batch_pixels=batch_pixels) as decoder:
+        check(decoder, [*GOOD, make.encode(make.scene(400, 300))])
+    assert [len(run) for run, _ in decoder.runs] == runs
+
+
+def test_threads_share_a_decoder(decoder: DaliDecoder) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    wanted = decoder.decode(GOOD).images
+    with ThreadPoolExecutor(4) as pool:
+        turns = [pool.submit(decoder.decode, [*GOOD[i % 8 :], DAMAGED, *GOOD[: i % 8]]) for i in range(24)]
+        for i, turn in enumerate(turns):
+            assert (turn.result().images == np.roll(wanted, -(i % 8), axis=0)).all()
+
+
+def resident_bytes() -> int:
+    """Memory of this process now (its peak would hide what grows below it)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_memory_does_not_grow_with_the_batches() -> None:
+    files = [*GOOD, DAMAGED]
+    with DaliDecoder(112, batch_size=16) as decoder:
+        for _ in range(40):  # until every buffer has its size
+            decoder.decode(files)
+        before = resident_bytes()
+        for _ in range(160):
+            decoder.decode(files)
+        grown = resident_bytes() - before
+    # A pipeline that is kept holds its 9 images of 57,600 bytes and a pool of threads; 5 are rebuilt in each batch.
+    assert grown < 32 << 20, f"{grown} bytes more after 160 batches"
+
+
+@pytest.mark.parametrize("wrong", [{"device": "tpu"}, {"batch_size": 0}, {"batch_pixels": 0}, {"threads": 0}])
+def test_wrong_arguments_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        DaliDecoder(112, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_gpu_that_is_not_there_is_an_error_with_the_next_step() -> None:
+    with (
+        pytest.raises(EngineError, match=r"(?s)DALI cannot decode on GPU 4095.*facemill doctor"),
+        DaliDecoder(112, device="mixed", device_id=4095),
+    ):
+        pass
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_crops_of_the_cpu() -> None:
+    try:
+        decoder = DaliDecoder(112, device="mixed", batch_size=8).__enter__()
+    except EngineError as err:
+        pytest.skip(f"no GPU for DALI: {err}")
+    with decoder:
+        sizes = [
+            make.encode(make.scene(h, w), subsampling=2) for h, w in ((112, 112), (400, 300), (3000, 2000), (40, 60))
+        ]
+        turned = [make.encode(make.STORED[o](UPRIGHT), orientation=o) for o in range(1, 9)]
+        kinds = [make.encode(UPRIGHT[..., 1]), make.cmyk_jpeg(UPRIGHT), make.encode(UPRIGHT, progressive=True)]
+        check(decoder, [*sizes, CUT, *turned, DAMAGED, *kinds])
+
+
+def test_status_of_damage_is_corrupt(decoder: DaliDecoder) -> None:
+    ((index, status, detail),) = decoder.decode([GOOD[0], DAMAGED]).failures
+    assert (index, status) == (1, Status.CORRUPT)
+    assert "damaged or cut short" in detail
