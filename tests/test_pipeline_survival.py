@@ -98,9 +98,13 @@ def test_sigusr1_pauses_and_goes_on(
     with start("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS) as process:
         wait_for_segment(output)
         process.send_signal(signal.SIGUSR1)
-        time.sleep(2)  # what is in flight ends, and does not wait for more before it is durable
-        before = segments(output)
+        time.sleep(1)
+        for _ in range(300):  # what is in flight ends, and does not wait for more before it is durable
+            if not list(output.parent.glob("o.h5.parts/*.partial")):
+                break
+            time.sleep(0.1)
         assert not list(output.parent.glob("o.h5.parts/*.partial"))
+        before = segments(output)
         time.sleep(0.5 + uninterrupted[1])  # longer than the whole run takes
         assert process.poll() is None
         assert segments(output) == before
