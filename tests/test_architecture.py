@@ -26,6 +26,7 @@ LAYERS = {
     "modelstore": 4,
     "sources": 5,
     "images": 5,
+    "cuda": 5,
     "engines": 6,
     "storage": 6,
     "index": 6,

@@ -25,7 +25,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bin folder of an environment that holds the wheel and what the wheel asks for, nothing else."""
     folder = tmp_path_factory.mktemp("clean")
     source = folder / "source"  # a copy: what an earlier build left in the checkout would go into the wheel
-    for part in ("runtime", "models", "pyproject.toml", "README.md", "LICENSE"):
+    for part in ("runtime", "kernels", "models", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         source.mkdir(exist_ok=True)
         copy(ROOT / part, source / part)
@@ -56,5 +56,5 @@ def test_the_console_command_does_the_whole_job(clean: Path, photos: Path, tmp_p
 def test_the_wheel_holds_the_package_and_its_models_and_no_tests(clean: Path) -> None:
     code = "import facemill, pathlib; print(*sorted(p.name for p in pathlib.Path(facemill.__file__).parent.iterdir()))"
     names = call(clean / "python", "-c", code, cwd=clean).split()
-    assert {"models", "engines", "py.typed"} <= set(names)
+    assert {"models", "kernels", "engines", "py.typed"} <= set(names)
     assert not {"tests", "benchmarks"} & set(names)

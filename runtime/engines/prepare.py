@@ -12,11 +12,10 @@ from ..modelspec import ModelSpec
 from .graph import BATCH, load_graph
 from .half import to_half
 from .inputs import INPUT, OUTPUT
+from .unit import SMALLEST_NORM
 
 if TYPE_CHECKING:
     import onnx
-
-_SMALLEST_NORM = 1e-12  # a shorter vector is divided by this: the zero vector stays zero instead of turning to NaN
 
 
 def prepare_graph(weights: Path, spec: ModelSpec, precision: str) -> onnx.ModelProto:
@@ -119,7 +118,7 @@ def _wrap(
     after.add("Mul", vectors)
     after.add("ReduceSum", np.array([1], np.int64), keepdims=1)
     after.add("Sqrt")
-    norms = after.add("Max", np.array(_SMALLEST_NORM, np.float32))  # (N, 1)
+    norms = after.add("Max", np.array(SMALLEST_NORM, np.float32))  # (N, 1)
     after.top = vectors
     after.add("Div", norms, output=OUTPUT)
 

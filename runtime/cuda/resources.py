@@ -1,0 +1,167 @@
+"""Streams, events and buffers, each owned by `with`. One set for every driver."""
+
+from __future__ import annotations
+
+import math
+from types import TracebackType
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..errors import ConfigError
+from .driver import Driver
+
+_Self = TypeVar("_Self", bound="_Owned")
+
+
+class _Owned:
+    """A handle of the driver's, let go of at the end of a `with` block."""
+
+    def __init__(self, driver: Driver, handle: Any) -> None:
+        self._driver = driver
+        self._handle = handle
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle = None
+
+
+class PinnedBuffer(_Owned):
+    """Page-locked host memory: copies from and to it run beside other work.
+
+    Attributes:
+        nbytes: its size.
+    """
+
+    def __init__(self, driver: Driver, nbytes: int) -> None:
+        super().__init__(driver, driver.allocate_pinned(max(nbytes, 1)))
+        self.nbytes = nbytes
+
+    def view(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """The first bytes as an array; it keeps the memory alive after the `with` block.
+
+        Raises:
+            ConfigError: it is larger than the buffer.
+        """
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if nbytes > self.nbytes:
+            raise ConfigError(f"an array of {nbytes} bytes does not fit a pinned buffer of {self.nbytes}")
+        array: NDArray[Any] = self._handle[:nbytes].view(dtype).reshape(shape)
+        return array
+
+
+class DeviceBuffer(_Owned):
+    """Device memory that grows when more is asked of it and never shrinks.
+
+    Attributes:
+        nbytes: its size now.
+    """
+
+    def __init__(self, driver: Driver, nbytes: int = 0) -> None:
+        super().__init__(driver, None)
+        self.nbytes = 0
+        self.reserve(nbytes)
+
+    def reserve(self, nbytes: int) -> None:
+        """Hold at least so many bytes. What was in it is lost when it grows: no stream may be using it then."""
+        if nbytes > self.nbytes:
+            self._handle, self.nbytes = None, 0  # the old memory goes first: both together may not fit
+            self._handle = self._driver.allocate(nbytes)
+            self.nbytes = nbytes
+
+    @property
+    def address(self) -> int:
+        """Where it begins on the device; 0 while it is empty."""
+        return 0 if self._handle is None else self._driver.address(self._handle)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._handle, self.nbytes = None, 0
+
+
+class Event(_Owned):
+    """A mark in a stream."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(driver, driver.new_event())
+
+    @property
+    def done(self) -> bool:
+        """Whether the marked work is done; True before the first mark."""
+        return self._driver.done(self._handle)
+
+    def synchronize(self) -> None:
+        """Wait until the marked work is done."""
+        self._driver.synchronize_event(self._handle)
+
+
+class Stream(_Owned):
+    """Work that the GPU does in order. Leaving its `with` block waits for it: its buffers may then be let go."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(driver, driver.new_stream())
+
+    @property
+    def address(self) -> int:
+        """The cudaStream_t, for TensorRT, DALI and FAISS."""
+        return self._driver.stream_address(self._handle)
+
+    def upload(self, host: NDArray[Any], device: DeviceBuffer, offset: int = 0) -> None:
+        """Copy an array to the device; it must not change before the copy is done.
+
+        Args:
+            host: C-contiguous; in pinned memory, or the calling thread may wait.
+            device: large enough: it does not grow, since work under way may be using it.
+            offset: bytes from its start.
+        Raises:
+            ConfigError: it does not fit, or is not contiguous.
+        """
+        if host.nbytes:
+            self._driver.upload(device._handle, offset, _bytes(host, device, offset), self._handle)
+
+    def download(self, device: DeviceBuffer, host: NDArray[Any], offset: int = 0) -> None:
+        """Copy as many bytes as an array holds from the device; see `upload`."""
+        if host.nbytes:
+            self._driver.download(_bytes(host, device, offset), device._handle, offset, self._handle)
+
+    def record(self, event: Event) -> None:
+        """Mark the present end of this stream."""
+        self._driver.record(event._handle, self._handle)
+
+    def wait(self, event: Event) -> None:
+        """Go on only after an event of another stream; the calling thread does not wait."""
+        self._driver.wait(self._handle, event._handle)
+
+    def launch(self, function: Any, blocks: int, threads: int, arguments: list[np.number[Any] | DeviceBuffer]) -> None:
+        """Run a kernel; a buffer among the arguments stands for its address."""
+        numbers = [np.uint64(a.address) if isinstance(a, DeviceBuffer) else a for a in arguments]
+        self._driver.launch(function, blocks, threads, numbers, self._handle)
+
+    def synchronize(self) -> None:
+        """Wait until all that was given to this stream is done."""
+        self._driver.synchronize(self._handle)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.synchronize()
+        finally:
+            super().__exit__(kind, error, trace)
+
+
+def _bytes(host: NDArray[Any], device: DeviceBuffer, offset: int) -> NDArray[np.uint8]:
+    """(nbytes,) uint8: the array's own memory."""
+    if not host.flags.c_contiguous:
+        raise ConfigError("only a C-contiguous array can be copied from or to the GPU; see numpy.ascontiguousarray")
+    if offset < 0 or offset + host.nbytes > device.nbytes:
+        raise ConfigError(
+            f"{host.nbytes} bytes at {offset} are outside a device buffer of {device.nbytes}; reserve them first"
+        )
+    return host.reshape(-1).view(np.uint8)

@@ -1,0 +1,94 @@
+"""A driver that runs the kernels on the CPU: compiled by g++ against cuda_shim.h, every call done when it returns."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.cuda.driver import Device
+
+HEADER = Path(__file__).with_name("cuda_shim.h")
+
+
+class ShimDriver:
+    """See runtime.cuda.driver.Driver."""
+
+    name = "shim"
+    device = Device(0, "g++", "SM00")
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def memory(self) -> tuple[int, int]:
+        return 1 << 20, 1 << 30
+
+    def allocate(self, nbytes: int) -> Any:
+        return np.full(nbytes, 0xA5, np.uint8)  # nobody may count on zeros
+
+    def address(self, memory: Any) -> int:
+        return int(memory.ctypes.data)
+
+    def allocate_pinned(self, nbytes: int) -> NDArray[np.uint8]:
+        return np.full(nbytes, 0x5A, np.uint8)
+
+    def new_stream(self) -> Any:
+        return object()
+
+    def stream_address(self, stream: Any) -> int:
+        return id(stream)
+
+    def synchronize(self, stream: Any) -> None:
+        pass
+
+    def upload(self, memory: Any, offset: int, host: NDArray[np.uint8], stream: Any) -> None:
+        memory[offset : offset + len(host)] = host
+
+    def download(self, host: NDArray[np.uint8], memory: Any, offset: int, stream: Any) -> None:
+        host[:] = memory[offset : offset + len(host)]
+
+    def new_event(self) -> Any:
+        return object()
+
+    def record(self, event: Any, stream: Any) -> None:
+        pass
+
+    def wait(self, stream: Any, event: Any) -> None:
+        pass
+
+    def done(self, event: Any) -> bool:
+        return True
+
+    def synchronize_event(self, event: Any) -> None:
+        pass
+
+    def compile(self, source: str, name: str) -> Any:
+        text, library = self._folder / f"{name}.cpp", self._folder / f"{name}.so"
+        if not library.exists():
+            entries = re.findall(r'extern "C" __global__ void (\w+)', source)
+            text.write_text(source + "".join(f"EXPORT({entry})\n" for entry in entries), encoding="utf-8")
+            flags = ["-std=c++20", "-O1", "-Wall", "-Wno-unknown-pragmas", "-Werror", "-fPIC", "-shared", "-pthread"]
+            subprocess.run(["g++", *flags, "-include", str(HEADER), str(text), "-o", str(library)], check=True)
+        return ctypes.CDLL(str(library))
+
+    def function(self, module: Any, entry: str) -> Any:
+        return ctypes.c_void_p.in_dll(module, f"run_{entry}").value
+
+    def launch(
+        self, function: Any, blocks: int, threads: int, arguments: Sequence[np.number[Any]], stream: Any
+    ) -> None:
+        kinds = [np.ctypeslib.as_ctypes_type(argument.dtype) for argument in arguments]
+        run = ctypes.CFUNCTYPE(None, ctypes.c_uint, ctypes.c_uint, *kinds)(function)
+        run(blocks, threads, *(argument.item() for argument in arguments))
+
+    def __enter__(self) -> ShimDriver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass

@@ -1,0 +1,39 @@
+"""Each kernel compiles for the GPUs that are promised: by NVRTC, to PTX, without a GPU."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from runtime.cuda.kernels import kernel_source
+
+pytest.importorskip("cupy", reason="cupy is not installed", exc_type=ImportError)
+from cupy.cuda import nvrtc
+
+try:
+    nvrtc.getVersion()
+except (RuntimeError, OSError) as err:
+    pytest.skip(f"NVRTC is not installed: {err}", allow_module_level=True)
+
+
+def compile_ptx(source: str, target: int) -> str:
+    program = nvrtc.createProgram(source, "kernel.cu", [], [])
+    try:
+        nvrtc.compileProgram(program, [f"--gpu-architecture=compute_{target}", "--std=c++14"])
+        ptx: bytes = nvrtc.getPTX(program)
+    except nvrtc.NVRTCError:
+        pytest.fail(nvrtc.getProgramLog(program))
+    finally:
+        nvrtc.destroyProgram(program)
+    return ptx.decode()
+
+
+@pytest.mark.parametrize("target", [75, 80, 90, 120])
+@pytest.mark.parametrize("name", ["align", "preprocess", "l2norm"])
+def test_a_kernel_compiles_to_ptx(name: str, target: int) -> None:
+    ptx = compile_ptx(kernel_source(name), target)
+    assert f".target sm_{target}" in ptx
+    assert set(re.findall(r"\.visible \.entry (\w+)\(", ptx)) == {f"{name}_f16", f"{name}_f32"}
+    assert ("cvt.f32.f16" if name == "l2norm" else "cvt.rn.f16.f32") in ptx
+    assert ".f64" not in ptx  # a double among the constants would cost 32 times the time
