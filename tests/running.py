@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from compare import differences
 
 ROOT = Path(__file__).resolve().parent.parent
+# A run that makes a durable piece several times a second: one that can be disturbed between two of them.
+SMALL_SEGMENTS = ("--segment-rows", 256, "--segment-seconds", 0.2, "--batch-size", 4)
 
 
 def command(script: str, *arguments: object) -> list[str]:
@@ -36,3 +39,16 @@ def summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 def assert_same_file(one: Path, other: Path) -> None:
     assert differences(one, other) == []
+
+
+def segments(output: Path) -> list[Path]:
+    return sorted(output.parent.glob("o.h5.parts/segment-*.h5"))
+
+
+def wait_for_segment(output: Path) -> None:
+    """Until the run has made its first segment durable."""
+    for _ in range(3000):
+        if segments(output):
+            return
+        time.sleep(0.01)
+    raise AssertionError("no segment appeared in 30 s")

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from running import assert_same_file, run, start, summary
+from running import SMALL_SEGMENTS, assert_same_file, run, start, summary, wait_for_segment
 
 from runtime.errors import ConfigError
 from runtime.pipeline.devices import cores_of, divide
 from runtime.pipeline.request import Request
-
-SMALL_SEGMENTS = ("--segment-rows", 256, "--segment-seconds", 0.2, "--batch-size", 4)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +50,7 @@ def test_stopped_or_killed_it_goes_on_even_with_another_number_of_processes(
     output = tmp_path / "o.h5"
     arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
     with start(*arguments, "--devices", "cpu,cpu") as process:
-        for _ in range(3000):
-            if list(tmp_path.glob("o.h5.parts/segment-*.h5")):
-                break
-            time.sleep(0.01)
+        wait_for_segment(output)
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == (143 if signum == signal.SIGTERM else -signal.SIGKILL), errors

@@ -16,13 +16,11 @@ import h5py
 import photographs as make
 import pytest
 from compare import contents
-from running import ROOT, assert_same_file, run, start, summary
+from running import ROOT, SMALL_SEGMENTS, assert_same_file, run, segments, start, summary, wait_for_segment
 
 from runtime.errors import DiskFullError, StorageError
 from runtime.pipeline.prepare import _check_room
 from runtime.storage.segment_reader import refuse_system_error
-
-SMALL_SEGMENTS = ("--segment-rows", 256, "--segment-seconds", 0.2, "--batch-size", 4)
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +74,6 @@ def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(
     again = summary(run(*arguments, "--json"))
     assert 0 < again["processed"] < 6000  # what was done is not done again
     assert_same_file(output, uninterrupted[0])
-
-
-def segments(output: Path) -> list[Path]:
-    return sorted(output.parent.glob("o.h5.parts/segment-*.h5"))
-
-
-def wait_for_segment(output: Path) -> None:
-    """Until the run has made its first segment durable."""
-    for _ in range(3000):
-        if segments(output):
-            return
-        time.sleep(0.01)
-    raise AssertionError("no segment appeared in 30 s")
 
 
 def test_sigusr1_pauses_and_goes_on(

@@ -124,7 +124,8 @@ def embed_on_devices(
                     stop.set()
     finally:
         stop.set()
-        for process in workers.values():
+        for connection, process in workers.items():
+            connection.close()  # a process that is still telling would wait for ever for someone to listen
             process.join()
     if failure is not None:
         raise failure
