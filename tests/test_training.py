@@ -57,7 +57,8 @@ def config(data: Path, teacher: Path, run: Path, **changes: Any) -> Any:
         "samples": 960,
         "batch": 16,
         "warm_up": 64,
-        "stages": "[[0.0,48]]",
+        "hold": 0,
+        "stages": "[[0,48]]",
         "backbone.width": 0.25,
         **changes,
     }
@@ -108,6 +109,25 @@ def test_a_slim_checkpoint_goes_on_from_the_same_weights(data: Path, teacher: Pa
     assert (second.state.step, second.state.samples) == (3, 48)
     for mine, its in zip(second.state.ema.parameters(), first.state.ema.parameters(), strict=True):
         assert torch.allclose(mine, its, atol=1e-2, rtol=1e-3)
+
+
+def test_the_learning_rate_rises_holds_and_falls_to_zero() -> None:
+    from training.state import learning_rate
+
+    def rate(samples: int, hold: int, total: int = 1000) -> float:
+        return learning_rate(samples, total, 100, hold, 2.0)
+
+    assert rate(49, hold=600) == 1.0
+    assert rate(100, hold=600) == rate(599, hold=600) == rate(599, hold=600, total=9000) == 2.0
+    assert rate(800, hold=600) == pytest.approx(1.0)
+    assert rate(550, hold=0) == pytest.approx(1.0)  # a plain cosine
+    assert rate(1000, hold=600) == rate(2000, hold=0) == 0.0
+
+
+def test_pictures_grow_by_stages() -> None:
+    from training.train import input_size
+
+    assert [input_size(samples, [(0, 56), (100, 80)]) for samples in (0, 99, 100, 500)] == [56, 56, 80, 80]
 
 
 def test_every_pass_shows_every_crop_once() -> None:

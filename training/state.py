@@ -89,9 +89,13 @@ def new_state(student: nn.Module, weight_decay: float) -> State:
     return State(student, ema, torch.optim.AdamW(groups, lr=0.0))
 
 
-def learning_rate(samples: int, total: int, warm_up: int, peak: float) -> float:
-    """Linear warm-up, then a cosine to zero."""
+def learning_rate(samples: int, total: int, warm_up: int, hold: int, peak: float) -> float:
+    """Linear warm-up, the peak until `hold` samples are learned, then a cosine to zero.
+
+    While it holds, nothing depends on `total`: a run may still be made longer, or be brought to its end early.
+    """
     if samples < warm_up:
         return peak * (samples + 1) / warm_up
-    done = min(1.0, (samples - warm_up) / max(1, total - warm_up))
+    begin = max(warm_up, hold)
+    done = min(1.0, max(0.0, (samples - begin) / max(1, total - begin)))
     return peak * 0.5 * (1 + math.cos(math.pi * done))

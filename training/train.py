@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,9 @@ def batch_rows(step: int, batch: int, count: int, seed: int) -> NDArray[np.int64
     return np.array([orders[int(p)][i] for p, i in zip(passes, places, strict=True)])
 
 
-def input_size(samples: int, config: DictConfig) -> int:
-    """Side of the pictures at this point of the run."""
-    done = samples / config.samples
-    return int([size for start, size in config.stages if done >= start][-1])
+def input_size(samples: int, stages: Iterable[tuple[int, int]]) -> int:
+    """Side of the pictures after so many samples, of (samples from which on, side)."""
+    return int([side for start, side in stages if samples >= start][-1])
 
 
 class Trainer:
@@ -76,12 +76,14 @@ class Trainer:
         answers = self.teacher(pictures)  # for the very picture that the student sees
         if self.space is None:
             self.space = embedding_space(answers.shape[1], config.backbone.dimension, config.seed)
-        size = input_size(state.samples, config)
+        size = input_size(state.samples, config.stages)
         if size != pictures.shape[-1]:
             pictures = torch.nn.functional.interpolate(pictures, size=(size, size), mode="area")
         x = normalise(pictures).contiguous(memory_format=torch.channels_last)
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(state.samples, config.samples, config.warm_up, config.learning_rate)
+            group["lr"] = learning_rate(
+                state.samples, config.samples, config.warm_up, config.hold, config.learning_rate
+            )
         state.student.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
             embeddings = state.student(x)
