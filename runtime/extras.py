@@ -11,7 +11,8 @@ from .errors import MissingDependencyError
 # The distributions of each extra in pyproject.toml, so that a message can name a command that works anywhere.
 EXTRAS = {
     "cpu": "faiss-cpu",
-    "gpu": "tensorrt-cu12 nvidia-dali-cuda120 faiss-gpu cupy-cuda12x",
+    "gpu": "'cupy-cuda12x[ctk]' faiss-gpu nvidia-dali-cuda120 tensorrt-cu12",
+    "gpu13": "'cupy-cuda13x[ctk]' faiss-gpu nvidia-dali-cuda130 tensorrt-cu13",
     "pycuda": "pycuda",
     "rtx": "tensorrt-rtx",
 }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ class ShimDriver:
         self._folder = folder
 
     def memory(self) -> tuple[int, int]:
-        return 1 << 20, 1 << 30
+        return 1 << 33, 1 << 34
 
     def allocate(self, nbytes: int) -> Any:
         return np.full(nbytes, 0xA5, np.uint8)  # nobody may count on zeros
@@ -53,11 +54,11 @@ class ShimDriver:
     def download(self, host: NDArray[np.uint8], memory: Any, offset: int, stream: Any) -> None:
         host[:] = memory[offset : offset + len(host)]
 
-    def new_event(self) -> Any:
-        return object()
+    def new_event(self, *, timing: bool) -> Any:
+        return [0.0]
 
     def record(self, event: Any, stream: Any) -> None:
-        pass
+        event[0] = time.perf_counter()
 
     def wait(self, stream: Any, event: Any) -> None:
         pass
@@ -67,6 +68,15 @@ class ShimDriver:
 
     def synchronize_event(self, event: Any) -> None:
         pass
+
+    def elapsed_s(self, start: Any, stop: Any) -> float:
+        return float(stop[0] - start[0])
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> Any:
+        return work
+
+    def replay(self, graph: Any, stream: Any) -> None:
+        graph()
 
     def compile(self, source: str, name: str) -> Any:
         text, library = self._folder / f"{name}.cpp", self._folder / f"{name}.so"

@@ -14,6 +14,8 @@ import photographs as make
 import pytest
 from running import run
 
+from runtime.index.gpu import count_gpus
+
 EVIL = '<img src=x onerror="alert(1)">&\x1b[31m\u202e.jpg'
 
 
@@ -180,6 +182,8 @@ def test_force_cannot_replace_the_embedding_file(people: Path) -> None:
         (["--threshold", "nan"], 2, "not a number from -1 to 1"),
         (["--html", "no/such/folder/a.html"], 1, "no folder"),
         (["--engine", "no.onnx"], 1, "no.onnx"),
+        (["--device", "cuda:0"], 2, "none of auto, cpu, gpu and the number of a GPU"),
+        (["--device", "-1"], 2, "none of auto"),
     ],
 )
 def test_mistakes_get_words_not_tracebacks(people: Path, arguments: list[str], code: int, words: str) -> None:
@@ -188,6 +192,26 @@ def test_mistakes_get_words_not_tracebacks(people: Path, arguments: list[str], c
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_device_may_be_named_and_changes_nothing(people: Path) -> None:
+    query = people.parent / "in" / "p0.jpg"
+    plain, cpu = (run("search.py", people, query, "--csv", *device) for device in ([], ["--device", "cpu"]))
+    assert plain.returncode == cpu.returncode == 0, cpu.stderr
+    without_times = [[line.rsplit(",", 1)[0] for line in done.stdout.splitlines()] for done in (plain, cpu)]
+    assert without_times[0] == without_times[1]
+
+
+@pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU that FAISS sees")
+@pytest.mark.parametrize("device", ["gpu", "7"])
+def test_a_gpu_that_is_not_there_is_named_with_what_to_do(people: Path, device: str) -> None:
+    done = run("search.py", people, people.parent / "in" / "p0.jpg", "--device", device)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "pip install faiss-gpu" in line or "facemill doctor" in line
+    assert line.endswith("--device cpu")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(100)])

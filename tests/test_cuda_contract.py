@@ -5,6 +5,7 @@ The driver `shim` runs the kernels on the CPU through g++; `cupy` and `pycuda` n
 
 from __future__ import annotations
 
+import functools
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -123,6 +124,33 @@ def test_a_stream_waits_for_another(driver: Driver, stream: Stream) -> None:
 def test_an_event_that_marks_nothing_is_done(driver: Driver) -> None:
     with Event(driver) as event:
         assert event.done
+
+
+def test_events_tell_the_time_between_them(driver: Driver, stream: Stream) -> None:
+    host = np.zeros(1 << 24, np.uint8)
+    timed = functools.partial(Event, driver, timing=True)
+    with DeviceBuffer(driver, host.nbytes) as device, timed() as start, timed() as stop:
+        stream.record(start)
+        stream.upload(host, device)
+        stream.record(stop)
+        stop.synchronize()
+        assert 0 < stop.seconds_since(start) < 60
+
+
+def test_captured_work_is_done_when_it_is_replayed(driver: Driver, stream: Stream) -> None:
+    sent, back = np.arange(1000, dtype=np.int32), np.zeros(1000, np.int32)
+    with PinnedBuffer(driver, 4000) as pinned, DeviceBuffer(driver, 4000) as device:
+        host = pinned.view((1000,), np.int32)
+        graph = stream.capture(lambda: stream.upload(host, device))
+        if graph is None:
+            assert driver.name == "pycuda", "only PyCUDA has no graphs"
+            return
+        for turn in range(3):
+            host[:] = sent + turn
+            stream.replay(graph)
+            stream.download(device, back)
+            stream.synchronize()
+            np.testing.assert_array_equal(back, sent + turn)
 
 
 def test_a_device_buffer_grows_and_does_not_shrink(driver: Driver) -> None:

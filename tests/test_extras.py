@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_the_commands_name_what_the_extras_hold() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {
-        extra: " ".join(re.split(r"[<>=]", name)[0] for name in names)
+        extra: shlex.join(re.split(r"[<>=]", name)[0] for name in names)
         for extra, names in project["optional-dependencies"].items()
         if extra not in ("dev", "train")  # no message of the package asks for these
     }

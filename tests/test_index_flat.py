@@ -108,8 +108,11 @@ def test_wrong_questions_are_refused(gallery_file: Path) -> None:
             index.search(unit(1), 0)
         with pytest.raises(ConfigError, match=r"\(q, 32\)"):
             index.search(unit(1, 16), 1)
-        with pytest.raises(ConfigError, match="finite"):
-            index.search(np.full((1, 32), np.nan, np.float32), 1)
+        for wrong in (np.nan, np.inf):
+            with pytest.raises(ConfigError, match="finite"):
+                index.search(np.full((1, 32), wrong, np.float32), 1)
+        with pytest.raises(ConfigError, match=r"length 3e\+30; wanted: unit vectors"):
+            index.search(unit(1) * np.float32(3e30), 1)
 
 
 def test_the_index_is_a_plain_faiss_file(gallery_file: Path) -> None:
@@ -246,8 +249,16 @@ def test_searches_at_once_all_answer_right(gallery_file: Path) -> None:
 def test_damaged_vectors_are_an_error_not_an_answer(tmp_path: Path) -> None:
     vectors = unit(100)
     vectors[41, 3] = np.nan
-    with pytest.raises(StorageError, match="row 41"):
+    with pytest.raises(StorageError, match="row 41 of /embeddings has length nan; wanted: 1"):
         answer(write_gallery(tmp_path / "nan.h5", vectors), unit(1))
+    vectors[41] = 0  # where the network answered zero
+    assert 41 not in answer(write_gallery(tmp_path / "zero.h5", vectors), unit(1))[0]
+    vectors[41] = np.float32(3e30)
+    with pytest.raises(StorageError, match="row 41 of /embeddings has length inf"):
+        answer(write_gallery(tmp_path / "huge.h5", vectors), unit(1))
+    vectors[41] = 1.02 * unit(1)
+    with pytest.raises(StorageError, match=r"row 41 of /embeddings has length 1\.02"):
+        answer(write_gallery(tmp_path / "long.h5", vectors), unit(1))
     path = write_gallery(tmp_path / "bits.h5", unit(100))
     with h5py.File(path) as file:
         offset = file["embeddings"].id.get_chunk_info(0).byte_offset

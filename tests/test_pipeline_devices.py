@@ -86,6 +86,13 @@ def test_every_process_has_a_core() -> None:
     assert all(cores_of(n, ["cpu"] * 100) for n in range(100))
 
 
+def test_a_device_that_the_engine_does_not_run_on_is_refused(many: str, tiny_engine: Path, tmp_path: Path) -> None:
+    done = run("process.py", many, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "0")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "--devices names '0', and the engine" in done.stderr
+    assert "is for the backend cpu" in done.stderr
+
+
 @pytest.mark.parametrize(("devices", "words"), [(("gpu",), "--devices names 'gpu'"), (("cpu", "-1"), "'-1'")])
 def test_devices_that_are_none(devices: tuple[str, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

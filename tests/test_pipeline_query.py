@@ -13,8 +13,9 @@ import photographs as make
 import pytest
 
 from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
-from runtime.errors import ContractError, EngineError
+from runtime.errors import ConfigError, ContractError, EngineError, MissingDependencyError
 from runtime.index.gallery import Gallery
+from runtime.index.gpu import count_gpus
 from runtime.pipeline.query import search
 from runtime.pipeline.request import UNTRAINED_WARNING, Request
 from runtime.pipeline.run import process
@@ -86,6 +87,19 @@ def test_threshold_leaves_out_what_is_below(gallery: Gallery, photos: Path) -> N
     cut = everything[7].score
     assert search(gallery, query, k=20, threshold=cut).answers[0].hits == everything[:8]
     assert search(gallery, query, k=20, threshold=2).answers[0].hits == ()
+
+
+def test_every_device_gives_the_same_answer(gallery: Gallery, photos: Path) -> None:
+    queries = some(gallery, photos, 5)
+    expected = search(gallery, queries, k=7, device="cpu").answers
+    assert search(gallery, queries, k=7).answers == expected
+    if count_gpus():
+        assert search(gallery, queries, k=7, device="gpu").answers == expected
+    else:
+        with pytest.raises((MissingDependencyError, EngineError), match="--device cpu"):
+            search(gallery, queries, k=7, device="gpu")
+    with pytest.raises(ConfigError, match="wanted: auto, cpu, gpu or the number of a GPU"):
+        search(gallery, queries, device="cuda")
 
 
 def copy_of(engine: Path, folder: Path) -> Path:

@@ -48,12 +48,13 @@ def test_a_given_batch_size_is_kept() -> None:
 
 def test_settings_are_remembered_by_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEMILL_CACHE", str(tmp_path))
-    assert tuning.recall_settings(INFO) is None
+    assert tuning.recall_settings(INFO, "opencv") is None
     found = Settings(16, 2, 1, 2, 3)
-    tuning.remember_settings(INFO, found)
-    assert tuning.recall_settings(INFO) == found
-    tuning.settings_file(INFO).write_text("{damaged")
-    assert tuning.recall_settings(INFO) is None
+    tuning.remember_settings(INFO, "opencv", found)
+    assert tuning.recall_settings(INFO, "opencv") == found
+    assert tuning.recall_settings(INFO, "dali") is None
+    tuning.settings_file(INFO, "opencv").write_text("{damaged")
+    assert tuning.recall_settings(INFO, "opencv") is None
 
 
 def test_what_the_user_gives_wins() -> None:

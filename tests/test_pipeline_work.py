@@ -14,7 +14,7 @@ from runners import ArithmeticRunner
 from runtime.errors import OutOfMemoryError, SourceError
 from runtime.images.decode import Limits
 from runtime.pipeline.duplicates import DigestTable, file_digest
-from runtime.pipeline.work import Decode, Embed, Read, SkipDuplicates
+from runtime.pipeline.work import Decode, Embed, Read, SkipDuplicates, Slices
 from runtime.records import Batch, Outcome, Status
 
 
@@ -72,18 +72,18 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (37, 8, 8, 3), np.uint8)
 
 
 def test_embedding_in_slices_gives_every_row() -> None:
-    got = Embed(ArithmeticRunner(), 8)(Batch(np.arange(37), images=IMAGES))
+    got = Embed(ArithmeticRunner(), Slices(8))(Batch(np.arange(37), images=IMAGES))
     np.testing.assert_array_equal(got.embeddings, ArithmeticRunner().infer(IMAGES))
     assert got.images is None
 
 
 def test_a_batch_that_does_not_fit_is_halved_for_good(caplog: pytest.LogCaptureFixture) -> None:
     runner = ArithmeticRunner(fits=5)
-    embed = Embed(runner, 32)
+    embed = Embed(runner, Slices(32))
     for _ in range(2):
         got = embed(Batch(np.arange(37), images=IMAGES))
         np.testing.assert_array_equal(got.embeddings, ArithmeticRunner().infer(IMAGES))
-    assert embed.batch_size == 4
+    assert embed.slices.size == 4
     assert runner.sizes[:4] == [32, 16, 8, 4]
     assert max(runner.sizes[4:]) == 4
     assert caplog.text.count("out of memory at batch size") == 3
@@ -91,4 +91,4 @@ def test_a_batch_that_does_not_fit_is_halved_for_good(caplog: pytest.LogCaptureF
 
 def test_no_memory_for_one_photograph_is_an_error_that_says_so() -> None:
     with pytest.raises(OutOfMemoryError, match="even at batch size 1"):
-        Embed(ArithmeticRunner(fits=0), 4)(Batch(np.arange(37), images=IMAGES))
+        Embed(ArithmeticRunner(fits=0), Slices(4))(Batch(np.arange(37), images=IMAGES))

@@ -28,7 +28,21 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
 @click.option("-o", "--output", default="facial_embeddings.h5", show_default=True, type=click.Path(path_type=Path))
 @click.option("--engine", type=click.Path(path_type=Path), help="An engine file from build-engine.")
-@click.option("--model", help="A registered model or PATH.toml; its CPU engine is built when needed. [w600k_mbf]")
+@click.option("--model", help="A registered model or PATH.toml; its engine is built when needed. [w600k_mbf]")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="For --model. auto takes the fastest that this machine runs; a named one never falls back.",
+)
+@click.option(
+    "--decoder",
+    type=click.Choice(["auto", "opencv", "dali"]),
+    default="auto",
+    show_default=True,
+    help="auto: DALI on the GPU for a TensorRT engine, if it is installed.",
+)
 @click.option(
     "--batch-size",
     default="auto",
@@ -64,6 +78,8 @@ def main(
     output: Path,
     engine: Path | None,
     model: str | None,
+    backend: str,
+    decoder: str,
     batch_size: int | None,
     workers: int | None,
     skip_duplicates: bool,
@@ -96,23 +112,28 @@ def main(
     """
     if engine is not None and model is not None:
         raise click.UsageError("--engine and --model exclude each other: an engine is built from one model")
+    if engine is not None and backend != "auto":
+        raise click.UsageError("--engine and --backend exclude each other: an engine is built for one backend")
     setup_logging(log_file=log_file)
+    from ..cuda.visible import choose_gpus
     from ..images.decode import Limits
     from ..pipeline.request import Request
     from ..pipeline.run import process
     from ..storage.segments import SegmentRules
 
+    on = choose_gpus(tuple(filter(None, devices.split(","))))
     request = Request(
         inputs=photos,
         output=output,
-        engine=engine or _engine_for(model or "w600k_mbf"),
+        engine=engine or _engine_for(model or "w600k_mbf", "cpu" if "cpu" in on and backend == "auto" else backend),
         batch_size=batch_size,
         workers=workers,
         skip_duplicates=skip_duplicates,
         retry=retry,
         limit=limit,
         dtype=dtype,
-        devices=tuple(filter(None, devices.split(","))),
+        devices=on,
+        decoder=decoder,
         force=force,
         limits=Limits(max_bytes, max_pixels),
         rules=SegmentRules(segment_rows, segment_seconds),
@@ -125,15 +146,15 @@ def main(
         raise SystemExit(1)
 
 
-def _engine_for(model: str) -> Path:
-    """The CPU engine of a model, built when there is none that is up to date."""
+def _engine_for(model: str, backend: str) -> Path:
+    """The engine of a model, built when there is none that is up to date."""
     from ..assets import cache_dir
     from ..engines.build import build_engine
     from ..engines.weights import weights_for
     from ..modelspec import load_spec
 
     spec = load_spec(model)
-    return build_engine(spec, weights_for(spec), backend="cpu", output=cache_dir("engines")).path
+    return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).path
 
 
 def _report(summary: Summary, output: Path) -> str:

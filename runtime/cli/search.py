@@ -26,6 +26,12 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
     return value
 
 
+def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if value not in ("auto", "cpu", "gpu") and not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is none of auto, cpu, gpu and the number of a GPU", ctx, param)
+    return value
+
+
 @click.command(name="search")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
@@ -35,6 +41,14 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 @click.option("--csv", "as_csv", is_flag=True, help="One line of CSV for each hit, with a header.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page with the photographs.")
 @click.option("--engine", type=click.Path(path_type=Path), help="An engine file, if the one that FILE names is gone.")
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|gpu|N",
+    callback=_device,
+    help="Where the rows are searched: on the CPU, the first GPU, or GPU number N; auto: where it is done sooner.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing page.")
 @handle_errors
 def main(
@@ -46,18 +60,21 @@ def main(
     as_csv: bool,
     page: Path | None,
     engine: Path | None,
+    device: str,
     force: bool,
 ) -> None:
     """Find the photographs in FILE whose faces are most like those of each QUERY photograph.
 
     FILE is an embedding file of `facemill process`. The index beside it (FILE.faiss) is made when needed. The
-    search is exact; the score is the cosine of two embeddings.
+    search is exact, on a GPU too; the score is the cosine of two embeddings. A GPU pays for many queries at once:
+    the rows must be uploaded first.
 
     \b
     Examples:
       facemill search people.h5 somebody.jpg
       facemill search people.h5 a.jpg b.jpg -k 3 --threshold 0.4 --json
       facemill search people.h5 somebody.jpg --html answer.html
+      facemill search people.h5 queries/*.jpg -k 50 --device gpu --csv
 
     Exit codes: 0 all queries answered, 1 failure (or a query that could not be read), 2 usage.
     """
@@ -71,7 +88,7 @@ def main(
     if page is not None:
         check_page_path(page, force=force)
     with Gallery(file) as gallery:
-        found = search(gallery, queries, k=k, threshold=threshold, engine=engine)
+        found = search(gallery, queries, k=k, threshold=threshold, engine=engine, device=device)
         if page is not None:
             write_page(page, gallery, found, force=force)
     if found.warning:

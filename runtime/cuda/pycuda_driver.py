@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -79,11 +79,11 @@ class PyCudaDriver:
         with self._errors(f"copying {len(host)} bytes from the GPU"):
             self._cuda.memcpy_dtoh_async(host, int(memory) + offset, stream)
 
-    def new_event(self) -> Any:
+    def new_event(self, *, timing: bool) -> Any:
         """See Driver.new_event."""
         flags = self._cuda.event_flags
         with self._errors("making an event"):
-            return self._cuda.Event(int(flags.BLOCKING_SYNC) | int(flags.DISABLE_TIMING))
+            return self._cuda.Event(int(flags.BLOCKING_SYNC) | (0 if timing else int(flags.DISABLE_TIMING)))
 
     def record(self, event: Any, stream: Any) -> None:
         """See Driver.record."""
@@ -104,6 +104,19 @@ class PyCudaDriver:
         """See Driver.synchronize_event."""
         with self._errors("waiting for an event"):
             event.synchronize()
+
+    def elapsed_s(self, start: Any, stop: Any) -> float:
+        """See Driver.elapsed_s."""
+        with self._errors("asking for the time between two events"):
+            return float(stop.time_since(start)) / 1000
+
+    def capture(self, stream: Any, work: Callable[[], None]) -> Any:
+        """None: PyCUDA has no CUDA graphs."""
+        return None
+
+    def replay(self, graph: Any, stream: Any) -> None:
+        """Never called: there is no graph."""
+        raise NotImplementedError
 
     def compile(self, source: str, name: str) -> Any:
         """See Driver.compile. PyCUDA keeps what it has compiled in the user's cache."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -86,10 +87,10 @@ class DeviceBuffer(_Owned):
 
 
 class Event(_Owned):
-    """A mark in a stream."""
+    """A mark in a stream; with `timing`, one whose distance to others can be asked for."""
 
-    def __init__(self, driver: Driver) -> None:
-        super().__init__(driver, driver.new_event())
+    def __init__(self, driver: Driver, *, timing: bool = False) -> None:
+        super().__init__(driver, driver.new_event(timing=timing))
 
     @property
     def done(self) -> bool:
@@ -99,6 +100,14 @@ class Event(_Owned):
     def synchronize(self) -> None:
         """Wait until the marked work is done."""
         self._driver.synchronize_event(self._handle)
+
+    def seconds_since(self, earlier: Event) -> float:
+        """Time on the GPU between two events with timing, both done."""
+        return self._driver.elapsed_s(earlier._handle, self._handle)
+
+
+class Graph(_Owned):
+    """Work recorded by `Stream.capture`, to be done as one launch. Its buffers must stay where they are."""
 
 
 class Stream(_Owned):
@@ -142,6 +151,15 @@ class Stream(_Owned):
         """Run a kernel; a buffer among the arguments stands for its address."""
         numbers = [np.uint64(a.address) if isinstance(a, DeviceBuffer) else a for a in arguments]
         self._driver.launch(function, blocks, threads, numbers, self._handle)
+
+    def capture(self, work: Callable[[], None]) -> Graph | None:
+        """What `work` gives to this stream, recorded and not done; None where the driver has no CUDA graphs."""
+        handle = self._driver.capture(self._handle, work)
+        return None if handle is None else Graph(self._driver, handle)
+
+    def replay(self, graph: Graph) -> None:
+        """Do what was captured."""
+        self._driver.replay(graph._handle, self._handle)
 
     def synchronize(self) -> None:
         """Wait until all that was given to this stream is done."""

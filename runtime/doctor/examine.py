@@ -16,10 +16,11 @@ from pathlib import Path
 from .. import __version__
 from ..assets import cache_dir
 from ..engines.device import find_gpu
-from ..errors import ConfigError, ModelError
+from ..engines.sidecar import read_sidecar
+from ..errors import ConfigError, EngineError, ModelError
 from ..modelspec import list_specs
 from ..modelstore import find_weights
-from .packages import Finding, base_packages, gpu_packages, install_extra, installed, run_python
+from .packages import GPU, Finding, base_packages, gpu_packages, install_extra, installed, run_python
 
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _PROBE_BYTES = 64 << 20
@@ -51,15 +52,15 @@ def examine(disk: Path) -> Examination:
     packages = base_packages()
     gpu = _gpu()
     optional = gpu_packages(wanted=gpu.state == "ok")
-    return Examination(
-        {
-            "machine": [*_machine(), gpu, _disk(disk), _cache()],
-            "packages": packages,
-            "packages for a GPU": optional,
-            "models": _models(),
-            "backends": _backends([*packages, *optional], gpu),
-        }
-    )
+    sections = {
+        "machine": [*_machine(), gpu, _disk(disk), _cache()],
+        "packages": packages,
+        "packages for a GPU": optional,
+        "models": _models(),
+        "backends": _backends([*packages, *optional], gpu),
+        "GPU memory": _memory_plans(_gpu_memory() if gpu.state == "ok" else None),
+    }
+    return Examination({name: group for name, group in sections.items() if group})
 
 
 def _machine() -> list[Finding]:
@@ -93,6 +94,17 @@ def _gpu() -> Finding:
         return Finding("gpu", "info", "no NVIDIA driver; facemill runs on the CPU")
     text = f"CUDA finds no GPU; nvidia-smi says: {words or 'nothing'}"
     return Finding("gpu", "wrong", text, "nvidia-smi   (until it lists the GPU: install the driver anew, or restart)")
+
+
+def _gpu_memory() -> tuple[int, int] | None:
+    """Free and total bytes of the first GPU, by the driver's own tool."""
+    command = ["nvidia-smi", "--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
+        free, total = (int(word) << 20 for word in done.stdout.split(","))
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    return free, total
 
 
 def _disk(folder: Path) -> Finding:
@@ -166,8 +178,36 @@ def _cuda() -> Finding:
 
 def _tensorrt(good: set[str]) -> Finding:
     """TensorRT, of either kind, with CuPy for its device memory."""
-    lacking = [] if good & {"tensorrt-cu12", "tensorrt-rtx"} else ["tensorrt-cu12 or tensorrt-rtx"]
-    lacking += [] if "cupy-cuda12x" in good else ["cupy-cuda12x"]
+    there = {module for module, (names, _) in GPU.items() if good & set(names)}
+    lacking = [] if there & {"tensorrt", "tensorrt_rtx"} else ["tensorrt-cu12 or tensorrt-rtx"]
+    lacking += [] if there & {"cupy", "pycuda"} else ["cupy-cuda12x"]
     if lacking:
         return Finding("tensorrt", "missing", f"without {' and '.join(lacking)}", install_extra("gpu"))
-    return Finding("tensorrt", "ok", "TensorRT")
+    return Finding("tensorrt", "ok", "TensorRT" + ("" if "nvidia.dali" in there else "; without DALI the CPU decodes"))
+
+
+def _memory_plans(memory: tuple[int, int] | None) -> list[Finding]:
+    """Who would get how much of the GPU's memory, for every TensorRT engine that `process` has built here."""
+    if memory is None:
+        return []
+    try:
+        from ..engines.device_plan import plan_device
+        from ..images.decode_dali import decoder_bytes
+
+        engines = sorted(cache_dir("engines").glob("*.plan"))
+    except (ConfigError, ImportError, OSError) as err:  # of the cache folder or a package, which have their own lines
+        return [Finding("memory plans", "info", f"not made: {err}")]
+    findings = []
+    for engine in engines:
+        try:
+            info = read_sidecar(engine)
+            decoder = decoder_bytes(info.profile[1], info.size)
+            weights = engine.stat().st_size
+            plan = plan_device(
+                info, slots=3, weights=weights, context=info.context_bytes, decoder=decoder, memory=memory
+            )
+            findings.append(Finding(engine.name, "ok", str(plan)))
+        except (EngineError, OSError) as err:
+            findings.append(Finding(engine.name, "wrong", str(err)))
+    text = "no TensorRT engine yet: how it would use the GPU's memory is shown here once there is one"
+    return findings or [Finding("memory plans", "info", text)]

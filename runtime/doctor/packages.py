@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from ..extras import pip_install
+from ..extras import EXTRAS, pip_install
 
 # Import name -> the distributions that provide it, the one that facemill asks for first.
 _BASE = {
@@ -29,13 +29,13 @@ _BASE = {
     "rich": ("rich",),
 }
 _FAISS = ("faiss-cpu", "faiss-gpu")
-# Import name -> distribution, extra.
-_GPU = {
-    "tensorrt": ("tensorrt-cu12", "gpu"),
-    "tensorrt_rtx": ("tensorrt-rtx", "rtx"),
-    "nvidia.dali": ("nvidia-dali-cuda120", "gpu"),
-    "cupy": ("cupy-cuda12x", "gpu"),
-    "pycuda": ("pycuda", "pycuda"),
+# Import name -> the distributions that provide it (for CUDA 12, for CUDA 13), and the extra that brings the first.
+GPU = {
+    "tensorrt": (("tensorrt-cu12", "tensorrt-cu13", "tensorrt"), "gpu"),
+    "tensorrt_rtx": (("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"), "rtx"),
+    "nvidia.dali": (("nvidia-dali-cuda120", "nvidia-dali-cuda130"), "gpu"),
+    "cupy": (("cupy-cuda12x", "cupy-cuda13x"), "gpu"),
+    "pycuda": (("pycuda",), "pycuda"),
 }
 _TIMEOUT_S = 120
 
@@ -71,11 +71,12 @@ def gpu_packages(*, wanted: bool) -> list[Finding]:
         wanted: whether this machine has a GPU, so that a command to install them is of use.
     """
     findings = []
-    for module, (name, extra) in _GPU.items():
-        if installed(name):
-            findings.append(_imported(name, module))
+    for module, (names, extra) in GPU.items():
+        there = [name for name in names if installed(name)]
+        if there:
+            findings.append(_imported(there[0], module))
         else:
-            findings.append(Finding(name, "info", "not installed", install_extra(extra) if wanted else ""))
+            findings.append(Finding(names[0], "info", "not installed", install_extra(extra) if wanted else ""))
     return findings
 
 
@@ -89,7 +90,7 @@ def installed(name: str) -> str:
 
 def install_extra(extra: str) -> str:
     """The command that installs an extra, and leaves one faiss: pip would put faiss-gpu over faiss-cpu."""
-    first = "pip uninstall -y faiss-cpu && " if extra == "gpu" and installed("faiss-cpu") else ""
+    first = "pip uninstall -y faiss-cpu && " if "faiss-gpu" in EXTRAS[extra] and installed("faiss-cpu") else ""
     return first + pip_install(extra)
 
 

@@ -108,9 +108,11 @@ def build_plan(
     return Plan(bytes(memoryview(plan)), _precision(trt, network))
 
 
-def check_plan(trt: ModuleType, plan: bytes) -> None:
+def check_plan(trt: ModuleType, plan: bytes) -> int:
     """Load a plan on this machine's GPU and read its inputs and outputs back.
 
+    Returns:
+        Bytes of device memory that one execution context of it takes.
     Raises:
         EngineError: it does not load, or they are not what was asked for.
     """
@@ -121,6 +123,13 @@ def check_plan(trt: ModuleType, plan: bytes) -> None:
         raise EngineError(f"{version_of(trt)} built a plan that it cannot load{log.words()}")
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     _require_types(trt, {name: engine.get_tensor_dtype(name) for name in names})
+    return context_bytes(engine)
+
+
+def context_bytes(engine: Any) -> int:
+    """Device memory of one execution context, by the engine's own word."""
+    size = getattr(engine, "device_memory_size_v2", None)  # from TensorRT 10.1 on
+    return int(engine.device_memory_size if size is None else size)
 
 
 def _set_compute_capability(trt: ModuleType, config: Any, name: str) -> None:

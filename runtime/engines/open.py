@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import EngineError
+from .rtx_cache import cache_path
 from .runner import Runner
-from .sidecar import read_sidecar
+from .sidecar import EngineInfo, read_sidecar
+
+if TYPE_CHECKING:
+    from .tensorrt_runner import TensorRTRunner
 
 
 def open_runner(path: Path, *, threads: int = 0) -> Runner:
@@ -20,6 +25,22 @@ def open_runner(path: Path, *, threads: int = 0) -> Runner:
         EngineError: the file is missing, is not the one that its sidecar describes, or the backend refuses it.
         MissingDependencyError: the backend's package is not installed.
     """
+    if read_sidecar(path).backend == "tensorrt":
+        return open_tensorrt(path)
+    from .ort_runner import OrtRunner
+
+    return OrtRunner(*_read(path), threads=threads)
+
+
+def open_tensorrt(path: Path, *, slots: int = 2, decoder_bytes: int = 0) -> TensorRTRunner:
+    """Load a TensorRT engine that build-engine wrote; see TensorRTRunner and `open_runner`."""
+    from .tensorrt_runner import TensorRTRunner
+
+    return TensorRTRunner(*_read(path), slots=slots, decoder_bytes=decoder_bytes, cache=cache_path(path))
+
+
+def _read(path: Path) -> tuple[bytes, EngineInfo]:
+    """Content and sidecar of an engine, which belong together."""
     info = read_sidecar(path)
     try:
         engine = path.read_bytes()
@@ -35,10 +56,4 @@ def open_runner(path: Path, *, threads: int = 0) -> Runner:
             f"{info.engine_sha256}. Build it again with: facemill build-engine --model {info.model} "
             f"--backend {info.backend} --force"
         )
-    if info.backend == "tensorrt":
-        from .tensorrt_runner import TensorRTRunner
-
-        return TensorRTRunner(engine, info)
-    from .ort_runner import OrtRunner
-
-    return OrtRunner(engine, info, threads=threads)
+    return engine, info

@@ -30,6 +30,7 @@ class EngineInfo:
         parity_images: number of images compared with the FP32 graph; 0 when the engine could not be run here.
         parity_min, parity_mean: cosine to the FP32 graph; 0.0 when parity_images is 0.
         tool_version: facemill's.
+        context_bytes: device memory of one execution context of a TensorRT engine; 0 where no GPU has told it.
         recipe: tensor names and normalisation built into the engine: with others it is another engine.
     """
 
@@ -50,6 +51,7 @@ class EngineInfo:
     parity_mean: float
     tool_version: str
     recipe: str = ""
+    context_bytes: int = 0
 
 
 def sidecar_path(engine: Path) -> Path:

@@ -2,78 +2,151 @@
 
 from __future__ import annotations
 
+import logging
 import queue
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType, TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cuda.driver import Driver, open_driver
 from ..errors import EngineError, OutOfMemoryError
 from ..extras import require
-from .build_tensorrt import tensorrt_log
-from .inputs import INPUT, OUTPUT, check_images
+from .build_tensorrt import context_bytes, tensorrt_log, version_of
+from .device_plan import plan_device
+from .inputs import check_images
+from .rtx_cache import RtxCache
 from .sidecar import EngineInfo
+from .slot import Slot
 
-_SLOTS = 2  # calls on the GPU at once: one copies while the other computes
+logger = logging.getLogger(__name__)
+
+SLOTS = 2  # one copies while the other computes
+_OUT_OF_MEMORY = ("out of memory", "outofmemory", "memory allocation")
 
 
 class TensorRTRunner:
-    """A Runner on TensorRT; `infer` may be called from several threads at once, `_SLOTS` of which run.
+    """A Runner on TensorRT; `infer` may be called from several threads at once, and as many run as there are slots.
 
     Attributes:
         info: the engine's sidecar.
+        driver: the GPU; current on a thread in `with runner.slot()`.
+        plan: who gets how much of its memory.
     """
 
-    def __init__(self, engine: bytes, info: EngineInfo) -> None:
+    def __init__(
+        self,
+        engine: bytes,
+        info: EngineInfo,
+        *,
+        slots: int = SLOTS,
+        decoder_bytes: int = 0,
+        graphs: bool = False,
+        cache: Path | None = None,
+        driver: Driver | None = None,
+        trt: ModuleType | None = None,
+    ) -> None:
         """Load a plan.
 
         Args:
             engine: content of the plan file.
             info: its sidecar.
+            slots: batches in flight; fewer if the GPU has no room for more.
+            decoder_bytes: device memory that a decoder beside each slot will take.
+            graphs: launch batches of the profile's usual size as CUDA graphs.
+            cache: where TensorRT-RTX keeps what it compiles.
+            driver, trt: None for those of this machine.
         Raises:
             MissingDependencyError: the TensorRT that built it, or CuPy, is not installed.
             EngineError: it does not load on this machine.
             OutOfMemoryError: the GPU has no room for it.
         """
         module = info.backend_version.split(" ")[0]
-        trt = require(module, extra="rtx" if module == "tensorrt_rtx" else "gpu")
-        cupy = require("cupy", extra="gpu", purpose="device memory for TensorRT")
+        trt = trt or require(module, extra="rtx" if module == "tensorrt_rtx" else "gpu")
         self.info = info
+        self.driver = driver or open_driver()
         self._log = tensorrt_log(trt)
-        self._runtime = trt.Runtime(self._log.logger)  # has to outlive the engine
-        self._engine = self._runtime.deserialize_cuda_engine(engine)
-        if self._engine is None:
-            raise EngineError(
-                f"{module} {trt.__version__} cannot load the engine of {info.model}, built by {info.backend_version} "
-                f"for {info.device}{self._log.words()}. Build it on this machine with: facemill build-engine --model "
-                f"{info.model} --backend tensorrt"
+        self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        self._cache: RtxCache | None = None
+        with self.driver, ExitStack() as stack:
+            self._log.words()  # forget those of earlier work
+            self._runtime = trt.Runtime(self._log.logger)  # has to outlive the engine
+            self._engine = self._runtime.deserialize_cuda_engine(engine)
+            if self._engine is None:
+                raise self._error(
+                    f"{version_of(trt)} cannot load the engine of {info.model}, built by {info.backend_version} for "
+                    f"{info.device}",
+                    f"Build it on this machine with: facemill build-engine --model {info.model} --backend tensorrt",
+                )
+            self.plan = plan_device(
+                info,
+                slots=slots,
+                weights=len(engine),
+                context=context_bytes(self._engine),
+                decoder=decoder_bytes,
+                memory=self.driver.memory(),
             )
-        self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
+            logger.info("%s", self.plan)
+            config = self._configure(trt, graphs, cache)
+            for _ in range(self.plan.slots):
+                context = self._engine.create_execution_context(*([] if config is None else [config]))
+                if context is None:
+                    raise self._error(
+                        f"TensorRT could not create an execution context for {info.model}",
+                        "Build the engine with a smaller --batch MIN,OPT,MAX",
+                    )
+                slot = Slot(self.driver, context, info, graph=graphs and config is None)
+                self._slots.put(stack.enter_context(slot))
+            self._stack = stack.pop_all()
+
+    def _configure(self, trt: ModuleType, graphs: bool, cache: Path | None) -> Any:
+        """TensorRT-RTX's configuration of contexts, with its cache and its own CUDA graphs; None for TensorRT."""
+        if trt.__name__ != "tensorrt_rtx":
+            return None
+        config = self._engine.create_runtime_config()
+        self._cache = RtxCache(config, cache)
+        if graphs:
+            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        return config
+
+    @contextmanager
+    def slot(self) -> Iterator[Slot]:
+        """A slot that no other thread uses, with the driver current on this one; waits for a free one.
+
+        Raises:
+            OutOfMemoryError, EngineError: TensorRT failed within; the slot stays usable.
+        """
+        slot = self._slots.get()
         try:
-            for _ in range(_SLOTS):
-                self._slots.put(_Slot(cupy, self._engine, info))
-        except MemoryError as err:  # CuPy's own inherits it
-            raise OutOfMemoryError(
-                f"the GPU has no room for the engine of {info.model}: {err}. "
-                f"Build it with a smaller --batch MIN,OPT,MAX"
-            ) from err
+            with self.driver:
+                try:
+                    yield slot
+                except OutOfMemoryError:
+                    slot.stream.synchronize()  # nobody else gets buffers that the GPU still uses
+                    raise
+                except EngineError as err:
+                    slot.stream.synchronize()
+                    raise self._error(str(err), "See: facemill doctor") from err
+        finally:
+            self._slots.put(slot)
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Embed one batch: see Runner.infer."""
         check_images(images, self.info)
-        slot = self._slots.get()
-        try:
-            embeddings = slot.infer(images)
-        except MemoryError as err:
-            raise OutOfMemoryError(
-                f"a batch of {len(images)} did not fit on the GPU: {err}. Use a smaller --batch-size"
-            ) from err
-        finally:
-            self._slots.put(slot)
-        if embeddings is None:
-            raise EngineError(f"TensorRT failed on a batch of {len(images)} of {self.info.model}{self._log.words()}")
-        return embeddings
+        with self.slot() as slot:
+            slot.fill(0, images)
+            slot.start(len(images))
+            return slot.finish(len(images))[0]
+
+    def _error(self, what: str, next_step: str) -> EngineError:
+        """With TensorRT's own words; an OutOfMemoryError if they say so."""
+        words = self._log.words()
+        kind = OutOfMemoryError if any(word in words.lower() for word in _OUT_OF_MEMORY) else EngineError
+        return kind(f"{what}{words}. {next_step}")
 
     def __enter__(self) -> TensorRTRunner:
         return self
@@ -81,34 +154,12 @@ class TensorRTRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the contexts, then of the engine that they belong to."""
-        for _ in range(_SLOTS):
-            self._slots.get()  # waits for the calls under way
-        del self._engine, self._runtime
-
-
-class _Slot:
-    """What one call at a time owns: an execution context, a stream, and device memory for the largest batch."""
-
-    def __init__(self, cupy: Any, engine: Any, info: EngineInfo) -> None:
-        largest = info.profile[2]
-        self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._d_images = cupy.empty((largest, info.size, info.size, 3), np.uint8)
-        self._d_embeddings = cupy.empty((largest, info.dimension), np.float32)
-        self._context = engine.create_execution_context()
-        if self._context is None:
-            raise MemoryError("TensorRT could not create an execution context")
-        self._context.set_tensor_address(INPUT, self._d_images.data.ptr)
-        self._context.set_tensor_address(OUTPUT, self._d_embeddings.data.ptr)
-
-    def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32] | None:
-        """(n, D) float32, or None if TensorRT refused."""
-        n = len(images)
-        self._d_images[:n].set(images, stream=self._stream)
-        started = self._context.set_input_shape(INPUT, images.shape)
-        started = started and self._context.execute_async_v3(self._stream.ptr)
-        embeddings = np.empty((n, self._d_embeddings.shape[1]), np.float32)
-        if started:
-            self._d_embeddings[:n].get(stream=self._stream, out=embeddings)
-        self._stream.synchronize()  # nobody touches the buffers of this slot while the GPU does
-        return embeddings if started else None
+        """Let go of the slots, then of the engine that their contexts belong to."""
+        for _ in range(self.plan.slots):
+            self._slots.get()  # waits for the batches under way
+        with self.driver:
+            if self._cache is not None:
+                self._cache.keep()
+            self._stack.__exit__(kind, error, trace)
+            self._cache = None
+            del self._engine, self._runtime

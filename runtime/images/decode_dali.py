@@ -8,15 +8,14 @@ like whole JPEGs, a batch that fails is halved until the culprit is alone, and w
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, EngineError
+from ..errors import ConfigError, EngineError, OutOfMemoryError
 from ..extras import require
 from ..records import Status
 from .decode import ImageError, Limits, decode_image
@@ -26,27 +25,51 @@ logger = logging.getLogger(__name__)
 
 _END_OF_IMAGE = b"\xff\xd9"
 _TAIL_BYTES = 64  # where the end marker is looked for: some writers pad the file
+_BATCH_PIXELS = 1 << 26
+_OUT_OF_MEMORY = ("out of memory", "bad_alloc", "bad alloc")
+
+
+class Crops(Protocol):
+    """Where decoded crops go: numbered places, each for (S, S, 3) uint8.
+
+    Attributes:
+        stream: the cudaStream_t that DALI's crops are ready on; None: when they are handed over.
+    """
+
+    stream: int | None
+
+    def put_run(self, place: int, crops: Any) -> None:
+        """Take m crops to places from `place` on: a DALI TensorList (m, S, S, 3) uint8, valid until the next one."""
+        ...
+
+    def put(self, place: int, crop: NDArray[np.uint8]) -> None:
+        """Take one crop that the CPU decoded."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class Placed:
     """What became of the files of one call.
 
     Attributes:
-        images: (m, S, S, 3) uint8, C-contiguous: the crops, in the order of the files.
-        indices: of the m crops, ascending: which file each one is.
+        indices: which file is at place 0, 1, 2, ...
         failures: index, CORRUPT or UNSUPPORTED, and why; ascending. With `indices` it covers every file once.
     """
 
-    images: NDArray[np.uint8]
     indices: list[int]
     failures: list[tuple[int, Status, str]]
 
 
-class DaliDecoder:
-    """Decodes and resizes many photographs at once. Owns a DALI pipeline: use it in `with`.
+def decoder_bytes(batch_size: int, size: int, batch_pixels: int = _BATCH_PIXELS) -> int:
+    """Device memory that a "mixed" decoder may come to hold, for a plan: an estimate from above for photographs.
 
-    Threads may share one decoder: their batches take turns in DALI, all else runs beside it.
+    Three colours of every pixel, once more for the planes that nvJPEG makes them from, and the crops.
+    """
+    return 6 * batch_pixels + 3 * batch_size * size * size
+
+
+class DaliDecoder:
+    """Decodes and resizes many photographs at once. Owns a DALI pipeline: use it in `with`, from one thread at a time.
 
     Args:
         size: side S of the crop, pixels.
@@ -70,7 +93,7 @@ class DaliDecoder:
         device: str = "cpu",
         device_id: int = 0,
         batch_size: int = 64,
-        batch_pixels: int = 1 << 26,
+        batch_pixels: int = _BATCH_PIXELS,
         threads: int = 2,
         limits: Limits | None = None,
     ) -> None:
@@ -83,7 +106,6 @@ class DaliDecoder:
         self._device, self._device_id, self._threads = device, device_id, threads
         self._batch_size, self._batch_pixels = batch_size, batch_pixels
         self._limits = limits or Limits()
-        self._lock = threading.Lock()
         self._pipe: Any = None
 
     def __enter__(self) -> DaliDecoder:
@@ -99,33 +121,31 @@ class DaliDecoder:
     def __exit__(self, *exc: object) -> None:
         self._pipe = None
 
-    def decode(self, files: Sequence[bytes]) -> Decoded:
+    def decode(self, files: Sequence[bytes], crops: Crops) -> Placed:
         """Decode photographs, of any format that `decode_image` reads, and resize each to the crop.
 
         Args:
-            files: encoded photographs; any number.
-        Returns:
-            The crops and the failures. A JPEG's crop differs from that of `decode_image` by the resize: where that
-            one averages over boxes, DALI's antialiased linear filter averages over triangles.
+            files: encoded photographs; any number that the places suffice for.
+            crops: filled from place 0 on. A JPEG's crop differs from that of `decode_image` by the resize: where
+                that one averages over boxes, DALI's antialiased linear filter averages over triangles.
         Raises:
             EngineError: DALI cannot use the device any more.
+            OutOfMemoryError: it has no room for so many; fewer may fit.
         """
-        images = np.empty((len(files), self._size, self._size, 3), np.uint8)  # (n, S, S, 3)
-        left = set(range(len(files)))
+        assert self._pipe is not None, "use the decoder in `with`"
+        indices: list[int] = []
         for run in self._runs(files):
-            with self._lock:
-                left.difference_update(self._fill(images, files, run))
+            self._place(crops, files, run, indices)
         failures = []
-        for i in sorted(left):
+        for i in sorted(set(range(len(files))).difference(indices)):
             try:
-                images[i] = decode_image(
-                    files[i], size=self._size, channel_order=self._channel_order, limits=self._limits
-                )
+                crop = decode_image(files[i], size=self._size, channel_order=self._channel_order, limits=self._limits)
             except ImageError as err:
                 failures.append((i, err.status, err.detail))
-        failed = {i for i, _, _ in failures}
-        indices = [i for i in range(len(files)) if i not in failed]
-        return Decoded(images[indices] if failed else images, indices, failures)
+            else:
+                crops.put(len(indices), crop)
+                indices.append(i)
+        return Placed(indices, failures)
 
     def _runs(self, files: Sequence[bytes]) -> Iterator[list[int]]:
         """Indices of the files for DALI, in slices that it may take at once."""
@@ -160,28 +180,29 @@ class DaliDecoder:
             return 0
         return short * long
 
-    def _fill(self, images: NDArray[np.uint8], files: Sequence[bytes], run: list[int]) -> list[int]:
-        """Decode the files of `run` into their places; those that DALI decoded."""
+    def _place(self, crops: Crops, files: Sequence[bytes], run: list[int], indices: list[int]) -> None:
+        """Let DALI decode the files of `run` into the next places; add those that it could to `indices`."""
         try:
-            images[run] = self._execute(self._pipe, [files[i] for i in run])
-            return run
+            decoded = self._execute(self._pipe, [files[i] for i in run], crops.stream)
         except (RuntimeError, MemoryError) as err:
+            self._pipe = self._build()  # one that raised refuses all further work; a new one costs milliseconds
+            if isinstance(err, MemoryError) or any(words in str(err).lower() for words in _OUT_OF_MEMORY):
+                raise OutOfMemoryError(f"DALI has no room for {len(run)} photographs: {err}") from err
             logger.debug("DALI failed at %d files: %s", len(run), err)
-        self._pipe = self._build()  # one that raised refuses all further work; a new one costs milliseconds
-        if len(run) == 1:
-            return []
+        else:
+            crops.put_run(len(indices), decoded)
+            indices.extend(run)
+            return
         half = len(run) // 2
-        return self._fill(images, files, run[:half]) + self._fill(images, files, run[half:])
+        for part in (run[:half], run[half:]) if half else ():
+            self._place(crops, files, part, indices)
 
-    def _execute(self, pipe: Any, files: list[bytes]) -> NDArray[np.uint8]:
-        """(n, S, S, 3) uint8: valid until the next run."""
-        assert pipe is not None, "use the decoder in `with`"
+    @staticmethod
+    def _execute(pipe: Any, files: list[bytes], stream: int | None) -> Any:
+        """TensorList (n, S, S, 3) uint8, ready on a stream: valid until the next run."""
         pipe.feed_input("files", [np.frombuffer(data, np.uint8) for data in files])
-        (crops,) = pipe.run()
-        if self._device == "mixed":
-            crops = crops.as_cpu()
-        array: NDArray[np.uint8] = crops.as_array()
-        return array
+        (crops,) = pipe.run(stream)
+        return crops
 
     def _build(self) -> Any:
         """A pipeline that has decoded a photograph, so that a failure after this is the photographs'."""
@@ -189,7 +210,7 @@ class DaliDecoder:
         try:
             pipe = self._graph(dali.Pipeline, dali.fn, dali.types)
             pipe.build()
-            self._execute(pipe, [_grey_jpeg()])
+            self._execute(pipe, [_grey_jpeg()], None)
         except (RuntimeError, MemoryError) as err:
             where = f"GPU {self._device_id}" if self._device == "mixed" else "the CPU"
             raise EngineError(

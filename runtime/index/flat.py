@@ -1,11 +1,12 @@
 """Exact search: the rows with the largest inner product, found by FAISS and settled in double precision.
 
-FAISS multiplies in single precision, and differently for one query and for many. It finds the candidates; their
-scores are then computed again, one way for all, so that the answer does not depend on the batch or the machine.
+FAISS multiplies in single or half precision, and differently for one query and for many. It finds the candidates;
+`settle` computes their scores again, one way for all, so that the answer does not depend on the batch or the machine.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -14,13 +15,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, StorageError
+from ..errors import ConfigError, EngineError, FacemillError, StorageError
 from ..extras import require
+from .candidates import HostRows, Source
 from .gallery import Gallery
 from .indexfile import ensure_index
+from .place import Place, choose_place, gpu_source
+from .precision import LONGEST
+from .settle import settle
 
-_BLOCK = 65_536
-_BATCH_PLACES = 1 << 22
+logger = logging.getLogger(__name__)
+
+
+def open_index(gallery: Gallery, device: str = "auto", *, k: int, queries: int) -> FlatIndex:
+    """The vectors of a gallery where one search of that size is best done; all places give the same answer.
+
+    Args:
+        gallery: as for FlatIndex.
+        device: as for `place.choose_place`; only "auto" falls back to the CPU, and says why in the log.
+        k: hits for each query.
+        queries: in one search.
+    Raises:
+        As FlatIndex and `place.choose_place`.
+    """
+    place = choose_place(device, gallery.rows, gallery.dimension, k=k, queries=queries)
+    try:
+        return FlatIndex(gallery, place)
+    except EngineError as err:
+        if device != "auto":
+            raise
+        logger.warning("searching on the CPU: %s", err)
+        return FlatIndex(gallery)
 
 
 class FlatIndex:
@@ -31,26 +56,20 @@ class FlatIndex:
         dimension: D.
     """
 
-    def __init__(self, gallery: Gallery) -> None:
+    def __init__(self, gallery: Gallery, place: Place | None = None) -> None:
         """Open the index beside the gallery; make it when there is none that is right.
 
+        Args:
+            gallery: an open embedding file.
+            place: a GPU to put the vectors on; None for the CPU.
         Raises:
             StorageError: the gallery is damaged, or FAISS cannot hold it.
             MissingDependencyError: FAISS is not installed.
+            EngineError, OutOfMemoryError: the GPU refuses.
         """
         self.rows, self.dimension = gallery.rows, gallery.dimension
-        faiss = require("faiss", extra="cpu", purpose="searching")
-        self._index: Any = faiss.IndexFlatIP(self.dimension)
-        path = ensure_index(gallery) if self.rows else None
-        with _faiss_words():
-            if path is not None:
-                # The flag is of FAISS 1.10; before, the file is loaded.
-                self._index = faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
-            else:
-                for block in gallery.blocks():
-                    self._index.add(block)
-        # What single precision can be wrong by in an inner product of unit vectors, for two scores.
-        self._slack = 2.02 * self.dimension * 2.0**-24
+        self._host: Any = _host_index(gallery)
+        self._source: Source = gpu_source(place, self._host) if place and self.rows else HostRows(self._host)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best rows for each query: higher score first, lower row first among equal scores.
@@ -61,50 +80,26 @@ class FlatIndex:
         Returns:
             rows (q, min(k, N)) int64 and scores (q, min(k, N)) float32.
         Raises:
-            ConfigError: queries are not (q, D) finite numbers, or k is below 1.
+            ConfigError: queries are not (q, D) finite unit vectors, or k is below 1, or above what a GPU finds.
             StorageError: FAISS failed.
+            EngineError, OutOfMemoryError: it failed on the GPU.
         """
         if k < 1:
             raise ConfigError(f"{k} hits were asked for; wanted: 1 or more")
         if queries.ndim != 2 or queries.shape[1] != self.dimension or not np.isfinite(queries).all():
             raise ConfigError(f"queries are {queries.shape}; wanted: (q, {self.dimension}) finite numbers")
+        longest = float(np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64).max(initial=0)))
+        if longest > LONGEST:
+            raise ConfigError(f"a query has length {longest:.4g}; wanted: unit vectors. Divide each by its length")
         k = min(k, self.rows)
-        rows = np.empty((len(queries), k), np.int64)
-        scores = np.empty((len(queries), k), np.float32)
-        if k:
-            step = max(1, _BATCH_PLACES // k)  # bounds the memory of many queries with many hits
-            for start in range(0, len(queries), step):
-                self._search(queries[start : start + step], rows[start:], scores[start:])
-        return rows, scores
-
-    def _search(self, queries: NDArray[np.float32], rows: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
-        """Fill the first places of `rows` and `scores`."""
-        k = rows.shape[1]
+        if k > self._source.most:
+            raise ConfigError(
+                f"{k} hits were asked for; wanted: at most {self._source.most} on a GPU. Use the CPU for more"
+            )
+        if not k:
+            return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
         with _faiss_words():
-            found, candidates = self._index.search(np.ascontiguousarray(queries, np.float32), min(k + 1, self.rows))
-        for i, query in enumerate(queries):
-            mine = candidates[i]
-            if k < self.rows and found[i, k - 1] - found[i, k] <= self._slack:
-                mine = self._all_above(query, float(found[i, k - 1]) - self._slack)
-            exact = self._exact(query, mine)
-            order = np.lexsort((mine, -exact))[:k]
-            rows[i], scores[i] = mine[order], exact[order]
-
-    def _all_above(self, query: NDArray[np.float32], bound: float) -> NDArray[np.int64]:
-        """Every row that may be among the best when the last place is too close to call."""
-        with _faiss_words():
-            _, _, rows = self._index.range_search(query[None], bound)
-        found: NDArray[np.int64] = rows
-        return found
-
-    def _exact(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(m,) float32 inner products, summed in double precision and in one order: equal rows score equally."""
-        scores = np.empty(len(rows), np.float32)
-        for start in range(0, len(rows), _BLOCK):
-            with _faiss_words():
-                block = self._index.reconstruct_batch(rows[start : start + _BLOCK])  # (b, D) float32
-            scores[start : start + _BLOCK] = np.multiply(block, query, dtype=np.float64).sum(axis=1)
-        return scores
+            return settle(self._host, self._source, np.ascontiguousarray(queries, np.float32), k)
 
     def __enter__(self) -> FlatIndex:
         return self
@@ -112,7 +107,21 @@ class FlatIndex:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._index = None
+        self._source = self._host = None  # type: ignore[assignment]
+
+
+def _host_index(gallery: Gallery) -> Any:
+    """FAISS's flat index of the exact rows, FP32: mapped from the file beside the gallery, or in memory."""
+    faiss = require("faiss", extra="cpu", purpose="searching")
+    path = ensure_index(gallery) if gallery.rows else None
+    with _faiss_words():
+        if path is not None:
+            # The flag is of FAISS 1.10; before, the file is loaded.
+            return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
+        index = faiss.IndexFlatIP(gallery.dimension)
+        for block in gallery.blocks():
+            index.add(block)
+        return index
 
 
 @contextmanager
@@ -120,6 +129,8 @@ def _faiss_words() -> Iterator[None]:
     """FAISS raises RuntimeError, and MemoryError when a vector cannot be allocated."""
     try:
         yield
+    except FacemillError:
+        raise
     except (RuntimeError, MemoryError) as err:
         raise StorageError(
             f"FAISS failed: {' '.join(str(err).split()) or 'out of memory'}. If memory is short, close other programs; "

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FORMAT_VERSION, Status
+from .precision import LONGEST
 
 _BLOCK_BYTES = 32 << 20
 # What h5py raises for a damaged file, depending on where the damage is.
@@ -85,7 +86,7 @@ class Gallery:
         """All embeddings in order, (n, D) float32, C-contiguous, 32 MiB at a time.
 
         Raises:
-            StorageError: a block is damaged or holds a value that is not finite.
+            StorageError: a block is damaged, or a row is not finite or longer than `precision.LONGEST`.
         """
         step = max(1, _BLOCK_BYTES // (4 * self.dimension))
         for start in range(0, self.rows, step):
@@ -96,11 +97,12 @@ class Gallery:
                     f"{self.path} is damaged at rows {start} to {start + step} of /embeddings ({err}). "
                     f"Restore it from a copy, or make it again with --force"
                 ) from err
-            wrong = np.flatnonzero(~np.isfinite(block).all(axis=1))
+            squares = np.einsum("ij,ij->i", block, block)  # (n,) float32; a sum with a NaN is NaN
+            wrong = np.flatnonzero(~(squares <= LONGEST**2))
             if len(wrong):
                 raise StorageError(
-                    f"{self.path}: row {start + wrong[0]} of /embeddings holds a value that is not a finite number. "
-                    f"Restore the file from a copy, or make it again with --force"
+                    f"{self.path}: row {start + wrong[0]} of /embeddings has length {np.sqrt(squares[wrong[0]]):.4g}; "
+                    f"wanted: 1. Restore the file from a copy, or make it again with --force"
                 )
             yield block
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import errors
+from ..cuda.visible import shown_as
 from ..errors import EngineError, FacemillError, Interrupted
 from ..sources.pathtable import PathTable
 from .control import Control
@@ -216,7 +217,7 @@ def _work(
     if device == "cpu":
         os.sched_setaffinity(0, cores)
     else:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
+        os.environ["CUDA_VISIBLE_DEVICES"] = shown_as(device)
     clocks = share.clocks()
     try:
         with PathTable(paths) as table:

@@ -17,15 +17,15 @@ from ..engines.sidecar import EngineInfo, read_sidecar
 from ..engines.sidecar import sidecar_path as engine_sidecar
 from ..errors import ContractError, EngineError
 from ..images.decode import Limits
-from ..index.flat import FlatIndex
+from ..index.flat import open_index
 from ..index.gallery import Gallery
 from ..records import Batch, Outcome, SearchHit
 from .request import UNTRAINED_WARNING, Request, contract_of
-from .work import Decode, Embed, Read
+from .work import Decode, Embed, Read, Slices
 
 _BATCH_FILES = 64
 # What a query need not share with the rows: the rest of the contract decides what an embedding is.
-_OF_THE_RUN = frozenset({"root", "limit", "model", "dtype", "skip_duplicates", "max_bytes", "max_pixels"})
+_OF_THE_RUN = frozenset({"root", "limit", "model", "dtype", "decoder", "skip_duplicates", "max_bytes", "max_pixels"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ def search(
     k: int = 10,
     threshold: float | None = None,
     engine: Path | None = None,
+    device: str = "auto",
 ) -> Answers:
     """Embed photographs as the rows of the gallery were, and find the nearest rows.
 
@@ -82,14 +83,15 @@ def search(
         k: hits for each at most.
         threshold: hits with a lower score are left out.
         engine: None for the one that the gallery names.
+        device: where the rows are searched: "auto", "cpu", "gpu" or the number of a GPU. The answer is the same.
     Raises:
         ContractError: the engine's embeddings cannot be compared with the rows.
-        EngineError, StorageError, ConfigError: as their messages say.
+        EngineError, MissingDependencyError, StorageError, ConfigError: as their messages say.
     """
     engine = find_engine(gallery, engine)
     check_engine(gallery, engine, read_sidecar(engine))
     warning = "" if gallery.metadata.get("trained", True) else UNTRAINED_WARNING
-    with FlatIndex(gallery) as index:
+    with open_index(gallery, device, k=k, queries=len(queries)) as index:
         with open_runner(engine, threads=len(os.sched_getaffinity(0))) as runner:
             vectors, embedded, outcomes = _embed(gallery, queries, runner)
         start = time.perf_counter()
@@ -148,7 +150,7 @@ def _embed(
     limits = query_limits(gallery)
     read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], limits)
     decode = Decode(info.size, info.channel_order, limits)
-    embed = Embed(runner, min(_BATCH_FILES, info.profile[2]))
+    embed = Embed(runner, Slices(min(_BATCH_FILES, info.profile[2])))
     vectors = [np.empty((0, gallery.dimension), np.float32)]
     rows: list[int] = []
     outcomes: list[Outcome] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -10,8 +11,11 @@ from typing import Any
 
 from ..engines.sidecar import EngineInfo
 from ..errors import ConfigError, ContractError
+from ..extras import available, pip_install
 from ..images.decode import DECODE_RULE, Limits
 from ..storage.segments import SegmentRules
+
+logger = logging.getLogger(__name__)
 
 UNTRAINED_WARNING = "random weights: these embeddings identify nobody"
 
@@ -33,6 +37,7 @@ class Request:
         limits: files refused before decoding.
         rules: when a segment ends.
         devices: one process each: "cpu", or the number of a GPU. Empty: this process does the work.
+        decoder: "opencv", "dali" (on the GPU, for a TensorRT engine), or "auto": DALI where it can be used.
     """
 
     inputs: tuple[str, ...]
@@ -48,12 +53,15 @@ class Request:
     limits: Limits = field(default_factory=Limits)
     rules: SegmentRules = field(default_factory=SegmentRules)
     devices: tuple[str, ...] = ()
+    decoder: str = "auto"
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):
             raise ConfigError(f"--dtype is {self.dtype!r}; wanted: float32 or float16")
         if len(self.devices) > 1 and self.skip_duplicates:
             raise ConfigError("--skip-duplicates and several --devices exclude each other; wanted: one of them")
+        if self.decoder not in ("auto", "opencv", "dali"):
+            raise ConfigError(f"--decoder is {self.decoder!r}; wanted: auto, opencv or dali")
         for device in self.devices:
             if device != "cpu" and not device.isdecimal():
                 raise ConfigError(f"--devices names {device!r}; wanted: cpu, or numbers of GPUs, such as 0,1")
@@ -63,10 +71,13 @@ class Request:
 
 
 def check_request(request: Request, info: EngineInfo) -> Request:
-    """A request that can be carried out, its output's links resolved: one file has one name and one lock.
+    """A request that can be carried out: its decoder chosen, its output's links resolved (one file has one name and one
+    lock).
 
     Raises:
-        ConfigError: the output is no file, or the batch size is not in the engine's profile.
+        ConfigError: the output is no file, the batch size is not in the engine's profile, or the decoder cannot feed
+            the engine.
+        MissingDependencyError: DALI was asked for and is not installed.
     """
     if not request.output.name or request.output.is_dir():
         raise ConfigError(f"-o is {str(request.output)!r}, a folder; wanted: the name of a file, such as people.h5")
@@ -76,7 +87,30 @@ def check_request(request: Request, info: EngineInfo) -> Request:
             f"--batch-size is {request.batch_size}; wanted: {low} to {high}, what {request.engine} is built for. "
             f"For others, build one: python build_engine.py --model {info.model} --batch MIN,OPT,MAX"
         )
-    return replace(request, output=Path(os.path.realpath(request.output)))
+    for device in request.devices:
+        if (device == "cpu") != (info.backend == "cpu"):
+            raise ConfigError(
+                f"--devices names {device!r}, and the engine {request.engine} is for the backend {info.backend}; "
+                f"wanted: devices that it runs on. Give another --backend or --engine"
+            )
+    output = Path(os.path.realpath(request.output))
+    return replace(request, output=output, decoder=_decoder(request.decoder, info))
+
+
+def _decoder(wanted: str, info: EngineInfo) -> str:
+    """Which decoder it is to be; a named one never becomes another."""
+    on_gpu = info.backend == "tensorrt"
+    if wanted == "dali" and not on_gpu:
+        raise ConfigError(
+            f"--decoder dali was given with an engine for {info.backend}; wanted: one for tensorrt, since DALI's crops "
+            f"stay on the GPU. Use --decoder opencv, or --backend tensorrt"
+        )
+    if wanted == "auto" and on_gpu and not available("nvidia.dali"):
+        logger.info("decoding on the CPU: DALI is not installed (%s)", pip_install("gpu"))
+        return "opencv"
+    if wanted == "auto":
+        return "dali" if on_gpu else "opencv"
+    return wanted
 
 
 def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]:
@@ -93,6 +127,7 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]
         "channel_order": info.channel_order,
         "exif": "applied",
         "decode": DECODE_RULE,
+        "decoder": request.decoder,
         "precision": info.precision,
         "dtype": request.dtype,
         "skip_duplicates": request.skip_duplicates,

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.fresh import fresh_engine
 from ..engines.open import open_runner
 from ..engines.sidecar import EngineInfo, read_sidecar
 from ..errors import DamagedError, Interrupted
@@ -29,6 +30,7 @@ from .progress import Progress
 from .request import UNTRAINED_WARNING, Request, check_request
 from .settings import Settings
 from .share import Share, embed_share, one_thread_opencv
+from .stages import StageClock
 from .summary import Summary, summarise
 from .work import Decode, Read, SkipDuplicates
 
@@ -47,6 +49,7 @@ def process(request: Request) -> Summary:
         Interrupted: a signal stopped the run in good order.
     """
     began = time.perf_counter()
+    request = replace(request, engine=fresh_engine(request.engine))
     info = read_sidecar(request.engine)
     request = check_request(request, info)
     warning = "" if info.trained else UNTRAINED_WARNING
@@ -141,7 +144,8 @@ class _Run:
 
     def _settings(self, pending: NDArray[np.int64]) -> Settings:
         """Those of the plan, remembered ones, tuned ones, or the defaults for a short run; what the user gives wins."""
-        found = Settings(**self.plan.settings) if self.plan.settings else tuning.recall_settings(self.info)
+        found = Settings(**self.plan.settings) if self.plan.settings else None
+        found = found or tuning.recall_settings(self.info, self.request.decoder)
         if found is None and len(pending) >= _TUNE_FROM_ROWS:
             found = self._tune(pending)
             self.control.stop_if_asked()
@@ -156,11 +160,17 @@ class _Run:
         one_thread_opencv()
         logger.info("tuning on the first %d photographs", _TUNE_ROWS)
         batch = self.read(Batch(pending[:_TUNE_ROWS]))
+        found = self._tune_device(batch) if self.request.decoder == "dali" else self._tune_runner(batch)
+        if found is not None and self.request.batch_size is None:
+            tuning.remember_settings(self.info, self.request.decoder, found)
+        return found
+
+    def _tune_runner(self, batch: Batch) -> Settings | None:
         images = self.decode(batch).images
         if images is None or len(images) < _TUNE_AT_LEAST:
             return None
         some = replace(batch, files=batch.files[:8], rows=batch.rows[:8])
-        found = tuning.tune(
+        return tuning.tune(
             self.info,
             lambda threads: open_runner(self.request.engine, threads=threads),
             images,
@@ -168,9 +178,20 @@ class _Run:
             per_decode=len(some.files),
             batch_size=self.request.batch_size,
         )
-        if self.request.batch_size is None:
-            tuning.remember_settings(self.info, found)
-        return found
+
+    def _tune_device(self, batch: Batch) -> Settings | None:
+        from .device_settings import tune_device
+        from .device_work import open_embed_files
+
+        if len(batch.files) < _TUNE_AT_LEAST:
+            return None
+        clocks = StageClock("decode", 1), StageClock("infer", 1)
+        return tune_device(
+            self.info,
+            lambda found: open_embed_files(self.request.engine, self.info, found, self.request.limits, clocks),
+            batch.files,
+            batch_size=self.request.batch_size,
+        )
 
     def finish(self) -> dict[str, int]:
         """Make the file that the user opens; returns the outcomes by kind."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -58,7 +59,7 @@ def default_settings(info: EngineInfo) -> Settings:
     cores = usable_cores()
     if info.backend == "cpu":
         return Settings(min(8, info.profile[2]), cores, 1, max(1, cores))
-    return Settings(info.profile[1], 2, 1, cores)
+    return Settings(info.profile[1], 3, 1, cores, min(4, cores))
 
 
 def tune(
@@ -89,7 +90,7 @@ def tune(
     cores = usable_cores()
     shapes = {(cores, 1), (1, cores), (max(1, cores // 2), 2 if cores > 1 else 1)}
     if info.backend != "cpu":
-        shapes = {(1, 1), (2, 1), (3, 1)}
+        shapes = {(1, 1), (2, 1)}  # two batches on the GPU are what a runner has slots for
     low, _, high = info.profile
     sizes = [batch_size] if batch_size else [b for b in (1, 2, 4, 8, 16, 32, 64, 128, 256) if low <= b <= high]
     sizes = [b for b in sizes if b <= len(images)] or [len(images)]
@@ -99,46 +100,56 @@ def tune(
         for streams, threads in sorted(shapes):
             peak = 0.0
             for size in sizes:
-                rate = _rate(runners[threads], images, size, streams, _PROBE_S, clock)
+                rate = measure_rate(_infer(runners[threads], images, size), streams, _PROBE_S, clock)
                 found[size, streams, threads] = rate
                 if rate < _PAST_PEAK * peak:
                     break  # larger batches cost seconds to try and only get slower, or did not fit
                 peak = max(peak, rate)
         best = sorted(found, key=lambda key: -found[key])[:3]
-        final = {key: _rate(runners[key[2]], images, key[0], key[1], _FINAL_S, clock) for key in best}
+        final = {key: measure_rate(_infer(runners[key[2]], images, key[0]), key[1], _FINAL_S, clock) for key in best}
     (size, streams, threads), rate = max(final.items(), key=lambda item: item[1])
     decoders = _decoders(decode_once, rate / per_decode, cores, clock)
     logger.info("tuned: batch %d, %d x %d threads, %.0f images/s by the engine", size, streams, threads, rate)
     return Settings(size, streams, threads, decoders)
 
 
-def _rate(
-    runner: Runner,
-    images: NDArray[np.uint8],
-    size: int,
-    streams: int,
-    seconds: float,
-    clock: Callable[[], float],
-) -> float:
-    """Images per second of `streams` threads that call the engine for so long; 0 when it runs out of memory."""
+def _infer(runner: Runner, images: NDArray[np.uint8], size: int) -> Callable[[int], int]:
+    """A call for `measure_rate`: one batch, another one at every turn, from any thread."""
+    turns = itertools.count()
+
+    def call(_: int) -> int:
+        start = next(turns) * size % (len(images) - size + 1)
+        runner.infer(images[start : start + size])
+        return size
+
+    return call
+
+
+def measure_rate(call: Callable[[int], int], streams: int, seconds: float, clock: Callable[[], float]) -> float:
+    """Photographs per second of `streams` threads that call for so long; 0 when they run out of memory.
+
+    Args:
+        call: does some photographs and says how many; called with the number of the thread, from 0.
+        streams: threads.
+        seconds: how long, after one call each that does not count.
+        clock: seconds.
+    """
     counts = [0] * streams
     failed: list[BaseException] = []
 
-    def call(stream: int) -> None:
+    def work(stream: int) -> None:
         try:
-            runner.infer(images[:size])  # warm-up, not counted
+            call(stream)  # warm-up
             barrier.wait()
             end = clock() + seconds
             while counts[stream] == 0 or clock() < end:
-                start = (counts[stream] + stream * size) % (len(images) - size + 1)
-                runner.infer(images[start : start + size])
-                counts[stream] += size
+                counts[stream] += call(stream)
         except BaseException as err:
             failed.append(err)
             barrier.abort()
 
     barrier = threading.Barrier(streams + 1)
-    workers = [threading.Thread(target=call, args=(stream,), daemon=True) for stream in range(streams)]
+    workers = [threading.Thread(target=work, args=(stream,), daemon=True) for stream in range(streams)]
     for worker in workers:
         worker.start()
     with suppress(threading.BrokenBarrierError):
@@ -162,24 +173,24 @@ def _decoders(decode_once: Callable[[], object], rate: float, cores: int, clock:
     return int(min(max(1, np.ceil(1.5 * rate * cost)), cores))
 
 
-def settings_file(info: EngineInfo) -> Path:
-    """Where the settings of this engine on this machine are remembered."""
-    key = json.dumps([info.engine_sha256, info.device, platform.processor(), platform.node(), usable_cores()])
+def settings_file(info: EngineInfo, decoder: str) -> Path:
+    """Where the settings of this engine behind this decoder on this machine are remembered."""
+    key = json.dumps([info.engine_sha256, info.device, decoder, platform.processor(), platform.node(), usable_cores()])
     return cache_dir("tuning") / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
-def recall_settings(info: EngineInfo) -> Settings | None:
+def recall_settings(info: EngineInfo, decoder: str) -> Settings | None:
     """Settings found before, or None."""
     try:
-        return Settings(**json.loads(settings_file(info).read_text(encoding="utf-8")))
+        return Settings(**json.loads(settings_file(info, decoder).read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError):
         return None
 
 
-def remember_settings(info: EngineInfo, settings: Settings) -> None:
+def remember_settings(info: EngineInfo, decoder: str, settings: Settings) -> None:
     """Keep settings for the next run; a cache that cannot be written is no failure."""
     try:
-        path = settings_file(info)
+        path = settings_file(info, decoder)
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         partial.write_text(json.dumps(asdict(settings)), encoding="utf-8")
         partial.replace(path)

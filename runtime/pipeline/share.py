@@ -7,6 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -24,7 +25,7 @@ from ..storage.segments import SegmentWriter
 from .request import Request
 from .settings import Settings
 from .stages import Pipeline, Stage, StageClock
-from .work import Decode, Embed, Read, SkipDuplicates
+from .work import Decode, Embed, Read, SkipDuplicates, Slices
 
 _BATCH_ROWS = 16  # at least: few enough that a signal finds little in flight
 
@@ -81,7 +82,8 @@ class Share:
             clocks.append(StageClock("deduplicate", 1))
         return [
             *clocks,
-            StageClock("decode", found.decoders),
+            # On the GPU a batch is decoded in the slot that embeds it.
+            StageClock("decode", found.streams if self.request.decoder == "dali" else found.decoders),
             StageClock("infer", found.streams),
             StageClock("write", 1),
         ]
@@ -111,21 +113,39 @@ def embed_share(
     Raises:
         FacemillError: as its message says.
     """
-    info, found, limits = share.info, share.settings, share.request.limits
+    found, limits = share.settings, share.request.limits
+    clock = {one.name: one for one in clocks}
     one_thread_opencv()
-    with open_runner(share.request.engine, threads=found.threads) as runner:
-        embed = Embed(runner, found.batch_size)
-        blank = np.zeros((found.batch_size, info.size, info.size, 3), np.uint8)
-        embed(Batch(np.arange(len(blank)), images=blank))  # warm-up; may halve the batch
+    with _embedding(share, clock) as embedding:
         control.stop_if_asked()
-        clock = {one.name: one for one in clocks}
         stages = [Stage(clock["read"], Read(os.fsencode(share.plan.root), paths, limits), 4)]
         if skip is not None:
             stages.append(Stage(clock["deduplicate"], skip, 2))
-        stages.append(Stage(clock["decode"], Decode(info.size, info.channel_order, limits), found.streams + 2))
-        stages.append(Stage(clock["infer"], embed, 2 * found.streams))
+        stages += embedding
         began = time.perf_counter()
         return began, _stream(share, _batches(rows, found.batch_size, control), stages, audience, clock["write"])
+
+
+@contextmanager
+def _embedding(share: Share, clock: dict[str, StageClock]) -> Iterator[list[Stage]]:
+    """The stages from files to vectors, warmed up: two where the CPU decodes, one where the GPU does both."""
+    request, info, found = share.request, share.info, share.settings
+    if request.decoder == "dali":
+        from .device_work import open_embed_files
+
+        inner = clock["decode"], clock["infer"]
+        with open_embed_files(request.engine, info, found, request.limits, inner) as embed_files:
+            embed_files.warm_up()
+            yield [Stage(StageClock("embed", found.streams), embed_files, 2 * found.streams)]
+        return
+    with open_runner(request.engine, threads=found.threads) as runner:
+        embed = Embed(runner, Slices(found.batch_size))
+        embed.warm_up()
+        decode = Decode(info.size, info.channel_order, request.limits)
+        yield [
+            Stage(clock["decode"], decode, found.streams + 2),
+            Stage(clock["infer"], embed, 2 * found.streams),
+        ]
 
 
 def _stream(share: Share, batches: Iterator[Batch], stages: list[Stage], audience: Audience, clock: StageClock) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -124,32 +124,32 @@ class Decode:
         )
 
 
-class Embed:
-    """Crops to unit vectors, in slices of the engine's batch size. Out of memory halves the slice for good.
+class Slices:
+    """Work in slices of the engine's batch size. Out of memory halves the slice for good.
 
     Attributes:
-        batch_size: the slice in force.
+        size: the slice in force.
     """
 
-    def __init__(self, runner: Runner, batch_size: int) -> None:
-        self._runner = runner
+    def __init__(self, size: int) -> None:
+        self.size = size
         self._lock = threading.Lock()
-        self.batch_size = batch_size
 
-    def __call__(self, batch: Batch) -> Batch:
-        images = batch.images
-        assert images is not None
-        vectors = np.empty((len(images), self._runner.info.dimension), np.float32)  # (n, D)
+    def each(self, count: int, work: Callable[[int, int], None]) -> None:
+        """Call `work(start, stop)` until all of `count` are done.
+
+        Raises:
+            OutOfMemoryError: one alone does not fit.
+        """
         start = 0
-        while start < len(images):
-            size = self.batch_size
+        while start < count:
+            size = self.size
             try:
-                vectors[start : start + size] = self._runner.infer(images[start : start + size])
+                work(start, min(start + size, count))
             except OutOfMemoryError:
                 self._halve(size)
                 continue
             start += size
-        return replace(batch, images=None, embeddings=vectors)
 
     def _halve(self, failed: int) -> None:
         """Half of the size that failed, unless another thread has done so already."""
@@ -159,6 +159,30 @@ class Embed:
                     "out of memory even at batch size 1; wanted: memory for one photograph. "
                     "Close other programs that use this device, or build the engine for another backend"
                 )
-            if self.batch_size >= failed:
-                self.batch_size = failed // 2
-                logger.warning("out of memory at batch size %d: going on with %d", failed, self.batch_size)
+            if self.size >= failed:
+                self.size = failed // 2
+                logger.warning("out of memory at batch size %d: going on with %d", failed, self.size)
+
+
+class Embed:
+    """Crops to unit vectors."""
+
+    def __init__(self, runner: Runner, slices: Slices) -> None:
+        self._runner = runner
+        self.slices = slices
+
+    def warm_up(self) -> None:
+        """Run one batch of nothing, which may halve the batch size."""
+        size, count = self._runner.info.size, self.slices.size
+        self(Batch(np.arange(count), images=np.zeros((count, size, size, 3), np.uint8)))
+
+    def __call__(self, batch: Batch) -> Batch:
+        images = batch.images
+        assert images is not None
+        vectors = np.empty((len(images), self._runner.info.dimension), np.float32)  # (n, D)
+
+        def embed(start: int, stop: int) -> None:
+            vectors[start:stop] = self._runner.infer(images[start:stop])
+
+        self.slices.each(len(images), embed)
+        return replace(batch, images=None, embeddings=vectors)

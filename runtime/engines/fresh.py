@@ -1,0 +1,106 @@
+"""TensorRT plans are for one version and one kind of GPU: a stale one is built again before it is used."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import EngineError, FacemillError
+from ..extras import available, require
+from ..modelspec import load_spec
+from ..modelstore import find_weights, sha256_of
+from .build import build_engine
+from .build_tensorrt import tensorrt_log, version_of
+from .device import find_gpu
+from .sidecar import EngineInfo, read_sidecar
+from .weights import weights_for
+
+logger = logging.getLogger(__name__)
+
+
+def fresh_engine(path: Path) -> Path:
+    """An engine that this machine can run: the one given, or the same one built again beside it.
+
+    Args:
+        path: an engine file with its sidecar; one of another backend than TensorRT never gets stale.
+    Returns:
+        The engine to use. Its name says what it is for, so it may be another file.
+    Raises:
+        EngineError: it is stale and cannot be built again; the reasons are in the message.
+    """
+    info = read_sidecar(path)
+    reason = why_stale(path, info)
+    if not reason:
+        return path
+    logger.warning("the engine %s cannot be used: %s. Building it again", path, reason)
+    try:
+        if info.precision == "int8":
+            raise EngineError("an int8 engine is calibrated on photographs, which only build-engine is given")
+        spec = load_spec(info.model)
+        result = build_engine(
+            spec,
+            weights_for(spec),
+            backend="tensorrt",
+            precision=info.precision,
+            batch=info.profile,
+            output=path.parent,
+            force=True,
+        )
+    except FacemillError as err:
+        raise EngineError(
+            f"the engine {path} cannot be used: {reason}; and it cannot be built again: {err}. Build one with: "
+            f"facemill build-engine --model {info.model} --backend tensorrt --precision {info.precision}"
+        ) from err
+    return result.path
+
+
+def why_stale(path: Path, info: EngineInfo) -> str:
+    """Why a TensorRT engine cannot be used on this machine's GPU; empty when it can, or when nothing tells.
+
+    Args:
+        path: the engine file.
+        info: its sidecar.
+    """
+    gpu = find_gpu()
+    if info.backend != "tensorrt" or gpu is None:
+        return ""
+    module = info.backend_version.split(" ")[0]
+    if not available(module):
+        other = "tensorrt" if module == "tensorrt_rtx" else "tensorrt_rtx"
+        return f"it was built by {module}, and {other} is installed" if available(other) else ""
+    trt = require(module)
+    if version_of(trt) != info.backend_version:
+        return f"it was built by {info.backend_version}, and {version_of(trt)} is installed"
+    named_sm = info.device.startswith("SM")
+    if info.device != "default set" and info.device != (gpu.compute_capability if named_sm else gpu.name):
+        return f"it was built for {info.device}, and the GPU is {gpu.name} ({gpu.compute_capability})"
+    return _other_weights(info) or _invalid(trt, path)
+
+
+def _other_weights(info: EngineInfo) -> str:
+    """Whether the model's ONNX file is another one than the engine was built from, where it is on this machine."""
+    try:
+        weights = find_weights(load_spec(info.model))
+    except FacemillError:
+        return ""  # a model file of the user's own, not registered
+    if weights is None or sha256_of(weights) == info.model_sha256:
+        return ""
+    return f"it was built from another ONNX file than {weights}"
+
+
+def _invalid(trt: ModuleType, path: Path) -> str:
+    """TensorRT-RTX's own verdict; TensorRT gives none before it loads a plan."""
+    if trt.__name__ != "tensorrt_rtx":
+        return ""
+    log = tensorrt_log(trt)
+    log.words()  # forget those of earlier work
+    validity, flags = trt.Runtime(log.logger).get_engine_validity(path.read_bytes())
+    if validity == trt.EngineValidity.VALID:
+        return ""
+    reasons = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if int(flags) & int(flag)]
+    words = f"{', '.join(reasons) or 'no reason given'}{log.words()}"
+    if validity == trt.EngineValidity.SUBOPTIMAL:
+        logger.info("%s: TensorRT-RTX calls the engine suboptimal for this GPU (%s)", path, words)
+        return ""
+    return f"TensorRT-RTX calls it invalid here: {words}"

@@ -1,0 +1,139 @@
+"""One batch on the GPU: its buffers, its stream, its execution context, and the events that say how far it is."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cuda.driver import Driver
+from ..cuda.resources import DeviceBuffer, Event, Graph, PinnedBuffer, Stream
+from ..errors import EngineError
+from .inputs import INPUT, OUTPUT
+from .sidecar import EngineInfo
+
+
+class Slot:
+    """Crops in, unit vectors out, one batch at a time; several slots overlap. Owned by `with`.
+
+    Fill the places, `start`, `finish`: only then may the places be filled again. Nothing is waited for but the event
+    at the end of the batch. Methods are for one thread at a time, with the driver current.
+
+    Attributes:
+        stream: what fills the places is given to it, or has ended.
+    """
+
+    def __init__(self, driver: Driver, context: Any, info: EngineInfo, *, graph: bool) -> None:
+        """Reserve everything for the largest batch of the profile.
+
+        Args:
+            driver: current on this thread.
+            context: TensorRT's execution context, used by nobody else.
+            info: of the engine.
+            graph: record the usual batch (`profile` opt) as a CUDA graph, where the driver can.
+        Raises:
+            OutOfMemoryError: the GPU, or page-locked memory, has no room.
+        """
+        self._context, self._info, self._graph_wanted = context, info, graph
+        self._graph: Graph | None = None
+        self._captured = False
+        self._crop_bytes = 3 * info.size * info.size
+        largest = info.profile[2]
+        with ExitStack() as stack:
+            own = stack.enter_context
+            self._places = own(DeviceBuffer(driver, largest * self._crop_bytes))
+            self._vectors = own(DeviceBuffer(driver, 4 * largest * info.dimension))
+            self._staging = own(PinnedBuffer(driver, largest * self._crop_bytes))
+            self._answer = own(PinnedBuffer(driver, 4 * largest * info.dimension))
+            self._began, self._ended = own(Event(driver, timing=True)), own(Event(driver, timing=True))
+            self.stream = own(Stream(driver))  # last in, first out: it is waited for before the buffers go
+            context.set_tensor_address(INPUT, self._places.address)
+            context.set_tensor_address(OUTPUT, self._vectors.address)
+            self._stack = stack.pop_all()
+
+    def place_address(self, place: int) -> int:
+        """Where the crop (S, S, 3) uint8 of a place begins on the device."""
+        return self._places.address + place * self._crop_bytes
+
+    def fill(self, place: int, crops: NDArray[np.uint8]) -> None:
+        """Send crops (m, S, S, 3) uint8 to the places from `place` on."""
+        m, size = len(crops), self._info.size
+        staged = self._staging.view((place + m, size, size, 3), np.uint8)[place:]
+        staged[:] = crops
+        self.stream.upload(staged, self._places, place * self._crop_bytes)
+
+    def start(self, count: int) -> None:
+        """Embed the first `count` places; those up to the next usual batch size are embedded too, and not read.
+
+        Raises:
+            EngineError: TensorRT refused.
+        """
+        size = usual_size(count, self._info.profile)
+        self.stream.record(self._began)
+        if size == self._info.profile[1] and self._graph_wanted:
+            self._replay(size)
+        else:
+            self._enqueue(size)
+        self.stream.download(self._vectors, self._view(count))
+        self.stream.record(self._ended)
+
+    def finish(self, count: int) -> tuple[NDArray[np.float32], float]:
+        """Wait for the batch that was started.
+
+        Returns:
+            (count, D) float32, unit rows, a new array; and the seconds from the first place embedded to the last.
+        """
+        self._ended.synchronize()
+        return self._view(count).copy(), self._ended.seconds_since(self._began)
+
+    def _view(self, count: int) -> NDArray[np.float32]:
+        return self._answer.view((count, self._info.dimension), np.float32)
+
+    def _enqueue(self, count: int) -> None:
+        size = self._info.size
+        started = self._context.set_input_shape(INPUT, (count, size, size, 3))
+        if not (started and self._context.execute_async_v3(self.stream.address)):
+            raise EngineError(f"TensorRT failed on a batch of {count} of {self._info.model}")
+
+    def _replay(self, count: int) -> None:
+        """The graph of this batch size; the first batch runs without one, as TensorRT wants before it is recorded."""
+        if not self._captured:
+            self._captured = True
+            self._enqueue(count)
+            self.stream.synchronize()
+            self._graph = self.stream.capture(lambda: self._enqueue(count))
+        elif self._graph is not None:
+            self.stream.replay(self._graph)
+        else:
+            self._enqueue(count)
+
+    def __enter__(self) -> Slot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what is under way, then let everything go."""
+        try:
+            self._stack.__exit__(kind, error, trace)
+        finally:
+            self._graph = self._context = None
+
+
+def usual_size(count: int, profile: tuple[int, int, int]) -> int:
+    """The batch size that `count` crops run at: few sizes, since TensorRT-RTX compiles kernels for each that it meets.
+
+    The profile's own where that is less than twice as many; else the next power of two.
+    """
+    low, best, high = profile
+    if best < 2 * count and count <= best:
+        return best
+    return min(max(low, 1 << (count - 1).bit_length()), high)
+
+
+def slot_bytes(info: EngineInfo) -> int:
+    """Device memory of one slot, without its execution context's."""
+    return info.profile[2] * (3 * info.size * info.size + 4 * info.dimension)

@@ -1,0 +1,123 @@
+"""How the rows lie in a GPU's memory, decided before anything is put there: pure arithmetic, tested without a GPU.
+
+The sizes are those of FAISS's flat index on a GPU (DistanceUtils.cuh, GpuIndex.cu and FlatIndex.cu, 1.15): a search
+multiplies in tiles, two at a time, and keeps the best of each tile; an upload to FP16 passes through pages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import ConfigError, OutOfMemoryError
+
+# FAISS selects no more on a GPU; half of it is hits, so that there are candidates left to prove them with.
+MOST_CANDIDATES = 2048
+MOST_HITS = MOST_CANDIDATES // 2
+# Queries that FAISS is given at once: its temporary memory grows with them.
+QUERIES = 256
+# CUDA's context, cuBLAS's workspace, and an engine beside the index.
+RESERVED_BYTES = 1 << 30
+_TILE_BYTES = 1 << 30
+_PAGE_BYTES = 256 << 20
+_NORM_BYTES = 8  # FAISS keeps the length of each row, twice while it uploads
+_CANDIDATE_BYTES = 12
+# Larger shards are no faster, and the first one must be there before the GPU has work.
+_SHARD_BYTES, _SHARD_ROWS = 1 << 30, 1 << 20
+_FEWEST_ROWS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What lies on the GPU.
+
+    Attributes:
+        placement: all rows as FP32, all as FP16, or FP32 streamed in shards, two at a time.
+        rows: N.
+        shard_rows: rows of a shard; N when nothing is streamed.
+        vector_bytes: rows on the GPU at one time.
+        scratch_bytes: FAISS's temporary memory, for each index (two when streamed).
+        device_bytes: all of it, with what CUDA takes.
+    """
+
+    placement: Literal["fp32", "fp16", "streamed"]
+    rows: int
+    shard_rows: int
+    vector_bytes: int
+    scratch_bytes: int
+    device_bytes: int
+
+    def __str__(self) -> str:
+        pieces = -(-self.rows // max(1, self.shard_rows))
+        how = {
+            "fp32": f"all {self.rows:,} rows in FP32",
+            "fp16": f"all {self.rows:,} rows in FP16",
+            "streamed": f"{self.rows:,} rows streamed in {pieces} shards of {self.shard_rows:,}, two at a time",
+        }
+        vectors, total = self.vector_bytes / 1e9, self.device_bytes / 1e9
+        return f"{how[self.placement]}: {vectors:.2f} GB of vectors, {total:.2f} GB in all"
+
+
+def plan_memory(rows: int, dimension: int, free_bytes: int, *, k: int, queries: int) -> MemoryPlan:
+    """The first that fits: FP32, FP16, streamed. All give the same answer; FP32 needs the least proof.
+
+    Args:
+        rows: N.
+        dimension: D.
+        free_bytes: the GPU's free memory.
+        k: hits for each query.
+        queries: in one search.
+    Raises:
+        ConfigError: k is more than FAISS can find on a GPU.
+        OutOfMemoryError: not even two small shards fit.
+    """
+    if k > MOST_HITS:
+        raise ConfigError(
+            f"{k} hits were asked for; wanted: at most {MOST_HITS}, since FAISS selects at most {MOST_CANDIDATES} rows "
+            f"on a GPU. For more, search with: --device cpu"
+        )
+    for half in (False, True):
+        plan = resident_plan(rows, dimension, half=half, queries=queries)
+        if plan.device_bytes <= free_bytes:
+            return plan
+    return streamed_plan(rows, dimension, free_bytes, queries=queries)
+
+
+def resident_plan(rows: int, dimension: int, *, half: bool, queries: int) -> MemoryPlan:
+    """All rows on the GPU, whether they fit or not."""
+    vectors = rows * dimension * (2 if half else 4)
+    scratch = _scratch(rows, dimension, half=half, queries=queries)
+    total = vectors + rows * _NORM_BYTES + scratch + RESERVED_BYTES
+    return MemoryPlan("fp16" if half else "fp32", rows, rows, vectors, scratch, total)
+
+
+def streamed_plan(rows: int, dimension: int, free_bytes: int, *, queries: int) -> MemoryPlan:
+    """Two shards in FP32, as large as they may be: one is searched while the next one is uploaded.
+
+    Raises:
+        OutOfMemoryError: two small shards do not fit.
+    """
+    row_bytes = 4 * dimension + _NORM_BYTES
+    shard = min(rows, _SHARD_ROWS, max(_FEWEST_ROWS, _SHARD_BYTES // row_bytes))
+    scratch = _scratch(shard, dimension, half=False, queries=queries)
+    taken = 2 * scratch + RESERVED_BYTES
+    fewest = min(rows, _FEWEST_ROWS)
+    if free_bytes < taken + 2 * fewest * row_bytes:
+        raise OutOfMemoryError(
+            f"the GPU has {free_bytes / 1e9:.2f} GB free; wanted: {(taken + 2 * fewest * row_bytes) / 1e9:.2f} GB to "
+            f"search {dimension} dimensions. Close other programs that use its memory, or search with: --device cpu"
+        )
+    shard = min(shard, (free_bytes - taken) // (2 * row_bytes))
+    return MemoryPlan("streamed", rows, shard, 2 * shard * dimension * 4, scratch, taken + 2 * shard * row_bytes)
+
+
+def _scratch(rows: int, dimension: int, *, half: bool, queries: int) -> int:
+    """Bytes of temporary memory that a search, or an upload to FP16, takes from FAISS."""
+    asked = min(queries, QUERIES)
+    columns = min(rows, _TILE_BYTES // (2 * (2 if half else 4)) // (1024 if dimension <= 32 else 512))
+    tiles = -(-rows // max(1, columns))
+    products = 2 * asked * columns * 4
+    lists = 2 * asked * tiles * MOST_CANDIDATES * _CANDIDATE_BYTES
+    copies = asked * (dimension * (4 + 2) + MOST_CANDIDATES * _CANDIDATE_BYTES)
+    upload = _PAGE_BYTES * 3 // 2 if half else 0
+    return max(products + lists + copies, upload) + (1 << 20)

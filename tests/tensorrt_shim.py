@@ -1,0 +1,116 @@
+"""TensorRT's names on the CPU: an "engine" is an ONNX file, and device memory is what the shim driver calls so.
+
+Not TensorRT: what surrounds it (slots, streams, buffers, failures) can be run on a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from runtime.engines.slot import Slot
+from runtime.pipeline.device_work import DeviceCrops
+
+KINDS = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+
+
+class Severity(enum.Enum):
+    INTERNAL_ERROR = 0
+    ERROR = 1
+    WARNING = 2
+    INFO = 3
+    VERBOSE = 4
+
+
+class ILogger:
+    Severity = Severity
+
+
+class Context:
+    """Runs one shape at a time on bare addresses."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.addresses: dict[str, int] = {}
+        self.shape: tuple[int, ...] = ()
+
+    def set_tensor_address(self, name: str, address: int) -> None:
+        self.addresses[name] = address
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        self.shape = shape
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        engine = self.engine
+        engine.shapes.append(self.shape)
+        if len(engine.shapes) in engine.refusals:
+            engine.logger.log(Severity.ERROR, engine.refusals[len(engine.shapes)])
+            return False
+        (source,), (target,) = engine.session.get_inputs(), engine.session.get_outputs()
+        images = memory(self.addresses[source.name], self.shape, KINDS[source.type])
+        (rows,) = engine.session.run([target.name], {source.name: images})
+        memory(self.addresses[target.name], rows.shape, KINDS[target.type])[:] = rows
+        return True
+
+
+class Engine:
+    """An ONNX engine.
+
+    Attributes:
+        shapes: of all batches, in order.
+        refusals: number of a batch, from 1 -> TensorRT's words for refusing it.
+    """
+
+    device_memory_size_v2 = 1000
+
+    def __init__(self, content: bytes, logger: Any) -> None:
+        self.session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+        self.logger = logger
+        self.shapes: list[tuple[int, ...]] = []
+        self.refusals: dict[int, str] = {}
+
+    def create_execution_context(self) -> Context:
+        return Context(self)
+
+
+def memory(address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """The array at an address."""
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.frombuffer((ctypes.c_byte * count).from_address(address), dtype).reshape(shape)
+
+
+class Runtime:
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+
+    def deserialize_cuda_engine(self, content: bytes) -> Engine | None:
+        try:
+            return Engine(content, self.logger)
+        except Exception as err:
+            self.logger.log(Severity.ERROR, f"no engine: {type(err).__name__}")
+            return None
+
+
+class ShimCrops(DeviceCrops):
+    """DALI's CPU graph writes to what the shim calls device memory."""
+
+    def __init__(self, slot: Slot) -> None:
+        super().__init__(slot)
+        self.stream = None
+
+    def put_run(self, place: int, crops: Any) -> None:
+        crops.copy_to_external(ctypes.c_void_p(self._slot.place_address(place)))
+
+
+def shim() -> ModuleType:
+    """What `import tensorrt` would give."""
+    module = ModuleType("tensorrt")
+    module.__dict__.update(__version__="shim", ILogger=ILogger, Runtime=Runtime)
+    return module

@@ -1,0 +1,78 @@
+"""What lies on a GPU, by arithmetic alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from runtime.errors import ConfigError, OutOfMemoryError
+from runtime.index.memoryplan import (
+    MOST_HITS,
+    QUERIES,
+    RESERVED_BYTES,
+    MemoryPlan,
+    plan_memory,
+    resident_plan,
+    streamed_plan,
+)
+
+GB = 10**9
+MILLIONS = 5_000_000, 512
+
+
+def plan(free_gb: float, queries: int = 1, k: int = 50) -> MemoryPlan:
+    return plan_memory(*MILLIONS, int(free_gb * GB), k=k, queries=queries)
+
+
+def test_the_figures_of_five_million_rows() -> None:
+    assert resident_plan(*MILLIONS, half=False, queries=1).vector_bytes == 10_240_000_000
+    assert resident_plan(*MILLIONS, half=True, queries=1).vector_bytes == 5_120_000_000
+
+
+@pytest.mark.parametrize(
+    ("free_gb", "placement"),
+    [(80, "fp32"), (24, "fp32"), (11.5, "fp32"), (11.2, "fp16"), (8, "fp16"), (6, "streamed"), (2, "streamed")],
+)
+def test_the_first_that_fits(free_gb: float, placement: str) -> None:
+    assert plan(free_gb).placement == placement
+
+
+@pytest.mark.parametrize("queries", [1, 10_000])
+@pytest.mark.parametrize("dimension", [16, 512])
+@pytest.mark.parametrize("free_gb", [3.2, 6, 12, 24, 80])
+@pytest.mark.parametrize("rows", [0, 1, 5000, 1_000_000, 50_000_000])
+def test_no_plan_takes_more_than_is_free(rows: int, free_gb: float, dimension: int, queries: int) -> None:
+    free = int(free_gb * GB)
+    found = plan_memory(rows, dimension, free, k=10, queries=queries)
+    held = (2 if found.placement == "streamed" else 1) * found.shard_rows
+    assert found.vector_bytes == held * dimension * (2 if found.placement == "fp16" else 4)
+    indexes = 2 if found.placement == "streamed" else 1
+    assert found.vector_bytes + indexes * found.scratch_bytes + RESERVED_BYTES <= found.device_bytes <= free
+    assert found.shard_rows == rows or 4096 <= found.shard_rows < rows
+
+
+def test_many_queries_take_more_room_up_to_a_batch() -> None:
+    sizes = [resident_plan(*MILLIONS, half=True, queries=q).scratch_bytes for q in (1, QUERIES, 10 * QUERIES)]
+    assert sizes[0] < sizes[1] == sizes[2]
+
+
+def test_a_shard_is_no_larger_than_useful() -> None:
+    shard = streamed_plan(*MILLIONS, 80 * GB, queries=1)
+    assert 0.9 * (1 << 30) < 4 * shard.shard_rows * 512 <= 1 << 30
+    assert streamed_plan(1000, 512, 80 * GB, queries=1).shard_rows == 1000
+
+
+def test_too_little_memory_is_said_with_both_values() -> None:
+    with pytest.raises(OutOfMemoryError, match=r"0\.50 GB free; wanted: 1\.\d\d GB .*--device cpu"):
+        plan(0.5)
+
+
+def test_more_hits_than_a_gpu_can_prove_are_refused() -> None:
+    assert plan(80, k=MOST_HITS).placement == "fp32"
+    with pytest.raises(ConfigError, match=r"1025 hits .* at most 1024.*--device cpu"):
+        plan(80, k=MOST_HITS + 1)
+
+
+def test_a_plan_can_be_printed() -> None:
+    assert str(plan(24)) == "all 5,000,000 rows in FP32: 10.24 GB of vectors, 11.36 GB in all"
+    assert str(plan(8)).startswith("all 5,000,000 rows in FP16: 5.12 GB of vectors, ")
+    assert str(plan(6)).startswith("5,000,000 rows streamed in 10 shards of 522,247, two at a time: 2.14 GB of vectors")
