@@ -71,7 +71,7 @@ def main() -> None:
     from runtime.pipeline.run import process
     from runtime.pipeline.settings import recall_settings
 
-    engine = material.cpu_engine(options.model, options.data)
+    engine = material.build(options.model, options.data, precision="fp32")
     info = read_sidecar(engine)
     sample = sorted(photos.rglob("*.jpg"))[:1024]
     cv2.setNumThreads(1)
@@ -80,7 +80,7 @@ def main() -> None:
         os.environ.setdefault("FACEMILL_CACHE", folder)
         output = Path(folder) / "out.h5"
         process(Request((str(photos),), output, engine, limit=2048))  # tunes, and warms the disk cache
-        found = recall_settings(info)
+        found = recall_settings(info, "opencv")
         assert found is not None
         rates: list[tuple[float, float]] = []
         for number in range(options.rounds):

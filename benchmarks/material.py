@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-def photographs(folder: Path, count: int, size: tuple[int, int], seed: int = 0) -> Path:
+def photographs(folder: Path, count: int, size: tuple[int, int], seed: int = 0, corrupt: float = 0.0) -> Path:
     """A folder of `count` synthetic portraits, five shots a person; made once, then found again.
 
     Args:
@@ -17,23 +17,34 @@ def photographs(folder: Path, count: int, size: tuple[int, int], seed: int = 0) 
         count: a multiple of five.
         size: width and height, pixels.
         seed: of the generator.
+        corrupt: this part of them is damaged: cut short, emptied or overwritten with text, in turns.
     """
     from portraits import write_portraits
 
-    place = folder / f"portraits-{size[0]}x{size[1]}-{count}-{seed}"
+    place = folder / f"portraits-{size[0]}x{size[1]}-{count}-{seed}{f'-{corrupt}' if corrupt else ''}"
     complete = place / ".complete"
     if not complete.exists():
         print(f"drawing {count:,} portraits into {place}", file=sys.stderr)
         write_portraits(place, people=count // 5, shots=5, size=size, seed=seed)
+        if corrupt:
+            damage(place, corrupt)
         complete.touch()
     return place
 
 
-def cpu_engine(model: str, folder: Path) -> Path:
-    """The FP32 CPU engine of a model, built by the product."""
+def damage(folder: Path, part: float) -> None:
+    """Spoil every n-th JPEG below a folder, for good."""
+    paths = sorted(folder.rglob("*.jpg"))
+    for turn, path in enumerate(paths[:: round(1 / part)]):
+        data = path.read_bytes()
+        path.write_bytes((data[: len(data) // 2], b"", b"no photograph")[turn % 3])
+
+
+def build(model: str, folder: Path, backend: str = "cpu", precision: str = "auto") -> Path:
+    """An engine of a model, built by the product."""
     from runtime.engines.build import build_engine
     from runtime.engines.weights import weights_for
     from runtime.modelspec import load_spec
 
     spec = load_spec(model)
-    return build_engine(spec, weights_for(spec), backend="cpu", precision="fp32", output=folder).path
+    return build_engine(spec, weights_for(spec), backend=backend, precision=precision, output=folder).path

@@ -13,18 +13,26 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent / "results"
-_PACKAGES = ("numpy", "onnxruntime", "opencv-python-headless", "h5py", "faiss-cpu", "faiss-gpu")
+_PACKAGES = (
+    "numpy", "onnxruntime", "opencv-python-headless", "h5py", "faiss-cpu", "faiss-gpu", "tensorrt-rtx", "tensorrt-cu12",
+    "tensorrt-cu13", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "cupy-cuda12x", "cupy-cuda13x",
+)  # fmt: skip
 
 
 def machine() -> str:
-    """The processor's own name and the cores that this process may use."""
+    """The processor's own name, the cores that this process may use, and the GPU if there is one."""
     cpu = platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             cpu = line.split(":", 1)[1].strip()
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB"
+    sys.path.insert(0, str(RESULTS.parent.parent))
+    from runtime.engines.device import find_gpu
+
+    gpu = find_gpu()
+    words = f", {gpu.name} ({gpu.compute_capability})" if gpu else ""
+    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB{words}"
 
 
 def versions() -> dict[str, str]:
@@ -41,7 +49,15 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_results(name: str, title: str, rows: Sequence[Mapping[str, object]], notes: Sequence[str] = ()) -> None:
+def write_results(
+    name: str,
+    title: str,
+    rows: Sequence[Mapping[str, object]],
+    notes: Sequence[str] = (),
+    *,
+    folder: Path = RESULTS,
+    details: object = None,
+) -> None:
     """Write `results/<name>.json` and `.md`, and print the table.
 
     Args:
@@ -49,6 +65,8 @@ def write_results(name: str, title: str, rows: Sequence[Mapping[str, object]], n
         title: one line: what was measured.
         rows: the table; the first row's keys are its columns.
         notes: what a reader must know to judge the figures.
+        folder: where to write.
+        details: for the JSON alone: what the table is made from.
     """
     facts = {
         "title": title,
@@ -71,11 +89,12 @@ def write_results(name: str, title: str, rows: Sequence[Mapping[str, object]], n
         f"- Command: `{facts['command']}`",
         f"- Measured: {facts['measured_utc']}",
     ]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(
-        json.dumps({**facts, "rows": [dict(row) for row in rows], "notes": list(notes)}, indent=2) + "\n"
-    )
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {**facts, "rows": [dict(row) for row in rows], "notes": list(notes)}
+    if details is not None:
+        content["details"] = details
+    (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+    (folder / f"{name}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
 
 

@@ -35,7 +35,7 @@ def peak_memory(arguments: list[str]) -> int:
 
 def memory(options: argparse.Namespace) -> None:
     photos = material.photographs(options.data, options.photographs, (112, 112))
-    engine = material.cpu_engine(options.model, options.data)
+    engine = material.build(options.model, options.data, precision="fp32")
     names = [str(p) for p in sorted(photos.rglob("*.jpg"))]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -108,7 +108,7 @@ def start(options: argparse.Namespace) -> None:
     from runtime.engines.sidecar import read_sidecar
 
     photos = material.photographs(options.data, 1000, (112, 112))
-    engine = material.cpu_engine(options.model, options.data)
+    engine = material.build(options.model, options.data, precision="fp32")
     dimension = read_sidecar(engine).dimension
     some = [str(p) for p in sorted(photos.rglob("*.jpg"))]
     rows = []

@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""The pipeline on a GPU beside decoding alone and the engine alone, taking turns in one process.
+
+    python benchmarks/gpu_throughput.py --engine engines/MODEL.plan --size 112x112 --count 20000 --repeat 5
+    python benchmarks/gpu_throughput.py --model random-512 --size 300x400
+
+Decoding alone: as many decoders as the pipeline has slots, whose crops go nowhere. The engine alone: as many slots,
+whose crops are there already. Back to back: one stream that is given batch after batch and waited for once, so that
+the GPU never idles. Without a GPU the same is measured on the CPU (`--backend cpu`), to try the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import material
+import numpy as np
+from numpy.typing import NDArray
+from report import RESULTS, write_results
+
+
+class Nowhere:
+    """Crops that are decoded and dropped; without a stream each run of DALI is waited for."""
+
+    stream = None
+
+    def put_run(self, place: int, crops: Any) -> None:
+        pass
+
+    def put(self, place: int, crop: NDArray[np.uint8]) -> None:
+        pass
+
+
+def in_threads(count: int, work: Callable[[int], int], total: int) -> float:
+    """Photographs a second of `count` threads that call `work(thread)` until `total` are done."""
+    lock, left = threading.Lock(), [total]
+    failed: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            while True:
+                with lock:
+                    if left[0] <= 0:
+                        return
+                    left[0] -= size
+                work(number)
+        except BaseException as err:
+            failed.append(err)
+
+    size = work(0)  # warm-up
+    for number in range(1, count):
+        work(number)
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
+    return math.ceil(total / size) * size / (time.perf_counter() - began)
+
+
+def batches_of(files: Sequence[bytes], size: int) -> Callable[[], list[bytes]]:
+    """Another batch of `size` files at every call."""
+    starts = itertools.count(0, size)
+
+    def take() -> list[bytes]:
+        start = next(starts)
+        return [files[i % len(files)] for i in range(start, start + size)]
+
+    return take
+
+
+def decode_alone(files: Sequence[bytes], info: Any, settings: Any, device: str, total: int) -> float:
+    """Photographs a second through the decoders of all slots, with nothing behind them."""
+    from runtime.images.decode_dali import DaliDecoder
+
+    take = batches_of(files, settings.batch_size)
+    threads = math.ceil(settings.decoders / settings.streams)
+    with ExitStack() as stack:
+        decoders = [
+            stack.enter_context(
+                DaliDecoder(
+                    info.size, info.channel_order, device=device, batch_size=settings.batch_size, threads=threads
+                )
+            )
+            for _ in range(settings.streams)
+        ]
+
+        def work(number: int) -> int:
+            decoders[number].decode(take(), Nowhere())
+            return settings.batch_size
+
+        return in_threads(settings.streams, work, total)
+
+
+def decode_opencv(files: Sequence[bytes], info: Any, settings: Any, total: int) -> float:
+    """Photographs a second through the CPU's decoder on all cores."""
+    import cv2
+
+    from runtime.images.decode import ImageError, decode_image
+
+    cv2.setNumThreads(1)
+    take = batches_of(files, 64)
+
+    def work(_: int) -> int:
+        for data in take():
+            try:
+                decode_image(data, size=info.size, channel_order=info.channel_order)
+            except ImageError:
+                continue
+        return 64
+
+    return in_threads(len(os.sched_getaffinity(0)), work, total)
+
+
+def engine_alone(runner: Any, images: NDArray[np.uint8], settings: Any, total: int) -> float:
+    """Photographs a second of slots whose crops are on the device already."""
+    count = settings.batch_size
+    if not hasattr(runner, "slot"):
+        return in_threads(settings.streams, lambda _: len(runner.infer(images[:count])), total)
+    with ExitStack() as stack:
+        slots = [stack.enter_context(runner.slot()) for _ in range(min(settings.streams, runner.plan.slots))]
+        for slot in slots:
+            slot.fill(0, images[:count])
+
+        def work(number: int) -> int:
+            with runner.driver:
+                slots[number].start(count)
+                slots[number].finish(count)
+            return count
+
+        return in_threads(len(slots), work, total)
+
+
+def through_runner(runner: Any, images: NDArray[np.uint8], settings: Any, total: int) -> float:
+    """Photographs a second of crops that come from the host's memory and of vectors that go back to it."""
+    return in_threads(settings.streams, lambda _: len(runner.infer(images[: settings.batch_size])), total)
+
+
+def back_to_back(runner: Any, images: NDArray[np.uint8], settings: Any, total: int) -> float:
+    """Photographs a second of one stream that always has a batch waiting."""
+    count, rounds = settings.batch_size, math.ceil(total / settings.batch_size)
+    with runner.slot() as slot:
+        slot.fill(0, images[:count])
+        slot.start(count)
+        slot.finish(count)
+        began = time.perf_counter()
+        for _ in range(rounds):
+            slot.start(count)
+        slot.finish(count)
+        return rounds * count / (time.perf_counter() - began)
+
+
+def settings_of(request: Any, info: Any) -> Any:
+    """What the pipeline's tuner finds for these photographs."""
+    from dataclasses import replace
+
+    from runtime.pipeline.run import process
+    from runtime.pipeline.settings import default_settings, recall_settings
+
+    process(replace(request, limit=2048))
+    request.output.unlink()
+    decoder = "opencv" if info.backend == "cpu" else "dali"
+    return recall_settings(info, decoder) or default_settings(info)
+
+
+def measure(engine: Path, photos: Path, *, count: int, repeat: int, rounds: int, folder: Path) -> dict[str, Any]:
+    """All rates, round by round.
+
+    Args:
+        engine: to be measured.
+        photos: a folder of `count` JPEGs, damaged ones among them.
+        count: photographs.
+        repeat: how often the pipeline goes through them in one run.
+        rounds: of all measurements in turn.
+        folder: for lists and outputs.
+    """
+    from runtime.engines.open import open_runner, open_tensorrt
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.images.decode import ImageError, decode_image
+    from runtime.pipeline.request import Request
+    from runtime.pipeline.run import process
+
+    info = read_sidecar(engine)
+    on_gpu = info.backend == "tensorrt"
+    paths = sorted(photos.rglob("*.jpg"))
+    listing = folder / "list.txt"
+    listing.write_text("\n".join(str(path) for path in paths * repeat) + "\n")
+    files = [path.read_bytes() for path in paths[:8192]]
+    request = Request((f"@{listing}",), folder / "out.h5", engine)
+    settings = settings_of(request, info)
+    images = []
+    for data in files:
+        try:
+            images.append(decode_image(data, size=info.size, channel_order=info.channel_order))
+        except ImageError:
+            continue
+        if len(images) == settings.batch_size:
+            break
+    crops = np.stack(images)
+    total = min(count, len(files)) * (1 if not on_gpu else 4)
+    rates: dict[str, list[float]] = {}
+
+    def note(name: str, rate: float) -> None:
+        rates.setdefault(name, []).append(rate)
+
+    for _ in range(rounds):
+        note("decode alone", decode_alone(files, info, settings, "mixed" if on_gpu else "cpu", total))
+        with open_tensorrt(engine, slots=settings.streams) if on_gpu else open_runner(engine, threads=1) as runner:
+            note("engine alone", engine_alone(runner, crops, settings, total))
+            if on_gpu:
+                note("crops from the host", through_runner(runner, crops, settings, total))
+                note("back to back", back_to_back(runner, crops, settings, total))
+        done = process(request)
+        request.output.unlink()
+        note("whole pipeline", done.images_per_s)
+    note("OpenCV on all cores", decode_opencv(files, info, settings, total))
+    ceiling = [min(d, e) for d, e in zip(rates["decode alone"], rates["engine alone"], strict=True)]
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    binding = "decoding" if medians["decode alone"] < medians["engine alone"] else "the engine"
+    busy = [a / b for a, b in zip(rates.get("crops from the host", []), rates.get("back to back", []), strict=True)]
+    return {
+        "medians": medians,
+        "rounds": rates,
+        "of the ceiling": statistics.median(w / c for w, c in zip(rates["whole pipeline"], ceiling, strict=True)),
+        "binding": binding,
+        "idle": max(0.0, 1 - statistics.median(busy)) if busy else None,
+        "settings": {name: getattr(settings, name) for name in type(settings).__slots__},
+        "outcomes": done.outcomes,
+        "stages": done.stages,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", type=Path, help="an engine file; default: one built from --model")
+    parser.add_argument("--model", default="random-512", help="default: random-512")
+    parser.add_argument("--backend", default="tensorrt", choices=["tensorrt", "cpu"])
+    parser.add_argument("--size", default="112x112", help="of the photographs; default: 112x112")
+    parser.add_argument("--count", type=int, default=20_000, help="photographs; default: 20000")
+    parser.add_argument("--repeat", type=int, default=5, help="how often one run goes through them; default: 5")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    options = parser.parse_args()
+    width, _, height = options.size.partition("x")
+    options.data.mkdir(parents=True, exist_ok=True)
+    photos = material.photographs(options.data, options.count, (int(width), int(height)), corrupt=0.01)
+    engine = options.engine or material.build(options.model, options.data, options.backend)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ.setdefault("FACEMILL_CACHE", folder)
+        found = measure(
+            engine,
+            photos,
+            count=options.count,
+            repeat=options.repeat,
+            rounds=options.rounds,
+            folder=Path(folder),
+        )
+    ceiling = min(found["medians"]["decode alone"], found["medians"]["engine alone"])
+    idle = "not measured" if found["idle"] is None else f"{100 * found['idle']:.1f} %"
+    stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in found["stages"].items())
+    write_results(
+        f"gpu_throughput_{engine.name.rpartition('.')[0]}_{options.size}",
+        f"The GPU pipeline beside its parts: {options.count:,} JPEGs of {options.size} (1 % damaged), {engine.name}",
+        [{"what": name, "images/s": rate, "of the ceiling": rate / ceiling} for name, rate in found["medians"].items()],
+        [
+            f"Medians of {options.rounds} rounds in turn; the pipeline within a round reaches "
+            f"{found['of the ceiling']:.3f} of the smaller of decoding alone and the engine alone; binding: "
+            f"{found['binding']}",
+            f"GPU idle when inference binds (crops from the host beside back to back): {idle}",
+            f"Settings found by the tuner: {found['settings']}; outcomes {found['outcomes']}",
+            f"Split by stage in the last round, images/s: {stages}",
+        ],
+        folder=options.out,
+        details=found,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+"""Search in 5,000,000 x 512 rows on a GPU: is the answer NumPy's exact one, and how long does one query take?
+
+    python benchmarks/search_gpu.py
+    python benchmarks/search_gpu.py --rows 1000000 --dimension 128 -k 10
+    python benchmarks/search_gpu.py --device cpu --rows 20000     # to try it: FAISS's indexes on the CPU in their place
+
+The rows are those of search_exact.py: seeded unit vectors in clusters, with exact copies. They are made in memory
+(10 GB, 26 GB at the peak) and written to no disk. Each placement is measured and written down before the next one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from report import RESULTS, write_results
+from search_exact import vectors
+
+from runtime.errors import FacemillError, OutOfMemoryError
+from runtime.index.candidates import Candidates, HostRows, Source
+from runtime.index.gpu import gpu_memory
+from runtime.index.memoryplan import MemoryPlan, resident_plan, streamed_plan
+from runtime.index.place import Place, gpu_source, host_vectors, planned_source
+from runtime.index.settle import settle
+
+_BLOCK = 50_000
+
+Rows = NDArray[np.int64]
+Vectors = NDArray[np.float32]
+
+
+class CountedSource:
+    """A source, and how many queries it was asked."""
+
+    def __init__(self, source: Source) -> None:
+        self.error, self.most, self.counts = source.error, source.most, source.counts
+        self._source = source
+        self.asked = 0
+
+    def candidates(self, queries: Vectors, count: int) -> Candidates:
+        """See Source.candidates."""
+        self.asked += len(queries)
+        return self._source.candidates(queries, count)
+
+
+class CountedHost:
+    """FAISS's index of the exact rows, and how many passes over all of them were made."""
+
+    def __init__(self, index: Any) -> None:
+        self._index = index
+        self.passes = 0
+
+    def range_search(self, queries: Vectors, bound: float) -> Any:
+        """See faiss.IndexFlat."""
+        self.passes += len(queries)
+        return self._index.range_search(queries, bound)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._index, name)
+
+
+def host_index(rows: int, dimension: int, seed: int) -> Any:
+    """FAISS's flat index of generated rows, in memory."""
+    import faiss
+
+    host = faiss.IndexFlatIP(dimension)
+    for block in vectors(rows, dimension, seed):
+        host.add(block)
+    return host
+
+
+def queries_for(host: Any, count: int, seed: int) -> Vectors:
+    """Half of them are rows, so that they have near neighbours and copies; half are near to nobody."""
+    near = host_vectors(host)[: count - count // 2].copy()
+    far = np.random.default_rng((seed, 1)).standard_normal((count - len(near), host.d), np.float32)
+    return np.concatenate([near, far / np.linalg.norm(far, axis=1, keepdims=True)])
+
+
+def numpy_rows(rows: Vectors, queries: Vectors, k: int) -> Rows:
+    """(q, k) best rows by double precision, block by block; the lower row first among equal scores."""
+    wide = queries.astype(np.float64)
+    best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
+    for start in range(0, len(rows), _BLOCK):
+        block = (wide @ rows[start : start + _BLOCK].T.astype(np.float64)).astype(np.float32)  # (q, b)
+        for i, line in enumerate(block):
+            scores, numbers = best[i]
+            new = np.flatnonzero(line >= scores[-1]) if len(scores) == k else np.arange(len(line))
+            scores, numbers = np.concatenate([scores, line[new]]), np.concatenate([numbers, new + start])
+            order = np.lexsort((numbers, -scores))[:k]
+            best[i] = scores[order], numbers[order]
+    return np.stack([numbers for _, numbers in best])
+
+
+def times_ms(work: Callable[[Vectors], object], queries: Vectors, runs: int) -> list[float]:
+    """Times of `runs` calls with one query each, in turns, after one call that does not count."""
+    work(queries[:1])
+    times = []
+    for number in range(runs):
+        at = number % len(queries)
+        began = time.perf_counter()
+        work(queries[at : at + 1])
+        times.append(1000 * (time.perf_counter() - began))
+    return times
+
+
+def measure(make: Callable[[], Source], index: Any, queries: Vectors, expected: Rows, runs: int) -> dict[str, object]:
+    """The figures of one placement."""
+    k = expected.shape[1]
+    began = time.perf_counter()
+    source = make()
+    upload_s = time.perf_counter() - began
+    counted, host = CountedSource(source), CountedHost(index)
+    found, _ = settle(host, counted, queries, k)
+    first = min(next(iter(source.counts(k))), index.ntotal)
+    one = times_ms(lambda query: settle(index, source, query, k), queries, runs)
+    alone = times_ms(lambda query: source.candidates(query, first), queries, runs)
+    began = time.perf_counter()
+    settle(index, source, queries, k)
+    many_s = time.perf_counter() - began
+    hits = sum(len(np.intersect1d(mine, theirs)) for mine, theirs in zip(found, expected, strict=True))
+    return {
+        "upload s": upload_s,
+        "one query ms": statistics.median(one),
+        "slowest ms": max(one),
+        "candidates alone ms": statistics.median(alone),
+        "ms a query in a batch": 1000 * many_s / len(queries),
+        "recall": hits / expected.size,
+        "same rows": f"{int((found == expected).all(axis=1).sum())} of {len(queries)}",
+        "asked again": counted.asked - len(queries),
+        "full passes": host.passes,
+    }
+
+
+def stand_in(plan: MemoryPlan, host: Any) -> Source:
+    """What `gpu_source` does, with FAISS's indexes on the CPU."""
+    import faiss
+
+    def new_index(half: bool) -> Any:
+        if half:
+            kind = faiss.ScalarQuantizer.QT_fp16
+            return faiss.IndexScalarQuantizer(host.d, kind, faiss.METRIC_INNER_PRODUCT)
+        return faiss.IndexFlatIP(host.d)
+
+    return planned_source(plan, host, new_index)
+
+
+def measure_all(given: argparse.Namespace, gpu: str, free: int) -> list[str]:
+    """Measure the CPU and every placement, and write the results after each; returns what went wrong."""
+    host = host_index(given.rows, given.dimension, given.seed)
+    queries = queries_for(host, min(given.queries, 2 * given.rows), given.seed)
+    k = min(given.k, given.rows)
+    say("NumPy's answers in double precision")
+    expected = numpy_rows(host_vectors(host), queries, k)
+    fewer = max(1, given.runs // 10)  # of what takes long
+    size = {"rows": given.rows, "dimension": given.dimension, "queries": len(queries)}
+    plans: dict[str, Callable[[], MemoryPlan]] = {
+        "FP16 on the GPU": lambda: resident_plan(**size, half=True),
+        "FP32 on the GPU": lambda: resident_plan(**size, half=False),
+        "FP32 streamed": lambda: streamed_plan(**size, free_bytes=min(free, int(given.streamed_gb * 1e9))),
+    }
+    notes = [
+        f"GPU: {gpu}",
+        f"Recall and same rows: of the {k} best, against NumPy in double precision. Half of the {len(queries)} "
+        f"queries are rows with near neighbours and copies, half are near to nobody",
+        f"One query: median of {given.runs} (on the CPU and streamed: {fewer}) with the proof and the exact scores; "
+        f"candidates alone: FAISS's part of it, with the copies to and from the GPU",
+        "Asked again: queries whose answer took more candidates to prove. Full passes: over all rows, on the CPU",
+    ]
+    table: list[dict[str, object]] = []
+    failed: list[str] = []
+
+    def add(where: str, gigabytes: float, make: Callable[[], Source], runs: int) -> None:
+        figures = measure(make, host, queries, expected, runs)
+        cpu_ms = float(str(table[0]["one query ms"] if table else figures["one query ms"]))
+        ratio = cpu_ms / float(str(figures["one query ms"]))
+        table.append({"rows are": where, "GB there": gigabytes, **figures, "faster than the CPU": ratio})
+        if figures["same rows"] != f"{len(queries)} of {len(queries)}":
+            failed.append(f"{where}: not NumPy's answers")
+
+    def write() -> None:
+        title = f"Exact search on a GPU, {given.rows:,} x {given.dimension} rows, the {k} best"
+        name = "search_gpu_stand_in" if given.device == "cpu" else "search_gpu"
+        write_results(name, title, table, notes, folder=given.out)
+
+    say("FAISS on the CPU")
+    add("FAISS on the CPU", 4e-9 * host.ntotal * host.d, lambda: HostRows(host), fewer)
+    for where, planned in plans.items():
+        try:
+            plan = planned()
+            if plan.device_bytes > free:
+                raise OutOfMemoryError(f"{plan.device_bytes / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
+            notes.append(f"{where}: {plan}")
+            say(notes[-1])
+
+            def make(plan: MemoryPlan = plan) -> Source:
+                return (
+                    stand_in(plan, host) if given.device == "cpu" else gpu_source(Place(int(given.device), plan), host)
+                )
+
+            add(where, plan.vector_bytes / 1e9, make, fewer if plan.placement == "streamed" else given.runs)
+        except OutOfMemoryError as err:
+            notes.append(f"{where}: not measured: {err}")
+            say(notes[-1])
+        except Exception as err:  # the others are measured all the same: a GPU is not at hand every day
+            traceback.print_exc()
+            failed.append(f"{where}: failed: {err}")
+            notes.append(failed[-1])
+        write()
+    return failed
+
+
+def say(text: str) -> None:
+    """To stderr, at once: a run takes minutes."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=5_000_000)
+    parser.add_argument("--dimension", type=int, default=512)
+    parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("-k", type=int, default=50)
+    parser.add_argument("--runs", type=int, default=100, help="single queries timed; default: 100")
+    parser.add_argument("--streamed-gb", type=float, default=6.0, help="memory that streaming may use; default: 6")
+    parser.add_argument("--device", default="0", help="number of a GPU, or cpu; default: 0")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    given = parser.parse_args()
+    if given.device != "cpu" and not given.device.isdecimal():
+        parser.error(f"--device is {given.device}; wanted: the number of a GPU, or cpu")
+    if min(given.rows, given.dimension, given.queries, given.k, given.runs) < 1:
+        parser.error("--rows, --dimension, --queries, -k and --runs are 1 or more")
+    gpu, free = "none, FAISS on the CPU in its place", 1 << 50
+    try:
+        if given.device != "cpu":
+            name, free = gpu_memory(int(given.device))
+            gpu = f"{name}, {free / 1e9:.2f} GB free at the start"
+    except FacemillError as err:
+        say(f"search_gpu.py needs a GPU: {err}")
+        raise SystemExit(2) from err
+    say(f"GPU: {gpu}; making {given.rows:,} x {given.dimension} rows")
+    failed = measure_all(given, gpu, free)
+    if failed:
+        raise SystemExit("; ".join(failed))
+
+
+if __name__ == "__main__":
+    main()
