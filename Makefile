@@ -1,11 +1,13 @@
 # Everything a newcomer needs, on a machine with Python 3.10 to 3.13 and make. `make` alone prints this list.
 PYTHON ?= python3
 VENV := .venv
+GPU_VENV := .venv-gpu
+CUDA ?= 12
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-rtx demo test check bench lock clean
+.PHONY: help setup setup-gputest setup-gpu demo test check bench gpu-acceptance lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -24,29 +26,40 @@ check: $(VENV)/.dev  ## ruff, mypy --strict, import direction
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
+gpu-acceptance: $(GPU_VENV)/.gpu  ## all that only a GPU can show, in eight minutes; table in benchmarks/results/
+	$(GPU_VENV)/bin/python benchmarks/gpu_acceptance.py
+
 bench: $(VENV)/.dev  ## measure on this machine; tables in benchmarks/results/
 	$(BIN)/python benchmarks/end_to_end.py
 	$(BIN)/python benchmarks/scale.py start
 	$(BIN)/python benchmarks/scale.py memory
 	$(BIN)/python benchmarks/search_exact.py
 
-setup-rtx: $(VENV)/.rtx  ## add TensorRT-RTX (230 MB), so that the tests build its engines; needs no GPU
+setup-gputest: $(VENV)/.gputest  ## add TensorRT-RTX, DALI and NVRTC (1.5 GB): more tests of the GPU path; needs no GPU
+
+setup-gpu: $(GPU_VENV)/.gpu  ## set up .venv-gpu to run on an NVIDIA GPU (several GB); CUDA=13 for a driver from 580 on
 
 lock: $(VENV)/.dev  ## resolve requirements/*.txt again from pyproject.toml
 	$(INSTALL) uv
-	for set in cpu "cpu dev" "cpu dev rtx"; do \
+	for set in cpu "cpu dev" "cpu dev gputest"; do \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --upgrade \
 	    --python-version 3.10 $$(printf -- '--extra %s ' $$set) -o requirements/$${set##* }.txt pyproject.toml; \
 	done
 
 clean:  ## remove .venv, caches, demo and build output
-	rm -rf $(VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(GPU_VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each set holds all of the one before it: the stamp of a smaller one is made too.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit("facemill needs Python 3.10 to 3.13; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo 'no venv in this Python; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+
+# Apart from .venv: faiss-cpu and faiss-gpu overwrite each other.
+$(GPU_VENV)/.gpu: pyproject.toml
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[$(if $(filter 13,$(CUDA)),gpu13,gpu)]' pytest hypothesis pillow
+	@touch $@
 
 $(VENV)/.cpu: $(VENV)/bin/python requirements/cpu.txt pyproject.toml
 	$(INSTALL) --require-hashes -r requirements/cpu.txt
@@ -57,6 +70,6 @@ $(VENV)/.dev: $(VENV)/.cpu requirements/dev.txt
 	$(INSTALL) --require-hashes -r requirements/dev.txt
 	@touch $@
 
-$(VENV)/.rtx: $(VENV)/.dev requirements/rtx.txt
-	$(INSTALL) --require-hashes -r requirements/rtx.txt
+$(VENV)/.gputest: $(VENV)/.dev requirements/gputest.txt
+	$(INSTALL) --require-hashes -r requirements/gputest.txt
 	@touch $@

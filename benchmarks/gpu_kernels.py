@@ -11,6 +11,7 @@ through a plan of the network alone with `preprocess.cu` before and `l2norm.cu` 
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 import sys
 from collections.abc import Callable
@@ -61,8 +62,11 @@ def time_kernels(driver: Any, stream: Any, stack: ExitStack) -> list[dict[str, o
     source, target = device(large), device(large)
     copy_bytes = 2 * large.nbytes
 
+    cuda = importlib.import_module("cupy").cuda.runtime
+
     def copy() -> None:
-        driver.copy(target.address, source.address, large.nbytes, stream._handle)
+        kind = cuda.memcpyDeviceToDevice
+        cuda.memcpyAsync(target.address, source.address, large.nbytes, kind, stream.address)
 
     rate = copy_bytes / seconds(driver, stream, copy)
     rows: list[dict[str, object]] = [{"what": "copy on the device", "ms": 1e3 * copy_bytes / rate, "GB/s": rate / 1e9}]
@@ -106,34 +110,11 @@ def time_kernels(driver: Any, stream: Any, stack: ExitStack) -> list[dict[str, o
     return rows
 
 
-def network_alone(trt: Any, content: bytes, target: str | None) -> bytes:
-    """A plan of a graph as it is, for batches of BATCH."""
-    from runtime.engines.build_tensorrt import set_compute_capability, tensorrt_log
-
-    log = tensorrt_log(trt)
-    builder = trt.Builder(log.logger)
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    network = builder.create_network(0 if flag is None else 1 << int(flag))
-    parser = trt.OnnxParser(network, log.logger)
-    if not parser.parse(content):
-        raise RuntimeError(f"the network alone is not parsed{log.words()}")
-    config = builder.create_builder_config()
-    if target is not None:
-        set_compute_capability(trt, config, target)
-    shapes = builder.create_optimization_profile()
-    shapes.set_shape(network.get_input(0).name, *[(BATCH, 3, SIZE, SIZE)] * 3)
-    config.add_optimization_profile(shapes)
-    plan = builder.build_serialized_network(network, config)
-    if plan is None:
-        raise RuntimeError(f"the network alone is not built{log.words()}")
-    return bytes(memoryview(plan))
-
-
 def time_steps(driver: Any, stream: Any, stack: ExitStack, model: str, folder: Path) -> list[dict[str, object]]:
     """A batch with the steps in the plan, and with the steps as kernels."""
     from runtime.cuda.kernels import Kernels, normalisation
     from runtime.cuda.resources import DeviceBuffer
-    from runtime.engines.build_tensorrt import import_tensorrt, tensorrt_log
+    from runtime.engines.build_tensorrt import compile_network, import_tensorrt, named_target, tensorrt_log
     from runtime.engines.graph import load_graph
     from runtime.engines.half import to_half
     from runtime.engines.inputs import INPUT, OUTPUT
@@ -169,9 +150,10 @@ def time_steps(driver: Any, stream: Any, stack: ExitStack, model: str, folder: P
     context.set_tensor_address(OUTPUT, units.address)
 
     graph = to_half(load_graph(weights_for(spec), spec))
-    target = getattr(trt, "ComputeCapability", None) and driver.device.compute_capability
-    target = target if target in getattr(getattr(trt, "ComputeCapability", None), "__members__", {}) else None
-    bare, names = load(network_alone(trt, graph.SerializeToString(), target))
+    target = named_target(trt, driver.device.compute_capability)
+    shapes = [(BATCH, 3, SIZE, SIZE)] * 3
+    plan, _ = compile_network(trt, graph.SerializeToString(), shapes, lambda network: None, target)
+    bare, names = load(plan)
     alone = bare.create_execution_context()
     alone.set_input_shape(names[0], (BATCH, 3, SIZE, SIZE))
     alone.set_tensor_address(names[0], crops.address)

@@ -11,16 +11,18 @@ from .errors import MissingDependencyError
 # The distributions of each extra in pyproject.toml, so that a message can name a command that works anywhere.
 EXTRAS = {
     "cpu": "faiss-cpu",
-    "gpu": "'cupy-cuda12x[ctk]' faiss-gpu nvidia-dali-cuda120 tensorrt-cu12",
-    "gpu13": "'cupy-cuda13x[ctk]' faiss-gpu nvidia-dali-cuda130 tensorrt-cu13",
+    "gpu": "'cupy-cuda12x[ctk]' faiss-gpu nvidia-dali-cuda120 tensorrt-rtx-cu12",
+    "gpu13": "'cupy-cuda13x[ctk]' faiss-gpu nvidia-dali-cuda130 tensorrt-rtx-cu13",
     "pycuda": "pycuda",
     "rtx": "tensorrt-rtx",
+    "tensorrt": "tensorrt-cu12",
 }
 
 
 def pip_install(extra: str) -> str:
     """The command that installs what an extra stands for."""
-    return f"pip install {EXTRAS[extra]}"
+    index = "--extra-index-url https://pypi.nvidia.com " if extra == "tensorrt" else ""  # PyPI has no libraries of it
+    return f"pip install {index}{EXTRAS[extra]}"
 
 
 def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:

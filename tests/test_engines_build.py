@@ -209,7 +209,7 @@ def test_tensorrt_that_is_not_installed_is_named_with_the_command_that_installs_
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     either, one = done.stdout.splitlines()
-    assert "pip install tensorrt-cu12 or pip install tensorrt-rtx" in either
+    assert "pip install tensorrt-rtx, or pip install --extra-index-url https://pypi.nvidia.com tensorrt-cu12" in either
     assert one.endswith("pip install tensorrt-rtx")
 
 

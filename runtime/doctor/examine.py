@@ -179,7 +179,7 @@ def _cuda() -> Finding:
 def _tensorrt(good: set[str]) -> Finding:
     """TensorRT, of either kind, with CuPy for its device memory."""
     there = {module for module, (names, _) in GPU.items() if good & set(names)}
-    lacking = [] if there & {"tensorrt", "tensorrt_rtx"} else ["tensorrt-cu12 or tensorrt-rtx"]
+    lacking = [] if there & {"tensorrt", "tensorrt_rtx"} else ["tensorrt-rtx or tensorrt-cu12"]
     lacking += [] if there & {"cupy", "pycuda"} else ["cupy-cuda12x"]
     if lacking:
         return Finding("tensorrt", "missing", f"without {' and '.join(lacking)}", install_extra("gpu"))

@@ -31,7 +31,7 @@ _BASE = {
 _FAISS = ("faiss-cpu", "faiss-gpu")
 # Import name -> the distributions that provide it (for CUDA 12, for CUDA 13), and the extra that brings the first.
 GPU = {
-    "tensorrt": (("tensorrt-cu12", "tensorrt-cu13", "tensorrt"), "gpu"),
+    "tensorrt": (("tensorrt-cu12", "tensorrt-cu13", "tensorrt"), "tensorrt"),
     "tensorrt_rtx": (("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"), "rtx"),
     "nvidia.dali": (("nvidia-dali-cuda120", "nvidia-dali-cuda130"), "gpu"),
     "cupy": (("cupy-cuda12x", "cupy-cuda13x"), "gpu"),

@@ -10,15 +10,18 @@ import collections
 import functools
 import importlib
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import EngineError, MissingDependencyError
-from ..extras import require
+from ..extras import pip_install, require
 from .inputs import INPUT, OUTPUT
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ def import_tensorrt(compute_capability: str | None = None) -> ModuleType:
         except (ImportError, OSError) as rtx_err:
             raise MissingDependencyError(
                 f"the backend tensorrt needs 'tensorrt' ({err}) or 'tensorrt_rtx' ({rtx_err}). "
-                f"Install one with: pip install tensorrt-cu12 or pip install tensorrt-rtx"
+                f"Install one with: {pip_install('rtx')}, or {pip_install('tensorrt')}"
             ) from rtx_err
 
 
@@ -78,6 +81,33 @@ def build_plan(
     Raises:
         EngineError: it refuses the graph, the compute capability or this machine; its own words are in the message.
     """
+
+    def look(network: Any) -> str:
+        _check_io(trt, network)
+        return _precision(trt, network)
+
+    shapes = [(batch, size, size, 3) for batch in profile]
+    return Plan(*compile_network(trt, onnx_content, shapes, look, compute_capability))
+
+
+def compile_network(
+    trt: ModuleType,
+    onnx_content: bytes,
+    shapes: Sequence[tuple[int, ...]],
+    look: Callable[[Any], T],
+    compute_capability: str | None = None,
+) -> tuple[bytes, T]:
+    """Compile any graph with one input.
+
+    Args:
+        trt, onnx_content, compute_capability: as for `build_plan`.
+        shapes: of the input: smallest, usual, largest.
+        look: called with the network before it is built; raises if it is not what was wanted.
+    Returns:
+        The plan, and what `look` found.
+    Raises:
+        EngineError: as `build_plan` does.
+    """
     log = tensorrt_log(trt)
     log.words()  # forget those of earlier work
     try:
@@ -92,20 +122,20 @@ def build_plan(
     parser = trt.OnnxParser(network, log.logger)
     if not parser.parse(onnx_content):
         raise EngineError(f"{version_of(trt)} cannot parse the model's graph: {_parser_words(parser)}")
-    _check_io(trt, network)
+    found = look(network)
     config = builder.create_builder_config()
     if compute_capability is not None:
         _set_compute_capability(trt, config, compute_capability)
-    shapes = builder.create_optimization_profile()
-    shapes.set_shape(INPUT, *((batch, size, size, 3) for batch in profile))
-    config.add_optimization_profile(shapes)
+    profile = builder.create_optimization_profile()
+    profile.set_shape(network.get_input(0).name, *shapes)
+    config.add_optimization_profile(profile)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(
             f"{version_of(trt)} cannot build the engine for {compute_capability or 'its default'}{log.words()}. "
             f"Try another --precision, --batch or --backend"
         )
-    return Plan(bytes(memoryview(plan)), _precision(trt, network))
+    return bytes(memoryview(plan)), found
 
 
 def check_plan(trt: ModuleType, plan: bytes) -> int:
@@ -142,6 +172,15 @@ def _set_compute_capability(trt: ModuleType, config: Any, name: str) -> None:
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(capabilities[name], 0):
         raise EngineError(f"{version_of(trt)} refused the compute capability {name}")
+
+
+def named_target(trt: ModuleType, compute_capability: str) -> str | None:
+    """The compute capability if this TensorRT builds for it by name.
+
+    TensorRT-RTX has names for those GPUs alone that its default engines leave out or are slower on; Hopper has none.
+    """
+    names = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
+    return compute_capability if compute_capability in names else None
 
 
 def _check_io(trt: ModuleType, network: Any) -> None:

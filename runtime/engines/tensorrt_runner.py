@@ -66,7 +66,7 @@ class TensorRTRunner:
             OutOfMemoryError: the GPU has no room for it.
         """
         module = info.backend_version.split(" ")[0]
-        trt = trt or require(module, extra="rtx" if module == "tensorrt_rtx" else "gpu")
+        trt = trt or require(module, extra="rtx" if module == "tensorrt_rtx" else "tensorrt")
         self.info = info
         self.driver = driver or open_driver()
         self._log = tensorrt_log(trt)

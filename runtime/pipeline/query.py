@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.fresh import fresh_engine
 from ..engines.open import open_runner
 from ..engines.runner import Runner
 from ..engines.sidecar import EngineInfo, read_sidecar
@@ -88,7 +89,7 @@ def search(
         ContractError: the engine's embeddings cannot be compared with the rows.
         EngineError, MissingDependencyError, StorageError, ConfigError: as their messages say.
     """
-    engine = find_engine(gallery, engine)
+    engine = fresh_engine(find_engine(gallery, engine))
     check_engine(gallery, engine, read_sidecar(engine))
     warning = "" if gallery.metadata.get("trained", True) else UNTRAINED_WARNING
     with open_index(gallery, device, k=k, queries=len(queries)) as index:
