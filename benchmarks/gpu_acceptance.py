@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,8 @@ from typing import Any
 
 import gpu_steps
 from report import RESULTS, write_results
+
+from runtime.engines.device import find_gpu
 
 BUDGET_S = 470
 
@@ -86,13 +89,15 @@ def main() -> None:
         return
     os.environ.setdefault("FACEMILL_CACHE", str(options.data / "cache"))
     began = time.perf_counter()
-    drawing = gpu_steps.start_drawing(gpu_steps.Setting(options.out, options.data, options.model, options.rehearse))
+    setting = gpu_steps.Setting(options.out, options.data, options.model, options.rehearse)
+    drawing = gpu_steps.start_drawing(setting) if options.rehearse or find_gpu() is not None else None
     found = []
     for name in options.only or gpu_steps.STEPS:
         left = BUDGET_S - (time.perf_counter() - began)
         found.append(run_step(name, options, min(left, gpu_steps.STEPS[name].limit_s)))
         print(f"{found[-1]['step']:<12} {found[-1]['outcome']:<8} {found[-1]['summary'].splitlines()[0]}", flush=True)
-    drawing.terminate()
+    if drawing is not None and drawing.poll() is None:
+        os.killpg(drawing.pid, signal.SIGKILL)  # its workers too
     report(found, options)
     raise SystemExit(1 if any(step["outcome"] == "failed" for step in found) else 0)
 

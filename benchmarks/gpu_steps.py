@@ -87,7 +87,8 @@ def start_drawing(setting: Setting) -> subprocess.Popen[bytes]:
         f"for size in {tuple(SIZES.values())}:\n"
         f"    material.photographs(Path(sys.argv[1]), {setting.count}, size, corrupt={CORRUPT})\n"
     )
-    return subprocess.Popen([sys.executable, "-c", code, str(setting.data)], cwd=ROOT / "benchmarks")
+    command = [sys.executable, "-c", code, str(setting.data)]
+    return subprocess.Popen(command, cwd=ROOT / "benchmarks", stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def wait_for_photographs(setting: Setting, seconds: float = 120) -> None:
