@@ -18,11 +18,16 @@ def contents(path: Path) -> dict[str, Any]:
 
         def take(name: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset):
-                found[name] = (item.shape, str(item.dtype), item.chunks, np.asarray(item[()]).tobytes())
+                found[name] = (item.shape, str(item.dtype), item.chunks, _bytes(np.asarray(item[()])))
 
         file.visititems(take)
         found |= {f"@{k}": v for k, v in file["metadata"].attrs.items() if k not in OF_THE_RUN}
     return found
+
+
+def _bytes(values: Any) -> bytes | list[bytes]:
+    """What an array holds; of lists of any length, which are addresses in memory, each one's."""
+    return [one.tobytes() for one in values.ravel()] if values.dtype == object else values.tobytes()
 
 
 def differences(one: Path, other: Path) -> list[str]:

@@ -9,7 +9,23 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT_VERSION = 1  # of the embedding file: what writes it and what reads it agree on this number
+# Of the embedding file: what writes it and what reads it agree on them. In one of 2, some photograph has several rows.
+FORMAT_VERSION, FORMAT_VERSION_SEVERAL = FORMAT_VERSIONS = (1, 2)
+
+# What is known of a face that has an embedding; lengths and places in pixels of the original photograph, upright.
+FACE = np.dtype(
+    [
+        ("box", np.float32, (4,)),  # left, top, right, bottom
+        ("landmarks", np.float32, (5, 2)),  # x and y of eyes, nose, mouth corners, left first as seen in the picture
+        ("score", np.float32),  # the detector's, 0 to 1
+        ("iod", np.float32),  # inter-ocular distance: between the middles of the eyes, pixels
+        ("sharpness", np.float32),  # higher is sharper
+        ("frontal", np.float32),  # 1 looks into the camera, 0 is a profile
+        ("face_index", np.uint16),  # rank among the faces found in the photograph: 0 for the one that it is of
+    ]
+)
+# Where a file keeps each field of FACE, aligned with `/embeddings`.
+FACE_DATASETS = {name: name if name == "face_index" else f"faces/{name}" for name in FACE.names or ()}
 
 
 class Status(enum.IntEnum):
@@ -23,6 +39,7 @@ class Status(enum.IntEnum):
     DUPLICATE = 5
     NO_FACE = 6
     LOW_QUALITY = 7
+    MULTIPLE_FACES = 8
 
     @property
     def label(self) -> str:
@@ -55,10 +72,13 @@ class Batch:
     """A run of scan rows on its way through the stages; each stage makes the next one from it.
 
     Attributes:
-        rows: (n,) int64, ascending: the photographs still on the way.
+        rows: (n,) int64, ascending: the photographs still on the way. Once faces are found, one entry a face, so that
+            a photograph may be there several times; it is never in `outcomes` as well.
         outcomes: those that left the journey early.
         files: n encoded files; empty before reading and after decoding.
         images: (n, S, S, 3) uint8, NHWC, the model's channel order; None before decoding and after inference.
+        faces: (n,) FACE, of each photograph by `face_index`; None if faces are not looked for.
+        face_counts: faces found by scan row, whatever became of the photograph; empty if faces are not looked for.
         embeddings: (n, D) float32, unit rows; None before inference.
         digests: file digest (BLAKE2b, 16 bytes) by scan row; empty unless duplicates are skipped.
     """
@@ -67,12 +87,14 @@ class Batch:
     outcomes: tuple[Outcome, ...] = ()
     files: tuple[bytes, ...] = ()
     images: NDArray[np.uint8] | None = None
+    faces: NDArray[np.void] | None = None
+    face_counts: Mapping[int, int] = field(default_factory=dict)
     embeddings: NDArray[np.float32] | None = None
     digests: Mapping[int, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Photographs of this batch, whatever became of them."""
-        return len(self.rows) + len(self.outcomes)
+        """Photographs of this batch, whatever became of them and however many faces they have."""
+        return len(np.unique(self.rows)) + len(self.outcomes)
 
 
 @dataclass(frozen=True, slots=True)

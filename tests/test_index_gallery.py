@@ -8,10 +8,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from crowds import D, add, batch_of, writer
 
 from runtime.errors import StorageError
 from runtime.index.gallery import Gallery
-from runtime.records import Outcome, Status
+from runtime.records import FACE_DATASETS, Batch, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
@@ -118,3 +119,57 @@ def test_anything_else_is_refused_with_the_reason(tmp_path: Path, damage: object
     damage(path)  # type: ignore[operator]
     with pytest.raises(StorageError, match=words):
         Gallery(path)
+
+
+def crowded(tmp_path: Path) -> tuple[Path, Batch, list[bytes]]:
+    """A file of sixty photographs with 0 to 5 faces each, what was put into it, and the names; some are not UTF-8."""
+    batch = batch_of(range(60), seed=4)
+    names = [b"caf\xe9 %d.jpg" % row if row % 3 == 0 else b"%d.jpg" % row for row in range(60)]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    to = writer(folder)
+    add(to, batch)
+    to.commit()
+    with Ledger(60, folder, "p") as ledger:
+        metadata = {"dimension": D, "contract": '{"root": "/photos"}'}
+        assemble(tmp_path / "people.h5", ledger, names, metadata, "float32")
+    return tmp_path / "people.h5", batch, names
+
+
+def test_several_faces_lead_to_the_photograph_that_they_are_in(tmp_path: Path) -> None:
+    path, batch, names = crowded(tmp_path)
+    assert batch.faces is not None
+    with Gallery(path) as gallery:
+        assert gallery.rows == len(batch.rows) > len(np.unique(batch.rows))
+        for row, scan_row in enumerate(batch.rows):
+            assert gallery.photograph(row) == b"/photos/" + names[scan_row]
+            face = gallery.face(row)
+            assert face is not None
+            assert face.tobytes() == batch.faces[row].tobytes()
+
+
+def test_where_no_faces_were_looked_for_there_is_nothing_known_of_them(tmp_path: Path) -> None:
+    with Gallery(assembled(tmp_path)) as gallery:
+        assert gallery.face(0) is None
+
+
+@pytest.mark.parametrize("dataset", FACE_DATASETS.values())
+def test_faces_that_do_not_fit_the_vectors_are_refused(dataset: str, tmp_path: Path) -> None:
+    path, _, _ = crowded(tmp_path)
+    with h5py.File(path, "r+") as file:
+        shorter = file[dataset][:-1]
+        del file[dataset]
+        file[dataset] = shorter
+    with pytest.raises(StorageError, match=f"embeddings, /{dataset} is"):
+        Gallery(path)
+
+
+def test_a_damaged_face_is_an_error_that_names_the_dataset(tmp_path: Path) -> None:
+    path, _, _ = crowded(tmp_path)
+    with h5py.File(path) as file:
+        at = file["faces/box"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+    with Gallery(path) as gallery, pytest.raises(StorageError, match="damaged in /faces/box"):
+        gallery.face(0)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import FORMAT_VERSION, Status
+from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, Status
 from .precision import LONGEST
 
 _BLOCK_BYTES = 32 << 20
@@ -32,6 +32,7 @@ class Gallery:
         metadata: attributes of `/metadata`.
         contract: what all rows have in common; see docs/format.md.
         source: run id, size and time of modification: another file has another one.
+        has_faces: whether it tells where in its photograph each face is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,24 +64,27 @@ class Gallery:
         except _DAMAGE as err:
             self._file.close()
             raise StorageError(
-                f"{path} is not a finished embedding file of facemill ({err}); wanted: format version {FORMAT_VERSION} "
-                f"with /embeddings, /image_paths and /metadata. Make one with: python process.py PHOTOS -o OTHER.h5"
+                f"{path} is not a finished embedding file of facemill ({err}); wanted: format version "
+                f"{' or '.join(map(str, FORMAT_VERSIONS))} with /embeddings, /image_paths and /metadata. "
+                f"Make one with: python process.py PHOTOS -o OTHER.h5"
             ) from err
 
     def _check(self) -> None:
         """Raise ValueError unless the parts fit together."""
         version = self.metadata.get("format_version")
-        if version != FORMAT_VERSION:
+        if version not in FORMAT_VERSIONS:
             raise ValueError(f"format version {version}")
         vectors = self._file["embeddings"]
+        self.has_faces = "face_index" in self._file
         self.rows, self.dimension = map(int, vectors.shape)
         if vectors.dtype.kind != "f" or self.dimension != int(self.metadata["dimension"]):
             raise ValueError(
                 f"/embeddings is {vectors.dtype} with {self.dimension} columns, "
                 f"the metadata say {self.metadata['dimension']}"
             )
-        if self._file["image_paths"].shape != (self.rows,):
-            raise ValueError(f"{self.rows} embeddings, /image_paths is {self._file['image_paths'].shape}")
+        for name in ("image_paths", *(FACE_DATASETS.values() if self.has_faces else ())):
+            if self._file[name].shape[:1] != (self.rows,):
+                raise ValueError(f"{self.rows} embeddings, /{name} is {self._file[name].shape}")
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """All embeddings in order, (n, D) float32, C-contiguous, 32 MiB at a time.
@@ -124,19 +128,37 @@ class Gallery:
         name = self._raw_paths.get(row)
         return os.path.join(self.root, name if name is not None else bytes(self._file["image_paths"][row]))
 
+    def face(self, row: int) -> np.void | None:
+        """What is known of the face of a row: a FACE; None where no faces were looked for.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        if not self.has_faces:
+            return None
+        found = np.empty(1, FACE)
+        try:
+            for name, dataset in FACE_DATASETS.items():
+                found[name] = self._file[dataset][row]
+        except _DAMAGE as err:
+            raise StorageError(f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy") from err
+        face: np.void = found[0]
+        return face
+
     @cached_property
     def _raw_paths(self) -> dict[int, bytes]:
-        """The few paths that are not UTF-8, by row of `/embeddings`."""
+        """The few paths that are not UTF-8, by row of `/embeddings`; a photograph with several faces has several."""
         outcomes = self._file.get("outcomes")
         if outcomes is None or "raw_paths" not in outcomes:
             return {}
-        embedded = np.flatnonzero(outcomes["status"][:] == Status.EMBEDDED)
-        scanned = outcomes["raw_paths/row"][:]
-        rows = np.searchsorted(embedded, scanned)
+        counts = outcomes["embeddings"][:] if "embeddings" in outcomes else outcomes["status"][:] == Status.EMBEDDED
+        scan_rows = outcomes["raw_paths/row"][:]
+        stops = np.cumsum(counts, dtype=np.int64)[scan_rows]
+        starts = stops - counts[scan_rows]
         return {
-            int(row): exact.tobytes()
-            for row, scan_row, exact in zip(rows, scanned, outcomes["raw_paths/bytes"][:], strict=True)
-            if row < len(embedded) and embedded[row] == scan_row
+            row: exact.tobytes()
+            for start, stop, exact in zip(starts, stops, outcomes["raw_paths/bytes"][:], strict=True)
+            for row in range(start, stop)
         }
 
     def __enter__(self) -> Gallery:

@@ -169,10 +169,12 @@ def _stream(share: Share, batches: Iterator[Batch], stages: list[Stage], audienc
                     continue
                 with clock.work(len(batch)):
                     assert batch.embeddings is not None
-                    writer.append(batch.rows, batch.embeddings, batch.outcomes, dict(batch.digests))
+                    writer.append(
+                        batch.rows, batch.embeddings, batch.outcomes, batch.digests, batch.faces, batch.face_counts
+                    )
                 done += len(batch)
                 counts = Counter(outcome.status.label for outcome in batch.outcomes)
-                counts[Status.EMBEDDED.label] = len(batch.rows)
+                counts[Status.EMBEDDED.label] = len(batch) - len(batch.outcomes)  # a photograph may have several rows
                 audience.add(counts)
     except StorageError:
         writer.discard()

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import FORMAT_VERSION, Status
+from ..records import FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
 from .diskfile import DurableH5, durable_h5
+from .faces import append_faces, create_faces
 from .ledger import Ledger
 
 _CHUNK_BYTES = 1 << 18
@@ -32,24 +33,35 @@ def assemble(output: Path, ledger: Ledger, paths: Sequence[bytes], metadata: Map
         DiskFullError, StorageError: the output is as it was.
     """
     embedded = np.flatnonzero(ledger.status == Status.EMBEDDED)
+    counts = ledger.vector_counts[embedded]
+    version = FORMAT_VERSION_SEVERAL if (counts > 1).any() else FORMAT_VERSION
+    total = int(counts.sum())  # N
     widest = max((len(_text(path)) for path in paths), default=1) or 1
     with durable_h5(output, "the embedding file") as target:
         file = target.file
         attributes = file.create_group("metadata").attrs
-        attributes.update({**metadata, "format_version": FORMAT_VERSION, "run_id": secrets.token_hex(16)})
+        attributes.update({**metadata, "format_version": version, "run_id": secrets.token_hex(16)})
         dimension = int(metadata["dimension"])
         vectors = file.create_dataset(
             "embeddings",
-            shape=(len(embedded), dimension),
+            shape=(total, dimension),
             maxshape=(None, dimension),
             dtype=dtype,
             chunks=(max(1, _CHUNK_BYTES // (dimension * np.dtype(dtype).itemsize)), dimension),
             fletcher32=True,
         )
-        names = _strings(file, "image_paths", len(embedded), widest)
-        for start, rows in _blocks(embedded):
-            vectors[start : start + len(rows)] = ledger.embeddings(rows)
-            names[start : start + len(rows)] = np.array([_text(paths[row]) for row in rows], names.dtype)
+        names = _strings(file, "image_paths", total, widest)
+        if ledger.has_faces:
+            create_faces(file)
+        stop = 0
+        for rows in _embedding_blocks(embedded, counts):
+            found = ledger.embeddings(rows)
+            start, stop = stop, stop + len(found)
+            vectors[start:stop] = found
+            each = np.repeat(rows, ledger.vector_counts[rows]).tolist()  # the row of every embedding
+            names[start:stop] = np.array([_text(paths[row]) for row in each], names.dtype)
+            if ledger.has_faces:
+                append_faces(file, ledger.faces(rows))
             target.check()
         _write_outcomes(target, ledger, paths, widest)
 
@@ -69,6 +81,10 @@ def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], w
         if ledger.has_digests
         else None
     )
+    if ledger.has_faces:
+        found = np.concatenate([ledger.face_counts(rows) for _, rows in _blocks(everything)])
+        for name, column in (("embeddings", ledger.vector_counts), ("faces", found)):
+            group.create_dataset(name, data=column, chunks=True, compression="gzip", compression_opts=1)
     raw: dict[int, bytes] = {}
     for start, rows in _blocks(everything):
         block = [paths[row] for row in rows]
@@ -122,9 +138,10 @@ def read_metadata(output: Path) -> dict[str, Any]:
             f"{output} exists and is not an embedding file of facemill ({err}). "
             f"Name another file with -o, or replace it with --force"
         ) from err
-    if found.get("format_version") != FORMAT_VERSION:
+    if found.get("format_version") not in FORMAT_VERSIONS:
         raise StorageError(
-            f"{output} has format version {found.get('format_version')}; wanted: {FORMAT_VERSION}. "
+            f"{output} has format version {found.get('format_version')}; "
+            f"wanted: {' or '.join(map(str, FORMAT_VERSIONS))}. "
             f"Name another file with -o, or replace it with --force"
         )
     return found
@@ -153,3 +170,13 @@ def _strings(where: Any, name: str, rows: int, width: int) -> Any:
 def _blocks(rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     for start in range(0, len(rows), _BLOCK_ROWS):
         yield start, rows[start : start + _BLOCK_ROWS]
+
+
+def _embedding_blocks(rows: NDArray[np.int64], counts: NDArray[np.uint16]) -> Iterator[NDArray[np.int64]]:
+    """Runs of embedded rows with few enough embeddings together, however many faces a photograph has."""
+    ends = np.cumsum(counts, dtype=np.int64)
+    start = before = 0
+    while start < len(rows):
+        stop = max(start + 1, int(np.searchsorted(ends, before + _BLOCK_ROWS, side="right")))
+        yield rows[start:stop]
+        start, before = stop, int(ends[stop - 1])

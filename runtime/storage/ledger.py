@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedError, StorageError
-from ..records import Status
-from .segment_reader import DAMAGE, read_segments, refuse_system_error, set_aside
+from ..records import FACE, FACE_DATASETS, Status
+from .segment_reader import DAMAGE, read_segments, read_vector_counts, refuse_system_error, set_aside
 
 _OPEN_FILES = 16
 
@@ -26,8 +26,10 @@ class Ledger:
         status: (M,) uint8, a Status each; PENDING where nothing is known.
         source: (M,) int32, number of the file that holds the row; -1 where nothing is known.
         position: (M,) int64, index into that file's `/outcomes`.
-        vector: (M,) int64, index into that file's `/embeddings`; -1 where not embedded.
+        vector: (M,) int64, index into that file's `/embeddings`, of the first if it has several; -1 where not embedded.
+        vector_counts: (M,) uint16, how many it has there, one after the other; 0 where not embedded.
         has_digests: whether every file holds the digests of its rows.
+        has_faces: whether the files hold what is known of each face.
     """
 
     def __init__(self, rows: int, folder: Path, plan_id: str, base: Path | None = None) -> None:
@@ -37,25 +39,34 @@ class Ledger:
         self.source: NDArray[np.int32] = np.full(rows, -1, np.int32)
         self.position: NDArray[np.int64] = np.zeros(rows, np.int64)
         self.vector: NDArray[np.int64] = np.full(rows, -1, np.int64)
+        self.vector_counts: NDArray[np.uint16] = np.zeros(rows, np.uint16)
+        self.has_faces = False
         self._base = base
         self._paths: list[Path] = []
         self._open: OrderedDict[int, Any] = OrderedDict()
         digests = []
         if base is not None:
             with h5py.File(base, "r") as file:
-                digests.append("digest" in file["outcomes"])
-                self._overlay(base, np.arange(rows), file["outcomes/status"][:])
+                outcomes = file["outcomes"]
+                digests.append("digest" in outcomes)
+                self.has_faces = "faces" in outcomes
+                status = outcomes["status"][:]
+                self._overlay(base, np.arange(rows), status, read_vector_counts(outcomes, status))
         for segment in read_segments(folder, plan_id):
             digests.append(segment.digests)
-            self._overlay(segment.path, segment.rows, segment.status)
+            # A file without faces among others that have them is damaged, and asking it for its faces says so.
+            self.has_faces |= segment.faces
+            self._overlay(segment.path, segment.rows, segment.status, segment.vector_counts)
         self.has_digests = bool(digests) and all(digests)
 
-    def _overlay(self, path: Path, rows: NDArray[np.int64], status: NDArray[np.uint8]) -> None:
-        embedded = status == Status.EMBEDDED
+    def _overlay(
+        self, path: Path, rows: NDArray[np.int64], status: NDArray[np.uint8], counts: NDArray[np.uint16]
+    ) -> None:
         self.status[rows] = status
         self.source[rows] = len(self._paths)
         self.position[rows] = np.arange(len(rows))
-        self.vector[rows] = np.where(embedded, np.cumsum(embedded) - 1, -1)
+        self.vector[rows] = np.where(counts > 0, np.cumsum(counts, dtype=np.int64) - counts, -1)
+        self.vector_counts[rows] = counts
         self._paths.append(path)
 
     def pending(self, *, retry: bool) -> NDArray[np.int64]:
@@ -64,8 +75,22 @@ class Ledger:
         return np.flatnonzero(np.isin(self.status, again))
 
     def embeddings(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """(n, D) of embedded rows, in the files' dtype."""
-        return self._gather(rows, "embeddings", self.vector[rows])
+        """(n, D) of embedded rows, all of each one after the other, in the files' dtype."""
+        each, index = self._each_vector(rows)
+        return self._gather(each, "embeddings", index)
+
+    def faces(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
+        """(n,) FACE, aligned with `embeddings(rows)`."""
+        each, index = self._each_vector(rows)
+        found = np.empty(len(each), FACE)
+        for name, dataset in FACE_DATASETS.items():
+            found[name] = self._gather(each, dataset, index)
+        return found
+
+    def face_counts(self, rows: NDArray[np.int64]) -> NDArray[np.uint16]:
+        """(n,) faces found in each photograph; 0 where none were looked for."""
+        found: NDArray[np.uint16] = self._gather(rows, "outcomes/faces", self.position[rows])
+        return found
 
     def details(self, rows: NDArray[np.int64]) -> NDArray[np.bytes_]:
         """(n,) UTF-8 bytes."""
@@ -76,6 +101,13 @@ class Ledger:
         """(n, 16) uint8, as stored by a run that skips duplicates."""
         found: NDArray[np.uint8] = self._gather(rows, "outcomes/digest", self.position[rows])
         return found
+
+    def _each_vector(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of every embedding of some rows: the row, and the index into its file's `/embeddings`."""
+        counts = self.vector_counts[rows]
+        before = np.cumsum(counts, dtype=np.int64) - counts
+        each = np.repeat(rows, counts)
+        return each, np.repeat(self.vector[rows] - before, counts) + np.arange(len(each))
 
     def _gather(self, rows: NDArray[np.int64], dataset: str, index: NDArray[np.int64]) -> NDArray[Any]:
         """Items of `dataset` for rows that may lie in several files; each file is read in one contiguous piece."""

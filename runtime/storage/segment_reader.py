@@ -7,12 +7,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import Status
+from ..records import FACE_DATASETS, Status
 
 # What h5py raises for a damaged file, depending on where the damage is.
 DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
@@ -33,13 +34,17 @@ class Segment:
         path: the file.
         rows: (n,) int64, scan rows.
         status: (n,) uint8.
+        vector_counts: (n,) uint16, how many rows of `/embeddings` each has.
         digests: whether it holds `/outcomes/digest`.
+        faces: whether it holds what is known of each face.
     """
 
     path: Path
     rows: NDArray[np.int64]
     status: NDArray[np.uint8]
+    vector_counts: NDArray[np.uint16]
     digests: bool
+    faces: bool
 
 
 def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
@@ -57,10 +62,8 @@ def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
     for path in segment_files(folder):
         try:
             with h5py.File(path, "r") as file:
-                group = file["outcomes"]
-                found = Segment(path, group["row"][:], group["status"][:], "digest" in group)
-                embedded = int((found.status == Status.EMBEDDED).sum())
-                right = file.attrs["plan_id"] == plan_id and len(found.rows) and embedded == len(file["embeddings"])
+                found = _segment(path, file)
+                right = file.attrs["plan_id"] == plan_id and len(found.rows) and _adds_up(found, file)
         except DAMAGE as err:
             refuse_system_error(err, path)
             set_aside(path, str(err))
@@ -69,6 +72,26 @@ def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
             yield found
         else:
             set_aside(path, "it is of another run or incomplete")
+
+
+def _segment(path: Path, file: Any) -> Segment:
+    group = file["outcomes"]
+    rows, status = group["row"][:], group["status"][:]
+    return Segment(path, rows, status, read_vector_counts(group, status), "digest" in group, "faces" in group)
+
+
+def read_vector_counts(outcomes: Any, status: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """(n,) how many rows of `/embeddings` each row of an open `/outcomes` has; `status` is its own."""
+    found: NDArray[Any] = outcomes["embeddings"][:] if "embeddings" in outcomes else status == Status.EMBEDDED
+    return found.astype(np.uint16)
+
+
+def _adds_up(found: Segment, file: Any) -> bool:
+    """Whether every embedded photograph of a segment has its vectors, and every vector its face."""
+    datasets = ["embeddings", *(FACE_DATASETS.values() if found.faces else ())]
+    total = int(found.vector_counts.sum())
+    embedded = found.status == Status.EMBEDDED
+    return bool(((found.vector_counts > 0) == embedded).all()) and all(len(file[name]) == total for name in datasets)
 
 
 def refuse_system_error(err: Exception, path: Path) -> None:

@@ -1,14 +1,15 @@
 """Segments: the results of a run, in pieces that are each durable before the next begins.
 
-A segment is a small HDF5 file of the same shape as the finished one, plus `/outcomes/row`. A kill at any moment
-loses the segment in hand and nothing else. Later segments override earlier ones (a retried photograph).
+A segment is a small HDF5 file of the same shape as the finished one, plus `/outcomes/row`. A photograph is in one
+segment with all of its faces. A kill at any moment loses the segment in hand and nothing else. Later segments override
+earlier ones (a retried photograph).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..records import Outcome, Status
 from .diskfile import DurableH5
+from .faces import append_faces, create_faces
 from .segment_reader import segment_files
 
 DETAIL_BYTES = 500
@@ -50,6 +52,7 @@ class SegmentWriter:
         dtype: str,
         digests: bool,
         rules: SegmentRules,
+        faces: bool = False,
         process: int = 0,
     ) -> None:
         self._folder = folder
@@ -58,6 +61,7 @@ class SegmentWriter:
         self._dimension = dimension
         self._dtype = dtype
         self._digests = digests
+        self._faces = faces
         self._rules = rules
         self._number = max((_number(p) for p in segment_files(folder)), default=0)
         self._open: DurableH5 | None = None
@@ -66,7 +70,10 @@ class SegmentWriter:
         self._status: list[int] = []
         self._detail: list[bytes] = []
         self._digest: list[bytes] = []
+        self._vector_count: list[int] = []
+        self._face_count: list[int] = []
         self._block: list[NDArray[np.float32]] = []
+        self._face_block: list[NDArray[np.void]] = []
         self._block_rows = 0
 
     def append(
@@ -74,33 +81,45 @@ class SegmentWriter:
         rows: NDArray[np.int64],
         embeddings: NDArray[np.float32],
         outcomes: Iterable[Outcome],
-        digests: dict[int, bytes],
+        digests: Mapping[int, bytes],
+        faces: NDArray[np.void] | None = None,
+        face_counts: Mapping[int, int] | None = None,
     ) -> None:
         """Add one batch; ends the segment when it is due.
 
         Args:
-            rows: (n,) int64, scan rows of the embedded photographs, ascending.
+            rows: (n,) int64, scan rows of the embedded photographs, ascending; with faces, one entry a face.
             embeddings: (n, D) float32.
             outcomes: the others of the batch.
             digests: file digest, 16 bytes, by scan row; empty unless duplicates are skipped.
+            faces: (n,) FACE, of each photograph by `face_index`; None unless this writer was made for faces.
+            face_counts: faces found, by scan row; 0 for a row that is not there.
         Raises:
             DiskFullError, StorageError: the segment in hand is lost, the earlier ones stay.
         """
-        outcomes = tuple(outcomes)
-        if self._rows and len(self._rows) + len(rows) + len(outcomes) > self._rules.max_rows:
+        assert (faces is not None) == self._faces
+        face_counts = face_counts or {}
+        photographs, counts = np.unique(rows, return_counts=True)
+        assert self._faces or len(photographs) == len(rows)
+        embedded = zip(photographs.tolist(), counts.tolist(), strict=True)
+        entries = [(row, int(Status.EMBEDDED), b"", count) for row, count in embedded]
+        entries += [(o.row, int(o.status), _clip(o.detail), 0) for o in outcomes]
+        if self._rows and len(self._rows) + len(entries) > self._rules.max_rows:
             self.commit()
         if self._open is None:
             self._start()
-        entries = [(int(row), int(Status.EMBEDDED), b"") for row in rows]
-        entries += [(o.row, int(o.status), _clip(o.detail)) for o in outcomes]
-        for row, status, detail in sorted(entries):
+        for row, status, detail, count in sorted(entries):
             self._rows.append(row)
             self._status.append(status)
             self._detail.append(detail)
             self._digest.append(digests.get(row, b""))
+            self._vector_count.append(count)
+            self._face_count.append(face_counts.get(row, 0))
         if len(rows):
             self._block.append(embeddings)
             self._block_rows += len(rows)
+            if faces is not None:
+                self._face_block.append(faces)
         if self._block_rows >= _BLOCK_ROWS:
             self._flush()
         self.commit_when_due()
@@ -136,7 +155,11 @@ class SegmentWriter:
             if self._digests:
                 digests = b"".join(d.ljust(16, b"\0") for d in self._digest)
                 group["digest"] = np.frombuffer(digests, np.uint8).reshape(-1, 16)
-        for column in (self._rows, self._status, self._detail, self._digest):
+            if self._faces:
+                group["embeddings"] = np.array(self._vector_count, np.uint16)
+                group["faces"] = np.array(self._face_count, np.uint16)
+        columns = self._rows, self._status, self._detail, self._digest, self._vector_count, self._face_count
+        for column in columns:
             column.clear()
         done.commit()
 
@@ -159,6 +182,8 @@ class SegmentWriter:
             dtype=self._dtype,
             fletcher32=True,
         )
+        if self._faces:
+            create_faces(self._open.file)
 
     def _flush(self) -> None:
         """Hand the buffered rows to HDF5, so that memory does not grow with the segment."""
@@ -170,8 +195,11 @@ class SegmentWriter:
             start = data.shape[0]
             data.resize(start + self._block_rows, axis=0)
             data[start:] = np.concatenate(self._block)
+            if self._faces:
+                append_faces(target.file, np.concatenate(self._face_block))
         self._open = target
         self._block.clear()
+        self._face_block.clear()
         self._block_rows = 0
 
 

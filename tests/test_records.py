@@ -1,0 +1,35 @@
+"""The records that travel, and the numbers in files that are never given twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from runtime.records import FACE, FACE_DATASETS, Batch, Outcome, Status
+
+
+def test_the_stored_numbers_stay_what_they_are() -> None:
+    assert {status.label: int(status) for status in Status} == {
+        "pending": 0,
+        "embedded": 1,
+        "corrupt": 2,
+        "unsupported": 3,
+        "unreadable": 4,
+        "duplicate": 5,
+        "no-face": 6,
+        "low-quality": 7,
+        "multiple-faces": 8,
+    }
+    assert {status.label for status in Status if not status.failed} == {"pending", "embedded", "duplicate"}
+
+
+@pytest.mark.parametrize(("rows", "photographs"), [([], 1), ([4, 7, 9], 4), ([4, 4, 4, 7, 9, 9], 4), ([5, 5], 2)])
+def test_a_batch_counts_photographs_and_not_faces(rows: list[int], photographs: int) -> None:
+    assert len(Batch(np.array(rows, np.int64), (Outcome(2, Status.NO_FACE),))) == photographs
+
+
+def test_every_field_of_a_face_has_a_dataset_of_its_own() -> None:
+    assert list(FACE_DATASETS) == list(FACE.names or ())
+    assert len(set(FACE_DATASETS.values())) == len(FACE_DATASETS)
+    assert FACE_DATASETS["face_index"] == "face_index"
+    assert FACE_DATASETS["box"] == "faces/box"
