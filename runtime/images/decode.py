@@ -61,7 +61,7 @@ def decode_image(
         ImageError: empty, of no known format, over a limit, or damaged.
     """
     header = _judge(data, limits or Limits())
-    image = _decode(data, header, size, channel_order)
+    image = _decode(data, header, min(header.width, header.height) // size, channel_order)
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
@@ -70,6 +70,38 @@ def decode_image(
     # Averaging when pixels are merged (no aliasing), interpolating when they are made.
     how = cv2.INTER_AREA if height >= size and width >= size else cv2.INTER_LINEAR
     return cv2.resize(image, (size, size), interpolation=how)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True)
+class Photo:
+    """A whole photograph, upright.
+
+    Attributes:
+        pixels: (H, W, 3) uint8; smaller than the original where the JPEG decoder has reduced it.
+        reduction: how many times smaller: 1, 2, 4 or 8.
+        height, width: of the original, upright.
+    """
+
+    pixels: NDArray[np.uint8]
+    reduction: int
+    height: int
+    width: int
+
+
+def decode_photo(data: bytes, *, long_side: int, channel_order: str = "rgb", limits: Limits | None = None) -> Photo:
+    """Decode one photograph without making it a crop; JPEGs reduced while their long side does not fall below a length.
+
+    Args:
+        data, channel_order, limits: as for `decode_image`.
+        long_side: pixels.
+    Raises:
+        ImageError: as `decode_image` does.
+    """
+    header = _judge(data, limits or Limits())
+    pixels = _decode(data, header, max(header.width, header.height) // long_side, channel_order)
+    reduction = max(1, round(max(header.width, header.height) / max(pixels.shape[:2])))
+    height, width = sorted((header.height, header.width), reverse=pixels.shape[0] > pixels.shape[1])
+    return Photo(pixels, reduction, height, width)
 
 
 def _judge(data: bytes, limits: Limits) -> Header:
@@ -96,15 +128,15 @@ def _judge(data: bytes, limits: Limits) -> Header:
     return header
 
 
-def _decode(data: bytes, header: Header, size: int, channel_order: str) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 in the wanted channel order, upright."""
+def _decode(data: bytes, header: Header, room: int, channel_order: str) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 in the wanted channel order, upright; a JPEG up to `room` times smaller."""
     import cv2
 
     if header.alpha:
         flags = cv2.IMREAD_UNCHANGED
     else:
         flags = cv2.IMREAD_COLOR_RGB if channel_order == "rgb" else cv2.IMREAD_COLOR_BGR
-        flags |= _reduction(header, size)
+        flags |= _reduction(header, room)
     try:
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as err:
@@ -118,23 +150,22 @@ def _decode(data: bytes, header: Header, size: int, channel_order: str) -> NDArr
     return np.ascontiguousarray(image)
 
 
-def _reduction(header: Header, size: int) -> int:
+def _reduction(header: Header, room: int) -> int:
     """OpenCV's flag for the JPEG decoder's own 1/2, 1/4 or 1/8 scale, to be added to a colour flag; 0 for none.
 
-    The scaled inverse DCT averages, as the resize after it would; it is used only while the result is not
-    smaller than the crop, so no detail that the crop could show is lost.
+    The scaled inverse DCT averages, as the resize after it would; `room` keeps the result from getting smaller than
+    what it is resized to, so no detail is lost.
     """
     import cv2
 
     if header.kind == "jpeg":
-        short = min(header.width, header.height)
         # The names say grayscale because they are these bits with no colour flag set.
         for factor, flag in (
             (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
             (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
             (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
         ):
-            if short >= factor * size:
+            if room >= factor:
                 return flag
     return 0
 

@@ -1,0 +1,170 @@
+"""A detector's raw answer to faces: one decode for each family of detectors, and non-maximum suppression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+
+STRIDES = (8, 16, 32)
+VALUES = 15  # of an anchor: score, box (4), five landmarks (10)
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Faces:
+    """The faces of one picture, best first.
+
+    Attributes:
+        scores: (F,) float32, 0 to 1, descending.
+        boxes: (F, 4) float32, pixels: left, top, right, bottom.
+        landmarks: (F, 5, 2) float32, pixels: eyes, nose, mouth corners, left first as seen in the picture.
+    """
+
+    scores: Floats
+    boxes: Floats
+    landmarks: Floats
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def scaled(self, factor: float, shift: tuple[float, float] = (0.0, 0.0)) -> Faces:
+        """The same faces in a picture `factor` times as large: pixel x is at (x + shift + 0.5) * factor - 0.5.
+
+        Boxes are bounded by the edges of pixels, landmarks lie in their middles.
+        """
+        x, y = shift
+        boxes = (self.boxes + np.array([x, y, x, y], np.float32)) * np.float32(factor)
+        landmarks = (self.landmarks + np.array([x + 0.5, y + 0.5], np.float32)) * np.float32(factor) - np.float32(0.5)
+        return Faces(self.scores, boxes, landmarks)
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How detectors of one kind put faces into numbers.
+
+    Attributes:
+        anchors: of each cell of a stride's grid.
+        decode: (values (K, 15), cells (K, 2) column and row, strides (K,)) -> boxes (K, 4), landmarks (K, 5, 2).
+    """
+
+    anchors: int
+    decode: Callable[[Floats, Floats, Floats], tuple[Floats, Floats]]
+
+
+def _yunet(values: Floats, cells: Floats, strides: Floats) -> tuple[Floats, Floats]:
+    """Source: OpenCV, modules/objdetect/src/face_detect.cpp, FaceDetectorYNImpl::postProcess."""
+    stride = strides[:, None]
+    middle = (cells + values[:, 1:3]) * stride
+    half = np.exp(values[:, 3:5]) * stride / 2
+    landmarks = (values[:, 5:].reshape(-1, 5, 2) + cells[:, None]) * stride[..., None]
+    return np.concatenate([middle - half, middle + half], axis=1), landmarks
+
+
+def _scrfd(values: Floats, cells: Floats, strides: Floats) -> tuple[Floats, Floats]:
+    """Source: InsightFace, python-package/insightface/model_zoo/scrfd.py, distance2bbox and distance2kps."""
+    stride = strides[:, None]
+    middle = cells * stride
+    reach = values[:, 1:5] * stride
+    landmarks = values[:, 5:].reshape(-1, 5, 2) * stride[..., None] + middle[:, None]
+    return np.concatenate([middle - reach[:, :2], middle + reach[:, 2:]], axis=1), landmarks
+
+
+FAMILIES = {"yunet": Family(1, _yunet), "scrfd": Family(2, _scrfd)}
+
+
+def anchor_count(family: str, height: int, width: int) -> int:
+    """P: anchors of a picture whose sides are multiples of 32."""
+    return sum(FAMILIES[family].anchors * (height // s) * (width // s) for s in STRIDES)
+
+
+def find_faces(
+    raw: NDArray[np.float32], *, family: str, height: int, width: int, threshold: float, overlap: float = 0.3
+) -> list[Faces]:
+    """The faces of a batch of pictures of one size.
+
+    Args:
+        raw: (N, P, 15) float32: score (0 to 1), box and landmarks as the network gives them, of every anchor.
+        family: "yunet" or "scrfd".
+        height, width: of the pictures, pixels; multiples of 32.
+        threshold: anchors with a lower score are no faces.
+        overlap: of two boxes with a larger intersection over union, the one with the lower score is dropped.
+    Returns:
+        N results, in pixels of the pictures.
+    Raises:
+        ConfigError: the raw answer is not of that family and size.
+    """
+    wanted = (len(raw), anchor_count(family, height, width), VALUES)
+    if raw.shape != wanted:
+        raise ConfigError(f"a {family} detector answered {raw.shape} for {width}x{height} pixels; wanted: {wanted}")
+    cells, strides = _grid(FAMILIES[family].anchors, height, width)
+    pictures, anchors = np.nonzero(raw[..., 0] >= threshold)  # few of thousands: all else is done for these alone
+    values = raw[pictures, anchors]
+    boxes, landmarks = FAMILIES[family].decode(values, cells[anchors], strides[anchors])
+    ends = np.searchsorted(pictures, np.arange(len(raw) + 1))
+    found = []
+    for start, stop in pairwise(ends):
+        kept = start + suppress(boxes[start:stop], values[start:stop, 0], overlap)
+        found.append(Faces(values[kept, 0], boxes[kept], landmarks[kept]))
+    return found
+
+
+@lru_cache(maxsize=64)
+def _grid(anchors: int, height: int, width: int) -> tuple[Floats, Floats]:
+    """(P, 2) column and row of every anchor's cell, and (P,) its stride, in the order of the network's answer."""
+    cells, strides = [], []
+    for stride in STRIDES:
+        rows, columns = np.mgrid[: height // stride, : width // stride]
+        grid = np.stack([columns, rows], axis=-1).reshape(-1, 2)
+        cells.append(np.repeat(grid, anchors, axis=0))
+        strides.append(np.full(len(grid) * anchors, stride))
+    return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+def suppress(boxes: Floats, scores: Floats, overlap: float) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression: the kept ones, best first.
+
+    Args:
+        boxes: (K, 4).
+        scores: (K,).
+        overlap: intersection over union above which the lower one goes.
+    """
+    order = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    while len(order):
+        best, order = int(order[0]), order[1:]
+        kept.append(best)
+        order = order[iou(boxes[best], boxes[order]) <= overlap]
+    return np.array(kept, np.int64)
+
+
+def iou(one: Floats, others: Floats) -> Floats:
+    """(K,) intersection over union of a box (4,) with boxes (K, 4)."""
+    sides = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
+    shared = np.clip(sides, 0, None).prod(axis=1)
+    area = (one[2:] - one[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared
+    return np.asarray(shared / np.maximum(area, 1e-9), np.float32)
+
+
+def area(boxes: Floats) -> Floats:
+    """(F,) square pixels."""
+    return np.asarray(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1), np.float32)
+
+
+def main_face(faces: Faces, height: int, width: int) -> int:
+    """Which face the photograph is of: large and near its middle. At least one face.
+
+    The distance of a box's middle from the picture's, in units of the box's own side: a face twice as large may be
+    twice as far off.
+    """
+    middles = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
+    distance = np.linalg.norm(middles - np.array([width / 2, height / 2], np.float32), axis=1)
+    side = np.sqrt(np.maximum(area(faces.boxes), 1e-6))
+    return int(np.argmin(distance / side - np.log(side / side.max())))
