@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 from running import run
 
@@ -47,6 +48,10 @@ def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Pat
         (["--backend", "openvino"], 2, "openvino"),
         (["--backend", "cpu", "--precision", "fp16"], 1, "error: the backend cpu does not build fp16"),
         (["--backend", "cpu", "--compute-capability", "SM75"], 1, "Use --backend tensorrt"),
+        (["--precision", "int8"], 2, "--calibration PHOTOS"),
+        (["--calibration", "photos"], 2, "--precision int8"),
+        (["--precision", "int8", "--calibration", "nowhere"], 1, "nowhere does not exist"),
+        (["--precision", "int8", "--calibration", ".", "--calibration-count", "10"], 2, "64"),
     ],
 )
 def test_mistakes_get_words_and_an_exit_code(
@@ -57,6 +62,26 @@ def test_mistakes_get_words_and_an_exit_code(
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_an_int8_engine_is_calibrated_on_the_users_photographs(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+    command = ("build_engine.py", "--model", tiny_model, "--backend", "cpu", "--output", tmp_path, "--precision",
+               "int8", "--calibration", photos, "--calibration-count", 128)  # fmt: skip
+    first = run(*command)
+    assert first.returncode == 0, first.stderr
+    assert "calibration: 128 crops from 600 photographs" in first.stderr
+    assert "what:    tiny, int8, onnxruntime" in first.stdout
+    assert "\nint8:    calibrated on 128 crops, seed 0, sha256 " in first.stdout
+    assert "over 32 crops: minimum 0.9" in first.stdout
+    again = run(*command, "--json")
+    assert again.returncode == 0, again.stderr
+    answer = json.loads(again.stdout)
+    assert (answer["built"], answer["precision"], answer["parity_images"]) == (False, "int8", 32)
+    assert "calibration was" in run(*command, "--calibration-seed", 1).stdout
+    used = run("process.py", photos, "-o", tmp_path / "o.h5", "--engine", tmp_path / "tiny.cpu-int8.onnx", "--limit", 9)
+    assert used.returncode == 0, used.stderr
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert file["embeddings"].shape == (9, 16)
 
 
 def test_a_damaged_model_is_an_error_in_words(tiny_model: Path, tmp_path: Path) -> None:

@@ -18,11 +18,17 @@ from engine_fixtures import save_cnn, spec
 
 from runtime import __version__
 from runtime.engines.build import BuildResult, build_engine
+from runtime.engines.calibrate import CalibrationSet
 from runtime.engines.device import find_gpu
+from runtime.engines.half import precision_of
+from runtime.engines.ort_runner import OrtRunner
+from runtime.engines.parity import check_parity, measure_parity, synthetic_crops
 from runtime.engines.sidecar import EngineInfo, read_sidecar, sidecar_path
-from runtime.errors import ConfigError, EngineError, ModelError
+from runtime.errors import ConfigError, EngineError, ModelError, ParityError
 
 ROOT = Path(__file__).resolve().parent.parent
+CROPS = CalibrationSet(synthetic_crops(112, count=64), 0)
+SMALL = CalibrationSet(synthetic_crops(64, count=64), 0)
 without_gpu = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
 
 
@@ -143,6 +149,67 @@ def test_weights_with_another_sha256_are_refused(weights: Path) -> None:
     assert build(weights, spec=spec(sha256=found)).built
 
 
+def test_an_int8_engine_says_what_it_was_calibrated_on(weights: Path) -> None:
+    result = build(weights, precision="int8", calibration=CROPS)
+    assert result.path.name == "test-model.cpu-int8.onnx"
+    assert result.info == read_sidecar(result.path)
+    assert result.info.precision == precision_of(onnx.load(result.path)) == "int8"
+    assert result.info.calibration == str(CROPS)
+    assert result.info.calibration.startswith("64 crops, seed 0, sha256 ")
+    assert result.info.calibration_method in ("minmax", "percentile", "entropy")
+    assert result.info.parity_images == 16
+    assert 0.97 <= result.info.parity_min <= result.info.parity_mean
+    assert result.info.parity_mean >= 0.995
+
+
+def test_an_int8_engine_is_built_again_for_other_crops_alone(weights: Path) -> None:
+    first = build(weights, precision="int8", calibration=CROPS)
+    before = listing(first.path.parent)
+    assert not build(weights, precision="int8", calibration=CROPS).built
+    assert listing(first.path.parent) == before
+    for other in (CalibrationSet(CROPS.crops, 1), CalibrationSet(CROPS.crops[::-1], 1)):
+        assert re.match("calibration was 64 crops", build(weights, precision="int8", calibration=other).reason)
+    assert build(weights, precision="int8", calibration=CROPS).info == first.info
+
+
+def test_an_int8_engine_that_is_damaged_does_not_pass(weights: Path) -> None:
+    result = build(weights, precision="int8", calibration=CROPS)
+    _, _, judges = CROPS.parts()
+    with OrtRunner(result.path.read_bytes(), result.info) as whole:
+        check_parity(measure_parity(whole, spec(), weights, judges), "int8", "the engine")
+    model = onnx.load(result.path)
+    tensor = max(
+        (t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8), key=lambda t: len(t.dims)
+    )
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[0] = -values[0]  # one channel
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    with OrtRunner(model.SerializeToString(), result.info) as damaged:
+        parity = measure_parity(damaged, spec(), weights, judges)
+    with pytest.raises(ParityError, match=r"wanted at least 0\.97 \(mean 0\.995\) for int8"):
+        check_parity(parity, "int8", "the engine")
+
+
+def test_weights_that_eight_bits_ruin_leave_nothing(weights: Path) -> None:
+    """Behind each convolution one channel drowns the others: what a tensor's one scale cannot hold."""
+    model = onnx.load(weights)
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        if tensor.name in ("w1", "w2"):
+            values[0] *= 3000
+        if tensor.name == "w2":
+            values[:, 0] /= 3000
+        if tensor.name == "fc":
+            values[:16] /= 3000
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, weights)
+    with pytest.raises(
+        EngineError, match=r"INT8 loses too much: with 2 of 3 layers in float.*--precision fp16 or fp32"
+    ):
+        build(weights, precision="int8", calibration=CROPS)
+    assert not list((weights.parent / "engines").iterdir())
+
+
 def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read: No such file"):
         build(tmp_path / "none.onnx")
@@ -156,7 +223,14 @@ def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
     ("options", "words"),
     [
         ({"precision": "fp16"}, "cpu does not build fp16.*--precision fp32"),
-        ({"precision": "int8"}, "unknown precision 'int8'"),
+        ({"precision": "int4"}, "unknown precision 'int4'"),
+        ({"precision": "int8"}, r"without photographs to calibrate on.*--calibration PHOTOS"),
+        ({"precision": "int8", "backend": "cuda", "calibration": CROPS}, r"cuda does not build int8.*tensorrt or cpu"),
+        (
+            {"precision": "int8", "calibration": SMALL},
+            r"crops are \(64, 64, 3\); wanted by test-model: \(112, 112, 3\)",
+        ),
+        ({"calibration": CROPS}, r"with the precision auto.*--precision int8"),
         ({"backend": "openvino"}, "unknown backend 'openvino'"),
         ({"batch": (0, 1, 2)}, "out of order"),
         ({"batch": (4, 2, 8)}, "out of order"),

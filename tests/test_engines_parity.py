@@ -53,6 +53,16 @@ def test_a_bar_is_met_by_standing_on_it() -> None:
             check_parity(Parity(1, minimum, 1.0), "fp16", "x")
 
 
+def test_a_mean_below_its_bar_does_not_pass() -> None:
+    check_parity(Parity(128, 0.97, 0.995), "int8", "x")
+    with pytest.raises(
+        ParityError, match=r"0\.990000 \(mean 0\.994000\), wanted at least 0\.97 \(mean 0\.995\) for int8"
+    ):
+        check_parity(Parity(128, 0.99, 0.994), "int8", "x")
+    with pytest.raises(ParityError):
+        check_parity(Parity(128, 0.969, 0.999), "int8", "x")
+
+
 def test_a_reference_that_does_not_run_is_a_model_error(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     with OrtRunner(prepare_graph(weights, spec(), "fp32").SerializeToString(), info()) as engine:

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_fixtures import save_cnn, spec
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.build_tensorrt import build_plan, import_tensorrt
+from runtime.engines.calibrate import CalibrationSet
 from runtime.engines.device import find_gpu
 from runtime.engines.inputs import INPUT, OUTPUT
 from runtime.engines.mobilefacenet import generate
 from runtime.engines.open import open_runner
-from runtime.engines.parity import BARS
+from runtime.engines.parity import BARS, synthetic_crops
 from runtime.engines.prepare import prepare_graph
 from runtime.errors import EngineError, MissingDependencyError, ParityError
 
@@ -65,6 +66,37 @@ def test_a_plan_in_fp32_holds_no_fp16(tmp_path: Path) -> None:
     result = build(tmp_path, weights, precision="fp32", batch=(1, 4, 8), compute_capability="SM86")
     assert (result.info.precision, result.info.profile) == ("fp32", (1, 4, 8))
     assert "half" not in set().union(*types_in(result.path.read_bytes()).values())
+
+
+def test_a_plan_in_int8_holds_int8_and_the_rest_in_fp16(tmp_path: Path) -> None:
+    crops = CalibrationSet(synthetic_crops(112, count=64), 0)
+    weights = save_cnn(tmp_path / "m.onnx")
+    result = build(tmp_path, weights, precision="int8", calibration=crops, compute_capability="SM75")
+    assert result.path.name == "test-model.tensorrt-int8-sm75.plan"
+    assert (result.info.precision, result.info.calibration) == ("int8", str(crops))
+    types = types_in(result.path.read_bytes())
+    assert types[INPUT] == {"uint8"}
+    assert types[OUTPUT] == {"float"}
+    assert {"int8", "half"} <= set().union(*types.values())
+    assert not build(tmp_path, weights, precision="int8", calibration=crops, compute_capability="SM75").built
+
+
+def test_weights_in_int8_alone_do_not_make_an_int8_plan(tmp_path: Path) -> None:
+    """They are stored so; the layer that reads them computes in float."""
+    graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(), "fp32")
+    for node in [node for node in graph.graph.node if node.op_type == "Conv"]:
+        weight = next(tensor for tensor in graph.graph.initializer if tensor.name == node.input[1])
+        values = numpy_helper.to_array(weight)
+        scale = np.float32(np.abs(values).max() / 127)
+        stored, name = np.round(values / scale).astype(np.int8), f"{weight.name}.int8"
+        graph.graph.initializer.append(numpy_helper.from_array(stored, name))
+        graph.graph.initializer.append(numpy_helper.from_array(scale, f"{name}.scale"))
+        graph.graph.node.insert(0, helper.make_node("DequantizeLinear", [name, f"{name}.scale"], [f"{name}.float"]))
+        node.input[1] = f"{name}.float"
+    plan = build_plan(
+        import_tensorrt("SM86"), graph.SerializeToString(), profile=(1, 2, 4), size=112, compute_capability="SM86"
+    )
+    assert plan.precision == "fp32"
 
 
 @without_gpu
@@ -148,6 +180,6 @@ def test_a_plan_answers_like_the_model(tmp_path: Path) -> None:
     generate(tmp_path / "m.onnx", form="128", seed=0)
     result = build(tmp_path, tmp_path / "m.onnx", 128)
     assert result.info.parity_images == 64
-    assert result.info.parity_min >= BARS["fp16"]
+    assert result.info.parity_min >= BARS["fp16"].minimum
     with open_runner(result.path) as runner:
         assert not runner.infer(np.zeros((3, 112, 112, 3), np.uint8)).std(axis=0).any()

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import ConfigError, EngineError, MissingDependencyError
 from ..extras import available, require
 from ..modelspec import ModelSpec
+from .calibrate import CalibrationSet
 from .device import find_gpu
 from .keep import keep, locked
 from .make import Job, describe, make_engine
@@ -19,9 +20,11 @@ from .sidecar import EngineInfo, read_sidecar
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "cpu", "cuda", "tensorrt")
-PRECISIONS = ("auto", "fp32", "fp16")
+PRECISIONS = ("auto", "fp32", "fp16", "int8")
 _CPU_PROFILE, _GPU_PROFILE = (1, 8, 256), (1, 256, 512)
-_FOUND_OUT = {"engine_sha256", "parity_images", "parity_min", "parity_mean"}  # by the making of an engine
+_FOUND_OUT = {  # by the making of an engine
+    "engine_sha256", "parity_images", "parity_min", "parity_mean", "context_bytes", "calibration_method", "left_float",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ def build_engine(
     output: Path,
     force: bool = False,
     compute_capability: str | None = None,
+    calibration: CalibrationSet | None = None,
 ) -> BuildResult:
     """Build an engine, or find it up to date.
 
@@ -58,11 +62,12 @@ def build_engine(
         spec: the model file.
         weights: its ONNX file.
         backend: "cpu", "cuda", "tensorrt"; "auto" takes the fastest that this machine runs, and says why it fell back.
-        precision: "fp32", "fp16"; "auto" is fp32 on the CPU and fp16 on a GPU.
+        precision: "fp32", "fp16", "int8"; "auto" is fp32 on the CPU and fp16 on a GPU.
         batch: (min, opt, max) batch sizes; None: 1, 8, 256 on the CPU and 1, 256, 512 on a GPU.
         output: folder for the engine, created.
         force: build although an engine from the same inputs is there.
         compute_capability: e.g. "SM75", for tensorrt: build for a GPU that need not be here.
+        calibration: real crops, for int8 and for it alone.
     Raises:
         ConfigError: an option is wrong.
         ModelError: the weights are damaged or not the ones that the model file states.
@@ -70,7 +75,8 @@ def build_engine(
         ParityError: the engine does not answer like the model; nothing was kept.
     """
     _check_options(backend, precision, batch, compute_capability)
-    candidates, skipped = _candidates(compute_capability) if backend == "auto" else ([backend], [])
+    _check_calibration(calibration, precision, spec)
+    candidates, skipped = _candidates(compute_capability, precision) if backend == "auto" else ([backend], [])
 
     def attempt(candidate: str) -> BuildResult:
         on_cpu = candidate == "cpu"
@@ -81,6 +87,7 @@ def build_engine(
             precision=precision if precision != "auto" else "fp32" if on_cpu else "fp16",
             profile=batch or (_CPU_PROFILE if on_cpu else _GPU_PROFILE),
             compute_capability=compute_capability,
+            calibration=calibration,
         )
         result = _build_or_find(job, output, force)
         why = f"; auto fell back to {candidate} ({'; '.join(skipped)})" if skipped else ""
@@ -112,7 +119,23 @@ def _check_options(
         )
 
 
-def _candidates(compute_capability: str | None) -> tuple[list[str], list[str]]:
+def _check_calibration(calibration: CalibrationSet | None, precision: str, spec: ModelSpec) -> None:
+    if precision != "int8" and calibration is not None:
+        raise ConfigError(
+            f"photographs to calibrate on were given with the precision {precision}; they mean something to int8 "
+            f"alone. Use --precision int8"
+        )
+    if precision == "int8" and calibration is None:
+        raise ConfigError(
+            "int8 was asked for without photographs to calibrate on; wanted: some hundreds like those to come. "
+            "Name them with --calibration PHOTOS"
+        )
+    wanted = (spec.size, spec.size, 3)
+    if calibration is not None and calibration.crops.shape[1:] != wanted:
+        raise ConfigError(f"the calibration crops are {calibration.crops.shape[1:]}; wanted by {spec.name}: {wanted}")
+
+
+def _candidates(compute_capability: str | None, precision: str) -> tuple[list[str], list[str]]:
     """The backends that `auto` tries, in order, and why it leaves others out."""
     if compute_capability is not None:
         return ["tensorrt"], []
@@ -123,7 +146,9 @@ def _candidates(compute_capability: str | None) -> tuple[list[str], list[str]]:
         found.append("tensorrt")
     else:
         skipped.append("tensorrt: not installed (pip install tensorrt-cu12 cupy-cuda12x)")
-    if "CUDAExecutionProvider" in require("onnxruntime").get_available_providers():
+    if precision == "int8":
+        skipped.append("cuda: ONNX Runtime has no INT8 convolutions on a GPU")
+    elif "CUDAExecutionProvider" in require("onnxruntime").get_available_providers():
         found.append("cuda")
     else:
         skipped.append("cuda: the installed onnxruntime has no CUDAExecutionProvider (pip install onnxruntime-gpu)")

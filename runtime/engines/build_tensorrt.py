@@ -10,6 +10,7 @@ import collections
 import functools
 import importlib
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_NAMES = re.compile(r"\S*[\d/:_]\S*")  # of layers and tensors
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -30,7 +33,7 @@ class Plan:
 
     Attributes:
         content: the engine file.
-        precision: "fp16" or "fp32": what the network's layers hold.
+        precision: "int8", "fp16" or "fp32": the smallest type that the network's layers hold.
     """
 
     content: bytes
@@ -202,9 +205,11 @@ def _types(tensors: dict[str, Any]) -> str:
 
 
 def _precision(trt: ModuleType, network: Any) -> str:
-    """A strongly typed network is built as it is typed: its layers say what the engine computes in."""
-    kinds = {network.get_layer(index).get_output_type(0) for index in range(network.num_layers)}
-    return "fp16" if trt.DataType.HALF in kinds else "fp32"
+    """A strongly typed network is built as it is typed: its layers but constants say what it computes in."""
+    layers = map(network.get_layer, range(network.num_layers))
+    kinds = {layer.get_output_type(0) for layer in layers if layer.type != trt.LayerType.CONSTANT}
+    named = {trt.DataType.INT8: "int8", trt.DataType.HALF: "fp16"}
+    return next((name for kind, name in named.items() if kind in kinds), "fp32")
 
 
 def _parser_words(parser: Any) -> str:
@@ -223,6 +228,7 @@ class TensorRTLog:
 
     def __init__(self, trt: ModuleType) -> None:
         errors = self._errors = collections.deque[str](maxlen=20)
+        said: set[str] = set()
         severity = trt.ILogger.Severity
         levels = {severity.WARNING: logging.WARNING, severity.INFO: logging.DEBUG}
 
@@ -230,7 +236,12 @@ class TensorRTLog:
             def log(self, kind: Any, message: str) -> None:
                 if kind in (severity.ERROR, severity.INTERNAL_ERROR):
                     errors.append(message.strip())  # raised with an exception: not said twice
-                logger.log(levels.get(kind, logging.DEBUG), "TensorRT: %s", message)
+                level = levels.get(kind, logging.DEBUG)
+                if level == logging.WARNING:
+                    form = _NAMES.sub("*", message)  # once for each kind of warning, not for each layer
+                    level = logging.DEBUG if form in said else level
+                    said.add(form)
+                logger.log(level, "TensorRT: %s", message)
 
         self.logger = Logger()
 

@@ -36,7 +36,7 @@ def fresh_engine(path: Path) -> Path:
     logger.warning("the engine %s cannot be used: %s. Building it again", path, reason)
     try:
         if info.precision == "int8":
-            raise EngineError("an int8 engine is calibrated on photographs, which only build-engine is given")
+            raise EngineError("it was calibrated on photographs, which build-engine alone is given (--calibration)")
         spec = load_spec(info.model)
         result = build_engine(
             spec,
@@ -51,6 +51,7 @@ def fresh_engine(path: Path) -> Path:
         raise EngineError(
             f"the engine {path} cannot be used: {reason}; and it cannot be built again: {err}. Build one with: "
             f"facemill build-engine --model {info.model} --backend tensorrt --precision {info.precision}"
+            + (" --calibration PHOTOS" if info.precision == "int8" else "")
         ) from err
     return result.path
 

@@ -56,8 +56,10 @@ def _half(tensor: onnx.TensorProto) -> onnx.TensorProto:
 
 
 def precision_of(model: onnx.ModelProto) -> str:
-    """The name of the smallest type among the weights: "fp16" or "fp32"."""
+    """The name of the smallest type among the weights: "int8", "fp16" or "fp32"."""
     from onnx import TensorProto
 
     kinds = {tensor.data_type for tensor in model.graph.initializer}
+    if TensorProto.INT8 in kinds:
+        return "int8"
     return "fp16" if TensorProto.FLOAT16 in kinds else "fp32"

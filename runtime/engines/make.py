@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,18 +13,27 @@ from ..errors import ConfigError, EngineError, ModelError
 from ..extras import require
 from ..modelspec import ModelSpec
 from ..modelstore import sha256_of
-from .build_tensorrt import build_plan, check_plan, import_tensorrt, version_of
+from .build_tensorrt import build_plan, check_plan, import_tensorrt, named_target, version_of
+from .calibrate import CalibrationSet
 from .device import find_gpu
 from .graph import simplify
 from .half import precision_of
 from .ort_runner import OrtRunner
-from .parity import check_parity, measure_parity
-from .prepare import prepare_graph
+from .parity import BARS, check_parity, measure_parity
+from .prepare import BODY, prepare_graph
+from .qdq import CPU, TENSORRT
+from .quantise import quantise
 from .sidecar import EngineInfo
 from .tensorrt_runner import TensorRTRunner
 
 if TYPE_CHECKING:
     import onnx
+
+
+logger = logging.getLogger(__name__)
+
+# Above the bar that the engine meets next: it is judged by other crops, and used on others again.
+_TARGET = BARS["int8"].mean + 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +43,10 @@ class Job:
     Attributes:
         spec, weights: the model.
         backend: "cpu", "cuda" or "tensorrt".
-        precision: "fp32" or "fp16".
+        precision: "fp32", "fp16" or "int8".
         profile: (min, opt, max) batch sizes.
         compute_capability: e.g. "SM75": for a GPU that need not be here; None: for this machine.
+        calibration: crops for int8; None for the others.
     """
 
     spec: ModelSpec
@@ -44,6 +55,7 @@ class Job:
     precision: str
     profile: tuple[int, int, int]
     compute_capability: str | None
+    calibration: CalibrationSet | None = None
 
 
 def describe(job: Job) -> EngineInfo:
@@ -54,11 +66,7 @@ def describe(job: Job) -> EngineInfo:
         ConfigError: the backend does not do this precision.
         MissingDependencyError, EngineError: the backend cannot build here.
     """
-    if job.backend == "cpu" and job.precision == "fp16":
-        raise ConfigError(
-            "the backend cpu does not build fp16: ONNX Runtime computes in fp32 there, so it would only be slower and "
-            "less exact. Use --precision fp32"
-        )
+    _check_precision(job)
     spec = job.spec
     version = _version(job)
     return EngineInfo(
@@ -79,6 +87,7 @@ def describe(job: Job) -> EngineInfo:
         parity_mean=0.0,
         tool_version=__version__,
         recipe=f"{spec.input_name!r} = (x - {list(spec.mean)}) / {list(spec.std)}; {spec.output_name!r}",
+        calibration=str(job.calibration or ""),
     )
 
 
@@ -95,7 +104,7 @@ def make_engine(job: Job, info: EngineInfo) -> tuple[bytes, EngineInfo]:
         MissingDependencyError, EngineError: the backend cannot build it.
         ParityError: the engine does not answer like the model.
     """
-    graph = prepare_graph(job.weights, job.spec, job.precision)
+    graph, info = _graph(job, info)
     if job.backend == "tensorrt":
         engine, info = _make_tensorrt(job, graph, info)
     else:
@@ -103,6 +112,31 @@ def make_engine(job: Job, info: EngineInfo) -> tuple[bytes, EngineInfo]:
     if info.precision != job.precision:
         raise EngineError(f"the engine of {info.model} came out as {info.precision}; wanted: {job.precision}")
     return engine, replace(info, engine_sha256=hashlib.sha256(engine).hexdigest())
+
+
+def _check_precision(job: Job) -> None:
+    if job.backend == "cpu" and job.precision == "fp16":
+        raise ConfigError(
+            "the backend cpu does not build fp16: ONNX Runtime computes in fp32 there, so it would only be slower and "
+            "less exact. Use --precision fp32"
+        )
+    if job.backend == "cuda" and job.precision == "int8":
+        raise ConfigError(
+            "the backend cuda does not build int8: ONNX Runtime has no INT8 convolutions on a GPU. "
+            "Use --backend tensorrt or cpu"
+        )
+
+
+def _graph(job: Job, info: EngineInfo) -> tuple[onnx.ModelProto, EngineInfo]:
+    """The graph to build from, and the sidecar with what quantising it found out."""
+    if job.precision != "int8":
+        return prepare_graph(job.weights, job.spec, job.precision), info
+    scheme, rest = (TENSORRT, "fp16") if job.backend == "tensorrt" else (CPU, "fp32")
+    assert job.calibration is not None
+    calibration, choice, _ = job.calibration.parts()
+    done = quantise(prepare_graph(job.weights, job.spec, rest), scheme, calibration, choice, _TARGET)
+    left = tuple(name.removeprefix(BODY) for name in done.left_float)
+    return done.model, replace(info, calibration_method=done.method, left_float=left)
 
 
 def _version(job: Job) -> str:
@@ -121,10 +155,13 @@ def _device(job: Job, version: str) -> str:
 
 
 def _target(job: Job, version: str) -> str | None:
-    """The compute capability to name to TensorRT; tensorrt_rtx's default set leaves older GPUs out."""
+    """The compute capability to name to TensorRT; tensorrt_rtx's default set leaves older GPUs out.
+
+    None where it has no name for this machine's GPU (Hopper): the default set is all that there is to try.
+    """
     gpu = find_gpu()
     if job.compute_capability is None and gpu is not None and version.startswith("tensorrt_rtx"):
-        return gpu.compute_capability
+        return named_target(import_tensorrt(), gpu.compute_capability)
     return job.compute_capability
 
 
@@ -142,8 +179,9 @@ def _checked_sha256(spec: ModelSpec, weights: Path) -> str:
 
 
 def _make_onnx(job: Job, graph: onnx.ModelProto, info: EngineInfo) -> tuple[bytes, EngineInfo]:
-    if job.backend == "cpu":
+    if job.backend == "cpu" and job.precision != "int8":
         # Not for cuda: ONNX Runtime fuses for the provider that it optimises with, and does the rest when it loads.
+        # Not for int8: what it makes of Q/DQ depends on the processor.
         graph = simplify(graph, f"the graph made from {job.weights}", extended=True)
     engine = graph.SerializeToString(deterministic=True)
     return engine, _proven(job, engine, replace(info, precision=precision_of(graph)))
@@ -152,7 +190,13 @@ def _make_onnx(job: Job, graph: onnx.ModelProto, info: EngineInfo) -> tuple[byte
 def _make_tensorrt(job: Job, graph: onnx.ModelProto, info: EngineInfo) -> tuple[bytes, EngineInfo]:
     """A plan: its graph is proven on the CPU, and the plan itself where a GPU can run it."""
     content = graph.SerializeToString(deterministic=True)
-    _proven(job, content, replace(info, backend="cpu"))
+    graph_info = _proven(job, content, replace(info, backend="cpu"))
+    logger.info(
+        "its graph on the CPU, over %d crops: cosine minimum %.6f, mean %.6f",
+        graph_info.parity_images,
+        graph_info.parity_min,
+        graph_info.parity_mean,
+    )
     trt = import_tensorrt(job.compute_capability)
     target = _target(job, info.backend_version)
     plan = build_plan(trt, content, profile=job.profile, size=job.spec.size, compute_capability=target)
@@ -160,7 +204,7 @@ def _make_tensorrt(job: Job, graph: onnx.ModelProto, info: EngineInfo) -> tuple[
     gpu = find_gpu()
     if gpu is None or target not in (None, gpu.compute_capability):
         return plan.content, info
-    check_plan(trt, plan.content)
+    info = replace(info, context_bytes=check_plan(trt, plan.content))
     return plan.content, _proven(job, plan.content, info)
 
 
@@ -171,7 +215,8 @@ def _proven(job: Job, engine: bytes, info: EngineInfo) -> EngineInfo:
         ParityError: it is not.
     """
     runner = TensorRTRunner if info.backend == "tensorrt" else OrtRunner
+    crops = job.calibration.parts()[2] if job.calibration else None
     with runner(engine, info) as opened:
-        parity = measure_parity(opened, job.spec, job.weights)
+        parity = measure_parity(opened, job.spec, job.weights, crops)
     check_parity(parity, job.precision, f"the {info.backend} engine of {info.model}")
     return replace(info, parity_images=parity.images, parity_min=parity.minimum, parity_mean=parity.mean)

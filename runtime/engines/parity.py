@@ -13,8 +13,29 @@ from ..extras import require
 from ..modelspec import ModelSpec
 from .runner import Runner
 
-BARS = {"fp32": 0.99999, "fp16": 0.999}  # smallest cosine that an engine of this precision may show
 CROPS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What the cosines of an engine's embeddings to the reference have to reach.
+
+    Attributes:
+        minimum, mean: over all crops.
+    """
+
+    minimum: float
+    mean: float
+
+
+BARS = {
+    "fp32": Bar(0.99999, 0.99999),
+    "fp16": Bar(0.999, 0.999),
+    # Measured on LFW with MobileFaceNet: a mean of 0.9975 (minimum 0.99) moves the score of a pair by 0.0085, where
+    # strangers' scores spread by 0.10 and one person's lie at 0.64. At 0.995 it would be 0.012: as far as this may go.
+    # A single odd crop may be further off, but its two embeddings have to stay far closer than two photographs are.
+    "int8": Bar(0.97, 0.995),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +78,14 @@ def check_parity(parity: Parity, precision: str, what: str) -> None:
     """Refuse an engine below the bar.
 
     Raises:
-        ParityError: the smallest cosine is below `BARS[precision]`.
+        ParityError: the smallest cosine or their mean is below `BARS[precision]`.
     """
-    if not parity.minimum >= BARS[precision]:
+    bar = BARS[precision]
+    if not (parity.minimum >= bar.minimum and parity.mean >= bar.mean):
         raise ParityError(
             f"{what} does not answer like the FP32 ONNX graph: over {parity.images} crops the smallest cosine is "
-            f"{parity.minimum:.6f} (mean {parity.mean:.6f}), wanted at least {BARS[precision]} for {precision}. "
-            f"Nothing was kept." + (" Build it with --precision fp32" if precision != "fp32" else "")
+            f"{parity.minimum:.6f} (mean {parity.mean:.6f}), wanted at least {bar.minimum} (mean {bar.mean}) for "
+            f"{precision}. Nothing was kept." + (" Build it with --precision fp32" if precision != "fp32" else "")
         )
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import onnx
 
 
+BODY = "body/"  # before the names of the model's own nodes and tensors: whatever they are called, ours do not meet them
+
+
 def prepare_graph(weights: Path, spec: ModelSpec, precision: str) -> onnx.ModelProto:
     """The engine's graph: `images` (N, S, S, 3) uint8 to `embeddings` (N, D) float32 unit rows.
 
@@ -99,15 +102,17 @@ def _wrap(
     import onnx
     from onnx import TensorProto, compose, helper
 
-    body = compose.add_prefix(body, "body/")  # whatever its tensors are called, ours do not meet them
+    body = compose.add_prefix(body, BODY)
     graph = body.graph
     source, target = graph.input[0].name, graph.output[0].name
     body_type = graph.input[0].type.tensor_type.elem_type
     before, after = _Chain(INPUT, "in"), _Chain(target, "out")
     before.add("Cast", to=TensorProto.FLOAT)  # TensorRT lets nothing but a Cast touch uint8
-    before.add("Transpose", perm=[0, 3, 1, 2])
     if mean.any():
-        before.add("Sub", mean.reshape(1, 3, 1, 1).astype(np.float32))
+        # A whole picture of it: ONNX Runtime is slow to repeat three numbers at every pixel. And before the Transpose,
+        # which it moves behind the Sub in any case where convolutions are INT8.
+        before.add("Sub", np.broadcast_to(mean.astype(np.float32), (1, spec.size, spec.size, 3)))
+    before.add("Transpose", perm=[0, 3, 1, 2])
     if (std != 1).any():
         before.add("Mul", (1 / std).reshape(1, 3, 1, 1).astype(np.float32))
     before.add("Cast", to=body_type, output=source)

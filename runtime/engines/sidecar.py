@@ -32,6 +32,9 @@ class EngineInfo:
         tool_version: facemill's.
         context_bytes: device memory of one execution context of a TensorRT engine; 0 where no GPU has told it.
         recipe: tensor names and normalisation built into the engine: with others it is another engine.
+        calibration: the crops that an INT8 engine was calibrated on: how many, seed and digest; empty for others.
+        calibration_method: "minmax", "percentile" or "entropy", whichever did best; empty for others.
+        left_float: names of its layers that are not in INT8, most sensitive first.
     """
 
     model: str
@@ -52,6 +55,9 @@ class EngineInfo:
     tool_version: str
     recipe: str = ""
     context_bytes: int = 0
+    calibration: str = ""
+    calibration_method: str = ""
+    left_float: tuple[str, ...] = ()
 
 
 def sidecar_path(engine: Path) -> Path:
@@ -80,7 +86,7 @@ def read_sidecar(engine: Path) -> EngineInfo:
     path = sidecar_path(engine)
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        raw["profile"] = tuple(raw["profile"])
+        raw["profile"], raw["left_float"] = tuple(raw["profile"]), tuple(raw["left_float"])
         return EngineInfo(**{f.name: raw[f.name] for f in fields(EngineInfo)})
     except FileNotFoundError as err:
         raise EngineError(

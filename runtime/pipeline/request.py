@@ -129,6 +129,7 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]
         "decode": DECODE_RULE,
         "decoder": request.decoder,
         "precision": info.precision,
+        "calibration": info.calibration,
         "dtype": request.dtype,
         "skip_duplicates": request.skip_duplicates,
         "max_bytes": request.limits.max_bytes,

@@ -1,0 +1,149 @@
+"""Q/DQ in a graph: which nodes and tensors a backend wants them at. ONNX Runtime's static quantiser puts them there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from ..errors import EngineError
+
+if TYPE_CHECKING:
+    import onnx
+
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
+_CLIPPING = ("Relu", "Clip")
+_ACTIVATIONS = (*_CLIPPING, "PRelu", "LeakyRelu")
+_PASSING = ("Reshape", "Flatten", "MaxPool", "AveragePool", "GlobalAveragePool")  # what goes in comes out, in INT8 too
+_HALF_OPSET = 19  # Q/DQ takes float16 from here on
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """How a backend wants its Q/DQ; weights are int8 by channel in all of them.
+
+    Attributes:
+        operators: that it computes in INT8.
+        symmetric: activations are int8 around zero; otherwise uint8 with a zero point.
+        inputs_only: Q/DQ where a layer reads, none where it writes; biases stay in float.
+    """
+
+    operators: tuple[str, ...]
+    symmetric: bool
+    inputs_only: bool
+
+
+# ONNX Runtime makes one integer operator of DQ, operator and Q; a Relu or Clip before the Q goes into its range.
+CPU = Scheme((*_WEIGHTED, "Add", *_CLIPPING, *_PASSING), symmetric=False, inputs_only=False)
+# TensorRT knows no zero points, wants biases in float, and fuses what follows a convolution as long as no Q/DQ stands
+# between. The Add of a residual reads the Q/DQ that the next convolution wants on that tensor.
+TENSORRT = Scheme(_WEIGHTED, symmetric=True, inputs_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What is quantised or left in float as one.
+
+    Attributes:
+        name: of the node with the weights.
+        nodes: names of that one and of the activations that it alone feeds.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+
+
+def ready_for_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy whose nodes all have a name, of an opset that knows Q/DQ of its types."""
+    import onnx
+    from onnx import TensorProto, version_converter
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    half = any(tensor.data_type == TensorProto.FLOAT16 for tensor in copy.graph.initializer)
+    if half and next(opset.version for opset in copy.opset_import if not opset.domain) < _HALF_OPSET:
+        copy = version_converter.convert_version(copy, _HALF_OPSET)
+    for node in copy.graph.node:
+        node.name = node.name or node.output[0]
+    return copy
+
+
+def find_layers(model: onnx.ModelProto) -> list[Layer]:
+    """Convolutions and products with constant weights, in the order of the graph; its nodes have names."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    activations = {node.input[0]: node for node in model.graph.node if node.op_type in _ACTIVATIONS}
+    layers = []
+    for node in model.graph.node:
+        if node.op_type in _WEIGHTED and node.input[1] in constants:
+            nodes, top = [node.name], node.output[0]
+            while top in activations and readers[top] == 1:
+                nodes.append(activations[top].name)
+                top = activations[top].output[0]
+            layers.append(Layer(node.name, tuple(nodes)))
+    return layers
+
+
+def tensors_to_observe(model: onnx.ModelProto, scheme: Scheme) -> set[str]:
+    """Names of the tensors whose ranges `insert_qdq` needs."""
+    made: set[str] = set()
+    needed: set[str] = set()
+    clipped: set[str] = set()
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    for node in model.graph.node:
+        made.update(node.output)
+        if node.op_type in scheme.operators:
+            needed.update(node.input if scheme.inputs_only else (*node.input, *node.output))
+            if node.op_type in _CLIPPING and readers[node.input[0]] == 1:
+                clipped.add(node.input[0])
+    return needed & made - clipped
+
+
+def insert_qdq(
+    model: onnx.ModelProto, scheme: Scheme, nodes: Collection[str], ranges: Mapping[str, NDArray[Any]]
+) -> onnx.ModelProto:
+    """A copy with Q/DQ: weights by channel, activations by tensor.
+
+    Args:
+        model: a graph that `ready_for_qdq` made.
+        scheme: of the backend.
+        nodes: names of the nodes to quantise, at least one.
+        ranges: (2,) low and high, in the tensor's own type, of those that `tensors_to_observe` names.
+    Raises:
+        EngineError: ONNX Runtime cannot do it.
+    """
+    import onnx
+    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+
+    assert nodes, "to ONNX Runtime an empty list means every node"
+    ends = dict(ranges)
+    for node in model.graph.node:  # what is clipped at once needs the range that is left of it, and no other
+        if node.op_type in _CLIPPING and node.output[0] in ends:
+            ends.setdefault(node.input[0], ends[node.output[0]])
+    given = TensorsData(
+        CalibrationMethod.MinMax, {name: TensorData(lowest=low, highest=high) for name, (low, high) in ends.items()}
+    )
+    options = {
+        "ActivationSymmetric": scheme.symmetric,
+        "WeightSymmetric": True,
+        "QuantizeBias": not scheme.inputs_only,
+        "OpTypesToExcludeOutputQuantization": list(scheme.operators) if scheme.inputs_only else [],
+    }
+    kind = QuantType.QInt8 if scheme.symmetric else QuantType.QUInt8
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)  # ONNX Runtime 1.20 changes the model that it is given
+    try:
+        quantizer = QDQQuantizer(
+            copy, True, False, QuantType.QInt8, kind, given, sorted(nodes), [], list(scheme.operators), options
+        )
+        quantised: onnx.ModelProto = quantizer.quantize_model()
+        quantizer.model.topological_sort()  # the new nodes stand at the end
+    except Exception as err:  # it raises whatever it stumbles on
+        raise EngineError(
+            f"ONNX Runtime cannot quantise the graph: {type(err).__name__}: {err}. Use --precision fp16 or fp32"
+        ) from err
+    return quantised
