@@ -114,10 +114,11 @@ def time_steps(driver: Any, stream: Any, stack: ExitStack, model: str, folder: P
     """A batch with the steps in the plan, and with the steps as kernels."""
     from runtime.cuda.kernels import Kernels, normalisation
     from runtime.cuda.resources import DeviceBuffer
-    from runtime.engines.build_tensorrt import compile_network, import_tensorrt, named_target, tensorrt_log
+    from runtime.engines.build_tensorrt import compile_network
     from runtime.engines.graph import load_graph
     from runtime.engines.half import to_half
     from runtime.engines.inputs import INPUT, OUTPUT
+    from runtime.engines.tensorrt_api import import_tensorrt, named_target, tensorrt_log
     from runtime.engines.weights import weights_for
     from runtime.modelspec import load_spec
 

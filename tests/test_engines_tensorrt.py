@@ -12,7 +12,7 @@ from engine_fixtures import save_cnn, spec
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.engines.build import BuildResult, build_engine
-from runtime.engines.build_tensorrt import build_plan, import_tensorrt
+from runtime.engines.build_tensorrt import build_plan
 from runtime.engines.calibrate import CalibrationSet
 from runtime.engines.device import find_gpu
 from runtime.engines.inputs import INPUT, OUTPUT
@@ -20,6 +20,7 @@ from runtime.engines.mobilefacenet import generate
 from runtime.engines.open import open_runner
 from runtime.engines.parity import BARS, synthetic_crops
 from runtime.engines.prepare import prepare_graph
+from runtime.engines.tensorrt_api import import_tensorrt
 from runtime.errors import EngineError, MissingDependencyError, ParityError
 
 trt = pytest.importorskip(

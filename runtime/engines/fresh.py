@@ -11,9 +11,9 @@ from ..extras import available, require
 from ..modelspec import load_spec
 from ..modelstore import find_weights, sha256_of
 from .build import build_engine
-from .build_tensorrt import tensorrt_log, version_of
 from .device import find_gpu
 from .sidecar import EngineInfo, read_sidecar
+from .tensorrt_api import tensorrt_log, version_of
 from .weights import weights_for
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from ..errors import ConfigError, EngineError, ModelError
 from ..extras import require
 from ..modelspec import ModelSpec
 from ..modelstore import sha256_of
-from .build_tensorrt import build_plan, check_plan, import_tensorrt, named_target, version_of
+from .build_tensorrt import build_plan, check_plan
 from .calibrate import CalibrationSet
 from .device import find_gpu
 from .graph import simplify
@@ -24,6 +24,7 @@ from .prepare import BODY, prepare_graph
 from .qdq import CPU, TENSORRT
 from .quantise import quantise
 from .sidecar import EngineInfo
+from .tensorrt_api import import_tensorrt, named_target, version_of
 from .tensorrt_runner import TensorRTRunner
 
 if TYPE_CHECKING:

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from ..cuda.driver import Driver, open_driver
 from ..errors import EngineError, OutOfMemoryError
 from ..extras import require
-from .build_tensorrt import context_bytes, tensorrt_log, version_of
+from .build_tensorrt import context_bytes
 from .device_plan import plan_device
 from .inputs import check_images
 from .rtx_cache import RtxCache
 from .sidecar import EngineInfo
 from .slot import Slot
+from .tensorrt_api import tensorrt_log, version_of
 
 logger = logging.getLogger(__name__)
 

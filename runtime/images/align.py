@@ -24,7 +24,7 @@ def similarity(landmarks: NDArray[np.floating], target: NDArray[np.float64] = TE
         landmarks: (N, 5, 2), pixels of the photograph.
         target: (5, 2) or (N, 5, 2), pixels of the crop.
     Returns:
-        (N, 2, 3): photograph pixel (x, y, 1) -> crop pixel (x, y), least squares; NaN where the landmarks are one point.
+        (N, 2, 3): photograph pixel (x, y, 1) -> crop pixel (x, y), least squares; NaN where all five are one.
     Raises:
         ConfigError: landmarks are not (N, 5, 2).
     Source: Umeyama 1991, Least-squares estimation of transformation parameters between two point patterns.

@@ -86,7 +86,14 @@ def anchor_count(family: str, height: int, width: int) -> int:
 
 
 def find_faces(
-    raw: NDArray[np.float32], *, family: str, height: int, width: int, threshold: float, overlap: float = 0.3
+    raw: NDArray[np.float32],
+    *,
+    family: str,
+    height: int,
+    width: int,
+    threshold: float,
+    overlap: float = 0.3,
+    vote: float = 1.0,
 ) -> list[Faces]:
     """The faces of a batch of pictures of one size.
 
@@ -96,6 +103,8 @@ def find_faces(
         height, width: of the pictures, pixels; multiples of 32.
         threshold: anchors with a lower score are no faces.
         overlap: of two boxes with a larger intersection over union, the one with the lower score is dropped.
+        vote: landmarks are the mean, weighted by score, over all anchors whose boxes share more than this with the best
+            one: several anchors see a face, each with errors of its own. 1: those of the best anchor alone.
     Returns:
         N results, in pixels of the pictures.
     Raises:
@@ -112,7 +121,12 @@ def find_faces(
     found = []
     for start, stop in pairwise(ends):
         kept = start + suppress(boxes[start:stop], values[start:stop, 0], overlap)
-        found.append(Faces(values[kept, 0], boxes[kept], landmarks[kept]))
+        points = landmarks[kept]
+        if vote < 1:
+            for face, best in enumerate(kept):
+                weights = values[start:stop, 0] * (iou(boxes[best], boxes[start:stop]) > vote)
+                points[face] = np.tensordot(weights / weights.sum(), landmarks[start:stop], 1)
+        found.append(Faces(values[kept, 0], boxes[kept], points))
     return found
 
 
