@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -172,12 +173,13 @@ class Clocked:
     def __init__(self, settings: Settings, now: list[float], fits: int) -> None:
         self.slices = Slices(settings.batch_size)
         self._streams, self._now, self._fits = settings.streams, now, fits
+        self._lock = threading.Lock()
 
     def __call__(self, batch: Batch) -> Batch:
         if len(batch) > self._fits:
             self.slices.size //= 2
-        # Two in flight hide half of the fixed cost, more hide no more.
-        self._now[0] += (0.02 / min(2, self._streams) + 0.0001 * len(batch)) / self._streams
+        with self._lock:  # two in flight hide half of the fixed cost, more hide no more
+            self._now[0] += (0.02 / min(2, self._streams) + 0.0001 * len(batch)) / self._streams
         return batch
 
 

@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -141,26 +141,27 @@ def measure_rate(call: Callable[[int], int], streams: int, seconds: float, clock
         try:
             call(stream)  # warm-up
             barrier.wait()
-            end = clock() + seconds
-            while counts[stream] == 0 or clock() < end:
+            while counts[stream] == 0 or clock() < began[0] + seconds:
                 counts[stream] += call(stream)
         except BaseException as err:
             failed.append(err)
             barrier.abort()
 
-    barrier = threading.Barrier(streams + 1)
+    began = [0.0]
+
+    def start() -> None:
+        began[0] = clock()
+
+    barrier = threading.Barrier(streams, action=start)  # read before anyone goes on
     workers = [threading.Thread(target=work, args=(stream,), daemon=True) for stream in range(streams)]
     for worker in workers:
         worker.start()
-    with suppress(threading.BrokenBarrierError):
-        barrier.wait()
-    began = clock()
     for worker in workers:
         worker.join()
     real = [err for err in failed if not isinstance(err, threading.BrokenBarrierError)]
     if any(not isinstance(err, OutOfMemoryError) for err in real):
         raise real[0]
-    return 0.0 if failed else sum(counts) / max(1e-9, clock() - began)
+    return 0.0 if failed else sum(counts) / max(1e-9, clock() - began[0])
 
 
 def _decoders(decode_once: Callable[[], object], rate: float, cores: int, clock: Callable[[], float]) -> int:
