@@ -13,6 +13,8 @@ from typing import Any
 from .assets import asset_dir
 from .errors import ModelError
 
+DETECTORS = ("yunet", "scrfd")  # families, whose answers images/faces.py decodes
+
 _TEMPLATE = """\
 name = "{stem}"
 title = "what it is, in one line"
@@ -48,6 +50,8 @@ class ModelSpec:
         url, sha256, size_bytes: where the file is to be had and how to know it; None where unknown.
         trained: False for random weights: embeddings identify nobody.
         generator: arguments of the architecture generator for a model that is generated; empty otherwise.
+        detector: for a face detector its family, "yunet" or "scrfd"; empty for a network that embeds. A detector's
+            `size` is the long side of the pictures that it is best at, its `dimension` the values of an anchor: 15.
         folder: the folder that the TOML was read from; weights may lie beside it.
     """
 
@@ -69,6 +73,7 @@ class ModelSpec:
     size_bytes: int | None
     trained: bool
     generator: tuple[tuple[str, int | str], ...]
+    detector: str
     folder: Path
 
 
@@ -206,6 +211,13 @@ def _arguments(path: Path, key: str, raw: Mapping[str, Any]) -> tuple[tuple[str,
     return tuple(sorted(value.items()))
 
 
+def _detector(path: Path, key: str, raw: Mapping[str, Any]) -> str:
+    value = raw.get(key, "")
+    if value not in ("", *DETECTORS):
+        raise _refuse(path, key, raw, " or ".join(repr(name) for name in DETECTORS))
+    return str(value)
+
+
 _KEYS: dict[str, Callable[[Path, str, Mapping[str, Any]], Any]] = {
     "name": _text,
     "title": _text,
@@ -225,4 +237,5 @@ _KEYS: dict[str, Callable[[Path, str, Mapping[str, Any]], Any]] = {
     "size_bytes": _optional_count,
     "trained": _truth,
     "generator": _arguments,
+    "detector": _detector,
 }

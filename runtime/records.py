@@ -68,6 +68,22 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Photo:
+    """A whole photograph, decoded, upright.
+
+    Attributes:
+        pixels: (H, W, 3) uint8; smaller than the original where the JPEG decoder has reduced it.
+        reduction: how many times smaller: 1, 2, 4 or 8.
+        height, width: of the original, upright.
+    """
+
+    pixels: NDArray[np.uint8]
+    reduction: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """A run of scan rows on its way through the stages; each stage makes the next one from it.
 
@@ -75,7 +91,8 @@ class Batch:
         rows: (n,) int64, ascending: the photographs still on the way. Once faces are found, one entry a face, so that
             a photograph may be there several times; it is never in `outcomes` as well.
         outcomes: those that left the journey early.
-        files: n encoded files; empty before reading and after decoding.
+        files: n encoded files; empty before reading and after decoding (after detection, if faces are looked for).
+        photos: n decoded photographs, between decoding and detection; empty if faces are not looked for.
         images: (n, S, S, 3) uint8, NHWC, the model's channel order; None before decoding and after inference.
         faces: (n,) FACE, of each photograph by `face_index`; None if faces are not looked for.
         face_counts: faces found by scan row, whatever became of the photograph; empty if faces are not looked for.
@@ -86,6 +103,7 @@ class Batch:
     rows: NDArray[np.int64]
     outcomes: tuple[Outcome, ...] = ()
     files: tuple[bytes, ...] = ()
+    photos: tuple[Photo, ...] = ()
     images: NDArray[np.uint8] | None = None
     faces: NDArray[np.void] | None = None
     face_counts: Mapping[int, int] = field(default_factory=dict)

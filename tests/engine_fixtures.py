@@ -32,6 +32,7 @@ SPEC = ModelSpec(
     size_bytes=None,
     trained=False,
     generator=(),
+    detector="",
     folder=Path(),
 )
 

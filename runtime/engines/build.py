@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "cpu", "cuda", "tensorrt")
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
-_CPU_PROFILE, _GPU_PROFILE = (1, 8, 256), (1, 256, 512)
+_CPU_PROFILE, _GPU_PROFILE, _DETECTOR_PROFILE = (1, 8, 256), (1, 256, 512), (1, 16, 32)
 _FOUND_OUT = {  # by the making of an engine
     "engine_sha256", "parity_images", "parity_min", "parity_mean", "context_bytes", "calibration_method", "left_float",
 }  # fmt: skip
@@ -85,7 +85,7 @@ def build_engine(
             weights=weights,
             backend=candidate,
             precision=precision if precision != "auto" else "fp32" if on_cpu else "fp16",
-            profile=batch or (_CPU_PROFILE if on_cpu else _GPU_PROFILE),
+            profile=batch or (_CPU_PROFILE if on_cpu else _DETECTOR_PROFILE if spec.detector else _GPU_PROFILE),
             compute_capability=compute_capability,
             calibration=calibration,
         )

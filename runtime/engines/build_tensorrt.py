@@ -12,9 +12,8 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from ..errors import EngineError
-from .inputs import INPUT, OUTPUT
+from .inputs import DETECTOR_SIDES, FACES, INPUT, OUTPUT
 from .tensorrt_api import tensorrt_log, version_of
-
 
 T = TypeVar("T")
 
@@ -38,6 +37,7 @@ def build_plan(
     *,
     profile: tuple[int, int, int],
     size: int,
+    detector: bool = False,
     compute_capability: str | None = None,
 ) -> Plan:
     """Compile a graph that `prepare_graph` made.
@@ -46,17 +46,19 @@ def build_plan(
         trt: from `import_tensorrt`.
         onnx_content: the ONNX file.
         profile: (min, opt, max) batch sizes.
-        size: side of the square crop, pixels.
+        size: side of the square crop, pixels; for a detector the usual long side of a picture.
+        detector: the graph is a face detector's: pictures of any size in `DETECTOR_SIDES`.
         compute_capability: e.g. "SM75"; None: this machine's GPU, or tensorrt_rtx's own default set.
     Raises:
         EngineError: it refuses the graph, the compute capability or this machine; its own words are in the message.
     """
 
     def look(network: Any) -> str:
-        _check_io(trt, network)
+        _check_io(trt, network, FACES if detector else OUTPUT)
         return _precision(trt, network)
 
-    shapes = [(batch, size, size, 3) for batch in profile]
+    sides = DETECTOR_SIDES if detector else (size, size, size)
+    shapes = [(batch, side, side, 3) for batch, side in zip(profile, sides, strict=True)]
     return Plan(*compile_network(trt, onnx_content, shapes, look, compute_capability))
 
 
@@ -122,7 +124,8 @@ def check_plan(trt: ModuleType, plan: bytes) -> int:
     if engine is None:
         raise EngineError(f"{version_of(trt)} built a plan that it cannot load{log.words()}")
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-    _require_types(trt, {name: engine.get_tensor_dtype(name) for name in names})
+    types = {name: engine.get_tensor_dtype(name) for name in names}
+    _require_types(trt, types, FACES if FACES in types else OUTPUT)
     return context_bytes(engine)
 
 
@@ -144,14 +147,14 @@ def _set_compute_capability(trt: ModuleType, config: Any, name: str) -> None:
         raise EngineError(f"{version_of(trt)} refused the compute capability {name}")
 
 
-def _check_io(trt: ModuleType, network: Any) -> None:
+def _check_io(trt: ModuleType, network: Any, output: str) -> None:
     tensors = [network.get_input(i) for i in range(network.num_inputs)]
     tensors += [network.get_output(i) for i in range(network.num_outputs)]
-    _require_types(trt, {tensor.name: tensor.dtype for tensor in tensors})
+    _require_types(trt, {tensor.name: tensor.dtype for tensor in tensors}, output)
 
 
-def _require_types(trt: ModuleType, found: dict[str, Any]) -> None:
-    wanted = {INPUT: trt.DataType.UINT8, OUTPUT: trt.DataType.FLOAT}
+def _require_types(trt: ModuleType, found: dict[str, Any], output: str) -> None:
+    wanted = {INPUT: trt.DataType.UINT8, output: trt.DataType.FLOAT}
     if found != wanted:
         raise EngineError(
             f"{version_of(trt)} made an engine with the inputs and outputs {_types(found)}; wanted: {_types(wanted)}"

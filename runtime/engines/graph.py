@@ -37,9 +37,9 @@ def load_graph(weights: Path, spec: ModelSpec) -> onnx.ModelProto:
     Raises:
         ModelError: the file is damaged, uses what the parsers do not know, or is not what the spec says.
     """
-    model = _read(weights)
+    model = read_graph(weights)
     _choose_tensors(model, spec, weights)
-    model = _upgrade(model, weights)
+    model = upgrade(model, weights)
     _free_batch(model)
     model = simplify(model, f"the ONNX file {weights}")
     _check_output(model, spec, weights)
@@ -77,7 +77,12 @@ def simplify(model: onnx.ModelProto, what: str, *, extended: bool = False) -> on
     return simple
 
 
-def _read(weights: Path) -> onnx.ModelProto:
+def read_graph(weights: Path) -> onnx.ModelProto:
+    """The file as it is, if it is whole.
+
+    Raises:
+        ModelError: it is damaged, or keeps weights in other files.
+    """
     import onnx
 
     try:
@@ -154,7 +159,7 @@ def _names(values: Iterable[onnx.ValueInfoProto]) -> str:
     return ", ".join(repr(value.name) for value in values) or "(none)"
 
 
-def _upgrade(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
+def upgrade(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
     """Opset 13 or later, through ONNX's own converter."""
     from onnx import version_converter
 

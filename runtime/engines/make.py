@@ -89,6 +89,7 @@ def describe(job: Job) -> EngineInfo:
         tool_version=__version__,
         recipe=f"{spec.input_name!r} = (x - {list(spec.mean)}) / {list(spec.std)}; {spec.output_name!r}",
         calibration=str(job.calibration or ""),
+        detector=spec.detector,
     )
 
 
@@ -200,7 +201,14 @@ def _make_tensorrt(job: Job, graph: onnx.ModelProto, info: EngineInfo) -> tuple[
     )
     trt = import_tensorrt(job.compute_capability)
     target = _target(job, info.backend_version)
-    plan = build_plan(trt, content, profile=job.profile, size=job.spec.size, compute_capability=target)
+    plan = build_plan(
+        trt,
+        content,
+        profile=job.profile,
+        size=job.spec.size,
+        detector=bool(job.spec.detector),
+        compute_capability=target,
+    )
     info = replace(info, precision=plan.precision)
     gpu = find_gpu()
     if gpu is None or target not in (None, gpu.compute_capability):

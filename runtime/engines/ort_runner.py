@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, OutOfMemoryError
 from ..extras import require
-from .inputs import INPUT, OUTPUT, check_images
+from .inputs import INPUT, check_images, output_of
 from .sidecar import EngineInfo
 
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "bad allocation")
@@ -63,12 +63,12 @@ class OrtRunner:
         try:
             binding = self._session.io_binding()
             binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(images, self._device, 0))
-            binding.bind_output(OUTPUT, self._device, 0)
+            binding.bind_output(output_of(self.info), self._device, 0)
             self._session.run_with_iobinding(binding)
-            embeddings: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]  # (n, D) float32
+            answer: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
         except Exception as err:  # ONNX Runtime's errors share no base class
             raise _translated(err, f"a batch of {len(images)} failed on {self.info.model}") from err
-        return embeddings
+        return answer
 
     def __enter__(self) -> OrtRunner:
         return self

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError, ParityError
 from ..extras import require
 from ..modelspec import ModelSpec
+from .detector import reference_faces
 from .runner import Runner
 
 CROPS = 64
@@ -63,9 +64,14 @@ def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArra
         ModelError: the reference graph cannot be run.
         ConfigError, EngineError: the engine cannot.
     """
-    crops = synthetic_crops(spec.size) if crops is None else crops
-    expected = reference_embeddings(spec, weights, crops)
-    found = _embed(runner, crops).astype(np.float64)
+    if spec.detector:
+        crops = synthetic_groups()
+        expected = weighted(reference_faces(weights, spec, crops))
+        found = weighted(np.concatenate([runner.infer(one[None]) for one in crops]).astype(np.float64))
+    else:
+        crops = synthetic_crops(spec.size) if crops is None else crops
+        expected = reference_embeddings(spec, weights, crops)
+        found = _embed(runner, crops).astype(np.float64)
     if found.shape != expected.shape or not np.isfinite(found).all():
         return Parity(len(crops), -1.0, -1.0)
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)  # (N,)
@@ -161,6 +167,20 @@ def synthetic_crops(size: int, count: int = CROPS, seed: int = 0) -> NDArray[np.
             level = level + (colour - level) * mask
         picture[:] = np.clip(level * light + random.normal(0, 2, level.shape), 0, 255)
     return pictures
+
+
+def synthetic_groups(count: int = 4) -> NDArray[np.uint8]:
+    """(count, 640, 640, 3) uint8: sixteen face-like pictures each, which detectors take for faces."""
+    crops = synthetic_crops(112, 16 * count).reshape(count, 4, 4, 112, 112, 3)
+    groups = np.zeros((count, 4, 160, 4, 160, 3), np.uint8)
+    groups[:, :, 24:136, :, 24:136] = crops.transpose(0, 1, 3, 2, 4, 5)
+    return groups.reshape(count, 640, 640, 3)
+
+
+def weighted(raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, P * 15): a detector's answers, each anchor counting as much as its score: what is no face has no place."""
+    scores = raw[..., :1]
+    return np.concatenate([scores, scores * raw[..., 1:]], axis=2).reshape(len(raw), -1)
 
 
 def _embed(runner: Runner, crops: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..images.faces import VALUES
 from ..modelspec import ModelSpec
+from .detector import HEIGHT, WIDTH, load_detector
 from .graph import BATCH, load_graph
 from .half import to_half
-from .inputs import INPUT, OUTPUT
+from .inputs import FACES, INPUT, OUTPUT
 from .unit import SMALLEST_NORM
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ BODY = "body/"  # before the names of the model's own nodes and tensors: whateve
 def prepare_graph(weights: Path, spec: ModelSpec, precision: str) -> onnx.ModelProto:
     """The engine's graph: `images` (N, S, S, 3) uint8 to `embeddings` (N, D) float32 unit rows.
 
-    Normalisation and L2 stand in float32 at either end, also when the body is float16.
+    Normalisation and L2 stand in float32 at either end, also when the body is float16. A detector's takes pictures of
+    any size (N, H, W, 3), and gives `faces` (N, P, 15) float32.
 
     Args:
         weights: the model's ONNX file.
@@ -33,7 +36,7 @@ def prepare_graph(weights: Path, spec: ModelSpec, precision: str) -> onnx.ModelP
     Raises:
         ModelError: the file is damaged or not what the spec says.
     """
-    body = load_graph(weights, spec)
+    body = load_detector(weights, spec) if spec.detector else load_graph(weights, spec)
     mean = np.asarray(spec.mean, np.float64)
     std = np.asarray(spec.std, np.float64)
     if precision == "fp16":
@@ -111,14 +114,41 @@ def _wrap(
     if mean.any():
         # A whole picture of it: ONNX Runtime is slow to repeat three numbers at every pixel. And before the Transpose,
         # which it moves behind the Sub in any case where convolutions are INT8.
-        before.add("Sub", np.broadcast_to(mean.astype(np.float32), (1, spec.size, spec.size, 3)))
+        picture = (1, 1) if spec.detector else (spec.size, spec.size)
+        before.add("Sub", np.broadcast_to(mean.astype(np.float32), (1, *picture, 3)))
     before.add("Transpose", perm=[0, 3, 1, 2])
     if (std != 1).any():
         before.add("Mul", (1 / std).reshape(1, 3, 1, 1).astype(np.float32))
     before.add("Cast", to=body_type, output=source)
+    name: str
+    shape: list[int | str]
+    sides: list[int | str]
+    if spec.detector:
+        after.add("Cast", to=TensorProto.FLOAT, output=FACES)
+        name, shape, sides = FACES, ["P", VALUES], [HEIGHT, WIDTH]
+    else:
+        _add_l2(after, flat=len(graph.output[0].type.tensor_type.shape.dim) == 2)
+        name, shape, sides = OUTPUT, [spec.dimension], [spec.size, spec.size]
+
+    wrapped = helper.make_graph(
+        [*before.nodes, *graph.node, *after.nodes],
+        f"{spec.name}-engine",
+        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [BATCH, *sides, 3])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, *shape])],
+        [*graph.initializer, *before.constants, *after.constants],
+    )
+    model = helper.make_model(wrapped, opset_imports=body.opset_import, ir_version=body.ir_version)
+    model.producer_name = "facemill"
+    onnx.checker.check_model(model)
+    return model
+
+
+def _add_l2(after: _Chain, *, flat: bool) -> None:
+    """Rows of any shape to unit rows in float32."""
+    from onnx import TensorProto
 
     vectors = after.add("Cast", to=TensorProto.FLOAT)
-    if len(graph.output[0].type.tensor_type.shape.dim) != 2:
+    if not flat:
         vectors = after.add("Flatten", axis=1)  # (N, D): some networks answer (N, D, 1, 1)
     after.add("Mul", vectors)
     after.add("ReduceSum", np.array([1], np.int64), keepdims=1)
@@ -126,18 +156,6 @@ def _wrap(
     norms = after.add("Max", np.array(SMALLEST_NORM, np.float32))  # (N, 1)
     after.top = vectors
     after.add("Div", norms, output=OUTPUT)
-
-    wrapped = helper.make_graph(
-        [*before.nodes, *graph.node, *after.nodes],
-        f"{spec.name}-engine",
-        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [BATCH, spec.size, spec.size, 3])],
-        [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [BATCH, spec.dimension])],
-        [*graph.initializer, *before.constants, *after.constants],
-    )
-    model = helper.make_model(wrapped, opset_imports=body.opset_import, ir_version=body.ir_version)
-    model.producer_name = "facemill"
-    onnx.checker.check_model(model)
-    return model
 
 
 class _Chain:

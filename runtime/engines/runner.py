@@ -17,12 +17,14 @@ class Runner(Protocol):
     info: EngineInfo
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embed one batch.
+        """Embed one batch, or detect faces in one.
 
         Args:
-            images: (n, S, S, 3) uint8, NHWC, C-contiguous, in `info.channel_order`; 1 <= n <= profile max.
+            images: (n, S, S, 3) uint8, NHWC, C-contiguous, in `info.channel_order`; 1 <= n <= profile max. For a
+                detector (n, H, W, 3), sides multiples of 32.
         Returns:
-            (n, D) float32, unit rows (a zero row where the network answers zero); a new array.
+            (n, D) float32, unit rows (a zero row where the network answers zero); a new array. For a detector
+            (n, P, 15), see images.faces.find_faces.
         Raises:
             ConfigError: shape or dtype is not that.
             OutOfMemoryError: the batch did not fit; a smaller one may.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from ..cuda.driver import Driver
 from ..cuda.resources import DeviceBuffer, Event, Graph, PinnedBuffer, Stream
 from ..errors import EngineError
-from .inputs import INPUT, OUTPUT
+from .inputs import INPUT, answer_shape, largest_sides, output_of
 from .sidecar import EngineInfo
 
 
@@ -40,30 +41,29 @@ class Slot:
         self._context, self._info, self._graph_wanted = context, info, graph
         self._graph: Graph | None = None
         self._captured = False
-        self._crop_bytes = 3 * info.size * info.size
+        self._sides = largest_sides(info)
         largest = info.profile[2]
+        pictures, answers = largest * picture_bytes(info), largest * answer_bytes(info)
         with ExitStack() as stack:
             own = stack.enter_context
-            self._places = own(DeviceBuffer(driver, largest * self._crop_bytes))
-            self._vectors = own(DeviceBuffer(driver, 4 * largest * info.dimension))
-            self._staging = own(PinnedBuffer(driver, largest * self._crop_bytes))
-            self._answer = own(PinnedBuffer(driver, 4 * largest * info.dimension))
+            self._places, self._answers = own(DeviceBuffer(driver, pictures)), own(DeviceBuffer(driver, answers))
+            self._staging, self._landed = own(PinnedBuffer(driver, pictures)), own(PinnedBuffer(driver, answers))
             self._began, self._ended = own(Event(driver, timing=True)), own(Event(driver, timing=True))
             self.stream = own(Stream(driver))  # last in, first out: it is waited for before the buffers go
             context.set_tensor_address(INPUT, self._places.address)
-            context.set_tensor_address(OUTPUT, self._vectors.address)
+            context.set_tensor_address(output_of(info), self._answers.address)
             self._stack = stack.pop_all()
 
     def place_address(self, place: int) -> int:
-        """Where the crop (S, S, 3) uint8 of a place begins on the device."""
-        return self._places.address + place * self._crop_bytes
+        """Where the crop (S, S, 3) uint8 of a place begins on the device; not for detectors, whose pictures vary."""
+        return self._places.address + place * picture_bytes(self._info)
 
     def fill(self, place: int, crops: NDArray[np.uint8]) -> None:
-        """Send crops (m, S, S, 3) uint8 to the places from `place` on."""
-        m, size = len(crops), self._info.size
-        staged = self._staging.view((place + m, size, size, 3), np.uint8)[place:]
+        """Send crops (m, S, S, 3) uint8 to the places from `place` on; a detector's batch is of one size."""
+        self._sides = crops.shape[1:3]
+        staged = self._staging.view((place + len(crops), *crops.shape[1:]), np.uint8)[place:]
         staged[:] = crops
-        self.stream.upload(staged, self._places, place * self._crop_bytes)
+        self.stream.upload(staged, self._places, place * staged[0].nbytes)
 
     def start(self, count: int) -> None:
         """Embed the first `count` places; those up to the next usual batch size are embedded too, and not read.
@@ -77,24 +77,24 @@ class Slot:
             self._replay(size)
         else:
             self._enqueue(size)
-        self.stream.download(self._vectors, self._view(count))
+        self.stream.download(self._answers, self._view(count))
         self.stream.record(self._ended)
 
     def finish(self, count: int) -> tuple[NDArray[np.float32], float]:
         """Wait for the batch that was started.
 
         Returns:
-            (count, D) float32, unit rows, a new array; and the seconds from the first place embedded to the last.
+            (count, D) float32, unit rows (a detector's: (count, P, 15)), a new array; and the seconds that it took the
+            GPU.
         """
         self._ended.synchronize()
         return self._view(count).copy(), self._ended.seconds_since(self._began)
 
     def _view(self, count: int) -> NDArray[np.float32]:
-        return self._answer.view((count, self._info.dimension), np.float32)
+        return self._landed.view((count, *answer_shape(self._info, *self._sides)), np.float32)
 
     def _enqueue(self, count: int) -> None:
-        size = self._info.size
-        started = self._context.set_input_shape(INPUT, (count, size, size, 3))
+        started = self._context.set_input_shape(INPUT, (count, *self._sides, 3))
         if not (started and self._context.execute_async_v3(self.stream.address)):
             raise EngineError(f"TensorRT failed on a batch of {count} of {self._info.model}")
 
@@ -136,4 +136,15 @@ def usual_size(count: int, profile: tuple[int, int, int]) -> int:
 
 def slot_bytes(info: EngineInfo) -> int:
     """Device memory of one slot, without its execution context's."""
-    return info.profile[2] * (3 * info.size * info.size + 4 * info.dimension)
+    return info.profile[2] * (picture_bytes(info) + answer_bytes(info))
+
+
+def picture_bytes(info: EngineInfo) -> int:
+    """Of the largest picture."""
+    height, width = largest_sides(info)
+    return 3 * height * width
+
+
+def answer_bytes(info: EngineInfo) -> int:
+    """Of the engine's answer to it."""
+    return 4 * math.prod(answer_shape(info, *largest_sides(info)))

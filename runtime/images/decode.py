@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FacemillError
-from ..records import Status
+from ..records import Photo, Status
 from .header import Header, read_header
 
 DECODE_RULE = "opencv; exif applied; alpha on white; jpeg reduced while not below the crop; area or linear resize"
@@ -70,22 +70,6 @@ def decode_image(
     # Averaging when pixels are merged (no aliasing), interpolating when they are made.
     how = cv2.INTER_AREA if height >= size and width >= size else cv2.INTER_LINEAR
     return cv2.resize(image, (size, size), interpolation=how)  # type: ignore[return-value]
-
-
-@dataclass(frozen=True, slots=True)
-class Photo:
-    """A whole photograph, upright.
-
-    Attributes:
-        pixels: (H, W, 3) uint8; smaller than the original where the JPEG decoder has reduced it.
-        reduction: how many times smaller: 1, 2, 4 or 8.
-        height, width: of the original, upright.
-    """
-
-    pixels: NDArray[np.uint8]
-    reduction: int
-    height: int
-    width: int
 
 
 def decode_photo(data: bytes, *, long_side: int, channel_order: str = "rgb", limits: Limits | None = None) -> Photo:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..engines.sidecar import EngineInfo
 from ..errors import DiskFullError, OutputExistsError, StorageError
-from ..records import Status
+from ..records import FACE, Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
 from ..storage.dataset import read_metadata, read_paths
@@ -147,7 +147,10 @@ def _tell_changes(found: Scan, known: PathTable | list[bytes]) -> None:
 def _check_room(output: Path, rows: int, contract: dict[str, Any], longest: int) -> None:
     """Refuse a run that the disk cannot hold: the segments, and the finished file made from them."""
     vectors = rows * contract["dimension"] * np.dtype(contract["dtype"]).itemsize
-    needed = int(2.02 * vectors) + 3 * rows * min(longest, 64) + 64 * rows * contract["skip_duplicates"] + (1 << 20)
+    faces = 2 * FACE.itemsize * rows if "detector" in contract else 0
+    needed = (
+        int(2.02 * vectors) + faces + 3 * rows * min(longest, 64) + 64 * rows * contract["skip_duplicates"] + (1 << 20)
+    )
     free = shutil.disk_usage(output.parent).free
     logger.info("disk: %s needed while running, %s afterwards; %s free", _size(needed), _size(needed // 2), _size(free))
     if needed > free:

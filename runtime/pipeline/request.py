@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..engines.sidecar import EngineInfo
+from ..engines.sidecar import EngineInfo, read_sidecar
 from ..errors import ConfigError, ContractError
 from ..extras import available, pip_install
+from ..images.align import ALIGN_RULE
 from ..images.decode import DECODE_RULE, Limits
 from ..storage.segments import SegmentRules
+from .face_rules import FaceRules
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ class Request:
         rules: when a segment ends.
         devices: one process each: "cpu", or the number of a GPU. Empty: this process does the work.
         decoder: "opencv", "dali" (on the GPU, for a TensorRT engine), or "auto": DALI where it can be used.
+        faces: how faces are looked for and which count.
+        detector: an engine file of a face detector; None when faces are not looked for.
     """
 
     inputs: tuple[str, ...]
@@ -54,6 +58,8 @@ class Request:
     rules: SegmentRules = field(default_factory=SegmentRules)
     devices: tuple[str, ...] = ()
     decoder: str = "auto"
+    faces: FaceRules = field(default_factory=FaceRules)
+    detector: Path | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):
@@ -62,6 +68,11 @@ class Request:
             raise ConfigError("--skip-duplicates and several --devices exclude each other; wanted: one of them")
         if self.decoder not in ("auto", "opencv", "dali"):
             raise ConfigError(f"--decoder is {self.decoder!r}; wanted: auto, opencv or dali")
+        if self.faces.detects != (self.detector is not None):
+            raise ConfigError(
+                f"--align is {self.faces.align} and the detector is {self.detector}; wanted: an engine of a face "
+                f"detector if faces are looked for, and none otherwise"
+            )
         for device in self.devices:
             if device != "cpu" and not device.isdecimal():
                 raise ConfigError(f"--devices names {device!r}; wanted: cpu, or numbers of GPUs, such as 0,1")
@@ -87,6 +98,16 @@ def check_request(request: Request, info: EngineInfo) -> Request:
             f"--batch-size is {request.batch_size}; wanted: {low} to {high}, what {request.engine} is built for. "
             f"For others, build one: python build_engine.py --model {info.model} --batch MIN,OPT,MAX"
         )
+    if request.detector is not None and not read_sidecar(request.detector).detector:
+        raise ConfigError(
+            f"{request.detector} is an engine of {read_sidecar(request.detector).model}, which finds no faces; wanted: "
+            f"one of a detector, such as yunet. Build it with: facemill build-engine --model yunet"
+        )
+    if info.detector:
+        raise ConfigError(
+            f"{request.engine} is an engine of {info.model}, which finds faces and embeds none; wanted: one that "
+            f"embeds. Name that one with --engine, and this one with --detector"
+        )
     for device in request.devices:
         if (device == "cpu") != (info.backend == "cpu"):
             raise ConfigError(
@@ -94,16 +115,22 @@ def check_request(request: Request, info: EngineInfo) -> Request:
                 f"wanted: devices that it runs on. Give another --backend or --engine"
             )
     output = Path(os.path.realpath(request.output))
-    return replace(request, output=output, decoder=_decoder(request.decoder, info))
+    return replace(request, output=output, decoder=_decoder(request.decoder, info, request.faces.detects))
 
 
-def _decoder(wanted: str, info: EngineInfo) -> str:
+def _decoder(wanted: str, info: EngineInfo, detects: bool) -> str:
     """Which decoder it is to be; a named one never becomes another."""
     on_gpu = info.backend == "tensorrt"
     if wanted == "dali" and not on_gpu:
         raise ConfigError(
             f"--decoder dali was given with an engine for {info.backend}; wanted: one for tensorrt, since DALI's crops "
             f"stay on the GPU. Use --decoder opencv, or --backend tensorrt"
+        )
+    if wanted == "auto" and detects:
+        return "opencv"
+    if wanted == "dali" and detects:
+        raise ConfigError(
+            "--decoder dali and detection exclude each other for now; wanted: --decoder opencv, or --align none"
         )
     if wanted == "auto" and on_gpu and not available("nvidia.dali"):
         logger.info("decoding on the CPU: DALI is not installed (%s)", pip_install("gpu"))
@@ -115,7 +142,7 @@ def _decoder(wanted: str, info: EngineInfo) -> str:
 
 def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]:
     """All that must agree for two runs to write rows of one file."""
-    return {
+    contract = {
         "root": root,
         "limit": request.limit or 0,
         "model": info.model,
@@ -123,7 +150,7 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]
         "recipe": info.recipe,
         "dimension": info.dimension,
         "crop": f"{info.size}x{info.size}",
-        "alignment": "none",
+        "alignment": ALIGN_RULE if request.detector else "none",
         "channel_order": info.channel_order,
         "exif": "applied",
         "decode": DECODE_RULE,
@@ -134,6 +161,25 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]
         "skip_duplicates": request.skip_duplicates,
         "max_bytes": request.limits.max_bytes,
         "max_pixels": request.limits.max_pixels,
+    }
+    return contract if request.detector is None else {**contract, **_contract_of_faces(request.faces, request.detector)}
+
+
+def _contract_of_faces(rules: FaceRules, detector: Path) -> dict[str, Any]:
+    """What decides which faces there are, and where a crop lies."""
+    info = read_sidecar(detector)
+    views = [f"{view.long_side}+{view.border:g}" for view in (*rules.find.views, *rules.find.retries)]
+    return {
+        "detector": info.model,
+        "detector_sha256": info.model_sha256,
+        "detector_precision": info.precision,
+        "detector_views": " ".join(views),
+        "align": rules.align,
+        "faces": rules.policy,
+        "min_score": rules.threshold,
+        "min_iod": rules.min_iod,
+        "min_sharpness": rules.min_sharpness,
+        "min_frontal": rules.min_frontal,
     }
 
 

@@ -49,7 +49,8 @@ def process(request: Request) -> Summary:
         Interrupted: a signal stopped the run in good order.
     """
     began = time.perf_counter()
-    request = replace(request, engine=fresh_engine(request.engine))
+    detector = fresh_engine(request.detector) if request.detector else None
+    request = replace(request, engine=fresh_engine(request.engine), detector=detector)
     info = read_sidecar(request.engine)
     request = check_request(request, info)
     warning = "" if info.trained else UNTRAINED_WARNING

@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +22,7 @@ from ..records import Batch, Status
 from ..sources.pathtable import PathTable
 from ..storage.runfolder import Plan
 from ..storage.segments import SegmentWriter
+from .face_work import DecodePhotos, FindFaces
 from .request import Request
 from .settings import Settings
 from .stages import Pipeline, Stage, StageClock
@@ -84,6 +85,7 @@ class Share:
             *clocks,
             # On the GPU a batch is decoded in the slot that embeds it.
             StageClock("decode", found.streams if self.request.decoder == "dali" else found.decoders),
+            *([StageClock("detect", found.streams)] if self.request.detector else []),
             StageClock("infer", found.streams),
             StageClock("write", 1),
         ]
@@ -138,13 +140,21 @@ def _embedding(share: Share, clock: dict[str, StageClock]) -> Iterator[list[Stag
             embed_files.warm_up()
             yield [Stage(StageClock("embed", found.streams), embed_files, 2 * found.streams)]
         return
-    with open_runner(request.engine, threads=found.threads) as runner:
-        embed = Embed(runner, Slices(found.batch_size))
+    with ExitStack() as stack:
+        embed = Embed(stack.enter_context(open_runner(request.engine, threads=found.threads)), Slices(found.batch_size))
         embed.warm_up()
-        decode = Decode(info.size, info.channel_order, request.limits)
+        infer = Stage(clock["infer"], embed, 2 * found.streams)
+        if request.detector is None:
+            decode = Decode(info.size, info.channel_order, request.limits)
+            yield [Stage(clock["decode"], decode, found.streams + 2), infer]
+            return
+        finder = stack.enter_context(open_runner(request.detector, threads=1))
+        faces = FindFaces(finder, request.faces, info.size, info.channel_order, request.limits)
+        photos = DecodePhotos(info.channel_order, request.limits)
         yield [
-            Stage(clock["decode"], decode, found.streams + 2),
-            Stage(clock["infer"], embed, 2 * found.streams),
+            Stage(clock["decode"], photos, found.streams + 2),
+            Stage(clock["detect"], faces, found.streams + 2),
+            infer,
         ]
 
 
@@ -159,6 +169,7 @@ def _stream(share: Share, batches: Iterator[Batch], stages: list[Stage], audienc
         digests=request.skip_duplicates,
         rules=request.rules,
         process=share.number,
+        faces=request.detector is not None,
     )
     try:
         with Pipeline(batches, stages) as pipeline:

@@ -1,0 +1,53 @@
+"""What is done with the faces of a photograph: how they are looked for, which of them count, which are too poor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import ConfigError
+from ..images.finder import FindRules, View
+
+ALIGN_MODES = ("auto", "detect", "none")
+POLICIES = ("largest", "all", "one")
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRules:
+    """The part of a request that is about faces; all of it is in the embedding contract.
+
+    Attributes:
+        align: "detect" looks for faces in every photograph; "auto" takes those of exactly the crop's size as aligned
+            crops; "none" takes every photograph whole.
+        policy: "largest" embeds the face that the photograph is of (large, near the middle), "all" every face in a row
+            of its own, "one" refuses photographs of several.
+        threshold: lowest score of a face.
+        min_iod: distance between the eyes, pixels of the original; faces below are too small.
+        min_sharpness, min_frontal: see images/quality.py; faces below are too blurred, or turned too far.
+    """
+
+    align: str = "none"
+    policy: str = "largest"
+    threshold: float = 0.6
+    min_iod: float = 10.0
+    min_sharpness: float = 0.0
+    min_frontal: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.align not in ALIGN_MODES:
+            raise ConfigError(f"--align is {self.align!r}; wanted: {', '.join(ALIGN_MODES)}")
+        if self.policy not in POLICIES:
+            raise ConfigError(f"--faces is {self.policy!r}; wanted: {', '.join(POLICIES)}")
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"--min-score is {self.threshold}; wanted: above 0 and below 1")
+
+    @property
+    def detects(self) -> bool:
+        """Whether a detector is needed."""
+        return self.align != "none"
+
+    @property
+    def find(self) -> FindRules:
+        """How to look: where every face counts, at larger sizes, so that small ones are seen too."""
+        if self.policy == "largest":
+            return FindRules(threshold=self.threshold)
+        return FindRules(views=(View(224), View(448)), retries=(View(160, 0.5), View(960)), threshold=self.threshold)

@@ -1,0 +1,103 @@
+"""Detectors: their graphs for any batch and size, built and proven like any engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from detectors import picture, save_red_squares
+
+from runtime.engines.build import BuildResult, build_engine
+from runtime.engines.detector import load_detector, reference_faces
+from runtime.engines.open import open_runner
+from runtime.engines.parity import synthetic_groups, weighted
+from runtime.errors import ConfigError, ModelError
+from runtime.images.faces import anchor_count, find_faces
+from runtime.modelspec import load_spec
+from runtime.modelstore import find_weights, resolve_weights
+
+REAL = ("yunet", "scrfd-500m", "scrfd-2.5g")
+
+
+@pytest.fixture(scope="module")
+def red(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_red_squares(tmp_path_factory.mktemp("red"))
+
+
+@pytest.fixture(scope="module")
+def built(red: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    spec = load_spec(str(red))
+    return build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path_factory.mktemp("engines"))
+
+
+def test_a_detector_is_built_and_proven(built: BuildResult) -> None:
+    assert built.info.detector == "yunet"
+    assert (built.info.parity_images, built.info.dimension) == (4, 15)
+    assert built.info.parity_min > 0.99999
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (160, 224), (640, 640)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_it_takes_pictures_of_any_size_and_number(built: BuildResult, height: int, width: int, count: int) -> None:
+    with open_runner(built.path) as runner:
+        raw = runner.infer(np.zeros((count, height, width, 3), np.uint8))
+    assert raw.shape == (count, anchor_count("yunet", height, width), 15)
+    assert raw.dtype == np.float32
+
+
+def test_each_picture_of_a_batch_has_its_own_answer(built: BuildResult) -> None:
+    squares = [(64, 32, 64), (0, 96, 64), (128, 0, 64)]
+    pictures = np.stack([picture(160, 224, square)[..., ::-1] for square in squares])
+    with open_runner(built.path) as runner:
+        raw = runner.infer(np.ascontiguousarray(pictures))
+        alone = [runner.infer(np.ascontiguousarray(one[None])) for one in pictures]
+    np.testing.assert_allclose(raw, np.concatenate(alone), atol=1e-5)
+    for faces, (left, top, side) in zip(
+        find_faces(raw, family="yunet", height=160, width=224, threshold=0.5, vote=0.1), squares, strict=True
+    ):
+        middles = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
+        assert len(faces)
+        assert np.abs(middles - (left + side / 2, top + side / 2)).max() <= 17  # half a cell
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((1, 100, 96, 3), "H and W multiples of 32"), ((1, 96, 96, 1), "multiples of 32"), ((257, 32, 32, 3), "1 to 256")],
+)
+def test_other_pictures_are_refused(built: BuildResult, shape: tuple[int, ...], words: str) -> None:
+    with open_runner(built.path) as runner, pytest.raises(ConfigError, match=words):
+        runner.infer(np.zeros(shape, np.uint8))
+
+
+def test_what_is_no_detector_is_refused(red: Path, tmp_path: Path) -> None:
+    spec = load_spec(str(red))
+    model = onnx.load(resolve_weights(spec))
+    del model.graph.output[-1]
+    onnx.save(model, tmp_path / "short.onnx")
+    with pytest.raises(ModelError, match=r"has \{1: 6, 4: 3, 10: 2\} outputs"):
+        load_detector(tmp_path / "short.onnx", spec)
+    (tmp_path / "cnn").mkdir()
+    from engine_fixtures import save_cnn
+
+    with pytest.raises(ModelError, match="made by MatMul; wanted: scores, boxes and landmarks"):
+        load_detector(save_cnn(tmp_path / "cnn.onnx"), spec)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_detectors_answer_as_their_files_do(
+    shared: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))
+    spec = load_spec(name)
+    weights = find_weights(spec)
+    assert weights is not None
+    engine = build_engine(spec, weights, backend="cpu", output=tmp_path).path
+    groups = synthetic_groups(2)
+    with open_runner(engine) as runner:
+        raw = runner.infer(groups)
+    expected = reference_faces(weights, spec, groups)
+    np.testing.assert_allclose(raw, expected, atol=2e-4)
+    assert raw[..., 0].max() > 0.3, "no face was found: the pictures prove nothing"
+    assert weighted(expected).any()
