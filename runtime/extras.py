@@ -14,6 +14,7 @@ EXTRAS = {
     "gpu": "'cupy-cuda12x[ctk]' faiss-gpu nvidia-dali-cuda120 tensorrt-rtx-cu12",
     "gpu13": "'cupy-cuda13x[ctk]' faiss-gpu nvidia-dali-cuda130 tensorrt-rtx-cu13",
     "pycuda": "pycuda",
+    "report": "matplotlib",
     "rtx": "tensorrt-rtx",
     "tensorrt": "tensorrt-cu12",
 }

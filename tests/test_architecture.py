@@ -20,6 +20,7 @@ LAYERS = {
     "records": 1,
     "extras": 1,
     "text": 1,
+    "metrics": 1,
     "assets": 2,
     "fetch": 2,
     "modelspec": 3,
@@ -32,12 +33,13 @@ LAYERS = {
     "index": 6,
     "pipeline": 7,
     "doctor": 7,
-    "cli": 8,
+    "evaluation": 8,
+    "cli": 9,
 }
 
 # numpy is not among them: every record holds arrays.
 BLOCKED = (
-    "cupy", "cv2", "faiss", "h5py", "nvidia", "onnx", "onnxruntime", "platformdirs", "pycuda", "rich",
+    "cupy", "cv2", "faiss", "h5py", "matplotlib", "nvidia", "onnx", "onnxruntime", "platformdirs", "pycuda", "rich",
     "tensorrt", "tensorrt_rtx",
 )  # fmt: skip
 
@@ -111,7 +113,7 @@ def test_every_module_imports_without_any_heavy_package() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "build-engine", "process", "search", "models", "doctor"])
+@pytest.mark.parametrize("command", ["", "build-engine", "process", "search", "evaluate", "models", "doctor"])
 def test_every_help_works_without_any_heavy_package(command: str) -> None:
     arguments = [command, "--help"] if command else ["--help"]
     done = run_blocked(f"sys.argv = ['facemill', *{arguments!r}]\nfrom runtime.cli.app import main\nmain()\n")
@@ -119,7 +121,7 @@ def test_every_help_works_without_any_heavy_package(command: str) -> None:
     assert "Usage:" in done.stdout
 
 
-@pytest.mark.parametrize("script", ["build_engine.py", "process.py", "search.py"])
+@pytest.mark.parametrize("script", ["build_engine.py", "process.py", "search.py", "evaluate.py"])
 def test_scripts_show_their_help_in_a_bare_interpreter(script: str) -> None:
     code = (
         f"import runpy\nsys.argv = [{script!r}, '--help']\nrunpy.run_path({str(ROOT / script)!r}, run_name='__main__')"

@@ -13,6 +13,7 @@ _COMMANDS = {
     "build-engine": "Compile a model into an engine for this machine.",
     "process": "Embed face photographs into one searchable file.",
     "search": "Find the photographs most like a query.",
+    "evaluate": "Measure how well it recognises people.",
     "models": "List, fetch and verify models.",
     "doctor": "Say what this machine has, and how to mend what is missing.",
 }

@@ -125,7 +125,7 @@ def main(
     request = Request(
         inputs=photos,
         output=output,
-        engine=engine or _engine_for(model or "w600k_mbf", "cpu" if "cpu" in on and backend == "auto" else backend),
+        engine=engine or engine_for(model or "w600k_mbf", "cpu" if "cpu" in on and backend == "auto" else backend),
         batch_size=batch_size,
         workers=workers,
         skip_duplicates=skip_duplicates,
@@ -146,7 +146,7 @@ def main(
         raise SystemExit(1)
 
 
-def _engine_for(model: str, backend: str) -> Path:
+def engine_for(model: str, backend: str) -> Path:
     """The engine of a model, built when there is none that is up to date."""
     from ..assets import cache_dir
     from ..engines.build import build_engine

@@ -18,6 +18,7 @@ from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
     from ..pipeline.query import Answers
+    from ..records import SearchHit
 
 
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -69,6 +70,9 @@ def main(
     search is exact, on a GPU too; the score is the cosine of two embeddings. A GPU pays for many queries at once:
     the rows must be uploaded first.
 
+    Where FILE carries a calibration (facemill evaluate --calibrate FILE), each score comes with the false hits that
+    somebody who is not in FILE must expect at that score or above.
+
     \b
     Examples:
       facemill search people.h5 somebody.jpg
@@ -113,20 +117,31 @@ def _json(found: Answers) -> Iterator[str]:
             line["error"] = answer.error
         line["search_ms"] = round(found.query_ms, 3)
         line["hits"] = [
-            {"rank": hit.rank, "score": round(hit.score, 6), "row": hit.row, "path": hit.path} for hit in answer.hits
+            {"rank": hit.rank, "score": round(hit.score, 6), "row": hit.row, "path": hit.path, **_chance(found, hit)}
+            for hit in answer.hits
         ]
         if found.warning:
             line["warning"] = found.warning
         yield json.dumps(line)
 
 
+def _chance(found: Answers, hit: SearchHit) -> dict[str, object]:
+    """What JSON and CSV say of false hits at a score; nothing where the file carries no calibration."""
+    expected = found.expected(hit.score)
+    if expected is None:
+        return {}
+    return {"expected_false_hits": float(f"{expected.hits:.6g}"), "at_most": expected.at_most}
+
+
 def _csv(found: Answers) -> Iterator[tuple[object, ...]]:
-    yield "query", "rank", "score", "row", "path", "search_ms"
+    columns = () if found.calibration is None else ("expected_false_hits", "at_most")
+    yield "query", "rank", "score", "row", "path", "search_ms", *columns
     for answer in found.answers:
         for hit in answer.hits:
             names = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in (answer.query, hit.path))
             query, path = names
-            yield query, hit.rank, f"{hit.score:.6f}", hit.row, path, f"{found.query_ms:.3f}"
+            chance = [str(value).lower() for value in _chance(found, hit).values()]  # true, as JSON writes it
+            yield query, hit.rank, f"{hit.score:.6f}", hit.row, path, f"{found.query_ms:.3f}", *chance
 
 
 def _table(found: Answers) -> Iterator[str]:
@@ -137,6 +152,10 @@ def _table(found: Answers) -> Iterator[str]:
         if not answer.hits:
             yield "  no hit"
             continue
-        yield f"  {'rank':>4}  {'score':>7}  path"
+        calibrated = found.calibration is not None
+        yield f"  {'rank':>4}  {'score':>7}  {'expected  ' if calibrated else ''}path"
         for hit in answer.hits:
-            yield f"  {hit.rank:>4}  {hit.score:>7.4f}  {printable(hit.path)}"
+            chance = f"{found.expected(hit.score)!s:>8}  " if calibrated else ""
+            yield f"  {hit.rank:>4}  {hit.score:>7.4f}  {chance}{printable(hit.path)}"
+    if found.calibration is not None:
+        yield printable(found.calibration.explain())

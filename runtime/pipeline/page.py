@@ -51,6 +51,7 @@ li { background: var(--card); border: 1px solid var(--line); border-radius: 10px
 .score span { color: var(--soft); font-weight: 400 }
 .bar { height: 4px; border-radius: 2px; background: var(--line); margin: .3rem 0 .4rem; overflow: hidden }
 .bar i { display: block; height: 100%; background: var(--bar) }
+.chance { font-size: .78rem; color: var(--soft); font-variant-numeric: tabular-nums }
 .name { font-size: .78rem; line-height: 1.3; color: var(--soft); overflow-wrap: anywhere; display: -webkit-box;
   -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden }
 @media (max-width: 40rem) { section { grid-template-columns: 1fr } .query { position: static }
@@ -106,13 +107,15 @@ def _page(gallery: Gallery, found: Answers) -> Iterator[str]:
     )
     if found.warning:
         yield f'<div class="warning" role="note">Warning: {_safe(found.warning)}</div>\n'
+    if found.calibration is not None:
+        yield f"<p>{_safe(found.calibration.explain())}</p>\n"
     yield "</header>\n<main>\n"
     for answer in found.answers:
-        yield from _section(gallery, answer, photograph)
+        yield from _section(gallery, found, answer, photograph)
     yield "</main>\n</body>\n</html>\n"
 
 
-def _section(gallery: Gallery, answer: Answer, photograph: _Thumbnails) -> Iterator[str]:
+def _section(gallery: Gallery, found: Answers, answer: Answer, photograph: _Thumbnails) -> Iterator[str]:
     name = _safe(answer.query)
     yield f'<section>\n<div class="query">\n{photograph.of(os.fsencode(answer.query), "Query", answer.query)}'
     yield f"<h2>{name}</h2>\n"
@@ -121,11 +124,13 @@ def _section(gallery: Gallery, answer: Answer, photograph: _Thumbnails) -> Itera
         return
     yield f"<p>{_count(len(answer.hits), 'hit', 'hits')}</p>\n</div>\n<ol>\n"
     for hit in answer.hits:
+        expected = found.expected(hit.score)
+        chance = "" if expected is None else f'<div class="chance">{_safe(str(expected))} false hits expected</div>'
         width = 100 * min(max(hit.score, 0.0), 1.0)
         yield (
             f"<li>{photograph.of(gallery.photograph(hit.row), f'Hit {hit.rank}', hit.path)}"
             f'<div class="hit"><div class="score">{hit.score:.4f}<span>#{hit.rank}</span></div>'
-            f'<div class="bar" aria-hidden="true"><i style="width:{width:.1f}%"></i></div>'
+            f'<div class="bar" aria-hidden="true"><i style="width:{width:.1f}%"></i></div>{chance}'
             f'<div class="name" title="{_safe(hit.path)}">{_safe(hit.path)}</div></div></li>\n'
         )
     yield "</ol>\n</section>\n"

@@ -20,13 +20,13 @@ from ..errors import ContractError, EngineError
 from ..images.decode import Limits
 from ..index.flat import open_index
 from ..index.gallery import Gallery
+from ..metrics.falsematch import Calibration, Expectation
 from ..records import Batch, Outcome, SearchHit
+from .comparable import comparable, differences, find_calibration
 from .request import UNTRAINED_WARNING, Request, contract_of
 from .work import Decode, Embed, Read, Slices
 
 _BATCH_FILES = 64
-# What a query need not share with the rows: the rest of the contract decides what an embedding is.
-_OF_THE_RUN = frozenset({"root", "limit", "model", "dtype", "decoder", "skip_duplicates", "max_bytes", "max_pixels"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +53,24 @@ class Answers:
         rows: embeddings searched.
         search_ms: time of the index search, all queries together; embedding them is not in it.
         warning: what a user must know of the weights; empty for trained ones.
+        calibration: what the file says of its false matches; None when it says nothing.
     """
 
     answers: tuple[Answer, ...]
     rows: int
     search_ms: float
     warning: str = ""
+    calibration: Calibration | None = None
 
     @property
     def query_ms(self) -> float:
         """Time of the index search for one query: its share of the batch."""
         asked = sum(not answer.error for answer in self.answers)
         return self.search_ms / max(1, asked)
+
+    def expected(self, score: float) -> Expectation | None:
+        """False hits to expect at a score or above; None where the file carries no calibration."""
+        return None if self.calibration is None else self.calibration.expected(score, self.rows)
 
 
 def search(
@@ -103,7 +109,7 @@ def search(
     }
     errors = {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in outcomes}
     answers = tuple(Answer(query, hits.get(i, ()), errors.get(i, "")) for i, query in enumerate(queries))
-    return Answers(answers, gallery.rows, search_ms, warning)
+    return Answers(answers, gallery.rows, search_ms, warning, find_calibration(gallery))
 
 
 def find_engine(gallery: Gallery, engine: Path | None) -> Path:
@@ -129,12 +135,8 @@ def check_engine(gallery: Gallery, engine: Path, info: EngineInfo) -> None:
     Raises:
         ContractError: naming every difference with both values.
     """
-    mine = contract_of(Request((), gallery.path, engine), info, "")
-    different = [
-        f"{key}: {gallery.contract.get(key)!r} in the file, {value!r} now"
-        for key, value in mine.items()
-        if key not in _OF_THE_RUN and gallery.contract.get(key) != value
-    ]
+    mine = comparable(contract_of(Request((), gallery.path, engine), info, ""))
+    different = differences(gallery.contract, mine)
     if different:
         raise ContractError(
             f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); wanted: the same values. "

@@ -1,0 +1,141 @@
+"""`facemill evaluate`: how good is it?"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from ..errors import Interrupted
+from ..text import printable
+from .common import handle_errors, setup_logging
+
+
+@click.command(name="evaluate")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--pairs", type=click.Path(path_type=Path), help="Pairs to judge, in the format of LFW's pairs.txt.")
+@click.option("--engine", type=click.Path(path_type=Path), help="An engine file from build-engine.")
+@click.option("--model", help="A registered model or PATH.toml; its engine is built when needed. [w600k_mbf]")
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    default="auto",
+    show_default=True,
+    help="For --model. auto takes the fastest that this machine runs; a named one never falls back.",
+)
+@click.option(
+    "--compare",
+    nargs=2,
+    type=click.Path(path_type=Path),
+    metavar="ENGINE ENGINE",
+    help="Two engines: how far their embeddings are apart, and what that does to the figures.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="REPORT_FOLDER",
+    help="Write report.md, report.json, roc.png and scores.png, and keep the embeddings for the next time.",
+)
+@click.option(
+    "--gallery",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Thresholds for 0.01, 0.1 and 1 false hits a query in a gallery of N photographs.",
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="FILE.h5",
+    help="Write the impostor scores into an embedding file of the same model: search shows the false hits to expect.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one line of JSON.")
+@click.option("--force", is_flag=True, help="Embed anew, and replace what is in the report folder.")
+@handle_errors
+def main(
+    folder: Path,
+    pairs: Path | None,
+    engine: Path | None,
+    model: str | None,
+    backend: str,
+    compare: tuple[Path, Path] | None,
+    output: Path | None,
+    gallery: int | None,
+    calibrate: Path | None,
+    as_json: bool,
+    force: bool,
+) -> None:
+    """Measure how well faces in FOLDER are recognised: one sub-folder a person, FOLDER/NAME/PHOTOGRAPH.
+
+    The photographs go through the pipeline of facemill process. Reported are the true accept rates at low false
+    accept rates, and recall@1, R-Precision and MAP@R; with --pairs, the ten-fold accuracy of the LFW protocol too
+    (photographs at FOLDER/NAME/NAME_0001.jpg). A photograph that cannot be embedded counts as a failure.
+
+    \b
+    Examples:
+      facemill evaluate people/ --model sface
+      facemill evaluate lfw/ --pairs lfw/pairs.txt -o report
+      facemill evaluate lfw/ --pairs lfw/pairs.txt --compare fp32.onnx int8.onnx
+      facemill evaluate people/ --gallery 1000000 --calibrate facial_embeddings.h5
+
+    Exit codes: 0 measured, 1 failure, 2 usage.
+    """
+    named = [name for name, given in (("--engine", engine), ("--model", model), ("--compare", compare)) if given]
+    if len(named) > 1:
+        raise click.UsageError(f"{' and '.join(named)} exclude each other: each says which engine to evaluate")
+    if backend != "auto" and named and named != ["--model"]:
+        raise click.UsageError(f"{named[0]} and --backend exclude each other: an engine is built for one backend")
+    if compare and calibrate:
+        raise click.UsageError("--compare and --calibrate exclude each other: a file is calibrated by one engine")
+    setup_logging()
+    from ..evaluation.attach import attach_calibration, calibration_of, check_file
+    from ..evaluation.compare import compare as compare_evaluations
+    from ..evaluation.embedded import check_folder
+    from ..evaluation.evaluate import evaluate
+    from ..evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
+    from ..metrics.pairs import read_pairs
+    from ..pipeline.prepare import utc_now
+    from ..pipeline.request import Request
+    from .process import engine_for
+
+    judged = None if pairs is None else read_pairs(pairs)
+    check_folder(folder, judged)
+    if output is not None:
+        check_report_folder(output, folder, force=force)
+    engines = compare or (engine or engine_for(model or "w600k_mbf", backend),)
+    with ExitStack() as stack:
+        place = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facemill-evaluate-")))
+        files = [place / f"embeddings{f'-{i}' if compare else ''}.h5" for i in range(1, len(engines) + 1)]
+        requests = [Request((str(folder),), file, one, force=force) for file, one in zip(files, engines, strict=True)]
+        if calibrate is not None:
+            check_file(calibrate, requests[0])
+        try:
+            evaluations = tuple(evaluate(request, judged) for request in requests)
+        except Interrupted as err:
+            if output is not None:
+                raise
+            raise Interrupted("stopped; what was embedded is not kept without -o REPORT_FOLDER", err.signum) from err
+        report = Report(
+            folder=str(folder),
+            pairs=str(pairs or ""),
+            labels=labels_of(engines),
+            evaluations=evaluations,
+            gallery=gallery,
+            comparison=compare_evaluations(*evaluations) if compare else None,
+            made_utc=utc_now(),
+        )
+    if output is not None:
+        write_report(output, report)
+    if calibrate is not None:
+        attach_calibration(calibrate, calibration_of(evaluations[0], folder, report.made_utc))
+    if as_json:
+        click.echo(json.dumps(report.facts()))
+    else:
+        for line in as_text(report.tables()):
+            click.echo(printable(line))
+    for one in evaluations:
+        if "warning" in one.embedded.metadata:
+            click.echo(f"WARNING: {one.embedded.metadata['warning']}", err=True)

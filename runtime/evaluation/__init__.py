@@ -1,0 +1,1 @@
+"""How good embeddings are: the product's own pipeline on photographs whose people are known."""

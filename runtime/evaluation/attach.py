@@ -1,0 +1,97 @@
+"""A calibration into the embedding file that it is for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..engines.sidecar import read_sidecar
+from ..errors import ContractError, StorageError
+from ..index.gallery import Gallery
+from ..metrics.falsematch import Calibration, calibrate
+from ..pipeline.comparable import ATTRIBUTE, comparable, differences
+from ..pipeline.request import Request, contract_of
+from ..storage.diskfile import durable_h5
+from ..storage.runfolder import RunFolder
+from .evaluate import Evaluation
+
+
+def check_file(file: Path, request: Request) -> None:
+    """Say before the photographs are embedded that their scores would say nothing of a file.
+
+    Raises:
+        ContractError: the embeddings could not be compared; every difference is named.
+        EngineError, StorageError: the engine or the file cannot be read.
+    """
+    contract = contract_of(request, read_sidecar(request.engine), "")
+    with Gallery(file) as gallery:
+        _check_comparable(gallery, contract)
+
+
+def _check_comparable(gallery: Gallery, contract: Mapping[str, Any]) -> None:
+    different = differences(gallery.contract, comparable(contract))
+    if different:
+        raise ContractError(
+            f"the evaluated embeddings say nothing of {gallery.path} ({'; '.join(different)}); wanted: the same "
+            f"values. Evaluate as the file was made: --engine {gallery.metadata.get('engine')}"
+        )
+
+
+def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
+    """The calibration that all photographs of two people give, against each other.
+
+    Args:
+        one: the evaluation.
+        folder: its photographs'; the calibration keeps the name alone.
+        made_utc: ISO 8601.
+    Raises:
+        ConfigError: there are no two people.
+    """
+    return calibrate(
+        one.curve,
+        contract=comparable(one.embedded.contract),
+        folder=folder.resolve().name,
+        photographs=int((one.embedded.person[one.embedded.here] >= 0).sum()),
+        people=one.people,
+        made_utc=made_utc,
+        tool_version=__version__,
+    )
+
+
+def attach_calibration(file: Path, calibration: Calibration) -> None:
+    """Write a calibration into `/metadata` of an embedding file, in place of an earlier one.
+
+    The file is copied, its chunks as they are, and replaced whole: a power cut leaves the old one or the new one. So as
+    much room again is needed while it lasts. The `run_id` stays, since the rows do.
+
+    Args:
+        file: a finished file; a link is followed.
+        calibration: of comparable embeddings.
+    Raises:
+        ContractError: it is of others; every difference is named.
+        LockedError: a run is writing the file.
+        DiskFullError, StorageError: the file is as it was.
+    """
+    import h5py
+
+    path = Path(os.path.realpath(file))
+    with Gallery(path) as gallery:
+        _check_comparable(gallery, calibration.contract)
+    with RunFolder(path):  # a run that retries its failures would replace the file too
+        mode = path.stat().st_mode
+        with durable_h5(path, "the embedding file") as target:
+            try:
+                with h5py.File(path, "r") as source:
+                    for name in source:
+                        source.copy(name, target.file)
+            except (OSError, RuntimeError) as err:
+                target.check()  # where it is the disk that failed, HDF5's error is no guide
+                raise StorageError(
+                    f"{path} is damaged and cannot be copied with a calibration ({err}). Restore it from a copy, or "
+                    f"make it again with --force"
+                ) from err
+            target.file["metadata"].attrs[ATTRIBUTE] = calibration.to_json()
+        path.chmod(mode & 0o7777)

@@ -1,0 +1,1 @@
+"""What a set of scores is worth: accuracy, error rates, retrieval. NumPy alone; knows no file of ours."""

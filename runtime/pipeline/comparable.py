@@ -1,0 +1,58 @@
+"""Which embeddings may be compared, and what a file says of scores between them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ConfigError
+from ..index.gallery import Gallery
+from ..metrics.falsematch import Calibration, calibration_from_json
+
+logger = logging.getLogger(__name__)
+
+ATTRIBUTE = "score_calibration"  # of `/metadata`; `calibration` is what an INT8 engine was calibrated on
+# What need not agree: the rest of a contract decides what an embedding is.
+_OF_THE_RUN = frozenset({"root", "limit", "model", "dtype", "decoder", "skip_duplicates", "max_bytes", "max_pixels"})
+
+
+def comparable(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a contract that decides what an embedding is: those that agree in it may be compared."""
+    return {key: value for key, value in contract.items() if key not in _OF_THE_RUN}
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What is wanted and not what a file holds, in words with both values.
+
+    Args:
+        stored: the contract of a file.
+        wanted: the comparable part of another one.
+    """
+    return [
+        f"{key}: {stored.get(key)!r} in the file, {value!r} now"
+        for key, value in wanted.items()
+        if stored.get(key) != value
+    ]
+
+
+def find_calibration(gallery: Gallery) -> Calibration | None:
+    """The calibration that a file carries; one that cannot be used is told and left out, since hits need none."""
+    if ATTRIBUTE not in gallery.metadata:
+        return None
+    try:
+        found = calibration_from_json(str(gallery.metadata[ATTRIBUTE]))
+    except ConfigError as err:
+        logger.warning("%s: %s", gallery.path, err)
+        return None
+    different = differences(gallery.contract, found.contract)
+    if different:
+        logger.warning(
+            "the calibration in %s is not of its embeddings (%s) and is not used. Make it again with: "
+            "facemill evaluate FOLDER --calibrate %s",
+            gallery.path,
+            "; ".join(different),
+            gallery.path,
+        )
+        return None
+    return found

@@ -1,0 +1,88 @@
+"""Pairs files as they are published, and what is refused."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import ConfigError
+from runtime.metrics.pairs import read_pairs
+
+GOOD = "2\t1\nAda\t1\t2\nAda\t1\tBob\t3\nCy B.\t10\t2\nAda\t2\tBob\t12345\n"
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    path = folder / "pairs.txt"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_pairs_file(tmp_path: Path) -> None:
+    pairs = read_pairs(written(tmp_path, GOOD))
+    assert pairs.left == ("Ada/Ada_0001", "Ada/Ada_0001", "Cy B./Cy B._0010", "Ada/Ada_0002")
+    assert pairs.right == ("Ada/Ada_0002", "Bob/Bob_0003", "Cy B./Cy B._0002", "Bob/Bob_12345")
+    assert pairs.same.tolist() == [True, False, True, False]
+    assert pairs.fold.tolist() == [0, 0, 1, 1]
+    assert pairs.folds == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD.replace("\n", "\r\n"),
+        "\ufeff" + GOOD,
+        "\n" + GOOD.replace("\n", "\n\n"),
+        GOOD.replace("\t", " ").replace("Cy B.", "Cy_B."),
+        GOOD.rstrip("\n"),
+    ],
+)
+def test_line_ends_marks_and_blanks_change_nothing(tmp_path: Path, text: str) -> None:
+    pairs = read_pairs(written(tmp_path, text))
+    assert [name.replace("_B.", " B.") for name in pairs.left] == list(read_pairs(written(tmp_path, GOOD)).left)
+    assert pairs.fold.tolist() == [0, 0, 1, 1]
+
+
+def test_a_development_set_is_one_fold(tmp_path: Path) -> None:
+    pairs = read_pairs(written(tmp_path, "2\nAda\t1\t2\nAda\t1\t3\nAda\t1\tBob\t3\nAda\t1\tCy\t1\n"))
+    assert pairs.folds == 1
+    assert pairs.same.tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "begins with ''"),
+        ("Ada\t1\t2\n", "`10 300`"),
+        ("0\t1\n", "begins with"),
+        ("1\t1\nAda\t1\t2\n", "holds 1 pairs; .* 2\\. It may be cut short"),
+        ("1\t1\nAda\t1\t2\nAda\t1\t3\n", "fold 1 .* 2 pairs of one person and 0 of two"),
+        ("2\t1\nAda\t1\tBob\t2\nAda\t1\tBob\t3\nAda\t1\t2\nAda\t1\t3\n", "fold 1 .* 0 pairs of one person"),
+        ("1\t1\nAda\t1\t2\nAda\t1\tBob\t3\t4\n", "line 3"),
+        ("1\t1\nAda\t1\t2\nAda\tone\tBob\t3\n", "line 3"),
+        ("1\t1\nAda\t1\t1\nAda\t1\tBob\t3\n", "line 2 .* no pair of two"),
+        ("1\t1\nAda\t1\t2\nAda\t1\tAda\t3\n", "line 3 .* no pair of two"),
+        ("1\t1\nAda\t1\t2\nAda\t1\t\t3\n", "line 3"),
+        (b"1\t1\nAd\xff\t1\t2\n", "not UTF-8"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str | bytes, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        read_pairs(written(tmp_path, text))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.txt cannot be read: No such file.*wanted: LFW's format"):
+        read_pairs(tmp_path / "none.txt")
+
+
+def test_the_official_file(shared: Path, tmp_path: Path) -> None:
+    with tarfile.open(shared / "data" / "lfw_pairs.tar") as archive:
+        member = archive.extractfile("lfw/pairs.txt")
+        assert member is not None
+        path = written(tmp_path, member.read())
+        there = {name.removeprefix("lfw/") for name in archive.getnames()}
+    pairs = read_pairs(path)
+    assert (len(pairs.left), pairs.folds, int(pairs.same.sum())) == (6000, 10, 3000)
+    assert all(f"{name}.jpg" in there for name in (*pairs.left, *pairs.right))
