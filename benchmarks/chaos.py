@@ -57,7 +57,7 @@ def main() -> None:
     options.data.mkdir(parents=True, exist_ok=True)
     photos = material.photographs(options.data, options.photographs, (112, 112))
     engine = material.build(options.model, options.data, precision="fp32")
-    base = [sys.executable, str(material.ROOT / "process.py"), str(photos), "--engine", str(engine)]
+    base = [sys.executable, str(material.ROOT / "process.py"), str(photos), "--align", "none", "--engine", str(engine)]
     base += ["--segment-rows", "64", "--segment-seconds", "0.3", "--batch-size", "8"]
     chance = random.Random(options.seed)
     disturbances: Counter[str] = Counter()

@@ -25,7 +25,7 @@ from report import write_results
 
 def peak_memory(arguments: list[str]) -> int:
     """Peak resident bytes of a run, as the kernel counts them."""
-    process = subprocess.Popen([sys.executable, str(material.ROOT / "process.py"), *arguments])
+    process = subprocess.Popen([sys.executable, str(material.ROOT / "process.py"), "--align", "none", *arguments])
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
@@ -76,7 +76,10 @@ def finished_s(arguments: list[str]) -> float:
     """Seconds of a run that finds nothing to do."""
     began = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, str(material.ROOT / "process.py"), *arguments], capture_output=True, text=True, check=True
+        [sys.executable, str(material.ROOT / "process.py"), "--align", "none", *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     if "nothing to do" not in done.stderr:
         raise SystemExit("the run found something to do")
@@ -136,7 +139,11 @@ def start(options: argparse.Namespace) -> None:
             output.unlink(missing_ok=True)
             shutil.copytree(kept, parts, copy_function=os.link)
             resumed.append(first_photograph_s(arguments, log))
-        subprocess.run([sys.executable, str(material.ROOT / "process.py"), *arguments], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, str(material.ROOT / "process.py"), "--align", "none", *arguments],
+            check=True,
+            capture_output=True,
+        )
         finished = [finished_s(arguments) for _ in range(options.rounds)]
     for what, times in (
         ("fresh: scan of the list", fresh),

@@ -129,9 +129,10 @@ import os, sys
 sys.path.insert(0, {root!r})
 from runtime.cli.process import main
 # Once as root, which imports all there is to import: another user may not read this interpreter's packages.
-main([{photo!r}, "-o", {place!r} + "/root.h5", "--engine", {engine!r}], standalone_mode=False)
+rest = ["--engine", {engine!r}, "--align", "none"]
+main([{photo!r}, "-o", {place!r} + "/root.h5", *rest], standalone_mode=False)
 os.setuid(65534)
-main([{folder!r}, "-o", {place!r} + "/o.h5", "--engine", {engine!r}])
+main([{folder!r}, "-o", {place!r} + "/o.h5", *rest])
 """
 
 

@@ -37,7 +37,7 @@ def test_crops_are_what_a_run_would_embed(photos: Path, order: str) -> None:
 def test_photographs_beyond_help_are_passed_over_and_counted(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "runtime")
     assert len(gather_calibration([str(photos)], spec(), count=594).crops) == 594
-    assert f"594 crops from 600 photographs in {photos}; 6 could not be decoded" in caplog.text
+    assert f"594 crops from 600 photographs in {photos}; 6 gave none" in caplog.text
 
 
 def test_a_sample_is_drawn_from_all_of_the_scan(photos: Path) -> None:

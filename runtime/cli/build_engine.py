@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .common import handle_errors, setup_logging
+from .faces import detector_for, detector_options
 
 if TYPE_CHECKING:
     from ..engines.build import BuildResult
@@ -60,6 +61,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     show_default=True,
     help="Another one draws another sample.",
 )
+@detector_options
 @click.option(
     "--batch", callback=_batch, metavar="MIN,OPT,MAX", help="Batch sizes. [1,8,256 on the CPU, 1,256,512 on a GPU]"
 )
@@ -81,6 +83,8 @@ def main(
     calibration: tuple[str, ...],
     calibration_count: int,
     calibration_seed: int,
+    align: str,
+    detector: str,
     batch: tuple[int, int, int] | None,
     compute_capability: str | None,
     output: Path,
@@ -93,7 +97,8 @@ def main(
     it up to date and writes nothing.
 
     An int8 engine is calibrated on photographs of yours: half of the sample gives the ranges, a quarter decides on the
-    method and on the layers that stay in float, and the engine is compared on the last quarter.
+    method and on the layers that stay in float, and the engine is compared on the last quarter. The crops of the sample
+    are made as process makes them: --align and --detector are for that.
 
     \b
     Examples:
@@ -124,7 +129,14 @@ def main(
     if calibration:
         from ..pipeline.calibration import gather_calibration
 
-        crops = gather_calibration(calibration, spec, count=calibration_count, seed=calibration_seed)
+        crops = gather_calibration(
+            calibration,
+            spec,
+            count=calibration_count,
+            seed=calibration_seed,
+            align=align,
+            detector=detector_for(detector, align, "cpu"),
+        )
     result = build_engine(
         spec,
         weights_for(spec),

@@ -6,12 +6,14 @@ import json
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..errors import Interrupted
 from ..text import printable
 from .common import handle_errors, setup_logging
+from .faces import detector_for, engine_for, face_options, face_rules
 
 
 @click.command(name="evaluate")
@@ -33,6 +35,8 @@ from .common import handle_errors, setup_logging
     metavar="ENGINE ENGINE",
     help="Two engines: how far their embeddings are apart, and what that does to the figures.",
 )
+@click.option("--detectors", metavar="A,B...", help="Several detectors, beside each other, in place of --detector.")
+@face_options
 @click.option(
     "-o",
     "--output",
@@ -67,6 +71,10 @@ def main(
     calibrate: Path | None,
     as_json: bool,
     force: bool,
+    detectors: str | None,
+    align: str,
+    detector: str,
+    **faces: Any,
 ) -> None:
     """Measure how well faces in FOLDER are recognised: one sub-folder a person, FOLDER/NAME/PHOTOGRAPH.
 
@@ -79,6 +87,7 @@ def main(
       facemill evaluate people/ --model sface
       facemill evaluate lfw/ --pairs lfw/pairs.txt -o report
       facemill evaluate lfw/ --pairs lfw/pairs.txt --compare fp32.onnx int8.onnx
+      facemill evaluate lfw/ --pairs lfw/pairs.txt --detectors yunet,scrfd-500m,scrfd-2.5g
       facemill evaluate people/ --gallery 1000000 --calibrate facial_embeddings.h5
 
     Exit codes: 0 measured, 1 failure, 2 usage.
@@ -88,9 +97,13 @@ def main(
         raise click.UsageError(f"{' and '.join(named)} exclude each other: each says which engine to evaluate")
     if backend != "auto" and named and named != ["--model"]:
         raise click.UsageError(f"{named[0]} and --backend exclude each other: an engine is built for one backend")
+    beside = [name for name in (detectors or "").split(",") if name]
+    if beside and (compare or calibrate or align == "none"):
+        raise click.UsageError("--detectors goes with neither --compare, --calibrate nor --align none")
     if compare and calibrate:
         raise click.UsageError("--compare and --calibrate exclude each other: a file is calibrated by one engine")
     setup_logging()
+    from ..engines.sidecar import read_sidecar
     from ..evaluation.attach import attach_calibration, calibration_of, check_file
     from ..evaluation.compare import compare as compare_evaluations
     from ..evaluation.embedded import check_folder
@@ -99,17 +112,23 @@ def main(
     from ..metrics.pairs import read_pairs
     from ..pipeline.prepare import utc_now
     from ..pipeline.request import Request
-    from .process import engine_for
 
     judged = None if pairs is None else read_pairs(pairs)
     check_folder(folder, judged)
     if output is not None:
         check_report_folder(output, folder, force=force)
-    engines = compare or (engine or engine_for(model or "w600k_mbf", backend),)
+    engines: tuple[Path, ...] = compare or (engine or engine_for(model or "w600k_mbf", backend),)
+    finders = [detector_for(name, align, read_sidecar(engines[0]).backend) for name in beside or [detector]]
+    engines = engines * len(finders)
+    finders = finders if beside else finders * len(engines)
+    rules = face_rules(align, **faces)
     with ExitStack() as stack:
         place = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facemill-evaluate-")))
-        files = [place / f"embeddings{f'-{i}' if compare else ''}.h5" for i in range(1, len(engines) + 1)]
-        requests = [Request((str(folder),), file, one, force=force) for file, one in zip(files, engines, strict=True)]
+        files = [place / f"embeddings{f'-{i}' if len(engines) > 1 else ''}.h5" for i in range(1, len(engines) + 1)]
+        requests = [
+            Request((str(folder),), file, one, force=force, faces=rules, detector=finder)
+            for file, one, finder in zip(files, engines, finders, strict=True)
+        ]
         if calibrate is not None:
             check_file(calibrate, requests[0])
         try:
@@ -121,7 +140,7 @@ def main(
         report = Report(
             folder=str(folder),
             pairs=str(pairs or ""),
-            labels=labels_of(engines),
+            labels=tuple(beside) or labels_of(engines),
             evaluations=evaluations,
             gallery=gallery,
             comparison=compare_evaluations(*evaluations) if compare else None,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .common import handle_errors, setup_logging
+from .faces import detector_for, engine_for, face_options, face_rules
 
 if TYPE_CHECKING:
     from ..pipeline.summary import Summary
@@ -43,6 +44,7 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
     show_default=True,
     help="auto: DALI on the GPU for a TensorRT engine, if it is installed.",
 )
+@face_options
 @click.option(
     "--batch-size",
     default="auto",
@@ -95,6 +97,9 @@ def main(
     strict: bool,
     log_file: Path | None,
     as_json: bool,
+    align: str,
+    detector: str,
+    **faces: Any,
 ) -> None:
     """Embed face photographs into one searchable file.
 
@@ -106,6 +111,7 @@ def main(
     Examples:
       facemill process photos/ -o people.h5
       facemill process @list.txt --model sface --limit 1000 --json
+      facemill process crops/ -o people.h5 --align none  # aligned crops already: no detector is needed
       facemill process photos/ -o people.h5 --retry      # failed ones again
 
     Exit codes: 0 finished, 1 failure (or failed photographs with --strict), 2 usage, 130 and 143 stopped by signal.
@@ -116,16 +122,21 @@ def main(
         raise click.UsageError("--engine and --backend exclude each other: an engine is built for one backend")
     setup_logging(log_file=log_file)
     from ..cuda.visible import choose_gpus
+    from ..engines.sidecar import read_sidecar
     from ..images.decode import Limits
     from ..pipeline.request import Request
     from ..pipeline.run import process
     from ..storage.segments import SegmentRules
 
     on = choose_gpus(tuple(filter(None, devices.split(","))))
+    backend = "cpu" if "cpu" in on and backend == "auto" else backend
+    engine = engine or engine_for(model or "w600k_mbf", backend)
     request = Request(
         inputs=photos,
         output=output,
-        engine=engine or engine_for(model or "w600k_mbf", "cpu" if "cpu" in on and backend == "auto" else backend),
+        engine=engine,
+        faces=face_rules(align, **faces),
+        detector=detector_for(detector, align, read_sidecar(engine).backend),
         batch_size=batch_size,
         workers=workers,
         skip_duplicates=skip_duplicates,
@@ -144,17 +155,6 @@ def main(
         click.echo(json.dumps({**asdict(summary), "output": str(output)}))
     if strict and summary.failed:
         raise SystemExit(1)
-
-
-def engine_for(model: str, backend: str) -> Path:
-    """The engine of a model, built when there is none that is up to date."""
-    from ..assets import cache_dir
-    from ..engines.build import build_engine
-    from ..engines.weights import weights_for
-    from ..modelspec import load_spec
-
-    spec = load_spec(model)
-    return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).path
 
 
 def _report(summary: Summary, output: Path) -> str:

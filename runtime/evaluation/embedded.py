@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..index.gallery import Gallery
 from ..metrics.pairs import Pairs
 from ..pipeline.request import Request
 from ..pipeline.run import process
+from ..pipeline.summary import Summary
 from ..records import Status
 from ..sources.scan import scan
 from ..storage.dataset import read_paths
@@ -33,6 +34,7 @@ class Embedded:
         status: (M,) uint8, see records.Status.
         person: (M,) int64: the number of the sub-folder that a photograph lies in or below; -1 for none.
         vectors: (N, D) float32, unit rows, of those whose status is EMBEDDED.
+        summary: of the run that embedded them; None where only its file is known.
     """
 
     file: Path
@@ -42,6 +44,7 @@ class Embedded:
     status: NDArray[np.uint8]
     person: NDArray[np.int64]
     vectors: NDArray[np.float32]
+    summary: Summary | None = None
 
     @property
     def here(self) -> NDArray[np.bool_]:
@@ -79,8 +82,8 @@ def embed_folder(request: Request) -> Embedded:
     Raises:
         FacemillError: as `pipeline.run.process` and `index.gallery.Gallery` say.
     """
-    process(request)
-    return read_embedded(request.output)
+    summary = process(request)
+    return replace(read_embedded(request.output), summary=summary)
 
 
 def read_embedded(file: Path) -> Embedded:

@@ -30,6 +30,8 @@ def facts_of(one: Evaluation, gallery: int | None) -> dict[str, Any]:
         "warning": metadata.get("warning", ""),
         "contract": comparable(one.embedded.contract),
         "photographs": len(one.embedded.paths),
+        "images_per_s": one.embedded.summary.images_per_s if one.embedded.summary else 0.0,
+        "stages": one.embedded.summary.stages if one.embedded.summary else {},
         "outcomes": one.embedded.outcomes,
         "people": one.people,
         "pairs": _pairs(one),

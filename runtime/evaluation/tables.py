@@ -12,6 +12,7 @@ from ..metrics.falsematch import FEW, thresholds_for
 from ..metrics.intervals import wilson
 from ..metrics.retrieval import NAMES
 from .compare import Comparison
+from .detectors import DetectorFigures, figures_of, recommend
 from .evaluate import Evaluation
 
 PAIR_FARS = (1e-2, 1e-3, 1e-4)
@@ -52,9 +53,36 @@ def tables_of(
     if len(evaluations) == 1 and evaluations[0].lookalikes:
         rows = tuple((f"{pair.score:.4f}", pair.one, pair.other) for pair in evaluations[0].lookalikes)
         found.append(Table("The most alike photographs of two people", ("score", "photograph", "photograph"), rows))
+    if len({_detector(one) for one in evaluations} - {()}) > 1:
+        found.append(_detectors([figures_of(label, one) for label, one in zip(labels, evaluations, strict=True)]))
     if comparison is not None:
         found.append(Table("The second engine against the first", ("", "change"), tuple(_changes(comparison).items())))
     return found
+
+
+def _detector(one: Evaluation) -> tuple[str, ...]:
+    """Which detector, and in which form; nothing where no faces were looked for."""
+    contract = one.embedded.contract
+    return (
+        tuple(contract[f"detector{what}"] for what in ("", "_sha256", "_precision")) if "detector" in contract else ()
+    )
+
+
+def _detectors(found: Sequence[DetectorFigures]) -> Table:
+    """One column a detector, and what to take."""
+
+    def row(name: str, value: Callable[[DetectorFigures], str]) -> tuple[str, ...]:
+        return (name, *(value(one) for one in found))
+
+    rows = [
+        row("photographs with a face", lambda one: f"{100 * one.found:.2f} %"),
+        row("no face", lambda one: f"{one.no_face:,}"),
+        row("low quality", lambda one: f"{one.low_quality:,}"),
+        row("several faces, refused", lambda one: f"{one.multiple:,}"),
+        row("detection alone, photographs/s", lambda one: f"{one.detect_images_per_s:,.0f}"),
+        row("the whole run, photographs/s", lambda one: f"{one.images_per_s:,.0f}"),
+    ]
+    return Table(f"Detectors. {recommend(found)}", ("", *(one.label for one in found)), tuple(rows))
 
 
 def _table(

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
 from ..engines.calibrate import CalibrationSet
+from ..engines.open import open_runner
 from ..errors import ConfigError
 from ..images.decode import Limits
 from ..modelspec import ModelSpec
 from ..records import Batch
 from ..sources.scan import scan
+from .face_rules import FaceRules
+from .face_work import DecodePhotos, FindFaces
 from .work import Decode, Read
 
 logger = logging.getLogger(__name__)
@@ -21,7 +26,15 @@ logger = logging.getLogger(__name__)
 _BATCH = 64
 
 
-def gather_calibration(inputs: Iterable[str], spec: ModelSpec, *, count: int = 512, seed: int = 0) -> CalibrationSet:
+def gather_calibration(
+    inputs: Iterable[str],
+    spec: ModelSpec,
+    *,
+    count: int = 512,
+    seed: int = 0,
+    align: str = "none",
+    detector: Path | None = None,
+) -> CalibrationSet:
     """Draw photographs until enough of them have become crops.
 
     Args:
@@ -29,29 +42,45 @@ def gather_calibration(inputs: Iterable[str], spec: ModelSpec, *, count: int = 5
         spec: the model that the crops are for.
         count: crops wanted; fewer come back where there are not as many photographs.
         seed: of the draw; the same photographs and seed give the same crops. 0 <= seed < 2**32.
+        align: which photographs are searched for faces, see FaceRules.
+        detector: the engine file of who searches them; None where none are.
     Raises:
         SourceError: nothing was found, or cannot be read.
-        ConfigError: the seed is out of range, or too few photographs can be decoded.
+        ConfigError: the seed is out of range, or too few photographs become crops.
     """
     if not 0 <= seed < 2**32:
         raise ConfigError(f"the seed is {seed}; wanted: 0 <= seed < 2**32")
     found = scan(inputs)
-    read, decode = Read(found.root, found.paths, Limits()), Decode(spec.size, spec.channel_order, Limits())
+    read = Read(found.root, found.paths, Limits())
     order = np.random.RandomState(seed).permutation(len(found.paths))  # its stream is frozen for good
     parts, have, failed = [np.empty((0, spec.size, spec.size, 3), np.uint8)], 0, 0
-    for start in range(0, len(order), _BATCH):
-        batch = decode(read(Batch(rows=np.sort(order[start : start + _BATCH]))))
-        assert batch.images is not None
-        parts.append(batch.images)
-        have, failed = have + len(batch.images), failed + len(batch.outcomes)
-        if have >= count:
-            break
+    with _crops_of(spec, FaceRules(align), detector) as crops_of:
+        for start in range(0, len(order), _BATCH):
+            batch = crops_of(read(Batch(rows=np.sort(order[start : start + _BATCH]))))
+            assert batch.images is not None
+            parts.append(batch.images)
+            have, failed = have + len(batch.images), failed + len(batch.outcomes)
+            if have >= count:
+                break
     crops = np.concatenate(parts)[:count]  # (n, S, S, 3)
     logger.info(
         "calibration: %d crops from %d photographs in %s%s",
         len(crops),
         len(order),
         os.fsdecode(found.root),
-        f"; {failed} could not be decoded" if failed else "",
+        f"; {failed} gave none" if failed else "",
     )
     return CalibrationSet(crops, seed)
+
+
+@contextmanager
+def _crops_of(spec: ModelSpec, rules: FaceRules, detector: Path | None) -> Iterator[Callable[[Batch], Batch]]:
+    """Files to crops, as `process` makes them."""
+    limits = Limits()
+    if detector is None:
+        yield Decode(spec.size, spec.channel_order, limits)
+        return
+    with open_runner(detector) as runner:
+        photos = DecodePhotos(spec.channel_order, limits)
+        faces = FindFaces(runner, rules, spec.size, spec.channel_order, limits)
+        yield lambda batch: faces(photos(batch))

@@ -13,8 +13,12 @@ from ..metrics.falsematch import Calibration, calibration_from_json
 logger = logging.getLogger(__name__)
 
 ATTRIBUTE = "score_calibration"  # of `/metadata`; `calibration` is what an INT8 engine was calibrated on
-# What need not agree: the rest of a contract decides what an embedding is.
-_OF_THE_RUN = frozenset({"root", "limit", "model", "dtype", "decoder", "skip_duplicates", "max_bytes", "max_pixels"})
+# What need not agree: the rest of a contract decides what an embedding is. Which faces count is of the run; who found
+# them, and so where a crop lies, is not. Views and decoders move it by less than a pixel.
+_OF_THE_RUN = frozenset(
+    {"root", "limit", "model", "dtype", "decoder", "skip_duplicates", "max_bytes", "max_pixels"}
+    | {"align", "detector", "detector_views", "faces", "min_score", "min_iod", "min_sharpness", "min_frontal"}
+)
 
 
 def comparable(contract: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import ConfigError
 from ..images.finder import FindRules, View
@@ -39,6 +41,14 @@ class FaceRules:
             raise ConfigError(f"--faces is {self.policy!r}; wanted: {', '.join(POLICIES)}")
         if not 0 < self.threshold < 1:
             raise ConfigError(f"--min-score is {self.threshold}; wanted: above 0 and below 1")
+
+    @classmethod
+    def of_query(cls, contract: Mapping[str, Any]) -> FaceRules:
+        """Those for a query in a file: faces are looked for as for its rows, and none is too poor to ask for."""
+        if "detector" not in contract:
+            return cls()
+        policy = "largest" if contract["faces"] == "largest" else "all"
+        return cls(contract["align"], policy, contract["min_score"], 0.0, 0.0, 0.0)
 
     @property
     def detects(self) -> bool:

@@ -34,6 +34,7 @@ def metadata_of(plan: Plan, request: Request, info: EngineInfo, counts: Mapping[
         "backend_version": info.backend_version,
         "engine": os.path.abspath(request.engine),
         "engine_sha256": info.engine_sha256,
+        **({"detector_engine": os.path.abspath(request.detector)} if request.detector else {}),
         "tool_version": __version__,
         "plan_id": plan.plan_id,
         "started_utc": plan.started_utc,

@@ -16,7 +16,8 @@ from ..index.gallery import Gallery
 from ..sources.reader import ReadError, read_file
 from ..storage.diskfile import write_durable
 from ..text import printable
-from .query import Answer, Answers, query_limits
+from .query import Answer, Answers
+from .query_work import query_limits
 
 _THUMBNAIL = 192  # pixels, the longer side
 

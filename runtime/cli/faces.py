@@ -1,0 +1,101 @@
+"""The options about faces, which process and evaluate share, and the engines behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..pipeline.face_rules import FaceRules
+
+_WHO = (
+    click.option(
+        "--align",
+        type=click.Choice(["auto", "detect", "none"]),
+        default="auto",
+        show_default=True,
+        help="auto: a photograph of exactly the crop's size is taken as aligned. none: all are taken whole.",
+    ),
+    click.option(
+        "--detector",
+        default="yunet",
+        show_default=True,
+        help="Who looks for faces: a registered detector, PATH.toml, or an engine file from build-engine.",
+    ),
+)
+_WHICH = (
+    click.option(
+        "--faces",
+        type=click.Choice(["largest", "all", "one"]),
+        default="largest",
+        show_default=True,
+        help="Of several: the large one near the middle, each in a row of its own, or refuse the photograph.",
+    ),
+    click.option("--min-score", type=float, default=0.6, show_default=True, help="Of the detector, for a face."),
+    click.option("--min-iod", type=float, default=10.0, show_default=True, help="Pixels between the eyes, at least."),
+    click.option("--min-sharpness", type=float, default=0.0, show_default=True, help="See docs/faces.md."),
+    click.option("--min-frontal", type=float, default=0.0, show_default=True, help="1 frontal, 0 profile."),
+)
+
+
+def detector_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--align` and `--detector` to a command."""
+    for option in reversed(_WHO):
+        command = option(command)
+    return command
+
+
+def face_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add all of them to a command, which takes those beyond `detector_options` as `**faces`."""
+    for option in reversed(_WHICH):
+        command = option(command)
+    return detector_options(command)
+
+
+def face_rules(
+    align: str, faces: str, min_score: float, min_iod: float, min_sharpness: float, min_frontal: float
+) -> FaceRules:
+    """The rules that the options ask for."""
+    from ..pipeline.face_rules import FaceRules
+
+    return FaceRules(align, faces, min_score, min_iod, min_sharpness, min_frontal)
+
+
+def engine_for(model: str, backend: str) -> Path:
+    """The engine of a model, built when there is none that is up to date."""
+    from ..assets import cache_dir
+    from ..engines.build import build_engine
+    from ..engines.weights import weights_for
+    from ..modelspec import load_spec
+
+    spec = load_spec(model)
+    return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).path
+
+
+def detector_for(detector: str, align: str, backend: str) -> Path | None:
+    """The detector's engine: the file that is named, or one built from the model; None when nothing is looked for.
+
+    Args:
+        detector: registered name, PATH.toml, or an engine file.
+        align: as the option says.
+        backend: for a model.
+    Raises:
+        ModelUnavailableError: the detector's file is neither here nor to be fetched.
+    """
+    if align == "none":
+        return None
+    from ..engines.sidecar import sidecar_path
+    from ..errors import ModelUnavailableError
+
+    path = Path(detector)
+    if path.suffix in (".onnx", ".plan") and sidecar_path(path).exists():
+        return path
+    try:
+        return engine_for(detector, backend)
+    except ModelUnavailableError as err:
+        raise ModelUnavailableError(
+            f"{err}\nIt is the face detector. Photographs that are aligned crops already need none: --align none"
+        ) from err
