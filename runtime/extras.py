@@ -13,6 +13,7 @@ EXTRAS = {
     "cpu": "faiss-cpu",
     "gpu": "'cupy-cuda12x[ctk]' faiss-gpu nvidia-dali-cuda120 tensorrt-rtx-cu12",
     "gpu13": "'cupy-cuda13x[ctk]' faiss-gpu nvidia-dali-cuda130 tensorrt-rtx-cu13",
+    "map": "plotly scikit-learn",
     "pycuda": "pycuda",
     "report": "matplotlib",
     "rtx": "tensorrt-rtx",

@@ -86,7 +86,7 @@ def test_every_option_shown_exists(document: str, line: str) -> None:
 def test_every_command_and_option_is_documented() -> None:
     """Each command is in the README, each has an example in its help."""
     environment = {**os.environ, "COLUMNS": "100"}
-    for command in ("build-engine", "process", "search", "evaluate", "models", "doctor"):
+    for command in ("build-engine", "process", "search", "evaluate", "map", "models", "doctor"):
         assert f"facemill {command}" in README
         done = subprocess.run(
             [sys.executable, "-m", "runtime.cli.app", command, "--help"],

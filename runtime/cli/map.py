@@ -1,0 +1,64 @@
+"""`facemill map`: who is near whom?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .common import handle_errors, setup_logging
+
+
+@click.command(name="map")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("map.html"),
+    show_default=True,
+    help="The page to write.",
+)
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "folder", "cluster"]),
+    default="auto",
+    show_default=True,
+    help="What colours say. auto: the folder where there are 2 to 50, else the cluster.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=3),
+    default=5000,
+    show_default=True,
+    help="Embeddings on the map at most; of more, as many are drawn evenly from the file.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Another map.")
+@click.option("--no-thumbnails", is_flag=True, help="Read no photographs: a smaller page, without pictures.")
+@click.option("--force", is_flag=True, help="Replace an existing page.")
+@handle_errors
+def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbnails: bool, force: bool) -> None:
+    """Draw the embeddings in FILE as points on a page to look at: like faces lie close together.
+
+    FILE is an embedding file of `facemill process`. The page is one file, which a browser opens without a network. A
+    point shows its photograph (the face in it, where FILE knows its place), path and folder or cluster. Distances
+    between groups mean nothing. Needs Plotly and scikit-learn: the extra `map`.
+
+    \b
+    Examples:
+      facemill map people.h5
+      facemill map people.h5 -o people.html --color cluster --limit 20000
+      facemill map people.h5 --no-thumbnails --seed 7 --force
+
+    Exit codes: 0 drawn, 1 failure, 2 usage.
+    """
+    setup_logging()
+    from ..index.gallery import Gallery
+    from ..mapping.draw import check_map_path, draw_map
+
+    check_map_path(output, force=force)
+    with Gallery(file) as gallery:
+        drawn = draw_map(gallery, output, color=color, limit=limit, seed=seed, pictures=not no_thumbnails, force=force)
+    if drawn.warning:
+        click.echo(f"WARNING: {drawn.warning}", err=True)
+    click.echo(f"{output}: {drawn.facts()}")
