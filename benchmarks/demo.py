@@ -13,9 +13,7 @@ from portraits import write_portraits
 
 DEMO = material.ROOT / "demo"
 PEOPLE, SHOTS = 60, 4
-DEFAULT_MODEL = "w600k_mbf"
-RANDOM_MODEL = "random-512"
-DEFAULT_DETECTOR = "yunet"
+DETECTOR = "yunet"
 
 
 def facemill(*arguments: str) -> None:
@@ -26,30 +24,18 @@ def facemill(*arguments: str) -> None:
         sys.exit(done.returncode)
 
 
-def to_be_had(model: str) -> bool:
-    """Whether the weights of a model are here, or can be fetched; says why not."""
+def choose_alignment() -> list[str]:
+    """Faces found and aligned where the detector is here or can be fetched; else the portraits whole, and why."""
     from runtime.errors import ModelError
     from runtime.modelspec import load_spec
     from runtime.modelstore import resolve_weights
 
     try:
-        resolve_weights(load_spec(model))
+        resolve_weights(load_spec(DETECTOR))
     except ModelError as err:
-        print(f"{err}\n")
-        return False
-    return True
-
-
-def choose_options() -> list[str]:
-    """The defaults where their weights can be had; else random weights of the same architecture, or no detector."""
-    options = []
-    if not to_be_had(DEFAULT_MODEL):
-        print(f"Going on with {RANDOM_MODEL}: the same network with random weights, which identifies nobody.\n")
-        options += ["--model", RANDOM_MODEL]
-    if not to_be_had(DEFAULT_DETECTOR):
-        print("Going on without a face detector: the portraits are embedded whole.\n")
-        options += ["--align", "none"]
-    return options
+        print(f"{err}\n\nGoing on without a face detector: the portraits are embedded whole.\n")
+        return ["--align", "none"]
+    return []
 
 
 def main() -> None:
@@ -59,9 +45,8 @@ def main() -> None:
     files = write_portraits(photos, people=PEOPLE, shots=SHOTS)
     (photos / "cut-short.jpg").write_bytes(files[0].read_bytes()[:5000])
     (photos / "not-a-photograph.jpg").write_text("this is text\n")
-    options = choose_options()
     output = "demo/facial_embeddings.h5"
-    facemill("process", "demo/photos", "-o", output, *options)
+    facemill("process", "demo/photos", "-o", output, *choose_alignment())
     queries = [str(path.relative_to(material.ROOT)) for path in (files[0], files[5 * SHOTS + 1], files[11 * SHOTS + 2])]
     facemill("search", output, *queries, "-k", "5", "--html", "demo/search.html")
     print(

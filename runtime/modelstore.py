@@ -9,9 +9,27 @@ from .assets import cache_dir
 from .errors import FetchError, ModelError, ModelUnavailableError
 from .fetch import fetch
 from .fetch import sha256_of as sha256_of  # others take it from here
-from .modelspec import ModelSpec, own_folder
+from .modelspec import ModelSpec, load_spec, own_folder
 
 logger = logging.getLogger(__name__)
+
+SHIPPED = "facemill-512"  # its file is in the checkout and in the wheel
+BETTER = "w600k_mbf"  # has to be fetched, or brought
+
+
+def default_model() -> str:
+    """The name of the model to embed with where none was asked for.
+
+    The better one where its file is on this machine, else the shipped one, which answers at once: nothing is fetched.
+
+    Raises:
+        ModelError: FACEMILL_MODELS names no folder.
+    """
+    if find_weights(load_spec(BETTER)):
+        logger.info("model: %s, which is on this machine; the shipped one: --model %s", BETTER, SHIPPED)
+        return BETTER
+    logger.info("model: %s, which is shipped; a more accurate one: facemill models fetch %s", SHIPPED, BETTER)
+    return SHIPPED
 
 
 def find_weights(spec: ModelSpec) -> Path | None:

@@ -46,7 +46,19 @@ def test_the_console_command_does_the_whole_job(clean: Path, photos: Path, tmp_p
     assert "runs on this machine" in call(facemill, "doctor", cwd=tmp_path, **cache)
     assert "engine:" in call(facemill, "build-engine", "--model", "random-128", cwd=tmp_path, **cache)
     engine = "engines/random-128.cpu-fp32.onnx"
-    said = call(facemill, "process", photos / "1", "-o", "people.h5", "--engine", engine, cwd=tmp_path, **cache)
+    said = call(
+        facemill,
+        "process",
+        photos / "1",
+        "--align",
+        "none",
+        "-o",
+        "people.h5",
+        "--engine",
+        engine,
+        cwd=tmp_path,
+        **cache,
+    )
     assert "identify nobody" in said
     query = sorted((photos / "1").iterdir())[0]
     assert "1.0000" in call(facemill, "search", "people.h5", query, "-k", 1, cwd=tmp_path, **cache)
@@ -58,3 +70,12 @@ def test_the_wheel_holds_the_package_and_its_models_and_no_tests(clean: Path) ->
     names = call(clean / "python", "-c", code, cwd=clean).split()
     assert {"models", "kernels", "engines", "py.typed"} <= set(names)
     assert not {"tests", "benchmarks"} & set(names)
+
+
+@pytest.mark.slow
+def test_the_wheel_ships_a_model_with_its_card_that_is_taken_where_none_is_named(clean: Path, tmp_path: Path) -> None:
+    code = "import facemill, pathlib; print(*pathlib.Path(facemill.__file__).parent.glob('models/facemill-512.*'))"
+    names = {Path(name).name for name in call(clean / "python", "-c", code, cwd=tmp_path).split()}
+    assert names == {"facemill-512.onnx", "facemill-512.toml", "facemill-512.md"}
+    said = call(clean / "facemill", "build-engine", cwd=tmp_path, FACEMILL_CACHE=str(tmp_path / "cache"))
+    assert "engine:  engines/facemill-512.cpu-fp32.onnx" in said

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .common import handle_errors, setup_logging
-from .faces import detector_for, detector_options
+from .faces import detector_for, detector_options, model_option
 
 if TYPE_CHECKING:
     from ..engines.build import BuildResult
@@ -30,7 +30,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 
 @click.command(name="build-engine")
-@click.option("--model", default="w600k_mbf", show_default=True, help="A registered model or PATH.toml.")
+@model_option
 @click.option(
     "--backend",
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
@@ -77,7 +77,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON on stdout.")
 @handle_errors
 def main(
-    model: str,
+    model: str | None,
     backend: str,
     precision: str,
     calibration: tuple[str, ...],
@@ -123,8 +123,9 @@ def main(
     from ..engines.sidecar import sidecar_path
     from ..engines.weights import weights_for
     from ..modelspec import load_spec
+    from ..modelstore import default_model
 
-    spec = load_spec(model)
+    spec = load_spec(model or default_model())
     crops = None
     if calibration:
         from ..pipeline.calibration import gather_calibration

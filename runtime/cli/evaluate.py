@@ -13,14 +13,14 @@ import click
 from ..errors import Interrupted
 from ..text import printable
 from .common import handle_errors, setup_logging
-from .faces import detector_for, engine_for, face_options, face_rules
+from .faces import detector_for, engine_for, face_options, face_rules, model_option
 
 
 @click.command(name="evaluate")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--pairs", type=click.Path(path_type=Path), help="Pairs to judge, in the format of LFW's pairs.txt.")
 @click.option("--engine", type=click.Path(path_type=Path), help="An engine file from build-engine.")
-@click.option("--model", help="A registered model or PATH.toml; its engine is built when needed. [w600k_mbf]")
+@model_option
 @click.option(
     "--backend",
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
@@ -117,7 +117,7 @@ def main(
     check_folder(folder, judged)
     if output is not None:
         check_report_folder(output, folder, force=force)
-    engines: tuple[Path, ...] = compare or (engine or engine_for(model or "w600k_mbf", backend),)
+    engines: tuple[Path, ...] = compare or (engine or engine_for(model, backend),)
     finders = [detector_for(name, align, read_sidecar(engines[0]).backend) for name in beside or [detector]]
     engines = engines * len(finders)
     finders = finders if beside else finders * len(engines)

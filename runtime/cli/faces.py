@@ -41,6 +41,15 @@ _WHICH = (
 )
 
 
+def model_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--model` to a command; None where it is not given."""
+    return click.option(
+        "--model",
+        help="A registered model or PATH.toml; its engine is built when needed. "
+        "[w600k_mbf if its file is on this machine, else facemill-512, which is shipped]",
+    )(command)
+
+
 def detector_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--align` and `--detector` to a command."""
     for option in reversed(_WHO):
@@ -64,14 +73,15 @@ def face_rules(
     return FaceRules(align, faces, min_score, min_iod, min_sharpness, min_frontal)
 
 
-def engine_for(model: str, backend: str) -> Path:
-    """The engine of a model, built when there is none that is up to date."""
+def engine_for(model: str | None, backend: str) -> Path:
+    """The engine of a model, or of the default one, built when there is none that is up to date."""
     from ..assets import cache_dir
     from ..engines.build import build_engine
     from ..engines.weights import weights_for
     from ..modelspec import load_spec
+    from ..modelstore import default_model
 
-    spec = load_spec(model)
+    spec = load_spec(model or default_model())
     return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).path
 
 

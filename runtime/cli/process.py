@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import handle_errors, setup_logging
-from .faces import detector_for, engine_for, face_options, face_rules
+from .faces import detector_for, engine_for, face_options, face_rules, model_option
 
 if TYPE_CHECKING:
     from ..pipeline.summary import Summary
@@ -29,7 +29,7 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
 @click.option("-o", "--output", default="facial_embeddings.h5", show_default=True, type=click.Path(path_type=Path))
 @click.option("--engine", type=click.Path(path_type=Path), help="An engine file from build-engine.")
-@click.option("--model", help="A registered model or PATH.toml; its engine is built when needed. [w600k_mbf]")
+@model_option
 @click.option(
     "--backend",
     type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
@@ -130,7 +130,7 @@ def main(
 
     on = choose_gpus(tuple(filter(None, devices.split(","))))
     backend = "cpu" if "cpu" in on and backend == "auto" else backend
-    engine = engine or engine_for(model or "w600k_mbf", backend)
+    engine = engine or engine_for(model, backend)
     request = Request(
         inputs=photos,
         output=output,
