@@ -1,7 +1,7 @@
-// Decoded photographs of any sizes to aligned, normalised crops in one pass.
-// Defined by runtime/images/warp.py: warp_crops.
+// Decoded photographs of any sizes to aligned crops in one pass: normalised ones, or bytes for an engine that normalises.
+// Defined by runtime/images/warp.py: warp_crops and warp_bytes.
 //
-// One thread makes one pixel of one crop: the threads of a warp write 32 neighbours of each colour plane.
+// One thread makes one pixel of one crop: the threads of a warp write 32 neighbours, of each colour plane or of one row.
 
 #include "half.cuh"
 
@@ -11,25 +11,22 @@ struct Image {
     int width, height;
 };
 
-// images      (count)
-// transforms  (count, 2, 3)        crop pixel (column, row, 1) -> photograph pixel (column, row)
-// normalise   (2, 3)               crop = grey level * normalise[0] + normalise[1], by channel of the crop
-// crops       (count, 3, size, size)
-// reverse     not 0: the crop's channels are the photograph's in reverse order
-template <class T>
-__device__ void align(const Image* images, const float* transforms, const float* normalise, T* crops, int count,
-                      int size, int reverse) {
-    const long long plane = (long long)size * size;
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= plane * count) return;
-    const long long n = thread / plane, pixel = thread % plane;
-    const float u = (float)(pixel % size), v = (float)(pixel / size);
-    const float* t = transforms + 6 * n;
+// Which crop a thread works on, and which pixel of it.
+struct Pixel {
+    long long plane, n, pixel;
+
+    __device__ explicit Pixel(int size) {
+        plane = (long long)size * size;
+        const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+        n = thread / plane, pixel = thread % plane;
+    }
+};
+
+// The three grey levels of a photograph where a transform `t`, (2, 3), puts pixel (u, v) of the crop.
+__device__ inline void sample(const Image image, const float* t, float u, float v, float* level) {
     const float x = t[0] * u + t[1] * v + t[2];
     const float y = t[3] * u + t[4] * v + t[5];
-
-    const Image image = images[n];
-    float level[3] = {0, 0, 0};  // what lies outside the photograph is black
+    level[0] = level[1] = level[2] = 0;  // what lies outside the photograph is black
     // Compared before they become integers: a NaN is outside too.
     if (x > -1 && y > -1 && x < image.width && y < image.height) {
         const int left = (int)floorf(x), top = (int)floorf(y);
@@ -41,8 +38,23 @@ __device__ void align(const Image* images, const float* transforms, const float*
             }
         }
     }
+}
+
+// images      (count)
+// transforms  (count, 2, 3)        crop pixel (column, row, 1) -> photograph pixel (column, row)
+// normalise   (2, 3)               crop = grey level * normalise[0] + normalise[1], by channel of the crop
+// crops       (count, 3, size, size)
+// reverse     not 0: the crop's channels are the photograph's in reverse order
+template <class T>
+__device__ void align(const Image* images, const float* transforms, const float* normalise, T* crops, int count,
+                      int size, int reverse) {
+    const Pixel at(size);
+    if (at.n >= count) return;
+    float level[3];
+    sample(images[at.n], transforms + 6 * at.n, (float)(at.pixel % size), (float)(at.pixel / size), level);
     for (int c = 0; c < 3; ++c) {
-        store(crops + (3 * n + c) * plane + pixel, level[reverse ? 2 - c : c] * normalise[c] + normalise[3 + c]);
+        store(crops + (3 * at.n + c) * at.plane + at.pixel,
+              level[reverse ? 2 - c : c] * normalise[c] + normalise[3 + c]);
     }
 }
 
@@ -54,4 +66,15 @@ extern "C" __global__ void align_f16(const Image* images, const float* transform
 extern "C" __global__ void align_f32(const Image* images, const float* transforms, const float* normalise, float* crops,
                                      int count, int size, int reverse) {
     align(images, transforms, normalise, crops, count, size, reverse);
+}
+
+// crops       (count, size, size, 3): grey levels, rounded
+extern "C" __global__ void align_u8(const Image* images, const float* transforms, unsigned char* crops, int count,
+                                    int size, int reverse) {
+    const Pixel at(size);
+    if (at.n >= count) return;
+    float level[3];
+    sample(images[at.n], transforms + 6 * at.n, (float)(at.pixel % size), (float)(at.pixel / size), level);
+    unsigned char* to = crops + 3 * (at.n * at.plane + at.pixel);
+    for (int c = 0; c < 3; ++c) to[c] = (unsigned char)(level[reverse ? 2 - c : c] + 0.5f);
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ class ShimDriver:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._launching = threading.Lock()  # the threads of one kernel share what cuda_shim.h calls its warps
 
     def memory(self) -> tuple[int, int]:
         return 1 << 33, 1 << 34
@@ -53,6 +55,9 @@ class ShimDriver:
 
     def download(self, host: NDArray[np.uint8], memory: Any, offset: int, stream: Any) -> None:
         host[:] = memory[offset : offset + len(host)]
+
+    def copy(self, memory: Any, offset: int, address: int, nbytes: int, stream: Any) -> None:
+        ctypes.memmove(self.address(memory) + offset, address, nbytes)
 
     def new_event(self, *, timing: bool) -> Any:
         return [0.0]
@@ -95,7 +100,8 @@ class ShimDriver:
     ) -> None:
         kinds = [np.ctypeslib.as_ctypes_type(argument.dtype) for argument in arguments]
         run = ctypes.CFUNCTYPE(None, ctypes.c_uint, ctypes.c_uint, *kinds)(function)
-        run(blocks, threads, *(argument.item() for argument in arguments))
+        with self._launching:
+            run(blocks, threads, *(argument.item() for argument in arguments))
 
     def __enter__(self) -> ShimDriver:
         return self

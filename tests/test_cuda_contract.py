@@ -23,8 +23,9 @@ from runtime.cuda.resources import DeviceBuffer, Event, PinnedBuffer, Stream
 from runtime.engines.device import find_gpu
 from runtime.engines.unit import unit_rows
 from runtime.errors import ConfigError, EngineError
+from runtime.images.align import align_crops, similarity, template
 from runtime.images.preprocess import preprocess_crops
-from runtime.images.warp import warp_crops
+from runtime.images.warp import transforms_back, warp_bytes, warp_crops
 
 MEAN, STD = (127.5, 110.0, 100.0), (127.5, 64.0, 128.0)
 # Half a thousandth from FP32 coordinates and sums (0.05 grey levels); half a step of FP16 below 4 besides.
@@ -107,6 +108,20 @@ def test_bytes_go_there_and_back(driver: Driver, stream: Stream) -> None:
         event.synchronize()
         assert event.done
         np.testing.assert_array_equal(back, sent[1:4])
+
+
+def test_bytes_are_copied_on_the_device(driver: Driver, stream: Stream) -> None:
+    sent, back = np.arange(100, dtype=np.uint8), np.zeros(100, np.uint8)
+    with DeviceBuffer(driver, 100) as source, DeviceBuffer(driver, 100) as target:
+        stream.upload(sent, source)
+        stream.upload(back, target)
+        stream.copy(source.address + 10, 30, target, 5)
+        stream.copy(source.address, 0, target)
+        stream.download(target, back)
+        stream.synchronize()
+        with pytest.raises(ConfigError, match="96 bytes at 5 are outside"):
+            stream.copy(source.address, 96, target, 5)
+    np.testing.assert_array_equal(back, [*[0] * 5, *range(10, 40), *[0] * 65])
 
 
 def test_a_stream_waits_for_another(driver: Driver, stream: Stream) -> None:
@@ -204,18 +219,8 @@ def test_what_cannot_be_allocated_is_said(driver: Driver) -> None:
         DeviceBuffer(driver, 1 << 50)
 
 
-@pytest.mark.parametrize("half", [True, False])
-@pytest.mark.parametrize("reverse", [False, True])
-@pytest.mark.parametrize("size", [112, 17])
-def test_align(
-    driver: Driver,
-    kernels: Kernels,
-    stream: Stream,
-    to_device: Callable[[NDArray[Any]], DeviceBuffer],
-    size: int,
-    reverse: bool,
-    half: bool,
-) -> None:
+def warps(size: int, to_device: Callable[[NDArray[Any]], DeviceBuffer]) -> tuple[list[Any], Any, Any]:
+    """Photographs of every awkward kind, the table of where they are on the device, and transforms."""
     rng = np.random.default_rng(1)
     images = [photograph(rng, h, w) for h, w in ((112, 112), (97, 131), (1, 1), (40, 33), (2, 3), (64, 64))]
     transforms = np.zeros((len(images), 2, 3), np.float32)
@@ -231,6 +236,22 @@ def test_align(
         padded[:, : 3 * image.shape[1]] = image.reshape(len(image), -1)
         row["pixels"], row["pitch"] = to_device(padded).address, padded.shape[1]
         row["height"], row["width"] = image.shape[:2]
+    return images, table, transforms
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("size", [112, 17])
+def test_align(
+    driver: Driver,
+    kernels: Kernels,
+    stream: Stream,
+    to_device: Callable[[NDArray[Any]], DeviceBuffer],
+    size: int,
+    reverse: bool,
+    half: bool,
+) -> None:
+    images, table, transforms = warps(size, to_device)
     shape = (len(images), 3, size, size)
     crops = to_device(np.full(shape, 9, np.float16 if half else np.float32))
     inputs = to_device(table), to_device(transforms), to_device(normalisation(MEAN, STD))
@@ -239,6 +260,29 @@ def test_align(
     finite = np.nan_to_num(transforms, nan=-1e6)  # a NaN is outside, as a place far away is
     expected = warp_crops(images, finite, size=size, mean=MEAN, std=STD, reverse=reverse)
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[half])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("size", [112, 17])
+def test_align_bytes(
+    kernels: Kernels, stream: Stream, to_device: Callable[[NDArray[Any]], DeviceBuffer], size: int, reverse: bool
+) -> None:
+    images, table, transforms = warps(size, to_device)
+    table[1], images[1], transforms[1] = table[0], images[0], [[0.5, 0, 3], [0, 0.25, 20]]  # exact, halves among them
+    found = np.full((len(images) + 1, size, size, 3), 9, np.uint8)
+    crops = to_device(found)
+    kernels.align_bytes(
+        stream, to_device(table), to_device(transforms), crops, count=len(images), size=size, reverse=reverse
+    )
+    stream.download(crops, found)
+    stream.synchronize()
+    finite = np.nan_to_num(transforms, nan=-1e6)  # a NaN is outside, as a place far away is
+    expected = warp_bytes(images, finite, size=size, reverse=reverse)
+    difference = np.abs(found[:-1].astype(int) - expected)
+    assert not difference[:2].any()
+    assert difference.max() <= 1  # FP32 coordinates near a half
+    assert (difference > 0).mean() < 1e-3
+    assert (found[-1] == 9).all()
 
 
 @pytest.mark.parametrize("half", [True, False])
@@ -335,6 +379,8 @@ def test_kernels_refuse_what_would_write_outside(driver: Driver, kernels: Kernel
             kernels.align(stream, small, large, small, large, count=2, size=9)
         with pytest.raises(ConfigError, match="1025 numbers"):
             kernels.l2norm(stream, large, large, count=1, dimension=1025)
+        with pytest.raises(ConfigError, match="24 bytes is too small; wanted: 243"):
+            kernels.align_bytes(stream, large, large, small, count=1, size=9)
         kernels.l2norm(stream, small, large, count=0, dimension=8)  # nothing to do is no error
 
 
@@ -347,3 +393,24 @@ def test_the_definition_of_align_is_opencvs_warp() -> None:
     difference = np.abs(ours - theirs)
     assert difference.mean() < 0.5
     assert difference.max() < 5  # OpenCV interpolates in steps of 1/32 of a pixel; our border is steep
+
+
+@pytest.mark.parametrize("size", [112, 80])
+def test_bytes_by_the_transforms_back_are_the_crops_of_align_crops(size: int) -> None:
+    noise = photograph(np.random.default_rng(6), 220, 180)
+    image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
+    turn = np.array([[0.6, 0.25], [-0.25, 0.6]])
+    landmarks = (template(112) @ turn + np.array([60.0, 30.0]))[None].repeat(3, axis=0)
+    landmarks[1] = 50.0  # all five are one
+    landmarks[2] += 0.3
+    back = transforms_back(landmarks, size)
+    assert np.isnan(back[1]).all()
+    there = similarity(landmarks[[0, 2]], template(size))
+    whole = np.concatenate([there, np.tile([[[0.0, 0.0, 1.0]]], (2, 1, 1))], axis=1)
+    np.testing.assert_allclose(back[[0, 2]], np.linalg.inv(whole)[:, :2], atol=1e-4)
+    ours = warp_bytes([image] * 2, back[[0, 2]], size=size)
+    theirs = align_crops([image] * 2, landmarks[[0, 2]], size=size)
+    difference = np.abs(ours.astype(int) - theirs)
+    assert difference.mean() < 0.5
+    assert difference.max() <= 5  # as above
+    assert not align_crops([image], landmarks[1:2], size=size).any()

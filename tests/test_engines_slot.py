@@ -14,7 +14,7 @@ from engine_fixtures import info, save_cnn, spec
 from numpy.typing import NDArray
 from tensorrt_shim import shim
 
-from runtime.engines.device_plan import plan_device
+from runtime.engines.device_plan import detector_bytes, plan_device
 from runtime.engines.parity import reference_embeddings, synthetic_crops
 from runtime.engines.prepare import prepare_graph
 from runtime.engines.slot import usual_size
@@ -109,6 +109,19 @@ def test_places_may_be_filled_in_pieces(opened: Open, crops: NDArray[np.uint8], 
     assert seconds > 0
 
 
+def test_crops_made_on_the_device_are_embedded_and_sent_back(
+    opened: Open, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+) -> None:
+    with opened() as runner, runner.slot() as slot:
+        slot.take(crops[4:].ctypes.data, (5, 112, 112, 3))  # the shim's device is the host
+        slot.fill(5, crops[9:11])
+        slot.fetch(5)
+        slot.start(7)
+        np.testing.assert_array_equal(slot.fetched(5), crops[4:9])
+        rows, _ = slot.finish(7)
+    np.testing.assert_allclose(rows, expected[4:11], atol=1e-5)
+
+
 def test_a_refused_batch_is_an_error_in_tensorrts_words_and_the_slot_goes_on(
     opened: Open, crops: NDArray[np.uint8], expected: NDArray[np.float64]
 ) -> None:
@@ -143,7 +156,7 @@ def test_a_gpu_with_little_room_gets_fewer_slots(opened: Open) -> None:
 
 def test_the_plan_holds_what_fits() -> None:
     def plan(free: int, slots: int = 3) -> int:
-        options = {"weights": 2 << 20, "context": 100 << 20, "decoder": 50 << 20}
+        options = {"weights": 2 << 20, "context": 100 << 20, "decoder": 30 << 20, "detector": 20 << 20}
         return plan_device(INFO, slots=slots, **options, memory=(free, 8 << 30)).slots
 
     assert plan(8 << 30) == 3
@@ -161,3 +174,9 @@ def test_the_plan_says_who_gets_what() -> None:
         "GPU memory: 1,005 MB of 6,000 MB free (8,000 MB in all): weights 3 MB, and 2 x (execution 100 MB, crops and "
         "vectors 1 MB, JPEG decoder 400 MB)"
     )
+    finder = info(detector="yunet", context_bytes=9_000_000, profile=(1, 2, 4), dimension=15)
+    detector = detector_bytes(finder)
+    assert detector == 9_000_000 + 4 * (3 * 1024**2 + 4 * 15 * (128**2 + 64**2 + 32**2))
+    plan = plan_device(INFO, slots=1, weights=0, context=0, decoder=0, detector=detector, memory=(10**9, 10**9))
+    assert plan.needed == detector + 20 * (3 * 112 * 112 + 64)
+    assert str(plan).endswith("JPEG decoder 0 MB, detector 27 MB)")

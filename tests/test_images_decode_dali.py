@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -209,7 +210,8 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_memory_does_not_grow_with_the_batches() -> None:
+def test_memory_does_not_grow_with_the_batches(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)  # the records of every failure, DALI's long words in each, are kept by pytest
     files = [*GOOD, DAMAGED]
     with DaliDecoder(112, batch_size=16) as decoder:
         for _ in range(40):  # until every buffer has its size

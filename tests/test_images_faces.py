@@ -82,3 +82,16 @@ def test_scaling_keeps_the_middles_of_pixels() -> None:
     np.testing.assert_array_equal(large.boxes, [[0, 0, 32, 16]])
     np.testing.assert_array_equal(large.landmarks[0, 0], [7.5, 7.5])  # between pixels 1 and 2 is between 7 and 8
     np.testing.assert_array_equal(small.scaled(1, (-1, -2)).boxes, [[-1, -2, 7, 2]])
+
+
+def test_unsure_anchors_have_a_vote_but_are_no_faces() -> None:
+    raw = answer("yunet")[0]
+    put(raw, 5, [0.8, 0, 0, 1, 1, *[0.0] * 10])
+    put(raw, 6, [0.4, -1, 0, 1, 1, *[1.0] * 10])  # the same box from the next cell, landmarks elsewhere
+    put(raw, 60, [0.4, 0, 0, 1, 1, *[0.0] * 10])  # elsewhere
+    (alone,) = find_faces(raw[None], family="yunet", height=64, width=96, threshold=0.6)
+    (voted,) = find_faces(raw[None], family="yunet", height=64, width=96, threshold=0.6, vote=0.5)
+    assert len(alone) == len(voted) == 1
+    np.testing.assert_array_equal(voted.boxes, alone.boxes)
+    first, second = alone.landmarks[0], alone.landmarks[0] + [16, 8]
+    np.testing.assert_allclose(voted.landmarks[0], (2 * first + second) / 3, atol=1e-4)

@@ -21,6 +21,7 @@ from runtime.engines.ort_runner import OrtRunner
 from runtime.engines.prepare import prepare_graph
 from runtime.engines.tensorrt_runner import TensorRTRunner
 from runtime.errors import EngineError, OutOfMemoryError
+from runtime.images.dali_runs import JpegRuns
 from runtime.images.decode import Limits
 from runtime.images.decode_dali import DaliDecoder
 from runtime.pipeline.device_settings import tune_device
@@ -121,7 +122,7 @@ def test_out_of_memory_halves_the_slice_for_good_and_loses_nothing(
 def test_what_dali_has_no_room_for_halves_the_slice_too(
     opened: Callable[..., Any], engine: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = DaliDecoder._execute
+    run = JpegRuns._execute
 
     def small(pipe: Any, files: list[bytes], stream: int | None) -> Any:
         if len(files) > 3:
@@ -130,7 +131,7 @@ def test_what_dali_has_no_room_for_halves_the_slice_too(
 
     batch = Batch(np.arange(20), files=tuple(JPEGS))
     with opened() as embed:
-        monkeypatch.setattr(DaliDecoder, "_execute", staticmethod(small))
+        monkeypatch.setattr(JpegRuns, "_execute", staticmethod(small))
         check(embed(batch), on_the_cpu(engine, batch))
         assert embed.slices.size == 2
 

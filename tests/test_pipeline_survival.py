@@ -280,7 +280,7 @@ def test_a_kill_between_the_finished_file_and_the_end_is_no_harm(
     (folder / "1.jpg").write_bytes(make.encode(make.scene()))
     (folder / "2.jpg").write_bytes(b"")
     output = tmp_path / "o.h5"
-    arguments = ("process.py", folder, "-o", output, "--engine", tiny_engine)
+    arguments = ("process.py", folder, "-o", output, "--engine", tiny_engine, "--align", "none")
     if retry:
         assert run(*arguments).returncode == 0
         (folder / "2.jpg").write_bytes(make.encode(make.scene(seed=2)))

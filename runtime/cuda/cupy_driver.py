@@ -80,6 +80,12 @@ class CupyDriver:
             kind = self._runtime.memcpyDeviceToHost
             self._runtime.memcpyAsync(host.ctypes.data, memory.ptr + offset, len(host), kind, stream.ptr)
 
+    def copy(self, memory: Any, offset: int, address: int, nbytes: int, stream: Any) -> None:
+        """See Driver.copy."""
+        with self._errors(f"copying {nbytes} bytes on the GPU"):
+            kind = self._runtime.memcpyDeviceToDevice
+            self._runtime.memcpyAsync(memory.ptr + offset, address, nbytes, kind, stream.ptr)
+
     def new_event(self, *, timing: bool) -> Any:
         """See Driver.new_event."""
         with self._errors("making an event"):

@@ -81,6 +81,10 @@ class Driver(Protocol):
         """Copy (n,) bytes from device memory, `offset` bytes in."""
         ...
 
+    def copy(self, memory: Any, offset: int, address: int, nbytes: int, stream: Any) -> None:
+        """Copy bytes from anywhere on the device to device memory, `offset` bytes in."""
+        ...
+
     def new_event(self, *, timing: bool) -> Any:
         """An event that puts the waiting thread to sleep; time stamps cost a little."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,11 +36,12 @@ def normalisation(mean: Sequence[float], std: Sequence[float]) -> NDArray[np.flo
 
 
 class Kernels:
-    """The kernels of one device. Everything is in device memory; nothing is waited for."""
+    """The kernels of one device, for any number of threads. Everything is in device memory; nothing is waited for."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
-        self._functions: dict[str, Any] = {}
+        self._modules: dict[str, Any] = {}
+        self._compiling = threading.Lock()
 
     def align(
         self,
@@ -69,7 +71,31 @@ class Kernels:
         needs = (count * IMAGE.itemsize, count * 24, 24, _crop_bytes(count, size, half))
         _check_room(needs, (images, transforms, normalise, crops))
         numbers = [np.int32(count), np.int32(size), np.int32(reverse)]
-        self._launch(stream, "align", half, count * size * size, [images, transforms, normalise, crops, *numbers])
+        arguments = [images, transforms, normalise, crops, *numbers]
+        self._launch(stream, "align", _kind(half), count * size * size, arguments)
+
+    def align_bytes(
+        self,
+        stream: Stream,
+        images: DeviceBuffer,
+        transforms: DeviceBuffer,
+        crops: DeviceBuffer,
+        *,
+        count: int,
+        size: int,
+        reverse: bool = False,
+    ) -> None:
+        """Warp photographs of any sizes to crops of grey levels: see `images.warp.warp_bytes`.
+
+        Args:
+            images, transforms, reverse: as for `align`.
+            crops: (count, size, size, 3) uint8; written.
+        Raises:
+            ConfigError: a buffer is too small.
+        """
+        _check_room((count * IMAGE.itemsize, count * 24, count * 3 * size * size), (images, transforms, crops))
+        numbers = [np.int32(count), np.int32(size), np.int32(reverse)]
+        self._launch(stream, "align", "u8", count * size * size, [images, transforms, crops, *numbers])
 
     def preprocess(
         self,
@@ -105,7 +131,7 @@ class Kernels:
         _check_room(needs, (images, normalise, crops))
         numbers = [np.int32(n) for n in (count, height, width, size, reverse)]
         arguments = [images, np.int64(pitch), normalise, crops, *numbers]
-        self._launch(stream, "preprocess", half, count * size * size, arguments)
+        self._launch(stream, "preprocess", _kind(half), count * size * size, arguments)
 
     def l2norm(
         self, stream: Stream, rows: DeviceBuffer, units: DeviceBuffer, *, count: int, dimension: int, half: bool = True
@@ -123,16 +149,21 @@ class Kernels:
             raise ConfigError(f"rows of {dimension} numbers cannot be normalised; wanted: 1 to {LONGEST_ROW}")
         _check_room((count * dimension * (2 if half else 4), count * dimension * 4), (rows, units))
         numbers = [np.int32(count), np.int32(dimension)]
-        self._launch(stream, "l2norm", half, count * _WARP, [rows, units, *numbers])
+        self._launch(stream, "l2norm", _kind(half), count * _WARP, [rows, units, *numbers])
 
-    def _launch(self, stream: Stream, name: str, half: bool, threads: int, arguments: list[Any]) -> None:
+    def _launch(self, stream: Stream, name: str, kind: str, threads: int, arguments: list[Any]) -> None:
         if not threads:
             return  # CUDA refuses an empty grid
-        entry = f"{name}_f16" if half else f"{name}_f32"
-        if entry not in self._functions:
-            module = self._driver.compile(kernel_source(name), f"{name}.cu")
-            self._functions |= {e: self._driver.function(module, e) for e in (f"{name}_f16", f"{name}_f32")}
-        stream.launch(self._functions[entry], -(-threads // _THREADS), _THREADS, arguments)
+        with self._compiling:
+            if name not in self._modules:
+                self._modules[name] = self._driver.compile(kernel_source(name), f"{name}.cu")
+        function = self._driver.function(self._modules[name], f"{name}_{kind}")
+        stream.launch(function, -(-threads // _THREADS), _THREADS, arguments)
+
+
+def _kind(half: bool) -> str:
+    """How an entry's name ends, by the type of its numbers."""
+    return "f16" if half else "f32"
 
 
 def _crop_bytes(count: int, size: int, half: bool) -> int:

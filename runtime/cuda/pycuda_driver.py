@@ -79,6 +79,11 @@ class PyCudaDriver:
         with self._errors(f"copying {len(host)} bytes from the GPU"):
             self._cuda.memcpy_dtoh_async(host, int(memory) + offset, stream)
 
+    def copy(self, memory: Any, offset: int, address: int, nbytes: int, stream: Any) -> None:
+        """See Driver.copy."""
+        with self._errors(f"copying {nbytes} bytes on the GPU"):
+            self._cuda.memcpy_dtod_async(int(memory) + offset, address, nbytes, stream)
+
     def new_event(self, *, timing: bool) -> Any:
         """See Driver.new_event."""
         flags = self._cuda.event_flags

@@ -139,6 +139,16 @@ class Stream(_Owned):
         if host.nbytes:
             self._driver.download(_bytes(host, device, offset), device._handle, offset, self._handle)
 
+    def copy(self, address: int, nbytes: int, device: DeviceBuffer, offset: int = 0) -> None:
+        """Copy bytes from elsewhere on the device; they must stay until the copy is done.
+
+        Raises:
+            ConfigError: they do not fit.
+        """
+        _check_inside(nbytes, device, offset)
+        if nbytes:
+            self._driver.copy(device._handle, offset, address, nbytes, self._handle)
+
     def record(self, event: Event) -> None:
         """Mark the present end of this stream."""
         self._driver.record(event._handle, self._handle)
@@ -178,8 +188,12 @@ def _bytes(host: NDArray[Any], device: DeviceBuffer, offset: int) -> NDArray[np.
     """(nbytes,) uint8: the array's own memory."""
     if not host.flags.c_contiguous:
         raise ConfigError("only a C-contiguous array can be copied from or to the GPU; see numpy.ascontiguousarray")
-    if offset < 0 or offset + host.nbytes > device.nbytes:
-        raise ConfigError(
-            f"{host.nbytes} bytes at {offset} are outside a device buffer of {device.nbytes}; reserve them first"
-        )
+    _check_inside(host.nbytes, device, offset)
     return host.reshape(-1).view(np.uint8)
+
+
+def _check_inside(nbytes: int, device: DeviceBuffer, offset: int) -> None:
+    if offset < 0 or offset + nbytes > device.nbytes:
+        raise ConfigError(
+            f"{nbytes} bytes at {offset} are outside a device buffer of {device.nbytes}; reserve them first"
+        )

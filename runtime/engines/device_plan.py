@@ -21,6 +21,7 @@ class DevicePlan:
         context: execution memory of one slot.
         buffers: crops and vectors of one slot.
         decoder: of one slot; 0 when the CPU decodes.
+        detector: of one slot of its own; 0 when faces are not looked for here.
         free, total: of the GPU, before.
     """
 
@@ -29,27 +30,36 @@ class DevicePlan:
     context: int
     buffers: int
     decoder: int
+    detector: int
     free: int
     total: int
 
     @property
     def needed(self) -> int:
         """All of it."""
-        return self.weights + self.slots * (self.context + self.buffers + self.decoder)
+        return self.weights + self.slots * (self.context + self.buffers + self.decoder + self.detector)
 
     def __str__(self) -> str:
         def mb(amount: int) -> str:
             return f"{amount / 1e6:,.0f} MB"
 
+        detector = f", detector {mb(self.detector)}" if self.detector else ""
         return (
             f"GPU memory: {mb(self.needed)} of {mb(self.free)} free ({mb(self.total)} in all): weights "
             f"{mb(self.weights)}, and {self.slots} x (execution {mb(self.context)}, crops and vectors "
-            f"{mb(self.buffers)}, JPEG decoder {mb(self.decoder)})"
+            f"{mb(self.buffers)}, JPEG decoder {mb(self.decoder)}{detector})"
         )
 
 
 def plan_device(
-    info: EngineInfo, *, slots: int, weights: int, context: int, decoder: int, memory: tuple[int, int]
+    info: EngineInfo,
+    *,
+    slots: int,
+    weights: int,
+    context: int,
+    decoder: int,
+    detector: int = 0,
+    memory: tuple[int, int],
 ) -> DevicePlan:
     """As many slots as asked for, or as many as fit.
 
@@ -59,16 +69,22 @@ def plan_device(
         weights: bytes of the engine.
         context: bytes of one execution context, as the engine says.
         decoder: bytes of one decoder; 0 without.
+        detector: bytes of one slot of a detector, as `detector_bytes` says; 0 without.
         memory: free and total bytes of the GPU.
     Raises:
         OutOfMemoryError: not even one fits.
     """
     free, total = memory
     for count in range(slots, 0, -1):
-        plan = DevicePlan(count, weights, context, slot_bytes(info), decoder, free, total)
+        plan = DevicePlan(count, weights, context, slot_bytes(info), decoder, detector, free, total)
         if plan.needed + _SPARED <= free:
             return plan
     raise OutOfMemoryError(
         f"the engine of {info.model} does not fit. {plan}. Close what else uses the GPU, or build an engine for "
         f"smaller batches: facemill build-engine --model {info.model} --backend tensorrt --batch 1,32,64"
     )
+
+
+def detector_bytes(info: EngineInfo) -> int:
+    """Device memory of one slot of a detector: its execution context, pictures and answers; its weights are small."""
+    return info.context_bytes + slot_bytes(info)

@@ -32,11 +32,13 @@ def open_runner(path: Path, *, threads: int = 0) -> Runner:
     return OrtRunner(*_read(path), threads=threads)
 
 
-def open_tensorrt(path: Path, *, slots: int = 2, decoder_bytes: int = 0) -> TensorRTRunner:
+def open_tensorrt(path: Path, *, slots: int = 2, decoder_bytes: int = 0, detector_bytes: int = 0) -> TensorRTRunner:
     """Load a TensorRT engine that build-engine wrote; see TensorRTRunner and `open_runner`."""
     from .tensorrt_runner import TensorRTRunner
 
-    return TensorRTRunner(*_read(path), slots=slots, decoder_bytes=decoder_bytes, cache=cache_path(path))
+    return TensorRTRunner(
+        *_read(path), slots=slots, decoder_bytes=decoder_bytes, detector_bytes=detector_bytes, cache=cache_path(path)
+    )
 
 
 def _read(path: Path) -> tuple[bytes, EngineInfo]:

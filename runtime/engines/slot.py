@@ -25,6 +25,7 @@ class Slot:
 
     Attributes:
         stream: what fills the places is given to it, or has ended.
+        places: what the engine reads: crops (S, S, 3) uint8, one after another.
     """
 
     def __init__(self, driver: Driver, context: Any, info: EngineInfo, *, graph: bool) -> None:
@@ -46,24 +47,40 @@ class Slot:
         pictures, answers = largest * picture_bytes(info), largest * answer_bytes(info)
         with ExitStack() as stack:
             own = stack.enter_context
-            self._places, self._answers = own(DeviceBuffer(driver, pictures)), own(DeviceBuffer(driver, answers))
+            self.places, self._answers = own(DeviceBuffer(driver, pictures)), own(DeviceBuffer(driver, answers))
             self._staging, self._landed = own(PinnedBuffer(driver, pictures)), own(PinnedBuffer(driver, answers))
             self._began, self._ended = own(Event(driver, timing=True)), own(Event(driver, timing=True))
+            self._fetched = own(Event(driver))
             self.stream = own(Stream(driver))  # last in, first out: it is waited for before the buffers go
-            context.set_tensor_address(INPUT, self._places.address)
+            context.set_tensor_address(INPUT, self.places.address)
             context.set_tensor_address(output_of(info), self._answers.address)
             self._stack = stack.pop_all()
 
     def place_address(self, place: int) -> int:
         """Where the crop (S, S, 3) uint8 of a place begins on the device; not for detectors, whose pictures vary."""
-        return self._places.address + place * picture_bytes(self._info)
+        return self.places.address + place * picture_bytes(self._info)
 
     def fill(self, place: int, crops: NDArray[np.uint8]) -> None:
         """Send crops (m, S, S, 3) uint8 to the places from `place` on; a detector's batch is of one size."""
         self._sides = crops.shape[1:3]
         staged = self._staging.view((place + len(crops), *crops.shape[1:]), np.uint8)[place:]
         staged[:] = crops
-        self.stream.upload(staged, self._places, place * staged[0].nbytes)
+        self.stream.upload(staged, self.places, place * staged[0].nbytes)
+
+    def take(self, address: int, shape: tuple[int, int, int, int]) -> None:
+        """Fill the first places with pictures (m, H, W, 3) uint8 on the device, which stay there until `finish`."""
+        self._sides = shape[1:3]
+        self.stream.copy(address, math.prod(shape), self.places)
+
+    def fetch(self, count: int) -> None:
+        """Send the first crops back, once they are there: for what was made on the device, before `start`."""
+        self.stream.download(self.places, self._crops(count))
+        self.stream.record(self._fetched)
+
+    def fetched(self, count: int) -> NDArray[np.uint8]:
+        """(count, S, S, 3) uint8: wait for what `fetch` sends, not for the batch; valid until the next `fill`."""
+        self._fetched.synchronize()
+        return self._crops(count)
 
     def start(self, count: int) -> None:
         """Embed the first `count` places; those up to the next usual batch size are embedded too, and not read.
@@ -89,6 +106,9 @@ class Slot:
         """
         self._ended.synchronize()
         return self._view(count).copy(), self._ended.seconds_since(self._began)
+
+    def _crops(self, count: int) -> NDArray[np.uint8]:
+        return self._staging.view((count, *self._sides, 3), np.uint8)
 
     def _view(self, count: int) -> NDArray[np.float32]:
         return self._landed.view((count, *answer_shape(self._info, *self._sides)), np.float32)

@@ -46,6 +46,7 @@ class TensorRTRunner:
         *,
         slots: int = SLOTS,
         decoder_bytes: int = 0,
+        detector_bytes: int = 0,
         graphs: bool = False,
         cache: Path | None = None,
         driver: Driver | None = None,
@@ -57,7 +58,7 @@ class TensorRTRunner:
             engine: content of the plan file.
             info: its sidecar.
             slots: batches in flight; fewer if the GPU has no room for more.
-            decoder_bytes: device memory that a decoder beside each slot will take.
+            decoder_bytes, detector_bytes: device memory that a decoder, and a detector, beside each slot will take.
             graphs: launch batches of the profile's usual size as CUDA graphs.
             cache: where TensorRT-RTX keeps what it compiles.
             driver, trt: None for those of this machine.
@@ -89,6 +90,7 @@ class TensorRTRunner:
                 weights=len(engine),
                 context=context_bytes(self._engine),
                 decoder=decoder_bytes,
+                detector=detector_bytes,
                 memory=self.driver.memory(),
             )
             logger.info("%s", self.plan)
@@ -126,12 +128,11 @@ class TensorRTRunner:
             with self.driver:
                 try:
                     yield slot
-                except OutOfMemoryError:
+                except BaseException as err:
                     slot.stream.synchronize()  # nobody else gets buffers that the GPU still uses
+                    if isinstance(err, EngineError) and not isinstance(err, OutOfMemoryError):
+                        raise self._error(str(err), "See: facemill doctor") from err
                     raise
-                except EngineError as err:
-                    slot.stream.synchronize()
-                    raise self._error(str(err), "See: facemill doctor") from err
         finally:
             self._slots.put(slot)
 

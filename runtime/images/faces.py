@@ -104,7 +104,8 @@ def find_faces(
         threshold: anchors with a lower score are no faces.
         overlap: of two boxes with a larger intersection over union, the one with the lower score is dropped.
         vote: landmarks are the mean, weighted by score, over all anchors whose boxes share more than this with the best
-            one: several anchors see a face, each with errors of its own. 1: those of the best anchor alone.
+            one, those of half the threshold too: several anchors see a face, each with errors of its own. 1: those of
+            the best anchor alone.
     Returns:
         N results, in pixels of the pictures.
     Raises:
@@ -114,13 +115,15 @@ def find_faces(
     if raw.shape != wanted:
         raise ConfigError(f"a {family} detector answered {raw.shape} for {width}x{height} pixels; wanted: {wanted}")
     cells, strides = _grid(FAMILIES[family].anchors, height, width)
-    pictures, anchors = np.nonzero(raw[..., 0] >= threshold)  # few of thousands: all else is done for these alone
+    lowest = threshold / 2 if vote < 1 else threshold
+    pictures, anchors = np.nonzero(raw[..., 0] >= lowest)  # few of thousands: all else is done for these alone
     values = raw[pictures, anchors]
     boxes, landmarks = FAMILIES[family].decode(values, cells[anchors], strides[anchors])
     ends = np.searchsorted(pictures, np.arange(len(raw) + 1))
     found = []
     for start, stop in pairwise(ends):
-        kept = start + suppress(boxes[start:stop], values[start:stop, 0], overlap)
+        sure = start + np.flatnonzero(values[start:stop, 0] >= threshold)
+        kept = sure[suppress(boxes[sure], values[sure, 0], overlap)]
         points = landmarks[kept]
         if vote < 1:
             for face, best in enumerate(kept):

@@ -1,4 +1,4 @@
-"""Photographs to aligned crops by similarity transforms: the answer that `kernels/align.cu` has to give."""
+"""Photographs to aligned crops by similarity transforms: the answers that `kernels/align.cu` has to give."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .align import inverted, similarity, template
+
+
+def transforms_back(landmarks: NDArray[np.floating], size: int) -> NDArray[np.float32]:
+    """The transforms that `align_crops` warps by, as the kernel wants them.
+
+    Args:
+        landmarks: (N, 5, 2), pixels of the photograph.
+        size: side S of the crop, pixels.
+    Returns:
+        (N, 2, 3) float32, crop pixel (column, row, 1) -> photograph pixel (column, row); NaN, which is outside of every
+        photograph, where the landmarks tell no direction.
+    """
+    there = similarity(landmarks, template(size))
+    known = np.linalg.det(np.nan_to_num(there[:, :, :2])) > 0
+    back = np.full(there.shape, np.nan, np.float32)
+    back[known] = inverted(there[known])
+    return back
 
 
 def warp_crops(
@@ -29,14 +48,34 @@ def warp_crops(
     Returns:
         (N, 3, S, S) float32, C-contiguous; a new array.
     """
+    levels = _levels(images, transforms, size, reverse)
+    return np.ascontiguousarray(((levels - mean) / np.asarray(std)).transpose(0, 3, 1, 2), np.float32)
+
+
+def warp_bytes(
+    images: Sequence[NDArray[np.uint8]], transforms: NDArray[np.float32], *, size: int, reverse: bool = False
+) -> NDArray[np.uint8]:
+    """Warp each photograph bilinearly, for an engine that normalises: the grey levels rounded, halves upwards.
+
+    Args:
+        images, transforms, size, reverse: as for `warp_crops`.
+    Returns:
+        (N, S, S, 3) uint8, C-contiguous; a new array.
+    """
+    return (_levels(images, transforms, size, reverse) + 0.5).astype(np.uint8)
+
+
+def _levels(
+    images: Sequence[NDArray[np.uint8]], transforms: NDArray[np.float32], size: int, reverse: bool
+) -> NDArray[np.float64]:
+    """(N, S, S, 3) grey levels of the crops."""
     rows, columns = np.mgrid[:size, :size]
     grid = np.stack([columns.ravel(), rows.ravel(), np.ones(size * size)])  # (3, S * S)
-    crops = np.empty((len(images), 3, size, size), np.float32)
-    for crop, image, transform in zip(crops, images, transforms, strict=True):
-        levels = _bilinear(image, *(transform.astype(np.float64) @ grid))  # (S * S, 3)
-        levels = levels[:, ::-1] if reverse else levels
-        crop[:] = ((levels - np.asarray(mean)) / np.asarray(std)).T.reshape(3, size, size)
-    return crops
+    levels = np.empty((len(images), size, size, 3))
+    for crop, image, transform in zip(levels, images, transforms, strict=True):
+        found = _bilinear(image, *(transform.astype(np.float64) @ grid))  # (S * S, 3)
+        crop[:] = (found[:, ::-1] if reverse else found).reshape(crop.shape)
+    return levels
 
 
 def _bilinear(image: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:

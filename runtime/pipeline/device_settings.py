@@ -13,7 +13,7 @@ import numpy as np
 from ..engines.sidecar import EngineInfo
 from ..errors import OutOfMemoryError
 from ..records import Batch
-from .device_work import EmbedFiles
+from .device_work import OnDevice
 from .settings import Settings, default_settings, measure_rate
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _BATCHES = (64, 128, 256, 512, 1024)
 
 def tune_device(
     info: EngineInfo,
-    open_embed: Callable[[Settings], AbstractContextManager[EmbedFiles]],
+    open_embed: Callable[[Settings], AbstractContextManager[OnDevice]],
     files: Sequence[bytes],
     *,
     batch_size: int | None,
@@ -63,7 +63,7 @@ def tune_device(
     return best
 
 
-def _batches_of(embed: EmbedFiles, files: Sequence[bytes], size: int) -> Callable[[int], int]:
+def _batches_of(embed: OnDevice, files: Sequence[bytes], size: int) -> Callable[[int], int]:
     batch = Batch(np.arange(size), files=tuple(itertools.islice(itertools.cycle(files), size)))
 
     def call(_: int) -> int:

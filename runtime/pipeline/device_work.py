@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,22 @@ from ..records import Batch, Outcome
 from .settings import Settings
 from .stages import StageClock
 from .work import Embed, Slices
+
+
+class OnDevice(Protocol):
+    """A stage that takes files and gives vectors, called from as many threads at once as there are slots.
+
+    Attributes:
+        slices: photographs in one go.
+    """
+
+    slices: Slices
+
+    def warm_up(self) -> None:
+        """Run one batch of nothing through every slot."""
+        ...
+
+    def __call__(self, batch: Batch) -> Batch: ...
 
 
 class DeviceCrops:

@@ -60,4 +60,5 @@ class FaceRules:
         """How to look: where every face counts, at larger sizes, so that small ones are seen too."""
         if self.policy == "largest":
             return FindRules(threshold=self.threshold)
-        return FindRules(views=(View(224), View(448)), retries=(View(160, 0.5), View(960)), threshold=self.threshold)
+        views, retries = (View(224), View(448)), (View(160, 0.5), View(960))
+        return FindRules(views, retries, closer=(View(960),), every=True, threshold=self.threshold)

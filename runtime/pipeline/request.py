@@ -115,22 +115,20 @@ def check_request(request: Request, info: EngineInfo) -> Request:
                 f"wanted: devices that it runs on. Give another --backend or --engine"
             )
     output = Path(os.path.realpath(request.output))
-    return replace(request, output=output, decoder=_decoder(request.decoder, info, request.faces.detects))
+    return replace(request, output=output, decoder=_decoder(request, info))
 
 
-def _decoder(wanted: str, info: EngineInfo, detects: bool) -> str:
+def _decoder(request: Request, info: EngineInfo) -> str:
     """Which decoder it is to be; a named one never becomes another."""
-    on_gpu = info.backend == "tensorrt"
+    wanted, backends = request.decoder, {info.backend}
+    if request.detector is not None:
+        backends.add(read_sidecar(request.detector).backend)
+    on_gpu = backends == {"tensorrt"}
     if wanted == "dali" and not on_gpu:
         raise ConfigError(
-            f"--decoder dali was given with an engine for {info.backend}; wanted: one for tensorrt, since DALI's crops "
-            f"stay on the GPU. Use --decoder opencv, or --backend tensorrt"
-        )
-    if wanted == "auto" and detects:
-        return "opencv"
-    if wanted == "dali" and detects:
-        raise ConfigError(
-            "--decoder dali and detection exclude each other for now; wanted: --decoder opencv, or --align none"
+            f"--decoder dali was given with an engine for {(backends - {'tensorrt'}).pop()}; wanted: engines for "
+            f"tensorrt, the detector's too, since DALI's photographs stay on the GPU. Use --decoder opencv, or "
+            f"--backend tensorrt"
         )
     if wanted == "auto" and on_gpu and not available("nvidia.dali"):
         logger.info("decoding on the CPU: DALI is not installed (%s)", pip_install("gpu"))
@@ -168,7 +166,8 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]
 def _contract_of_faces(rules: FaceRules, detector: Path) -> dict[str, Any]:
     """What decides which faces there are, and where a crop lies."""
     info = read_sidecar(detector)
-    views = [f"{view.long_side}+{view.border:g}" for view in (*rules.find.views, *rules.find.retries)]
+    find = rules.find
+    views = [f"{view.long_side}+{view.border:g}" for view in (*find.views, *find.retries, *find.closer)]
     return {
         "detector": info.model,
         "detector_sha256": info.model_sha256,

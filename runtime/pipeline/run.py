@@ -29,7 +29,7 @@ from .prepare import Finished, check_base, prepare
 from .progress import Progress
 from .request import UNTRAINED_WARNING, Request, check_request
 from .settings import Settings
-from .share import Share, embed_share, one_thread_opencv
+from .share import Share, embed_share, one_thread_opencv, open_on_device
 from .stages import StageClock
 from .summary import Summary, summarise
 from .work import Decode, Read, SkipDuplicates
@@ -146,7 +146,7 @@ class _Run:
     def _settings(self, pending: NDArray[np.int64]) -> Settings:
         """Those of the plan, remembered ones, tuned ones, or the defaults for a short run; what the user gives wins."""
         found = Settings(**self.plan.settings) if self.plan.settings else None
-        found = found or tuning.recall_settings(self.info, self.request.decoder)
+        found = found or tuning.recall_settings(self.info, self._before())
         if found is None and len(pending) >= _TUNE_FROM_ROWS:
             found = self._tune(pending)
             self.control.stop_if_asked()
@@ -156,6 +156,12 @@ class _Run:
             self.folder.write_plan(self.plan)
         return tuning.with_given(found, self.request.batch_size, self.request.workers)
 
+    def _before(self) -> str:
+        """What works before the engine: settings are remembered for both."""
+        request = self.request
+        detector = None if request.detector is None else read_sidecar(request.detector)
+        return tuning.works_before(request.decoder, detector, request.faces.policy)
+
     def _tune(self, pending: NDArray[np.int64]) -> Settings | None:
         """Settings from the first photographs that can be decoded; None when there are too few."""
         one_thread_opencv()
@@ -163,7 +169,7 @@ class _Run:
         batch = self.read(Batch(pending[:_TUNE_ROWS]))
         found = self._tune_device(batch) if self.request.decoder == "dali" else self._tune_runner(batch)
         if found is not None and self.request.batch_size is None:
-            tuning.remember_settings(self.info, self.request.decoder, found)
+            tuning.remember_settings(self.info, self._before(), found)
         return found
 
     def _tune_runner(self, batch: Batch) -> Settings | None:
@@ -182,14 +188,13 @@ class _Run:
 
     def _tune_device(self, batch: Batch) -> Settings | None:
         from .device_settings import tune_device
-        from .device_work import open_embed_files
 
         if len(batch.files) < _TUNE_AT_LEAST:
             return None
-        clocks = StageClock("decode", 1), StageClock("infer", 1)
+        clock = {name: StageClock(name, 1) for name in ("decode", "detect", "infer")}
         return tune_device(
             self.info,
-            lambda found: open_embed_files(self.request.engine, self.info, found, self.request.limits, clocks),
+            lambda found: open_on_device(self.request, self.info, found, clock),
             batch.files,
             batch_size=self.request.batch_size,
         )

@@ -174,24 +174,29 @@ def _decoders(decode_once: Callable[[], object], rate: float, cores: int, clock:
     return int(min(max(1, np.ceil(1.5 * rate * cost)), cores))
 
 
-def settings_file(info: EngineInfo, decoder: str) -> Path:
-    """Where the settings of this engine behind this decoder on this machine are remembered."""
-    key = json.dumps([info.engine_sha256, info.device, decoder, platform.processor(), platform.node(), usable_cores()])
+def works_before(decoder: str, detector: EngineInfo | None, policy: str) -> str:
+    """A name for what photographs go through before the engine: the decoder, and the detector if there is one."""
+    return f"{decoder}, {detector.engine_sha256}, {policy}" if detector else decoder
+
+
+def settings_file(info: EngineInfo, before: str) -> Path:
+    """Where the settings of this engine, behind what `works_before` names, on this machine are remembered."""
+    key = json.dumps([info.engine_sha256, info.device, before, platform.processor(), platform.node(), usable_cores()])
     return cache_dir("tuning") / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
-def recall_settings(info: EngineInfo, decoder: str) -> Settings | None:
+def recall_settings(info: EngineInfo, before: str) -> Settings | None:
     """Settings found before, or None."""
     try:
-        return Settings(**json.loads(settings_file(info, decoder).read_text(encoding="utf-8")))
+        return Settings(**json.loads(settings_file(info, before).read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError):
         return None
 
 
-def remember_settings(info: EngineInfo, decoder: str, settings: Settings) -> None:
+def remember_settings(info: EngineInfo, before: str, settings: Settings) -> None:
     """Keep settings for the next run; a cache that cannot be written is no failure."""
     try:
-        path = settings_file(info, decoder)
+        path = settings_file(info, before)
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         partial.write_text(json.dumps(asdict(settings)), encoding="utf-8")
         partial.replace(path)

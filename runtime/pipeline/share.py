@@ -6,11 +6,11 @@ import math
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,12 @@ from ..storage.runfolder import Plan
 from ..storage.segments import SegmentWriter
 from .face_work import DecodePhotos, FindFaces
 from .request import Request
-from .settings import Settings
+from .settings import Settings, usable_cores
 from .stages import Pipeline, Stage, StageClock
 from .work import Decode, Embed, Read, SkipDuplicates, Slices
+
+if TYPE_CHECKING:
+    from .device_work import OnDevice
 
 _BATCH_ROWS = 16  # at least: few enough that a signal finds little in flight
 
@@ -77,15 +80,16 @@ class Share:
 
     def clocks(self) -> list[StageClock]:
         """One a stage, in the order of the journey."""
-        found = self.settings
+        found, on_gpu = self.settings, self.request.decoder == "dali"
         clocks = [StageClock("read", found.readers)]
         if self.request.skip_duplicates:
             clocks.append(StageClock("deduplicate", 1))
         return [
             *clocks,
             # On the GPU a batch is decoded in the slot that embeds it.
-            StageClock("decode", found.streams if self.request.decoder == "dali" else found.decoders),
-            *([StageClock("detect", found.streams)] if self.request.detector else []),
+            StageClock("decode", found.streams if on_gpu else found.decoders),
+            # On the CPU it may need every core: with fewer threads the engine would wait for it.
+            *([StageClock("detect", found.streams if on_gpu else usable_cores())] if self.request.detector else []),
             StageClock("infer", found.streams),
             StageClock("write", 1),
         ]
@@ -133,10 +137,7 @@ def _embedding(share: Share, clock: dict[str, StageClock]) -> Iterator[list[Stag
     """The stages from files to vectors, warmed up: two where the CPU decodes, one where the GPU does both."""
     request, info, found = share.request, share.info, share.settings
     if request.decoder == "dali":
-        from .device_work import open_embed_files
-
-        inner = clock["decode"], clock["infer"]
-        with open_embed_files(request.engine, info, found, request.limits, inner) as embed_files:
+        with open_on_device(request, info, found, clock) as embed_files:
             embed_files.warm_up()
             yield [Stage(StageClock("embed", found.streams), embed_files, 2 * found.streams)]
         return
@@ -156,6 +157,29 @@ def _embedding(share: Share, clock: dict[str, StageClock]) -> Iterator[list[Stag
             Stage(clock["detect"], faces, found.streams + 2),
             infer,
         ]
+
+
+def open_on_device(
+    request: Request, info: EngineInfo, found: Settings, clock: Mapping[str, StageClock]
+) -> AbstractContextManager[OnDevice]:
+    """The one stage of a request whose photographs stay on the GPU.
+
+    Args:
+        request: its decoder is DALI.
+        info: of the engine.
+        found: how it divides its work.
+        clock: of decoding, inference and, if faces are looked for, detection, by name.
+    Raises:
+        FacemillError: see device_work and device_faces.
+    """
+    if request.detector is None:
+        from .device_work import open_embed_files
+
+        return open_embed_files(request.engine, info, found, request.limits, (clock["decode"], clock["infer"]))
+    from .device_faces import open_embed_faces
+
+    clocks = clock["decode"], clock["detect"], clock["infer"]
+    return open_embed_faces(request.engine, request.detector, found, request.faces, request.limits, clocks)
 
 
 def _stream(share: Share, batches: Iterator[Batch], stages: list[Stage], audience: Audience, clock: StageClock) -> int:
