@@ -99,8 +99,10 @@ def write_results(
 
 
 def _telling(arguments: Sequence[str]) -> list[str]:
-    """The arguments without the folder of scratch files, which tells a reader nothing."""
+    """The arguments without the folders of this machine, which tell a reader nothing."""
     kept = list(arguments)
+    if "--peer" in kept:
+        kept[kept.index("--peer") + 1] = "PYTHON"
     if "--data" in kept:
         at = kept.index("--data")
         del kept[at : at + 2]

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""InsightFace on a list of photographs, one at a time, as its users run it.
+
+Run by portraits_speed.py, with the Python of an environment that has `insightface`, `onnxruntime` and
+`opencv-python-headless`:
+
+    python benchmarks/insightface_peer.py LIST DETECTOR.onnx EMBEDDING.onnx
+
+Prints one line of JSON: photographs, faces found, seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+
+def main() -> None:
+    import cv2
+    from insightface.model_zoo.arcface_onnx import ArcFaceONNX
+    from insightface.model_zoo.scrfd import SCRFD
+
+    paths = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+    detector, recogniser = SCRFD(sys.argv[2]), ArcFaceONNX(sys.argv[3])
+    detector.prepare(-1, input_size=(320, 320))
+    recogniser.prepare(-1)
+
+    def embed(path: str) -> bool:
+        image = cv2.imread(path)
+        boxes, landmarks = detector.detect(image, max_num=1)
+        if len(boxes):
+            recogniser.get(image, SimpleNamespace(kps=landmarks[0]))
+        return bool(len(boxes))
+
+    for path in paths[:20]:  # warm-up
+        embed(path)
+    began = time.perf_counter()
+    faces = sum(map(embed, paths))
+    print(json.dumps({"photographs": len(paths), "faces": faces, "seconds": time.perf_counter() - began}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""Portraits through detection, alignment and embedding, beside the sum of the stages and beside InsightFace.
+
+    python benchmarks/portraits_speed.py --model mobilefacenet-128
+    python benchmarks/portraits_speed.py --model mobilefacenet-128 --peer ENVIRONMENT/bin/python
+
+The ceiling of a machine on which every stage wants the same cores is 1 / (the sum of the stages' own times per image,
+each stage alone on all cores). Each round measures every stage, the whole pipeline, and InsightFace if its Python is
+given (`pip install insightface onnxruntime opencv-python-headless`); ratios are taken within a round. InsightFace is
+its own SCRFD class with `scrfd-500m` at 320x320 and its own ArcFace class with the same embedding model, one photograph
+at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import material
+import numpy as np
+from report import write_results
+
+BATCH = 32
+
+
+def rate_of(work: Callable[[Any], Any], batches: Sequence[Any], threads: int) -> float:
+    """Photographs per second of threads that do nothing but this stage's work."""
+    left = iter(batches)
+    lock = threading.Lock()
+
+    def turn() -> None:
+        while True:
+            with lock:
+                batch = next(left, None)
+            if batch is None:
+                return
+            work(batch)
+
+    workers = [threading.Thread(target=turn) for _ in range(threads)]
+    began = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return sum(map(len, batches)) / (time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The stages of the pipeline, each with what it is to work on."""
+
+    stages: dict[str, tuple[Callable[[Any], Any], Sequence[Any]]]
+    threads: dict[str, int]
+
+    def rates(self) -> dict[str, float]:
+        return {name: rate_of(work, batches, self.threads[name]) for name, (work, batches) in self.stages.items()}
+
+
+@contextmanager
+def stages_alone(photos: Path, engine: Path, detector: Path, count: int, found: Any) -> Iterator[Alone]:
+    """Every stage on the first photographs of a folder, all it needs in memory."""
+    from runtime.engines.open import open_runner
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.images.decode import Limits
+    from runtime.pipeline.face_rules import FaceRules
+    from runtime.pipeline.face_work import DecodePhotos, FindFaces
+    from runtime.pipeline.work import Embed, Read, Slices
+    from runtime.records import Batch
+    from runtime.sources.scan import scan
+
+    info, limits = read_sidecar(engine), Limits()
+    paths = scan([str(photos)], limit=count)
+    with ExitStack() as stack:
+        runner = stack.enter_context(open_runner(engine, threads=found.threads))
+        finder = stack.enter_context(open_runner(detector, threads=1))
+        read = Read(paths.root, paths.paths, limits)
+        decode = DecodePhotos(info.channel_order, limits)
+        detect = FindFaces(finder, FaceRules("auto"), info.size, info.channel_order, limits)
+        embed = Embed(runner, Slices(found.batch_size))
+        rows = [Batch(np.arange(i, min(i + BATCH, count))) for i in range(0, count, BATCH)]
+        files = [read(batch) for batch in rows]
+        images = [decode(batch) for batch in files]
+        crops = [detect(batch) for batch in images]
+        cores = len(os.sched_getaffinity(0))
+        work = {
+            "read": (read, rows),
+            "decode": (decode, files),
+            "detect and align": (detect, images),
+            "embed": (embed, crops),
+        }
+        yield Alone(work, {"read": cores, "decode": cores, "detect and align": cores, "embed": found.streams})
+
+
+def peer_rate(python: str, listed: Path, detector: Path, weights: Path) -> tuple[float, int]:
+    """InsightFace's photographs per second, and the faces that it found."""
+    command = [python, str(Path(__file__).with_name("insightface_peer.py")), str(listed), str(detector), str(weights)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    facts = json.loads(done.stdout.splitlines()[-1])
+    return facts["photographs"] / facts["seconds"], facts["faces"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="random-128", help="default: random-128")
+    parser.add_argument("--detector", default="yunet", help="default: yunet")
+    parser.add_argument("--count", type=int, default=4000, help="photographs; default: 4000")
+    parser.add_argument("--size", default="300x400", help="of the photographs; default: 300x400")
+    parser.add_argument("--photos", type=Path, help="a folder of photographs, in place of synthetic portraits")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peer", help="Python with insightface")
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
+    options = parser.parse_args()
+    width, _, height = options.size.partition("x")
+    options.data.mkdir(parents=True, exist_ok=True)
+    photos = options.photos or material.photographs(options.data, options.count, (int(width), int(height)))
+
+    import cv2
+
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.engines.weights import weights_for
+    from runtime.modelspec import load_spec
+    from runtime.pipeline.face_rules import FaceRules
+    from runtime.pipeline.request import Request
+    from runtime.pipeline.run import process
+    from runtime.pipeline.settings import recall_settings, works_before
+
+    engine = material.build(options.model, options.data, precision="fp32")
+    detector = material.build(options.detector, options.data, precision="fp32")
+    cv2.setNumThreads(1)
+    rounds: list[dict[str, float]] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.environ.setdefault("FACEMILL_CACHE", str(folder))
+        request = Request((str(photos),), folder / "out.h5", engine, limit=options.count, faces=FaceRules("auto"),
+                          detector=detector)  # fmt: skip
+        process(request)  # tunes, and warms the disk cache
+        before = works_before("opencv", read_sidecar(detector), "largest")
+        found = recall_settings(read_sidecar(engine), before)
+        assert found is not None, "fewer photographs than the tuner wants: --count 2000 and more"
+        alone = stack.enter_context(stages_alone(photos, engine, detector, min(options.count, 1024), found))
+        listed = folder / "list.txt"
+        listed.write_text("\n".join(str(path) for path in sorted(photos.rglob("*.jpg"))[: options.count // 2]))
+        faces = 0
+        for number in range(options.rounds):
+            one = alone.rates()
+            one["ceiling"] = 1 / sum(1 / rate for rate in one.values())
+            request.output.unlink()
+            done = process(request)
+            one["whole pipeline"] = done.images_per_s
+            if options.peer:
+                scrfd, weights = weights_for(load_spec("scrfd-500m")), weights_for(load_spec(options.model))
+                one["InsightFace"], faces = peer_rate(options.peer, listed, scrfd, weights)
+            rounds.append(one)
+            print(f"round {number + 1}: " + ", ".join(f"{k} {v:,.0f}" for k, v in one.items()), flush=True)
+    names = list(rounds[0])
+    rows = [
+        {
+            "what": f"{name}, alone on all cores" if name in alone.stages else name,
+            "images/s": statistics.median(one[name] for one in rounds),
+            "whole pipeline of it": statistics.median(one["whole pipeline"] / one[name] for one in rounds),
+        }
+        for name in names
+    ]
+    stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in done.stages.items())
+    kind = f"photographs of {options.photos.name}" if options.photos else f"synthetic portraits of {options.size}"
+    notes = [
+        f"Medians of {options.rounds} rounds; ratios within a round",
+        "The ceiling is 1 / (sum of the stages' own times per image, each alone on all cores)",
+        f"Tuned: batch {found.batch_size}, {found.streams} calls at once of {found.threads} threads",
+        f"Split by stage in the last round, images/s of each stage's threads while they work: {stages}; {done.verdict}",
+        f"Outcomes: {', '.join(f'{name} {value:,}' for name, value in done.outcomes.items() if value)}",
+    ]
+    if options.peer:
+        notes.append(
+            f"InsightFace found a face in {faces:,} of the {options.count // 2:,} photographs that it was given"
+        )
+    write_results(
+        f"portraits_{options.model}_{options.photos.name if options.photos else options.size}",
+        f"Detection, alignment and embedding: {options.count:,} {kind}, {options.detector}, {options.model}, FP32",
+        rows,
+        notes,
+    )
+
+
+if __name__ == "__main__":
+    main()
