@@ -100,6 +100,11 @@ def time_kernels(driver: Any, stream: Any, stack: ExitStack) -> list[dict[str, o
         moved + BATCH * 3 * SIZE * SIZE,  # about one pixel read for each written, at this scale
         lambda: kernels.align(stream, d_images, d_transforms, table, crops, count=BATCH, size=SIZE),
     )
+    note(
+        f"align.cu, {BATCH} of {width}x{height} to bytes",
+        2 * BATCH * 3 * SIZE * SIZE,
+        lambda: kernels.align_bytes(stream, d_images, d_transforms, crops, count=BATCH, size=SIZE),
+    )
     vectors = device(rng.standard_normal((BATCH, 512)).astype(np.float16))
     units = device(np.zeros((BATCH, 512), np.float32))
     note(

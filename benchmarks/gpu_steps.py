@@ -21,6 +21,9 @@ from gpu_throughput import Nowhere
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"crops": (112, 112), "portraits": (300, 400)}
 CORRUPT = 0.01
+DETECTOR = "yunet"
+FACES = 4000  # portraits: the CPU has to look for faces in them too
+AGREE = 0.005  # landmarks of one face, in units of the distance between the eyes: 0.2 pixels of its crop
 
 
 class SkipStep(Exception):
@@ -223,6 +226,7 @@ def dali(setting: Setting) -> Findings:
         mine = np.concatenate(taken).astype(int)
         wanted = np.stack([decode_image(files[i], size=112) for i in placed.indices[: len(mine)]]).astype(int)
         differences[kind] = float(np.abs(mine - wanted).mean())
+    differences |= _photographs(setting)
     worst = max(differences.values())
     words = ", ".join(f"{kind} {value:.2f}" for kind, value in differences.items())
     outcome = found["outcome"] if worst < 2 else "failed"
@@ -231,6 +235,77 @@ def dali(setting: Setting) -> Findings:
         "outcome": outcome,
         "summary": f"{found['summary']}; mean difference to OpenCV in grey levels (wanted: under 2): {words}",
         "differences": differences,
+    }
+
+
+def _photographs(setting: Setting) -> dict[str, float]:
+    """Whole photographs and their views from DALI, against `decode_photo` and `draw`: mean differences, grey levels."""
+    from runtime.images.decode import decode_photo
+    from runtime.images.finder import View, draw
+    from runtime.images.photos_dali import DaliPhotos
+
+    paths = sorted(setting.photographs("portraits").rglob("*.jpg"))[1:200]
+    files = [data for data in (path.read_bytes() for path in paths) if data[-2:] == b"\xff\xd9"]
+    photos, views = [], []
+    with DaliPhotos((160,), 640, device="cpu" if setting.rehearse else "mixed") as decoder:
+        for run in decoder.decode(files):
+            held, canvases = run.held.as_cpu(), np.array(run.canvases[0].held[1].as_cpu())
+            for place, (i, canvas) in enumerate(zip(run.indices, canvases, strict=True)):
+                wanted, drawn = decode_photo(files[i], long_side=640).pixels, np.zeros_like(canvas)
+                draw(wanted, View(160), drawn)
+                photos.append(np.abs(np.array(held[place]).astype(int) - wanted).mean())
+                views.append(np.abs(canvas.astype(int) - drawn).mean())
+    return {"photographs": float(np.mean(photos)), "views": float(np.mean(views))}
+
+
+def build_detector(setting: Setting, backend: str) -> Path:
+    """The detector's engine.
+
+    Raises:
+        SkipStep: its model is neither here nor to be fetched.
+    """
+    from runtime.errors import FetchError, ModelUnavailableError
+
+    try:
+        return material.build(DETECTOR, setting.data, backend)
+    except (FetchError, ModelUnavailableError) as err:
+        raise SkipStep(f"{DETECTOR} is not here: {err}".splitlines()[0]) from err
+
+
+def detector(setting: Setting) -> Findings:
+    """The detector's engine: built, loaded, and its answers to views of portraits against ONNX Runtime's."""
+    need(setting, *([] if setting.rehearse else ["cupy"]))
+    if not (setting.rehearse or importlib.util.find_spec("tensorrt") or importlib.util.find_spec("tensorrt_rtx")):
+        raise SkipStep("not installed: tensorrt, tensorrt_rtx")
+    from runtime.engines.open import open_runner
+    from runtime.engines.parity import weighted
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.images.decode import decode_photo
+    from runtime.images.finder import FindRules, View, draw, read_answer
+
+    wait_for_photographs(setting)
+    engines = [build_detector(setting, backend) for backend in (setting.backend, "cpu")]
+    info = read_sidecar(engines[0])
+    paths = sorted(setting.photographs("portraits").rglob("*.jpg"))[1:40]
+    files = [data for data in (path.read_bytes() for path in paths) if data[-2:] == b"\xff\xd9"][:32]
+    notes, cosines = [], []
+    with open_runner(engines[0]) as mine, open_runner(engines[1]) as reference:
+        for side in (160, 224, 448):
+            canvases = np.zeros((len(files), side, side, 3), np.uint8)
+            for data, canvas in zip(files, canvases, strict=True):
+                pixels = decode_photo(data, long_side=640, channel_order=info.channel_order).pixels
+                draw(pixels, View(side), canvas)
+            raw = [runner.infer(canvases) for runner in (mine, reference)]
+            a, b = (weighted(answer.astype(np.float64)) for answer in raw)
+            cosine = (a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-300)
+            cosines.append(float(cosine.min()))
+            found = [sum(map(len, read_answer(one, info.detector, FindRules(), side, side))) for one in raw]
+            notes.append(f"views of {side}: smallest cosine {cosine.min():.6f}; {found[0]} faces, CPU {found[1]}")
+    return {
+        "outcome": "passed" if min(cosines) >= 0.999 else "failed",
+        "summary": f"{engines[0].name}: smallest cosine to ONNX Runtime's answers {min(cosines):.5f} (wanted: 0.999); "
+        f"{info.precision}, {info.backend_version}",
+        "notes": notes,
     }
 
 
@@ -317,6 +392,54 @@ def end_to_end(setting: Setting) -> Findings:
     return {"outcome": "passed" if good else "failed", "summary": summary, "notes": notes}
 
 
+def faces(setting: Setting) -> Findings:
+    """The main job on portraits, faces found, aligned and embedded on the GPU, against the same job on the CPU."""
+    need(setting, *([] if setting.rehearse else ["cupy", "nvidia.dali"]))
+    from runtime.pipeline.face_rules import FaceRules
+    from runtime.pipeline.request import Request
+    from runtime.pipeline.run import process
+
+    wait_for_photographs(setting)
+    photos, rules = (str(setting.photographs("portraits")),), FaceRules("detect")
+    with tempfile.TemporaryDirectory() as folder:
+        outputs, done = [Path(folder) / "gpu.h5", Path(folder) / "cpu.h5"], []
+        for output, backend, precision in zip(outputs, (setting.backend, "cpu"), ("auto", "fp32"), strict=True):
+            embeds = material.build(setting.model, setting.data, backend, precision)
+            finds = build_detector(setting, backend)
+            done.append(process(Request(photos, output, embeds, faces=rules, detector=finds, limit=FACES)))
+        cosines, off, other = _compare_faces(*outputs)
+    agree = off < AGREE
+    lowest = float(cosines[agree].min()) if agree.any() else 0.0
+    good = other <= 0.001 and lowest >= 0.999 and agree.mean() >= 0.9
+    return {
+        "outcome": "passed" if good else "failed",
+        "summary": f"{len(cosines):,} faces in both, another outcome in {other:.2%} (wanted: 0.1 %); landmarks within "
+        f"{AGREE} of the eyes' distance in {agree.mean():.1%} (wanted: 90 %), smallest cosine of those {lowest:.5f} "
+        f"(wanted: 0.999)",
+        "notes": [
+            f"{done[0].outcomes} (CPU: {done[1].outcomes}); {done[0].images_per_s:,.0f} images/s, CPU "
+            f"{done[1].images_per_s:,.0f}; by stage {done[0].stages}",
+            f"all faces: cosine min {cosines.min():.5f}, 1st percentile {np.percentile(cosines, 1):.5f}, mean "
+            f"{cosines.mean():.6f}; landmarks off by {np.median(off):.5f} (median), at most {off.max():.4f}",
+        ],
+    }
+
+
+def _compare_faces(one: Path, other: Path) -> tuple[Any, Any, float]:
+    """Of photographs with a face in both files the cosines, and how far landmarks are apart, in distances between the
+    eyes; and the part of all photographs whose outcome differs."""
+    import h5py
+
+    with h5py.File(one) as a, h5py.File(other) as b:
+        status = [file["outcomes/status"][:] for file in (a, b)]
+        _, *both = np.intersect1d(a["image_paths"][:], b["image_paths"][:], return_indices=True)
+        rows = [file["embeddings"][:][which] for file, which in zip((a, b), both, strict=True)]
+        points = [file["faces/landmarks"][:][which] for file, which in zip((a, b), both, strict=True)]
+        iod = b["faces/iod"][:][both[1]]
+    off = np.abs(points[0] - points[1]).max(axis=(1, 2)) / iod
+    return np.einsum("nd,nd->n", *rows), off, float((status[0] != status[1]).mean())
+
+
 def search(setting: Setting) -> Findings:
     """FAISS on the GPU against exact search."""
     need(setting, "faiss")
@@ -369,6 +492,7 @@ def benchmark(setting: Setting) -> Findings:
             f"{found['binding']}{idle}; {found['settings']}"
         )
         good = good and found["of the ceiling"] >= 0.9
+    notes.append(_faces_rates(setting, path, details))
     whole = details["crops"]["medians"]["whole pipeline"]
     good = setting.rehearse or (good and whole >= 20_000)
     return {
@@ -379,6 +503,25 @@ def benchmark(setting: Setting) -> Findings:
         "notes": notes,
         "rates": details,
     }
+
+
+def _faces_rates(setting: Setting, engine: Path, details: dict[str, Any]) -> str:
+    """Portraits with detection, beside their parts; added to the details."""
+    from gpu_faces import measure_faces
+
+    try:
+        finder = build_detector(setting, setting.backend)
+    except SkipStep as err:
+        return f"portraits with detection: not measured, {err}"
+    with tempfile.TemporaryDirectory() as folder:
+        how = {"count": setting.count, "repeat": 1, "rounds": 1 if setting.rehearse else 2, "folder": Path(folder)}
+        found = measure_faces(engine, finder, setting.photographs("portraits"), **how)
+    details["portraits with detection"] = found
+    rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in found["medians"].items())
+    return (
+        f"portraits with detection: {rates} images/s; {found['of the ceiling']:.3f} of the ceiling, which is "
+        f"{found['binding']}; {found['settings']}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,7 +539,9 @@ STEPS: dict[str, Step] = {
     "dali": Step(dali, 90),
     "engine": Step(engine, 90),
     "runner": Step(runner, 60),
+    "detector": Step(detector, 60),
     "end-to-end": Step(end_to_end, 120),
+    "faces": Step(faces, 90),
     "search": Step(search, 160),
-    "benchmark": Step(benchmark, 150),
+    "benchmark": Step(benchmark, 190),
 }

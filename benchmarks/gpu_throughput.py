@@ -3,10 +3,12 @@
 
     python benchmarks/gpu_throughput.py --engine engines/MODEL.plan --size 112x112 --count 20000 --repeat 5
     python benchmarks/gpu_throughput.py --model random-512 --size 300x400
+    python benchmarks/gpu_throughput.py --model random-512 --size 300x400 --detector yunet
 
 Decoding alone: as many decoders as the pipeline has slots, whose crops go nowhere. The engine alone: as many slots,
 whose crops are there already. Back to back: one stream that is given batch after batch and waited for once, so that
-the GPU never idles. Without a GPU the same is measured on the CPU (`--backend cpu`), to try the command.
+the GPU never idles. With a detector: see gpu_faces.py. Without a GPU the same is measured on the CPU
+(`--backend cpu`), to try the command.
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ import material
 import numpy as np
 from numpy.typing import NDArray
 from report import RESULTS, write_results
+
+ALONE = ("decode alone", "detect alone", "engine alone")
 
 
 class Nowhere:
@@ -168,13 +172,23 @@ def settings_of(request: Any, info: Any) -> Any:
     """What the pipeline's tuner finds for these photographs."""
     from dataclasses import replace
 
+    from runtime.engines.sidecar import read_sidecar
     from runtime.pipeline.run import process
-    from runtime.pipeline.settings import default_settings, recall_settings
+    from runtime.pipeline.settings import default_settings, recall_settings, works_before
 
     process(replace(request, limit=2048))
     request.output.unlink()
-    decoder = "opencv" if info.backend == "cpu" else "dali"
-    return recall_settings(info, decoder) or default_settings(info)
+    finder = read_sidecar(request.detector) if request.detector else None
+    before = works_before("opencv" if info.backend == "cpu" else "dali", finder, request.faces.policy)
+    return recall_settings(info, before) or default_settings(info)
+
+
+def write_list(photos: Path, folder: Path, repeat: int) -> tuple[Path, list[Path]]:
+    """A list file of the JPEGs of a folder, so many times over; and they."""
+    paths = sorted(photos.rglob("*.jpg"))
+    listing = folder / "list.txt"
+    listing.write_text("\n".join(str(path) for path in paths * repeat) + "\n")
+    return listing, paths
 
 
 def measure(engine: Path, photos: Path, *, count: int, repeat: int, rounds: int, folder: Path) -> dict[str, Any]:
@@ -196,9 +210,7 @@ def measure(engine: Path, photos: Path, *, count: int, repeat: int, rounds: int,
 
     info = read_sidecar(engine)
     on_gpu = info.backend == "tensorrt"
-    paths = sorted(photos.rglob("*.jpg"))
-    listing = folder / "list.txt"
-    listing.write_text("\n".join(str(path) for path in paths * repeat) + "\n")
+    listing, paths = write_list(photos, folder, repeat)
     files = [path.read_bytes() for path in paths[:8192]]
     request = Request((f"@{listing}",), folder / "out.h5", engine)
     settings = settings_of(request, info)
@@ -248,6 +260,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", type=Path, help="an engine file; default: one built from --model")
     parser.add_argument("--model", default="random-512", help="default: random-512")
+    parser.add_argument("--detector", help="a model that finds the faces, such as yunet; default: none are looked for")
     parser.add_argument("--backend", default="tensorrt", choices=["tensorrt", "cpu"])
     parser.add_argument("--size", default="112x112", help="of the photographs; default: 112x112")
     parser.add_argument("--count", type=int, default=20_000, help="photographs; default: 20000")
@@ -262,25 +275,27 @@ def main() -> None:
     engine = options.engine or material.build(options.model, options.data, options.backend)
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("FACEMILL_CACHE", folder)
-        found = measure(
-            engine,
-            photos,
-            count=options.count,
-            repeat=options.repeat,
-            rounds=options.rounds,
-            folder=Path(folder),
-        )
-    ceiling = min(found["medians"]["decode alone"], found["medians"]["engine alone"])
+        how = {"count": options.count, "repeat": options.repeat, "rounds": options.rounds, "folder": Path(folder)}
+        if options.detector:
+            from gpu_faces import measure_faces
+
+            found = measure_faces(
+                engine, material.build(options.detector, options.data, options.backend), photos, **how
+            )
+        else:
+            found = measure(engine, photos, **how)
+    ceiling = min(rate for name, rate in found["medians"].items() if name in ALONE)
     idle = "not measured" if found["idle"] is None else f"{100 * found['idle']:.1f} %"
     stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in found["stages"].items())
     write_results(
-        f"gpu_throughput_{engine.name.rpartition('.')[0]}_{options.size}",
+        f"gpu_throughput_{engine.name.rpartition('.')[0]}_{options.size}"
+        + (f"_{options.detector}" if options.detector else ""),
         f"The GPU pipeline beside its parts: {options.count:,} JPEGs of {options.size} (1 % damaged), {engine.name}",
         [{"what": name, "images/s": rate, "of the ceiling": rate / ceiling} for name, rate in found["medians"].items()],
         [
             f"Medians of {options.rounds} rounds in turn; the pipeline within a round reaches "
-            f"{found['of the ceiling']:.3f} of the smaller of decoding alone and the engine alone; binding: "
-            f"{found['binding']}",
+            f"{found['of the ceiling']:.3f} of the smallest of {', '.join(n for n in found['medians'] if n in ALONE)}; "
+            f"binding: {found['binding']}",
             f"GPU idle when inference binds (crops from the host beside back to back): {idle}",
             f"Settings found by the tuner: {found['settings']}; outcomes {found['outcomes']}",
             f"Split by stage in the last round, images/s: {stages}",

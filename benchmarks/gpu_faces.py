@@ -1,0 +1,135 @@
+"""Portraits whose faces are found on the GPU, beside decoding alone, detection alone and the engine alone.
+
+Part of gpu_throughput.py (`--detector`), whose functions it uses. Detection alone: the photographs lie on the device
+already, and their views go through the detector's engine again and again; what the CPU does with its answers counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import gpu_throughput
+import numpy as np
+
+
+def decoders(finder: Any, settings: Any, device: str, stack: ExitStack) -> list[Any]:
+    """As many decoders of photographs as there are slots, as the pipeline opens them."""
+    from runtime.images.photos_dali import DaliPhotos
+    from runtime.pipeline.face_choice import LONG_SIDE
+    from runtime.pipeline.face_rules import FaceRules
+
+    views = [view.long_side for view in FaceRules("detect").find.views]
+    threads = math.ceil(settings.decoders / settings.streams)
+    options = {"device": device, "batch_size": settings.batch_size, "threads": threads}
+    return [
+        stack.enter_context(DaliPhotos(views, LONG_SIDE, finder.channel_order, **options))
+        for _ in range(settings.streams)
+    ]
+
+
+def decode_alone(files: Sequence[bytes], finder: Any, settings: Any, device: str, total: int) -> float:
+    """Photographs a second to pixels and views on the device, with nothing behind them."""
+    take = gpu_throughput.batches_of(files, settings.batch_size)
+    with ExitStack() as stack:
+        open_decoders = decoders(finder, settings, device, stack)
+
+        def work(number: int) -> int:
+            for _ in open_decoders[number].decode(take()):
+                pass
+            return int(settings.batch_size)
+
+        return gpu_throughput.in_threads(settings.streams, work, total)
+
+
+def detect_on_device(files: Sequence[bytes], detector: Path, settings: Any, total: int) -> float:
+    """Photographs a second that lie on the device, to the faces that count."""
+    from runtime.engines.open import open_tensorrt
+    from runtime.pipeline.device_search import Found, SearchOnDevice
+    from runtime.pipeline.face_rules import FaceRules
+
+    with open_tensorrt(detector, slots=settings.streams) as runner, runner.driver, ExitStack() as stack:
+        search = SearchOnDevice(runner, FaceRules("detect"), 112)
+        held = [
+            list(decoder.decode(files[: settings.batch_size]))
+            for decoder in decoders(runner.info, settings, "mixed", stack)
+        ]
+        rows = np.arange(settings.batch_size)
+
+        def work(number: int) -> int:
+            for run in held[number]:
+                search(run, rows, Found())
+            return sum(len(run.photos) for run in held[number])
+
+        return gpu_throughput.in_threads(settings.streams, work, total)
+
+
+def detect_on_host(files: Sequence[bytes], detector: Path, settings: Any, total: int) -> float:
+    """The same on the CPU, to try the command."""
+    from runtime.engines.open import open_runner
+    from runtime.images.decode import Limits
+    from runtime.pipeline.face_rules import FaceRules
+    from runtime.pipeline.face_work import DecodePhotos, FindFaces
+    from runtime.records import Batch
+
+    with open_runner(detector, threads=1) as runner:
+        photos = DecodePhotos("rgb", Limits())(Batch(np.arange(64), files=tuple(itertools.islice(files, 64))))
+        find = FindFaces(runner, FaceRules("detect"), 112, "rgb", Limits())
+
+        def work(_: int) -> int:
+            find(photos)
+            return 64
+
+        return gpu_throughput.in_threads(settings.streams, work, total)
+
+
+def measure_faces(
+    engine: Path, detector: Path, photos: Path, *, count: int, repeat: int, rounds: int, folder: Path
+) -> dict[str, Any]:
+    """All rates, round by round; the arguments and what comes back are as for `gpu_throughput.measure`."""
+    from runtime.engines.open import open_runner, open_tensorrt
+    from runtime.engines.parity import synthetic_crops
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.pipeline.face_rules import FaceRules
+    from runtime.pipeline.request import Request
+    from runtime.pipeline.run import process
+
+    info, finder = read_sidecar(engine), read_sidecar(detector)
+    on_gpu = info.backend == "tensorrt"
+    listing, paths = gpu_throughput.write_list(photos, folder, repeat)
+    files = [path.read_bytes() for path in paths[:8192]]
+    request = Request((f"@{listing}",), folder / "out.h5", engine, faces=FaceRules("detect"), detector=detector)
+    settings = gpu_throughput.settings_of(request, info)
+    crops = np.resize(synthetic_crops(info.size), (settings.batch_size, info.size, info.size, 3))
+    detect: Callable[..., float] = detect_on_device if on_gpu else detect_on_host
+    total = min(count, len(files))
+    rates: dict[str, list[float]] = {}
+
+    def note(name: str, rate: float) -> None:
+        rates.setdefault(name, []).append(rate)
+
+    for _ in range(rounds):
+        note("decode alone", decode_alone(files, finder, settings, "mixed" if on_gpu else "cpu", total))
+        note("detect alone", detect(files, detector, settings, total))
+        with open_tensorrt(engine, slots=settings.streams) if on_gpu else open_runner(engine, threads=1) as runner:
+            note("engine alone", gpu_throughput.engine_alone(runner, crops, settings, total))
+        done = process(request)
+        request.output.unlink()
+        note("whole pipeline", done.images_per_s)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    ceilings = [min(values) for values in zip(*(rates[part] for part in gpu_throughput.ALONE), strict=True)]
+    return {
+        "medians": medians,
+        "rounds": rates,
+        "of the ceiling": statistics.median(w / c for w, c in zip(rates["whole pipeline"], ceilings, strict=True)),
+        "binding": min(gpu_throughput.ALONE, key=lambda part: medians[part]).removesuffix(" alone"),
+        "idle": None,
+        "settings": {name: getattr(settings, name) for name in type(settings).__slots__},
+        "outcomes": done.outcomes,
+        "stages": done.stages,
+    }
