@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from .common import handle_errors, setup_logging
-from .faces import detector_for, detector_options, model_option
+from .engines import model_options
+from .faces import detector_for, detector_options
 
 if TYPE_CHECKING:
     from ..engines.build import BuildResult
@@ -30,14 +31,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 
 @click.command(name="build-engine")
-@model_option
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
-    default="auto",
-    show_default=True,
-    help="auto takes the fastest that this machine runs; a named one never falls back.",
-)
+@model_options
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "fp16", "int8"]),

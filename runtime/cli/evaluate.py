@@ -13,21 +13,15 @@ import click
 from ..errors import Interrupted
 from ..text import printable
 from .common import handle_errors, setup_logging
-from .faces import detector_for, engine_for, face_options, face_rules, model_option
+from .engines import engine_for, engine_option, model_options
+from .faces import detector_for, face_options, face_rules
 
 
 @click.command(name="evaluate")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--pairs", type=click.Path(path_type=Path), help="Pairs to judge, in the format of LFW's pairs.txt.")
-@click.option("--engine", type=click.Path(path_type=Path), help="An engine file from build-engine.")
-@model_option
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
-    default="auto",
-    show_default=True,
-    help="For --model. auto takes the fastest that this machine runs; a named one never falls back.",
-)
+@engine_option
+@model_options
 @click.option(
     "--compare",
     nargs=2,

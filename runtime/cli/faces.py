@@ -1,4 +1,4 @@
-"""The options about faces, which process and evaluate share, and the engines behind them."""
+"""The options about faces, which several commands share, and the detector's engine behind them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from .engines import engine_for
 
 if TYPE_CHECKING:
     from ..pipeline.face_rules import FaceRules
@@ -41,15 +43,6 @@ _WHICH = (
 )
 
 
-def model_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--model` to a command; None where it is not given."""
-    return click.option(
-        "--model",
-        help="A registered model or PATH.toml; its engine is built when needed. "
-        "[w600k_mbf if its file is on this machine, else facemill-512, which is shipped]",
-    )(command)
-
-
 def detector_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--align` and `--detector` to a command."""
     for option in reversed(_WHO):
@@ -71,18 +64,6 @@ def face_rules(
     from ..pipeline.face_rules import FaceRules
 
     return FaceRules(align, faces, min_score, min_iod, min_sharpness, min_frontal)
-
-
-def engine_for(model: str | None, backend: str) -> Path:
-    """The engine of a model, or of the default one, built when there is none that is up to date."""
-    from ..assets import cache_dir
-    from ..engines.build import build_engine
-    from ..engines.weights import weights_for
-    from ..modelspec import load_spec
-    from ..modelstore import default_model
-
-    spec = load_spec(model or default_model())
-    return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).path
 
 
 def detector_for(detector: str, align: str, backend: str) -> Path | None:

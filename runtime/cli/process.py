@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import handle_errors, setup_logging
-from .faces import detector_for, engine_for, face_options, face_rules, model_option
+from .engines import engine_for, engine_option, model_options
+from .faces import detector_for, face_options, face_rules
 
 if TYPE_CHECKING:
     from ..pipeline.summary import Summary
@@ -28,15 +29,8 @@ def _auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> in
 @click.command(name="process")
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
 @click.option("-o", "--output", default="facial_embeddings.h5", show_default=True, type=click.Path(path_type=Path))
-@click.option("--engine", type=click.Path(path_type=Path), help="An engine file from build-engine.")
-@model_option
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
-    default="auto",
-    show_default=True,
-    help="For --model. auto takes the fastest that this machine runs; a named one never falls back.",
-)
+@engine_option
+@model_options
 @click.option(
     "--decoder",
     type=click.Choice(["auto", "opencv", "dali"]),

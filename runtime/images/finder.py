@@ -33,6 +33,10 @@ class View:
     long_side: int
     border: float = 0.0
 
+    def scale(self, height: int, width: int) -> float:
+        """How many times as large as it is a photograph is in it."""
+        return self.long_side / max(height, width)
+
 
 @dataclass(frozen=True, slots=True)
 class FindRules:
@@ -54,7 +58,7 @@ class FindRules:
 
     def shown(self, height: int, width: int) -> float:
         """How many times as large as it is the largest of `views` shows a photograph."""
-        return max(_scale(view, height, width) for view in self.views)
+        return max(view.scale(height, width) for view in self.views)
 
     def small(self, faces: Faces, shown: float) -> bool:
         """Whether a closer look is wanted.
@@ -95,9 +99,9 @@ class Finder:
             if not missing:
                 break
             for i, faces in zip(missing, self._look([photos[i] for i in missing], view), strict=True):
-                found[i], shown[i] = faces, _scale(view, *photos[i].shape[:2])
+                found[i], shown[i] = faces, view.scale(*photos[i].shape[:2])
         for view in rules.closer:
-            scales = [_scale(view, *photo.shape[:2]) for photo in photos]
+            scales = [view.scale(*photo.shape[:2]) for photo in photos]
             small = [i for i, faces in enumerate(found) if scales[i] > shown[i] and rules.small(faces, shown[i])]
             for i, faces in zip(small, self._look([photos[i] for i in small], view), strict=True):
                 found[i], shown[i] = finer(found[i], faces), scales[i]
@@ -127,7 +131,7 @@ def read_answer(raw: NDArray[np.float32], family: str, rules: FindRules, height:
 
 def canvas_shape(height: int, width: int, view: View) -> tuple[int, int]:
     """(H, W) of the smallest canvas that a view of a photograph fits, multiples of 32."""
-    factor = view.long_side / max(height, width)
+    factor = view.scale(height, width)
     space = 2 * view.border * view.long_side
     rows, columns = (max(1, round(side * factor)) + space for side in (height, width))
     return _STEP * int(np.ceil(rows / _STEP)), _STEP * int(np.ceil(columns / _STEP))
@@ -142,7 +146,7 @@ def draw(photo: NDArray[np.uint8], view: View, canvas: NDArray[np.uint8]) -> tup
     import cv2
 
     height, width = photo.shape[:2]
-    factor = view.long_side / max(height, width)
+    factor = view.scale(height, width)
     size = max(1, round(height * factor)), max(1, round(width * factor))
     shift = round(view.border * view.long_side)
     # Halved by means of four, then interpolated: a twelfth of the time of one resize by areas, without its aliases.
@@ -152,11 +156,6 @@ def draw(photo: NDArray[np.uint8], view: View, canvas: NDArray[np.uint8]) -> tup
         small = cv2.resize(small[: 2 * half[0], : 2 * half[1]], half[::-1], interpolation=cv2.INTER_AREA)
     canvas[shift : shift + size[0], shift : shift + size[1]] = cv2.resize(small, size[::-1])
     return factor, shift
-
-
-def _scale(view: View, height: int, width: int) -> float:
-    """How many times as large as it is a photograph is in a view."""
-    return view.long_side / max(height, width)
 
 
 def finer(before: Faces, closer: Faces) -> Faces:

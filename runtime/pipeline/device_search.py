@@ -110,8 +110,9 @@ class SearchOnDevice:
                     slot.take(canvases.address + start * 3 * side * side, (count, side, side, 3))
                     slot.start(count)
                     faces += read_answer(slot.finish(count)[0], info.detector, find, side, side)
-            factors = [max(photo.shape) / view.long_side for photo in run.photos]
-            seen.append([one.scaled(factor) for one, factor in zip(faces, factors, strict=True)])
+            seen.append(
+                [one.scaled(1 / view.scale(*photo.shape)) for one, photo in zip(faces, run.photos, strict=True)]
+            )
         return [merge(views) for views in zip(*seen, strict=True)]
 
 

@@ -1,0 +1,44 @@
+"""The options that say which engine, which several commands share, and the engine behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+engine_option = click.option("--engine", type=click.Path(path_type=Path), help="An engine file from build-engine.")
+_MODEL = (
+    click.option(
+        "--model",
+        help="A registered model or PATH.toml; its engine is built when needed. "
+        "[w600k_mbf if its file is on this machine, else facemill-512, which is shipped]",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+        default="auto",
+        show_default=True,
+        help="For --model. auto takes the fastest that this machine runs; a named one never falls back.",
+    ),
+)
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--model`, None where it is not given, and `--backend` to a command."""
+    for option in reversed(_MODEL):
+        command = option(command)
+    return command
+
+
+def engine_for(model: str | None, backend: str) -> Path:
+    """The engine of a model, or of the default one, built when there is none that is up to date."""
+    from ..assets import cache_dir
+    from ..engines.build import build_engine
+    from ..engines.weights import weights_for
+    from ..modelspec import load_spec
+    from ..modelstore import default_model
+
+    spec = load_spec(model or default_model())
+    return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).path
