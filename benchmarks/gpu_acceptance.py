@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything that only a GPU can show, in under eight minutes: checks, figures, one table.
+"""What only a GPU can show: checks, figures, one table. Meant for eight minutes; docs/gpu.md says what is against it.
 
     python benchmarks/gpu_acceptance.py
     python benchmarks/gpu_acceptance.py --only device engine --out /tmp/acceptance
