@@ -1,210 +1,315 @@
 #!/usr/bin/env python3
-"""Our kernels beside the memory they move, and the same steps inside the engine's own graph.
+"""Our kernels beside the memory they move, and the same steps inside the engine's own graph. Needs an NVIDIA GPU.
 
-    python benchmarks/gpu_kernels.py --model random-512
+    python benchmarks/gpu_kernels.py
+    python benchmarks/gpu_kernels.py --model random-512 --seconds 60 --out /tmp/kernels
 
 Each kernel's time is set against the bytes that it has to read and write, at the speed of a device-to-device copy
 measured in the same run. Then a whole batch is timed twice: through the plan that holds normalisation and L2, and
-through a plan of the network alone with `preprocess.cu` before and `l2norm.cu` after it.
+through a plan of the network alone with `preprocess.cu` before and `l2norm.cu` after it. Each figure is written down
+before the next one is measured, so that a run that is stopped leaves what it has.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
+import math
 import statistics
 import sys
+import time
+import traceback
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import material
 import numpy as np
+from numpy.typing import NDArray
 from report import RESULTS, write_results
 
 BATCH = 256
 SIZE = 112
 ROUNDS = 30
+COPY_BYTES = 1 << 28
+LEAST_COSINE = 0.99  # of the two ways through the same network, both in FP16
+_COLUMNS = ("what", "ms", "GB/s", "of the copy's speed")
+_STARTED = time.monotonic()
+
+Work = Callable[[], object]
 
 
-def seconds(driver: Any, stream: Any, work: Callable[[], None], rounds: int = ROUNDS) -> float:
-    """Median time on the GPU of one call of `work`, which gives something to the stream."""
-    from runtime.cuda.resources import Event
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Something to time.
 
-    times = []
-    for turn in range(rounds + 3):
-        with Event(driver, timing=True) as start, Event(driver, timing=True) as stop:
-            stream.record(start)
+    Attributes:
+        what: in the table.
+        work: gives it to the stream.
+        moved: bytes that it has to read and write; 0 where that is not the point.
+    """
+
+    what: str
+    work: Work
+    moved: int = 0
+
+
+class Bench:
+    """Buffers on the GPU, and a stream with something to do ahead of what is timed; owned by `with`.
+
+    Attributes:
+        driver, stream: see runtime.cuda.
+        kept: what has to outlive the work, each before what hangs on it.
+    """
+
+    def __init__(self, driver: Any) -> None:
+        from runtime.cuda.resources import DeviceBuffer, Event, Stream
+
+        self.driver = driver
+        self.kept: list[Any] = []
+        self._stack = ExitStack()
+        self.stream: Any = self._stack.enter_context(Stream(driver))
+        self._marks: Any = [self._stack.enter_context(Event(driver, timing=True)) for _ in range(2)]
+        self._copied: Any = [self._stack.enter_context(DeviceBuffer(driver, COPY_BYTES)) for _ in range(2)]
+
+    def device(self, array: NDArray[Any]) -> Any:
+        """A copy of an array on the GPU."""
+        from runtime.cuda.resources import DeviceBuffer
+
+        buffer = self._stack.enter_context(DeviceBuffer(self.driver, array.nbytes))
+        self.stream.upload(array, buffer)
+        self.stream.synchronize()
+        return buffer
+
+    def copy(self) -> None:
+        """Copy COPY_BYTES from one place on the GPU to another."""
+        self.stream.copy(self._copied[0].address, COPY_BYTES, self._copied[1])
+
+    def seconds(self, work: Work) -> float:
+        """Median time on the GPU of one call. A copy goes ahead: Python is slower than the small kernels."""
+        times: list[float] = []
+        start, stop = self._marks
+        for turn in range(ROUNDS + 3):
+            self.copy()
+            self.stream.record(start)
             work()
-            stream.record(stop)
+            self.stream.record(stop)
             stop.synchronize()
             if turn >= 3:  # the first ones compile and warm up
                 times.append(stop.seconds_since(start))
-    return statistics.median(times)
+        return statistics.median(times)
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.stream.synchronize()
+        while self.kept:
+            self.kept.pop()
+        self._stack.close()
 
 
-def time_kernels(driver: Any, stream: Any, stack: ExitStack) -> list[dict[str, object]]:
-    """One row a kernel."""
+def kernel_cases(bench: Bench) -> list[Case]:
+    """The copy, and every kernel with usual sizes."""
     from runtime.cuda.kernels import IMAGE, Kernels, normalisation
-    from runtime.cuda.resources import DeviceBuffer
 
     rng = np.random.default_rng(0)
-    kernels = Kernels(driver)
-
-    def device(array: Any) -> Any:
-        buffer = stack.enter_context(DeviceBuffer(driver, array.nbytes))
-        stream.upload(array, buffer)
-        stream.synchronize()
-        return buffer
-
-    large = rng.integers(0, 256, 1 << 28, dtype=np.uint8)
-    source, target = device(large), device(large)
-    copy_bytes = 2 * large.nbytes
-
-    cuda = importlib.import_module("cupy").cuda.runtime
-
-    def copy() -> None:
-        kind = cuda.memcpyDeviceToDevice
-        cuda.memcpyAsync(target.address, source.address, large.nbytes, kind, stream.address)
-
-    rate = copy_bytes / seconds(driver, stream, copy)
-    rows: list[dict[str, object]] = [{"what": "copy on the device", "ms": 1e3 * copy_bytes / rate, "GB/s": rate / 1e9}]
-
-    def note(what: str, moved: int, work: Callable[[], None]) -> None:
-        took = seconds(driver, stream, work)
-        rows.append(
-            {"what": what, "ms": 1e3 * took, "GB/s": moved / took / 1e9, "of the copy's speed": moved / took / rate}
-        )
-
-    table = device(normalisation((127.5,) * 3, (127.5,) * 3))
-    crops = device(np.zeros(BATCH * 3 * SIZE * SIZE, np.float16))
-    moved = BATCH * 3 * SIZE * SIZE * 2
+    kernels, stream = Kernels(bench.driver), bench.stream
+    table = bench.device(normalisation((127.5,) * 3, (127.5,) * 3))
+    pixels = BATCH * SIZE * SIZE * 3
+    crops = bench.device(np.zeros(pixels, np.float16))
+    cases = [Case("copy on the device", bench.copy, 2 * COPY_BYTES)]
     for height, width in ((SIZE, SIZE), (400, 300)):
-        photos = device(rng.integers(0, 256, (BATCH, height, width, 3), dtype=np.uint8))
-        note(
-            f"preprocess.cu, {BATCH} of {width}x{height} to FP16",
-            moved + BATCH * height * width * 3,
-            lambda photos=photos, height=height, width=width: kernels.preprocess(
-                stream, photos, table, crops, count=BATCH, height=height, width=width, size=SIZE
-            ),
+        photos = bench.device(rng.integers(0, 256, (BATCH, height, width, 3), dtype=np.uint8))
+        work = partial(
+            kernels.preprocess, stream, photos, table, crops, count=BATCH, height=height, width=width, size=SIZE
         )
-    height, width = 400, 300
-    images = np.zeros(BATCH, IMAGE)
+        what = f"preprocess.cu, {BATCH} of {width}x{height} to FP16"
+        cases.append(Case(what, work, BATCH * height * width * 3 + 2 * pixels))
+    images = np.zeros(BATCH, IMAGE)  # of the larger photographs
     images["pixels"] = photos.address + np.arange(BATCH, dtype=np.uint64) * np.uint64(height * width * 3)
     images["pitch"], images["height"], images["width"] = 3 * width, height, width
     transforms = np.tile(np.array([[2.0, 0.3, 20], [-0.3, 2.0, 60]], np.float32), (BATCH, 1, 1))
-    d_images, d_transforms = device(images), device(transforms)
-    note(
-        f"align.cu, {BATCH} of {width}x{height} to FP16",
-        moved + BATCH * 3 * SIZE * SIZE,  # about one pixel read for each written, at this scale
-        lambda: kernels.align(stream, d_images, d_transforms, table, crops, count=BATCH, size=SIZE),
-    )
-    note(
-        f"align.cu, {BATCH} of {width}x{height} to bytes",
-        2 * BATCH * 3 * SIZE * SIZE,
-        lambda: kernels.align_bytes(stream, d_images, d_transforms, crops, count=BATCH, size=SIZE),
-    )
-    vectors = device(rng.standard_normal((BATCH, 512)).astype(np.float16))
-    units = device(np.zeros((BATCH, 512), np.float32))
-    note(
-        f"l2norm.cu, {BATCH} x 512 from FP16",
-        BATCH * 512 * 6,
-        lambda: kernels.l2norm(stream, vectors, units, count=BATCH, dimension=512),
-    )
-    return rows
+    d_images, d_transforms = bench.device(images), bench.device(transforms)
+    align = partial(kernels.align, stream, d_images, d_transforms, table, crops, count=BATCH, size=SIZE)
+    align_bytes = partial(kernels.align_bytes, stream, d_images, d_transforms, crops, count=BATCH, size=SIZE)
+    vectors = bench.device(rng.standard_normal((BATCH, 512)).astype(np.float16))
+    units = bench.device(np.zeros((BATCH, 512), np.float32))
+    l2norm = partial(kernels.l2norm, stream, vectors, units, count=BATCH, dimension=512)
+    return [
+        *cases,
+        # About one pixel read for each written, at this scale.
+        Case(f"align.cu, {BATCH} of {width}x{height} to FP16", align, pixels + 2 * pixels),
+        Case(f"align.cu, {BATCH} of {width}x{height} to bytes", align_bytes, 2 * pixels),
+        Case(f"l2norm.cu, {BATCH} x 512 from FP16", l2norm, BATCH * 512 * 6),
+    ]
 
 
-def time_steps(driver: Any, stream: Any, stack: ExitStack, model: str, folder: Path) -> list[dict[str, object]]:
-    """A batch with the steps in the plan, and with the steps as kernels."""
+def plan_cases(bench: Bench, model: str, folder: Path, notes: list[str]) -> list[Case]:
+    """A batch with the steps in the plan, and with the steps as kernels; both have to give the same vectors."""
     from runtime.cuda.kernels import Kernels, normalisation
-    from runtime.cuda.resources import DeviceBuffer
-    from runtime.engines.build_tensorrt import compile_network
+    from runtime.engines.build_tensorrt import CURRENT, compile_network
     from runtime.engines.graph import load_graph
     from runtime.engines.half import to_half
     from runtime.engines.inputs import INPUT, OUTPUT
-    from runtime.engines.tensorrt_api import import_tensorrt, named_target, tensorrt_log
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.engines.targets import target_of
+    from runtime.engines.tensorrt_api import import_tensorrt, tensorrt_log
     from runtime.engines.weights import weights_for
     from runtime.modelspec import load_spec
 
     spec = load_spec(model)
     engine = material.build(model, folder, "tensorrt", "fp16")
-    trt = import_tensorrt()
-    log = tensorrt_log(trt)
-    runtime = trt.Runtime(log.logger)
-
-    def load(plan: bytes) -> tuple[Any, list[str]]:
-        loaded = runtime.deserialize_cuda_engine(plan)
-        if loaded is None:
-            raise RuntimeError(f"a plan does not load{log.words()}")
-        return loaded, [loaded.get_tensor_name(i) for i in range(loaded.num_io_tensors)]
+    info = read_sidecar(engine)
+    trt, stream, size = import_tensorrt(), bench.stream, spec.size
+    graph = to_half(load_graph(weights_for(spec), spec)).SerializeToString()
+    target = CURRENT if info.refused else target_of(None, info.backend_version)
+    plan, _ = compile_network(trt, graph, [(BATCH, 3, size, size)] * 3, lambda network: None, target)
 
     rng = np.random.default_rng(0)
-    photos = stack.enter_context(DeviceBuffer(driver, BATCH * SIZE * SIZE * 3))
-    stream.upload(rng.integers(0, 256, (BATCH, SIZE, SIZE, 3), dtype=np.uint8), photos)
-    crops = stack.enter_context(DeviceBuffer(driver, BATCH * SIZE * SIZE * 3 * 2))
-    vectors = stack.enter_context(DeviceBuffer(driver, BATCH * spec.dimension * 4))
-    units = stack.enter_context(DeviceBuffer(driver, BATCH * spec.dimension * 4))
-    table = stack.enter_context(DeviceBuffer(driver, 24))
-    stream.upload(normalisation(spec.mean, spec.std), table)
-    kernels = Kernels(driver)
+    photos = bench.device(rng.integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8))
+    crops = bench.device(np.zeros((BATCH, 3, size, size), np.float16))
+    vectors = bench.device(np.zeros((BATCH, spec.dimension), np.float16))
+    units = bench.device(np.zeros((BATCH, spec.dimension), np.float32))
+    table = bench.device(normalisation(spec.mean, spec.std))
+    kernels = Kernels(bench.driver)
+    log = tensorrt_log(trt)
+    runtime = trt.Runtime(log.logger)
+    bench.kept.append(runtime)
 
-    whole, _ = load(engine.read_bytes())
-    context = whole.create_execution_context()
-    context.set_input_shape(INPUT, (BATCH, SIZE, SIZE, 3))
-    context.set_tensor_address(INPUT, photos.address)
-    context.set_tensor_address(OUTPUT, units.address)
+    def context_of(content: bytes) -> tuple[Any, list[str]]:
+        loaded = runtime.deserialize_cuda_engine(content)
+        if loaded is None:
+            raise RuntimeError(f"a plan does not load{log.words()}")
+        options = []
+        if trt.__name__ == "tensorrt_rtx":
+            options.append(loaded.create_runtime_config())
+            # As the runner does: by default a batch size's own kernels come later, in the background.
+            eager = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            options[0].dynamic_shapes_kernel_specialization_strategy = eager
+        context = loaded.create_execution_context(*options)
+        if context is None:
+            raise RuntimeError(f"TensorRT created no execution context{log.words()}")
+        bench.kept += [loaded, *options, context]
+        return context, [loaded.get_tensor_name(i) for i in range(loaded.num_io_tensors)]
 
-    graph = to_half(load_graph(weights_for(spec), spec))
-    target = named_target(trt, driver.device.compute_capability)
-    shapes = [(BATCH, 3, SIZE, SIZE)] * 3
-    plan, _ = compile_network(trt, graph.SerializeToString(), shapes, lambda network: None, target)
-    bare, names = load(plan)
-    alone = bare.create_execution_context()
-    alone.set_input_shape(names[0], (BATCH, 3, SIZE, SIZE))
-    alone.set_tensor_address(names[0], crops.address)
-    alone.set_tensor_address(names[1], vectors.address)
+    def run(context: Any) -> None:
+        if not context.execute_async_v3(stream.address):
+            raise RuntimeError(f"TensorRT refused a batch{log.words()}")
+
+    whole, _ = context_of(engine.read_bytes())
+    whole.set_input_shape(INPUT, (BATCH, size, size, 3))
+    whole.set_tensor_address(INPUT, photos.address)
+    whole.set_tensor_address(OUTPUT, units.address)
+    alone, (source, answer) = context_of(plan)
+    alone.set_input_shape(source, (BATCH, 3, size, size))
+    alone.set_tensor_address(source, crops.address)
+    alone.set_tensor_address(answer, vectors.address)
 
     def in_kernels() -> None:
-        kernels.preprocess(stream, photos, table, crops, count=BATCH, height=SIZE, width=SIZE, size=SIZE)
-        alone.execute_async_v3(stream.address)
+        kernels.preprocess(stream, photos, table, crops, count=BATCH, height=size, width=size, size=size)
+        run(alone)
         kernels.l2norm(stream, vectors, units, count=BATCH, dimension=spec.dimension)
 
-    in_plan = seconds(driver, stream, lambda: context.execute_async_v3(stream.address))
-    network = seconds(driver, stream, lambda: alone.execute_async_v3(stream.address))
-    kernel = seconds(driver, stream, in_kernels)
+    def vectors_by(work: Work) -> NDArray[np.float32]:
+        found = np.empty((BATCH, spec.dimension), np.float32)
+        work()
+        stream.download(units, found)
+        stream.synchronize()
+        return found
+
+    lowest = float((vectors_by(partial(run, whole)) * vectors_by(in_kernels)).sum(axis=1).min())
+    notes.append(f"Lowest cosine between the vectors of the two ways: {lowest:.5f}")
+    if not lowest > LEAST_COSINE:
+        raise RuntimeError(f"the two ways differ: a cosine of {lowest:.5f}; wanted: over {LEAST_COSINE}")
     return [
-        {"what": f"batch of {BATCH}, all steps in the plan", "ms": 1e3 * in_plan},
-        {"what": f"batch of {BATCH}, the network alone", "ms": 1e3 * network},
-        {"what": f"batch of {BATCH}, preprocess.cu + network + l2norm.cu", "ms": 1e3 * kernel},
+        Case(f"batch of {BATCH}, all steps in the plan", partial(run, whole)),
+        Case(f"batch of {BATCH}, the network alone", partial(run, alone)),
+        Case(f"batch of {BATCH}, preprocess.cu + network + l2norm.cu", in_kernels),
     ]
 
 
+def measure_all(bench: Bench, options: argparse.Namespace) -> list[str]:
+    """Measure every case, and write the results after each; returns what went wrong."""
+    notes = [
+        f"Medians of {ROUNDS} calls on one stream, timed by events, each behind a copy that keeps the GPU busy until "
+        f"Python has given it the call",
+        f"Model of the plans: {options.model}, FP16",
+    ]
+    rows: list[dict[str, object]] = []
+    failed: list[str] = []
+
+    def write(*, quiet: bool) -> None:
+        title = "Our kernels beside the memory they move, and beside the same steps in the plan"
+        write_results("gpu_kernels", title, rows, notes, folder=options.out, quiet=quiet)
+
+    def measure(what: str, make: Callable[[], list[Case]]) -> None:
+        if elapsed_s() > options.seconds:
+            notes.append(f"{what}: left out: the {options.seconds:g} s of --seconds were over")
+            return
+        for case in make():
+            if elapsed_s() > options.seconds:
+                notes.append(f"{case.what}: left out: the {options.seconds:g} s of --seconds were over")
+                continue
+            took = bench.seconds(case.work)
+            row: dict[str, object] = {**dict.fromkeys(_COLUMNS, ""), "what": case.what, "ms": 1e3 * took}
+            if case.moved:
+                row["GB/s"] = case.moved / took / 1e9
+                row["of the copy's speed"] = row["GB/s"] / (rows[0] if rows else row)["GB/s"]  # type: ignore[operator]
+            rows.append(row)
+            write(quiet=True)
+
+    write(quiet=True)  # so that nobody takes an older run's figures for this one's
+    groups: dict[str, Callable[[], list[Case]]] = {
+        "Our kernels": partial(kernel_cases, bench),
+        "The plans": partial(plan_cases, bench, options.model, options.data, notes),
+    }
+    for what, make in groups.items():
+        try:
+            measure(what, make)
+        except Exception as err:  # the others are measured all the same: a GPU is not at hand every day
+            traceback.print_exc()
+            failed.append(f"{what}: failed: {' '.join(str(err).split())}")
+            notes.append(failed[-1])
+            write(quiet=True)
+    write(quiet=False)
+    return failed
+
+
+def elapsed_s() -> float:
+    """Since this script began."""
+    return time.monotonic() - _STARTED
+
+
 def main() -> None:
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="random-512", help="default: random-512")
-    parser.add_argument("--data", type=Path, default=Path("/tmp/facemill-bench"))
+    parser.add_argument(
+        "--model", default="random-512", help="of the plans; default: random-512, which needs no download"
+    )
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin nothing later; default: no limit")
+    parser.add_argument("--data", type=Path, default=Path("/tmp/facemill-bench"), help="folder for the engine")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = parser.parse_args()
-    options.data.mkdir(parents=True, exist_ok=True)
     from runtime.cuda.driver import open_driver
-    from runtime.cuda.resources import Stream
     from runtime.engines.device import find_gpu
+    from runtime.errors import FacemillError
 
     if find_gpu() is None:
         print("gpu_kernels.py needs an NVIDIA GPU with a driver; this machine has none", file=sys.stderr)
         raise SystemExit(2)
-    with open_driver() as driver, ExitStack() as stack, Stream(driver) as stream:
-        rows = time_kernels(driver, stream, stack)
-        rows += time_steps(driver, stream, stack, options.model, options.data)
-    columns = ("what", "ms", "GB/s", "of the copy's speed")
-    write_results(
-        "gpu_kernels",
-        "Our kernels beside the memory they move, and beside the same steps in the plan",
-        [{column: row.get(column, "") for column in columns} for row in rows],
-        [f"Medians of {ROUNDS} calls on one stream, timed by events", f"Model of the plans: {options.model}, FP16"],
-        folder=options.out,
-    )
+    options.data.mkdir(parents=True, exist_ok=True)
+    try:
+        driver = open_driver()
+    except FacemillError as err:
+        print(f"gpu_kernels.py cannot use the GPU: {err}", file=sys.stderr)
+        raise SystemExit(2) from err
+    with driver, Bench(driver) as bench:
+        failed = measure_all(bench, options)
+    if failed:
+        raise SystemExit("; ".join(failed))
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent / "results"
 _PACKAGES = (
-    "numpy", "onnxruntime", "opencv-python-headless", "h5py", "faiss-cpu", "faiss-gpu", "tensorrt-rtx", "tensorrt-cu12",
-    "tensorrt-cu13", "nvidia-dali-cuda120", "nvidia-dali-cuda130", "cupy-cuda12x", "cupy-cuda13x",
+    "numpy", "onnxruntime", "opencv-python-headless", "h5py", "faiss-cpu", "faiss-gpu", "tensorrt-rtx",
+    "tensorrt-rtx-cu12", "tensorrt-rtx-cu13", "tensorrt-cu12", "tensorrt-cu13", "nvidia-dali-cuda120",
+    "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13", "cupy-cuda12x", "cupy-cuda13x", "pycuda",
 )  # fmt: skip
 
 
@@ -57,16 +58,20 @@ def write_results(
     *,
     folder: Path = RESULTS,
     details: object = None,
+    quiet: bool = False,
 ) -> None:
-    """Write `results/<name>.json` and `.md`, and print the table.
+    """Write `results/<name>.json` and `.md`, each whole or not at all, and print the table.
+
+    A benchmark that may be stopped writes after each case it has measured, and prints the last time alone.
 
     Args:
         name: of the benchmark.
         title: one line: what was measured.
-        rows: the table; the first row's keys are its columns.
+        rows: the table, empty while nothing is measured; the first row's keys are its columns.
         notes: what a reader must know to judge the figures.
         folder: where to write.
         details: for the JSON alone: what the table is made from.
+        quiet: print nothing.
     """
     facts = {
         "title": title,
@@ -75,8 +80,8 @@ def write_results(
         "versions": versions(),
         "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_telling(sys.argv[1:])]),
     }
-    columns = list(rows[0])
-    table = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    columns = list(rows[0]) if rows else []
+    table = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)] if rows else ["Nothing is measured yet."]
     table += ["| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows]
     lines = [
         f"# {title}",
@@ -90,12 +95,15 @@ def write_results(
         f"- Measured: {facts['measured_utc']}",
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    content = {**facts, "rows": [dict(row) for row in rows], "notes": list(notes)}
+    content: dict[str, object] = {**facts, "rows": [dict(row) for row in rows], "notes": list(notes)}
     if details is not None:
         content["details"] = details
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
-    (folder / f"{name}.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    for suffix, text in ((".json", json.dumps(content, indent=2)), (".md", "\n".join(lines))):
+        new = folder / f".{name}{suffix}.{os.getpid()}"
+        new.write_text(text + "\n", encoding="utf-8")
+        os.replace(new, folder / f"{name}{suffix}")
+    if not quiet:
+        print("\n".join(lines), flush=True)
 
 
 def _telling(arguments: Sequence[str]) -> list[str]:

@@ -2,21 +2,26 @@
 """Search in 5,000,000 x 512 rows on a GPU: is the answer NumPy's exact one, and how long does one query take?
 
     python benchmarks/search_gpu.py
-    python benchmarks/search_gpu.py --rows 1000000 --dimension 128 -k 10
+    python benchmarks/search_gpu.py --rows 1000000 --dimension 128 -k 10 --seconds 100
     python benchmarks/search_gpu.py --device cpu --rows 20000     # to try it: FAISS's indexes on the CPU in their place
 
-The rows are those of search_exact.py: seeded unit vectors in clusters, with exact copies. They are made in memory
-(10 GB, 26 GB at the peak) and written to no disk. Each placement is measured and written down before the next one.
+The rows are seeded unit vectors in clusters, with exact copies, like those of search_exact.py. They are made in memory
+(10 GB) and written to no disk. What is required, FP16 on the GPU, is measured first; each placement is written down
+before the next one begins, so that a run that is stopped leaves what it has measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import statistics
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +31,6 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from report import RESULTS, write_results
-from search_exact import vectors
 
 from runtime.errors import FacemillError, OutOfMemoryError
 from runtime.index.candidates import Candidates, HostRows, Source
@@ -35,7 +39,11 @@ from runtime.index.memoryplan import MemoryPlan, resident_plan, streamed_plan
 from runtime.index.place import Place, gpu_source, host_vectors, planned_source
 from runtime.index.settle import settle
 
-_BLOCK = 50_000
+_BLOCK = 10_000
+_PER_PERSON = 5
+_FEW = 3  # runs of what takes a second and more
+_CPU = "FAISS on the CPU"
+_STARTED = time.monotonic()
 
 Rows = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -72,12 +80,33 @@ class CountedHost:
 
 
 def host_index(rows: int, dimension: int, seed: int) -> Any:
-    """FAISS's flat index of generated rows, in memory."""
+    """FAISS's flat index of generated rows, made where it keeps them: a second copy would cost 10 GB, and their time.
+
+    Clusters of five; one row in a hundred is a copy of the row before it.
+    """
     import faiss
 
     host = faiss.IndexFlatIP(dimension)
-    for block in vectors(rows, dimension, seed):
-        host.add(block)
+    host.codes.resize(4 * rows * dimension)
+    host.ntotal = rows
+    made = host_vectors(host)
+
+    def fill(start: int) -> None:
+        # Uniform numbers, since normal ones take four times as long; in 512 dimensions no one can tell.
+        rng = np.random.Generator(np.random.SFC64((seed, start)))
+        block = made[start : start + _BLOCK]
+        rng.random(dtype=np.float32, out=block)
+        block -= np.float32(0.5)
+        people = rng.random((-(-len(block) // _PER_PERSON), dimension), np.float32) - np.float32(0.5)
+        people *= np.float32(1.7)
+        for shot in range(_PER_PERSON):
+            same = block[shot::_PER_PERSON]
+            same += people[: len(same)]
+        block /= np.sqrt(np.einsum("ij,ij->i", block, block))[:, None]
+        block[1::100] = block[0:-1:100]
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(fill, range(0, rows, _BLOCK)))
     return host
 
 
@@ -91,15 +120,24 @@ def queries_for(host: Any, count: int, seed: int) -> Vectors:
 def numpy_rows(rows: Vectors, queries: Vectors, k: int) -> Rows:
     """(q, k) best rows by double precision, block by block; the lower row first among equal scores."""
     wide = queries.astype(np.float64)
+    space = np.empty(
+        (min(_BLOCK, len(rows)), rows.shape[1])
+    )  # float64; filled again for each block: new memory is slow
     best = [(np.empty(0, np.float32), np.empty(0, np.int64)) for _ in queries]
+    lowest = np.full(len(queries), -np.inf, np.float32)  # of k, once there are as many
     for start in range(0, len(rows), _BLOCK):
-        block = (wide @ rows[start : start + _BLOCK].T.astype(np.float64)).astype(np.float32)  # (q, b)
-        for i, line in enumerate(block):
-            scores, numbers = best[i]
-            new = np.flatnonzero(line >= scores[-1]) if len(scores) == k else np.arange(len(line))
-            scores, numbers = np.concatenate([scores, line[new]]), np.concatenate([numbers, new + start])
+        block = space[: len(rows) - start]
+        block[:] = rows[start : start + _BLOCK]
+        scored = (wide @ block.T).astype(np.float32)  # (q, b)
+        hits = scored >= lowest[:, None]
+        for i in np.flatnonzero(hits.any(axis=1)):
+            new = np.flatnonzero(hits[i])
+            scores = np.concatenate([best[i][0], scored[i, new]])
+            numbers = np.concatenate([best[i][1], new + start])
             order = np.lexsort((numbers, -scores))[:k]
             best[i] = scores[order], numbers[order]
+            if len(order) == k:
+                lowest[i] = scores[order[-1]]
     return np.stack([numbers for _, numbers in best])
 
 
@@ -143,6 +181,13 @@ def measure(make: Callable[[], Source], index: Any, queries: Vectors, expected: 
     }
 
 
+def source_for(plan: MemoryPlan | None, device: str, host: Any) -> Source:
+    """Rows placed by a plan; where there is none, FAISS on the CPU."""
+    if plan is None:
+        return HostRows(host)
+    return stand_in(plan, host) if device == "cpu" else gpu_source(Place(int(device), plan), host)
+
+
 def stand_in(plan: MemoryPlan, host: Any) -> Source:
     """What `gpu_source` does, with FAISS's indexes on the CPU."""
     import faiss
@@ -157,68 +202,81 @@ def stand_in(plan: MemoryPlan, host: Any) -> Source:
 
 
 def measure_all(given: argparse.Namespace, gpu: str, free: int) -> list[str]:
-    """Measure the CPU and every placement, and write the results after each; returns what went wrong."""
-    host = host_index(given.rows, given.dimension, given.seed)
-    queries = queries_for(host, min(given.queries, 2 * given.rows), given.seed)
-    k = min(given.k, given.rows)
-    say("NumPy's answers in double precision")
-    expected = numpy_rows(host_vectors(host), queries, k)
-    fewer = max(1, given.runs // 10)  # of what takes long
-    size = {"rows": given.rows, "dimension": given.dimension, "queries": len(queries)}
-    plans: dict[str, Callable[[], MemoryPlan]] = {
-        "FP16 on the GPU": lambda: resident_plan(**size, half=True),
-        "FP32 on the GPU": lambda: resident_plan(**size, half=False),
-        "FP32 streamed": lambda: streamed_plan(**size, free_bytes=min(free, int(given.streamed_gb * 1e9))),
-    }
+    """Measure every placement and the CPU, and write the results after each; returns what went wrong."""
+    rows, dimension, k = given.rows, given.dimension, min(given.k, given.rows)
+    count = min(given.queries, 2 * rows)
+    few = min(_FEW, given.runs)
     notes = [
         f"GPU: {gpu}",
-        f"Recall and same rows: of the {k} best, against NumPy in double precision. Half of the {len(queries)} "
+        f"Recall and same rows: of the {k} best, against NumPy in double precision. Half of the {count} "
         f"queries are rows with near neighbours and copies, half are near to nobody",
-        f"One query: median of {given.runs} (on the CPU and streamed: {fewer}) with the proof and the exact scores; "
+        f"One query: median of {given.runs} (on the CPU and streamed: {few}) with the proof and the exact scores; "
         f"candidates alone: FAISS's part of it, with the copies to and from the GPU",
         "Asked again: queries whose answer took more candidates to prove. Full passes: over all rows, on the CPU",
     ]
     table: list[dict[str, object]] = []
     failed: list[str] = []
 
-    def add(where: str, gigabytes: float, make: Callable[[], Source], runs: int) -> None:
-        figures = measure(make, host, queries, expected, runs)
-        cpu_ms = float(str(table[0]["one query ms"] if table else figures["one query ms"]))
-        ratio = cpu_ms / float(str(figures["one query ms"]))
-        table.append({"rows are": where, "GB there": gigabytes, **figures, "faster than the CPU": ratio})
-        if figures["same rows"] != f"{len(queries)} of {len(queries)}":
-            failed.append(f"{where}: not NumPy's answers")
-
-    def write() -> None:
-        title = f"Exact search on a GPU, {given.rows:,} x {given.dimension} rows, the {k} best"
+    def write(*, quiet: bool) -> None:
+        title = f"Exact search on a GPU, {rows:,} x {dimension} rows, the {k} best"
         name = "search_gpu_stand_in" if given.device == "cpu" else "search_gpu"
-        write_results(name, title, table, notes, folder=given.out)
+        write_results(name, title, with_ratios(table), notes, folder=given.out, quiet=quiet)
 
-    say("FAISS on the CPU")
-    add("FAISS on the CPU", 4e-9 * host.ntotal * host.d, lambda: HostRows(host), fewer)
+    write(quiet=True)  # so that nobody takes an older run's figures for this one's
+    host = host_index(rows, dimension, given.seed)
+    queries = queries_for(host, count, given.seed)
+    say(f"{elapsed_s():.0f} s: NumPy's answers in double precision")
+    expected = numpy_rows(host_vectors(host), queries, k)
+    size = {"rows": rows, "dimension": dimension, "queries": count}
+    plans: dict[str, Callable[[], MemoryPlan | None]] = {
+        "FP16 on the GPU": lambda: resident_plan(**size, half=True),
+        _CPU: lambda: None,
+        "FP32 on the GPU": lambda: resident_plan(**size, half=False),
+        "FP16 in one index": lambda: resident_plan(**size, half=True, pieces=1),
+        "FP32 streamed": lambda: streamed_plan(**size, free_bytes=min(free, int(given.streamed_gb * 1e9))),
+    }
+    if resident_plan(**size, half=True).shard_rows == rows:
+        del plans["FP16 in one index"]  # it is the first one
     for where, planned in plans.items():
+        if elapsed_s() > given.seconds:
+            notes.append(f"{where}: left out: the {given.seconds:g} s of --seconds were over")
+            continue
+        say(f"{elapsed_s():.0f} s: {where}")
         try:
             plan = planned()
-            if plan.device_bytes > free:
-                raise OutOfMemoryError(f"{plan.device_bytes / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
-            notes.append(f"{where}: {plan}")
-            say(notes[-1])
-
-            def make(plan: MemoryPlan = plan) -> Source:
-                return (
-                    stand_in(plan, host) if given.device == "cpu" else gpu_source(Place(int(given.device), plan), host)
-                )
-
-            add(where, plan.vector_bytes / 1e9, make, fewer if plan.placement == "streamed" else given.runs)
+            if plan is not None:
+                if plan.device_bytes > free:
+                    raise OutOfMemoryError(f"{plan.device_bytes / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
+                notes.append(f"{where}: {plan}")
+            runs = few if plan is None or plan.placement == "streamed" else given.runs
+            figures = measure(partial(source_for, plan, given.device, host), host, queries, expected, runs)
+            gigabytes = (4 * rows * dimension if plan is None else plan.vector_bytes) / 1e9
+            table.append({"rows are": where, "GB there": gigabytes, **figures})
+            if figures["same rows"] != f"{count} of {count}":
+                failed.append(f"{where}: not NumPy's answers")
+                notes.append(failed[-1])
         except OutOfMemoryError as err:
             notes.append(f"{where}: not measured: {err}")
-            say(notes[-1])
         except Exception as err:  # the others are measured all the same: a GPU is not at hand every day
             traceback.print_exc()
-            failed.append(f"{where}: failed: {err}")
+            failed.append(f"{where}: failed: {' '.join(str(err).split())}")
             notes.append(failed[-1])
-        write()
+        write(quiet=True)
+    write(quiet=False)
     return failed
+
+
+def with_ratios(table: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The table, and how much faster than the CPU each is, once the CPU is among them."""
+    cpu_ms = [float(str(row["one query ms"])) for row in table if row["rows are"] == _CPU]
+    return [
+        {**row, "faster than the CPU": cpu_ms[0] / float(str(row["one query ms"])) if cpu_ms else ""} for row in table
+    ]
+
+
+def elapsed_s() -> float:
+    """Since this script began."""
+    return time.monotonic() - _STARTED
 
 
 def say(text: str) -> None:
@@ -233,7 +291,10 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=512)
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("-k", type=int, default=50)
-    parser.add_argument("--runs", type=int, default=100, help="single queries timed; default: 100")
+    parser.add_argument(
+        "--runs", type=int, default=30, help=f"single queries timed, at most {_FEW} of slow ones; default: 30"
+    )
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no placement later; default: no limit")
     parser.add_argument("--streamed-gb", type=float, default=6.0, help="memory that streaming may use; default: 6")
     parser.add_argument("--device", default="0", help="number of a GPU, or cpu; default: 0")
     parser.add_argument("--seed", type=int, default=0)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import search_gpu
+from numpy.typing import NDArray
 from running import ROOT
 from test_index_sources import oracle, unit
 
@@ -27,13 +28,15 @@ def measured(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> 
     return found
 
 
-def test_every_placement_is_measured_and_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_placement_is_measured_and_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = measured(monkeypatch, tmp_path, "--rows", "9000", "--dimension", "32", "--queries", "20", "-k", "10")
     rows = found["rows"]
     assert isinstance(rows, list)
     assert [row["rows are"] for row in rows] == [
-        "FAISS on the CPU",
         "FP16 on the GPU",
+        "FAISS on the CPU",
         "FP32 on the GPU",
         "FP32 streamed",
     ]
@@ -44,9 +47,13 @@ def test_every_placement_is_measured_and_right(tmp_path: Path, monkeypatch: pyte
         assert row["slowest ms"] >= row["one query ms"] > 0
         assert row["asked again"] == 0
         assert row["full passes"] < 20
-    assert rows[0]["faster than the CPU"] == 1
-    assert [row["GB there"] for row in rows[:3]] == pytest.approx([9000 * 32 * size * 1e-9 for size in (4, 2, 4)])
+    assert rows[1]["faster than the CPU"] == 1
+    assert rows[0]["faster than the CPU"] == rows[1]["one query ms"] / rows[0]["one query ms"]
+    assert [row["GB there"] for row in rows[:3]] == pytest.approx([9000 * 32 * size * 1e-9 for size in (2, 4, 4)])
     assert "--device cpu" in str(found["command"])
+    printed = capsys.readouterr().out.splitlines()
+    assert len([line for line in printed if line.startswith("| ")]) == 5  # one table, however often it was written
+    assert sorted(path.suffix for path in (tmp_path / "results").iterdir()) == [".json", ".md"]
     table = (tmp_path / "results" / "search_gpu_stand_in.md").read_text("utf-8")
     assert "| FP16 on the GPU |" in table
     assert "GPU: none, FAISS on the CPU in its place" in table
@@ -70,9 +77,67 @@ def test_what_does_not_fit_is_written_down_and_the_rest_goes_on(
     found = measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "600", "--streamed-gb", "0.1")
     rows = found["rows"]
     assert isinstance(rows, list)
-    assert [row["rows are"] for row in rows] == ["FAISS on the CPU", "FP16 on the GPU", "FP32 on the GPU"]
+    assert [row["rows are"] for row in rows] == ["FP16 on the GPU", "FAISS on the CPU", "FP32 on the GPU"]
     assert any("FP32 streamed: not measured: the GPU has 0.10 GB free" in note for note in found["notes"])  # type: ignore[attr-defined]
-    assert "not measured" in capsys.readouterr().err
+    assert "- FP32 streamed: not measured" in capsys.readouterr().out
+
+
+def test_a_gpu_search_in_pieces_is_set_beside_one_in_one_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.index.memoryplan._PIECE_ROWS", 100)
+    found = measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
+    rows = found["rows"]
+    assert isinstance(rows, list)
+    assert [row["rows are"] for row in rows][2:] == ["FP32 on the GPU", "FP16 in one index", "FP32 streamed"]
+
+
+def test_one_that_is_stopped_leaves_what_it_has_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right, measures = search_gpu.measure, iter(range(3))
+
+    def stopped(*arguments: object) -> object:
+        written = json.loads((tmp_path / "results" / "search_gpu_stand_in.json").read_text("utf-8"))
+        turn = next(measures)
+        assert [row["rows are"] for row in written["rows"]] == ["FP16 on the GPU", "FAISS on the CPU"][:turn]
+        if turn == 2:
+            raise KeyboardInterrupt
+        return right(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(search_gpu, "measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
+
+
+def test_no_placement_is_begun_once_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = search_gpu.measure
+
+    def slow(*arguments: object) -> object:
+        monkeypatch.setattr(search_gpu, "elapsed_s", lambda: 51.0)
+        return right(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(search_gpu, "elapsed_s", lambda: 49.0)
+    monkeypatch.setattr(search_gpu, "measure", slow)
+    found = measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5", "--seconds", "50")
+    (row,) = found["rows"]  # type: ignore[misc]
+    assert row["rows are"] == "FP16 on the GPU"
+    assert row["faster than the CPU"] == ""
+    for where in ("FAISS on the CPU", "FP32 on the GPU", "FP32 streamed"):
+        assert f"{where}: left out: the 50 s of --seconds were over" in found["notes"]  # type: ignore[operator]
+
+
+def test_its_rows_are_unit_vectors_in_clusters_with_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_gpu, "_BLOCK", 200)
+
+    def made(seed: int) -> NDArray[np.float32]:
+        host = search_gpu.host_index(503, 64, seed)
+        rows: NDArray[np.float32] = search_gpu.host_vectors(host).copy()
+        return rows
+
+    rows = made(3)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    np.testing.assert_array_equal(rows[301], rows[300])
+    cosines = rows @ rows.T
+    assert cosines[10:15, 10:15].min() > 0.5 > np.abs(cosines[10:15, 15:]).max()
+    np.testing.assert_array_equal(made(3), rows)
+    assert not np.array_equal(made(4), rows)
 
 
 def test_a_wrong_answer_fails_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +149,7 @@ def test_a_wrong_answer_fails_the_benchmark(tmp_path: Path, monkeypatch: pytest.
         return rows, scores
 
     monkeypatch.setattr(search_gpu, "settle", wrong)
-    with pytest.raises(SystemExit, match=r"FAISS on the CPU: not NumPy's answers; .*FP32 streamed: not NumPy's"):
+    with pytest.raises(SystemExit, match=r"FP16 on the GPU: not NumPy's answers; .*FP32 streamed: not NumPy's"):
         measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
 
 

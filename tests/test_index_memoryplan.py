@@ -43,16 +43,28 @@ def test_the_first_that_fits(free_gb: float, placement: str) -> None:
 def test_no_plan_takes_more_than_is_free(rows: int, free_gb: float, dimension: int, queries: int) -> None:
     free = int(free_gb * GB)
     found = plan_memory(rows, dimension, free, k=10, queries=queries)
-    held = (2 if found.placement == "streamed" else 1) * found.shard_rows
+    indexes = 2 if found.placement == "streamed" else -(-rows // max(1, found.shard_rows))
+    held = 2 * found.shard_rows if found.placement == "streamed" else rows
     assert found.vector_bytes == held * dimension * (2 if found.placement == "fp16" else 4)
-    indexes = 2 if found.placement == "streamed" else 1
     assert found.vector_bytes + indexes * found.scratch_bytes + RESERVED_BYTES <= found.device_bytes <= free
     assert found.shard_rows == rows or 4096 <= found.shard_rows < rows
+    assert 1 <= found.batch <= QUERIES // max(1, indexes)
+    # FAISS reserves no more, whatever it is told: 1 GiB on a GPU of up to 8 GiB, 1.5 GiB on a larger one.
+    assert found.scratch_bytes <= (1 << 30 if free_gb <= 8 else 3 << 29)
 
 
 def test_many_queries_take_more_room_up_to_a_batch() -> None:
     sizes = [resident_plan(*MILLIONS, half=True, queries=q).scratch_bytes for q in (1, QUERIES, 10 * QUERIES)]
     assert sizes[0] < sizes[1] == sizes[2]
+
+
+def test_rows_lie_in_as_many_pieces_as_pay() -> None:
+    assert resident_plan(*MILLIONS, half=True, queries=1).shard_rows == 625_000
+    assert resident_plan(1_000_000, 512, half=False, queries=1).shard_rows == 142_858
+    assert resident_plan(200_000, 512, half=True, queries=1).shard_rows == 200_000
+    one = resident_plan(*MILLIONS, half=True, queries=QUERIES, pieces=1)
+    assert (one.shard_rows, one.batch) == (5_000_000, QUERIES)
+    assert resident_plan(*MILLIONS, half=True, queries=QUERIES).device_bytes < one.device_bytes + (100 << 20)
 
 
 def test_a_shard_is_no_larger_than_useful() -> None:
@@ -73,6 +85,6 @@ def test_more_hits_than_a_gpu_can_prove_are_refused() -> None:
 
 
 def test_a_plan_can_be_printed() -> None:
-    assert str(plan(24)) == "all 5,000,000 rows in FP32: 10.24 GB of vectors, 11.36 GB in all"
+    assert str(plan(24)) == "all 5,000,000 rows in FP32: 10.24 GB of vectors, 11.38 GB in all"
     assert str(plan(8)).startswith("all 5,000,000 rows in FP16: 5.12 GB of vectors, ")
     assert str(plan(6)).startswith("5,000,000 rows streamed in 10 shards of 522,247, two at a time: 2.14 GB of vectors")

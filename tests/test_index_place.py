@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import faiss
 import numpy as np
@@ -17,8 +17,9 @@ from runtime.errors import ConfigError, EngineError, MissingDependencyError, Out
 from runtime.index import flat, gpu, place
 from runtime.index.flat import FlatIndex, open_index
 from runtime.index.gallery import Gallery
-from runtime.index.memoryplan import resident_plan
-from runtime.index.place import Place, choose_place, estimate_s
+from runtime.index.memoryplan import resident_plan, streamed_plan
+from runtime.index.place import Place, choose_place, estimate_s, gpu_source
+from runtime.index.settle import settle
 
 GB = 10**9
 MILLIONS = 5_000_000, 512
@@ -102,9 +103,11 @@ class PretendedIndex:
     """Takes what FAISS's index on a GPU takes, and keeps the rows on the CPU."""
 
     failure = ""
+    taken: ClassVar[list[int]]  # temporary memory, of each index
 
     def __init__(self, resources: Any, dimension: int, config: Any) -> None:
-        assert (resources.temp, resources.pinned, config.device) == (1000, 0, 2)
+        assert (resources.pinned, config.device, config.use_cuvs) == (0, 2, False)
+        self.taken.append(resources.temp)
         self._index = HalfIndex(dimension) if config.useFloat16 else faiss.IndexFlatIP(dimension)
         self.ntotal = 0
 
@@ -133,7 +136,7 @@ class PretendedResources:
 @pytest.fixture
 def pretended_faiss(monkeypatch: pytest.MonkeyPatch) -> type[PretendedIndex]:
     class Index(PretendedIndex):
-        pass
+        taken: ClassVar[list[int]] = []
 
     module = types.SimpleNamespace(
         __version__="1.15",
@@ -149,6 +152,7 @@ def pretended_faiss(monkeypatch: pytest.MonkeyPatch) -> type[PretendedIndex]:
 @pytest.mark.parametrize("half", [False, True])
 def test_an_index_on_a_gpu_is_filled_searched_and_emptied(pretended_faiss: type[PretendedIndex], half: bool) -> None:
     index = gpu.GpuIndex(2, 32, half=half, scratch_bytes=1000)
+    assert pretended_faiss.taken == [1000]
     index.add(unit(50))
     assert index.ntotal == 50
     scores, rows = index.search(unit(50)[:3], 1)
@@ -156,6 +160,25 @@ def test_an_index_on_a_gpu_is_filled_searched_and_emptied(pretended_faiss: type[
     assert (np.abs(scores - 1).max() > 1e-5) == half
     index.reset()
     assert index.ntotal == 0
+
+
+@pytest.mark.parametrize("placement", ["fp32", "fp16", "streamed"])
+def test_faiss_takes_the_temporary_memory_that_the_plan_counts(
+    pretended_faiss: type[PretendedIndex], monkeypatch: pytest.MonkeyPatch, placement: str
+) -> None:
+    monkeypatch.setattr("runtime.index.memoryplan._PIECE_ROWS", 700)
+    host = faiss.IndexFlatIP(32)
+    host.add(unit(3000))
+    if placement == "streamed":
+        plan = streamed_plan(3000, 32, 2 * GB, queries=5)
+    else:
+        plan = resident_plan(3000, 32, half=placement == "fp16", queries=5)
+    source = gpu_source(Place(2, plan), host)
+    indexes = 2 if placement == "streamed" else 4
+    assert pretended_faiss.taken == [plan.scratch_bytes] * indexes
+    assert plan.device_bytes > plan.vector_bytes + indexes * plan.scratch_bytes
+    rows, _ = settle(host, source, unit(3000)[[0, 749, 750, 2999]], 1)
+    assert rows[:, 0].tolist() == [0, 749, 750, 2999]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What every source of candidates has to do for the answer to be exact. The oracle is NumPy in double precision.
 
 The stand-ins do on the CPU what FAISS does on a GPU, with the same plan, proof, widening, streaming and merging: rows
-and queries rounded to FP16, or shards put into two indexes in turns. The sources `gpu-...` need a GPU.
+and queries rounded to FP16, pieces searched side by side, or shards put into two indexes in turns. The sources
+`gpu-...` need a GPU.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from runtime.index.candidates import HostRows, Resident, Source, Streamed
 from runtime.index.gpu import count_gpus
-from runtime.index.memoryplan import MOST_CANDIDATES, MemoryPlan, resident_plan
+from runtime.index.memoryplan import MOST_CANDIDATES, QUERIES, MemoryPlan, resident_plan
 from runtime.index.place import Place, gpu_source, host_vectors, planned_source
 from runtime.index.precision import half_error, single_error
 from runtime.index.settle import settle
@@ -57,13 +58,19 @@ class HalfIndex:
         self._index = faiss.IndexScalarQuantizer(dimension, kind, faiss.METRIC_INNER_PRODUCT)
         self.add, self.reset = self._index.add, self._index.reset
 
+    @property
+    def ntotal(self) -> int:
+        return int(self._index.ntotal)
+
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         scores, rows = self._index.search(queries.astype(np.float16).astype(np.float32), k)
         return scores, rows
 
 
 def plan_for(placement: str, host: Any) -> MemoryPlan:
-    plan = resident_plan(host.ntotal, host.d, half=placement == "fp16", queries=300)
+    plan = resident_plan(host.ntotal, host.d, half="fp16" in placement, queries=300)
+    if "pieces" in placement:
+        return replace(plan, shard_rows=SHARD_ROWS, batch=QUERIES // 8)
     return replace(plan, placement="streamed", shard_rows=SHARD_ROWS) if placement == "streamed" else plan
 
 
@@ -85,9 +92,12 @@ MAKERS: dict[str, Maker] = {
     "host": HostRows,
     "fp32": stand_in("fp32"),
     "fp16": stand_in("fp16"),
+    "fp32-pieces": stand_in("fp32-pieces"),
+    "fp16-pieces": stand_in("fp16-pieces"),
     "streamed": stand_in("streamed"),
     "gpu-fp32": on_gpu("fp32"),
     "gpu-fp16": on_gpu("fp16"),
+    "gpu-fp16-pieces": on_gpu("fp16-pieces"),
     "gpu-streamed": on_gpu("streamed"),
 }
 
@@ -240,9 +250,10 @@ def test_bounds_for_512_dimensions() -> None:
 
 
 def test_candidates_double_up_to_what_a_gpu_selects() -> None:
-    assert list(Resident(None, 0.0).counts(50)) == [132, 264, 528, 1056, 2048]
-    assert list(Resident(None, 0.0).counts(1)) == [34, 68, 136, 272, 544, 1088, 2048]
-    assert list(Resident(None, 0.0).counts(1024)) == [2048]
+    resident = Resident([faiss.IndexFlatIP(4)], 0.0, 1)
+    assert list(resident.counts(50)) == [132, 264, 528, 1056, 2048]
+    assert list(resident.counts(1)) == [34, 68, 136, 272, 544, 1088, 2048]
+    assert list(resident.counts(1024)) == [2048]
     assert list(HostRows(faiss.IndexFlatIP(4)).counts(9)) == [50]
 
 
@@ -276,7 +287,7 @@ def test_the_next_shard_is_read_while_one_is_searched_and_no_more_than_that() ->
     vectors = np.repeat(np.arange(7, dtype=np.float32), 10)[:65, None] * np.ones((1, 4), np.float32)
     log: list[tuple[str, int]] = []
     others = {number: threading.Event() for number in range(7)}
-    streamed = Streamed(vectors, 10, (Slow(4, log, others), Slow(4, log, others)), 0.0)
+    streamed = Streamed(vectors, 10, (Slow(4, log, others), Slow(4, log, others)), 0.0, 1)
     scores, rows = streamed.candidates(np.ones((1, 4), np.float32), 8)
     assert sorted(rows[0])[3:] == [60, 61, 62, 63, 64]
     assert set(rows[0]) <= set(range(50, 65))
@@ -307,7 +318,38 @@ def test_a_shard_that_cannot_be_read_ends_the_search() -> None:
     vectors = np.repeat(np.arange(4, dtype=np.float32), 10)[:, None] * np.ones((1, 4), np.float32)
     before = threading.active_count()
     with pytest.raises(OSError, match="the disk is gone"):
-        Streamed(vectors, 10, (Broken(), Broken()), 0.0).candidates(np.ones((1, 4), np.float32), 5)
+        Streamed(vectors, 10, (Broken(), Broken()), 0.0, 1).candidates(np.ones((1, 4), np.float32), 5)
+    assert threading.active_count() == before
+
+
+class Together:
+    """An index that answers only once all of them are asked; what it was asked."""
+
+    ntotal = 10
+
+    def __init__(self, all_asked: threading.Barrier) -> None:
+        self._all_asked = all_asked
+        self.asked: list[tuple[int, int]] = []
+
+    def search(self, queries: NDArray[np.float32], k: int) -> Any:
+        self._all_asked.wait(30)
+        self.asked.append((len(queries), k))
+        return np.tile(np.arange(k, dtype=np.float32), (len(queries), 1)), np.tile(np.arange(k), (len(queries), 1))
+
+
+def test_pieces_are_searched_side_by_side_a_batch_at_a_time_and_their_threads_end() -> None:
+    before = threading.active_count()
+    all_asked = threading.Barrier(3)
+    pieces = [Together(all_asked) for _ in range(3)]
+    resident = Resident(pieces, 0.0, 2)
+    scores, rows = resident.candidates(np.ones((5, 4), np.float32), 12)
+    assert [piece.asked for piece in pieces] == [[(2, 10), (2, 10), (1, 10)]] * 3
+    assert sorted(rows[4]) == sorted(start + row for start in (0, 10, 20) for row in range(6, 10))
+    assert sorted(scores[4]) == [6, 6, 6, 7, 7, 7, 8, 8, 8, 9, 9, 9]
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("facemill-pieces")]
+    del resident
+    for thread in threads:
+        thread.join(30)
     assert threading.active_count() == before
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .memoryplan import MOST_CANDIDATES, MOST_HITS, QUERIES
+from .memoryplan import MOST_CANDIDATES, MOST_HITS
 from .precision import single_error
 
 Candidates = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -61,13 +61,22 @@ class HostRows:
 
 
 class Resident:
-    """An index of all rows on a GPU, FP32 or FP16."""
+    """All rows on a GPU, FP32 or FP16, in one index or in several that are searched side by side."""
 
     most = MOST_HITS
 
-    def __init__(self, index: Any, error: float) -> None:
+    def __init__(self, indexes: Sequence[Any], error: float, batch: int) -> None:
+        """Take the filled indexes, in the order of their rows.
+
+        Args:
+            indexes: with `search` and `ntotal` of FAISS; each may be used from a thread of its own.
+            error: of their scores.
+            batch: queries that an index is given at once.
+        """
         self.error = error
-        self._index = index
+        self._indexes, self._batch = indexes, batch
+        self._starts = np.cumsum([0, *(index.ntotal for index in indexes[:-1])])
+        self._threads = ThreadPoolExecutor(len(indexes), "facemill-pieces")  # ends when this is dropped
 
     def counts(self, k: int) -> Iterator[int]:
         """See Source.counts."""
@@ -75,7 +84,12 @@ class Resident:
 
     def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
         """See Source.candidates."""
-        return _in_batches(self._index, queries, count)
+
+        def search(index: Any) -> Candidates:
+            return _in_batches(index, queries, min(count, index.ntotal), self._batch)
+
+        found = zip(self._threads.map(search, self._indexes), self._starts, strict=True)
+        return _merge([(scores, rows + start) for (scores, rows), start in found], count)
 
 
 class Streamed:
@@ -83,17 +97,19 @@ class Streamed:
 
     most = MOST_HITS
 
-    def __init__(self, vectors: NDArray[np.float32], shard_rows: int, indexes: tuple[Any, Any], error: float) -> None:
+    def __init__(
+        self, vectors: NDArray[np.float32], shard_rows: int, indexes: tuple[Any, Any], error: float, batch: int
+    ) -> None:
         """Take two empty indexes.
 
         Args:
             vectors: (N, D) float32, C-contiguous; may be mapped from a file, and is read once a search.
             shard_rows: rows of a shard; the last one may be smaller.
             indexes: with `add`, `reset`, `search` and `ntotal` of FAISS; each may be used from a thread of its own.
-            error: of their scores.
+            error, batch: as for Resident.
         """
         self.error = error
-        self._vectors, self._shard_rows, self._indexes = vectors, shard_rows, indexes
+        self._vectors, self._shard_rows, self._indexes, self._batch = vectors, shard_rows, indexes, batch
 
     def counts(self, k: int) -> Iterator[int]:
         """See Source.counts."""
@@ -103,7 +119,7 @@ class Streamed:
         """See Source.candidates. One pass over all rows, however many queries."""
         best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         for start, index in self._shards():
-            scores, rows = _in_batches(index, queries, min(count, index.ntotal))
+            scores, rows = _in_batches(index, queries, min(count, index.ntotal), self._batch)
             best = _merge((best, (scores, rows + start)), count)
         return best
 
@@ -137,9 +153,9 @@ def _doubling(k: int) -> Iterator[int]:
     yield MOST_CANDIDATES
 
 
-def _in_batches(index: Any, queries: NDArray[np.float32], count: int) -> Candidates:
+def _in_batches(index: Any, queries: NDArray[np.float32], count: int, batch: int) -> Candidates:
     """Search as many queries at a time as the memory plan counts on."""
-    found = [index.search(queries[start : start + QUERIES], count) for start in range(0, len(queries), QUERIES)]
+    found = [index.search(queries[start : start + batch], count) for start in range(0, len(queries), batch)]
     return np.concatenate([scores for scores, _ in found]), np.concatenate([rows for _, rows in found])
 
 

@@ -78,7 +78,8 @@ class GpuIndex:
             device: as CUDA counts.
             dimension: D.
             half: rows are stored, and queries rounded, as FP16; sums are FP32.
-            scratch_bytes: temporary memory, taken now. What is missing is taken, slowly, at each search.
+            scratch_bytes: temporary memory by the memory plan, taken now. What is missing FAISS takes, slowly, at each
+                search; so it does for the pages of an upload to FP16.
         Raises:
             EngineError, OutOfMemoryError: the GPU refuses.
         """

@@ -1,7 +1,8 @@
 """How the rows lie in a GPU's memory, decided before anything is put there: pure arithmetic, tested without a GPU.
 
 The sizes are those of FAISS's flat index on a GPU (DistanceUtils.cuh, GpuIndex.cu and FlatIndex.cu, 1.15): a search
-multiplies in tiles, two at a time, and keeps the best of each tile; an upload to FP16 passes through pages.
+multiplies in tiles, two at a time, and keeps the best of each tile; an upload to FP16 passes through pages. FAISS
+would take 1 to 1.5 GiB for them by itself: each index is told to take what is counted here (`gpu.GpuIndex`).
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from ..errors import ConfigError, OutOfMemoryError
 # FAISS selects no more on a GPU; half of it is hits, so that there are candidates left to prove them with.
 MOST_CANDIDATES = 2048
 MOST_HITS = MOST_CANDIDATES // 2
-# Queries that FAISS is given at once: its temporary memory grows with them.
+# Queries that FAISS is given at once, by all indexes together: its temporary memory grows with them.
 QUERIES = 256
 # CUDA's context, cuBLAS's workspace, and an engine beside the index.
 RESERVED_BYTES = 1 << 30
-_TILE_BYTES = 1 << 30
+_TILE_BYTES = 512 << 20, 768 << 20, 1 << 30  # on a GPU of up to 4 GiB, up to 8 GiB, larger
 _PAGE_BYTES = 256 << 20
 _NORM_BYTES = 8  # FAISS keeps the length of each row, twice while it uploads
 _CANDIDATE_BYTES = 12
 # Larger shards are no faster, and the first one must be there before the GPU has work.
 _SHARD_BYTES, _SHARD_ROWS = 1 << 30, 1 << 20
 _FEWEST_ROWS = 4096
+# FAISS selects with one block of threads for each query: one query in one index leaves all but one multiprocessor idle.
+_MOST_PIECES, _PIECE_ROWS = 8, 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class MemoryPlan:
     Attributes:
         placement: all rows as FP32, all as FP16, or FP32 streamed in shards, two at a time.
         rows: N.
-        shard_rows: rows of a shard; N when nothing is streamed.
+        shard_rows: rows of an index: a shard when streamed, else a piece of those that are searched side by side.
+        batch: queries that each index is given at once.
         vector_bytes: rows on the GPU at one time.
         scratch_bytes: FAISS's temporary memory, for each index (two when streamed).
         device_bytes: all of it, with what CUDA takes.
@@ -43,6 +47,7 @@ class MemoryPlan:
     placement: Literal["fp32", "fp16", "streamed"]
     rows: int
     shard_rows: int
+    batch: int
     vector_bytes: int
     scratch_bytes: int
     device_bytes: int
@@ -83,12 +88,16 @@ def plan_memory(rows: int, dimension: int, free_bytes: int, *, k: int, queries: 
     return streamed_plan(rows, dimension, free_bytes, queries=queries)
 
 
-def resident_plan(rows: int, dimension: int, *, half: bool, queries: int) -> MemoryPlan:
-    """All rows on the GPU, whether they fit or not."""
+def resident_plan(rows: int, dimension: int, *, half: bool, queries: int, pieces: int = _MOST_PIECES) -> MemoryPlan:
+    """All rows on the GPU, whether they fit or not, in so many pieces at most."""
     vectors = rows * dimension * (2 if half else 4)
-    scratch = _scratch(rows, dimension, half=half, queries=queries)
-    total = vectors + rows * _NORM_BYTES + scratch + RESERVED_BYTES
-    return MemoryPlan("fp16" if half else "fp32", rows, rows, vectors, scratch, total)
+    pieces = max(1, min(pieces, rows // _PIECE_ROWS))
+    piece, batch = -(-rows // pieces), QUERIES // pieces
+    scratch = _scratch(piece, dimension, half=half, queries=min(queries, batch))
+    # Beyond the scratch, for as long as the upload lasts: a page, and the same page as FP16.
+    upload = min(_PAGE_BYTES, 4 * piece * dimension) * 3 // 2 if half else 0
+    total = vectors + rows * _NORM_BYTES + pieces * scratch + upload + RESERVED_BYTES
+    return MemoryPlan("fp16" if half else "fp32", rows, piece, batch, vectors, scratch, total)
 
 
 def streamed_plan(rows: int, dimension: int, free_bytes: int, *, queries: int) -> MemoryPlan:
@@ -99,7 +108,8 @@ def streamed_plan(rows: int, dimension: int, free_bytes: int, *, queries: int) -
     """
     row_bytes = 4 * dimension + _NORM_BYTES
     shard = min(rows, _SHARD_ROWS, max(_FEWEST_ROWS, _SHARD_BYTES // row_bytes))
-    scratch = _scratch(shard, dimension, half=False, queries=queries)
+    batch = QUERIES // 2
+    scratch = _scratch(shard, dimension, half=False, queries=min(queries, batch))
     taken = 2 * scratch + RESERVED_BYTES
     fewest = min(rows, _FEWEST_ROWS)
     if free_bytes < taken + 2 * fewest * row_bytes:
@@ -108,16 +118,21 @@ def streamed_plan(rows: int, dimension: int, free_bytes: int, *, queries: int) -
             f"search {dimension} dimensions. Close other programs that use its memory, or search with: --device cpu"
         )
     shard = min(shard, (free_bytes - taken) // (2 * row_bytes))
-    return MemoryPlan("streamed", rows, shard, 2 * shard * dimension * 4, scratch, taken + 2 * shard * row_bytes)
+    return MemoryPlan("streamed", rows, shard, batch, 2 * shard * dimension * 4, scratch, taken + 2 * shard * row_bytes)
 
 
 def _scratch(rows: int, dimension: int, *, half: bool, queries: int) -> int:
-    """Bytes of temporary memory that a search, or an upload to FP16, takes from FAISS."""
-    asked = min(queries, QUERIES)
-    columns = min(rows, _TILE_BYTES // (2 * (2 if half else 4)) // (1024 if dimension <= 32 else 512))
-    tiles = -(-rows // max(1, columns))
-    products = 2 * asked * columns * 4
-    lists = 2 * asked * tiles * MOST_CANDIDATES * _CANDIDATE_BYTES
-    copies = asked * (dimension * (4 + 2) + MOST_CANDIDATES * _CANDIDATE_BYTES)
-    upload = _PAGE_BYTES * 3 // 2 if half else 0
-    return max(products + lists + copies, upload) + (1 << 20)
+    """Bytes of temporary memory that a search of one index takes from FAISS, on whatever GPU.
+
+    Smaller tiles take less for products and more for lists. FAISS reserves no more than 1 GiB on a GPU of up to 8 GiB,
+    and 1.5 GiB on a larger one; `QUERIES` keeps this below.
+    """
+    most = 0
+    for tile in _TILE_BYTES:
+        columns = min(rows, tile // (2 * (2 if half else 4)) // (1024 if dimension <= 32 else 512))
+        tiles = -(-rows // max(1, columns))
+        products = 2 * queries * columns * 4
+        lists = 2 * queries * tiles * MOST_CANDIDATES * _CANDIDATE_BYTES
+        most = max(most, products + lists)
+    copies = queries * (dimension * (4 + 2) + MOST_CANDIDATES * _CANDIDATE_BYTES)
+    return most + copies + (1 << 20)

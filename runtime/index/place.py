@@ -119,11 +119,15 @@ def planned_source(plan: MemoryPlan, host: Any, new_index: Callable[[bool], Any]
     """
     vectors = host_vectors(host)
     if plan.placement == "streamed":
-        return Streamed(vectors, plan.shard_rows, (new_index(False), new_index(False)), single_error(host.d))
+        indexes = new_index(False), new_index(False)
+        return Streamed(vectors, plan.shard_rows, indexes, single_error(host.d), plan.batch)
     half = plan.placement == "fp16"
-    index = new_index(half)
-    index.add(vectors)
-    return Resident(index, half_error(host.d) if half else single_error(host.d))
+    pieces = []
+    for start in range(0, plan.rows, plan.shard_rows):
+        index = new_index(half)
+        index.add(vectors[start : start + plan.shard_rows])
+        pieces.append(index)
+    return Resident(pieces, half_error(host.d) if half else single_error(host.d), plan.batch)
 
 
 def host_vectors(host: Any) -> NDArray[np.float32]:
