@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 GPU_VENV := .venv-gpu
-CUDA ?= 12
+# The CUDA of the environment that is there, or 12.
+CUDA ?= $(patsubst $(GPU_VENV)/.gpu%,%,$(firstword $(wildcard $(GPU_VENV)/.gpu1[23]) 12))
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
@@ -26,7 +27,7 @@ check: $(VENV)/.dev  ## ruff, mypy --strict, import direction
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-gpu-acceptance: $(GPU_VENV)/.gpu  ## what only a GPU can show; known faults: docs/gpu.md; table in benchmarks/results/
+gpu-acceptance: $(GPU_VENV)/.gpu$(CUDA)  ## what only a GPU can show; known faults: docs/gpu.md; table in benchmarks/results/
 	$(GPU_VENV)/bin/python benchmarks/gpu_acceptance.py
 
 bench: $(VENV)/.dev  ## measure on this machine; tables in benchmarks/results/
@@ -37,7 +38,7 @@ bench: $(VENV)/.dev  ## measure on this machine; tables in benchmarks/results/
 
 setup-gputest: $(VENV)/.gputest  ## add TensorRT-RTX, DALI and NVRTC (1.5 GB): more tests of the GPU path; needs no GPU
 
-setup-gpu: $(GPU_VENV)/.gpu  ## set up .venv-gpu to run on an NVIDIA GPU (several GB); CUDA=13 for a driver from 580 on
+setup-gpu: $(GPU_VENV)/.gpu$(CUDA)  ## set up .venv-gpu to run on an NVIDIA GPU (several GB); CUDA=13 for a driver from 580 on
 
 lock: $(VENV)/.dev  ## resolve requirements/*.txt again from pyproject.toml
 	$(INSTALL) uv
@@ -55,10 +56,12 @@ $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit("facemill needs Python 3.10 to 3.13; $(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12 ..." % v)'
 	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo 'no venv in this Python; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
 
-# Apart from .venv: faiss-cpu and faiss-gpu overwrite each other.
-$(GPU_VENV)/.gpu: pyproject.toml
+# Apart from .venv: faiss-cpu and faiss-gpu overwrite each other. So do the packages of two CUDAs: another one is begun anew.
+$(GPU_VENV)/.gpu%: pyproject.toml
+	@case '$*' in 12|13) ;; *) echo 'CUDA is $*; wanted: 12 or 13, such as: make setup-gpu CUDA=13' >&2; exit 1;; esac
+	test -e $@ || rm -rf $(GPU_VENV)
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[$(if $(filter 13,$(CUDA)),gpu13,gpu)]' pytest hypothesis pillow
+	$(GPU_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[$(if $(filter 13,$*),gpu13,gpu)]' pytest hypothesis pillow
 	@touch $@
 
 $(VENV)/.cpu: $(VENV)/bin/python requirements/cpu.txt pyproject.toml

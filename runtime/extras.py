@@ -7,6 +7,7 @@ import importlib.util
 from types import ModuleType
 
 from .errors import MissingDependencyError
+from .libcuda import driver_cuda
 
 # The distributions of each extra in pyproject.toml, so that a message can name a command that works anywhere.
 EXTRAS = {
@@ -16,13 +17,18 @@ EXTRAS = {
     "map": "plotly scikit-learn",
     "pycuda": "pycuda",
     "report": "matplotlib",
-    "rtx": "tensorrt-rtx",
+    "rtx": "tensorrt-rtx-cu12",
+    "rtx13": "tensorrt-rtx-cu13",
     "tensorrt": "tensorrt-cu12",
 }
+# CUDA 13's packages want a driver that has it: 580 or newer. Without a driver nothing tells, and CUDA 12's run on both.
+_ON_CUDA_13 = {"gpu": "gpu13", "rtx": "rtx13"}
 
 
 def pip_install(extra: str) -> str:
-    """The command that installs what an extra stands for."""
+    """The command that installs what an extra stands for, in the kind that this machine's driver runs."""
+    if (driver_cuda() or (12, 0)) >= (13, 0):
+        extra = _ON_CUDA_13.get(extra, extra)
     index = "--extra-index-url https://pypi.nvidia.com " if extra == "tensorrt" else ""  # PyPI has no libraries of it
     return f"pip install {index}{EXTRAS[extra]}"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import photographs as make
 import pytest
+from fake_driver import FakeDriver
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,3 +97,11 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("no folder of real models: name one with FACEMILL_SHARED")
     return folder
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> FakeDriver:
+    """NVIDIA's driver with GPUs that can be counted and nothing else."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++: the stand-in for NVIDIA's driver is C++")
+    return FakeDriver(tmp_path_factory.mktemp("driver"))

@@ -12,6 +12,7 @@ from typing import Any
 import click
 import pytest
 from console import facemill
+from fake_driver import FakeDriver
 from running import ROOT
 
 
@@ -133,6 +134,35 @@ def test_a_driver_without_a_gpu_is_told_in_the_drivers_words(bare: Bare, tmp_pat
     assert found["gpu"]["state"] == "wrong"
     assert "No devices were found" in found["gpu"]["text"]
     assert found["tensorrt"]["text"] == "no usable NVIDIA GPU"
+
+
+@pytest.mark.parametrize(
+    ("shown", "name", "place"), [(None, "Fake 0", "0000:02:00.0"), ("1,0", "Fake 1", "0000:01:00.0")]
+)
+def test_the_gpu_it_describes_is_the_one_that_cuda_puts_first(
+    bare: Bare, driver: FakeDriver, shown: str | None, name: str, place: str
+) -> None:
+    env = {"CUDA_VISIBLE_DEVICES": None, **driver.environment(gpus=2, shown=shown), "PYTHONPATH": bare.packages}
+    found = bare.doctor(**env)[1]
+    assert (found["gpu"]["state"], found["gpu"]["text"]) == ("ok", f"{name}, SM75 (the GPU at {place})")
+
+
+def test_a_gpu_that_is_hidden_is_told_with_what_hides_it(bare: Bare, driver: FakeDriver) -> None:
+    found = bare.doctor(**{**driver.environment(gpus=2, shown=""), "PYTHONPATH": bare.packages})[1]
+    assert "CUDA finds no GPU with CUDA_VISIBLE_DEVICES=; nvidia-smi says" in found["gpu"]["text"]
+    assert found["gpu"]["mend"] == "unset CUDA_VISIBLE_DEVICES"
+
+
+@pytest.mark.parametrize(("cuda", "kind"), [(12090, "nvidia-dali-cuda120"), (13000, "nvidia-dali-cuda130")])
+def test_packages_for_a_gpu_are_of_the_cuda_that_the_driver_runs(
+    bare: Bare, driver: FakeDriver, cuda: int, kind: str
+) -> None:
+    env = {"CUDA_VISIBLE_DEVICES": None, **driver.environment(gpus=1, cuda=cuda), "PYTHONPATH": bare.packages}
+    found = bare.doctor(**env)[1]
+    other = {"nvidia-dali-cuda120": "cu13", "nvidia-dali-cuda130": "cu12"}[kind]
+    assert kind in found[kind]["mend"]
+    assert kind in found["tensorrt"]["mend"]
+    assert f"tensorrt-rtx-{other}" not in str(found)
 
 
 def test_a_broken_model_file_is_a_finding(bare: Bare, tmp_path: Path) -> None:

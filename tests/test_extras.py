@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime import extras
 from runtime.errors import MissingDependencyError
-from runtime.extras import EXTRAS, available, require
+from runtime.extras import EXTRAS, available, pip_install, require
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -35,9 +36,29 @@ def test_no_base_dependency_provides_faiss() -> None:
     assert not [name for name in project["dependencies"] if name.startswith("faiss")]
 
 
+@pytest.mark.parametrize(
+    ("cuda", "gpu", "rtx"),
+    [(None, "gpu", "rtx"), ((12, 4), "gpu", "rtx"), ((13, 0), "gpu13", "rtx13"), ((14, 1), "gpu13", "rtx13")],
+)
+def test_packages_are_of_the_cuda_that_the_driver_runs(
+    monkeypatch: pytest.MonkeyPatch, cuda: tuple[int, int] | None, gpu: str, rtx: str
+) -> None:
+    monkeypatch.setattr(extras, "driver_cuda", lambda: cuda)
+    assert pip_install("gpu") == f"pip install {EXTRAS[gpu]}"
+    assert pip_install("rtx") == f"pip install {EXTRAS[rtx]}"
+    assert pip_install("cpu") == "pip install faiss-cpu"
+    with pytest.raises(MissingDependencyError, match=f"pip install {EXTRAS[rtx]}$"):
+        require("no_such_package", extra="rtx")
+
+
+def test_what_the_extras_share_is_the_same_package() -> None:
+    assert EXTRAS["rtx"] in EXTRAS["gpu"].split()
+    assert EXTRAS["rtx13"] in EXTRAS["gpu13"].split()
+
+
 def test_a_missing_package_is_named_with_its_command() -> None:
     assert not available("no_such_package")
-    with pytest.raises(MissingDependencyError, match=r"needed \(trying\) .* pip install tensorrt-rtx"):
+    with pytest.raises(MissingDependencyError, match=r"needed \(trying\) .* pip install tensorrt-rtx-cu1[23]$"):
         require("no_such_package", extra="rtx", purpose="trying")
     with pytest.raises(MissingDependencyError, match="pip install no_such_package"):
         require("no_such_package")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_driver import FakeDriver
 from running import SMALL_SEGMENTS, assert_same_file, run, start, summary, wait_for_segment
 
 from runtime.errors import ConfigError
@@ -86,10 +87,13 @@ def test_every_process_has_a_core() -> None:
     assert all(cores_of(n, ["cpu"] * 100) for n in range(100))
 
 
-def test_a_device_that_the_engine_does_not_run_on_is_refused(many: str, tiny_engine: Path, tmp_path: Path) -> None:
-    done = run("process.py", many, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "0")
+def test_a_device_that_the_engine_does_not_run_on_is_refused(
+    many: str, tiny_engine: Path, tmp_path: Path, driver: FakeDriver
+) -> None:
+    arguments = (many, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "1")
+    done = run("process.py", *arguments, env=driver.environment(gpus=2))
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
-    assert "--devices names '0', and the engine" in done.stderr
+    assert "--devices names a GPU, and the engine" in done.stderr
     assert "is for the backend cpu" in done.stderr
 
 
@@ -99,3 +103,24 @@ def test_devices_that_are_none(devices: tuple[str, ...], words: str) -> None:
         Request(("x",), Path("o.h5"), Path("e"), devices=devices)
     with pytest.raises(ConfigError, match="exclude each other"):
         Request(("x",), Path("o.h5"), Path("e"), devices=("cpu", "cpu"), skip_duplicates=True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "shown", "devices", "words"),
+    [
+        (0, None, "0", "--devices names GPU 0, and CUDA finds no such GPU on this machine; wanted: cpu, or numbers"),
+        (1, None, "3", "--devices names GPU 3, and CUDA finds no such GPU on this machine; wanted: cpu, or numbers"),
+        (1, None, "0, 01", "--devices names GPU 1, and CUDA finds no such GPU"),
+        (1, "", "0", "--devices names GPU 0, and CUDA_VISIBLE_DEVICES= shows 0; wanted: numbers below that"),
+        (1, "4", "0", "--devices names GPU 0 (4 in CUDA_VISIBLE_DEVICES), and CUDA finds no such GPU"),
+    ],
+)
+def test_a_gpu_that_is_not_there_ends_the_command_before_it_begins(
+    gpus: int, shown: str | None, devices: str, words: str, tmp_path: Path, driver: FakeDriver
+) -> None:
+    env = {**driver.environment(gpus=gpus, shown=shown), "FACEMILL_CACHE": str(tmp_path)}
+    done = run("process.py", tmp_path, "-o", tmp_path / "o.h5", "--devices", devices, env=env)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert words in done.stderr
+    assert "facemill doctor" in done.stderr or "unset CUDA_VISIBLE_DEVICES" in done.stderr
+    assert os.listdir(tmp_path) == []

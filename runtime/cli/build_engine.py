@@ -62,7 +62,7 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option(
     "--compute-capability",
     metavar="SMxx",
-    help="Build a TensorRT engine for another GPU: SM75 for an RTX 2060, say. Needs the package tensorrt-rtx.",
+    help="Build a TensorRT engine for another GPU: SM75 for an RTX 2060, say. Needs the extra rtx.",
 )
 @click.option(
     "--output", default="engines", show_default=True, type=click.Path(path_type=Path), help="Folder for the engine."

@@ -117,12 +117,16 @@ def main(
     setup_logging(log_file=log_file)
     from ..cuda.visible import choose_gpus
     from ..engines.sidecar import read_sidecar
+    from ..errors import ConfigError
     from ..images.decode import Limits
     from ..pipeline.request import Request
     from ..pipeline.run import process
     from ..storage.segments import SegmentRules
 
-    on = choose_gpus(tuple(filter(None, devices.split(","))))
+    try:
+        on = choose_gpus(devices.split(","))
+    except ConfigError as err:
+        raise click.UsageError(str(err)) from err
     backend = "cpu" if "cpu" in on and backend == "auto" else backend
     engine = engine or engine_for(model, backend)
     request = Request(

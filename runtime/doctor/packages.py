@@ -29,10 +29,10 @@ _BASE = {
     "rich": ("rich",),
 }
 _FAISS = ("faiss-cpu", "faiss-gpu")
-# Import name -> the distributions that provide it (for CUDA 12, for CUDA 13), and the extra that brings the first.
+# Import name -> the distributions that provide it, for CUDA 12 first, and the extra that brings the driver's kind.
 GPU = {
     "tensorrt": (("tensorrt-cu12", "tensorrt-cu13", "tensorrt"), "tensorrt"),
-    "tensorrt_rtx": (("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"), "rtx"),
+    "tensorrt_rtx": (("tensorrt-rtx-cu12", "tensorrt-rtx-cu13", "tensorrt-rtx"), "rtx"),
     "nvidia.dali": (("nvidia-dali-cuda120", "nvidia-dali-cuda130"), "gpu"),
     "cupy": (("cupy-cuda12x", "cupy-cuda13x"), "gpu"),
     "pycuda": (("pycuda",), "pycuda"),
@@ -76,7 +76,8 @@ def gpu_packages(*, wanted: bool) -> list[Finding]:
         if there:
             findings.append(_imported(there[0], module))
         else:
-            findings.append(Finding(names[0], "info", "not installed", install_extra(extra) if wanted else ""))
+            name = next(name for name in names if name in pip_install(extra))
+            findings.append(Finding(name, "info", "not installed", install_extra(extra) if wanted else ""))
     return findings
 
 

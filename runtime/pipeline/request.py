@@ -110,8 +110,9 @@ def check_request(request: Request, info: EngineInfo) -> Request:
         )
     for device in request.devices:
         if (device == "cpu") != (info.backend == "cpu"):
+            named = "cpu" if device == "cpu" else "a GPU"  # its number is CUDA's by now, not the user's
             raise ConfigError(
-                f"--devices names {device!r}, and the engine {request.engine} is for the backend {info.backend}; "
+                f"--devices names {named}, and the engine {request.engine} is for the backend {info.backend}; "
                 f"wanted: devices that it runs on. Give another --backend or --engine"
             )
     output = Path(os.path.realpath(request.output))
