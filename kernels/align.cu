@@ -4,12 +4,7 @@
 // One thread makes one pixel of one crop: the threads of a warp write 32 neighbours, of each colour plane or of one row.
 
 #include "half.cuh"
-
-struct Image {
-    const unsigned char* pixels;  // (height, width, 3), rows `pitch` bytes apart
-    long long pitch;
-    int width, height;
-};
+#include "image.cuh"
 
 // Which crop a thread works on, and which pixel of it.
 struct Pixel {

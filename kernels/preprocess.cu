@@ -1,35 +1,45 @@
-// Photographs of one size, NHWC uint8, to normalised crops, NCHW, in one pass.
-// Defined by runtime/images/preprocess.py: preprocess_crops.
+// Whole photographs to crops in one pass: of one size to normalised crops, NCHW; of any sizes to bytes for an engine that
+// normalises. Defined by runtime/images/preprocess.py: preprocess_crops and preprocess_bytes.
 //
-// One thread makes one pixel of one crop: the threads of a warp write 32 neighbours of each colour plane.
+// One thread makes one pixel of one crop: the threads of a warp write 32 neighbours, of each colour plane or of one row.
 
 #include "half.cuh"
+#include "image.cuh"
 
-// Which pixels of a row (or column) make one pixel of the crop, and how much of each.
+// Which pixels of a row (or column) make one pixel of the crop, and how much of each: the row is halved, in one go to
+// `length` means of `merged` pixels, and then interpolated.
 struct Taps {
-    int first, last;
-    bool area;
-    float start, stop;  // area: the stretch that is averaged; else start is the place that is interpolated
+    int first, last, merged;
+    float place;  // in the halved row
 
-    __device__ Taps(int index, int length, float step, bool merge) : area(merge) {
-        if (area) {
-            start = index * step;
-            stop = start + step;
-            first = min((int)start, length - 1);
-            last = min((int)ceilf(stop), length) - 1;
-        } else {
-            start = fminf(fmaxf((index + 0.5f) * step - 0.5f, 0), (float)(length - 1));
-            stop = start;
-            first = (int)start;
-            last = min(first + 1, length - 1);
+    __device__ Taps(int index, int length, int size, int merged) : merged(merged) {
+        place = fminf(fmaxf((index + 0.5f) * length / size - 0.5f, 0), (float)(length - 1));
+        first = (int)place * merged;
+        last = (min((int)place + 1, length - 1) + 1) * merged - 1;
+    }
+
+    __device__ float weight(int pixel) const { return (1 - fabsf(place - pixel / merged)) / merged; }
+};
+
+// How many pixels of a row (and column) are merged: it is halved while both sides stay as long as is wanted.
+__device__ inline int merge(int height, int width, int size) {
+    int merged = 1;
+    while (height / merged >= 2 * size && width / merged >= 2 * size) merged *= 2;
+    return merged;
+}
+
+// The three grey levels of one pixel of the crop; a mean may reach over the last pixel, which then counts again.
+__device__ inline void mix(const Image image, const Taps rows, const Taps columns, float* level) {
+    level[0] = level[1] = level[2] = 0;
+    for (int row = rows.first; row <= rows.last; ++row) {
+        const unsigned char* line = image.pixels + min(row, image.height - 1) * image.pitch;
+        for (int column = columns.first; column <= columns.last; ++column) {
+            const float weight = rows.weight(row) * columns.weight(column);
+            const unsigned char* from = line + 3 * min(column, image.width - 1);
+            for (int c = 0; c < 3; ++c) level[c] += weight * from[c];
         }
     }
-
-    __device__ float weight(int place) const {
-        if (area) return fmaxf(fminf(place + 1.0f, stop) - fmaxf((float)place, start), 0) / (stop - start);
-        return 1 - fabsf(place - start);
-    }
-};
+}
 
 // images      (count, height, width, 3), rows `pitch` bytes apart
 // normalise   (2, 3)               crop = grey level * normalise[0] + normalise[1], by channel of the crop
@@ -42,19 +52,11 @@ __device__ void preprocess(const unsigned char* images, long long pitch, const f
     const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (thread >= plane * count) return;
     const long long n = thread / plane, pixel = thread % plane;
-    // As on the CPU: averaging when pixels are merged in both directions, interpolating otherwise.
-    const bool area = height >= size && width >= size;
-    const Taps rows((int)(pixel / size), height, (float)height / size, area);
-    const Taps columns((int)(pixel % size), width, (float)width / size, area);
-
-    float level[3] = {0, 0, 0};
-    for (int row = rows.first; row <= rows.last; ++row) {
-        const unsigned char* line = images + (n * height + row) * pitch;
-        for (int column = columns.first; column <= columns.last; ++column) {
-            const float weight = rows.weight(row) * columns.weight(column);
-            for (int c = 0; c < 3; ++c) level[c] += weight * line[3 * column + c];
-        }
-    }
+    const int merged = merge(height, width, size);
+    const Image image = {images + n * height * pitch, pitch, width, height};
+    float level[3];
+    mix(image, Taps((int)(pixel / size), height / merged, size, merged),
+        Taps((int)(pixel % size), width / merged, size, merged), level);
     for (int c = 0; c < 3; ++c) {
         store(crops + (3 * n + c) * plane + pixel, level[reverse ? 2 - c : c] * normalise[c] + normalise[3 + c]);
     }
@@ -68,4 +70,24 @@ extern "C" __global__ void preprocess_f16(const unsigned char* images, long long
 extern "C" __global__ void preprocess_f32(const unsigned char* images, long long pitch, const float* normalise,
                                           float* crops, int count, int height, int width, int size, int reverse) {
     preprocess(images, pitch, normalise, crops, count, height, width, size, reverse);
+}
+
+// images      (first + count), of which the first are not looked at
+// crops       (first + count, size, size, 3): grey levels, rounded
+extern "C" __global__ void preprocess_u8(const Image* images, unsigned char* crops, int first, int count, int size) {
+    const long long plane = (long long)size * size;
+    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+    if (thread >= plane * count) return;
+    const long long n = first + thread / plane, pixel = thread % plane;
+    const Image image = images[n];
+    // A JPEG decoder's own scales come first, which keep an odd last row; then as above.
+    int scale = 1;
+    while (scale < 8 && min(image.height, image.width) / size >= 2 * scale) scale *= 2;
+    const int height = (image.height + scale - 1) / scale, width = (image.width + scale - 1) / scale;
+    const int merged = merge(height, width, size);
+    float level[3];
+    mix(image, Taps((int)(pixel / size), height / merged, size, merged * scale),
+        Taps((int)(pixel % size), width / merged, size, merged * scale), level);
+    unsigned char* to = crops + 3 * (n * plane + pixel);
+    for (int c = 0; c < 3; ++c) to[c] = (unsigned char)(level[c] + 0.5f);
 }

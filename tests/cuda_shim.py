@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,19 @@ class ShimDriver:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._held: dict[int, int] = {}  # bytes of what is allocated, by a number of its own
+        self._numbers = itertools.count()
         self._launching = threading.Lock()  # the threads of one kernel share what cuda_shim.h calls its warps
 
     def memory(self) -> tuple[int, int]:
-        return 1 << 33, 1 << 34
+        return (1 << 33) - sum(self._held.copy().values()), 1 << 34
 
     def allocate(self, nbytes: int) -> Any:
-        return np.full(nbytes, 0xA5, np.uint8)  # nobody may count on zeros
+        memory = np.full(nbytes, 0xA5, np.uint8)  # nobody may count on zeros
+        number = next(self._numbers)
+        self._held[number] = nbytes
+        weakref.finalize(memory, self._held.pop, number)
+        return memory
 
     def address(self, memory: Any) -> int:
         return int(memory.ctypes.data)
@@ -76,12 +84,6 @@ class ShimDriver:
 
     def elapsed_s(self, start: Any, stop: Any) -> float:
         return float(stop[0] - start[0])
-
-    def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        return work
-
-    def replay(self, graph: Any, stream: Any) -> None:
-        graph()
 
     def compile(self, source: str, name: str) -> Any:
         text, library = self._folder / f"{name}.cpp", self._folder / f"{name}.so"

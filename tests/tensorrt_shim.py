@@ -15,6 +15,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from runtime.engines.slot import Slot
+from runtime.pipeline.device_warp import Shrink
 from runtime.pipeline.device_work import DeviceCrops
 
 KINDS = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
@@ -60,10 +61,36 @@ class Context:
         return True
 
 
+class Strategy(enum.Enum):
+    LAZY = 0
+    EAGER = 1
+
+
+class RuntimeCache:
+    def deserialize(self, content: bytes) -> bool:
+        return True
+
+    def serialize(self) -> bytes:
+        return b"kernels"
+
+
+class RuntimeConfig:
+    """What only tensorrt_rtx has."""
+
+    __slots__ = ("dynamic_shapes_kernel_specialization_strategy",)  # nothing else can be set, as in the real one
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> None:
+        pass
+
+
 class Engine:
     """An ONNX engine.
 
     Attributes:
+        configs: that contexts were created with.
         shapes: of all batches, in order.
         refusals: number of a batch, from 1 -> TensorRT's words for refusing it.
     """
@@ -75,8 +102,13 @@ class Engine:
         self.logger = logger
         self.shapes: list[tuple[int, ...]] = []
         self.refusals: dict[int, str] = {}
+        self.configs: list[RuntimeConfig] = []
 
-    def create_execution_context(self) -> Context:
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig()
+
+    def create_execution_context(self, *config: RuntimeConfig) -> Context:
+        self.configs.extend(config)
         return Context(self)
 
 
@@ -99,18 +131,17 @@ class Runtime:
 
 
 class ShimCrops(DeviceCrops):
-    """DALI's CPU graph writes to what the shim calls device memory."""
+    """DALI's CPU graph writes to what the shim calls device memory, and knows no streams."""
 
-    def __init__(self, slot: Slot) -> None:
-        super().__init__(slot)
+    def __init__(self, slot: Slot, shrink: Shrink) -> None:
+        super().__init__(slot, shrink)
         self.stream = None
 
-    def put_run(self, place: int, crops: Any) -> None:
-        crops.copy_to_external(ctypes.c_void_p(self._slot.place_address(place)))
 
-
-def shim() -> ModuleType:
-    """What `import tensorrt` would give."""
-    module = ModuleType("tensorrt")
+def shim(name: str = "tensorrt") -> ModuleType:
+    """What `import tensorrt`, or `import tensorrt_rtx`, would give."""
+    module = ModuleType(name)
     module.__dict__.update(__version__="shim", ILogger=ILogger, Runtime=Runtime)
+    if name == "tensorrt_rtx":
+        module.__dict__.update(DynamicShapesKernelSpecializationStrategy=Strategy)
     return module

@@ -25,6 +25,7 @@ from runtime.engines.ort_runner import OrtRunner
 from runtime.engines.parity import check_parity, measure_parity, synthetic_crops
 from runtime.engines.sidecar import EngineInfo, read_sidecar, sidecar_path
 from runtime.errors import ConfigError, EngineError, ModelError, ParityError
+from runtime.extras import pip_install
 
 ROOT = Path(__file__).resolve().parent.parent
 CROPS = CalibrationSet(synthetic_crops(112, count=64), 0)
@@ -268,6 +269,7 @@ from pathlib import Path
 from engine_fixtures import spec
 from runtime.engines.build import build_engine
 from runtime.errors import MissingDependencyError
+from runtime.extras import pip_install
 weights, output = map(Path, sys.argv[3:5])
 for capability in (None, "SM75"):
     try:
@@ -283,8 +285,8 @@ def test_tensorrt_that_is_not_installed_is_named_with_the_command_that_installs_
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     either, one = done.stdout.splitlines()
-    assert "pip install tensorrt-rtx, or pip install --extra-index-url https://pypi.nvidia.com tensorrt-cu12" in either
-    assert one.endswith("pip install tensorrt-rtx")
+    assert f"{pip_install('rtx')}, or pip install --extra-index-url https://pypi.nvidia.com tensorrt-cu12" in either
+    assert one.endswith(pip_install("rtx"))
 
 
 def test_a_gpu_that_is_hidden_is_not_found() -> None:
@@ -320,6 +322,7 @@ from engine_fixtures import spec
 from runtime.engines import make
 from runtime.engines.keep import keep
 from runtime.errors import EngineError
+from runtime.extras import pip_install
 job = make.Job(spec(), Path(sys.argv[3]), "cpu", "fp32", (1, 8, 256), None)
 engine, info = make.make_engine(job, make.describe(job))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -11,6 +11,7 @@ import pytest
 
 from runtime.engines import fresh
 from runtime.engines.build import build_engine
+from runtime.engines.build_tensorrt import invalid_here
 from runtime.engines.device import Gpu, find_gpu
 from runtime.engines.fresh import fresh_engine, why_stale
 from runtime.engines.sidecar import read_sidecar, sidecar_path
@@ -41,7 +42,7 @@ def engine(tmp_path: Path) -> Path:
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that only this module sees; whether TensorRT-RTX can load a plan is then the test's to say."""
     monkeypatch.setattr(fresh, "find_gpu", lambda: TURING)
-    monkeypatch.setattr(fresh, "_invalid", lambda trt, path: "")
+    monkeypatch.setattr(fresh, "invalid_here", lambda trt, plan: "")
 
 
 def change(engine: Path, **values: Any) -> None:
@@ -112,4 +113,4 @@ def test_without_a_gpu_nothing_is_stale(engine: Path) -> None:
 
 def test_tensorrt_rtx_gives_its_own_verdict(engine: Path) -> None:
     """Without a driver it calls every engine invalid, and says what is missing."""
-    assert "CUDA driver version is insufficient" in fresh._invalid(trt, engine)
+    assert "CUDA driver version is insufficient" in invalid_here(trt, engine.read_bytes())

@@ -12,7 +12,7 @@ from engine_fixtures import save_cnn, spec
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.engines.build import BuildResult, build_engine
-from runtime.engines.build_tensorrt import build_plan
+from runtime.engines.build_tensorrt import CURRENT, build_plan
 from runtime.engines.calibrate import CalibrationSet
 from runtime.engines.device import find_gpu
 from runtime.engines.inputs import INPUT, OUTPUT
@@ -66,7 +66,10 @@ def test_a_plan_in_fp32_holds_no_fp16(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     result = build(tmp_path, weights, precision="fp32", batch=(1, 4, 8), compute_capability="SM86")
     assert (result.info.precision, result.info.profile) == ("fp32", (1, 4, 8))
-    assert "half" not in set().union(*types_in(result.path.read_bytes()).values())
+    plan = result.path.read_bytes()
+    assert "half" not in set().union(*types_in(plan).values())
+    assert b"tf32=0" in plan  # the builder's own record of its options
+    assert b"tf32=1" not in plan
 
 
 def test_a_plan_in_int8_holds_int8_and_the_rest_in_fp16(tmp_path: Path) -> None:
@@ -172,6 +175,12 @@ def test_a_plan_is_not_opened_without_a_gpu(tmp_path: Path) -> None:
     path = build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM75").path
     with pytest.raises((EngineError, MissingDependencyError), match=r"opening GPU 0 failed|package 'cupy' is needed"):
         open_runner(path)
+
+
+def test_what_the_runner_sets_is_there_to_be_set() -> None:
+    assert isinstance(trt.IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy, property)
+    assert "EAGER" in trt.DynamicShapesKernelSpecializationStrategy.__members__
+    assert CURRENT in trt.ComputeCapability.__members__
 
 
 @pytest.mark.gpu

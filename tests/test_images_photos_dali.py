@@ -11,6 +11,7 @@ import photographs as make
 import pytest
 from numpy.typing import NDArray
 
+from runtime.images.dali_runs import RUNS_BYTES
 from runtime.images.decode import Limits, decode_photo
 from runtime.images.finder import View, draw
 from runtime.images.photos_dali import DaliPhotos, DevicePhoto, PhotoRun, canvas_side, photo_decoder_bytes
@@ -146,4 +147,4 @@ def test_the_graph_for_a_gpu_is_one_that_dali_takes() -> None:
 
 def test_its_memory_is_told() -> None:
     assert [canvas_side(side) for side in (1, 32, 33, 160, 224)] == [32, 32, 64, 160, 224]
-    assert photo_decoder_bytes(10, (160, 200), 1000) == 12_000 + 30 * (160**2 + 224**2)
+    assert photo_decoder_bytes(10, (160, 200)) == RUNS_BYTES + 30 * (160**2 + 224**2)

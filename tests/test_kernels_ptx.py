@@ -17,7 +17,7 @@ except (RuntimeError, OSError) as err:
     pytest.skip(f"NVRTC is not installed: {err}", allow_module_level=True)
 
 
-KINDS = {"align": ("f16", "f32", "u8"), "preprocess": ("f16", "f32"), "l2norm": ("f16", "f32")}
+KINDS = {"align": ("f16", "f32", "u8"), "preprocess": ("f16", "f32", "u8"), "l2norm": ("f16", "f32")}
 
 
 def compile_ptx(source: str, target: int) -> str:

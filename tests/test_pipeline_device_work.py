@@ -17,6 +17,7 @@ from cuda_shim import ShimDriver
 from engine_fixtures import info, save_cnn, spec
 from tensorrt_shim import ShimCrops, shim
 
+from runtime.cuda.kernels import Kernels
 from runtime.engines.ort_runner import OrtRunner
 from runtime.engines.prepare import prepare_graph
 from runtime.engines.tensorrt_runner import TensorRTRunner
@@ -24,8 +25,10 @@ from runtime.errors import EngineError, OutOfMemoryError
 from runtime.images.dali_runs import JpegRuns
 from runtime.images.decode import Limits
 from runtime.images.decode_dali import DaliDecoder
+from runtime.pipeline import device_work
 from runtime.pipeline.device_settings import tune_device
-from runtime.pipeline.device_work import EmbedFiles
+from runtime.pipeline.device_warp import Shrink
+from runtime.pipeline.device_work import Bench, EmbedFiles
 from runtime.pipeline.settings import Settings
 from runtime.pipeline.stages import Pipeline, Stage, StageClock
 from runtime.pipeline.work import Decode, Embed, Slices
@@ -48,16 +51,25 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def opened(engine: bytes, tmp_path: Path) -> Callable[..., Any]:
+def opened(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Opens an EmbedFiles; with it come the shim's engine and the two clocks."""
 
     @contextmanager
-    def open_embed(batch_size: int = 8, slots: int = 2) -> Iterator[EmbedFiles]:
+    def open_embed(batch_size: int = 8, slots: int = 2, batch_pixels: int = 10**6) -> Iterator[EmbedFiles]:
+        monkeypatch.setattr(device_work, "DeviceCrops", ShimCrops)
         clocks = StageClock("decode", slots), StageClock("infer", slots)
-        runner = TensorRTRunner(engine, INFO, slots=slots, driver=ShimDriver(tmp_path), trt=shim())
+        driver = ShimDriver(tmp_path)
+        runner = TensorRTRunner(engine, INFO, slots=slots, driver=driver, trt=shim())
         with runner, ExitStack() as stack:
-            decoders = [stack.enter_context(DaliDecoder(112, batch_size=batch_size)) for _ in range(slots)]
-            yield EmbedFiles(runner, decoders, batch_size, clocks, ShimCrops)
+            own, kernels = stack.enter_context, Kernels(driver)
+            benches = [
+                Bench(
+                    own(DaliDecoder(112, batch_size=batch_size, batch_pixels=batch_pixels)),
+                    own(Shrink(driver, kernels, size=112, most=batch_size)),
+                )
+                for _ in range(slots)
+            ]
+            yield EmbedFiles(runner, benches, batch_size, clocks)
 
     return open_embed
 
@@ -94,6 +106,14 @@ def test_a_batch_ends_as_it_does_on_the_cpu(opened: Callable[..., Any], engine: 
     rows = np.arange(len(files)) * 3 + 100
     batch = Batch(rows, (Outcome(7, Status.UNREADABLE, "gone"),), tuple(files))
     with opened() as embed:
+        check(embed(batch), on_the_cpu(engine, batch))
+
+
+def test_photographs_that_take_several_runs_of_dali_share_a_slot(opened: Callable[..., Any], engine: bytes) -> None:
+    sizes = [(400, 300), (112, 112), (900, 701), (40, 60), (300, 400), (1700, 300), (120, 130)]
+    files = [make.encode(make.scene(*size, seed), subsampling=2) for seed, size in enumerate(sizes)]
+    batch = Batch(np.arange(8), files=(*files[:3], CUT, *files[3:]))
+    with opened(batch_pixels=640_000) as embed:
         check(embed(batch), on_the_cpu(engine, batch))
 
 
@@ -206,3 +226,12 @@ def test_the_tuner_leaves_what_does_not_fit() -> None:
     assert tuned(fits=128).batch_size == 128
     assert tuned(slots=2).streams == 2
     assert tuned(slots=0) == Settings(256, 3, 1, tuned().decoders, tuned().readers)
+
+
+def test_what_dali_has_left_over_is_given_back_before_the_next_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nvidia.dali.backend
+
+    given_back: list[int] = []
+    monkeypatch.setattr(nvidia.dali.backend, "ReleaseUnusedMemory", lambda: given_back.append(1))
+    tuned(slots=2)  # two slots, and three that do not fit
+    assert len(given_back) == 2

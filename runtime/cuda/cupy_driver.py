@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -115,22 +115,6 @@ class CupyDriver:
         """See Driver.elapsed_s."""
         with self._errors("asking for the time between two events"):
             return float(self._cupy.cuda.get_elapsed_time(start, stop)) / 1000
-
-    def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        """See Driver.capture."""
-        with self._errors("recording a CUDA graph"):
-            stream.begin_capture(self._runtime.streamCaptureModeThreadLocal)
-            try:
-                work()
-            except BaseException:
-                stream.end_capture()  # what is recorded is dropped; the stream can be used again
-                raise
-            return stream.end_capture()
-
-    def replay(self, graph: Any, stream: Any) -> None:
-        """See Driver.replay."""
-        with self._errors("launching a CUDA graph"):
-            graph.launch(stream)
 
     def compile(self, source: str, name: str) -> Any:
         """See Driver.compile. CuPy keeps what it has compiled in the user's cache."""

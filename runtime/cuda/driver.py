@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -107,17 +107,6 @@ class Driver(Protocol):
 
     def elapsed_s(self, start: Any, stop: Any) -> float:
         """Seconds between two events that take time stamps, both done."""
-        ...
-
-    def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        """Record what `work` gives to a stream instead of doing it; None where the package cannot.
-
-        Other threads may use the device meanwhile. `replay` does what was recorded, any number of times.
-        """
-        ...
-
-    def replay(self, graph: Any, stream: Any) -> None:
-        """Do what `capture` recorded, as one launch."""
         ...
 
     def compile(self, source: str, name: str) -> Any:

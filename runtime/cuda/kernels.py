@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from ..errors import ConfigError
 from .driver import Driver
 from .resources import DeviceBuffer, Stream
 
-# One photograph in device memory, as `struct Image` of align.cu: (height, width, 3) uint8, rows `pitch` bytes apart.
+# One photograph in device memory, as `struct Image` of image.cuh: (height, width, 3) uint8, rows `pitch` bytes apart.
 IMAGE = np.dtype([("pixels", np.uint64), ("pitch", np.int64), ("width", np.int32), ("height", np.int32)])
 LONGEST_ROW = 1024  # of l2norm
 
@@ -23,10 +24,13 @@ _WARP = 32
 
 
 def kernel_source(name: str) -> str:
-    """The CUDA C++ of a kernel file, e.g. "align", with its one header written in: a compiler needs no folder."""
+    """The CUDA C++ of a kernel file, e.g. "align", with its headers written in: a compiler needs no folder."""
     folder = asset_dir("kernels")
-    header = (folder / "half.cuh").read_text(encoding="utf-8")
-    return (folder / f"{name}.cu").read_text(encoding="utf-8").replace('#include "half.cuh"', header)
+
+    def header(include: re.Match[str]) -> str:
+        return (folder / include[1]).read_text(encoding="utf-8")
+
+    return re.sub(r'#include "(\w+\.cuh)"', header, (folder / f"{name}.cu").read_text(encoding="utf-8"))
 
 
 def normalisation(mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
@@ -132,6 +136,21 @@ class Kernels:
         numbers = [np.int32(n) for n in (count, height, width, size, reverse)]
         arguments = [images, np.int64(pitch), normalise, crops, *numbers]
         self._launch(stream, "preprocess", _kind(half), count * size * size, arguments)
+
+    def preprocess_bytes(
+        self, stream: Stream, images: DeviceBuffer, crops: DeviceBuffer, *, first: int, count: int, size: int
+    ) -> None:
+        """Resize photographs of any sizes to crops of grey levels: see `images.preprocess.preprocess_bytes`.
+
+        Args:
+            images: (first + count,) of IMAGE; those before `first` are left out.
+            crops: (first + count, size, size, 3) uint8; those from `first` on are written.
+        Raises:
+            ConfigError: a buffer is too small.
+        """
+        _check_room(((first + count) * IMAGE.itemsize, (first + count) * 3 * size * size), (images, crops))
+        numbers = [np.int32(first), np.int32(count), np.int32(size)]
+        self._launch(stream, "preprocess", "u8", count * size * size, [images, crops, *numbers])
 
     def l2norm(
         self, stream: Stream, rows: DeviceBuffer, units: DeviceBuffer, *, count: int, dimension: int, half: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -114,14 +114,6 @@ class PyCudaDriver:
         """See Driver.elapsed_s."""
         with self._errors("asking for the time between two events"):
             return float(stop.time_since(start)) / 1000
-
-    def capture(self, stream: Any, work: Callable[[], None]) -> Any:
-        """None: PyCUDA has no CUDA graphs."""
-        return None
-
-    def replay(self, graph: Any, stream: Any) -> None:
-        """Never called: there is no graph."""
-        raise NotImplementedError
 
     def compile(self, source: str, name: str) -> Any:
         """See Driver.compile. PyCUDA keeps what it has compiled in the user's cache."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -106,10 +105,6 @@ class Event(_Owned):
         return self._driver.elapsed_s(earlier._handle, self._handle)
 
 
-class Graph(_Owned):
-    """Work recorded by `Stream.capture`, to be done as one launch. Its buffers must stay where they are."""
-
-
 class Stream(_Owned):
     """Work that the GPU does in order. Leaving its `with` block waits for it: its buffers may then be let go."""
 
@@ -161,15 +156,6 @@ class Stream(_Owned):
         """Run a kernel; a buffer among the arguments stands for its address."""
         numbers = [np.uint64(a.address) if isinstance(a, DeviceBuffer) else a for a in arguments]
         self._driver.launch(function, blocks, threads, numbers, self._handle)
-
-    def capture(self, work: Callable[[], None]) -> Graph | None:
-        """What `work` gives to this stream, recorded and not done; None where the driver has no CUDA graphs."""
-        handle = self._driver.capture(self._handle, work)
-        return None if handle is None else Graph(self._driver, handle)
-
-    def replay(self, graph: Graph) -> None:
-        """Do what was captured."""
-        self._driver.replay(graph._handle, self._handle)
 
     def synchronize(self) -> None:
         """Wait until all that was given to this stream is done."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..assets import cache_dir
-from ..engines.device import find_gpu
+from ..engines.device import Gpu, find_gpu
 from ..engines.sidecar import read_sidecar
 from ..errors import ConfigError, EngineError, ModelError
 from ..modelspec import list_specs
@@ -49,8 +49,8 @@ def examine(disk: Path) -> Examination:
     Args:
         disk: folder whose free room and write speed are measured.
     """
-    packages = base_packages()
-    gpu = _gpu()
+    packages, first = base_packages(), find_gpu()
+    gpu = _gpu(first)
     optional = gpu_packages(wanted=gpu.state == "ok")
     sections = {
         "machine": [*_machine(), gpu, _disk(disk), _cache()],
@@ -58,7 +58,7 @@ def examine(disk: Path) -> Examination:
         "packages for a GPU": optional,
         "models": _models(),
         "backends": _backends([*packages, *optional], gpu),
-        "GPU memory": _memory_plans(_gpu_memory() if gpu.state == "ok" else None),
+        "GPU memory": _memory_plans(_gpu_memory(first) if first else None),
     }
     return Examination({name: group for name, group in sections.items() if group})
 
@@ -78,33 +78,43 @@ def _machine() -> list[Finding]:
     ]
 
 
-def _gpu() -> Finding:
+def _gpu(first: Gpu | None) -> Finding:
     """The GPU as the product finds it, and the driver in its own words."""
-    found, tool, words = find_gpu(), shutil.which("nvidia-smi"), ""
-    if tool is not None:
-        query = [tool, "--query-gpu=name,memory.total,compute_cap,driver_version", "--format=csv,noheader"]
-        try:
-            done = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=60)
-            words = "; ".join((done.stdout + done.stderr).strip().splitlines())
-        except (OSError, subprocess.TimeoutExpired) as err:
-            words = str(err)
-    if found is not None:
-        return Finding("gpu", "ok", f"{found.name}, {found.compute_capability}" + (f" ({words})" if words else ""))
-    if tool is None:
+    words = _nvidia_smi("name,memory.total,compute_cap,driver_version", first)
+    if first is not None:
+        return Finding("gpu", "ok", f"{first.name}, {first.compute_capability}" + (f" ({words})" if words else ""))
+    if words is None:
         return Finding("gpu", "info", "no NVIDIA driver; facemill runs on the CPU")
-    text = f"CUDA finds no GPU; nvidia-smi says: {words or 'nothing'}"
-    return Finding("gpu", "wrong", text, "nvidia-smi   (until it lists the GPU: install the driver anew, or restart)")
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    where = "" if shown is None else f" with CUDA_VISIBLE_DEVICES={shown}"
+    mend = "nvidia-smi   (until it lists the GPU: install the driver anew, or restart)"
+    text = f"CUDA finds no GPU{where}; nvidia-smi says: {words or 'nothing'}"
+    return Finding("gpu", "wrong", text, mend if shown is None else "unset CUDA_VISIBLE_DEVICES")
 
 
-def _gpu_memory() -> tuple[int, int] | None:
-    """Free and total bytes of the first GPU, by the driver's own tool."""
-    command = ["nvidia-smi", "--query-gpu=memory.free,memory.total", "--format=csv,noheader,nounits", "--id=0"]
+def _gpu_memory(first: Gpu) -> tuple[int, int] | None:
+    """Free and total bytes of a GPU, by the driver's own tool."""
+    words = _nvidia_smi("memory.free,memory.total", first, ",nounits")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=60)
-        free, total = (int(word) << 20 for word in done.stdout.split(","))
-    except (OSError, ValueError, subprocess.TimeoutExpired):
+        free, total = (int(word) << 20 for word in (words or "").split(","))
+    except ValueError:
         return None
     return free, total
+
+
+def _nvidia_smi(fields: str, gpu: Gpu | None, style: str = "") -> str | None:
+    """What the driver's own tool says of one GPU, or of all; None without it."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    # By its place on the bus: nvidia-smi's numbers know neither CUDA_VISIBLE_DEVICES nor CUDA's order.
+    which = [f"--id={gpu.pci_bus_id}"] if gpu else []
+    query = [tool, f"--query-gpu={fields}", f"--format=csv,noheader{style}", *which]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=60)
+    except (OSError, subprocess.TimeoutExpired) as err:
+        return str(err)
+    return "; ".join((done.stdout.strip() or done.stderr.strip()).splitlines())
 
 
 def _disk(folder: Path) -> Finding:
@@ -179,8 +189,8 @@ def _cuda() -> Finding:
 def _tensorrt(good: set[str]) -> Finding:
     """TensorRT, of either kind, with CuPy for its device memory."""
     there = {module for module, (names, _) in GPU.items() if good & set(names)}
-    lacking = [] if there & {"tensorrt", "tensorrt_rtx"} else ["tensorrt-rtx or tensorrt-cu12"]
-    lacking += [] if there & {"cupy", "pycuda"} else ["cupy-cuda12x"]
+    lacking = [] if there & {"tensorrt", "tensorrt_rtx"} else ["TensorRT-RTX or TensorRT"]
+    lacking += [] if there & {"cupy", "pycuda"} else ["CuPy"]
     if lacking:
         return Finding("tensorrt", "missing", f"without {' and '.join(lacking)}", install_extra("gpu"))
     return Finding("tensorrt", "ok", "TensorRT" + ("" if "nvidia.dali" in there else "; without DALI the CPU decodes"))
@@ -192,7 +202,7 @@ def _memory_plans(memory: tuple[int, int] | None) -> list[Finding]:
         return []
     try:
         from ..engines.device_plan import plan_device
-        from ..images.decode_dali import decoder_bytes
+        from ..images.dali_runs import RUNS_BYTES
 
         engines = sorted(cache_dir("engines").glob("*.plan"))
     except (ConfigError, ImportError, OSError) as err:  # of the cache folder or a package, which have their own lines
@@ -201,10 +211,9 @@ def _memory_plans(memory: tuple[int, int] | None) -> list[Finding]:
     for engine in engines:
         try:
             info = read_sidecar(engine)
-            decoder = decoder_bytes(info.profile[1], info.size)
             weights = engine.stat().st_size
             plan = plan_device(
-                info, slots=3, weights=weights, context=info.context_bytes, decoder=decoder, memory=memory
+                info, slots=3, weights=weights, context=info.context_bytes, decoder=RUNS_BYTES, memory=memory
             )
             findings.append(Finding(engine.name, "ok", str(plan)))
         except (EngineError, OSError) as err:

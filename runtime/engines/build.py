@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import ConfigError, EngineError, MissingDependencyError
 from ..extras import available, require
 from ..modelspec import ModelSpec
+from .build_tensorrt import CURRENT
 from .calibrate import CalibrationSet
 from .device import find_gpu
 from .keep import keep, locked
@@ -23,7 +24,8 @@ BACKENDS = ("auto", "cpu", "cuda", "tensorrt")
 PRECISIONS = ("auto", "fp32", "fp16", "int8")
 _CPU_PROFILE, _GPU_PROFILE, _DETECTOR_PROFILE = (1, 8, 256), (1, 256, 512), (1, 16, 32)
 _FOUND_OUT = {  # by the making of an engine
-    "engine_sha256", "parity_images", "parity_min", "parity_mean", "context_bytes", "calibration_method", "left_float",
+    "engine_sha256", "parity_images", "parity_min", "parity_mean", "context_bytes", "refused",
+    "calibration_method", "left_float",
 }  # fmt: skip
 
 
@@ -117,6 +119,8 @@ def _check_options(
             f"compute capability {compute_capability} was given with the backend {backend}; it means something to "
             f"tensorrt alone. Use --backend tensorrt"
         )
+    if compute_capability == CURRENT:
+        raise ConfigError(f"compute capability {CURRENT} is this machine's own. Leave --compute-capability out for it")
 
 
 def _check_calibration(calibration: CalibrationSet | None, precision: str, spec: ModelSpec) -> None:

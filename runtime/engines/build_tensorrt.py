@@ -6,6 +6,7 @@ GPU of this machine.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -15,7 +16,11 @@ from ..errors import EngineError
 from .inputs import DETECTOR_SIDES, FACES, INPUT, OUTPUT
 from .tensorrt_api import tensorrt_log, version_of
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+CURRENT = "CURRENT"  # TensorRT-RTX's word for this machine's GPU, which need not have a name there
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ def build_plan(
         profile: (min, opt, max) batch sizes.
         size: side of the square crop, pixels; for a detector the usual long side of a picture.
         detector: the graph is a face detector's: pictures of any size in `DETECTOR_SIDES`.
-        compute_capability: e.g. "SM75"; None: this machine's GPU, or tensorrt_rtx's own default set.
+        compute_capability: e.g. "SM75", or CURRENT; None: this machine's GPU, or tensorrt_rtx's own default set.
     Raises:
         EngineError: it refuses the graph, the compute capability or this machine; its own words are in the message.
     """
@@ -96,6 +101,7 @@ def compile_network(
         raise EngineError(f"{version_of(trt)} cannot parse the model's graph: {_parser_words(parser)}")
     found = look(network)
     config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default; what is FP32 here is so to be exact
     if compute_capability is not None:
         _set_compute_capability(trt, config, compute_capability)
     profile = builder.create_optimization_profile()
@@ -118,6 +124,9 @@ def check_plan(trt: ModuleType, plan: bytes) -> int:
     Raises:
         EngineError: it does not load, or they are not what was asked for.
     """
+    reason = invalid_here(trt, plan)
+    if reason:
+        raise EngineError(f"{version_of(trt)} built a plan and calls it invalid here: {reason}")
     log = tensorrt_log(trt)
     log.words()  # forget those of earlier work
     engine = trt.Runtime(log.logger).deserialize_cuda_engine(plan)
@@ -129,6 +138,26 @@ def check_plan(trt: ModuleType, plan: bytes) -> int:
     return context_bytes(engine)
 
 
+def invalid_here(trt: ModuleType, plan: bytes) -> str:
+    """Why TensorRT-RTX calls a plan invalid for this machine's GPU; empty when it does not.
+
+    TensorRT gives no verdict before it loads a plan.
+    """
+    if trt.__name__ != "tensorrt_rtx":
+        return ""
+    log = tensorrt_log(trt)
+    log.words()  # forget those of earlier work
+    validity, flags = trt.Runtime(log.logger).get_engine_validity(plan)
+    if validity == trt.EngineValidity.VALID:
+        return ""
+    reasons = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if int(flags) & int(flag)]
+    words = f"{', '.join(reasons) or 'no reason given'}{log.words()}"
+    if validity == trt.EngineValidity.SUBOPTIMAL:
+        logger.info("TensorRT-RTX calls the engine suboptimal for this GPU: %s", words)
+        return ""
+    return words
+
+
 def context_bytes(engine: Any) -> int:
     """Device memory of one execution context, by the engine's own word."""
     size = getattr(engine, "device_memory_size_v2", None)  # from TensorRT 10.1 on
@@ -138,7 +167,7 @@ def context_bytes(engine: Any) -> int:
 def _set_compute_capability(trt: ModuleType, config: Any, name: str) -> None:
     capabilities = getattr(trt.ComputeCapability, "__members__", {})
     known = sorted(key for key in capabilities if key.startswith("SM"))
-    if name not in known:
+    if name not in (*known, CURRENT):
         raise EngineError(
             f"{version_of(trt)} does not build for compute capability {name!r}; it knows: {', '.join(known)}"
         )

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from types import ModuleType
 
 from ..errors import EngineError, FacemillError
 from ..extras import available, require
 from ..modelspec import load_spec
 from ..modelstore import find_weights, sha256_of
 from .build import build_engine
+from .build_tensorrt import invalid_here
 from .device import find_gpu
 from .sidecar import EngineInfo, read_sidecar
-from .tensorrt_api import tensorrt_log, version_of
+from .tensorrt_api import version_of
 from .weights import weights_for
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,11 @@ def why_stale(path: Path, info: EngineInfo) -> str:
     named_sm = info.device.startswith("SM")
     if info.device != "default set" and info.device != (gpu.compute_capability if named_sm else gpu.name):
         return f"it was built for {info.device}, and the GPU is {gpu.name} ({gpu.compute_capability})"
-    return _other_weights(info) or _invalid(trt, path)
+    reason = _other_weights(info)
+    if reason:
+        return reason
+    invalid = invalid_here(trt, path.read_bytes())
+    return f"TensorRT-RTX calls it invalid here: {invalid}" if invalid else ""
 
 
 def _other_weights(info: EngineInfo) -> str:
@@ -88,20 +92,3 @@ def _other_weights(info: EngineInfo) -> str:
     if weights is None or sha256_of(weights) == info.model_sha256:
         return ""
     return f"it was built from another ONNX file than {weights}"
-
-
-def _invalid(trt: ModuleType, path: Path) -> str:
-    """TensorRT-RTX's own verdict; TensorRT gives none before it loads a plan."""
-    if trt.__name__ != "tensorrt_rtx":
-        return ""
-    log = tensorrt_log(trt)
-    log.words()  # forget those of earlier work
-    validity, flags = trt.Runtime(log.logger).get_engine_validity(path.read_bytes())
-    if validity == trt.EngineValidity.VALID:
-        return ""
-    reasons = [name for name, flag in trt.EngineInvalidityDiagnostics.__members__.items() if int(flags) & int(flag)]
-    words = f"{', '.join(reasons) or 'no reason given'}{log.words()}"
-    if validity == trt.EngineValidity.SUBOPTIMAL:
-        logger.info("%s: TensorRT-RTX calls the engine suboptimal for this GPU (%s)", path, words)
-        return ""
-    return f"TensorRT-RTX calls it invalid here: {words}"

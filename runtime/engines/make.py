@@ -13,7 +13,7 @@ from ..errors import ConfigError, EngineError, ModelError
 from ..extras import require
 from ..modelspec import ModelSpec
 from ..modelstore import sha256_of
-from .build_tensorrt import build_plan, check_plan
+from .build_tensorrt import Plan, build_plan, check_plan
 from .calibrate import CalibrationSet
 from .device import find_gpu
 from .graph import simplify
@@ -24,7 +24,8 @@ from .prepare import BODY, prepare_graph
 from .qdq import CPU, TENSORRT
 from .quantise import quantise
 from .sidecar import EngineInfo
-from .tensorrt_api import import_tensorrt, named_target, version_of
+from .targets import plan_that_runs, target_of
+from .tensorrt_api import import_tensorrt, version_of
 from .tensorrt_runner import TensorRTRunner
 
 if TYPE_CHECKING:
@@ -153,18 +154,7 @@ def _device(job: Job, version: str) -> str:
     if job.backend != "tensorrt":
         return job.backend
     gpu = find_gpu()
-    return _target(job, version) or (gpu.name if gpu else "default set")
-
-
-def _target(job: Job, version: str) -> str | None:
-    """The compute capability to name to TensorRT; tensorrt_rtx's default set leaves older GPUs out.
-
-    None where it has no name for this machine's GPU (Hopper): the default set is all that there is to try.
-    """
-    gpu = find_gpu()
-    if job.compute_capability is None and gpu is not None and version.startswith("tensorrt_rtx"):
-        return named_target(import_tensorrt(), gpu.compute_capability)
-    return job.compute_capability
+    return target_of(job.compute_capability, version) or (gpu.name if gpu else "default set")
 
 
 def _checked_sha256(spec: ModelSpec, weights: Path) -> str:
@@ -200,21 +190,23 @@ def _make_tensorrt(job: Job, graph: onnx.ModelProto, info: EngineInfo) -> tuple[
         graph_info.parity_mean,
     )
     trt = import_tensorrt(job.compute_capability)
-    target = _target(job, info.backend_version)
-    plan = build_plan(
-        trt,
-        content,
-        profile=job.profile,
-        size=job.spec.size,
-        detector=bool(job.spec.detector),
-        compute_capability=target,
-    )
-    info = replace(info, precision=plan.precision)
-    gpu = find_gpu()
-    if gpu is None or target not in (None, gpu.compute_capability):
-        return plan.content, info
-    info = replace(info, context_bytes=check_plan(trt, plan.content))
-    return plan.content, _proven(job, plan.content, info)
+
+    def build(target: str | None) -> Plan:
+        return build_plan(
+            trt,
+            content,
+            profile=job.profile,
+            size=job.spec.size,
+            detector=bool(job.spec.detector),
+            compute_capability=target,
+        )
+
+    def prove(plan: Plan) -> EngineInfo:
+        loaded = replace(info, precision=plan.precision, context_bytes=check_plan(trt, plan.content))
+        return _proven(job, plan.content, loaded)
+
+    plan, info = plan_that_runs(target_of(job.compute_capability, info.backend_version), info, build, prove)
+    return plan.content, info
 
 
 def _proven(job: Job, engine: bytes, info: EngineInfo) -> EngineInfo:

@@ -31,6 +31,8 @@ class EngineInfo:
         parity_min, parity_mean: cosine to the FP32 graph; 0.0 when parity_images is 0.
         tool_version: facemill's.
         context_bytes: device memory of one execution context of a TensorRT engine; 0 where no GPU has told it.
+        refused: what this machine's GPU said to an engine for TensorRT-RTX's default set, where it did not take that
+            and this one was built for it alone; else empty.
         detector: family of a face detector, whose pictures may be of any size; empty for a network that embeds.
         recipe: tensor names and normalisation built into the engine: with others it is another engine.
         calibration: the crops that an INT8 engine was calibrated on: how many, seed and digest; empty for others.
@@ -56,6 +58,7 @@ class EngineInfo:
     tool_version: str
     recipe: str = ""
     context_bytes: int = 0
+    refused: str = ""
     detector: str = ""
     calibration: str = ""
     calibration_method: str = ""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cuda.driver import Driver
-from ..cuda.resources import DeviceBuffer, Event, Graph, PinnedBuffer, Stream
+from ..cuda.resources import DeviceBuffer, Event, PinnedBuffer, Stream
 from ..errors import EngineError
 from .inputs import INPUT, answer_shape, largest_sides, output_of
 from .sidecar import EngineInfo
@@ -28,20 +28,17 @@ class Slot:
         places: what the engine reads: crops (S, S, 3) uint8, one after another.
     """
 
-    def __init__(self, driver: Driver, context: Any, info: EngineInfo, *, graph: bool) -> None:
+    def __init__(self, driver: Driver, context: Any, info: EngineInfo) -> None:
         """Reserve everything for the largest batch of the profile.
 
         Args:
             driver: current on this thread.
             context: TensorRT's execution context, used by nobody else.
             info: of the engine.
-            graph: record the usual batch (`profile` opt) as a CUDA graph, where the driver can.
         Raises:
             OutOfMemoryError: the GPU, or page-locked memory, has no room.
         """
-        self._context, self._info, self._graph_wanted = context, info, graph
-        self._graph: Graph | None = None
-        self._captured = False
+        self._context, self._info = context, info
         self._sides = largest_sides(info)
         largest = info.profile[2]
         pictures, answers = largest * picture_bytes(info), largest * answer_bytes(info)
@@ -90,10 +87,9 @@ class Slot:
         """
         size = usual_size(count, self._info.profile)
         self.stream.record(self._began)
-        if size == self._info.profile[1] and self._graph_wanted:
-            self._replay(size)
-        else:
-            self._enqueue(size)
+        shaped = self._context.set_input_shape(INPUT, (size, *self._sides, 3))
+        if not (shaped and self._context.execute_async_v3(self.stream.address)):
+            raise EngineError(f"TensorRT failed on a batch of {size} of {self._info.model}")
         self.stream.download(self._answers, self._view(count))
         self.stream.record(self._ended)
 
@@ -113,23 +109,6 @@ class Slot:
     def _view(self, count: int) -> NDArray[np.float32]:
         return self._landed.view((count, *answer_shape(self._info, *self._sides)), np.float32)
 
-    def _enqueue(self, count: int) -> None:
-        started = self._context.set_input_shape(INPUT, (count, *self._sides, 3))
-        if not (started and self._context.execute_async_v3(self.stream.address)):
-            raise EngineError(f"TensorRT failed on a batch of {count} of {self._info.model}")
-
-    def _replay(self, count: int) -> None:
-        """The graph of this batch size; the first batch runs without one, as TensorRT wants before it is recorded."""
-        if not self._captured:
-            self._captured = True
-            self._enqueue(count)
-            self.stream.synchronize()
-            self._graph = self.stream.capture(lambda: self._enqueue(count))
-        elif self._graph is not None:
-            self.stream.replay(self._graph)
-        else:
-            self._enqueue(count)
-
     def __enter__(self) -> Slot:
         return self
 
@@ -140,7 +119,7 @@ class Slot:
         try:
             self._stack.__exit__(kind, error, trace)
         finally:
-            self._graph = self._context = None
+            self._context = None
 
 
 def usual_size(count: int, profile: tuple[int, int, int]) -> int:

@@ -47,7 +47,6 @@ class TensorRTRunner:
         slots: int = SLOTS,
         decoder_bytes: int = 0,
         detector_bytes: int = 0,
-        graphs: bool = False,
         cache: Path | None = None,
         driver: Driver | None = None,
         trt: ModuleType | None = None,
@@ -59,7 +58,6 @@ class TensorRTRunner:
             info: its sidecar.
             slots: batches in flight; fewer if the GPU has no room for more.
             decoder_bytes, detector_bytes: device memory that a decoder, and a detector, beside each slot will take.
-            graphs: launch batches of the profile's usual size as CUDA graphs.
             cache: where TensorRT-RTX keeps what it compiles.
             driver, trt: None for those of this machine.
         Raises:
@@ -76,6 +74,7 @@ class TensorRTRunner:
         self._cache: RtxCache | None = None
         with self.driver, ExitStack() as stack:
             self._log.words()  # forget those of earlier work
+            memory = self.driver.memory()  # before the weights are there: the plan counts them
             self._runtime = trt.Runtime(self._log.logger)  # has to outlive the engine
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
@@ -91,10 +90,10 @@ class TensorRTRunner:
                 context=context_bytes(self._engine),
                 decoder=decoder_bytes,
                 detector=detector_bytes,
-                memory=self.driver.memory(),
+                memory=memory,
             )
             logger.info("%s", self.plan)
-            config = self._configure(trt, graphs, cache)
+            config = self._configure(trt, cache)
             for _ in range(self.plan.slots):
                 context = self._engine.create_execution_context(*([] if config is None else [config]))
                 if context is None:
@@ -102,18 +101,19 @@ class TensorRTRunner:
                         f"TensorRT could not create an execution context for {info.model}",
                         "Build the engine with a smaller --batch MIN,OPT,MAX",
                     )
-                slot = Slot(self.driver, context, info, graph=graphs and config is None)
+                slot = Slot(self.driver, context, info)
                 self._slots.put(stack.enter_context(slot))
             self._stack = stack.pop_all()
 
-    def _configure(self, trt: ModuleType, graphs: bool, cache: Path | None) -> Any:
-        """TensorRT-RTX's configuration of contexts, with its cache and its own CUDA graphs; None for TensorRT."""
+    def _configure(self, trt: ModuleType, cache: Path | None) -> Any:
+        """How TensorRT-RTX compiles kernels, and the cache of them; None for TensorRT, which did when it built."""
         if trt.__name__ != "tensorrt_rtx":
             return None
         config = self._engine.create_runtime_config()
         self._cache = RtxCache(config, cache)
-        if graphs:
-            config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        # By default other kernels serve a batch size until its own are compiled in the background: rows would depend
+        # on when that was, tuning would measure the wrong kernels, and compiling would take cores from decoding.
+        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
         return config
 
     @contextmanager

@@ -21,6 +21,11 @@ from .header import Header, read_header
 
 logger = logging.getLogger(__name__)
 
+BATCH_PIXELS = 1 << 25  # of one run
+# Device memory of a "mixed" pipeline and two runs that are held, for a plan, from above: three colours of every pixel,
+# once more for the planes that nvJPEG makes them from, and all of it twice.
+RUNS_BYTES = 12 * BATCH_PIXELS
+
 _END_OF_IMAGE = b"\xff\xd9"
 _TAIL_BYTES = 64  # where the end marker is looked for: some writers pad the file
 _OUT_OF_MEMORY = ("out of memory", "bad_alloc", "bad alloc")
@@ -49,7 +54,6 @@ class JpegRuns:
 
     Args:
         graph: what is made of the decoded images.
-        fits: whether a JPEG is for DALI, by its header.
         channel_order: "rgb" or "bgr".
         device: "cpu", or "mixed" for nvJPEG and a graph on the GPU.
         device_id: number of the GPU; for "mixed" only.
@@ -65,7 +69,6 @@ class JpegRuns:
     def __init__(
         self,
         graph: Graph,
-        fits: Callable[[Header], bool] = lambda header: True,
         *,
         channel_order: str,
         device: str,
@@ -80,7 +83,7 @@ class JpegRuns:
         for name, value in (("batch_size", batch_size), ("batch_pixels", batch_pixels), ("threads", threads)):
             if value < 1:
                 raise ConfigError(f"{name} of the DALI decoder is {value}; wanted: at least 1")
-        self._graph, self._fits, self._channel_order = graph, fits, channel_order
+        self._graph, self._channel_order = graph, channel_order
         self._device, self._device_id, self._threads = device, device_id, threads
         self._batch_size, self._batch_pixels = batch_size, batch_pixels
         self._limits = limits or Limits()
@@ -92,6 +95,7 @@ class JpegRuns:
         Raises:
             MissingDependencyError: DALI is not installed.
             EngineError: DALI cannot use the device.
+            OutOfMemoryError: the device has no room.
         """
         self._pipe = self._build()
         return self
@@ -109,7 +113,8 @@ class JpegRuns:
             EngineError: DALI cannot use the device any more.
             OutOfMemoryError: it has no room for so many; fewer may fit.
         """
-        assert self._pipe is not None, "use it in `with`"
+        if self._pipe is None:  # it had no room for the files before
+            self._pipe = self._build()
         for part in self._parts(files):
             yield from self._decoded(files, part, stream)
 
@@ -142,7 +147,7 @@ class JpegRuns:
         if header is None or header.kind != "jpeg":
             return None
         most = min(self._limits.max_pixels, self._batch_pixels)
-        return header if 0 < header.width * header.height <= most and self._fits(header) else None
+        return header if 0 < header.width * header.height <= most else None
 
     def _decoded(self, files: Sequence[bytes], part: dict[int, Header], stream: int | None) -> Iterator[Run]:
         """The files of a part that DALI can decode, in one run unless one of them is damaged."""
@@ -150,13 +155,15 @@ class JpegRuns:
         try:
             outputs = self._execute(self._pipe, [files[i] for i in indices], stream)
         except (RuntimeError, MemoryError) as err:
-            self._pipe = self._build()  # one that raised refuses all further work; a new one costs milliseconds
-            if isinstance(err, MemoryError) or any(words in str(err).lower() for words in _OUT_OF_MEMORY):
+            # One that raised refuses all further work. Its memory goes before a new one takes its own.
+            self._pipe = None
+            if _no_room(err):
                 raise OutOfMemoryError(f"DALI has no room for {len(part)} photographs: {err}") from err
             logger.debug("DALI failed at %d files: %s", len(part), err)
         else:
             yield Run(indices, list(part.values()), outputs)
             return
+        self._pipe = self._build()
         half = len(part) // 2
         for some in (indices[:half], indices[half:]) if half else ():
             yield from self._decoded(files, {i: part[i] for i in some}, stream)
@@ -175,6 +182,8 @@ class JpegRuns:
             pipe.build()
             self._execute(pipe, [_grey_jpeg()], None)
         except (RuntimeError, MemoryError) as err:
+            if _no_room(err):
+                raise OutOfMemoryError(f"DALI has no room for a pipeline: {err}") from err
             where = f"GPU {self._device_id}" if self._device == "mixed" else "the CPU"
             raise EngineError(
                 f"DALI cannot decode on {where}: {str(err).strip(' .')}. Wanted: a device that this DALI can use. "
@@ -203,6 +212,10 @@ class JpegRuns:
             )
             pipe.set_outputs(*self._graph(dali, encoded, images))
         return pipe
+
+
+def _no_room(err: BaseException) -> bool:
+    return isinstance(err, MemoryError) or any(words in str(err).lower() for words in _OUT_OF_MEMORY)
 
 
 def _grey_jpeg() -> bytes:

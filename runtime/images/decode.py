@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from ..errors import FacemillError
 from ..records import Photo, Status
 from .header import Header, read_header
+from .resize import shrink
+
+JPEG_SCALES = (8, 4, 2)  # how many times smaller the decoder itself makes a JPEG
 
 DECODE_RULE = "opencv; exif applied; alpha on white; jpeg reduced while not below the crop; area or linear resize"
 
@@ -61,15 +64,7 @@ def decode_image(
         ImageError: empty, of no known format, over a limit, or damaged.
     """
     header = _judge(data, limits or Limits())
-    image = _decode(data, header, min(header.width, header.height) // size, channel_order)
-    height, width = image.shape[:2]
-    if (height, width) == (size, size):
-        return image
-    import cv2
-
-    # Averaging when pixels are merged (no aliasing), interpolating when they are made.
-    how = cv2.INTER_AREA if height >= size and width >= size else cv2.INTER_LINEAR
-    return cv2.resize(image, (size, size), interpolation=how)  # type: ignore[return-value]
+    return shrink(_decode(data, header, min(header.width, header.height) // size, channel_order), size, size)
 
 
 def decode_photo(data: bytes, *, long_side: int, channel_order: str = "rgb", limits: Limits | None = None) -> Photo:
@@ -137,18 +132,15 @@ def _decode(data: bytes, header: Header, room: int, channel_order: str) -> NDArr
 def _reduction(header: Header, room: int) -> int:
     """OpenCV's flag for the JPEG decoder's own 1/2, 1/4 or 1/8 scale, to be added to a colour flag; 0 for none.
 
-    The scaled inverse DCT averages, as the resize after it would; `room` keeps the result from getting smaller than
+    The scaled inverse DCT averages, as `shrink` would after it; `room` keeps the result from getting smaller than
     what it is resized to, so no detail is lost.
     """
     import cv2
 
     if header.kind == "jpeg":
         # The names say grayscale because they are these bits with no colour flag set.
-        for factor, flag in (
-            (8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
-            (4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
-            (2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
-        ):
+        flags = cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_GRAYSCALE_2
+        for factor, flag in zip(JPEG_SCALES, flags, strict=True):
             if room >= factor:
                 return flag
     return 0

@@ -1,4 +1,4 @@
-"""Photographs of any format to crops on the device: JPEGs through NVIDIA DALI, all else through `decode_image`.
+"""Photographs of any format to what is made crops of: JPEGs through NVIDIA DALI, all else through `decode_image`.
 
 A file that one of the two decoders reads is never lost: see dali_runs.py for what DALI is given.
 """
@@ -13,24 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Status
-from .dali_runs import JpegRuns
+from .dali_runs import BATCH_PIXELS, JpegRuns
 from .decode import ImageError, Limits, decode_image
-from .header import Header
-
-_BATCH_PIXELS = 1 << 26
 
 
 class Crops(Protocol):
     """Where decoded crops go: numbered places, each for (S, S, 3) uint8.
 
     Attributes:
-        stream: the cudaStream_t that DALI's crops are ready on; None: when they are handed over.
+        stream: the cudaStream_t that DALI's photographs are ready on; None: when they are handed over.
     """
 
     stream: int | None
 
-    def put_run(self, place: int, crops: Any) -> None:
-        """Take m crops to places from `place` on: a DALI TensorList (m, S, S, 3) uint8, there as long as it is held."""
+    def put_run(self, place: int, photos: Any) -> None:
+        """Make crops of m photographs, in places from `place` on: see `images.preprocess.preprocess_bytes`.
+
+        Args:
+            photos: a DALI TensorList of m arrays (H, W, 3) uint8, upright; they are there as long as it is held.
+        """
         ...
 
     def put(self, place: int, crop: NDArray[np.uint8]) -> None:
@@ -51,16 +52,8 @@ class Placed:
     failures: list[tuple[int, Status, str]]
 
 
-def decoder_bytes(batch_size: int, size: int, batch_pixels: int = _BATCH_PIXELS) -> int:
-    """Device memory that a "mixed" decoder may come to hold, for a plan: an estimate from above for photographs.
-
-    Three colours of every pixel, once more for the planes that nvJPEG makes them from, and the crops.
-    """
-    return 6 * batch_pixels + 3 * batch_size * size * size
-
-
 class DaliDecoder:
-    """Decodes and resizes many photographs at once. Owns a DALI pipeline: use it in `with`, from one thread at a time.
+    """Decodes many photographs at once. Owns a DALI pipeline: use it in `with`, from one thread at a time.
 
     Args:
         size: side S of the crop, pixels.
@@ -79,14 +72,13 @@ class DaliDecoder:
         device: str = "cpu",
         device_id: int = 0,
         batch_size: int = 64,
-        batch_pixels: int = _BATCH_PIXELS,
+        batch_pixels: int = BATCH_PIXELS,
         threads: int = 2,
         limits: Limits | None = None,
     ) -> None:
         self._size, self._channel_order, self._limits = size, channel_order, limits
         self._runs = JpegRuns(
-            self._graph,
-            self._fits,
+            lambda dali, encoded, images: (images,),
             channel_order=channel_order,
             device=device,
             device_id=device_id,
@@ -105,12 +97,11 @@ class DaliDecoder:
         self._runs.__exit__(*exc)
 
     def decode(self, files: Sequence[bytes], crops: Crops) -> Placed:
-        """Decode photographs, of any format that `decode_image` reads, and resize each to the crop.
+        """Decode photographs, of any format that `decode_image` reads.
 
         Args:
             files: encoded photographs; any number that the places suffice for.
-            crops: filled from place 0 on. A JPEG's crop differs from that of `decode_image` by the resize: where
-                that one averages over boxes, DALI's antialiased linear filter averages over triangles.
+            crops: filled from place 0 on.
         Raises:
             EngineError: DALI cannot use the device any more.
             OutOfMemoryError: it has no room for so many; fewer may fit.
@@ -129,13 +120,3 @@ class DaliDecoder:
                 crops.put(len(indices), crop)
                 indices.append(i)
         return Placed(indices, failures)
-
-    def _fits(self, header: Header) -> bool:
-        """decode_image does not average an image that grows along one side; DALI would."""
-        short, long = sorted((header.width, header.height))
-        return not short < self._size < long
-
-    def _graph(self, dali: Any, encoded: Any, images: Any) -> tuple[Any, ...]:
-        """Upright images to crops."""
-        linear = dali.types.INTERP_LINEAR
-        return (dali.fn.resize(images, size=(self._size, self._size), interp_type=linear, antialias=True),)

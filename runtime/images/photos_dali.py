@@ -11,13 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .dali_runs import JpegRuns, Run
-from .decode import Limits
+from .dali_runs import BATCH_PIXELS, RUNS_BYTES, JpegRuns, Run
+from .decode import JPEG_SCALES, Limits
 from .header import Header
 
-_BATCH_PIXELS = 1 << 25
 _STEP = 32  # a detector's pictures have sides that are multiples of it
-_REDUCTIONS = (8, 4, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +73,9 @@ def canvas_side(long_side: int) -> int:
     return -(-long_side // _STEP) * _STEP
 
 
-def photo_decoder_bytes(batch_size: int, long_sides: Sequence[int], batch_pixels: int = _BATCH_PIXELS) -> int:
-    """Device memory that a "mixed" DaliPhotos and two runs that are held may take: an estimate from above.
-
-    As `decoder_bytes`: three colours and their planes, six bytes a pixel; the photographs of two runs; the views.
-    """
-    return 12 * batch_pixels + 3 * batch_size * sum(canvas_side(side) ** 2 for side in long_sides)
+def photo_decoder_bytes(batch_size: int, long_sides: Sequence[int]) -> int:
+    """Device memory that a "mixed" DaliPhotos and two runs that are held may take: an estimate from above."""
+    return RUNS_BYTES + 3 * batch_size * sum(canvas_side(side) ** 2 for side in long_sides)
 
 
 class DaliPhotos:
@@ -104,7 +99,7 @@ class DaliPhotos:
         device: str = "cpu",
         device_id: int = 0,
         batch_size: int = 64,
-        batch_pixels: int = _BATCH_PIXELS,
+        batch_pixels: int = BATCH_PIXELS,
         threads: int = 2,
         limits: Limits | None = None,
     ) -> None:
@@ -165,7 +160,7 @@ class DaliPhotos:
         shape = fn.peek_image_shape(encoded)
         long = dali.math.max(shape[0], shape[1])
         # 1, 2, 4 or 8, as `reduction_for` says: DALI has no choice between numbers, but comparisons count as 0 or 1.
-        reduction = 1 + sum((long >= r * self._reduce_to) * (r // 2) for r in _REDUCTIONS)
+        reduction = 1 + sum((long >= r * self._reduce_to) * (r // 2) for r in JPEG_SCALES)
         photos = fn.resize(
             images,
             resize_longer=dali.math.ceil(long / reduction),
@@ -195,4 +190,4 @@ def _view(dali: Any, photos: Any, long_side: int, reduce_to: int) -> Any:
 
 def reduction_for(width: int, height: int, reduce_to: int) -> int:
     """How many times smaller a photograph becomes."""
-    return next((r for r in _REDUCTIONS if max(width, height) >= r * reduce_to), 1)
+    return next((r for r in JPEG_SCALES if max(width, height) >= r * reduce_to), 1)

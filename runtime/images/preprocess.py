@@ -1,4 +1,4 @@
-"""Photographs of one size to normalised crops: the answer that `kernels/preprocess.cu` has to give."""
+"""Whole photographs to crops: the answers that `kernels/preprocess.cu` has to give."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .decode import JPEG_SCALES
+from .resize import shrink
+
 
 def preprocess_crops(
     images: NDArray[np.uint8], *, size: int, mean: Sequence[float], std: Sequence[float], reverse: bool = False
 ) -> NDArray[np.float32]:
-    """Resize as `decode_image` does, but without rounding to whole grey levels, and normalise.
+    """Resize photographs of one size as `shrink` does, but without rounding to whole grey levels, and normalise.
 
     Args:
         images: (N, H, W, 3) uint8.
@@ -21,13 +24,34 @@ def preprocess_crops(
     Returns:
         (N, 3, S, S) float32, C-contiguous; a new array.
     """
-    import cv2
-
-    height, width = images.shape[1:3]
-    how = cv2.INTER_AREA if height >= size and width >= size else cv2.INTER_LINEAR
     crops = np.empty((len(images), 3, size, size), np.float32)
     for crop, image in zip(crops, images, strict=True):
-        levels = cv2.resize(image.astype(np.float32), (size, size), interpolation=how)  # (S, S, 3)
+        levels = shrink(image.astype(np.float32), size, size)  # (S, S, 3)
         levels = levels[..., ::-1] if reverse else levels
         crop[:] = ((levels - np.asarray(mean)) / np.asarray(std)).transpose(2, 0, 1)
     return crops
+
+
+def preprocess_bytes(images: Sequence[NDArray[np.uint8]], *, size: int) -> NDArray[np.uint8]:
+    """Resize decoded JPEGs as `decode_image` does, for an engine that normalises: grey levels rounded, halves upwards.
+
+    Args:
+        images: N arrays, (H, W, 3) uint8, of any sizes.
+        size: side S of the crop, pixels.
+    Returns:
+        (N, S, S, 3) uint8, C-contiguous; a new array.
+    """
+    crops = np.empty((len(images), size, size, 3), np.uint8)
+    for crop, image in zip(crops, images, strict=True):
+        scale = next((s for s in JPEG_SCALES if min(image.shape[:2]) // size >= s), 1)
+        crop[:] = shrink(_scaled(image, scale), size, size) + 0.5
+    return crops
+
+
+def _scaled(image: NDArray[np.uint8], scale: int) -> NDArray[np.float32]:
+    """(ceil(H / scale), ceil(W / scale), 3): means of squares, as a JPEG decoder's scale; at the edge pixels repeat."""
+    height, width = (-(-side // scale) for side in image.shape[:2])
+    missing = [(0, height * scale - image.shape[0]), (0, width * scale - image.shape[1]), (0, 0)]
+    squares = np.pad(image, missing, mode="edge").reshape(height, scale, width, scale, 3)
+    means: NDArray[np.float32] = squares.mean(axis=(1, 3), dtype=np.float32)
+    return means

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..engines.sidecar import EngineInfo
 from ..errors import OutOfMemoryError
+from ..extras import require
 from ..records import Batch
 from .device_work import OnDevice
 from .settings import Settings, default_settings, measure_rate
@@ -56,6 +57,9 @@ def tune_device(
         except OutOfMemoryError as err:
             logger.info("tuning: %d slots do not fit: %s", slots, err)
             break
+        finally:
+            # DALI keeps what its decoders had; the next plan would take it for used, and count new decoders besides.
+            require("nvidia.dali.backend", extra="gpu").ReleaseUnusedMemory()
     if not found:
         return usual
     best = max(found, key=lambda settings: found[settings])

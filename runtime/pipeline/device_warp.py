@@ -1,4 +1,4 @@
-"""Faces cut from photographs that lie on the device, straight into the places of a slot."""
+"""Photographs that lie on the device, or the faces in them, straight to crops in the places of a slot."""
 
 from __future__ import annotations
 
@@ -16,6 +16,48 @@ from ..engines.slot import Slot
 from ..images.photos_dali import DevicePhoto
 
 _TRANSFORM_BYTES = 24  # (2, 3) float32
+
+
+class Shrink:
+    """Tells the kernel which photographs to resize. Owned by `with`; for one slot at a time, with the driver current.
+
+    Args:
+        driver: of the slots.
+        kernels: of the driver; shared.
+        size: side of the crop, pixels.
+        most: places of a slot.
+    Raises:
+        OutOfMemoryError: the GPU, or page-locked memory, has no room.
+    """
+
+    def __init__(self, driver: Driver, kernels: Kernels, *, size: int, most: int) -> None:
+        self._kernels, self._size = kernels, size
+        with ExitStack() as stack:
+            nbytes = most * IMAGE.itemsize
+            self._images = stack.enter_context(DeviceBuffer(driver, nbytes))
+            self._staged = stack.enter_context(PinnedBuffer(driver, nbytes)).view((most,), IMAGE)
+            self._stack = stack.pop_all()
+
+    def __call__(self, slot: Slot, place: int, images: NDArray[np.void]) -> None:
+        """Fill the places of a slot from `place` on; nothing is waited for. Each place once, until the slot has ended.
+
+        Args:
+            images: (m,) IMAGE, a photograph each; they stay where they are until the stream has come so far.
+        """
+        staged = self._staged[place : place + len(images)]
+        staged[:] = images
+        slot.stream.upload(staged, self._images, place * IMAGE.itemsize)
+        self._kernels.preprocess_bytes(
+            slot.stream, self._images, slot.places, first=place, count=len(images), size=self._size
+        )
+
+    def __enter__(self) -> Shrink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
 
 
 class Warp:

@@ -1,32 +1,33 @@
 """Decoding and embedding as one stage, for photographs that do not leave the GPU in between.
 
-Each thread of the stage takes a slot with a decoder of its own: while one batch is decoded, another is embedded and a
-third copied back. What the GPU's decoder does not read goes to the CPU's and joins the batch.
+Each thread of the stage has a decoder of its own and takes a slot: while one batch is decoded, another is embedded and
+a third copied back. What the GPU's decoder does not read goes to the CPU's and joins the batch.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
 import queue
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cuda.kernels import IMAGE, Kernels
 from ..engines.open import open_tensorrt
 from ..engines.sidecar import EngineInfo
 from ..engines.slot import Slot
 from ..engines.tensorrt_runner import TensorRTRunner
-from ..errors import EngineError
+from ..images.dali_runs import RUNS_BYTES
 from ..images.decode import Limits
-from ..images.decode_dali import Crops, DaliDecoder, decoder_bytes
+from ..images.decode_dali import DaliDecoder
 from ..records import Batch, Outcome
+from .device_warp import Shrink
 from .settings import Settings
 from .stages import StageClock
 from .work import Embed, Slices
@@ -51,23 +52,33 @@ class OnDevice(Protocol):
 class DeviceCrops:
     """The places of a slot, filled on the device: see images.decode_dali.Crops."""
 
-    def __init__(self, slot: Slot) -> None:
-        self._slot = slot
-        self._held: list[Any] = []  # DALI may use the memory again only when the slot has copied it
+    def __init__(self, slot: Slot, shrink: Shrink) -> None:
+        self._slot, self._shrink = slot, shrink
+        self._held: Any = None  # DALI may use their memory again only when crops were made of them
         self.stream: int | None = slot.stream.address
 
-    def put_run(self, place: int, crops: Any) -> None:
+    def put_run(self, place: int, photos: Any) -> None:
         """See Crops.put_run."""
-        try:
-            # Non-blocking: the stream waits for the decoder, and this thread for neither.
-            crops.copy_to_external(ctypes.c_void_p(self._slot.place_address(place)), ctypes.c_void_p(self.stream), True)
-        except RuntimeError as err:
-            raise EngineError(f"DALI could not hand over its crops: {err}. See: facemill doctor") from err
-        self._held.append(crops)
+        if self._held is not None:  # a usual batch is one run; large photographs take memory, two runs at most
+            self._slot.stream.synchronize()
+        shapes = np.array(photos.shape(), np.int64)  # (m, 3)
+        images = np.empty(len(shapes), IMAGE)
+        images["pixels"] = [photos[i].data_ptr() for i in range(len(shapes))]
+        images["height"], images["width"], images["pitch"] = shapes[:, 0], shapes[:, 1], 3 * shapes[:, 1]
+        self._shrink(self._slot, place, images)
+        self._held = photos
 
     def put(self, place: int, crop: NDArray[np.uint8]) -> None:
         """See Crops.put."""
         self._slot.fill(place, crop[None])
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What one thread works with."""
+
+    decoder: DaliDecoder
+    shrink: Shrink
 
 
 class EmbedFiles:
@@ -76,33 +87,34 @@ class EmbedFiles:
     def __init__(
         self,
         runner: TensorRTRunner,
-        decoders: Sequence[DaliDecoder],
+        benches: Sequence[Bench],
         batch_size: int,
         clocks: tuple[StageClock, StageClock],
-        crops: Callable[[Slot], Crops],
     ) -> None:
-        """Take over a runner and its decoders.
+        """Take over a runner and benches.
 
         Args:
-            runner: with at least as many slots as there are decoders.
-            decoders: ready for use.
+            runner: with at least as many slots as there are benches.
+            benches: ready for use.
             batch_size: photographs in one slot, at most.
             clocks: of decoding and of inference, for the split by stage.
-            crops: fills the places of a slot.
         """
         self._runner = runner
-        self._decoders: queue.SimpleQueue[DaliDecoder] = queue.SimpleQueue()
-        for decoder in decoders:
-            self._decoders.put(decoder)
-        self._workers = len(decoders)
+        self._benches: queue.SimpleQueue[Bench] = queue.SimpleQueue()
+        for bench in benches:
+            self._benches.put(bench)
+        self._workers = len(benches)
         self._decode_clock, self._infer_clock = clocks
-        self._crops = crops
         self.slices = Slices(batch_size)
 
     def warm_up(self) -> None:
         """Run one batch of nothing through every slot, which may halve the batch size."""
-        for _ in range(self._workers):  # the slots take turns
+        side = self._runner.info.size
+        for _ in range(self._workers):  # slots and benches take turns
             Embed(self._runner, self.slices).warm_up()
+            with self._bench() as bench, self._runner.slot() as slot:  # compiles the kernel
+                bench.shrink(slot, 0, np.array([(slot.places.address, 3 * side, side, side)], IMAGE))
+                slot.stream.synchronize()
 
     def __call__(self, batch: Batch) -> Batch:
         vectors = np.empty((len(batch.files), self._runner.info.dimension), np.float32)  # (n, D)
@@ -124,9 +136,9 @@ class EmbedFiles:
         """(m,) which files were embedded, (m, D) their vectors, and what became of the others."""
         began = time.perf_counter()
         infer_s, rows = 0.0, np.empty((0, self._runner.info.dimension), np.float32)
-        with self._decoder() as decoder, self._runner.slot() as slot:
-            crops = self._crops(slot)
-            placed = decoder.decode(files, crops)
+        with self._bench() as bench, self._runner.slot() as slot:
+            crops = DeviceCrops(slot, bench.shrink)  # holds photographs until the slot has ended
+            placed = bench.decoder.decode(files, crops)
             count = len(placed.indices)
             if count:
                 slot.start(count)
@@ -136,12 +148,12 @@ class EmbedFiles:
         return np.array(placed.indices, np.int64), rows, placed.failures
 
     @contextmanager
-    def _decoder(self) -> Iterator[DaliDecoder]:
-        decoder = self._decoders.get()
+    def _bench(self) -> Iterator[Bench]:
+        bench = self._benches.get()
         try:
-            yield decoder
+            yield bench
         finally:
-            self._decoders.put(decoder)
+            self._benches.put(bench)
 
 
 @contextmanager
@@ -159,24 +171,24 @@ def open_embed_files(
     Raises:
         FacemillError: see EmbedFiles, DaliDecoder and TensorRTRunner.
     """
-    per_slot = decoder_bytes(found.batch_size, info.size)
-    with (
-        open_tensorrt(engine, slots=found.streams, decoder_bytes=per_slot) as runner,
-        runner.driver,
-        ExitStack() as stack,
-    ):
-        decoders = [
-            stack.enter_context(
-                DaliDecoder(
-                    info.size,
-                    info.channel_order,
-                    device="mixed",
-                    device_id=runner.driver.device.index,
-                    batch_size=found.batch_size,
-                    threads=math.ceil(found.decoders / runner.plan.slots),
-                    limits=limits,
-                )
+    with open_tensorrt(engine, slots=found.streams, decoder_bytes=RUNS_BYTES) as runner, ExitStack() as stack:
+        own = stack.enter_context
+        driver, kernels = own(runner.driver), Kernels(runner.driver)
+        benches = [
+            Bench(
+                own(
+                    DaliDecoder(
+                        info.size,
+                        info.channel_order,
+                        device="mixed",
+                        device_id=driver.device.index,
+                        batch_size=found.batch_size,
+                        threads=math.ceil(found.decoders / runner.plan.slots),
+                        limits=limits,
+                    )
+                ),
+                own(Shrink(driver, kernels, size=info.size, most=found.batch_size)),
             )
             for _ in range(runner.plan.slots)
         ]
-        yield EmbedFiles(runner, decoders, found.batch_size, clocks, DeviceCrops)
+        yield EmbedFiles(runner, benches, found.batch_size, clocks)
