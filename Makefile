@@ -27,7 +27,7 @@ check: $(VENV)/.dev  ## ruff, mypy --strict, import direction
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
 
-gpu-acceptance: $(GPU_VENV)/.gpu$(CUDA)  ## what only a GPU can show; known faults: docs/gpu.md; table in benchmarks/results/
+gpu-acceptance: $(GPU_VENV)/.gpu$(CUDA)  ## what only a GPU can show, in 8 minutes; table in benchmarks/results/
 	$(GPU_VENV)/bin/python benchmarks/gpu_acceptance.py
 
 bench: $(VENV)/.dev  ## measure on this machine; tables in benchmarks/results/

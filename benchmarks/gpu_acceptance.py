@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""What only a GPU can show: checks, figures, one table. Meant for eight minutes; docs/gpu.md says what is against it.
+"""What only a GPU can show: checks, figures, one table, in eight minutes.
 
     python benchmarks/gpu_acceptance.py
     python benchmarks/gpu_acceptance.py --only device engine --out /tmp/acceptance
     python benchmarks/gpu_acceptance.py --rehearse        # without a GPU: the script itself, on the CPU, small
 
-Each step is a process of its own, so that none can take another one with it. A step whose packages are missing is
-skipped with the reason. Exit code 0: every step passed or was skipped.
+Each step is a process of its own, so that none can take another one with it. It may take its share of the time, and
+what the steps before it have left over; what it has found when it is stopped counts. A step whose packages are missing
+is skipped with the reason. Exit code 0: every step passed or was skipped.
 """
 
 from __future__ import annotations
@@ -19,67 +20,78 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import gpu_steps
+from gpu_setting import Setting, SkipStep, start_drawing
+from gpu_steps import STEPS
 from report import RESULTS, write_results
 
 from runtime.engines.device import find_gpu
 
-BUDGET_S = 470
+REHEARSAL = 2  # a rehearsal's machine has few cores
+_STOPPED = -signal.SIGKILL
 
 
 def run_step(name: str, options: argparse.Namespace, limit_s: float) -> dict[str, Any]:
     """One step in a process of its own: its findings, or why there are none."""
-    result = options.out / "steps" / f"{name}.json"
+    folder = options.out / "steps"
+    result, log = folder / f"{name}.json", folder / f"{name}.log"
     result.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--step", name, "--out", str(options.out), "--data", str(options.data)]
-    command += ["--model", options.model, *(["--rehearse"] if options.rehearse else [])]
+    command = [sys.executable, __file__, "--step", name, "--seconds", str(limit_s), "--out", str(options.out)]
+    command += ["--data", str(options.data), "--model", options.model, *(["--rehearse"] if options.rehearse else [])]
     began = time.perf_counter()
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=max(5.0, limit_s))
-        words, code = done.stdout + done.stderr, done.returncode
-    except subprocess.TimeoutExpired as err:
-        parts = (err.stdout or b"", err.stderr or b"")
-        words = "".join(p.decode(errors="replace") if isinstance(p, bytes) else p for p in parts)
-        code = -1
-    (options.out / "steps" / f"{name}.log").write_text(words)
-    took = time.perf_counter() - began
-    if result.exists():
-        found: dict[str, Any] = json.loads(result.read_text())
-    elif code == -1:
-        found = {"outcome": "failed", "summary": f"stopped after {limit_s:.0f} s"}
-    else:
-        last = (words.strip().splitlines() or ["no output"])[-1]
-        found = {"outcome": "failed", "summary": f"ended with {code}: {last[:300]}"}
-    return {"step": name, "seconds": round(took, 1), **found}
+    with log.open("wb") as words:
+        process = subprocess.Popen(command, stdout=words, stderr=subprocess.STDOUT, start_new_session=True)
+        try:
+            code = process.wait(timeout=limit_s)
+        except subprocess.TimeoutExpired:
+            code = _STOPPED
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it has begun, too
+        process.wait()
+    took = {"step": name, "seconds": round(time.perf_counter() - began, 1)}
+    found: dict[str, Any] = json.loads(result.read_text()) if result.exists() else {"outcome": "failed"}
+    if code == 0 and result.exists():
+        return {**took, **found}
+    last = (log.read_text(errors="replace").strip().splitlines() or ["no output"])[-1]
+    why = f"stopped after {limit_s:.0f} s" if code == _STOPPED else f"ended with {code}: {last[:300]}"
+    return {**took, **found, "outcome": "failed", "summary": "; ".join(filter(None, (why, found.get("summary"))))}
 
 
 def one_step(name: str, options: argparse.Namespace) -> None:
     """Run a step in this process and write its findings."""
-    setting = gpu_steps.Setting(options.out, options.data, options.model, options.rehearse)
+    setting = setting_of(name, options)
     try:
-        found = gpu_steps.STEPS[name].work(setting)
-    except gpu_steps.SkipStep as err:
+        found = STEPS[name].work(setting)
+    except SkipStep as err:
         found = {"outcome": "skipped", "summary": str(err)}
     except Exception as err:
-        import traceback
-
         traceback.print_exc()
-        found = {"outcome": "failed", "summary": f"{type(err).__name__}: {err}"[:2000]}
-    (options.out / "steps" / f"{name}.json").write_text(json.dumps(found))
+        kept = setting.out / "steps" / f"{name}.json"
+        found = json.loads(kept.read_text()) if kept.exists() else {}
+        found |= {"outcome": "failed", "summary": f"{type(err).__name__}: {err}"[:2000]}
+    setting.keep(found)
+
+
+def setting_of(name: str, options: argparse.Namespace) -> Setting:
+    """Where a step runs, and for how long."""
+    end = time.monotonic() + options.seconds
+    return Setting(name, options.out, options.data, options.model, options.rehearse, end)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(gpu_steps.STEPS), help="these steps alone")
-    parser.add_argument("--model", default="random-512", help="default: random-512, which needs no download")
+    parser.add_argument("--only", nargs="+", choices=list(STEPS), help="these steps alone")
+    parser.add_argument("--model", default="facemill-512", help="default: facemill-512, which is in this folder")
     parser.add_argument("--rehearse", action="store_true", help="try the script on a machine without a GPU")
     parser.add_argument("--data", type=Path, default=Path("/tmp/facemill-bench"), help="folder for photographs")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=0.0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.out, options.data = options.out.absolute(), options.data.absolute()
     for folder in (options.out / "steps", options.data):
@@ -89,30 +101,29 @@ def main() -> None:
         return
     os.environ.setdefault("FACEMILL_CACHE", str(options.data / "cache"))
     began = time.perf_counter()
-    setting = gpu_steps.Setting(options.out, options.data, options.model, options.rehearse)
-    drawing = gpu_steps.start_drawing(setting) if options.rehearse or find_gpu() is not None else None
-    found = []
-    for name in options.only or gpu_steps.STEPS:
-        left = BUDGET_S - (time.perf_counter() - began)
-        found.append(run_step(name, options, min(left, gpu_steps.STEPS[name].limit_s)))
+    gpu = find_gpu()
+    drawing = start_drawing(setting_of("drawing", options)) if options.rehearse or gpu is not None else None
+    found, shares = [], 0.0
+    for name in options.only or STEPS:
+        shares += STEPS[name].share_s * (REHEARSAL if options.rehearse else 1)
+        found.append(run_step(name, options, shares - (time.perf_counter() - began)))
         print(f"{found[-1]['step']:<12} {found[-1]['outcome']:<8} {found[-1]['summary'].splitlines()[0]}", flush=True)
     if drawing is not None and drawing.poll() is None:
         os.killpg(drawing.pid, signal.SIGKILL)  # its workers too
-    report(found, options)
+    report(found, options, f"{gpu.name} {gpu.compute_capability}" if gpu else "no GPU")
     raise SystemExit(1 if any(step["outcome"] == "failed" for step in found) else 0)
 
 
-def report(found: Sequence[dict[str, Any]], options: argparse.Namespace) -> None:
+def report(found: Sequence[dict[str, Any]], options: argparse.Namespace, device: str) -> None:
     """The table, and all findings as JSON."""
-    device = next((step.get("device") for step in found if step.get("device")), None)
-    slug = "rehearsal" if options.rehearse else re.sub(r"\W+", "-", str(device or "no gpu")).strip("-").lower()
+    slug = "rehearsal" if options.rehearse else re.sub(r"\W+", "-", device).strip("-").lower()
     columns = ("step", "outcome", "seconds", "summary")
     notes = [f"{step['step']}: {note}" for step in found for note in step.get("notes", [])]
     if options.rehearse:
         notes.insert(0, "A rehearsal of the script on the CPU: no figure here is a GPU's")
     write_results(
         f"gpu_acceptance_{slug}",
-        f"GPU acceptance on {device or 'no GPU'}",
+        f"GPU acceptance on {device}",
         [{c: str(step[c]).replace("\n", " ").replace("|", "/") for c in columns} for step in found],
         notes,
         folder=options.out,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import statistics
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -89,7 +89,15 @@ def detect_on_host(files: Sequence[bytes], detector: Path, settings: Any, total:
 
 
 def measure_faces(
-    engine: Path, detector: Path, photos: Path, *, count: int, repeat: int, rounds: int, folder: Path
+    engine: Path,
+    detector: Path,
+    photos: Path,
+    *,
+    count: int,
+    repeat: int,
+    rounds: int,
+    folder: Path,
+    seconds: float = math.inf,
 ) -> dict[str, Any]:
     """All rates, round by round; the arguments and what comes back are as for `gpu_throughput.measure`."""
     from runtime.engines.open import open_runner, open_tensorrt
@@ -113,23 +121,17 @@ def measure_faces(
     def note(name: str, rate: float) -> None:
         rates.setdefault(name, []).append(rate)
 
-    for _ in range(rounds):
+    began = time.perf_counter()
+    for turn in range(1, rounds + 1):
         note("decode alone", decode_alone(files, finder, settings, "mixed" if on_gpu else "cpu", total))
         note("detect alone", detect(files, detector, settings, total))
         with open_tensorrt(engine, slots=settings.streams) if on_gpu else open_runner(engine, threads=1) as runner:
             note("engine alone", gpu_throughput.engine_alone(runner, crops, settings, total))
-        done = process(request)
+        with gpu_throughput.Utilisation() as used:
+            done = process(request)
         request.output.unlink()
         note("whole pipeline", done.images_per_s)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    ceilings = [min(values) for values in zip(*(rates[part] for part in gpu_throughput.ALONE), strict=True)]
-    return {
-        "medians": medians,
-        "rounds": rates,
-        "of the ceiling": statistics.median(w / c for w, c in zip(rates["whole pipeline"], ceilings, strict=True)),
-        "binding": min(gpu_throughput.ALONE, key=lambda part: medians[part]).removesuffix(" alone"),
-        "idle": None,
-        "settings": {name: getattr(settings, name) for name in type(settings).__slots__},
-        "outcomes": done.outcomes,
-        "stages": done.stages,
-    }
+        if (time.perf_counter() - began) * (turn + 1) / turn > seconds:
+            break
+    found = {**gpu_throughput.summary(rates, settings), "outcomes": done.outcomes, "stages": done.stages}
+    return {**found, "idle": None, "busy": used.busy if on_gpu else None}

@@ -6,9 +6,8 @@
     python benchmarks/gpu_throughput.py --model random-512 --size 300x400 --detector yunet
 
 Decoding alone: as many decoders as the pipeline has slots, whose crops go nowhere. The engine alone: as many slots,
-whose crops are there already. Back to back: one stream that is given batch after batch and waited for once, so that
-the GPU never idles. With a detector: see gpu_faces.py. Without a GPU the same is measured on the CPU
-(`--backend cpu`), to try the command.
+whose crops are there already. Crops from the host: inference binds, with copies both ways. With a detector: see
+gpu_faces.py. Without a GPU the same is measured on the CPU (`--backend cpu`), to try the command.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ import itertools
 import math
 import os
 import statistics
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,18 +154,32 @@ def through_runner(runner: Any, images: NDArray[np.uint8], settings: Any, total:
     return in_threads(settings.streams, lambda _: len(runner.infer(images[: settings.batch_size])), total)
 
 
-def back_to_back(runner: Any, images: NDArray[np.uint8], settings: Any, total: int) -> float:
-    """Photographs a second of one stream that always has a batch waiting."""
-    count, rounds = settings.batch_size, math.ceil(total / settings.batch_size)
-    with runner.slot() as slot:
-        slot.fill(0, images[:count])
-        slot.start(count)
-        slot.finish(count)
-        began = time.perf_counter()
-        for _ in range(rounds):
-            slot.start(count)
-        slot.finish(count)
-        return rounds * count / (time.perf_counter() - began)
+class Utilisation:
+    """The part of the time in which the GPU runs anything, by NVIDIA's own count; used in `with`.
+
+    Attributes:
+        busy: 0 to 1, without the first and the last fifth of the time; None: nvidia-smi has not said.
+    """
+
+    def __init__(self) -> None:
+        self.busy: float | None = None
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Utilisation:
+        query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
+        with suppress(OSError):
+            self._process = subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        words, _ = self._process.communicate()
+        numbers = [float(word) / 100 for word in words.split() if word.isdecimal()]
+        steady = numbers[len(numbers) // 5 : len(numbers) - len(numbers) // 5]
+        if steady:
+            self.busy = statistics.fmean(steady)
 
 
 def settings_of(request: Any, info: Any) -> Any:
@@ -191,7 +205,17 @@ def write_list(photos: Path, folder: Path, repeat: int) -> tuple[Path, list[Path
     return listing, paths
 
 
-def measure(engine: Path, photos: Path, *, count: int, repeat: int, rounds: int, folder: Path) -> dict[str, Any]:
+def measure(
+    engine: Path,
+    photos: Path,
+    *,
+    count: int,
+    repeat: int,
+    rounds: int,
+    folder: Path,
+    seconds: float = math.inf,
+    keep: Callable[[dict[str, Any]], None] = lambda found: None,
+) -> dict[str, Any]:
     """All rates, round by round.
 
     Args:
@@ -199,8 +223,10 @@ def measure(engine: Path, photos: Path, *, count: int, repeat: int, rounds: int,
         photos: a folder of `count` JPEGs, damaged ones among them.
         count: photographs.
         repeat: how often the pipeline goes through them in one run.
-        rounds: of all measurements in turn.
+        rounds: of all measurements in turn, at most.
         folder: for lists and outputs.
+        seconds: no round is begun that would probably end later than this, but for the first.
+        keep: is given what is known after every round.
     """
     from runtime.engines.open import open_runner, open_tensorrt
     from runtime.engines.sidecar import read_sidecar
@@ -229,30 +255,40 @@ def measure(engine: Path, photos: Path, *, count: int, repeat: int, rounds: int,
     def note(name: str, rate: float) -> None:
         rates.setdefault(name, []).append(rate)
 
-    for _ in range(rounds):
+    began, idle = time.perf_counter(), None
+    for turn in range(1, rounds + 1):
         note("decode alone", decode_alone(files, info, settings, "mixed" if on_gpu else "cpu", total))
         with open_tensorrt(engine, slots=settings.streams) if on_gpu else open_runner(engine, threads=1) as runner:
             note("engine alone", engine_alone(runner, crops, settings, total))
             if on_gpu:
-                note("crops from the host", through_runner(runner, crops, settings, total))
-                note("back to back", back_to_back(runner, crops, settings, total))
-        done = process(request)
+                with Utilisation() as used:
+                    note("crops from the host", through_runner(runner, crops, settings, total))
+                idle = None if used.busy is None else 1 - used.busy
+        with Utilisation() as used:
+            done = process(request)
         request.output.unlink()
         note("whole pipeline", done.images_per_s)
-    note("OpenCV on all cores", decode_opencv(files, info, settings, total))
-    ceiling = [min(d, e) for d, e in zip(rates["decode alone"], rates["engine alone"], strict=True)]
+        if turn == 1:
+            note("OpenCV on all cores", decode_opencv(files, info, settings, total))
+        found = {**summary(rates, settings), "outcomes": done.outcomes, "stages": done.stages}
+        found |= {"idle": idle, "busy": used.busy if on_gpu else None}
+        keep(found)
+        if (time.perf_counter() - began) * (turn + 1) / turn > seconds:
+            break
+    return found
+
+
+def summary(rates: dict[str, list[float]], settings: Any) -> dict[str, Any]:
+    """What some rounds say: the whole pipeline beside the slowest of its parts in the same round."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
-    binding = "decoding" if medians["decode alone"] < medians["engine alone"] else "the engine"
-    busy = [a / b for a, b in zip(rates.get("crops from the host", []), rates.get("back to back", []), strict=True)]
+    alone = [name for name in ALONE if name in rates]
+    ceilings = [min(values) for values in zip(*(rates[name] for name in alone), strict=True)]
     return {
         "medians": medians,
-        "rounds": rates,
-        "of the ceiling": statistics.median(w / c for w, c in zip(rates["whole pipeline"], ceiling, strict=True)),
-        "binding": binding,
-        "idle": max(0.0, 1 - statistics.median(busy)) if busy else None,
+        "rounds": {name: list(values) for name, values in rates.items()},
+        "of the ceiling": statistics.median(w / c for w, c in zip(rates["whole pipeline"], ceilings, strict=True)),
+        "binding": min(alone, key=lambda name: medians[name]).removesuffix(" alone"),
         "settings": {name: getattr(settings, name) for name in type(settings).__slots__},
-        "outcomes": done.outcomes,
-        "stages": done.stages,
     }
 
 
@@ -285,7 +321,7 @@ def main() -> None:
         else:
             found = measure(engine, photos, **how)
     ceiling = min(rate for name, rate in found["medians"].items() if name in ALONE)
-    idle = "not measured" if found["idle"] is None else f"{100 * found['idle']:.1f} %"
+    idle, busy = ("not measured" if found[k] is None else f"{found[k]:.1%}" for k in ("idle", "busy"))
     stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in found["stages"].items())
     write_results(
         f"gpu_throughput_{engine.name.rpartition('.')[0]}_{options.size}"
@@ -293,10 +329,10 @@ def main() -> None:
         f"The GPU pipeline beside its parts: {options.count:,} JPEGs of {options.size} (1 % damaged), {engine.name}",
         [{"what": name, "images/s": rate, "of the ceiling": rate / ceiling} for name, rate in found["medians"].items()],
         [
-            f"Medians of {options.rounds} rounds in turn; the pipeline within a round reaches "
+            f"Medians of {len(found['rounds']['whole pipeline'])} rounds in turn; the pipeline within a round reaches "
             f"{found['of the ceiling']:.3f} of the smallest of {', '.join(n for n in found['medians'] if n in ALONE)}; "
             f"binding: {found['binding']}",
-            f"GPU idle when inference binds (crops from the host beside back to back): {idle}",
+            f"By nvidia-smi: GPU idle when inference binds (crops from the host) {idle}; busy in the pipeline {busy}",
             f"Settings found by the tuner: {found['settings']}; outcomes {found['outcomes']}",
             f"Split by stage in the last round, images/s: {stages}",
         ],

@@ -1,0 +1,270 @@
+"""The first steps of gpu_acceptance.py: each part of the GPU path by itself, against what defines its answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from typing import Any
+
+import material
+import numpy as np
+from gpu_setting import (
+    Findings,
+    Setting,
+    both,
+    build_detector,
+    installed,
+    need,
+    need_tensorrt,
+    run_benchmark,
+    run_tests,
+    wait_for_photographs,
+)
+from gpu_throughput import Nowhere
+
+_KERNELS = "align or l2norm or preprocess or kernels"
+
+
+def device(setting: Setting) -> Findings:
+    """Which GPU, driver and packages; the speed of copies."""
+    need(setting)
+    from runtime.engines.device import find_gpu
+
+    gpu = find_gpu()
+    query = [
+        "nvidia-smi",
+        "--query-gpu=name,driver_version,memory.total,memory.free,compute_cap",
+        "--format=csv,noheader",
+    ]
+    try:
+        words = subprocess.run(query, capture_output=True, text=True, timeout=30).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired) as err:
+        words = f"nvidia-smi: {err}"
+    found: Findings = {
+        "outcome": "passed",
+        "device": f"{gpu.name} {gpu.compute_capability}" if gpu else "rehearsal",
+        "summary": words or "nvidia-smi says nothing",
+        "cores": len(os.sched_getaffinity(0)),
+    }
+    if gpu and installed("cupy"):
+        found["copies"] = _copies()
+        found["summary"] += "; " + ", ".join(f"{name} {rate:.1f} GB/s" for name, rate in found["copies"].items())
+    return found
+
+
+def _copies() -> dict[str, float]:
+    """GB/s between page-locked memory and the device."""
+    from runtime.cuda.driver import open_driver
+    from runtime.cuda.resources import DeviceBuffer, Event, PinnedBuffer, Stream
+
+    nbytes, rates = 1 << 28, {}
+    with (
+        open_driver() as driver,
+        PinnedBuffer(driver, nbytes) as pinned,
+        DeviceBuffer(driver, nbytes) as buffer,
+        Stream(driver) as stream,
+        Event(driver, timing=True) as start,
+        Event(driver, timing=True) as stop,
+    ):
+        host = pinned.view((nbytes,), np.uint8)
+        host[:] = np.random.default_rng(0).integers(0, 256, nbytes, dtype=np.uint8)
+        for name, copy in (
+            ("to the device", lambda: stream.upload(host, buffer)),
+            ("from the device", lambda: stream.download(buffer, host)),
+        ):
+            for _ in range(3):
+                stream.record(start)
+                copy()
+                stream.record(stop)
+                stop.synchronize()
+            rates[name] = nbytes / stop.seconds_since(start) / 1e9
+    return rates
+
+
+def contract(setting: Setting) -> Findings:
+    """Streams, events, buffers and copies, through every driver that is installed."""
+    need(setting, "cupy")
+    tests = ["tests/test_cuda_contract.py", "tests/test_cuda_driver.py"]
+    return run_tests(setting, *tests, "-k", f"not ({_KERNELS})", *_on_the_gpu(setting))
+
+
+def kernels(setting: Setting) -> Findings:
+    """Our kernels against what defines them, and their speed."""
+    need(setting, "cupy")
+    tests = run_tests(setting, "tests/test_cuda_contract.py", "-k", _KERNELS, *_on_the_gpu(setting))
+    if setting.rehearse:
+        return tests
+    setting.keep(tests)
+    measured = run_benchmark(setting, "gpu_kernels.py", "--data", str(setting.data), "--model", setting.model)
+    return both(tests, {**measured, "summary": f"{len(measured['rows'])} figures in the notes"})
+
+
+def _on_the_gpu(setting: Setting) -> list[str]:
+    return [] if setting.rehearse else ["-m", "gpu"]
+
+
+class Kept(Nowhere):
+    """Crops of DALI's photographs, made on the host; those of the CPU decoder are dropped."""
+
+    def __init__(self) -> None:
+        self.crops: list[Any] = []
+
+    def put_run(self, place: int, photos: Any) -> None:
+        from runtime.images.preprocess import preprocess_bytes
+
+        host = photos.as_cpu()
+        self.crops.append(preprocess_bytes([np.array(host[i]) for i in range(len(host))], size=112))
+
+
+def dali(setting: Setting) -> Findings:
+    """DALI on the GPU against `decode_image`, crop by crop; what a damaged file costs."""
+    need(setting, "nvidia.dali", *([] if setting.rehearse else ["cupy"]))
+    from runtime.images.decode import decode_image
+    from runtime.images.decode_dali import DaliDecoder
+
+    tests = (
+        run_tests(setting, "tests/test_images_decode_dali.py", *_on_the_gpu(setting)) if not setting.rehearse else None
+    )
+    wait_for_photographs(setting)
+    device, differences, cost = "cpu" if setting.rehearse else "mixed", {}, ""
+    for kind in ("crops", "portraits"):
+        files = [path.read_bytes() for path in sorted(setting.photographs(kind).rglob("*.jpg"))[1:300]]
+        files = [data for data in files if data[:2] == b"\xff\xd8" and data[-2:] == b"\xff\xd9"]
+        with DaliDecoder(112, device=device) as decoder:
+            kept = Kept()
+            placed = decoder.decode(files, kept)
+            cost = cost or _cost_of_damage(decoder, files[:64])
+        mine = np.concatenate(kept.crops).astype(int)
+        wanted = np.stack([decode_image(files[i], size=112) for i in placed.indices[: len(mine)]]).astype(int)
+        differences[kind] = float(np.abs(mine - wanted).mean())
+    differences |= _photographs(setting)
+    words = ", ".join(f"{kind} {value:.2f}" for kind, value in differences.items())
+    measured = {
+        "outcome": "passed" if max(differences.values()) < 2 else "failed",
+        "summary": f"mean difference to OpenCV in grey levels (wanted: under 2): {words}",
+        "differences": differences,
+        "notes": [cost],
+    }
+    return both(tests, measured) if tests else measured
+
+
+def _cost_of_damage(decoder: Any, files: list[bytes]) -> str:
+    """Milliseconds of a batch that is whole, and of the same with a file that only decoding shows to be damaged."""
+    table = files[0].index(b"\xff\xc4") + 5  # how many Huffman codes there are of each length; so many are impossible
+    spoiled = [files[0][:table] + bytes([255] * 16) + files[0][table + 16 :], *files[1:]]
+    took = []
+    for batch in (files, files, spoiled):
+        began = time.perf_counter()
+        decoder.decode(batch, Nowhere())
+        took.append(1000 * (time.perf_counter() - began))
+    return (
+        f"a batch of {len(files)}: {took[1]:.1f} ms; with a damaged one, which halves it until that is alone: "
+        f"{took[2]:.1f} ms"
+    )
+
+
+def _photographs(setting: Setting) -> dict[str, float]:
+    """Whole photographs and their views from DALI, against `decode_photo` and `draw`: mean differences, grey levels."""
+    from runtime.images.decode import decode_photo
+    from runtime.images.finder import View, draw
+    from runtime.images.photos_dali import DaliPhotos
+
+    paths = sorted(setting.photographs("portraits").rglob("*.jpg"))[1:200]
+    files = [data for data in (path.read_bytes() for path in paths) if data[-2:] == b"\xff\xd9"]
+    photos, views = [], []
+    with DaliPhotos((160,), 640, device="cpu" if setting.rehearse else "mixed") as decoder:
+        for run in decoder.decode(files):
+            held, canvases = run.held.as_cpu(), np.array(run.canvases[0].held[1].as_cpu())
+            for place, (i, canvas) in enumerate(zip(run.indices, canvases, strict=True)):
+                wanted, drawn = decode_photo(files[i], long_side=640).pixels, np.zeros_like(canvas)
+                draw(wanted, View(160), drawn)
+                photos.append(np.abs(np.array(held[place]).astype(int) - wanted).mean())
+                views.append(np.abs(canvas.astype(int) - drawn).mean())
+    return {"photographs": float(np.mean(photos)), "views": float(np.mean(views))}
+
+
+def engine(setting: Setting) -> Findings:
+    """Build, load, types and parity, at every precision."""
+    need_tensorrt(setting)
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.errors import FacemillError
+
+    notes: list[str] = []
+    built: dict[str, dict[str, Any]] = {}
+    trouble = False
+    for precision in ("fp32",) if setting.rehearse else ("fp16", "fp32"):
+        began = time.perf_counter()
+        try:
+            path = material.build(setting.model, setting.data, setting.backend, precision)
+        except FacemillError as err:
+            notes.append(f"{precision}: {type(err).__name__}: {err}")
+            trouble = trouble or precision == "fp16"  # fp32 is refused on Turing, and no more than that
+            continue
+        info = read_sidecar(path)
+        built[precision] = {
+            "file": path.name,
+            "megabytes": round(path.stat().st_size / 1e6, 2),
+            "parity_mean": info.parity_mean,
+            "parity_min": info.parity_min,
+            "context_megabytes": round(info.context_bytes / 1e6, 1),
+            "backend_version": info.backend_version,
+            "device": info.device,
+            "refused": info.refused,
+            "seconds": round(time.perf_counter() - began, 1),
+        }
+        notes.append(f"{precision}: {built[precision]}")
+        setting.keep({"outcome": "failed", "summary": f"only {precision} was built", "notes": notes, "built": built})
+    main = built.get("fp16") or built.get("fp32")
+    if main is None:
+        return {"outcome": "failed", "summary": "no engine was built: see the notes", "notes": notes}
+    enough = setting.rehearse or main["parity_mean"] >= 0.9995
+    return {
+        "outcome": "passed" if enough and not trouble else "failed",
+        "summary": f"{main['file']}: cosine to FP32 mean {main['parity_mean']:.6f} (wanted: 0.9995), min "
+        f"{main['parity_min']:.6f}; {main['backend_version']} for {main['device']}",
+        "notes": notes,
+        "built": built,
+    }
+
+
+def runner(setting: Setting) -> Findings:
+    """What every runner has to do, on the TensorRT one."""
+    need(setting, *([] if setting.rehearse else ["cupy"]))
+    tests = ["tests/test_engines_slot.py", "tests/test_engines_runners.py", "tests/test_engines_tensorrt.py"]
+    return run_tests(setting, *tests, *_on_the_gpu(setting))
+
+
+def detector(setting: Setting) -> Findings:
+    """The detector's engine: built, loaded, and its answers to views of portraits against ONNX Runtime's."""
+    need_tensorrt(setting)
+    from runtime.engines.open import open_runner
+    from runtime.engines.parity import weighted
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.images.decode import decode_photo
+    from runtime.images.finder import FindRules, View, draw, read_answer
+
+    wait_for_photographs(setting)
+    engines = [build_detector(setting, backend) for backend in (setting.backend, "cpu")]
+    info = read_sidecar(engines[0])
+    paths = sorted(setting.photographs("portraits").rglob("*.jpg"))[1:40]
+    files = [data for data in (path.read_bytes() for path in paths) if data[-2:] == b"\xff\xd9"][:32]
+    notes, cosines = [], []
+    with open_runner(engines[0]) as mine, open_runner(engines[1]) as reference:
+        for side in (160, 224, 448):
+            canvases = np.zeros((len(files), side, side, 3), np.uint8)
+            for data, canvas in zip(files, canvases, strict=True):
+                pixels = decode_photo(data, long_side=640, channel_order=info.channel_order).pixels
+                draw(pixels, View(side), canvas)
+            raw = [runner.infer(canvases) for runner in (mine, reference)]
+            a, b = (weighted(answer.astype(np.float64)) for answer in raw)
+            cosine = (a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-300)
+            cosines.append(float(cosine.min()))
+            found = [sum(map(len, read_answer(one, info.detector, FindRules(), side, side))) for one in raw]
+            notes.append(f"views of {side}: smallest cosine {cosine.min():.6f}; {found[0]} faces, CPU {found[1]}")
+    return {
+        "outcome": "passed" if min(cosines) >= 0.999 else "failed",
+        "summary": f"{engines[0].name}: smallest cosine to ONNX Runtime's answers {min(cosines):.5f} (wanted: 0.999); "
+        f"{info.precision}, {info.backend_version}",
+        "notes": notes,
+    }
