@@ -17,19 +17,30 @@ struct Pixel {
     }
 };
 
-// The three grey levels of a photograph where a transform `t`, (2, 3), puts pixel (u, v) of the crop.
+// The three grey levels of a photograph where a transform `t`, (2, 3), puts pixel (u, v) of the crop. A photograph that is
+// at least twice as large as the crop is halved first: squares of `merged` x `merged` pixels are one.
 __device__ inline void sample(const Image image, const float* t, float u, float v, float* level) {
-    const float x = t[0] * u + t[1] * v + t[2];
-    const float y = t[3] * u + t[4] * v + t[5];
+    const float scale = sqrtf(t[0] * t[0] + t[3] * t[3]);
+    int merged = 1;
+    while (merged < 64 && scale >= 2 * merged) merged *= 2;
+    const int height = image.height / merged, width = image.width / merged;
+    const float x = (t[0] * u + t[1] * v + t[2] + 0.5f) / merged - 0.5f;
+    const float y = (t[3] * u + t[4] * v + t[5] + 0.5f) / merged - 0.5f;
     level[0] = level[1] = level[2] = 0;  // what lies outside the photograph is black
     // Compared before they become integers: a NaN is outside too.
-    if (x > -1 && y > -1 && x < image.width && y < image.height) {
+    if (x > -1 && y > -1 && x < width && y < height) {
         const int left = (int)floorf(x), top = (int)floorf(y);
-        for (int row = max(top, 0); row <= min(top + 1, image.height - 1); ++row) {
-            for (int column = max(left, 0); column <= min(left + 1, image.width - 1); ++column) {
-                const float weight = (1 - fabsf(x - column)) * (1 - fabsf(y - row));
-                const unsigned char* from = image.pixels + row * image.pitch + 3 * column;
-                for (int c = 0; c < 3; ++c) level[c] += weight * from[c];
+        const float share = 1.0f / (merged * merged);
+        for (int row = max(top, 0); row <= min(top + 1, height - 1); ++row) {
+            for (int column = max(left, 0); column <= min(left + 1, width - 1); ++column) {
+                const float weight = (1 - fabsf(x - column)) * (1 - fabsf(y - row)) * share;
+                const unsigned char* square = image.pixels + row * merged * image.pitch + 3 * column * merged;
+                for (int i = 0; i < merged; ++i) {
+                    for (int j = 0; j < merged; ++j) {
+                        const unsigned char* from = square + i * image.pitch + 3 * j;
+                        for (int c = 0; c < 3; ++c) level[c] += weight * from[c];
+                    }
+                }
             }
         }
     }

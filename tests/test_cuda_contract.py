@@ -206,16 +206,17 @@ def test_what_cannot_be_allocated_is_said(driver: Driver) -> None:
 def warps(size: int, to_device: Callable[[NDArray[Any]], DeviceBuffer]) -> tuple[list[Any], Any, Any]:
     """Photographs of every awkward kind, the table of where they are on the device, and transforms."""
     rng = np.random.default_rng(1)
-    images = [photograph(rng, h, w) for h, w in ((112, 112), (97, 131), (1, 1), (40, 33), (2, 3), (64, 64))]
+    shapes = ((112, 112), (97, 131), (1, 1), (40, 33), (2, 3), (64, 64), (611, 530), (300, 401))
+    images = [photograph(rng, h, w) for h, w in shapes]
     transforms = np.zeros((len(images), 2, 3), np.float32)
-    for transform, image, angle in zip(transforms, images, (0, 0.3, 0, -2.5, 1.2, 0), strict=True):
+    for transform, image, angle in zip(transforms, images, (0, 0.3, 0, -2.5, 1.2, 0, 0.4, -3), strict=True):
         scale = 0.7 * image.shape[0] / size  # corners fall outside
         cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
         transform[:] = [[cosine, -sine, image.shape[1] / 3], [sine, cosine, -1.5]]
     transforms[0] = [[1, 0, 0], [0, 1, 0]]
     transforms[5] = np.nan
     table = np.zeros(len(images), IMAGE)
-    for row, image, gap in zip(table, images, (0, 5, 61, 1, 0, 0), strict=True):
+    for row, image, gap in zip(table, images, (0, 5, 61, 1, 0, 0, 7, 0), strict=True):
         padded = np.full((image.shape[0], 3 * image.shape[1] + gap), 77, np.uint8)
         padded[:, : 3 * image.shape[1]] = image.reshape(len(image), -1)
         row["pixels"], row["pitch"] = to_device(padded).address, padded.shape[1]

@@ -91,3 +91,30 @@ def test_what_lies_outside_is_black_and_one_point_is_no_face() -> None:
     assert crop[:, :50].min() == 255
     assert crop[:, 60:].max() == 0
     assert not align_crops([white], np.full((1, 5, 2), 40.0)).any()
+
+
+@pytest.mark.parametrize("scale", [2.1, 4.0, 7.3, 13.0])
+def test_grain_of_a_large_face_is_averaged_and_not_sampled(scale: float) -> None:
+    rng = np.random.default_rng(5)
+    side = round(112 * scale)
+    grain = np.clip(rng.normal(128, 40, (side + 37, side + 11, 3)), 0, 255).astype(np.uint8)
+    (crop,) = align_crops([grain], ((TEMPLATE + 0.5) * scale - 0.5)[None])
+    merged = 2 ** int(np.log2(scale))
+    assert crop[2:-2, 2:-2].std() < 1.2 * 40 / merged
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0, 3.1, 6.0, 9.7])
+@pytest.mark.parametrize("angle", [0.0, 0.4, 2.8])
+def test_a_large_face_lands_where_a_small_one_does(scale: float, angle: float) -> None:
+    """A smooth picture drawn at two sizes gives one crop: halving moves nothing."""
+
+    def drawn(side: int, zoom: float) -> NDArray[np.uint8]:
+        y, x = (np.mgrid[:side, :side] + 0.5) / zoom
+        waves = [128 + 100 * np.sin(x / a + y / b) for a, b in ((23, 31), (17, -29), (-37, 19))]
+        return np.stack(waves, axis=-1).astype(np.uint8)
+
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    points = (TEMPLATE + 0.5 - 56) @ turn + 90  # in a picture of 180 pixels, edges at whole numbers
+    (small,) = align_crops([drawn(180, 1.0)], (points - 0.5)[None])
+    (large,) = align_crops([drawn(round(180 * scale), scale)], (points * scale - 0.5)[None])
+    assert np.abs(small[8:-8, 8:-8].astype(int) - large[8:-8, 8:-8]).max() <= 4

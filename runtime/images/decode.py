@@ -18,7 +18,9 @@ from .resize import shrink
 
 JPEG_SCALES = (8, 4, 2)  # how many times smaller the decoder itself makes a JPEG
 
-DECODE_RULE = "opencv; exif applied; alpha on white; jpeg reduced while not below the crop; area or linear resize"
+DECODE_RULE = (
+    "opencv; exif applied; alpha on white; halved (a jpeg by its decoder) while not below the crop; linear resize"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def decode_image(
 
 
 def decode_photo(data: bytes, *, long_side: int, channel_order: str = "rgb", limits: Limits | None = None) -> Photo:
-    """Decode one photograph without making it a crop; JPEGs reduced while their long side does not fall below a length.
+    """Decode one photograph without making it a crop; reduced while its long side does not fall below a length.
 
     Args:
         data, channel_order, limits: as for `decode_image`.
@@ -108,7 +110,7 @@ def _judge(data: bytes, limits: Limits) -> Header:
 
 
 def _decode(data: bytes, header: Header, room: int, channel_order: str) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 in the wanted channel order, upright; a JPEG up to `room` times smaller."""
+    """(H, W, 3) uint8 in the wanted channel order, upright; up to `room` times smaller."""
     import cv2
 
     if header.alpha:
@@ -119,6 +121,8 @@ def _decode(data: bytes, header: Header, room: int, channel_order: str) -> NDArr
     try:
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as err:
+        if err.code == cv2.Error.STS_NO_MEM:
+            raise ImageError(Status.UNREADABLE, f"no memory to decode {header.width}x{header.height} pixels") from err
         raise ImageError(Status.CORRUPT, f"the decoder refused it: {err.err or err}") from err
     if image is None:
         raise ImageError(Status.CORRUPT, f"the {header.kind} data are damaged or cut short")
@@ -126,6 +130,10 @@ def _decode(data: bytes, header: Header, room: int, channel_order: str) -> NDArr
         image = _orient(_flatten(image), header.orientation)
         if channel_order == "rgb":
             image = image[..., ::-1]
+    if header.kind != "jpeg":  # as a JPEG's decoder does it: few pixels are kept in memory
+        scale = next((scale for scale in JPEG_SCALES if room >= scale), 1)
+        rows, columns = (side // scale for side in image.shape[:2])
+        image = shrink(image[: rows * scale, : columns * scale], rows, columns)
     return np.ascontiguousarray(image)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .align import inverted, similarity, template
+from .align import inverted, merged, similarity, template
 
 
 def transforms_back(landmarks: NDArray[np.floating], size: int) -> NDArray[np.float32]:
@@ -36,7 +36,7 @@ def warp_crops(
     std: Sequence[float],
     reverse: bool = False,
 ) -> NDArray[np.float32]:
-    """Warp each photograph bilinearly and normalise; what lies outside it is black. Grey levels are not rounded.
+    """Warp each photograph as `align_crops` does and normalise; what lies outside is black. Grey levels are not rounded.
 
     Args:
         images: N arrays, (H, W, 3) uint8, of any sizes.
@@ -55,7 +55,7 @@ def warp_crops(
 def warp_bytes(
     images: Sequence[NDArray[np.uint8]], transforms: NDArray[np.float32], *, size: int, reverse: bool = False
 ) -> NDArray[np.uint8]:
-    """Warp each photograph bilinearly, for an engine that normalises: the grey levels rounded, halves upwards.
+    """Warp each photograph as `align_crops` does, for an engine that normalises: the grey levels rounded, halves upwards.
 
     Args:
         images, transforms, size, reverse: as for `warp_crops`.
@@ -73,12 +73,16 @@ def _levels(
     grid = np.stack([columns.ravel(), rows.ravel(), np.ones(size * size)])  # (3, S * S)
     levels = np.empty((len(images), size, size, 3))
     for crop, image, transform in zip(levels, images, transforms, strict=True):
-        found = _bilinear(image, *(transform.astype(np.float64) @ grid))  # (S * S, 3)
+        count = merged(transform)
+        height, width = (side // count for side in image.shape[:2])
+        squares = image[: height * count, : width * count].reshape(height, count, width, count, 3).mean(axis=(1, 3))
+        places = (transform.astype(np.float64) @ grid + 0.5) / count - 0.5  # (2, S * S)
+        found = _bilinear(squares, *places)  # (S * S, 3)
         crop[:] = (found[:, ::-1] if reverse else found).reshape(crop.shape)
     return levels
 
 
-def _bilinear(image: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+def _bilinear(image: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """(P, 3) grey levels of an image at P places, from the four pixels around each."""
     height, width = image.shape[:2]
     left, top = np.floor(x), np.floor(y)
