@@ -75,7 +75,10 @@ def test_the_form_of_a_photograph_changes_nothing(
         "upside.jpg": make.encode(make.STORED[3](somebody), orientation=3, quality=95),
         "corner.jpg": make.encode(placed(somebody, 512, 1600, 1200, 1088, 688), quality=95),
         "huge.jpg": make.encode(placed(somebody, 6000, 6000, 6000, 0, 0), quality=90),
+        "far.jpg": make.encode(placed(somebody, 512, 6000, 5000, 5400, 4400), quality=95),  # in the corner, 2 % wide
         "cut.png": make.encode(somebody[60:200, 165:285], "PNG"),  # the face fills it
+        "side.png": make.encode(np.rot90(somebody), "PNG"),  # and nothing says so
+        "other side.png": make.encode(np.rot90(somebody, 3), "PNG"),
     }
     for mode, name in (("L", "grey.jpg"), ("CMYK", "cmyk.jpg")):
         stream = io.BytesIO()
@@ -87,12 +90,29 @@ def test_the_form_of_a_photograph_changes_nothing(
     assert sorted(got.paths) == sorted(files)
     alike = {name: float(got.vectors[name] @ got.vectors["plain.png"]) for name in files}
     least = {"turned.jpg": 0.98, "upside.jpg": 0.98, "corner.jpg": 0.9, "huge.jpg": 0.95}
+    least |= {"far.jpg": 0.9, "side.png": 0.9, "other side.png": 0.9}
     least |= {"grey.jpg": 0.8, "cmyk.jpg": 0.95, "cut.png": 0.9}
     assert {name: alike[name] for name, bound in least.items() if alike[name] < bound} == {}, alike
     plain = got.boxes["plain.png"]
     np.testing.assert_allclose(got.boxes["turned.jpg"], plain, atol=4)
     np.testing.assert_allclose(got.boxes["corner.jpg"], plain + np.array([688, 1088, 688, 1088]), atol=8)
     np.testing.assert_allclose(got.boxes["huge.jpg"], plain * 6000 / 512, atol=60)
+
+
+def test_grain_and_screens_of_large_photographs_are_averaged(
+    somebody: NDArray[np.uint8], engines: tuple[Path, Path], tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    large = cv2.resize(somebody, (2048, 2048), interpolation=cv2.INTER_CUBIC)
+    grain = np.random.default_rng(0).normal(0, 30, large.shape[:2])[..., None]
+    screen = 60.0 * ((np.add.outer(np.arange(2048), np.arange(2048)) // 3 % 2) * 2 - 1)[..., None]
+    for name, added in (("plain", 0.0), ("grain", grain), ("screen", screen)):
+        noisy = np.clip(128 + (large.astype(float) - 128) / 2 + added, 0, 255).astype(np.uint8)
+        (photos / f"{name}.png").write_bytes(make.encode(noisy, "PNG"))
+    got = Embedded(photos, engines)
+    assert float(got.vectors["grain.png"] @ got.vectors["plain.png"]) > 0.9
+    assert float(got.vectors["screen.png"] @ got.vectors["plain.png"]) > 0.9
 
 
 def test_small_faces_are_found_and_their_size_is_the_reason_if_refused(

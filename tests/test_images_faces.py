@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -66,6 +68,7 @@ def faces(*boxes: tuple[float, float, float, float]) -> Faces:
         np.linspace(0.9, 0.6, len(boxes)).astype(np.float32),
         np.array(boxes, np.float32),
         np.zeros((len(boxes), 5, 2), np.float32),
+        np.ones(len(boxes), np.float32),
     )
 
 
@@ -77,11 +80,27 @@ def test_the_main_face_is_large_and_near_the_middle() -> None:
 
 
 def test_scaling_keeps_the_middles_of_pixels() -> None:
-    small = Faces(np.ones(1, np.float32), np.array([[0, 0, 8, 4]], np.float32), np.full((1, 5, 2), 1.5, np.float32))
+    small = replace(faces((0, 0, 8, 4)), landmarks=np.full((1, 5, 2), 1.5, np.float32))
     large = small.scaled(4)
     np.testing.assert_array_equal(large.boxes, [[0, 0, 32, 16]])
     np.testing.assert_array_equal(large.landmarks[0, 0], [7.5, 7.5])  # between pixels 1 and 2 is between 7 and 8
     np.testing.assert_array_equal(small.scaled(1, (-1, -2)).boxes, [[-1, -2, 7, 2]])
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_turn_is_taken_back(turns: int) -> None:
+    picture = np.zeros((30, 50), int)
+    picture[4:9, 20:32] = 1  # rows, columns
+    picture[6, 25] = 2
+    turned = np.rot90(picture, turns)
+    (rows, columns), (row, column) = np.nonzero(turned), np.argwhere(turned == 2)[0]
+    there = replace(
+        faces((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)),
+        landmarks=np.full((1, 5, 2), (column, row), np.float32),
+    )
+    back = there.turned_back(turns, 30, 50)
+    np.testing.assert_array_equal(back.boxes, [[20, 4, 32, 9]])
+    np.testing.assert_array_equal(back.landmarks, np.full((1, 5, 2), (25, 6)))
 
 
 def test_unsure_anchors_have_a_vote_but_are_no_faces() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from runtime.engines.build import build_engine
 from runtime.engines.open import open_runner
 from runtime.engines.runner import Runner
 from runtime.images.faces import Faces, iou
-from runtime.images.finder import Finder, FindRules, View, canvas_shape, draw, merge
+from runtime.images.finder import Finder, FindRules, View, canvas_shape, draw, merge, surroundings
 from runtime.modelspec import load_spec
 from runtime.modelstore import find_weights, resolve_weights
 
@@ -70,7 +71,34 @@ def test_retries_look_only_at_what_has_no_face_yet(runner: Runner) -> None:
     photos = [photo(320, 320, (160, 160, 160)), photo(320, 320), photo(320, 320, (80, 80, 80))]
     found = Finder(detect, "yunet", rules, 16).find(photos)
     assert [len(faces) for faces in found] == [1, 0, 1]
-    assert detect.shapes == [(3, 64, 64, 3), (2, 128, 128, 3), (1, 256, 256, 3)]
+    turned = [(2, 160, 160, 3)] * 3
+    assert detect.shapes == [(3, 64, 64, 3), *turned, (2, 128, 128, 3), (1, 256, 256, 3)]
+
+
+def test_a_face_that_was_small_is_looked_at_again(runner: Runner) -> None:
+    """Its surroundings are drawn as large as a view, so that a cell of it is fine enough."""
+    photos = [photo(900, 900, (560, 420, 200)), photo(400, 400, (120, 120, 200))]
+    detect = Watched(runner)
+    finder = Finder(detect, "yunet", FindRules(views=(View(320),)), 16)
+    coarse = [
+        replace(faces.some([0]), seen=np.array([seen], np.float32))
+        for faces, seen in zip(finder.find(photos), (20, 90), strict=True)
+    ]
+    moved = replace(coarse[0], boxes=coarse[0].boxes + 70, landmarks=coarse[0].landmarks + 70)
+    del detect.shapes[:]
+    closer = finder.look_closer(photos, [moved, coarse[1]])
+    assert detect.shapes == [(1, 160, 128, 3)]  # the surroundings of the small one alone
+    assert np.abs(middle(closer[0]) - (660, 520)).max() < np.abs(middle(moved) - (660, 520)).max()
+    assert closer[1] is coarse[1]
+    sideways = replace(moved, landmarks=moved.landmarks[..., ::-1])
+    assert finder.look_closer(photos[:1], [sideways])[0] is sideways
+
+
+def test_surroundings_stay_inside() -> None:
+    assert surroundings(np.array([10, 10, 20, 14], np.float32), 100, 60) == (2, 0, 28, 25)
+    left, top, right, bottom = surroundings(np.array([-30, 90, -20, 130], np.float32), 100, 60)
+    assert 0 <= left < right <= 60
+    assert 0 <= top < bottom <= 100
 
 
 def test_no_photographs_are_no_faces(runner: Runner) -> None:
@@ -107,6 +135,7 @@ def one(x: float, score: float) -> Faces:
         np.array([score], np.float32),
         np.array([[x, 0, x + 10, 10]], np.float32),
         np.full((1, 5, 2), x, np.float32),
+        np.array([10], np.float32),
     )
 
 
@@ -118,7 +147,7 @@ def test_what_views_agree_on_is_averaged_and_the_rest_is_kept() -> None:
     apart = merge([one(0, 0.7), one(50, 0.9), one(51, 0.8)])
     np.testing.assert_allclose(apart.scores, [0.9, 0.7])
     np.testing.assert_allclose(apart.boxes[0], [50.5, 0, 60.5, 10])
-    nothing = Faces(np.empty(0, np.float32), np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32))
+    nothing = one(0, 0.7).some([])
     assert len(merge([nothing, nothing])) == 0
     assert len(merge([nothing, one(3, 0.6)])) == 1
 

@@ -128,7 +128,7 @@ def test_several_faces_are_refused_if_one_is_wanted(runner: Runner) -> None:
     [
         ({"min_iod": 1000}, "pixels between the eyes: 7.*; wanted: 1000"),
         ({"min_sharpness": 1e6}, "sharpness: .*; wanted: 1e"),
-        ({"min_frontal": 1.01}, r"frontality: (1|0\.9.*); wanted: 1.01"),
+        ({"min_frontal": 1.0}, r"frontality: (1|0\.9.*); wanted: 1"),
     ],
 )
 def test_poor_faces_are_an_outcome_with_what_was_measured(runner: Runner, change: dict[str, Any], words: str) -> None:
@@ -154,12 +154,15 @@ def test_a_crop_is_taken_as_it_is_with_auto_and_searched_otherwise(runner: Runne
 def test_a_small_face_in_a_reduced_photograph_is_cut_from_a_larger_one(runner: Runner) -> None:
     """Of 5,120 pixels 640 are decoded; the face there is smaller than its crop, in the original it is larger."""
     image = picture(5120, 3840, (1600, 2000, 320))
+    for row in range(4):
+        image[2000 + row : 2320 : 8, 1600:1920] = (170, 0, 0)
     buffer = io.BytesIO(make.encode(image, quality=90))
     got = find(runner, buffer.getvalue(), rules=replace(DETECT, threshold=0.4))
     assert got.images is not None
     assert len(got.images) == 1
     assert got.faces is not None
     assert got.faces["iod"][0] > 60
+    assert got.images[0, 40:72, 40:72, 0].std() > 20  # in the reduced one the stripes are one red
 
 
 @pytest.mark.parametrize(
@@ -168,6 +171,13 @@ def test_a_small_face_in_a_reduced_photograph_is_cut_from_a_larger_one(runner: R
         ({"align": "yes"}, "--align is 'yes'"),
         ({"policy": "two"}, "--faces is 'two'"),
         ({"threshold": 0}, "--min-score"),
+        ({"threshold": np.nan}, "--min-score is nan"),
+        ({"min_iod": np.nan}, "--min-iod is nan; wanted: a number from 0"),
+        ({"min_iod": -1}, "--min-iod is -1"),
+        ({"min_sharpness": np.inf}, "--min-sharpness is inf; wanted: a number from 0"),
+        ({"min_frontal": np.nan}, "--min-frontal is nan"),
+        ({"min_frontal": 5}, "--min-frontal is 5; wanted: 0, .* to 1"),
+        ({"min_frontal": -0.1}, "--min-frontal is -0.1"),
     ],
 )
 def test_wrong_rules_are_refused(change: dict[str, Any], words: str) -> None:

@@ -36,7 +36,7 @@ def warp_crops(
     std: Sequence[float],
     reverse: bool = False,
 ) -> NDArray[np.float32]:
-    """Warp each photograph as `align_crops` does and normalise; what lies outside is black. Grey levels are not rounded.
+    """Warp each photograph as `align_crops` does and normalise; outside is black, grey levels are not rounded.
 
     Args:
         images: N arrays, (H, W, 3) uint8, of any sizes.
@@ -55,7 +55,7 @@ def warp_crops(
 def warp_bytes(
     images: Sequence[NDArray[np.uint8]], transforms: NDArray[np.float32], *, size: int, reverse: bool = False
 ) -> NDArray[np.uint8]:
-    """Warp each photograph as `align_crops` does, for an engine that normalises: the grey levels rounded, halves upwards.
+    """Warp each photograph as `align_crops` does, for an engine that normalises: grey levels rounded, halves upwards.
 
     Args:
         images, transforms, size, reverse: as for `warp_crops`.

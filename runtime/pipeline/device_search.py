@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..cuda.kernels import IMAGE
 from ..engines.tensorrt_runner import TensorRTRunner
 from ..images.faces import Faces
-from ..images.finder import merge, read_answer
+from ..images.finder import merge, read_answer, small, unsure
 from ..images.photos_dali import PhotoRun, canvas_side
 from ..records import FACE, Outcome
 from .device_warp import images_of
@@ -69,9 +69,9 @@ class SearchOnDevice:
             rows: by the run's indices.
             found: what it is added to.
         Returns:
-            Indices of the photographs that are settled. Not among them are those without a face in these views, which
-            may have one in others, those whose faces are small in them, and those whose faces want to be cut from a
-            larger photograph.
+            Indices of the photographs that are settled. Not among them are those without a sure face in these views,
+            which may have one in others, those whose faces are small in them, and those whose faces want to be cut from
+            a larger photograph.
         """
         found.pixels += pixels_of(run)
         found.held.append(run.held)
@@ -80,12 +80,12 @@ class SearchOnDevice:
         settled = []
         for i, photo, crop, faces in zip(run.indices, run.photos, crops, searched, strict=True):
             seen = face_of_crop(self._size) if crop else faces
-            if not len(seen) or (not crop and self._rules.find.small(seen, self._rules.find.shown(*photo.shape))):
+            if not crop and unsure(seen, self._runner.info.detector):
                 continue
             row, refused = int(rows[i]), refusal(self._rules, seen)
             if refused is None:
                 counting = chosen(self._rules, seen, *photo.shape)
-                if too_small(counting, photo.reduction):
+                if too_small(counting, photo.reduction) or small(counting).any():
                     continue
                 found.rows += [row] * len(counting)
                 found.faces.append(describe(counting.scaled(photo.reduction)))

@@ -25,14 +25,13 @@ def is_crop(rules: FaceRules, size: int, height: int, width: int) -> bool:
 def face_of_crop(size: int) -> Faces:
     """The one face of an aligned crop: where the template says, with a score of nobody's."""
     box, landmarks = np.array([[0, 0, size, size]], np.float32), template(size)[None].astype(np.float32)
-    return Faces(np.array([np.nan], np.float32), box, landmarks)
+    return Faces(np.array([np.nan], np.float32), box, landmarks, np.array([np.inf], np.float32))
 
 
 def refusal(rules: FaceRules, seen: Faces) -> tuple[Status, str] | None:
     """Why none of the faces of a photograph is embedded, whatever its quality."""
     if not len(seen):
-        views = len(rules.find.views) + len(rules.find.retries)
-        return Status.NO_FACE, f"no face with a score of {rules.threshold} in {views} views"
+        return Status.NO_FACE, f"no face with a score of {rules.threshold} in {rules.find.looks} views"
     if rules.policy == "one" and len(seen) > 1:
         return Status.MULTIPLE_FACES, f"{len(seen)} faces, and --faces one was asked for"
     return None
@@ -48,7 +47,7 @@ def chosen(rules: FaceRules, seen: Faces, height: int, width: int) -> Faces:
     """
     first = main_face(seen, height, width)
     order = [first, *(i for i in range(len(seen)) if i != first)] if rules.policy == "all" else [first]
-    return Faces(seen.scores[order], seen.boxes[order], seen.landmarks[order])
+    return seen.some(order)
 
 
 def too_small(faces: Faces, reduction: int) -> bool:

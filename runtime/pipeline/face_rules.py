@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,11 @@ class FaceRules:
         policy: "largest" embeds the face that the photograph is of (large, near the middle), "all" every face in a row
             of its own, "one" refuses photographs of several.
         threshold: lowest score of a face.
-        min_iod: distance between the eyes, pixels of the original; faces below are too small.
-        min_sharpness, min_frontal: see images/quality.py; faces below are too blurred, or turned too far.
+        min_iod: distance between the eyes, pixels of the original, 0 and more; faces below are too small.
+        min_sharpness, min_frontal: see images/quality.py, 0 and more, 0 to 1; faces below are too blurred, or turned
+            too far.
+    Raises:
+        ConfigError: a value is outside its range, or no number.
     """
 
     align: str = "none"
@@ -41,6 +45,14 @@ class FaceRules:
             raise ConfigError(f"--faces is {self.policy!r}; wanted: {', '.join(POLICIES)}")
         if not 0 < self.threshold < 1:
             raise ConfigError(f"--min-score is {self.threshold}; wanted: above 0 and below 1")
+        for option, value in (("--min-iod", self.min_iod), ("--min-sharpness", self.min_sharpness)):
+            if not 0 <= value < math.inf:  # NaN is refused too: no face meets it, and it equals no stored rule
+                raise ConfigError(f"{option} is {value}; wanted: a number from 0, which takes all faces")
+        if not 0 <= self.min_frontal <= 1:
+            raise ConfigError(
+                f"--min-frontal is {self.min_frontal}; wanted: 0, which takes all faces, to 1, for those that look "
+                f"straight into the camera"
+            )
 
     @classmethod
     def of_query(cls, contract: Mapping[str, Any]) -> FaceRules:
@@ -61,4 +73,4 @@ class FaceRules:
         if self.policy == "largest":
             return FindRules(threshold=self.threshold)
         views, retries = (View(224), View(448)), (View(160, 0.5), View(960))
-        return FindRules(views, retries, closer=(View(960),), every=True, threshold=self.threshold)
+        return FindRules(views, retries, closer=(View(960),), threshold=self.threshold)

@@ -85,47 +85,58 @@ class FindFaces:
         whole = [is_crop(self._rules, self._size, photo.height, photo.width) for photo in batch.photos]
         to_search = [photo.pixels for photo, as_crop in zip(batch.photos, whole, strict=True) if not as_crop]
         searched = iter(self._finder.find(to_search))
-        rows: list[int] = []
-        crops, faces = [np.empty((0, self._size, self._size, 3), np.uint8)], [np.empty(0, FACE)]
         outcomes, counts = list(batch.outcomes), dict(batch.face_counts)
+        having: list[tuple[int, Photo, Faces]] = []  # row, photograph, the faces that count in its pixels
         for row, data, photo, as_crop in zip(batch.rows.tolist(), batch.files, batch.photos, whole, strict=True):
             seen = face_of_crop(self._size) if as_crop else next(searched)
             counts[row] = len(seen)
             refused = refusal(self._rules, seen)
             if refused is not None:
                 outcomes.append(Outcome(row, *refused))
-                continue
-            counting, their_crops = (seen, photo.pixels[None]) if as_crop else self._crops(photo, data, seen)
-            found = describe(counting)
-            found["sharpness"] = sharpness(their_crops)
-            rows += [row] * len(found)
-            crops.append(their_crops)
-            faces.append(found)
-        all_rows, all_faces = np.array(rows, np.int64), np.concatenate(faces)
-        good, poor = judge(self._rules, all_rows, all_faces)
+            elif as_crop:
+                having.append((row, photo, seen))
+            else:
+                faces = chosen(self._rules, seen, *photo.pixels.shape[:2])
+                having.append((row, *self._large_enough(photo, data, faces)))
+        rows, found, crops = self._cut(having)
+        good, poor = judge(self._rules, rows, found)
         return replace(
             batch,
-            rows=all_rows[good],
+            rows=rows[good],
             files=(),
             photos=(),
-            images=np.concatenate(crops)[good],
-            faces=all_faces[good],
+            images=crops[good],
+            faces=found[good],
             face_counts=counts,
             outcomes=(*outcomes, *poor),
         )
 
-    def _crops(self, photo: Photo, data: bytes, seen: Faces) -> tuple[Faces, NDArray[np.uint8]]:
-        """The faces that count, in pixels of the original, and their crops."""
-        faces = chosen(self._rules, seen, *photo.pixels.shape[:2])
-        if too_small(faces, photo.reduction):
-            iod = float(interocular(faces.landmarks).min()) * photo.reduction
-            wanted = max(photo.height, photo.width) * min(1.0, ENOUGH_IOD / max(iod, 1e-6))
-            larger = decode_photo(
-                data, long_side=max(1, round(wanted)), channel_order=self._channel_order, limits=self._limits
-            )
-            faces, photo = faces.scaled(photo.reduction / larger.reduction), larger
-        crops = align_crops([photo.pixels] * len(faces), faces.landmarks, size=self._size)
-        return faces.scaled(photo.reduction), crops
+    def _large_enough(self, photo: Photo, data: bytes, faces: Faces) -> tuple[Photo, Faces]:
+        """The photograph, decoded again if its faces want to be cut from a larger one."""
+        if not too_small(faces, photo.reduction):
+            return photo, faces
+        iod = float(interocular(faces.landmarks).min()) * photo.reduction
+        wanted = max(photo.height, photo.width) * min(1.0, ENOUGH_IOD / max(iod, 1e-6))
+        larger = decode_photo(
+            data, long_side=max(1, round(wanted)), channel_order=self._channel_order, limits=self._limits
+        )
+        return larger, faces.scaled(photo.reduction / larger.reduction)
+
+    def _cut(
+        self, having: Sequence[tuple[int, Photo, Faces]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.void], NDArray[np.uint8]]:
+        """(F,) rows and (F,) FACE, in pixels of the originals, and (F, S, S, 3) crops of all faces."""
+        photos = [photo for _, photo, _ in having]
+        closer = self._finder.look_closer([photo.pixels for photo in photos], [faces for *_, faces in having])
+        rows = np.array(
+            [row for (row, *_), faces in zip(having, closer, strict=True) for _ in range(len(faces))], np.int64
+        )
+        described, crops = [np.empty(0, FACE)], [np.empty((0, self._size, self._size, 3), np.uint8)]
+        for photo, faces in zip(photos, closer, strict=True):
+            crops.append(align_crops([photo.pixels] * len(faces), faces.landmarks, size=self._size))
+            described.append(describe(faces.scaled(photo.reduction)))
+            described[-1]["sharpness"] = sharpness(crops[-1])
+        return rows, np.concatenate(described), np.concatenate(crops)
 
 
 def joined(batches: Sequence[Batch]) -> Batch:

@@ -167,13 +167,11 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]
 def _contract_of_faces(rules: FaceRules, detector: Path) -> dict[str, Any]:
     """What decides which faces there are, and where a crop lies."""
     info = read_sidecar(detector)
-    find = rules.find
-    views = [f"{view.long_side}+{view.border:g}" for view in (*find.views, *find.retries, *find.closer)]
     return {
         "detector": info.model,
         "detector_sha256": info.model_sha256,
         "detector_precision": info.precision,
-        "detector_views": " ".join(views),
+        "detector_views": str(rules.find),
         "align": rules.align,
         "faces": rules.policy,
         "min_score": rules.threshold,
