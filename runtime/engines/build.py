@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from ..errors import ConfigError, EngineError, MissingDependencyError
-from ..extras import available, require
+from ..extras import available, pip_install, require
 from ..modelspec import ModelSpec
 from .build_tensorrt import CURRENT
 from .calibrate import CalibrationSet
@@ -149,7 +149,7 @@ def _candidates(compute_capability: str | None, precision: str) -> tuple[list[st
     if available("tensorrt") or available("tensorrt_rtx"):
         found.append("tensorrt")
     else:
-        skipped.append("tensorrt: not installed (pip install tensorrt-cu12 cupy-cuda12x)")
+        skipped.append(f"tensorrt: not installed ({pip_install('gpu')})")
     if precision == "int8":
         skipped.append("cuda: ONNX Runtime has no INT8 convolutions on a GPU")
     elif "CUDAExecutionProvider" in require("onnxruntime").get_available_providers():

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from ..errors import EngineError
+from ..extras import pip_install
 from .inputs import DETECTOR_SIDES, FACES, INPUT, OUTPUT
 from .tensorrt_api import tensorrt_log, version_of
 
@@ -92,7 +93,7 @@ def compile_network(
     except TypeError as err:  # what a factory that returns nothing looks like from Python
         raise EngineError(
             f"{version_of(trt)} cannot start on this machine{log.words()}. A GPU and its driver are needed to build "
-            f"with tensorrt; tensorrt_rtx needs none: pip install tensorrt-rtx. See: facemill doctor"
+            f"with tensorrt; tensorrt_rtx needs none: {pip_install('rtx')}. See: facemill doctor"
         ) from err
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # the only kind from TensorRT 11 on
     network = builder.create_network(0 if flag is None else 1 << int(flag))
