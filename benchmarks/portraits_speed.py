@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +110,47 @@ def peer_rate(python: str, listed: Path, detector: Path, weights: Path) -> tuple
     return facts["photographs"] / facts["seconds"], facts["faces"]
 
 
+def by_round(rounds: Sequence[dict[str, float]]) -> list[str]:
+    """The whole pipeline's rates and its ratios to what ran beside it, round by round: what the medians hide."""
+    whole = [one["whole pipeline"] for one in rounds]
+    notes = [f"Whole pipeline by round, images/s: {', '.join(f'{rate:,.0f}' for rate in whole)}"]
+    for name, words in (("ceiling", "the ceiling"), ("InsightFace", "InsightFace")):
+        if name in rounds[0]:
+            ratios = ", ".join(f"{rate / one[name]:.2f}" for rate, one in zip(whole, rounds, strict=True))
+            rates = ", ".join(f"{one[name]:,.0f}" for one in rounds)
+            notes.append(f"Whole pipeline to {words} by round: {ratios} ({name}, images/s: {rates})")
+    return notes
+
+
+def write_rounds(
+    name: str,
+    title: str,
+    rounds: Sequence[dict[str, float]],
+    stages: Container[str],
+    notes: Sequence[str],
+    **where: Any,
+) -> None:
+    """The results file: medians in the table, every round in the notes and in the JSON.
+
+    Args:
+        name, title: of the results.
+        rounds: images/s by what was measured.
+        stages: of them, those that ran alone on all cores.
+        notes: what else a reader must know.
+        where: as `write_results` takes it.
+    """
+    rows = [
+        {
+            "what": f"{what}, alone on all cores" if what in stages else what,
+            "images/s": statistics.median(one[what] for one in rounds),
+            "whole pipeline of it": statistics.median(one["whole pipeline"] / one[what] for one in rounds),
+        }
+        for what in rounds[0]
+    ]
+    medians = f"Medians of {len(rounds)} rounds; ratios within a round"
+    write_results(name, title, rows, [medians, *by_round(rounds), *notes], details={"rounds": rounds}, **where)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="random-128", help="default: random-128")
@@ -163,19 +204,9 @@ def main() -> None:
                 one["InsightFace"], faces = peer_rate(options.peer, listed, scrfd, weights)
             rounds.append(one)
             print(f"round {number + 1}: " + ", ".join(f"{k} {v:,.0f}" for k, v in one.items()), flush=True)
-    names = list(rounds[0])
-    rows = [
-        {
-            "what": f"{name}, alone on all cores" if name in alone.stages else name,
-            "images/s": statistics.median(one[name] for one in rounds),
-            "whole pipeline of it": statistics.median(one["whole pipeline"] / one[name] for one in rounds),
-        }
-        for name in names
-    ]
     stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in done.stages.items())
     kind = f"photographs of {options.photos.name}" if options.photos else f"synthetic portraits of {options.size}"
     notes = [
-        f"Medians of {options.rounds} rounds; ratios within a round",
         "The ceiling is 1 / (sum of the stages' own times per image, each alone on all cores)",
         f"Tuned: batch {found.batch_size}, {found.streams} calls at once of {found.threads} threads",
         f"Split by stage in the last round, images/s of each stage's threads while they work: {stages}; {done.verdict}",
@@ -185,10 +216,11 @@ def main() -> None:
         notes.append(
             f"InsightFace found a face in {faces:,} of the {options.count // 2:,} photographs that it was given"
         )
-    write_results(
+    write_rounds(
         f"portraits_{options.model}_{options.photos.name if options.photos else options.size}",
         f"Detection, alignment and embedding: {options.count:,} {kind}, {options.detector}, {options.model}, FP32",
-        rows,
+        rounds,
+        alone.stages,
         notes,
     )
 

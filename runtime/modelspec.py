@@ -21,15 +21,17 @@ title = "what it is, in one line"
 file = "{file}"
 input_name = ""                  # tensor names; empty: the only one
 output_name = ""
-size = 112                       # side of the crop, pixels
+size = {size}                       # pixels: side of the crop; of a detector, long side of its pictures
 channel_order = "rgb"            # or "bgr"
 mean = [127.5, 127.5, 127.5]     # the network sees (x - mean) / std, x in 0..255
 std = [127.5, 127.5, 127.5]
-dimension = 512                  # length of the embedding
+dimension = {dimension}
 licence = "..."
 accuracy = "..."
 accuracy_source = "..."
 """
+_EMBEDS = ("--model", 112, "512                  # length of the embedding")
+_DETECTS = ("--detector", 320, '15\ndetector = "scrfd"               # or "yunet": mean 0, std 1, "bgr"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +79,22 @@ class ModelSpec:
     folder: Path
 
 
-def load_spec(name: str) -> ModelSpec:
+def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
     """The model of a registered name, or of the TOML file at a path.
 
+    Args:
+        name: of either.
+        detects: a face detector is wanted: of one whose model file is missing, a detector's is shown.
     Raises:
         ModelError: there is none, or the TOML does not state what it must; the message says which key.
     """
     path = Path(name)
     if path.suffix == ".onnx":
+        option, size, dimension = _DETECTS if detects else _EMBEDS
         raise ModelError(
             f"{name} is an ONNX file; wanted: a model file that says how to use it. Write this beside it, as "
-            f"{path.with_suffix('.toml')}, and give --model {path.with_suffix('.toml')}:\n\n"
-            + _TEMPLATE.format(stem=path.stem, file=path.name)
+            f"{path.with_suffix('.toml')}, and give {option} {path.with_suffix('.toml')}:\n\n"
+            + _TEMPLATE.format(stem=path.stem, file=path.name, size=size, dimension=dimension)
         )
     if path.suffix == ".toml":
         return _read(path)

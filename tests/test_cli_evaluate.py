@@ -64,6 +64,19 @@ def test_json_is_one_line(place: Path, tiny_engine: Path) -> None:
     assert found["gallery"] is None
 
 
+def test_missing_photographs_of_the_pairs_are_told(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(place / "in", few, ignore=lambda _, names: [name for name in names if name.startswith("P1")])
+    shutil.rmtree(few / "P09")
+    arguments = (few, "--pairs", place / "pairs.txt", "--engine", tiny_engine, "-o", tmp_path / "report")
+    done = run("evaluate.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    words = "of the 25 photographs of the pairs 5 are not in the folder and 1 could not be embedded; 5 of 16 pairs"
+    assert f"WARNING: {words}" in done.stderr
+    assert words in (tmp_path / "report" / "report.md").read_text()
+    assert words in json.loads((tmp_path / "report" / "report.json").read_text())["evaluations"][0]["pairs"]["warning"]
+
+
 def test_a_report_keeps_the_embeddings_and_finds_them_again(report: Path, place: Path, tiny_engine: Path) -> None:
     assert {"embeddings.h5", "report.json", "report.md"} <= set(os.listdir(report))
     assert not list(report.glob("*.parts"))

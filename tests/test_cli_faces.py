@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
+import re
 from pathlib import Path
 
 import h5py
 import numpy as np
+import onnx
 import photographs as make
 import pytest
 from detectors import picture, save_red_squares
@@ -104,14 +107,84 @@ def test_without_a_detector_and_a_network_the_way_out_is_named(
     assert "--align none" in done.stderr
 
 
-def test_detectors_are_compared(place: Path, tiny_engine: Path, environment: dict[str, str]) -> None:
-    both = f"{place / 'red-squares.toml'},{place / 'keen.toml'}"
-    done = run("evaluate.py", place / "in", "--engine", tiny_engine, "--align", "detect", "--detectors", both,
-               env=environment)  # fmt: skip
+def test_an_onnx_file_alone_gets_a_detectors_model_file(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    done = run("process.py", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "detect",
+               "--detector", place / "red-squares.onnx")  # fmt: skip
+    assert done.returncode == 1
+    assert f"give --detector {place / 'red-squares.toml'}" in done.stderr
+    assert 'detector = "' in done.stderr
+
+
+def test_rows_of_two_detectors_are_not_mixed(
+    people: Path, place: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    copy = tmp_path / "people.h5"
+    copy.write_bytes(people.read_bytes())
+    arguments = (place / "in", "-o", copy, "--engine", tiny_engine, "--align", "detect")
+    done = run("process.py", *arguments, "--detector", place / "red-squares.toml", env=environment)
+    assert done.returncode == 1
+    assert "detector: 'keen' there, 'red-squares' now" in done.stderr
+    assert "detector_sha256" not in done.stderr  # one file, two ways to feed it
+    model = onnx.load(place / "red-squares.onnx")
+    model.doc_string = "another file of the same name"
+    onnx.save(model, tmp_path / "red-squares.onnx")
+    (tmp_path / "keen.toml").write_bytes((place / "keen.toml").read_bytes())
+    done = run("process.py", *arguments, "--detector", tmp_path / "keen.toml", env=environment)
+    assert done.returncode == 1
+    assert "detector_sha256: " in done.stderr
+    assert "detector: " not in done.stderr
+    assert copy.read_bytes() == people.read_bytes()
+
+
+@pytest.mark.parametrize("option", [("--min-iod", "nan"), ("--min-frontal", "5")])
+def test_thresholds_that_no_face_meets_are_refused(
+    place: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path, option: tuple[str, str]
+) -> None:
+    done = run("process.py", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "detect",
+               "--detector", place / "keen.toml", *option, env=environment)  # fmt: skip
+    assert done.returncode == 1
+    assert f"{option[0]} is " in done.stderr
+    assert not (tmp_path / "o.h5").exists()
+
+
+def compared(stdout: str) -> dict[str, list[str]]:
+    """The table of detectors: by row, the value in each column."""
+    lines = stdout[stdout.index("Detectors. ") :].splitlines()
+    rows = [re.split(r" {2,}", line.strip()) for line in lines[2:] if line.startswith("  ")]
+    return {name: values for name, *values in rows}
+
+
+def test_detectors_are_compared_alike_from_photographs_and_from_what_was_kept(
+    place: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    both = [str(place / "red-squares.toml"), str(place / "keen.toml")]
+    arguments = (place / "in", "--engine", tiny_engine, "--align", "detect", "-o", tmp_path)
+    done = run("evaluate.py", *arguments, "--detectors", ",".join(both), env=environment)
     assert done.returncode == 0, done.stderr
-    assert f"Take {place / 'keen.toml'}: the best of them (faces in 90.00 % of the photographs)" in done.stdout
-    (found,) = [line for line in done.stdout.splitlines() if "photographs with a face" in line]
-    assert found.split()[-4:] == ["60.00", "%", "90.00", "%"]
+    found = compared(done.stdout)
+    assert found["photographs with a face"] == ["60.00 %", "90.00 %"]
+    assert found["licence"] == ["Apache-2.0", "Apache-2.0"]
+    for speed in ("detection alone, photographs/s", "the whole run, photographs/s"):
+        assert all(float(value.replace(",", "")) > 0 for value in found[speed])
+    again = run("evaluate.py", *arguments, "--detectors", f"{both[1]}, {both[0]}", env=environment)
+    assert again.returncode == 0, again.stderr
+    assert compared(again.stdout) == {name: values[::-1] for name, values in found.items()}
+    told = [next(line for line in one.stdout.splitlines() if line.startswith("Detectors. ")) for one in (done, again)]
+    assert told[0] == told[1]
+    facts = json.loads((tmp_path / "report.json").read_text())
+    assert facts["recommendation"] in told[0]
+    assert [one["found"]["value"] for one in facts["detectors"]] == [0.9, 0.6]
+    for kept in tmp_path.glob("*.speed.json"):
+        kept.unlink()
+    lost = run("evaluate.py", *arguments, "--detectors", ",".join(both), env=environment)
+    assert compared(lost.stdout)["detection alone, photographs/s"] == ["not measured"] * 2
+
+
+@pytest.mark.parametrize("names", [",", "", " , "])
+def test_no_detectors_are_a_mistake(place: Path, names: str) -> None:
+    done = run("evaluate.py", place / "in", "--detectors", names)
+    assert done.returncode == 2
+    assert "such as yunet,scrfd-500m" in done.stderr
 
 
 def test_two_engines_behind_one_detector_are_no_comparison_of_detectors(

@@ -10,17 +10,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import h5py
+import photographs as make
 import pytest
 from compare import contents, differences
+from detectors import picture, save_red_squares
 from people import write_people, write_portrait
 
+from runtime.engines.build import build_engine
 from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
 from runtime.errors import ConfigError, ContractError, DiskFullError, LockedError, StorageError
 from runtime.evaluation.attach import attach_calibration, calibration_of, check_file
 from runtime.evaluation.evaluate import Evaluation, evaluate
 from runtime.index.gallery import Gallery
 from runtime.metrics.falsematch import Calibration
+from runtime.modelspec import load_spec
+from runtime.modelstore import resolve_weights
 from runtime.pipeline.comparable import find_calibration
+from runtime.pipeline.face_rules import FaceRules
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.storage.runfolder import RunFolder
@@ -110,6 +116,36 @@ def test_an_engine_is_checked_before_the_work(file: Path, tiny_engine: Path, tmp
         check_file(file, Request((), tmp_path / "o.h5", other))
     with pytest.raises(StorageError, match="no such file"):
         check_file(tmp_path / "none.h5", Request((), tmp_path / "o.h5", tiny_engine))
+
+
+def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) -> None:
+    """Where every face counts, the detector looks at other views, and the crop of one face lies elsewhere."""
+    spec = load_spec(str(save_red_squares(tmp_path)))
+    detector = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path).path
+    for person in range(2):
+        for shot in range(2):
+            path = tmp_path / "in" / f"P{person}" / f"{shot}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(make.encode(picture(400, 300, (60 * person, 90 * shot, 90), seed=person), "PNG"))
+
+    def request(policy: str) -> Request:
+        rules = FaceRules("detect", policy, min_iod=0)
+        return Request((str(tmp_path / "in"),), tmp_path / f"{policy}.h5", tiny_engine, faces=rules, detector=detector)
+
+    for policy in ("largest", "all", "one"):
+        process(request(policy))
+    with pytest.raises(ContractError, match=rf"detector_views: .*--detector {detector} --faces all"):
+        check_file(tmp_path / "all.h5", request("largest"))
+    with pytest.raises(ContractError, match=r"--align detect .*--faces largest"):
+        check_file(tmp_path / "largest.h5", request("one"))
+    check_file(tmp_path / "all.h5", request("one"))
+    check_file(tmp_path / "largest.h5", replace(request("largest"), faces=FaceRules("auto", min_iod=40)))
+    calibration = calibration_of(evaluate(request("largest")), tmp_path, "")
+    attach_calibration(tmp_path / "largest.h5", calibration)
+    with Gallery(tmp_path / "largest.h5") as gallery:
+        assert find_calibration(gallery) == calibration
+    with pytest.raises(ContractError, match="detector_views"):
+        attach_calibration(tmp_path / "all.h5", calibration)
 
 
 def test_a_calibration_that_does_not_fit_its_file_is_not_used(file: Path, calibration: Calibration) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_pairs_are_judged_by_the_other_fold(
 ) -> None:
     assert found.pairs is not None
     assert found.pairs.missing == 2
-    assert found.pairs.absent == 1
+    assert (found.pairs.photographs, found.pairs.absent, found.pairs.lost) == (25, 1, 1)
     folds = found.pairs.folds
     right = []
     for i in range(16):
@@ -73,6 +74,17 @@ def test_pairs_are_judged_by_the_other_fold(
     assert folds.accuracy == pytest.approx(np.mean(right))
     assert (found.pairs.curve.genuine, found.pairs.curve.impostors) == (8, 7)
     assert found.pairs.curve.accepted[0] == 7
+
+
+def test_many_missing_photographs_of_the_pairs_are_a_warning(found: Evaluation) -> None:
+    assert found.pairs is not None
+    assert found.pairs.warning == (
+        "of the 25 photographs of the pairs 1 are not in the folder and 1 could not be embedded; 2 of 16 pairs count "
+        "as judged wrongly for that, whatever the engine"
+    )
+    assert replace(found.pairs, photographs=200).warning == ""  # one in a hundred
+    assert replace(found.pairs, photographs=199).warning
+    assert replace(found.pairs, absent=0, lost=0).warning == ""
 
 
 def test_everybody_against_everybody(found: Evaluation, vectors: dict[str, NDArray[np.float32]]) -> None:

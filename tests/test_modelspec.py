@@ -78,6 +78,16 @@ def test_an_onnx_file_alone_gets_the_toml_that_it_needs(tmp_path: Path) -> None:
     assert load_spec(str(tmp_path / "mine.toml")).file == "mine.onnx"
 
 
+def test_of_a_detector_the_toml_is_a_detectors(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"--detector /models/mine\.toml") as caught:
+        load_spec("/models/mine.onnx", detects=True)
+    (tmp_path / "mine.toml").write_text(str(caught.value).split("\n\n", 1)[1])
+    mine = load_spec(str(tmp_path / "mine.toml"))
+    known = load_spec("scrfd-500m")
+    assert (mine.detector, mine.dimension, mine.size) == (known.detector, known.dimension, known.size)
+    assert mine.channel_order == known.channel_order
+
+
 def test_unknown_names_get_the_nearest_and_the_list() -> None:
     with pytest.raises(ModelError, match="did you mean w600k_mbf") as caught:
         load_spec("w600k-mbf")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +16,7 @@ from ..errors import Interrupted
 from ..text import printable
 from .common import handle_errors, setup_logging
 from .engines import engine_for, engine_option, model_options
-from .faces import detector_for, face_options, face_rules
+from .faces import detector_for, face_options, face_rules, is_path, licence_of
 
 
 @click.command(name="evaluate")
@@ -91,15 +93,17 @@ def main(
         raise click.UsageError(f"{' and '.join(named)} exclude each other: each says which engine to evaluate")
     if backend != "auto" and named and named != ["--model"]:
         raise click.UsageError(f"{named[0]} and --backend exclude each other: an engine is built for one backend")
-    beside = [name for name in (detectors or "").split(",") if name]
+    beside = _names_in(detectors)
     if beside and (compare or calibrate or align == "none"):
         raise click.UsageError("--detectors goes with neither --compare, --calibrate nor --align none")
     if compare and calibrate:
         raise click.UsageError("--compare and --calibrate exclude each other: a file is calibrated by one engine")
     setup_logging()
+    rules = face_rules(align, **faces)
     from ..engines.sidecar import read_sidecar
     from ..evaluation.attach import attach_calibration, calibration_of, check_file
     from ..evaluation.compare import compare as compare_evaluations
+    from ..evaluation.detectors import figures_of
     from ..evaluation.embedded import check_folder
     from ..evaluation.evaluate import evaluate
     from ..evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
@@ -115,10 +119,10 @@ def main(
     finders = [detector_for(name, align, read_sidecar(engines[0]).backend) for name in beside or [detector]]
     engines = engines * len(finders)
     finders = finders if beside else finders * len(engines)
-    rules = face_rules(align, **faces)
     with ExitStack() as stack:
         place = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facemill-evaluate-")))
-        files = [place / f"embeddings{f'-{i}' if len(engines) > 1 else ''}.h5" for i in range(1, len(engines) + 1)]
+        names = [_name_of(name) for name in beside] or (["-1", "-2"] if compare else [""])
+        files = [place / f"embeddings{name}.h5" for name in names]
         requests = [
             Request((str(folder),), file, one, force=force, faces=rules, detector=finder)
             for file, one, finder in zip(files, engines, finders, strict=True)
@@ -131,14 +135,18 @@ def main(
             if output is not None:
                 raise
             raise Interrupted("stopped; what was embedded is not kept without -o REPORT_FOLDER", err.signum) from err
+        labels = tuple(beside) or labels_of(engines)
         report = Report(
             folder=str(folder),
             pairs=str(pairs or ""),
-            labels=tuple(beside) or labels_of(engines),
+            labels=labels,
             evaluations=evaluations,
             gallery=gallery,
             comparison=compare_evaluations(*evaluations) if compare else None,
             made_utc=utc_now(),
+            detectors=tuple(
+                figures_of(name, licence_of(name), one) for name, one in zip(beside, evaluations, strict=bool(beside))
+            ),
         )
     if output is not None:
         write_report(output, report)
@@ -149,6 +157,28 @@ def main(
     else:
         for line in as_text(report.tables()):
             click.echo(printable(line))
-    for one in evaluations:
-        if "warning" in one.embedded.metadata:
-            click.echo(f"WARNING: {one.embedded.metadata['warning']}", err=True)
+    for label, one in zip(labels, evaluations, strict=True):
+        which = f"{printable(label)}: " if len(labels) > 1 else ""
+        for warning in (one.embedded.metadata.get("warning"), one.pairs and one.pairs.warning):
+            if warning:
+                click.echo(f"WARNING: {which}{warning}", err=True)
+
+
+def _names_in(detectors: str | None) -> list[str]:
+    """The detectors of `--detectors`, each once; none where it is not given."""
+    if detectors is None:
+        return []
+    names = list(dict.fromkeys(name.strip() for name in detectors.split(",") if name.strip()))
+    if not names:
+        raise click.UsageError(
+            f"--detectors is {detectors!r}; wanted: detectors with commas between them, such as yunet,scrfd-500m"
+        )
+    return names
+
+
+def _name_of(detector: str) -> str:
+    """What tells a detector's embedding file from the others', whatever their order and number."""
+    if not is_path(detector):
+        return f"-{detector}"
+    place = hashlib.sha256(os.fsencode(os.path.abspath(detector))).hexdigest()[:8]  # names alone may be alike
+    return f"-{Path(detector).stem}-{place}"

@@ -13,6 +13,7 @@ from .engines import engine_for
 if TYPE_CHECKING:
     from ..pipeline.face_rules import FaceRules
 
+_ENGINES = (".onnx", ".plan")
 _WHO = (
     click.option(
         "--align",
@@ -82,11 +83,32 @@ def detector_for(detector: str, align: str, backend: str) -> Path | None:
     from ..errors import ModelUnavailableError
 
     path = Path(detector)
-    if path.suffix in (".onnx", ".plan") and sidecar_path(path).exists():
+    if path.suffix in _ENGINES and sidecar_path(path).exists():
         return path
     try:
-        return engine_for(detector, backend)
+        return engine_for(detector, backend, detects=True)
     except ModelUnavailableError as err:
         raise ModelUnavailableError(
             f"{err}\nIt is the face detector. Photographs that are aligned crops already need none: --align none"
         ) from err
+
+
+def is_path(detector: str) -> bool:
+    """Whether it is named by a file, and not as a registered one."""
+    return Path(detector).suffix in (".toml", *_ENGINES)
+
+
+def licence_of(detector: str) -> str:
+    """The licence that the model file of a detector states; empty for an engine whose model is not registered.
+
+    Args:
+        detector: as `detector_for` takes it.
+    """
+    from ..engines.sidecar import read_sidecar
+    from ..modelspec import list_specs, load_spec
+
+    path = Path(detector)
+    if path.suffix not in _ENGINES:
+        return load_spec(detector).licence
+    sha256 = read_sidecar(path).model_sha256
+    return next((spec.licence for spec in list_specs() if spec.sha256 == sha256), "")

@@ -12,7 +12,7 @@ from ..engines.sidecar import read_sidecar
 from ..errors import ContractError, StorageError
 from ..index.gallery import Gallery
 from ..metrics.falsematch import Calibration, calibrate
-from ..pipeline.comparable import ATTRIBUTE, comparable, differences
+from ..pipeline.comparable import ATTRIBUTE, comparable_scores, differences
 from ..pipeline.request import Request, contract_of
 from ..storage.diskfile import durable_h5
 from ..storage.runfolder import RunFolder
@@ -32,12 +32,20 @@ def check_file(file: Path, request: Request) -> None:
 
 
 def _check_comparable(gallery: Gallery, contract: Mapping[str, Any]) -> None:
-    different = differences(gallery.contract, comparable(contract))
+    different = differences(gallery.contract, comparable_scores(contract))
     if different:
         raise ContractError(
             f"the evaluated embeddings say nothing of {gallery.path} ({'; '.join(different)}); wanted: the same "
-            f"values. Evaluate as the file was made: --engine {gallery.metadata.get('engine')}"
+            f"values. Evaluate as the file was made: --engine {gallery.metadata.get('engine')}{_faces_of(gallery)}"
         )
+
+
+def _faces_of(gallery: Gallery) -> str:
+    """The options by which faces were looked for in the photographs of a file."""
+    made = gallery.contract
+    if "detector" not in made:
+        return " --align none"
+    return f" --align {made['align']} --detector {gallery.metadata.get('detector_engine')} --faces {made['faces']}"
 
 
 def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
@@ -52,7 +60,7 @@ def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
     """
     return calibrate(
         one.curve,
-        contract=comparable(one.embedded.contract),
+        contract=comparable_scores(one.embedded.contract),
         folder=folder.resolve().name,
         photographs=int((one.embedded.person[one.embedded.here] >= 0).sum()),
         people=one.people,

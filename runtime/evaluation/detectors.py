@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..metrics.intervals import wilson
 from ..records import Status
 from .evaluate import Evaluation
 
-# The recommended one finds hardly fewer faces than the best, and is hardly less accurate.
-_FEWER_FACES = 0.001
-_LESS_ACCURATE = 0.0015
+# What nobody would notice, however many photographs prove it.
+_HARDLY_FEWER = 0.001
+_HARDLY_WORSE = 0.0015
+_RESEARCH_ONLY = re.compile(r"non-?commercial|\bresearch\b|\bNC\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share from 0 to 1, and the lower end of its 95 % interval."""
+
+    value: float
+    low: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,26 +32,26 @@ class DetectorFigures:
 
     Attributes:
         label: of the detector.
-        found: share of the photographs that could be decoded in which a face was found.
+        licence: that its model file states; empty when it is not known.
+        found: of the photographs that could be decoded, those in which a face was found.
+        merit: what the embeddings behind it are judged by: the accuracy on the pairs; without pairs, recall@1.
         no_face, low_quality, multiple: photographs.
-        images_per_s: of the whole run; 0 when its file was there already.
-        detect_images_per_s: of the stage that detects, all its threads together, while it works.
-        accuracy: ten-fold, of the pairs; None without pairs.
-        recall: recall@1; None when nobody has two photographs.
+        images_per_s: of the whole run that made its file; None when nobody knows.
+        detect_images_per_s: of the stage that detects, all its threads together, while it works; None as above.
     """
 
     label: str
-    found: float
+    licence: str
+    found: Share
+    merit: Share
     no_face: int
     low_quality: int
     multiple: int
-    images_per_s: float
-    detect_images_per_s: float
-    accuracy: float | None
-    recall: float | None
+    images_per_s: float | None
+    detect_images_per_s: float | None
 
 
-def figures_of(label: str, one: Evaluation) -> DetectorFigures:
+def figures_of(label: str, licence: str, one: Evaluation) -> DetectorFigures:
     """Of an evaluation that looked for faces."""
     counts = np.bincount(one.embedded.status, minlength=len(Status))
     met = (Status.EMBEDDED, Status.NO_FACE, Status.LOW_QUALITY, Status.MULTIPLE_FACES)
@@ -48,37 +59,86 @@ def figures_of(label: str, one: Evaluation) -> DetectorFigures:
     summary = one.embedded.summary
     return DetectorFigures(
         label=label,
-        found=1 - counts[Status.NO_FACE] / decoded if decoded else 0.0,
+        licence=licence,
+        found=_share(decoded - int(counts[Status.NO_FACE]), decoded),
+        merit=_merit(one),
         no_face=int(counts[Status.NO_FACE]),
         low_quality=int(counts[Status.LOW_QUALITY]),
         multiple=int(counts[Status.MULTIPLE_FACES]),
-        images_per_s=summary.images_per_s if summary else 0.0,
-        detect_images_per_s=summary.stages.get("detect", {}).get("images_per_s", 0.0) if summary else 0.0,
-        accuracy=one.pairs.folds.accuracy if one.pairs else None,
-        recall=float(one.retrieval.means[0]) if one.retrieval else None,
+        images_per_s=(summary.images_per_s or None) if summary else None,
+        detect_images_per_s=(summary.stages.get("detect", {}).get("images_per_s") or None) if summary else None,
     )
 
 
+def _share(count: int, of: int) -> Share:
+    return Share(count / of, wilson(count, of)[0]) if of else Share(0.0, 0.0)
+
+
+def _merit(one: Evaluation) -> Share:
+    if one.pairs is not None:
+        right = one.pairs.folds.right
+        return Share(one.pairs.folds.accuracy, wilson(int(right.sum()), len(right))[0])
+    if one.retrieval is None:
+        return Share(0.0, 0.0)
+    first = one.retrieval.values[:, 0]
+    # People drawn anew are never wrong where nobody was: Wilson's interval has a width there too.
+    low = min(float(one.retrieval.intervals()[0, 0]), wilson(int(first.sum()), len(first))[0])
+    return Share(float(first.mean()), low)
+
+
 def recommend(found: Sequence[DetectorFigures]) -> str:
-    """Which detector to take, and why, in a sentence: the fastest of those that are about as good as the best.
+    """Which detector to take, and why, in words: the fastest of those that are about as good as the best.
+
+    About as good is what lies in the 95 % interval of the best one, in faces and in merit: a difference that a few
+    other photographs would turn round rules nobody out.
 
     Args:
         found: at least one.
     """
-    best_found = max(one.found for one in found)
-    merits = [merit(one) for one in found]
-    best = max(merits)
     good = [
         one
-        for one, mine in zip(found, merits, strict=True)
-        if one.found >= best_found - _FEWER_FACES and mine >= best - _LESS_ACCURATE
-    ] or [max(found, key=lambda one: (one.found, merit(one)))]
-    chosen = max(good, key=lambda one: one.detect_images_per_s)
-    others = len(good) - 1
-    why = f"the fastest of the {len(good)} that are about as good as the best" if others else "the best of them"
-    return f"Take {chosen.label}: {why} (faces in {100 * chosen.found:.2f} % of the photographs)."
+        for one in found
+        if _about_as_good(one.found, [other.found for other in found], _HARDLY_FEWER)
+        and _about_as_good(one.merit, [other.merit for other in found], _HARDLY_WORSE)
+    ] or [max(found, key=lambda one: (one.found.value, one.merit.value))]
+    if len(good) == 1:
+        (chosen,) = good
+        why = "the best of them"
+    elif unknown := [one.label for one in good if not one.detect_images_per_s]:
+        return (
+            f"{_listed(good)} are about as good as each other, and which is the fastest is not known: nothing was "
+            f"measured of {', '.join(unknown)}. --force embeds anew and measures."
+        )
+    else:
+        chosen = _fastest(good)
+        why = f"the fastest of the {len(good)} that are about as good as the best"
+    faces = f"faces in {100 * chosen.found.value:.2f} % of the photographs"
+    return f"Take {chosen.label}: {why} ({faces}).{_of_licences(chosen, good)}"
 
 
-def merit(one: DetectorFigures) -> float:
-    """What the embeddings behind a detector are judged by."""
-    return one.accuracy if one.accuracy is not None else one.recall or 0.0
+def research_only(licence: str) -> bool:
+    """Whether the words of a licence forbid other use than research."""
+    return bool(_RESEARCH_ONLY.search(licence))
+
+
+def _about_as_good(mine: Share, others: Sequence[Share], hardly: float) -> bool:
+    best = max(others, key=lambda share: share.value)
+    return mine.value >= min(best.low, best.value - hardly)
+
+
+def _fastest(some: Sequence[DetectorFigures]) -> DetectorFigures:
+    return max(some, key=lambda one: one.detect_images_per_s or 0.0)
+
+
+def _listed(some: Sequence[DetectorFigures]) -> str:
+    *first, last = [one.label for one in some]
+    return f"{', '.join(first)} and {last}"
+
+
+def _of_licences(chosen: DetectorFigures, good: Sequence[DetectorFigures]) -> str:
+    """A word where the licence of the chosen one may stand in the way."""
+    if not research_only(chosen.licence):
+        return ""
+    free = [one for one in good if one.licence and not research_only(one.licence)]
+    instead = f"; about as good, and free of that: {_fastest(free).label} ({_fastest(free).licence})" if free else ""
+    return f" But its licence is {chosen.licence!r}{instead}."

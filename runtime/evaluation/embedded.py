@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from ..pipeline.summary import Summary
 from ..records import Status
 from ..sources.scan import scan
 from ..storage.dataset import read_paths
+from ..storage.diskfile import write_durable
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Embedded:
         status: (M,) uint8, see records.Status.
         person: (M,) int64: the number of the sub-folder that a photograph lies in or below; -1 for none.
         vectors: (N, D) float32, unit rows, of those whose status is EMBEDDED.
-        summary: of the run that embedded them; None where only its file is known.
+        summary: of the run that found or made the file, with the speeds of the one that made it, 0 where nobody knows
+            them any more; None where only the file is known.
     """
 
     file: Path
@@ -83,7 +86,24 @@ def embed_folder(request: Request) -> Embedded:
         FacemillError: as `pipeline.run.process` and `index.gallery.Gallery` say.
     """
     summary = process(request)
-    return replace(read_embedded(request.output), summary=summary)
+    found = read_embedded(request.output)
+    return replace(found, summary=_with_speed(summary, found))
+
+
+def _with_speed(summary: Summary, found: Embedded) -> Summary:
+    """A run that found its file whole measured nothing: its speeds are those that were kept beside the file."""
+    kept, run_id = found.file.with_suffix(".speed.json"), found.metadata["run_id"]
+    if summary.processed:
+        speed = {"run_id": run_id, "images_per_s": summary.images_per_s, "stages": summary.stages}
+        write_durable(kept, json.dumps(speed).encode(), "the measured speed")
+        return summary
+    try:
+        speed = json.loads(kept.read_text(encoding="utf-8"))
+        if speed["run_id"] == run_id:  # and not of a file that was replaced since
+            return replace(summary, images_per_s=speed["images_per_s"], stages=speed["stages"])
+    except (OSError, KeyError, TypeError, ValueError):
+        pass  # only a speed is lost: the figures do without
+    return summary
 
 
 def read_embedded(file: Path) -> Embedded:

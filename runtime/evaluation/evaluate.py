@@ -20,6 +20,8 @@ from .embedded import Embedded, embed_folder
 
 logger = logging.getLogger(__name__)
 
+_FEW = 0.01  # of the photographs of the pairs: if more are missing, the figures are of them as much as of the engine
+
 
 @dataclass(frozen=True, slots=True)
 class PairFigures:
@@ -29,13 +31,28 @@ class PairFigures:
         folds: accuracy, fold by fold. A pair of which a photograph is missing is judged wrongly.
         curve: of the scores; a missing photograph is never accepted.
         missing: pairs with a photograph that could not be embedded or is not in the folder.
-        absent: photographs of the pairs file that are not in the folder.
+        photographs: that the pairs file names.
+        absent: of them, not in the folder.
+        lost: of them, in the folder, and not embedded.
     """
 
     folds: Folds
     curve: Curve
     missing: int
+    photographs: int
     absent: int
+    lost: int
+
+    @property
+    def warning(self) -> str:
+        """What a reader must know before the figures; empty where few photographs are missing."""
+        if self.absent + self.lost <= _FEW * self.photographs:
+            return ""
+        return (
+            f"of the {self.photographs:,} photographs of the pairs {self.absent:,} are not in the folder and "
+            f"{self.lost:,} could not be embedded; {self.missing:,} of {len(self.folds.right):,} pairs count as judged "
+            f"wrongly for that, whatever the engine"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +142,14 @@ def _judge(embedded: Embedded, pairs: Pairs) -> PairFigures:
     there = (left >= 0) & (right >= 0)
     scores = np.full(len(left), np.nan, np.float32)
     scores[there] = np.einsum("pd,pd->p", embedded.vectors[left[there]], embedded.vectors[right[there]])
+    each = np.array(list(dict(zip(names, scanned.tolist(), strict=True)).values()))  # scan rows, each photograph once
     return PairFigures(
         cross_validate(scores, pairs.same, pairs.fold),
         curve_of_scores(scores, pairs.same),
         int((~there).sum()),
-        len({name for name, where in zip(names, scanned.tolist(), strict=True) if where < 0}),
+        len(each),
+        int((each < 0).sum()),
+        int(((each >= 0) & (row[each] < 0)).sum()),
     )
 
 

@@ -12,7 +12,7 @@ from ..metrics.curve import Curve, Point
 from ..metrics.falsematch import thresholds_for
 from ..metrics.intervals import wilson
 from ..metrics.retrieval import NAMES
-from ..pipeline.comparable import comparable
+from ..pipeline.comparable import comparable_scores
 from .evaluate import Evaluation
 from .tables import FOLDER_FARS, PAIR_FARS
 
@@ -28,9 +28,9 @@ def facts_of(one: Evaluation, gallery: int | None) -> dict[str, Any]:
     return {
         **{key: metadata[key] for key in ("model", "backend", "backend_version", "engine", "engine_sha256", "trained")},
         "warning": metadata.get("warning", ""),
-        "contract": comparable(one.embedded.contract),
+        "contract": comparable_scores(one.embedded.contract),
         "photographs": len(one.embedded.paths),
-        "images_per_s": one.embedded.summary.images_per_s if one.embedded.summary else 0.0,
+        "images_per_s": (one.embedded.summary.images_per_s or None) if one.embedded.summary else None,
         "stages": one.embedded.summary.stages if one.embedded.summary else {},
         "outcomes": one.embedded.outcomes,
         "people": one.people,
@@ -49,7 +49,10 @@ def _pairs(one: Evaluation) -> dict[str, Any] | None:
     return {
         "pairs": len(folds.right),
         "missing": one.pairs.missing,
+        "photographs": one.pairs.photographs,
         "absent_photographs": one.pairs.absent,
+        "lost_photographs": one.pairs.lost,
+        "warning": one.pairs.warning,
         "accuracy": folds.accuracy,
         "accuracy_interval": wilson(int(folds.right.sum()), len(folds.right)),
         "standard_deviation": folds.deviation,

@@ -15,6 +15,7 @@ from ..errors import ConfigError, MissingDependencyError, OutputExistsError
 from ..storage.diskfile import storage_error, write_durable
 from ..text import printable
 from .compare import Comparison
+from .detectors import DetectorFigures, recommend
 from .evaluate import Evaluation
 from .facts import facts_of
 from .plots import draw_roc, draw_scores
@@ -54,6 +55,7 @@ class Report:
         gallery: photographs of the gallery that thresholds are wanted for; None for none.
         comparison: of two evaluations; None for none.
         made_utc: ISO 8601.
+        detectors: of the evaluations, where they differ in the detector alone.
     """
 
     folder: str
@@ -63,6 +65,7 @@ class Report:
     gallery: int | None
     comparison: Comparison | None
     made_utc: str
+    detectors: tuple[DetectorFigures, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """As plain data."""
@@ -77,11 +80,15 @@ class Report:
                 for label, one in zip(self.labels, self.evaluations, strict=True)
             ],
             "comparison": None if self.comparison is None else asdict(self.comparison),
+            "detectors": [asdict(one) for one in self.detectors],
+            "recommendation": recommend(self.detectors) if len(self.detectors) > 1 else None,
         }
 
     def tables(self) -> list[Table]:
         """For a person."""
-        return tables_of(self.evaluations, self.labels, gallery=self.gallery, comparison=self.comparison)
+        return tables_of(
+            self.evaluations, self.labels, gallery=self.gallery, comparison=self.comparison, detectors=self.detectors
+        )
 
 
 def labels_of(engines: Sequence[Path]) -> tuple[str, ...]:
@@ -163,6 +170,8 @@ def _markdown(report: Report, pictures: Sequence[str]) -> Iterator[str]:
     yield "# Evaluation\n"
     pairs = f", judged by `{printable(report.pairs)}`" if report.pairs else ""
     yield f"Photographs of `{printable(report.folder)}`{pairs}. facemill {__version__}, {report.made_utc}.\n"
+    for warning in dict.fromkeys(one.pairs.warning for one in report.evaluations if one.pairs and one.pairs.warning):
+        yield f"**WARNING**: {warning}.\n"
     for table in report.tables():
         yield f"## {table.title}\n"
         heads = table.heads if len(table.heads) > 2 else ("", "")

@@ -12,7 +12,7 @@ from ..metrics.falsematch import FEW, thresholds_for
 from ..metrics.intervals import wilson
 from ..metrics.retrieval import NAMES
 from .compare import Comparison
-from .detectors import DetectorFigures, figures_of, recommend
+from .detectors import DetectorFigures, recommend
 from .evaluate import Evaluation
 
 PAIR_FARS = (1e-2, 1e-3, 1e-4)
@@ -29,7 +29,12 @@ class Table:
 
 
 def tables_of(
-    evaluations: Sequence[Evaluation], labels: Sequence[str], *, gallery: int | None, comparison: Comparison | None
+    evaluations: Sequence[Evaluation],
+    labels: Sequence[str],
+    *,
+    gallery: int | None,
+    comparison: Comparison | None,
+    detectors: Sequence[DetectorFigures] = (),
 ) -> list[Table]:
     """All that was measured.
 
@@ -38,6 +43,7 @@ def tables_of(
         labels: the head of each one's column.
         gallery: photographs of the gallery to find thresholds for; None for none.
         comparison: of two evaluations; None for none.
+        detectors: of the evaluations, where they differ in the detector alone.
     """
     found = [_table("What was evaluated", evaluations, labels, _origin)]
     if all(evaluation.pairs is not None for evaluation in evaluations):
@@ -53,19 +59,11 @@ def tables_of(
     if len(evaluations) == 1 and evaluations[0].lookalikes:
         rows = tuple((f"{pair.score:.4f}", pair.one, pair.other) for pair in evaluations[0].lookalikes)
         found.append(Table("The most alike photographs of two people", ("score", "photograph", "photograph"), rows))
-    if len({_detector(one) for one in evaluations} - {()}) > 1:
-        found.append(_detectors([figures_of(label, one) for label, one in zip(labels, evaluations, strict=True)]))
+    if len(detectors) > 1:
+        found.append(_detectors(detectors))
     if comparison is not None:
         found.append(Table("The second engine against the first", ("", "change"), tuple(_changes(comparison).items())))
     return found
-
-
-def _detector(one: Evaluation) -> tuple[str, ...]:
-    """Which detector, and in which form; nothing where no faces were looked for."""
-    contract = one.embedded.contract
-    return (
-        tuple(contract[f"detector{what}"] for what in ("", "_sha256", "_precision")) if "detector" in contract else ()
-    )
 
 
 def _detectors(found: Sequence[DetectorFigures]) -> Table:
@@ -74,13 +72,17 @@ def _detectors(found: Sequence[DetectorFigures]) -> Table:
     def row(name: str, value: Callable[[DetectorFigures], str]) -> tuple[str, ...]:
         return (name, *(value(one) for one in found))
 
+    def speed(images_per_s: float | None) -> str:
+        return f"{images_per_s:,.0f}" if images_per_s else "not measured"
+
     rows = [
-        row("photographs with a face", lambda one: f"{100 * one.found:.2f} %"),
+        row("licence", lambda one: one.licence or "not known"),
+        row("photographs with a face", lambda one: f"{100 * one.found.value:.2f} %"),
         row("no face", lambda one: f"{one.no_face:,}"),
         row("low quality", lambda one: f"{one.low_quality:,}"),
         row("several faces, refused", lambda one: f"{one.multiple:,}"),
-        row("detection alone, photographs/s", lambda one: f"{one.detect_images_per_s:,.0f}"),
-        row("the whole run, photographs/s", lambda one: f"{one.images_per_s:,.0f}"),
+        row("detection alone, photographs/s", lambda one: speed(one.detect_images_per_s)),
+        row("the whole run, photographs/s", lambda one: speed(one.images_per_s)),
     ]
     return Table(f"Detectors. {recommend(found)}", ("", *(one.label for one in found)), tuple(rows))
 
@@ -116,7 +118,9 @@ def _pairs(one: Evaluation) -> dict[str, str]:
     absent = f" ({one.pairs.absent:,} photographs are not in the folder)" if one.pairs.absent else ""
     spread = f" (from {folds.thresholds.min():.4f} to {folds.thresholds.max():.4f})" if several else ""
     error = f" ± {100 * folds.standard_error:.2f}" if several else " (its threshold chosen on the same pairs)"
+    missing = f"{one.pairs.absent + one.pairs.lost:,} of {one.pairs.photographs:,} photographs are missing"
     return {
+        **({"WARNING": missing} if one.pairs.warning else {}),
         "pairs": f"{pairs:,} in {len(folds.accuracies)} folds" if several else f"{pairs:,}",
         "with a missing photograph, counted as wrong": f"{one.pairs.missing:,}{absent}",
         "accuracy": f"{100 * folds.accuracy:.2f} %{error}",

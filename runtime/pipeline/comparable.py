@@ -13,8 +13,9 @@ from ..metrics.falsematch import Calibration, calibration_from_json
 logger = logging.getLogger(__name__)
 
 ATTRIBUTE = "score_calibration"  # of `/metadata`; `calibration` is what an INT8 engine was calibrated on
-# What need not agree: the rest of a contract decides what an embedding is. Which faces count is of the run; who found
-# them, and so where a crop lies, is not. Views and decoders move it by less than a pixel.
+# What need not agree: the rest of a contract decides what an embedding is. Which faces count is of the run. Who found
+# them is not, since it decides where a crop lies: the digests of model and detector must agree, names need not. The
+# decoder moves a crop by less than a pixel. The views move it by some, but follow from the file where a query is made.
 _OF_THE_RUN = frozenset(
     {"root", "limit", "model", "dtype", "decoder", "skip_duplicates", "max_bytes", "max_pixels"}
     | {"align", "detector", "detector_views", "faces", "min_score", "min_iod", "min_sharpness", "min_frontal"}
@@ -24,6 +25,16 @@ _OF_THE_RUN = frozenset(
 def comparable(contract: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a contract that decides what an embedding is: those that agree in it may be compared."""
     return {key: value for key, value in contract.items() if key not in _OF_THE_RUN}
+
+
+def comparable_scores(contract: Mapping[str, Any]) -> dict[str, Any]:
+    """The part that must agree where scores of some photographs are to say something of others.
+
+    That is more than `comparable`: `--faces largest` looks at other views than `all` and `one`, and the crops of one
+    face lie some pixels apart (cosine mostly 0.95 to 0.98).
+    """
+    views = {key: contract[key] for key in ("detector_views",) if key in contract}
+    return {**comparable(contract), **views}
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
