@@ -20,6 +20,7 @@ from .graph import simplify
 from .half import precision_of
 from .ort_runner import OrtRunner
 from .parity import BARS, check_parity, measure_parity
+from .prelu import without_prelu
 from .prepare import BODY, prepare_graph
 from .qdq import CPU, TENSORRT
 from .quantise import quantise
@@ -132,12 +133,15 @@ def _check_precision(job: Job) -> None:
 
 def _graph(job: Job, info: EngineInfo) -> tuple[onnx.ModelProto, EngineInfo]:
     """The graph to build from, and the sidecar with what quantising it found out."""
-    if job.precision != "int8":
-        return prepare_graph(job.weights, job.spec, job.precision), info
     scheme, rest = (TENSORRT, "fp16") if job.backend == "tensorrt" else (CPU, "fp32")
+    graph = prepare_graph(job.weights, job.spec, rest if job.precision == "int8" else job.precision)
+    if job.backend == "cpu":
+        graph = without_prelu(graph)
+    if job.precision != "int8":
+        return graph, info
     assert job.calibration is not None
     calibration, choice, _ = job.calibration.parts()
-    done = quantise(prepare_graph(job.weights, job.spec, rest), scheme, calibration, choice, _TARGET)
+    done = quantise(graph, scheme, calibration, choice, _TARGET)
     left = tuple(name.removeprefix(BODY) for name in done.left_float)
     return done.model, replace(info, calibration_method=done.method, left_float=left)
 
