@@ -49,7 +49,7 @@ def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Pat
         (["--backend", "cpu", "--precision", "fp16"], 1, "error: the backend cpu does not build fp16"),
         (["--backend", "cpu", "--compute-capability", "SM75"], 1, "Use --backend tensorrt"),
         (["--precision", "int8"], 2, "--calibration PHOTOS"),
-        (["--calibration", "photos"], 2, "--precision int8"),
+        (["--calibration", "photos", "--precision", "fp32"], 2, "means something to int8 and auto alone"),
         (["--precision", "int8", "--calibration", "nowhere"], 1, "nowhere does not exist"),
         (["--precision", "int8", "--calibration", ".", "--calibration-count", "10"], 2, "64"),
     ],

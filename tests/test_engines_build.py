@@ -17,12 +17,14 @@ import pytest
 from engine_fixtures import save_cnn, spec
 
 from runtime import __version__
+from runtime.engines import build as build_module
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
 from runtime.engines.device import find_gpu
 from runtime.engines.half import precision_of
 from runtime.engines.ort_runner import OrtRunner
-from runtime.engines.parity import check_parity, measure_parity, synthetic_crops
+from runtime.engines.parity import BARS, Bar, check_parity, measure_parity, synthetic_crops
+from runtime.engines.rate import measure_rates
 from runtime.engines.sidecar import EngineInfo, read_sidecar, sidecar_path
 from runtime.errors import ConfigError, EngineError, ModelError, ParityError
 from runtime.extras import pip_install
@@ -173,6 +175,43 @@ def test_an_int8_engine_is_built_again_for_other_crops_alone(weights: Path) -> N
     assert build(weights, precision="int8", calibration=CROPS).info == first.info
 
 
+@pytest.mark.parametrize(("rates", "precision"), [((300.0, 700.0), "int8"), ((700.0, 300.0), "fp32")])
+def test_auto_takes_what_is_faster_here(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, float], precision: str
+) -> None:
+    timed: list[Path] = []
+    monkeypatch.setattr(build_module, "measure_rates", lambda paths: timed.extend(paths) or list(rates))
+    result = build(weights, calibration=CROPS)
+    assert [path.name for path in timed] == ["test-model.cpu-fp32.onnx", "test-model.cpu-int8.onnx"]
+    assert result.info.precision == precision
+    assert result.reason.endswith(f"auto took {precision}: int8 {rates[1]:.0f} images/s, fp32 {rates[0]:.0f}")
+    again = build(weights, calibration=CROPS)
+    assert (again.path, again.built) == (result.path, False)
+    assert build(weights).info.precision == "fp32"  # nothing to calibrate on
+
+
+def test_auto_takes_fp32_where_int8_does_not_pass(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BARS, "int8", Bar(1.1, 1.1))
+    result = build(weights, calibration=CROPS)
+    assert result.info.precision == "fp32"
+    assert "int8 does not do here" in result.reason
+
+
+def test_rates_are_medians_of_turns(weights: Path) -> None:
+    """An engine that is twice as fast by the clock, whatever else happens in between."""
+    path = build(weights).path
+    now, calls = [0.0], [0]
+
+    def clock() -> float:
+        calls[0] += 1
+        now[0] += 0.05 if calls[0] % 97 else 5.0  # now and then the machine is busy
+        return now[0]
+
+    one, other = measure_rates([path, path], clock)
+    assert one == pytest.approx(other, rel=0.2)
+    assert one > 0
+
+
 def test_an_int8_engine_that_is_damaged_does_not_pass(weights: Path) -> None:
     result = build(weights, precision="int8", calibration=CROPS)
     _, _, judges = CROPS.parts()
@@ -231,7 +270,11 @@ def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
             {"precision": "int8", "calibration": SMALL},
             r"crops are \(64, 64, 3\); wanted by test-model: \(112, 112, 3\)",
         ),
-        ({"calibration": CROPS}, r"with the precision auto.*--precision int8"),
+        ({"calibration": CROPS, "precision": "fp32"}, r"with the precision fp32.*--precision int8"),
+        (
+            {"calibration": CROPS, "compute_capability": "SM75", "backend": "tensorrt"},
+            r"SM75 cannot be timed here.*--precision int8 or fp16",
+        ),
         ({"backend": "openvino"}, "unknown backend 'openvino'"),
         ({"batch": (0, 1, 2)}, "out of order"),
         ({"batch": (4, 2, 8)}, "out of order"),
