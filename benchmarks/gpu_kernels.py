@@ -53,7 +53,7 @@ class Case:
 
     what: str
     work: Work
-    moved: int = 0
+    moved: float = 0
 
 
 class Bench:
@@ -131,18 +131,28 @@ def kernel_cases(bench: Bench) -> list[Case]:
     images = np.zeros(BATCH, IMAGE)  # of the larger photographs
     images["pixels"] = photos.address + np.arange(BATCH, dtype=np.uint64) * np.uint64(height * width * 3)
     images["pitch"], images["height"], images["width"] = 3 * width, height, width
-    transforms = np.tile(np.array([[2.0, 0.3, 20], [-0.3, 2.0, 60]], np.float32), (BATCH, 1, 1))
-    d_images, d_transforms = bench.device(images), bench.device(transforms)
-    align = partial(kernels.align, stream, d_images, d_transforms, table, crops, count=BATCH, size=SIZE)
-    align_bytes = partial(kernels.align_bytes, stream, d_images, d_transforms, crops, count=BATCH, size=SIZE)
+    d_images = bench.device(images)
+    for scale in (1.4, 2.8):  # sampled as it is, and halved first
+        turned = np.array([[scale, 0.1, 20], [-0.1, scale, 60]], np.float32)
+        d_transforms = bench.device(np.tile(turned, (BATCH, 1, 1)))
+        read = scale**2 * pixels  # a pixel of the crop covers so many of the photograph
+        inputs = stream, d_images, d_transforms
+        how = f"align.cu, {BATCH} at a scale of {scale}"
+        cases += [
+            Case(
+                f"{how} to FP16",
+                partial(kernels.align, *inputs, table, crops, count=BATCH, size=SIZE),
+                read + 2 * pixels,
+            ),
+            Case(
+                f"{how} to bytes", partial(kernels.align_bytes, *inputs, crops, count=BATCH, size=SIZE), read + pixels
+            ),
+        ]
     vectors = bench.device(rng.standard_normal((BATCH, 512)).astype(np.float16))
     units = bench.device(np.zeros((BATCH, 512), np.float32))
     l2norm = partial(kernels.l2norm, stream, vectors, units, count=BATCH, dimension=512)
     return [
         *cases,
-        # About one pixel read for each written, at this scale.
-        Case(f"align.cu, {BATCH} of {width}x{height} to FP16", align, pixels + 2 * pixels),
-        Case(f"align.cu, {BATCH} of {width}x{height} to bytes", align_bytes, 2 * pixels),
         Case(f"l2norm.cu, {BATCH} x 512 from FP16", l2norm, BATCH * 512 * 6),
     ]
 

@@ -158,7 +158,8 @@ class Utilisation:
     """The part of the time in which the GPU runs anything, by NVIDIA's own count; used in `with`.
 
     Attributes:
-        busy: 0 to 1, without the first and the last fifth of the time; None: nvidia-smi has not said.
+        busy: 0 to 1, without the first second (each count is of up to that long before) and the last; None: nvidia-smi
+            has not said.
     """
 
     def __init__(self) -> None:
@@ -169,6 +170,8 @@ class Utilisation:
         query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
         with suppress(OSError):
             self._process = subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            assert self._process.stdout is not None
+            self._process.stdout.readline()  # it takes a second to start
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,7 +180,7 @@ class Utilisation:
         self._process.terminate()
         words, _ = self._process.communicate()
         numbers = [float(word) / 100 for word in words.split() if word.isdecimal()]
-        steady = numbers[len(numbers) // 5 : len(numbers) - len(numbers) // 5]
+        steady = numbers[10:-10]  # ten a second
         if steady:
             self.busy = statistics.fmean(steady)
 
@@ -260,9 +263,10 @@ def measure(
         note("decode alone", decode_alone(files, info, settings, "mixed" if on_gpu else "cpu", total))
         with open_tensorrt(engine, slots=settings.streams) if on_gpu else open_runner(engine, threads=1) as runner:
             note("engine alone", engine_alone(runner, crops, settings, total))
-            if on_gpu:
+            if on_gpu and turn == 1:
+                enough = math.ceil(5 * rates["engine alone"][0])  # five seconds
                 with Utilisation() as used:
-                    note("crops from the host", through_runner(runner, crops, settings, total))
+                    note("crops from the host", through_runner(runner, crops, settings, enough))
                 idle = None if used.busy is None else 1 - used.busy
         with Utilisation() as used:
             done = process(request)

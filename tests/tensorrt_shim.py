@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from runtime.engines.inputs import DETECTOR_SIDES
 from runtime.engines.slot import Slot
 from runtime.pipeline.device_warp import Shrink
 from runtime.pipeline.device_work import DeviceCrops
@@ -46,6 +47,8 @@ class Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
+        if len(self.engine.session.get_inputs()[0].shape) == 4 and shape[1:3] != (112, 112):  # of a detector
+            return all(DETECTOR_SIDES[0] <= side <= DETECTOR_SIDES[-1] for side in shape[1:3])
         return True
 
     def execute_async_v3(self, stream: int) -> bool:

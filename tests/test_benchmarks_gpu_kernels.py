@@ -50,17 +50,17 @@ def test_every_kernel_is_timed_and_each_figure_is_kept_at_once(
 
     monkeypatch.setattr(gpu_kernels, "plan_cases", plans)
     assert gpu_kernels.measure_all(bench, options(tmp_path)) == ["The plans: failed: division by zero"]
-    assert seen == [6] + 5 * [0]
+    assert seen == [8] + 5 * [0]
     found = written(tmp_path)
     assert [row["what"].split(",")[0] for row in found["rows"]] == [
-        "copy on the device", "preprocess.cu", "preprocess.cu", "align.cu", "align.cu", "l2norm.cu", "a batch",
+        "copy on the device", "preprocess.cu", "preprocess.cu", *4 * ["align.cu"], "l2norm.cu", "a batch",
     ]  # fmt: skip
     assert all(row["ms"] > 0 for row in found["rows"])
     assert found["rows"][0]["of the copy's speed"] == 1
     assert found["rows"][-1]["GB/s"] == ""
     assert "The plans: failed: division by zero" in found["notes"]
     printed = capsys.readouterr()
-    assert len([line for line in printed.out.splitlines() if line.startswith("| ")]) == 8
+    assert len([line for line in printed.out.splitlines() if line.startswith("| ")]) == 10
     assert "Traceback" in printed.err
 
 
@@ -73,8 +73,7 @@ def test_nothing_is_begun_once_its_time_is_over(bench: Bench, tmp_path: Path, mo
     left = [note.split(":")[0] for note in found["notes"] if "left out: the 5 s of --seconds" in note]
     assert left == [
         "preprocess.cu, 2 of 300x400 to FP16",
-        "align.cu, 2 of 300x400 to FP16",
-        "align.cu, 2 of 300x400 to bytes",
+        *(f"align.cu, 2 at a scale of {scale} to {kind}" for scale in (1.4, 2.8) for kind in ("FP16", "bytes")),
         "l2norm.cu, 2 x 512 from FP16",
         "The plans",
     ]

@@ -14,10 +14,11 @@ from typing import Any
 
 import onnx
 import pytest
-from engine_fixtures import save_cnn, spec
+from engine_fixtures import info, save_cnn, spec
 
 from runtime import __version__
 from runtime.engines import build as build_module
+from runtime.engines import rate as rate_module
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
 from runtime.engines.device import find_gpu
@@ -197,19 +198,28 @@ def test_auto_takes_fp32_where_int8_does_not_pass(weights: Path, monkeypatch: py
     assert "int8 does not do here" in result.reason
 
 
-def test_rates_are_medians_of_turns(weights: Path) -> None:
-    """An engine that is twice as fast by the clock, whatever else happens in between."""
-    path = build(weights).path
+def test_rates_are_medians_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known costs on a fake clock: now and then the machine does something else for seconds."""
     now, calls = [0.0], [0]
 
-    def clock() -> float:
-        calls[0] += 1
-        now[0] += 0.05 if calls[0] % 97 else 5.0  # now and then the machine is busy
-        return now[0]
+    class Costly:
+        def __init__(self, cost: float) -> None:
+            self.info, self._cost = info(profile=(1, 8, 16)), cost
 
-    one, other = measure_rates([path, path], clock)
-    assert one == pytest.approx(other, rel=0.2)
-    assert one > 0
+        def infer(self, batch: Any) -> None:
+            calls[0] += 1
+            now[0] += self._cost * len(batch) + (7.0 if calls[0] % 211 == 0 else 0.0)
+
+        def __enter__(self) -> Costly:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(rate_module, "open_runner", lambda path: Costly({"a": 0.001, "b": 0.0025}[path.name]))
+    one, other = measure_rates([Path("a"), Path("b")], lambda: now[0])
+    assert calls[0] > 100
+    assert (one, other) == (pytest.approx(1000), pytest.approx(400))
 
 
 def test_an_int8_engine_that_is_damaged_does_not_pass(weights: Path) -> None:

@@ -65,6 +65,7 @@ AT = ONE[0].index(b"\xff\xc4") + 5
 DAMAGED = ONE[0][:AT] + bytes([255] * 16) + ONE[0][AT + 16 :]
 CROP = make.encode(make.scene(112, 112), quality=95)
 LARGE = jpeg((640, 768, 576), height=2560, width=1920, quality=95)  # reduced
+LONG = jpeg((400, 40, 100), height=180, width=1000)  # its views are as low as a detector's pictures may be
 FAR = jpeg((1600, 2000, 320), height=5120, width=3840, quality=90)  # reduced, and its face cut from a larger one
 
 
@@ -176,6 +177,7 @@ BATCHES = {
     "crops are searched too": [CROP, ONE[1]],
     "large": [LARGE, ONE[2]],
     "far": [FAR, ONE[3]],
+    "long": [LONG, ONE[3]],
     "small": [ONE[5], SMALL],
     "nothing": [],
 }

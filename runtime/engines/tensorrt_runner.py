@@ -113,7 +113,10 @@ class TensorRTRunner:
         self._cache = RtxCache(config, cache)
         # By default other kernels serve a batch size until its own are compiled in the background: rows would depend
         # on when that was, tuning would measure the wrong kernels, and compiling would take cores from decoding.
-        config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        # A detector's pictures have dozens of shapes, of which few come again: nobody waits for kernels of each.
+        strategies = trt.DynamicShapesKernelSpecializationStrategy
+        wanted = strategies.LAZY if self.info.detector else strategies.EAGER
+        config.dynamic_shapes_kernel_specialization_strategy = wanted
         return config
 
     @contextmanager

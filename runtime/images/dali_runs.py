@@ -62,6 +62,7 @@ class JpegRuns:
             the memory. A larger image is not for DALI.
         threads: of DALI.
         limits: what is not for DALI either.
+        hardware: the part of the work that goes to the chip's own JPEG engines where it has them; DALI's default.
     Raises:
         ConfigError: an argument is out of range.
     """
@@ -77,6 +78,7 @@ class JpegRuns:
         batch_pixels: int,
         threads: int,
         limits: Limits | None,
+        hardware: float = 0.65,
     ) -> None:
         if device not in ("cpu", "mixed"):
             raise ConfigError(f"no DALI decoder for device {device!r}; wanted: 'cpu' or 'mixed'")
@@ -86,7 +88,7 @@ class JpegRuns:
         self._graph, self._channel_order = graph, channel_order
         self._device, self._device_id, self._threads = device, device_id, threads
         self._batch_size, self._batch_pixels = batch_size, batch_pixels
-        self._limits = limits or Limits()
+        self._limits, self._hardware = limits or Limits(), hardware
         self._pipe: Any = None
 
     def __enter__(self) -> JpegRuns:
@@ -209,6 +211,7 @@ class JpegRuns:
                 output_type=types.RGB if self._channel_order == "rgb" else types.BGR,
                 adjust_orientation=True,
                 jpeg_fancy_upsampling=True,  # as OpenCV's libjpeg-turbo does
+                hw_decoder_load=self._hardware,
             )
             pipe.set_outputs(*self._graph(dali, encoded, images))
         return pipe
