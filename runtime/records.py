@@ -115,6 +115,22 @@ class Batch:
         return len(np.unique(self.rows)) + len(self.outcomes)
 
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels of the original photograph, upright
+
+
+@dataclass(frozen=True, slots=True)
+class FacePlace:
+    """Which face of a photograph, and where in it.
+
+    Attributes:
+        index: its rank, as in `/face_index`: 0 for the one that the photograph is of.
+        box: around it.
+    """
+
+    index: int
+    box: Box
+
+
 @dataclass(frozen=True, slots=True)
 class SearchHit:
     """One answer to a query.
@@ -124,9 +140,11 @@ class SearchHit:
         score: inner product of unit vectors, -1 to 1.
         row: row in `/embeddings`.
         path: the photograph, as in `/image_paths`.
+        face: which face in it; None where no faces were looked for.
     """
 
     rank: int
     score: float
     row: int
     path: str
+    face: FacePlace | None = None

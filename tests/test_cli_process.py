@@ -28,6 +28,7 @@ def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path
     assert found["embedded"] == 594
     assert found["outcomes"] == {"embedded": 594, "corrupt": 6}
     assert found["images_per_s"] > 0
+    assert found["model"] == "tiny"
     assert {"read", "decode", "infer", "write"} <= found["stages"].keys()
     assert "594 embeddings of 600 photographs" in done.stderr
     assert "identify nobody" in done.stderr
@@ -42,6 +43,7 @@ def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path
         assert metadata["alignment"] == "none"
         assert metadata["root"] == str(photos)
         assert metadata["model"] == "tiny"
+        assert metadata["model_sha256"] == found["model_sha256"]
         assert not metadata["trained"]
         assert metadata["count_corrupt"] == 6
         assert "identify nobody" in metadata["warning"]

@@ -7,9 +7,11 @@ import html.parser
 import io
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
+import h5py
 import photographs as make
 import pytest
 from running import run
@@ -44,7 +46,8 @@ def test_table(people: Path) -> None:
     assert "11 embeddings" in lines[0]
     assert lines[1].split() == ["rank", "score", "path"]
     assert lines[2].split() == ["1", "1.0000", "p3.jpg"]
-    assert len(lines) == 4
+    assert len(lines) == 5
+    assert re.fullmatch(r"model: tiny \(sha256 [0-9a-f]{12}\)", lines[-1])
     assert "identify nobody" in done.stderr
 
 
@@ -57,6 +60,11 @@ def test_json_is_one_line_a_query(people: Path) -> None:
     first, missing, evil = map(json.loads, done.stdout.splitlines())
     assert first["query"] == str(folder / "p1.jpg")
     assert first["search_ms"] > 0
+    with h5py.File(people) as file:
+        made_by = {name: file["metadata"].attrs[name] for name in ("model", "model_sha256")}
+    assert made_by["model"] == "tiny"
+    assert all(made_by.items() <= line.items() for line in (first, missing, evil))
+    assert not {"faces", "box", "face_index"} & (first.keys() | first["hits"][0].keys())
     assert first["hits"][0] == {"rank": 1, "score": 1.0, "row": first["hits"][0]["row"], "path": "p1.jpg"}
     assert [hit["rank"] for hit in first["hits"]] == [1, 2, 3]
     assert "identify nobody" in first["warning"]
@@ -133,6 +141,8 @@ def test_page(people: Path, tmp_path: Path) -> None:
     assert "https://" not in text
     assert '<img src=x onerror="alert(1)">&\\x1b[31m\\u202e.jpg' in page.text
     assert "random weights" in page.text
+    assert re.search(r"model tiny \(sha256 [0-9a-f]{12}\)", page.text)
+    assert "face_index" not in page.text
     assert "unreadable" in page.text
     assert "\x1b" not in text
     assert "\u202e" not in text
@@ -150,7 +160,7 @@ def test_pages_keep_the_shape_of_photographs(people: Path, tmp_path: Path) -> No
     query, hit = Page((tmp_path / "a.html").read_text("utf-8")).images
     for image in (query, hit):
         data = base64.b64decode(str(image["src"]).split(",")[1])
-        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (96, 192, 3)
+        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (60, 120, 3)
 
 
 def test_a_page_is_never_overwritten_unasked(people: Path, tmp_path: Path) -> None:

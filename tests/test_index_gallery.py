@@ -12,7 +12,7 @@ from crowds import D, add, batch_of, writer
 
 from runtime.errors import StorageError
 from runtime.index.gallery import Gallery
-from runtime.records import FACE_DATASETS, Batch, Outcome, Status
+from runtime.records import FACE_DATASETS, Batch, FacePlace, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
@@ -143,14 +143,14 @@ def test_several_faces_lead_to_the_photograph_that_they_are_in(tmp_path: Path) -
         assert gallery.rows == len(batch.rows) > len(np.unique(batch.rows))
         for row, scan_row in enumerate(batch.rows):
             assert gallery.photograph(row) == b"/photos/" + names[scan_row]
-            face = gallery.face(row)
-            assert face is not None
-            assert face.tobytes() == batch.faces[row].tobytes()
+        rows = [*range(gallery.rows)][::-1]  # in whatever order they are asked for
+        for row, place in zip(rows, gallery.places(rows), strict=True):
+            assert place == FacePlace(int(batch.faces["face_index"][row]), tuple(batch.faces["box"][row].tolist()))
 
 
 def test_where_no_faces_were_looked_for_there_is_nothing_known_of_them(tmp_path: Path) -> None:
     with Gallery(assembled(tmp_path)) as gallery:
-        assert gallery.face(0) is None
+        assert gallery.places([0, 1]) == [None, None]
 
 
 @pytest.mark.parametrize("dataset", FACE_DATASETS.values())
@@ -172,4 +172,4 @@ def test_a_damaged_face_is_an_error_that_names_the_dataset(tmp_path: Path) -> No
     content[at] ^= 1
     path.write_bytes(content)
     with Gallery(path) as gallery, pytest.raises(StorageError, match="damaged in /faces/box"):
-        gallery.face(0)
+        gallery.places([0])

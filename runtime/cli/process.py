@@ -129,12 +129,13 @@ def main(
         raise click.UsageError(str(err)) from err
     backend = "cpu" if "cpu" in on and backend == "auto" else backend
     engine = engine or engine_for(model, backend)
+    info = read_sidecar(engine)
     request = Request(
         inputs=photos,
         output=output,
         engine=engine,
         faces=face_rules(align, **faces),
-        detector=detector_for(detector, align, read_sidecar(engine).backend),
+        detector=detector_for(detector, align, info.backend),
         batch_size=batch_size,
         workers=workers,
         skip_duplicates=skip_duplicates,
@@ -150,7 +151,8 @@ def main(
     summary = process(request)
     click.echo(_report(summary, output), err=True)
     if as_json:
-        click.echo(json.dumps({**asdict(summary), "output": str(output)}))
+        made_by = {"model": info.model, "model_sha256": info.model_sha256}
+        click.echo(json.dumps({**asdict(summary), **made_by, "output": str(output)}))
     if strict and summary.failed:
         raise SystemExit(1)
 

@@ -18,7 +18,7 @@ from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
     from ..pipeline.query import Answers
-    from ..records import SearchHit
+    from ..records import Box, FacePlace, SearchHit
 
 
 def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -70,6 +70,10 @@ def main(
     search is exact, on a GPU too; the score is the cosine of two embeddings. A GPU pays for many queries at once:
     the rows must be uploaded first.
 
+    Where faces were looked for, each hit names its face: face_index (0 is the one that the photograph is of) and box
+    (left, top, right, bottom in pixels of the original photograph). Of a QUERY with several faces the main one is
+    taken: large, and near the middle.
+
     Where FILE carries a calibration (facemill evaluate --calibrate FILE), each score comes with the false hits that
     somebody who is not in FILE must expect at that score or above.
 
@@ -102,6 +106,10 @@ def main(
     else:
         for line in _json(found) if as_json else _table(found):
             click.echo(line)
+    if as_csv:  # which has no place for it
+        for answer in found.answers:
+            if answer.choice:
+                click.echo(f"{printable(answer.query)}: {answer.choice}", err=True)
     failed = [answer for answer in found.answers if answer.error]
     for answer in failed:
         click.echo(f"error: {printable(answer.query)}: {printable(answer.error)}", err=True)
@@ -115,14 +123,29 @@ def _json(found: Answers) -> Iterator[str]:
         line: dict[str, Any] = {"query": answer.query}
         if answer.error:
             line["error"] = answer.error
+        line |= {"model": found.model, "model_sha256": found.model_sha256}
+        if answer.faces is not None:
+            line |= {"faces": answer.faces, **_face(answer.face)}
         line["search_ms"] = round(found.query_ms, 3)
         line["hits"] = [
-            {"rank": hit.rank, "score": round(hit.score, 6), "row": hit.row, "path": hit.path, **_chance(found, hit)}
+            {
+                "rank": hit.rank,
+                "score": round(hit.score, 6),
+                "row": hit.row,
+                "path": hit.path,
+                **_face(hit.face),
+                **_chance(found, hit),
+            }
             for hit in answer.hits
         ]
         if found.warning:
             line["warning"] = found.warning
         yield json.dumps(line)
+
+
+def _face(face: FacePlace | None) -> dict[str, Any]:
+    """What JSON says of a face; nothing where none is known."""
+    return {} if face is None else {"face_index": face.index, "box": [round(edge, 1) for edge in face.box]}
 
 
 def _chance(found: Answers, hit: SearchHit) -> dict[str, object]:
@@ -134,14 +157,16 @@ def _chance(found: Answers, hit: SearchHit) -> dict[str, object]:
 
 
 def _csv(found: Answers) -> Iterator[tuple[object, ...]]:
-    columns = () if found.calibration is None else ("expected_false_hits", "at_most")
-    yield "query", "rank", "score", "row", "path", "search_ms", *columns
+    faces = ("face_index", "left", "top", "right", "bottom") if found.has_faces else ()
+    chances = () if found.calibration is None else ("expected_false_hits", "at_most")
+    yield "query", "rank", "score", "row", "path", "search_ms", *faces, *chances
     for answer in found.answers:
         for hit in answer.hits:
             names = (os.fsencode(name).decode("utf-8", "backslashreplace") for name in (answer.query, hit.path))
             query, path = names
             chance = [str(value).lower() for value in _chance(found, hit).values()]  # true, as JSON writes it
-            yield query, hit.rank, f"{hit.score:.6f}", hit.row, path, f"{found.query_ms:.3f}", *chance
+            face = () if hit.face is None else (hit.face.index, *(f"{edge:.1f}" for edge in hit.face.box))
+            yield query, hit.rank, f"{hit.score:.6f}", hit.row, path, f"{found.query_ms:.3f}", *face, *chance
 
 
 def _table(found: Answers) -> Iterator[str]:
@@ -149,13 +174,23 @@ def _table(found: Answers) -> Iterator[str]:
         if answer.error:
             continue
         yield f"{printable(answer.query)}  ({found.query_ms:.1f} ms in {found.rows:,} embeddings)"
+        if answer.choice:
+            yield f"  {answer.choice}"
         if not answer.hits:
             yield "  no hit"
             continue
-        calibrated = found.calibration is not None
-        yield f"  {'rank':>4}  {'score':>7}  {'expected  ' if calibrated else ''}path"
+        chance = "" if found.calibration is None else "expected  "
+        face = f"face_index  {'box':<19}  " if found.has_faces else ""
+        yield f"  {'rank':>4}  {'score':>7}  {chance}{face}path"
         for hit in answer.hits:
-            chance = f"{found.expected(hit.score)!s:>8}  " if calibrated else ""
-            yield f"  {hit.rank:>4}  {hit.score:>7.4f}  {chance}{printable(hit.path)}"
+            chance = "" if found.calibration is None else f"{found.expected(hit.score)!s:>8}  "
+            face = "" if hit.face is None else f"{hit.face.index:>10}  {_short(hit.face.box):<19}  "
+            yield f"  {hit.rank:>4}  {hit.score:>7.4f}  {chance}{face}{printable(hit.path)}"
+    yield f"model: {printable(found.made_by())}"
     if found.calibration is not None:
         yield printable(found.calibration.explain())
+
+
+def _short(box: Box) -> str:
+    """In whole pixels, which is all that finding the face in the photograph takes."""
+    return ",".join(f"{round(edge, 0) + 0.0:.0f}" for edge in box)  # adding 0 makes 0 of -0

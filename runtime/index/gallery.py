@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, Status
+from ..records import FACE_DATASETS, FORMAT_VERSIONS, FacePlace, Status
 from .precision import LONGEST
 
 _BLOCK_BYTES = 32 << 20
@@ -116,34 +116,32 @@ class Gallery:
         Raises:
             StorageError: they cannot be read.
         """
+        return [name.decode("utf-8", "backslashreplace") for name in self._entries("image_paths", rows)]
+
+    def places(self, rows: Sequence[int]) -> list[FacePlace | None]:
+        """Which face of its photograph each row is, in the order given; None where no faces were looked for.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        if not self.has_faces:
+            return [None] * len(rows)
+        ranks, boxes = (self._entries(FACE_DATASETS[name], rows) for name in ("face_index", "box"))
+        return [FacePlace(int(rank), tuple(box.tolist())) for rank, box in zip(ranks, boxes, strict=True)]
+
+    def _entries(self, dataset: str, rows: Sequence[int]) -> list[Any]:
+        """Entries of a dataset, in the order given."""
         try:
-            # In ascending order, so that each compressed chunk is opened once.
-            found = {row: self._file["image_paths"][row].decode("utf-8", "backslashreplace") for row in sorted(rows)}
-            return [found[row] for row in rows]
+            data = self._file[dataset]
+            found = {row: data[row] for row in sorted(rows)}  # ascending, so that each compressed chunk is opened once
         except _DAMAGE as err:
-            raise StorageError(f"{self.path} is damaged in /image_paths ({err}). Restore it from a copy") from err
+            raise StorageError(f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy") from err
+        return [found[row] for row in rows]
 
     def photograph(self, row: int) -> bytes:
         """The absolute path of the photograph of a row, to the byte, wherever the file itself may lie."""
         name = self._raw_paths.get(row)
         return os.path.join(self.root, name if name is not None else bytes(self._file["image_paths"][row]))
-
-    def face(self, row: int) -> np.void | None:
-        """What is known of the face of a row: a FACE; None where no faces were looked for.
-
-        Raises:
-            StorageError: it cannot be read.
-        """
-        if not self.has_faces:
-            return None
-        found = np.empty(1, FACE)
-        try:
-            for name, dataset in FACE_DATASETS.items():
-                found[name] = self._file[dataset][row]
-        except _DAMAGE as err:
-            raise StorageError(f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy") from err
-        face: np.void = found[0]
-        return face
 
     @cached_property
     def _raw_paths(self) -> dict[int, bytes]:

@@ -7,21 +7,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ..errors import ConfigError, OutputExistsError
 from ..extras import require
 from ..index.gallery import Gallery
 from ..pipeline.page import check_page_path
 from ..pipeline.query_work import query_limits
+from ..pipeline.thumbnails import thumbnails
+from ..records import FacePlace
 from ..storage.diskfile import write_durable
 from .groups import Groups, group
 from .page import Map, page_of
 from .project import LEAST, project, sample_rows, take_rows
-from .thumbnails import thumbnails
 
 logger = logging.getLogger(__name__)
 
+PICTURE_SIDE = 88  # pixels
 _GONE = "the photograph cannot be shown"
 
 
@@ -124,13 +124,13 @@ class _Shown:
 
 
 def _show(gallery: Gallery, rows: list[int]) -> _Shown:
-    faces = [gallery.face(row) for row in rows]
-    boxes = [None if face is None else face["box"] for face in faces]
-    pictures = thumbnails([gallery.photograph(row) for row in rows], boxes, query_limits(gallery))
+    faces = gallery.places(rows)
+    boxes = [None if face is None else face.box for face in faces]
+    pictures = thumbnails([gallery.photograph(row) for row in rows], boxes, query_limits(gallery), side=PICTURE_SIDE)
     return _Shown(list(map(_note, faces, pictures)), pictures, pictures.count(None))
 
 
-def _note(face: np.void | None, jpeg: bytes | None) -> str:
+def _note(face: FacePlace | None, jpeg: bytes | None) -> str:
     """What there is to say of a point beyond its path and group."""
-    rank = 0 if face is None else int(face["face_index"])
+    rank = 0 if face is None else face.index
     return ", ".join([*([f"face {rank + 1} in it"] if rank else []), *([_GONE] if jpeg is None else [])])

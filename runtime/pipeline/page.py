@@ -6,20 +6,20 @@ import base64
 import html
 import os
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from ..errors import ConfigError, OutputExistsError
-from ..images.decode import ImageError, Limits, decode_image
-from ..images.header import read_header
+from ..images.decode import Limits
 from ..index.gallery import Gallery
-from ..sources.reader import ReadError, read_file
+from ..records import FacePlace
 from ..storage.diskfile import write_durable
 from ..text import printable
 from .query import Answer, Answers
 from .query_work import query_limits
+from .thumbnails import thumbnail
 
-_THUMBNAIL = 192  # pixels, the longer side
+_PICTURE_SIDE = 192  # pixels
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --paper: #fcfcfd; --card: #fff; --line: #e0e1e6;
@@ -52,7 +52,7 @@ li { background: var(--card); border: 1px solid var(--line); border-radius: 10px
 .score span { color: var(--soft); font-weight: 400 }
 .bar { height: 4px; border-radius: 2px; background: var(--line); margin: .3rem 0 .4rem; overflow: hidden }
 .bar i { display: block; height: 100%; background: var(--bar) }
-.chance { font-size: .78rem; color: var(--soft); font-variant-numeric: tabular-nums }
+.fact { font-size: .78rem; color: var(--soft); font-variant-numeric: tabular-nums }
 .name { font-size: .78rem; line-height: 1.3; color: var(--soft); overflow-wrap: anywhere; display: -webkit-box;
   -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden }
 @media (max-width: 40rem) { section { grid-template-columns: 1fr } .query { position: static }
@@ -104,7 +104,7 @@ def _page(gallery: Gallery, found: Answers) -> Iterator[str]:
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         f"style-src 'unsafe-inline'\">\n<style>{_STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{title}</h1>\n"
         f"<p>{_count(len(found.answers), 'query', 'queries')} &middot; {found.rows:,} embeddings &middot; model "
-        f"{_safe(str(gallery.metadata.get('model', 'unknown')))} &middot; search {found.search_ms:,.1f} ms</p>\n"
+        f"{_safe(found.made_by())} &middot; search {found.search_ms:,.1f} ms</p>\n"
     )
     if found.warning:
         yield f'<div class="warning" role="note">Warning: {_safe(found.warning)}</div>\n'
@@ -117,58 +117,40 @@ def _page(gallery: Gallery, found: Answers) -> Iterator[str]:
 
 
 def _section(gallery: Gallery, found: Answers, answer: Answer, photograph: _Thumbnails) -> Iterator[str]:
-    name = _safe(answer.query)
-    yield f'<section>\n<div class="query">\n{photograph.of(os.fsencode(answer.query), "Query", answer.query)}'
-    yield f"<h2>{name}</h2>\n"
+    picture = photograph.of(os.fsencode(answer.query), answer.face, "Query", answer.query)
+    yield f'<section>\n<div class="query">\n{picture}<h2>{_safe(answer.query)}</h2>\n'
     if answer.error:
         yield f'<p class="error">{_safe(answer.error)}</p>\n</div>\n</section>\n'
         return
-    yield f"<p>{_count(len(answer.hits), 'hit', 'hits')}</p>\n</div>\n<ol>\n"
+    choice = f"<p>{_safe(answer.choice)}</p>\n" if answer.choice else ""
+    yield f"{choice}<p>{_count(len(answer.hits), 'hit', 'hits')}</p>\n</div>\n<ol>\n"
     for hit in answer.hits:
         expected = found.expected(hit.score)
-        chance = "" if expected is None else f'<div class="chance">{_safe(str(expected))} false hits expected</div>'
+        chance = "" if expected is None else f'<div class="fact">{_safe(str(expected))} false hits expected</div>'
+        which = "" if hit.face is None else f'<div class="fact">face_index {hit.face.index}</div>'
         width = 100 * min(max(hit.score, 0.0), 1.0)
         yield (
-            f"<li>{photograph.of(gallery.photograph(hit.row), f'Hit {hit.rank}', hit.path)}"
+            f"<li>{photograph.of(gallery.photograph(hit.row), hit.face, f'Hit {hit.rank}', hit.path)}"
             f'<div class="hit"><div class="score">{hit.score:.4f}<span>#{hit.rank}</span></div>'
-            f'<div class="bar" aria-hidden="true"><i style="width:{width:.1f}%"></i></div>{chance}'
+            f'<div class="bar" aria-hidden="true"><i style="width:{width:.1f}%"></i></div>{chance}{which}'
             f'<div class="name" title="{_safe(hit.path)}">{_safe(hit.path)}</div></div></li>\n'
         )
     yield "</ol>\n</section>\n"
 
 
 class _Thumbnails:
-    """Pictures small enough to be carried in the page."""
+    """Pictures small enough to be carried in the page: of the face where it is known, else of the whole photograph."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._cached = lru_cache(maxsize=256)(self._jpeg)
+        self._cached = lru_cache(maxsize=256)(partial(thumbnail, limits=limits, side=_PICTURE_SIDE))
 
-    def of(self, path: bytes, role: str, name: str) -> str:
+    def of(self, path: bytes, face: FacePlace | None, role: str, name: str) -> str:
         """The element of a photograph, or of a note that it cannot be shown."""
-        data = self._cached(path)
+        data = self._cached(path, None if face is None else face.box)
         if data is None:
             return '<div class="photo">cannot be shown</div>\n'
         picture = f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
         return f'<div class="photo"><img src="{picture}" alt="{role}: {_safe(name)}"></div>\n'
-
-    def _jpeg(self, path: bytes) -> bytes | None:
-        import cv2
-
-        try:
-            data = read_file(path, self._limits.max_bytes)
-            square = decode_image(data, size=_THUMBNAIL, channel_order="bgr", limits=self._limits)
-        except (ReadError, ImageError):
-            return None
-        header = read_header(data)
-        assert header is not None  # it was decoded
-        width, height = header.width, header.height
-        if header.orientation >= 5:
-            width, height = height, width
-        scale = _THUMBNAIL / max(width, height)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        done, jpeg = cv2.imencode(".jpg", cv2.resize(square, size, interpolation=cv2.INTER_AREA))
-        return jpeg.tobytes() if done else None
 
 
 def _safe(text: str) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..index.flat import open_index
 from ..index.gallery import Gallery
 from ..metrics.falsematch import Calibration, Expectation
-from ..records import SearchHit
+from ..records import FacePlace, SearchHit
 from .comparable import find_calibration
 from .query_work import embed_queries
 from .request import UNTRAINED_WARNING
@@ -27,11 +27,21 @@ class Answer:
         query: the photograph, as it was named.
         hits: best first.
         error: why the query could not be embedded; empty when it could.
+        faces: seen in the photograph; None where none were looked for.
+        face: the one of them that was taken; None where none was.
     """
 
     query: str
     hits: tuple[SearchHit, ...] = ()
     error: str = ""
+    faces: int | None = None
+    face: FacePlace | None = None
+
+    @property
+    def choice(self) -> str:
+        """That one of several faces was taken, in words; empty where there was nothing to choose."""
+        several = self.face is not None and (self.faces or 0) > 1
+        return f"1 of {self.faces} faces taken (the main one: large, near the middle)" if several else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,8 @@ class Answers:
     Attributes:
         answers: in the order of the queries.
         rows: embeddings searched.
+        model, model_sha256: who made them, and its checksum, as the file names them.
+        has_faces: whether hits tell which face of a photograph they are.
         search_ms: time of the index search, all queries together; embedding them is not in it.
         warning: what a user must know of the weights; empty for trained ones.
         calibration: what the file says of its false matches; None when it says nothing.
@@ -48,6 +60,9 @@ class Answers:
 
     answers: tuple[Answer, ...]
     rows: int
+    model: str
+    model_sha256: str
+    has_faces: bool
     search_ms: float
     warning: str = ""
     calibration: Calibration | None = None
@@ -57,6 +72,10 @@ class Answers:
         """Time of the index search for one query: its share of the batch."""
         asked = sum(not answer.error for answer in self.answers)
         return self.search_ms / max(1, asked)
+
+    def made_by(self) -> str:
+        """The model, for a person: enough of its checksum to tell two apart."""
+        return f"{self.model} (sha256 {self.model_sha256[:12]})"
 
     def expected(self, score: float) -> Expectation | None:
         """False hits to expect at a score or above; None where the file carries no calibration."""
@@ -85,18 +104,29 @@ def search(
         ContractError: the engine's embeddings cannot be compared with the rows.
         EngineError, MissingDependencyError, StorageError, ConfigError: as their messages say.
     """
-    vectors, embedded, outcomes = embed_queries(gallery, queries, engine)
+    embedded = embed_queries(gallery, queries, engine)
     warning = "" if gallery.metadata.get("trained", True) else UNTRAINED_WARNING
     with open_index(gallery, device, k=k, queries=len(queries)) as index:
         start = time.perf_counter()
-        rows, scores = index.search(vectors, k)
+        rows, scores = index.search(embedded.vectors, k)
         search_ms = 1000 * (time.perf_counter() - start)
-    hits = {
-        query: _hits(gallery, mine, their, threshold) for query, mine, their in zip(embedded, rows, scores, strict=True)
-    }
-    errors = {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in outcomes}
-    answers = tuple(Answer(query, hits.get(i, ()), errors.get(i, "")) for i, query in enumerate(queries))
-    return Answers(answers, gallery.rows, search_ms, warning, find_calibration(gallery))
+    found = zip(embedded.queries, rows, scores, strict=True)
+    hits = {query: _hits(gallery, mine, their, threshold) for query, mine, their in found}
+    errors = {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in embedded.outcomes}
+    answers = tuple(
+        Answer(query, hits.get(i, ()), errors.get(i, ""), embedded.face_counts.get(i), embedded.places.get(i))
+        for i, query in enumerate(queries)
+    )
+    return Answers(
+        answers=answers,
+        rows=gallery.rows,
+        model=str(gallery.metadata.get("model", "unknown")),
+        model_sha256=str(gallery.metadata.get("model_sha256", "unknown")),
+        has_faces=gallery.has_faces,
+        search_ms=search_ms,
+        warning=warning,
+        calibration=find_calibration(gallery),
+    )
 
 
 def _hits(
@@ -104,5 +134,5 @@ def _hits(
 ) -> tuple[SearchHit, ...]:
     kept = len(rows) if threshold is None else int((scores >= threshold).sum())  # scores descend
     best = rows[:kept].tolist()
-    found = zip(best, scores[:kept].tolist(), gallery.names(best), strict=True)
-    return tuple(SearchHit(rank, score, row, path) for rank, (row, score, path) in enumerate(found, 1))
+    found = zip(scores[:kept].tolist(), best, gallery.names(best), gallery.places(best), strict=True)
+    return tuple(SearchHit(rank, *hit) for rank, hit in enumerate(found, 1))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from ..engines.sidecar import EngineInfo, read_sidecar, sidecar_path
 from ..errors import ContractError, EngineError
 from ..images.decode import Limits
 from ..index.gallery import Gallery
-from ..records import Batch, Outcome
+from ..records import Batch, FacePlace, Outcome
 from .comparable import comparable, differences
 from .face_rules import FaceRules
 from .face_work import DecodePhotos, FindFaces
@@ -28,18 +28,32 @@ from .work import Decode, Embed, Read, Slices
 _BATCH_FILES = 64
 
 
-def embed_queries(
-    gallery: Gallery, queries: Sequence[str], engine: Path | None
-) -> tuple[NDArray[np.float32], list[int], list[Outcome]]:
-    """Embed photographs as the rows of a gallery were.
+@dataclass(frozen=True, slots=True)
+class EmbeddedQueries:
+    """What became of some queries, known by their numbers.
+
+    Attributes:
+        vectors: (q, D) float32, unit rows.
+        queries: q numbers: whose vectors they are.
+        outcomes: of the other queries.
+        face_counts: faces seen in a query's photograph; empty if faces are not looked for.
+        places: which of them was taken.
+    """
+
+    vectors: NDArray[np.float32]
+    queries: tuple[int, ...]
+    outcomes: tuple[Outcome, ...]
+    face_counts: Mapping[int, int]
+    places: Mapping[int, FacePlace]
+
+
+def embed_queries(gallery: Gallery, queries: Sequence[str], engine: Path | None) -> EmbeddedQueries:
+    """Embed photographs as the rows of a gallery were. Of several faces, the one that the photograph is of is taken.
 
     Args:
         gallery: an open embedding file.
         queries: paths of photographs.
         engine: None for the one that the gallery names.
-    Returns:
-        (q, D) vectors, the numbers of the queries that they belong to, and what became of the other queries. Of a
-        photograph with several faces, the one that it is of.
     Raises:
         ContractError: the engine's embeddings cannot be compared with the rows.
         EngineError, MissingDependencyError: an engine is gone, or does not load.
@@ -107,10 +121,7 @@ def check_engine(gallery: Gallery, engine: Path, detector: Path | None) -> None:
         )
 
 
-def _embed(
-    gallery: Gallery, queries: Sequence[str], runner: Runner, detector: Runner | None
-) -> tuple[NDArray[np.float32], list[int], list[Outcome]]:
-    """(q, D) vectors, the numbers of the queries that they belong to, and what became of the other queries."""
+def _embed(gallery: Gallery, queries: Sequence[str], runner: Runner, detector: Runner | None) -> EmbeddedQueries:
     info = runner.info
     limits = query_limits(gallery)
     read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], limits)
@@ -119,13 +130,19 @@ def _embed(
     vectors = [np.empty((0, gallery.dimension), np.float32)]
     rows: list[int] = []
     outcomes: list[Outcome] = []
+    counts: dict[int, int] = {}
+    places: dict[int, FacePlace] = {}
     for start in range(0, len(queries), _BATCH_FILES):
         batch = embed(_first(decode(read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries))))))))
         assert batch.embeddings is not None
         vectors.append(batch.embeddings)
         rows += batch.rows.tolist()
         outcomes += batch.outcomes
-    return np.concatenate(vectors), rows, outcomes
+        counts.update(batch.face_counts)
+        if batch.faces is not None:
+            for row, face in zip(batch.rows.tolist(), batch.faces, strict=True):
+                places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
+    return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
 
 
 def _crops_of(gallery: Gallery, info: EngineInfo, detector: Runner | None, limits: Limits) -> Callable[[Batch], Batch]:
@@ -141,7 +158,8 @@ def _first(batch: Batch) -> Batch:
     """Of each photograph the face that it is of: its first."""
     rows, first = np.unique(batch.rows, return_index=True)
     assert batch.images is not None
-    return replace(batch, rows=rows, images=batch.images[first], faces=None)
+    faces = None if batch.faces is None else batch.faces[first]
+    return replace(batch, rows=rows, images=batch.images[first], faces=faces)
 
 
 def query_limits(gallery: Gallery) -> Limits:

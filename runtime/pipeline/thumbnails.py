@@ -12,42 +12,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..images.decode import ImageError, Limits, decode_photo
-from ..records import Photo
+from ..records import Box, Photo
 from ..sources.reader import ReadError, read_file
 
-SIDE = 88  # pixels, the longer side at most
 _LONG_SIDE = 640  # of a photograph that a face is cut out of, at first
 _MARGIN = 0.2  # of the face's box, on each side: detectors cut close
 _QUALITY = 80
 
 
 def thumbnails(
-    photographs: Sequence[bytes], boxes: Sequence[NDArray[np.float32] | None], limits: Limits
+    photographs: Sequence[bytes], boxes: Sequence[Box | None], limits: Limits, *, side: int
 ) -> list[bytes | None]:
     """Small JPEGs; None for what is gone, damaged, or no longer the photograph that it was.
 
     Args:
         photographs: n absolute paths.
-        boxes: n faces to show, (4,) left, top, right, bottom in pixels of the original; None for the whole photograph.
+        boxes: n faces to show, in pixels of the original; None for the whole photograph.
         limits: what is refused before it is decoded.
+        side: the longer side of a JPEG at most, pixels.
     """
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(lambda path, box: thumbnail(path, box, limits), photographs, boxes))
+        return list(pool.map(lambda path, box: thumbnail(path, box, limits, side=side), photographs, boxes))
 
 
-def thumbnail(path: bytes, box: NDArray[np.float32] | None, limits: Limits) -> bytes | None:
+def thumbnail(path: bytes, box: Box | None, limits: Limits, *, side: int) -> bytes | None:
     """One of them; arguments as for `thumbnails`."""
     import cv2
 
     try:
         data = read_file(path, limits.max_bytes)
-        pixels: Any = _whole(data, limits) if box is None else _face(data, box, limits)
+        pixels: Any = _whole(data, limits, side) if box is None else _face(data, box, limits, side)
     except (ReadError, ImageError):
         return None
     if not pixels.size:
         return None
     height, width = pixels.shape[:2]
-    scale = SIDE / max(height, width)
+    scale = side / max(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
@@ -55,20 +55,20 @@ def thumbnail(path: bytes, box: NDArray[np.float32] | None, limits: Limits) -> b
     return jpeg.tobytes() if done else None
 
 
-def _whole(data: bytes, limits: Limits) -> NDArray[np.uint8]:
-    return decode_photo(data, long_side=SIDE, channel_order="bgr", limits=limits).pixels
+def _whole(data: bytes, limits: Limits, side: int) -> NDArray[np.uint8]:
+    return decode_photo(data, long_side=side, channel_order="bgr", limits=limits).pixels
 
 
-def _face(data: bytes, box: NDArray[np.float32], limits: Limits) -> NDArray[np.uint8]:
+def _face(data: bytes, box: Box, limits: Limits, side: int) -> NDArray[np.uint8]:
     """The pixels of a box and its margin, as far as they are in the photograph; none if it lies outside."""
-    left, top, right, bottom = map(float, box)
+    left, top, right, bottom = box
     if not (right - left >= 1 and bottom - top >= 1):  # not a number, perhaps
         return np.empty((0, 0, 3), np.uint8)
     margin = _MARGIN * max(right - left, bottom - top)
-    side = max(right - left, bottom - top) + 2 * margin
+    shown = max(right - left, bottom - top) + 2 * margin
     photo = decode_photo(data, long_side=_LONG_SIDE, channel_order="bgr", limits=limits)
-    if photo.reduction > 1 and side / photo.reduction < SIDE:  # it has lost pixels that the thumbnail would show
-        long_side = math.ceil(max(photo.height, photo.width) * SIDE / side)
+    if photo.reduction > 1 and shown / photo.reduction < side:  # it has lost pixels that the thumbnail would show
+        long_side = math.ceil(max(photo.height, photo.width) * side / shown)
         photo = decode_photo(data, long_side=long_side, channel_order="bgr", limits=limits)
     columns = _inside(photo, left - margin, right + margin, photo.width)
     rows = _inside(photo, top - margin, bottom + margin, photo.height)
