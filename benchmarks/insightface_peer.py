@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """InsightFace on a list of photographs, one at a time, as its users run it.
 
-Run by portraits_speed.py, with the Python of an environment that has `insightface`, `onnxruntime` and
+Run by portraits_speed.py and peers.py, with the Python of an environment that has `insightface`, `onnxruntime` and
 `opencv-python-headless`:
 
     python benchmarks/insightface_peer.py LIST DETECTOR.onnx EMBEDDING.onnx
+    python benchmarks/insightface_peer.py LIST - EMBEDDING.onnx               # of aligned crops
 
 Prints one line of JSON: photographs, faces found, seconds.
 """
@@ -24,12 +25,17 @@ def main() -> None:
     from insightface.model_zoo.scrfd import SCRFD
 
     paths = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
-    detector, recogniser = SCRFD(sys.argv[2]), ArcFaceONNX(sys.argv[3])
-    detector.prepare(-1, input_size=(320, 320))
+    recogniser = ArcFaceONNX(sys.argv[3])
     recogniser.prepare(-1)
+    detector = None if sys.argv[2] == "-" else SCRFD(sys.argv[2])
+    if detector is not None:
+        detector.prepare(-1, input_size=(320, 320))
 
     def embed(path: str) -> bool:
         image = cv2.imread(path)
+        if detector is None:
+            recogniser.get_feat(image)
+            return True
         boxes, landmarks = detector.detect(image, max_num=1)
         if len(boxes):
             recogniser.get(image, SimpleNamespace(kps=landmarks[0]))

@@ -40,11 +40,21 @@ def damage(folder: Path, part: float) -> None:
         path.write_bytes((data[: len(data) // 2], b"", b"no photograph")[turn % 3])
 
 
-def build(model: str, folder: Path, backend: str = "cpu", precision: str = "auto") -> Path:
-    """An engine of a model, built by the product."""
+def build(
+    model: str, folder: Path, backend: str = "cpu", precision: str = "auto", calibration: Path | None = None
+) -> Path:
+    """An engine of a model, built by the product.
+
+    Args:
+        calibration: aligned crops, for the precision "int8".
+    """
     from runtime.engines.build import build_engine
     from runtime.engines.weights import weights_for
     from runtime.modelspec import load_spec
+    from runtime.pipeline.calibration import gather_calibration
 
     spec = load_spec(model)
-    return build_engine(spec, weights_for(spec), backend=backend, precision=precision, output=folder).path
+    crops = gather_calibration([str(calibration)], spec) if calibration else None
+    return build_engine(
+        spec, weights_for(spec), backend=backend, precision=precision, output=folder, calibration=crops
+    ).path

@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Aligned crops to embeddings: facemill in FP32 and INT8, its engines alone, and what others do, taking turns.
+
+    python benchmarks/peers.py --model mobilefacenet-128 --peer ENVIRONMENT/bin/python
+    python benchmarks/peers.py                                  # random-128, and no InsightFace
+
+The classic recipe is classic_recipe.py; InsightFace its own ArcFace class, one crop at a time, as its users run it
+(`pip install insightface onnxruntime opencv-python-headless`). DeepFace is not among them: it fetches the weights of
+its own models when they are first used, and takes no ONNX file in their place. Ratios are taken within a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import material
+import numpy as np
+from end_to_end import engine_alone
+from report import RESULTS, write_results
+
+PRECISIONS = ("fp32", "int8")
+
+
+def rate_of(python: str, script: str, *arguments: object) -> float:
+    """Photographs per second that a script says it did."""
+    command = [python, str(Path(__file__).with_name(script)), *map(str, arguments)]
+    facts = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    return float(facts["photographs"] / facts["seconds"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="random-128", help="default: random-128")
+    parser.add_argument("--count", type=int, default=10_000, help="photographs; default: 10000")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--calibration", type=Path, help="aligned crops for INT8, in place of synthetic ones")
+    parser.add_argument("--peer", help="Python with insightface")
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
+    options = parser.parse_args()
+    options.data.mkdir(parents=True, exist_ok=True)
+    photos = material.photographs(options.data, options.count, (112, 112))
+    calibration = options.calibration or material.photographs(options.data, 1000, (112, 112), seed=1)
+
+    from runtime.engines.graph import load_graph
+    from runtime.engines.sidecar import read_sidecar
+    from runtime.engines.weights import weights_for
+    from runtime.images.decode import decode_image
+    from runtime.modelspec import load_spec
+    from runtime.pipeline.request import Request
+    from runtime.pipeline.run import process
+    from runtime.pipeline.settings import recall_settings
+
+    spec = load_spec(options.model)
+    weights = weights_for(spec)
+    engines = {
+        kind: material.build(options.model, options.data, "cpu", kind, calibration if kind == "int8" else None)
+        for kind in PRECISIONS
+    }
+    paths = sorted(photos.rglob("*.jpg"))
+    images = np.stack([decode_image(p.read_bytes(), size=112, channel_order=spec.channel_order) for p in paths[:1024]])
+    rounds: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ.setdefault("FACEMILL_CACHE", name)
+        free = folder / "free.onnx"  # some files are for a batch of one
+        free.write_bytes(load_graph(weights, spec).SerializeToString())
+        listed = folder / "list.txt"
+        listed.write_text("\n".join(map(str, paths[: options.count // 4])))
+        requests = {kind: Request((str(photos),), folder / f"{kind}.h5", engines[kind]) for kind in PRECISIONS}
+        found = {}
+        for kind, request in requests.items():
+            process(request)  # tunes, and warms the disk cache
+            found[kind] = recall_settings(read_sidecar(engines[kind]), "opencv")
+        agreement = compare(*(request.output for request in requests.values()))
+        for number in range(options.rounds):
+            one: dict[str, float] = {}
+            stages = {}
+            for kind, request in requests.items():
+                how = found[kind]
+                one[f"{kind.upper()} engine alone"] = engine_alone(
+                    engines[kind], images, options.count // 2, how.batch_size, how.streams, how.threads
+                )
+                request.output.unlink()
+                done = process(request)
+                one[f"facemill, {kind.upper()}"], stages[kind] = done.images_per_s, done.stages
+            numbers = [",".join(map(str, values)) for values in (spec.mean, spec.std)]
+            recipe = (listed, free, folder / "classic.h5", spec.input_name or "input", spec.size, *numbers)
+            one["classic recipe"] = rate_of(sys.executable, "classic_recipe.py", *recipe)
+            if options.peer:
+                one["InsightFace"] = rate_of(options.peer, "insightface_peer.py", listed, "-", weights)
+            rounds.append(one)
+            print(f"round {number + 1}: " + ", ".join(f"{k} {v:,.0f}" for k, v in one.items()), flush=True)
+    title = f"Aligned crops: {options.count:,} JPEGs of 112x112, {options.model}"
+    rows = table(rounds)
+    split = [
+        f"Split by stage of {kind.upper()} in the last round, images/s of each stage's threads while they work: "
+        + ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in stages[kind].items())
+        for kind in PRECISIONS
+    ]
+    notes = [
+        f"Medians of {len(rounds)} rounds; ratios within a round",
+        *(f"{what} by round, images/s: {', '.join(f'{one[what]:,.0f}' for one in rounds)}" for what in rounds[0]),
+        *split,
+        f"Cosine of INT8's embeddings to FP32's, on these crops: {agreement}",
+        *(f"Tuned for {kind.upper()}: {found[kind]}" for kind in PRECISIONS),
+    ]
+    name = f"peers_{options.model}_112x112"
+    write_results(name, title, rows, notes, details={"rounds": rounds})
+    draw(rows, title, RESULTS / f"{name}.png")
+
+
+def table(rounds: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+    """Medians, and what facemill's INT8 pipeline is of each."""
+    return [
+        {
+            "what": what,
+            "images/s": statistics.median(one[what] for one in rounds),
+            "facemill INT8 to it": statistics.median(one["facemill, INT8"] / one[what] for one in rounds),
+            "facemill FP32 to it": statistics.median(one["facemill, FP32"] / one[what] for one in rounds),
+        }
+        for what in rounds[0]
+    ]
+
+
+def compare(one: Path, other: Path) -> str:
+    """Mean and smallest cosine of two files' rows, which are of the same photographs."""
+    import h5py
+
+    with h5py.File(one) as a, h5py.File(other) as b:
+        assert (a["image_paths"][:] == b["image_paths"][:]).all(), "a photograph is lost"
+        cosines = np.einsum("nd,nd->n", a["embeddings"][:], b["embeddings"][:])
+    return f"mean {cosines.mean():.4f}, smallest {cosines.min():.4f}, of {len(cosines):,}"
+
+
+def draw(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
+    """The table as bars."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((8, 0.5 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    ordered = sorted(rows, key=lambda row: row["images/s"])
+    colours = ["#1f77b4" if row["what"].startswith("facemill") else "#b0b0b0" for row in ordered]
+    bars = axes.barh([row["what"] for row in ordered], [row["images/s"] for row in ordered], color=colours)
+    axes.bar_label(bars, [f"{row['images/s']:,.0f}" for row in ordered], padding=4)
+    axes.set_xlabel("images/s, median; more is better")
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.12)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
