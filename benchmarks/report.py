@@ -109,8 +109,9 @@ def write_results(
 def _telling(arguments: Sequence[str]) -> list[str]:
     """The arguments without the folders of this machine, which tell a reader nothing."""
     kept = list(arguments)
-    if "--peer" in kept:
-        kept[kept.index("--peer") + 1] = "PYTHON"
+    for option, word in (("--peer", "PYTHON"), ("--calibration", "CROPS")):
+        if option in kept:
+            kept[kept.index(option) + 1] = word
     if "--data" in kept:
         at = kept.index("--data")
         del kept[at : at + 2]
