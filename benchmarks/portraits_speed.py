@@ -3,6 +3,7 @@
 
     python benchmarks/portraits_speed.py --model mobilefacenet-128
     python benchmarks/portraits_speed.py --model mobilefacenet-128 --peer ENVIRONMENT/bin/python
+    python benchmarks/portraits_speed.py --model mobilefacenet-128 --calibration CROPS/             # in INT8
 
 The ceiling of a machine on which every stage wants the same cores is 1 / (the sum of the stages' own times per image,
 each stage alone on all cores). Each round measures every stage, the whole pipeline, and InsightFace if its Python is
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=4000, help="photographs; default: 4000")
     parser.add_argument("--size", default="300x400", help="of the photographs; default: 300x400")
     parser.add_argument("--photos", type=Path, help="a folder of photographs, in place of synthetic portraits")
+    parser.add_argument("--calibration", type=Path, help="aligned crops: embed in INT8, calibrated on them")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peer", help="Python with insightface")
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
@@ -176,7 +178,8 @@ def main() -> None:
     from runtime.pipeline.run import process
     from runtime.pipeline.settings import recall_settings, works_before
 
-    engine = material.build(options.model, options.data, precision="fp32")
+    precision = "int8" if options.calibration else "fp32"
+    engine = material.build(options.model, options.data, precision=precision, calibration=options.calibration)
     detector = material.build(options.detector, options.data, precision="fp32")
     cv2.setNumThreads(1)
     rounds: list[dict[str, float]] = []
@@ -217,8 +220,10 @@ def main() -> None:
             f"InsightFace found a face in {faces:,} of the {options.count // 2:,} photographs that it was given"
         )
     write_rounds(
-        f"portraits_{options.model}_{options.photos.name if options.photos else options.size}",
-        f"Detection, alignment and embedding: {options.count:,} {kind}, {options.detector}, {options.model}, FP32",
+        f"portraits_{options.model}_{options.photos.name if options.photos else options.size}"
+        + ("_int8" if options.calibration else ""),
+        f"Detection, alignment and embedding: {options.count:,} {kind}, {options.detector}, {options.model}, "
+        f"{precision.upper()}",
         rounds,
         alone.stages,
         notes,
