@@ -32,6 +32,7 @@ gpu-acceptance: $(GPU_VENV)/.gpu$(CUDA)  ## what only a GPU can show, in 8 minut
 
 bench: $(VENV)/.dev  ## measure on this machine; tables in benchmarks/results/
 	$(BIN)/python benchmarks/end_to_end.py
+	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/scale.py start
 	$(BIN)/python benchmarks/scale.py memory
 	$(BIN)/python benchmarks/search_exact.py
