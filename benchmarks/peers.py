@@ -27,8 +27,6 @@ import numpy as np
 from end_to_end import engine_alone
 from report import RESULTS, write_results
 
-PRECISIONS = ("fp32", "int8")
-
 
 def rate_of(python: str, script: str, *arguments: object) -> float:
     """Photographs per second that a script says it did."""
@@ -53,6 +51,7 @@ def main() -> None:
     from runtime.engines.graph import load_graph
     from runtime.engines.sidecar import read_sidecar
     from runtime.engines.weights import weights_for
+    from runtime.errors import EngineError
     from runtime.images.decode import decode_image
     from runtime.modelspec import load_spec
     from runtime.pipeline.request import Request
@@ -61,10 +60,11 @@ def main() -> None:
 
     spec = load_spec(options.model)
     weights = weights_for(spec)
-    engines = {
-        kind: material.build(options.model, options.data, "cpu", kind, calibration if kind == "int8" else None)
-        for kind in PRECISIONS
-    }
+    engines, refused = {"fp32": material.build(options.model, options.data, "cpu", "fp32")}, []
+    try:
+        engines["int8"] = material.build(options.model, options.data, "cpu", "int8", calibration)
+    except EngineError as err:
+        refused.append(f"No INT8: {err}")
     paths = sorted(photos.rglob("*.jpg"))
     images = np.stack([decode_image(p.read_bytes(), size=112, channel_order=spec.channel_order) for p in paths[:1024]])
     rounds: list[dict[str, float]] = []
@@ -75,12 +75,13 @@ def main() -> None:
         free.write_bytes(load_graph(weights, spec).SerializeToString())
         listed = folder / "list.txt"
         listed.write_text("\n".join(map(str, paths[: options.count // 4])))
-        requests = {kind: Request((str(photos),), folder / f"{kind}.h5", engines[kind]) for kind in PRECISIONS}
+        requests = {kind: Request((str(photos),), folder / f"{kind}.h5", engines[kind]) for kind in engines}
         found = {}
         for kind, request in requests.items():
             process(request)  # tunes, and warms the disk cache
             found[kind] = recall_settings(read_sidecar(engines[kind]), "opencv")
-        agreement = compare(*(request.output for request in requests.values()))
+        if "int8" in requests:
+            refused.append(f"Cosine of INT8's embeddings to FP32's, on these crops: {compare(requests)}")
         for number in range(options.rounds):
             one: dict[str, float] = {}
             stages = {}
@@ -104,14 +105,14 @@ def main() -> None:
     split = [
         f"Split by stage of {kind.upper()} in the last round, images/s of each stage's threads while they work: "
         + ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in stages[kind].items())
-        for kind in PRECISIONS
+        for kind in engines
     ]
     notes = [
         f"Medians of {len(rounds)} rounds; ratios within a round",
         *(f"{what} by round, images/s: {', '.join(f'{one[what]:,.0f}' for one in rounds)}" for what in rounds[0]),
         *split,
-        f"Cosine of INT8's embeddings to FP32's, on these crops: {agreement}",
-        *(f"Tuned for {kind.upper()}: {found[kind]}" for kind in PRECISIONS),
+        *refused,
+        *(f"Tuned for {kind.upper()}: {found[kind]}" for kind in engines),
     ]
     name = f"peers_{options.model}_112x112"
     write_results(name, title, rows, notes, details={"rounds": rounds})
@@ -119,23 +120,26 @@ def main() -> None:
 
 
 def table(rounds: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
-    """Medians, and what facemill's INT8 pipeline is of each."""
+    """Medians, and what facemill's pipelines are of each."""
     return [
         {
             "what": what,
             "images/s": statistics.median(one[what] for one in rounds),
-            "facemill INT8 to it": statistics.median(one["facemill, INT8"] / one[what] for one in rounds),
-            "facemill FP32 to it": statistics.median(one["facemill, FP32"] / one[what] for one in rounds),
+            **{
+                f"{ours} to it": statistics.median(one[ours] / one[what] for one in rounds)
+                for ours in rounds[0]
+                if ours.startswith("facemill")
+            },
         }
         for what in rounds[0]
     ]
 
 
-def compare(one: Path, other: Path) -> str:
-    """Mean and smallest cosine of two files' rows, which are of the same photographs."""
+def compare(requests: dict[str, Any]) -> str:
+    """Mean and smallest cosine of the two files' rows, which are of the same photographs."""
     import h5py
 
-    with h5py.File(one) as a, h5py.File(other) as b:
+    with h5py.File(requests["fp32"].output) as a, h5py.File(requests["int8"].output) as b:
         assert (a["image_paths"][:] == b["image_paths"][:]).all(), "a photograph is lost"
         cosines = np.einsum("nd,nd->n", a["embeddings"][:], b["embeddings"][:])
     return f"mean {cosines.mean():.4f}, smallest {cosines.min():.4f}, of {len(cosines):,}"
