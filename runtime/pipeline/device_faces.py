@@ -9,7 +9,6 @@ is found, and faces that want to be cut from a larger photograph than the reduce
 from __future__ import annotations
 
 import math
-import queue
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,6 +35,7 @@ from .face_rules import FaceRules
 from .face_work import DecodePhotos, FindFaces, joined
 from .settings import Settings
 from .stages import StageClock
+from .turns import Turns
 from .work import Embed, Slices
 
 Clocks = tuple[StageClock, StageClock, StageClock]  # of decoding, of detection (with the warp), of inference
@@ -80,10 +80,7 @@ class EmbedFaces:
             clocks: for the split by stage.
         """
         self._runner = runner
-        self._benches: queue.SimpleQueue[Bench] = queue.SimpleQueue()
-        for bench in benches:
-            self._benches.put(bench)
-        self._workers = len(benches)
+        self._benches = Turns(benches)
         self._decode_clock, self._detect_clock, self._infer_clock = clocks
         self._size, self._rules = runner.info.size, rules
         self._search = SearchOnDevice(detector, rules, self._size)
@@ -93,10 +90,10 @@ class EmbedFaces:
 
     def warm_up(self) -> None:
         """Run one batch of nothing through every slot, which may halve the batch size."""
-        for _ in range(self._workers):  # slots and benches take turns
+        for _ in range(len(self._benches)):  # slots and benches take turns
             Embed(self._runner, self.slices).warm_up()
             self._search.warm_up()
-            with self._bench() as bench, self._runner.slot() as slot:  # compiles the kernel
+            with self._benches.take() as bench, self._runner.slot() as slot:  # compiles the kernel
                 bench.warp(slot, np.zeros(1, IMAGE), np.full((1, 2, 3), np.nan, np.float32))
                 slot.stream.synchronize()
 
@@ -113,7 +110,7 @@ class EmbedFaces:
     def _embed(self, rows: NDArray[np.int64], files: Sequence[bytes]) -> list[Batch]:
         """Faces, vectors and outcomes of some files; in several parts where their photographs take much memory."""
         parts, found, settled = [], Found(), set[int]()
-        with self._bench() as bench:
+        with self._benches.take() as bench:
             for run in self._decoded(bench.decoder, files):
                 if found.held and found.pixels + pixels_of(run) > bench.decoder.batch_pixels:
                     parts.append(self._vectors(bench, found, _NOTHING))
@@ -175,14 +172,6 @@ class EmbedFaces:
             outcomes=(*found.outcomes, *poor),
         )
         return joined([device, replace(host, images=None, embeddings=vectors[len(rows) :])])
-
-    @contextmanager
-    def _bench(self) -> Iterator[Bench]:
-        bench = self._benches.get()
-        try:
-            yield bench
-        finally:
-            self._benches.put(bench)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ a third copied back. What the GPU's decoder does not read goes to the CPU's and 
 from __future__ import annotations
 
 import math
-import queue
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -30,6 +29,7 @@ from ..records import Batch, Outcome
 from .device_warp import Shrink
 from .settings import Settings
 from .stages import StageClock
+from .turns import Turns
 from .work import Embed, Slices
 
 
@@ -100,19 +100,16 @@ class EmbedFiles:
             clocks: of decoding and of inference, for the split by stage.
         """
         self._runner = runner
-        self._benches: queue.SimpleQueue[Bench] = queue.SimpleQueue()
-        for bench in benches:
-            self._benches.put(bench)
-        self._workers = len(benches)
+        self._benches = Turns(benches)
         self._decode_clock, self._infer_clock = clocks
         self.slices = Slices(batch_size)
 
     def warm_up(self) -> None:
         """Run one batch of nothing through every slot, which may halve the batch size."""
         side = self._runner.info.size
-        for _ in range(self._workers):  # slots and benches take turns
+        for _ in range(len(self._benches)):  # slots and benches take turns
             Embed(self._runner, self.slices).warm_up()
-            with self._bench() as bench, self._runner.slot() as slot:  # compiles the kernel
+            with self._benches.take() as bench, self._runner.slot() as slot:  # compiles the kernel
                 bench.shrink(slot, 0, np.array([(slot.places.address, 3 * side, side, side)], IMAGE))
                 slot.stream.synchronize()
 
@@ -136,7 +133,7 @@ class EmbedFiles:
         """(m,) which files were embedded, (m, D) their vectors, and what became of the others."""
         began = time.perf_counter()
         infer_s, rows = 0.0, np.empty((0, self._runner.info.dimension), np.float32)
-        with self._bench() as bench, self._runner.slot() as slot:
+        with self._benches.take() as bench, self._runner.slot() as slot:
             crops = DeviceCrops(slot, bench.shrink)  # holds photographs until the slot has ended
             placed = bench.decoder.decode(files, crops)
             count = len(placed.indices)
@@ -146,14 +143,6 @@ class EmbedFiles:
         self._infer_clock.add(infer_s, count)
         self._decode_clock.add(time.perf_counter() - began - infer_s, len(files))
         return np.array(placed.indices, np.int64), rows, placed.failures
-
-    @contextmanager
-    def _bench(self) -> Iterator[Bench]:
-        bench = self._benches.get()
-        try:
-            yield bench
-        finally:
-            self._benches.put(bench)
 
 
 @contextmanager
