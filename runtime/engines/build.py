@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ..errors import ConfigError, EngineError, MissingDependencyError, ParityError
+from ..errors import ConfigError, EngineError, MissingDependencyError
 from ..extras import available, pip_install, require
 from ..modelspec import ModelSpec
 from .build_tensorrt import CURRENT
@@ -140,7 +140,7 @@ def _faster(made: Callable[[str], BuildResult], usual: str) -> BuildResult:
     try:
         int8 = made("int8")
         before, after = measure_rates([plain.path, int8.path])
-    except (EngineError, ParityError) as err:
+    except EngineError as err:  # a ParityError is one
         return replace(plain, reason=f"{plain.reason}; auto took {usual}, for int8 does not do here: {err}")
     result, kind = (int8, "int8") if after > _CLEARLY * before else (plain, usual)
     return replace(

@@ -131,7 +131,7 @@ def _decode(data: bytes, header: Header, room: int, channel_order: str) -> NDArr
         if channel_order == "rgb":
             image = image[..., ::-1]
     if header.kind != "jpeg":  # as a JPEG's decoder does it: few pixels are kept in memory
-        scale = next((scale for scale in JPEG_SCALES if room >= scale), 1)
+        scale = jpeg_scale(room)
         rows, columns = (side // scale for side in image.shape[:2])
         image = shrink(image[: rows * scale, : columns * scale], rows, columns)
     return np.ascontiguousarray(image)
@@ -145,13 +145,16 @@ def _reduction(header: Header, room: int) -> int:
     """
     import cv2
 
-    if header.kind == "jpeg":
-        # The names say grayscale because they are these bits with no colour flag set.
-        flags = cv2.IMREAD_REDUCED_GRAYSCALE_8, cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_GRAYSCALE_2
-        for factor, flag in zip(JPEG_SCALES, flags, strict=True):
-            if room >= factor:
-                return flag
-    return 0
+    if header.kind != "jpeg":
+        return 0
+    # The names say grayscale because they are these bits with no colour flag set.
+    flags = cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_GRAYSCALE_8
+    return {1: 0, **dict(zip((2, 4, 8), flags, strict=True))}[jpeg_scale(room)]
+
+
+def jpeg_scale(room: int) -> int:
+    """How many times smaller a JPEG is decoded that may become `room` times smaller."""
+    return next((scale for scale in JPEG_SCALES if room >= scale), 1)
 
 
 def _flatten(image: NDArray[Any]) -> NDArray[np.uint8]:

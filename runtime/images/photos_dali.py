@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .dali_runs import BATCH_PIXELS, RUNS_BYTES, JpegRuns, Run
-from .decode import JPEG_SCALES, Limits
+from .decode import JPEG_SCALES, Limits, jpeg_scale
 from .header import Header
 
 _STEP = 32  # a detector's pictures have sides that are multiples of it
@@ -190,4 +190,4 @@ def _view(dali: Any, photos: Any, long_side: int, reduce_to: int) -> Any:
 
 def reduction_for(width: int, height: int, reduce_to: int) -> int:
     """How many times smaller a photograph becomes."""
-    return next((r for r in JPEG_SCALES if max(width, height) >= r * reduce_to), 1)
+    return jpeg_scale(max(width, height) // reduce_to)

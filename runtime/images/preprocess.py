@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode import JPEG_SCALES
+from .decode import jpeg_scale
 from .resize import shrink
 
 
@@ -43,8 +43,8 @@ def preprocess_bytes(images: Sequence[NDArray[np.uint8]], *, size: int) -> NDArr
     """
     crops = np.empty((len(images), size, size, 3), np.uint8)
     for crop, image in zip(crops, images, strict=True):
-        scale = next((s for s in JPEG_SCALES if min(image.shape[:2]) // size >= s), 1)
-        crop[:] = shrink(_scaled(image, scale), size, size) + 0.5
+        scaled = _scaled(image, jpeg_scale(min(image.shape[:2]) // size))
+        crop[:] = shrink(scaled, size, size) + 0.5
     return crops
 
 

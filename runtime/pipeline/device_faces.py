@@ -3,7 +3,7 @@
 Each thread of the stage has a decoder of its own, and takes a slot of the detector's engine, then one of the embedding
 engine's: while faces are looked for in one batch, another is decoded and a third embedded. What is not settled on the
 device goes the CPU's way and joins the batch: files that DALI does not read, photographs in whose views there no face
-is found, and faces that want to be cut from a larger photograph than the reduced one.
+is sure or the face is small, and faces that want to be cut from a larger photograph than the reduced one.
 """
 
 from __future__ import annotations
