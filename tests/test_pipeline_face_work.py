@@ -20,14 +20,16 @@ from runtime.engines.open import open_runner
 from runtime.engines.runner import Runner
 from runtime.errors import ConfigError, ContractError
 from runtime.images.align import template
-from runtime.images.decode import Limits
+from runtime.images.decode import ImageError, Limits, decode_photo
 from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
+from runtime.pipeline import face_work
+from runtime.pipeline.face_choice import LONG_SIDE
 from runtime.pipeline.face_rules import FaceRules
 from runtime.pipeline.face_work import DecodePhotos, FindFaces
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
-from runtime.records import Batch, Outcome, Status
+from runtime.records import Batch, Outcome, Photo, Status
 
 ONE = picture(400, 300, (100, 120, 90))
 TWO = picture(400, 300, (5, 5, 80), (165, 245, 80))
@@ -163,6 +165,21 @@ def test_a_small_face_in_a_reduced_photograph_is_cut_from_a_larger_one(runner: R
     assert got.faces is not None
     assert got.faces["iod"][0] > 60
     assert got.images[0, 40:72, 40:72, 0].std() > 20  # in the reduced one the stripes are one red
+
+
+def test_a_photograph_that_cannot_be_decoded_again_is_an_outcome(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def decode(data: bytes, *, long_side: int, **options: Any) -> Photo:
+        if long_side > LONG_SIDE:
+            raise ImageError(Status.UNREADABLE, "no memory to decode 3840x5120 pixels")
+        return decode_photo(data, long_side=long_side, **options)
+
+    monkeypatch.setattr(face_work, "decode_photo", decode)
+    large = make.encode(picture(5120, 3840, (1600, 2000, 320)), quality=90)
+    got = find(runner, png(ONE), large, rules=replace(DETECT, threshold=0.4))
+    assert got.rows.tolist() == [10]
+    assert (11, Status.UNREADABLE) in {(outcome.row, outcome.status) for outcome in got.outcomes}
 
 
 @pytest.mark.parametrize(

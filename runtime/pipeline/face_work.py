@@ -97,7 +97,10 @@ class FindFaces:
                 having.append((row, photo, seen))
             else:
                 faces = chosen(self._rules, seen, *photo.pixels.shape[:2])
-                having.append((row, *self._large_enough(photo, data, faces)))
+                try:
+                    having.append((row, *self._large_enough(photo, data, faces)))
+                except ImageError as err:  # there was memory for the reduced photograph alone
+                    outcomes.append(Outcome(row, err.status, err.detail))
         rows, found, crops = self._cut(having)
         good, poor = judge(self._rules, rows, found)
         return replace(
