@@ -35,6 +35,9 @@ bench: $(VENV)/.dev  ## measure on this machine; tables in benchmarks/results/
 	$(BIN)/python benchmarks/peers.py
 	$(BIN)/python benchmarks/scale.py start
 	$(BIN)/python benchmarks/scale.py memory
+	$(BIN)/python benchmarks/scale.py first
+	$(BIN)/python benchmarks/scale.py cores
+	$(BIN)/python benchmarks/tuner.py
 	$(BIN)/python benchmarks/search_exact.py
 
 setup-gputest: $(VENV)/.gputest  ## add TensorRT-RTX, DALI and NVRTC (1.5 GB): more tests of the GPU path; needs no GPU

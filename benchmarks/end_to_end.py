@@ -14,14 +14,13 @@ import argparse
 import os
 import statistics
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 import material
 import numpy as np
 from numpy.typing import NDArray
 from report import write_results
+from threads import seconds_of
 
 
 def engine_alone(engine: Path, images: NDArray[np.uint8], count: int, batch: int, streams: int, threads: int) -> float:
@@ -30,25 +29,12 @@ def engine_alone(engine: Path, images: NDArray[np.uint8], count: int, batch: int
 
     with open_runner(engine, threads=threads) as runner:
         runner.infer(images[:batch])  # warm-up
-        calls = iter(range(0, count, batch))
-        lock = threading.Lock()
 
-        def work() -> None:
-            while True:
-                with lock:
-                    start = next(calls, None)
-                if start is None:
-                    return
-                at = start % (len(images) - batch + 1)
-                runner.infer(images[at : at + batch])
+        def call(_: int, start: int) -> None:
+            at = start % (len(images) - batch + 1)
+            runner.infer(images[at : at + batch])
 
-        workers = [threading.Thread(target=work) for _ in range(streams)]
-        began = time.perf_counter()
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        return count / (time.perf_counter() - began)
+        return count / seconds_of(streams, call, range(0, count, batch))
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ import os
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -30,6 +29,7 @@ import material
 import numpy as np
 from numpy.typing import NDArray
 from report import RESULTS, write_results
+from threads import seconds_of
 
 ALONE = ("decode alone", "detect alone", "engine alone")
 
@@ -48,32 +48,11 @@ class Nowhere:
 
 def in_threads(count: int, work: Callable[[int], int], total: int) -> float:
     """Photographs a second of `count` threads that call `work(thread)` until `total` are done."""
-    lock, left = threading.Lock(), [total]
-    failed: list[BaseException] = []
-
-    def run(number: int) -> None:
-        try:
-            while True:
-                with lock:
-                    if left[0] <= 0:
-                        return
-                    left[0] -= size
-                work(number)
-        except BaseException as err:
-            failed.append(err)
-
     size = work(0)  # warm-up
     for number in range(1, count):
         work(number)
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    began = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
-    return math.ceil(total / size) * size / (time.perf_counter() - began)
+    items = range(0, total, size)
+    return len(items) * size / seconds_of(count, lambda number, _: work(number), items)
 
 
 def batches_of(files: Sequence[bytes], size: int) -> Callable[[], list[bytes]]:

@@ -20,8 +20,6 @@ import os
 import statistics
 import subprocess
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,30 +29,14 @@ from typing import Any
 import material
 import numpy as np
 from report import write_results
+from threads import seconds_of
 
 BATCH = 32
 
 
 def rate_of(work: Callable[[Any], Any], batches: Sequence[Any], threads: int) -> float:
     """Photographs per second of threads that do nothing but this stage's work."""
-    left = iter(batches)
-    lock = threading.Lock()
-
-    def turn() -> None:
-        while True:
-            with lock:
-                batch = next(left, None)
-            if batch is None:
-                return
-            work(batch)
-
-    workers = [threading.Thread(target=turn) for _ in range(threads)]
-    began = time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return sum(map(len, batches)) / (time.perf_counter() - began)
+    return sum(map(len, batches)) / seconds_of(threads, lambda _, batch: work(batch), batches)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""What grows with the number of photographs: memory, and the time before the first one.
+"""What grows with the number of photographs: memory, and the time before the first one; and what cores bring.
 
 python benchmarks/scale.py memory                     # 20,000 photographs and the same ones ten times over
+python benchmarks/scale.py memory --times 50          # and a million
 python benchmarks/scale.py start --count 1000000      # a list of a million, fresh, resumed and finished
+python benchmarks/scale.py first                      # whole commands that embed one photograph
+python benchmarks/scale.py cores                      # the same run pinned to one core and to two, taking turns
 """
 
 from __future__ import annotations
@@ -35,11 +38,11 @@ def peak_memory(arguments: list[str]) -> int:
 
 def memory(options: argparse.Namespace) -> None:
     photos = material.photographs(options.data, options.photographs, (112, 112))
-    engine = material.build(options.model, options.data, precision="fp32")
+    engine = material.build(options.model, options.data, "cpu", options.precision, calibration_of(options))
     names = [str(p) for p in sorted(photos.rglob("*.jpg"))]
     rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for times in (1, 10):
+    with tempfile.TemporaryDirectory(dir=options.data) as folder:
+        for times in (1, options.times):
             listing = Path(folder) / f"{times}.txt"
             listing.write_text("\n".join(names * times))
             output = str(Path(folder) / f"{times}.h5")
@@ -50,9 +53,12 @@ def memory(options: argparse.Namespace) -> None:
     difference = (peak - float(str(rows[0]["peak resident MB"])) * 1e6) / 1e6
     write_results(
         "scale_memory",
-        "Peak memory of a run over 20,000 photographs and over ten times as many",
+        f"Peak memory of a run over {len(names):,} photographs and over {options.times} times as many",
         rows,
-        [f"Difference: {difference:.0f} MB", "One run each; peak resident memory as counted by the kernel (ru_maxrss)"],
+        [
+            f"Difference: {difference:.0f} MB",
+            f"{engine.name}; one run each; peak resident memory as counted by the kernel (ru_maxrss)",
+        ],
     )
 
 
@@ -159,17 +165,100 @@ def start(options: argparse.Namespace) -> None:
     )
 
 
+def first(options: argparse.Namespace) -> None:
+    """Whole commands that embed one photograph, with engines and settings there: what a user waits for at least."""
+    crop = next(material.photographs(options.data, 1000, (112, 112), seed=1).rglob("*.jpg"))
+    portrait = next(material.photographs(options.data, 2000, (300, 400)).rglob("*.jpg"))
+    engine = material.build(options.model, options.data, "cpu", "fp32")
+    times: dict[str, list[float]] = {"a crop": [], "a portrait: found, aligned": [], "Python with NumPy, for scale": []}
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "o.h5"
+        program = [
+            sys.executable,
+            str(material.ROOT / "process.py"),
+            "--engine",
+            str(engine),
+            "-o",
+            str(output),
+            "--force",
+        ]
+        commands = (
+            [*program, "--align", "none", str(crop)],
+            [*program, str(portrait)],
+            [sys.executable, "-c", "import numpy"],
+        )
+        for turn in range(options.rounds + 1):  # the first warms up
+            for command, found in zip(commands, times.values(), strict=True):
+                began = time.perf_counter()
+                subprocess.run(command, check=True, capture_output=True)
+                if turn:
+                    found.append(time.perf_counter() - began)
+    write_results(
+        "scale_first",
+        f"Whole commands that embed one photograph, {options.model}: an upper bound for the first of many",
+        [{"what": what, "seconds": statistics.median(t), "worst": max(t), "runs": len(t)} for what, t in times.items()],
+        ["From the start of Python to its end, the finished file written; the commands take turns"],
+    )
+
+
+def cores(options: argparse.Namespace) -> None:
+    """The same photographs with the process pinned to one core and to two."""
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        raise SystemExit(f"{len(usable)} usable core; wanted: 2")
+    photos = material.photographs(options.data, options.photographs, (112, 112))
+    engine = material.build(options.model, options.data, "cpu", options.precision, calibration_of(options))
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "o.h5"
+        command = [sys.executable, str(material.ROOT / "process.py"), str(photos), "-o", str(output), "--force"]
+        for turn in range(options.rounds + 1):  # the first tunes
+            for count, found in rates.items():
+                done = subprocess.run(
+                    [*command, "--align", "none", "--engine", str(engine)],
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    preexec_fn=lambda count=count: os.sched_setaffinity(0, usable[:count]),
+                )
+                said = re.search(r"in this run, ([\d,.]+) images/s", done.stdout + done.stderr)
+                assert said, done.stderr
+                if turn:
+                    found.append(float(said[1].replace(",", "")))
+    ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    write_results(
+        "scale_cores",
+        f"Pinned to one core and to two: {options.photographs:,} JPEGs of 112x112, {engine.name}",
+        [{"cores": count, "images/s": statistics.median(found)} for count, found in rates.items()],
+        [
+            f"Two to one: {statistics.median(ratios):.2f}; by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}",
+            f"Medians of {options.rounds} rounds, the two taking turns; ratios within a round",
+        ],
+    )
+
+
+def calibration_of(options: argparse.Namespace) -> Path | None:
+    """Crops for INT8."""
+    if options.precision != "int8":
+        return None
+    return options.calibration or material.photographs(options.data, 1000, (112, 112), seed=1)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["memory", "start"])
+    jobs = {"memory": memory, "start": start, "first": first, "cores": cores}
+    parser.add_argument("what", choices=jobs)
     parser.add_argument("--model", default="random-128")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "int8"], help="of memory and cores")
+    parser.add_argument("--calibration", type=Path, help="aligned crops for INT8, in place of synthetic ones")
     parser.add_argument("--count", type=int, default=1_000_000, help="entries of the list (start)")
-    parser.add_argument("--photographs", type=int, default=20_000, help="photographs of the smaller run (memory)")
+    parser.add_argument("--photographs", type=int, default=20_000, help="of cores and of memory's smaller run")
+    parser.add_argument("--times", type=int, default=10, help="how much larger memory's larger run is")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
     options = parser.parse_args()
     options.data.mkdir(parents=True, exist_ok=True)
-    memory(options) if options.what == "memory" else start(options)
+    jobs[options.what](options)
 
 
 if __name__ == "__main__":

@@ -181,7 +181,7 @@ def test_auto_takes_what_is_faster_here(
     weights: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, float], precision: str
 ) -> None:
     timed: list[Path] = []
-    monkeypatch.setattr(build_module, "measure_rates", lambda paths: timed.extend(paths) or list(rates))
+    monkeypatch.setattr(build_module, "measure_rates", lambda paths, side: timed.extend(paths) or list(rates))
     result = build(weights, calibration=CROPS)
     assert [path.name for path in timed] == ["test-model.cpu-fp32.onnx", "test-model.cpu-int8.onnx"]
     assert result.info.precision == precision
@@ -217,7 +217,7 @@ def test_rates_are_medians_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
             pass
 
     monkeypatch.setattr(rate_module, "open_runner", lambda path: Costly({"a": 0.001, "b": 0.0025}[path.name]))
-    one, other = measure_rates([Path("a"), Path("b")], lambda: now[0])
+    one, other = measure_rates([Path("a"), Path("b")], 112, lambda: now[0])
     assert calls[0] > 100
     assert (one, other) == (pytest.approx(1000), pytest.approx(400))
 

@@ -10,9 +10,10 @@ import pytest
 from detectors import picture, save_red_squares
 
 from runtime.engines.build import BuildResult, build_engine
+from runtime.engines.calibrate import CalibrationSet
 from runtime.engines.detector import load_detector, reference_faces
 from runtime.engines.open import open_runner
-from runtime.engines.parity import synthetic_groups, weighted
+from runtime.engines.parity import BARS, grouped, synthetic_crops, synthetic_groups, weighted
 from runtime.errors import ConfigError, ModelError
 from runtime.images.faces import anchor_count, find_faces
 from runtime.modelspec import load_spec
@@ -101,3 +102,38 @@ def test_real_detectors_answer_as_their_files_do(
     np.testing.assert_allclose(raw, expected, atol=2e-4)
     assert raw[..., 0].max() > 0.3, "no face was found: the pictures prove nothing"
     assert weighted(expected).any()
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_detectors_in_int8(shared: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The gate judges by what the engine says of faces, against the untouched file."""
+    monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))
+    spec = load_spec(name)
+    weights = find_weights(spec)
+    assert weights is not None
+    views = np.pad(synthetic_crops(112, 128), ((0, 0), (24, 24), (24, 24), (0, 0)))
+    calibration = CalibrationSet(views, 0)
+    result = build_engine(spec, weights, backend="cpu", precision="int8", output=tmp_path, calibration=calibration)
+    assert result.info.precision == "int8"
+    assert result.info.parity_images == 2  # groups of sixteen, of the last quarter
+    assert result.info.parity_mean >= BARS["int8"].mean
+    groups = synthetic_groups(2)
+    with open_runner(result.path) as runner:
+        raw = runner.infer(groups)
+    expected = reference_faces(weights, spec, groups)
+    assert np.abs(raw[..., 0] - expected[..., 0]).max() < 0.2
+    assert not np.array_equal(raw, expected.astype(np.float32))
+
+
+def test_sixteen_views_are_four_by_four() -> None:
+    views = np.arange(33, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
+    groups = grouped(views)
+    assert groups.shape == (2, 128, 128, 3)
+    assert groups[1, 33, 65, 0] == 16 + 4 + 2
+
+
+def test_crops_of_another_size_do_not_calibrate_a_detector(red: Path, tmp_path: Path) -> None:
+    spec = load_spec(str(red))
+    crops = CalibrationSet(np.zeros((64, 112, 112, 3), np.uint8), 0)
+    with pytest.raises(ConfigError, match=r"\(112, 112, 3\); wanted by .*: \(160, 160, 3\)"):
+        build_engine(spec, resolve_weights(spec), backend="cpu", precision="int8", output=tmp_path, calibration=crops)

@@ -130,3 +130,10 @@ def test_a_real_network_on_real_faces(shared: Path, real_crops: NDArray[np.uint8
     kinds = [node.op_type for node in fused.graph.node]
     assert kinds.count("QLinearConv") >= 45  # of 51
     assert 1 <= len(result.info.left_float) <= 6
+
+
+def test_what_does_not_count_is_not_compared(uneven: onnx.ModelProto) -> None:
+    whole = quantise(uneven, CPU, CALIBRATION, CHOICE, target=-1.0)
+    some = quantise(uneven, CPU, CALIBRATION, CHOICE, target=-1.0, reading=lambda answers: np.ones((len(answers), 1)))
+    assert whole.agreement < 0.9999
+    assert some.agreement == pytest.approx(1.0)

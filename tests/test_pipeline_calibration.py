@@ -11,7 +11,8 @@ import pytest
 from engine_fixtures import spec
 
 from runtime.errors import ConfigError, SourceError
-from runtime.images.decode import decode_image
+from runtime.images.decode import decode_image, decode_photo
+from runtime.images.finder import FindRules, draw
 from runtime.pipeline.calibration import gather_calibration
 
 
@@ -32,6 +33,22 @@ def test_crops_are_what_a_run_would_embed(photos: Path, order: str) -> None:
     expected = {decode_image(path.read_bytes(), size=64, channel_order=order).tobytes() for path in whole}
     assert {crop.tobytes() for crop in found.crops} == expected
     assert found.crops.shape == (594, 64, 64, 3)
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_a_detector_is_calibrated_on_what_it_sees_first(photos: Path, order: str) -> None:
+    """Whole photographs, reduced to its first view, on black."""
+    found = gather_calibration([str(photos)], spec(size=224, channel_order=order, detector="yunet"), count=1000)
+    view = FindRules().views[0]
+    expected = set()
+    for path in sorted(photos.rglob("*.jpg")):
+        if int(path.stem[1:]) % 100 != 50:
+            photo = decode_photo(path.read_bytes(), long_side=640, channel_order=order).pixels
+            canvas = np.zeros((view.long_side, view.long_side, 3), np.uint8)
+            draw(photo, view, canvas)
+            expected.add(canvas.tobytes())
+    assert {image.tobytes() for image in found.crops} == expected
+    assert found.crops.shape == (594, 160, 160, 3)
 
 
 def test_photographs_beyond_help_are_passed_over_and_counted(photos: Path, caplog: pytest.LogCaptureFixture) -> None:

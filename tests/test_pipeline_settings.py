@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -40,6 +41,29 @@ def test_the_largest_batch_that_fits_wins_when_calls_are_costly() -> None:
     assert 1 <= found.decoders <= tuning.usable_cores()
     # Sleeping runners do not share a core: as many calls at once as are tried is fastest.
     assert found.streams == tuning.usable_cores()
+
+
+@pytest.mark.parametrize(("gain", "shape"), [(0.9, (2, 1)), (1.05, (2, 1)), (1.3, (1, 2))])
+def test_two_threads_in_a_call_have_to_be_clearly_faster(
+    gain: float, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Known costs on a fake clock: decoders, which the probe does not run, get in the way of calls of several threads."""
+    now, lock = [0.0], threading.Lock()
+
+    class Clocked(ArithmeticRunner):
+        def __init__(self, threads: int) -> None:
+            super().__init__()
+            self._speed = 2.0 * (gain if threads > 1 else 1.0)  # either way both cores work
+
+        def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+            with lock:
+                now[0] += (0.004 + 0.001 * len(images) + 0.0001 * max(0, len(images) - 32) ** 1.5) / self._speed
+            return super().infer(images)
+
+    monkeypatch.setattr(tuning, "usable_cores", lambda: 2)
+    found = tuning.tune(INFO, Clocked, IMAGES, lambda: None, per_decode=8, batch_size=None, clock=lambda: now[0])
+    assert (found.streams, found.threads) == shape
+    assert found.batch_size == 32
 
 
 def test_a_given_batch_size_is_kept() -> None:

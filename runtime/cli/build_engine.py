@@ -94,7 +94,7 @@ def main(
 
     An int8 engine is calibrated on photographs of yours: half of the sample gives the ranges, a quarter decides on the
     method and on the layers that stay in float, and the engine is compared on the last quarter. The crops of the sample
-    are made as process makes them: --align and --detector are for that.
+    are made as process makes them: --align and --detector are for that. A detector sees the photographs whole.
 
     \b
     Examples:
@@ -102,6 +102,7 @@ def main(
       facemill build-engine --model sface --backend cpu --output engines
       facemill build-engine --calibration photos/                            # int8, if it is faster here
       facemill build-engine --precision int8 --calibration photos/
+      facemill build-engine --model scrfd-2.5g --calibration photos/         # a detector, for process --detector
       facemill build-engine --backend tensorrt --batch 1,256,512
       facemill build-engine --backend tensorrt --compute-capability SM75     # for an RTX 2060, built anywhere
       facemill build-engine --model my_model.toml --json
@@ -135,7 +136,7 @@ def main(
             count=calibration_count,
             seed=calibration_seed,
             align=align,
-            detector=detector_for(detector, align, "cpu"),
+            detector=None if spec.detector else detector_for(detector, align, "cpu"),
         )
     result = build_engine(
         spec,

@@ -13,7 +13,7 @@ from ..errors import ConfigError, EngineError, MissingDependencyError
 from ..extras import available, pip_install, require
 from ..modelspec import ModelSpec
 from .build_tensorrt import CURRENT
-from .calibrate import CalibrationSet
+from .calibrate import CalibrationSet, side_of
 from .device import find_gpu
 from .keep import keep, locked
 from .make import Job, describe, make_engine
@@ -100,7 +100,7 @@ def build_engine(
     def attempt(candidate: str) -> BuildResult:
         usual = "fp32" if candidate == "cpu" else "fp16"
         if precision == "auto" and calibration is not None and candidate != "cuda":
-            result = _faster(lambda kind: made(candidate, kind), usual)
+            result = _faster(lambda kind: made(candidate, kind), usual, side_of(spec))
         else:
             result = made(candidate, usual if precision == "auto" else precision)
         why = f"; auto fell back to {candidate} ({'; '.join(skipped)})" if skipped else ""
@@ -134,12 +134,12 @@ def _check_options(
         raise ConfigError(f"compute capability {CURRENT} is this machine's own. Leave --compute-capability out for it")
 
 
-def _faster(made: Callable[[str], BuildResult], usual: str) -> BuildResult:
+def _faster(made: Callable[[str], BuildResult], usual: str, side: int) -> BuildResult:
     """INT8 if it answers like the model and is faster on this machine, else the usual precision."""
     plain = made(usual)
     try:
         int8 = made("int8")
-        before, after = measure_rates([plain.path, int8.path])
+        before, after = measure_rates([plain.path, int8.path], side)
     except EngineError as err:  # a ParityError is one
         return replace(plain, reason=f"{plain.reason}; auto took {usual}, for int8 does not do here: {err}")
     result, kind = (int8, "int8") if after > _CLEARLY * before else (plain, usual)
@@ -166,7 +166,7 @@ def _check_calibration(
             "int8 was asked for without photographs to calibrate on; wanted: some hundreds like those to come. "
             "Name them with --calibration PHOTOS"
         )
-    wanted = (spec.size, spec.size, 3)
+    wanted = (side_of(spec), side_of(spec), 3)
     if calibration is not None and calibration.crops.shape[1:] != wanted:
         raise ConfigError(f"the calibration crops are {calibration.crops.shape[1:]}; wanted by {spec.name}: {wanted}")
 

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, EngineError
+from ..images.finder import FindRules
+from ..modelspec import ModelSpec
 from .ort_runner import open_session
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ class CalibrationSet:
     """Real crops for an INT8 engine: half to calibrate on, a quarter to choose by, and a quarter that judges it.
 
     Attributes:
-        crops: (N, S, S, 3) uint8 in the model's channel order, in random order; N of at least FEWEST.
+        crops: (N, S, S, 3) uint8 in the model's channel order, in random order; N of at least FEWEST, S by `side_of`.
         seed: of the draw.
     """
 
@@ -56,6 +58,11 @@ class CalibrationSet:
     def __str__(self) -> str:
         digest = hashlib.sha256(self.crops.tobytes()).hexdigest()
         return f"{len(self.crops)} crops, seed {self.seed}, sha256 {digest}"
+
+
+def side_of(spec: ModelSpec) -> int:
+    """The side of the pictures that a model mostly sees, pixels: its crops, or the views of a detector."""
+    return FindRules().views[0].long_side if spec.detector else spec.size
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from .device import find_gpu
 from .graph import simplify
 from .half import precision_of
 from .ort_runner import OrtRunner
-from .parity import BARS, check_parity, measure_parity
+from .parity import BARS, check_parity, measure_parity, weighted
 from .prelu import without_prelu
 from .prepare import BODY, prepare_graph
 from .qdq import CPU, TENSORRT
@@ -141,7 +141,7 @@ def _graph(job: Job, info: EngineInfo) -> tuple[onnx.ModelProto, EngineInfo]:
         return graph, info
     assert job.calibration is not None
     calibration, choice, _ = job.calibration.parts()
-    done = quantise(graph, scheme, calibration, choice, _TARGET)
+    done = quantise(graph, scheme, calibration, choice, _TARGET, weighted if job.spec.detector else None)
     left = tuple(name.removeprefix(BODY) for name in done.left_float)
     return done.model, replace(info, calibration_method=done.method, left_float=left)
 

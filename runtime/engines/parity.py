@@ -59,13 +59,14 @@ def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArra
     Args:
         runner: the engine.
         spec, weights: the model that it was built from.
-        crops: (N, S, S, 3) uint8 in the model's channel order; None takes `synthetic_crops`.
+        crops: (N, S, S, 3) uint8 in the model's channel order, for a detector N of at least 16 views of which four are
+            as long as the picture that its file is for; None takes synthetic ones.
     Raises:
         ModelError: the reference graph cannot be run.
         ConfigError, EngineError: the engine cannot.
     """
     if spec.detector:
-        crops = synthetic_groups()
+        crops = synthetic_groups() if crops is None else grouped(crops)
         expected = weighted(reference_faces(weights, spec, crops))
         found = weighted(np.concatenate([runner.infer(one[None]) for one in crops]).astype(np.float64))
     else:
@@ -169,12 +170,16 @@ def synthetic_crops(size: int, count: int = CROPS, seed: int = 0) -> NDArray[np.
     return pictures
 
 
+def grouped(views: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(N // 16, 4 S, 4 S, 3): sixteen views (N, S, S, 3) in each; those left over are left out."""
+    count, side = len(views) // 16, views.shape[1]
+    groups = views[: 16 * count].reshape(count, 4, 4, side, side, 3).transpose(0, 1, 3, 2, 4, 5)
+    return np.ascontiguousarray(groups).reshape(count, 4 * side, 4 * side, 3)
+
+
 def synthetic_groups(count: int = 4) -> NDArray[np.uint8]:
     """(count, 640, 640, 3) uint8: sixteen face-like pictures each, which detectors take for faces."""
-    crops = synthetic_crops(112, 16 * count).reshape(count, 4, 4, 112, 112, 3)
-    groups = np.zeros((count, 4, 160, 4, 160, 3), np.uint8)
-    groups[:, :, 24:136, :, 24:136] = crops.transpose(0, 1, 3, 2, 4, 5)
-    return groups.reshape(count, 640, 640, 3)
+    return grouped(np.pad(synthetic_crops(112, 16 * count), ((0, 0), (24, 24), (24, 24), (0, 0))))
 
 
 def weighted(raw: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,12 +1,13 @@
 """INT8 after training: method of calibration and layers left in float, chosen by what they do to the answers.
 
 The graph may be any that takes uint8 and whose first output answers for a picture: nothing here knows of embeddings.
+What of an answer counts, the caller says.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import onnx
 
 logger = logging.getLogger(__name__)
+
+Reading = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # (N, ...) answers to (N, values) that count
 
 _RANKING = 16  # pictures that a layer's harm alone is measured on: it is large where it matters
 _BATCH = 32
@@ -45,7 +48,12 @@ class Quantised:
 
 
 def quantise(
-    model: onnx.ModelProto, scheme: Scheme, calibration: NDArray[np.uint8], choice: NDArray[np.uint8], target: float
+    model: onnx.ModelProto,
+    scheme: Scheme,
+    calibration: NDArray[np.uint8],
+    choice: NDArray[np.uint8],
+    target: float,
+    reading: Reading | None = None,
 ) -> Quantised:
     """Quantise a graph by the best method, with as few layers left in float as the target allows.
 
@@ -55,10 +63,11 @@ def quantise(
         calibration: (N, ...) uint8 pictures: what the ranges are taken from.
         choice: (M, ...) uint8 others: what method and layers are chosen by.
         target: mean cosine to the float graph's answers.
+        reading: what of an answer is compared; None: all of it.
     Raises:
         EngineError: ONNX Runtime cannot quantise the graph, or half of the layers would have to stay in float.
     """
-    work = _Work(model, scheme, calibration, choice)
+    work = _Work(model, scheme, calibration, choice, reading or _whole)
     found = {method: work.agreement(method) for method in METHODS}
     logger.info("calibration: cosine by %s", ", ".join(f"{method} {value:.5f}" for method, value in found.items()))
     method = max(found, key=found.__getitem__)
@@ -71,7 +80,12 @@ class _Work:
     """One graph, what was seen in it, and what its quantised forms answer."""
 
     def __init__(
-        self, model: onnx.ModelProto, scheme: Scheme, calibration: NDArray[np.uint8], choice: NDArray[np.uint8]
+        self,
+        model: onnx.ModelProto,
+        scheme: Scheme,
+        calibration: NDArray[np.uint8],
+        choice: NDArray[np.uint8],
+        reading: Reading,
     ) -> None:
         self._model = ready_for_qdq(model)
         self._scheme = scheme
@@ -81,8 +95,8 @@ class _Work:
         self._ranges = {
             method: {name: value_range(values, method) for name, values in seen.items()} for method in METHODS
         }
-        self._choice = choice
-        self._expected = _answers(self._model, choice)  # (M, values)
+        self._choice, self._reading = choice, reading
+        self._expected = reading(_answers(self._model, choice))  # (M, values)
 
     def quantised(self, method: str, left: Collection[str] = (), only: str | None = None) -> onnx.ModelProto:
         """The graph with Q/DQ, but for the layers that are left in float; or with Q/DQ around one layer only."""
@@ -95,7 +109,8 @@ class _Work:
     def agreement(self, method: str, left: Collection[str] = (), only: str | None = None) -> float:
         """Mean cosine of a quantised form's answers to those of the float graph."""
         choice = self._choice if only is None else self._choice[:_RANKING]
-        found, expected = _answers(self.quantised(method, left, only), choice), self._expected[: len(choice)]
+        found = self._reading(_answers(self.quantised(method, left, only), choice))
+        expected = self._expected[: len(choice)]
         lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)  # (M,)
         return float(np.mean(np.einsum("nd,nd->n", found, expected) / np.maximum(lengths, 1e-30)))
 
@@ -125,10 +140,14 @@ class _Work:
 
 
 def _answers(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(N, values) of the first output."""
+    """(N, ...) of the first output."""
     session = open_session(model.SerializeToString())
     source, target = session.get_inputs()[0].name, session.get_outputs()[0].name
     parts = [
         session.run([target], {source: images[start : start + _BATCH]})[0] for start in range(0, len(images), _BATCH)
     ]
-    return np.concatenate([part.reshape(len(part), -1) for part in parts]).astype(np.float64)
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _whole(answers: NDArray[np.float64]) -> NDArray[np.float64]:
+    return answers.reshape(len(answers), -1)

@@ -19,11 +19,12 @@ ROUNDS = 5
 _SECONDS = 0.3  # of a turn
 
 
-def measure_rates(engines: Sequence[Path], clock: Callable[[], float] = time.perf_counter) -> list[float]:
+def measure_rates(engines: Sequence[Path], side: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Pictures a second of each engine, at the best batch size of its profile: medians of ROUNDS turns.
 
     Args:
-        engines: engine files of embedding models.
+        engines: engine files.
+        side: of their pictures, pixels.
         clock: seconds; TensorRT's own seconds are the GPU's, without the copies that the pipeline hides.
     Raises:
         EngineError: one does not run here.
@@ -32,9 +33,7 @@ def measure_rates(engines: Sequence[Path], clock: Callable[[], float] = time.per
     rates: list[list[float]] = [[] for _ in engines]
     with ExitStack() as stack:
         runners = [stack.enter_context(open_runner(engine)) for engine in engines]
-        pictures = [
-            np.zeros((runner.info.profile[1], runner.info.size, runner.info.size, 3), np.uint8) for runner in runners
-        ]
+        pictures = [np.zeros((runner.info.profile[1], side, side, 3), np.uint8) for runner in runners]
         for turn in range(ROUNDS + 1):  # the first warms up
             for runner, batch, found in zip(runners, pictures, rates, strict=True):
                 began, count, busy_s = clock(), 0, 0.0

@@ -1,4 +1,4 @@
-"""Crops to calibrate an INT8 engine on: a seeded sample of photographs, decoded as `process` decodes them."""
+"""What an INT8 engine is calibrated on: a seeded sample of photographs, as `process` shows them to the model."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ..engines.calibrate import CalibrationSet
+from ..engines.calibrate import CalibrationSet, side_of
 from ..engines.open import open_runner
 from ..errors import ConfigError
 from ..images.decode import Limits
+from ..images.finder import FindRules, View, draw
 from ..modelspec import ModelSpec
 from ..records import Batch
 from ..sources.scan import scan
@@ -39,7 +41,7 @@ def gather_calibration(
 
     Args:
         inputs: folders, files and @lists, as `process` takes them.
-        spec: the model that the crops are for.
+        spec: the model that the crops are for; a detector gets its first view of whole photographs.
         count: crops wanted; fewer come back where there are not as many photographs.
         seed: of the draw; the same photographs and seed give the same crops. 0 <= seed < 2**32.
         align: which photographs are searched for faces, see FaceRules.
@@ -53,7 +55,8 @@ def gather_calibration(
     found = scan(inputs)
     read = Read(found.root, found.paths, Limits())
     order = np.random.RandomState(seed).permutation(len(found.paths))  # its stream is frozen for good
-    parts, have, failed = [np.empty((0, spec.size, spec.size, 3), np.uint8)], 0, 0
+    side = side_of(spec)
+    parts, have, failed = [np.empty((0, side, side, 3), np.uint8)], 0, 0
     with _crops_of(spec, FaceRules(align), detector) as crops_of:
         for start in range(0, len(order), _BATCH):
             batch = crops_of(read(Batch(rows=np.sort(order[start : start + _BATCH]))))
@@ -77,10 +80,27 @@ def gather_calibration(
 def _crops_of(spec: ModelSpec, rules: FaceRules, detector: Path | None) -> Iterator[Callable[[Batch], Batch]]:
     """Files to crops, as `process` makes them."""
     limits = Limits()
-    if detector is None:
+    if spec.detector:
+        yield _Views(DecodePhotos(spec.channel_order, limits))
+    elif detector is None:
         yield Decode(spec.size, spec.channel_order, limits)
-        return
-    with open_runner(detector) as runner:
-        photos = DecodePhotos(spec.channel_order, limits)
-        faces = FindFaces(runner, rules, spec.size, spec.channel_order, limits)
-        yield lambda batch: faces(photos(batch))
+    else:
+        with open_runner(detector) as runner:
+            photos = DecodePhotos(spec.channel_order, limits)
+            faces = FindFaces(runner, rules, spec.size, spec.channel_order, limits)
+            yield lambda batch: faces(photos(batch))
+
+
+@dataclass(frozen=True, slots=True)
+class _Views:
+    """Files to what a detector sees of them first, each on a square canvas."""
+
+    photos: DecodePhotos
+    view: View = FindRules().views[0]
+
+    def __call__(self, batch: Batch) -> Batch:
+        decoded = self.photos(batch)
+        images = np.zeros((len(decoded.photos), self.view.long_side, self.view.long_side, 3), np.uint8)
+        for photo, image in zip(decoded.photos, images, strict=True):
+            draw(photo.pixels, self.view, image)
+        return replace(decoded, files=(), photos=(), images=images)

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import platform
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -26,8 +27,9 @@ from ..errors import ConfigError, OutOfMemoryError
 logger = logging.getLogger(__name__)
 
 _PROBE_S = 0.25
-_FINAL_S = 0.6
+_FINAL_S, _FINAL_TURNS = 0.3, 3
 _PAST_PEAK = 0.9
+_WAITING = 1.1  # threads of one call wait for each other, and longer beside decoders than where they are tried alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ def tune(
 ) -> Settings:
     """Run the first photographs at several batch sizes and worker counts and keep the fastest.
 
-    Every candidate gets a short probe, batch sizes rising until the rate falls; the three best get a longer one.
+    Every candidate gets a short probe, batch sizes rising until the rate falls; the three best take turns with a longer
+    one, so that what else the machine does meets all of them, and their medians decide.
 
     Args:
         info: of the engine.
@@ -105,9 +108,17 @@ def tune(
                 if rate < _PAST_PEAK * peak:
                     break  # larger batches cost seconds to try and only get slower, or did not fit
                 peak = max(peak, rate)
-        best = sorted(found, key=lambda key: -found[key])[:3]
-        final = {key: measure_rate(_infer(runners[key[2]], images, key[0]), key[1], _FINAL_S, clock) for key in best}
-    (size, streams, threads), rate = max(final.items(), key=lambda item: item[1])
+
+        def worth(key: tuple[int, int, int], rate: float) -> float:
+            return rate / _WAITING if key[2] > 1 else rate
+
+        best = sorted(found, key=lambda key: -worth(key, found[key]))[:3]
+        final: dict[tuple[int, int, int], list[float]] = {key: [] for key in best}
+        for _ in range(_FINAL_TURNS):
+            for key, rates in final.items():
+                rates.append(measure_rate(_infer(runners[key[2]], images, key[0]), key[1], _FINAL_S, clock))
+    medians = {key: statistics.median(rates) for key, rates in final.items()}
+    (size, streams, threads), rate = max(medians.items(), key=lambda item: worth(*item))
     decoders = _decoders(decode_once, rate / per_decode, cores, clock)
     logger.info("tuned: batch %d, %d x %d threads, %.0f images/s by the engine", size, streams, threads, rate)
     return Settings(size, streams, threads, decoders)
