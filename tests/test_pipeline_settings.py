@@ -47,7 +47,7 @@ def test_the_largest_batch_that_fits_wins_when_calls_are_costly() -> None:
 def test_two_threads_in_a_call_have_to_be_clearly_faster(
     gain: float, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Known costs on a fake clock: decoders, which the probe does not run, get in the way of calls of several threads."""
+    """Known costs on a fake clock: decoders, which the probe does not run, get in the way of such calls."""
     now, lock = [0.0], threading.Lock()
 
     class Clocked(ArithmeticRunner):
