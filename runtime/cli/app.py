@@ -14,6 +14,7 @@ _COMMANDS = {
     "process": "Embed face photographs into one searchable file.",
     "search": "Find the photographs most like a query.",
     "evaluate": "Measure how well it recognises people.",
+    "verify": "Say whether an embedding file is whole.",
     "map": "Draw the embeddings as a page to look at.",
     "models": "List, fetch and verify models.",
     "doctor": "Say what this machine has, and how to mend what is missing.",

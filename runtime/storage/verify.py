@@ -1,0 +1,167 @@
+"""Whether a finished embedding file is whole: all that carries a checksum is read, and the parts are compared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StorageError
+from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
+from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
+
+_BLOCK_BYTES = 32 << 20
+_LENGTH = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 rounding puts the length of a row
+_NAMED = 3  # rows that a finding names
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found in a file.
+
+    Attributes:
+        embeddings: rows of `/embeddings`.
+        photographs: rows of `/outcomes`.
+        zeros: rows of zeros: photographs for which the network answered zero. They are no damage, and match nobody.
+        findings: what is wrong, a sentence each; empty for a file that is whole.
+    """
+
+    embeddings: int
+    photographs: int
+    zeros: int
+    findings: tuple[str, ...]
+
+
+def verify_file(path: Path) -> Verified:
+    """Read all of a finished embedding file and compare its parts with each other.
+
+    Args:
+        path: the file; nothing is written to it.
+    Raises:
+        StorageError: it is no embedding file, or the system keeps it from being read.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise StorageError(f"there is no file {path}; wanted: a finished file of `facemill process`")
+    try:
+        with h5py.File(path, "r") as file:
+            check = _Check(path, {key: _plain(value) for key, value in file["metadata"].attrs.items()})
+            if check.version not in FORMAT_VERSIONS:
+                raise ValueError(f"its format version is {check.version}")
+            for part in (check.contract, check.outcomes, check.paths, check.vectors, check.faces):
+                check.run(part, file)
+    except DAMAGE as err:
+        refuse_system_error(err, path)
+        raise StorageError(
+            f"{path} is no embedding file of facemill, or damaged where it begins ({err}); wanted: format version "
+            f"{' or '.join(map(str, FORMAT_VERSIONS))}. Restore it from a copy, or make it again"
+        ) from err
+    return Verified(check.embeddings, check.photographs, check.zeros, tuple(check.findings))
+
+
+class _Check:
+    """One file's findings; each part goes on where the one before it found damage."""
+
+    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
+        self._path, self._metadata = path, metadata
+        self.embeddings = self.photographs = self.zeros = 0
+        self.findings: list[str] = []
+
+    @property
+    def version(self) -> object:
+        return self._metadata.get("format_version")
+
+    def run(self, part: Callable[[Any], None], file: Any) -> None:
+        """One part; that it cannot be read is a finding."""
+        try:
+            part(file)
+        except DAMAGE as err:
+            refuse_system_error(err, self._path)
+            self.findings.append(f"{part.__name__}: cannot be read: {err}")
+
+    def _expect(self, what: str, found: object, wanted: object) -> None:
+        if found != wanted:
+            self.findings.append(f"{what} is {found}; wanted: {wanted}")
+
+    def contract(self, file: Any) -> None:
+        contract = json.loads(self._metadata["contract"])
+        for name in ("model", "model_sha256", "dimension", "precision"):
+            self._expect(f"contract: {name}", contract.get(name), self._metadata.get(name))
+
+    def outcomes(self, file: Any) -> None:
+        group = file["outcomes"]
+        status: NDArray[np.uint8] = group["status"][:]
+        counts = read_vector_counts(group, status)
+        self.photographs = len(status)
+        for name in sorted({"path", "detail", "digest", "embeddings", "faces"} & set(group)):
+            self._expect(f"outcomes: the length of /outcomes/{name}", len(group[name]), self.photographs)
+        known = [int(s) for s in Status if s is not Status.PENDING]
+        self._rows("outcomes: no known outcome", ~np.isin(status, known))
+        self._rows("outcomes: embedded and without a row, or the reverse", (counts > 0) != (status == Status.EMBEDDED))
+        self._expect("outcomes: the sum of their rows", int(counts.sum()), len(file["embeddings"]))
+        self._expect("metadata: scanned", int(self._metadata["scanned"]), self.photographs)
+        for one in Status:
+            name = f"count_{one.name.lower()}"
+            self._expect(f"metadata: {name}", int(self._metadata.get(name, 0)), int((status == one).sum()))
+        version = FORMAT_VERSION_SEVERAL if (counts > 1).any() else FORMAT_VERSION
+        self._expect("metadata: format_version", self.version, version)
+        for _, block in _blocks(group["detail"]):
+            len(block)  # it is the reading that counts
+
+    def paths(self, file: Any) -> None:
+        group = file["outcomes"]
+        counts = read_vector_counts(group, group["status"][:])
+        names = file["image_paths"]
+        self._expect("paths: the length of /image_paths", len(names), int(counts.sum()))
+        at = 0
+        for start, block in _blocks(group["path"]):
+            wanted = np.repeat(block, counts[start : start + len(block)])
+            found = names[at : at + len(wanted)]
+            if len(found) == len(wanted):
+                self._rows("paths: not the photograph that /outcomes names", found != wanted, at)
+            at += len(wanted)
+
+    def vectors(self, file: Any) -> None:
+        vectors = file["embeddings"]
+        self.embeddings = len(vectors)
+        self._expect("embeddings: the number of columns", vectors.shape[1], int(self._metadata["dimension"]))
+        near = _LENGTH[str(vectors.dtype)]
+        for start, block in _blocks(vectors):
+            lengths = np.linalg.norm(block.astype(np.float32), axis=1)  # (n,)
+            zero = lengths == 0
+            self.zeros += int(zero.sum())
+            self._rows("embeddings: not of length 1", ~zero & ~(np.abs(lengths - 1) <= near), start)
+
+    def faces(self, file: Any) -> None:
+        if "face_index" not in file:
+            return
+        for name in FACE_DATASETS.values():
+            self._expect(f"faces: the length of /{name}", len(file[name]), len(file["embeddings"]))
+            for _, block in _blocks(file[name]):
+                len(block)
+
+    def _rows(self, what: str, wrong: NDArray[np.bool_], start: int = 0) -> None:
+        """A finding that names the first rows."""
+        rows = start + np.flatnonzero(wrong)
+        if len(rows):
+            more = f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else ""
+            self.findings.append(f"{what}: row {', '.join(map(str, rows[:_NAMED]))}{more}")
+
+
+def _plain(value: Any) -> Any:
+    """A Python number for one of NumPy's."""
+    return value.item() if hasattr(value, "item") else value
+
+
+def _blocks(dataset: Any) -> Iterator[tuple[int, NDArray[Any]]]:
+    """All of a dataset, some megabytes at a time, each with its first row."""
+    width = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
+    step = max(1, _BLOCK_BYTES // max(1, width))
+    for start in range(0, len(dataset), step):
+        yield start, dataset[start : start + step]

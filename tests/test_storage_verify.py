@@ -1,0 +1,158 @@
+"""A whole file is said to be whole, and each way of damaging one is found and named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from console import facemill
+from running import run
+
+from runtime.errors import StorageError
+from runtime.storage.verify import verify_file
+
+
+@pytest.fixture(scope="module")
+def whole(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("verify") / "people.h5"
+    assert run("process.py", photos, "-o", path, "--engine", tiny_engine, "--skip-duplicates").returncode == 0
+    return path
+
+
+@pytest.fixture
+def copy(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(whole, tmp_path / "copy.h5"))
+
+
+def test_a_whole_file_is_whole(whole: Path) -> None:
+    before = whole.read_bytes()
+    found = verify_file(whole)
+    assert found.findings == ()
+    assert (found.embeddings, found.photographs, found.zeros) == (594, 600, 0)
+    assert whole.read_bytes() == before
+
+
+def test_zeros_are_counted_and_no_damage(copy: Path) -> None:
+    with h5py.File(copy, "r+") as file:
+        file["embeddings"][7] = 0
+    found = verify_file(copy)
+    assert (found.zeros, found.findings) == (1, ())
+
+
+def longer(file: Any) -> None:
+    file["embeddings"][5] *= 1.01
+
+
+def not_a_number(file: Any) -> None:
+    file["embeddings"][5, 3] = np.nan
+
+
+def swapped(file: Any) -> None:
+    file["image_paths"][4:6] = file["image_paths"][4:6][::-1]
+
+
+def shorter(file: Any) -> None:
+    file["image_paths"].resize(593, axis=0)
+
+
+def lost(file: Any) -> None:
+    file["embeddings"].resize(593, axis=0)
+
+
+def another_status(file: Any) -> None:
+    file["outcomes/status"][3] = 2
+
+
+def unknown_status(file: Any) -> None:
+    file["outcomes/status"][3] = 77
+
+
+def another_count(file: Any) -> None:
+    file["metadata"].attrs["count_embedded"] = 593
+
+
+def another_scan(file: Any) -> None:
+    file["metadata"].attrs["scanned"] = 601
+
+
+def another_version(file: Any) -> None:
+    file["metadata"].attrs["format_version"] = 2
+
+
+def another_model(file: Any) -> None:
+    file["metadata"].attrs["model"] = "somebody else's"
+
+
+def no_contract(file: Any) -> None:
+    file["metadata"].attrs["contract"] = "{"
+
+
+def no_details(file: Any) -> None:
+    file["outcomes/detail"].resize(10, axis=0)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (longer, "embeddings: not of length 1: row 5"),
+        (not_a_number, "embeddings: not of length 1: row 5"),
+        (swapped, "paths: not the photograph that /outcomes names: row 4, 5"),
+        (shorter, "the length of /image_paths is 593; wanted: 594"),
+        (lost, "the sum of their rows is 594; wanted: 593"),
+        (another_status, "metadata: count_corrupt is 6; wanted: 7"),
+        (unknown_status, "no known outcome: row 3"),
+        (another_count, "count_embedded is 593; wanted: 594"),
+        (another_scan, "scanned is 601; wanted: 600"),
+        (another_version, "format_version is 2; wanted: 1"),
+        (another_model, "contract: model is tiny; wanted: somebody else's"),
+        (no_contract, "contract: cannot be read"),
+        (no_details, "the length of /outcomes/detail is 10; wanted: 600"),
+    ],
+)
+def test_damage_is_named(copy: Path, damage: Callable[[Any], None], words: str) -> None:
+    with h5py.File(copy, "r+") as file:
+        damage(file)
+    findings = "\n".join(verify_file(copy).findings)
+    assert words in findings
+
+
+def test_one_wrong_bit_among_the_vectors_is_found_by_its_checksum(copy: Path) -> None:
+    with h5py.File(copy) as file:
+        at = file["embeddings"].id.get_chunk_info(0).byte_offset
+    data = bytearray(copy.read_bytes())
+    data[at + 2] ^= 1  # a low bit of the first number: its length alone would not show it
+    copy.write_bytes(data)
+    assert any(finding.startswith("vectors: cannot be read") for finding in verify_file(copy).findings)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no photograph", "half"])
+def test_what_is_no_embedding_file_is_refused(whole: Path, tmp_path: Path, content: bytes | str | None) -> None:
+    path = tmp_path / "x.h5"
+    if content is not None:
+        data = whole.read_bytes()
+        path.write_bytes(data[: len(data) // 2] if isinstance(content, str) else content)
+    with pytest.raises(StorageError, match="there is no file" if content is None else "is no embedding file"):
+        verify_file(path)
+
+
+def test_the_command_says_so_in_words_json_and_exit_codes(whole: Path, copy: Path) -> None:
+    done = facemill("verify", whole)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "whole")
+    with h5py.File(copy, "r+") as file:
+        longer(file)
+    done = facemill("verify", copy)
+    assert done.returncode == 1
+    assert "not of length 1: row 5" in done.stdout
+    assert "damaged" in done.stdout
+    answer = json.loads(facemill("verify", copy, "--json").stdout)
+    assert (answer["whole"], answer["embeddings"], len(answer["findings"])) == (False, 594, 1)
+    missing = facemill("verify", copy.with_name("none.h5"))
+    assert missing.returncode == 1
+    assert "there is no file" in missing.stderr
+    assert "Traceback" not in missing.stderr
