@@ -112,7 +112,8 @@ class Batch:
 
     def __len__(self) -> int:
         """Photographs of this batch, whatever became of them and however many faces they have."""
-        return len(np.unique(self.rows)) + len(self.outcomes)
+        rows = self.rows  # they ascend; np.unique would sort them again, which cost a twelfth of all threads' work
+        return (int(np.count_nonzero(rows[1:] != rows[:-1])) + 1 if len(rows) else 0) + len(self.outcomes)
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels of the original photograph, upright

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import h5py
 import pytest
+from detectors import save_red_squares
 from running import run
 
 from runtime.engines.sidecar import read_sidecar
@@ -100,3 +102,15 @@ def test_help_has_examples() -> None:
     done = run("build_engine.py", "--help")
     assert done.returncode == 0
     assert "facemill build-engine --backend tensorrt --batch 1,256,512" in done.stdout
+
+
+def test_a_detector_is_calibrated_without_another_one(photos: Path, tmp_path: Path) -> None:
+    red = save_red_squares(tmp_path)
+    command = ("build_engine.py", "--model", red, "--output", tmp_path, "--precision", "int8", "--calibration", photos,
+               "--calibration-count", 64, "--align", "auto")  # fmt: skip
+    done = run(*command, env={**os.environ, "FACEMILL_MODELS": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9"})
+    assert "calibration: 64 crops from 600 photographs" in done.stderr
+    assert "Traceback" not in done.stderr
+    refused = run(*command, "--detector", "yunet")
+    assert refused.returncode == 2
+    assert "Leave --detector out" in refused.stderr

@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 import pytest
 from detectors import picture, save_red_squares
+from numpy.typing import NDArray
 
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
 from runtime.engines.detector import load_detector, reference_faces
 from runtime.engines.open import open_runner
-from runtime.engines.parity import BARS, grouped, synthetic_crops, synthetic_groups, weighted
-from runtime.errors import ConfigError, ModelError
+from runtime.engines.parity import BARS, Bar, grouped, synthetic_crops, synthetic_groups, weighted
+from runtime.errors import ConfigError, EngineError, ModelError
 from runtime.images.faces import anchor_count, find_faces
 from runtime.modelspec import load_spec
 from runtime.modelstore import find_weights, resolve_weights
@@ -104,25 +105,60 @@ def test_real_detectors_answer_as_their_files_do(
     assert weighted(expected).any()
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_real_detectors_in_int8(shared: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The gate judges by what the engine says of faces, against the untouched file."""
+def test_a_real_detector_in_int8(shared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Judged by what it says of faces, against the untouched file. (SCRFD wants real faces to be calibrated on.)"""
     monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))
-    spec = load_spec(name)
+    spec = load_spec("yunet")
     weights = find_weights(spec)
     assert weights is not None
-    views = np.pad(synthetic_crops(112, 128), ((0, 0), (24, 24), (24, 24), (0, 0)))
-    calibration = CalibrationSet(views, 0)
+    calibration = CalibrationSet(views_of_faces(seed=5), 0)
     result = build_engine(spec, weights, backend="cpu", precision="int8", output=tmp_path, calibration=calibration)
     assert result.info.precision == "int8"
-    assert result.info.parity_images == 2  # groups of sixteen, of the last quarter
+    assert result.info.parity_images == 4 + 2  # of its own, and groups of sixteen of the last quarter
     assert result.info.parity_mean >= BARS["int8"].mean
-    groups = synthetic_groups(2)
+    groups = synthetic_groups(2)  # of another seed
     with open_runner(result.path) as runner:
         raw = runner.infer(groups)
     expected = reference_faces(weights, spec, groups)
-    assert np.abs(raw[..., 0] - expected[..., 0]).max() < 0.2
     assert not np.array_equal(raw, expected.astype(np.float32))
+    sure = expected[..., 0] > 0.6
+    assert sure.sum() > 10
+    assert (raw[..., 0][sure] > 0.5).mean() > 0.7
+
+
+def test_int8_that_was_calibrated_without_faces_is_refused(
+    shared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On pictures without faces an engine that finds none is as good as any."""
+    monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))
+    spec = load_spec("yunet")
+    weights = find_weights(spec)
+    assert weights is not None
+    dull = np.linspace(40, 90, 64, dtype=np.uint8)[:, None, None, None] * np.ones((1, 160, 160, 3), np.uint8)
+    with pytest.raises(EngineError, match=r"does not answer like|loses too much"):
+        build_engine(
+            spec, weights, backend="cpu", precision="int8", output=tmp_path, calibration=CalibrationSet(dull, 0)
+        )
+
+
+def views_of_faces(seed: int) -> NDArray[np.uint8]:
+    return np.pad(synthetic_crops(112, 128, seed), ((0, 0), (24, 24), (24, 24), (0, 0)))
+
+
+def test_auto_times_a_detector_on_its_views(red: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BARS, "int8", Bar(-1.0, -1.0))  # the red squares are no faces
+    monkeypatch.setattr("runtime.engines.make._TARGET", -1.0)
+    spec = load_spec(str(red))
+    calibration = CalibrationSet(views_of_faces(seed=0), 0)
+    result = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path, calibration=calibration)
+    assert "auto took" in result.reason
+    assert "images/s" in result.reason
+
+
+def test_a_detector_of_larger_batches_is_proven_too(red: Path, tmp_path: Path) -> None:
+    spec = load_spec(str(red))
+    result = build_engine(spec, resolve_weights(spec), backend="cpu", batch=(2, 4, 8), output=tmp_path)
+    assert result.info.parity_min > 0.99999
 
 
 def test_sixteen_views_are_four_by_four() -> None:

@@ -130,6 +130,12 @@ def main(
     if calibration:
         from ..pipeline.calibration import gather_calibration
 
+        given = click.get_current_context().get_parameter_source("detector")
+        if spec.detector and given is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"--detector looks for the faces that an embedding model is calibrated on; {spec.name} is a detector "
+                f"and sees photographs whole. Leave --detector out"
+            )
         crops = gather_calibration(
             calibration,
             spec,

@@ -103,6 +103,8 @@ def build_engine(
             result = _faster(lambda kind: made(candidate, kind), usual, side_of(spec))
         else:
             result = made(candidate, usual if precision == "auto" else precision)
+        if candidate == "cuda" and calibration is not None:
+            result = replace(result, reason=f"{result.reason}; int8 was not tried: ONNX Runtime has none on a GPU")
         why = f"; auto fell back to {candidate} ({'; '.join(skipped)})" if skipped else ""
         return replace(result, reason=result.reason + why)
 

@@ -30,6 +30,7 @@ _PROBE_S = 0.25
 _FINAL_S, _FINAL_TURNS = 0.3, 3
 _PAST_PEAK = 0.9
 _WAITING = 1.1  # threads of one call wait for each other, and longer beside decoders than where they are tried alone
+_RULE = 2  # of the choice: what another one chose is not remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,9 @@ def works_before(decoder: str, detector: EngineInfo | None, policy: str) -> str:
 
 def settings_file(info: EngineInfo, before: str) -> Path:
     """Where the settings of this engine, behind what `works_before` names, on this machine are remembered."""
-    key = json.dumps([info.engine_sha256, info.device, before, platform.processor(), platform.node(), usable_cores()])
+    key = json.dumps(
+        [_RULE, info.engine_sha256, info.device, before, platform.processor(), platform.node(), usable_cores()]
+    )
     return cache_dir("tuning") / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
