@@ -120,6 +120,11 @@ def read_paths(file: Any) -> list[bytes]:
     return paths
 
 
+def attributes_of(file: Any) -> dict[str, Any]:
+    """The attributes of `/metadata` of an open finished file, NumPy's numbers as Python's."""
+    return {key: value.item() if hasattr(value, "item") else value for key, value in file["metadata"].attrs.items()}
+
+
 def read_metadata(output: Path) -> dict[str, Any]:
     """The attributes of `/metadata` of a finished file.
 
@@ -130,9 +135,7 @@ def read_metadata(output: Path) -> dict[str, Any]:
 
     try:
         with h5py.File(output, "r") as file:
-            found = {
-                key: value.item() if hasattr(value, "item") else value for key, value in file["metadata"].attrs.items()
-            }
+            found = attributes_of(file)
     except (OSError, KeyError) as err:
         raise StorageError(
             f"{output} exists and is not an embedding file of facemill ({err}). "

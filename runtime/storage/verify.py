@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
+from .dataset import attributes_of
 from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
 
 _BLOCK_BYTES = 32 << 20
@@ -51,7 +52,7 @@ def verify_file(path: Path) -> Verified:
         raise StorageError(f"there is no file {path}; wanted: a finished file of `facemill process`")
     try:
         with h5py.File(path, "r") as file:
-            check = _Check(path, {key: _plain(value) for key, value in file["metadata"].attrs.items()})
+            check = _Check(path, attributes_of(file))
             if check.version not in FORMAT_VERSIONS:
                 raise ValueError(f"its format version is {check.version}")
             for part in (check.contract, check.outcomes, check.paths, check.vectors, check.faces):
@@ -152,11 +153,6 @@ class _Check:
         if len(rows):
             more = f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else ""
             self.findings.append(f"{what}: row {', '.join(map(str, rows[:_NAMED]))}{more}")
-
-
-def _plain(value: Any) -> Any:
-    """A Python number for one of NumPy's."""
-    return value.item() if hasattr(value, "item") else value
 
 
 def _blocks(dataset: Any) -> Iterator[tuple[int, NDArray[Any]]]:
