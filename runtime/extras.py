@@ -11,11 +11,14 @@ from .libcuda import driver_cuda
 
 # The distributions of each extra in pyproject.toml, so that a message can name a command that works anywhere.
 EXTRAS = {
+    "cluster": "scipy",
     "cpu": "faiss-cpu",
     "gpu": "'cupy-cuda12x[ctk]' faiss-gpu nvidia-dali-cuda120 tensorrt-rtx-cu12",
     "gpu13": "'cupy-cuda13x[ctk]' faiss-gpu nvidia-dali-cuda130 tensorrt-rtx-cu13",
     "map": "plotly scikit-learn",
+    "parquet": "pyarrow",
     "pycuda": "pycuda",
+    "qdrant": "qdrant-client",
     "report": "matplotlib",
     "rtx": "tensorrt-rtx-cu12",
     "rtx13": "tensorrt-rtx-cu13",

@@ -35,14 +35,15 @@ LAYERS = {
     "pipeline": 7,
     "doctor": 7,
     "evaluation": 8,
+    "linkage": 8,
     "mapping": 8,
     "cli": 9,
 }
 
 # numpy is not among them: every record holds arrays.
 BLOCKED = (
-    "cupy", "cv2", "faiss", "h5py", "matplotlib", "nvidia", "onnx", "onnxruntime", "platformdirs", "plotly", "pycuda",
-    "rich", "scipy", "sklearn", "tensorrt", "tensorrt_rtx",
+    "cupy", "cv2", "faiss", "h5py", "matplotlib", "nvidia", "onnx", "onnxruntime", "platformdirs", "plotly", "pyarrow",
+    "pycuda", "qdrant_client", "rich", "scipy", "sklearn", "tensorrt", "tensorrt_rtx",
 )  # fmt: skip
 
 BLOCKER = f"""

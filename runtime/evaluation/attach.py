@@ -9,13 +9,12 @@ from typing import Any
 
 from .. import __version__
 from ..engines.sidecar import read_sidecar
-from ..errors import ContractError, StorageError
+from ..errors import ContractError
 from ..index.gallery import Gallery
 from ..metrics.falsematch import Calibration, calibrate
 from ..pipeline.comparable import ATTRIBUTE, comparable_scores, differences
 from ..pipeline.request import Request, contract_of
-from ..storage.diskfile import durable_h5
-from ..storage.runfolder import RunFolder
+from ..storage.replace import replacing
 from .evaluate import Evaluation
 
 
@@ -72,8 +71,7 @@ def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
 def attach_calibration(file: Path, calibration: Calibration) -> None:
     """Write a calibration into `/metadata` of an embedding file, in place of an earlier one.
 
-    The file is copied, its chunks as they are, and replaced whole: a power cut leaves the old one or the new one. So as
-    much room again is needed while it lasts. The `run_id` stays, since the rows do.
+    The file is replaced whole, see `replacing`.
 
     Args:
         file: a finished file; a link is followed.
@@ -83,23 +81,8 @@ def attach_calibration(file: Path, calibration: Calibration) -> None:
         LockedError: a run is writing the file.
         DiskFullError, StorageError: the file is as it was.
     """
-    import h5py
-
     path = Path(os.path.realpath(file))
     with Gallery(path) as gallery:
         _check_comparable(gallery, calibration.contract)
-    with RunFolder(path):  # a run that retries its failures would replace the file too
-        mode = path.stat().st_mode
-        with durable_h5(path, "the embedding file") as target:
-            try:
-                with h5py.File(path, "r") as source:
-                    for name in source:
-                        source.copy(name, target.file)
-            except (OSError, RuntimeError) as err:
-                target.check()  # where it is the disk that failed, HDF5's error is no guide
-                raise StorageError(
-                    f"{path} is damaged and cannot be copied with a calibration ({err}). Restore it from a copy, or "
-                    f"make it again with --force"
-                ) from err
-            target.file["metadata"].attrs[ATTRIBUTE] = calibration.to_json()
-        path.chmod(mode & 0o7777)
+    with replacing(path) as target:
+        target["metadata"].attrs[ATTRIBUTE] = calibration.to_json()

@@ -14,6 +14,7 @@ from ..pipeline.page import check_page_path
 from ..pipeline.query_work import query_limits
 from ..pipeline.thumbnails import thumbnails
 from ..records import FacePlace
+from ..storage.derived import record_page
 from ..storage.diskfile import write_durable
 from .groups import Groups, group
 from .page import Map, page_of
@@ -111,6 +112,7 @@ def draw_map(
     title = f"Map of {gallery.path.name}"
     page = page_of(Map(title, facts, drawn.warning, places, groups, paths, shown.notes, shown.pictures))
     write_durable(output, page.encode(), "the map")
+    record_page(gallery.path, output)
     return drawn
 
 
