@@ -77,23 +77,24 @@ def test_the_loss_falls(data: Path, teacher: Path, tmp_path: Path) -> None:
     from training.train import Trainer
 
     trainer = Trainer(config(data, teacher, tmp_path))
-    losses = [trainer.step()[0] for _ in range(40)]
+    losses = [trainer.step()["loss"] for _ in range(40)]
     assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.1
 
 
 def test_a_seed_gives_the_same_steps_and_a_resumed_run_equals_an_uninterrupted_one(
     data: Path, teacher: Path, tmp_path: Path
 ) -> None:
+    from training.loop import save
     from training.train import Trainer
 
     whole = Trainer(config(data, teacher, tmp_path / "a"))
-    losses = [whole.step()[0] for _ in range(12)]
+    losses = [whole.step()["loss"] for _ in range(12)]
     first = Trainer(config(data, teacher, tmp_path / "b"))
-    begun = [first.step()[0] for _ in range(5)]
-    first.save()
+    begun = [first.step()["loss"] for _ in range(5)]
+    save(first)
     second = Trainer(config(data, teacher, tmp_path / "b"))
     assert second.state.step == 5
-    assert begun + [second.step()[0] for _ in range(7)] == losses
+    assert begun + [second.step()["loss"] for _ in range(7)] == losses
     for mine, its in zip(second.state.ema.state_dict().values(), whole.state.ema.state_dict().values(), strict=True):
         assert torch.equal(mine, its)
 

@@ -52,7 +52,22 @@ def augment(images: Tensor, how: Augmentation, size: int, rng: Generator) -> Ten
     Returns:
         (N, 3, size, size) float32, 0..255.
     """
-    x = _warp(images.float(), how, size, rng)
+    x = repaint(_warp(images.float(), how, size, rng), how, rng)
+    if how.mixture and float(torch.rand((), generator=rng)) < how.mixture:
+        share = torch.rand(len(x), 1, 1, 1, generator=rng) * 0.5
+        x = x * (1 - share) + x[torch.randperm(len(x), generator=rng)] * share
+    return x.clamp_(0, 255)
+
+
+def repaint(x: Tensor, how: Augmentation, rng: Generator) -> Tensor:
+    """Change what a camera and a file change, and leave every pixel where it is.
+
+    Args:
+        x: (N, 3, S, S) float32, 0..255.
+        how, rng: as for `augment`.
+    Returns:
+        (N, 3, S, S) float32, not held to 0..255.
+    """
     x = _colour(x, how, rng)
     x = _soften(x, how, rng)
     if how.occlusion:
@@ -60,10 +75,7 @@ def augment(images: Tensor, how: Augmentation, size: int, rng: Generator) -> Ten
     if how.noise:
         level = torch.rand(len(x), 1, 1, 1, generator=rng) * 2 * how.noise
         x = x + torch.randn(x.shape, generator=rng) * level
-    if how.mixture and float(torch.rand((), generator=rng)) < how.mixture:
-        share = torch.rand(len(x), 1, 1, 1, generator=rng) * 0.5
-        x = x * (1 - share) + x[torch.randperm(len(x), generator=rng)] * share
-    return x.clamp_(0, 255)
+    return x
 
 
 def _chance(n: int, p: float, rng: Generator) -> Tensor:

@@ -160,20 +160,32 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def model_file(target: Path, content: bytes, graph: onnx.ModelProto) -> str:
     """The TOML of an ONNX file: its facts, and the words of the model file that it replaces."""
+    dimension = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    return fill_in(_MODEL_FILE, target, content, size=SIZE, dimension=dimension)
+
+
+def fill_in(template: str, target: Path, content: bytes, **facts: object) -> str:
+    """A model file from its template: facts, and the words of the model file that it replaces.
+
+    Args:
+        template: TOML with `{key}` for each value.
+        target: the ONNX file that will hold `content`.
+        content: its bytes.
+        facts: of this network.
+    """
     beside = target.with_suffix(".toml")
     words = dict.fromkeys(_WORDS, "not stated")
     if beside.exists():
         before = load_spec(str(beside))
         words = {key: getattr(before, key) for key in _WORDS}
-    facts = {
+    of_file = {
         "name": target.stem,
         "file": target.name,
-        "size": SIZE,
-        "dimension": graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),
     }
-    return _MODEL_FILE.format(**{key: json.dumps(value, ensure_ascii=False) for key, value in (facts | words).items()})
+    values = {**facts, **of_file, **words}
+    return template.format(**{key: json.dumps(value, ensure_ascii=False) for key, value in values.items()})
 
 
 def main() -> None:

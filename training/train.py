@@ -7,23 +7,22 @@ Stopped or killed, the same command goes on from the last checkpoint.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import hydra
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from .augment import Augmentation, augment
 from .backbones import build_backbone, normalise, parameters_of
 from .crops import load_crops
+from .loop import begin, follow, set_learning_rate
 from .losses import distillation, embedding_space
-from .state import learning_rate, new_state
+from .state import new_state
 from .teacher import Teacher
 from .verification import accuracy_of, load_pairs
 
@@ -55,18 +54,13 @@ class Trainer:
         self.teacher = Teacher(**{**config.teacher, "path": Path(config.teacher.path)})
         student = build_backbone(**config.backbone).to(memory_format=torch.channels_last)
         self.state = new_state(student, config.weight_decay)
-        self.checkpoint = run / "last.pt"
         self.augmentation = Augmentation(**config.augmentation)
         self.space: Tensor | None = None
         self.pairs = load_pairs(Path(config.lfw)) if config.lfw else None
-        begin = self.checkpoint if self.checkpoint.exists() else config.start
-        if begin:
-            self.state.load(Path(begin))
-        logger.info(
-            "%s parameters; %d of %d samples done", f"{parameters_of(student):,}", self.state.samples, config.samples
-        )
+        logger.info("%s parameters", f"{parameters_of(student):,}")
+        begin(self)
 
-    def step(self) -> tuple[float, float]:
+    def step(self) -> dict[str, float]:
         """One batch; returns the loss and the mean cosine to the teacher."""
         config, state = self.config, self.state
         rng = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
@@ -80,10 +74,7 @@ class Trainer:
         if size != pictures.shape[-1]:
             pictures = torch.nn.functional.interpolate(pictures, size=(size, size), mode="area")
         x = normalise(pictures).contiguous(memory_format=torch.channels_last)
-        for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                state.samples, config.samples, config.warm_up, config.hold, config.learning_rate
-            )
+        set_learning_rate(self)
         state.student.train()
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
             embeddings = state.student(x)
@@ -95,44 +86,16 @@ class Trainer:
         state.step += 1
         state.samples += config.batch
         state.average(config.ema)
-        return float(loss.detach()), float(cosine)
+        return {"loss": float(loss.detach()), "cosine": float(cosine)}
 
-    def save(self) -> None:
-        """Keep the run as it is."""
-        plain: dict[str, Any] = OmegaConf.to_container(self.config, resolve=True)  # type: ignore[assignment]
-        self.state.save(self.checkpoint, plain)
-
-    def run(self) -> None:
-        """Until all samples are learned."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        config, state = self.config, self.state
-        board = SummaryWriter(str(Path(config.run) / "tensorboard"))
-        saved = began = time.monotonic()
-        first = state.samples
-        while state.samples < config.samples:
-            loss, cosine = self.step()
-            now = time.monotonic()
-            if state.step % config.log_every == 0:
-                rate = (state.samples - first) / (now - began)
-                board.add_scalar("loss", loss, state.samples)
-                board.add_scalar("cosine", cosine, state.samples)
-                board.add_scalar("images_per_s", rate, state.samples)
-                logger.info("%9d samples  loss %.4f  cosine %.4f  %5.1f img/s", state.samples, loss, cosine, rate)
-            if now - saved >= config.checkpoint_every_s:
-                self.save()
-                saved = now
-            if self.pairs is not None and state.samples % config.verify_every < config.batch:
-                accuracy = accuracy_of(state.ema, self.pairs)
-                board.add_scalar("lfw", accuracy, state.samples)
-                logger.info("%9d samples  LFW %.4f", state.samples, accuracy)
-        self.save()
-        board.close()
+    def verify(self) -> dict[str, float]:
+        """LFW's accuracy, where its crops are at hand."""
+        return {} if self.pairs is None else {"lfw": accuracy_of(self.state.ema, self.pairs)}
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="distil")
 def main(config: DictConfig) -> None:
-    Trainer(config).run()
+    follow(Trainer(config))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""A detector's averaged weights as a model: python -m training.export_detector runs/detector/last.pt models/mine.onnx
+
+Writes the ONNX file, weights in FP16, its outputs as YuNet's, and its model file beside it (models/mine.toml). Where
+there is a model file already, its words are kept: title, licence, accuracy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from runtime.engines.detector import reference_faces
+from runtime.errors import ParityError
+from runtime.modelspec import load_spec
+
+from .detector import STRIDES, VALUES, FaceDetector, normalise
+from .export import OPSET, fill_in, halve_weights
+
+SIDE = 640  # of the pictures that the file is made for; facemill frees it
+SIZE = 160
+LARGEST_GAP = 1e-3  # of a number of the answer, ONNX to PyTorch: boxes and landmarks are in cells
+_NAMES = [f"{what}_{stride}" for what in ("score", "box", "landmarks") for stride in STRIDES]
+
+_MODEL_FILE = """\
+name = {name}
+title = {title}
+file = {file}
+input_name = ""
+output_name = ""
+size = {size}
+channel_order = "bgr"
+mean = [127.5, 127.5, 127.5]
+std = [255.0, 255.0, 255.0]
+dimension = {dimension}
+detector = "yunet"
+licence = {licence}
+accuracy = {accuracy}
+accuracy_source = {accuracy_source}
+sha256 = {sha256}
+size_bytes = {size_bytes}
+"""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how equal it proved.
+
+    Attributes:
+        size_bytes: of the ONNX file.
+        samples: pictures that the weights have learned from.
+        gap: largest difference of a number, FP32 ONNX to PyTorch.
+        half_gap: the same, FP16 weights to FP32 weights.
+    """
+
+    size_bytes: int
+    samples: int
+    gap: float
+    half_gap: float
+
+
+class _Heads(nn.Module):
+    """The detector with its outputs as YuNet's file has them: by kind, then by stride, a row for each cell."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        levels = self.detector.levels(images)
+        rows = [[one.permute(0, 2, 3, 1).reshape(1, -1, one.shape[1]) for one in maps] for maps in levels]
+        scores, boxes, landmarks = zip(*rows, strict=True)
+        return [*(torch.sigmoid(score) for score in scores), *boxes, *landmarks]
+
+
+def export(checkpoint: Path, target: Path) -> Exported:
+    """Write the averaged weights of a checkpoint as `target` and the model file beside it; or, if unequal, nothing.
+
+    Args:
+        checkpoint: of training/train_detector.py.
+        target: the ONNX file to write; replaced if it exists.
+    Raises:
+        ParityError: the ONNX file does not answer like the network.
+    """
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    detector = FaceDetector(content["config"]["widths"])
+    detector.load_state_dict(content["ema"])
+    detector.eval()
+    whole = _to_onnx(detector)
+    halved = halve_weights(whole).SerializeToString(deterministic=True)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, SIDE // 32, SIDE // 32, 3), np.uint8)
+    pictures = pictures.repeat(32, axis=1).repeat(32, axis=2)  # (2, 640, 640, 3)
+    with torch.no_grad():
+        wanted = detector(normalise(torch.from_numpy(pictures).permute(0, 3, 1, 2)))
+        wanted[..., 0] = torch.sigmoid(wanted[..., 0])
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+        made, plain = Path(folder) / target.name, Path(folder) / "plain"
+        made.write_bytes(halved)
+        plain.write_bytes(whole.SerializeToString())
+        described = made.with_suffix(".toml")
+        described.write_text(fill_in(_MODEL_FILE, target, halved, size=SIZE, dimension=VALUES), encoding="utf-8")
+        spec = load_spec(str(described))
+        exact = reference_faces(plain, spec, pictures)
+        gap = float(np.abs(exact - wanted.numpy()).max())
+        half_gap = float(np.abs(exact - reference_faces(made, spec, pictures)).max())
+        if not gap <= LARGEST_GAP:
+            raise ParityError(
+                f"the ONNX file of {checkpoint} is not the network: largest difference {gap:.2g}, wanted at most "
+                f"{LARGEST_GAP}"
+            )
+        made.replace(target)
+        described.replace(target.with_suffix(".toml"))
+    return Exported(len(halved), int(content["samples"]), gap, half_gap)
+
+
+def _to_onnx(detector: FaceDetector) -> onnx.ModelProto:
+    """FP32 ONNX: `input` (1, 3, 640, 640) to nine outputs; batch norms within convolutions."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that this exporter is the old one; it needs no further package
+        torch.onnx.export(
+            _Heads(detector).eval(),
+            (torch.zeros(1, 3, SIDE, SIDE),),
+            file,
+            input_names=["input"],
+            output_names=_NAMES,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return onnx.load_from_string(file.getvalue())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="last.pt of a run")
+    parser.add_argument("target", type=Path, help="the ONNX file to write")
+    chosen = parser.parse_args()
+    try:
+        done = export(chosen.checkpoint, chosen.target)
+    except (OSError, ParityError, ValueError) as err:
+        parser.exit(1, f"error: {err}\n")
+    print(
+        f"{chosen.target} and its model file: {done.size_bytes:,} bytes, after {done.samples:,} samples\n"
+        f"ONNX to PyTorch: largest difference {done.gap:.2g}; FP16 weights to FP32: {done.half_gap:.2g}"
+    )
+
+
+if __name__ == "__main__":
+    main()

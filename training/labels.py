@@ -1,0 +1,93 @@
+"""Where the face of each crop is: box and landmarks by a trained detector, which also throws out what is no face."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.engines.detector import load_detector
+from runtime.images.align import TEMPLATE
+from runtime.images.finder import Finder, FindRules, View
+from runtime.modelspec import load_spec
+
+logger = logging.getLogger(__name__)
+
+# A detector's landmarks differ by half a pixel with the size that it sees; the mean of several sizes is steadier.
+_RULES = FindRules(views=(View(96, 0.5), View(128, 0.5), View(160, 0.5)), retries=())
+_BORDER = 28  # pixels of a crop's edge repeated around it: detectors are trained on heads, not on masks
+_FARTHEST = 8.0  # pixels, mean distance of landmarks to the template that the crop was aligned to
+_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The faces of some crops.
+
+    Attributes:
+        rows: (n,) int64, the crops that hold one.
+        boxes: (n, 4) float32, left, top, right, bottom in pixels of the crop; may lie beyond it.
+        landmarks: (n, 5, 2) float32, pixels of the crop.
+    """
+
+    rows: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+
+
+def label_crops(crops: NDArray[np.uint8], model_file: Path, weights: Path, cache: Path) -> Labels:
+    """Label all crops, once.
+
+    Args:
+        crops: (N, S, S, 3) uint8 RGB, aligned to the ArcFace template.
+        model_file, weights: of a detector of facemill's models.
+        cache: folder that keeps the labels for the next run.
+    """
+    key = hashlib.sha256(f"{crops.shape} {_RULES!s}".encode() + weights.read_bytes()).hexdigest()[:16]
+    path = cache / f"labels-{key}.npz"
+    if not path.exists():
+        cache.mkdir(parents=True, exist_ok=True)
+        found = _label(crops, model_file, weights)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(partial, rows=found.rows, boxes=found.boxes, landmarks=found.landmarks)
+        partial.rename(path)
+    with np.load(path) as kept:
+        labels = Labels(kept["rows"], kept["boxes"], kept["landmarks"])
+    logger.info("%d of %d crops hold a face by %s", len(labels.rows), len(crops), weights.name)
+    return labels
+
+
+def _label(crops: NDArray[np.uint8], model_file: Path, weights: Path) -> Labels:
+    import onnxruntime as ort
+
+    spec = load_spec(str(model_file))
+    session = ort.InferenceSession(load_detector(weights, spec).SerializeToString(), providers=["CPUExecutionProvider"])
+    (source,) = session.get_inputs()
+
+    def detect(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        pixels = (pictures.astype(np.float32) - np.float32(spec.mean)) / np.float32(spec.std)
+        (answer,) = session.run(None, {source.name: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))})
+        return np.asarray(answer)
+
+    finder = Finder(detect, spec.detector, _RULES, _AT_ONCE)
+    rows, boxes, landmarks = [], [], []
+    for start in range(0, len(crops), _AT_ONCE):
+        part = crops[start : start + _AT_ONCE]
+        ordered = part[..., ::-1] if spec.channel_order == "bgr" else part
+        photos = [cv2.copyMakeBorder(one, *[_BORDER] * 4, cv2.BORDER_REPLICATE) for one in ordered]
+        for row, faces in enumerate(finder.find(photos), start):
+            if not len(faces):
+                continue
+            marks = faces.landmarks - _BORDER  # (F, 5, 2)
+            apart = np.linalg.norm(marks - TEMPLATE, axis=2).mean(axis=1)
+            best = int(apart.argmin())
+            if apart[best] <= _FARTHEST:
+                rows.append(row)
+                boxes.append(faces.boxes[best] - _BORDER)
+                landmarks.append(marks[best])
+    return Labels(np.array(rows, np.int64), np.array(boxes, np.float32), np.array(landmarks, np.float32))
