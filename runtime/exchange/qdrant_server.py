@@ -8,10 +8,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError, StorageError
+from ..errors import ConfigError, FacemillError, StorageError
 from ..extras import require
 
 logger = logging.getLogger(__name__)
@@ -52,9 +53,9 @@ def connect(url: str, key: str = "") -> Iterator[Any]:
                 yield client
             finally:
                 client.close()
-        except StorageError:
+        except FacemillError:
             raise
-        except (ApiException, QdrantException, sqlite3.Error, OSError, RuntimeError) as err:
+        except (ApiException, QdrantException, JSONDecodeError, sqlite3.Error, OSError, RuntimeError) as err:
             reason = " ".join(str(getattr(err, "source", None) or err).split())
             raise StorageError(
                 f"Qdrant at {url} cannot be written to: {reason}. See that it runs there and, if it wants a key, that "

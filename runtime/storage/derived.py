@@ -17,7 +17,7 @@ _BESIDE = (".faiss*", ".pairs*", ".clusters*")
 
 
 def derived_beside(file: Path) -> list[Path]:
-    """Facemill's own files and folders beside a file, or beside the link that names it, that hold something of its rows."""
+    """Facemill's own files and folders beside a file, or a link that names it, that hold something of its rows."""
     names = {file, Path(os.path.realpath(file))}
     return sorted(
         {found for name in names for end in _BESIDE for found in name.parent.glob(glob.escape(name.name) + end)}

@@ -36,6 +36,7 @@ def replacing(file: Path) -> Iterator[Any]:
         target.permit(path.stat().st_mode & 0o7777)  # before there is anything in it to read
         try:
             with h5py.File(path, "r") as source:
+                target.file.attrs.update(source.attrs)
                 for name in source:
                     source.copy(name, target.file)
         except (OSError, RuntimeError) as err:

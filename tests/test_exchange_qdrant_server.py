@@ -1,0 +1,113 @@
+"""Servers that are not there, refuse, or are away for a moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from runtime.errors import ConfigError, StorageError
+from runtime.exchange.qdrant_server import connect, is_local, tried
+
+pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """Wants a key; whoever has it gets a page that is no answer of Qdrant."""
+
+    def do_GET(self) -> None:
+        known = self.headers.get("api-key") == "secret"
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        self.wfile.write(b"<h1>hello</h1>" if known else b"Must provide an API key")
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stranger) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def ask(url: str, key: str = "") -> None:
+    with connect(url, key) as client:
+        client.collection_exists("people")
+
+
+def test_nobody_there() -> None:
+    with pytest.raises(StorageError, match=r"Qdrant at http://127\.0\.0\.1:1 cannot be written to: .*refused"):
+        ask("http://127.0.0.1:1")
+
+
+def test_no_key(stranger: str) -> None:
+    with pytest.raises(StorageError, match=r"401 .*Must provide an API key.*QDRANT_API_KEY"):
+        ask(stranger)
+
+
+def test_no_qdrant(stranger: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(StorageError, match="cannot be written to") as caught:
+        ask(stranger, "secret")
+    assert "\n" not in str(caught.value)
+    assert "secret" not in str(caught.value) + caplog.text
+    assert "without encryption" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "localhost:6333", "ftp://localhost", "http://", "http://host:port", "https://host:99999", "path:", "/folder"],
+)
+def test_addresses_of_another_form(url: str) -> None:
+    with pytest.raises(ConfigError, match="is no address of Qdrant"):
+        ask(url)
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="QDRANT_API_KEY") as caught:
+        ask("http://me:secret@localhost")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_folder_is_local() -> None:
+    assert is_local("path:x")
+    assert not is_local("http://x")
+
+
+def failing(times: int, error: Exception) -> tuple[list[int], object]:
+    calls: list[int] = []
+
+    def call() -> str:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error
+        return "done"
+
+    return calls, call
+
+
+def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+    monkeypatch.setattr("runtime.exchange.qdrant_server._WAITS_S", (0.0, 0.0, 0.0))
+    away = ResponseHandlingException(ConnectionError("refused"))
+    busy = UnexpectedResponse(503, "busy", b"", httpx.Headers())
+    for error in (away, busy, ResourceExhaustedResponse("slow down", 1)):
+        calls, call = failing(3, error)
+        assert tried(call) == "done"  # type: ignore[arg-type]
+        assert len(calls) == 4
+        calls, call = failing(4, error)
+        with pytest.raises(type(error)):
+            tried(call)  # type: ignore[arg-type]
+    calls, call = failing(1, UnexpectedResponse(400, "wrong", b"", httpx.Headers()))
+    with pytest.raises(UnexpectedResponse):
+        tried(call)  # type: ignore[arg-type]
+    assert len(calls) == 1
