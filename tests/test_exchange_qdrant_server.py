@@ -1,16 +1,21 @@
-"""Servers that are not there, refuse, or are away for a moment."""
+"""Over HTTP: servers that do all that is asked, are not there, refuse, or are away for a moment."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from exported import write_file
 
-from runtime.errors import ConfigError, StorageError
+from runtime.errors import ConfigError, ContractError, StorageError
+from runtime.exchange.qdrant import Uploaded, export_qdrant
 from runtime.exchange.qdrant_server import connect, is_local, tried
+from runtime.index.gallery import Gallery
 
 pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
 
@@ -111,3 +116,39 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest
     with pytest.raises(UnexpectedResponse):
         tried(call)  # type: ignore[arg-type]
     assert len(calls) == 1
+
+
+def test_an_export_over_http_goes_on_after_a_break_and_sends_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from qdrant_stand_in import stand_in
+
+    monkeypatch.setattr("runtime.exchange.qdrant_server._WAITS_S", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("runtime.exchange.qdrant._BATCH", 16)
+    file, vectors, _ = write_file(tmp_path / "people.h5", count=60)
+    other, _, _ = write_file(tmp_path / "wide.h5", count=6, dimension=32)
+    with stand_in() as server, Gallery(file) as gallery, Gallery(other) as wide:
+
+        def export(of: Gallery = gallery, *, recreate: bool = False) -> Uploaded:
+            return export_qdrant(of, server.url, "people", recreate=recreate, key="secret")
+
+        def upserts() -> int:
+            return server.asked.count(("PUT", "/collections/people/points"))
+
+        server.busy = 100
+        with pytest.raises(StorageError, match=r"503 .*the same command goes on"):
+            export()
+        assert server.busy == 96  # it was asked four times
+        server.busy = 2
+        done = export()
+        assert (done.sent, done.kept, done.points) == (60, 0, 60)
+        assert upserts() == 4
+        found = server.store.scroll("people", limit=100, with_vectors=True)[0]
+        rows = {point.payload["row"]: point.vector for point in found}
+        np.testing.assert_array_equal(np.array([rows[row] for row in range(60)], np.float32), vectors)
+        again = export()
+        assert (again.sent, again.kept, again.points, upserts()) == (0, 60, 60, 4)
+        with pytest.raises(ContractError, match="16 dimensions and the distance Dot; wanted: 32"):
+            export(wide)
+        assert export(wide, recreate=True).points == 6
+    assert "asking again" in caplog.text
