@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from running import ROOT
 
-from runtime.errors import ConfigError, DiskFullError, LockedError, OutputExistsError
+from runtime.errors import ConfigError, DiskFullError, LockedError, OutputExistsError, StorageError
 from runtime.exchange.whole import synced_file, whole_file, whole_folder
 
 NAMES = {"a.npy", "b.npy"}
@@ -102,6 +102,27 @@ def test_killed_between_the_two_renames_nothing_is_half_there_and_the_next_try_c
     with whole_folder(path, NAMES, "x", force=False) as folder, synced_file(folder / "b.npy") as file:
         file.write(b"newer")
     assert content(path) == {"b.npy": b"newer"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt()])
+def test_when_the_new_folder_cannot_take_the_name_the_old_one_has_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "out"
+    before = put(path, folder=True, old=True)
+    rename = os.rename
+
+    def failing(source: Path, target: Path) -> None:
+        if source.suffix == ".partial":
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    wanted = StorageError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(wanted), whole_folder(path, NAMES, "x", force=True) as partial:
+        (partial / "a.npy").write_bytes(b"new")
+    assert content(path) == before
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -112,12 +112,12 @@ def _check_ours(folder: Path, names: Collection[str]) -> None:
 
 def _take_place(partial: Path, path: Path) -> None:
     old = partial / _REPLACED
-    if path.exists():
-        os.rename(path, old)
     try:
+        if path.exists():
+            os.rename(path, old)
         os.rename(partial, path)
-    except OSError:
-        if old.exists():
+    except BaseException:
+        if old.exists():  # it must not go with the unfinished one
             os.rename(old, path)
         raise
     sync_folder(path.parent)
