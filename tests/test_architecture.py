@@ -35,6 +35,7 @@ LAYERS = {
     "pipeline": 7,
     "doctor": 7,
     "evaluation": 8,
+    "exchange": 8,
     "linkage": 8,
     "mapping": 8,
     "cli": 9,

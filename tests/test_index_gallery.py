@@ -173,3 +173,17 @@ def test_a_damaged_face_is_an_error_that_names_the_dataset(tmp_path: Path) -> No
     path.write_bytes(content)
     with Gallery(path) as gallery, pytest.raises(StorageError, match="damaged in /faces/box"):
         gallery.places([0])
+
+
+def test_datasets_beside_the_vectors_are_read_as_they_are_stored(tmp_path: Path) -> None:
+    path, batch, _ = crowded(tmp_path)
+    assert batch.faces is not None
+    with h5py.File(path, "r+") as file:
+        file["short"] = np.arange(3)
+    with Gallery(path) as gallery:
+        assert [gallery.has(name) for name in ("faces/box", "cluster", "short")] == [True, False, False]
+        np.testing.assert_array_equal(gallery.aligned("faces/box", 3, 7), batch.faces["box"][3:7])
+        assert gallery.aligned("face_index", 0, 0).dtype == np.uint16
+        assert gallery.aligned("embeddings", 0, 0).shape == (0, D)
+        with pytest.raises(StorageError, match="damaged in /cluster"):
+            gallery.aligned("cluster", 0, 1)

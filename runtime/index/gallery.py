@@ -129,6 +129,22 @@ class Gallery:
         ranks, boxes = (self._entries(FACE_DATASETS[name], rows) for name in ("face_index", "box"))
         return [FacePlace(int(rank), tuple(box.tolist())) for rank, box in zip(ranks, boxes, strict=True)]
 
+    def has(self, dataset: str) -> bool:
+        """Whether there is such a dataset with an entry for each embedding."""
+        return dataset in self._file and self._file[dataset].shape[:1] == (self.rows,)
+
+    def aligned(self, dataset: str, start: int, stop: int) -> NDArray[Any]:
+        """Entries start to stop of a dataset aligned with `/embeddings`, (stop - start, ...), as they are stored.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        try:
+            found: NDArray[Any] = self._file[dataset][start:stop]
+        except _DAMAGE as err:
+            raise StorageError(f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy") from err
+        return found
+
     def _entries(self, dataset: str, rows: Sequence[int]) -> list[Any]:
         """Entries of a dataset, in the order given."""
         try:
@@ -140,11 +156,11 @@ class Gallery:
 
     def photograph(self, row: int) -> bytes:
         """The absolute path of the photograph of a row, to the byte, wherever the file itself may lie."""
-        name = self._raw_paths.get(row)
+        name = self.raw_paths.get(row)
         return os.path.join(self.root, name if name is not None else bytes(self._file["image_paths"][row]))
 
     @cached_property
-    def _raw_paths(self) -> dict[int, bytes]:
+    def raw_paths(self) -> dict[int, bytes]:
         """The few paths that are not UTF-8, by row of `/embeddings`; a photograph with several faces has several."""
         outcomes = self._file.get("outcomes")
         if outcomes is None or "raw_paths" not in outcomes:

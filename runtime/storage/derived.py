@@ -8,6 +8,8 @@ import logging
 import os
 from pathlib import Path
 
+from ..errors import StorageError
+
 logger = logging.getLogger(__name__)
 
 # Beside the file: the indexes, what an unfinished job keeps. All of it can be made again from the file.
@@ -15,24 +17,30 @@ _BESIDE = (".faiss*", ".pairs*", ".clusters*")
 
 
 def derived_beside(file: Path) -> list[Path]:
-    """Files and folders of facemill's own that lie beside a file and hold something of its rows."""
-    return sorted(found for end in _BESIDE for found in file.parent.glob(_literal(file.name) + end))
+    """Facemill's own files and folders beside a file, or a link that names it, that hold something of its rows."""
+    names = {file, Path(os.path.realpath(file))}
+    return sorted(
+        {found for name in names for end in _BESIDE for found in name.parent.glob(glob.escape(name.name) + end)}
+    )
 
 
 def record_page(file: Path, page: Path) -> None:
     """Remember that a page, a list or a folder shows photographs of a file; that it cannot be noted is no error.
 
     Args:
-        file: the embedding file; the list is kept beside it, as `<file>.pages`, one JSON string a line.
-        page: what was written.
+        file: the embedding file; the list is kept beside it, as `<file>.pages`, one JSON string a line. A link is
+            followed, so that a file has one list whatever name it is opened by.
+        page: what was written, or is about to be.
     """
     path = _list(file)
     line = json.dumps(os.path.abspath(page)) + "\n"
     try:
-        with path.open("a+", encoding="ascii") as known:
+        with path.open("a+", encoding="ascii", errors="replace") as known:
             known.seek(0)
-            if line not in known.readlines():
-                known.write(line)
+            lines = known.readlines()
+            if line not in lines:
+                torn = lines and not lines[-1].endswith("\n")  # by a power cut; it must not spoil this one too
+                known.write("\n" + line if torn else line)
     except OSError as err:
         logger.warning(
             "%s is not noted beside %s (%s): facemill remove will not find it", page, file, err.strerror or err
@@ -40,11 +48,20 @@ def record_page(file: Path, page: Path) -> None:
 
 
 def recorded_pages(file: Path) -> list[Path]:
-    """What `record_page` remembered, whether it still exists or not; lines that make no sense are passed over."""
+    """What `record_page` remembered, whether it still exists or not, and what a killed writer left of it.
+
+    Lines that make no sense are passed over.
+
+    Raises:
+        StorageError: the list is there and cannot be read.
+    """
+    path = _list(file)
     try:
-        lines = _list(file).read_text(encoding="ascii", errors="replace").splitlines()
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except FileNotFoundError:
         return []
+    except OSError as err:
+        raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
     found = []
     for line in lines:
         try:
@@ -52,8 +69,15 @@ def recorded_pages(file: Path) -> list[Path]:
         except ValueError:
             continue
         if isinstance(name, str):
-            found.append(Path(name))
+            page = Path(name)
+            found += [page, *_unfinished(page)]
     return found
+
+
+def _unfinished(page: Path) -> list[Path]:
+    """Where a page is written until it is whole, if that is there; some writers follow a link and some replace it."""
+    partials = [Path(f"{name}.partial") for name in dict.fromkeys([page, Path(os.path.realpath(page))])]
+    return [partial for partial in partials if os.path.lexists(partial)]
 
 
 def forget_pages(file: Path) -> None:
@@ -62,9 +86,4 @@ def forget_pages(file: Path) -> None:
 
 
 def _list(file: Path) -> Path:
-    return file.with_name(file.name + ".pages")
-
-
-def _literal(name: str) -> str:
-    """A name as a pattern that means itself."""
-    return glob.escape(name)
+    return Path(os.path.realpath(file) + ".pages")

@@ -123,6 +123,10 @@ class DurableH5:
             raise storage_error(err, what, path) from err
         self.file: h5py.File = h5py.File(self._disk, "w")
 
+    def permit(self, mode: int) -> None:
+        """Give the file permissions, which it has from now on and under its name; e.g. 0o600."""
+        self._partial.chmod(mode)
+
     def check(self) -> None:
         """Raise at once if a write has failed.
 

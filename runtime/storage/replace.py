@@ -29,18 +29,20 @@ def replacing(file: Path) -> Iterator[Any]:
     import h5py
 
     path = Path(os.path.realpath(file))
-    with RunFolder(path):  # a run that retries its failures would replace the file too
-        mode = path.stat().st_mode
-        with durable_h5(path, "the embedding file") as target:
-            try:
-                with h5py.File(path, "r") as source:
-                    for name in source:
-                        source.copy(name, target.file)
-            except (OSError, RuntimeError) as err:
-                target.check()  # where it is the disk that failed, HDF5's error is no guide
-                raise StorageError(
-                    f"{path} is damaged and cannot be changed ({err}). Restore it from a copy, or make it again with "
-                    f"--force"
-                ) from err
-            yield target.file
-        path.chmod(mode & 0o7777)
+    if not path.is_file():
+        raise StorageError(f"there is no file {path}; wanted: a finished file of `facemill process`")
+    # A run that retries its failures would replace the file too: hence its lock.
+    with RunFolder(path), durable_h5(path, "the embedding file") as target:
+        target.permit(path.stat().st_mode & 0o7777)  # before there is anything in it to read
+        try:
+            with h5py.File(path, "r") as source:
+                target.file.attrs.update(source.attrs)
+                for name in source:
+                    source.copy(name, target.file)
+        except (OSError, RuntimeError) as err:
+            target.check()  # where it is the disk that failed, HDF5's error is no guide
+            raise StorageError(
+                f"{path} is damaged and cannot be changed ({err}). Restore it from a copy, or make it again with "
+                f"--force"
+            ) from err
+        yield target.file

@@ -1,0 +1,1 @@
+"""Out of the one file, for other programs: NumPy, Parquet, Qdrant."""
