@@ -92,17 +92,21 @@ class QueryEmbedder:
         info: of the engine.
     """
 
-    def __init__(self, rules: QueryRules) -> None:
+    def __init__(self, rules: QueryRules, threads: int = 0) -> None:
         """Load the engines.
 
+        Args:
+            rules: which ones.
+            threads: in one call of an engine; 0 for all cores. `embed` may be called from several threads.
         Raises:
             EngineError, MissingDependencyError: one does not load.
         """
         with ExitStack() as stack:
-            runner = stack.enter_context(open_runner(rules.engine, threads=len(os.sched_getaffinity(0))))
+            threads = threads or len(os.sched_getaffinity(0))
+            runner = stack.enter_context(open_runner(rules.engine, threads=threads))
             finder = None
             if rules.detector is not None:
-                finder = stack.enter_context(open_runner(fresh_engine(rules.detector)))
+                finder = stack.enter_context(open_runner(fresh_engine(rules.detector), threads=threads))
             self.info = runner.info
             self._limits = rules.limits
             self._crops = _crops_of(rules, runner.info, finder)
