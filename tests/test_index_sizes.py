@@ -1,0 +1,39 @@
+"""The formulas against what FAISS writes."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pytest
+
+from runtime.errors import ConfigError
+from runtime.index.sizes import KINDS, LINKS, index_bytes, list_count
+
+
+@pytest.mark.parametrize(("rows", "dimension"), [(2000, 64), (5000, 32)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_faiss_writes_is_as_large(kind: str, rows: int, dimension: int) -> None:
+    vectors = np.random.default_rng(1).standard_normal((rows, dimension), np.float32)
+    faiss.normalize_L2(vectors)
+    bits, product = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    if kind == "flat":
+        index = faiss.IndexFlatIP(dimension)
+    elif kind == "sq8":
+        index = faiss.IndexScalarQuantizer(dimension, bits, product)
+    elif kind == "ivf":
+        lists = list_count(rows)
+        index = faiss.IndexIVFScalarQuantizer(faiss.IndexFlatIP(dimension), dimension, lists, bits, product, False)
+    else:
+        index = faiss.IndexHNSWSQ(dimension, bits, LINKS, product)
+    index.train(vectors)
+    index.add(vectors)
+    written = len(faiss.serialize_index(index))
+    assert index_bytes(kind, rows, dimension) == pytest.approx(written, rel=0.02)
+
+
+def test_exact_figures() -> None:
+    assert index_bytes("flat", 5_000_000, 512) == 10_240_000_000
+    assert index_bytes("sq8", 5_000_000, 512) == 2_560_004_096
+    assert [index_bytes(kind, 0, 8) for kind in ("flat", "sq8", "hnsw")] == [0, 64, 64]
+    with pytest.raises(ConfigError, match="no index of the kind 'pq'; wanted: one of flat, sq8, ivf, hnsw"):
+        index_bytes("pq", 1, 1)
