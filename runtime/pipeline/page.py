@@ -16,7 +16,7 @@ from .query import Answer, Answers
 from .query_work import query_limits
 
 _QUERIES, _PICTURES = 200, 5000  # of a page at most: it is one file of some ten megabytes
-_CONTENTS_FROM = 4  # queries
+_CONTENTS_FROM, _OPEN_TO = 4, 30  # queries: fewer need no contents, more would fill the screen with them
 _STYLE = (
     STYLE
     + """
@@ -131,7 +131,8 @@ def _page(gallery: Gallery, found: Answers, asked: int) -> Iterator[str]:
 
 def _contents(found: Answers) -> Iterator[str]:
     """Where each query is, and its best hit."""
-    yield '<nav id="contents" aria-label="Queries">\n<details open>\n<summary>Queries</summary>\n<ol>\n'
+    opened = " open" if len(found.answers) <= _OPEN_TO else ""
+    yield f'<nav id="contents" aria-label="Queries">\n<details{opened}>\n<summary>Contents</summary>\n<ol>\n'
     for number, answer in enumerate(found.answers, 1):
         best = answer.error.partition(":")[0] or (f"{answer.hits[0].score:.4f}" if answer.hits else "no hit")
         yield f'<li><a href="#q{number}">{safe(answer.query)}</a><span>{safe(best)}</span></li>\n'

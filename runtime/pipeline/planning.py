@@ -145,13 +145,16 @@ def _embedding(job: Job, machine: Machine) -> Iterator[Item]:
 
 
 def _index(job: Job, machine: Machine) -> Iterator[Item]:
-    left = machine.disk_bytes - file_bytes(job)
+    left = max(0, machine.disk_bytes - file_bytes(job))
+    exact = index_bytes("flat", job.photographs, job.dimension)
     for kind in KINDS:
         amount = index_bytes(kind, job.photographs, job.dimension)
-        disk = _short(amount, max(0, left), "free on the disk beside the embedding file", "Make room")
-        less = "Take a smaller kind" if kind != "sq8" else "Take a smaller --dimension"
-        memory = _short(amount, machine.memory_bytes, "of memory available", f"Searches would read the disk. {less}")
-        yield Item("index", kind, amount, "bytes", "computed", "on disk, and in memory to be fast", disk or memory)
+        lying = amount if kind == "flat" else exact + amount
+        disk = _short(lying, left, "free on the disk beside the embedding file", "Make room")
+        advice = "Searches would read the disk. Take another kind, or a smaller --dimension"
+        memory = _short(amount, machine.memory_bytes, "of memory available", advice)
+        words = "on disk, and in memory to be fast" if kind == "flat" else "in memory at most; on disk beside flat"
+        yield Item("index", kind, amount, "bytes", "computed", words, disk or memory)
 
 
 def _search(job: Job, machine: Machine) -> Iterator[Item]:

@@ -17,6 +17,7 @@ from .hits import HITS_TOGETHER, Found, Wanted, find_hits
 from .query_work import EmbeddedQueries, QueryEmbedder, rules_of
 from .request import UNTRAINED_WARNING
 
+_MANY = 128  # queries from which cores take photographs each, and do not share them
 _TOGETHER = 2048  # queries at once: enough that reading the rows for them costs nothing
 
 
@@ -136,7 +137,8 @@ class Search:
         self._warning = "" if gallery.metadata.get("trained", True) else UNTRAINED_WARNING
         self._together = max(1, min(_TOGETHER, HITS_TOGETHER // wanted.depth))
         with ExitStack() as stack:
-            self._embedder = stack.enter_context(QueryEmbedder(rules_of(gallery, engine)))
+            threads = 0 if queries < _MANY else 1
+            self._embedder = stack.enter_context(QueryEmbedder(rules_of(gallery, engine), threads))
             self._index = stack.enter_context(
                 open_index(gallery, device, k=wanted.depth, queries=min(queries, self._together))
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,9 +25,10 @@ from .comparable import comparable, differences
 from .face_rules import FaceRules
 from .face_work import DecodePhotos, FindFaces
 from .request import Request, contract_of
+from .settings import usable_cores
 from .work import Decode, Embed, Read, Slices
 
-_BATCH_FILES = 64
+_BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +99,13 @@ class QueryEmbedder:
 
         Args:
             rules: which ones.
-            threads: in one call of an engine; 0 for all cores. `embed` may be called from several threads.
+            threads: in one call of an engine; 0 for all cores: a few photographs are done sooner, many later.
         Raises:
             EngineError, MissingDependencyError: one does not load.
         """
         with ExitStack() as stack:
-            threads = threads or len(os.sched_getaffinity(0))
+            threads = threads or usable_cores()
+            self._workers = max(1, usable_cores() // threads)
             runner = stack.enter_context(open_runner(rules.engine, threads=threads))
             finder = None
             if rules.detector is not None:
@@ -120,14 +123,17 @@ class QueryEmbedder:
             queries: their paths.
         """
         read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], self._limits)
+
+        def embed(start: int) -> Batch:
+            files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
+            return self._vectors(_first(self._crops(files)))
+
         vectors = [np.empty((0, self.info.dimension), np.float32)]
         rows: list[int] = []
         outcomes: list[Outcome] = []
         counts: dict[int, int] = {}
         places: dict[int, FacePlace] = {}
-        for start in range(0, len(queries), _BATCH_FILES):
-            files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
-            batch = self._vectors(_first(self._crops(files)))
+        for batch in self._each(embed, range(0, len(queries), _BATCH_FILES)):
             assert batch.embeddings is not None
             vectors.append(batch.embeddings)
             rows += batch.rows.tolist()
@@ -137,6 +143,14 @@ class QueryEmbedder:
                 for row, face in zip(batch.rows.tolist(), batch.faces, strict=True):
                     places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
         return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
+
+    def _each(self, embed: Callable[[int], Batch], starts: Sequence[int]) -> Iterator[Batch]:
+        """Batches in order; several at once where an engine's call leaves cores free."""
+        if len(starts) < 2 or self._workers < 2:
+            yield from map(embed, starts)
+            return
+        with ThreadPoolExecutor(self._workers) as pool:
+            yield from pool.map(embed, starts)
 
     def __enter__(self) -> QueryEmbedder:
         return self
