@@ -22,6 +22,9 @@ def test_photographs_that_are_here_are_measured(photos: Path, tiny_engine: Path,
     assert "drawn at random" in time["words"]
     assert found["index"]["flat"]["value"] == 600 * 16 * 4
     assert found["fits"] is True
+    machine = found["machine"]
+    assert found["pairs"]["time"]["value"] == pytest.approx(600**2 * 16 / machine["flops"])
+    assert found["search"]["exact"]["value"] == pytest.approx(600 * 64 / machine["read_bytes_s"])
     assert os.listdir(tmp_path) == []
 
 
@@ -37,6 +40,13 @@ def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> N
     assert "streamed" in done.stdout
     assert lines[-1].startswith("wants something done: embedding (disk while it runs)")
     assert "\x1b" not in done.stdout  # red is for terminals
+
+
+def test_json_of_a_gpu_to_be(tiny_engine: Path) -> None:
+    options = ("--photographs", 1_000_000, "--engine", tiny_engine, "--crops", "--dimension", 512, "--gpu-memory", 6)
+    found = json.loads(facemill("plan", *options, "--json").stdout)
+    assert found["machine"]["gpu_bytes"] == 6e9
+    assert "FP32" in found["gpu"]["search memory"]["words"]
 
 
 def test_without_an_engine_it_is_a_guess_and_none_is_built(tmp_path: Path) -> None:

@@ -73,22 +73,23 @@ def main(
     folder = output.absolute().parent
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder} for {output.name}. Make it, or name another one with -o")
-    found = scan(photos) if photos else Scan(b"/", [])
-    name, model_dimension, rate = _embedding(engine, model, portraits, found)
-    gpu_bytes, gpu = (int(gpu_memory * 1e9), "as named") if gpu_memory is not None else gpu_here()
+    scanned = scan(photos) if photos else Scan(b"/", [])
+    name, model_dimension, rate = _embedding(engine, model, portraits, scanned)
+    gpu_bytes, gpu = (int(gpu_memory * 1e9), "as named") if gpu_memory else gpu_here()
     job = Job(
-        photographs=photographs or len(found.paths),
+        photographs=photographs or len(scanned.paths),
         dimension=dimension or model_dimension,
         dtype=dtype,
         faces=portraits,
-        longest=max(map(len, found.paths), default=64),
+        longest=max(map(len, scanned.paths), default=64),
     )
     machine = look(folder, job.dimension, rate, gpu_bytes, gpu)
     items = plan_job(job, machine)
     problems = [f"{item.section} ({item.name})" for item in items if item.problem]
     if as_json:
-        facts = {**asdict(job), "model": name, "fits": not problems, "gpu": gpu}
-        click.echo(json.dumps({**facts, **items_json(items)}))
+        facts = {key: value for key, value in asdict(machine).items() if key != "rate"}
+        found = {**asdict(job), "model": name, "fits": not problems, "machine": facts}
+        click.echo(json.dumps({**found, **items_json(items)}))
         return
     what = "whole photographs" if portraits else "aligned crops"
     click.echo(f"{job.photographs:,} {what} by {printable(name)}: {job.dimension} numbers each, {dtype}")

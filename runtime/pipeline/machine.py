@@ -25,7 +25,7 @@ from .settings import measure_rate, usable_cores
 from .share import one_thread_opencv
 
 _SECONDS = 3.0  # of photographs
-_TOGETHER = 8
+_TOGETHER = 16
 _SIDE = 160  # of a detector's first view
 _TIMED_S = 0.5  # of products
 _ROWS_BYTES = 128 << 20  # more than any cache
