@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from .comparable import find_calibration
 from .hits import HITS_TOGETHER, Found, Wanted, find_hits
 from .query_work import EmbeddedQueries, QueryEmbedder, rules_of
 from .request import UNTRAINED_WARNING
+
+logger = logging.getLogger(__name__)
 
 _MANY = 128  # queries from which cores take photographs each, and do not share them
 _TOGETHER = 2048  # queries at once: enough that reading the rows for them costs nothing
@@ -148,6 +151,8 @@ class Search:
         """Answers to any number of queries, in their order, some thousand at a time: memory does not grow with them."""
         for start in range(0, len(queries), self._together):
             yield self.answer(queries[start : start + self._together])
+            if len(queries) > self._together:
+                logger.info("%d of %d queries", min(start + self._together, len(queries)), len(queries))
 
     def answer(self, queries: Sequence[str]) -> Answers:
         """Answers to some queries, searched together."""
