@@ -55,6 +55,8 @@ class ModelSpec:
         detector: for a face detector its family, "yunet" or "scrfd"; empty for a network that embeds. A detector's
             `size` is the long side of the pictures that it is best at, its `dimension` the values of an anchor: 15.
         folder: the folder that the TOML was read from; weights may lie beside it.
+        threshold, threshold_source: the cosine from which two photographs are said to show one person, for the weights
+            that `sha256` names, and what it was measured on; None where unknown.
     """
 
     name: str
@@ -77,6 +79,8 @@ class ModelSpec:
     generator: tuple[tuple[str, int | str], ...]
     detector: str
     folder: Path
+    threshold: float | None = None
+    threshold_source: str | None = None
 
 
 def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
@@ -165,13 +169,9 @@ def _file_name(path: Path, key: str, raw: Mapping[str, Any]) -> str:
     return value
 
 
-def _optional_text(path: Path, key: str, raw: Mapping[str, Any]) -> str | None:
-    return _text(path, key, raw) if key in raw else None
-
-
-def _optional_sha256(path: Path, key: str, raw: Mapping[str, Any]) -> str | None:
-    value = _optional_text(path, key, raw)
-    if value is not None and (len(value) != 64 or set(value) - set("0123456789abcdef")):
+def _sha256(path: Path, key: str, raw: Mapping[str, Any]) -> str:
+    value = _text(path, key, raw)
+    if len(value) != 64 or set(value) - set("0123456789abcdef"):
         raise _refuse(path, key, raw, "64 hexadecimal digits, in small letters")
     return value
 
@@ -183,24 +183,22 @@ def _count(path: Path, key: str, raw: Mapping[str, Any]) -> int:
     return value
 
 
-def _optional_count(path: Path, key: str, raw: Mapping[str, Any]) -> int | None:
-    return _count(path, key, raw) if key in raw else None
+def _one_of(*values: str, default: str | None = None) -> Callable[..., Any]:
+    def rule(path: Path, key: str, raw: Mapping[str, Any]) -> str:
+        value = raw.get(key, default)
+        if value is None or value not in (*values, default):
+            raise _refuse(path, key, raw, " or ".join(f'"{name}"' for name in values))
+        return str(value)
+
+    return rule
 
 
-def _order(path: Path, key: str, raw: Mapping[str, Any]) -> str:
-    value = raw.get(key)
-    if value not in ("rgb", "bgr"):
-        raise _refuse(path, key, raw, '"rgb" or "bgr"')
-    return str(value)
-
-
-def _triple(path: Path, key: str, raw: Mapping[str, Any]) -> tuple[float, float, float]:
+def _triple(path: Path, key: str, raw: Mapping[str, Any]) -> tuple[float, ...]:
     value = raw.get(key)
     numbers = isinstance(value, list) and len(value) == 3 and all(type(v) in (int, float) for v in value)
     if not numbers or (key == "std" and min(value) <= 0):  # type: ignore[arg-type]
         raise _refuse(path, key, raw, "three numbers, one a channel" + (", above 0" if key == "std" else ""))
-    first, second, third = map(float, value)  # type: ignore[arg-type]
-    return first, second, third
+    return tuple(map(float, value))  # type: ignore[arg-type]
 
 
 def _truth(path: Path, key: str, raw: Mapping[str, Any]) -> bool:
@@ -210,6 +208,12 @@ def _truth(path: Path, key: str, raw: Mapping[str, Any]) -> bool:
     return value
 
 
+def _cosine(path: Path, key: str, raw: Mapping[str, Any]) -> float:
+    if type(raw[key]) not in (int, float) or not -1 <= raw[key] <= 1:
+        raise _refuse(path, key, raw, "a cosine, from -1 to 1")
+    return float(raw[key])
+
+
 def _arguments(path: Path, key: str, raw: Mapping[str, Any]) -> tuple[tuple[str, int | str], ...]:
     value = raw.get(key, {})
     if not isinstance(value, dict):
@@ -217,31 +221,30 @@ def _arguments(path: Path, key: str, raw: Mapping[str, Any]) -> tuple[tuple[str,
     return tuple(sorted(value.items()))
 
 
-def _detector(path: Path, key: str, raw: Mapping[str, Any]) -> str:
-    value = raw.get(key, "")
-    if value not in ("", *DETECTORS):
-        raise _refuse(path, key, raw, " or ".join(repr(name) for name in DETECTORS))
-    return str(value)
+def _optional(rule: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda path, key, raw: rule(path, key, raw) if key in raw else None
 
 
-_KEYS: dict[str, Callable[[Path, str, Mapping[str, Any]], Any]] = {
+_KEYS: dict[str, Callable[..., Any]] = {
     "name": _text,
     "title": _text,
     "file": _file_name,
     "input_name": _text,
     "output_name": _text,
     "size": _count,
-    "channel_order": _order,
+    "channel_order": _one_of("rgb", "bgr"),
     "mean": _triple,
     "std": _triple,
     "dimension": _count,
     "licence": _text,
     "accuracy": _text,
     "accuracy_source": _text,
-    "url": _optional_text,
-    "sha256": _optional_sha256,
-    "size_bytes": _optional_count,
+    "url": _optional(_text),
+    "sha256": _optional(_sha256),
+    "size_bytes": _optional(_count),
     "trained": _truth,
     "generator": _arguments,
-    "detector": _detector,
+    "detector": _one_of(*DETECTORS, default=""),
+    "threshold": _optional(_cosine),
+    "threshold_source": _optional(_text),
 }

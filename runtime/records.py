@@ -142,6 +142,8 @@ class SearchHit:
         row: row in `/embeddings`.
         path: the photograph, as in `/image_paths`.
         face: which face in it; None where no faces were looked for.
+        folder: that it stands for, the best of its photographs; None where hits are photographs.
+        photographs: of that folder that are ranked before the first folder left out; 0 where hits are photographs.
     """
 
     rank: int
@@ -149,3 +151,5 @@ class SearchHit:
     row: int
     path: str
     face: FacePlace | None = None
+    folder: str | None = None
+    photographs: int = 0

@@ -157,7 +157,7 @@ class Gallery:
     def photograph(self, row: int) -> bytes:
         """The absolute path of the photograph of a row, to the byte, wherever the file itself may lie."""
         name = self.raw_paths.get(row)
-        return os.path.join(self.root, name if name is not None else bytes(self._file["image_paths"][row]))
+        return os.path.join(self.root, bytes(self._entries("image_paths", [row])[0]) if name is None else name)
 
     @cached_property
     def raw_paths(self) -> dict[int, bytes]:

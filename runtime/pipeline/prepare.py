@@ -15,7 +15,7 @@ import numpy as np
 
 from ..engines.sidecar import EngineInfo
 from ..errors import DiskFullError, OutputExistsError, StorageError
-from ..records import FACE, Status
+from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
 from ..storage.dataset import read_metadata, read_paths
@@ -23,6 +23,7 @@ from ..storage.diskfile import storage_error
 from ..storage.runfolder import Plan, RunFolder
 from ..storage.segment_reader import segment_files
 from .request import Request, check_contract, contract_of
+from .room import room_while_running, size
 
 logger = logging.getLogger(__name__)
 
@@ -146,20 +147,19 @@ def _tell_changes(found: Scan, known: PathTable | list[bytes]) -> None:
 
 def _check_room(output: Path, rows: int, contract: dict[str, Any], longest: int) -> None:
     """Refuse a run that the disk cannot hold: the segments, and the finished file made from them."""
-    vectors = rows * contract["dimension"] * np.dtype(contract["dtype"]).itemsize
-    faces = 2 * FACE.itemsize * rows if "detector" in contract else 0
-    needed = (
-        int(2.02 * vectors) + faces + 3 * rows * min(longest, 64) + 64 * rows * contract["skip_duplicates"] + (1 << 20)
+    needed = room_while_running(
+        rows,
+        contract["dimension"],
+        contract["dtype"],
+        faces="detector" in contract,
+        skip_duplicates=contract["skip_duplicates"],
+        longest=longest,
     )
     free = shutil.disk_usage(output.parent).free
-    logger.info("disk: %s needed while running, %s afterwards; %s free", _size(needed), _size(needed // 2), _size(free))
+    logger.info("disk: %s needed while running, %s afterwards; %s free", size(needed), size(needed // 2), size(free))
     if needed > free:
         raise DiskFullError(
-            f"{rows:,} photographs need about {_size(needed)} beside {output} while the run lasts (half of it "
-            f"afterwards); {_size(free)} are free. Make room, name another place with -o, or halve it with "
+            f"{rows:,} photographs need about {size(needed)} beside {output} while the run lasts (half of it "
+            f"afterwards); {size(free)} are free. Make room, name another place with -o, or halve it with "
             f"--dtype float16"
         )
-
-
-def _size(amount: int) -> str:
-    return f"{amount / 1e9:,.1f} GB" if amount >= 1e9 else f"{amount / 1e6:,.0f} MB"

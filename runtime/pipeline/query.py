@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
+from types import TracebackType
 
 from ..index.flat import open_index
 from ..index.gallery import Gallery
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FacePlace, SearchHit
 from .comparable import find_calibration
-from .query_work import embed_queries
+from .hits import HITS_TOGETHER, Found, Wanted, find_hits
+from .query_work import EmbeddedQueries, QueryEmbedder, rules_of
 from .request import UNTRAINED_WARNING
+
+logger = logging.getLogger(__name__)
+
+_MANY = 128  # queries from which cores take photographs each, and do not share them
+_TOGETHER = 2048  # queries at once: enough that reading the rows for them costs nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class Answer:
         error: why the query could not be embedded; empty when it could.
         faces: seen in the photograph; None where none were looked for.
         face: the one of them that was taken; None where none was.
+        cut: fewer hits than were wanted, and there may be more: see `hits.DEEPEST`.
     """
 
     query: str
@@ -36,6 +42,7 @@ class Answer:
     error: str = ""
     faces: int | None = None
     face: FacePlace | None = None
+    cut: bool = False
 
     @property
     def choice(self) -> str:
@@ -46,7 +53,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What was found for all queries of one search.
+    """What was found for queries that were searched together.
 
     Attributes:
         answers: in the order of the queries.
@@ -56,6 +63,7 @@ class Answers:
         search_ms: time of the index search, all queries together; embedding them is not in it.
         warning: what a user must know of the weights; empty for trained ones.
         calibration: what the file says of its false matches; None when it says nothing.
+        by_folder: hits are folders.
     """
 
     answers: tuple[Answer, ...]
@@ -66,6 +74,7 @@ class Answers:
     search_ms: float
     warning: str = ""
     calibration: Calibration | None = None
+    by_folder: bool = False
 
     @property
     def query_ms(self) -> float:
@@ -90,49 +99,93 @@ def search(
     threshold: float | None = None,
     engine: Path | None = None,
     device: str = "auto",
+    exclude_self: bool = False,
+    by_folder: bool = False,
 ) -> Answers:
     """Embed photographs as the rows of the gallery were, and find the nearest rows.
 
     Args:
         gallery: an open embedding file.
         queries: paths of photographs; one that cannot be embedded gets an error, the others go on.
-        k: hits for each at most.
-        threshold: hits with a lower score are left out.
+        k, threshold, exclude_self, by_folder: see `hits.Wanted`.
         engine: None for the one that the gallery names.
         device: where the rows are searched: "auto", "cpu", "gpu" or the number of a GPU. The answer is the same.
     Raises:
         ContractError: the engine's embeddings cannot be compared with the rows.
         EngineError, MissingDependencyError, StorageError, ConfigError: as their messages say.
     """
-    embedded = embed_queries(gallery, queries, engine)
-    warning = "" if gallery.metadata.get("trained", True) else UNTRAINED_WARNING
-    with open_index(gallery, device, k=k, queries=len(queries)) as index:
-        start = time.perf_counter()
-        rows, scores = index.search(embedded.vectors, k)
-        search_ms = 1000 * (time.perf_counter() - start)
-    found = zip(embedded.queries, rows, scores, strict=True)
-    hits = {query: _hits(gallery, mine, their, threshold) for query, mine, their in found}
-    errors = {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in embedded.outcomes}
-    answers = tuple(
-        Answer(query, hits.get(i, ()), errors.get(i, ""), embedded.face_counts.get(i), embedded.places.get(i))
+    wanted = Wanted(k, threshold, exclude_self, by_folder)
+    with Search(gallery, wanted, queries=len(queries), engine=engine, device=device) as opened:
+        return opened.answer(queries)
+
+
+class Search:
+    """Engines and index, ready for one batch of queries after the other. Owned by `with`."""
+
+    def __init__(
+        self, gallery: Gallery, wanted: Wanted, *, queries: int, engine: Path | None = None, device: str = "auto"
+    ) -> None:
+        """Load them.
+
+        Args:
+            gallery: an open embedding file.
+            wanted: which hits.
+            queries: there will be in all.
+            engine, device: as for `search`.
+        Raises:
+            As `search`.
+        """
+        self._gallery, self._wanted = gallery, wanted
+        self._calibration = find_calibration(gallery)
+        self._warning = "" if gallery.metadata.get("trained", True) else UNTRAINED_WARNING
+        self._together = max(1, min(_TOGETHER, HITS_TOGETHER // wanted.depth))
+        with ExitStack() as stack:
+            threads = 0 if queries < _MANY else 1
+            self._embedder = stack.enter_context(QueryEmbedder(rules_of(gallery, engine), threads))
+            self._index = stack.enter_context(
+                open_index(gallery, device, k=wanted.depth, queries=min(queries, self._together))
+            )
+            self._owned = stack.pop_all()
+
+    def batches(self, queries: Sequence[str]) -> Iterator[Answers]:
+        """Answers to any number of queries, in their order, some thousand at a time: memory does not grow with them."""
+        for start in range(0, len(queries), self._together):
+            yield self.answer(queries[start : start + self._together])
+            if len(queries) > self._together:
+                logger.info("%d of %d queries", min(start + self._together, len(queries)), len(queries))
+
+    def answer(self, queries: Sequence[str]) -> Answers:
+        """Answers to some queries, searched together."""
+        embedded = self._embedder.embed(queries)
+        asked = [queries[number] for number in embedded.queries]
+        found, search_ms = find_hits(self._index, self._gallery, embedded.vectors, asked, self._wanted)
+        metadata = self._gallery.metadata
+        return Answers(
+            answers=_answers(queries, embedded, dict(zip(embedded.queries, found, strict=True))),
+            rows=self._gallery.rows,
+            model=str(metadata.get("model", "unknown")),
+            model_sha256=str(metadata.get("model_sha256", "unknown")),
+            has_faces=self._gallery.has_faces,
+            search_ms=search_ms,
+            warning=self._warning,
+            calibration=self._calibration,
+            by_folder=self._wanted.by_folder,
+        )
+
+    def __enter__(self) -> Search:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._owned.close()
+
+
+def _answers(queries: Sequence[str], embedded: EmbeddedQueries, found: Mapping[int, Found]) -> tuple[Answer, ...]:
+    """What became of each query of a batch."""
+    errors, counts, places = embedded.errors(), embedded.face_counts, embedded.places
+    none = Found(())
+    return tuple(
+        Answer(query, found.get(i, none).hits, errors.get(i, ""), counts.get(i), places.get(i), found.get(i, none).cut)
         for i, query in enumerate(queries)
     )
-    return Answers(
-        answers=answers,
-        rows=gallery.rows,
-        model=str(gallery.metadata.get("model", "unknown")),
-        model_sha256=str(gallery.metadata.get("model_sha256", "unknown")),
-        has_faces=gallery.has_faces,
-        search_ms=search_ms,
-        warning=warning,
-        calibration=find_calibration(gallery),
-    )
-
-
-def _hits(
-    gallery: Gallery, rows: NDArray[np.int64], scores: NDArray[np.float32], threshold: float | None
-) -> tuple[SearchHit, ...]:
-    kept = len(rows) if threshold is None else int((scores >= threshold).sum())  # scores descend
-    best = rows[:kept].tolist()
-    found = zip(scores[:kept].tolist(), best, gallery.names(best), gallery.places(best), strict=True)
-    return tuple(SearchHit(rank, *hit) for rank, hit in enumerate(found, 1))

@@ -1,12 +1,14 @@
-"""Queries to vectors, made as the rows of a gallery were, by an engine and a detector that fit theirs."""
+"""Photographs that are asked about to vectors, made as the rows of a gallery were, or by a model alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +25,10 @@ from .comparable import comparable, differences
 from .face_rules import FaceRules
 from .face_work import DecodePhotos, FindFaces
 from .request import Request, contract_of
+from .settings import usable_cores
 from .work import Decode, Embed, Read, Slices
 
-_BATCH_FILES = 64
+_BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +49,116 @@ class EmbeddedQueries:
     face_counts: Mapping[int, int]
     places: Mapping[int, FacePlace]
 
+    def errors(self) -> dict[int, str]:
+        """Why the others have no vector, in words, by number."""
+        return {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in self.outcomes}
 
-def embed_queries(gallery: Gallery, queries: Sequence[str], engine: Path | None) -> EmbeddedQueries:
-    """Embed photographs as the rows of a gallery were. Of several faces, the one that the photograph is of is taken.
+
+@dataclass(frozen=True, slots=True)
+class QueryRules:
+    """How photographs become vectors that may be compared.
+
+    Attributes:
+        engine: an engine file with its sidecar.
+        detector: one that finds faces; None where photographs are taken whole.
+        faces: how faces are looked for.
+        limits: files refused before decoding.
+    """
+
+    engine: Path
+    detector: Path | None = None
+    faces: FaceRules = field(default_factory=FaceRules)
+    limits: Limits = field(default_factory=Limits)
+
+
+def rules_of(gallery: Gallery, engine: Path | None = None) -> QueryRules:
+    """How the rows of a gallery were made, for queries. Of several faces, the one that the photograph is of is taken.
 
     Args:
         gallery: an open embedding file.
-        queries: paths of photographs.
         engine: None for the one that the gallery names.
     Raises:
         ContractError: the engine's embeddings cannot be compared with the rows.
-        EngineError, MissingDependencyError: an engine is gone, or does not load.
+        EngineError: an engine is gone.
     """
     engine = fresh_engine(find_engine(gallery, engine))
     detector = find_detector(gallery)
     check_engine(gallery, engine, detector)
-    with ExitStack() as stack:
-        runner = stack.enter_context(open_runner(engine, threads=len(os.sched_getaffinity(0))))
-        finder = None if detector is None else stack.enter_context(open_runner(fresh_engine(detector)))
-        return _embed(gallery, queries, runner, finder)
+    return QueryRules(engine, detector, FaceRules.of_query(gallery.contract), query_limits(gallery))
+
+
+class QueryEmbedder:
+    """Photographs to vectors, some at a time. Owned by `with`.
+
+    Attributes:
+        info: of the engine.
+    """
+
+    def __init__(self, rules: QueryRules, threads: int = 0) -> None:
+        """Load the engines.
+
+        Args:
+            rules: which ones.
+            threads: in one call of an engine; 0 for all cores: a few photographs are done sooner, many later.
+        Raises:
+            EngineError, MissingDependencyError: one does not load.
+        """
+        with ExitStack() as stack:
+            threads = threads or usable_cores()
+            self._workers = max(1, usable_cores() // threads)
+            runner = stack.enter_context(open_runner(rules.engine, threads=threads))
+            finder = None
+            if rules.detector is not None:
+                finder = stack.enter_context(open_runner(fresh_engine(rules.detector), threads=threads))
+            self.info = runner.info
+            self._limits = rules.limits
+            self._crops = _crops_of(rules, runner.info, finder)
+            self._vectors = Embed(runner, Slices(min(_BATCH_FILES, runner.info.profile[2])))
+            self._engines = stack.pop_all()
+
+    def embed(self, queries: Sequence[str]) -> EmbeddedQueries:
+        """What becomes of some photographs; one that cannot be embedded does not stop the others.
+
+        Args:
+            queries: their paths.
+        """
+        read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], self._limits)
+
+        def embed(start: int) -> Batch:
+            files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
+            return self._vectors(_first(self._crops(files)))
+
+        vectors = [np.empty((0, self.info.dimension), np.float32)]
+        rows: list[int] = []
+        outcomes: list[Outcome] = []
+        counts: dict[int, int] = {}
+        places: dict[int, FacePlace] = {}
+        for batch in self._each(embed, range(0, len(queries), _BATCH_FILES)):
+            assert batch.embeddings is not None
+            vectors.append(batch.embeddings)
+            rows += batch.rows.tolist()
+            outcomes += batch.outcomes
+            counts.update(batch.face_counts)
+            if batch.faces is not None:
+                for row, face in zip(batch.rows.tolist(), batch.faces, strict=True):
+                    places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
+        return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
+
+    def _each(self, embed: Callable[[int], Batch], starts: Sequence[int]) -> Iterator[Batch]:
+        """Batches in order; several at once where an engine's call leaves cores free."""
+        if len(starts) < 2 or self._workers < 2:
+            yield from map(embed, starts)
+            return
+        with ThreadPoolExecutor(self._workers) as pool:
+            yield from pool.map(embed, starts)
+
+    def __enter__(self) -> QueryEmbedder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._engines.close()
 
 
 def find_detector(gallery: Gallery) -> Path | None:
@@ -121,36 +215,12 @@ def check_engine(gallery: Gallery, engine: Path, detector: Path | None) -> None:
         )
 
 
-def _embed(gallery: Gallery, queries: Sequence[str], runner: Runner, detector: Runner | None) -> EmbeddedQueries:
-    info = runner.info
-    limits = query_limits(gallery)
-    read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], limits)
-    decode = _crops_of(gallery, info, detector, limits)
-    embed = Embed(runner, Slices(min(_BATCH_FILES, info.profile[2])))
-    vectors = [np.empty((0, gallery.dimension), np.float32)]
-    rows: list[int] = []
-    outcomes: list[Outcome] = []
-    counts: dict[int, int] = {}
-    places: dict[int, FacePlace] = {}
-    for start in range(0, len(queries), _BATCH_FILES):
-        batch = embed(_first(decode(read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries))))))))
-        assert batch.embeddings is not None
-        vectors.append(batch.embeddings)
-        rows += batch.rows.tolist()
-        outcomes += batch.outcomes
-        counts.update(batch.face_counts)
-        if batch.faces is not None:
-            for row, face in zip(batch.rows.tolist(), batch.faces, strict=True):
-                places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
-    return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
-
-
-def _crops_of(gallery: Gallery, info: EngineInfo, detector: Runner | None, limits: Limits) -> Callable[[Batch], Batch]:
-    """Files to crops, as they were made for the rows of the gallery."""
+def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Batch], Batch]:
+    """Files to crops."""
     if detector is None:
-        return Decode(info.size, info.channel_order, limits)
-    photos = DecodePhotos(info.channel_order, limits)
-    faces = FindFaces(detector, FaceRules.of_query(gallery.contract), info.size, info.channel_order, limits)
+        return Decode(info.size, info.channel_order, rules.limits)
+    photos = DecodePhotos(info.channel_order, rules.limits)
+    faces = FindFaces(detector, rules.faces, info.size, info.channel_order, rules.limits)
     return lambda batch: faces(photos(batch))
 
 
