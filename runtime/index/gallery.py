@@ -90,25 +90,33 @@ class Gallery:
         """All embeddings in order, (n, D) float32, C-contiguous, 32 MiB at a time.
 
         Raises:
-            StorageError: a block is damaged, or a row is not finite or longer than `precision.LONGEST`.
+            StorageError: as `block`.
         """
         step = max(1, _BLOCK_BYTES // (4 * self.dimension))
         for start in range(0, self.rows, step):
-            try:
-                block = np.ascontiguousarray(self._file["embeddings"][start : start + step], np.float32)
-            except _DAMAGE as err:
-                raise StorageError(
-                    f"{self.path} is damaged at rows {start} to {start + step} of /embeddings ({err}). "
-                    f"Restore it from a copy, or make it again with --force"
-                ) from err
-            squares = np.einsum("ij,ij->i", block, block)  # (n,) float32; a sum with a NaN is NaN
-            wrong = np.flatnonzero(~(squares <= LONGEST**2))
-            if len(wrong):
-                raise StorageError(
-                    f"{self.path}: row {start + wrong[0]} of /embeddings has length {np.sqrt(squares[wrong[0]]):.4g}; "
-                    f"wanted: 1. Restore the file from a copy, or make it again with --force"
-                )
-            yield block
+            yield self.block(start, min(start + step, self.rows))
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Embeddings of rows `start` to `stop`, (stop - start, D) float32, C-contiguous; a new array.
+
+        Raises:
+            StorageError: they are damaged, or a row is not finite or longer than `precision.LONGEST`.
+        """
+        try:
+            block = np.ascontiguousarray(self._file["embeddings"][start:stop], np.float32)
+        except _DAMAGE as err:
+            raise StorageError(
+                f"{self.path} is damaged at rows {start} to {stop} of /embeddings ({err}). "
+                f"Restore it from a copy, or make it again with --force"
+            ) from err
+        squares = np.einsum("ij,ij->i", block, block)  # (n,) float32; a sum with a NaN is NaN
+        wrong = np.flatnonzero(~(squares <= LONGEST**2))
+        if len(wrong):
+            raise StorageError(
+                f"{self.path}: row {start + wrong[0]} of /embeddings has length {np.sqrt(squares[wrong[0]]):.4g}; "
+                f"wanted: 1. Restore the file from a copy, or make it again with --force"
+            )
+        return block
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """Entries of `/image_paths`, in the order given.
