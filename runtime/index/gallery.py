@@ -138,18 +138,35 @@ class Gallery:
         return [FacePlace(int(rank), tuple(box.tolist())) for rank, box in zip(ranks, boxes, strict=True)]
 
     def _entries(self, dataset: str, rows: Sequence[int]) -> list[Any]:
-        """Entries of a dataset, in the order given."""
+        """Entries of a dataset, in the order given; each compressed chunk is opened once."""
+        order = np.argsort(rows, kind="stable")
+        ascending = np.asarray(rows, np.int64)[order]
+        found: list[Any] = [None] * len(order)
         try:
             data = self._file[dataset]
-            found = {row: data[row] for row in sorted(rows)}  # ascending, so that each compressed chunk is opened once
+            step = data.chunks[0] if data.chunks else max(1, len(data))
+            for chunk in np.unique(ascending // step).tolist():
+                first, last = np.searchsorted(ascending, (chunk * step, (chunk + 1) * step)).tolist()
+                start, stop = int(ascending[first]), int(ascending[last - 1]) + 1
+                block = data[start:stop]
+                for place, row in zip(order[first:last].tolist(), ascending[first:last].tolist(), strict=True):
+                    found[place] = block[row - start]
         except _DAMAGE as err:
             raise StorageError(f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy") from err
-        return [found[row] for row in rows]
+        return found
 
     def photograph(self, row: int) -> bytes:
         """The absolute path of the photograph of a row, to the byte, wherever the file itself may lie."""
-        name = self._raw_paths.get(row)
-        return os.path.join(self.root, name if name is not None else bytes(self._file["image_paths"][row]))
+        return self.photographs([row])[0]
+
+    def photographs(self, rows: Sequence[int]) -> list[bytes]:
+        """`photograph` of several rows, in the order given.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        names = zip(rows, self._entries("image_paths", rows), strict=True)
+        return [os.path.join(self.root, self._raw_paths.get(row, bytes(name))) for row, name in names]
 
     @cached_property
     def _raw_paths(self) -> dict[int, bytes]:
