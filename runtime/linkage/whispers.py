@@ -34,7 +34,7 @@ def people_of(links: Links, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArra
         MissingDependencyError: SciPy is not installed.
     Source: Biemann (2006), Chinese Whispers, an efficient graph clustering algorithm.
     """
-    component = _components(links, np.ones(len(links.scores), bool))
+    component = connected(links)
     sizes = np.bincount(component, minlength=1)
     held = np.bincount(component[links.first], minlength=len(sizes))  # links of each component
     open_ = (held < sizes * (sizes - 1) // 2)[component]  # (N,) bool
@@ -49,20 +49,28 @@ def people_of(links: Links, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArra
         label = component.copy()
         label[open_] = len(sizes) + _whisper(_matrix(links, open_), seed)
     kept = label[links.first] == label[links.second]
-    return _components(links, kept), _mean_scores(links, kept)
+    return connected(links, kept), _mean_scores(links, kept)
 
 
 def _sparse() -> Any:
     return require("scipy.sparse", extra="cluster", purpose="the graph of like faces")
 
 
-def _components(links: Links, kept: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(N,) int64: the connected component of each row, by the links that are kept."""
+def connected(links: Links, kept: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """(N,) int64: the connected component of each row.
+
+    Args:
+        links: of any scores.
+        kept: (E,) bool, the links that count; None for all.
+    Raises:
+        MissingDependencyError: SciPy is not installed.
+    """
     csgraph = require("scipy.sparse.csgraph", extra="cluster", purpose="the graph of like faces")
-    ends = links.first[kept], links.second[kept]
+    if not links.rows:
+        return np.empty(0, np.int64)
+    ends = (links.first, links.second) if kept is None else (links.first[kept], links.second[kept])
     graph = _sparse().coo_matrix((np.ones(len(ends[0]), np.float32), ends), (links.rows, links.rows))
-    component: NDArray[np.int32] = csgraph.connected_components(graph.tocsr(), directed=False)[1]
-    return component.astype(np.int64)
+    return np.asarray(csgraph.connected_components(graph.tocsr(), directed=False)[1], np.int64)
 
 
 def _matrix(links: Links, inside: NDArray[np.bool_]) -> Any:
