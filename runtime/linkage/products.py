@@ -73,7 +73,7 @@ def open_products(device: str) -> Products:
     """Products on the CPU, or on a GPU by CuPy.
 
     Args:
-        device: "auto", "cpu", "gpu" (the first one) or the number of a GPU. auto: a GPU if there is one that can be used.
+        device: "auto", "cpu", "gpu" (the first one) or the number of a GPU; auto: a GPU that can be used.
     Raises:
         MissingDependencyError, EngineError: a GPU was asked for and cannot be had.
     """
