@@ -62,7 +62,7 @@ class PairProgress:
         left = duration((self._total - done) / self.rate) if self.compared else "unknown"
         return (
             f"{100 * done / max(1, self._total):.1f} % of {self._total:,} comparisons, "
-            f"{self.rate / 1e6:,.0f} million/s, {left} left; {found:,} pairs; {resident_bytes() / 1e6:,.0f} MB"
+            f"{self.rate / 1e6:,.1f} million/s, {left} left; {found:,} pairs; {resident_bytes() / 1e6:,.0f} MB"
         )
 
     def __enter__(self) -> PairProgress:

@@ -29,10 +29,10 @@ button:focus-visible { outline: 2px solid var(--bar); outline-offset: 1px }
 kbd { font: inherit; font-size: .8rem; padding: 0 .35rem; border: 1px solid var(--line); border-radius: 4px }
 .pairs { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(21rem, 100%), 1fr)) }
 .pair { background: var(--card); border: 1px solid var(--line); border-radius: 10px; overflow: hidden;
-  scroll-margin: 5rem 0 1rem; break-inside: avoid }
+  scroll-margin: 5rem 0 1rem; break-inside: avoid; display: flex; flex-direction: column }
 .pair[hidden] { display: none }
 .pair.here { outline: 3px solid var(--bar) }
-.two { display: grid; grid-template-columns: 1fr 1fr; gap: 1px; background: var(--line) }
+.two { flex: 1; display: grid; grid-template-columns: 1fr 1fr; gap: 1px; background: var(--line) }
 .two > div { background: var(--card); min-width: 0 }
 .two .name { margin: .4rem .6rem }
 .photo { aspect-ratio: 1 }
@@ -193,7 +193,7 @@ def _card(gallery: Gallery, pair: PairRow, photograph: Thumbnails) -> Iterator[s
     yield '<article class="pair">\n<div class="two">\n'
     for row, path, face in zip(pair.rows, pair.paths, gallery.places(pair.rows), strict=True):
         picture = photograph.of(gallery.photograph(row), face, "Photograph", path)
-        which = "" if face is None else f" (face_index {face.index})"
+        which = f" (face_index {face.index})" if face is not None and face.index else ""
         yield f'<div>{picture}<div class="name" title="{safe(path)}">{safe(path)}{which}</div></div>\n'
     chance = "" if pair.expected is None else f'<div class="fact">{safe(str(pair.expected))} false pairs expected</div>'
     yield (

@@ -62,10 +62,8 @@ class PairTable:
         self._calibration, self._all = calibration, gallery.rows * (gallery.rows - 1) // 2
         self._rows = np.unique(np.concatenate([found.first, found.second]))
         self._text, self._ends = self._read_names(gallery)
-        faces = (
-            gallery.column(FACE_DATASETS["face_index"], 0, gallery.rows) if self.has_faces else np.empty(0, np.int64)
-        )
-        self._faces: NDArray[Any] = faces
+        faces = gallery.column(FACE_DATASETS["face_index"], 0, gallery.rows) if self.has_faces else None
+        self._faces: NDArray[Any] | None = faces
 
     def _read_names(self, gallery: Gallery) -> tuple[bytes, NDArray[np.int64]]:
         """All names in one string, and where each ends."""
