@@ -155,6 +155,32 @@ class Gallery:
             raise StorageError(f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy") from err
         return found
 
+    def photographs(self) -> NDArray[np.int64]:
+        """(N,) int64: which photograph each row is of, by its row in `/outcomes`; several faces of one share it.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        try:
+            if "outcomes/embeddings" not in self._file:  # one row a photograph
+                return np.arange(self.rows)
+            counts = self._file["outcomes/embeddings"][:]
+        except _DAMAGE as err:
+            raise StorageError(f"{self.path} is damaged in /outcomes ({err}). Restore it from a copy") from err
+        return np.repeat(np.arange(len(counts)), counts)
+
+    def column(self, dataset: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows `start` to `stop` of `/image_paths` or a dataset of `records.FACE_DATASETS`, as they are stored.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        try:
+            found: NDArray[Any] = self._file[dataset][start:stop]
+        except _DAMAGE as err:
+            raise StorageError(f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy") from err
+        return found
+
     def photograph(self, row: int) -> bytes:
         """The absolute path of the photograph of a row, to the byte, wherever the file itself may lie."""
         return self.photographs([row])[0]

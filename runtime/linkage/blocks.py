@@ -7,7 +7,7 @@ Single-precision matrix products propose every pair that may reach the threshold
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,7 +111,8 @@ def pairs_above(
 
 def floor_of(threshold: float, dimension: int) -> np.float32:
     """What products in FP32 reach wherever the exact score reaches the threshold."""
-    return np.float32(np.float32(threshold) - single_error(dimension))
+    floor: np.float32 = np.float32(float(np.float32(threshold)) - single_error(dimension))
+    return floor
 
 
 def settle_pairs(
@@ -130,17 +131,23 @@ def settle_pairs(
     Raises:
         TooManyPairsError: there are more than `most`.
     """
-    lives = left.any(axis=1), right.any(axis=1)
-    kept = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+    left_lives, right_lives = (np.asarray(side.any(axis=1)) for side in (left, right))
+    kept: list[Found] = []
     count = 0
     for firsts, seconds in proposed:
         for at in range(0, len(firsts), _SCORED):
             first, second = firsts[at : at + _SCORED], seconds[at : at + _SCORED]
             scores = exact_scores(left[first], right[second])
-            good = (scores >= np.float32(threshold)) & lives[0][first] & lives[1][second]
-            kept.append((first[good], second[good], scores[good]))
-            count += int(good.sum())
+            good = (scores >= np.float32(threshold)) & left_lives[first] & right_lives[second]
+            kept.append(Found(first[good], second[good], scores[good]))
+            count += len(kept[-1])
             if most is not None and count > most:
                 raise TooManyPairsError(f"more than {most:,} pairs score {threshold:.4g} or more; raise the threshold")
-    first, second, scores = (np.concatenate(part) for part in zip(*kept, strict=True))
-    return Found(first, second, scores)
+    return joined(kept)
+
+
+def joined(pieces: Sequence[Found]) -> Found:
+    """All of them, one after the other."""
+    empty = Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    parts = zip(*((one.first, one.second, one.scores) for one in (empty, *pieces)), strict=True)
+    return Found(*map(np.concatenate, parts))

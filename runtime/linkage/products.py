@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError
 from ..extras import require
-from ..index.gpu import gpu_memory
+from ..index.gpu import count_gpus, gpu_memory
 
 # Of one matrix product. 8 MiB of scores lie in a processor's cache when they are looked through; a GPU wants more work.
 _CPU_SHAPE = (1024, 2048)
@@ -73,11 +73,11 @@ def open_products(device: str) -> Products:
     """Products on the CPU, or on a GPU by CuPy.
 
     Args:
-        device: "auto", "cpu", "gpu" (the first one) or the number of a GPU. auto: a GPU if there is one that can be used.
+        device: "auto", "cpu", "gpu" (the first one) or the number of a GPU; auto: a GPU that can be used.
     Raises:
         MissingDependencyError, EngineError: a GPU was asked for and cannot be had.
     """
-    if device == "cpu" or (device == "auto" and not _gpus()):
+    if device == "cpu" or (device == "auto" and not count_gpus()):
         return Products()
     number = int(device) if device.isdecimal() else 0
     gpu_memory(number)  # refuses what cannot be used, in words
@@ -86,9 +86,3 @@ def open_products(device: str) -> Products:
     cupy = require("cupy", extra="gpu", purpose="matrix products on a GPU")
     cupy.cuda.Device(number).use()
     return Products(cupy, _GPU_SHAPE)
-
-
-def _gpus() -> int:
-    from ..index.gpu import count_gpus
-
-    return count_gpus()
