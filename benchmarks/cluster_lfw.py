@@ -18,9 +18,8 @@ from material import ROOT  # noqa: F401 - puts the checkout on the path
 from report import write_results
 
 from runtime.index.gallery import Gallery
-from runtime.linkage.blocks import pairs_above
+from runtime.linkage.blocks import Found, joined, pairs_above
 from runtime.linkage.cluster import for_people
-from runtime.linkage.links import Links, gather_links
 from runtime.linkage.whispers import connected, people_of
 from runtime.mapping.groups import by_folder
 from runtime.metrics.agreement import Agreement, agreement
@@ -39,7 +38,7 @@ def main() -> None:
     with Gallery(options.file) as gallery:
         person = by_folder(gallery.names(range(gallery.rows))).of
         start = time.perf_counter()
-        every = gather_links(((found, 1.0) for found in pairs_above(gallery, min(thresholds))), gallery.rows)
+        every = joined(list(pairs_above(gallery, min(thresholds))))
         compared_s = time.perf_counter() - start
         rows = [whispers_row(every, threshold, person) for threshold in thresholds]
         start = time.perf_counter()
@@ -73,23 +72,23 @@ def main() -> None:
     )
 
 
-def whispers_row(every: Links, threshold: float, person: np.ndarray) -> dict[str, object]:
+def whispers_row(every: Found, threshold: float, person: np.ndarray) -> dict[str, object]:
     """What the links above a threshold give."""
     kept = every.scores >= np.float32(threshold)
-    links = Links(every.rows, every.first[kept], every.second[kept], every.scores[kept])
+    links = Found(every.first[kept], every.second[kept], every.scores[kept])
     start = time.perf_counter()
-    labels, _ = people_of(links)
+    labels, _ = people_of(links, len(person))
     taken_s = time.perf_counter() - start
-    others = [agreement(people_of(links, seed=seed)[0], person).f1 for seed in range(SEEDS)]
+    others = [agreement(people_of(links, len(person), seed=seed)[0], person).f1 for seed in range(SEEDS)]
     return {
         "method": "whispers",
         "threshold or k": f"{threshold:g}",
-        "links": len(links.scores),
+        "links": len(links),
         "false links": int((person[links.first] != person[links.second]).sum()),
         "clusters": len(np.unique(labels)),
         **figures(agreement(labels, person)),
         "F1 over seeds": f"{min(others):.4f} to {max(others):.4f}",
-        "F1 of components": f"{agreement(connected(links), person).f1:.4f}",
+        "F1 of components": f"{agreement(connected(links, len(person)), person).f1:.4f}",
         "s": f"{taken_s:.2f}",
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 import photographs as make
 from numpy.typing import NDArray
 
-from runtime.linkage.links import Links
+from runtime.linkage.blocks import Found
 from runtime.records import FACE
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
@@ -83,11 +83,11 @@ def write_photographs(path: Path, names: Sequence[bytes]) -> None:
             file.write(make.encode(make.scene(48, 40, seed=i), quality=60))
 
 
-def links_of(vectors: NDArray[np.float32], threshold: float) -> Links:
+def links_of(vectors: NDArray[np.float32], threshold: float) -> Found:
     """All pairs at or above a threshold, by NumPy in double precision."""
     scores = (vectors.astype(np.float64) @ vectors.T.astype(np.float64)).astype(np.float32)
     first, second = np.nonzero(np.triu(scores >= np.float32(threshold), 1))
-    return Links(len(vectors), first.astype(np.int32), second.astype(np.int32), scores[first, second])
+    return Found(first, second, scores[first, second])
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -51,10 +51,10 @@ def test_all_that_it_writes(file: Path, tmp_path: Path) -> None:
         "  3 with several photographs, 9 in all",
         "  1 of one photograph",
         "  the largest has 4",
-        f"{file}: /cluster",
         f"{where / 'a.csv'}",
         f"{where / 'f'}: 3 folders, 9 photographs",
         f"{where / 's' / 'index.html'}: 1 sheet",
+        f"{file}: /cluster",
     ]
     assert "WARNING" not in done.stderr
     found = column(file)
@@ -64,6 +64,7 @@ def test_all_that_it_writes(file: Path, tmp_path: Path) -> None:
         assert [int(line["cluster"]) for line in csv.DictReader(lines)] == found.tolist()
     assert sorted(os.listdir(where / "f" / "cluster-00003")) == ["07.jpg", "08.jpg"]
     assert facemill("verify", file).returncode == 0
+    assert not (tmp_path / "people.h5.pairs.parts").exists()
     pages = (tmp_path / "people.h5.pages").read_text("ascii")
     assert all(name in pages for name in ("a.csv", "out/f", "out/s"))
 
@@ -75,6 +76,20 @@ def test_with_k_and_without_the_column(file: Path, tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0] == "10 embeddings in 3 clusters (k-means, k = 3)"
     assert file.read_bytes() == data
     assert (tmp_path / "a.csv").exists()
+
+
+def test_what_was_compared_is_kept_until_all_is_written(file: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "people.h5.pairs.parts"
+    (tmp_path / "file").write_text("")
+    done = facemill("cluster", file, "--threshold", 0.6, "--folders", tmp_path / "file" / "f")
+    assert done.returncode == 1
+    assert "the folder for cluster folders" in done.stderr
+    assert kept.exists()
+    assert column(file) is None
+    done = facemill("cluster", file, "--threshold", 0.6)
+    assert done.returncode == 0
+    assert "going on with the search that was stopped" in done.stderr
+    assert not kept.exists()
 
 
 def test_a_threshold_that_is_too_low_is_said(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_several_faces_lead_to_the_photograph_that_they_are_in(tmp_path: Path) -
         for row, scan_row in enumerate(batch.rows):
             assert gallery.photograph(row) == b"/photos/" + names[scan_row]
         shuffled = np.random.default_rng(0).permutation(np.repeat(np.arange(gallery.rows), 2)).tolist()  # each twice
-        assert gallery.photographs(shuffled) == [b"/photos/" + names[batch.rows[row]] for row in shuffled]
+        assert gallery.photograph_paths(shuffled) == [b"/photos/" + names[batch.rows[row]] for row in shuffled]
         rows = [*range(gallery.rows)][::-1]  # in whatever order they are asked for
         for row, place in zip(rows, gallery.places(rows), strict=True):
             assert place == FacePlace(int(batch.faces["face_index"][row]), tuple(batch.faces["box"][row].tolist()))

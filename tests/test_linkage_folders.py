@@ -50,7 +50,7 @@ def test_every_photograph_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Pa
         target = file.parent / "hard"  # on the same file system for sure
     with Gallery(file) as gallery:
         made = write_folders(target, gallery, clusters(), mode=mode)
-        photographs = gallery.photographs(range(8))
+        photographs = gallery.photograph_paths(range(8))
     assert made == Filled(folders=3, photographs=6, missing=1)
     stem = EVIL.removesuffix(b".jpg")
     assert entries(target) == {

@@ -92,5 +92,5 @@ def test_what_links_point_to_stays(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="the folder of things"):
+    with pytest.raises(StorageError, match="the folder for things"):
         fill(tmp_path / "file" / "d")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ import click
 
 from ..text import printable
 from .common import handle_errors, setup_logging
-from .search import _device as device_option
+from .pairs import _duration
+from .search import _device
 
 if TYPE_CHECKING:
     from ..index.gallery import Gallery
@@ -44,14 +46,29 @@ if TYPE_CHECKING:
 @click.option("--no-column", is_flag=True, help="Leave FILE as it is: do not write /cluster into it.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 100), default=0, show_default=True, help="Of what is drawn.")
 @click.option(
+    "--budget",
+    metavar="DURATION",
+    callback=_duration,
+    help="90s, 30m, 2h: where comparing all takes longer, search approximately and say what share was found.",
+)
+@click.option(
+    "--most",
+    default=30_000_000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Stop if there are more links: the threshold is too low. So many take some 3 GB.",
+)
+@click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="auto|cpu|gpu|N",
-    callback=device_option,
-    help="Where scores are computed: on the CPU, the first GPU, or GPU number N.",
+    callback=_device,
+    help="Where rows are compared: on the CPU, the first GPU, or GPU number N; auto: on a GPU if there is one.",
 )
-@click.option("--force", is_flag=True, help="Replace an existing list, and folders and sheets of facemill's.")
+@click.option(
+    "--force", is_flag=True, help="Replace a list, folders and sheets; drop an unfinished search of another question."
+)
 @handle_errors
 def main(
     file: Path,
@@ -64,6 +81,8 @@ def main(
     least: int,
     no_column: bool,
     seed: int,
+    budget: float | None,
+    most: int,
     device: str,
     force: bool,
 ) -> None:
@@ -72,6 +91,9 @@ def main(
     With -k, when the number of people is known: k-means (by FAISS). Else photographs whose score reaches the threshold
     are linked, all pairs are compared, and Chinese whispers finds the people in the graph (needs SciPy: the extra
     `cluster`). Without --threshold the calibration that FILE carries gives one (facemill evaluate --calibrate FILE).
+
+    Comparing takes the most time. What is found is kept beside FILE (FILE.pairs.parts) until the clusters are written:
+    after Ctrl-C or a crash the same command goes on from there.
 
     Every photograph gets the number of its cluster; cluster 1 is the largest, and who has one photograph is a cluster
     of one. The numbers are written into FILE as /cluster, in place of earlier ones.
@@ -95,38 +117,45 @@ def main(
     from ..linkage.clusterlist import check_list_path, write_list
     from ..linkage.column import write_column
     from ..linkage.folders import check_folders, write_folders
+    from ..linkage.pairs import Wanted
+    from ..linkage.parts import Parts
     from ..linkage.sheets import check_sheets, write_sheets
 
     for path, check in ((output, check_list_path), (folders, check_folders), (sheets, check_sheets)):
         if path is not None:
             check(path, force=force)
-    with Gallery(file) as gallery:
+    with ExitStack() as stack:
+        gallery = stack.enter_context(Gallery(file))
+        parts = None
         if people is not None:
             found = for_people(gallery, people, seed=seed)
         else:
             threshold = usual_threshold(gallery) if threshold is None else threshold
-            found = by_threshold(gallery, threshold, seed=seed, device=device)
-        for line in _summary(gallery, found):
-            click.echo(line)
+            wanted = Wanted(threshold, most=most, budget_s=budget, device=device)
+            parts = stack.enter_context(Parts(file))
+            found = by_threshold(gallery, parts, wanted, seed=seed, force=force)
+        click.echo("\n".join(_summary(found)))
         _warn(gallery, found)
-        if not no_column:
-            write_column(file, found, str(gallery.metadata["run_id"]))
-            click.echo(f"{printable(str(file))}: /cluster")
         if output is not None:
             write_list(output, gallery, found)
             click.echo(printable(str(output)))
         if folders is not None:
             made = write_folders(folders, gallery, found, mode=mode or "symlink", least=least, force=force)
-            missing = f", {made.missing:,} photographs are not there any more" if made.missing else ""
+            missing = f"; {made.missing:,} are not there any more" if made.missing else ""
             click.echo(
                 f"{printable(str(folders))}: {made.folders:,} folders, {made.photographs:,} photographs{missing}"
             )
         if sheets is not None:
             pages = write_sheets(sheets, gallery, found, least=least, force=force)
             click.echo(f"{printable(str(sheets / 'index.html'))}: {pages:,} {'sheet' if pages == 1 else 'sheets'}")
+        if not no_column:  # last: it makes another file of FILE, whose comparisons would begin anew
+            write_column(file, found, str(gallery.metadata["run_id"]))
+            click.echo(f"{printable(str(file))}: /cluster")
+        if parts is not None:
+            parts.remove()
 
 
-def _summary(gallery: Gallery, found: Clusters) -> list[str]:
+def _summary(found: Clusters) -> list[str]:
     several = found.with_at_least(2)
     alone = found.count - several
     nobody = len(found.of) - int(found.sizes.sum())

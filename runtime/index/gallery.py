@@ -183,9 +183,9 @@ class Gallery:
 
     def photograph(self, row: int) -> bytes:
         """The absolute path of the photograph of a row, to the byte, wherever the file itself may lie."""
-        return self.photographs([row])[0]
+        return self.photograph_paths([row])[0]
 
-    def photographs(self, rows: Sequence[int]) -> list[bytes]:
+    def photograph_paths(self, rows: Sequence[int]) -> list[bytes]:
         """`photograph` of several rows, in the order given.
 
         Raises:

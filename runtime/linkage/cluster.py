@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 from ..errors import ConfigError
 from ..index.gallery import Gallery
 from ..pipeline.comparable import find_calibration
-from .blocks import Found, Tiling, pairs_above
 from .clusters import Clusters, number
 from .eta import Eta
 from .kmeans import split_into
-from .links import MOST_LINKS, gather_links
-from .products import open_products
+from .pairs import Wanted, find_pairs
+from .parts import Parts
 from .whispers import people_of
 
 # Photographs of other people that one photograph is linked with, on average. Whispers see through a false link here and
@@ -23,26 +21,28 @@ FALSE_LINKS = 0.02
 logger = logging.getLogger(__name__)
 
 
-def by_threshold(
-    gallery: Gallery, threshold: float, *, seed: int = 0, device: str = "auto", most: int = MOST_LINKS
-) -> Clusters:
+def by_threshold(gallery: Gallery, parts: Parts, wanted: Wanted, *, seed: int = 0, force: bool = False) -> Clusters:
     """Link all pairs of rows that reach a threshold, and find the people in the graph; see `whispers`.
+
+    Two faces of one photograph are not linked.
 
     Args:
         gallery: an open embedding file.
-        threshold: above 0.
+        parts: of that file, as for `find_pairs`: the search goes on with what an unfinished one has left.
+        wanted: of the links; the threshold is above 0.
         seed: of `people_of`.
-        device: where scores are computed, as for `open_products`.
-        most: links that are kept.
+        force: as for `find_pairs`.
     Raises:
-        ConfigError: the threshold is out of range, or so low that there are more links.
-        MissingDependencyError, EngineError, StorageError: as their messages say.
+        TooManyPairsError: the threshold is so low that there are more links.
+        ConfigError, MissingDependencyError, EngineError, StorageError, Interrupted: as their messages say.
     """
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"the threshold is {threshold}; wanted: above 0, and at most 1")
-    links = gather_links(_compared(gallery, threshold, device, most), gallery.rows, most=most)
-    labels, scores = people_of(links, seed=seed)
-    return number(labels, scores, method="whispers", threshold=threshold, seed=seed)
+    if not 0 < wanted.threshold <= 1:
+        raise ConfigError(f"the threshold is {wanted.threshold}; wanted: above 0, and at most 1")
+    links = find_pairs(gallery, parts, wanted, force=force)
+    if links.share is not None:
+        logger.warning("the links: %s", links.method())
+    labels, scores = people_of(links.found, gallery.rows, seed=seed)
+    return number(labels, scores, method="whispers", threshold=wanted.threshold, seed=seed)
 
 
 def for_people(gallery: Gallery, k: int, *, seed: int = 0) -> Clusters:
@@ -66,31 +66,15 @@ def usual_threshold(gallery: Gallery) -> float:
             f"Name one with --threshold, or the number of people with -k, or calibrate the file with: "
             f"facemill evaluate FOLDER --calibrate {gallery.path}"
         )
-    counts = calibration.at_least
-    enough = FALSE_LINKS * calibration.pairs / max(1, gallery.rows)  # false pairs of the calibration
-    place = next(i for i, count in enumerate(counts) if count <= enough)
-    threshold = (calibration.first + place) / 1000
-    if counts[place] == 0 and enough < 3:  # the rule of three, as in Calibration
+    found = calibration.lowest(FALSE_LINKS, gallery.rows)
+    if found is None:
         logger.warning(
-            "the calibration's %s pairs are too few to show %g false links a photograph among %s: the threshold is "
-            "%.3f, at which it has none. There may be more false links; look at the sheets",
+            "the calibration's %s pairs are too few to show that a photograph is linked with %g strangers among %s: "
+            "the threshold is %.3f, which none of them reached. Look at the sheets",
             f"{calibration.pairs:,}",
             FALSE_LINKS,
             f"{gallery.rows:,}",
-            threshold,
+            calibration.beyond,
         )
-    return threshold
-
-
-def _compared(gallery: Gallery, threshold: float, device: str, most: int) -> Iterator[tuple[Found, float]]:
-    """All pairs above the threshold, with the share of all pairs that is compared; the log tells it."""
-    tiling, eta = Tiling(gallery.rows), Eta()
-    wanted = max(1, gallery.rows * (gallery.rows - 1) // 2)
-    products = open_products(device)
-    done = links = 0
-    found = pairs_above(gallery, threshold, tiling=tiling, products=products, most=most)
-    for block, some in zip(tiling.blocks(), found, strict=True):
-        done += tiling.pairs(block)
-        links += len(some)
-        eta("comparing", done / wanted, f"{links:,} links")
-        yield some, done / wanted
+        found = min(calibration.beyond, 1.0)
+    return found

@@ -93,7 +93,7 @@ def _fill(
     wanted = np.flatnonzero((of >= 1) & (of <= shown))  # ascending: as the file is read
     for start in range(0, len(wanted), _ROWS):
         rows = wanted[start : start + _ROWS].tolist()
-        for row, photograph in zip(rows, gallery.photographs(rows), strict=True):
+        for row, photograph in zip(rows, gallery.photograph_paths(rows), strict=True):
             if not os.path.isfile(photograph):
                 missing += 1
                 continue

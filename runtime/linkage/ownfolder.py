@@ -67,7 +67,7 @@ def own_folder(path: Path, kind: str, entries: str, *, force: bool) -> Iterator[
             else:
                 entry.unlink()
     except OSError as err:
-        raise storage_error(err, f"the folder of {kind}", path) from err
+        raise storage_error(err, f"the folder for {kind}", path) from err
     yield
     _write(path, kind, finished=True)
 

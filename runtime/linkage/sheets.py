@@ -126,7 +126,7 @@ def _page(
         stops.append(len(rows))
     places, names = gallery.places(rows), gallery.names(rows)
     pictures = thumbnails(
-        gallery.photographs(rows),
+        gallery.photograph_paths(rows),
         [None if place is None else place.box for place in places],
         query_limits(gallery),
         side=_SIDE,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
-from .links import Links
+from .blocks import Found
 
 _PARTS = 8  # of a sweep; see `_whisper`
 _MOST_SWEEPS = 200
@@ -17,7 +17,7 @@ _MOST_SWEEPS = 200
 logger = logging.getLogger(__name__)
 
 
-def people_of(links: Links, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def people_of(links: Found, rows: int, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Put rows together that are linked, and take apart what a chain of few links holds together.
 
     A component in which each is linked with each is one person. In the others every row takes, again and again, the
@@ -25,7 +25,8 @@ def people_of(links: Links, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArra
     whatever the order of the links.
 
     Args:
-        links: scores above 0.
+        links: each pair of linked rows once; scores above 0.
+        rows: N, below 2**31.
         seed: of the order in which rows listen, and of who wins among equals. 0 <= seed < 2**32.
     Returns:
         (N,) int64, equal for rows of one person; and (N,) float32, the mean score of a row's links within its person,
@@ -34,13 +35,13 @@ def people_of(links: Links, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArra
         MissingDependencyError: SciPy is not installed.
     Source: Biemann (2006), Chinese Whispers, an efficient graph clustering algorithm.
     """
-    component = connected(links)
+    component = connected(links, rows)
     sizes = np.bincount(component, minlength=1)
     held = np.bincount(component[links.first], minlength=len(sizes))  # links of each component
     open_ = (held < sizes * (sizes - 1) // 2)[component]  # (N,) bool
     logger.info(
         "graph: %s links, %s components; Chinese whispers among %s rows",
-        f"{len(links.scores):,}",
+        f"{len(links):,}",
         f"{len(sizes):,}",
         f"{int(open_.sum()):,}",
     )
@@ -49,31 +50,32 @@ def people_of(links: Links, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArra
         label = component.copy()
         label[open_] = len(sizes) + _whisper(_matrix(links, open_), seed)
     kept = label[links.first] == label[links.second]
-    return connected(links, kept), _mean_scores(links, kept)
+    return connected(links, rows, kept), _mean_scores(links, rows, kept)
 
 
 def _sparse() -> Any:
     return require("scipy.sparse", extra="cluster", purpose="the graph of like faces")
 
 
-def connected(links: Links, kept: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+def connected(links: Found, rows: int, kept: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
     """(N,) int64: the connected component of each row.
 
     Args:
         links: of any scores.
+        rows: N.
         kept: (E,) bool, the links that count; None for all.
     Raises:
         MissingDependencyError: SciPy is not installed.
     """
     csgraph = require("scipy.sparse.csgraph", extra="cluster", purpose="the graph of like faces")
-    if not links.rows:
+    if not rows:
         return np.empty(0, np.int64)
     ends = (links.first, links.second) if kept is None else (links.first[kept], links.second[kept])
-    graph = _sparse().coo_matrix((np.ones(len(ends[0]), np.float32), ends), (links.rows, links.rows))
+    graph = _sparse().coo_matrix((np.ones(len(ends[0]), np.float32), ends), (rows, rows))
     return np.asarray(csgraph.connected_components(graph.tocsr(), directed=False)[1], np.int64)
 
 
-def _matrix(links: Links, inside: NDArray[np.bool_]) -> Any:
+def _matrix(links: Found, inside: NDArray[np.bool_]) -> Any:
     """The graph of some rows that have no link to others: (n, n) CSR, both directions, columns in order."""
     number = np.cumsum(inside, dtype=np.int32) - 1
     kept = inside[links.first]
@@ -130,10 +132,10 @@ def _loudest(votes: Any, own: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.where(stays, own, lowest)
 
 
-def _mean_scores(links: Links, kept: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _mean_scores(links: Found, rows: int, kept: NDArray[np.bool_]) -> NDArray[np.float32]:
     """(N,) float32: the mean score of the links of each row that are kept; 1 where there is none."""
-    sums, counts = np.zeros(links.rows), np.zeros(links.rows, np.int64)
+    sums, counts = np.zeros(rows), np.zeros(rows, np.int64)
     for ends in (links.first, links.second):
-        sums += np.bincount(ends[kept], weights=links.scores[kept], minlength=links.rows)
-        counts += np.bincount(ends[kept], minlength=links.rows)
+        sums += np.bincount(ends[kept], weights=links.scores[kept], minlength=rows)
+        counts += np.bincount(ends[kept], minlength=rows)
     return np.where(counts > 0, sums / np.maximum(counts, 1), 1).astype(np.float32)
