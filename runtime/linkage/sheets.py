@@ -36,7 +36,8 @@ section > p { margin-bottom: .6rem }
 li a { color: inherit; text-decoration: none; display: block }
 li a:hover { outline: 2px solid var(--bar); outline-offset: -2px; border-radius: 10px }
 .hit { padding: .3rem .45rem .4rem }
-.name { -webkit-line-clamp: 2; font-size: .7rem }
+.fact, .name { font-size: .7rem }
+.name { -webkit-line-clamp: 2 }
 """
 )
 
