@@ -123,6 +123,7 @@ def test_existing_outputs_are_refused_before_anything_is_done(file: Path, tmp_pa
         (["--threshold", 0], 2, "range"),
         (["--threshold", "nan"], 1, "above 0, and at most 1"),
         (["-k", 2, "--threshold", 0.5], 2, "exclude each other"),
+        (["--threshold", 0.5, "--folders", "d", "--sheets", "./d"], 2, "a folder each"),
         (["--threshold", 0.5, "--mode", "copy"], 2, "--mode is for --folders"),
         (["--threshold", 0.5, "-o", "list.txt"], 1, "ends in .csv"),
         (["--threshold", 0.5, "--device", "cuda:0"], 2, "none of auto, cpu, gpu"),

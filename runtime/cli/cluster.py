@@ -111,6 +111,8 @@ def main(
         raise click.UsageError("-k and --threshold exclude each other")
     if mode and folders is None:
         raise click.UsageError("--mode is for --folders")
+    if folders is not None and sheets is not None and folders.absolute() == sheets.absolute():
+        raise click.UsageError("--folders and --sheets need a folder each")
     setup_logging()
     from ..index.gallery import Gallery
     from ..linkage.cluster import by_threshold, for_people, usual_threshold

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
-from ..errors import ConfigError, FacemillError, OutputExistsError
+from ..errors import ConfigError, OutputExistsError
 from ..index.gallery import Gallery
 from ..storage.derived import record_page
-from ..storage.diskfile import storage_error, sync_folder
+from ..storage.diskfile import durable_file
 from .clusters import Clusters
 
 _LINES = 250_000  # whose names are in memory at once
@@ -45,8 +43,9 @@ def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
     """
     faces = ("face_index",) if gallery.has_faces else ()
     record_page(gallery.path, path)
-    with _whole(path) as file:
-        lines = csv.writer(file, lineterminator="\n")
+    with durable_file(path, "the list") as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
+        lines = csv.writer(text, lineterminator="\n")
         lines.writerow(("cluster", "size", "score", "row", "path", *faces))
         for start in range(0, gallery.rows, _LINES):
             rows = clusters.order[start : start + _LINES]
@@ -64,22 +63,4 @@ def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
                 lines.writerows((*line, rank) for line, rank in zip(found, ranks, strict=True))
             else:
                 lines.writerows(found)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[TextIO]:
-    """A text file that appears under its name whole and durable, or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-        sync_folder(path.parent)
-    except FacemillError:
-        raise
-    except OSError as err:
-        raise storage_error(err, "the list", path) from err
-    finally:
-        partial.unlink(missing_ok=True)
+        text.detach()
