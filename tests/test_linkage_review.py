@@ -73,7 +73,7 @@ def test_every_pair_is_there_once_and_best_first(tmp_path: Path) -> None:
     assert [path for path, *_ in found] == [f"p{first}.jpg" for first, *_ in wanted]
     assert text.count('<article class="pair">') == len(wanted)
     assert text.count("cannot be shown") == 2 * len(wanted)  # no photograph of these lies there
-    assert f"The best {len(wanted)} of {len(wanted)} pairs at 0.5000 or above" in text
+    assert f"The best {len(wanted)} of {len(wanted)} pairs at 0.5 or above" in text
     assert "exact, for the test" in text
     assert "false pairs expected at the threshold" in text
     assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]

@@ -144,7 +144,7 @@ def _summary(output: Path, page: Path | None, pairs: Pairs, table: PairTable, th
     rate = pairs.compared / max(pairs.elapsed_s, 1e-9)
     left_out = f" ({pairs.same_photograph:,} more are of one photograph, and left out)" if pairs.same_photograph else ""
     lines = [
-        f"{output}: {len(pairs.found):,} pairs at {threshold:.4f} or above{left_out}",
+        f"{output}: {len(pairs.found):,} pairs at {threshold:.6g} or above{left_out}",
         f"search: {pairs.method()}",
         f"time: {pairs.elapsed_s:,.1f} s, {pairs.compared:,} comparisons, {rate / 1e6:,.0f} million a second",
     ]

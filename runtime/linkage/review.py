@@ -173,7 +173,7 @@ def _page(gallery: Gallery, table: PairTable, method: str, threshold: float, pai
     yield page_head(title, _STYLE, f"'sha256-{_digest(_SCRIPT)}'")
     yield (
         f"<header>\n<h1>{title}</h1>\n"
-        f"<p>The best {len(pairs):,} of {len(table.found):,} pairs at {threshold:.4f} or above &middot; "
+        f"<p>The best {len(pairs):,} of {len(table.found):,} pairs at {threshold:.6g} or above &middot; "
         f"{gallery.rows:,} embeddings{chance}</p>\n<p>{safe(method)}</p>\n"
         "<p>Is it one person? <kbd>y</kbd> yes, <kbd>n</kbd> no, <kbd>u</kbd> take back, arrow keys: another pair. The "
         "browser keeps the answers; save them to a file when you are done.</p>\n</header>\n"
