@@ -15,6 +15,10 @@ class ConfigError(FacemillError, ValueError):
     """An option, argument or file content is not what is needed."""
 
 
+class TooManyPairsError(ConfigError):
+    """A threshold is so low that more pairs reach it than can be of use."""
+
+
 class MissingDependencyError(FacemillError, ImportError):
     """An optional package is not installed; the message holds the command that installs it."""
 

@@ -143,9 +143,23 @@ def test_several_faces_lead_to_the_photograph_that_they_are_in(tmp_path: Path) -
         assert gallery.rows == len(batch.rows) > len(np.unique(batch.rows))
         for row, scan_row in enumerate(batch.rows):
             assert gallery.photograph(row) == b"/photos/" + names[scan_row]
+        shuffled = np.random.default_rng(0).permutation(np.repeat(np.arange(gallery.rows), 2)).tolist()  # each twice
+        assert gallery.photograph_paths(shuffled) == [b"/photos/" + names[batch.rows[row]] for row in shuffled]
         rows = [*range(gallery.rows)][::-1]  # in whatever order they are asked for
         for row, place in zip(rows, gallery.places(rows), strict=True):
             assert place == FacePlace(int(batch.faces["face_index"][row]), tuple(batch.faces["box"][row].tolist()))
+
+
+def test_entries_are_those_of_their_rows_across_chunks(tmp_path: Path) -> None:
+    path, *_ = crowded(tmp_path)
+    with h5py.File(path, "r+") as file:
+        names = file["image_paths"][:]
+        del file["image_paths"]
+        file.create_dataset("image_paths", data=names, chunks=(7,), maxshape=(None,), compression="gzip")
+    rows = np.random.default_rng(0).integers(0, len(names), 200).tolist()
+    with Gallery(path) as gallery:
+        assert gallery.names(rows) == [names[row].decode() for row in rows]
+        assert gallery.names([]) == []
 
 
 def test_where_no_faces_were_looked_for_there_is_nothing_known_of_them(tmp_path: Path) -> None:

@@ -97,6 +97,18 @@ def no_details(file: Any) -> None:
     file["outcomes/detail"].resize(10, axis=0)
 
 
+def clusters_of(file: Any, numbers: list[int]) -> None:
+    file.create_dataset("cluster", data=np.array(numbers, np.int32)).attrs["clusters"] = 2
+
+
+def too_few_clusters(file: Any) -> None:
+    clusters_of(file, [1, 1, 2])
+
+
+def unknown_cluster(file: Any) -> None:
+    clusters_of(file, [1] * 590 + [3, 2, -1, 0])
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -112,6 +124,8 @@ def no_details(file: Any) -> None:
         (another_version, "format_version is 2; wanted: 1"),
         (another_model, "contract: model is tiny; wanted: somebody else's"),
         (no_contract, "contract: cannot be read"),
+        (too_few_clusters, "the length of /cluster is 3; wanted: 594"),
+        (unknown_cluster, "cluster: no number of a cluster: row 590, 592"),
         (no_details, "the length of /outcomes/detail is 10; wanted: 600"),
     ],
 )

@@ -68,7 +68,7 @@ class FlatIndex:
             EngineError, OutOfMemoryError: the GPU refuses.
         """
         self.rows, self.dimension = gallery.rows, gallery.dimension
-        self._host: Any = _host_index(gallery)
+        self._host: Any = host_index(gallery)
         self._source: Source = gpu_source(place, self._host) if place and self.rows else HostRows(self._host)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -110,8 +110,12 @@ class FlatIndex:
         self._source = self._host = None  # type: ignore[assignment]
 
 
-def _host_index(gallery: Gallery) -> Any:
-    """FAISS's flat index of the exact rows, FP32: mapped from the file beside the gallery, or in memory."""
+def host_index(gallery: Gallery) -> Any:
+    """FAISS's flat index of the exact rows, FP32: mapped from the file beside the gallery, or in memory.
+
+    Raises:
+        StorageError, MissingDependencyError: as FlatIndex.
+    """
     faiss = require("faiss", extra="cpu", purpose="searching")
     path = ensure_index(gallery) if gallery.rows else None
     with _faiss_words():

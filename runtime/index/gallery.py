@@ -90,25 +90,33 @@ class Gallery:
         """All embeddings in order, (n, D) float32, C-contiguous, 32 MiB at a time.
 
         Raises:
-            StorageError: a block is damaged, or a row is not finite or longer than `precision.LONGEST`.
+            StorageError: as `block`.
         """
         step = max(1, _BLOCK_BYTES // (4 * self.dimension))
         for start in range(0, self.rows, step):
-            try:
-                block = np.ascontiguousarray(self._file["embeddings"][start : start + step], np.float32)
-            except _DAMAGE as err:
-                raise StorageError(
-                    f"{self.path} is damaged at rows {start} to {start + step} of /embeddings ({err}). "
-                    f"Restore it from a copy, or make it again with --force"
-                ) from err
-            squares = np.einsum("ij,ij->i", block, block)  # (n,) float32; a sum with a NaN is NaN
-            wrong = np.flatnonzero(~(squares <= LONGEST**2))
-            if len(wrong):
-                raise StorageError(
-                    f"{self.path}: row {start + wrong[0]} of /embeddings has length {np.sqrt(squares[wrong[0]]):.4g}; "
-                    f"wanted: 1. Restore the file from a copy, or make it again with --force"
-                )
-            yield block
+            yield self.block(start, min(start + step, self.rows))
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Embeddings of rows `start` to `stop`, (stop - start, D) float32, C-contiguous; a new array.
+
+        Raises:
+            StorageError: they are damaged, or a row is not finite or longer than `precision.LONGEST`.
+        """
+        try:
+            block = np.ascontiguousarray(self._file["embeddings"][start:stop], np.float32)
+        except _DAMAGE as err:
+            raise StorageError(
+                f"{self.path} is damaged at rows {start} to {stop} of /embeddings ({err}). "
+                f"Restore it from a copy, or make it again with --force"
+            ) from err
+        squares = np.einsum("ij,ij->i", block, block)  # (n,) float32; a sum with a NaN is NaN
+        wrong = np.flatnonzero(~(squares <= LONGEST**2))
+        if len(wrong):
+            raise StorageError(
+                f"{self.path}: row {start + wrong[0]} of /embeddings has length {np.sqrt(squares[wrong[0]]):.4g}; "
+                f"wanted: 1. Restore the file from a copy, or make it again with --force"
+            )
+        return block
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """Entries of `/image_paths`, in the order given.
@@ -134,7 +142,7 @@ class Gallery:
         return dataset in self._file and self._file[dataset].shape[:1] == (self.rows,)
 
     def aligned(self, dataset: str, start: int, stop: int) -> NDArray[Any]:
-        """Entries start to stop of a dataset aligned with `/embeddings`, (stop - start, ...), as they are stored.
+        """Entries `start` to `stop` of a dataset aligned with `/embeddings`, (stop - start, ...), as they are stored.
 
         Raises:
             StorageError: they cannot be read.
@@ -146,18 +154,49 @@ class Gallery:
         return found
 
     def _entries(self, dataset: str, rows: Sequence[int]) -> list[Any]:
-        """Entries of a dataset, in the order given."""
+        """Entries of a dataset, in the order given; each compressed chunk is opened once."""
+        order = np.argsort(rows, kind="stable")
+        ascending = np.asarray(rows, np.int64)[order]
+        found: list[Any] = [None] * len(order)
         try:
             data = self._file[dataset]
-            found = {row: data[row] for row in sorted(rows)}  # ascending, so that each compressed chunk is opened once
+            step = data.chunks[0] if data.chunks else max(1, len(data))
+            for chunk in np.unique(ascending // step).tolist():
+                first, last = np.searchsorted(ascending, (chunk * step, (chunk + 1) * step)).tolist()
+                start, stop = int(ascending[first]), int(ascending[last - 1]) + 1
+                block = data[start:stop]
+                for place, row in zip(order[first:last].tolist(), ascending[first:last].tolist(), strict=True):
+                    found[place] = block[row - start]
         except _DAMAGE as err:
             raise StorageError(f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy") from err
-        return [found[row] for row in rows]
+        return found
+
+    def photographs(self) -> NDArray[np.int64]:
+        """(N,) int64: which photograph each row is of, by its row in `/outcomes`; several faces of one share it.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        try:
+            if "outcomes/embeddings" not in self._file:  # one row a photograph
+                return np.arange(self.rows)
+            counts = self._file["outcomes/embeddings"][:]
+        except _DAMAGE as err:
+            raise StorageError(f"{self.path} is damaged in /outcomes ({err}). Restore it from a copy") from err
+        return np.repeat(np.arange(len(counts)), counts)
 
     def photograph(self, row: int) -> bytes:
         """The absolute path of the photograph of a row, to the byte, wherever the file itself may lie."""
-        name = self.raw_paths.get(row)
-        return os.path.join(self.root, bytes(self._entries("image_paths", [row])[0]) if name is None else name)
+        return self.photograph_paths([row])[0]
+
+    def photograph_paths(self, rows: Sequence[int]) -> list[bytes]:
+        """`photograph` of several rows, in the order given.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        names = zip(rows, self._entries("image_paths", rows), strict=True)
+        return [os.path.join(self.root, self.raw_paths.get(row, bytes(name))) for row, name in names]
 
     @cached_property
     def raw_paths(self) -> dict[int, bytes]:

@@ -79,9 +79,18 @@ def _best(
 
 
 def _exact(host: Any, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """(m,) float32 inner products, summed in double precision and in one order: equal rows score equally."""
+    """(m,) float32: `exact_scores` of some rows; equal rows score equally."""
     scores = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), _BLOCK):
         block = host.reconstruct_batch(rows[start : start + _BLOCK])  # (b, D) float32
-        scores[start : start + _BLOCK] = np.multiply(block, query, dtype=np.float64).sum(axis=1)
+        scores[start : start + _BLOCK] = exact_scores(block, query)
     return scores
+
+
+def exact_scores(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The score of each row of (n, D) with its row of (n, D), or with one (D,): (n,) float32.
+
+    Summed in double precision and in one order, and rounded once: it depends on the two vectors and nothing else.
+    """
+    found: NDArray[np.float32] = np.multiply(left, right, dtype=np.float64).sum(axis=1).astype(np.float32)
+    return found

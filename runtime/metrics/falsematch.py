@@ -75,6 +75,16 @@ class Calibration:
         count = self.pairs if place < 0 else self.at_least[min(place, len(self.at_least) - 1)]
         return Expectation(rows * (count or 3) / self.pairs, at_most=count == 0)
 
+    def lowest(self, hits: float, rows: int) -> float | None:
+        """The lowest score, in thousandths, at which at most `hits` are expected; None where the pairs are too few."""
+        scores = (place / _COARSE for place in range(self.first, min(self.first + len(self.at_least), _COARSE + 1)))
+        return next((score for score in scores if self.expected(score, rows).hits <= hits), None)
+
+    @property
+    def beyond(self) -> float:
+        """The lowest score, in thousandths, that no impostor pair reached."""
+        return (self.first + len(self.at_least) - 1) / _COARSE
+
     def explain(self) -> str:
         """What the expectation beside a score means, for a person."""
         return (

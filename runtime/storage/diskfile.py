@@ -13,9 +13,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from ..errors import DiskFullError, StorageError
+from ..errors import DiskFullError, FacemillError, StorageError
 
 if TYPE_CHECKING:
     import h5py
@@ -191,20 +191,36 @@ def durable_h5(path: Path, what: str) -> Iterator[DurableH5]:
     target.commit()
 
 
-def write_durable(path: Path, data: bytes, what: str) -> None:
-    """Replace a small file atomically and durably.
+@contextmanager
+def durable_file(path: Path, what: str) -> Iterator[IO[bytes]]:
+    """A new file to write to, which takes its name, whole and durably, when the block ends well.
 
     Raises:
-        DiskFullError, StorageError: the old content stays.
+        DiskFullError, StorageError: an old file of that name stays.
     """
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
         sync_folder(path.parent)
     except OSError as err:
         partial.unlink(missing_ok=True)
+        if isinstance(err, FacemillError):
+            raise
         raise storage_error(err, what, path) from err
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_durable(path: Path, data: bytes, what: str) -> None:
+    """Replace a small file atomically and durably.
+
+    Raises:
+        DiskFullError, StorageError: the old content stays.
+    """
+    with durable_file(path, what) as file:
+        file.write(data)

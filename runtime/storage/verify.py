@@ -55,7 +55,7 @@ def verify_file(path: Path) -> Verified:
             check = _Check(path, attributes_of(file))
             if check.version not in FORMAT_VERSIONS:
                 raise ValueError(f"its format version is {check.version}")
-            for part in (check.contract, check.outcomes, check.paths, check.vectors, check.faces):
+            for part in (check.contract, check.outcomes, check.paths, check.vectors, check.faces, check.cluster):
                 check.run(part, file)
     except DAMAGE as err:
         refuse_system_error(err, path)
@@ -146,6 +146,14 @@ class _Check:
             self._expect(f"faces: the length of /{name}", len(file[name]), len(file["embeddings"]))
             for _, block in _blocks(file[name]):
                 len(block)
+
+    def cluster(self, file: Any) -> None:
+        if "cluster" not in file:
+            return
+        column = file["cluster"]
+        self._expect("cluster: the length of /cluster", len(column), len(file["embeddings"]))
+        for start, block in _blocks(column):
+            self._rows("cluster: no number of a cluster", (block < 0) | (block > column.attrs["clusters"]), start)
 
     def _rows(self, what: str, wrong: NDArray[np.bool_], start: int = 0) -> None:
         """A finding that names the first rows."""

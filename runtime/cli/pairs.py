@@ -1,0 +1,155 @@
+"""`facemill pairs`: who is enrolled twice?"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ..text import printable
+from .common import handle_errors, setup_logging
+from .search import _device, _finite
+
+if TYPE_CHECKING:
+    from ..linkage.pairs import Pairs
+    from ..linkage.table import PairTable
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Seconds of `90s`, `30m`, `2h`, `1h30m` or `1d`."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", value):
+        raise click.BadParameter(f"{value!r} is no duration; wanted: 90s, 30m, 2h, 1h30m or 1d", ctx, param)
+    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", value))
+
+
+def _expected(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and value > 0):
+        raise click.BadParameter(f"{value} is not a number above 0", ctx, param)
+    return value
+
+
+@click.command(name="pairs")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The pairs, best first: a name that ends in .csv or .parquet.",
+)
+@click.option("--threshold", type=float, callback=_finite, help="The lowest score of a pair (-1 to 1).")
+@click.option(
+    "--expected-false",
+    type=float,
+    metavar="N",
+    callback=_expected,
+    help="Take the lowest threshold at which at most N pairs of two people are expected in all of FILE. [default: 1]",
+)
+@click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page for a reviewer: yes or no.")
+@click.option(
+    "--page-pairs", default=500, show_default=True, type=click.IntRange(min=1), help="Pairs on the page at most."
+)
+@click.option(
+    "--budget",
+    metavar="DURATION",
+    callback=_duration,
+    help="90s, 30m, 2h: where comparing all takes longer, search approximately and say what share was found.",
+)
+@click.option(
+    "--most",
+    default=10_000_000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Stop if there are more pairs: the threshold is too low.",
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|gpu|N",
+    callback=_device,
+    help="Where rows are compared: on the CPU, the first GPU, or GPU number N; auto: on a GPU if there is one.",
+)
+@click.option(
+    "--force", is_flag=True, help="Replace existing output, and drop an unfinished search of another question."
+)
+@handle_errors
+def main(
+    file: Path,
+    output: Path,
+    threshold: float | None,
+    expected_false: float | None,
+    page: Path | None,
+    page_pairs: int,
+    budget: float | None,
+    most: int,
+    device: str,
+    force: bool,
+) -> None:
+    """Find all pairs of photographs in FILE whose faces are so alike that they may be one person.
+
+    Every row is compared with every other, exactly. The threshold is given, or follows from how many false pairs may be
+    expected among all, where FILE carries a calibration (facemill evaluate --calibrate FILE). Pairs of two faces in one
+    photograph are left out.
+
+    What is found is kept beside FILE (FILE.pairs.parts) until the output is written: after Ctrl-C or a crash the same
+    command goes on from there, and gives the same output. The page keeps a reviewer's answers, and saves them as CSV.
+
+    \b
+    Examples:
+      facemill pairs people.h5 --threshold 0.5 -o pairs.csv
+      facemill pairs people.h5 --expected-false 10 -o pairs.parquet --html review.html
+      facemill pairs people.h5 -o pairs.csv --budget 2h
+
+    Exit codes: 0 done, 1 failure, 2 usage.
+    """
+    if threshold is not None and expected_false is not None:
+        raise click.UsageError("--threshold and --expected-false exclude each other")
+    setup_logging()
+    from ..index.gallery import Gallery
+    from ..linkage.pairs import Wanted, find_pairs
+    from ..linkage.parts import Parts
+    from ..linkage.review import write_review
+    from ..linkage.table import PairTable, check_table_path, write_table
+    from ..linkage.threshold import choose_threshold
+    from ..pipeline.comparable import find_calibration
+    from ..pipeline.page import check_page_path
+
+    check_table_path(output, force=force)
+    if page is not None:
+        check_page_path(page, force=force)
+    with Gallery(file) as gallery:
+        calibration = find_calibration(gallery)
+        lowest = choose_threshold(gallery, calibration, threshold, expected_false)
+        wanted = Wanted(lowest, most=most, budget_s=budget, device=device)
+        with Parts(file) as parts:
+            pairs = find_pairs(gallery, parts, wanted, force=force)
+            table = PairTable(gallery, pairs.found, calibration)
+            write_table(output, gallery, table)
+            if page is not None:
+                write_review(page, gallery, table, pairs.method(), lowest, page_pairs)
+            parts.remove()
+    click.echo("\n".join(map(printable, _summary(output, page, pairs, table, lowest))))
+
+
+def _summary(output: Path, page: Path | None, pairs: Pairs, table: PairTable, threshold: float) -> list[str]:
+    expected = table.expected(threshold)
+    rate = pairs.compared / max(pairs.elapsed_s, 1e-9)
+    left_out = f" ({pairs.same_photograph:,} more are of one photograph, and left out)" if pairs.same_photograph else ""
+    lines = [
+        f"{output}: {len(pairs.found):,} pairs at {threshold:.6g} or above{left_out}",
+        f"search: {pairs.method()}",
+        f"time: {pairs.elapsed_s:,.1f} s, {pairs.compared:,} comparisons, {rate / 1e6:,.0f} million a second",
+    ]
+    if expected is not None:
+        lines.append(f"expected false pairs at the threshold: {expected}")
+    if page is not None:
+        lines.append(f"page: {page}")
+    return lines

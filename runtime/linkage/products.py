@@ -1,0 +1,88 @@
+"""Which products of two tiles of rows reach a floor: by matrix products, in NumPy or, on a GPU, in CuPy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import EngineError
+from ..extras import require
+from ..index.gpu import count_gpus, gpu_memory
+
+# Of one matrix product. 8 MiB of scores lie in a processor's cache when they are looked through; a GPU wants more work.
+_CPU_SHAPE = (1024, 2048)
+_GPU_SHAPE = (8192, 8192)
+
+
+class Products:
+    """Matrix products in FP32 on one device, and the room for one. The same code on both: CuPy has NumPy's functions.
+
+    On a GPU it has not yet been run.
+    """
+
+    def __init__(self, arrays: ModuleType = np, shape: tuple[int, int] = _CPU_SHAPE) -> None:
+        """Take the room.
+
+        Args:
+            arrays: numpy, or cupy with the device chosen.
+            shape: rows and columns of one product at most.
+        """
+        self._arrays, self._shape = arrays, shape
+        self._room = arrays.empty(shape[0] * shape[1], np.float32)
+
+    def put(self, tile: NDArray[np.float32]) -> Any:
+        """A tile, (n, D) float32, where it can be multiplied; in NumPy it is the tile itself."""
+        return self._arrays.asarray(tile)
+
+    def at_least(
+        self, left: Any, right: Any, floor: np.float32, *, same: bool = False
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Row of `left` and row of `right`, both (m,), of all products that are at least `floor`, a piece at a time.
+
+        Args:
+            left, right: (n, D) and (m, D), of `put`.
+            floor: compared with inner products in FP32.
+            same: both are the same rows: only pairs whose first row is the lower one.
+        """
+        high, wide = self._shape
+        for top in range(0, len(left), high):
+            rows = left[top : top + high]
+            for start in range(0, len(right), wide):
+                columns = right[start : start + wide]
+                if same and start + len(columns) - 1 <= top:  # below the diagonal
+                    continue
+                out = self._room[: len(rows) * len(columns)].reshape(len(rows), len(columns))
+                self._arrays.matmul(rows, columns.T, out=out)  # (rows, columns) float32
+                found = self._host(self._arrays.flatnonzero(out >= floor))
+                first, second = top + found // len(columns), start + found % len(columns)
+                if same:
+                    above = first < second
+                    first, second = first[above], second[above]
+                yield first, second
+
+    def _host(self, found: Any) -> NDArray[np.int64]:
+        return np.asarray(found if self._arrays is np else self._arrays.asnumpy(found), np.int64)
+
+
+def open_products(device: str) -> Products:
+    """Products on the CPU, or on a GPU by CuPy.
+
+    Args:
+        device: "auto", "cpu", "gpu" (the first one) or the number of a GPU; auto: a GPU that can be used.
+    Raises:
+        MissingDependencyError, EngineError: a GPU was asked for and cannot be had.
+    """
+    if device == "cpu" or (device == "auto" and not count_gpus()):
+        return Products()
+    number = int(device) if device.isdecimal() else 0
+    gpu_memory(number)  # refuses what cannot be used, in words
+    if os.environ.get("CUPY_TF32", "0") != "0":
+        raise EngineError("CUPY_TF32 is set: FP32 becomes TF32, for which no answer is proven. Do: unset CUPY_TF32")
+    cupy = require("cupy", extra="gpu", purpose="matrix products on a GPU")
+    cupy.cuda.Device(number).use()
+    return Products(cupy, _GPU_SHAPE)
