@@ -14,8 +14,8 @@ from ..errors import EngineError
 from ..extras import require
 from ..index.gpu import count_gpus, gpu_memory
 
-# Of one matrix product. 8 MiB of scores lie in a processor's cache when they are looked through; a GPU wants more work.
-_CPU_SHAPE = (1024, 2048)
+# Of one matrix product: 16 MiB of scores are looked through while they lie in a cache. A GPU wants more work.
+_CPU_SHAPE = (2048, 2048)
 _GPU_SHAPE = (8192, 8192)
 
 
