@@ -86,7 +86,7 @@ def test_write_durable_replaces_and_leaves_no_partial(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "kind", "words"),
     [
-        (KeyboardInterrupt(), KeyboardInterrupt, ""),
+        (KeyboardInterrupt("ours"), KeyboardInterrupt, "^ours$"),
         (ValueError("ours"), ValueError, "^ours$"),
         (StorageError("ours"), StorageError, "^ours$"),
         (OSError(28, "full"), StorageError, "no room left while writing it"),
