@@ -109,8 +109,7 @@ def suggest_threshold(gallery: Gallery, most: int, threshold: float) -> float:
         threshold: that more pairs reach; the answer is higher.
     """
     _, vectors = sampled(gallery, _SUGGEST_ROWS, 0)
-    # A copy: of one array twice NumPy asks OpenBLAS for SYRK, which has been seen to crash on large ones.
-    above = (vectors @ vectors.copy().T)[np.triu_indices(len(vectors), 1)]  # (S (S - 1) / 2,) float32
+    above = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]  # (S (S - 1) / 2,) float32
     share = most / max(1, gallery.rows * (gallery.rows - 1))
     kept = min(len(above), max(1, int(share * len(above))))
     score = float(np.partition(above, -kept)[-kept]) if len(above) else threshold
