@@ -201,3 +201,28 @@ def test_datasets_beside_the_vectors_are_read_as_they_are_stored(tmp_path: Path)
         assert gallery.aligned("embeddings", 0, 0).shape == (0, D)
         with pytest.raises(StorageError, match="damaged in /cluster"):
             gallery.aligned("cluster", 0, 1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_block_is_what_was_asked_for(tmp_path: Path, dtype: str) -> None:
+    with Gallery(assembled(tmp_path, dtype)) as gallery:
+        block = gallery.block(1, 3)
+        assert (block.dtype, block.flags.c_contiguous) == (np.float32, True)
+        np.testing.assert_array_equal(block, np.eye(4)[1:3])
+        assert gallery.block(3, 3).shape == (0, 4)
+        assert gallery.aligned("image_paths", 1, 3).tolist() == [b"c\\xfe.jpg", "d\u00e9.jpg".encode()]
+        assert gallery.photographs().tolist() == [0, 1, 2]
+
+
+def test_faces_of_one_photograph_share_it(tmp_path: Path) -> None:
+    to = writer(tmp_path, 5)
+    batches = [batch_of(range(start, start + 5), seed=1) for start in range(0, 20, 5)]
+    for batch in batches:
+        add(to, batch)
+    to.commit()
+    paths = [f"{row}.jpg".encode() for row in range(20)]
+    with Ledger(20, tmp_path, "p") as ledger:
+        assemble(tmp_path / "o.h5", ledger, paths, {"dimension": D, "contract": '{"root": "/"}'}, "float32")
+    with Gallery(tmp_path / "o.h5") as gallery:
+        assert gallery.photographs().tolist() == np.concatenate([batch.rows for batch in batches]).tolist()
+        assert len(set(gallery.photographs().tolist())) < gallery.rows

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from twins import Pair, oracle, scores_of, twins, write_twins
 
-from runtime.errors import ConfigError, EngineError, MissingDependencyError, StorageError, TooManyPairsError
+from runtime.errors import (
+    ConfigError,
+    EngineError,
+    MissingDependencyError,
+    OutOfMemoryError,
+    StorageError,
+    TooManyPairsError,
+)
 from runtime.index.flat import FlatIndex
 from runtime.index.gallery import Gallery
 from runtime.index.gpu import count_gpus
@@ -177,3 +184,16 @@ def test_without_a_gpu_auto_is_the_cpu_and_a_gpu_is_refused(monkeypatch: pytest.
         pytest.skip("there is a GPU")
     with pytest.raises((EngineError, MissingDependencyError), match="--device cpu"):
         open_products("gpu")
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"), [(RuntimeError("cudaErrorX"), EngineError), (MemoryError("64 GB"), OutOfMemoryError)]
+)
+def test_what_a_gpu_refuses_is_told_in_words(tmp_path: Path, raised: Exception, kind: type[Exception]) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise raised
+
+    cupy: Any = SimpleNamespace(empty=np.empty, asarray=np.asarray, matmul=refuse)
+    path = write_twins(tmp_path / "p.h5", twins(60))
+    with pytest.raises(kind, match=rf"CuPy failed: {raised}.*--device cpu"):
+        pairs_of(path, 0.4, products=Products(cupy))

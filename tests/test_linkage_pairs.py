@@ -22,6 +22,7 @@ from twins import Pair, oracle, twins, write_twins
 
 from runtime.errors import ConfigError, LockedError, StorageError, TooManyPairsError
 from runtime.index.gallery import Gallery
+from runtime.linkage.blocks import Tiling
 from runtime.linkage.near import make_lists
 from runtime.linkage.pairs import Pairs, Wanted, find_pairs
 from runtime.linkage.parts import Parts
@@ -110,6 +111,9 @@ def test_it_goes_on_from_the_last_block_whenever_it_stops(tmp_path: Path, crash:
     assert listed(rest) == listed(whole)
     assert rest.share == whole.share
     assert 0 < rest.compared < whole.compared
+    if rest.share is None:
+        tiling = Tiling(730, 100)
+        assert rest.compared == sum(map(tiling.pairs, tiling.blocks()[compared:]))
     assert not parts_of(path)
 
 
@@ -300,6 +304,7 @@ def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pyte
         shares.append(found.share[0])
     assert shares == sorted(shares)
     assert shares[0] < shares[2] == 1
+    assert listed(found) == oracle(vectors, 0.7)  # each once, though both rows of most look into the other's list
 
 
 def test_as_many_lists_as_the_comparisons_allow(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from twins import calibration_of, oracle, twins, write_twins
 
 from runtime.index.gallery import Gallery
 from runtime.linkage.blocks import Found
-from runtime.linkage.review import write_review
+from runtime.linkage.review import review_page, write_review
 from runtime.linkage.table import PairTable
 from runtime.storage.derived import recorded_pages
 
@@ -56,7 +56,7 @@ def write_page(folder: Path, *, most: int = 500, names: list[bytes] | None = Non
     with Gallery(path) as gallery:
         calibration = calibration_of(np.linspace(-0.6, 0.6, 1000))
         table = PairTable(gallery, Found(first, second, scores.astype(np.float32)), calibration)
-        write_review(folder / "r.html", gallery, table, "exact, for the test", threshold, most)
+        write_review(folder / "r.html", gallery, review_page(gallery, table, "exact, for the test", threshold, most))
     return (folder / "r.html").read_text()
 
 

@@ -135,3 +135,17 @@ def test_no_two_people_cannot_calibrate() -> None:
 )
 def test_expectations_read_well(hits: float, at_most: bool, words: str) -> None:
     assert str(Expectation(hits, at_most)) == words
+
+
+@pytest.mark.parametrize("hits", [0.5, 1, 20, 900])
+def test_the_lowest_score_keeps_to_what_is_expected(calibration: Calibration, hits: float) -> None:
+    score = calibration.lowest(hits, 1000)
+    assert score is not None
+    assert calibration.expected(score, 1000).hits <= hits < calibration.expected(score - 0.0015, 1000).hits
+
+
+def test_what_the_pairs_cannot_show_has_no_lowest_score(calibration: Calibration) -> None:
+    assert calibration.lowest(1, 1_000_000) is None
+    assert calibration.expected(calibration.beyond, 1).at_most
+    assert not calibration.expected(calibration.beyond - 0.0015, 1).at_most
+    assert float(IMPOSTORS.max()) < calibration.beyond <= float(IMPOSTORS.max()) + 0.001

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import StorageError
-from runtime.storage.diskfile import durable_h5, write_durable
+from runtime.storage.diskfile import durable_file, durable_h5, write_durable
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -81,3 +81,33 @@ def test_write_durable_replaces_and_leaves_no_partial(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
     with pytest.raises(StorageError, match="cannot be written"):
         write_durable(tmp_path / "gone" / "plan.json", b"1", "the plan")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (KeyboardInterrupt("ours"), KeyboardInterrupt, "^ours$"),
+        (ValueError("ours"), ValueError, "^ours$"),
+        (StorageError("ours"), StorageError, "^ours$"),
+        (OSError(28, "full"), StorageError, "no room left while writing it"),
+    ],
+)
+def test_a_file_written_in_pieces_is_whole_or_not_there(
+    tmp_path: Path, error: BaseException, kind: type[BaseException], words: str
+) -> None:
+    path = tmp_path / "o.csv"
+    path.write_bytes(b"old")
+
+    def write(failure: BaseException | None) -> None:
+        with durable_file(path, "it") as file:
+            file.write(b"new")
+            if failure is not None:
+                raise failure
+
+    with pytest.raises(kind, match=words):
+        write(error)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    write(None)
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]

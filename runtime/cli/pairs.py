@@ -116,7 +116,7 @@ def main(
     from ..index.gallery import Gallery
     from ..linkage.pairs import Wanted, find_pairs
     from ..linkage.parts import Parts
-    from ..linkage.review import write_review
+    from ..linkage.review import review_page, write_review
     from ..linkage.table import PairTable, check_table_path, write_table
     from ..linkage.threshold import choose_threshold
     from ..pipeline.comparable import find_calibration
@@ -132,9 +132,11 @@ def main(
         with Parts(file) as parts:
             pairs = find_pairs(gallery, parts, wanted, force=force)
             table = PairTable(gallery, pairs.found, calibration)
+            # What takes time comes first: stopped between the two files, the command would find the first one there.
+            text = "" if page is None else review_page(gallery, table, pairs.method(), lowest, page_pairs)
             write_table(output, gallery, table)
             if page is not None:
-                write_review(page, gallery, table, pairs.method(), lowest, page_pairs)
+                write_review(page, gallery, text)
             parts.remove()
     click.echo("\n".join(map(printable, _summary(output, page, pairs, table, lowest))))
 
@@ -146,7 +148,7 @@ def _summary(output: Path, page: Path | None, pairs: Pairs, table: PairTable, th
     lines = [
         f"{output}: {len(pairs.found):,} pairs at {threshold:.6g} or above{left_out}",
         f"search: {pairs.method()}",
-        f"time: {pairs.elapsed_s:,.1f} s, {pairs.compared:,} comparisons, {rate / 1e6:,.0f} million a second",
+        f"time: {pairs.elapsed_s:,.1f} s, {pairs.compared:,} comparisons, {rate / 1e6:,.1f} million a second",
     ]
     if expected is not None:
         lines.append(f"expected false pairs at the threshold: {expected}")

@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from ..index.gallery import Gallery
 from ..pipeline.progress import duration
 from .blocks import Found, floor_of, settle_pairs
-from .near import sampled
+from .near import Lists, pairs_near, sampled
 from .products import Products
 
 _PROBED_ROWS = 2048  # of the tile by which the rate is measured
 _SHARE_ROWS = 2000  # whose pairs are all looked for, to know what share was found
 _SUGGEST_ROWS = 4096
-_SPARE = 0.7  # of the rate that small lists reach
+_PROBED_S = 1.0
 
 logger = logging.getLogger(__name__)
 
 
-def comparisons_within(gallery: Gallery, products: Products, budget_s: float | None) -> float | None:
-    """How many comparisons a budget allows; None where it allows all of them. Says in the log how long all take.
+def time_for_all(gallery: Gallery, products: Products, budget_s: float | None) -> bool:
+    """Whether a budget allows to compare all rows. Says in the log how long that takes.
 
     Args:
         gallery: an open embedding file.
-        products: where they are computed.
+        products: where they are compared.
         budget_s: seconds; None for no limit.
     """
     tile = gallery.block(0, min(gallery.rows, _PROBED_ROWS))
@@ -44,12 +44,30 @@ def comparisons_within(gallery: Gallery, products: Products, budget_s: float | N
     words = "%s rows make %s comparisons, at about %s million a second: %s"
     logger.info(words, f"{gallery.rows:,}", f"{total:,}", f"{rate / 1e6:,.0f}", duration(total / max(rate, 1)))
     if budget_s is None or total <= rate * budget_s:
-        return None
+        return True
     logger.warning(
         "that is longer than the budget of %s: the search is approximate. For all pairs, leave out --budget",
         duration(budget_s),
     )
-    return _SPARE * rate * budget_s
+    return False
+
+
+def rate_within(gallery: Gallery, threshold: float, lists: Lists, products: Products, most: int) -> float:
+    """Comparisons a second within lists, by the first of them.
+
+    Args:
+        gallery, threshold, lists, products, most: as for `near.pairs_near`.
+    Raises:
+        As `near.pairs_near`.
+    """
+    pieces = pairs_near(gallery, threshold, lists, start=0, products=products, most=most)
+    next(pieces)  # makes the index, and warms up
+    compared, start = 0, time.perf_counter()
+    for work, _ in zip(lists.pairs()[1:].tolist(), pieces, strict=True):
+        compared += work
+        if time.perf_counter() - start > _PROBED_S:
+            break
+    return compared / (time.perf_counter() - start)
 
 
 def share_found(gallery: Gallery, found: Found, threshold: float, products: Products, seed: int) -> tuple[float, int]:
@@ -91,8 +109,7 @@ def suggest_threshold(gallery: Gallery, most: int, threshold: float) -> float:
         threshold: that more pairs reach; the answer is higher.
     """
     _, vectors = sampled(gallery, _SUGGEST_ROWS, 0)
-    # A copy: of one array twice NumPy asks OpenBLAS for SYRK, which has been seen to crash on large ones.
-    above = (vectors @ vectors.copy().T)[np.triu_indices(len(vectors), 1)]  # (S (S - 1) / 2,) float32
+    above = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]  # (S (S - 1) / 2,) float32
     share = most / max(1, gallery.rows * (gallery.rows - 1))
     kept = min(len(above), max(1, int(share * len(above))))
     score = float(np.partition(above, -kept)[-kept]) if len(above) else threshold

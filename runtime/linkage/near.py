@@ -126,7 +126,8 @@ def pairs_near(
     for number in range(start, lists.starts.shape[1] - 1):
         kept: list[Found] = []
         homes = list(_tiles(lists.members(0, number)))
-        guests = [tile for rank in range(1, len(lists.rows)) for tile in _tiles(lists.members(rank, number))]
+        looking = [lists.members(rank, number) for rank in range(1, len(lists.rows))]
+        guests = list(_tiles(np.concatenate(looking))) if looking else []
         for i, mine in enumerate(homes):
             rows = vectors[mine]
             left = products.put(rows)

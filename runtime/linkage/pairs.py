@@ -14,7 +14,7 @@ from ..errors import TooManyPairsError
 from ..index.gallery import Gallery
 from ..pipeline.control import Control
 from .blocks import TILE_ROWS, Found, Tiling, joined, pairs_above
-from .budget import comparisons_within, share_found, suggest_threshold
+from .budget import rate_within, share_found, suggest_threshold, time_for_all
 from .near import Lists, make_lists, pairs_near
 from .parts import Parts
 from .products import Products, open_products
@@ -89,12 +89,12 @@ def find_pairs(gallery: Gallery, parts: Parts, wanted: Wanted, *, force: bool = 
     """
     with Control() as control:
         products = open_products(wanted.device)
-        lists = _begin(gallery, parts, wanted, products, force=force)
-        before = parts.load()
-        if parts.done:
-            logger.info("going on with the search that was stopped")
-        control.deferring = True
         try:
+            lists = _begin(gallery, parts, wanted, products, force=force)
+            before = parts.load()
+            if parts.done:
+                logger.info("going on with the search that was stopped")
+            control.deferring = True
             work, pieces = _way(gallery, wanted, lists, parts.done, products)
             found, progress = _collect(work, pieces, before, parts, control, wanted)
         except TooManyPairsError as err:
@@ -124,12 +124,12 @@ def _begin(gallery: Gallery, parts: Parts, wanted: Wanted, products: Products, *
     if plan is not None:
         return Lists(**parts.load_arrays()) if plan["near"] else None
     start = time.monotonic()
-    within = comparisons_within(gallery, products, wanted.budget_s)
     lists = None
-    if within is not None:
+    if not time_for_all(gallery, products, wanted.budget_s):
         lists = make_lists(gallery, _SEED)
+        rate = rate_within(gallery, wanted.threshold, lists, products, wanted.most)
         assert wanted.budget_s is not None
-        lists = lists.within(within * max(0.0, 1 - (time.monotonic() - start) / wanted.budget_s))
+        lists = lists.within(rate * (wanted.budget_s - (time.monotonic() - start)))
         logger.info("each row looks into %d of %d lists", len(lists.rows), lists.starts.shape[1] - 1)
         parts.save_arrays({"rows": lists.rows, "starts": lists.starts})
     parts.plan({**question, "near": lists is not None})

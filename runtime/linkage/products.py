@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError
+from ..errors import EngineError, FacemillError, OutOfMemoryError
 from ..extras import require
 from ..index.gpu import count_gpus, gpu_memory
 
-# Of one matrix product. 8 MiB of scores lie in a processor's cache when they are looked through; a GPU wants more work.
-_CPU_SHAPE = (1024, 2048)
+# Of one matrix product: 16 MiB of scores are looked through while they lie in a cache. A GPU wants more work.
+_CPU_SHAPE = (2048, 2048)
 _GPU_SHAPE = (8192, 8192)
+
+logger = logging.getLogger(__name__)
 
 
 class Products:
@@ -33,11 +37,14 @@ class Products:
             shape: rows and columns of one product at most.
         """
         self._arrays, self._shape = arrays, shape
-        self._room = arrays.empty(shape[0] * shape[1], np.float32)
+        self._words = nullcontext if arrays is np else _gpu_words
+        with self._words():
+            self._room = arrays.empty(shape[0] * shape[1], np.float32)
 
     def put(self, tile: NDArray[np.float32]) -> Any:
         """A tile, (n, D) float32, where it can be multiplied; in NumPy it is the tile itself."""
-        return self._arrays.asarray(tile)
+        with self._words():
+            return self._arrays.asarray(tile)
 
     def at_least(
         self, left: Any, right: Any, floor: np.float32, *, same: bool = False
@@ -56,33 +63,57 @@ class Products:
                 columns = right[start : start + wide]
                 if same and start + len(columns) - 1 <= top:  # below the diagonal
                     continue
-                out = self._room[: len(rows) * len(columns)].reshape(len(rows), len(columns))
-                self._arrays.matmul(rows, columns.T, out=out)  # (rows, columns) float32
-                found = self._host(self._arrays.flatnonzero(out >= floor))
+                found = self._reaching(rows, columns, floor)
                 first, second = top + found // len(columns), start + found % len(columns)
                 if same:
                     above = first < second
                     first, second = first[above], second[above]
                 yield first, second
 
-    def _host(self, found: Any) -> NDArray[np.int64]:
-        return np.asarray(found if self._arrays is np else self._arrays.asnumpy(found), np.int64)
+    def _reaching(self, rows: Any, columns: Any, floor: np.float32) -> NDArray[np.int64]:
+        """Places of one product, counted row by row, where it is at least `floor`."""
+        with self._words():
+            out = self._room[: len(rows) * len(columns)].reshape(len(rows), len(columns))
+            self._arrays.matmul(rows, columns.T, out=out)  # (rows, columns) float32
+            found = self._arrays.flatnonzero(out >= floor)
+            return np.asarray(found if self._arrays is np else self._arrays.asnumpy(found), np.int64)
 
 
 def open_products(device: str) -> Products:
     """Products on the CPU, or on a GPU by CuPy.
 
     Args:
-        device: "auto", "cpu", "gpu" (the first one) or the number of a GPU; auto: a GPU that can be used.
+        device: "auto", "cpu", "gpu" (the first one) or the number of a GPU; auto: a GPU that can be used; else
+            the CPU, and the log says why.
     Raises:
-        MissingDependencyError, EngineError: a GPU was asked for and cannot be had.
+        MissingDependencyError, EngineError, OutOfMemoryError: a GPU was asked for and cannot be had.
     """
     if device == "cpu" or (device == "auto" and not count_gpus()):
         return Products()
     number = int(device) if device.isdecimal() else 0
-    gpu_memory(number)  # refuses what cannot be used, in words
-    if os.environ.get("CUPY_TF32", "0") != "0":
-        raise EngineError("CUPY_TF32 is set: FP32 becomes TF32, for which no answer is proven. Do: unset CUPY_TF32")
-    cupy = require("cupy", extra="gpu", purpose="matrix products on a GPU")
-    cupy.cuda.Device(number).use()
-    return Products(cupy, _GPU_SHAPE)
+    try:
+        name, _ = gpu_memory(number)  # refuses what cannot be used, in words
+        if os.environ.get("CUPY_TF32", "0") != "0":
+            raise EngineError("CUPY_TF32 is set: FP32 becomes TF32, for which no answer is proven. Do: unset CUPY_TF32")
+        cupy = require("cupy", extra="gpu", purpose="matrix products on a GPU")
+        with _gpu_words():
+            cupy.cuda.Device(number).use()
+        found = Products(cupy, _GPU_SHAPE)
+    except FacemillError as err:
+        if device != "auto":
+            raise
+        logger.warning("comparing on the CPU: %s", err)
+        return Products()
+    logger.info("comparing on GPU %d (%s)", number, name)
+    return found
+
+
+@contextmanager
+def _gpu_words() -> Iterator[None]:
+    """CuPy raises RuntimeError for what CUDA refuses, and MemoryError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as err:
+        kind = OutOfMemoryError if isinstance(err, MemoryError) else EngineError
+        words = " ".join(str(err).split())
+        raise kind(f"CuPy failed: {words}. See what is wrong with: facemill doctor, or use --device cpu") from err

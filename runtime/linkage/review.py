@@ -148,20 +148,29 @@ show();
 """
 
 
-def write_review(path: Path, gallery: Gallery, table: PairTable, method: str, threshold: float, most: int) -> None:
-    """Write the page, whole or not at all; it needs no network and no other file.
+def review_page(gallery: Gallery, table: PairTable, method: str, threshold: float, most: int) -> str:
+    """The page; it needs no network and no other file. To make it, photographs are read.
 
     Args:
-        path: replaced.
         gallery: the file that was searched.
         table: its pairs.
         method: how it was searched.
         threshold: the lowest score.
         most: pairs on the page at most: the best.
+    """
+    return "".join(_page(gallery, table, method, threshold, list(table.rows(0, most))))
+
+
+def write_review(path: Path, gallery: Gallery, text: str) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        path: replaced.
+        gallery: the file that was searched.
+        text: of `review_page`.
     Raises:
         StorageError: an existing file stays.
     """
-    text = "".join(_page(gallery, table, method, threshold, list(table.rows(0, most))))
     write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
     record_page(gallery.path, path)
 
