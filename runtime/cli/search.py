@@ -50,6 +50,21 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     callback=_device,
     help="Where the rows are searched: on the CPU, the first GPU, or GPU number N; auto: where it is done sooner.",
 )
+@click.option(
+    "--index",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "flat", "sq8", "ivf", "hnsw"]),
+    help="flat is exact; auto takes it while it keeps to --latency, else the smallest that finds 99 % of its hits.",
+)
+@click.option(
+    "--latency",
+    default=100.0,
+    show_default=True,
+    metavar="MS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What --index auto wants of one query, in milliseconds.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing page.")
 @handle_errors
 def main(
@@ -62,13 +77,16 @@ def main(
     page: Path | None,
     engine: Path | None,
     device: str,
+    index: str,
+    latency: float,
     force: bool,
 ) -> None:
     """Find the photographs in FILE whose faces are most like those of each QUERY photograph.
 
-    FILE is an embedding file of `facemill process`. The index beside it (FILE.faiss) is made when needed. The
-    search is exact, on a GPU too; the score is the cosine of two embeddings. A GPU pays for many queries at once:
-    the rows must be uploaded first.
+    FILE is an embedding file of `facemill process`. The index beside it (FILE.faiss) is made when needed; the score
+    is the exact cosine of two embeddings. The search is exact, on a GPU too, which pays for many queries at once: the
+    rows must be uploaded first. Where exact search takes longer than --latency, an approximate index (FILE.faiss-ivf)
+    is made and measured, and the answer says which share of the true hits it finds (recall).
 
     Where faces were looked for, each hit names its face: face_index (0 is the one that the photograph is of) and box
     (left, top, right, bottom in pixels of the original photograph). Of a QUERY with several faces the main one is
@@ -83,6 +101,7 @@ def main(
       facemill search people.h5 a.jpg b.jpg -k 3 --threshold 0.4 --json
       facemill search people.h5 somebody.jpg --html answer.html
       facemill search people.h5 queries/*.jpg -k 50 --device gpu --csv
+      facemill search nation.h5 somebody.jpg -k 50 --index ivf
 
     Exit codes: 0 all queries answered, 1 failure (or a query that could not be read), 2 usage.
     """
@@ -96,7 +115,9 @@ def main(
     if page is not None:
         check_page_path(page, force=force)
     with Gallery(file) as gallery:
-        found = search(gallery, queries, k=k, threshold=threshold, engine=engine, device=device)
+        found = search(
+            gallery, queries, k=k, threshold=threshold, engine=engine, device=device, index=index, latency_ms=latency
+        )
         if page is not None:
             write_page(page, gallery, found, force=force)
     if found.warning:
@@ -107,6 +128,8 @@ def main(
         for line in _json(found) if as_json else _table(found):
             click.echo(line)
     if as_csv:  # which has no place for it
+        if found.index.measured is not None:
+            click.echo(f"index: {found.index}", err=True)
         for answer in found.answers:
             if answer.choice:
                 click.echo(f"{printable(answer.query)}: {answer.choice}", err=True)
@@ -127,6 +150,7 @@ def _json(found: Answers) -> Iterator[str]:
         if answer.faces is not None:
             line |= {"faces": answer.faces, **_face(answer.face)}
         line["search_ms"] = round(found.query_ms, 3)
+        line["index"] = found.index.as_dict()
         line["hits"] = [
             {
                 "rank": hit.rank,
@@ -187,6 +211,7 @@ def _table(found: Answers) -> Iterator[str]:
             face = "" if hit.face is None else f"{hit.face.index:>10}  {_short(hit.face.box):<19}  "
             yield f"  {hit.rank:>4}  {hit.score:>7.4f}  {chance}{face}{printable(hit.path)}"
     yield f"model: {printable(found.made_by())}"
+    yield f"index: {found.index}"
     if found.calibration is not None:
         yield printable(found.calibration.explain())
 

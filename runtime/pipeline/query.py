@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..index.flat import open_index
+from ..index.facts import IndexFacts
 from ..index.gallery import Gallery
+from ..index.open import open_index
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FacePlace, SearchHit
 from .comparable import find_calibration
@@ -54,6 +55,7 @@ class Answers:
         model, model_sha256: who made them, and its checksum, as the file names them.
         has_faces: whether hits tell which face of a photograph they are.
         search_ms: time of the index search, all queries together; embedding them is not in it.
+        index: which index answered; of an approximate one, what it finds.
         warning: what a user must know of the weights; empty for trained ones.
         calibration: what the file says of its false matches; None when it says nothing.
     """
@@ -64,6 +66,7 @@ class Answers:
     model_sha256: str
     has_faces: bool
     search_ms: float
+    index: IndexFacts
     warning: str = ""
     calibration: Calibration | None = None
 
@@ -90,6 +93,8 @@ def search(
     threshold: float | None = None,
     engine: Path | None = None,
     device: str = "auto",
+    index: str = "auto",
+    latency_ms: float = 100.0,
 ) -> Answers:
     """Embed photographs as the rows of the gallery were, and find the nearest rows.
 
@@ -100,15 +105,18 @@ def search(
         threshold: hits with a lower score are left out.
         engine: None for the one that the gallery names.
         device: where the rows are searched: "auto", "cpu", "gpu" or the number of a GPU. The answer is the same.
+        index: "auto", "flat" (exact), "sq8", "ivf" or "hnsw"; see `index.open.open_index`.
+        latency_ms: what "auto" wants of one query.
     Raises:
         ContractError: the engine's embeddings cannot be compared with the rows.
         EngineError, MissingDependencyError, StorageError, ConfigError: as their messages say.
     """
     embedded = embed_queries(gallery, queries, engine)
     warning = "" if gallery.metadata.get("trained", True) else UNTRAINED_WARNING
-    with open_index(gallery, device, k=k, queries=len(queries)) as index:
+    asked = len(embedded.queries)
+    with open_index(gallery, device, k=k, queries=asked, index=index, latency_ms=latency_ms) as opened:
         start = time.perf_counter()
-        rows, scores = index.search(embedded.vectors, k)
+        rows, scores = opened.search(embedded.vectors, k)
         search_ms = 1000 * (time.perf_counter() - start)
     found = zip(embedded.queries, rows, scores, strict=True)
     hits = {query: _hits(gallery, mine, their, threshold) for query, mine, their in found}
@@ -124,6 +132,7 @@ def search(
         model_sha256=str(gallery.metadata.get("model_sha256", "unknown")),
         has_faces=gallery.has_faces,
         search_ms=search_ms,
+        index=opened.facts,
         warning=warning,
         calibration=find_calibration(gallery),
     )
