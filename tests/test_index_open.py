@@ -120,8 +120,9 @@ def test_refusals(people: Path) -> None:
     with Gallery(people) as gallery:
         with pytest.raises(ConfigError, match="the index is 'tree'; wanted: auto, flat, ivf, sq8, hnsw"):
             open_index(gallery, k=1, queries=1, index="tree")
-        with pytest.raises(ConfigError, match="the latency is 0 ms; wanted: more than 0"):
-            open_index(gallery, k=1, queries=1, latency_ms=0)
+        for latency_ms in (0, -1, float("nan")):
+            with pytest.raises(ConfigError, match=f"the latency is {latency_ms} ms; wanted: more than 0"):
+                open_index(gallery, k=1, queries=1, latency_ms=latency_ms)
         for device in ("gpu", "0"):
             with pytest.raises(ConfigError, match=f"device is {device} and the index ivf; wanted: --index flat"):
                 open_index(gallery, device, k=1, queries=1, index="ivf")

@@ -1,4 +1,4 @@
-"""How many threads FAISS uses: a second one is only waited for where there is little to do, long where cores are busy."""
+"""How many threads FAISS uses: where there is little to do a second is only waited for, long where cores are busy."""
 
 from __future__ import annotations
 
