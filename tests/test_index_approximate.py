@@ -47,7 +47,7 @@ def test_nearly_all_that_numpy_finds_with_its_scores(people: Path, kind: str) ->
         rows, scores = index.search(queries, 20)
         one = [index.search(query[None], 20) for query in queries]
     found = np.mean([len(set(mine) & set(right)) for mine, right in zip(rows, expected, strict=True)]) / 20
-    assert found >= 0.98  # 60 other queries: three standard errors below the 0.995 that was tuned for
+    assert found >= 0.98  # 60 other queries: three standard errors below the 0.997 that was tuned for
     for query, mine, score in zip(queries, rows, scores, strict=True):
         np.testing.assert_array_equal(score, exact_score(crowd()[mine], query))
         assert (np.lexsort((mine, -score)) == np.arange(20)).all()
