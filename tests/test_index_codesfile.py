@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -132,6 +133,16 @@ def test_what_a_killed_search_left_is_taken_over(people: Path) -> None:
     codes_path(people, "ivf").with_name("people.h5.faiss-ivf.partial").write_bytes(os.urandom(3_000_000))
     np.testing.assert_array_equal(answer(people, "ivf"), oracle(crowd(400), crowd(4, seed=30), 5))
     assert not list(people.parent.glob("*.partial"))
+
+
+def test_searches_at_once_make_it_once_and_all_answer_right(tmp_path: Path) -> None:
+    path = write_gallery(tmp_path / "people.h5", crowd(400))
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        answers = pool.starmap(answer, [(path, "ivf")] * 6, chunksize=1)
+    for rows in answers:
+        np.testing.assert_array_equal(rows, oracle(crowd(400), crowd(4, seed=30), 5))
+    assert not list(tmp_path.glob("*.partial"))
+    assert len(list(tmp_path.iterdir())) == 5  # the file, and two indexes with their sidecars
 
 
 # Where the search that makes an index is killed: in the middle of it, with the file written and not yet synchronised,

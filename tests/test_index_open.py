@@ -99,6 +99,15 @@ def test_exact_with_the_reason_where_no_index_can_be_kept(large: Path, caplog: p
     assert "searching exactly: the index" in caplog.text
 
 
+def test_exact_in_memory_where_not_even_the_rows_can_be_kept(large: Path, caplog: pytest.LogCaptureFixture) -> None:
+    index_path(large).unlink()
+    (large.parent / "people.h5.faiss.partial").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert kind(large) == "flat"
+    assert caplog.text.count("it is made in memory") == 1
+    assert not list(large.parent.glob("*.faiss-*"))
+
+
 def test_more_hits_than_codes_are_good_for(large: Path) -> None:
     assert kind(large, k=1001) == "flat"
     assert kind(large, k=1000) == "ivf"

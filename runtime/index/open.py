@@ -65,8 +65,12 @@ def open_index(
 
 def _automatic(gallery: Gallery, k: int, queries: int, latency_ms: float) -> FlatIndex | ApproximateIndex:
     """Exact search, or the smallest index that finds enough; its latency decides where both would do."""
-    if gallery.rows < _FEW_ROWS or k > _MANY_HITS or _exact_ms(gallery, queries, latency_ms) <= latency_ms:
-        return FlatIndex(gallery)
+    flat = FlatIndex(gallery)
+    # Without a path nothing can be kept beside the file, and all rows are in memory by now.
+    if gallery.rows < _FEW_ROWS or k > _MANY_HITS or flat.path is None:
+        return flat
+    if _exact_ms(gallery, queries, latency_ms) <= latency_ms:
+        return flat
     exact_ms = exact_latency(gallery)
     slower: list[tuple[float, str]] = []
     for kind in _TRIED:
@@ -74,19 +78,19 @@ def _automatic(gallery: Gallery, k: int, queries: int, latency_ms: float) -> Fla
             index = ApproximateIndex(gallery, kind, k)
         except StorageError as err:
             logger.warning("searching exactly: %s", err)
-            return FlatIndex(gallery)
+            return flat
         measured = index.facts.measured
         assert measured is not None
         if measured.recall >= WANTED and measured.latency_ms <= latency_ms:
             return index
-        index.__exit__(None, None, None)
-        logger.info("the index %s does not do: wanted recall %.2f within %g ms", index.facts, WANTED, latency_ms)
+        with index:
+            logger.info("the index %s does not do: wanted recall %.2f within %g ms", index.facts, WANTED, latency_ms)
         if measured.recall >= WANTED and measured.latency_ms < exact_ms:
             slower.append((measured.latency_ms, kind))
     if slower:
         return ApproximateIndex(gallery, min(slower)[1], k)
     logger.info("searching exactly: no index reaches recall %.2f and is quicker than %.1f ms", WANTED, exact_ms)
-    return FlatIndex(gallery)
+    return flat
 
 
 def _exact_ms(gallery: Gallery, queries: int, latency_ms: float) -> float:
