@@ -113,10 +113,14 @@ def test_more_hits_than_codes_are_good_for(large: Path) -> None:
     assert kind(large, k=1000) == "ivf"
 
 
-def test_many_queries_share_the_reading_of_the_rows(large: Path) -> None:
-    # By the estimate: 80,000 products a query, some 12,000 a microsecond.
-    assert kind(large, queries=10_000, latency_ms=0.1) == "flat"
-    assert kind(large, queries=1, latency_ms=0.1) != "flat"
+def test_the_same_index_answers_one_query_and_many(large: Path) -> None:
+    assert kind(large, queries=1) == kind(large, queries=10_000) == "ivf"
+
+
+def test_an_estimate_that_is_sure_is_not_measured(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_FEW_ROWS", 1000)
+    assert kind(people, latency_ms=100.0) == "flat"
+    assert "exact_ms" not in sidecar_path(index_path(people)).read_text()
 
 
 @pytest.mark.parametrize("index", ["flat", "sq8", "ivf", "hnsw"])

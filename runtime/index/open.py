@@ -37,7 +37,7 @@ def open_index(
         queries: in one search.
         index: "flat" (exact) or one of `kinds.KINDS`; "auto" is flat on a GPU, in a small file and while it keeps to
             the latency.
-        latency_ms: what "auto" wants of one query; of several at once, of the share of each.
+        latency_ms: what "auto" wants of one query; several at once are quicker, each, in any index.
     Raises:
         ConfigError: index or device is none of these, they do not go together, or the gallery is too small.
         As FlatIndex, ApproximateIndex and `place.choose_place`.
@@ -60,16 +60,16 @@ def open_index(
             if device != "auto":
                 raise
             logger.warning("searching on the CPU: %s", err)
-    return FlatIndex(gallery) if index == "flat" else _automatic(gallery, k, queries, latency_ms)
+    return FlatIndex(gallery) if index == "flat" else _automatic(gallery, k, latency_ms)
 
 
-def _automatic(gallery: Gallery, k: int, queries: int, latency_ms: float) -> FlatIndex | ApproximateIndex:
+def _automatic(gallery: Gallery, k: int, latency_ms: float) -> FlatIndex | ApproximateIndex:
     """Exact search, or the smallest index that finds enough; its latency decides where both would do."""
     flat = FlatIndex(gallery)
     # Without a path nothing can be kept beside the file, and all rows are in memory by now.
     if gallery.rows < _FEW_ROWS or k > _MANY_HITS or flat.path is None:
         return flat
-    if _exact_ms(gallery, queries, latency_ms) <= latency_ms:
+    if _keeps_to(gallery, latency_ms):
         return flat
     exact_ms = exact_latency(gallery)
     slower: list[tuple[float, str]] = []
@@ -93,10 +93,7 @@ def _automatic(gallery: Gallery, k: int, queries: int, latency_ms: float) -> Fla
     return flat
 
 
-def _exact_ms(gallery: Gallery, queries: int, latency_ms: float) -> float:
-    """What exact search takes for one query, or for each of several at once, which share the reading of the rows."""
-    cores = len(os.sched_getaffinity(0))
-    share = 1000 * estimate_s(gallery.rows, gallery.dimension, queries, cores=cores)[0] / max(1, queries)
-    if share * _SURE <= latency_ms:
-        return share
-    return exact_latency(gallery) if queries <= 1 else min(share, exact_latency(gallery))
+def _keeps_to(gallery: Gallery, latency_ms: float) -> bool:
+    """Whether exact search takes no longer for one query: by an estimate that is sure, or else as measured."""
+    estimate_ms = 1000 * estimate_s(gallery.rows, gallery.dimension, 1, cores=len(os.sched_getaffinity(0)))[0]
+    return _SURE * estimate_ms <= latency_ms or exact_latency(gallery) <= latency_ms
