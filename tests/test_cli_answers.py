@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from runtime.cli.answers import print_answers, print_end
+from runtime.index.facts import IndexFacts
 from runtime.metrics.falsematch import Calibration
 from runtime.pipeline.query import Answer, Answers
 from runtime.records import FacePlace, SearchHit
@@ -20,7 +21,7 @@ HIT = SearchHit(1, 0.05, 7, "a/b\n.jpg", FacePlace(0, (1.0, 2.0, 3.0, -0.2)), "a
 
 def batch(*queries: str, **changes: object) -> Answers:
     answers = tuple(Answer(query, (HIT,), faces=2, face=HIT.face, cut=query == "cut") for query in queries)
-    found = Answers(answers, 1000, "m", "0" * 64, True, 8.0, calibration=KNOWN, by_folder=True)
+    found = Answers(answers, 1000, "m", "0" * 64, True, 8.0, IndexFacts("flat"), calibration=KNOWN, by_folder=True)
     return replace(found, **changes)  # type: ignore[arg-type]
 
 

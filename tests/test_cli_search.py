@@ -46,8 +46,9 @@ def test_table(people: Path) -> None:
     assert "11 embeddings" in lines[0]
     assert lines[1].split() == ["rank", "score", "path"]
     assert lines[2].split() == ["1", "1.0000", "p3.jpg"]
-    assert len(lines) == 5
-    assert re.fullmatch(r"model: tiny \(sha256 [0-9a-f]{12}\)", lines[-1])
+    assert len(lines) == 6
+    assert re.fullmatch(r"model: tiny \(sha256 [0-9a-f]{12}\)", lines[4])
+    assert lines[5] == "index: flat (exact)"
     assert "identify nobody" in done.stderr
 
 

@@ -15,9 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigError, StorageError
+from runtime.index.beside import sidecar_path
 from runtime.index.flat import FlatIndex
 from runtime.index.gallery import Gallery
-from runtime.index.indexfile import index_path, sidecar_path
+from runtime.index.indexfile import index_path
 
 
 def unit(rows: int, dimension: int = 32, seed: int = 0) -> NDArray[np.float32]:

@@ -15,9 +15,10 @@ from test_index_sources import MAKERS, HalfIndex
 
 from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
 from runtime.index import flat, gpu, place
-from runtime.index.flat import FlatIndex, open_index
+from runtime.index.flat import FlatIndex
 from runtime.index.gallery import Gallery
 from runtime.index.memoryplan import resident_plan, streamed_plan
+from runtime.index.open import open_index
 from runtime.index.place import Place, choose_place, estimate_s, gpu_source
 from runtime.index.settle import settle
 

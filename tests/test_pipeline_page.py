@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.index.facts import IndexFacts
 from runtime.index.gallery import Gallery
 from runtime.pipeline.page import PageAnswers, write_page
 from runtime.pipeline.query import Answer, Answers
@@ -14,7 +15,9 @@ from runtime.pipeline.run import process
 
 
 def batch(first: int, count: int) -> Answers:
-    return Answers(tuple(Answer(f"{i}.jpg") for i in range(first, first + count)), 5, "m", "0" * 64, False, 2.0)
+    return Answers(
+        tuple(Answer(f"{i}.jpg") for i in range(first, first + count)), 5, "m", "0" * 64, False, 2.0, IndexFacts("flat")
+    )
 
 
 @pytest.mark.parametrize(("k", "kept"), [(10, 200), (24, 200), (49, 100), (10_000, 1)])

@@ -43,10 +43,13 @@ def print_answers(found: Answers, form: str, *, first: bool) -> None:
 
 
 def print_end(found: Answers, form: str) -> None:
-    """What a table says once, after the last batch."""
+    """What is said once, after the last batch: of a table, and of CSV what it has no place for."""
+    if form == "csv" and found.index.measured is not None:
+        click.echo(f"index: {found.index}", err=True)
     if form != "table":
         return
     click.echo(f"model: {printable(found.made_by())}")
+    click.echo(f"index: {found.index}")
     if found.calibration is not None:
         click.echo(printable(found.calibration.explain()))
 
@@ -61,6 +64,7 @@ def _json(found: Answers) -> Iterator[str]:
         if answer.faces is not None:
             line |= {"faces": answer.faces, **face_json(answer.face)}
         line["search_ms"] = round(found.query_ms, 3)
+        line["index"] = found.index.as_dict()
         line["hits"] = [
             {
                 "rank": hit.rank,

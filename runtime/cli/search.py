@@ -50,6 +50,21 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     callback=_device,
     help="Where the rows are searched: on the CPU, the first GPU, or GPU number N; auto: where it is done sooner.",
 )
+@click.option(
+    "--index",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "flat", "sq8", "ivf", "hnsw"]),
+    help="flat is exact; auto takes it while it keeps to --latency, else the smallest that finds 99 % of its hits.",
+)
+@click.option(
+    "--latency",
+    default=100.0,
+    show_default=True,
+    metavar="MS",
+    type=click.FloatRange(min=0, min_open=True),
+    help="What --index auto wants of one query, in milliseconds.",
+)
 @click.option("--force", is_flag=True, help="Replace an existing page.")
 @handle_errors
 def main(
@@ -64,6 +79,8 @@ def main(
     page: Path | None,
     engine: Path | None,
     device: str,
+    index: str,
+    latency: float,
     force: bool,
 ) -> None:
     """Find the photographs in FILE whose faces are most like those of each QUERY photograph.
@@ -71,9 +88,10 @@ def main(
     QUERY is a photograph, a folder (all photographs below it, sorted) or @list.txt (one path a line). Answers are
     printed as they come, in the order of the queries.
 
-    FILE is an embedding file of `facemill process`. The index beside it (FILE.faiss) is made when needed. The
-    search is exact, on a GPU too; the score is the cosine of two embeddings. A GPU pays for many queries at once:
-    the rows must be uploaded first.
+    FILE is an embedding file of `facemill process`. The index beside it (FILE.faiss) is made when needed; the score
+    is the exact cosine of two embeddings. The search is exact, on a GPU too, which pays for many queries at once: the
+    rows must be uploaded first. Where exact search takes longer than --latency, an approximate index (FILE.faiss-ivf)
+    is made and measured, and the answer says which share of the true hits it finds (recall).
 
     Where faces were looked for, each hit names its face: face_index (0 is the one that the photograph is of) and box
     (left, top, right, bottom in pixels of the original photograph). Of a QUERY with several faces the main one is
@@ -89,6 +107,7 @@ def main(
       facemill search people.h5 somebody.jpg --html answer.html
       facemill search people.h5 queries/ -k 50 --device gpu --csv
       facemill search people.h5 photos/ --exclude-self --group-by folder -k 5
+      facemill search nation.h5 somebody.jpg -k 50 --index ivf
 
     Exit codes: 0 all queries answered, 1 failure (or a query that could not be read), 2 usage.
     """
@@ -107,7 +126,12 @@ def main(
     wanted = Wanted(k, threshold, exclude_self, by_folder=group_by is not None)
     form = "json" if as_json else "csv" if as_csv else "table"
     failed: Counter[str] = Counter()
-    with Gallery(file) as gallery, Search(gallery, wanted, queries=len(asked), engine=engine, device=device) as opened:
+    with (
+        Gallery(file) as gallery,
+        Search(
+            gallery, wanted, queries=len(asked), engine=engine, device=device, index=index, latency_ms=latency
+        ) as opened,
+    ):
         shown = PageAnswers(len(asked), wanted.k)
         for number, found in enumerate(opened.batches(asked)):
             if number == 0 and found.warning:

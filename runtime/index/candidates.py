@@ -89,7 +89,7 @@ class Resident:
             return _in_batches(index, queries, min(count, index.ntotal), self._batch)
 
         found = zip(self._threads.map(search, self._indexes), self._starts, strict=True)
-        return _merge([(scores, rows + start) for (scores, rows), start in found], count)
+        return merge([(scores, rows + start) for (scores, rows), start in found], count)
 
 
 class Streamed:
@@ -120,7 +120,7 @@ class Streamed:
         best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         for start, index in self._shards():
             scores, rows = _in_batches(index, queries, min(count, index.ntotal), self._batch)
-            best = _merge((best, (scores, rows + start)), count)
+            best = merge((best, (scores, rows + start)), count)
         return best
 
     def _shards(self) -> Iterator[tuple[int, Any]]:
@@ -137,6 +137,16 @@ class Streamed:
     def _load(self, index: Any, start: int) -> None:
         index.reset()
         index.add(self._vectors[start : start + self._shard_rows])
+
+
+def merge(parts: Sequence[Candidates], count: int) -> Candidates:
+    """The `count` highest of several lists of candidates, for each query."""
+    scores = np.concatenate([part[0] for part in parts], axis=1)
+    rows = np.concatenate([part[1] for part in parts], axis=1)
+    if scores.shape[1] <= count:
+        return scores, rows
+    kept = np.argpartition(scores, -count, axis=1)[:, -count:]
+    return np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
 
 
 def _first(k: int) -> int:
@@ -157,13 +167,3 @@ def _in_batches(index: Any, queries: NDArray[np.float32], count: int, batch: int
     """Search as many queries at a time as the memory plan counts on."""
     found = [index.search(queries[start : start + batch], count) for start in range(0, len(queries), batch)]
     return np.concatenate([scores for scores, _ in found]), np.concatenate([rows for _, rows in found])
-
-
-def _merge(parts: Sequence[Candidates], count: int) -> Candidates:
-    """The `count` highest of several lists of candidates, for each query."""
-    scores = np.concatenate([part[0] for part in parts], axis=1)
-    rows = np.concatenate([part[1] for part in parts], axis=1)
-    if scores.shape[1] <= count:
-        return scores, rows
-    kept = np.argpartition(scores, -count, axis=1)[:, -count:]
-    return np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)

@@ -9,43 +9,27 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, EngineError, FacemillError, StorageError
+from ..errors import ConfigError, FacemillError, StorageError
 from ..extras import require
 from .candidates import HostRows, Source
+from .facts import IndexFacts
 from .gallery import Gallery
-from .indexfile import ensure_index
-from .place import Place, choose_place, gpu_source
+from .indexfile import ensure_index, keep_latency, known_latency
+from .pace import median_ms
+from .place import Place, gpu_source
 from .precision import LONGEST
 from .settle import settle
 
+_TIMED, _TIMED_HITS = 5, 50
+
 logger = logging.getLogger(__name__)
-
-
-def open_index(gallery: Gallery, device: str = "auto", *, k: int, queries: int) -> FlatIndex:
-    """The vectors of a gallery where one search of that size is best done; all places give the same answer.
-
-    Args:
-        gallery: as for FlatIndex.
-        device: as for `place.choose_place`; only "auto" falls back to the CPU, and says why in the log.
-        k: hits for each query.
-        queries: in one search.
-    Raises:
-        As FlatIndex and `place.choose_place`.
-    """
-    place = choose_place(device, gallery.rows, gallery.dimension, k=k, queries=queries)
-    try:
-        return FlatIndex(gallery, place)
-    except EngineError as err:
-        if device != "auto":
-            raise
-        logger.warning("searching on the CPU: %s", err)
-        return FlatIndex(gallery)
 
 
 class FlatIndex:
@@ -54,6 +38,8 @@ class FlatIndex:
     Attributes:
         rows: N.
         dimension: D.
+        path: of the index file; None where it is kept in memory alone.
+        facts: that the search is exact, and how long it takes where that is known.
     """
 
     def __init__(self, gallery: Gallery, place: Place | None = None) -> None:
@@ -68,7 +54,9 @@ class FlatIndex:
             EngineError, OutOfMemoryError: the GPU refuses.
         """
         self.rows, self.dimension = gallery.rows, gallery.dimension
-        self._host: Any = host_index(gallery)
+        self.path = ensure_index(gallery) if self.rows else None
+        self.facts = IndexFacts("flat", exact_ms=None if place or self.path is None else known_latency(self.path))
+        self._host: Any = host_index(gallery, self.path)
         self._source: Source = gpu_source(place, self._host) if place and self.rows else HostRows(self._host)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -84,13 +72,7 @@ class FlatIndex:
             StorageError: FAISS failed.
             EngineError, OutOfMemoryError: it failed on the GPU.
         """
-        if k < 1:
-            raise ConfigError(f"{k} hits were asked for; wanted: 1 or more")
-        if queries.ndim != 2 or queries.shape[1] != self.dimension or not np.isfinite(queries).all():
-            raise ConfigError(f"queries are {queries.shape}; wanted: (q, {self.dimension}) finite numbers")
-        longest = float(np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64).max(initial=0)))
-        if longest > LONGEST:
-            raise ConfigError(f"a query has length {longest:.4g}; wanted: unit vectors. Divide each by its length")
+        check_queries(queries, k, self.dimension)
         k = min(k, self.rows)
         if k > self._source.most:
             raise ConfigError(
@@ -98,7 +80,7 @@ class FlatIndex:
             )
         if not k:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-        with _faiss_words():
+        with faiss_words():
             return settle(self._host, self._source, np.ascontiguousarray(queries, np.float32), k)
 
     def __enter__(self) -> FlatIndex:
@@ -110,15 +92,49 @@ class FlatIndex:
         self._source = self._host = None  # type: ignore[assignment]
 
 
-def host_index(gallery: Gallery) -> Any:
-    """FAISS's flat index of the exact rows, FP32: mapped from the file beside the gallery, or in memory.
+def exact_latency(gallery: Gallery) -> float:
+    """Milliseconds that exact search takes for one query on the CPU: measured once, and kept with the index.
 
+    Raises:
+        As FlatIndex.
+    """
+    with FlatIndex(gallery) as index:
+        if index.facts.exact_ms is not None:
+            return index.facts.exact_ms
+        logger.info("measuring exact search")
+        queries = next(gallery.blocks())[:_TIMED]
+        exact_ms = median_ms(lambda i: index.search(queries[i % len(queries)][None], _TIMED_HITS), _TIMED)
+        if index.path is not None:
+            keep_latency(index.path, exact_ms)
+        return exact_ms
+
+
+def check_queries(queries: NDArray[np.float32], k: int, dimension: int) -> None:
+    """Refuse what no index can answer.
+
+    Raises:
+        ConfigError: queries are not (q, D) finite unit vectors, or k is below 1.
+    """
+    if k < 1:
+        raise ConfigError(f"{k} hits were asked for; wanted: 1 or more")
+    if queries.ndim != 2 or queries.shape[1] != dimension or not np.isfinite(queries).all():
+        raise ConfigError(f"queries are {queries.shape}; wanted: (q, {dimension}) finite numbers")
+    longest = float(np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64).max(initial=0)))
+    if longest > LONGEST:
+        raise ConfigError(f"a query has length {longest:.4g}; wanted: unit vectors. Divide each by its length")
+
+
+def host_index(gallery: Gallery, path: Path | None) -> Any:
+    """FAISS's flat index of the exact rows, FP32.
+
+    Args:
+        gallery: an open embedding file.
+        path: of `ensure_index`, to be mapped; None to put the rows in memory.
     Raises:
         StorageError, MissingDependencyError: as FlatIndex.
     """
     faiss = require("faiss", extra="cpu", purpose="searching")
-    path = ensure_index(gallery) if gallery.rows else None
-    with _faiss_words():
+    with faiss_words():
         if path is not None:
             # The flag is of FAISS 1.10; before, the file is loaded.
             return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
@@ -129,8 +145,11 @@ def host_index(gallery: Gallery) -> Any:
 
 
 @contextmanager
-def _faiss_words() -> Iterator[None]:
-    """FAISS raises RuntimeError, and MemoryError when a vector cannot be allocated."""
+def faiss_words() -> Iterator[None]:
+    """Errors of FAISS as errors of ours.
+
+    FAISS raises RuntimeError, and MemoryError when a vector cannot be allocated.
+    """
     try:
         yield
     except FacemillError:
@@ -138,5 +157,5 @@ def _faiss_words() -> Iterator[None]:
     except (RuntimeError, MemoryError) as err:
         raise StorageError(
             f"FAISS failed: {' '.join(str(err).split()) or 'out of memory'}. If memory is short, close other programs; "
-            f"otherwise remove the .faiss file beside the embedding file and search again"
+            f"otherwise remove the .faiss files beside the embedding file and search again"
         ) from err

@@ -6,16 +6,10 @@ are known to be right, since it does not survive every damaged file.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import json
 import logging
 import os
 import struct
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,8 +17,9 @@ import numpy as np
 
 from ..errors import StorageError
 from ..extras import require
-from ..fetch import sha256_of
+from .beside import amend_card, is_unchanged, mark_of, one_builder, partial_path, read_card, write_card
 from .gallery import Gallery
+from .pace import paced
 
 SIDECAR_FORMAT = 1
 
@@ -34,11 +29,6 @@ logger = logging.getLogger(__name__)
 def index_path(gallery: Path) -> Path:
     """`people.h5` -> `people.h5.faiss`."""
     return gallery.with_name(gallery.name + ".faiss")
-
-
-def sidecar_path(index: Path) -> Path:
-    """`people.h5.faiss` -> `people.h5.faiss.json`."""
-    return index.with_name(index.name + ".json")
 
 
 def ensure_index(gallery: Gallery) -> Path | None:
@@ -53,14 +43,14 @@ def ensure_index(gallery: Gallery) -> Path | None:
     if not _flaw(path, gallery):
         return path
     try:
-        partial = path.with_name(path.name + ".partial")
-        with _one_builder(partial) as file:
+        partial = partial_path(path)
+        with one_builder(partial) as file:
             flaw = _flaw(path, gallery)  # again: another search may have made it while this one waited
             if flaw:
                 logger.info("making the index %s: %s", path, flaw)
                 sha256 = _fill(file, gallery)
                 os.replace(partial, path)
-                _write_sidecar(path, gallery, sha256)
+                write_card(path, _card(gallery, sha256))
         return path
     except StorageError:
         raise
@@ -74,30 +64,39 @@ def ensure_index(gallery: Gallery) -> Path | None:
         return None
 
 
+def known_latency(path: Path) -> float | None:
+    """What `keep_latency` has noted; None where nothing was, or nothing that makes sense."""
+    try:
+        found = read_card(path).get("exact_ms")
+    except (OSError, ValueError, TypeError):
+        return None
+    return float(found) if isinstance(found, (int, float)) and found > 0 else None
+
+
+def keep_latency(path: Path, exact_ms: float) -> None:
+    """Note with an index how long exact search takes for one query; that it cannot be noted is no error."""
+    try:
+        amend_card(path, exact_ms=exact_ms)
+    except (OSError, ValueError, TypeError) as err:
+        logger.debug("the time of exact search is not kept beside %s: %s", path, err)
+
+
 def _flaw(path: Path, gallery: Gallery) -> str:
     """Why an index file is not to be used; empty when it is right."""
     try:
-        card = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
+        card = read_card(path)
         if card["format"] != SIDECAR_FORMAT or card["source"] != gallery.source:
             return "the embedding file is another one than the index was made from"
-        mark, header = _mark(path), _header(gallery)
+        size_bytes, header = mark_of(path)["size_bytes"], _header(gallery)
         with path.open("rb") as file:
             begins = file.read(len(header))
-        if begins != header or mark["size_bytes"] != len(header) + 4 * gallery.rows * gallery.dimension:
-            return f"it is cut short or another kind of file ({mark['size_bytes']} bytes)"
-        if mark == card["mark"] or sha256_of(path) == card["sha256"]:
-            return ""
-        return "its content has changed"
+        if begins != header or size_bytes != len(header) + 4 * gallery.rows * gallery.dimension:
+            return f"it is cut short or another kind of file ({size_bytes} bytes)"
+        return "" if is_unchanged(path, card) else "its content has changed"
     except FileNotFoundError:
         return "there is none yet"
     except (OSError, KeyError, TypeError, ValueError) as err:
         return f"its sidecar cannot be used ({type(err).__name__}: {err})"
-
-
-def _mark(path: Path) -> dict[str, int]:
-    """Changes whenever a file is written to: the time of its last change cannot be set back."""
-    stat = os.stat(path)
-    return {"inode": stat.st_ino, "size_bytes": stat.st_size, "ctime_ns": stat.st_ctime_ns}
 
 
 def _faiss() -> Any:
@@ -127,17 +126,15 @@ def _fill(file: IO[bytes], gallery: Gallery) -> str:
 
     file.truncate(0)  # what a killed search left
     put(_header(gallery))
-    for block in gallery.blocks():
+    for block in paced(gallery, "written to the index"):
         put(block)
     file.flush()
     os.fsync(file.fileno())
     return digest.hexdigest()
 
 
-def _write_sidecar(path: Path, gallery: Gallery, sha256: str) -> None:
-    # Clocks of file systems tick every few milliseconds: a later write must get a later time than the mark's.
-    time.sleep(0.02)
-    card = {
+def _card(gallery: Gallery, sha256: str) -> dict[str, object]:
+    return {
         "format": SIDECAR_FORMAT,
         "source": gallery.source,
         "rows": gallery.rows,
@@ -145,48 +142,4 @@ def _write_sidecar(path: Path, gallery: Gallery, sha256: str) -> None:
         "metric": "inner product",
         "faiss": _faiss().__version__,
         "sha256": sha256,
-        "mark": _mark(path),
     }
-    _replace(sidecar_path(path), json.dumps(card, indent=2) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a small file atomically."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.fileno(), 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-
-
-@contextmanager
-def _one_builder(partial: Path) -> Iterator[IO[bytes]]:
-    """The partial file, locked: it is the lock of all searches that want to make the index at once.
-
-    A killed search leaves it behind; the next one takes it over. It is gone at the end, renamed or not.
-    """
-    while True:
-        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        with open(fd, "r+b") as file:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if not _is(fd, partial):  # it was renamed by the search that held the lock before
-                continue
-            try:
-                yield file
-            finally:
-                if _is(fd, partial):
-                    partial.unlink()
-            return
-
-
-def _is(fd: int, path: Path) -> bool:
-    """Whether `path` names the open file."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False

@@ -45,11 +45,11 @@ def settle(
             break
         count = min(count, host.ntotal)
         left = []
-        for part in _parts(unproven, count):
+        for part in parts_of(unproven, count):
             found, candidates = source.candidates(queries[part], count)
             for i, theirs, mine in zip(part, found, candidates, strict=True):
                 assert mine.min() >= 0, "FAISS found fewer rows than there are"
-                rows[i], scores[i] = _best(host, queries[i], mine, k)
+                rows[i], scores[i] = best_of(host, queries[i], mine, k)
                 if count < host.ntotal and float(scores[i, -1]) <= float(theirs.min()) + source.error:
                     left.append(i)
         if left:
@@ -58,27 +58,36 @@ def settle(
     for i in unproven:
         # All that beat the k-th of the best known so far, or seem to within what FP32 can be wrong by.
         _, _, mine = host.range_search(queries[i : i + 1], float(scores[i, -1]) - single_error(host.d))
-        rows[i], scores[i] = _best(host, queries[i], mine, k)
+        rows[i], scores[i] = best_of(host, queries[i], mine, k)
     return rows, scores
 
 
-def _parts(numbers: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
+def parts_of(numbers: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
     """Queries in pieces whose candidates take a bounded amount of memory."""
     step = max(1, _PLACES // count)
     for start in range(0, len(numbers), step):
         yield numbers[start : start + step]
 
 
-def _best(
+def best_of(
     host: Any, query: NDArray[np.float32], rows: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k best of (m,) rows by their exact scores."""
-    exact = _exact(host, query, rows)
+    """The k best of (m,) rows by their exact scores.
+
+    Args:
+        host: whoever has the exact rows: FAISS's flat index, or `ExactRows`.
+        query: (D,) float32.
+        rows: (m,) int64.
+        k: at least 1.
+    Returns:
+        rows (min(k, m),) int64 and scores (min(k, m),) float32: higher score first, lower row first among equal ones.
+    """
+    exact = row_scores(host, query, rows)
     order = np.lexsort((rows, -exact))[:k]
     return rows[order], exact[order]
 
 
-def _exact(host: Any, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+def row_scores(host: Any, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """(m,) float32: `exact_scores` of some rows; equal rows score equally."""
     scores = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), _BLOCK):

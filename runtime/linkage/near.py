@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..extras import require
 from ..index.flat import host_index
 from ..index.gallery import Gallery
+from ..index.indexfile import ensure_index
 from ..index.place import host_vectors
 from .blocks import TILE_ROWS, Found, floor_of, joined, settle_pairs
 from .products import Products
@@ -121,7 +122,7 @@ def pairs_near(
         TooManyPairsError, StorageError, MissingDependencyError: as `blocks.pairs_above`, and FAISS.
     """
     floor = floor_of(threshold, gallery.dimension)
-    host = host_index(gallery)
+    host = host_index(gallery, ensure_index(gallery) if gallery.rows else None)
     vectors = host_vectors(host)  # (N, D) float32, mapped
     for number in range(start, lists.starts.shape[1] - 1):
         kept: list[Found] = []

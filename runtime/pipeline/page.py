@@ -112,6 +112,7 @@ def _page(gallery: Gallery, found: Answers, asked: int) -> Iterator[str]:
         f"<header>\n<h1>{title}</h1>\n"
         f"<p>{count(asked, 'query', 'queries')} &middot; {found.rows:,} embeddings &middot; model "
         f"{safe(found.made_by())} &middot; search {found.search_ms:,.1f} ms</p>\n"
+        f"<p>index {safe(str(found.index))}</p>\n"
     )
     if found.warning:
         yield f'<div class="warning" role="note">Warning: {safe(found.warning)}</div>\n'

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from ..index.flat import open_index
+from ..index.facts import IndexFacts
 from ..index.gallery import Gallery
+from ..index.open import open_index
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FacePlace, SearchHit
 from .comparable import find_calibration
@@ -61,6 +62,7 @@ class Answers:
         model, model_sha256: who made them, and its checksum, as the file names them.
         has_faces: whether hits tell which face of a photograph they are.
         search_ms: time of the index search, all queries together; embedding them is not in it.
+        index: which index answered; of an approximate one, what it finds.
         warning: what a user must know of the weights; empty for trained ones.
         calibration: what the file says of its false matches; None when it says nothing.
         by_folder: hits are folders.
@@ -72,6 +74,7 @@ class Answers:
     model_sha256: str
     has_faces: bool
     search_ms: float
+    index: IndexFacts
     warning: str = ""
     calibration: Calibration | None = None
     by_folder: bool = False
@@ -101,6 +104,8 @@ def search(
     device: str = "auto",
     exclude_self: bool = False,
     by_folder: bool = False,
+    index: str = "auto",
+    latency_ms: float = 100.0,
 ) -> Answers:
     """Embed photographs as the rows of the gallery were, and find the nearest rows.
 
@@ -110,12 +115,22 @@ def search(
         k, threshold, exclude_self, by_folder: see `hits.Wanted`.
         engine: None for the one that the gallery names.
         device: where the rows are searched: "auto", "cpu", "gpu" or the number of a GPU. The answer is the same.
+        index: "auto", "flat" (exact), "sq8", "ivf" or "hnsw"; see `index.open.open_index`.
+        latency_ms: what "auto" wants of one query.
     Raises:
         ContractError: the engine's embeddings cannot be compared with the rows.
         EngineError, MissingDependencyError, StorageError, ConfigError: as their messages say.
     """
     wanted = Wanted(k, threshold, exclude_self, by_folder)
-    with Search(gallery, wanted, queries=len(queries), engine=engine, device=device) as opened:
+    with Search(
+        gallery,
+        wanted,
+        queries=len(queries),
+        engine=engine,
+        device=device,
+        index=index,
+        latency_ms=latency_ms,
+    ) as opened:
         return opened.answer(queries)
 
 
@@ -123,7 +138,15 @@ class Search:
     """Engines and index, ready for one batch of queries after the other. Owned by `with`."""
 
     def __init__(
-        self, gallery: Gallery, wanted: Wanted, *, queries: int, engine: Path | None = None, device: str = "auto"
+        self,
+        gallery: Gallery,
+        wanted: Wanted,
+        *,
+        queries: int,
+        engine: Path | None = None,
+        device: str = "auto",
+        index: str = "auto",
+        latency_ms: float = 100.0,
     ) -> None:
         """Load them.
 
@@ -131,7 +154,7 @@ class Search:
             gallery: an open embedding file.
             wanted: which hits.
             queries: there will be in all.
-            engine, device: as for `search`.
+            engine, device, index, latency_ms: as for `search`.
         Raises:
             As `search`.
         """
@@ -142,9 +165,11 @@ class Search:
         with ExitStack() as stack:
             threads = 0 if queries < _MANY else 1
             self._embedder = stack.enter_context(QueryEmbedder(rules_of(gallery, engine), threads))
-            self._index = stack.enter_context(
-                open_index(gallery, device, k=wanted.depth, queries=min(queries, self._together))
+            together = min(queries, self._together)
+            self._index = open_index(
+                gallery, device, k=wanted.depth, queries=together, index=index, latency_ms=latency_ms
             )
+            stack.enter_context(self._index)
             self._owned = stack.pop_all()
 
     def batches(self, queries: Sequence[str]) -> Iterator[Answers]:
@@ -167,6 +192,7 @@ class Search:
             model_sha256=str(metadata.get("model_sha256", "unknown")),
             has_faces=self._gallery.has_faces,
             search_ms=search_ms,
+            index=self._index.facts,
             warning=self._warning,
             calibration=self._calibration,
             by_folder=self._wanted.by_folder,

@@ -1,0 +1,98 @@
+"""Approximate search: codes propose, exact rows decide, and what is missed was measured beforehand."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, StorageError
+from .codesfile import ensure_codes
+from .exactrows import ExactRows
+from .facts import IndexFacts
+from .flat import FlatIndex, check_queries, exact_latency, faiss_words
+from .gallery import Gallery
+from .indexfile import ensure_index
+from .kinds import FEWEST_ROWS
+from .rerank import Reranked
+
+
+class ApproximateIndex:
+    """An index of a kind, ready to be searched. Owned by `with`.
+
+    Attributes:
+        rows: N.
+        dimension: D.
+        facts: how it was made, what it finds and how fast.
+    """
+
+    def __init__(self, gallery: Gallery, kind: str, k: int) -> None:
+        """Open the index beside the gallery; make it when there is none that is right, measure it where k is new.
+
+        Args:
+            gallery: an open embedding file.
+            kind: one of `kinds.KINDS`.
+            k: hits that will be asked for.
+        Raises:
+            ConfigError: the gallery has too few rows.
+            StorageError: it is damaged, FAISS fails, or the index cannot be kept beside it.
+            MissingDependencyError: FAISS is not installed.
+        """
+        self.rows, self.dimension = gallery.rows, gallery.dimension
+        if self.rows < FEWEST_ROWS:
+            raise ConfigError(
+                f"{gallery.path} has {self.rows} rows; wanted for an index of kind {kind}: at least {FEWEST_ROWS}, "
+                f"since it is trained on them. Search with: --index flat, which is exact"
+            )
+        self._gallery = gallery
+        self._k = min(k, self.rows)
+        with ExitStack() as stack, faiss_words():
+            path = ensure_index(gallery)
+            if path is None:
+                raise StorageError(
+                    f"the exact rows cannot be kept beside {gallery.path}; wanted for an index of kind {kind}: a "
+                    f"folder that can be written to. Make room, or search with: --index flat"
+                )
+            exact = stack.enter_context(ExactRows(path, self.rows, self.dimension))
+            index, parameters, measured = ensure_codes(gallery, kind, self._k, exact)
+            self._index = Reranked(index, kind, exact)
+            self._measured = measured
+            self.facts = IndexFacts(kind, parameters, measured, exact_latency(gallery))
+            self._owned = stack.pop_all()
+
+    def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The best rows that were found for each query: higher score first, lower row first among equal scores.
+
+        Args:
+            queries: (q, D) float32, unit rows.
+            k: at least 1; more than N gives N. More than the index was opened for is answered by exact search.
+        Returns:
+            rows (q, min(k, N)) int64 and scores (q, min(k, N)) float32: the scores are exact.
+        Raises:
+            ConfigError: queries are not (q, D) finite unit vectors, or k is below 1.
+            StorageError: FAISS failed.
+        """
+        check_queries(queries, k, self.dimension)
+        k = min(k, self.rows)
+        queries = np.ascontiguousarray(queries, np.float32)
+        if k > self._k:  # nobody has measured what would be found
+            with FlatIndex(self._gallery) as flat:
+                return flat.search(queries, k)
+        with faiss_words():
+            rows, scores = self._index.search(queries, k, self._measured.effort, self._measured.candidates)
+        few = np.flatnonzero(rows[:, -1] < 0)
+        if len(few):  # the lists probed held too few rows
+            with FlatIndex(self._gallery) as flat:
+                rows[few], scores[few] = flat.search(queries[few], k)
+        return rows, scores
+
+    def __enter__(self) -> ApproximateIndex:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._owned.close()
+        del self._index

@@ -1,0 +1,102 @@
+"""Derived files beside an embedding file: written whole or not at all, by one search at a time, known by a sidecar."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from ..fetch import sha256_of
+
+
+def sidecar_path(index: Path) -> Path:
+    """`people.h5.faiss` -> `people.h5.faiss.json`."""
+    return index.with_name(index.name + ".json")
+
+
+def partial_path(index: Path) -> Path:
+    """What it is called while it is made: the lock, too, of all searches that want to make it."""
+    return index.with_name(index.name + ".partial")
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """What the sidecar of an index says.
+
+    Raises:
+        OSError, ValueError, TypeError: it cannot be read, or is no JSON object.
+    """
+    card = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
+    if not isinstance(card, dict):
+        raise TypeError(f"it holds a {type(card).__name__}")
+    return card
+
+
+def write_card(path: Path, card: Mapping[str, object]) -> None:
+    """Vouch for an index as it lies there now: its mark is added. The sidecar is replaced atomically."""
+    # Clocks of file systems tick every few milliseconds: a later write must get a later time than the mark's.
+    time.sleep(0.02)
+    _replace(sidecar_path(path), json.dumps({**card, "mark": mark_of(path)}, indent=2) + "\n")
+
+
+def amend_card(path: Path, **facts: object) -> None:
+    """Add to a sidecar, which goes on vouching for what it vouched for before."""
+    _replace(sidecar_path(path), json.dumps({**read_card(path), **facts}, indent=2) + "\n")
+
+
+def mark_of(path: Path) -> dict[str, int]:
+    """Changes whenever a file is written to: the time of its last change cannot be set back."""
+    stat = os.stat(path)
+    return {"inode": stat.st_ino, "size_bytes": stat.st_size, "ctime_ns": stat.st_ctime_ns}
+
+
+def is_unchanged(path: Path, card: Mapping[str, Any]) -> bool:
+    """Whether an index is the one that its sidecar was written for, by its mark or else by its content."""
+    return bool(mark_of(path) == card["mark"] or sha256_of(path) == card["sha256"])
+
+
+@contextmanager
+def one_builder(partial: Path) -> Iterator[IO[bytes]]:
+    """The partial file, locked: it is the lock of all searches that want to make the index at once.
+
+    A killed search leaves it behind; the next one takes it over. It is gone at the end, renamed or not.
+    """
+    while True:
+        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        with open(fd, "r+b") as file:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            if not _is(fd, partial):  # it was renamed by the search that held the lock before
+                continue
+            try:
+                yield file
+            finally:
+                if _is(fd, partial):
+                    partial.unlink()
+            return
+
+
+def _is(fd: int, path: Path) -> bool:
+    """Whether `path` names the open file."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a small file atomically."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False) as file:
+        try:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.fileno(), 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
