@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
 from ..storage.dataset import read_metadata, read_paths
 from ..storage.diskfile import storage_error
-from ..storage.runfolder import Plan, RunFolder
+from ..storage.runfolder import Plan, RunFolder, utc_now
 from ..storage.segment_reader import segment_files
 from .request import Request, check_contract, contract_of
 
@@ -38,11 +37,6 @@ class Finished:
 
     counts: dict[str, int]
     rows: int
-
-
-def utc_now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Finished:

@@ -6,7 +6,10 @@ import glob
 import json
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from .diskfile import write_durable
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +59,17 @@ def recorded_pages(file: Path) -> list[Path]:
     return found
 
 
-def forget_pages(file: Path) -> None:
-    """Drop the list."""
-    _list(file).unlink(missing_ok=True)
+def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
+    """Drop the list, or all of it but some.
+
+    Raises:
+        StorageError: it is as it was.
+    """
+    lines = "".join(json.dumps(str(page)) + "\n" for page in recorded_pages(file) if page in set(keep))
+    if lines:
+        write_durable(_list(file), lines.encode("ascii"), "the list of pages")
+    else:
+        _list(file).unlink(missing_ok=True)
 
 
 def _list(file: Path) -> Path:

@@ -29,18 +29,16 @@ def replacing(file: Path) -> Iterator[Any]:
     import h5py
 
     path = Path(os.path.realpath(file))
-    with RunFolder(path):  # a run that retries its failures would replace the file too
-        mode = path.stat().st_mode
-        with durable_h5(path, "the embedding file") as target:
-            try:
-                with h5py.File(path, "r") as source:
-                    for name in source:
-                        source.copy(name, target.file)
-            except (OSError, RuntimeError) as err:
-                target.check()  # where it is the disk that failed, HDF5's error is no guide
-                raise StorageError(
-                    f"{path} is damaged and cannot be changed ({err}). Restore it from a copy, or make it again with "
-                    f"--force"
-                ) from err
-            yield target.file
-        path.chmod(mode & 0o7777)
+    # The lock: a run that retries its failures would replace the file too.
+    with RunFolder(path), durable_h5(path, "the embedding file") as target:
+        try:
+            with h5py.File(path, "r") as source:
+                for name in source:
+                    source.copy(name, target.file)
+        except (OSError, RuntimeError) as err:
+            target.check()  # where it is the disk that failed, HDF5's error is no guide
+            raise StorageError(
+                f"{path} is damaged and cannot be changed ({err}). Restore it from a copy, or make it again with "
+                f"--force"
+            ) from err
+        yield target.file

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
-from .dataset import attributes_of
+from .part import attributes_of
 from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
 
 _BLOCK_BYTES = 32 << 20
