@@ -39,6 +39,12 @@ class Finished:
     rows: int
 
 
+def look(request: Request) -> Scan:
+    """Scan the inputs, and say so: it takes a while."""
+    logger.info("looking for photographs")
+    return scan(request.inputs, limit=request.limit)
+
+
 def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Finished:
     """The plan to follow: the unfinished one, a new one, or one that retries the failures of a finished file.
 
@@ -46,8 +52,7 @@ def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Fin
         ContractError: an unfinished or finished run has other settings.
         StorageError, SourceError, DiskFullError: as their messages say.
     """
-    logger.info("looking for photographs")
-    found = scan(request.inputs, limit=request.limit)
+    found = request.listed or look(request)
     contract = contract_of(request, info, os.fsdecode(found.root))
     plan = folder.read_plan()
     if plan is not None and _made(request.output, plan):
