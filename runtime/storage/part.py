@@ -18,7 +18,7 @@ from ..records import FACE_DATASETS, FORMAT_VERSIONS
 from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
 
 _BLOCK_ROWS = 65_536
-_OURS = frozenset({"metadata", "outcomes", "embeddings", "image_paths", "faces", *FACE_DATASETS.values()})
+OURS = frozenset({"metadata", "outcomes", "embeddings", "image_paths", "faces", *FACE_DATASETS.values()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class FinishedFile:
 
     def extras(self) -> list[str]:
         """Names of datasets that others have put into the file: a new one is made without them."""
-        return sorted(set(self.file) - _OURS)
+        return sorted(set(self.file) - OURS)
 
     def part(self, keep: NDArray[np.bool_] | None = None, prefix: bytes = b"") -> Part:
         """All of it, or the photographs chosen.

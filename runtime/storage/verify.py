@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
 from .part import attributes_of
+from .salvage import missing_chunks
 from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
 
 _BLOCK_BYTES = 32 << 20
-_LENGTH = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 rounding puts the length of a row
+NEAR_ONE = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 rounding puts the length of a row
 _NAMED = 3  # rows that a finding names
 
 
@@ -55,7 +56,7 @@ def verify_file(path: Path) -> Verified:
             check = _Check(path, attributes_of(file))
             if check.version not in FORMAT_VERSIONS:
                 raise ValueError(f"its format version is {check.version}")
-            for part in (check.contract, check.outcomes, check.paths, check.vectors, check.faces):
+            for part in (check.contract, check.chunks, check.outcomes, check.paths, check.vectors, check.faces):
                 check.run(part, file)
     except DAMAGE as err:
         refuse_system_error(err, path)
@@ -95,6 +96,14 @@ class _Check:
         for name in ("model", "model_sha256", "dimension", "precision"):
             self._expect(f"contract: {name}", contract.get(name), self._metadata.get(name))
 
+    def chunks(self, file: Any) -> None:
+        names: list[str] = []
+        file.visit(names.append)
+        for name in names:
+            missing = missing_chunks(file[name]) if hasattr(file[name], "chunks") else ()
+            if missing:
+                self.findings.append(f"chunks: /{name} lacks the one of row {min(missing)}, and {len(missing)} in all")
+
     def outcomes(self, file: Any) -> None:
         group = file["outcomes"]
         status: NDArray[np.uint8] = group["status"][:]
@@ -132,7 +141,7 @@ class _Check:
         vectors = file["embeddings"]
         self.embeddings = len(vectors)
         self._expect("embeddings: the number of columns", vectors.shape[1], int(self._metadata["dimension"]))
-        near = _LENGTH[str(vectors.dtype)]
+        near = NEAR_ONE[str(vectors.dtype)]
         for start, block in _blocks(vectors):
             lengths = np.linalg.norm(block.astype(np.float32), axis=1)  # (n,)
             zero = lengths == 0
