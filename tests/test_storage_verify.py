@@ -131,6 +131,15 @@ def test_one_wrong_bit_among_the_vectors_is_found_by_its_checksum(copy: Path) ->
     assert any(finding.startswith("vectors: cannot be read") for finding in verify_file(copy).findings)
 
 
+def test_a_chunk_that_is_missing_is_no_row_of_zeros(copy: Path) -> None:
+    with h5py.File(copy, "r+") as file:
+        del file["embeddings"]
+        file.create_dataset("embeddings", shape=(594, 16), chunks=(100, 16), dtype=np.float32)
+        file["embeddings"][:300] = np.eye(16, dtype=np.float32)[0]
+        file["embeddings"][500:] = np.eye(16, dtype=np.float32)[0]
+    assert "chunks: /embeddings lacks the one of row 300, and 2 in all" in verify_file(copy).findings
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no photograph", "half"])
 def test_what_is_no_embedding_file_is_refused(whole: Path, tmp_path: Path, content: bytes | str | None) -> None:
     path = tmp_path / "x.h5"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSIONS
+from .salvage import incomplete_datasets
 from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
 
 _BLOCK_ROWS = 65_536
@@ -90,10 +91,13 @@ class FinishedFile:
             raise self._unusable(err) from err
 
     def _fits(self) -> None:
-        """Raise ValueError unless the parts have the lengths that they say."""
+        """Raise ValueError unless the parts have the lengths that they say, and lack no chunk."""
         for name, wanted in (("outcomes/path", len(self.status)), ("embeddings", int(self.vector_counts.sum()))):
             if len(self.file[name]) != wanted:
                 raise ValueError(f"/{name} has {len(self.file[name])} rows; wanted: {wanted}")
+        incomplete = incomplete_datasets(self.file)
+        if incomplete:
+            raise ValueError(f"/{next(iter(incomplete))} lacks a chunk")
 
     def _unusable(self, err: Exception) -> StorageError:
         refuse_system_error(err, self.path)

@@ -95,3 +95,13 @@ def missing_chunks(dataset: Any) -> set[int]:
     wanted = set(range(0, len(dataset), dataset.chunks[0]))
     dataset.id.chunk_iter(lambda found: wanted.discard(found.chunk_offset[0]))
     return wanted
+
+
+def incomplete_datasets(file: Any) -> dict[str, set[int]]:
+    """The `missing_chunks` of each dataset of an open file that lacks some, by name."""
+    import h5py
+
+    names: list[str] = []
+    file.visit(names.append)
+    found = {name: missing_chunks(file[name]) for name in names if isinstance(file[name], h5py.Dataset)}
+    return {name: missing for name, missing in found.items() if missing}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
 from .part import attributes_of
-from .salvage import missing_chunks
+from .salvage import incomplete_datasets
 from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
 
 _BLOCK_BYTES = 32 << 20
@@ -97,12 +97,8 @@ class _Check:
             self._expect(f"contract: {name}", contract.get(name), self._metadata.get(name))
 
     def chunks(self, file: Any) -> None:
-        names: list[str] = []
-        file.visit(names.append)
-        for name in names:
-            missing = missing_chunks(file[name]) if hasattr(file[name], "chunks") else ()
-            if missing:
-                self.findings.append(f"chunks: /{name} lacks the one of row {min(missing)}, and {len(missing)} in all")
+        for name, missing in incomplete_datasets(file).items():
+            self.findings.append(f"chunks: /{name} lacks the one of row {min(missing)}, and {len(missing)} in all")
 
     def outcomes(self, file: Any) -> None:
         group = file["outcomes"]
