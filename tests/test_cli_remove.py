@@ -22,6 +22,9 @@ from running import ROOT
 
 from runtime.records import Status
 from runtime.storage.derived import record_page, recorded_pages
+from runtime.storage.named import read_names
+from runtime.storage.remove import Removal
+from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 
 
@@ -60,8 +63,11 @@ def test_a_person_is_gone_from_all_files_and_the_others_are_as_they_were(file: P
     shutil.copy(file, file.with_name("people.h5.partial"))
     (file.parent / "people.h5.adding.parts").mkdir()
     shutil.copy(file, file.parent / "people.h5.adding.parts" / "segment-000001.h5")
+    (file.parent / "people.h5.parts").mkdir()
+    for name in ("plan.json", "segment-000001.h5", "segment-000002.damaged", "paths"):
+        shutil.copy(file, file.parent / "people.h5.parts" / name)
     needles = needles_of(file, "P02/")
-    assert len(holders(file.parent, *needles)) >= 5
+    assert len(holders(file.parent, *needles)) >= 9
     before = paths_in(file)
     done = remove(file, "--path", "P02/", "--json")
     assert done.returncode == 0, done.stderr
@@ -122,10 +128,15 @@ def test_odd_names_in_a_list(name: bytes, form: str, file: Path, tmp_path: Path)
     path = "odd é/".encode() + name
     asked = path if form == "raw" else path.decode("utf-8", "backslashreplace").encode()
     (tmp_path / "list.txt").write_bytes(asked + (b"\0" if b"\n" in name else b"\n"))
-    done = remove(file, "--person-list", tmp_path / "list.txt")
-    assert done.returncode == 0, done.stderr
+    names = read_names(tmp_path / "list.txt")
+    with Removal(file) as removal:
+        found = removal.find(names)
+        assert found.missing == ()
+        removal.erase(found, names, name_paths=True)
     assert set(before) - set(paths_in(file)) == {path}
     assert verify_file(file).findings == ()
+    (receipt,) = file.parent.glob("*.removed-*.json")
+    assert json.loads(receipt.read_bytes().decode("ascii"))["removed"] == [path.decode("utf-8", "backslashreplace")]
 
 
 def test_names_that_mean_nothing_stop_it_unless_told_otherwise(file: Path) -> None:
@@ -306,13 +317,26 @@ def test_another_removal_completes_an_interrupted_one_first(file: Path) -> None:
     assert len(list(file.parent.glob("*.removed-*.json"))) == 2
 
 
-@pytest.mark.parametrize("seed", range(6))
+def test_a_file_that_was_replaced_meanwhile_keeps_no_index_of_before_and_gets_no_receipt(
+    file: Path, made: Path
+) -> None:
+    killed_at(file, "runtime.storage.remove.erase", "--path", "P02/")
+    with h5py.File(file, "r+") as opened:
+        opened["metadata"].attrs["run_id"] = "another"
+    shutil.copy(made / "people.h5", file.with_name("people.h5.faiss"))
+    done = remove(file, "--path", "P02/")
+    assert done.returncode == 1
+    assert "was replaced since a removal was interrupted" in done.stderr
+    assert os.listdir(file.parent) == ["people.h5"]
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_kill_9_at_a_random_moment(seed: int, file: Path) -> None:
     needles = needles_of(file, "P02/")
     before = paths_in(file)
     command = [sys.executable, "-m", "runtime.cli.app", "remove", str(file), "--yes", "--path", "P02/"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        time.sleep(random.Random(seed).uniform(0.1, 0.6))
+        time.sleep(random.Random(seed).uniform(0.2, 0.9))
         process.kill()
     assert paths_in(file) in (before, [path for path in before if not path.startswith(b"P02/")])
     done = remove(file, "--path", "P02/", "--ignore-missing")
@@ -321,8 +345,6 @@ def test_kill_9_at_a_random_moment(seed: int, file: Path) -> None:
 
 
 def test_a_file_that_is_being_written_or_is_none_is_refused(file: Path) -> None:
-    from runtime.storage.runfolder import RunFolder
-
     with RunFolder(file):
         done = remove(file, "--path", "P02/")
         assert done.returncode == 1

@@ -75,41 +75,44 @@ def main(
 
     wanted = [os.fsencode(name) for name in names] + [name for path in lists for name in read_names(path)]
     with Removal(file) as removal:
-        earlier: dict[str, Any] = {}
+        card: dict[str, Any] = {}
         if removal.unfinished and not dry_run:
-            earlier = removal.finish_earlier()
-            if earlier:
-                click.echo(f"completed a removal that was interrupted: {printable(earlier['receipt'])}", err=True)
+            card = removal.finish_earlier()
+            if card:
+                click.echo(f"completed a removal that was interrupted: {printable(card['receipt'])}", err=True)
         found = removal.find(wanted, keep_pages=keep_pages)
-        missing = [name for name in found.missing if not _was_asked(name, earlier)]
+        asked = set(card.get("asked_sha256", ()))
+        missing = [name for name in found.missing if hashlib.sha256(name).hexdigest() not in asked]
         if missing and not ignore_missing:
             _refuse(file, missing)
-        if not len(found.rows):
-            click.echo(json.dumps(earlier) if as_json and earlier else "nothing to remove", err=not earlier)
-            return
-        for line in _plan(file, found):
-            click.echo(line, err=True)
-        if dry_run:
-            return
-        if not yes and not (sys.stdin.isatty() and click.confirm("Remove them?", err=True)):
-            raise click.UsageError("nothing was removed. Say --yes to remove without being asked")
-        card = removal.erase(found, wanted, receipt=receipt, keep_pages=keep_pages, name_paths=name_paths)
+        if len(found.rows):
+            for line in _plan(file, found):
+                click.echo(line, err=True)
+            if dry_run:
+                return
+            if not yes and not (sys.stdin.isatty() and click.confirm("Remove them?", err=True)):
+                raise click.UsageError("nothing was removed. Say --yes to remove without being asked")
+            card = removal.erase(found, wanted, receipt=receipt, keep_pages=keep_pages, name_paths=name_paths)
     if as_json:
         click.echo(json.dumps(card))
+    else:
+        for line in _report(file, card):
+            click.echo(line)
+
+
+def _report(file: Path, card: dict[str, Any]) -> Iterator[str]:
+    """A receipt for a person; an empty one where there was nothing to remove."""
+    if not card:
+        yield "nothing to remove"
         return
-    click.echo(
+    yield (
         f"{printable(str(file))}: {card['removed_photographs']:,} photographs removed, "
         f"{card['photographs_after']:,} left ({card['embeddings_after']:,} embeddings)"
     )
     for kept in card["may_still_show"]:
-        click.echo(f"  may still show them: {printable(kept['path'])} ({printable(kept['why'])})")
-    click.echo(f"  receipt: {printable(card['receipt'])}")
-    click.echo("  the photographs themselves are where they were")
-
-
-def _was_asked(name: bytes, earlier: dict[str, Any]) -> bool:
-    """Whether the removal that was completed just now was asked for this name."""
-    return hashlib.sha256(name).hexdigest() in earlier.get("asked_sha256", ())
+        yield f"  may still show them: {printable(kept['path'])} ({printable(kept['why'])})"
+    yield f"  receipt: {printable(card['receipt'])}"
+    yield "  the photographs themselves are where they were"
 
 
 def _refuse(file: Path, missing: list[bytes]) -> None:
@@ -128,6 +131,8 @@ def _plan(file: Path, found: Found) -> Iterator[str]:
     yield f"{what} are to be removed from {printable(str(file))}"
     if found.duplicates:
         yield f"  {found.duplicates:,} of them were not named: the same files, to the byte, as some that were"
+    if found.missing:
+        yield f"  {len(found.missing):,} names mean nothing there and are passed over"
     for path in (*found.derived.beside, *found.derived.pages):
         yield f"  deleted with them: {printable(str(path))}"
     for path, why in found.derived.kept:

@@ -137,7 +137,7 @@ def _tell_changes(found: Scan, known: PathTable | list[bytes]) -> None:
     before, now = set(known), set(found.paths)
     logger.warning(
         "the photographs changed since the run began: %d new ones are not part of it, %d are gone. "
-        "To take in new ones, run again with another -o, or with --force",
+        "To take in new ones, use `facemill add` on the finished file, or start over with --force",
         len(now - before),
         len(before - now),
     )

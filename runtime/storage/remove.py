@@ -77,15 +77,22 @@ class Removal:
         """Do what an interrupted removal has left undone.
 
         Returns:
-            Its receipt; empty where its new file never came to be, so that the removal has to begin again.
+            Its receipt; empty where its new file never came to be, so that the removal has to begin again, or where
+            another file is in its place.
         """
         note, self.unfinished = self.unfinished, None
         if note is None:
             return {}
-        if read_metadata(self.path)["run_id"] != note["card"]["run_id_after"]:
-            self._drop_note()
-            return {}
-        return self._finish(note)
+        run_id = read_metadata(self.path)["run_id"]
+        if run_id == note["card"]["run_id_after"]:
+            return self._finish(note)
+        if run_id != note["card"]["run_id_before"]:
+            logger.warning("%s was replaced since a removal was interrupted, of which there is no receipt", self.path)
+            with FinishedFile(self.path) as other:
+                derived = derived_from(self.file, other.root, keep_pages=note["keep_pages"])
+            erase(self.file, derived)
+        self._drop_note()
+        return {}
 
     def find(self, names: Sequence[bytes], *, keep_pages: bool = False) -> Found:
         """What some names mean, and what else would go with it; nothing is changed.
@@ -150,6 +157,7 @@ class Removal:
                 "removed_embeddings": found.embeddings,
                 "removed_as_duplicates": found.duplicates,
                 "names_not_found": len(found.missing),
+                "dropped_datasets": list(found.extras),
                 "photographs_before": len(keep),
                 "embeddings_before": int(source.vector_counts.sum()),
                 "run_id_before": source.metadata["run_id"],
