@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError, StorageError
 from .part import Part
+from .salvage import read_stored
 from .segment_reader import DAMAGE, refuse_system_error, set_aside
 
 _OPEN_FILES = 16
@@ -86,7 +87,7 @@ class Holders:
         for some in np.split(here, np.flatnonzero(apart) + 1):
             low, high = int(index[some[0]]), int(index[some[-1]]) + 1
             with self._damage_told(number):
-                piece = data[low:high]
+                piece = read_stored(data, low, high)
             yield some, piece if len(piece) == len(some) else piece[index[some] - low]
 
     @contextmanager

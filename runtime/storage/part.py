@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSIONS
-from .salvage import incomplete_datasets
+from .salvage import check_sizes
 from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
 
 _BLOCK_ROWS = 65_536
+_LARGEST_ATTRIBUTE = 65_536  # bytes; HDF5 holds no larger ones
 OURS = frozenset({"metadata", "outcomes", "embeddings", "image_paths", "faces", *FACE_DATASETS.values()})
 
 
@@ -77,6 +78,7 @@ class FinishedFile:
         except DAMAGE as err:
             raise self._unusable(err) from err
         try:
+            check_sizes(self.file)
             self.metadata = attributes_of(self.file)
             if self.metadata.get("format_version") not in FORMAT_VERSIONS:
                 raise ValueError(f"its format version is {self.metadata.get('format_version')}")
@@ -91,13 +93,12 @@ class FinishedFile:
             raise self._unusable(err) from err
 
     def _fits(self) -> None:
-        """Raise ValueError unless the parts have the lengths that they say, and lack no chunk."""
+        """Raise ValueError unless the parts have the lengths that they say."""
         for name, wanted in (("outcomes/path", len(self.status)), ("embeddings", int(self.vector_counts.sum()))):
             if len(self.file[name]) != wanted:
                 raise ValueError(f"/{name} has {len(self.file[name])} rows; wanted: {wanted}")
-        incomplete = incomplete_datasets(self.file)
-        if incomplete:
-            raise ValueError(f"/{next(iter(incomplete))} lacks a chunk")
+        if not self.status.all():
+            raise ValueError(f"the outcome of row {int(self.status.argmin())} is missing")
 
     def _unusable(self, err: Exception) -> StorageError:
         refuse_system_error(err, self.path)
@@ -154,8 +155,20 @@ class FinishedFile:
 
 
 def attributes_of(file: Any) -> dict[str, Any]:
-    """The attributes of `/metadata` of an open finished file, NumPy's numbers as Python's."""
-    return {key: value.item() if hasattr(value, "item") else value for key, value in file["metadata"].attrs.items()}
+    """The attributes of `/metadata` of an open finished file, NumPy's numbers as Python's.
+
+    Raises:
+        ValueError: one is damaged.
+    """
+    found, attributes = {}, file["metadata"].attrs
+    for key in attributes:
+        if not isinstance(key, str):
+            continue  # a name that is damaged comes as bytes: it is nobody's
+        if np.prod(attributes.get_id(key).shape, dtype=np.float64) > _LARGEST_ATTRIBUTE:
+            raise ValueError(f"the attribute {key} says that it is larger than an attribute can be")
+        value = attributes[key]
+        found[key] = value.item() if hasattr(value, "item") else value
+    return found
 
 
 def exact_paths(file: Any) -> Iterator[bytes]:
@@ -167,6 +180,8 @@ def exact_paths(file: Any) -> Iterator[bytes]:
         raw = {int(row): path.tobytes() for row, path in exact}
     for start in range(0, len(group["path"]), _BLOCK_ROWS):
         block = group["path"][start : start + _BLOCK_ROWS].tolist()
+        if not all(block):
+            raise ValueError(f"the path of row {start + block.index(b'')} is missing")
         yield from (raw.get(row, path) for row, path in enumerate(block, start)) if raw else block
 
 

@@ -21,7 +21,7 @@ from .diskfile import sync_folder
 from .part import OURS, Part, attributes_of, stored_text
 from .rewrite import metadata_after, rewriting
 from .runfolder import RunFolder
-from .salvage import opened
+from .salvage import check_size, opened
 from .segment_reader import DAMAGE, refuse_system_error
 from .survey import Survey, survey
 from .verify import verify_file
@@ -167,6 +167,7 @@ def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], list[str]]:
     try:
         found = attributes_of(damaged)
         vectors = damaged["embeddings"]
+        check_size(vectors)
         if found.get("format_version") not in FORMAT_VERSIONS:
             raise ValueError(f"its format version is {found.get('format_version')}")
         notes = []

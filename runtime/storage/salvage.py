@@ -11,14 +11,39 @@ from numpy.typing import NDArray
 from .segment_reader import DAMAGE
 
 _BLOCK_BYTES = 16 << 20
+_DEFLATE_BEST = 1032  # to one, which deflate cannot exceed
 
 
 def opened(where: Any, name: str) -> Any:
-    """A dataset or group, or None where there is none that can be opened."""
+    """A dataset or group, or None where there is none that can be opened, or that can be as long as it says."""
     try:
-        return where[name]
+        found = where[name]
+        check_size(found)
     except DAMAGE:
         return None
+    return found
+
+
+def check_size(item: Any) -> None:
+    """Refuse a dataset that says that it is longer than its file could hold: reading that would never end.
+
+    Raises:
+        ValueError: it does.
+    """
+    if not hasattr(item, "dtype") or not item.shape:
+        return
+    most = item.file.id.get_filesize() * (_DEFLATE_BEST if item.compression else 1)
+    chunk = int(np.prod(item.chunks, dtype=np.int64)) if item.chunks else 0
+    if (item.size - chunk) * item.dtype.itemsize > most:
+        raise ValueError(f"{item.name} says that its shape is {item.shape}, which is more than the file can hold")
+
+
+def check_sizes(file: Any) -> None:
+    """`check_size` of all that an open file holds."""
+    names: list[str] = []
+    file.visit(names.append)
+    for name in names:
+        check_size(file[name])
 
 
 def raw_paths(group: Any) -> dict[int, bytes]:
@@ -66,42 +91,32 @@ def chunks(dataset: Any) -> Iterator[tuple[int, NDArray[Any] | None]]:
     chunk = dataset.chunks[0] if dataset.chunks else len(dataset)
     width = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
     step = chunk * max(1, _BLOCK_BYTES // max(1, width * chunk))
-    try:
-        missing = missing_chunks(dataset)
-    except DAMAGE:
-        missing = set(range(0, len(dataset), chunk))
     for start in range(0, len(dataset), step):
-        pieces = range(start, min(start + step, len(dataset)), chunk)
-        if missing.isdisjoint(pieces):
-            try:
-                yield start, dataset[start : start + step]
-                continue
-            except DAMAGE:
-                pass
-        for at in pieces:
-            try:
-                yield at, None if at in missing else dataset[at : at + chunk]
-            except DAMAGE:
-                yield at, None
+        try:
+            yield start, read_stored(dataset, start, start + step)
+        except DAMAGE:
+            for at in range(start, min(start + step, len(dataset)), chunk):
+                try:
+                    yield at, read_stored(dataset, at, at + chunk)
+                except DAMAGE:
+                    yield at, None
 
 
-def missing_chunks(dataset: Any) -> set[int]:
-    """First rows of the chunks that a dataset should have and has not: HDF5 reads them as zeros, without a word.
+def read_stored(dataset: Any, start: int, stop: int) -> NDArray[Any]:
+    """Rows of a dataset, none of them made up.
 
-    facemill writes every chunk, so that one is missing only where the file is damaged.
+    HDF5 reads a chunk that it does not find as zeros, without a word. facemill writes every chunk, so that one is
+    missing only where the file is damaged. So where a whole chunk is of zeros, it is asked for once more, by itself.
+
+    Raises:
+        OSError, RuntimeError: they cannot be read, or a chunk of them is missing.
     """
-    if not dataset.chunks or not len(dataset):
-        return set()
-    wanted = set(range(0, len(dataset), dataset.chunks[0]))
-    dataset.id.chunk_iter(lambda found: wanted.discard(found.chunk_offset[0]))
-    return wanted
-
-
-def incomplete_datasets(file: Any) -> dict[str, set[int]]:
-    """The `missing_chunks` of each dataset of an open file that lacks some, by name."""
-    import h5py
-
-    names: list[str] = []
-    file.visit(names.append)
-    found = {name: missing_chunks(file[name]) for name in names if isinstance(file[name], h5py.Dataset)}
-    return {name: missing for name, missing in found.items() if missing}
+    found: NDArray[Any] = dataset[start:stop]
+    chunk = dataset.chunks[0] if dataset.chunks else 0
+    if not chunk or not len(found):
+        return found
+    empty: NDArray[np.bool_] = np.logical_not(found.reshape(len(found), -1).astype(bool).any(axis=1))  # (n,)
+    for first in range(start - start % chunk, start + len(found), chunk):
+        if empty[max(first - start, 0) : first - start + chunk].all():
+            dataset.id.read_direct_chunk((first, *(0,) * (dataset.ndim - 1)))
+    return found
