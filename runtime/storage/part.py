@@ -19,7 +19,6 @@ from .salvage import check_sizes
 from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
 
 _BLOCK_ROWS = 65_536
-_LARGEST_ATTRIBUTE = 65_536  # bytes; HDF5 holds no larger ones
 OURS = frozenset({"metadata", "outcomes", "embeddings", "image_paths", "faces", *FACE_DATASETS.values()})
 
 
@@ -155,20 +154,10 @@ class FinishedFile:
 
 
 def attributes_of(file: Any) -> dict[str, Any]:
-    """The attributes of `/metadata` of an open finished file, NumPy's numbers as Python's.
-
-    Raises:
-        ValueError: one is damaged.
-    """
-    found, attributes = {}, file["metadata"].attrs
-    for key in attributes:
-        if not isinstance(key, str):
-            continue  # a name that is damaged comes as bytes: it is nobody's
-        if np.prod(attributes.get_id(key).shape, dtype=np.float64) > _LARGEST_ATTRIBUTE:
-            raise ValueError(f"the attribute {key} says that it is larger than an attribute can be")
-        value = attributes[key]
-        found[key] = value.item() if hasattr(value, "item") else value
-    return found
+    """The attributes of `/metadata` of an open finished file, NumPy's numbers as Python's."""
+    found = file["metadata"].attrs.items()
+    # A name that is damaged comes as bytes: it is nobody's.
+    return {key: value.item() if hasattr(value, "item") else value for key, value in found if isinstance(key, str)}
 
 
 def exact_paths(file: Any) -> Iterator[bytes]:
