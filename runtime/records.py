@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 # Of the embedding file: what writes it and what reads it agree on them. In one of 2, some photograph has several rows.
 FORMAT_VERSION, FORMAT_VERSION_SEVERAL = FORMAT_VERSIONS = (1, 2)
 
+# How the detail of a duplicate begins; the path of the photograph that it is the same as follows.
+SAME_FILE = "the same file as "
+
 # What is known of a face that has an embedding; lengths and places in pixels of the original photograph, upright.
 FACE = np.dtype(
     [

@@ -145,6 +145,22 @@ def test_one_wrong_bit_among_the_vectors_is_found_by_its_checksum(copy: Path) ->
     assert any(finding.startswith("vectors: cannot be read") for finding in verify_file(copy).findings)
 
 
+def test_a_chunk_that_is_missing_is_no_row_of_zeros(copy: Path) -> None:
+    with h5py.File(copy, "r+") as file:
+        del file["embeddings"]
+        file.create_dataset("embeddings", shape=(594, 16), chunks=(100, 16), dtype=np.float32)
+        file["embeddings"][:300] = np.eye(16, dtype=np.float32)[0]
+        file["embeddings"][500:] = np.eye(16, dtype=np.float32)[0]
+    assert any(finding.startswith("vectors: cannot be read") for finding in verify_file(copy).findings)
+
+
+def test_a_length_that_no_file_could_hold_ends_the_reading(copy: Path) -> None:
+    with h5py.File(copy, "r+") as file:
+        file["embeddings"].resize(10**13, axis=0)
+    (finding,) = verify_file(copy).findings
+    assert "which is more than the file can hold" in finding
+
+
 @pytest.mark.parametrize("content", [None, b"", b"no photograph", "half"])
 def test_what_is_no_embedding_file_is_refused(whole: Path, tmp_path: Path, content: bytes | str | None) -> None:
     path = tmp_path / "x.h5"

@@ -108,8 +108,8 @@ def main(
     from ..evaluation.evaluate import evaluate
     from ..evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
     from ..metrics.pairs import read_pairs
-    from ..pipeline.prepare import utc_now
     from ..pipeline.request import Request
+    from ..storage.runfolder import utc_now
 
     judged = None if pairs is None else read_pairs(pairs)
     check_folder(folder, judged)

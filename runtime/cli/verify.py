@@ -41,6 +41,7 @@ def main(file: Path, as_json: bool) -> None:
             click.echo(f"  {found.zeros:,} of them are zeros, for which the network answered zero: they match nobody")
         for finding in found.findings:
             click.echo(f"  {printable(finding)}")
-        click.echo("damaged: restore it from a copy, or make it again" if found.findings else "whole")
+        mend = f"damaged: restore it from a copy, or save what is whole: facemill repair {printable(str(file))}"
+        click.echo(mend if found.findings else "whole")
     if found.findings:
         raise SystemExit(1)

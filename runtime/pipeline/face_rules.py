@@ -55,6 +55,14 @@ class FaceRules:
             )
 
     @classmethod
+    def of_run(cls, contract: Mapping[str, Any]) -> FaceRules:
+        """Those by which the rows of a file were made."""
+        if "detector" not in contract:
+            return cls()
+        quality = (contract[name] for name in ("min_score", "min_iod", "min_sharpness", "min_frontal"))
+        return cls(contract["align"], contract["faces"], *quality)
+
+    @classmethod
     def of_query(cls, contract: Mapping[str, Any]) -> FaceRules:
         """Those for a query in a file: faces are looked for as for its rows, and none is too poor to ask for."""
         if "detector" not in contract:

@@ -10,8 +10,7 @@ from typing import Any
 from .. import __version__
 from ..engines.sidecar import EngineInfo
 from ..records import Status
-from ..storage.runfolder import Plan
-from .prepare import utc_now
+from ..storage.runfolder import Plan, utc_now
 from .request import UNTRAINED_WARNING, Request
 
 

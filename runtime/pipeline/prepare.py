@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
 from ..storage.dataset import read_metadata, read_paths
 from ..storage.diskfile import storage_error
-from ..storage.runfolder import Plan, RunFolder
+from ..storage.runfolder import Plan, RunFolder, utc_now
 from ..storage.segment_reader import segment_files
 from .request import Request, check_contract, contract_of
 from .room import room_while_running, size
@@ -41,9 +40,10 @@ class Finished:
     rows: int
 
 
-def utc_now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+def look(request: Request) -> Scan:
+    """Scan the inputs, and say so: it takes a while."""
+    logger.info("looking for photographs")
+    return scan(request.inputs, limit=request.limit)
 
 
 def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Finished:
@@ -53,8 +53,7 @@ def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Fin
         ContractError: an unfinished or finished run has other settings.
         StorageError, SourceError, DiskFullError: as their messages say.
     """
-    logger.info("looking for photographs")
-    found = scan(request.inputs, limit=request.limit)
+    found = request.listed or look(request)
     contract = contract_of(request, info, os.fsdecode(found.root))
     plan = folder.read_plan()
     if plan is not None and _made(request.output, plan):
@@ -139,7 +138,7 @@ def _tell_changes(found: Scan, known: PathTable | list[bytes]) -> None:
     before, now = set(known), set(found.paths)
     logger.warning(
         "the photographs changed since the run began: %d new ones are not part of it, %d are gone. "
-        "To take in new ones, run again with another -o, or with --force",
+        "To take in new ones, use `facemill add` on the finished file, or start over with --force",
         len(now - before),
         len(before - now),
     )

@@ -14,6 +14,7 @@ from ..errors import ConfigError, ContractError
 from ..extras import available, pip_install
 from ..images.align import ALIGN_RULE
 from ..images.decode import DECODE_RULE, Limits
+from ..sources.scan import Scan
 from ..storage.segments import SegmentRules
 from .face_rules import FaceRules
 
@@ -28,6 +29,7 @@ class Request:
 
     Attributes:
         inputs: folders, files and @lists.
+        listed: the photographs, where whoever asks has listed them already; None to scan the inputs.
         output: the embedding file.
         engine: an engine file with its sidecar.
         batch_size, workers: None to tune.
@@ -60,6 +62,7 @@ class Request:
     decoder: str = "auto"
     faces: FaceRules = field(default_factory=FaceRules)
     detector: Path | None = None
+    listed: Scan | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):

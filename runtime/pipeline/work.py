@@ -16,7 +16,7 @@ import numpy as np
 from ..engines.runner import Runner
 from ..errors import OutOfMemoryError, SourceError
 from ..images.decode import ImageError, Limits, decode_image
-from ..records import Batch, Outcome, Status
+from ..records import SAME_FILE, Batch, Outcome, Status
 from ..sources.reader import ReadError, read_file
 from .duplicates import DigestTable, file_digest
 
@@ -79,7 +79,7 @@ class SkipDuplicates:
                 files.append(data)
             else:
                 same = self.paths[first].decode("utf-8", "backslashreplace")
-                outcomes.append(Outcome(row, Status.DUPLICATE, f"the same file as {same}"))
+                outcomes.append(Outcome(row, Status.DUPLICATE, f"{SAME_FILE}{same}"))
         return replace(
             batch,
             rows=np.array(rows, np.int64),

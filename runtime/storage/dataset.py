@@ -15,6 +15,7 @@ from ..records import FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, S
 from .diskfile import DurableH5, durable_h5
 from .faces import append_faces, create_faces
 from .ledger import Ledger
+from .part import attributes_of, exact_paths, stored_text
 
 _CHUNK_BYTES = 1 << 18
 _BLOCK_ROWS = 32_768
@@ -27,7 +28,7 @@ def assemble(output: Path, ledger: Ledger, paths: Sequence[bytes], metadata: Map
         output: its path; replaced atomically.
         ledger: M rows, none pending.
         paths: M paths relative to the root, in scan order.
-        metadata: attributes of `/metadata`; `dimension` among them.
+        metadata: attributes of `/metadata`; `dimension` among them. The `run_id` is drawn where it is not.
         dtype: "float32" or "float16".
     Raises:
         DiskFullError, StorageError: the output is as it was.
@@ -36,11 +37,11 @@ def assemble(output: Path, ledger: Ledger, paths: Sequence[bytes], metadata: Map
     counts = ledger.vector_counts[embedded]
     version = FORMAT_VERSION_SEVERAL if (counts > 1).any() else FORMAT_VERSION
     total = int(counts.sum())  # N
-    widest = max((len(_text(path)) for path in paths), default=1) or 1
+    widest = max((len(stored_text(path)) for path in paths), default=1) or 1
     with durable_h5(output, "the embedding file") as target:
         file = target.file
         attributes = file.create_group("metadata").attrs
-        attributes.update({**metadata, "format_version": version, "run_id": secrets.token_hex(16)})
+        attributes.update({"run_id": secrets.token_hex(16), **metadata, "format_version": version})
         dimension = int(metadata["dimension"])
         vectors = file.create_dataset(
             "embeddings",
@@ -59,7 +60,7 @@ def assemble(output: Path, ledger: Ledger, paths: Sequence[bytes], metadata: Map
             start, stop = stop, stop + len(found)
             vectors[start:stop] = found
             each = np.repeat(rows, ledger.vector_counts[rows]).tolist()  # the row of every embedding
-            names[start:stop] = np.array([_text(paths[row]) for row in each], names.dtype)
+            names[start:stop] = np.array([stored_text(paths[row]) for row in each], names.dtype)
             if ledger.has_faces:
                 append_faces(file, ledger.faces(rows))
             target.check()
@@ -69,7 +70,7 @@ def assemble(output: Path, ledger: Ledger, paths: Sequence[bytes], metadata: Map
 def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], widest: int) -> None:
     """`/outcomes`: one row a scanned path."""
     group = target.file.create_group("outcomes")
-    group.create_dataset("status", data=ledger.status, chunks=True, compression="gzip", compression_opts=1)
+    _numbers(group, "status", ledger.status)
     everything = np.arange(len(ledger.status))
     deepest = max((int(np.char.str_len(ledger.details(rows)).max()) for _, rows in _blocks(everything)), default=1)
     names = _strings(group, "path", len(everything), widest)
@@ -82,13 +83,13 @@ def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], w
         else None
     )
     if ledger.has_faces:
-        found = np.concatenate([ledger.face_counts(rows) for _, rows in _blocks(everything)])
-        for name, column in (("embeddings", ledger.vector_counts), ("faces", found)):
-            group.create_dataset(name, data=column, chunks=True, compression="gzip", compression_opts=1)
+        found = [np.empty(0, np.uint16), *(ledger.face_counts(rows) for _, rows in _blocks(everything))]
+        _numbers(group, "embeddings", ledger.vector_counts)
+        _numbers(group, "faces", np.concatenate(found))
     raw: dict[int, bytes] = {}
     for start, rows in _blocks(everything):
         block = [paths[row] for row in rows]
-        texts = [_text(path) for path in block]
+        texts = [stored_text(path) for path in block]
         raw.update((int(row), path) for row, path, text in zip(rows, block, texts, strict=True) if path != text)
         names[start : start + len(rows)] = np.array(texts, names.dtype)
         details[start : start + len(rows)] = ledger.details(rows).astype(details.dtype)
@@ -112,17 +113,7 @@ def _write_raw_paths(group: Any, raw: Mapping[int, bytes]) -> None:
 
 def read_paths(file: Any) -> list[bytes]:
     """The exact scanned paths of an open finished file, in scan order."""
-    group = file["outcomes"]
-    paths = [bytes(path) for path in group["path"][:]]
-    if "raw_paths" in group:
-        for row, exact in zip(group["raw_paths/row"][:], group["raw_paths/bytes"][:], strict=True):
-            paths[int(row)] = exact.tobytes()
-    return paths
-
-
-def attributes_of(file: Any) -> dict[str, Any]:
-    """The attributes of `/metadata` of an open finished file, NumPy's numbers as Python's."""
-    return {key: value.item() if hasattr(value, "item") else value for key, value in file["metadata"].attrs.items()}
+    return list(exact_paths(file))
 
 
 def read_metadata(output: Path) -> dict[str, Any]:
@@ -150,9 +141,9 @@ def read_metadata(output: Path) -> dict[str, Any]:
     return found
 
 
-def _text(path: bytes) -> bytes:
-    """A path as the UTF-8 that is stored; bytes that are not UTF-8 become \\xNN."""
-    return path if path.isascii() else path.decode("utf-8", "backslashreplace").encode()
+def _numbers(where: Any, name: str, values: NDArray[Any]) -> None:
+    """A compressed column, also of no rows."""
+    where.create_dataset(name, data=values, maxshape=(None,), chunks=True, compression="gzip", compression_opts=1)
 
 
 def _strings(where: Any, name: str, rows: int, width: int) -> Any:

@@ -6,9 +6,11 @@ import glob
 import json
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import StorageError
+from .diskfile import write_durable
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +82,17 @@ def _unfinished(page: Path) -> list[Path]:
     return [partial for partial in partials if os.path.lexists(partial)]
 
 
-def forget_pages(file: Path) -> None:
-    """Drop the list."""
-    _list(file).unlink(missing_ok=True)
+def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
+    """Drop the list, or all of it but some.
+
+    Raises:
+        StorageError: it is as it was.
+    """
+    lines = "".join(json.dumps(str(page)) + "\n" for page in recorded_pages(file) if page in set(keep))
+    if lines:
+        write_durable(_list(file), lines.encode("ascii"), "the list of pages")
+    else:
+        _list(file).unlink(missing_ok=True)
 
 
 def _list(file: Path) -> Path:

@@ -119,13 +119,11 @@ class DurableH5:
         self._partial = path.with_name(path.name + ".partial")
         try:
             self._disk = DiskFile(self._partial)
+            with suppress(FileNotFoundError):  # who may read the file that is replaced, and nobody else, may read this
+                os.chmod(self._partial, path.stat().st_mode & 0o7777)
         except OSError as err:
             raise storage_error(err, what, path) from err
         self.file: h5py.File = h5py.File(self._disk, "w")
-
-    def permit(self, mode: int) -> None:
-        """Give the file permissions, which it has from now on and under its name; e.g. 0o600."""
-        self._partial.chmod(mode)
 
     def check(self) -> None:
         """Raise at once if a write has failed.

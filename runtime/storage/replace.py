@@ -33,7 +33,6 @@ def replacing(file: Path) -> Iterator[Any]:
         raise StorageError(f"there is no file {path}; wanted: a finished file of `facemill process`")
     # A run that retries its failures would replace the file too: hence its lock.
     with RunFolder(path), durable_h5(path, "the embedding file") as target:
-        target.permit(path.stat().st_mode & 0o7777)  # before there is anything in it to read
         try:
             with h5py.File(path, "r") as source:
                 target.file.attrs.update(source.attrs)

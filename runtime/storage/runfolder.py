@@ -9,6 +9,7 @@ import re
 import secrets
 import shutil
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,6 +20,11 @@ from .diskfile import storage_error, write_durable
 _OURS = re.compile(
     r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|.+\.partial"
 )
+
+
+def utc_now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,18 @@ class RunFolder:
     def write_plan(self, plan: Plan) -> None:
         """Make a plan durable; the scan must be written before."""
         write_durable(self.path / "plan.json", json.dumps(asdict(plan), indent=2).encode(), "the plan")
+
+    def refuse_unfinished(self) -> None:
+        """Refuse to replace a file that an unfinished run is about to make, or builds on.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        if (self.path / "plan.json").exists():
+            raise ConfigError(
+                f"{self.path} holds an unfinished run that makes {self.output}; wanted: none. Finish it with the "
+                f"command that began it, or delete that folder to forget it"
+            )
 
     def clear(self) -> None:
         """Remove everything but the lock."""

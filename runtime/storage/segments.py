@@ -103,7 +103,7 @@ class SegmentWriter:
         assert self._faces or len(photographs) == len(rows)
         embedded = zip(photographs.tolist(), counts.tolist(), strict=True)
         entries = [(row, int(Status.EMBEDDED), b"", count) for row, count in embedded]
-        entries += [(o.row, int(o.status), _clip(o.detail), 0) for o in outcomes]
+        entries += [(o.row, int(o.status), clip_detail(o.detail), 0) for o in outcomes]
         if self._rows and len(self._rows) + len(entries) > self._rules.max_rows:
             self.commit()
         if self._open is None:
@@ -203,8 +203,8 @@ class SegmentWriter:
         self._block_rows = 0
 
 
-def _clip(detail: str) -> bytes:
-    """At most DETAIL_BYTES of UTF-8, never cut inside a character."""
+def clip_detail(detail: str) -> bytes:
+    """A detail as it is stored: at most DETAIL_BYTES of UTF-8, never cut inside a character."""
     return detail.encode("utf-8", "backslashreplace")[:DETAIL_BYTES].decode("utf-8", "ignore").encode()
 
 

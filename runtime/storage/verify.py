@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
-from .dataset import attributes_of
+from .part import attributes_of
+from .salvage import check_sizes, read_stored
 from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
 
 _BLOCK_BYTES = 32 << 20
-_LENGTH = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 rounding puts the length of a row
+NEAR_ONE = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 rounding puts the length of a row
 _NAMED = 3  # rows that a finding names
 
 
@@ -55,6 +56,9 @@ def verify_file(path: Path) -> Verified:
             check = _Check(path, attributes_of(file))
             if check.version not in FORMAT_VERSIONS:
                 raise ValueError(f"its format version is {check.version}")
+            check.run(check.sizes, file)
+            if check.findings:
+                return Verified(0, 0, 0, tuple(check.findings))
             for part in (check.contract, check.outcomes, check.paths, check.vectors, check.faces, check.cluster):
                 check.run(part, file)
     except DAMAGE as err:
@@ -90,6 +94,9 @@ class _Check:
         if found != wanted:
             self.findings.append(f"{what} is {found}; wanted: {wanted}")
 
+    def sizes(self, file: Any) -> None:
+        check_sizes(file)
+
     def contract(self, file: Any) -> None:
         contract = json.loads(self._metadata["contract"])
         for name in ("model", "model_sha256", "dimension", "precision"):
@@ -112,8 +119,9 @@ class _Check:
             self._expect(f"metadata: {name}", int(self._metadata.get(name, 0)), int((status == one).sum()))
         version = FORMAT_VERSION_SEVERAL if (counts > 1).any() else FORMAT_VERSION
         self._expect("metadata: format_version", self.version, version)
-        for _, block in _blocks(group["detail"]):
-            len(block)  # it is the reading that counts
+        for name in sorted({"detail", "digest", "faces"} & set(group)):
+            for _, block in _blocks(group[name]):
+                len(block)  # it is the reading that counts
 
     def paths(self, file: Any) -> None:
         group = file["outcomes"]
@@ -132,7 +140,7 @@ class _Check:
         vectors = file["embeddings"]
         self.embeddings = len(vectors)
         self._expect("embeddings: the number of columns", vectors.shape[1], int(self._metadata["dimension"]))
-        near = _LENGTH[str(vectors.dtype)]
+        near = NEAR_ONE[str(vectors.dtype)]
         for start, block in _blocks(vectors):
             lengths = np.linalg.norm(block.astype(np.float32), axis=1)  # (n,)
             zero = lengths == 0
@@ -168,4 +176,4 @@ def _blocks(dataset: Any) -> Iterator[tuple[int, NDArray[Any]]]:
     width = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
     step = max(1, _BLOCK_BYTES // max(1, width))
     for start in range(0, len(dataset), step):
-        yield start, dataset[start : start + step]
+        yield start, read_stored(dataset, start, start + step)

@@ -1,0 +1,122 @@
+"""Reading a damaged file: what can be read of a dataset, chunk by chunk, and what cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .segment_reader import DAMAGE
+
+_BLOCK_BYTES = 16 << 20
+_DEFLATE_BEST = 1032  # to one, which deflate cannot exceed
+
+
+def opened(where: Any, name: str) -> Any:
+    """A dataset or group, or None where there is none that can be opened, or that can be as long as it says."""
+    try:
+        found = where[name]
+        check_size(found)
+    except DAMAGE:
+        return None
+    return found
+
+
+def check_size(item: Any) -> None:
+    """Refuse a dataset that says that it is longer than its file could hold: reading that would never end.
+
+    Raises:
+        ValueError: it does.
+    """
+    if not hasattr(item, "dtype") or not item.shape:
+        return
+    most = item.file.id.get_filesize() * (_DEFLATE_BEST if item.compression else 1)
+    chunk = int(np.prod(item.chunks, dtype=np.int64)) if item.chunks else 0
+    if (item.size - chunk) * item.dtype.itemsize > most:
+        raise ValueError(f"{item.name} says that its shape is {item.shape}, which is more than the file can hold")
+
+
+def check_sizes(file: Any) -> None:
+    """`check_size` of all that an open file holds."""
+    names: list[str] = []
+    file.visit(names.append)
+    for name in names:
+        check_size(file[name])
+
+
+def raw_paths(group: Any) -> dict[int, bytes]:
+    """The exact paths that are not UTF-8, by row, of an open `/outcomes`; none where they cannot be read."""
+    try:
+        raw = group["raw_paths"]
+        return {int(row): path.tobytes() for row, path in zip(raw["row"][:], raw["bytes"][:], strict=True)}
+    except DAMAGE:
+        return {}
+
+
+def texts(dataset: Any) -> list[bytes | None]:
+    """All of a column of names, None where it cannot be read."""
+    found: list[bytes | None] = [None] * (0 if dataset is None else len(dataset))
+    for start, block in chunks(dataset):
+        if block is not None:
+            found[start : start + len(block)] = block.tolist()
+    return found
+
+
+def column(dataset: Any, rows: int, dtype: type) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """(rows,) a column of numbers, and where it can be read."""
+    values: NDArray[Any] = np.zeros(rows, dtype)
+    known = np.zeros(rows, bool)
+    for start, block in chunks(dataset):
+        if block is not None and start < rows:
+            stop = min(rows, start + len(block))
+            values[start:stop], known[start:stop] = block[: stop - start], True
+    return values, known
+
+
+def readable(dataset: Any, rows: int) -> NDArray[np.bool_]:
+    """(rows,) where a column can be read."""
+    known = np.zeros(rows, bool)
+    for start, block in chunks(dataset):
+        if block is not None:
+            known[start : start + len(block)] = True
+    return known
+
+
+def chunks(dataset: Any) -> Iterator[tuple[int, NDArray[Any] | None]]:
+    """All of a dataset, whole chunks at a time, None where one cannot be read; nothing of None."""
+    if dataset is None or not len(dataset):
+        return
+    chunk = dataset.chunks[0] if dataset.chunks else len(dataset)
+    width = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
+    step = chunk * max(1, _BLOCK_BYTES // max(1, width * chunk))
+    for start in range(0, len(dataset), step):
+        try:
+            yield start, read_stored(dataset, start, start + step)
+        except DAMAGE:
+            for at in range(start, min(start + step, len(dataset)), chunk):
+                try:
+                    yield at, read_stored(dataset, at, at + chunk)
+                except DAMAGE:
+                    yield at, None
+
+
+def read_stored(dataset: Any, start: int, stop: int) -> NDArray[Any]:
+    """Rows of a dataset, none of them made up.
+
+    HDF5 reads a chunk that it does not find as zeros, without a word. facemill writes every chunk, so that one is
+    missing only where the file is damaged. So where a whole chunk is of zeros, it is asked for once more, by itself.
+
+    Raises:
+        OSError, RuntimeError: they cannot be read, or a chunk of them is missing.
+    """
+    found: NDArray[Any] = dataset[start:stop]
+    chunk = dataset.chunks[0] if dataset.chunks else 0
+    if not chunk or not len(found):
+        return found
+    empty: NDArray[np.bool_] = np.logical_not(found.reshape(len(found), -1).astype(bool).any(axis=1))  # (n,)
+    for first in range(start - start % chunk, start + len(found), chunk):
+        if empty[max(first - start, 0) : first - start + chunk].all():
+            dataset.id.read_direct_chunk((first, *(0,) * (dataset.ndim - 1)))
+    return found
