@@ -39,6 +39,8 @@ bench: $(VENV)/.dev  ## measure on this machine; tables in benchmarks/results/
 	$(BIN)/python benchmarks/scale.py cores
 	$(BIN)/python benchmarks/tuner.py
 	$(BIN)/python benchmarks/search_exact.py
+	$(BIN)/python benchmarks/search_index.py
+	$(BIN)/python benchmarks/pairs.py
 
 setup-gputest: $(VENV)/.gputest  ## add TensorRT-RTX, DALI and NVRTC (1.5 GB): more tests of the GPU path; needs no GPU
 

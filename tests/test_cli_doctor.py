@@ -83,6 +83,16 @@ def test_with_nothing_installed_every_need_is_named_with_its_command(bare: Bare)
     assert found["w600k_mbf"]["mend"] == "facemill models fetch w600k_mbf"
 
 
+def test_packages_of_single_commands_are_named_with_what_they_are_for(bare: Bare) -> None:
+    bare.install("pyarrow")
+    found = bare.doctor()[1]
+    assert found["pyarrow"]["state"] == "ok"
+    assert found["scipy"]["state"] == "info"
+    assert "facemill cluster" in found["scipy"]["text"]
+    assert found["scipy"]["mend"] == "pip install scipy"
+    assert found["qdrant-client"]["mend"] == "pip install qdrant-client"
+
+
 def test_without_the_cache_folders_package_it_still_answers(bare: Bare) -> None:
     done = bare.run(FACEMILL_CACHE=None)
     assert done.returncode == 1

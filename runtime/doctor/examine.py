@@ -20,7 +20,16 @@ from ..engines.sidecar import read_sidecar
 from ..errors import ConfigError, EngineError, ModelError
 from ..modelspec import list_specs
 from ..modelstore import find_weights
-from .packages import GPU, Finding, base_packages, gpu_packages, install_extra, installed, run_python
+from .packages import (
+    GPU,
+    Finding,
+    base_packages,
+    gpu_packages,
+    install_extra,
+    installed,
+    optional_packages,
+    run_python,
+)
 
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _PROBE_BYTES = 64 << 20
@@ -55,6 +64,7 @@ def examine(disk: Path) -> Examination:
     sections = {
         "machine": [*_machine(), gpu, _disk(disk), _cache()],
         "packages": packages,
+        "packages for single commands": optional_packages(),
         "packages for a GPU": optional,
         "models": _models(),
         "backends": _backends([*packages, *optional], gpu),

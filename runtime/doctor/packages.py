@@ -37,6 +37,15 @@ GPU = {
     "cupy": (("cupy-cuda12x", "cupy-cuda13x"), "gpu"),
     "pycuda": (("pycuda",), "pycuda"),
 }
+# Distribution -> what it is for, and the extra that brings it.
+_OPTIONAL = {
+    "scipy": ("facemill cluster by the graph of like faces", "cluster"),
+    "pyarrow": ("Parquet files of pairs and of export", "parquet"),
+    "qdrant-client": ("facemill export --qdrant", "qdrant"),
+    "matplotlib": ("the pictures of facemill evaluate", "report"),
+    "plotly": ("facemill map", "map"),
+    "scikit-learn": ("facemill map", "map"),
+}
 _TIMEOUT_S = 120
 
 
@@ -62,6 +71,16 @@ class Finding:
 def base_packages() -> list[Finding]:
     """What every installation needs, faiss among it."""
     return [*(_provided(module, names) for module, names in _BASE.items()), _faiss()]
+
+
+def optional_packages() -> list[Finding]:
+    """What single commands need beyond that; they are not imported, which takes some of them seconds."""
+    return [
+        Finding(name, "ok", f"{installed(name)}, for {what}")
+        if installed(name)
+        else Finding(name, "info", f"not installed; for {what}", install_extra(extra))
+        for name, (what, extra) in _OPTIONAL.items()
+    ]
 
 
 def gpu_packages(*, wanted: bool) -> list[Finding]:
