@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def same_rows(file: Path) -> Iterator[None]:
-    """Around a change that leaves the rows and the `run_id` as they are: the indexes of the old file become the new one's.
+    """Around a change that leaves rows and `run_id` as they are: the indexes of the old file are the new one's.
 
     Each sidecar is amended whole or not at all. One that a kill, or a full disk, leaves behind costs a rebuild.
 
