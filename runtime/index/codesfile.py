@@ -50,7 +50,7 @@ def ensure_codes(gallery: Gallery, kind: str, k: int, exact: ExactRows) -> tuple
 
     Args:
         gallery: an open embedding file with at least `kinds.FEWEST_ROWS` rows.
-        kind: one of `kinds.KINDS`.
+        kind: one of `sizes.APPROXIMATE`.
         k: hits for each query.
         exact: the rows of the gallery.
     Returns:

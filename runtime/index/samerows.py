@@ -12,7 +12,7 @@ from .beside import amend_card, read_card
 from .codesfile import codes_path
 from .gallery import Gallery
 from .indexfile import index_path
-from .kinds import KINDS
+from .sizes import APPROXIMATE
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def same_rows(file: Path) -> Iterator[None]:
         return
     if after["run_id"] != before["run_id"]:  # somebody else has replaced it, with other rows
         return
-    for path in (index_path(file), *(codes_path(file, kind) for kind in KINDS)):
+    for path in (index_path(file), *(codes_path(file, kind) for kind in APPROXIMATE)):
         try:
             if read_card(path).get("source") == before:
                 amend_card(path, source=after)
