@@ -1,4 +1,4 @@
-"""Text from outside (file names above all), made safe to print."""
+"""Text for people: what comes from outside (file names above all) made safe to print, and times in words."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escape(c) if _is_hidden(c) else c for c in text)
+
+
+def duration(seconds: float) -> str:
+    """`2 h 05 min`, `4 min 10 s` or `12 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def _is_hidden(character: str) -> bool:

@@ -69,5 +69,15 @@ def test_the_table_names_the_model_once_at_its_end(batches: list[Answers], capsy
     assert lines[3].split() == ["1", "0.0500", "40", "0", "1,2,3,0", "3", "a/b\\n.jpg"]
     assert lines[2].index("path") == lines[3].index("a/b")
     assert "  there may be more folders: only the best rows were looked at" in lines
-    assert lines[-2] == "model: m (sha256 000000000000)"
+    assert lines[-3:-1] == ["model: m (sha256 000000000000)", "index: flat (exact)"]
     assert lines[-1].startswith("expected: false hits")
+
+
+def test_names_that_are_not_utf8_are_those_of_the_file_in_json_too(
+    batches: list[Answers], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = replace(batches[0].answers[0], query="caf\udce9.jpg", error="unreadable: caf\udce9.jpg")
+    print_answers(replace(batches[0], answers=(asked,)), "json", first=True)
+    line = json.loads(capsys.readouterr().out)
+    assert line["query"] == "caf\\xe9.jpg"  # a lone surrogate would be no JSON for most readers
+    assert line["error"] == "unreadable: caf\\xe9.jpg"

@@ -102,6 +102,7 @@ def test_a_budget_says_that_the_answer_is_approximate(tmp_path: Path) -> None:
         (["-o", "o.csv", "--threshold", "0.5", "--expected-false", "3"], 2, "exclude each other"),
         (["-o", "o.csv", "--threshold", "nan"], 2, "--threshold"),
         (["-o", "o.csv", "--expected-false", "0"], 2, "above 0"),
+        (["-o", "o.csv", "--threshold", "50"], 2, "not a number from -1 to 1"),
         (["-o", "o.csv", "--threshold", "0.5", "--budget", "soon"], 2, "no duration"),
         (["-o", "o.csv", "--threshold", "0.5", "--device", "tpu"], 2, "none of auto"),
         (["--threshold", "0.5"], 2, "--output"),
@@ -120,10 +121,10 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, arguments: list[str], co
     ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1.5d", 129600)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    from runtime.cli.pairs import _duration
+    from runtime.cli.options import duration
 
     (option,) = [one for one in main.params if one.name == "budget"]
-    assert _duration(main.make_context("pairs", ["f", "-o", "o.csv"]), option, text) == seconds
+    assert duration(main.make_context("pairs", ["f", "-o", "o.csv"]), option, text) == seconds
 
 
 def test_existing_output_stays_without_force(tmp_path: Path) -> None:

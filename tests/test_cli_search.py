@@ -191,6 +191,7 @@ def test_force_cannot_replace_the_embedding_file(people: Path) -> None:
         (["--json", "--csv"], 2, "exclude each other"),
         (["-k", "0"], 2, "range"),
         (["--threshold", "nan"], 2, "not a number from -1 to 1"),
+        (["--threshold", "40"], 2, "not a number from -1 to 1"),
         (["--html", "no/such/folder/a.html"], 1, "no folder"),
         (["--engine", "no.onnx"], 1, "no.onnx"),
         (["--device", "cuda:0"], 2, "none of auto, cpu, gpu and the number of a GPU"),

@@ -89,7 +89,8 @@ def test_without_the_query_itself_and_by_folder(people: Path, queries: Path) -> 
     table, _ = search(people, queries / "deep" / "person1-0.jpg", *options)
     lines = table.splitlines()
     assert lines[1].split() == ["rank", "score", "photographs", "path"]
-    assert len(lines) == 7
+    assert len(lines) == 8
+    assert lines[-1] == "index: flat (exact)"
     assert lines[1].index("path") == lines[2].rindex(lines[2].split()[-1])
     assert "<b>'\"\\n/" in table
 

@@ -22,6 +22,7 @@ from runtime.errors import ConfigError, ContractError, DiskFullError, LockedErro
 from runtime.evaluation.attach import attach_calibration, calibration_of, check_file
 from runtime.evaluation.evaluate import Evaluation, evaluate
 from runtime.index.gallery import Gallery
+from runtime.index.indexfile import ensure_index
 from runtime.metrics.falsematch import Calibration
 from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
@@ -197,3 +198,14 @@ def test_the_calibration_says_what_it_was_counted_on(one: Evaluation, calibratio
     assert calibration.contract["model_sha256"] == one.embedded.contract["model_sha256"]
     assert "root" not in calibration.contract
     assert calibration.expected(-1, 50).hits == 50
+
+
+def test_the_index_beside_the_file_stays(file: Path, calibration: Calibration) -> None:
+    with Gallery(file) as gallery:
+        index = ensure_index(gallery)
+    assert index is not None
+    before = index.stat()
+    attach_calibration(file, calibration)
+    with Gallery(file) as gallery:
+        ensure_index(gallery)
+    assert (index.stat().st_ino, index.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -16,7 +16,7 @@ from runtime.index.approximate import ApproximateIndex
 from runtime.index.beside import sidecar_path
 from runtime.index.codesfile import codes_path
 from runtime.index.gallery import Gallery
-from runtime.index.kinds import KINDS
+from runtime.index.sizes import APPROXIMATE
 
 ROWS, DIMENSION = 3000, 40
 
@@ -39,7 +39,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gallery(tmp_path_factory.mktemp("codes") / "people.h5", crowd())
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_nearly_all_that_numpy_finds_with_its_scores(people: Path, kind: str) -> None:
     queries = crowd(60, seed=5)
     expected = oracle(crowd(), queries, 20)
@@ -56,7 +56,7 @@ def test_nearly_all_that_numpy_finds_with_its_scores(people: Path, kind: str) ->
     np.testing.assert_array_equal(np.concatenate([s for _, s in one]), scores)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_the_recall_that_is_told_is_the_one_that_is_measured(people: Path, kind: str) -> None:
     vectors = crowd()
     asked = np.sort(np.random.default_rng(2).choice(ROWS, 200, replace=False))
@@ -88,7 +88,7 @@ def test_a_file_of_half_precision(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scores[0], exact_score(vectors[rows[0]], query[0]))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_more_hits_than_it_was_measured_for(people: Path, kind: str) -> None:
     path = codes_path(people, kind)
     query = crowd(5, seed=7)
@@ -107,7 +107,7 @@ def test_more_hits_than_it_was_measured_for(people: Path, kind: str) -> None:
     assert np.mean([len(set(a) & set(b)) for a, b in zip(rows, right, strict=True)]) >= 0.97 * 120
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_all_rows_may_be_asked_for(tmp_path: Path, kind: str) -> None:
     path = write_gallery(tmp_path / "few.h5", crowd(300))
     with Gallery(path) as gallery, ApproximateIndex(gallery, kind, 1000) as index:
@@ -117,7 +117,7 @@ def test_all_rows_may_be_asked_for(tmp_path: Path, kind: str) -> None:
     assert np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_copies_and_rows_of_zero(tmp_path: Path, kind: str) -> None:
     vectors = crowd()
     vectors[100:400] = vectors[100]
@@ -133,7 +133,7 @@ def test_copies_and_rows_of_zero(tmp_path: Path, kind: str) -> None:
     assert (rows >= 0).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_rows_that_are_all_the_same(tmp_path: Path, kind: str, value: float) -> None:
     vectors = np.zeros((400, 24), np.float32)
@@ -145,7 +145,7 @@ def test_rows_that_are_all_the_same(tmp_path: Path, kind: str, value: float) -> 
     assert (scores == value).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_too_few_rows_to_train_on(tmp_path: Path, kind: str) -> None:
     for rows in (0, 1, 255):
         path = write_gallery(tmp_path / f"{rows}.h5", crowd(256)[:rows]) if rows else empty(tmp_path / "0.h5")

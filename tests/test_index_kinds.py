@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from test_index_approximate import crowd
 
-from runtime.index.kinds import KINDS, efforts, sample_size, train
+from runtime.index.kinds import efforts, sample_size, train
+from runtime.index.sizes import APPROXIMATE
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", APPROXIMATE)
 def test_directions_that_carry_nothing_are_left_out(kind: str) -> None:
     flat = np.zeros((500, 64), np.float32)
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((64, 64)))[0][:20]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ from test_index_approximate import crowd
 from test_index_flat import oracle, write_gallery
 
 from runtime.index import gallery as gallery_module
-from runtime.index import pace
 from runtime.index.exactrows import ExactRows
 from runtime.index.gallery import Gallery
 from runtime.index.indexfile import ensure_index
@@ -52,16 +50,3 @@ def test_recall_counts_neither_the_row_itself_nor_more_than_there_are() -> None:
     assert recall([1, 2, 5], [0.6, 0.5, 0.5]) == 1
     assert recall([7, 9, -1], [1.0, 0.4, -np.inf]) == 0
     assert recall([7, 5, -1], [1.0, 0.5, -np.inf]) == 0.5  # as good as the second best
-
-
-def test_a_long_pass_says_how_far_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(pace, "_EVERY_S", 0.0)
-    monkeypatch.setattr(gallery_module, "_BLOCK_BYTES", 40 * 4 * 400)
-    with Gallery(write_gallery(tmp_path / "people.h5", crowd(1000))) as gallery, caplog.at_level(logging.INFO):
-        assert sum(len(block) for block in pace.paced(gallery, "counted")) == 1000
-    assert [record.getMessage() for record in caplog.records] == [
-        "400 of 1,000 rows counted, about 0 s left",
-        "800 of 1,000 rows counted, about 0 s left",
-    ]

@@ -16,6 +16,8 @@ from planted import people, write_file
 from running import ROOT
 
 from runtime.errors import LockedError, StorageError
+from runtime.index.gallery import Gallery
+from runtime.index.indexfile import ensure_index
 from runtime.linkage.clusters import Clusters, number
 from runtime.linkage.column import write_column
 from runtime.storage.runfolder import RunFolder
@@ -103,3 +105,14 @@ def test_kill_9_while_it_is_written_leaves_the_old_file(file: Path, moment: str)
     with h5py.File(file) as opened:
         assert opened["cluster"][:].tolist() == [1] * 6
     assert sorted(os.listdir(file.parent)) == ["people.h5"]
+
+
+def test_the_index_beside_the_file_stays(file: Path) -> None:
+    with Gallery(file) as gallery:
+        index = ensure_index(gallery)
+    assert index is not None
+    before = index.stat()
+    write_column(file, clusters([5, 5, 5, 2, 2, 9], threshold=0.45), run_id(file))
+    with Gallery(file) as gallery:
+        ensure_index(gallery)
+    assert (index.stat().st_ino, index.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -165,3 +165,21 @@ def test_many_batches_answer_as_one_by_one(
 def test_no_hit_is_no_question(gallery: Gallery) -> None:
     with pytest.raises(ConfigError, match="0 hits were asked for; wanted: 1 or more"):
         search(gallery, [], k=0)
+
+
+def test_names_of_all_queries_are_read_together(
+    gallery: Gallery, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = Gallery.photograph_paths
+
+    def counted(self: Gallery, rows: list[int]) -> list[bytes]:
+        asked.append(len(rows))
+        return real(self, rows)
+
+    monkeypatch.setattr(Gallery, "photograph_paths", counted)
+    search(gallery, paths(people), k=3, by_folder=True)
+    assert 1 <= len(asked) <= 3  # one for each depth, not one for each row of each query
+    asked.clear()
+    search(gallery, paths(people), k=3)
+    assert asked == []

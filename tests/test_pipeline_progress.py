@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 
-from runtime.pipeline.progress import Progress, bottleneck, duration, resident_bytes
+from runtime.pipeline.progress import Progress, bottleneck, resident_bytes
 from runtime.pipeline.stages import StageClock
+from runtime.text import duration
 
 
 @pytest.mark.parametrize(

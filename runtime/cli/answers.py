@@ -57,9 +57,9 @@ def print_end(found: Answers, form: str) -> None:
 def _json(found: Answers) -> Iterator[str]:
     """ASCII only: whatever a name holds, a line stays a line."""
     for answer in found.answers:
-        line: dict[str, Any] = {"query": answer.query}
+        line: dict[str, Any] = {"query": utf8(answer.query)}
         if answer.error:
-            line["error"] = answer.error
+            line["error"] = utf8(answer.error)
         line |= {"model": found.model, "model_sha256": found.model_sha256}
         if answer.faces is not None:
             line |= {"faces": answer.faces, **face_json(answer.face)}
@@ -120,13 +120,13 @@ def _csv(found: Answers) -> Iterator[tuple[object, ...]]:
         for hit in answer.hits:
             chance = [str(value).lower() for value in _chance(found, hit).values()]  # true, as JSON writes it
             face = () if hit.face is None else (hit.face.index, *(f"{edge:.1f}" for edge in hit.face.box))
-            folder = () if hit.folder is None else (_utf8(hit.folder), hit.photographs)
-            names = _utf8(answer.query), hit.rank, f"{hit.score:.6f}", hit.row, _utf8(hit.path)
+            folder = () if hit.folder is None else (utf8(hit.folder), hit.photographs)
+            names = utf8(answer.query), hit.rank, f"{hit.score:.6f}", hit.row, utf8(hit.path)
             yield *names, f"{found.query_ms:.3f}", *face, *chance, *folder
 
 
-def _utf8(name: str) -> str:
-    """A name that stdout takes, whatever bytes it holds."""
+def utf8(name: str) -> str:
+    """A name that stdout and every reader of JSON take, whatever bytes it holds: as the file names it."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from ..text import printable
+from . import options
 from .common import handle_errors, setup_logging
-from .pairs import _duration
-from .search import _device
 
 if TYPE_CHECKING:
     from ..index.gallery import Gallery
@@ -45,12 +44,7 @@ if TYPE_CHECKING:
 )
 @click.option("--no-column", is_flag=True, help="Leave FILE as it is: do not write /cluster into it.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 100), default=0, show_default=True, help="Of what is drawn.")
-@click.option(
-    "--budget",
-    metavar="DURATION",
-    callback=_duration,
-    help="90s, 30m, 2h: where comparing all takes longer, search approximately and say what share was found.",
-)
+@options.budget_option
 @click.option(
     "--most",
     default=30_000_000,
@@ -58,14 +52,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Stop if there are more links: the threshold is too low. So many take some 3 GB.",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|gpu|N",
-    callback=_device,
-    help="Where rows are compared: on the CPU, the first GPU, or GPU number N; auto: on a GPU if there is one.",
-)
+@options.compare_device_option
 @click.option(
     "--force", is_flag=True, help="Replace a list, folders and sheets; drop an unfinished search of another question."
 )

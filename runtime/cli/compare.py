@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..text import printable
-from .answers import face_json
+from . import options
+from .answers import face_json, utf8
 from .common import handle_errors, setup_logging
 from .engines import engine_for, engine_option, model_options
 from .faces import detector_for, detector_options
@@ -22,19 +23,15 @@ if TYPE_CHECKING:
 _VERDICTS = {"same": "one person", "different": "two people", "unknown": "no verdict"}
 
 
-def _cosine(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not -1 <= value <= 1:  # nor NaN
-        raise click.BadParameter(f"{value} is not a number from -1 to 1", ctx, param)
-    return value
-
-
 @click.command(name="compare")
 @click.argument("photographs", nargs=2, metavar="A B")
 @click.option("--file", type=click.Path(path_type=Path), help="Embed as the rows of this file; use its calibration.")
 @engine_option
 @model_options
 @detector_options
-@click.option("--threshold", type=float, callback=_cosine, help="Score from which they show one person (-1 to 1).")
+@click.option(
+    "--threshold", type=float, callback=options.cosine, help="Score from which they show one person (-1 to 1)."
+)
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
 @click.option("--html", "page", type=click.Path(path_type=Path), help="Also write a page with both photographs.")
 @click.option("--force", is_flag=True, help="Replace an existing page.")
@@ -131,7 +128,7 @@ def _rules(engine: Path, align: str, detector: str) -> QueryRules:
 def _json(found: Comparison) -> dict[str, Any]:
     photographs = []
     for one in found.photographs:
-        line: dict[str, Any] = {"path": one.query, **({"error": one.error} if one.error else {})}
+        line: dict[str, Any] = {"path": utf8(one.query), **({"error": utf8(one.error)} if one.error else {})}
         if one.faces is not None:
             line |= {"faces": one.faces, **face_json(one.face)}
         photographs.append(line)

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ..text import printable
+from . import options
 from .common import handle_errors, setup_logging
-from .search import _device, _finite
 
 if TYPE_CHECKING:
     from ..linkage.pairs import Pairs
     from ..linkage.table import PairTable
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def _duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Seconds of `90s`, `30m`, `2h`, `1h30m` or `1d`."""
-    if value is None:
-        return None
-    if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", value):
-        raise click.BadParameter(f"{value!r} is no duration; wanted: 90s, 30m, 2h, 1h30m or 1d", ctx, param)
-    return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", value))
 
 
 def _expected(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -44,7 +32,7 @@ def _expected(ctx: click.Context, param: click.Parameter, value: float | None) -
     type=click.Path(path_type=Path),
     help="The pairs, best first: a name that ends in .csv or .parquet.",
 )
-@click.option("--threshold", type=float, callback=_finite, help="The lowest score of a pair (-1 to 1).")
+@click.option("--threshold", type=float, callback=options.cosine, help="The lowest score of a pair (-1 to 1).")
 @click.option(
     "--expected-false",
     type=float,
@@ -56,12 +44,7 @@ def _expected(ctx: click.Context, param: click.Parameter, value: float | None) -
 @click.option(
     "--page-pairs", default=500, show_default=True, type=click.IntRange(min=1), help="Pairs on the page at most."
 )
-@click.option(
-    "--budget",
-    metavar="DURATION",
-    callback=_duration,
-    help="90s, 30m, 2h: where comparing all takes longer, search approximately and say what share was found.",
-)
+@options.budget_option
 @click.option(
     "--most",
     default=10_000_000,
@@ -69,14 +52,7 @@ def _expected(ctx: click.Context, param: click.Parameter, value: float | None) -
     type=click.IntRange(min=1),
     help="Stop if there are more pairs: the threshold is too low.",
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    metavar="auto|cpu|gpu|N",
-    callback=_device,
-    help="Where rows are compared: on the CPU, the first GPU, or GPU number N; auto: on a GPU if there is one.",
-)
+@options.compare_device_option
 @click.option(
     "--force", is_flag=True, help="Replace existing output, and drop an unfinished search of another question."
 )

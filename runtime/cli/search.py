@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ..index.sizes import KINDS
 from ..text import printable
+from . import options
 from .answers import print_answers, print_end
 from .common import handle_errors, setup_logging
 
@@ -17,23 +18,11 @@ if TYPE_CHECKING:
     from ..pipeline.query import Answers
 
 
-def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a number from -1 to 1", ctx, param)
-    return value
-
-
-def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if value not in ("auto", "cpu", "gpu") and not value.isdecimal():
-        raise click.BadParameter(f"{value!r} is none of auto, cpu, gpu and the number of a GPU", ctx, param)
-    return value
-
-
 @click.command(name="search")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
 @click.option("-k", default=10, show_default=True, type=click.IntRange(min=1), help="Hits for each query at most.")
-@click.option("--threshold", type=float, callback=_finite, help="Leave out hits with a lower score (-1 to 1).")
+@click.option("--threshold", type=float, callback=options.cosine, help="Leave out hits with a lower score (-1 to 1).")
 @click.option("--exclude-self", is_flag=True, help="Leave out the QUERY's own file where it is in FILE.")
 @click.option(
     "--group-by", type=click.Choice(["folder"]), help="One hit a folder: its best photograph. -k counts folders."
@@ -47,14 +36,14 @@ def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     default="auto",
     show_default=True,
     metavar="auto|cpu|gpu|N",
-    callback=_device,
+    callback=options.device,
     help="Where the rows are searched: on the CPU, the first GPU, or GPU number N; auto: where it is done sooner.",
 )
 @click.option(
     "--index",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "flat", "sq8", "ivf", "hnsw"]),
+    type=click.Choice(["auto", *KINDS]),
     help="flat is exact; auto takes it while it keeps to --latency, else the smallest that finds 99 % of its hits.",
 )
 @click.option(

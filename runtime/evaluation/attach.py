@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from .. import __version__
 from ..engines.sidecar import read_sidecar
 from ..errors import ContractError
 from ..index.gallery import Gallery
+from ..index.samerows import same_rows
 from ..metrics.falsematch import Calibration, calibrate
 from ..pipeline.comparable import ATTRIBUTE, comparable_scores, differences
 from ..pipeline.request import Request, contract_of
@@ -71,7 +71,7 @@ def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
 def attach_calibration(file: Path, calibration: Calibration) -> None:
     """Write a calibration into `/metadata` of an embedding file, in place of an earlier one.
 
-    The file is replaced whole, see `replacing`.
+    The file is replaced whole, see `replacing`; indexes beside it are its indexes still.
 
     Args:
         file: a finished file; a link is followed.
@@ -81,8 +81,7 @@ def attach_calibration(file: Path, calibration: Calibration) -> None:
         LockedError: a run is writing the file.
         DiskFullError, StorageError: the file is as it was.
     """
-    path = Path(os.path.realpath(file))
-    with Gallery(path) as gallery:
+    with Gallery(file) as gallery:
         _check_comparable(gallery, calibration.contract)
-    with replacing(path) as target:
+    with same_rows(file), replacing(file) as target:
         target["metadata"].attrs[ATTRIBUTE] = calibration.to_json()

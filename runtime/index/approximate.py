@@ -33,7 +33,7 @@ class ApproximateIndex:
 
         Args:
             gallery: an open embedding file.
-            kind: one of `kinds.KINDS`.
+            kind: one of `sizes.APPROXIMATE`.
             k: hits that will be asked for.
         Raises:
             ConfigError: the gallery has too few rows.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import tempfile
 import time
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..fetch import sha256_of
+
+# Clocks of file systems tick every few milliseconds: a later write must get a later time than a mark's.
+_TICK_S = 0.02
+
+logger = logging.getLogger(__name__)
 
 
 def sidecar_path(index: Path) -> Path:
@@ -29,18 +35,17 @@ def read_card(path: Path) -> dict[str, Any]:
     """What the sidecar of an index says.
 
     Raises:
-        OSError, ValueError, TypeError: it cannot be read, or is no JSON object.
+        OSError, ValueError: it cannot be read, or is no JSON object.
     """
     card = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
     if not isinstance(card, dict):
-        raise TypeError(f"it holds a {type(card).__name__}")
+        raise ValueError(f"it holds a {type(card).__name__}")
     return card
 
 
 def write_card(path: Path, card: Mapping[str, object]) -> None:
     """Vouch for an index as it lies there now: its mark is added. The sidecar is replaced atomically."""
-    # Clocks of file systems tick every few milliseconds: a later write must get a later time than the mark's.
-    time.sleep(0.02)
+    time.sleep(_TICK_S)
     _replace(sidecar_path(path), json.dumps({**card, "mark": mark_of(path)}, indent=2) + "\n")
 
 
@@ -56,8 +61,22 @@ def mark_of(path: Path) -> dict[str, int]:
 
 
 def is_unchanged(path: Path, card: Mapping[str, Any]) -> bool:
-    """Whether an index is the one that its sidecar was written for, by its mark or else by its content."""
-    return bool(mark_of(path) == card["mark"] or sha256_of(path) == card["sha256"])
+    """Whether an index is the one that its sidecar was written for, by its mark or else by its content.
+
+    One that was moved or copied has another mark, which is noted: its content is read once and not at every search.
+    """
+    mark = mark_of(path)
+    if mark == card["mark"]:
+        return True
+    logger.info("reading the index %s, to see whether it is as it was made: it was moved, copied or changed", path)
+    time.sleep(_TICK_S)
+    if sha256_of(path) != card["sha256"]:
+        return False
+    try:
+        amend_card(path, mark=mark)
+    except (OSError, ValueError, TypeError) as err:
+        logger.debug("the mark of %s cannot be noted: %s", path, err)
+    return True
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def ensure_codes(gallery: Gallery, kind: str, k: int, exact: ExactRows) -> tuple
 
     Args:
         gallery: an open embedding file with at least `kinds.FEWEST_ROWS` rows.
-        kind: one of `kinds.KINDS`.
+        kind: one of `sizes.APPROXIMATE`.
         k: hits for each query.
         exact: the rows of the gallery.
     Returns:
@@ -128,7 +128,7 @@ def _make(file: IO[bytes], path: Path, gallery: Gallery, kind: str, k: int, exac
     chosen = np.random.default_rng(_SEED).choice(gallery.rows, sample_size(gallery.rows), replace=False)
     logger.info("training on %s of %s rows", f"{len(chosen):,}", f"{gallery.rows:,}")
     index, parameters = train(kind, exact.reconstruct_batch(np.sort(chosen)), gallery.rows)
-    for block in paced(gallery, f"added to the {kind} index"):
+    for block in paced(gallery, f"rows into the {kind} index"):
         index.add(block)
     build_s = time.monotonic() - start
     measured = tune(gallery, Reranked(index, kind, exact), parameters, k)

@@ -43,7 +43,11 @@ class Gallery:
             stat = os.stat(path)
             self._file = h5py.File(path, "r")
         except OSError as err:
-            reason = "there is no such file" if not path.exists() else f"it is no HDF5 file ({err})"
+            reason = f"it is no HDF5 file ({err})"
+            if not path.exists():
+                reason = "there is no such file"
+            elif path.is_dir():
+                reason = "it is a folder"
             raise StorageError(
                 f"{path} cannot be searched: {reason}; wanted: a finished file of `facemill process`. "
                 f"Make one with: python process.py PHOTOS -o {path}"

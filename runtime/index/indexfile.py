@@ -126,7 +126,7 @@ def _fill(file: IO[bytes], gallery: Gallery) -> str:
 
     file.truncate(0)  # what a killed search left
     put(_header(gallery))
-    for block in paced(gallery, "written to the index"):
+    for block in paced(gallery, "rows into the index"):
         put(block)
     file.flush()
     os.fsync(file.fileno())

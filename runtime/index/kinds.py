@@ -13,32 +13,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
+from .sizes import LINKS, list_count
 
-# In the order of their bytes a row: d / 2 + 8, d, and d and the links.
-KINDS = ("ivf", "sq8", "hnsw")
 # Fewer rows train nothing.
 FEWEST_ROWS = 256
 
 _KEPT = 0.999  # of the squared length
 _STEP = 8  # dimensions are a multiple of it: decoders take so many at a time
-_MOST_LISTS = 4096
 _PER_LIST = 64  # rows of the training sample
 _MOST_SAMPLE, _LEAST_SAMPLE = 131_072, 32_768
 _BITS = 4  # a dimension, for ivf: FAISS looks 16 values up for 32 rows at once (fast scan)
-_LINKS, _BUILD_QUEUE = 16, 64
+_BUILD_QUEUE = 64
 _SEED = 1
 
 
 def sample_size(rows: int) -> int:
     """Rows that are worth training on."""
-    return min(rows, _MOST_SAMPLE, max(_LEAST_SAMPLE, _PER_LIST * _lists(rows)))
+    return min(rows, _MOST_SAMPLE, max(_LEAST_SAMPLE, _PER_LIST * list_count(rows)))
 
 
 def train(kind: str, sample: NDArray[np.float32], rows: int) -> tuple[Any, dict[str, int]]:
     """An empty index, ready for rows to be added.
 
     Args:
-        kind: one of KINDS.
+        kind: one of `sizes.APPROXIMATE`.
         sample: (s, D) float32, at least FEWEST_ROWS rows of the file.
         rows: that it will hold.
     Returns:
@@ -52,7 +50,7 @@ def train(kind: str, sample: NDArray[np.float32], rows: int) -> tuple[Any, dict[
     parameters = {"dimensions": kept}
     metric, codec = faiss.METRIC_INNER_PRODUCT, faiss.ScalarQuantizer.QT_8bit
     if kind == "ivf":
-        lists = _lists(rows)
+        lists = list_count(rows)
         inner = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(kept), kept, lists, kept, _BITS, metric)
         inner.pq.cp.niter = 10  # 16 values on a line are settled soon
         inner.cp.min_points_per_centroid = inner.pq.cp.min_points_per_centroid = 1  # or it complains of few rows
@@ -61,9 +59,9 @@ def train(kind: str, sample: NDArray[np.float32], rows: int) -> tuple[Any, dict[
         inner = faiss.IndexScalarQuantizer(kept, codec, metric)
         parameters |= {"bits": 8}
     else:
-        inner = faiss.IndexHNSWSQ(kept, codec, _LINKS, metric)
+        inner = faiss.IndexHNSWSQ(kept, codec, LINKS, metric)
         inner.hnsw.efConstruction = _BUILD_QUEUE
-        parameters |= {"bits": 8, "links": _LINKS}
+        parameters |= {"bits": 8, "links": LINKS}
     turn = faiss.LinearTransform(dimension, kept, False)
     faiss.copy_array_to_vector(np.ascontiguousarray(axes, np.float32).ravel(), turn.A)
     turn.is_trained = True
@@ -76,7 +74,7 @@ def efforts(kind: str, parameters: dict[str, int], candidates: int) -> list[int]
     """What may be tried, from the quickest to the most thorough; see `facts.Measured.effort`.
 
     Args:
-        kind: one of KINDS.
+        kind: one of `sizes.APPROXIMATE`.
         parameters: of `train`.
         candidates: the most that will be asked for.
     """
@@ -95,11 +93,6 @@ def set_effort(index: Any, kind: str, effort: int) -> None:
         inner.nprobe = effort
     elif kind == "hnsw":
         inner.hnsw.efSearch = effort
-
-
-def _lists(rows: int) -> int:
-    """About the root of the rows, a power of two."""
-    return int(min(_MOST_LISTS, 2 ** round(np.log2(max(1, rows)) / 2)))
 
 
 def _leading(sample: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,8 +9,8 @@ from ..errors import ConfigError, EngineError, StorageError
 from .approximate import ApproximateIndex
 from .flat import FlatIndex, exact_latency
 from .gallery import Gallery
-from .kinds import KINDS
 from .place import choose_place, estimate_s
+from .sizes import APPROXIMATE
 from .tune import WANTED
 
 # Below, exact search takes a few milliseconds, and there is little to train on.
@@ -35,18 +35,18 @@ def open_index(
         device: as for `place.choose_place`; only "auto" falls back to the CPU, and says why in the log.
         k: hits for each query.
         queries: in one search.
-        index: "flat" (exact) or one of `kinds.KINDS`; "auto" is flat on a GPU, in a small file and while it keeps to
-            the latency.
+        index: "flat" (exact) or one of `sizes.APPROXIMATE`; "auto" is flat on a GPU, in a small file and while it keeps
+            to the latency.
         latency_ms: what "auto" wants of one query; several at once are quicker, each, in any index.
     Raises:
         ConfigError: index or device is none of these, they do not go together, or the gallery is too small.
         As FlatIndex, ApproximateIndex and `place.choose_place`.
     """
-    if index not in ("auto", "flat", *KINDS):
-        raise ConfigError(f"the index is {index!r}; wanted: auto, flat, {', '.join(KINDS)}")
+    if index not in ("auto", "flat", *APPROXIMATE):
+        raise ConfigError(f"the index is {index!r}; wanted: auto, flat, {', '.join(APPROXIMATE)}")
     if not latency_ms > 0:
         raise ConfigError(f"the latency is {latency_ms} ms; wanted: more than 0")
-    if index in KINDS:
+    if index in APPROXIMATE:
         if device not in ("auto", "cpu"):
             raise ConfigError(
                 f"the device is {device} and the index {index}; wanted: --index flat on a GPU, or --device cpu"

@@ -1,4 +1,4 @@
-"""How far a long pass over the rows is, in the log, and how long a search takes."""
+"""How far a long job is, in the log, every few seconds, and how long a search takes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ..text import duration
 from .gallery import Gallery
 
 _EVERY_S = 5.0
@@ -17,23 +18,43 @@ _EVERY_S = 5.0
 logger = logging.getLogger(__name__)
 
 
-def paced(gallery: Gallery, done_so: str) -> Iterator[NDArray[np.float32]]:
-    """The blocks of a gallery; every few seconds a line says how many rows are done and how long the rest will take.
+class Eta:
+    """Shares of a job that are done, with the time that the rest will take if it goes on like this."""
+
+    def __init__(self) -> None:
+        self._what = ""
+        self._start = self._said = time.monotonic()
+
+    def __call__(self, what: str, done: float, more: str = "") -> None:
+        """Say it when it is time.
+
+        Args:
+            what: the job; the clock starts anew with another one.
+            done: its share, 0 to 1.
+            more: to be added to the line.
+        """
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._start = what, now
+        if now - self._said < _EVERY_S:
+            return
+        self._said = now
+        left = duration((now - self._start) * (1 - done) / done) if done > 0 else "unknown"
+        logger.info("%s: %.1f %%, %s left%s", what, 100 * done, left, more and f"; {more}")
+
+
+def paced(gallery: Gallery, what: str) -> Iterator[NDArray[np.float32]]:
+    """The blocks of a gallery; every few seconds a line says how far they are, and how long the rest will take.
 
     Args:
         gallery: an open embedding file.
-        done_so: what becomes of the rows, after their count: "added to the index".
+        what: the job that they are read for.
     """
-    start = told = time.monotonic()
-    rows = 0
+    say, rows = Eta(), 0
     for block in gallery.blocks():
+        say(what, rows / gallery.rows)
         yield block
         rows += len(block)
-        now = time.monotonic()
-        if now - told >= _EVERY_S and rows < gallery.rows:
-            told = now
-            left = (now - start) / rows * (gallery.rows - rows)
-            logger.info("%s of %s rows %s, about %.0f s left", f"{rows:,}", f"{gallery.rows:,}", done_so, left)
 
 
 def median_ms(search: Callable[[int], object], runs: int, *, most_s: float = 5.0) -> float:

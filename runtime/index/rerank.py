@@ -18,7 +18,7 @@ class Reranked:
 
     Attributes:
         exact: the exact rows.
-        kind: one of `kinds.KINDS`.
+        kind: one of `sizes.APPROXIMATE`.
     """
 
     def __init__(self, index: Any, kind: str, exact: ExactRows) -> None:

@@ -6,7 +6,9 @@ import math
 
 from ..errors import ConfigError
 
-KINDS = ("flat", "ivf", "sq8", "hnsw")  # smallest codes first; all but flat lie beside it, which has the exact rows
+# Of approximate indexes, in the order of their bytes a row, for d directions: d / 2 + 8, d, and d and the links.
+APPROXIMATE = ("ivf", "sq8", "hnsw")
+KINDS = ("flat", *APPROXIMATE)  # all but flat lie beside it, which has the exact rows
 LINKS = 16  # M of an HNSW graph: each row has 2 M at its lowest level, M at each above
 _MOST_LISTS = 4096
 _BLOCK_ROWS = 32  # of a list, whose last block is filled up: by half a block on average

@@ -70,7 +70,7 @@ def find_truth(gallery: Gallery, index: Reranked, k: int) -> Truth:
     count = min(gallery.rows, k + 1 + _SPARE)
     best: Candidates = np.empty((len(asked), 0), np.float32), np.empty((len(asked), 0), np.int64)
     start = 0
-    for block in paced(gallery, "searched exactly, to compare"):
+    for block in paced(gallery, "exact search, to compare"):
         scores, rows = faiss.knn(queries, block, min(count, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         best = merge((best, (scores, rows + start)), count)
         start += len(block)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..index.gallery import Gallery
-from ..pipeline.progress import duration
+from ..text import duration
 from .blocks import Found, floor_of, settle_pairs
 from .near import Lists, pairs_near, sampled
 from .products import Products

@@ -6,9 +6,9 @@ import logging
 
 from ..errors import ConfigError
 from ..index.gallery import Gallery
+from ..index.pace import Eta
 from ..pipeline.comparable import find_calibration
 from .clusters import Clusters, number
-from .eta import Eta
 from .kmeans import split_into
 from .pairs import Wanted, find_pairs
 from .parts import Parts

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import StorageError
+from ..index.samerows import same_rows
 from ..storage.replace import replacing
 from .clusters import Clusters
 
@@ -15,6 +16,8 @@ COLUMN = "cluster"
 
 def write_column(file: Path, clusters: Clusters, run_id: str) -> None:
     """Write `/cluster` into an embedding file, in place of an earlier one; the file is replaced whole, see `replacing`.
+
+    Indexes beside it are its indexes still.
 
     Args:
         file: a finished file; a link is followed.
@@ -25,7 +28,7 @@ def write_column(file: Path, clusters: Clusters, run_id: str) -> None:
         StorageError: it is another file by now.
         DiskFullError, StorageError: the file is as it was.
     """
-    with replacing(file) as target:
+    with same_rows(file), replacing(file) as target:
         if str(target["metadata"].attrs["run_id"]) != run_id or len(target["embeddings"]) != len(clusters.of):
             raise StorageError(f"{file} has changed while its rows were put together. Run the same command again")
         if COLUMN in target:

@@ -13,10 +13,10 @@ import numpy as np
 
 from ..errors import ConfigError, FacemillError
 from ..index.gallery import Gallery
+from ..index.pace import Eta
 from ..storage.derived import record_page
 from ..storage.diskfile import storage_error
 from .clusters import Clusters
-from .eta import Eta
 from .ownfolder import check_folder, own_folder
 
 KIND = "cluster folders"

@@ -6,7 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, TextIO
 
-from ..pipeline.progress import duration, resident_bytes
+from ..pipeline.progress import resident_bytes
+from ..text import duration
 
 if TYPE_CHECKING:
     from rich.status import Status as LiveLine

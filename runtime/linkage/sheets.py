@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..index.gallery import Gallery
+from ..index.pace import Eta
 from ..pipeline.html import STYLE, count, page_head, safe
 from ..pipeline.query_work import query_limits
 from ..pipeline.thumbnails import thumbnails
 from ..storage.derived import record_page
 from ..storage.diskfile import write_durable
 from .clusters import Clusters
-from .eta import Eta
 from .ownfolder import check_folder, own_folder
 
 KIND = "contact sheets"

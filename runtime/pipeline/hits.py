@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -20,7 +19,6 @@ from ..records import SearchHit
 DEEPEST = MOST_HITS  # rows looked at for one query, on any device: what a GPU can rank
 HITS_TOGETHER = 1 << 18  # of all queries that are ranked at once: some 100 MB
 _DEEPER = 4
-_KNOWN = 1 << 16  # paths kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +101,6 @@ def find_hits(
     Raises:
         As `FlatIndex.search`.
     """
-    photograph = lru_cache(_KNOWN)(gallery.photograph)
     bound = min(index.rows, wanted.deepest)
     depth = min(bound, wanted.depth)
     picked: list[tuple[list[_Pick], bool]] = [([], False)] * len(queries)
@@ -114,10 +111,11 @@ def find_hits(
             start = time.perf_counter()
             rows, scores = index.search(vectors[some], max(1, depth))
             ranking_ms += 1000 * (time.perf_counter() - start)
+            paths = _paths(gallery, rows) if wanted.exclude_self or wanted.by_folder else {}
             for query, mine, their in zip(some.tolist(), rows, scores, strict=True):
                 own = _Own(queries[query]) if wanted.exclude_self else None
                 ranking = zip(mine.tolist(), their.tolist(), strict=True)
-                picks, enough = _pick(ranking, wanted, own, photograph)
+                picks, enough = _pick(ranking, wanted, own, paths)
                 picked[query] = picks, not enough and depth < index.rows
                 if not enough and depth < bound:
                     deeper.append(query)
@@ -126,7 +124,7 @@ def find_hits(
 
 
 def _pick(
-    ranking: Iterable[tuple[int, float]], wanted: Wanted, own: _Own | None, photograph: Callable[[int], bytes]
+    ranking: Iterable[tuple[int, float]], wanted: Wanted, own: _Own | None, paths: Mapping[int, bytes]
 ) -> tuple[list[_Pick], bool]:
     """The hits among ranked rows, and whether rows further down would change nothing."""
     picks: list[_Pick] = []
@@ -134,7 +132,7 @@ def _pick(
     for row, score in ranking:
         if wanted.threshold is not None and score < wanted.threshold:
             return picks, True
-        path = photograph(row) if own is not None or wanted.by_folder else b""
+        path = paths.get(row, b"")
         if own is not None and own.is_at(path):
             continue
         pick = folders.get(os.path.dirname(path)) if wanted.by_folder else None
@@ -147,6 +145,12 @@ def _pick(
                 folders[os.path.dirname(path)] = pick
         pick.photographs.add(path)
     return picks, len(picks) == wanted.k and not wanted.by_folder
+
+
+def _paths(gallery: Gallery, rows: NDArray[np.int64]) -> dict[int, bytes]:
+    """The photographs of all rows, read together: a piece of the file holds many names, and is opened once."""
+    some = np.unique(rows).tolist()
+    return dict(zip(some, gallery.photograph_paths(some), strict=True))
 
 
 class _Own:

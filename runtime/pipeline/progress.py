@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
+from ..text import duration as duration
 from .stages import StageClock
 
 if TYPE_CHECKING:
@@ -28,15 +29,6 @@ def bottleneck(clocks: Sequence[StageClock], elapsed_s: float) -> str:
     """The verdict: `infer-bound`, for the stage whose workers waited least."""
     busiest = max(clocks, key=lambda clock: clock.busy_s / clock.workers)
     return f"{busiest.name}-bound" if busiest.busy_s > 0 and elapsed_s > 0 else "idle"
-
-
-def duration(seconds: float) -> str:
-    """`2 h 05 min`, `4 min 10 s` or `12 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 class Progress:
