@@ -109,6 +109,8 @@ def _report(file: Path, card: dict[str, Any]) -> Iterator[str]:
         f"{printable(str(file))}: {card['removed_photographs']:,} photographs removed, "
         f"{card['photographs_after']:,} left ({card['embeddings_after']:,} embeddings)"
     )
+    if card["same_files_stay"]:
+        yield f"  {card['same_files_stay']:,} of them are the same files as photographs that stay: name those as well"
     for kept in card["may_still_show"]:
         yield f"  may still show them: {printable(kept['path'])} ({printable(kept['why'])})"
     yield f"  receipt: {printable(card['receipt'])}"
@@ -131,6 +133,8 @@ def _plan(file: Path, found: Found) -> Iterator[str]:
     yield f"{what} are to be removed from {printable(str(file))}"
     if found.duplicates:
         yield f"  {found.duplicates:,} of them were not named: the same files, to the byte, as some that were"
+    if found.same_stay:
+        yield f"  {found.same_stay:,} of them are the same files, to the byte, as photographs that stay in the file"
     if found.missing:
         yield f"  {len(found.missing):,} names mean nothing there and are passed over"
     for path in (*found.derived.beside, *found.derived.pages):

@@ -16,12 +16,13 @@ import numpy as np
 
 from ..engines.fresh import fresh_engine
 from ..engines.sidecar import read_sidecar
-from ..errors import ContractError
+from ..errors import ContractError, StorageError
 from ..images.decode import Limits
 from ..index.gallery import Gallery
 from ..records import Status
 from ..sources.scan import Scan
 from ..storage.dataset import assemble
+from ..storage.diskfile import readable_as
 from ..storage.part import FinishedFile
 from ..storage.rewrite import metadata_after, rewriting
 from ..storage.runfolder import RunFolder
@@ -87,7 +88,9 @@ def add(
         Interrupted: a signal stopped the run in good order.
     """
     path = Path(os.path.realpath(file))
-    with RunFolder(path) as folder:
+    if not path.is_file():
+        raise StorageError(f"there is no file {file}; wanted: a finished file of `facemill process`")
+    with RunFolder(path) as folder, readable_as(path):
         folder.refuse_unfinished()
         begun = _Adding(folder)
         begun.take_in()  # what an interrupted addition has finished

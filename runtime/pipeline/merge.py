@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import ConfigError, OutputExistsError
 from ..storage.dataset import assemble
+from ..storage.diskfile import readable_as
 from ..storage.part import FinishedFile
 from ..storage.rewrite import metadata_after, rewriting
 from ..storage.runfolder import RunFolder
@@ -62,6 +63,7 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
     with RunFolder(output) as folder, ExitStack() as stack:
         folder.refuse_unfinished()
         opened = [stack.enter_context(FinishedFile(file)) for file in inputs]
+        stack.enter_context(readable_as(*inputs))
         check_joinable(opened)
         root = common_root([file.root for file in opened])
         parts = [file.part(prefix=prefix_below(root, file.root)) for file in opened]
