@@ -145,6 +145,11 @@ def test_names_that_mean_nothing_stop_it_unless_told_otherwise(file: Path) -> No
     assert done.returncode == 1
     assert "2 names mean nothing" in done.stderr
     assert "nobody\\x1b[31m/\n  P02/77.jpg" in done.stderr
+    assert "/photos, as its /outcomes/path names them" in done.stderr
+    (file.parent.parent / "empty").write_text("\n \n")
+    done = remove(file, "--person-list", file.parent.parent / "empty")
+    assert done.returncode == 1
+    assert "the list names nothing" in done.stderr
     assert file.read_bytes() == data
     assert remove(file, "--path", "nobody", "--ignore-missing").returncode == 0
     assert file.read_bytes() == data

@@ -70,10 +70,13 @@ def main(
     if not names and not lists:
         raise click.UsageError("what is to be removed? Name it with --path or --person-list")
     setup_logging()
+    from ..errors import ConfigError
     from ..storage.named import read_names
     from ..storage.remove import Removal
 
     wanted = [os.fsencode(name) for name in names] + [name for path in lists for name in read_names(path)]
+    if not wanted and not ignore_missing:
+        raise ConfigError("the list names nothing, and nothing was removed; wanted: one photograph or folder a line")
     with Removal(file) as removal:
         card: dict[str, Any] = {}
         if removal.unfinished and not dry_run:
@@ -84,7 +87,7 @@ def main(
         asked = set(card.get("asked_sha256", ()))
         missing = [name for name in found.missing if hashlib.sha256(name).hexdigest() not in asked]
         if missing and not ignore_missing:
-            _refuse(file, missing)
+            _refuse(file, missing, found.root)
         if len(found.rows):
             for line in _plan(file, found):
                 click.echo(line, err=True)
@@ -117,14 +120,15 @@ def _report(file: Path, card: dict[str, Any]) -> Iterator[str]:
     yield "  the photographs themselves are where they were"
 
 
-def _refuse(file: Path, missing: list[bytes]) -> None:
+def _refuse(file: Path, missing: list[bytes], root: bytes) -> None:
     from ..errors import ConfigError
 
     listed = "\n".join(f"  {printable(os.fsdecode(name))}" for name in missing[:_NAMED])
     more = f"\n  and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
     raise ConfigError(
         f"{len(missing):,} names mean nothing in {file}, and nothing was removed:\n{listed}{more}\n"
-        f"wanted: photographs or folders as its /outcomes/path names them. To pass over such names: --ignore-missing"
+        f"wanted: photographs or folders below {printable(os.fsdecode(root))}, as its /outcomes/path names them. To "
+        f"pass over such names: --ignore-missing"
     )
 
 

@@ -51,6 +51,7 @@ class Added:
         outcomes: theirs, by kind.
         photographs, embeddings: of the file now.
         root: folder that all its paths are below now.
+        root_before: and were before.
         dropped: datasets that others had put into the file, and which it lost since its rows changed.
     """
 
@@ -61,6 +62,7 @@ class Added:
     photographs: int
     embeddings: int
     root: str
+    root_before: str
     dropped: tuple[str, ...]
 
 
@@ -120,6 +122,8 @@ class _Adding:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self._path = folder, folder.output
+        with FinishedFile(self._path) as base:
+            self._root = base.root
         self.place = self._path.with_name(self._path.name + ".adding")
         self._outcomes: dict[str, int] = {}
         self._dropped: dict[str, None] = {}
@@ -167,6 +171,7 @@ class _Adding:
                 len(now.status),
                 int(now.vector_counts.sum()),
                 os.fsdecode(now.root),
+                os.fsdecode(self._root),
                 tuple(self._dropped),
             )
 

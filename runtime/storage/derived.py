@@ -42,7 +42,7 @@ class Seen:
 
 def derived_beside(file: Path) -> list[Path]:
     """Facemill's own files and folders beside a file, or a link that names it, that hold something of its rows."""
-    names = {file, Path(os.path.realpath(file))}
+    names = {Path(os.path.abspath(file)), Path(os.path.realpath(file))}
     return sorted(
         found
         for name in names

@@ -45,6 +45,7 @@ class Found:
         duplicates: how many of the n were not named: the same files, to the byte, as some that were.
         same_stay: how many of the n are the same files as photographs that stay, with their embeddings.
         missing: names that mean nothing in the file.
+        root: absolute folder of its paths.
         derived: what was made from the file.
         extras: datasets that others have put into the file, which are dropped.
     """
@@ -54,6 +55,7 @@ class Found:
     duplicates: int
     same_stay: int
     missing: tuple[bytes, ...]
+    root: bytes
     derived: Derived
     extras: tuple[str, ...]
 
@@ -112,7 +114,9 @@ class Removal:
             derived = derived_from(self.file, source.root, keep_pages=keep_pages)
             extras = tuple(source.extras())
             same_stay = whose_original_stays(source, rows)
-            return Found(rows, embeddings, len(rows) - len(named.rows), same_stay, named.missing, derived, extras)
+            return Found(
+                rows, embeddings, len(rows) - len(named.rows), same_stay, named.missing, source.root, derived, extras
+            )
 
     def erase(
         self,
