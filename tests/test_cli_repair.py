@@ -198,8 +198,8 @@ def test_an_exact_path_that_is_not_what_its_text_says_is_not_believed(tiny_engin
     file = embed(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
     before = paths_in(file)
     data = file.read_bytes()
-    at = data.rindex("odd é/caf".encode() + b"\xe9.jpg")  # no checksum guards it
-    file.write_bytes(data[:at] + b"evil!!" + data[at + 6 :])
+    at = data.rindex(b"caf\xe9.jpg")  # no checksum guards it
+    file.write_bytes(data[:at] + b"car" + data[at + 3 :])
     assert [finding[:12] for finding in verify_file(file).findings] == ["exact paths:"]
     assert facemill("repair", file).returncode == 0
     assert verify_file(file).findings == ()
