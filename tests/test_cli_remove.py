@@ -222,18 +222,23 @@ def test_what_a_user_has_changed_or_put_in_the_place_of_a_page_stays_and_is_name
     pages = [tmp_path / name for name in ("page.html", "other.html", "folder", "whole")]
     for page in pages:
         record_page(file, page)
+    half = tmp_path / "half"
+    record_page(file, half)  # and the writer was killed
+    half.mkdir()
+    (half / "wedding.jpg").write_text("mine, or a copy that was made of a photograph")
+    pages.append(half)
     (tmp_path / "page.html").write_text("my own thesis")
     (tmp_path / "folder" / "cluster-00001" / "my wedding.jpg").write_text("mine")
     beside = file.with_name("people.h5.pairs-reviewed")
     beside.mkdir()
     card = json.loads(remove(file, "--path", "P02/", "--json").stdout)
-    assert {one["path"] for one in card["may_still_show"]} == {str(pages[0]), str(pages[2])}
+    assert {one["path"] for one in card["may_still_show"]} == {str(pages[0]), str(pages[2]), str(half)}
     assert "not as facemill wrote it" in card["may_still_show"][0]["why"]
-    assert [page.exists() for page in pages] == [True, False, True, False]
+    assert [page.exists() for page in pages] == [True, False, True, False, True]
     assert (tmp_path / "folder" / "cluster-00001" / "my wedding.jpg").exists()
     assert beside.exists()
     card = json.loads(remove(file, "--path", "P03/", "--json").stdout)  # nor does another removal take them
-    assert {one["path"] for one in card["may_still_show"]} == {str(pages[0]), str(pages[2])}
+    assert {one["path"] for one in card["may_still_show"]} == {str(pages[0]), str(pages[2]), str(half)}
 
 
 def test_what_a_link_led_to_and_other_names_of_the_old_file_are_told(file: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from .derived import Seen, derived_beside, forget_pages, look_at, recorded_pages
 from .diskfile import sync_folder
 
 # Kinds of files that facemill writes for people; what else a list names is no work of facemill.
-_PAGES = frozenset({".html", ".htm", ".csv", ".json", ".jsonl", ".parquet", ".npy", ".txt", ".md"})
+_PAGES = frozenset({".html", ".htm", ".csv", ".json", ".jsonl", ".parquet", ".npy"})
 _PHOTOGRAPHS = frozenset(os.fsdecode(extension) for extension in EXTENSIONS)
 
 
@@ -92,13 +92,14 @@ def _not_ours(page: Path, seen: tuple[Seen, ...], file: Path, root: bytes) -> st
     Args:
         seen: what it was when it had been written; nothing of what a killed writer left.
     """
-    reason = _not_our_kind(page, file, root)
+    reason = _not_our_kind(page, file, root, whole=bool(seen))
     if not reason and seen and look_at(page) not in seen:
         return "it is not as facemill wrote it: look at it, and delete it yourself"
     return reason
 
 
-def _not_our_kind(page: Path, file: Path, root: bytes) -> str:
+def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
+    """The same by what it holds; photographs in a folder that was never seen `whole` may be the user's."""
     mode = page.lstat().st_mode
     if stat.S_ISREG(mode):
         kind = page.with_suffix("").suffix if page.suffix == ".partial" else page.suffix  # one was left by a kill
@@ -108,7 +109,7 @@ def _not_our_kind(page: Path, file: Path, root: bytes) -> str:
     top, photographs = os.path.realpath(page), os.path.realpath(os.fsdecode(root))
     if any(_is_in(inner, top) for inner in (photographs, os.path.realpath(file))):
         return "the photographs or the file lie in it"
-    known = _PAGES if _is_in(top, photographs) else _PAGES | _PHOTOGRAPHS
+    known = _PAGES | _PHOTOGRAPHS if whole and not _is_in(top, photographs) else _PAGES
     for place, _, names in os.walk(page):  # which follows no link
         for name in names:
             inner = os.path.join(place, name)
