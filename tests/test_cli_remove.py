@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from console import facemill
-from people_file import ODD, embed, holders, make_odd, paths_in, vectors_of
+from people_file import ODD, embed, holders, make_odd, make_people, paths_in, vectors_of
 from running import ROOT
 
 from runtime.records import Status
@@ -252,6 +252,20 @@ def test_what_a_link_led_to_and_other_names_of_the_old_file_are_told(file: Path,
     assert [one["path"] for one in card["may_still_show"]] == [str(tmp_path / "index"), "unknown"]
     assert "1 more name (hard links)" in card["may_still_show"][1]["why"]
     assert b"P02/0.jpg" in paths_in(tmp_path / "second.h5")
+
+
+def test_what_the_file_was_joined_into_is_named(file: Path, made: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    other = embed(make_more(tmp_path / "more"), tmp_path / "other.h5", tiny_engine)
+    done = facemill("merge", file, other, "-o", tmp_path / "both.h5")
+    assert done.returncode == 0, done.stderr
+    for name in ("P02/", "P03/"):  # every time
+        card = json.loads(remove(file, "--path", name, "--json").stdout)
+        assert [one["path"] for one in card["may_still_show"]] == [str(tmp_path / "both.h5")]
+
+
+def make_more(folder: Path) -> Path:
+    make_people(folder, range(40, 41))
+    return folder
 
 
 def test_that_the_same_picture_stays_under_another_name_is_told(file: Path) -> None:

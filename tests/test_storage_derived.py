@@ -13,7 +13,9 @@ from runtime.storage.derived import (
     derived_beside,
     forget_pages,
     look_at,
+    record_elsewhere,
     record_page,
+    recorded_elsewhere,
     recorded_pages,
     written_pages,
 )
@@ -161,3 +163,14 @@ def test_a_folder_is_another_when_anything_in_it_changes_and_nothing_behind_a_li
     (folder / "one" / "mine.jpg").write_text("")
     assert look_at(folder) != before
     assert look_at(tmp_path / "none") is None
+
+
+def test_what_is_elsewhere_is_remembered_whatever_else_is_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "people.h5"
+    for what in ("a collection\n at <there>", "/other.h5", "/other.h5"):
+        record_elsewhere(file, what)
+    record_page(file, tmp_path / "a.html")
+    assert recorded_pages(file) == [tmp_path / "a.html"]
+    forget_pages(file)
+    assert recorded_pages(file) == []
+    assert recorded_elsewhere(file) == ["a collection\n at <there>", "/other.h5"]

@@ -143,7 +143,7 @@ def _plan(file: Path, found: Found) -> Iterator[str]:
         yield f"  {len(found.missing):,} names mean nothing there and are passed over"
     for path in (*found.derived.beside, *found.derived.pages):
         yield f"  deleted with them: {printable(str(path))}"
-    for path, why in found.derived.kept:
-        yield f"  may still show them: {printable(str(path))} ({printable(why)})"
+    for place, why in found.derived.kept:
+        yield f"  may still show them: {printable(place)} ({printable(why)})"
     for name in found.extras:
         yield f"  dropped from the file, since its rows change: /{printable(name)}"

@@ -9,8 +9,10 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import StorageError
 from .diskfile import write_durable
@@ -81,10 +83,33 @@ def record_page(file: Path, page: Path) -> None:
             followed, so that a file has one list whatever name it is opened by.
         page: what was written, or is about to be.
     """
-    path = _list(file)
+    page = Path(os.path.abspath(page))
+    _note(file, _line(page, look_at(page)), str(page))
+
+
+def record_elsewhere(file: Path, what: str) -> None:
+    """Remember that rows of a file are in another place too, where facemill deletes nothing: `remove` names it.
+
+    Args:
+        file: as for `record_page`.
+        what: the place, for people.
+    """
+    _note(file, json.dumps({"elsewhere": what}) + "\n", what)
+
+
+def recorded_elsewhere(file: Path) -> list[str]:
+    """What `record_elsewhere` remembered.
+
+    Raises:
+        StorageError: as `written_pages`.
+    """
+    found = (entry.get("elsewhere") for entry in _entries(file))
+    return list(dict.fromkeys(what for what in found if isinstance(what, str)))
+
+
+def _note(file: Path, line: str, what: str) -> None:
     try:
-        line = _line(Path(os.path.abspath(page)), look_at(page))
-        with path.open("a+", encoding="ascii", errors="replace") as known:
+        with _list(file).open("a+", encoding="ascii", errors="replace") as known:
             known.seek(0)
             lines = known.readlines()
             if line not in lines:
@@ -92,7 +117,7 @@ def record_page(file: Path, page: Path) -> None:
                 known.write("\n" + line if torn else line)
     except OSError as err:
         logger.warning(
-            "%s is not noted beside %s (%s): facemill remove will not find it", page, file, err.strerror or err
+            "%s is not noted beside %s (%s): facemill remove will not find it", what, file, err.strerror or err
         )
 
 
@@ -113,23 +138,30 @@ def written_pages(file: Path) -> dict[Path, tuple[Seen, ...]]:
     Raises:
         StorageError: the list is there and cannot be read.
     """
-    path = _list(file)
-    try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    except FileNotFoundError:
-        return {}
-    except OSError as err:
-        raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
     found: dict[Path, tuple[Seen, ...]] = {}
-    for line in lines:
+    for entry in _entries(file):
         try:
-            entry = json.loads(line)
             page, states = Path(entry["page"]), (Seen(*map(int, entry["seen"])),) if entry["seen"] else ()
         except (KeyError, TypeError, ValueError):
             continue
         if page.is_absolute():
             found[page] = (*found.get(page, ()), *states)
     return found
+
+
+def _entries(file: Path) -> Iterator[dict[str, Any]]:
+    path = _list(file)
+    try:
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
+    for line in lines:
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                yield entry
 
 
 def _unfinished(page: Path) -> list[Path]:
@@ -139,7 +171,7 @@ def _unfinished(page: Path) -> list[Path]:
 
 
 def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
-    """Drop the list, or all of it but some.
+    """Drop the list, or all of it but some and what is elsewhere.
 
     Raises:
         StorageError: it is as it was.
@@ -147,6 +179,7 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     kept, written = set(keep), written_pages(file)
     left = [page for page in recorded_pages(file) if page in kept]
     lines = "".join(_line(page, one) for page in left for one in written.get(page) or (None,))
+    lines += "".join(json.dumps({"elsewhere": what}) + "\n" for what in recorded_elsewhere(file))
     if lines:
         write_durable(_list(file), lines.encode("ascii"), "the list of pages")
     else:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import StorageError
 from ..sources.scan import EXTENSIONS
-from .derived import Seen, derived_beside, forget_pages, look_at, recorded_pages, written_pages
+from .derived import Seen, derived_beside, forget_pages, look_at, recorded_elsewhere, recorded_pages, written_pages
 from .diskfile import sync_folder
 
 # Kinds of files that facemill writes for people; what else a list names is no work of facemill.
@@ -30,12 +30,12 @@ class Derived:
     Attributes:
         beside: indexes and leftovers.
         pages: pages, lists and folders that facemill wrote and may delete.
-        kept: others that were recorded, each with why it stays: they may still show what was removed.
+        kept: others that were recorded, files and places, each with why it stays: they may still show what was removed.
     """
 
     beside: tuple[Path, ...]
     pages: tuple[Path, ...]
-    kept: tuple[tuple[Path, str], ...]
+    kept: tuple[tuple[str, str], ...]
 
 
 def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derived:
@@ -49,13 +49,14 @@ def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derive
     beside = derived_beside(file)
     pages: list[Path] = []
     links = [path for path in beside if path.is_symlink() and path.exists()]
-    kept = [(Path(os.path.realpath(link)), f"the link {link} led to it") for link in links]
+    kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
+    kept += [(what, "rows of the file were put there: remove them there too") for what in recorded_elsewhere(file)]
     written = written_pages(file)
     for page in recorded_pages(file):
         if os.path.lexists(page) and page not in beside:
             reason = "--keep-pages was given" if keep_pages else _not_ours(page, written.get(page, ()), file, root)
             if reason:
-                kept.append((page, reason))
+                kept.append((str(page), reason))
             else:
                 pages.append(page)
     return Derived(tuple(beside), tuple(pages), tuple(kept))
@@ -78,8 +79,8 @@ def erase(file: Path, derived: Derived) -> Derived:
             )
     reasons = {page: _delete(page) for page in derived.pages}
     pages = tuple(page for page, reason in reasons.items() if not reason)
-    kept = (*derived.kept, *((page, reason) for page, reason in reasons.items() if reason))
-    forget_pages(file, keep=[page for page, _ in kept])
+    kept = (*derived.kept, *((str(page), reason) for page, reason in reasons.items() if reason))
+    forget_pages(file, keep=[Path(page) for page, _ in kept])
     for folder in {file.parent, *(path.parent for path in (*derived.beside, *pages))}:
         with suppress(OSError):
             sync_folder(folder)

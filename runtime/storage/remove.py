@@ -205,7 +205,7 @@ class Removal:
             "sha256_after": sha256_of(self.path),
             "deleted": [str(path) for path in (*done.beside, *done.pages)],
             "may_still_show": [
-                *({"path": str(path), "why": why} for path, why in done.kept),
+                *({"path": path, "why": why} for path, why in done.kept),
                 *([{"path": "unknown", "why": links}] if others else []),
             ],
             "photographs": "not deleted: facemill deletes no photographs",
