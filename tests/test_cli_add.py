@@ -111,7 +111,7 @@ def test_add_then_remove_gives_back_the_file(file: Path, made: Path) -> None:
 def test_photographs_outside_the_root_move_it(file: Path, made: Path, tiny_engine: Path) -> None:
     make_people(made / "more" / "x", range(20, 22))
     found = added(file, made / "more")
-    assert found["root"] == str(made)
+    assert (found["root"], found["root_before"]) == (str(made), str(made / "photos"))
     assert b"photos/P00/0.jpg" in paths_in(file)
     assert b"more/x/P20/0.jpg" in paths_in(file)
     assert verify_file(file).findings == ()
@@ -285,3 +285,20 @@ def test_faces_are_looked_for_as_for_the_rows_that_are_there(tiny_engine: Path, 
     assert facemill("remove", file, "--path", os.fsdecode(new[0]), "--yes").returncode == 0
     assert added(file, photos)["added"] == 1
     assert differences(file, whole) == []
+
+
+def test_what_is_embedded_meanwhile_is_as_private_as_the_file(file: Path, made: Path) -> None:
+    file.chmod(0o600)
+    before = os.umask(0o022)
+    try:
+        command = [sys.executable, "-m", "runtime.cli.app", "add", str(file), str(made / "photos")]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            parts = file.with_name(file.name + ".adding.parts")
+            while process.poll() is None and not (parts / "plan.json").exists():
+                time.sleep(0.005)
+            process.send_signal(signal.SIGSTOP)
+            modes = {path.stat().st_mode & 0o077 for path in (parts, *parts.iterdir()) if path.name != "lock"}
+            process.kill()
+    finally:
+        os.umask(before)
+    assert modes == {0}

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from console import facemill
-from people_file import ODD, embed, holders, make_odd, paths_in, vectors_of
+from people_file import ODD, embed, holders, make_odd, make_people, paths_in, vectors_of
 from running import ROOT
 
 from runtime.records import Status
@@ -145,6 +145,11 @@ def test_names_that_mean_nothing_stop_it_unless_told_otherwise(file: Path) -> No
     assert done.returncode == 1
     assert "2 names mean nothing" in done.stderr
     assert "nobody\\x1b[31m/\n  P02/77.jpg" in done.stderr
+    assert "/photos, as its /outcomes/path names them" in done.stderr
+    (file.parent.parent / "empty").write_text("\n \n")
+    done = remove(file, "--person-list", file.parent.parent / "empty")
+    assert done.returncode == 1
+    assert "the list names nothing" in done.stderr
     assert file.read_bytes() == data
     assert remove(file, "--path", "nobody", "--ignore-missing").returncode == 0
     assert file.read_bytes() == data
@@ -208,6 +213,73 @@ def test_only_pages_of_facemills_are_deleted_and_nothing_behind_a_link(file: Pat
     kept = {Path(one["path"]) for one in card["may_still_show"]}
     assert kept == {outside / "thesis.docx", mixed, tmp_path / "link.html", tmp_path}
     assert set(recorded_pages(file)) == kept
+
+
+def test_what_a_user_has_changed_or_put_in_the_place_of_a_page_stays_and_is_named(file: Path, tmp_path: Path) -> None:
+    for name in ("page.html", "other.html", "folder/cluster-00001/1.jpg", "whole/cluster-00001/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("facemill's")
+    pages = [tmp_path / name for name in ("page.html", "other.html", "folder", "whole")]
+    for page in pages:
+        record_page(file, page)
+    half = tmp_path / "half"
+    record_page(file, half)  # and the writer was killed
+    half.mkdir()
+    (half / "wedding.jpg").write_text("mine, or a copy that was made of a photograph")
+    pages.append(half)
+    (tmp_path / "page.html").write_text("my own thesis")
+    (tmp_path / "folder" / "cluster-00001" / "my wedding.jpg").write_text("mine")
+    beside = file.with_name("people.h5.pairs-reviewed")
+    beside.mkdir()
+    card = json.loads(remove(file, "--path", "P02/", "--json").stdout)
+    assert {one["path"] for one in card["may_still_show"]} == {str(pages[0]), str(pages[2]), str(half)}
+    assert "not as facemill wrote it" in card["may_still_show"][0]["why"]
+    assert [page.exists() for page in pages] == [True, False, True, False, True]
+    assert (tmp_path / "folder" / "cluster-00001" / "my wedding.jpg").exists()
+    assert beside.exists()
+    card = json.loads(remove(file, "--path", "P03/", "--json").stdout)  # nor does another removal take them
+    assert {one["path"] for one in card["may_still_show"]} == {str(pages[0]), str(pages[2]), str(half)}
+
+
+def test_what_a_link_led_to_and_other_names_of_the_old_file_are_told(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "index").write_bytes(b"vectors")
+    link = file.with_name("people.h5.faiss")
+    link.symlink_to(tmp_path / "index")
+    (tmp_path / "second.h5").hardlink_to(file)
+    card = json.loads(remove(file, "--path", "P02/", "--json").stdout)
+    assert not link.is_symlink()
+    assert (tmp_path / "index").exists()
+    assert [one["path"] for one in card["may_still_show"]] == [str(tmp_path / "index"), "unknown"]
+    assert "1 more name (hard links)" in card["may_still_show"][1]["why"]
+    assert b"P02/0.jpg" in paths_in(tmp_path / "second.h5")
+
+
+def test_what_the_file_was_joined_into_is_named(file: Path, made: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    other = embed(make_more(tmp_path / "more"), tmp_path / "other.h5", tiny_engine)
+    done = facemill("merge", file, other, "-o", tmp_path / "both.h5")
+    assert done.returncode == 0, done.stderr
+    for name in ("P02/", "P03/"):  # every time
+        card = json.loads(remove(file, "--path", name, "--json").stdout)
+        assert [one["path"] for one in card["may_still_show"]] == [str(tmp_path / "both.h5")]
+
+
+def make_more(folder: Path) -> Path:
+    make_people(folder, range(40, 41))
+    return folder
+
+
+def test_that_the_same_picture_stays_under_another_name_is_told(file: Path) -> None:
+    done = remove(file, "--path", "P09/0.jpg", "--json")
+    assert "1 of them are the same files, to the byte, as photographs that stay" in done.stderr
+    assert json.loads(done.stdout)["same_files_stay"] == 1
+    card = json.loads(remove(file, "--path", "P00/0.jpg", "--path", "P09/", "--json").stdout)
+    assert card["same_files_stay"] == 0
+
+
+def test_nobody_else_may_read_what_is_made_of_a_private_file(file: Path) -> None:
+    file.chmod(0o600)
+    card = json.loads(remove(file, "--path", "P02/", "--json").stdout)
+    assert Path(card["receipt"]).stat().st_mode & 0o777 == 0o600
 
 
 def test_the_photographs_in_a_recorded_folder_of_theirs_stay(made: Path, tmp_path: Path) -> None:

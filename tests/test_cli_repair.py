@@ -193,6 +193,20 @@ def test_odd_names_come_through(tiny_engine: Path, tmp_path: Path) -> None:
     assert differences(file, tmp_path / "whole.h5") == []
 
 
+def test_an_exact_path_that_is_not_what_its_text_says_is_not_believed(tiny_engine: Path, tmp_path: Path) -> None:
+    make_odd(tmp_path / "photos")
+    file = embed(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
+    before = paths_in(file)
+    data = file.read_bytes()
+    at = data.rindex(b"caf\xe9.jpg")  # no checksum guards it
+    file.write_bytes(data[:at] + b"car" + data[at + 3 :])
+    assert [finding[:12] for finding in verify_file(file).findings] == ["exact paths:"]
+    assert facemill("repair", file).returncode == 0
+    assert verify_file(file).findings == ()
+    assert set(before) - set(paths_in(file)) == {"odd é/caf".encode() + b"\xe9.jpg"}
+    assert "odd é/caf\\xe9.jpg".encode() in paths_in(file)
+
+
 def test_the_repaired_file_may_go_elsewhere(copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
         damages.longer(file)

@@ -15,7 +15,7 @@ from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.exchange.npy import export_npy
 from runtime.index.gallery import Gallery
 from runtime.records import FACE_DATASETS
-from runtime.storage.derived import recorded_pages
+from runtime.storage.derived import look_at, recorded_pages, written_pages
 
 
 def exported(file: Path, folder: Path, *, force: bool = False) -> Path:
@@ -94,8 +94,14 @@ def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
 
 def test_what_is_written_is_noted_for_whoever_removes_a_person(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
+    file.chmod(0o640)
     folder = exported(file, tmp_path / "npy")
     assert recorded_pages(file) == [folder]
+    assert look_at(folder) in written_pages(file)[folder]
+    exported(file, folder, force=True)
+    assert look_at(folder) in written_pages(file)[folder]
+    assert folder.stat().st_mode & 0o007 == 0
+    assert {path.stat().st_mode & 0o007 for path in folder.iterdir()} == {0}  # who may not read the file
 
 
 def test_a_damaged_file_leaves_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from running import ROOT
 from runtime.errors import ConfigError, MissingDependencyError, OutputExistsError
 from runtime.exchange.parquet import export_parquet
 from runtime.index.gallery import Gallery
-from runtime.storage.derived import recorded_pages
+from runtime.storage.derived import look_at, recorded_pages, written_pages
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install '.[parquet]'")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
@@ -96,8 +96,11 @@ def test_a_file_in_the_way_stays_without_force(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError, match="replace it with --force"):
         exported(file, output)
     assert output.read_text() == "mine"
+    file.chmod(0o600)
     exported(file, output, force=True)
     assert pq.read_table(output).num_rows == 60
+    assert look_at(output) in written_pages(file)[output]
+    assert output.stat().st_mode & 0o077 == 0  # nobody else may read the file either
     assert recorded_pages(file) == [output]
 
 

@@ -20,6 +20,7 @@ from running import ROOT
 from runtime.errors import ConfigError, ContractError
 from runtime.exchange.qdrant import Uploaded, export_qdrant, point_id
 from runtime.index.gallery import Gallery
+from runtime.storage.derived import recorded_elsewhere
 
 qdrant_client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
 ROOT_OF_PHOTOS = b"/photos/\xfe"
@@ -56,6 +57,7 @@ def test_each_row_is_a_point_with_its_vector_and_payload(tmp_path: Path, dtype: 
     file, vectors, paths = write_file(tmp_path / "people.h5", count=40, dtype=dtype, faces=True, cluster=True)
     done = exported(file, tmp_path / "store")
     assert (done.sent, done.kept, done.points) == (40, 0, 40)
+    assert recorded_elsewhere(file) == [f"the collection people of Qdrant, folder {tmp_path / 'store'}"]
     points = points_in(tmp_path / "store")
     assert len(points) == 40
     with h5py.File(file) as source:

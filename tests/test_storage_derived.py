@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import StorageError
-from runtime.storage.derived import derived_beside, forget_pages, record_page, recorded_pages
+from runtime.storage.derived import (
+    Seen,
+    derived_beside,
+    forget_pages,
+    look_at,
+    record_elsewhere,
+    record_page,
+    recorded_elsewhere,
+    recorded_pages,
+    written_pages,
+)
 
 NAMES = ["people.h5", "a[b]*?.h5", "-x .h5", "two\nlines.h5", "\udcff\u4eba.h5"]
 
@@ -16,11 +26,12 @@ NAMES = ["people.h5", "a[b]*?.h5", "-x .h5", "two\nlines.h5", "\udcff\u4eba.h5"]
 @pytest.mark.parametrize("name", NAMES)
 def test_indexes_and_unfinished_jobs_beside_a_file_are_found_and_nothing_else(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
-    ours = [
-        file.with_name(name + end) for end in (".clusters.tmp", ".faiss", ".faiss.json", ".faiss.partial", ".pairs")
-    ]
-    ours[-1].mkdir()  # a folder is as good
+    ends = (".faiss", ".faiss.json", ".faiss.partial", ".faiss-ivf", ".faiss-hnsw.json.partial", ".partial", ".adding")
+    ours = [file.with_name(name + end) for end in (*ends, ".damaged-12", ".pairs.parts")]
+    ours[-1].mkdir()
     others = [file, *(tmp_path / other for other in ("x.faiss", "people.faiss", f"{name}2.faiss", f"x{name}.faiss"))]
+    mine = (".pairs.csv", ".pairs-reviewed", ".clusters.html", ".adding-notes.txt", ".damaged-by-me.doc", ".faiss.txt")
+    others += [tmp_path / (name + end) for end in mine]
     for path in (*ours[:-1], *others, file.with_name(name + ".pages"), file.with_name(name + ".txt")):
         path.write_bytes(b"")
     (tmp_path / "sub").mkdir()
@@ -43,7 +54,7 @@ def test_pages_are_remembered_once_each_in_order(tmp_path: Path, name: str, monk
     file = tmp_path / name
     pages = [tmp_path / f"{one}.html" for one in (name, "b", "a")]
     for page in (*pages, pages[1], Path("b.html"), tmp_path / "x" / ".." / "a.html"):
-        record_page(file, page)
+        record_page(file, page)  # none of which is there
     assert recorded_pages(file) == pages  # absolute, whether they exist or not
     assert len((tmp_path / (name + ".pages")).read_bytes().splitlines()) == 3
     (tmp_path / (name + ".pages")).read_bytes().decode("ascii")
@@ -93,7 +104,11 @@ def test_what_is_left_of_a_page_behind_a_link_is_found(tmp_path: Path) -> None:
 
 def test_lines_that_make_no_sense_spoil_no_other(tmp_path: Path) -> None:
     file, known = tmp_path / "people.h5", tmp_path / "people.h5.pages"
-    known.write_bytes(b'"/a"\n\n{"x": 1}\nnot json\n7\n\xff\xfe\n"/b"\n"/torn')  # a power cut took the rest
+    a, b = (b'{"page": "/%c", "seen": null}\n' % name for name in b"ab")
+    wrong = (
+        b'\n{"x": 1}\nnot json\n7\n"/"\n["/"]\n\xff\xfe\n{"page": "rel", "seen": null}\n{"page": "/x", "seen": [1]}\n'
+    )
+    known.write_bytes(a + wrong + b + b'{"page": "/torn')  # a power cut took the rest
     record_page(file, Path("/c"))
     record_page(file, Path("/a"))
     assert recorded_pages(file) == [Path("/a"), Path("/b"), Path("/c")]
@@ -115,3 +130,47 @@ def test_names_that_are_no_text_come_back_to_the_byte(tmp_path: Path) -> None:
     page = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b'\xff<"\n\r\x0b\x85.html')))
     record_page(tmp_path / "people.h5", page)
     assert [os.fsencode(found) for found in recorded_pages(tmp_path / "people.h5")] == [os.fsencode(page)]
+
+
+def test_what_a_page_was_each_time_it_was_written_is_remembered(tmp_path: Path) -> None:
+    file, page = tmp_path / "people.h5", tmp_path / "a.html"
+    record_page(file, page)
+    assert written_pages(file) == {page: ()}
+    seen = []
+    for content in ("one", "number two"):
+        page.write_text(content)
+        record_page(file, page)
+        seen.append(look_at(page))
+    assert [one.size_bytes for one in seen if one] == [3, 10]
+    assert written_pages(file) == {page: tuple(seen)}
+    forget_pages(file, keep=[page, tmp_path / "another"])
+    assert written_pages(file) == {page: tuple(seen)}
+
+
+def test_a_folder_is_another_when_anything_in_it_changes_and_nothing_behind_a_link_counts(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    folder = tmp_path / "sheets"
+    (folder / "one").mkdir(parents=True)
+    (folder / "one" / "a.html").write_text("abc")
+    (folder / "link").symlink_to(tmp_path / "outside")
+    for path in (folder / "one" / "a.html", folder / "one", folder):
+        os.utime(path, ns=(0, 7))
+    os.utime(folder / "link", ns=(0, 9), follow_symlinks=False)
+    before = look_at(folder)
+    assert before == Seen(4, 3, 9)
+    (tmp_path / "outside" / "x").write_text("x")
+    assert look_at(folder) == before
+    (folder / "one" / "mine.jpg").write_text("")
+    assert look_at(folder) != before
+    assert look_at(tmp_path / "none") is None
+
+
+def test_what_is_elsewhere_is_remembered_whatever_else_is_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "people.h5"
+    for what in ("a collection\n at <there>", "/other.h5", "/other.h5"):
+        record_elsewhere(file, what)
+    record_page(file, tmp_path / "a.html")
+    assert recorded_pages(file) == [tmp_path / "a.html"]
+    forget_pages(file)
+    assert recorded_pages(file) == []
+    assert recorded_elsewhere(file) == ["a collection\n at <there>", "/other.h5"]

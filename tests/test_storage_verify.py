@@ -93,6 +93,17 @@ def no_contract(file: Any) -> None:
     file["metadata"].attrs["contract"] = "{"
 
 
+def another_exact_path(file: Any) -> None:
+    raw = file["outcomes"].create_group("raw_paths")
+    raw["row"] = np.array([5], np.int64)
+    raw.create_dataset("bytes", shape=(1,), dtype=h5py.vlen_dtype(np.uint8))[0] = np.frombuffer(b"who\xe9", np.uint8)
+
+
+def out_of_order(file: Any) -> None:
+    for name in ("outcomes/path", "image_paths"):
+        file[name][:2] = file[name][:2][::-1]
+
+
 def no_details(file: Any) -> None:
     file["outcomes/detail"].resize(10, axis=0)
 
@@ -126,6 +137,8 @@ def unknown_cluster(file: Any) -> None:
         (no_contract, "contract: cannot be read"),
         (too_few_clusters, "the length of /cluster is 3; wanted: 594"),
         (unknown_cluster, "cluster: no number of a cluster: row 590, 592"),
+        (another_exact_path, "exact paths: not what /outcomes/path says: row 5"),
+        (out_of_order, "exact paths: not in order: row 1"),
         (no_details, "the length of /outcomes/detail is 10; wanted: 600"),
     ],
 )

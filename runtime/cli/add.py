@@ -65,5 +65,7 @@ def main(
     click.echo(
         f"  it holds {found.embeddings:,} embeddings of {found.photographs:,} photographs below {printable(found.root)}"
     )
+    if found.root != found.root_before:
+        click.echo(f"  all its paths began below {printable(found.root_before)} before, and are longer now")
     for name in found.dropped:
         click.echo(f"  dropped, since rows have changed: /{printable(name)}")

@@ -70,10 +70,13 @@ def main(
     if not names and not lists:
         raise click.UsageError("what is to be removed? Name it with --path or --person-list")
     setup_logging()
+    from ..errors import ConfigError
     from ..storage.named import read_names
     from ..storage.remove import Removal
 
     wanted = [os.fsencode(name) for name in names] + [name for path in lists for name in read_names(path)]
+    if not wanted and not ignore_missing:
+        raise ConfigError("the list names nothing, and nothing was removed; wanted: one photograph or folder a line")
     with Removal(file) as removal:
         card: dict[str, Any] = {}
         if removal.unfinished and not dry_run:
@@ -84,7 +87,7 @@ def main(
         asked = set(card.get("asked_sha256", ()))
         missing = [name for name in found.missing if hashlib.sha256(name).hexdigest() not in asked]
         if missing and not ignore_missing:
-            _refuse(file, missing)
+            _refuse(file, missing, found.root)
         if len(found.rows):
             for line in _plan(file, found):
                 click.echo(line, err=True)
@@ -109,20 +112,23 @@ def _report(file: Path, card: dict[str, Any]) -> Iterator[str]:
         f"{printable(str(file))}: {card['removed_photographs']:,} photographs removed, "
         f"{card['photographs_after']:,} left ({card['embeddings_after']:,} embeddings)"
     )
+    if card["same_files_stay"]:
+        yield f"  {card['same_files_stay']:,} of them are the same files as photographs that stay: name those as well"
     for kept in card["may_still_show"]:
         yield f"  may still show them: {printable(kept['path'])} ({printable(kept['why'])})"
     yield f"  receipt: {printable(card['receipt'])}"
     yield "  the photographs themselves are where they were"
 
 
-def _refuse(file: Path, missing: list[bytes]) -> None:
+def _refuse(file: Path, missing: list[bytes], root: bytes) -> None:
     from ..errors import ConfigError
 
     listed = "\n".join(f"  {printable(os.fsdecode(name))}" for name in missing[:_NAMED])
     more = f"\n  and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
     raise ConfigError(
         f"{len(missing):,} names mean nothing in {file}, and nothing was removed:\n{listed}{more}\n"
-        f"wanted: photographs or folders as its /outcomes/path names them. To pass over such names: --ignore-missing"
+        f"wanted: photographs or folders below {printable(os.fsdecode(root))}, as its /outcomes/path names them. To "
+        f"pass over such names: --ignore-missing"
     )
 
 
@@ -131,11 +137,13 @@ def _plan(file: Path, found: Found) -> Iterator[str]:
     yield f"{what} are to be removed from {printable(str(file))}"
     if found.duplicates:
         yield f"  {found.duplicates:,} of them were not named: the same files, to the byte, as some that were"
+    if found.same_stay:
+        yield f"  {found.same_stay:,} of them are the same files, to the byte, as photographs that stay in the file"
     if found.missing:
         yield f"  {len(found.missing):,} names mean nothing there and are passed over"
     for path in (*found.derived.beside, *found.derived.pages):
         yield f"  deleted with them: {printable(str(path))}"
-    for path, why in found.derived.kept:
-        yield f"  may still show them: {printable(str(path))} ({printable(why)})"
+    for place, why in found.derived.kept:
+        yield f"  may still show them: {printable(place)} ({printable(why)})"
     for name in found.extras:
         yield f"  dropped from the file, since its rows change: /{printable(name)}"

@@ -14,6 +14,7 @@ from ..errors import ConfigError
 from ..index.gallery import Gallery
 from ..records import FACE_DATASETS
 from ..storage.derived import record_page
+from ..storage.diskfile import readable_as
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
 from .whole import synced_file, whole_folder
 
@@ -36,9 +37,10 @@ def export_npy(gallery: Gallery, folder: Path, *, force: bool = False) -> None:
         raise ConfigError(
             f"{gallery.path} holds no embeddings; wanted: one or more, since no empty array can be mapped"
         )
-    with whole_folder(folder, _NAMES, "the folder of arrays", force=force) as partial:
+    with readable_as(gallery.path), whole_folder(folder, _NAMES, "the folder of arrays", force=force) as partial:
         record_page(gallery.path, folder)  # first: what a kill leaves shows people too
         _write(gallery, partial)
+    record_page(gallery.path, folder)
 
 
 def _write(gallery: Gallery, folder: Path) -> None:

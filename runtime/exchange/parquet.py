@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..extras import require
 from ..index.gallery import Gallery
 from ..storage.derived import record_page
+from ..storage.diskfile import readable_as
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks, same_file
 from .whole import whole_file
 
@@ -42,11 +43,12 @@ def export_parquet(gallery: Gallery, output: Path, *, force: bool = False) -> No
         "use_dictionary": False,  # hardly two values are the same
         "write_statistics": ["row", "path", "cluster"],  # by these somebody may filter
     }
-    with whole_file(output, "the Parquet file", force=force) as file:
+    with readable_as(gallery.path), whole_file(output, "the Parquet file", force=force) as file:
         record_page(gallery.path, output)  # first: what a kill leaves shows people too
         with pq.ParquetWriter(file, schema, **settings) as writer:
             for block in read_blocks(gallery):
                 writer.write_batch(_record_batch(block, schema))
+    record_page(gallery.path, output)
 
 
 def _schema(gallery: Gallery) -> Any:

@@ -15,7 +15,8 @@ from typing import Any
 from ..errors import ConfigError, ContractError
 from ..index.gallery import Gallery
 from ..pipeline.comparable import comparable
-from .qdrant_server import connect, is_local, tried
+from ..storage.derived import record_elsewhere
+from .qdrant_server import connect, is_local, local_folder, tried
 from .rows import Block, exact_bytes, path_text, read_blocks
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,9 @@ def export_qdrant(gallery: Gallery, url: str, collection: str, *, recreate: bool
         )
     if is_local(url) and gallery.rows > _MANY:
         logger.warning("%s points in a folder without a server are slow; wanted: a server of Qdrant", gallery.rows)
+    where = f"folder {os.path.abspath(local_folder(url))}" if is_local(url) else url
     with connect(url, key) as client:
+        record_elsewhere(gallery.path, f"the collection {collection} of Qdrant, {where}")
         upload = _Upload(gallery, client, collection)
         upload.prepare(recreate=recreate)
         sent = sum(upload.send(block) for block in read_blocks(gallery, _BATCH))

@@ -91,10 +91,15 @@ def _passing(err: Exception) -> bool:
     return isinstance(err, (ResourceExhaustedResponse, ResponseHandlingException))
 
 
+def local_folder(url: str) -> str:
+    """FOLDER of path:FOLDER."""
+    return url.removeprefix(_LOCAL)
+
+
 def _place(url: str) -> dict[str, Any]:
     """What QdrantClient is to be given."""
     if is_local(url) and len(url) > len(_LOCAL):
-        return {"path": url[len(_LOCAL) :]}
+        return {"path": local_folder(url)}
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)

@@ -16,12 +16,13 @@ import numpy as np
 
 from ..engines.fresh import fresh_engine
 from ..engines.sidecar import read_sidecar
-from ..errors import ContractError
+from ..errors import ContractError, StorageError
 from ..images.decode import Limits
 from ..index.gallery import Gallery
 from ..records import Status
 from ..sources.scan import Scan
 from ..storage.dataset import assemble
+from ..storage.diskfile import readable_as
 from ..storage.part import FinishedFile
 from ..storage.rewrite import metadata_after, rewriting
 from ..storage.runfolder import RunFolder
@@ -50,6 +51,7 @@ class Added:
         outcomes: theirs, by kind.
         photographs, embeddings: of the file now.
         root: folder that all its paths are below now.
+        root_before: and were before.
         dropped: datasets that others had put into the file, and which it lost since its rows changed.
     """
 
@@ -60,6 +62,7 @@ class Added:
     photographs: int
     embeddings: int
     root: str
+    root_before: str
     dropped: tuple[str, ...]
 
 
@@ -87,7 +90,9 @@ def add(
         Interrupted: a signal stopped the run in good order.
     """
     path = Path(os.path.realpath(file))
-    with RunFolder(path) as folder:
+    if not path.is_file():
+        raise StorageError(f"there is no file {file}; wanted: a finished file of `facemill process`")
+    with RunFolder(path) as folder, readable_as(path):
         folder.refuse_unfinished()
         begun = _Adding(folder)
         begun.take_in()  # what an interrupted addition has finished
@@ -117,6 +122,8 @@ class _Adding:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self._path = folder, folder.output
+        with FinishedFile(self._path) as base:
+            self._root = base.root
         self.place = self._path.with_name(self._path.name + ".adding")
         self._outcomes: dict[str, int] = {}
         self._dropped: dict[str, None] = {}
@@ -164,6 +171,7 @@ class _Adding:
                 len(now.status),
                 int(now.vector_counts.sum()),
                 os.fsdecode(now.root),
+                os.fsdecode(self._root),
                 tuple(self._dropped),
             )
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from ..errors import ConfigError, OutputExistsError
 from ..storage.dataset import assemble
+from ..storage.derived import record_elsewhere
+from ..storage.diskfile import readable_as
 from ..storage.part import FinishedFile
 from ..storage.rewrite import metadata_after, rewriting
 from ..storage.runfolder import RunFolder
@@ -62,12 +64,15 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
     with RunFolder(output) as folder, ExitStack() as stack:
         folder.refuse_unfinished()
         opened = [stack.enter_context(FinishedFile(file)) for file in inputs]
+        stack.enter_context(readable_as(*inputs))
         check_joinable(opened)
         root = common_root([file.root for file in opened])
         parts = [file.part(prefix=prefix_below(root, file.root)) for file in opened]
         new = stack.enter_context(rewriting(folder, parts, prefer_first=prefer_first))
         logger.info("writing %s", output)
         metadata = metadata_after(joined_metadata(opened, root), new.ledger, plan_id=secrets.token_hex(8))
+        for file in inputs:
+            record_elsewhere(file, str(output))  # before: a kill may come when the joined file is there
         assemble(output, new.ledger, new.paths, metadata, opened[0].dtype)
         dropped = tuple(dict.fromkeys(name for file in opened for name in file.extras()))
         total = int(new.ledger.vector_counts.sum())

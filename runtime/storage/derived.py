@@ -6,38 +6,110 @@ import glob
 import json
 import logging
 import os
-from collections.abc import Iterable
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import StorageError
 from .diskfile import write_durable
 
 logger = logging.getLogger(__name__)
 
-# Beside the file: the indexes, what an unfinished job keeps. All of it can be made again from the file.
-_BESIDE = (".faiss*", ".pairs*", ".clusters*")
+# Beside the file: the indexes, what an unfinished job keeps, what a killed one left, what a repair replaced. What else
+# begins with the file's name is the user's: notes, tables, folders.
+_BESIDE = re.compile(
+    r"\.faiss(-[a-z0-9]+)?(\.json)?(\.partial)?|\.(pairs|clusters|adding)\.parts|\.(adding|adding\.partial|partial)"
+    r"|\.damaged-\d+"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a page, a list or a folder was when facemill had written it.
+
+    Attributes:
+        entries: files, links and folders: 1 for a file.
+        size_bytes: of the files.
+        newest_ns: when the last of them was changed; a folder is when its entries are.
+    """
+
+    entries: int
+    size_bytes: int
+    newest_ns: int
 
 
 def derived_beside(file: Path) -> list[Path]:
     """Facemill's own files and folders beside a file, or a link that names it, that hold something of its rows."""
-    names = {file, Path(os.path.realpath(file))}
+    names = {Path(os.path.abspath(file)), Path(os.path.realpath(file))}
     return sorted(
-        {found for name in names for end in _BESIDE for found in name.parent.glob(glob.escape(name.name) + end)}
+        found
+        for name in names
+        for found in name.parent.glob(glob.escape(name.name) + ".*")
+        if _BESIDE.fullmatch(found.name[len(name.name) :])
     )
+
+
+def look_at(page: Path) -> Seen | None:
+    """What is there now, nothing behind a link; None for nothing."""
+    entries = size = newest = 0
+    try:
+        for path in _tree(page):
+            found = os.lstat(path)
+            entries, newest = entries + 1, max(newest, found.st_mtime_ns)
+            size += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    except FileNotFoundError:
+        return None
+    return Seen(entries, size, newest)
+
+
+def _tree(page: Path) -> Iterator[str]:
+    yield str(page)
+    for place, folders, files in os.walk(page):  # nothing for a file; a link in it is not followed
+        yield from (os.path.join(place, name) for name in (*folders, *files))
 
 
 def record_page(file: Path, page: Path) -> None:
     """Remember that a page, a list or a folder shows photographs of a file; that it cannot be noted is no error.
 
+    Call it once the page is written: only what is still as it was then is ever deleted. Where a kill could leave
+    something half written, call it before as well.
+
     Args:
-        file: the embedding file; the list is kept beside it, as `<file>.pages`, one JSON string a line. A link is
+        file: the embedding file; the list is kept beside it, as `<file>.pages`, one line of JSON a page. A link is
             followed, so that a file has one list whatever name it is opened by.
         page: what was written, or is about to be.
     """
-    path = _list(file)
-    line = json.dumps(os.path.abspath(page)) + "\n"
+    page = Path(os.path.abspath(page))
+    _note(file, _line(page, look_at(page)), str(page))
+
+
+def record_elsewhere(file: Path, what: str) -> None:
+    """Remember that rows of a file are in another place too, where facemill deletes nothing: `remove` names it.
+
+    Args:
+        file: as for `record_page`.
+        what: the place, for people.
+    """
+    _note(file, json.dumps({"elsewhere": what}) + "\n", what)
+
+
+def recorded_elsewhere(file: Path) -> list[str]:
+    """What `record_elsewhere` remembered.
+
+    Raises:
+        StorageError: as `written_pages`.
+    """
+    found = (entry.get("elsewhere") for entry in _entries(file))
+    return list(dict.fromkeys(what for what in found if isinstance(what, str)))
+
+
+def _note(file: Path, line: str, what: str) -> None:
     try:
-        with path.open("a+", encoding="ascii", errors="replace") as known:
+        with _list(file).open("a+", encoding="ascii", errors="replace") as known:
             known.seek(0)
             lines = known.readlines()
             if line not in lines:
@@ -45,35 +117,51 @@ def record_page(file: Path, page: Path) -> None:
                 known.write("\n" + line if torn else line)
     except OSError as err:
         logger.warning(
-            "%s is not noted beside %s (%s): facemill remove will not find it", page, file, err.strerror or err
+            "%s is not noted beside %s (%s): facemill remove will not find it", what, file, err.strerror or err
         )
 
 
 def recorded_pages(file: Path) -> list[Path]:
     """What `record_page` remembered, whether it still exists or not, and what a killed writer left of it.
 
+    Raises:
+        StorageError: as `written_pages`.
+    """
+    return [found for page in written_pages(file) for found in (page, *_unfinished(page))]
+
+
+def written_pages(file: Path) -> dict[Path, tuple[Seen, ...]]:
+    """What each page was, every time that it had been written; nothing of one whose writer was killed.
+
     Lines that make no sense are passed over.
 
     Raises:
         StorageError: the list is there and cannot be read.
     """
+    found: dict[Path, tuple[Seen, ...]] = {}
+    for entry in _entries(file):
+        try:
+            page, states = Path(entry["page"]), (Seen(*map(int, entry["seen"])),) if entry["seen"] else ()
+        except (KeyError, TypeError, ValueError):
+            continue
+        if page.is_absolute():
+            found[page] = (*found.get(page, ()), *states)
+    return found
+
+
+def _entries(file: Path) -> Iterator[dict[str, Any]]:
     path = _list(file)
     try:
         lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except FileNotFoundError:
-        return []
+        return
     except OSError as err:
         raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
-    found = []
     for line in lines:
-        try:
-            name = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(name, str):
-            page = Path(name)
-            found += [page, *_unfinished(page)]
-    return found
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                yield entry
 
 
 def _unfinished(page: Path) -> list[Path]:
@@ -83,16 +171,23 @@ def _unfinished(page: Path) -> list[Path]:
 
 
 def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
-    """Drop the list, or all of it but some.
+    """Drop the list, or all of it but some and what is elsewhere.
 
     Raises:
         StorageError: it is as it was.
     """
-    lines = "".join(json.dumps(str(page)) + "\n" for page in recorded_pages(file) if page in set(keep))
+    kept, written = set(keep), written_pages(file)
+    left = [page for page in recorded_pages(file) if page in kept]
+    lines = "".join(_line(page, one) for page in left for one in written.get(page) or (None,))
+    lines += "".join(json.dumps({"elsewhere": what}) + "\n" for what in recorded_elsewhere(file))
     if lines:
         write_durable(_list(file), lines.encode("ascii"), "the list of pages")
     else:
         _list(file).unlink(missing_ok=True)
+
+
+def _line(page: Path, seen: Seen | None) -> str:
+    return json.dumps({"page": str(page), "seen": astuple(seen) if seen else None}) + "\n"
 
 
 def _list(file: Path) -> Path:

@@ -93,6 +93,24 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+@contextmanager
+def readable_as(*files: Path) -> Iterator[None]:
+    """A block whose new files can be read by nobody who may not read all of some files, from which they are made.
+
+    It is the process's umask that changes meanwhile.
+    """
+    allowed = 0o777
+    for file in files:
+        allowed &= file.stat().st_mode
+    enter = (allowed & 0o444) >> 2  # into a folder, for those who may read
+    before = os.umask(0o077 & ~(allowed | enter))
+    os.umask(before | (0o077 & ~(allowed | enter)))
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
 def storage_error(err: OSError, what: str, path: Path) -> StorageError:
     """The error to raise for a failed write, with what to do about it."""
     if err.errno in _FULL:

@@ -1,9 +1,11 @@
-"""What was made from an embedding file, deleted: the indexes beside it, leftovers, pages that show photographs."""
+"""What was made from an embedding file, deleted: the indexes beside it, leftovers, pages that show photographs.
+
+Only what facemill wrote goes: what a user has changed, or put in its place, is named and left.
+"""
 
 from __future__ import annotations
 
 import errno
-import glob
 import os
 import shutil
 import stat
@@ -13,13 +15,11 @@ from pathlib import Path
 
 from ..errors import StorageError
 from ..sources.scan import EXTENSIONS
-from .derived import derived_beside, forget_pages, recorded_pages
+from .derived import Seen, derived_beside, forget_pages, look_at, recorded_elsewhere, recorded_pages, written_pages
 from .diskfile import sync_folder
 
-# Beside the file: what a killed command left, and the damaged file that a repair kept.
-_LEFT_OVER = (".partial", ".adding*", ".damaged-*")
 # Kinds of files that facemill writes for people; what else a list names is no work of facemill.
-_PAGES = frozenset({".html", ".htm", ".csv", ".json", ".jsonl", ".parquet", ".npy", ".txt", ".md"})
+_PAGES = frozenset({".html", ".htm", ".csv", ".json", ".jsonl", ".parquet", ".npy"})
 _PHOTOGRAPHS = frozenset(os.fsdecode(extension) for extension in EXTENSIONS)
 
 
@@ -30,12 +30,12 @@ class Derived:
     Attributes:
         beside: indexes and leftovers.
         pages: pages, lists and folders that facemill wrote and may delete.
-        kept: others that were recorded, each with why it stays: they may still show what was removed.
+        kept: others that were recorded, files and places, each with why it stays: they may still show what was removed.
     """
 
     beside: tuple[Path, ...]
     pages: tuple[Path, ...]
-    kept: tuple[tuple[Path, str], ...]
+    kept: tuple[tuple[str, str], ...]
 
 
 def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derived:
@@ -46,19 +46,17 @@ def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derive
         root: the folder of its photographs, which are never deleted.
         keep_pages: leave what was recorded.
     """
-    beside: dict[Path, None] = {}
-    recorded: dict[Path, None] = {}
-    for name in dict.fromkeys((file, Path(os.path.realpath(file)))):
-        beside |= dict.fromkeys(derived_beside(name))
-        for end in _LEFT_OVER:
-            beside |= dict.fromkeys(sorted(name.parent.glob(glob.escape(name.name) + end)))
-        recorded |= dict.fromkeys(recorded_pages(name))
-    pages, kept = [], []
-    for page in recorded:
+    beside = derived_beside(file)
+    pages: list[Path] = []
+    links = [path for path in beside if path.is_symlink() and path.exists()]
+    kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
+    kept += [(what, "rows of the file were put there: remove them there too") for what in recorded_elsewhere(file)]
+    written = written_pages(file)
+    for page in recorded_pages(file):
         if os.path.lexists(page) and page not in beside:
-            reason = "--keep-pages was given" if keep_pages else _not_ours(page, file, root)
+            reason = "--keep-pages was given" if keep_pages else _not_ours(page, written.get(page, ()), file, root)
             if reason:
-                kept.append((page, reason))
+                kept.append((str(page), reason))
             else:
                 pages.append(page)
     return Derived(tuple(beside), tuple(pages), tuple(kept))
@@ -81,17 +79,28 @@ def erase(file: Path, derived: Derived) -> Derived:
             )
     reasons = {page: _delete(page) for page in derived.pages}
     pages = tuple(page for page, reason in reasons.items() if not reason)
-    kept = (*derived.kept, *((page, reason) for page, reason in reasons.items() if reason))
-    for name in dict.fromkeys((file, Path(os.path.realpath(file)))):
-        forget_pages(name, keep=[page for page, _ in kept])
+    kept = (*derived.kept, *((str(page), reason) for page, reason in reasons.items() if reason))
+    forget_pages(file, keep=[Path(page) for page, _ in kept])
     for folder in {file.parent, *(path.parent for path in (*derived.beside, *pages))}:
         with suppress(OSError):
             sync_folder(folder)
     return Derived(derived.beside, pages, kept)
 
 
-def _not_ours(page: Path, file: Path, root: bytes) -> str:
-    """Why something that was recorded is not to be deleted; empty if it may be."""
+def _not_ours(page: Path, seen: tuple[Seen, ...], file: Path, root: bytes) -> str:
+    """Why something that was recorded is not to be deleted; empty if it may be.
+
+    Args:
+        seen: what it was when it had been written; nothing of what a killed writer left.
+    """
+    reason = _not_our_kind(page, file, root, whole=bool(seen))
+    if not reason and seen and look_at(page) not in seen:
+        return "it is not as facemill wrote it: look at it, and delete it yourself"
+    return reason
+
+
+def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
+    """The same by what it holds; photographs in a folder that was never seen `whole` may be the user's."""
     mode = page.lstat().st_mode
     if stat.S_ISREG(mode):
         kind = page.with_suffix("").suffix if page.suffix == ".partial" else page.suffix  # one was left by a kill
@@ -101,7 +110,7 @@ def _not_ours(page: Path, file: Path, root: bytes) -> str:
     top, photographs = os.path.realpath(page), os.path.realpath(os.fsdecode(root))
     if any(_is_in(inner, top) for inner in (photographs, os.path.realpath(file))):
         return "the photographs or the file lie in it"
-    known = _PAGES if _is_in(top, photographs) else _PAGES | _PHOTOGRAPHS
+    known = _PAGES | _PHOTOGRAPHS if whole and not _is_in(top, photographs) else _PAGES
     for place, _, names in os.walk(page):  # which follows no link
         for name in names:
             inner = os.path.join(place, name)

@@ -150,6 +150,28 @@ def same_files(source: FinishedFile, rows: NDArray[np.int64]) -> NDArray[np.int6
     return np.array(found, np.int64)
 
 
+def whose_original_stays(source: FinishedFile, rows: NDArray[np.int64]) -> int:
+    """How many photographs of some are the same files, to the byte, as others that are not among them.
+
+    Args:
+        source: a finished file.
+        rows: (n,) int64, of `/outcomes`, ascending.
+    """
+    among = np.zeros(len(source.status), bool)
+    among[rows] = True
+    duplicates = among & (source.status == Status.DUPLICATE)
+    if not duplicates.any():
+        return 0
+    named = compress(source.paths(), among.tolist())
+    details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in named}
+    blocks = _blocks(source.file["outcomes/detail"])
+    return sum(
+        detail not in details
+        for start, block in blocks
+        for detail in block[duplicates[start : start + len(block)]].tolist()
+    )
+
+
 def _blocks(dataset: Any) -> Iterator[tuple[int, NDArray[Any]]]:
     for start in range(0, len(dataset), _BLOCK_ROWS):
         yield start, dataset[start : start + _BLOCK_ROWS]

@@ -25,9 +25,9 @@ from .. import __version__
 from ..errors import ConfigError, OutputExistsError, StorageError
 from ..fetch import sha256_of
 from .dataset import assemble, read_metadata
-from .diskfile import sync_folder, write_durable
+from .diskfile import readable_as, sync_folder, write_durable
 from .erase import Derived, derived_from, erase
-from .named import below, find_named, same_files
+from .named import below, find_named, same_files, whose_original_stays
 from .part import FinishedFile, stored_text
 from .rewrite import metadata_after, rewriting
 from .runfolder import RunFolder, utc_now
@@ -43,7 +43,9 @@ class Found:
         rows: (n,) int64, of `/outcomes`.
         embeddings: rows of `/embeddings` of theirs.
         duplicates: how many of the n were not named: the same files, to the byte, as some that were.
+        same_stay: how many of the n are the same files as photographs that stay, with their embeddings.
         missing: names that mean nothing in the file.
+        root: absolute folder of its paths.
         derived: what was made from the file.
         extras: datasets that others have put into the file, which are dropped.
     """
@@ -51,7 +53,9 @@ class Found:
     rows: NDArray[np.int64]
     embeddings: int
     duplicates: int
+    same_stay: int
     missing: tuple[bytes, ...]
+    root: bytes
     derived: Derived
     extras: tuple[str, ...]
 
@@ -109,7 +113,10 @@ class Removal:
             embeddings = int(source.vector_counts[rows].sum())
             derived = derived_from(self.file, source.root, keep_pages=keep_pages)
             extras = tuple(source.extras())
-            return Found(rows, embeddings, len(rows) - len(named.rows), named.missing, derived, extras)
+            same_stay = whose_original_stays(source, rows)
+            return Found(
+                rows, embeddings, len(rows) - len(named.rows), same_stay, named.missing, source.root, derived, extras
+            )
 
     def erase(
         self,
@@ -140,7 +147,7 @@ class Removal:
         if (self._folder.path / "plan.json").exists():
             logger.warning("an unfinished run on %s is given up: it holds photographs of before", self.path)
         self._folder.clear()
-        with FinishedFile(self.path) as source:
+        with readable_as(self.path), FinishedFile(self.path) as source:
             keep = np.ones(len(source.status), bool)
             keep[found.rows] = False
             removed = list(compress(source.paths(), (~keep).tolist()))
@@ -156,8 +163,10 @@ class Removal:
                 "removed_photographs": len(removed),
                 "removed_embeddings": found.embeddings,
                 "removed_as_duplicates": found.duplicates,
+                "same_files_stay": found.same_stay,
                 "names_not_found": len(found.missing),
                 "dropped_datasets": list(found.extras),
+                "other_names_of_file_before": self.path.stat().st_nlink - 1,
                 "photographs_before": len(keep),
                 "embeddings_before": int(source.vector_counts.sum()),
                 "run_id_before": source.metadata["run_id"],
@@ -188,16 +197,22 @@ class Removal:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
         done = erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
+        others = note["card"]["other_names_of_file_before"]
+        links = f"the file of before has {others} more {'name' if others == 1 else 'names'} (hard links)"
         card = {
             **note["card"],
             **after,
             "sha256_after": sha256_of(self.path),
             "deleted": [str(path) for path in (*done.beside, *done.pages)],
-            "may_still_show": [{"path": str(path), "why": why} for path, why in done.kept],
+            "may_still_show": [
+                *({"path": path, "why": why} for path, why in done.kept),
+                *([{"path": "unknown", "why": links}] if others else []),
+            ],
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),
         }
-        write_durable(Path(note["receipt"]), (json.dumps(card, indent=2) + "\n").encode(), "the receipt")
+        with readable_as(self.path):
+            write_durable(Path(note["receipt"]), (json.dumps(card, indent=2) + "\n").encode(), "the receipt")
         self._drop_note()
         return {**card, "receipt": note["receipt"]}
 

@@ -17,7 +17,8 @@ import numpy as np
 from ..errors import ConfigError, OutputExistsError, StorageError
 from ..records import FORMAT_VERSIONS, Status
 from .dataset import assemble
-from .diskfile import sync_folder
+from .derived import record_elsewhere
+from .diskfile import readable_as, sync_folder
 from .part import OURS, Part, attributes_of, stored_text
 from .rewrite import metadata_after, rewriting
 from .runfolder import RunFolder
@@ -86,7 +87,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
     findings = verify_file(path).findings
     if not findings:
         return Repaired(())
-    with RunFolder(target) as folder, _open(path) as damaged:
+    with RunFolder(target) as folder, readable_as(path), _open(path) as damaged:
         folder.refuse_unfinished()
         metadata, notes = _metadata(path, damaged)
         logger.info("reading what can be read of %s", path)
@@ -105,6 +106,8 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
             reasons = ["" if found.status[row] == Status.EMBEDDED else _UNEXPLAINED for row in unexplained]
             new.ledger.explain(unexplained, reasons)
             kept = "" if output is not None else str(_keep(path))
+            if output is not None:
+                record_elsewhere(path, str(target))
             assemble(target, new.ledger, new.paths, metadata_after(metadata, new.ledger), metadata["dtype"])
             return Repaired(
                 findings,

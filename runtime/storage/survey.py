@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import FACE_DATASETS, Status
+from .part import stored_text
 from .salvage import chunks, column, opened, raw_paths, readable, texts
 from .verify import NEAR_ONE
 
@@ -105,7 +106,8 @@ class Outcomes:
         # Without a column that goes with its faces, a file's outcomes are of no use but for paths and status.
         countless = opened(file, "face_index") is not None and opened(group, "faces") is None
         self.listed = np.full(rows, not countless)
-        self.raw = raw_paths(group)
+        raw = raw_paths(group).items()
+        self.raw = {row: path for row, path in raw if row < rows and stored_text(path) == self.texts[row]}
 
     def owners_by_counts(self, names: list[bytes | None], rows: int) -> NDArray[np.int64] | None:
         """The photograph of each row of `/embeddings`, if every photograph says how many it has and that adds up.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
-from .part import attributes_of
+from .part import attributes_of, exact_paths, stored_text
 from .salvage import check_sizes, read_stored
 from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
 
@@ -59,7 +59,15 @@ def verify_file(path: Path) -> Verified:
             check.run(check.sizes, file)
             if check.findings:
                 return Verified(0, 0, 0, tuple(check.findings))
-            for part in (check.contract, check.outcomes, check.paths, check.vectors, check.faces, check.cluster):
+            for part in (
+                check.contract,
+                check.outcomes,
+                check.paths,
+                check.exact,
+                check.vectors,
+                check.faces,
+                check.cluster,
+            ):
                 check.run(part, file)
     except DAMAGE as err:
         refuse_system_error(err, path)
@@ -136,6 +144,26 @@ class _Check:
                 self._rows("paths: not the photograph that /outcomes names", found != wanted, at)
             at += len(wanted)
 
+    def exact(self, file: Any) -> None:
+        """The exact paths: those that are not UTF-8 as their text has them, and all in scan order."""
+        group = file["outcomes"]
+        if "raw_paths" in group:
+            rows: NDArray[np.int64] = group["raw_paths/row"][:]
+            texts = group["path"][:][rows]
+            raw = [path.tobytes() for path in group["raw_paths/bytes"][:]]
+            right = [stored_text(path) == text for path, text in zip(raw, texts.tolist(), strict=True)]
+            wrong = rows[np.logical_not(np.array(right, bool))]
+            if len(wrong):
+                self.findings.append(f"exact paths: not what /outcomes/path says: {self._first(wrong)}")
+        last = b""
+        late: list[int] = []
+        for row, path in enumerate(exact_paths(file)):
+            if path < last:
+                late.append(row)
+            last = path
+        if late:
+            self.findings.append(f"exact paths: not in order: {self._first(late)}")
+
     def vectors(self, file: Any) -> None:
         vectors = file["embeddings"]
         self.embeddings = len(vectors)
@@ -167,8 +195,12 @@ class _Check:
         """A finding that names the first rows."""
         rows = start + np.flatnonzero(wrong)
         if len(rows):
-            more = f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else ""
-            self.findings.append(f"{what}: row {', '.join(map(str, rows[:_NAMED]))}{more}")
+            self.findings.append(f"{what}: {self._first(rows)}")
+
+    @staticmethod
+    def _first(rows: Sequence[int] | NDArray[np.int64]) -> str:
+        more = f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else ""
+        return f"row {', '.join(map(str, rows[:_NAMED]))}{more}"
 
 
 def _blocks(dataset: Any) -> Iterator[tuple[int, NDArray[Any]]]:
