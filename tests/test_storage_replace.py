@@ -32,6 +32,7 @@ def file(tmp_path: Path) -> Path:
 def add(file: Path, value: int = 7) -> None:
     with replacing(file) as copy:
         copy["cluster"] = np.full(40, value, np.int32)
+        copy["cluster"].attrs["clusters"] = value
 
 
 def test_one_part_is_changed_and_all_else_is_as_it_was(file: Path) -> None:
