@@ -25,6 +25,7 @@ from running import ROOT, run
 from runtime.errors import StorageError
 from runtime.records import Status
 from runtime.storage import dataset
+from runtime.storage.derived import recorded_elsewhere
 from runtime.storage.part import FinishedFile
 from runtime.storage.repair import LOST, repair
 from runtime.storage.rewrite import rewriting
@@ -217,7 +218,8 @@ def test_the_repaired_file_may_go_elsewhere(copy: Path) -> None:
     assert verify_file(output).findings == ()
     assert "replace it with --force" in facemill("repair", copy, "-o", output).stderr
     assert "the damaged file" in facemill("repair", copy, "-o", copy, "--force").stderr
-    assert sorted(os.listdir(copy.parent)) == ["people.h5", "saved.h5"]
+    assert sorted(os.listdir(copy.parent)) == ["people.h5", "people.h5.pages", "saved.h5"]
+    assert recorded_elsewhere(copy) == [str(output)]
     assert [repaired(copy)["kept"], copy.with_name("people.h5.damaged-1").exists()] == [str(copy) + ".damaged-1", True]
     with h5py.File(copy, "r+") as file:
         damages.longer(file)

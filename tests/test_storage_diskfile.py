@@ -111,3 +111,16 @@ def test_a_file_written_in_pieces_is_whole_or_not_there(
     write(None)
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nothing_is_written_through_a_link_in_the_place_of_the_unfinished_file(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"mine")
+    for name, write in (
+        ("a.h5", lambda path: durable_h5(path, "the file").__enter__()),
+        ("a.html", lambda path: write_durable(path, b"new", "the page")),
+    ):
+        (tmp_path / f"{name}.partial").symlink_to(tmp_path / "precious")
+        with pytest.raises(StorageError, match="cannot be written"):
+            write(tmp_path / name)
+        assert not (tmp_path / name).exists()
+    assert (tmp_path / "precious").read_bytes() == b"mine"

@@ -31,7 +31,8 @@ def file(tmp_path: Path) -> Path:
 
 def add(file: Path, value: int = 7) -> None:
     with replacing(file) as copy:
-        copy["colour"] = np.full(40, value, np.int32)
+        copy["cluster"] = np.full(40, value, np.int32)
+        copy["cluster"].attrs["clusters"] = value
 
 
 def test_one_part_is_changed_and_all_else_is_as_it_was(file: Path) -> None:
@@ -41,13 +42,13 @@ def test_one_part_is_changed_and_all_else_is_as_it_was(file: Path) -> None:
     before.write_bytes(file.read_bytes())
     add(file)
     with h5py.File(file, "r+") as new, h5py.File(before) as old:
-        assert new["colour"][:].tolist() == [7] * 40
+        assert new["cluster"][:].tolist() == [7] * 40
         assert dict(new["metadata"].attrs) == dict(old["metadata"].attrs)  # the run_id too
         assert new.attrs["theirs"] == "a note of somebody"
         for name in ("embeddings", "image_paths", "faces/box", "outcomes/path", "outcomes/raw_paths/bytes"):
             for what in ("dtype", "shape", "maxshape", "chunks", "compression", "fletcher32"):
                 assert getattr(new[name], what) == getattr(old[name], what), (name, what)
-        del new["colour"]
+        del new["cluster"]
     assert differences(file, before) == []
     assert sorted(os.listdir(file.parent)) == ["before.h5", "people.h5"]
 
@@ -61,7 +62,7 @@ def test_the_changed_file_is_whole(file: Path) -> None:
 def test_until_the_block_ends_the_old_file_stands_under_its_name(file: Path) -> None:
     before = file.read_bytes()
     with replacing(file) as copy:
-        copy["colour"] = np.zeros(40)
+        copy["cluster"] = np.zeros(40)
         copy.flush()
         assert file.read_bytes() == before
     assert file.read_bytes() != before
@@ -97,7 +98,7 @@ if moment == "after the rename":
 with replacing(Path({path!r})) as copy:
     if moment == "before the change":
         die()
-    copy["colour"] = np.arange(40)
+    copy["cluster"] = np.arange(40)
     if moment == "after the change":
         copy.flush()
         die()
@@ -120,13 +121,13 @@ def test_kill_9_leaves_the_old_file_or_the_new_one(file: Path, moment: str, chan
     assert done.returncode == -signal.SIGKILL, done.stderr
     if changed:
         with h5py.File(file) as new:
-            assert new["colour"][:].tolist() == list(range(40))
+            assert new["cluster"][:].tolist() == list(range(40))
             assert len(new["embeddings"][:]) == 40
     else:
         assert file.read_bytes() == before
         add(file, 8)  # what was left is no hindrance
         with h5py.File(file) as new:
-            assert new["colour"][0] == 8
+            assert new["cluster"][0] == 8
         assert os.listdir(file.parent) == ["people.h5"]
 
 
@@ -134,7 +135,7 @@ def test_kill_9_leaves_the_old_file_or_the_new_one(file: Path, moment: str, chan
 def test_the_permissions_stay_and_the_copy_is_never_more_open(file: Path, mode: int) -> None:
     file.chmod(mode)
     with replacing(file) as copy:
-        copy["colour"] = np.zeros(40)
+        copy["cluster"] = np.zeros(40)
         partial = file.with_name("people.h5.partial")
         assert stat.S_IMODE(partial.stat().st_mode) == mode
     assert stat.S_IMODE(file.stat().st_mode) == mode
@@ -146,7 +147,7 @@ def test_a_link_is_followed_and_stays(file: Path, tmp_path: Path) -> None:
     add(link)
     assert link.is_symlink()
     with h5py.File(file) as new:
-        assert "colour" in new
+        assert "cluster" in new
 
 
 def test_a_run_that_writes_the_file_is_not_disturbed(file: Path) -> None:

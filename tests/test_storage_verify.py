@@ -89,6 +89,16 @@ def another_model(file: Any) -> None:
     file["metadata"].attrs["model"] = "somebody else's"
 
 
+def another_root(file: Any) -> None:
+    file["metadata"].attrs["root"] = "/elsewhere"
+
+
+def another_dtype(file: Any) -> None:
+    rows = file["embeddings"][:]
+    del file["embeddings"]
+    file.create_dataset("embeddings", data=rows.astype(np.float16), chunks=True)
+
+
 def no_contract(file: Any) -> None:
     file["metadata"].attrs["contract"] = "{"
 
@@ -134,6 +144,8 @@ def unknown_cluster(file: Any) -> None:
         (another_scan, "scanned is 601; wanted: 600"),
         (another_version, "format_version is 2; wanted: 1"),
         (another_model, "contract: model is tiny; wanted: somebody else's"),
+        (another_root, "wanted: /elsewhere"),
+        (another_dtype, "contract: dtype is float32; wanted: float16"),
         (no_contract, "contract: cannot be read"),
         (too_few_clusters, "the length of /cluster is 3; wanted: 594"),
         (unknown_cluster, "cluster: no number of a cluster: row 590, 592"),

@@ -52,9 +52,10 @@ def main(
     they are, or with \\xNN as FILE shows them.
 
     The new file is written afresh and takes FILE's place whole. Then the indexes beside it are deleted, what killed
-    commands left there, and the pages, lists and folders that facemill wrote from FILE. A receipt says what was done,
-    naming photographs by the SHA-256 of their paths. After a kill, the same command completes it. Duplicates of a
-    removed photograph go with it.
+    commands left there, and the pages, lists and folders that facemill wrote from FILE, if they are as it wrote them. A
+    receipt says what was done, naming photographs by the SHA-256 of their paths, and what may still show them: changed
+    pages, joined files, collections of Qdrant. After a kill, the same command completes it. Duplicates of a removed
+    photograph go with it.
 
     The photographs themselves are not deleted: delete them first, or `facemill add` takes them in again. Copies and
     backups of FILE that lie elsewhere are yours to find.

@@ -157,7 +157,7 @@ def _locked(partial: Path, flags: int) -> int:
     while True:
         if flags & os.O_DIRECTORY:
             partial.mkdir(exist_ok=True)
-        fd = os.open(partial, flags | os.O_CLOEXEC, 0o666)
+        fd = os.open(partial, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(fd), os.stat(partial)):

@@ -64,3 +64,4 @@ def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
             else:
                 lines.writerows(found)
         text.detach()
+    record_page(gallery.path, path)

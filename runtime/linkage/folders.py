@@ -79,6 +79,7 @@ def write_folders(
             if isinstance(err, FacemillError):
                 raise
             raise storage_error(err, "the cluster folders", path) from err
+    record_page(gallery.path, path)
     return Filled(shown, done, missing)
 
 

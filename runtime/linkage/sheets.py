@@ -88,6 +88,7 @@ def write_sheets(path: Path, gallery: Gallery, clusters: Clusters, *, least: int
                 cards, written = cards[_CARDS:], written + 1
         if cards or not written:
             _write_index(path, gallery, clusters, cards, written, indexes, shown)
+    record_page(gallery.path, path)
     return len(sheets)
 
 

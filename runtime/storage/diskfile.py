@@ -20,6 +20,7 @@ from ..errors import DiskFullError, FacemillError, StorageError
 if TYPE_CHECKING:
     import h5py
 
+_NO_LINK = os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW  # a link that lies there is not written through
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -31,7 +32,7 @@ class DiskFile(io.RawIOBase):
     """
 
     def __init__(self, path: Path) -> None:
-        self._raw = open(path, "w+b", buffering=0)  # noqa: SIM115 - closed by close()
+        self._raw = io.FileIO(os.open(path, os.O_RDWR | _NO_LINK, 0o666), "w+")
         self.failure: OSError | None = None
 
     def readable(self) -> bool:
@@ -216,7 +217,7 @@ def durable_file(path: Path, what: str) -> Iterator[IO[bytes]]:
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
+        with os.fdopen(os.open(partial, os.O_WRONLY | _NO_LINK, 0o666), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

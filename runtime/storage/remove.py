@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..errors import ConfigError, OutputExistsError, StorageError
+from ..errors import ConfigError, LockedError, OutputExistsError, StorageError
 from ..fetch import sha256_of
 from .dataset import assemble, read_metadata
 from .diskfile import readable_as, sync_folder, write_durable
@@ -147,7 +147,7 @@ class Removal:
         if (self._folder.path / "plan.json").exists():
             logger.warning("an unfinished run on %s is given up: it holds photographs of before", self.path)
         self._folder.clear()
-        with readable_as(self.path), FinishedFile(self.path) as source:
+        with self._no_pairs(), readable_as(self.path), FinishedFile(self.path) as source:
             keep = np.ones(len(source.status), bool)
             keep[found.rows] = False
             removed = list(compress(source.paths(), (~keep).tolist()))
@@ -179,6 +179,13 @@ class Removal:
                 assemble(self.path, new.ledger, new.paths, metadata, source.dtype)
         return self._finish(note)
 
+    def _no_pairs(self) -> RunFolder:
+        """The lock of `facemill pairs`, which would write a list from the old file after the removal."""
+        try:
+            return RunFolder(self.path.with_name(self.path.name + ".pairs"))
+        except LockedError as err:
+            raise LockedError(f"facemill pairs is at work on {self.path}; wanted: nothing is. Wait for it") from err
+
     def _place_of(self, receipt: Path | None, now: str) -> Path:
         """Where the receipt goes: a new file."""
         short = now.replace("-", "").replace(":", "").replace("+0000", "Z")
@@ -197,17 +204,14 @@ class Removal:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
         done = erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
-        others = note["card"]["other_names_of_file_before"]
-        links = f"the file of before has {others} more {'name' if others == 1 else 'names'} (hard links)"
+        links = note["card"]["other_names_of_file_before"]
+        others = [("unknown", f"the file of before has other names: {links} (hard links)")] if links else []
         card = {
             **note["card"],
             **after,
             "sha256_after": sha256_of(self.path),
             "deleted": [str(path) for path in (*done.beside, *done.pages)],
-            "may_still_show": [
-                *({"path": path, "why": why} for path, why in done.kept),
-                *([{"path": "unknown", "why": links}] if others else []),
-            ],
+            "may_still_show": [{"path": path, "why": why} for path, why in (*done.kept, *others)],
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),
         }

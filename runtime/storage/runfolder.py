@@ -95,7 +95,7 @@ class RunFolder:
                 os.close(fd)
                 raise LockedError(
                     f"another run is writing {self.output} (it holds {lock}); wanted: one run an output. "
-                    f"Wait for it, or name another file with -o"
+                    f"Wait for it, or name another file"
                 ) from err
             if _same_file(fd, lock):
                 return fd

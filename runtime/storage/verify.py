@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +108,10 @@ class _Check:
 
     def contract(self, file: Any) -> None:
         contract = json.loads(self._metadata["contract"])
-        for name in ("model", "model_sha256", "dimension", "precision"):
-            self._expect(f"contract: {name}", contract.get(name), self._metadata.get(name))
+        root = os.fsencode(contract["root"]).decode("utf-8", "backslashreplace")
+        for name, value in {**contract, "root": root}.items():
+            self._expect(f"contract: {name}", value, self._metadata.get(name))
+        self._expect("contract: dtype", contract.get("dtype"), str(file["embeddings"].dtype))
 
     def outcomes(self, file: Any) -> None:
         group = file["outcomes"]
