@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,8 +99,7 @@ def main(
         raise click.UsageError("-k and --threshold exclude each other")
     if mode and folders is None:
         raise click.UsageError("--mode is for --folders")
-    if folders is not None and sheets is not None and folders.absolute() == sheets.absolute():
-        raise click.UsageError("--folders and --sheets need a folder each")
+    _check_apart({"--folders": folders, "--sheets": sheets, "--output": output})
     setup_logging()
     from ..index.gallery import Gallery
     from ..linkage.cluster import by_threshold, for_people, usual_threshold
@@ -142,6 +142,15 @@ def main(
             click.echo(f"{printable(str(file))}: /cluster")
         if parts is not None:
             parts.remove()
+
+
+def _check_apart(outputs: dict[str, Path | None]) -> None:
+    """Folders that facemill fills hold nothing else: no other output is there, or below."""
+    places = {name: Path(os.path.realpath(path)) for name, path in outputs.items() if path is not None}
+    for name, place in places.items():
+        for other, there in places.items():
+            if name != other and name != "--output" and there.is_relative_to(place):
+                raise click.UsageError(f"{name} needs a folder of its own, and {other} is in it")
 
 
 def _summary(found: Clusters) -> list[str]:
