@@ -37,10 +37,7 @@ def read_card(path: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError, TypeError: it cannot be read, or is no JSON object.
     """
-    card = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
-    if not isinstance(card, dict):
-        raise TypeError(f"it holds a {type(card).__name__}")
-    return card
+    return _read(sidecar_path(path))
 
 
 def write_card(path: Path, card: Mapping[str, object]) -> None:
@@ -52,6 +49,17 @@ def write_card(path: Path, card: Mapping[str, object]) -> None:
 def amend_card(path: Path, **facts: object) -> None:
     """Add to a sidecar, which goes on vouching for what it vouched for before."""
     _replace(sidecar_path(path), json.dumps({**read_card(path), **facts}, indent=2) + "\n")
+
+
+def renew_source(card: Path, before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    """Where a file of JSON says that it is of one `source`, say that it is of another; whole or not at all.
+
+    Raises:
+        OSError, ValueError, TypeError: it cannot be read, is no JSON object, or cannot be written.
+    """
+    facts = _read(card)
+    if facts.get("source") == before:
+        _replace(card, json.dumps({**facts, "source": after}, indent=2) + "\n")
 
 
 def mark_of(path: Path) -> dict[str, int]:
@@ -107,9 +115,18 @@ def _is(fd: int, path: Path) -> bool:
         return False
 
 
+def _read(path: Path) -> dict[str, Any]:
+    card = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(card, dict):
+        raise TypeError(f"it holds a {type(card).__name__}")
+    return card
+
+
 def _replace(path: Path, text: str) -> None:
     """Write a small file atomically."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, prefix=path.name, suffix=".partial", delete=False
+    ) as file:
         try:
             file.write(text)
             file.flush()
