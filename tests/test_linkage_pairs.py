@@ -183,6 +183,15 @@ def test_parts_of_a_file_that_has_changed_are_dropped(
     assert "has changed" in caplog.text
 
 
+def test_of_too_many_copies_no_threshold_above_1_is_named(tmp_path: Path) -> None:
+    copies = np.zeros((100, 16), np.float32)
+    copies[:, 0] = np.float32(1.0000001)
+    path = write_twins(tmp_path / "p.h5", copies)
+    with pytest.raises(TooManyPairsError, match="copies of one photograph") as caught:
+        search(path, replace(EVERY_BLOCK, threshold=0.5, most=100))
+    assert "--threshold" not in str(caught.value)
+
+
 @pytest.mark.parametrize("damage", ["flip", "cut", "lose", "plan"])
 def test_damaged_parts_are_told(tmp_path: Path, crash: Any, damage: str) -> None:
     path = write_twins(tmp_path / "p.h5", twins(330))
