@@ -144,3 +144,24 @@ def test_a_sidecar_that_cannot_be_read_costs_an_index_only(
 def test_what_is_no_embedding_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="there is no such file"), same_rows(tmp_path / "none.h5"):
         raise AssertionError("the block was entered")
+
+
+def test_other_cards_follow_too_and_what_a_kill_leaves_of_them_has_a_name_of_ours(
+    people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = people.with_name("parts")
+    folder.mkdir()
+    plan, other = folder / "plan.json", folder / "other.json"
+    with Gallery(people) as gallery:
+        plan.write_text(json.dumps({"source": gallery.source, "threshold": 0.5}))
+    other.write_text(json.dumps({"source": {"run_id": "x"}}))
+    with same_rows(people, plan, other, folder / "none.json"), replacing(people) as target:
+        target["note"] = [1]
+    with Gallery(people) as gallery:
+        assert json.loads(plan.read_text()) == {"source": gallery.source, "threshold": 0.5}
+    assert json.loads(other.read_text()) == {"source": {"run_id": "x"}}
+    assert sorted(os.listdir(folder)) == ["other.json", "plan.json"]
+    names: list[str] = []
+    monkeypatch.setattr(beside.os, "replace", lambda source, _: names.append(source))
+    beside.renew_source(plan, json.loads(plan.read_text())["source"], {})
+    assert [str(name).endswith(".partial") for name in names] == [True]

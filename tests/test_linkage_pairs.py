@@ -23,6 +23,8 @@ from twins import Pair, oracle, twins, write_twins
 from runtime.errors import ConfigError, LockedError, StorageError, TooManyPairsError
 from runtime.index.gallery import Gallery
 from runtime.linkage.blocks import Tiling
+from runtime.linkage.clusters import number
+from runtime.linkage.column import write_column
 from runtime.linkage.near import make_lists
 from runtime.linkage.pairs import Pairs, Wanted, find_pairs
 from runtime.linkage.parts import Parts
@@ -151,6 +153,20 @@ def test_force_goes_on_with_the_same_question(tmp_path: Path, crash: Any) -> Non
     assert found.compared < 330 * 329 // 2
 
 
+def test_a_column_or_a_calibration_written_meanwhile_drops_nothing(tmp_path: Path, crash: Any) -> None:
+    vectors = twins(330)
+    path = write_twins(tmp_path / "p.h5", vectors)
+    crash(3)
+    with pytest.raises(MemoryError):
+        search(path)
+    crash(None)
+    one = number(np.zeros(330, np.int64), np.ones(330, np.float32), method="k-means", k=1)
+    write_column(path, one, "r")
+    found = search(path)
+    assert listed(found) == oracle(vectors, 0.4)
+    assert found.compared < 330 * 329 // 2
+
+
 def test_parts_of_a_file_that_has_changed_are_dropped(
     tmp_path: Path, crash: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,6 +181,15 @@ def test_parts_of_a_file_that_has_changed_are_dropped(
     with caplog.at_level(logging.INFO, "runtime"):
         assert listed(search(path)) == oracle(changed, 0.4)
     assert "has changed" in caplog.text
+
+
+def test_of_too_many_copies_no_threshold_above_1_is_named(tmp_path: Path) -> None:
+    copies = np.zeros((100, 16), np.float32)
+    copies[:, 0] = np.float32(1.0000001)
+    path = write_twins(tmp_path / "p.h5", copies)
+    with pytest.raises(TooManyPairsError, match="copies of one photograph") as caught:
+        search(path, replace(EVERY_BLOCK, threshold=0.5, most=100))
+    assert "--threshold" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "lose", "plan"])

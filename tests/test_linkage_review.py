@@ -50,8 +50,8 @@ class Parsed(html.parser.HTMLParser):
 
 def write_page(folder: Path, *, most: int = 500, names: list[bytes] | None = None, threshold: float = 0.5) -> str:
     vectors = twins(60)
-    pairs = oracle(vectors, threshold)
-    first, second, scores = (np.array(column) for column in zip(*pairs, strict=True))
+    pairs = np.array(oracle(vectors, threshold)).reshape(-1, 3)
+    first, second, scores = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64), pairs[:, 2]
     path = write_twins(folder / "p.h5", vectors, names=names)
     with Gallery(path) as gallery:
         calibration = calibration_of(np.linspace(-0.6, 0.6, 1000))
@@ -73,7 +73,7 @@ def test_every_pair_is_there_once_and_best_first(tmp_path: Path) -> None:
     assert [path for path, *_ in found] == [f"p{first}.jpg" for first, *_ in wanted]
     assert text.count('<article class="pair">') == len(wanted)
     assert text.count("cannot be shown") == 2 * len(wanted)  # no photograph of these lies there
-    assert f"The best {len(wanted)} of {len(wanted)} pairs at 0.5 or above" in text
+    assert f"<p>{len(wanted)} pairs at 0.5 or above" in text
     assert "exact, for the test" in text
     assert "false pairs expected at the threshold" in text
     assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]
@@ -84,6 +84,22 @@ def test_of_many_the_best_are_shown(tmp_path: Path) -> None:
     wanted = oracle(twins(60), 0.5)
     assert [pair[-2:] for pair in data_of(text)["pairs"]] == [list(pair[:2]) for pair in wanted[:3]]
     assert f"The best 3 of {len(wanted)} pairs" in text
+
+
+def test_no_pair_is_said(tmp_path: Path) -> None:
+    text = write_page(tmp_path, threshold=1.5)
+    assert "<p>No pair at 1.5 or above" in text
+    assert data_of(text)["pairs"] == []
+
+
+def test_a_page_that_is_left_half_written_is_known_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("runtime.linkage.review.write_durable", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_page(tmp_path)
+    assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]
 
 
 def test_answers_belong_to_what_is_on_the_page(tmp_path: Path) -> None:

@@ -124,7 +124,8 @@ def test_it_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(StorageError, match="no room left while writing the pairs"):
             write_table(tmp_path / name, gallery, table)
     assert (tmp_path / name).read_text() == "old"
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "p.h5"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "p.h5", "p.h5.pages"])
+    assert recorded_pages(tmp_path / "p.h5") == [tmp_path / name]  # first: a kill would leave a part of it
 
 
 def test_a_name_that_cannot_be_written_is_refused_before_the_search(tmp_path: Path) -> None:

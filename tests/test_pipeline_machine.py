@@ -79,3 +79,14 @@ def test_only_an_engine_of_these_weights_that_runs_here_is_taken(tiny_engine: Pa
 
 def test_timing_counts_what_is_done() -> None:
     assert 0 < machine._per_s(lambda: time.sleep(0.01)) <= 100
+
+
+def test_files_that_a_container_has_read_take_no_memory_from_it(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("999000\n")
+    (tmp_path / "memory.stat").write_text("anon 9000\nactive_file 400000\ninactive_file 90000\nshmem 1\n")
+    assert machine.memory_available(tmp_path) == 491_000
+    (tmp_path / "memory.max").write_text("max\n")
+    unlimited = machine.memory_available(tmp_path)
+    assert unlimited > 1_000_000
+    assert abs(machine.memory_available(tmp_path / "none") - unlimited) < 1 << 30

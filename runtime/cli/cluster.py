@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,8 +99,7 @@ def main(
         raise click.UsageError("-k and --threshold exclude each other")
     if mode and folders is None:
         raise click.UsageError("--mode is for --folders")
-    if folders is not None and sheets is not None and folders.absolute() == sheets.absolute():
-        raise click.UsageError("--folders and --sheets need a folder each")
+    _check_apart({"--folders": folders, "--sheets": sheets, "--output": output})
     setup_logging()
     from ..index.gallery import Gallery
     from ..linkage.cluster import by_threshold, for_people, usual_threshold
@@ -109,12 +109,14 @@ def main(
     from ..linkage.pairs import Wanted
     from ..linkage.parts import Parts
     from ..linkage.sheets import check_sheets, write_sheets
+    from ..storage.diskfile import readable_as
 
     for path, check in ((output, check_list_path), (folders, check_folders), (sheets, check_sheets)):
         if path is not None:
             check(path, force=force)
     with ExitStack() as stack:
         gallery = stack.enter_context(Gallery(file))
+        stack.enter_context(readable_as(file))
         parts = None
         if people is not None:
             found = for_people(gallery, people, seed=seed)
@@ -142,6 +144,15 @@ def main(
             click.echo(f"{printable(str(file))}: /cluster")
         if parts is not None:
             parts.remove()
+
+
+def _check_apart(outputs: dict[str, Path | None]) -> None:
+    """Folders that facemill fills hold nothing else: no other output is there, or below."""
+    places = {name: Path(os.path.realpath(path)) for name, path in outputs.items() if path is not None}
+    for name, place in places.items():
+        for other, there in places.items():
+            if name != other and name != "--output" and there.is_relative_to(place):
+                raise click.UsageError(f"{name} needs a folder of its own, and {other} is in it")
 
 
 def _summary(found: Clusters) -> list[str]:

@@ -107,6 +107,7 @@ def main(
     from ..evaluation.embedded import check_folder
     from ..evaluation.evaluate import evaluate
     from ..evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
+    from ..linkage.parts import plan_path
     from ..metrics.pairs import read_pairs
     from ..pipeline.request import Request
     from ..storage.runfolder import utc_now
@@ -151,7 +152,7 @@ def main(
     if output is not None:
         write_report(output, report)
     if calibrate is not None:
-        attach_calibration(calibrate, calibration_of(evaluations[0], folder, report.made_utc))
+        attach_calibration(calibrate, calibration_of(evaluations[0], folder, report.made_utc), plan_path(calibrate))
     if as_json:
         click.echo(json.dumps(report.facts()))
     else:

@@ -55,9 +55,10 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
     setup_logging()
     from ..index.gallery import Gallery
     from ..mapping.draw import check_map_path, draw_map
+    from ..storage.diskfile import readable_as
 
     check_map_path(output, force=force)
-    with Gallery(file) as gallery:
+    with Gallery(file) as gallery, readable_as(file):
         drawn = draw_map(gallery, output, color=color, limit=limit, seed=seed, pictures=not no_thumbnails, force=force)
     if drawn.warning:
         click.echo(f"WARNING: {drawn.warning}", err=True)

@@ -97,11 +97,12 @@ def main(
     from ..linkage.threshold import choose_threshold
     from ..pipeline.comparable import find_calibration
     from ..pipeline.page import check_page_path
+    from ..storage.diskfile import readable_as
 
     check_table_path(output, force=force)
     if page is not None:
         check_page_path(page, force=force)
-    with Gallery(file) as gallery:
+    with Gallery(file) as gallery, readable_as(file):
         calibration = find_calibration(gallery)
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
         wanted = Wanted(lowest, most=most, budget_s=budget, device=device)

@@ -108,6 +108,7 @@ def main(
     from ..pipeline.page import PageAnswers, check_page_path, write_page
     from ..pipeline.queries import expand_queries
     from ..pipeline.query import Search
+    from ..storage.diskfile import readable_as
 
     if page is not None:
         check_page_path(page, force=force)
@@ -117,6 +118,7 @@ def main(
     failed: Counter[str] = Counter()
     with (
         Gallery(file) as gallery,
+        readable_as(file),
         Search(
             gallery, wanted, queries=len(asked), engine=engine, device=device, index=index, latency_ms=latency
         ) as opened,

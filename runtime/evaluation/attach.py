@@ -68,7 +68,7 @@ def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
     )
 
 
-def attach_calibration(file: Path, calibration: Calibration) -> None:
+def attach_calibration(file: Path, calibration: Calibration, *cards: Path) -> None:
     """Write a calibration into `/metadata` of an embedding file, in place of an earlier one.
 
     The file is replaced whole, see `replacing`; indexes beside it are its indexes still.
@@ -76,6 +76,7 @@ def attach_calibration(file: Path, calibration: Calibration) -> None:
     Args:
         file: a finished file; a link is followed.
         calibration: of comparable embeddings.
+        cards: as for `same_rows`.
     Raises:
         ContractError: it is of others; every difference is named.
         LockedError: a run is writing the file.
@@ -83,5 +84,5 @@ def attach_calibration(file: Path, calibration: Calibration) -> None:
     """
     with Gallery(file) as gallery:
         _check_comparable(gallery, calibration.contract)
-    with same_rows(file), replacing(file) as target:
+    with same_rows(file, *cards), replacing(file) as target:
         target["metadata"].attrs[ATTRIBUTE] = calibration.to_json()

@@ -6,7 +6,7 @@ import fcntl
 import json
 import logging
 import os
-import tempfile
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,10 +37,7 @@ def read_card(path: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: it cannot be read, or is no JSON object.
     """
-    card = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
-    if not isinstance(card, dict):
-        raise ValueError(f"it holds a {type(card).__name__}")
-    return card
+    return _read(sidecar_path(path))
 
 
 def write_card(path: Path, card: Mapping[str, object]) -> None:
@@ -52,6 +49,17 @@ def write_card(path: Path, card: Mapping[str, object]) -> None:
 def amend_card(path: Path, **facts: object) -> None:
     """Add to a sidecar, which goes on vouching for what it vouched for before."""
     _replace(sidecar_path(path), json.dumps({**read_card(path), **facts}, indent=2) + "\n")
+
+
+def renew_source(card: Path, before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    """Where a file of JSON says that it is of one `source`, say that it is of another; whole or not at all.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is no JSON object, or cannot be written.
+    """
+    facts = _read(card)
+    if facts.get("source") == before:
+        _replace(card, json.dumps({**facts, "source": after}, indent=2) + "\n")
 
 
 def mark_of(path: Path) -> dict[str, int]:
@@ -107,15 +115,24 @@ def _is(fd: int, path: Path) -> bool:
         return False
 
 
+def _read(path: Path) -> dict[str, Any]:
+    card = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(card, dict):
+        raise ValueError(f"it holds a {type(card).__name__}")
+    return card
+
+
 def _replace(path: Path, text: str) -> None:
-    """Write a small file atomically."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False) as file:
+    """Write a small file atomically; who may read it is decided by the umask."""
+    partial = path.with_name(f"{path.name}{secrets.token_hex(4)}.partial")
+    with open(
+        os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w", encoding="utf-8"
+    ) as file:
         try:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-            os.chmod(file.fileno(), 0o644)
-            os.replace(file.name, path)
+            os.replace(partial, path)
         except BaseException:
-            os.unlink(file.name)
+            partial.unlink()
             raise

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import StorageError
-from .beside import amend_card, read_card
+from .beside import renew_source, sidecar_path
 from .codesfile import codes_path
 from .gallery import Gallery
 from .indexfile import index_path
@@ -18,13 +18,14 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def same_rows(file: Path) -> Iterator[None]:
+def same_rows(file: Path, *cards: Path) -> Iterator[None]:
     """Around a change that leaves rows and `run_id` as they are: the indexes of the old file are the new one's.
 
     Each sidecar is amended whole or not at all. One that a kill, or a full disk, leaves behind costs a rebuild.
 
     Args:
         file: a finished file that the block replaces. Where it is a link, the indexes are beside the link.
+        cards: other files of JSON that hold its `source`, if they are there.
     Raises:
         StorageError: it is no finished file.
     """
@@ -39,11 +40,11 @@ def same_rows(file: Path) -> Iterator[None]:
         return
     if after["run_id"] != before["run_id"]:  # somebody else has replaced it, with other rows
         return
-    for path in (index_path(file), *(codes_path(file, kind) for kind in APPROXIMATE)):
+    indexes = index_path(file), *(codes_path(file, kind) for kind in APPROXIMATE)
+    for card in (*map(sidecar_path, indexes), *cards):
         try:
-            if read_card(path).get("source") == before:
-                amend_card(path, source=after)
-        except FileNotFoundError:
+            renew_source(card, before, after)
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, TypeError) as err:
-            logger.debug("the index %s will be made again: %s", path, err)
+            logger.debug("%s stays as it is: %s", card, err)

@@ -10,6 +10,7 @@ from ..errors import StorageError
 from ..index.samerows import same_rows
 from ..storage.replace import replacing
 from .clusters import Clusters
+from .parts import plan_path
 
 COLUMN = "cluster"
 
@@ -17,7 +18,7 @@ COLUMN = "cluster"
 def write_column(file: Path, clusters: Clusters, run_id: str) -> None:
     """Write `/cluster` into an embedding file, in place of an earlier one; the file is replaced whole, see `replacing`.
 
-    Indexes beside it are its indexes still.
+    Indexes beside it are its indexes still, and an unfinished search for pairs goes on.
 
     Args:
         file: a finished file; a link is followed.
@@ -28,7 +29,7 @@ def write_column(file: Path, clusters: Clusters, run_id: str) -> None:
         StorageError: it is another file by now.
         DiskFullError, StorageError: the file is as it was.
     """
-    with same_rows(file), replacing(file) as target:
+    with same_rows(file, plan_path(file)), replacing(file) as target:
         if str(target["metadata"].attrs["run_id"]) != run_id or len(target["embeddings"]) != len(clusters.of):
             raise StorageError(f"{file} has changed while its rows were put together. Run the same command again")
         if COLUMN in target:

@@ -99,10 +99,14 @@ def find_pairs(gallery: Gallery, parts: Parts, wanted: Wanted, *, force: bool = 
             found, progress = _collect(work, pieces, before, parts, control, wanted)
         except TooManyPairsError as err:
             parts.remove()
+            higher = suggest_threshold(gallery, wanted.most, wanted.threshold)
             raise TooManyPairsError(
-                f"more than {wanted.most:,} pairs of {gallery.path} score {wanted.threshold:.4g} or more, which is too "
-                f"low a threshold. Try --threshold {suggest_threshold(gallery, wanted.most, wanted.threshold):.3f}, or "
-                f"allow more pairs with --most"
+                f"more than {wanted.most:,} pairs of {gallery.path} score {wanted.threshold:.4g} or more"
+                + (
+                    f", which is too low a threshold. Try --threshold {higher:.3f}, or allow more pairs with --most"
+                    if higher <= 1
+                    else ": most are copies of one photograph. Allow more pairs with --most"
+                )
             ) from err
         control.deferring = False
         if lists is not None:  # both rows of a pair may have looked into the other's list

@@ -27,6 +27,11 @@ _AGAIN = "Remove that folder and run the same command again"
 logger = logging.getLogger(__name__)
 
 
+def plan_path(file: Path) -> Path:
+    """Where the unfinished search in an embedding file says, as JSON, what it is of."""
+    return file.with_name(file.name + ".pairs.parts") / "plan.json"
+
+
 class Parts:
     """`<file>.pairs.parts`, locked for this process. Owned by `with`; a kill releases the lock.
 
@@ -46,6 +51,7 @@ class Parts:
             StorageError: the folder cannot be made.
         """
         self._folder = RunFolder(file.with_name(file.name + ".pairs"))
+        self._plan = plan_path(file)
         self.done = 0
 
     def begin(self, wanted: Mapping[str, Any], *, force: bool) -> dict[str, Any] | None:
@@ -58,7 +64,7 @@ class Parts:
             ConfigError: the one that is there is for other questions about the same file.
             StorageError: its plan is damaged.
         """
-        path = self._folder.path / "plan.json"
+        path = self._plan
         try:
             plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             differs = [key for key in wanted if plan[key] != wanted[key]]
@@ -81,7 +87,7 @@ class Parts:
 
     def plan(self, plan: Mapping[str, Any]) -> None:
         """Make durable what this search is; the rest comes after it."""
-        write_durable(self._folder.path / "plan.json", json.dumps(plan, indent=2).encode(), "the plan")
+        write_durable(self._plan, json.dumps(plan, indent=2).encode(), "the plan")
 
     def load(self) -> list[Found]:
         """The pairs of all finished blocks; sets `done`.

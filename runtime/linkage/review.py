@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..index.gallery import Gallery
-from ..pipeline.html import STYLE, Thumbnails, page_head, safe
+from ..pipeline.html import STYLE, Thumbnails, count, page_head, safe
 from ..pipeline.query_work import query_limits
 from ..storage.derived import record_page
 from ..storage.diskfile import write_durable
@@ -171,8 +171,8 @@ def write_review(path: Path, gallery: Gallery, text: str) -> None:
     Raises:
         StorageError: an existing file stays.
     """
+    record_page(gallery.path, path)  # first: what a kill leaves shows people too
     write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
-    record_page(gallery.path, path)
 
 
 def _page(gallery: Gallery, table: PairTable, method: str, threshold: float, pairs: Sequence[PairRow]) -> Iterator[str]:
@@ -182,7 +182,7 @@ def _page(gallery: Gallery, table: PairTable, method: str, threshold: float, pai
     yield page_head(title, _STYLE, f"'sha256-{_digest(_SCRIPT)}'")
     yield (
         f"<header>\n<h1>{title}</h1>\n"
-        f"<p>The best {len(pairs):,} of {len(table.found):,} pairs at {threshold:.6g} or above &middot; "
+        f"<p>{_how_many(len(pairs), len(table.found))} at {threshold:.6g} or above &middot; "
         f"{gallery.rows:,} embeddings{chance}</p>\n<p>{safe(method)}</p>\n"
         "<p>Is it one person? <kbd>y</kbd> yes, <kbd>n</kbd> no, <kbd>u</kbd> take back, arrow keys: another pair. The "
         "browser keeps the answers; save them to a file when you are done.</p>\n</header>\n"
@@ -196,6 +196,12 @@ def _page(gallery: Gallery, table: PairTable, method: str, threshold: float, pai
         yield from _card(gallery, pair, photograph)
     yield f'</main>\n<script type="application/json" id="data">{_data(gallery, pairs)}</script>\n'
     yield f"<script>{_SCRIPT}</script>\n</body>\n</html>\n"
+
+
+def _how_many(shown: int, found: int) -> str:
+    if shown < found:
+        return f"The best {shown:,} of {found:,} pairs"
+    return count(found, "pair", "pairs") if found else "No pair"
 
 
 def _card(gallery: Gallery, pair: PairRow, photograph: Thumbnails) -> Iterator[str]:

@@ -27,6 +27,7 @@ _CARDS = 1000  # clusters on a page of the index
 _STYLE = (
     STYLE
     + """
+header { margin-bottom: 1rem }
 nav { margin: 1rem 0; display: flex; gap: 1rem; flex-wrap: wrap }
 a { color: var(--bar) }
 ol { gap: .5rem; grid-template-columns: repeat(auto-fill, minmax(6.25rem, 1fr)) }

@@ -123,9 +123,9 @@ def write_table(path: Path, gallery: Gallery, table: PairTable) -> None:
     Raises:
         StorageError, MissingDependencyError: as their messages say; an existing file stays.
     """
+    record_page(gallery.path, path)  # first: what a kill leaves shows people too
     with durable_file(path, "the pairs") as file:
         (_write_csv if path.suffix.lower() == ".csv" else _write_parquet)(file, table)
-    record_page(gallery.path, path)
 
 
 def _columns(table: PairTable) -> list[str]:

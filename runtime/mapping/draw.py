@@ -111,8 +111,8 @@ def draw_map(
     facts = f"{drawn.facts()} \u00b7 {photographs:,} photographs in the file \u00b7 model {model} \u00b7 seed {seed}"
     title = f"Map of {gallery.path.name}"
     page = page_of(Map(title, facts, drawn.warning, places, groups, paths, shown.notes, shown.pictures))
+    record_page(gallery.path, output)  # first: what a kill leaves shows people too
     write_durable(output, page.encode(), "the map")
-    record_page(gallery.path, output)
     return drawn
 
 

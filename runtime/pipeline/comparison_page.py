@@ -47,9 +47,9 @@ def write_comparison(path: Path, found: Comparison, limits: Limits, file: Path |
         ConfigError, OutputExistsError, StorageError: as their messages say; an existing file stays.
     """
     check_page_path(path, force=force)
-    write_durable(path, "".join(_page(found, limits)).encode("utf-8", "backslashreplace"), "the page")
     if file is not None:
-        record_page(file, path)
+        record_page(file, path)  # first: what a kill leaves shows people too
+    write_durable(path, "".join(_page(found, limits)).encode("utf-8", "backslashreplace"), "the page")
 
 
 def _page(found: Comparison, limits: Limits) -> Iterator[str]:

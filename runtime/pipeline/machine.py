@@ -132,14 +132,21 @@ def _per_s(work: Callable[[], object]) -> float:
     return count / elapsed
 
 
-def memory_available() -> int:
-    """Bytes that programs can still take, caches of files counted as free; of a container too."""
+def memory_available(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that programs can still take, caches of files counted as free; of a container too.
+
+    Args:
+        group: the control group of the container.
+    """
     facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
     found = int(facts["MemAvailable"].split()[0]) << 10
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-    except (OSError, ValueError):
+        limit, current = (
+            (group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current")
+        )
+        parts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        used = int(current) - int(parts["active_file"]) - int(parts["inactive_file"])
+    except (OSError, ValueError, KeyError):
         return found
     return min(found, max(0, int(limit) - used)) if limit.isdecimal() else found
 

@@ -100,8 +100,8 @@ def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool 
     check_page_path(path, force=force)
     assert shown.found is not None
     text = "".join(_page(gallery, shown.found, shown.asked))
+    record_page(gallery.path, path)  # first: what a kill leaves shows people too
     write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
-    record_page(gallery.path, path)
 
 
 def _page(gallery: Gallery, found: Answers, asked: int) -> Iterator[str]:
