@@ -9,7 +9,7 @@ import pytest
 
 from runtime.index.memoryplan import plan_memory
 from runtime.index.sizes import index_bytes
-from runtime.pipeline.planning import Item, Job, Machine, Rate, duration, items_json, plan_job
+from runtime.pipeline.planning import Item, Job, Machine, Rate, items_json, plan_job, roughly
 from runtime.pipeline.room import room_while_running
 
 JOB = Job(5_000_000, 512)
@@ -105,4 +105,4 @@ def test_json_has_sections() -> None:
     ],
 )  # fmt: skip
 def test_times_in_words(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
+    assert roughly(seconds) == words

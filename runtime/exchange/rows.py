@@ -12,8 +12,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..index.gallery import Gallery
-from ..pipeline.progress import duration
 from ..records import FACE_DATASETS
+from ..text import duration
 
 logger = logging.getLogger(__name__)
 

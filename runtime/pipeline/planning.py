@@ -102,7 +102,7 @@ class Item:
         """The value for a person."""
         if self.value is None:
             return "unknown"
-        return size(self.value) if self.unit == "bytes" else duration(self.value)
+        return size(self.value) if self.unit == "bytes" else roughly(self.value)
 
 
 def plan_job(job: Job, machine: Machine) -> list[Item]:
@@ -193,7 +193,7 @@ def _short(needed: int, there: int, where: str, advice: str) -> str:
     return f"does not fit: {size(needed)} needed, {size(there)} {where}. {advice}"
 
 
-def duration(seconds: float) -> str:
+def roughly(seconds: float) -> str:
     """A time for a person, to two figures or so: `2.5 ms`, `45 s`, `3 h 05 min`, `12 days`."""
     if seconds < 1:
         return f"{1000 * seconds:.2g} ms" if seconds < 0.0995 else f"{1000 * seconds:.0f} ms"

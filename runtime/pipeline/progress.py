@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from ..text import duration as duration
+from ..text import duration
 from .stages import StageClock
 
 if TYPE_CHECKING:
