@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import ConfigError
-from runtime.index.sizes import KINDS, LINKS, index_bytes, list_count
+from runtime.index.sizes import KINDS, LINKS, build_s, index_bytes, list_count
 
 
 @pytest.mark.parametrize(("rows", "dimension"), [(2000, 64), (5000, 32)])
@@ -40,3 +40,14 @@ def test_exact_figures() -> None:
     assert [index_bytes(kind, 0, 8) for kind in ("flat", "sq8", "hnsw")] == [0, 64, 64]
     with pytest.raises(ConfigError, match="no index of the kind 'pq'; wanted: one of flat, ivf, sq8, hnsw"):
         index_bytes("pq", 1, 1)
+
+
+def test_how_long_it_takes_to_make_one() -> None:
+    speed = {"flops": 150e9, "write_bytes_s": 200e6}
+    found = {kind: build_s(kind, 1_000_000, 512, **speed) for kind in KINDS}
+    assert found["flat"] == pytest.approx(10.24)
+    assert found["sq8"] == pytest.approx(2 * 1e6 * 512 * 512 / 150e9)
+    assert found["ivf"] == pytest.approx(2 * (1e6 * (512 + 1024) + 131_072 * 1024 * 10) * 512 / 150e9)
+    assert found["hnsw"] > found["ivf"] > found["sq8"]
+    assert build_s("ivf", 0, 512, **speed) == build_s("sq8", 0, 512, **speed) == 0
+    assert build_s("ivf", 5_000_000, 512, **speed) < 25 * 60

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from runtime.index.memoryplan import plan_memory
-from runtime.index.sizes import index_bytes
+from runtime.index.sizes import build_s, index_bytes
 from runtime.pipeline.planning import Item, Job, Machine, Rate, items_json, plan_job, roughly
 from runtime.pipeline.room import room_while_running
 
@@ -32,6 +32,10 @@ def test_a_machine_that_is_large_enough() -> None:
         ("embedding", "disk afterwards"): room // 2,
         ("embedding", "memory"): 145_000_000 + 194 * 5_000_000,
         **{("index", kind): index_bytes(kind, 5_000_000, 512) for kind in ("flat", "sq8", "ivf", "hnsw")},
+        **{
+            ("index", f"{kind}, making it"): build_s(kind, 5_000_000, 512, flops=100e9, write_bytes_s=200e6)
+            for kind in ("flat", "sq8", "ivf", "hnsw")
+        },
         ("search", "exact"): 1.024,
         ("pairs", "time"): 25e12 * 512 / 100e9,
         ("pairs", "memory"): 2_000_000_000,
@@ -62,7 +66,7 @@ def test_what_does_not_fit_is_said_with_what_to_do() -> None:
     flat = tight["index", "flat"].problem
     assert "10.2 GB needed, 3.0 GB of memory available. Searches would read the disk" in flat
     assert [bool(tight["index", kind].problem) for kind in ("ivf", "sq8", "hnsw")] == [False, False, True]
-    assert found["search", "exact"].words.endswith("if the rows were in memory")
+    assert "if the rows were in memory" in found["search", "exact"].words
     assert found["gpu", "search memory"].value is None
     assert "wanted: " in found["gpu", "search memory"].problem
     poor = by_name(JOB, replace(LARGE, memory_bytes=10**9))
@@ -89,10 +93,20 @@ def test_small_jobs() -> None:
         assert not any(item.problem for item in plan_job(Job(photographs, 128), LARGE))
 
 
+@pytest.mark.parametrize(
+    ("photographs", "read_bytes_s", "taken"),
+    [(500_000, 10e9, "ivf"), (480_000, 10e9, "exact"), (49_999, 1e8, "exact"), (50_000, 1e8, "ivf")],
+)
+def test_the_index_that_auto_takes(photographs: int, read_bytes_s: float, taken: str) -> None:
+    found = by_name(replace(JOB, photographs=photographs), replace(LARGE, read_bytes_s=read_bytes_s))
+    assert f"--index auto takes {taken}" in found["search", "exact"].words
+
+
 def test_json_has_sections() -> None:
     found = json.loads(json.dumps(items_json(plan_job(JOB, LARGE))))
     assert list(found) == ["embedding", "index", "search", "pairs", "gpu"]
-    exact = {"value": pytest.approx(1.024), "unit": "s", "basis": "measured", "words": "one query at 10.0 GB/s"}
+    words = "one query at 10.0 GB/s; --index auto takes ivf, some milliseconds a query"
+    exact = {"value": pytest.approx(1.024), "unit": "s", "basis": "measured", "words": words}
     assert found["search"]["exact"] == {**exact, "problem": ""}
 
 

@@ -10,11 +10,9 @@ from .approximate import ApproximateIndex
 from .flat import FlatIndex, exact_latency
 from .gallery import Gallery
 from .place import choose_place, estimate_s
-from .sizes import APPROXIMATE
+from .sizes import APPROXIMATE, FEW_ROWS
 from .tune import WANTED
 
-# Below, exact search takes a few milliseconds, and there is little to train on.
-_FEW_ROWS = 50_000
 # More hits are scored again than exact search would take to score all.
 _MANY_HITS = 1000
 # hnsw is larger than both and takes longest to make: by name only.
@@ -67,7 +65,7 @@ def _automatic(gallery: Gallery, k: int, latency_ms: float) -> FlatIndex | Appro
     """Exact search, or the smallest index that finds enough; its latency decides where both would do."""
     flat = FlatIndex(gallery)
     # Without a path nothing can be kept beside the file, and all rows are in memory by now.
-    if gallery.rows < _FEW_ROWS or k > _MANY_HITS or flat.path is None:
+    if gallery.rows < FEW_ROWS or k > _MANY_HITS or flat.path is None:
         return flat
     if _keeps_to(gallery, latency_ms):
         return flat

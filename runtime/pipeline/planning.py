@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..errors import OutOfMemoryError
 from ..index.memoryplan import plan_memory
-from ..index.sizes import KINDS, index_bytes
+from ..index.sizes import FEW_ROWS, KINDS, build_s, index_bytes
 from .room import room_while_running, size
 
 Basis = Literal["measured", "computed", "guess"]
@@ -17,6 +17,8 @@ Basis = Literal["measured", "computed", "guess"]
 _PROCESS_BYTES, _PHOTOGRAPH_BYTES = 145_000_000, 194
 _PAIRS_BYTES = 2_000_000_000  # what `pairs` keeps to
 _LONG_S = 24 * 3600
+_WRITE_BYTES_S = 200e6  # of a disk of no great speed
+_LATENCY_S = 0.1  # that `search --index auto` wants of exact search, unless --latency says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +157,18 @@ def _index(job: Job, machine: Machine) -> Iterator[Item]:
         memory = _short(amount, machine.memory_bytes, "of memory available", advice)
         words = "on disk, and in memory to be fast" if kind == "flat" else "in memory at most; on disk beside flat"
         yield Item("index", kind, amount, "bytes", "computed", words, disk or memory)
+        time_s = build_s(kind, job.photographs, job.dimension, flops=machine.flops, write_bytes_s=_WRITE_BYTES_S)
+        words = "if the disk writes 200 MB/s" if kind == "flat" else "and then what it finds is measured"
+        yield Item("index", f"{kind}, making it", time_s, "s", "guess", words)
 
 
 def _search(job: Job, machine: Machine) -> Iterator[Item]:
     amount = index_bytes("flat", job.photographs, job.dimension)
     fits = amount <= machine.memory_bytes
+    time_s = amount / machine.read_bytes_s
     words = f"one query at {machine.read_bytes_s / 1e9:.1f} GB/s" + ("" if fits else ", if the rows were in memory")
-    yield Item("search", "exact", amount / machine.read_bytes_s, "s", "measured", words)
+    taken = "exact search" if job.photographs < FEW_ROWS or time_s <= _LATENCY_S else "ivf, some milliseconds a query"
+    yield Item("search", "exact", time_s, "s", "measured", f"{words}; --index auto takes {taken}")
 
 
 def _pairs(job: Job, machine: Machine) -> Iterator[Item]:
