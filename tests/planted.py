@@ -57,7 +57,8 @@ def write_file(
         writer.append(np.arange(len(vectors)), vectors, [], {}, *(_faces(ranks) if ranks is not None else ()))
     writer.commit()
     contract = {"root": str(path.parent / "photos"), "dimension": dimension, "model": "planted", "precision": "fp32"}
-    metadata = {"dimension": dimension, "model": "planted", "precision": "fp32", "scanned": len(vectors)}
+    contract |= {"dtype": "float32"}
+    metadata = {**contract, "scanned": len(vectors)}
     metadata |= {"contract": json.dumps(contract), "count_embedded": len(vectors), "trained": True}
     with Ledger(len(vectors), folder, "p") as ledger:
         assemble(path, ledger, names, metadata, "float32")

@@ -58,23 +58,22 @@ def test_engines_alone_are_a_bound_and_a_guess_says_so(tiny_engine: Path) -> Non
     assert "facemill build-engine --model sface" in guess.words
 
 
-def test_only_an_engine_of_these_weights_that_runs_here_is_taken(tiny_engine: Path, tiny_model: Path) -> None:
+def test_only_an_engine_of_these_weights_that_runs_here_is_taken(
+    tiny_engine: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEMILL_CACHE", str(tmp_path))  # other tests leave such an engine in the session's
     spec, folder = load_spec(str(tiny_model)), cache_dir("engines")
     assert machine.find_built(spec) is None
     built = folder / "tiny.cpu-fp32.onnx"
     shutil.copy(tiny_engine, built)
     info = read_sidecar(tiny_engine)
-    try:
-        write_sidecar(built, replace(info, model_sha256="0" * 64))
-        assert machine.find_built(spec) is None
-        write_sidecar(built, info)
-        assert machine.find_built(spec) == built
-        assert machine.find_built(replace(spec, sha256="1" * 64)) is None
-        sidecar_path(built).write_text("damaged")
-        assert machine.find_built(spec) is None
-    finally:
-        for path in (built, sidecar_path(built)):
-            path.unlink()
+    write_sidecar(built, replace(info, model_sha256="0" * 64))
+    assert machine.find_built(spec) is None
+    write_sidecar(built, info)
+    assert machine.find_built(spec) == built
+    assert machine.find_built(replace(spec, sha256="1" * 64)) is None
+    sidecar_path(built).write_text("damaged")
+    assert machine.find_built(spec) is None
 
 
 def test_timing_counts_what_is_done() -> None:

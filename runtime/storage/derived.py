@@ -61,7 +61,7 @@ def look_at(page: Path) -> Seen | None:
             found = os.lstat(path)
             entries, newest = entries + 1, max(newest, found.st_mtime_ns)
             size += found.st_size if stat.S_ISREG(found.st_mode) else 0
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return Seen(entries, size, newest)
 
