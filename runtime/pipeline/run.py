@@ -18,6 +18,7 @@ from ..errors import DamagedError, Interrupted
 from ..records import Batch, Status
 from ..sources.pathtable import PathTable
 from ..storage.dataset import assemble
+from ..storage.diskfile import readable_as
 from ..storage.ledger import Ledger
 from ..storage.runfolder import Plan, RunFolder
 from . import settings as tuning
@@ -54,7 +55,8 @@ def process(request: Request) -> Summary:
     info = read_sidecar(request.engine)
     request = check_request(request, info)
     warning = "" if info.trained else UNTRAINED_WARNING
-    with Control() as control, RunFolder(request.output) as folder:
+    replaced = [request.output] if request.output.exists() else []
+    with readable_as(*replaced), Control() as control, RunFolder(request.output) as folder:
         plan = prepare(request, info, folder)
         if isinstance(plan, Finished):
             embedded = plan.counts.get(Status.EMBEDDED.label, 0)
