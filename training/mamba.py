@@ -7,6 +7,7 @@ The scan is written with products and sums alone, so that it exports to ONNX as 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +40,7 @@ def selective_scan(decay: Tensor, entry: Tensor, chunk: int) -> Tensor:
     for t in range(1, chunk):
         states.append(a[:, :, t] * states[-1] + b[:, :, t])
         kept.append(a[:, :, t] * kept[-1])
-    carried = [torch.zeros_like(states[-1][:, 0])]
+    carried = [states[-1][:, 0] * 0]  # no constant, whose N the exporter would fix
     for c in range(a.shape[1] - 1):
         carried.append(kept[-1][:, c] * carried[-1] + states[-1][:, c])
     whole = torch.stack(states, 2) + torch.stack(kept, 2) * torch.stack(carried, 1).unsqueeze(2)
@@ -112,7 +113,7 @@ class MambaFace(nn.Module):
         act = ACTIVATIONS[activation]
         steps = [3, *(round(channels * width) for channels in (32, 64, 96, 192))]
         channels = steps[-1]
-        self.patches = nn.Sequential(*(conv(a, b, 3, 2, 1, act) for a, b in zip(steps, steps[1:], strict=False)))
+        self.patches = nn.Sequential(*(conv(a, b, 3, 2, 1, act) for a, b in pairwise(steps)))
         self.places = nn.Parameter(torch.randn(1, channels, GRID, GRID) * 0.02)
         self.blocks = nn.Sequential(*(MambaBlock(channels) for _ in range(DEPTH)))
         self.norm = nn.LayerNorm(channels)
