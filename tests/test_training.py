@@ -126,13 +126,13 @@ def test_the_learning_rate_rises_holds_and_falls_to_zero() -> None:
 
 
 def test_pictures_grow_by_stages() -> None:
-    from training.train import input_size
+    from training.sampling import input_size
 
     assert [input_size(samples, [(0, 56), (100, 80)]) for samples in (0, 99, 100, 500)] == [56, 56, 80, 80]
 
 
 def test_every_pass_shows_every_crop_once() -> None:
-    from training.train import batch_rows
+    from training.sampling import batch_rows
 
     rows = np.concatenate([batch_rows(step, 16, 64, seed=1) for step in range(8)])
     assert sorted(rows[:64]) == sorted(rows[64:]) == list(range(64))

@@ -9,6 +9,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from .jpeg import compress
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -26,6 +28,8 @@ class Augmentation:
         noise: grey levels, standard deviation.
         occlusion: probability of a rectangle of one colour.
         mixture: probability that a batch consists of mixtures of two photographs each.
+        jpeg: probability of having been a JPEG file, of a quality of 30 to 95. 0 as a default: nothing is drawn for it
+            then, so that runs without it go on drawing what they drew.
     """
 
     flip: float = 0.5
@@ -39,6 +43,7 @@ class Augmentation:
     noise: float = 4.0
     occlusion: float = 0.15
     mixture: float = 0.5
+    jpeg: float = 0.0
 
 
 def augment(images: Tensor, how: Augmentation, size: int, rng: Generator) -> Tensor:
@@ -75,6 +80,9 @@ def repaint(x: Tensor, how: Augmentation, rng: Generator) -> Tensor:
     if how.noise:
         level = torch.rand(len(x), 1, 1, 1, generator=rng) * 2 * how.noise
         x = x + torch.randn(x.shape, generator=rng) * level
+    if how.jpeg:
+        quality = 30 + 65 * torch.rand(len(x), generator=rng)
+        x = torch.where(_chance(len(x), how.jpeg, rng), compress(x, quality), x)
     return x
 
 

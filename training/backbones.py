@@ -103,9 +103,13 @@ def build_backbone(name: str, dimension: int, width: float, activation: str) -> 
     Raises:
         ValueError: the name is unknown.
     """
+    from .mamba import MambaFace  # which is built of this module's convolutions
+
     if name == "mobilefacenet":
         return MobileFaceNet(dimension, width, CLASSIC, activation)
-    raise ValueError(f"backbone is {name!r}; wanted: mobilefacenet")
+    if name == "mamba":
+        return MambaFace(dimension, width, activation)
+    raise ValueError(f"backbone is {name!r}; wanted: mobilefacenet or mamba")
 
 
 def normalise(images_u8: Tensor) -> Tensor:

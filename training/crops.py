@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -40,14 +40,42 @@ def load_crops(tars: Sequence[Path], left_out: Path | None, cache: Path, size: i
     return crops
 
 
-def _decode(tars: Iterable[Path], left_out: set[str], size: int) -> Iterable[NDArray[np.uint8]]:
+def load_persons(tars: Sequence[Path], left_out: Path | None) -> NDArray[np.int64]:
+    """Who is shown, of tars with members `<person>/<file>.jpg`.
+
+    Args:
+        tars, left_out: as for `load_crops`, whose rows these are.
+    Returns:
+        (N,) int64: the number of each crop's folder, 0..P-1 in the order in which they come. A folder of the same name
+        in another tar is the same person.
+    Raises:
+        ValueError: a crop lies in no folder.
+    """
+    names = set(left_out.read_text().split()) if left_out else set()
+    numbers: dict[str, int] = {}
+    persons = []
     for tar in tars:
         with tarfile.open(tar) as archive:
-            for member in archive:
-                if not member.isfile() or not member.name.endswith(".jpg"):
-                    continue
-                if member.name in left_out or Path(member.name).name in left_out:
-                    continue
+            for member in _members(archive, names):
+                folder = str(Path(member.name).parent)
+                if folder == ".":
+                    raise ValueError(f"{member.name} in {tar} is in no folder; wanted: <person>/<file>.jpg")
+                persons.append(numbers.setdefault(folder, len(numbers)))
+    logger.info("%d crops of %d persons", len(persons), len(numbers))
+    return np.array(persons, np.int64)
+
+
+def _members(archive: tarfile.TarFile, left_out: set[str]) -> Iterator[tarfile.TarInfo]:
+    for member in archive:
+        wanted = member.isfile() and member.name.endswith(".jpg")
+        if wanted and member.name not in left_out and Path(member.name).name not in left_out:
+            yield member
+
+
+def _decode(tars: Iterable[Path], left_out: set[str], size: int) -> Iterator[NDArray[np.uint8]]:
+    for tar in tars:
+        with tarfile.open(tar) as archive:
+            for member in _members(archive, left_out):
                 file = archive.extractfile(member)
                 assert file is not None
                 image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR_RGB)

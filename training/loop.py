@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,12 +40,20 @@ def checkpoint_of(config: DictConfig) -> Path:
     return Path(config.run) / "last.pt"
 
 
-def begin(trainer: Trainer) -> None:
-    """Take up the run where it stopped, or from `start` where it has not begun."""
-    kept = checkpoint_of(trainer.config)
-    first = kept if kept.exists() else trainer.config.start
-    if first:
-        trainer.state.load(Path(first))
+def begin(trainer: Trainer, *, anew: bool = False) -> None:
+    """Take up the run where it stopped, or from `start` where it has not begun.
+
+    Args:
+        trainer: the run.
+        anew: `start` is of another kind of run: its averaged weights are taken, and counting begins at 0.
+    """
+    kept, start = checkpoint_of(trainer.config), trainer.config.start
+    if kept.exists():
+        trainer.state.load(kept)
+    elif start and anew:
+        trainer.state.take_weights(Path(start))
+    elif start:
+        trainer.state.load(Path(start))
     logger.info("%d of %d samples done", trainer.state.samples, trainer.config.samples)
 
 
@@ -63,8 +72,13 @@ def set_learning_rate(trainer: Trainer) -> None:
         )
 
 
-def follow(trainer: Trainer) -> None:
-    """Train until all samples are learned."""
+def follow(trainer: Trainer, show: Callable[[Any], None] | None = None) -> None:
+    """Train until all samples are learned.
+
+    Args:
+        trainer: the run.
+        show: called after each verification with TensorBoard's writer, for what is no number.
+    """
     from torch.utils.tensorboard import SummaryWriter
 
     config, state = trainer.config, trainer.state
@@ -82,6 +96,8 @@ def follow(trainer: Trainer) -> None:
             saved = now
         if state.samples % config.verify_every < config.batch:
             _note(board, state.samples, trainer.verify())
+            if show is not None:
+                show(board)
     save(trainer)
     board.close()
 

@@ -21,6 +21,7 @@ class State:
         student: the network in training.
         ema: its moving average: what is verified and exported.
         optimizer: AdamW with its moments.
+        head: what is trained beside the student and not exported, such as the classes' weights; None: nothing.
         step: steps done.
         samples: pictures learned from.
     """
@@ -28,6 +29,7 @@ class State:
     student: nn.Module
     ema: nn.Module
     optimizer: torch.optim.Optimizer
+    head: nn.Module | None = None
     step: int = 0
     samples: int = 0
 
@@ -53,6 +55,8 @@ class State:
             "samples": self.samples,
             "config": config,
         }
+        if self.head is not None:
+            content["head"] = self.head.state_dict()
         torch.save(content, partial)
         with partial.open("rb") as file:
             os.fsync(file.fileno())
@@ -68,7 +72,15 @@ class State:
         self.ema.load_state_dict(content["ema"])
         if "optimizer" in content:
             self.optimizer.load_state_dict(content["optimizer"])
+        if self.head is not None and "head" in content:
+            self.head.load_state_dict(content["head"])
         self.step, self.samples = content["step"], content["samples"]
+
+    def take_weights(self, path: Path) -> None:
+        """Begin with the averaged weights of another run's checkpoint, whole or slim. Nothing in it is executed."""
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        for network in (self.student, self.ema):
+            network.load_state_dict(content["ema"])
 
     def save_slim(self, path: Path) -> None:
         """Write what cannot be made again, in half precision: small enough to be carried to another machine."""
@@ -80,13 +92,14 @@ class State:
         torch.save({**content, "step": self.step, "samples": self.samples}, path)
 
 
-def new_state(student: nn.Module, weight_decay: float) -> State:
-    """The beginning of a run. Biases and batch norms do not decay."""
-    decays = [p for p in student.parameters() if p.ndim > 1]
-    others = [p for p in student.parameters() if p.ndim <= 1]
+def new_state(student: nn.Module, weight_decay: float, head: nn.Module | None = None) -> State:
+    """The beginning of a run. Biases, batch norms and whatever else has one dimension do not decay."""
+    trained = [*student.parameters(), *(head.parameters() if head is not None else ())]
+    decays = [p for p in trained if p.ndim > 1]
+    others = [p for p in trained if p.ndim <= 1]
     groups = [{"params": decays, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     ema = copy.deepcopy(student).eval().requires_grad_(False)
-    return State(student, ema, torch.optim.AdamW(groups, lr=0.0))
+    return State(student, ema, torch.optim.AdamW(groups, lr=0.0), head)
 
 
 def learning_rate(samples: int, total: int, warm_up: int, hold: int, peak: float) -> float:

@@ -7,13 +7,11 @@ Stopped or killed, the same command goes on from the last checkpoint.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import hydra
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -22,24 +20,12 @@ from .backbones import build_backbone, normalise, parameters_of
 from .crops import load_crops
 from .loop import begin, follow, set_learning_rate
 from .losses import distillation, embedding_space
+from .sampling import batch_rows, input_size
 from .state import new_state
 from .teacher import Teacher
-from .verification import accuracy_of, load_pairs
+from .verification import accuracy_of, load_pairs, project
 
 logger = logging.getLogger(__name__)
-
-
-def batch_rows(step: int, batch: int, count: int, seed: int) -> NDArray[np.int64]:
-    """Rows of a step: the crops in an order of their own each pass, without an iterator that would have to be kept."""
-    at = np.arange(step * batch, (step + 1) * batch)
-    passes, places = at // count, at % count
-    orders = {int(p): np.random.default_rng([seed, int(p)]).permutation(count) for p in np.unique(passes)}
-    return np.array([orders[int(p)][i] for p, i in zip(passes, places, strict=True)])
-
-
-def input_size(samples: int, stages: Iterable[tuple[int, int]]) -> int:
-    """Side of the pictures after so many samples, of (samples from which on, side)."""
-    return int([side for start, side in stages if samples >= start][-1])
 
 
 class Trainer:
@@ -92,10 +78,16 @@ class Trainer:
         """LFW's accuracy, where its crops are at hand."""
         return {} if self.pairs is None else {"lfw": accuracy_of(self.state.ema, self.pairs)}
 
+    def show(self, board: Any) -> None:
+        """Some of LFW's crops in TensorBoard's projector, where they are at hand."""
+        if self.pairs is not None:
+            project(board, self.state.ema, self.pairs.crops, None, self.state.samples)
+
 
 @hydra.main(version_base=None, config_path="conf", config_name="distil")
 def main(config: DictConfig) -> None:
-    follow(Trainer(config))
+    trainer = Trainer(config)
+    follow(trainer, trainer.show)
 
 
 if __name__ == "__main__":

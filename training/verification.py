@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from runtime.metrics.retrieval import retrieve
+
 from .backbones import normalise
+
+_SHOWN = 400  # crops in the projector; their thumbnails make one picture
+_FIGURES = ("recall_at_1", "r_precision", "map_at_r")
 
 
 @dataclass(frozen=True)
@@ -72,3 +78,38 @@ def ten_fold(scores: NDArray[np.float32], same: NDArray[np.bool_], fold: NDArray
         threshold = candidates[int(np.argmax(right))]
         found.append(float(((scores[test] >= threshold) == same[test]).mean()))
     return float(np.mean(found))
+
+
+def retrieval_of(model: nn.Module, crops: NDArray[np.uint8], persons: NDArray[np.int64]) -> dict[str, float]:
+    """How well each crop finds the others of its person among all: recall@1, R-Precision, MAP@R.
+
+    Args:
+        model: the network.
+        crops: (N, 112, 112, 3) uint8 RGB.
+        persons: (N,) int64.
+    Returns:
+        The three figures, 0..1; empty where nobody has two crops.
+    """
+    found = retrieve(embed(model, crops), persons) if len(crops) else None
+    return {} if found is None else dict(zip(_FIGURES, map(float, found.means), strict=True))
+
+
+def project(
+    board: Any, model: nn.Module, crops: NDArray[np.uint8], persons: NDArray[np.int64] | None, samples: int
+) -> None:
+    """Put the embeddings of the first crops into TensorBoard's projector, with thumbnails.
+
+    Args:
+        board: TensorBoard's writer.
+        model: the network.
+        crops: (N, 112, 112, 3) uint8 RGB.
+        persons: (N,) int64, shown as labels; None: nobody says who.
+        samples: of training done.
+    """
+    some = crops[:_SHOWN]
+    thumbnails = torch.from_numpy(np.ascontiguousarray(some)).permute(0, 3, 1, 2).float() / 255
+    thumbnails = torch.nn.functional.interpolate(thumbnails, size=(40, 40), mode="area")
+    labels = None if persons is None else [str(person) for person in persons[:_SHOWN]]
+    board.add_embedding(
+        embed(model, some), metadata=labels, label_img=thumbnails, global_step=samples, tag="embeddings"
+    )

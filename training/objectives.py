@@ -1,0 +1,90 @@
+"""Losses for crops with identities, by pytorch-metric-learning, and the stages in which they take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytorch_metric_learning import losses, miners
+from torch import Tensor, nn
+
+Triplets = tuple[Tensor, Tensor, Tensor]  # rows of anchors, of their person's others, of other people
+
+LOSSES = ("arcface", "cosface", "triplet")
+MINERS = ("all", "semihard", "hard")
+_MARGINS = {"arcface": 28.6, "cosface": 0.35, "triplet": 0.2}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is asked of the embeddings from a number of samples on.
+
+    Attributes:
+        start: samples learned from.
+        loss: "arcface" or "cosface", which tell classes apart; or "triplet".
+        miner: of the batch's triplets "all", the "semihard" (the other person is further off than one's own, by less
+            than the margin), or the "hard": of each crop the furthest of its person and the nearest of the others.
+        margin: degrees for arcface, a cosine for cosface, a distance of unit vectors for triplet; None: the usual.
+        scale: of the cosines, of arcface and cosface.
+    Source: Deng et al. 2019, arXiv:1801.07698; Wang et al. 2018, arXiv:1801.09414; Schroff et al. 2015,
+        arXiv:1503.03832; Hermans et al. 2017, arXiv:1703.07737.
+    """
+
+    start: int
+    loss: str
+    miner: str = "all"
+    margin: float | None = None
+    scale: float = 64.0
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss is {self.loss!r}; wanted: {', '.join(LOSSES)}")
+        if self.miner not in MINERS or (self.miner != "all" and not self.of_triplets):
+            raise ValueError(f"miner is {self.miner!r} of {self.loss}; wanted: all; of triplet: {', '.join(MINERS)}")
+
+    @property
+    def of_triplets(self) -> bool:
+        """Whether a batch has to hold several crops of each person."""
+        return self.loss == "triplet"
+
+
+class Objective(nn.Module):
+    """The loss of a stage, with the classes' weights where it has such.
+
+    Args:
+        stage: which.
+        classes: persons to tell apart.
+        dimension: D.
+    """
+
+    def __init__(self, stage: Stage, classes: int, dimension: int) -> None:
+        super().__init__()
+        margin = _MARGINS[stage.loss] if stage.margin is None else stage.margin
+        self.of_triplets = stage.of_triplets
+        self.miner: nn.Module | None = None
+        if stage.loss == "triplet":
+            self.loss = losses.TripletMarginLoss(margin=margin)
+            if stage.miner == "hard":
+                self.miner = miners.BatchHardMiner()
+            elif stage.miner == "semihard":
+                self.miner = miners.TripletMarginMiner(margin=margin, type_of_triplets="semihard")
+        else:
+            kind = losses.ArcFaceLoss if stage.loss == "arcface" else losses.CosFaceLoss
+            self.loss = kind(num_classes=classes, embedding_size=dimension, margin=margin, scale=stage.scale)
+
+    def forward(self, embeddings: Tensor, persons: Tensor) -> Tensor:
+        """The loss of (N, D) float32 embeddings, which need not be unit, of persons (N,) int64."""
+        value: Tensor = self.loss(embeddings, persons, self.mined(embeddings, persons))
+        return value
+
+    def mined(self, embeddings: Tensor, persons: Tensor) -> Triplets | None:
+        """The triplets that count; None: all."""
+        if self.miner is None:
+            return None
+        found: Triplets = self.miner(embeddings, persons)
+        return found
+
+
+def stage_at(samples: int, stages: Sequence[Stage]) -> int:
+    """Number of the stage after so many samples."""
+    return max(i for i, stage in enumerate(stages) if samples >= stage.start)

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Train on crops with identities: python -m training.train_identities data=... tars='[people.tar]' start=...
+
+Stopped or killed, the same command goes on from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import nn
+
+from .augment import Augmentation, augment
+from .backbones import build_backbone, normalise, parameters_of
+from .crops import load_crops, load_persons
+from .loop import begin, follow, set_learning_rate
+from .objectives import Objective, Stage, stage_at
+from .sampling import batch_rows, hold_out, input_size, person_rows
+from .state import new_state
+from .verification import accuracy_of, load_pairs, project, retrieval_of
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """A run being followed; see loop.Trainer.
+
+    Raises:
+        ValueError: the settings or the persons at hand do not make batches.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.config = config
+        torch.manual_seed(config.seed)
+        data, cache = Path(config.data), Path(config.run) / "cache"
+        left_out = data / config.left_out if config.left_out else None
+        tars = [data / name for name in config.tars]
+        self.crops = load_crops(tars, left_out, cache)
+        self.persons = load_persons(tars, left_out)
+        apart = hold_out(self.persons, config.held_out, config.seed)
+        self.learned, self.held_out = np.flatnonzero(~apart), np.flatnonzero(apart)
+        people, classes = np.unique(self.persons[self.learned], return_inverse=True)
+        self.classes: NDArray[np.int64] = classes  # of the rows in `learned`
+        self.several = [rows for rows in _rows_of(classes) if len(rows) > 1]
+        self.stages = [Stage(**stage) for stage in config.objectives]
+        self.augmentation = Augmentation(**config.augmentation)
+        self._check()
+        student = build_backbone(**config.backbone).to(memory_format=torch.channels_last)
+        self.objectives = nn.ModuleList(Objective(s, len(people), config.backbone.dimension) for s in self.stages)
+        self.state = new_state(student, config.weight_decay, self.objectives)
+        self.pairs = load_pairs(Path(config.lfw)) if config.lfw else None
+        logger.info("%s parameters", f"{parameters_of(student):,}")
+        logger.info(
+            "%d persons are learned from, %d of them with several crops; %d, with %d crops, are held out",
+            *(len(people), len(self.several), len(np.unique(self.persons[self.held_out])), len(self.held_out)),
+        )
+        begin(self, anew=True)
+
+    def _check(self) -> None:
+        config = self.config
+        if self.augmentation.mixture:
+            raise ValueError(f"augmentation.mixture is {self.augmentation.mixture}; wanted: 0, as a mixture is nobody")
+        if not self.stages or self.stages[0].start != 0:
+            raise ValueError("objectives do not begin at 0 samples; wanted: the first with start: 0")
+        if not any(stage.of_triplets for stage in self.stages):
+            return
+        if config.crops_each < 2 or config.batch % config.crops_each:
+            raise ValueError(f"crops_each is {config.crops_each}; wanted: 2 or more, a divisor of batch {config.batch}")
+        if len(self.several) < config.batch // config.crops_each:
+            raise ValueError(
+                f"{len(self.several)} persons have several crops; wanted: {config.batch // config.crops_each}, "
+                "as a batch has. Make batch smaller or crops_each larger"
+            )
+
+    def step(self) -> dict[str, float]:
+        """One batch; returns the loss and the number of the stage."""
+        config, state = self.config, self.state
+        rng = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+        stage = stage_at(state.samples, self.stages)
+        objective = self.objectives[stage]
+        rows = self._rows(objective.of_triplets)
+        crops = torch.from_numpy(self.crops[self.learned[rows]]).permute(0, 3, 1, 2)  # (N, 3, 112, 112) uint8
+        pictures = augment(crops, self.augmentation, input_size(state.samples, config.stages), rng)
+        x = normalise(pictures).contiguous(memory_format=torch.channels_last)
+        set_learning_rate(self)
+        state.student.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            embeddings = state.student(x)
+        loss = objective(embeddings.float(), torch.from_numpy(self.classes[rows]))
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([*state.student.parameters(), *objective.parameters()], 5.0)
+        state.optimizer.step()
+        state.step += 1
+        state.samples += config.batch
+        state.average(config.ema)
+        return {"loss": float(loss.detach()), "stage": float(stage + 1)}
+
+    def _rows(self, of_triplets: bool) -> NDArray[np.int64]:
+        """Rows of `learned` for this step."""
+        config, step = self.config, self.state.step
+        if not of_triplets:
+            return batch_rows(step, config.batch, len(self.learned), config.seed)
+        persons = config.batch // config.crops_each
+        return person_rows(step, persons, config.crops_each, self.several, config.seed)
+
+    def verify(self) -> dict[str, float]:
+        """Retrieval among the held-out persons, and LFW's accuracy, where their crops are at hand."""
+        rows = self.held_out
+        found = retrieval_of(self.state.ema, self.crops[rows], self.persons[rows])
+        return found if self.pairs is None else {**found, "lfw": accuracy_of(self.state.ema, self.pairs)}
+
+    def show(self, board: Any) -> None:
+        """Some held-out crops in TensorBoard's projector, where there are any."""
+        rows = self.held_out
+        if len(rows):
+            project(board, self.state.ema, self.crops[rows], self.persons[rows], self.state.samples)
+
+
+def _rows_of(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """The rows of each class 0..C-1."""
+    order = np.argsort(classes, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(classes[order])) + 1)
+
+
+@hydra.main(version_base=None, config_path="conf", config_name="identities")
+def main(config: DictConfig) -> None:
+    trainer = Trainer(config)
+    follow(trainer, trainer.show)
+
+
+if __name__ == "__main__":
+    main()
