@@ -99,11 +99,12 @@ PLAIN = {
 
 @pytest.mark.parametrize("miner", ["all", "semihard"])
 def test_the_loss_falls_in_both_stages_of_triplets(data: Path, tmp_path: Path, miner: str) -> None:
-    objectives = f"[{{start:0,loss:triplet,miner:{miner}}},{{start:{16 * 64},loss:triplet,miner:hard}}]"
-    trainer = trainer_of(data, tmp_path, **{**PLAIN, "objectives": objectives})
-    losses = [trainer.step()["loss"] for _ in range(48)]
+    first = f"{{start:0,loss:triplet,miner:{miner},margin:0.5}}"
+    second = f"{{start:{16 * 64},loss:triplet,miner:hard,margin:0.8}}"  # more than the first has achieved
+    trainer = trainer_of(data, tmp_path, **{**PLAIN, "objectives": f"[{first},{second}]"})
+    losses = [trainer.step()["loss"] for _ in range(40)]
     for stage in (losses[:16], losses[16:]):
-        assert np.mean(stage[-5:]) < 0.9 * np.mean(stage[:5])
+        assert np.mean(stage[-5:]) < 0.75 * np.mean(stage[:5])
 
 
 @pytest.mark.parametrize("loss", ["arcface", "cosface"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from running import ROOT
 
 from runtime.engines.build import build_engine
 from runtime.engines.parity import synthetic_crops
@@ -168,3 +171,40 @@ def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(tmp_pat
     spec = load_spec(str(tmp_path / "mine.toml"))
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path / "engines")
     assert built.info.parity_min > 0.99999
+
+
+def test_it_is_distilled_while_pictures_grow(tmp_path: Path) -> None:
+    hydra = pytest.importorskip(
+        "hydra", reason="the extra train is not installed: pip install hydra-core", exc_type=ImportError
+    )
+    pytest.importorskip(
+        "openvino", reason="the extra train is not installed: pip install openvino", exc_type=ImportError
+    )
+    from portraits import encode
+
+    from runtime.engines.mobilefacenet import generate
+    from training.train import Trainer
+
+    with tarfile.open(tmp_path / "crops.tar", "w") as archive:
+        for person in range(16):
+            content = encode(0, person, 0, (112, 112))
+            member = tarfile.TarInfo(f"{person}.jpg")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    generate(tmp_path / "teacher.onnx", form="128", seed=3)
+    overrides = {
+        "data": tmp_path,
+        "tars": "[crops.tar]",
+        "left_out": "null",
+        "run": tmp_path / "run",
+        "teacher": f"{{path:{tmp_path}/teacher.onnx,size:112,channel_order:rgb,mean:127.5,std:127.5,mirror:false}}",
+        "batch": 16,
+        "warm_up": 64,
+        "stages": "[[0,48],[320,80]]",
+        "backbone": "{name:mamba,dimension:128,width:0.25}",
+    }
+    with hydra.initialize_config_dir(version_base=None, config_dir=str(ROOT / "training" / "conf")):
+        config = hydra.compose("distil", [f"{key}={value}" for key, value in overrides.items()])
+    trainer = Trainer(config)
+    losses = [trainer.step()["loss"] for _ in range(24)]
+    assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.1
