@@ -18,7 +18,7 @@ from .backbones import ACTIVATIONS, conv
 STATE = 8  # numbers remembered for each channel
 KERNEL = 4  # places that a channel sees before the scan
 GRID = 7  # patches a side of a 112x112 picture
-DEPTH = 6  # blocks
+DEPTH = 5  # blocks
 
 
 def selective_scan(decay: Tensor, entry: Tensor, chunk: int) -> Tensor:
