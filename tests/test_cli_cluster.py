@@ -51,6 +51,7 @@ def test_all_that_it_writes(file: Path, tmp_path: Path) -> None:
         "  3 with several photographs, 9 in all",
         "  1 of one photograph",
         "  the largest has 4",
+        "model: planted (sha256 unknown)",
         f"{where / 'a.csv'}",
         f"{where / 'f'}: 3 folders, 9 photographs",
         f"{where / 's' / 'index.html'}: 1 sheet",

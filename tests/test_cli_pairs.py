@@ -58,7 +58,11 @@ def test_photographs_that_are_there_twice_are_found_under_any_name(people: Path,
     assert lines[2].startswith("time: ")
     assert " 45 comparisons" in lines[2]
     assert lines[3] == f"page: {tmp_path / 'r.html'}"
+    assert lines[4].startswith("model: tiny (sha256 ")
+    assert "WARNING: random weights" in done.stderr
     text = (tmp_path / "r.html").read_text()
+    assert "model tiny (sha256 " in text
+    assert "Warning: random weights" in text
     assert text.count("data:image/jpeg;base64,") == 4
     assert "<img src=x" not in text
     assert sorted(path.name for path in people.parent.iterdir()) == ["in", "people.h5", "people.h5.pages"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import html.parser
 import re
+import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from planted import EVIL, people, write_file, write_photographs
@@ -90,6 +92,19 @@ def test_all_photographs_of_all_clusters_but_the_small_ones(file: Path, tmp_path
     assert "17 embeddings in 6 clusters, 5 of them on the sheets" in index.text
     assert "threshold 0.5" in index.text
     assert recorded_pages(file) == [tmp_path / "s"]
+    for one in (page, index):
+        assert "model planted (sha256 " in one.text
+        assert "Warning: " not in one.text
+
+
+def test_pages_say_that_weights_are_random(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+    random = shutil.copy(file, tmp_path / "random.h5")
+    with h5py.File(random, "r+") as opened:
+        opened["metadata"].attrs["trained"] = False
+    with Gallery(random) as gallery:
+        write_sheets(tmp_path / "s", gallery, clusters)
+    for name in pages(tmp_path / "s"):
+        assert "random weights: these embeddings identify nobody" in Page(tmp_path / "s" / name).text
 
 
 def test_nothing_comes_from_outside_and_no_name_is_markup(file: Path, tmp_path: Path, clusters: Clusters) -> None:

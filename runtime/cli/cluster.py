@@ -109,6 +109,7 @@ def main(
     from ..linkage.pairs import Wanted
     from ..linkage.parts import Parts
     from ..linkage.sheets import check_sheets, write_sheets
+    from ..pipeline.origin import made_by
     from ..storage.diskfile import readable_as
 
     for path, check in ((output, check_list_path), (folders, check_folders), (sheets, check_sheets)):
@@ -125,7 +126,7 @@ def main(
             wanted = Wanted(threshold, most=most, budget_s=budget, device=device)
             parts = stack.enter_context(Parts(file))
             found = by_threshold(gallery, parts, wanted, seed=seed, force=force)
-        click.echo("\n".join(_summary(found)))
+        click.echo("\n".join((*_summary(found), printable(f"model: {made_by(gallery)}"))))
         _warn(gallery, found)
         if output is not None:
             write_list(output, gallery, found)
@@ -174,10 +175,10 @@ def _summary(found: Clusters) -> list[str]:
 
 def _warn(gallery: Gallery, found: Clusters) -> None:
     """Of what cannot be right."""
-    if not gallery.metadata.get("trained", True):
-        from ..pipeline.request import UNTRAINED_WARNING
+    from ..pipeline.origin import warning_of
 
-        click.echo(f"WARNING: {UNTRAINED_WARNING}", err=True)
+    if warning_of(gallery):
+        click.echo(f"WARNING: {warning_of(gallery)}", err=True)
     if found.suspicious and not found.k:
         which = "cluster is" if found.suspicious == 1 else "clusters are"
         click.echo(

@@ -96,6 +96,7 @@ def main(
     from ..linkage.table import PairTable, check_table_path, write_table
     from ..linkage.threshold import choose_threshold
     from ..pipeline.comparable import find_calibration
+    from ..pipeline.origin import made_by, warning_of
     from ..pipeline.page import check_page_path
     from ..storage.diskfile import readable_as
 
@@ -115,7 +116,10 @@ def main(
             if page is not None:
                 write_review(page, gallery, text)
             parts.remove()
-    click.echo("\n".join(map(printable, _summary(output, page, pairs, table, lowest))))
+        model, warning = made_by(gallery), warning_of(gallery)
+    if warning:
+        click.echo(f"WARNING: {warning}", err=True)
+    click.echo("\n".join(map(printable, (*_summary(output, page, pairs, table, lowest), f"model: {model}"))))
 
 
 def _summary(output: Path, page: Path | None, pairs: Pairs, table: PairTable, threshold: float) -> list[str]:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..index.gallery import Gallery
-from ..pipeline.html import STYLE, Thumbnails, count, page_head, safe
+from ..pipeline.html import STYLE, Thumbnails, count, page_head, safe, warning_note
+from ..pipeline.origin import made_by, warning_of
 from ..pipeline.query_work import query_limits
 from ..storage.derived import record_page
 from ..storage.diskfile import write_durable
@@ -183,7 +184,8 @@ def _page(gallery: Gallery, table: PairTable, method: str, threshold: float, pai
     yield (
         f"<header>\n<h1>{title}</h1>\n"
         f"<p>{_how_many(len(pairs), len(table.found))} at {threshold:.6g} or above &middot; "
-        f"{gallery.rows:,} embeddings{chance}</p>\n<p>{safe(method)}</p>\n"
+        f"{gallery.rows:,} embeddings{chance} &middot; model {safe(made_by(gallery))}</p>\n<p>{safe(method)}</p>\n"
+        f"{warning_note(warning_of(gallery))}"
         "<p>Is it one person? <kbd>y</kbd> yes, <kbd>n</kbd> no, <kbd>u</kbd> take back, arrow keys: another pair. The "
         "browser keeps the answers; save them to a file when you are done.</p>\n</header>\n"
         '<div class="bench"><output id="counter"></output>'

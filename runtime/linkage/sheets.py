@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..index.gallery import Gallery
 from ..index.pace import Eta
-from ..pipeline.html import STYLE, count, page_head, safe
+from ..pipeline.html import STYLE, count, page_head, picture_of, safe, warning_note
+from ..pipeline.origin import made_by, warning_of
 from ..pipeline.query_work import query_limits
 from ..pipeline.thumbnails import thumbnails
 from ..storage.derived import record_page
@@ -136,7 +136,11 @@ def _page(
     )
     title = f"Clusters {numbers.start:,} to {numbers.stop - 1:,} of {safe(gallery.path.name)}"
     nav = _nav(list(zip(("Previous", "All clusters", "Next"), links, strict=True)))
-    parts = [page_head(title, _STYLE), f"<header>\n<h1>{title}</h1>\n{nav}</header>\n<main>\n"]
+    parts = [
+        page_head(title, _STYLE),
+        f"<header>\n<h1>{title}</h1>\n<p>model {safe(made_by(gallery))}</p>\n{warning_note(warning_of(gallery))}{nav}"
+        "</header>\n<main>\n",
+    ]
     cards, start = [], 0
     for number, stop in zip(numbers, stops, strict=True):
         cards.append(_Card(number, page, pictures[start]))
@@ -145,7 +149,7 @@ def _page(
             place = places[at]
             which = "" if place is None or not place.index else f" &middot; face_index {place.index}"
             parts.append(
-                f"<li>{_picture(pictures[at], names[at])}"
+                f"<li>{picture_of(pictures[at], names[at])}"
                 f'<div class="hit"><div class="fact">{clusters.scores[rows[at]]:.3f}{which}</div>'
                 f'<div class="name" title="{safe(names[at])}">{safe(names[at])}</div></div></li>\n'
             )
@@ -176,12 +180,13 @@ def _write_index(
         page_head(title, _STYLE),
         f"<header>\n<h1>{title}</h1>\n<p>{count(len(clusters.of), 'embedding', 'embeddings')} in "
         f"{count(clusters.count, 'cluster', 'clusters')}, {shown:,} of them on the sheets &middot; {how} "
-        f"&middot; model {safe(str(gallery.metadata.get('model', 'unknown')))}</p>\n{nav}</header>\n<main>\n<ol>\n",
+        f"&middot; model {safe(made_by(gallery))}</p>\n{warning_note(warning_of(gallery))}{nav}"
+        "</header>\n<main>\n<ol>\n",
     ]
     for card in cards:
         size = int(clusters.sizes[card.number - 1])
         parts.append(
-            f'<li><a href="{card.page}#c{card.number}">{_picture(card.picture, f"cluster {card.number}")}'
+            f'<li><a href="{card.page}#c{card.number}">{picture_of(card.picture, f"cluster {card.number}")}'
             f'<div class="hit"><div class="score">{card.number:,}</div>'
             f'<div class="fact">{count(size, "photograph", "photographs")}</div></div></a></li>\n'
         )
@@ -193,10 +198,3 @@ def _nav(links: Sequence[tuple[str, str]]) -> str:
     """Links to other pages; those without a target are left out."""
     shown = [f'<a href="{target}">{words}</a>' for words, target in links if target]
     return f"<nav>{' '.join(shown)}</nav>\n" if shown else ""
-
-
-def _picture(data: bytes | None, name: str) -> str:
-    if data is None:
-        return '<div class="photo">cannot be shown</div>'
-    source = f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
-    return f'<div class="photo"><img src="{source}" alt="{safe(name)}"></div>'

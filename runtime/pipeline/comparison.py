@@ -10,6 +10,7 @@ import numpy as np
 from ..metrics.falsematch import Calibration, Expectation
 from ..metrics.verification import USUAL_RATE, match_rate, threshold_at, verdict
 from ..modelspec import list_specs
+from .origin import named
 from .query import Answer
 from .query_work import QueryEmbedder, QueryRules
 from .request import UNTRAINED_WARNING
@@ -73,8 +74,8 @@ class Comparison:
         )
 
     def made_by(self) -> str:
-        """The model, for a person: enough of its checksum to tell two apart."""
-        return f"{self.model} (sha256 {self.model_sha256[:12]})"
+        """The model, for a person."""
+        return named(self.model, self.model_sha256)
 
 
 def compare(

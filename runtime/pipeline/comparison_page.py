@@ -10,7 +10,7 @@ from ..images.decode import Limits
 from ..storage.derived import record_page
 from ..storage.diskfile import write_durable
 from .comparison import Comparison
-from .html import STYLE, Thumbnails, page_head, safe
+from .html import STYLE, Thumbnails, page_head, safe, warning_note
 from .page import check_page_path
 
 _VERDICTS = {"same": "One person", "different": "Two people", "unknown": "No verdict: no threshold is known"}
@@ -57,8 +57,7 @@ def _page(found: Comparison, limits: Limits) -> Iterator[str]:
     photograph = Thumbnails(limits)
     yield page_head("Comparison of two photographs", _STYLE)
     yield f"<header>\n<h1>{_VERDICTS[found.verdict]}</h1>\n<p>Comparison of two photographs</p>\n"
-    if found.warning:
-        yield f'<div class="warning" role="note">Warning: {safe(found.warning)}</div>\n'
+    yield warning_note(found.warning)
     yield '</header>\n<main>\n<div class="pair">\n'
     for name, one in zip("AB", found.photographs, strict=True):
         picture = photograph.of(os.fsencode(one.query), one.face, f"Photograph {name}", one.query)

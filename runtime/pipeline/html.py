@@ -65,6 +65,19 @@ def page_head(title: str, style: str = STYLE, script: str = "") -> str:
     )
 
 
+def warning_note(warning: str) -> str:
+    """The element of a warning; nothing for none."""
+    return f'<div class="warning" role="note">Warning: {safe(warning)}</div>\n' if warning else ""
+
+
+def picture_of(data: bytes | None, name: str) -> str:
+    """The element of a small JPEG, or of a note that there is none to be shown."""
+    if data is None:
+        return '<div class="photo">cannot be shown</div>\n'
+    source = f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
+    return f'<div class="photo"><img src="{source}" alt="{safe(name)}"></div>\n'
+
+
 class Thumbnails:
     """Pictures small enough to be carried in the page: of the face where it is known, else of the whole photograph."""
 
@@ -73,11 +86,7 @@ class Thumbnails:
 
     def of(self, path: bytes, face: FacePlace | None, role: str, name: str) -> str:
         """The element of a photograph, or of a note that it cannot be shown."""
-        data = self._cached(path, None if face is None else face.box)
-        if data is None:
-            return '<div class="photo">cannot be shown</div>\n'
-        picture = f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
-        return f'<div class="photo"><img src="{picture}" alt="{role}: {safe(name)}"></div>\n'
+        return picture_of(self._cached(path, None if face is None else face.box), f"{role}: {name}")
 
 
 def safe(text: str) -> str:

@@ -11,7 +11,7 @@ from ..errors import ConfigError, OutputExistsError
 from ..index.gallery import Gallery
 from ..storage.derived import record_page
 from ..storage.diskfile import write_durable
-from .html import STYLE, Thumbnails, count, page_head, safe
+from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
 from .query import Answer, Answers
 from .query_work import query_limits
 
@@ -114,8 +114,7 @@ def _page(gallery: Gallery, found: Answers, asked: int) -> Iterator[str]:
         f"{safe(found.made_by())} &middot; search {found.search_ms:,.1f} ms</p>\n"
         f"<p>index {safe(str(found.index))}</p>\n"
     )
-    if found.warning:
-        yield f'<div class="warning" role="note">Warning: {safe(found.warning)}</div>\n'
+    yield warning_note(found.warning)
     if found.calibration is not None:
         yield f"<p>{safe(found.calibration.explain())}</p>\n"
     if len(found.answers) < asked:

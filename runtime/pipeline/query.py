@@ -16,8 +16,8 @@ from ..metrics.falsematch import Calibration, Expectation
 from ..records import FacePlace, SearchHit
 from .comparable import find_calibration
 from .hits import HITS_TOGETHER, Found, Wanted, find_hits
+from .origin import named, warning_of
 from .query_work import EmbeddedQueries, QueryEmbedder, rules_of
-from .request import UNTRAINED_WARNING
 
 logger = logging.getLogger(__name__)
 
@@ -86,8 +86,8 @@ class Answers:
         return self.search_ms / max(1, asked)
 
     def made_by(self) -> str:
-        """The model, for a person: enough of its checksum to tell two apart."""
-        return f"{self.model} (sha256 {self.model_sha256[:12]})"
+        """The model, for a person."""
+        return named(self.model, self.model_sha256)
 
     def expected(self, score: float) -> Expectation | None:
         """False hits to expect at a score or above; None where the file carries no calibration."""
@@ -160,7 +160,7 @@ class Search:
         """
         self._gallery, self._wanted = gallery, wanted
         self._calibration = find_calibration(gallery)
-        self._warning = "" if gallery.metadata.get("trained", True) else UNTRAINED_WARNING
+        self._warning = warning_of(gallery)
         self._together = max(1, min(_TOGETHER, HITS_TOGETHER // wanted.depth))
         with ExitStack() as stack:
             threads = 0 if queries < _MANY else 1
