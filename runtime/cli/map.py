@@ -54,10 +54,11 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
     """
     setup_logging()
     from ..index.gallery import Gallery
-    from ..mapping.draw import check_map_path, draw_map
+    from ..mapping.draw import draw_map
+    from ..pipeline.page import check_page_path
     from ..storage.diskfile import readable_as
 
-    check_map_path(output, force=force)
+    check_page_path(output, force=force, option="-o")
     with Gallery(file) as gallery, readable_as(file):
         drawn = draw_map(gallery, output, color=color, limit=limit, seed=seed, pictures=not no_thumbnails, force=force)
     if drawn.warning:

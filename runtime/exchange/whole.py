@@ -13,8 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import ConfigError, FacemillError, LockedError, OutputExistsError
+from ..errors import FacemillError, LockedError, OutputExistsError
 from ..storage.diskfile import storage_error, sync_folder
+from ..storage.newfile import check_new_file
 
 _REPLACED = "replaced"  # in a new folder, for a moment: the one whose place it takes
 
@@ -41,7 +42,7 @@ def whole_file(path: Path, what: str, *, force: bool) -> Iterator[BinaryIO]:
         DiskFullError, StorageError: an existing file stays.
     """
     path = Path(os.path.realpath(path))
-    check_place(path, force=force)
+    check_new_file(path, force=force, other="another place")
     if path.is_dir():
         raise OutputExistsError(f"{path} is a folder; wanted: the name of a file. Name another one")
     partial = path.with_name(path.name + ".partial")
@@ -69,7 +70,7 @@ def whole_folder(path: Path, names: Collection[str], what: str, *, force: bool) 
         DiskFullError, StorageError: an existing folder stays.
     """
     path = Path(os.path.realpath(path))
-    check_place(path, force=force)
+    check_new_file(path, force=force, other="another place")
     partial = path.with_name(path.name + ".partial")
     for there in (path, partial):
         if os.path.lexists(there):
@@ -83,19 +84,6 @@ def whole_folder(path: Path, names: Collection[str], what: str, *, force: bool) 
         yield partial
         sync_folder(partial)
         _take_place(partial, path)
-
-
-def check_place(path: Path, *, force: bool) -> None:
-    """Say so before the work when there is no place for an output.
-
-    Raises:
-        ConfigError: the folder is missing.
-        OutputExistsError: it exists and is not to be replaced.
-    """
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {path.parent} for {path.name}. Make it, or name another one")
-    if os.path.lexists(path) and not force:
-        raise OutputExistsError(f"{path} exists. Name another place, or replace it with --force")
 
 
 def _check_ours(folder: Path, names: Collection[str]) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from pathlib import Path
 
-from ..errors import ConfigError, OutputExistsError
 from ..index.gallery import Gallery
 from ..storage.derived import record_page
 from ..storage.diskfile import durable_file
+from ..storage.newfile import check_new_file
 from .clusters import Clusters
 
 _LINES = 250_000  # whose names are in memory at once
@@ -23,12 +22,7 @@ def check_list_path(path: Path, *, force: bool) -> None:
         ConfigError: the name does not end in .csv, or the folder is missing.
         OutputExistsError: the file exists and is not to be replaced.
     """
-    if path.suffix.lower() != ".csv":
-        raise ConfigError(f"the list would be written to {path}; wanted: a name that ends in .csv")
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {path.parent} for the list {path.name}. Make it, or name another one")
-    if os.path.lexists(path) and not force:
-        raise OutputExistsError(f"{path} exists. Name another file with -o, or replace it with --force")
+    check_new_file(path, "the list", (".csv",), force=force)
 
 
 def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:

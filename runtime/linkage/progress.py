@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
-from ..pipeline.progress import resident_bytes
+from ..pipeline.progress import LiveLine, resident_bytes
 from ..text import duration
-
-if TYPE_CHECKING:
-    from rich.status import Status as LiveLine
-
-_LINE_EVERY_S = 5.0
 
 
 class PairProgress:
@@ -26,10 +20,9 @@ class PairProgress:
     def __init__(self, total: int, done: int, stream: TextIO | None = None) -> None:
         self.compared = 0
         self._total, self._before = total, done
-        self._stream = stream or sys.stderr
-        self._start = self._shown = time.monotonic()
+        self._live = LiveLine(stream)
+        self._start = time.monotonic()
         self._stopped = 0.0
-        self._live: LiveLine | None = None
 
     @property
     def elapsed_s(self) -> float:
@@ -48,14 +41,8 @@ class PairProgress:
             found: pairs found so far, in all blocks.
         """
         self.compared += compared
-        now = time.monotonic()
-        if now - self._shown < (0.2 if self._live else _LINE_EVERY_S):
-            return
-        self._shown = now
-        if self._live is not None:
-            self._live.update(self.line(found))
-        else:
-            print(self.line(found), file=self._stream, flush=True)
+        if self._live.is_due():
+            self._live.show(self.line(found))
 
     def line(self, found: int) -> str:
         """The state in one line."""
@@ -67,14 +54,9 @@ class PairProgress:
         )
 
     def __enter__(self) -> PairProgress:
-        if self._stream.isatty():
-            from rich.console import Console
-
-            self._live = Console(file=self._stream, highlight=False, markup=False).status("starting")
-            self._live.start()
+        self._live.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stopped = time.monotonic()
-        if self._live is not None:
-            self._live.stop()
+        self._live.__exit__(*exc)

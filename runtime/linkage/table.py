@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, OutputExistsError
 from ..extras import require
 from ..index.gallery import Gallery
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FACE_DATASETS
 from ..storage.derived import record_page
 from ..storage.diskfile import durable_file
+from ..storage.newfile import check_new_file
 from .blocks import Found
 
 _PAIRS = 50_000  # written at once
@@ -103,12 +102,7 @@ def check_table_path(path: Path, *, force: bool) -> None:
         OutputExistsError: the file exists and is not to be replaced.
         MissingDependencyError: Parquet's package is not installed.
     """
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise ConfigError(f"the pairs would be written to {path}; wanted: a name that ends in .csv or .parquet")
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {path.parent} for {path.name}. Make it, or name another one")
-    if os.path.lexists(path) and not force:
-        raise OutputExistsError(f"{path} exists. Name another file with -o, or replace it with --force")
+    check_new_file(path, "the pairs", (".csv", ".parquet"), force=force)
     if path.suffix.lower() == ".parquet":
         _arrow()
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import ConfigError, OutputExistsError
+from ..errors import ConfigError
 from ..extras import require
 from ..index.gallery import Gallery
 from ..pipeline.page import check_page_path
@@ -51,18 +50,6 @@ class Drawn:
         return words + (f", {self.gone:,} without a picture: their photographs cannot be shown" if self.gone else "")
 
 
-def check_map_path(path: Path, *, force: bool) -> None:
-    """Say so before the work, not after it, when the page could not be written.
-
-    Raises:
-        ConfigError: the name does not end in .html, or the folder is missing.
-        OutputExistsError: the file exists and is not to be replaced.
-    """
-    check_page_path(path, force=True)
-    if os.path.lexists(path) and not force:
-        raise OutputExistsError(f"{path} exists. Name another file with -o, or replace it with --force")
-
-
 def draw_map(
     gallery: Gallery,
     output: Path,
@@ -88,7 +75,7 @@ def draw_map(
         MissingDependencyError: scikit-learn or Plotly is not installed.
         OutputExistsError, StorageError: as their messages say; an existing page stays.
     """
-    check_map_path(output, force=force)
+    check_page_path(output, force=force, option="-o")
     for module in ("plotly", "sklearn"):
         require(module, extra="map", purpose="drawing a map")
     if gallery.rows < LEAST:

@@ -27,6 +27,7 @@ from ..storage.part import FinishedFile
 from ..storage.rewrite import metadata_after, rewriting
 from ..storage.runfolder import RunFolder
 from ..storage.segments import SegmentRules
+from .comparable import all_differences
 from .face_rules import FaceRules
 from .join import common_root, joined_metadata, of_all_rows, prefix_below
 from .prepare import look
@@ -198,11 +199,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Path | Non
         detector=fresh_engine(detector) if detector else None,
     )
     stored, mine = of_all_rows(contract), of_all_rows(contract_of(request, read_sidecar(request.engine), ""))
-    different = [
-        f"{key}: {stored.get(key)!r} in the file, {mine.get(key)!r} now"
-        for key in stored | mine
-        if stored.get(key) != mine.get(key)
-    ]
+    different = all_differences(stored, mine)
     if different:
         raise ContractError(
             f"what {request.engine} embeds may not stand in {path} ({'; '.join(different)}); wanted: the same values. "

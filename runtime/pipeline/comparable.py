@@ -37,18 +37,29 @@ def comparable_scores(contract: Mapping[str, Any]) -> dict[str, Any]:
     return {**comparable(contract), **views}
 
 
-def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+def differences(
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], where: tuple[str, str] = ("in the file", "now")
+) -> list[str]:
     """What is wanted and not what a file holds, in words with both values.
 
     Args:
         stored: the contract of a file.
         wanted: the comparable part of another one.
+        where: the words for both.
     """
     return [
-        f"{key}: {stored.get(key)!r} in the file, {value!r} now"
+        f"{key}: {stored.get(key)!r} {where[0]}, {value!r} {where[1]}"
         for key, value in wanted.items()
         if stored.get(key) != value
     ]
+
+
+def all_differences(
+    stored: Mapping[str, Any], wanted: Mapping[str, Any], where: tuple[str, str] = ("in the file", "now")
+) -> list[str]:
+    """`differences`, with what only the file holds."""
+    keys = {**stored, **wanted}
+    return differences(stored, {key: wanted.get(key) for key in keys}, where)
 
 
 def find_calibration(gallery: Gallery) -> Calibration | None:

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ConfigError, ContractError
 from ..metrics.falsematch import calibration_from_json
 from ..storage.part import FinishedFile
-from .comparable import ATTRIBUTE, comparable, differences
+from .comparable import ATTRIBUTE, all_differences, comparable, differences
 
 # Beyond what makes embeddings comparable, these must agree, since one file says them of all its rows.
 _OF_ALL_ROWS = ("dtype", "align", "faces", "detector_views", "min_score", "min_iod", "min_sharpness", "min_frontal")
@@ -29,12 +29,8 @@ def check_joinable(files: Sequence[FinishedFile]) -> None:
     """
     first, *others = files
     for other in others:
-        mine, theirs = of_all_rows(first.contract), of_all_rows(other.contract)
-        different = [
-            f"{key}: {mine.get(key)!r} in the first, {theirs.get(key)!r} in the other"
-            for key in mine | theirs
-            if mine.get(key) != theirs.get(key)
-        ]
+        contracts = of_all_rows(first.contract), of_all_rows(other.contract)
+        different = all_differences(*contracts, ("in the first", "in the other"))
         if different:
             raise ContractError(
                 f"{first.path} and {other.path} cannot be one file ({'; '.join(different)}); wanted: the same values. "

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import ConfigError, OutputExistsError
 from ..index.gallery import Gallery
 from ..storage.derived import record_page
 from ..storage.diskfile import write_durable
+from ..storage.newfile import check_new_file
 from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
 from .query import Answer, Answers
 from .query_work import query_limits
@@ -40,19 +40,18 @@ section { margin-top: 1.5rem; padding-top: 1.5rem; border-top: 1px solid var(--l
 )
 
 
-def check_page_path(path: Path, *, force: bool) -> None:
+def check_page_path(path: Path, *, force: bool, option: str = "--html") -> None:
     """Say so before the search, not after it, when the page could not be written.
 
+    Args:
+        path: where.
+        force: it may replace an existing one.
+        option: by which it was named.
     Raises:
-        ConfigError: the name does not end in .html, or the folder is missing.
+        ConfigError: the name ends in neither .html nor .htm, or the folder is missing.
         OutputExistsError: the file exists and is not to be replaced.
     """
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"the page would be written to {path}; wanted: a name that ends in .html")
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {path.parent} for the page {path.name}. Make it, or name another one")
-    if os.path.lexists(path) and not force:
-        raise OutputExistsError(f"{path} exists. Name another file with --html, or replace it with --force")
+    check_new_file(path, "the page", (".html", ".htm"), force=force, other=f"another file with {option}")
 
 
 class PageAnswers:

@@ -13,7 +13,7 @@ from ..text import duration
 from .stages import StageClock
 
 if TYPE_CHECKING:
-    from rich.status import Status as LiveLine
+    from rich.status import Status
 
 _WINDOW = 10_000
 _LINE_EVERY_S = 5.0
@@ -31,6 +31,42 @@ def bottleneck(clocks: Sequence[StageClock], elapsed_s: float) -> str:
     return f"{busiest.name}-bound" if busiest.busy_s > 0 and elapsed_s > 0 else "idle"
 
 
+class LiveLine:
+    """One line of state on stderr, renewed on a terminal, printed now and then on a pipe. Owned by `with`."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._shown = time.monotonic()
+        self._live: Status | None = None
+
+    def is_due(self) -> bool:
+        """Whether it is time for the next one; asked again, it is not."""
+        now = time.monotonic()
+        if now - self._shown < (0.2 if self._live else _LINE_EVERY_S):
+            return False
+        self._shown = now
+        return True
+
+    def show(self, line: str) -> None:
+        """Show it in place of the one before, or below it."""
+        if self._live is not None:
+            self._live.update(line)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def __enter__(self) -> LiveLine:
+        if self._stream.isatty():
+            from rich.console import Console
+
+            self._live = Console(file=self._stream, highlight=False, markup=False).status("starting")
+            self._live.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+
 class Progress:
     """Counts finished photographs and shows them on stderr. Owned by `with`."""
 
@@ -38,11 +74,10 @@ class Progress:
         self._total = total
         self._done = done
         self._clocks = clocks
-        self._stream = stream or sys.stderr
+        self._live = LiveLine(stream)
         self._counts: Counter[str] = Counter()
-        self._start = self._shown = time.monotonic()
+        self._start = time.monotonic()
         self._window = deque([(self._start, done)])
-        self._live: LiveLine | None = None
 
     def add(self, counts: Counter[str]) -> None:
         """Count finished photographs, by outcome; show the state when it is time."""
@@ -55,10 +90,8 @@ class Progress:
 
     def tick(self) -> None:
         """Show the state when it is time."""
-        now = time.monotonic()
-        if now - self._shown >= (0.2 if self._live else _LINE_EVERY_S):
-            self._shown = now
-            self._show()
+        if self._live.is_due():
+            self._live.show(self.line())
 
     def line(self) -> str:
         """The state in one line."""
@@ -73,20 +106,9 @@ class Progress:
             f"{eta} left; {counts}; {memory:,.0f} MB; {verdict}"
         )
 
-    def _show(self) -> None:
-        if self._live is not None:
-            self._live.update(self.line())
-        else:
-            print(self.line(), file=self._stream, flush=True)
-
     def __enter__(self) -> Progress:
-        if self._stream.isatty():
-            from rich.console import Console
-
-            self._live = Console(file=self._stream, highlight=False, markup=False).status("starting")
-            self._live.start()
+        self._live.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._live.__exit__(*exc)
