@@ -10,13 +10,12 @@ import html.parser
 import io
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import Parsed, browse
 from twins import calibration_of, oracle, twins, write_twins
 
 from runtime.index.gallery import Gallery
@@ -26,26 +25,6 @@ from runtime.linkage.table import PairTable
 from runtime.storage.derived import recorded_pages
 
 EVIL = '</script><script>document.title="run"</script><img src=x onerror="document.title=1">\n\x1b[31m\u202e<b>,&amp;'
-
-
-class Parsed(html.parser.HTMLParser):
-    """What a browser would make of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_data(self, data: str) -> None:
-        if self.tags and self.tags[-1][0] == "script" and data.strip():
-            self.scripts[-1] += data
 
 
 def write_page(folder: Path, *, most: int = 500, names: list[bytes] | None = None, threshold: float = 0.5) -> str:
@@ -169,16 +148,11 @@ if (!localStorage.getItem("again")) {
 
 @pytest.mark.slow
 def test_a_browser_keeps_the_answers_and_saves_them(tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no browser: chromium or google-chrome")
     text = write_page(tmp_path, names=[f'{row} "x"{EVIL}'.encode() for row in range(60)], most=8)
     allowed = f"script-src 'sha256-{base64.b64encode(hashlib.sha256(DRIVER.encode()).digest()).decode()}' "
     driven = text.replace("script-src ", allowed, 1).replace("</body>", f"<script>{DRIVER}</script></body>")
     (tmp_path / "driven.html").write_text(driven)
-    command = [browser, "--headless", "--no-sandbox", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--virtual-time-budget=10000", "--dump-dom", f"file://{tmp_path / 'driven.html'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = browse(tmp_path / "driven.html")
     found = re.search(r'<pre id="seen" data-name="([^"]*)">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found is not None, done.stderr
     assert found[1] == "p-decisions.csv"

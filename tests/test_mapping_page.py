@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html.parser
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import Parsed, browse
 
 from runtime.mapping.figure import figure_of
 from runtime.mapping.groups import Groups
@@ -22,26 +20,6 @@ from runtime.mapping.page import Map, page_of
 pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[map]'")
 EVIL = '</script><script>document.title="run"</script><img src=x onerror="document.title=1">\n\x1b[31m\u202e<b>&amp;'
 PICTURE = b"\xff\xd8\xff picture"
-
-
-class Parsed(html.parser.HTMLParser):
-    """What a browser would make of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_data(self, data: str) -> None:
-        if self.tags and self.tags[-1][0] == "script" and data.strip():
-            self.scripts[-1] += data
 
 
 def map_of(groups: int, points: int, name: str = "group", **fields: Any) -> Map:
@@ -135,20 +113,9 @@ def test_more_points_are_smaller() -> None:
 
 @pytest.mark.slow
 def test_a_browser_draws_it_and_runs_no_name(tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no browser: chromium or google-chrome")
     page = page_of(map_of(3, 40, EVIL, title=EVIL, facts=EVIL, warning=EVIL, paths=[EVIL] * 40))
     (tmp_path / "map.html").write_text(page)
-    command = [
-        browser,
-        "--headless",
-        "--no-sandbox",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--enable-unsafe-swiftshader",
-    ]
-    command += ["--virtual-time-budget=10000", "--dump-dom", f"file://{tmp_path / 'map.html'}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = browse(tmp_path / "map.html", "--enable-unsafe-swiftshader")
     assert "gl-canvas" in done.stdout, done.stderr
     assert "document.title" in Parsed(done.stdout).scripts[0]
     assert re.search(r"<title>(.{7})", done.stdout)[1] != "run"  # type: ignore[index]

@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import MissingDependencyError
-from runtime.mapping.project import LEAST, project, sample_rows, take_rows
+from runtime.index.takerows import take_rows
+from runtime.mapping.project import LEAST, project, sample_rows
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[map]'")
 PEOPLE, SHOTS = 8, 12

@@ -13,8 +13,10 @@ import io
 import json
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -69,6 +71,9 @@ class Exported:
     samples: int
     gap: float
     cosine: float
+
+    def __str__(self) -> str:
+        return f"{self.gap:.2g}; FP16 weights to FP32: smallest cosine {self.cosine:.6f}"
 
 
 def export(checkpoint: Path, target: Path) -> Exported:
@@ -188,8 +193,14 @@ def fill_in(template: str, target: Path, content: bytes, **facts: object) -> str
     return template.format(**{key: json.dumps(value, ensure_ascii=False) for key, value in values.items()})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def run_export(words: str | None, export: Callable[[Path, Path], Any]) -> None:
+    """The command of a module that exports.
+
+    Args:
+        words: what it does, for --help.
+        export: checkpoint and target to what was written: `size_bytes`, `samples`, and the proof as its text.
+    """
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path, help="last.pt of a run")
     parser.add_argument("target", type=Path, help="the ONNX file to write")
     chosen = parser.parse_args()
@@ -199,9 +210,9 @@ def main() -> None:
         parser.exit(1, f"error: {err}\n")
     print(
         f"{chosen.target} and its model file: {done.size_bytes:,} bytes, after {done.samples:,} samples\n"
-        f"ONNX to PyTorch: largest difference {done.gap:.2g}; FP16 weights to FP32: smallest cosine {done.cosine:.6f}"
+        f"ONNX to PyTorch: largest difference {done}"
     )
 
 
 if __name__ == "__main__":
-    main()
+    run_export(__doc__, export)

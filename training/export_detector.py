@@ -7,7 +7,6 @@ there is a model file already, its words are kept: title, licence, accuracy.
 
 from __future__ import annotations
 
-import argparse
 import io
 import tempfile
 import warnings
@@ -24,7 +23,7 @@ from runtime.errors import ParityError
 from runtime.modelspec import load_spec
 
 from .detector import STRIDES, VALUES, FaceDetector, normalise
-from .export import OPSET, fill_in, halve_weights
+from .export import OPSET, fill_in, halve_weights, run_export
 
 SIDE = 640  # of the pictures that the file is made for; facemill frees it
 SIZE = 160
@@ -66,6 +65,9 @@ class Exported:
     samples: int
     gap: float
     half_gap: float
+
+    def __str__(self) -> str:
+        return f"{self.gap:.2g}; FP16 weights to FP32: {self.half_gap:.2g}"
 
 
 class _Heads(nn.Module):
@@ -139,20 +141,5 @@ def _to_onnx(detector: FaceDetector) -> onnx.ModelProto:
     return onnx.load_from_string(file.getvalue())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="last.pt of a run")
-    parser.add_argument("target", type=Path, help="the ONNX file to write")
-    chosen = parser.parse_args()
-    try:
-        done = export(chosen.checkpoint, chosen.target)
-    except (OSError, ParityError, ValueError) as err:
-        parser.exit(1, f"error: {err}\n")
-    print(
-        f"{chosen.target} and its model file: {done.size_bytes:,} bytes, after {done.samples:,} samples\n"
-        f"ONNX to PyTorch: largest difference {done.gap:.2g}; FP16 weights to FP32: {done.half_gap:.2g}"
-    )
-
-
 if __name__ == "__main__":
-    main()
+    run_export(__doc__, export)

@@ -19,6 +19,7 @@ from ..index.flat import host_index
 from ..index.gallery import Gallery
 from ..index.indexfile import ensure_index
 from ..index.place import host_vectors
+from ..index.takerows import take_rows
 from .blocks import TILE_ROWS, Found, floor_of, joined, settle_pairs
 from .products import Products
 
@@ -100,12 +101,7 @@ def sampled(gallery: Gallery, count: int, seed: int) -> tuple[NDArray[np.int64],
     """
     chosen = np.random.default_rng(seed).choice(gallery.rows, min(gallery.rows, count), replace=False)
     chosen.sort()
-    vectors, at = [np.empty((0, gallery.dimension), np.float32)], 0
-    for block in gallery.blocks():
-        low, high = np.searchsorted(chosen, (at, at + len(block)))
-        vectors.append(block[chosen[low:high] - at])
-        at += len(block)
-    return chosen, np.concatenate(vectors)
+    return chosen, take_rows(gallery.blocks(), chosen, gallery.dimension)
 
 
 def pairs_near(

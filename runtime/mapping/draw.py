@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..extras import require
 from ..index.gallery import Gallery
+from ..index.takerows import take_rows
 from ..pipeline.page import check_page_path
 from ..pipeline.query_work import query_limits
 from ..pipeline.thumbnails import thumbnails
@@ -17,7 +18,7 @@ from ..storage.derived import record_page
 from ..storage.diskfile import write_durable
 from .groups import Groups, group
 from .page import Map, page_of
-from .project import LEAST, project, sample_rows, take_rows
+from .project import LEAST, project, sample_rows
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,25 +28,6 @@ def sample_rows(rows: int, limit: int, seed: int) -> NDArray[np.int64]:
         return np.arange(rows, dtype=np.int64)
     edges = np.arange(limit + 1, dtype=np.int64) * rows // limit  # (limit + 1,), every stretch has a row or more
     return np.random.default_rng(seed).integers(edges[:-1], edges[1:])
-
-
-def take_rows(blocks: Iterable[NDArray[np.float32]], rows: NDArray[np.int64], dimension: int) -> NDArray[np.float32]:
-    """Rows of a matrix that comes a block at a time.
-
-    Args:
-        blocks: (b, D) float32 each, in order.
-        rows: (n,) int64, ascending.
-        dimension: D.
-    Returns:
-        (n, D) float32; a new array.
-    """
-    found = np.empty((len(rows), dimension), np.float32)
-    start = 0
-    for block in blocks:
-        first, last = np.searchsorted(rows, (start, start + len(block)))
-        found[first:last] = block[rows[first:last] - start]
-        start += len(block)
-    return found
 
 
 def project(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
