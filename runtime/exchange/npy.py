@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..index.gallery import Gallery
 from ..records import FACE_DATASETS
-from ..storage.derived import record_page
+from ..storage.derived import record_begun, record_page
 from ..storage.diskfile import readable_as
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
 from .whole import synced_file, whole_folder
@@ -38,7 +38,7 @@ def export_npy(gallery: Gallery, folder: Path, *, force: bool = False) -> None:
             f"{gallery.path} holds no embeddings; wanted: one or more, since no empty array can be mapped"
         )
     with readable_as(gallery.path), whole_folder(folder, _NAMES, "the folder of arrays", force=force) as partial:
-        record_page(gallery.path, folder)  # first: what a kill leaves shows people too
+        record_begun(gallery.path, folder)
         _write(gallery, partial)
     record_page(gallery.path, folder)
 

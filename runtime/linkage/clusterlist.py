@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from ..index.gallery import Gallery
-from ..storage.derived import record_page
+from ..storage.derived import recording
 from ..storage.diskfile import durable_file
 from ..storage.newfile import check_new_file
 from .clusters import Clusters
@@ -36,8 +36,7 @@ def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
         StorageError, DiskFullError: an existing file stays.
     """
     faces = ("face_index",) if gallery.has_faces else ()
-    record_page(gallery.path, path)
-    with durable_file(path, "the list") as file:
+    with recording(gallery.path, path), durable_file(path, "the list") as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(("cluster", "size", "score", "row", "path", *faces))
@@ -58,4 +57,3 @@ def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
             else:
                 lines.writerows(found)
         text.detach()
-    record_page(gallery.path, path)

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import ConfigError, FacemillError
 from ..index.gallery import Gallery
 from ..index.pace import Eta
-from ..storage.derived import record_page
+from ..storage.derived import record_begun, record_page
 from ..storage.diskfile import storage_error
 from .clusters import Clusters
 from .ownfolder import check_folder, own_folder
@@ -66,8 +66,8 @@ def write_folders(
         OutputExistsError, StorageError, DiskFullError: as their messages say.
     """
     shown = clusters.with_at_least(least)
-    record_page(gallery.path, path)
     with own_folder(path, KIND, _ENTRIES, force=force):
+        record_begun(gallery.path, path)
         try:
             done, missing = _fill(os.fsencode(path), gallery, clusters, shown, _PLACE[mode])
         except OSError as err:

@@ -12,7 +12,7 @@ from ..index.gallery import Gallery
 from ..pipeline.html import STYLE, Thumbnails, count, page_head, safe, warning_note
 from ..pipeline.origin import made_by, warning_of
 from ..pipeline.query_work import query_limits
-from ..storage.derived import record_page
+from ..storage.derived import recording
 from ..storage.diskfile import write_durable
 from .table import PairRow, PairTable
 
@@ -172,8 +172,8 @@ def write_review(path: Path, gallery: Gallery, text: str) -> None:
     Raises:
         StorageError: an existing file stays.
     """
-    record_page(gallery.path, path)  # first: what a kill leaves shows people too
-    write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
+    with recording(gallery.path, path):
+        write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
 
 
 def _page(gallery: Gallery, table: PairTable, method: str, threshold: float, pairs: Sequence[PairRow]) -> Iterator[str]:

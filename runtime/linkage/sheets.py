@@ -12,7 +12,7 @@ from ..pipeline.html import STYLE, count, page_head, picture_of, safe, warning_n
 from ..pipeline.origin import made_by, warning_of
 from ..pipeline.query_work import query_limits
 from ..pipeline.thumbnails import thumbnails
-from ..storage.derived import record_page
+from ..storage.derived import record_begun, record_page
 from ..storage.diskfile import write_durable
 from .clusters import Clusters
 from .ownfolder import check_folder, own_folder
@@ -74,9 +74,9 @@ def write_sheets(path: Path, gallery: Gallery, clusters: Clusters, *, least: int
     shown = clusters.with_at_least(least)
     sheets = list(_share_out(clusters.sizes[:shown].tolist()))
     indexes = max(1, -(-shown // _CARDS))
-    record_page(gallery.path, path)
     eta, cards, written = Eta(), [], 0
     with own_folder(path, KIND, _ENTRIES, force=force):
+        record_begun(gallery.path, path)
         for at, numbers in enumerate(sheets):
             eta("sheets", at / len(sheets))
             names = [_sheet(other) if 0 <= other < len(sheets) else "" for other in (at - 1, at + 1)]

@@ -16,7 +16,7 @@ from ..extras import require
 from ..index.gallery import Gallery
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FACE_DATASETS
-from ..storage.derived import record_page
+from ..storage.derived import recording
 from ..storage.diskfile import durable_file
 from ..storage.newfile import check_new_file
 from .blocks import Found
@@ -117,8 +117,7 @@ def write_table(path: Path, gallery: Gallery, table: PairTable) -> None:
     Raises:
         StorageError, MissingDependencyError: as their messages say; an existing file stays.
     """
-    record_page(gallery.path, path)  # first: what a kill leaves shows people too
-    with durable_file(path, "the pairs") as file:
+    with recording(gallery.path, path), durable_file(path, "the pairs") as file:
         (_write_csv if path.suffix.lower() == ".csv" else _write_parquet)(file, table)
 
 

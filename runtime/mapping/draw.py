@@ -14,7 +14,7 @@ from ..pipeline.page import check_page_path
 from ..pipeline.query_work import query_limits
 from ..pipeline.thumbnails import thumbnails
 from ..records import FacePlace
-from ..storage.derived import record_page
+from ..storage.derived import recording
 from ..storage.diskfile import write_durable
 from .groups import Groups, group
 from .page import Map, page_of
@@ -99,8 +99,8 @@ def draw_map(
     facts = f"{drawn.facts()} \u00b7 {photographs:,} photographs in the file \u00b7 model {model} \u00b7 seed {seed}"
     title = f"Map of {gallery.path.name}"
     page = page_of(Map(title, facts, drawn.warning, places, groups, paths, shown.notes, shown.pictures))
-    record_page(gallery.path, output)  # first: what a kill leaves shows people too
-    write_durable(output, page.encode(), "the map")
+    with recording(gallery.path, output):
+        write_durable(output, page.encode(), "the map")
     return drawn
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 from ..images.decode import Limits
-from ..storage.derived import record_page
+from ..storage.derived import recording
 from ..storage.diskfile import write_durable
 from .comparison import Comparison
 from .html import STYLE, Thumbnails, page_head, safe, warning_note
@@ -47,9 +48,8 @@ def write_comparison(path: Path, found: Comparison, limits: Limits, file: Path |
         ConfigError, OutputExistsError, StorageError: as their messages say; an existing file stays.
     """
     check_page_path(path, force=force)
-    if file is not None:
-        record_page(file, path)  # first: what a kill leaves shows people too
-    write_durable(path, "".join(_page(found, limits)).encode("utf-8", "backslashreplace"), "the page")
+    with nullcontext() if file is None else recording(file, path):
+        write_durable(path, "".join(_page(found, limits)).encode("utf-8", "backslashreplace"), "the page")
 
 
 def _page(found: Comparison, limits: Limits) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..index.gallery import Gallery
-from ..storage.derived import record_page
+from ..storage.derived import recording
 from ..storage.diskfile import write_durable
 from ..storage.newfile import check_new_file
 from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
@@ -99,8 +99,8 @@ def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool 
     check_page_path(path, force=force)
     assert shown.found is not None
     text = "".join(_page(gallery, shown.found, shown.asked))
-    record_page(gallery.path, path)  # first: what a kill leaves shows people too
-    write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
+    with recording(gallery.path, path):
+        write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
 
 
 def _page(gallery: Gallery, found: Answers, asked: int) -> Iterator[str]:

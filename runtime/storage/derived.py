@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -75,16 +75,33 @@ def _tree(page: Path) -> Iterator[str]:
 def record_page(file: Path, page: Path) -> None:
     """Remember that a page, a list or a folder shows photographs of a file; that it cannot be noted is no error.
 
-    Call it once the page is written: only what is still as it was then is ever deleted. Where a kill could leave
-    something half written, call it before as well.
+    Call it once the page is written: only what is still as it was then is ever deleted. See `recording`.
 
     Args:
         file: the embedding file; the list is kept beside it, as `<file>.pages`, one line of JSON a page. A link is
             followed, so that a file has one list whatever name it is opened by.
-        page: what was written, or is about to be.
+        page: what was written.
     """
     page = Path(os.path.abspath(page))
     _note(file, _line(page, look_at(page)), str(page))
+
+
+def record_begun(file: Path, page: Path) -> None:
+    """Remember that a page is about to be written: a kill may leave a part of it. What lies there now is not it."""
+    page = Path(os.path.abspath(page))
+    _note(file, _line(page, None), str(page))
+
+
+@contextmanager
+def recording(file: Path, page: Path) -> Iterator[None]:
+    """A block that writes a page: noted before, and after it as what it then is.
+
+    Args:
+        file, page: as for `record_page`; that the page may be written has been checked.
+    """
+    record_begun(file, page)
+    yield
+    record_page(file, page)
 
 
 def record_elsewhere(file: Path, what: str) -> None:
