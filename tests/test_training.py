@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+
+from runtime.engines.mobilefacenet import generate
 
 torch = pytest.importorskip(
     "torch", reason="the extra train is not installed: pip install torch hydra-core", exc_type=ImportError
@@ -40,8 +43,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network with random weights, as ONNX, with a free batch: a teacher as good as any to be imitated."""
-    from runtime.engines.mobilefacenet import generate
-
     path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
     generate(path, form="128", seed=3)
     return path
@@ -110,6 +111,29 @@ def test_a_slim_checkpoint_goes_on_from_the_same_weights(data: Path, teacher: Pa
     assert (second.state.step, second.state.samples) == (3, 48)
     for mine, its in zip(second.state.ema.parameters(), first.state.ema.parameters(), strict=True):
         assert torch.allclose(mine, its, atol=1e-2, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "form", "dimension"), [("mobilefacenet", "128", 128), ("w600k_mbf", "512", 512)])
+def test_backbones_have_the_shapes_that_facemill_generates(
+    name: str, form: str, dimension: int, tmp_path: Path
+) -> None:
+    from training.backbones import build_backbone
+
+    generate(tmp_path / "random.onnx", form=form, seed=0)
+    weights = [w for w in onnx.load(tmp_path / "random.onnx").graph.initializer if w.name.endswith(".weight")]
+    network = build_backbone(name, dimension, 1.0, "prelu")
+    mine = [p for p in network.parameters() if p.ndim == 4]
+    assert sorted(tuple(p.squeeze().shape) for p in mine) == sorted(tuple(d for d in w.dims if d > 1) for w in weights)
+    assert network.eval()(torch.zeros(2, 3, 112, 112)).shape == (2, dimension)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    from training.device import use_device
+
+    for name in ("cuda:77", "abacus"):
+        with pytest.raises(ValueError, match=f"device is '{name}'; wanted: auto, cpu or cuda"):
+            use_device(name)
+    assert use_device("cpu").type == "cpu"
 
 
 def test_the_learning_rate_rises_holds_and_falls_to_zero() -> None:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 # t: expansion, c: channels out, n: repeats, s: stride of the first
 Row = tuple[int, int, int, int]
 CLASSIC: tuple[Row, ...] = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
+# InsightFace's w600k_mbf, twice as wide: less expanded at the end.
+W600K: tuple[Row, ...] = (*CLASSIC[:-1], (1, 128, 2, 1))
 
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "relu": lambda _: nn.ReLU(inplace=True),
@@ -57,12 +59,18 @@ class MobileFaceNet(nn.Module):
         dimension: D.
         width: multiplies every number of channels.
         rows: the bottlenecks.
+        together: channels that the second convolution sees at once; 1: depthwise.
         activation: "relu", "relu6" or "prelu".
     Source: Chen et al. 2018, arXiv:1804.07573, table 1.
     """
 
     def __init__(
-        self, dimension: int = 512, width: float = 1.0, rows: Sequence[Row] = CLASSIC, activation: str = "relu"
+        self,
+        dimension: int = 512,
+        width: float = 1.0,
+        rows: Sequence[Row] = CLASSIC,
+        activation: str = "relu",
+        together: int = 1,
     ) -> None:
         super().__init__()
         act = ACTIVATIONS[activation]
@@ -71,7 +79,7 @@ class MobileFaceNet(nn.Module):
             return int(channels * width)
 
         channels = wide(64)
-        layers = [conv(3, channels, 3, 2, 1, act), conv(channels, channels, 3, 1, channels, act)]
+        layers = [conv(3, channels, 3, 2, 1, act), conv(channels, channels, 3, 1, channels // together, act)]
         for t, c, n, s in rows:
             for i in range(n):
                 layers.append(Bottleneck(channels, wide(c), s if i == 0 else 1, t * channels, act))
@@ -107,9 +115,11 @@ def build_backbone(name: str, dimension: int, width: float, activation: str) -> 
 
     if name == "mobilefacenet":
         return MobileFaceNet(dimension, width, CLASSIC, activation)
+    if name == "w600k_mbf":
+        return MobileFaceNet(dimension, 2 * width, W600K, activation, together=2)
     if name == "mamba":
         return MambaFace(dimension, width, activation)
-    raise ValueError(f"backbone is {name!r}; wanted: mobilefacenet or mamba")
+    raise ValueError(f"backbone is {name!r}; wanted: mobilefacenet, w600k_mbf or mamba")
 
 
 def normalise(images_u8: Tensor) -> Tensor:

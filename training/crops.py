@@ -10,7 +10,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +37,14 @@ def load_crops(tars: Sequence[Path], left_out: Path | None, cache: Path, size: i
         partial = path.with_suffix(".partial.npy")
         np.save(partial, images)
         partial.rename(path)
-    crops: NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    crops: NDArray[np.uint8] = np.load(path, mmap_mode="c")  # copied where it is written to, which PyTorch wants
     logger.info("%d crops of %dx%d", len(crops), size, size)
     return crops
+
+
+def pixels_of(crops: NDArray[np.uint8]) -> Tensor:
+    """(N, S, S, 3) uint8 where the run computes: a GPU holds them all; on a CPU they stay the memory-mapped array."""
+    return torch.from_numpy(crops).to(torch.get_default_device())
 
 
 def load_persons(tars: Sequence[Path], left_out: Path | None) -> NDArray[np.int64]:

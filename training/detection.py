@@ -1,6 +1,8 @@
-"""What the detector is asked to do: which cells answer for a face, and how far their answers are from it."""
+"""What the detector is asked to do: answer, cell for cell, as a trained detector does where a face is known to be."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,11 +11,10 @@ from torch.nn import functional
 from .detector import STRIDES
 from .scenes import Scenes
 
-# Sides of faces, pixels, that a stride answers for; they overlap, so that a face is never between two.
-RANGES = {8: (0.0, 48.0), 16: (32.0, 112.0), 32: (80.0, 1e9)}
-_NEAR = 0.75  # cells from the middle of a face within which a cell answers for it
-_AROUND = 2.0  # and within which it may say what it likes
-_FOCUS = 2.0
+_FACE = 0.3  # score from which a cell's box and landmarks are learned
+_FOUND = 0.5  # score from which a teacher has found a face
+_TRUSTED = 0.4  # parts of the distance between the eyes that the teacher's landmarks may be from the known ones
+_SMALLEST_EYES = 8.0  # pixels; below, a pixel weighs no more
 
 
 def cells(size: int) -> tuple[Tensor, Tensor]:
@@ -37,58 +38,75 @@ def decode(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return torch.cat([middle - half, middle + half], -1), landmarks
 
 
-def assign(scenes: Scenes, size: int) -> tuple[Tensor, Tensor]:
-    """Which face each cell answers for.
+@dataclass(frozen=True)
+class Answers:
+    """What a teacher says of the pictures, checked by what is known of them.
 
-    Returns:
-        (N, P) int64: the face, -1 for none; and (N, P) bool: cells whose score counts.
+    Attributes:
+        scores: (N, P) float32, 0 to 1; 0 where no face is known to be.
+        counts: (N, P) bool: cells whose score is to be learned: all but those of an upright face that it overlooked.
+        boxes: (N, P, 4) float32, pixels.
+        landmarks: (N, P, 5, 2) float32, pixels.
+        trusted: (N, P) bool: cells whose box and landmarks are to be learned.
+    """
+
+    scores: Tensor
+    counts: Tensor
+    boxes: Tensor
+    landmarks: Tensor
+    trusted: Tensor
+
+
+def check_answers(raw: Tensor, scenes: Scenes, size: int) -> Answers:
+    """A teacher's answers as targets.
+
+    Args:
+        raw: (N, P, 15) float32 of the teacher, the scores from 0 to 1.
+        scenes: the pictures' faces.
+        size: side of the pictures.
     """
     places, strides = cells(size)
-    middle = (scenes.boxes[..., :2] + scenes.boxes[..., 2:]) / 2  # (N, F, 2)
-    side = (scenes.boxes[..., 2:] - scenes.boxes[..., :2]).amax(-1)  # (N, F)
-    # Pixel x of a cell's middle is (column + 0.5) * stride.
-    apart = (middle[:, :, None] / strides[:, None] - places - 0.5).abs().amax(-1)  # (N, F, P), cells
-    low = torch.tensor([RANGES[int(s)][0] for s in strides])
-    high = torch.tensor([RANGES[int(s)][1] for s in strides])
-    fits = (side[..., None] >= low) & (side[..., None] < high)
-    here = scenes.there[..., None]
-    apart = torch.where(here & fits, apart, torch.inf)
-    nearest, face = apart.min(dim=1)  # (N, P)
-    face = torch.where(nearest <= _NEAR, face, -1)
-    reach = torch.maximum(side[..., None] / strides / 4, torch.tensor(_AROUND))  # other cells upon the face itself
-    far = (middle[:, :, None] / strides[:, None] - places - 0.5).abs().amax(-1)
-    around = ((here | scenes.cut[..., None]) & (far <= reach)).any(dim=1)
-    return face, (face >= 0) | ~around
+    boxes, landmarks = decode(raw, size)
+    known = scenes.boxes[:, :, None]  # (N, F, 1, 4)
+    middle = (places + 0.5) * strides[:, None]  # (P, 2)
+    within = ((middle >= known[..., :2]) & (middle <= known[..., 2:])).all(-1)
+    within &= (scenes.there | scenes.cut)[..., None]  # (N, F, P)
+    wanted = scenes.landmarks[:, :, None]  # (N, F, 1, 5, 2)
+    across = wanted[..., 1, :] - wanted[..., 0, :]  # (N, F, 1, 2): from eye to eye
+    apart = (landmarks[:, None] - wanted).norm(dim=-1).mean(-1) / across.norm(dim=-1)  # (N, F, P)
+    scores = raw[..., 0] * within.any(dim=1)
+    right = (within & (apart < _TRUSTED)).any(dim=1)
+    best = (raw[:, None, :, 0] * within).amax(-1, keepdim=True)  # (N, F, 1)
+    upright = across[..., 0] > across[..., 1].abs()
+    overlooked = scenes.there[..., None] & upright & (best < _FOUND)
+    counts = ~(within & overlooked).any(dim=1)
+    return Answers(scores, counts, boxes, landmarks, right & counts & (scores > _FACE))
 
 
-def detection_loss(values: Tensor, scenes: Scenes, size: int, landmark_weight: float) -> dict[str, Tensor]:
+def detection_loss(values: Tensor, answers: Answers, size: int, landmark_weight: float) -> dict[str, Tensor]:
     """The loss and its parts.
 
     Args:
         values: (N, P, 15) float32, of `FaceDetector`.
-        scenes: the pictures' faces.
+        answers: of the teacher, for the same pictures.
         size: side of the pictures.
-        landmark_weight: of the landmarks, beside 1 for the scores and 2 for the boxes.
+        landmark_weight: of the landmarks, beside 2 for the scores and for the boxes.
     Returns:
-        `loss`, `score` (focal cross entropy, a face), `box` (1 - GIoU), `landmarks` (mean distance in parts of the
-        distance of the eyes).
+        `loss`, `score` (cross entropy, weighted by the error: quality focal loss, Li et al. 2020, with an exponent of
+        1), `box` (1 - GIoU), `landmarks` (mean distance, across and down added, in parts of the distance of the eyes).
     """
-    face, counts = assign(scenes, size)
-    positive = face >= 0
-    number = positive.sum().clamp(min=1)
-    target = positive.float()
-    plain = functional.binary_cross_entropy_with_logits(values[..., 0], target, reduction="none")
-    wrong = (torch.sigmoid(values[..., 0]) - target).abs()
-    score = (plain * wrong.pow(_FOCUS) * counts).sum() / number * 4
-    boxes, landmarks = decode(values, size)
-    picture, cell = positive.nonzero(as_tuple=True)
-    which = face[picture, cell]
-    box = (1 - _giou(boxes[picture, cell], scenes.boxes[picture, which])).sum() / number
-    wanted = scenes.landmarks[picture, which]  # (K, 5, 2)
-    eyes = (wanted[:, 0] - wanted[:, 1]).norm(dim=-1).clamp(min=2.0)
-    gap = (landmarks[picture, cell] - wanted).abs().sum(-1).mean(-1) / eyes
-    marks = gap.sum() / number
-    return {"loss": score + 2 * box + landmark_weight * marks, "score": score, "box": box, "landmarks": marks}
+    number = answers.trusted.sum().clamp(min=1)
+    plain = functional.binary_cross_entropy_with_logits(values[..., 0], answers.scores, reduction="none")
+    wrong = (torch.sigmoid(values[..., 0]) - answers.scores).abs()
+    score = (plain * wrong * answers.counts).sum() / number
+    boxes, landmarks = (some[answers.trusted] for some in decode(values, size))
+    weights = answers.scores[answers.trusted] / number
+    box = ((1 - _giou(boxes, answers.boxes[answers.trusted])) * weights).sum()
+    wanted = answers.landmarks[answers.trusted]  # (K, 5, 2)
+    eyes = (wanted[:, 0] - wanted[:, 1]).norm(dim=-1).clamp(min=_SMALLEST_EYES)
+    marks = ((landmarks - wanted).abs().sum(-1).mean(-1) / eyes * weights).sum()
+    loss = 2 * score + 2 * box + landmark_weight * marks
+    return {"loss": loss, "score": score, "box": box, "landmarks": marks}
 
 
 def _giou(one: Tensor, other: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ _RARE = 0.01  # share of cells that hold a face, which the first scores say
 
 
 def normalise(images: Tensor) -> Tensor:
-    """(N, 3, H, W) of 0..255 to -0.5..0.5: what a detector is trained on, and what its model file states."""
-    return images.float() / 255 - 0.5
+    """(N, 3, H, W) of 0..255 to 0..1, so that black borders are what a convolution pads with."""
+    return images.float() / 255
 
 
 def _unit(c_in: int, c_out: int, *, last: bool = False) -> nn.Sequential:
@@ -28,7 +28,7 @@ def _unit(c_in: int, c_out: int, *, last: bool = False) -> nn.Sequential:
 
 
 class FaceDetector(nn.Module):
-    """(N, 3, H, W), -0.5..0.5, BGR, sides multiples of 32, to (N, P, 15): each cell of strides 8, 16, 32, row by row.
+    """(N, 3, H, W), 0..1, BGR, sides multiples of 32, to (N, P, 15): each cell of strides 8, 16, 32, row by row.
 
     Args:
         widths: channels after the stem, at stride 4, and from stride 8 on.

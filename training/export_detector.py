@@ -7,6 +7,7 @@ there is a model file already, its words are kept: title, licence, accuracy.
 
 from __future__ import annotations
 
+import copy
 import io
 import tempfile
 import warnings
@@ -38,8 +39,8 @@ input_name = ""
 output_name = ""
 size = {size}
 channel_order = "bgr"
-mean = [127.5, 127.5, 127.5]
-std = [255.0, 255.0, 255.0]
+mean = [0.0, 0.0, 0.0]
+std = [1.0, 1.0, 1.0]
 dimension = {dimension}
 detector = "yunet"
 licence = {licence}
@@ -71,11 +72,14 @@ class Exported:
 
 
 class _Heads(nn.Module):
-    """The detector with its outputs as YuNet's file has them: by kind, then by stride, a row for each cell."""
+    """The detector as YuNet's file has it: grey levels in; outputs by kind, then by stride, a row for each cell."""
 
     def __init__(self, detector: FaceDetector) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector = copy.deepcopy(detector)
+        # No pass over the picture: the first convolution divides.
+        first = self.detector.stem[0].weight
+        first.data = normalise(first.data)  # type: ignore[arg-type, operator]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         levels = self.detector.levels(images)

@@ -50,11 +50,11 @@ def compress(images: Tensor, quality: Tensor) -> Tensor:
     side = images.shape[-1]
     spare = -side % 16
     x = functional.pad(images.clamp(0, 255), (0, spare, 0, spare), mode="replicate")
-    x = torch.einsum("cd,ndhw->nchw", _YCC, x)
+    x = torch.einsum("cd,ndhw->nchw", _YCC.to(x.device), x)
     light = _quantise(x[:, :1] - 128, quality, _TABLES[0]) + 128
     colour = _quantise(functional.avg_pool2d(x[:, 1:], 2), quality, _TABLES[1])
     colour = functional.interpolate(colour, scale_factor=2, mode="bilinear", align_corners=False)
-    x = torch.einsum("cd,ndhw->nchw", _RGB, torch.cat([light, colour], 1))
+    x = torch.einsum("cd,ndhw->nchw", _RGB.to(x.device), torch.cat([light, colour], 1))
     return x[..., :side, :side].clamp(0, 255)
 
 
@@ -62,7 +62,8 @@ def _quantise(x: Tensor, quality: Tensor, table: Tensor) -> Tensor:
     """(N, C, H, W) with the cosine transform of each 8x8 block rounded to steps."""
     n, c, height, width = x.shape
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100  # (N,)
-    steps = (table * scale.view(-1, 1, 1)).round().clamp(1, 255).view(n, 1, 1, 1, 8, 8)
+    steps = (table.to(x.device) * scale.view(-1, 1, 1)).round().clamp(1, 255).view(n, 1, 1, 1, 8, 8)
     blocks = x.view(n, c, height // 8, 8, width // 8, 8).transpose(3, 4)  # (N, C, H / 8, W / 8, 8, 8)
-    kept = (_DCT @ blocks @ _DCT.T / steps).round() * steps
-    return (_DCT.T @ kept @ _DCT).transpose(3, 4).reshape(n, c, height, width)
+    cosines = _DCT.to(x.device)
+    kept = (cosines @ blocks @ cosines.T / steps).round() * steps
+    return (cosines.T @ kept @ cosines).transpose(3, 4).reshape(n, c, height, width)

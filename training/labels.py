@@ -9,12 +9,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from runtime.engines.detector import load_detector
 from runtime.images.align import TEMPLATE
 from runtime.images.finder import Finder, FindRules, View
-from runtime.modelspec import load_spec
+
+from .teacher import DetectorTeacher
 
 logger = logging.getLogger(__name__)
 
@@ -39,47 +41,44 @@ class Labels:
     boxes: NDArray[np.float32]
     landmarks: NDArray[np.float32]
 
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, boxes and landmarks where the run computes."""
+        device = torch.get_default_device()
+        rows, boxes, landmarks = (torch.from_numpy(x).to(device) for x in (self.rows, self.boxes, self.landmarks))
+        return rows, boxes, landmarks
 
-def label_crops(crops: NDArray[np.uint8], model_file: Path, weights: Path, cache: Path) -> Labels:
+
+def label_crops(crops: NDArray[np.uint8], teacher: DetectorTeacher, cache: Path) -> Labels:
     """Label all crops, once.
 
     Args:
         crops: (N, S, S, 3) uint8 RGB, aligned to the ArcFace template.
-        model_file, weights: of a detector of facemill's models.
+        teacher: labels them.
         cache: folder that keeps the labels for the next run.
     """
-    key = hashlib.sha256(f"{crops.shape} {_RULES!s}".encode() + weights.read_bytes()).hexdigest()[:16]
+    key = hashlib.sha256(f"{crops.shape} {_RULES!s}".encode() + teacher.weights.read_bytes()).hexdigest()[:16]
     path = cache / f"labels-{key}.npz"
     if not path.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        found = _label(crops, model_file, weights)
+        found = _label(crops, teacher)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, rows=found.rows, boxes=found.boxes, landmarks=found.landmarks)
         partial.rename(path)
     with np.load(path) as kept:
         labels = Labels(kept["rows"], kept["boxes"], kept["landmarks"])
-    logger.info("%d of %d crops hold a face by %s", len(labels.rows), len(crops), weights.name)
+    logger.info("%d of %d crops hold a face by %s", len(labels.rows), len(crops), teacher.weights.name)
     return labels
 
 
-def _label(crops: NDArray[np.uint8], model_file: Path, weights: Path) -> Labels:
-    import onnxruntime as ort
-
-    spec = load_spec(str(model_file))
-    session = ort.InferenceSession(load_detector(weights, spec).SerializeToString(), providers=["CPUExecutionProvider"])
-    (source,) = session.get_inputs()
-
-    def detect(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        pixels = (pictures.astype(np.float32) - np.float32(spec.mean)) / np.float32(spec.std)
-        (answer,) = session.run(None, {source.name: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))})
-        return np.asarray(answer)
-
-    finder = Finder(detect, spec.detector, _RULES, _AT_ONCE)
+def _label(crops: NDArray[np.uint8], teacher: DetectorTeacher) -> Labels:
+    finder = Finder(teacher, teacher.spec.detector, _RULES, _AT_ONCE)
     rows, boxes, landmarks = [], [], []
     for start in range(0, len(crops), _AT_ONCE):
-        part = crops[start : start + _AT_ONCE]
-        ordered = part[..., ::-1] if spec.channel_order == "bgr" else part
-        photos = [cv2.copyMakeBorder(one, *[_BORDER] * 4, cv2.BORDER_REPLICATE) for one in ordered]
+        photos = [
+            cv2.copyMakeBorder(one, *[_BORDER] * 4, cv2.BORDER_REPLICATE) for one in crops[start : start + _AT_ONCE]
+        ]
+        if teacher.spec.channel_order == "bgr":
+            photos = [photo[..., ::-1] for photo in photos]
         for row, faces in enumerate(finder.find(photos), start):
             if not len(faces):
                 continue

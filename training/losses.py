@@ -18,9 +18,9 @@ def embedding_space(teacher_dimension: int, dimension: int, seed: int) -> Tensor
     """
     if dimension < teacher_dimension:
         raise ValueError(f"the student has {dimension} dimensions; wanted: at least the teacher's {teacher_dimension}")
-    rng = torch.Generator().manual_seed(seed)
-    q, _ = torch.linalg.qr(torch.randn(dimension, teacher_dimension, generator=rng))
-    return q.T.contiguous()
+    rng = torch.Generator("cpu").manual_seed(seed)  # whatever computes: a run may go on elsewhere
+    q, _ = torch.linalg.qr(torch.randn(dimension, teacher_dimension, generator=rng, device="cpu"))
+    return q.T.contiguous().to(torch.get_default_device())
 
 
 def distillation(embeddings: Tensor, targets: Tensor, similarity: float) -> tuple[Tensor, Tensor]:

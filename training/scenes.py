@@ -23,6 +23,7 @@ class SceneRules:
         portrait: share of pictures whose first face is large and near the middle, with its own surroundings.
         smallest: side of a face, pixels.
         rotation: degrees, standard deviation.
+        turned: share of faces at any angle.
     """
 
     faces: int = 3
@@ -31,6 +32,7 @@ class SceneRules:
     portrait: float = 0.6
     smallest: float = 12.0
     rotation: float = 10.0
+    turned: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Scenes:
     landmarks: Tensor
     there: Tensor
     cut: Tensor
+
+    def some(self, which: Tensor) -> Scenes:
+        """Those of these places."""
+        return Scenes(self.images[which], self.boxes[which], self.landmarks[which], self.there[which], self.cut[which])
 
 
 def compose(
@@ -84,6 +90,20 @@ def compose(
     return Scenes(images, moved_boxes, moved_landmarks, there & seen, there & ~seen)
 
 
+def look_again(scenes: Scenes, size: int, *, mirror: bool) -> Scenes:
+    """The same pictures in another size, or in the mirror: another picture to a detector, for a tenth of the work."""
+    factor = size / scenes.images.shape[-1]
+    images = functional.interpolate(
+        scenes.images, size=(size, size), mode="bilinear", align_corners=False, antialias=factor < 1
+    )
+    boxes, landmarks = scenes.boxes * factor, (scenes.landmarks + 0.5) * factor - 0.5
+    if mirror:
+        images = images.flip(-1)
+        boxes = torch.stack([size - boxes[..., 2], boxes[..., 1], size - boxes[..., 0], boxes[..., 3]], -1)
+        landmarks = torch.stack([size - 1 - landmarks[..., 0], landmarks[..., 1]], -1)[:, :, MIRRORED]
+    return Scenes(images, boxes, landmarks, scenes.there, scenes.cut)
+
+
 def background(backdrop: Tensor, size: int, rng: Generator) -> Tensor:
     """(N, 3, S, S) float32: noise of several grains over one colour, a piece of a crop enlarged, or shuffled tiles."""
     n = len(backdrop)
@@ -114,6 +134,8 @@ def _placed(boxes: Tensor, portrait: Tensor, size: int, rules: SceneRules, rng: 
     side = torch.exp(low + torch.rand(n, generator=rng) * (high - low))
     scale = torch.where(portrait, share * size, side) / longest
     angle = torch.randn(n, generator=rng) * math.radians(rules.rotation)
+    any_angle = torch.rand(n, generator=rng) * 2 * math.pi
+    angle = torch.where(torch.rand(n, generator=rng) < rules.turned, any_angle, angle)
     mirror = torch.where(torch.rand(n, generator=rng) < 0.5, -1.0, 1.0)
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     anywhere = torch.rand(n, 2, generator=rng)

@@ -1,4 +1,4 @@
-"""A trained network that answers for the very picture that the student sees."""
+"""Trained networks that answer for the very picture that the student sees."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
+
+from runtime.engines.detector import load_detector
+from runtime.errors import ConfigError
+from runtime.modelspec import load_spec
 
 
 class Teacher:
@@ -69,5 +74,41 @@ class Teacher:
         return functional.normalize(answer)
 
     def _ask(self, x: Tensor) -> Tensor:
-        found = self._model(np.ascontiguousarray(x.numpy()))[0]
-        return functional.normalize(torch.from_numpy(np.array(found)).flatten(1))
+        found = self._model(np.ascontiguousarray(x.cpu().numpy()))[0]
+        return functional.normalize(torch.from_numpy(np.array(found)).to(x.device).flatten(1))
+
+
+class DetectorTeacher:
+    """A face detector of YuNet's family on ONNX Runtime.
+
+    Args:
+        model_file: its TOML, as facemill's models have one.
+        weights: its ONNX file.
+    Attributes:
+        spec: the model file.
+        weights: the ONNX file.
+    Raises:
+        ConfigError: it is of another family, whose answers do not mean what the student's do.
+    """
+
+    def __init__(self, model_file: Path, weights: Path) -> None:
+        import onnxruntime as ort
+
+        self.spec, self.weights = load_spec(str(model_file)), weights
+        if self.spec.detector != "yunet":
+            raise ConfigError(
+                f"{model_file} is a detector of the family {self.spec.detector!r}; wanted: one of 'yunet', such as "
+                f"models/yunet.toml"
+            )
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # between batches the student computes
+        model = load_detector(weights, self.spec).SerializeToString()
+        self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(N, H, W, 3) in the model file's channel order, sides multiples of 32, to (N, P, 15): see find_faces."""
+        pixels = (pictures.astype(np.float32) - np.float32(self.spec.mean)) / np.float32(self.spec.std)
+        (answer,) = self._session.run(None, {self._input: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))})
+        return np.asarray(answer)

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from .augment import Augmentation, augment
 from .backbones import build_backbone, normalise, parameters_of
-from .crops import load_crops
+from .crops import load_crops, pixels_of
+from .device import random_numbers, use_device
 from .loop import begin, follow, set_learning_rate
 from .losses import distillation, embedding_space
 from .sampling import batch_rows, input_size
@@ -33,10 +34,11 @@ class Trainer:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
+        use_device(config.device)
         torch.manual_seed(config.seed)
         data, run = Path(config.data), Path(config.run)
         left_out = data / config.left_out if config.left_out else None
-        self.crops = load_crops([data / name for name in config.tars], left_out, run / "cache")
+        self.pixels = pixels_of(load_crops([data / name for name in config.tars], left_out, run / "cache"))
         self.teacher = Teacher(**{**config.teacher, "path": Path(config.teacher.path)})
         student = build_backbone(**config.backbone).to(memory_format=torch.channels_last)
         self.state = new_state(student, config.weight_decay)
@@ -49,10 +51,10 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One batch; returns the loss and the mean cosine to the teacher."""
         config, state = self.config, self.state
-        rng = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
-        rows = batch_rows(state.step, config.batch, len(self.crops), config.seed)
-        crops = torch.from_numpy(self.crops[rows]).permute(0, 3, 1, 2)  # (N, 3, 112, 112) uint8
-        pictures = augment(crops, self.augmentation, self.crops.shape[1], rng)
+        rng = random_numbers(config.seed * 1_000_003 + state.step)
+        rows = batch_rows(state.step, config.batch, len(self.pixels), config.seed)
+        crops = self.pixels[torch.from_numpy(rows).to(self.pixels.device)].permute(0, 3, 1, 2)  # (N, 3, 112, 112) uint8
+        pictures = augment(crops, self.augmentation, crops.shape[-1], rng)
         answers = self.teacher(pictures)  # for the very picture that the student sees
         if self.space is None:
             self.space = embedding_space(answers.shape[1], config.backbone.dimension, config.seed)
@@ -62,7 +64,7 @@ class Trainer:
         x = normalise(pictures).contiguous(memory_format=torch.channels_last)
         set_learning_rate(self)
         state.student.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bfloat16):
             embeddings = state.student(x)
         loss, cosine = distillation(embeddings.float(), answers @ self.space, config.similarity)
         state.optimizer.zero_grad(set_to_none=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train the face detector: python -m training.train_detector data=... labels=face_detection_yunet_2023mar.onnx
+"""Train the face detector: python -m training.train_detector data=... teacher=face_detection_yunet_2023mar.onnx
 
 Stopped or killed, the same command goes on from the last checkpoint.
 """
@@ -11,24 +11,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import hydra
-import numpy as np
 import torch
 from omegaconf import DictConfig
-from torch import Generator
+from torch import Generator, Tensor, nn
 
 from .augment import Augmentation, repaint
 from .backbones import parameters_of
-from .crops import load_crops
-from .detection import detection_loss
+from .crops import load_crops, pixels_of
+from .detection import check_answers, detection_loss
 from .detector import FaceDetector, normalise
+from .device import random_numbers, use_device
 from .labels import label_crops
 from .loop import begin, follow, set_learning_rate
-from .scenes import SceneRules, Scenes, compose
+from .scenes import SceneRules, Scenes, compose, look_again
 from .state import new_state
+from .teacher import DetectorTeacher
 
 logger = logging.getLogger(__name__)
 
-_USUAL = 160  # a batch of this size has all its pictures
+_USUAL = 160  # a batch of this size, and of smaller ones, has all its pictures
 _VERIFIED = 256  # pictures
 
 
@@ -37,28 +38,33 @@ class Trainer:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
+        use_device(config.device)
         torch.manual_seed(config.seed)
         data, cache = Path(config.data), Path(config.run) / "cache"
         left_out = data / config.left_out if config.left_out else None
-        self.crops = load_crops([data / name for name in config.tars], left_out, cache)
-        self.labels = label_crops(self.crops, Path(config.label_model), Path(config.labels), cache)
+        crops = load_crops([data / name for name in config.tars], left_out, cache)
+        self.teacher = DetectorTeacher(Path(config.teacher_model), Path(config.teacher))
+        self.pixels = pixels_of(crops)
+        self.labels = label_crops(crops, self.teacher, cache).tensors()
         detector = FaceDetector(config.widths).to(memory_format=torch.channels_last)
         self.state = new_state(detector, config.weight_decay)
         self.rules = SceneRules(**config.scenes)
         self.augmentation = Augmentation(**config.augmentation)
         logger.info("%s parameters", f"{parameters_of(detector):,}")
+        self._composed: tuple[int, Scenes] | None = None
         begin(self)
 
     def step(self) -> dict[str, float]:
-        """One batch of pictures of one size."""
+        """One batch: the pictures that were composed last, as they have not yet been seen."""
         config, state = self.config, self.state
-        rng = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+        rng = self._rng(2 * state.step + 1)
         size = config.sizes[int(torch.randint(len(config.sizes), (), generator=rng))]
-        scenes = self.scenes(max(8, int(config.batch * min(1.0, (_USUAL / size) ** 2))), size, rng)
+        mirror = bool(torch.rand((), generator=rng) < 0.5)
+        count = max(4, int(config.batch * min(1.0, (_USUAL / size) ** 2)))
+        which = torch.randperm(config.batch, generator=rng)[:count]
         set_learning_rate(self)
         state.student.train()
-        values = state.student(normalise(scenes.images).contiguous(memory_format=torch.channels_last))
-        parts = detection_loss(values, scenes, size, config.landmark_weight)
+        parts = self.loss(state.student, look_again(self.composed(state.step).some(which), size, mirror=mirror), size)
         state.optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(state.student.parameters(), 5.0)
@@ -70,27 +76,46 @@ class Trainer:
 
     def verify(self) -> dict[str, float]:
         """The averaged weights on pictures that no step draws."""
-        rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 - 1)
-        scenes = self.scenes(_VERIFIED, _USUAL, rng)
+        scenes = self.scenes(_VERIFIED, _USUAL, self._rng(-1))
         with torch.no_grad():
-            parts = detection_loss(
-                self.state.ema(normalise(scenes.images)), scenes, _USUAL, self.config.landmark_weight
-            )
+            parts = self.loss(self.state.ema, scenes, _USUAL)
         return {f"averaged_{name}": float(part) for name, part in parts.items()}
 
+    def loss(self, detector: nn.Module, scenes: Scenes, size: int) -> dict[str, Tensor]:
+        """Of one batch, for which the teacher answers."""
+        pictures = scenes.images.round().to(torch.uint8)
+        raw = self.teacher(pictures.permute(0, 2, 3, 1).cpu().numpy())
+        answers = check_answers(torch.from_numpy(raw).to(pictures.device), scenes, size)
+        values = detector(normalise(pictures).contiguous(memory_format=torch.channels_last))
+        return detection_loss(values, answers, size, self.config.landmark_weight)
+
+    def composed(self, step: int) -> Scenes:
+        """The pictures of a step, which it shares with the ones around it: composing takes longer than learning."""
+        number = step // self.config.looks
+        if self._composed is None or self._composed[0] != number:
+            rng = self._rng(2 * number * self.config.looks)
+            self._composed = number, self.scenes(self.config.batch, self.config.composed_size, rng)
+        return self._composed[1]
+
+    def _rng(self, number: int) -> Generator:
+        """Of a step, twice its number; odd: of how it looks at its pictures."""
+        return random_numbers(self.config.seed * 1_000_003 + number)
+
     def scenes(self, count: int, size: int, rng: Generator) -> Scenes:
-        """So many pictures, BGR."""
+        """So many pictures, in the teacher's channel order."""
         places = self.rules.faces
-        which = torch.randint(len(self.labels.rows), (count, places), generator=rng).numpy()
-        behind = torch.randint(len(self.crops), (count,), generator=rng).numpy()
-        rows = self.labels.rows[which]  # (n, F)
-        crops = torch.from_numpy(np.ascontiguousarray(self.crops[rows.ravel()][..., ::-1]))
-        crops = crops.permute(0, 3, 1, 2).unflatten(0, (count, places))
-        backdrop = torch.from_numpy(np.ascontiguousarray(self.crops[behind][..., ::-1])).permute(0, 3, 1, 2)
-        boxes = torch.from_numpy(self.labels.boxes[which])
-        landmarks = torch.from_numpy(self.labels.landmarks[which])
-        found = compose(crops, boxes, landmarks, backdrop, size, self.rules, rng)
+        rows, boxes, landmarks = self.labels
+        which = torch.randint(len(rows), (count, places), generator=rng)
+        behind = torch.randint(len(self.pixels), (count,), generator=rng)
+        crops = self._channels_first(rows[which].flatten()).unflatten(0, (count, places))
+        backdrop = self._channels_first(behind)
+        found = compose(crops, boxes[which], landmarks[which], backdrop, size, self.rules, rng)
         return replace(found, images=repaint(found.images, self.augmentation, rng).clamp_(0, 255))
+
+    def _channels_first(self, rows: Tensor) -> Tensor:
+        """(n, 3, C, C) uint8 of these crops, in the teacher's channel order."""
+        crops = self.pixels[rows].permute(0, 3, 1, 2)
+        return crops.flip(1) if self.teacher.spec.channel_order == "bgr" else crops
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="detector")

@@ -19,7 +19,8 @@ from torch import nn
 
 from .augment import Augmentation, augment
 from .backbones import build_backbone, normalise, parameters_of
-from .crops import load_crops, load_persons
+from .crops import load_crops, load_persons, pixels_of
+from .device import random_numbers, use_device
 from .loop import begin, follow, set_learning_rate
 from .objectives import Objective, Stage, stage_at
 from .sampling import batch_rows, hold_out, input_size, person_rows
@@ -38,11 +39,13 @@ class Trainer:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
+        use_device(config.device)
         torch.manual_seed(config.seed)
         data, cache = Path(config.data), Path(config.run) / "cache"
         left_out = data / config.left_out if config.left_out else None
         tars = [data / name for name in config.tars]
         self.crops = load_crops(tars, left_out, cache)
+        self.pixels = pixels_of(self.crops)
         self.persons = load_persons(tars, left_out)
         apart = hold_out(self.persons, config.held_out, config.seed)
         self.learned, self.held_out = np.flatnonzero(~apart), np.flatnonzero(apart)
@@ -82,18 +85,19 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One batch; returns the loss and the number of the stage."""
         config, state = self.config, self.state
-        rng = torch.Generator().manual_seed(config.seed * 1_000_003 + state.step)
+        rng = random_numbers(config.seed * 1_000_003 + state.step)
         stage = stage_at(state.samples, self.stages)
         objective = self.objectives[stage]
         rows = self._rows(objective.of_triplets)
-        crops = torch.from_numpy(self.crops[self.learned[rows]]).permute(0, 3, 1, 2)  # (N, 3, 112, 112) uint8
+        chosen = torch.from_numpy(self.learned[rows]).to(self.pixels.device)
+        crops = self.pixels[chosen].permute(0, 3, 1, 2)  # (N, 3, 112, 112) uint8
         pictures = augment(crops, self.augmentation, input_size(state.samples, config.stages), rng)
         x = normalise(pictures).contiguous(memory_format=torch.channels_last)
         set_learning_rate(self)
         state.student.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bfloat16):
             embeddings = state.student(x)
-        loss = objective(embeddings.float(), torch.from_numpy(self.classes[rows]))
+        loss = objective(embeddings.float(), torch.from_numpy(self.classes[rows]).to(x.device))
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([*state.student.parameters(), *objective.parameters()], 5.0)

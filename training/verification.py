@@ -47,11 +47,12 @@ def load_pairs(path: Path) -> Pairs:
 def embed(model: nn.Module, crops: NDArray[np.uint8], batch: int = 64) -> NDArray[np.float32]:
     """(N, D) unit rows."""
     model.eval()
+    device = next(model.parameters()).device
     parts = []
     for start in range(0, len(crops), batch):
-        x = normalise(torch.from_numpy(crops[start : start + batch]).permute(0, 3, 1, 2))
+        x = normalise(torch.from_numpy(crops[start : start + batch]).to(device).permute(0, 3, 1, 2))
         parts.append(torch.nn.functional.normalize(model(x.contiguous(memory_format=torch.channels_last))))
-    vectors: NDArray[np.float32] = torch.cat(parts).numpy()
+    vectors: NDArray[np.float32] = torch.cat(parts).cpu().numpy()
     return vectors
 
 

@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""A detector beside another: faces found, how far apart the landmarks are, how fast the network answers.
+
+    python benchmarks/detector_agreement.py LFW/ --detector facemill-det --reference yunet
+
+Distances are in parts of the distance between the eyes as the reference sees them, over faces that both saw. Both look
+as `facemill process` looks, each with an FP32 engine on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import material
+import numpy as np
+from numpy.typing import NDArray
+from report import write_results
+
+from runtime.engines.open import open_runner
+from runtime.engines.runner import Runner
+from runtime.images.faces import Faces, iou, main_face
+from runtime.images.finder import Finder
+from runtime.pipeline.face_rules import FaceRules
+
+AT_ONCE = 64
+SIDE = 160  # of the picture that is looked at first
+ROUNDS = 9
+SAME_FACE = 0.3  # intersection over union
+
+
+def looked_at(runner: Runner, photos: list[NDArray[np.uint8]]) -> list[Faces]:
+    """The faces of every photograph."""
+    finder = Finder(runner.infer, runner.info.detector, FaceRules("detect").find, AT_ONCE)
+    return [faces for i in range(0, len(photos), AT_ONCE) for faces in finder.find(photos[i : i + AT_ONCE])]
+
+
+def seconds(runner: Runner, pictures: NDArray[np.uint8]) -> float:
+    """Of the network alone on a batch, one thread."""
+    start = time.perf_counter()
+    runner.infer(pictures)
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("photos", type=Path, help="a folder of photographs, with sub-folders")
+    parser.add_argument("--detector", default="facemill-det", help="default: facemill-det")
+    parser.add_argument("--reference", default="yunet", help="default: yunet")
+    parser.add_argument("--every", type=int, default=1, help="take each n-th photograph alone")
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
+    options = parser.parse_args()
+    options.data.mkdir(parents=True, exist_ok=True)
+    names = [options.reference, options.detector]
+    engines = [material.build(name, options.data, precision="fp32") for name in names]
+    photos = [cv2.imread(str(path)) for path in sorted(options.photos.rglob("*.jpg"))[:: options.every]]
+    pictures = np.stack([cv2.resize(photo, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for photo in photos[:AT_ONCE]])
+    with open_runner(engines[0], threads=1) as reference, open_runner(engines[1], threads=1) as other:
+        runners = [reference, other]
+        times = [[seconds(runner, pictures) for runner in runners] for _ in range(ROUNDS + 1)][1:]
+        seen = [looked_at(runner, photos) for runner in runners]
+    gaps, ious, apart = [], [], []
+    for photo, one, two in zip(photos, *seen, strict=True):
+        if not len(one) or not len(two):
+            continue
+        i = main_face(one, *photo.shape[:2])
+        shared = iou(one.boxes[i], two.boxes)
+        k = int(shared.argmax())
+        if shared[k] < SAME_FACE:
+            apart.append(1)
+            continue
+        eyes = np.linalg.norm(one.landmarks[i, 0] - one.landmarks[i, 1])
+        gaps.append(np.linalg.norm(one.landmarks[i] - two.landmarks[k], axis=1) / eyes)
+        ious.append(shared[k])
+    distances = np.array(gaps)  # (n, 5)
+    medians = [statistics.median(column) for column in zip(*times, strict=True)]
+    ratio = statistics.median(a / b for a, b in times)
+    rows = [
+        {
+            "detector": name,
+            "photographs with a face, %": f"{100 * np.mean([len(one) > 0 for one in faces]):.3f}",
+            "score, 0.1 % of the best faces are below": f"{_low(faces):.2f}",
+            "faces a photograph": f"{np.mean([len(one) for one in faces]):.3f}",
+            f"network, ms a picture of {SIDE}x{SIDE}": f"{1000 * time_ / len(pictures):.3f}",
+        }
+        for name, faces, time_ in zip(names, seen, medians, strict=True)
+    ]
+    points = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
+    each = ", ".join(f"{point} {100 * gap:.2f}" for point, gap in zip(points, distances.mean(axis=0), strict=True))
+    write_results(
+        f"detector_agreement_{Path(options.detector).stem}",
+        f"{options.detector} beside {options.reference} on {len(photos):,} photographs",
+        rows,
+        [
+            f"Landmarks: {100 * distances.mean():.2f} % of the distance between the eyes apart on average, median "
+            f"{100 * np.median(distances.mean(axis=1)):.2f}, 95 % of the faces below "
+            f"{100 * np.quantile(distances.mean(axis=1), 0.95):.2f} ({each}); {len(gaps):,} faces, boxes' mean "
+            f"intersection over union {np.mean(ious):.3f}; another face in {len(apart)} photographs",
+            f"{options.detector} answers {ratio:.2f} times as fast as {options.reference} (median of {ROUNDS} rounds, "
+            f"one after the other, {len(pictures)} pictures in a batch, one thread)",
+        ],
+    )
+
+
+def _low(seen: list[Faces]) -> float:
+    return float(np.quantile([one.scores[0] for one in seen if len(one)], 0.001))
+
+
+if __name__ == "__main__":
+    main()
