@@ -34,7 +34,7 @@ def scenes(count: int = 16, size: int = SIDE, seed: int = 0, **rules: Any) -> An
 
 
 def test_landmarks_stay_in_order_within_their_boxes() -> None:
-    found = scenes(64, rotation=5.0)
+    found = scenes(64, rotation=5.0, turned=0.0)
     marks, boxes = found.landmarks[found.there], found.boxes[found.there]
     assert 40 < len(boxes) < 110
     assert (marks[:, 0, 0] < marks[:, 1, 0]).all()  # left first as seen in the picture, in the mirror too
@@ -133,11 +133,13 @@ def test_an_upright_face_that_the_teacher_overlooks_teaches_nothing_and_one_on_i
         assert answers.counts[~there].all()
 
 
-@pytest.mark.parametrize("size", [96, 160, 320])
+@pytest.mark.parametrize("share", [1.0, 0.6])
+@pytest.mark.parametrize("size", [128, 160, 320])
 @pytest.mark.parametrize("mirror", [False, True])
-def test_a_second_look_moves_boxes_and_landmarks_with_the_pixels(size: int, mirror: bool) -> None:
+def test_a_second_look_moves_boxes_and_landmarks_with_the_pixels(size: int, mirror: bool, share: float) -> None:
     """The brightest pixels mark the landmarks of the picture."""
-    from training.scenes import MIRRORED, Scenes, look_again
+    from training.looks import Look, look_again
+    from training.scenes import MIRRORED, Scenes
 
     marks = torch.tensor([[30.0, 40.0], [90.0, 44.0], [60.0, 70.0], [38.0, 100.0], [84.0, 104.0]])
     x = torch.arange(SIDE, dtype=torch.float32)
@@ -146,17 +148,24 @@ def test_a_second_look_moves_boxes_and_landmarks_with_the_pixels(size: int, mirr
         image[:] = 255 * torch.exp(-((x[None] - point[0]) ** 2 + (x[:, None] - point[1]) ** 2) / 50)
     boxes = torch.cat([marks - 4.5, marks + 5.5], 1)[:, None]  # edges: half a pixel around the middle pixels
     one = torch.ones(5, 1, dtype=torch.bool)
-    seen = look_again(Scenes(images, boxes, marks.expand(5, 1, 5, 2), one, ~one), size, mirror=mirror)
+    look = Look(size, mirror, share, left=0.3, top=0.9)
+    seen = look_again(
+        Scenes(images, boxes, marks.expand(5, 1, 5, 2), one, ~one), look, torch.Generator().manual_seed(0)
+    )
     assert seen.images.shape == (5, 3, size, size)
-    weights = seen.images[:, 0].square()
+    side = round(size * share)
+    left, top = int(0.3 * (size - side)), int(0.9 * (size - side))
+    weights = torch.zeros(5, size, size)
+    inside = (slice(None), slice(top, top + side), slice(left, left + side))
+    weights[inside] = seen.images[:, 0][inside].square()
     at = torch.arange(size, dtype=torch.float32)
     total = weights.sum((1, 2))
     found = torch.stack([(weights.sum(1) * at).sum(1) / total, (weights.sum(2) * at).sum(1) / total], 1)
     order = MIRRORED if mirror else list(range(5))
     # Landmark k of the mirrored picture is the one that was MIRRORED[k] before.
     for k, before in enumerate(order):
-        torch.testing.assert_close(seen.landmarks[before, 0, k], found[before], atol=0.05, rtol=0)
-    torch.testing.assert_close((seen.boxes[:, 0, :2] + seen.boxes[:, 0, 2:]) / 2 - 0.5, found, atol=0.05, rtol=0)
+        torch.testing.assert_close(seen.landmarks[before, 0, k], found[before], atol=0.1, rtol=0)
+    torch.testing.assert_close((seen.boxes[:, 0, :2] + seen.boxes[:, 0, 2:]) / 2 - 0.5, found, atol=0.1, rtol=0)
     assert (seen.boxes[..., 2:] > seen.boxes[..., :2]).all()
 
 

@@ -24,6 +24,7 @@ class SceneRules:
         smallest: side of a face, pixels.
         rotation: degrees, standard deviation.
         turned: share of faces at any angle.
+        decoys: share of pictures with something pasted into them as faces are, which is none.
     """
 
     faces: int = 3
@@ -33,6 +34,7 @@ class SceneRules:
     smallest: float = 12.0
     rotation: float = 10.0
     turned: float = 0.1
+    decoys: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,14 @@ def compose(
         backdrop: (N, 3, C, C) uint8, other crops, whose enlarged pieces are part of the backgrounds.
         size: S.
         rules: what the pictures are like.
-        rng: decides; a CPU generator.
+        rng: decides.
     """
     n, places = crops.shape[:2]
     images = background(backdrop, size, rng)
+    nobody = torch.zeros(n, dtype=torch.bool)
+    some = (torch.rand(n, generator=rng) < rules.decoys).nonzero()[:, 0]
+    turn = _placed(boxes[:, 0], nobody, size, rules, rng)
+    images[some] = _paste(images[some], _shuffled(backdrop, rng)[some], turn[some], nobody[some], rng)
     there = torch.rand(n, places, generator=rng) < torch.tensor([1 - rules.empty] + [rules.more] * (places - 1))
     there &= there[:, :1]
     portrait = torch.rand(n, generator=rng) < rules.portrait
@@ -90,20 +96,6 @@ def compose(
     return Scenes(images, moved_boxes, moved_landmarks, there & seen, there & ~seen)
 
 
-def look_again(scenes: Scenes, size: int, *, mirror: bool) -> Scenes:
-    """The same pictures in another size, or in the mirror: another picture to a detector, for a tenth of the work."""
-    factor = size / scenes.images.shape[-1]
-    images = functional.interpolate(
-        scenes.images, size=(size, size), mode="bilinear", align_corners=False, antialias=factor < 1
-    )
-    boxes, landmarks = scenes.boxes * factor, (scenes.landmarks + 0.5) * factor - 0.5
-    if mirror:
-        images = images.flip(-1)
-        boxes = torch.stack([size - boxes[..., 2], boxes[..., 1], size - boxes[..., 0], boxes[..., 3]], -1)
-        landmarks = torch.stack([size - 1 - landmarks[..., 0], landmarks[..., 1]], -1)[:, :, MIRRORED]
-    return Scenes(images, boxes, landmarks, scenes.there, scenes.cut)
-
-
 def background(backdrop: Tensor, size: int, rng: Generator) -> Tensor:
     """(N, 3, S, S) float32: noise of several grains over one colour, a piece of a crop enlarged, or shuffled tiles."""
     n = len(backdrop)
@@ -117,12 +109,17 @@ def background(backdrop: Tensor, size: int, rng: Generator) -> Tensor:
     corner = (torch.rand(2, generator=rng) * 3 * side).int().tolist()
     piece = backdrop[:, :, corner[0] : corner[0] + side, corner[1] : corner[1] + side].float()
     piece = functional.interpolate(piece, size=(size, size), mode="bilinear", align_corners=False)
-    tiles = functional.unfold(backdrop.float(), side, stride=side)  # (n, 3 * side * side, 16)
-    tiles = functional.fold(tiles[:, :, torch.randperm(16, generator=rng)], backdrop.shape[-2:], side, stride=side)
-    tiles = functional.interpolate(tiles, size=(size, size), mode="bilinear", align_corners=False)
+    tiles = functional.interpolate(_shuffled(backdrop, rng), size=(size, size), mode="bilinear", align_corners=False)
     which = torch.rand(n, 1, 1, 1, generator=rng)
     x = torch.where(which < 0.25, piece, torch.where(which < 0.4, tiles, x))
     return x.clamp(0, 255)
+
+
+def _shuffled(crops: Tensor, rng: Generator) -> Tensor:
+    """(N, 3, C, C) float32: the sixteen tiles of each in another order."""
+    side = crops.shape[-1] // 4
+    tiles = functional.unfold(crops.float(), side, stride=side)  # (n, 3 * side * side, 16)
+    return functional.fold(tiles[:, :, torch.randperm(16, generator=rng)], crops.shape[-2:], side, stride=side)
 
 
 def _placed(boxes: Tensor, portrait: Tensor, size: int, rules: SceneRules, rng: Generator) -> Tensor:
@@ -202,7 +199,9 @@ def _paste(images: Tensor, crops: Tensor, turn: Tensor, portrait: Tensor, rng: G
     for times, some in _by_size(scale[:, 0, 0]):
         pixels[some] = _sample(_smaller(crops[some], times), grid[some])
     radii = torch.tensor([0.5 * side, 0.52 * side]) * draw(0.92, 1.1)
-    return torch.lerp(images, pixels, _ellipse(at, torch.tensor([side / 2 - 0.5, 0.5 * side]), radii, square, scale))
+    soft = torch.rand(n, 1, 1, generator=rng).square() * 0.5  # so that an edge is no sign of a face
+    centre = torch.tensor([side / 2 - 0.5, 0.5 * side])
+    return torch.lerp(images, pixels, _ellipse(at, centre, radii, square, scale, soft))
 
 
 def _by_size(scale: Tensor) -> list[tuple[int, Tensor]]:
@@ -219,9 +218,11 @@ def _sample(crops: Tensor, grid: Tensor) -> Tensor:
     return functional.grid_sample(crops, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _ellipse(at: Tensor, centre: Tensor, radii: Tensor, square: Tensor, scale: Tensor) -> Tensor:
-    """(n, 1, S, S): 1 inside an ellipse, or one with four corners, and 0 outside; soft over some pixels."""
+def _ellipse(
+    at: Tensor, centre: Tensor, radii: Tensor, square: Tensor, scale: Tensor, soft: float | Tensor = 0.0
+) -> Tensor:
+    """(n, 1, S, S): 1 inside an ellipse, or one with four corners, and 0 outside; soft over so much of a radius."""
     far = ((at - centre) / radii).square_()  # (n, S, S, 2)
     far = torch.where(square, far.square().sum(-1).sqrt(), far.sum(-1)).sqrt_()  # 1 on the edge
     edge = radii.amin(-1) * scale  # pixels of the picture
-    return ((1 - far) * edge / 3 + 0.5).clamp_(0, 1)[:, None]
+    return ((1 - far) * edge / (3 + soft * edge) + 0.5).clamp_(0, 1)[:, None]

@@ -22,8 +22,9 @@ from .detection import check_answers, detection_loss
 from .detector import FaceDetector, normalise
 from .device import random_numbers, use_device
 from .labels import label_crops
+from .looks import Look, look_again
 from .loop import begin, follow, set_learning_rate
-from .scenes import SceneRules, Scenes, compose, look_again
+from .scenes import SceneRules, Scenes, compose
 from .state import new_state
 from .teacher import DetectorTeacher
 
@@ -58,13 +59,12 @@ class Trainer:
         """One batch: the pictures that were composed last, as they have not yet been seen."""
         config, state = self.config, self.state
         rng = self._rng(2 * state.step + 1)
-        size = config.sizes[int(torch.randint(len(config.sizes), (), generator=rng))]
-        mirror = bool(torch.rand((), generator=rng) < 0.5)
-        count = max(4, int(config.batch * min(1.0, (_USUAL / size) ** 2)))
+        look = Look.draw(config.sizes, config.nested, rng)
+        count = max(4, int(config.batch * min(1.0, (_USUAL / look.size) ** 2)))
         which = torch.randperm(config.batch, generator=rng)[:count]
         set_learning_rate(self)
         state.student.train()
-        parts = self.loss(state.student, look_again(self.composed(state.step).some(which), size, mirror=mirror), size)
+        parts = self.loss(state.student, look_again(self.composed(state.step).some(which), look, rng), look.size)
         state.optimizer.zero_grad(set_to_none=True)
         parts["loss"].backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(state.student.parameters(), 5.0)
