@@ -344,10 +344,25 @@ def test_jpeg_leaves_the_steps_of_runs_without_it_as_they_were() -> None:
         return found, rng.get_state()
 
     assert Augmentation().jpeg == 0
-    plain, compressed = drawn()[0], drawn(jpeg=1.0)[0]
+    (plain, after), (compressed, after_jpeg) = drawn(), drawn(jpeg=1.0)
+    rng = torch.Generator().manual_seed(1)
+    without_jpeg(images, rng)
+    assert torch.equal(after, rng.get_state())
+    assert not torch.equal(after, after_jpeg)
     assert compressed.shape == plain.shape == (6, 3, 56, 56)
     assert (plain != compressed).flatten(1).any(dim=1).all()
     assert torch.equal(compressed, drawn(jpeg=1.0)[0])
     some = drawn(jpeg=0.5)[0]
     same = (some == plain).flatten(1).all(dim=1)
     assert 0 < int(same.sum()) < 6
+
+
+def without_jpeg(images: Any, rng: Any) -> None:
+    """Draw what `augment` draws for all else."""
+    from training.augment import Augmentation, _colour, _occlude, _soften, _warp
+
+    how = Augmentation(mixture=0)
+    x = _warp(images.float(), how, 56, rng)
+    _occlude(_soften(_colour(x, how, rng), how, rng), how.occlusion, rng)
+    torch.rand(len(x), 1, 1, 1, generator=rng)  # the noise's levels
+    torch.randn(x.shape, generator=rng)

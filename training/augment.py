@@ -53,7 +53,7 @@ def augment(images: Tensor, how: Augmentation, size: int, rng: Generator) -> Ten
         images: (N, 3, S, S) uint8 or float, 0..255.
         how: how far.
         size: side of the result.
-        rng: decides; a CPU generator.
+        rng: decides; of the device in use (training/device.py).
     Returns:
         (N, 3, size, size) float32, 0..255.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from pytorch_metric_learning import losses, miners
 from torch import Tensor, nn
 
@@ -71,6 +72,7 @@ class Objective(nn.Module):
         else:
             kind = losses.ArcFaceLoss if stage.loss == "arcface" else losses.CosFaceLoss
             self.loss = kind(num_classes=classes, embedding_size=dimension, margin=margin, scale=stage.scale)
+        self.to(torch.get_default_device())  # the classes' weights are made on a CPU, whatever computes
 
     def forward(self, embeddings: Tensor, persons: Tensor) -> Tensor:
         """The loss of (N, D) float32 embeddings, which need not be unit, of persons (N,) int64."""
