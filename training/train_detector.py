@@ -110,12 +110,12 @@ class Trainer:
         crops = self._channels_first(rows[which].flatten()).unflatten(0, (count, places))
         backdrop = self._channels_first(behind)
         found = compose(crops, boxes[which], landmarks[which], backdrop, size, self.rules, rng)
-        return replace(found, images=repaint(found.images, self.augmentation, rng).clamp_(0, 255))
+        images = repaint(found.images, self.augmentation, rng).clamp_(0, 255)  # of RGB, as a JPEG file is
+        return replace(found, images=images.flip(1) if self.teacher.spec.channel_order == "bgr" else images)
 
     def _channels_first(self, rows: Tensor) -> Tensor:
-        """(n, 3, C, C) uint8 of these crops, in the teacher's channel order."""
-        crops = self.pixels[rows].permute(0, 3, 1, 2)
-        return crops.flip(1) if self.teacher.spec.channel_order == "bgr" else crops
+        """(n, 3, C, C) uint8 RGB of these crops."""
+        return self.pixels[rows].permute(0, 3, 1, 2)
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="detector")
