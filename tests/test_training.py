@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -100,17 +102,147 @@ def test_a_seed_gives_the_same_steps_and_a_resumed_run_equals_an_uninterrupted_o
         assert torch.equal(mine, its)
 
 
-def test_a_slim_checkpoint_goes_on_from_the_same_weights(data: Path, teacher: Path, tmp_path: Path) -> None:
+def test_the_first_hundred_steps_come_again_bit_for_bit(data: Path, teacher: Path, tmp_path: Path) -> None:
     from training.train import Trainer
 
-    first = Trainer(config(data, teacher, tmp_path / "a"))
-    for _ in range(3):
-        first.step()
-    first.state.save_slim(tmp_path / "slim.pt")
-    second = Trainer(config(data, teacher, tmp_path / "b", start=tmp_path / "slim.pt"))
-    assert (second.state.step, second.state.samples) == (3, 48)
-    for mine, its in zip(second.state.ema.parameters(), first.state.ema.parameters(), strict=True):
-        assert torch.allclose(mine, its, atol=1e-2, rtol=1e-3)
+    def steps(run: str) -> tuple[list[dict[str, float]], dict[str, Any], dict[str, Any]]:
+        trainer = Trainer(config(data, teacher, tmp_path / run, batch=4, stages="[[0,56]]", device="cpu"))
+        return [trainer.step() for _ in range(100)], trainer.state.student.state_dict(), trainer.state.ema.state_dict()
+
+    one, other = steps("a"), steps("b")
+    assert one[0] == other[0]
+    for mine, its in zip(one[1:], other[1:], strict=True):
+        assert mine.keys() == its.keys()
+        assert all(torch.equal(mine[name], its[name]) for name in mine)
+
+
+def test_the_average_follows_the_student_by_its_decay_and_at_first_faster() -> None:
+    from training.state import new_state
+
+    state = new_state(torch.nn.BatchNorm1d(2), 0.0)
+    for step, share in ((0, 0.9), (5, 9 / 15), (90_000, 0.25)):
+        state.step = step
+        state.ema.weight.fill_(3.0)
+        with torch.no_grad():
+            state.student.weight.copy_(torch.tensor([5.0, 7.0]))
+        state.student.running_mean.fill_(1.0)
+        state.ema.running_mean.fill_(0.0)
+        state.student.num_batches_tracked.fill_(step + 1)
+        state.average(0.75)
+        torch.testing.assert_close(state.ema.weight, torch.tensor([3 + 2 * share, 3 + 4 * share]))
+        torch.testing.assert_close(state.ema.running_mean, torch.full((2,), share))
+        assert int(state.ema.num_batches_tracked) == step + 1
+
+
+def test_another_tar_of_the_same_name_and_size_is_decoded_anew(data: Path, tmp_path: Path) -> None:
+    from training.crops import load_crops
+
+    tar = tmp_path / "some.tar"
+    content = (data / "crops.tar").read_bytes()
+    tar.write_bytes(content)
+    os.utime(tar, ns=(1, 1))
+    before = load_crops([tar], None, tmp_path / "cache")[0].copy()
+    tar.write_bytes(tarred(data / "crops.tar", skip=1, size=len(content)))
+    os.utime(tar, ns=(2, 2))
+    after = load_crops([tar], None, tmp_path / "cache")[0]
+    assert tar.stat().st_size == len(content)
+    assert (before != after).any()
+
+
+def tarred(source: Path, skip: int, size: int) -> bytes:
+    """The same tar without its first members, padded to a size as tars are."""
+    made = io.BytesIO()
+    with tarfile.open(source) as old, tarfile.open(fileobj=made, mode="w") as new:
+        for member in old.getmembers()[skip:]:
+            new.addfile(member, old.extractfile(member))
+    return made.getvalue().ljust(size, b"\0")
+
+
+@pytest.fixture(scope="module")
+def begun(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step."""
+    from training.loop import save
+    from training.train import Trainer
+
+    run = tmp_path_factory.mktemp("begun")
+    trainer = Trainer(config(data, teacher, run, batch=4))
+    trainer.step()
+    save(trainer)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "seed is 1, but .*last.pt was made with 0; wanted: give another run=..., or the old value"),
+        ({"batch": 8}, "batch is 8, but .* made with 4"),
+        ({"left_out": "null"}, "left_out is None, but .* made with leave_out.txt"),
+        ({"tars": "[crops.tar,crops.tar]"}, "tars is .*'crops.tar', 'crops.tar'.*, but .* made with .*'crops.tar'"),
+        ({"backbone.dimension": 256}, "backbone is .*256.*, but .* made with .*512"),
+        ({"teacher.mirror": "true"}, "teacher is .*'mirror': True.*, but .* made with .*'mirror': False"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another(
+    data: Path, teacher: Path, begun: Path, changes: dict[str, Any], message: str
+) -> None:
+    from training.train import Trainer
+
+    with pytest.raises(ValueError, match=message):
+        Trainer(config(data, teacher, begun, **{"batch": 4, **changes}))
+
+
+def test_a_run_goes_on_longer_faster_and_from_an_older_checkpoint(data: Path, teacher: Path, begun: Path) -> None:
+    from training.state import read_checkpoint
+    from training.train import Trainer
+
+    teacher_elsewhere = begun / "elsewhere" / teacher.name
+    teacher_elsewhere.parent.mkdir()
+    teacher_elsewhere.write_bytes(teacher.read_bytes())
+    changes = {"samples": 9000, "hold": 100, "learning_rate": 2e-3, "stages": "[[0,56]]", "augmentation.jpeg": 0.2}
+    assert Trainer(config(data, teacher_elsewhere, begun, batch=4, **changes)).state.step == 1
+    content = read_checkpoint(begun / "last.pt")
+    for name in ("seed", "teacher", "left_out"):
+        del content["config"][name]
+    (begun / "older").mkdir()
+    torch.save(content, begun / "older" / "last.pt")
+    assert Trainer(config(data, teacher, begun / "older", batch=4, seed=3)).state.step == 1
+
+
+def test_a_start_of_another_network_or_kind_is_refused(data: Path, teacher: Path, begun: Path, tmp_path: Path) -> None:
+    from training.train import Trainer
+
+    for changes in ({"backbone.width": 0.5}, {"backbone.name": "mamba"}):
+        with pytest.raises(ValueError, match=r"backbone is .*, but start=.*last.pt has .*0\.25"):
+            Trainer(config(data, teacher, tmp_path, start=begun / "last.pt", **changes))
+    assert Trainer(config(data, teacher, tmp_path, start=begun / "last.pt", seed=8)).state.step == 1
+    content = torch.load(begun / "last.pt", weights_only=True)
+    content["config"] = {"widths": [1, 2, 3]}
+    torch.save(content, tmp_path / "detector.pt")
+    with pytest.raises(ValueError, match="of another kind of run"):
+        Trainer(config(data, teacher, tmp_path, start=tmp_path / "detector.pt"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_after_its_step_and_keeps_it(
+    data: Path, teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, number: int, code: int
+) -> None:
+    from training.loop import follow
+    from training.train import Trainer
+
+    class Interrupted(Trainer):
+        def step(self) -> dict[str, float]:
+            found = super().step()
+            if self.state.step == 3:
+                os.kill(os.getpid(), number)
+            return found
+
+    before = signal.getsignal(number)
+    with caplog.at_level("INFO"), pytest.raises(SystemExit) as stopped:
+        follow(Interrupted(config(data, teacher, tmp_path, batch=4)))
+    assert stopped.value.code == code
+    assert signal.getsignal(number) is before
+    assert "stopped at 12 of 960 samples; the same command goes on" in caplog.text
+    assert Trainer(config(data, teacher, tmp_path, batch=4)).state.step == 3
 
 
 @pytest.mark.parametrize(("name", "form", "dimension"), [("mobilefacenet", "128", 128), ("w600k_mbf", "512", 512)])

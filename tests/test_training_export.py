@@ -91,10 +91,20 @@ def shifted(model: onnx.ModelProto) -> onnx.ModelProto:
     return other
 
 
-def test_a_slim_checkpoint_does_not_say_which_network_it_holds(checkpoint: Path, tmp_path: Path) -> None:
-    from training.export import load_averaged
+def test_what_is_no_checkpoint_of_such_a_network_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    from training.export import export
+    from training.export_detector import export as export_detector
 
-    content = torch.load(checkpoint, weights_only=True)
-    torch.save({key: content[key] for key in ("student", "ema", "step", "samples")}, tmp_path / "slim.pt")
-    with pytest.raises(ValueError, match="is a slim checkpoint"):
-        load_averaged(tmp_path / "slim.pt")
+    for content in (b"", b"junk" * 99, checkpoint.read_bytes()[:-999]):
+        (tmp_path / "junk.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"junk\.pt cannot be read as a checkpoint"):
+            export(tmp_path / "junk.pt", tmp_path / "mine.onnx")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other\.pt is no whole checkpoint of a run"):
+        export(tmp_path / "other.pt", tmp_path / "mine.onnx")
+    with pytest.raises(ValueError, match="is of no detector; wanted: one of"):
+        export_detector(checkpoint, tmp_path / "mine.onnx")
+    whole = torch.load(checkpoint, weights_only=True)
+    torch.save({**whole, "config": {"widths": [8, 16, 24]}}, tmp_path / "detector.pt")
+    with pytest.raises(ValueError, match="is of a detector; wanted: one of"):
+        export(tmp_path / "detector.pt", tmp_path / "mine.onnx")

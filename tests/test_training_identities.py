@@ -156,6 +156,28 @@ def test_a_run_begins_with_the_averaged_weights_of_a_distilled_one(data: Path, t
             assert torch.equal(mine, its)
 
 
+@pytest.mark.parametrize("loss", ["arcface", "cosface"])
+def test_the_weights_of_classes_are_made_where_the_run_computes(loss: str) -> None:
+    """On a device that every machine has, and that is not the CPU."""
+    from training.objectives import Objective, Stage
+
+    with torch.device("meta"):
+        objective = Objective(Stage(0, loss), classes=5, dimension=16)
+    assert [p.device.type for p in objective.parameters()] == ["meta"]
+
+
+def test_a_run_of_another_kind_is_not_taken_up(data: Path, tmp_path: Path) -> None:
+    from training.loop import save
+
+    begun = trainer_of(data, tmp_path)
+    save(begun)
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    content["config"]["teacher"] = {"path": "teacher.xml"}
+    torch.save(content, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"last.pt was made with teacher=.* another kind of run; give another run="):
+        trainer_of(data, tmp_path)
+
+
 def embeddings_of_noise(seed: int = 0) -> tuple[Any, Any]:
     rng = torch.Generator().manual_seed(seed)
     persons = torch.arange(8).repeat_interleave(4)
@@ -303,6 +325,12 @@ def test_a_followed_run_verifies_and_shows_its_embeddings(data: Path, tmp_path: 
     [
         ({"augmentation.mixture": 0.5}, "a mixture is nobody"),
         ({"crops_each": 5}, "crops_each is 5; wanted: 2 or more, a divisor of batch 32"),
+        ({"crops_each": 32}, "crops_each is 32; wanted: .* two persons in a batch at least"),
+        ({"held_out": 1.0}, "held_out is 1.0, which leaves 0 crops to learn from"),
+        ({"held_out": 0.98}, "held_out is 0.98, which leaves 0 crops to learn from"),
+        ({"objectives": "[{start:0,los:arcface}]"}, r"objectives\[0\] is .*; wanted: settings of start, loss"),
+        ({"stages": "[[10,48]]"}, r"stages is \[\[10, 48\]\]; wanted: pairs of samples and side that begin at 0"),
+        ({"backbone.activation": "gelu"}, "activation is 'gelu'; wanted: relu, relu6, prelu"),
         ({"batch": 128}, "16 persons have several crops; wanted: 32"),
         ({"objectives": "[{start:9,loss:arcface}]"}, "do not begin at 0 samples"),
         ({"objectives": "[{start:0,loss:softmax}]"}, "loss is 'softmax'; wanted: arcface, cosface, triplet"),

@@ -109,8 +109,10 @@ def build_backbone(name: str, dimension: int, width: float, activation: str) -> 
     """A student by name.
 
     Raises:
-        ValueError: the name is unknown.
+        ValueError: the name or the activation is unknown.
     """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; wanted: {', '.join(ACTIVATIONS)}")
     from .mamba import MambaFace  # which is built of this module's convolutions
 
     if name == "mobilefacenet":

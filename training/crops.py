@@ -12,12 +12,47 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 from torch import Tensor
+
+from .command import want_file
 
 logger = logging.getLogger(__name__)
 
+CROP = 112  # side, pixels
 
-def load_crops(tars: Sequence[Path], left_out: Path | None, cache: Path, size: int = 112) -> NDArray[np.uint8]:
+
+def sources_of(config: DictConfig) -> tuple[list[Path], Path | None]:
+    """The tars of a run, and its list of names to leave out, if it has one.
+
+    Raises:
+        ValueError: a file is not there, or `tars` is no list.
+    """
+    data = Path(config.data)
+    if not data.is_dir():
+        raise ValueError(f"data is {data}, where there is no folder; wanted: the folder with the tars")
+    if isinstance(config.tars, str) or not config.tars:
+        raise ValueError(f"tars is {config.tars!r}; wanted: a list, such as tars='[people.tar]'")
+    tars = [want_file(data / name, "a tar", f"one of {data}, such as tars='[mine.tar]'") for name in config.tars]
+    for tar in tars:
+        if not tarfile.is_tarfile(tar):
+            raise ValueError(f"{tar} is no tar; wanted: one with {CROP}x{CROP} JPEGs")
+    if not config.left_out:
+        return tars, None
+    return tars, want_file(data / config.left_out, "left_out", "a list of names, or left_out=null for none")
+
+
+def crops_key(tars: Sequence[Path], left_out: Path | None) -> str:
+    """Changes with whatever changes which crops there are."""
+    stats = [(tar.name, tar.stat().st_size, tar.stat().st_mtime_ns) for tar in tars]  # tars are padded: sizes repeat
+    return hashlib.sha256(repr((stats, sorted(_names(left_out)))).encode()).hexdigest()[:16]
+
+
+def _names(left_out: Path | None) -> set[str]:
+    return set(left_out.read_text().split()) if left_out else set()
+
+
+def load_crops(tars: Sequence[Path], left_out: Path | None, cache: Path, size: int = CROP) -> NDArray[np.uint8]:
     """All crops of some tars, as one memory-mapped array.
 
     Args:
@@ -27,15 +62,18 @@ def load_crops(tars: Sequence[Path], left_out: Path | None, cache: Path, size: i
         size: side of a crop, pixels.
     Returns:
         (N, size, size, 3) uint8 RGB, in the order of the tars and of their members.
+    Raises:
+        ValueError: there is no crop, or something that is none.
     """
-    names = set(left_out.read_text().split()) if left_out else set()
-    key = hashlib.sha256(repr([(t.name, t.stat().st_size) for t in tars] + sorted(names)).encode()).hexdigest()[:16]
-    path = cache / f"crops-{size}-{key}.npy"
+    path = cache / f"crops-{size}-{crops_key(tars, left_out)}.npy"
     if not path.exists():
+        logger.info("decoding the crops of %s, once for this run's folder", ", ".join(tar.name for tar in tars))
+        images = list(_decode(tars, _names(left_out), size))
+        if not images:
+            raise ValueError(f"{', '.join(map(str, tars))} hold no crop to learn from; wanted: {size}x{size} *.jpg")
         cache.mkdir(parents=True, exist_ok=True)
-        images = np.stack(list(_decode(tars, names, size)))
         partial = path.with_suffix(".partial.npy")
-        np.save(partial, images)
+        np.save(partial, np.stack(images))
         partial.rename(path)
     crops: NDArray[np.uint8] = np.load(path, mmap_mode="c")  # copied where it is written to, which PyTorch wants
     logger.info("%d crops of %dx%d", len(crops), size, size)
@@ -58,7 +96,7 @@ def load_persons(tars: Sequence[Path], left_out: Path | None) -> NDArray[np.int6
     Raises:
         ValueError: a crop lies in no folder.
     """
-    names = set(left_out.read_text().split()) if left_out else set()
+    names = _names(left_out)
     numbers: dict[str, int] = {}
     persons = []
     for tar in tars:
@@ -87,5 +125,5 @@ def _decode(tars: Iterable[Path], left_out: set[str], size: int) -> Iterator[NDA
                 assert file is not None
                 image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
                 if image is None or image.shape != (size, size, 3):
-                    raise ValueError(f"{member.name} in {tar} is no {size}x{size} photograph")
+                    raise ValueError(f"{member.name} in {tar} is no {size}x{size} photograph; wanted: aligned crops")
                 yield image

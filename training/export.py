@@ -29,6 +29,8 @@ from runtime.errors import ParityError
 from runtime.modelspec import load_spec
 
 from .backbones import build_backbone
+from .command import command, want_folder
+from .state import read_checkpoint
 from .verification import embed
 
 SIZE = 112
@@ -80,10 +82,10 @@ def export(checkpoint: Path, target: Path) -> Exported:
     """Write the averaged weights of a checkpoint as `target` and the model file beside it; or, if unequal, nothing.
 
     Args:
-        checkpoint: a whole one, of training/train.py.
+        checkpoint: of training/train.py or training/train_identities.py.
         target: the ONNX file to write; replaced if it exists.
     Raises:
-        ValueError: the checkpoint does not say which network it holds.
+        ValueError: the checkpoint is of no such network.
         ParityError: the ONNX file does not answer like the network.
     """
     model, samples = load_averaged(checkpoint)
@@ -115,11 +117,13 @@ def load_averaged(checkpoint: Path) -> tuple[nn.Module, int]:
     """The averaged network of a checkpoint, and the samples that it has learned from. Nothing in it is executed.
 
     Raises:
-        ValueError: it is a slim one, which does not say which network it holds.
+        ValueError: it is none of such a network.
     """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if "config" not in content:
-        raise ValueError(f"{checkpoint} is a slim checkpoint; wanted: the last.pt of a run that was started from it")
+    content = read_checkpoint(checkpoint)
+    if "backbone" not in content["config"]:
+        raise ValueError(
+            f"{checkpoint} is of a detector; wanted: one of training.train, or python -m training.export_detector"
+        )
     model = build_backbone(**content["config"]["backbone"])
     model.load_state_dict(content["ema"])
     return model.eval(), int(content["samples"])
@@ -204,14 +208,16 @@ def run_export(words: str | None, export: Callable[[Path, Path], Any]) -> None:
     parser.add_argument("checkpoint", type=Path, help="last.pt of a run")
     parser.add_argument("target", type=Path, help="the ONNX file to write")
     chosen = parser.parse_args()
-    try:
-        done = export(chosen.checkpoint, chosen.target)
-    except (OSError, ParityError, ValueError) as err:
-        parser.exit(1, f"error: {err}\n")
-    print(
-        f"{chosen.target} and its model file: {done.size_bytes:,} bytes, after {done.samples:,} samples\n"
-        f"ONNX to PyTorch: largest difference {done}"
-    )
+
+    @command
+    def main() -> None:
+        done = export(chosen.checkpoint, want_folder(chosen.target))
+        print(
+            f"{chosen.target} and its model file: {done.size_bytes:,} bytes, after {done.samples:,} samples\n"
+            f"ONNX to PyTorch: largest difference {done}"
+        )
+
+    main()
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ from runtime.modelspec import load_spec
 
 from .detector import STRIDES, VALUES, FaceDetector, normalise
 from .export import OPSET, fill_in, halve_weights, run_export
+from .state import read_checkpoint
 
 SIDE = 640  # of the pictures that the file is made for; facemill frees it
 SIZE = 160
 LARGEST_GAP = 1e-3  # of a number of the answer, ONNX to PyTorch: boxes and landmarks are in cells
-_NAMES = [f"{what}_{stride}" for what in ("score", "box", "landmarks") for stride in STRIDES]
 LARGEST_HALF_GAP = 0.02  # of the same, FP16 weights to FP32 ones
+_NAMES = [f"{what}_{stride}" for what in ("score", "box", "landmarks") for stride in STRIDES]
 
 _MODEL_FILE = """\
 name = {name}
@@ -96,9 +97,14 @@ def export(checkpoint: Path, target: Path) -> Exported:
         checkpoint: of training/train_detector.py.
         target: the ONNX file to write; replaced if it exists.
     Raises:
+        ValueError: the checkpoint is of no detector.
         ParityError: the ONNX file does not answer like the network.
     """
-    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    content = read_checkpoint(checkpoint)
+    if "widths" not in content["config"]:
+        raise ValueError(
+            f"{checkpoint} is of no detector; wanted: one of training.train_detector, or python -m training.export"
+        )
     detector = FaceDetector(content["config"]["widths"])
     detector.load_state_dict(content["ema"])
     detector.eval()

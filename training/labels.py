@@ -48,17 +48,21 @@ class Labels:
         return rows, boxes, landmarks
 
 
-def label_crops(crops: NDArray[np.uint8], teacher: DetectorTeacher, cache: Path) -> Labels:
+def label_crops(crops: NDArray[np.uint8], key: str, teacher: DetectorTeacher, cache: Path) -> Labels:
     """Label all crops, once.
 
     Args:
         crops: (N, S, S, 3) uint8 RGB, aligned to the ArcFace template.
+        key: of `crops_key`: which crops they are.
         teacher: labels them.
         cache: folder that keeps the labels for the next run.
+    Raises:
+        ValueError: none holds a face.
     """
-    key = hashlib.sha256(f"{crops.shape} {_RULES!s}".encode() + teacher.weights.read_bytes()).hexdigest()[:16]
-    path = cache / f"labels-{key}.npz"
+    of_all = f"{key} {crops.shape} {_RULES!s}".encode() + teacher.weights.read_bytes()
+    path = cache / f"labels-{hashlib.sha256(of_all).hexdigest()[:16]}.npz"
     if not path.exists():
+        logger.info("labelling %d crops by %s, once for this run's folder", len(crops), teacher.weights.name)
         cache.mkdir(parents=True, exist_ok=True)
         found = _label(crops, teacher)
         partial = path.with_suffix(".partial.npz")
@@ -66,6 +70,10 @@ def label_crops(crops: NDArray[np.uint8], teacher: DetectorTeacher, cache: Path)
         partial.rename(path)
     with np.load(path) as kept:
         labels = Labels(kept["rows"], kept["boxes"], kept["landmarks"])
+    if not len(labels.rows):
+        raise ValueError(
+            f"none of {len(crops)} crops holds a face by {teacher.weights}; wanted: faces aligned to ArcFace's template"
+        )
     logger.info("%d of %d crops hold a face by %s", len(labels.rows), len(crops), teacher.weights.name)
     return labels
 

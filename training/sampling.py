@@ -36,8 +36,17 @@ def person_rows(
 
 
 def input_size(samples: int, stages: Iterable[tuple[int, int]]) -> int:
-    """Side of the pictures after so many samples, of (samples from which on, side)."""
-    return int([side for start, side in stages if samples >= start][-1])
+    """Side of the pictures after so many samples, of (samples from which on, side).
+
+    Raises:
+        ValueError: the stages are no such pairs, or begin later.
+    """
+    try:
+        return int([side for start, side in stages if samples >= start][-1])
+    except (IndexError, TypeError) as err:
+        raise ValueError(
+            f"stages is {stages}; wanted: pairs of samples and side that begin at 0: [[0,56],[9000,112]]"
+        ) from err
 
 
 def hold_out(persons: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:

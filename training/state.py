@@ -5,12 +5,17 @@ from __future__ import annotations
 import copy
 import math
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+
+from .command import want_file
+
+_KEYS = {"student", "ema", "optimizer", "step", "samples", "config"}
 
 
 @dataclass
@@ -62,34 +67,35 @@ class State:
             os.fsync(file.fileno())
         partial.replace(path)
 
-    def load(self, path: Path) -> None:
-        """Go on from a checkpoint, exactly if it is a whole one. Nothing in it is executed.
-
-        A slim one (`save_slim`) lacks the optimizer's moments, which a few hundred steps bring back.
-        """
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    def load(self, content: dict[str, Any]) -> None:
+        """Go on from a checkpoint, exactly."""
         self.student.load_state_dict(content["student"])
         self.ema.load_state_dict(content["ema"])
-        if "optimizer" in content:
-            self.optimizer.load_state_dict(content["optimizer"])
+        self.optimizer.load_state_dict(content["optimizer"])
         if self.head is not None and "head" in content:
             self.head.load_state_dict(content["head"])
         self.step, self.samples = content["step"], content["samples"]
 
-    def take_weights(self, path: Path) -> None:
-        """Begin with the averaged weights of another run's checkpoint, whole or slim. Nothing in it is executed."""
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    def take_weights(self, content: dict[str, Any]) -> None:
+        """Begin with the averaged weights of another run's checkpoint."""
         for network in (self.student, self.ema):
             network.load_state_dict(content["ema"])
 
-    def save_slim(self, path: Path) -> None:
-        """Write what cannot be made again, in half precision: small enough to be carried to another machine."""
 
-        def half(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            return {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `State.save` wrote. Nothing in it is executed.
 
-        content = {"student": half(self.student.state_dict()), "ema": half(self.ema.state_dict())}
-        torch.save({**content, "step": self.step, "samples": self.samples}, path)
+    Raises:
+        ValueError: there is no such file, or it is none of these.
+    """
+    want_file(path, "the checkpoint", "the last.pt of a run")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as err:
+        raise ValueError(f"{path} cannot be read as a checkpoint; wanted: the last.pt of a run") from err
+    if not isinstance(content, dict) or not content.keys() >= _KEYS:
+        raise ValueError(f"{path} is no whole checkpoint of a run; wanted: the last.pt of one")
+    return content
 
 
 def new_state(student: nn.Module, weight_decay: float, head: nn.Module | None = None) -> State:

@@ -14,6 +14,8 @@ from runtime.engines.detector import load_detector
 from runtime.errors import ConfigError
 from runtime.modelspec import load_spec
 
+from .command import want_file
+
 
 class Teacher:
     """An OpenVINO or ONNX embedding model, asked in batches.
@@ -25,6 +27,8 @@ class Teacher:
         mean, std: in grey levels.
         mirror: average the answers for a picture and its mirror image: a steadier target at twice the cost.
         bfloat16: compute in bfloat16 where the processor has it.
+    Raises:
+        ValueError: it is no such model.
     """
 
     def __init__(
@@ -40,9 +44,15 @@ class Teacher:
     ) -> None:
         import openvino
 
+        want_file(path, "teacher.path", "an embedding model, .xml or .onnx")
         core = openvino.Core()
-        model = core.read_model(path)
-        model.reshape([-1, 3, size, size])
+        try:
+            model = core.read_model(path)
+            model.reshape([-1, 3, size, size])
+        except RuntimeError as err:
+            raise ValueError(
+                f"{path} is no embedding model of {size}x{size}; wanted: .xml with its .bin, or .onnx"
+            ) from err
         hints = {
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",  # one large batch at a time: its images share the cores
@@ -89,12 +99,14 @@ class DetectorTeacher:
         weights: the ONNX file.
     Raises:
         ConfigError: it is of another family, whose answers do not mean what the student's do.
+        ModelError: it is damaged.
+        ValueError: there is no such file.
     """
 
     def __init__(self, model_file: Path, weights: Path) -> None:
         import onnxruntime as ort
 
-        self.spec, self.weights = load_spec(str(model_file)), weights
+        self.spec, self.weights = load_spec(str(model_file)), want_file(weights, "teacher", "a detector's ONNX file")
         if self.spec.detector != "yunet":
             raise ConfigError(
                 f"{model_file} is a detector of the family {self.spec.detector!r}; wanted: one of 'yunet', such as "

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from .augment import Augmentation, augment
 from .backbones import build_backbone, normalise, parameters_of
-from .crops import load_crops, pixels_of
+from .command import command, settings_as
+from .crops import load_crops, pixels_of, sources_of
 from .device import random_numbers, use_device
-from .loop import begin, follow, set_learning_rate
+from .loop import begin, follow, kept_of, set_learning_rate
 from .losses import distillation, embedding_space
 from .sampling import batch_rows, input_size
 from .state import new_state
@@ -30,23 +31,28 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """A run being followed."""
+    """A run being followed; see loop.Trainer.
+
+    Raises:
+        ValueError: a setting is not what is needed, or the run was begun with others.
+    """
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
         use_device(config.device)
         torch.manual_seed(config.seed)
-        data, run = Path(config.data), Path(config.run)
-        left_out = data / config.left_out if config.left_out else None
-        self.pixels = pixels_of(load_crops([data / name for name in config.tars], left_out, run / "cache"))
+        # First what may be refused: decoding takes minutes.
+        kept, (tars, left_out) = kept_of(config), sources_of(config)
+        input_size(0, config.stages)
+        self.augmentation = settings_as(Augmentation, config.augmentation, "augmentation")
         self.teacher = Teacher(**{**config.teacher, "path": Path(config.teacher.path)})
+        self.pairs = load_pairs(Path(config.lfw)) if config.lfw else None
         student = build_backbone(**config.backbone).to(memory_format=torch.channels_last)
         self.state = new_state(student, config.weight_decay)
-        self.augmentation = Augmentation(**config.augmentation)
         self.space: Tensor | None = None
-        self.pairs = load_pairs(Path(config.lfw)) if config.lfw else None
+        self.pixels = pixels_of(load_crops(tars, left_out, Path(config.run) / "cache"))
         logger.info("%s parameters", f"{parameters_of(student):,}")
-        begin(self)
+        begin(self, kept)
 
     def step(self) -> dict[str, float]:
         """One batch; returns the loss and the mean cosine to the teacher."""
@@ -87,6 +93,7 @@ class Trainer:
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="distil")
+@command
 def main(config: DictConfig) -> None:
     trainer = Trainer(config)
     follow(trainer, trainer.show)

@@ -17,13 +17,14 @@ from torch import Generator, Tensor, nn
 
 from .augment import Augmentation, repaint
 from .backbones import parameters_of
-from .crops import load_crops, pixels_of
+from .command import command, settings_as
+from .crops import crops_key, load_crops, pixels_of, sources_of
 from .detection import check_answers, detection_loss
 from .detector import FaceDetector, normalise
 from .device import random_numbers, use_device
 from .labels import label_crops
 from .looks import Look, look_again
-from .loop import begin, follow, set_learning_rate
+from .loop import begin, follow, kept_of, set_learning_rate
 from .scenes import SceneRules, Scenes, compose
 from .state import new_state
 from .teacher import DetectorTeacher
@@ -35,25 +36,30 @@ _VERIFIED = 256  # pictures
 
 
 class Trainer:
-    """A run being followed; see loop.Trainer."""
+    """A run being followed; see loop.Trainer.
+
+    Raises:
+        ValueError: a setting is not what is needed, or the run was begun with others.
+    """
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
         use_device(config.device)
         torch.manual_seed(config.seed)
-        data, cache = Path(config.data), Path(config.run) / "cache"
-        left_out = data / config.left_out if config.left_out else None
-        crops = load_crops([data / name for name in config.tars], left_out, cache)
+        # First what may be refused: decoding and labelling take minutes.
+        kept, (tars, left_out) = kept_of(config), sources_of(config)
+        self.rules = settings_as(SceneRules, config.scenes, "scenes")
+        self.augmentation = settings_as(Augmentation, config.augmentation, "augmentation")
         self.teacher = DetectorTeacher(Path(config.teacher_model), Path(config.teacher))
-        self.pixels = pixels_of(crops)
-        self.labels = label_crops(crops, self.teacher, cache).tensors()
         detector = FaceDetector(config.widths).to(memory_format=torch.channels_last)
         self.state = new_state(detector, config.weight_decay)
-        self.rules = SceneRules(**config.scenes)
-        self.augmentation = Augmentation(**config.augmentation)
+        cache = Path(config.run) / "cache"
+        crops = load_crops(tars, left_out, cache)
+        self.pixels = pixels_of(crops)
+        self.labels = label_crops(crops, crops_key(tars, left_out), self.teacher, cache).tensors()
         logger.info("%s parameters", f"{parameters_of(detector):,}")
         self._composed: tuple[int, Scenes] | None = None
-        begin(self)
+        begin(self, kept)
 
     def step(self) -> dict[str, float]:
         """One batch: the pictures that were composed last, as they have not yet been seen."""
@@ -119,6 +125,7 @@ class Trainer:
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="detector")
+@command
 def main(config: DictConfig) -> None:
     follow(Trainer(config))
 

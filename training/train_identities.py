@@ -19,9 +19,10 @@ from torch import nn
 
 from .augment import Augmentation, augment
 from .backbones import build_backbone, normalise, parameters_of
-from .crops import load_crops, load_persons, pixels_of
+from .command import command, settings_as
+from .crops import load_crops, load_persons, pixels_of, sources_of
 from .device import random_numbers, use_device
-from .loop import begin, follow, set_learning_rate
+from .loop import begin, follow, kept_of, set_learning_rate
 from .objectives import Objective, Stage, stage_at
 from .sampling import batch_rows, hold_out, input_size, person_rows
 from .state import new_state
@@ -34,17 +35,21 @@ class Trainer:
     """A run being followed; see loop.Trainer.
 
     Raises:
-        ValueError: the settings or the persons at hand do not make batches.
+        ValueError: the settings or the persons at hand do not make batches, or the run was begun with other settings.
     """
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
         use_device(config.device)
         torch.manual_seed(config.seed)
-        data, cache = Path(config.data), Path(config.run) / "cache"
-        left_out = data / config.left_out if config.left_out else None
-        tars = [data / name for name in config.tars]
-        self.crops = load_crops(tars, left_out, cache)
+        # First what may be refused: decoding takes minutes.
+        kept, (tars, left_out) = kept_of(config), sources_of(config)
+        input_size(0, config.stages)
+        self.stages = [settings_as(Stage, stage, f"objectives[{i}]") for i, stage in enumerate(config.objectives)]
+        self.augmentation = settings_as(Augmentation, config.augmentation, "augmentation")
+        self.pairs = load_pairs(Path(config.lfw)) if config.lfw else None
+        student = build_backbone(**config.backbone).to(memory_format=torch.channels_last)
+        self.crops = load_crops(tars, left_out, Path(config.run) / "cache")
         self.pixels = pixels_of(self.crops)
         self.persons = load_persons(tars, left_out)
         apart = hold_out(self.persons, config.held_out, config.seed)
@@ -52,30 +57,34 @@ class Trainer:
         people, classes = np.unique(self.persons[self.learned], return_inverse=True)
         self.classes: NDArray[np.int64] = classes  # of the rows in `learned`
         self.several = [rows for rows in _rows_of(classes) if len(rows) > 1]
-        self.stages = [Stage(**stage) for stage in config.objectives]
-        self.augmentation = Augmentation(**config.augmentation)
         self._check()
-        student = build_backbone(**config.backbone).to(memory_format=torch.channels_last)
         self.objectives = nn.ModuleList(Objective(s, len(people), config.backbone.dimension) for s in self.stages)
         self.state = new_state(student, config.weight_decay, self.objectives)
-        self.pairs = load_pairs(Path(config.lfw)) if config.lfw else None
         logger.info("%s parameters", f"{parameters_of(student):,}")
         logger.info(
             "%d persons are learned from, %d of them with several crops; %d, with %d crops, are held out",
             *(len(people), len(self.several), len(np.unique(self.persons[self.held_out])), len(self.held_out)),
         )
-        begin(self, anew=True)
+        begin(self, kept, anew=True)
 
     def _check(self) -> None:
         config = self.config
+        if not 0 <= config.held_out < 1 or not len(self.learned):
+            raise ValueError(
+                f"held_out is {config.held_out}, which leaves {len(self.learned)} crops to learn from; wanted: 0 or "
+                "more, and less than 1"
+            )
         if self.augmentation.mixture:
             raise ValueError(f"augmentation.mixture is {self.augmentation.mixture}; wanted: 0, as a mixture is nobody")
         if not self.stages or self.stages[0].start != 0:
             raise ValueError("objectives do not begin at 0 samples; wanted: the first with start: 0")
         if not any(stage.of_triplets for stage in self.stages):
             return
-        if config.crops_each < 2 or config.batch % config.crops_each:
-            raise ValueError(f"crops_each is {config.crops_each}; wanted: 2 or more, a divisor of batch {config.batch}")
+        if config.crops_each < 2 or config.batch % config.crops_each or config.batch < 2 * config.crops_each:
+            raise ValueError(
+                f"crops_each is {config.crops_each}; wanted: 2 or more, a divisor of batch {config.batch}, and two "
+                "persons in a batch at least, as there are no triplets of one"
+            )
         if len(self.several) < config.batch // config.crops_each:
             raise ValueError(
                 f"{len(self.several)} persons have several crops; wanted: {config.batch // config.crops_each}, "
@@ -135,6 +144,7 @@ def _rows_of(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 @hydra.main(version_base=None, config_path="conf", config_name="identities")
+@command
 def main(config: DictConfig) -> None:
     trainer = Trainer(config)
     follow(trainer, trainer.show)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 from runtime.metrics.retrieval import retrieve
 
 from .backbones import normalise
+from .command import want_file
 
 _SHOWN = 400  # crops in the projector; their thumbnails make one picture
 _FIGURES = ("recall_at_1", "r_precision", "map_at_r")
@@ -38,9 +40,17 @@ class Pairs:
 
 
 def load_pairs(path: Path) -> Pairs:
-    """What training/lfw.py wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        return Pairs(**{name: file[name] for name in ("crops", "left", "right", "same", "fold")})
+    """What training/lfw.py wrote.
+
+    Raises:
+        ValueError: it is something else, or not there.
+    """
+    want_file(path, "lfw", "what python -m training.lfw wrote, or lfw=null")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return Pairs(**{name: file[name] for name in ("crops", "left", "right", "same", "fold")})
+    except (AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as err:
+        raise ValueError(f"{path} cannot be read as pairs; wanted: what python -m training.lfw wrote") from err
 
 
 @torch.no_grad()
