@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tarfile
 from pathlib import Path
 
@@ -11,25 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# ArcFace's template for 112x112 (arXiv:1801.07698): eyes, nose, mouth corners, left first as seen in the picture.
-TEMPLATE = np.array(
-    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
-)
+from runtime.images.align import TEMPLATE_SIZE, similarity
+
+from .command import command, want_file, want_folder
+
 ENLARGE = 1.5
-
-
-def similarity(points: NDArray[np.float64], template: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2, 3) least-squares similarity from points to template.
-
-    Source: Umeyama 1991, Least-squares estimation of transformation parameters.
-    """
-    mean_p, mean_t = points.mean(0), template.mean(0)
-    p, t = points - mean_p, template - mean_t
-    u, s, vt = np.linalg.svd(t.T @ p)
-    d = np.array([1.0, np.sign(np.linalg.det(u) * np.linalg.det(vt))])
-    rotation = (u * d) @ vt
-    scale = (s * d).sum() / (p**2).sum()
-    return np.hstack([scale * rotation, (mean_t - scale * rotation @ mean_p)[:, None]])
+_FOLD = 600  # pairs
+_LAYOUT = "lfw/<name>/<name>_NNNN.jpg and lfw/pairs.txt"
 
 
 def crop(image: NDArray[np.uint8], detector: cv2.FaceDetectorYN) -> NDArray[np.uint8]:
@@ -43,41 +31,85 @@ def crop(image: NDArray[np.uint8], detector: cv2.FaceDetectorYN) -> NDArray[np.u
     centres = faces[:, :2] + faces[:, 2:4] / 2
     distance = np.linalg.norm(centres - [width / 2, height / 2], axis=1)
     best = faces[int(np.argmin(distance / np.sqrt(faces[:, 2] * faces[:, 3])))]
-    points = best[4:14].reshape(5, 2).astype(np.float64)  # right eye of the person first: left in the picture
-    warped = cv2.warpAffine(large, similarity(points, TEMPLATE), (112, 112), flags=cv2.INTER_LINEAR)
+    points = best[4:14].reshape(1, 5, 2)  # right eye of the person first: left in the picture
+    warped = cv2.warpAffine(large, similarity(points)[0], (TEMPLATE_SIZE, TEMPLATE_SIZE), flags=cv2.INTER_LINEAR)
     return np.ascontiguousarray(warped[..., ::-1])
 
 
-def main() -> None:
-    tar, yunet, target = map(Path, sys.argv[1:4])
-    detector = cv2.FaceDetectorYN.create(str(yunet), "", (320, 320), 0.6, 0.3, 50)
+def read_photographs(tar: Path, detector: cv2.FaceDetectorYN) -> tuple[dict[str, NDArray[np.uint8]], list[str]]:
+    """The crop of each photograph by its name, and the lines of pairs.txt.
+
+    Raises:
+        ValueError: the tar is of another layout, or a photograph shows no face.
+    """
+    if not tarfile.is_tarfile(tar):
+        raise ValueError(f"{tar} is no tar; wanted: one with {_LAYOUT}")
     crops: dict[str, NDArray[np.uint8]] = {}
+    lines: list[str] = []
     with tarfile.open(tar) as archive:
         for member in archive:
             file = archive.extractfile(member) if member.isfile() else None
             if file is None:
                 continue
-            if member.name.endswith("pairs.txt"):
+            if Path(member.name).name == "pairs.txt":
                 lines = file.read().decode().splitlines()
             elif member.name.endswith(".jpg"):
                 image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
-                crops[Path(member.name).stem] = crop(image, detector)
-    names = {name: row for row, name in enumerate(crops)}
+                if image is None:
+                    raise ValueError(f"{member.name} in {tar} is no photograph; wanted: {_LAYOUT}")
+                try:
+                    crops[Path(member.name).stem] = crop(image, detector)
+                except ValueError as err:
+                    raise ValueError(f"{member.name} in {tar}: {err}; wanted: a photograph with a face") from err
+    if not lines or not crops:
+        raise ValueError(f"{tar} has {len(crops)} photographs and {len(lines)} lines of pairs; wanted: {_LAYOUT}")
+    return crops, lines
+
+
+def read_pairs(lines: list[str], rows: dict[str, int]) -> tuple[list[int], list[int], list[bool]]:
+    """Rows of the left and of the right crops, and whether they show one person.
+
+    Args:
+        lines: of pairs.txt: name, number, number; or name, number, name, number; tabs between. Others are passed over.
+        rows: of each `<name>_NNNN`.
+    Raises:
+        ValueError: a photograph is not there.
+    """
     left, right, same = [], [], []
     for line in lines:
         part = line.split("\t")
-        if len(part) == 3:
-            a, b = (part[0], part[1]), (part[0], part[2])
-        elif len(part) == 4:
-            a, b = (part[0], part[1]), (part[2], part[3])
-        else:
+        if len(part) not in (3, 4):
             continue
-        left.append(names[f"{a[0]}_{int(a[1]):04d}"])
-        right.append(names[f"{b[0]}_{int(b[1]):04d}"])
+        try:
+            left.append(rows[f"{part[0]}_{int(part[1]):04d}"])
+            right.append(rows[f"{part[-2 if len(part) == 4 else 0]}_{int(part[-1]):04d}"])
+        except (KeyError, ValueError) as err:
+            raise ValueError(f"pairs.txt names {line!r}, of which a photograph is missing; wanted: {_LAYOUT}") from err
         same.append(len(part) == 3)
-    fold = np.arange(len(left)) // 600
-    np.savez(target, crops=np.stack(list(crops.values())), left=left, right=right, same=np.array(same), fold=fold)
-    print(f"{len(crops)} crops, {len(left)} pairs in {target}")
+    return left, right, same
+
+
+@command
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tar", type=Path, help=f"{_LAYOUT}, tabs between")
+    parser.add_argument("yunet", type=Path, help="the detector's ONNX file: facemill models fetch yunet")
+    parser.add_argument("target", type=Path, help="the .npz to write")
+    chosen = parser.parse_args()
+    want_file(chosen.tar, "the tar", f"one with {_LAYOUT}")
+    want_file(chosen.yunet, "the detector", "YuNet's ONNX file, as facemill models fetch yunet prints it")
+    want_folder(chosen.target)
+    try:
+        detector = cv2.FaceDetectorYN.create(str(chosen.yunet), "", (320, 320), 0.6, 0.3, 50)
+    except cv2.error as err:
+        raise ValueError(f"{chosen.yunet} cannot be read; wanted: YuNet's ONNX file") from err
+    crops, lines = read_photographs(chosen.tar, detector)
+    left, right, same = read_pairs(lines, {name: row for row, name in enumerate(crops)})
+    fold = np.arange(len(left)) // _FOLD
+    np.savez(
+        chosen.target, crops=np.stack(list(crops.values())), left=left, right=right, same=np.array(same), fold=fold
+    )
+    print(f"{len(crops)} crops, {len(left)} pairs in {chosen.target}")
 
 
 if __name__ == "__main__":
