@@ -126,7 +126,7 @@ def test_it_is_as_large_as_it_says_and_fits_in_four_megabytes() -> None:
     model = build_backbone("mamba", 512, 1.0, "relu").eval()
     assert 1_000_000 < parameters_of(model) < 2_000_000
     assert len(halve_weights(to_onnx(model)).SerializeToString()) < 4_000_000
-    with pytest.raises(ValueError, match="backbone is 'vit'; wanted: mobilefacenet or mamba"):
+    with pytest.raises(ValueError, match="backbone is 'vit'; wanted: mobilefacenet, w600k_mbf or mamba"):
         build_backbone("vit", 512, 1.0, "relu")
 
 

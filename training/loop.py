@@ -171,7 +171,8 @@ def follow(trainer: Trainer, show: Callable[[Any], None] | None = None) -> None:
 def _signals() -> Iterator[list[int]]:
     """The requests to stop that have come, which end the run after its step; a second one ends it at once."""
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}  # nohup
 
     def restore() -> None:
         for number, handler in before.items():
