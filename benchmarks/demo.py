@@ -13,7 +13,6 @@ from portraits import write_portraits
 
 DEMO = material.ROOT / "demo"
 PEOPLE, SHOTS = 60, 4
-DETECTOR = "yunet"
 
 
 def facemill(*arguments: str) -> None:
@@ -24,20 +23,6 @@ def facemill(*arguments: str) -> None:
         sys.exit(done.returncode)
 
 
-def choose_alignment() -> list[str]:
-    """Faces found and aligned where the detector is here or can be fetched; else the portraits whole, and why."""
-    from runtime.errors import ModelError
-    from runtime.modelspec import load_spec
-    from runtime.modelstore import resolve_weights
-
-    try:
-        resolve_weights(load_spec(DETECTOR))
-    except ModelError as err:
-        print(f"{err}\n\nGoing on without a face detector: the portraits are embedded whole.\n")
-        return ["--align", "none"]
-    return []
-
-
 def main() -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     photos = DEMO / "photos"
@@ -46,7 +31,7 @@ def main() -> None:
     (photos / "cut-short.jpg").write_bytes(files[0].read_bytes()[:5000])
     (photos / "not-a-photograph.jpg").write_text("this is text\n")
     output = "demo/facial_embeddings.h5"
-    facemill("process", "demo/photos", "-o", output, *choose_alignment())
+    facemill("process", "demo/photos", "-o", output)
     queries = [str(path.relative_to(material.ROOT)) for path in (files[0], files[5 * SHOTS + 1], files[11 * SHOTS + 2])]
     facemill("search", output, *queries, "-k", "5", "--html", "demo/search.html")
     print(

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The detectors beside each other on LFW's unaligned photographs: speed, faces found, accuracy behind each, licence.
 
-    python benchmarks/detectors_lfw.py LFW/ --detectors yunet,scrfd-500m,scrfd-2.5g
+    python benchmarks/detectors_lfw.py LFW/ --detectors facemill-det,yunet,scrfd-500m,scrfd-2.5g
 
 LFW/ has a sub-folder a person and `pairs.txt`. It is `facemill evaluate --detectors` that measures and recommends.
 """
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lfw", type=Path, help="the folder of LFW, with pairs.txt")
     parser.add_argument("--model", default="mobilefacenet-128", help="default: mobilefacenet-128")
-    parser.add_argument("--detectors", default="yunet,scrfd-500m,scrfd-2.5g")
+    parser.add_argument("--detectors", default="facemill-det,yunet,scrfd-500m,scrfd-2.5g")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         lfw, what = str(options.lfw.absolute()), ["--detectors", options.detectors, "--model", options.model]

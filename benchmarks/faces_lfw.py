@@ -82,7 +82,7 @@ def main() -> None:
     assert whole.pairs is not None
     folds = whole.pairs.folds
     write_results(
-        f"faces_lfw_{options.model}",
+        f"faces_lfw_{options.model}" + (f"_{options.detector}" if options.detector != "yunet" else ""),
         f"LFW from unaligned photographs: {options.detector}, {options.model}, FP32",
         rows,
         [

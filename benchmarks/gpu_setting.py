@@ -18,7 +18,7 @@ import material
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"crops": (112, 112), "portraits": (300, 400)}
 CORRUPT = 0.01
-DETECTOR = "yunet"
+DETECTOR = "facemill-det"  # which is in this folder
 
 Findings = dict[str, Any]
 
@@ -188,17 +188,8 @@ def both(tests: Findings, measured: Findings) -> Findings:
 
 
 def build_detector(setting: Setting, backend: str) -> Path:
-    """The detector's engine.
-
-    Raises:
-        SkipStep: its model is neither here nor to be fetched.
-    """
-    from runtime.errors import FetchError, ModelUnavailableError
-
-    try:
-        return material.build(DETECTOR, setting.data, backend)
-    except (FetchError, ModelUnavailableError) as err:
-        raise SkipStep(f"{DETECTOR} is not here: {err}".splitlines()[0]) from err
+    """The detector's engine."""
+    return material.build(DETECTOR, setting.data, backend)
 
 
 def need_tensorrt(setting: Setting) -> None:

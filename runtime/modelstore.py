@@ -13,23 +13,40 @@ from .modelspec import ModelSpec, load_spec, own_folder
 
 logger = logging.getLogger(__name__)
 
-SHIPPED = "facemill-512"  # its file is in the checkout and in the wheel
-BETTER = "w600k_mbf"  # has to be fetched, or brought
+# The files of these are in the checkout and in the wheel; those of the better ones have to be fetched, or brought.
+SHIPPED, BETTER = "facemill-512", "w600k_mbf"
+SHIPPED_DETECTOR, BETTER_DETECTOR = "facemill-det", "yunet"
 
 
-def default_model() -> str:
+def default_model(begun: str = "") -> str:
     """The name of the model to embed with where none was asked for.
 
     The better one where its file is on this machine, else the shipped one, which answers at once: nothing is fetched.
 
+    Args:
+        begun: the model that a file was begun with: if it is one of the two, it stays.
     Raises:
         ModelError: FACEMILL_MODELS names no folder.
     """
-    if find_weights(load_spec(BETTER)):
-        logger.info("model: %s, which is on this machine; the shipped one: --model %s", BETTER, SHIPPED)
-        return BETTER
-    logger.info("model: %s, which is shipped; a more accurate one: facemill models fetch %s", SHIPPED, BETTER)
-    return SHIPPED
+    return _default("model", SHIPPED, BETTER, "a more accurate one", begun)
+
+
+def default_detector(begun: str = "") -> str:
+    """The name of the model to look for faces with where none was asked for; as `default_model`."""
+    why = "one that sees more small faces, under the MIT licence"
+    return _default("detector", SHIPPED_DETECTOR, BETTER_DETECTOR, why, begun)
+
+
+def _default(what: str, shipped: str, better: str, why: str, begun: str) -> str:
+    if begun in (shipped, better):
+        logger.info("%s: %s, with which the file was begun", what, begun)
+        return begun
+    if find_weights(load_spec(better)):
+        logger.info("%s: %s, which is on this machine; the shipped one: --%s %s", what, better, what, shipped)
+        return better
+    use = load_spec(shipped).licence.partition(":")[0]
+    logger.info("%s: %s, which is shipped, for %s; %s: facemill models fetch %s", what, shipped, use, why, better)
+    return shipped
 
 
 def find_weights(spec: ModelSpec) -> Path | None:

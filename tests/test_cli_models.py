@@ -28,7 +28,8 @@ def test_list_shows_every_model_with_its_licence(own: Path) -> None:
     found = {json.loads(line)["name"]: json.loads(line) for line in lines}
     assert found["tiny"]["path"] == str(own / "tiny.onnx")
     assert found["w600k_mbf"]["path"] is None
-    assert found["facemill-512"]["path"] == str(ROOT / "models" / "facemill-512.onnx")
+    for name in ("facemill-512", "facemill-det"):
+        assert found[name]["path"] == str(ROOT / "models" / f"{name}.onnx")
 
 
 def test_verify_finds_the_wrong_and_the_missing(own: Path) -> None:
@@ -40,6 +41,7 @@ def test_verify_finds_the_wrong_and_the_missing(own: Path) -> None:
     assert "sface              WRONG" in done.stdout
     assert "tiny               right" in done.stdout
     assert "facemill-512       right" in done.stdout
+    assert "facemill-det       right" in done.stdout
 
 
 def test_fetch_gives_the_path_of_what_is_here(own: Path) -> None:

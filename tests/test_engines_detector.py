@@ -17,10 +17,10 @@ from runtime.engines.open import open_runner
 from runtime.engines.parity import BARS, Bar, grouped, synthetic_crops, synthetic_groups, weighted
 from runtime.errors import ConfigError, EngineError, ModelError
 from runtime.images.faces import anchor_count, find_faces
-from runtime.modelspec import load_spec
-from runtime.modelstore import find_weights, resolve_weights
+from runtime.modelspec import ModelSpec, load_spec
+from runtime.modelstore import SHIPPED_DETECTOR, find_weights, resolve_weights
 
-REAL = ("yunet", "scrfd-500m", "scrfd-2.5g")
+REAL = ("facemill-det", "yunet", "scrfd-500m", "scrfd-2.5g")
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +87,20 @@ def test_what_is_no_detector_is_refused(red: Path, tmp_path: Path) -> None:
         load_detector(save_cnn(tmp_path / "cnn.onnx"), spec)
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_real_detectors_answer_as_their_files_do(
-    shared: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))
-    spec = load_spec(name)
+@pytest.fixture
+def real(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[ModelSpec, Path]:
+    """A real detector, by its name; all but the shipped one are in the folder of real models."""
+    if request.param != SHIPPED_DETECTOR:
+        monkeypatch.setenv("FACEMILL_MODELS", str(request.getfixturevalue("shared") / "models"))
+    spec = load_spec(request.param)
     weights = find_weights(spec)
     assert weights is not None
+    return spec, weights
+
+
+@pytest.mark.parametrize("real", REAL, indirect=True)
+def test_real_detectors_answer_as_their_files_do(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
+    spec, weights = real
     engine = build_engine(spec, weights, backend="cpu", output=tmp_path).path
     groups = synthetic_groups(2)
     with open_runner(engine) as runner:
@@ -105,12 +111,10 @@ def test_real_detectors_answer_as_their_files_do(
     assert weighted(expected).any()
 
 
-def test_a_real_detector_in_int8(shared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("real", ["facemill-det", "yunet"], indirect=True)
+def test_a_real_detector_in_int8(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
     """Judged by what it says of faces, against the untouched file. (SCRFD wants real faces to be calibrated on.)"""
-    monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))
-    spec = load_spec("yunet")
-    weights = find_weights(spec)
-    assert weights is not None
+    spec, weights = real
     calibration = CalibrationSet(views_of_faces(seed=5), 0)
     result = build_engine(spec, weights, backend="cpu", precision="int8", output=tmp_path, calibration=calibration)
     assert result.info.precision == "int8"
@@ -126,14 +130,10 @@ def test_a_real_detector_in_int8(shared: Path, monkeypatch: pytest.MonkeyPatch, 
     assert (raw[..., 0][sure] > 0.5).mean() > 0.7
 
 
-def test_int8_that_was_calibrated_without_faces_is_refused(
-    shared: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("real", ["facemill-det", "yunet"], indirect=True)
+def test_int8_that_was_calibrated_without_faces_is_refused(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
     """On pictures without faces an engine that finds none is as good as any."""
-    monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))
-    spec = load_spec("yunet")
-    weights = find_weights(spec)
-    assert weights is not None
+    spec, weights = real
     dull = np.linspace(40, 90, 64, dtype=np.uint8)[:, None, None, None] * np.ones((1, 160, 160, 3), np.uint8)
     with pytest.raises(EngineError, match=r"does not answer like|loses too much"):
         build_engine(

@@ -83,8 +83,10 @@ def test_a_licence_for_research_alone_is_told_with_who_is_free_of_it() -> None:
 
 def test_licences_of_the_registered_models_are_understood() -> None:
     assert {
-        name: research_only(load_spec(name).licence) for name in ("yunet", "scrfd-500m", "scrfd-2.5g", "sface")
+        name: research_only(load_spec(name).licence)
+        for name in ("facemill-det", "yunet", "scrfd-500m", "scrfd-2.5g", "sface")
     } == {
+        "facemill-det": True,
         "yunet": False,
         "scrfd-500m": True,
         "scrfd-2.5g": True,

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.engines.build import build_engine
+from runtime.engines.sidecar import read_sidecar
 from runtime.modelspec import load_spec
-from runtime.modelstore import resolve_weights
+from runtime.modelstore import BETTER_DETECTOR, SHIPPED_DETECTOR, resolve_weights
 from runtime.pipeline.face_rules import FaceRules
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
@@ -23,13 +24,15 @@ from runtime.pipeline.run import process
 SOMEBODY = "astronaut.png"  # 512x512, one face, about 100 pixels wide
 
 
-@pytest.fixture(scope="module")
-def engines(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+@pytest.fixture(scope="module", params=[SHIPPED_DETECTOR, BETTER_DETECTOR])
+def engines(
+    shared: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> tuple[Path, Path]:
     """Of an embedding network and of a detector, both trained."""
     folder = tmp_path_factory.mktemp("engines")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACEMILL_MODELS", str(shared / "models"))
-        specs = [load_spec(name) for name in ("mobilefacenet-128", "yunet")]
+        specs = [load_spec(name) for name in ("mobilefacenet-128", request.param)]
         built = [build_engine(spec, resolve_weights(spec), backend="cpu", output=folder).path for spec in specs]
     return built[0], built[1]
 
@@ -87,12 +90,13 @@ def test_the_form_of_a_photograph_changes_nothing(
     for name, data in files.items():
         (photos / name).write_bytes(data)
     got = Embedded(photos, engines)
-    assert sorted(got.paths) == sorted(files)
-    alike = {name: float(got.vectors[name] @ got.vectors["plain.png"]) for name in files}
+    overlooked = {"far.jpg"} if read_sidecar(engines[1]).model == SHIPPED_DETECTOR else set()  # as its card says
+    assert {*files} - overlooked <= {*got.paths}
+    alike = {name: float(vector @ got.vectors["plain.png"]) for name, vector in got.vectors.items()}
     least = {"turned.jpg": 0.98, "upside.jpg": 0.98, "corner.jpg": 0.9, "huge.jpg": 0.95}
     least |= {"far.jpg": 0.9, "side.png": 0.9, "other side.png": 0.9}
     least |= {"grey.jpg": 0.8, "cmyk.jpg": 0.95, "cut.png": 0.9}
-    assert {name: alike[name] for name, bound in least.items() if alike[name] < bound} == {}, alike
+    assert {name: alike[name] for name, bound in least.items() if alike.get(name, 1) < bound} == {}, alike
     plain = got.boxes["plain.png"]
     np.testing.assert_allclose(got.boxes["turned.jpg"], plain, atol=4)
     np.testing.assert_allclose(got.boxes["corner.jpg"], plain + np.array([688, 1088, 688, 1088]), atol=8)

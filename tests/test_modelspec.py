@@ -99,7 +99,8 @@ def test_unknown_names_get_the_nearest_and_the_list() -> None:
 def test_the_registered_models_are_all_readable_and_know_their_file() -> None:
     specs = {spec.name: spec for spec in list_specs()}
     assert specs.keys() >= {
-        "facemill-512", "mobilefacenet-128", "mobilenetv2", "random-128", "random-512", "sface", "w600k_mbf"
+        "facemill-512", "facemill-det", "mobilefacenet-128", "mobilenetv2", "random-128", "random-512", "scrfd-2.5g",
+        "scrfd-500m", "sface", "w600k_mbf", "yunet",
     }  # fmt: skip
     for spec in specs.values():
         assert spec.trained == (not spec.generator)

@@ -7,7 +7,7 @@ import http.server
 import logging
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,16 @@ import pytest
 from runtime.errors import FetchError, ModelError, ModelUnavailableError
 from runtime.fetch import fetch
 from runtime.modelspec import ModelSpec, load_spec
-from runtime.modelstore import BETTER, SHIPPED, default_model, find_weights, resolve_weights
+from runtime.modelstore import (
+    BETTER,
+    BETTER_DETECTOR,
+    SHIPPED,
+    SHIPPED_DETECTOR,
+    default_detector,
+    default_model,
+    find_weights,
+    resolve_weights,
+)
 
 DATA = bytes(range(256)) * 4000  # 1 MB
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -237,20 +246,31 @@ def test_without_file_and_network_the_error_says_all_that_is_needed(spec: ModelS
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("default", "shipped", "better", "option"),
+    [(default_model, SHIPPED, BETTER, "--model"), (default_detector, SHIPPED_DETECTOR, BETTER_DETECTOR, "--detector")],
+)
 def test_where_no_model_is_named_the_better_one_is_taken_only_if_it_is_here(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    default: Callable[[], str],
+    shipped: str,
+    better: str,
+    option: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    file = load_spec(better).file
     caplog.set_level(logging.INFO)
     cache, own = tmp_path / "cache", tmp_path / "own"
     own.mkdir()
     monkeypatch.setenv("FACEMILL_CACHE", str(cache))
-    assert default_model() == SHIPPED
-    assert f"a more accurate one: facemill models fetch {BETTER}" in caplog.text
-    (cache / "models" / "w600k_mbf.onnx.partial").write_bytes(DATA)  # a download that broke off
-    assert default_model() == SHIPPED
+    assert default() == shipped
+    assert f": facemill models fetch {better}" in caplog.text
+    (cache / "models" / f"{file}.partial").write_bytes(DATA)  # a download that broke off
+    assert default() == shipped
     for folder in (own, cache / "models"):
-        (folder / "w600k_mbf.onnx").write_bytes(DATA)
+        (folder / file).write_bytes(DATA)
         monkeypatch.setenv("FACEMILL_MODELS", str(own))
-        assert default_model() == BETTER
-        (folder / "w600k_mbf.onnx").unlink()
-    assert f"the shipped one: --model {SHIPPED}" in caplog.text
+        assert default() == better
+        (folder / file).unlink()
+    assert f"the shipped one: {option} {shipped}" in caplog.text

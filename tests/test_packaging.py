@@ -73,9 +73,11 @@ def test_the_wheel_holds_the_package_and_its_models_and_no_tests(clean: Path) ->
 
 
 @pytest.mark.slow
-def test_the_wheel_ships_a_model_with_its_card_that_is_taken_where_none_is_named(clean: Path, tmp_path: Path) -> None:
-    code = "import facemill, pathlib; print(*pathlib.Path(facemill.__file__).parent.glob('models/facemill-512.*'))"
+def test_the_wheel_ships_models_with_their_cards_that_are_taken_where_none_is_named(
+    clean: Path, tmp_path: Path
+) -> None:
+    code = "import facemill, pathlib; print(*pathlib.Path(facemill.__file__).parent.glob('models/facemill-*'))"
     names = {Path(name).name for name in call(clean / "python", "-c", code, cwd=tmp_path).split()}
-    assert names == {"facemill-512.onnx", "facemill-512.toml", "facemill-512.md"}
+    assert names == {f"facemill-{name}.{suffix}" for name in ("512", "det") for suffix in ("onnx", "toml", "md")}
     said = call(clean / "facemill", "build-engine", cwd=tmp_path, FACEMILL_CACHE=str(tmp_path / "cache"))
     assert "engine:  engines/facemill-512.cpu-fp32.onnx" in said

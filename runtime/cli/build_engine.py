@@ -80,7 +80,7 @@ def main(
     calibration_count: int,
     calibration_seed: int,
     align: str,
-    detector: str,
+    detector: str | None,
     batch: tuple[int, int, int] | None,
     compute_capability: str | None,
     output: Path,
@@ -130,8 +130,7 @@ def main(
     if calibration:
         from ..pipeline.calibration import gather_calibration
 
-        given = click.get_current_context().get_parameter_source("detector")
-        if spec.detector and given is not click.core.ParameterSource.DEFAULT:
+        if spec.detector and detector is not None:
             raise click.UsageError(
                 f"--detector looks for the faces that an embedding model is calibrated on; {spec.name} is a detector "
                 f"and sees photographs whole. Leave --detector out"

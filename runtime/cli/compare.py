@@ -45,7 +45,7 @@ def main(
     model: str | None,
     backend: str,
     align: str,
-    detector: str,
+    detector: str | None,
     threshold: float | None,
     as_json: bool,
     page: Path | None,
@@ -113,7 +113,7 @@ def _check_usage(ctx: click.Context, file: Path | None, engine: Path | None, mod
             raise click.UsageError(f"--file and --{name} exclude each other: photographs become what FILE's rows are")
 
 
-def _rules(engine: Path, align: str, detector: str) -> QueryRules:
+def _rules(engine: Path, align: str, detector: str | None) -> QueryRules:
     """As `process` embeds, but no face is too poor to ask about."""
     from ..engines.fresh import fresh_engine
     from ..engines.sidecar import read_sidecar

@@ -32,12 +32,13 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def engine_for(model: str | None, backend: str, *, detects: bool = False) -> Path:
+def engine_for(model: str | None, backend: str, *, begun: str = "", detects: bool = False) -> Path:
     """The engine of a model, or of the default one, built when there is none that is up to date.
 
     Args:
         model: registered name or PATH.toml; None for the default one.
         backend: as the option says.
+        begun: the model that the file in question was begun with; empty where there is none.
         detects: it is to find faces: what the words say when a model file is missing.
     """
     from ..assets import cache_dir
@@ -46,5 +47,5 @@ def engine_for(model: str | None, backend: str, *, detects: bool = False) -> Pat
     from ..modelspec import load_spec
     from ..modelstore import default_model
 
-    spec = load_spec(model or default_model(), detects=detects)
+    spec = load_spec(model or default_model(begun), detects=detects)
     return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).path

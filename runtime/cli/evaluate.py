@@ -69,7 +69,7 @@ def main(
     force: bool,
     detectors: str | None,
     align: str,
-    detector: str,
+    detector: str | None,
     **faces: Any,
 ) -> None:
     """Measure how well faces in FOLDER are recognised: one sub-folder a person, FOLDER/NAME/PHOTOGRAPH.
@@ -83,7 +83,7 @@ def main(
       facemill evaluate people/ --model sface
       facemill evaluate lfw/ --pairs lfw/pairs.txt -o report
       facemill evaluate lfw/ --pairs lfw/pairs.txt --compare fp32.onnx int8.onnx
-      facemill evaluate lfw/ --pairs lfw/pairs.txt --detectors yunet,scrfd-500m,scrfd-2.5g
+      facemill evaluate lfw/ --pairs lfw/pairs.txt --detectors facemill-det,yunet,scrfd-2.5g
       facemill evaluate people/ --gallery 1000000 --calibrate facial_embeddings.h5
 
     Exit codes: 0 measured, 1 failure, 2 usage.
@@ -117,7 +117,8 @@ def main(
     if output is not None:
         check_report_folder(output, folder, force=force)
     engines: tuple[Path, ...] = compare or (engine or engine_for(model, backend),)
-    finders = [detector_for(name, align, read_sidecar(engines[0]).backend) for name in beside or [detector]]
+    wanted: list[str | None] = [*beside] if beside else [detector]
+    finders = [detector_for(name, align, read_sidecar(engines[0]).backend) for name in wanted]
     engines = engines * len(finders)
     finders = finders if beside else finders * len(engines)
     with ExitStack() as stack:

@@ -24,9 +24,8 @@ _WHO = (
     ),
     click.option(
         "--detector",
-        default="yunet",
-        show_default=True,
-        help="Who looks for faces: a registered detector, PATH.toml, or an engine file from build-engine.",
+        help="Who looks for faces: a registered detector, PATH.toml, or an engine file from build-engine. "
+        "[yunet if its file is on this machine, else facemill-det, which is shipped]",
     ),
 )
 _WHICH = (
@@ -45,7 +44,7 @@ _WHICH = (
 
 
 def detector_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--align` and `--detector` to a command."""
+    """Add `--align`, and `--detector`, None where it is not given, to a command."""
     for option in reversed(_WHO):
         command = option(command)
     return command
@@ -67,13 +66,14 @@ def face_rules(
     return FaceRules(align, faces, min_score, min_iod, min_sharpness, min_frontal)
 
 
-def detector_for(detector: str, align: str, backend: str) -> Path | None:
+def detector_for(detector: str | None, align: str, backend: str, *, begun: str = "") -> Path | None:
     """The detector's engine: the file that is named, or one built from the model; None when nothing is looked for.
 
     Args:
-        detector: registered name, PATH.toml, or an engine file.
+        detector: registered name, PATH.toml, or an engine file; None for the default one.
         align: as the option says.
         backend: for a model.
+        begun: the detector that the file in question was begun with; empty where there is none.
     Raises:
         ModelUnavailableError: the detector's file is neither here nor to be fetched.
     """
@@ -81,7 +81,9 @@ def detector_for(detector: str, align: str, backend: str) -> Path | None:
         return None
     from ..engines.sidecar import sidecar_path
     from ..errors import ModelUnavailableError
+    from ..modelstore import default_detector
 
+    detector = detector or default_detector(begun)
     path = Path(detector)
     if path.suffix in _ENGINES and sidecar_path(path).exists():
         return path

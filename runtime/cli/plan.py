@@ -106,7 +106,7 @@ def _embedding(
     """The model's name and dimension, and how its rate is to be had, given the machine's products a second."""
     from ..engines.sidecar import read_sidecar
     from ..modelspec import load_spec
-    from ..modelstore import default_model
+    from ..modelstore import default_detector, default_model
     from ..pipeline.face_rules import FaceRules
     from ..pipeline.machine import find_built, guessed_rate, rate_of_engines, rate_of_photographs
     from ..pipeline.query_work import QueryRules
@@ -117,9 +117,10 @@ def _embedding(
         assert spec is not None
         return spec.name, spec.dimension, lambda flops: guessed_rate(flops, spec.name)
     info = read_sidecar(built)
-    detector = find_built(load_spec("yunet")) if portraits else None
-    if portraits and detector is None:
-        return info.model, info.dimension, lambda flops: guessed_rate(flops, "yunet")
+    finder = load_spec(default_detector()) if portraits else None
+    detector = find_built(finder) if finder else None
+    if finder and detector is None:
+        return info.model, info.dimension, lambda flops: guessed_rate(flops, finder.name)
     if not found.paths:
         return info.model, info.dimension, lambda _: rate_of_engines(built, detector)
     rules = QueryRules(built, detector, FaceRules("auto" if portraits else "none"))

@@ -92,7 +92,7 @@ def main(
     log_file: Path | None,
     as_json: bool,
     align: str,
-    detector: str,
+    detector: str | None,
     **faces: Any,
 ) -> None:
     """Embed face photographs into one searchable file.
@@ -119,6 +119,7 @@ def main(
     from ..engines.sidecar import read_sidecar
     from ..errors import ConfigError
     from ..images.decode import Limits
+    from ..pipeline.prepare import begun_with
     from ..pipeline.request import Request
     from ..pipeline.run import process
     from ..storage.segments import SegmentRules
@@ -128,14 +129,15 @@ def main(
     except ConfigError as err:
         raise click.UsageError(str(err)) from err
     backend = "cpu" if "cpu" in on and backend == "auto" else backend
-    engine = engine or engine_for(model, backend)
+    begun = begun_with(output, force=force)
+    engine = engine or engine_for(model, backend, begun=begun.get("model", ""))
     info = read_sidecar(engine)
     request = Request(
         inputs=photos,
         output=output,
         engine=engine,
         faces=face_rules(align, **faces),
-        detector=detector_for(detector, align, info.backend),
+        detector=detector_for(detector, align, info.backend, begun=begun.get("detector", "")),
         batch_size=batch_size,
         workers=workers,
         skip_duplicates=skip_duplicates,

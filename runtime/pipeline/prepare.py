@@ -19,7 +19,7 @@ from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
 from ..storage.dataset import read_metadata, read_paths
 from ..storage.diskfile import storage_error
-from ..storage.runfolder import Plan, RunFolder, utc_now
+from ..storage.runfolder import Plan, RunFolder, folder_of, read_plan, utc_now
 from ..storage.segment_reader import segment_files
 from .request import Request, check_contract, contract_of
 from .room import room_while_running, size
@@ -44,6 +44,27 @@ def look(request: Request) -> Scan:
     """Scan the inputs, and say so: it takes a while."""
     logger.info("looking for photographs")
     return scan(request.inputs, limit=request.limit)
+
+
+def begun_with(output: Path, *, force: bool) -> dict[str, Any]:
+    """The contract of the run that goes on, unfinished or finished; empty where one begins.
+
+    Whatever is damaged counts as none here: the run itself says what is wrong with it.
+
+    Args:
+        output: the embedding file.
+        force: whether to start over: then only a run that was itself begun so goes on.
+    """
+    try:
+        plan = read_plan(folder_of(output))
+        if plan is not None and (plan.forced or not force):
+            return plan.contract
+        if force or not output.exists():
+            return {}
+        contract: dict[str, Any] = json.loads(read_metadata(output)["contract"])
+    except (StorageError, KeyError, ValueError):
+        return {}
+    return contract
 
 
 def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Finished:

@@ -52,6 +52,28 @@ class Plan:
     plan_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
+def folder_of(output: Path) -> Path:
+    """Where the run that makes a file keeps what is unfinished."""
+    return output.with_name(output.name + ".parts")
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan of the unfinished run in a folder, or None when there is none.
+
+    Raises:
+        StorageError: it is there and damaged.
+    """
+    path = folder / "plan.json"
+    try:
+        return Plan(**json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, TypeError, ValueError) as err:
+        raise StorageError(
+            f"the plan of the unfinished run, {path}, cannot be read ({err}). Start over with --force"
+        ) from err
+
+
 class RunFolder:
     """`<output>.parts`, locked for this process. Owned by `with`; a kill releases the lock.
 
@@ -61,7 +83,7 @@ class RunFolder:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.path = output.with_name(output.name + ".parts")
+        self.path = folder_of(output)
         self._lock = self._take_lock()
         strangers = sorted(name for name in os.listdir(self.path) if not _OURS.fullmatch(name))
         if strangers:
@@ -107,15 +129,7 @@ class RunFolder:
         Raises:
             StorageError: it is there and damaged.
         """
-        path = self.path / "plan.json"
-        try:
-            return Plan(**json.loads(path.read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (OSError, TypeError, ValueError) as err:
-            raise StorageError(
-                f"the plan of the unfinished run, {path}, cannot be read ({err}). Start over with --force"
-            ) from err
+        return read_plan(self.path)
 
     def write_plan(self, plan: Plan) -> None:
         """Make a plan durable; the scan must be written before."""
