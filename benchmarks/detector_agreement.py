@@ -32,6 +32,8 @@ AT_ONCE = 64
 SIDE = 160  # of the picture that is looked at first
 OTHER_SIDE = 192  # for how steady the reference is
 ROUNDS = 25
+TURNED_EVERY = 8  # photographs
+RIGHT_WAY = 25.0  # degrees
 SAME_FACE = 0.3  # intersection over union
 
 
@@ -70,6 +72,27 @@ def compared(
     return np.array(gaps, np.float64), shares, elsewhere
 
 
+def righted(runner: Runner, photos: list[NDArray[np.uint8]], upright: list[Faces]) -> list[float]:
+    """Of photographs turned by 90, 180 and 270 degrees the share whose face is seen the right way up."""
+    shares = []
+    for turns in (1, 2, 3):
+        turned = [np.rot90(photo, turns) for photo in photos]
+        right = 0
+        for photo, one, other in zip(turned, upright, looked_at(runner, turned), strict=True):
+            if len(one) and len(other):
+                before = _direction(one, main_face(one, *np.rot90(photo, -turns).shape[:2]))
+                gap = _direction(other, main_face(other, *photo.shape[:2])) - before + 90 * turns
+                right += abs((gap + 180) % 360 - 180) < RIGHT_WAY
+        shares.append(right / len(photos))
+    return shares
+
+
+def _direction(faces: Faces, which: int) -> float:
+    """Of the line from the left eye to the right one, degrees."""
+    x, y = faces.landmarks[which, 1] - faces.landmarks[which, 0]
+    return float(np.degrees(np.arctan2(y, x)))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path, help="a folder of photographs, with sub-folders")
@@ -88,6 +111,8 @@ def main() -> None:
         times = [[seconds(runner, pictures) for runner in runners] for _ in range(ROUNDS + 1)][1:]
         seen = [looked_at(runner, photos) for runner in runners]
         again = looked_at(reference, photos, OTHER_SIDE)
+        some = slice(None, None, TURNED_EVERY)
+        turned = [righted(runner, photos[some], faces[some]) for runner, faces in zip(runners, seen, strict=True)]
     distances, shares, elsewhere = compared(photos, seen[0], seen[1])
     of_itself, _, _ = compared(photos, seen[0], again)
     medians = [statistics.median(column) for column in zip(*times, strict=True)]
@@ -97,10 +122,11 @@ def main() -> None:
             "detector": name,
             "photographs with a face, %": f"{100 * np.mean([len(one) > 0 for one in faces]):.3f}",
             "score, 0.1 % of the best faces are below": f"{_low(faces):.2f}",
+            "turned by 90, 180, 270 degrees: seen the right way up, %": ", ".join(f"{100 * x:.1f}" for x in righted_),
             "faces a photograph": f"{np.mean([len(one) for one in faces]):.3f}",
             f"network, ms a picture of {SIDE}x{SIDE}": f"{1000 * time_ / len(pictures):.3f}",
         }
-        for name, faces, time_ in zip(names, seen, medians, strict=True)
+        for name, faces, time_, righted_ in zip(names, seen, medians, turned, strict=True)
     ]
     points = ("left eye", "right eye", "nose", "left mouth corner", "right mouth corner")
     each = ", ".join(f"{point} {100 * gap:.2f}" for point, gap in zip(points, distances.mean(axis=0), strict=True))

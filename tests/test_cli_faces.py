@@ -184,7 +184,7 @@ def test_detectors_are_compared_alike_from_photographs_and_from_what_was_kept(
 def test_no_detectors_are_a_mistake(place: Path, names: str) -> None:
     done = run("evaluate.py", place / "in", "--detectors", names)
     assert done.returncode == 2
-    assert "such as yunet,scrfd-500m" in done.stderr
+    assert "such as facemill-det,yunet" in done.stderr
 
 
 def test_two_engines_behind_one_detector_are_no_comparison_of_detectors(

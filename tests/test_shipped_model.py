@@ -156,3 +156,20 @@ def test_a_file_begun_with_them_goes_on_with_them_when_better_ones_have_come(tmp
     anew = facemill(*command, "--force", FACEMILL_CACHE=tmp_path / "cache")
     assert anew.returncode == 1
     assert f"model: {BETTER}, which is on this machine" in anew.stderr
+
+
+def test_an_evaluation_goes_on_with_them_too(tmp_path: Path) -> None:
+    for person in range(3):
+        folder = tmp_path / "in" / str(person)
+        folder.mkdir(parents=True)
+        for shot in range(2):
+            (folder / f"{shot}.jpg").write_bytes(encode(0, person, shot, (300, 400)))
+    command = ("evaluate", tmp_path / "in", "-o", tmp_path / "report", "--backend", "cpu")
+    assert facemill(*command, FACEMILL_CACHE=tmp_path / "cache").returncode == 0
+    better = tmp_path / "cache" / "models"
+    better.mkdir(exist_ok=True)
+    for name in (BETTER, BETTER_DETECTOR):
+        (better / load_spec(name).file).write_bytes(b"newer")
+    again = facemill(*command, FACEMILL_CACHE=tmp_path / "cache")
+    assert again.returncode == 0, again.stderr
+    assert "detector: facemill-det, with which the file was begun" in again.stderr

@@ -1,0 +1,7 @@
+"""How facemill's own weights are made: see README.md. Nothing of the product imports it."""
+
+import sys
+from importlib.util import find_spec
+
+if _missing := [name for name in ("torch", "hydra", "pytorch_metric_learning") if find_spec(name) is None]:
+    sys.exit(f"error: not installed: {', '.join(_missing)}; wanted: the extra train: pip install -e '.[cpu,train]'")

@@ -13,7 +13,8 @@ _MODEL = (
     click.option(
         "--model",
         help="A registered model or PATH.toml; its engine is built when needed. "
-        "[w600k_mbf if its file is on this machine, else facemill-512, which is shipped]",
+        "[w600k_mbf if its file is on this machine, else facemill-512, which is shipped; a file that goes on keeps its "
+        "own]",
     ),
     click.option(
         "--backend",

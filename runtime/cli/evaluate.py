@@ -109,6 +109,7 @@ def main(
     from ..evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
     from ..linkage.parts import plan_path
     from ..metrics.pairs import read_pairs
+    from ..pipeline.prepare import begun_with
     from ..pipeline.request import Request
     from ..storage.runfolder import utc_now
 
@@ -116,9 +117,12 @@ def main(
     check_folder(folder, judged)
     if output is not None:
         check_report_folder(output, folder, force=force)
-    engines: tuple[Path, ...] = compare or (engine or engine_for(model, backend),)
+    kept = calibrate or (output and output / ("embeddings-1.h5" if compare else "embeddings.h5"))
+    begun = begun_with(kept, force=force and calibrate is None) if kept and not beside else {}
+    engines: tuple[Path, ...] = compare or (engine or engine_for(model, backend, begun=begun.get("model", "")),)
     wanted: list[str | None] = [*beside] if beside else [detector]
-    finders = [detector_for(name, align, read_sidecar(engines[0]).backend) for name in wanted]
+    on, before = read_sidecar(engines[0]).backend, begun.get("detector", "")
+    finders = [detector_for(name, align, on, begun=before) for name in wanted]
     engines = engines * len(finders)
     finders = finders if beside else finders * len(engines)
     with ExitStack() as stack:
@@ -173,7 +177,7 @@ def _names_in(detectors: str | None) -> list[str]:
     names = list(dict.fromkeys(name.strip() for name in detectors.split(",") if name.strip()))
     if not names:
         raise click.UsageError(
-            f"--detectors is {detectors!r}; wanted: detectors with commas between them, such as yunet,scrfd-500m"
+            f"--detectors is {detectors!r}; wanted: detectors with commas between them, such as facemill-det,yunet"
         )
     return names
 

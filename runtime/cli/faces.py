@@ -25,7 +25,8 @@ _WHO = (
     click.option(
         "--detector",
         help="Who looks for faces: a registered detector, PATH.toml, or an engine file from build-engine. "
-        "[yunet if its file is on this machine, else facemill-det, which is shipped]",
+        "[yunet if its file is on this machine, else facemill-det, which is shipped; a file that goes on keeps its "
+        "own]",
     ),
 )
 _WHICH = (
@@ -81,7 +82,7 @@ def detector_for(detector: str | None, align: str, backend: str, *, begun: str =
         return None
     from ..engines.sidecar import sidecar_path
     from ..errors import ModelUnavailableError
-    from ..modelstore import default_detector
+    from ..modelstore import SHIPPED_DETECTOR, default_detector
 
     detector = detector or default_detector(begun)
     path = Path(detector)
@@ -91,7 +92,8 @@ def detector_for(detector: str | None, align: str, backend: str, *, begun: str =
         return engine_for(detector, backend, detects=True)
     except ModelUnavailableError as err:
         raise ModelUnavailableError(
-            f"{err}\nIt is the face detector. Photographs that are aligned crops already need none: --align none"
+            f"{err}\nIt is the face detector. Another one is here, which finds faces for a new file: --detector "
+            f"{SHIPPED_DETECTOR}. Photographs that are aligned crops already need none: --align none"
         ) from err
 
 

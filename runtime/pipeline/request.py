@@ -104,7 +104,7 @@ def check_request(request: Request, info: EngineInfo) -> Request:
     if request.detector is not None and not read_sidecar(request.detector).detector:
         raise ConfigError(
             f"{request.detector} is an engine of {read_sidecar(request.detector).model}, which finds no faces; wanted: "
-            f"one of a detector, such as yunet. Build it with: facemill build-engine --model yunet"
+            f"one of a detector, such as facemill-det. Build it with: facemill build-engine --model facemill-det"
         )
     if info.detector:
         raise ConfigError(
