@@ -30,7 +30,7 @@ def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path
     assert found["images_per_s"] > 0
     assert found["model"] == "tiny"
     assert {"read", "decode", "infer", "write"} <= found["stages"].keys()
-    assert "594 embeddings of 600 photographs" in done.stderr
+    assert "594 of 600 photographs embedded" in done.stderr
     assert "identify nobody" in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["out.h5"]
     with h5py.File(output) as file:

@@ -161,7 +161,7 @@ def main(
 
 def _report(summary: Summary, output: Path) -> str:
     """The summary for a person."""
-    lines = [f"{output}: {summary.embedded:,} embeddings of {summary.scanned:,} photographs"]
+    lines = [f"{output}: {summary.embedded:,} of {summary.scanned:,} photographs embedded"]
     lines += [f"  {name}: {count:,}" for name, count in summary.outcomes.items()]
     if summary.failed:
         lines.append("  why, by path: /outcomes in the file; run them again with --retry")

@@ -16,7 +16,7 @@ class Summary:
 
     Attributes:
         scanned: paths of the plan.
-        embedded: rows of the file.
+        embedded: photographs that have rows in the file, several of them where all faces count.
         outcomes: paths by outcome.
         processed: photographs that this run handled.
         images_per_s: over this run, less start-up, tuning and warm-up.
