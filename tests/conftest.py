@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,17 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test reads or writes the user's cache, or takes models from where the user keeps them."""
     os.environ["FACEMILL_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ.pop("FACEMILL_MODELS", None)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks as small as those that tests train wait for a second thread longer than it helps them."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -127,9 +127,15 @@ def test_build_engine_takes_it_too(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["model"] == SHIPPED
 
 
+def bring_better_ones(cache: Path) -> None:
+    """What stands for them here cannot be read: it would be an error to take it."""
+    (cache / "models").mkdir(exist_ok=True)
+    for name in (BETTER, BETTER_DETECTOR):
+        (cache / "models" / load_spec(name).file).write_bytes(b"newer")
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_file_begun_with_them_goes_on_with_them_when_better_ones_have_come(tmp_path: Path, finished: bool) -> None:
-    """What stands for the better ones here cannot be read: it would be an error to take it."""
     (tmp_path / "in").mkdir()
     for person in range(6):
         (tmp_path / "in" / f"{person}.jpg").write_bytes(encode(0, person, 0, (300, 400)))
@@ -144,10 +150,7 @@ def test_a_file_begun_with_them_goes_on_with_them_when_better_ones_have_come(tmp
             write_paths(folder.paths_file, [f"{person}.jpg".encode() for person in range(6)])
             folder.write_plan(plan)
         (tmp_path / "o.h5").unlink()
-    better = tmp_path / "cache" / "models"
-    better.mkdir(exist_ok=True)
-    for name in (BETTER, BETTER_DETECTOR):
-        (better / load_spec(name).file).write_bytes(b"newer")
+    bring_better_ones(tmp_path / "cache")
     again = facemill(*command, FACEMILL_CACHE=tmp_path / "cache")
     assert again.returncode == 0, again.stderr
     assert "model: facemill-512, with which the file was begun" in again.stderr
@@ -166,10 +169,7 @@ def test_an_evaluation_goes_on_with_them_too(tmp_path: Path) -> None:
             (folder / f"{shot}.jpg").write_bytes(encode(0, person, shot, (300, 400)))
     command = ("evaluate", tmp_path / "in", "-o", tmp_path / "report", "--backend", "cpu")
     assert facemill(*command, FACEMILL_CACHE=tmp_path / "cache").returncode == 0
-    better = tmp_path / "cache" / "models"
-    better.mkdir(exist_ok=True)
-    for name in (BETTER, BETTER_DETECTOR):
-        (better / load_spec(name).file).write_bytes(b"newer")
+    bring_better_ones(tmp_path / "cache")
     again = facemill(*command, FACEMILL_CACHE=tmp_path / "cache")
     assert again.returncode == 0, again.stderr
     assert "detector: facemill-det, with which the file was begun" in again.stderr

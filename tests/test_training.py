@@ -12,16 +12,11 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from training_extra import settings_of, torch_of_extra, write_tar
 
 from runtime.engines.mobilefacenet import generate
 
-torch = pytest.importorskip(
-    "torch", reason="the extra train is not installed: pip install torch hydra-core", exc_type=ImportError
-)
-pytest.importorskip("openvino", reason="the extra train is not installed: pip install openvino", exc_type=ImportError)
-hydra = pytest.importorskip(
-    "hydra", reason="the extra train is not installed: pip install hydra-core", exc_type=ImportError
-)
+torch = torch_of_extra()
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,15 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tar of 64 generated crops, and one name that must not be learned from."""
-    from portraits import encode
-
     folder = tmp_path_factory.mktemp("data")
-    with tarfile.open(folder / "crops.tar", "w") as archive:
-        for person in range(65):
-            content = encode(0, person, 0, (112, 112))
-            member = tarfile.TarInfo(f"crops/p_{person:05d}.jpg")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+    write_tar(folder / "crops.tar", {f"crops/p_{person:05d}.jpg": (person, 0) for person in range(65)})
     (folder / "leave_out.txt").write_text("crops/p_00064.jpg\n")
     return folder
 
@@ -65,8 +53,7 @@ def config(data: Path, teacher: Path, run: Path, **changes: Any) -> Any:
         "backbone.width": 0.25,
         **changes,
     }
-    with hydra.initialize_config_dir(version_base=None, config_dir=str(ROOT / "training" / "conf")):
-        return hydra.compose("distil", [f"{key}={value}" for key, value in overrides.items()])
+    return settings_of("distil", overrides)
 
 
 def test_names_that_are_left_out_are_not_learned_from(data: Path, tmp_path: Path) -> None:

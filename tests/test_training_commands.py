@@ -11,32 +11,16 @@ import sys
 import tarfile
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from running import ROOT
+from training_extra import compose, torch_of_extra
 
-torch = pytest.importorskip(
-    "torch", reason="the extra train is not installed: pip install torch hydra-core", exc_type=ImportError
-)
-pytest.importorskip("openvino", reason="the extra train is not installed: pip install openvino", exc_type=ImportError)
-hydra = pytest.importorskip(
-    "hydra", reason="the extra train is not installed: pip install hydra-core", exc_type=ImportError
-)
-pytest.importorskip(
-    "pytorch_metric_learning",
-    reason="the extra train is not installed: pip install pytorch-metric-learning",
-    exc_type=ImportError,
-)
+torch = torch_of_extra()
 
 CONFIGS = {"train": "distil", "train_detector": "detector", "train_identities": "identities"}
 FOLDER = ROOT / "training"
-
-
-def compose(name: str, overrides: list[str]) -> Any:
-    with hydra.initialize_config_dir(version_base=None, config_dir=str(FOLDER / "conf")):
-        return hydra.compose(name, overrides)
 
 
 def documented() -> list[tuple[str, str, str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +10,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from running import ROOT
+from training_extra import settings_of, torch_of_extra, write_tar
 
 from runtime.errors import ParityError
 
-torch = pytest.importorskip(
-    "torch", reason="the extra train is not installed: pip install torch hydra-core", exc_type=ImportError
-)
-hydra = pytest.importorskip(
-    "hydra", reason="the extra train is not installed: pip install hydra-core", exc_type=ImportError
-)
+torch = torch_of_extra()
 
 SIDE = 160
 
@@ -176,15 +170,8 @@ def test_a_second_look_moves_boxes_and_landmarks_with_the_pixels(size: int, mirr
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tar of generated crops, aligned as facemill aligns, which YuNet takes for faces."""
-    from portraits import encode
-
     folder = tmp_path_factory.mktemp("data")
-    with tarfile.open(folder / "crops.tar", "w") as archive:
-        for person in range(64):
-            content = encode(0, person, 0, (112, 112))
-            member = tarfile.TarInfo(f"crops/p_{person:05d}.jpg")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+    write_tar(folder / "crops.tar", {f"crops/p_{person:05d}.jpg": (person, 0) for person in range(64)})
     return folder
 
 
@@ -204,8 +191,7 @@ def config(data: Path, shared: Path, run: Path, **changes: Any) -> Any:
         "widths": "[8,16,24]",
         **changes,
     }
-    with hydra.initialize_config_dir(version_base=None, config_dir=str(ROOT / "training" / "conf")):
-        return hydra.compose("detector", [f"{key}={value}" for key, value in overrides.items()])
+    return settings_of("detector", overrides)
 
 
 def test_the_loss_falls(data: Path, shared: Path, tmp_path: Path) -> None:
@@ -275,7 +261,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "last.pt"
 
 
-@pytest.mark.parametrize("part", ["halve_weights", "_to_onnx"])
+@pytest.mark.parametrize("part", ["halve_weights", "traced"])
 def test_a_file_that_answers_otherwise_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:

@@ -7,34 +7,21 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import numpy_helper
+from training_extra import torch_of_extra, write_checkpoint
 
 from runtime.engines.build import build_engine
-from runtime.engines.parity import synthetic_crops
 from runtime.errors import ParityError
 from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
 
-torch = pytest.importorskip(
-    "torch", reason="the extra train is not installed: pip install torch hydra-core", exc_type=ImportError
-)
+torch = torch_of_extra()
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """Of a narrow network whose batch norms have seen pictures, so that there is something to fold."""
-    from training.backbones import build_backbone, normalise
-    from training.state import new_state
-
-    torch.manual_seed(0)
     backbone = {"name": "mobilefacenet", "dimension": 64, "width": 0.25, "activation": "prelu"}
-    state = new_state(build_backbone(**backbone), 0.0)
-    crops = torch.from_numpy(synthetic_crops(112, count=16, seed=1)).permute(0, 3, 1, 2)
-    for _ in range(3):
-        state.student.train()(normalise(crops))
-        state.average(0.5)
-    state.samples = 48
-    state.save(tmp_path / "last.pt", {"backbone": backbone})
-    return tmp_path / "last.pt"
+    return write_checkpoint(tmp_path / "last.pt", backbone)
 
 
 def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(checkpoint: Path, tmp_path: Path) -> None:

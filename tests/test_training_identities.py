@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +9,15 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from running import ROOT
+from training_extra import settings_of, torch_of_extra, write_tar
 
-torch = pytest.importorskip(
-    "torch", reason="the extra train is not installed: pip install torch hydra-core", exc_type=ImportError
-)
-hydra = pytest.importorskip(
-    "hydra", reason="the extra train is not installed: pip install hydra-core", exc_type=ImportError
-)
-pytest.importorskip(
-    "pytorch_metric_learning",
-    reason="the extra train is not installed: pip install pytorch-metric-learning",
-    exc_type=ImportError,
-)
+torch = torch_of_extra()
 
 PEOPLE, SHOTS = 16, 4
 TWO_STAGES = "[{start:0,loss:triplet,miner:all},{start:64,loss:triplet,miner:hard}]"
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small wait for a second thread longer than it helps them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +27,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tar(folder / "people.tar", {f"p{i // SHOTS:02d}/{i % SHOTS}.jpg": (i // SHOTS, i % SHOTS) for i in range(64)})
     write_tar(folder / "single.tar", {"lonely/0.jpg": (PEOPLE, 0)})
     return folder
-
-
-def write_tar(path: Path, members: dict[str, tuple[int, int]]) -> None:
-    from portraits import encode
-
-    with tarfile.open(path, "w") as archive:
-        for name, (person, shot) in members.items():
-            content = encode(0, person, shot, (112, 112))
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
 
 
 def config(data: Path, run: Path, **changes: Any) -> Any:
@@ -75,8 +45,7 @@ def config(data: Path, run: Path, **changes: Any) -> Any:
         "backbone.dimension": 64,
         **changes,
     }
-    with hydra.initialize_config_dir(version_base=None, config_dir=str(ROOT / "training" / "conf")):
-        return hydra.compose("identities", [f"{key}={value}" for key, value in overrides.items()])
+    return settings_of("identities", overrides)
 
 
 def trainer_of(data: Path, run: Path, **changes: Any) -> Any:

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from running import ROOT
+from training_extra import settings_of, torch_of_extra, write_checkpoint, write_tar
 
 from runtime.engines.build import build_engine
 from runtime.engines.parity import synthetic_crops
 from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
 
-torch = pytest.importorskip(
-    "torch", reason="the extra train is not installed: pip install torch hydra-core", exc_type=ImportError
-)
+torch = torch_of_extra()
 
 SMALL = {"name": "mamba", "dimension": 64, "width": 0.25, "activation": "relu"}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small wait for a second thread longer than it helps them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random(*shape: int, seed: int = 0) -> Any:
@@ -153,19 +142,9 @@ def test_it_learns_in_bfloat16() -> None:
 
 
 def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(tmp_path: Path) -> None:
-    from training.backbones import build_backbone, normalise
     from training.export import export
-    from training.state import new_state
 
-    torch.manual_seed(0)
-    state = new_state(build_backbone(**SMALL), 0.0)
-    crops = torch.from_numpy(synthetic_crops(112, count=16, seed=1)).permute(0, 3, 1, 2)
-    for _ in range(3):
-        state.student.train()(normalise(crops))
-        state.average(0.5)
-    state.samples = 48
-    state.save(tmp_path / "last.pt", {"backbone": SMALL})
-    done = export(tmp_path / "last.pt", tmp_path / "mine.onnx")
+    done = export(write_checkpoint(tmp_path / "last.pt", SMALL), tmp_path / "mine.onnx")
     assert done.gap < 1e-4
     graph = onnx.load(tmp_path / "mine.onnx")
     assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
@@ -177,23 +156,10 @@ def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(tmp_pat
 
 
 def test_it_is_distilled_while_pictures_grow(tmp_path: Path) -> None:
-    hydra = pytest.importorskip(
-        "hydra", reason="the extra train is not installed: pip install hydra-core", exc_type=ImportError
-    )
-    pytest.importorskip(
-        "openvino", reason="the extra train is not installed: pip install openvino", exc_type=ImportError
-    )
-    from portraits import encode
-
     from runtime.engines.mobilefacenet import generate
     from training.train import Trainer
 
-    with tarfile.open(tmp_path / "crops.tar", "w") as archive:
-        for person in range(16):
-            content = encode(0, person, 0, (112, 112))
-            member = tarfile.TarInfo(f"{person}.jpg")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
+    write_tar(tmp_path / "crops.tar", {f"{person}.jpg": (person, 0) for person in range(16)})
     generate(tmp_path / "teacher.onnx", form="128", seed=3)
     overrides = {
         "data": tmp_path,
@@ -206,8 +172,7 @@ def test_it_is_distilled_while_pictures_grow(tmp_path: Path) -> None:
         "stages": "[[0,48],[320,80]]",
         "backbone": "{name:mamba,dimension:128,width:0.25}",
     }
-    with hydra.initialize_config_dir(version_base=None, config_dir=str(ROOT / "training" / "conf")):
-        config = hydra.compose("distil", [f"{key}={value}" for key, value in overrides.items()])
+    config = settings_of("distil", overrides)
     trainer = Trainer(config)
     losses = [trainer.step()["loss"] for _ in range(24)]
     assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.1

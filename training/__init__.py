@@ -3,5 +3,7 @@
 import sys
 from importlib.util import find_spec
 
-if _missing := [name for name in ("torch", "hydra", "pytorch_metric_learning") if find_spec(name) is None]:
+_EXTRA = ("torch", "hydra", "openvino", "pytorch_metric_learning", "tensorboard")
+
+if _missing := [name for name in _EXTRA if find_spec(name) is None]:
     sys.exit(f"error: not installed: {', '.join(_missing)}; wanted: the extra train: pip install -e '.[cpu,train]'")

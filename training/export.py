@@ -13,7 +13,7 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,16 +131,30 @@ def load_averaged(checkpoint: Path) -> tuple[nn.Module, int]:
 
 def to_onnx(model: nn.Module) -> onnx.ModelProto:
     """The network as FP32 ONNX: `input` (N, 3, 112, 112) to `embedding` (N, D); batch norms within convolutions."""
+    return traced(model, (1, 3, SIZE, SIZE), ["embedding"], {"input": {0: "N"}, "embedding": {0: "N"}})
+
+
+def traced(
+    model: nn.Module, shape: Sequence[int], outputs: Sequence[str], free: Mapping[str, Mapping[int, str]]
+) -> onnx.ModelProto:
+    """A network in evaluation mode as FP32 ONNX; batch norms within convolutions.
+
+    Args:
+        model: of one input, which is named `input`.
+        shape: of that.
+        outputs: their names.
+        free: of inputs and outputs, by name: dimensions that the file leaves open, and what they are called.
+    """
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this exporter is the old one; it needs no further package
         torch.onnx.export(
             model,
-            (torch.zeros(1, 3, SIZE, SIZE),),
+            (torch.zeros(*shape),),
             file,
             input_names=["input"],
-            output_names=["embedding"],
-            dynamic_axes={"input": {0: "N"}, "embedding": {0: "N"}},
+            output_names=list(outputs),
+            dynamic_axes=free,
             opset_version=OPSET,
             dynamo=False,
         )

@@ -8,14 +8,11 @@ there is a model file already, its words are kept: title, licence, accuracy.
 from __future__ import annotations
 
 import copy
-import io
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +21,7 @@ from runtime.errors import ParityError
 from runtime.modelspec import load_spec
 
 from .detector import STRIDES, VALUES, FaceDetector, normalise
-from .export import OPSET, fill_in, halve_weights, run_export
+from .export import fill_in, halve_weights, run_export, traced
 from .state import read_checkpoint
 
 SIDE = 640  # of the pictures that the file is made for; facemill frees it
@@ -108,7 +105,7 @@ def export(checkpoint: Path, target: Path) -> Exported:
     detector = FaceDetector(content["config"]["widths"])
     detector.load_state_dict(content["ema"])
     detector.eval()
-    whole = _to_onnx(detector)
+    whole = traced(_Heads(detector).eval(), (1, 3, SIDE, SIDE), _NAMES, {})
     halved = halve_weights(whole).SerializeToString(deterministic=True)
     pictures = np.random.default_rng(0).integers(0, 256, (2, SIDE // 32, SIDE // 32, 3), np.uint8)
     pictures = pictures.repeat(32, axis=1).repeat(32, axis=2)  # (2, 640, 640, 3)
@@ -133,23 +130,6 @@ def export(checkpoint: Path, target: Path) -> Exported:
         made.replace(target)
         described.replace(target.with_suffix(".toml"))
     return Exported(len(halved), int(content["samples"]), gap, half_gap)
-
-
-def _to_onnx(detector: FaceDetector) -> onnx.ModelProto:
-    """FP32 ONNX: `input` (1, 3, 640, 640) to nine outputs; batch norms within convolutions."""
-    file = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that this exporter is the old one; it needs no further package
-        torch.onnx.export(
-            _Heads(detector).eval(),
-            (torch.zeros(1, 3, SIDE, SIDE),),
-            file,
-            input_names=["input"],
-            output_names=_NAMES,
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    return onnx.load_from_string(file.getvalue())
 
 
 if __name__ == "__main__":

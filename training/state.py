@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .command import want_file
 
+_LARGEST_GRADIENT = 5.0  # length of all of it together; a longer one is shortened
 _KEYS = {"student", "ema", "optimizer", "step", "samples", "config"}
 
 
@@ -37,6 +38,23 @@ class State:
     head: nn.Module | None = None
     step: int = 0
     samples: int = 0
+
+    def learn(self, loss: Tensor, samples: int, ema: float) -> None:
+        """A step of the optimizer down a loss, and of the average after it.
+
+        Args:
+            loss: of one batch, with its graph.
+            samples: by which the count rises.
+            ema: decay of the average.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        trained = [*self.student.parameters(), *(self.head.parameters() if self.head is not None else ())]
+        nn.utils.clip_grad_norm_(trained, _LARGEST_GRADIENT)
+        self.optimizer.step()
+        self.step += 1
+        self.samples += samples
+        self.average(ema)
 
     def average(self, decay: float) -> None:
         """Move the average towards the student; early on faster, so that it is not held back by the beginning."""

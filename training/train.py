@@ -73,13 +73,7 @@ class Trainer:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bfloat16):
             embeddings = state.student(x)
         loss, cosine = distillation(embeddings.float(), answers @ self.space, config.similarity)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(state.student.parameters(), 5.0)
-        state.optimizer.step()
-        state.step += 1
-        state.samples += config.batch
-        state.average(config.ema)
+        state.learn(loss, config.batch, config.ema)
         return {"loss": float(loss.detach()), "cosine": float(cosine)}
 
     def verify(self) -> dict[str, float]:

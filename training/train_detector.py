@@ -71,13 +71,7 @@ class Trainer:
         set_learning_rate(self)
         state.student.train()
         parts = self.loss(state.student, look_again(self.composed(state.step).some(which), look, rng), look.size)
-        state.optimizer.zero_grad(set_to_none=True)
-        parts["loss"].backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(state.student.parameters(), 5.0)
-        state.optimizer.step()
-        state.step += 1
-        state.samples += config.batch
-        state.average(config.ema)
+        state.learn(parts["loss"], config.batch, config.ema)
         return {name: float(part.detach()) for name, part in parts.items()}
 
     def verify(self) -> dict[str, float]:

@@ -107,13 +107,7 @@ class Trainer:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bfloat16):
             embeddings = state.student(x)
         loss = objective(embeddings.float(), torch.from_numpy(self.classes[rows]).to(x.device))
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([*state.student.parameters(), *objective.parameters()], 5.0)
-        state.optimizer.step()
-        state.step += 1
-        state.samples += config.batch
-        state.average(config.ema)
+        state.learn(loss, config.batch, config.ema)
         return {"loss": float(loss.detach()), "stage": float(stage + 1)}
 
     def _rows(self, of_triplets: bool) -> NDArray[np.int64]:
