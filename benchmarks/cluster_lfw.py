@@ -17,12 +17,12 @@ import numpy as np
 from material import ROOT  # noqa: F401 - puts the checkout on the path
 from report import write_results
 
-from runtime.index.gallery import Gallery
-from runtime.linkage.blocks import Found, joined, pairs_above
-from runtime.linkage.cluster import for_people
-from runtime.linkage.whispers import connected, people_of
-from runtime.mapping.groups import by_folder
+from runtime.clusters.cluster import for_people
+from runtime.clusters.whispers import connected, people_of
 from runtime.metrics.agreement import Agreement, agreement
+from runtime.pages.map_groups import by_folder
+from runtime.pairs.blocks import Found, joined, pairs_above
+from runtime.storage.gallery import Gallery
 
 SEEDS = 5
 

@@ -24,9 +24,9 @@ from report import write_results
 
 from runtime.engines.open import open_runner
 from runtime.engines.runner import Runner
-from runtime.images.faces import Faces, iou, main_face
-from runtime.images.finder import Finder, View
-from runtime.pipeline.face_rules import FaceRules
+from runtime.faces.detectors import Faces, iou, main_face
+from runtime.faces.finder import Finder, View
+from runtime.faces.rules import FaceRules
 
 AT_ONCE = 64
 SIDE = 160  # of the picture that is looked at first

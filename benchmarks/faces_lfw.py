@@ -55,8 +55,8 @@ def main() -> None:
     options.data.mkdir(parents=True, exist_ok=True)
 
     from runtime.evaluation.evaluate import evaluate
+    from runtime.faces.rules import FaceRules
     from runtime.metrics.pairs import read_pairs
-    from runtime.pipeline.face_rules import FaceRules
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
 

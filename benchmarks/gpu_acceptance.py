@@ -30,7 +30,7 @@ from gpu_setting import Setting, SkipStep, start_drawing
 from gpu_steps import STEPS
 from report import RESULTS, write_results
 
-from runtime.engines.device import find_gpu
+from runtime.cuda.device import find_gpu
 
 REHEARSAL = 2  # a rehearsal's machine has few cores
 _STOPPED = -signal.SIGKILL

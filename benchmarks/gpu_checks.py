@@ -29,7 +29,7 @@ _KERNELS = "align or l2norm or preprocess or kernels"
 def device(setting: Setting) -> Findings:
     """Which GPU, driver and packages; the speed of copies."""
     need(setting)
-    from runtime.engines.device import find_gpu
+    from runtime.cuda.device import find_gpu
 
     gpu = find_gpu()
     query = [
@@ -124,8 +124,8 @@ class Kept(Nowhere):
 def dali(setting: Setting) -> Findings:
     """DALI on the GPU against `decode_image`, crop by crop; what a damaged file costs."""
     need(setting, "nvidia.dali", *([] if setting.rehearse else ["cupy"]))
+    from runtime.images.dali_crops import DaliDecoder
     from runtime.images.decode import decode_image
-    from runtime.images.decode_dali import DaliDecoder
 
     tests = (
         run_tests(setting, "tests/test_images_decode_dali.py", *_on_the_gpu(setting)) if not setting.rehearse else None
@@ -155,7 +155,7 @@ def dali(setting: Setting) -> Findings:
 
 def _shares_of_the_hardware(setting: Setting) -> list[str]:
     """Portraits a second of one decoder, by how much of the work goes to the chip's own JPEG engines."""
-    from runtime.images.dali_runs import JpegRuns
+    from runtime.images.jpeg_runs import JpegRuns
 
     files = [path.read_bytes() for path in sorted(setting.photographs("portraits").rglob("*.jpg"))[1:257]]
     rates = []
@@ -195,9 +195,9 @@ def _cost_of_damage(decoder: Any, files: list[bytes]) -> str:
 
 def _photographs(setting: Setting) -> dict[str, float]:
     """Whole photographs and their views from DALI, against `decode_photo` and `draw`: mean differences, grey levels."""
+    from runtime.faces.finder import View, draw
+    from runtime.images.dali_photos import DaliPhotos
     from runtime.images.decode import decode_photo
-    from runtime.images.finder import View, draw
-    from runtime.images.photos_dali import DaliPhotos
 
     paths = sorted(setting.photographs("portraits").rglob("*.jpg"))[1:200]
     files = [data for data in (path.read_bytes() for path in paths) if data[-2:] == b"\xff\xd9"]
@@ -270,8 +270,8 @@ def detector(setting: Setting) -> Findings:
     from runtime.engines.open import open_runner
     from runtime.engines.parity import weighted
     from runtime.engines.sidecar import read_sidecar
+    from runtime.faces.finder import FindRules, View, draw, read_answer
     from runtime.images.decode import decode_photo
-    from runtime.images.finder import FindRules, View, draw, read_answer
 
     wait_for_photographs(setting)
     engines = [build_detector(setting, backend) for backend in (setting.backend, "cpu")]

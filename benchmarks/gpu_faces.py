@@ -20,9 +20,9 @@ import numpy as np
 
 def decoders(finder: Any, settings: Any, device: str, stack: ExitStack) -> list[Any]:
     """As many decoders of photographs as there are slots, as the pipeline opens them."""
-    from runtime.images.photos_dali import DaliPhotos
-    from runtime.pipeline.face_choice import LONG_SIDE
-    from runtime.pipeline.face_rules import FaceRules
+    from runtime.faces.rules import FaceRules
+    from runtime.faces.selection import LONG_SIDE
+    from runtime.images.dali_photos import DaliPhotos
 
     views = [view.long_side for view in FaceRules("detect").find.views]
     threads = math.ceil(settings.decoders / settings.streams)
@@ -50,8 +50,8 @@ def decode_alone(files: Sequence[bytes], finder: Any, settings: Any, device: str
 def detect_on_device(files: Sequence[bytes], detector: Path, settings: Any, total: int) -> float:
     """Photographs a second that lie on the device, to the faces that count."""
     from runtime.engines.open import open_tensorrt
-    from runtime.pipeline.device_search import Found, SearchOnDevice
-    from runtime.pipeline.face_rules import FaceRules
+    from runtime.faces.rules import FaceRules
+    from runtime.pipeline.gpu_detect import Found, SearchOnDevice
 
     with open_tensorrt(detector, slots=settings.streams) as runner, runner.driver, ExitStack() as stack:
         search = SearchOnDevice(runner, FaceRules("detect"), 112)
@@ -72,8 +72,8 @@ def detect_on_device(files: Sequence[bytes], detector: Path, settings: Any, tota
 def detect_on_host(files: Sequence[bytes], detector: Path, settings: Any, total: int) -> float:
     """The same on the CPU, to try the command."""
     from runtime.engines.open import open_runner
+    from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
-    from runtime.pipeline.face_rules import FaceRules
     from runtime.pipeline.face_work import DecodePhotos, FindFaces
     from runtime.records import Batch
 
@@ -103,7 +103,7 @@ def measure_faces(
     from runtime.engines.open import open_runner, open_tensorrt
     from runtime.engines.parity import synthetic_crops
     from runtime.engines.sidecar import read_sidecar
-    from runtime.pipeline.face_rules import FaceRules
+    from runtime.faces.rules import FaceRules
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
 

@@ -109,7 +109,7 @@ def _decoder_of(path: Path) -> str:
 def faces(setting: Setting) -> Findings:
     """The main job on portraits, faces found, aligned and embedded on the GPU, against the same job on the CPU."""
     _need_pipeline(setting)
-    from runtime.pipeline.face_rules import FaceRules
+    from runtime.faces.rules import FaceRules
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
 

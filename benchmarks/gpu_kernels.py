@@ -160,14 +160,14 @@ def kernel_cases(bench: Bench) -> list[Case]:
 def plan_cases(bench: Bench, model: str, folder: Path, notes: list[str]) -> list[Case]:
     """A batch with the steps in the plan, and with the steps as kernels; both have to give the same vectors."""
     from runtime.cuda.kernels import Kernels, normalisation
-    from runtime.engines.build_tensorrt import CURRENT, compile_network
-    from runtime.engines.graph import load_graph
-    from runtime.engines.half import to_half
-    from runtime.engines.inputs import INPUT, OUTPUT
     from runtime.engines.sidecar import read_sidecar
-    from runtime.engines.targets import target_of
-    from runtime.engines.tensorrt_api import import_tensorrt, tensorrt_log
+    from runtime.engines.tensorrt.api import import_tensorrt, tensorrt_log
+    from runtime.engines.tensorrt.build import CURRENT, compile_network
+    from runtime.engines.tensorrt.targets import target_of
     from runtime.engines.weights import weights_for
+    from runtime.graphs.graph import load_graph
+    from runtime.graphs.half import to_half
+    from runtime.graphs.tensors import INPUT, OUTPUT
     from runtime.modelspec import load_spec
 
     spec = load_spec(model)
@@ -303,8 +303,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("/tmp/facemill-bench"), help="folder for the engine")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = parser.parse_args()
+    from runtime.cuda.device import find_gpu
     from runtime.cuda.driver import open_driver
-    from runtime.engines.device import find_gpu
     from runtime.errors import FacemillError
 
     if find_gpu() is None:

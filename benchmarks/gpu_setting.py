@@ -80,7 +80,7 @@ def write_json(path: Path, content: Findings) -> None:
 
 def need(setting: Setting, *modules: str) -> None:
     """Skip unless there is a GPU, and these modules."""
-    from runtime.engines.device import find_gpu
+    from runtime.cuda.device import find_gpu
 
     missing = [module for module in modules if not installed(module)]
     if missing:

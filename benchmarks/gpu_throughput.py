@@ -68,7 +68,7 @@ def batches_of(files: Sequence[bytes], size: int) -> Callable[[], list[bytes]]:
 
 def decode_alone(files: Sequence[bytes], info: Any, settings: Any, device: str, total: int) -> float:
     """Photographs a second through the decoders of all slots, with nothing behind them."""
-    from runtime.images.decode_dali import DaliDecoder
+    from runtime.images.dali_crops import DaliDecoder
 
     take = batches_of(files, settings.batch_size)
     threads = math.ceil(settings.decoders / settings.streams)

@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from report import write_results
 from search_exact import write_gallery
 
-from runtime.index.gallery import Gallery
-from runtime.linkage.blocks import TILE_ROWS, pairs_above
+from runtime.pairs.blocks import TILE_ROWS, pairs_above
+from runtime.storage.gallery import Gallery
 
 _ROOT = Path(__file__).resolve().parent.parent
 _THRESHOLD = 0.6

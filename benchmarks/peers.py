@@ -48,10 +48,10 @@ def main() -> None:
     photos = material.photographs(options.data, options.count, (112, 112))
     calibration = options.calibration or material.photographs(options.data, 1000, (112, 112), seed=1)
 
-    from runtime.engines.graph import load_graph
     from runtime.engines.sidecar import read_sidecar
     from runtime.engines.weights import weights_for
     from runtime.errors import EngineError
+    from runtime.graphs.graph import load_graph
     from runtime.images.decode import decode_image
     from runtime.modelspec import load_spec
     from runtime.pipeline.request import Request

@@ -55,8 +55,8 @@ def stages_alone(photos: Path, engine: Path, detector: Path, count: int, found: 
     """Every stage on the first photographs of a folder, all it needs in memory."""
     from runtime.engines.open import open_runner
     from runtime.engines.sidecar import read_sidecar
+    from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
-    from runtime.pipeline.face_rules import FaceRules
     from runtime.pipeline.face_work import DecodePhotos, FindFaces
     from runtime.pipeline.work import Embed, Read, Slices
     from runtime.records import Batch
@@ -154,8 +154,8 @@ def main() -> None:
 
     from runtime.engines.sidecar import read_sidecar
     from runtime.engines.weights import weights_for
+    from runtime.faces.rules import FaceRules
     from runtime.modelspec import load_spec
-    from runtime.pipeline.face_rules import FaceRules
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
     from runtime.pipeline.settings import recall_settings, works_before

@@ -29,7 +29,7 @@ def machine() -> str:
             break
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     sys.path.insert(0, str(RESULTS.parent.parent))
-    from runtime.engines.device import find_gpu
+    from runtime.cuda.device import find_gpu
 
     gpu = find_gpu()
     words = f", {gpu.name} ({gpu.compute_capability})" if gpu else ""

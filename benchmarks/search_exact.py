@@ -30,8 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from report import write_results
 
 from runtime.index.flat import FlatIndex
-from runtime.index.gallery import Gallery
 from runtime.storage.dataset import assemble
+from runtime.storage.gallery import Gallery
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
 

@@ -35,9 +35,9 @@ from report import write_results
 
 from runtime.index.beside import read_card, sidecar_path
 from runtime.index.codesfile import codes_path
-from runtime.index.gallery import Gallery
 from runtime.index.indexfile import index_path
 from runtime.index.open import open_index
+from runtime.storage.gallery import Gallery
 
 _QUERIES, _TIMED = 200, 20
 _ALIKE = 0.6

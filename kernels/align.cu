@@ -1,5 +1,5 @@
 // Decoded photographs of any sizes to aligned crops in one pass: normalised ones, or bytes for an engine that normalises.
-// Defined by runtime/images/warp.py: warp_crops and warp_bytes.
+// Defined by runtime/faces/warp.py: warp_crops and warp_bytes.
 //
 // One thread makes one pixel of one crop: the threads of a warp write 32 neighbours, of each colour plane or of one row.
 

@@ -1,5 +1,5 @@
 // Rows of any length up to 1024 to unit rows in FP32, in one pass.
-// Defined by runtime/engines/unit.py: unit_rows.
+// Defined by runtime/graphs/unit.py: unit_rows.
 //
 // One warp makes one row and holds it in registers, so each number is read once; lane k reads every 32nd.
 

@@ -1,86 +1,144 @@
 """Every exception that facemill raises on purpose.
 
-A message says what failed, the value seen, the value wanted and the next command. Each class is also the
-builtin that a caller would expect, so `except ValueError` and `except OSError` go on working.
+Each class has a stable code, and the text of an exception begins with it: `E-CONTRACT: ...`. A message says what
+failed, what facemill got, what it expected, and the next command. docs/errors.md lists the codes with cause and
+remedy. Each class is also the builtin that a caller would expect: `except ValueError` and `except OSError` work.
+
+Example:
+    >>> error = ConfigError("--dtype is 'int8'; expected: float32 or float16")
+    >>> str(error)
+    "E-CONFIG: --dtype is 'int8'; expected: float32 or float16"
+    >>> error.code, isinstance(error, ValueError)
+    ('E-CONFIG', True)
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 
 class FacemillError(Exception):
-    """Root of the tree; the command line prints its text and exits 1."""
+    """Root of the tree. The command line prints its text and exits 1.
+
+    Attributes:
+        code: the stable name of the kind of error.
+        message: the text without the code, for use inside another message.
+    """
+
+    code: ClassVar[str] = "E-FAILED"
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
 
 
 class ConfigError(FacemillError, ValueError):
-    """An option, argument or file content is not what is needed."""
+    """An option, argument or configuration file has a wrong value."""
+
+    code = "E-CONFIG"
 
 
 class TooManyPairsError(ConfigError):
-    """A threshold is so low that more pairs reach it than can be of use."""
+    """A threshold is so low that the number of pairs above it is of no use."""
+
+    code = "E-TOO-MANY-PAIRS"
 
 
 class MissingDependencyError(FacemillError, ImportError):
-    """An optional package is not installed; the message holds the command that installs it."""
+    """An optional package is not installed. The message holds the command that installs it."""
+
+    code = "E-PACKAGE"
 
 
 class ModelError(FacemillError, ValueError):
     """A model file (TOML or ONNX) is missing, damaged or of the wrong form."""
 
+    code = "E-MODEL"
+
 
 class ModelUnavailableError(ModelError):
-    """The weights are neither on this machine nor to be fetched."""
+    """The weights are not on this machine and cannot be fetched."""
+
+    code = "E-MODEL-UNAVAILABLE"
 
 
 class FetchError(FacemillError, OSError):
-    """A download did not succeed; what has arrived is kept for the next try."""
+    """A download failed. The received bytes are kept for the next try."""
+
+    code = "E-FETCH"
 
 
 class EngineError(FacemillError, RuntimeError):
     """An engine cannot be built, loaded or run."""
 
+    code = "E-ENGINE"
+
 
 class ParityError(EngineError):
-    """A built engine's answers differ too much from the FP32 ONNX graph's."""
+    """The answers of a built engine differ too much from those of the FP32 ONNX graph."""
+
+    code = "E-PARITY"
 
 
 class OutOfMemoryError(EngineError, MemoryError):
-    """A batch did not fit into the backend's memory; a smaller one may."""
+    """A batch did not fit into the memory of the backend. A smaller batch may fit."""
+
+    code = "E-MEMORY"
 
 
 class SourceError(FacemillError, OSError):
-    """A folder, photograph or list file that was named cannot be read."""
+    """A named folder, photo or list file cannot be read."""
+
+    code = "E-SOURCE"
 
 
 class StorageError(FacemillError, OSError):
-    """A result file cannot be written or is damaged."""
+    """A result file cannot be written, or it is damaged."""
+
+    code = "E-STORAGE"
 
 
 class DiskFullError(StorageError):
-    """The disk (or a quota) is full; what is complete stays."""
+    """The disk (or a quota) is full. Complete results stay."""
+
+    code = "E-DISK-FULL"
 
 
 class DamagedError(StorageError):
-    """A finished piece of a run cannot be read back; it has been set aside, and its photographs run again."""
+    """A finished segment of a run cannot be read back. It is set aside, and its photos run again."""
+
+    code = "E-DAMAGED"
 
 
 class OutputExistsError(StorageError, FileExistsError):
-    """An output path exists and --force was not given."""
+    """The output path exists, and --force was not given."""
+
+    code = "E-EXISTS"
 
 
 class LockedError(StorageError, BlockingIOError):
-    """Another run is writing the same output."""
+    """Another process is writing the same output."""
+
+    code = "E-LOCKED"
 
 
 class ContractError(FacemillError, ValueError):
-    """Two embedding contracts differ: the rows could not be compared with each other."""
+    """Two embedding contracts differ: their rows cannot be compared."""
+
+    code = "E-CONTRACT"
 
 
 class Interrupted(FacemillError):
-    """A signal asked the run to stop; everything finished so far is on disk.
+    """A signal asked the run to stop. All finished results are on disk.
 
     Attributes:
-        signum: the signal's number (the exit code is 128 + signum).
+        signum: the number of the signal. The exit code is 128 + signum.
     """
+
+    code = "E-INTERRUPTED"
 
     def __init__(self, message: str, signum: int) -> None:
         super().__init__(message)

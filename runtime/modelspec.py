@@ -13,7 +13,7 @@ from typing import Any
 from .assets import asset_dir
 from .errors import ModelError
 
-DETECTORS = ("yunet", "scrfd")  # families, whose answers images/faces.py decodes
+DETECTORS = ("yunet", "scrfd")  # families, whose answers faces/detectors.py decodes
 
 _TEMPLATE = """\
 name = "{stem}"

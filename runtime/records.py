@@ -15,6 +15,9 @@ FORMAT_VERSION, FORMAT_VERSION_SEVERAL = FORMAT_VERSIONS = (1, 2)
 # How the detail of a duplicate begins; the path of the photograph that it is the same as follows.
 SAME_FILE = "the same file as "
 
+# Longest row of `/embeddings`: a unit vector, with room for the rounding of an engine or of FP16.
+MAX_NORM = 1.01
+
 # What is known of a face that has an embedding; lengths and places in pixels of the original photograph, upright.
 FACE = np.dtype(
     [

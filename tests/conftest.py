@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import photographs as make
 import pytest
-from fake_driver import FakeDriver
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import encoded_images as make
+from tests.support.nvidia_driver_stand_in import FakeDriver
+
+ROOT = Path(__file__).resolve().parents[1]
 
 TINY_TOML = """
 name = "tiny"

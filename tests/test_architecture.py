@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 RUNTIME = ROOT / "runtime"
 MODULES = sorted(RUNTIME.rglob("*.py"))
 
@@ -22,23 +22,30 @@ LAYERS = {
     "extras": 1,
     "text": 1,
     "metrics": 1,
+    "interrupt": 1,
     "assets": 2,
     "fetch": 2,
+    "sources": 2,
     "modelspec": 3,
     "modelstore": 4,
-    "sources": 5,
     "images": 5,
     "cuda": 5,
-    "engines": 6,
     "storage": 6,
-    "index": 6,
-    "pipeline": 7,
-    "doctor": 7,
-    "evaluation": 8,
-    "exchange": 8,
-    "linkage": 8,
-    "mapping": 8,
-    "cli": 9,
+    "faces": 6,
+    "index": 7,
+    "graphs": 7,
+    "engines": 8,
+    "pipeline": 9,
+    "doctor": 9,
+    "search": 10,
+    "pairs": 10,
+    "evaluation": 10,
+    "clusters": 11,
+    "maintenance": 11,
+    "estimate": 11,
+    "export": 11,
+    "pages": 12,
+    "cli": 13,
 }
 
 # numpy is not among them: every record holds arrays.
@@ -85,9 +92,9 @@ def test_imports_point_one_way(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(RUNTIME)))
-def test_modules_import_themselves_relatively_and_stay_small(path: Path) -> None:
+def test_modules_import_themselves_relatively_and_stay_below_400_lines(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 250, "split it: one room, one job"
+    assert len(text.splitlines()) <= 400, "split it: one noun a module"
     for node in ast.walk(ast.parse(text)):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and not node.level:

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT, run
+
+from tests.support.processes import ROOT, run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,16 @@ def test_every_error_is_in_the_tree_and_a_builtin(kind: type[Exception]) -> None
         assert builtins
 
 
-def test_a_message_of_an_os_error_class_is_the_text() -> None:
-    assert str(errors.DiskFullError("no room left")) == "no room left"
+def test_the_text_begins_with_the_code() -> None:
+    error = errors.DiskFullError("no room left")
+    assert str(error) == "E-DISK-FULL: no room left"
+    assert error.message == "no room left"
+
+
+def test_every_class_has_a_code_of_its_own() -> None:
+    codes = [kind.code for kind in CLASSES]
+    assert len(set(codes)) == len(codes)
+    assert all(re.fullmatch(r"E-[A-Z]+(-[A-Z]+)*", code) for code in codes)
 
 
 def raised_names(path: Path) -> set[str]:

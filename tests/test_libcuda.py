@@ -6,14 +6,14 @@ import subprocess
 import sys
 
 import pytest
-from fake_driver import FakeDriver
-from running import ROOT
 
 from runtime import libcuda
+from tests.support.nvidia_driver_stand_in import FakeDriver
+from tests.support.processes import ROOT
 
 
 def ask(driver: FakeDriver, question: str, **options: object) -> str:
-    code = f"from runtime.libcuda import *; from runtime.engines.device import find_gpu; print({question})"
+    code = f"from runtime.libcuda import *; from runtime.cuda.device import find_gpu; print({question})"
     env = driver.environment(**options)  # type: ignore[arg-type]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env, timeout=60)
     assert done.returncode == 0, done.stderr

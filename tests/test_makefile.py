@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from running import ROOT
+
+from tests.support.processes import ROOT
 
 
 @pytest.fixture

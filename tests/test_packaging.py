@@ -10,7 +10,8 @@ import venv
 from pathlib import Path
 
 import pytest
-from running import ROOT
+
+from tests.support.processes import ROOT
 
 
 def call(*command: object, cwd: Path, **environment: str) -> str:

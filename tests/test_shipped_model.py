@@ -11,9 +11,7 @@ import cv2
 import h5py
 import numpy as np
 import onnx
-import photographs
 import pytest
-from console import facemill
 from portraits import encode
 
 from runtime.assets import asset_dir
@@ -26,6 +24,8 @@ from runtime.modelspec import load_spec
 from runtime.modelstore import BETTER, BETTER_DETECTOR, SHIPPED, SHIPPED_DETECTOR, resolve_weights
 from runtime.sources.pathtable import write_paths
 from runtime.storage.runfolder import Plan, RunFolder
+from tests.support import encoded_images as photographs
+from tests.support.facemill_command import facemill
 
 
 @pytest.mark.parametrize("name", [SHIPPED, SHIPPED_DETECTOR])

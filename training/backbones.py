@@ -1,4 +1,4 @@
-"""The student networks. Shapes and widths as in runtime/engines/mobilefacenet.py, which writes the same as ONNX."""
+"""The student networks. Shapes and widths as in runtime/graphs/mobilefacenet.py, which writes the same as ONNX."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
         except (FacemillError, OSError, ValueError) as err:
             if os.environ.get("HYDRA_FULL_ERROR"):
                 raise
-            raise SystemExit(f"error: {err}") from None
+            raise SystemExit(f"error: {err.message if isinstance(err, FacemillError) else err}") from None
         except KeyboardInterrupt:
             raise SystemExit(130) from None
 

@@ -29,7 +29,7 @@ def cells(size: int) -> tuple[Tensor, Tensor]:
 
 
 def decode(values: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """(N, P, 15) to boxes (N, P, 4) and landmarks (N, P, 5, 2), pixels, as runtime/images/faces.py reads YuNet's."""
+    """(N, P, 15) to boxes (N, P, 4) and landmarks (N, P, 5, 2), pixels, as runtime/faces/detectors.py reads YuNet's."""
     places, strides = cells(size)
     stride = strides[:, None]
     middle = (places + values[..., 1:3]) * stride

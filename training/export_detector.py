@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from runtime.engines.detector import reference_faces
 from runtime.errors import ParityError
+from runtime.graphs.detector import reference_faces
 from runtime.modelspec import load_spec
 
 from .detector import STRIDES, VALUES, FaceDetector, normalise

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from runtime.images.align import TEMPLATE
-from runtime.images.finder import Finder, FindRules, View
+from runtime.faces.align import TEMPLATE
+from runtime.faces.finder import Finder, FindRules, View
 
 from .teacher import DetectorTeacher
 

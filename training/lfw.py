@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.images.align import TEMPLATE_SIZE, similarity
+from runtime.faces.align import TEMPLATE_SIZE, similarity
 
 from .command import command, want_file, want_folder
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from runtime.engines.detector import load_detector
 from runtime.errors import ConfigError
+from runtime.graphs.detector import load_detector
 from runtime.modelspec import load_spec
 
 from .command import want_file

@@ -50,7 +50,7 @@ def main(
     Exit codes: 0 finished, 1 failure, 2 usage, 130 and 143 stopped by signal.
     """
     setup_logging(log_file=log_file)
-    from ..pipeline.add import add
+    from ..maintenance.add import add
     from ..storage.segments import SegmentRules
 
     found = add(file, photos, engine=engine, retry=retry, rules=SegmentRules(segment_rows, segment_seconds))

@@ -14,8 +14,8 @@ import click
 from ..text import printable
 
 if TYPE_CHECKING:
-    from ..pipeline.query import Answers
     from ..records import Box, FacePlace, SearchHit
+    from ..search.search import Answers
 
 FORMS = ("table", "json", "csv")
 

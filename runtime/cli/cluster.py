@@ -14,8 +14,8 @@ from . import options
 from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
-    from ..index.gallery import Gallery
-    from ..linkage.clusters import Clusters
+    from ..clusters.clusters import Clusters
+    from ..storage.gallery import Gallery
 
 
 @click.command(name="cluster")
@@ -101,16 +101,16 @@ def main(
         raise click.UsageError("--mode is for --folders")
     _check_apart({"--folders": folders, "--sheets": sheets, "--output": output})
     setup_logging()
-    from ..index.gallery import Gallery
-    from ..linkage.cluster import by_threshold, for_people, usual_threshold
-    from ..linkage.clusterlist import check_list_path, write_list
-    from ..linkage.column import write_column
-    from ..linkage.folders import check_folders, write_folders
-    from ..linkage.pairs import Wanted
-    from ..linkage.parts import Parts
-    from ..linkage.sheets import check_sheets, write_sheets
-    from ..pipeline.origin import made_by
+    from ..clusters.cluster import by_threshold, for_people, usual_threshold
+    from ..clusters.clusterlist import check_list_path, write_list
+    from ..clusters.column import write_column
+    from ..clusters.folders import check_folders, write_folders
+    from ..pages.sheets import check_sheets, write_sheets
+    from ..pairs.pairs import Wanted
+    from ..pairs.parts import Parts
+    from ..search.model_label import made_by
     from ..storage.diskfile import readable_as
+    from ..storage.gallery import Gallery
 
     for path, check in ((output, check_list_path), (folders, check_folders), (sheets, check_sheets)):
         if path is not None:
@@ -175,7 +175,7 @@ def _summary(found: Clusters) -> list[str]:
 
 def _warn(gallery: Gallery, found: Clusters) -> None:
     """Of what cannot be right."""
-    from ..pipeline.origin import warning_of
+    from ..search.model_label import warning_of
 
     if warning_of(gallery):
         click.echo(f"WARNING: {warning_of(gallery)}", err=True)

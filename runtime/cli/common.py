@@ -29,10 +29,10 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except Interrupted as err:
-            _say(str(err))
+            _say(err.message)
             sys.exit(128 + err.signum)
         except FacemillError as err:
-            _say(f"error: {err}")
+            _say(str(err))
             sys.exit(1)
         except KeyboardInterrupt:
             _say("interrupted")

@@ -17,8 +17,8 @@ from .engines import engine_for, engine_option, model_options
 from .faces import detector_for, detector_options
 
 if TYPE_CHECKING:
-    from ..pipeline.comparison import Comparison
-    from ..pipeline.query_work import QueryRules
+    from ..search.compare import Comparison
+    from ..search.embedder import QueryRules
 
 _VERDICTS = {"same": "one person", "different": "two people", "unknown": "no verdict"}
 
@@ -70,12 +70,12 @@ def main(
     """
     _check_usage(ctx, file, engine, model, backend)
     setup_logging()
-    from ..index.gallery import Gallery
-    from ..pipeline.comparable import find_calibration
-    from ..pipeline.comparison import compare
-    from ..pipeline.comparison_page import write_comparison
-    from ..pipeline.page import check_page_path
-    from ..pipeline.query_work import rules_of
+    from ..pages.compare_page import write_comparison
+    from ..pages.search_page import check_page_path
+    from ..search.compare import compare
+    from ..search.embedder import rules_of
+    from ..storage.comparable import find_calibration
+    from ..storage.gallery import Gallery
 
     if page is not None:
         check_page_path(page, force=force)
@@ -117,8 +117,8 @@ def _rules(engine: Path, align: str, detector: str | None) -> QueryRules:
     """As `process` embeds, but no face is too poor to ask about."""
     from ..engines.fresh import fresh_engine
     from ..engines.sidecar import read_sidecar
-    from ..pipeline.face_rules import FaceRules
-    from ..pipeline.query_work import QueryRules
+    from ..faces.rules import FaceRules
+    from ..search.embedder import QueryRules
 
     engine = fresh_engine(engine)
     finder = detector_for(detector, align, read_sidecar(engine).backend)

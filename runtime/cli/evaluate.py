@@ -107,9 +107,9 @@ def main(
     from ..evaluation.embedded import check_folder
     from ..evaluation.evaluate import evaluate
     from ..evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
-    from ..linkage.parts import plan_path
     from ..metrics.pairs import read_pairs
-    from ..pipeline.prepare import begun_with
+    from ..pairs.parts import plan_path
+    from ..pipeline.plan import begun_with
     from ..pipeline.request import Request
     from ..storage.runfolder import utc_now
 

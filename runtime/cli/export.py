@@ -54,10 +54,10 @@ def main(
     if qdrant is not None and force:
         raise click.UsageError("--force is for --npy and --parquet; a collection is replaced with --recreate")
     setup_logging()
-    from ..exchange.npy import export_npy
-    from ..exchange.parquet import export_parquet
-    from ..exchange.qdrant import export_qdrant
-    from ..index.gallery import Gallery
+    from ..export.npy import export_npy
+    from ..export.parquet import export_parquet
+    from ..export.qdrant import export_qdrant
+    from ..storage.gallery import Gallery
 
     with Gallery(file) as gallery:
         facts = f"{gallery.rows:,} embeddings of {gallery.dimension} dimensions"

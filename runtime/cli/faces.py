@@ -11,7 +11,7 @@ import click
 from .engines import engine_for
 
 if TYPE_CHECKING:
-    from ..pipeline.face_rules import FaceRules
+    from ..faces.rules import FaceRules
 
 _ENGINES = (".onnx", ".plan")
 _WHO = (
@@ -62,7 +62,7 @@ def face_rules(
     align: str, faces: str, min_score: float, min_iod: float, min_sharpness: float, min_frontal: float
 ) -> FaceRules:
     """The rules that the options ask for."""
-    from ..pipeline.face_rules import FaceRules
+    from ..faces.rules import FaceRules
 
     return FaceRules(align, faces, min_score, min_iod, min_sharpness, min_frontal)
 
@@ -92,8 +92,8 @@ def detector_for(detector: str | None, align: str, backend: str, *, begun: str =
         return engine_for(detector, backend, detects=True)
     except ModelUnavailableError as err:
         raise ModelUnavailableError(
-            f"{err}\nIt is the face detector. Another one is here, which finds faces for a new file: --detector "
-            f"{SHIPPED_DETECTOR}. Photographs that are aligned crops already need none: --align none"
+            f"{err.message}\nThis model is the face detector. Another detector is on this machine, for new files: "
+            f"--detector {SHIPPED_DETECTOR}. Photographs that are aligned crops already need none: --align none"
         ) from err
 
 

@@ -53,10 +53,10 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
     Exit codes: 0 drawn, 1 failure, 2 usage.
     """
     setup_logging()
-    from ..index.gallery import Gallery
-    from ..mapping.draw import draw_map
-    from ..pipeline.page import check_page_path
+    from ..pages.map import draw_map
+    from ..pages.search_page import check_page_path
     from ..storage.diskfile import readable_as
+    from ..storage.gallery import Gallery
 
     check_page_path(output, force=force, option="-o")
     with Gallery(file) as gallery, readable_as(file):

@@ -36,7 +36,7 @@ def main(files: tuple[Path, ...], output: Path, prefer: str | None, force: bool,
     if len(files) < 2:
         raise click.UsageError("one file was named; wanted: two or more")
     setup_logging()
-    from ..pipeline.merge import merge
+    from ..maintenance.merge import merge
 
     found = merge(files, output, prefer_first=prefer == "first", force=force)
     if as_json:

@@ -95,7 +95,7 @@ def _is_right(spec: ModelSpec, *, wanted: bool) -> bool:
     try:
         check_weights(spec, path)
     except ModelError as err:
-        click.echo(printable(f"{spec.name:<18} WRONG  {err}"))
+        click.echo(printable(f"{spec.name:<18} WRONG  {err.message}"))
         return False
     note = "" if spec.sha256 else "  (the model file states no sha256: only that it is there)"
     click.echo(printable(f"{spec.name:<18} right  {path}{note}"))

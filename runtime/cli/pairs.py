@@ -13,8 +13,8 @@ from . import options
 from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
-    from ..linkage.pairs import Pairs
-    from ..linkage.table import PairTable
+    from ..pairs.pairs import Pairs
+    from ..pairs.table import PairTable
 
 
 def _expected(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -89,16 +89,16 @@ def main(
     if threshold is not None and expected_false is not None:
         raise click.UsageError("--threshold and --expected-false exclude each other")
     setup_logging()
-    from ..index.gallery import Gallery
-    from ..linkage.pairs import Wanted, find_pairs
-    from ..linkage.parts import Parts
-    from ..linkage.review import review_page, write_review
-    from ..linkage.table import PairTable, check_table_path, write_table
-    from ..linkage.threshold import choose_threshold
-    from ..pipeline.comparable import find_calibration
-    from ..pipeline.origin import made_by, warning_of
-    from ..pipeline.page import check_page_path
+    from ..pages.pairs_page import review_page, write_review
+    from ..pages.search_page import check_page_path
+    from ..pairs.pairs import Wanted, find_pairs
+    from ..pairs.parts import Parts
+    from ..pairs.table import PairTable, check_table_path, write_table
+    from ..pairs.threshold import choose_threshold
+    from ..search.model_label import made_by, warning_of
+    from ..storage.comparable import find_calibration
     from ..storage.diskfile import readable_as
+    from ..storage.gallery import Gallery
 
     check_table_path(output, force=force)
     if page is not None:

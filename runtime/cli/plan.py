@@ -16,7 +16,7 @@ from .common import handle_errors, setup_logging
 from .engines import engine_option
 
 if TYPE_CHECKING:
-    from ..pipeline.planning import Item, Rate
+    from ..estimate.plan import Item, Rate
     from ..sources.scan import Scan
 
 
@@ -66,8 +66,8 @@ def main(
         raise click.UsageError("--engine and --model exclude each other: an engine is built from one model")
     setup_logging()
     from ..errors import ConfigError
-    from ..pipeline.machine import gpu_here, look
-    from ..pipeline.planning import Job, items_json, plan_job
+    from ..estimate.machine import gpu_here, look
+    from ..estimate.plan import Job, items_json, plan_job
     from ..sources.scan import Scan, scan
 
     folder = output.absolute().parent
@@ -105,11 +105,11 @@ def _embedding(
 ) -> tuple[str, int, Callable[[float], Rate]]:
     """The model's name and dimension, and how its rate is to be had, given the machine's products a second."""
     from ..engines.sidecar import read_sidecar
+    from ..estimate.machine import find_built, guessed_rate, rate_of_engines, rate_of_photographs
+    from ..faces.rules import FaceRules
     from ..modelspec import load_spec
     from ..modelstore import default_detector, default_model
-    from ..pipeline.face_rules import FaceRules
-    from ..pipeline.machine import find_built, guessed_rate, rate_of_engines, rate_of_photographs
-    from ..pipeline.query_work import QueryRules
+    from ..search.embedder import QueryRules
 
     spec = None if engine else load_spec(model or default_model())
     built = engine or (find_built(spec) if spec else None)

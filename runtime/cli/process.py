@@ -119,7 +119,7 @@ def main(
     from ..engines.sidecar import read_sidecar
     from ..errors import ConfigError
     from ..images.decode import Limits
-    from ..pipeline.prepare import begun_with
+    from ..pipeline.plan import begun_with
     from ..pipeline.request import Request
     from ..pipeline.run import process
     from ..storage.segments import SegmentRules
@@ -127,7 +127,7 @@ def main(
     try:
         on = choose_gpus(devices.split(","))
     except ConfigError as err:
-        raise click.UsageError(str(err)) from err
+        raise click.UsageError(err.message) from err
     backend = "cpu" if "cpu" in on and backend == "auto" else backend
     begun = begun_with(output, force=force)
     engine = engine or engine_for(model, backend, begun=begun.get("model", ""))

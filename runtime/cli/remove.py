@@ -16,7 +16,7 @@ from ..text import printable
 from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
-    from ..storage.remove import Found
+    from ..maintenance.remove import Found
 
 _NAMED = 10  # names that an error lists
 
@@ -72,8 +72,8 @@ def main(
         raise click.UsageError("what is to be removed? Name it with --path or --person-list")
     setup_logging()
     from ..errors import ConfigError
-    from ..storage.named import read_names
-    from ..storage.remove import Removal
+    from ..maintenance.named import read_names
+    from ..maintenance.remove import Removal
 
     wanted = [os.fsencode(name) for name in names] + [name for path in lists for name in read_names(path)]
     if not wanted and not ignore_missing:

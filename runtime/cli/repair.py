@@ -34,7 +34,7 @@ def main(file: Path, output: Path | None, force: bool, as_json: bool) -> None:
     Exit codes: 0 repaired or whole, 1 failure, 2 usage.
     """
     setup_logging()
-    from ..storage.repair import repair
+    from ..maintenance.repair import repair
 
     found = repair(file, output, force=force)
     if as_json:

@@ -15,7 +15,7 @@ from .answers import print_answers, print_end
 from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
-    from ..pipeline.query import Answers
+    from ..search.search import Answers
 
 
 @click.command(name="search")
@@ -103,12 +103,12 @@ def main(
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     setup_logging()
-    from ..index.gallery import Gallery
-    from ..pipeline.hits import Wanted
-    from ..pipeline.page import PageAnswers, check_page_path, write_page
-    from ..pipeline.queries import expand_queries
-    from ..pipeline.query import Search
+    from ..pages.search_page import PageAnswers, check_page_path, write_page
+    from ..search.hits import Wanted
+    from ..search.search import Search
+    from ..sources.queries import expand_queries
     from ..storage.diskfile import readable_as
+    from ..storage.gallery import Gallery
 
     if page is not None:
         check_page_path(page, force=force)

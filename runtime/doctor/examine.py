@@ -15,21 +15,12 @@ from pathlib import Path
 
 from .. import __version__
 from ..assets import cache_dir
-from ..engines.device import Gpu, find_gpu
+from ..cuda.device import Gpu, find_gpu
 from ..engines.sidecar import read_sidecar
 from ..errors import ConfigError, EngineError, ModelError
 from ..modelspec import list_specs
 from ..modelstore import find_weights
-from .packages import (
-    GPU,
-    Finding,
-    base_packages,
-    gpu_packages,
-    install_extra,
-    installed,
-    optional_packages,
-    run_python,
-)
+from .packages import GPU, Finding, base_packages, gpu_packages, install_extra, installed, optional_packages, run_python
 
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _PROBE_BYTES = 64 << 20
@@ -211,8 +202,8 @@ def _memory_plans(memory: tuple[int, int] | None) -> list[Finding]:
     if memory is None:
         return []
     try:
-        from ..engines.device_plan import plan_device
-        from ..images.dali_runs import RUNS_BYTES
+        from ..engines.tensorrt.memory import plan_device
+        from ..images.jpeg_runs import RUNS_BYTES
 
         engines = sorted(cache_dir("engines").glob("*.plan"))
     except (ConfigError, ImportError, OSError) as err:  # of the cache folder or a package, which have their own lines

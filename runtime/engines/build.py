@@ -9,16 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+from ..cuda.device import find_gpu
 from ..errors import ConfigError, EngineError, MissingDependencyError
 from ..extras import available, pip_install, require
 from ..modelspec import ModelSpec
-from .build_tensorrt import CURRENT
 from .calibrate import CalibrationSet, side_of
-from .device import find_gpu
 from .keep import keep, locked
 from .make import Job, describe, make_engine
 from .rate import measure_rates
 from .sidecar import EngineInfo, read_sidecar
+from .tensorrt.build import CURRENT
 
 logger = logging.getLogger(__name__)
 
@@ -113,8 +113,8 @@ def build_engine(
         try:
             return attempt(candidate)
         except (EngineError, MissingDependencyError) as err:
-            logger.warning("backend auto: %s does not work here: %s", candidate, err)
-            skipped.append(f"{candidate}: {err}")
+            logger.warning("backend auto: %s does not work here: %s", candidate, err.message)
+            skipped.append(f"{candidate}: {err.message}")
     return attempt(last)
 
 
@@ -143,7 +143,7 @@ def _faster(made: Callable[[str], BuildResult], usual: str, side: int) -> BuildR
         int8 = made("int8")
         before, after = measure_rates([plain.path, int8.path], side)
     except EngineError as err:  # a ParityError is one
-        return replace(plain, reason=f"{plain.reason}; auto took {usual}, for int8 does not do here: {err}")
+        return replace(plain, reason=f"{plain.reason}; auto took {usual}, for int8 does not do here: {err.message}")
     result, kind = (int8, "int8") if after > _CLEARLY * before else (plain, usual)
     return replace(
         result, reason=f"{result.reason}; auto took {kind}: int8 {after:,.0f} images/s, {usual} {before:,.0f}"

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, EngineError
-from ..images.finder import FindRules
+from ..faces.finder import FindRules
 from ..modelspec import ModelSpec
 from .ort_runner import open_session
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from ..cuda.device import find_gpu
 from ..errors import EngineError, FacemillError
 from ..extras import available, require
 from ..modelspec import load_spec
 from ..modelstore import find_weights, sha256_of
 from .build import build_engine
-from .build_tensorrt import invalid_here
-from .device import find_gpu
 from .sidecar import EngineInfo, read_sidecar
-from .tensorrt_api import version_of
+from .tensorrt.api import version_of
+from .tensorrt.build import invalid_here
 from .weights import weights_for
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def fresh_engine(path: Path) -> Path:
         )
     except FacemillError as err:
         raise EngineError(
-            f"the engine {path} cannot be used: {reason}; and it cannot be built again: {err}. Build one with: "
+            f"the engine {path} cannot be used: {reason}; and it cannot be built again: {err.message}. Build one with: "
             f"facemill build-engine --model {info.model} --backend tensorrt --precision {info.precision}"
             + (" --calibration PHOTOS" if info.precision == "int8" else "")
         ) from err

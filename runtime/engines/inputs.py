@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..images.faces import STRIDES, VALUES, anchor_count
+from ..faces.detectors import STRIDES, VALUES, anchor_count
+from ..graphs.tensors import FACES, OUTPUT
 from .sidecar import EngineInfo
 
-INPUT = "images"  # (N, S, S, 3) uint8
-OUTPUT = "embeddings"  # (N, D) float32, unit rows
-FACES = "faces"  # (N, P, 15) float32: a detector's output
 DETECTOR_SIDES = (32, 224, 1024)  # smallest, usual and largest side of a detector's pictures, for TensorRT's profile
 _STEP = STRIDES[-1]  # sides are multiples of it
 

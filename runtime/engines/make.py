@@ -9,25 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
+from ..cuda.device import find_gpu
 from ..errors import ConfigError, EngineError, ModelError
 from ..extras import require
+from ..graphs.graph import simplify
+from ..graphs.half import precision_of
+from ..graphs.prelu import without_prelu
+from ..graphs.prepare import BODY, prepare_graph
+from ..graphs.qdq import CPU, TENSORRT
 from ..modelspec import ModelSpec
 from ..modelstore import sha256_of
-from .build_tensorrt import Plan, build_plan, check_plan
 from .calibrate import CalibrationSet
-from .device import find_gpu
-from .graph import simplify
-from .half import precision_of
 from .ort_runner import OrtRunner
 from .parity import BARS, check_parity, measure_parity, weighted
-from .prelu import without_prelu
-from .prepare import BODY, prepare_graph
-from .qdq import CPU, TENSORRT
 from .quantise import quantise
 from .sidecar import EngineInfo
-from .targets import plan_that_runs, target_of
-from .tensorrt_api import import_tensorrt, version_of
-from .tensorrt_runner import TensorRTRunner
+from .tensorrt.api import import_tensorrt, version_of
+from .tensorrt.build import Plan, build_plan, check_plan
+from .tensorrt.runner import TensorRTRunner
+from .tensorrt.targets import plan_that_runs, target_of
 
 if TYPE_CHECKING:
     import onnx

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import EngineError
-from .rtx_cache import cache_path
 from .runner import Runner
 from .sidecar import EngineInfo, read_sidecar
+from .tensorrt.cache import cache_path
 
 if TYPE_CHECKING:
-    from .tensorrt_runner import TensorRTRunner
+    from .tensorrt.runner import TensorRTRunner
 
 
 def open_runner(path: Path, *, threads: int = 0) -> Runner:
@@ -34,7 +34,7 @@ def open_runner(path: Path, *, threads: int = 0) -> Runner:
 
 def open_tensorrt(path: Path, *, slots: int = 2, decoder_bytes: int = 0, detector_bytes: int = 0) -> TensorRTRunner:
     """Load a TensorRT engine that build-engine wrote; see TensorRTRunner and `open_runner`."""
-    from .tensorrt_runner import TensorRTRunner
+    from .tensorrt.runner import TensorRTRunner
 
     return TensorRTRunner(
         *_read(path), slots=slots, decoder_bytes=decoder_bytes, detector_bytes=detector_bytes, cache=cache_path(path)

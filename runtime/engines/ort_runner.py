@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import EngineError, OutOfMemoryError
 from ..extras import require
-from .inputs import INPUT, check_images, output_of
+from ..graphs.tensors import INPUT
+from .inputs import check_images, output_of
 from .sidecar import EngineInfo
 
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "bad allocation")

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, ParityError
 from ..extras import require
+from ..graphs.detector import reference_faces
 from ..modelspec import ModelSpec
-from .detector import reference_faces
 from .runner import Runner
 
 CROPS, SYNTHETIC_GROUPS = 64, 4

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
+from ..graphs.qdq import Scheme, find_layers, insert_qdq, ready_for_qdq, tensors_to_observe
 from .calibrate import METHODS, observe, value_range
 from .ort_runner import open_session
-from .qdq import Scheme, find_layers, insert_qdq, ready_for_qdq, tensors_to_observe
 
 if TYPE_CHECKING:
     import onnx

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .open import open_runner
 from .runner import Runner
-from .tensorrt_runner import TensorRTRunner
+from .tensorrt.runner import TensorRTRunner
 
 ROUNDS = 5
 _SECONDS = 0.3  # of a turn

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ..assets import cache_dir
 from ..errors import ModelError
+from ..graphs.mobilefacenet import generate
 from ..modelspec import ModelSpec
 from ..modelstore import resolve_weights
 from .keep import locked
-from .mobilefacenet import generate
 
 
 def weights_for(spec: ModelSpec) -> Path:

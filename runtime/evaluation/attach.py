@@ -9,11 +9,11 @@ from typing import Any
 from .. import __version__
 from ..engines.sidecar import read_sidecar
 from ..errors import ContractError
-from ..index.gallery import Gallery
 from ..index.samerows import same_rows
 from ..metrics.falsematch import Calibration, calibrate
-from ..pipeline.comparable import ATTRIBUTE, comparable_scores, differences
 from ..pipeline.request import Request, contract_of
+from ..storage.comparable import ATTRIBUTE, comparable_scores, differences
+from ..storage.gallery import Gallery
 from ..storage.replace import replacing
 from .evaluate import Evaluation
 

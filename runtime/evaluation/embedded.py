@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..index.gallery import Gallery
 from ..metrics.pairs import Pairs
 from ..pipeline.request import Request
 from ..pipeline.run import process
@@ -22,6 +21,7 @@ from ..records import Status
 from ..sources.scan import scan
 from ..storage.dataset import read_paths
 from ..storage.diskfile import write_durable
+from ..storage.gallery import Gallery
 
 
 @dataclass(frozen=True, slots=True)

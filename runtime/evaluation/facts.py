@@ -12,7 +12,7 @@ from ..metrics.curve import Curve, Point
 from ..metrics.falsematch import thresholds_for
 from ..metrics.intervals import wilson
 from ..metrics.retrieval import NAMES
-from ..pipeline.comparable import comparable_scores
+from ..storage.comparable import comparable_scores
 from .evaluate import Evaluation
 from .tables import FOLDER_FARS, PAIR_FARS
 

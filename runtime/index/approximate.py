@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, StorageError
+from ..storage.gallery import Gallery
 from .codesfile import ensure_codes
 from .exactrows import ExactRows
 from .facts import IndexFacts
 from .flat import FlatIndex, check_queries, exact_latency, faiss_words
-from .gallery import Gallery
 from .indexfile import ensure_index
 from .kinds import FEWEST_ROWS
 from .rerank import Reranked

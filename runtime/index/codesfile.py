@@ -18,10 +18,10 @@ import numpy as np
 from ..errors import FacemillError, StorageError
 from ..extras import require
 from ..fetch import sha256_of
+from ..storage.gallery import Gallery
 from .beside import amend_card, is_unchanged, one_builder, partial_path, read_card, write_card
 from .exactrows import ExactRows
 from .facts import Measured
-from .gallery import Gallery
 from .indexfile import index_path
 from .kinds import sample_size, train
 from .pace import paced

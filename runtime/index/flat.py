@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, FacemillError, StorageError
 from ..extras import require
+from ..records import MAX_NORM
+from ..storage.gallery import Gallery
 from .candidates import HostRows, Source
 from .facts import IndexFacts
-from .gallery import Gallery
 from .indexfile import ensure_index, keep_latency, known_latency
 from .pace import median_ms
 from .place import Place, gpu_source
-from .precision import LONGEST
 from .settle import settle
 
 _TIMED, _TIMED_HITS = 5, 50
@@ -120,7 +120,7 @@ def check_queries(queries: NDArray[np.float32], k: int, dimension: int) -> None:
     if queries.ndim != 2 or queries.shape[1] != dimension or not np.isfinite(queries).all():
         raise ConfigError(f"queries are {queries.shape}; wanted: (q, {dimension}) finite numbers")
     longest = float(np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64).max(initial=0)))
-    if longest > LONGEST:
+    if longest > MAX_NORM:
         raise ConfigError(f"a query has length {longest:.4g}; wanted: unit vectors. Divide each by its length")
 
 

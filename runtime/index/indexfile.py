@@ -17,8 +17,8 @@ import numpy as np
 
 from ..errors import StorageError
 from ..extras import require
+from ..storage.gallery import Gallery
 from .beside import amend_card, is_unchanged, mark_of, one_builder, partial_path, read_card, write_card
-from .gallery import Gallery
 from .pace import paced
 
 SIDECAR_FORMAT = 1

@@ -6,9 +6,9 @@ import logging
 import os
 
 from ..errors import ConfigError, EngineError, StorageError
+from ..storage.gallery import Gallery
 from .approximate import ApproximateIndex
 from .flat import FlatIndex, exact_latency
-from .gallery import Gallery
 from .place import choose_place, estimate_s
 from .sizes import APPROXIMATE, FEW_ROWS
 from .tune import WANTED

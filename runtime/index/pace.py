@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from ..storage.gallery import Gallery
 from ..text import duration
-from .gallery import Gallery
 
 _EVERY_S = 5.0
 

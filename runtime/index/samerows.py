@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import StorageError
+from ..storage.gallery import Gallery
 from .beside import renew_source, sidecar_path
 from .codesfile import codes_path
-from .gallery import Gallery
 from .indexfile import index_path
 from .sizes import APPROXIMATE
 

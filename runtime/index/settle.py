@@ -32,7 +32,7 @@ def settle(
     Args:
         host: FAISS's flat index of the exact rows, FP32, at least one.
         source: who proposes candidates.
-        queries: (q, D) float32, C-contiguous, finite, no longer than `precision.LONGEST`.
+        queries: (q, D) float32, C-contiguous, finite, no longer than `MAX_NORM`.
         k: 1 to min(N, source.most).
     Returns:
         rows (q, k) int64 and scores (q, k) float32: inner products in double precision, rounded once.

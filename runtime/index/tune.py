@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
+from ..storage.gallery import Gallery
 from .candidates import Candidates, merge
 from .facts import Measured
-from .gallery import Gallery
 from .kinds import efforts
 from .pace import median_ms, paced
 from .rerank import Reranked

@@ -14,12 +14,12 @@ import numpy as np
 from ..engines.calibrate import CalibrationSet, side_of
 from ..engines.open import open_runner
 from ..errors import ConfigError
+from ..faces.finder import FindRules, View, draw
+from ..faces.rules import FaceRules
 from ..images.decode import Limits
-from ..images.finder import FindRules, View, draw
 from ..modelspec import ModelSpec
 from ..records import Batch
 from ..sources.scan import scan
-from .face_rules import FaceRules
 from .face_work import DecodePhotos, FindFaces
 from .work import Decode, Read
 

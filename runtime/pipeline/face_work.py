@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.runner import Runner
-from ..images.align import align_crops
+from ..faces.align import align_crops
+from ..faces.detectors import Faces
+from ..faces.finder import Finder
+from ..faces.quality import interocular, sharpness
+from ..faces.rules import FaceRules
+from ..faces.selection import ENOUGH_IOD, LONG_SIDE, chosen, describe, face_of_crop, is_crop, judge, refusal, too_small
 from ..images.decode import ImageError, Limits, decode_photo
-from ..images.faces import Faces
-from ..images.finder import Finder
-from ..images.quality import interocular, sharpness
 from ..records import FACE, Batch, Outcome, Photo
-from .face_choice import ENOUGH_IOD, LONG_SIDE, chosen, describe, face_of_crop, is_crop, judge, refusal, too_small
-from .face_rules import FaceRules
 
 
 @dataclass(frozen=True, slots=True)

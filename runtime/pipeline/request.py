@@ -12,11 +12,11 @@ from typing import Any
 from ..engines.sidecar import EngineInfo, read_sidecar
 from ..errors import ConfigError, ContractError
 from ..extras import available, pip_install
-from ..images.align import ALIGN_RULE
+from ..faces.align import ALIGN_RULE
+from ..faces.rules import FaceRules
 from ..images.decode import DECODE_RULE, Limits
 from ..sources.scan import Scan
 from ..storage.segments import SegmentRules
-from .face_rules import FaceRules
 
 logger = logging.getLogger(__name__)
 

@@ -15,6 +15,7 @@ from ..engines.fresh import fresh_engine
 from ..engines.open import open_runner
 from ..engines.sidecar import EngineInfo, read_sidecar
 from ..errors import DamagedError, Interrupted
+from ..interrupt import Control
 from ..records import Batch, Status
 from ..sources.pathtable import PathTable
 from ..storage.dataset import assemble
@@ -22,18 +23,17 @@ from ..storage.diskfile import readable_as
 from ..storage.ledger import Ledger
 from ..storage.runfolder import Plan, RunFolder
 from . import settings as tuning
-from .control import Control
-from .devices import cores_of_one, embed_on_devices
 from .duplicates import DigestTable
 from .metadata import metadata_of
-from .prepare import Finished, check_base, prepare
+from .plan import Finished, check_base, prepare
+from .processes import cores_of_one, embed_on_devices
 from .progress import Progress
 from .request import UNTRAINED_WARNING, Request, check_request
 from .settings import Settings
-from .share import Share, embed_share, one_thread_opencv, open_on_device
 from .stages import StageClock
 from .summary import Summary, summarise
 from .work import Decode, Read, SkipDuplicates
+from .worker import Share, embed_share, one_thread_opencv, open_on_device
 
 logger = logging.getLogger(__name__)
 
@@ -189,7 +189,7 @@ class _Run:
         )
 
     def _tune_device(self, batch: Batch) -> Settings | None:
-        from .device_settings import tune_device
+        from .gpu_tuning import tune_device
 
         if len(batch.files) < _TUNE_AT_LEAST:
             return None

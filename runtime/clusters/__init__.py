@@ -1,0 +1,1 @@
+"""Groups of rows: the photos of each person."""

@@ -1,0 +1,1 @@
+"""The TensorRT backend: build a plan, hold its memory, run it."""

@@ -1,0 +1,1 @@
+"""Time, disk and memory of a job before it starts."""

@@ -1,1 +1,0 @@
-"""Out of the one file, for other programs: NumPy, Parquet, Qdrant."""

@@ -1,0 +1,75 @@
+"""An embedding file as a folder of NumPy arrays, each of which can be memory-mapped. docs/export.md describes it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError
+from ..records import FACE_DATASETS
+from ..storage.derived import record_begun, record_page
+from ..storage.diskfile import readable_as
+from ..storage.gallery import Gallery
+from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
+from .whole import synced_file, whole_folder
+
+_PATHS, _METADATA = "paths.jsonl", "metadata.json"
+_NAMES = frozenset({_PATHS, _METADATA, *(f"{name}.npy" for name in ("embeddings", *FACE_DATASETS, "cluster"))})
+
+
+def export_npy(gallery: Gallery, folder: Path, *, force: bool = False) -> None:
+    """Write a folder of NumPy arrays, whole or not at all, in bounded memory.
+
+    Args:
+        gallery: an open embedding file.
+        folder: to be made.
+        force: replace an earlier export there; a folder that holds anything else is refused.
+    Raises:
+        ConfigError, OutputExistsError, LockedError: as their messages say.
+        DiskFullError, StorageError: nothing appears, and an earlier export stays.
+    """
+    if not gallery.rows:
+        raise ConfigError(
+            f"{gallery.path} holds no embeddings; wanted: one or more, since no empty array can be mapped"
+        )
+    with readable_as(gallery.path), whole_folder(folder, _NAMES, "the folder of arrays", force=force) as partial:
+        record_begun(gallery.path, folder)
+        _write(gallery, partial)
+    record_page(gallery.path, folder)
+
+
+def _write(gallery: Gallery, folder: Path) -> None:
+    datasets = {"embeddings": "embeddings", **columns_of(gallery)}
+    with ExitStack() as files:
+        arrays = {name: files.enter_context(synced_file(folder / f"{name}.npy")) for name in datasets}
+        paths = files.enter_context(synced_file(folder / _PATHS))
+        for name, dataset in datasets.items():
+            _begin(arrays[name], gallery.rows, gallery.aligned(dataset, 0, 0))
+        for block in read_blocks(gallery):
+            for name, values in {"embeddings": block.vectors, **block.columns}.items():
+                arrays[name].write(np.ascontiguousarray(values).data)
+            paths.write(_lines(block))
+        said = files.enter_context(synced_file(folder / _METADATA))
+        said.write(json.dumps(metadata_of(gallery), indent=2).encode("ascii"))
+
+
+def _begin(file: BinaryIO, rows: int, like: NDArray[np.generic]) -> None:
+    """The header of NumPy's format, version 1.0, for so many rows like those of an array."""
+    shape = (rows, *like.shape[1:])
+    header = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _lines(block: Block) -> bytes:
+    """One object a row, in ASCII: whatever a name holds, a line stays a line."""
+    lines = []
+    for path in block.paths:
+        exact = exact_bytes(path)
+        entry = {"path": path_text(path)} | ({} if exact is None else {"path_hex": exact.hex()})
+        lines.append(json.dumps(entry) + "\n")
+    return "".join(lines).encode("ascii")

@@ -1,0 +1,7 @@
+"""The tensor names of every engine, whatever its backend."""
+
+from __future__ import annotations
+
+INPUT = "images"  # (N, S, S, 3) uint8
+OUTPUT = "embeddings"  # (N, D) float32, unit rows
+FACES = "faces"  # (N, P, 15) float32: the output of a detector

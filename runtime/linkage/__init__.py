@@ -1,1 +1,0 @@
-"""Questions about all rows of a file at once: who is in it twice, which photographs belong together."""

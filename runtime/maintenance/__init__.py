@@ -1,0 +1,1 @@
+"""Changes to a finished file: add, remove, merge, repair."""

@@ -1,0 +1,237 @@
+"""New photographs into a finished file, embedded as its rows were.
+
+They are embedded into `<file>.adding`, beside the file and resumable as every run, which is then joined with the file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..engines.fresh import fresh_engine
+from ..engines.sidecar import read_sidecar
+from ..errors import ContractError, StorageError
+from ..faces.rules import FaceRules
+from ..images.decode import Limits
+from ..pipeline.plan import look
+from ..pipeline.request import Request, contract_of
+from ..pipeline.run import process
+from ..records import Status
+from ..search.embedder import find_detector, find_engine
+from ..sources.scan import Scan
+from ..storage.comparable import all_differences
+from ..storage.dataset import assemble
+from ..storage.diskfile import readable_as
+from ..storage.gallery import Gallery
+from ..storage.part import FinishedFile
+from ..storage.runfolder import RunFolder
+from ..storage.segments import SegmentRules
+from .join import common_root, joined_metadata, of_all_rows, prefix_below
+from .rewrite import metadata_after, rewriting
+from .same_files import settle_duplicates
+
+logger = logging.getLogger(__name__)
+
+_FAILED = [int(status) for status in Status if status.failed]
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What became of an addition.
+
+    Attributes:
+        scanned: photographs found where they were looked for.
+        known: of those, in the file already.
+        added: photographs that came into the file; with `retry`, those whose outcome is a new one too.
+        outcomes: theirs, by kind.
+        photographs, embeddings: of the file now.
+        root: folder that all its paths are below now.
+        root_before: and were before.
+        dropped: datasets that others had put into the file, and which it lost since its rows changed.
+    """
+
+    scanned: int
+    known: int
+    added: int
+    outcomes: dict[str, int]
+    photographs: int
+    embeddings: int
+    root: str
+    root_before: str
+    dropped: tuple[str, ...]
+
+
+def add(
+    file: Path,
+    inputs: Sequence[str],
+    *,
+    engine: Path | None = None,
+    retry: bool = False,
+    rules: SegmentRules | None = None,
+) -> Added:
+    """Embed photographs that a file does not have, and put them into it.
+
+    A kill at any moment leaves the file as it was, or with what was added; the same call goes on.
+
+    Args:
+        file: a finished file; a link is followed.
+        inputs: folders, files and @lists, as `process` takes them.
+        engine: None for the one that the file names.
+        retry: embed the photographs again, of those found, that the file has with a failed outcome.
+        rules: when a segment of the run ends.
+    Raises:
+        ContractError: the engine's embeddings may not stand in the file.
+        FacemillError: as their messages say.
+        Interrupted: a signal stopped the run in good order.
+    """
+    path = Path(os.path.realpath(file))
+    if not path.is_file():
+        raise StorageError(f"there is no file {file}; wanted: a finished file of `facemill process`")
+    with RunFolder(path) as folder, readable_as(path):
+        folder.refuse_unfinished()
+        begun = _Adding(folder)
+        begun.take_in()  # what an interrupted addition has finished
+        request = _request(path, inputs, begun.place, engine, rules or SegmentRules())
+        scan = look(request)
+        listed = new = _not_in(path, scan, retry=retry)
+        while new.paths:
+            logger.info("%d of %d photographs are new", len(new.paths), len(scan.paths))
+            try:
+                process(replace(request, listed=new))
+            except ContractError as err:
+                raise ContractError(
+                    f"another addition to {path} was interrupted, and this one does not go on with it. Finish that one "
+                    f"with its own command, or delete {begun.place}.parts to forget it. What differs: {err}"
+                ) from err
+            begun.take_in()
+            new = _not_in(path, scan)  # what came after an interrupted run had been begun
+        return begun.report(len(scan.paths), len(listed.paths))
+
+
+class _Adding:
+    """The run beside the file, and what came of it.
+
+    Attributes:
+        place: its output.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder, self._path = folder, folder.output
+        with FinishedFile(self._path) as base:
+            self._root = base.root
+        self.place = self._path.with_name(self._path.name + ".adding")
+        self._outcomes: dict[str, int] = {}
+        self._dropped: dict[str, None] = {}
+
+    def take_in(self) -> None:
+        """Join what the run has made with the file, if there is something; doing so twice does no harm."""
+        if not self.place.is_file():
+            return
+        with FinishedFile(self._path) as base, FinishedFile(self.place) as run:
+            root = common_root([base.root, run.root])
+            prefixes = [prefix_below(root, one.root) for one in (base, run)]
+            again = np.zeros(len(base.status), bool)
+            failed = np.isin(base.status, _FAILED)
+            listed = [prefixes[1] + name for name in run.paths()]
+            again[[row for _, row in _meet(listed, (prefixes[0] + name for name in base.paths()))]] = True
+            parts = [base.part(~(again & failed), prefixes[0]), run.part(prefix=prefixes[1])]
+            with rewriting(self._folder, parts, prefer_first=True) as new:
+                settle_duplicates(new.ledger, new.paths)
+                mine = new.ledger.source == 1
+                if mine.any():
+                    metadata = metadata_after(joined_metadata([base, run], root), new.ledger)
+                    logger.info("writing %s", self._path)
+                    assemble(self._path, new.ledger, new.paths, metadata, base.dtype)
+                    self._note(new.ledger.status[mine], base)
+            with RunFolder(self.place) as leftover:  # of a run that was killed when it had made its file
+                plan = leftover.read_plan()
+                if plan is not None and plan.plan_id == run.metadata["plan_id"]:
+                    leftover.remove()
+        self.place.unlink()
+
+    def _note(self, status: np.ndarray[Any, Any], base: FinishedFile) -> None:
+        for one in Status:
+            count = int((status == one).sum())
+            if count:
+                self._outcomes[one.label] = self._outcomes.get(one.label, 0) + count
+        self._dropped |= dict.fromkeys(base.extras())
+
+    def report(self, scanned: int, new: int) -> Added:
+        with FinishedFile(self._path) as now:
+            return Added(
+                scanned,
+                scanned - new,
+                sum(self._outcomes.values()),
+                self._outcomes,
+                len(now.status),
+                int(now.vector_counts.sum()),
+                os.fsdecode(now.root),
+                os.fsdecode(self._root),
+                tuple(self._dropped),
+            )
+
+
+def _request(path: Path, inputs: Sequence[str], output: Path, engine: Path | None, rules: SegmentRules) -> Request:
+    """A run that makes rows as those of the file were made.
+
+    Raises:
+        ContractError: the engine, or the detector, makes others.
+        EngineError: one is gone.
+    """
+    with Gallery(path) as gallery:
+        contract, engine, detector = gallery.contract, find_engine(gallery, engine), find_detector(gallery)
+    request = Request(
+        tuple(inputs),
+        output,
+        fresh_engine(engine),
+        skip_duplicates=contract["skip_duplicates"],
+        dtype=contract["dtype"],
+        limits=Limits(contract["max_bytes"], contract["max_pixels"]),
+        rules=rules,
+        decoder="opencv" if contract["decoder"] == "opencv" else "auto",
+        faces=FaceRules.of_run(contract),
+        detector=fresh_engine(detector) if detector else None,
+    )
+    stored, mine = of_all_rows(contract), of_all_rows(contract_of(request, read_sidecar(request.engine), ""))
+    different = all_differences(stored, mine)
+    if different:
+        raise ContractError(
+            f"what {request.engine} embeds may not stand in {path} ({'; '.join(different)}); wanted: the same values. "
+            f"Name the engine that made it with --engine"
+        )
+    return request
+
+
+def _not_in(path: Path, scan: Scan, *, retry: bool = False) -> Scan:
+    """Of the photographs found, those that the file does not have; with `retry`, those that failed too.
+
+    Their root is that of the file to come.
+    """
+    with FinishedFile(path) as base:
+        root = common_root([base.root, scan.root])
+        theirs, mine = prefix_below(root, scan.root), prefix_below(root, base.root)
+        listed = (
+            list(dict.fromkeys(theirs + name for name in scan.paths)) if theirs else list(dict.fromkeys(scan.paths))
+        )
+        known = np.zeros(len(listed), bool)
+        for place, row in _meet(listed, (mine + name for name in base.paths())):
+            known[place] |= not (retry and base.status[row] in _FAILED)
+    return Scan(root, [name for name, here in zip(listed, known.tolist(), strict=True) if not here])
+
+
+def _meet(listed: Sequence[bytes], known: Iterator[bytes]) -> Iterator[tuple[int, int]]:
+    """Where two sorted runs of paths have the same one: its places in both."""
+    place = 0
+    for row, path in enumerate(known):
+        while place < len(listed) and listed[place] < path:
+            place += 1
+        if place == len(listed):
+            return
+        if listed[place] == path:
+            yield place, row

@@ -1,0 +1,147 @@
+"""What was made from an embedding file, deleted: the indexes beside it, leftovers, pages that show photographs.
+
+Only what facemill wrote goes: what a user has changed, or put in its place, is named and left.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import StorageError
+from ..sources.scan import EXTENSIONS
+from ..storage.derived import (
+    Seen,
+    derived_beside,
+    forget_pages,
+    look_at,
+    recorded_elsewhere,
+    recorded_pages,
+    written_pages,
+)
+from ..storage.diskfile import sync_folder
+
+# Kinds of files that facemill writes for people; what else a list names is no work of facemill.
+_PAGES = frozenset({".html", ".htm", ".csv", ".json", ".jsonl", ".parquet", ".npy"})
+_PHOTOGRAPHS = frozenset(os.fsdecode(extension) for extension in EXTENSIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """What was made from a file.
+
+    Attributes:
+        beside: indexes and leftovers.
+        pages: pages, lists and folders that facemill wrote and may delete.
+        kept: others that were recorded, files and places, each with why it stays: they may still show what was removed.
+    """
+
+    beside: tuple[Path, ...]
+    pages: tuple[Path, ...]
+    kept: tuple[tuple[str, str], ...]
+
+
+def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derived:
+    """Everything that exists, under the name that a file is called by and its own.
+
+    Args:
+        file: an embedding file.
+        root: the folder of its photographs, which are never deleted.
+        keep_pages: leave what was recorded.
+    """
+    beside = derived_beside(file)
+    pages: list[Path] = []
+    links = [path for path in beside if path.is_symlink() and path.exists()]
+    kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
+    kept += [(what, "rows of the file were put there: remove them there too") for what in recorded_elsewhere(file)]
+    written = written_pages(file)
+    for page in recorded_pages(file):
+        if os.path.lexists(page) and page not in beside:
+            reason = "--keep-pages was given" if keep_pages else _not_ours(page, written.get(page, ()), file, root)
+            if reason:
+                kept.append((str(page), reason))
+            else:
+                pages.append(page)
+    return Derived(tuple(beside), tuple(pages), tuple(kept))
+
+
+def erase(file: Path, derived: Derived) -> Derived:
+    """Delete it, durably, and forget the pages that are gone.
+
+    Returns:
+        What was deleted, and what is kept; pages that could not be deleted among it.
+    Raises:
+        StorageError: an index or leftover cannot be deleted.
+    """
+    for path in derived.beside:
+        reason = _delete(path)
+        if reason:
+            raise StorageError(
+                f"{path} holds what was to be removed and cannot be deleted: {reason}. Mend that and run the same "
+                f"command again"
+            )
+    reasons = {page: _delete(page) for page in derived.pages}
+    pages = tuple(page for page, reason in reasons.items() if not reason)
+    kept = (*derived.kept, *((str(page), reason) for page, reason in reasons.items() if reason))
+    forget_pages(file, keep=[Path(page) for page, _ in kept])
+    for folder in {file.parent, *(path.parent for path in (*derived.beside, *pages))}:
+        with suppress(OSError):
+            sync_folder(folder)
+    return Derived(derived.beside, pages, kept)
+
+
+def _not_ours(page: Path, seen: tuple[Seen, ...], file: Path, root: bytes) -> str:
+    """Why something that was recorded is not to be deleted; empty if it may be.
+
+    Args:
+        seen: what it was when it had been written; nothing of what a killed writer left.
+    """
+    reason = _not_our_kind(page, file, root, whole=bool(seen))
+    if not reason and seen and look_at(page) not in seen:
+        return "it is not as facemill wrote it: look at it, and delete it yourself"
+    return reason
+
+
+def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
+    """The same by what it holds; photographs in a folder that was never seen `whole` may be the user's."""
+    mode = page.lstat().st_mode
+    if stat.S_ISREG(mode):
+        if not whole and page.suffix != ".partial":
+            return "the command that was to write it did not end, so that this may be what was there before"
+        kind = page.with_suffix("").suffix if page.suffix == ".partial" else page.suffix  # one was left by a kill
+        return "" if kind.lower() in _PAGES else "it is no kind of file that facemill writes"
+    if not stat.S_ISDIR(mode):
+        return "it is no regular file or folder"
+    top, photographs = os.path.realpath(page), os.path.realpath(os.fsdecode(root))
+    if any(_is_in(inner, top) for inner in (photographs, os.path.realpath(file))):
+        return "the photographs or the file lie in it"
+    known = _PAGES | _PHOTOGRAPHS if whole and not _is_in(top, photographs) else _PAGES
+    for place, _, names in os.walk(page):  # which follows no link
+        for name in names:
+            inner = os.path.join(place, name)
+            if not os.path.islink(inner) and os.path.splitext(name)[1].lower() not in known:
+                return f"it holds something else: {os.path.relpath(inner, page)}"
+    return ""
+
+
+def _is_in(path: str, folder: str) -> bool:
+    return os.path.commonpath([path, folder]) == folder
+
+
+def _delete(path: Path) -> str:
+    """Delete a file, a link itself, or a folder without following links; why it could not be, or empty."""
+    try:
+        if stat.S_ISDIR(path.lstat().st_mode):
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    except FileNotFoundError:
+        return ""
+    except OSError as err:
+        return err.strerror or os.strerror(err.errno or errno.EIO)
+    return ""

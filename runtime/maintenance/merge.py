@@ -1,0 +1,79 @@
+"""Several embedding files joined into one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigError, OutputExistsError
+from ..storage.dataset import assemble
+from ..storage.derived import record_elsewhere
+from ..storage.diskfile import readable_as
+from ..storage.part import FinishedFile
+from ..storage.runfolder import RunFolder
+from .join import check_joinable, common_root, joined_metadata, prefix_below
+from .rewrite import metadata_after, rewriting
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What became of a merge.
+
+    Attributes:
+        photographs, embeddings: of the joined file.
+        doubles: photographs that were in several files, and taken from the earliest.
+        root: folder that all paths are below now.
+        dropped: datasets that others had put into the files, which the joined one lacks.
+    """
+
+    photographs: int
+    embeddings: int
+    doubles: int
+    root: str
+    dropped: tuple[str, ...]
+
+
+def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, force: bool = False) -> Merged:
+    """Write a file that holds the photographs of all, in scan order. They are only read.
+
+    Args:
+        files: two finished files or more.
+        output: the joined file; appears whole or not at all.
+        prefer_first: a photograph that is in several is taken from the one named first; else that is an error.
+        force: replace an existing output.
+    Raises:
+        ContractError: their rows may not stand in one file.
+        ConfigError, OutputExistsError: as their messages say.
+        LockedError, DiskFullError, StorageError: the output is as it was.
+    """
+    output = Path(os.path.realpath(output))
+    inputs = [Path(os.path.realpath(file)) for file in files]
+    if len(set(inputs)) < len(inputs) or len(inputs) < 2:
+        raise ConfigError(f"{', '.join(map(str, files))} were named; wanted: two files or more, each once")
+    if output in inputs:
+        raise ConfigError(f"-o names {output}, which is one of the files to be joined; wanted: another file")
+    if output.exists() and not force:
+        raise OutputExistsError(f"{output} exists. Name another file with -o, or replace it with --force")
+    with RunFolder(output) as folder, ExitStack() as stack:
+        folder.refuse_unfinished()
+        opened = [stack.enter_context(FinishedFile(file)) for file in inputs]
+        stack.enter_context(readable_as(*inputs))
+        check_joinable(opened)
+        root = common_root([file.root for file in opened])
+        parts = [file.part(prefix=prefix_below(root, file.root)) for file in opened]
+        new = stack.enter_context(rewriting(folder, parts, prefer_first=prefer_first))
+        logger.info("writing %s", output)
+        metadata = metadata_after(joined_metadata(opened, root), new.ledger, plan_id=secrets.token_hex(8))
+        for file in inputs:
+            record_elsewhere(file, str(output))  # before: a kill may come when the joined file is there
+        assemble(output, new.ledger, new.paths, metadata, opened[0].dtype)
+        dropped = tuple(dict.fromkeys(name for file in opened for name in file.extras()))
+        total = int(new.ledger.vector_counts.sum())
+        return Merged(len(new.paths), total, new.doubles, os.fsdecode(root), dropped)

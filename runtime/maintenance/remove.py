@@ -1,0 +1,250 @@
+"""Photographs erased from an embedding file and from all that was made from it, with a receipt.
+
+A kill at any moment leaves the old file whole or the new one. What is still to be done then is noted beside the file,
+as `<file>.removing`, and the next removal does it first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import compress, count
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..errors import ConfigError, LockedError, OutputExistsError, StorageError
+from ..fetch import sha256_of
+from ..storage.dataset import assemble, read_metadata
+from ..storage.diskfile import readable_as, sync_folder, write_durable
+from ..storage.part import FinishedFile, stored_text
+from ..storage.runfolder import RunFolder, utc_now
+from .erase import Derived, derived_from, erase
+from .named import below, find_named, same_files, whose_original_stays
+from .rewrite import metadata_after, rewriting
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a removal would take.
+
+    Attributes:
+        rows: (n,) int64, of `/outcomes`.
+        embeddings: rows of `/embeddings` of theirs.
+        duplicates: how many of the n were not named: the same files, to the byte, as some that were.
+        same_stay: how many of the n are the same files as photographs that stay, with their embeddings.
+        missing: names that mean nothing in the file.
+        root: absolute folder of its paths.
+        derived: what was made from the file.
+        extras: datasets that others have put into the file, which are dropped.
+    """
+
+    rows: NDArray[np.int64]
+    embeddings: int
+    duplicates: int
+    same_stay: int
+    missing: tuple[bytes, ...]
+    root: bytes
+    derived: Derived
+    extras: tuple[str, ...]
+
+
+class Removal:
+    """One embedding file, locked, from which photographs are to be erased. Owned by `with`.
+
+    Attributes:
+        file: its name as given.
+        path: the file itself.
+        unfinished: what an interrupted removal has still to do; None for nothing. Known inside `with`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file, self.path = file, Path(os.path.realpath(file))
+        if not self.path.is_file():
+            raise StorageError(f"there is no file {file}; wanted: a finished file of `facemill process`")
+        self._folder = RunFolder(self.path)
+        self._note = self.path.with_name(self.path.name + ".removing")
+        self.unfinished: dict[str, Any] | None = None
+
+    def finish_earlier(self) -> dict[str, Any]:
+        """Do what an interrupted removal has left undone.
+
+        Returns:
+            Its receipt; empty where its new file never came to be, so that the removal has to begin again, or where
+            another file is in its place.
+        """
+        note, self.unfinished = self.unfinished, None
+        if note is None:
+            return {}
+        run_id = read_metadata(self.path)["run_id"]
+        if run_id == note["card"]["run_id_after"]:
+            return self._finish(note)
+        if run_id != note["card"]["run_id_before"]:
+            logger.warning("%s was replaced since a removal was interrupted, of which there is no receipt", self.path)
+            with FinishedFile(self.path) as other:
+                derived = derived_from(self.file, other.root, keep_pages=note["keep_pages"])
+            erase(self.file, derived)
+        self._drop_note()
+        return {}
+
+    def find(self, names: Sequence[bytes], *, keep_pages: bool = False) -> Found:
+        """What some names mean, and what else would go with it; nothing is changed.
+
+        Args:
+            names: photographs and folders, below the root or absolute.
+            keep_pages: leave pages, lists and folders that show photographs.
+        Raises:
+            ConfigError, StorageError: as their messages say.
+        """
+        with FinishedFile(self.path) as source:
+            named = find_named(source.paths(), below(source.root, names))
+            rows = np.union1d(named.rows, same_files(source, named.rows))
+            embeddings = int(source.vector_counts[rows].sum())
+            derived = derived_from(self.file, source.root, keep_pages=keep_pages)
+            extras = tuple(source.extras())
+            same_stay = whose_original_stays(source, rows)
+            return Found(
+                rows, embeddings, len(rows) - len(named.rows), same_stay, named.missing, source.root, derived, extras
+            )
+
+    def erase(
+        self,
+        found: Found,
+        names: Sequence[bytes],
+        *,
+        receipt: Path | None = None,
+        keep_pages: bool = False,
+        name_paths: bool = False,
+    ) -> dict[str, Any]:
+        """Erase what was found, here and in all that was made from the file.
+
+        Args:
+            found: what `find` returned; a row at least.
+            names: what was asked for.
+            receipt: where to write it; None for `<file>.removed-<time>.json`.
+            keep_pages: as for `find`.
+            name_paths: let the receipt name what was removed; else it holds SHA-256 digests alone.
+        Returns:
+            The receipt; its place is `receipt`.
+        Raises:
+            OutputExistsError: the receipt exists.
+            DiskFullError, StorageError: the file is as it was, or the same command finishes the removal.
+        """
+        assert len(found.rows)
+        now = utc_now()
+        where = self._place_of(receipt, now)
+        if (self._folder.path / "plan.json").exists():
+            logger.warning("an unfinished run on %s is given up: it holds photographs of before", self.path)
+        self._folder.clear()
+        with self._no_pairs(), readable_as(self.path), FinishedFile(self.path) as source:
+            keep = np.ones(len(source.status), bool)
+            keep[found.rows] = False
+            removed = list(compress(source.paths(), (~keep).tolist()))
+            run_id = secrets.token_hex(16)
+            card = {
+                "what": "photographs removed from an embedding file of facemill, and from all that was made from it",
+                "file": str(self.path),
+                "tool_version": __version__,
+                "begun_utc": now,
+                "asked_sha256": [hashlib.sha256(name).hexdigest() for name in below(source.root, names)],
+                "removed_sha256": [hashlib.sha256(path).hexdigest() for path in removed],
+                **({"removed": [stored_text(path).decode() for path in removed]} if name_paths else {}),
+                "removed_photographs": len(removed),
+                "removed_embeddings": found.embeddings,
+                "removed_as_duplicates": found.duplicates,
+                "same_files_stay": found.same_stay,
+                "names_not_found": len(found.missing),
+                "dropped_datasets": list(found.extras),
+                "other_names_of_file_before": self.path.stat().st_nlink - 1,
+                "photographs_before": len(keep),
+                "embeddings_before": int(source.vector_counts.sum()),
+                "run_id_before": source.metadata["run_id"],
+                "run_id_after": run_id,
+            }
+            note = {"card": card, "receipt": str(where), "keep_pages": keep_pages}
+            write_durable(self._note, json.dumps(note).encode(), "the note of the removal")
+            with rewriting(self._folder, [source.part(keep)]) as new:
+                metadata = metadata_after(source.metadata, new.ledger, run_id=run_id)
+                assemble(self.path, new.ledger, new.paths, metadata, source.dtype)
+        return self._finish(note)
+
+    def _no_pairs(self) -> RunFolder:
+        """The lock of `facemill pairs`, which would write a list from the old file after the removal."""
+        try:
+            return RunFolder(self.path.with_name(self.path.name + ".pairs"))
+        except LockedError as err:
+            raise LockedError(f"facemill pairs is at work on {self.path}; wanted: nothing is. Wait for it") from err
+
+    def _place_of(self, receipt: Path | None, now: str) -> Path:
+        """Where the receipt goes: a new file."""
+        short = now.replace("-", "").replace(":", "").replace("+0000", "Z")
+        names = (f"{self.path.name}.removed-{short}{'' if i == 1 else f'-{i}'}.json" for i in count(1))
+        free = (self.path.with_name(name) for name in names if not os.path.lexists(self.path.with_name(name)))
+        where = Path(os.path.abspath(receipt or next(free)))
+        if os.path.lexists(where):
+            raise OutputExistsError(f"the receipt {where} exists; wanted: a new file. Name another one with --receipt")
+        if not where.parent.is_dir():
+            raise ConfigError(f"there is no folder {where.parent} for the receipt. Make it, or name another one")
+        return where
+
+    def _finish(self, note: dict[str, Any]) -> dict[str, Any]:
+        """With the new file in place: what was made from the old one, the receipt, and then the note."""
+        with FinishedFile(self.path) as new:
+            root = new.root
+            after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
+        done = erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
+        links = note["card"]["other_names_of_file_before"]
+        others = [("unknown", f"the file of before has other names: {links} (hard links)")] if links else []
+        card = {
+            **note["card"],
+            **after,
+            "sha256_after": sha256_of(self.path),
+            "deleted": [str(path) for path in (*done.beside, *done.pages)],
+            "may_still_show": [{"path": path, "why": why} for path, why in (*done.kept, *others)],
+            "photographs": "not deleted: facemill deletes no photographs",
+            "finished_utc": utc_now(),
+        }
+        with readable_as(self.path):
+            write_durable(Path(note["receipt"]), (json.dumps(card, indent=2) + "\n").encode(), "the receipt")
+        self._drop_note()
+        return {**card, "receipt": note["receipt"]}
+
+    def _read_note(self) -> dict[str, Any] | None:
+        try:
+            note: dict[str, Any] = json.loads(self._note.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as err:
+            raise StorageError(
+                f"the note of an unfinished removal, {self._note}, cannot be read ({err}). Delete it, and remove the "
+                f"same photographs again"
+            ) from err
+        return note
+
+    def _drop_note(self) -> None:
+        self._note.unlink(missing_ok=True)
+        sync_folder(self._note.parent)
+
+    def __enter__(self) -> Removal:
+        try:
+            self.unfinished = self._read_note()
+        except StorageError:
+            self._folder.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.__exit__(kind, error, trace)

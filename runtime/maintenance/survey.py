@@ -1,0 +1,213 @@
+"""What of a damaged embedding file can still be read, and which row of it belongs to which photograph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..records import FACE_DATASETS, Status
+from ..storage.part import stored_text
+from ..storage.salvage import chunks, column, opened, raw_paths, readable, texts
+from ..storage.verify import NEAR_ONE
+
+_KNOWN = [int(status) for status in Status if status is not Status.PENDING]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """P photographs, in scan order, and what is left of each.
+
+    Attributes:
+        paths: exact, as far as their bytes are known.
+        status: (P,) uint8, as it was; EMBEDDED only where the rows are whole.
+        position: (P,) int64, row in `/outcomes`; -1 where nothing but its name is to be taken from there.
+        vector: (P,) int64, first row in `/embeddings`; -1 for none.
+        vector_counts: (P,) uint16.
+        lost: (P,) bool, those whose rows, or whose outcomes, are gone.
+        unexplained: (P,) bool, the others whose details cannot be read.
+        nameless: photographs whose names are gone: nothing of them is left.
+    """
+
+    paths: list[bytes]
+    status: NDArray[np.uint8]
+    position: NDArray[np.int64]
+    vector: NDArray[np.int64]
+    vector_counts: NDArray[np.uint16]
+    lost: NDArray[np.bool_]
+    unexplained: NDArray[np.bool_]
+    nameless: int
+
+
+def survey(file: Any) -> Survey:
+    """Read all of an open damaged file, chunk by chunk where it has to be.
+
+    Args:
+        file: with an `/embeddings` that can be opened.
+    """
+    outcomes = Outcomes(file)
+    rows = len(file["embeddings"])
+    names = texts(opened(file, "image_paths"))[:rows]
+    owner = outcomes.owners_by_counts(names, rows)
+    if owner is None:
+        owner = outcomes.owners_by_names(names, one_each=opened(file, "face_index") is None)
+    start, counts, broken = _runs(owner, whole_vectors(file), len(outcomes.texts))
+    held = counts > 0
+    status = np.where(held, Status.EMBEDDED, outcomes.status).astype(np.uint8)
+    right = outcomes.usable & np.isin(status, _KNOWN) & (held | (status != Status.EMBEDDED)) & ~broken
+    named = np.array([text is not None for text in outcomes.texts], bool)
+    paths = [outcomes.raw.get(row, text) or b"" for row, text in enumerate(outcomes.texts)]
+    order = np.array(sorted(np.flatnonzero(named).tolist(), key=paths.__getitem__), np.int64)
+    return Survey(
+        [paths[row] for row in order],
+        status[order],
+        np.where(right & outcomes.listed, np.arange(len(paths)), -1)[order],
+        np.where(right & held, start, -1)[order],
+        np.where(right, counts, 0).astype(np.uint16)[order],
+        ~right[order],
+        (right & outcomes.listed & ~outcomes.explained)[order],
+        int((~named).sum()),
+    )
+
+
+class Outcomes:
+    """What can be read of `/outcomes`, and the photographs that only `/image_paths` names, behind the others.
+
+    Attributes:
+        texts: the path of each photograph as it is stored; None where that cannot be read.
+        raw: exact paths of those that are not UTF-8, by row.
+        status: of each; PENDING where that cannot be read.
+        counts: rows of `/embeddings` that each says it has; -1 where that cannot be read.
+        usable: whether the columns that nothing can replace can be read.
+        explained: whether the detail can be read.
+        listed: whether it is a row of `/outcomes` at all.
+    """
+
+    def __init__(self, file: Any) -> None:
+        group = opened(file, "outcomes")
+        self.texts = texts(opened(group, "path"))
+        rows = len(self.texts)
+        self.status, known = column(opened(group, "status"), rows, np.uint8)
+        self.status[~known] = Status.PENDING
+        held = opened(group, "embeddings")
+        if held is None:
+            self.counts = np.where(known, (self.status == Status.EMBEDDED).astype(np.int64), -1)
+        else:
+            counts, known = column(held, rows, np.int64)
+            self.counts = np.where(known, counts, -1)
+        self.usable = np.ones(rows, bool)
+        for name in ("digest", "faces"):
+            needed = opened(group, name)
+            if needed is not None:
+                self.usable &= readable(needed, rows)
+        self.explained = readable(opened(group, "detail"), rows)
+        # Without a column that goes with its faces, a file's outcomes are of no use but for paths and status.
+        countless = opened(file, "face_index") is not None and opened(group, "faces") is None
+        self.listed = np.full(rows, not countless)
+        raw = raw_paths(group).items()
+        self.raw = {row: path for row, path in raw if row < rows and stored_text(path) == self.texts[row]}
+
+    def owners_by_counts(self, names: list[bytes | None], rows: int) -> NDArray[np.int64] | None:
+        """The photograph of each row of `/embeddings`, if every photograph says how many it has and that adds up.
+
+        Names that are known on one side alone are taken from there; where the two differ, nobody knows whose row it is.
+
+        Args:
+            names: of the rows; those at the end may be missing.
+            rows: of `/embeddings`.
+        Returns:
+            (R,) photographs, -1 where nobody knows; None if the counts are no guide.
+        """
+        agree = (self.counts > 0) == (self.status == Status.EMBEDDED)
+        if (self.counts < 0).any() or not agree.all() or not len(self.texts):
+            return None
+        owner = np.repeat(np.arange(len(self.texts)), self.counts)
+        if len(owner) < len(names):
+            return None
+        for row, name in zip(owner.tolist(), names):  # noqa: B905 - names at the end may be gone
+            if self.texts[row] is None:
+                self.texts[row] = name
+        wrong = [i for i, name in enumerate(names) if name is not None and self.texts[owner[i]] != name]
+        if wrong and len(owner) != rows:
+            return None
+        owner[wrong] = -1
+        return owner
+
+    def owners_by_names(self, names: list[bytes | None], *, one_each: bool) -> NDArray[np.int64]:
+        """The same where counts do not help: by name. Photographs that `/outcomes` does not know are added to it.
+
+        Args:
+            names: of the rows of `/embeddings`.
+            one_each: whether each row is another photograph's; else neighbours of one name are faces of one.
+        """
+        first: dict[bytes, int] = {}
+        for row, text in enumerate(self.texts):
+            if text is not None:
+                first.setdefault(text, row)
+        owner = np.full(len(names), -1, np.int64)
+        before: bytes | None = None
+        row = -1
+        for i, name in enumerate(names):
+            if name is None:
+                before = None
+                continue
+            if name != before:
+                row = first[name] if name in first else self._append(name)
+                first[name] = row
+            elif one_each:  # a list had named it twice
+                row = row + 1 if row + 1 < len(self.texts) and self.texts[row + 1] == name else self._append(name)
+            owner[i], before = row, name
+        self._grow()
+        if not one_each:  # beside a name that is gone, a photograph may have had one face more
+            gone = np.flatnonzero([name is None for name in names])
+            beside = np.intersect1d(np.concatenate([gone - 1, gone + 1]), np.arange(len(names)))
+            owner[np.isin(owner, owner[beside])] = -1
+        return owner
+
+    def _append(self, name: bytes) -> int:
+        self.texts.append(name)
+        return len(self.texts) - 1
+
+    def _grow(self) -> None:
+        """Columns for the photographs that were appended: embedded, and not listed in `/outcomes`."""
+        more = len(self.texts) - len(self.status)
+        self.status = np.append(self.status, np.full(more, Status.EMBEDDED, np.uint8))
+        self.counts = np.append(self.counts, np.full(more, -1))
+        self.usable, self.explained = (
+            np.append(self.usable, np.ones(more, bool)),
+            np.append(self.explained, np.zeros(more, bool)),
+        )
+        self.listed = np.append(self.listed, np.zeros(more, bool))
+
+
+def _runs(
+    owner: NDArray[np.int64], whole: NDArray[np.bool_], photographs: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Of each photograph the first row, the number of rows, and whether some of them are damaged or lie apart."""
+    known = np.flatnonzero(owner >= 0)
+    mine = owner[known]
+    counts = np.bincount(mine, minlength=photographs)
+    start, stop = np.full(photographs, len(owner), np.int64), np.full(photographs, -1, np.int64)
+    np.minimum.at(start, mine, known)
+    np.maximum.at(stop, mine, known + 1)
+    here = np.zeros(len(owner), bool)
+    here[: len(whole)] = whole[: len(owner)]
+    good = np.bincount(mine, weights=here[known], minlength=photographs)
+    return start, counts, (counts > 0) & ((good < counts) | (stop - start != counts))
+
+
+def whole_vectors(file: Any) -> NDArray[np.bool_]:
+    """(N,) whether a row of `/embeddings` can be read and has length 1 (or is of zeros), and its face is known."""
+    vectors = file["embeddings"]
+    whole = np.zeros(len(vectors), bool)
+    near = NEAR_ONE[str(vectors.dtype)]
+    for start, block in chunks(vectors):
+        if block is not None:
+            lengths = np.linalg.norm(block.astype(np.float32), axis=1)
+            whole[start : start + len(block)] = (lengths == 0) | (np.abs(lengths - 1) <= near)
+    if opened(file, "face_index") is not None or opened(file, "faces") is not None:
+        for name in FACE_DATASETS.values():
+            whole &= readable(opened(file, name), len(whole))
+    return whole

@@ -1,0 +1,1 @@
+"""HTML pages for people: answers, comparisons, pairs, contact sheets, the map."""

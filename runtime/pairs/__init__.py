@@ -1,0 +1,1 @@
+"""All pairs of rows above a threshold: who is in the file twice."""

@@ -1,0 +1,153 @@
+"""All pairs of rows that score at least a threshold, a block at a time: exact, and in bounded memory.
+
+Single-precision matrix products propose every pair that may reach the threshold (the margin is a proven one, see
+`index.precision`); what is proposed is scored again in double precision, as a search scores it, and that decides.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, TooManyPairsError
+from ..index.precision import single_error
+from ..index.settle import exact_scores
+from ..storage.gallery import Gallery
+from .products import Products
+
+TILE_ROWS = 8192  # of one tile; two are in memory, 34 MB for 512 columns
+_SCORED = 8192  # pairs scored again at once: twice D doubles each
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Pairs of rows.
+
+    Attributes:
+        first, second: (n,) int64; first < second.
+        scores: (n,) float32: inner products in double precision, rounded once.
+    """
+
+    first: NDArray[np.int64]
+    second: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """N rows in tiles, and the blocks: pairs of tiles, the first tile with itself and all later ones, then the next.
+
+    Attributes:
+        rows: N.
+        tile_rows: rows of a tile; the last may have fewer.
+    """
+
+    rows: int
+    tile_rows: int = TILE_ROWS
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """The tiles of each block, in order."""
+        tiles = -(-self.rows // self.tile_rows)
+        return [(i, j) for i in range(tiles) for j in range(i, tiles)]
+
+    def bounds(self, tile: int) -> tuple[int, int]:
+        """Start and stop of its rows."""
+        return tile * self.tile_rows, min((tile + 1) * self.tile_rows, self.rows)
+
+    def pairs(self, block: tuple[int, int]) -> int:
+        """Pairs of rows in a block; those of all blocks add up to N (N - 1) / 2."""
+        (a, b), (c, d) = map(self.bounds, block)
+        return (b - a) * (b - a - 1) // 2 if a == c else (b - a) * (d - c)
+
+
+def pairs_above(
+    gallery: Gallery,
+    threshold: float,
+    *,
+    tiling: Tiling | None = None,
+    start: int = 0,
+    products: Products | None = None,
+    most: int | None = None,
+) -> Iterator[Found]:
+    """All pairs of rows with a score of at least `threshold`, each once: one item for each block, in order.
+
+    A row of zeros, for which the network answered zero, pairs with nobody. Two tiles of rows are in memory.
+
+    Args:
+        gallery: an open embedding file.
+        threshold: compared with the scores in FP32, as a search compares it.
+        tiling: None for the usual one.
+        start: blocks left out at the beginning: what is known already.
+        products: where they are computed; None for the CPU.
+        most: pairs in one block at most; None for no limit.
+    Raises:
+        ConfigError: the threshold is not a number.
+        TooManyPairsError: a block has more pairs than `most`.
+        StorageError: the gallery is damaged.
+    """
+    if not math.isfinite(threshold):
+        raise ConfigError(f"the threshold is {threshold}; wanted: a number from -1 to 1")
+    tiling = tiling or Tiling(gallery.rows)
+    products = products or Products()
+    floor = floor_of(threshold, gallery.dimension)
+    held, rows, left = -1, np.empty((0, gallery.dimension), np.float32), None
+    for i, j in tiling.blocks()[start:]:
+        (top, stop), (low, end) = tiling.bounds(i), tiling.bounds(j)
+        if i != held:
+            held, rows = i, gallery.block(top, stop)
+            left = products.put(rows)
+        others = rows if i == j else gallery.block(low, end)
+        right = left if i == j else products.put(others)
+        found = settle_pairs(rows, others, products.at_least(left, right, floor, same=i == j), threshold, most)
+        yield Found(found.first + top, found.second + low, found.scores)
+
+
+def floor_of(threshold: float, dimension: int) -> np.float32:
+    """What products in FP32 reach wherever the exact score reaches the threshold."""
+    floor: np.float32 = np.float32(float(np.float32(threshold)) - single_error(dimension))
+    return floor
+
+
+def settle_pairs(
+    left: NDArray[np.float32],
+    right: NDArray[np.float32],
+    proposed: Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    threshold: float,
+    most: int | None = None,
+) -> Found:
+    """The proposed pairs that truly reach the threshold, as rows of `left` and `right`.
+
+    Args:
+        left, right: (n, D) and (m, D) float32.
+        proposed: of `Products.at_least`.
+        threshold, most: as for `pairs_above`.
+    Raises:
+        TooManyPairsError: there are more than `most`.
+    """
+    left_lives, right_lives = (np.asarray(side.any(axis=1)) for side in (left, right))
+    kept: list[Found] = []
+    count = 0
+    for firsts, seconds in proposed:
+        for at in range(0, len(firsts), _SCORED):
+            first, second = firsts[at : at + _SCORED], seconds[at : at + _SCORED]
+            scores = exact_scores(left[first], right[second])
+            good = (scores >= np.float32(threshold)) & left_lives[first] & right_lives[second]
+            kept.append(Found(first[good], second[good], scores[good]))
+            count += len(kept[-1])
+            if most is not None and count > most:
+                raise TooManyPairsError(f"more than {most:,} pairs score {threshold:.4g} or more; raise the threshold")
+    return joined(kept)
+
+
+def joined(pieces: Sequence[Found]) -> Found:
+    """All of them, one after the other."""
+    empty = Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    parts = zip(*((one.first, one.second, one.scores) for one in (empty, *pieces)), strict=True)
+    return Found(*map(np.concatenate, parts))

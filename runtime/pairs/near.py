@@ -1,0 +1,143 @@
+"""All pairs where there is no time for all: rows in lists by nearness, and each compared with the lists nearest to it.
+
+A pair is found if one of its rows looks into the list of the other. What is found has its exact score; what share of
+all is found is measured, see `pairs.share_found`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..extras import require
+from ..index.flat import host_index
+from ..index.indexfile import ensure_index
+from ..index.place import host_vectors
+from ..index.takerows import take_rows
+from ..storage.gallery import Gallery
+from .blocks import TILE_ROWS, Found, floor_of, joined, settle_pairs
+from .products import Products
+
+_SAMPLE_PER_LIST = 64
+_PROBES = 32  # lists that a row looks into at most: 4 bytes a row each
+_ITERATIONS = 10
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """N rows in L lists, P times: in the list nearest to them, in the second nearest, and so on.
+
+    Attributes:
+        rows: (P, N) int32, sorted by list, and within it ascending.
+        starts: (P, L + 1) int64: list l of rank p is rows[p, starts[p, l] : starts[p, l + 1]].
+    """
+
+    rows: NDArray[np.int32]
+    starts: NDArray[np.int64]
+
+    def members(self, rank: int, number: int) -> NDArray[np.int32]:
+        """The rows whose list of that rank is this one."""
+        start, stop = self.starts[rank, number : number + 2]
+        return self.rows[rank, start:stop]
+
+    def pairs(self) -> NDArray[np.int64]:
+        """(L,) int64 comparisons that each list takes, with all ranks."""
+        sizes = np.diff(self.starts, axis=1)  # (P, L)
+        return np.asarray(sizes[0] * (sizes[0] - 1) // 2 + sizes[0] * sizes[1:].sum(axis=0))
+
+    def within(self, most: float) -> Lists:
+        """As many of the ranks as take at most so many comparisons; always one."""
+        ranks = len(self.rows)
+        while ranks > 1 and Lists(self.rows[:ranks], self.starts[:ranks]).pairs().sum() > most:
+            ranks -= 1
+        return Lists(self.rows[:ranks], self.starts[:ranks])
+
+
+def make_lists(gallery: Gallery, seed: int) -> Lists:
+    """Lists about the means of a seeded sample, by FAISS; every row ranks those nearest to it.
+
+    Args:
+        gallery: at least two rows.
+        seed: of the sample and of k-means.
+    Raises:
+        MissingDependencyError: FAISS is not installed.
+        StorageError: the gallery is damaged.
+    """
+    faiss = require("faiss", extra="cpu", purpose="pairs within a budget")
+    lists = max(2, min(math.isqrt(gallery.rows), gallery.rows // _SAMPLE_PER_LIST))
+    _, sample = sampled(gallery, lists * _SAMPLE_PER_LIST, seed)
+    means = faiss.Kmeans(
+        gallery.dimension, lists, niter=_ITERATIONS, seed=seed, spherical=True, min_points_per_centroid=1
+    )
+    means.train(sample)
+    nearest = np.empty((gallery.rows, min(_PROBES, lists)), np.uint16 if lists < 1 << 16 else np.int32)
+    at = 0
+    for block in gallery.blocks():
+        nearest[at : at + len(block)] = means.index.search(block, nearest.shape[1])[1]
+        at += len(block)
+    logger.info("%d lists of %.0f rows on average", lists, gallery.rows / lists)
+    rows = np.empty(nearest.T.shape, np.int32)
+    starts = np.zeros((len(rows), lists + 1), np.int64)
+    for rank, column in enumerate(nearest.T):
+        rows[rank] = np.argsort(column, kind="stable")
+        np.cumsum(np.bincount(column, minlength=lists), out=starts[rank, 1:])
+    return Lists(rows, starts)
+
+
+def sampled(gallery: Gallery, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Rows drawn at random: their numbers, (n,) int64 ascending, and their embeddings, (n, D) float32.
+
+    Args:
+        gallery: read once, in bounded memory.
+        count: n at most.
+        seed: the same one draws the same rows.
+    """
+    chosen = np.random.default_rng(seed).choice(gallery.rows, min(gallery.rows, count), replace=False)
+    chosen.sort()
+    return chosen, take_rows(gallery.blocks(), chosen, gallery.dimension)
+
+
+def pairs_near(
+    gallery: Gallery, threshold: float, lists: Lists, *, start: int, products: Products, most: int
+) -> Iterator[Found]:
+    """Pairs of rows with a score of at least `threshold`, of which one looks into the other's list: one item a list.
+
+    A pair may come twice, when both do. Rows come from the exact index beside the gallery, which is made when needed.
+
+    Args:
+        gallery, threshold, start, products, most: as for `blocks.pairs_above`.
+        lists: of the gallery.
+    Raises:
+        TooManyPairsError, StorageError, MissingDependencyError: as `blocks.pairs_above`, and FAISS.
+    """
+    floor = floor_of(threshold, gallery.dimension)
+    host = host_index(gallery, ensure_index(gallery) if gallery.rows else None)
+    vectors = host_vectors(host)  # (N, D) float32, mapped
+    for number in range(start, lists.starts.shape[1] - 1):
+        kept: list[Found] = []
+        homes = list(_tiles(lists.members(0, number)))
+        looking = [lists.members(rank, number) for rank in range(1, len(lists.rows))]
+        guests = list(_tiles(np.concatenate(looking))) if looking else []
+        for i, mine in enumerate(homes):
+            rows = vectors[mine]
+            left = products.put(rows)
+            for theirs in (*homes[i:], *guests):
+                same = theirs is mine
+                others = rows if same else vectors[theirs]
+                right = left if same else products.put(others)
+                found = settle_pairs(rows, others, products.at_least(left, right, floor, same=same), threshold, most)
+                first, second = mine[found.first].astype(np.int64), theirs[found.second].astype(np.int64)
+                kept.append(Found(np.minimum(first, second), np.maximum(first, second), found.scores))
+        yield joined(kept)
+
+
+def _tiles(rows: NDArray[np.int32]) -> Iterator[NDArray[np.int32]]:
+    for start in range(0, len(rows), TILE_ROWS):
+        yield rows[start : start + TILE_ROWS]

@@ -1,0 +1,169 @@
+"""Pairs as a table with names, CSV or Parquet: written whole or not at all, in bounded memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..extras import require
+from ..metrics.falsematch import Calibration, Expectation
+from ..records import FACE_DATASETS
+from ..storage.derived import recording
+from ..storage.diskfile import durable_file
+from ..storage.gallery import Gallery
+from ..storage.newfile import check_new_file
+from .blocks import Found
+
+_PAIRS = 50_000  # written at once
+_NAMES = 100_000  # read at once
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """One pair as it is shown.
+
+    Attributes:
+        rows: of `/embeddings`, the lower one first.
+        paths: as the file names them.
+        score: cosine.
+        expected: pairs of two people at this score or above, in all of the file; None without a calibration.
+        faces: face_index of each; None where the file does not tell.
+    """
+
+    rows: tuple[int, int]
+    paths: tuple[str, str]
+    score: float
+    expected: Expectation | None
+    faces: tuple[int, int] | None
+
+
+class PairTable:
+    """Pairs with what a file says of them, piece by piece. The names of all rows in pairs are held, and no others."""
+
+    def __init__(self, gallery: Gallery, found: Found, calibration: Calibration | None) -> None:
+        """Read the names.
+
+        Args:
+            gallery: an open embedding file.
+            found: its pairs, in the order of the table.
+            calibration: for expected false pairs; None for no such column.
+        Raises:
+            StorageError: the gallery is damaged.
+        """
+        self.found, self.has_faces = found, gallery.has_faces
+        self._calibration, self._all = calibration, gallery.rows * (gallery.rows - 1) // 2
+        self._rows = np.unique(np.concatenate([found.first, found.second]))
+        self._text, self._ends = self._read_names(gallery)
+        faces = gallery.aligned(FACE_DATASETS["face_index"], 0, gallery.rows) if self.has_faces else None
+        self._faces: NDArray[Any] | None = faces
+
+    def _read_names(self, gallery: Gallery) -> tuple[bytes, NDArray[np.int64]]:
+        """All names in one string, and where each ends."""
+        texts, lengths = [], [np.zeros(1, np.int64)]
+        for start in range(0, gallery.rows, _NAMES):
+            low, high = np.searchsorted(self._rows, (start, start + _NAMES))
+            if low < high:
+                names = gallery.aligned("image_paths", start, min(start + _NAMES, gallery.rows))
+                wanted = [bytes(name) for name in names[self._rows[low:high] - start]]
+                texts.append(b"".join(wanted))
+                lengths.append(np.array([len(name) for name in wanted], np.int64))
+        return b"".join(texts), np.cumsum(np.concatenate(lengths))
+
+    def rows(self, start: int, stop: int) -> Iterator[PairRow]:
+        """Pairs `start` to `stop`."""
+        found = self.found
+        first, second = found.first[start:stop], found.second[start:stop]
+        places = (np.searchsorted(self._rows, side).tolist() for side in (first, second))
+        pairs = zip(first.tolist(), second.tolist(), found.scores[start:stop].tolist(), *places, strict=True)
+        for a, b, score, place_a, place_b in pairs:
+            faces = None if self._faces is None else (int(self._faces[a]), int(self._faces[b]))
+            yield PairRow((a, b), (self._name(place_a), self._name(place_b)), score, self.expected(score), faces)
+
+    def expected(self, score: float) -> Expectation | None:
+        """Pairs of two people that reach a score, in all of the file."""
+        return None if self._calibration is None else self._calibration.expected(score, self._all)
+
+    def _name(self, place: int) -> str:
+        return self._text[self._ends[place] : self._ends[place + 1]].decode("utf-8", "backslashreplace")
+
+
+def check_table_path(path: Path, *, force: bool) -> None:
+    """Say so before the search, not after it, when the table could not be written.
+
+    Raises:
+        ConfigError: the name ends in neither .csv nor .parquet, or the folder is missing.
+        OutputExistsError: the file exists and is not to be replaced.
+        MissingDependencyError: Parquet's package is not installed.
+    """
+    check_new_file(path, "the pairs", (".csv", ".parquet"), force=force)
+    if path.suffix.lower() == ".parquet":
+        _arrow()
+
+
+def write_table(path: Path, gallery: Gallery, table: PairTable) -> None:
+    """Write all pairs, whole or not at all.
+
+    Args:
+        path: ends in .csv or .parquet; replaced.
+        gallery: the file that was searched.
+        table: its pairs.
+    Raises:
+        StorageError, MissingDependencyError: as their messages say; an existing file stays.
+    """
+    with recording(gallery.path, path), durable_file(path, "the pairs") as file:
+        (_write_csv if path.suffix.lower() == ".csv" else _write_parquet)(file, table)
+
+
+def _columns(table: PairTable) -> list[str]:
+    faces = ["face_index_a", "face_index_b"] if table.has_faces else []
+    return ["path_a", "path_b", "score", "expected_false", "at_most", "row_a", "row_b", *faces]
+
+
+def _values(row: PairRow) -> Iterator[Any]:
+    yield from row.paths
+    yield row.score
+    yield None if row.expected is None else row.expected.hits
+    yield None if row.expected is None else row.expected.at_most
+    yield from row.rows
+    yield from row.faces or ()
+
+
+def _pieces(table: PairTable) -> Iterator[list[list[Any]]]:
+    for start in range(0, len(table.found), _PAIRS):
+        yield [list(_values(row)) for row in table.rows(start, start + _PAIRS)]
+
+
+def _write_csv(file: IO[bytes], table: PairTable) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_columns(table))
+    for piece in _pieces(table):
+        for values in piece:
+            values[2] = f"{values[2]:.6f}"
+            if values[3] is not None:
+                values[3], values[4] = f"{values[3]:.6g}", str(values[4]).lower()  # true, as JSON writes it
+        writer.writerows(piece)
+    text.detach()
+
+
+def _write_parquet(file: IO[bytes], table: PairTable) -> None:
+    arrow = _arrow()
+    parquet = require("pyarrow.parquet", extra="parquet", purpose="Parquet")
+    kinds = [*2 * [arrow.string()], arrow.float32(), arrow.float64(), arrow.bool_(), *2 * [arrow.int64()]]
+    kinds += 2 * [arrow.int32()] if table.has_faces else []
+    schema = arrow.schema(list(zip(_columns(table), kinds, strict=True)))
+    with parquet.ParquetWriter(file, schema) as writer:
+        for piece in _pieces(table):
+            columns = [arrow.array(values, kind) for values, kind in zip(zip(*piece, strict=True), kinds, strict=True)]
+            writer.write_batch(arrow.RecordBatch.from_arrays(columns, schema=schema))
+
+
+def _arrow() -> Any:
+    return require("pyarrow", extra="parquet", purpose="writing Parquet")

@@ -1,0 +1,183 @@
+"""Decoding and embedding as one stage, for photographs that do not leave the GPU in between.
+
+Each thread of the stage has a decoder of its own and takes a slot: while one batch is decoded, another is embedded and
+a third copied back. What the GPU's decoder does not read goes to the CPU's and joins the batch.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cuda.kernels import IMAGE, Kernels
+from ..engines.open import open_tensorrt
+from ..engines.sidecar import EngineInfo
+from ..engines.tensorrt.runner import TensorRTRunner
+from ..engines.tensorrt.slot import Slot
+from ..images.dali_crops import DaliDecoder
+from ..images.decode import Limits
+from ..images.jpeg_runs import RUNS_BYTES
+from ..records import Batch, Outcome
+from .gpu_fill import Shrink
+from .pool import Turns
+from .settings import Settings
+from .stages import StageClock
+from .work import Embed, Slices
+
+
+class OnDevice(Protocol):
+    """A stage that takes files and gives vectors, called from as many threads at once as there are slots.
+
+    Attributes:
+        slices: photographs in one go.
+    """
+
+    slices: Slices
+
+    def warm_up(self) -> None:
+        """Run one batch of nothing through every slot."""
+        ...
+
+    def __call__(self, batch: Batch) -> Batch: ...
+
+
+class DeviceCrops:
+    """The places of a slot, filled on the device: see images.decode_dali.Crops."""
+
+    def __init__(self, slot: Slot, shrink: Shrink) -> None:
+        self._slot, self._shrink = slot, shrink
+        self._held: Any = None  # DALI may use their memory again only when crops were made of them
+        self.stream: int | None = slot.stream.address
+
+    def put_run(self, place: int, photos: Any) -> None:
+        """See Crops.put_run."""
+        if self._held is not None:  # a usual batch is one run; large photographs take memory, two runs at most
+            self._slot.stream.synchronize()
+        shapes = np.array(photos.shape(), np.int64)  # (m, 3)
+        images = np.empty(len(shapes), IMAGE)
+        images["pixels"] = [photos[i].data_ptr() for i in range(len(shapes))]
+        images["height"], images["width"], images["pitch"] = shapes[:, 0], shapes[:, 1], 3 * shapes[:, 1]
+        self._shrink(self._slot, place, images)
+        self._held = photos
+
+    def put(self, place: int, crop: NDArray[np.uint8]) -> None:
+        """See Crops.put."""
+        self._slot.fill(place, crop[None])
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What one thread works with."""
+
+    decoder: DaliDecoder
+    shrink: Shrink
+
+
+class EmbedFiles:
+    """Encoded photographs to unit vectors: the work of a stage of as many threads as there are decoders."""
+
+    def __init__(
+        self,
+        runner: TensorRTRunner,
+        benches: Sequence[Bench],
+        batch_size: int,
+        clocks: tuple[StageClock, StageClock],
+    ) -> None:
+        """Take over a runner and benches.
+
+        Args:
+            runner: with at least as many slots as there are benches.
+            benches: ready for use.
+            batch_size: photographs in one slot, at most.
+            clocks: of decoding and of inference, for the split by stage.
+        """
+        self._runner = runner
+        self._benches = Turns(benches)
+        self._decode_clock, self._infer_clock = clocks
+        self.slices = Slices(batch_size)
+
+    def warm_up(self) -> None:
+        """Run one batch of nothing through every slot, which may halve the batch size."""
+        side = self._runner.info.size
+        for _ in range(len(self._benches)):  # slots and benches take turns
+            Embed(self._runner, self.slices).warm_up()
+            with self._benches.take() as bench, self._runner.slot() as slot:  # compiles the kernel
+                bench.shrink(slot, 0, np.array([(slot.places.address, 3 * side, side, side)], IMAGE))
+                slot.stream.synchronize()
+
+    def __call__(self, batch: Batch) -> Batch:
+        vectors = np.empty((len(batch.files), self._runner.info.dimension), np.float32)  # (n, D)
+        embedded = np.zeros(len(batch.files), np.bool_)
+        outcomes = list(batch.outcomes)
+
+        def embed(start: int, stop: int) -> None:
+            places, rows, failures = self._embed(batch.files[start:stop])
+            vectors[start + places] = rows
+            embedded[start + places] = True
+            outcomes.extend(Outcome(int(batch.rows[start + i]), status, why) for i, status, why in failures)
+
+        self.slices.each(len(batch.files), embed)
+        return replace(
+            batch, rows=batch.rows[embedded], files=(), embeddings=vectors[embedded], outcomes=tuple(outcomes)
+        )
+
+    def _embed(self, files: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.float32], list[Any]]:
+        """(m,) which files were embedded, (m, D) their vectors, and what became of the others."""
+        began = time.perf_counter()
+        infer_s, rows = 0.0, np.empty((0, self._runner.info.dimension), np.float32)
+        with self._benches.take() as bench, self._runner.slot() as slot:
+            crops = DeviceCrops(slot, bench.shrink)  # holds photographs until the slot has ended
+            placed = bench.decoder.decode(files, crops)
+            count = len(placed.indices)
+            if count:
+                slot.start(count)
+                rows, infer_s = slot.finish(count)
+        self._infer_clock.add(infer_s, count)
+        self._decode_clock.add(time.perf_counter() - began - infer_s, len(files))
+        return np.array(placed.indices, np.int64), rows, placed.failures
+
+
+@contextmanager
+def open_embed_files(
+    engine: Path, info: EngineInfo, found: Settings, limits: Limits, clocks: tuple[StageClock, StageClock]
+) -> Iterator[EmbedFiles]:
+    """The stage's work on this machine's GPU.
+
+    Args:
+        engine: a TensorRT engine file.
+        info: its sidecar.
+        found: batch size, streams (slots) and decoders (threads of all decoders together).
+        limits: what is refused before decoding.
+        clocks: of decoding and of inference.
+    Raises:
+        FacemillError: see EmbedFiles, DaliDecoder and TensorRTRunner.
+    """
+    with open_tensorrt(engine, slots=found.streams, decoder_bytes=RUNS_BYTES) as runner, ExitStack() as stack:
+        own = stack.enter_context
+        driver, kernels = own(runner.driver), Kernels(runner.driver)
+        benches = [
+            Bench(
+                own(
+                    DaliDecoder(
+                        info.size,
+                        info.channel_order,
+                        device="mixed",
+                        device_id=driver.device.index,
+                        batch_size=found.batch_size,
+                        threads=math.ceil(found.decoders / runner.plan.slots),
+                        limits=limits,
+                    )
+                ),
+                own(Shrink(driver, kernels, size=info.size, most=found.batch_size)),
+            )
+            for _ in range(runner.plan.slots)
+        ]
+        yield EmbedFiles(runner, benches, found.batch_size, clocks)

@@ -1,0 +1,229 @@
+"""Decoding, detection, the warp and embedding as one stage, for photographs that do not leave the GPU in between.
+
+Each thread of the stage has a decoder of its own, and takes a slot of the detector's engine, then one of the embedding
+engine's: while faces are looked for in one batch, another is decoded and a third embedded. What is not settled on the
+device goes the CPU's way and joins the batch: files that DALI does not read, photographs in whose views there no face
+is sure or the face is small, and faces that want to be cut from a larger photograph than the reduced one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cuda.kernels import IMAGE, Kernels
+from ..engines.open import open_tensorrt
+from ..engines.sidecar import read_sidecar
+from ..engines.tensorrt.memory import detector_bytes
+from ..engines.tensorrt.runner import TensorRTRunner
+from ..faces.quality import sharpness
+from ..faces.rules import FaceRules
+from ..faces.selection import LONG_SIDE, judge
+from ..faces.warp import transforms_back
+from ..images.dali_photos import DaliPhotos, PhotoRun, photo_decoder_bytes
+from ..images.decode import Limits
+from ..records import FACE, Batch
+from .face_work import DecodePhotos, FindFaces, joined
+from .gpu_detect import Found, SearchOnDevice, pixels_of
+from .gpu_fill import Warp
+from .pool import Turns
+from .settings import Settings
+from .stages import StageClock
+from .work import Embed, Slices
+
+Clocks = tuple[StageClock, StageClock, StageClock]  # of decoding, of detection (with the warp), of inference
+_NOTHING = Batch(np.empty(0, np.int64), faces=np.empty(0, FACE))
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What one thread works with.
+
+    Attributes:
+        decoder: of photographs, in the detector's channel order, with the views of the rules.
+        warp: to crops in the embedding engine's channel order.
+    """
+
+    decoder: DaliPhotos
+    warp: Warp
+
+
+class EmbedFaces:
+    """Encoded photographs to the unit vectors of their faces: the work of a stage of as many threads as benches."""
+
+    def __init__(
+        self,
+        runner: TensorRTRunner,
+        detector: TensorRTRunner,
+        benches: Sequence[Bench],
+        rules: FaceRules,
+        batch_size: int,
+        limits: Limits,
+        clocks: Clocks,
+    ) -> None:
+        """Take over runners and benches.
+
+        Args:
+            runner: of the embedding engine, with at least as many slots as there are benches.
+            detector: of the detector's; what is not settled on the device goes through its host side.
+            benches: ready for use.
+            rules: which faces count.
+            batch_size: photographs in one go, and faces in one slot, at most.
+            limits: what is refused before decoding.
+            clocks: for the split by stage.
+        """
+        self._runner = runner
+        self._benches = Turns(benches)
+        self._decode_clock, self._detect_clock, self._infer_clock = clocks
+        self._size, self._rules = runner.info.size, rules
+        self._search = SearchOnDevice(detector, rules, self._size)
+        self._photos = DecodePhotos(runner.info.channel_order, limits)
+        self._faces = FindFaces(detector, rules, self._size, runner.info.channel_order, limits)
+        self.slices = Slices(batch_size)
+
+    def warm_up(self) -> None:
+        """Run one batch of nothing through every slot, which may halve the batch size."""
+        for _ in range(len(self._benches)):  # slots and benches take turns
+            Embed(self._runner, self.slices).warm_up()
+            self._search.warm_up()
+            with self._benches.take() as bench, self._runner.slot() as slot:  # compiles the kernel
+                bench.warp(slot, np.zeros(1, IMAGE), np.full((1, 2, 3), np.nan, np.float32))
+                slot.stream.synchronize()
+
+    def __call__(self, batch: Batch) -> Batch:
+        parts: list[Batch] = []
+
+        def embed(start: int, stop: int) -> None:
+            parts.extend(self._embed(batch.rows[start:stop], batch.files[start:stop]))
+
+        self.slices.each(len(batch.files), embed)
+        nothing = np.empty((0, self._runner.info.dimension), np.float32)
+        return joined([replace(batch, rows=_NOTHING.rows, files=(), embeddings=nothing, faces=_NOTHING.faces), *parts])
+
+    def _embed(self, rows: NDArray[np.int64], files: Sequence[bytes]) -> list[Batch]:
+        """Faces, vectors and outcomes of some files; in several parts where their photographs take much memory."""
+        parts, found, settled = [], Found(), set[int]()
+        with self._benches.take() as bench:
+            for run in self._decoded(bench.decoder, files):
+                if found.held and found.pixels + pixels_of(run) > bench.decoder.batch_pixels:
+                    parts.append(self._vectors(bench, found, _NOTHING))
+                    found = Found()
+                with self._detect_clock.work(0):
+                    settled.update(self._search(run, rows, found))
+            rest = [i for i in range(len(files)) if i not in settled]
+            host = self._on_the_host(Batch(rows[rest], files=tuple(files[i] for i in rest))) if rest else _NOTHING
+            parts.append(self._vectors(bench, found, host))
+        self._decode_clock.add(0, len(files))
+        self._detect_clock.add(0, len(files))
+        return parts
+
+    def _decoded(self, decoder: DaliPhotos, files: Sequence[bytes]) -> Iterator[PhotoRun]:
+        """The runs of a decoder, on the clock."""
+        runs = decoder.decode(files)
+        while True:
+            with self._decode_clock.work(0):
+                run = next(runs, None)
+            if run is None:
+                return
+            yield run
+
+    def _on_the_host(self, batch: Batch) -> Batch:
+        """The CPU's way from files to crops."""
+        with self._decode_clock.work(0):
+            batch = self._photos(batch)
+        with self._detect_clock.work(0):
+            return self._faces(batch)
+
+    def _vectors(self, bench: Bench, found: Found, host: Batch) -> Batch:
+        """Faces on the device, then crops on the host, through the engine together, a slot at a time."""
+        began, infer_s, most = time.perf_counter(), 0.0, self.slices.size
+        rows, faces, images = np.array(found.rows, np.int64), np.concatenate(found.faces), np.concatenate(found.images)
+        transforms = transforms_back(np.concatenate(found.landmarks), self._size)  # (F, 2, 3)
+        crops = np.empty((0, self._size, self._size, 3), np.uint8) if host.images is None else host.images
+        vectors = np.empty((len(rows) + len(crops), self._runner.info.dimension), np.float32)
+        for start in range(0, len(vectors), most):
+            stop = min(start + most, len(vectors))
+            made = len(images[start:stop])
+            sent = crops[start + made - len(rows) : stop - len(rows)]
+            with self._runner.slot() as slot:
+                bench.warp(slot, images[start:stop], transforms[start:stop])
+                if len(sent):
+                    slot.fill(made, sent)
+                slot.fetch(made)
+                slot.start(stop - start)
+                faces["sharpness"][start:stop] = sharpness(slot.fetched(made))  # while the GPU embeds
+                vectors[start:stop], seconds = slot.finish(stop - start)
+            infer_s += seconds
+        self._infer_clock.add(infer_s, len(vectors))
+        self._detect_clock.add(time.perf_counter() - began - infer_s, 0)
+        good, poor = judge(self._rules, rows, faces)
+        device = Batch(
+            rows[good],
+            embeddings=vectors[: len(rows)][good],
+            faces=faces[good],
+            face_counts=found.counts,
+            outcomes=(*found.outcomes, *poor),
+        )
+        return joined([device, replace(host, images=None, embeddings=vectors[len(rows) :])])
+
+
+@contextmanager
+def open_embed_faces(
+    engine: Path,
+    detector: Path,
+    found: Settings,
+    rules: FaceRules,
+    limits: Limits,
+    clocks: Clocks,
+) -> Iterator[EmbedFaces]:
+    """The stage's work on this machine's GPU.
+
+    Args:
+        engine, detector: TensorRT engine files.
+        found: batch size, streams (slots of either engine) and decoders (threads of all decoders together).
+        rules: which faces count.
+        limits: what is refused before decoding.
+        clocks: for the split by stage.
+    Raises:
+        FacemillError: see EmbedFaces, DaliPhotos and TensorRTRunner.
+    """
+    finder, views = read_sidecar(detector), [view.long_side for view in rules.find.views]
+    per_slot = photo_decoder_bytes(found.batch_size, views)
+    with ExitStack() as stack:
+        # The first plan has everything in it; the second is made with what the first one has left.
+        runner = stack.enter_context(
+            open_tensorrt(engine, slots=found.streams, decoder_bytes=per_slot, detector_bytes=detector_bytes(finder))
+        )
+        slots = runner.plan.slots
+        searcher = stack.enter_context(open_tensorrt(detector, slots=slots, decoder_bytes=per_slot))
+        stack.enter_context(runner.driver)
+        kernels, info = Kernels(runner.driver), runner.info
+        reverse = finder.channel_order != info.channel_order
+        benches = [
+            Bench(
+                stack.enter_context(
+                    DaliPhotos(
+                        views,
+                        LONG_SIDE,
+                        finder.channel_order,
+                        device="mixed",
+                        device_id=runner.driver.device.index,
+                        batch_size=found.batch_size,
+                        threads=math.ceil(found.decoders / slots),
+                        limits=limits,
+                    )
+                ),
+                stack.enter_context(
+                    Warp(runner.driver, kernels, size=info.size, reverse=reverse, most=found.batch_size)
+                ),
+            )
+            for _ in range(slots)
+        ]
+        yield EmbedFaces(runner, searcher, benches, rules, found.batch_size, limits, clocks)

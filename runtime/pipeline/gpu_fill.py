@@ -1,0 +1,121 @@
+"""Photographs that lie on the device, or the faces in them, straight to crops in the places of a slot."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..cuda.driver import Driver
+from ..cuda.kernels import IMAGE, Kernels
+from ..cuda.resources import DeviceBuffer, PinnedBuffer
+from ..engines.tensorrt.slot import Slot
+from ..images.dali_photos import DevicePhoto
+
+_TRANSFORM_BYTES = 24  # (2, 3) float32
+
+
+class Shrink:
+    """Tells the kernel which photographs to resize. Owned by `with`; for one slot at a time, with the driver current.
+
+    Args:
+        driver: of the slots.
+        kernels: of the driver; shared.
+        size: side of the crop, pixels.
+        most: places of a slot.
+    Raises:
+        OutOfMemoryError: the GPU, or page-locked memory, has no room.
+    """
+
+    def __init__(self, driver: Driver, kernels: Kernels, *, size: int, most: int) -> None:
+        self._kernels, self._size = kernels, size
+        with ExitStack() as stack:
+            nbytes = most * IMAGE.itemsize
+            self._images = stack.enter_context(DeviceBuffer(driver, nbytes))
+            self._staged = stack.enter_context(PinnedBuffer(driver, nbytes)).view((most,), IMAGE)
+            self._stack = stack.pop_all()
+
+    def __call__(self, slot: Slot, place: int, images: NDArray[np.void]) -> None:
+        """Fill the places of a slot from `place` on; nothing is waited for. Each place once, until the slot has ended.
+
+        Args:
+            images: (m,) IMAGE, a photograph each; they stay where they are until the stream has come so far.
+        """
+        staged = self._staged[place : place + len(images)]
+        staged[:] = images
+        slot.stream.upload(staged, self._images, place * IMAGE.itemsize)
+        self._kernels.preprocess_bytes(
+            slot.stream, self._images, slot.places, first=place, count=len(images), size=self._size
+        )
+
+    def __enter__(self) -> Shrink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+class Warp:
+    """Tells the kernel which face lies where. Owned by `with`; for one slot at a time, with the driver current.
+
+    Args:
+        driver: of the slots.
+        kernels: of the driver; shared.
+        size: side of the crop, pixels.
+        reverse: the crops' channels are the photographs' in reverse order.
+        most: faces at once.
+    Raises:
+        OutOfMemoryError: the GPU, or page-locked memory, has no room.
+    """
+
+    def __init__(self, driver: Driver, kernels: Kernels, *, size: int, reverse: bool, most: int) -> None:
+        self._kernels, self._size, self._reverse = kernels, size, reverse
+        with ExitStack() as stack:
+            own = stack.enter_context
+            images, transforms = most * IMAGE.itemsize, most * _TRANSFORM_BYTES
+            self._images, self._transforms = own(DeviceBuffer(driver, images)), own(DeviceBuffer(driver, transforms))
+            self._staged = own(PinnedBuffer(driver, images)), own(PinnedBuffer(driver, transforms))
+            self._stack = stack.pop_all()
+
+    def __call__(self, slot: Slot, images: NDArray[np.void], transforms: NDArray[np.float32]) -> None:
+        """Fill the first places of a slot; nothing is waited for. Not again before the slot has ended.
+
+        Args:
+            slot: whose first m places are filled.
+            images: (m,) IMAGE, the photograph of each face; they stay where they are until the slot has ended.
+            transforms: (m, 2, 3) float32, crop pixel -> photograph pixel.
+        """
+        for array, staged, buffer in zip(
+            (images, transforms), self._staged, (self._images, self._transforms), strict=True
+        ):
+            pinned = staged.view(array.shape, array.dtype)
+            pinned[:] = array
+            slot.stream.upload(pinned, buffer)
+        self._kernels.align_bytes(
+            slot.stream,
+            self._images,
+            self._transforms,
+            slot.places,
+            count=len(images),
+            size=self._size,
+            reverse=self._reverse,
+        )
+
+    def __enter__(self) -> Warp:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+def images_of(photo: DevicePhoto, count: int) -> NDArray[Any]:
+    """(count,) IMAGE: a photograph of so many faces."""
+    height, width = photo.shape
+    return np.array([(photo.address, 3 * width, width, height)] * count, IMAGE)

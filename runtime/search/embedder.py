@@ -1,0 +1,239 @@
+"""Photographs that are asked about to vectors, made as the rows of a gallery were, or by a model alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.fresh import fresh_engine
+from ..engines.open import open_runner
+from ..engines.runner import Runner
+from ..engines.sidecar import EngineInfo, read_sidecar, sidecar_path
+from ..errors import ContractError, EngineError
+from ..faces.rules import FaceRules
+from ..images.decode import Limits
+from ..pipeline.face_work import DecodePhotos, FindFaces
+from ..pipeline.request import Request, contract_of
+from ..pipeline.settings import usable_cores
+from ..pipeline.work import Decode, Embed, Read, Slices
+from ..records import Batch, FacePlace, Outcome
+from ..storage.comparable import comparable, differences
+from ..storage.gallery import Gallery
+
+_BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedQueries:
+    """What became of some queries, known by their numbers.
+
+    Attributes:
+        vectors: (q, D) float32, unit rows.
+        queries: q numbers: whose vectors they are.
+        outcomes: of the other queries.
+        face_counts: faces seen in a query's photograph; empty if faces are not looked for.
+        places: which of them was taken.
+    """
+
+    vectors: NDArray[np.float32]
+    queries: tuple[int, ...]
+    outcomes: tuple[Outcome, ...]
+    face_counts: Mapping[int, int]
+    places: Mapping[int, FacePlace]
+
+    def errors(self) -> dict[int, str]:
+        """Why the others have no vector, in words, by number."""
+        return {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in self.outcomes}
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRules:
+    """How photographs become vectors that may be compared.
+
+    Attributes:
+        engine: an engine file with its sidecar.
+        detector: one that finds faces; None where photographs are taken whole.
+        faces: how faces are looked for.
+        limits: files refused before decoding.
+    """
+
+    engine: Path
+    detector: Path | None = None
+    faces: FaceRules = field(default_factory=FaceRules)
+    limits: Limits = field(default_factory=Limits)
+
+
+def rules_of(gallery: Gallery, engine: Path | None = None) -> QueryRules:
+    """How the rows of a gallery were made, for queries. Of several faces, the one that the photograph is of is taken.
+
+    Args:
+        gallery: an open embedding file.
+        engine: None for the one that the gallery names.
+    Raises:
+        ContractError: the engine's embeddings cannot be compared with the rows.
+        EngineError: an engine is gone.
+    """
+    engine = fresh_engine(find_engine(gallery, engine))
+    detector = find_detector(gallery)
+    check_engine(gallery, engine, detector)
+    return QueryRules(engine, detector, FaceRules.of_query(gallery.contract), query_limits(gallery))
+
+
+class QueryEmbedder:
+    """Photographs to vectors, some at a time. Owned by `with`.
+
+    Attributes:
+        info: of the engine.
+    """
+
+    def __init__(self, rules: QueryRules, threads: int = 0) -> None:
+        """Load the engines.
+
+        Args:
+            rules: which ones.
+            threads: in one call of an engine; 0 for all cores: a few photographs are done sooner, many later.
+        Raises:
+            EngineError, MissingDependencyError: one does not load.
+        """
+        with ExitStack() as stack:
+            threads = threads or usable_cores()
+            self._workers = max(1, usable_cores() // threads)
+            runner = stack.enter_context(open_runner(rules.engine, threads=threads))
+            finder = None
+            if rules.detector is not None:
+                finder = stack.enter_context(open_runner(fresh_engine(rules.detector), threads=threads))
+            self.info = runner.info
+            self._limits = rules.limits
+            self._crops = _crops_of(rules, runner.info, finder)
+            self._vectors = Embed(runner, Slices(min(_BATCH_FILES, runner.info.profile[2])))
+            self._engines = stack.pop_all()
+
+    def embed(self, queries: Sequence[str]) -> EmbeddedQueries:
+        """What becomes of some photographs; one that cannot be embedded does not stop the others.
+
+        Args:
+            queries: their paths.
+        """
+        read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], self._limits)
+
+        def embed(start: int) -> Batch:
+            files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
+            return self._vectors(_first(self._crops(files)))
+
+        vectors = [np.empty((0, self.info.dimension), np.float32)]
+        rows: list[int] = []
+        outcomes: list[Outcome] = []
+        counts: dict[int, int] = {}
+        places: dict[int, FacePlace] = {}
+        for batch in self._each(embed, range(0, len(queries), _BATCH_FILES)):
+            assert batch.embeddings is not None
+            vectors.append(batch.embeddings)
+            rows += batch.rows.tolist()
+            outcomes += batch.outcomes
+            counts.update(batch.face_counts)
+            if batch.faces is not None:
+                for row, face in zip(batch.rows.tolist(), batch.faces, strict=True):
+                    places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
+        return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
+
+    def _each(self, embed: Callable[[int], Batch], starts: Sequence[int]) -> Iterator[Batch]:
+        """Batches in order; several at once where an engine's call leaves cores free."""
+        if len(starts) < 2 or self._workers < 2:
+            yield from map(embed, starts)
+            return
+        with ThreadPoolExecutor(self._workers) as pool:
+            yield from pool.map(embed, starts)
+
+    def __enter__(self) -> QueryEmbedder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._engines.close()
+
+
+def find_detector(gallery: Gallery) -> Path | None:
+    """The detector's engine that the gallery names; None where faces were not looked for.
+
+    Raises:
+        EngineError: it is not there.
+    """
+    if "detector" not in gallery.contract:
+        return None
+    found = Path(str(gallery.metadata.get("detector_engine", "")))
+    if not found.is_file() or not sidecar_path(found).is_file():
+        made = gallery.contract
+        raise EngineError(
+            f"the detector that made {gallery.path} is not there: {found}, with its sidecar {found.name}.json. "
+            f"Build it again with: facemill build-engine --output {found.parent} --model {made['detector']} "
+            f"--precision {made['detector_precision']}"
+        )
+    return found
+
+
+def find_engine(gallery: Gallery, engine: Path | None) -> Path:
+    """The engine given, or the one that the gallery names.
+
+    Raises:
+        EngineError: it is not there.
+    """
+    found = engine or Path(str(gallery.metadata.get("engine", "")))
+    if not found.is_file() or not sidecar_path(found).is_file():
+        whose = "given with --engine" if engine else f"that made {gallery.path}"
+        raise EngineError(
+            f"the engine {whose} is not there: {found}, with its sidecar {found.name}.json. Build it with: "
+            f"python build_engine.py --model {gallery.metadata.get('model')} "
+            f"--precision {gallery.metadata.get('precision')} and name it with --engine PATH"
+        )
+    return found
+
+
+def check_engine(gallery: Gallery, engine: Path, detector: Path | None) -> None:
+    """Refuse an engine whose embeddings cannot be compared with the rows of the gallery.
+
+    Raises:
+        ContractError: naming every difference with both values.
+    """
+    info = read_sidecar(engine)
+    rules = FaceRules.of_query(gallery.contract)
+    mine = comparable(contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), info, ""))
+    different = differences(gallery.contract, mine)
+    if different:
+        raise ContractError(
+            f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); wanted: the same values. "
+            f"Build one with: python build_engine.py --model {gallery.metadata.get('model')} "
+            f"--precision {gallery.metadata.get('precision')} and name it with --engine PATH"
+        )
+
+
+def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Batch], Batch]:
+    """Files to crops."""
+    if detector is None:
+        return Decode(info.size, info.channel_order, rules.limits)
+    photos = DecodePhotos(info.channel_order, rules.limits)
+    faces = FindFaces(detector, rules.faces, info.size, info.channel_order, rules.limits)
+    return lambda batch: faces(photos(batch))
+
+
+def _first(batch: Batch) -> Batch:
+    """Of each photograph the face that it is of: its first."""
+    rows, first = np.unique(batch.rows, return_index=True)
+    assert batch.images is not None
+    faces = None if batch.faces is None else batch.faces[first]
+    return replace(batch, rows=rows, images=batch.images[first], faces=faces)
+
+
+def query_limits(gallery: Gallery) -> Limits:
+    """Those that the photographs of the gallery were held to."""
+    usual = Limits()
+    contract = gallery.contract
+    return Limits(contract.get("max_bytes", usual.max_bytes), contract.get("max_pixels", usual.max_pixels))

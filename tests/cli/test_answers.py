@@ -1,0 +1,83 @@
+"""Answers as text: one header whatever the batches, what is missing said, calibrations beside folders."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from runtime.cli.answers import print_answers, print_end
+from runtime.index.facts import IndexFacts
+from runtime.metrics.falsematch import Calibration
+from runtime.records import FacePlace, SearchHit
+from runtime.search.search import Answer, Answers
+
+KNOWN = Calibration({}, "known", 90, 30, 1000, 0, (500, *[40] * 100, 0), "now", "0")
+HIT = SearchHit(1, 0.05, 7, "a/b\n.jpg", FacePlace(0, (1.0, 2.0, 3.0, -0.2)), "a", 3)
+
+
+def batch(*queries: str, **changes: object) -> Answers:
+    answers = tuple(Answer(query, (HIT,), faces=2, face=HIT.face, cut=query == "cut") for query in queries)
+    found = Answers(answers, 1000, "m", "0" * 64, True, 8.0, IndexFacts("flat"), calibration=KNOWN, by_folder=True)
+    return replace(found, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def batches() -> list[Answers]:
+    return [batch("one", "two"), batch("cut", "four")]
+
+
+def test_csv_has_one_header(batches: list[Answers], capsys: pytest.CaptureFixture[str]) -> None:
+    for number, found in enumerate(batches):
+        print_answers(found, "csv", first=number == 0)
+        print_end(found, "csv")
+    out, err = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert [row["query"] for row in rows] == ["one", "two", "cut", "four"]
+    assert rows[0] == {
+        "query": "one", "rank": "1", "score": "0.050000", "row": "7", "path": "a/b\n.jpg", "search_ms": "4.000",
+        "face_index": "0", "left": "1.0", "top": "2.0", "right": "3.0", "bottom": "-0.2",
+        "expected_false_hits": "40.0", "at_most": "false", "folder": "a", "photographs": "3",
+    }  # fmt: skip
+    assert "cut: there may be more folders: only the best rows were looked at" in err
+    assert err.count("1 of 2 faces taken") == 4
+
+
+def test_json_is_a_line_a_query(batches: list[Answers], capsys: pytest.CaptureFixture[str]) -> None:
+    for number, found in enumerate(batches):
+        print_answers(found, "json", first=number == 0)
+        print_end(found, "json")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["query"] for line in lines] == ["one", "two", "cut", "four"]
+    assert [line.get("cut") for line in lines] == [None, None, True, None]
+    assert lines[0]["hits"] == [
+        {"rank": 1, "score": 0.05, "row": 7, "path": "a/b\n.jpg", "face_index": 0, "box": [1.0, 2.0, 3.0, -0.2],
+         "expected_false_hits": 40.0, "at_most": False, "folder": "a", "photographs": 3}
+    ]  # fmt: skip
+
+
+def test_the_table_names_the_model_once_at_its_end(batches: list[Answers], capsys: pytest.CaptureFixture[str]) -> None:
+    for number, found in enumerate(batches):
+        print_answers(found, "table", first=number == 0)
+    print_end(batches[-1], "table")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "one  (4.0 ms in 1,000 embeddings)"
+    assert lines[2].split() == ["rank", "score", "expected", "face_index", "box", "photographs", "path"]
+    assert lines[3].split() == ["1", "0.0500", "40", "0", "1,2,3,0", "3", "a/b\\n.jpg"]
+    assert lines[2].index("path") == lines[3].index("a/b")
+    assert "  there may be more folders: only the best rows were looked at" in lines
+    assert lines[-3:-1] == ["model: m (sha256 000000000000)", "index: flat (exact)"]
+    assert lines[-1].startswith("expected: false hits")
+
+
+def test_names_that_are_not_utf8_are_those_of_the_file_in_json_too(
+    batches: list[Answers], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = replace(batches[0].answers[0], query="caf\udce9.jpg", error="unreadable: caf\udce9.jpg")
+    print_answers(replace(batches[0], answers=(asked,)), "json", first=True)
+    line = json.loads(capsys.readouterr().out)
+    assert line["query"] == "caf\\xe9.jpg"  # a lone surrogate would be no JSON for most readers
+    assert line["error"] == "unreadable: caf\\xe9.jpg"

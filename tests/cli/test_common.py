@@ -1,0 +1,131 @@
+"""What every command does the same way: exit codes, words instead of tracebacks, the log."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from runtime import __version__
+from runtime.cli.common import handle_errors, setup_logging
+from runtime.errors import ConfigError, FacemillError, Interrupted, LockedError, SourceError
+from tests.support.facemill_command import facemill
+from tests.support.processes import ROOT
+
+
+@pytest.fixture(autouse=True)
+def quiet_logger() -> Iterator[None]:
+    """Take the handlers of the test away again."""
+    yield
+    logger = logging.getLogger("runtime")
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+        handler.close()
+    logger.propagate = True
+    logger.setLevel(logging.NOTSET)
+
+
+def run_raising(error: BaseException, log_file: Path | None = None) -> tuple[int, str]:
+    """Exit code and stderr of a command that ends with this error."""
+
+    @click.command()
+    @handle_errors
+    def command() -> None:
+        setup_logging(log_file=log_file)
+        raise error
+
+    result = CliRunner().invoke(command)
+    return result.exit_code, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (ConfigError("size is 0"), 1, "E-CONFIG: size is 0\n"),
+        (SourceError("no folder"), 1, "E-SOURCE: no folder\n"),
+        (LockedError("busy"), 1, "E-LOCKED: busy\n"),
+        (FacemillError("one\ntwo \x1b[31m"), 1, "E-FAILED: one\ntwo \\x1b[31m\n"),
+        (Interrupted("stopped", signal.SIGTERM), 143, "stopped\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (BrokenPipeError(), 1, ""),
+        (click.UsageError("no such thing"), 2, "Usage: command"),
+        (click.exceptions.Exit(7), 7, ""),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_errors_become_words_and_an_exit_code(error: BaseException, code: int, words: str) -> None:
+    seen, stderr = run_raising(error)
+    assert seen == code
+    assert stderr.startswith(words)
+    assert "Traceback" not in stderr
+
+
+def test_a_bug_says_so_and_keeps_its_traceback(tmp_path: Path) -> None:
+    code, stderr = run_raising(KeyError("nobody expected this"), tmp_path / "log.txt")
+    assert code == 1
+    for text in (stderr, (tmp_path / "log.txt").read_text()):
+        assert "this is a bug in facemill" in text
+        assert "KeyError: 'nobody expected this'" in text
+
+
+def test_the_log_file_is_appended_to_with_time_stamps(tmp_path: Path) -> None:
+    path = tmp_path / "log.txt"
+    for word in ("first", "second"):
+        setup_logging(log_file=path)
+        logging.getLogger("runtime.x").info("%s \x1b[2J", word)
+    lines = path.read_text().splitlines()
+    assert [line.split(" INFO ")[1] for line in lines] == ["first \\x1b[2J", "second \\x1b[2J"]
+    assert all(line[:4].isdigit() for line in lines)
+
+
+def test_errors_are_in_the_log_file_too(tmp_path: Path) -> None:
+    run_raising(ConfigError("size is 0"), tmp_path / "log.txt")
+    assert "E-CONFIG: size is 0" in (tmp_path / "log.txt").read_text()
+
+
+def test_debug_messages_are_on_stderr_only_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    for verbose in (False, True):
+        setup_logging(verbose=verbose)
+        logging.getLogger("runtime.x").debug("detail %s", verbose)
+    assert capsys.readouterr().err == "detail True\n"
+
+
+def test_a_log_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    done = facemill("process", tmp_path, "--log", tmp_path / "gone" / "x.log", "--model", "random-128")
+    assert done.returncode == 1
+    assert "the log file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_version_and_unknown_command() -> None:
+    assert facemill("--version").stdout.strip() == f"facemill, version {__version__}"
+    done = facemill("proces")
+    assert done.returncode == 2
+    assert "No such command" in done.stderr
+
+
+def test_the_list_of_commands_imports_none_of_them() -> None:
+    code = (
+        "import sys; sys.argv = ['facemill', '--help']\n"
+        "from runtime.cli.app import main\n"
+        "main(standalone_mode=False)\n"
+        "print(sorted(name for name in sys.modules if name.startswith('runtime.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.stdout.splitlines()[-1] == "['runtime.cli', 'runtime.cli.app']", done.stderr
+    for name in ("build-engine", "process", "search", "models", "doctor"):
+        assert f"\n  {name} " in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    command = f"{sys.executable} -m runtime.cli.app models list --json | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

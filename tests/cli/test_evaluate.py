@@ -1,0 +1,215 @@
+"""The evaluate command: what is printed and written, a calibration from there to a search, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import signal
+from pathlib import Path
+
+import h5py
+import pytest
+
+from runtime.cli.evaluate import main
+from runtime.engines.sidecar import sidecar_path
+from tests.support.lfw_folder import write_pairs, write_people
+from tests.support.processes import ROOT, run, start
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`in`, a folder of people, and `pairs.txt`."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    write_people(folder / "in")
+    write_pairs(folder / "pairs.txt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(place: Path, tiny_engine: Path) -> Path:
+    """The folder of a report on the people."""
+    done = run(
+        "evaluate.py", place / "in", "--pairs", place / "pairs.txt", "--engine", tiny_engine, "-o", place / "report"
+    )
+    assert done.returncode == 0, done.stderr
+    return place / "report"
+
+
+def test_figures_are_printed_and_nothing_is_left(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    done = run(
+        "evaluate.py", place / "in", "--engine", tiny_engine, "--gallery", 30, env={**os.environ, "TMPDIR": temporary}
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^  corrupt +1$", done.stdout, re.MULTILINE)
+    assert re.search(r"^  recall@1 +\d+\.\d\d %", done.stdout, re.MULTILINE)
+    assert "Thresholds for a gallery of 30 photographs" in done.stdout
+    assert "accuracy" not in done.stdout
+    assert "identify nobody" in done.stderr
+    assert not list(temporary.glob("facemill*"))
+
+
+def test_json_is_one_line(place: Path, tiny_engine: Path) -> None:
+    done = run("evaluate.py", place / "in", "--pairs", place / "pairs.txt", "--engine", tiny_engine, "--json")
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()
+    (found,) = json.loads(line)["evaluations"]
+    assert found["pairs"]["pairs"] == 16
+    assert found["pairs"]["missing"] == 2
+    assert found["gallery"] is None
+
+
+def test_missing_photographs_of_the_pairs_are_told(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    shutil.copytree(place / "in", few, ignore=lambda _, names: [name for name in names if name.startswith("P1")])
+    shutil.rmtree(few / "P09")
+    arguments = (few, "--pairs", place / "pairs.txt", "--engine", tiny_engine, "-o", tmp_path / "report")
+    done = run("evaluate.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    words = "of the 25 photographs of the pairs 5 are not in the folder and 1 could not be embedded; 5 of 16 pairs"
+    assert f"WARNING: {words}" in done.stderr
+    assert words in (tmp_path / "report" / "report.md").read_text()
+    assert words in json.loads((tmp_path / "report" / "report.json").read_text())["evaluations"][0]["pairs"]["warning"]
+
+
+def test_a_report_keeps_the_embeddings_and_finds_them_again(report: Path, place: Path, tiny_engine: Path) -> None:
+    assert {"embeddings.h5", "report.json", "report.md"} <= set(os.listdir(report))
+    assert not list(report.glob("*.parts"))
+    with h5py.File(report / "embeddings.h5") as file:
+        run_id = file["metadata"].attrs["run_id"]
+    again = run("evaluate.py", place / "in", "--engine", tiny_engine, "-o", report, "--gallery", 9)
+    assert again.returncode == 0, again.stderr
+    assert "9 photographs" in (report / "report.md").read_text()
+    with h5py.File(report / "embeddings.h5") as file:
+        assert file["metadata"].attrs["run_id"] == run_id
+    forced = run("evaluate.py", place / "in", "--engine", tiny_engine, "-o", report, "--force")
+    assert forced.returncode == 0, forced.stderr
+    with h5py.File(report / "embeddings.h5") as file:
+        assert file["metadata"].attrs["run_id"] != run_id
+
+
+def test_two_engines_are_compared(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copy(tiny_engine, tmp_path / "other.onnx"))
+    shutil.copy(sidecar_path(tiny_engine), sidecar_path(other))
+    arguments = (place / "in", "--pairs", place / "pairs.txt", "--compare", tiny_engine, other)
+    done = run("evaluate.py", *arguments, "-o", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"cosine, minimum +1\.000000", done.stdout)
+    assert re.search(r"accuracy +\+0\.00 points", done.stdout)
+    assert {"embeddings-1.h5", "embeddings-2.h5"} <= set(os.listdir(tmp_path / "report"))
+
+
+@pytest.fixture(scope="module")
+def calibrated(place: Path, tiny_engine: Path) -> Path:
+    """An embedding file of the people that carries a calibration."""
+    assert run("process.py", place / "in", "-o", place / "people.h5", "--engine", tiny_engine).returncode == 0
+    plain = run("search.py", place / "people.h5", place / "in/P05/P05_0001.jpg", "--json")
+    assert "expected" not in plain.stdout
+    done = run("evaluate.py", place / "in", "--engine", tiny_engine, "--calibrate", place / "people.h5")
+    assert done.returncode == 0, done.stderr
+    return place / "people.h5"
+
+
+def test_a_search_says_what_chance_would_bring(calibrated: Path, place: Path) -> None:
+    with h5py.File(calibrated) as file:
+        vectors = file["embeddings"][:]
+        people = [name.split("/")[0] for name in file["image_paths"].asstr()[:] if "/" in name]
+        known = [row for row, name in enumerate(file["image_paths"].asstr()[:]) if "/" in name]
+    scores = vectors[known] @ vectors[known].T
+    impostors = [scores[i, j] for i in range(len(people)) for j in range(i + 1, len(people)) if people[i] != people[j]]
+    done = run("search.py", calibrated, place / "in/P05/P05_0001.jpg", "-k", 38, "--json")
+    assert done.returncode == 0, done.stderr
+    hits = json.loads(done.stdout)["hits"]
+    for hit in hits:
+        floor = int(hit["score"] * 1000 // 1) / 1000
+        count = sum(score >= floor for score in impostors)
+        assert hit["at_most"] == (count == 0)
+        assert hit["expected_false_hits"] == pytest.approx(len(vectors) * (count or 3) / len(impostors), rel=1e-4)
+    assert hits[0]["at_most"]
+    assert not hits[-1]["at_most"]
+
+
+def test_the_expectation_is_in_table_csv_and_page(calibrated: Path, place: Path, tmp_path: Path) -> None:
+    query = place / "in/P05/P05_0001.jpg"
+    table = run("search.py", calibrated, query, "-k", 2, "--html", tmp_path / "a.html")
+    assert table.returncode == 0, table.stderr
+    lines = table.stdout.splitlines()
+    assert lines[1].split() == ["rank", "score", "expected", "path"]
+    assert re.fullmatch(r" +1  +1\.0000 +<0\.\d+  P05/P05_0001\.jpg", lines[2])
+    assert "pairs of 13 people in 'in'" in lines[-1]
+    page = (tmp_path / "a.html").read_text("utf-8")
+    assert re.search(r">&lt;0\.\d+ false hits expected<", page)
+    assert "pairs of 13 people" in page
+    rows = list(csv.DictReader(io.StringIO(run("search.py", calibrated, query, "-k", 2, "--csv").stdout)))
+    assert list(rows[0])[-2:] == ["expected_false_hits", "at_most"]
+    assert rows[0]["at_most"] == "true"
+    assert float(rows[0]["expected_false_hits"]) > 0
+
+
+def test_a_calibration_that_is_none_does_not_stop_a_search(calibrated: Path, place: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copy(calibrated, tmp_path / "broken.h5"))
+    with h5py.File(broken, "r+") as file:
+        file["metadata"].attrs["score_calibration"] = "{}"
+    done = run("search.py", broken, place / "in/P05/P05_0001.jpg", "-k", 1)
+    assert done.returncode == 0
+    assert "the calibration cannot be used" in done.stderr
+    assert "expected" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["in", "--engine", "a", "--model", "b"], 2, "--engine and --model exclude each other"),
+        (["in", "--engine", "a", "--backend", "cpu"], 2, "--engine and --backend exclude each other"),
+        (["in", "--compare", "a", "b", "--model", "c"], 2, "--model and --compare exclude each other"),
+        (["in", "--compare", "a", "b", "--calibrate", "c.h5"], 2, "--compare and --calibrate exclude"),
+        (["in", "--compare", "a"], 2, "requires 2 arguments"),
+        (["in", "--gallery", "0"], 2, "range"),
+        (["none", "--model", "random-128"], 1, "none is not a folder"),
+        (["in/P05", "--model", "random-128"], 1, "no two sub-folders"),
+        (["in", "--pairs", "none.txt"], 1, "none.txt cannot be read"),
+        (["in", "--engine", "none.onnx"], 1, "no sidecar"),
+        (["in", "-o", "in/report"], 1, "in the folder of the photographs"),
+        (["in", "--model", "random-128", "--calibrate", "pairs.txt"], 1, "pairs.txt cannot be searched"),
+    ],
+)
+def test_mistakes_get_words_not_tracebacks(place: Path, arguments: list[str], code: int, words: str) -> None:
+    done = run("evaluate.py", *arguments, cwd=place)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_signal_ends_it_and_nothing_is_left(photos: Path, tmp_path: Path) -> None:
+    arguments = (photos, "--model", "random-128", "--backend", "cpu")
+    with start("evaluate.py", *arguments, env={**os.environ, "TMPDIR": str(tmp_path)}) as process:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if "photographs to do" in line:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 130
+    assert "not kept without -o" in said[-1]
+    assert not list(tmp_path.glob("facemill*"))
+
+
+def test_every_option_is_in_the_document() -> None:
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    options = [parameter.opts for parameter in main.params if parameter.param_type_name == "option"]
+    assert len(options) > 5
+    for names in options:
+        assert any(f"`{name}" in text for name in names), names
+
+
+def test_help_has_examples() -> None:
+    done = run("evaluate.py", "--help")
+    assert done.returncode == 0
+    assert "Examples:" in done.stdout

@@ -1,0 +1,83 @@
+"""The plan command: a table, JSON, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.facemill_command import facemill
+
+
+def test_photographs_that_are_here_are_measured(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    done = facemill("plan", photos, "--engine", tiny_engine, "--crops", "-o", tmp_path / "people.h5", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    expected = {"photographs": 600, "dimension": 16, "model": "tiny", "dtype": "float32", "faces": False, "longest": 11}
+    assert {key: found[key] for key in expected} == expected
+    time = found["embedding"]["time"]
+    assert (time["basis"], time["unit"]) == ("measured", "s")
+    assert 0 < time["value"] < 600
+    assert "drawn at random" in time["words"]
+    assert found["index"]["flat"]["value"] == 600 * 16 * 4
+    assert found["fits"] is True
+    machine = found["machine"]
+    assert found["pairs"]["time"]["value"] == pytest.approx(600**2 * 16 / machine["flops"])
+    assert found["search"]["exact"]["value"] == pytest.approx(600 * 64 / machine["read_bytes_s"])
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> None:
+    options = ("--photographs", 4_000_000_000, "--engine", tiny_engine, "--crops", "--dimension", 512)
+    done = facemill("plan", *options, "--gpu-memory", 6, "-o", tmp_path / "people.h5")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "4,000,000,000 aligned crops by tiny: 512 numbers each, float32"
+    assert [line for line in lines if line[0] != " "][1:-1] == ["embedding", "index", "search", "pairs", "gpu"]
+    assert "by the engine alone" in done.stdout
+    assert "does not fit: " in done.stdout
+    assert "streamed" in done.stdout
+    assert lines[-1].startswith("wants something done: embedding (disk while it runs)")
+    assert "\x1b" not in done.stdout  # red is for terminals
+
+
+def test_json_of_a_gpu_to_be(tiny_engine: Path) -> None:
+    options = ("--photographs", 1_000_000, "--engine", tiny_engine, "--crops", "--dimension", 512, "--gpu-memory", 6)
+    found = json.loads(facemill("plan", *options, "--json").stdout)
+    assert found["machine"]["gpu_bytes"] == 6e9
+    assert "FP32" in found["gpu"]["search memory"]["words"]
+
+
+def test_without_an_engine_it_is_a_guess_and_none_is_built(tmp_path: Path) -> None:
+    done = facemill("plan", "--photographs", 1000, "--model", "sface", "--crops", FACEMILL_CACHE=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "guess: " in done.stdout
+    assert "facemill build-engine --model sface" in done.stdout
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ((), 2, "wanted: one of them"),
+        (("in", "--photographs", "5"), 2, "wanted: one of them"),
+        (("--photographs", "0"), 2, "range"),
+        (("--photographs", "5", "--gpu-memory", "0"), 2, "range"),
+        (("--photographs", "5", "--engine", "a.onnx", "--model", "sface"), 2, "exclude each other"),
+        (("--photographs", "5", "--model", "nobody"), 1, "no model is named 'nobody'"),
+        (("--photographs", "5", "--engine", "no.onnx"), 1, "no sidecar"),
+        (("--photographs", "5", "-o", "no/such/folder/a.h5"), 1, "there is no folder"),
+        (("no-such-folder",), 1, "does not exist"),
+    ],
+)
+def test_mistakes_get_words(options: tuple[str, ...], code: int, words: str) -> None:
+    done = facemill("plan", *options)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_has_examples() -> None:
+    assert "Examples:" in facemill("plan", "--help").stdout

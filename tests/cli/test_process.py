@@ -1,0 +1,351 @@
+"""The main job, run as a command: what is in the file, what is on the screen, what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import onnxruntime
+import pytest
+
+from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
+from runtime.images.decode import decode_image
+from tests.support import encoded_images as make
+from tests.support.processes import ROOT, assert_same_file, run, summary
+
+
+def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.h5"
+    done = run("process.py", photos, "-o", output, "--engine", tiny_engine, "--json")
+    found = summary(done)
+    assert found["scanned"] == 600
+    assert found["embedded"] == 594
+    assert found["outcomes"] == {"embedded": 594, "corrupt": 6}
+    assert found["images_per_s"] > 0
+    assert found["model"] == "tiny"
+    assert {"read", "decode", "infer", "write"} <= found["stages"].keys()
+    assert "594 of 600 photographs embedded" in done.stderr
+    assert "identify nobody" in done.stderr
+    assert sorted(os.listdir(tmp_path)) == ["out.h5"]
+    with h5py.File(output) as file:
+        assert file["embeddings"].shape == (594, 16)
+        assert file["embeddings"].dtype == np.float32
+        np.testing.assert_allclose(np.linalg.norm(file["embeddings"][:], axis=1), 1, atol=1e-6)
+        paths = file["image_paths"].asstr()[:].tolist()
+        assert paths == sorted(paths)
+        metadata = dict(file["metadata"].attrs)
+        assert metadata["alignment"] == "none"
+        assert metadata["root"] == str(photos)
+        assert metadata["model"] == "tiny"
+        assert metadata["model_sha256"] == found["model_sha256"]
+        assert not metadata["trained"]
+        assert metadata["count_corrupt"] == 6
+        assert "identify nobody" in metadata["warning"]
+
+
+def test_embeddings_agree_with_plain_onnxruntime(
+    photos: Path, tiny_model: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.h5"
+    assert run("process.py", photos / "3", "-o", output, "--engine", tiny_engine).returncode == 0
+    session = onnxruntime.InferenceSession(tiny_model.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
+    with h5py.File(output) as file:
+        for row, path in enumerate(file["image_paths"].asstr()[:]):
+            crop = decode_image((photos / "3" / path).read_bytes(), size=112)
+            tensor = (crop.transpose(2, 0, 1)[None].astype(np.float32) - 127.5) / 127.5
+            wanted = session.run(None, {"image": tensor})[0][0]
+            assert file["embeddings"][row] @ wanted / np.linalg.norm(wanted) > 0.99999
+
+
+def awkward(folder: Path) -> dict[str, str]:
+    """One of every awkward file, and the outcome that it must have."""
+    pixels = make.scene(150, 120)
+    good = make.encode(pixels)
+    files = {
+        "cmyk.jpg": make.cmyk_jpeg(pixels),
+        "progressive.jpg": make.encode(pixels, progressive=True),
+        "grey.jpeg": make.encode(pixels[..., 0]),
+        "sixteen.png": make.png16(pixels[..., 0].astype(np.uint16) << 8),
+        "alpha.png": make.encode(np.dstack([pixels, pixels[..., 0]]), "PNG"),
+        "x.bmp": make.encode(pixels, "BMP"),
+        "x.webp": make.encode(pixels, "WEBP"),
+        "UPPER.TIF": make.encode(pixels, "TIFF"),
+        "grüße-世界-😀.jpg": good,
+        "x" * 250 + ".jpg": good,
+        "/".join(["deep" * 20] * 12) + "/y.jpg": good,
+        "line\nbreak\x1b[31m.jpg": good,
+    }
+    files |= {f"exif{i}.jpg": make.encode(make.STORED[i](pixels), orientation=i) for i in range(1, 9)}
+    expected = dict.fromkeys(files, "embedded")
+    bad = {
+        "truncated.jpg": (good[: len(good) // 2], "corrupt"),
+        "zero.jpg": (b"", "corrupt"),
+        "text.jpg": (b"hello", "unsupported"),
+        "bomb.png": (make.png_bomb(50_000, 50_000), "unsupported"),
+    }
+    files |= {name: data for name, (data, _) in bad.items()}
+    expected |= {name: outcome for name, (_, outcome) in bad.items()}
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    (folder / os.fsdecode(b"latin-\xe9.jpg")).write_bytes(good)
+    expected["latin-\\xe9.jpg"] = "embedded"
+    os.mkfifo(folder / "pipe.jpg")
+    expected["pipe.jpg"] = "unreadable"
+    (folder / "dangling.jpg").symlink_to("nowhere.jpg")
+    expected["dangling.jpg"] = "unreadable"
+    return expected
+
+
+def outcomes(path: Path) -> dict[str, str]:
+    from runtime.records import Status
+
+    with h5py.File(path) as file:
+        group = file["outcomes"]
+        pairs = zip(group["path"].asstr()[:], group["status"][:], strict=True)
+        return {name: Status(int(status)).label for name, status in pairs}
+
+
+def test_every_awkward_file_has_its_outcome(tiny_engine: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    expected = awkward(folder)
+    output = tmp_path / "out.h5"
+    done = run("process.py", folder, "-o", output, "--engine", tiny_engine)
+    assert done.returncode == 0, done.stderr
+    assert outcomes(output) == expected
+    with h5py.File(output) as file:  # orientation: the same picture eight times
+        at = {name: i for i, name in enumerate(file["image_paths"].asstr()[:])}
+        vectors = file["embeddings"][:][[at[f"exif{i}.jpg"] for i in range(1, 9)]]
+    assert (vectors @ vectors.T).min() > 0.999
+
+
+AS_NOBODY = """
+import os, sys
+sys.path.insert(0, {root!r})
+from runtime.cli.process import main
+# Once as root, which imports all there is to import: another user may not read this interpreter's packages.
+rest = ["--engine", {engine!r}, "--align", "none"]
+main([{photo!r}, "-o", {place!r} + "/root.h5", *rest], standalone_mode=False)
+os.setuid(65534)
+main([{folder!r}, "-o", {place!r} + "/o.h5", *rest])
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user without permission")
+def test_a_file_that_may_not_be_read_is_an_outcome(tiny_engine: Path, tmp_path: Path) -> None:
+    folder, engines, place = tmp_path / "photos", tmp_path / "engines", tmp_path / "place"
+    for made in (folder, engines, place):
+        made.mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        (folder / name).write_bytes(make.encode(make.scene()))
+    (folder / "1.jpg").chmod(0)
+    for file in (tiny_engine, sidecar_path(tiny_engine)):
+        shutil.copy(file, engines)
+    os.chown(place, 65534, 65534)
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    engine = engines / tiny_engine.name
+    values = {"root": ROOT, "photo": folder / "2.jpg", "folder": folder, "place": place, "engine": engine}
+    code = AS_NOBODY.format(**{name: str(value) for name, value in values.items()})
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "FACEMILL_CACHE": str(place)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert outcomes(place / "o.h5") == {"1.jpg": "unreadable", "2.jpg": "embedded"}
+
+
+def test_the_same_command_again_does_nothing(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    arguments = (photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--json")
+    first = summary(run("process.py", *arguments))
+    before = (tmp_path / "o.h5").read_bytes()
+    done = run("process.py", *arguments)
+    again = summary(done)
+    assert "nothing to do" in done.stderr
+    assert again["outcomes"] == first["outcomes"]
+    assert again["processed"] == 0
+    assert (tmp_path / "o.h5").read_bytes() == before
+
+
+def test_retry_runs_failed_ones_again_and_keeps_the_rest(tiny_engine: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    files = {f"{i}.jpg": make.encode(make.scene(seed=i)) for i in range(6)}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    arguments = ("process.py", folder, "--engine", tiny_engine, "--json", "-o")
+    assert run(*arguments, tmp_path / "whole.h5").returncode == 0
+    (folder / "2.jpg").write_bytes(files["2.jpg"][:500])
+    (folder / "4.jpg").unlink()
+    (folder / "4.jpg").symlink_to("gone")
+    output = tmp_path / "o.h5"
+    assert summary(run(*arguments, output))["embedded"] == 4
+    (folder / "2.jpg").write_bytes(files["2.jpg"])
+    (folder / "4.jpg").unlink()
+    (folder / "4.jpg").write_bytes(files["4.jpg"])
+    assert summary(run(*arguments, output))["embedded"] == 4
+    again = summary(run(*arguments, output, "--retry"))
+    assert (again["embedded"], again["processed"]) == (6, 2)
+    assert_same_file(output, tmp_path / "whole.h5")
+
+
+def test_duplicates_are_left_out_and_named(tiny_engine: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    data = make.encode(make.scene())
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (folder / name).write_bytes(data if name != "b.jpg" else make.encode(make.scene(seed=1)))
+    done = run("process.py", folder, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--skip-duplicates", "--json")
+    assert summary(done)["outcomes"] == {"embedded": 2, "duplicate": 1}
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert file["outcomes/detail"].asstr()[2] == "the same file as a.jpg"
+
+
+def test_a_changed_setting_is_refused_with_both_values(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    arguments = ("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine)
+    assert run(*arguments).returncode == 0
+    before = (tmp_path / "o.h5").read_bytes()
+    for extra, words in (
+        (("--dtype", "float16"), "dtype: 'float32' there, 'float16' now"),
+        (("--limit", 3), "limit: 0 there, 3 now"),
+    ):
+        done = run(*arguments, *extra)
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    other = tmp_path / "other.onnx"
+    shutil.copy(tiny_engine, other)
+    info = read_sidecar(tiny_engine)
+    write_sidecar(other, type(info)(**{**{s: getattr(info, s) for s in info.__slots__}, "model_sha256": "f" * 64}))
+    done = run("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", other)
+    assert done.returncode == 1
+    assert f"model_sha256: '{info.model_sha256}' there, '{'f' * 64}' now" in done.stderr
+    assert (tmp_path / "o.h5").read_bytes() == before
+
+
+def test_a_foreign_file_is_never_overwritten_without_force(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    output = tmp_path / "thesis.h5"
+    output.write_bytes(b"my thesis")
+    arguments = ("process.py", photos / "1", "-o", output, "--engine", tiny_engine)
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert "not an embedding file" in done.stderr
+    assert output.read_bytes() == b"my thesis"
+    assert run(*arguments, "--force").returncode == 0
+    assert len(outcomes(output)) == 86
+
+
+def test_a_plan_that_made_nothing_binds_nobody(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    output = tmp_path / "o.h5"
+    arguments = ("process.py", photos / "1", "-o", output, "--engine", tiny_engine)
+    done = run(*arguments, "--batch-size", 5000)
+    assert done.returncode == 1
+    assert "--batch-size is 5000; wanted: 1 to 256" in done.stderr
+    damaged = tmp_path / "damaged.onnx"  # an engine that is only found wanting after the plan is made
+    damaged.write_bytes(b"damaged")
+    info = read_sidecar(tiny_engine)
+    values = {name: getattr(info, name) for name in info.__slots__}
+    write_sidecar(damaged, type(info)(**{**values, "model_sha256": "f" * 64}))
+    assert run("process.py", photos / "1", "-o", output, "--engine", damaged).returncode == 1
+    assert run(*arguments).returncode == 0
+
+
+@pytest.mark.parametrize("output", ["", ".", "folder"])
+def test_an_output_that_is_a_folder_is_refused_before_any_work(
+    output: str, photos: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    done = run("process.py", photos / "1", "-o", output, "--engine", tiny_engine, "--force", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "wanted: the name of a file" in done.stderr
+    assert os.listdir(tmp_path) == ["folder"]
+
+
+def test_an_output_that_is_a_link_is_followed(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link.h5").symlink_to(tmp_path / "disk" / "real.h5")
+    assert run("process.py", photos / "1", "-o", tmp_path / "link.h5", "--engine", tiny_engine).returncode == 0
+    assert (tmp_path / "link.h5").is_symlink()
+    assert len(outcomes(tmp_path / "disk" / "real.h5")) == 86
+
+
+def test_a_folder_of_the_users_is_left_alone(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "o.h5.parts"
+    (mine / "letters").mkdir(parents=True)
+    done = run("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--force")
+    assert done.returncode == 1
+    assert "holds something else: 'letters'" in done.stderr
+    assert (mine / "letters").is_dir()
+
+
+def test_limit_strict_float16_and_log(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    output, log = tmp_path / "o.h5", tmp_path / "run.log"
+    done = run("process.py", photos, "-o", output, "--engine", tiny_engine, "--limit", 10, "--strict", "--dtype",
+               "float16", "--log", log, "--batch-size", 3, "--workers", 1, "--json")  # fmt: skip
+    failed = list(outcomes(output).values()).count("corrupt")
+    assert done.returncode == (1 if failed else 0)
+    assert json.loads(done.stdout)["scanned"] == 10
+    assert log.stat().st_size > 0
+    with h5py.File(output) as file:
+        assert file["embeddings"].dtype == np.float16
+
+
+def test_strict_exits_1_when_a_photograph_failed(tiny_engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"")
+    done = run("process.py", tmp_path / "x.jpg", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--strict")
+    assert done.returncode == 1
+    assert outcomes(tmp_path / "o.h5") == {"x.jpg": "corrupt"}
+
+
+def test_list_files_and_single_files_give_the_same_rows(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    names = sorted((photos / "2").iterdir())
+    (tmp_path / "list.txt").write_text("\n".join(map(str, names)))
+    for output, inputs in (("a.h5", [f"@{tmp_path / 'list.txt'}"]), ("b.h5", names), ("c.h5", [photos / "2"])):
+        assert run("process.py", *inputs, "-o", tmp_path / output, "--engine", tiny_engine).returncode == 0
+    assert_same_file(tmp_path / "a.h5", tmp_path / "b.h5")
+    assert_same_file(tmp_path / "a.h5", tmp_path / "c.h5")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 2, "Missing argument"),
+        (("nowhere",), 1, "does not exist"),
+        (("@nowhere.txt",), 1, "cannot be read"),
+        ((".", "--batch-size", "0"), 2, "neither 'auto' nor a whole number"),
+        ((".", "--workers", "many"), 2, "neither 'auto' nor a whole number"),
+        ((".", "--engine", "e", "--model", "m"), 2, "exclude each other"),
+        ((".", "--engine", "nowhere.onnx"), 1, "no sidecar beside the engine"),
+        ((".", "--model", "nosuchmodel"), 1, "nosuchmodel"),
+        ((".", "-o", "/proc/none/x.h5"), 1, "cannot be written"),
+    ],
+)
+def test_mistakes_get_words_and_no_traceback(
+    arguments: tuple[str, ...], code: int, words: str, tiny_engine: Path, tmp_path: Path
+) -> None:
+    if "--engine" not in arguments and "--model" not in arguments:
+        arguments = (*arguments, "--engine", str(tiny_engine))
+    done = run("process.py", *arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_engine_that_was_changed_is_refused(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    other = tmp_path / tiny_engine.name
+    other.write_bytes(tiny_engine.read_bytes()[:-10])
+    write_sidecar(other, read_sidecar(tiny_engine))
+    done = run("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", other)
+    assert done.returncode == 1
+    assert "sha256" in done.stderr
+    assert "Traceback" not in done.stderr

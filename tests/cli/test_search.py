@@ -1,0 +1,252 @@
+"""The search command: what is printed, what is written, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import h5py
+import pytest
+
+from runtime.index.gpu import count_gpus
+from tests.support import encoded_images as make
+from tests.support.processes import run
+
+EVIL = '<img src=x onerror="alert(1)">&\x1b[31m\u202e.jpg'
+
+
+@pytest.fixture(scope="module")
+def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedding file of a few photographs, one of them with the worst of names, one that is gone since."""
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "in").mkdir()
+    for i in range(8):
+        (folder / "in" / f"p{i}.jpg").write_bytes(make.encode(make.scene(seed=i)))
+    (folder / "in" / EVIL).write_bytes(make.encode(make.scene(seed=99)))
+    (folder / "in" / "gone.jpg").write_bytes(make.encode(make.scene(seed=98)))
+    raw = os.path.join(os.fsencode(folder), b"in", b"raw\xff.jpg")
+    with open(raw, "wb") as file:
+        file.write(make.encode(make.scene(60, 120, seed=97)))
+    assert run("process.py", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
+    (folder / "in" / "gone.jpg").unlink()
+    return folder / "people.h5"
+
+
+def test_table(people: Path) -> None:
+    done = run("search.py", people, people.parent / "in" / "p3.jpg", "-k", "2")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "p3.jpg" in lines[0]
+    assert "11 embeddings" in lines[0]
+    assert lines[1].split() == ["rank", "score", "path"]
+    assert lines[2].split() == ["1", "1.0000", "p3.jpg"]
+    assert len(lines) == 6
+    assert re.fullmatch(r"model: tiny \(sha256 [0-9a-f]{12}\)", lines[4])
+    assert lines[5] == "index: flat (exact)"
+    assert "identify nobody" in done.stderr
+
+
+def test_json_is_one_line_a_query(people: Path) -> None:
+    folder = people.parent / "in"
+    done = run("search.py", people, folder / "p1.jpg", folder / "none.jpg", folder / EVIL, "-k", "3", "--json")
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "none.jpg: unreadable" in done.stderr
+    first, missing, evil = map(json.loads, done.stdout.splitlines())
+    assert first["query"] == str(folder / "p1.jpg")
+    assert first["search_ms"] > 0
+    with h5py.File(people) as file:
+        made_by = {name: file["metadata"].attrs[name] for name in ("model", "model_sha256")}
+    assert made_by["model"] == "tiny"
+    assert all(made_by.items() <= line.items() for line in (first, missing, evil))
+    assert not {"faces", "box", "face_index"} & (first.keys() | first["hits"][0].keys())
+    assert first["hits"][0] == {"rank": 1, "score": 1.0, "row": first["hits"][0]["row"], "path": "p1.jpg"}
+    assert [hit["rank"] for hit in first["hits"]] == [1, 2, 3]
+    assert "identify nobody" in first["warning"]
+    assert missing["error"].startswith("unreadable")
+    assert missing["hits"] == []
+    assert evil["hits"][0]["path"] == EVIL
+
+
+def test_csv(people: Path) -> None:
+    folder = people.parent / "in"
+    done = run("search.py", people, folder / "p1.jpg", folder / EVIL, "-k", "2", "--csv")
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert list(rows[0]) == ["query", "rank", "score", "row", "path", "search_ms"]
+    assert [row["rank"] for row in rows] == ["1", "2", "1", "2"]
+    assert rows[2]["path"] == EVIL
+    assert rows[2]["score"] == "1.000000"
+
+
+def test_terminal_sees_no_control_characters(people: Path) -> None:
+    folder = people.parent / "in"
+    done = run("search.py", people, folder / EVIL, folder / "nothing\x1b[2J", "-k", "20")
+    assert done.returncode == 1
+    for text in (done.stdout, done.stderr):
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+    assert "\\x1b[31m\\u202e" in done.stdout
+    assert "raw\\xff.jpg" in done.stdout
+
+
+def test_a_query_whose_name_is_not_utf8(people: Path) -> None:
+    raw = os.path.join(os.fsencode(people.parent), b"in", b"raw\xff.jpg")
+    for option in ([], ["--json"], ["--csv"]):
+        done = run(
+            "search.py", people, os.fsdecode(raw), "-k", "1", *option, "--html", people.parent / "raw.html", "--force"
+        )
+        assert done.returncode == 0, done.stderr
+        assert "raw" in done.stdout
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would make of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.images: list[dict[str, str | None]] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag == "img":
+            self.images.append(dict(attrs))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_page(people: Path, tmp_path: Path) -> None:
+    folder = people.parent / "in"
+    target = tmp_path / "answer.html"
+    done = run("search.py", people, folder / EVIL, folder / "text.jpg", "-k", "50", "--html", target)
+    assert done.returncode == 1
+    text = target.read_text("utf-8")
+    page = Page(text)
+    assert len(page.images) == 11  # the query and eleven hits, less the one that is gone
+    assert all(str(image["src"]).startswith("data:image/jpeg;base64,") for image in page.images)
+    assert all(image["alt"] and "onerror" not in image.keys() - {"alt"} for image in page.images)
+    assert page.text.count("cannot be shown") == 2  # gone.jpg, and the query that is no photograph
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert "http://" not in text
+    assert "https://" not in text
+    assert '<img src=x onerror="alert(1)">&\\x1b[31m\\u202e.jpg' in page.text
+    assert "random weights" in page.text
+    assert re.search(r"model tiny \(sha256 [0-9a-f]{12}\)", page.text)
+    assert "face_index" not in page.text
+    assert "unreadable" in page.text
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert os.listdir(tmp_path) == ["answer.html"]
+
+
+def test_pages_keep_the_shape_of_photographs(people: Path, tmp_path: Path) -> None:
+    import base64
+
+    import cv2
+    import numpy as np
+
+    raw = os.fsdecode(os.path.join(os.fsencode(people.parent), b"in", b"raw\xff.jpg"))
+    assert run("search.py", people, raw, "-k", "1", "--html", tmp_path / "a.html").returncode == 0
+    query, hit = Page((tmp_path / "a.html").read_text("utf-8")).images
+    for image in (query, hit):
+        data = base64.b64decode(str(image["src"]).split(",")[1])
+        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (60, 120, 3)
+
+
+def test_a_page_is_never_overwritten_unasked(people: Path, tmp_path: Path) -> None:
+    target = tmp_path / "answer.html"
+    target.write_text("mine")
+    query = people.parent / "in" / "p0.jpg"
+    done = run("search.py", people, query, "--html", target)
+    assert done.returncode == 1
+    assert "--force" in done.stderr
+    assert done.stdout == ""
+    assert target.read_text() == "mine"
+    assert run("search.py", people, query, "--html", target, "--force").returncode == 0
+    assert "<!doctype html>" in target.read_text("utf-8")
+
+
+def test_force_cannot_replace_the_embedding_file(people: Path) -> None:
+    before = people.read_bytes()
+    done = run("search.py", people, people.parent / "in" / "p0.jpg", "--html", people, "--force")
+    assert done.returncode == 1
+    assert "ends in .html" in done.stderr
+    assert people.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--json", "--csv"], 2, "exclude each other"),
+        (["-k", "0"], 2, "range"),
+        (["--threshold", "nan"], 2, "not a number from -1 to 1"),
+        (["--threshold", "40"], 2, "not a number from -1 to 1"),
+        (["--html", "no/such/folder/a.html"], 1, "no folder"),
+        (["--engine", "no.onnx"], 1, "no.onnx"),
+        (["--device", "cuda:0"], 2, "none of auto, cpu, gpu and the number of a GPU"),
+        (["--device", "-1"], 2, "none of auto"),
+    ],
+)
+def test_mistakes_get_words_not_tracebacks(people: Path, arguments: list[str], code: int, words: str) -> None:
+    done = run("search.py", people, people.parent / "in" / "p0.jpg", *arguments)
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_the_device_may_be_named_and_changes_nothing(people: Path) -> None:
+    query = people.parent / "in" / "p0.jpg"
+    plain, cpu = (run("search.py", people, query, "--csv", *device) for device in ([], ["--device", "cpu"]))
+    assert plain.returncode == cpu.returncode == 0, cpu.stderr
+    without_times = [[line.rsplit(",", 1)[0] for line in done.stdout.splitlines()] for done in (plain, cpu)]
+    assert without_times[0] == without_times[1]
+
+
+@pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU that FAISS sees")
+@pytest.mark.parametrize("device", ["gpu", "7"])
+def test_a_gpu_that_is_not_there_is_named_with_what_to_do(people: Path, device: str) -> None:
+    done = run("search.py", people, people.parent / "in" / "p0.jpg", "--device", device)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("E-")
+    assert "pip install faiss-gpu" in line or "facemill doctor" in line
+    assert line.endswith("--device cpu")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(100)])
+def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "people.h5"
+    if content is not None:
+        path.write_bytes(content)
+    done = run("search.py", path, path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("E-STORAGE: ")
+    assert "process.py" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_moved_file_still_finds_its_photographs(people: Path, tmp_path: Path) -> None:
+    shutil.copy(people, tmp_path / "moved.h5")
+    done = run("search.py", tmp_path / "moved.h5", people.parent / "in" / "p2.jpg", "--html", tmp_path / "a.html")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "moved.h5.faiss").exists()
+    assert len(Page((tmp_path / "a.html").read_text("utf-8")).images) == 10
+
+
+def test_help_has_examples() -> None:
+    done = run("search.py", "--help")
+    assert done.returncode == 0
+    assert "Examples:" in done.stdout

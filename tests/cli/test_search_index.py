@@ -1,0 +1,95 @@
+"""The search command's choice of an index: what is made, what is said of it, what is refused."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import run
+
+
+@pytest.fixture(scope="module")
+def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("indexes") / "people.h5"
+    assert run("process.py", photos, "-o", path, "--engine", tiny_engine).returncode == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def query(photos: Path) -> Path:
+    return photos / "0" / "p0000.jpg"
+
+
+def beside(people: Path) -> set[str]:
+    return {path.name.removeprefix("people.h5") for path in people.parent.glob("people.h5.*")}
+
+
+def test_auto_searches_a_small_file_exactly(people: Path, query: Path) -> None:
+    done = run("search.py", people, query, "--latency", "0.001")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "index: flat (exact)"
+    (line,) = map(json.loads, run("search.py", people, query, "--json").stdout.splitlines())
+    assert line["index"] == {"kind": "flat", "exact": True}
+    assert not [name for name in beside(people) if name.startswith(".faiss-")]
+
+
+@pytest.mark.parametrize("kind", ["sq8", "ivf", "hnsw"])
+def test_a_named_index_says_what_it_finds(people: Path, query: Path, kind: str) -> None:
+    done = run("search.py", people, query, "-k", "5", "--index", kind)
+    assert done.returncode == 0, done.stderr
+    assert f"making the index {people}.faiss-{kind}: there is none yet" in done.stderr
+    assert {f".faiss-{kind}", f".faiss-{kind}.json"} <= beside(people)
+    footer = done.stdout.splitlines()[-1]
+    assert re.fullmatch(
+        rf"index: {kind} \(16 dimensions,.* \d+ re-ranked\): recall@50 (0\.99\d|1\.000) on 200 sampled rows, "
+        r"\d+\.\d ms; exact: \d+\.\d ms",
+        footer,
+    )
+    again = run("search.py", people, query, "-k", "5", "--index", kind, "--json")
+    assert "making" not in again.stderr
+    line = json.loads(again.stdout)
+    assert line["index"]["kind"] == kind
+    assert line["index"]["exact"] is False
+    assert line["index"]["recall"] >= 0.99
+    assert line["index"]["k"] == 50
+    assert line["index"]["parameters"]["dimensions"] == 16
+    exact = json.loads(run("search.py", people, query, "-k", "5", "--index", "flat", "--json").stdout)
+    assert line["hits"][0] == exact["hits"][0]
+    assert line["hits"][0]["score"] == 1
+
+
+def test_csv_has_its_place_on_stderr(people: Path, query: Path) -> None:
+    done = run("search.py", people, query, "-k", "3", "--index", "sq8", "--csv")
+    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 3
+    assert "index: sq8 (16 dimensions" in done.stderr
+
+
+def test_more_hits_are_measured_for(people: Path, query: Path) -> None:
+    run("search.py", people, query, "--index", "ivf")
+    done = run("search.py", people, query, "--index", "ivf", "-k", "70", "--json")
+    assert f"measuring the index {people}.faiss-ivf: it has not been for 70 hits" in done.stderr
+    line = json.loads(done.stdout)
+    assert len(line["hits"]) == 70
+    assert line["index"]["k"] == 70
+
+
+def test_refusals(people: Path, query: Path, photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    for wrong in (["--index", "tree"], ["--latency", "0"], ["--latency", "soon"]):
+        assert run("search.py", people, query, *wrong).returncode == 2, wrong
+    done = run("search.py", people, query, "--index", "sq8", "--device", "gpu")
+    assert done.returncode == 1
+    assert "the device is gpu and the index sq8; wanted: --index flat on a GPU, or --device cpu" in done.stderr
+    (tmp_path / "in").mkdir()
+    shutil.copy(query, tmp_path / "in" / "one.jpg")
+    assert run("process.py", tmp_path / "in", "-o", tmp_path / "few.h5", "--engine", tiny_engine).returncode == 0
+    done = run("search.py", tmp_path / "few.h5", query, "--index", "ivf")
+    assert done.returncode == 1
+    assert "has 1 rows; wanted for an index of kind ivf: at least 256" in done.stderr
+    assert "--index flat" in done.stderr
+    assert "Traceback" not in done.stderr

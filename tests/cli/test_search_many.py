@@ -1,0 +1,134 @@
+"""Folders and lists of queries, hits by folder, answers without the query: what is printed and what the page shows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_search import Page
+from tests.support import encoded_images as make
+from tests.support.processes import run
+
+ODD = "<b>'\"\n"
+
+
+@pytest.fixture(scope="module")
+def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four people with three photographs each; one has the oddest of names."""
+    folder = tmp_path_factory.mktemp("many")
+    for person in range(4):
+        home = folder / "in" / (f"person{person}" if person else ODD)
+        home.mkdir(parents=True)
+        for number in range(3):
+            (home / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=10 * person + number)))
+    assert run("process.py", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
+    return folder / "people.h5"
+
+
+@pytest.fixture(scope="module")
+def queries(people: Path) -> Path:
+    """A folder of queries: all people's photographs by links, and two that are none."""
+    folder = people.parent / "queries"
+    (folder / "deep").mkdir(parents=True)
+    for path in (people.parent / "in").rglob("*.jpg"):
+        os.symlink(path, folder / "deep" / f"{path.parent.name}-{path.name}")
+    (folder / "text.jpg").write_text("no photograph")
+    (folder / "cut.jpg").write_bytes(make.encode(make.scene())[:600])
+    return folder
+
+
+def search(people: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
+    done = run("search.py", people, *arguments)
+    assert done.returncode == code, done.stderr
+    return done.stdout, done.stderr
+
+
+def test_a_folder_is_answered_in_the_order_of_the_scan(people: Path, queries: Path) -> None:
+    out, err = search(people, queries, "-k", 1, "--json", code=1)
+    lines = [json.loads(line) for line in out.splitlines()]
+    expected = sorted(os.fsencode(path) for path in queries.rglob("*.jpg"))
+    assert [os.fsencode(line["query"]) for line in lines] == expected
+    for line in lines:
+        if "error" not in line:
+            assert line["hits"][0]["score"] == 1.0
+            assert line["query"].endswith(line["hits"][0]["path"].replace("/", "-"))
+    assert [line["error"].partition(":")[0] for line in lines if "error" in line] == ["corrupt", "unsupported"]
+    assert "cut.jpg: corrupt" in err
+    assert err.splitlines()[-1] == "error: 2 of 14 queries have no answer (corrupt: 1, unsupported: 1)"
+
+
+def test_a_list_is_too(people: Path, queries: Path) -> None:
+    (people.parent / "list.txt").write_text("in/person1/2.jpg\nin/person3/0.jpg\n")
+    rows = list(csv.DictReader(io.StringIO(search(people, f"@{people.parent / 'list.txt'}", "-k", 1, "--csv")[0])))
+    assert [row["path"] for row in rows] == ["person1/2.jpg", "person3/0.jpg"]
+    assert [row["query"] for row in rows] == [str(people.parent / "in" / row["path"]) for row in rows]
+
+
+def test_without_the_query_itself_and_by_folder(people: Path, queries: Path) -> None:
+    options = ("--exclude-self", "--group-by", "folder", "-k", 9)
+    out, _ = search(people, queries / "deep", *options, "--json")
+    for line in map(json.loads, out.splitlines()):
+        hits = line["hits"]
+        assert sorted(hit["folder"] for hit in hits) == sorted(["person1", "person2", "person3", ODD])
+        own = line["query"].rsplit("/", 1)[1].rsplit("-", 1)[0]
+        assert {hit["folder"]: hit["photographs"] for hit in hits} == {
+            folder: 2 if folder == own else 3 for folder in ("person1", "person2", "person3", ODD)
+        }
+        assert all(hit["path"].startswith(hit["folder"] + "/") for hit in hits)
+        assert all(hit["score"] < 0.99999 for hit in hits if hit["folder"] == own)
+        assert "cut" not in line
+    rows = list(csv.DictReader(io.StringIO(search(people, queries / "deep", *options, "--csv")[0])))
+    named = ["query", "rank", "score", "row", "path", "search_ms", "folder", "photographs"]
+    assert list(rows[0]) == named
+    assert {row["folder"] for row in rows} == {"person1", "person2", "person3", ODD}
+    table, _ = search(people, queries / "deep" / "person1-0.jpg", *options)
+    lines = table.splitlines()
+    assert lines[1].split() == ["rank", "score", "photographs", "path"]
+    assert len(lines) == 8
+    assert lines[-1] == "index: flat (exact)"
+    assert lines[1].index("path") == lines[2].rindex(lines[2].split()[-1])
+    assert "<b>'\"\\n/" in table
+
+
+def test_every_batch_has_one_header_and_the_model_is_named_once(people: Path, queries: Path) -> None:
+    out, _ = search(people, queries / "deep", "-k", 2)
+    assert out.count("model: tiny") == 1
+    assert out.count("rank") == 12
+    assert search(people, queries / "deep", "--csv")[0].count("query,rank") == 1
+
+
+def test_the_page_has_contents_that_lead_to_each_query(people: Path, queries: Path, tmp_path: Path) -> None:
+    target = tmp_path / "a.html"
+    search(people, queries, "--group-by", "folder", "-k", 2, "--html", target, code=1)
+    text = target.read_text("utf-8")
+    page = Page(text)
+    assert page.tags.count("section") == 14
+    assert re.findall(r'href="#(q\d+)"', text) == re.findall(r'<section id="(q\d+)"', text)
+    assert (
+        page.text.count("3 photographs of") + page.text.count("2 photographs of") + page.text.count("1 photograph of")
+        == 24
+    )
+    assert "2 folders" in page.text
+    assert "b" not in page.tags
+    assert "<b>'\"\\n" in page.text
+    assert page.text.count("corrupt") == 2  # in the contents, and where the query is
+    assert str(target) in (people.parent / "people.h5.pages").read_text()
+
+
+def test_a_page_of_few_queries_needs_no_contents(people: Path, queries: Path, tmp_path: Path) -> None:
+    search(people, queries / "deep" / "person1-0.jpg", "--html", tmp_path / "a.html")
+    assert "nav" not in Page((tmp_path / "a.html").read_text("utf-8")).tags
+
+
+def test_nothing_to_ask_is_said(people: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    out, err = search(people, tmp_path / "empty", code=1)
+    assert out == ""
+    assert err.startswith("E-SOURCE: no photographs found in ")
+    assert run("search.py", people, "a.jpg", "--group-by", "year").returncode == 2

@@ -1,0 +1,139 @@
+"""From a file to clusters: the links are all that there are, and the usual threshold is the calibration's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from runtime.clusters.cluster import by_threshold, for_people, usual_threshold
+from runtime.clusters.clusters import Clusters, number
+from runtime.clusters.whispers import people_of
+from runtime.errors import ConfigError, TooManyPairsError
+from runtime.metrics.agreement import agreement
+from runtime.metrics.falsematch import Calibration
+from runtime.pairs.pairs import Wanted
+from runtime.pairs.parts import Parts
+from runtime.storage.gallery import Gallery
+from tests.support.clustered_files import known, links_of, people, write_file
+
+pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
+SIZES = [1] * 30 + [2] * 30 + [5] * 20 + [9] * 5
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return write_file(tmp_path / "people.h5", people(SIZES, noise=0.75))
+
+
+def calibrate(file: Path, first: int, at_least: Sequence[int], pairs: int) -> None:
+    with h5py.File(file, "r+") as opened:
+        contract = {"dimension": 64, "precision": "fp32"}
+        found = Calibration(contract, "lfw", 10, 5, pairs, first, tuple(at_least), "2030-01-01", "1")
+        opened["metadata"].attrs["score_calibration"] = found.to_json()
+
+
+def clustered(file: Path, threshold: float, *, seed: int = 0, **how: Any) -> Clusters:
+    """In tiles of 37 rows, so that there are many blocks."""
+    with Gallery(file) as gallery, Parts(file) as parts:
+        return by_threshold(gallery, parts, Wanted(threshold, device="cpu", tile_rows=37, **how), seed=seed)
+
+
+def test_the_clusters_are_those_of_all_links(file: Path) -> None:
+    vectors = people(SIZES, noise=0.75)
+    labels, scores = people_of(links_of(vectors, 0.42), len(vectors), seed=4)
+    wanted = number(labels, scores, method="whispers", threshold=0.42, seed=4)
+    found = clustered(file, 0.42, seed=4)
+    np.testing.assert_array_equal(found.of, wanted.of)
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-6)
+    assert (found.method, found.threshold, found.k, found.seed) == ("whispers", 0.42, None, 4)
+    assert agreement(found.of.astype(np.int64), known(SIZES)).f1 > 0.95
+    # what was compared is kept, and the same question answered by it
+    again = clustered(file, 0.42, seed=4)
+    np.testing.assert_array_equal(again.of, found.of)
+
+
+def test_two_faces_of_one_photograph_are_two_people(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "people.h5", people([2], noise=0.1), ranks=[0, 1])
+    assert clustered(path, 0.5).of.tolist() == [1, 1]
+    with h5py.File(path, "r+") as file:
+        file["outcomes/embeddings"][:] = [2, 0]  # both rows are of the first photograph
+    assert clustered(path, 0.5).of.tolist() == [1, 2]
+
+
+def test_an_approximate_search_is_said(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    clustered(file, 0.42, budget_s=1e-9)
+    assert "the links: APPROXIMATE" in caplog.text
+
+
+def test_a_known_number_of_people(file: Path) -> None:
+    with Gallery(file) as gallery:
+        found = for_people(gallery, 7, seed=4)
+    assert (found.method, found.threshold, found.k, found.seed, found.count) == ("k-means", None, 7, 4, 7)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_hardly_any_rows(tmp_path: Path, rows: int) -> None:
+    path = write_file(tmp_path / "few.h5", people([2], noise=0.1)[:rows])
+    assert clustered(path, 0.5).of.tolist() == [1] * rows
+
+
+def test_rows_of_zeros_are_alone(tmp_path: Path) -> None:
+    vectors = people([3, 3], noise=0.1)
+    vectors[[0, 4]] = 0
+    assert clustered(write_file(tmp_path / "zeros.h5", vectors), 0.5).of.tolist() == [3, 1, 1, 2, 4, 2]
+
+
+@pytest.mark.parametrize("threshold", [0.0, -0.5, 1.5, float("nan")])
+def test_a_threshold_that_is_none_is_refused(file: Path, threshold: float) -> None:
+    with pytest.raises(ConfigError, match="wanted: above 0, and at most 1"):
+        clustered(file, threshold)
+
+
+def test_more_links_than_memory_holds_are_refused(file: Path) -> None:
+    with pytest.raises(TooManyPairsError, match=r"Try --threshold 0\.\d+"):
+        clustered(file, 0.01, most=2000)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "wanted"),
+    [
+        # 235 rows; 0.02 false links a row are pairs * 0.02 / 235 false pairs of the calibration
+        (235 * 50 * 100, 0.301),  # 100 of them
+        (235 * 50 * 99, 0.302),  # 99: one more thousandth
+        (235 * 50 * 10**6, 0.3),
+        (235 * 50 * 7, 0.303),
+        (235 * 50 * 3, 0.304),  # none seen, and so many looked at that this shows it
+    ],
+)
+def test_the_usual_threshold_is_the_lowest_with_few_false_links(
+    file: Path, pairs: int, wanted: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert sum(SIZES) == 235
+    calibrate(file, 300, [1000, 100, 50, 7, 0], pairs)
+    with Gallery(file) as gallery:
+        assert usual_threshold(gallery) == pytest.approx(wanted)
+        assert not caplog.records
+        # the sentence of the docstring, by what the calibration itself says of a search
+        calibration = json.loads(gallery.metadata["score_calibration"])
+        count = calibration["at_least"][round(wanted * 1000) - 300]
+        assert 235 * count / pairs <= 0.02
+
+
+def test_a_calibration_that_cannot_show_so_few_is_used_and_said(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    calibrate(file, 300, [1000, 100, 0], 235 * 50)
+    with Gallery(file) as gallery:
+        assert usual_threshold(gallery) == pytest.approx(0.302)
+    assert "too few to show that a photograph is linked with 0.02 strangers among 235" in caplog.text
+
+
+def test_without_a_calibration_the_ways_are_named(file: Path) -> None:
+    with Gallery(file) as gallery, pytest.raises(ConfigError) as error:
+        usual_threshold(gallery)
+    for way in ("--threshold", "-k", "facemill evaluate FOLDER --calibrate"):
+        assert way in str(error.value)

@@ -1,0 +1,428 @@
+"""What every CUDA driver has to do, and the kernels on it against what defines them.
+
+The driver `shim` runs the kernels on the CPU through g++; `cupy` and `pycuda` need a GPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.cuda.device import find_gpu
+from runtime.cuda.driver import Driver, open_driver
+from runtime.cuda.kernels import IMAGE, Kernels, normalisation
+from runtime.cuda.resources import DeviceBuffer, Event, PinnedBuffer, Stream
+from runtime.errors import ConfigError, EngineError
+from runtime.faces.align import align_crops, similarity, template
+from runtime.faces.warp import transforms_back, warp_bytes, warp_crops
+from runtime.graphs.unit import unit_rows
+from runtime.images.preprocess import preprocess_bytes, preprocess_crops
+from tests.support.cuda_stand_in import ShimDriver
+
+MEAN, STD = (127.5, 110.0, 100.0), (127.5, 64.0, 128.0)
+# Half a thousandth from FP32 coordinates and sums (0.05 grey levels); half a step of FP16 below 4 besides.
+TOLERANCE = {True: 2.5e-3, False: 1e-3}
+GPU = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module", params=["shim", pytest.param("cupy", marks=GPU), pytest.param("pycuda", marks=GPU)])
+def driver(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driver]:
+    if request.param == "shim":
+        if shutil.which("g++") is None:
+            pytest.skip("g++ is not installed: the kernels cannot be compiled for the CPU")
+        opened: Driver = ShimDriver(tmp_path_factory.mktemp("shim"))
+    else:
+        if find_gpu() is None:
+            pytest.skip("no NVIDIA GPU with a driver")
+        pytest.importorskip(request.param, reason=f"{request.param} is not installed", exc_type=ImportError)
+        opened = open_driver(request.param)
+    with opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def kernels(driver: Driver) -> Kernels:
+    return Kernels(driver)
+
+
+@pytest.fixture
+def stream(driver: Driver) -> Iterator[Stream]:
+    with Stream(driver) as stream:
+        yield stream
+
+
+@pytest.fixture
+def to_device(driver: Driver, stream: Stream) -> Iterator[Callable[[NDArray[Any]], DeviceBuffer]]:
+    kept: list[Any] = []
+
+    def copy(array: NDArray[Any]) -> DeviceBuffer:
+        buffer = DeviceBuffer(driver, array.nbytes)
+        stream.upload(array, buffer)
+        kept.append((array, buffer))
+        return buffer
+
+    yield copy
+    stream.synchronize()
+
+
+def from_device(stream: Stream, buffer: DeviceBuffer, shape: tuple[int, ...], half: bool) -> NDArray[Any]:
+    host = np.empty(shape, np.float16 if half else np.float32)
+    stream.download(buffer, host)
+    stream.synchronize()
+    return host
+
+
+def photograph(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    """Noise, with a frame of the brightest pixels: a border that is read wrongly shows."""
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image[[0, -1]] = 255
+    image[:, [0, -1]] = 255
+    return image
+
+
+def test_memory_is_told(driver: Driver) -> None:
+    free, total = driver.memory()
+    assert 0 < free <= total
+    assert driver.device.compute_capability.startswith("SM")
+
+
+def test_bytes_go_there_and_back(driver: Driver, stream: Stream) -> None:
+    sent = np.random.default_rng(0).integers(0, 256, 100_003, dtype=np.uint8)
+    with PinnedBuffer(driver, 100_010) as pinned, DeviceBuffer(driver, 100_010) as device, Event(driver) as event:
+        host = pinned.view((100_003,), np.uint8)
+        host[:] = sent
+        stream.upload(host, device, offset=7)
+        stream.synchronize()
+        back = pinned.view((3,), np.uint8)
+        back[:] = 0
+        stream.download(device, back, offset=8)
+        stream.record(event)
+        event.synchronize()
+        assert event.done
+        np.testing.assert_array_equal(back, sent[1:4])
+
+
+def test_bytes_are_copied_on_the_device(driver: Driver, stream: Stream) -> None:
+    sent, back = np.arange(100, dtype=np.uint8), np.zeros(100, np.uint8)
+    with DeviceBuffer(driver, 100) as source, DeviceBuffer(driver, 100) as target:
+        stream.upload(sent, source)
+        stream.upload(back, target)
+        stream.copy(source.address + 10, 30, target, 5)
+        stream.copy(source.address, 0, target)
+        stream.download(target, back)
+        stream.synchronize()
+        with pytest.raises(ConfigError, match="96 bytes at 5 are outside"):
+            stream.copy(source.address, 96, target, 5)
+    np.testing.assert_array_equal(back, [*[0] * 5, *range(10, 40), *[0] * 65])
+
+
+def test_a_stream_waits_for_another(driver: Driver, stream: Stream) -> None:
+    sent, back = np.arange(1 << 20, dtype=np.int32), np.zeros(1 << 20, np.int32)
+    with Stream(driver) as other, Event(driver) as copied, DeviceBuffer(driver, sent.nbytes) as device:
+        assert stream.address != other.address
+        stream.upload(sent, device)
+        stream.record(copied)
+        other.wait(copied)
+        other.download(device, back)
+        other.synchronize()
+    np.testing.assert_array_equal(back, sent)
+
+
+def test_an_event_that_marks_nothing_is_done(driver: Driver) -> None:
+    with Event(driver) as event:
+        assert event.done
+
+
+def test_events_tell_the_time_between_them(driver: Driver, stream: Stream) -> None:
+    host = np.zeros(1 << 24, np.uint8)
+    timed = functools.partial(Event, driver, timing=True)
+    with DeviceBuffer(driver, host.nbytes) as device, timed() as start, timed() as stop:
+        stream.record(start)
+        stream.upload(host, device)
+        stream.record(stop)
+        stop.synchronize()
+        assert 0 < stop.seconds_since(start) < 60
+
+
+def test_a_device_buffer_grows_and_does_not_shrink(driver: Driver) -> None:
+    with DeviceBuffer(driver) as device:
+        assert (device.nbytes, device.address) == (0, 0)
+        device.reserve(1000)
+        before = device.address
+        device.reserve(10)
+        assert (device.nbytes, device.address) == (1000, before)
+        device.reserve(5000)
+        assert device.nbytes == 5000
+        assert device.address
+    assert (device.nbytes, device.address) == (0, 0)
+
+
+def test_copies_outside_a_buffer_are_refused(driver: Driver, stream: Stream) -> None:
+    with DeviceBuffer(driver, 16) as device, PinnedBuffer(driver, 16) as pinned:
+        with pytest.raises(ConfigError, match=r"20 bytes at 0 .* 16; reserve"):
+            stream.upload(np.zeros(5, np.float32), device)
+        with pytest.raises(ConfigError, match="4 bytes at 13"):
+            stream.download(device, np.zeros(1, np.float32), offset=13)
+        with pytest.raises(ConfigError, match="C-contiguous"):
+            stream.upload(np.zeros((2, 2), np.float32)[:, :1], device)
+        with pytest.raises(ConfigError, match="20 bytes does not fit a pinned buffer of 16"):
+            pinned.view((5,), np.float32)
+        stream.upload(np.zeros(0, np.float32), device)
+
+
+def test_another_thread_uses_the_device(driver: Driver) -> None:
+    seen = []
+
+    def work() -> None:
+        with driver, Stream(driver) as stream, DeviceBuffer(driver, 4) as device:
+            back = np.zeros(1, np.int32)
+            stream.upload(np.array([42], np.int32), device)
+            stream.download(device, back)
+            stream.synchronize()
+            seen.append(int(back[0]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [42]
+
+
+@pytest.mark.gpu
+def test_what_cannot_be_allocated_is_said(driver: Driver) -> None:
+    if driver.name == "shim":
+        pytest.skip("host memory is only promised, not given")
+    with pytest.raises(EngineError, match="allocating"):
+        DeviceBuffer(driver, 1 << 50)
+
+
+def warps(size: int, to_device: Callable[[NDArray[Any]], DeviceBuffer]) -> tuple[list[Any], Any, Any]:
+    """Photographs of every awkward kind, the table of where they are on the device, and transforms."""
+    rng = np.random.default_rng(1)
+    shapes = ((112, 112), (97, 131), (1, 1), (40, 33), (2, 3), (64, 64), (611, 530), (300, 401))
+    images = [photograph(rng, h, w) for h, w in shapes]
+    transforms = np.zeros((len(images), 2, 3), np.float32)
+    for transform, image, angle in zip(transforms, images, (0, 0.3, 0, -2.5, 1.2, 0, 0.4, -3), strict=True):
+        scale = 0.7 * image.shape[0] / size  # corners fall outside
+        cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+        transform[:] = [[cosine, -sine, image.shape[1] / 3], [sine, cosine, -1.5]]
+    transforms[0] = [[1, 0, 0], [0, 1, 0]]
+    transforms[5] = np.nan
+    table = np.zeros(len(images), IMAGE)
+    for row, image, gap in zip(table, images, (0, 5, 61, 1, 0, 0, 7, 0), strict=True):
+        padded = np.full((image.shape[0], 3 * image.shape[1] + gap), 77, np.uint8)
+        padded[:, : 3 * image.shape[1]] = image.reshape(len(image), -1)
+        row["pixels"], row["pitch"] = to_device(padded).address, padded.shape[1]
+        row["height"], row["width"] = image.shape[:2]
+    return images, table, transforms
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("size", [112, 17])
+def test_align(
+    driver: Driver,
+    kernels: Kernels,
+    stream: Stream,
+    to_device: Callable[[NDArray[Any]], DeviceBuffer],
+    size: int,
+    reverse: bool,
+    half: bool,
+) -> None:
+    images, table, transforms = warps(size, to_device)
+    shape = (len(images), 3, size, size)
+    crops = to_device(np.full(shape, 9, np.float16 if half else np.float32))
+    inputs = to_device(table), to_device(transforms), to_device(normalisation(MEAN, STD))
+    kernels.align(stream, *inputs, crops, count=len(images), size=size, half=half, reverse=reverse)
+    found = from_device(stream, crops, shape, half)
+    finite = np.nan_to_num(transforms, nan=-1e6)  # a NaN is outside, as a place far away is
+    expected = warp_crops(images, finite, size=size, mean=MEAN, std=STD, reverse=reverse)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE[half])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("size", [112, 17])
+def test_align_bytes(
+    kernels: Kernels, stream: Stream, to_device: Callable[[NDArray[Any]], DeviceBuffer], size: int, reverse: bool
+) -> None:
+    images, table, transforms = warps(size, to_device)
+    table[1], images[1], transforms[1] = table[0], images[0], [[0.5, 0, 3], [0, 0.25, 20]]  # exact, halves among them
+    found = np.full((len(images) + 1, size, size, 3), 9, np.uint8)
+    crops = to_device(found)
+    kernels.align_bytes(
+        stream, to_device(table), to_device(transforms), crops, count=len(images), size=size, reverse=reverse
+    )
+    stream.download(crops, found)
+    stream.synchronize()
+    finite = np.nan_to_num(transforms, nan=-1e6)  # a NaN is outside, as a place far away is
+    expected = warp_bytes(images, finite, size=size, reverse=reverse)
+    difference = np.abs(found[:-1].astype(int) - expected)
+    assert not difference[:2].any()
+    assert difference.max() <= 1  # FP32 coordinates near a half
+    assert (difference > 0).mean() < 1e-3
+    assert (found[-1] == 9).all()
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize(
+    ("count", "height", "width", "size", "gap", "reverse"),
+    [
+        (3, 112, 112, 112, 0, False),
+        (1, 112, 112, 112, 5, True),
+        (2, 300, 225, 112, 3, False),  # averaged
+        (2, 57, 71, 113, 1, True),  # interpolated
+        (1, 20, 200, 50, 0, False),  # smaller one way, larger the other: interpolated
+        (5, 1, 1, 7, 0, False),
+        (1, 224, 336, 112, 0, False),
+    ],
+)
+def test_preprocess(
+    driver: Driver,
+    kernels: Kernels,
+    stream: Stream,
+    to_device: Callable[[NDArray[Any]], DeviceBuffer],
+    count: int,
+    height: int,
+    width: int,
+    size: int,
+    gap: int,
+    reverse: bool,
+    half: bool,
+) -> None:
+    rng = np.random.default_rng(2)
+    images = np.stack([photograph(rng, height, width) for _ in range(count)])
+    padded = np.full((count, height, 3 * width + gap), 77, np.uint8)
+    padded[..., : 3 * width] = images.reshape(count, height, -1)
+    shape = (count, 3, size, size)
+    crops = to_device(np.full(shape, 9, np.float16 if half else np.float32))
+    kernels.preprocess(
+        stream,
+        to_device(padded),
+        to_device(normalisation(MEAN, STD)),
+        crops,
+        count=count,
+        height=height,
+        width=width,
+        size=size,
+        pitch=3 * width + gap,
+        half=half,
+        reverse=reverse,
+    )
+    expected = preprocess_crops(images, size=size, mean=MEAN, std=STD, reverse=reverse)
+    np.testing.assert_allclose(from_device(stream, crops, shape, half), expected, rtol=0, atol=TOLERANCE[half])
+
+
+def test_preprocess_bytes(kernels: Kernels, stream: Stream, to_device: Callable[[NDArray[Any]], DeviceBuffer]) -> None:
+    rng, size = np.random.default_rng(4), 28
+    shapes = ((28, 28), (57, 71), (224, 224), (225, 301), (447, 900), (1, 1), (20, 200), (29, 28))
+    images = [photograph(rng, *shape) for shape in shapes]
+    table = np.zeros(len(images), IMAGE)
+    for row, image, gap in zip(table, images, (0, 5, 0, 61, 1, 0, 3, 0), strict=True):
+        padded = np.full((image.shape[0], 3 * image.shape[1] + gap), 77, np.uint8)
+        padded[:, : 3 * image.shape[1]] = image.reshape(len(image), -1)
+        row["pixels"], row["pitch"] = to_device(padded).address, padded.shape[1]
+        row["height"], row["width"] = image.shape[:2]
+    found = np.full((len(images) + 1, size, size, 3), 9, np.uint8)
+    crops, on_device = to_device(found), to_device(table)
+    for first, count in ((3, 5), (0, 2), (2, 0)):
+        kernels.preprocess_bytes(stream, on_device, crops, first=first, count=count, size=size)
+    stream.download(crops, found)
+    stream.synchronize()
+    assert (found[[2, 8]] == 9).all()  # nobody's
+    kernels.preprocess_bytes(stream, on_device, crops, first=2, count=1, size=size)
+    stream.download(crops, found)
+    stream.synchronize()
+    difference = np.abs(found[:-1].astype(int) - preprocess_bytes(images, size=size))
+    assert not difference[[0, 5]].any()
+    assert difference.max() <= 1  # FP32 near a half
+    assert (difference > 0).mean() < 2e-2
+    assert (found[-1] == 9).all()
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize(("count", "dimension"), [(1, 512), (7, 128), (129, 33), (5, 1), (3, 1024)])
+def test_l2norm(
+    driver: Driver,
+    kernels: Kernels,
+    stream: Stream,
+    to_device: Callable[[NDArray[Any]], DeviceBuffer],
+    count: int,
+    dimension: int,
+    half: bool,
+) -> None:
+    rng = np.random.default_rng(3)
+    rows = (rng.standard_normal((count, dimension)) * 100).astype(np.float16 if half else np.float32)
+    rows[count // 2] = 0
+    if count > 5:
+        rows[0, 0] = np.nan
+        rows[1] = 6e-8  # the smallest of FP16
+        rows[2] = 60000  # squares beyond FP16
+    units = DeviceBuffer(driver, count * dimension * 4)
+    kernels.l2norm(stream, to_device(rows), units, count=count, dimension=dimension, half=half)
+    found = from_device(stream, units, (count, dimension), half=False)
+    np.testing.assert_allclose(found, unit_rows(rows), rtol=1e-5, atol=1e-7)
+    assert not found[count // 2].any()
+    if count > 5:
+        assert np.isnan(found[0]).all()
+        np.testing.assert_allclose(np.linalg.norm(found[1:3], axis=1), 1, rtol=1e-5)
+
+
+def test_l2norm_in_place(kernels: Kernels, stream: Stream, to_device: Callable[[NDArray[Any]], DeviceBuffer]) -> None:
+    rows = np.random.default_rng(4).standard_normal((40, 70)).astype(np.float32)
+    buffer = to_device(rows.copy())
+    kernels.l2norm(stream, buffer, buffer, count=40, dimension=70, half=False)
+    np.testing.assert_allclose(from_device(stream, buffer, rows.shape, half=False), unit_rows(rows), rtol=1e-5)
+
+
+def test_kernels_refuse_what_would_write_outside(driver: Driver, kernels: Kernels, stream: Stream) -> None:
+    with DeviceBuffer(driver, 24) as small, DeviceBuffer(driver, 1 << 20) as large:
+        with pytest.raises(ConfigError, match="24 bytes is too small; wanted: 75264"):
+            kernels.preprocess(stream, large, small, small, count=1, height=9, width=9, size=112)
+        with pytest.raises(ConfigError, match="pitch of 26"):
+            kernels.preprocess(stream, large, small, large, count=1, height=9, width=9, size=112, pitch=26)
+        with pytest.raises(ConfigError, match="too small"):
+            kernels.align(stream, small, large, small, large, count=2, size=9)
+        with pytest.raises(ConfigError, match="1025 numbers"):
+            kernels.l2norm(stream, large, large, count=1, dimension=1025)
+        with pytest.raises(ConfigError, match="24 bytes is too small; wanted: 243"):
+            kernels.align_bytes(stream, large, large, small, count=1, size=9)
+        kernels.l2norm(stream, small, large, count=0, dimension=8)  # nothing to do is no error
+
+
+def test_the_definition_of_align_is_opencvs_warp() -> None:
+    noise = photograph(np.random.default_rng(5), 200, 150)
+    image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
+    transform = np.array([[1.1, -0.4, 20], [0.4, 1.1, -10]], np.float32)
+    ours = warp_crops([image], transform[None], size=112, mean=(0, 0, 0), std=(1, 1, 1))[0].transpose(1, 2, 0)
+    theirs = cv2.warpAffine(image, transform, (112, 112), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    difference = np.abs(ours - theirs)
+    assert difference.mean() < 0.5
+    assert difference.max() < 5  # OpenCV interpolates in steps of 1/32 of a pixel; our border is steep
+
+
+@pytest.mark.parametrize("size", [112, 80])
+def test_bytes_by_the_transforms_back_are_the_crops_of_align_crops(size: int) -> None:
+    noise = photograph(np.random.default_rng(6), 220, 180)
+    image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
+    turn = np.array([[0.6, 0.25], [-0.25, 0.6]])
+    landmarks = (template(112) @ turn + np.array([60.0, 30.0]))[None].repeat(3, axis=0)
+    landmarks[1] = 50.0  # all five are one
+    landmarks[2] += 0.3
+    back = transforms_back(landmarks, size)
+    assert np.isnan(back[1]).all()
+    there = similarity(landmarks[[0, 2]], template(size))
+    whole = np.concatenate([there, np.tile([[[0.0, 0.0, 1.0]]], (2, 1, 1))], axis=1)
+    np.testing.assert_allclose(back[[0, 2]], np.linalg.inv(whole)[:, :2], atol=1e-4)
+    ours = warp_bytes([image] * 2, back[[0, 2]], size=size)
+    theirs = align_crops([image] * 2, landmarks[[0, 2]], size=size)
+    difference = np.abs(ours.astype(int) - theirs)
+    assert difference.mean() < 0.5
+    assert difference.max() <= 5  # as above
+    assert not align_crops([image], landmarks[1:2], size=size).any()

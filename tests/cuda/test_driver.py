@@ -1,0 +1,77 @@
+"""What is said where CUDA cannot be used, and how a package's errors become ours."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from runtime.cuda.device import find_gpu
+from runtime.cuda.driver import cuda_errors, open_driver
+from runtime.cuda.kernels import kernel_source, normalisation
+from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
+
+
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def test_an_unknown_driver_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'cuda'; wanted: auto, cupy or pycuda"):
+        open_driver("cuda")
+
+
+@pytest.mark.parametrize("name", ["cupy", "pycuda"])
+def test_a_missing_package_is_named_with_its_command(name: str) -> None:
+    if installed(name):
+        pytest.skip(f"{name} is installed")
+    with pytest.raises(MissingDependencyError, match=rf"the package '{name}.*pip install .*{name}"):
+        open_driver(name)
+
+
+def test_auto_without_a_package_asks_for_cupy() -> None:
+    if installed("cupy") or installed("pycuda"):
+        pytest.skip("a CUDA package is installed")
+    with pytest.raises(MissingDependencyError, match=r"pip install .*cupy"):
+        open_driver()
+
+
+def test_without_a_gpu_the_package_says_why() -> None:
+    if find_gpu() is not None:
+        pytest.skip("this machine has a GPU")
+    pytest.importorskip("cupy", reason="cupy is not installed", exc_type=ImportError)
+    with pytest.raises(EngineError, match=r"opening GPU 0 failed in CuPy: cudaError\w+: .*facemill doctor"):
+        open_driver("cupy")
+
+
+def test_memory_that_is_short_is_told_from_other_failures() -> None:
+    class TheirMemoryError(RuntimeError, MemoryError):
+        pass
+
+    short = (TheirMemoryError("none left"), RuntimeError("cudaErrorMemoryAllocation: out of memory"))
+    for error in short:
+        with (
+            pytest.raises(OutOfMemoryError, match=r"this failed in X: .*--batch-size"),
+            cuda_errors("X", "this", (RuntimeError,)),
+        ):
+            raise error
+    with pytest.raises(EngineError, match="this failed in X: odd") as caught, cuda_errors("X", "this", (RuntimeError,)):
+        raise RuntimeError("odd")
+    assert not isinstance(caught.value, OutOfMemoryError)
+    with pytest.raises(KeyError), cuda_errors("X", "this", (RuntimeError,)):
+        raise KeyError("not CUDA's")
+
+
+@pytest.mark.parametrize("name", ["align", "preprocess", "l2norm"])
+def test_a_kernels_source_needs_no_folder(name: str) -> None:
+    source = kernel_source(name)
+    assert "#include" not in source
+    assert f"void {name}_f16(" in source
+    assert f"void {name}_f32(" in source
+    assert "struct Half" in source
+
+
+def test_normalisation_is_a_factor_and_an_offset() -> None:
+    scale, offset = normalisation((127.5, 0, 100), (127.5, 1, 50)).tolist()
+    assert scale == pytest.approx([1 / 127.5, 1, 0.02])
+    assert offset == pytest.approx([-1, 0, -2])

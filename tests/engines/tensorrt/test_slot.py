@@ -1,0 +1,377 @@
+"""Slots and the TensorRT runner around them: one contract, on the CPU in TensorRT's and CUDA's places, and on a GPU."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.cuda.device import find_gpu
+from runtime.cuda.driver import Driver, open_driver
+from runtime.cuda.resources import DeviceBuffer, Stream
+from runtime.engines.build import build_engine
+from runtime.engines.parity import reference_embeddings, synthetic_crops
+from runtime.engines.sidecar import EngineInfo
+from runtime.engines.tensorrt.api import import_tensorrt
+from runtime.engines.tensorrt.memory import _SPARED, detector_bytes, plan_device
+from runtime.engines.tensorrt.runner import TensorRTRunner
+from runtime.engines.tensorrt.slot import usual_size
+from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
+from runtime.graphs.prepare import prepare_graph
+from runtime.pipeline.work import Embed, Slices
+from runtime.records import Batch
+from tests.support.cuda_stand_in import ShimDriver
+from tests.support.model_files import info, save_cnn, spec
+from tests.support.tensorrt_stand_in import Runtime, Strategy, shim
+
+INFO = info(backend="tensorrt", backend_version="tensorrt shim", profile=(1, 8, 20))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where engines run.
+
+    Attributes:
+        engine, info: one that runs there.
+        driver, trt: what a runner is given.
+        tolerance: of its vectors; those of two crops are 0.14 apart.
+        slack: bytes of device memory that may come and go by themselves.
+        cache: of TensorRT-RTX's kernels.
+    """
+
+    engine: bytes
+    info: EngineInfo
+    driver: Driver
+    trt: ModuleType
+    tolerance: float
+    slack: int = 0
+    cache: Path | None = None
+
+    def open(self, **options: Any) -> TensorRTRunner:
+        own = {"driver": self.driver, "trt": self.trt, "cache": self.cache}
+        return TensorRTRunner(self.engine, self.info, **{**own, **options})
+
+    def used(self) -> int:
+        """Bytes of device memory."""
+        gc.collect()  # what an exception's frames held
+        with self.driver:
+            free, total = self.driver.memory()
+        return total - free
+
+    def check(self, rows: NDArray[np.float32], expected: NDArray[np.float64]) -> None:
+        np.testing.assert_allclose(rows, expected, atol=self.tolerance)
+
+
+class Around:
+    """A driver, part of which is replaced."""
+
+    def __init__(self, driver: Driver, **instead: Callable[..., Any]) -> None:
+        self._driver = driver
+        self.__dict__.update(instead)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    def __enter__(self) -> Around:
+        self._driver.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._driver.__exit__(*error)
+
+
+class Refusing:
+    """An execution context that refuses some of its batches: number, from 1 -> TensorRT's words for it."""
+
+    def __init__(self, context: Any, logger: Any, refusals: dict[int, str]) -> None:
+        self._context, self._logger, self._refusals = context, logger, refusals
+        self._batches = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    def execute_async_v3(self, stream: int) -> bool:
+        self._batches += 1
+        if self._batches not in self._refusals:
+            return bool(self._context.execute_async_v3(stream))
+        self._logger.log(self._logger.Severity.ERROR, self._refusals[self._batches])
+        return False
+
+
+def refuse(runner: TensorRTRunner, refusals: dict[int, str]) -> None:
+    """Let the runner's next slot refuse batches."""
+    with runner.slot() as slot:
+        slot._context = Refusing(slot._context, runner._log.logger, refusals)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_cnn(tmp_path_factory.mktemp("engine") / "m.onnx")
+
+
+@pytest.fixture(scope="module")
+def stand_in(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """ONNX Runtime for TensorRT, and this machine's memory for a GPU's."""
+    content = prepare_graph(weights, spec(), "fp32").SerializeToString()
+    return Place(content, INFO, ShimDriver(tmp_path_factory.mktemp("shim")), shim(), tolerance=1e-5)
+
+
+@pytest.fixture(scope="module")
+def gpu(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """This machine's GPU, and an FP16 engine that whichever TensorRT is here has built for it."""
+    if find_gpu() is None:
+        pytest.skip("no NVIDIA GPU with a driver")
+    try:
+        trt, driver = import_tensorrt(), open_driver()
+    except MissingDependencyError as err:
+        pytest.skip(str(err))
+    folder = tmp_path_factory.mktemp("gpu")
+    built = build_engine(spec(), weights, backend="tensorrt", batch=INFO.profile, output=folder)
+    content, cache = built.path.read_bytes(), folder / "kernels"
+    return Place(content, built.info, driver, trt, tolerance=0.01, slack=16 << 20, cache=cache)
+
+
+@pytest.fixture(params=["stand_in", pytest.param("gpu", marks=pytest.mark.gpu)])
+def place(request: pytest.FixtureRequest) -> Place:
+    found: Place = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="module")
+def crops() -> NDArray[np.uint8]:
+    return synthetic_crops(112, count=20)
+
+
+@pytest.fixture(scope="module")
+def expected(weights: Path, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
+    return reference_embeddings(spec(), weights, crops)
+
+
+def test_every_batch_size_gives_the_rows_of_the_model(
+    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+) -> None:
+    with place.open() as runner:
+        for count in (20, 1, 8, 7, 8, 8, 13, 2):
+            found = runner.infer(crops[:count])
+            assert (found.shape, found.dtype) == ((count, 16), np.float32)
+            place.check(found, expected[:count])
+
+
+def test_few_sizes_are_run(stand_in: Place, crops: NDArray[np.uint8]) -> None:
+    with stand_in.open() as runner:
+        for count in range(1, 21):
+            runner.infer(crops[:count])
+        assert {shape[0] for shape in runner._engine.shapes} == {1, 2, 4, 8, 16, 20}
+
+
+@pytest.mark.parametrize(
+    ("count", "profile", "size"),
+    [
+        (253, (1, 256, 512), 256),
+        (128, (1, 256, 512), 128),
+        (129, (1, 256, 512), 256),
+        (100, (1, 100, 300), 100),
+        (51, (1, 100, 300), 100),
+        (50, (1, 100, 300), 64),
+        (101, (1, 100, 300), 128),
+        (257, (1, 100, 300), 300),
+        (1, (2, 4, 8), 2),
+        (1, (1, 1, 1), 1),
+    ],
+)
+def test_the_size_that_a_batch_runs_at(count: int, profile: tuple[int, int, int], size: int) -> None:
+    assert usual_size(count, profile) == size
+
+
+def test_threads_share_the_slots(place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]) -> None:
+    def work(seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(20)
+        for start in range(0, 20, 5):
+            mine = order[start : start + 5]
+            place.check(runner.infer(crops[mine]), expected[mine])
+
+    with place.open(slots=3) as runner, ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(24)))
+
+
+def test_batches_in_flight_keep_their_rows(
+    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+) -> None:
+    with place.open(slots=3) as runner, ExitStack() as stack:
+        flights = [(stack.enter_context(runner.slot()), part) for part in (slice(0, 7), slice(7, 12), slice(12, 20))]
+        for slot, part in flights:
+            slot.fill(0, crops[part])
+            slot.start(len(crops[part]))
+        for slot, part in reversed(flights):
+            place.check(slot.finish(len(crops[part]))[0], expected[part])
+
+
+def test_places_may_be_filled_in_pieces(place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]) -> None:
+    with place.open() as runner, runner.slot() as slot:
+        slot.fill(0, crops[:3])
+        slot.fill(3, crops[3:9])
+        slot.start(9)
+        rows, seconds = slot.finish(9)
+    place.check(rows, expected[:9])
+    assert seconds > 0
+
+
+def test_crops_made_on_the_device_are_embedded_and_sent_back(
+    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+) -> None:
+    made = crops[4:9]
+    with (
+        place.open() as runner,
+        runner.slot() as slot,
+        DeviceBuffer(place.driver, made.nbytes) as device,
+        Stream(place.driver) as stream,
+    ):
+        stream.upload(made, device)
+        stream.synchronize()
+        slot.take(device.address, (5, 112, 112, 3))
+        slot.fill(5, crops[9:11])
+        slot.fetch(5)
+        slot.start(7)
+        np.testing.assert_array_equal(slot.fetched(5), made)
+        rows, _ = slot.finish(7)
+    place.check(rows, expected[4:11])
+
+
+def test_a_refused_batch_is_an_error_in_tensorrts_words_and_the_slot_goes_on(
+    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+) -> None:
+    with place.open(slots=1) as runner:
+        refuse(runner, {1: "myelin gave up", 2: "OutOfMemory: requested 12 bytes"})
+        with pytest.raises(EngineError, match=r"batch of 8 of test-model: myelin gave up.*doctor") as failed:
+            runner.infer(crops[:8])
+        assert not isinstance(failed.value, OutOfMemoryError)
+        with pytest.raises(OutOfMemoryError, match="OutOfMemory: requested"):
+            runner.infer(crops[:8])
+        place.check(runner.infer(crops[:8]), expected[:8])
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(
+    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+) -> None:
+    with place.open(slots=1) as runner:
+        refuse(runner, {1: "out of memory", 2: "out of memory"})
+        embed = Embed(runner, Slices(16))
+        done = embed(Batch(np.arange(20), images=crops))
+        assert embed.slices.size == 4
+    assert done.embeddings is not None
+    place.check(done.embeddings, expected)
+
+
+def test_wrong_batches_are_refused(place: Place) -> None:
+    with place.open() as runner, pytest.raises(ConfigError, match="takes 1 to 20 images a batch and was given 21"):
+        runner.infer(np.zeros((21, 112, 112, 3), np.uint8))
+
+
+def test_a_file_that_is_no_plan_is_refused_with_the_next_step(place: Place) -> None:
+    words = r"cannot load the engine of test-model, built by tensorrt\w* \S+ for .*: .+\. Build it on this machine with"
+    with pytest.raises(EngineError, match=words):
+        TensorRTRunner(b"nothing", place.info, driver=place.driver, trt=place.trt)
+
+
+def test_nothing_stays_on_the_device(place: Place, crops: NDArray[np.uint8]) -> None:
+    with place.open(slots=8) as runner:
+        runner.infer(crops)  # CUDA keeps something from its first use
+    before = place.used()
+    for _ in range(5):
+        with place.open(slots=8) as runner:
+            runner.infer(crops)
+            assert place.used() > before
+    assert place.used() <= before + place.slack
+
+
+def test_what_cannot_be_opened_leaves_nothing_on_the_device(place: Place, crops: NDArray[np.uint8]) -> None:
+    left = iter(range(2 * 31 + 1))  # allocations that succeed, of two for each slot
+
+    def allocate(nbytes: int) -> Any:
+        if next(left, None) is None:
+            raise OutOfMemoryError("the GPU is full")
+        return place.driver.allocate(nbytes)
+
+    with place.open() as runner:
+        runner.infer(crops)
+    before = place.used()
+    with pytest.raises(OutOfMemoryError, match="the GPU is full"):
+        place.open(slots=32, driver=Around(place.driver, allocate=allocate))
+    assert place.used() <= before + place.slack
+
+
+def test_a_gpu_with_little_room_gets_fewer_slots(
+    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+) -> None:
+    with place.open() as runner:
+        plan = runner.plan
+    room = _SPARED + replace(plan, slots=2).needed
+    with place.open(slots=3, driver=Around(place.driver, memory=lambda: (room, plan.total))) as runner:
+        assert runner.plan.slots == 2
+        place.check(runner.infer(crops), expected)
+    less = _SPARED + replace(plan, slots=1).needed - 1
+    with pytest.raises(OutOfMemoryError, match=r"does not fit. GPU memory: .* --batch 1,32,64"):
+        place.open(driver=Around(place.driver, memory=lambda: (less, plan.total)))
+
+
+def test_the_plan_counts_weights_once(stand_in: Place) -> None:
+    """TensorRT has them on the device as soon as it has loaded an engine, before there is a plan."""
+
+    class Loading(Runtime):
+        def deserialize_cuda_engine(self, content: bytes) -> Any:
+            self.weights = stand_in.driver.allocate(len(content))
+            return super().deserialize_cuda_engine(content)
+
+    trt = shim()
+    trt.__dict__["Runtime"] = Loading
+    free, _ = stand_in.driver.memory()
+    with stand_in.open(trt=trt) as runner:
+        assert (runner.plan.free, runner.plan.weights) == (free, len(stand_in.engine))
+
+
+def test_tensorrt_rtx_compiles_the_kernels_of_a_batch_size_before_it_runs(
+    stand_in: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    with stand_in.open(trt=shim("tensorrt_rtx"), slots=2, cache=cache) as runner:
+        stand_in.check(runner.infer(crops), expected)
+        found = [config.dynamic_shapes_kernel_specialization_strategy for config in runner._engine.configs]
+    assert found == [Strategy.EAGER] * 2
+    assert cache.read_bytes() == b"kernels"
+
+
+def test_the_plan_holds_what_fits() -> None:
+    def plan(free: int, slots: int = 3) -> int:
+        options = {"weights": 2 << 20, "context": 100 << 20, "decoder": 30 << 20, "detector": 20 << 20}
+        return plan_device(INFO, slots=slots, **options, memory=(free, 8 << 30)).slots
+
+    assert plan(8 << 30) == 3
+    assert plan((256 + 2 + 2 * 151) << 20) == 2
+    with pytest.raises(OutOfMemoryError, match="1 x "):
+        plan(300 << 20)
+
+
+def test_the_plan_says_who_gets_what() -> None:
+    plan = plan_device(
+        INFO, slots=2, weights=3_000_000, context=10**8, decoder=4 * 10**8, memory=(6 * 10**9, 8 * 10**9)
+    )
+    assert plan.needed == 3_000_000 + 2 * (10**8 + 20 * (3 * 112 * 112 + 64) + 4 * 10**8)
+    assert str(plan) == (
+        "GPU memory: 1,005 MB of 6,000 MB free (8,000 MB in all): weights 3 MB, and 2 x (execution 100 MB, crops and "
+        "vectors 1 MB, JPEG decoder 400 MB)"
+    )
+    finder = info(detector="yunet", context_bytes=9_000_000, profile=(1, 2, 4), dimension=15)
+    detector = detector_bytes(finder)
+    assert detector == 9_000_000 + 4 * (3 * 1024**2 + 4 * 15 * (128**2 + 64**2 + 32**2))
+    plan = plan_device(INFO, slots=1, weights=0, context=0, decoder=0, detector=detector, memory=(10**9, 10**9))
+    assert plan.needed == detector + 20 * (3 * 112 * 112 + 64)
+    assert str(plan).endswith("JPEG decoder 0 MB, detector 27 MB)")

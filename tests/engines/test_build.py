@@ -1,0 +1,413 @@
+"""build_engine: proven engines, written once, by one at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from runtime import __version__
+from runtime.cuda.device import find_gpu
+from runtime.engines import build as build_module
+from runtime.engines import rate as rate_module
+from runtime.engines.build import BuildResult, build_engine
+from runtime.engines.calibrate import CalibrationSet
+from runtime.engines.ort_runner import OrtRunner
+from runtime.engines.parity import BARS, Bar, check_parity, measure_parity, synthetic_crops
+from runtime.engines.rate import measure_rates
+from runtime.engines.sidecar import EngineInfo, read_sidecar, sidecar_path
+from runtime.errors import ConfigError, EngineError, ModelError, ParityError
+from runtime.extras import pip_install
+from runtime.graphs.half import precision_of
+from tests.support.model_files import info, save_cnn, spec
+
+ROOT = Path(__file__).resolve().parents[2]
+CROPS = CalibrationSet(synthetic_crops(112, count=64), 0)
+SMALL = CalibrationSet(synthetic_crops(64, count=64), 0)
+without_gpu = pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return save_cnn(tmp_path / "m.onnx")
+
+
+def build(weights: Path, **options: Any) -> BuildResult:
+    options.setdefault("backend", "cpu")
+    return build_engine(options.pop("spec", spec()), weights, output=weights.parent / "engines", **options)
+
+
+def listing(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+def test_the_sidecar_says_what_was_built(weights: Path) -> None:
+    result = build(weights)
+    assert result.path.name == "test-model.cpu-fp32.onnx"
+    assert result.built
+    assert result.info == read_sidecar(result.path)
+    assert result.info == EngineInfo(
+        model="test-model",
+        model_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        trained=False,
+        dimension=16,
+        size=112,
+        channel_order="rgb",
+        backend="cpu",
+        backend_version=result.info.backend_version,
+        precision="fp32",
+        profile=(1, 8, 256),
+        device="cpu",
+        engine_sha256=hashlib.sha256(result.path.read_bytes()).hexdigest(),
+        parity_images=64,
+        parity_min=result.info.parity_min,
+        parity_mean=result.info.parity_mean,
+        tool_version=__version__,
+        recipe=result.info.recipe,
+    )
+    assert result.info.backend_version.startswith("onnxruntime ")
+    assert 0.99999 <= result.info.parity_min <= result.info.parity_mean <= 1 + 1e-9
+
+
+def test_the_engine_is_optimised_but_for_any_processor(weights: Path) -> None:
+    graph = onnx.load(build(weights).path).graph
+    kinds = {(node.domain, node.op_type) for node in graph.node}
+    assert ("com.microsoft", "FusedConv") in kinds  # convolution and ReLU
+    assert not any("nchwc" in domain for domain, _ in kinds)
+
+
+def test_a_second_build_finds_it_up_to_date_and_writes_nothing(weights: Path) -> None:
+    first = build(weights)
+    before = listing(first.path.parent)
+    second = build(weights)
+    assert (second.built, second.reason) == (False, "up to date")
+    assert (second.path, second.info) == (first.path, first.info)
+    assert listing(first.path.parent) == before
+    assert sorted(before) == [first.path.name, first.path.name + ".json"]
+
+
+def test_the_same_inputs_give_the_same_engine(weights: Path) -> None:
+    first = build(weights)
+    forced = build(weights, force=True)
+    assert (forced.built, forced.reason) == (True, "forced")
+    assert forced.info == first.info
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"batch": (1, 4, 32)}, r"profile was \(1, 8, 256\) and is now \(1, 4, 32\)"),
+        ({"spec": spec(mean=(120.0, 120.0, 120.0))}, "recipe was"),
+        ({"spec": spec(channel_order="bgr")}, "channel_order was rgb and is now bgr"),
+        ({"spec": spec(trained=True)}, "trained was False"),
+    ],
+)
+def test_other_inputs_build_it_again(weights: Path, change: dict[str, Any], reason: str) -> None:
+    build(weights)
+    result = build(weights, **change)
+    assert result.built
+    assert re.match(reason, result.reason)
+    assert not build(weights, **change).built
+
+
+def test_other_weights_another_version_and_damage_build_it_again(weights: Path) -> None:
+    path = build(weights).path
+    save_cnn(weights, gain=0.5)
+    assert build(weights).reason.startswith("model_sha256 was")
+
+    content = json.loads(sidecar_path(path).read_text())
+    sidecar_path(path).write_text(json.dumps({**content, "tool_version": "0.0.1"}))
+    assert build(weights).reason == f"tool_version was 0.0.1 and is now {__version__}"
+
+    path.write_bytes(path.read_bytes()[:-1])
+    assert "is not the one that its sidecar describes" in build(weights).reason
+
+    sidecar_path(path).write_text("{")
+    assert "cannot be used" in build(weights).reason
+
+    path.unlink()
+    assert build(weights).reason == "there was no engine"
+    assert not build(weights).built
+
+
+def test_every_field_that_is_known_before_is_compared() -> None:
+    from runtime.engines import build as module
+
+    names = {field.name for field in fields(EngineInfo)}
+    assert names > module._FOUND_OUT
+
+
+def test_weights_with_another_sha256_are_refused(weights: Path) -> None:
+    with pytest.raises(ModelError, match=r"its sha256 is [0-9a-f]{64}, wanted 0{64}.*models fetch test-model"):
+        build(weights, spec=spec(sha256="0" * 64))
+    found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert build(weights, spec=spec(sha256=found)).built
+
+
+def test_an_int8_engine_says_what_it_was_calibrated_on(weights: Path) -> None:
+    result = build(weights, precision="int8", calibration=CROPS)
+    assert result.path.name == "test-model.cpu-int8.onnx"
+    assert result.info == read_sidecar(result.path)
+    assert result.info.precision == precision_of(onnx.load(result.path)) == "int8"
+    assert result.info.calibration == str(CROPS)
+    assert result.info.calibration.startswith("64 crops, seed 0, sha256 ")
+    assert result.info.calibration_method in ("minmax", "percentile", "entropy")
+    assert result.info.parity_images == 16
+    assert 0.97 <= result.info.parity_min <= result.info.parity_mean
+    assert result.info.parity_mean >= 0.995
+
+
+def test_an_int8_engine_is_built_again_for_other_crops_alone(weights: Path) -> None:
+    first = build(weights, precision="int8", calibration=CROPS)
+    before = listing(first.path.parent)
+    assert not build(weights, precision="int8", calibration=CROPS).built
+    assert listing(first.path.parent) == before
+    for other in (CalibrationSet(CROPS.crops, 1), CalibrationSet(CROPS.crops[::-1], 1)):
+        assert re.match("calibration was 64 crops", build(weights, precision="int8", calibration=other).reason)
+    assert build(weights, precision="int8", calibration=CROPS).info == first.info
+
+
+@pytest.mark.parametrize(("rates", "precision"), [((300.0, 700.0), "int8"), ((700.0, 300.0), "fp32")])
+def test_auto_takes_what_is_faster_here(
+    weights: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, float], precision: str
+) -> None:
+    timed: list[Path] = []
+    monkeypatch.setattr(build_module, "measure_rates", lambda paths, side: timed.extend(paths) or list(rates))
+    result = build(weights, calibration=CROPS)
+    assert [path.name for path in timed] == ["test-model.cpu-fp32.onnx", "test-model.cpu-int8.onnx"]
+    assert result.info.precision == precision
+    assert result.reason.endswith(f"auto took {precision}: int8 {rates[1]:.0f} images/s, fp32 {rates[0]:.0f}")
+    again = build(weights, calibration=CROPS)
+    assert (again.path, again.built) == (result.path, False)
+    assert build(weights).info.precision == "fp32"  # nothing to calibrate on
+
+
+def test_auto_takes_fp32_where_int8_does_not_pass(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BARS, "int8", Bar(1.1, 1.1))
+    result = build(weights, calibration=CROPS)
+    assert result.info.precision == "fp32"
+    assert "int8 does not do here" in result.reason
+
+
+def test_rates_are_medians_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known costs on a fake clock: now and then the machine does something else for seconds."""
+    now, calls = [0.0], [0]
+
+    class Costly:
+        def __init__(self, cost: float) -> None:
+            self.info, self._cost = info(profile=(1, 8, 16)), cost
+
+        def infer(self, batch: Any) -> None:
+            calls[0] += 1
+            now[0] += self._cost * len(batch) + (7.0 if calls[0] % 211 == 0 else 0.0)
+
+        def __enter__(self) -> Costly:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(rate_module, "open_runner", lambda path: Costly({"a": 0.001, "b": 0.0025}[path.name]))
+    one, other = measure_rates([Path("a"), Path("b")], 112, lambda: now[0])
+    assert calls[0] > 100
+    assert (one, other) == (pytest.approx(1000), pytest.approx(400))
+
+
+def test_an_int8_engine_that_is_damaged_does_not_pass(weights: Path) -> None:
+    result = build(weights, precision="int8", calibration=CROPS)
+    _, _, judges = CROPS.parts()
+    with OrtRunner(result.path.read_bytes(), result.info) as whole:
+        check_parity(measure_parity(whole, spec(), weights, judges), "int8", "the engine")
+    model = onnx.load(result.path)
+    tensor = max(
+        (t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8), key=lambda t: len(t.dims)
+    )
+    values = onnx.numpy_helper.to_array(tensor).copy()
+    values[0] = -values[0]  # one channel
+    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    with OrtRunner(model.SerializeToString(), result.info) as damaged:
+        parity = measure_parity(damaged, spec(), weights, judges)
+    with pytest.raises(ParityError, match=r"wanted at least 0\.97 \(mean 0\.995\) for int8"):
+        check_parity(parity, "int8", "the engine")
+
+
+def test_weights_that_eight_bits_ruin_leave_nothing(weights: Path) -> None:
+    """Behind each convolution one channel drowns the others: what a tensor's one scale cannot hold."""
+    model = onnx.load(weights)
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor).copy()
+        if tensor.name in ("w1", "w2"):
+            values[0] *= 3000
+        if tensor.name == "w2":
+            values[:, 0] /= 3000
+        if tensor.name == "fc":
+            values[:16] /= 3000
+        tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, weights)
+    with pytest.raises(
+        EngineError, match=r"INT8 loses too much: with 2 of 3 layers in float.*--precision fp16 or fp32"
+    ):
+        build(weights, precision="int8", calibration=CROPS)
+    assert not list((weights.parent / "engines").iterdir())
+
+
+def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read: No such file"):
+        build(tmp_path / "none.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"bad")
+    with pytest.raises(ModelError, match="damaged"):
+        build(tmp_path / "bad.onnx")
+    assert not list((tmp_path / "engines").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "fp16"}, "cpu does not build fp16.*--precision fp32"),
+        ({"precision": "int4"}, "unknown precision 'int4'"),
+        ({"precision": "int8"}, r"without photographs to calibrate on.*--calibration PHOTOS"),
+        ({"precision": "int8", "backend": "cuda", "calibration": CROPS}, r"cuda does not build int8.*tensorrt or cpu"),
+        (
+            {"precision": "int8", "calibration": SMALL},
+            r"crops are \(64, 64, 3\); wanted by test-model: \(112, 112, 3\)",
+        ),
+        ({"calibration": CROPS, "precision": "fp32"}, r"with the precision fp32.*--precision int8"),
+        (
+            {"calibration": CROPS, "compute_capability": "SM75", "backend": "tensorrt"},
+            r"SM75 cannot be timed here.*--precision int8 or fp16",
+        ),
+        ({"backend": "openvino"}, "unknown backend 'openvino'"),
+        ({"batch": (0, 1, 2)}, "out of order"),
+        ({"batch": (4, 2, 8)}, "out of order"),
+        ({"compute_capability": "SM75"}, "--backend tensorrt"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(weights: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        build(weights, **options)
+
+
+@without_gpu
+def test_auto_says_why_it_fell_back(weights: Path) -> None:
+    result = build(weights, backend="auto")
+    assert result.info.backend == "cpu"
+    assert result.reason == "there was no engine; auto fell back to cpu (no NVIDIA GPU with a driver was found)"
+
+
+@without_gpu
+def test_a_named_backend_never_falls_back(weights: Path) -> None:
+    with pytest.raises(EngineError, match="CUDAExecutionProvider"):
+        build(weights, backend="cuda")
+    assert not list((weights.parent / "engines").iterdir())
+
+
+NO_TENSORRT = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0].startswith("tensorrt"):
+            raise ImportError("blocked for the test: " + name)
+sys.meta_path.insert(0, Blocker())
+from pathlib import Path
+from tests.support.model_files import spec
+from runtime.engines.build import build_engine
+from runtime.errors import MissingDependencyError
+from runtime.extras import pip_install
+weights, output = map(Path, sys.argv[3:5])
+for capability in (None, "SM75"):
+    try:
+        build_engine(spec(), weights, backend="tensorrt", output=output, compute_capability=capability)
+    except MissingDependencyError as err:
+        print(err)
+"""
+
+
+def test_tensorrt_that_is_not_installed_is_named_with_the_command_that_installs_it(weights: Path) -> None:
+    output = weights.parent / "engines"
+    command = [sys.executable, "-c", NO_TENSORRT, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    either, one = done.stdout.splitlines()
+    assert f"{pip_install('rtx')}, or pip install --extra-index-url https://pypi.nvidia.com tensorrt-cu12" in either
+    assert one.endswith(pip_install("rtx"))
+
+
+def test_a_gpu_that_is_hidden_is_not_found() -> None:
+    code = "from runtime.cuda.device import find_gpu; print(find_gpu())"
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=hidden, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "None\n", done.stderr
+
+
+def test_a_folder_that_is_a_file_is_an_error(weights: Path) -> None:
+    (weights.parent / "engines").write_text("")
+    with pytest.raises(EngineError, match=r"engines cannot be used: (File exists|Not a directory)"):
+        build(weights)
+
+
+def test_a_disk_that_is_full_leaves_nothing(weights: Path) -> None:
+    """The largest file that this process may write is smaller than the engine."""
+    output = weights.parent / "engines"
+    command = [sys.executable, "-c", DISK_FULL, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.stdout.startswith("EngineError"), done.stderr
+    assert "cannot be written: File too large" in done.stdout
+    assert not list(output.iterdir())
+
+
+DISK_FULL = """
+import resource, signal, sys
+sys.path[:0] = sys.argv[1:3]
+from pathlib import Path
+from tests.support.model_files import spec
+from runtime.engines import make
+from runtime.engines.keep import keep
+from runtime.errors import EngineError
+from runtime.extras import pip_install
+job = make.Job(spec(), Path(sys.argv[3]), "cpu", "fp32", (1, 8, 256), None)
+engine, info = make.make_engine(job, make.describe(job))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (len(engine) // 2, len(engine) // 2))
+folder = Path(sys.argv[4])
+folder.mkdir()
+try:
+    keep(folder / "engine.onnx", engine, info)
+except EngineError as err:
+    print("EngineError", err)
+"""
+
+
+TWO_AT_ONCE = """
+import sys
+sys.path[:0] = sys.argv[1:3]
+from pathlib import Path
+from tests.support.model_files import spec
+from runtime.engines.build import build_engine
+result = build_engine(spec(), Path(sys.argv[3]), backend="cpu", output=Path(sys.argv[4]))
+print(result.built)
+"""
+
+
+def test_of_several_builds_at_once_one_builds(weights: Path) -> None:
+    output = weights.parent / "engines"
+    command = [sys.executable, "-c", TWO_AT_ONCE, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = sorted(process.communicate(timeout=300)[0].strip() for process in running)
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert answers == ["False", "False", "True"]
+    assert sorted(path.name for path in output.iterdir()) == [
+        "test-model.cpu-fp32.onnx",
+        "test-model.cpu-fp32.onnx.json",
+    ]

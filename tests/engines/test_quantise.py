@@ -1,0 +1,139 @@
+"""Methods and layers chosen by measurement, on networks whose weak spot is planted."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from runtime.engines.build import build_engine
+from runtime.engines.calibrate import CalibrationSet
+from runtime.engines.open import open_runner
+from runtime.engines.parity import BARS, measure_parity, synthetic_crops
+from runtime.engines.quantise import quantise
+from runtime.errors import EngineError
+from runtime.graphs.graph import simplify
+from runtime.graphs.prepare import prepare_graph
+from runtime.graphs.qdq import CPU, TENSORRT, Scheme
+from runtime.modelspec import load_spec
+from tests.support.model_files import save, save_cnn, spec
+
+CROPS = synthetic_crops(112, count=48)
+CALIBRATION, CHOICE = CROPS[:32], CROPS[32:]
+
+
+def save_uneven(path: Path) -> Path:
+    """Five layers of 8 channels; between the third and the fourth, one channel is a thousand times the others.
+
+    The fourth layer undoes it, so in float nothing is lost; in eight bits a tensor there is nothing left of the others.
+    """
+    random = np.random.default_rng(11)
+    shapes = [(8, 3, 8, 8), (8, 8, 3, 3), (8, 8, 3, 3), (8, 8, 3, 3), (16, 8, 4, 4)]
+    weights = [random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:])) for shape in shapes]
+    weights[2][0] *= 1000
+    weights[3][:, 0] /= 1000
+    nodes, top = [], "x"
+    for i, shape in enumerate(shapes):
+        stride = [8, 1, 1, 1, 2][i]
+        nodes.append(
+            helper.make_node("Conv", [top, f"w{i}"], [f"c{i}"], name=f"conv{i}", strides=[stride] * 2,
+                             kernel_shape=list(shape[2:]))
+        )  # fmt: skip
+        nodes.append(helper.make_node("Relu", [f"c{i}"], [f"r{i}"], name=f"relu{i}"))
+        top = f"r{i}"
+    nodes[-1] = helper.make_node("GlobalAveragePool", ["c4"], ["y"], name="pool")
+    ends = [
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 112, 112])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 16, 1, 1])],
+    ]
+    constants = [numpy_helper.from_array(w.astype(np.float32), f"w{i}") for i, w in enumerate(weights)]
+    return save(path, helper.make_graph(nodes, "uneven", *ends, constants))
+
+
+@pytest.fixture
+def uneven(tmp_path: Path) -> onnx.ModelProto:
+    return prepare_graph(save_uneven(tmp_path / "m.onnx"), spec(), "fp32")
+
+
+@pytest.mark.parametrize("scheme", [CPU, TENSORRT], ids=["cpu", "tensorrt"])
+def test_the_layers_around_the_weak_spot_stay_in_float(uneven: onnx.ModelProto, scheme: Scheme) -> None:
+    alone = quantise(uneven, scheme, CALIBRATION, CHOICE, target=0.0)
+    assert alone.left_float == ()
+    assert alone.agreement < 0.95
+    found = quantise(uneven, scheme, CALIBRATION, CHOICE, target=0.99)
+    assert found.agreement >= 0.99
+    # What reads the uneven tensor; and where outputs are quantised too, what writes it.
+    assert set(found.left_float) == ({"body/conv3"} if scheme.inputs_only else {"body/conv2", "body/conv3"})
+
+
+def test_nothing_stays_in_float_without_need(tmp_path: Path) -> None:
+    graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(), "fp32")
+    found = quantise(graph, CPU, CALIBRATION, CHOICE, target=0.995)
+    assert found.left_float == ()
+    assert found.agreement >= 0.995
+
+
+def test_what_cannot_be_reached_is_refused_with_the_figure(uneven: onnx.ModelProto) -> None:
+    with pytest.raises(EngineError, match=r"with 3 of 5 layers in float the mean cosine is 0\.\d+, wanted 1\.1.*fp16"):
+        quantise(uneven, CPU, CALIBRATION, CHOICE, target=1.1)
+
+
+def test_the_method_that_does_best_is_taken(tmp_path: Path) -> None:
+    """Dim pictures, and among those to calibrate on one with a glaring pixel, which minmax makes room for."""
+    graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(mean=(0.0, 0.0, 0.0)), "fp32")
+    dim = (CROPS // 40).astype(np.uint8)
+    glaring = dim[:32].copy()
+    glaring[3, 50:54, 50:54] = 255
+    assert quantise(graph, CPU, dim[:32], dim[32:], target=0.0).agreement > 0.98
+    found = quantise(graph, CPU, glaring, dim[32:], target=0.0)
+    assert found.method != "minmax"
+    assert found.agreement > 0.98
+
+
+@pytest.fixture(scope="module")
+def real_crops(shared: Path) -> NDArray[np.uint8]:
+    import cv2
+
+    path = shared / "data" / "face_crops.tar"
+    if not path.exists():
+        pytest.skip(f"{path.name} is not there")
+    crops = []
+    with tarfile.open(path) as tar:
+        for member in tar:
+            file = tar.extractfile(member) if member.name.endswith(".jpg") else None
+            if file is not None:
+                crops.append(cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR_RGB))
+            if len(crops) == 320:
+                return np.stack(crops)
+    raise AssertionError(f"{path} holds {len(crops)} crops; wanted 320")
+
+
+@pytest.mark.slow
+def test_a_real_network_on_real_faces(shared: Path, real_crops: NDArray[np.uint8], tmp_path: Path) -> None:
+    weights = shared / "models" / "mobilefacenet_128.onnx"
+    if not weights.exists():
+        pytest.skip(f"{weights.name} is not there")
+    model = load_spec("mobilefacenet-128")
+    given = CalibrationSet(real_crops[:256], 0)
+    result = build_engine(model, weights, backend="cpu", precision="int8", output=tmp_path, calibration=given)
+    assert result.info.parity_images == 64
+    with open_runner(result.path) as runner:  # on crops that had no part in it
+        parity = measure_parity(runner, model, weights, real_crops[256:])
+    assert parity.mean >= BARS["int8"].mean
+    assert parity.minimum >= BARS["int8"].minimum
+    fused = simplify(onnx.load(result.path), str(result.path), extended=True)
+    kinds = [node.op_type for node in fused.graph.node]
+    assert kinds.count("QLinearConv") >= 45  # of 51
+    assert 1 <= len(result.info.left_float) <= 6
+
+
+def test_what_does_not_count_is_not_compared(uneven: onnx.ModelProto) -> None:
+    whole = quantise(uneven, CPU, CALIBRATION, CHOICE, target=-1.0)
+    some = quantise(uneven, CPU, CALIBRATION, CHOICE, target=-1.0, reading=lambda answers: np.ones((len(answers), 1)))
+    assert whole.agreement < 0.9999
+    assert some.agreement == pytest.approx(1.0)

@@ -1,0 +1,167 @@
+"""Engines opened from disk and run: what they take, what they give, and what happens when they cannot."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.engines.build import build_engine
+from runtime.engines.open import open_runner
+from runtime.engines.parity import synthetic_crops
+from runtime.engines.sidecar import sidecar_path
+from runtime.errors import ConfigError, EngineError
+from runtime.graphs.mobilefacenet import generate
+from tests.support.model_files import save_cnn, spec
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("engine")
+    weights = save_cnn(folder / "m.onnx")
+    return build_engine(spec(), weights, backend="cpu", batch=(2, 8, 16), output=folder).path
+
+
+def images(count: int) -> NDArray[np.uint8]:
+    return synthetic_crops(112, count=count)
+
+
+def test_a_batch_becomes_unit_rows_in_a_new_array(engine: Path) -> None:
+    with open_runner(engine) as runner:
+        one, other = runner.infer(images(5)), runner.infer(images(5))
+    assert one.shape == (5, 16)
+    assert one.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-6)
+    one[:] = 0  # the caller's own
+    np.testing.assert_allclose(np.linalg.norm(other, axis=1), 1, atol=1e-6)
+
+
+def test_the_input_is_left_alone(engine: Path) -> None:
+    crops = images(4)
+    before = crops.copy()
+    with open_runner(engine) as runner:
+        runner.infer(crops)
+    np.testing.assert_array_equal(crops, before)
+
+
+def test_rows_depend_on_neither_batch_nor_threads(engine: Path) -> None:
+    crops = images(16)
+    with open_runner(engine, threads=1) as one, open_runner(engine, threads=2) as two, open_runner(engine) as free:
+        expected = one.infer(crops)
+        for runner in (one, two, free):
+            parts = np.concatenate([runner.infer(crops[start : start + 2]) for start in range(0, 16, 2)])
+            np.testing.assert_array_equal(parts, expected)
+            np.testing.assert_array_equal(runner.infer(crops), expected)
+
+
+@pytest.mark.parametrize("threads", [0, 1])
+def test_several_threads_share_a_runner(engine: Path, threads: int) -> None:
+    crops = images(16)
+    together = threading.Barrier(4)
+
+    def work(seed: int) -> bool:
+        order = np.random.default_rng(seed).permutation(16)
+        together.wait()
+        return all(np.array_equal(runner.infer(crops[order]), expected[order]) for _ in range(10))
+
+    with open_runner(engine, threads=threads) as runner, ThreadPoolExecutor(4) as pool:
+        expected = runner.infer(crops)
+        assert all(pool.map(work, range(4)))
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        (np.zeros((2, 112, 112, 3), np.float32), r"float32 \(2, 112, 112, 3\); wanted: uint8 \(n, 112, 112, 3\)"),
+        (np.zeros((2, 3, 112, 112), np.uint8), r"\(2, 3, 112, 112\); wanted"),
+        (np.zeros((112, 112, 3), np.uint8), r"\(112, 112, 3\); wanted"),
+        (np.zeros((2, 128, 128, 3), np.uint8), r"\(2, 128, 128, 3\); wanted"),
+        (np.zeros((1, 112, 112, 3), np.uint8), r"takes 2 to 16 images a batch and was given 1"),
+        (np.zeros((17, 112, 112, 3), np.uint8), r"takes 2 to 16 images a batch and was given 17"),
+        (np.zeros((0, 112, 112, 3), np.uint8), r"was given 0"),
+        (np.zeros((4, 112, 112, 3), np.uint8)[::2], r"not contiguous"),
+    ],
+)
+def test_a_wrong_batch_is_refused(engine: Path, batch: NDArray[np.uint8], words: str) -> None:
+    with open_runner(engine) as runner, pytest.raises(ConfigError, match=words):
+        runner.infer(batch)
+
+
+@pytest.fixture
+def copy(engine: Path, tmp_path: Path) -> Path:
+    """The engine and its sidecar, to be damaged."""
+    for path in (engine, sidecar_path(engine)):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path / engine.name
+
+
+def test_a_changed_engine_is_refused(copy: Path) -> None:
+    content = bytearray(copy.read_bytes())
+    content[len(content) // 2] ^= 1
+    copy.write_bytes(content)
+    with pytest.raises(EngineError, match=r"sha256 is [0-9a-f]{64}, wanted [0-9a-f]{64}.*--force"):
+        open_runner(copy)
+
+
+def test_an_engine_without_its_file_or_sidecar_is_refused(copy: Path) -> None:
+    kept = copy.read_bytes()
+    copy.unlink()
+    with pytest.raises(EngineError, match=r"cannot be read: No such file.*build-engine"):
+        open_runner(copy)
+    copy.write_bytes(kept)
+    sidecar_path(copy).unlink()
+    with pytest.raises(EngineError, match="no sidecar"):
+        open_runner(copy)
+
+
+def test_an_engine_that_onnx_runtime_refuses_is_an_engine_error(copy: Path) -> None:
+    copy.write_bytes(b"not an ONNX file")
+    sidecar = json.loads(sidecar_path(copy).read_text())
+    sidecar["engine_sha256"] = hashlib.sha256(b"not an ONNX file").hexdigest()
+    sidecar_path(copy).write_text(json.dumps(sidecar))
+    with pytest.raises(EngineError, match="cannot load the engine"):
+        open_runner(copy)
+
+
+OUT_OF_MEMORY = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import numpy as np
+from runtime.graphs.mobilefacenet import generate
+from runtime.engines.open import open_runner
+from runtime.errors import OutOfMemoryError
+
+with open_runner(Path(sys.argv[2]), threads=1) as runner:
+    small = np.zeros((4, 112, 112, 3), np.uint8)
+    before = runner.infer(small)
+    large = np.zeros((256, 112, 112, 3), np.uint8)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    room = pages * resource.getpagesize() + (100 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    try:
+        runner.infer(large)
+    except OutOfMemoryError as err:
+        print("out of memory:", err)
+    assert np.array_equal(runner.infer(small), before)  # and it goes on with a smaller batch
+"""
+
+
+def test_a_batch_that_does_not_fit_is_out_of_memory_and_the_runner_goes_on(tmp_path: Path) -> None:
+    generate(tmp_path / "m.onnx", form="128", seed=0)
+    engine = build_engine(spec(dimension=128), tmp_path / "m.onnx", backend="cpu", output=tmp_path).path
+    command = [sys.executable, "-c", OUT_OF_MEMORY, str(ROOT), str(engine)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "out of memory: a batch of 256 failed" in done.stdout
+    assert "smaller --batch-size" in done.stdout

@@ -1,0 +1,91 @@
+"""What is measured of this machine is real; no figure is asserted, only that it is one."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from runtime.assets import cache_dir
+from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
+from runtime.estimate import machine
+from runtime.estimate.plan import Rate
+from runtime.modelspec import load_spec
+from runtime.search.embedder import QueryRules
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_SECONDS", 0.1)
+    monkeypatch.setattr(machine, "_TIMED_S", 0.05)
+
+
+def test_the_machine_is_looked_at(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def rate(flops: float) -> Rate:
+        seen.append(flops)
+        return Rate(1.0, "guess", "")
+
+    found = machine.look(tmp_path, 64, rate, 10**9, "a GPU")
+    assert seen == [found.flops]
+    assert found.flops > 1e8
+    assert found.read_bytes_s > 1e8
+    assert found.disk_bytes <= shutil.disk_usage(tmp_path).total
+    assert 1e6 < found.memory_bytes < 1e14
+    assert (found.gpu_bytes, found.gpu) == (10**9, "a GPU")
+
+
+def test_photographs_are_measured_through_all_stages(photos: Path, tiny_engine: Path) -> None:
+    paths = [str(path).encode() for path in sorted(photos.rglob("*.jpg"))]
+    for some in (paths, paths[:1]):
+        rate = machine.rate_of_photographs(QueryRules(tiny_engine), some)
+        assert rate.basis == "measured"
+        assert rate.per_s is not None
+        assert rate.per_s > 1
+        assert "drawn at random" in rate.words
+
+
+def test_engines_alone_are_a_bound_and_a_guess_says_so(tiny_engine: Path) -> None:
+    rate = machine.rate_of_engines(tiny_engine, None)
+    assert rate.basis == "measured"
+    assert "engine alone" in rate.words
+    guess = machine.guessed_rate(90e9, "sface")
+    assert (guess.basis, guess.per_s) == ("guess", pytest.approx(100))
+    assert "facemill build-engine --model sface" in guess.words
+
+
+def test_only_an_engine_of_these_weights_that_runs_here_is_taken(
+    tiny_engine: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FACEMILL_CACHE", str(tmp_path))  # other tests leave such an engine in the session's
+    spec, folder = load_spec(str(tiny_model)), cache_dir("engines")
+    assert machine.find_built(spec) is None
+    built = folder / "tiny.cpu-fp32.onnx"
+    shutil.copy(tiny_engine, built)
+    info = read_sidecar(tiny_engine)
+    write_sidecar(built, replace(info, model_sha256="0" * 64))
+    assert machine.find_built(spec) is None
+    write_sidecar(built, info)
+    assert machine.find_built(spec) == built
+    assert machine.find_built(replace(spec, sha256="1" * 64)) is None
+    sidecar_path(built).write_text("damaged")
+    assert machine.find_built(spec) is None
+
+
+def test_timing_counts_what_is_done() -> None:
+    assert 0 < machine._per_s(lambda: time.sleep(0.01)) <= 100
+
+
+def test_files_that_a_container_has_read_take_no_memory_from_it(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("999000\n")
+    (tmp_path / "memory.stat").write_text("anon 9000\nactive_file 400000\ninactive_file 90000\nshmem 1\n")
+    assert machine.memory_available(tmp_path) == 491_000
+    (tmp_path / "memory.max").write_text("max\n")
+    unlimited = machine.memory_available(tmp_path)
+    assert unlimited > 1_000_000
+    assert abs(machine.memory_available(tmp_path / "none") - unlimited) < 1 << 30

@@ -1,0 +1,122 @@
+"""What a job takes: arithmetic with known facts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from runtime.estimate.plan import Item, Job, Machine, Rate, items_json, plan_job, roughly
+from runtime.index.memoryplan import plan_memory
+from runtime.index.sizes import build_s, index_bytes
+from runtime.pipeline.disk_estimate import room_while_running
+
+JOB = Job(5_000_000, 512)
+LARGE = Machine(Rate(250.0, "measured", "250/s"), 10**12, 64 * 10**9, 10e9, 100e9, 24 * 10**9, "a GPU")
+
+
+def by_name(job: Job, machine: Machine) -> dict[tuple[str, str], Item]:
+    items = plan_job(job, machine)
+    found = {(item.section, item.name): item for item in items}
+    assert len(found) == len(items)
+    return found
+
+
+def test_a_machine_that_is_large_enough() -> None:
+    found = by_name(JOB, LARGE)
+    room = room_while_running(5_000_000, 512, "float32", faces=True)
+    expected = {
+        ("embedding", "time"): 20_000.0,
+        ("embedding", "disk while it runs"): room,
+        ("embedding", "disk afterwards"): room // 2,
+        ("embedding", "memory"): 145_000_000 + 194 * 5_000_000,
+        **{("index", kind): index_bytes(kind, 5_000_000, 512) for kind in ("flat", "sq8", "ivf", "hnsw")},
+        **{
+            ("index", f"{kind}, making it"): build_s(kind, 5_000_000, 512, flops=100e9, write_bytes_s=200e6)
+            for kind in ("flat", "sq8", "ivf", "hnsw")
+        },
+        ("search", "exact"): 1.024,
+        ("pairs", "time"): 25e12 * 512 / 100e9,
+        ("pairs", "memory"): 2_000_000_000,
+        ("gpu", "search memory"): plan_memory(5_000_000, 512, 24 * 10**9, k=50, queries=256).device_bytes,
+    }
+    assert {key: item.value for key, item in found.items()} == pytest.approx(expected)
+    assert {key for key, item in found.items() if item.problem} == {("pairs", "time")}
+    assert "--budget" in found["pairs", "time"].problem
+    assert found["embedding", "time"].basis == found["search", "exact"].basis == "measured"
+
+
+def test_what_does_not_fit_is_said_with_what_to_do() -> None:
+    small = replace(LARGE, disk_bytes=15 * 10**9, memory_bytes=3 * 10**9, gpu_bytes=10**9)
+    found = by_name(JOB, small)
+    running = found["embedding", "disk while it runs"].problem
+    assert running == (
+        "does not fit: 22.4 GB needed, 15.0 GB free on the disk. Make room, or name another place with -o, or halve it "
+        "with --dtype float16"
+    )
+    assert (
+        "--dtype float16"
+        not in by_name(replace(JOB, dtype="float16"), small)["embedding", "disk while it runs"].problem
+    )
+    assert found["embedding", "disk afterwards"].problem == ""
+    assert "10.2 GB needed, 3.8 GB free on the disk beside the embedding file" in found["index", "flat"].problem
+    assert "11.6 GB needed, 3.8 GB free" in found["index", "ivf"].problem  # the exact rows lie beside it
+    tight = by_name(JOB, replace(LARGE, memory_bytes=3 * 10**9))
+    flat = tight["index", "flat"].problem
+    assert "10.2 GB needed, 3.0 GB of memory available. Searches would read the disk" in flat
+    assert [bool(tight["index", kind].problem) for kind in ("ivf", "sq8", "hnsw")] == [False, False, True]
+    assert "if the rows were in memory" in found["search", "exact"].words
+    assert found["gpu", "search memory"].value is None
+    assert "wanted: " in found["gpu", "search memory"].problem
+    poor = by_name(JOB, replace(LARGE, memory_bytes=10**9))
+    assert "Close other programs" in poor["pairs", "memory"].problem
+    assert poor["embedding", "memory"].problem
+
+
+def test_what_nobody_knows_is_unknown() -> None:
+    found = by_name(JOB, replace(LARGE, rate=Rate(None, "guess", "nothing is known"), gpu_bytes=None))
+    assert found["embedding", "time"].amount() == "unknown"
+    assert ("gpu", "search memory") not in found
+
+
+@pytest.mark.parametrize("gpu_gb", [4, 8, 24])
+def test_a_gpu_is_planned_as_a_search_plans_it(gpu_gb: int) -> None:
+    item = by_name(JOB, replace(LARGE, gpu_bytes=gpu_gb * 10**9))["gpu", "search memory"]
+    plan = plan_memory(5_000_000, 512, gpu_gb * 10**9, k=50, queries=256)
+    assert {4: "streamed", 8: "fp16", 24: "fp32"}[gpu_gb] == plan.placement
+    assert item.words == f"a GPU: {plan}"
+
+
+def test_small_jobs() -> None:
+    for photographs in (1, 2, 49):
+        assert not any(item.problem for item in plan_job(Job(photographs, 128), LARGE))
+
+
+@pytest.mark.parametrize(
+    ("photographs", "read_bytes_s", "taken"),
+    [(500_000, 10e9, "ivf"), (480_000, 10e9, "exact"), (49_999, 1e8, "exact"), (50_000, 1e8, "ivf")],
+)
+def test_the_index_that_auto_takes(photographs: int, read_bytes_s: float, taken: str) -> None:
+    found = by_name(replace(JOB, photographs=photographs), replace(LARGE, read_bytes_s=read_bytes_s))
+    assert f"--index auto takes {taken}" in found["search", "exact"].words
+
+
+def test_json_has_sections() -> None:
+    found = json.loads(json.dumps(items_json(plan_job(JOB, LARGE))))
+    assert list(found) == ["embedding", "index", "search", "pairs", "gpu"]
+    words = "one query at 10.0 GB/s; --index auto takes ivf, some milliseconds a query"
+    exact = {"value": pytest.approx(1.024), "unit": "s", "basis": "measured", "words": words}
+    assert found["search"]["exact"] == {**exact, "problem": ""}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.00032, "0.32 ms"), (0.0254, "25 ms"), (0.0996, "100 ms"), (0.999, "999 ms"), (1.24, "1.2 s"), (9.96, "10 s"),
+        (45.2, "45 s"), (59.6, "1 min"), (3569, "59 min"), (3571, "1 h 00 min"), (11_100, "3 h 05 min"),
+        (172_800, "2 days"), (1e9, "11,574 days"),
+    ],
+)  # fmt: skip
+def test_times_in_words(seconds: float, words: str) -> None:
+    assert roughly(seconds) == words

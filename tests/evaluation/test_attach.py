@@ -1,0 +1,211 @@
+"""A calibration into a finished file: nothing else changes, and whatever goes wrong leaves the file as it was."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import pytest
+from compare import contents, differences
+
+from runtime.engines.build import build_engine
+from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
+from runtime.errors import ConfigError, ContractError, DiskFullError, LockedError, StorageError
+from runtime.evaluation.attach import attach_calibration, calibration_of, check_file
+from runtime.evaluation.evaluate import Evaluation, evaluate
+from runtime.faces.rules import FaceRules
+from runtime.index.indexfile import ensure_index
+from runtime.metrics.falsematch import Calibration
+from runtime.modelspec import load_spec
+from runtime.modelstore import resolve_weights
+from runtime.pipeline.request import Request
+from runtime.pipeline.run import process
+from runtime.storage.comparable import find_calibration
+from runtime.storage.gallery import Gallery
+from runtime.storage.runfolder import RunFolder
+from tests.support import encoded_images as make
+from tests.support.lfw_folder import write_people, write_portrait
+from tests.support.red_square_detector import picture, save_red_squares
+
+
+@pytest.fixture(scope="module")
+def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    place = tmp_path_factory.mktemp("attach")
+    return evaluate(Request((str(write_people(place / "known")),), place / "known.h5", tiny_engine))
+
+
+@pytest.fixture(scope="module")
+def calibration(one: Evaluation) -> Calibration:
+    return calibration_of(one, Path("somewhere/known"), "2030-01-02T03:04:05+00:00")
+
+
+@pytest.fixture(scope="module")
+def made(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with everything that a file may hold: failures, digests, a path that is not UTF-8. Not to be changed."""
+    place = tmp_path_factory.mktemp("made")
+    shutil.copytree(photos / "1", place / "in")
+    os.rename(os.fsencode(next((place / "in").iterdir())), os.fsencode(place / "in") + b"/caf\xe9.jpg")
+    process(Request((str(place / "in"),), place / "o.h5", tiny_engine, skip_duplicates=True))
+    return place / "o.h5"
+
+
+@pytest.fixture
+def file(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(made, tmp_path / "people.h5"))
+
+
+def test_nothing_but_the_calibration_changes(file: Path, made: Path, calibration: Calibration) -> None:
+    file.chmod(0o640)
+    attach_calibration(file, calibration)
+    assert differences(made, file) == ["@score_calibration"]
+    assert "outcomes/raw_paths/bytes" in contents(file)
+    with h5py.File(made) as before, h5py.File(file) as after:
+        assert after["metadata"].attrs["run_id"] == before["metadata"].attrs["run_id"]
+        assert after["embeddings"].fletcher32
+        assert after["outcomes/path"].compression == "gzip"
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(file.parent) == ["people.h5"]
+    with Gallery(file) as gallery:
+        assert find_calibration(gallery) == calibration
+
+
+def test_a_second_calibration_takes_the_place_of_the_first(file: Path, calibration: Calibration) -> None:
+    attach_calibration(file, calibration)
+    attach_calibration(file, replace(calibration, folder="other"))
+    with Gallery(file) as gallery:
+        found = find_calibration(gallery)
+    assert found is not None
+    assert found.folder == "other"
+
+
+def test_a_link_is_followed(file: Path, tmp_path: Path, calibration: Calibration) -> None:
+    link = tmp_path / "link.h5"
+    link.symlink_to(file)
+    attach_calibration(link, calibration)
+    assert link.is_symlink()
+    with Gallery(file) as gallery:
+        assert find_calibration(gallery) == calibration
+
+
+def test_a_retry_of_the_file_still_works(tiny_engine: Path, tmp_path: Path, calibration: Calibration) -> None:
+    request = Request((str(write_people(tmp_path / "in")),), tmp_path / "o.h5", tiny_engine)
+    assert process(request).outcomes["corrupt"] == 1
+    attach_calibration(tmp_path / "o.h5", calibration)
+    write_portrait(tmp_path / "in", 3, 1)
+    assert "corrupt" not in process(replace(request, retry=True)).outcomes
+
+
+def test_scores_of_another_model_are_refused(file: Path, made: Path, calibration: Calibration) -> None:
+    other = replace(calibration, contract={**calibration.contract, "precision": "int8", "model_sha256": "f" * 64})
+    with pytest.raises(ContractError, match=r"precision: 'fp32' in the file, 'int8' now") as caught:
+        attach_calibration(file, other)
+    assert "f" * 64 in str(caught.value)
+    assert file.read_bytes() == made.read_bytes()
+
+
+def test_an_engine_is_checked_before_the_work(file: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    check_file(file, Request((), tmp_path / "o.h5", tiny_engine))
+    other = Path(shutil.copy(tiny_engine, tmp_path / "other.onnx"))
+    shutil.copy(sidecar_path(tiny_engine), sidecar_path(other))
+    write_sidecar(other, replace(read_sidecar(other), precision="int8"))
+    with pytest.raises(ContractError, match="int8"):
+        check_file(file, Request((), tmp_path / "o.h5", other))
+    with pytest.raises(StorageError, match="no such file"):
+        check_file(tmp_path / "none.h5", Request((), tmp_path / "o.h5", tiny_engine))
+
+
+def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) -> None:
+    """Where every face counts, the detector looks at other views, and the crop of one face lies elsewhere."""
+    spec = load_spec(str(save_red_squares(tmp_path)))
+    detector = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path).path
+    for person in range(2):
+        for shot in range(2):
+            path = tmp_path / "in" / f"P{person}" / f"{shot}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(make.encode(picture(400, 300, (60 * person, 90 * shot, 90), seed=person), "PNG"))
+
+    def request(policy: str) -> Request:
+        rules = FaceRules("detect", policy, min_iod=0)
+        return Request((str(tmp_path / "in"),), tmp_path / f"{policy}.h5", tiny_engine, faces=rules, detector=detector)
+
+    for policy in ("largest", "all", "one"):
+        process(request(policy))
+    with pytest.raises(ContractError, match=rf"detector_views: .*--detector {detector} --faces all"):
+        check_file(tmp_path / "all.h5", request("largest"))
+    with pytest.raises(ContractError, match=r"--align detect .*--faces largest"):
+        check_file(tmp_path / "largest.h5", request("one"))
+    check_file(tmp_path / "all.h5", request("one"))
+    check_file(tmp_path / "largest.h5", replace(request("largest"), faces=FaceRules("auto", min_iod=40)))
+    calibration = calibration_of(evaluate(request("largest")), tmp_path, "")
+    attach_calibration(tmp_path / "largest.h5", calibration)
+    with Gallery(tmp_path / "largest.h5") as gallery:
+        assert find_calibration(gallery) == calibration
+    with pytest.raises(ContractError, match="detector_views"):
+        attach_calibration(tmp_path / "all.h5", calibration)
+
+
+def test_a_calibration_that_does_not_fit_its_file_is_not_used(file: Path, calibration: Calibration) -> None:
+    """It may have been copied there by hand."""
+    attach_calibration(file, calibration)
+    with Gallery(file) as gallery:
+        gallery.contract["model_sha256"] = "e" * 64
+        assert find_calibration(gallery) is None
+        gallery.metadata["score_calibration"] = "{"
+        assert find_calibration(gallery) is None
+
+
+def test_a_file_that_a_run_is_writing_is_left_alone(file: Path, made: Path, calibration: Calibration) -> None:
+    with RunFolder(file), pytest.raises(LockedError, match=r"people\.h5"):
+        attach_calibration(file, calibration)
+    assert file.read_bytes() == made.read_bytes()
+
+
+def test_a_full_disk_leaves_the_file_as_it_was(file: Path, made: Path, calibration: Calibration) -> None:
+    before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
+        with pytest.raises(DiskFullError, match="no room left"):
+            attach_calibration(file, calibration)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert file.read_bytes() == made.read_bytes()
+    assert os.listdir(file.parent) == ["people.h5"]
+
+
+def test_a_missing_file_makes_no_folder(tmp_path: Path, calibration: Calibration) -> None:
+    with pytest.raises(StorageError, match="no such file"):
+        attach_calibration(tmp_path / "no" / "people.h5", calibration)
+    assert os.listdir(tmp_path) == []
+
+
+def test_one_person_alone_cannot_calibrate(tiny_engine: Path, tmp_path: Path) -> None:
+    for shot in range(2):
+        write_portrait(tmp_path / "in", 0, shot)
+    alone = evaluate(Request((str(tmp_path / "in"),), tmp_path / "o.h5", tiny_engine))
+    with pytest.raises(ConfigError, match="no two people"):
+        calibration_of(alone, tmp_path, "")
+
+
+def test_the_calibration_says_what_it_was_counted_on(one: Evaluation, calibration: Calibration) -> None:
+    assert (calibration.folder, calibration.people, calibration.photographs) == ("known", 13, 36)
+    assert calibration.pairs == one.curve.impostors
+    assert calibration.contract["model_sha256"] == one.embedded.contract["model_sha256"]
+    assert "root" not in calibration.contract
+    assert calibration.expected(-1, 50).hits == 50
+
+
+def test_the_index_beside_the_file_stays(file: Path, calibration: Calibration) -> None:
+    with Gallery(file) as gallery:
+        index = ensure_index(gallery)
+    assert index is not None
+    before = index.stat()
+    attach_calibration(file, calibration)
+    with Gallery(file) as gallery:
+        ensure_index(gallery)
+    assert (index.stat().st_ino, index.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

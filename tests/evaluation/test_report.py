@@ -1,0 +1,187 @@
+"""The report: the same figures in every form, names that cannot break it, pictures, a folder that is not its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.errors import ConfigError, MissingDependencyError, OutputExistsError
+from runtime.evaluation.compare import compare
+from runtime.evaluation.evaluate import Evaluation, Lookalikes, evaluate
+from runtime.evaluation.plots import draw_roc, draw_scores
+from runtime.evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
+from runtime.metrics.pairs import read_pairs
+from runtime.pipeline.request import Request
+from tests.support.lfw_folder import write_pairs, write_people, write_portrait
+
+NAMES = ["report.json", "report.md", "roc.png", "scores.png"]
+BLUE, VERMILLION = (0, 114, 178), (213, 94, 0)
+
+
+@pytest.fixture(scope="module")
+def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    place = tmp_path_factory.mktemp("report")
+    pairs = read_pairs(write_pairs(place / "pairs.txt"))
+    return evaluate(Request((str(write_people(place / "in")),), place / "o.h5", tiny_engine), pairs)
+
+
+@pytest.fixture(scope="module")
+def report(one: Evaluation) -> Report:
+    return Report("people/", "pairs.txt", ("tiny.onnx",), (one,), 20, None, "2030-01-02T03:04:05+00:00")
+
+
+@pytest.fixture
+def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it is not installed."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
+def strict(text: str) -> dict[str, object]:
+    """JSON without NaN and infinities, which other readers refuse."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    found: dict[str, object] = json.loads(text, parse_constant=refuse)
+    return found
+
+
+def test_facts_are_the_figures(report: Report, one: Evaluation) -> None:
+    facts = strict(json.dumps(report.facts()))
+    assert (facts["folder"], facts["pairs_file"], facts["comparison"]) == ("people/", "pairs.txt", None)
+    (found,) = report.facts()["evaluations"]
+    assert one.pairs is not None
+    assert one.retrieval is not None
+    assert found["label"] == "tiny.onnx"
+    assert found["outcomes"] == {"embedded": 37, "corrupt": 1}
+    assert found["pairs"]["accuracy"] == one.pairs.folds.accuracy
+    assert (found["pairs"]["missing"], found["pairs"]["absent_photographs"]) == (2, 1)
+    assert [rate["tar"] for rate in found["pairs"]["tar_at_far"]] == [None, None, None]  # 7 impostor pairs
+    assert found["retrieval"]["MAP@R"]["value"] == one.retrieval.means[2]
+    low, high = found["retrieval"]["MAP@R"]["interval"]
+    assert low < one.retrieval.means[2] < high
+    assert [row["expected_false_hits"] for row in found["gallery"]["thresholds"]] == [0.01, 0.1, 1.0]
+    assert found["gallery"]["expected_false_hits_above_at_most"] == pytest.approx(60 / one.curve.impostors)
+
+
+def test_tables_say_the_same(report: Report, one: Evaluation) -> None:
+    assert one.pairs is not None
+    assert one.retrieval is not None
+    text = "\n".join(as_text(report.tables()))
+    for words in (
+        f"{100 * one.pairs.folds.accuracy:.2f} %",
+        "2 (1 photographs are not in the folder)",
+        "beyond what 7 impostor pairs can show",
+        f"{100 * one.retrieval.means[0]:.2f} %",
+        "corrupt",
+        "identify nobody",
+        "Thresholds for a gallery of 20 photographs",
+        one.lookalikes[0].one,
+    ):
+        assert words in text
+
+
+def test_a_report_is_four_files(report: Report, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[report]'")
+    write_report(tmp_path, report)
+    assert sorted(os.listdir(tmp_path)) == NAMES
+    assert strict((tmp_path / "report.json").read_text()) == json.loads(json.dumps(report.facts()))
+    text = (tmp_path / "report.md").read_text()
+    assert "![roc](roc.png)" in text
+    for line in text.splitlines():
+        if line.startswith("|"):
+            assert line.count("|") in (3, 4)
+
+
+def test_without_matplotlib_the_figures_come_and_old_pictures_go(
+    report: Report, tmp_path: Path, no_matplotlib: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "roc.png").write_bytes(b"of an earlier evaluation")
+    write_report(tmp_path, report)
+    assert sorted(os.listdir(tmp_path)) == NAMES[:2]
+    assert "png" not in (tmp_path / "report.md").read_text()
+    with pytest.raises(MissingDependencyError, match=r"pip install matplotlib"):
+        draw_roc(report.evaluations, report.labels)
+
+
+def test_names_neither_break_a_table_nor_steer_a_reader(report: Report, one: Evaluation, tmp_path: Path) -> None:
+    evil = '<img src=x onerror="alert(1)">|\x1b[31m`\udcff.jpg'
+    strange = replace(one, lookalikes=(Lookalikes(0.5, evil, "b.jpg"),))
+    write_report(tmp_path, replace(report, evaluations=(strange,), folder=evil))
+    text = (tmp_path / "report.md").read_text("utf-8")
+    assert "\x1b" not in text
+    assert "| 0.5000 | &lt;img" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| 0.5000")]
+    assert row.count("|") == 4
+    facts = strict((tmp_path / "report.json").read_text())
+    assert facts["folder"] == evil
+
+
+def colours(picture: bytes) -> set[tuple[int, ...]]:
+    import cv2
+
+    pixels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels.shape[1] == 1080
+    return set(map(tuple, pixels[..., ::-1].reshape(-1, 3).tolist()))
+
+
+def test_pictures_show_both_curves(report: Report, one: Evaluation) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[report]'")
+    for draw in (draw_roc, draw_scores):
+        assert {BLUE, VERMILLION} <= colours(draw([one], ["tiny"]))
+
+
+def test_pictures_of_awkward_folders_can_be_drawn(tiny_engine: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[report]'")
+    for person in range(3):
+        write_portrait(tmp_path / "alone", person, 0)  # no genuine pair
+    for shot in range(3):
+        write_portrait(tmp_path / "one", 0, shot)  # no impostor pair
+    for name in ("alone", "one"):
+        found = evaluate(Request((str(tmp_path / name),), tmp_path / f"{name}.h5", tiny_engine))
+        report = Report(name, "", ("tiny",), (found,), 10, None, "")
+        assert draw_roc([found], ["tiny"]).startswith(b"\x89PNG")
+        assert draw_scores([found], ["tiny"]).startswith(b"\x89PNG")
+        strict(json.dumps(report.facts()))
+        assert "\n".join(as_text(report.tables()))
+
+
+def test_a_comparison_has_a_column_an_engine(one: Evaluation) -> None:
+    report = Report("people/", "pairs.txt", ("a.onnx", "b.onnx"), (one, one), None, compare(one, one), "")
+    text = "\n".join(as_text(report.tables()))
+    assert "a.onnx" in text
+    assert "cosine, minimum" in text
+    assert "1.000000" in text
+    assert "+0.00 points" in text
+    facts = strict(json.dumps(report.facts()))
+    assert facts["comparison"]["verdicts"] == {"accuracy": 0.0, "gained": 0, "lost": 0}  # type: ignore[index]
+
+
+def test_engines_are_told_apart() -> None:
+    assert labels_of([Path("x/a.onnx"), Path("x/b.onnx")]) == ("a.onnx", "b.onnx")
+    assert labels_of([Path("x/a.onnx"), Path("y/a.onnx")]) == ("x/a.onnx", "y/a.onnx")
+
+
+def test_a_report_goes_where_nothing_is_in_its_way(report: Report, tmp_path: Path) -> None:
+    people = tmp_path / "people"
+    check_report_folder(tmp_path / "new" / "deep", people, force=False)
+    assert (tmp_path / "new" / "deep").is_dir()
+    write_report(tmp_path / "new", report)
+    check_report_folder(tmp_path / "new", people, force=False)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    check_report_folder(tmp_path / "mine", people, force=False)
+    (tmp_path / "mine" / "report.md").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"report\.md.*--force"):
+        check_report_folder(tmp_path / "mine", people, force=False)
+    check_report_folder(tmp_path / "mine", people, force=True)
+    with pytest.raises(OutputExistsError, match="a file; wanted: a folder"):
+        check_report_folder(tmp_path / "mine" / "report.md", people, force=True)
+    with pytest.raises(ConfigError, match="in the folder of the photographs"):
+        check_report_folder(people / "report", people, force=True)

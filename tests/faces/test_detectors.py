@@ -1,0 +1,116 @@
+"""Raw answers of detectors to faces: decoding, suppression, the choice of a face."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.errors import ConfigError
+from runtime.faces.detectors import VALUES, Faces, anchor_count, find_faces, iou, main_face, suppress
+
+
+def answer(family: str, count: int = 1, height: int = 64, width: int = 96) -> NDArray[np.float32]:
+    return np.zeros((count, anchor_count(family, height, width), VALUES), np.float32)
+
+
+def put(raw: NDArray[np.float32], row: int, values: list[float]) -> None:
+    raw[row, :] = values
+
+
+def test_yunet_boxes_and_landmarks() -> None:
+    raw = answer("yunet")[0]
+    # Stride 16 begins after 8 * 12 cells of stride 8; its cell in row 1, column 2.
+    put(raw, 96 + 1 * 6 + 2, [0.9, 0.5, -0.25, np.log(2), np.log(3), *range(10)])
+    (found,) = find_faces(raw[None], family="yunet", height=64, width=96, threshold=0.5)
+    np.testing.assert_allclose(found.scores, [0.9])
+    np.testing.assert_allclose(found.boxes, [[2.5 * 16 - 16, 0.75 * 16 - 24, 2.5 * 16 + 16, 0.75 * 16 + 24]], atol=1e-4)
+    np.testing.assert_allclose(found.landmarks[0, 1], [(2 + 2) * 16, (3 + 1) * 16])
+
+
+def test_scrfd_boxes_and_landmarks() -> None:
+    raw = answer("scrfd")[0]
+    # Two anchors a cell; stride 32 begins after 2 * (96 + 24) anchors; the second anchor of row 1, column 2.
+    put(raw, 240 + 2 * (1 * 3 + 2) + 1, [0.8, 1, 0.5, 1.5, 0.25, *range(10)])
+    (found,) = find_faces(raw[None], family="scrfd", height=64, width=96, threshold=0.5)
+    np.testing.assert_allclose(found.boxes, [[64 - 32, 32 - 16, 64 + 48, 32 + 8]])
+    np.testing.assert_allclose(found.landmarks[0, 4], [8 * 32 + 64, 9 * 32 + 32])
+
+
+def test_each_picture_gets_its_own_faces_best_first() -> None:
+    raw = answer("yunet", 4)
+    for picture, cell, score in ((0, 3, 0.6), (0, 90, 0.8), (2, 50, 0.7), (2, 51, 0.3)):
+        raw[picture, cell, 0] = score
+    found = find_faces(raw, family="yunet", height=64, width=96, threshold=0.5)
+    assert [faces.scores.tolist() for faces in found] == [pytest.approx([0.8, 0.6]), [], pytest.approx([0.7]), []]
+
+
+def test_overlapping_boxes_leave_the_best() -> None:
+    boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 0, 10, 3]], np.float32)
+    scores = np.array([0.7, 0.9, 0.6, 0.8], np.float32)
+    np.testing.assert_allclose(iou(boxes[0], boxes), [1, 90 / 110, 0, 0.3], atol=1e-6)
+    assert suppress(boxes, scores, 0.5).tolist() == [1, 3, 2]
+    assert suppress(boxes, scores, 0.25).tolist() == [1, 2]
+    assert suppress(boxes[:0], scores[:0], 0.5).tolist() == []
+
+
+def test_an_answer_of_another_shape_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"a yunet detector answered \(1, 126, 15\) for 96x96 pixels; wanted: \(1, 189, 15\)"
+    ):
+        find_faces(answer("yunet"), family="yunet", height=96, width=96, threshold=0.5)
+
+
+def faces(*boxes: tuple[float, float, float, float]) -> Faces:
+    return Faces(
+        np.linspace(0.9, 0.6, len(boxes)).astype(np.float32),
+        np.array(boxes, np.float32),
+        np.zeros((len(boxes), 5, 2), np.float32),
+        np.ones(len(boxes), np.float32),
+    )
+
+
+def test_the_main_face_is_large_and_near_the_middle() -> None:
+    middle, corner = (40, 40, 60, 60), (0, 0, 20, 20)
+    assert main_face(faces(corner, middle), 100, 100) == 1
+    assert main_face(faces((0, 0, 60, 60), (47, 47, 53, 53)), 100, 100) == 0  # a tiny one behind, in the very middle
+    assert main_face(faces(middle), 100, 100) == 0
+
+
+def test_scaling_keeps_the_middles_of_pixels() -> None:
+    small = replace(faces((0, 0, 8, 4)), landmarks=np.full((1, 5, 2), 1.5, np.float32))
+    large = small.scaled(4)
+    np.testing.assert_array_equal(large.boxes, [[0, 0, 32, 16]])
+    np.testing.assert_array_equal(large.landmarks[0, 0], [7.5, 7.5])  # between pixels 1 and 2 is between 7 and 8
+    np.testing.assert_array_equal(small.scaled(1, (-1, -2)).boxes, [[-1, -2, 7, 2]])
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_a_turn_is_taken_back(turns: int) -> None:
+    picture = np.zeros((30, 50), int)
+    picture[4:9, 20:32] = 1  # rows, columns
+    picture[6, 25] = 2
+    turned = np.rot90(picture, turns)
+    (rows, columns), (row, column) = np.nonzero(turned), np.argwhere(turned == 2)[0]
+    there = replace(
+        faces((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)),
+        landmarks=np.full((1, 5, 2), (column, row), np.float32),
+    )
+    back = there.turned_back(turns, 30, 50)
+    np.testing.assert_array_equal(back.boxes, [[20, 4, 32, 9]])
+    np.testing.assert_array_equal(back.landmarks, np.full((1, 5, 2), (25, 6)))
+
+
+def test_unsure_anchors_have_a_vote_but_are_no_faces() -> None:
+    raw = answer("yunet")[0]
+    put(raw, 5, [0.8, 0, 0, 1, 1, *[0.0] * 10])
+    put(raw, 6, [0.4, -1, 0, 1, 1, *[1.0] * 10])  # the same box from the next cell, landmarks elsewhere
+    put(raw, 60, [0.4, 0, 0, 1, 1, *[0.0] * 10])  # elsewhere
+    (alone,) = find_faces(raw[None], family="yunet", height=64, width=96, threshold=0.6)
+    (voted,) = find_faces(raw[None], family="yunet", height=64, width=96, threshold=0.6, vote=0.5)
+    assert len(alone) == len(voted) == 1
+    np.testing.assert_array_equal(voted.boxes, alone.boxes)
+    first, second = alone.landmarks[0], alone.landmarks[0] + [16, 8]
+    np.testing.assert_allclose(voted.landmarks[0], (2 * first + second) / 3, atol=1e-4)

@@ -1,0 +1,184 @@
+"""Photographs of any sizes to faces: views, retries, what views agree on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.engines.build import build_engine
+from runtime.engines.open import open_runner
+from runtime.engines.runner import Runner
+from runtime.faces.detectors import Faces, iou
+from runtime.faces.finder import Finder, FindRules, View, canvas_shape, draw, merge, surroundings
+from runtime.modelspec import load_spec
+from runtime.modelstore import find_weights, resolve_weights
+from tests.support.red_square_detector import picture, save_red_squares
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    folder = tmp_path_factory.mktemp("red")
+    spec = load_spec(str(save_red_squares(folder)))
+    return open_runner(build_engine(spec, resolve_weights(spec), backend="cpu", output=folder).path)
+
+
+def photo(height: int, width: int, *squares: tuple[int, int, int]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(picture(height, width, *squares)[..., ::-1])
+
+
+class Watched:
+    """A detector that remembers the shapes it was given."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, canvases: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.shapes.append(canvases.shape)
+        return self._runner.infer(canvases)
+
+
+def middle(faces: Faces) -> NDArray[np.float32]:
+    return (faces.boxes[0, :2] + faces.boxes[0, 2:]) / 2
+
+
+def test_faces_lie_where_they_are_in_each_photograph(runner: Runner) -> None:
+    squares = [(200, 100, 140), (0, 0, 100), (20, 60, 36), (500, 900, 480)]
+    sizes = [(600, 500), (400, 300), (112, 150), (2000, 1600)]
+    photos = [photo(*size, square) for size, square in zip(sizes, squares, strict=True)]
+    found = Finder(runner.infer, "yunet", FindRules(), 16).find(photos)
+    for faces, (height, width), (left, top, side) in zip(found, sizes, squares, strict=True):
+        assert len(faces) == 1
+        cell = 32 * max(height, width) / 160
+        assert np.abs(middle(faces) - (left + side / 2, top + side / 2)).max() < 0.75 * cell
+
+
+def test_photographs_of_one_shape_share_a_call(runner: Runner) -> None:
+    detect = Watched(runner)
+    photos = [photo(400, 300, (100, 100, 150))] * 5 + [photo(300, 400, (100, 100, 150))] * 2
+    Finder(detect, "yunet", FindRules(views=(View(160),), retries=()), 3).find(photos)
+    assert sorted(detect.shapes) == [(2, 128, 160, 3), (2, 160, 128, 3), (3, 160, 128, 3)]
+
+
+def test_retries_look_only_at_what_has_no_face_yet(runner: Runner) -> None:
+    detect = Watched(runner)
+    rules = FindRules(views=(View(64),), retries=(View(128), View(256)))
+    photos = [photo(320, 320, (160, 160, 160)), photo(320, 320), photo(320, 320, (80, 80, 80))]
+    found = Finder(detect, "yunet", rules, 16).find(photos)
+    assert [len(faces) for faces in found] == [1, 0, 1]
+    turned = [(2, 160, 160, 3)] * 3
+    assert detect.shapes == [(3, 64, 64, 3), *turned, (2, 128, 128, 3), (1, 256, 256, 3)]
+
+
+def test_a_face_that_was_small_is_looked_at_again(runner: Runner) -> None:
+    """Its surroundings are drawn as large as a view, so that a cell of it is fine enough."""
+    photos = [photo(900, 900, (560, 420, 200)), photo(400, 400, (120, 120, 200))]
+    detect = Watched(runner)
+    finder = Finder(detect, "yunet", FindRules(views=(View(320),)), 16)
+    coarse = [
+        replace(faces.some([0]), seen=np.array([seen], np.float32))
+        for faces, seen in zip(finder.find(photos), (20, 90), strict=True)
+    ]
+    moved = replace(coarse[0], boxes=coarse[0].boxes + 70, landmarks=coarse[0].landmarks + 70)
+    del detect.shapes[:]
+    closer = finder.look_closer(photos, [moved, coarse[1]])
+    assert detect.shapes == [(1, 160, 128, 3)]  # the surroundings of the small one alone
+    assert np.abs(middle(closer[0]) - (660, 520)).max() < np.abs(middle(moved) - (660, 520)).max()
+    assert closer[1] is coarse[1]
+    sideways = replace(moved, landmarks=moved.landmarks[..., ::-1])
+    assert finder.look_closer(photos[:1], [sideways])[0] is sideways
+
+
+def test_surroundings_stay_inside() -> None:
+    assert surroundings(np.array([10, 10, 20, 14], np.float32), 100, 60) == (2, 0, 28, 25)
+    left, top, right, bottom = surroundings(np.array([-30, 90, -20, 130], np.float32), 100, 60)
+    assert 0 <= left < right <= 60
+    assert 0 <= top < bottom <= 100
+
+
+def test_no_photographs_are_no_faces(runner: Runner) -> None:
+    assert Finder(runner.infer, "yunet", FindRules(), 4).find([]) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "view", "shape"),
+    [
+        ((400, 300), View(160), (160, 128)),
+        ((300, 400), View(224), (192, 224)),
+        ((250, 250), View(160, 0.5), (320, 320)),
+        ((4000, 10), View(160), (160, 32)),
+        ((1, 1), View(32), (32, 32)),
+    ],
+)
+def test_canvases_are_multiples_of_the_largest_stride(
+    size: tuple[int, int], view: View, shape: tuple[int, int]
+) -> None:
+    assert canvas_shape(*size, view) == shape
+
+
+def test_a_view_keeps_the_proportions_and_the_border_is_black() -> None:
+    white = np.full((200, 100, 3), 255, np.uint8)
+    canvas = np.zeros((*canvas_shape(200, 100, View(96, 0.25)), 3), np.uint8)
+    factor, shift = draw(white, View(96, 0.25), canvas)
+    assert (factor, shift) == (0.48, 24)
+    ys, xs = np.nonzero(canvas[..., 0])
+    assert (ys.min(), ys.max() + 1, xs.min(), xs.max() + 1) == (24, 120, 24, 72)
+
+
+def one(x: float, score: float) -> Faces:
+    return Faces(
+        np.array([score], np.float32),
+        np.array([[x, 0, x + 10, 10]], np.float32),
+        np.full((1, 5, 2), x, np.float32),
+        np.array([10], np.float32),
+    )
+
+
+def test_what_views_agree_on_is_averaged_and_the_rest_is_kept() -> None:
+    both = merge([one(0, 0.7), one(2, 0.9)])
+    np.testing.assert_allclose(both.scores, [0.9])
+    np.testing.assert_allclose(both.boxes, [[1, 0, 11, 10]])
+    np.testing.assert_allclose(both.landmarks[0, 0], [1, 1])
+    apart = merge([one(0, 0.7), one(50, 0.9), one(51, 0.8)])
+    np.testing.assert_allclose(apart.scores, [0.9, 0.7])
+    np.testing.assert_allclose(apart.boxes[0], [50.5, 0, 60.5, 10])
+    nothing = one(0, 0.7).some([])
+    assert len(merge([nothing, nothing])) == 0
+    assert len(merge([nothing, one(3, 0.6)])) == 1
+
+
+def test_yunet_agrees_with_opencvs(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same network on the same canvas: the same boxes, and landmarks within half a pixel."""
+    monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))
+    spec = load_spec("yunet")
+    weights = find_weights(spec)
+    assert weights is not None
+    engine = build_engine(spec, weights, backend="cpu", output=tmp_path).path
+    images = [cv2.imread(str(path)) for path in sorted((shared / "data" / "photos").iterdir())]
+    compared = 0
+    with open_runner(engine) as runner:
+        for image in images:
+            view = View(640)
+            canvas = np.zeros((*canvas_shape(*image.shape[:2], view), 3), np.uint8)
+            draw(image, view, canvas)
+            from runtime.faces.detectors import find_faces
+
+            height, width = canvas.shape[:2]
+            (mine,) = find_faces(runner.infer(canvas[None]), family="yunet", height=height, width=width, threshold=0.6)
+            theirs = cv2.FaceDetectorYN.create(str(weights), "", (width, height), 0.6, 0.3, 5000)
+            _, found = theirs.detect(canvas)
+            assert len(found) == len(mine)
+            for row in found:
+                box = np.array([row[0], row[1], row[0] + row[2], row[1] + row[3]], np.float32)
+                shared_area = iou(box, mine.boxes)
+                best = int(shared_area.argmax())
+                assert shared_area[best] > 0.99
+                assert np.abs(mine.landmarks[best] - row[4:14].reshape(5, 2)).max() < 0.5
+                assert abs(mine.scores[best] - row[14]) < 1e-3
+                compared += 1
+    assert compared > 20

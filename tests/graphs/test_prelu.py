@@ -1,0 +1,57 @@
+"""PRelu in other operators: the same answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from runtime.engines.ort_runner import open_session
+from runtime.graphs.prelu import without_prelu
+
+
+def network(shape: tuple[int, ...], constant: bool = True) -> onnx.ModelProto:
+    """PRelu after PRelu; slopes below 0 and above 1 are among them."""
+    slopes = np.linspace(-0.5, 1.5, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    nodes = [
+        helper.make_node("PRelu", ["x", "slopes"], ["y"], "first"),
+        helper.make_node("PRelu", ["y", "slopes"], ["z"], "second"),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 6, 5, 4])]
+    if not constant:
+        inputs.append(helper.make_tensor_value_info("slopes", TensorProto.FLOAT, shape))
+    outputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 6, 5, 4])]
+    known = [numpy_helper.from_array(slopes, "slopes")] if constant else []
+    graph = helper.make_graph(nodes, "prelu", inputs, outputs, known)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def kinds(model: onnx.ModelProto) -> set[str]:
+    return {node.op_type for node in model.graph.node}
+
+
+@pytest.mark.parametrize("shape", [(6, 1, 1), (1, 6, 1, 1)])
+def test_the_answers_are_the_same(shape: tuple[int, ...]) -> None:
+    model = network(shape)
+    other = without_prelu(model)
+    onnx.checker.check_model(other)
+    assert kinds(model) == {"PRelu"}
+    assert kinds(other) == {"Relu", "Conv", "Add"}
+    assert not {tensor.name for tensor in other.graph.initializer} & {"slopes"}
+    x = np.random.default_rng(0).normal(0, 3, (3, 6, 5, 4)).astype(np.float32)
+    answers = [open_session(one.SerializeToString(), threads=1).run(None, {"x": x})[0] for one in (model, other)]
+    np.testing.assert_allclose(answers[1], answers[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1,), (4,), (6, 5, 4), (2, 6, 1, 1)])
+def test_slopes_that_are_not_one_a_channel_stay(shape: tuple[int, ...]) -> None:
+    model = network((6, 1, 1))
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones(shape, np.float32), "slopes"))
+    assert kinds(without_prelu(model)) == {"PRelu"}
+
+
+def test_slopes_that_are_computed_stay() -> None:
+    assert kinds(without_prelu(network((6, 1, 1), constant=False))) == {"PRelu"}

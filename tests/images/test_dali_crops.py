@@ -1,0 +1,273 @@
+"""The DALI decoder on its CPU graph, against `decode_image`: the same crops and verdicts, whatever the neighbours."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.errors import ConfigError, EngineError
+from runtime.images.dali_crops import DaliDecoder
+from runtime.images.decode import ImageError, Limits, decode_image
+from runtime.images.preprocess import preprocess_bytes
+from runtime.records import Status
+from tests.support import encoded_images as make
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda120")
+
+UPRIGHT = make.scene(160, 120)
+GOOD = [make.encode(make.scene(160, 120, seed)) for seed in range(8)]
+CUT = make.encode(make.scene(400, 300))[:6000]
+
+
+def damage(data: bytes) -> bytes:
+    """A JPEG with an impossible Huffman table: header and end are whole, only decoding it shows the damage."""
+    at = data.index(b"\xff\xc4") + 5
+    return data[:at] + bytes([255] * 16) + data[at + 16 :]
+
+
+DAMAGED = damage(GOOD[0])
+HOLED = GOOD[1][:4000] + GOOD[1][4400:]  # a part of the scan is missing: both decoders go on after the gap
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[DaliDecoder]:
+    with DaliDecoder(112, batch_size=8) as decoder:
+        yield decoder
+
+
+class HostCrops:
+    """Crops in an array of the host's; DALI's graph may be on either side.
+
+    Attributes:
+        runs: how many crops came from DALI at once; those of the CPU decoder are not in it.
+    """
+
+    stream = None
+
+    def __init__(self, count: int) -> None:
+        self.images = np.empty((count, 112, 112, 3), np.uint8)
+        self.runs: list[int] = []
+
+    def put_run(self, place: int, photos: Any) -> None:
+        photos = photos.as_cpu()
+        crops = preprocess_bytes([np.array(photos[i]) for i in range(len(photos))], size=112)
+        self.images[place : place + len(crops)] = crops
+        self.runs.append(len(crops))
+
+    def put(self, place: int, crop: NDArray[np.uint8]) -> None:
+        self.images[place] = crop
+
+
+class Decoded(NamedTuple):
+    """What became of files: crops and the files that they are of, in the order of the files."""
+
+    images: NDArray[np.uint8]
+    indices: list[int]
+    failures: list[tuple[int, Status, str]]
+    runs: list[int]
+
+
+def decode(decoder: DaliDecoder, files: Sequence[bytes]) -> Decoded:
+    crops = HostCrops(len(files))
+    placed = decoder.decode(files, crops)
+    order = np.argsort(placed.indices).astype(int)
+    return Decoded(crops.images[order], sorted(placed.indices), placed.failures, crops.runs)
+
+
+def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
+    """Mean difference in grey levels."""
+    return float(np.abs(a.astype(int) - b.astype(int)).mean())
+
+
+def by_dali(decoder: DaliDecoder, data: bytes) -> NDArray[np.uint8]:
+    """The crop of one file, decoded by DALI and nobody else."""
+    got = decode(decoder, [data])
+    assert got.runs == [1], "DALI was not asked, or refused"
+    return got.images[0]
+
+
+def check(decoder: DaliDecoder, files: list[bytes], limits: Limits | None = None) -> None:
+    """Every file has the verdict of decode_image, in its order; crops are nearly equal."""
+    crops, indices, failures = [], [], []
+    for i, data in enumerate(files):
+        try:
+            crops.append(decode_image(data, size=112, limits=limits))
+            indices.append(i)
+        except ImageError as err:
+            failures.append((i, err.status, err.detail))
+    got = decode(decoder, files)
+    assert got.indices == indices
+    assert got.failures == failures
+    for mine, wanted in zip(got.images, crops, strict=True):
+        assert difference(mine, wanted) < 2.0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_all_eight_orientations(decoder: DaliDecoder, orientation: int) -> None:
+    data = make.encode(make.STORED[orientation](UPRIGHT), orientation=orientation)
+    assert difference(by_dali(decoder, data), decode_image(data, size=112)) < 1.0
+    assert difference(by_dali(decoder, data), decode_image(make.encode(UPRIGHT), size=112)) < 2.0
+
+
+@pytest.mark.parametrize(
+    "shape", [(112, 112), (113, 113), (223, 250), (400, 300), (3001, 1999), (40, 60), (300, 80), (112, 300)]
+)
+@pytest.mark.parametrize("noise", [0, 12])
+def test_sizes_grow_and_shrink_alike(decoder: DaliDecoder, shape: tuple[int, int], noise: int) -> None:
+    pixels = make.scene(*shape) + np.random.default_rng(1).normal(0, noise, (*shape, 1))
+    data = make.encode(np.clip(pixels, 0, 255).astype(np.uint8), subsampling=2)
+    assert difference(by_dali(decoder, data), decode_image(data, size=112)) < 1.0
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(make.encode(UPRIGHT[..., 1]), id="grey"),
+        pytest.param(make.cmyk_jpeg(UPRIGHT), id="cmyk"),
+        pytest.param(make.encode(UPRIGHT, progressive=True), id="progressive"),
+        pytest.param(make.encode(UPRIGHT, subsampling=1), id="4:2:2"),
+        pytest.param(make.encode(UPRIGHT, subsampling=2, quality=60), id="4:2:0"),
+        pytest.param(make.encode(UPRIGHT) + bytes(32), id="padded"),
+    ],
+)
+def test_kinds_of_jpeg(decoder: DaliDecoder, data: bytes) -> None:
+    assert difference(by_dali(decoder, data), decode_image(data, size=112)) < 2.0
+
+
+def test_bgr_is_rgb_reversed(decoder: DaliDecoder) -> None:
+    with DaliDecoder(112, "bgr") as bgr:
+        got = decode(bgr, [GOOD[0], make.encode(UPRIGHT, "PNG")])
+    assert (got.images[0] == by_dali(decoder, GOOD[0])[..., ::-1]).all()
+    assert (got.images[1] == decode_image(make.encode(UPRIGHT, "PNG"), size=112, channel_order="bgr")).all()
+
+
+def test_what_is_not_for_dali_comes_from_the_other_decoder_to_the_bit(decoder: DaliDecoder) -> None:
+    files = [make.encode(UPRIGHT, kind) for kind in ("PNG", "BMP", "WEBP", "TIFF")]
+    files.append(make.encode(np.dstack([UPRIGHT, UPRIGHT[..., 0]]), "PNG"))
+    got = decode(decoder, files)
+    assert (got.indices, got.runs) == (list(range(5)), [])
+    assert (got.images == np.stack([decode_image(data, size=112) for data in files])).all()
+
+
+@pytest.mark.parametrize("bad", [CUT, DAMAGED, HOLED, b"", b"\xff\xd8\xff", b"text", GOOD[0][:-1]])
+@pytest.mark.parametrize("place", range(8))
+def test_one_bad_file_costs_no_other(decoder: DaliDecoder, bad: bytes, place: int) -> None:
+    files = list(GOOD)
+    files[place] = bad
+    check(decoder, files)
+
+
+def test_damage_that_only_decoding_shows_reaches_dali_and_is_survived() -> None:
+    with DaliDecoder(112, batch_size=8) as decoder:
+        files = [*GOOD[:3], DAMAGED, *GOOD[3:6], DAMAGED]
+        check(decoder, files)
+        assert decode(decoder, files).runs == [2, 1, 2, 1]  # halved and halved again around each
+        check(decoder, [*GOOD[:3], HOLED])
+        assert decode(decoder, [*GOOD[:3], HOLED]).runs == [4]
+
+
+def test_only_bad_files(decoder: DaliDecoder) -> None:
+    check(decoder, [DAMAGED, CUT, b"", DAMAGED, b"GIF89a" + bytes(50)])
+    check(decoder, [DAMAGED] * 9)
+    check(decoder, GOOD)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 64])
+def test_order_is_kept_for_any_batch_size(batch_size: int) -> None:
+    files = [*GOOD, DAMAGED, make.encode(UPRIGHT, "PNG"), *reversed(GOOD), CUT, make.cmyk_jpeg(UPRIGHT)]
+    with DaliDecoder(112, batch_size=batch_size) as decoder:
+        check(decoder, files)
+        check(decoder, files[::-1])
+        check(decoder, [])
+
+
+def test_limits_refuse_what_decode_image_refuses() -> None:
+    files = [make.encode(make.scene(160, 120)), make.encode(make.scene(400, 300)), make.encode(make.scene(40, 60))]
+    for limits in (Limits(max_pixels=160 * 120), Limits(max_bytes=len(files[0])), Limits(max_pixels=1)):
+        with DaliDecoder(112, limits=limits) as decoder:
+            check(decoder, files, limits)
+
+
+@pytest.mark.parametrize(
+    ("batch_pixels", "runs"), [(1, []), (160 * 120, [1] * 8), (2 * 160 * 120 + 1, [2] * 4), (10**6, [9])]
+)
+def test_a_run_holds_few_pixels(batch_pixels: int, runs: list[int]) -> None:
+    files = [*GOOD, make.encode(make.scene(400, 300))]
+    with DaliDecoder(112, batch_pixels=batch_pixels) as decoder:
+        check(decoder, files)
+        assert decode(decoder, files).runs == runs
+
+
+def resident_bytes() -> int:
+    """Memory of this process now (its peak would hide what grows below it)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def growth() -> int:
+    """Bytes that this process grows by in 160 batches, after the first ones have given every buffer its size."""
+    files = [*GOOD, DAMAGED]
+    with DaliDecoder(112, batch_size=16) as decoder:
+        for _ in range(40):
+            decode(decoder, files)
+        before = resident_bytes()
+        for _ in range(160):
+            decode(decoder, files)
+        return resident_bytes() - before
+
+
+def test_memory_does_not_grow_with_the_batches() -> None:
+    code = "import test_images_decode_dali as here; print(here.growth())"
+    folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parent.parent))
+    done = subprocess.run(  # a process of its own: in this one, what other tests have left would be counted with it
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": folders}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    grown = int(done.stdout.split()[-1])
+    # A pipeline that is kept holds its 9 images of 57,600 bytes and a pool of threads; 5 are rebuilt in each batch.
+    assert grown < 32 << 20, f"{grown} bytes more after 160 batches"
+
+
+@pytest.mark.parametrize("wrong", [{"device": "tpu"}, {"batch_size": 0}, {"batch_pixels": 0}, {"threads": 0}])
+def test_wrong_arguments_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        DaliDecoder(112, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_gpu_that_is_not_there_is_an_error_with_the_next_step() -> None:
+    with (
+        pytest.raises(EngineError, match=r"(?s)DALI cannot decode on GPU 4095.*facemill doctor"),
+        DaliDecoder(112, device="mixed", device_id=4095),
+    ):
+        pass
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_crops_of_the_cpu() -> None:
+    try:
+        decoder = DaliDecoder(112, device="mixed", batch_size=8).__enter__()
+    except EngineError as err:
+        pytest.skip(f"no GPU for DALI: {err}")
+    with decoder:
+        sizes = [
+            make.encode(make.scene(h, w), subsampling=2) for h, w in ((112, 112), (400, 300), (3000, 2000), (40, 60))
+        ]
+        turned = [make.encode(make.STORED[o](UPRIGHT), orientation=o) for o in range(1, 9)]
+        kinds = [make.encode(UPRIGHT[..., 1]), make.cmyk_jpeg(UPRIGHT), make.encode(UPRIGHT, progressive=True)]
+        check(decoder, [*sizes, CUT, *turned, DAMAGED, *kinds])
+
+
+def test_status_of_damage_is_corrupt(decoder: DaliDecoder) -> None:
+    ((index, status, detail),) = decode(decoder, [GOOD[0], DAMAGED]).failures
+    assert (index, status) == (1, Status.CORRUPT)
+    assert "damaged or cut short" in detail

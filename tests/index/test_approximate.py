@@ -1,0 +1,197 @@
+"""Approximate search against NumPy: what is found, how it is scored, and whether the recall that is told is true."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.errors import ConfigError, StorageError
+from runtime.index.approximate import ApproximateIndex
+from runtime.index.beside import sidecar_path
+from runtime.index.codesfile import codes_path
+from runtime.index.sizes import APPROXIMATE
+from runtime.storage.gallery import Gallery
+from tests.index.test_flat import oracle, unit, write_gallery
+
+ROWS, DIMENSION = 3000, 40
+
+
+def crowd(rows: int = ROWS, dimension: int = DIMENSION, seed: int = 0) -> NDArray[np.float32]:
+    """Unit rows, four of a person, whose later directions are weak: the last eighth carry nothing."""
+    rng = np.random.default_rng(seed)
+    people = np.repeat(rng.standard_normal((-(-rows // 4), dimension)), 4, axis=0)[:rows]
+    spread = np.exp(-np.arange(dimension) / 20) * (np.arange(dimension) < dimension * 7 // 8)
+    vectors = (people + 0.8 * rng.standard_normal((rows, dimension))) * spread
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def exact_score(vectors: NDArray[np.floating], query: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=-1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gallery(tmp_path_factory.mktemp("codes") / "people.h5", crowd())
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_nearly_all_that_numpy_finds_with_its_scores(people: Path, kind: str) -> None:
+    queries = crowd(60, seed=5)
+    expected = oracle(crowd(), queries, 20)
+    with Gallery(people) as gallery, ApproximateIndex(gallery, kind, 20) as index:
+        rows, scores = index.search(queries, 20)
+        one = [index.search(query[None], 20) for query in queries]
+    found = np.mean([len(set(mine) & set(right)) for mine, right in zip(rows, expected, strict=True)]) / 20
+    assert found >= 0.98  # 60 other queries: three standard errors below the 0.997 that was tuned for
+    for query, mine, score in zip(queries, rows, scores, strict=True):
+        np.testing.assert_array_equal(score, exact_score(crowd()[mine], query))
+        assert (np.lexsort((mine, -score)) == np.arange(20)).all()
+        assert len(set(mine.tolist())) == 20
+    np.testing.assert_array_equal(np.concatenate([r for r, _ in one]), rows)
+    np.testing.assert_array_equal(np.concatenate([s for _, s in one]), scores)
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_the_recall_that_is_told_is_the_one_that_is_measured(people: Path, kind: str) -> None:
+    vectors = crowd()
+    asked = np.sort(np.random.default_rng(2).choice(ROWS, 200, replace=False))
+    with Gallery(people) as gallery, ApproximateIndex(gallery, kind, 50) as index:
+        facts = index.facts
+        assert facts.measured is not None
+        # One hit more, since each row finds itself, which is left out of both.
+        rows, _ = index._index.search(vectors[asked], 51, facts.measured.effort, facts.measured.candidates)
+    hits = 0
+    for query, mine, right in zip(asked, rows, oracle(vectors, vectors[asked], 51), strict=True):
+        assert query in mine
+        hits += len(set(mine) & set(right)) - 1
+    assert facts.measured.recall == pytest.approx(hits / (50 * 200), abs=1e-12)
+    assert facts.measured.recall >= 0.99
+    assert (facts.measured.k, facts.measured.sample) == (50, 200)
+    card = json.loads(sidecar_path(codes_path(people, kind)).read_text())
+    assert facts.measured.recall in [one["recall"] for one in card["measured"]]
+    assert facts.measured.latency_ms > 0
+    assert facts.exact_ms is not None
+
+
+def test_a_file_of_half_precision(tmp_path: Path) -> None:
+    vectors = crowd().astype(np.float16)
+    path = write_gallery(tmp_path / "half.h5", vectors)
+    query = crowd(1, seed=6)
+    with Gallery(path) as gallery, ApproximateIndex(gallery, "sq8", 10) as index:
+        rows, scores = index.search(query, 10)
+    np.testing.assert_array_equal(rows, oracle(vectors, query, 10))
+    np.testing.assert_array_equal(scores[0], exact_score(vectors[rows[0]], query[0]))
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_more_hits_than_it_was_measured_for(people: Path, kind: str) -> None:
+    path = codes_path(people, kind)
+    query = crowd(5, seed=7)
+    with Gallery(people) as gallery:
+        ApproximateIndex(gallery, kind, 10).__exit__(None, None, None)
+        before = path.stat().st_ino
+        with ApproximateIndex(gallery, kind, 120) as index:
+            rows, _ = index.search(query, 120)
+            assert index.facts.measured is not None
+            assert index.facts.measured.k == 120
+            exact, _ = index.search(query, 300)  # more than it was opened for: nobody has measured what it finds
+    assert path.stat().st_ino == before
+    assert [one["k"] for one in json.loads(sidecar_path(path).read_text())["measured"]][-1] == 120
+    np.testing.assert_array_equal(exact, oracle(crowd(), query, 300))
+    right = oracle(crowd(), query, 120)
+    assert np.mean([len(set(a) & set(b)) for a, b in zip(rows, right, strict=True)]) >= 0.97 * 120
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_all_rows_may_be_asked_for(tmp_path: Path, kind: str) -> None:
+    path = write_gallery(tmp_path / "few.h5", crowd(300))
+    with Gallery(path) as gallery, ApproximateIndex(gallery, kind, 1000) as index:
+        rows, scores = index.search(crowd(2, seed=8), 1000)
+    assert sorted(rows[0].tolist()) == sorted(rows[1].tolist()) == list(range(300))
+    np.testing.assert_array_equal(rows, oracle(crowd(300), crowd(2, seed=8), 300))
+    assert np.isfinite(scores).all()
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_copies_and_rows_of_zero(tmp_path: Path, kind: str) -> None:
+    vectors = crowd()
+    vectors[100:400] = vectors[100]
+    vectors[1000:1100] = 0
+    path = write_gallery(tmp_path / "copies.h5", vectors)
+    with Gallery(path) as gallery, ApproximateIndex(gallery, kind, 60) as index:
+        assert index.facts.measured is not None
+        assert index.facts.measured.recall >= 0.99  # a copy that was not chosen is as good as one that was
+        rows, scores = index.search(np.concatenate([vectors[100:101], np.zeros((1, DIMENSION), np.float32)]), 60)
+    assert len(set(scores[0].tolist())) == 1
+    assert set(rows[0].tolist()) <= set(range(100, 400))
+    assert (scores[1] == 0).all()
+    assert (rows >= 0).all()
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_rows_that_are_all_the_same(tmp_path: Path, kind: str, value: float) -> None:
+    vectors = np.zeros((400, 24), np.float32)
+    vectors[:, 0] = value
+    path = write_gallery(tmp_path / "same.h5", vectors)
+    with Gallery(path) as gallery, ApproximateIndex(gallery, kind, 5) as index:
+        rows, scores = index.search(np.eye(1, 24, dtype=np.float32), 5)
+    assert len(set(rows[0].tolist())) == 5
+    assert (scores == value).all()
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_too_few_rows_to_train_on(tmp_path: Path, kind: str) -> None:
+    for rows in (0, 1, 255):
+        path = write_gallery(tmp_path / f"{rows}.h5", crowd(256)[:rows]) if rows else empty(tmp_path / "0.h5")
+        with Gallery(path) as gallery, pytest.raises(ConfigError, match=rf"{rows} rows; wanted.*at least 256.*flat"):
+            ApproximateIndex(gallery, kind, 5)
+    path = write_gallery(tmp_path / "256.h5", crowd(256))
+    with Gallery(path) as gallery, ApproximateIndex(gallery, kind, 5) as index:
+        np.testing.assert_array_equal(index.search(crowd(1, seed=9), 5)[0], oracle(crowd(256), crowd(1, seed=9), 5))
+
+
+def empty(path: Path) -> Path:
+    write_gallery(path, crowd(256))
+    with h5py.File(path, "r+") as file:
+        for name in ("embeddings", "image_paths"):
+            old = file[name]
+            shape, kind = (0, *old.shape[1:]), old.dtype
+            del file[name]
+            file.create_dataset(name, shape, kind)
+    return path
+
+
+def test_lists_with_too_few_rows_are_made_up_for_by_exact_search(people: Path) -> None:
+    query = crowd(3, seed=10)
+    with Gallery(people) as gallery, ApproximateIndex(gallery, "ivf", 900) as index:
+        whole = index._measured
+        index._measured = type(whole)(whole.k, whole.recall, whole.sample, 1, whole.candidates, whole.latency_ms)
+        rows, _ = index.search(query, 900)  # one list of 64 holds no 900 rows
+    np.testing.assert_array_equal(rows, oracle(crowd(), query, 900))
+
+
+def test_queries_that_are_none(people: Path) -> None:
+    with Gallery(people) as gallery, ApproximateIndex(gallery, "sq8", 5) as index:
+        with pytest.raises(ConfigError, match="wanted: 1 or more"):
+            index.search(crowd(1), 0)
+        with pytest.raises(ConfigError, match=rf"\(q, {DIMENSION}\)"):
+            index.search(unit(1, 16), 1)
+        assert index.search(np.empty((0, DIMENSION), np.float32), 5)[0].shape == (0, 5)
+
+
+def test_where_nothing_can_be_kept(tmp_path: Path) -> None:
+    path = write_gallery(tmp_path / "people.h5", crowd(300))
+    (tmp_path / "people.h5.faiss-sq8.partial").mkdir()
+    with Gallery(path) as gallery:
+        with pytest.raises(StorageError, match=r"people\.h5\.faiss-sq8 cannot be kept.*--index flat"):
+            ApproximateIndex(gallery, "sq8", 5)
+        codes_path(path, "x").with_name("people.h5.faiss").unlink()
+        (tmp_path / "people.h5.faiss.partial").mkdir()
+        with pytest.raises(StorageError, match=r"exact rows cannot be kept.*--index flat"):
+            ApproximateIndex(gallery, "ivf", 5)

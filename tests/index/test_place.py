@@ -1,0 +1,281 @@
+"""Where a gallery is searched, what is said of it, and what is refused. The GPU is pretended."""
+
+from __future__ import annotations
+
+import logging
+import types
+from pathlib import Path
+from typing import Any, ClassVar
+
+import faiss
+import numpy as np
+import pytest
+
+from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
+from runtime.index import flat, gpu, place
+from runtime.index.flat import FlatIndex
+from runtime.index.memoryplan import resident_plan, streamed_plan
+from runtime.index.open import open_index
+from runtime.index.place import Place, choose_place, estimate_s, gpu_source
+from runtime.index.settle import settle
+from runtime.storage.gallery import Gallery
+from tests.index.test_flat import unit, write_gallery
+from tests.index.test_sources import MAKERS, HalfIndex
+
+GB = 10**9
+MILLIONS = 5_000_000, 512
+
+
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A GPU with 24 GB free, on a machine with 16 cores; the devices that were asked for."""
+    asked: list[int] = []
+
+    def memory(device: int) -> tuple[str, int]:
+        asked.append(device)
+        return "NVIDIA Pretended", 24 * GB
+
+    monkeypatch.setattr(place, "count_gpus", lambda: 1)
+    monkeypatch.setattr(place, "gpu_memory", memory)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
+    return asked
+
+
+def test_the_upload_does_not_pay_for_one_query_and_pays_for_many() -> None:
+    cpu, gpu_s = estimate_s(*MILLIONS, 1, cores=16)
+    assert cpu < gpu_s
+    cpu, gpu_s = estimate_s(*MILLIONS, 10_000, cores=16)
+    assert gpu_s < cpu
+    assert estimate_s(*MILLIONS, 10, cores=2)[0] > estimate_s(*MILLIONS, 10, cores=16)[0]
+
+
+def test_auto_weighs_queries_and_says_so(one_gpu: list[int], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert choose_place("auto", *MILLIONS, k=50, queries=1) is None
+        assert one_gpu == []  # the GPU is not even woken
+        assert "on the CPU: about 1.1 s (queries: 1); on the GPU it would be 5.6 s" in caplog.text
+        found = choose_place("auto", *MILLIONS, k=50, queries=10_000)
+    assert found is not None
+    assert (found.device, found.plan.placement) == (0, "fp32")
+    assert "on GPU 0 (NVIDIA Pretended, 24.00 GB free): all 5,000,000 rows in FP32: 10.24 GB" in caplog.text
+
+
+def test_a_named_gpu_is_taken_whatever_it_costs(one_gpu: list[int]) -> None:
+    assert choose_place("gpu", 10, 512, k=50, queries=1) is not None
+    found = choose_place("3", 10, 512, k=5000, queries=1)  # ten hits at most
+    assert found is not None
+    assert found.device == 3
+    assert one_gpu == [0, 3]
+    assert choose_place("cpu", *MILLIONS, k=50, queries=10_000) is None
+
+
+def test_auto_falls_back_and_says_why_and_a_named_gpu_does_not(
+    one_gpu: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert choose_place("auto", *MILLIONS, k=2000, queries=10_000) is None
+    assert "on the CPU: 2000 hits were asked for" in caplog.text
+    with pytest.raises(ConfigError, match="at most 1024"):
+        choose_place("gpu", *MILLIONS, k=2000, queries=1)
+    monkeypatch.setattr(place, "gpu_memory", lambda device: ("NVIDIA Full", GB // 2))
+    with caplog.at_level(logging.INFO):
+        assert choose_place("auto", *MILLIONS, k=10, queries=10_000) is None
+    assert "0.50 GB free" in caplog.text
+    with pytest.raises(OutOfMemoryError, match=r"0\.50 GB free"):
+        choose_place("0", *MILLIONS, k=10, queries=1)
+
+
+@pytest.mark.parametrize("device", ["", "gpu0", "-1", "cuda", "1.5"])
+def test_another_word_is_refused(device: str) -> None:
+    with pytest.raises(ConfigError, match="wanted: auto, cpu, gpu or the number of a GPU"):
+        choose_place(device, 10, 32, k=1, queries=1)
+
+
+@pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this FAISS is built for GPUs")
+def test_a_faiss_without_gpus_is_named_with_the_command() -> None:
+    assert choose_place("auto", *MILLIONS, k=10, queries=10_000) is None
+    with pytest.raises(
+        MissingDependencyError, match=r"pip uninstall -y faiss-cpu && pip install faiss-gpu.*--device cpu"
+    ):
+        choose_place("gpu", *MILLIONS, k=10, queries=1)
+
+
+class PretendedIndex:
+    """Takes what FAISS's index on a GPU takes, and keeps the rows on the CPU."""
+
+    failure = ""
+    taken: ClassVar[list[int]]  # temporary memory, of each index
+
+    def __init__(self, resources: Any, dimension: int, config: Any) -> None:
+        assert (resources.pinned, config.device, config.use_cuvs) == (0, 2, False)
+        self.taken.append(resources.temp)
+        self._index = HalfIndex(dimension) if config.useFloat16 else faiss.IndexFlatIP(dimension)
+        self.ntotal = 0
+
+    def add(self, vectors: Any) -> None:
+        if self.failure:
+            raise RuntimeError(self.failure)
+        self._index.add(vectors)
+        self.ntotal += len(vectors)
+
+    def reset(self) -> None:
+        self._index.reset()
+        self.ntotal = 0
+
+    def search(self, queries: Any, k: int) -> Any:
+        return self._index.search(queries, k)
+
+
+class PretendedResources:
+    def setTempMemory(self, size: int) -> None:  # noqa: N802
+        self.temp = size
+
+    def setPinnedMemory(self, size: int) -> None:  # noqa: N802
+        self.pinned = size
+
+
+@pytest.fixture
+def pretended_faiss(monkeypatch: pytest.MonkeyPatch) -> type[PretendedIndex]:
+    class Index(PretendedIndex):
+        taken: ClassVar[list[int]] = []
+
+    module = types.SimpleNamespace(
+        __version__="1.15",
+        StandardGpuResources=PretendedResources,
+        GpuIndexFlatConfig=lambda: types.SimpleNamespace(use_cuvs=True),
+        GpuIndexFlatIP=Index,
+        get_num_gpus=lambda: 2,
+    )
+    monkeypatch.setattr(gpu, "gpu_faiss", lambda: module)
+    return Index
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_an_index_on_a_gpu_is_filled_searched_and_emptied(pretended_faiss: type[PretendedIndex], half: bool) -> None:
+    index = gpu.GpuIndex(2, 32, half=half, scratch_bytes=1000)
+    assert pretended_faiss.taken == [1000]
+    index.add(unit(50))
+    assert index.ntotal == 50
+    scores, rows = index.search(unit(50)[:3], 1)
+    assert rows.tolist() == [[0], [1], [2]]
+    assert (np.abs(scores - 1).max() > 1e-5) == half
+    index.reset()
+    assert index.ntotal == 0
+
+
+@pytest.mark.parametrize("placement", ["fp32", "fp16", "streamed"])
+def test_faiss_takes_the_temporary_memory_that_the_plan_counts(
+    pretended_faiss: type[PretendedIndex], monkeypatch: pytest.MonkeyPatch, placement: str
+) -> None:
+    monkeypatch.setattr("runtime.index.memoryplan._PIECE_ROWS", 700)
+    host = faiss.IndexFlatIP(32)
+    host.add(unit(3000))
+    if placement == "streamed":
+        plan = streamed_plan(3000, 32, 2 * GB, queries=5)
+    else:
+        plan = resident_plan(3000, 32, half=placement == "fp16", queries=5)
+    source = gpu_source(Place(2, plan), host)
+    indexes = 2 if placement == "streamed" else 4
+    assert pretended_faiss.taken == [plan.scratch_bytes] * indexes
+    assert plan.device_bytes > plan.vector_bytes + indexes * plan.scratch_bytes
+    rows, _ = settle(host, source, unit(3000)[[0, 749, 750, 2999]], 1)
+    assert rows[:, 0].tolist() == [0, 749, 750, 2999]
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "advice"),
+    [
+        (
+            "StandardGpuResources: alloc fail type FlatData (cudaMalloc error out of memory [2])",
+            OutOfMemoryError,
+            "Close",
+        ),
+        ("something else", EngineError, "facemill doctor"),
+    ],
+)
+def test_what_faiss_says_on_a_gpu_becomes_an_error_of_ours(
+    pretended_faiss: type[PretendedIndex], words: str, kind: type[EngineError], advice: str
+) -> None:
+    pretended_faiss.failure = words
+    with pytest.raises(kind, match=rf"FAISS failed on GPU 2: .*{advice}.*--device cpu") as caught:
+        gpu.GpuIndex(2, 32, half=False, scratch_bytes=1000).add(unit(5))
+    assert type(caught.value) is kind
+
+
+def test_a_gpu_that_is_not_there_is_refused(
+    pretended_faiss: type[PretendedIndex], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EngineError, match=r"GPU 2 was asked for; FAISS sees GPUs 0 to 1\..*facemill doctor"):
+        gpu.gpu_memory(2)
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    with pytest.raises(EngineError, match="unset NVIDIA_TF32_OVERRIDE"):
+        gpu.gpu_memory(1)
+
+
+@pytest.fixture
+def gallery_file(tmp_path: Path) -> Path:
+    return write_gallery(tmp_path / "people.h5", unit(3000))
+
+
+def on_pretended(monkeypatch: pytest.MonkeyPatch, placement: str) -> Place:
+    monkeypatch.setattr(flat, "gpu_source", lambda place, host: MAKERS[placement](host))
+    return Place(0, resident_plan(3000, 32, half=True, queries=1))
+
+
+@pytest.mark.parametrize("placement", ["fp32", "fp16", "streamed"])
+@pytest.mark.parametrize("k", [1, 10, 1024])
+def test_the_answer_is_that_of_the_cpu(
+    gallery_file: Path, monkeypatch: pytest.MonkeyPatch, placement: str, k: int
+) -> None:
+    where = on_pretended(monkeypatch, placement)
+    queries = np.concatenate([unit(3000)[5:10], unit(3, seed=20)])
+    with Gallery(gallery_file) as gallery, FlatIndex(gallery) as cpu, FlatIndex(gallery, where) as index:
+        expected, found = cpu.search(queries, k), index.search(queries, k)
+        np.testing.assert_array_equal(found[0], expected[0])
+        np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("placement", ["fp16", "streamed"])
+def test_more_hits_than_a_gpu_finds_and_wrong_questions(
+    gallery_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placement: str
+) -> None:
+    where = on_pretended(monkeypatch, placement)
+    with Gallery(gallery_file) as gallery, FlatIndex(gallery, where) as index:
+        with pytest.raises(ConfigError, match=r"1025 hits .* at most 1024 on a GPU"):
+            index.search(unit(1), 1025)
+        with pytest.raises(ConfigError, match="finite"):
+            index.search(np.full((1, 32), np.inf, np.float32), 1)
+        assert index.search(np.empty((0, 32), np.float32), 4)[0].shape == (0, 4)
+    few = write_gallery(tmp_path / "few.h5", unit(3))
+    with Gallery(few) as gallery, FlatIndex(gallery, where) as index:
+        assert sorted(index.search(unit(1), 2000)[0][0]) == [0, 1, 2]
+
+
+def test_auto_searches_on_when_the_gpu_refuses_and_a_named_one_does_not(
+    gallery_file: Path, one_gpu: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(place: Place, host: Any) -> Any:
+        raise OutOfMemoryError("another program was quicker")
+
+    monkeypatch.setattr(flat, "gpu_source", refuse)
+    with Gallery(gallery_file) as gallery:
+        with pytest.raises(OutOfMemoryError, match="quicker"):
+            open_index(gallery, "gpu", k=1, queries=1)
+        with caplog.at_level(logging.WARNING), open_index(gallery, k=1, queries=10**9) as index:
+            np.testing.assert_array_equal(index.search(unit(3000)[:4], 1)[0][:, 0], range(4))
+    assert "on the CPU: another program was quicker" in caplog.text
+
+
+def test_an_empty_gallery_needs_no_gpu_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / "none.h5", "w") as file:
+        file.create_dataset("embeddings", shape=(0, 32), dtype=np.float32)
+        file.create_dataset("image_paths", shape=(0,), dtype="S1")
+        file.create_group("metadata").attrs.update(
+            {"format_version": 1, "run_id": "x", "dimension": 32, "contract": '{"root": "/"}'}
+        )
+    monkeypatch.setattr(flat, "gpu_source", None)
+    where = Place(0, resident_plan(0, 32, half=False, queries=1))
+    with Gallery(tmp_path / "none.h5") as gallery, FlatIndex(gallery, where) as index:
+        assert index.search(unit(2), 5)[0].shape == (2, 0)

@@ -1,0 +1,122 @@
+"""The page: one file, nothing from outside, names that stay names."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.pages.map_figure import figure_of
+from runtime.pages.map_groups import Groups
+from runtime.pages.map_page import Map, page_of
+from tests.support.browser import Parsed, browse
+
+pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[map]'")
+EVIL = '</script><script>document.title="run"</script><img src=x onerror="document.title=1">\n\x1b[31m\u202e<b>&amp;'
+PICTURE = b"\xff\xd8\xff picture"
+
+
+def map_of(groups: int, points: int, name: str = "group", **fields: Any) -> Map:
+    """Points in turn in groups, and a last one in none."""
+    of = np.append(np.arange(points - 1) % groups, -1)
+    names = tuple(f"{name} {i}" for i in range(groups))
+    return Map(
+        **{
+            "title": "Map of people.h5",
+            "facts": "facts",
+            "warning": "",
+            "places": np.random.default_rng(0).standard_normal((points, 2)).astype(np.float32),
+            "groups": Groups("folder", of, names),
+            "paths": [f"{i}.jpg" for i in range(points)],
+            "notes": [""] * points,
+            "pictures": [PICTURE] * (points - 1) + [None],
+            **fields,
+        }
+    )
+
+
+def data_of(page: Parsed) -> Any:
+    return json.loads(page.scripts[0])
+
+
+def test_the_page_has_every_point_once() -> None:
+    page = Parsed(page_of(map_of(3, 10)))
+    data = data_of(page)
+    traces = data["figure"]["data"]
+    assert sorted(point for trace in traces for point in trace["customdata"]) == list(range(10))
+    assert data["points"]["path"] == [f"{i}.jpg" for i in range(10)]
+    assert base64.b64decode(data["points"]["picture"][0]) == PICTURE
+    assert data["points"]["picture"][9] == ""
+    assert data["points"]["groups"] == ["group 0 (3)", "group 1 (3)", "group 2 (3)"]
+
+
+def test_nothing_comes_from_outside_and_only_our_scripts_run() -> None:
+    page = Parsed(page_of(map_of(3, 10)))
+    for _, attributes in page.tags:
+        assert not {"src", "href"} & set(attributes)
+        assert not [name for name in attributes if name.startswith("on")]
+    (policy,) = [a["content"] or "" for tag, a in page.tags if tag == "meta" and "http-equiv" in a]
+    assert policy.startswith("default-src 'none';")
+    assert "http" not in policy
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in page.scripts[1:]]
+    assert re.findall(r"'sha256-([^']+)'", policy) == digests
+    assert "script-src 'unsafe-inline'" not in policy
+
+
+def test_names_stay_names() -> None:
+    text = page_of(map_of(3, 10, EVIL, title=EVIL, facts=EVIL, warning=EVIL, paths=[EVIL] * 10))
+    page = Parsed(text)
+    assert [tag for tag, _ in page.tags].count("script") == 3
+    assert [tag for tag, _ in page.tags].count("img") == 1
+    assert "b" not in [tag for tag, _ in page.tags]
+    for hidden in ("\x1b", "\u202e"):
+        assert hidden not in text.replace(page.scripts[1], "")
+    data = data_of(page)
+    assert data["points"]["path"][0].startswith('</script><script>document.title="run"')
+    assert "\\n\\x1b[31m\\u202e" in data["points"]["path"][0]
+    for trace in data["figure"]["data"]:
+        assert "<" not in trace["name"]  # Plotly takes <b> and <a href> in a name for markup
+
+
+def test_plotly_markup_in_a_short_name_is_written_out() -> None:
+    figure = figure_of(np.zeros((2, 2), np.float32), Groups("folder", np.array([0, 0]), ('<a href="x">&lt;',)))
+    assert figure["data"][0]["name"] == '&lt;a href="x"&gt;&amp;lt; (2)'
+    assert figure["config"]["typesetMath"] is False
+
+
+def test_the_largest_groups_have_a_colour_and_a_shape_of_their_own() -> None:
+    found = map_of(40, 401)
+    traces = figure_of(found.places, found.groups)["data"]
+    assert [trace["name"] for trace in traces[:2]] == ["in no folder (1)", "22 other folders (220)"]
+    looks = {(trace["marker"]["color"], trace["marker"]["symbol"]) for trace in traces[2:-1]}
+    assert len(looks) == len(traces[2:-1]) == 18
+    assert traces[-1]["customdata"] == []  # for the marks
+    assert {trace["type"] for trace in traces} == {"scattergl"}
+
+
+def test_one_group_more_than_colours_is_one_other() -> None:
+    found = map_of(19, 190)
+    assert figure_of(found.places, found.groups)["data"][1]["name"] == "1 other folder (9)"
+
+
+def test_more_points_are_smaller() -> None:
+    sizes = [figure_of(np.zeros((n, 2), np.float32), Groups("folder", np.full(n, -1), ())) for n in (3, 200, 5000)]
+    assert sizes[0]["data"][0]["marker"]["size"] > sizes[1]["data"][0]["marker"]["size"]
+    assert sizes[1]["data"][0]["marker"]["size"] > sizes[2]["data"][0]["marker"]["size"] >= 3
+
+
+@pytest.mark.slow
+def test_a_browser_draws_it_and_runs_no_name(tmp_path: Path) -> None:
+    page = page_of(map_of(3, 40, EVIL, title=EVIL, facts=EVIL, warning=EVIL, paths=[EVIL] * 40))
+    (tmp_path / "map.html").write_text(page)
+    done = browse(tmp_path / "map.html", "--enable-unsafe-swiftshader")
+    assert "gl-canvas" in done.stdout, done.stderr
+    assert "document.title" in Parsed(done.stdout).scripts[0]
+    assert re.search(r"<title>(.{7})", done.stdout)[1] != "run"  # type: ignore[index]
+    assert done.stdout.count('class="legendtext"') == 4

@@ -1,0 +1,82 @@
+"""The projection: who is drawn, that neighbours stay neighbours, that the same seed gives the same map."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.errors import MissingDependencyError
+from runtime.index.takerows import take_rows
+from runtime.pages.map_projection import LEAST, project, sample_rows
+
+sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[map]'")
+PEOPLE, SHOTS = 8, 12
+
+
+def people(seed: int = 0, spread: float = 0.05) -> NDArray[np.float32]:
+    """(96, 32) float32, unit rows: 8 people far from each other, 12 shots each."""
+    rng = np.random.default_rng(seed)
+    centres = np.repeat(rng.standard_normal((PEOPLE, 32)), SHOTS, axis=0)
+    vectors = centres + spread * rng.standard_normal(centres.shape)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+
+def test_neighbours_are_of_one_person() -> None:
+    places = project(people(), seed=0)
+    assert places.shape == (PEOPLE * SHOTS, 2)
+    assert places.dtype == np.float32
+    person = np.repeat(np.arange(PEOPLE), SHOTS)
+    distances = np.linalg.norm(places[:, None] - places, axis=2)
+    np.fill_diagonal(distances, np.inf)
+    nearest = np.argsort(distances, axis=1)[:, : SHOTS - 1]
+    assert (person[nearest] == person[:, None]).mean() > 0.99
+
+
+def test_the_same_seed_gives_the_same_map() -> None:
+    np.testing.assert_array_equal(project(people(), seed=3), project(people(), seed=3))
+    assert not np.array_equal(project(people(), seed=3), project(people(), seed=4))
+
+
+@pytest.mark.parametrize("count", [LEAST, 4, 7])
+def test_a_few_points_have_places(count: int) -> None:
+    assert np.isfinite(project(people()[:count], seed=0)).all()
+
+
+def test_equal_embeddings_part() -> None:
+    places = project(np.repeat(people()[:1], 20, axis=0), seed=0)
+    assert np.isfinite(places).all()
+    assert len(np.unique(places, axis=0)) == 20
+
+
+def test_a_row_of_zeros_has_a_place() -> None:
+    vectors = people()
+    vectors[5] = 0
+    assert np.isfinite(project(vectors, seed=0)).all()
+
+
+def test_rows_are_drawn_evenly_and_by_the_seed() -> None:
+    np.testing.assert_array_equal(sample_rows(10, 10, 0), np.arange(10))
+    np.testing.assert_array_equal(sample_rows(3, 10, 0), np.arange(3))
+    rows = sample_rows(1007, 100, 1)
+    edges = np.arange(101) * 1007 // 100
+    assert ((edges[:-1] <= rows) & (rows < edges[1:])).all()
+    np.testing.assert_array_equal(rows, sample_rows(1007, 100, 1))
+    assert not np.array_equal(rows, sample_rows(1007, 100, 2))
+    assert sample_rows(1_000_000_007, 5000, 0)[-1] > 999_000_000
+
+
+def test_rows_are_taken_from_blocks_of_any_size() -> None:
+    vectors = people()
+    rows = np.array([0, 6, 7, 13, 94, 95])
+    for step in (1, 7, 200):
+        blocks = (vectors[start : start + step] for start in range(0, len(vectors), step))
+        np.testing.assert_array_equal(take_rows(blocks, rows, 32), vectors[rows])
+
+
+def test_without_scikit_learn_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    with pytest.raises(MissingDependencyError, match=r"t-SNE.*pip install plotly scikit-learn"):
+        project(people(), seed=0)

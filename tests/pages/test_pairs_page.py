@@ -1,0 +1,174 @@
+"""The page for a reviewer: one file, nothing from outside, answers that are kept and saved."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import html
+import html.parser
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.pages.pairs_page import review_page, write_review
+from runtime.pairs.blocks import Found
+from runtime.pairs.table import PairTable
+from runtime.storage.derived import recorded_pages
+from runtime.storage.gallery import Gallery
+from tests.support.browser import Parsed, browse
+from tests.support.duplicate_people import calibration_of, oracle, twins, write_twins
+
+EVIL = '</script><script>document.title="run"</script><img src=x onerror="document.title=1">\n\x1b[31m\u202e<b>,&amp;'
+
+
+def write_page(folder: Path, *, most: int = 500, names: list[bytes] | None = None, threshold: float = 0.5) -> str:
+    vectors = twins(60)
+    pairs = np.array(oracle(vectors, threshold)).reshape(-1, 3)
+    first, second, scores = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64), pairs[:, 2]
+    path = write_twins(folder / "p.h5", vectors, names=names)
+    with Gallery(path) as gallery:
+        calibration = calibration_of(np.linspace(-0.6, 0.6, 1000))
+        table = PairTable(gallery, Found(first, second, scores.astype(np.float32)), calibration)
+        write_review(folder / "r.html", gallery, review_page(gallery, table, "exact, for the test", threshold, most))
+    return (folder / "r.html").read_text()
+
+
+def data_of(text: str) -> Any:
+    return json.loads(Parsed(text).scripts[0])
+
+
+def test_every_pair_is_there_once_and_best_first(tmp_path: Path) -> None:
+    text = write_page(tmp_path)
+    wanted = oracle(twins(60), 0.5)
+    found = data_of(text)["pairs"]
+    assert [(row_a, row_b) for *_, row_a, row_b in found] == [pair[:2] for pair in wanted]
+    assert [score for _, _, score, *_ in found] == [f"{score:.6f}" for *_, score in wanted]
+    assert [path for path, *_ in found] == [f"p{first}.jpg" for first, *_ in wanted]
+    assert text.count('<article class="pair">') == len(wanted)
+    assert text.count("cannot be shown") == 2 * len(wanted)  # no photograph of these lies there
+    assert f"<p>{len(wanted)} pairs at 0.5 or above" in text
+    assert "exact, for the test" in text
+    assert "false pairs expected at the threshold" in text
+    assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]
+
+
+def test_of_many_the_best_are_shown(tmp_path: Path) -> None:
+    text = write_page(tmp_path, most=3)
+    wanted = oracle(twins(60), 0.5)
+    assert [pair[-2:] for pair in data_of(text)["pairs"]] == [list(pair[:2]) for pair in wanted[:3]]
+    assert f"The best 3 of {len(wanted)} pairs" in text
+
+
+def test_no_pair_is_said(tmp_path: Path) -> None:
+    text = write_page(tmp_path, threshold=1.5)
+    assert "<p>No pair at 1.5 or above" in text
+    assert data_of(text)["pairs"] == []
+
+
+def test_a_page_that_is_left_half_written_is_known_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("runtime.pages.pairs_page.write_durable", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_page(tmp_path)
+    assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]
+
+
+def test_answers_belong_to_what_is_on_the_page(tmp_path: Path) -> None:
+    keys = set()
+    for name, most in (("a", 3), ("b", 3), ("c", 4)):
+        (tmp_path / name).mkdir()
+        keys.add(data_of(write_page(tmp_path / name, most=most))["key"])
+    assert len(keys) == 2
+
+
+def test_nothing_comes_from_outside_and_only_our_script_runs(tmp_path: Path) -> None:
+    page = Parsed(write_page(tmp_path))
+    for _, attributes in page.tags:
+        assert not {"src", "href"} & set(attributes)
+        assert not [name for name in attributes if name.startswith("on")]
+    (policy,) = [a["content"] or "" for tag, a in page.tags if tag == "meta" and "http-equiv" in a]
+    assert policy.startswith("default-src 'none';")
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in page.scripts[1:]]
+    assert re.findall(r"script-src 'sha256-([^']+)'$", policy) == digests
+
+
+def test_names_stay_names(tmp_path: Path) -> None:
+    text = write_page(tmp_path, names=[EVIL.encode()] * 60)
+    page = Parsed(text)
+    tags = [tag for tag, _ in page.tags]
+    assert tags.count("script") == 2
+    assert "img" not in tags
+    for hidden in ("\x1b", "\u202e"):
+        assert hidden not in text
+    assert data_of(text)["pairs"][0][0] == EVIL  # to the letter: it goes into the saved file
+
+
+# Does what a reviewer does, and writes down what there is to see. The page is loaded twice.
+DRIVER = """
+const seen = document.createElement("pre");
+const press = (key) => dispatchEvent(new KeyboardEvent("keydown", { key }));
+const state = () => ({
+  counter: document.getElementById("counter").textContent,
+  here: [...document.querySelectorAll(".pair")].findIndex((card) => card.classList.contains("here")),
+  same: [...document.querySelectorAll(".pair")].map((card) => card.dataset.same),
+  hidden: [...document.querySelectorAll(".pair")].map((card) => card.hidden),
+});
+if (!localStorage.getItem("again")) {
+  const states = [state()];
+  for (const key of ["y", "n", "ArrowRight", "y", "ArrowUp", "ArrowLeft", "u"]) { press(key); states.push(state()); }
+  document.querySelectorAll(".pair")[5].querySelector(".no").click();
+  states.push(state());
+  document.getElementById("undecided").click();
+  states.push(state());
+  localStorage.setItem("again", JSON.stringify(states));
+  location.reload();
+} else {
+  seen.id = "seen";
+  let blob = null;
+  URL.createObjectURL = (made) => { blob = made; return "blob:null/0"; };
+  HTMLAnchorElement.prototype.click = function () { seen.dataset.name = this.download; };
+  document.getElementById("save").click();
+  const states = JSON.parse(localStorage.getItem("again"));
+  states.push(state());
+  blob.text().then((text) => {
+    seen.textContent = JSON.stringify({ states, text, title: document.title });
+    document.body.append(seen);
+  });
+}
+"""
+
+
+@pytest.mark.slow
+def test_a_browser_keeps_the_answers_and_saves_them(tmp_path: Path) -> None:
+    text = write_page(tmp_path, names=[f'{row} "x"{EVIL}'.encode() for row in range(60)], most=8)
+    allowed = f"script-src 'sha256-{base64.b64encode(hashlib.sha256(DRIVER.encode()).digest()).decode()}' "
+    driven = text.replace("script-src ", allowed, 1).replace("</body>", f"<script>{DRIVER}</script></body>")
+    (tmp_path / "driven.html").write_text(driven)
+    done = browse(tmp_path / "driven.html")
+    found = re.search(r'<pre id="seen" data-name="([^"]*)">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found is not None, done.stderr
+    assert found[1] == "p-decisions.csv"
+    seen = json.loads(html.unescape(found[2]))
+    first, *states, clicked, filtered, again = seen["states"]
+    assert first == {"counter": "0 of 8 decided: 0 yes, 0 no", "here": 0, "same": [""] * 8, "hidden": [False] * 8}
+    assert [state["here"] for state in states] == [1, 2, 3, 4, 3, 2, 2]
+    assert states[-1]["same"] == ["yes", "no", "", "yes", "", "", "", ""]
+    assert clicked["same"] == again["same"] == ["yes", "no", "", "yes", "", "no", "", ""]
+    assert again["counter"] == "4 of 8 decided: 2 yes, 2 no"
+    assert filtered["hidden"] == [True, True, False, True, False, True, False, False]
+    assert seen["title"] == "Pairs in p.h5"
+    lines = list(csv.DictReader(io.StringIO(seen["text"], newline="")))
+    pairs = data_of(text)["pairs"]
+    assert [(line["path_a"], line["path_b"], line["score"]) for line in lines] == [
+        tuple(pairs[place][:3]) for place in (0, 1, 3, 5)
+    ]
+    assert [line["same"] for line in lines] == ["yes", "no", "yes", "no"]
+    assert [int(line["row_b"]) for line in lines] == [pairs[place][4] for place in (0, 1, 3, 5)]

@@ -1,0 +1,196 @@
+"""Contact sheets: every photograph of the larger clusters, in pages that need nothing and obey nobody."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from runtime.clusters.clusters import Clusters, number
+from runtime.errors import OutputExistsError
+from runtime.pages import sheets
+from runtime.pages.sheets import write_sheets
+from runtime.storage.derived import recorded_pages
+from runtime.storage.gallery import Gallery
+from runtime.text import printable
+from tests.support.clustered_files import EVIL, people, write_file, write_photographs
+
+SIZES = [5, 4, 3, 2, 2, 1]
+NAMES = [b"%02d.jpg" % i for i in range(15)] + [b"x/" + EVIL, b"y.jpg"]
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would make of a page: its links, pictures, places to jump to, policy and other attributes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.places: list[str] = []
+        self.policy = ""
+        self.tags: set[str] = set()
+        self.names: list[str] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.add(tag)
+        assert not [name for name in found if name.startswith("on")]
+        if tag == "a":
+            self.links.append(str(found["href"]))
+        elif tag == "img":
+            self.images.append(found)
+        elif tag == "section":
+            self.places.append(str(found["id"]))
+        elif tag == "meta" and "http-equiv" in found:
+            self.policy = str(found["content"])
+        elif found.get("class") == "name":
+            self.names.append(str(found["title"]))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_file(tmp_path_factory.mktemp("sheets") / "people.h5", people(SIZES), NAMES)
+    write_photographs(path, [name for name in NAMES if name != b"03.jpg"])  # which is gone
+    return path
+
+
+@pytest.fixture
+def clusters() -> Clusters:
+    scores = np.random.default_rng(0).uniform(0.4, 0.8, 17).astype(np.float32)
+    return number(np.repeat(np.arange(6), SIZES), scores, method="whispers", threshold=0.5)
+
+
+def pages(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.html"))
+
+
+def test_all_photographs_of_all_clusters_but_the_small_ones(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+    with Gallery(file) as gallery:
+        assert write_sheets(tmp_path / "s", gallery, clusters) == 1
+        names = gallery.names(range(17))
+    assert pages(tmp_path / "s") == ["index.html", "sheet-0001.html"]
+    page = Page(tmp_path / "s" / "sheet-0001.html")
+    assert page.places == ["c1", "c2", "c3", "c4", "c5"]
+    best_first = [row for c in range(1, 6) for row in sorted(clusters.rows(c), key=lambda row: -clusters.scores[row])]
+    assert page.names == [printable(names[row]) for row in best_first]
+    assert len(page.images) == 15
+    assert page.text.count("cannot be shown") == 1
+    assert f"mean score {clusters.scores[:5].mean():.3f}" in page.text
+    index = Page(tmp_path / "s" / "index.html")
+    assert index.links == [f"sheet-0001.html#c{i}" for i in range(1, 6)]
+    assert "17 embeddings in 6 clusters, 5 of them on the sheets" in index.text
+    assert "threshold 0.5" in index.text
+    assert recorded_pages(file) == [tmp_path / "s"]
+    for one in (page, index):
+        assert "model planted (sha256 " in one.text
+        assert "Warning: " not in one.text
+
+
+def test_pages_say_that_weights_are_random(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+    random = shutil.copy(file, tmp_path / "random.h5")
+    with h5py.File(random, "r+") as opened:
+        opened["metadata"].attrs["trained"] = False
+    with Gallery(random) as gallery:
+        write_sheets(tmp_path / "s", gallery, clusters)
+    for name in pages(tmp_path / "s"):
+        assert "random weights: these embeddings identify nobody" in Page(tmp_path / "s" / name).text
+
+
+def test_nothing_comes_from_outside_and_no_name_is_markup(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+    with Gallery(file) as gallery:
+        write_sheets(tmp_path / "s", gallery, clusters, least=1)
+    for name in pages(tmp_path / "s"):
+        page = Page(tmp_path / "s" / name)
+        assert page.policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+        assert page.tags.isdisjoint({"script", "link", "iframe", "object", "form"})
+        assert all(str(image["src"]).startswith("data:image/jpeg;base64,") for image in page.images)
+        text = (tmp_path / "s" / name).read_text(encoding="utf-8")
+        assert "<img src=x" not in text
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert not re.search(r"https?://", text)
+
+
+@pytest.mark.parametrize(
+    ("clusters_a_page", "pictures_a_page", "cards", "sheets_made", "indexes"),
+    [(2, 1000, 1000, 3, 1), (100, 6, 2, 4, 3), (1, 1, 1, 5, 5), (100, 1000, 5, 1, 1)],
+)
+def test_pages_are_bounded_and_lead_to_each_other(
+    file: Path,
+    tmp_path: Path,
+    clusters: Clusters,
+    monkeypatch: pytest.MonkeyPatch,
+    clusters_a_page: int,
+    pictures_a_page: int,
+    cards: int,
+    sheets_made: int,
+    indexes: int,
+) -> None:
+    monkeypatch.setattr(sheets, "_CLUSTERS", clusters_a_page)
+    monkeypatch.setattr(sheets, "_PICTURES", pictures_a_page)
+    monkeypatch.setattr(sheets, "_CARDS", cards)
+    folder = tmp_path / "s"
+    with Gallery(file) as gallery:
+        assert write_sheets(folder, gallery, clusters) == sheets_made
+    found = {name: Page(folder / name) for name in pages(folder)}
+    assert len(found) == sheets_made + indexes
+    places = [place for name in sorted(found) if name.startswith("sheet") for place in found[name].places]
+    assert places == ["c1", "c2", "c3", "c4", "c5"]
+    for page in found.values():
+        assert len(page.places) <= max(1, clusters_a_page)
+        for link in page.links:
+            name, _, place = link.partition("#")
+            assert name in found
+            assert not place or place in found[name].places
+    reached, todo = set(), ["index.html"]
+    while todo:
+        name = todo.pop()
+        if name not in reached:
+            reached.add(name)
+            todo += [link.partition("#")[0] for link in found[name].links]
+    assert reached == set(found)
+
+
+def test_of_a_large_cluster_the_best_are_shown_and_the_rest_counted(
+    file: Path, tmp_path: Path, clusters: Clusters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheets, "_SHOWN", 3)
+    with Gallery(file) as gallery:
+        write_sheets(tmp_path / "s", gallery, clusters)
+    page = Page(tmp_path / "s" / "sheet-0001.html")
+    assert len(page.names) == 3 + 3 + 3 + 2 + 2
+    assert "2 more are not shown" in page.text
+    assert page.names[:3] == [f"{row:02d}.jpg" for row in np.argsort(-clusters.scores[:5])[:3]]
+
+
+def test_where_faces_are_known_the_face_is_shown_and_named(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "people.h5", people([2]), ranks=[0, 3])
+    write_photographs(path, [b"0000.jpg", b"0001.jpg"])
+    found = number(np.array([0, 0]), np.array([0.7, 0.6], np.float32), method="k-means", k=1)
+    with Gallery(path) as gallery:
+        write_sheets(tmp_path / "s", gallery, found)
+    text = Page(tmp_path / "s" / "sheet-0001.html").text
+    assert "face_index 3" in text
+    assert "face_index 0" not in text  # which is the one that the photograph is of
+    assert "k-means, k = 1" in Page(tmp_path / "s" / "index.html").text
+
+
+def test_no_cluster_large_enough_gives_an_index_that_says_so(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+    with Gallery(file) as gallery:
+        assert write_sheets(tmp_path / "s", gallery, clusters, least=9) == 0
+        assert "0 of them on the sheets" in Page(tmp_path / "s" / "index.html").text
+        with pytest.raises(OutputExistsError, match="--force"):
+            write_sheets(tmp_path / "s", gallery, clusters)
+        write_sheets(tmp_path / "s", gallery, clusters, force=True)
+    assert pages(tmp_path / "s") == ["index.html", "sheet-0001.html"]

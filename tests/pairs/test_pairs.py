@@ -1,0 +1,350 @@
+"""The whole search: stopped anywhere, within a budget, with too many pairs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from runtime.clusters.clusters import number
+from runtime.clusters.column import write_column
+from runtime.errors import ConfigError, LockedError, StorageError, TooManyPairsError
+from runtime.pairs.blocks import Tiling
+from runtime.pairs.near import make_lists
+from runtime.pairs.pairs import Pairs, Wanted, find_pairs
+from runtime.pairs.parts import Parts
+from runtime.pairs.progress import PairProgress
+from runtime.storage.gallery import Gallery
+from tests.support.duplicate_people import Pair, oracle, twins, write_twins
+from tests.support.processes import ROOT
+
+EVERY_BLOCK = Wanted(0.4, device="cpu", tile_rows=100, save_every_s=0)
+IN_NO_TIME = replace(EVERY_BLOCK, threshold=0.7, budget_s=1e-9)
+
+
+def listed(pairs: Pairs) -> list[Pair]:
+    found = pairs.found
+    return list(zip(found.first.tolist(), found.second.tolist(), found.scores.tolist(), strict=True))
+
+
+def search(path: Path, wanted: Wanted = EVERY_BLOCK, *, force: bool = False) -> Pairs:
+    """As the command does, which removes the parts when it has written its output."""
+    with Gallery(path) as gallery, Parts(path) as parts:
+        found = find_pairs(gallery, parts, wanted, force=force)
+        parts.remove()
+        return found
+
+
+def parts_of(path: Path) -> list[Path]:
+    return sorted(path.parent.glob(f"{path.name}.pairs.parts/*"))
+
+
+@pytest.fixture
+def crash(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes the search fail after so many blocks, as a bug or a full memory would."""
+    real = PairProgress.add
+
+    def after(blocks: int | None) -> None:
+        left = [blocks]
+
+        def add(self: PairProgress, compared: int, found: int) -> None:
+            if left[0] is not None:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise MemoryError("for the test")
+            real(self, compared, found)
+
+        monkeypatch.setattr(PairProgress, "add", add)
+
+    return after
+
+
+def test_pairs_are_those_of_numpy_best_first_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    vectors = twins(730)
+    path = write_twins(tmp_path / "p.h5", vectors)
+    found = search(path)
+    assert listed(found) == oracle(vectors, 0.4)
+    assert found.compared == 730 * 729 // 2
+    assert found.share is None
+    assert found.method().startswith("exact")
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_two_faces_of_one_photograph_are_no_pair(tmp_path: Path) -> None:
+    counts = [3, 1, 5, 0, 2, 1] * 10
+    vectors = twins(sum(counts))
+    vectors[1] = vectors[0] = vectors[3]  # two faces of the first photograph, and the one of the second
+    path = write_twins(tmp_path / "p.h5", vectors, counts=counts)
+    photograph = np.repeat(np.arange(len(counts)), counts)
+    found = search(path, replace(EVERY_BLOCK, threshold=0.2))
+    wanted = oracle(vectors, 0.2)
+    apart = [pair for pair in wanted if photograph[pair[0]] != photograph[pair[1]]]
+    assert listed(found) == apart
+    assert found.same_photograph == len(wanted) - len(apart) > 0
+    assert {(0, 3), (1, 3)} <= {pair[:2] for pair in listed(found)}
+
+
+@pytest.mark.parametrize("wanted", [EVERY_BLOCK, IN_NO_TIME], ids=["exact", "near"])
+def test_it_goes_on_from_the_last_block_whenever_it_stops(tmp_path: Path, crash: Any, wanted: Wanted) -> None:
+    path = write_twins(tmp_path / "p.h5", twins(730))
+    whole = search(path, wanted)
+    compared = 0
+    for blocks in (0, 1, 5, 3):
+        crash(blocks)
+        with pytest.raises(MemoryError):
+            search(path, wanted)
+        compared += blocks
+    parts = [part for part in parts_of(path) if part.name.startswith("part-")]
+    assert len(parts) == compared
+    crash(None)
+    rest = search(path, wanted)
+    assert listed(rest) == listed(whole)
+    assert rest.share == whole.share
+    assert 0 < rest.compared < whole.compared
+    if rest.share is None:
+        tiling = Tiling(730, 100)
+        assert rest.compared == sum(map(tiling.pairs, tiling.blocks()[compared:]))
+    assert not parts_of(path)
+
+
+def test_blocks_of_little_work_are_saved_together(tmp_path: Path, crash: Any) -> None:
+    path = write_twins(tmp_path / "p.h5", twins(730))
+    crash(10)
+    with pytest.raises(MemoryError):
+        search(path, replace(EVERY_BLOCK, save_every_s=1e9))
+    assert {part.name for part in parts_of(path)} <= {"lock", "plan.json"}
+
+
+def test_another_question_is_refused_and_force_drops_the_old_one(tmp_path: Path, crash: Any) -> None:
+    vectors = twins(330)
+    path = write_twins(tmp_path / "p.h5", vectors)
+    crash(3)
+    with pytest.raises(MemoryError):
+        search(path)
+    crash(None)
+    with pytest.raises(ConfigError, match=r"threshold: 0\.4 there, 0\.5 now.*--force"):
+        search(path, replace(EVERY_BLOCK, threshold=0.5))
+    assert len(parts_of(path)) == 5
+    found = search(path, replace(EVERY_BLOCK, threshold=0.5), force=True)
+    assert listed(found) == oracle(vectors, 0.5)
+
+
+def test_force_goes_on_with_the_same_question(tmp_path: Path, crash: Any) -> None:
+    vectors = twins(330)
+    path = write_twins(tmp_path / "p.h5", vectors)
+    crash(3)
+    with pytest.raises(MemoryError):
+        search(path, force=True)
+    crash(None)
+    found = search(path, force=True)
+    assert listed(found) == oracle(vectors, 0.4)
+    assert found.compared < 330 * 329 // 2
+
+
+def test_a_column_or_a_calibration_written_meanwhile_drops_nothing(tmp_path: Path, crash: Any) -> None:
+    vectors = twins(330)
+    path = write_twins(tmp_path / "p.h5", vectors)
+    crash(3)
+    with pytest.raises(MemoryError):
+        search(path)
+    crash(None)
+    one = number(np.zeros(330, np.int64), np.ones(330, np.float32), method="k-means", k=1)
+    write_column(path, one, "r")
+    found = search(path)
+    assert listed(found) == oracle(vectors, 0.4)
+    assert found.compared < 330 * 329 // 2
+
+
+def test_parts_of_a_file_that_has_changed_are_dropped(
+    tmp_path: Path, crash: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_twins(tmp_path / "p.h5", twins(330))
+    crash(3)
+    with pytest.raises(MemoryError):
+        search(path)
+    crash(None)
+    changed = twins(330, seed=1)
+    with h5py.File(path, "r+") as file:
+        file["embeddings"][:] = changed
+    with caplog.at_level(logging.INFO, "runtime"):
+        assert listed(search(path)) == oracle(changed, 0.4)
+    assert "has changed" in caplog.text
+
+
+def test_of_too_many_copies_no_threshold_above_1_is_named(tmp_path: Path) -> None:
+    copies = np.zeros((100, 16), np.float32)
+    copies[:, 0] = np.float32(1.0000001)
+    path = write_twins(tmp_path / "p.h5", copies)
+    with pytest.raises(TooManyPairsError, match="copies of one photograph") as caught:
+        search(path, replace(EVERY_BLOCK, threshold=0.5, most=100))
+    assert "--threshold" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "lose", "plan"])
+def test_damaged_parts_are_told(tmp_path: Path, crash: Any, damage: str) -> None:
+    path = write_twins(tmp_path / "p.h5", twins(330))
+    crash(3)
+    with pytest.raises(MemoryError):
+        search(path)
+    crash(None)
+    (part,) = [part for part in parts_of(path) if part.name.startswith("part-0-1-")]
+    data = bytearray(part.read_bytes())
+    if damage == "flip":
+        data[-1] ^= 1
+        part.write_bytes(data)
+    elif damage == "cut":
+        part.write_bytes(data[:-7])
+    elif damage == "lose":
+        part.unlink()
+    else:
+        (part.parent / "plan.json").write_text("{")
+    with pytest.raises(StorageError, match="Remove that folder"):
+        search(path)
+
+
+def test_one_search_at_a_time(tmp_path: Path) -> None:
+    path = write_twins(tmp_path / "p.h5", twins(100))
+    with Parts(path), pytest.raises(LockedError, match="another run"):
+        search(path)
+    search(path)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from runtime.storage.gallery import Gallery
+from runtime.pairs.pairs import Wanted, find_pairs
+from runtime.pairs.parts import Parts
+from runtime.pairs.table import PairTable, write_table
+path, output = map(Path, sys.argv[1:])
+with Gallery(path) as gallery, Parts(path) as parts:
+    found = find_pairs(gallery, parts, Wanted(0.7, device="cpu", tile_rows=50, save_every_s=0))
+    write_table(output, gallery, PairTable(gallery, found.found, None))
+    parts.remove()
+"""
+
+
+def start(path: Path, output: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", SCRIPT, str(path), str(output)]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # small products on a busy machine
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(path: Path, output: Path) -> None:
+    process = start(path, output)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_killed_again_and_again_it_gives_the_same_file(tmp_path: Path, how: signal.Signals) -> None:
+    path = write_twins(tmp_path / "p.h5", twins(900, 16))
+    whole, output = tmp_path / "whole.csv", tmp_path / "o.csv"
+    finish(path, whole)
+    rng, stopped = random.Random(int(how)), 0
+    for _ in range(3):
+        before = len(parts_of(path))
+        process = start(path, output)
+        while process.poll() is None and len(parts_of(path)) <= before + 2:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.05))
+        process.send_signal(how)
+        _, said = process.communicate(timeout=60)
+        if how is not signal.SIGKILL and process.returncode:
+            assert "The same command goes on" in said
+        stopped += process.returncode != 0
+        assert output.exists() == (process.returncode == 0)
+        if process.returncode == 0:
+            break
+    assert stopped
+    finish(path, output)
+    assert output.read_bytes() == whole.read_bytes()
+    assert not parts_of(path)
+    assert len(whole.read_text().splitlines()) == 1 + len(oracle(twins(900, 16), 0.7))
+
+
+def test_too_many_pairs_name_a_threshold_that_is_not_too_low(tmp_path: Path) -> None:
+    vectors = twins(500)
+    path = write_twins(tmp_path / "p.h5", vectors)
+    with pytest.raises(TooManyPairsError, match=r"more than 100 pairs.*--threshold 0\.\d+.*--most") as caught:
+        search(path, replace(EVERY_BLOCK, threshold=0.1, most=100))
+    named = float(str(caught.value).split("--threshold ")[1].split(",")[0])
+    assert 0 < len(search(path, replace(EVERY_BLOCK, threshold=named, most=100)).found) <= 100
+    assert not parts_of(path)
+
+
+def test_with_enough_time_a_budget_changes_nothing(tmp_path: Path) -> None:
+    vectors = twins(500)
+    path = write_twins(tmp_path / "p.h5", vectors)
+    found = search(path, replace(EVERY_BLOCK, budget_s=3600))
+    assert listed(found) == oracle(vectors, 0.4)
+    assert found.share is None
+
+
+def test_without_time_it_finds_a_share_that_it_measures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    vectors = twins(1900)
+    path = write_twins(tmp_path / "p.h5", vectors)
+    with caplog.at_level(logging.INFO, "runtime"):
+        found = search(path, IN_NO_TIME)
+    wanted = oracle(vectors, 0.7)
+    assert set(listed(found)) < set(wanted)  # each with its exact score
+    assert listed(found) == sorted(set(listed(found)), key=lambda pair: (-pair[2], pair[0], pair[1]))
+    assert found.share == (pytest.approx(len(found.found) / len(wanted)), len(wanted))  # 1,900 rows: all are drawn
+    assert found.share[0] > 0.3
+    assert f"APPROXIMATE, to keep to the budget; the share of pairs that was found: {100 * found.share[0]:.1f} %" in (
+        found.method()
+    )
+    assert "longer than the budget" in caplog.text
+    assert found.compared < 1900 * 1899 // 4
+
+
+def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = twins(1900)
+    path = write_twins(tmp_path / "p.h5", vectors)
+    with Gallery(path) as gallery:
+        lists = make_lists(gallery, 0)
+    ranks = len(lists.rows)
+    assert lists.starts.shape == (ranks, 1900 // 64 + 1)
+    for rank in range(ranks):
+        assert sorted(lists.rows[rank].tolist()) == list(range(1900))
+    shares = []
+    for count in (1, 4, ranks):
+        few = type(lists)(lists.rows[:count], lists.starts[:count])
+        monkeypatch.setattr("runtime.pairs.pairs.make_lists", lambda *_, few=few: few)
+        monkeypatch.setattr("runtime.pairs.near.Lists.within", lambda self, most: self)
+        found = search(path, IN_NO_TIME)
+        assert found.share is not None
+        shares.append(found.share[0])
+    assert shares == sorted(shares)
+    assert shares[0] < shares[2] == 1
+    assert listed(found) == oracle(vectors, 0.7)  # each once, though both rows of most look into the other's list
+
+
+def test_as_many_lists_as_the_comparisons_allow(tmp_path: Path) -> None:
+    with Gallery(write_twins(tmp_path / "p.h5", twins(1900))) as gallery:
+        lists = make_lists(gallery, 0)
+    ranks = [len(lists.within(most).rows) for most in (0, lists.pairs().sum() // 2, lists.pairs().sum())]
+    assert ranks[0] == 1 < ranks[1] < ranks[2] == len(lists.rows)
+    assert lists.within(lists.pairs().sum() // 2).pairs().sum() <= lists.pairs().sum() // 2
+
+
+def test_a_plan_names_what_it_is(tmp_path: Path, crash: Any) -> None:
+    path = write_twins(tmp_path / "p.h5", twins(330))
+    crash(0)
+    with pytest.raises(MemoryError):
+        search(path)
+    plan = json.loads((tmp_path / "p.h5.pairs.parts" / "plan.json").read_text())
+    assert plan["source"]["size_bytes"] == os.path.getsize(path)
+    assert (plan["threshold"], plan["tile_rows"], plan["near"]) == (0.4, 100, False)

@@ -1,0 +1,139 @@
+"""The table of pairs: names that stay names, whole or not at all, what is expected of chance."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.errors import ConfigError, OutputExistsError, StorageError
+from runtime.metrics.falsematch import Calibration
+from runtime.pairs.blocks import Found
+from runtime.pairs.table import PairTable, check_table_path, write_table
+from runtime.storage.derived import recorded_pages
+from runtime.storage.gallery import Gallery
+from tests.support.duplicate_people import calibration_of, oracle, twins, write_twins
+
+EVIL = [
+    b'say "hi", <b>.jpg',
+    b"two\nlines\r.jpg",
+    "caf\u00e9 \u202e.jpg".encode(),
+    b"a\\xff.jpg",
+    b"=1+1;'.jpg",
+    b",,,",
+]
+
+
+def found_in(vectors: np.ndarray, threshold: float = 0.4) -> Found:
+    first, second, scores = zip(*oracle(vectors, threshold), strict=True)
+    return Found(np.array(first), np.array(second), np.array(scores, np.float32))
+
+
+def table_of(gallery: Gallery, found: Found, calibration: Calibration | None = None) -> PairTable:
+    return PairTable(gallery, found, calibration)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_csv_has_every_pair_in_order_with_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runtime.pairs.table._PAIRS", 7)
+    monkeypatch.setattr("runtime.pairs.table._NAMES", 11)
+    vectors = twins(100)
+    names = [EVIL[row % 6] + b"%d" % row for row in range(100)]
+    found = found_in(vectors)
+    with Gallery(write_twins(tmp_path / "p.h5", vectors, names=names)) as gallery:
+        write_table(tmp_path / "o.csv", gallery, table_of(gallery, found))
+    lines = read_csv(tmp_path / "o.csv")
+    assert list(lines[0]) == ["path_a", "path_b", "score", "expected_false", "at_most", "row_a", "row_b"]
+    assert [(int(line["row_a"]), int(line["row_b"])) for line in lines] == [p[:2] for p in oracle(vectors, 0.4)]
+    for line, score in zip(lines, found.scores, strict=True):
+        assert line["path_a"] == names[int(line["row_a"])].decode()
+        assert line["path_b"] == names[int(line["row_b"])].decode()
+        assert line["score"] == f"{score:.6f}"
+        assert line["expected_false"] == line["at_most"] == ""
+    assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "o.csv"]
+
+
+def test_parquet_says_the_same_and_no_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
+    monkeypatch.setattr("runtime.pairs.table._PAIRS", 7)
+    counts = [3, 0, 1, 2] * 20
+    vectors = twins(sum(counts))
+    names = [EVIL[row % 6] for row in range(len(vectors))]
+    found, calibration = found_in(vectors), calibration_of(np.linspace(-0.5, 0.5, 1000))
+    path = write_twins(tmp_path / "p.h5", vectors, names=names, counts=counts)
+    with Gallery(path) as gallery:
+        table = table_of(gallery, found, calibration)
+        for name in ("o.parquet", "o.csv"):
+            write_table(tmp_path / name, gallery, table)
+    read = parquet.read_table(tmp_path / "o.parquet")
+    assert read["score"].to_numpy().tolist() == found.scores.tolist()
+    lines = read_csv(tmp_path / "o.csv")
+    assert read.column_names == list(lines[0])
+    ranks = np.concatenate([np.arange(count) for count in counts])
+    for line, row in zip(lines, read.to_pylist(), strict=True):
+        assert [line[name] for name in ("path_a", "path_b")] == [row["path_a"], row["path_b"]]
+        assert [int(line[name]) for name in ("row_a", "row_b")] == [row["row_a"], row["row_b"]]
+        assert float(line["expected_false"]) == pytest.approx(row["expected_false"], rel=1e-5)
+        assert line["at_most"] == str(row["at_most"]).lower()
+        for side in "ab":
+            assert int(line[f"face_index_{side}"]) == row[f"face_index_{side}"] == ranks[row[f"row_{side}"]]
+    assert {line["at_most"] for line in lines} == {"true", "false"}
+
+
+def test_expected_is_the_false_match_rate_times_all_pairs_of_the_file(tmp_path: Path) -> None:
+    impostors = np.linspace(-0.5, 0.5, 1000)
+    vectors = twins(200)
+    with Gallery(write_twins(tmp_path / "p.h5", vectors)) as gallery:
+        table = table_of(gallery, found_in(vectors), calibration_of(impostors))
+    for pair in table.rows(0, len(table.found)):
+        assert pair.expected is not None
+        reach = int((impostors >= np.floor(pair.score * 1000) / 1000).sum())
+        assert pair.expected.at_most == (reach == 0)
+        assert pair.expected.hits == pytest.approx((reach or 3) / 1000 * 200 * 199 / 2)
+
+
+def test_no_pairs_make_a_table_without_lines(tmp_path: Path) -> None:
+    vectors = twins(60)
+    none = Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    with Gallery(write_twins(tmp_path / "p.h5", vectors)) as gallery:
+        write_table(tmp_path / "o.csv", gallery, table_of(gallery, none))
+    assert (tmp_path / "o.csv").read_text() == "path_a,path_b,score,expected_false,at_most,row_a,row_b\n"
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.parquet"])
+def test_it_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install '.[parquet]'")
+    vectors = twins(100)
+    (tmp_path / name).write_text("old")
+    with Gallery(write_twins(tmp_path / "p.h5", vectors)) as gallery:
+        table = table_of(gallery, found_in(vectors))
+        rows = PairTable.rows
+
+        def stops(self: PairTable, start: int, stop: int) -> object:
+            yield from list(rows(self, start, stop))[:10]
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(PairTable, "rows", stops)
+        with pytest.raises(StorageError, match="no room left while writing the pairs"):
+            write_table(tmp_path / name, gallery, table)
+    assert (tmp_path / name).read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "p.h5", "p.h5.pages"])
+    assert recorded_pages(tmp_path / "p.h5") == [tmp_path / name]  # first: a kill would leave a part of it
+
+
+def test_a_name_that_cannot_be_written_is_refused_before_the_search(tmp_path: Path) -> None:
+    (tmp_path / "o.csv").write_text("old")
+    with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
+        check_table_path(tmp_path / "o.txt", force=True)
+    with pytest.raises(ConfigError, match="there is no folder"):
+        check_table_path(tmp_path / "no" / "o.csv", force=True)
+    with pytest.raises(OutputExistsError, match="--force"):
+        check_table_path(tmp_path / "o.csv", force=False)
+    check_table_path(tmp_path / "o.csv", force=True)

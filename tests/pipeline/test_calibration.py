@@ -1,0 +1,93 @@
+"""Crops to calibrate on: a seeded sample, decoded as a run decodes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.errors import ConfigError, SourceError
+from runtime.faces.finder import FindRules, draw
+from runtime.images.decode import decode_image, decode_photo
+from runtime.pipeline.calibration import gather_calibration
+from tests.support import encoded_images as make
+from tests.support.model_files import spec
+
+
+def test_the_same_seed_draws_the_same_crops_and_another_others(photos: Path) -> None:
+    one, same, other = (gather_calibration([str(photos)], spec(), count=100, seed=seed) for seed in (0, 0, 1))
+    assert str(one) == str(same)
+    np.testing.assert_array_equal(one.crops, same.crops)
+    assert (one.seed, other.seed) == (0, 1)
+    drawn, again = ({crop.tobytes() for crop in found.crops} for found in (one, other))
+    assert len(drawn) == len(again) == 100
+    assert len(drawn & again) < 50  # of 594
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_crops_are_what_a_run_would_embed(photos: Path, order: str) -> None:
+    found = gather_calibration([str(photos)], spec(size=64, channel_order=order), count=1000)
+    whole = [path for path in sorted(photos.rglob("*.jpg")) if int(path.stem[1:]) % 100 != 50]
+    expected = {decode_image(path.read_bytes(), size=64, channel_order=order).tobytes() for path in whole}
+    assert {crop.tobytes() for crop in found.crops} == expected
+    assert found.crops.shape == (594, 64, 64, 3)
+
+
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_a_detector_is_calibrated_on_what_it_sees_first(photos: Path, order: str) -> None:
+    """Whole photographs, reduced to its first view, on black."""
+    found = gather_calibration([str(photos)], spec(size=224, channel_order=order, detector="yunet"), count=1000)
+    view = FindRules().views[0]
+    expected = set()
+    for path in sorted(photos.rglob("*.jpg")):
+        if int(path.stem[1:]) % 100 != 50:
+            photo = decode_photo(path.read_bytes(), long_side=640, channel_order=order).pixels
+            canvas = np.zeros((view.long_side, view.long_side, 3), np.uint8)
+            draw(photo, view, canvas)
+            expected.add(canvas.tobytes())
+    assert {image.tobytes() for image in found.crops} == expected
+    assert found.crops.shape == (594, 160, 160, 3)
+
+
+def test_photographs_beyond_help_are_passed_over_and_counted(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "runtime")
+    assert len(gather_calibration([str(photos)], spec(), count=594).crops) == 594
+    assert f"594 crops from 600 photographs in {photos}; 6 gave none" in caplog.text
+
+
+def test_a_sample_is_drawn_from_all_of_the_scan(photos: Path) -> None:
+    """Not from its beginning: photographs taken together lie together."""
+    found = gather_calibration([str(photos)], spec(), count=64)
+    paths = sorted(photos.rglob("*.jpg"))
+    at = {decode_image(p.read_bytes(), size=112).tobytes(): i for i, p in enumerate(paths) if _whole(p)}
+    rows = [at[crop.tobytes()] for crop in found.crops]
+    assert min(rows) < 100
+    assert max(rows) > 500
+
+
+def _whole(path: Path) -> bool:
+    return int(path.stem[1:]) % 100 != 50
+
+
+def test_a_list_is_taken_too(photos: Path, tmp_path: Path) -> None:
+    paths = [str(path) for path in sorted(photos.rglob("*.jpg")) if _whole(path)][:80]
+    (tmp_path / "list.txt").write_text("\n".join(paths))
+    assert len(gather_calibration([f"@{tmp_path / 'list.txt'}"], spec()).crops) == 80
+
+
+def test_too_few_photographs_are_refused(tmp_path: Path) -> None:
+    for i in range(70):
+        data = make.encode(make.scene(40, 30, seed=i))
+        (tmp_path / f"{i}.jpg").write_bytes(data if i < 63 else data[:100])
+    with pytest.raises(ConfigError, match=r"63 crops are too few.*at least 64"):
+        gather_calibration([str(tmp_path)], spec())
+    with pytest.raises(SourceError, match="does not exist"):
+        gather_calibration([str(tmp_path / "none")], spec())
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_that_numpy_does_not_take_is_refused(photos: Path, seed: int) -> None:
+    with pytest.raises(ConfigError, match="wanted: 0 <= seed"):
+        gather_calibration([str(photos)], spec(), seed=seed)

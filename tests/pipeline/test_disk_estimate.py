@@ -1,0 +1,34 @@
+"""Room of a run: exact figures, and never less than what a run takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.pipeline.disk_estimate import room_while_running, size
+from runtime.pipeline.request import Request
+from runtime.pipeline.run import process
+
+
+def test_exact_figures() -> None:
+    base = room_while_running(1000, 512, "float32", faces=False, longest=10)
+    assert base == int(2.02 * 1000 * 2048) + 30_000 + (1 << 20)
+    half = room_while_running(1000, 512, "float16", faces=False, longest=10)
+    assert base - half == int(2.02 * 1000 * 2048) - int(2.02 * 1000 * 1024)
+    assert room_while_running(1000, 512, "float32", faces=True, longest=10) - base == 2 * 74 * 1000
+    assert room_while_running(1000, 512, "float32", faces=False, longest=10, skip_duplicates=True) - base == 64_000
+    assert room_while_running(1000, 512, "float32", faces=False, longest=900) - base == 3 * 54 * 1000
+
+
+def test_a_finished_file_takes_no_more_than_half(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    process(Request((str(photos),), tmp_path / "people.h5", tiny_engine))
+    room = room_while_running(600, 16, "float32", faces=False)
+    assert (tmp_path / "people.h5").stat().st_size <= room // 2
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"), [(0, "0 MB"), (339e6, "339 MB"), (1e9, "1.0 GB"), (2.04e12, "2,040.0 GB")]
+)
+def test_words(amount: float, words: str) -> None:
+    assert size(amount) == words

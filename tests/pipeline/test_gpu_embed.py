@@ -1,0 +1,237 @@
+"""Decoding and embedding in slots, on the CPU: DALI's own CPU graph, and shims in the places of CUDA and TensorRT."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.cuda.kernels import Kernels
+from runtime.engines.ort_runner import OrtRunner
+from runtime.engines.tensorrt.runner import TensorRTRunner
+from runtime.errors import EngineError, OutOfMemoryError
+from runtime.graphs.prepare import prepare_graph
+from runtime.images.dali_crops import DaliDecoder
+from runtime.images.decode import Limits
+from runtime.images.jpeg_runs import JpegRuns
+from runtime.pipeline import gpu_embed as device_work
+from runtime.pipeline.gpu_embed import Bench, EmbedFiles
+from runtime.pipeline.gpu_fill import Shrink
+from runtime.pipeline.gpu_tuning import tune_device
+from runtime.pipeline.settings import Settings
+from runtime.pipeline.stages import Pipeline, Stage, StageClock
+from runtime.pipeline.work import Decode, Embed, Slices
+from runtime.records import Batch, Outcome, Status
+from tests.support import encoded_images as make
+from tests.support.cuda_stand_in import ShimDriver
+from tests.support.model_files import info, save_cnn, spec
+from tests.support.tensorrt_stand_in import ShimCrops, shim
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda120")
+
+INFO = info(backend="tensorrt", backend_version="tensorrt shim", profile=(1, 8, 16))
+JPEGS = [make.encode(make.scene(130, 120, seed), quality=92) for seed in range(20)]
+CUT = make.encode(make.scene(400, 300))[:6000]
+PNG = make.encode(make.scene(120, 112, 77), "PNG")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    weights = save_cnn(tmp_path_factory.mktemp("engine") / "m.onnx")
+    return prepare_graph(weights, spec(), "fp32").SerializeToString()
+
+
+@pytest.fixture
+def opened(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Opens an EmbedFiles; with it come the shim's engine and the two clocks."""
+
+    @contextmanager
+    def open_embed(batch_size: int = 8, slots: int = 2, batch_pixels: int = 10**6) -> Iterator[EmbedFiles]:
+        monkeypatch.setattr(device_work, "DeviceCrops", ShimCrops)
+        clocks = StageClock("decode", slots), StageClock("infer", slots)
+        driver = ShimDriver(tmp_path)
+        runner = TensorRTRunner(engine, INFO, slots=slots, driver=driver, trt=shim())
+        with runner, ExitStack() as stack:
+            own, kernels = stack.enter_context, Kernels(driver)
+            benches = [
+                Bench(
+                    own(DaliDecoder(112, batch_size=batch_size, batch_pixels=batch_pixels)),
+                    own(Shrink(driver, kernels, size=112, most=batch_size)),
+                )
+                for _ in range(slots)
+            ]
+            yield EmbedFiles(runner, benches, batch_size, clocks)
+
+    return open_embed
+
+
+def on_the_cpu(engine: bytes, batch: Batch) -> Batch:
+    """The two stages that this one stands for."""
+    with OrtRunner(engine, info()) as runner:
+        return Embed(runner, Slices(8))(Decode(112, "rgb", Limits())(batch))
+
+
+def check(got: Batch, wanted: Batch) -> None:
+    """The same rows and outcomes, and nearly the same vectors."""
+    assert got.rows.tolist() == wanted.rows.tolist()
+    assert sorted(got.outcomes, key=lambda o: o.row) == sorted(wanted.outcomes, key=lambda o: o.row)
+    assert (got.files, got.images) == ((), None)
+    assert got.embeddings is not None
+    assert wanted.embeddings is not None
+    assert got.embeddings.shape == wanted.embeddings.shape
+    assert ((got.embeddings * wanted.embeddings).sum(axis=1) > 0.999).all()
+
+
+BATCHES = {
+    "one": [JPEGS[0]],
+    "more than a slot holds": JPEGS,
+    "damaged and of other kinds": [CUT, *JPEGS[:3], PNG, b"", JPEGS[3], b"junk", PNG, CUT],
+    "only for the other decoder": [PNG, PNG],
+    "only bad ones": [CUT, b"", CUT],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("files", BATCHES.values(), ids=BATCHES.keys())
+def test_a_batch_ends_as_it_does_on_the_cpu(opened: Callable[..., Any], engine: bytes, files: list[bytes]) -> None:
+    rows = np.arange(len(files)) * 3 + 100
+    batch = Batch(rows, (Outcome(7, Status.UNREADABLE, "gone"),), tuple(files))
+    with opened() as embed:
+        check(embed(batch), on_the_cpu(engine, batch))
+
+
+def test_photographs_that_take_several_runs_of_dali_share_a_slot(opened: Callable[..., Any], engine: bytes) -> None:
+    sizes = [(400, 300), (112, 112), (900, 701), (40, 60), (300, 400), (1700, 300), (120, 130)]
+    files = [make.encode(make.scene(*size, seed), subsampling=2) for seed, size in enumerate(sizes)]
+    batch = Batch(np.arange(8), files=(*files[:3], CUT, *files[3:]))
+    with opened(batch_pixels=640_000) as embed:
+        check(embed(batch), on_the_cpu(engine, batch))
+
+
+def test_many_batches_in_flight_come_out_in_order(opened: Callable[..., Any], engine: bytes) -> None:
+    files = [JPEGS[i % 20] if i % 9 else CUT for i in range(200)]
+    batches = [Batch(np.arange(i, i + 20), files=tuple(files[i : i + 20])) for i in range(0, 200, 20)]
+    with opened(slots=3) as embed:
+        stage = Stage(StageClock("embed", 3), embed, 4)
+        with Pipeline(batches, [stage]) as pipeline:
+            got = list(pipeline)
+    for mine, batch in zip(got, batches, strict=True):
+        check(mine, on_the_cpu(engine, batch))
+
+
+def test_out_of_memory_halves_the_slice_for_good_and_loses_nothing(
+    opened: Callable[..., Any], engine: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    batch = Batch(np.arange(20), files=tuple([*JPEGS[:9], CUT, *JPEGS[9:19]]))
+    with opened() as embed:
+        embed._runner._engine.refusals = {1: "out of memory", 2: "out of memory"}
+        check(embed(batch), on_the_cpu(engine, batch))
+        assert embed.slices.size == 2
+    assert caplog.text.count("out of memory at batch size") == 2
+
+
+def test_what_dali_has_no_room_for_halves_the_slice_too(
+    opened: Callable[..., Any], engine: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = JpegRuns._execute
+
+    def small(pipe: Any, files: list[bytes], stream: int | None) -> Any:
+        if len(files) > 3:
+            raise MemoryError("std::bad_alloc")
+        return run(pipe, files, stream)
+
+    batch = Batch(np.arange(20), files=tuple(JPEGS))
+    with opened() as embed:
+        monkeypatch.setattr(JpegRuns, "_execute", staticmethod(small))
+        check(embed(batch), on_the_cpu(engine, batch))
+        assert embed.slices.size == 2
+
+
+def test_an_engine_that_fails_stops_the_stage_with_its_words(opened: Callable[..., Any]) -> None:
+    with opened() as embed:
+        embed._runner._engine.refusals = {1: "the GPU fell off the bus"}
+        with pytest.raises(EngineError, match="the GPU fell off the bus"):
+            embed(Batch(np.arange(3), files=tuple(JPEGS[:3])))
+
+
+def test_the_clocks_tell_decoding_from_inference(opened: Callable[..., Any]) -> None:
+    with opened() as embed:
+        embed(Batch(np.arange(4), files=(*JPEGS[:3], CUT)))
+        decode, infer = embed._decode_clock, embed._infer_clock
+    assert (decode.photographs, infer.photographs) == (4, 3)
+    assert decode.busy_s > 0
+    assert infer.busy_s > 0
+
+
+def test_warming_up_reaches_every_slot(opened: Callable[..., Any]) -> None:
+    with opened(slots=3) as embed:
+        embed.warm_up()
+        assert embed._runner._engine.shapes == [(8, 112, 112, 3)] * 3
+
+
+def test_threads_share_the_stage(opened: Callable[..., Any], engine: bytes) -> None:
+    def work(turn: int) -> None:
+        order = np.random.default_rng(turn).permutation(20)
+        batch = Batch(np.arange(20), files=tuple(JPEGS[i] for i in order))
+        check(embed(batch), on_the_cpu(engine, batch))
+
+    with opened(slots=2) as embed, ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(12)))
+
+
+class Clocked:
+    """An EmbedFiles with known costs: a call costs `fixed` seconds and an image one; slots share one GPU."""
+
+    def __init__(self, settings: Settings, now: list[float], fits: int) -> None:
+        self.slices = Slices(settings.batch_size)
+        self._streams, self._now, self._fits = settings.streams, now, fits
+        self._lock = threading.Lock()
+
+    def __call__(self, batch: Batch) -> Batch:
+        if len(batch) > self._fits:
+            self.slices.size //= 2
+        with self._lock:  # two in flight hide half of the fixed cost, more hide no more
+            self._now[0] += (0.02 / min(2, self._streams) + 0.0001 * len(batch)) / self._streams
+        return batch
+
+
+def tuned(fits: int = 10**6, batch_size: int | None = None, slots: int = 9) -> Settings:
+    now = [0.0]
+
+    @contextmanager
+    def open_embed(settings: Settings) -> Iterator[Any]:
+        if settings.streams > slots:
+            raise OutOfMemoryError("no room")
+        yield Clocked(settings, now, fits)
+
+    wide = info(backend="tensorrt", profile=(1, 256, 512))
+    return tune_device(wide, open_embed, JPEGS, batch_size=batch_size, clock=lambda: now[0])
+
+
+def test_the_tuner_takes_the_largest_batch_when_calls_are_costly() -> None:
+    assert tuned().batch_size == 512
+    assert tuned(batch_size=100).batch_size == 100
+
+
+def test_the_tuner_leaves_what_does_not_fit() -> None:
+    assert tuned(fits=128).batch_size == 128
+    assert tuned(slots=2).streams == 2
+    assert tuned(slots=0) == Settings(256, 3, 1, tuned().decoders, tuned().readers)
+
+
+def test_what_dali_has_left_over_is_given_back_before_the_next_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nvidia.dali.backend
+
+    given_back: list[int] = []
+    monkeypatch.setattr(nvidia.dali.backend, "ReleaseUnusedMemory", lambda: given_back.append(1))
+    tuned(slots=2)  # two slots, and three that do not fit
+    assert len(given_back) == 2

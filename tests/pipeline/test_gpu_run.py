@@ -1,0 +1,192 @@
+"""The whole main job on the GPU path, on the CPU: DALI's CPU graph, and shims in the places of CUDA and TensorRT."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from runtime.engines.build import build_engine
+from runtime.engines.sidecar import read_sidecar, sidecar_path
+from runtime.engines.tensorrt import runner as tensorrt_runner
+from runtime.errors import ConfigError, ContractError
+from runtime.faces.rules import FaceRules
+from runtime.images.dali_crops import DaliDecoder
+from runtime.images.dali_photos import DaliPhotos
+from runtime.modelspec import load_spec
+from runtime.modelstore import resolve_weights
+from runtime.pipeline import gpu_embed as device_work
+from runtime.pipeline import gpu_faces as device_faces
+from runtime.pipeline import gpu_tuning as device_settings
+from runtime.pipeline import run
+from runtime.pipeline.request import Request
+from runtime.pipeline.run import process
+from runtime.pipeline.settings import recall_settings, works_before
+from runtime.storage.segments import SegmentRules
+from tests.support import encoded_images as make
+from tests.support.cuda_stand_in import ShimDriver
+from tests.support.red_square_detector import picture, save_red_squares
+from tests.support.tensorrt_stand_in import ShimCrops, shim
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
+    pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda120")
+
+
+def plan(engine: Path, folder: Path, profile: tuple[int, int, int]) -> Path:
+    """An engine of the backend tensorrt, as far as anybody can tell here."""
+    path = folder / f"{engine.stem}.plan"
+    path.write_bytes(engine.read_bytes())
+    card = json.loads(sidecar_path(engine).read_text())
+    card |= {"backend": "tensorrt", "backend_version": "tensorrt shim", "device": "shim", "profile": profile}
+    sidecar_path(path).write_text(json.dumps(card))
+    return path
+
+
+@pytest.fixture
+def engine(tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The tiny engine on what stands for a GPU."""
+    monkeypatch.setitem(sys.modules, "tensorrt", shim())
+    monkeypatch.setattr(tensorrt_runner, "open_driver", lambda: ShimDriver(tmp_path))
+
+    def on_the_cpu(kind: Any, *arguments: Any, device: str, device_id: int, **options: Any) -> Any:
+        assert (device, device_id) == ("mixed", 0)
+        return kind(*arguments, **options)
+
+    monkeypatch.setattr(device_work, "DaliDecoder", functools.partial(on_the_cpu, DaliDecoder))
+    monkeypatch.setattr(device_work, "DeviceCrops", ShimCrops)
+    monkeypatch.setattr(device_faces, "DaliPhotos", functools.partial(on_the_cpu, DaliPhotos))
+    return plan(tiny_engine, tmp_path, (1, 32, 64))
+
+
+@pytest.fixture(scope="module")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A detector for the CPU."""
+    folder = tmp_path_factory.mktemp("red")
+    red = load_spec(str(save_red_squares(folder)))
+    return build_engine(red, resolve_weights(red), backend="cpu", output=folder).path
+
+
+def draw_portraits(folder: Path, side: int) -> Path:
+    """70 photographs of one, two and no faces, of several sizes and kinds, some of them damaged."""
+    rng = np.random.default_rng(0)
+    for i in range(70):
+        squares = [(int(rng.integers(0, 100)), int(rng.integers(0, 120)), side)] if i % 10 else []
+        squares += [(160, 260, side + 2)] if i % 4 == 1 else []
+        pixels = picture(400 + 16 * (i % 3), 300 + 8 * (i % 5), *squares, seed=i)
+        data = make.encode(pixels, "PNG") if i % 15 == 7 else make.encode(pixels, quality=90, subsampling=2)
+        (folder / f"p{i:03d}").with_suffix(".png" if i % 15 == 7 else ".jpg").write_bytes(
+            data[: len(data) // 2] if i % 30 == 4 else data
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_portraits(tmp_path_factory.mktemp("portraits"), 110)
+
+
+@pytest.fixture
+def request_for(photos: Path, tmp_path: Path) -> Callable[..., Request]:
+    return functools.partial(Request, (str(photos),), tmp_path / "o.h5", rules=SegmentRules(100, 60))
+
+
+def test_the_file_is_that_of_the_cpu(
+    engine: Path, tiny_engine: Path, request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    found = process(request_for(engine))
+    wanted = process(Request((request_for(engine).inputs[0],), tmp_path / "cpu.h5", tiny_engine))
+    assert found.outcomes == wanted.outcomes == {"embedded": 594, "corrupt": 6}
+    assert set(found.stages) == {"read", "decode", "infer", "write"}
+    assert found.stages["infer"]["images_per_s"] > 0
+    with h5py.File(tmp_path / "o.h5") as mine, h5py.File(tmp_path / "cpu.h5") as theirs:
+        np.testing.assert_array_equal(mine["image_paths"][:], theirs["image_paths"][:])
+        np.testing.assert_array_equal(mine["outcomes/status"][:], theirs["outcomes/status"][:])
+        cosines = (mine["embeddings"][:] * theirs["embeddings"][:]).sum(axis=1)
+        assert cosines.min() > 0.99
+        assert cosines.mean() > 0.999
+        assert mine["metadata"].attrs["decoder"] == "dali"
+        assert theirs["metadata"].attrs["decoder"] == "opencv"
+
+
+def test_the_cpu_may_decode_for_it(engine: Path, request_for: Callable[..., Request], tmp_path: Path) -> None:
+    found = process(request_for(engine, decoder="opencv"))
+    assert found.outcomes == {"embedded": 594, "corrupt": 6}
+    with pytest.raises(ContractError, match="decoder: 'opencv' there, 'dali' now"):
+        process(request_for(engine, decoder="dali"))
+
+
+def test_dali_decodes_for_tensorrt_alone(tiny_engine: Path, request_for: Callable[..., Request]) -> None:
+    with pytest.raises(ConfigError, match="--decoder dali was given with an engine for cpu"):
+        process(request_for(tiny_engine, decoder="dali"))
+    with pytest.raises(ConfigError, match="--decoder is 'nvjpeg'"):
+        request_for(tiny_engine, decoder="nvjpeg")
+
+
+def test_without_dali_the_cpu_decodes_and_the_log_says_so(
+    engine: Path,
+    request_for: Callable[..., Request],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("runtime.pipeline.request.available", lambda module: False)
+    with caplog.at_level("INFO"):
+        assert process(request_for(engine, limit=50)).processed == 50
+    assert "decoding on the CPU: DALI is not installed (pip install" in caplog.text
+
+
+@pytest.mark.parametrize(("policy", "side"), [("largest", 110), ("all", 44)])
+def test_faces_are_found_on_the_device_as_on_the_cpu(
+    engine: Path, tiny_engine: Path, finder: Path, tmp_path: Path, policy: str, side: int
+) -> None:
+    (tmp_path / "photos").mkdir()
+    portraits = draw_portraits(tmp_path / "photos", side)
+    faces = FaceRules(align="detect", policy=policy, min_iod=0)
+    outputs = tmp_path / "gpu.h5", tmp_path / "cpu.h5"
+    engines = (engine, plan(finder, tmp_path, (1, 4, 8))), (tiny_engine, finder)
+    found, wanted = (
+        process(Request((str(portraits),), output, embeds, faces=faces, detector=finds, rules=SegmentRules(100, 60)))
+        for output, (embeds, finds) in zip(outputs, engines, strict=True)
+    )
+    assert found.outcomes == wanted.outcomes
+    assert found.outcomes.keys() == {"embedded", "corrupt", "no-face"}
+    assert set(found.stages) == {"read", "decode", "detect", "infer", "write"}
+    assert all(stage["images_per_s"] > 0 for stage in found.stages.values())
+    with h5py.File(outputs[0]) as mine, h5py.File(outputs[1]) as theirs:
+        for name in ("image_paths", "outcomes/status", "outcomes/faces", "face_index"):
+            np.testing.assert_array_equal(mine[name][:], theirs[name][:])
+        assert np.abs(mine["faces/box"][:] - theirs["faces/box"][:]).max() < 1.5
+        assert np.abs(mine["faces/landmarks"][:] - theirs["faces/landmarks"][:]).max() < 1
+        cosines = (mine["embeddings"][:] * theirs["embeddings"][:]).sum(axis=1)
+        assert cosines.min() > 0.999
+        assert mine["metadata"].attrs["decoder"] == "dali"
+
+
+def test_settings_are_those_for_this_detector(
+    engine: Path, finder: Path, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_TUNE_FROM_ROWS", 64)
+    monkeypatch.setattr(device_settings, "_SLOTS", (2,))
+    searcher = plan(finder, tmp_path, (1, 4, 8))
+    request = Request((str(portraits),), tmp_path / "o.h5", engine, faces=FaceRules("detect"), detector=searcher)
+    assert process(request).processed == 70
+    assert recall_settings(read_sidecar(engine), works_before("dali", read_sidecar(searcher), "largest")) is not None
+    assert recall_settings(read_sidecar(engine), "dali") is None
+
+
+def test_both_engines_have_to_be_on_the_gpu(engine: Path, finder: Path, portraits: Path, tmp_path: Path) -> None:
+    request = Request((str(portraits),), tmp_path / "o.h5", engine, faces=FaceRules("detect"), detector=finder)
+    with pytest.raises(ConfigError, match="for cpu; wanted: engines for tensorrt, the detector's too"):
+        process(replace(request, decoder="dali"))
+    assert process(replace(request, limit=12)).processed == 12
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert file["metadata"].attrs["decoder"] == "opencv"

@@ -1,0 +1,137 @@
+"""Two photographs: the score against NumPy, where the threshold comes from, what is said where nothing is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from runtime.engines.sidecar import read_sidecar
+from runtime.errors import EngineError
+from runtime.images.decode import Limits, decode_image
+from runtime.metrics.falsematch import Calibration
+from runtime.modelspec import load_spec
+from runtime.pages.compare_page import write_comparison
+from runtime.pipeline.request import UNTRAINED_WARNING
+from runtime.search.compare import Comparison, compare, find_threshold
+from runtime.search.embedder import QueryEmbedder, QueryRules
+from tests.support import encoded_images as make
+
+# 1 of 1,000 pairs scores 0.3 or more, 500 score 0 or more.
+KNOWN = Calibration({}, "fol<der", 90, 30, 1000, 0, (500, *[40] * 100, *[1] * 200, 0), "now", "0")
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("two")
+    for seed in (1, 2):
+        (folder / f"{seed}.jpg").write_bytes(make.encode(make.scene(seed=seed)))
+    return str(folder / "1.jpg"), str(folder / "2.jpg")
+
+
+def vector(path: str, model: Path) -> np.ndarray:
+    """(16,) float64, unit: the model's own graph in double precision as far as it goes."""
+    crop = decode_image(Path(path).read_bytes(), size=112, channel_order="rgb")
+    session = onnxruntime.InferenceSession(model.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
+    image = ((crop.astype(np.float32) - 127.5) / 127.5).transpose(2, 0, 1)[None]  # (1, 3, 112, 112)
+    found = session.run(None, {"image": image})[0][0].astype(np.float64)
+    return found / np.linalg.norm(found)
+
+
+def test_the_score_is_the_cosine(two: tuple[str, str], tiny_engine: Path, tiny_model: Path) -> None:
+    found = compare(two, QueryRules(tiny_engine))
+    expected = vector(two[0], tiny_model) @ vector(two[1], tiny_model)
+    assert found.score == pytest.approx(expected, abs=1e-5)
+    assert abs(expected) < 0.999
+    assert (found.model, found.model_sha256) == ("tiny", read_sidecar(tiny_engine).model_sha256)
+    assert found.warning == UNTRAINED_WARNING
+    same = compare((two[0], two[0]), QueryRules(tiny_engine))
+    assert same.score == pytest.approx(1, abs=1e-6)
+
+
+def test_without_a_threshold_there_is_no_verdict(two: tuple[str, str], tiny_engine: Path) -> None:
+    found = compare(two, QueryRules(tiny_engine))
+    assert (found.verdict, found.threshold.value, found.false_match_rate) == ("unknown", None, None)
+    assert "facemill evaluate FOLDER --model tiny" in found.threshold.origin
+    assert found.explain_rate() == ""
+
+
+def test_what_a_calibration_says(two: tuple[str, str], tiny_engine: Path) -> None:
+    found = compare((two[0], two[0]), QueryRules(tiny_engine), calibration=KNOWN)
+    assert found.threshold.value == pytest.approx(0.101)  # 1 of 1,000
+    assert found.verdict == "same"
+    assert found.false_match_rate is not None
+    assert (found.false_match_rate.at_most, found.false_match_rate.hits) == (True, pytest.approx(3e-3))
+    lower = replace(found, score=0.05)
+    assert (lower.verdict, str(lower.false_match_rate)) == ("different", "0.04")
+    assert "1,000 pairs" in found.explain_rate()
+
+
+def test_where_a_threshold_comes_from() -> None:
+    shipped = load_spec("facemill-512")
+    assert shipped.sha256 is not None
+    assert find_threshold(0.5, KNOWN, "facemill-512", shipped.sha256).value == 0.5
+    assert find_threshold(None, KNOWN, "facemill-512", shipped.sha256).value == pytest.approx(0.101)
+    few = replace(KNOWN, pairs=999)
+    stated = find_threshold(None, few, "facemill-512", shipped.sha256)
+    assert (stated.value, stated.origin) == (shipped.threshold, shipped.threshold_source)
+    other = find_threshold(None, few, "facemill-512", "0" * 64)  # weights of the same name
+    assert other.value is None
+    assert other.origin.startswith("the calibration's 999 pairs are too few")
+
+
+def test_the_stated_threshold_is_that_of_the_model_card() -> None:
+    shipped = load_spec("facemill-512")
+    card = (shipped.folder / "facemill-512.md").read_text(encoding="utf-8")
+    assert str(shipped.sha256) in card
+    (line,) = [line for line in card.splitlines() if "29,640,749 pairs" in line]
+    assert line.split("cosines of ")[1].startswith(f"{shipped.threshold}, ")
+    assert line.startswith("| TAR at FAR 0.1 %")
+    assert "0.1 % of the 29,640,749 pairs" in str(shipped.threshold_source)
+
+
+def test_a_photograph_beyond_help_is_named(two: tuple[str, str], tiny_engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(make.encode(make.scene())[:600])
+    found = compare((two[0], str(tmp_path / "cut.jpg")), QueryRules(tiny_engine), threshold=0.0)
+    assert (found.score, found.verdict) == (None, "unknown")
+    assert [one.error.partition(":")[0] for one in found.photographs] == ["", "corrupt"]
+    missing = compare((str(tmp_path / "none.jpg"),) * 2, QueryRules(tiny_engine))
+    assert all(one.error.startswith("unreadable") for one in missing.photographs)
+
+
+def test_limits_hold(two: tuple[str, str], tiny_engine: Path) -> None:
+    found = compare(two, QueryRules(tiny_engine, limits=Limits(max_pixels=100)))
+    assert "over the limit of 100" in found.photographs[0].error
+
+
+def test_an_embedder_takes_any_number(two: tuple[str, str], tiny_engine: Path) -> None:
+    with QueryEmbedder(QueryRules(tiny_engine)) as embedder:
+        assert embedder.embed([]).vectors.shape == (0, 16)
+        many = embedder.embed([*two, "none.jpg"] * 50)
+        alone = np.concatenate([embedder.embed([path]).vectors for path in two])
+    assert many.queries == tuple(i for i in range(150) if i % 3 < 2)
+    np.testing.assert_allclose(many.vectors, np.tile(alone, (50, 1)), atol=1e-6)
+    with pytest.raises(EngineError):
+        QueryEmbedder(QueryRules(Path("none.onnx")))
+
+
+def test_the_page_carries_all_and_hides_nothing(two: tuple[str, str], tiny_engine: Path, tmp_path: Path) -> None:
+    evil = tmp_path / '<img src=x onerror="alert(1)">\x1b.jpg'
+    evil.write_bytes(Path(two[1]).read_bytes())
+    found: Comparison = compare((two[0], str(evil)), QueryRules(tiny_engine), calibration=KNOWN)
+    file = tmp_path / "people.h5"
+    write_comparison(tmp_path / "a.html", found, Limits(), file)
+    page = (tmp_path / "a.html").read_text("utf-8")
+    assert page.count("data:image/jpeg;base64,") == 2
+    assert "&lt;img src=x onerror=" in page
+    assert "<img src=x" not in page
+    assert "\x1b" not in page
+    assert "fol&lt;der" in page
+    assert f"{found.score:.4f}" in page
+    assert found.model_sha256 in page
+    assert str(tmp_path / "a.html") in (tmp_path / "people.h5.pages").read_text()
+    assert "http://" not in page
+    assert "https://" not in page

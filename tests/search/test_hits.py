@@ -1,0 +1,185 @@
+"""Hits against NumPy in double precision: photographs, folders, without the query's own file, however deep."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.errors import ConfigError
+from runtime.pipeline.request import Request
+from runtime.pipeline.run import process
+from runtime.search import hits as deep
+from runtime.search import search as ask
+from runtime.search.hits import Wanted
+from runtime.search.search import Search, search
+from runtime.storage.gallery import Gallery
+from tests.support import encoded_images as make
+
+ODD = "q'<b>\n"
+
+
+@pytest.fixture(scope="module")
+def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """25 folders of 1 to 7 photographs, and some in none."""
+    folder = tmp_path_factory.mktemp("hits")
+    rng = np.random.default_rng(5)
+    seed = 0
+    for person in range(25):
+        home = folder / "in" / (f"person{person}" if person else ODD)
+        home.mkdir(parents=True)
+        for number in range(int(rng.integers(1, 8))):
+            seed += 1
+            (home / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=seed)))
+    for number in range(3):
+        (folder / "in" / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=900 + number)))
+    process(Request((str(folder / "in"),), folder / "people.h5", tiny_engine))
+    return folder / "people.h5"
+
+
+@pytest.fixture
+def gallery(people: Path) -> Iterator[Gallery]:
+    with Gallery(people) as opened:
+        yield opened
+
+
+def content(people: Path) -> tuple[NDArray[np.float64], list[str]]:
+    with h5py.File(people) as file:
+        return file["embeddings"][:].astype(np.float64), [name.decode() for name in file["image_paths"][:]]
+
+
+def ranked(people: Path, row: int) -> list[tuple[int, float, str]]:
+    """(row, score, name), best first, of a row that asks."""
+    vectors, names = content(people)
+    scores = vectors @ vectors[row]
+    order = sorted(range(len(names)), key=lambda i: (-scores[i], i))
+    return [(i, float(scores[i]), names[i]) for i in order]
+
+
+def grouped(ranking: list[tuple[int, float, str]], k: int) -> list[tuple[str, int, int]]:
+    """(folder, its best row, photographs of it before folder k + 1 appears)."""
+    found: dict[str, list[int]] = {}
+    for row, _, name in ranking:
+        folder = os.path.dirname(name) or "."
+        if folder not in found and len(found) == k:
+            break
+        found.setdefault(folder, []).append(row)
+    return [(folder, rows[0], len(rows)) for folder, rows in found.items()]
+
+
+def paths(people: Path) -> list[str]:
+    return [str(people.parent / "in" / name) for name in content(people)[1]]
+
+
+@pytest.mark.parametrize("k", [1, 3, 24, 100])
+def test_one_hit_a_folder(gallery: Gallery, people: Path, k: int) -> None:
+    queries = paths(people)
+    found = search(gallery, queries, k=k, by_folder=True)
+    assert found.by_folder
+    for row, answer in enumerate(found.answers):
+        expected = grouped(ranked(people, row), k)
+        assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == expected
+        assert [hit.rank for hit in answer.hits] == list(range(1, len(expected) + 1))
+        assert not answer.cut
+    assert {hit.folder for answer in found.answers for hit in answer.hits} >= {".", ODD}
+
+
+@pytest.mark.parametrize("by_folder", [False, True])
+def test_the_querys_own_file_is_left_out_by_any_name(
+    gallery: Gallery, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_folder: bool
+) -> None:
+    row = 11
+    own = paths(people)[row]
+    os.symlink(own, tmp_path / "link.jpg")
+    os.link(own, tmp_path / "hard.jpg")
+    monkeypatch.chdir(Path(own).parent)
+    ranking = [entry for entry in ranked(people, row) if entry[0] != row]
+    names = (own, str(tmp_path / "link.jpg"), str(tmp_path / "hard.jpg"), Path(own).name)
+    for answer in search(gallery, names, k=4, exclude_self=True, by_folder=by_folder).answers:
+        expected = [entry[1] for entry in grouped(ranking, 4)] if by_folder else [entry[0] for entry in ranking[:4]]
+        assert [hit.row for hit in answer.hits] == expected
+    os.unlink(tmp_path / "hard.jpg")
+
+
+def test_a_copy_is_another_photograph(gallery: Gallery, people: Path, tmp_path: Path) -> None:
+    shutil.copy(paths(people)[5], tmp_path / "copy.jpg")
+    (answer,) = search(gallery, [str(tmp_path / "copy.jpg")], k=1, exclude_self=True).answers
+    assert answer.hits[0].row == 5
+
+
+def test_a_photograph_that_is_gone_is_no_query(people: Path, tmp_path: Path) -> None:
+    """Its row is a hit: nobody can say that it was the same file."""
+    hidden = tmp_path / "hidden.jpg"
+    own = paths(people)[7]
+    shutil.move(own, hidden)
+    try:
+        with Gallery(people) as opened:
+            (answer,) = search(opened, [str(hidden)], k=1, exclude_self=True).answers
+    finally:
+        shutil.move(hidden, own)
+    assert answer.hits[0].row == 7
+
+
+def test_a_threshold_ends_folders_too(gallery: Gallery, people: Path) -> None:
+    ranking = ranked(people, 0)
+    threshold = ranking[6][1] - 1e-6
+    (answer,) = search(gallery, paths(people)[:1], k=50, threshold=threshold, by_folder=True).answers
+    assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == grouped(ranking[:7], 50)
+    assert not answer.cut
+
+
+def test_the_search_goes_deeper_until_a_bound_and_says_so(
+    gallery: Gallery, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deep, "DEEPEST", 20)
+    for k in (2, 10):
+        (answer,) = search(gallery, paths(people)[:1], k=k, by_folder=True).answers
+        expected = grouped(ranked(people, 0)[:20], k)
+        assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == expected
+        assert answer.cut == (len({os.path.dirname(name) for *_, name in ranked(people, 0)[:20]}) <= k)
+    monkeypatch.setattr(deep, "HITS_TOGETHER", 40)  # two queries at a time
+    one_by_one = [search(gallery, [query], k=3, by_folder=True).answers[0] for query in paths(people)]
+    assert list(search(gallery, paths(people), k=3, by_folder=True).answers) == one_by_one
+
+
+@pytest.mark.parametrize("wanted", [Wanted(4), Wanted(2, None, True, True)])
+def test_many_batches_answer_as_one_by_one(
+    gallery: Gallery, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: Wanted
+) -> None:
+    monkeypatch.setattr(ask, "_TOGETHER", 7)
+    queries = [*paths(people)[:20], str(tmp_path / "none.jpg"), *paths(people)[20:40]]
+    with Search(gallery, wanted, queries=len(queries)) as opened:
+        batches = list(opened.batches(queries))
+        alone = [opened.answer([query]).answers[0] for query in queries]
+    assert [len(batch.answers) for batch in batches] == [7, 7, 7, 7, 7, 6]
+    assert [answer for batch in batches for answer in batch.answers] == alone
+    assert alone[20].error
+
+
+def test_no_hit_is_no_question(gallery: Gallery) -> None:
+    with pytest.raises(ConfigError, match="0 hits were asked for; wanted: 1 or more"):
+        search(gallery, [], k=0)
+
+
+def test_names_of_all_queries_are_read_together(
+    gallery: Gallery, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    real = Gallery.photograph_paths
+
+    def counted(self: Gallery, rows: list[int]) -> list[bytes]:
+        asked.append(len(rows))
+        return real(self, rows)
+
+    monkeypatch.setattr(Gallery, "photograph_paths", counted)
+    search(gallery, paths(people), k=3, by_folder=True)
+    assert 1 <= len(asked) <= 3  # one for each depth, not one for each row of each query
+    asked.clear()
+    search(gallery, paths(people), k=3)
+    assert asked == []

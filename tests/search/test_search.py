@@ -1,0 +1,159 @@
+"""Queries against a file made by the product, and what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
+from runtime.errors import ConfigError, ContractError, EngineError, MissingDependencyError
+from runtime.index.gpu import count_gpus
+from runtime.pipeline.request import UNTRAINED_WARNING, Request
+from runtime.pipeline.run import process
+from runtime.search.search import search
+from runtime.storage.gallery import Gallery
+from tests.support import encoded_images as make
+
+
+@pytest.fixture(scope="module")
+def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An embedding file of folder 3 of the photographs."""
+    output = tmp_path_factory.mktemp("query") / "people.h5"
+    process(Request((str(photos / "3"),), output, tiny_engine))
+    return output
+
+
+@pytest.fixture
+def gallery(people: Path) -> Iterator[Gallery]:
+    with Gallery(people) as opened:
+        yield opened
+
+
+def some(gallery: Gallery, photos: Path, count: int) -> list[str]:
+    return [str(photos / "3" / name) for name in gallery.names(range(count))]
+
+
+def test_every_photograph_finds_itself_first(gallery: Gallery, photos: Path) -> None:
+    queries = some(gallery, photos, 80)  # more than one batch
+    found = search(gallery, queries, k=3)
+    assert [answer.query for answer in found.answers] == queries
+    for row, answer in enumerate(found.answers):
+        assert answer.error == ""
+        assert [hit.rank for hit in answer.hits] == [1, 2, 3]
+        assert answer.hits[0].row == row
+        assert answer.hits[0].score == pytest.approx(1, abs=1e-5)
+        assert queries[row].endswith(answer.hits[0].path)
+    assert found.rows == gallery.rows
+    assert found.search_ms > 0
+    assert found.warning == UNTRAINED_WARNING
+
+
+def test_scores_are_the_inner_products(gallery: Gallery, people: Path, photos: Path) -> None:
+    (answer,) = search(gallery, some(gallery, photos, 1), k=5).answers
+    with h5py.File(people) as file:
+        vectors = file["embeddings"][:]
+    expected = np.sort(vectors @ vectors[0])[::-1][:5]
+    np.testing.assert_allclose([hit.score for hit in answer.hits], expected, atol=1e-5)
+
+
+def test_one_bad_query_does_not_stop_the_others(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(make.encode(make.scene())[:600])
+    (tmp_path / "text.jpg").write_text("not a photograph")
+    good = some(gallery, photos, 2)
+    names = [good[0], str(tmp_path / "none.jpg"), str(tmp_path / "cut.jpg"), str(tmp_path / "text.jpg"), good[1]]
+    found = search(gallery, names, k=1).answers
+    assert [bool(answer.error) for answer in found] == [False, True, True, True, False]
+    assert found[1].error.startswith("unreadable: No such file")
+    assert found[2].error.startswith("corrupt: ")
+    assert found[3].error.startswith("unsupported: ")
+    assert [found[0].hits[0].row, found[4].hits[0].row] == [0, 1]
+    assert all(not answer.hits for answer in found[1:4])
+
+
+def test_no_query_left_is_no_failure(gallery: Gallery, tmp_path: Path) -> None:
+    (answer,) = search(gallery, [str(tmp_path / "none.jpg")]).answers
+    assert answer.error
+
+
+def test_threshold_leaves_out_what_is_below(gallery: Gallery, photos: Path) -> None:
+    query = some(gallery, photos, 1)
+    everything = search(gallery, query, k=20).answers[0].hits
+    cut = everything[7].score
+    assert search(gallery, query, k=20, threshold=cut).answers[0].hits == everything[:8]
+    assert search(gallery, query, k=20, threshold=2).answers[0].hits == ()
+
+
+def test_every_device_gives_the_same_answer(gallery: Gallery, photos: Path) -> None:
+    queries = some(gallery, photos, 5)
+    expected = search(gallery, queries, k=7, device="cpu").answers
+    assert search(gallery, queries, k=7).answers == expected
+    if count_gpus():
+        assert search(gallery, queries, k=7, device="gpu").answers == expected
+    else:
+        with pytest.raises((MissingDependencyError, EngineError), match="--device cpu"):
+            search(gallery, queries, k=7, device="gpu")
+    with pytest.raises(ConfigError, match="wanted: auto, cpu, gpu or the number of a GPU"):
+        search(gallery, queries, device="cuda")
+
+
+def copy_of(engine: Path, folder: Path) -> Path:
+    shutil.copy(engine, folder / engine.name)
+    shutil.copy(sidecar_path(engine), sidecar_path(folder / engine.name))
+    return folder / engine.name
+
+
+def test_another_engine_of_the_same_contract_answers(
+    gallery: Gallery, photos: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    other = copy_of(tiny_engine, tmp_path)
+    write_sidecar(other, replace(read_sidecar(other), backend_version="another one", profile=(1, 2, 4)))
+    query = some(gallery, photos, 9)
+    assert search(gallery, query, engine=other).answers == search(gallery, query).answers
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"model_sha256": "f" * 64}, {"precision": "fp16"}, {"channel_order": "bgr"}, {"dimension": 32}, {"size": 96}],
+)
+def test_an_engine_of_another_contract_is_refused(
+    gallery: Gallery, photos: Path, tiny_engine: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    other = copy_of(tiny_engine, tmp_path)
+    before = read_sidecar(other)
+    write_sidecar(other, replace(before, **change))  # type: ignore[arg-type]
+    with pytest.raises(ContractError) as caught:
+        search(gallery, some(gallery, photos, 1), engine=other)
+    ((key, value),) = change.items()
+    assert str(value) in str(caught.value)
+    assert str(getattr(before, key)) in str(caught.value)
+    assert "build_engine.py --model tiny" in str(caught.value)
+
+
+def test_a_missing_engine_is_named_with_what_to_do(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"gone\.onnx.*build_engine.py --model tiny --precision fp32.*--engine"):
+        search(gallery, some(gallery, photos, 1), engine=tmp_path / "gone.onnx")
+    gallery.metadata["engine"] = str(tmp_path / "moved.onnx")
+    with pytest.raises(EngineError, match=r"that made .*people\.h5 is not there: .*moved\.onnx"):
+        search(gallery, some(gallery, photos, 1))
+
+
+def test_queries_are_held_to_the_limits_of_the_file(gallery: Gallery, photos: Path) -> None:
+    gallery.contract["max_pixels"] = 100
+    (answer,) = search(gallery, some(gallery, photos, 1)).answers
+    assert "over the limit of 100" in answer.error
+
+
+def test_a_file_without_embeddings_answers_nothing(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "text.jpg").write_text("not a photograph")
+    process(Request((str(tmp_path / "in"),), tmp_path / "none.h5", tiny_engine))
+    with Gallery(tmp_path / "none.h5") as empty:
+        (answer,) = search(empty, [str(next((photos / "3").iterdir()))]).answers
+    assert answer.hits == ()
+    assert answer.error == ""

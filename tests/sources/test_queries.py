@@ -1,0 +1,52 @@
+"""What a search is asked: files, folders and lists, in order."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import SourceError
+from runtime.sources.queries import expand_queries
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("b/2.jpg", "b/1.PNG", "b/deep/3.jpeg", "b/notes.txt", "a.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_arguments_keep_their_order_and_a_folder_is_sorted(place: Path) -> None:
+    expected = ["none.jpg", "b/1.PNG", "b/2.jpg", "b/deep/3.jpeg", "a.jpg", "a.jpg"]
+    assert expand_queries(["none.jpg", "b", "a.jpg", "a.jpg"]) == expected
+    assert expand_queries([str(place / "b")])[0] == str(place / "b/1.PNG")
+
+
+def test_a_list_is_relative_to_its_folder(place: Path) -> None:
+    (place / "b/list.txt").write_text("2.jpg\n\n../a.jpg\nnone.jpg\n")
+    found = expand_queries(["@b/list.txt", "a.jpg"])
+    assert found == [str(place / "b/2.jpg"), str(place / "a.jpg"), str(place / "b/none.jpg"), "a.jpg"]
+
+
+def test_names_keep_their_bytes(place: Path) -> None:
+    raw = os.path.join(os.fsencode(place), b"b", b"\xff\n'<.jpg")
+    with open(raw, "wb"):
+        pass
+    assert raw in map(os.fsencode, expand_queries([str(place / "b")]))
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_a_list_or_folder_of_nothing_is_said(place: Path, content: str) -> None:
+    (place / "list.txt").write_text(content)
+    (place / "empty").mkdir()
+    with pytest.raises(SourceError, match=r"list\.txt names no photograph"):
+        expand_queries(["@list.txt"])
+    with pytest.raises(SourceError, match="no photographs found in empty"):
+        expand_queries(["a.jpg", "empty"])
+    with pytest.raises(SourceError, match=r"none\.txt cannot be read"):
+        expand_queries(["@none.txt"])

@@ -1,0 +1,159 @@
+"""The scan: which files, in which order, whatever the folder is like."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runtime.errors import ConfigError, SourceError
+from runtime.sources.pathtable import PathTable, write_paths
+from runtime.sources.scan import read_list, scan
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def test_a_folder_is_searched_with_all_below_it_in_bytewise_order(tmp_path: Path) -> None:
+    touch(tmp_path, "b/1.JPG", "a.png", "Z.jpeg", "b.webp", "b/2.tif", "b/notes.txt", "ä.bmp", "b/3.TIFF", "noext")
+    found = scan([str(tmp_path)])
+    assert found.root == os.fsencode(tmp_path)
+    assert found.paths == [b"Z.jpeg", b"a.png", b"b.webp", b"b/1.JPG", b"b/2.tif", b"b/3.TIFF", "ä.bmp".encode()]
+
+
+def test_the_order_is_the_same_however_the_inputs_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    one, two = str(tmp_path / "a"), str(tmp_path / "b")
+    assert scan([two, one]) == scan([one, two])
+    assert scan([one, two]).root == os.fsencode(tmp_path)
+
+
+def test_link_loops_end_and_no_photograph_counts_twice(tmp_path: Path) -> None:
+    touch(tmp_path, "real/1.jpg", "real/deep/2.jpg")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "real")
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "1-link.jpg").symlink_to(tmp_path / "real" / "1.jpg")
+    assert scan([str(tmp_path)]).paths == [b"1-link.jpg", b"real/1.jpg", b"real/deep/2.jpg"]
+
+
+def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
+    assert scan([str(tmp_path)]).paths == [b"caf\xe9.jpg"]
+
+
+def test_a_link_to_a_folder_with_a_photograph_name_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "x.jpg").symlink_to(tmp_path / "d")
+    assert scan([str(tmp_path)]).paths == [b"x.jpg"]
+
+
+def test_a_list_file_names_photographs_relative_to_itself(tmp_path: Path) -> None:
+    touch(tmp_path, "in/1.jpg", "in/2.dat")
+    listing = tmp_path / "list.txt"
+    listing.write_text("in/2.dat\n\nin/1.jpg\r\nin/1.jpg\n" + str(tmp_path / "gone.jpg") + "\n")
+    found = scan([f"@{listing}"])
+    assert found.root == os.fsencode(tmp_path)
+    assert found.paths == [b"gone.jpg", b"in/1.jpg", b"in/1.jpg", b"in/2.dat"]
+    assert len(read_list(os.fsencode(listing))) == 4
+
+
+def test_a_list_with_a_byte_order_mark_keeps_its_first_photograph(tmp_path: Path) -> None:
+    touch(tmp_path, "1.jpg")
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf1.jpg\n")
+    assert scan([f"@{tmp_path / 'list.txt'}"]).paths == [b"1.jpg"]
+
+
+@pytest.mark.parametrize("content", [b"1.jpg\n2\0.jpg\n", "1.jpg\n2.jpg\n".encode("utf-16")])
+def test_a_list_that_is_no_text_is_refused_with_its_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes(content)
+    with pytest.raises(SourceError, match=r"line \d of the list file .* NUL byte"):
+        scan([f"@{tmp_path / 'list.txt'}"])
+
+
+def test_folders_that_overlap_name_a_photograph_once_and_a_list_as_often_as_it_says(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "a/b/2.jpg")
+    (tmp_path / "list.txt").write_text("a/1.jpg\na/1.jpg\n")
+    folders = [str(tmp_path / "a"), str(tmp_path / "a/"), str(tmp_path / "a/b")]
+    assert scan(folders).paths == [b"1.jpg", b"b/2.jpg"]
+    assert scan([*folders, f"@{tmp_path / 'list.txt'}"]).paths == [b"1.jpg", b"1.jpg", b"1.jpg", b"b/2.jpg"]
+
+
+def test_a_list_below_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("/not/mounted/1.jpg\n/not/mounted/2.jpg\n")
+    with pytest.raises(SourceError, match="/not/mounted, does not exist"):
+        scan([f"@{tmp_path / 'list.txt'}"])
+
+
+def test_the_limit_keeps_the_first_in_scan_order(tmp_path: Path) -> None:
+    touch(tmp_path, "3.jpg", "1.jpg", "2.jpg")
+    assert scan([str(tmp_path)], limit=2).paths == [b"1.jpg", b"2.jpg"]
+
+
+def test_a_single_file_of_any_name(tmp_path: Path) -> None:
+    touch(tmp_path, "photo.dat")
+    assert scan([str(tmp_path / "photo.dat")]).paths == [b"photo.dat"]
+
+
+@pytest.mark.parametrize(("name", "words"), [("gone", "does not exist"), ("@gone.txt", "cannot be read")])
+def test_a_missing_input_is_named(name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match=words):
+        scan([name])
+
+
+def test_an_empty_folder_and_no_input_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no photographs found"):
+        scan([str(tmp_path)])
+    with pytest.raises(ConfigError, match="no photographs were named"):
+        scan([])
+    with pytest.raises(ConfigError, match="--limit is 0"):
+        scan([str(tmp_path)], limit=0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user without permission")
+def test_a_folder_that_may_not_be_listed_becomes_a_row(tmp_path: Path) -> None:
+    touch(tmp_path, "open/1.jpg", "closed/2.jpg")
+    (tmp_path / "closed").chmod(0)
+    for parent in (tmp_path, *tmp_path.parents):
+        parent.chmod(parent.stat().st_mode | 0o055)
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from runtime.sources.scan import scan\n"
+        f"os.setuid(65534)\nprint(scan([{str(tmp_path)!r}]).paths)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[b'closed', b'open/1.jpg']", done.stderr
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"")), max_size=50))
+def test_a_path_table_gives_back_what_was_written(paths: list[bytes]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "paths"
+        write_paths(file, paths)
+        with PathTable(file) as table:
+            assert list(table) == paths
+            assert table[1:3] == paths[1:3]
+            with pytest.raises(IndexError):
+                table[len(paths)]
+
+
+def test_a_path_table_larger_than_a_block(tmp_path: Path) -> None:
+    paths = [b"%07d/" % i + b"x" * 250 for i in range(70_000)]  # 18 MB, over one 16 MiB block
+    write_paths(tmp_path / "paths", paths)
+    with PathTable(tmp_path / "paths") as table:
+        assert len(table) == len(paths)
+        assert [table[i] for i in (0, 65_535, 65_536, 69_999)] == [paths[i] for i in (0, 65_535, 65_536, 69_999)]

@@ -1,0 +1,190 @@
+"""A finished file changed in one part: the old one or the new one, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from compare import differences
+
+from runtime.errors import LockedError, StorageError
+from runtime.storage.replace import replacing
+from runtime.storage.runfolder import Plan, RunFolder
+from runtime.storage.verify import verify_file
+from tests.support.export_files import write_file
+from tests.support.processes import ROOT
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path, _, _ = write_file(tmp_path / "made.h5", count=40, faces=True, dtype="float16")
+    (tmp_path / "place").mkdir()
+    return path.rename(tmp_path / "place" / "people.h5")
+
+
+def add(file: Path, value: int = 7) -> None:
+    with replacing(file) as copy:
+        copy["cluster"] = np.full(40, value, np.int32)
+        copy["cluster"].attrs["clusters"] = value
+
+
+def test_one_part_is_changed_and_all_else_is_as_it_was(file: Path) -> None:
+    with h5py.File(file, "r+") as old:
+        old.attrs["theirs"] = "a note of somebody"
+    before = file.with_name("before.h5")
+    before.write_bytes(file.read_bytes())
+    add(file)
+    with h5py.File(file, "r+") as new, h5py.File(before) as old:
+        assert new["cluster"][:].tolist() == [7] * 40
+        assert dict(new["metadata"].attrs) == dict(old["metadata"].attrs)  # the run_id too
+        assert new.attrs["theirs"] == "a note of somebody"
+        for name in ("embeddings", "image_paths", "faces/box", "outcomes/path", "outcomes/raw_paths/bytes"):
+            for what in ("dtype", "shape", "maxshape", "chunks", "compression", "fletcher32"):
+                assert getattr(new[name], what) == getattr(old[name], what), (name, what)
+        del new["cluster"]
+    assert differences(file, before) == []
+    assert sorted(os.listdir(file.parent)) == ["before.h5", "people.h5"]
+
+
+def test_the_changed_file_is_whole(file: Path) -> None:
+    before = verify_file(file).findings  # it has not all the metadata of a run
+    add(file)
+    assert verify_file(file).findings == before
+
+
+def test_until_the_block_ends_the_old_file_stands_under_its_name(file: Path) -> None:
+    before = file.read_bytes()
+    with replacing(file) as copy:
+        copy["cluster"] = np.zeros(40)
+        copy.flush()
+        assert file.read_bytes() == before
+    assert file.read_bytes() != before
+
+
+def test_a_block_that_fails_changes_nothing(file: Path) -> None:
+    before = file.read_bytes()
+
+    def fail() -> None:
+        with replacing(file) as copy:
+            del copy["embeddings"]
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == ["people.h5"]
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+import numpy as np
+import runtime.storage.diskfile as diskfile
+from runtime.storage.replace import replacing
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+moment = {moment!r}
+if moment == "before the rename":
+    diskfile.os.replace = die
+if moment == "after the rename":
+    diskfile.sync_folder = die
+with replacing(Path({path!r})) as copy:
+    if moment == "before the change":
+        die()
+    copy["cluster"] = np.arange(40)
+    if moment == "after the change":
+        copy.flush()
+        die()
+"""
+
+
+@pytest.mark.parametrize(
+    ("moment", "changed"),
+    [
+        ("before the change", False),
+        ("after the change", False),
+        ("before the rename", False),
+        ("after the rename", True),
+    ],
+)
+def test_kill_9_leaves_the_old_file_or_the_new_one(file: Path, moment: str, changed: bool) -> None:
+    before = file.read_bytes()
+    code = KILLED.format(root=str(ROOT), path=str(file), moment=moment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    if changed:
+        with h5py.File(file) as new:
+            assert new["cluster"][:].tolist() == list(range(40))
+            assert len(new["embeddings"][:]) == 40
+    else:
+        assert file.read_bytes() == before
+        add(file, 8)  # what was left is no hindrance
+        with h5py.File(file) as new:
+            assert new["cluster"][0] == 8
+        assert os.listdir(file.parent) == ["people.h5"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_the_permissions_stay_and_the_copy_is_never_more_open(file: Path, mode: int) -> None:
+    file.chmod(mode)
+    with replacing(file) as copy:
+        copy["cluster"] = np.zeros(40)
+        partial = file.with_name("people.h5.partial")
+        assert stat.S_IMODE(partial.stat().st_mode) == mode
+    assert stat.S_IMODE(file.stat().st_mode) == mode
+
+
+def test_a_link_is_followed_and_stays(file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.h5"
+    link.symlink_to(file)
+    add(link)
+    assert link.is_symlink()
+    with h5py.File(file) as new:
+        assert "cluster" in new
+
+
+def test_a_run_that_writes_the_file_is_not_disturbed(file: Path) -> None:
+    before = file.read_bytes()
+    with RunFolder(file), pytest.raises(LockedError, match="another run is writing"), replacing(file):
+        pass
+    assert file.read_bytes() == before
+
+
+def test_an_unfinished_run_on_the_file_is_kept(file: Path) -> None:
+    with RunFolder(file) as folder:
+        folder.write_plan(Plan({}, "/photos", 40, "2026-01-01"))
+    add(file)
+    with RunFolder(file) as folder:
+        assert folder.read_plan() is not None
+
+
+def test_what_is_damaged_or_missing_is_refused_in_words(file: Path, tmp_path: Path) -> None:
+    data = file.read_bytes()
+    for content in (b"no HDF5", data[: len(data) // 2]):
+        file.write_bytes(content)
+        with pytest.raises(StorageError, match="is damaged and cannot be changed"), replacing(file):
+            pass
+        assert file.read_bytes() == content
+    for missing in (tmp_path / "none.h5", tmp_path / "no" / "folder" / "none.h5", tmp_path):
+        with pytest.raises(StorageError, match="there is no file"), replacing(missing):
+            pass
+    assert not (tmp_path / "no").exists()
+    assert os.listdir(file.parent) == ["people.h5"]
+
+
+def test_a_wrong_bit_in_the_vectors_is_neither_hidden_nor_mended(file: Path) -> None:
+    """Chunks are copied as they are: the checksum goes on telling."""
+    with h5py.File(file) as source:
+        at = source["embeddings"].id.get_chunk_info(0).byte_offset
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+    add(file)
+    assert any(finding.startswith("vectors: cannot be read") for finding in verify_file(file).findings)

@@ -1,0 +1,61 @@
+"""One run an output, and a plan that survives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import LockedError, StorageError
+from runtime.storage.runfolder import Plan, RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAN = Plan({"model": "m", "limit": 0}, "/photos", 3, "2026-01-01T00:00:00+00:00", settings={"batch_size": 8})
+
+
+def test_a_plan_comes_back(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "o.h5") as folder:
+        assert folder.read_plan() is None
+        folder.write_plan(PLAN)
+    with RunFolder(tmp_path / "o.h5") as folder:
+        assert folder.read_plan() == PLAN
+        folder.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_a_plan_leaves_nothing(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "o.h5"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_run_is_refused_until_the_first_dies(tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\nfrom runtime.storage.runfolder import RunFolder\n"
+        f"with RunFolder(Path({str(tmp_path / 'o.h5')!r})):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(LockedError, match="another run is writing"):
+            RunFolder(tmp_path / "o.h5")
+        other.kill()
+        other.wait()
+    with RunFolder(tmp_path / "o.h5") as folder:
+        assert folder.read_plan() is None
+
+
+def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "o.h5") as folder:
+        (folder.path / "plan.json").write_text("{half")
+        with pytest.raises(StorageError, match="Start over with --force"):
+            folder.read_plan()
+
+
+def test_a_missing_place_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="cannot be written"):
+        RunFolder(tmp_path / "file" / "o.h5")

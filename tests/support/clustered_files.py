@@ -1,0 +1,95 @@
+"""Embedding files of known people, made by the storage room without a network: each is near a direction of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.pairs.blocks import Found
+from runtime.records import FACE
+from runtime.storage.dataset import assemble
+from runtime.storage.ledger import Ledger
+from runtime.storage.segments import SegmentRules, SegmentWriter
+from tests.support import encoded_images as make
+
+EVIL = b'<img src=x onerror="alert(1)">&\x1b[31m\xe2\x80\xae,"quoted"\nline\xff.jpg'
+
+
+def people(sizes: Sequence[int], *, dimension: int = 64, noise: float = 0.6, seed: int = 0) -> NDArray[np.float32]:
+    """(N, D) float32 unit rows, person after person. The expected score within a person is 1 / (1 + noise**2)."""
+    rng = np.random.default_rng(seed)
+    centres = _unit(rng.standard_normal((len(sizes), dimension)))
+    rows = np.repeat(centres, sizes, axis=0)
+    return _unit(rows + noise * rng.standard_normal(rows.shape) / np.sqrt(dimension)).astype(np.float32)
+
+
+def known(sizes: Sequence[int]) -> NDArray[np.int64]:
+    """(N,) int64, who each row of `people` is."""
+    return np.repeat(np.arange(len(sizes)), sizes)
+
+
+def write_file(
+    path: Path,
+    vectors: NDArray[np.float32],
+    names: Sequence[bytes] | None = None,
+    ranks: Sequence[int] | None = None,
+) -> Path:
+    """An embedding file whose photographs lie, or would lie, in `photos` beside it: 0000.jpg ..., or so named.
+
+    Where ranks are given, faces were looked for: of each photograph the one of that rank is in the file.
+    """
+    names = names or [b"%04d.jpg" % i for i in range(len(vectors))]
+    dimension = vectors.shape[1]
+    folder = path.with_name(path.name + ".making")
+    folder.mkdir()
+    rules = SegmentRules()
+    has_faces = ranks is not None
+    writer = SegmentWriter(
+        folder, plan_id="p", dimension=dimension, dtype="float32", digests=False, faces=has_faces, rules=rules
+    )
+    if len(vectors):
+        writer.append(np.arange(len(vectors)), vectors, [], {}, *(_faces(ranks) if ranks is not None else ()))
+    writer.commit()
+    contract = {"root": str(path.parent / "photos"), "dimension": dimension, "model": "planted", "precision": "fp32"}
+    contract |= {"dtype": "float32"}
+    metadata = {**contract, "scanned": len(vectors)}
+    metadata |= {"contract": json.dumps(contract), "count_embedded": len(vectors), "trained": True}
+    with Ledger(len(vectors), folder, "p") as ledger:
+        assemble(path, ledger, names, metadata, "float32")
+    shutil.rmtree(folder)
+    return path
+
+
+def _faces(ranks: Sequence[int]) -> tuple[NDArray[np.void], dict[int, int]]:
+    """A face for each photograph, and how many each has."""
+    faces = np.zeros(len(ranks), FACE)
+    faces["face_index"] = ranks
+    faces["box"] = (5, 5, 35, 40)
+    return faces, {row: rank + 1 for row, rank in enumerate(ranks)}
+
+
+def write_photographs(path: Path, names: Sequence[bytes]) -> None:
+    """Real ones, each another, where the file has them."""
+    root = os.fsencode(path.parent / "photos")
+    for i, name in enumerate(names):
+        target = os.path.join(root, name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        with open(target, "wb") as file:
+            file.write(make.encode(make.scene(48, 40, seed=i), quality=60))
+
+
+def links_of(vectors: NDArray[np.float32], threshold: float) -> Found:
+    """All pairs at or above a threshold, by NumPy in double precision."""
+    scores = (vectors.astype(np.float64) @ vectors.T.astype(np.float64)).astype(np.float32)
+    first, second = np.nonzero(np.triu(scores >= np.float32(threshold), 1))
+    return Found(first, second, scores[first, second])
+
+
+def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

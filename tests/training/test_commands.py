@@ -1,0 +1,181 @@
+"""The commands of training/, if torch is installed: the documented ones parse; what is wrong is told in a line."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.processes import ROOT
+from tests.support.training_extra import compose, torch_of_extra
+
+torch = torch_of_extra()
+
+CONFIGS = {"train": "distil", "train_detector": "detector", "train_identities": "identities"}
+FOLDER = ROOT / "training"
+
+
+def documented() -> list[tuple[str, str, str]]:
+    """Of every command in README, settings and modules: where it is written, the module, the arguments."""
+    found = []
+    for path in (FOLDER / "README.md", *sorted((FOLDER / "conf").glob("*.yaml")), *sorted(FOLDER.glob("*.py"))):
+        for module, arguments in re.findall(r"python -m training\.(\w+)([^\n`\"]*)", path.read_text()):
+            if arguments.strip():
+                found.append((path.name, module, arguments))
+    return found
+
+
+@pytest.mark.parametrize(("where", "module", "arguments"), [one for one in documented() if one[1] in CONFIGS])
+def test_documented_settings_exist(where: str, module: str, arguments: str) -> None:
+    from omegaconf import OmegaConf
+
+    config = compose(CONFIGS[module], shlex.split(arguments))
+    assert not OmegaConf.missing_keys(config), where
+    if module == "train":
+        assert config.teacher.path, where
+
+
+def test_every_command_is_documented() -> None:
+    assert {module for where, module, _ in documented() if where == "README.md"} == {
+        *CONFIGS,
+        "export",
+        "export_detector",
+        "lfw",
+    }
+
+
+@pytest.mark.parametrize("name", CONFIGS.values())
+def test_what_can_be_set_is_listed_so_that_plain_overrides_set_it(name: str) -> None:
+    from training.augment import Augmentation
+    from training.scenes import SceneRules
+
+    config = compose(name, [])
+    assert list(config.augmentation) == [field.name for field in fields(Augmentation)]
+    own = {
+        "distil": {},
+        "identities": {"mixture": 0.0, "jpeg": 0.2},
+        "detector": {"flip": 0.0, "rotation": 0.0, "scale": 0.0, "shift": 0.0, "occlusion": 0.1, "mixture": 0.0},
+    }[name]
+    assert Augmentation(**config.augmentation) == Augmentation(**own)
+    if name == "detector":
+        assert dict(config.scenes) == asdict(SceneRules())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tars of which none can be learned from, and files that are nothing."""
+    folder = tmp_path_factory.mktemp("data")
+    for name, members in {"empty.tar": (), "notes.tar": ("notes.txt",), "people.tar": ("a/1.jpg",)}.items():
+        with tarfile.open(folder / name, "w") as archive:
+            for member in members:
+                entry = tarfile.TarInfo(member)
+                entry.size = 4
+                archive.addfile(entry, io.BytesIO(b"junk"))
+    (folder / "junk").write_bytes(b"junk" * 999)
+    return folder
+
+
+def said(module: str, *arguments: str, cwd: Path) -> tuple[int, str]:
+    """Exit code and what stands on stderr."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("HYDRA_FULL_ERROR", None)
+    done = subprocess.run(
+        [sys.executable, "-m", f"training.{module}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=cwd,
+        env=environment,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("train", "", "error: data, teacher.path not given; wanted: data=... teacher.path=..."),
+        ("train_identities", "data=/nowhere tars='[a.tar]'", "error: data is /nowhere, where there is no folder"),
+        ("train_detector", "data=. tars=notes.tar teacher=junk", "error: tars is 'notes.tar'; wanted: a list"),
+        ("export", "junk mine.onnx", "error: junk cannot be read as a checkpoint; wanted: the last.pt of a run"),
+        ("export_detector", "last.pt mine.onnx", "error: the checkpoint is last.pt, where there is no file; wanted:"),
+        ("lfw", "people.tar junk nowhere/lfw.npz", "error: nowhere/lfw.npz cannot be written, as nowhere is no folder"),
+    ],
+)
+def test_a_users_mistake_is_one_line(data: Path, module: str, arguments: str, message: str) -> None:
+    code, text = said(module, *shlex.split(arguments), cwd=data)
+    assert (code, text.count("\n"), text[: len(message)]) == (1, 1, message), text
+
+
+def test_help_is_help(tmp_path: Path) -> None:
+    assert said("lfw", "--help", cwd=tmp_path) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ("tars=[missing.tar]", r"a tar is .*missing\.tar, where there is no file"),
+        ("tars=[junk]", "junk is no tar"),
+        ("tars=[empty.tar]", r"empty\.tar hold no crop to learn from; wanted: 112x112 \*\.jpg"),
+        ("tars=[notes.tar]", r"notes\.tar hold no crop to learn from"),
+        ("left_out=names.txt", "left_out is .*, where there is no file; wanted: .*left_out=null"),
+        ("start=nothing.pt", r"start is nothing\.pt, where there is no file"),
+        ("lfw=nothing.npz", r"lfw is nothing\.npz, where there is no file; wanted: what python -m training\.lfw wrote"),
+        ("lfw={data}/junk", "junk cannot be read as pairs"),
+        ("+augmentation.snow=1", "augmentation is .*; wanted: settings of flip, rotation"),
+        ("", r"a/1\.jpg in .*people\.tar is no 112x112 photograph"),
+    ],
+)
+def test_files_that_are_not_what_is_needed_are_named(data: Path, tmp_path: Path, changes: str, message: str) -> None:
+    from training.train_identities import Trainer
+
+    overrides = [f"data={data}", "tars=[people.tar]", f"run={tmp_path}", *changes.format(data=data).split()]
+    with pytest.raises(ValueError, match=message):
+        Trainer(compose("identities", overrides))
+
+
+def test_teachers_that_are_not_there_or_none_are_named(data: Path) -> None:
+    from training.teacher import DetectorTeacher, Teacher
+
+    with pytest.raises(ValueError, match=r"teacher\.path is .*nothing\.xml, where there is no file"):
+        Teacher(data / "nothing.xml", size=112)
+    (data / "junk.onnx").write_bytes(b"junk" * 999)
+    with pytest.raises(ValueError, match=r"junk\.onnx is no embedding model of 112x112"):
+        Teacher(data / "junk.onnx", size=112)
+    with pytest.raises(ValueError, match=r"teacher is .*nothing\.onnx, where there is no file"):
+        DetectorTeacher(ROOT / "models" / "yunet.toml", data / "nothing.onnx")
+    with pytest.raises(ValueError, match=r"junk\.onnx .* is damaged"):
+        DetectorTeacher(ROOT / "models" / "yunet.toml", data / "junk.onnx")
+
+
+def test_pairs_are_read_by_their_photographs() -> None:
+    from training.lfw import read_pairs
+
+    rows = {"Ann_Lee_0001": 0, "Ann_Lee_0012": 1, "Bo_0003": 2}
+    left, right, same = read_pairs(["10\t300", "Ann_Lee\t1\t12", "Bo\t3\tAnn_Lee\t12"], rows)
+    assert (left, right, same) == ([0, 2], [1, 1], [True, False])
+    with pytest.raises(ValueError, match=r"names 'Bo\\t3\\t4', of which a photograph is missing"):
+        read_pairs(["Bo\t3\t4"], rows)
+
+
+def test_a_tar_without_pairs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import cv2
+
+    from training import lfw
+
+    content = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    with tarfile.open(tmp_path / "lfw.tar", "w") as archive:
+        entry = tarfile.TarInfo("lfw/Bo/Bo_0001.jpg")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    monkeypatch.setattr(lfw, "crop", lambda image, _: image)
+    with pytest.raises(ValueError, match=r"has 1 photographs and 0 lines of pairs; wanted: .*lfw/pairs\.txt"):
+        lfw.read_photographs(tmp_path / "lfw.tar", None)

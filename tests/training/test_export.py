@@ -1,0 +1,97 @@
+"""From a checkpoint to a model of facemill's, if torch is installed: the same answers, an engine, words that stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from runtime.engines.build import build_engine
+from runtime.errors import ParityError
+from runtime.modelspec import load_spec
+from runtime.modelstore import resolve_weights
+from tests.support.training_extra import torch_of_extra, write_checkpoint
+
+torch = torch_of_extra()
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Of a narrow network whose batch norms have seen pictures, so that there is something to fold."""
+    backbone = {"name": "mobilefacenet", "dimension": 64, "width": 0.25, "activation": "prelu"}
+    return write_checkpoint(tmp_path / "last.pt", backbone)
+
+
+def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(checkpoint: Path, tmp_path: Path) -> None:
+    from training.export import export
+
+    target = tmp_path / "mine.onnx"
+    done = export(checkpoint, target)
+    assert done.gap < 1e-4
+    assert done.cosine > 0.9999
+    assert (done.samples, done.size_bytes) == (48, target.stat().st_size)
+    graph = onnx.load(target).graph
+    assert "BatchNormalization" not in {node.op_type for node in graph.node}
+    halved = [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
+    assert len(halved) == sum(len(t.dims) > 1 for t in graph.initializer) > 30
+    spec = load_spec(str(tmp_path / "mine.toml"))
+    assert (spec.name, spec.dimension, spec.licence, spec.trained) == ("mine", 64, "not stated", True)
+    built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path / "engines")
+    assert built.info.parity_min > 0.99999
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["engines", "last.pt", "mine.onnx", "mine.toml"]
+
+
+def test_words_stay_and_facts_are_renewed(checkpoint: Path, tmp_path: Path) -> None:
+    from training.export import export
+
+    target, described = tmp_path / "mine.onnx", tmp_path / "mine.toml"
+    export(checkpoint, target)
+    text = described.read_text()
+    described.write_text(
+        text.replace('licence = "not stated"', 'licence = "ask \\"Änne\\""').replace("dimension = 64", "dimension = 3")
+    )
+    export(checkpoint, target)
+    spec = load_spec(str(described))
+    assert (spec.licence, spec.dimension) == ('ask "Änne"', 64)
+    assert resolve_weights(spec) == target
+
+
+def test_a_file_that_answers_otherwise_is_not_written(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import export
+
+    monkeypatch.setattr(export, "halve_weights", shifted)
+    with pytest.raises(ParityError, match="smallest cosine of FP16 weights"):
+        export.export(checkpoint, tmp_path / "mine.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
+
+
+def shifted(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with its last convolution's weights in another order."""
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    last = [tensor for tensor in other.graph.initializer if len(tensor.dims) == 4][-1]
+    last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last)[::-1].copy(), last.name))
+    return other
+
+
+def test_what_is_no_checkpoint_of_such_a_network_is_named(checkpoint: Path, tmp_path: Path) -> None:
+    from training.export import export
+    from training.export_detector import export as export_detector
+
+    for content in (b"", b"junk" * 99, checkpoint.read_bytes()[:-999]):
+        (tmp_path / "junk.pt").write_bytes(content)
+        with pytest.raises(ValueError, match=r"junk\.pt cannot be read as a checkpoint"):
+            export(tmp_path / "junk.pt", tmp_path / "mine.onnx")
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other\.pt is no whole checkpoint of a run"):
+        export(tmp_path / "other.pt", tmp_path / "mine.onnx")
+    with pytest.raises(ValueError, match="is of no detector; wanted: one of"):
+        export_detector(checkpoint, tmp_path / "mine.onnx")
+    whole = torch.load(checkpoint, weights_only=True)
+    torch.save({**whole, "config": {"widths": [8, 16, 24]}}, tmp_path / "detector.pt")
+    with pytest.raises(ValueError, match="is of a detector; wanted: one of"):
+        export(tmp_path / "detector.pt", tmp_path / "mine.onnx")

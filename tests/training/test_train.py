@@ -1,0 +1,303 @@
+"""The training room, if torch is installed: a loss that falls, the same steps from a seed, an exact resume."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from runtime.graphs.mobilefacenet import generate
+from tests.support.training_extra import settings_of, torch_of_extra, write_tar
+
+torch = torch_of_extra()
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tar of 64 generated crops, and one name that must not be learned from."""
+    folder = tmp_path_factory.mktemp("data")
+    write_tar(folder / "crops.tar", {f"crops/p_{person:05d}.jpg": (person, 0) for person in range(65)})
+    (folder / "leave_out.txt").write_text("crops/p_00064.jpg\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network with random weights, as ONNX, with a free batch: a teacher as good as any to be imitated."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
+    generate(path, form="128", seed=3)
+    return path
+
+
+def config(data: Path, teacher: Path, run: Path, **changes: Any) -> Any:
+    overrides = {
+        "data": data,
+        "tars": "[crops.tar]",
+        "left_out": "leave_out.txt",
+        "run": run,
+        "teacher": f"{{path:{teacher},size:112,channel_order:rgb,mean:127.5,std:127.5,mirror:false}}",
+        "samples": 960,
+        "batch": 16,
+        "warm_up": 64,
+        "hold": 0,
+        "stages": "[[0,48]]",
+        "backbone.width": 0.25,
+        **changes,
+    }
+    return settings_of("distil", overrides)
+
+
+def test_names_that_are_left_out_are_not_learned_from(data: Path, tmp_path: Path) -> None:
+    from training.crops import load_crops
+
+    assert len(load_crops([data / "crops.tar"], None, tmp_path)) == 65
+    assert len(load_crops([data / "crops.tar"], data / "leave_out.txt", tmp_path)) == 64
+
+
+def test_the_loss_falls(data: Path, teacher: Path, tmp_path: Path) -> None:
+    from training.train import Trainer
+
+    trainer = Trainer(config(data, teacher, tmp_path))
+    losses = [trainer.step()["loss"] for _ in range(40)]
+    assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.1
+
+
+def test_a_seed_gives_the_same_steps_and_a_resumed_run_equals_an_uninterrupted_one(
+    data: Path, teacher: Path, tmp_path: Path
+) -> None:
+    from training.loop import save
+    from training.train import Trainer
+
+    whole = Trainer(config(data, teacher, tmp_path / "a"))
+    losses = [whole.step()["loss"] for _ in range(12)]
+    first = Trainer(config(data, teacher, tmp_path / "b"))
+    begun = [first.step()["loss"] for _ in range(5)]
+    save(first)
+    second = Trainer(config(data, teacher, tmp_path / "b"))
+    assert second.state.step == 5
+    assert begun + [second.step()["loss"] for _ in range(7)] == losses
+    for mine, its in zip(second.state.ema.state_dict().values(), whole.state.ema.state_dict().values(), strict=True):
+        assert torch.equal(mine, its)
+
+
+def test_the_first_hundred_steps_come_again_bit_for_bit(data: Path, teacher: Path, tmp_path: Path) -> None:
+    from training.train import Trainer
+
+    def steps(run: str) -> tuple[list[dict[str, float]], dict[str, Any], dict[str, Any]]:
+        trainer = Trainer(config(data, teacher, tmp_path / run, batch=4, stages="[[0,56]]", device="cpu"))
+        return [trainer.step() for _ in range(100)], trainer.state.student.state_dict(), trainer.state.ema.state_dict()
+
+    one, other = steps("a"), steps("b")
+    assert one[0] == other[0]
+    for mine, its in zip(one[1:], other[1:], strict=True):
+        assert mine.keys() == its.keys()
+        assert all(torch.equal(mine[name], its[name]) for name in mine)
+
+
+def test_the_average_follows_the_student_by_its_decay_and_at_first_faster() -> None:
+    from training.state import new_state
+
+    state = new_state(torch.nn.BatchNorm1d(2), 0.0)
+    for step, share in ((0, 0.9), (5, 9 / 15), (90_000, 0.25)):
+        state.step = step
+        state.ema.weight.fill_(3.0)
+        with torch.no_grad():
+            state.student.weight.copy_(torch.tensor([5.0, 7.0]))
+        state.student.running_mean.fill_(1.0)
+        state.ema.running_mean.fill_(0.0)
+        state.student.num_batches_tracked.fill_(step + 1)
+        state.average(0.75)
+        torch.testing.assert_close(state.ema.weight, torch.tensor([3 + 2 * share, 3 + 4 * share]))
+        torch.testing.assert_close(state.ema.running_mean, torch.full((2,), share))
+        assert int(state.ema.num_batches_tracked) == step + 1
+
+
+def test_another_tar_of_the_same_name_and_size_is_decoded_anew(data: Path, tmp_path: Path) -> None:
+    from training.crops import load_crops
+
+    tar = tmp_path / "some.tar"
+    content = (data / "crops.tar").read_bytes()
+    tar.write_bytes(content)
+    os.utime(tar, ns=(1, 1))
+    before = load_crops([tar], None, tmp_path / "cache")[0].copy()
+    tar.write_bytes(tarred(data / "crops.tar", skip=1, size=len(content)))
+    os.utime(tar, ns=(2, 2))
+    after = load_crops([tar], None, tmp_path / "cache")[0]
+    assert tar.stat().st_size == len(content)
+    assert (before != after).any()
+
+
+def tarred(source: Path, skip: int, size: int) -> bytes:
+    """The same tar without its first members, padded to a size as tars are."""
+    made = io.BytesIO()
+    with tarfile.open(source) as old, tarfile.open(fileobj=made, mode="w") as new:
+        for member in old.getmembers()[skip:]:
+            new.addfile(member, old.extractfile(member))
+    return made.getvalue().ljust(size, b"\0")
+
+
+@pytest.fixture(scope="module")
+def begun(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one step."""
+    from training.loop import save
+    from training.train import Trainer
+
+    run = tmp_path_factory.mktemp("begun")
+    trainer = Trainer(config(data, teacher, run, batch=4))
+    trainer.step()
+    save(trainer)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "seed is 1, but .*last.pt was made with 0; wanted: give another run=..., or the old value"),
+        ({"batch": 8}, "batch is 8, but .* made with 4"),
+        ({"left_out": "null"}, "left_out is None, but .* made with leave_out.txt"),
+        ({"tars": "[crops.tar,crops.tar]"}, "tars is .*'crops.tar', 'crops.tar'.*, but .* made with .*'crops.tar'"),
+        ({"backbone.dimension": 256}, "backbone is .*256.*, but .* made with .*512"),
+        ({"teacher.mirror": "true"}, "teacher is .*'mirror': True.*, but .* made with .*'mirror': False"),
+    ],
+)
+def test_a_run_does_not_go_on_as_another(
+    data: Path, teacher: Path, begun: Path, changes: dict[str, Any], message: str
+) -> None:
+    from training.train import Trainer
+
+    with pytest.raises(ValueError, match=message):
+        Trainer(config(data, teacher, begun, **{"batch": 4, **changes}))
+
+
+def test_a_run_goes_on_longer_faster_and_from_an_older_checkpoint(data: Path, teacher: Path, begun: Path) -> None:
+    from training.state import read_checkpoint
+    from training.train import Trainer
+
+    teacher_elsewhere = begun / "elsewhere" / teacher.name
+    teacher_elsewhere.parent.mkdir()
+    teacher_elsewhere.write_bytes(teacher.read_bytes())
+    changes = {"samples": 9000, "hold": 100, "learning_rate": 2e-3, "stages": "[[0,56]]", "augmentation.jpeg": 0.2}
+    assert Trainer(config(data, teacher_elsewhere, begun, batch=4, **changes)).state.step == 1
+    content = read_checkpoint(begun / "last.pt")
+    for name in ("seed", "teacher", "left_out"):
+        del content["config"][name]
+    (begun / "older").mkdir()
+    torch.save(content, begun / "older" / "last.pt")
+    assert Trainer(config(data, teacher, begun / "older", batch=4, seed=3)).state.step == 1
+
+
+def test_a_start_of_another_network_or_kind_is_refused(data: Path, teacher: Path, begun: Path, tmp_path: Path) -> None:
+    from training.train import Trainer
+
+    for changes in ({"backbone.width": 0.5}, {"backbone.name": "mamba"}):
+        with pytest.raises(ValueError, match=r"backbone is .*, but start=.*last.pt has .*0\.25"):
+            Trainer(config(data, teacher, tmp_path, start=begun / "last.pt", **changes))
+    assert Trainer(config(data, teacher, tmp_path, start=begun / "last.pt", seed=8)).state.step == 1
+    content = torch.load(begun / "last.pt", weights_only=True)
+    content["config"] = {"widths": [1, 2, 3]}
+    torch.save(content, tmp_path / "detector.pt")
+    with pytest.raises(ValueError, match="of another kind of run"):
+        Trainer(config(data, teacher, tmp_path, start=tmp_path / "detector.pt"))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_after_its_step_and_keeps_it(
+    data: Path, teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, number: int, code: int
+) -> None:
+    from training.loop import follow
+    from training.train import Trainer
+
+    class Interrupted(Trainer):
+        def step(self) -> dict[str, float]:
+            found = super().step()
+            if self.state.step == 3:
+                os.kill(os.getpid(), number)
+            return found
+
+    before = signal.getsignal(number)
+    with caplog.at_level("INFO"), pytest.raises(SystemExit) as stopped:
+        follow(Interrupted(config(data, teacher, tmp_path, batch=4)))
+    assert stopped.value.code == code
+    assert signal.getsignal(number) is before
+    assert "stopped at 12 of 960 samples; the same command goes on" in caplog.text
+    assert Trainer(config(data, teacher, tmp_path, batch=4)).state.step == 3
+
+
+@pytest.mark.parametrize(("name", "form", "dimension"), [("mobilefacenet", "128", 128), ("w600k_mbf", "512", 512)])
+def test_backbones_have_the_shapes_that_facemill_generates(
+    name: str, form: str, dimension: int, tmp_path: Path
+) -> None:
+    from training.backbones import build_backbone
+
+    generate(tmp_path / "random.onnx", form=form, seed=0)
+    weights = [w for w in onnx.load(tmp_path / "random.onnx").graph.initializer if w.name.endswith(".weight")]
+    network = build_backbone(name, dimension, 1.0, "prelu")
+    mine = [p for p in network.parameters() if p.ndim == 4]
+    assert sorted(tuple(p.squeeze().shape) for p in mine) == sorted(tuple(d for d in w.dims if d > 1) for w in weights)
+    assert network.eval()(torch.zeros(2, 3, 112, 112)).shape == (2, dimension)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    from training.device import use_device
+
+    for name in ("cuda:77", "abacus"):
+        with pytest.raises(ValueError, match=f"device is '{name}'; wanted: auto, cpu or cuda"):
+            use_device(name)
+    assert use_device("cpu").type == "cpu"
+
+
+def test_the_learning_rate_rises_holds_and_falls_to_zero() -> None:
+    from training.state import learning_rate
+
+    def rate(samples: int, hold: int, total: int = 1000) -> float:
+        return learning_rate(samples, total, 100, hold, 2.0)
+
+    assert rate(49, hold=600) == 1.0
+    assert rate(100, hold=600) == rate(599, hold=600) == rate(599, hold=600, total=9000) == 2.0
+    assert rate(800, hold=600) == pytest.approx(1.0)
+    assert rate(550, hold=0) == pytest.approx(1.0)  # a plain cosine
+    assert rate(1000, hold=600) == rate(2000, hold=0) == 0.0
+
+
+def test_pictures_grow_by_stages() -> None:
+    from training.sampling import input_size
+
+    assert [input_size(samples, [(0, 56), (100, 80)]) for samples in (0, 99, 100, 500)] == [56, 56, 80, 80]
+
+
+def test_every_pass_shows_every_crop_once() -> None:
+    from training.sampling import batch_rows
+
+    rows = np.concatenate([batch_rows(step, 16, 64, seed=1) for step in range(8)])
+    assert sorted(rows[:64]) == sorted(rows[64:]) == list(range(64))
+    assert list(rows[:64]) != list(rows[64:])
+
+
+def test_cosines_of_targets_are_those_of_the_teacher() -> None:
+    from training.losses import embedding_space
+
+    answers = torch.nn.functional.normalize(torch.randn(20, 128, generator=torch.Generator().manual_seed(0)))
+    targets = answers @ embedding_space(128, 512, seed=0)
+    assert torch.allclose(targets @ targets.T, answers @ answers.T, atol=1e-5)
+    with pytest.raises(ValueError, match="at least the teacher's 128"):
+        embedding_space(128, 64, seed=0)
+
+
+def test_ten_fold_accuracy_of_scores_that_part_and_of_noise() -> None:
+    from training.verification import ten_fold
+
+    rng = np.random.default_rng(0)
+    same = np.arange(6000) % 2 == 0
+    fold = np.arange(6000) // 600
+    apart = np.where(same, 0.7, 0.1) + rng.normal(0, 0.05, 6000)
+    assert ten_fold(apart.astype(np.float32), same, fold) == 1.0
+    assert 0.45 < ten_fold(rng.normal(size=6000).astype(np.float32), same, fold) < 0.55
