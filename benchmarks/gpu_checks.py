@@ -259,7 +259,8 @@ def engine(setting: Setting) -> Findings:
 def runner(setting: Setting) -> Findings:
     """What every runner has to do, on the TensorRT one."""
     need(setting, *([] if setting.rehearse else ["cupy"]))
-    tests = ["tests/engines/tensorrt/test_slot.py", "tests/engines/test_runners.py", "tests/engines/tensorrt/test_shim.py"]
+    names = ("tensorrt/test_slot", "test_runners", "tensorrt/test_shim")
+    tests = [f"tests/engines/{name}.py" for name in names]
     return run_tests(setting, *tests, *_on_the_gpu(setting))
 
 
