@@ -67,13 +67,15 @@ def check_output(
         other: the alternative that messages suggest.
     Raises:
         ConfigError: the name has another ending, or the folder does not exist.
-        OutputExistsError: the file exists, and `force` is not given.
+        OutputExistsError: the file exists, and `force` is not given; or it is a folder.
     """
     label = what or "the output"
     if endings and path.suffix.lower() not in endings:
         raise ConfigError(f"{label} is {path}; expected: a name that ends in {' or '.join(endings)}")
     if not path.parent.is_dir():
         raise ConfigError(f"there is no folder {path.parent} for {label} {path.name}. Create it, or name {other}")
+    if path.is_dir():
+        raise OutputExistsError(f"{path} is a folder; expected: the name of a file. Name {other}")
     if os.path.lexists(path) and not force:
         raise OutputExistsError(f"{path} exists. Name {other}, or replace it with --force")
 
@@ -85,26 +87,23 @@ class Lock:
     up after a crash.
     """
 
-    def __init__(self, path: Path, busy: str, *, wait: bool = False) -> None:
+    def __init__(self, path: Path, busy: str, *, folder: bool = False, wait: bool = False) -> None:
         """Take the lock.
 
         Args:
-            path: an existing folder (a symbolic link to it is followed), or a file, which is created empty if it does
-                not exist.
+            path: a file, which is created empty if it does not exist, or an existing folder.
+            folder: the path is a folder; a symbolic link to it is followed.
             busy: what another holder is doing, for messages, such as "another run is writing people.h5".
             wait: wait for another holder.
         Raises:
             LockedError: another process holds the lock, and `wait` is not given; the message names that process.
-            OSError: the file cannot be created or opened.
+            OSError: the file cannot be created, or the folder does not exist.
         """
-        self.path = path
+        self.path = path.resolve() if folder else path
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC if folder else _OPEN_FLAGS | os.O_CREAT
         while True:
-            if path.is_dir():
-                path = path.resolve()
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            else:
-                fd = os.open(path, _OPEN_FLAGS | os.O_CREAT, _NEW_FILE_MODE)
-            if _lock_open_file(fd, path, busy, wait=wait):
+            fd = os.open(self.path, flags, _NEW_FILE_MODE)
+            if _lock_open_file(fd, self.path, busy, wait=wait):
                 self._fd = fd
                 return
 
@@ -173,10 +172,12 @@ class NewFile:
         """Release the lock, and remove the temporary file unless it is to be resumed; harmless after `commit`."""
         if self.file.closed:
             return
+        with suppress(OSError):
+            self.file.flush()
         size = os.fstat(self.file.fileno()).st_size
         if not (self._resume and size) and _is_open_file(self.file.fileno(), self.temporary):
             self.temporary.unlink()
-        with suppress(OSError):  # what a full disk refused once it refuses again
+        with suppress(OSError):  # a full disk refuses the buffered rest again
             self.file.close()
 
     def __enter__(self) -> NewFile:

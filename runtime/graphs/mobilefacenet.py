@@ -7,7 +7,6 @@ licence.
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..files import write_durable
 
 if TYPE_CHECKING:
     import onnx
@@ -58,6 +58,7 @@ def generate(path: Path, *, form: str, seed: int) -> None:
         seed: 0 <= seed < 2**32.
     Raises:
         ConfigError: form or seed is not that.
+        DiskFullError, StorageError: the file cannot be written.
     Source: MobileFaceNets, arXiv:1804.07573, table 1; InsightFace, arcface_torch/backbones/mobilefacenet.py.
     """
     import onnx
@@ -81,9 +82,7 @@ def generate(path: Path, *, form: str, seed: int) -> None:
     model.producer_name = "facemill"
     model.doc_string = f"random weights, form {form}, seed {seed}: identifies nobody"
     onnx.checker.check_model(model)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(model.SerializeToString(deterministic=True))
-    os.replace(partial, path)
+    write_durable(path, model.SerializeToString(deterministic=True), "the generated model")
 
 
 class _Net:

@@ -14,7 +14,6 @@ import numpy as np
 
 from ..engines.engine import EngineInfo
 from ..errors import DiskFullError, OutputExistsError, StorageError
-from ..files import storage_error
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
@@ -110,10 +109,7 @@ def _begin(
     base: str = "",
 ) -> Plan:
     _check_room(request.output, len(paths), contract, max(map(len, paths)))
-    try:
-        write_paths(folder.paths_file, paths)
-    except OSError as err:
-        raise storage_error(err, "the list of photographs", folder.paths_file) from err
+    write_paths(folder.paths_file, paths)
     plan = Plan(contract, os.fsdecode(root), len(paths), utc_now(), base_run_id=base, forced=request.force)
     folder.write_plan(plan)
     return plan

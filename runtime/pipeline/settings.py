@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from ..assets import cache_dir
 from ..engines.engine import EngineInfo
 from ..engines.runner import Runner
-from ..errors import ConfigError, OutOfMemoryError
+from ..errors import ConfigError, OutOfMemoryError, StorageError
+from ..files import write_durable
 
 logger = logging.getLogger(__name__)
 
@@ -211,10 +212,8 @@ def remember_settings(info: EngineInfo, before: str, settings: Settings) -> None
     """Keep settings for the next run; a cache that cannot be written is no failure."""
     try:
         path = settings_file(info, before)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(asdict(settings)), encoding="utf-8")
-        partial.replace(path)
-    except (OSError, ConfigError) as err:
+        write_durable(path, json.dumps(asdict(settings)).encode(), "the settings for the next run", wait=True)
+    except (StorageError, ConfigError) as err:
         logger.warning("the settings found cannot be kept for the next run: %s", err)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
+from ..files import is_temporary
 from ..records import FACE_DATASETS, Status
 
 # What h5py raises for a damaged file, depending on where the damage is.
@@ -57,8 +58,8 @@ def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
     """
     import h5py
 
-    for leftover in folder.glob("segment-*.partial"):
-        leftover.unlink()
+    for path in filter(is_temporary, folder.glob("segment-*")):  # of a killed run
+        path.unlink()
     for path in segment_files(folder):
         try:
             with h5py.File(path, "r") as file:

@@ -171,7 +171,8 @@ class SegmentWriter:
 
     def _start(self) -> None:
         self._number += 1
-        self._open = DurableH5(self._folder / f"segment-{self._number:06d}{self._suffix}.h5", "the segment")
+        path = self._folder / f"segment-{self._number:06d}{self._suffix}.h5"
+        self._open = DurableH5(path, "the segment", like=self._folder)
         self._opened_at = time.monotonic()
         self._open.file.attrs["plan_id"] = self._plan_id
         self._open.file.create_dataset(

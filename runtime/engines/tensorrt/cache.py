@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ...errors import StorageError
+from ...files import write_durable
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +46,7 @@ class RtxCache:
         content = self._cache.serialize()
         if self._path is None or content is None or bytes(memoryview(content)) == self._before:
             return
-        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
-            partial.write_bytes(memoryview(content))
-            partial.replace(self._path)
-        except OSError as err:
-            partial.unlink(missing_ok=True)
-            logger.info("the compiled kernels cannot be kept in %s: %s", self._path, err.strerror or err)
+            write_durable(self._path, bytes(memoryview(content)), "the cache of compiled kernels", wait=True)
+        except StorageError as err:
+            logger.info("%s", err.message)
