@@ -10,7 +10,7 @@ from ..graphs.mobilefacenet import generate
 from ..modelspec import ModelSpec
 from ..modelstore import resolve_weights
 from ..progress import Listener
-from .keep import locked
+from .engine import locked
 
 
 def weights_for(spec: ModelSpec, listener: Listener | None = None) -> Path:
