@@ -7,19 +7,13 @@ import http.client
 import logging
 import os
 import ssl
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .errors import FetchError
 from .files import NewFile, temporary_path
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from .progress import Listener, Reporter
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +22,14 @@ _TIMEOUT_S = 20.0
 _TRIES = 4
 
 
-def fetch(url: str, path: Path, *, sha256: str | None = None, size_bytes: int | None = None) -> None:
+def fetch(
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    size_bytes: int | None = None,
+    listener: Listener | None = None,
+) -> None:
     """Download a file. A line that breaks is taken up again, now or by the next call.
 
     Args:
@@ -36,6 +37,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, size_bytes: int | 
         path: where the file is to be; it appears there whole and checked, or not at all.
         sha256: hexadecimal checksum, None to trust the address.
         size_bytes: size of the file; None where unknown.
+        listener: shows the progress; None logs a line every five seconds.
     Raises:
         FetchError: no connection, a refusal, another file than expected, no room.
     """
@@ -45,8 +47,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, size_bytes: int | 
         with NewFile(path, wait=True, resume=True) as new:
             if path.exists():  # another process was faster
                 return
-            with _progress(path.name, size_bytes) as report:
-                _receive_all(url, new, size_bytes, report)
+            _receive_all(url, new, size_bytes, listener)
             _accept(url, new, sha256, size_bytes)
     except urllib.error.HTTPError as err:
         err.close()
@@ -64,17 +65,17 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, size_bytes: int | 
         ) from err
 
 
-def _receive_all(url: str, new: NewFile, size_bytes: int | None, report: _Report) -> None:
+def _receive_all(url: str, new: NewFile, size_bytes: int | None, listener: Listener | None) -> None:
     for attempt in range(1, _TRIES + 1):
         try:
-            _receive(url, new, size_bytes, report)
+            _receive(url, new, size_bytes, listener)
             return
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as err:
             if attempt == _TRIES:
                 raise FetchError(f"{url} broke off {_TRIES} times ({err}); run the same command to go on") from err
 
 
-def _receive(url: str, new: NewFile, size_bytes: int | None, report: _Report) -> None:
+def _receive(url: str, new: NewFile, size_bytes: int | None, listener: Listener | None) -> None:
     """Append the missing bytes to the temporary file, or start over if the file at the address has changed."""
     tag = _tag_path(new)
     have = new.file.seek(0, os.SEEK_END)
@@ -100,11 +101,10 @@ def _receive(url: str, new: NewFile, size_bytes: int | None, report: _Report) ->
             file.truncate(0)
             have = file.seek(0)
             _remember(tag, answer.headers.get("ETag"))
-        report.at(have, total)
-        while block := answer.read(_BLOCK_BYTES):
-            file.write(block)
-            have += len(block)
-            report.at(have, None)
+        with Reporter(new.path.name, total or 0, done=have, unit="bytes", listener=listener) as reporter:
+            while block := answer.read(_BLOCK_BYTES):
+                file.write(block)
+                reporter.advance(len(block))
         if answer.length:
             raise http.client.HTTPException(f"{answer.length:,} bytes did not come")
 
@@ -150,35 +150,3 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-class _Report:
-    """Bytes so far, on a terminal; silent on a pipe."""
-
-    def __init__(self, progress: Progress | None, task: Any) -> None:
-        self._progress = progress
-        self._task = task
-
-    def at(self, done: int, total: int | None) -> None:
-        """Say how far it is, and how far it goes; None leaves that as it was."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, total=total)
-
-
-@contextmanager
-def _progress(name: str, size_bytes: int | None) -> Iterator[_Report]:
-    if not sys.stderr.isatty():
-        yield _Report(None, None)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield _Report(progress, progress.add_task(name, total=size_bytes))
