@@ -28,6 +28,7 @@ LAYERS = {
     "progress": 2,
     "sources": 2,
     "fetch": 3,
+    "folders": 2,
     "modelspec": 3,
     "modelstore": 4,
     "images": 5,

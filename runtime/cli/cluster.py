@@ -110,7 +110,6 @@ def main(
     from ..pairs.parts import Parts
     from ..progress import LiveLine
     from ..search.model_label import made_by
-    from ..storage.diskfile import readable_as
     from ..storage.gallery import Gallery
 
     for path, check in ((output, check_list_path), (folders, check_folders), (sheets, check_sheets)):
@@ -118,7 +117,6 @@ def main(
             check(path, force=force)
     with ExitStack() as stack:
         gallery = stack.enter_context(Gallery(file))
-        stack.enter_context(readable_as(file))
         parts = None
         if people is not None:
             found = for_people(gallery, people, seed=seed, listener=LiveLine())

@@ -108,7 +108,6 @@ def main(
     from ..search.hits import Wanted
     from ..search.search import Search
     from ..sources.queries import expand_queries
-    from ..storage.diskfile import readable_as
     from ..storage.gallery import Gallery
 
     if page is not None:
@@ -119,7 +118,6 @@ def main(
     failed: Counter[str] = Counter()
     with (
         Gallery(file) as gallery,
-        readable_as(file),
         Search(
             gallery,
             wanted,

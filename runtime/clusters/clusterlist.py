@@ -6,8 +6,8 @@ import csv
 import io
 from pathlib import Path
 
-from ..files import check_output, durable_file
-from ..storage.derived import recording
+from ..files import check_output
+from ..storage.derived import derived_file
 from ..storage.gallery import Gallery
 from .clusters import Clusters
 
@@ -35,7 +35,7 @@ def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
         StorageError, DiskFullError: an existing file stays.
     """
     faces = ("face_index",) if gallery.has_faces else ()
-    with recording(gallery.path, path), durable_file(path, "the list") as file:
+    with derived_file(gallery.path, path, "the list") as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(("cluster", "size", "score", "row", "path", *faces))

@@ -27,7 +27,6 @@ from ..search.embedder import find_detector, find_engine
 from ..sources.scan import Scan
 from ..storage.comparable import all_differences
 from ..storage.dataset import assemble
-from ..storage.diskfile import readable_as
 from ..storage.gallery import Gallery
 from ..storage.part import FinishedFile
 from ..storage.runfolder import RunFolder
@@ -93,7 +92,7 @@ def add(
     path = Path(os.path.realpath(file))
     if not path.is_file():
         raise StorageError(f"there is no file {file}; wanted: a finished file of `facemill process`")
-    with RunFolder(path) as folder, readable_as(path):
+    with RunFolder(path) as folder:
         folder.refuse_unfinished()
         begun = _Adding(folder)
         begun.take_in()  # what an interrupted addition has finished
@@ -149,7 +148,8 @@ class _Adding:
                     logger.info("writing %s", self._path)
                     assemble(self._path, new.ledger, new.paths, metadata, base.dtype)
                     self._note(new.ledger.status[mine], base)
-            with RunFolder(self.place) as leftover:  # of a run that was killed when it had made its file
+            # A run that was killed when it had made its file leaves its folder.
+            with RunFolder(self.place, like=self._path) as leftover:
                 plan = leftover.read_plan()
                 if plan is not None and plan.plan_id == run.metadata["plan_id"]:
                     leftover.remove()
@@ -196,6 +196,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         rules=rules,
         decoder="opencv" if contract["decoder"] == "opencv" else "auto",
         faces=FaceRules.of_run(contract),
+        like=(path,),
         detector=rebuild_if_stale(detector) if detector else None,
     )
     stored, mine = of_all_rows(contract), of_all_rows(contract_of(request, request.engine.info, ""))

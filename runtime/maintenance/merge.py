@@ -13,7 +13,6 @@ from pathlib import Path
 from ..errors import ConfigError, OutputExistsError
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
-from ..storage.diskfile import readable_as
 from ..storage.part import FinishedFile
 from ..storage.runfolder import RunFolder
 from .join import check_joinable, common_root, joined_metadata, prefix_below
@@ -61,10 +60,9 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
         raise ConfigError(f"-o names {output}, which is one of the files to be joined; wanted: another file")
     if output.exists() and not force:
         raise OutputExistsError(f"{output} exists. Name another file with -o, or replace it with --force")
-    with RunFolder(output) as folder, ExitStack() as stack:
+    with RunFolder(output, like=inputs) as folder, ExitStack() as stack:
         folder.refuse_unfinished()
         opened = [stack.enter_context(FinishedFile(file)) for file in inputs]
-        stack.enter_context(readable_as(*inputs))
         check_joinable(opened)
         root = common_root([file.root for file in opened])
         parts = [file.part(prefix=prefix_below(root, file.root)) for file in opened]
@@ -73,7 +71,7 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
         metadata = metadata_after(joined_metadata(opened, root), new.ledger, plan_id=secrets.token_hex(8))
         for file in inputs:
             record_elsewhere(file, str(output))  # before: a kill may come when the joined file is there
-        assemble(output, new.ledger, new.paths, metadata, opened[0].dtype)
+        assemble(output, new.ledger, new.paths, metadata, opened[0].dtype, like=inputs)
         dropped = tuple(dict.fromkeys(name for file in opened for name in file.extras()))
         total = int(new.ledger.vector_counts.sum())
         return Merged(len(new.paths), total, new.doubles, os.fsdecode(root), dropped)

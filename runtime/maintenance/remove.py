@@ -26,7 +26,6 @@ from ..errors import ConfigError, LockedError, OutputExistsError, StorageError
 from ..fetch import sha256_of
 from ..files import sync_folder, write_durable
 from ..storage.dataset import assemble, read_metadata
-from ..storage.diskfile import readable_as
 from ..storage.part import FinishedFile, stored_text
 from ..storage.runfolder import RunFolder, utc_now
 from .erase import Derived, derived_from, erase
@@ -148,7 +147,7 @@ class Removal:
         if (self._folder.path / "plan.json").exists():
             logger.warning("an unfinished run on %s is given up: it holds photographs of before", self.path)
         self._folder.clear()
-        with self._no_pairs(), readable_as(self.path), FinishedFile(self.path) as source:
+        with self._no_pairs(), FinishedFile(self.path) as source:
             keep = np.ones(len(source.status), bool)
             keep[found.rows] = False
             removed = list(compress(source.paths(), (~keep).tolist()))
@@ -174,7 +173,7 @@ class Removal:
                 "run_id_after": run_id,
             }
             note = {"card": card, "receipt": str(where), "keep_pages": keep_pages}
-            write_durable(self._note, json.dumps(note).encode(), "the note of the removal")
+            write_durable(self._note, json.dumps(note).encode(), "the note of the removal", like=self.path)
             with rewriting(self._folder, [source.part(keep)]) as new:
                 metadata = metadata_after(source.metadata, new.ledger, run_id=run_id)
                 assemble(self.path, new.ledger, new.paths, metadata, source.dtype)
@@ -183,7 +182,7 @@ class Removal:
     def _no_pairs(self) -> RunFolder:
         """The lock of `facemill pairs`, which would write a list from the old file after the removal."""
         try:
-            return RunFolder(self.path.with_name(self.path.name + ".pairs"))
+            return RunFolder(self.path.with_name(self.path.name + ".pairs"), like=self.path)
         except LockedError as err:
             raise LockedError(f"facemill pairs is at work on {self.path}; wanted: nothing is. Wait for it") from err
 
@@ -216,8 +215,8 @@ class Removal:
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),
         }
-        with readable_as(self.path):
-            write_durable(Path(note["receipt"]), (json.dumps(card, indent=2) + "\n").encode(), "the receipt")
+        data = (json.dumps(card, indent=2) + "\n").encode()
+        write_durable(Path(note["receipt"]), data, "the receipt", like=self.path)
         self._drop_note()
         return {**card, "receipt": note["receipt"]}
 

@@ -19,7 +19,6 @@ from ..files import sync_folder
 from ..records import FORMAT_VERSIONS, Status
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
-from ..storage.diskfile import readable_as
 from ..storage.part import OURS, Part, attributes_of, stored_text
 from ..storage.runfolder import RunFolder
 from ..storage.salvage import check_size, opened
@@ -88,7 +87,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
     findings = verify_file(path).findings
     if not findings:
         return Repaired(())
-    with RunFolder(target) as folder, readable_as(path), _open(path) as damaged:
+    with RunFolder(target, like=path) as folder, _open(path) as damaged:
         folder.refuse_unfinished()
         metadata, notes = _metadata(path, damaged)
         logger.info("reading what can be read of %s", path)
@@ -109,7 +108,8 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
             kept = "" if output is not None else str(_keep(path))
             if output is not None:
                 record_elsewhere(path, str(target))
-            assemble(target, new.ledger, new.paths, metadata_after(metadata, new.ledger), metadata["dtype"])
+            after = metadata_after(metadata, new.ledger)
+            assemble(target, new.ledger, new.paths, after, metadata["dtype"], like=path)
             return Repaired(
                 findings,
                 len(new.paths),

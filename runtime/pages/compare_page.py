@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 
 from ..files import write_durable
 from ..images.decode import Limits
 from ..search.compare import Comparison
-from ..storage.derived import recording
+from ..storage.derived import write_derived
 from .html import STYLE, Thumbnails, page_head, safe, warning_note
 from .search_page import check_page_path
 
@@ -48,8 +47,11 @@ def write_comparison(path: Path, found: Comparison, limits: Limits, file: Path |
         ConfigError, OutputExistsError, StorageError: as their messages say; an existing file stays.
     """
     check_page_path(path, force=force)
-    with nullcontext() if file is None else recording(file, path):
-        write_durable(path, "".join(_page(found, limits)).encode("utf-8", "backslashreplace"), "the page")
+    text = "".join(_page(found, limits))
+    if file is None:
+        write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
+    else:
+        write_derived(file, path, text, "the page")
 
 
 def _page(found: Comparison, limits: Limits) -> Iterator[str]:

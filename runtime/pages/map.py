@@ -8,11 +8,10 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..extras import require
-from ..files import write_durable
 from ..index.takerows import take_rows
 from ..records import FacePlace
 from ..search.embedder import query_limits
-from ..storage.derived import recording
+from ..storage.derived import write_derived
 from ..storage.gallery import Gallery
 from .map_groups import Groups, group
 from .map_page import Map, page_of
@@ -99,8 +98,7 @@ def draw_map(
     facts = f"{drawn.facts()} \u00b7 {photographs:,} photographs in the file \u00b7 model {model} \u00b7 seed {seed}"
     title = f"Map of {gallery.path.name}"
     page = page_of(Map(title, facts, drawn.warning, places, groups, paths, shown.notes, shown.pictures))
-    with recording(gallery.path, output):
-        write_durable(output, page.encode(), "the map")
+    write_derived(gallery.path, output, page, "the map")
     return drawn
 
 

@@ -8,11 +8,10 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..files import write_durable
 from ..pairs.table import PairRow, PairTable
 from ..search.embedder import query_limits
 from ..search.model_label import made_by, warning_of
-from ..storage.derived import recording
+from ..storage.derived import write_derived
 from ..storage.gallery import Gallery
 from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
 
@@ -172,8 +171,7 @@ def write_review(path: Path, gallery: Gallery, text: str) -> None:
     Raises:
         StorageError: an existing file stays.
     """
-    with recording(gallery.path, path):
-        write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
+    write_derived(gallery.path, path, text, "the page")
 
 
 def _page(gallery: Gallery, table: PairTable, method: str, threshold: float, pairs: Sequence[PairRow]) -> Iterator[str]:

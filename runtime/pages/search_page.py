@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..files import check_output, write_durable
+from ..files import check_output
 from ..search.embedder import query_limits
 from ..search.search import Answer, Answers
-from ..storage.derived import recording
+from ..storage.derived import write_derived
 from ..storage.gallery import Gallery
 from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
 
@@ -98,8 +98,7 @@ def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool 
     check_page_path(path, force=force)
     assert shown.found is not None
     text = "".join(_page(gallery, shown.found, shown.asked))
-    with recording(gallery.path, path):
-        write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
+    write_derived(gallery.path, path, text, "the page")
 
 
 def _page(gallery: Gallery, found: Answers, asked: int) -> Iterator[str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..clusters.clusters import Clusters
-from ..clusters.ownfolder import check_folder, own_folder
 from ..files import write_durable
+from ..folders import check_folder, fill_folder
 from ..progress import Reporter
 from ..search.embedder import query_limits
 from ..search.model_label import made_by, warning_of
@@ -18,7 +18,7 @@ from .html import STYLE, count, page_head, picture_of, safe, warning_note
 from .thumbnails import thumbnails
 
 KIND = "contact sheets"
-_ENTRIES = r"(index|sheet)(-\d{4,})?\.html(\.partial)?"
+_ENTRIES = r"(index|sheet)(-\d{4,})?\.html"
 _SIDE = 112  # pixels of a picture, 3 to 5 kB
 _CLUSTERS, _PICTURES = 100, 1000  # of a sheet at most, so that a page stays below some 6 MB
 _SHOWN = 100  # pictures of one cluster at most
@@ -53,7 +53,7 @@ class _Card:
 
 
 def check_sheets(path: Path, *, force: bool) -> None:
-    """See `ownfolder.check_folder`."""
+    """Check, before the work, that the folder can be filled; see `folders.check_folder`."""
     check_folder(path, KIND, _ENTRIES, force=force)
 
 
@@ -61,7 +61,7 @@ def write_sheets(path: Path, gallery: Gallery, clusters: Clusters, *, least: int
     """Write `index.html` and the sheets, largest clusters first; in a cluster those most like the others come first.
 
     Args:
-        path: the folder; see `ownfolder.own_folder`.
+        path: the folder; see `folders.fill_folder`.
         gallery: the file that was clustered.
         clusters: of its rows.
         least: clusters with fewer rows are left out.
@@ -76,13 +76,13 @@ def write_sheets(path: Path, gallery: Gallery, clusters: Clusters, *, least: int
     indexes = max(1, -(-shown // _CARDS))
     cards, written = [], 0
     reporter = Reporter("sheets", len(sheets), unit="pages")
-    with own_folder(path, KIND, _ENTRIES, force=force), reporter:
+    with fill_folder(path, KIND, _ENTRIES, force=force, like=gallery.path), reporter:
         record_begun(gallery.path, path)
         for at, numbers in enumerate(sheets):
             names = [_sheet(other) if 0 <= other < len(sheets) else "" for other in (at - 1, at + 1)]
             home = _index((numbers.start - 1) // _CARDS)
             text, new = _page(gallery, clusters, numbers, _sheet(at), (names[0], home, names[1]))
-            write_durable(path / _sheet(at), text.encode("utf-8", "backslashreplace"), "the sheet")
+            _write(path / _sheet(at), gallery, text)
             cards += new
             while len(cards) >= _CARDS:
                 _write_index(path, gallery, clusters, cards[:_CARDS], written, indexes, shown)
@@ -192,7 +192,11 @@ def _write_index(
             f'<div class="fact">{count(size, "photograph", "photographs")}</div></div></a></li>\n'
         )
     parts.append(f"</ol>\n</main>\n{nav}</body>\n</html>\n")
-    write_durable(path / _index(at), "".join(parts).encode("utf-8", "backslashreplace"), "the index of the sheets")
+    _write(path / _index(at), gallery, "".join(parts))
+
+
+def _write(path: Path, gallery: Gallery, text: str) -> None:
+    write_durable(path, text.encode("utf-8", "backslashreplace"), "the sheet", like=gallery.path)
 
 
 def _nav(links: Sequence[tuple[str, str]]) -> str:

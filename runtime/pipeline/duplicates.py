@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from ..files import storage_error
+from ..files import create_empty, storage_error
 
 DIGEST_BYTES = 16
 
@@ -31,6 +31,7 @@ class DigestTable:
         self._path = folder / "digests"
         with self._words():
             self._path.unlink(missing_ok=True)  # of a run that was killed
+            create_empty(self._path, like=folder)  # as private as the run folder
             self._db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
             for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-65536", "locking_mode=EXCLUSIVE"):
                 self._db.execute(f"PRAGMA {pragma}")

@@ -31,6 +31,7 @@ class Request:
         inputs: folders, files and @lists.
         listed: the photographs, where whoever asks has listed them already; None to scan the inputs.
         output: the embedding file.
+        like: files that the output will be joined with: it is not more readable than any of them, nor is its run.
         engine: the engine that embeds.
         batch_size, workers: None to tune.
         skip_duplicates: leave out files seen before, to the byte.
@@ -63,6 +64,7 @@ class Request:
     faces: FaceRules = field(default_factory=FaceRules)
     detector: Engine | None = None
     listed: Scan | None = None
+    like: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):

@@ -20,7 +20,6 @@ from ..progress import Listener, Reporter
 from ..records import Batch, Status
 from ..sources.pathtable import PathTable
 from ..storage.dataset import assemble
-from ..storage.diskfile import readable_as
 from ..storage.ledger import Ledger
 from ..storage.runfolder import Plan, RunFolder
 from . import settings as tuning
@@ -58,8 +57,7 @@ def process(request: Request, listener: Listener | None = None) -> Summary:
     info = request.engine.info
     request = check_request(request, info)
     warning = "" if info.trained else UNTRAINED_WARNING
-    replaced = [request.output] if request.output.exists() else []
-    with readable_as(*replaced), Control() as control, RunFolder(request.output) as folder:
+    with Control() as control, RunFolder(request.output, like=request.like) as folder:
         plan = prepare(request, info, folder)
         if isinstance(plan, Finished):
             embedded = plan.counts.get(Status.EMBEDDED.label, 0)
@@ -219,5 +217,5 @@ class _Run:
         with self._ledger() as ledger:
             counts = ledger.counts()
             metadata = metadata_of(self.plan, self.request, self.info, counts)
-            assemble(self.request.output, ledger, self.paths, metadata, self.request.dtype)
+            assemble(self.request.output, ledger, self.paths, metadata, self.request.dtype, like=self.request.like)
             return counts

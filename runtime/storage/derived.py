@@ -150,7 +150,8 @@ def write_derived(file: Path, page: Path, text: str, what: str) -> None:
 def _note(file: Path, line: str, what: str) -> None:
     path = _list(file)
     try:
-        with durable_file(path, "the list of pages", like=file, wait=True) as output:
+        like = file if file.exists() else ()
+        with durable_file(path, "the list of pages", like=like, wait=True) as output:
             lines = path.read_bytes().splitlines() if path.exists() else []  # read under the lock: nothing is lost
             if line.encode() not in lines:
                 lines.append(line.encode())
@@ -220,7 +221,7 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     lines += [json.dumps({"elsewhere": what}) for what in recorded_elsewhere(file)]
     if lines:
         data = "".join(line + "\n" for line in lines).encode()
-        write_durable(_list(file), data, "the list of pages", like=file, wait=True)
+        write_durable(_list(file), data, "the list of pages", wait=True)
     else:
         _list(file).unlink(missing_ok=True)
 

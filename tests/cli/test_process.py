@@ -282,7 +282,8 @@ def test_a_folder_of_the_users_is_left_alone(photos: Path, tiny_engine: Path, tm
     (mine / "letters").mkdir(parents=True)
     done = run("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--force")
     assert done.returncode == 1
-    assert "holds something else: 'letters'" in done.stderr
+    assert "E-CONFIG: " in done.stderr
+    assert "'letters'" in done.stderr
     assert (mine / "letters").is_dir()
 
 

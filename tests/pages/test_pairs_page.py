@@ -75,7 +75,7 @@ def test_a_page_that_is_left_half_written_is_known_to_the_file(tmp_path: Path, m
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("runtime.pages.pairs_page.write_durable", killed)
+    monkeypatch.setattr("runtime.storage.derived.durable_file", killed)
     with pytest.raises(KeyboardInterrupt):
         write_page(tmp_path)
     assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]
