@@ -47,14 +47,10 @@ class Control(Protocol):
 
 
 class Audience(Protocol):
-    """Who is told how far it is."""
+    """Counts finished photos: a `progress.Reporter`, or the sender of another process."""
 
-    def add(self, counts: Counter[str]) -> None:
-        """Photographs that are finished, by outcome."""
-        ...
-
-    def tick(self) -> None:
-        """Nothing has come for a second."""
+    def advance(self, units: int = 0, counts: Mapping[str, int] | None = None) -> None:
+        """Count finished photos, also by outcome; 0 photos: nothing was finished for a second."""
         ...
 
 
@@ -199,14 +195,14 @@ def _stream(
             for batch in pipeline.ready(every_s=1.0):
                 if batch is None:  # slow, or paused: what is here must not wait for more
                     writer.commit_when_due()
-                    audience.tick()
+                    audience.advance()
                     continue
                 with clock.work(len(batch)):
                     writer.append(batch)
                 done += len(batch)
                 counts = Counter(outcome.status.label for outcome in batch.outcomes)
                 counts[Status.EMBEDDED.label] = len(batch) - len(batch.outcomes)  # a photograph may have several rows
-                audience.add(counts)
+                audience.advance(counts.total(), counts)
     except StorageError:
         writer.discard()
         raise
