@@ -112,7 +112,9 @@ def _receive(url: str, new: NewFile, size_bytes: int | None, listener: Listener 
 def _remember(tag: Path, etag: str | None) -> None:
     """Keep the server's name for this version of the file; a weak one ("W/...") does not promise the same bytes."""
     if etag is not None and etag.startswith('"') and etag.isascii():
-        tag.write_text(etag, encoding="ascii")
+        with NewFile(tag, wait=True) as new:
+            new.file.write(etag.encode("ascii"))
+            new.commit()
     else:
         tag.unlink(missing_ok=True)
 

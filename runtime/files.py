@@ -38,6 +38,7 @@ TEMPORARY_SUFFIX = ".partial"
 
 _NEW_FILE_MODE = 0o666  # before the umask, as for any new file
 _NEW_FOLDER_MODE = 0o777
+_LOCK_FILE_MODE = 0o600
 _OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # a symbolic link under a temporary name is never followed
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -102,7 +103,7 @@ class Lock:
         self.path = path.resolve() if folder else path
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC if folder else _OPEN_FLAGS | os.O_CREAT
         while True:
-            fd = os.open(self.path, flags, _NEW_FILE_MODE)
+            fd = os.open(self.path, flags, _LOCK_FILE_MODE)
             if _lock_open_file(fd, self.path, busy, wait=wait):
                 self._fd = fd
                 return

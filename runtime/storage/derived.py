@@ -150,8 +150,7 @@ def write_derived(file: Path, page: Path, text: str, what: str) -> None:
 def _note(file: Path, line: str, what: str) -> None:
     path = _list(file)
     try:
-        like = file if file.exists() else ()
-        with durable_file(path, "the list of pages", like=like, wait=True) as output:
+        with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
             lines = path.read_bytes().splitlines() if path.exists() else []  # read under the lock: nothing is lost
             if line.encode() not in lines:
                 lines.append(line.encode())
@@ -221,13 +220,17 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     lines += [json.dumps({"elsewhere": what}) for what in recorded_elsewhere(file)]
     if lines:
         data = "".join(line + "\n" for line in lines).encode()
-        write_durable(_list(file), data, "the list of pages", wait=True)
+        write_durable(_list(file), data, "the list of pages", like=_sources(file), wait=True)
     else:
         _list(file).unlink(missing_ok=True)
 
 
 def _line(page: Path, seen: Seen | None) -> str:
     return json.dumps({"page": str(page), "seen": astuple(seen) if seen else None})
+
+
+def _sources(file: Path) -> tuple[Path, ...]:
+    return (file,) if file.exists() else ()
 
 
 def _list(file: Path) -> Path:
