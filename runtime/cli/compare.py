@@ -75,7 +75,7 @@ def main(
     from ..search.compare import compare
     from ..search.embedder import rules_of
     from ..storage.comparable import find_calibration
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
     if page is not None:
         check_page_path(page, force=force)
@@ -83,7 +83,7 @@ def main(
     if file is None:
         rules = _rules(engine or engine_for(model, backend), align, detector)
     else:
-        with Gallery(file) as gallery:
+        with EmbeddingFile(file) as gallery:
             rules, calibration = rules_of(gallery, engine), find_calibration(gallery)
     found = compare(photographs, rules, threshold=threshold, calibration=calibration)
     if found.warning:

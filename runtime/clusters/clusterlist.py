@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..storage.derived import recording
 from ..storage.diskfile import durable_file
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from ..storage.newfile import check_new_file
 from .clusters import Clusters
 
@@ -25,7 +25,7 @@ def check_list_path(path: Path, *, force: bool) -> None:
     check_new_file(path, "the list", (".csv",), force=force)
 
 
-def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
+def write_list(path: Path, gallery: EmbeddingFile, clusters: Clusters) -> None:
     """Write `cluster,size,score,row,path` for all rows, and `face_index` where the file has faces.
 
     Args:
@@ -52,7 +52,7 @@ def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
                 strict=True,
             )
             if faces:
-                ranks = (place.index if place else "" for place in gallery.places(rows.tolist()))
+                ranks = (place.index if place else "" for place in gallery.face_places(rows.tolist()))
                 lines.writerows((*line, rank) for line, rank in zip(found, ranks, strict=True))
             else:
                 lines.writerows(found)

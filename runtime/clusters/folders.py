@@ -15,7 +15,7 @@ from ..errors import ConfigError, FacemillError
 from ..index.pace import Eta
 from ..storage.derived import record_begun, record_page
 from ..storage.diskfile import storage_error
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .clusters import Clusters
 from .ownfolder import check_folder, own_folder
 
@@ -48,7 +48,7 @@ def check_folders(path: Path, *, force: bool) -> None:
 
 
 def write_folders(
-    path: Path, gallery: Gallery, clusters: Clusters, *, mode: str, least: int = 2, force: bool = False
+    path: Path, gallery: EmbeddingFile, clusters: Clusters, *, mode: str, least: int = 2, force: bool = False
 ) -> Filled:
     """Make `cluster-00001`, `cluster-00002` ... with a link to, or a copy of, each photograph.
 
@@ -84,7 +84,7 @@ def write_folders(
 
 
 def _fill(
-    top: bytes, gallery: Gallery, clusters: Clusters, shown: int, place: Callable[[bytes, bytes], None]
+    top: bytes, gallery: EmbeddingFile, clusters: Clusters, shown: int, place: Callable[[bytes, bytes], None]
 ) -> tuple[int, int]:
     """Make the folders and all that is in them; how many photographs were placed, and how many are gone."""
     eta, done, missing = Eta(), 0, 0
@@ -94,7 +94,7 @@ def _fill(
     wanted = np.flatnonzero((of >= 1) & (of <= shown))  # ascending: as the file is read
     for start in range(0, len(wanted), _ROWS):
         rows = wanted[start : start + _ROWS].tolist()
-        for row, photograph in zip(rows, gallery.photograph_paths(rows), strict=True):
+        for row, photograph in zip(rows, gallery.photo_paths(rows), strict=True):
             if not os.path.isfile(photograph):
                 missing += 1
                 continue

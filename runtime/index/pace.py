@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from ..text import duration
 
 _EVERY_S = 5.0
@@ -43,7 +43,7 @@ class Eta:
         logger.info("%s: %.1f %%, %s left%s", what, 100 * done, left, more and f"; {more}")
 
 
-def paced(gallery: Gallery, what: str) -> Iterator[NDArray[np.float32]]:
+def paced(gallery: EmbeddingFile, what: str) -> Iterator[NDArray[np.float32]]:
     """The blocks of a gallery; every few seconds a line says how far they are, and how long the rest will take.
 
     Args:

@@ -26,7 +26,7 @@ from ..pipeline.settings import usable_cores
 from ..pipeline.work import Decode, Embed, Read, Slices
 from ..records import Batch, FacePlace, Outcome
 from ..storage.comparable import comparable, differences
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 
 _BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
 
@@ -71,7 +71,7 @@ class QueryRules:
     limits: Limits = field(default_factory=Limits)
 
 
-def rules_of(gallery: Gallery, engine: Path | None = None) -> QueryRules:
+def rules_of(gallery: EmbeddingFile, engine: Path | None = None) -> QueryRules:
     """How the rows of a gallery were made, for queries. Of several faces, the one that the photograph is of is taken.
 
     Args:
@@ -161,7 +161,7 @@ class QueryEmbedder:
         self._engines.close()
 
 
-def find_detector(gallery: Gallery) -> Path | None:
+def find_detector(gallery: EmbeddingFile) -> Path | None:
     """The detector's engine that the gallery names; None where faces were not looked for.
 
     Raises:
@@ -180,7 +180,7 @@ def find_detector(gallery: Gallery) -> Path | None:
     return found
 
 
-def find_engine(gallery: Gallery, engine: Path | None) -> Path:
+def find_engine(gallery: EmbeddingFile, engine: Path | None) -> Path:
     """The engine given, or the one that the gallery names.
 
     Raises:
@@ -197,7 +197,7 @@ def find_engine(gallery: Gallery, engine: Path | None) -> Path:
     return found
 
 
-def check_engine(gallery: Gallery, engine: Path, detector: Path | None) -> None:
+def check_engine(gallery: EmbeddingFile, engine: Path, detector: Path | None) -> None:
     """Refuse an engine whose embeddings cannot be compared with the rows of the gallery.
 
     Raises:
@@ -232,7 +232,7 @@ def _first(batch: Batch) -> Batch:
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
 
 
-def query_limits(gallery: Gallery) -> Limits:
+def query_limits(gallery: EmbeddingFile) -> Limits:
     """Those that the photographs of the gallery were held to."""
     usual = Limits()
     contract = gallery.contract

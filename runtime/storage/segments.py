@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..records import Outcome, Status
 from .diskfile import DurableH5
-from .faces import append_faces, create_faces
+from .format import append_faces, create_faces
 from .segment_reader import segment_files
 
 DETAIL_BYTES = 500

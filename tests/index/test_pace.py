@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from runtime.index import pace
-from runtime.storage import gallery as gallery_module
-from runtime.storage.gallery import Gallery
+from runtime.storage import file as file_module
+from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import write_gallery
 
@@ -42,8 +42,8 @@ def test_a_long_pass_says_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pace, "_EVERY_S", 0.0)
-    monkeypatch.setattr(gallery_module, "_BLOCK_BYTES", 40 * 4 * 400)
-    with Gallery(write_gallery(tmp_path / "people.h5", crowd(1000))) as gallery, caplog.at_level(logging.INFO):
+    monkeypatch.setattr(file_module, "_BLOCK_BYTES", 40 * 4 * 400)
+    with EmbeddingFile(write_gallery(tmp_path / "people.h5", crowd(1000))) as gallery, caplog.at_level(logging.INFO):
         assert sum(len(block) for block in pace.paced(gallery, "counted")) == 1000
     assert [record.getMessage() for record in caplog.records] == [
         "counted: 0.0 %, unknown left",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import DamagedError, StorageError
 from runtime.records import FACE, FACE_DATASETS, Batch, Outcome, Status
-from runtime.storage.dataset import assemble, read_metadata
+from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from runtime.storage.segment_reader import segment_files
 from tests.support.face_batches import D, add, batch_of, batches_of, faces_of, writer
@@ -260,8 +260,8 @@ def test_only_several_rows_for_one_photograph_make_another_version(
     to.commit()
     with Ledger(3, tmp_path, "p") as ledger:
         assemble(tmp_path / "o.h5", ledger, paths_of(3), {"dimension": D}, "float32")
-    assert read_metadata(tmp_path / "o.h5")["format_version"] == version
     with h5py.File(tmp_path / "o.h5") as file:
+        assert file["metadata"].attrs["format_version"] == version
         assert file["face_index"][:].tolist() == [rank for ranks in faces for rank in ranks]
     raw = {"outcomes/raw_paths/row", "outcomes/raw_paths/bytes"}
     assert datasets(tmp_path / "o.h5") == (
@@ -291,7 +291,8 @@ def test_without_faces_a_file_holds_what_it_always_held(tmp_path: Path) -> None:
     with Ledger(3, tmp_path, "p") as ledger:
         assemble(tmp_path / "o.h5", ledger, [b"0", b"1", b"2"], {"dimension": D}, "float32")
     assert datasets(tmp_path / "o.h5") == WITHOUT_FACES
-    assert read_metadata(tmp_path / "o.h5")["format_version"] == 1
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert file["metadata"].attrs["format_version"] == 1
 
 
 def test_memory_does_not_grow_with_the_faces_of_the_photographs(
