@@ -42,7 +42,7 @@ from runtime.pipeline.run import process
 from runtime.records import Embedded
 from runtime.search.search import Answer, Answers
 from runtime.sources.pathtable import write_paths
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import Plan, RunFolder
 from runtime.storage.segments import SegmentRules, SegmentWriter
 from tests.support.clustered_files import people, write_file, write_photographs
@@ -83,7 +83,7 @@ def assert_private(file: Path, *, least: int) -> None:
         assert mode & ~(allowed if path.is_dir() else allowed & ~0o111) & 0o777 == 0, f"{path} has {mode:o}"
 
 
-def write_pairs(gallery: Gallery, folder: Path) -> None:
+def write_pairs(gallery: EmbeddingFile, folder: Path) -> None:
     with Parts(gallery.path) as parts:
         pairs = find_pairs(gallery, parts, Wanted(0.3, device="cpu", tile_rows=50, save_every_s=0))
         parts.save_arrays({"a": np.zeros(1)})
@@ -94,7 +94,7 @@ def write_pairs(gallery: Gallery, folder: Path) -> None:
         write_review(folder / "o.html", gallery, review_page(gallery, table, "exact", 0.3, 10))
 
 
-def write_clusters(gallery: Gallery, folder: Path) -> None:
+def write_clusters(gallery: EmbeddingFile, folder: Path) -> None:
     scores = np.ones(sum(SIZES), np.float32)
     clusters = number(np.repeat(np.arange(20), SIZES), scores, method="whispers", threshold=0.5)
     write_list(folder / "o.csv", gallery, clusters)
@@ -105,18 +105,18 @@ def write_clusters(gallery: Gallery, folder: Path) -> None:
     (folder / "open").chmod(0o700)
 
 
-def write_indexes(gallery: Gallery, folder: Path) -> None:
+def write_indexes(gallery: EmbeddingFile, folder: Path) -> None:
     FlatIndex(gallery)
     ApproximateIndex(gallery, "sq8", 5)
 
 
-def write_search_page(gallery: Gallery, folder: Path) -> None:
+def write_search_page(gallery: EmbeddingFile, folder: Path) -> None:
     shown = PageAnswers(1, 5)
     shown.add(Answers((Answer("0.jpg"),), 5, "m", "0" * 64, False, 2.0, IndexFacts("flat")))
     write_page(folder / "o.html", gallery, shown)
 
 
-WRITERS: dict[str, tuple[int, Callable[[Gallery, Path], object]]] = {
+WRITERS: dict[str, tuple[int, Callable[[EmbeddingFile, Path], object]]] = {
     "indexes": (4, write_indexes),
     "pairs": (4, write_pairs),
     "clusters": (20, write_clusters),
@@ -130,7 +130,7 @@ WRITERS: dict[str, tuple[int, Callable[[Gallery, Path], object]]] = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_derived_files_are_as_private_as_their_source(file: Path, name: str) -> None:
     least, write = WRITERS[name]
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         write(gallery, file.parent)
     assert_private(file, least=least)
 
@@ -138,7 +138,7 @@ def test_derived_files_are_as_private_as_their_source(file: Path, name: str) -> 
 def test_a_changed_file_keeps_its_mode(file: Path) -> None:
     before = stat.S_IMODE(file.stat().st_mode)
     clusters = number(np.repeat(np.arange(20), SIZES), np.ones(400, np.float32), method="whispers", threshold=0.5)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         run_id = str(gallery.metadata["run_id"])
     write_column(file, clusters, run_id)
     assert stat.S_IMODE(file.stat().st_mode) == before

@@ -108,7 +108,7 @@ def main(
     from ..search.hits import Wanted
     from ..search.search import Search
     from ..sources.queries import expand_queries
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
     if page is not None:
         check_page_path(page, force=force)
@@ -117,7 +117,7 @@ def main(
     form = "json" if as_json else "csv" if as_csv else "table"
     failed: Counter[str] = Counter()
     with (
-        Gallery(file) as gallery,
+        EmbeddingFile(file) as gallery,
         Search(
             gallery,
             wanted,

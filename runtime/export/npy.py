@@ -16,7 +16,7 @@ from ..files import synced_file
 from ..folders import replace_folder
 from ..records import FACE_DATASETS
 from ..storage.derived import record_begun, record_page
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
 
 _PATHS, _METADATA = "paths.jsonl", "metadata.json"
@@ -24,7 +24,7 @@ _NAMES = _PATHS, _METADATA, *(f"{name}.npy" for name in ("embeddings", *FACE_DAT
 _ENTRIES = "|".join(map(re.escape, _NAMES))
 
 
-def export_npy(gallery: Gallery, folder: Path, *, force: bool = False) -> None:
+def export_npy(gallery: EmbeddingFile, folder: Path, *, force: bool = False) -> None:
     """Write a folder of NumPy arrays, whole or not at all, in bounded memory.
 
     Args:
@@ -45,7 +45,7 @@ def export_npy(gallery: Gallery, folder: Path, *, force: bool = False) -> None:
     record_page(gallery.path, folder)
 
 
-def _write(gallery: Gallery, folder: Path) -> None:
+def _write(gallery: EmbeddingFile, folder: Path) -> None:
     datasets = {"embeddings": "embeddings", **columns_of(gallery)}
     with ExitStack() as files:
 
@@ -55,7 +55,7 @@ def _write(gallery: Gallery, folder: Path) -> None:
         arrays = {name: create(f"{name}.npy") for name in datasets}
         paths = create(_PATHS)
         for name, dataset in datasets.items():
-            _begin(arrays[name], gallery.rows, gallery.aligned(dataset, 0, 0))
+            _begin(arrays[name], gallery.rows, gallery.column(dataset, 0, 0))
         for block in read_blocks(gallery):
             for name, values in {"embeddings": block.vectors, **block.columns}.items():
                 arrays[name].write(np.ascontiguousarray(values).data)
