@@ -41,6 +41,8 @@ _NEW_FOLDER_MODE = 0o777
 _LOCK_FILE_MODE = 0o600
 _OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # a symbolic link under a temporary name is never followed
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# What a file system without locks answers; NFS has none for folders.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF})
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,7 @@ class Lock:
     """An exclusive lock on a file or folder, until `release`, the end of a `with` block, or the end of the process.
 
     It is an advisory `flock`: it excludes other processes, and other threads of this one. Nothing has to be cleaned
-    up after a crash.
+    up after a crash. A folder on a file system that cannot lock folders counts as locked.
     """
 
     def __init__(self, path: Path, busy: str, *, folder: bool = False, wait: bool = False) -> None:
@@ -104,7 +106,7 @@ class Lock:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC if folder else _OPEN_FLAGS | os.O_CREAT
         while True:
             fd = os.open(self.path, flags, _LOCK_FILE_MODE)
-            if _lock_open_file(fd, self.path, busy, wait=wait):
+            if _lock_open_file(fd, self.path, busy, wait=wait, required=not folder):
                 self._fd = fd
                 return
 
@@ -336,7 +338,7 @@ def _create_locked(path: Path, mode: tuple[int, bool], busy: str, *, wait: bool,
                 fd, is_new = os.open(path, _OPEN_FLAGS), False
             except FileNotFoundError:
                 continue  # its writer has just finished
-        if not _lock_open_file(fd, path, busy, wait=wait):
+        if not _lock_open_file(fd, path, busy, wait=wait, required=False):
             continue
         if is_new or resume:
             return fd
@@ -344,7 +346,7 @@ def _create_locked(path: Path, mode: tuple[int, bool], busy: str, *, wait: bool,
         os.close(fd)
 
 
-def _lock_open_file(fd: int, path: Path, busy: str, *, wait: bool) -> bool:
+def _lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool) -> bool:
     """Lock an open file or folder; False, and closed, when it has lost its name by then: the caller tries again.
 
     Raises:
@@ -360,6 +362,9 @@ def _lock_open_file(fd: int, path: Path, busy: str, *, wait: bool) -> bool:
                 ) from err
             logger.info("waiting: %s (%s holds %s)", busy, _name_holder(fd), path)
             fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as err:
+            if required or err.errno not in _NO_LOCKS:
+                raise
         if _is_open_file(fd, path):
             return True
     except BaseException:

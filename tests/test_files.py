@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import errno
 import os
 import signal
 import stat
@@ -318,6 +319,23 @@ def test_a_lock_that_waits_is_taken_when_the_other_process_ends(tmp_path: Path) 
         with Lock(tmp_path, "busy", folder=True, wait=True):
             assert killed == [process.pid]
         killer.join()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF])
+def test_a_file_system_without_locks_has_durable_files_and_no_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    temporary_path(tmp_path / "a").write_bytes(b"left")
+    write_durable(tmp_path / "a", b"new", "the file")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a"]
+    Lock(tmp_path, "busy", folder=True).release()
+    with pytest.raises(OSError, match=os.strerror(number)):
+        Lock(tmp_path / "lock", "busy")
 
 
 def test_places_that_will_not_do_are_refused_before_the_work(tmp_path: Path) -> None:
