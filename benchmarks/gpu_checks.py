@@ -85,14 +85,14 @@ def _copies() -> dict[str, float]:
 def contract(setting: Setting) -> Findings:
     """Streams, events, buffers and copies, through every driver that is installed."""
     need(setting, "cupy")
-    tests = ["tests/test_cuda_contract.py", "tests/test_cuda_driver.py"]
+    tests = ["tests/cuda/test_contract.py", "tests/cuda/test_driver.py"]
     return run_tests(setting, *tests, "-k", f"not ({_KERNELS})", *_on_the_gpu(setting))
 
 
 def kernels(setting: Setting) -> Findings:
     """Our kernels against what defines them, and their speed."""
     need(setting, "cupy")
-    tests = run_tests(setting, "tests/test_cuda_contract.py", "-k", _KERNELS, *_on_the_gpu(setting))
+    tests = run_tests(setting, "tests/cuda/test_contract.py", "-k", _KERNELS, *_on_the_gpu(setting))
     if setting.rehearse:
         return tests
     setting.keep(tests)
@@ -128,7 +128,7 @@ def dali(setting: Setting) -> Findings:
     from runtime.images.decode import decode_image
 
     tests = (
-        run_tests(setting, "tests/test_images_decode_dali.py", *_on_the_gpu(setting)) if not setting.rehearse else None
+        run_tests(setting, "tests/images/test_dali_crops.py", *_on_the_gpu(setting)) if not setting.rehearse else None
     )
     wait_for_photographs(setting)
     device, differences, cost = "cpu" if setting.rehearse else "mixed", {}, ""
@@ -216,7 +216,6 @@ def _photographs(setting: Setting) -> dict[str, float]:
 def engine(setting: Setting) -> Findings:
     """Build, load, types and parity, at every precision."""
     need_tensorrt(setting)
-    from runtime.engines.sidecar import read_sidecar
     from runtime.errors import FacemillError
 
     notes: list[str] = []
@@ -225,15 +224,15 @@ def engine(setting: Setting) -> Findings:
     for precision in ("fp32",) if setting.rehearse else ("fp16", "fp32"):
         began = time.perf_counter()
         try:
-            path = material.build(setting.model, setting.data, setting.backend, precision)
+            engine = material.build(setting.model, setting.data, setting.backend, precision)
         except FacemillError as err:
             notes.append(f"{precision}: {type(err).__name__}: {err}")
             trouble = trouble or precision == "fp16"  # fp32 is refused on Turing, and no more than that
             continue
-        info = read_sidecar(path)
+        info = engine.info
         built[precision] = {
-            "file": path.name,
-            "megabytes": round(path.stat().st_size / 1e6, 2),
+            "file": engine.path.name,
+            "megabytes": round(engine.path.stat().st_size / 1e6, 2),
             "parity_mean": info.parity_mean,
             "parity_min": info.parity_min,
             "context_megabytes": round(info.context_bytes / 1e6, 1),
@@ -260,7 +259,8 @@ def engine(setting: Setting) -> Findings:
 def runner(setting: Setting) -> Findings:
     """What every runner has to do, on the TensorRT one."""
     need(setting, *([] if setting.rehearse else ["cupy"]))
-    tests = ["tests/test_engines_slot.py", "tests/test_engines_runners.py", "tests/test_engines_tensorrt.py"]
+    names = ("tensorrt/test_slot", "test_runners", "tensorrt/test_shim")
+    tests = [f"tests/engines/{name}.py" for name in names]
     return run_tests(setting, *tests, *_on_the_gpu(setting))
 
 
@@ -269,13 +269,12 @@ def detector(setting: Setting) -> Findings:
     need_tensorrt(setting)
     from runtime.engines.open import open_runner
     from runtime.engines.parity import weighted
-    from runtime.engines.sidecar import read_sidecar
     from runtime.faces.finder import FindRules, View, draw, read_answer
     from runtime.images.decode import decode_photo
 
     wait_for_photographs(setting)
     engines = [build_detector(setting, backend) for backend in (setting.backend, "cpu")]
-    info = read_sidecar(engines[0])
+    info = engines[0].info
     paths = sorted(setting.photographs("portraits").rglob("*.jpg"))[1:40]
     files = [data for data in (path.read_bytes() for path in paths) if data[-2:] == b"\xff\xd9"][:32]
     notes, cosines = [], []
@@ -293,7 +292,8 @@ def detector(setting: Setting) -> Findings:
             notes.append(f"views of {side}: smallest cosine {cosine.min():.6f}; {found[0]} faces, CPU {found[1]}")
     return {
         "outcome": "passed" if min(cosines) >= 0.999 else "failed",
-        "summary": f"{engines[0].name}: smallest cosine to ONNX Runtime's answers {min(cosines):.5f} (wanted: 0.999); "
+        "summary": f"{engines[0].path.name}: smallest cosine to "
+        f"ONNX Runtime's answers {min(cosines):.5f} (wanted: 0.999); "
         f"{info.precision}, {info.backend_version}",
         "notes": notes,
     }

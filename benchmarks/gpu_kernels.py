@@ -160,7 +160,6 @@ def kernel_cases(bench: Bench) -> list[Case]:
 def plan_cases(bench: Bench, model: str, folder: Path, notes: list[str]) -> list[Case]:
     """A batch with the steps in the plan, and with the steps as kernels; both have to give the same vectors."""
     from runtime.cuda.kernels import Kernels, normalisation
-    from runtime.engines.sidecar import read_sidecar
     from runtime.engines.tensorrt.api import import_tensorrt, tensorrt_log
     from runtime.engines.tensorrt.build import CURRENT, compile_network
     from runtime.engines.tensorrt.targets import target_of
@@ -172,7 +171,7 @@ def plan_cases(bench: Bench, model: str, folder: Path, notes: list[str]) -> list
 
     spec = load_spec(model)
     engine = material.build(model, folder, "tensorrt", "fp16")
-    info = read_sidecar(engine)
+    info = engine.info
     trt, stream, size = import_tensorrt(), bench.stream, spec.size
     graph = to_half(load_graph(weights_for(spec), spec)).SerializeToString()
     target = CURRENT if info.refused else target_of(None, info.backend_version)
@@ -209,7 +208,7 @@ def plan_cases(bench: Bench, model: str, folder: Path, notes: list[str]) -> list
         if not context.execute_async_v3(stream.address):
             raise RuntimeError(f"TensorRT refused a batch{log.words()}")
 
-    whole, _ = context_of(engine.read_bytes())
+    whole, _ = context_of(engine.content())
     whole.set_input_shape(INPUT, (BATCH, size, size, 3))
     whole.set_tensor_address(INPUT, photos.address)
     whole.set_tensor_address(OUTPUT, units.address)

@@ -57,7 +57,7 @@ def memory(options: argparse.Namespace) -> None:
         rows,
         [
             f"Difference: {difference:.0f} MB",
-            f"{engine.name}; one run each; peak resident memory as counted by the kernel (ru_maxrss)",
+            f"{engine.path.name}; one run each; peak resident memory as counted by the kernel (ru_maxrss)",
         ],
     )
 
@@ -114,11 +114,9 @@ def fill(output: Path, count: int, dimension: int, leave: int) -> None:
 
 
 def start(options: argparse.Namespace) -> None:
-    from runtime.engines.sidecar import read_sidecar
-
     photos = material.photographs(options.data, 1000, (112, 112))
     engine = material.build(options.model, options.data, precision="fp32")
-    dimension = read_sidecar(engine).dimension
+    dimension = engine.info.dimension
     some = [str(p) for p in sorted(photos.rglob("*.jpg"))]
     rows = []
     with tempfile.TemporaryDirectory(dir=options.data) as folder:
@@ -228,7 +226,7 @@ def cores(options: argparse.Namespace) -> None:
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
     write_results(
         "scale_cores",
-        f"Pinned to one core and to two: {options.photographs:,} JPEGs of 112x112, {engine.name}",
+        f"Pinned to one core and to two: {options.photographs:,} JPEGs of 112x112, {engine.path.name}",
         [{"cores": count, "images/s": statistics.median(found)} for count, found in rates.items()],
         [
             f"Two to one: {statistics.median(ratios):.2f}; by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}",

@@ -31,6 +31,7 @@ LAYERS = {
     "images": 5,
     "cuda": 5,
     "storage": 6,
+    "demo": 6,
     "faces": 6,
     "index": 7,
     "graphs": 7,

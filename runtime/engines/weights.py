@@ -9,7 +9,7 @@ from ..errors import ModelError
 from ..graphs.mobilefacenet import generate
 from ..modelspec import ModelSpec
 from ..modelstore import resolve_weights
-from .keep import locked
+from .engine import locked
 
 
 def weights_for(spec: ModelSpec) -> Path:

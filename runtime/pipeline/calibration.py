@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from ..engines.calibrate import CalibrationSet, side_of
+from ..engines.engine import Engine
 from ..engines.open import open_runner
 from ..errors import ConfigError
 from ..faces.finder import FindRules, View, draw
@@ -35,7 +35,7 @@ def gather_calibration(
     count: int = 512,
     seed: int = 0,
     align: str = "none",
-    detector: Path | None = None,
+    detector: Engine | None = None,
 ) -> CalibrationSet:
     """Draw photographs until enough of them have become crops.
 
@@ -45,7 +45,7 @@ def gather_calibration(
         count: crops wanted; fewer come back where there are not as many photographs.
         seed: of the draw; the same photographs and seed give the same crops. 0 <= seed < 2**32.
         align: which photographs are searched for faces, see FaceRules.
-        detector: the engine file of who searches them; None where none are.
+        detector: the engine that searches them; None where none are.
     Raises:
         SourceError: nothing was found, or cannot be read.
         ConfigError: the seed is out of range, or too few photographs become crops.
@@ -77,7 +77,7 @@ def gather_calibration(
 
 
 @contextmanager
-def _crops_of(spec: ModelSpec, rules: FaceRules, detector: Path | None) -> Iterator[Callable[[Batch], Batch]]:
+def _crops_of(spec: ModelSpec, rules: FaceRules, detector: Engine | None) -> Iterator[Callable[[Batch], Batch]]:
     """Files to crops, as `process` makes them."""
     limits = Limits()
     if spec.detector:

@@ -11,15 +11,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
+from ..engines.engine import Engine
 from ..engines.open import open_tensorrt
-from ..engines.sidecar import EngineInfo
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..engines.tensorrt.slot import Slot
 from ..images.dali_crops import DaliDecoder
@@ -147,19 +146,19 @@ class EmbedFiles:
 
 @contextmanager
 def open_embed_files(
-    engine: Path, info: EngineInfo, found: Settings, limits: Limits, clocks: tuple[StageClock, StageClock]
+    engine: Engine, found: Settings, limits: Limits, clocks: tuple[StageClock, StageClock]
 ) -> Iterator[EmbedFiles]:
     """The stage's work on this machine's GPU.
 
     Args:
-        engine: a TensorRT engine file.
-        info: its sidecar.
+        engine: a TensorRT engine.
         found: batch size, streams (slots) and decoders (threads of all decoders together).
         limits: what is refused before decoding.
         clocks: of decoding and of inference.
     Raises:
         FacemillError: see EmbedFiles, DaliDecoder and TensorRTRunner.
     """
+    info = engine.info
     with open_tensorrt(engine, slots=found.streams, decoder_bytes=RUNS_BYTES) as runner, ExitStack() as stack:
         own = stack.enter_context
         driver, kernels = own(runner.driver), Kernels(runner.driver)

@@ -13,14 +13,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
+from ..engines.engine import Engine
 from ..engines.open import open_tensorrt
-from ..engines.sidecar import read_sidecar
 from ..engines.tensorrt.memory import detector_bytes
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..faces.quality import sharpness
@@ -176,8 +175,8 @@ class EmbedFaces:
 
 @contextmanager
 def open_embed_faces(
-    engine: Path,
-    detector: Path,
+    engine: Engine,
+    detector: Engine,
     found: Settings,
     rules: FaceRules,
     limits: Limits,
@@ -186,7 +185,7 @@ def open_embed_faces(
     """The stage's work on this machine's GPU.
 
     Args:
-        engine, detector: TensorRT engine files.
+        engine, detector: TensorRT engines.
         found: batch size, streams (slots of either engine) and decoders (threads of all decoders together).
         rules: which faces count.
         limits: what is refused before decoding.
@@ -194,7 +193,7 @@ def open_embed_faces(
     Raises:
         FacemillError: see EmbedFaces, DaliPhotos and TensorRTRunner.
     """
-    finder, views = read_sidecar(detector), [view.long_side for view in rules.find.views]
+    finder, views = detector.info, [view.long_side for view in rules.find.views]
     per_slot = photo_decoder_bytes(found.batch_size, views)
     with ExitStack() as stack:
         # The first plan has everything in it; the second is made with what the first one has left.

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 
-from ..engines.sidecar import EngineInfo
+from ..engines.engine import EngineInfo
 from ..errors import OutOfMemoryError
 from ..extras import require
 from ..records import Batch

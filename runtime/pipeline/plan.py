@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.sidecar import EngineInfo
+from ..engines.engine import EngineInfo
 from ..errors import DiskFullError, OutputExistsError, StorageError
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths

@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.fresh import fresh_engine
+from ..engines.engine import EngineInfo
 from ..engines.open import open_runner
-from ..engines.sidecar import EngineInfo, read_sidecar
+from ..engines.stale import rebuild_if_stale
 from ..errors import DamagedError, Interrupted
 from ..interrupt import Control
 from ..records import Batch, Status
@@ -50,9 +50,9 @@ def process(request: Request) -> Summary:
         Interrupted: a signal stopped the run in good order.
     """
     began = time.perf_counter()
-    detector = fresh_engine(request.detector) if request.detector else None
-    request = replace(request, engine=fresh_engine(request.engine), detector=detector)
-    info = read_sidecar(request.engine)
+    detector = rebuild_if_stale(request.detector) if request.detector else None
+    request = replace(request, engine=rebuild_if_stale(request.engine), detector=detector)
+    info = request.engine.info
     request = check_request(request, info)
     warning = "" if info.trained else UNTRAINED_WARNING
     replaced = [request.output] if request.output.exists() else []
@@ -161,7 +161,7 @@ class _Run:
     def _before(self) -> str:
         """What works before the engine: settings are remembered for both."""
         request = self.request
-        detector = None if request.detector is None else read_sidecar(request.detector)
+        detector = None if request.detector is None else request.detector.info
         return tuning.works_before(request.decoder, detector, request.faces.policy)
 
     def _tune(self, pending: NDArray[np.int64]) -> Settings | None:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.engine import EngineInfo
 from ..engines.open import open_runner
-from ..engines.sidecar import EngineInfo
 from ..errors import StorageError
 from ..records import Batch, Status
 from ..sources.pathtable import PathTable
@@ -175,7 +175,7 @@ def open_on_device(
     if request.detector is None:
         from .gpu_embed import open_embed_files
 
-        return open_embed_files(request.engine, info, found, request.limits, (clock["decode"], clock["infer"]))
+        return open_embed_files(request.engine, found, request.limits, (clock["decode"], clock["infer"]))
     from .gpu_faces import open_embed_faces
 
     clocks = clock["decode"], clock["detect"], clock["infer"]

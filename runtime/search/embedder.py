@@ -13,10 +13,10 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.fresh import fresh_engine
+from ..engines.engine import Engine, EngineInfo, read_engine
 from ..engines.open import open_runner
 from ..engines.runner import Runner
-from ..engines.sidecar import EngineInfo, read_sidecar, sidecar_path
+from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError, EngineError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
@@ -59,19 +59,19 @@ class QueryRules:
     """How photographs become vectors that may be compared.
 
     Attributes:
-        engine: an engine file with its sidecar.
-        detector: one that finds faces; None where photographs are taken whole.
+        engine: the engine that embeds.
+        detector: the engine that finds faces; None where photographs are taken whole.
         faces: how faces are looked for.
         limits: files refused before decoding.
     """
 
-    engine: Path
-    detector: Path | None = None
+    engine: Engine
+    detector: Engine | None = None
     faces: FaceRules = field(default_factory=FaceRules)
     limits: Limits = field(default_factory=Limits)
 
 
-def rules_of(gallery: EmbeddingFile, engine: Path | None = None) -> QueryRules:
+def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules:
     """How the rows of a gallery were made, for queries. Of several faces, the one that the photograph is of is taken.
 
     Args:
@@ -81,7 +81,7 @@ def rules_of(gallery: EmbeddingFile, engine: Path | None = None) -> QueryRules:
         ContractError: the engine's embeddings cannot be compared with the rows.
         EngineError: an engine is gone.
     """
-    engine = fresh_engine(find_engine(gallery, engine))
+    engine = rebuild_if_stale(find_engine(gallery, engine))
     detector = find_detector(gallery)
     check_engine(gallery, engine, detector)
     return QueryRules(engine, detector, FaceRules.of_query(gallery.contract), query_limits(gallery))
@@ -109,7 +109,7 @@ class QueryEmbedder:
             runner = stack.enter_context(open_runner(rules.engine, threads=threads))
             finder = None
             if rules.detector is not None:
-                finder = stack.enter_context(open_runner(fresh_engine(rules.detector), threads=threads))
+                finder = stack.enter_context(open_runner(rebuild_if_stale(rules.detector), threads=threads))
             self.info = runner.info
             self._limits = rules.limits
             self._crops = _crops_of(rules, runner.info, finder)
@@ -161,7 +161,7 @@ class QueryEmbedder:
         self._engines.close()
 
 
-def find_detector(gallery: EmbeddingFile) -> Path | None:
+def find_detector(gallery: EmbeddingFile) -> Engine | None:
     """The detector's engine that the gallery names; None where faces were not looked for.
 
     Raises:
@@ -169,49 +169,56 @@ def find_detector(gallery: EmbeddingFile) -> Path | None:
     """
     if "detector" not in gallery.contract:
         return None
-    found = Path(str(gallery.metadata.get("detector_engine", "")))
-    if not found.is_file() or not sidecar_path(found).is_file():
+    path = Path(str(gallery.metadata.get("detector_engine", "")))
+    try:
+        return read_engine(path)
+    except EngineError as err:
         made = gallery.contract
         raise EngineError(
-            f"the detector that made {gallery.path} is not there: {found}, with its sidecar {found.name}.json. "
-            f"Build it again with: facemill build-engine --output {found.parent} --model {made['detector']} "
+            f"the detector that made {gallery.path} cannot be read: {err.message}. Build it again with: "
+            f"facemill build-engine --output {path.parent} --model {made['detector']} "
             f"--precision {made['detector_precision']}"
-        )
-    return found
+        ) from err
 
 
-def find_engine(gallery: EmbeddingFile, engine: Path | None) -> Path:
+def find_engine(gallery: EmbeddingFile, engine: Engine | None) -> Engine:
     """The engine given, or the one that the gallery names.
 
     Raises:
         EngineError: it is not there.
     """
-    found = engine or Path(str(gallery.metadata.get("engine", "")))
-    if not found.is_file() or not sidecar_path(found).is_file():
-        whose = "given with --engine" if engine else f"that made {gallery.path}"
+    if engine is not None:
+        return engine
+    try:
+        return read_engine(Path(str(gallery.metadata.get("engine", ""))))
+    except EngineError as err:
         raise EngineError(
-            f"the engine {whose} is not there: {found}, with its sidecar {found.name}.json. Build it with: "
-            f"python build_engine.py --model {gallery.metadata.get('model')} "
-            f"--precision {gallery.metadata.get('precision')} and name it with --engine PATH"
-        )
-    return found
+            f"the engine that made {gallery.path} cannot be read: {err.message}. {_build_command(gallery)}"
+        ) from err
 
 
-def check_engine(gallery: EmbeddingFile, engine: Path, detector: Path | None) -> None:
+def _build_command(gallery: EmbeddingFile) -> str:
+    """The sentence that tells how to get an engine for an embedding file."""
+    made = gallery.metadata
+    return (
+        f"Build one for this file with: facemill build-engine --model {made.get('model')} "
+        f"--precision {made.get('precision')} and name it with --engine PATH"
+    )
+
+
+def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None) -> None:
     """Refuse an engine whose embeddings cannot be compared with the rows of the gallery.
 
     Raises:
         ContractError: naming every difference with both values.
     """
-    info = read_sidecar(engine)
     rules = FaceRules.of_query(gallery.contract)
-    mine = comparable(contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), info, ""))
+    mine = comparable(contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, ""))
     different = differences(gallery.contract, mine)
     if different:
         raise ContractError(
             f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); wanted: the same values. "
-            f"Build one with: python build_engine.py --model {gallery.metadata.get('model')} "
-            f"--precision {gallery.metadata.get('precision')} and name it with --engine PATH"
+            f"{_build_command(gallery)}"
         )
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from runtime.engines.build import build_engine
+from runtime.engines.engine import Engine, read_engine
 from runtime.engines.open import open_runner
 from runtime.engines.runner import Runner
 from runtime.errors import ConfigError, ContractError
@@ -41,14 +42,14 @@ DETECT = FaceRules(align="detect", min_iod=0)
 
 
 @pytest.fixture(scope="module")
-def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def detector(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     folder = tmp_path_factory.mktemp("red")
     spec = load_spec(str(save_red_squares(folder)))
-    return build_engine(spec, resolve_weights(spec), backend="cpu", output=folder).path
+    return build_engine(spec, resolve_weights(spec), backend="cpu", output=folder).engine
 
 
 @pytest.fixture(scope="module")
-def runner(detector: Path) -> Runner:
+def runner(detector: Engine) -> Runner:
     return open_runner(detector)
 
 
@@ -214,10 +215,10 @@ def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def request_for(portraits: Path, tiny_engine: Path, detector: Path, tmp_path: Path) -> Callable[..., Request]:
+def request_for(portraits: Path, tiny_engine: Path, detector: Engine, tmp_path: Path) -> Callable[..., Request]:
     def make_request(output: str = "o.h5", **changes: Any) -> Request:
         faces = FaceRules(align="detect", min_iod=0, **changes)
-        return Request((str(portraits),), tmp_path / output, tiny_engine, faces=faces, detector=detector)
+        return Request((str(portraits),), tmp_path / output, read_engine(tiny_engine), faces=faces, detector=detector)
 
     return make_request
 
@@ -257,10 +258,12 @@ def test_a_run_goes_on_only_with_the_same_detector_and_rules(
             process(other)
 
 
-def test_the_engines_cannot_be_mixed_up(request_for: Callable[..., Request], tiny_engine: Path, detector: Path) -> None:
+def test_the_engines_cannot_be_mixed_up(
+    request_for: Callable[..., Request], tiny_engine: Path, detector: Engine
+) -> None:
     request = request_for()
     with pytest.raises(ConfigError, match="which finds no faces; wanted: one of a detector"):
-        process(replace(request, detector=tiny_engine))
+        process(replace(request, detector=read_engine(tiny_engine)))
     with pytest.raises(ConfigError, match="which finds faces and embeds none"):
         process(replace(request, engine=detector))
     with pytest.raises(ConfigError, match="--align is detect and the detector is None"):

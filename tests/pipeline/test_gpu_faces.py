@@ -16,8 +16,8 @@ from PIL import Image
 
 from runtime.cuda.kernels import Kernels
 from runtime.engines.build import build_engine
+from runtime.engines.engine import EngineInfo
 from runtime.engines.ort_runner import OrtRunner
-from runtime.engines.sidecar import EngineInfo
 from runtime.engines.tensorrt.runner import TensorRTRunner
 from runtime.errors import EngineError
 from runtime.faces.rules import FaceRules
@@ -74,7 +74,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, EngineInf
     folder = tmp_path_factory.mktemp("red")
     red = load_spec(str(save_red_squares(folder)))
     built = build_engine(red, resolve_weights(red), backend="cpu", output=folder)
-    return built.path.read_bytes(), built.info
+    return built.engine.content(), built.engine.info
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +325,7 @@ def real(name: str, folder: Path) -> tuple[bytes, EngineInfo]:
     if weights is None:
         pytest.skip(f"{model.file} is not in the folder of real models")
     built = build_engine(model, weights, backend="cpu", output=folder)
-    return built.path.read_bytes(), built.info
+    return built.engine.content(), built.engine.info
 
 
 @pytest.mark.parametrize("name", ["yunet", "scrfd-500m"])

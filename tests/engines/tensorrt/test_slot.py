@@ -19,8 +19,8 @@ from runtime.cuda.device import find_gpu
 from runtime.cuda.driver import Driver, open_driver
 from runtime.cuda.resources import DeviceBuffer, Stream
 from runtime.engines.build import build_engine
+from runtime.engines.engine import EngineInfo
 from runtime.engines.parity import reference_embeddings, synthetic_crops
-from runtime.engines.sidecar import EngineInfo
 from runtime.engines.tensorrt.api import import_tensorrt
 from runtime.engines.tensorrt.memory import _SPARED, detector_bytes, plan_device
 from runtime.engines.tensorrt.runner import TensorRTRunner
@@ -136,8 +136,8 @@ def gpu(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
         pytest.skip(str(err))
     folder = tmp_path_factory.mktemp("gpu")
     built = build_engine(spec(), weights, backend="tensorrt", batch=INFO.profile, output=folder)
-    content, cache = built.path.read_bytes(), folder / "kernels"
-    return Place(content, built.info, driver, trt, tolerance=0.01, slack=16 << 20, cache=cache)
+    content, cache = built.engine.path.read_bytes(), folder / "kernels"
+    return Place(content, built.engine.info, driver, trt, tolerance=0.01, slack=16 << 20, cache=cache)
 
 
 @pytest.fixture(params=["stand_in", pytest.param("gpu", marks=pytest.mark.gpu)])
