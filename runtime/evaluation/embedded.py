@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..files import write_durable
 from ..metrics.pairs import Pairs
 from ..pipeline.request import Request
 from ..pipeline.run import process
 from ..pipeline.summary import Summary
 from ..records import Status
 from ..sources.scan import scan
-from ..storage.diskfile import write_durable
 from ..storage.file import EmbeddingFile
 from ..storage.format import offsets
 

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..errors import ConfigError, LockedError, OutputExistsError, StorageError
 from ..fetch import sha256_of
+from ..files import sync_folder, write_durable
 from ..storage.dataset import assemble
-from ..storage.diskfile import readable_as, sync_folder, write_durable
+from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile, check_exists
 from ..storage.format import stored_text
 from ..storage.part import Part

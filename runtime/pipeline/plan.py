@@ -13,10 +13,10 @@ import numpy as np
 
 from ..engines.engine import EngineInfo
 from ..errors import DiskFullError, OutputExistsError, StorageError
+from ..files import storage_error
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
-from ..storage.diskfile import storage_error
 from ..storage.file import EmbeddingFile
 from ..storage.format import count_outcomes
 from ..storage.runfolder import Plan, RunFolder, folder_of, read_plan, utc_now

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import FORMAT_VERSION, FORMAT_VERSION_SEVERAL, Status
-from .diskfile import DurableH5, durable_h5
 from .format import append_faces, create_faces, stored_text
+from .h5write import DurableH5, durable_h5
 from .ledger import Ledger
 
 _CHUNK_BYTES = 1 << 18

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
-from .diskfile import durable_h5
 from .file import check_exists
+from .h5write import durable_h5
 from .runfolder import RunFolder
 
 
