@@ -173,7 +173,7 @@ def test_what_is_damaged_or_missing_is_refused_in_words(file: Path, tmp_path: Pa
             pass
         assert file.read_bytes() == content
     for missing in (tmp_path / "none.h5", tmp_path / "no" / "folder" / "none.h5", tmp_path):
-        with pytest.raises(StorageError, match="there is no file"), replacing(missing):
+        with pytest.raises(StorageError, match="expected: a finished file"), replacing(missing):
             pass
     assert not (tmp_path / "no").exists()
     assert os.listdir(file.parent) == ["people.h5"]
