@@ -1,11 +1,10 @@
-"""How far a long job is, in the log, every few seconds, and how long a search takes."""
+"""How far a long job is, in the log, every few seconds."""
 
 from __future__ import annotations
 
 import logging
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,14 +54,3 @@ def paced(gallery: Gallery, what: str) -> Iterator[NDArray[np.float32]]:
         say(what, rows / gallery.rows)
         yield block
         rows += len(block)
-
-
-def median_ms(search: Callable[[int], object], runs: int, *, most_s: float = 5.0) -> float:
-    """Median time of one call, after one that does not count; fewer calls where they take long."""
-    search(0)
-    times: list[float] = []
-    while len(times) < runs and sum(times) < 1000 * most_s:
-        start = time.perf_counter()
-        search(len(times))
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, TooManyPairsError
-from ..index.precision import single_error
-from ..index.settle import exact_scores
+from ..index.exact import exact_scores, fp32_error_bound
 from ..storage.gallery import Gallery
 from .products import Products
 
@@ -111,7 +110,7 @@ def pairs_above(
 
 def floor_of(threshold: float, dimension: int) -> np.float32:
     """What products in FP32 reach wherever the exact score reaches the threshold."""
-    floor: np.float32 = np.float32(float(np.float32(threshold)) - single_error(dimension))
+    floor: np.float32 = np.float32(float(np.float32(threshold)) - fp32_error_bound(dimension))
     return floor
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.index.facts import IndexFacts
+from runtime.index.measure import IndexFacts
 from runtime.pages.search_page import PageAnswers, write_page
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
