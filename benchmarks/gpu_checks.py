@@ -23,7 +23,7 @@ from gpu_setting import (
 )
 from gpu_throughput import Nowhere
 
-_KERNELS = "align or l2norm or preprocess or kernels"
+_KERNELS = "align or preprocess or kernels"
 
 
 def device(setting: Setting) -> Findings:
@@ -85,20 +85,18 @@ def _copies() -> dict[str, float]:
 def contract(setting: Setting) -> Findings:
     """Streams, events, buffers and copies, through every driver that is installed."""
     need(setting, "cupy")
-    tests = ["tests/test_cuda_contract.py", "tests/test_cuda_driver.py"]
+    tests = ["tests/cuda/test_contract.py", "tests/cuda/test_driver.py"]
     return run_tests(setting, *tests, "-k", f"not ({_KERNELS})", *_on_the_gpu(setting))
 
 
 def kernels(setting: Setting) -> Findings:
     """Our kernels against what defines them, and their speed."""
     need(setting, "cupy")
-    tests = run_tests(setting, "tests/test_cuda_contract.py", "-k", _KERNELS, *_on_the_gpu(setting))
+    tests = run_tests(setting, "tests/cuda/test_contract.py", "-k", _KERNELS, *_on_the_gpu(setting))
     if setting.rehearse:
         return tests
     setting.keep(tests)
-    measured = run_benchmark(
-        setting, "gpu_kernels.py", "--data", str(setting.data / "kernels"), "--model", setting.model
-    )
+    measured = run_benchmark(setting, "gpu_kernels.py")
     found = both(tests, {**measured, "summary": f"{len(measured['rows'])} figures in the notes"})
     # Figures of kernels that nobody has compared with what defines them are no pass.
     return {**found, "outcome": "skipped"} if tests["outcome"] == "skipped" and found["outcome"] == "passed" else found
@@ -115,7 +113,7 @@ class Kept(Nowhere):
         self.crops: list[Any] = []
 
     def put_run(self, place: int, photos: Any) -> None:
-        from runtime.images.preprocess import preprocess_bytes
+        from tests.oracles.preprocess import preprocess_bytes
 
         host = photos.as_cpu()
         self.crops.append(preprocess_bytes([np.array(host[i]) for i in range(len(host))], size=112))
@@ -128,7 +126,7 @@ def dali(setting: Setting) -> Findings:
     from runtime.images.decode import decode_image
 
     tests = (
-        run_tests(setting, "tests/test_images_decode_dali.py", *_on_the_gpu(setting)) if not setting.rehearse else None
+        run_tests(setting, "tests/images/test_dali_crops.py", *_on_the_gpu(setting)) if not setting.rehearse else None
     )
     wait_for_photographs(setting)
     device, differences, cost = "cpu" if setting.rehearse else "mixed", {}, ""
@@ -260,7 +258,11 @@ def engine(setting: Setting) -> Findings:
 def runner(setting: Setting) -> Findings:
     """What every runner has to do, on the TensorRT one."""
     need(setting, *([] if setting.rehearse else ["cupy"]))
-    tests = ["tests/test_engines_slot.py", "tests/test_engines_runners.py", "tests/test_engines_tensorrt.py"]
+    tests = [
+        "tests/engines/tensorrt/test_slot.py",
+        "tests/engines/test_runners.py",
+        "tests/engines/tensorrt/test_shim.py",
+    ]
     return run_tests(setting, *tests, *_on_the_gpu(setting))
 
 

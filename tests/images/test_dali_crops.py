@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from runtime.errors import ConfigError, EngineError
 from runtime.images.dali_crops import DaliDecoder
 from runtime.images.decode import ImageError, Limits, decode_image
-from runtime.images.preprocess import preprocess_bytes
 from runtime.records import Status
+from tests.oracles.preprocess import preprocess_bytes
 from tests.support import encoded_images as make
 
 with warnings.catch_warnings():
