@@ -1,4 +1,4 @@
-"""A driver that runs the kernels on the CPU, compiled by g++ with cuda_stand_in.h; each call is done when it returns."""
+"""A driver that runs the kernels on the CPU: g++ compiles them with cuda_stand_in.h, and a call returns when it is done."""
 
 from __future__ import annotations
 
