@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import material
 import numpy as np
@@ -22,8 +23,13 @@ from numpy.typing import NDArray
 from report import write_results
 from threads import seconds_of
 
+if TYPE_CHECKING:
+    from runtime.engines.engine import Engine
 
-def engine_alone(engine: Path, images: NDArray[np.uint8], count: int, batch: int, streams: int, threads: int) -> float:
+
+def engine_alone(
+    engine: Engine, images: NDArray[np.uint8], count: int, batch: int, streams: int, threads: int
+) -> float:
     """Images per second of `streams` threads that do nothing but call the engine, `count` images in all."""
     from runtime.engines.open import open_runner
 
@@ -51,14 +57,13 @@ def main() -> None:
 
     import cv2
 
-    from runtime.engines.sidecar import read_sidecar
     from runtime.images.decode import decode_image
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
     from runtime.pipeline.settings import recall_settings
 
     engine = material.build(options.model, options.data, precision="fp32")
-    info = read_sidecar(engine)
+    info = engine.info
     sample = sorted(photos.rglob("*.jpg"))[:1024]
     cv2.setNumThreads(1)
     images = np.stack([decode_image(p.read_bytes(), size=info.size, channel_order=info.channel_order) for p in sample])

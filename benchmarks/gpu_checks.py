@@ -214,7 +214,6 @@ def _photographs(setting: Setting) -> dict[str, float]:
 def engine(setting: Setting) -> Findings:
     """Build, load, types and parity, at every precision."""
     need_tensorrt(setting)
-    from runtime.engines.sidecar import read_sidecar
     from runtime.errors import FacemillError
 
     notes: list[str] = []
@@ -223,15 +222,15 @@ def engine(setting: Setting) -> Findings:
     for precision in ("fp32",) if setting.rehearse else ("fp16", "fp32"):
         began = time.perf_counter()
         try:
-            path = material.build(setting.model, setting.data, setting.backend, precision)
+            engine = material.build(setting.model, setting.data, setting.backend, precision)
         except FacemillError as err:
             notes.append(f"{precision}: {type(err).__name__}: {err}")
             trouble = trouble or precision == "fp16"  # fp32 is refused on Turing, and no more than that
             continue
-        info = read_sidecar(path)
+        info = engine.info
         built[precision] = {
-            "file": path.name,
-            "megabytes": round(path.stat().st_size / 1e6, 2),
+            "file": engine.path.name,
+            "megabytes": round(engine.path.stat().st_size / 1e6, 2),
             "parity_mean": info.parity_mean,
             "parity_min": info.parity_min,
             "context_megabytes": round(info.context_bytes / 1e6, 1),
@@ -258,11 +257,8 @@ def engine(setting: Setting) -> Findings:
 def runner(setting: Setting) -> Findings:
     """What every runner has to do, on the TensorRT one."""
     need(setting, *([] if setting.rehearse else ["cupy"]))
-    tests = [
-        "tests/engines/tensorrt/test_slot.py",
-        "tests/engines/test_runners.py",
-        "tests/engines/tensorrt/test_shim.py",
-    ]
+    names = ("tensorrt/test_slot", "test_runners", "tensorrt/test_shim")
+    tests = [f"tests/engines/{name}.py" for name in names]
     return run_tests(setting, *tests, *_on_the_gpu(setting))
 
 
@@ -271,13 +267,12 @@ def detector(setting: Setting) -> Findings:
     need_tensorrt(setting)
     from runtime.engines.open import open_runner
     from runtime.engines.parity import weighted
-    from runtime.engines.sidecar import read_sidecar
     from runtime.faces.finder import FindRules, View, draw, read_answer
     from runtime.images.decode import decode_photo
 
     wait_for_photographs(setting)
     engines = [build_detector(setting, backend) for backend in (setting.backend, "cpu")]
-    info = read_sidecar(engines[0])
+    info = engines[0].info
     paths = sorted(setting.photographs("portraits").rglob("*.jpg"))[1:40]
     files = [data for data in (path.read_bytes() for path in paths) if data[-2:] == b"\xff\xd9"][:32]
     notes, cosines = [], []
@@ -295,7 +290,8 @@ def detector(setting: Setting) -> Findings:
             notes.append(f"views of {side}: smallest cosine {cosine.min():.6f}; {found[0]} faces, CPU {found[1]}")
     return {
         "outcome": "passed" if min(cosines) >= 0.999 else "failed",
-        "summary": f"{engines[0].name}: smallest cosine to ONNX Runtime's answers {min(cosines):.5f} (wanted: 0.999); "
+        "summary": f"{engines[0].path.name}: smallest cosine to "
+        f"ONNX Runtime's answers {min(cosines):.5f} (wanted: 0.999); "
         f"{info.precision}, {info.backend_version}",
         "notes": notes,
     }

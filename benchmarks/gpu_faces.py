@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gpu_throughput
 import numpy as np
+
+if TYPE_CHECKING:
+    from runtime.engines.engine import Engine
 
 
 def decoders(finder: Any, settings: Any, device: str, stack: ExitStack) -> list[Any]:
@@ -47,7 +50,7 @@ def decode_alone(files: Sequence[bytes], finder: Any, settings: Any, device: str
         return gpu_throughput.in_threads(settings.streams, work, total)
 
 
-def detect_on_device(files: Sequence[bytes], detector: Path, settings: Any, total: int) -> float:
+def detect_on_device(files: Sequence[bytes], detector: Engine, settings: Any, total: int) -> float:
     """Photographs a second that lie on the device, to the faces that count."""
     from runtime.engines.open import open_tensorrt
     from runtime.faces.rules import FaceRules
@@ -69,16 +72,16 @@ def detect_on_device(files: Sequence[bytes], detector: Path, settings: Any, tota
         return gpu_throughput.in_threads(settings.streams, work, total)
 
 
-def detect_on_host(files: Sequence[bytes], detector: Path, settings: Any, total: int) -> float:
+def detect_on_host(files: Sequence[bytes], detector: Engine, settings: Any, total: int) -> float:
     """The same on the CPU, to try the command."""
     from runtime.engines.open import open_runner
     from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
     from runtime.pipeline.face_work import DecodePhotos, FindFaces
-    from runtime.records import Batch
+    from runtime.records import Encoded
 
     with open_runner(detector, threads=1) as runner:
-        photos = DecodePhotos("rgb", Limits())(Batch(np.arange(64), files=tuple(itertools.islice(files, 64))))
+        photos = DecodePhotos("rgb", Limits())(Encoded(np.arange(64), files=tuple(itertools.islice(files, 64))))
         find = FindFaces(runner, FaceRules("detect"), 112, "rgb", Limits())
 
         def work(_: int) -> int:
@@ -89,8 +92,8 @@ def detect_on_host(files: Sequence[bytes], detector: Path, settings: Any, total:
 
 
 def measure_faces(
-    engine: Path,
-    detector: Path,
+    engine: Engine,
+    detector: Engine,
     photos: Path,
     *,
     count: int,
@@ -102,12 +105,11 @@ def measure_faces(
     """All rates, round by round; the arguments and what comes back are as for `gpu_throughput.measure`."""
     from runtime.engines.open import open_runner, open_tensorrt
     from runtime.engines.parity import synthetic_crops
-    from runtime.engines.sidecar import read_sidecar
     from runtime.faces.rules import FaceRules
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
 
-    info, finder = read_sidecar(engine), read_sidecar(detector)
+    info, finder = engine.info, detector.info
     on_gpu = info.backend == "tensorrt"
     listing, paths = gpu_throughput.write_list(photos, folder, repeat)
     files = [path.read_bytes() for path in paths[:8192]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import material
 import numpy as np
@@ -21,6 +21,9 @@ from gpu_setting import (
     run_tests,
     wait_for_photographs,
 )
+
+if TYPE_CHECKING:
+    from runtime.engines.engine import Engine
 
 REFERENCE = 4000  # photographs that the CPU does too: a seeded sample
 AGREE = 0.005  # landmarks of one face, in units of the distance between the eyes: 0.2 pixels of its crop
@@ -184,7 +187,7 @@ def benchmark(setting: Setting) -> Findings:
 
     path = material.build(setting.model, setting.data, setting.backend)
     try:
-        finder: Path | None = build_detector(setting, setting.backend)
+        finder: Engine | None = build_detector(setting, setting.backend)
         skipped = []
     except SkipStep as err:
         finder, skipped = None, [f"portraits with detection: not measured, {err}"]

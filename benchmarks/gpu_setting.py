@@ -11,9 +11,12 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import material
+
+if TYPE_CHECKING:
+    from runtime.engines.engine import Engine
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {"crops": (112, 112), "portraits": (300, 400)}
@@ -187,7 +190,7 @@ def both(tests: Findings, measured: Findings) -> Findings:
     return {**measured, "outcome": outcome, "summary": summary, "notes": [*tests["notes"], *measured.get("notes", [])]}
 
 
-def build_detector(setting: Setting, backend: str) -> Path:
+def build_detector(setting: Setting, backend: str) -> Engine:
     """The detector's engine."""
     return material.build(DETECTOR, setting.data, backend)
 

@@ -23,13 +23,16 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import material
 import numpy as np
 from numpy.typing import NDArray
 from report import RESULTS, write_results
 from threads import seconds_of
+
+if TYPE_CHECKING:
+    from runtime.engines.engine import Engine
 
 ALONE = ("decode alone", "detect alone", "engine alone")
 
@@ -168,13 +171,12 @@ def settings_of(request: Any, info: Any) -> Any:
     """What the pipeline's tuner finds for these photographs."""
     from dataclasses import replace
 
-    from runtime.engines.sidecar import read_sidecar
     from runtime.pipeline.run import process
     from runtime.pipeline.settings import default_settings, recall_settings, works_before
 
     process(replace(request, limit=2048))
     request.output.unlink()
-    finder = read_sidecar(request.detector) if request.detector else None
+    finder = request.detector.info if request.detector else None
     before = works_before("opencv" if info.backend == "cpu" else "dali", finder, request.faces.policy)
     return recall_settings(info, before) or default_settings(info)
 
@@ -188,7 +190,7 @@ def write_list(photos: Path, folder: Path, repeat: int) -> tuple[Path, list[Path
 
 
 def measure(
-    engine: Path,
+    engine: Engine,
     photos: Path,
     *,
     count: int,
@@ -211,12 +213,11 @@ def measure(
         keep: is given what is known after every round.
     """
     from runtime.engines.open import open_runner, open_tensorrt
-    from runtime.engines.sidecar import read_sidecar
     from runtime.images.decode import ImageError, decode_image
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
 
-    info = read_sidecar(engine)
+    info = engine.info
     on_gpu = info.backend == "tensorrt"
     listing, paths = write_list(photos, folder, repeat)
     files = [path.read_bytes() for path in paths[:8192]]
@@ -288,10 +289,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
     options = parser.parse_args()
+    from runtime.engines.engine import read_engine
+
     width, _, height = options.size.partition("x")
     options.data.mkdir(parents=True, exist_ok=True)
     photos = material.photographs(options.data, options.count, (int(width), int(height)), corrupt=0.01)
-    engine = options.engine or material.build(options.model, options.data, options.backend)
+    engine = (
+        read_engine(options.engine) if options.engine else material.build(options.model, options.data, options.backend)
+    )
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("FACEMILL_CACHE", folder)
         how = {"count": options.count, "repeat": options.repeat, "rounds": options.rounds, "folder": Path(folder)}
@@ -307,9 +312,10 @@ def main() -> None:
     idle, busy = ("not measured" if found[k] is None else f"{found[k]:.1%}" for k in ("idle", "busy"))
     stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in found["stages"].items())
     write_results(
-        f"gpu_throughput_{engine.name.rpartition('.')[0]}_{options.size}"
+        f"gpu_throughput_{engine.path.name.rpartition('.')[0]}_{options.size}"
         + (f"_{options.detector}" if options.detector else ""),
-        f"The GPU pipeline beside its parts: {options.count:,} JPEGs of {options.size} (1 % damaged), {engine.name}",
+        f"The GPU pipeline beside its parts: {options.count:,} JPEGs of {options.size} (1 % damaged), "
+        f"{engine.path.name}",
         [{"what": name, "images/s": rate, "of the ceiling": rate / ceiling} for name, rate in found["medians"].items()],
         [
             f"Medians of {len(found['rounds']['whole pipeline'])} rounds in turn; the pipeline within a round reaches "

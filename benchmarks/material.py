@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runtime.engines.engine import Engine
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -19,7 +23,7 @@ def photographs(folder: Path, count: int, size: tuple[int, int], seed: int = 0, 
         seed: of the generator.
         corrupt: this part of them is damaged: cut short, emptied or overwritten with text, in turns.
     """
-    from portraits import write_portraits
+    from runtime.demo.portraits import write_portraits
 
     place = folder / f"portraits-{size[0]}x{size[1]}-{count}-{seed}{f'-{corrupt}' if corrupt else ''}"
     complete = place / ".complete"
@@ -42,7 +46,7 @@ def damage(folder: Path, part: float) -> None:
 
 def build(
     model: str, folder: Path, backend: str = "cpu", precision: str = "auto", calibration: Path | None = None
-) -> Path:
+) -> Engine:
     """An engine of a model, built by the product.
 
     Args:
@@ -57,4 +61,4 @@ def build(
     crops = gather_calibration([str(calibration)], spec) if calibration else None
     return build_engine(
         spec, weights_for(spec), backend=backend, precision=precision, output=folder, calibration=crops
-    ).path
+    ).engine

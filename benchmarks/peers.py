@@ -48,7 +48,6 @@ def main() -> None:
     photos = material.photographs(options.data, options.count, (112, 112))
     calibration = options.calibration or material.photographs(options.data, 1000, (112, 112), seed=1)
 
-    from runtime.engines.sidecar import read_sidecar
     from runtime.engines.weights import weights_for
     from runtime.errors import EngineError
     from runtime.graphs.graph import load_graph
@@ -79,7 +78,7 @@ def main() -> None:
         found = {}
         for kind, request in requests.items():
             process(request)  # tunes, and warms the disk cache
-            found[kind] = recall_settings(read_sidecar(engines[kind]), "opencv")
+            found[kind] = recall_settings(engines[kind].info, "opencv")
         if "int8" in requests:
             refused.append(f"Cosine of INT8's embeddings to FP32's, on these crops: {compare(requests)}")
         for number in range(options.rounds):

@@ -24,12 +24,15 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import material
 import numpy as np
 from report import write_results
 from threads import seconds_of
+
+if TYPE_CHECKING:
+    from runtime.engines.engine import Engine
 
 BATCH = 32
 
@@ -51,10 +54,9 @@ class Alone:
 
 
 @contextmanager
-def stages_alone(photos: Path, engine: Path, detector: Path, count: int, found: Any) -> Iterator[Alone]:
+def stages_alone(photos: Path, engine: Engine, detector: Engine, count: int, found: Any) -> Iterator[Alone]:
     """Every stage on the first photographs of a folder, all it needs in memory."""
     from runtime.engines.open import open_runner
-    from runtime.engines.sidecar import read_sidecar
     from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
     from runtime.pipeline.face_work import DecodePhotos, FindFaces
@@ -62,7 +64,7 @@ def stages_alone(photos: Path, engine: Path, detector: Path, count: int, found: 
     from runtime.records import Batch
     from runtime.sources.scan import scan
 
-    info, limits = read_sidecar(engine), Limits()
+    info, limits = engine.info, Limits()
     paths = scan([str(photos)], limit=count)
     with ExitStack() as stack:
         runner = stack.enter_context(open_runner(engine, threads=found.threads))
@@ -152,7 +154,6 @@ def main() -> None:
 
     import cv2
 
-    from runtime.engines.sidecar import read_sidecar
     from runtime.engines.weights import weights_for
     from runtime.faces.rules import FaceRules
     from runtime.modelspec import load_spec
@@ -171,8 +172,8 @@ def main() -> None:
         request = Request((str(photos),), folder / "out.h5", engine, limit=options.count, faces=FaceRules("auto"),
                           detector=detector)  # fmt: skip
         process(request)  # tunes, and warms the disk cache
-        before = works_before("opencv", read_sidecar(detector), "largest")
-        found = recall_settings(read_sidecar(engine), before)
+        before = works_before("opencv", detector.info, "largest")
+        found = recall_settings(engine.info, before)
         assert found is not None, "fewer photographs than the tuner wants: --count 2000 and more"
         alone = stack.enter_context(stages_alone(photos, engine, detector, min(options.count, 1024), found))
         listed = folder / "list.txt"

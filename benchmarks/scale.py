@@ -57,7 +57,7 @@ def memory(options: argparse.Namespace) -> None:
         rows,
         [
             f"Difference: {difference:.0f} MB",
-            f"{engine.name}; one run each; peak resident memory as counted by the kernel (ru_maxrss)",
+            f"{engine.path.name}; one run each; peak resident memory as counted by the kernel (ru_maxrss)",
         ],
     )
 
@@ -96,6 +96,7 @@ def fill(output: Path, count: int, dimension: int, leave: int) -> None:
     """Give an interrupted run of `count` rows segments for all but the last `leave`."""
     import numpy as np
 
+    from runtime.records import Embedded
     from runtime.storage.runfolder import RunFolder
     from runtime.storage.segments import SegmentRules, SegmentWriter
 
@@ -109,16 +110,15 @@ def fill(output: Path, count: int, dimension: int, leave: int) -> None:
         for start in range(0, count - leave, 4096):
             rows = np.arange(start, min(start + 4096, count - leave))
             vectors = rng.standard_normal((len(rows), dimension), dtype=np.float32)
-            writer.append(rows, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), (), {})
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            writer.append(Embedded(rows, embeddings=vectors))
         writer.commit()
 
 
 def start(options: argparse.Namespace) -> None:
-    from runtime.engines.sidecar import read_sidecar
-
     photos = material.photographs(options.data, 1000, (112, 112))
     engine = material.build(options.model, options.data, precision="fp32")
-    dimension = read_sidecar(engine).dimension
+    dimension = engine.info.dimension
     some = [str(p) for p in sorted(photos.rglob("*.jpg"))]
     rows = []
     with tempfile.TemporaryDirectory(dir=options.data) as folder:
@@ -228,7 +228,7 @@ def cores(options: argparse.Namespace) -> None:
     ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
     write_results(
         "scale_cores",
-        f"Pinned to one core and to two: {options.photographs:,} JPEGs of 112x112, {engine.name}",
+        f"Pinned to one core and to two: {options.photographs:,} JPEGs of 112x112, {engine.path.name}",
         [{"cores": count, "images/s": statistics.median(found)} for count, found in rates.items()],
         [
             f"Two to one: {statistics.median(ratios):.2f}; by round: {', '.join(f'{ratio:.2f}' for ratio in ratios)}",

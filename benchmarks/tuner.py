@@ -42,12 +42,11 @@ def main() -> None:
     photos = material.photographs(options.data, options.count, (112, 112))
     engine = material.build(options.model, options.data, "cpu", options.precision, calibration_of(options))
 
-    from runtime.engines.sidecar import read_sidecar
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
     from runtime.pipeline.settings import Settings, recall_settings, remember_settings, settings_file, usable_cores
 
-    info = read_sidecar(engine)
+    info = engine.info
     cores = usable_cores()
     every = [
         Settings(size, streams, threads, decoders)
@@ -85,7 +84,7 @@ def main() -> None:
             print(f"round {number + 1}: " + "; ".join(f"{name} {value:.0f}" for name, value in one.items()), flush=True)
     write_results(
         f"tuner_{options.model}_{options.precision}",
-        f"The tuner beside {len(every)} fixed settings: {options.count:,} JPEGs of 112x112, {engine.name}",
+        f"The tuner beside {len(every)} fixed settings: {options.count:,} JPEGs of 112x112, {engine.path.name}",
         table(rounds),
         [
             f"Medians of {options.rounds} rounds, ratios within a round. The tuner found, round by round: "

@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import onnx
 import pytest
-from portraits import encode
 
 from runtime.assets import asset_dir
+from runtime.demo.portraits import encode
 from runtime.engines.build import build_engine
 from runtime.engines.open import open_runner
 from runtime.engines.parity import reference_embeddings, synthetic_crops
@@ -44,11 +44,11 @@ def test_the_file_is_small_and_the_one_that_model_file_and_card_state(name: str)
 def test_its_fp16_weights_become_an_fp32_engine_of_unit_vectors(tmp_path: Path) -> None:
     spec = load_spec(SHIPPED)
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path)
-    assert (built.info.precision, built.info.dimension, built.info.trained) == ("fp32", 512, True)
-    assert built.info.parity_min > 0.99999
-    graph = onnx.load(built.path).graph
+    assert (built.engine.info.precision, built.engine.info.dimension, built.engine.info.trained) == ("fp32", 512, True)
+    assert built.engine.info.parity_min > 0.99999
+    graph = onnx.load(built.engine.path).graph
     assert onnx.TensorProto.FLOAT16 not in {tensor.data_type for tensor in graph.initializer}
-    with open_runner(built.path) as runner:
+    with open_runner(built.engine) as runner:
         vectors = runner.infer(synthetic_crops(112, count=5))
     assert vectors.shape == (5, 512)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

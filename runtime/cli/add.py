@@ -10,6 +10,7 @@ import click
 
 from ..text import printable
 from .common import handle_errors, setup_logging
+from .engines import given_engine
 
 
 @click.command(name="add")
@@ -53,7 +54,9 @@ def main(
     from ..maintenance.add import add
     from ..storage.segments import SegmentRules
 
-    found = add(file, photos, engine=engine, retry=retry, rules=SegmentRules(segment_rows, segment_seconds))
+    found = add(
+        file, photos, engine=given_engine(engine), retry=retry, rules=SegmentRules(segment_rows, segment_seconds)
+    )
     if as_json:
         click.echo(json.dumps({**asdict(found), "file": str(file)}))
         return

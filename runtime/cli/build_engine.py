@@ -120,7 +120,7 @@ def main(
         )
     setup_logging()
     from ..engines.build import build_engine
-    from ..engines.sidecar import sidecar_path
+    from ..engines.engine import sidecar_path
     from ..engines.weights import weights_for
     from ..modelspec import load_spec
     from ..modelstore import default_model
@@ -155,16 +155,16 @@ def main(
         calibration=crops,
     )
     if as_json:
-        answer = {"engine": str(result.path), "sidecar": str(sidecar_path(result.path)), "built": result.built}
-        click.echo(json.dumps({**answer, "reason": result.reason, **asdict(result.info)}))
+        answer = {"engine": str(result.engine), "sidecar": str(sidecar_path(result.engine.path)), "built": result.built}
+        click.echo(json.dumps({**answer, "reason": result.reason, **asdict(result.engine.info)}))
         return
-    click.echo(f"engine:  {result.path}\nsidecar: {sidecar_path(result.path)}")
+    click.echo(f"engine:  {result.engine}\nsidecar: {sidecar_path(result.engine.path)}")
     click.echo(_report(result))
 
 
 def _report(result: BuildResult) -> str:
     """What was done and how equal it proved, for a person."""
-    info = result.info
+    info = result.engine.info
     if info.parity_images:
         parity = (
             f"cosine to the FP32 graph over {info.parity_images} crops: minimum {info.parity_min:.6f}, "

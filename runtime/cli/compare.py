@@ -13,10 +13,11 @@ from ..text import printable
 from . import options
 from .answers import face_json, utf8
 from .common import handle_errors, setup_logging
-from .engines import engine_for, engine_option, model_options
+from .engines import chosen_engine, engine_option, given_engine, model_options
 from .faces import detector_for, detector_options
 
 if TYPE_CHECKING:
+    from ..engines.engine import Engine
     from ..search.compare import Comparison
     from ..search.embedder import QueryRules
 
@@ -81,10 +82,10 @@ def main(
         check_page_path(page, force=force)
     calibration = None
     if file is None:
-        rules = _rules(engine or engine_for(model, backend), align, detector)
+        rules = _rules(chosen_engine(engine, model, backend), align, detector)
     else:
         with Gallery(file) as gallery:
-            rules, calibration = rules_of(gallery, engine), find_calibration(gallery)
+            rules, calibration = rules_of(gallery, given_engine(engine)), find_calibration(gallery)
     found = compare(photographs, rules, threshold=threshold, calibration=calibration)
     if found.warning:
         click.echo(f"WARNING: {found.warning}", err=True)
@@ -113,15 +114,14 @@ def _check_usage(ctx: click.Context, file: Path | None, engine: Path | None, mod
             raise click.UsageError(f"--file and --{name} exclude each other: photographs become what FILE's rows are")
 
 
-def _rules(engine: Path, align: str, detector: str | None) -> QueryRules:
+def _rules(engine: Engine, align: str, detector: str | None) -> QueryRules:
     """As `process` embeds, but no face is too poor to ask about."""
-    from ..engines.fresh import fresh_engine
-    from ..engines.sidecar import read_sidecar
+    from ..engines.stale import rebuild_if_stale
     from ..faces.rules import FaceRules
     from ..search.embedder import QueryRules
 
-    engine = fresh_engine(engine)
-    finder = detector_for(detector, align, read_sidecar(engine).backend)
+    engine = rebuild_if_stale(engine)
+    finder = detector_for(detector, align, engine.info.backend)
     return QueryRules(engine, finder, FaceRules(align, min_iod=0.0))
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ..engines.engine import Engine
 
 engine_option = click.option("--engine", type=click.Path(path_type=Path), help="An engine file from build-engine.")
 _MODEL = (
@@ -33,7 +36,19 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def engine_for(model: str | None, backend: str, *, begun: str = "", detects: bool = False) -> Path:
+def given_engine(path: Path | None) -> Engine | None:
+    """The engine of `--engine`; None where the option is not given."""
+    from ..engines.engine import read_engine
+
+    return None if path is None else read_engine(path)
+
+
+def chosen_engine(path: Path | None, model: str | None, backend: str, *, begun: str = "") -> Engine:
+    """The engine of `--engine`, or that of `--model` and `--backend`; see `engine_for`."""
+    return given_engine(path) or engine_for(model, backend, begun=begun)
+
+
+def engine_for(model: str | None, backend: str, *, begun: str = "", detects: bool = False) -> Engine:
     """The engine of a model, or of the default one, built when there is none that is up to date.
 
     Args:
@@ -49,4 +64,4 @@ def engine_for(model: str | None, backend: str, *, begun: str = "", detects: boo
     from ..modelstore import default_model
 
     spec = load_spec(model or default_model(begun), detects=detects)
-    return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).path
+    return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).engine

@@ -15,7 +15,7 @@ import click
 from ..errors import Interrupted
 from ..text import printable
 from .common import handle_errors, setup_logging
-from .engines import engine_for, engine_option, model_options
+from .engines import chosen_engine, engine_option, model_options
 from .faces import detector_for, face_options, face_rules, is_path, licence_of
 
 
@@ -100,7 +100,7 @@ def main(
         raise click.UsageError("--compare and --calibrate exclude each other: a file is calibrated by one engine")
     setup_logging()
     rules = face_rules(align, **faces)
-    from ..engines.sidecar import read_sidecar
+    from ..engines.engine import read_engine
     from ..evaluation.attach import attach_calibration, calibration_of, check_file
     from ..evaluation.compare import compare as compare_evaluations
     from ..evaluation.detectors import figures_of
@@ -119,9 +119,13 @@ def main(
         check_report_folder(output, folder, force=force)
     kept = calibrate or (output and output / ("embeddings-1.h5" if compare else "embeddings.h5"))
     begun = begun_with(kept, force=force and calibrate is None) if kept and not beside else {}
-    engines: tuple[Path, ...] = compare or (engine or engine_for(model, backend, begun=begun.get("model", "")),)
+    engines = (
+        tuple(map(read_engine, compare))
+        if compare
+        else (chosen_engine(engine, model, backend, begun=begun.get("model", "")),)
+    )
     wanted: list[str | None] = [*beside] if beside else [detector]
-    on, before = read_sidecar(engines[0]).backend, begun.get("detector", "")
+    on, before = engines[0].info.backend, begun.get("detector", "")
     finders = [detector_for(name, align, on, begun=before) for name in wanted]
     engines = engines * len(finders)
     finders = finders if beside else finders * len(engines)
@@ -141,7 +145,7 @@ def main(
             if output is not None:
                 raise
             raise Interrupted("stopped; what was embedded is not kept without -o REPORT_FOLDER", err.signum) from err
-        labels = tuple(beside) or labels_of(engines)
+        labels = tuple(beside) or labels_of([engine.path for engine in engines])
         report = Report(
             folder=str(folder),
             pairs=str(pairs or ""),

@@ -11,6 +11,7 @@ import click
 from .engines import engine_for
 
 if TYPE_CHECKING:
+    from ..engines.engine import Engine
     from ..faces.rules import FaceRules
 
 _ENGINES = (".onnx", ".plan")
@@ -67,7 +68,7 @@ def face_rules(
     return FaceRules(align, faces, min_score, min_iod, min_sharpness, min_frontal)
 
 
-def detector_for(detector: str | None, align: str, backend: str, *, begun: str = "") -> Path | None:
+def detector_for(detector: str | None, align: str, backend: str, *, begun: str = "") -> Engine | None:
     """The detector's engine: the file that is named, or one built from the model; None when nothing is looked for.
 
     Args:
@@ -80,14 +81,14 @@ def detector_for(detector: str | None, align: str, backend: str, *, begun: str =
     """
     if align == "none":
         return None
-    from ..engines.sidecar import sidecar_path
+    from ..engines.engine import read_engine, sidecar_path
     from ..errors import ModelUnavailableError
     from ..modelstore import SHIPPED_DETECTOR, default_detector
 
     detector = detector or default_detector(begun)
     path = Path(detector)
     if path.suffix in _ENGINES and sidecar_path(path).exists():
-        return path
+        return read_engine(path)
     try:
         return engine_for(detector, backend, detects=True)
     except ModelUnavailableError as err:
@@ -108,11 +109,11 @@ def licence_of(detector: str) -> str:
     Args:
         detector: as `detector_for` takes it.
     """
-    from ..engines.sidecar import read_sidecar
+    from ..engines.engine import read_engine
     from ..modelspec import list_specs, load_spec
 
     path = Path(detector)
     if path.suffix not in _ENGINES:
         return load_spec(detector).licence
-    sha256 = read_sidecar(path).model_sha256
+    sha256 = read_engine(path).info.model_sha256
     return next((spec.licence for spec in list_specs() if spec.sha256 == sha256), "")

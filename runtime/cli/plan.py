@@ -13,7 +13,7 @@ import click
 
 from ..text import printable
 from .common import handle_errors, setup_logging
-from .engines import engine_option
+from .engines import engine_option, given_engine
 
 if TYPE_CHECKING:
     from ..estimate.plan import Item, Rate
@@ -104,7 +104,6 @@ def _embedding(
     engine: Path | None, model: str | None, portraits: bool, found: Scan
 ) -> tuple[str, int, Callable[[float], Rate]]:
     """The model's name and dimension, and how its rate is to be had, given the machine's products a second."""
-    from ..engines.sidecar import read_sidecar
     from ..estimate.machine import find_built, guessed_rate, rate_of_engines, rate_of_photographs
     from ..faces.rules import FaceRules
     from ..modelspec import load_spec
@@ -112,11 +111,11 @@ def _embedding(
     from ..search.embedder import QueryRules
 
     spec = None if engine else load_spec(model or default_model())
-    built = engine or (find_built(spec) if spec else None)
+    built = given_engine(engine) or (find_built(spec) if spec else None)
     if built is None:
         assert spec is not None
         return spec.name, spec.dimension, lambda flops: guessed_rate(flops, spec.name)
-    info = read_sidecar(built)
+    info = built.info
     finder = load_spec(default_detector()) if portraits else None
     detector = find_built(finder) if finder else None
     if finder and detector is None:

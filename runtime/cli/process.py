@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .common import handle_errors, setup_logging
-from .engines import engine_for, engine_option, model_options
+from .engines import chosen_engine, engine_option, model_options
 from .faces import detector_for, face_options, face_rules
 
 if TYPE_CHECKING:
@@ -116,12 +116,12 @@ def main(
         raise click.UsageError("--engine and --backend exclude each other: an engine is built for one backend")
     setup_logging(log_file=log_file)
     from ..cuda.visible import choose_gpus
-    from ..engines.sidecar import read_sidecar
     from ..errors import ConfigError
     from ..images.decode import Limits
     from ..pipeline.plan import begun_with
     from ..pipeline.request import Request
     from ..pipeline.run import process
+    from ..progress import LiveLine
     from ..storage.segments import SegmentRules
 
     try:
@@ -130,12 +130,12 @@ def main(
         raise click.UsageError(err.message) from err
     backend = "cpu" if "cpu" in on and backend == "auto" else backend
     begun = begun_with(output, force=force)
-    engine = engine or engine_for(model, backend, begun=begun.get("model", ""))
-    info = read_sidecar(engine)
+    embedder = chosen_engine(engine, model, backend, begun=begun.get("model", ""))
+    info = embedder.info
     request = Request(
         inputs=photos,
         output=output,
-        engine=engine,
+        engine=embedder,
         faces=face_rules(align, **faces),
         detector=detector_for(detector, align, info.backend, begun=begun.get("detector", "")),
         batch_size=batch_size,
@@ -150,7 +150,7 @@ def main(
         limits=Limits(max_bytes, max_pixels),
         rules=SegmentRules(segment_rows, segment_seconds),
     )
-    summary = process(request)
+    summary = process(request, LiveLine())
     click.echo(_report(summary, output), err=True)
     if as_json:
         made_by = {"model": info.model, "model_sha256": info.model_sha256}

@@ -13,6 +13,7 @@ from ..text import printable
 from . import options
 from .answers import print_answers, print_end
 from .common import handle_errors, setup_logging
+from .engines import given_engine
 
 if TYPE_CHECKING:
     from ..search.search import Answers
@@ -120,7 +121,13 @@ def main(
         Gallery(file) as gallery,
         readable_as(file),
         Search(
-            gallery, wanted, queries=len(asked), engine=engine, device=device, index=index, latency_ms=latency
+            gallery,
+            wanted,
+            queries=len(asked),
+            engine=given_engine(engine),
+            device=device,
+            index=index,
+            latency_ms=latency,
         ) as opened,
     ):
         shown = PageAnswers(len(asked), wanted.k)

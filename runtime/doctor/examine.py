@@ -16,7 +16,7 @@ from pathlib import Path
 from .. import __version__
 from ..assets import cache_dir
 from ..cuda.device import Gpu, find_gpu
-from ..engines.sidecar import read_sidecar
+from ..engines.engine import read_engine
 from ..errors import ConfigError, EngineError, ModelError
 from ..modelspec import list_specs
 from ..modelstore import find_weights
@@ -211,7 +211,7 @@ def _memory_plans(memory: tuple[int, int] | None) -> list[Finding]:
     findings = []
     for engine in engines:
         try:
-            info = read_sidecar(engine)
+            info = read_engine(engine).info
             weights = engine.stat().st_size
             plan = plan_device(
                 info, slots=3, weights=weights, context=info.context_bytes, decoder=RUNS_BYTES, memory=memory

@@ -14,10 +14,9 @@ from ..errors import ConfigError, EngineError, MissingDependencyError
 from ..extras import available, pip_install, require
 from ..modelspec import ModelSpec
 from .calibrate import CalibrationSet, side_of
-from .keep import keep, locked
+from .engine import Engine, EngineInfo, locked, read_engine, write_engine
 from .make import Job, describe, make_engine
 from .rate import measure_rates
-from .sidecar import EngineInfo, read_sidecar
 from .tensorrt.build import CURRENT
 
 logger = logging.getLogger(__name__)
@@ -37,14 +36,12 @@ class BuildResult:
     """What build_engine did.
 
     Attributes:
-        path: the engine file; its sidecar lies beside it.
-        info: the sidecar's content.
+        engine: the engine, on disk.
         built: False when the engine was there and up to date.
         reason: why it was built or not, and why `auto` fell back if it did.
     """
 
-    path: Path
-    info: EngineInfo
+    engine: Engine
     built: bool
     reason: str
 
@@ -141,7 +138,7 @@ def _faster(made: Callable[[str], BuildResult], usual: str, side: int) -> BuildR
     plain = made(usual)
     try:
         int8 = made("int8")
-        before, after = measure_rates([plain.path, int8.path], side)
+        before, after = measure_rates([plain.engine, int8.engine], side)
     except EngineError as err:  # a ParityError is one
         return replace(plain, reason=f"{plain.reason}; auto took {usual}, for int8 does not do here: {err.message}")
     result, kind = (int8, "int8") if after > _CLEARLY * before else (plain, usual)
@@ -199,11 +196,10 @@ def _build_or_find(job: Job, output: Path, force: bool) -> BuildResult:
     with locked(output):
         reason = "forced" if force else _stale(path, wanted)
         if not reason:
-            return BuildResult(path, read_sidecar(path), False, "up to date")
-        engine, info = make_engine(job, wanted)
-        keep(path, engine, info)
+            return BuildResult(read_engine(path), False, "up to date")
+        engine = write_engine(path, *make_engine(job, wanted))
     logger.info("built %s: %s", path, reason)
-    return BuildResult(path, info, True, reason)
+    return BuildResult(engine, True, reason)
 
 
 def _file_name(info: EngineInfo) -> str:
@@ -218,7 +214,7 @@ def _stale(path: Path, wanted: EngineInfo) -> str:
     if not path.exists():
         return "there was no engine"
     try:
-        info = read_sidecar(path)
+        info = read_engine(path).info
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except (EngineError, OSError) as err:
         return f"the engine there cannot be used: {err}"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..faces.detectors import STRIDES, VALUES, anchor_count
 from ..graphs.tensors import FACES, OUTPUT
-from .sidecar import EngineInfo
+from .engine import EngineInfo
 
 DETECTOR_SIDES = (32, 224, 1024)  # smallest, usual and largest side of a detector's pictures, for TensorRT's profile
 _STEP = STRIDES[-1]  # sides are multiples of it

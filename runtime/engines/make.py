@@ -20,10 +20,10 @@ from ..graphs.qdq import CPU, TENSORRT
 from ..modelspec import ModelSpec
 from ..modelstore import sha256_of
 from .calibrate import CalibrationSet
+from .engine import EngineInfo
 from .ort_runner import OrtRunner
 from .parity import BARS, check_parity, measure_parity, weighted
 from .quantise import quantise
-from .sidecar import EngineInfo
 from .tensorrt.api import import_tensorrt, version_of
 from .tensorrt.build import Plan, build_plan, check_plan
 from .tensorrt.runner import TensorRTRunner

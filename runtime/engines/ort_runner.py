@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ..errors import EngineError, OutOfMemoryError
 from ..extras import require
 from ..graphs.tensors import INPUT
+from .engine import EngineInfo
 from .inputs import check_images, output_of
-from .sidecar import EngineInfo
 
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "bad allocation")
 

@@ -6,11 +6,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .engine import Engine
 from .open import open_runner
 from .runner import Runner
 from .tensorrt.runner import TensorRTRunner
@@ -19,11 +19,11 @@ ROUNDS = 5
 _SECONDS = 0.3  # of a turn
 
 
-def measure_rates(engines: Sequence[Path], side: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
+def measure_rates(engines: Sequence[Engine], side: int, clock: Callable[[], float] = time.perf_counter) -> list[float]:
     """Pictures a second of each engine, at the best batch size of its profile: medians of ROUNDS turns.
 
     Args:
-        engines: engine files.
+        engines: the engines.
         side: of their pictures, pixels.
         clock: seconds; TensorRT's own seconds are the GPU's, without the copies that the pipeline hides.
     Raises:

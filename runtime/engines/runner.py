@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .sidecar import EngineInfo
+from .engine import EngineInfo
 
 
 class Runner(Protocol):

@@ -14,8 +14,8 @@ import numpy as np
 from ..assets import cache_dir
 from ..cuda.device import find_gpu
 from ..cuda.driver import open_driver
+from ..engines.engine import Engine, read_engine
 from ..engines.rate import measure_rates
-from ..engines.sidecar import read_sidecar
 from ..errors import EngineError, FacemillError
 from ..modelspec import ModelSpec
 from ..modelstore import find_weights, sha256_of
@@ -34,21 +34,21 @@ _NETWORK_FLOP = 0.45e9  # of a MobileFaceNet for one face (arXiv:1804.07573: 221
 _OF_PRODUCTS = 0.5  # of the machine's products a second that its small convolutions reach: 0.47 to 0.57, measured
 
 
-def find_built(spec: ModelSpec) -> Path | None:
+def find_built(spec: ModelSpec) -> Engine | None:
     """An engine of a model that is built and runs on this machine, of the fastest backend; None where there is none."""
     weights = find_weights(spec)
     sha256 = spec.sha256 if spec.sha256 or weights is None else sha256_of(weights)
-    gpu, found = find_gpu(), []
-    for path in sorted(cache_dir("engines").glob("*.json")):
-        engine = path.with_suffix("")
+    gpu, engines = find_gpu(), []
+    for sidecar in sorted(cache_dir("engines").glob("*.json")):
         try:
-            info = read_sidecar(engine)
+            engine = read_engine(sidecar.with_suffix(""))
         except EngineError:
             continue
+        info = engine.info
         runs = info.backend == "cpu" or gpu is not None
-        if runs and engine.is_file() and info.model == spec.name and info.model_sha256 == sha256:
-            found.append((_BACKENDS.index(info.backend), engine))
-    return min(found)[1] if found else None
+        if runs and info.model == spec.name and info.model_sha256 == sha256:
+            engines.append(engine)
+    return min(engines, key=lambda engine: _BACKENDS.index(engine.info.backend), default=None)
 
 
 def rate_of_photographs(rules: QueryRules, photographs: Sequence[bytes], seed: int = 0) -> Rate:
@@ -77,14 +77,13 @@ def rate_of_photographs(rules: QueryRules, photographs: Sequence[bytes], seed: i
     return Rate(per_s, "measured", f"{per_s:,.0f} photographs/s, drawn at random from yours")
 
 
-def rate_of_engines(engine: Path, detector: Path | None) -> Rate:
+def rate_of_engines(engine: Engine, detector: Engine | None) -> Rate:
     """Measured without photographs: the engines alone, one after the other.
 
     Raises:
         EngineError: an engine does not run here.
     """
-    info = read_sidecar(engine)
-    (embedding,) = measure_rates([engine], info.size)
+    (embedding,) = measure_rates([engine], engine.info.size)
     seconds = 1 / embedding
     if detector is not None:
         (detecting,) = measure_rates([detector], _SIDE)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..engines.sidecar import read_sidecar
 from ..errors import ContractError
 from ..index.samerows import same_rows
 from ..metrics.falsematch import Calibration, calibrate
@@ -25,7 +24,7 @@ def check_file(file: Path, request: Request) -> None:
         ContractError: the embeddings could not be compared; every difference is named.
         EngineError, StorageError: the engine or the file cannot be read.
     """
-    contract = contract_of(request, read_sidecar(request.engine), "")
+    contract = contract_of(request, request.engine.info, "")
     with Gallery(file) as gallery:
         _check_comparable(gallery, contract)
 

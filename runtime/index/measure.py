@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
+from ..progress import track
 from ..storage.gallery import Gallery
 from .candidates import merge_candidates
 from .exact import Candidates, query_chunks, row_scores
 from .kinds import efforts
-from .pace import paced
 from .rerank import Reranked
 
 MIN_RECALL = 0.99
@@ -147,7 +147,7 @@ def find_truth(gallery: Gallery, index: Reranked, k: int) -> Truth:
     count = min(gallery.rows, k + 1 + _SPARE_CANDIDATES)
     best: Candidates = np.empty((len(sample), 0), np.float32), np.empty((len(sample), 0), np.int64)
     start = 0
-    for block in paced(gallery, "exact search, to compare"):
+    for block in track(gallery.blocks(), "exact search, to compare", gallery.rows):
         scores, rows = faiss.knn(queries, block, min(count, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         best = merge_candidates((best, (scores, rows + start)), count)
         start += len(block)

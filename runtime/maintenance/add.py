@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.fresh import fresh_engine
-from ..engines.sidecar import read_sidecar
+from ..engines.engine import Engine
+from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError, StorageError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
@@ -71,7 +71,7 @@ def add(
     file: Path,
     inputs: Sequence[str],
     *,
-    engine: Path | None = None,
+    engine: Engine | None = None,
     retry: bool = False,
     rules: SegmentRules | None = None,
 ) -> Added:
@@ -177,7 +177,7 @@ class _Adding:
             )
 
 
-def _request(path: Path, inputs: Sequence[str], output: Path, engine: Path | None, rules: SegmentRules) -> Request:
+def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | None, rules: SegmentRules) -> Request:
     """A run that makes rows as those of the file were made.
 
     Raises:
@@ -189,16 +189,16 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Path | Non
     request = Request(
         tuple(inputs),
         output,
-        fresh_engine(engine),
+        rebuild_if_stale(engine),
         skip_duplicates=contract["skip_duplicates"],
         dtype=contract["dtype"],
         limits=Limits(contract["max_bytes"], contract["max_pixels"]),
         rules=rules,
         decoder="opencv" if contract["decoder"] == "opencv" else "auto",
         faces=FaceRules.of_run(contract),
-        detector=fresh_engine(detector) if detector else None,
+        detector=rebuild_if_stale(detector) if detector else None,
     )
-    stored, mine = of_all_rows(contract), of_all_rows(contract_of(request, read_sidecar(request.engine), ""))
+    stored, mine = of_all_rows(contract), of_all_rows(contract_of(request, request.engine.info, ""))
     different = all_differences(stored, mine)
     if different:
         raise ContractError(

@@ -1,7 +1,7 @@
 """All pairs of rows that score at least a threshold, a block at a time: exact, and in bounded memory.
 
 Single-precision matrix products propose every pair that may reach the threshold (the margin is a proven one, see
-`index.precision`); what is proposed is scored again in double precision, as a search scores it, and that decides.
+`index.exact`); what is proposed is scored again in double precision, as a search scores it, and that decides.
 """
 
 from __future__ import annotations

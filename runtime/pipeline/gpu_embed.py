@@ -10,22 +10,21 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
+from ..engines.engine import Engine
 from ..engines.open import open_tensorrt
-from ..engines.sidecar import EngineInfo
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..engines.tensorrt.slot import Slot
 from ..images.dali_crops import DaliDecoder
 from ..images.decode import Limits
 from ..images.jpeg_runs import RUNS_BYTES
-from ..records import Batch, Outcome
+from ..records import Embedded, Encoded, Outcome
 from .gpu_fill import Shrink
 from .pool import Turns
 from .settings import Settings
@@ -46,7 +45,7 @@ class OnDevice(Protocol):
         """Run one batch of nothing through every slot."""
         ...
 
-    def __call__(self, batch: Batch) -> Batch: ...
+    def __call__(self, batch: Encoded) -> Embedded: ...
 
 
 class DeviceCrops:
@@ -113,7 +112,7 @@ class EmbedFiles:
                 bench.shrink(slot, 0, np.array([(slot.places.address, 3 * side, side, side)], IMAGE))
                 slot.stream.synchronize()
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Encoded) -> Embedded:
         vectors = np.empty((len(batch.files), self._runner.info.dimension), np.float32)  # (n, D)
         embedded = np.zeros(len(batch.files), np.bool_)
         outcomes = list(batch.outcomes)
@@ -125,9 +124,7 @@ class EmbedFiles:
             outcomes.extend(Outcome(int(batch.rows[start + i]), status, why) for i, status, why in failures)
 
         self.slices.each(len(batch.files), embed)
-        return replace(
-            batch, rows=batch.rows[embedded], files=(), embeddings=vectors[embedded], outcomes=tuple(outcomes)
-        )
+        return Embedded(batch.rows[embedded], tuple(outcomes), batch.digests, embeddings=vectors[embedded])
 
     def _embed(self, files: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.float32], list[Any]]:
         """(m,) which files were embedded, (m, D) their vectors, and what became of the others."""
@@ -147,19 +144,19 @@ class EmbedFiles:
 
 @contextmanager
 def open_embed_files(
-    engine: Path, info: EngineInfo, found: Settings, limits: Limits, clocks: tuple[StageClock, StageClock]
+    engine: Engine, found: Settings, limits: Limits, clocks: tuple[StageClock, StageClock]
 ) -> Iterator[EmbedFiles]:
     """The stage's work on this machine's GPU.
 
     Args:
-        engine: a TensorRT engine file.
-        info: its sidecar.
+        engine: a TensorRT engine.
         found: batch size, streams (slots) and decoders (threads of all decoders together).
         limits: what is refused before decoding.
         clocks: of decoding and of inference.
     Raises:
         FacemillError: see EmbedFiles, DaliDecoder and TensorRTRunner.
     """
+    info = engine.info
     with open_tensorrt(engine, slots=found.streams, decoder_bytes=RUNS_BYTES) as runner, ExitStack() as stack:
         own = stack.enter_context
         driver, kernels = own(runner.driver), Kernels(runner.driver)

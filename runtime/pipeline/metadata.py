@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .. import __version__
-from ..engines.sidecar import EngineInfo
+from ..engines.engine import EngineInfo
 from ..records import Status
 from ..storage.runfolder import Plan, utc_now
 from .request import UNTRAINED_WARNING, Request
@@ -31,9 +31,9 @@ def metadata_of(plan: Plan, request: Request, info: EngineInfo, counts: Mapping[
         **({} if info.trained else {"warning": UNTRAINED_WARNING}),
         "backend": info.backend,
         "backend_version": info.backend_version,
-        "engine": os.path.abspath(request.engine),
+        "engine": os.path.abspath(request.engine.path),
         "engine_sha256": info.engine_sha256,
-        **({"detector_engine": os.path.abspath(request.detector)} if request.detector else {}),
+        **({"detector_engine": os.path.abspath(request.detector.path)} if request.detector else {}),
         "tool_version": __version__,
         "plan_id": plan.plan_id,
         "started_utc": plan.started_utc,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..engines.sidecar import EngineInfo, read_sidecar
+from ..engines.engine import Engine, EngineInfo
 from ..errors import ConfigError, ContractError
 from ..extras import available, pip_install
 from ..faces.align import ALIGN_RULE
@@ -31,7 +31,7 @@ class Request:
         inputs: folders, files and @lists.
         listed: the photographs, where whoever asks has listed them already; None to scan the inputs.
         output: the embedding file.
-        engine: an engine file with its sidecar.
+        engine: the engine that embeds.
         batch_size, workers: None to tune.
         skip_duplicates: leave out files seen before, to the byte.
         retry: run failed photographs again.
@@ -43,12 +43,12 @@ class Request:
         devices: one process each: "cpu", or the number of a GPU. Empty: this process does the work.
         decoder: "opencv", "dali" (on the GPU, for a TensorRT engine), or "auto": DALI where it can be used.
         faces: how faces are looked for and which count.
-        detector: an engine file of a face detector; None when faces are not looked for.
+        detector: the engine of a face detector; None when faces are not looked for.
     """
 
     inputs: tuple[str, ...]
     output: Path
-    engine: Path
+    engine: Engine
     batch_size: int | None = None
     workers: int | None = None
     skip_duplicates: bool = False
@@ -61,7 +61,7 @@ class Request:
     devices: tuple[str, ...] = ()
     decoder: str = "auto"
     faces: FaceRules = field(default_factory=FaceRules)
-    detector: Path | None = None
+    detector: Engine | None = None
     listed: Scan | None = None
 
     def __post_init__(self) -> None:
@@ -99,11 +99,11 @@ def check_request(request: Request, info: EngineInfo) -> Request:
     if request.batch_size is not None and not low <= request.batch_size <= high:
         raise ConfigError(
             f"--batch-size is {request.batch_size}; wanted: {low} to {high}, what {request.engine} is built for. "
-            f"For others, build one: python build_engine.py --model {info.model} --batch MIN,OPT,MAX"
+            f"For others, build one: facemill build-engine --model {info.model} --batch MIN,OPT,MAX"
         )
-    if request.detector is not None and not read_sidecar(request.detector).detector:
+    if request.detector is not None and not request.detector.info.detector:
         raise ConfigError(
-            f"{request.detector} is an engine of {read_sidecar(request.detector).model}, which finds no faces; wanted: "
+            f"{request.detector} is an engine of {request.detector.info.model}, which finds no faces; wanted: "
             f"one of a detector, such as facemill-det. Build it with: facemill build-engine --model facemill-det"
         )
     if info.detector:
@@ -126,7 +126,7 @@ def _decoder(request: Request, info: EngineInfo) -> str:
     """Which decoder it is to be; a named one never becomes another."""
     wanted, backends = request.decoder, {info.backend}
     if request.detector is not None:
-        backends.add(read_sidecar(request.detector).backend)
+        backends.add(request.detector.info.backend)
     on_gpu = backends == {"tensorrt"}
     if wanted == "dali" and not on_gpu:
         raise ConfigError(
@@ -167,9 +167,9 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]
     return contract if request.detector is None else {**contract, **_contract_of_faces(request.faces, request.detector)}
 
 
-def _contract_of_faces(rules: FaceRules, detector: Path) -> dict[str, Any]:
+def _contract_of_faces(rules: FaceRules, detector: Engine) -> dict[str, Any]:
     """What decides which faces there are, and where a crop lies."""
-    info = read_sidecar(detector)
+    info = detector.info
     return {
         "detector": info.model,
         "detector_sha256": info.model_sha256,

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..assets import cache_dir
+from ..engines.engine import EngineInfo
 from ..engines.runner import Runner
-from ..engines.sidecar import EngineInfo
 from ..errors import ConfigError, OutOfMemoryError
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.fresh import fresh_engine
+from ..engines.engine import Engine, EngineInfo, read_engine
 from ..engines.open import open_runner
 from ..engines.runner import Runner
-from ..engines.sidecar import EngineInfo, read_sidecar, sidecar_path
+from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError, EngineError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
@@ -24,7 +24,7 @@ from ..pipeline.face_work import DecodePhotos, FindFaces
 from ..pipeline.request import Request, contract_of
 from ..pipeline.settings import usable_cores
 from ..pipeline.work import Decode, Embed, Read, Slices
-from ..records import Batch, FacePlace, Outcome
+from ..records import Batch, Crops, Embedded, Encoded, FacePlace, Outcome
 from ..storage.comparable import comparable, differences
 from ..storage.gallery import Gallery
 
@@ -59,19 +59,19 @@ class QueryRules:
     """How photographs become vectors that may be compared.
 
     Attributes:
-        engine: an engine file with its sidecar.
-        detector: one that finds faces; None where photographs are taken whole.
+        engine: the engine that embeds.
+        detector: the engine that finds faces; None where photographs are taken whole.
         faces: how faces are looked for.
         limits: files refused before decoding.
     """
 
-    engine: Path
-    detector: Path | None = None
+    engine: Engine
+    detector: Engine | None = None
     faces: FaceRules = field(default_factory=FaceRules)
     limits: Limits = field(default_factory=Limits)
 
 
-def rules_of(gallery: Gallery, engine: Path | None = None) -> QueryRules:
+def rules_of(gallery: Gallery, engine: Engine | None = None) -> QueryRules:
     """How the rows of a gallery were made, for queries. Of several faces, the one that the photograph is of is taken.
 
     Args:
@@ -81,7 +81,7 @@ def rules_of(gallery: Gallery, engine: Path | None = None) -> QueryRules:
         ContractError: the engine's embeddings cannot be compared with the rows.
         EngineError: an engine is gone.
     """
-    engine = fresh_engine(find_engine(gallery, engine))
+    engine = rebuild_if_stale(find_engine(gallery, engine))
     detector = find_detector(gallery)
     check_engine(gallery, engine, detector)
     return QueryRules(engine, detector, FaceRules.of_query(gallery.contract), query_limits(gallery))
@@ -109,7 +109,7 @@ class QueryEmbedder:
             runner = stack.enter_context(open_runner(rules.engine, threads=threads))
             finder = None
             if rules.detector is not None:
-                finder = stack.enter_context(open_runner(fresh_engine(rules.detector), threads=threads))
+                finder = stack.enter_context(open_runner(rebuild_if_stale(rules.detector), threads=threads))
             self.info = runner.info
             self._limits = rules.limits
             self._crops = _crops_of(rules, runner.info, finder)
@@ -124,7 +124,7 @@ class QueryEmbedder:
         """
         read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], self._limits)
 
-        def embed(start: int) -> Batch:
+        def embed(start: int) -> Embedded:
             files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
             return self._vectors(_first(self._crops(files)))
 
@@ -134,7 +134,6 @@ class QueryEmbedder:
         counts: dict[int, int] = {}
         places: dict[int, FacePlace] = {}
         for batch in self._each(embed, range(0, len(queries), _BATCH_FILES)):
-            assert batch.embeddings is not None
             vectors.append(batch.embeddings)
             rows += batch.rows.tolist()
             outcomes += batch.outcomes
@@ -144,7 +143,7 @@ class QueryEmbedder:
                     places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
         return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
 
-    def _each(self, embed: Callable[[int], Batch], starts: Sequence[int]) -> Iterator[Batch]:
+    def _each(self, embed: Callable[[int], Embedded], starts: Sequence[int]) -> Iterator[Embedded]:
         """Batches in order; several at once where an engine's call leaves cores free."""
         if len(starts) < 2 or self._workers < 2:
             yield from map(embed, starts)
@@ -161,7 +160,7 @@ class QueryEmbedder:
         self._engines.close()
 
 
-def find_detector(gallery: Gallery) -> Path | None:
+def find_detector(gallery: Gallery) -> Engine | None:
     """The detector's engine that the gallery names; None where faces were not looked for.
 
     Raises:
@@ -169,53 +168,60 @@ def find_detector(gallery: Gallery) -> Path | None:
     """
     if "detector" not in gallery.contract:
         return None
-    found = Path(str(gallery.metadata.get("detector_engine", "")))
-    if not found.is_file() or not sidecar_path(found).is_file():
+    path = Path(str(gallery.metadata.get("detector_engine", "")))
+    try:
+        return read_engine(path)
+    except EngineError as err:
         made = gallery.contract
         raise EngineError(
-            f"the detector that made {gallery.path} is not there: {found}, with its sidecar {found.name}.json. "
-            f"Build it again with: facemill build-engine --output {found.parent} --model {made['detector']} "
+            f"the detector that made {gallery.path} cannot be read: {err.message}. Build it again with: "
+            f"facemill build-engine --output {path.parent} --model {made['detector']} "
             f"--precision {made['detector_precision']}"
-        )
-    return found
+        ) from err
 
 
-def find_engine(gallery: Gallery, engine: Path | None) -> Path:
+def find_engine(gallery: Gallery, engine: Engine | None) -> Engine:
     """The engine given, or the one that the gallery names.
 
     Raises:
         EngineError: it is not there.
     """
-    found = engine or Path(str(gallery.metadata.get("engine", "")))
-    if not found.is_file() or not sidecar_path(found).is_file():
-        whose = "given with --engine" if engine else f"that made {gallery.path}"
+    if engine is not None:
+        return engine
+    try:
+        return read_engine(Path(str(gallery.metadata.get("engine", ""))))
+    except EngineError as err:
         raise EngineError(
-            f"the engine {whose} is not there: {found}, with its sidecar {found.name}.json. Build it with: "
-            f"python build_engine.py --model {gallery.metadata.get('model')} "
-            f"--precision {gallery.metadata.get('precision')} and name it with --engine PATH"
-        )
-    return found
+            f"the engine that made {gallery.path} cannot be read: {err.message}. {_build_command(gallery)}"
+        ) from err
 
 
-def check_engine(gallery: Gallery, engine: Path, detector: Path | None) -> None:
+def _build_command(gallery: Gallery) -> str:
+    """The sentence that tells how to get an engine for an embedding file."""
+    made = gallery.metadata
+    return (
+        f"Build one for this file with: facemill build-engine --model {made.get('model')} "
+        f"--precision {made.get('precision')} and name it with --engine PATH"
+    )
+
+
+def check_engine(gallery: Gallery, engine: Engine, detector: Engine | None) -> None:
     """Refuse an engine whose embeddings cannot be compared with the rows of the gallery.
 
     Raises:
         ContractError: naming every difference with both values.
     """
-    info = read_sidecar(engine)
     rules = FaceRules.of_query(gallery.contract)
-    mine = comparable(contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), info, ""))
+    mine = comparable(contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, ""))
     different = differences(gallery.contract, mine)
     if different:
         raise ContractError(
             f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); wanted: the same values. "
-            f"Build one with: python build_engine.py --model {gallery.metadata.get('model')} "
-            f"--precision {gallery.metadata.get('precision')} and name it with --engine PATH"
+            f"{_build_command(gallery)}"
         )
 
 
-def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Batch], Batch]:
+def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Encoded], Crops]:
     """Files to crops."""
     if detector is None:
         return Decode(info.size, info.channel_order, rules.limits)
@@ -224,10 +230,9 @@ def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> C
     return lambda batch: faces(photos(batch))
 
 
-def _first(batch: Batch) -> Batch:
+def _first(batch: Crops) -> Crops:
     """Of each photograph the face that it is of: its first."""
     rows, first = np.unique(batch.rows, return_index=True)
-    assert batch.images is not None
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
 

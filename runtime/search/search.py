@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
+from ..engines.engine import Engine
 from ..index.measure import IndexFacts
 from ..index.open import open_index
 from ..metrics.falsematch import Calibration, Expectation
@@ -100,7 +100,7 @@ def search(
     *,
     k: int = 10,
     threshold: float | None = None,
-    engine: Path | None = None,
+    engine: Engine | None = None,
     device: str = "auto",
     exclude_self: bool = False,
     by_folder: bool = False,
@@ -143,7 +143,7 @@ class Search:
         wanted: Wanted,
         *,
         queries: int,
-        engine: Path | None = None,
+        engine: Engine | None = None,
         device: str = "auto",
         index: str = "auto",
         latency_ms: float = 100.0,

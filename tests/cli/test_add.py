@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from compare import differences
 
-from runtime.engines.sidecar import sidecar_path
+from runtime.engines.engine import sidecar_path
 from runtime.maintenance.add import add
 from runtime.storage.derived import derived_beside
 from runtime.storage.runfolder import Plan, RunFolder

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 import pytest
 
-from runtime.engines.sidecar import read_sidecar
+from runtime.engines.engine import read_engine
 from tests.support.processes import run
 from tests.support.red_square_detector import save_red_squares
 
@@ -37,7 +37,7 @@ def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert done.stdout.count("\n") == 1
-    info = read_sidecar(Path(answer["engine"]))
+    info = read_engine(Path(answer["engine"]))
     assert (answer["built"], answer["profile"], answer["engine_sha256"]) == (True, [1, 2, 4], info.engine_sha256)
     assert Path(answer["sidecar"]).exists()
 

@@ -15,7 +15,7 @@ import h5py
 import pytest
 
 from runtime.cli.evaluate import main
-from runtime.engines.sidecar import sidecar_path
+from runtime.engines.engine import sidecar_path
 from tests.support.lfw_folder import write_pairs, write_people
 from tests.support.processes import ROOT, run, start
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import pytest
 
-from runtime.engines.sidecar import sidecar_path
+from runtime.engines.engine import sidecar_path
 from tests.support import encoded_images as make
 from tests.support.processes import ROOT, run, summary
 from tests.support.red_square_detector import picture, save_red_squares

@@ -67,7 +67,7 @@ def test_without_an_engine_it_is_a_guess_and_none_is_built(tmp_path: Path) -> No
         (("--photographs", "5", "--gpu-memory", "0"), 2, "range"),
         (("--photographs", "5", "--engine", "a.onnx", "--model", "sface"), 2, "exclude each other"),
         (("--photographs", "5", "--model", "nobody"), 1, "no model is named 'nobody'"),
-        (("--photographs", "5", "--engine", "no.onnx"), 1, "no sidecar"),
+        (("--photographs", "5", "--engine", "no.onnx"), 1, "there is no engine no.onnx"),
         (("--photographs", "5", "-o", "no/such/folder/a.h5"), 1, "there is no folder"),
         (("no-such-folder",), 1, "does not exist"),
     ],

@@ -14,9 +14,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
+from runtime.engines.engine import read_engine, sidecar_path
 from runtime.images.decode import decode_image
 from tests.support import encoded_images as make
+from tests.support.model_files import copy_engine
 from tests.support.processes import ROOT, assert_same_file, run, summary
 
 
@@ -224,9 +225,8 @@ def test_a_changed_setting_is_refused_with_both_values(photos: Path, tiny_engine
         assert words in done.stderr
         assert "Traceback" not in done.stderr
     other = tmp_path / "other.onnx"
-    shutil.copy(tiny_engine, other)
-    info = read_sidecar(tiny_engine)
-    write_sidecar(other, type(info)(**{**{s: getattr(info, s) for s in info.__slots__}, "model_sha256": "f" * 64}))
+    info = read_engine(tiny_engine).info
+    copy_engine(tiny_engine, other, model_sha256="f" * 64)
     done = run("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", other)
     assert done.returncode == 1
     assert f"model_sha256: '{info.model_sha256}' there, '{'f' * 64}' now" in done.stderr
@@ -252,10 +252,8 @@ def test_a_plan_that_made_nothing_binds_nobody(photos: Path, tiny_engine: Path, 
     assert done.returncode == 1
     assert "--batch-size is 5000; wanted: 1 to 256" in done.stderr
     damaged = tmp_path / "damaged.onnx"  # an engine that is only found wanting after the plan is made
+    copy_engine(tiny_engine, damaged, model_sha256="f" * 64)
     damaged.write_bytes(b"damaged")
-    info = read_sidecar(tiny_engine)
-    values = {name: getattr(info, name) for name in info.__slots__}
-    write_sidecar(damaged, type(info)(**{**values, "model_sha256": "f" * 64}))
     assert run("process.py", photos / "1", "-o", output, "--engine", damaged).returncode == 1
     assert run(*arguments).returncode == 0
 
@@ -325,7 +323,7 @@ def test_list_files_and_single_files_give_the_same_rows(photos: Path, tiny_engin
         ((".", "--batch-size", "0"), 2, "neither 'auto' nor a whole number"),
         ((".", "--workers", "many"), 2, "neither 'auto' nor a whole number"),
         ((".", "--engine", "e", "--model", "m"), 2, "exclude each other"),
-        ((".", "--engine", "nowhere.onnx"), 1, "no sidecar beside the engine"),
+        ((".", "--engine", "nowhere.onnx"), 1, "there is no engine nowhere.onnx"),
         ((".", "--model", "nosuchmodel"), 1, "nosuchmodel"),
         ((".", "-o", "/proc/none/x.h5"), 1, "cannot be written"),
     ],
@@ -343,8 +341,8 @@ def test_mistakes_get_words_and_no_traceback(
 
 def test_an_engine_that_was_changed_is_refused(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     other = tmp_path / tiny_engine.name
+    copy_engine(tiny_engine, other)
     other.write_bytes(tiny_engine.read_bytes()[:-10])
-    write_sidecar(other, read_sidecar(tiny_engine))
     done = run("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", other)
     assert done.returncode == 1
     assert "sha256" in done.stderr

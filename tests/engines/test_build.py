@@ -21,10 +21,10 @@ from runtime.engines import build as build_module
 from runtime.engines import rate as rate_module
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
+from runtime.engines.engine import Engine, EngineInfo, read_engine, sidecar_path
 from runtime.engines.ort_runner import OrtRunner
 from runtime.engines.parity import BARS, Bar, check_parity, measure_parity, synthetic_crops
 from runtime.engines.rate import measure_rates
-from runtime.engines.sidecar import EngineInfo, read_sidecar, sidecar_path
 from runtime.errors import ConfigError, EngineError, ModelError, ParityError
 from runtime.extras import pip_install
 from runtime.graphs.half import precision_of
@@ -52,10 +52,10 @@ def listing(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def test_the_sidecar_says_what_was_built(weights: Path) -> None:
     result = build(weights)
-    assert result.path.name == "test-model.cpu-fp32.onnx"
+    assert result.engine.path.name == "test-model.cpu-fp32.onnx"
     assert result.built
-    assert result.info == read_sidecar(result.path)
-    assert result.info == EngineInfo(
+    assert result.engine == read_engine(result.engine.path)
+    assert result.engine.info == EngineInfo(
         model="test-model",
         model_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
         trained=False,
@@ -63,23 +63,23 @@ def test_the_sidecar_says_what_was_built(weights: Path) -> None:
         size=112,
         channel_order="rgb",
         backend="cpu",
-        backend_version=result.info.backend_version,
+        backend_version=result.engine.info.backend_version,
         precision="fp32",
         profile=(1, 8, 256),
         device="cpu",
-        engine_sha256=hashlib.sha256(result.path.read_bytes()).hexdigest(),
+        engine_sha256=hashlib.sha256(result.engine.path.read_bytes()).hexdigest(),
         parity_images=64,
-        parity_min=result.info.parity_min,
-        parity_mean=result.info.parity_mean,
+        parity_min=result.engine.info.parity_min,
+        parity_mean=result.engine.info.parity_mean,
         tool_version=__version__,
-        recipe=result.info.recipe,
+        recipe=result.engine.info.recipe,
     )
-    assert result.info.backend_version.startswith("onnxruntime ")
-    assert 0.99999 <= result.info.parity_min <= result.info.parity_mean <= 1 + 1e-9
+    assert result.engine.info.backend_version.startswith("onnxruntime ")
+    assert 0.99999 <= result.engine.info.parity_min <= result.engine.info.parity_mean <= 1 + 1e-9
 
 
 def test_the_engine_is_optimised_but_for_any_processor(weights: Path) -> None:
-    graph = onnx.load(build(weights).path).graph
+    graph = onnx.load(build(weights).engine.path).graph
     kinds = {(node.domain, node.op_type) for node in graph.node}
     assert ("com.microsoft", "FusedConv") in kinds  # convolution and ReLU
     assert not any("nchwc" in domain for domain, _ in kinds)
@@ -87,19 +87,19 @@ def test_the_engine_is_optimised_but_for_any_processor(weights: Path) -> None:
 
 def test_a_second_build_finds_it_up_to_date_and_writes_nothing(weights: Path) -> None:
     first = build(weights)
-    before = listing(first.path.parent)
+    before = listing(first.engine.path.parent)
     second = build(weights)
     assert (second.built, second.reason) == (False, "up to date")
-    assert (second.path, second.info) == (first.path, first.info)
-    assert listing(first.path.parent) == before
-    assert sorted(before) == [first.path.name, first.path.name + ".json"]
+    assert second.engine == first.engine
+    assert listing(first.engine.path.parent) == before
+    assert sorted(before) == [first.engine.path.name, first.engine.path.name + ".json"]
 
 
 def test_the_same_inputs_give_the_same_engine(weights: Path) -> None:
     first = build(weights)
     forced = build(weights, force=True)
     assert (forced.built, forced.reason) == (True, "forced")
-    assert forced.info == first.info
+    assert forced.info == first.engine.info
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_other_inputs_build_it_again(weights: Path, change: dict[str, Any], reas
 
 
 def test_other_weights_another_version_and_damage_build_it_again(weights: Path) -> None:
-    path = build(weights).path
+    path = build(weights).engine.path
     save_cnn(weights, gain=0.5)
     assert build(weights).reason.startswith("model_sha256 was")
 
@@ -155,25 +155,25 @@ def test_weights_with_another_sha256_are_refused(weights: Path) -> None:
 
 def test_an_int8_engine_says_what_it_was_calibrated_on(weights: Path) -> None:
     result = build(weights, precision="int8", calibration=CROPS)
-    assert result.path.name == "test-model.cpu-int8.onnx"
-    assert result.info == read_sidecar(result.path)
-    assert result.info.precision == precision_of(onnx.load(result.path)) == "int8"
-    assert result.info.calibration == str(CROPS)
-    assert result.info.calibration.startswith("64 crops, seed 0, sha256 ")
-    assert result.info.calibration_method in ("minmax", "percentile", "entropy")
-    assert result.info.parity_images == 16
-    assert 0.97 <= result.info.parity_min <= result.info.parity_mean
-    assert result.info.parity_mean >= 0.995
+    assert result.engine.path.name == "test-model.cpu-int8.onnx"
+    assert result.engine == read_engine(result.engine.path)
+    assert result.engine.info.precision == precision_of(onnx.load(result.engine.path)) == "int8"
+    assert result.engine.info.calibration == str(CROPS)
+    assert result.engine.info.calibration.startswith("64 crops, seed 0, sha256 ")
+    assert result.engine.info.calibration_method in ("minmax", "percentile", "entropy")
+    assert result.engine.info.parity_images == 16
+    assert 0.97 <= result.engine.info.parity_min <= result.engine.info.parity_mean
+    assert result.engine.info.parity_mean >= 0.995
 
 
 def test_an_int8_engine_is_built_again_for_other_crops_alone(weights: Path) -> None:
     first = build(weights, precision="int8", calibration=CROPS)
-    before = listing(first.path.parent)
+    before = listing(first.engine.path.parent)
     assert not build(weights, precision="int8", calibration=CROPS).built
-    assert listing(first.path.parent) == before
+    assert listing(first.engine.path.parent) == before
     for other in (CalibrationSet(CROPS.crops, 1), CalibrationSet(CROPS.crops[::-1], 1)):
         assert re.match("calibration was 64 crops", build(weights, precision="int8", calibration=other).reason)
-    assert build(weights, precision="int8", calibration=CROPS).info == first.info
+    assert build(weights, precision="int8", calibration=CROPS).engine.info == first.engine.info
 
 
 @pytest.mark.parametrize(("rates", "precision"), [((300.0, 700.0), "int8"), ((700.0, 300.0), "fp32")])
@@ -184,17 +184,17 @@ def test_auto_takes_what_is_faster_here(
     monkeypatch.setattr(build_module, "measure_rates", lambda paths, side: timed.extend(paths) or list(rates))
     result = build(weights, calibration=CROPS)
     assert [path.name for path in timed] == ["test-model.cpu-fp32.onnx", "test-model.cpu-int8.onnx"]
-    assert result.info.precision == precision
+    assert result.engine.info.precision == precision
     assert result.reason.endswith(f"auto took {precision}: int8 {rates[1]:.0f} images/s, fp32 {rates[0]:.0f}")
     again = build(weights, calibration=CROPS)
-    assert (again.path, again.built) == (result.path, False)
-    assert build(weights).info.precision == "fp32"  # nothing to calibrate on
+    assert (again.engine.path, again.built) == (result.engine.path, False)
+    assert build(weights).engine.info.precision == "fp32"  # nothing to calibrate on
 
 
 def test_auto_takes_fp32_where_int8_does_not_pass(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BARS, "int8", Bar(1.1, 1.1))
     result = build(weights, calibration=CROPS)
-    assert result.info.precision == "fp32"
+    assert result.engine.info.precision == "fp32"
     assert "int8 does not do here" in result.reason
 
 
@@ -216,8 +216,8 @@ def test_rates_are_medians_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(rate_module, "open_runner", lambda path: Costly({"a": 0.001, "b": 0.0025}[path.name]))
-    one, other = measure_rates([Path("a"), Path("b")], 112, lambda: now[0])
+    monkeypatch.setattr(rate_module, "open_runner", lambda engine: Costly({"a": 0.001, "b": 0.0025}[str(engine)]))
+    one, other = measure_rates([Engine(Path(name), info()) for name in "ab"], 112, lambda: now[0])
     assert calls[0] > 100
     assert (one, other) == (pytest.approx(1000), pytest.approx(400))
 
@@ -225,16 +225,16 @@ def test_rates_are_medians_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_int8_engine_that_is_damaged_does_not_pass(weights: Path) -> None:
     result = build(weights, precision="int8", calibration=CROPS)
     _, _, judges = CROPS.parts()
-    with OrtRunner(result.path.read_bytes(), result.info) as whole:
+    with OrtRunner(result.engine.path.read_bytes(), result.engine.info) as whole:
         check_parity(measure_parity(whole, spec(), weights, judges), "int8", "the engine")
-    model = onnx.load(result.path)
+    model = onnx.load(result.engine.path)
     tensor = max(
         (t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8), key=lambda t: len(t.dims)
     )
     values = onnx.numpy_helper.to_array(tensor).copy()
     values[0] = -values[0]  # one channel
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-    with OrtRunner(model.SerializeToString(), result.info) as damaged:
+    with OrtRunner(model.SerializeToString(), result.engine.info) as damaged:
         parity = measure_parity(damaged, spec(), weights, judges)
     with pytest.raises(ParityError, match=r"wanted at least 0\.97 \(mean 0\.995\) for int8"):
         check_parity(parity, "int8", "the engine")
@@ -299,7 +299,7 @@ def test_options_that_cannot_be_are_refused(weights: Path, options: dict[str, An
 @without_gpu
 def test_auto_says_why_it_fell_back(weights: Path) -> None:
     result = build(weights, backend="auto")
-    assert result.info.backend == "cpu"
+    assert result.engine.info.backend == "cpu"
     assert result.reason == "there was no engine; auto fell back to cpu (no NVIDIA GPU with a driver was found)"
 
 
@@ -373,7 +373,7 @@ sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
 from tests.support.model_files import spec
 from runtime.engines import make
-from runtime.engines.keep import keep
+from runtime.engines.engine import write_engine
 from runtime.errors import EngineError
 from runtime.extras import pip_install
 job = make.Job(spec(), Path(sys.argv[3]), "cpu", "fp32", (1, 8, 256), None)
@@ -383,7 +383,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (len(engine) // 2, len(engine) // 2))
 folder = Path(sys.argv[4])
 folder.mkdir()
 try:
-    keep(folder / "engine.onnx", engine, info)
+    write_engine(folder / "engine.onnx", engine, info)
 except EngineError as err:
     print("EngineError", err)
 """

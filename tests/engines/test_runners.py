@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.engines.build import build_engine
+from runtime.engines.engine import Engine, read_engine, sidecar_path
 from runtime.engines.open import open_runner
 from runtime.engines.parity import synthetic_crops
-from runtime.engines.sidecar import sidecar_path
 from runtime.errors import ConfigError, EngineError
 from runtime.graphs.mobilefacenet import generate
 from tests.support.model_files import save_cnn, spec
@@ -29,14 +29,14 @@ ROOT = Path(__file__).resolve().parents[2]
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("engine")
     weights = save_cnn(folder / "m.onnx")
-    return build_engine(spec(), weights, backend="cpu", batch=(2, 8, 16), output=folder).path
+    return build_engine(spec(), weights, backend="cpu", batch=(2, 8, 16), output=folder).engine
 
 
 def images(count: int) -> NDArray[np.uint8]:
     return synthetic_crops(112, count=count)
 
 
-def test_a_batch_becomes_unit_rows_in_a_new_array(engine: Path) -> None:
+def test_a_batch_becomes_unit_rows_in_a_new_array(engine: Engine) -> None:
     with open_runner(engine) as runner:
         one, other = runner.infer(images(5)), runner.infer(images(5))
     assert one.shape == (5, 16)
@@ -46,7 +46,7 @@ def test_a_batch_becomes_unit_rows_in_a_new_array(engine: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(other, axis=1), 1, atol=1e-6)
 
 
-def test_the_input_is_left_alone(engine: Path) -> None:
+def test_the_input_is_left_alone(engine: Engine) -> None:
     crops = images(4)
     before = crops.copy()
     with open_runner(engine) as runner:
@@ -54,7 +54,7 @@ def test_the_input_is_left_alone(engine: Path) -> None:
     np.testing.assert_array_equal(crops, before)
 
 
-def test_rows_depend_on_neither_batch_nor_threads(engine: Path) -> None:
+def test_rows_depend_on_neither_batch_nor_threads(engine: Engine) -> None:
     crops = images(16)
     with open_runner(engine, threads=1) as one, open_runner(engine, threads=2) as two, open_runner(engine) as free:
         expected = one.infer(crops)
@@ -65,7 +65,7 @@ def test_rows_depend_on_neither_batch_nor_threads(engine: Path) -> None:
 
 
 @pytest.mark.parametrize("threads", [0, 1])
-def test_several_threads_share_a_runner(engine: Path, threads: int) -> None:
+def test_several_threads_share_a_runner(engine: Engine, threads: int) -> None:
     crops = images(16)
     together = threading.Barrier(4)
 
@@ -92,36 +92,36 @@ def test_several_threads_share_a_runner(engine: Path, threads: int) -> None:
         (np.zeros((4, 112, 112, 3), np.uint8)[::2], r"not contiguous"),
     ],
 )
-def test_a_wrong_batch_is_refused(engine: Path, batch: NDArray[np.uint8], words: str) -> None:
+def test_a_wrong_batch_is_refused(engine: Engine, batch: NDArray[np.uint8], words: str) -> None:
     with open_runner(engine) as runner, pytest.raises(ConfigError, match=words):
         runner.infer(batch)
 
 
 @pytest.fixture
-def copy(engine: Path, tmp_path: Path) -> Path:
+def copy(engine: Engine, tmp_path: Path) -> Path:
     """The engine and its sidecar, to be damaged."""
-    for path in (engine, sidecar_path(engine)):
+    for path in (engine.path, sidecar_path(engine.path)):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    return tmp_path / engine.name
+    return tmp_path / engine.path.name
 
 
 def test_a_changed_engine_is_refused(copy: Path) -> None:
     content = bytearray(copy.read_bytes())
     content[len(content) // 2] ^= 1
     copy.write_bytes(content)
-    with pytest.raises(EngineError, match=r"sha256 is [0-9a-f]{64}, wanted [0-9a-f]{64}.*--force"):
-        open_runner(copy)
+    with pytest.raises(EngineError, match=r"expected sha256 [0-9a-f]{64}, got [0-9a-f]{64}.*--force"):
+        open_runner(read_engine(copy))
 
 
 def test_an_engine_without_its_file_or_sidecar_is_refused(copy: Path) -> None:
     kept = copy.read_bytes()
     copy.unlink()
-    with pytest.raises(EngineError, match=r"cannot be read: No such file.*build-engine"):
-        open_runner(copy)
+    with pytest.raises(EngineError, match=r"does not exist, and its sidecar does.*facemill build-engine"):
+        open_runner(read_engine(copy))
     copy.write_bytes(kept)
     sidecar_path(copy).unlink()
-    with pytest.raises(EngineError, match="no sidecar"):
-        open_runner(copy)
+    with pytest.raises(EngineError, match=r"with a sidecar.*facemill build-engine"):
+        open_runner(read_engine(copy))
 
 
 def test_an_engine_that_onnx_runtime_refuses_is_an_engine_error(copy: Path) -> None:
@@ -130,7 +130,7 @@ def test_an_engine_that_onnx_runtime_refuses_is_an_engine_error(copy: Path) -> N
     sidecar["engine_sha256"] = hashlib.sha256(b"not an ONNX file").hexdigest()
     sidecar_path(copy).write_text(json.dumps(sidecar))
     with pytest.raises(EngineError, match="cannot load the engine"):
-        open_runner(copy)
+        open_runner(read_engine(copy))
 
 
 OUT_OF_MEMORY = """
@@ -139,10 +139,11 @@ sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import numpy as np
 from runtime.graphs.mobilefacenet import generate
+from runtime.engines.engine import read_engine
 from runtime.engines.open import open_runner
 from runtime.errors import OutOfMemoryError
 
-with open_runner(Path(sys.argv[2]), threads=1) as runner:
+with open_runner(read_engine(Path(sys.argv[2])), threads=1) as runner:
     small = np.zeros((4, 112, 112, 3), np.uint8)
     before = runner.infer(small)
     large = np.zeros((256, 112, 112, 3), np.uint8)
@@ -159,7 +160,7 @@ with open_runner(Path(sys.argv[2]), threads=1) as runner:
 
 def test_a_batch_that_does_not_fit_is_out_of_memory_and_the_runner_goes_on(tmp_path: Path) -> None:
     generate(tmp_path / "m.onnx", form="128", seed=0)
-    engine = build_engine(spec(dimension=128), tmp_path / "m.onnx", backend="cpu", output=tmp_path).path
+    engine = build_engine(spec(dimension=128), tmp_path / "m.onnx", backend="cpu", output=tmp_path).engine
     command = [sys.executable, "-c", OUT_OF_MEMORY, str(ROOT), str(engine)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

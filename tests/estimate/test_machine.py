@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from runtime.assets import cache_dir
-from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
+from runtime.engines.engine import read_engine, sidecar_path
 from runtime.estimate import machine
 from runtime.estimate.plan import Rate
 from runtime.modelspec import load_spec
 from runtime.search.embedder import QueryRules
+from tests.support.model_files import copy_engine
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +43,7 @@ def test_the_machine_is_looked_at(tmp_path: Path) -> None:
 def test_photographs_are_measured_through_all_stages(photos: Path, tiny_engine: Path) -> None:
     paths = [str(path).encode() for path in sorted(photos.rglob("*.jpg"))]
     for some in (paths, paths[:1]):
-        rate = machine.rate_of_photographs(QueryRules(tiny_engine), some)
+        rate = machine.rate_of_photographs(QueryRules(read_engine(tiny_engine)), some)
         assert rate.basis == "measured"
         assert rate.per_s is not None
         assert rate.per_s > 1
@@ -50,7 +51,7 @@ def test_photographs_are_measured_through_all_stages(photos: Path, tiny_engine: 
 
 
 def test_engines_alone_are_a_bound_and_a_guess_says_so(tiny_engine: Path) -> None:
-    rate = machine.rate_of_engines(tiny_engine, None)
+    rate = machine.rate_of_engines(read_engine(tiny_engine), None)
     assert rate.basis == "measured"
     assert "engine alone" in rate.words
     guess = machine.guessed_rate(90e9, "sface")
@@ -65,12 +66,10 @@ def test_only_an_engine_of_these_weights_that_runs_here_is_taken(
     spec, folder = load_spec(str(tiny_model)), cache_dir("engines")
     assert machine.find_built(spec) is None
     built = folder / "tiny.cpu-fp32.onnx"
-    shutil.copy(tiny_engine, built)
-    info = read_sidecar(tiny_engine)
-    write_sidecar(built, replace(info, model_sha256="0" * 64))
+    copy_engine(tiny_engine, built, model_sha256="0" * 64)
     assert machine.find_built(spec) is None
-    write_sidecar(built, info)
-    assert machine.find_built(spec) == built
+    engine = copy_engine(tiny_engine, built)
+    assert machine.find_built(spec) == engine
     assert machine.find_built(replace(spec, sha256="1" * 64)) is None
     sidecar_path(built).write_text("damaged")
     assert machine.find_built(spec) is None

@@ -14,7 +14,7 @@ import pytest
 from compare import contents, differences
 
 from runtime.engines.build import build_engine
-from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
+from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError, ContractError, DiskFullError, LockedError, StorageError
 from runtime.evaluation.attach import attach_calibration, calibration_of, check_file
 from runtime.evaluation.evaluate import Evaluation, evaluate
@@ -30,13 +30,14 @@ from runtime.storage.gallery import Gallery
 from runtime.storage.runfolder import RunFolder
 from tests.support import encoded_images as make
 from tests.support.lfw_folder import write_people, write_portrait
+from tests.support.model_files import copy_engine
 from tests.support.red_square_detector import picture, save_red_squares
 
 
 @pytest.fixture(scope="module")
 def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     place = tmp_path_factory.mktemp("attach")
-    return evaluate(Request((str(write_people(place / "known")),), place / "known.h5", tiny_engine))
+    return evaluate(Request((str(write_people(place / "known")),), place / "known.h5", read_engine(tiny_engine)))
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def made(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFacto
     place = tmp_path_factory.mktemp("made")
     shutil.copytree(photos / "1", place / "in")
     os.rename(os.fsencode(next((place / "in").iterdir())), os.fsencode(place / "in") + b"/caf\xe9.jpg")
-    process(Request((str(place / "in"),), place / "o.h5", tiny_engine, skip_duplicates=True))
+    process(Request((str(place / "in"),), place / "o.h5", read_engine(tiny_engine), skip_duplicates=True))
     return place / "o.h5"
 
 
@@ -93,7 +94,7 @@ def test_a_link_is_followed(file: Path, tmp_path: Path, calibration: Calibration
 
 
 def test_a_retry_of_the_file_still_works(tiny_engine: Path, tmp_path: Path, calibration: Calibration) -> None:
-    request = Request((str(write_people(tmp_path / "in")),), tmp_path / "o.h5", tiny_engine)
+    request = Request((str(write_people(tmp_path / "in")),), tmp_path / "o.h5", read_engine(tiny_engine))
     assert process(request).outcomes["corrupt"] == 1
     attach_calibration(tmp_path / "o.h5", calibration)
     write_portrait(tmp_path / "in", 3, 1)
@@ -109,20 +110,18 @@ def test_scores_of_another_model_are_refused(file: Path, made: Path, calibration
 
 
 def test_an_engine_is_checked_before_the_work(file: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    check_file(file, Request((), tmp_path / "o.h5", tiny_engine))
-    other = Path(shutil.copy(tiny_engine, tmp_path / "other.onnx"))
-    shutil.copy(sidecar_path(tiny_engine), sidecar_path(other))
-    write_sidecar(other, replace(read_sidecar(other), precision="int8"))
+    check_file(file, Request((), tmp_path / "o.h5", read_engine(tiny_engine)))
+    other = copy_engine(tiny_engine, tmp_path / "other.onnx", precision="int8")
     with pytest.raises(ContractError, match="int8"):
         check_file(file, Request((), tmp_path / "o.h5", other))
     with pytest.raises(StorageError, match="no such file"):
-        check_file(tmp_path / "none.h5", Request((), tmp_path / "o.h5", tiny_engine))
+        check_file(tmp_path / "none.h5", Request((), tmp_path / "o.h5", read_engine(tiny_engine)))
 
 
 def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) -> None:
     """Where every face counts, the detector looks at other views, and the crop of one face lies elsewhere."""
     spec = load_spec(str(save_red_squares(tmp_path)))
-    detector = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path).path
+    detector = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path).engine
     for person in range(2):
         for shot in range(2):
             path = tmp_path / "in" / f"P{person}" / f"{shot}.png"
@@ -130,8 +129,8 @@ def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) ->
             path.write_bytes(make.encode(picture(400, 300, (60 * person, 90 * shot, 90), seed=person), "PNG"))
 
     def request(policy: str) -> Request:
-        rules = FaceRules("detect", policy, min_iod=0)
-        return Request((str(tmp_path / "in"),), tmp_path / f"{policy}.h5", tiny_engine, faces=rules, detector=detector)
+        rules, output = FaceRules("detect", policy, min_iod=0), tmp_path / f"{policy}.h5"
+        return Request((str(tmp_path / "in"),), output, read_engine(tiny_engine), faces=rules, detector=detector)
 
     for policy in ("largest", "all", "one"):
         process(request(policy))
@@ -169,7 +168,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(file: Path, made: Path, calibrati
     before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
-        with pytest.raises(DiskFullError, match="no room left"):
+        with pytest.raises(DiskFullError):
             attach_calibration(file, calibration)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -187,7 +186,7 @@ def test_a_missing_file_makes_no_folder(tmp_path: Path, calibration: Calibration
 def test_one_person_alone_cannot_calibrate(tiny_engine: Path, tmp_path: Path) -> None:
     for shot in range(2):
         write_portrait(tmp_path / "in", 0, shot)
-    alone = evaluate(Request((str(tmp_path / "in"),), tmp_path / "o.h5", tiny_engine))
+    alone = evaluate(Request((str(tmp_path / "in"),), tmp_path / "o.h5", read_engine(tiny_engine)))
     with pytest.raises(ConfigError, match="no two people"):
         calibration_of(alone, tmp_path, "")
 

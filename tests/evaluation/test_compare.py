@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.engines.engine import read_engine
 from runtime.evaluation.compare import compare, drift
 from runtime.evaluation.embedded import Embedded
 from runtime.evaluation.evaluate import Evaluation, evaluate, measure
@@ -21,7 +22,7 @@ from tests.support.lfw_folder import write_pairs, write_people
 def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     place = tmp_path_factory.mktemp("compare")
     pairs = read_pairs(write_pairs(place / "pairs.txt"))
-    return evaluate(Request((str(write_people(place / "in")),), place / "o.h5", tiny_engine), pairs)
+    return evaluate(Request((str(write_people(place / "in")),), place / "o.h5", read_engine(tiny_engine)), pairs)
 
 
 def disturbed(embedded: Embedded) -> Embedded:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.engines.engine import read_engine
 from runtime.evaluation.detectors import DetectorFigures, Share, figures_of, recommend, research_only
 from runtime.evaluation.evaluate import Evaluation, evaluate
 from runtime.metrics.intervals import wilson
@@ -98,7 +99,7 @@ def test_licences_of_the_registered_models_are_understood() -> None:
 @pytest.fixture(scope="module")
 def request_(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Request:
     place = tmp_path_factory.mktemp("detectors")
-    return Request((str(write_people(place / "in")),), place / "o.h5", tiny_engine)
+    return Request((str(write_people(place / "in")),), place / "o.h5", read_engine(tiny_engine))
 
 
 @pytest.fixture(scope="module")

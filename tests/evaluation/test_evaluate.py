@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError
 from runtime.evaluation.evaluate import Evaluation, evaluate, measure
 from runtime.metrics.pairs import Pairs, read_pairs
@@ -30,7 +31,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
 
 @pytest.fixture(scope="module")
 def request_(folder: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Request:
-    return Request((str(folder),), tmp_path_factory.mktemp("file") / "people.h5", tiny_engine)
+    return Request((str(folder),), tmp_path_factory.mktemp("file") / "people.h5", read_engine(tiny_engine))
 
 
 @pytest.fixture(scope="module")
@@ -140,4 +141,4 @@ def test_nothing_embedded_is_nothing_to_compare(tiny_engine: Path, tmp_path: Pat
         (tmp_path / "in" / name).parent.mkdir(parents=True)
         (tmp_path / "in" / name).write_text("no photograph")
     with pytest.raises(ConfigError, match="0 of 2 photographs could be embedded"):
-        evaluate(Request((str(tmp_path / "in"),), tmp_path / "o.h5", tiny_engine))
+        evaluate(Request((str(tmp_path / "in"),), tmp_path / "o.h5", read_engine(tiny_engine)))

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.engines.build import build_engine
-from runtime.engines.sidecar import read_sidecar
+from runtime.engines.engine import Engine
 from runtime.faces.rules import FaceRules
 from runtime.modelspec import load_spec
 from runtime.modelstore import BETTER_DETECTOR, SHIPPED_DETECTOR, resolve_weights
@@ -27,13 +27,13 @@ SOMEBODY = "astronaut.png"  # 512x512, one face, about 100 pixels wide
 @pytest.fixture(scope="module", params=[SHIPPED_DETECTOR, BETTER_DETECTOR])
 def engines(
     shared: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> tuple[Path, Path]:
+) -> tuple[Engine, Engine]:
     """Of an embedding network and of a detector, both trained."""
     folder = tmp_path_factory.mktemp("engines")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACEMILL_MODELS", str(shared / "models"))
         specs = [load_spec(name) for name in ("mobilefacenet-128", request.param)]
-        built = [build_engine(spec, resolve_weights(spec), backend="cpu", output=folder).path for spec in specs]
+        built = [build_engine(spec, resolve_weights(spec), backend="cpu", output=folder).engine for spec in specs]
     return built[0], built[1]
 
 
@@ -46,7 +46,7 @@ def somebody(shared: Path) -> NDArray[np.uint8]:
 class Embedded:
     """What a run made of photographs, by name."""
 
-    def __init__(self, photos: Path, engines: tuple[Path, Path], **rules: object) -> None:
+    def __init__(self, photos: Path, engines: tuple[Engine, Engine], **rules: object) -> None:
         output = photos.parent / f"{photos.name}.h5"
         faces = FaceRules("detect", **rules)  # type: ignore[arg-type]
         process(Request((str(photos),), output, engines[0], faces=faces, detector=engines[1], force=True))
@@ -68,7 +68,7 @@ def placed(photo: NDArray[np.uint8], side: int, height: int, width: int, top: in
 
 
 def test_the_form_of_a_photograph_changes_nothing(
-    somebody: NDArray[np.uint8], engines: tuple[Path, Path], tmp_path: Path
+    somebody: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -90,7 +90,7 @@ def test_the_form_of_a_photograph_changes_nothing(
     for name, data in files.items():
         (photos / name).write_bytes(data)
     got = Embedded(photos, engines)
-    overlooked = {"far.jpg"} if read_sidecar(engines[1]).model == SHIPPED_DETECTOR else set()  # as its card says
+    overlooked = {"far.jpg"} if engines[1].info.model == SHIPPED_DETECTOR else set()  # as its card says
     assert {*files} - overlooked <= {*got.paths}
     alike = {name: float(vector @ got.vectors["plain.png"]) for name, vector in got.vectors.items()}
     least = {"turned.jpg": 0.98, "upside.jpg": 0.98, "corner.jpg": 0.9, "huge.jpg": 0.95}
@@ -104,7 +104,7 @@ def test_the_form_of_a_photograph_changes_nothing(
 
 
 def test_grain_and_screens_of_large_photographs_are_averaged(
-    somebody: NDArray[np.uint8], engines: tuple[Path, Path], tmp_path: Path
+    somebody: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -120,7 +120,7 @@ def test_grain_and_screens_of_large_photographs_are_averaged(
 
 
 def test_small_faces_are_found_and_their_size_is_the_reason_if_refused(
-    somebody: NDArray[np.uint8], engines: tuple[Path, Path], tmp_path: Path
+    somebody: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -137,7 +137,7 @@ def test_small_faces_are_found_and_their_size_is_the_reason_if_refused(
     assert "pixels between the eyes" in strict.detail["small.png"]
 
 
-def test_groups(shared: Path, engines: tuple[Path, Path], tmp_path: Path) -> None:
+def test_groups(shared: Path, engines: tuple[Engine, Engine], tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("obama_and_biden.jpg", "two_people.jpg", "scientists.png"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError, MissingDependencyError, OutputExistsError
 from runtime.evaluation.compare import compare
 from runtime.evaluation.evaluate import Evaluation, Lookalikes, evaluate
@@ -28,7 +29,7 @@ BLUE, VERMILLION = (0, 114, 178), (213, 94, 0)
 def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     place = tmp_path_factory.mktemp("report")
     pairs = read_pairs(write_pairs(place / "pairs.txt"))
-    return evaluate(Request((str(write_people(place / "in")),), place / "o.h5", tiny_engine), pairs)
+    return evaluate(Request((str(write_people(place / "in")),), place / "o.h5", read_engine(tiny_engine)), pairs)
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,7 @@ def test_pictures_of_awkward_folders_can_be_drawn(tiny_engine: Path, tmp_path: P
     for shot in range(3):
         write_portrait(tmp_path / "one", 0, shot)  # no impostor pair
     for name in ("alone", "one"):
-        found = evaluate(Request((str(tmp_path / name),), tmp_path / f"{name}.h5", tiny_engine))
+        found = evaluate(Request((str(tmp_path / name),), tmp_path / f"{name}.h5", read_engine(tiny_engine)))
         report = Report(name, "", ("tiny",), (found,), 10, None, "")
         assert draw_roc([found], ["tiny"]).startswith(b"\x89PNG")
         assert draw_scores([found], ["tiny"]).startswith(b"\x89PNG")

@@ -35,15 +35,15 @@ def built(red: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
 
 
 def test_a_detector_is_built_and_proven(built: BuildResult) -> None:
-    assert built.info.detector == "yunet"
-    assert (built.info.parity_images, built.info.dimension) == (4, 15)
-    assert built.info.parity_min > 0.99999
+    assert built.engine.info.detector == "yunet"
+    assert (built.engine.info.parity_images, built.engine.info.dimension) == (4, 15)
+    assert built.engine.info.parity_min > 0.99999
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (160, 224), (640, 640)])
 @pytest.mark.parametrize("count", [1, 3])
 def test_it_takes_pictures_of_any_size_and_number(built: BuildResult, height: int, width: int, count: int) -> None:
-    with open_runner(built.path) as runner:
+    with open_runner(built.engine) as runner:
         raw = runner.infer(np.zeros((count, height, width, 3), np.uint8))
     assert raw.shape == (count, anchor_count("yunet", height, width), 15)
     assert raw.dtype == np.float32
@@ -52,7 +52,7 @@ def test_it_takes_pictures_of_any_size_and_number(built: BuildResult, height: in
 def test_each_picture_of_a_batch_has_its_own_answer(built: BuildResult) -> None:
     squares = [(64, 32, 64), (0, 96, 64), (128, 0, 64)]
     pictures = np.stack([picture(160, 224, square)[..., ::-1] for square in squares])
-    with open_runner(built.path) as runner:
+    with open_runner(built.engine) as runner:
         raw = runner.infer(np.ascontiguousarray(pictures))
         alone = [runner.infer(np.ascontiguousarray(one[None])) for one in pictures]
     np.testing.assert_allclose(raw, np.concatenate(alone), atol=1e-5)
@@ -69,7 +69,7 @@ def test_each_picture_of_a_batch_has_its_own_answer(built: BuildResult) -> None:
     [((1, 100, 96, 3), "H and W multiples of 32"), ((1, 96, 96, 1), "multiples of 32"), ((257, 32, 32, 3), "1 to 256")],
 )
 def test_other_pictures_are_refused(built: BuildResult, shape: tuple[int, ...], words: str) -> None:
-    with open_runner(built.path) as runner, pytest.raises(ConfigError, match=words):
+    with open_runner(built.engine) as runner, pytest.raises(ConfigError, match=words):
         runner.infer(np.zeros(shape, np.uint8))
 
 
@@ -101,7 +101,7 @@ def real(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
 @pytest.mark.parametrize("real", REAL, indirect=True)
 def test_real_detectors_answer_as_their_files_do(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
     spec, weights = real
-    engine = build_engine(spec, weights, backend="cpu", output=tmp_path).path
+    engine = build_engine(spec, weights, backend="cpu", output=tmp_path).engine
     groups = synthetic_groups(2)
     with open_runner(engine) as runner:
         raw = runner.infer(groups)
@@ -117,11 +117,11 @@ def test_a_real_detector_in_int8(real: tuple[ModelSpec, Path], tmp_path: Path) -
     spec, weights = real
     calibration = CalibrationSet(views_of_faces(seed=5), 0)
     result = build_engine(spec, weights, backend="cpu", precision="int8", output=tmp_path, calibration=calibration)
-    assert result.info.precision == "int8"
-    assert result.info.parity_images == 4 + 2  # of its own, and groups of sixteen of the last quarter
-    assert result.info.parity_mean >= BARS["int8"].mean
+    assert result.engine.info.precision == "int8"
+    assert result.engine.info.parity_images == 4 + 2  # of its own, and groups of sixteen of the last quarter
+    assert result.engine.info.parity_mean >= BARS["int8"].mean
     groups = synthetic_groups(2)  # of another seed
-    with open_runner(result.path) as runner:
+    with open_runner(result.engine) as runner:
         raw = runner.infer(groups)
     expected = reference_faces(weights, spec, groups)
     assert not np.array_equal(raw, expected.astype(np.float32))
@@ -158,7 +158,7 @@ def test_auto_times_a_detector_on_its_views(red: Path, tmp_path: Path, monkeypat
 def test_a_detector_of_larger_batches_is_proven_too(red: Path, tmp_path: Path) -> None:
     spec = load_spec(str(red))
     result = build_engine(spec, resolve_weights(spec), backend="cpu", batch=(2, 4, 8), output=tmp_path)
-    assert result.info.parity_min > 0.99999
+    assert result.engine.info.parity_min > 0.99999
 
 
 def test_sixteen_views_are_four_by_four() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from runtime.engines.build import build_engine
-from runtime.engines.sidecar import read_sidecar, sidecar_path
+from runtime.engines.engine import Engine, read_engine
 from runtime.engines.tensorrt import runner as tensorrt_runner
 from runtime.errors import ConfigError, ContractError
 from runtime.faces.rules import FaceRules
@@ -34,6 +33,7 @@ from runtime.pipeline.settings import recall_settings, works_before
 from runtime.storage.segments import SegmentRules
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
+from tests.support.model_files import copy_engine
 from tests.support.red_square_detector import picture, save_red_squares
 from tests.support.tensorrt_stand_in import ShimCrops, shim
 
@@ -42,18 +42,14 @@ with warnings.catch_warnings():
     pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda120")
 
 
-def plan(engine: Path, folder: Path, profile: tuple[int, int, int]) -> Path:
+def plan(engine: Path, folder: Path, profile: tuple[int, int, int]) -> Engine:
     """An engine of the backend tensorrt, as far as anybody can tell here."""
-    path = folder / f"{engine.stem}.plan"
-    path.write_bytes(engine.read_bytes())
-    card = json.loads(sidecar_path(engine).read_text())
-    card |= {"backend": "tensorrt", "backend_version": "tensorrt shim", "device": "shim", "profile": profile}
-    sidecar_path(path).write_text(json.dumps(card))
-    return path
+    shim = {"backend": "tensorrt", "backend_version": "tensorrt shim", "device": "shim"}
+    return copy_engine(engine, folder / f"{engine.stem}.plan", profile=profile, **shim)
 
 
 @pytest.fixture
-def engine(tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def engine(tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """The tiny engine on what stands for a GPU."""
     monkeypatch.setitem(sys.modules, "tensorrt", shim())
     monkeypatch.setattr(tensorrt_runner, "open_driver", lambda: ShimDriver(tmp_path))
@@ -69,11 +65,11 @@ def engine(tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="module")
-def finder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finder(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """A detector for the CPU."""
     folder = tmp_path_factory.mktemp("red")
     red = load_spec(str(save_red_squares(folder)))
-    return build_engine(red, resolve_weights(red), backend="cpu", output=folder).path
+    return build_engine(red, resolve_weights(red), backend="cpu", output=folder).engine
 
 
 def draw_portraits(folder: Path, side: int) -> Path:
@@ -101,10 +97,10 @@ def request_for(photos: Path, tmp_path: Path) -> Callable[..., Request]:
 
 
 def test_the_file_is_that_of_the_cpu(
-    engine: Path, tiny_engine: Path, request_for: Callable[..., Request], tmp_path: Path
+    engine: Engine, tiny_engine: Path, request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
     found = process(request_for(engine))
-    wanted = process(Request((request_for(engine).inputs[0],), tmp_path / "cpu.h5", tiny_engine))
+    wanted = process(Request((request_for(engine).inputs[0],), tmp_path / "cpu.h5", read_engine(tiny_engine)))
     assert found.outcomes == wanted.outcomes == {"embedded": 594, "corrupt": 6}
     assert set(found.stages) == {"read", "decode", "infer", "write"}
     assert found.stages["infer"]["images_per_s"] > 0
@@ -118,7 +114,7 @@ def test_the_file_is_that_of_the_cpu(
         assert theirs["metadata"].attrs["decoder"] == "opencv"
 
 
-def test_the_cpu_may_decode_for_it(engine: Path, request_for: Callable[..., Request], tmp_path: Path) -> None:
+def test_the_cpu_may_decode_for_it(engine: Engine, request_for: Callable[..., Request], tmp_path: Path) -> None:
     found = process(request_for(engine, decoder="opencv"))
     assert found.outcomes == {"embedded": 594, "corrupt": 6}
     with pytest.raises(ContractError, match="decoder: 'opencv' there, 'dali' now"):
@@ -127,13 +123,13 @@ def test_the_cpu_may_decode_for_it(engine: Path, request_for: Callable[..., Requ
 
 def test_dali_decodes_for_tensorrt_alone(tiny_engine: Path, request_for: Callable[..., Request]) -> None:
     with pytest.raises(ConfigError, match="--decoder dali was given with an engine for cpu"):
-        process(request_for(tiny_engine, decoder="dali"))
+        process(request_for(read_engine(tiny_engine), decoder="dali"))
     with pytest.raises(ConfigError, match="--decoder is 'nvjpeg'"):
-        request_for(tiny_engine, decoder="nvjpeg")
+        request_for(read_engine(tiny_engine), decoder="nvjpeg")
 
 
 def test_without_dali_the_cpu_decodes_and_the_log_says_so(
-    engine: Path,
+    engine: Engine,
     request_for: Callable[..., Request],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -146,13 +142,13 @@ def test_without_dali_the_cpu_decodes_and_the_log_says_so(
 
 @pytest.mark.parametrize(("policy", "side"), [("largest", 110), ("all", 44)])
 def test_faces_are_found_on_the_device_as_on_the_cpu(
-    engine: Path, tiny_engine: Path, finder: Path, tmp_path: Path, policy: str, side: int
+    engine: Engine, tiny_engine: Path, finder: Engine, tmp_path: Path, policy: str, side: int
 ) -> None:
     (tmp_path / "photos").mkdir()
     portraits = draw_portraits(tmp_path / "photos", side)
     faces = FaceRules(align="detect", policy=policy, min_iod=0)
     outputs = tmp_path / "gpu.h5", tmp_path / "cpu.h5"
-    engines = (engine, plan(finder, tmp_path, (1, 4, 8))), (tiny_engine, finder)
+    engines = (engine, plan(finder.path, tmp_path, (1, 4, 8))), (read_engine(tiny_engine), finder)
     found, wanted = (
         process(Request((str(portraits),), output, embeds, faces=faces, detector=finds, rules=SegmentRules(100, 60)))
         for output, (embeds, finds) in zip(outputs, engines, strict=True)
@@ -172,18 +168,18 @@ def test_faces_are_found_on_the_device_as_on_the_cpu(
 
 
 def test_settings_are_those_for_this_detector(
-    engine: Path, finder: Path, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, finder: Engine, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "_TUNE_FROM_ROWS", 64)
     monkeypatch.setattr(device_settings, "_SLOTS", (2,))
-    searcher = plan(finder, tmp_path, (1, 4, 8))
+    searcher = plan(finder.path, tmp_path, (1, 4, 8))
     request = Request((str(portraits),), tmp_path / "o.h5", engine, faces=FaceRules("detect"), detector=searcher)
     assert process(request).processed == 70
-    assert recall_settings(read_sidecar(engine), works_before("dali", read_sidecar(searcher), "largest")) is not None
-    assert recall_settings(read_sidecar(engine), "dali") is None
+    assert recall_settings(engine.info, works_before("dali", searcher.info, "largest")) is not None
+    assert recall_settings(engine.info, "dali") is None
 
 
-def test_both_engines_have_to_be_on_the_gpu(engine: Path, finder: Path, portraits: Path, tmp_path: Path) -> None:
+def test_both_engines_have_to_be_on_the_gpu(engine: Engine, finder: Engine, portraits: Path, tmp_path: Path) -> None:
     request = Request((str(portraits),), tmp_path / "o.h5", engine, faces=FaceRules("detect"), detector=finder)
     with pytest.raises(ConfigError, match="for cpu; wanted: engines for tensorrt, the detector's too"):
         process(replace(request, decoder="dali"))

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.engines.engine import Engine
 from runtime.errors import ConfigError
 from runtime.pipeline.processes import cores_of, divide
 from runtime.pipeline.request import Request
+from tests.support.arithmetic_runner import INFO
 from tests.support.nvidia_driver_stand_in import FakeDriver
 from tests.support.processes import SMALL_SEGMENTS, assert_same_file, run, start, summary, wait_for_segment
 
@@ -68,7 +70,7 @@ def test_a_process_that_fails_ends_the_run_with_its_words(many: str, tiny_engine
         *("process.py", many, *arguments), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (full, full))
     )
     assert done.returncode == 1
-    assert "no room left while writing" in done.stderr
+    assert "E-DISK-FULL: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -97,12 +99,15 @@ def test_a_device_that_the_engine_does_not_run_on_is_refused(
     assert "is for the backend cpu" in done.stderr
 
 
+ENGINE = Engine(Path("e"), INFO)
+
+
 @pytest.mark.parametrize(("devices", "words"), [(("gpu",), "--devices names 'gpu'"), (("cpu", "-1"), "'-1'")])
 def test_devices_that_are_none(devices: tuple[str, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Request(("x",), Path("o.h5"), Path("e"), devices=devices)
+        Request(("x",), Path("o.h5"), ENGINE, devices=devices)
     with pytest.raises(ConfigError, match="exclude each other"):
-        Request(("x",), Path("o.h5"), Path("e"), devices=("cpu", "cpu"), skip_duplicates=True)
+        Request(("x",), Path("o.h5"), ENGINE, devices=("cpu", "cpu"), skip_duplicates=True)
 
 
 @pytest.mark.parametrize(

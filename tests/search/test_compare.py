@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from runtime.engines.sidecar import read_sidecar
+from runtime.engines.engine import Engine, read_engine
 from runtime.errors import EngineError
 from runtime.images.decode import Limits, decode_image
 from runtime.metrics.falsematch import Calibration
@@ -42,25 +42,25 @@ def vector(path: str, model: Path) -> np.ndarray:
 
 
 def test_the_score_is_the_cosine(two: tuple[str, str], tiny_engine: Path, tiny_model: Path) -> None:
-    found = compare(two, QueryRules(tiny_engine))
+    found = compare(two, QueryRules(read_engine(tiny_engine)))
     expected = vector(two[0], tiny_model) @ vector(two[1], tiny_model)
     assert found.score == pytest.approx(expected, abs=1e-5)
     assert abs(expected) < 0.999
-    assert (found.model, found.model_sha256) == ("tiny", read_sidecar(tiny_engine).model_sha256)
+    assert (found.model, found.model_sha256) == ("tiny", read_engine(tiny_engine).info.model_sha256)
     assert found.warning == UNTRAINED_WARNING
-    same = compare((two[0], two[0]), QueryRules(tiny_engine))
+    same = compare((two[0], two[0]), QueryRules(read_engine(tiny_engine)))
     assert same.score == pytest.approx(1, abs=1e-6)
 
 
 def test_without_a_threshold_there_is_no_verdict(two: tuple[str, str], tiny_engine: Path) -> None:
-    found = compare(two, QueryRules(tiny_engine))
+    found = compare(two, QueryRules(read_engine(tiny_engine)))
     assert (found.verdict, found.threshold.value, found.false_match_rate) == ("unknown", None, None)
     assert "facemill evaluate FOLDER --model tiny" in found.threshold.origin
     assert found.explain_rate() == ""
 
 
 def test_what_a_calibration_says(two: tuple[str, str], tiny_engine: Path) -> None:
-    found = compare((two[0], two[0]), QueryRules(tiny_engine), calibration=KNOWN)
+    found = compare((two[0], two[0]), QueryRules(read_engine(tiny_engine)), calibration=KNOWN)
     assert found.threshold.value == pytest.approx(0.101)  # 1 of 1,000
     assert found.verdict == "same"
     assert found.false_match_rate is not None
@@ -95,33 +95,33 @@ def test_the_stated_threshold_is_that_of_the_model_card() -> None:
 
 def test_a_photograph_beyond_help_is_named(two: tuple[str, str], tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(make.encode(make.scene())[:600])
-    found = compare((two[0], str(tmp_path / "cut.jpg")), QueryRules(tiny_engine), threshold=0.0)
+    found = compare((two[0], str(tmp_path / "cut.jpg")), QueryRules(read_engine(tiny_engine)), threshold=0.0)
     assert (found.score, found.verdict) == (None, "unknown")
     assert [one.error.partition(":")[0] for one in found.photographs] == ["", "corrupt"]
-    missing = compare((str(tmp_path / "none.jpg"),) * 2, QueryRules(tiny_engine))
+    missing = compare((str(tmp_path / "none.jpg"),) * 2, QueryRules(read_engine(tiny_engine)))
     assert all(one.error.startswith("unreadable") for one in missing.photographs)
 
 
 def test_limits_hold(two: tuple[str, str], tiny_engine: Path) -> None:
-    found = compare(two, QueryRules(tiny_engine, limits=Limits(max_pixels=100)))
+    found = compare(two, QueryRules(read_engine(tiny_engine), limits=Limits(max_pixels=100)))
     assert "over the limit of 100" in found.photographs[0].error
 
 
 def test_an_embedder_takes_any_number(two: tuple[str, str], tiny_engine: Path) -> None:
-    with QueryEmbedder(QueryRules(tiny_engine)) as embedder:
+    with QueryEmbedder(QueryRules(read_engine(tiny_engine))) as embedder:
         assert embedder.embed([]).vectors.shape == (0, 16)
         many = embedder.embed([*two, "none.jpg"] * 50)
         alone = np.concatenate([embedder.embed([path]).vectors for path in two])
     assert many.queries == tuple(i for i in range(150) if i % 3 < 2)
     np.testing.assert_allclose(many.vectors, np.tile(alone, (50, 1)), atol=1e-6)
     with pytest.raises(EngineError):
-        QueryEmbedder(QueryRules(Path("none.onnx")))
+        QueryEmbedder(QueryRules(Engine(Path("none.onnx"), read_engine(tiny_engine).info)))
 
 
 def test_the_page_carries_all_and_hides_nothing(two: tuple[str, str], tiny_engine: Path, tmp_path: Path) -> None:
     evil = tmp_path / '<img src=x onerror="alert(1)">\x1b.jpg'
     evil.write_bytes(Path(two[1]).read_bytes())
-    found: Comparison = compare((two[0], str(evil)), QueryRules(tiny_engine), calibration=KNOWN)
+    found: Comparison = compare((two[0], str(evil)), QueryRules(read_engine(tiny_engine)), calibration=KNOWN)
     file = tmp_path / "people.h5"
     write_comparison(tmp_path / "a.html", found, Limits(), file)
     page = (tmp_path / "a.html").read_text("utf-8")

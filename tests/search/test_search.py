@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from runtime.engines.sidecar import read_sidecar, sidecar_path, write_sidecar
+from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError, ContractError, EngineError, MissingDependencyError
 from runtime.index.gpu import count_gpus
 from runtime.pipeline.request import UNTRAINED_WARNING, Request
@@ -19,13 +17,14 @@ from runtime.pipeline.run import process
 from runtime.search.search import search
 from runtime.storage.gallery import Gallery
 from tests.support import encoded_images as make
+from tests.support.model_files import copy_engine
 
 
 @pytest.fixture(scope="module")
 def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An embedding file of folder 3 of the photographs."""
     output = tmp_path_factory.mktemp("query") / "people.h5"
-    process(Request((str(photos / "3"),), output, tiny_engine))
+    process(Request((str(photos / "3"),), output, read_engine(tiny_engine)))
     return output
 
 
@@ -102,17 +101,10 @@ def test_every_device_gives_the_same_answer(gallery: Gallery, photos: Path) -> N
         search(gallery, queries, device="cuda")
 
 
-def copy_of(engine: Path, folder: Path) -> Path:
-    shutil.copy(engine, folder / engine.name)
-    shutil.copy(sidecar_path(engine), sidecar_path(folder / engine.name))
-    return folder / engine.name
-
-
 def test_another_engine_of_the_same_contract_answers(
     gallery: Gallery, photos: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
-    other = copy_of(tiny_engine, tmp_path)
-    write_sidecar(other, replace(read_sidecar(other), backend_version="another one", profile=(1, 2, 4)))
+    other = copy_engine(tiny_engine, tmp_path / "other.onnx", backend_version="another one", profile=(1, 2, 4))
     query = some(gallery, photos, 9)
     assert search(gallery, query, engine=other).answers == search(gallery, query).answers
 
@@ -124,22 +116,24 @@ def test_another_engine_of_the_same_contract_answers(
 def test_an_engine_of_another_contract_is_refused(
     gallery: Gallery, photos: Path, tiny_engine: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
-    other = copy_of(tiny_engine, tmp_path)
-    before = read_sidecar(other)
-    write_sidecar(other, replace(before, **change))  # type: ignore[arg-type]
+    before = read_engine(tiny_engine).info
+    other = copy_engine(tiny_engine, tmp_path / "other.onnx", **change)
     with pytest.raises(ContractError) as caught:
         search(gallery, some(gallery, photos, 1), engine=other)
     ((key, value),) = change.items()
     assert str(value) in str(caught.value)
     assert str(getattr(before, key)) in str(caught.value)
-    assert "build_engine.py --model tiny" in str(caught.value)
+    assert "facemill build-engine --model tiny" in str(caught.value)
 
 
 def test_a_missing_engine_is_named_with_what_to_do(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"gone\.onnx.*build_engine.py --model tiny --precision fp32.*--engine"):
-        search(gallery, some(gallery, photos, 1), engine=tmp_path / "gone.onnx")
+    with pytest.raises(EngineError, match=r"gone\.onnx.*facemill build-engine --model"):
+        read_engine(tmp_path / "gone.onnx")
     gallery.metadata["engine"] = str(tmp_path / "moved.onnx")
-    with pytest.raises(EngineError, match=r"that made .*people\.h5 is not there: .*moved\.onnx"):
+    with pytest.raises(
+        EngineError,
+        match=r"that made .*people\.h5 .*moved\.onnx.*facemill build-engine --model tiny --precision fp32.*--engine",
+    ):
         search(gallery, some(gallery, photos, 1))
 
 
@@ -152,7 +146,7 @@ def test_queries_are_held_to_the_limits_of_the_file(gallery: Gallery, photos: Pa
 def test_a_file_without_embeddings_answers_nothing(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "text.jpg").write_text("not a photograph")
-    process(Request((str(tmp_path / "in"),), tmp_path / "none.h5", tiny_engine))
+    process(Request((str(tmp_path / "in"),), tmp_path / "none.h5", read_engine(tiny_engine)))
     with Gallery(tmp_path / "none.h5") as empty:
         (answer,) = search(empty, [str(next((photos / "3").iterdir()))]).answers
     assert answer.hits == ()

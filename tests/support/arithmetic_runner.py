@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.engines.sidecar import EngineInfo
+from runtime.engines.engine import EngineInfo
 from runtime.errors import OutOfMemoryError
 
 INFO = EngineInfo(

@@ -1,4 +1,4 @@
-"""A driver that runs the kernels on the CPU: g++ compiles them with cuda_stand_in.h, and a call returns when it is done."""
+"""A driver that runs the kernels on the CPU, compiled by g++ against cuda_stand_in.h. Each call is done on return."""
 
 from __future__ import annotations
 

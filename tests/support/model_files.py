@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.engines.sidecar import EngineInfo
+from runtime.engines.engine import Engine, EngineInfo, read_engine, write_engine
 from runtime.modelspec import ModelSpec
 
 SPEC = ModelSpec(
@@ -62,6 +62,11 @@ def info(**changes: Any) -> EngineInfo:
         tool_version="0",
     )
     return replace(base, **changes)
+
+
+def copy_engine(engine: Path, target: Path, **changes: Any) -> Engine:
+    """A copy of an engine at another path, with other facts in its sidecar."""
+    return write_engine(target, engine.read_bytes(), replace(read_engine(engine).info, **changes))
 
 
 def save_cnn(

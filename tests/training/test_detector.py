@@ -298,4 +298,4 @@ def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(checkpo
     spec = load_spec(str(tmp_path / "mine.toml"))
     assert (spec.detector, spec.channel_order, spec.licence) == ("yunet", "bgr", "not stated")
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path / "engines")
-    assert built.info.detector == "yunet"
+    assert built.engine.info.detector == "yunet"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import OutOfMemoryError
-from ..sidecar import EngineInfo
+from ..engine import EngineInfo
 from .slot import slot_bytes
 
 _SPARED = 256 << 20  # bytes: CUDA's own context grows, and a screen wants some

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ...cuda.driver import Driver, open_driver
 from ...errors import EngineError, OutOfMemoryError
 from ...extras import require
+from ..engine import EngineInfo
 from ..inputs import check_images
-from ..sidecar import EngineInfo
 from .api import tensorrt_log, version_of
 from .build import context_bytes
 from .cache import RtxCache

@@ -14,8 +14,8 @@ from ...cuda.driver import Driver
 from ...cuda.resources import DeviceBuffer, Event, PinnedBuffer, Stream
 from ...errors import EngineError
 from ...graphs.tensors import INPUT
+from ..engine import EngineInfo
 from ..inputs import answer_shape, largest_sides, output_of
-from ..sidecar import EngineInfo
 
 
 class Slot:

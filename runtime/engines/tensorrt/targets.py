@@ -9,7 +9,7 @@ from dataclasses import replace
 from ...cuda.device import find_gpu
 from ...errors import EngineError, OutOfMemoryError
 from ...extras import pip_install
-from ..sidecar import EngineInfo
+from ..engine import EngineInfo
 from .api import import_tensorrt, named_target
 from .build import CURRENT, Plan
 

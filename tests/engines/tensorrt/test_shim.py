@@ -51,11 +51,11 @@ def test_a_plan_in_fp16_takes_uint8_and_gives_float32(tmp_path: Path, target: st
     generate(tmp_path / "m.onnx", form=form, seed=0)
     result = build(tmp_path, tmp_path / "m.onnx", int(form), compute_capability=target)
     name = "sm75" if target else "default-set"
-    assert result.path.name == f"test-model.tensorrt-fp16-{name}.plan"
-    assert (result.info.precision, result.info.profile) == ("fp16", (1, 256, 512))
-    assert result.info.device == (target or "default set")
-    assert result.info.backend_version == f"tensorrt_rtx {trt.__version__}"
-    types = types_in(result.path.read_bytes())
+    assert result.engine.path.name == f"test-model.tensorrt-fp16-{name}.plan"
+    assert (result.engine.info.precision, result.engine.info.profile) == ("fp16", (1, 256, 512))
+    assert result.engine.info.device == (target or "default set")
+    assert result.engine.info.backend_version == f"tensorrt_rtx {trt.__version__}"
+    types = types_in(result.engine.path.read_bytes())
     assert types[INPUT] == {"uint8"}
     assert types[OUTPUT] == {"float"}
     assert "half" in set().union(*types.values())
@@ -65,8 +65,8 @@ def test_a_plan_in_fp16_takes_uint8_and_gives_float32(tmp_path: Path, target: st
 def test_a_plan_in_fp32_holds_no_fp16(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     result = build(tmp_path, weights, precision="fp32", batch=(1, 4, 8), compute_capability="SM86")
-    assert (result.info.precision, result.info.profile) == ("fp32", (1, 4, 8))
-    plan = result.path.read_bytes()
+    assert (result.engine.info.precision, result.engine.info.profile) == ("fp32", (1, 4, 8))
+    plan = result.engine.path.read_bytes()
     assert "half" not in set().union(*types_in(plan).values())
     assert b"tf32=0" in plan  # the builder's own record of its options
     assert b"tf32=1" not in plan
@@ -76,9 +76,9 @@ def test_a_plan_in_int8_holds_int8_and_the_rest_in_fp16(tmp_path: Path) -> None:
     crops = CalibrationSet(synthetic_crops(112, count=64), 0)
     weights = save_cnn(tmp_path / "m.onnx")
     result = build(tmp_path, weights, precision="int8", calibration=crops, compute_capability="SM75")
-    assert result.path.name == "test-model.tensorrt-int8-sm75.plan"
-    assert (result.info.precision, result.info.calibration) == ("int8", str(crops))
-    types = types_in(result.path.read_bytes())
+    assert result.engine.path.name == "test-model.tensorrt-int8-sm75.plan"
+    assert (result.engine.info.precision, result.engine.info.calibration) == ("int8", str(crops))
+    types = types_in(result.engine.path.read_bytes())
     assert types[INPUT] == {"uint8"}
     assert types[OUTPUT] == {"float"}
     assert {"int8", "half"} <= set().union(*types.values())
@@ -106,7 +106,7 @@ def test_weights_in_int8_alone_do_not_make_an_int8_plan(tmp_path: Path) -> None:
 @without_gpu
 def test_a_plan_that_could_not_run_here_says_so(tmp_path: Path) -> None:
     result = build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM75")
-    assert (result.info.parity_images, result.info.parity_min) == (0, 0.0)
+    assert (result.engine.info.parity_images, result.engine.info.parity_min) == (0, 0.0)
 
 
 def test_the_graph_is_proven_before_a_plan_is_made(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_an_unknown_compute_capability_is_refused_with_the_known_ones(tmp_path: 
 def test_a_compute_capability_alone_means_tensorrt(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     result = build_engine(spec(), weights, output=tmp_path / "engines", compute_capability="SM75")
-    assert (result.info.backend, result.reason) == ("tensorrt", "there was no engine")
+    assert (result.engine.info.backend, result.reason) == ("tensorrt", "there was no engine")
 
 
 def graph_with(operator: str) -> bytes:
@@ -172,9 +172,9 @@ def test_the_builders_own_words_reach_the_user(tmp_path: Path) -> None:
 
 @without_gpu
 def test_a_plan_is_not_opened_without_a_gpu(tmp_path: Path) -> None:
-    path = build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM75").path
+    engine = build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM75").engine
     with pytest.raises((EngineError, MissingDependencyError), match=r"opening GPU 0 failed|package 'cupy' is needed"):
-        open_runner(path)
+        open_runner(engine)
 
 
 def test_what_the_runner_sets_is_there_to_be_set() -> None:
@@ -189,7 +189,7 @@ def test_a_plan_answers_like_the_model(tmp_path: Path) -> None:
         pytest.skip("no NVIDIA GPU with a driver")
     generate(tmp_path / "m.onnx", form="128", seed=0)
     result = build(tmp_path, tmp_path / "m.onnx", 128)
-    assert result.info.parity_images == 64
-    assert result.info.parity_min >= BARS["fp16"].minimum
-    with open_runner(result.path) as runner:
+    assert result.engine.info.parity_images == 64
+    assert result.engine.info.parity_min >= BARS["fp16"].minimum
+    with open_runner(result.engine) as runner:
         assert not runner.infer(np.zeros((3, 112, 112, 3), np.uint8)).std(axis=0).any()

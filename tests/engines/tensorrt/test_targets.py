@@ -13,7 +13,7 @@ import pytest
 from runtime.cuda.device import Gpu, find_gpu
 from runtime.engines import make
 from runtime.engines.build import BuildResult, build_engine
-from runtime.engines.sidecar import EngineInfo, read_sidecar
+from runtime.engines.engine import EngineInfo, read_engine
 from runtime.engines.tensorrt import targets
 from runtime.engines.tensorrt.build import CURRENT, Plan
 from runtime.engines.tensorrt.targets import plan_that_runs, target_of
@@ -81,7 +81,7 @@ def test_both_refusals_are_told_with_the_next_command(hopper: None) -> None:
     ],
 )
 def test_other_refusals_are_final(hopper: None, target: str | None, error: EngineError, about: EngineInfo) -> None:
-    with pytest.raises(type(error), match=r"^no$"):
+    with pytest.raises(type(error), match=r"^E-[A-Z-]+: no$"):
         run(target, {target: error}, about)
 
 
@@ -130,9 +130,9 @@ def test_the_sidecar_tells_of_the_first_try(
     monkeypatch.setattr(make, "check_plan", check_plan)
     monkeypatch.setattr(make, "_proven", lambda job, engine, info: info)
     result = build(tmp_path)
-    found = read_sidecar(result.path)
+    found = read_engine(result.engine.path).info
     assert (found.refused, found.context_bytes, found.device) == ("default set: UNSUPPORTED_CC", 1000, HOPPER.name)
-    assert result.path.read_bytes() == checked[1]
+    assert result.engine.path.read_bytes() == checked[1]
     assert not build(tmp_path).built  # it is up to date: how it came about is nothing to compare
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runtime.cuda.device import Gpu, find_gpu
-from runtime.engines import fresh
+from runtime.engines import stale
 from runtime.engines.build import build_engine
-from runtime.engines.fresh import fresh_engine, why_stale
-from runtime.engines.sidecar import read_sidecar, sidecar_path
+from runtime.engines.engine import Engine, read_engine, write_engine
+from runtime.engines.stale import rebuild_if_stale, why_stale
 from runtime.engines.tensorrt.build import invalid_here
 from runtime.engines.weights import weights_for
 from runtime.errors import EngineError
@@ -30,38 +30,33 @@ TURING = Gpu("NVIDIA GeForce RTX 2060", "SM75")
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Path:
+def engine(tmp_path: Path) -> Engine:
     spec = load_spec("random-128")
     batch = (1, 2, 4)
     return build_engine(
         spec, weights_for(spec), backend="tensorrt", batch=batch, output=tmp_path, compute_capability="SM75"
-    ).path
+    ).engine
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that only this module sees; whether TensorRT-RTX can load a plan is then the test's to say."""
-    monkeypatch.setattr(fresh, "find_gpu", lambda: TURING)
-    monkeypatch.setattr(fresh, "invalid_here", lambda trt, plan: "")
+    monkeypatch.setattr(stale, "find_gpu", lambda: TURING)
+    monkeypatch.setattr(stale, "invalid_here", lambda trt, plan: "")
 
 
-def change(engine: Path, **values: Any) -> None:
-    path = sidecar_path(engine)
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+def change(engine: Engine, **values: Any) -> Engine:
+    return write_engine(engine.path, engine.content(), replace(engine.info, **values))
 
 
-def why(engine: Path) -> str:
-    return why_stale(engine, read_sidecar(engine))
+def test_an_engine_for_this_gpu_is_used_as_it_is(engine: Engine, gpu: None) -> None:
+    assert why_stale(engine) == ""
+    assert rebuild_if_stale(engine) == engine
 
 
-def test_an_engine_for_this_gpu_is_used_as_it_is(engine: Path, gpu: None) -> None:
-    assert why(engine) == ""
-    assert fresh_engine(engine) == engine
-
-
-def test_one_for_all_gpus_is_for_this_one(engine: Path, gpu: None) -> None:
-    change(engine, device="default set")
-    assert why(engine) == ""
+def test_one_for_all_gpus_is_for_this_one(engine: Engine, gpu: None) -> None:
+    engine = change(engine, device="default set")
+    assert why_stale(engine) == ""
 
 
 @pytest.mark.parametrize(
@@ -74,43 +69,44 @@ def test_one_for_all_gpus_is_for_this_one(engine: Path, gpu: None) -> None:
     ],
 )
 def test_a_stale_engine_is_built_again_with_the_reason_in_the_log(
-    engine: Path, gpu: None, caplog: pytest.LogCaptureFixture, values: dict[str, Any], words: str
+    engine: Engine, gpu: None, caplog: pytest.LogCaptureFixture, values: dict[str, Any], words: str
 ) -> None:
-    change(engine, **values)
-    fresh_one = fresh_engine(engine)
-    info = read_sidecar(fresh_one)
+    engine = change(engine, **values)
+    rebuilt = rebuild_if_stale(engine)
+    assert rebuilt == read_engine(rebuilt.path)
+    info = rebuilt.info
     assert info.backend_version == f"tensorrt_rtx {trt.__version__}"
     assert (info.precision, info.profile, info.model) == ("fp16", (1, 2, 4), "random-128")
-    assert [record.levelname for record in caplog.records if record.name.endswith("fresh")] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if record.name.endswith("stale")] == ["WARNING"]
     assert re.search(words, caplog.text)
 
 
 def test_another_onnx_file_makes_it_stale(
-    engine: Path, gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "w600k_mbf.onnx").write_bytes(b"another")
     monkeypatch.setenv("FACEMILL_MODELS", str(tmp_path))
-    change(engine, model="w600k_mbf")
-    assert "built from another ONNX file" in why(engine)
+    engine = change(engine, model="w600k_mbf")
+    assert "built from another ONNX file" in why_stale(engine)
 
 
-def test_what_cannot_be_built_again_says_why(engine: Path, gpu: None) -> None:
-    change(engine, device="SM86", precision="int8")
+def test_what_cannot_be_built_again_says_why(engine: Engine, gpu: None) -> None:
+    engine = change(engine, device="SM86", precision="int8")
     with pytest.raises(
         EngineError,
         match=r"built for SM86.*cannot be built again: it was calibrated on.*--precision int8 --calibration",
     ):
-        fresh_engine(engine)
-    change(engine, precision="fp16", model="mine")
+        rebuild_if_stale(engine)
+    engine = change(engine, precision="fp16", model="mine")
     with pytest.raises(EngineError, match=r"built for SM86.*no model is named 'mine'"):
-        fresh_engine(engine)
+        rebuild_if_stale(engine)
 
 
-def test_without_a_gpu_nothing_is_stale(engine: Path) -> None:
-    change(engine, device="SM86")
-    assert fresh_engine(engine) == engine
+def test_without_a_gpu_nothing_is_stale(engine: Engine) -> None:
+    engine = change(engine, device="SM86")
+    assert rebuild_if_stale(engine) == engine
 
 
-def test_tensorrt_rtx_gives_its_own_verdict(engine: Path) -> None:
+def test_tensorrt_rtx_gives_its_own_verdict(engine: Engine) -> None:
     """Without a driver it calls every engine invalid, and says what is missing."""
-    assert "CUDA driver version is insufficient" in invalid_here(trt, engine.read_bytes())
+    assert "CUDA driver version is insufficient" in invalid_here(trt, engine.content())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from ..cuda.device import find_gpu
 from ..errors import EngineError, FacemillError
@@ -11,7 +10,7 @@ from ..extras import available, require
 from ..modelspec import load_spec
 from ..modelstore import find_weights, sha256_of
 from .build import build_engine
-from .sidecar import EngineInfo, read_sidecar
+from .engine import Engine, EngineInfo
 from .tensorrt.api import version_of
 from .tensorrt.build import invalid_here
 from .weights import weights_for
@@ -19,21 +18,21 @@ from .weights import weights_for
 logger = logging.getLogger(__name__)
 
 
-def fresh_engine(path: Path) -> Path:
-    """An engine that this machine can run: the one given, or the same one built again beside it.
+def rebuild_if_stale(engine: Engine) -> Engine:
+    """The engine if this machine can run it, else the same one built again in the same folder.
 
     Args:
-        path: an engine file with its sidecar; one of another backend than TensorRT never gets stale.
+        engine: the engine; engines of other backends than TensorRT are never stale.
     Returns:
         The engine to use. Its name says what it is for, so it may be another file.
     Raises:
         EngineError: it is stale and cannot be built again; the reasons are in the message.
     """
-    info = read_sidecar(path)
-    reason = why_stale(path, info)
+    info = engine.info
+    reason = why_stale(engine)
     if not reason:
-        return path
-    logger.warning("the engine %s cannot be used: %s. Building it again", path, reason)
+        return engine
+    logger.warning("the engine %s cannot be used: %s. Building it again", engine, reason)
     try:
         if info.precision == "int8":
             raise EngineError("it was calibrated on photographs, which build-engine alone is given (--calibration)")
@@ -44,25 +43,21 @@ def fresh_engine(path: Path) -> Path:
             backend="tensorrt",
             precision=info.precision,
             batch=info.profile,
-            output=path.parent,
+            output=engine.path.parent,
             force=True,
         )
     except FacemillError as err:
         raise EngineError(
-            f"the engine {path} cannot be used: {reason}; and it cannot be built again: {err.message}. Build one with: "
-            f"facemill build-engine --model {info.model} --backend tensorrt --precision {info.precision}"
-            + (" --calibration PHOTOS" if info.precision == "int8" else "")
+            f"the engine {engine} cannot be used: {reason}; and it cannot be built again: {err.message}. "
+            f"Build one with: facemill build-engine --model {info.model} --backend tensorrt "
+            f"--precision {info.precision}" + (" --calibration PHOTOS" if info.precision == "int8" else "")
         ) from err
-    return result.path
+    return result.engine
 
 
-def why_stale(path: Path, info: EngineInfo) -> str:
-    """Why a TensorRT engine cannot be used on this machine's GPU; empty when it can, or when nothing tells.
-
-    Args:
-        path: the engine file.
-        info: its sidecar.
-    """
+def why_stale(engine: Engine) -> str:
+    """Why a TensorRT engine cannot be used on this machine's GPU; empty when it can, or when nothing tells."""
+    info = engine.info
     gpu = find_gpu()
     if info.backend != "tensorrt" or gpu is None:
         return ""
@@ -79,7 +74,7 @@ def why_stale(path: Path, info: EngineInfo) -> str:
     reason = _other_weights(info)
     if reason:
         return reason
-    invalid = invalid_here(trt, path.read_bytes())
+    invalid = invalid_here(trt, engine.content())
     return f"TensorRT-RTX calls it invalid here: {invalid}" if invalid else ""
 
 
