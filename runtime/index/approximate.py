@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, StorageError
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .codesfile import ensure_codes
 from .flat import FlatIndex, check_queries, exact_latency, faiss_words
 from .indexfile import ensure_index
@@ -26,7 +26,7 @@ class ApproximateIndex:
         facts: how it was made, what it finds and how fast.
     """
 
-    def __init__(self, gallery: Gallery, kind: str, k: int) -> None:
+    def __init__(self, gallery: EmbeddingFile, kind: str, k: int) -> None:
         """Open the index beside the gallery. Build it if none is valid, measure it if none is measured for k hits.
 
         Args:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, TooManyPairsError
 from ..index.exact import exact_scores, fp32_error_bound
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .products import Products
 
 TILE_ROWS = 8192  # of one tile; two are in memory, 34 MB for 512 columns
@@ -67,7 +67,7 @@ class Tiling:
 
 
 def pairs_above(
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     threshold: float,
     *,
     tiling: Tiling | None = None,

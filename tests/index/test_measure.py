@@ -11,8 +11,8 @@ import pytest
 from runtime.index.indexfile import ensure_index
 from runtime.index.measure import IndexFacts, Measured, Truth, find_truth
 from runtime.index.rerank import ExactRows, Reranked
-from runtime.storage import gallery as gallery_module
-from runtime.storage.gallery import Gallery
+from runtime.storage import file as file_module
+from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import oracle, write_gallery
 
@@ -49,7 +49,7 @@ def test_what_is_written_can_be_read_and_nothing_else() -> None:
 
 
 def truth_of(path: Path, k: int) -> Truth:
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         index = ensure_index(gallery)
         assert index is not None
         with ExactRows(index, gallery.rows, gallery.dimension) as exact:
@@ -60,7 +60,7 @@ def test_the_truth_is_numpys_whatever_the_blocks(tmp_path: Path, monkeypatch: py
     vectors = crowd(1000)
     path = write_gallery(tmp_path / "people.h5", vectors)
     whole = truth_of(path, 12)
-    monkeypatch.setattr(gallery_module, "_BLOCK_BYTES", 40 * 4 * 7)  # seven rows: fewer than the hits
+    monkeypatch.setattr(file_module, "_BLOCK_BYTES", 40 * 4 * 7)  # seven rows: fewer than the hits
     small = truth_of(path, 12)
     expected = oracle(vectors, whole.queries, 13)
     for i, (row, right) in enumerate(zip(whole.sample, expected, strict=True)):

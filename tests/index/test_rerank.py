@@ -15,13 +15,13 @@ from runtime.errors import StorageError
 from runtime.index.indexfile import ensure_index
 from runtime.index.kinds import train
 from runtime.index.rerank import ExactRows, Reranked, faiss_threads
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import unit, write_gallery
 
 
 def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
-    with Gallery(write_gallery(tmp_path / "people.h5", unit(500))) as gallery:
+    with EmbeddingFile(write_gallery(tmp_path / "people.h5", unit(500))) as gallery:
         path = ensure_index(gallery)
         assert path is not None
         with ExactRows(path, 500, 32) as exact:
@@ -62,7 +62,7 @@ def test_searches_at_once_answer_as_searches_one_after_another(tmp_path: Path, k
     rows = crowd(3000)
     index, parameters = train(kind, rows, len(rows))
     index.add(rows)
-    with Gallery(write_gallery(tmp_path / "people.h5", rows)) as gallery:
+    with EmbeddingFile(write_gallery(tmp_path / "people.h5", rows)) as gallery:
         path = ensure_index(gallery)
         assert path is not None
         with ExactRows(path, *rows.shape) as exact:
