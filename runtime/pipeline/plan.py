@@ -16,12 +16,14 @@ import numpy as np
 
 from .. import __version__
 from ..errors import DiskFullError, OutputExistsError, StorageError
+from ..files import storage_error
 from ..records import FACE, Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import scan
 from ..sources.source import Source
-from ..storage.dataset import read_metadata, read_paths
-from ..storage.diskfile import readable_as, storage_error
+from ..storage.diskfile import readable_as
+from ..storage.file import EmbeddingFile
+from ..storage.format import count_outcomes
 from ..storage.ledger import Ledger
 from ..storage.runfolder import RunFolder, StoredPlan, folder_of, read_plan, utc_now
 from ..storage.segment_reader import segment_files
@@ -172,10 +174,10 @@ def begun_with(output: Path, *, force: bool) -> dict[str, Any]:
             return plan.contract
         if force or not output.exists():
             return {}
-        contract: dict[str, Any] = json.loads(read_metadata(output)["contract"])
-    except (StorageError, KeyError, ValueError):
+        with EmbeddingFile(output) as file:
+            return file.contract
+    except StorageError:
         return {}
-    return contract
 
 
 def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredPlan | Finished:
@@ -200,7 +202,8 @@ def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredP
 def _made(output: Path, stored: StoredPlan) -> bool:
     """Whether the output is the file that this plan was to make."""
     try:
-        return bool(read_metadata(output).get("plan_id") == stored.plan_id)
+        with EmbeddingFile(output) as file:
+            return bool(file.metadata.get("plan_id") == stored.plan_id)
     except StorageError:
         return False
 
@@ -228,18 +231,16 @@ def _continue_finished(
     request: Request, contract: dict[str, Any], source: Source, folder: RunFolder
 ) -> StoredPlan | Finished:
     """A finished output: nothing to do, or its failures to retry."""
-    import h5py
-
-    metadata = read_metadata(request.output)
-    check_contract(json.loads(metadata["contract"]), contract, request.output)
-    with h5py.File(request.output, "r") as file:
-        status = file["outcomes/status"][:]
-        names = read_paths(file)
+    try:
+        with EmbeddingFile(request.output) as file:
+            check_contract(file.contract, contract, request.output)
+            status, names, run_id = file.status, list(file.scanned_paths()), str(file.metadata["run_id"])
+    except StorageError as err:
+        raise StorageError(f"{err.message}. Name another file with -o, or replace this one with --force") from err
     _tell_changes(source.names, names)
     if request.retry and any(Status(int(s)).failed for s in np.unique(status)):
-        return _begin(request, contract, source, names, folder, base=str(metadata["run_id"]))
-    values = np.bincount(status, minlength=len(Status))
-    return Finished(request, {s.label: int(values[s]) for s in Status if values[s]}, len(status))
+        return _begin(request, contract, source, names, folder, base=run_id)
+    return Finished(request, count_outcomes(status), len(status))
 
 
 def check_base(stored: StoredPlan, output: Path) -> Path | None:
@@ -250,7 +251,10 @@ def check_base(stored: StoredPlan, output: Path) -> Path | None:
     """
     if not stored.base_run_id:
         return None
-    seen = str(read_metadata(output)["run_id"]) if output.exists() else "no file"
+    seen = "no file"
+    if output.exists():
+        with EmbeddingFile(output) as file:
+            seen = str(file.metadata["run_id"])
     if seen != stored.base_run_id:
         raise OutputExistsError(
             f"{output} is not the file whose failures are being retried ({seen}; wanted: {stored.base_run_id}). "

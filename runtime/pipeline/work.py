@@ -19,11 +19,11 @@ import numpy as np
 
 from ..engines.runner import Runner
 from ..errors import OutOfMemoryError
+from ..files import storage_error
 from ..images.decode import ImageError, Limits, decode_image
 from ..records import SAME_FILE, Batch, Crops, Embedded, Encoded, Outcome, Status
 from ..sources.reader import ReadError
 from ..sources.source import Source
-from ..storage.diskfile import storage_error
 
 logger = logging.getLogger(__name__)
 
