@@ -12,8 +12,10 @@ import pytest
 
 from runtime.engines.engine import Engine
 from runtime.errors import ConfigError
-from runtime.pipeline.processes import cores_of, divide
-from runtime.pipeline.request import Request
+from runtime.faces.rules import FaceRules
+from runtime.pipeline.processes import divide
+from runtime.pipeline.request import Request, RunOptions
+from runtime.pipeline.settings import cores_of
 from tests.support.arithmetic_runner import INFO
 from tests.support.nvidia_driver_stand_in import FakeDriver
 from tests.support.processes import SMALL_SEGMENTS, assert_same_file, run, start, summary, wait_for_segment
@@ -105,9 +107,16 @@ ENGINE = Engine(Path("e"), INFO)
 @pytest.mark.parametrize(("devices", "words"), [(("gpu",), "--devices names 'gpu'"), (("cpu", "-1"), "'-1'")])
 def test_devices_that_are_none(devices: tuple[str, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Request(("x",), Path("o.h5"), ENGINE, devices=devices)
+        Request(("x",), Path("o.h5"), ENGINE, run=RunOptions(devices=devices), faces=FaceRules("none"))
     with pytest.raises(ConfigError, match="exclude each other"):
-        Request(("x",), Path("o.h5"), ENGINE, devices=("cpu", "cpu"), skip_duplicates=True)
+        Request(
+            ("x",),
+            Path("o.h5"),
+            ENGINE,
+            run=RunOptions(devices=("cpu", "cpu")),
+            skip_duplicates=True,
+            faces=FaceRules("none"),
+        )
 
 
 @pytest.mark.parametrize(
