@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, FacemillError
+from ..files import storage_error
 from ..progress import Listener, track
 from ..storage.derived import record_begun, record_page
-from ..storage.diskfile import storage_error
 from ..storage.gallery import Gallery
 from .clusters import Clusters
 from .ownfolder import check_folder, own_folder

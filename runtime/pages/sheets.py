@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ..clusters.clusters import Clusters
 from ..clusters.ownfolder import check_folder, own_folder
+from ..files import write_durable
 from ..progress import Reporter
 from ..search.embedder import query_limits
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import record_begun, record_page
-from ..storage.diskfile import write_durable
 from ..storage.gallery import Gallery
 from .html import STYLE, count, page_head, picture_of, safe, warning_note
 from .thumbnails import thumbnails

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Outcome, Status
-from .diskfile import DurableH5
 from .faces import append_faces, create_faces
+from .h5write import DurableH5
 from .segment_reader import segment_files
 
 DETAIL_BYTES = 500
