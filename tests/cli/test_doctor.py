@@ -12,9 +12,8 @@ from typing import Any
 import click
 import pytest
 
-from tests.support.facemill_command import facemill
+from tests.support.facemill_command import ROOT, facemill
 from tests.support.nvidia_driver_stand_in import FakeDriver
-from tests.support.processes import ROOT
 
 
 class Bare:
@@ -38,7 +37,7 @@ class Bare:
         if module:
             (self.packages / f"{module}.py").write_text(code)
 
-    def run(self, *options: str, **environment: object) -> subprocess.CompletedProcess[str]:
+    def facemill(self, *options: str, **environment: object) -> subprocess.CompletedProcess[str]:
         """The doctor in this interpreter; None takes a variable of the environment away."""
         changes = {"PYTHONPATH": self.packages, **environment}
         env = {**os.environ, **{key: str(value) for key, value in changes.items()}}

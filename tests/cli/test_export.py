@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from runtime.storage.gallery import Gallery
 from tests.support.export_files import write_file
-from tests.support.facemill_command import facemill
-from tests.support.processes import ROOT, run
+from tests.support.facemill_command import ROOT, facemill
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
 qdrant_client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
@@ -26,7 +25,7 @@ qdrant_client = pytest.importorskip("qdrant_client", reason="qdrant-client is no
 def people(tiny_engine: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of 85 photographs that a run made."""
     path = tmp_path_factory.mktemp("export") / "people.h5"
-    assert run("process.py", photos / "1", "-o", path, "--engine", tiny_engine).returncode == 0
+    assert facemill("process", photos / "1", "-o", path, "--engine", tiny_engine).returncode == 0
     return path
 
 

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from runtime.cli.map import main
 from runtime.records import FACE, FACE_DATASETS
 from tests.support import encoded_images as make
-from tests.support.processes import run
+from tests.support.facemill_command import facemill
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[map]'")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[map]'")
@@ -36,7 +36,7 @@ def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "in" / EVIL / "a.jpg").write_bytes(make.encode(make.scene(seed=99)))
     with open(os.path.join(os.fsencode(folder), b"in", b"raw\xff.jpg"), "wb") as file:
         file.write(make.encode(make.scene(seed=97)))
-    assert run("process.py", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
+    assert facemill("process", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
     (folder / "in" / "folder 0" / "p4.jpg").unlink()
     return folder / "people.h5"
 
@@ -130,7 +130,7 @@ def test_a_file_that_is_none_or_holds_too_little_is_refused(
 ) -> None:
     assert "there is no such file" in draw(tmp_path / "none.h5", "-o", tmp_path / "map.html").stderr
     two = sorted((photos / "1").iterdir())[:2]
-    assert run("process.py", *two, "-o", tmp_path / "two.h5", "--engine", tiny_engine).returncode == 0
+    assert facemill("process", *two, "-o", tmp_path / "two.h5", "--engine", tiny_engine).returncode == 0
     done = draw(tmp_path / "two.h5", "-o", tmp_path / "map.html")
     assert done.exit_code == 1
     assert "holds 2 embeddings; wanted: 3 or more" in done.stderr

@@ -20,9 +20,8 @@ from compare import contents, differences
 from runtime.metrics.falsematch import Calibration
 from runtime.storage.comparable import comparable_scores
 from runtime.storage.verify import verify_file
-from tests.support.facemill_command import facemill
+from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, paths_in
-from tests.support.processes import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.test_search import Page
 from tests.support import encoded_images as make
-from tests.support.processes import run
+from tests.support.facemill_command import facemill
 
 ODD = "<b>'\"\n"
 
@@ -27,7 +27,7 @@ def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         home.mkdir(parents=True)
         for number in range(3):
             (home / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=10 * person + number)))
-    assert run("process.py", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
+    assert facemill("process", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
     return folder / "people.h5"
 
 
@@ -44,7 +44,7 @@ def queries(people: Path) -> Path:
 
 
 def search(people: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
-    done = run("search.py", people, *arguments)
+    done = facemill("search", people, *arguments)
     assert done.returncode == code, done.stderr
     return done.stdout, done.stderr
 
@@ -131,4 +131,4 @@ def test_nothing_to_ask_is_said(people: Path, tmp_path: Path) -> None:
     out, err = search(people, tmp_path / "empty", code=1)
     assert out == ""
     assert err.startswith("E-SOURCE: no photographs found in ")
-    assert run("search.py", people, "a.jpg", "--group-by", "year").returncode == 2
+    assert facemill("search", people, "a.jpg", "--group-by", "year").returncode == 2

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from runtime.storage.dataset import read_paths
 from tests.support import encoded_images as make
-from tests.support.processes import run
+from tests.support.facemill_command import facemill
 
 ODD = (b"quo\"te'.jpg", b"<b>&amp;.jpg", b"line\nbreak.jpg", b"caf\xe9.jpg", b"back\\slash.jpg", "grüße.jpg".encode())
 
@@ -42,7 +42,7 @@ def make_odd(folder: Path) -> None:
 
 
 def embed(folder: Path, output: Path, engine: Path, *options: object) -> Path:
-    done = run("process.py", folder, "-o", output, "--engine", engine, *options)
+    done = facemill("process", folder, "-o", output, "--engine", engine, *options)
     assert done.returncode == 0, done.stderr
     return output
 
