@@ -224,7 +224,7 @@ def test_photographs_that_come_after_a_kill_are_taken_too(file: Path, made: Path
         contract = json.loads(opened["metadata"].attrs["contract"])
         opened["metadata"].attrs["contract"] = json.dumps({**contract, "root": str(photos)})
     killed(file, photos, "runtime.pipeline.run.assemble", "pass")
-    (photos / "P03" / "new.jpg").write_bytes(make.encode(make.scene(40, 40, seed=77)))
+    (photos / "P03" / "new.jpg").write_bytes(make.encode(make.scene(112, 112, seed=77)))
     assert added(file, photos)["added"] == 18
     assert b"P03/new.jpg" in paths_in(file)
     assert added(file, photos)["added"] == 0

@@ -36,7 +36,7 @@ def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Pat
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert done.stdout.count("\n") == 1
-    info = read_engine(Path(answer["engine"]))
+    info = read_engine(Path(answer["engine"])).info
     assert (answer["built"], answer["profile"], answer["engine_sha256"]) == (True, [1, 2, 4], info.engine_sha256)
     assert Path(answer["sidecar"]).exists()
 

@@ -37,7 +37,7 @@ class Bare:
         if module:
             (self.packages / f"{module}.py").write_text(code)
 
-    def facemill(self, *options: str, **environment: object) -> subprocess.CompletedProcess[str]:
+    def run(self, *options: str, **environment: object) -> subprocess.CompletedProcess[str]:
         """The doctor in this interpreter; None takes a variable of the environment away."""
         changes = {"PYTHONPATH": self.packages, **environment}
         env = {**os.environ, **{key: str(value) for key, value in changes.items()}}

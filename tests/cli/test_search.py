@@ -27,12 +27,12 @@ def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("search")
     (folder / "in").mkdir()
     for i in range(8):
-        (folder / "in" / f"p{i}.jpg").write_bytes(make.encode(make.scene(seed=i)))
-    (folder / "in" / EVIL).write_bytes(make.encode(make.scene(seed=99)))
-    (folder / "in" / "gone.jpg").write_bytes(make.encode(make.scene(seed=98)))
+        (folder / "in" / f"p{i}.jpg").write_bytes(make.encode(make.scene(112, 112, seed=i)))
+    (folder / "in" / EVIL).write_bytes(make.encode(make.scene(112, 112, seed=99)))
+    (folder / "in" / "gone.jpg").write_bytes(make.encode(make.scene(112, 112, seed=98)))
     raw = os.path.join(os.fsencode(folder), b"in", b"raw\xff.jpg")
     with open(raw, "wb") as file:
-        file.write(make.encode(make.scene(60, 120, seed=97)))
+        file.write(make.encode(make.scene(112, 112, seed=97)))
     assert facemill("process", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
     (folder / "in" / "gone.jpg").unlink()
     return folder / "people.h5"
@@ -44,8 +44,8 @@ def test_table(people: Path) -> None:
     lines = done.stdout.splitlines()
     assert "p3.jpg" in lines[0]
     assert "11 embeddings" in lines[0]
-    assert lines[1].split() == ["rank", "score", "path"]
-    assert lines[2].split() == ["1", "1.0000", "p3.jpg"]
+    assert lines[1].split() == ["rank", "score", "face_index", "box", "path"]
+    assert lines[2].split() == ["1", "1.0000", "0", "0", "0", "112", "112", "p3.jpg"]
     assert len(lines) == 6
     assert re.fullmatch(r"model: tiny \(sha256 [0-9a-f]{12}\)", lines[4])
     assert lines[5] == "index: flat (exact)"
@@ -65,8 +65,9 @@ def test_json_is_one_line_a_query(people: Path) -> None:
         made_by = {name: file["metadata"].attrs[name] for name in ("model", "model_sha256")}
     assert made_by["model"] == "tiny"
     assert all(made_by.items() <= line.items() for line in (first, missing, evil))
-    assert not {"faces", "box", "face_index"} & (first.keys() | first["hits"][0].keys())
-    assert first["hits"][0] == {"rank": 1, "score": 1.0, "row": first["hits"][0]["row"], "path": "p1.jpg"}
+    face = {"face_index": 0, "box": [0, 0, 112, 112]}
+    assert (first["faces"], first["face_index"], first["box"]) == (1, 0, face["box"])
+    assert first["hits"][0] == {"rank": 1, "score": 1.0, "row": first["hits"][0]["row"], "path": "p1.jpg", **face}
     assert [hit["rank"] for hit in first["hits"]] == [1, 2, 3]
     assert "identify nobody" in first["warning"]
     assert missing["error"].startswith("unreadable")
@@ -79,7 +80,8 @@ def test_csv(people: Path) -> None:
     done = facemill("search", people, folder / "p1.jpg", folder / EVIL, "-k", "2", "--csv")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    assert list(rows[0]) == ["query", "rank", "score", "row", "path", "search_ms"]
+    assert list(rows[0])[:6] == ["query", "rank", "score", "row", "path", "search_ms"]
+    assert list(rows[0])[6:] == ["face_index", "left", "top", "right", "bottom"]
     assert [row["rank"] for row in rows] == ["1", "2", "1", "2"]
     assert rows[2]["path"] == EVIL
     assert rows[2]["score"] == "1.000000"
@@ -104,6 +106,20 @@ def test_a_query_whose_name_is_not_utf8(people: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "raw" in done.stdout
+
+
+def test_a_file_in_which_no_faces_were_looked_for_names_none(people: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    photo, file = people.parent / "in" / "p1.jpg", tmp_path / "o.h5"
+    assert facemill("process", photo, "-o", file, "--engine", tiny_engine, "--align", "none").returncode == 0
+    line = json.loads(facemill("search", file, photo, "--json").stdout)
+    assert not {"faces", "box", "face_index"} & line.keys()
+    assert line["hits"] == [{"rank": 1, "score": 1.0, "row": 0, "path": "p1.jpg"}]
+    (header, _) = csv.reader(io.StringIO(facemill("search", file, photo, "--csv").stdout))
+    assert header == ["query", "rank", "score", "row", "path", "search_ms"]
+    table = facemill("search", file, photo, "--html", tmp_path / "a.html").stdout.splitlines()
+    assert table[1].split() == ["rank", "score", "path"]
+    assert table[2].split() == ["1", "1.0000", "p1.jpg"]
+    assert "face_index" not in Page((tmp_path / "a.html").read_text("utf-8")).text
 
 
 class Page(html.parser.HTMLParser):
@@ -143,21 +159,24 @@ def test_page(people: Path, tmp_path: Path) -> None:
     assert '<img src=x onerror="alert(1)">&\\x1b[31m\\u202e.jpg' in page.text
     assert "random weights" in page.text
     assert re.search(r"model tiny \(sha256 [0-9a-f]{12}\)", page.text)
-    assert "face_index" not in page.text
+    assert page.text.count("face_index 0") == 11
     assert "unreadable" in page.text
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert os.listdir(tmp_path) == ["answer.html"]
 
 
-def test_pages_keep_the_shape_of_photographs(people: Path, tmp_path: Path) -> None:
+def test_pages_keep_the_shape_of_photographs(tiny_engine: Path, tmp_path: Path) -> None:
     import base64
 
     import cv2
     import numpy as np
 
-    raw = os.fsdecode(os.path.join(os.fsencode(people.parent), b"in", b"raw\xff.jpg"))
-    assert facemill("search", people, raw, "-k", "1", "--html", tmp_path / "a.html").returncode == 0
+    photo = tmp_path / "wide.jpg"
+    photo.write_bytes(make.encode(make.scene(60, 120, seed=97)))
+    whole = ("--engine", tiny_engine, "--align", "none")  # nobody is on it
+    assert facemill("process", photo, "-o", tmp_path / "o.h5", *whole).returncode == 0
+    assert facemill("search", tmp_path / "o.h5", photo, "-k", "1", "--html", tmp_path / "a.html").returncode == 0
     query, hit = Page((tmp_path / "a.html").read_text("utf-8")).images
     for image in (query, hit):
         data = base64.b64decode(str(image["src"]).split(",")[1])
@@ -210,8 +229,10 @@ def test_the_device_may_be_named_and_changes_nothing(people: Path) -> None:
     query = people.parent / "in" / "p0.jpg"
     plain, cpu = (facemill("search", people, query, "--csv", *device) for device in ([], ["--device", "cpu"]))
     assert plain.returncode == cpu.returncode == 0, cpu.stderr
-    without_times = [[line.rsplit(",", 1)[0] for line in done.stdout.splitlines()] for done in (plain, cpu)]
-    assert without_times[0] == without_times[1]
+    rows = [list(csv.DictReader(io.StringIO(done.stdout))) for done in (plain, cpu)]
+    for row in rows[0] + rows[1]:
+        del row["search_ms"]
+    assert rows[0] == rows[1]
 
 
 @pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU that FAISS sees")
@@ -234,7 +255,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -
     done = facemill("search", path, path)
     assert done.returncode == 1
     assert done.stderr.startswith("E-STORAGE: ")
-    assert "process.py" in done.stderr
+    assert str(path) in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -26,7 +26,7 @@ def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         home = folder / "in" / (f"person{person}" if person else ODD)
         home.mkdir(parents=True)
         for number in range(3):
-            (home / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=10 * person + number)))
+            (home / f"{number}.jpg").write_bytes(make.encode(make.scene(112, 112, seed=10 * person + number)))
     assert facemill("process", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
     return folder / "people.h5"
 
@@ -39,7 +39,7 @@ def queries(people: Path) -> Path:
     for path in (people.parent / "in").rglob("*.jpg"):
         os.symlink(path, folder / "deep" / f"{path.parent.name}-{path.name}")
     (folder / "text.jpg").write_text("no photograph")
-    (folder / "cut.jpg").write_bytes(make.encode(make.scene())[:600])
+    (folder / "cut.jpg").write_bytes(make.encode(make.scene(112, 112))[:600])
     return folder
 
 
@@ -84,12 +84,12 @@ def test_without_the_query_itself_and_by_folder(people: Path, queries: Path) -> 
         assert all(hit["score"] < 0.99999 for hit in hits if hit["folder"] == own)
         assert "cut" not in line
     rows = list(csv.DictReader(io.StringIO(search(people, queries / "deep", *options, "--csv")[0])))
-    named = ["query", "rank", "score", "row", "path", "search_ms", "folder", "photographs"]
-    assert list(rows[0]) == named
+    face = ["face_index", "left", "top", "right", "bottom"]
+    assert list(rows[0]) == ["query", "rank", "score", "row", "path", "search_ms", *face, "folder", "photographs"]
     assert {row["folder"] for row in rows} == {"person1", "person2", "person3", ODD}
     table, _ = search(people, queries / "deep" / "person1-0.jpg", *options)
     lines = table.splitlines()
-    assert lines[1].split() == ["rank", "score", "photographs", "path"]
+    assert lines[1].split() == ["rank", "score", "face_index", "box", "photographs", "path"]
     assert len(lines) == 8
     assert lines[-1] == "index: flat (exact)"
     assert lines[1].index("path") == lines[2].rindex(lines[2].split()[-1])

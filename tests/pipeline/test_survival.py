@@ -149,7 +149,7 @@ def test_a_second_run_on_one_output_is_refused(many: str, tiny_engine: Path, tmp
 def test_a_folder_that_changes_during_the_run(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    photograph = make.encode(make.scene(60, 60))
+    photograph = make.encode(make.scene(112, 112))
     for i in range(6000):
         (folder / f"{i:04d}.jpg").write_bytes(photograph)
     output = tmp_path / "o.h5"
@@ -159,7 +159,7 @@ def test_a_folder_that_changes_during_the_run(tiny_engine: Path, tmp_path: Path)
         process.kill()
     for i in range(5990, 6000):
         (folder / f"{i:04d}.jpg").unlink()
-    (folder / "0000-new.jpg").write_bytes(make.encode(make.scene()))
+    (folder / "0000-new.jpg").write_bytes(make.encode(make.scene(112, 112)))
     done = facemill(*arguments, "--json")
     found = summary(done)
     assert "1 new ones are not part of it, 10 are gone" in done.stderr
@@ -207,7 +207,7 @@ def test_a_segment_whose_vectors_are_damaged_is_run_again(
 def test_more_segments_than_a_process_may_open_files(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    photograph = make.encode(make.scene(60, 60))
+    photograph = make.encode(make.scene(112, 112))
     for i in range(8000):
         (folder / f"{i:04d}.jpg").write_bytes(photograph)
     output = tmp_path / "o.h5"
@@ -276,14 +276,14 @@ def test_a_kill_between_the_finished_file_and_the_end_is_no_harm(
 ) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    (folder / "1.jpg").write_bytes(make.encode(make.scene()))
+    (folder / "1.jpg").write_bytes(make.encode(make.scene(112, 112)))
     (folder / "2.jpg").write_bytes(b"")
     output = tmp_path / "o.h5"
     arguments = ("process", folder, "-o", output, "--engine", tiny_engine, "--align", "none")
     if retry:
         assert facemill(*arguments).returncode == 0
         output.chmod(0o600)
-        (folder / "2.jpg").write_bytes(make.encode(make.scene(seed=2)))
+        (folder / "2.jpg").write_bytes(make.encode(make.scene(112, 112, seed=2)))
     # The process dies at the one moment when the file is whole and the folder of the run still there.
     code = (
         f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"

@@ -23,7 +23,7 @@ def make_people(folder: Path, people: range, photographs: int = 4) -> None:
         place = folder / f"P{person:02d}"
         place.mkdir(parents=True)
         for i in range(photographs):
-            scene = make.scene(40, 40, seed=100 * person + i)
+            scene = make.scene(112, 112, seed=100 * person + i)
             (place / f"{i}.jpg").write_bytes(make.encode(scene, quality=70))
 
 
@@ -34,7 +34,7 @@ def make_odd(folder: Path) -> None:
     os.mkdir(odd)
     for i, name in enumerate(ODD):
         with open(os.path.join(odd, name), "wb") as file:
-            file.write(make.encode(make.scene(40, 40, seed=9000 + i), quality=70))
+            file.write(make.encode(make.scene(112, 112, seed=9000 + i), quality=70))
     (folder / "P09").mkdir()
     for name in ("0.jpg", "1.jpg"):
         shutil.copy(folder / "P00" / "0.jpg", folder / "P09" / name)
