@@ -26,7 +26,7 @@ from ..pipeline.settings import usable_cores
 from ..pipeline.work import Decode, Embed, Read, Slices
 from ..records import Batch, Crops, Embedded, Encoded, FacePlace, Outcome
 from ..storage.comparable import comparable, differences
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 
 _BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
 
@@ -71,7 +71,7 @@ class QueryRules:
     limits: Limits = field(default_factory=Limits)
 
 
-def rules_of(gallery: Gallery, engine: Engine | None = None) -> QueryRules:
+def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules:
     """How the rows of a gallery were made, for queries. Of several faces, the one that the photograph is of is taken.
 
     Args:
@@ -160,7 +160,7 @@ class QueryEmbedder:
         self._engines.close()
 
 
-def find_detector(gallery: Gallery) -> Engine | None:
+def find_detector(gallery: EmbeddingFile) -> Engine | None:
     """The detector's engine that the gallery names; None where faces were not looked for.
 
     Raises:
@@ -180,7 +180,7 @@ def find_detector(gallery: Gallery) -> Engine | None:
         ) from err
 
 
-def find_engine(gallery: Gallery, engine: Engine | None) -> Engine:
+def find_engine(gallery: EmbeddingFile, engine: Engine | None) -> Engine:
     """The engine given, or the one that the gallery names.
 
     Raises:
@@ -196,7 +196,7 @@ def find_engine(gallery: Gallery, engine: Engine | None) -> Engine:
         ) from err
 
 
-def _build_command(gallery: Gallery) -> str:
+def _build_command(gallery: EmbeddingFile) -> str:
     """The sentence that tells how to get an engine for an embedding file."""
     made = gallery.metadata
     return (
@@ -205,7 +205,7 @@ def _build_command(gallery: Gallery) -> str:
     )
 
 
-def check_engine(gallery: Gallery, engine: Engine, detector: Engine | None) -> None:
+def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None) -> None:
     """Refuse an engine whose embeddings cannot be compared with the rows of the gallery.
 
     Raises:
@@ -237,7 +237,7 @@ def _first(batch: Crops) -> Crops:
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
 
 
-def query_limits(gallery: Gallery) -> Limits:
+def query_limits(gallery: EmbeddingFile) -> Limits:
     """Those that the photographs of the gallery were held to."""
     usual = Limits()
     contract = gallery.contract
