@@ -19,7 +19,7 @@ from runtime.storage.replace import replacing
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support.export_files import write_file
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 @pytest.fixture
