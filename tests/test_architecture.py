@@ -170,7 +170,7 @@ PROCESS_WIDE_STATE = {
     ): "CUDA reads CUDA_VISIBLE_DEVICES once; `process --devices` alone sets it, at its start",
     ("pipeline/processes.py", "environ"): "a worker process of our own sets its own, before CUDA starts in it",
     ("pipeline/worker.py", "setNumThreads"): "OpenCV has one setting for all threads; `process` and its workers set it",
-    ("index/threads.py", "omp_set_num_threads"): "OpenMP keeps this number for each thread, and it is set back",
+    ("index/rerank.py", "omp_set_num_threads"): "OpenMP keeps this number for each thread, and it is set back",
 }
 SETTERS = {
     *("chdir", "fchdir", "chroot", "putenv", "unsetenv", "setrlimit", "setlocale", "umask"),

@@ -13,7 +13,7 @@ import pytest
 from runtime.errors import ConfigError, DiskFullError, LockedError, OutputExistsError, StorageError
 from runtime.files import durable_file, synced_file
 from runtime.folders import check_folder, fill_folder, replace_folder
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 ENTRIES = r"thing-\d+"
 

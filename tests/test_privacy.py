@@ -22,9 +22,10 @@ from runtime.clusters.folders import write_folders
 from runtime.engines.engine import read_engine
 from runtime.export.npy import export_npy
 from runtime.export.parquet import export_parquet
+from runtime.faces.rules import FaceRules
 from runtime.index.approximate import ApproximateIndex
-from runtime.index.facts import IndexFacts
 from runtime.index.flat import FlatIndex
+from runtime.index.measure import IndexFacts
 from runtime.maintenance.add import add
 from runtime.maintenance.merge import merge
 from runtime.maintenance.remove import Removal
@@ -36,14 +37,14 @@ from runtime.pages.sheets import write_sheets
 from runtime.pairs.pairs import Wanted, find_pairs
 from runtime.pairs.parts import Parts
 from runtime.pairs.table import PairTable, write_table
-from runtime.pipeline.duplicates import DigestTable
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
+from runtime.pipeline.work import DigestTable
 from runtime.records import Embedded
 from runtime.search.search import Answer, Answers
 from runtime.sources.pathtable import write_paths
 from runtime.storage.file import EmbeddingFile
-from runtime.storage.runfolder import Plan, RunFolder
+from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.segments import SegmentRules, SegmentWriter
 from tests.support.clustered_files import people, write_file, write_photographs
 
@@ -150,7 +151,7 @@ def test_an_unfinished_run_is_as_private_as_its_sources(file: Path, again: bool)
     if again:  # by an earlier run, before the sources were private
         output.with_name("other.h5.parts").mkdir(0o777)
     with RunFolder(output, like=file) as folder:
-        folder.write_plan(Plan({}, "/", 1, "2026"))
+        folder.write_plan(StoredPlan({}, "/", 1, "2026"))
         write_paths(folder.paths_file, [b"a"])
         rules = SegmentRules()
         writer = SegmentWriter(folder.path, plan_id="p", dimension=2, dtype="float32", digests=True, rules=rules)
@@ -171,7 +172,9 @@ def test_files_joined_repaired_and_reduced_are_as_private_as_those_before(
     one, other = tmp_path / "1" / "people.h5", tmp_path / "2" / "people.h5"
     for path in (one, other):
         path.parent.mkdir(0o700)
-        process(Request((str(photos / path.parent.name),), path, engine, decoder="opencv"))
+        process(
+            Request((str(photos / path.parent.name),), path, engine, faces=FaceRules(align="none"), decoder="opencv")
+        )
         assert stat.S_IMODE(path.stat().st_mode) == 0o666
     one.chmod(0o640)
     other.chmod(0o604)
