@@ -61,9 +61,10 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
         raise ConfigError(f"-o names {output}, which is one of the files to be joined; wanted: another file")
     if output.exists() and not force:
         raise OutputExistsError(f"{output} exists. Name another file with -o, or replace it with --force")
-    with RunFolder(output, like=inputs) as folder, ExitStack() as stack:
-        folder.refuse_unfinished()
+    with ExitStack() as stack:
         opened = [stack.enter_context(EmbeddingFile(file)) for file in inputs]
+        folder = stack.enter_context(RunFolder(output, like=inputs))
+        folder.refuse_unfinished()
         check_joinable(opened)
         root = common_root([file.root for file in opened])
         parts = [Part.of(file, prefix=prefix_below(root, file.root)) for file in opened]

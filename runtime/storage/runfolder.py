@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -120,9 +121,8 @@ class RunFolder:
         while True:
             try:
                 make_folder(self.path, like=sources)
-                return Lock(self.path / "lock", f"another run is writing {self.output}")
-            except FileNotFoundError:
-                continue  # a finishing run has just removed the folder
+                with suppress(FileNotFoundError):  # a finishing run has just removed the folder
+                    return Lock(self.path / "lock", f"another run is writing {self.output}")
             except LockedError:
                 raise
             except OSError as err:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runtime.files import durable_file
 from runtime.pages.pairs_page import review_page, write_review
 from runtime.pairs.blocks import Found
 from runtime.pairs.table import PairTable
@@ -72,8 +73,10 @@ def test_no_pair_is_said(tmp_path: Path) -> None:
 
 
 def test_a_page_that_is_left_half_written_is_known_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
+    def killed(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.suffix == ".html":
+            raise KeyboardInterrupt
+        return durable_file(path, *arguments, **named)  # the list of pages
 
     monkeypatch.setattr("runtime.storage.derived.durable_file", killed)
     with pytest.raises(KeyboardInterrupt):
