@@ -26,6 +26,7 @@ from runtime.faces.warp import transforms_back, warp_bytes, warp_crops
 from runtime.graphs.unit import unit_rows
 from runtime.images.preprocess import preprocess_bytes, preprocess_crops
 from tests.support.cuda_stand_in import ShimDriver
+from tests.support.errors import raises
 
 MEAN, STD = (127.5, 110.0, 100.0), (127.5, 64.0, 128.0)
 # Half a thousandth from FP32 coordinates and sums (0.05 grey levels); half a step of FP16 below 4 besides.
@@ -119,7 +120,7 @@ def test_bytes_are_copied_on_the_device(driver: Driver, stream: Stream) -> None:
         stream.copy(source.address, 0, target)
         stream.download(target, back)
         stream.synchronize()
-        with pytest.raises(ConfigError, match="96 bytes at 5 are outside"):
+        with raises(ConfigError, 96, 5):
             stream.copy(source.address, 96, target, 5)
     np.testing.assert_array_equal(back, [*[0] * 5, *range(10, 40), *[0] * 65])
 
@@ -167,13 +168,13 @@ def test_a_device_buffer_grows_and_does_not_shrink(driver: Driver) -> None:
 
 def test_copies_outside_a_buffer_are_refused(driver: Driver, stream: Stream) -> None:
     with DeviceBuffer(driver, 16) as device, PinnedBuffer(driver, 16) as pinned:
-        with pytest.raises(ConfigError, match=r"20 bytes at 0 .* 16; reserve"):
+        with raises(ConfigError, 20, 0, 16):
             stream.upload(np.zeros(5, np.float32), device)
-        with pytest.raises(ConfigError, match="4 bytes at 13"):
+        with raises(ConfigError, 4, 13):
             stream.download(device, np.zeros(1, np.float32), offset=13)
-        with pytest.raises(ConfigError, match="C-contiguous"):
+        with raises(ConfigError, "C-contiguous"):
             stream.upload(np.zeros((2, 2), np.float32)[:, :1], device)
-        with pytest.raises(ConfigError, match="20 bytes does not fit a pinned buffer of 16"):
+        with raises(ConfigError, 20, 16):
             pinned.view((5,), np.float32)
         stream.upload(np.zeros(0, np.float32), device)
 
@@ -199,7 +200,7 @@ def test_another_thread_uses_the_device(driver: Driver) -> None:
 def test_what_cannot_be_allocated_is_said(driver: Driver) -> None:
     if driver.name == "shim":
         pytest.skip("host memory is only promised, not given")
-    with pytest.raises(EngineError, match="allocating"):
+    with raises(EngineError):
         DeviceBuffer(driver, 1 << 50)
 
 
@@ -383,15 +384,15 @@ def test_l2norm_in_place(kernels: Kernels, stream: Stream, to_device: Callable[[
 
 def test_kernels_refuse_what_would_write_outside(driver: Driver, kernels: Kernels, stream: Stream) -> None:
     with DeviceBuffer(driver, 24) as small, DeviceBuffer(driver, 1 << 20) as large:
-        with pytest.raises(ConfigError, match="24 bytes is too small; wanted: 75264"):
+        with raises(ConfigError, 24, 75264):
             kernels.preprocess(stream, large, small, small, count=1, height=9, width=9, size=112)
-        with pytest.raises(ConfigError, match="pitch of 26"):
+        with raises(ConfigError, 26):
             kernels.preprocess(stream, large, small, large, count=1, height=9, width=9, size=112, pitch=26)
-        with pytest.raises(ConfigError, match="too small"):
+        with raises(ConfigError):
             kernels.align(stream, small, large, small, large, count=2, size=9)
-        with pytest.raises(ConfigError, match="1025 numbers"):
+        with raises(ConfigError, 1025):
             kernels.l2norm(stream, large, large, count=1, dimension=1025)
-        with pytest.raises(ConfigError, match="24 bytes is too small; wanted: 243"):
+        with raises(ConfigError, 24, 243):
             kernels.align_bytes(stream, large, large, small, count=1, size=9)
         kernels.l2norm(stream, small, large, count=0, dimension=8)  # nothing to do is no error
 

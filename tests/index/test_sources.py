@@ -23,6 +23,7 @@ from runtime.index.memoryplan import MOST_CANDIDATES, QUERIES, MemoryPlan, resid
 from runtime.index.place import Place, gpu_source, host_vectors, planned_source
 from runtime.index.precision import half_error, single_error
 from runtime.index.settle import settle
+from tests.support.errors import raises
 
 GPU = pytest.mark.gpu
 Maker = Callable[[Any], Source]
@@ -317,7 +318,7 @@ def test_a_shard_that_cannot_be_read_ends_the_search() -> None:
 
     vectors = np.repeat(np.arange(4, dtype=np.float32), 10)[:, None] * np.ones((1, 4), np.float32)
     before = threading.active_count()
-    with pytest.raises(OSError, match="the disk is gone"):
+    with raises(OSError, "the disk is gone"):
         Streamed(vectors, 10, (Broken(), Broken()), 0.0, 1).candidates(np.ones((1, 4), np.float32), 5)
     assert threading.active_count() == before
 

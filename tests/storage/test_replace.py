@@ -18,6 +18,7 @@ from runtime.errors import LockedError, StorageError
 from runtime.storage.replace import replacing
 from runtime.storage.runfolder import Plan, RunFolder
 from runtime.storage.verify import verify_file
+from tests.support.errors import raises
 from tests.support.export_files import write_file
 from tests.support.facemill_command import ROOT
 
@@ -152,7 +153,7 @@ def test_a_link_is_followed_and_stays(file: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_writes_the_file_is_not_disturbed(file: Path) -> None:
     before = file.read_bytes()
-    with RunFolder(file), pytest.raises(LockedError, match="another run is writing"), replacing(file):
+    with RunFolder(file), raises(LockedError, file), replacing(file):
         pass
     assert file.read_bytes() == before
 
@@ -169,11 +170,11 @@ def test_what_is_damaged_or_missing_is_refused_in_words(file: Path, tmp_path: Pa
     data = file.read_bytes()
     for content in (b"no HDF5", data[: len(data) // 2]):
         file.write_bytes(content)
-        with pytest.raises(StorageError, match="is damaged and cannot be changed"), replacing(file):
+        with raises(StorageError, file), replacing(file):
             pass
         assert file.read_bytes() == content
     for missing in (tmp_path / "none.h5", tmp_path / "no" / "folder" / "none.h5", tmp_path):
-        with pytest.raises(StorageError, match="there is no file"), replacing(missing):
+        with raises(StorageError, missing), replacing(missing):
             pass
     assert not (tmp_path / "no").exists()
     assert os.listdir(file.parent) == ["people.h5"]
