@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import numpy as np
+from runtime.index.exactrows import ExactRows
 
 from runtime.errors import StorageError
-from runtime.index.exactrows import ExactRows
 from runtime.index.indexfile import ensure_index
 from runtime.storage.file import EmbeddingFile
 from tests.index.test_flat import unit, write_gallery

@@ -5,9 +5,9 @@ from __future__ import annotations
 import faiss
 import numpy as np
 import pytest
+from runtime.index.sizes import KINDS, LINKS, build_s, index_bytes, list_count
 
 from runtime.errors import ConfigError
-from runtime.index.sizes import KINDS, LINKS, build_s, index_bytes, list_count
 from tests.support.errors import raises
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from runtime.engines.engine import Engine
 from runtime.errors import ConfigError
-from runtime.pipeline.processes import cores_of, divide
-from runtime.pipeline.request import Request
+from runtime.faces.rules import FaceRules
+from runtime.pipeline.processes import divide
+from runtime.pipeline.request import Request, RunOptions
+from runtime.pipeline.settings import cores_of
 from tests.support.arithmetic_runner import INFO
 from tests.support.errors import assert_failed, assert_usage_error, raises
 from tests.support.facemill_command import facemill, facemill_process, start_facemill, summary
@@ -99,9 +101,16 @@ ENGINE = Engine(Path("e"), INFO)
 @pytest.mark.parametrize(("devices", "value"), [(("gpu",), "gpu"), (("cpu", "-1"), "-1")])
 def test_devices_that_are_none(devices: tuple[str, ...], value: str) -> None:
     with raises(ConfigError, "--devices", value):
-        Request(("x",), Path("o.h5"), ENGINE, devices=devices)
+        Request(("x",), Path("o.h5"), ENGINE, run=RunOptions(devices=devices), faces=FaceRules("none"))
     with raises(ConfigError, "--skip-duplicates", "--devices"):
-        Request(("x",), Path("o.h5"), ENGINE, devices=("cpu", "cpu"), skip_duplicates=True)
+        Request(
+            ("x",),
+            Path("o.h5"),
+            ENGINE,
+            run=RunOptions(devices=("cpu", "cpu")),
+            skip_duplicates=True,
+            faces=FaceRules("none"),
+        )
 
 
 @pytest.mark.parametrize(
