@@ -8,7 +8,7 @@ import pytest
 
 from runtime.errors import ModelError
 from runtime.modelspec import list_specs, load_spec
-from tests.support.errors import raises
+from tests.support.errors import Values, raises
 
 GOOD = {
     "name": '"m"',
@@ -63,9 +63,7 @@ def test_a_good_model_file(tmp_path: Path) -> None:
         ({"name": "="}, ("TOML",)),
     ],
 )
-def test_every_mistake_names_file_key_and_value(
-    changes: dict[str, str | None], values: tuple[object, ...], tmp_path: Path
-) -> None:
+def test_every_mistake_names_file_key_and_value(changes: dict[str, str | None], values: Values, tmp_path: Path) -> None:
     with raises(ModelError, "m.toml", *values):
         load_spec(str(write(tmp_path, **changes)))
 

@@ -26,7 +26,7 @@ from runtime.modelstore import (
     find_weights,
     resolve_weights,
 )
-from tests.support.errors import raises
+from tests.support.errors import Values, raises
 
 DATA = bytes(range(256)) * 4000  # 1 MB
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -176,7 +176,7 @@ def test_another_file_is_refused_and_removed(server: Server, tmp_path: Path) -> 
     ("url", "values"),
     [("http://127.0.0.1:9/x", ()), ("http://[", ()), ("file:///etc/passwd", ("http", "https"))],
 )
-def test_an_address_that_leads_nowhere(url: str, values: tuple[object, ...], tmp_path: Path) -> None:
+def test_an_address_that_leads_nowhere(url: str, values: Values, tmp_path: Path) -> None:
     with raises(FetchError, url, *values):
         fetch(url, tmp_path / "m.onnx")
 

@@ -103,7 +103,7 @@ def find_pairs(
         lists = _begin(gallery, parts, wanted, products, force=force)
         before = parts.load()
         if parts.done:
-            logger.info("going on with the search that was stopped")
+            logger.info("resuming the interrupted search: %d parts are done", parts.done)
         work, pieces = _way(gallery, wanted, lists, parts.done, products)
         compared = sum(work[parts.done :])
         with control.in_flight():

@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.test_search import Page
 from tests.support import encoded_images as make
+from tests.support.errors import assert_names
 from tests.support.facemill_command import facemill
 
 ODD = "<b>'\"\n"
@@ -130,5 +131,6 @@ def test_nothing_to_ask_is_said(people: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     out, err = search(people, tmp_path / "empty", code=1)
     assert out == ""
-    assert err.startswith("E-SOURCE: no photographs found in ")
+    assert err.startswith("E-SOURCE: ")
+    assert_names(err, tmp_path / "empty")
     assert facemill("search", people, "a.jpg", "--group-by", "year").returncode == 2

@@ -28,7 +28,7 @@ from runtime.engines.rate import measure_rates
 from runtime.errors import ConfigError, EngineError, ModelError, ParityError
 from runtime.extras import pip_install
 from runtime.graphs.half import precision_of
-from tests.support.errors import raises
+from tests.support.errors import Values, raises
 from tests.support.model_files import info, save_cnn, spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,7 +290,7 @@ def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
         ({"compute_capability": "SM75"}, ("--backend tensorrt",)),
     ],
 )
-def test_options_that_cannot_be_are_refused(weights: Path, options: dict[str, Any], values: tuple[object, ...]) -> None:
+def test_options_that_cannot_be_are_refused(weights: Path, options: dict[str, Any], values: Values) -> None:
     with raises(ConfigError, *values):
         build(weights, **options)
 

@@ -20,7 +20,7 @@ from runtime.engines.open import open_runner
 from runtime.engines.parity import synthetic_crops
 from runtime.errors import ConfigError, EngineError
 from runtime.graphs.mobilefacenet import generate
-from tests.support.errors import raises
+from tests.support.errors import Values, raises
 from tests.support.model_files import save_cnn, spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,7 +93,7 @@ def test_several_threads_share_a_runner(engine: Engine, threads: int) -> None:
         (np.zeros((4, 112, 112, 3), np.uint8)[::2], ("contiguous",)),
     ],
 )
-def test_a_wrong_batch_is_refused(engine: Engine, batch: NDArray[np.uint8], values: tuple[object, ...]) -> None:
+def test_a_wrong_batch_is_refused(engine: Engine, batch: NDArray[np.uint8], values: Values) -> None:
     with open_runner(engine) as runner, raises(ConfigError, *values):
         runner.infer(batch)
 

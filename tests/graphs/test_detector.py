@@ -18,7 +18,7 @@ from runtime.faces.detectors import anchor_count, find_faces
 from runtime.graphs.detector import load_detector, reference_faces
 from runtime.modelspec import ModelSpec, load_spec
 from runtime.modelstore import SHIPPED_DETECTOR, find_weights, resolve_weights
-from tests.support.errors import raises
+from tests.support.errors import Values, raises
 from tests.support.red_square_detector import picture, save_red_squares
 
 REAL = ("facemill-det", "yunet", "scrfd-500m", "scrfd-2.5g")
@@ -73,7 +73,7 @@ def test_each_picture_of_a_batch_has_its_own_answer(built: BuildResult) -> None:
         ((257, 32, 32, 3), (1, 256, 257)),
     ],
 )
-def test_other_pictures_are_refused(built: BuildResult, shape: tuple[int, ...], values: tuple[object, ...]) -> None:
+def test_other_pictures_are_refused(built: BuildResult, shape: tuple[int, ...], values: Values) -> None:
     with open_runner(built.engine) as runner, raises(ConfigError, *values):
         runner.infer(np.zeros(shape, np.uint8))
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime.errors import ModelError
 from runtime.graphs.graph import load_graph
 from runtime.modelspec import ModelSpec
-from tests.support.errors import raises
+from tests.support.errors import Values, raises
 from tests.support.model_files import save, save_cnn, spec
 
 
@@ -113,7 +113,7 @@ def external_data_missing(path: Path) -> None:
         (external_data_missing, ("weights.bin",)),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path: Path, make: Callable[[Path], None], values: tuple[object, ...]) -> None:
+def test_what_is_wrong_is_said(tmp_path: Path, make: Callable[[Path], None], values: Values) -> None:
     path = tmp_path / "model.onnx"
     make(path)
     with raises(ModelError, path, *values):
@@ -138,7 +138,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
         (spec(dimension=128), ("['N', 16]", "[N, 128]")),
     ],
 )
-def test_a_file_that_is_not_what_the_spec_says(tmp_path: Path, wanted: ModelSpec, values: tuple[object, ...]) -> None:
+def test_a_file_that_is_not_what_the_spec_says(tmp_path: Path, wanted: ModelSpec, values: Values) -> None:
     with raises(ModelError, *values):
         load_graph(save_cnn(tmp_path / "m.onnx"), wanted)
 

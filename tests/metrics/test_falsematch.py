@@ -16,7 +16,7 @@ from runtime.metrics.falsematch import (
     calibration_from_json,
     thresholds_for,
 )
-from tests.support.errors import raises
+from tests.support.errors import Values, raises
 
 RNG = np.random.default_rng(5)
 GENUINE = np.clip(RNG.normal(0.6, 0.1, 500), -1, 1).astype(np.float32)
@@ -87,9 +87,7 @@ def test_scores_at_the_ends(score: float) -> None:
         ({"at_least": ["x"]}, ("ValueError",)),
     ],
 )
-def test_a_damaged_calibration_is_refused(
-    calibration: Calibration, change: dict[str, object], values: tuple[object, ...]
-) -> None:
+def test_a_damaged_calibration_is_refused(calibration: Calibration, change: dict[str, object], values: Values) -> None:
     raw = {**json.loads(calibration.to_json()), **change}
     with raises(ConfigError, *values, "facemill evaluate"):
         calibration_from_json(json.dumps(raw))

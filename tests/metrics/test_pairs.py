@@ -9,7 +9,7 @@ import pytest
 
 from runtime.errors import ConfigError
 from runtime.metrics.pairs import read_pairs
-from tests.support.errors import raises
+from tests.support.errors import Values, raises
 
 GOOD = "2\t1\nAda\t1\t2\nAda\t1\tBob\t3\nCy B.\t10\t2\nAda\t2\tBob\t12345\n"
 
@@ -68,7 +68,7 @@ def test_a_development_set_is_one_fold(tmp_path: Path) -> None:
         (b"1\t1\nAd\xff\t1\t2\n", ("UTF-8",)),
     ],
 )
-def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str | bytes, values: tuple[object, ...]) -> None:
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str | bytes, values: Values) -> None:
     with raises(ConfigError, *values):
         read_pairs(written(tmp_path, text))
 

@@ -12,7 +12,7 @@ from runtime.errors import ConfigError
 from runtime.pairs.threshold import choose_threshold
 from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import calibration_of, twins, write_twins
-from tests.support.errors import assert_names, raises
+from tests.support.errors import Values, assert_names, raises
 
 ROWS = 200
 PAIRS = ROWS * (ROWS - 1) // 2
@@ -77,7 +77,7 @@ def test_where_impostors_score_all_there_is_no_threshold(path: Path) -> None:
 
 
 @pytest.mark.parametrize(("expected", "values"), [(None, ()), (7.0, (7,))])
-def test_without_a_calibration_both_ways_are_named(path: Path, expected: float | None, values: tuple[int, ...]) -> None:
+def test_without_a_calibration_both_ways_are_named(path: Path, expected: float | None, values: Values) -> None:
     ways = (f"facemill evaluate FOLDER --calibrate {path}", "--threshold")
     with EmbeddingFile(path) as gallery, raises(ConfigError, path, *ways, *values):
         choose_threshold(gallery, None, None, expected)

@@ -30,7 +30,7 @@ from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.records import Crops, Encoded, Outcome, Photo, Status
 from tests.support import encoded_images as make
-from tests.support.errors import raises
+from tests.support.errors import Values, raises
 from tests.support.model_files import spec
 from tests.support.red_square_detector import picture, save_red_squares
 
@@ -196,7 +196,7 @@ def test_a_photograph_that_cannot_be_decoded_again_is_an_outcome(
         ({"min_frontal": -0.1}, ("--min-frontal", -0.1)),
     ],
 )
-def test_wrong_rules_are_refused(change: dict[str, Any], values: tuple[object, ...]) -> None:
+def test_wrong_rules_are_refused(change: dict[str, Any], values: Values) -> None:
     with raises(ConfigError, *values):
         FaceRules(**change)
 

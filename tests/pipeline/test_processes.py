@@ -16,7 +16,7 @@ from runtime.pipeline.processes import divide
 from runtime.pipeline.request import Request, RunOptions
 from runtime.pipeline.settings import cores_of
 from tests.support.arithmetic_runner import INFO
-from tests.support.errors import assert_failed, assert_usage_error, raises
+from tests.support.errors import USAGE, Values, assert_refused, raises
 from tests.support.facemill_command import facemill, facemill_process, start_facemill, summary
 from tests.support.nvidia_driver_stand_in import FakeDriver
 from tests.support.processes import SMALL_SEGMENTS, assert_same_file, file_size_limit, wait_for_segment
@@ -69,7 +69,7 @@ def test_stopped_or_killed_it_goes_on_even_with_another_number_of_processes(
 def test_a_process_that_fails_ends_the_run_with_its_words(many: str, tiny_engine: Path, tmp_path: Path) -> None:
     arguments = ("-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "cpu,cpu", "--segment-rows", 100_000)
     done = facemill_process(*("process", many, *arguments), preexec_fn=file_size_limit(200_000))
-    assert_failed(done, "E-DISK-FULL")
+    assert_refused(done, "E-DISK-FULL")
 
 
 def test_rows_are_divided_in_turns_and_none_is_lost() -> None:
@@ -92,7 +92,7 @@ def test_a_device_that_the_engine_does_not_run_on_is_refused(
 ) -> None:
     arguments = (many, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "1")
     done = facemill_process("process", *arguments, env=driver.environment(gpus=2))
-    assert_failed(done, "E-CONFIG", "--devices", tiny_engine, "cpu")
+    assert_refused(done, "E-CONFIG", "--devices", tiny_engine, "cpu")
 
 
 ENGINE = Engine(Path("e"), INFO)
@@ -124,9 +124,9 @@ def test_devices_that_are_none(devices: tuple[str, ...], value: str) -> None:
     ],
 )
 def test_a_gpu_that_is_not_there_ends_the_command_before_it_begins(
-    gpus: int, shown: str | None, devices: str, values: tuple[str, ...], tmp_path: Path, driver: FakeDriver
+    gpus: int, shown: str | None, devices: str, values: Values, tmp_path: Path, driver: FakeDriver
 ) -> None:
     env = {**driver.environment(gpus=gpus, shown=shown), "FACEMILL_CACHE": str(tmp_path)}
     done = facemill_process("process", tmp_path, "-o", tmp_path / "o.h5", "--devices", devices, env=env)
-    assert_usage_error(done, "--devices", *values)
+    assert_refused(done, USAGE, "--devices", *values)
     assert os.listdir(tmp_path) == []

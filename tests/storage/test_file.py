@@ -17,7 +17,7 @@ from runtime.storage.file import EmbeddingFile
 from runtime.storage.format import display_text, offsets
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
-from tests.support.errors import raises
+from tests.support.errors import Values, raises
 from tests.support.face_batches import D, batch_of, writer
 
 METADATA = {"dimension": 4, "contract": '{"root": "/photos/\\udcff", "dimension": 4}'}
@@ -117,7 +117,7 @@ def _bad_contract(path: Path) -> None:
         (lambda path: path.unlink(), ()),
     ],
 )
-def test_anything_else_is_refused_with_the_reason(tmp_path: Path, damage: object, values: tuple[object, ...]) -> None:
+def test_anything_else_is_refused_with_the_reason(tmp_path: Path, damage: object, values: Values) -> None:
     path = assembled(tmp_path)
     damage(path)  # type: ignore[operator]
     with raises(StorageError, path, *values):

@@ -14,7 +14,7 @@ import pytest
 
 from runtime.errors import StorageError
 from runtime.storage.verify import verify_file
-from tests.support.errors import raises
+from tests.support.errors import assert_refused, raises
 from tests.support.facemill_command import facemill
 
 
@@ -208,6 +208,4 @@ def test_the_command_says_so_in_words_json_and_exit_codes(whole: Path, copy: Pat
     answer = json.loads(facemill("verify", copy, "--json").stdout)
     assert (answer["whole"], answer["embeddings"], len(answer["findings"])) == (False, 594, 1)
     missing = facemill("verify", copy.with_name("none.h5"))
-    assert missing.returncode == 1
-    assert "there is no file" in missing.stderr
-    assert "Traceback" not in missing.stderr
+    assert_refused(missing, "E-STORAGE", copy.with_name("none.h5"))

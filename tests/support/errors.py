@@ -11,9 +11,11 @@ from typing import TypeVar
 import pytest
 
 E = TypeVar("E", bound=BaseException)
+Values = tuple[object, ...]
+USAGE = "Error"  # what click begins the line with when a command is used wrongly
 
 
-def missing_values(text: str, values: tuple[object, ...]) -> list[str]:
+def missing_values(text: str, values: Values) -> list[str]:
     """The values that a text does not name as whole words: 5 is not in "25", and people.h5 is in "/a/people.h5"."""
     missing = []
     for value in map(str, values):
@@ -40,27 +42,17 @@ def raises(kind: type[E] | tuple[type[E], ...], *values: object) -> Iterator[pyt
     assert_names(str(caught.value), *values)
 
 
-def assert_failed(done: subprocess.CompletedProcess[str], code: str, *values: object) -> None:
-    """Assert that a command exited 1 with an error of this code that names these values, and with no traceback.
+def assert_refused(done: subprocess.CompletedProcess[str], code: str, *values: object) -> None:
+    """Assert that a command failed with an error of this code that names these values, and with no traceback.
 
     Args:
         done: the run.
-        code: of the error, such as E-CONFIG.
-        values: files, options, numbers and commands in the error's message.
+        code: of the error, such as E-CONFIG, after which commands exit 1; or USAGE, after which they exit 2.
+        values: files, options, numbers and commands that the error's message must name.
     """
-    assert done.returncode == 1, done.stderr
-    _assert_message(done.stderr, f"{code}: ", values)
-
-
-def assert_usage_error(done: subprocess.CompletedProcess[str], *values: object) -> None:
-    """Assert that a command exited 2 with an error of usage that names these values, and with no traceback."""
-    assert done.returncode == 2, done.stderr
-    _assert_message(done.stderr, "Error: ", values)
-
-
-def _assert_message(stderr: str, prefix: str, values: tuple[object, ...]) -> None:
-    lines = stderr.splitlines()
-    starts = [number for number, line in enumerate(lines) if line.startswith(prefix)]
-    assert starts, f"no line begins with {prefix!r}: {stderr}"
-    assert "Traceback" not in stderr
+    assert done.returncode == (2 if code == USAGE else 1), done.stderr
+    lines = done.stderr.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith(f"{code}: ")]
+    assert starts, f"no line begins with {code}: {done.stderr}"
+    assert "Traceback" not in done.stderr
     assert_names("\n".join(lines[starts[-1] :]), *values)
