@@ -107,7 +107,7 @@ def test_existing_outputs_are_refused_before_anything_is_done(file: Path, tmp_pa
     (tmp_path / "d" / "mine.txt").write_text("mine")
     for option, target in (("-o", "a.csv"), ("--folders", "d"), ("--sheets", "d")):
         done = facemill("cluster", file, "--threshold", 0.6, option, tmp_path / target)
-        assert_refused(done, "E-EXISTS", tmp_path / target, "--force")
+        assert_refused(done, "E-EXISTS", tmp_path / target, "--force" if option == "-o" else "mine.txt")
         assert done.stdout == ""
     assert column(file) is None
     assert (tmp_path / "a.csv").read_text() == "mine"

@@ -144,7 +144,7 @@ def test_the_expectation_is_in_table_csv_and_page(calibrated: Path, place: Path,
     assert table.returncode == 0, table.stderr
     lines = table.stdout.splitlines()
     assert lines[1].split() == ["rank", "score", "expected", "face_index", "box", "path"]
-    assert re.fullmatch(r" +1  +1\.0000 +<0\.\d+ +0  0 0 112 112  P05/P05_0001\.jpg", lines[2])
+    assert re.fullmatch(r" +1  +1\.0000 +<0\.\d+ +0  0,0,112,112  P05/P05_0001\.jpg", lines[2])
     assert "pairs of 13 people in 'in'" in lines[-1]
     page = (tmp_path / "a.html").read_text("utf-8")
     assert re.search(r">&lt;0\.\d+ false hits expected<", page)

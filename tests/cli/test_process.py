@@ -238,7 +238,7 @@ def test_a_foreign_file_is_never_overwritten_without_force(photos: Path, tiny_en
     output.write_bytes(b"my thesis")
     arguments = ("process", photos / "1", "-o", output, "--engine", tiny_engine)
     done = facemill(*arguments)
-    assert_refused(done, "E-EXISTS", output, "--force")
+    assert_refused(done, "E-STORAGE", output, "-o", "--force")
     assert output.read_bytes() == b"my thesis"
     assert facemill(*arguments, "--force").returncode == 0
     assert len(outcomes(output)) == 86
@@ -278,7 +278,7 @@ def test_a_folder_of_the_users_is_left_alone(photos: Path, tiny_engine: Path, tm
     mine = tmp_path / "o.h5.parts"
     (mine / "letters").mkdir(parents=True)
     done = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--force")
-    assert_refused(done, "E-EXISTS", mine, "letters")
+    assert_refused(done, "E-CONFIG", mine, "letters", "-o")
     assert (mine / "letters").is_dir()
 
 

@@ -393,7 +393,8 @@ def test_a_file_that_was_replaced_meanwhile_keeps_no_index_of_before_and_gets_no
         opened["metadata"].attrs["run_id"] = "another"
     shutil.copy(made / "people.h5", file.with_name("people.h5.faiss"))
     done = remove(file, "--path", "P02/")
-    assert_refused(done, "E-STORAGE", file)
+    assert_refused(done, "E-CONFIG", 1, "P02/")
+    assert done.stderr.startswith(str(file))  # a line on the removal that cannot be completed, and then the error
     assert os.listdir(file.parent) == ["people.h5"]
 
 

@@ -47,7 +47,7 @@ def test_table(people: Path) -> None:
     assert "p3.jpg" in lines[0]
     assert "11 embeddings" in lines[0]
     assert lines[1].split() == ["rank", "score", "face_index", "box", "path"]
-    assert lines[2].split() == ["1", "1.0000", "0", "0", "0", "112", "112", "p3.jpg"]
+    assert lines[2].split() == ["1", "1.0000", "0", "0,0,112,112", "p3.jpg"]
     assert len(lines) == 6
     assert re.fullmatch(r"model: tiny \(sha256 [0-9a-f]{12}\)", lines[4])
     assert lines[5] == "index: flat (exact)"
