@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from report import write_results
 
-from runtime.engines.open import open_runner
+from runtime.engines.backends import open_runner
 from runtime.engines.runner import Runner
 from runtime.faces.detectors import Faces, iou, main_face
 from runtime.faces.finder import Finder, View

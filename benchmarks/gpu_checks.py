@@ -266,7 +266,7 @@ def runner(setting: Setting) -> Findings:
 def detector(setting: Setting) -> Findings:
     """The detector's engine: built, loaded, and its answers to views of portraits against ONNX Runtime's."""
     need_tensorrt(setting)
-    from runtime.engines.open import open_runner
+    from runtime.engines.backends import open_runner
     from runtime.engines.parity import weighted
     from runtime.faces.finder import FindRules, View, draw, read_answer
     from runtime.images.decode import decode_photo

@@ -161,8 +161,8 @@ def plan_cases(bench: Bench, model: str, folder: Path, notes: list[str]) -> list
     """A batch with the steps in the plan, and with the steps as kernels; both have to give the same vectors."""
     from runtime.cuda.kernels import Kernels, normalisation
     from runtime.engines.tensorrt.api import import_tensorrt, tensorrt_log
+    from runtime.engines.tensorrt.backend import target_of
     from runtime.engines.tensorrt.build import CURRENT, compile_network
-    from runtime.engines.tensorrt.targets import target_of
     from runtime.engines.weights import weights_for
     from runtime.graphs.graph import load_graph
     from runtime.graphs.half import to_half

@@ -15,8 +15,8 @@ import pytest
 from portraits import encode
 
 from runtime.assets import asset_dir
+from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
-from runtime.engines.open import open_runner
 from runtime.engines.parity import reference_embeddings, synthetic_crops
 from runtime.engines.weights import weights_for
 from runtime.metrics.pairs import read_pairs

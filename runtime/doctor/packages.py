@@ -37,6 +37,8 @@ GPU = {
     "cupy": (("cupy-cuda12x", "cupy-cuda13x"), "gpu"),
     "pycuda": (("pycuda",), "pycuda"),
 }
+# Import name -> the distributions that provide it.
+PROVIDERS = {**_BASE, **{module: names for module, (names, _) in GPU.items()}}
 # Distribution -> what it is for, and the extra that brings it.
 _OPTIONAL = {
     "scipy": ("facemill cluster by the graph of like faces", "cluster"),

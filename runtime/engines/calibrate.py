@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, EngineError
 from ..faces.finder import FindRules
 from ..modelspec import ModelSpec
-from .ort_runner import open_session
+from .onnxruntime.runner import open_session
 
 if TYPE_CHECKING:
     import onnx

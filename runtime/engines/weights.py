@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..assets import cache_dir
-from ..errors import ModelError
+from ..errors import FacemillError, ModelError
 from ..graphs.mobilefacenet import generate
-from ..modelspec import ModelSpec
-from ..modelstore import resolve_weights
-from .engine import locked
+from ..modelspec import ModelSpec, load_spec
+from ..modelstore import find_weights, resolve_weights, sha256_of
+from .engine import EngineInfo, locked
 
 
 def weights_for(spec: ModelSpec) -> Path:
@@ -34,3 +34,17 @@ def weights_for(spec: ModelSpec) -> Path:
         if not path.exists():
             generate(path, form=form, seed=seed)
     return path
+
+
+def other_weights(info: EngineInfo) -> str:
+    """Say that the model's ONNX file on this machine is another one than the engine was built from.
+
+    Empty where it is the same, where the model is not registered, and where its file is not here.
+    """
+    try:
+        weights = find_weights(load_spec(info.model))
+    except FacemillError:
+        return ""  # a model file of the user's own, not registered
+    if weights is None or sha256_of(weights) == info.model_sha256:
+        return ""
+    return f"it was built from another ONNX file than {weights}"

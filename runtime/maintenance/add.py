@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine
-from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError, StorageError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..engines.backends import open_runner
 from ..engines.calibrate import CalibrationSet, side_of
 from ..engines.engine import Engine
-from ..engines.open import open_runner
 from ..errors import ConfigError
 from ..faces.finder import FindRules, View, draw
 from ..faces.rules import FaceRules

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
 from ..engines.engine import Engine
-from ..engines.open import open_tensorrt
+from ..engines.tensorrt.cache import cache_path
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..engines.tensorrt.slot import Slot
 from ..images.dali_crops import DaliDecoder
@@ -159,7 +159,16 @@ def open_embed_files(
         FacemillError: see EmbedFiles, DaliDecoder and TensorRTRunner.
     """
     info = engine.info
-    with open_tensorrt(engine, slots=found.streams, decoder_bytes=RUNS_BYTES) as runner, ExitStack() as stack:
+    with (
+        TensorRTRunner(
+            engine.content(),
+            info,
+            slots=found.streams,
+            decoder_bytes=RUNS_BYTES,
+            cache=cache_path(engine.path),
+        ) as runner,
+        ExitStack() as stack,
+    ):
         own = stack.enter_context
         driver, kernels = own(runner.driver), Kernels(runner.driver)
         benches = [

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
 from ..engines.engine import Engine
-from ..engines.open import open_tensorrt
+from ..engines.tensorrt.cache import cache_path
 from ..engines.tensorrt.memory import detector_bytes
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..faces.quality import sharpness
@@ -198,10 +198,21 @@ def open_embed_faces(
     with ExitStack() as stack:
         # The first plan has everything in it; the second is made with what the first one has left.
         runner = stack.enter_context(
-            open_tensorrt(engine, slots=found.streams, decoder_bytes=per_slot, detector_bytes=detector_bytes(finder))
+            TensorRTRunner(
+                engine.content(),
+                engine.info,
+                slots=found.streams,
+                decoder_bytes=per_slot,
+                detector_bytes=detector_bytes(finder),
+                cache=cache_path(engine.path),
+            )
         )
         slots = runner.plan.slots
-        searcher = stack.enter_context(open_tensorrt(detector, slots=slots, decoder_bytes=per_slot))
+        searcher = stack.enter_context(
+            TensorRTRunner(
+                detector.content(), finder, slots=slots, decoder_bytes=per_slot, cache=cache_path(detector.path)
+            )
+        )
         stack.enter_context(runner.driver)
         kernels, info = Kernels(runner.driver), runner.info
         reverse = finder.channel_order != info.channel_order

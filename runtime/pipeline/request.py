@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..engines.backends import backend_of
 from ..engines.engine import Engine, EngineInfo
 from ..errors import ConfigError, ContractError
 from ..extras import available, pip_install
@@ -112,7 +113,7 @@ def check_request(request: Request, info: EngineInfo) -> Request:
             f"embeds. Name that one with --engine, and this one with --detector"
         )
     for device in request.devices:
-        if (device == "cpu") != (info.backend == "cpu"):
+        if (device == "cpu") == backend_of(info.backend).on_gpu:
             named = "cpu" if device == "cpu" else "a GPU"  # its number is CUDA's by now, not the user's
             raise ConfigError(
                 f"--devices names {named}, and the engine {request.engine} is for the backend {info.backend}; "
@@ -124,13 +125,12 @@ def check_request(request: Request, info: EngineInfo) -> Request:
 
 def _decoder(request: Request, info: EngineInfo) -> str:
     """Which decoder it is to be; a named one never becomes another."""
-    wanted, backends = request.decoder, {info.backend}
-    if request.detector is not None:
-        backends.add(request.detector.info.backend)
-    on_gpu = backends == {"tensorrt"}
+    wanted, engines = request.decoder, [info, *([request.detector.info] if request.detector else [])]
+    others = [engine.backend for engine in engines if not backend_of(engine.backend).keeps_photos]
+    on_gpu = not others
     if wanted == "dali" and not on_gpu:
         raise ConfigError(
-            f"--decoder dali was given with an engine for {(backends - {'tensorrt'}).pop()}; wanted: engines for "
+            f"--decoder dali was given with an engine for {others[0]}; wanted: engines for "
             f"tensorrt, the detector's too, since DALI's photographs stay on the GPU. Use --decoder opencv, or "
             f"--backend tensorrt"
         )

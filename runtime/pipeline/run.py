@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.backends import open_runner
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import EngineInfo
-from ..engines.open import open_runner
-from ..engines.stale import rebuild_if_stale
 from ..errors import DamagedError, Interrupted
 from ..interrupt import Control
 from ..records import Batch, Status

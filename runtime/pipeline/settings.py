@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..assets import cache_dir
+from ..engines.backends import backend_of
 from ..engines.engine import EngineInfo
 from ..engines.runner import Runner
 from ..errors import ConfigError, OutOfMemoryError
@@ -60,7 +61,7 @@ def usable_cores() -> int:
 def default_settings(info: EngineInfo) -> Settings:
     """Settings for a run too short to tune."""
     cores = usable_cores()
-    if info.backend == "cpu":
+    if not backend_of(info.backend).on_gpu:
         return Settings(min(8, info.profile[2]), cores, 1, max(1, cores))
     return Settings(info.profile[1], 3, 1, cores, min(4, cores))
 
@@ -93,7 +94,7 @@ def tune(
     """
     cores = usable_cores()
     shapes = {(cores, 1), (1, cores), (max(1, cores // 2), 2 if cores > 1 else 1)}
-    if info.backend != "cpu":
+    if backend_of(info.backend).on_gpu:
         shapes = {(1, 1), (2, 1)}  # two batches on the GPU are what a runner has slots for
     low, _, high = info.profile
     sizes = [batch_size] if batch_size else [b for b in (1, 2, 4, 8, 16, 32, 64, 128, 256) if low <= b <= high]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.backends import open_runner
 from ..engines.engine import EngineInfo
-from ..engines.open import open_runner
 from ..errors import StorageError
 from ..records import Batch, Status
 from ..sources.pathtable import PathTable

@@ -22,7 +22,7 @@ from runtime.engines import rate as rate_module
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
 from runtime.engines.engine import Engine, EngineInfo, read_engine, sidecar_path
-from runtime.engines.ort_runner import OrtRunner
+from runtime.engines.onnxruntime.runner import OrtRunner
 from runtime.engines.parity import BARS, Bar, check_parity, measure_parity, synthetic_crops
 from runtime.engines.rate import measure_rates
 from runtime.errors import ConfigError, EngineError, ModelError, ParityError
@@ -180,10 +180,10 @@ def test_an_int8_engine_is_built_again_for_other_crops_alone(weights: Path) -> N
 def test_auto_takes_what_is_faster_here(
     weights: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, float], precision: str
 ) -> None:
-    timed: list[Path] = []
-    monkeypatch.setattr(build_module, "measure_rates", lambda paths, side: timed.extend(paths) or list(rates))
+    timed: list[Engine] = []
+    monkeypatch.setattr(build_module, "measure_rates", lambda engines, side: timed.extend(engines) or list(rates))
     result = build(weights, calibration=CROPS)
-    assert [path.name for path in timed] == ["test-model.cpu-fp32.onnx", "test-model.cpu-int8.onnx"]
+    assert [engine.path.name for engine in timed] == ["test-model.cpu-fp32.onnx", "test-model.cpu-int8.onnx"]
     assert result.engine.info.precision == precision
     assert result.reason.endswith(f"auto took {precision}: int8 {rates[1]:.0f} images/s, fp32 {rates[0]:.0f}")
     again = build(weights, calibration=CROPS)
@@ -206,9 +206,11 @@ def test_rates_are_medians_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, cost: float) -> None:
             self.info, self._cost = info(profile=(1, 8, 16)), cost
 
-        def infer(self, batch: Any) -> None:
+        def infer_s(self, batch: Any) -> float:
             calls[0] += 1
-            now[0] += self._cost * len(batch) + (7.0 if calls[0] % 211 == 0 else 0.0)
+            seconds = self._cost * len(batch) + (7.0 if calls[0] % 211 == 0 else 0.0)
+            now[0] += seconds
+            return seconds
 
         def __enter__(self) -> Costly:
             return self
@@ -373,10 +375,12 @@ sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
 from tests.support.model_files import spec
 from runtime.engines import make
+from runtime.engines.backend import BuildJob
+from runtime.engines.backends import backend_of
 from runtime.engines.engine import write_engine
 from runtime.errors import EngineError
 from runtime.extras import pip_install
-job = make.Job(spec(), Path(sys.argv[3]), "cpu", "fp32", (1, 8, 256), None)
+job = BuildJob(spec(), Path(sys.argv[3]), backend_of("cpu"), "fp32", (1, 8, 256))
 engine, info = make.make_engine(job, make.describe(job))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (len(engine) // 2, len(engine) // 2))

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
 from runtime.engines.engine import Engine, read_engine, sidecar_path
-from runtime.engines.open import open_runner
 from runtime.engines.parity import synthetic_crops
 from runtime.errors import ConfigError, EngineError
 from runtime.graphs.mobilefacenet import generate
@@ -140,7 +140,7 @@ from pathlib import Path
 import numpy as np
 from runtime.graphs.mobilefacenet import generate
 from runtime.engines.engine import read_engine
-from runtime.engines.open import open_runner
+from runtime.engines.backends import open_runner
 from runtime.errors import OutOfMemoryError
 
 with open_runner(read_engine(Path(sys.argv[2])), threads=1) as runner:

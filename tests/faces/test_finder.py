@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
-from runtime.engines.open import open_runner
 from runtime.engines.runner import Runner
 from runtime.faces.detectors import Faces, iou
 from runtime.faces.finder import Finder, FindRules, View, canvas_shape, draw, merge, surroundings

@@ -9,9 +9,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from runtime.engines.backends import open_runner
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
-from runtime.engines.open import open_runner
 from runtime.engines.parity import BARS, Bar, grouped, synthetic_crops, synthetic_groups, weighted
 from runtime.errors import ConfigError, EngineError, ModelError
 from runtime.faces.detectors import anchor_count, find_faces

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from ...errors import EngineError
 from ...extras import pip_install
 from ...graphs.tensors import FACES, INPUT, OUTPUT
-from ..inputs import DETECTOR_SIDES
 from .api import tensorrt_log, version_of
 
 logger = logging.getLogger(__name__)
@@ -59,6 +58,7 @@ def build_plan(
     Raises:
         EngineError: it refuses the graph, the compute capability or this machine; its own words are in the message.
     """
+    from ..inputs import DETECTOR_SIDES
 
     def look(network: Any) -> str:
         _check_io(trt, network, FACES if detector else OUTPUT)

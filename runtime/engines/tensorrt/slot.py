@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -53,10 +52,6 @@ class Slot:
             context.set_tensor_address(INPUT, self.places.address)
             context.set_tensor_address(output_of(info), self._answers.address)
             self._stack = stack.pop_all()
-
-    def place_address(self, place: int) -> int:
-        """Where the crop (S, S, 3) uint8 of a place begins on the device; not for detectors, whose pictures vary."""
-        return self.places.address + place * picture_bytes(self._info)
 
     def fill(self, place: int, crops: NDArray[np.uint8]) -> None:
         """Send crops (m, S, S, 3) uint8 to the places from `place` on; a detector's batch is of one size."""
@@ -113,12 +108,10 @@ class Slot:
     def __enter__(self) -> Slot:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         """Wait for what is under way, then let everything go."""
         try:
-            self._stack.__exit__(kind, error, trace)
+            self._stack.close()
         finally:
             self._context = None
 

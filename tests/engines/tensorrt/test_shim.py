@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.cuda.device import find_gpu
+from runtime.engines.backends import open_runner
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
-from runtime.engines.open import open_runner
 from runtime.engines.parity import BARS, synthetic_crops
 from runtime.engines.tensorrt.api import import_tensorrt
 from runtime.engines.tensorrt.build import CURRENT, build_plan

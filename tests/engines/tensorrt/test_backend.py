@@ -14,9 +14,9 @@ from runtime.cuda.device import Gpu, find_gpu
 from runtime.engines import make
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.engine import EngineInfo, read_engine
-from runtime.engines.tensorrt import targets
+from runtime.engines.tensorrt import backend
+from runtime.engines.tensorrt.backend import plan_that_runs, target_of
 from runtime.engines.tensorrt.build import CURRENT, Plan
-from runtime.engines.tensorrt.targets import plan_that_runs, target_of
 from runtime.errors import ConfigError, EngineError, OutOfMemoryError
 from tests.support.model_files import info, save_cnn, spec
 
@@ -27,8 +27,7 @@ RTX = info(backend="tensorrt", backend_version="tensorrt_rtx 1.7", precision="fp
 @pytest.fixture
 def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that is asked for its name alone."""
-    for module in (make, targets):
-        monkeypatch.setattr(module, "find_gpu", lambda: HOPPER)
+    monkeypatch.setattr(backend, "find_gpu", lambda: HOPPER)
 
 
 def run(
@@ -96,8 +95,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module: ModuleType = pytest.importorskip(
         "tensorrt_rtx", reason="the extra rtx is not installed: pip install tensorrt-rtx", exc_type=ImportError
     )
-    for user in (make, targets):
-        monkeypatch.setattr(user, "import_tensorrt", lambda compute_capability=None: module)
+    monkeypatch.setattr(backend, "import_tensorrt", lambda compute_capability=None: module)
     return module
 
 
@@ -114,7 +112,7 @@ def test_hopper_has_no_name(hopper: None, trt: ModuleType) -> None:
 def test_the_sidecar_tells_of_the_first_try(
     hopper: None, trt: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_plan, checked = make.build_plan, []
+    build_plan, checked = backend.build_plan, []
 
     def build_without_gpu(*arguments: Any, compute_capability: str | None, **options: Any) -> Plan:
         name = "SM86" if compute_capability == CURRENT else compute_capability
@@ -126,9 +124,9 @@ def test_the_sidecar_tells_of_the_first_try(
             raise EngineError("UNSUPPORTED_CC")
         return 1000
 
-    monkeypatch.setattr(make, "build_plan", build_without_gpu)
-    monkeypatch.setattr(make, "check_plan", check_plan)
-    monkeypatch.setattr(make, "_proven", lambda job, engine, info: info)
+    monkeypatch.setattr(backend, "build_plan", build_without_gpu)
+    monkeypatch.setattr(backend, "check_plan", check_plan)
+    monkeypatch.setattr(make, "_proven", lambda job, content, info: info)
     result = build(tmp_path)
     found = read_engine(result.engine.path).info
     assert (found.refused, found.context_bytes, found.device) == ("default set: UNSUPPORTED_CC", 1000, HOPPER.name)
