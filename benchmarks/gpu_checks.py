@@ -268,6 +268,7 @@ def detector(setting: Setting) -> Findings:
     need_tensorrt(setting)
     from runtime.engines.backends import open_runner
     from runtime.engines.parity import weighted
+    from runtime.faces.detectors import decoder_of
     from runtime.faces.finder import FindRules, View, draw, read_answer
     from runtime.images.decode import decode_photo
 
@@ -287,7 +288,7 @@ def detector(setting: Setting) -> Findings:
             a, b = (weighted(answer.astype(np.float64)) for answer in raw)
             cosine = (a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-300)
             cosines.append(float(cosine.min()))
-            found = [sum(map(len, read_answer(one, info.detector, FindRules(), side, side))) for one in raw]
+            found = [sum(map(len, read_answer(one, decoder_of(info.decode), FindRules(), side, side))) for one in raw]
             notes.append(f"views of {side}: smallest cosine {cosine.min():.6f}; {found[0]} faces, CPU {found[1]}")
     return {
         "outcome": "passed" if min(cosines) >= 0.999 else "failed",

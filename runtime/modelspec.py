@@ -13,10 +13,11 @@ from typing import Any
 from .assets import asset_dir
 from .errors import ModelError
 
-DETECTORS = ("yunet", "scrfd")  # families, whose answers faces/detectors.py decodes
+TASKS = ("embed", "detect")  # what networks do; landmarks and attributes may follow
 
 _TEMPLATE = """\
 name = "{stem}"
+task = "{task}"
 title = "what it is, in one line"
 file = "{file}"
 input_name = ""                  # tensor names; empty: the only one
@@ -30,8 +31,8 @@ licence = "..."
 accuracy = "..."
 accuracy_source = "..."
 """
-_EMBEDS = ("--model", 112, "512                  # length of the embedding")
-_DETECTS = ("--detector", 320, '15\ndetector = "scrfd"               # or "yunet": mean 0, std 1, "bgr"')
+_EMBED = ("--model", "embed", 112, "512                  # length of the embedding")
+_DETECT = ("--detector", "detect", 320, '15\ndecode = "scrfd"                 # or "yunet": mean 0, std 1, "bgr"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,9 @@ class ModelSpec:
         url, sha256, size_bytes: where the file is to be had and how to know it; None where unknown.
         trained: False for random weights: embeddings identify nobody.
         generator: arguments of the architecture generator for a model that is generated; empty otherwise.
-        detector: for a face detector its family, "yunet" or "scrfd"; empty for a network that embeds. A detector's
-            `size` is the long side of the pictures that it is best at, its `dimension` the values of an anchor: 15.
+        task: one of TASKS. A detector's `size` is the long side of the pictures that it is best at, its `dimension` the
+            values of an anchor.
+        decode: for a detector the name of its decoder in faces/detectors.py, such as "yunet"; empty for others.
         folder: the folder that the TOML was read from; weights may lie beside it.
         threshold, threshold_source: the cosine from which two photographs are said to show one person, for the weights
             that `sha256` names, and what it was measured on; None where unknown.
@@ -77,10 +79,16 @@ class ModelSpec:
     size_bytes: int | None
     trained: bool
     generator: tuple[tuple[str, int | str], ...]
-    detector: str
+    task: str
+    decode: str
     folder: Path
     threshold: float | None = None
     threshold_source: str | None = None
+
+    @property
+    def detects(self) -> bool:
+        """Whether the network finds faces."""
+        return self.task == "detect"
 
 
 def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
@@ -94,11 +102,11 @@ def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
     """
     path = Path(name)
     if path.suffix == ".onnx":
-        option, size, dimension = _DETECTS if detects else _EMBEDS
+        option, task, size, dimension = _DETECT if detects else _EMBED
         raise ModelError(
             f"{name} is an ONNX file; wanted: a model file that says how to use it. Write this beside it, as "
             f"{path.with_suffix('.toml')}, and give {option} {path.with_suffix('.toml')}:\n\n"
-            + _TEMPLATE.format(stem=path.stem, file=path.name, size=size, dimension=dimension)
+            + _TEMPLATE.format(stem=path.stem, file=path.name, task=task, size=size, dimension=dimension)
         )
     if path.suffix == ".toml":
         return _read(path)
@@ -143,6 +151,9 @@ def _read(path: Path) -> ModelSpec:
         raise ModelError(f"the model file {path} cannot be read: {err.strerror}") from err
     except ValueError as err:
         raise ModelError(f"the model file {path} is not TOML: {err}") from err
+    if "detector" in raw:  # the key of both, before models had tasks
+        raw = {**raw, "task": "detect", "decode": raw["detector"]}
+        del raw["detector"]
     unknown = raw.keys() - _KEYS.keys()
     if unknown:
         raise ModelError(f"the model file {path} has the unknown key {min(unknown)!r}; wanted: {', '.join(_KEYS)}")
@@ -221,6 +232,14 @@ def _arguments(path: Path, key: str, raw: Mapping[str, Any]) -> tuple[tuple[str,
     return tuple(sorted(value.items()))
 
 
+def _decoder(path: Path, key: str, raw: Mapping[str, Any]) -> str:
+    detects = raw.get("task") == "detect"
+    value = raw.get(key, "")
+    if not isinstance(value, str) or bool(value) != detects:
+        raise _refuse(path, key, raw, 'the name of a decoder, such as "yunet"' if detects else "no decoder to embed")
+    return value
+
+
 def _optional(rule: Callable[..., Any]) -> Callable[..., Any]:
     return lambda path, key, raw: rule(path, key, raw) if key in raw else None
 
@@ -244,7 +263,8 @@ _KEYS: dict[str, Callable[..., Any]] = {
     "size_bytes": _optional(_count),
     "trained": _truth,
     "generator": _arguments,
-    "detector": _one_of(*DETECTORS, default=""),
+    "task": _one_of(*TASKS, default="embed"),
+    "decode": _decoder,
     "threshold": _optional(_cosine),
     "threshold_source": _optional(_text),
 }

@@ -84,7 +84,7 @@ def test_of_a_detector_the_toml_is_a_detectors(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(str(caught.value).split("\n\n", 1)[1])
     mine = load_spec(str(tmp_path / "mine.toml"))
     known = load_spec("scrfd-500m")
-    assert (mine.detector, mine.dimension, mine.size) == (known.detector, known.dimension, known.size)
+    assert (mine.task, mine.decode, mine.dimension, mine.size) == ("detect", known.decode, known.dimension, known.size)
     assert mine.channel_order == known.channel_order
 
 

@@ -130,7 +130,7 @@ def main(
     if calibration:
         from ..pipeline.calibration import gather_calibration
 
-        if spec.detector and detector is not None:
+        if spec.detects and detector is not None:
             raise click.UsageError(
                 f"--detector looks for the faces that an embedding model is calibrated on; {spec.name} is a detector "
                 f"and sees photographs whole. Leave --detector out"
@@ -141,7 +141,7 @@ def main(
             count=calibration_count,
             seed=calibration_seed,
             align=align,
-            detector=None if spec.detector else detector_for(detector, align, "cpu"),
+            detector=None if spec.detects else detector_for(detector, align, "cpu"),
         )
     result = build_engine(
         spec,

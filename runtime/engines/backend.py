@@ -92,8 +92,8 @@ class Backend(Protocol):
     refusals: Mapping[str, str]
     scheme: Scheme | None
 
-    def profile(self, *, detects: bool) -> Profile:
-        """The batch sizes to build for where none are given."""
+    def profile(self, task: str) -> Profile:
+        """The batch sizes to build for where none are given, by the task of the model."""
         ...
 
     def find_fault(self) -> Fault | None:

@@ -87,7 +87,7 @@ def build_engine(
             weights=weights,
             backend=candidate,
             precision=kind,
-            profile=batch or candidate.profile(detects=bool(spec.detector)),
+            profile=batch or candidate.profile(spec.task),
             compute_capability=compute_capability,
             calibration=calibration if kind == "int8" else None,
         )

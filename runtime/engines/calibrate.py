@@ -62,7 +62,7 @@ class CalibrationSet:
 
 def side_of(spec: ModelSpec) -> int:
     """The side of the pictures that a model mostly sees, pixels: its crops, or the views of a detector."""
-    return FindRules().views[0].long_side if spec.detector else spec.size
+    return FindRules().views[0].long_side if spec.detects else spec.size
 
 
 @dataclass(frozen=True, slots=True)

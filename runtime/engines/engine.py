@@ -40,7 +40,7 @@ class EngineInfo:
         context_bytes: device memory of one execution context of a TensorRT engine; 0 where no GPU has told it.
         refused: what this machine's GPU said to an engine for TensorRT-RTX's default set, where it did not take that
             and this one was built for it alone; else empty.
-        detector: family of a face detector, whose pictures may be of any size; empty for a network that embeds.
+        task, decode: those of the model file. The pictures of a detector may be of any size.
         recipe: tensor names and normalisation built into the engine: with others it is another engine.
         calibration: the crops that an INT8 engine was calibrated on: how many, seed and digest; empty for others.
         calibration_method: "minmax", "percentile" or "entropy", whichever did best; empty for others.
@@ -66,10 +66,16 @@ class EngineInfo:
     recipe: str = ""
     context_bytes: int = 0
     refused: str = ""
-    detector: str = ""
+    task: str = "embed"
+    decode: str = ""
     calibration: str = ""
     calibration_method: str = ""
     left_float: tuple[str, ...] = ()
+
+    @property
+    def detects(self) -> bool:
+        """Whether the engine finds faces."""
+        return self.task == "detect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,8 @@ def read_engine(path: Path) -> Engine:
     sidecar = sidecar_path(path)
     try:
         raw = json.loads(sidecar.read_text(encoding="utf-8"))
+        if "detector" in raw:  # an engine that was built before models had tasks
+            raw["task"], raw["decode"] = "detect" if raw["detector"] else "embed", raw["detector"]
         raw["profile"], raw["left_float"] = tuple(raw["profile"]), tuple(raw["left_float"])
         info = EngineInfo(**{f.name: raw[f.name] for f in fields(EngineInfo)})
     except FileNotFoundError as err:

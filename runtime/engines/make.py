@@ -16,7 +16,7 @@ from ..modelstore import sha256_of
 from .backend import BuildJob
 from .backends import backend_of
 from .engine import EngineInfo
-from .parity import BARS, check_parity, measure_parity, weighted
+from .parity import BARS, check_parity, measure_parity, reading_of
 from .quantise import quantise
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def describe(job: BuildJob) -> EngineInfo:
         tool_version=__version__,
         recipe=f"{spec.input_name!r} = (x - {list(spec.mean)}) / {list(spec.std)}; {spec.output_name!r}",
         calibration=str(job.calibration or ""),
-        detector=spec.detector,
+        task=spec.task,
+        decode=spec.decode,
     )
 
 
@@ -97,7 +98,7 @@ def _graph(job: BuildJob, info: EngineInfo) -> tuple[onnx.ModelProto, EngineInfo
         return graph, info
     assert job.calibration is not None
     calibration, choice, _ = job.calibration.parts()
-    done = quantise(graph, scheme, calibration, choice, _TARGET, weighted if job.spec.detector else None)
+    done = quantise(graph, scheme, calibration, choice, _TARGET, reading_of(job.spec))
     left = tuple(name.removeprefix(BODY) for name in done.left_float)
     return done.model, replace(info, calibration_method=done.method, left_float=left)
 

@@ -80,7 +80,7 @@ def gather_calibration(
 def _crops_of(spec: ModelSpec, rules: FaceRules, detector: Engine | None) -> Iterator[Callable[[Batch], Batch]]:
     """Files to crops, as `process` makes them."""
     limits = Limits()
-    if spec.detector:
+    if spec.detects:
         yield _Views(DecodePhotos(spec.channel_order, limits))
     elif detector is None:
         yield Decode(spec.size, spec.channel_order, limits)

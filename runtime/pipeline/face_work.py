@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..engines.runner import Runner
 from ..faces.align import align_crops
-from ..faces.detectors import Faces
+from ..faces.detectors import Faces, decoder_of
 from ..faces.finder import Finder
 from ..faces.quality import interocular, sharpness
 from ..faces.rules import FaceRules
@@ -70,7 +70,9 @@ class FindFaces:
         self._runner, self._rules, self._size, self._limits = runner, rules, size, limits
         self._channel_order = channel_order
         self._flip = runner.info.channel_order != channel_order
-        self._finder = Finder(self._detect, runner.info.detector, rules.find, min(batch_size, runner.info.profile[2]))
+        self._finder = Finder(
+            self._detect, decoder_of(runner.info.decode), rules.find, min(batch_size, runner.info.profile[2])
+        )
 
     def _detect(self, canvases: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self._flip:

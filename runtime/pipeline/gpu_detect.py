@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE
 from ..engines.tensorrt.runner import TensorRTRunner
-from ..faces.detectors import Faces
+from ..faces.detectors import Faces, decoder_of
 from ..faces.finder import merge, read_answer, small, unsure
 from ..faces.rules import FaceRules
 from ..faces.selection import chosen, describe, face_of_crop, is_crop, refusal, too_small
@@ -80,7 +80,7 @@ class SearchOnDevice:
         settled = []
         for i, photo, crop, faces in zip(run.indices, run.photos, crops, searched, strict=True):
             seen = face_of_crop(self._size) if crop else faces
-            if not crop and unsure(seen, self._runner.info.detector):
+            if not crop and unsure(seen, decoder_of(self._runner.info.decode)):
                 continue
             row, refused = int(rows[i]), refusal(self._rules, seen)
             if refused is None:
@@ -109,7 +109,7 @@ class SearchOnDevice:
                 with self._runner.slot() as slot:
                     slot.take(canvases.address + start * 3 * side * side, (count, side, side, 3))
                     slot.start(count)
-                    faces += read_answer(slot.finish(count)[0], info.detector, find, side, side)
+                    faces += read_answer(slot.finish(count)[0], decoder_of(info.decode), find, side, side)
             seen.append(
                 [one.scaled(1 / view.scale(*photo.shape)) for one, photo in zip(faces, run.photos, strict=True)]
             )

@@ -102,12 +102,12 @@ def check_request(request: Request, info: EngineInfo) -> Request:
             f"--batch-size is {request.batch_size}; wanted: {low} to {high}, what {request.engine} is built for. "
             f"For others, build one: facemill build-engine --model {info.model} --batch MIN,OPT,MAX"
         )
-    if request.detector is not None and not request.detector.info.detector:
+    if request.detector is not None and not request.detector.info.detects:
         raise ConfigError(
             f"{request.detector} is an engine of {request.detector.info.model}, which finds no faces; wanted: "
             f"one of a detector, such as facemill-det. Build it with: facemill build-engine --model facemill-det"
         )
-    if info.detector:
+    if info.detects:
         raise ConfigError(
             f"{request.engine} is an engine of {info.model}, which finds faces and embeds none; wanted: one that "
             f"embeds. Name that one with --engine, and this one with --detector"

@@ -82,7 +82,7 @@ def test_several_threads_share_a_runner(engine: Engine, threads: int) -> None:
 @pytest.mark.parametrize(
     ("batch", "words"),
     [
-        (np.zeros((2, 112, 112, 3), np.float32), r"float32 \(2, 112, 112, 3\); wanted: uint8 \(n, 112, 112, 3\)"),
+        (np.zeros((2, 112, 112, 3), np.float32), r"float32 \(2, 112, 112, 3\); expected: uint8 \(n, 112, 112, 3\)"),
         (np.zeros((2, 3, 112, 112), np.uint8), r"\(2, 3, 112, 112\); wanted"),
         (np.zeros((112, 112, 3), np.uint8), r"\(112, 112, 3\); wanted"),
         (np.zeros((2, 128, 128, 3), np.uint8), r"\(2, 128, 128, 3\); wanted"),

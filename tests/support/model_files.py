@@ -32,7 +32,8 @@ SPEC = ModelSpec(
     size_bytes=None,
     trained=False,
     generator=(),
-    detector="",
+    task="embed",
+    decode="",
     folder=Path(),
 )
 

@@ -38,7 +38,7 @@ class OnnxRuntimeCpu:
         (*WEIGHTED, "Add", *CLIPPING, *PASSING), symmetric=False, inputs_only=False, rest="fp32"
     )
 
-    def profile(self, *, detects: bool) -> Profile:
+    def profile(self, task: str) -> Profile:
         return 1, 8, 256
 
     def find_fault(self) -> Fault | None:
@@ -83,8 +83,8 @@ class OnnxRuntimeCuda(OnnxRuntimeCpu):
     }
     scheme: Scheme | None = None
 
-    def profile(self, *, detects: bool) -> Profile:
-        return (1, 16, 32) if detects else (1, 256, 512)
+    def profile(self, task: str) -> Profile:
+        return (1, 16, 32) if task == "detect" else (1, 256, 512)
 
     def find_fault(self) -> Fault | None:
         if "CUDAExecutionProvider" in require("onnxruntime").get_available_providers():

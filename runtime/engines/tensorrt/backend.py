@@ -43,8 +43,8 @@ class TensorRT:
     # between. The Add of a residual reads the Q/DQ that the next convolution needs on that tensor.
     scheme: Scheme | None = Scheme(WEIGHTED, symmetric=True, inputs_only=True, rest="fp16")
 
-    def profile(self, *, detects: bool) -> Profile:
-        return (1, 16, 32) if detects else (1, 256, 512)
+    def profile(self, task: str) -> Profile:
+        return (1, 16, 32) if task == "detect" else (1, 256, 512)
 
     def find_fault(self) -> Fault | None:
         return None
@@ -69,6 +69,8 @@ class TensorRT:
             graph_info.parity_min,
             graph_info.parity_mean,
         )
+        from ..inputs import output_of, sides_of
+
         trt = import_tensorrt(job.compute_capability)
 
         def build(target: str | None) -> Plan:
@@ -76,8 +78,8 @@ class TensorRT:
                 trt,
                 content,
                 profile=job.profile,
-                size=job.spec.size,
-                detector=bool(job.spec.detector),
+                sides=sides_of(job.spec),
+                output=output_of(job.spec),
                 compute_capability=target,
             )
 

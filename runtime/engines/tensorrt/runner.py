@@ -115,7 +115,7 @@ class TensorRTRunner:
         # on when that was, tuning would measure the wrong kernels, and compiling would take cores from decoding.
         # A detector's pictures have dozens of shapes, of which few come again: nobody waits for kernels of each.
         strategies = trt.DynamicShapesKernelSpecializationStrategy
-        wanted = strategies.LAZY if self.info.detector else strategies.EAGER
+        wanted = strategies.LAZY if self.info.detects else strategies.EAGER
         config.dynamic_shapes_kernel_specialization_strategy = wanted
         return config
 

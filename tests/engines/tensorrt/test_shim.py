@@ -98,7 +98,11 @@ def test_weights_in_int8_alone_do_not_make_an_int8_plan(tmp_path: Path) -> None:
         graph.graph.node.insert(0, helper.make_node("DequantizeLinear", [name, f"{name}.scale"], [f"{name}.float"]))
         node.input[1] = f"{name}.float"
     plan = build_plan(
-        import_tensorrt("SM86"), graph.SerializeToString(), profile=(1, 2, 4), size=112, compute_capability="SM86"
+        import_tensorrt("SM86"),
+        graph.SerializeToString(),
+        profile=(1, 2, 4),
+        sides=(112,) * 3,
+        compute_capability="SM86",
     )
     assert plan.precision == "fp32"
 
@@ -153,21 +157,21 @@ def graph_with(operator: str) -> bytes:
 
 def test_the_parsers_own_words_reach_the_user() -> None:
     with pytest.raises(EngineError, match=r"cannot parse.*Plugin not found.*node 1, FancyAttention 'the_odd_one'"):
-        build_plan(import_tensorrt("SM75"), graph_with("FancyAttention"), profile=(1, 2, 4), size=112)
+        build_plan(import_tensorrt("SM75"), graph_with("FancyAttention"), profile=(1, 2, 4), sides=(112,) * 3)
     with pytest.raises(EngineError, match="cannot parse"):
-        build_plan(import_tensorrt("SM75"), b"no ONNX", profile=(1, 2, 4), size=112)
+        build_plan(import_tensorrt("SM75"), b"no ONNX", profile=(1, 2, 4), sides=(112,) * 3)
 
 
 def test_other_inputs_and_outputs_are_refused(tmp_path: Path) -> None:
     raw = save_cnn(tmp_path / "m.onnx").read_bytes()
     with pytest.raises(EngineError, match="image FLOAT, vector FLOAT; wanted: images UINT8, embeddings FLOAT"):
-        build_plan(import_tensorrt("SM75"), raw, profile=(1, 2, 4), size=112)
+        build_plan(import_tensorrt("SM75"), raw, profile=(1, 2, 4), sides=(112,) * 3)
 
 
 def test_the_builders_own_words_reach_the_user(tmp_path: Path) -> None:
     graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(), "fp16").SerializeToString()
     with pytest.raises(EngineError, match=r"cannot build the engine for SM75: \w+.*Try another"):
-        build_plan(import_tensorrt("SM75"), graph, profile=(4, 2, 1), size=112, compute_capability="SM75")
+        build_plan(import_tensorrt("SM75"), graph, profile=(4, 2, 1), sides=(112,) * 3, compute_capability="SM75")
 
 
 @without_gpu
