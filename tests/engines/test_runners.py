@@ -83,9 +83,9 @@ def test_several_threads_share_a_runner(engine: Engine, threads: int) -> None:
     ("batch", "words"),
     [
         (np.zeros((2, 112, 112, 3), np.float32), r"float32 \(2, 112, 112, 3\); expected: uint8 \(n, 112, 112, 3\)"),
-        (np.zeros((2, 3, 112, 112), np.uint8), r"\(2, 3, 112, 112\); wanted"),
-        (np.zeros((112, 112, 3), np.uint8), r"\(112, 112, 3\); wanted"),
-        (np.zeros((2, 128, 128, 3), np.uint8), r"\(2, 128, 128, 3\); wanted"),
+        (np.zeros((2, 3, 112, 112), np.uint8), r"\(2, 3, 112, 112\); expected"),
+        (np.zeros((112, 112, 3), np.uint8), r"\(112, 112, 3\); expected"),
+        (np.zeros((2, 128, 128, 3), np.uint8), r"\(2, 128, 128, 3\); expected"),
         (np.zeros((1, 112, 112, 3), np.uint8), r"takes 2 to 16 images a batch and was given 1"),
         (np.zeros((17, 112, 112, 3), np.uint8), r"takes 2 to 16 images a batch and was given 17"),
         (np.zeros((0, 112, 112, 3), np.uint8), r"was given 0"),
