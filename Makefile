@@ -16,7 +16,7 @@ help:  ## this list
 setup: $(VENV)/.cpu  ## set up .venv to run on the CPU (locked versions)
 
 demo: $(VENV)/.cpu  ## sample photographs, the main job, a search; says where the results are
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/facemill demo demo
 
 test: $(VENV)/.dev  ## the tests
 	$(BIN)/python -m pytest

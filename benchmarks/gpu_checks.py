@@ -85,14 +85,14 @@ def _copies() -> dict[str, float]:
 def contract(setting: Setting) -> Findings:
     """Streams, events, buffers and copies, through every driver that is installed."""
     need(setting, "cupy")
-    tests = ["tests/test_cuda_contract.py", "tests/test_cuda_driver.py"]
+    tests = ["tests/cuda/test_contract.py", "tests/cuda/test_driver.py"]
     return run_tests(setting, *tests, "-k", f"not ({_KERNELS})", *_on_the_gpu(setting))
 
 
 def kernels(setting: Setting) -> Findings:
     """Our kernels against what defines them, and their speed."""
     need(setting, "cupy")
-    tests = run_tests(setting, "tests/test_cuda_contract.py", "-k", _KERNELS, *_on_the_gpu(setting))
+    tests = run_tests(setting, "tests/cuda/test_contract.py", "-k", _KERNELS, *_on_the_gpu(setting))
     if setting.rehearse:
         return tests
     setting.keep(tests)
@@ -128,7 +128,7 @@ def dali(setting: Setting) -> Findings:
     from runtime.images.decode import decode_image
 
     tests = (
-        run_tests(setting, "tests/test_images_decode_dali.py", *_on_the_gpu(setting)) if not setting.rehearse else None
+        run_tests(setting, "tests/images/test_dali_crops.py", *_on_the_gpu(setting)) if not setting.rehearse else None
     )
     wait_for_photographs(setting)
     device, differences, cost = "cpu" if setting.rehearse else "mixed", {}, ""
@@ -259,7 +259,8 @@ def engine(setting: Setting) -> Findings:
 def runner(setting: Setting) -> Findings:
     """What every runner has to do, on the TensorRT one."""
     need(setting, *([] if setting.rehearse else ["cupy"]))
-    tests = ["tests/test_engines_slot.py", "tests/test_engines_runners.py", "tests/test_engines_tensorrt.py"]
+    names = ("tensorrt/test_slot", "test_runners", "tensorrt/test_shim")
+    tests = [f"tests/engines/{name}.py" for name in names]
     return run_tests(setting, *tests, *_on_the_gpu(setting))
 
 

@@ -164,7 +164,7 @@ def search(setting: Setting) -> Findings:
 
     if not setting.rehearse and not (hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus()):
         raise SkipStep(f"the installed faiss {faiss.__version__} has no GPU")
-    tests = run_tests(setting, "tests/test_index_sources.py", *([] if setting.rehearse else ["-m", "gpu"]))
+    tests = run_tests(setting, "tests/index/test_sources.py", *([] if setting.rehearse else ["-m", "gpu"]))
     setting.keep(tests)
     how = ["--device", "cpu", "--rows", "20000"] if setting.rehearse else []
     measured = run_benchmark(setting, "search_gpu.py", *how)

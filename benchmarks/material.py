@@ -23,7 +23,7 @@ def photographs(folder: Path, count: int, size: tuple[int, int], seed: int = 0, 
         seed: of the generator.
         corrupt: this part of them is damaged: cut short, emptied or overwritten with text, in turns.
     """
-    from portraits import write_portraits
+    from runtime.demo.portraits import write_portraits
 
     place = folder / f"portraits-{size[0]}x{size[1]}-{count}-{seed}{f'-{corrupt}' if corrupt else ''}"
     complete = place / ".complete"

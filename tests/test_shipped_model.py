@@ -12,9 +12,9 @@ import h5py
 import numpy as np
 import onnx
 import pytest
-from portraits import encode
 
 from runtime.assets import asset_dir
+from runtime.demo.portraits import encode
 from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
 from runtime.engines.parity import reference_embeddings, synthetic_crops

@@ -11,6 +11,7 @@ from .. import __version__
 # The one-line helps stand here, so that the list of commands imports none of them.
 _COMMANDS = {
     "build-engine": "Compile a model into an engine for this machine.",
+    "demo": "Take a tour with synthetic photos: embed, search, a page of answers.",
     "process": "Embed face photographs into one searchable file.",
     "search": "Find the photographs most like a query.",
     "compare": "Say whether two photographs show one person.",

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from ..errors import EngineError
-
-logger = logging.getLogger(__name__)
+from ..files import Lock, NewFile, make_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,23 +157,12 @@ def write_engine(path: Path, content: bytes, info: EngineInfo) -> Engine:
     Raises:
         EngineError: the files cannot be written; the old ones stay.
     """
-    partials: list[Path] = []
     try:
         for target, data in ((path, content), (sidecar_path(path), write_json(info))):
-            partials.append(target.with_name(target.name + ".partial"))
-            with partials[-1].open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partials[-1].replace(target)
-        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)  # the renames survive a power cut only after this
-        finally:
-            os.close(fd)
+            with NewFile(target, wait=True) as new:
+                new.file.write(data)
+                new.commit()
     except OSError as err:
-        for partial in partials:
-            partial.unlink(missing_ok=True)
         raise EngineError(f"the engine {path} cannot be written: {err.strerror or err}") from err
     return Engine(path, info)
 
@@ -197,18 +182,11 @@ def locked(folder: Path) -> Iterator[None]:
         EngineError: the folder cannot be created or locked.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        make_folder(folder)
+        lock = Lock(folder, f"another process is building in {folder}", wait=True)
     except OSError as err:
         raise EngineError(
             f"the folder {folder} cannot be used: {err.strerror}; expected: a folder that can be written to"
         ) from err
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for another build in %s", folder)
-            fcntl.flock(fd, fcntl.LOCK_EX)
+    with lock:
         yield
-    finally:
-        os.close(fd)

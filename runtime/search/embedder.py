@@ -24,7 +24,7 @@ from ..pipeline.face_work import DecodePhotos, FindFaces
 from ..pipeline.request import Request, contract_of
 from ..pipeline.settings import usable_cores
 from ..pipeline.work import Decode, Embed, Read, Slices
-from ..records import Batch, FacePlace, Outcome
+from ..records import Batch, Crops, Embedded, Encoded, FacePlace, Outcome
 from ..storage.comparable import comparable, differences
 from ..storage.gallery import Gallery
 
@@ -124,7 +124,7 @@ class QueryEmbedder:
         """
         read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], self._limits)
 
-        def embed(start: int) -> Batch:
+        def embed(start: int) -> Embedded:
             files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
             return self._vectors(_first(self._crops(files)))
 
@@ -134,7 +134,6 @@ class QueryEmbedder:
         counts: dict[int, int] = {}
         places: dict[int, FacePlace] = {}
         for batch in self._each(embed, range(0, len(queries), _BATCH_FILES)):
-            assert batch.embeddings is not None
             vectors.append(batch.embeddings)
             rows += batch.rows.tolist()
             outcomes += batch.outcomes
@@ -144,7 +143,7 @@ class QueryEmbedder:
                     places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
         return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
 
-    def _each(self, embed: Callable[[int], Batch], starts: Sequence[int]) -> Iterator[Batch]:
+    def _each(self, embed: Callable[[int], Embedded], starts: Sequence[int]) -> Iterator[Embedded]:
         """Batches in order; several at once where an engine's call leaves cores free."""
         if len(starts) < 2 or self._workers < 2:
             yield from map(embed, starts)
@@ -222,7 +221,7 @@ def check_engine(gallery: Gallery, engine: Engine, detector: Engine | None) -> N
         )
 
 
-def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Batch], Batch]:
+def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Encoded], Crops]:
     """Files to crops."""
     if detector is None:
         return Decode(info.size, info.channel_order, rules.limits)
@@ -231,10 +230,9 @@ def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> C
     return lambda batch: faces(photos(batch))
 
 
-def _first(batch: Batch) -> Batch:
+def _first(batch: Crops) -> Crops:
     """Of each photograph the face that it is of: its first."""
     rows, first = np.unique(batch.rows, return_index=True)
-    assert batch.images is not None
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import portraits
 import pytest
 from numpy.typing import NDArray
 
+from runtime.demo import portraits
 from runtime.faces.align import TEMPLATE
 from runtime.faces.quality import frontal, interocular, sharpness
 

@@ -1,4 +1,4 @@
-"""A driver that runs the kernels on the CPU: compiled by g++ against cuda_shim.h, every call done when it returns."""
+"""A driver that runs the kernels on the CPU, compiled by g++ against cuda_stand_in.h. Each call is done on return."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from runtime.cuda.driver import Device
 
-HEADER = Path(__file__).with_name("cuda_shim.h")
+HEADER = Path(__file__).with_name("cuda_stand_in.h")
 
 
 class ShimDriver:
@@ -31,7 +31,7 @@ class ShimDriver:
         self._folder = folder
         self._held: dict[int, int] = {}  # bytes of what is allocated, by a number of its own
         self._numbers = itertools.count()
-        self._launching = threading.Lock()  # the threads of one kernel share what cuda_shim.h calls its warps
+        self._launching = threading.Lock()  # the threads of one kernel share what cuda_stand_in.h calls its warps
 
     def memory(self) -> tuple[int, int]:
         return (1 << 33) - sum(self._held.copy().values()), 1 << 34

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import portraits
+from runtime.demo import portraits
 
 PEOPLE, SHOTS = 12, 3
 SIZE = (112, 112)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from portraits import encode
 
+from runtime.demo.portraits import encode
 from runtime.engines.parity import synthetic_crops
 from tests.support.processes import ROOT
 

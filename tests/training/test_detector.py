@@ -296,6 +296,6 @@ def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(checkpo
     assert done.half_gap < 0.02
     assert done.size_bytes == (tmp_path / "mine.onnx").stat().st_size
     spec = load_spec(str(tmp_path / "mine.toml"))
-    assert (spec.detector, spec.channel_order, spec.licence) == ("yunet", "bgr", "not stated")
+    assert (spec.decode, spec.channel_order, spec.licence) == ("yunet", "bgr", "not stated")
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path / "engines")
     assert (built.engine.info.task, built.engine.info.decode) == ("detect", "yunet")

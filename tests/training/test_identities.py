@@ -316,8 +316,7 @@ def test_settings_that_make_no_batches_are_named(
 
 @pytest.mark.parametrize("quality", [30, 60, 90])
 def test_compressed_tensors_are_like_jpeg_files(quality: int) -> None:
-    from portraits import encode
-
+    from runtime.demo.portraits import encode
     from training.jpeg import compress
 
     image = cv2.imdecode(np.frombuffer(encode(0, 3, 1, (112, 112)), np.uint8), cv2.IMREAD_COLOR_RGB)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import portraits
 import pytest
 from numpy.typing import NDArray
+
+from runtime.demo import portraits
+from runtime.demo.people import STYLES, person_of
 
 
 @pytest.mark.parametrize("size", [(300, 400), (112, 112), (112, 150), (200, 160), (16, 16)])
@@ -22,8 +24,8 @@ def test_shape_and_type(size: tuple[int, int]) -> None:
 
 
 def test_every_style_of_the_first_people_can_be_drawn() -> None:
-    people = [portraits.person_of(0, i) for i in range(120)]
-    assert {p.style for p in people} == set(portraits._STYLES)
+    people = [person_of(0, i) for i in range(120)]
+    assert {p.style for p in people} == set(STYLES)
     assert {p.beard for p in people} == {"none", "stubble", "full", "goatee", "moustache"}
     assert {p.glasses for p in people} == {"none", "round", "square", "half"}
     for i in range(120):
@@ -65,8 +67,8 @@ def test_shots_of_a_person_are_nearer_than_other_people() -> None:
 
 
 def test_command(tmp_path: Path) -> None:
-    script = Path(portraits.__file__)
-    command = [sys.executable, str(script), str(tmp_path / "out"), "--people", "2", "--shots", "2", "--size", "64x80"]
+    options = ["--people", "2", "--shots", "2", "--size", "64x80"]
+    command = [sys.executable, "-m", "runtime.demo.portraits", str(tmp_path / "out"), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     files = sorted((tmp_path / "out").rglob("*.jpg"))

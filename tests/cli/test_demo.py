@@ -1,0 +1,29 @@
+"""The tour of a newcomer, from nothing to a page of answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+
+from tests.support.facemill_command import facemill
+
+
+def test_the_tour_embeds_searches_and_writes_a_page(tmp_path: Path) -> None:
+    folder = tmp_path / "tour"
+    done = facemill("demo", folder, "--people", 12, "--shots", 2)
+    assert done.returncode == 0, done.stderr
+    with h5py.File(folder / "people.h5") as file:
+        assert file["outcomes/status"].shape == (26,)  # 24 portraits, a damaged photo, a text file
+        assert len(file["embeddings"]) == 24
+    page = (folder / "search.html").read_text()
+    assert page.count("<img") >= 15
+    assert facemill("demo", folder, "--people", 12, "--shots", 2).returncode == 0  # its own folder
+
+
+def test_a_folder_of_somebody_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    done = facemill("demo", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("E-EXISTS: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
