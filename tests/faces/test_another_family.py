@@ -21,7 +21,7 @@ from runtime.images.decode import Limits
 from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
 from runtime.pipeline.face_work import DecodePhotos, FindFaces
-from runtime.records import Batch
+from runtime.records import Encoded
 from tests.support import encoded_images as make
 from tests.support.red_square_detector import picture
 
@@ -113,9 +113,8 @@ def test_its_faces_become_crops(engine: Engine) -> None:
     files = tuple(make.encode(picture(320, 240, square, seed=i), "PNG") for i, square in enumerate(squares))
     with open_runner(engine, threads=1) as runner:
         find = FindFaces(runner, FaceRules("detect", min_iod=0), 112, "rgb", Limits())
-        batch = find(DecodePhotos("rgb", Limits())(Batch(np.arange(2), files=files)))
+        batch = find(DecodePhotos("rgb", Limits())(Encoded(np.arange(2), files=files)))
     assert batch.rows.tolist() == [0, 1]
-    assert batch.images is not None
     assert batch.images.shape == (2, 112, 112, 3)
     assert batch.faces is not None
     for box, (left, top, side) in zip(batch.faces["box"], squares, strict=True):
