@@ -233,8 +233,8 @@ def engine(setting: Setting) -> Findings:
         built[precision] = {
             "file": engine.path.name,
             "megabytes": round(engine.path.stat().st_size / 1e6, 2),
-            "parity_mean": info.parity_mean,
-            "parity_min": info.parity_min,
+            "parity_mean": info.parity.mean,
+            "parity_min": info.parity.minimum,
             "context_megabytes": round(info.context_bytes / 1e6, 1),
             "backend_version": info.backend_version,
             "device": info.device,

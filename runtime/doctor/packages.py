@@ -17,6 +17,7 @@ _BASE = {
     "numpy": ("numpy",),
     "click": ("click",),
     "h5py": ("h5py",),
+    "msgspec": ("msgspec",),
     "cv2": (
         "opencv-python-headless",
         "opencv-python",

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cuda.device import find_gpu
@@ -23,7 +23,7 @@ from .weights import weights_for
 logger = logging.getLogger(__name__)
 
 _MIN_SPEEDUP_INT8 = 1.05  # INT8 is a little less exact: it has to be worth it
-_FOUND_OUT = {  # by the making of an engine
+_BUILD_RESULTS = {  # facts that are known only once an engine is built
     "engine_sha256", "parity_images", "parity_min", "parity_mean", "context_bytes", "refused",
     "calibration_method", "left_float",
 }  # fmt: skip
@@ -260,8 +260,8 @@ def _stale(path: Path, wanted: EngineInfo) -> str:
         return f"the engine there cannot be used: {err}"
     if sha256 != info.engine_sha256:
         return "the engine there is not the one that its sidecar describes"
-    for name in (field.name for field in fields(EngineInfo) if field.name not in _FOUND_OUT):
-        found, want = getattr(info, name), getattr(wanted, name)
-        if found != want:
-            return f"{name} was {found} and is now {want}"
+    before, now = info.to_dict(), wanted.to_dict()
+    for name in (name for name in now if name not in _BUILD_RESULTS):
+        if before[name] != now[name]:
+            return f"{name} was {before[name]} and is now {now[name]}"
     return ""

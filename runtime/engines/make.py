@@ -15,7 +15,7 @@ from ..modelspec import ModelSpec
 from ..modelstore import sha256_of
 from .backend import BuildJob
 from .backends import backend_of
-from .engine import EngineInfo
+from .engine import EngineInfo, Quantisation
 from .parity import BARS, check_parity, measure_parity, reading_of
 from .quantise import quantise
 
@@ -54,12 +54,9 @@ def describe(job: BuildJob) -> EngineInfo:
         profile=job.profile,
         device=backend.device(job.compute_capability),
         engine_sha256="",
-        parity_images=0,
-        parity_min=0.0,
-        parity_mean=0.0,
         tool_version=__version__,
         recipe=f"{spec.input_name!r} = (x - {list(spec.mean)}) / {list(spec.std)}; {spec.output_name!r}",
-        calibration=str(job.calibration or ""),
+        int8=Quantisation(calibration=str(job.calibration or "")),
         task=spec.task,
         decode=spec.decode,
     )
@@ -100,7 +97,7 @@ def _graph(job: BuildJob, info: EngineInfo) -> tuple[onnx.ModelProto, EngineInfo
     calibration, choice, _ = job.calibration.parts()
     done = quantise(graph, scheme, calibration, choice, _TARGET, reading_of(job.spec))
     left = tuple(name.removeprefix(BODY) for name in done.left_float)
-    return done.model, replace(info, calibration_method=done.method, left_float=left)
+    return done.model, replace(info, int8=replace(info.int8, method=done.method, left_float=left))
 
 
 def _checked_sha256(spec: ModelSpec, weights: Path) -> str:
@@ -126,4 +123,4 @@ def _proven(job: BuildJob, engine: bytes, info: EngineInfo) -> EngineInfo:
     with backend_of(info.backend).open(engine, info) as runner:
         parity = measure_parity(runner, job.spec, job.weights, crops)
     check_parity(parity, job.precision, f"the {info.backend} engine of {info.model}")
-    return replace(info, parity_images=parity.images, parity_min=parity.minimum, parity_mean=parity.mean)
+    return replace(info, parity=parity)

@@ -13,6 +13,7 @@ from ..extras import require
 from ..faces.detectors import decoder_of
 from ..graphs.detector import picture_size, reference_faces
 from ..modelspec import ModelSpec
+from .engine import Parity as Parity
 from .quantise import Reading
 from .runner import Runner
 
@@ -39,21 +40,6 @@ BARS = {
     # A single odd crop may be further off, but its two embeddings have to stay far closer than two photographs are.
     "int8": Bar(0.97, 0.995),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """How equal an engine proved to be.
-
-    Attributes:
-        images: crops compared.
-        minimum, mean: cosine of the engine's embedding to the reference; of a detector's, whose synthetic pictures are
-            always among them, the mean is of the given ones.
-    """
-
-    images: int
-    minimum: float
-    mean: float
 
 
 def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArray[np.uint8] | None = None) -> Parity:

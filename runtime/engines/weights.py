@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..assets import cache_dir
-from ..errors import FacemillError, ModelError
+from ..errors import FacemillError
 from ..graphs.mobilefacenet import generate
 from ..modelspec import ModelSpec, load_spec
 from ..modelstore import find_weights, resolve_weights, sha256_of
@@ -21,17 +21,11 @@ def weights_for(spec: ModelSpec, listener: Listener | None = None) -> Path:
         listener: shows the progress of a download; None logs a line every five seconds.
     Raises:
         ModelUnavailableError: the file is neither here nor to be fetched.
-        ModelError: the file is not the one that the model file states, or the generator's arguments are wrong.
+        ModelError: the file is not the one that the model file states.
     """
-    if not spec.generator:
+    if spec.generator is None:
         return resolve_weights(spec, listener)
-    arguments = dict(spec.generator)
-    form, seed = arguments.get("form"), arguments.get("seed")
-    if set(arguments) != {"form", "seed"} or not isinstance(form, str) or not isinstance(seed, int):
-        raise ModelError(
-            f"the model file {spec.name} has a [generator] with {arguments}; "
-            f'wanted: form = "128" or "512" and seed = a whole number'
-        )
+    form, seed = spec.generator.form, spec.generator.seed
     folder = cache_dir("models")
     path = folder / f"mobilefacenet-{form}-seed{seed}.onnx"
     with locked(folder):  # two first runs at once: one generates, the other waits

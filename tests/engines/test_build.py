@@ -69,13 +69,13 @@ def test_the_sidecar_says_what_was_built(weights: Path) -> None:
         device="cpu",
         engine_sha256=hashlib.sha256(result.engine.path.read_bytes()).hexdigest(),
         parity_images=64,
-        parity_min=result.engine.info.parity_min,
-        parity_mean=result.engine.info.parity_mean,
+        parity_min=result.engine.info.parity.minimum,
+        parity_mean=result.engine.info.parity.mean,
         tool_version=__version__,
         recipe=result.engine.info.recipe,
     )
     assert result.engine.info.backend_version.startswith("onnxruntime ")
-    assert 0.99999 <= result.engine.info.parity_min <= result.engine.info.parity_mean <= 1 + 1e-9
+    assert 0.99999 <= result.engine.info.parity.minimum <= result.engine.info.parity.mean <= 1 + 1e-9
 
 
 def test_the_engine_is_optimised_but_for_any_processor(weights: Path) -> None:
@@ -158,12 +158,12 @@ def test_an_int8_engine_says_what_it_was_calibrated_on(weights: Path) -> None:
     assert result.engine.path.name == "test-model.cpu-int8.onnx"
     assert result.engine == read_engine(result.engine.path)
     assert result.engine.info.precision == precision_of(onnx.load(result.engine.path)) == "int8"
-    assert result.engine.info.calibration == str(CROPS)
-    assert result.engine.info.calibration.startswith("64 crops, seed 0, sha256 ")
-    assert result.engine.info.calibration_method in ("minmax", "percentile", "entropy")
-    assert result.engine.info.parity_images == 16
-    assert 0.97 <= result.engine.info.parity_min <= result.engine.info.parity_mean
-    assert result.engine.info.parity_mean >= 0.995
+    assert result.engine.info.int8.calibration == str(CROPS)
+    assert result.engine.info.int8.calibration.startswith("64 crops, seed 0, sha256 ")
+    assert result.engine.info.int8.method in ("minmax", "percentile", "entropy")
+    assert result.engine.info.parity.images == 16
+    assert 0.97 <= result.engine.info.parity.minimum <= result.engine.info.parity.mean
+    assert result.engine.info.parity.mean >= 0.995
 
 
 def test_an_int8_engine_is_built_again_for_other_crops_alone(weights: Path) -> None:

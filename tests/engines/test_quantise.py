@@ -123,7 +123,7 @@ def test_a_real_network_on_real_faces(shared: Path, real_crops: NDArray[np.uint8
     model = load_spec("mobilefacenet-128")
     given = CalibrationSet(real_crops[:256], 0)
     result = build_engine(model, weights, backend="cpu", precision="int8", output=tmp_path, calibration=given)
-    assert result.engine.info.parity_images == 64
+    assert result.engine.info.parity.images == 64
     with open_runner(result.engine) as runner:  # on crops that had no part in it
         parity = measure_parity(runner, model, weights, real_crops[256:])
     assert parity.mean >= BARS["int8"].mean
@@ -131,7 +131,7 @@ def test_a_real_network_on_real_faces(shared: Path, real_crops: NDArray[np.uint8
     fused = simplify(onnx.load(result.engine.path), str(result.engine.path), extended=True)
     kinds = [node.op_type for node in fused.graph.node]
     assert kinds.count("QLinearConv") >= 45  # of 51
-    assert 1 <= len(result.engine.info.left_float) <= 6
+    assert 1 <= len(result.engine.info.int8.left_float) <= 6
 
 
 def test_what_does_not_count_is_not_compared(uneven: onnx.ModelProto) -> None:

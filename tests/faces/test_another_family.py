@@ -104,8 +104,8 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 def test_its_engine_is_built_and_proven(engine: Engine) -> None:
     info = engine.info
     assert (info.task, info.decode, info.dimension) == ("detect", "corners", 16)
-    assert info.parity_images == 4
-    assert info.parity_min > 0.99999
+    assert info.parity.images == 4
+    assert info.parity.minimum > 0.99999
 
 
 def test_its_faces_become_crops(engine: Engine) -> None:

@@ -36,8 +36,8 @@ def built(red: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
 
 def test_a_detector_is_built_and_proven(built: BuildResult) -> None:
     assert (built.engine.info.task, built.engine.info.decode) == ("detect", "yunet")
-    assert (built.engine.info.parity_images, built.engine.info.dimension) == (4, 15)
-    assert built.engine.info.parity_min > 0.99999
+    assert (built.engine.info.parity.images, built.engine.info.dimension) == (4, 15)
+    assert built.engine.info.parity.minimum > 0.99999
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (160, 224), (640, 640)])
@@ -118,8 +118,8 @@ def test_a_real_detector_in_int8(real: tuple[ModelSpec, Path], tmp_path: Path) -
     calibration = CalibrationSet(views_of_faces(seed=5), 0)
     result = build_engine(spec, weights, backend="cpu", precision="int8", output=tmp_path, calibration=calibration)
     assert result.engine.info.precision == "int8"
-    assert result.engine.info.parity_images == 4 + 2  # of its own, and groups of sixteen of the last quarter
-    assert result.engine.info.parity_mean >= BARS["int8"].mean
+    assert result.engine.info.parity.images == 4 + 2  # of its own, and groups of sixteen of the last quarter
+    assert result.engine.info.parity.mean >= BARS["int8"].mean
     groups = synthetic_groups(2)  # of another seed
     with open_runner(result.engine) as runner:
         raw = runner.infer(groups)
@@ -158,7 +158,7 @@ def test_auto_times_a_detector_on_its_views(red: Path, tmp_path: Path, monkeypat
 def test_a_detector_of_larger_batches_is_proven_too(red: Path, tmp_path: Path) -> None:
     spec = load_spec(str(red))
     result = build_engine(spec, resolve_weights(spec), backend="cpu", batch=(2, 4, 8), output=tmp_path)
-    assert result.engine.info.parity_min > 0.99999
+    assert result.engine.info.parity.minimum > 0.99999
 
 
 def test_sixteen_views_are_four_by_four() -> None:

@@ -31,7 +31,6 @@ SPEC = ModelSpec(
     sha256=None,
     size_bytes=None,
     trained=False,
-    generator=(),
     task="embed",
     decode="",
     folder=Path(),
@@ -57,9 +56,6 @@ def info(**changes: Any) -> EngineInfo:
         profile=(1, 8, 64),
         device="cpu",
         engine_sha256="1" * 64,
-        parity_images=0,
-        parity_min=0.0,
-        parity_mean=0.0,
         tool_version="0",
     )
     return replace(base, **changes)

@@ -65,9 +65,9 @@ class TensorRT:
         graph_info = prove(content, replace(info, backend="cpu"))
         logger.info(
             "its graph on the CPU, over %d crops: cosine minimum %.6f, mean %.6f",
-            graph_info.parity_images,
-            graph_info.parity_min,
-            graph_info.parity_mean,
+            graph_info.parity.images,
+            graph_info.parity.minimum,
+            graph_info.parity.mean,
         )
         from ..inputs import output_of, sides_of
 

@@ -13,7 +13,7 @@ import pytest
 from runtime.cuda.device import Gpu, find_gpu
 from runtime.engines import make
 from runtime.engines.build import BuildResult, build_engine
-from runtime.engines.engine import EngineInfo, read_engine
+from runtime.engines.engine import EngineInfo, Parity, read_engine
 from runtime.engines.tensorrt import backend
 from runtime.engines.tensorrt.backend import plan_that_runs, target_of
 from runtime.engines.tensorrt.build import CURRENT, Plan
@@ -43,7 +43,7 @@ def run(
     def prove(plan: Plan) -> EngineInfo:
         if built[-1] in trouble:
             raise trouble[built[-1]]
-        return replace(about, parity_images=64)
+        return replace(about, parity=Parity(64, 1.0, 1.0))
 
     return *plan_that_runs(target, about, build, prove), built
 
@@ -51,13 +51,13 @@ def run(
 def test_the_default_set_is_kept_where_it_runs(hopper: None) -> None:
     plan, found, built = run(None, {})
     assert (plan.content, built) == (b"None", [None])
-    assert (found.refused, found.parity_images) == ("", 64)
+    assert (found.refused, found.parity.images) == ("", 64)
 
 
 def test_what_the_gpu_refuses_is_built_once_more_for_it_alone(hopper: None, caplog: pytest.LogCaptureFixture) -> None:
     plan, found, built = run(None, {None: EngineError("invalid here: UNSUPPORTED_CC")})
     assert (plan.content, built) == (b"CURRENT", [None, CURRENT])
-    assert (found.refused, found.parity_images) == ("default set: invalid here: UNSUPPORTED_CC", 64)
+    assert (found.refused, found.parity.images) == ("default set: invalid here: UNSUPPORTED_CC", 64)
     assert "H100 80GB HBM3 (SM90) does not take what tensorrt_rtx 1.7 builds: default set: invalid" in caplog.text
     assert "what is built for CURRENT runs" in caplog.text
 
@@ -86,7 +86,7 @@ def test_other_refusals_are_final(hopper: None, target: str | None, error: Engin
 
 def test_a_plan_for_another_gpu_is_not_run(hopper: None) -> None:
     _, found, built = run("SM75", {"SM75": EngineError("never met")})
-    assert (found.parity_images, found.refused, built) == (0, "", ["SM75"])
+    assert (found.parity.images, found.refused, built) == (0, "", ["SM75"])
 
 
 @pytest.fixture

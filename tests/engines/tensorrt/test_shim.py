@@ -77,7 +77,7 @@ def test_a_plan_in_int8_holds_int8_and_the_rest_in_fp16(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     result = build(tmp_path, weights, precision="int8", calibration=crops, compute_capability="SM75")
     assert result.engine.path.name == "test-model.tensorrt-int8-sm75.plan"
-    assert (result.engine.info.precision, result.engine.info.calibration) == ("int8", str(crops))
+    assert (result.engine.info.precision, result.engine.info.int8.calibration) == ("int8", str(crops))
     types = types_in(result.engine.path.read_bytes())
     assert types[INPUT] == {"uint8"}
     assert types[OUTPUT] == {"float"}
@@ -110,7 +110,7 @@ def test_weights_in_int8_alone_do_not_make_an_int8_plan(tmp_path: Path) -> None:
 @without_gpu
 def test_a_plan_that_could_not_run_here_says_so(tmp_path: Path) -> None:
     result = build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM75")
-    assert (result.engine.info.parity_images, result.engine.info.parity_min) == (0, 0.0)
+    assert (result.engine.info.parity.images, result.engine.info.parity.minimum) == (0, 0.0)
 
 
 def test_the_graph_is_proven_before_a_plan_is_made(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_plan_answers_like_the_model(tmp_path: Path) -> None:
         pytest.skip("no NVIDIA GPU with a driver")
     generate(tmp_path / "m.onnx", form="128", seed=0)
     result = build(tmp_path, tmp_path / "m.onnx", 128)
-    assert result.engine.info.parity_images == 64
-    assert result.engine.info.parity_min >= BARS["fp16"].minimum
+    assert result.engine.info.parity.images == 64
+    assert result.engine.info.parity.minimum >= BARS["fp16"].minimum
     with open_runner(result.engine) as runner:
         assert not runner.infer(np.zeros((3, 112, 112, 3), np.uint8)).std(axis=0).any()
