@@ -21,7 +21,7 @@ from runtime.engines import build as build_module
 from runtime.engines import rate as rate_module
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
-from runtime.engines.engine import Engine, EngineInfo, read_engine, sidecar_path
+from runtime.engines.engine import Engine, EngineInfo, Parity, read_engine, sidecar_path
 from runtime.engines.onnxruntime.runner import OrtRunner
 from runtime.engines.parity import BARS, Bar, check_parity, measure_parity, synthetic_crops
 from runtime.engines.rate import measure_rates
@@ -68,9 +68,7 @@ def test_the_sidecar_says_what_was_built(weights: Path) -> None:
         profile=(1, 8, 256),
         device="cpu",
         engine_sha256=hashlib.sha256(result.engine.path.read_bytes()).hexdigest(),
-        parity_images=64,
-        parity_min=result.engine.info.parity.minimum,
-        parity_mean=result.engine.info.parity.mean,
+        parity=Parity(64, result.engine.info.parity.minimum, result.engine.info.parity.mean),
         tool_version=__version__,
         recipe=result.engine.info.recipe,
     )
@@ -99,7 +97,7 @@ def test_the_same_inputs_give_the_same_engine(weights: Path) -> None:
     first = build(weights)
     forced = build(weights, force=True)
     assert (forced.built, forced.reason) == (True, "forced")
-    assert forced.info == first.engine.info
+    assert forced.engine.info == first.engine.info
 
 
 @pytest.mark.parametrize(
