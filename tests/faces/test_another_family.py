@@ -20,9 +20,10 @@ from runtime.faces.rules import FaceRules
 from runtime.images.decode import Limits
 from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
-from runtime.pipeline.face_work import DecodePhotos, FindFaces
+from runtime.pipeline.face_work import crop_stages
 from runtime.records import Encoded
 from tests.support import encoded_images as make
+from tests.support.model_files import info
 from tests.support.red_square_detector import picture
 
 SIDE, CELL = 320, 16  # pixels: of the pictures that the file is made for, and of a cell of its one grid
@@ -102,18 +103,18 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 def test_its_engine_is_built_and_proven(engine: Engine) -> None:
-    info = engine.info
-    assert (info.task, info.decode, info.dimension) == ("detect", "corners", 16)
-    assert info.parity.images == 4
-    assert info.parity.minimum > 0.99999
+    facts = engine.info
+    assert (facts.task, facts.decode, facts.dimension) == ("detect", "corners", 16)
+    assert facts.parity.images == 4
+    assert facts.parity.minimum > 0.99999
 
 
 def test_its_faces_become_crops(engine: Engine) -> None:
     squares = [(100, 60, 90), (20, 200, 90)]
     files = tuple(make.encode(picture(320, 240, square, seed=i), "PNG") for i, square in enumerate(squares))
     with open_runner(engine, threads=1) as runner:
-        find = FindFaces(runner, FaceRules("detect", min_iod=0), 112, "rgb", Limits())
-        batch = find(DecodePhotos("rgb", Limits())(Encoded(np.arange(2), files=files)))
+        crops_of = crop_stages(info(size=112), Limits(), FaceRules("detect", min_iod=0), runner)
+        batch = crops_of(Encoded(np.arange(2), files=files))
     assert batch.rows.tolist() == [0, 1]
     assert batch.images.shape == (2, 112, 112, 3)
     assert batch.faces is not None
