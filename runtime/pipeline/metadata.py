@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -24,9 +23,7 @@ def metadata_of(plan: Plan, request: Request, info: EngineInfo, counts: Mapping[
         counts: photographs by outcome.
     """
     return {
-        **plan.contract,
-        "root": os.fsencode(plan.root).decode("utf-8", "backslashreplace"),
-        "contract": json.dumps(plan.contract),
+        **plan.contract.attributes(),
         "trained": info.trained,
         **({} if info.trained else {"warning": UNTRAINED_WARNING}),
         "backend": info.backend,

@@ -7,7 +7,6 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,12 +16,14 @@ from ..files import storage_error
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
+from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
 from ..storage.format import count_outcomes
 from ..storage.runfolder import Plan, RunFolder, folder_of, read_plan, utc_now
 from ..storage.segment_reader import segment_files
+from .contract import check_contract, contract_of
 from .disk_estimate import room_while_running, size
-from .request import Request, check_contract, contract_of
+from .request import Request
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ def look(request: Request) -> Scan:
     return scan(request.inputs, limit=request.limit)
 
 
-def begun_with(output: Path, *, force: bool) -> dict[str, Any]:
-    """The contract of the run that goes on, unfinished or finished; empty where one begins.
+def begun_with(output: Path, *, force: bool) -> EmbeddingContract:
+    """The contract of the run that is resumed, unfinished or finished; an empty one where a run begins.
 
     Whatever is damaged counts as none here: the run itself says what is wrong with it.
 
@@ -60,11 +61,11 @@ def begun_with(output: Path, *, force: bool) -> dict[str, Any]:
         if plan is not None and (plan.forced or not force):
             return plan.contract
         if force or not output.exists():
-            return {}
+            return EmbeddingContract()
         with EmbeddingFile(output) as file:
             return file.contract
     except StorageError:
-        return {}
+        return EmbeddingContract()
 
 
 def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Finished:
@@ -104,7 +105,7 @@ def _made(output: Path, plan: Plan) -> bool:
 
 def _begin(
     request: Request,
-    contract: dict[str, Any],
+    contract: EmbeddingContract,
     paths: list[bytes],
     root: bytes,
     folder: RunFolder,
@@ -120,7 +121,9 @@ def _begin(
     return plan
 
 
-def _continue_finished(request: Request, contract: dict[str, Any], found: Scan, folder: RunFolder) -> Plan | Finished:
+def _continue_finished(
+    request: Request, contract: EmbeddingContract, found: Scan, folder: RunFolder
+) -> Plan | Finished:
     """A finished output: nothing to do, or its failures to retry."""
     try:
         with EmbeddingFile(request.output) as file:
@@ -167,14 +170,14 @@ def _tell_changes(found: Scan, known: PathTable | list[bytes]) -> None:
     )
 
 
-def _check_room(output: Path, rows: int, contract: dict[str, Any], longest: int) -> None:
+def _check_room(output: Path, rows: int, contract: EmbeddingContract, longest: int) -> None:
     """Refuse a run that the disk cannot hold: the segments, and the finished file made from them."""
     needed = room_while_running(
         rows,
-        contract["dimension"],
-        contract["dtype"],
-        faces="detector" in contract,
-        skip_duplicates=contract["skip_duplicates"],
+        contract.dimension,
+        contract.dtype,
+        faces=contract.detects_faces,
+        skip_duplicates=contract.skip_duplicates,
         longest=longest,
     )
     free = shutil.disk_usage(output.parent).free

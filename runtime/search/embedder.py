@@ -20,12 +20,13 @@ from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError, EngineError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
+from ..pipeline.contract import contract_of, limits_of, query_face_rules_of
 from ..pipeline.face_work import DecodePhotos, FindFaces
-from ..pipeline.request import Request, contract_of
+from ..pipeline.request import Request
 from ..pipeline.settings import usable_cores
 from ..pipeline.work import Decode, Embed, Read, Slices
 from ..records import Batch, Crops, Embedded, Encoded, FacePlace, Outcome
-from ..storage.comparable import comparable, differences
+from ..storage.contract import Guard
 from ..storage.file import EmbeddingFile
 
 _BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
@@ -84,7 +85,7 @@ def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules
     engine = rebuild_if_stale(find_engine(gallery, engine))
     detector = find_detector(gallery)
     check_engine(gallery, engine, detector)
-    return QueryRules(engine, detector, FaceRules.of_query(gallery.contract), query_limits(gallery))
+    return QueryRules(engine, detector, query_face_rules_of(gallery.contract), limits_of(gallery.contract))
 
 
 class QueryEmbedder:
@@ -166,7 +167,7 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
     Raises:
         EngineError: it is not there.
     """
-    if "detector" not in gallery.contract:
+    if not gallery.contract.detects_faces:
         return None
     path = Path(str(gallery.metadata.get("detector_engine", "")))
     try:
@@ -175,8 +176,8 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
         made = gallery.contract
         raise EngineError(
             f"the detector that made {gallery.path} cannot be read: {err.message}. Build it again with: "
-            f"facemill build-engine --output {path.parent} --model {made['detector']} "
-            f"--precision {made['detector_precision']}"
+            f"facemill build-engine --output {path.parent} --model {made.detector} "
+            f"--precision {made.detector_precision}"
         ) from err
 
 
@@ -211,9 +212,9 @@ def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None
     Raises:
         ContractError: naming every difference with both values.
     """
-    rules = FaceRules.of_query(gallery.contract)
-    mine = comparable(contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, ""))
-    different = differences(gallery.contract, mine)
+    rules = query_face_rules_of(gallery.contract)
+    query = contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, "")
+    different = gallery.contract.differences(query, Guard.VECTORS)
     if different:
         raise ContractError(
             f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); wanted: the same values. "
@@ -235,10 +236,3 @@ def _first(batch: Crops) -> Crops:
     rows, first = np.unique(batch.rows, return_index=True)
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
-
-
-def query_limits(gallery: EmbeddingFile) -> Limits:
-    """Those that the photographs of the gallery were held to."""
-    usual = Limits()
-    contract = gallery.contract
-    return Limits(contract.get("max_bytes", usual.max_bytes), contract.get("max_pixels", usual.max_pixels))
