@@ -12,8 +12,8 @@ from ..pipeline.contract import contract_of
 from ..pipeline.request import Request
 from ..storage.calibration import ATTRIBUTE
 from ..storage.contract import EmbeddingContract, Guard
+from ..storage.dataset import edit_file
 from ..storage.file import EmbeddingFile
-from ..storage.replace import replacing
 from .evaluate import Evaluation
 
 
@@ -70,7 +70,7 @@ def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
 def attach_calibration(file: Path, calibration: Calibration, *cards: Path) -> None:
     """Write a calibration into `/metadata` of an embedding file, in place of an earlier one.
 
-    The file is replaced whole, see `replacing`; indexes beside it are its indexes still.
+    The file is replaced whole, see `edit_file`; indexes beside it are its indexes still.
 
     Args:
         file: a finished file; a link is followed.
@@ -83,5 +83,5 @@ def attach_calibration(file: Path, calibration: Calibration, *cards: Path) -> No
     """
     with EmbeddingFile(file) as gallery:
         _check_comparable(gallery, EmbeddingContract.from_dict(calibration.contract))
-    with same_rows(file, *cards), replacing(file) as target:
+    with same_rows(file, *cards), edit_file(file) as target:
         target["metadata"].attrs[ATTRIBUTE] = calibration.to_json()

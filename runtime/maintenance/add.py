@@ -28,7 +28,7 @@ from ..storage.contract import Guard
 from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile, check_exists
-from ..storage.part import Part
+from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
 from ..storage.segments import SegmentRules
 from .join import common_root, joined_metadata, prefix_below

@@ -20,7 +20,7 @@ from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
 from ..storage.diskfile import readable_as
 from ..storage.format import OUR_DATASETS, read_attributes, stored_text
-from ..storage.part import Part
+from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
 from ..storage.salvage import DAMAGE, check_size, opened, refuse_system_error
 from ..storage.verify import verify_file
@@ -86,7 +86,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         metadata, contract, notes = _metadata(path, damaged)
         logger.info("reading what can be read of %s", path)
         found = survey(damaged)
-        if not (found.status[~found.lost] == Status.EMBEDDED).any():
+        if not (found.photos.status[~found.lost] == Status.EMBEDDED).any():
             raise StorageError(f"no row of {path} can be saved; wanted: one at least. Restore it from a copy")
         part = _part(path, damaged, found)
         if contract.skip_duplicates and not part.has_digests:
@@ -95,10 +95,10 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         notes += [f"/{name} is left out, since rows have changed" for name in sorted(set(damaged) - OUR_DATASETS)]
         with rewriting(folder, [part]) as new:
             lost = np.flatnonzero(found.lost)
-            new.ledger.settle(lost, Status.UNREADABLE, [LOST] * len(lost))
+            new.ledger.set_outcomes(lost, Status.UNREADABLE, [LOST] * len(lost))
             unexplained = np.flatnonzero(found.unexplained)
-            reasons = ["" if found.status[row] == Status.EMBEDDED else _UNEXPLAINED for row in unexplained]
-            new.ledger.explain(unexplained, reasons)
+            reasons = ["" if found.photos.status[row] == Status.EMBEDDED else _UNEXPLAINED for row in unexplained]
+            new.ledger.set_details(unexplained, reasons)
             kept = "" if output is not None else str(_keep(path))
             if output is not None:
                 record_elsewhere(path, str(target))
@@ -125,16 +125,13 @@ def _open(path: Path) -> Any:
 def _part(path: Path, damaged: Any, found: Survey) -> Part:
     outcomes = opened(damaged, "outcomes")
     return Part(
-        path,
-        damaged,
-        lambda: iter(found.paths),
-        found.status,
-        found.position,
-        found.vector,
-        found.vector_counts,
-        outcomes is not None and opened(outcomes, "digest") is not None,
-        opened(damaged, "face_index") is not None,
-        np.ones(len(found.paths), bool),
+        path=path,
+        hdf5=damaged,
+        paths=lambda: iter(found.paths),
+        photos=found.photos,
+        keep=np.ones(len(found.paths), bool),
+        has_digests=outcomes is not None and opened(outcomes, "digest") is not None,
+        has_faces=opened(damaged, "face_index") is not None,
     )
 
 

@@ -20,7 +20,7 @@ from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
 from ..storage.format import count_outcomes
 from ..storage.runfolder import Plan, RunFolder, folder_of, read_plan, utc_now
-from ..storage.segment_reader import segment_files
+from ..storage.segments import segment_files
 from .contract import check_contract, contract_of
 from .disk_estimate import room_while_running, size
 from .request import Request

@@ -18,7 +18,7 @@ from compare import contents
 
 from runtime.errors import DiskFullError, StorageError
 from runtime.pipeline.plan import _check_room
-from runtime.storage.segment_reader import refuse_system_error
+from runtime.storage.segments import refuse_system_error
 from tests.support import encoded_images as make
 from tests.support.processes import (
     ROOT,
