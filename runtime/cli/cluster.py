@@ -105,6 +105,7 @@ def main(
     from ..clusters.clusterlist import check_list_path, write_list
     from ..clusters.column import write_column
     from ..clusters.folders import check_folders, write_folders
+    from ..interrupt import SignalControl
     from ..pages.sheets import check_sheets, write_sheets
     from ..pairs.pairs import Wanted
     from ..pairs.parts import Parts
@@ -126,7 +127,10 @@ def main(
             threshold = usual_threshold(gallery) if threshold is None else threshold
             wanted = Wanted(threshold, most=most, budget_s=budget, device=device)
             parts = stack.enter_context(Parts(file))
-            found = by_threshold(gallery, parts, wanted, seed=seed, force=force, listener=LiveLine())
+            with SignalControl() as control:
+                found = by_threshold(
+                    gallery, parts, wanted, seed=seed, force=force, listener=LiveLine(), control=control
+                )
         click.echo("\n".join((*_summary(found), printable(f"model: {made_by(gallery)}"))))
         _warn(gallery, found)
         if output is not None:

@@ -29,7 +29,7 @@ class FaceRules:
         ConfigError: a value is outside its range, or no number.
     """
 
-    align: str = "none"
+    align: str = "auto"
     policy: str = "largest"
     threshold: float = 0.6
     min_iod: float = 10.0

@@ -81,7 +81,7 @@ def check_contract(stored: EmbeddingContract, expected: EmbeddingContract, path:
 def face_rules_of(contract: EmbeddingContract) -> FaceRules:
     """The rules by which the rows of a file were made."""
     if not contract.detects_faces:
-        return FaceRules()
+        return FaceRules("none")
     quality = contract.min_score, contract.min_iod, contract.min_sharpness, contract.min_frontal
     return FaceRules(contract.align, contract.faces, *quality)
 
@@ -89,7 +89,7 @@ def face_rules_of(contract: EmbeddingContract) -> FaceRules:
 def query_face_rules_of(contract: EmbeddingContract) -> FaceRules:
     """The rules for a query in a file: it is looked at as the rows were, and no face is too poor to ask for."""
     if not contract.detects_faces:
-        return FaceRules()
+        return FaceRules("none")
     policy = "largest" if contract.faces == "largest" else "all"
     return FaceRules(contract.align, policy, contract.min_score, 0.0, 0.0, 0.0)
 

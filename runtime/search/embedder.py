@@ -8,24 +8,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.engine import Engine, EngineInfo, read_engine
+from ..engines.engine import Engine, read_engine
 from ..engines.open import open_runner
-from ..engines.runner import Runner
 from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError, EngineError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..pipeline.contract import contract_of, limits_of, query_face_rules_of
-from ..pipeline.face_work import DecodePhotos, FindFaces
+from ..pipeline.face_work import crop_stages
 from ..pipeline.request import Request
 from ..pipeline.settings import usable_cores
-from ..pipeline.work import Decode, Embed, Read, Slices
-from ..records import Batch, Crops, Embedded, Encoded, FacePlace, Outcome
+from ..pipeline.work import BatchLimit, Embed, Read
+from ..records import Batch, Crops, Embedded, FacePlace, Outcome
+from ..sources.source import FileSource, Source
 from ..storage.contract import Guard
 from ..storage.file import EmbeddingFile
 
@@ -113,8 +112,8 @@ class QueryEmbedder:
                 finder = stack.enter_context(open_runner(rebuild_if_stale(rules.detector), threads=threads))
             self.info = runner.info
             self._limits = rules.limits
-            self._crops = _crops_of(rules, runner.info, finder)
-            self._vectors = Embed(runner, Slices(min(_BATCH_FILES, runner.info.profile[2])))
+            self._crops = crop_stages(runner.info, rules.limits, rules.faces, finder)
+            self._vectors = Embed(runner, BatchLimit(min(_BATCH_FILES, runner.info.profile[2])))
             self._engines = stack.pop_all()
 
     def embed(self, queries: Sequence[str]) -> EmbeddedQueries:
@@ -123,18 +122,27 @@ class QueryEmbedder:
         Args:
             queries: their paths.
         """
-        read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], self._limits)
+        names = [os.fsencode(query) for query in queries]
+        return self.embed_source(FileSource(os.getcwdb(), names, self._limits.max_bytes))
+
+    def embed_source(self, source: Source) -> EmbeddedQueries:
+        """Embed all photos of a source, in files or in memory. One that cannot be embedded does not stop the others.
+
+        Args:
+            source: of the photos; queries are known by its rows.
+        """
+        read, count = Read(source), len(source.names)
 
         def embed(start: int) -> Embedded:
-            files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
-            return self._vectors(_first(self._crops(files)))
+            encoded = read(Batch(np.arange(start, min(start + _BATCH_FILES, count))))
+            return self._vectors(_first(self._crops(encoded)))
 
         vectors = [np.empty((0, self.info.dimension), np.float32)]
         rows: list[int] = []
         outcomes: list[Outcome] = []
         counts: dict[int, int] = {}
         places: dict[int, FacePlace] = {}
-        for batch in self._each(embed, range(0, len(queries), _BATCH_FILES)):
+        for batch in self._each(embed, range(0, count, _BATCH_FILES)):
             vectors.append(batch.embeddings)
             rows += batch.rows.tolist()
             outcomes += batch.outcomes
@@ -155,9 +163,7 @@ class QueryEmbedder:
     def __enter__(self) -> QueryEmbedder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._engines.close()
 
 
@@ -220,15 +226,6 @@ def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None
             f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); wanted: the same values. "
             f"{_build_command(gallery)}"
         )
-
-
-def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Encoded], Crops]:
-    """Files to crops."""
-    if detector is None:
-        return Decode(info.size, info.channel_order, rules.limits)
-    photos = DecodePhotos(info.channel_order, rules.limits)
-    faces = FindFaces(detector, rules.faces, info.size, info.channel_order, rules.limits)
-    return lambda batch: faces(photos(batch))
 
 
 def _first(batch: Crops) -> Crops:

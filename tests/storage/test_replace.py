@@ -17,10 +17,10 @@ from compare import differences
 from runtime.errors import LockedError, StorageError
 from runtime.storage.contract import EmbeddingContract
 from runtime.storage.dataset import edit_file
-from runtime.storage.runfolder import Plan, RunFolder
+from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support.export_files import write_file
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 @pytest.fixture
@@ -160,7 +160,7 @@ def test_a_run_that_writes_the_file_is_not_disturbed(file: Path) -> None:
 
 def test_an_unfinished_run_on_the_file_is_kept(file: Path) -> None:
     with RunFolder(file) as folder:
-        folder.write_plan(Plan(EmbeddingContract(), "/photos", 40, "2026-01-01"))
+        folder.write_plan(StoredPlan(EmbeddingContract(), "/photos", 40, "2026-01-01"))
     add(file)
     with RunFolder(file) as folder:
         assert folder.read_plan() is not None

@@ -10,10 +10,10 @@ import pytest
 
 from runtime.errors import LockedError, StorageError
 from runtime.storage.contract import EmbeddingContract
-from runtime.storage.runfolder import Plan, RunFolder
+from runtime.storage.runfolder import RunFolder, StoredPlan
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAN = Plan(
+PLAN = StoredPlan(
     EmbeddingContract(model="m", limit=0), "/photos", 3, "2026-01-01T00:00:00+00:00", settings={"batch_size": 8}
 )
 
