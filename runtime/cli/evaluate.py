@@ -113,6 +113,7 @@ def main(
     from ..pipeline.plan import begun_with
     from ..pipeline.request import Request
     from ..progress import LiveLine
+    from ..storage.contract import EmbeddingContract
     from ..storage.runfolder import utc_now
 
     judged = None if pairs is None else read_pairs(pairs)
@@ -120,14 +121,14 @@ def main(
     if output is not None:
         check_report_folder(output, folder, force=force)
     kept = calibrate or (output and output / ("embeddings-1.h5" if compare else "embeddings.h5"))
-    begun = begun_with(kept, force=force and calibrate is None) if kept and not beside else {}
+    begun = begun_with(kept, force=force and calibrate is None) if kept and not beside else EmbeddingContract()
     engines = (
         tuple(map(read_engine, compare))
         if compare
-        else (chosen_engine(engine, model, backend, begun=begun.get("model", "")),)
+        else (chosen_engine(engine, model, backend, begun=begun.model or ""),)
     )
     wanted: list[str | None] = [*beside] if beside else [detector]
-    on, before = engines[0].info.backend, begun.get("detector", "")
+    on, before = engines[0].info.backend, begun.detector or ""
     finders = [detector_for(name, align, on, begun=before) for name in wanted]
     engines = engines * len(finders)
     finders = finders if beside else finders * len(engines)

@@ -98,7 +98,7 @@ def main(
     from ..pairs.threshold import choose_threshold
     from ..progress import LiveLine
     from ..search.model_label import made_by, warning_of
-    from ..storage.comparable import find_calibration
+    from ..storage.calibration import find_calibration
     from ..storage.diskfile import readable_as
     from ..storage.file import EmbeddingFile
 
