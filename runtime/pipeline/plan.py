@@ -176,7 +176,7 @@ def begun_with(output: Path, *, force: bool) -> dict[str, Any]:
             return {}
         with EmbeddingFile(output) as file:
             return file.contract
-    except StorageError:
+    except (StorageError, ValueError):  # a ValueError: the output has no name
         return {}
 
 
