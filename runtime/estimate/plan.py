@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..errors import OutOfMemoryError
+from ..index.kinds import FEW_ROWS, KINDS, build_s, index_bytes
 from ..index.memoryplan import plan_memory
-from ..index.sizes import FEW_ROWS, KINDS, build_s, index_bytes
 from ..pipeline.plan import room_while_running
 from ..text import size
 

@@ -27,7 +27,7 @@ class Crops(Protocol):
     stream: int | None
 
     def put_run(self, place: int, photos: Any) -> None:
-        """Make crops of m photographs, in places from `place` on: see `images.preprocess.preprocess_bytes`.
+        """Make crops of m photographs, in places from `place` on: resized as `images.decode.decode_image` does.
 
         Args:
             photos: a DALI TensorList of m arrays (H, W, 3) uint8, upright; they are there as long as it is held.

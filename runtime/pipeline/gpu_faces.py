@@ -21,10 +21,10 @@ from ..engines.engine import Engine
 from ..engines.open import open_tensorrt
 from ..engines.tensorrt.memory import detector_bytes
 from ..engines.tensorrt.runner import TensorRTRunner
+from ..faces.align import transforms_back
 from ..faces.quality import sharpness
 from ..faces.rules import FaceRules
 from ..faces.selection import LONG_SIDE, judge
-from ..faces.warp import transforms_back
 from ..images.dali_photos import DaliPhotos, PhotoRun, photo_decoder_bytes
 from ..images.decode import Limits
 from ..records import FACE, Crops, Embedded, Encoded

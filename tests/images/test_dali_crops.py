@@ -18,8 +18,8 @@ from runtime.errors import ConfigError, EngineError
 from runtime.images.dali_crops import DaliDecoder
 from runtime.images.decode import ImageError, Limits, decode_image
 from runtime.images.jpeg_runs import DaliOptions
-from runtime.images.preprocess import preprocess_bytes
 from runtime.records import Status
+from tests.oracles.preprocess import preprocess_bytes
 from tests.support import encoded_images as make
 
 with warnings.catch_warnings():
@@ -228,8 +228,8 @@ def growth() -> int:
 
 
 def test_memory_does_not_grow_with_the_batches() -> None:
-    code = "import test_images_decode_dali as here; print(here.growth())"
-    folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parent.parent))
+    code = "import test_dali_crops as here; print(here.growth())"
+    folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[2]))
     done = subprocess.run(  # a process of its own: in this one, what other tests have left would be counted with it
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": folders}, capture_output=True, text=True
     )

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.engines.engine import read_engine
 from runtime.faces.rules import FaceRules
-from runtime.index.facts import IndexFacts
+from runtime.index.measure import IndexFacts
 from runtime.pages.search_page import PageAnswers, write_page
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process

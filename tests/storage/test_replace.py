@@ -19,7 +19,7 @@ from runtime.storage.replace import replacing
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support.export_files import write_file
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_what_is_damaged_or_missing_is_refused_in_words(file: Path, tmp_path: Pa
             pass
         assert file.read_bytes() == content
     for missing in (tmp_path / "none.h5", tmp_path / "no" / "folder" / "none.h5", tmp_path):
-        with pytest.raises(StorageError, match="there is no file"), replacing(missing):
+        with pytest.raises(StorageError, match="expected: a finished file"), replacing(missing):
             pass
     assert not (tmp_path / "no").exists()
     assert os.listdir(file.parent) == ["people.h5"]
