@@ -89,7 +89,7 @@ class RunFolder:
         if strangers:
             os.close(self._lock)
             raise ConfigError(
-                f"{self.path} is where facemill keeps an unfinished run, and holds something else: {strangers[0]!r}. "
+                f"{self.path} is where facemill keeps an unfinished run, and contains another file: {strangers[0]!r}. "
                 f"Move that away, or name another file with -o"
             )
 

@@ -17,8 +17,8 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.maintenance.named import read_names
 from runtime.maintenance.remove import Removal
+from runtime.maintenance.selection import read_names
 from runtime.records import Status
 from runtime.storage.derived import record_page, recorded_pages
 from runtime.storage.runfolder import RunFolder

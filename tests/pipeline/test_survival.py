@@ -130,8 +130,8 @@ def test_a_full_disk_keeps_the_old_output(photos: Path, tiny_engine: Path, tmp_p
 
 
 def test_a_run_that_the_disk_cannot_hold_is_refused_before_it_begins(tmp_path: Path) -> None:
+    contract = EmbeddingContract(dimension=512, dtype="float32", skip_duplicates=False)
     with pytest.raises(DiskFullError, match=r"1,000,000,000,000 photographs need about .* GB"):
-        contract = EmbeddingContract(dimension=512, dtype="float32", skip_duplicates=False)
         check_disk(tmp_path / "o.h5", 10**12, contract, 30)
 
 
