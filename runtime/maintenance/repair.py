@@ -27,7 +27,7 @@ from ..storage.verify import verify_file
 from .rewrite import metadata_after, rewriting
 from .survey import Survey, survey
 
-LOST = "its row was damaged and is lost; embed it again with --retry"
+LOST = "its row was damaged and is lost; to embed it again: --retry"  # stored in repaired files
 _UNEXPLAINED = "the reason was in a damaged part of the file and is lost"
 _NAMED = 10  # lost photographs that a report names
 

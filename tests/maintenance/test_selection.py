@@ -57,7 +57,7 @@ def test_absolute_names_are_cut_to_the_root() -> None:
 
 @pytest.mark.parametrize("name", [b"/r/oot", b"/r/oot/", b".", b"./"])
 def test_all_that_there_is_is_not_removed_by_its_root(name: bytes) -> None:
-    with pytest.raises(ConfigError, match="names the folder that all photographs are below"):
+    with pytest.raises(ConfigError, match="is the folder of all photographs"):
         paths_below(b"/r/oot", [name])
 
 
