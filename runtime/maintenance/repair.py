@@ -22,7 +22,7 @@ from ..storage.diskfile import readable_as
 from ..storage.format import OUR_DATASETS, read_attributes, stored_text
 from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
-from ..storage.salvage import DAMAGE, check_size, opened, refuse_system_error
+from ..storage.salvage import DAMAGE, check_size, open_item, refuse_system_error
 from ..storage.verify import verify_file
 from .rewrite import metadata_after, rewriting
 from .survey import Survey, survey
@@ -71,7 +71,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         ConfigError: the output is the damaged file.
         OutputExistsError: the output exists.
         LockedError: a run is writing the file.
-        DiskFullError, StorageError: the file cannot be opened, or nothing can be saved; it is as it was.
+        DiskFullError, StorageError: the file cannot be open_item, or nothing can be saved; it is as it was.
     """
     path = Path(os.path.realpath(file))
     target = path if output is None else Path(os.path.realpath(output))
@@ -126,15 +126,15 @@ def _open(path: Path) -> Any:
 
 
 def _part(path: Path, damaged: Any, found: Survey) -> Part:
-    outcomes = opened(damaged, "outcomes")
+    outcomes = open_item(damaged, "outcomes")
     return Part(
         path=path,
         hdf5=damaged,
         paths=lambda: iter(found.paths),
         photos=found.photos,
         keep=np.ones(len(found.paths), bool),
-        has_digests=outcomes is not None and opened(outcomes, "digest") is not None,
-        has_faces=opened(damaged, "face_index") is not None,
+        has_digests=outcomes is not None and open_item(outcomes, "digest") is not None,
+        has_faces=open_item(damaged, "face_index") is not None,
     )
 
 

@@ -1,4 +1,4 @@
-"""What was made from an embedding file and shows its rows: whoever removes a person from the file must find it."""
+"""Files made from an embedding file that show its rows: removing a person from the file has to find them."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def record_page(file: Path, page: Path) -> None:
     _note(file, _line(page, take_fingerprint(page)), str(page))
 
 
-def record_begun(file: Path, page: Path) -> None:
-    """Remember that a page is about to be written: a kill may leave a part of it. What lies there now is not it."""
+def record_start(file: Path, page: Path) -> None:
+    """Remember that a page is about to be written: a kill may leave a part of it. An earlier file there is not it."""
     page = Path(os.path.abspath(page))
     _note(file, _line(page, None), str(page))
 
@@ -99,7 +99,7 @@ def recording(file: Path, page: Path) -> Iterator[None]:
     Args:
         file, page: as for `record_page`; that the page may be written has been checked.
     """
-    record_begun(file, page)
+    record_start(file, page)
     yield
     record_page(file, page)
 
