@@ -262,7 +262,7 @@ def test_an_int8_engine_that_is_damaged_does_not_pass(weights: Path) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     with OrtRunner(model.SerializeToString(), result.engine.info) as damaged:
         parity = measure_parity(damaged, spec(), weights, judges)
-    with pytest.raises(ParityError, match=r"wanted at least 0\.97 \(mean 0\.995\) for int8"):
+    with pytest.raises(ParityError, match=r"expected at least 0\.97 \(mean 0\.995\) for int8"):
         check_parity(parity, "int8", "the engine")
 
 
@@ -304,7 +304,7 @@ def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
         ({"precision": "int8", "backend": "cuda", "calibration": CROPS}, r"cuda does not build int8.*tensorrt or cpu"),
         (
             {"precision": "int8", "calibration": SMALL},
-            r"crops are \(64, 64, 3\); wanted by test-model: \(112, 112, 3\)",
+            r"crops are \(64, 64, 3\); expected by test-model: \(112, 112, 3\)",
         ),
         ({"calibration": CROPS, "precision": "fp32"}, r"with the precision fp32.*--precision int8"),
         (
