@@ -11,7 +11,6 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from ..errors import ConfigError, LockedError, StorageError
@@ -162,9 +161,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._lock >= 0 and not (self.path / "plan.json").exists():
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
