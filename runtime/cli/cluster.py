@@ -104,6 +104,7 @@ def main(
     from ..clusters.clusters import cluster_by_count, cluster_by_threshold, default_threshold
     from ..clusters.folders import check_folders, write_folders
     from ..clusters.outputs import check_list_path, write_column, write_list
+    from ..interrupt import SignalControl
     from ..pages.sheets import check_sheets, write_sheets
     from ..pairs.checkpoint import Checkpoint
     from ..pairs.pairs import PairQuery
@@ -125,7 +126,10 @@ def main(
             threshold = default_threshold(gallery) if threshold is None else threshold
             wanted = PairQuery(threshold, most=most, budget_s=budget, device=device)
             parts = stack.enter_context(Checkpoint(file))
-            found = cluster_by_threshold(gallery, parts, wanted, seed=seed, force=force, listener=LiveLine())
+            with SignalControl() as control:
+                found = cluster_by_threshold(
+                    gallery, parts, wanted, seed=seed, force=force, listener=LiveLine(), control=control
+                )
         click.echo("\n".join((*_summary(found), printable(f"model: {made_by(gallery)}"))))
         _warn(gallery, found)
         if output is not None:

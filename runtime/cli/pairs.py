@@ -89,6 +89,7 @@ def main(
     if threshold is not None and expected_false is not None:
         raise click.UsageError("--threshold and --expected-false exclude each other")
     setup_logging()
+    from ..interrupt import SignalControl
     from ..pages.pairs_page import review_page, write_review
     from ..pages.search_page import check_page_path
     from ..pairs.checkpoint import Checkpoint
@@ -97,7 +98,7 @@ def main(
     from ..pairs.threshold import choose_threshold
     from ..progress import LiveLine
     from ..search.model_label import made_by, warning_of
-    from ..storage.comparable import find_calibration
+    from ..storage.calibration import find_calibration
     from ..storage.diskfile import readable_as
     from ..storage.file import EmbeddingFile
 
@@ -109,7 +110,8 @@ def main(
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
         wanted = PairQuery(lowest, most=most, budget_s=budget, device=device)
         with Checkpoint(file) as parts:
-            pairs = find_pairs(gallery, parts, wanted, force=force, listener=LiveLine())
+            with SignalControl() as control:
+                pairs = find_pairs(gallery, parts, wanted, force=force, listener=LiveLine(), control=control)
             table = PairTable(gallery, pairs.pairs, calibration)
             # What takes time comes first: stopped between the two files, the command would find the first one there.
             text = "" if page is None else review_page(gallery, table, pairs.method(), lowest, page_pairs)

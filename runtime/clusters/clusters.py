@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..interrupt import Control
 from ..pairs.checkpoint import Checkpoint
 from ..pairs.pairs import PairQuery, find_pairs
 from ..progress import Listener
-from ..storage.comparable import find_calibration
+from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 from .graph import people_in_graph
 from .kmeans import split_by_kmeans
@@ -117,6 +118,7 @@ def cluster_by_threshold(
     seed: int = 0,
     force: bool = False,
     listener: Listener | None = None,
+    control: Control | None = None,
 ) -> Clusters:
     """Link all pairs of rows that reach a threshold, and find the people in the graph; see `graph`.
 
@@ -129,13 +131,14 @@ def cluster_by_threshold(
         seed: of `people_in_graph`.
         force: as for `find_pairs`.
         listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the search for links; None for neither.
     Raises:
         TooManyPairsError: the threshold is so low that there are more links.
         ConfigError, MissingDependencyError, EngineError, StorageError, Interrupted: as their messages say.
     """
     if not 0 < wanted.threshold <= 1:
         raise ConfigError(f"the threshold is {wanted.threshold}; wanted: above 0, and at most 1")
-    links = find_pairs(gallery, parts, wanted, force=force, listener=listener)
+    links = find_pairs(gallery, parts, wanted, force=force, listener=listener, control=control)
     if links.share is not None:
         logger.warning("the links: %s", links.method())
     labels, scores = people_in_graph(links.pairs, gallery.rows, seed=seed)

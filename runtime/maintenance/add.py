@@ -14,25 +14,26 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine
-from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError
-from ..faces.rules import FaceRules
-from ..images.decode import Limits
-from ..pipeline.plan import look
-from ..pipeline.request import Request, contract_of
+from ..interrupt import Control
+from ..pipeline.contract import contract_of, face_rules_of, limits_of
+from ..pipeline.request import Request, RunOptions
 from ..pipeline.run import process
+from ..progress import Listener
 from ..records import Status
 from ..search.embedder import find_detector, find_engine
-from ..sources.scan import Scan
-from ..storage.comparable import all_differences
+from ..sources.scan import scan
+from ..sources.source import FileSource
+from ..storage.contract import Guard
 from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile, check_exists
-from ..storage.part import Part
+from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
 from ..storage.segments import SegmentRules
-from .join import common_root, joined_metadata, of_all_rows, prefix_below
+from .join import common_root, joined_metadata, prefix_below
 from .rewrite import metadata_after, rewriting
 from .same_files import settle_duplicates
 
@@ -74,6 +75,8 @@ def add(
     engine: Engine | None = None,
     retry: bool = False,
     rules: SegmentRules | None = None,
+    listener: Listener | None = None,
+    control: Control | None = None,
 ) -> Added:
     """Embed photographs that a file does not have, and put them into it.
 
@@ -85,10 +88,12 @@ def add(
         engine: None for the one that the file names.
         retry: embed the photographs again, of those found, that the file has with a failed outcome.
         rules: when a segment of the run ends.
+        listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the run; None for neither.
     Raises:
         ContractError: the engine's embeddings may not stand in the file.
         FacemillError: as their messages say.
-        Interrupted: a signal stopped the run in good order.
+        Interrupted: the control stopped the run in good order.
     """
     path = Path(os.path.realpath(file))
     check_exists(path)
@@ -97,20 +102,21 @@ def add(
         begun = _Adding(folder)
         begun.take_in()  # what an interrupted addition has finished
         request = _request(path, inputs, begun.place, engine, rules or SegmentRules())
-        scan = look(request)
-        listed = new = _not_in(path, scan, retry=retry)
-        while new.paths:
-            logger.info("%d of %d photographs are new", len(new.paths), len(scan.paths))
+        logger.info("looking for photographs")
+        source = scan(inputs, max_bytes=request.limits.max_bytes)
+        listed = new = _not_in(path, source, retry=retry)
+        while new.names:
+            logger.info("%d of %d photographs are new", len(new.names), len(source.names))
             try:
-                process(replace(request, listed=new))
+                process(replace(request, inputs=new), listener=listener, control=control)
             except ContractError as err:
                 raise ContractError(
                     f"another addition to {path} was interrupted, and this one does not go on with it. Finish that one "
                     f"with its own command, or delete {begun.place}.parts to forget it. What differs: {err}"
                 ) from err
             begun.take_in()
-            new = _not_in(path, scan)  # what came after an interrupted run had been begun
-        return begun.report(len(scan.paths), len(listed.paths))
+            new = _not_in(path, source)  # what came after an interrupted run had been begun
+        return begun.report(len(source.names), len(listed.names))
 
 
 class _Adding:
@@ -189,16 +195,15 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         tuple(inputs),
         output,
         rebuild_if_stale(engine),
-        skip_duplicates=contract["skip_duplicates"],
-        dtype=contract["dtype"],
-        limits=Limits(contract["max_bytes"], contract["max_pixels"]),
-        rules=rules,
-        decoder="opencv" if contract["decoder"] == "opencv" else "auto",
-        faces=FaceRules.of_run(contract),
+        skip_duplicates=contract.skip_duplicates,
+        dtype=contract.dtype,
+        limits=limits_of(contract),
+        run=RunOptions(segments=rules),
+        decoder="opencv" if contract.decoder == "opencv" else "auto",
+        faces=face_rules_of(contract),
         detector=rebuild_if_stale(detector) if detector else None,
     )
-    stored, mine = of_all_rows(contract), of_all_rows(contract_of(request, request.engine.info, ""))
-    different = all_differences(stored, mine)
+    different = contract.differences(contract_of(request, request.engine.info, ""), Guard.FILE, both=True)
     if different:
         raise ContractError(
             f"what {request.engine} embeds may not stand in {path} ({'; '.join(different)}); wanted: the same values. "
@@ -207,21 +212,21 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
     return request
 
 
-def _not_in(path: Path, scan: Scan, *, retry: bool = False) -> Scan:
+def _not_in(path: Path, source: FileSource, *, retry: bool = False) -> FileSource:
     """Of the photographs found, those that the file does not have; with `retry`, those that failed too.
 
     Their root is that of the file to come.
     """
     with EmbeddingFile(path) as base:
-        root = common_root([base.root, scan.root])
-        theirs, mine = prefix_below(root, scan.root), prefix_below(root, base.root)
-        listed = (
-            list(dict.fromkeys(theirs + name for name in scan.paths)) if theirs else list(dict.fromkeys(scan.paths))
-        )
+        root = common_root([base.root, source.root])
+        theirs, mine = prefix_below(root, source.root), prefix_below(root, base.root)
+        named = (theirs + name for name in source.names) if theirs else source.names
+        listed = list(dict.fromkeys(named))
         known = np.zeros(len(listed), bool)
         for place, row in _meet(listed, (mine + name for name in base.scanned_paths())):
             known[place] |= not (retry and base.status[row] in _FAILED)
-    return Scan(root, [name for name, here in zip(listed, known.tolist(), strict=True) if not here])
+    names = [name for name, here in zip(listed, known.tolist(), strict=True) if not here]
+    return replace(source, root=root, names=names)
 
 
 def _meet(listed: Sequence[bytes], known: Iterator[bytes]) -> Iterator[tuple[int, int]]:

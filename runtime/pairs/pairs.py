@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TooManyPairsError
-from ..interrupt import Control
+from ..interrupt import Control, RunControl, raise_if_stopping
 from ..progress import Listener, Reporter
 from ..storage.file import EmbeddingFile
 from ..text import duration
@@ -83,6 +83,7 @@ def find_pairs(
     *,
     force: bool = False,
     listener: Listener | None = None,
+    control: Control | None = None,
 ) -> PairResult:
     """Find all pairs of rows above a threshold, and resume an unfinished search.
 
@@ -92,38 +93,38 @@ def find_pairs(
         query: which pairs.
         force: drop an unfinished search that differs.
         listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the search; None for neither.
     Raises:
         TooManyPairsError: naming a higher threshold.
-        Interrupted: a signal asked to stop; the same call resumes.
+        Interrupted: the control stopped the search; the same call resumes it.
         ConfigError, StorageError, EngineError, MissingDependencyError: as their messages say.
     """
-    with Control() as control:
-        products = open_tile_products(query.device)
-        try:
-            lists = _plan_search(gallery, checkpoint, query, products, force=force)
-            before = checkpoint.load()
-            if checkpoint.done:
-                logger.info("resuming the search that was stopped")
-            control.deferring = True
-            work, pieces = _search_blocks(gallery, query, lists, checkpoint.done, products)
-            compared = sum(work[checkpoint.done :])
+    control = control or RunControl()
+    products = open_tile_products(query.device)
+    try:
+        lists = _plan_search(gallery, checkpoint, query, products, force=force)
+        before = checkpoint.load()
+        if checkpoint.done:
+            logger.info("resuming the search that was stopped")
+        work, pieces = _search_blocks(gallery, query, lists, checkpoint.done, products)
+        compared = sum(work[checkpoint.done :])
+        with control.in_flight():
             found, elapsed_s = _collect(work, pieces, before, checkpoint, control, query, listener)
-        except TooManyPairsError as err:
-            checkpoint.remove()
-            higher = suggest_threshold(gallery, query.most, query.threshold)
-            raise TooManyPairsError(
-                f"more than {query.most:,} pairs of {gallery.path} score {query.threshold:.4g} or more"
-                + (
-                    f", which is too low a threshold. Try --threshold {higher:.3f}, or allow more pairs with --most"
-                    if higher <= 1
-                    else ": most are copies of one photograph. Allow more pairs with --most"
-                )
-            ) from err
-        control.deferring = False
-        if lists is not None:  # both rows of a pair may have looked into the other's list
-            _, once = np.unique(found.first * gallery.rows + found.second, return_index=True)
-            found = _select(found, once)
-        share = None if lists is None else share_found(gallery, found, query.threshold, products, _SEED)
+    except TooManyPairsError as err:
+        checkpoint.remove()
+        higher = suggest_threshold(gallery, query.most, query.threshold)
+        raise TooManyPairsError(
+            f"more than {query.most:,} pairs of {gallery.path} score {query.threshold:.4g} or more"
+            + (
+                f", which is too low a threshold. Try --threshold {higher:.3f}, or allow more pairs with --most"
+                if higher <= 1
+                else ": most are copies of one photograph. Allow more pairs with --most"
+            )
+        ) from err
+    if lists is not None:  # both rows of a pair may have looked into the other's list
+        _, once = np.unique(found.first * gallery.rows + found.second, return_index=True)
+        found = _select(found, once)
+    share = None if lists is None else share_found(gallery, found, query.threshold, products, _SEED)
     photographs = gallery.photo_numbers()
     two = photographs[found.first] != photographs[found.second]
     best = np.lexsort((found.second[two], found.first[two], -found.scores[two]))
@@ -215,12 +216,12 @@ def _collect(
             if count > query.most:
                 raise TooManyPairsError(f"{count:,} pairs")
             reporter.advance(compared, {"pairs": len(piece)})
-            if not control.wait_while_paused() or time.monotonic() - saved >= query.save_every_s:
+            if not control.wait() or time.monotonic() - saved >= query.save_every_s:
                 checkpoint.save(pending)
                 kept.append(join_pairs(pending))
                 pending = []
                 saved = time.monotonic()
-            control.stop_if_asked()
+            raise_if_stopping(control)
         if pending:
             checkpoint.save(pending)
     return join_pairs([*kept, *pending]), reporter.state().elapsed_s

@@ -11,10 +11,10 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from ..errors import ConfigError, LockedError, StorageError
 from ..files import storage_error, write_durable
+from .contract import EmbeddingContract
 
 _OURS = re.compile(
     r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|.+\.partial"
@@ -27,7 +27,7 @@ def utc_now() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StoredPlan:
     """What a run decided before its first photograph; `plan.json`.
 
     Attributes:
@@ -41,7 +41,7 @@ class Plan:
         plan_id: ties segments, and the finished file, to the plan.
     """
 
-    contract: dict[str, Any]
+    contract: EmbeddingContract
     root: str
     rows: int
     started_utc: str
@@ -56,7 +56,7 @@ def folder_of(output: Path) -> Path:
     return output.with_name(output.name + ".parts")
 
 
-def read_plan(folder: Path) -> Plan | None:
+def read_plan(folder: Path) -> StoredPlan | None:
     """The plan of the unfinished run in a folder, or None when there is none.
 
     Raises:
@@ -64,10 +64,11 @@ def read_plan(folder: Path) -> Plan | None:
     """
     path = folder / "plan.json"
     try:
-        return Plan(**json.loads(path.read_text(encoding="utf-8")))
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        return StoredPlan(**{**plan, "contract": EmbeddingContract.from_dict(plan["contract"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, TypeError, ValueError) as err:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
         raise StorageError(
             f"the plan of the unfinished run, {path}, cannot be read ({err}). Start over with --force"
         ) from err
@@ -122,7 +123,7 @@ class RunFolder:
                 return fd
             os.close(fd)  # a finishing run removed the folder after the file was opened
 
-    def read_plan(self) -> Plan | None:
+    def read_plan(self) -> StoredPlan | None:
         """The plan of an unfinished run, or None when there is none.
 
         Raises:
@@ -130,9 +131,13 @@ class RunFolder:
         """
         return read_plan(self.path)
 
-    def write_plan(self, plan: Plan) -> None:
+    def write_plan(self, plan: StoredPlan) -> None:
         """Make a plan durable; the scan must be written before."""
-        write_durable(self.path / "plan.json", json.dumps(asdict(plan), indent=2).encode(), "the plan")
+        write_durable(
+            self.path / "plan.json",
+            json.dumps({**asdict(plan), "contract": plan.contract.to_dict()}, indent=2).encode(),
+            "the plan",
+        )
 
     def refuse_unfinished(self) -> None:
         """Refuse to replace a file that an unfinished run is about to make, or builds on.

@@ -18,7 +18,7 @@ from gpu_kernels import Bench, Case
 
 from runtime.cuda.device import find_gpu
 from tests.support.cuda_stand_in import ShimDriver
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from runtime.index.exact import CandidateSource
 from runtime.index.gpu import count_gpus
 from runtime.index.memoryplan import MemoryPlan
 from tests.index.test_sources import oracle, unit
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, object]:

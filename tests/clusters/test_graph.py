@@ -13,7 +13,7 @@ from runtime.clusters.graph import connected_components, people_in_graph
 from runtime.pairs.all_pairs import ScoredPairs
 from tests.oracles.agreement import agreement
 from tests.support.clustered_files import known, links_of, people
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
 
