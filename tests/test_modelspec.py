@@ -38,8 +38,13 @@ def test_a_good_model_file(tmp_path: Path) -> None:
     spec = load_spec(str(write(tmp_path)))
     assert (spec.name, spec.mean, spec.std) == ("m", (127.5,) * 3, (128.0,) * 3)
     assert spec.trained
-    assert (spec.url, spec.sha256, spec.size_bytes, spec.generator) == (None, None, None, ())
+    assert (spec.url, spec.sha256, spec.size_bytes, spec.generator) == (None, None, None, None)
     assert spec.folder == tmp_path
+
+
+def test_a_detectors_model_file_of_before_is_read(tmp_path: Path) -> None:
+    spec = load_spec(str(write(tmp_path, detector='"scrfd"')))
+    assert (spec.task, spec.decode) == ("detect", "scrfd")
 
 
 @pytest.mark.parametrize(
@@ -58,6 +63,13 @@ def test_a_good_model_file(tmp_path: Path) -> None:
         ({"sha256": '"abc"'}, ("sha256", "abc", 64)),
         ({"trained": '"no"'}, ("trained", "no", "true", "false")),
         ({"generator": "3"}, ("generator", 3)),
+        ({"generator": '{form = "128"}'}, ('form = "128" or "512"',)),
+        ({"generator": "{form = 128, seed = 0}"}, ('form = "128" or "512"',)),
+        ({"generator": '{form = "128", seed = "0"}'}, ("seed",)),
+        ({"generator": "{layers = 3}"}, ("layers", "form", "seed")),
+        ({"task": '"landmarks"'}, ("task", "landmarks", "embed", "detect")),
+        ({"task": '"detect"'}, ("decode", "''")),
+        ({"decode": '"yunet"'}, ("decode", "yunet")),
         ({"title": "3"}, ("title", 3)),
         ({"colour": '"rgb"'}, ("colour",)),
         ({"name": "="}, ("TOML",)),
@@ -84,7 +96,7 @@ def test_of_a_detector_the_toml_is_a_detectors(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(str(caught.value).split("\n\n", 1)[1])
     mine = load_spec(str(tmp_path / "mine.toml"))
     known = load_spec("scrfd-500m")
-    assert (mine.detector, mine.dimension, mine.size) == (known.detector, known.dimension, known.size)
+    assert (mine.task, mine.decode, mine.dimension, mine.size) == ("detect", known.decode, known.dimension, known.size)
     assert mine.channel_order == known.channel_order
 
 

@@ -104,7 +104,7 @@ def test_without_a_detector_and_a_network_the_way_out_is_named(
 def test_an_onnx_file_alone_gets_a_detectors_model_file(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
     done = facemill("process", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "detect",
                "--detector", place / "red-squares.onnx")  # fmt: skip
-    assert_refused(done, "E-MODEL", f"--detector {place / 'red-squares.toml'}", 'detector = "')
+    assert_refused(done, "E-MODEL", f"--detector {place / 'red-squares.toml'}", 'decode = "')
 
 
 def test_rows_of_two_detectors_are_not_mixed(

@@ -17,8 +17,8 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.maintenance.named import read_names
 from runtime.maintenance.remove import Removal
+from runtime.maintenance.selection import read_names
 from runtime.records import Status
 from runtime.storage.derived import record_page, recorded_pages
 from runtime.storage.runfolder import RunFolder
@@ -228,7 +228,7 @@ def test_what_a_user_has_changed_or_put_in_the_place_of_a_page_stays_and_is_name
     beside.mkdir()
     card = json.loads(remove(file, "--path", "P02/", "--json").stdout)
     assert {one["path"] for one in card["may_still_show"]} == {str(pages[0]), str(pages[2]), str(half)}
-    assert "not as facemill wrote it" in card["may_still_show"][0]["why"]
+    assert "changed since facemill wrote it" in card["may_still_show"][0]["why"]
     assert [page.exists() for page in pages] == [True, False, True, False, True]
     assert (tmp_path / "folder" / "cluster-00001" / "my wedding.jpg").exists()
     assert beside.exists()

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
 from runtime.engines.engine import Engine, read_engine, sidecar_path
-from runtime.engines.open import open_runner
 from runtime.engines.parity import synthetic_crops
 from runtime.errors import ConfigError, EngineError
 from runtime.graphs.mobilefacenet import generate
@@ -142,7 +142,7 @@ from pathlib import Path
 import numpy as np
 from runtime.graphs.mobilefacenet import generate
 from runtime.engines.engine import read_engine
-from runtime.engines.open import open_runner
+from runtime.engines.backends import open_runner
 from runtime.errors import OutOfMemoryError
 
 with open_runner(read_engine(Path(sys.argv[2])), threads=1) as runner:
@@ -166,5 +166,5 @@ def test_a_batch_that_does_not_fit_is_out_of_memory_and_the_runner_goes_on(tmp_p
     command = [sys.executable, "-c", OUT_OF_MEMORY, str(ROOT), str(engine)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "out of memory: a batch of 256 failed" in done.stdout
+    assert "out of memory: E-MEMORY: a batch of 256 failed" in done.stdout
     assert "smaller --batch-size" in done.stdout

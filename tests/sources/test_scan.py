@@ -107,8 +107,8 @@ def test_a_single_file_of_any_name(tmp_path: Path) -> None:
     assert scan([str(tmp_path / "photo.dat")]).names == [b"photo.dat"]
 
 
-@pytest.mark.parametrize(("name", "words"), [("gone", "does not exist"), ("@gone.txt", "cannot be read")])
-def test_a_missing_input_is_named(name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["gone", "@gone.txt"])
+def test_a_missing_input_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with raises(SourceError, name.removeprefix("@")):
         scan([name])
