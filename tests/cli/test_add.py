@@ -178,7 +178,7 @@ def test_another_engine_is_refused_with_both_values(file: Path, made: Path, tiny
     assert "model_sha256" in done.stderr
     assert "Traceback" not in done.stderr
     done = facemill("add", file, made / "photos", "--engine", tmp_path / "none.onnx")
-    assert "is not there" in done.stderr
+    assert "E-ENGINE" in done.stderr
     assert "does not exist" in facemill("add", file, made / "nothing").stderr
     assert file.read_bytes() == data
     assert os.listdir(file.parent) == ["people.h5"]
