@@ -15,8 +15,8 @@ import pytest
 
 from runtime.assets import asset_dir
 from runtime.demo.portraits import encode
+from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
-from runtime.engines.open import open_runner
 from runtime.engines.parity import reference_embeddings, synthetic_crops
 from runtime.engines.weights import weights_for
 from runtime.metrics.pairs import read_pairs
@@ -46,7 +46,7 @@ def test_its_fp16_weights_become_an_fp32_engine_of_unit_vectors(tmp_path: Path) 
     spec = load_spec(SHIPPED)
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path)
     assert (built.engine.info.precision, built.engine.info.dimension, built.engine.info.trained) == ("fp32", 512, True)
-    assert built.engine.info.parity_min > 0.99999
+    assert built.engine.info.parity.minimum > 0.99999
     graph = onnx.load(built.engine.path).graph
     assert onnx.TensorProto.FLOAT16 not in {tensor.data_type for tensor in graph.initializer}
     with open_runner(built.engine) as runner:

@@ -116,7 +116,7 @@ def _check_usage(ctx: click.Context, file: Path | None, engine: Path | None, mod
 
 def _rules(engine: Engine, align: str, detector: str | None) -> QueryRules:
     """As `process` embeds, but no face is too poor to ask about."""
-    from ..engines.stale import rebuild_if_stale
+    from ..engines.build import rebuild_if_stale
     from ..faces.rules import FaceRules
     from ..search.embedder import QueryRules
 

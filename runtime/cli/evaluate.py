@@ -102,14 +102,14 @@ def main(
     rules = face_rules(align, **faces)
     from ..engines.engine import read_engine
     from ..evaluation.attach import attach_calibration, calibration_of, check_file
-    from ..evaluation.compare import compare as compare_evaluations
+    from ..evaluation.compare import compare_evaluations as compare_evaluations
     from ..evaluation.detectors import figures_of
     from ..evaluation.embedded import check_folder
     from ..evaluation.evaluate import evaluate
     from ..evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
     from ..interrupt import SignalControl
     from ..metrics.pairs import read_pairs
-    from ..pairs.parts import plan_path
+    from ..pairs.checkpoint import checkpoint_plan_path
     from ..pipeline.plan import begun_with
     from ..pipeline.request import Request
     from ..progress import LiveLine
@@ -167,7 +167,9 @@ def main(
     if output is not None:
         write_report(output, report)
     if calibrate is not None:
-        attach_calibration(calibrate, calibration_of(evaluations[0], folder, report.made_utc), plan_path(calibrate))
+        attach_calibration(
+            calibrate, calibration_of(evaluations[0], folder, report.made_utc), checkpoint_plan_path(calibrate)
+        )
     if as_json:
         click.echo(json.dumps(report.facts()))
     else:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine
-from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError
 from ..interrupt import Control
 from ..pipeline.contract import contract_of, face_rules_of, limits_of

@@ -36,7 +36,7 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContr
         decode=DECODE_RULE,
         decoder=request.decoder,
         precision=info.precision,
-        calibration=info.calibration,
+        calibration=info.int8.calibration,
         dtype=request.dtype,
         skip_duplicates=request.skip_duplicates,
         max_bytes=request.limits.max_bytes,

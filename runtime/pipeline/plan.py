@@ -175,7 +175,7 @@ def begun_with(output: Path, *, force: bool) -> EmbeddingContract:
             return EmbeddingContract()
         with EmbeddingFile(output) as file:
             return file.contract
-    except StorageError:
+    except (StorageError, ValueError):  # a ValueError: the output has no name
         return EmbeddingContract()
 
 

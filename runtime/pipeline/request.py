@@ -7,8 +7,9 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..engines.backends import backend_of
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine, EngineInfo
-from ..engines.stale import rebuild_if_stale
 from ..errors import ConfigError
 from ..extras import available, pip_install
 from ..faces.rules import FaceRules
@@ -122,18 +123,18 @@ def resolve_request(request: Request) -> Request:
             f"--batch-size is {request.run.batch_size}; wanted: {low} to {high}, what {request.engine} is built for. "
             f"For others, build one: facemill build-engine --model {info.model} --batch MIN,OPT,MAX"
         )
-    if request.detector is not None and not request.detector.info.detector:
+    if request.detector is not None and not request.detector.info.detects:
         raise ConfigError(
             f"{request.detector} is an engine of {request.detector.info.model}, which finds no faces; wanted: "
             f"one of a detector, such as facemill-det. Build it with: facemill build-engine --model facemill-det"
         )
-    if info.detector:
+    if info.detects:
         raise ConfigError(
             f"{request.engine} is an engine of {info.model}, which finds faces and embeds none; wanted: one that "
             f"embeds. Name that one with --engine, and this one with --detector"
         )
     for device in request.run.devices:
-        if (device == "cpu") != (info.backend == "cpu"):
+        if (device == "cpu") == backend_of(info.backend).on_gpu:
             named = "cpu" if device == "cpu" else "a GPU"  # its number is CUDA's by now, not the user's
             raise ConfigError(
                 f"--devices names {named}, and the engine {request.engine} is for the backend {info.backend}; "
@@ -145,13 +146,12 @@ def resolve_request(request: Request) -> Request:
 
 def _decoder(request: Request, info: EngineInfo) -> str:
     """Which decoder it is to be; a named one never becomes another."""
-    wanted, backends = request.decoder, {info.backend}
-    if request.detector is not None:
-        backends.add(request.detector.info.backend)
-    on_gpu = backends == {"tensorrt"}
+    wanted, engines = request.decoder, [info, *([request.detector.info] if request.detector else [])]
+    others = [engine.backend for engine in engines if not backend_of(engine.backend).keeps_photos]
+    on_gpu = not others
     if wanted == "dali" and not on_gpu:
         raise ConfigError(
-            f"--decoder dali was given with an engine for {(backends - {'tensorrt'}).pop()}; wanted: engines for "
+            f"--decoder dali was given with an engine for {others[0]}; wanted: engines for "
             f"tensorrt, the detector's too, since DALI's photographs stay on the GPU. Use --decoder opencv, or "
             f"--backend tensorrt"
         )

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.backends import open_runner
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine, read_engine
-from ..engines.open import open_runner
-from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError, EngineError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits

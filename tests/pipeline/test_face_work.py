@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 
+from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
 from runtime.engines.engine import Engine, read_engine
-from runtime.engines.open import open_runner
 from runtime.engines.runner import Runner
 from runtime.errors import ConfigError, ContractError
 from runtime.faces.align import template
@@ -185,11 +185,11 @@ def test_a_photograph_that_cannot_be_decoded_again_is_an_outcome(
         ({"policy": "two"}, "--faces is 'two'"),
         ({"threshold": 0}, "--min-score"),
         ({"threshold": np.nan}, "--min-score is nan"),
-        ({"min_iod": np.nan}, "--min-iod is nan; wanted: a number from 0"),
+        ({"min_iod": np.nan}, "--min-iod is nan; expected: a number from 0"),
         ({"min_iod": -1}, "--min-iod is -1"),
-        ({"min_sharpness": np.inf}, "--min-sharpness is inf; wanted: a number from 0"),
+        ({"min_sharpness": np.inf}, "--min-sharpness is inf; expected: a number from 0"),
         ({"min_frontal": np.nan}, "--min-frontal is nan"),
-        ({"min_frontal": 5}, "--min-frontal is 5; wanted: 0, .* to 1"),
+        ({"min_frontal": 5}, "--min-frontal is 5; expected: 0, .* to 1"),
         ({"min_frontal": -0.1}, "--min-frontal is -0.1"),
     ],
 )
