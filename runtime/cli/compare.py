@@ -75,7 +75,7 @@ def main(
     from ..pages.search_page import check_page_path
     from ..search.compare import compare
     from ..search.embedder import rules_of
-    from ..storage.comparable import find_calibration
+    from ..storage.calibration import find_calibration
     from ..storage.file import EmbeddingFile
 
     if page is not None:

@@ -131,14 +131,14 @@ def main(
         raise click.UsageError(err.message) from err
     backend = "cpu" if "cpu" in on and backend == "auto" else backend
     begun = begun_with(output, force=force)
-    embedder = chosen_engine(engine, model, backend, begun=begun.get("model", ""))
+    embedder = chosen_engine(engine, model, backend, begun=begun.model or "")
     info = embedder.info
     request = Request(
         inputs=photos,
         output=output,
         engine=embedder,
         faces=face_rules(align, **faces),
-        detector=detector_for(detector, align, info.backend, begun=begun.get("detector", "")),
+        detector=detector_for(detector, align, info.backend, begun=begun.detector or ""),
         skip_duplicates=skip_duplicates,
         retry=retry,
         limit=limit,

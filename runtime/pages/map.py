@@ -9,9 +9,8 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..extras import require
 from ..files import write_durable
-from ..index.takerows import take_rows
+from ..pipeline.contract import limits_of
 from ..records import FacePlace
-from ..search.embedder import query_limits
 from ..storage.derived import recording
 from ..storage.file import EmbeddingFile
 from .map_groups import Groups, group
@@ -85,7 +84,7 @@ def draw_map(
             f"photographs with: facemill process PHOTOS -o OTHER.h5"
         )
     rows = sample_rows(gallery.rows, limit, seed)
-    vectors = take_rows(gallery.blocks(), rows, gallery.dimension)  # (n, D)
+    vectors = gallery.vectors_of(rows)  # (n, D)
     paths = gallery.names(rows.tolist())
     logger.info("arranging %s of %s embeddings", f"{len(rows):,}", f"{gallery.rows:,}")
     groups = group(color, paths, vectors)
@@ -116,7 +115,9 @@ class _Shown:
 def _show(gallery: EmbeddingFile, rows: list[int]) -> _Shown:
     faces = gallery.face_places(rows)
     boxes = [None if face is None else face.box for face in faces]
-    pictures = thumbnails([gallery.photo_path(row) for row in rows], boxes, query_limits(gallery), side=PICTURE_SIDE)
+    pictures = thumbnails(
+        [gallery.photo_path(row) for row in rows], boxes, limits_of(gallery.contract), side=PICTURE_SIDE
+    )
     return _Shown(list(map(_note, faces, pictures)), pictures, pictures.count(None))
 
 

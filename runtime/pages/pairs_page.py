@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..files import write_durable
 from ..pairs.table import PairRow, PairTable
-from ..search.embedder import query_limits
+from ..pipeline.contract import limits_of
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import recording
 from ..storage.file import EmbeddingFile
@@ -185,7 +185,7 @@ def _page(
     yield page_head(title, _STYLE, f"'sha256-{_digest(_SCRIPT)}'")
     yield (
         f"<header>\n<h1>{title}</h1>\n"
-        f"<p>{_how_many(len(pairs), len(table.found))} at {threshold:.6g} or above &middot; "
+        f"<p>{_how_many(len(pairs), len(table.pairs))} at {threshold:.6g} or above &middot; "
         f"{gallery.rows:,} embeddings{chance} &middot; model {safe(made_by(gallery))}</p>\n<p>{safe(method)}</p>\n"
         f"{warning_note(warning_of(gallery))}"
         "<p>Is it one person? <kbd>y</kbd> yes, <kbd>n</kbd> no, <kbd>u</kbd> take back, arrow keys: another pair. The "
@@ -195,7 +195,7 @@ def _page(
         '<button id="save">Save decisions (CSV)</button></div>\n'
         '<p id="none" hidden>All pairs on this page are decided.</p>\n<main class="pairs">\n'
     )
-    photograph = Thumbnails(query_limits(gallery))
+    photograph = Thumbnails(limits_of(gallery.contract))
     for pair in pairs:
         yield from _card(gallery, pair, photograph)
     yield f'</main>\n<script type="application/json" id="data">{_data(gallery, pairs)}</script>\n'

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..files import check_output, write_durable
-from ..search.embedder import query_limits
+from ..pipeline.contract import limits_of
 from ..search.search import Answer, Answers
 from ..storage.derived import recording
 from ..storage.file import EmbeddingFile
@@ -104,7 +104,7 @@ def write_page(path: Path, gallery: EmbeddingFile, shown: PageAnswers, *, force:
 
 def _page(gallery: EmbeddingFile, found: Answers, asked: int) -> Iterator[str]:
     title = f"Search in {safe(gallery.path.name)}"
-    photograph = Thumbnails(query_limits(gallery))
+    photograph = Thumbnails(limits_of(gallery.contract))
     yield page_head(title, _STYLE)
     yield (
         f"<header>\n<h1>{title}</h1>\n"
