@@ -128,7 +128,7 @@ def test_an_engine_is_checked_before_the_work(file: Path, tiny_engine: Path, tmp
     other = copy_engine(tiny_engine, tmp_path / "other.onnx", precision="int8")
     with pytest.raises(ContractError, match="int8"):
         check_file(file, Request((), tmp_path / "o.h5", other, faces=FaceRules("none")))
-    with pytest.raises(StorageError, match="no such file"):
+    with pytest.raises(StorageError, match="there is no file"):
         check_file(
             tmp_path / "none.h5", Request((), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none"))
         )
@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(file: Path, made: Path, calibrati
 
 
 def test_a_missing_file_makes_no_folder(tmp_path: Path, calibration: Calibration) -> None:
-    with pytest.raises(StorageError, match="no such file"):
+    with pytest.raises(StorageError, match="there is no file"):
         attach_calibration(tmp_path / "no" / "people.h5", calibration)
     assert os.listdir(tmp_path) == []
 
