@@ -115,7 +115,7 @@ def main(
     if engine is not None and backend != "auto":
         raise click.UsageError("--engine and --backend exclude each other: an engine is built for one backend")
     setup_logging(log_file=log_file)
-    from ..cuda.visible import choose_gpus
+    from ..cuda.device import choose_gpus
     from ..errors import ConfigError
     from ..images.decode import Limits
     from ..interrupt import SignalControl

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import ConfigError, FacemillError
 from ..files import storage_error
 from ..progress import Listener, track
-from ..storage.derived import record_begun, record_page
+from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters
 from .managed_folder import check_folder, managed_folder
@@ -75,7 +75,7 @@ def write_folders(
     """
     shown = clusters.with_at_least(least)
     with managed_folder(path, KIND, _ENTRIES, force=force):
-        record_begun(gallery.path, path)
+        record_start(gallery.path, path)
         try:
             done, missing = _fill(os.fsencode(path), gallery, clusters, shown, _PLACE[mode], listener)
         except OSError as err:

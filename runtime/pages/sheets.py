@@ -12,7 +12,7 @@ from ..files import write_durable
 from ..pipeline.contract import limits_of
 from ..progress import Reporter
 from ..search.model_label import made_by, warning_of
-from ..storage.derived import record_begun, record_page
+from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .html import STYLE, count, page_head, picture_of, safe, warning_note
 from .thumbnails import thumbnails
@@ -77,7 +77,7 @@ def write_sheets(path: Path, gallery: EmbeddingFile, clusters: Clusters, *, leas
     cards, written = [], 0
     reporter = Reporter("sheets", len(sheets), unit="pages")
     with managed_folder(path, KIND, _ENTRIES, force=force), reporter:
-        record_begun(gallery.path, path)
+        record_start(gallery.path, path)
         for at, numbers in enumerate(sheets):
             names = [_sheet(other) if 0 <= other < len(sheets) else "" for other in (at - 1, at + 1)]
             home = _index((numbers.start - 1) // _CARDS)

@@ -177,7 +177,7 @@ def test_a_calibration_that_is_none_does_not_stop_a_search(calibrated: Path, pla
         (["in", "--pairs", "none.txt"], 1, "none.txt cannot be read"),
         (["in", "--engine", "none.onnx"], 1, "no sidecar"),
         (["in", "-o", "in/report"], 1, "in the folder of the photographs"),
-        (["in", "--model", "random-128", "--calibrate", "pairs.txt"], 1, "pairs.txt cannot be searched"),
+        (["in", "--model", "random-128", "--calibrate", "pairs.txt"], 1, "pairs.txt is not an embedding file"),
     ],
 )
 def test_mistakes_get_words_not_tracebacks(place: Path, arguments: list[str], code: int, words: str) -> None:
