@@ -89,8 +89,8 @@ def main(
     if threshold is not None and expected_false is not None:
         raise click.UsageError("--threshold and --expected-false exclude each other")
     setup_logging()
+    from ..pages.page import check_page_path
     from ..pages.pairs_page import review_page, write_review
-    from ..pages.search_page import check_page_path
     from ..pairs.pairs import Wanted, find_pairs
     from ..pairs.parts import Parts
     from ..pairs.table import PairTable, check_table_path, write_table
