@@ -15,7 +15,7 @@ from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
     from ..clusters.clusters import Clusters
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
 
 @click.command(name="cluster")
@@ -111,13 +111,13 @@ def main(
     from ..progress import LiveLine
     from ..search.model_label import made_by
     from ..storage.diskfile import readable_as
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
     for path, check in ((output, check_list_path), (folders, check_folders), (sheets, check_sheets)):
         if path is not None:
             check(path, force=force)
     with ExitStack() as stack:
-        gallery = stack.enter_context(Gallery(file))
+        gallery = stack.enter_context(EmbeddingFile(file))
         stack.enter_context(readable_as(file))
         parts = None
         if people is not None:
@@ -174,7 +174,7 @@ def _summary(found: Clusters) -> list[str]:
     return lines
 
 
-def _warn(gallery: Gallery, found: Clusters) -> None:
+def _warn(gallery: EmbeddingFile, found: Clusters) -> None:
     """Of what cannot be right."""
     from ..search.model_label import warning_of
 

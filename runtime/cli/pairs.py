@@ -99,12 +99,12 @@ def main(
     from ..search.model_label import made_by, warning_of
     from ..storage.comparable import find_calibration
     from ..storage.diskfile import readable_as
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
     check_table_path(output, force=force)
     if page is not None:
         check_page_path(page, force=force)
-    with Gallery(file) as gallery, readable_as(file):
+    with EmbeddingFile(file) as gallery, readable_as(file):
         calibration = find_calibration(gallery)
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
         wanted = Wanted(lowest, most=most, budget_s=budget, device=device)

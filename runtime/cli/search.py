@@ -110,7 +110,7 @@ def main(
     from ..search.search import Search
     from ..sources.queries import expand_queries
     from ..storage.diskfile import readable_as
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
     if page is not None:
         check_page_path(page, force=force)
@@ -119,7 +119,7 @@ def main(
     form = "json" if as_json else "csv" if as_csv else "table"
     failed: Counter[str] = Counter()
     with (
-        Gallery(file) as gallery,
+        EmbeddingFile(file) as gallery,
         readable_as(file),
         Search(
             gallery,

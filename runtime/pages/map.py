@@ -22,7 +22,7 @@ from ..pairs.blocks import Found
 from ..records import FacePlace
 from ..search.embedder import query_limits
 from ..storage.comparable import find_calibration
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .map_page import Groups, MapPage, render_map
 from .map_projection import LEAST, project, sample_rows
 from .page import check_page_path, save_page
@@ -65,7 +65,7 @@ class Drawn:
 
 
 def draw_map(
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     output: Path,
     *,
     color: str = "auto",
@@ -124,7 +124,12 @@ def draw_map(
 
 
 def group_rows(
-    gallery: Gallery, rows: NDArray[np.int64], paths: Sequence[str], vectors: NDArray[np.float32], color: str, seed: int
+    gallery: EmbeddingFile,
+    rows: NDArray[np.int64],
+    paths: Sequence[str],
+    vectors: NDArray[np.float32],
+    color: str,
+    seed: int,
 ) -> Groups:
     """What the colours of a map say.
 
@@ -138,8 +143,8 @@ def group_rows(
             if the file has it, else 2 to 50 folders, else clusters of the points.
         seed: of those clusters.
     """
-    if color != "folder" and gallery.has(COLUMN):
-        return groups_of_column(np.asarray(gallery.aligned(COLUMN, 0, gallery.rows)[rows], np.int64))
+    if color != "folder" and gallery.has_column(COLUMN):
+        return groups_of_column(np.asarray(gallery.column(COLUMN, 0, gallery.rows)[rows], np.int64))
     if color != "cluster":
         folders = groups_of_folders(paths)
         if color == "folder" or len(folders.names) in _FOLDERS:
@@ -237,11 +242,11 @@ def _largest_first(kind: str, origin: str, labels: NDArray[np.int64], names: tup
     return Groups(kind, origin, new[labels], tuple(names[i] for i in order))
 
 
-def _read_photos(gallery: Gallery, rows: list[int]) -> tuple[list[str], list[bytes | None]]:
+def _read_photos(gallery: EmbeddingFile, rows: list[int]) -> tuple[list[str], list[bytes | None]]:
     """What the box shows of each point beyond its path and group, and its picture."""
-    faces = gallery.places(rows)
+    faces = gallery.face_places(rows)
     boxes = [None if face is None else face.box for face in faces]
-    jpegs = thumbnails([gallery.photograph(row) for row in rows], boxes, query_limits(gallery), side=PICTURE_SIDE)
+    jpegs = thumbnails([gallery.photo_path(row) for row in rows], boxes, query_limits(gallery), side=PICTURE_SIDE)
     return list(map(_note, faces, jpegs)), jpegs
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from ..pairs.table import PairRow, PairTable
 from ..search.embedder import query_limits
 from ..search.model_label import made_by, warning_of
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .page import asset, count, digest, render, save_page
 from .thumbnails import Thumbnails
 
 
-def review_page(gallery: Gallery, table: PairTable, method: str, threshold: float, most: int) -> str:
+def review_page(gallery: EmbeddingFile, table: PairTable, method: str, threshold: float, most: int) -> str:
     """The page as text. Photos are read to make it.
 
     Args:
@@ -46,7 +46,7 @@ def review_page(gallery: Gallery, table: PairTable, method: str, threshold: floa
     )
 
 
-def write_review(path: Path, gallery: Gallery, text: str) -> None:
+def write_review(path: Path, gallery: EmbeddingFile, text: str) -> None:
     """Write the page, whole or not at all.
 
     Args:
@@ -65,16 +65,16 @@ def _how_many(shown: int, found: int) -> str:
     return count(found, "pair", "pairs") if found else "No pair"
 
 
-def _card(gallery: Gallery, pair: PairRow, pictures: Thumbnails) -> dict[str, Any]:
+def _card(gallery: EmbeddingFile, pair: PairRow, pictures: Thumbnails) -> dict[str, Any]:
     """A pair, for the template."""
-    faces = gallery.places(pair.rows)
+    faces = gallery.face_places(pair.rows)
     return {
         "score": pair.score,
         "expected": "" if pair.expected is None else str(pair.expected),
         "sides": [
             {
                 "path": path,
-                "picture": pictures.of(gallery.photograph(row), face),
+                "picture": pictures.of(gallery.photo_path(row), face),
                 "face": f" (face_index {face.index})" if face is not None and face.index else "",
             }
             for row, path, face in zip(pair.rows, pair.paths, faces, strict=True)
@@ -82,7 +82,7 @@ def _card(gallery: Gallery, pair: PairRow, pictures: Thumbnails) -> dict[str, An
     }
 
 
-def _data(gallery: Gallery, pairs: Sequence[PairRow]) -> dict[str, Any]:
+def _data(gallery: EmbeddingFile, pairs: Sequence[PairRow]) -> dict[str, Any]:
     """What the script needs. The browser keeps the answers under a digest of the pairs and of the run."""
     content = [[*pair.paths, f"{pair.score:.6f}", *pair.rows] for pair in pairs]
     key = f"facemill-pairs-{digest(json.dumps([gallery.source['run_id'], content]))}"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..search.embedder import query_limits
 from ..search.search import Answer, Answers
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .page import check_page_path, count, render, save_page
 from .thumbnails import Thumbnails
 
@@ -49,7 +49,7 @@ class PageAnswers:
             self.found = replace(before, answers=answers, search_ms=search_ms)
 
 
-def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool = False) -> None:
+def write_page(path: Path, gallery: EmbeddingFile, shown: PageAnswers, *, force: bool = False) -> None:
     """Write the page, whole or not at all.
 
     Args:
@@ -67,7 +67,7 @@ def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool 
     save_page(path, _page(gallery, shown.found, shown.asked), gallery.path)
 
 
-def _page(gallery: Gallery, found: Answers, asked: int) -> str:
+def _page(gallery: EmbeddingFile, found: Answers, asked: int) -> str:
     pictures = Thumbnails(query_limits(gallery))
     return render(
         "search",
@@ -89,7 +89,7 @@ def _page(gallery: Gallery, found: Answers, asked: int) -> str:
     )
 
 
-def _section(gallery: Gallery, found: Answers, answer: Answer, pictures: Thumbnails) -> dict[str, Any]:
+def _section(gallery: EmbeddingFile, found: Answers, answer: Answer, pictures: Thumbnails) -> dict[str, Any]:
     """A query and its hits, for the template."""
     cut = ["there may be more: only the best rows were looked at"] if answer.cut else []
     return {
@@ -103,7 +103,7 @@ def _section(gallery: Gallery, found: Answers, answer: Answer, pictures: Thumbna
     }
 
 
-def _hits(gallery: Gallery, found: Answers, answer: Answer, pictures: Thumbnails) -> Iterator[dict[str, Any]]:
+def _hits(gallery: EmbeddingFile, found: Answers, answer: Answer, pictures: Thumbnails) -> Iterator[dict[str, Any]]:
     for hit in answer.hits:
         facts = []
         if (expected := found.expected(hit.score)) is not None:
@@ -113,7 +113,7 @@ def _hits(gallery: Gallery, found: Answers, answer: Answer, pictures: Thumbnails
         if hit.folder is not None:
             facts.append(f"{count(hit.photographs, 'photo', 'photos')} of {hit.folder}")
         yield {
-            "picture": pictures.of(gallery.photograph(hit.row), hit.face),
+            "picture": pictures.of(gallery.photo_path(hit.row), hit.face),
             "rank": hit.rank,
             "score": hit.score,
             "percent": 100 * min(max(hit.score, 0.0), 1.0),

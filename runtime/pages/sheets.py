@@ -13,7 +13,7 @@ from ..progress import Listener, Reporter
 from ..search.embedder import query_limits
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import record_begun, record_page
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .page import count, encode, picture, render
 from .thumbnails import thumbnails
 
@@ -41,7 +41,7 @@ def check_sheets(path: Path, *, force: bool) -> None:
 
 def write_sheets(
     path: Path,
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     clusters: Clusters,
     *,
     least: int = 2,
@@ -106,7 +106,7 @@ def _index(at: int) -> str:
 
 
 def _page(
-    gallery: Gallery, clusters: Clusters, numbers: range, page: str, links: tuple[str, str, str]
+    gallery: EmbeddingFile, clusters: Clusters, numbers: range, page: str, links: tuple[str, str, str]
 ) -> tuple[str, list[_Card]]:
     """A sheet, and the cards of its clusters.
 
@@ -122,9 +122,9 @@ def _page(
         members = clusters.rows(number)
         rows += members[(-clusters.scores[members]).argsort(kind="stable")][:_SHOWN].tolist()
         stops.append(len(rows))
-    faces, paths = gallery.places(rows), gallery.names(rows)
+    faces, paths = gallery.face_places(rows), gallery.names(rows)
     pictures = thumbnails(
-        gallery.photograph_paths(rows),
+        gallery.photo_paths(rows),
         [None if face is None else face.box for face in faces],
         query_limits(gallery),
         side=_SIDE,
@@ -162,7 +162,7 @@ def _facts(clusters: Clusters, number: int, shown: int) -> str:
 
 
 def _write_index(
-    path: Path, gallery: Gallery, clusters: Clusters, cards: Sequence[_Card], at: int, pages: int, shown: int
+    path: Path, gallery: EmbeddingFile, clusters: Clusters, cards: Sequence[_Card], at: int, pages: int, shown: int
 ) -> None:
     text = render(
         "sheets_index",

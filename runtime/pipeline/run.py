@@ -17,7 +17,7 @@ from ..engines.stale import rebuild_if_stale
 from ..errors import DamagedError, Interrupted
 from ..interrupt import Control
 from ..progress import Listener, Reporter
-from ..records import Batch, Status
+from ..records import Batch, Encoded, Status
 from ..sources.pathtable import PathTable
 from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
@@ -186,9 +186,9 @@ class _Run:
             tuning.remember_settings(self.info, self._before(), found)
         return found
 
-    def _tune_runner(self, batch: Batch) -> Settings | None:
+    def _tune_runner(self, batch: Encoded) -> Settings | None:
         images = self.decode(batch).images
-        if images is None or len(images) < _TUNE_AT_LEAST:
+        if len(images) < _TUNE_AT_LEAST:
             return None
         some = replace(batch, files=batch.files[:8], rows=batch.rows[:8])
         return tuning.tune(
@@ -200,7 +200,7 @@ class _Run:
             batch_size=self.request.batch_size,
         )
 
-    def _tune_device(self, batch: Batch) -> Settings | None:
+    def _tune_device(self, batch: Encoded) -> Settings | None:
         from .gpu_tuning import tune_device
 
         if len(batch.files) < _TUNE_AT_LEAST:

@@ -24,9 +24,9 @@ from ..pipeline.face_work import DecodePhotos, FindFaces
 from ..pipeline.request import Request, contract_of
 from ..pipeline.settings import usable_cores
 from ..pipeline.work import Decode, Embed, Read, Slices
-from ..records import Batch, FacePlace, Outcome
+from ..records import Batch, Crops, Embedded, Encoded, FacePlace, Outcome
 from ..storage.comparable import comparable, differences
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 
 _BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
 
@@ -71,7 +71,7 @@ class QueryRules:
     limits: Limits = field(default_factory=Limits)
 
 
-def rules_of(gallery: Gallery, engine: Engine | None = None) -> QueryRules:
+def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules:
     """How the rows of a gallery were made, for queries. Of several faces, the one that the photograph is of is taken.
 
     Args:
@@ -124,7 +124,7 @@ class QueryEmbedder:
         """
         read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], self._limits)
 
-        def embed(start: int) -> Batch:
+        def embed(start: int) -> Embedded:
             files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
             return self._vectors(_first(self._crops(files)))
 
@@ -134,7 +134,6 @@ class QueryEmbedder:
         counts: dict[int, int] = {}
         places: dict[int, FacePlace] = {}
         for batch in self._each(embed, range(0, len(queries), _BATCH_FILES)):
-            assert batch.embeddings is not None
             vectors.append(batch.embeddings)
             rows += batch.rows.tolist()
             outcomes += batch.outcomes
@@ -144,7 +143,7 @@ class QueryEmbedder:
                     places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
         return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
 
-    def _each(self, embed: Callable[[int], Batch], starts: Sequence[int]) -> Iterator[Batch]:
+    def _each(self, embed: Callable[[int], Embedded], starts: Sequence[int]) -> Iterator[Embedded]:
         """Batches in order; several at once where an engine's call leaves cores free."""
         if len(starts) < 2 or self._workers < 2:
             yield from map(embed, starts)
@@ -161,7 +160,7 @@ class QueryEmbedder:
         self._engines.close()
 
 
-def find_detector(gallery: Gallery) -> Engine | None:
+def find_detector(gallery: EmbeddingFile) -> Engine | None:
     """The detector's engine that the gallery names; None where faces were not looked for.
 
     Raises:
@@ -181,7 +180,7 @@ def find_detector(gallery: Gallery) -> Engine | None:
         ) from err
 
 
-def find_engine(gallery: Gallery, engine: Engine | None) -> Engine:
+def find_engine(gallery: EmbeddingFile, engine: Engine | None) -> Engine:
     """The engine given, or the one that the gallery names.
 
     Raises:
@@ -197,7 +196,7 @@ def find_engine(gallery: Gallery, engine: Engine | None) -> Engine:
         ) from err
 
 
-def _build_command(gallery: Gallery) -> str:
+def _build_command(gallery: EmbeddingFile) -> str:
     """The sentence that tells how to get an engine for an embedding file."""
     made = gallery.metadata
     return (
@@ -206,7 +205,7 @@ def _build_command(gallery: Gallery) -> str:
     )
 
 
-def check_engine(gallery: Gallery, engine: Engine, detector: Engine | None) -> None:
+def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None) -> None:
     """Refuse an engine whose embeddings cannot be compared with the rows of the gallery.
 
     Raises:
@@ -222,7 +221,7 @@ def check_engine(gallery: Gallery, engine: Engine, detector: Engine | None) -> N
         )
 
 
-def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Batch], Batch]:
+def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Encoded], Crops]:
     """Files to crops."""
     if detector is None:
         return Decode(info.size, info.channel_order, rules.limits)
@@ -231,15 +230,14 @@ def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> C
     return lambda batch: faces(photos(batch))
 
 
-def _first(batch: Batch) -> Batch:
+def _first(batch: Crops) -> Crops:
     """Of each photograph the face that it is of: its first."""
     rows, first = np.unique(batch.rows, return_index=True)
-    assert batch.images is not None
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
 
 
-def query_limits(gallery: Gallery) -> Limits:
+def query_limits(gallery: EmbeddingFile) -> Limits:
     """Those that the photographs of the gallery were held to."""
     usual = Limits()
     contract = gallery.contract

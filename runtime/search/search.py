@@ -14,7 +14,7 @@ from ..index.open import open_index
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FacePlace, SearchHit
 from ..storage.comparable import find_calibration
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .embedder import EmbeddedQueries, QueryEmbedder, rules_of
 from .hits import HITS_TOGETHER, Found, Wanted, find_hits
 from .model_label import named, warning_of
@@ -95,7 +95,7 @@ class Answers:
 
 
 def search(
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     queries: Sequence[str],
     *,
     k: int = 10,
@@ -139,7 +139,7 @@ class Search:
 
     def __init__(
         self,
-        gallery: Gallery,
+        gallery: EmbeddingFile,
         wanted: Wanted,
         *,
         queries: int,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from runtime.metrics.agreement import agreement
-from runtime.pages.map_groups import by_folder
+from runtime.pages.map import groups_of_folders
 from tests.support.clustered_files import EVIL, known, people, write_file, write_photographs
 from tests.support.facemill_command import facemill
 
@@ -160,7 +160,7 @@ def test_real_people(shared: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert facemill("cluster", file, "--threshold", 0.5).returncode == 0
     with h5py.File(file) as opened:
-        person = by_folder(opened["image_paths"].asstr()[:].tolist()).of
+        person = groups_of_folders(opened["image_paths"].asstr()[:].tolist()).of
     found = column(file)
     assert found is not None
     assert len(np.unique(person)) > 350

@@ -18,7 +18,7 @@ from runtime.pages.map import (
     groups_of_vectors,
 )
 from runtime.pages.map_page import Groups
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import calibration_of, write_twins
 
 pytest.importorskip("scipy", reason="SciPy is not installed: pip install '.[map]'")
@@ -95,7 +95,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def group(file: Path, color: str, paths: list[str]) -> Groups:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         rows = np.arange(len(paths))
         return group_rows(gallery, rows, paths, crowd()[rows], color, 0)
 
@@ -113,13 +113,13 @@ def test_auto_takes_folders_where_they_tell_something(file: Path) -> None:
 def test_auto_takes_as_many_folders_as_colours_can_tell_apart(file: Path, folders: int, kind: str) -> None:
     paths = [f"{i}/a.jpg" for i in range(folders)]
     vectors = np.eye(folders, dtype=np.float32)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert group_rows(gallery, np.arange(folders), paths, vectors, "auto", 0).kind == kind
 
 
 def test_auto_and_cluster_take_the_clusters_in_the_file(file: Path) -> None:
     clusters = number(np.repeat([5, 6, 7], [2, 8, 10]), np.ones(20, np.float32), method="k-means", k=3)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         run_id = str(gallery.metadata["run_id"])
     write_column(file, clusters, run_id)
     two = [f"{i % 2}/{i}.jpg" for i in range(20)]
