@@ -143,7 +143,7 @@ def test_mistakes_get_words_not_tracebacks(file: Path, arguments: list[object], 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     done = facemill("cluster", tmp_path / "none.h5", "--threshold", 0.5)
     assert done.returncode == 1
-    assert "there is no such file" in done.stderr
+    assert "E-STORAGE" in done.stderr
 
 
 def test_real_people(shared: Path, tmp_path: Path) -> None:
