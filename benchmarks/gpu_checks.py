@@ -23,7 +23,7 @@ from gpu_setting import (
 )
 from gpu_throughput import Nowhere
 
-_KERNELS = "align or l2norm or preprocess or kernels"
+_KERNELS = "align or preprocess or kernels"
 
 
 def device(setting: Setting) -> Findings:
@@ -96,9 +96,7 @@ def kernels(setting: Setting) -> Findings:
     if setting.rehearse:
         return tests
     setting.keep(tests)
-    measured = run_benchmark(
-        setting, "gpu_kernels.py", "--data", str(setting.data / "kernels"), "--model", setting.model
-    )
+    measured = run_benchmark(setting, "gpu_kernels.py")
     found = both(tests, {**measured, "summary": f"{len(measured['rows'])} figures in the notes"})
     # Figures of kernels that nobody has compared with what defines them are no pass.
     return {**found, "outcome": "skipped"} if tests["outcome"] == "skipped" and found["outcome"] == "passed" else found
@@ -115,7 +113,7 @@ class Kept(Nowhere):
         self.crops: list[Any] = []
 
     def put_run(self, place: int, photos: Any) -> None:
-        from runtime.images.preprocess import preprocess_bytes
+        from tests.oracles.preprocess import preprocess_bytes
 
         host = photos.as_cpu()
         self.crops.append(preprocess_bytes([np.array(host[i]) for i in range(len(host))], size=112))
@@ -233,8 +231,8 @@ def engine(setting: Setting) -> Findings:
         built[precision] = {
             "file": engine.path.name,
             "megabytes": round(engine.path.stat().st_size / 1e6, 2),
-            "parity_mean": info.parity_mean,
-            "parity_min": info.parity_min,
+            "parity_mean": info.parity.mean,
+            "parity_min": info.parity.minimum,
             "context_megabytes": round(info.context_bytes / 1e6, 1),
             "backend_version": info.backend_version,
             "device": info.device,
@@ -267,8 +265,9 @@ def runner(setting: Setting) -> Findings:
 def detector(setting: Setting) -> Findings:
     """The detector's engine: built, loaded, and its answers to views of portraits against ONNX Runtime's."""
     need_tensorrt(setting)
-    from runtime.engines.open import open_runner
+    from runtime.engines.backends import open_runner
     from runtime.engines.parity import weighted
+    from runtime.faces.detectors import decoder_of
     from runtime.faces.finder import FindRules, View, draw, read_answer
     from runtime.images.decode import decode_photo
 
@@ -288,7 +287,7 @@ def detector(setting: Setting) -> Findings:
             a, b = (weighted(answer.astype(np.float64)) for answer in raw)
             cosine = (a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-300)
             cosines.append(float(cosine.min()))
-            found = [sum(map(len, read_answer(one, info.detector, FindRules(), side, side))) for one in raw]
+            found = [sum(map(len, read_answer(one, decoder_of(info.decode), FindRules(), side, side))) for one in raw]
             notes.append(f"views of {side}: smallest cosine {cosine.min():.6f}; {found[0]} faces, CPU {found[1]}")
     return {
         "outcome": "passed" if min(cosines) >= 0.999 else "failed",

@@ -100,7 +100,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(600):
         path = folder / f"{i % 7}" / f"p{i:04d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        data = make.encode(make.scene(80, 60, seed=i), quality=70)
+        data = make.encode(make.scene(112, 112, seed=i), quality=70)
         path.write_bytes(data[: len(data) // 2] if i % 100 == 50 else data)
     return folder
 

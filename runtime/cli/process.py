@@ -115,11 +115,12 @@ def main(
     if engine is not None and backend != "auto":
         raise click.UsageError("--engine and --backend exclude each other: an engine is built for one backend")
     setup_logging(log_file=log_file)
-    from ..cuda.visible import choose_gpus
+    from ..cuda.device import choose_gpus
     from ..errors import ConfigError
     from ..images.decode import Limits
+    from ..interrupt import SignalControl
     from ..pipeline.plan import begun_with
-    from ..pipeline.request import Request
+    from ..pipeline.request import Request, RunOptions
     from ..pipeline.run import process
     from ..progress import LiveLine
     from ..storage.segments import SegmentRules
@@ -130,27 +131,25 @@ def main(
         raise click.UsageError(err.message) from err
     backend = "cpu" if "cpu" in on and backend == "auto" else backend
     begun = begun_with(output, force=force)
-    embedder = chosen_engine(engine, model, backend, begun=begun.get("model", ""))
+    embedder = chosen_engine(engine, model, backend, begun=begun.model or "")
     info = embedder.info
     request = Request(
         inputs=photos,
         output=output,
         engine=embedder,
         faces=face_rules(align, **faces),
-        detector=detector_for(detector, align, info.backend, begun=begun.get("detector", "")),
-        batch_size=batch_size,
-        workers=workers,
+        detector=detector_for(detector, align, info.backend, begun=begun.detector or ""),
         skip_duplicates=skip_duplicates,
         retry=retry,
         limit=limit,
         dtype=dtype,
-        devices=on,
         decoder=decoder,
         force=force,
         limits=Limits(max_bytes, max_pixels),
-        rules=SegmentRules(segment_rows, segment_seconds),
+        run=RunOptions(batch_size, workers, on, SegmentRules(segment_rows, segment_seconds)),
     )
-    summary = process(request, LiveLine())
+    with SignalControl() as control:
+        summary = process(request, listener=LiveLine(), control=control)
     click.echo(_report(summary, output), err=True)
     if as_json:
         made_by = {"model": info.model, "model_sha256": info.model_sha256}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..index.sizes import KINDS
+from ..index.kinds import KINDS
 from ..text import printable
 from . import options
 from .answers import print_answers, print_end

@@ -14,18 +14,21 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..files import write_durable
-from ..metrics.pairs import Pairs
+from ..interrupt import Control
+from ..metrics.pairs import LabelledPairs
 from ..pipeline.request import Request
 from ..pipeline.run import process
 from ..pipeline.summary import Summary
+from ..progress import Listener
 from ..records import Status
 from ..sources.scan import scan
+from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
 from ..storage.format import offsets
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedFolder:
     """What became of M photographs, of which N were embedded.
 
     Attributes:
@@ -42,7 +45,7 @@ class Embedded:
 
     file: Path
     metadata: Mapping[str, Any]
-    contract: Mapping[str, Any]
+    contract: EmbeddingContract
     paths: tuple[bytes, ...]
     status: NDArray[np.uint8]
     person: NDArray[np.int64]
@@ -77,20 +80,23 @@ class Embedded:
         return np.array([rows[0] if rows else -1 for rows in found], np.int64)
 
 
-def embed_folder(request: Request) -> Embedded:
+def embed_folder(
+    request: Request, *, listener: Listener | None = None, control: Control | None = None
+) -> EmbeddedFolder:
     """Run the pipeline on a folder, or find its file whole, and read what it made.
 
     Args:
         request: one folder of inputs; the output is kept.
+        listener, control: see `pipeline.run.process`.
     Raises:
         FacemillError: the run failed, or its file is damaged.
     """
-    summary = process(request)
+    summary = process(request, listener=listener, control=control)
     found = read_embedded(request.output)
     return replace(found, summary=_with_speed(summary, found))
 
 
-def _with_speed(summary: Summary, found: Embedded) -> Summary:
+def _with_speed(summary: Summary, found: EmbeddedFolder) -> Summary:
     """A run that found its file whole measured nothing: its speeds are those that were kept beside the file."""
     kept, run_id = found.file.with_suffix(".speed.json"), found.metadata["run_id"]
     if summary.processed:
@@ -106,7 +112,7 @@ def _with_speed(summary: Summary, found: Embedded) -> Summary:
     return summary
 
 
-def read_embedded(file: Path) -> Embedded:
+def read_embedded(file: Path) -> EmbeddedFolder:
     """What an embedding file says of its photographs; of one with several faces, the first, which it is of.
 
     Raises:
@@ -116,10 +122,10 @@ def read_embedded(file: Path) -> Embedded:
         status, paths = embedded.status, tuple(embedded.scanned_paths())
         first = offsets(embedded.vector_counts)[status == Status.EMBEDDED]
         vectors = embedded.vectors if len(first) == embedded.rows else embedded.vectors[first]
-        return Embedded(file, embedded.metadata, embedded.contract, paths, status, _people(paths), vectors)
+        return EmbeddedFolder(file, embedded.metadata, embedded.contract, paths, status, _people(paths), vectors)
 
 
-def check_folder(folder: Path, pairs: Pairs | None) -> None:
+def check_folder(folder: Path, pairs: LabelledPairs | None) -> None:
     """Say before the photographs are embedded, not after, that there would be nothing to measure.
 
     Raises:
@@ -129,7 +135,7 @@ def check_folder(folder: Path, pairs: Pairs | None) -> None:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder; wanted: one with a sub-folder of photographs for each person")
-    paths = scan([str(folder)]).paths
+    paths = scan([str(folder)]).names
     if pairs is not None:
         known = _by_stem(paths)
         if not any(os.fsencode(name) in known for name in (*pairs.left, *pairs.right)):

@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import ConfigError, MissingDependencyError, OutputExistsError
 from ..files import storage_error, write_durable
 from ..text import printable
-from .compare import Comparison
+from .compare import EngineComparison
 from .detectors import DetectorFigures, recommend
 from .evaluate import Evaluation
 from .facts import facts_of
@@ -63,7 +63,7 @@ class Report:
     labels: tuple[str, ...]
     evaluations: tuple[Evaluation, ...]
     gallery: int | None
-    comparison: Comparison | None
+    comparison: EngineComparison | None
     made_utc: str
     detectors: tuple[DetectorFigures, ...] = ()
 
@@ -161,7 +161,7 @@ def write_report(folder: Path, report: Report) -> None:
     except MissingDependencyError as err:
         for name in _FILES[2:]:
             (folder / name).unlink(missing_ok=True)  # of an earlier evaluation: not these figures
-        logger.warning("roc.png and scores.png are not drawn: %s", err)
+        logger.warning("roc.png and scores.png are not drawn: %s", err.message)
     text = "\n".join(_markdown(report, pictures))
     write_durable(folder / "report.md", text.encode("utf-8", "backslashreplace"), "the report")
 

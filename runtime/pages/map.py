@@ -11,17 +11,15 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from ..clusters.cluster import FALSE_LINKS
-from ..clusters.clusters import number
-from ..clusters.column import COLUMN
-from ..clusters.whispers import people_of
+from ..clusters.clusters import FALSE_LINKS, number_clusters
+from ..clusters.graph import people_in_graph
+from ..clusters.outputs import COLUMN
 from ..errors import ConfigError
 from ..extras import require
-from ..index.takerows import take_rows
-from ..pairs.blocks import Found
+from ..pairs.all_pairs import ScoredPairs
+from ..pipeline.contract import limits_of
 from ..records import FacePlace
-from ..search.embedder import query_limits
-from ..storage.comparable import find_calibration
+from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 from .map_page import Groups, MapPage, render_map
 from .map_projection import LEAST, project, sample_rows
@@ -99,7 +97,7 @@ def draw_map(
             f"photographs with: facemill process PHOTOS -o OTHER.h5"
         )
     rows = sample_rows(gallery.rows, limit, seed)
-    vectors = take_rows(gallery.blocks(), rows, gallery.dimension)  # (n, D)
+    vectors = gallery.vectors_of(rows)  # (n, D)
     paths = gallery.names(rows.tolist())
     logger.info("arranging %s of %s embeddings", f"{len(rows):,}", f"{gallery.rows:,}")
     groups = group_rows(gallery, rows, paths, vectors, color, seed)
@@ -190,8 +188,8 @@ def groups_of_vectors(vectors: NDArray[np.float32], threshold: float, reason: st
         reason: where the threshold comes from.
         seed: of the clusters.
     """
-    labels, scores = people_of(_links(vectors, threshold), len(vectors), seed=seed)
-    clusters = number(labels, scores, method="whispers", threshold=threshold, seed=seed)
+    labels, scores = people_in_graph(_links(vectors, threshold), len(vectors), seed=seed)
+    clusters = number_clusters(labels, scores, method="whispers", threshold=threshold, seed=seed)
     shared = clusters.with_at_least(2)
     of = np.where(clusters.of <= shared, clusters.of, 0).astype(np.int64) - 1
     origin = f"clusters of the embeddings shown, at threshold {threshold:.3f} {reason}"
@@ -224,7 +222,7 @@ def estimate_threshold(vectors: NDArray[np.float32], seed: int) -> float:
     return min(max(median + tail * spread, 0.001), 1.0)
 
 
-def _links(vectors: NDArray[np.float32], threshold: float) -> Found:
+def _links(vectors: NDArray[np.float32], threshold: float) -> ScoredPairs:
     """All pairs of rows that reach a threshold."""
     parts = []
     for start in range(0, len(vectors), _BLOCK_ROWS):
@@ -232,7 +230,7 @@ def _links(vectors: NDArray[np.float32], threshold: float) -> Found:
         first, second = np.nonzero(np.triu(scores >= threshold, 1))
         parts.append((first + start, second + start, scores[first, second]))
     first, second, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Found(first.astype(np.int64), second.astype(np.int64), scores.astype(np.float32))
+    return ScoredPairs(first.astype(np.int64), second.astype(np.int64), scores.astype(np.float32))
 
 
 def _largest_first(kind: str, origin: str, labels: NDArray[np.int64], names: tuple[str, ...]) -> Groups:
@@ -246,7 +244,7 @@ def _read_photos(gallery: EmbeddingFile, rows: list[int]) -> tuple[list[str], li
     """What the box shows of each point beyond its path and group, and its picture."""
     faces = gallery.face_places(rows)
     boxes = [None if face is None else face.box for face in faces]
-    jpegs = thumbnails([gallery.photo_path(row) for row in rows], boxes, query_limits(gallery), side=PICTURE_SIDE)
+    jpegs = thumbnails([gallery.photo_path(row) for row in rows], boxes, limits_of(gallery.contract), side=PICTURE_SIDE)
     return list(map(_note, faces, jpegs)), jpegs
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pairs.table import PairRow, PairTable
-from ..search.embedder import query_limits
+from ..pipeline.contract import limits_of
 from ..search.model_label import made_by, warning_of
 from ..storage.file import EmbeddingFile
 from .page import asset, count, digest, render, save_page
@@ -27,7 +27,7 @@ def review_page(gallery: EmbeddingFile, table: PairTable, method: str, threshold
     """
     pairs = list(table.rows(0, most))
     expected = table.expected(threshold)
-    pictures = Thumbnails(query_limits(gallery))
+    pictures = Thumbnails(limits_of(gallery.contract))
     return render(
         "pairs",
         styles=["pairs"],
@@ -35,7 +35,7 @@ def review_page(gallery: EmbeddingFile, table: PairTable, method: str, threshold
         title=f"Pairs in {gallery.path.name}",
         warning=warning_of(gallery),
         summary=[
-            f"{_how_many(len(pairs), len(table.found))} at {threshold:.6g} or above",
+            f"{_how_many(len(pairs), len(table.pairs))} at {threshold:.6g} or above",
             f"{gallery.rows:,} embeddings",
             "" if expected is None else f"{expected} false pairs expected at the threshold",
             f"model {made_by(gallery)}",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..search.embedder import query_limits
+from ..pipeline.contract import limits_of
 from ..search.search import Answer, Answers
 from ..storage.file import EmbeddingFile
 from .page import check_page_path, count, render, save_page
@@ -68,7 +68,7 @@ def write_page(path: Path, gallery: EmbeddingFile, shown: PageAnswers, *, force:
 
 
 def _page(gallery: EmbeddingFile, found: Answers, asked: int) -> str:
-    pictures = Thumbnails(query_limits(gallery))
+    pictures = Thumbnails(limits_of(gallery.contract))
     return render(
         "search",
         styles=["search"],

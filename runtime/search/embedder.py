@@ -8,24 +8,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.engine import Engine, EngineInfo, read_engine
-from ..engines.open import open_runner
-from ..engines.runner import Runner
-from ..engines.stale import rebuild_if_stale
+from ..engines.backends import open_runner
+from ..engines.build import rebuild_if_stale
+from ..engines.engine import Engine, read_engine
 from ..errors import ContractError, EngineError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
-from ..pipeline.face_work import DecodePhotos, FindFaces
-from ..pipeline.request import Request, contract_of
+from ..pipeline.contract import contract_of, limits_of, query_face_rules_of
+from ..pipeline.face_work import crop_stages
+from ..pipeline.request import Request
 from ..pipeline.settings import usable_cores
-from ..pipeline.work import Decode, Embed, Read, Slices
-from ..records import Batch, Crops, Embedded, Encoded, FacePlace, Outcome
-from ..storage.comparable import comparable, differences
+from ..pipeline.work import BatchLimit, Embed, Read
+from ..records import Batch, Crops, Embedded, FacePlace, Outcome
+from ..sources.source import FileSource, Source
+from ..storage.contract import Guard
 from ..storage.file import EmbeddingFile
 
 _BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
@@ -84,7 +84,7 @@ def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules
     engine = rebuild_if_stale(find_engine(gallery, engine))
     detector = find_detector(gallery)
     check_engine(gallery, engine, detector)
-    return QueryRules(engine, detector, FaceRules.of_query(gallery.contract), query_limits(gallery))
+    return QueryRules(engine, detector, query_face_rules_of(gallery.contract), limits_of(gallery.contract))
 
 
 class QueryEmbedder:
@@ -112,8 +112,8 @@ class QueryEmbedder:
                 finder = stack.enter_context(open_runner(rebuild_if_stale(rules.detector), threads=threads))
             self.info = runner.info
             self._limits = rules.limits
-            self._crops = _crops_of(rules, runner.info, finder)
-            self._vectors = Embed(runner, Slices(min(_BATCH_FILES, runner.info.profile[2])))
+            self._crops = crop_stages(runner.info, rules.limits, rules.faces, finder)
+            self._vectors = Embed(runner, BatchLimit(min(_BATCH_FILES, runner.info.profile[2])))
             self._engines = stack.pop_all()
 
     def embed(self, queries: Sequence[str]) -> EmbeddedQueries:
@@ -122,18 +122,27 @@ class QueryEmbedder:
         Args:
             queries: their paths.
         """
-        read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], self._limits)
+        names = [os.fsencode(query) for query in queries]
+        return self.embed_source(FileSource(os.getcwdb(), names, self._limits.max_bytes))
+
+    def embed_source(self, source: Source) -> EmbeddedQueries:
+        """Embed all photos of a source, in files or in memory. One that cannot be embedded does not stop the others.
+
+        Args:
+            source: of the photos; queries are known by its rows.
+        """
+        read, count = Read(source), len(source.names)
 
         def embed(start: int) -> Embedded:
-            files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
-            return self._vectors(_first(self._crops(files)))
+            encoded = read(Batch(np.arange(start, min(start + _BATCH_FILES, count))))
+            return self._vectors(_first(self._crops(encoded)))
 
         vectors = [np.empty((0, self.info.dimension), np.float32)]
         rows: list[int] = []
         outcomes: list[Outcome] = []
         counts: dict[int, int] = {}
         places: dict[int, FacePlace] = {}
-        for batch in self._each(embed, range(0, len(queries), _BATCH_FILES)):
+        for batch in self._each(embed, range(0, count, _BATCH_FILES)):
             vectors.append(batch.embeddings)
             rows += batch.rows.tolist()
             outcomes += batch.outcomes
@@ -154,9 +163,7 @@ class QueryEmbedder:
     def __enter__(self) -> QueryEmbedder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._engines.close()
 
 
@@ -166,7 +173,7 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
     Raises:
         EngineError: it is not there.
     """
-    if "detector" not in gallery.contract:
+    if not gallery.contract.detects_faces:
         return None
     path = Path(str(gallery.metadata.get("detector_engine", "")))
     try:
@@ -175,8 +182,8 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
         made = gallery.contract
         raise EngineError(
             f"the detector that made {gallery.path} cannot be read: {err.message}. Build it again with: "
-            f"facemill build-engine --output {path.parent} --model {made['detector']} "
-            f"--precision {made['detector_precision']}"
+            f"facemill build-engine --output {path.parent} --model {made.detector} "
+            f"--precision {made.detector_precision}"
         ) from err
 
 
@@ -211,9 +218,9 @@ def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None
     Raises:
         ContractError: naming every difference with both values.
     """
-    rules = FaceRules.of_query(gallery.contract)
-    mine = comparable(contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, ""))
-    different = differences(gallery.contract, mine)
+    rules = query_face_rules_of(gallery.contract)
+    query = contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, "")
+    different = gallery.contract.differences(query, Guard.VECTORS)
     if different:
         raise ContractError(
             f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); wanted: the same values. "
@@ -221,24 +228,8 @@ def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None
         )
 
 
-def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Encoded], Crops]:
-    """Files to crops."""
-    if detector is None:
-        return Decode(info.size, info.channel_order, rules.limits)
-    photos = DecodePhotos(info.channel_order, rules.limits)
-    faces = FindFaces(detector, rules.faces, info.size, info.channel_order, rules.limits)
-    return lambda batch: faces(photos(batch))
-
-
 def _first(batch: Crops) -> Crops:
     """Of each photograph the face that it is of: its first."""
     rows, first = np.unique(batch.rows, return_index=True)
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
-
-
-def query_limits(gallery: EmbeddingFile) -> Limits:
-    """Those that the photographs of the gallery were held to."""
-    usual = Limits()
-    contract = gallery.contract
-    return Limits(contract.get("max_bytes", usual.max_bytes), contract.get("max_pixels", usual.max_pixels))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.clusters.clusters import number
-from runtime.clusters.column import write_column
+from runtime.clusters.clusters import number_clusters
+from runtime.clusters.outputs import write_column
 from runtime.pages.map import (
     estimate_threshold,
     group_rows,
@@ -118,7 +118,7 @@ def test_auto_takes_as_many_folders_as_colours_can_tell_apart(file: Path, folder
 
 
 def test_auto_and_cluster_take_the_clusters_in_the_file(file: Path) -> None:
-    clusters = number(np.repeat([5, 6, 7], [2, 8, 10]), np.ones(20, np.float32), method="k-means", k=3)
+    clusters = number_clusters(np.repeat([5, 6, 7], [2, 8, 10]), np.ones(20, np.float32), method="k-means", k=3)
     with EmbeddingFile(file) as gallery:
         run_id = str(gallery.metadata["run_id"])
     write_column(file, clusters, run_id)

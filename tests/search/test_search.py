@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -11,6 +12,7 @@ import pytest
 
 from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError, ContractError, EngineError, MissingDependencyError
+from runtime.faces.rules import FaceRules
 from runtime.index.gpu import count_gpus
 from runtime.pipeline.request import UNTRAINED_WARNING, Request
 from runtime.pipeline.run import process
@@ -24,7 +26,7 @@ from tests.support.model_files import copy_engine
 def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An embedding file of folder 3 of the photographs."""
     output = tmp_path_factory.mktemp("query") / "people.h5"
-    process(Request((str(photos / "3"),), output, read_engine(tiny_engine)))
+    process(Request((str(photos / "3"),), output, read_engine(tiny_engine), faces=FaceRules("none")))
     return output
 
 
@@ -138,7 +140,7 @@ def test_a_missing_engine_is_named_with_what_to_do(gallery: EmbeddingFile, photo
 
 
 def test_queries_are_held_to_the_limits_of_the_file(gallery: EmbeddingFile, photos: Path) -> None:
-    gallery.contract["max_pixels"] = 100
+    gallery.contract = replace(gallery.contract, max_pixels=100)
     (answer,) = search(gallery, some(gallery, photos, 1)).answers
     assert "over the limit of 100" in answer.error
 
@@ -146,7 +148,7 @@ def test_queries_are_held_to_the_limits_of_the_file(gallery: EmbeddingFile, phot
 def test_a_file_without_embeddings_answers_nothing(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "text.jpg").write_text("not a photograph")
-    process(Request((str(tmp_path / "in"),), tmp_path / "none.h5", read_engine(tiny_engine)))
+    process(Request((str(tmp_path / "in"),), tmp_path / "none.h5", read_engine(tiny_engine), faces=FaceRules("none")))
     with EmbeddingFile(tmp_path / "none.h5") as empty:
         (answer,) = search(empty, [str(next((photos / "3").iterdir()))]).answers
     assert answer.hits == ()

@@ -27,7 +27,7 @@ from runtime.engines.tensorrt.runner import TensorRTRunner
 from runtime.engines.tensorrt.slot import usual_size
 from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
 from runtime.graphs.prepare import prepare_graph
-from runtime.pipeline.work import Embed, Slices
+from runtime.pipeline.work import BatchLimit, Embed
 from runtime.records import Crops
 from tests.support.cuda_stand_in import ShimDriver
 from tests.support.model_files import info, save_cnn, spec
@@ -264,9 +264,9 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 ) -> None:
     with place.open(slots=1) as runner:
         refuse(runner, {1: "out of memory", 2: "out of memory"})
-        embed = Embed(runner, Slices(16))
+        embed = Embed(runner, BatchLimit(16))
         done = embed(Crops(np.arange(20), images=crops))
-        assert embed.slices.size == 4
+        assert embed.limit.size == 4
     place.check(done.embeddings, expected)
 
 
@@ -368,7 +368,7 @@ def test_the_plan_says_who_gets_what() -> None:
         "GPU memory: 1,005 MB of 6,000 MB free (8,000 MB in all): weights 3 MB, and 2 x (execution 100 MB, crops and "
         "vectors 1 MB, JPEG decoder 400 MB)"
     )
-    finder = info(detector="yunet", context_bytes=9_000_000, profile=(1, 2, 4), dimension=15)
+    finder = info(task="detect", decode="yunet", context_bytes=9_000_000, profile=(1, 2, 4), dimension=15)
     detector = detector_bytes(finder)
     assert detector == 9_000_000 + 4 * (3 * 1024**2 + 4 * 15 * (128**2 + 64**2 + 32**2))
     plan = plan_device(INFO, slots=1, weights=0, context=0, decoder=0, detector=detector, memory=(10**9, 10**9))
