@@ -121,7 +121,7 @@ def _remember(tag: Path, etag: str | None) -> None:
 
 def _check_size(url: str, seen: int, size_bytes: int | None) -> None:
     if size_bytes is not None and seen != size_bytes:
-        raise FetchError(f"{url} gave another file: it has {seen:,} bytes; wanted: {size_bytes:,}")
+        raise FetchError(f"{url} gave another file: it has {seen:,} bytes; expected: {size_bytes:,}")
 
 
 def _accept(url: str, new: NewFile, sha256: str | None, size_bytes: int | None) -> None:

@@ -15,10 +15,9 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.clusters.clusterlist import write_list
-from runtime.clusters.clusters import number
-from runtime.clusters.column import write_column
+from runtime.clusters.clusters import number_clusters
 from runtime.clusters.folders import write_folders
+from runtime.clusters.outputs import write_column, write_list
 from runtime.engines.engine import read_engine
 from runtime.export.npy import export_npy
 from runtime.export.parquet import export_parquet
@@ -34,8 +33,8 @@ from runtime.pages.map import draw_map
 from runtime.pages.pairs_page import review_page, write_review
 from runtime.pages.search_page import PageAnswers, write_page
 from runtime.pages.sheets import write_sheets
-from runtime.pairs.pairs import Wanted, find_pairs
-from runtime.pairs.parts import Parts
+from runtime.pairs.checkpoint import Checkpoint
+from runtime.pairs.pairs import PairQuery, find_pairs
 from runtime.pairs.table import PairTable, write_table
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
@@ -43,6 +42,7 @@ from runtime.pipeline.work import DigestTable
 from runtime.records import Embedded
 from runtime.search.search import Answer, Answers
 from runtime.sources.pathtable import write_paths
+from runtime.storage.contract import EmbeddingContract
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.segments import SegmentRules, SegmentWriter
@@ -85,11 +85,11 @@ def assert_private(file: Path, *, least: int) -> None:
 
 
 def write_pairs(gallery: EmbeddingFile, folder: Path) -> None:
-    with Parts(gallery.path) as parts:
-        pairs = find_pairs(gallery, parts, Wanted(0.3, device="cpu", tile_rows=50, save_every_s=0))
+    with Checkpoint(gallery.path) as parts:
+        pairs = find_pairs(gallery, parts, PairQuery(0.3, device="cpu", tile_rows=50, save_every_s=0))
         parts.save_arrays({"a": np.zeros(1)})
         assert_private(gallery.path, least=4)  # the search is not finished
-        table = PairTable(gallery, pairs.found, None)
+        table = PairTable(gallery, pairs.pairs, None)
         write_table(folder / "o.csv", gallery, table)
         write_table(folder / "o.parquet", gallery, table)
         write_review(folder / "o.html", gallery, review_page(gallery, table, "exact", 0.3, 10))
@@ -97,7 +97,7 @@ def write_pairs(gallery: EmbeddingFile, folder: Path) -> None:
 
 def write_clusters(gallery: EmbeddingFile, folder: Path) -> None:
     scores = np.ones(sum(SIZES), np.float32)
-    clusters = number(np.repeat(np.arange(20), SIZES), scores, method="whispers", threshold=0.5)
+    clusters = number_clusters(np.repeat(np.arange(20), SIZES), scores, method="whispers", threshold=0.5)
     write_list(folder / "o.csv", gallery, clusters)
     write_folders(folder / "links", gallery, clusters, mode="symlink")
     write_sheets(folder / "sheets", gallery, clusters)
@@ -138,7 +138,9 @@ def test_derived_files_are_as_private_as_their_source(file: Path, name: str) -> 
 
 def test_a_changed_file_keeps_its_mode(file: Path) -> None:
     before = stat.S_IMODE(file.stat().st_mode)
-    clusters = number(np.repeat(np.arange(20), SIZES), np.ones(400, np.float32), method="whispers", threshold=0.5)
+    clusters = number_clusters(
+        np.repeat(np.arange(20), SIZES), np.ones(400, np.float32), method="whispers", threshold=0.5
+    )
     with EmbeddingFile(file) as gallery:
         run_id = str(gallery.metadata["run_id"])
     write_column(file, clusters, run_id)
@@ -151,7 +153,7 @@ def test_an_unfinished_run_is_as_private_as_its_sources(file: Path, again: bool)
     if again:  # by an earlier run, before the sources were private
         output.with_name("other.h5.parts").mkdir(0o777)
     with RunFolder(output, like=file) as folder:
-        folder.write_plan(StoredPlan({}, "/", 1, "2026"))
+        folder.write_plan(StoredPlan(EmbeddingContract(), "/", 1, "2026"))
         write_paths(folder.paths_file, [b"a"])
         rules = SegmentRules()
         writer = SegmentWriter(folder.path, plan_id="p", dimension=2, dtype="float32", digests=True, rules=rules)

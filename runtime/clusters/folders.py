@@ -15,7 +15,7 @@ from ..errors import ConfigError, FacemillError
 from ..files import make_folder, storage_error
 from ..folders import check_folder, fill_folder
 from ..progress import Listener, track
-from ..storage.derived import record_begun, record_page
+from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters
 
@@ -29,7 +29,7 @@ _NO_HARDLINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class FolderCounts:
     """What `write_folders` made.
 
     Attributes:
@@ -56,7 +56,7 @@ def write_folders(
     least: int = 2,
     force: bool = False,
     listener: Listener | None = None,
-) -> Filled:
+) -> FolderCounts:
     """Make `cluster-00001`, `cluster-00002` ... with a link to, or a copy of, each photograph.
 
     An entry has the name of its photograph, to the byte; the second one of that name in a cluster ends in -2.
@@ -75,7 +75,7 @@ def write_folders(
     """
     shown = clusters.with_at_least(least)
     with fill_folder(path, KIND, _ENTRIES, force=force, like=gallery.path):
-        record_begun(gallery.path, path)
+        record_start(gallery.path, path)
         try:
             done, missing = _fill(os.fsencode(path), gallery, clusters, shown, _PLACE[mode], listener)
         except OSError as err:
@@ -88,7 +88,7 @@ def write_folders(
                 raise
             raise storage_error(err, "the cluster folders", path) from err
     record_page(gallery.path, path)
-    return Filled(shown, done, missing)
+    return FolderCounts(shown, done, missing)
 
 
 def _fill(

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..files import synced_file
 from ..folders import replace_folder
 from ..records import FACE_DATASETS
-from ..storage.derived import record_begun, record_page
+from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
 
@@ -40,7 +40,7 @@ def export_npy(gallery: EmbeddingFile, folder: Path, *, force: bool = False) -> 
             f"{gallery.path} holds no embeddings; wanted: one or more, since no empty array can be mapped"
         )
     with replace_folder(folder, "NumPy arrays", _ENTRIES, force=force, like=gallery.path) as temporary:
-        record_begun(gallery.path, folder)
+        record_start(gallery.path, folder)
         _write(gallery, temporary)
     record_page(gallery.path, folder)
 

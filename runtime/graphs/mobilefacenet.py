@@ -66,7 +66,7 @@ def generate(path: Path, *, form: str, seed: int) -> None:
 
     if form not in _STAGES or not 0 <= seed < 2**32:
         raise ConfigError(
-            f"MobileFaceNet cannot be generated with form={form!r}, seed={seed!r}; wanted: form "
+            f"MobileFaceNet cannot be generated with form={form!r}, seed={seed!r}; expected: form "
             f"{' or '.join(map(repr, _STAGES))}, 0 <= seed < 2**32"
         )
     net = _Net(seed)
@@ -82,7 +82,7 @@ def generate(path: Path, *, form: str, seed: int) -> None:
     model.producer_name = "facemill"
     model.doc_string = f"random weights, form {form}, seed {seed}: identifies nobody"
     onnx.checker.check_model(model)
-    write_durable(path, model.SerializeToString(deterministic=True), "the generated model")
+    write_durable(path, model.SerializeToString(deterministic=True), "the model", wait=True)
 
 
 class _Net:

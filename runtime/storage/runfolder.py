@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from ..errors import ConfigError, LockedError, StorageError
 from ..files import Lock, make_folder, restrict_folder, storage_error, write_durable
+from .contract import EmbeddingContract
 
 _OURS = re.compile(
     r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|.+\.partial"
@@ -38,11 +38,11 @@ class StoredPlan:
         started_utc: ISO 8601.
         base_run_id: `run_id` of the finished file whose failed photographs this run retries; "" for none.
         settings: the tuned or given batch size and workers.
-        forced: begun with --force; the same command goes on with it instead of starting over once more.
+        forced: started with --force; the same command resumes it instead of starting over again.
         plan_id: ties segments, and the finished file, to the plan.
     """
 
-    contract: dict[str, Any]
+    contract: EmbeddingContract
     root: str
     rows: int
     started_utc: str
@@ -54,7 +54,7 @@ class StoredPlan:
 
 def folder_of(output: Path) -> Path:
     """Where the run that makes a file keeps what is unfinished."""
-    return output.with_name(output.name + ".parts")
+    return output.parent / f"{output.name}.parts"
 
 
 def read_plan(folder: Path) -> StoredPlan | None:
@@ -65,10 +65,11 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """
     path = folder / "plan.json"
     try:
-        return StoredPlan(**json.loads(path.read_text(encoding="utf-8")))
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        return StoredPlan(**{**plan, "contract": EmbeddingContract.from_dict(plan["contract"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, TypeError, ValueError) as err:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
         raise StorageError(
             f"the plan of the unfinished run, {path}, cannot be read ({err}). Start over with --force"
         ) from err
@@ -138,7 +139,7 @@ class RunFolder:
 
     def write_plan(self, plan: StoredPlan) -> None:
         """Make a plan durable; the scan must be written before."""
-        data = json.dumps(asdict(plan), indent=2).encode()
+        data = json.dumps({**asdict(plan), "contract": plan.contract.to_dict()}, indent=2).encode()
         write_durable(self.path / "plan.json", data, "the plan", like=self.path)
 
     def refuse_unfinished(self) -> None:
@@ -149,8 +150,8 @@ class RunFolder:
         """
         if (self.path / "plan.json").exists():
             raise ConfigError(
-                f"{self.path} holds an unfinished run that makes {self.output}; wanted: none. Finish it with the "
-                f"command that began it, or delete that folder to forget it"
+                f"{self.path} holds an unfinished run that makes {self.output}. Finish it with the "
+                f"command that started it, or delete that folder to discard it"
             )
 
     def clear(self) -> None:
@@ -168,7 +169,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._lock is None:
             return
         if not (self.path / "plan.json").exists():
