@@ -167,7 +167,7 @@ def test_help_imports_no_array_package() -> None:
 # Library code leaves the state of the process alone: a server or a notebook has threads that rely on it. What remains:
 PROCESS_WIDE_STATE = {
     (
-        "cuda/visible.py",
+        "cuda/device.py",
         "environ",
     ): "CUDA reads CUDA_VISIBLE_DEVICES once; `process --devices` alone sets it, at its start",
     ("pipeline/processes.py", "environ"): "a worker process of our own sets its own, before CUDA starts in it",
@@ -194,7 +194,8 @@ def process_wide_state(path: Path) -> set[str]:
         elif isinstance(node, (ast.AugAssign, ast.AnnAssign)) and isinstance(node.target, ast.Subscript):
             targets = [node.target.value]
         if any(
-            isinstance(target, (ast.Attribute, ast.Name)) and "environ" in ast.unparse(target) for target in targets
+            isinstance(target, (ast.Attribute, ast.Name)) and re.search(r"\benviron\b", ast.unparse(target))
+            for target in targets
         ):
             found.add("environ")
     return found
@@ -226,7 +227,7 @@ OWN_WRITERS = {
     "files.py": "the place",
     "folders.py": "exchanges whole folders by rename",
     "clusters/folders.py": "copies photos, each with its own permissions",
-    "storage/segment_reader.py": "sets a damaged segment aside by rename",
+    "storage/segments.py": "sets a damaged segment aside by rename",
     "cli/demo.py": "writes a folder for a demo",
     "demo/portraits.py": "draws pictures for a demo",
     "doctor/examine.py": "measures the disk",
