@@ -141,7 +141,7 @@ def test_a_kill_while_it_writes_leaves_the_output_as_it_was(where: str, made: Pa
     module = ".".join(where.split(".")[:2])
     code = (
         f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        f"import runtime.{module}\nruntime.{where} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"import runtime.{module}\nruntime.{where} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"from runtime.cli.merge import main\nmain({arguments!r})"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == -signal.SIGKILL
