@@ -311,8 +311,8 @@ def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
             ("SM75", "--precision int8"),
         ),
         ({"backend": "openvino"}, ("openvino",)),
-        ({"batch": (0, 1, 2)}, ("--batch",)),
-        ({"batch": (4, 2, 8)}, ("--batch",)),
+        ({"batch": (0, 1, 2)}, ("(0, 1, 2)",)),
+        ({"batch": (4, 2, 8)}, ("(4, 2, 8)",)),
         ({"compute_capability": "SM75"}, ("--backend tensorrt",)),
     ],
 )
