@@ -72,7 +72,7 @@ def main(
     _check_usage(ctx, file, engine, model, backend)
     setup_logging()
     from ..pages.compare_page import write_comparison
-    from ..pages.search_page import check_page_path
+    from ..pages.page import check_page_path
     from ..search.compare import compare
     from ..search.embedder import rules_of
     from ..storage.calibration import find_calibration

@@ -90,8 +90,8 @@ def main(
         raise click.UsageError("--threshold and --expected-false exclude each other")
     setup_logging()
     from ..interrupt import SignalControl
+    from ..pages.page import check_page_path
     from ..pages.pairs_page import review_page, write_review
-    from ..pages.search_page import check_page_path
     from ..pairs.checkpoint import Checkpoint
     from ..pairs.pairs import PairQuery, find_pairs
     from ..pairs.table import PairTable, check_table_path, write_table

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.pages.map_groups import by_folder
+from runtime.pages.map import groups_of_folders
 from tests.oracles.agreement import agreement
 from tests.support.clustered_files import EVIL, known, people, write_file, write_photographs
 from tests.support.errors import USAGE, Values, assert_names, assert_refused
@@ -157,7 +157,7 @@ def test_real_people(shared: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert facemill("cluster", file, "--threshold", 0.5).returncode == 0
     with h5py.File(file) as opened:
-        person = by_folder(opened["image_paths"].asstr()[:].tolist()).of
+        person = groups_of_folders(opened["image_paths"].asstr()[:].tolist()).of
     found = column(file)
     assert found is not None
     assert len(np.unique(person)) > 350

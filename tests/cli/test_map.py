@@ -63,11 +63,11 @@ def test_a_map_of_a_real_file(people: Path, tmp_path: Path) -> None:
     assert "raw\\xff.jpg" in points["path"]
     gone = points["path"].index("folder 0/p4.jpg")
     assert points["picture"][gone] == ""
-    assert points["note"][gone] == "the photograph cannot be shown"
+    assert points["note"][gone] == "the photo cannot be shown"
     for i, picture in enumerate(points["picture"]):
         assert i == gone or base64.b64decode(picture).startswith(b"\xff\xd8\xff")
     text = (tmp_path / "map.html").read_text()
-    for shown in ("all 32 embeddings", "32 photographs in the file", "model tiny", "identify nobody", "not distances"):
+    for shown in ("all 32 embeddings", "32 photos in the file", "model tiny", "identify nobody", "not distances"):
         assert shown in text
 
 

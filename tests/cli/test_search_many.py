@@ -111,10 +111,7 @@ def test_the_page_has_contents_that_lead_to_each_query(people: Path, queries: Pa
     page = Page(text)
     assert page.tags.count("section") == 14
     assert re.findall(r'href="#(q\d+)"', text) == re.findall(r'<section id="(q\d+)"', text)
-    assert (
-        page.text.count("3 photographs of") + page.text.count("2 photographs of") + page.text.count("1 photograph of")
-        == 24
-    )
+    assert page.text.count("3 photos of") + page.text.count("2 photos of") + page.text.count("1 photo of") == 24
     assert "2 folders" in page.text
     assert "b" not in page.tags
     assert "<b>'\"\\n" in page.text

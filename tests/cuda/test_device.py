@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from runtime.cuda import visible
+from runtime.cuda import device
 from runtime.cuda.device import choose_gpus, shown_as
 from runtime.errors import ConfigError
 from tests.support.errors import raises
@@ -15,7 +15,7 @@ from tests.support.errors import raises
 @pytest.fixture(autouse=True)
 def all_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA finds every GPU that it is told of."""
-    monkeypatch.setattr(visible, "count_gpus", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
+    monkeypatch.setattr(device, "count_gpus", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,6 @@ def test_a_gpu_that_is_not_there_is_refused(
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # put back by monkeypatch, whatever choose_gpus makes of it
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(visible, "count_gpus", lambda: found)
+    monkeypatch.setattr(device, "count_gpus", lambda: found)
     with raises(ConfigError, "--devices", gpu):
         choose_gpus(devices)

@@ -196,3 +196,21 @@ def test_where_nothing_can_be_kept(tmp_path: Path) -> None:
         (tmp_path / "people.h5.faiss.partial").mkdir()
         with raises(StorageError, path, "ivf", "--index flat"):
             ApproximateIndex(gallery, "ivf", 5)
+
+
+def test_where_four_bits_cannot_tell_rows_apart_eight_can(tmp_path: Path) -> None:
+    """The reason for a second kind: rows with cosines about 0.99, as an untrained network gives them."""
+    rng = np.random.default_rng(4)
+    noise, centre = rng.standard_normal((6000, 64)), rng.standard_normal(64)
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    vectors = centre / np.linalg.norm(centre) + 0.1 * noise
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    path = write_gallery(tmp_path / "people.h5", vectors.astype(np.float32))
+    recall = {}
+    with EmbeddingFile(path) as gallery:
+        for kind in APPROXIMATE:
+            with ApproximateIndex(gallery, kind, 10) as index:
+                assert index.facts.measured is not None
+                recall[kind] = index.facts.measured.recall
+    assert recall["ivf"] < recall["sq8"]
+    assert recall["sq8"] >= 0.99
