@@ -10,7 +10,6 @@ import pytest
 
 from runtime.engines.parity import reference_embeddings, synthetic_crops
 from runtime.engines.weights import weights_for
-from runtime.errors import ModelError
 from runtime.modelspec import Generator, load_spec
 from tests.support.model_files import save_cnn, spec
 
