@@ -88,7 +88,8 @@ def tiny_engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     from runtime.modelstore import resolve_weights
 
     spec = load_spec(str(tiny_model))
-    return build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path_factory.mktemp("engines")).path
+    output = tmp_path_factory.mktemp("engines")
+    return build_engine(spec, resolve_weights(spec), backend="cpu", output=output).engine.path
 
 
 @pytest.fixture(scope="session")

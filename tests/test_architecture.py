@@ -17,6 +17,7 @@ MODULES = sorted(RUNTIME.rglob("*.py"))
 LAYERS = {
     "errors": 0,
     "libcuda": 0,
+    "defaults": 0,
     "__init__": 0,
     "records": 1,
     "extras": 1,
@@ -46,7 +47,8 @@ LAYERS = {
     "estimate": 11,
     "export": 11,
     "pages": 12,
-    "cli": 13,
+    "api": 13,
+    "cli": 14,
 }
 
 # numpy is not among them: every record holds arrays.

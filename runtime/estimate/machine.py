@@ -21,7 +21,7 @@ from ..modelspec import ModelSpec
 from ..modelstore import find_weights, sha256_of
 from ..pipeline.settings import measure_rate, usable_cores
 from ..pipeline.worker import one_thread_opencv
-from ..search.embedder import QueryEmbedder, QueryRules
+from ..search.embedder import MANY_PHOTOS, PhotoEmbedder, QueryRules
 from .plan import Machine, Rate
 
 _SECONDS = 3.0  # of photographs
@@ -67,12 +67,13 @@ def rate_of_photographs(rules: QueryRules, photographs: Sequence[bytes], seed: i
 
     def embed(_: int) -> int:
         start = next(turns) * _TOGETHER % len(drawn)
-        some = drawn[start : start + _TOGETHER]
-        embedder.embed(some)
-        return len(some)
+        photos = drawn[start : start + _TOGETHER]
+        embedder.embed(photos, total=MANY_PHOTOS)
+        return len(photos)
 
     one_thread_opencv()
-    with QueryEmbedder(rules, threads=1) as embedder:
+    with PhotoEmbedder(rules) as embedder:
+        embedder.load(threads=1)
         per_s = measure_rate(embed, usable_cores(), _SECONDS, time.perf_counter)
     return Rate(per_s, "measured", f"{per_s:,.0f} photographs/s, drawn at random from yours")
 

@@ -9,12 +9,12 @@ from ..errors import ConfigError, EngineError, StorageError
 from ..storage.gallery import Gallery
 from .approximate import ApproximateIndex
 from .flat import FlatIndex, exact_latency
-from .place import choose_place, estimate_s
+from .place import check_device, choose_place, estimate_s
 from .sizes import APPROXIMATE, FEW_ROWS
 from .tune import WANTED
 
 # More hits are scored again than exact search would take to score all.
-_MANY_HITS = 1000
+MANY_HITS = 1000
 # hnsw is larger than both and takes longest to make: by name only.
 _TRIED = ("ivf", "sq8")
 # An estimate that is this far within the latency need not be measured.
@@ -40,15 +40,8 @@ def open_index(
         ConfigError: index or device is none of these, they do not go together, or the gallery is too small.
         As FlatIndex, ApproximateIndex and `place.choose_place`.
     """
-    if index not in ("auto", "flat", *APPROXIMATE):
-        raise ConfigError(f"the index is {index!r}; wanted: auto, flat, {', '.join(APPROXIMATE)}")
-    if not latency_ms > 0:
-        raise ConfigError(f"the latency is {latency_ms} ms; wanted: more than 0")
+    check_index_options(device, index, latency_ms)
     if index in APPROXIMATE:
-        if device not in ("auto", "cpu"):
-            raise ConfigError(
-                f"the device is {device} and the index {index}; wanted: --index flat on a GPU, or --device cpu"
-            )
         return ApproximateIndex(gallery, index, k)
     place = choose_place(device, gallery.rows, gallery.dimension, k=k, queries=queries)
     if place is not None:
@@ -61,11 +54,28 @@ def open_index(
     return FlatIndex(gallery) if index == "flat" else _automatic(gallery, k, latency_ms)
 
 
+def check_index_options(device: str, index: str, latency_ms: float) -> None:
+    """Refuse options that `open_index` cannot follow.
+
+    Raises:
+        ConfigError: index or device is unknown, or they do not go together.
+    """
+    check_device(device)
+    if index not in ("auto", "flat", *APPROXIMATE):
+        raise ConfigError(f"the index is {index!r}; wanted: auto, flat, {', '.join(APPROXIMATE)}")
+    if not latency_ms > 0:
+        raise ConfigError(f"the latency is {latency_ms} ms; wanted: more than 0")
+    if index in APPROXIMATE and device not in ("auto", "cpu"):
+        raise ConfigError(
+            f"the device is {device} and the index {index}; wanted: --index flat on a GPU, or --device cpu"
+        )
+
+
 def _automatic(gallery: Gallery, k: int, latency_ms: float) -> FlatIndex | ApproximateIndex:
     """Exact search, or the smallest index that finds enough; its latency decides where both would do."""
     flat = FlatIndex(gallery)
     # Without a path nothing can be kept beside the file, and all rows are in memory by now.
-    if gallery.rows < FEW_ROWS or k > _MANY_HITS or flat.path is None:
+    if gallery.rows < FEW_ROWS or k > MANY_HITS or flat.path is None:
         return flat
     if _keeps_to(gallery, latency_ms):
         return flat

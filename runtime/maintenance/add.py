@@ -23,7 +23,7 @@ from ..pipeline.plan import look
 from ..pipeline.request import Request, contract_of
 from ..pipeline.run import process
 from ..records import Status
-from ..search.embedder import find_detector, find_engine
+from ..search.file_rules import find_detector, find_engine
 from ..sources.scan import Scan
 from ..storage.comparable import all_differences
 from ..storage.dataset import assemble

@@ -60,9 +60,9 @@ def _page(found: Comparison, limits: Limits) -> Iterator[str]:
     yield warning_note(found.warning)
     yield '</header>\n<main>\n<div class="pair">\n'
     for name, one in zip("AB", found.photographs, strict=True):
-        picture = photograph.of(os.fsencode(one.query), one.face, f"Photograph {name}", one.query)
+        picture = photograph.of(os.fsencode(one.photo), one.face, f"Photograph {name}", one.photo)
         choice = f"<br>{safe(one.choice)}" if one.choice else ""
-        yield f"<figure>{picture}<figcaption>{safe(one.query)}{choice}</figcaption></figure>\n"
+        yield f"<figure>{picture}<figcaption>{safe(one.photo)}{choice}</figcaption></figure>\n"
     yield "</div>\n"
     mark = "" if found.threshold.value is None else f'<b style="left:{_percent(found.threshold.value):.1f}%"></b>'
     yield f'<div class="scale" aria-hidden="true"><i style="width:{_percent(found.score):.1f}%"></i>{mark}</div>\n'

@@ -10,7 +10,7 @@ from ..errors import ConfigError
 from ..extras import require
 from ..index.takerows import take_rows
 from ..records import FacePlace
-from ..search.embedder import query_limits
+from ..search.file_rules import query_limits
 from ..storage.derived import recording
 from ..storage.diskfile import write_durable
 from ..storage.gallery import Gallery

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..pairs.table import PairRow, PairTable
-from ..search.embedder import query_limits
+from ..search.file_rules import query_limits
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import recording
 from ..storage.diskfile import write_durable

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..search.embedder import query_limits
-from ..search.search import Answer, Answers
+from ..search.answers import Answer, SearchFacts
+from ..search.file_rules import query_limits
 from ..storage.derived import recording
 from ..storage.diskfile import write_durable
 from ..storage.gallery import Gallery
@@ -59,7 +58,8 @@ class PageAnswers:
 
     Attributes:
         asked: queries in all.
-        found: the answers kept, as one batch; None before the first.
+        answers: the answers kept.
+        search_ms: time of the index search for all queries.
     """
 
     def __init__(self, asked: int, k: int) -> None:
@@ -70,19 +70,15 @@ class PageAnswers:
             k: hits of each at most.
         """
         self.asked = asked
-        self.found: Answers | None = None
+        self.answers: list[Answer] = []
+        self.search_ms = 0.0
         self._room = min(_QUERIES, max(1, _PICTURES // (1 + k)))
 
-    def add(self, found: Answers) -> None:
-        """The next batch."""
-        before = self.found
-        answers = found.answers[: self._room]
-        self._room -= len(answers)
-        if before is None:
-            self.found = replace(found, answers=answers)
-        else:
-            answers, search_ms = before.answers + answers, before.search_ms + found.search_ms
-            self.found = replace(before, answers=answers, search_ms=search_ms)
+    def add(self, answer: Answer) -> None:
+        """Take the next answer, if there is room for it."""
+        self.search_ms += 0.0 if answer.error else answer.search_ms
+        if len(self.answers) < self._room:
+            self.answers.append(answer)
 
 
 def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool = False) -> None:
@@ -91,55 +87,55 @@ def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool 
     Args:
         path: ends in .html.
         gallery: the file that was searched.
-        shown: answers, one batch at least.
+        shown: one answer at least.
         force: replace an existing file.
     Raises:
         ConfigError, OutputExistsError, StorageError: as their messages say; an existing file stays.
     """
     check_page_path(path, force=force)
-    assert shown.found is not None
-    text = "".join(_page(gallery, shown.found, shown.asked))
+    text = "".join(_page(gallery, shown))
     with recording(gallery.path, path):
         write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
 
 
-def _page(gallery: Gallery, found: Answers, asked: int) -> Iterator[str]:
+def _page(gallery: Gallery, shown: PageAnswers) -> Iterator[str]:
+    asked, answers, facts = shown.asked, shown.answers, shown.answers[0].facts
     title = f"Search in {safe(gallery.path.name)}"
     photograph = Thumbnails(query_limits(gallery))
     yield page_head(title, _STYLE)
     yield (
         f"<header>\n<h1>{title}</h1>\n"
-        f"<p>{count(asked, 'query', 'queries')} &middot; {found.rows:,} embeddings &middot; model "
-        f"{safe(found.made_by())} &middot; search {found.search_ms:,.1f} ms</p>\n"
-        f"<p>index {safe(str(found.index))}</p>\n"
+        f"<p>{count(asked, 'query', 'queries')} &middot; {facts.rows:,} embeddings &middot; model "
+        f"{safe(facts.model_label)} &middot; search {shown.search_ms:,.1f} ms</p>\n"
+        f"<p>index {safe(str(facts.index))}</p>\n"
     )
-    yield warning_note(found.warning)
-    if found.calibration is not None:
-        yield f"<p>{safe(found.calibration.explain())}</p>\n"
-    if len(found.answers) < asked:
-        yield f'<p class="error">This page shows the first {len(found.answers):,} queries; the output has all.</p>\n'
+    yield warning_note(facts.warning)
+    if facts.calibration is not None:
+        yield f"<p>{safe(facts.calibration.explain())}</p>\n"
+    if len(answers) < asked:
+        yield f'<p class="error">This page shows the first {len(answers):,} queries; the output has all.</p>\n'
     yield "</header>\n"
-    contents = len(found.answers) >= _CONTENTS_FROM
+    contents = len(answers) >= _CONTENTS_FROM
     if contents:
-        yield from _contents(found)
+        yield from _contents(answers)
     yield "<main>\n"
-    for number, answer in enumerate(found.answers, 1):
-        yield from _section(gallery, found, answer, photograph, number, contents)
+    for number, answer in enumerate(answers, 1):
+        yield from _section(gallery, facts, answer, photograph, number, contents)
     yield "</main>\n</body>\n</html>\n"
 
 
-def _contents(found: Answers) -> Iterator[str]:
+def _contents(answers: Sequence[Answer]) -> Iterator[str]:
     """Where each query is, and its best hit."""
-    opened = " open" if len(found.answers) <= _OPEN_TO else ""
+    opened = " open" if len(answers) <= _OPEN_TO else ""
     yield f'<nav id="contents" aria-label="Queries">\n<details{opened}>\n<summary>Contents</summary>\n<ol>\n'
-    for number, answer in enumerate(found.answers, 1):
+    for number, answer in enumerate(answers, 1):
         best = answer.error.partition(":")[0] or (f"{answer.hits[0].score:.4f}" if answer.hits else "no hit")
         yield f'<li><a href="#q{number}">{safe(answer.query)}</a><span>{safe(best)}</span></li>\n'
     yield "</ol>\n</details>\n</nav>\n"
 
 
 def _section(
-    gallery: Gallery, found: Answers, answer: Answer, photograph: Thumbnails, number: int, contents: bool
+    gallery: Gallery, facts: SearchFacts, answer: Answer, photograph: Thumbnails, number: int, contents: bool
 ) -> Iterator[str]:
     picture = photograph.of(os.fsencode(answer.query), answer.face, "Query", answer.query)
     yield f'<section id="q{number}">\n<div class="query">\n{picture}<h2>{safe(answer.query)}</h2>\n'
@@ -148,12 +144,11 @@ def _section(
     if answer.error:
         yield f'<p class="error">{safe(answer.error)}</p>\n</div>\n</section>\n'
         return
-    choice = f"<p>{safe(answer.choice)}</p>\n" if answer.choice else ""
-    hits = ("folder", "folders") if found.by_folder else ("hit", "hits")
-    cut = "<p>there may be more: only the best rows were looked at</p>\n" if answer.cut else ""
-    yield f"{choice}<p>{count(len(answer.hits), *hits)}</p>\n{cut}</div>\n<ol>\n"
+    hits = ("folder", "folders") if facts.by_folder else ("hit", "hits")
+    notes = "".join(f"<p>{safe(note)}</p>\n" for note in answer.notes)
+    yield f"<p>{count(len(answer.hits), *hits)}</p>\n{notes}</div>\n<ol>\n"
     for hit in answer.hits:
-        expected = found.expected(hit.score)
+        expected = hit.expected
         chance = "" if expected is None else f'<div class="fact">{safe(str(expected))} false hits expected</div>'
         which = "" if hit.face is None else f'<div class="fact">face_index {hit.face.index}</div>'
         group = ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..clusters.clusters import Clusters
 from ..clusters.ownfolder import check_folder, own_folder
 from ..index.pace import Eta
-from ..search.embedder import query_limits
+from ..search.file_rules import query_limits
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import record_begun, record_page
 from ..storage.diskfile import write_durable

@@ -1,68 +1,95 @@
-"""Photographs that are asked about to vectors, made as the rows of a gallery were, or by a model alone."""
+"""Photos to vectors: paths, encoded bytes or arrays, embedded as the rows of a file were, or by a model alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from types import TracebackType
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.engine import Engine, EngineInfo, read_engine
+from ..engines.engine import Engine, EngineInfo
 from ..engines.open import open_runner
 from ..engines.runner import Runner
 from ..engines.stale import rebuild_if_stale
-from ..errors import ContractError, EngineError
+from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..pipeline.face_work import DecodePhotos, FindFaces
-from ..pipeline.request import Request, contract_of
 from ..pipeline.settings import usable_cores
-from ..pipeline.work import Decode, Embed, Read, Slices
-from ..records import Batch, FacePlace, Outcome
-from ..storage.comparable import comparable, differences
-from ..storage.gallery import Gallery
+from ..pipeline.work import Decode, Embed, Slices
+from ..records import Batch, FacePlace, Outcome, Status
+from ..sources.reader import ReadError, read_file
+from ..text import utf8
 
-_BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
+PhotoInput: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8]"
+"""A photo: a path, an encoded file (JPEG, PNG, BMP, WebP, TIFF) as bytes, or an (H, W, 3) uint8 array, RGB, upright."""
+
+MANY_PHOTOS = 128  # from here on each core embeds photos of its own; below, all cores share the work of one engine call
+_BATCH_PHOTOS = 16  # of one thread: their decoded photos and views are in memory
+_UNLIMITED = 1 << 62
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedQueries:
-    """What became of some queries, known by their numbers.
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """The embedding of one photo, or the reason why there is none.
 
     Attributes:
-        vectors: (q, D) float32, unit rows.
-        queries: q numbers: whose vectors they are.
-        outcomes: of the other queries.
-        face_counts: faces seen in a query's photograph; empty if faces are not looked for.
-        places: which of them was taken.
+        photo: its path; for bytes and arrays `<photo N>`, N counted from 0 in the call.
+        vector: (D,) float32, length 1; None if the photo could not be embedded.
+        error: why not: an outcome such as `no-face`, a colon and the detail; empty if it was embedded.
+        faces: number of faces in the photo; None if faces were not looked for.
+        face: the face that was embedded; None if faces were not looked for or none was found.
     """
 
-    vectors: NDArray[np.float32]
-    queries: tuple[int, ...]
-    outcomes: tuple[Outcome, ...]
-    face_counts: Mapping[int, int]
-    places: Mapping[int, FacePlace]
+    photo: str
+    vector: NDArray[np.float32] | None = None
+    error: str = ""
+    faces: int | None = None
+    face: FacePlace | None = None
 
-    def errors(self) -> dict[int, str]:
-        """Why the others have no vector, in words, by number."""
-        return {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in self.outcomes}
+    @property
+    def choice(self) -> str:
+        """A note for people if the photo shows several faces; empty otherwise."""
+        return describe_choice(self.faces, self.face)
+
+    def to_dict(self, *, vector: bool = True) -> dict[str, Any]:
+        """The embedding for JSON.
+
+        Args:
+            vector: include the numbers.
+        """
+        found: dict[str, Any] = {"path": utf8(self.photo)}
+        if self.error:
+            found["error"] = utf8(self.error)
+        if self.faces is not None:
+            found |= {"faces": self.faces, **(self.face.to_dict() if self.face else {})}
+        if vector:
+            found["vector"] = None if self.vector is None else self.vector.tolist()
+        return found
+
+
+def describe_choice(faces: int | None, face: FacePlace | None) -> str:
+    """`1 of 3 faces taken ...` if a photo shows several faces; empty otherwise."""
+    if face is None or (faces or 0) < 2:
+        return ""
+    return f"1 of {faces} faces taken (the main one: large, near the middle)"
 
 
 @dataclass(frozen=True, slots=True)
 class QueryRules:
-    """How photographs become vectors that may be compared.
+    """How photos become vectors that may be compared.
 
     Attributes:
         engine: the engine that embeds.
-        detector: the engine that finds faces; None where photographs are taken whole.
+        detector: the engine of a face detector; None to take photos whole, as aligned crops.
         faces: how faces are looked for.
-        limits: files refused before decoding.
+        limits: photos that are refused before decoding.
     """
 
     engine: Engine
@@ -71,176 +98,188 @@ class QueryRules:
     limits: Limits = field(default_factory=Limits)
 
 
-def rules_of(gallery: Gallery, engine: Engine | None = None) -> QueryRules:
-    """How the rows of a gallery were made, for queries. Of several faces, the one that the photograph is of is taken.
+class PhotoEmbedder:
+    """Embeds photos, any number at a time, from any number of threads. Owned by `with`.
 
-    Args:
-        gallery: an open embedding file.
-        engine: None for the one that the gallery names.
-    Raises:
-        ContractError: the engine's embeddings cannot be compared with the rows.
-        EngineError: an engine is gone.
-    """
-    engine = rebuild_if_stale(find_engine(gallery, engine))
-    detector = find_detector(gallery)
-    check_engine(gallery, engine, detector)
-    return QueryRules(engine, detector, FaceRules.of_query(gallery.contract), query_limits(gallery))
-
-
-class QueryEmbedder:
-    """Photographs to vectors, some at a time. Owned by `with`.
+    The engines are loaded by the first photo, and stay. On the CPU there are two copies once both few and many photos
+    were embedded: one uses all cores for a photo, the other one core.
 
     Attributes:
-        info: of the engine.
+        rules: how photos become vectors.
+        info: the facts of the engine.
     """
 
-    def __init__(self, rules: QueryRules, threads: int = 0) -> None:
-        """Load the engines.
+    def __init__(self, rules: QueryRules) -> None:
+        self.rules, self.info = rules, rules.engine.info
+        self._loaded: dict[int, Callable[[Batch], Batch]] = {}
+        self._lock = threading.Lock()
+        self._owned = ExitStack()
+
+    def embed(self, photos: Sequence[PhotoInput], *, total: int = 0, first: int = 0) -> list[Embedding]:
+        """Embed photos; one that cannot be embedded gets an error and does not stop the others.
 
         Args:
-            rules: which ones.
-            threads: in one call of an engine; 0 for all cores: a few photographs are done sooner, many later.
+            photos: paths, encoded bytes or arrays; see `PhotoInput`.
+            total: photos that there are in all, if these are some of many.
+            first: number of the first of these among all.
+        Returns:
+            One embedding a photo, in the same order.
         Raises:
-            EngineError, MissingDependencyError: one does not load.
+            ConfigError: a photo is none of these.
+            EngineError, MissingDependencyError: an engine does not load.
         """
-        with ExitStack() as stack:
-            threads = threads or usable_cores()
-            self._workers = max(1, usable_cores() // threads)
-            runner = stack.enter_context(open_runner(rules.engine, threads=threads))
-            finder = None
-            if rules.detector is not None:
-                finder = stack.enter_context(open_runner(rebuild_if_stale(rules.detector), threads=threads))
-            self.info = runner.info
-            self._limits = rules.limits
-            self._crops = _crops_of(rules, runner.info, finder)
-            self._vectors = Embed(runner, Slices(min(_BATCH_FILES, runner.info.profile[2])))
-            self._engines = stack.pop_all()
+        names = [name_of(photo, number) for number, photo in enumerate(photos, first)]
+        starts = range(0, len(photos), _BATCH_PHOTOS)
+        many = max(total, len(photos)) >= MANY_PHOTOS
+        stages = self._stages(threads=1 if many else 0) if len(photos) else _nothing
 
-    def embed(self, queries: Sequence[str]) -> EmbeddedQueries:
-        """What becomes of some photographs; one that cannot be embedded does not stop the others.
+        def embed(start: int) -> list[Embedding]:
+            numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
+            return _embeddings(stages(_read(photos, numbers, self.rules.limits)), names, numbers)
+
+        return [embedding for batch in _each(embed, starts, usable_cores() if many else 1) for embedding in batch]
+
+    def load(self, *, threads: int = 0) -> None:
+        """Load the engines now, not with the first photo.
 
         Args:
-            queries: their paths.
+            threads: 0 for all cores in one call of an engine (few photos), 1 for one core (many photos).
+        Raises:
+            EngineError, MissingDependencyError: an engine does not load.
         """
-        read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], self._limits)
+        self._stages(threads=threads)
 
-        def embed(start: int) -> Batch:
-            files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
-            return self._vectors(_first(self._crops(files)))
+    def _stages(self, *, threads: int) -> Callable[[Batch], Batch]:
+        """Encoded photos to vectors."""
+        key = threads if self.info.backend == "cpu" else 0
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = self._load(key)
+            return self._loaded[key]
 
-        vectors = [np.empty((0, self.info.dimension), np.float32)]
-        rows: list[int] = []
-        outcomes: list[Outcome] = []
-        counts: dict[int, int] = {}
-        places: dict[int, FacePlace] = {}
-        for batch in self._each(embed, range(0, len(queries), _BATCH_FILES)):
-            assert batch.embeddings is not None
-            vectors.append(batch.embeddings)
-            rows += batch.rows.tolist()
-            outcomes += batch.outcomes
-            counts.update(batch.face_counts)
-            if batch.faces is not None:
-                for row, face in zip(batch.rows.tolist(), batch.faces, strict=True):
-                    places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
-        return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
+    def _load(self, threads: int) -> Callable[[Batch], Batch]:
+        threads = threads or usable_cores()
+        with ExitStack() as stack:
+            runner = stack.enter_context(open_runner(self.rules.engine, threads=threads))
+            detector = None
+            if self.rules.detector is not None:
+                detector = stack.enter_context(open_runner(rebuild_if_stale(self.rules.detector), threads=threads))
+            crops = _crop_stages(self.rules, runner.info, detector)
+            vectors = Embed(runner, Slices(min(_BATCH_PHOTOS, runner.info.profile[2])))
+            self._owned.push(stack.pop_all())
+        return lambda batch: vectors(_first_faces(crops(batch)))
 
-    def _each(self, embed: Callable[[int], Batch], starts: Sequence[int]) -> Iterator[Batch]:
-        """Batches in order; several at once where an engine's call leaves cores free."""
-        if len(starts) < 2 or self._workers < 2:
-            yield from map(embed, starts)
-            return
-        with ThreadPoolExecutor(self._workers) as pool:
-            yield from pool.map(embed, starts)
+    def close(self) -> None:
+        """Release the engines."""
+        self._loaded.clear()
+        self._owned.close()
 
-    def __enter__(self) -> QueryEmbedder:
+    def __enter__(self) -> PhotoEmbedder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._engines.close()
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
-def find_detector(gallery: Gallery) -> Engine | None:
-    """The detector's engine that the gallery names; None where faces were not looked for.
+def name_of(photo: PhotoInput, number: int) -> str:
+    """The path of a photo, or `<photo N>` for bytes and arrays.
 
     Raises:
-        EngineError: it is not there.
+        ConfigError: it is no photo.
     """
-    if "detector" not in gallery.contract:
-        return None
-    path = Path(str(gallery.metadata.get("detector_engine", "")))
-    try:
-        return read_engine(path)
-    except EngineError as err:
-        made = gallery.contract
-        raise EngineError(
-            f"the detector that made {gallery.path} cannot be read: {err.message}. Build it again with: "
-            f"facemill build-engine --output {path.parent} --model {made['detector']} "
-            f"--precision {made['detector_precision']}"
-        ) from err
-
-
-def find_engine(gallery: Gallery, engine: Engine | None) -> Engine:
-    """The engine given, or the one that the gallery names.
-
-    Raises:
-        EngineError: it is not there.
-    """
-    if engine is not None:
-        return engine
-    try:
-        return read_engine(Path(str(gallery.metadata.get("engine", ""))))
-    except EngineError as err:
-        raise EngineError(
-            f"the engine that made {gallery.path} cannot be read: {err.message}. {_build_command(gallery)}"
-        ) from err
-
-
-def _build_command(gallery: Gallery) -> str:
-    """The sentence that tells how to get an engine for an embedding file."""
-    made = gallery.metadata
-    return (
-        f"Build one for this file with: facemill build-engine --model {made.get('model')} "
-        f"--precision {made.get('precision')} and name it with --engine PATH"
-    )
-
-
-def check_engine(gallery: Gallery, engine: Engine, detector: Engine | None) -> None:
-    """Refuse an engine whose embeddings cannot be compared with the rows of the gallery.
-
-    Raises:
-        ContractError: naming every difference with both values.
-    """
-    rules = FaceRules.of_query(gallery.contract)
-    mine = comparable(contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, ""))
-    different = differences(gallery.contract, mine)
-    if different:
-        raise ContractError(
-            f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); wanted: the same values. "
-            f"{_build_command(gallery)}"
+    if isinstance(photo, (str, os.PathLike)):
+        return os.fspath(photo)
+    if isinstance(photo, np.ndarray):
+        if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
+            raise ConfigError(
+                f"photo {number} is an array {photo.shape} of {photo.dtype}; expected: (H, W, 3) of uint8, RGB. "
+                f"Convert BGR with photo[..., ::-1], gray with np.stack([photo] * 3, axis=-1)"
+            )
+    elif not isinstance(photo, bytes):
+        raise ConfigError(
+            f"photo {number} is {type(photo).__name__}; expected: a path, an encoded file as bytes, or an "
+            f"(H, W, 3) uint8 array, RGB"
         )
+    return f"<photo {number}>"
 
 
-def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Batch], Batch]:
-    """Files to crops."""
+def photo_list(photos: PhotoInput | Sequence[PhotoInput]) -> Sequence[PhotoInput]:
+    """A list of photos; a single photo becomes a list of one."""
+    if isinstance(photos, (str, os.PathLike, bytes)) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
+        return [photos]
+    return list(photos)
+
+
+def _read(photos: Sequence[PhotoInput], numbers: NDArray[np.int64], limits: Limits) -> Batch:
+    """The encoded files of some photos."""
+    rows, files, outcomes = [], [], []
+    for number in numbers.tolist():
+        try:
+            files.append(_encoded(photos[number], limits))
+            rows.append(number)
+        except ReadError as err:
+            outcomes.append(Outcome(number, err.status, err.detail))
+    return Batch(np.array(rows, np.int64), tuple(outcomes), tuple(files))
+
+
+def _encoded(photo: PhotoInput, limits: Limits) -> bytes:
+    """The encoded file; an array becomes a BMP, so that it is treated to the pixel as a lossless file of it would be.
+
+    Raises:
+        ReadError: the file cannot be read, or has more bytes than the limit.
+    """
+    if isinstance(photo, np.ndarray):
+        import cv2
+
+        return bytes(cv2.imencode(".bmp", np.ascontiguousarray(photo[..., ::-1]))[1])
+    if isinstance(photo, bytes):
+        if len(photo) > limits.max_bytes:
+            raise ReadError(Status.UNSUPPORTED, f"{len(photo)} bytes, over the limit of {limits.max_bytes}")
+        return photo
+    return read_file(os.fsencode(photo), limits.max_bytes)
+
+
+def _crop_stages(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Batch], Batch]:
+    """Encoded files to crops. Their bytes were counted when they were read; those of an array have no limit."""
+    limits = replace(rules.limits, max_bytes=_UNLIMITED)
     if detector is None:
-        return Decode(info.size, info.channel_order, rules.limits)
-    photos = DecodePhotos(info.channel_order, rules.limits)
-    faces = FindFaces(detector, rules.faces, info.size, info.channel_order, rules.limits)
+        return Decode(info.size, info.channel_order, limits)
+    photos = DecodePhotos(info.channel_order, limits)
+    faces = FindFaces(detector, rules.faces, info.size, info.channel_order, limits)
     return lambda batch: faces(photos(batch))
 
 
-def _first(batch: Batch) -> Batch:
-    """Of each photograph the face that it is of: its first."""
+def _first_faces(batch: Batch) -> Batch:
+    """Of each photo the face that it shows: its first."""
     rows, first = np.unique(batch.rows, return_index=True)
     assert batch.images is not None
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
 
 
-def query_limits(gallery: Gallery) -> Limits:
-    """Those that the photographs of the gallery were held to."""
-    usual = Limits()
-    contract = gallery.contract
-    return Limits(contract.get("max_bytes", usual.max_bytes), contract.get("max_pixels", usual.max_pixels))
+def _embeddings(batch: Batch, names: Sequence[str], numbers: NDArray[np.int64]) -> list[Embedding]:
+    """What became of each photo of a batch, in order."""
+    assert batch.embeddings is not None
+    vectors = dict(zip(batch.rows.tolist(), batch.embeddings, strict=True))
+    errors = {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in batch.outcomes}
+    places: dict[int, FacePlace] = {}
+    if batch.faces is not None:
+        for row, face in zip(batch.rows.tolist(), batch.faces, strict=True):
+            places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
+    return [
+        Embedding(names[i], vectors.get(i), errors.get(i, ""), batch.face_counts.get(i), places.get(i))
+        for i in numbers.tolist()
+    ]
+
+
+def _each(embed: Callable[[int], list[Embedding]], starts: range, workers: int) -> Iterator[list[Embedding]]:
+    """Batches in order; several at once where a call of an engine leaves cores free."""
+    if len(starts) < 2 or workers < 2:
+        yield from map(embed, starts)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(embed, starts)
+
+
+def _nothing(batch: Batch) -> Batch:
+    return batch

@@ -114,7 +114,7 @@ def test_the_page_is_never_overwritten_unasked(place: Path, tmp_path: Path) -> N
     [
         (("--file", "people.h5", "--model", "tiny"), "--file and --model exclude each other"),
         (("--file", "people.h5", "--align", "auto"), "--file and --align exclude each other"),
-        (("--engine", "a.onnx", "--model", "tiny"), "--engine excludes --model"),
+        (("--engine", "a.onnx", "--model", "tiny"), "--engine and --model exclude each other"),
         (("--threshold", "1.5"), "not a number from -1 to 1"),
         (("--threshold", "nan"), "not a number from -1 to 1"),
         (("more.jpg",), "unexpected extra argument"),
