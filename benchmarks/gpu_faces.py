@@ -78,10 +78,10 @@ def detect_on_host(files: Sequence[bytes], detector: Engine, settings: Any, tota
     from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
     from runtime.pipeline.face_work import DecodePhotos, FindFaces
-    from runtime.records import Batch
+    from runtime.records import Encoded
 
     with open_runner(detector, threads=1) as runner:
-        photos = DecodePhotos("rgb", Limits())(Batch(np.arange(64), files=tuple(itertools.islice(files, 64))))
+        photos = DecodePhotos("rgb", Limits())(Encoded(np.arange(64), files=tuple(itertools.islice(files, 64))))
         find = FindFaces(runner, FaceRules("detect"), 112, "rgb", Limits())
 
         def work(_: int) -> int:

@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from report import write_results
 
 from runtime.index.flat import FlatIndex
+from runtime.records import Embedded
 from runtime.storage.dataset import assemble
 from runtime.storage.gallery import Gallery
 from runtime.storage.ledger import Ledger
@@ -66,7 +67,7 @@ def write_gallery(folder: Path, rows: int, dimension: int, seed: int) -> Path:
     )
     start = 0
     for block in vectors(rows, dimension, seed):
-        writer.append(np.arange(start, start + len(block)), block, (), {})
+        writer.append(Embedded(np.arange(start, start + len(block)), embeddings=block))
         start += len(block)
     writer.commit()
     contract = json.dumps({"root": "/photos", "dimension": dimension})

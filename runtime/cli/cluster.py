@@ -108,6 +108,7 @@ def main(
     from ..pages.sheets import check_sheets, write_sheets
     from ..pairs.pairs import Wanted
     from ..pairs.parts import Parts
+    from ..progress import LiveLine
     from ..search.model_label import made_by
     from ..storage.diskfile import readable_as
     from ..storage.gallery import Gallery
@@ -120,12 +121,12 @@ def main(
         stack.enter_context(readable_as(file))
         parts = None
         if people is not None:
-            found = for_people(gallery, people, seed=seed)
+            found = for_people(gallery, people, seed=seed, listener=LiveLine())
         else:
             threshold = usual_threshold(gallery) if threshold is None else threshold
             wanted = Wanted(threshold, most=most, budget_s=budget, device=device)
             parts = stack.enter_context(Parts(file))
-            found = by_threshold(gallery, parts, wanted, seed=seed, force=force)
+            found = by_threshold(gallery, parts, wanted, seed=seed, force=force, listener=LiveLine())
         click.echo("\n".join((*_summary(found), printable(f"model: {made_by(gallery)}"))))
         _warn(gallery, found)
         if output is not None:

@@ -95,6 +95,7 @@ def main(
     from ..pairs.parts import Parts
     from ..pairs.table import PairTable, check_table_path, write_table
     from ..pairs.threshold import choose_threshold
+    from ..progress import LiveLine
     from ..search.model_label import made_by, warning_of
     from ..storage.comparable import find_calibration
     from ..storage.diskfile import readable_as
@@ -108,7 +109,7 @@ def main(
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
         wanted = Wanted(lowest, most=most, budget_s=budget, device=device)
         with Parts(file) as parts:
-            pairs = find_pairs(gallery, parts, wanted, force=force)
+            pairs = find_pairs(gallery, parts, wanted, force=force, listener=LiveLine())
             table = PairTable(gallery, pairs.found, calibration)
             # What takes time comes first: stopped between the two files, the command would find the first one there.
             text = "" if page is None else review_page(gallery, table, pairs.method(), lowest, page_pairs)

@@ -121,6 +121,7 @@ def main(
     from ..pipeline.plan import begun_with
     from ..pipeline.request import Request
     from ..pipeline.run import process
+    from ..progress import LiveLine
     from ..storage.segments import SegmentRules
 
     try:
@@ -149,7 +150,7 @@ def main(
         limits=Limits(max_bytes, max_pixels),
         rules=SegmentRules(segment_rows, segment_seconds),
     )
-    summary = process(request)
+    summary = process(request, LiveLine())
     click.echo(_report(summary, output), err=True)
     if as_json:
         made_by = {"model": info.model, "model_sha256": info.model_sha256}

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..files import write_durable
 from ..metrics.pairs import Pairs
 from ..pipeline.request import Request
 from ..pipeline.run import process
@@ -20,7 +21,6 @@ from ..pipeline.summary import Summary
 from ..records import Status
 from ..sources.scan import scan
 from ..storage.dataset import read_paths
-from ..storage.diskfile import write_durable
 from ..storage.gallery import Gallery
 
 

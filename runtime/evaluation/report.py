@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import ConfigError, MissingDependencyError, OutputExistsError
-from ..storage.diskfile import storage_error, write_durable
+from ..files import storage_error, write_durable
 from ..text import printable
 from .compare import Comparison
 from .detectors import DetectorFigures, recommend

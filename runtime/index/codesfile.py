@@ -18,13 +18,13 @@ import numpy as np
 from ..errors import FacemillError, StorageError
 from ..extras import require
 from ..fetch import sha256_of
+from ..progress import track
 from ..storage.gallery import Gallery
 from .beside import amend_card, is_unchanged, one_builder, partial_path, read_card, write_card
 from .exactrows import ExactRows
 from .facts import Measured
 from .indexfile import index_path
 from .kinds import sample_size, train
-from .pace import paced
 from .rerank import Reranked
 from .threads import faiss_threads
 from .tune import tune
@@ -128,7 +128,7 @@ def _make(file: IO[bytes], path: Path, gallery: Gallery, kind: str, k: int, exac
     chosen = np.random.default_rng(_SEED).choice(gallery.rows, sample_size(gallery.rows), replace=False)
     logger.info("training on %s of %s rows", f"{len(chosen):,}", f"{gallery.rows:,}")
     index, parameters = train(kind, exact.reconstruct_batch(np.sort(chosen)), gallery.rows)
-    for block in paced(gallery, f"rows into the {kind} index"):
+    for block in track(gallery.blocks(), f"rows into the {kind} index", gallery.rows):
         index.add(block)
     build_s = time.monotonic() - start
     measured = tune(gallery, Reranked(index, kind, exact), parameters, k)

@@ -17,9 +17,9 @@ import numpy as np
 
 from ..errors import StorageError
 from ..extras import require
+from ..progress import track
 from ..storage.gallery import Gallery
 from .beside import amend_card, is_unchanged, mark_of, one_builder, partial_path, read_card, write_card
-from .pace import paced
 
 SIDECAR_FORMAT = 1
 
@@ -126,7 +126,7 @@ def _fill(file: IO[bytes], gallery: Gallery) -> str:
 
     file.truncate(0)  # what a killed search left
     put(_header(gallery))
-    for block in paced(gallery, "rows into the index"):
+    for block in track(gallery.blocks(), "rows into the index", gallery.rows):
         put(block)
     file.flush()
     os.fsync(file.fileno())

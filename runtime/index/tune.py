@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
+from ..progress import track
 from ..storage.gallery import Gallery
 from .candidates import Candidates, merge
 from .facts import Measured
 from .kinds import efforts
-from .pace import median_ms, paced
+from .pace import median_ms
 from .rerank import Reranked
 from .settle import parts_of, row_scores
 
@@ -70,7 +71,7 @@ def find_truth(gallery: Gallery, index: Reranked, k: int) -> Truth:
     count = min(gallery.rows, k + 1 + _SPARE)
     best: Candidates = np.empty((len(asked), 0), np.float32), np.empty((len(asked), 0), np.int64)
     start = 0
-    for block in paced(gallery, "exact search, to compare"):
+    for block in track(gallery.blocks(), "exact search, to compare", gallery.rows):
         scores, rows = faiss.knn(queries, block, min(count, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         best = merge((best, (scores, rows + start)), count)
         start += len(block)

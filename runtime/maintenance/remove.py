@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..errors import ConfigError, LockedError, OutputExistsError, StorageError
 from ..fetch import sha256_of
+from ..files import sync_folder, write_durable
 from ..storage.dataset import assemble, read_metadata
-from ..storage.diskfile import readable_as, sync_folder, write_durable
+from ..storage.diskfile import readable_as
 from ..storage.part import FinishedFile, stored_text
 from ..storage.runfolder import RunFolder, utc_now
 from .erase import Derived, derived_from, erase

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, OutputExistsError, StorageError
+from ..files import sync_folder
 from ..records import FORMAT_VERSIONS, Status
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
-from ..storage.diskfile import readable_as, sync_folder
+from ..storage.diskfile import readable_as
 from ..storage.part import OURS, Part, attributes_of, stored_text
 from ..storage.runfolder import RunFolder
 from ..storage.salvage import check_size, opened

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..extras import require
+from ..files import write_durable
 from ..index.takerows import take_rows
 from ..records import FacePlace
 from ..search.file_rules import query_limits
 from ..storage.derived import recording
-from ..storage.diskfile import write_durable
 from ..storage.gallery import Gallery
 from .map_groups import Groups, group
 from .map_page import Map, page_of

@@ -8,11 +8,11 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..files import write_durable
 from ..pairs.table import PairRow, PairTable
 from ..search.file_rules import query_limits
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import recording
-from ..storage.diskfile import write_durable
 from ..storage.gallery import Gallery
 from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
 

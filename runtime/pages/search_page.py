@@ -6,12 +6,11 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..files import check_output, write_durable
 from ..search.answers import Answer, SearchFacts
 from ..search.file_rules import query_limits
 from ..storage.derived import recording
-from ..storage.diskfile import write_durable
 from ..storage.gallery import Gallery
-from ..storage.newfile import check_new_file
 from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
 
 _QUERIES, _PICTURES = 200, 5000  # of a page at most: it is one file of some ten megabytes
@@ -50,7 +49,7 @@ def check_page_path(path: Path, *, force: bool, option: str = "--html") -> None:
         ConfigError: the name ends in neither .html nor .htm, or the folder is missing.
         OutputExistsError: the file exists and is not to be replaced.
     """
-    check_new_file(path, "the page", (".html", ".htm"), force=force, other=f"another file with {option}")
+    check_output(path, "the page", (".html", ".htm"), force=force, other=f"another file with {option}")
 
 
 class PageAnswers:

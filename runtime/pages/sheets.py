@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ..clusters.clusters import Clusters
 from ..clusters.ownfolder import check_folder, own_folder
-from ..index.pace import Eta
+from ..files import write_durable
+from ..progress import Reporter
 from ..search.file_rules import query_limits
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import record_begun, record_page
-from ..storage.diskfile import write_durable
 from ..storage.gallery import Gallery
 from .html import STYLE, count, page_head, picture_of, safe, warning_note
 from .thumbnails import thumbnails
@@ -74,11 +74,11 @@ def write_sheets(path: Path, gallery: Gallery, clusters: Clusters, *, least: int
     shown = clusters.with_at_least(least)
     sheets = list(_share_out(clusters.sizes[:shown].tolist()))
     indexes = max(1, -(-shown // _CARDS))
-    eta, cards, written = Eta(), [], 0
-    with own_folder(path, KIND, _ENTRIES, force=force):
+    cards, written = [], 0
+    reporter = Reporter("sheets", len(sheets), unit="pages")
+    with own_folder(path, KIND, _ENTRIES, force=force), reporter:
         record_begun(gallery.path, path)
         for at, numbers in enumerate(sheets):
-            eta("sheets", at / len(sheets))
             names = [_sheet(other) if 0 <= other < len(sheets) else "" for other in (at - 1, at + 1)]
             home = _index((numbers.start - 1) // _CARDS)
             text, new = _page(gallery, clusters, numbers, _sheet(at), (names[0], home, names[1]))
@@ -87,6 +87,7 @@ def write_sheets(path: Path, gallery: Gallery, clusters: Clusters, *, least: int
             while len(cards) >= _CARDS:
                 _write_index(path, gallery, clusters, cards[:_CARDS], written, indexes, shown)
                 cards, written = cards[_CARDS:], written + 1
+            reporter.advance(1)
         if cards or not written:
             _write_index(path, gallery, clusters, cards, written, indexes, shown)
     record_page(gallery.path, path)

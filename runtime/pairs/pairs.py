@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from ..errors import TooManyPairsError
 from ..interrupt import Control
+from ..progress import Listener, Reporter
 from ..storage.gallery import Gallery
 from .blocks import TILE_ROWS, Found, Tiling, joined, pairs_above
 from .budget import rate_within, share_found, suggest_threshold, time_for_all
 from .near import Lists, make_lists, pairs_near
 from .parts import Parts
 from .products import Products, open_products
-from .progress import PairProgress
 
 SAVE_EVERY_S = 20.0
 _SEED = 0
@@ -74,7 +74,9 @@ class Pairs:
         return f"APPROXIMATE, to keep to the budget; the share of pairs that was found: {measured}"
 
 
-def find_pairs(gallery: Gallery, parts: Parts, wanted: Wanted, *, force: bool = False) -> Pairs:
+def find_pairs(
+    gallery: Gallery, parts: Parts, wanted: Wanted, *, force: bool = False, listener: Listener | None = None
+) -> Pairs:
     """All pairs of rows above a threshold; goes on with what an unfinished search has left.
 
     Args:
@@ -82,6 +84,7 @@ def find_pairs(gallery: Gallery, parts: Parts, wanted: Wanted, *, force: bool = 
         parts: of that file; they stay, for the answer must be written first.
         wanted: see Wanted.
         force: drop the unfinished search of another question.
+        listener: shows the progress; None logs a line every five seconds.
     Raises:
         TooManyPairsError: naming a higher threshold.
         Interrupted: a signal asked to stop; the same call goes on.
@@ -96,7 +99,8 @@ def find_pairs(gallery: Gallery, parts: Parts, wanted: Wanted, *, force: bool = 
                 logger.info("going on with the search that was stopped")
             control.deferring = True
             work, pieces = _way(gallery, wanted, lists, parts.done, products)
-            found, progress = _collect(work, pieces, before, parts, control, wanted)
+            compared = sum(work[parts.done :])
+            found, elapsed_s = _collect(work, pieces, before, parts, control, wanted, listener)
         except TooManyPairsError as err:
             parts.remove()
             higher = suggest_threshold(gallery, wanted.most, wanted.threshold)
@@ -117,7 +121,7 @@ def find_pairs(gallery: Gallery, parts: Parts, wanted: Wanted, *, force: bool = 
     two = photographs[found.first] != photographs[found.second]
     best = np.lexsort((found.second[two], found.first[two], -found.scores[two]))
     best_found = _chosen(found, np.flatnonzero(two)[best])
-    return Pairs(best_found, int((~two).sum()), progress.compared, progress.elapsed_s, share)
+    return Pairs(best_found, int((~two).sum()), compared, elapsed_s, share)
 
 
 def _begin(gallery: Gallery, parts: Parts, wanted: Wanted, products: Products, *, force: bool) -> Lists | None:
@@ -153,18 +157,26 @@ def _way(
 
 
 def _collect(
-    work: Sequence[int], pieces: Iterator[Found], before: list[Found], parts: Parts, control: Control, wanted: Wanted
-) -> tuple[Found, PairProgress]:
-    """Run the blocks that are left, make their pairs durable from time to time, and join all."""
+    work: Sequence[int],
+    pieces: Iterator[Found],
+    before: list[Found],
+    parts: Parts,
+    control: Control,
+    wanted: Wanted,
+    listener: Listener | None,
+) -> tuple[Found, float]:
+    """Run the remaining blocks, save their pairs from time to time; returns all pairs, and the seconds that it took."""
     kept, pending, count = before, list[Found](), sum(map(len, before))
     saved = time.monotonic()
-    with PairProgress(sum(work), sum(work[: parts.done])) as progress:
+    before_this_run = sum(work[: parts.done])
+    with Reporter("pairs", sum(work), done=before_this_run, unit="comparisons", listener=listener) as reporter:
+        reporter.advance(0, {"pairs": count})
         for compared, piece in zip(work[parts.done :], pieces, strict=True):
             pending.append(piece)
             count += len(piece)
             if count > wanted.most:
                 raise TooManyPairsError(f"{count:,} pairs")
-            progress.add(compared, count)
+            reporter.advance(compared, {"pairs": len(piece)})
             if not control.wait_while_paused() or time.monotonic() - saved >= wanted.save_every_s:
                 parts.save(pending)
                 kept.append(joined(pending))
@@ -173,7 +185,7 @@ def _collect(
             control.stop_if_asked()
         if pending:
             parts.save(pending)
-    return joined([*kept, *pending]), progress
+    return joined([*kept, *pending]), reporter.state().elapsed_s
 
 
 def _chosen(found: Found, which: NDArray[np.int64]) -> Found:

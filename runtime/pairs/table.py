@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
+from ..files import check_output, durable_file
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FACE_DATASETS
 from ..storage.derived import recording
-from ..storage.diskfile import durable_file
 from ..storage.gallery import Gallery
-from ..storage.newfile import check_new_file
 from .blocks import Found
 
 _PAIRS = 50_000  # written at once
@@ -102,7 +101,7 @@ def check_table_path(path: Path, *, force: bool) -> None:
         OutputExistsError: the file exists and is not to be replaced.
         MissingDependencyError: Parquet's package is not installed.
     """
-    check_new_file(path, "the pairs", (".csv", ".parquet"), force=force)
+    check_output(path, "the pairs", (".csv", ".parquet"), force=force)
     if path.suffix.lower() == ".parquet":
         _arrow()
 

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from ..faces.finder import FindRules, View, draw
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..modelspec import ModelSpec
-from ..records import Batch
+from ..records import Batch, Crops, Encoded
 from ..sources.scan import scan
 from .face_work import DecodePhotos, FindFaces
 from .work import Decode, Read
@@ -60,7 +60,6 @@ def gather_calibration(
     with _crops_of(spec, FaceRules(align), detector) as crops_of:
         for start in range(0, len(order), _BATCH):
             batch = crops_of(read(Batch(rows=np.sort(order[start : start + _BATCH]))))
-            assert batch.images is not None
             parts.append(batch.images)
             have, failed = have + len(batch.images), failed + len(batch.outcomes)
             if have >= count:
@@ -77,7 +76,7 @@ def gather_calibration(
 
 
 @contextmanager
-def _crops_of(spec: ModelSpec, rules: FaceRules, detector: Engine | None) -> Iterator[Callable[[Batch], Batch]]:
+def _crops_of(spec: ModelSpec, rules: FaceRules, detector: Engine | None) -> Iterator[Callable[[Encoded], Crops]]:
     """Files to crops, as `process` makes them."""
     limits = Limits()
     if spec.detector:
@@ -98,9 +97,9 @@ class _Views:
     photos: DecodePhotos
     view: View = FindRules().views[0]
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Encoded) -> Crops:
         decoded = self.photos(batch)
         images = np.zeros((len(decoded.photos), self.view.long_side, self.view.long_side, 3), np.uint8)
         for photo, image in zip(decoded.photos, images, strict=True):
             draw(photo.pixels, self.view, image)
-        return replace(decoded, files=(), photos=(), images=images)
+        return Crops(decoded.rows, decoded.outcomes, decoded.digests, images=images)

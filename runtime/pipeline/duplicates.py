@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from ..storage.diskfile import storage_error
+from ..files import storage_error
 
 DIGEST_BYTES = 16
 

@@ -6,7 +6,7 @@ A photograph without a face, or with a poor one, is an outcome, never an excepti
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..faces.quality import interocular, sharpness
 from ..faces.rules import FaceRules
 from ..faces.selection import ENOUGH_IOD, LONG_SIDE, chosen, describe, face_of_crop, is_crop, judge, refusal, too_small
 from ..images.decode import ImageError, Limits, decode_photo
-from ..records import FACE, Batch, Outcome, Photo
+from ..records import FACE, Crops, Encoded, Outcome, Photo, Photos
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class DecodePhotos:
     channel_order: str
     limits: Limits
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Encoded) -> Photos:
         rows, files, photos, outcomes = [], [], [], list(batch.outcomes)
         for row, data in zip(batch.rows.tolist(), batch.files, strict=True):
             try:
@@ -47,8 +47,8 @@ class DecodePhotos:
             else:
                 rows.append(row)
                 files.append(data)
-        return replace(
-            batch, rows=np.array(rows, np.int64), files=tuple(files), photos=tuple(photos), outcomes=tuple(outcomes)
+        return Photos(
+            np.array(rows, np.int64), tuple(outcomes), batch.digests, photos=tuple(photos), files=tuple(files)
         )
 
 
@@ -81,11 +81,11 @@ class FindFaces:
             canvases = turned.reshape(canvases.shape)
         return self._runner.infer(canvases)
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Photos) -> Crops:
         whole = [is_crop(self._rules, self._size, photo.height, photo.width) for photo in batch.photos]
         to_search = [photo.pixels for photo, as_crop in zip(batch.photos, whole, strict=True) if not as_crop]
         searched = iter(self._finder.find(to_search))
-        outcomes, counts = list(batch.outcomes), dict(batch.face_counts)
+        outcomes, counts = list(batch.outcomes), dict[int, int]()
         having: list[tuple[int, Photo, Faces]] = []  # row, photograph, the faces that count in its pixels
         for row, data, photo, as_crop in zip(batch.rows.tolist(), batch.files, batch.photos, whole, strict=True):
             seen = face_of_crop(self._size) if as_crop else next(searched)
@@ -103,15 +103,13 @@ class FindFaces:
                     outcomes.append(Outcome(row, err.status, err.detail))
         rows, found, crops = self._cut(having)
         good, poor = judge(self._rules, rows, found)
-        return replace(
-            batch,
-            rows=rows[good],
-            files=(),
-            photos=(),
+        return Crops(
+            rows[good],
+            (*outcomes, *poor),
+            batch.digests,
             images=crops[good],
             faces=found[good],
             face_counts=counts,
-            outcomes=(*outcomes, *poor),
         )
 
     def _large_enough(self, photo: Photo, data: bytes, faces: Faces) -> tuple[Photo, Faces]:
@@ -140,23 +138,3 @@ class FindFaces:
             described.append(describe(faces.scaled(photo.reduction)))
             described[-1]["sharpness"] = sharpness(crops[-1])
         return rows, np.concatenate(described), np.concatenate(crops)
-
-
-def joined(batches: Sequence[Batch]) -> Batch:
-    """The first of several embedded batches, with the faces and outcomes of all.
-
-    Rows ascend, and the faces of a photograph, which are all in one of the batches, keep their order.
-    """
-    rows = np.concatenate([batch.rows for batch in batches])
-    order = np.argsort(rows, kind="stable")
-    counts: dict[int, int] = {}
-    for batch in batches:
-        counts.update(batch.face_counts)
-    return replace(
-        batches[0],
-        rows=rows[order],
-        embeddings=np.concatenate([batch.embeddings for batch in batches if batch.embeddings is not None])[order],
-        faces=np.concatenate([batch.faces for batch in batches if batch.faces is not None])[order],
-        face_counts=counts,
-        outcomes=tuple(outcome for batch in batches for outcome in batch.outcomes),
-    )

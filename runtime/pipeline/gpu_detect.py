@@ -28,7 +28,7 @@ class Found:
         rows: of the faces' photographs, one a face.
         faces: (F,) FACE, of each photograph; without sharpness, which their crops will tell.
         images, landmarks: (F,) IMAGE and (F, 5, 2) float32, of each photograph: where its faces lie there.
-        counts, outcomes: see Batch.
+        counts, outcomes: see Crops.
         pixels: of all photographs, as they lie there.
         held: their memory.
     """

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +24,7 @@ from ..engines.tensorrt.slot import Slot
 from ..images.dali_crops import DaliDecoder
 from ..images.decode import Limits
 from ..images.jpeg_runs import RUNS_BYTES
-from ..records import Batch, Outcome
+from ..records import Embedded, Encoded, Outcome
 from .gpu_fill import Shrink
 from .pool import Turns
 from .settings import Settings
@@ -45,7 +45,7 @@ class OnDevice(Protocol):
         """Run one batch of nothing through every slot."""
         ...
 
-    def __call__(self, batch: Batch) -> Batch: ...
+    def __call__(self, batch: Encoded) -> Embedded: ...
 
 
 class DeviceCrops:
@@ -112,7 +112,7 @@ class EmbedFiles:
                 bench.shrink(slot, 0, np.array([(slot.places.address, 3 * side, side, side)], IMAGE))
                 slot.stream.synchronize()
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Encoded) -> Embedded:
         vectors = np.empty((len(batch.files), self._runner.info.dimension), np.float32)  # (n, D)
         embedded = np.zeros(len(batch.files), np.bool_)
         outcomes = list(batch.outcomes)
@@ -124,9 +124,7 @@ class EmbedFiles:
             outcomes.extend(Outcome(int(batch.rows[start + i]), status, why) for i, status, why in failures)
 
         self.slices.each(len(batch.files), embed)
-        return replace(
-            batch, rows=batch.rows[embedded], files=(), embeddings=vectors[embedded], outcomes=tuple(outcomes)
-        )
+        return Embedded(batch.rows[embedded], tuple(outcomes), batch.digests, embeddings=vectors[embedded])
 
     def _embed(self, files: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.float32], list[Any]]:
         """(m,) which files were embedded, (m, D) their vectors, and what became of the others."""

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,8 @@ from ..faces.selection import LONG_SIDE, judge
 from ..faces.warp import transforms_back
 from ..images.dali_photos import DaliPhotos, PhotoRun, photo_decoder_bytes
 from ..images.decode import Limits
-from ..records import FACE, Batch
-from .face_work import DecodePhotos, FindFaces, joined
+from ..records import FACE, Crops, Embedded, Encoded
+from .face_work import DecodePhotos, FindFaces
 from .gpu_detect import Found, SearchOnDevice, pixels_of
 from .gpu_fill import Warp
 from .pool import Turns
@@ -38,7 +38,6 @@ from .stages import StageClock
 from .work import Embed, Slices
 
 Clocks = tuple[StageClock, StageClock, StageClock]  # of decoding, of detection (with the warp), of inference
-_NOTHING = Batch(np.empty(0, np.int64), faces=np.empty(0, FACE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +83,9 @@ class EmbedFaces:
         self._size, self._rules = runner.info.size, rules
         self._search = SearchOnDevice(detector, rules, self._size)
         self._photos = DecodePhotos(runner.info.channel_order, limits)
+        self._nothing = Crops(
+            np.empty(0, np.int64), images=np.empty((0, self._size, self._size, 3), np.uint8), faces=np.empty(0, FACE)
+        )
         self._faces = FindFaces(detector, rules, self._size, runner.info.channel_order, limits)
         self.slices = Slices(batch_size)
 
@@ -96,28 +98,31 @@ class EmbedFaces:
                 bench.warp(slot, np.zeros(1, IMAGE), np.full((1, 2, 3), np.nan, np.float32))
                 slot.stream.synchronize()
 
-    def __call__(self, batch: Batch) -> Batch:
-        parts: list[Batch] = []
+    def __call__(self, batch: Encoded) -> Embedded:
+        parts: list[Embedded] = []
 
         def embed(start: int, stop: int) -> None:
             parts.extend(self._embed(batch.rows[start:stop], batch.files[start:stop]))
 
         self.slices.each(len(batch.files), embed)
-        nothing = np.empty((0, self._runner.info.dimension), np.float32)
-        return joined([replace(batch, rows=_NOTHING.rows, files=(), embeddings=nothing, faces=_NOTHING.faces), *parts])
+        rows, faces = self._nothing.rows, self._nothing.faces
+        vectors = np.empty((0, self._runner.info.dimension), np.float32)
+        return join([Embedded(rows, batch.outcomes, batch.digests, embeddings=vectors, faces=faces), *parts])
 
-    def _embed(self, rows: NDArray[np.int64], files: Sequence[bytes]) -> list[Batch]:
+    def _embed(self, rows: NDArray[np.int64], files: Sequence[bytes]) -> list[Embedded]:
         """Faces, vectors and outcomes of some files; in several parts where their photographs take much memory."""
         parts, found, settled = [], Found(), set[int]()
         with self._benches.take() as bench:
             for run in self._decoded(bench.decoder, files):
                 if found.held and found.pixels + pixels_of(run) > bench.decoder.batch_pixels:
-                    parts.append(self._vectors(bench, found, _NOTHING))
+                    parts.append(self._vectors(bench, found, self._nothing))
                     found = Found()
                 with self._detect_clock.work(0):
                     settled.update(self._search(run, rows, found))
             rest = [i for i in range(len(files)) if i not in settled]
-            host = self._on_the_host(Batch(rows[rest], files=tuple(files[i] for i in rest))) if rest else _NOTHING
+            host = self._nothing
+            if rest:
+                host = self._on_the_host(Encoded(rows[rest], files=tuple(files[i] for i in rest)))
             parts.append(self._vectors(bench, found, host))
         self._decode_clock.add(0, len(files))
         self._detect_clock.add(0, len(files))
@@ -133,19 +138,19 @@ class EmbedFaces:
                 return
             yield run
 
-    def _on_the_host(self, batch: Batch) -> Batch:
+    def _on_the_host(self, batch: Encoded) -> Crops:
         """The CPU's way from files to crops."""
         with self._decode_clock.work(0):
-            batch = self._photos(batch)
+            photos = self._photos(batch)
         with self._detect_clock.work(0):
-            return self._faces(batch)
+            return self._faces(photos)
 
-    def _vectors(self, bench: Bench, found: Found, host: Batch) -> Batch:
+    def _vectors(self, bench: Bench, found: Found, host: Crops) -> Embedded:
         """Faces on the device, then crops on the host, through the engine together, a slot at a time."""
         began, infer_s, most = time.perf_counter(), 0.0, self.slices.size
         rows, faces, images = np.array(found.rows, np.int64), np.concatenate(found.faces), np.concatenate(found.images)
         transforms = transforms_back(np.concatenate(found.landmarks), self._size)  # (F, 2, 3)
-        crops = np.empty((0, self._size, self._size, 3), np.uint8) if host.images is None else host.images
+        crops = host.images
         vectors = np.empty((len(rows) + len(crops), self._runner.info.dimension), np.float32)
         for start in range(0, len(vectors), most):
             stop = min(start + most, len(vectors))
@@ -163,14 +168,41 @@ class EmbedFaces:
         self._infer_clock.add(infer_s, len(vectors))
         self._detect_clock.add(time.perf_counter() - began - infer_s, 0)
         good, poor = judge(self._rules, rows, faces)
-        device = Batch(
+        device = Embedded(
             rows[good],
+            (*found.outcomes, *poor),
             embeddings=vectors[: len(rows)][good],
             faces=faces[good],
             face_counts=found.counts,
-            outcomes=(*found.outcomes, *poor),
         )
-        return joined([device, replace(host, images=None, embeddings=vectors[len(rows) :])])
+        on_host = Embedded(
+            host.rows,
+            host.outcomes,
+            embeddings=vectors[len(rows) :],
+            faces=host.faces,
+            face_counts=host.face_counts,
+        )
+        return join([device, on_host])
+
+
+def join(batches: Sequence[Embedded]) -> Embedded:
+    """Several embedded batches in one, with the digests of the first.
+
+    Rows ascend, and the faces of a photo, which are all in one of the batches, keep their order.
+    """
+    rows = np.concatenate([batch.rows for batch in batches])
+    order = np.argsort(rows, kind="stable")
+    counts: dict[int, int] = {}
+    for batch in batches:
+        counts.update(batch.face_counts)
+    return Embedded(
+        rows[order],
+        tuple(outcome for batch in batches for outcome in batch.outcomes),
+        batches[0].digests,
+        embeddings=np.concatenate([batch.embeddings for batch in batches])[order],
+        faces=np.concatenate([batch.faces for batch in batches if batch.faces is not None])[order],
+        face_counts=counts,
+    )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 from ..engines.engine import EngineInfo
 from ..errors import OutOfMemoryError
 from ..extras import require
-from ..records import Batch
+from ..records import Encoded
 from .gpu_embed import OnDevice
 from .settings import Settings, default_settings, measure_rate
 
@@ -68,7 +68,7 @@ def tune_device(
 
 
 def _batches_of(embed: OnDevice, files: Sequence[bytes], size: int) -> Callable[[int], int]:
-    batch = Batch(np.arange(size), files=tuple(itertools.islice(itertools.cycle(files), size)))
+    batch = Encoded(np.arange(size), files=tuple(itertools.islice(itertools.cycle(files), size)))
 
     def call(_: int) -> int:
         embed.slices.size = size  # a larger one may have been halved

@@ -14,11 +14,11 @@ import numpy as np
 
 from ..engines.engine import EngineInfo
 from ..errors import DiskFullError, OutputExistsError, StorageError
+from ..files import storage_error
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
 from ..storage.dataset import read_metadata, read_paths
-from ..storage.diskfile import storage_error
 from ..storage.runfolder import Plan, RunFolder, folder_of, read_plan, utc_now
 from ..storage.segment_reader import segment_files
 from .disk_estimate import room_while_running, size

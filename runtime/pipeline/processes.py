@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
@@ -24,8 +24,8 @@ from .. import errors
 from ..cuda.visible import shown_as
 from ..errors import EngineError, FacemillError, Interrupted
 from ..interrupt import Control
+from ..progress import Reporter
 from ..sources.pathtable import PathTable
-from .progress import Progress
 from .stages import StageClock
 from .worker import Share, embed_share
 
@@ -64,7 +64,7 @@ def embed_on_devices(
     rows: NDArray[np.int64],
     paths: PathTable,
     control: Control,
-    progress: Progress,
+    reporter: Reporter,
     clocks: list[StageClock],
 ) -> tuple[float, int]:
     """Embed rows in one process a device of the request.
@@ -74,7 +74,7 @@ def embed_on_devices(
         rows: (n,) int64, ascending.
         paths: their file is opened by each process again.
         control: signals stop and pause all of them.
-        progress: of the whole run.
+        reporter: counts the images of all processes.
         clocks: of `share.clocks()`; the work of all processes is added up in them.
     Returns:
         When the first one began after warm-up, and how many rows were done.
@@ -103,7 +103,7 @@ def embed_on_devices(
             if control.signum:
                 stop.set()
             (going.clear if control.paused and not control.signum else going.set)()
-            progress.tick()
+            reporter.advance()
             for connection in wait(list(workers), timeout=0.5):
                 assert isinstance(connection, Connection)
                 message = _receive(connection)
@@ -120,7 +120,7 @@ def embed_on_devices(
                     done += counts.total()
                     for clock in clocks:
                         clock.add(*message["work"][clock.name])
-                    progress.add(counts)
+                    reporter.advance(counts.total(), counts)
                 if failure is not None:
                     stop.set()
     finally:
@@ -188,16 +188,15 @@ class _Report:
         self._clocks = clocks
         self._told = {clock.name: (0.0, 0) for clock in clocks}
 
-    def add(self, counts: Counter[str]) -> None:
+    def advance(self, units: int = 0, counts: Mapping[str, int] | None = None) -> None:
+        if not units:
+            return
         work = {}
         for clock in self._clocks:
             busy, photographs = self._told[clock.name]
             self._told[clock.name] = clock.busy_s, clock.photographs
             work[clock.name] = clock.busy_s - busy, clock.photographs - photographs
         _send(self._connection, counts=counts, work=work)
-
-    def tick(self) -> None:
-        pass
 
 
 def _work(

@@ -16,7 +16,8 @@ from ..engines.open import open_runner
 from ..engines.stale import rebuild_if_stale
 from ..errors import DamagedError, Interrupted
 from ..interrupt import Control
-from ..records import Batch, Status
+from ..progress import Listener, Reporter
+from ..records import Batch, Encoded, Status
 from ..sources.pathtable import PathTable
 from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
@@ -27,11 +28,10 @@ from .duplicates import DigestTable
 from .metadata import metadata_of
 from .plan import Finished, check_base, prepare
 from .processes import cores_of_one, embed_on_devices
-from .progress import Progress
 from .request import UNTRAINED_WARNING, Request, check_request
 from .settings import Settings
 from .stages import StageClock
-from .summary import Summary, summarise
+from .summary import Summary, bottleneck, summarise
 from .work import Decode, Read, SkipDuplicates
 from .worker import Share, embed_share, one_thread_opencv, open_on_device
 
@@ -42,9 +42,12 @@ _TUNE_ROWS = 256
 _TUNE_AT_LEAST = 64
 
 
-def process(request: Request) -> Summary:
+def process(request: Request, listener: Listener | None = None) -> Summary:
     """Embed every photograph of a request, or go on where a run of the same request stopped.
 
+    Args:
+        request: what is to be embedded, and how.
+        listener: shows the progress; None logs a line every five seconds.
     Raises:
         FacemillError: see errors.py; what is complete stays on disk.
         Interrupted: a signal stopped the run in good order.
@@ -63,7 +66,7 @@ def process(request: Request) -> Summary:
             return Summary(plan.rows, embedded, plan.counts, elapsed_s=time.perf_counter() - began, warning=warning)
         control.deferring = True
         with PathTable(folder.paths_file) as paths:
-            summary, outcomes = _Run(request, info, folder, plan, paths, control).complete()
+            summary, outcomes = _Run(request, info, folder, plan, paths, control, listener).complete()
         folder.remove()
     return replace(
         summary,
@@ -85,6 +88,7 @@ class _Run:
         plan: Plan,
         paths: PathTable,
         control: Control,
+        listener: Listener | None,
     ) -> None:
         self.request = request
         self.info = info
@@ -92,6 +96,7 @@ class _Run:
         self.plan = plan
         self.paths = paths
         self.control = control
+        self.listener = listener
         self.base = check_base(plan, request.output)
         self.read = Read(os.fsencode(plan.root), paths, request.limits)
         self.decode = Decode(info.size, info.channel_order, request.limits)
@@ -120,11 +125,18 @@ class _Run:
             logger.info("%d of %d photographs to do", len(pending), self.plan.rows)
             share = Share(self.request, self.info, self.plan, self.folder.path, found)
             clocks = share.clocks()
-            with Progress(self.plan.rows, self.plan.rows - len(pending), clocks) as progress:
+            with Reporter(
+                "process",
+                self.plan.rows,
+                done=self.plan.rows - len(pending),
+                unit="images",
+                listener=self.listener,
+                bottleneck=lambda: bottleneck(clocks, 1.0),
+            ) as reporter:
                 if self.request.devices:
-                    began, done = embed_on_devices(share, pending, self.paths, self.control, progress, clocks)
+                    began, done = embed_on_devices(share, pending, self.paths, self.control, reporter, clocks)
                 else:
-                    began, done = embed_share(share, pending, self.paths, self.control, progress, clocks, skip)
+                    began, done = embed_share(share, pending, self.paths, self.control, reporter, clocks, skip)
             elapsed_s = time.perf_counter() - began
         if self.control.signum and done < len(pending):
             raise Interrupted(
@@ -174,9 +186,9 @@ class _Run:
             tuning.remember_settings(self.info, self._before(), found)
         return found
 
-    def _tune_runner(self, batch: Batch) -> Settings | None:
+    def _tune_runner(self, batch: Encoded) -> Settings | None:
         images = self.decode(batch).images
-        if images is None or len(images) < _TUNE_AT_LEAST:
+        if len(images) < _TUNE_AT_LEAST:
             return None
         some = replace(batch, files=batch.files[:8], rows=batch.rows[:8])
         return tuning.tune(
@@ -188,7 +200,7 @@ class _Run:
             batch_size=self.request.batch_size,
         )
 
-    def _tune_device(self, batch: Batch) -> Settings | None:
+    def _tune_device(self, batch: Encoded) -> Settings | None:
         from .gpu_tuning import tune_device
 
         if len(batch.files) < _TUNE_AT_LEAST:

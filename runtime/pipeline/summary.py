@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..records import Status
-from .progress import bottleneck
 from .stages import StageClock
 
 
@@ -40,6 +39,12 @@ class Summary:
     def failed(self) -> int:
         """Photographs that `--retry` would run again."""
         return sum(self.outcomes.get(s.label, 0) for s in Status if s.failed)
+
+
+def bottleneck(clocks: Sequence[StageClock], elapsed_s: float) -> str:
+    """The stage whose workers waited least, such as "infer-bound"; "idle" before any work."""
+    busiest = max(clocks, key=lambda clock: clock.busy_s / clock.workers)
+    return f"{busiest.name}-bound" if busiest.busy_s > 0 and elapsed_s > 0 else "idle"
 
 
 def summarise(rows: int, done: int, elapsed_s: float, clocks: Sequence[StageClock]) -> Summary:

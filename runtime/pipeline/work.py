@@ -9,14 +9,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..engines.runner import Runner
 from ..errors import OutOfMemoryError, SourceError
 from ..images.decode import ImageError, Limits, decode_image
-from ..records import SAME_FILE, Batch, Outcome, Status
+from ..records import SAME_FILE, Batch, Crops, Embedded, Encoded, Outcome, Status
 from ..sources.reader import ReadError, read_file
 from .duplicates import DigestTable, file_digest
 
@@ -37,7 +37,7 @@ class Read:
     paths: Sequence[bytes]
     limits: Limits
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Batch) -> Encoded:
         rows, files, outcomes = [], [], list(batch.outcomes)
         for row in batch.rows.tolist():
             try:
@@ -46,7 +46,7 @@ class Read:
             except ReadError as err:
                 self._check_root()
                 outcomes.append(Outcome(row, err.status, err.detail))
-        return replace(batch, rows=np.array(rows, np.int64), files=tuple(files), outcomes=tuple(outcomes))
+        return Encoded(np.array(rows, np.int64), tuple(outcomes), files=tuple(files))
 
     def _check_root(self) -> None:
         """Stop rather than call millions of photographs unreadable because a disk went away."""
@@ -69,7 +69,7 @@ class SkipDuplicates:
     table: DigestTable
     paths: Sequence[bytes]
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Encoded) -> Encoded:
         rows, files, outcomes, digests = [], [], list(batch.outcomes), {}
         for row, data in zip(batch.rows.tolist(), batch.files, strict=True):
             digests[row] = file_digest(data)
@@ -80,13 +80,7 @@ class SkipDuplicates:
             else:
                 same = self.paths[first].decode("utf-8", "backslashreplace")
                 outcomes.append(Outcome(row, Status.DUPLICATE, f"{SAME_FILE}{same}"))
-        return replace(
-            batch,
-            rows=np.array(rows, np.int64),
-            files=tuple(files),
-            outcomes=tuple(outcomes),
-            digests=digests,
-        )
+        return Encoded(np.array(rows, np.int64), tuple(outcomes), digests, files=tuple(files))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +97,7 @@ class Decode:
     channel_order: str
     limits: Limits
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Encoded) -> Crops:
         images = np.empty((len(batch.files), self.size, self.size, 3), np.uint8)  # (n, S, S, 3)
         rows: list[int] = []
         outcomes = list(batch.outcomes)
@@ -115,13 +109,7 @@ class Decode:
                 rows.append(row)
             except ImageError as err:
                 outcomes.append(Outcome(row, err.status, err.detail))
-        return replace(
-            batch,
-            rows=np.array(rows, np.int64),
-            files=(),
-            images=images[: len(rows)],
-            outcomes=tuple(outcomes),
-        )
+        return Crops(np.array(rows, np.int64), tuple(outcomes), batch.digests, images=images[: len(rows)])
 
 
 class Slices:
@@ -174,15 +162,21 @@ class Embed:
     def warm_up(self) -> None:
         """Run one batch of nothing, which may halve the batch size."""
         size, count = self._runner.info.size, self.slices.size
-        self(Batch(np.arange(count), images=np.zeros((count, size, size, 3), np.uint8)))
+        self(Crops(np.arange(count), images=np.zeros((count, size, size, 3), np.uint8)))
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Crops) -> Embedded:
         images = batch.images
-        assert images is not None
         vectors = np.empty((len(images), self._runner.info.dimension), np.float32)  # (n, D)
 
         def embed(start: int, stop: int) -> None:
             vectors[start:stop] = self._runner.infer(images[start:stop])
 
         self.slices.each(len(images), embed)
-        return replace(batch, images=None, embeddings=vectors)
+        return Embedded(
+            batch.rows,
+            batch.outcomes,
+            batch.digests,
+            embeddings=vectors,
+            faces=batch.faces,
+            face_counts=batch.face_counts,
+        )

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from ..engines.engine import EngineInfo
 from ..engines.open import open_runner
 from ..errors import StorageError
-from ..records import Batch, Status
+from ..records import Batch, Embedded, Encoded, Status
 from ..sources.pathtable import PathTable
 from ..storage.runfolder import Plan
 from ..storage.segments import SegmentWriter
 from .face_work import DecodePhotos, FindFaces
 from .request import Request
 from .settings import Settings, usable_cores
-from .stages import Pipeline, Stage, StageClock
+from .stages import Chain, Pipeline, Stage, StageClock
 from .work import Decode, Embed, Read, SkipDuplicates, Slices
 
 if TYPE_CHECKING:
@@ -47,14 +47,10 @@ class Control(Protocol):
 
 
 class Audience(Protocol):
-    """Who is told how far it is."""
+    """Counts finished photos: a `progress.Reporter`, or the sender of another process."""
 
-    def add(self, counts: Counter[str]) -> None:
-        """Photographs that are finished, by outcome."""
-        ...
-
-    def tick(self) -> None:
-        """Nothing has come for a second."""
+    def advance(self, units: int = 0, counts: Mapping[str, int] | None = None) -> None:
+        """Count finished photos, also by outcome; 0 photos: nothing was finished for a second."""
         ...
 
 
@@ -124,22 +120,22 @@ def embed_share(
     one_thread_opencv()
     with _embedding(share, clock) as embedding:
         control.stop_if_asked()
-        stages = [Stage(clock["read"], Read(os.fsencode(share.plan.root), paths, limits), 4)]
+        reading = Chain.of(Stage(clock["read"], Read(os.fsencode(share.plan.root), paths, limits), 4))
         if skip is not None:
-            stages.append(Stage(clock["deduplicate"], skip, 2))
-        stages += embedding
+            reading = reading.then(Stage(clock["deduplicate"], skip, 2))
+        chain = reading.join(embedding)
         began = time.perf_counter()
-        return began, _stream(share, _batches(rows, found.batch_size, control), stages, audience, clock["write"])
+        return began, _stream(share, _batches(rows, found.batch_size, control), chain, audience, clock["write"])
 
 
 @contextmanager
-def _embedding(share: Share, clock: dict[str, StageClock]) -> Iterator[list[Stage]]:
+def _embedding(share: Share, clock: dict[str, StageClock]) -> Iterator[Chain[Encoded, Embedded]]:
     """The stages from files to vectors, warmed up: two where the CPU decodes, one where the GPU does both."""
     request, info, found = share.request, share.info, share.settings
     if request.decoder == "dali":
         with open_on_device(request, info, found, clock) as embed_files:
             embed_files.warm_up()
-            yield [Stage(StageClock("embed", found.streams), embed_files, 2 * found.streams)]
+            yield Chain.of(Stage(StageClock("embed", found.streams), embed_files, 2 * found.streams))
         return
     with ExitStack() as stack:
         embed = Embed(stack.enter_context(open_runner(request.engine, threads=found.threads)), Slices(found.batch_size))
@@ -147,16 +143,13 @@ def _embedding(share: Share, clock: dict[str, StageClock]) -> Iterator[list[Stag
         infer = Stage(clock["infer"], embed, 2 * found.streams)
         if request.detector is None:
             decode = Decode(info.size, info.channel_order, request.limits)
-            yield [Stage(clock["decode"], decode, found.streams + 2), infer]
+            yield Chain.of(Stage(clock["decode"], decode, found.streams + 2)).then(infer)
             return
         finder = stack.enter_context(open_runner(request.detector, threads=1))
         faces = FindFaces(finder, request.faces, info.size, info.channel_order, request.limits)
         photos = DecodePhotos(info.channel_order, request.limits)
-        yield [
-            Stage(clock["decode"], photos, found.streams + 2),
-            Stage(clock["detect"], faces, found.streams + 2),
-            infer,
-        ]
+        decoding = Chain.of(Stage(clock["decode"], photos, found.streams + 2))
+        yield decoding.then(Stage(clock["detect"], faces, found.streams + 2)).then(infer)
 
 
 def open_on_device(
@@ -182,7 +175,9 @@ def open_on_device(
     return open_embed_faces(request.engine, request.detector, found, request.faces, request.limits, clocks)
 
 
-def _stream(share: Share, batches: Iterator[Batch], stages: list[Stage], audience: Audience, clock: StageClock) -> int:
+def _stream(
+    share: Share, batches: Iterator[Batch], chain: Chain[Batch, Embedded], audience: Audience, clock: StageClock
+) -> int:
     """Batches through the stages into segments; returns the photographs done."""
     request, done = share.request, 0
     writer = SegmentWriter(
@@ -196,21 +191,18 @@ def _stream(share: Share, batches: Iterator[Batch], stages: list[Stage], audienc
         faces=request.detector is not None,
     )
     try:
-        with Pipeline(batches, stages) as pipeline:
+        with Pipeline(batches, chain) as pipeline:
             for batch in pipeline.ready(every_s=1.0):
                 if batch is None:  # slow, or paused: what is here must not wait for more
                     writer.commit_when_due()
-                    audience.tick()
+                    audience.advance()
                     continue
                 with clock.work(len(batch)):
-                    assert batch.embeddings is not None
-                    writer.append(
-                        batch.rows, batch.embeddings, batch.outcomes, batch.digests, batch.faces, batch.face_counts
-                    )
+                    writer.append(batch)
                 done += len(batch)
                 counts = Counter(outcome.status.label for outcome in batch.outcomes)
                 counts[Status.EMBEDDED.label] = len(batch) - len(batch.outcomes)  # a photograph may have several rows
-                audience.add(counts)
+                audience.advance(counts.total(), counts)
     except StorageError:
         writer.discard()
         raise

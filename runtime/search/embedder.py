@@ -23,7 +23,7 @@ from ..images.decode import Limits
 from ..pipeline.face_work import DecodePhotos, FindFaces
 from ..pipeline.settings import usable_cores
 from ..pipeline.work import Decode, Embed, Slices
-from ..records import Batch, FacePlace, Outcome, Status
+from ..records import Crops, Embedded, Encoded, FacePlace, Outcome, Status
 from ..sources.reader import ReadError, read_file
 from ..text import utf8
 
@@ -111,7 +111,7 @@ class PhotoEmbedder:
 
     def __init__(self, rules: QueryRules) -> None:
         self.rules, self.info = rules, rules.engine.info
-        self._loaded: dict[int, Callable[[Batch], Batch]] = {}
+        self._loaded: dict[int, Callable[[Encoded], Embedded]] = {}
         self._lock = threading.Lock()
         self._owned = ExitStack()
 
@@ -131,7 +131,9 @@ class PhotoEmbedder:
         names = [name_of(photo, number) for number, photo in enumerate(photos, first)]
         starts = range(0, len(photos), _BATCH_PHOTOS)
         many = max(total, len(photos)) >= MANY_PHOTOS
-        stages = self._stages(threads=1 if many else 0) if len(photos) else _nothing
+        if not photos:
+            return []
+        stages = self._stages(threads=1 if many else 0)
 
         def embed(start: int) -> list[Embedding]:
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
@@ -149,7 +151,7 @@ class PhotoEmbedder:
         """
         self._stages(threads=threads)
 
-    def _stages(self, *, threads: int) -> Callable[[Batch], Batch]:
+    def _stages(self, *, threads: int) -> Callable[[Encoded], Embedded]:
         """Encoded photos to vectors."""
         key = threads if self.info.backend == "cpu" else 0
         with self._lock:
@@ -157,7 +159,7 @@ class PhotoEmbedder:
                 self._loaded[key] = self._load(key)
             return self._loaded[key]
 
-    def _load(self, threads: int) -> Callable[[Batch], Batch]:
+    def _load(self, threads: int) -> Callable[[Encoded], Embedded]:
         threads = threads or usable_cores()
         with ExitStack() as stack:
             runner = stack.enter_context(open_runner(self.rules.engine, threads=threads))
@@ -210,7 +212,7 @@ def photo_list(photos: PhotoInput | Sequence[PhotoInput]) -> Sequence[PhotoInput
     return list(photos)
 
 
-def _read(photos: Sequence[PhotoInput], numbers: NDArray[np.int64], limits: Limits) -> Batch:
+def _read(photos: Sequence[PhotoInput], numbers: NDArray[np.int64], limits: Limits) -> Encoded:
     """The encoded files of some photos."""
     rows, files, outcomes = [], [], []
     for number in numbers.tolist():
@@ -219,7 +221,7 @@ def _read(photos: Sequence[PhotoInput], numbers: NDArray[np.int64], limits: Limi
             rows.append(number)
         except ReadError as err:
             outcomes.append(Outcome(number, err.status, err.detail))
-    return Batch(np.array(rows, np.int64), tuple(outcomes), tuple(files))
+    return Encoded(np.array(rows, np.int64), tuple(outcomes), files=tuple(files))
 
 
 def _encoded(photo: PhotoInput, limits: Limits) -> bytes:
@@ -239,7 +241,7 @@ def _encoded(photo: PhotoInput, limits: Limits) -> bytes:
     return read_file(os.fsencode(photo), limits.max_bytes)
 
 
-def _crop_stages(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Batch], Batch]:
+def _crop_stages(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Encoded], Crops]:
     """Encoded files to crops. Their bytes were counted when they were read; those of an array have no limit."""
     limits = replace(rules.limits, max_bytes=_UNLIMITED)
     if detector is None:
@@ -249,17 +251,15 @@ def _crop_stages(rules: QueryRules, info: EngineInfo, detector: Runner | None) -
     return lambda batch: faces(photos(batch))
 
 
-def _first_faces(batch: Batch) -> Batch:
+def _first_faces(batch: Crops) -> Crops:
     """Of each photo the face that it shows: its first."""
     rows, first = np.unique(batch.rows, return_index=True)
-    assert batch.images is not None
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
 
 
-def _embeddings(batch: Batch, names: Sequence[str], numbers: NDArray[np.int64]) -> list[Embedding]:
+def _embeddings(batch: Embedded, names: Sequence[str], numbers: NDArray[np.int64]) -> list[Embedding]:
     """What became of each photo of a batch, in order."""
-    assert batch.embeddings is not None
     vectors = dict(zip(batch.rows.tolist(), batch.embeddings, strict=True))
     errors = {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in batch.outcomes}
     places: dict[int, FacePlace] = {}
@@ -279,7 +279,3 @@ def _each(embed: Callable[[int], list[Embedding]], starts: range, workers: int) 
         return
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(embed, starts)
-
-
-def _nothing(batch: Batch) -> Batch:
-    return batch

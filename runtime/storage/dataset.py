@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
-from .diskfile import DurableH5, durable_h5
 from .faces import append_faces, create_faces
+from .h5write import DurableH5, durable_h5
 from .ledger import Ledger
 from .part import attributes_of, exact_paths, stored_text
 

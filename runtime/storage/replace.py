@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
-from .diskfile import durable_h5
+from .h5write import durable_h5
 from .runfolder import RunFolder
 
 

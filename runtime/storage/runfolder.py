@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import ConfigError, LockedError, StorageError
-from .diskfile import storage_error, write_durable
+from ..files import storage_error, write_durable
 
 _OURS = re.compile(
     r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|.+\.partial"

@@ -117,7 +117,7 @@ def test_a_page_in_the_way_stays_without_force(people: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("map.txt", "wanted: a name that ends in .html"), ("no/map.html", "there is no folder")]
+    ("name", "said"), [("map.txt", "a name that ends in .html"), ("no/map.html", "there is no folder")]
 )
 def test_a_page_that_cannot_be_written_is_refused_first(people: Path, tmp_path: Path, name: str, said: str) -> None:
     done = draw(people, "-o", tmp_path / name)

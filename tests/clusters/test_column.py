@@ -92,7 +92,7 @@ def test_kill_9_while_it_is_written_leaves_the_old_file(file: Path, moment: str)
     places = {"write": "DiskFile.write", "fsync": "os.fsync", "replace": "os.replace"}
     code = (
         "import os, signal\nimport numpy as np\nfrom pathlib import Path\n"
-        "from runtime.storage.diskfile import DiskFile\n"
+        "from runtime.storage.h5write import DiskFile\n"
         "from runtime.clusters.clusters import number\nfrom runtime.clusters.column import write_column\n"
         "found = number(np.ones(6, np.int64), np.ones(6, np.float32), method='whispers', threshold=0.5)\n"
         f"{places[moment]} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)\n"

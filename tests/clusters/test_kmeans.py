@@ -37,9 +37,9 @@ def test_every_row_is_with_its_nearest_centre_and_has_that_score(file: Path, mon
     centres: list[np.ndarray] = []
     kept = kmeans._nearest
 
-    def keep(faiss: object, gallery: Gallery, found: np.ndarray, say: object) -> object:
+    def keep(faiss: object, gallery: Gallery, found: np.ndarray, listener: object) -> object:
         centres.append(found)
-        return kept(faiss, gallery, found, say)  # type: ignore[arg-type]
+        return kept(faiss, gallery, found, listener)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kmeans, "_nearest", keep)
     with Gallery(file) as gallery:

@@ -168,7 +168,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(file: Path, made: Path, calibrati
     before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
-        with pytest.raises(DiskFullError, match="no room left"):
+        with pytest.raises(DiskFullError):
             attach_calibration(file, calibration)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -41,16 +41,17 @@ def test_columns_are_those_that_the_file_has(tmp_path: Path) -> None:
 def test_the_log_says_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("runtime.export.rows._LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("runtime.progress._LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("runtime.progress._TELL_EVERY_S", 0.0)
     file, _, _ = write_file(tmp_path / "people.h5", count=40)
     with Gallery(file) as gallery, caplog.at_level(logging.INFO):
         for _ in read_blocks(gallery, 10):
             pass
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 4
-    assert said[0].startswith("10/40 embeddings (25.0 %), ")
-    assert said[3].startswith("40/40 embeddings (100.0 %), ")
-    assert said[3].endswith("0 s left")
+    assert said[0].startswith("export: 10/40 (25.0 %), ")
+    assert said[3].startswith("export: 40/40 (100.0 %), ")
+    assert " embeddings/s, 0 s left; " in said[3]
 
 
 def test_a_path_is_text_and_bytes_only_where_the_text_does_not_say_it_all() -> None:

@@ -22,7 +22,7 @@ from runtime.storage.ledger import Ledger
 from runtime.storage.part import FinishedFile
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
-from tests.support.face_batches import D, add, batches_of, writer
+from tests.support.face_batches import D, batches_of, writer
 
 ROWS = 400
 CONTRACT = {
@@ -44,7 +44,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for batch in batches_of(range(ROWS), 16, 5):
         assert batch.embeddings is not None
         batch.embeddings[:] /= np.linalg.norm(batch.embeddings, axis=1, keepdims=True)
-        add(to, batch)
+        to.append(batch)
     to.commit()
     with Ledger(ROWS, place, "p") as ledger:
         metadata = metadata_after({**CONTRACT, "contract": json.dumps(CONTRACT), "ours": 7}, ledger)

@@ -25,7 +25,7 @@ from runtime.pairs.blocks import Tiling
 from runtime.pairs.near import make_lists
 from runtime.pairs.pairs import Pairs, Wanted, find_pairs
 from runtime.pairs.parts import Parts
-from runtime.pairs.progress import PairProgress
+from runtime.progress import Reporter
 from runtime.storage.gallery import Gallery
 from tests.support.duplicate_people import Pair, oracle, twins, write_twins
 from tests.support.processes import ROOT
@@ -54,19 +54,19 @@ def parts_of(path: Path) -> list[Path]:
 @pytest.fixture
 def crash(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the search fail after so many blocks, as a bug or a full memory would."""
-    real = PairProgress.add
+    real = Reporter.advance
 
     def after(blocks: int | None) -> None:
         left = [blocks]
 
-        def add(self: PairProgress, compared: int, found: int) -> None:
-            if left[0] is not None:
+        def advance(self: Reporter, units: int = 0, counts: Any = None) -> None:
+            if left[0] is not None and units:
                 left[0] -= 1
                 if left[0] < 0:
                     raise MemoryError("for the test")
-            real(self, compared, found)
+            real(self, units, counts)
 
-        monkeypatch.setattr(PairProgress, "add", add)
+        monkeypatch.setattr(Reporter, "advance", advance)
 
     return after
 

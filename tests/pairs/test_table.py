@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.errors import ConfigError, OutputExistsError, StorageError
+from runtime.errors import ConfigError, DiskFullError, OutputExistsError
 from runtime.metrics.falsematch import Calibration
 from runtime.pairs.blocks import Found
 from runtime.pairs.table import PairTable, check_table_path, write_table
@@ -121,7 +121,7 @@ def test_it_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(PairTable, "rows", stops)
-        with pytest.raises(StorageError, match="no room left while writing the pairs"):
+        with pytest.raises(DiskFullError):
             write_table(tmp_path / name, gallery, table)
     assert (tmp_path / name).read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "p.h5", "p.h5.pages"])

@@ -70,7 +70,7 @@ def test_a_process_that_fails_ends_the_run_with_its_words(many: str, tiny_engine
         *("process.py", many, *arguments), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (full, full))
     )
     assert done.returncode == 1
-    assert "no room left while writing" in done.stderr
+    assert "E-DISK-FULL: " in done.stderr
     assert "Traceback" not in done.stderr
 
 

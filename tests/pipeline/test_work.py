@@ -13,7 +13,7 @@ from runtime.errors import OutOfMemoryError, SourceError
 from runtime.images.decode import Limits
 from runtime.pipeline.duplicates import DigestTable, file_digest
 from runtime.pipeline.work import Decode, Embed, Read, SkipDuplicates, Slices
-from runtime.records import Batch, Outcome, Status
+from runtime.records import Batch, Crops, Encoded, Outcome, Status
 from tests.support import encoded_images as make
 from tests.support.arithmetic_runner import ArithmeticRunner
 
@@ -45,20 +45,18 @@ def test_a_folder_that_goes_away_stops_the_run(tmp_path: Path) -> None:
 def test_decoding_keeps_the_good_ones_in_order() -> None:
     pixels = make.scene(112, 112)
     files = (make.encode(pixels, "PNG"), b"junk", make.encode(pixels[::-1], "PNG"))
-    batch = Batch(np.array([3, 5, 9]), (Outcome(4, Status.UNREADABLE, "gone"),), files)
+    batch = Encoded(np.array([3, 5, 9]), (Outcome(4, Status.UNREADABLE, "gone"),), files=files)
     got = Decode(112, "rgb", Limits())(batch)
     assert got.rows.tolist() == [3, 9]
-    assert got.images is not None
     np.testing.assert_array_equal(got.images, np.stack([pixels, pixels[::-1]]))
     assert [(o.row, o.status) for o in got.outcomes] == [(4, Status.UNREADABLE), (5, Status.UNSUPPORTED)]
-    assert got.files == ()
 
 
 def test_duplicates_leave_and_the_first_stays(tmp_path: Path) -> None:
     with DigestTable(tmp_path) as table:
         table.load([(file_digest(b"old"), 0)])
         skip = SkipDuplicates(table, [b"old.jpg", b"1", b"2", b"3"])
-        got = skip(Batch(np.array([1, 2, 3]), (), (b"new", b"old", b"new")))
+        got = skip(Encoded(np.array([1, 2, 3]), files=(b"new", b"old", b"new")))
         assert got.rows.tolist() == [1]
         assert [(o.row, o.status, o.detail) for o in got.outcomes] == [
             (2, Status.DUPLICATE, "the same file as old.jpg"),
@@ -72,16 +70,15 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (37, 8, 8, 3), np.uint8)
 
 
 def test_embedding_in_slices_gives_every_row() -> None:
-    got = Embed(ArithmeticRunner(), Slices(8))(Batch(np.arange(37), images=IMAGES))
+    got = Embed(ArithmeticRunner(), Slices(8))(Crops(np.arange(37), images=IMAGES))
     np.testing.assert_array_equal(got.embeddings, ArithmeticRunner().infer(IMAGES))
-    assert got.images is None
 
 
 def test_a_batch_that_does_not_fit_is_halved_for_good(caplog: pytest.LogCaptureFixture) -> None:
     runner = ArithmeticRunner(fits=5)
     embed = Embed(runner, Slices(32))
     for _ in range(2):
-        got = embed(Batch(np.arange(37), images=IMAGES))
+        got = embed(Crops(np.arange(37), images=IMAGES))
         np.testing.assert_array_equal(got.embeddings, ArithmeticRunner().infer(IMAGES))
     assert embed.slices.size == 4
     assert runner.sizes[:4] == [32, 16, 8, 4]
@@ -91,4 +88,4 @@ def test_a_batch_that_does_not_fit_is_halved_for_good(caplog: pytest.LogCaptureF
 
 def test_no_memory_for_one_photograph_is_an_error_that_says_so() -> None:
     with pytest.raises(OutOfMemoryError, match="even at batch size 1"):
-        Embed(ArithmeticRunner(fits=0), Slices(4))(Batch(np.arange(37), images=IMAGES))
+        Embed(ArithmeticRunner(fits=0), Slices(4))(Crops(np.arange(37), images=IMAGES))

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import StorageError
-from runtime.records import Outcome, Status
+from runtime.records import Embedded, Outcome, Status
 from runtime.storage.dataset import assemble, read_metadata, read_paths
 from runtime.storage.ledger import Ledger
 from runtime.storage.segment_reader import segment_files
@@ -32,7 +32,7 @@ def writer(
 
 def add(to: SegmentWriter, rows: list[int], outcomes: tuple[Outcome, ...] = (), seed: int = 0) -> NDArray[np.float32]:
     vectors = unit(seed, len(rows))
-    to.append(np.array(rows, np.int64), vectors, outcomes, {})
+    to.append(Embedded(np.array(rows, np.int64), outcomes, embeddings=vectors))
     return vectors
 
 
@@ -127,7 +127,8 @@ def test_half_precision_and_digests(tmp_path: Path) -> None:
     to = writer(tmp_path, digests=True, dtype="float16")
     vectors = unit(3, 2)
     digests = {0: b"a" * 16, 1: b"b" * 16, 2: b"a" * 16}
-    to.append(np.array([0, 1]), vectors, (Outcome(2, Status.DUPLICATE, "the same file as 0.jpg"),), digests)
+    duplicate = Outcome(2, Status.DUPLICATE, "the same file as 0.jpg")
+    to.append(Embedded(np.array([0, 1]), (duplicate,), digests, embeddings=vectors))
     to.commit()
     with Ledger(3, tmp_path, "p") as ledger:
         assert ledger.digests(np.array([2, 0])).tobytes() == b"a" * 32
@@ -143,7 +144,7 @@ def test_many_rows_in_several_blocks_keep_their_order(tmp_path: Path) -> None:
     to = writer(tmp_path, rows=9_999)
     vectors = np.arange(rows * D, dtype=np.float32).reshape(rows, D)
     for start in range(0, rows, 1000):
-        to.append(np.arange(start, start + 1000), vectors[start : start + 1000], (), {})
+        to.append(Embedded(np.arange(start, start + 1000), embeddings=vectors[start : start + 1000]))
     to.commit()
     finish(tmp_path, rows, tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:

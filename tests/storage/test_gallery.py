@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from runtime.errors import StorageError
-from runtime.records import FACE_DATASETS, Batch, FacePlace, Outcome, Status
+from runtime.records import FACE_DATASETS, Embedded, FacePlace, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.gallery import Gallery
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
-from tests.support.face_batches import D, add, batch_of, writer
+from tests.support.face_batches import D, batch_of, writer
 
 METADATA = {"dimension": 4, "contract": '{"root": "/photos/\\udcff", "dimension": 4}'}
 
@@ -26,7 +26,7 @@ def assembled(tmp_path: Path, dtype: str = "float32") -> Path:
     folder.mkdir()
     writer = SegmentWriter(folder, plan_id="p", dimension=4, dtype=dtype, digests=False, rules=SegmentRules())
     vectors = np.eye(4, dtype=np.float32)[:3]
-    writer.append(np.array([0, 2, 3]), vectors, [Outcome(1, Status.CORRUPT, "cut")], {})
+    writer.append(Embedded(np.array([0, 2, 3]), (Outcome(1, Status.CORRUPT, "cut"),), embeddings=vectors))
     writer.commit()
     paths = [b"a.jpg", b"b.jpg", b"c\xfe.jpg", "d\u00e9.jpg".encode()]
     with Ledger(4, folder, "p") as ledger:
@@ -121,14 +121,14 @@ def test_anything_else_is_refused_with_the_reason(tmp_path: Path, damage: object
         Gallery(path)
 
 
-def crowded(tmp_path: Path) -> tuple[Path, Batch, list[bytes]]:
+def crowded(tmp_path: Path) -> tuple[Path, Embedded, list[bytes]]:
     """A file of sixty photographs with 0 to 5 faces each, what was put into it, and the names; some are not UTF-8."""
     batch = batch_of(range(60), seed=4)
     names = [b"caf\xe9 %d.jpg" % row if row % 3 == 0 else b"%d.jpg" % row for row in range(60)]
     folder = tmp_path / "run"
     folder.mkdir()
     to = writer(folder)
-    add(to, batch)
+    to.append(batch)
     to.commit()
     with Ledger(60, folder, "p") as ledger:
         metadata = {"dimension": D, "contract": '{"root": "/photos"}'}
@@ -218,7 +218,7 @@ def test_faces_of_one_photograph_share_it(tmp_path: Path) -> None:
     to = writer(tmp_path, 5)
     batches = [batch_of(range(start, start + 5), seed=1) for start in range(0, 20, 5)]
     for batch in batches:
-        add(to, batch)
+        to.append(batch)
     to.commit()
     paths = [f"{row}.jpg".encode() for row in range(20)]
     with Ledger(20, tmp_path, "p") as ledger:

@@ -87,14 +87,14 @@ import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import numpy as np
-import runtime.storage.diskfile as diskfile
+import runtime.files as files
 from runtime.storage.replace import replacing
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 moment = {moment!r}
 if moment == "before the rename":
-    diskfile.os.replace = die
+    files.os.replace = die
 if moment == "after the rename":
-    diskfile.sync_folder = die
+    files.sync_folder = die
 with replacing(Path({path!r})) as copy:
     if moment == "before the change":
         die()

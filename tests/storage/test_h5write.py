@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.errors import StorageError
-from runtime.storage.diskfile import durable_file, durable_h5, write_durable
+from runtime.errors import LockedError, StorageError
+from runtime.storage.h5write import durable_h5
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,7 +47,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 import h5py, numpy as np
 from runtime.errors import DiskFullError
-from runtime.storage.diskfile import durable_h5
+from runtime.storage.h5write import durable_h5
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
 path = Path({path!r})
@@ -58,7 +58,7 @@ try:
             data.resize(data.shape[0] + 256, axis=0)
             data[-256:] = np.random.default_rng(0).random((256, 128))
 except DiskFullError as err:
-    print("full:", err)
+    print(err)
 print("files:", [p.name for p in path.parent.iterdir()])
 """
 
@@ -68,59 +68,33 @@ def test_a_full_disk_is_one_clear_error_and_no_crash(limit: int, tmp_path: Path)
     code = FULL.format(root=str(ROOT), limit=limit, path=str(tmp_path / "a.h5"))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "full: no room left while writing the file" in done.stdout
-    assert "run the same command again" in done.stdout
+    assert "E-DISK-FULL: " in done.stdout
     assert "files: []" in done.stdout
-
-
-def test_write_durable_replaces_and_leaves_no_partial(tmp_path: Path) -> None:
-    path = tmp_path / "plan.json"
-    write_durable(path, b"1", "the plan")
-    write_durable(path, b"2", "the plan")
-    assert path.read_bytes() == b"2"
-    assert list(tmp_path.iterdir()) == [path]
-    with pytest.raises(StorageError, match="cannot be written"):
-        write_durable(tmp_path / "gone" / "plan.json", b"1", "the plan")
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "words"),
-    [
-        (KeyboardInterrupt("ours"), KeyboardInterrupt, "^ours$"),
-        (ValueError("ours"), ValueError, "^ours$"),
-        (StorageError("ours"), StorageError, "^ours$"),
-        (OSError(28, "full"), StorageError, "no room left while writing it"),
-    ],
-)
-def test_a_file_written_in_pieces_is_whole_or_not_there(
-    tmp_path: Path, error: BaseException, kind: type[BaseException], words: str
-) -> None:
-    path = tmp_path / "o.csv"
-    path.write_bytes(b"old")
-
-    def write(failure: BaseException | None) -> None:
-        with durable_file(path, "it") as file:
-            file.write(b"new")
-            if failure is not None:
-                raise failure
-
-    with pytest.raises(kind, match=words):
-        write(error)
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-    write(None)
-    assert path.read_bytes() == b"new"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_nothing_is_written_through_a_link_in_the_place_of_the_unfinished_file(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"mine")
-    for name, write in (
-        ("a.h5", lambda path: durable_h5(path, "the file").__enter__()),
-        ("a.html", lambda path: write_durable(path, b"new", "the page")),
-    ):
-        (tmp_path / f"{name}.partial").symlink_to(tmp_path / "precious")
-        with pytest.raises(StorageError, match="cannot be written"):
-            write(tmp_path / name)
-        assert not (tmp_path / name).exists()
+    (tmp_path / "a.h5.partial").symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError):
+        durable_h5(tmp_path / "a.h5", "the file").__enter__()
+    assert not (tmp_path / "a.h5").exists()
     assert (tmp_path / "precious").read_bytes() == b"mine"
+
+
+def test_a_second_writer_is_refused_and_disturbs_nothing(tmp_path: Path) -> None:
+    with durable_h5(tmp_path / "a.h5", "the file") as target:
+        target.file["x"] = np.arange(10)
+        with pytest.raises(LockedError):
+            durable_h5(tmp_path / "a.h5", "the file").__enter__()
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file["x"][-1] == 9
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_it_is_as_private_as_the_file_that_it_is_made_from(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "source").touch()
+    (tmp_path / "source").chmod(mode)
+    with durable_h5(tmp_path / "a.h5", "the file", like=tmp_path / "source") as target:
+        target.file["x"] = np.arange(10)
+        assert (tmp_path / "a.h5.partial").stat().st_mode & 0o077 & ~mode == 0
+    assert (tmp_path / "a.h5").stat().st_mode & 0o077 & ~mode == 0
