@@ -23,3 +23,4 @@ EXPECTED_FALSE = 1.0  # pairs of two people that a search of all pairs may bring
 MIN_PHOTOS = 2  # of a cluster that gets a folder or a sheet
 MAP_POINTS = 5000
 CALIBRATION_COUNT = 512
+ENGINES = "engines"  # folder of build-engine

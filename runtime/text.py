@@ -27,6 +27,11 @@ def utf8(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def count(number: int, name: str) -> str:
+    """`1 folder`, `2 folders`."""
+    return f"{number:,} {name if number == 1 else name + 's'}"
+
+
 def duration(seconds: float) -> str:
     """`2 h 05 min`, `4 min 10 s` or `12 s`."""
     minutes, rest = divmod(round(seconds), 60)

@@ -19,7 +19,7 @@ LAYERS = {
     "files": 1,
     "libcuda": 0,
     "defaults": 0,
-    "__init__": 0,
+    "__init__": 14,
     "records": 1,
     "extras": 1,
     "text": 1,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..text import printable
-from . import options
+from . import groups, options
 from .common import handle_errors, setup_logging
 from .tables import align
 
@@ -23,8 +23,8 @@ _VERDICTS = {"same": "one person", "different": "two people", "unknown": "no ver
 @click.command(name="compare")
 @click.argument("photos", nargs=2, metavar="A B")
 @click.option("--file", type=options.PATH, help="Embed as the rows of this file were, and use its calibration.")
-@options.engine_options
-@options.detector_options
+@groups.engine_options
+@groups.detector_options
 @click.option("--threshold", type=float, callback=options.cosine, help="Score from which A and B match, -1 to 1.")
 @options.json_option
 @options.page_option
@@ -34,8 +34,8 @@ _VERDICTS = {"same": "one person", "different": "two people", "unknown": "no ver
 def main(
     photos: tuple[str, str],
     file: Path | None,
-    engine: options.EngineOptions,
-    detection: options.DetectorOptions,
+    engine: groups.EngineOptions,
+    detection: groups.DetectorOptions,
     threshold: float | None,
     as_json: bool,
     page: Path | None,
@@ -59,7 +59,7 @@ def main(
     Exit codes: 0 compared, whatever the verdict; 1 failure (or no face in a photo), 2 usage.
     """
     setup_logging()
-    from ..api import FaceEmbedder
+    from ..api.photos import FaceEmbedder
     from ..pages.compare_page import write_comparison
     from ..pages.search_page import check_page_path
 

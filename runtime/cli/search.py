@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from .. import defaults
+from ..index.sizes import KINDS
 from ..text import printable
 from . import options
 from .answers import print_answer, print_end
@@ -18,7 +19,7 @@ from .common import handle_errors, setup_logging
 @click.command(name="search")
 @options.file_argument
 @click.argument("queries", nargs=-1, required=True, metavar="QUERY...")
-@click.option("-k", default=defaults.K, show_default=True, type=click.IntRange(min=1), help="Hits per query at most.")
+@options.count_option("-k", defaults.K, "Maximum number of hits per query.")
 @click.option("--threshold", type=float, callback=options.cosine, help="Minimum score of a hit, -1 to 1.")
 @click.option("--exclude-self", is_flag=True, help="Leave out the QUERY's own file if FILE holds it.")
 @click.option("--group-by", type=click.Choice(["folder"]), help="Show the best hit of each folder; -k counts folders.")
@@ -31,18 +32,10 @@ from .common import handle_errors, setup_logging
     "--index",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "flat", "sq8", "ivf", "hnsw"]),
+    type=click.Choice(["auto", *KINDS]),
     help="flat is exact. auto is flat within --latency, else the smallest index that finds 99 % of the hits.",
 )
-@click.option(
-    "--latency",
-    "latency_ms",
-    default=defaults.LATENCY_MS,
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="MS",
-    show_default=True,
-    help="Milliseconds per query that --index auto aims at.",
-)
+@options.latency_option
 @options.force_option("Replace an existing page.")
 @options.exclusive("--json", "--csv")
 @handle_errors

@@ -29,7 +29,7 @@ def choose_gpus(devices: Sequence[str]) -> tuple[str, ...]:
     last = max(map(int, chosen))
     if shown is not None and last >= len(shown):
         raise ConfigError(
-            f"--devices names GPU {last}, and CUDA_VISIBLE_DEVICES={','.join(shown)} shows {len(shown)}; "
+            f"--device names GPU {last}, and CUDA_VISIBLE_DEVICES={','.join(shown)} shows {len(shown)}; "
             f"wanted: numbers below that, or another list. To see all GPUs: unset CUDA_VISIBLE_DEVICES"
         )
     names = [name if shown is None else shown[int(name)] for name in chosen]
@@ -38,7 +38,7 @@ def choose_gpus(devices: Sequence[str]) -> tuple[str, ...]:
     if found < len(chosen):
         alias = "" if shown is None else f" ({names[found]} in CUDA_VISIBLE_DEVICES)"
         raise ConfigError(
-            f"--devices names GPU {chosen[found]}{alias}, and CUDA finds no such GPU on this machine; wanted: cpu, or "
+            f"--device names GPU {chosen[found]}{alias}, and CUDA finds no such GPU on this machine; wanted: cpu, or "
             f"numbers of GPUs that are here, from 0 on. See what is here with: facemill doctor"
         )
     return tuple(str(chosen.index(name)) if name in chosen else name for name in devices)

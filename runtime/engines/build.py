@@ -6,15 +6,16 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from ..cuda.device import find_gpu
 from ..errors import ConfigError, EngineError, MissingDependencyError
 from ..extras import available, pip_install, require
 from ..modelspec import ModelSpec
 from .calibrate import CalibrationSet, side_of
-from .engine import Engine, EngineInfo, locked, read_engine, write_engine
+from .engine import Engine, EngineInfo, locked, read_engine, sidecar_path, write_engine
 from .make import Job, describe, make_engine
 from .rate import measure_rates
 from .tensorrt.build import CURRENT
@@ -44,6 +45,16 @@ class BuildResult:
     engine: Engine
     built: bool
     reason: str
+
+    @property
+    def sidecar(self) -> Path:
+        """The file that describes the engine."""
+        return sidecar_path(self.engine.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        files = {"engine": str(self.engine), "sidecar": str(self.sidecar)}
+        return {**files, "built": self.built, "reason": self.reason, **asdict(self.engine.info)}
 
 
 def build_engine(

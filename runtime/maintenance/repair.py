@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,10 @@ class Repaired:
     nameless: int = 0
     notes: tuple[str, ...] = ()
     kept: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return {"whole": not self.findings, **asdict(self)}
 
 
 def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Repaired:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..files import write_durable
-from ..pairs.table import PairRow, PairTable
+from ..pairs.table import Pair, PairTable
 from ..search.file_rules import query_limits
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import recording
@@ -176,7 +176,7 @@ def write_review(path: Path, gallery: Gallery, text: str) -> None:
         write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
 
 
-def _page(gallery: Gallery, table: PairTable, method: str, threshold: float, pairs: Sequence[PairRow]) -> Iterator[str]:
+def _page(gallery: Gallery, table: PairTable, method: str, threshold: float, pairs: Sequence[Pair]) -> Iterator[str]:
     title = f"Pairs in {safe(gallery.path.name)}"
     expected = table.expected(threshold)
     chance = "" if expected is None else f" &middot; {safe(str(expected))} false pairs expected at the threshold"
@@ -206,7 +206,7 @@ def _how_many(shown: int, found: int) -> str:
     return count(found, "pair", "pairs") if found else "No pair"
 
 
-def _card(gallery: Gallery, pair: PairRow, photograph: Thumbnails) -> Iterator[str]:
+def _card(gallery: Gallery, pair: Pair, photograph: Thumbnails) -> Iterator[str]:
     yield '<article class="pair">\n<div class="two">\n'
     for row, path, face in zip(pair.rows, pair.paths, gallery.places(pair.rows), strict=True):
         picture = photograph.of(gallery.photograph(row), face, "Photograph", path)
@@ -219,7 +219,7 @@ def _card(gallery: Gallery, pair: PairRow, photograph: Thumbnails) -> Iterator[s
     )
 
 
-def _data(gallery: Gallery, pairs: Sequence[PairRow]) -> str:
+def _data(gallery: Gallery, pairs: Sequence[Pair]) -> str:
     """JSON that ends no script element: ASCII, and nothing in it opens a tag. Answers are kept under its digest."""
     content = [[*pair.paths, f"{pair.score:.6f}", *pair.rows] for pair in pairs]
     key = f"facemill-pairs-{_digest(json.dumps([gallery.source['run_id'], content]))}"

@@ -32,7 +32,7 @@ PhotoInput: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8]"
 
 MANY_PHOTOS = 128  # from here on each core embeds photos of its own; below, all cores share the work of one engine call
 _BATCH_PHOTOS = 16  # of one thread: their decoded photos and views are in memory
-_UNLIMITED = 1 << 62
+UNLIMITED_BYTES = 1 << 62  # photos are held to their limit when they are read; arrays have none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +137,7 @@ class PhotoEmbedder:
 
         def embed(start: int) -> list[Embedding]:
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
-            return _embeddings(stages(_read(photos, numbers, self.rules.limits)), names, numbers)
+            return _embeddings(stages(read_photos(photos, numbers, self.rules.limits)), names, numbers)
 
         return [embedding for batch in _each(embed, starts, usable_cores() if many else 1) for embedding in batch]
 
@@ -212,7 +212,7 @@ def photo_list(photos: PhotoInput | Sequence[PhotoInput]) -> Sequence[PhotoInput
     return list(photos)
 
 
-def _read(photos: Sequence[PhotoInput], numbers: NDArray[np.int64], limits: Limits) -> Encoded:
+def read_photos(photos: Sequence[PhotoInput], numbers: NDArray[np.int64], limits: Limits) -> Encoded:
     """The encoded files of some photos."""
     rows, files, outcomes = [], [], []
     for number in numbers.tolist():
@@ -243,7 +243,7 @@ def _encoded(photo: PhotoInput, limits: Limits) -> bytes:
 
 def _crop_stages(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Encoded], Crops]:
     """Encoded files to crops. Their bytes were counted when they were read; those of an array have no limit."""
-    limits = replace(rules.limits, max_bytes=_UNLIMITED)
+    limits = replace(rules.limits, max_bytes=UNLIMITED_BYTES)
     if detector is None:
         return Decode(info.size, info.channel_order, limits)
     photos = DecodePhotos(info.channel_order, limits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class Verified:
     photographs: int
     zeros: int
     findings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return {"whole": not self.findings, **asdict(self)}
 
 
 def verify_file(path: Path) -> Verified:

@@ -102,7 +102,7 @@ def test_a_budget_says_that_the_answer_is_approximate(tmp_path: Path) -> None:
         (["-o", "o.csv", "--expected-false", "3"], 1, "--calibrate"),
         (["-o", "o.txt", "--threshold", "0.5"], 1, ".csv or .parquet"),
         (["-o", "o.csv", "--threshold", "0.5", "--html", "o.txt"], 1, ".html"),
-        (["-o", "o.csv", "--threshold", "0.1", "--most", "9"], 1, "more than 9 pairs"),
+        (["-o", "o.csv", "--threshold", "0.1", "--max-pairs", "9"], 1, "more than 9 pairs"),
         (["-o", "o.csv", "--threshold", "0.5", "--expected-false", "3"], 2, "exclude each other"),
         (["-o", "o.csv", "--threshold", "nan"], 2, "--threshold"),
         (["-o", "o.csv", "--expected-false", "0"], 2, "above 0"),

@@ -12,7 +12,7 @@ from tests.support.facemill_command import facemill
 
 
 def test_photographs_that_are_here_are_measured(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    done = facemill("plan", photos, "--engine", tiny_engine, "--crops", "-o", tmp_path / "people.h5", "--json")
+    done = facemill("plan", photos, "--engine", tiny_engine, "--align", "none", "-o", tmp_path / "people.h5", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     expected = {"photographs": 600, "dimension": 16, "model": "tiny", "dtype": "float32", "faces": False, "longest": 11}
@@ -30,7 +30,7 @@ def test_photographs_that_are_here_are_measured(photos: Path, tiny_engine: Path,
 
 
 def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> None:
-    options = ("--photographs", 4_000_000_000, "--engine", tiny_engine, "--crops", "--dimension", 512)
+    options = ("--count", 4_000_000_000, "--engine", tiny_engine, "--align", "none", "--dimension", 512)
     done = facemill("plan", *options, "--gpu-memory", 6, "-o", tmp_path / "people.h5")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -44,14 +44,14 @@ def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> N
 
 
 def test_json_of_a_gpu_to_be(tiny_engine: Path) -> None:
-    options = ("--photographs", 1_000_000, "--engine", tiny_engine, "--crops", "--dimension", 512, "--gpu-memory", 6)
+    options = ("--count", 1_000_000, "--engine", tiny_engine, "--align", "none", "--dimension", 512, "--gpu-memory", 6)
     found = json.loads(facemill("plan", *options, "--json").stdout)
     assert found["machine"]["gpu_bytes"] == 6e9
     assert "FP32" in found["gpu"]["search memory"]["words"]
 
 
 def test_without_an_engine_it_is_a_guess_and_none_is_built(tmp_path: Path) -> None:
-    done = facemill("plan", "--photographs", 1000, "--model", "sface", "--crops", FACEMILL_CACHE=tmp_path)
+    done = facemill("plan", "--count", 1000, "--model", "sface", "--align", "none", FACEMILL_CACHE=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "guess: " in done.stdout
     assert "facemill build-engine --model sface" in done.stdout
@@ -62,13 +62,13 @@ def test_without_an_engine_it_is_a_guess_and_none_is_built(tmp_path: Path) -> No
     ("options", "code", "words"),
     [
         ((), 2, "wanted: one of them"),
-        (("in", "--photographs", "5"), 2, "wanted: one of them"),
-        (("--photographs", "0"), 2, "range"),
-        (("--photographs", "5", "--gpu-memory", "0"), 2, "range"),
-        (("--photographs", "5", "--engine", "a.onnx", "--model", "sface"), 2, "exclude each other"),
-        (("--photographs", "5", "--model", "nobody"), 1, "no model is named 'nobody'"),
-        (("--photographs", "5", "--engine", "no.onnx"), 1, "there is no engine no.onnx"),
-        (("--photographs", "5", "-o", "no/such/folder/a.h5"), 1, "there is no folder"),
+        (("in", "--count", "5"), 2, "wanted: one of them"),
+        (("--count", "0"), 2, "range"),
+        (("--count", "5", "--gpu-memory", "0"), 2, "range"),
+        (("--count", "5", "--engine", "a.onnx", "--model", "sface"), 2, "exclude each other"),
+        (("--count", "5", "--model", "nobody"), 1, "no model is named 'nobody'"),
+        (("--count", "5", "--engine", "no.onnx"), 1, "there is no engine no.onnx"),
+        (("--count", "5", "-o", "no/such/folder/a.h5"), 1, "there is no folder"),
         (("no-such-folder",), 1, "does not exist"),
     ],
 )

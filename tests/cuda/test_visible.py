@@ -48,7 +48,7 @@ def test_only_the_named_gpus_are_seen(
 
 def test_a_gpu_that_is_hidden_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
-    with pytest.raises(ConfigError, match="--devices names GPU 2, and CUDA_VISIBLE_DEVICES=1,2 shows 2"):
+    with pytest.raises(ConfigError, match="--device names GPU 2, and CUDA_VISIBLE_DEVICES=1,2 shows 2"):
         choose_gpus(["0", "2"])
 
 

@@ -278,7 +278,7 @@ def test_killed_again_and_again_it_gives_the_same_file(tmp_path: Path, how: sign
 def test_too_many_pairs_name_a_threshold_that_is_not_too_low(tmp_path: Path) -> None:
     vectors = twins(500)
     path = write_twins(tmp_path / "p.h5", vectors)
-    with pytest.raises(TooManyPairsError, match=r"more than 100 pairs.*--threshold 0\.\d+.*--most") as caught:
+    with pytest.raises(TooManyPairsError, match=r"more than 100 pairs.*--threshold 0\.\d+.*--max-pairs") as caught:
         search(path, replace(EVERY_BLOCK, threshold=0.1, most=100))
     named = float(str(caught.value).split("--threshold ")[1].split(",")[0])
     assert 0 < len(search(path, replace(EVERY_BLOCK, threshold=named, most=100)).found) <= 100

@@ -36,7 +36,7 @@ def whole(many: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory
 def test_two_processes_write_the_file_of_one(many: str, tiny_engine: Path, tmp_path: Path, whole: Path) -> None:
     output = tmp_path / "o.h5"
     done = run(
-        "process.py", many, "-o", output, "--engine", tiny_engine, "--devices", "cpu,cpu", "--json", *SMALL_SEGMENTS
+        "process.py", many, "-o", output, "--engine", tiny_engine, "--device", "cpu,cpu", "--json", *SMALL_SEGMENTS
     )
     found = summary(done)
     assert found["processed"] == 9000
@@ -52,7 +52,7 @@ def test_stopped_or_killed_it_goes_on_even_with_another_number_of_processes(
 ) -> None:
     output = tmp_path / "o.h5"
     arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start(*arguments, "--devices", "cpu,cpu") as process:
+    with start(*arguments, "--device", "cpu,cpu") as process:
         wait_for_segment(output)
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
@@ -64,7 +64,7 @@ def test_stopped_or_killed_it_goes_on_even_with_another_number_of_processes(
 
 
 def test_a_process_that_fails_ends_the_run_with_its_words(many: str, tiny_engine: Path, tmp_path: Path) -> None:
-    arguments = ("-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "cpu,cpu", "--segment-rows", 100_000)
+    arguments = ("-o", tmp_path / "o.h5", "--engine", tiny_engine, "--device", "cpu,cpu", "--segment-rows", 100_000)
     full = 200_000
     done = run(
         *("process.py", many, *arguments), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (full, full))
@@ -92,17 +92,17 @@ def test_every_process_has_a_core() -> None:
 def test_a_device_that_the_engine_does_not_run_on_is_refused(
     many: str, tiny_engine: Path, tmp_path: Path, driver: FakeDriver
 ) -> None:
-    arguments = (many, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "1")
+    arguments = (many, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--device", "1")
     done = run("process.py", *arguments, env=driver.environment(gpus=2))
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
-    assert "--devices names a GPU, and the engine" in done.stderr
+    assert "--device names a GPU, and the engine" in done.stderr
     assert "is for the backend cpu" in done.stderr
 
 
 ENGINE = Engine(Path("e"), INFO)
 
 
-@pytest.mark.parametrize(("devices", "words"), [(("gpu",), "--devices names 'gpu'"), (("cpu", "-1"), "'-1'")])
+@pytest.mark.parametrize(("devices", "words"), [(("gpu",), "--device names 'gpu'"), (("cpu", "-1"), "'-1'")])
 def test_devices_that_are_none(devices: tuple[str, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         Request(("x",), Path("o.h5"), ENGINE, devices=devices)
@@ -113,18 +113,18 @@ def test_devices_that_are_none(devices: tuple[str, ...], words: str) -> None:
 @pytest.mark.parametrize(
     ("gpus", "shown", "devices", "words"),
     [
-        (0, None, "0", "--devices names GPU 0, and CUDA finds no such GPU on this machine; wanted: cpu, or numbers"),
-        (1, None, "3", "--devices names GPU 3, and CUDA finds no such GPU on this machine; wanted: cpu, or numbers"),
-        (1, None, "0, 01", "--devices names GPU 1, and CUDA finds no such GPU"),
-        (1, "", "0", "--devices names GPU 0, and CUDA_VISIBLE_DEVICES= shows 0; wanted: numbers below that"),
-        (1, "4", "0", "--devices names GPU 0 (4 in CUDA_VISIBLE_DEVICES), and CUDA finds no such GPU"),
+        (0, None, "0", "--device names GPU 0, and CUDA finds no such GPU on this machine; wanted: cpu, or numbers"),
+        (1, None, "3", "--device names GPU 3, and CUDA finds no such GPU on this machine; wanted: cpu, or numbers"),
+        (1, None, "0, 01", "--device names GPU 1, and CUDA finds no such GPU"),
+        (1, "", "0", "--device names GPU 0, and CUDA_VISIBLE_DEVICES= shows 0; wanted: numbers below that"),
+        (1, "4", "0", "--device names GPU 0 (4 in CUDA_VISIBLE_DEVICES), and CUDA finds no such GPU"),
     ],
 )
 def test_a_gpu_that_is_not_there_ends_the_command_before_it_begins(
     gpus: int, shown: str | None, devices: str, words: str, tmp_path: Path, driver: FakeDriver
 ) -> None:
     env = {**driver.environment(gpus=gpus, shown=shown), "FACEMILL_CACHE": str(tmp_path)}
-    done = run("process.py", tmp_path, "-o", tmp_path / "o.h5", "--devices", devices, env=env)
+    done = run("process.py", tmp_path, "-o", tmp_path / "o.h5", "--device", devices, env=env)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert words in done.stderr
     assert "facemill doctor" in done.stderr or "unset CUDA_VISIBLE_DEVICES" in done.stderr
