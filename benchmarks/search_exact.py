@@ -32,7 +32,7 @@ from report import write_results
 from runtime.index.flat import FlatIndex
 from runtime.records import Embedded
 from runtime.storage.dataset import assemble
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
 
@@ -138,7 +138,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = write_gallery(Path(folder), *shape)
-        with Gallery(path) as gallery:
+        with EmbeddingFile(path) as gallery:
             start = time.perf_counter()
             with FlatIndex(gallery):
                 build_s = time.perf_counter() - start

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from .search.detector import Detection as Detection
     from .search.embedder import Embedding as Embedding
     from .search.search import Search as Search
+    from .storage.file import EmbeddingFile as EmbeddingFile
 
 # Where each name is defined: the same list as above, for use.
 _MODULES = {
@@ -68,12 +69,13 @@ _MODULES = {
     "search.detector": ("DetectedFace", "Detection"),
     "search.embedder": ("Embedding",),
     "search.search": ("Search",),
+    "storage.file": ("EmbeddingFile",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Added", "Answer", "Cluster", "ClusterReport", "Comparison", "DetectedFace", "Detection", "Embedding",
-    "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "Pair", "PairReport", "Receipt", "Search", "Summary",
+    "EmbeddingFile",     "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "Pair", "PairReport", "Receipt", "Search", "Summary",
     "add", "cluster", "compare", "detect", "embed", "find_pairs", "open", "process", "remove",
 ]  # fmt: skip
 

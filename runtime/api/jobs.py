@@ -26,7 +26,7 @@ from ..pipeline import run as running
 from ..pipeline.plan import begun_with
 from ..pipeline.request import Request
 from ..pipeline.summary import Summary
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from ..storage.segments import SegmentRules
 from ..text import printable
 
@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 _NAMED = 10  # names that an error lists
 
 
-def open(file: PathLike) -> Gallery:
+def open(file: PathLike) -> EmbeddingFile:
     """Open a finished embedding file for reading: its vectors, paths, faces and outcomes. Own it by `with`.
 
     Args:
@@ -48,10 +48,10 @@ def open(file: PathLike) -> Gallery:
     Example:
         >>> import facemill
         >>> with facemill.open("people.h5") as file:
-        ...     print(file.rows, file.dimension, file.names([0]))
-        12 512 ['person0/0.jpg']
+        ...     print(file.vectors.shape, file.paths[0], file.outcomes)
+        (12, 512) person0/0.jpg {'embedded': 12}
     """
-    return Gallery(Path(file))
+    return EmbeddingFile(Path(file))
 
 
 def process(

@@ -31,7 +31,7 @@ from ..progress import Listener
 from ..search.model_label import made_by, warning_of
 from ..storage.comparable import find_calibration
 from ..storage.diskfile import readable_as
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 
 PathLike = str | os.PathLike[str]
 
@@ -139,7 +139,7 @@ def find_pairs(
         check_table_path(table_path, force=force)
     if page_path is not None:
         check_page_path(page_path, force=force)
-    with Gallery(path) as gallery, readable_as(path):
+    with EmbeddingFile(path) as gallery, readable_as(path):
         calibration = find_calibration(gallery)
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
         wanted = searching.Wanted(lowest, most=max_pairs, budget_s=budget_s, device=device)
@@ -229,7 +229,7 @@ class ClusterReport:
         return self.clusters.count
 
     def __iter__(self) -> Iterator[Cluster]:
-        with Gallery(self.file) as gallery:
+        with EmbeddingFile(self.file) as gallery:
             for number in range(1, self.clusters.count + 1):
                 rows = self.clusters.rows(number).tolist()
                 yield Cluster(number, tuple(rows), tuple(gallery.names(rows)))
@@ -313,7 +313,7 @@ def cluster(
         if place is not None:
             check(place, force=force)
     with ExitStack() as stack:
-        gallery = stack.enter_context(Gallery(path))
+        gallery = stack.enter_context(EmbeddingFile(path))
         stack.enter_context(readable_as(path))
         parts = None
         if people is not None:

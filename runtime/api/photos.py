@@ -19,7 +19,7 @@ from ..search.detector import Detection, PhotoDetector
 from ..search.embedder import Embedding, PhotoEmbedder, PhotoInput, QueryRules, photo_list
 from ..search.file_rules import rules_of
 from ..storage.comparable import find_calibration
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 
 PathLike = str | os.PathLike[str]
 
@@ -71,7 +71,7 @@ class FaceEmbedder:
             rules = QueryRules(rebuilt, choose_detector(detector, align=align, backend=rebuilt.info.backend), faces)
         else:
             given = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
-            with Gallery(Path(file)) as gallery:
+            with EmbeddingFile(Path(file)) as gallery:
                 rules, self._calibration = rules_of(gallery, given), find_calibration(gallery)
         self._photos = PhotoEmbedder(rules)
 

@@ -9,7 +9,7 @@ from ..pairs.pairs import Wanted, find_pairs
 from ..pairs.parts import Parts
 from ..progress import Listener
 from ..storage.comparable import find_calibration
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .clusters import Clusters, number
 from .kmeans import split_into
 from .whispers import people_of
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def by_threshold(
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     parts: Parts,
     wanted: Wanted,
     *,
@@ -54,13 +54,13 @@ def by_threshold(
     return number(labels, scores, method="whispers", threshold=wanted.threshold, seed=seed)
 
 
-def for_people(gallery: Gallery, k: int, *, seed: int = 0, listener: Listener | None = None) -> Clusters:
+def for_people(gallery: EmbeddingFile, k: int, *, seed: int = 0, listener: Listener | None = None) -> Clusters:
     """Split all rows among k people by k-means; see `kmeans.split_into`."""
     labels, scores = split_into(gallery, k, seed=seed, listener=listener)
     return number(labels, scores, method="k-means", k=k, seed=seed)
 
 
-def usual_threshold(gallery: Gallery) -> float:
+def usual_threshold(gallery: EmbeddingFile) -> float:
     """The lowest threshold at which a photograph is linked with FALSE_LINKS strangers at most, by the calibration.
 
     Where the calibration has too few pairs to show so few, it is the lowest at which it has none, and the log says so.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..files import check_output, durable_file
 from ..storage.derived import recording
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .clusters import Clusters
 
 _LINES = 250_000  # whose names are in memory at once
@@ -24,7 +24,7 @@ def check_list_path(path: Path, *, force: bool) -> None:
     check_output(path, "the list", (".csv",), force=force)
 
 
-def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
+def write_list(path: Path, gallery: EmbeddingFile, clusters: Clusters) -> None:
     """Write `cluster,size,score,row,path` for all rows, and `face_index` where the file has faces.
 
     Args:
@@ -51,7 +51,7 @@ def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
                 strict=True,
             )
             if faces:
-                ranks = (place.index if place else "" for place in gallery.places(rows.tolist()))
+                ranks = (place.index if place else "" for place in gallery.face_places(rows.tolist()))
                 lines.writerows((*line, rank) for line, rank in zip(found, ranks, strict=True))
             else:
                 lines.writerows(found)

@@ -15,7 +15,7 @@ from ..errors import ConfigError, FacemillError
 from ..files import storage_error
 from ..progress import Listener, track
 from ..storage.derived import record_begun, record_page
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .clusters import Clusters
 from .ownfolder import check_folder, own_folder
 
@@ -49,7 +49,7 @@ def check_folders(path: Path, *, force: bool) -> None:
 
 def write_folders(
     path: Path,
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     clusters: Clusters,
     *,
     mode: str,
@@ -93,7 +93,7 @@ def write_folders(
 
 def _fill(
     top: bytes,
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     clusters: Clusters,
     shown: int,
     place: Callable[[bytes, bytes], None],
@@ -108,7 +108,7 @@ def _fill(
     blocks = [wanted[start : start + _ROWS] for start in range(0, len(wanted), _ROWS)]
     for block in track(blocks, "cluster folders", len(wanted), unit="photos", listener=listener):
         rows = block.tolist()
-        for row, photograph in zip(rows, gallery.photograph_paths(rows), strict=True):
+        for row, photograph in zip(rows, gallery.photo_paths(rows), strict=True):
             if not os.path.isfile(photograph):
                 missing += 1
                 continue

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..extras import require
 from ..progress import Listener, Reporter, track
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 
 _ROUNDS = 20
 _PER_CENTRE = 256  # rows of the sample for each centre: more do not move it
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def split_into(
-    gallery: Gallery, k: int, *, seed: int = 0, listener: Listener | None = None
+    gallery: EmbeddingFile, k: int, *, seed: int = 0, listener: Listener | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Put rows together that have the same nearest of k centres.
 
@@ -68,7 +68,7 @@ def split_into(
     return _nearest(faiss, gallery, centres, listener)
 
 
-def _sample(gallery: Gallery, wanted: int, draw: np.random.RandomState) -> NDArray[np.float32]:
+def _sample(gallery: EmbeddingFile, wanted: int, draw: np.random.RandomState) -> NDArray[np.float32]:
     """(n, D) float32: rows drawn from all of the file, without rows of zeros."""
     chosen = np.zeros(gallery.rows, bool)
     chosen[draw.permutation(gallery.rows)[:wanted]] = True
@@ -92,7 +92,7 @@ def _improve(faiss: Any, sample: NDArray[np.float32], centres: NDArray[np.float3
 
 
 def _nearest(
-    faiss: Any, gallery: Gallery, centres: NDArray[np.float32], listener: Listener | None
+    faiss: Any, gallery: EmbeddingFile, centres: NDArray[np.float32], listener: Listener | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     index = faiss.IndexFlatIP(gallery.dimension)
     index.add(centres)

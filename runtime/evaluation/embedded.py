@@ -20,8 +20,8 @@ from ..pipeline.run import process
 from ..pipeline.summary import Summary
 from ..records import Status
 from ..sources.scan import scan
-from ..storage.dataset import read_paths
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
+from ..storage.format import offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def embed_folder(request: Request) -> Embedded:
     Args:
         request: one folder of inputs; the output is kept.
     Raises:
-        FacemillError: as `pipeline.run.process` and `index.gallery.Gallery` say.
+        FacemillError: the run failed, or its file is damaged.
     """
     summary = process(request)
     found = read_embedded(request.output)
@@ -112,17 +112,11 @@ def read_embedded(file: Path) -> Embedded:
     Raises:
         StorageError: it is no finished embedding file, or damaged.
     """
-    import h5py
-
-    with Gallery(file) as gallery:
-        vectors = np.concatenate([np.empty((0, gallery.dimension), np.float32), *gallery.blocks()])
-        with h5py.File(file, "r") as opened:
-            outcomes, paths = opened["outcomes"], tuple(read_paths(opened))
-            status = outcomes["status"][:]
-            if "embeddings" in outcomes:
-                counts = outcomes["embeddings"][:].astype(np.int64)  # (M,) rows of each photograph
-                vectors = vectors[(counts.cumsum() - counts)[status == Status.EMBEDDED]]
-        return Embedded(file, gallery.metadata, gallery.contract, paths, status, _people(paths), vectors)
+    with EmbeddingFile(file) as embedded:
+        status, paths = embedded.status, tuple(embedded.scanned_paths())
+        first = offsets(embedded.vector_counts)[status == Status.EMBEDDED]
+        vectors = embedded.vectors if len(first) == embedded.rows else embedded.vectors[first]
+        return Embedded(file, embedded.metadata, embedded.contract, paths, status, _people(paths), vectors)
 
 
 def check_folder(folder: Path, pairs: Pairs | None) -> None:

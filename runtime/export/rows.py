@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..progress import Listener, Reporter
 from ..records import FACE_DATASETS
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 
 _ROWS = 32_768
 
@@ -33,13 +33,13 @@ class Block:
     columns: dict[str, NDArray[Any]]
 
 
-def columns_of(gallery: Gallery) -> dict[str, str]:
+def columns_of(gallery: EmbeddingFile) -> dict[str, str]:
     """The datasets that say something of each row, by column name: the fields of FACE and `cluster`, where known."""
     faces = FACE_DATASETS if gallery.has_faces else {}
-    return {**faces, **({"cluster": "cluster"} if gallery.has("cluster") else {})}
+    return {**faces, **({"cluster": "cluster"} if gallery.has_column("cluster") else {})}
 
 
-def read_blocks(gallery: Gallery, most: int = _ROWS, listener: Listener | None = None) -> Iterator[Block]:
+def read_blocks(gallery: EmbeddingFile, most: int = _ROWS, listener: Listener | None = None) -> Iterator[Block]:
     """All rows in order; reports how many of them the caller has handled.
 
     Args:
@@ -50,19 +50,19 @@ def read_blocks(gallery: Gallery, most: int = _ROWS, listener: Listener | None =
         StorageError: the file is damaged.
     """
     datasets, raw = columns_of(gallery), gallery.raw_paths
-    dtype = gallery.aligned("embeddings", 0, 0).dtype
+    dtype = gallery.column("embeddings", 0, 0).dtype
     start = 0
     with Reporter("export", gallery.rows, unit="embeddings", listener=listener) as reporter:
         for vectors in gallery.blocks():
             for low in range(0, len(vectors), most):
                 part = vectors[low : low + most]  # (n, D)
                 stop = start + len(part)
-                paths = gallery.aligned("image_paths", start, stop).tolist()
+                paths = gallery.column("image_paths", start, stop).tolist()
                 yield Block(
                     start,
                     part.astype(dtype, copy=False),  # exact: float16 came from float16
                     [raw.get(row, path) for row, path in enumerate(paths, start)],
-                    {name: gallery.aligned(dataset, start, stop) for name, dataset in datasets.items()},
+                    {name: gallery.column(dataset, start, stop) for name, dataset in datasets.items()},
                 )
                 start = stop
                 reporter.advance(len(part))
@@ -78,7 +78,7 @@ def exact_bytes(path: bytes) -> bytes | None:
     return None if path_text(path).encode() == path else path
 
 
-def metadata_of(gallery: Gallery) -> dict[str, Any]:
+def metadata_of(gallery: EmbeddingFile) -> dict[str, Any]:
     """What the file says of itself, for JSON: the attributes of `/metadata`, `contract` as an object.
 
     A root that is not UTF-8 is text as of `path_text` in both, and `root_hex` its bytes.
@@ -88,6 +88,6 @@ def metadata_of(gallery: Gallery) -> dict[str, Any]:
     return {**gallery.metadata, "root": root, "contract": {**gallery.contract, "root": root}, **more}
 
 
-def same_file(gallery: Gallery, path: os.PathLike[str]) -> bool:
+def same_file(gallery: EmbeddingFile, path: os.PathLike[str]) -> bool:
     """Whether a path is that of the embedding file itself."""
     return os.path.realpath(path) == os.path.realpath(gallery.path)

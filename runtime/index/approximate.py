@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, StorageError
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .codesfile import ensure_codes
 from .exactrows import ExactRows
 from .facts import IndexFacts
@@ -28,7 +28,7 @@ class ApproximateIndex:
         facts: how it was made, what it finds and how fast.
     """
 
-    def __init__(self, gallery: Gallery, kind: str, k: int) -> None:
+    def __init__(self, gallery: EmbeddingFile, kind: str, k: int) -> None:
         """Open the index beside the gallery; make it when there is none that is right, measure it where k is new.
 
         Args:

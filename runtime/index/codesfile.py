@@ -19,7 +19,7 @@ from ..errors import FacemillError, StorageError
 from ..extras import require
 from ..fetch import sha256_of
 from ..progress import track
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .beside import amend_card, is_unchanged, one_builder, partial_path, read_card, write_card
 from .exactrows import ExactRows
 from .facts import Measured
@@ -45,7 +45,7 @@ def codes_path(gallery: Path, kind: str) -> Path:
     return gallery.with_name(f"{index_path(gallery).name}-{kind}")
 
 
-def ensure_codes(gallery: Gallery, kind: str, k: int, exact: ExactRows) -> tuple[Any, dict[str, int], Measured]:
+def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> tuple[Any, dict[str, int], Measured]:
     """The index of a kind, made when there is none that is right, and measured when it was not for so many hits.
 
     Args:
@@ -85,7 +85,7 @@ def ensure_codes(gallery: Gallery, kind: str, k: int, exact: ExactRows) -> tuple
     return _load(path), _parameters(read_card(path)), measured_for_k
 
 
-def _flaw(path: Path, gallery: Gallery, kind: str) -> str:
+def _flaw(path: Path, gallery: EmbeddingFile, kind: str) -> str:
     """Why an index file is not to be used; empty when it is right."""
     try:
         card = read_card(path)
@@ -121,7 +121,7 @@ def _load(path: Path) -> Any:
     return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
 
 
-def _make(file: IO[bytes], path: Path, gallery: Gallery, kind: str, k: int, exact: ExactRows) -> None:
+def _make(file: IO[bytes], path: Path, gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> None:
     """Train, add, measure; then write all of it under the name of the lock, durably, and rename."""
     faiss = require("faiss", extra="cpu", purpose="searching")
     start = time.monotonic()

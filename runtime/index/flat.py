@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, FacemillError, StorageError
 from ..extras import require
 from ..records import MAX_NORM
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .candidates import HostRows, Source
 from .facts import IndexFacts
 from .indexfile import ensure_index, keep_latency, known_latency
@@ -42,7 +42,7 @@ class FlatIndex:
         facts: that the search is exact, and how long it takes where that is known.
     """
 
-    def __init__(self, gallery: Gallery, place: Place | None = None) -> None:
+    def __init__(self, gallery: EmbeddingFile, place: Place | None = None) -> None:
         """Open the index beside the gallery; make it when there is none that is right.
 
         Args:
@@ -92,7 +92,7 @@ class FlatIndex:
         self._source = self._host = None  # type: ignore[assignment]
 
 
-def exact_latency(gallery: Gallery) -> float:
+def exact_latency(gallery: EmbeddingFile) -> float:
     """Milliseconds that exact search takes for one query on the CPU: measured once, and kept with the index.
 
     Raises:
@@ -124,7 +124,7 @@ def check_queries(queries: NDArray[np.float32], k: int, dimension: int) -> None:
         raise ConfigError(f"a query has length {longest:.4g}; wanted: unit vectors. Divide each by its length")
 
 
-def host_index(gallery: Gallery, path: Path | None) -> Any:
+def host_index(gallery: EmbeddingFile, path: Path | None) -> Any:
     """FAISS's flat index of the exact rows, FP32.
 
     Args:

@@ -6,7 +6,7 @@ import logging
 import os
 
 from ..errors import ConfigError, EngineError, StorageError
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .approximate import ApproximateIndex
 from .flat import FlatIndex, exact_latency
 from .place import check_device, choose_place, estimate_s
@@ -24,7 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 def open_index(
-    gallery: Gallery, device: str = "auto", *, k: int, queries: int, index: str = "auto", latency_ms: float = 100.0
+    gallery: EmbeddingFile,
+    device: str = "auto",
+    *,
+    k: int,
+    queries: int,
+    index: str = "auto",
+    latency_ms: float = 100.0,
 ) -> FlatIndex | ApproximateIndex:
     """The vectors of a gallery in the index, and at the place, where one search of that size is best done.
 
@@ -71,7 +77,7 @@ def check_index_options(device: str, index: str, latency_ms: float) -> None:
         )
 
 
-def _automatic(gallery: Gallery, k: int, latency_ms: float) -> FlatIndex | ApproximateIndex:
+def _automatic(gallery: EmbeddingFile, k: int, latency_ms: float) -> FlatIndex | ApproximateIndex:
     """Exact search, or the smallest index that finds enough; its latency decides where both would do."""
     flat = FlatIndex(gallery)
     # Without a path nothing can be kept beside the file, and all rows are in memory by now.
@@ -101,7 +107,7 @@ def _automatic(gallery: Gallery, k: int, latency_ms: float) -> FlatIndex | Appro
     return flat
 
 
-def _keeps_to(gallery: Gallery, latency_ms: float) -> bool:
+def _keeps_to(gallery: EmbeddingFile, latency_ms: float) -> bool:
     """Whether exact search takes no longer for one query: by an estimate that is sure, or else as measured."""
     estimate_ms = 1000 * estimate_s(gallery.rows, gallery.dimension, 1, cores=len(os.sched_getaffinity(0)))[0]
     return _SURE * estimate_ms <= latency_ms or exact_latency(gallery) <= latency_ms

@@ -1,7 +1,7 @@
 """How wrong an inner product may be that FAISS reports, by the precision that it was stored and summed in.
 
 Rigorous bounds, not estimates: the proof in `settle` stands on them. They hold for vectors no longer than MAX_NORM,
-which `Gallery.blocks` holds the rows to and `FlatIndex.search` the queries.
+which `EmbeddingFile.blocks` holds the rows to and `FlatIndex.search` the queries.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..extras import require
 from ..progress import track
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .candidates import Candidates, merge
 from .facts import Measured
 from .kinds import efforts
@@ -55,7 +55,7 @@ class Truth:
         return float(np.minimum(good.sum(axis=1), self.k).mean() / self.k)
 
 
-def find_truth(gallery: Gallery, index: Reranked, k: int) -> Truth:
+def find_truth(gallery: EmbeddingFile, index: Reranked, k: int) -> Truth:
     """Search exactly for a seeded sample of the rows, in one pass over the file and the memory of a block.
 
     Args:
@@ -84,7 +84,7 @@ def find_truth(gallery: Gallery, index: Reranked, k: int) -> Truth:
     return Truth(asked, queries, floors, tuple(right), k)
 
 
-def tune(gallery: Gallery, index: Reranked, parameters: dict[str, int], k: int) -> Measured:
+def tune(gallery: EmbeddingFile, index: Reranked, parameters: dict[str, int], k: int) -> Measured:
     """Find the quickest search that reaches the recall, or else the best there is, and measure it.
 
     Args:

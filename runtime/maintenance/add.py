@@ -16,7 +16,7 @@ import numpy as np
 
 from ..engines.engine import Engine
 from ..engines.stale import rebuild_if_stale
-from ..errors import ContractError, StorageError
+from ..errors import ContractError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..pipeline.plan import look
@@ -28,8 +28,8 @@ from ..sources.scan import Scan
 from ..storage.comparable import all_differences
 from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
-from ..storage.gallery import Gallery
-from ..storage.part import FinishedFile
+from ..storage.file import EmbeddingFile, check_exists
+from ..storage.part import Part
 from ..storage.runfolder import RunFolder
 from ..storage.segments import SegmentRules
 from .join import common_root, joined_metadata, of_all_rows, prefix_below
@@ -95,8 +95,7 @@ def add(
         Interrupted: a signal stopped the run in good order.
     """
     path = Path(os.path.realpath(file))
-    if not path.is_file():
-        raise StorageError(f"there is no file {file}; wanted: a finished file of `facemill process`")
+    check_exists(path)
     with RunFolder(path) as folder, readable_as(path):
         folder.refuse_unfinished()
         begun = _Adding(folder)
@@ -127,7 +126,7 @@ class _Adding:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self._path = folder, folder.output
-        with FinishedFile(self._path) as base:
+        with EmbeddingFile(self._path) as base:
             self._root = base.root
         self.place = self._path.with_name(self._path.name + ".adding")
         self._outcomes: dict[str, int] = {}
@@ -137,14 +136,14 @@ class _Adding:
         """Join what the run has made with the file, if there is something; doing so twice does no harm."""
         if not self.place.is_file():
             return
-        with FinishedFile(self._path) as base, FinishedFile(self.place) as run:
+        with EmbeddingFile(self._path) as base, EmbeddingFile(self.place) as run:
             root = common_root([base.root, run.root])
             prefixes = [prefix_below(root, one.root) for one in (base, run)]
             again = np.zeros(len(base.status), bool)
             failed = np.isin(base.status, _FAILED)
-            listed = [prefixes[1] + name for name in run.paths()]
-            again[[row for _, row in _meet(listed, (prefixes[0] + name for name in base.paths()))]] = True
-            parts = [base.part(~(again & failed), prefixes[0]), run.part(prefix=prefixes[1])]
+            listed = [prefixes[1] + name for name in run.scanned_paths()]
+            again[[row for _, row in _meet(listed, (prefixes[0] + name for name in base.scanned_paths()))]] = True
+            parts = [Part.of(base, ~(again & failed), prefixes[0]), Part.of(run, prefix=prefixes[1])]
             with rewriting(self._folder, parts, prefer_first=True) as new:
                 settle_duplicates(new.ledger, new.paths)
                 mine = new.ledger.source == 1
@@ -159,15 +158,15 @@ class _Adding:
                     leftover.remove()
         self.place.unlink()
 
-    def _note(self, status: np.ndarray[Any, Any], base: FinishedFile) -> None:
+    def _note(self, status: np.ndarray[Any, Any], base: EmbeddingFile) -> None:
         for one in Status:
             count = int((status == one).sum())
             if count:
                 self._outcomes[one.label] = self._outcomes.get(one.label, 0) + count
-        self._dropped |= dict.fromkeys(base.extras())
+        self._dropped |= dict.fromkeys(base.foreign_datasets())
 
     def report(self, scanned: int, new: int) -> Added:
-        with FinishedFile(self._path) as now:
+        with EmbeddingFile(self._path) as now:
             return Added(
                 scanned,
                 scanned - new,
@@ -188,8 +187,8 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         ContractError: the engine, or the detector, makes others.
         EngineError: one is gone.
     """
-    with Gallery(path) as gallery:
-        contract, engine, detector = gallery.contract, find_engine(gallery, engine), find_detector(gallery)
+    with EmbeddingFile(path) as made:
+        contract, engine, detector = made.contract, find_engine(made, engine), find_detector(made)
     request = Request(
         tuple(inputs),
         output,
@@ -217,14 +216,14 @@ def _not_in(path: Path, scan: Scan, *, retry: bool = False) -> Scan:
 
     Their root is that of the file to come.
     """
-    with FinishedFile(path) as base:
+    with EmbeddingFile(path) as base:
         root = common_root([base.root, scan.root])
         theirs, mine = prefix_below(root, scan.root), prefix_below(root, base.root)
         listed = (
             list(dict.fromkeys(theirs + name for name in scan.paths)) if theirs else list(dict.fromkeys(scan.paths))
         )
         known = np.zeros(len(listed), bool)
-        for place, row in _meet(listed, (mine + name for name in base.paths())):
+        for place, row in _meet(listed, (mine + name for name in base.scanned_paths())):
             known[place] |= not (retry and base.status[row] in _FAILED)
     return Scan(root, [name for name, here in zip(listed, known.tolist(), strict=True) if not here])
 

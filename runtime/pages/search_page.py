@@ -10,7 +10,7 @@ from ..files import check_output, write_durable
 from ..search.answers import Answer, SearchFacts
 from ..search.file_rules import query_limits
 from ..storage.derived import recording
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
 
 _QUERIES, _PICTURES = 200, 5000  # of a page at most: it is one file of some ten megabytes
@@ -80,7 +80,7 @@ class PageAnswers:
             self.answers.append(answer)
 
 
-def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool = False) -> None:
+def write_page(path: Path, gallery: EmbeddingFile, shown: PageAnswers, *, force: bool = False) -> None:
     """Write the page, whole or not at all.
 
     Args:
@@ -97,7 +97,7 @@ def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool 
         write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
 
 
-def _page(gallery: Gallery, shown: PageAnswers) -> Iterator[str]:
+def _page(gallery: EmbeddingFile, shown: PageAnswers) -> Iterator[str]:
     asked, answers, facts = shown.asked, shown.answers, shown.answers[0].facts
     title = f"Search in {safe(gallery.path.name)}"
     photograph = Thumbnails(query_limits(gallery))
@@ -134,7 +134,7 @@ def _contents(answers: Sequence[Answer]) -> Iterator[str]:
 
 
 def _section(
-    gallery: Gallery, facts: SearchFacts, answer: Answer, photograph: Thumbnails, number: int, contents: bool
+    gallery: EmbeddingFile, facts: SearchFacts, answer: Answer, photograph: Thumbnails, number: int, contents: bool
 ) -> Iterator[str]:
     picture = photograph.of(os.fsencode(answer.query), answer.face, "Query", answer.query)
     yield f'<section id="q{number}">\n<div class="query">\n{picture}<h2>{safe(answer.query)}</h2>\n'
@@ -157,7 +157,7 @@ def _section(
             )
         width = 100 * min(max(hit.score, 0.0), 1.0)
         yield (
-            f"<li>{photograph.of(gallery.photograph(hit.row), hit.face, f'Hit {hit.rank}', hit.path)}"
+            f"<li>{photograph.of(gallery.photo_path(hit.row), hit.face, f'Hit {hit.rank}', hit.path)}"
             f'<div class="hit"><div class="score">{hit.score:.4f}<span>#{hit.rank}</span></div>'
             f'<div class="bar" aria-hidden="true"><i style="width:{width:.1f}%"></i></div>{chance}{which}{group}'
             f'<div class="name" title="{safe(hit.path)}">{safe(hit.path)}</div></div></li>\n'

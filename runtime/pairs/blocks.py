@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, TooManyPairsError
 from ..index.precision import single_error
 from ..index.settle import exact_scores
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .products import Products
 
 TILE_ROWS = 8192  # of one tile; two are in memory, 34 MB for 512 columns
@@ -68,7 +68,7 @@ class Tiling:
 
 
 def pairs_above(
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     threshold: float,
     *,
     tiling: Tiling | None = None,

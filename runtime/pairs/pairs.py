@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import TooManyPairsError
 from ..interrupt import Control
 from ..progress import Listener, Reporter
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .blocks import TILE_ROWS, Found, Tiling, joined, pairs_above
 from .budget import rate_within, share_found, suggest_threshold, time_for_all
 from .near import Lists, make_lists, pairs_near
@@ -75,7 +75,7 @@ class Pairs:
 
 
 def find_pairs(
-    gallery: Gallery, parts: Parts, wanted: Wanted, *, force: bool = False, listener: Listener | None = None
+    gallery: EmbeddingFile, parts: Parts, wanted: Wanted, *, force: bool = False, listener: Listener | None = None
 ) -> Pairs:
     """All pairs of rows above a threshold; goes on with what an unfinished search has left.
 
@@ -117,14 +117,14 @@ def find_pairs(
             _, once = np.unique(found.first * gallery.rows + found.second, return_index=True)
             found = _chosen(found, once)
         share = None if lists is None else share_found(gallery, found, wanted.threshold, products, _SEED)
-    photographs = gallery.photographs()
+    photographs = gallery.photo_numbers()
     two = photographs[found.first] != photographs[found.second]
     best = np.lexsort((found.second[two], found.first[two], -found.scores[two]))
     best_found = _chosen(found, np.flatnonzero(two)[best])
     return Pairs(best_found, int((~two).sum()), compared, elapsed_s, share)
 
 
-def _begin(gallery: Gallery, parts: Parts, wanted: Wanted, products: Products, *, force: bool) -> Lists | None:
+def _begin(gallery: EmbeddingFile, parts: Parts, wanted: Wanted, products: Products, *, force: bool) -> Lists | None:
     """Decide how to search, or find what was decided; None for an exact search."""
     question = {"source": gallery.source, "threshold": wanted.threshold, "tile_rows": wanted.tile_rows}
     question["budget_s"] = wanted.budget_s
@@ -145,7 +145,7 @@ def _begin(gallery: Gallery, parts: Parts, wanted: Wanted, products: Products, *
 
 
 def _way(
-    gallery: Gallery, wanted: Wanted, lists: Lists | None, start: int, products: Products
+    gallery: EmbeddingFile, wanted: Wanted, lists: Lists | None, start: int, products: Products
 ) -> tuple[list[int], Iterator[Found]]:
     """Comparisons of each block, of all of them; and the pairs of each block from `start` on."""
     if lists is not None:

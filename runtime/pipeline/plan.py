@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -18,7 +17,8 @@ from ..files import storage_error
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Scan, scan
-from ..storage.dataset import read_metadata, read_paths
+from ..storage.file import EmbeddingFile
+from ..storage.format import count_outcomes
 from ..storage.runfolder import Plan, RunFolder, folder_of, read_plan, utc_now
 from ..storage.segment_reader import segment_files
 from .disk_estimate import room_while_running, size
@@ -61,10 +61,10 @@ def begun_with(output: Path, *, force: bool) -> dict[str, Any]:
             return plan.contract
         if force or not output.exists():
             return {}
-        contract: dict[str, Any] = json.loads(read_metadata(output)["contract"])
-    except (StorageError, KeyError, ValueError):
+        with EmbeddingFile(output) as file:
+            return file.contract
+    except StorageError:
         return {}
-    return contract
 
 
 def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Finished:
@@ -96,7 +96,8 @@ def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Fin
 def _made(output: Path, plan: Plan) -> bool:
     """Whether the output is the file that this plan was to make."""
     try:
-        return bool(read_metadata(output).get("plan_id") == plan.plan_id)
+        with EmbeddingFile(output) as file:
+            return bool(file.metadata.get("plan_id") == plan.plan_id)
     except StorageError:
         return False
 
@@ -121,18 +122,16 @@ def _begin(
 
 def _continue_finished(request: Request, contract: dict[str, Any], found: Scan, folder: RunFolder) -> Plan | Finished:
     """A finished output: nothing to do, or its failures to retry."""
-    import h5py
-
-    metadata = read_metadata(request.output)
-    check_contract(json.loads(metadata["contract"]), contract, request.output)
-    with h5py.File(request.output, "r") as file:
-        status = file["outcomes/status"][:]
-        paths = read_paths(file)
+    try:
+        with EmbeddingFile(request.output) as file:
+            check_contract(file.contract, contract, request.output)
+            status, paths, run_id = file.status, list(file.scanned_paths()), str(file.metadata["run_id"])
+    except StorageError as err:
+        raise StorageError(f"{err.message}. Name another file with -o, or replace this one with --force") from err
     _tell_changes(found, paths)
     if request.retry and any(Status(int(s)).failed for s in np.unique(status)):
-        return _begin(request, contract, paths, found.root, folder, base=str(metadata["run_id"]))
-    values = np.bincount(status, minlength=len(Status))
-    return Finished({s.label: int(values[s]) for s in Status if values[s]}, len(status))
+        return _begin(request, contract, paths, found.root, folder, base=run_id)
+    return Finished(count_outcomes(status), len(status))
 
 
 def check_base(plan: Plan, output: Path) -> Path | None:
@@ -143,7 +142,10 @@ def check_base(plan: Plan, output: Path) -> Path | None:
     """
     if not plan.base_run_id:
         return None
-    seen = str(read_metadata(output)["run_id"]) if output.exists() else "no file"
+    seen = "no file"
+    if output.exists():
+        with EmbeddingFile(output) as file:
+            seen = str(file.metadata["run_id"])
     if seen != plan.base_run_id:
         raise OutputExistsError(
             f"{output} is not the file whose failures are being retried ({seen}; wanted: {plan.base_run_id}). "

@@ -11,11 +11,11 @@ from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..pipeline.request import Request, contract_of
 from ..storage.comparable import comparable, differences
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .embedder import QueryRules
 
 
-def rules_of(gallery: Gallery, engine: Engine | None = None) -> QueryRules:
+def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules:
     """The rules by which the rows of a file were made, for queries: of several faces the main one is taken.
 
     Args:
@@ -31,7 +31,7 @@ def rules_of(gallery: Gallery, engine: Engine | None = None) -> QueryRules:
     return QueryRules(engine, detector, FaceRules.of_query(gallery.contract), query_limits(gallery))
 
 
-def find_detector(gallery: Gallery) -> Engine | None:
+def find_detector(gallery: EmbeddingFile) -> Engine | None:
     """The detector's engine that the file names; None if its photos were taken whole.
 
     Raises:
@@ -51,7 +51,7 @@ def find_detector(gallery: Gallery) -> Engine | None:
         ) from err
 
 
-def find_engine(gallery: Gallery, engine: Engine | None) -> Engine:
+def find_engine(gallery: EmbeddingFile, engine: Engine | None) -> Engine:
     """The engine given, or the engine that the file names.
 
     Raises:
@@ -67,7 +67,7 @@ def find_engine(gallery: Gallery, engine: Engine | None) -> Engine:
         ) from err
 
 
-def check_engine(gallery: Gallery, engine: Engine, detector: Engine | None) -> None:
+def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None) -> None:
     """Refuse an engine whose embeddings cannot be compared with the rows of the file.
 
     Raises:
@@ -83,14 +83,14 @@ def check_engine(gallery: Gallery, engine: Engine, detector: Engine | None) -> N
         )
 
 
-def query_limits(gallery: Gallery) -> Limits:
+def query_limits(gallery: EmbeddingFile) -> Limits:
     """The limits that the photos of the file were held to."""
     default = Limits()
     contract = gallery.contract
     return Limits(contract.get("max_bytes", default.max_bytes), contract.get("max_pixels", default.max_pixels))
 
 
-def _build_again(gallery: Gallery) -> str:
+def _build_again(gallery: EmbeddingFile) -> str:
     """The next command, for an error."""
     model, precision = gallery.metadata.get("model"), gallery.metadata.get("precision")
     return (

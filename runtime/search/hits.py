@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..index.memoryplan import MOST_HITS
 from ..metrics.falsematch import Calibration
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .answers import Hit
 
 DEEPEST = MOST_HITS  # rows that are looked at for one query, on any device: as many as a GPU can rank
@@ -90,7 +90,7 @@ class _Pick:
 
 def find_hits(
     index: Index,
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     vectors: NDArray[np.float32],
     own_paths: Sequence[str | None],
     options: FindOptions,
@@ -157,10 +157,10 @@ def _pick(
     return picks, len(picks) == options.k and not options.by_folder
 
 
-def _paths(gallery: Gallery, rows: NDArray[np.int64]) -> dict[int, bytes]:
+def _paths(gallery: EmbeddingFile, rows: NDArray[np.int64]) -> dict[int, bytes]:
     """The photos of all rows, read together: a piece of the file holds many names, and is opened once."""
     unique = np.unique(rows).tolist()
-    return dict(zip(unique, gallery.photograph_paths(unique), strict=True))
+    return dict(zip(unique, gallery.photo_paths(unique), strict=True))
 
 
 class _OwnFile:
@@ -183,7 +183,7 @@ def _stat(path: bytes) -> os.stat_result | None:
 
 
 def _hits(
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     picked: Sequence[tuple[list[_Pick], bool]],
     options: FindOptions,
     calibration: Calibration | None,
@@ -191,7 +191,7 @@ def _hits(
     """With names, read together: queries share hits, and rows share the pieces that a file is read in."""
     rows = sorted({pick.row for picks, _ in picked for pick in picks})
     names = dict(zip(rows, gallery.names(rows), strict=True))
-    places = dict(zip(rows, gallery.places(rows), strict=True))
+    places = dict(zip(rows, gallery.face_places(rows), strict=True))
 
     def hit(rank: int, pick: _Pick) -> Hit:
         name = names[pick.row]

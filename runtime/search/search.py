@@ -17,7 +17,7 @@ from ..index.approximate import ApproximateIndex
 from ..index.flat import FlatIndex, check_queries
 from ..index.open import MANY_HITS, check_index_options, open_index
 from ..storage.comparable import find_calibration
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .answers import Answer, SearchFacts
 from .embedder import Embedding, PhotoEmbedder, PhotoInput, photo_list
 from .file_rules import rules_of
@@ -48,7 +48,7 @@ class Search:
 
     def __init__(
         self,
-        file: str | os.PathLike[str] | Gallery,
+        file: str | os.PathLike[str] | EmbeddingFile,
         *,
         index: str = "auto",
         device: str = "auto",
@@ -74,7 +74,7 @@ class Search:
         self._index_name, self._device, self._latency_ms = index, device, latency_ms
         self._engine = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
         self._owned = ExitStack()
-        self.file = file if isinstance(file, Gallery) else self._owned.enter_context(Gallery(Path(file)))
+        self.file = file if isinstance(file, EmbeddingFile) else self._owned.enter_context(EmbeddingFile(Path(file)))
         self._calibration, self._warning = find_calibration(self.file), warning_of(self.file)
         self._lock = threading.RLock()
         self._embedder: PhotoEmbedder | None = None

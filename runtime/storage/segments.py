@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Embedded, Status
-from .faces import append_faces, create_faces
+from .format import append_faces, create_faces
 from .h5write import DurableH5
 from .segment_reader import segment_files
 

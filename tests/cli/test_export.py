@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import write_file
 from tests.support.facemill_command import facemill
 from tests.support.processes import ROOT, run
@@ -31,7 +31,7 @@ def people(tiny_engine: Path, photos: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def test_each_form_of_a_real_file(people: Path, tmp_path: Path) -> None:
-    with Gallery(people) as gallery:
+    with EmbeddingFile(people) as gallery:
         vectors = np.concatenate(list(gallery.blocks()))
         names = gallery.names(range(gallery.rows))
     said = f"{len(vectors)} embeddings of 16 dimensions"

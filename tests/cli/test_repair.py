@@ -24,7 +24,8 @@ from runtime.maintenance.rewrite import rewriting
 from runtime.records import Status
 from runtime.storage import dataset
 from runtime.storage.derived import recorded_elsewhere
-from runtime.storage.part import FinishedFile
+from runtime.storage.file import EmbeddingFile
+from runtime.storage.part import Part
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.storage import test_verify as damages
@@ -43,7 +44,7 @@ def copy(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same in chunks of 64 rows: of a file as small as this, one chunk would be all."""
     path = tmp_path / "people.h5"
     monkeypatch.setattr(dataset, "_CHUNK_BYTES", 4096)
-    with FinishedFile(whole) as file, RunFolder(path) as folder, rewriting(folder, [file.part()]) as new:
+    with EmbeddingFile(whole) as file, RunFolder(path) as folder, rewriting(folder, [Part.of(file)]) as new:
         dataset.assemble(path, new.ledger, new.paths, file.metadata, file.dtype)
     monkeypatch.undo()
     return path

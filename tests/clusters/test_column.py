@@ -17,7 +17,7 @@ from runtime.clusters.clusters import Clusters, number
 from runtime.clusters.column import write_column
 from runtime.errors import LockedError, StorageError
 from runtime.index.indexfile import ensure_index
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.support.clustered_files import people, write_file
@@ -108,11 +108,11 @@ def test_kill_9_while_it_is_written_leaves_the_old_file(file: Path, moment: str)
 
 
 def test_the_index_beside_the_file_stays(file: Path) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         index = ensure_index(gallery)
     assert index is not None
     before = index.stat()
     write_column(file, clusters([5, 5, 5, 2, 2, 9], threshold=0.45), run_id(file))
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         ensure_index(gallery)
     assert (index.stat().st_ino, index.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -26,7 +26,7 @@ from runtime.modelstore import resolve_weights
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.storage.comparable import find_calibration
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from tests.support import encoded_images as make
 from tests.support.lfw_folder import write_people, write_portrait
@@ -71,14 +71,14 @@ def test_nothing_but_the_calibration_changes(file: Path, made: Path, calibration
         assert after["outcomes/path"].compression == "gzip"
     assert file.stat().st_mode & 0o777 == 0o640
     assert os.listdir(file.parent) == ["people.h5"]
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert find_calibration(gallery) == calibration
 
 
 def test_a_second_calibration_takes_the_place_of_the_first(file: Path, calibration: Calibration) -> None:
     attach_calibration(file, calibration)
     attach_calibration(file, replace(calibration, folder="other"))
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         found = find_calibration(gallery)
     assert found is not None
     assert found.folder == "other"
@@ -89,7 +89,7 @@ def test_a_link_is_followed(file: Path, tmp_path: Path, calibration: Calibration
     link.symlink_to(file)
     attach_calibration(link, calibration)
     assert link.is_symlink()
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert find_calibration(gallery) == calibration
 
 
@@ -142,7 +142,7 @@ def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) ->
     check_file(tmp_path / "largest.h5", replace(request("largest"), faces=FaceRules("auto", min_iod=40)))
     calibration = calibration_of(evaluate(request("largest")), tmp_path, "")
     attach_calibration(tmp_path / "largest.h5", calibration)
-    with Gallery(tmp_path / "largest.h5") as gallery:
+    with EmbeddingFile(tmp_path / "largest.h5") as gallery:
         assert find_calibration(gallery) == calibration
     with pytest.raises(ContractError, match="detector_views"):
         attach_calibration(tmp_path / "all.h5", calibration)
@@ -151,7 +151,7 @@ def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) ->
 def test_a_calibration_that_does_not_fit_its_file_is_not_used(file: Path, calibration: Calibration) -> None:
     """It may have been copied there by hand."""
     attach_calibration(file, calibration)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         gallery.contract["model_sha256"] = "e" * 64
         assert find_calibration(gallery) is None
         gallery.metadata["score_calibration"] = "{"
@@ -200,11 +200,11 @@ def test_the_calibration_says_what_it_was_counted_on(one: Evaluation, calibratio
 
 
 def test_the_index_beside_the_file_stays(file: Path, calibration: Calibration) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         index = ensure_index(gallery)
     assert index is not None
     before = index.stat()
     attach_calibration(file, calibration)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         ensure_index(gallery)
     assert (index.stat().st_ino, index.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -11,12 +11,12 @@ import pytest
 from runtime.errors import StorageError
 from runtime.index.exactrows import ExactRows
 from runtime.index.indexfile import ensure_index
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.index.test_flat import unit, write_gallery
 
 
 def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
-    with Gallery(write_gallery(tmp_path / "people.h5", unit(500))) as gallery:
+    with EmbeddingFile(write_gallery(tmp_path / "people.h5", unit(500))) as gallery:
         path = ensure_index(gallery)
         assert path is not None
         with ExactRows(path, 500, 32) as exact:

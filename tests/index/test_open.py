@@ -15,7 +15,7 @@ from runtime.index.codesfile import codes_path
 from runtime.index.flat import FlatIndex
 from runtime.index.indexfile import index_path, keep_latency
 from runtime.index.open import open_index
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import oracle, write_gallery
 
@@ -32,7 +32,7 @@ def large(people: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that auto takes for a large one, in which exact search takes 1,000 ms."""
     monkeypatch.setattr(choice, "FEW_ROWS", 1000)
     monkeypatch.setattr(choice, "_SURE", 1e9)
-    with Gallery(people) as gallery, FlatIndex(gallery):
+    with EmbeddingFile(people) as gallery, FlatIndex(gallery):
         keep_latency(index_path(people), 1000.0)
     return people
 
@@ -40,7 +40,7 @@ def large(people: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def kind(path: Path, *, k: int = 10, queries: int = 1, latency_ms: float = 100.0, index: str = "auto") -> str:
     asked = crowd(5, seed=40)
     with (
-        Gallery(path) as gallery,
+        EmbeddingFile(path) as gallery,
         open_index(gallery, "cpu", k=k, queries=queries, index=index, latency_ms=latency_ms) as opened,
     ):
         rows, _ = opened.search(asked, k)
@@ -130,7 +130,7 @@ def test_a_named_index_is_the_one_that_answers(people: Path, index: str) -> None
 
 
 def test_refusals(people: Path) -> None:
-    with Gallery(people) as gallery:
+    with EmbeddingFile(people) as gallery:
         with pytest.raises(ConfigError, match="the index is 'tree'; wanted: auto, flat, ivf, sq8, hnsw"):
             open_index(gallery, k=1, queries=1, index="tree")
         for latency_ms in (0, -1, float("nan")):

@@ -11,14 +11,14 @@ from runtime.index.exactrows import ExactRows
 from runtime.index.indexfile import ensure_index
 from runtime.index.rerank import Reranked
 from runtime.index.tune import Truth, find_truth
-from runtime.storage import gallery as gallery_module
-from runtime.storage.gallery import Gallery
+from runtime.storage import file as file_module
+from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import oracle, write_gallery
 
 
 def truth_of(path: Path, k: int) -> Truth:
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         index = ensure_index(gallery)
         assert index is not None
         with ExactRows(index, gallery.rows, gallery.dimension) as exact:
@@ -29,7 +29,7 @@ def test_the_truth_is_numpys_whatever_the_blocks(tmp_path: Path, monkeypatch: py
     vectors = crowd(1000)
     path = write_gallery(tmp_path / "people.h5", vectors)
     whole = truth_of(path, 12)
-    monkeypatch.setattr(gallery_module, "_BLOCK_BYTES", 40 * 4 * 7)  # seven rows: fewer than the hits
+    monkeypatch.setattr(file_module, "_BLOCK_BYTES", 40 * 4 * 7)  # seven rows: fewer than the hits
     small = truth_of(path, 12)
     expected = oracle(vectors, whole.queries, 13)
     for i, (row, right) in enumerate(zip(whole.asked, expected, strict=True)):

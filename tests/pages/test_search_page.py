@@ -12,7 +12,7 @@ from runtime.pages.search_page import PageAnswers, write_page
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.search.answers import Answer, SearchFacts
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 
 FACTS = SearchFacts(5, "m", "0" * 64, False, IndexFacts("flat"))
 
@@ -39,7 +39,7 @@ def test_a_page_says_that_it_does_not_show_all(photos: Path, tiny_engine: Path, 
     process(Request((str(photos / "3"),), tmp_path / "people.h5", read_engine(tiny_engine), limit=3))
     for asked, words in ((250, True), (200, False)):
         shown = keep(asked, 1)
-        with Gallery(tmp_path / "people.h5") as gallery:
+        with EmbeddingFile(tmp_path / "people.h5") as gallery:
             write_page(tmp_path / "a.html", gallery, shown, force=True)
         text = (tmp_path / "a.html").read_text("utf-8")
         assert text.count("<section") == 200

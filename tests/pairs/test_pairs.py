@@ -26,7 +26,7 @@ from runtime.pairs.near import make_lists
 from runtime.pairs.pairs import Pairs, Wanted, find_pairs
 from runtime.pairs.parts import Parts
 from runtime.progress import Reporter
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import Pair, oracle, twins, write_twins
 from tests.support.processes import ROOT
 
@@ -41,7 +41,7 @@ def listed(pairs: Pairs) -> list[Pair]:
 
 def search(path: Path, wanted: Wanted = EVERY_BLOCK, *, force: bool = False) -> Pairs:
     """As the command does, which removes the parts when it has written its output."""
-    with Gallery(path) as gallery, Parts(path) as parts:
+    with EmbeddingFile(path) as gallery, Parts(path) as parts:
         found = find_pairs(gallery, parts, wanted, force=force)
         parts.remove()
         return found
@@ -224,12 +224,12 @@ def test_one_search_at_a_time(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.pairs.pairs import Wanted, find_pairs
 from runtime.pairs.parts import Parts
 from runtime.pairs.table import PairTable, write_table
 path, output = map(Path, sys.argv[1:])
-with Gallery(path) as gallery, Parts(path) as parts:
+with EmbeddingFile(path) as gallery, Parts(path) as parts:
     found = find_pairs(gallery, parts, Wanted(0.7, device="cpu", tile_rows=50, save_every_s=0))
     write_table(output, gallery, PairTable(gallery, found.found, None))
     parts.remove()
@@ -313,7 +313,7 @@ def test_without_time_it_finds_a_share_that_it_measures(tmp_path: Path, caplog: 
 def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = twins(1900)
     path = write_twins(tmp_path / "p.h5", vectors)
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         lists = make_lists(gallery, 0)
     ranks = len(lists.rows)
     assert lists.starts.shape == (ranks, 1900 // 64 + 1)
@@ -333,7 +333,7 @@ def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pyte
 
 
 def test_as_many_lists_as_the_comparisons_allow(tmp_path: Path) -> None:
-    with Gallery(write_twins(tmp_path / "p.h5", twins(1900))) as gallery:
+    with EmbeddingFile(write_twins(tmp_path / "p.h5", twins(1900))) as gallery:
         lists = make_lists(gallery, 0)
     ranks = [len(lists.within(most).rows) for most in (0, lists.pairs().sum() // 2, lists.pairs().sum())]
     assert ranks[0] == 1 < ranks[1] < ranks[2] == len(lists.rows)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import DamagedError, StorageError
 from runtime.records import FACE, FACE_DATASETS, Embedded, Outcome, Status
-from runtime.storage.dataset import assemble, read_metadata
+from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from runtime.storage.segment_reader import segment_files
 from tests.support.face_batches import D, batch_of, batches_of, faces_of, writer
@@ -261,8 +261,8 @@ def test_only_several_rows_for_one_photograph_make_another_version(
     to.commit()
     with Ledger(3, tmp_path, "p") as ledger:
         assemble(tmp_path / "o.h5", ledger, paths_of(3), {"dimension": D}, "float32")
-    assert read_metadata(tmp_path / "o.h5")["format_version"] == version
     with h5py.File(tmp_path / "o.h5") as file:
+        assert file["metadata"].attrs["format_version"] == version
         assert file["face_index"][:].tolist() == [rank for ranks in faces for rank in ranks]
     raw = {"outcomes/raw_paths/row", "outcomes/raw_paths/bytes"}
     assert datasets(tmp_path / "o.h5") == (
@@ -292,7 +292,8 @@ def test_without_faces_a_file_holds_what_it_always_held(tmp_path: Path) -> None:
     with Ledger(3, tmp_path, "p") as ledger:
         assemble(tmp_path / "o.h5", ledger, [b"0", b"1", b"2"], {"dimension": D}, "float32")
     assert datasets(tmp_path / "o.h5") == WITHOUT_FACES
-    assert read_metadata(tmp_path / "o.h5")["format_version"] == 1
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert file["metadata"].attrs["format_version"] == 1
 
 
 def test_memory_does_not_grow_with_the_faces_of_the_photographs(
@@ -308,7 +309,8 @@ def test_memory_does_not_grow_with_the_faces_of_the_photographs(
         to = writer(tmp_path, rows=1000)
         for start in range(0, photographs, 16):
             rows = np.repeat(np.arange(start, start + 16), crowd)
-            to.append(rows, vectors, (), {}, faces, dict.fromkeys(rows.tolist(), crowd))
+            counts = dict.fromkeys(rows.tolist(), crowd)
+            to.append(Embedded(rows, embeddings=vectors, faces=faces, face_counts=counts))
         to.commit()
         with Ledger(photographs, tmp_path, "p") as ledger:
             assemble(tmp_path / "o.h5", ledger, paths_of(photographs), {"dimension": D}, "float32")

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.storage.dataset import read_paths
+from runtime.storage.file import EmbeddingFile
 from tests.support import encoded_images as make
 from tests.support.processes import run
 
@@ -48,8 +48,8 @@ def embed(folder: Path, output: Path, engine: Path, *options: object) -> Path:
 
 
 def paths_in(file: Path) -> list[bytes]:
-    with h5py.File(file) as opened:
-        return read_paths(opened)
+    with EmbeddingFile(file) as opened:
+        return list(opened.scanned_paths())
 
 
 def vectors_of(file: Path, path: str) -> NDArray[np.float32]:
