@@ -58,7 +58,8 @@ def test_the_snippet_of_the_package_runs(here: Path) -> None:
 
 
 def callables() -> list[str]:
-    names = [name for name in facemill.__all__ if callable(getattr(facemill, name))]
+    """All public names in the order in which their examples run; that of EmbeddingFile runs in storage/test_file.py."""
+    names = [name for name in facemill.__all__ if name != "EmbeddingFile"]
     return sorted(names, key=lambda name: (JOBS.index(name) if name in JOBS else -1, name))
 
 
