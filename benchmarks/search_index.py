@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", default="ivf,sq8", help="of flat's companions: ivf, sq8, hnsw")
+    parser.add_argument("--kinds", default="ivf,sq8", help="approximate indexes to measure: ivf, sq8")
     parser.add_argument("--data", type=Path, help="keep the generated file here, with its indexes, and use it again")
     parser.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()

@@ -143,7 +143,6 @@ def test_a_photo_that_cannot_be_embedded_has_its_error(here: Path) -> None:
         lambda: facemill.find_pairs("people.h5", threshold=0.5, expected_false=1),
         lambda: facemill.cluster("people.h5", people=3, threshold=0.5),
         lambda: facemill.remove("people.h5", []),
-        lambda: facemill.embed([7]),
         lambda: facemill.detect("a.jpg", min_score=3),
     ],
 )

@@ -29,7 +29,7 @@ from runtime.files import (
     temporary_path,
     write_durable,
 )
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 def mode_of(path: Path) -> int:

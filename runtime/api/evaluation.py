@@ -21,10 +21,12 @@ from ..evaluation.evaluate import Evaluation
 from ..evaluation.evaluate import evaluate as measure
 from ..evaluation.report import Report, check_report_folder, labels_of, write_report
 from ..faces.rules import FaceRules
+from ..interrupt import Control
 from ..metrics.pairs import read_pairs
 from ..pairs.parts import plan_path
 from ..pipeline.plan import begun_with
 from ..pipeline.request import Request
+from ..progress import Listener
 from ..storage.runfolder import utc_now
 
 
@@ -43,6 +45,8 @@ def evaluate(
     gallery: int | None = None,
     calibrate: Path | None = None,
     force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
 ) -> Report:
     """Embed the photos of known people, and measure.
 
@@ -56,6 +60,7 @@ def evaluate(
         gallery: give thresholds for a gallery of so many photos; None for none.
         calibrate: write the impostor scores into this embedding file; None for none.
         force: embed again, and replace what is in the report folder.
+        listener, control: see `process`.
     Returns:
         The figures.
     Raises:
@@ -89,7 +94,9 @@ def evaluate(
         if calibrate is not None:
             check_file(calibrate, requests[0])
         try:
-            evaluations: tuple[Evaluation, ...] = tuple(measure(request, judged) for request in requests)
+            evaluations: tuple[Evaluation, ...] = tuple(
+                measure(request, judged, listener=listener, control=control) for request in requests
+            )
         except Interrupted as err:
             if output is not None:
                 raise

@@ -17,6 +17,7 @@ from ..engines.engine import Engine, read_engine
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
+from ..interrupt import Control
 from ..maintenance import add as adding
 from ..maintenance.add import Added
 from ..maintenance.receipt import Receipt
@@ -24,8 +25,10 @@ from ..maintenance.remove import Found as RemovalPlan
 from ..maintenance.remove import Removal
 from ..pipeline import run as running
 from ..pipeline.plan import begun_with
-from ..pipeline.request import Request
+from ..pipeline.request import Request, RunOptions
 from ..pipeline.summary import Summary
+from ..progress import Listener
+from ..sources.source import Source
 from ..storage.file import EmbeddingFile
 from ..storage.segments import SegmentRules
 from ..text import printable
@@ -55,7 +58,7 @@ def open(file: PathLike) -> EmbeddingFile:
 
 
 def process(
-    photos: PathLike | Sequence[PathLike],
+    photos: PathLike | Sequence[PathLike] | Source,
     output: PathLike = defaults.OUTPUT,
     *,
     engine: PathLike | Engine | None = None,
@@ -74,11 +77,13 @@ def process(
     limits: Limits | None = None,
     segments: SegmentRules | None = None,
     force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
 ) -> Summary:
     """Embed photos into one searchable file. A run that was stopped or killed is resumed by the same call.
 
     Args:
-        photos: folders (with all folders below), files, and `@list.txt` (one path per line).
+        photos: folders (with all folders below), files, and `@list.txt` (one path per line); or a source.
         output: the embedding file.
         engine: an engine file; None to choose by model and backend.
         model: a registered name or a model file (`PATH.toml`); None for the default of this machine, or the model of
@@ -98,6 +103,8 @@ def process(
         limits: photos that are refused before decoding.
         segments: when a segment of the run ends.
         force: start over, and replace the output once the new file is complete.
+        listener: shows the progress; None logs it.
+        control: pauses and stops the run, from another thread or by signals; None for neither.
     Returns:
         What became of the photos, and how fast.
     Raises:
@@ -106,7 +113,7 @@ def process(
         SourceError: no photos were found, or a folder cannot be read.
         EngineError, ModelError: an engine cannot be loaded or built, or a model is unknown or not to be had.
         StorageError, DiskFullError, LockedError: the output cannot be written.
-        Interrupted: a signal stopped the run; all finished results are on disk.
+        Interrupted: the control stopped the run; all finished results are on disk.
 
     Example:
         >>> import facemill
@@ -121,24 +128,21 @@ def process(
     chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.get("model", ""))
     resumed_detector = resumed.get("detector", "")
     request = Request(
-        inputs=path_list(photos),
+        inputs=_inputs(photos),
         output=Path(output),
         engine=chosen,
-        faces=faces,
         detector=choose_detector(detector, align=faces.align, backend=chosen.info.backend, resumed=resumed_detector),
-        batch_size=batch_size,
-        workers=workers,
+        faces=faces,
+        limits=limits or Limits(),
+        limit=limit,
+        decoder=decoder,
+        dtype=dtype,
         skip_duplicates=skip_duplicates,
         retry=retry,
-        limit=limit,
-        dtype=dtype,
-        devices=devices,
-        decoder=decoder,
         force=force,
-        limits=limits or Limits(),
-        rules=segments or SegmentRules(),
+        run=RunOptions(batch_size, workers, devices, segments or SegmentRules()),
     )
-    summary = running.process(request)
+    summary = running.process(request, listener=listener, control=control)
     made_by = chosen.info
     return replace(summary, model=made_by.model, model_sha256=made_by.model_sha256, output=os.fspath(output))
 
@@ -154,6 +158,11 @@ def _devices(device: str) -> tuple[str, ...]:
     return choose_gpus(["0" if name.strip() == "gpu" else name for name in device.split(",")])
 
 
+def _inputs(photos: PathLike | Sequence[PathLike] | Source) -> tuple[str, ...] | Source:
+    """Paths as text, or the source."""
+    return path_list(photos) if isinstance(photos, (str, os.PathLike, Sequence)) else photos
+
+
 def path_list(paths: PathLike | Sequence[PathLike]) -> tuple[str, ...]:
     """Paths as text; a single path becomes a list of one."""
     several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
@@ -167,6 +176,8 @@ def add(
     engine: PathLike | Engine | None = None,
     retry: bool = False,
     segments: SegmentRules | None = None,
+    listener: Listener | None = None,
+    control: Control | None = None,
 ) -> Added:
     """Embed the photos that a file does not have, and put them into it.
 
@@ -179,12 +190,13 @@ def add(
         engine: an engine file, if the one that the file names is gone.
         retry: embed photos again that the file has with a failed outcome.
         segments: when a segment of the run ends.
+        listener, control: see `process`.
     Returns:
         What became of the photos, and the size of the file.
     Raises:
         ContractError: the engine's embeddings do not fit the file.
         SourceError, StorageError, EngineError: see `process`.
-        Interrupted: a signal stopped the run; all finished results are on disk.
+        Interrupted: the control stopped the run; all finished results are on disk.
 
     Example:
         >>> import facemill
@@ -193,7 +205,9 @@ def add(
         (0, 12)
     """
     given = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
-    return adding.add(Path(file), path_list(photos), engine=given, retry=retry, rules=segments)
+    return adding.add(
+        Path(file), path_list(photos), engine=given, retry=retry, rules=segments, listener=listener, control=control
+    )
 
 
 def remove(

@@ -19,6 +19,7 @@ from ..clusters.clusters import Clusters
 from ..clusters.column import write_column as write_cluster_column
 from ..clusters.folders import Filled, check_folders, write_folders
 from ..errors import ConfigError
+from ..interrupt import Control
 from ..metrics.falsematch import Expectation
 from ..pages.pairs_page import review_page, write_review
 from ..pages.search_page import check_page_path
@@ -98,6 +99,7 @@ def find_pairs(
     device: str = "auto",
     force: bool = False,
     listener: Listener | None = None,
+    control: Control | None = None,
 ) -> PairReport:
     """Find all pairs of photos in a file that may show the same person. Every row is compared with every other.
 
@@ -116,6 +118,7 @@ def find_pairs(
         device: where rows are compared: "auto", "cpu", "gpu" or the number of a GPU.
         force: replace outputs, and drop an unfinished search with other options.
         listener: shows the progress; None logs it.
+        control: pauses and stops the search, from another thread or by signals; None for neither.
     Returns:
         The pairs, highest score first. Pairs of two faces of one photo are left out.
     Raises:
@@ -123,7 +126,7 @@ def find_pairs(
         ConfigError: options exclude each other, or there is no calibration to compute a threshold from.
         OutputExistsError: an output exists.
         StorageError, EngineError, MissingDependencyError: the file is damaged, or the device cannot be used.
-        Interrupted: a signal stopped the search.
+        Interrupted: the control stopped the search.
 
     Example:
         >>> import facemill
@@ -144,7 +147,7 @@ def find_pairs(
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
         wanted = searching.Wanted(lowest, most=max_pairs, budget_s=budget_s, device=device)
         with Parts(path) as parts:
-            found = searching.find_pairs(gallery, parts, wanted, force=force, listener=listener)
+            found = searching.find_pairs(gallery, parts, wanted, force=force, listener=listener, control=control)
             table = PairTable(gallery, found.found, calibration)
             # Reading photos takes time: stopped between two outputs, the same call would find the first one there.
             text = review_page(gallery, table, found.method(), lowest, page_pairs) if page_path is not None else ""
@@ -268,6 +271,7 @@ def cluster(
     device: str = "auto",
     force: bool = False,
     listener: Listener | None = None,
+    control: Control | None = None,
 ) -> ClusterReport:
     """Group the photos in a file by person.
 
@@ -286,7 +290,7 @@ def cluster(
         min_photos: clusters with fewer photos get no folder and no sheet.
         write_column: write the numbers into the file, as `/cluster`.
         seed: of the random order of k-means and whispers.
-        budget_s, device, listener: see `find_pairs`.
+        budget_s, device, listener, control: see `find_pairs`.
         max_pairs: stop if more pairs are linked; 30 million take some 3 GB.
         force: replace outputs, and drop an unfinished search with other options.
     Returns:
@@ -296,7 +300,7 @@ def cluster(
         ConfigError: options exclude each other, or there is no calibration to take a threshold from.
         OutputExistsError: an output exists.
         StorageError, EngineError, MissingDependencyError: the file is damaged, or a package or device is missing.
-        Interrupted: a signal stopped the search.
+        Interrupted: the control stopped the search.
 
     Example:
         >>> import facemill
@@ -322,7 +326,7 @@ def cluster(
             lowest = usual_threshold(gallery) if threshold is None else threshold
             wanted = searching.Wanted(lowest, most=max_pairs, budget_s=budget_s, device=device)
             parts = stack.enter_context(Parts(path))
-            clusters = by_threshold(gallery, parts, wanted, seed=seed, force=force, listener=listener)
+            clusters = by_threshold(gallery, parts, wanted, seed=seed, force=force, listener=listener, control=control)
         if listed is not None:
             write_list(listed, gallery, clusters)
         made = pages = None

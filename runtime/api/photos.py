@@ -88,7 +88,6 @@ class FaceEmbedder:
         Returns:
             One embedding a photo, in the same order; a photo that cannot be embedded has one with its error.
         Raises:
-            ConfigError: a photo is no photo.
             EngineError, MissingDependencyError: an engine cannot be loaded.
         """
         return self._photos.embed(photo_list(photos))
@@ -100,7 +99,6 @@ class FaceEmbedder:
             a, b: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
             threshold: the score from which they do, -1 to 1; None for that of the file or of the model.
         Raises:
-            ConfigError: a photo is no photo.
             EngineError, MissingDependencyError: an engine cannot be loaded.
         """
         return comparing.compare(self._photos, a, b, threshold=threshold, calibration=self._calibration)
@@ -199,7 +197,7 @@ def detect(
     Returns:
         One detection a photo, in the same order: the main face first, no face, or an error.
     Raises:
-        ConfigError: a photo is no photo, or the score is out of range.
+        ConfigError: the score is out of range.
         EngineError, ModelError, MissingDependencyError: the detector cannot be loaded or built.
 
     Example:

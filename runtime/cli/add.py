@@ -11,7 +11,7 @@ import click
 
 from ..text import printable
 from . import groups, options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, setup_logging, terminal
 
 if TYPE_CHECKING:
     from ..maintenance.add import Added
@@ -55,7 +55,8 @@ def main(
     setup_logging(log_file=log_file)
     from ..api.jobs import add
 
-    added = add(file, photos, engine=engine, retry=retry, segments=segments.rules())
+    with terminal() as job:
+        added = add(file, photos, engine=engine, retry=retry, segments=segments.rules(), **job)
     if as_json:
         click.echo(json.dumps({**added.to_dict(), "file": str(file)}))
     else:

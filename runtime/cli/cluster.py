@@ -11,7 +11,7 @@ import click
 from .. import defaults
 from ..text import count, printable
 from . import groups, options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, setup_logging, terminal
 
 if TYPE_CHECKING:
     from ..api.people import ClusterReport
@@ -62,8 +62,9 @@ def main(
     setup_logging()
     from ..api.people import cluster
 
-    mode = mode or "symlink"
-    report = cluster(file, folders=folders, mode=mode, write_column=not no_column, **search.values(), **given)
+    given |= {"mode": mode or "symlink", "write_column": not no_column, **search.values()}
+    with terminal() as job:
+        report = cluster(file, folders=folders, **job, **given)
     click.echo("\n".join(map(printable, _summary(report))))
     outputs = (given["output"], folders, given["sheets"], None if no_column else file)
     click.echo("\n".join(map(printable, _outputs(report, *outputs))), nl=any(outputs))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
@@ -93,3 +94,13 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
             ) from err
         file.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(file)
+
+
+@contextmanager
+def terminal() -> Iterator[dict[str, Any]]:
+    """The `listener` and `control` of a job in a terminal: a live line, and signals that pause or stop the job."""
+    from ..interrupt import SignalControl
+    from ..progress import LiveLine
+
+    with SignalControl() as control:
+        yield {"listener": LiveLine(), "control": control}

@@ -10,7 +10,7 @@ import click
 
 from ..text import printable
 from . import groups, options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, setup_logging, terminal
 
 _ONE_ENGINE = "each says which engine to evaluate"
 
@@ -69,7 +69,11 @@ def main(folder: Path, engine: groups.EngineOptions, faces: groups.FaceOptions, 
     from ..api.evaluation import evaluate
     from ..evaluation.report import as_text
 
-    report = evaluate(folder, **engine.values(), detector=faces.detector, faces=faces.rules(), **given)
+    with terminal() as job:
+        report = evaluate(
+            folder, detector=faces.detector, faces=faces.rules(), **job,
+            **engine.values(), **given,
+        )  # fmt: skip
     if as_json:
         click.echo(json.dumps(report.to_dict()))
     else:

@@ -12,7 +12,7 @@ import click
 from .. import defaults
 from ..text import printable
 from . import groups, options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, setup_logging, terminal
 
 if TYPE_CHECKING:
     from ..api.people import PairReport
@@ -71,10 +71,11 @@ def main(
     setup_logging()
     from ..api.people import find_pairs
 
-    report = find_pairs(
-        file, threshold=threshold, expected_false=expected_false, output=output, page=page, page_pairs=page_pairs,
-        max_pairs=max_pairs, **search.values(),
-    )  # fmt: skip
+    with terminal() as job:
+        report = find_pairs(
+            file, threshold=threshold, expected_false=expected_false, output=output, page=page, page_pairs=page_pairs,
+            max_pairs=max_pairs, **job, **search.values(),
+        )  # fmt: skip
     if report.warning:
         click.echo(f"WARNING: {report.warning}", err=True)
     click.echo("\n".join(map(printable, _summary(report, output, page))))

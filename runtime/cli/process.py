@@ -11,7 +11,7 @@ import click
 
 from ..text import printable
 from . import groups, options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, setup_logging, terminal
 from .tables import align
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ def main(
     setup_logging(log_file=log_file)
     from ..api.jobs import process
 
-    summary = process(
-        photos, output, detector=faces.detector, faces=faces.rules(), limits=limits.limits(), segments=segments.rules(),
-        **engine.values(), **work.values(), **given,
-    )  # fmt: skip
+    with terminal() as job:
+        summary = process(
+            photos, output, detector=faces.detector, faces=faces.rules(), limits=limits.limits(),
+            segments=segments.rules(), **job, **engine.values(), **work.values(), **given,
+        )  # fmt: skip
     click.echo("\n".join(_report(summary)), err=True)
     if as_json:
         click.echo(json.dumps(summary.to_dict()))

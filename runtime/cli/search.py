@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .. import defaults
-from ..index.sizes import KINDS
+from ..index.kinds import KINDS
 from ..text import printable
 from . import options
 from .answers import print_answer, print_end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from ..errors import ConfigError
+from ..interrupt import Control
 from ..pairs.pairs import Wanted, find_pairs
 from ..pairs.parts import Parts
 from ..progress import Listener
@@ -29,6 +30,7 @@ def by_threshold(
     seed: int = 0,
     force: bool = False,
     listener: Listener | None = None,
+    control: Control | None = None,
 ) -> Clusters:
     """Link all pairs of rows that reach a threshold, and find the people in the graph; see `whispers`.
 
@@ -41,13 +43,14 @@ def by_threshold(
         seed: of `people_of`.
         force: as for `find_pairs`.
         listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the search for links; None for neither.
     Raises:
         TooManyPairsError: the threshold is so low that there are more links.
         ConfigError, MissingDependencyError, EngineError, StorageError, Interrupted: as their messages say.
     """
     if not 0 < wanted.threshold <= 1:
         raise ConfigError(f"the threshold is {wanted.threshold}; wanted: above 0, and at most 1")
-    links = find_pairs(gallery, parts, wanted, force=force, listener=listener)
+    links = find_pairs(gallery, parts, wanted, force=force, listener=listener, control=control)
     if links.share is not None:
         logger.warning("the links: %s", links.method())
     labels, scores = people_of(links.found, gallery.rows, seed=seed)

@@ -15,7 +15,8 @@ from ..faces.rules import FaceRules
 from ..modelspec import load_spec
 from ..modelstore import default_detector, default_model
 from ..search.embedder import QueryRules
-from ..sources.scan import Scan, scan
+from ..sources.scan import scan
+from ..sources.source import FileSource
 from .machine import find_built, gpu_here, guessed_rate, look, rate_of_engines, rate_of_photographs
 from .plan import Item, Job, Machine, Rate, items_json, plan_job
 
@@ -80,22 +81,22 @@ def estimate(
     folder = output.absolute().parent
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder} for {output.name}. Create it, or name another file with -o")
-    scanned = scan(photos) if photos else Scan(b"/", [])
+    scanned = scan(photos) if photos else FileSource(b"/", [])
     name, model_dimension, rate = _embedding(engine, model, align, scanned)
     gpu_free, gpu = (gpu_bytes, "as named") if gpu_bytes else gpu_here()
     job = Job(
-        photographs=count or len(scanned.paths),
+        photographs=count or len(scanned.names),
         dimension=dimension or model_dimension,
         dtype=dtype,
         faces=align != "none",
-        longest=max(map(len, scanned.paths), default=64),
+        longest=max(map(len, scanned.names), default=64),
     )
     machine = look(folder, job.dimension, rate, gpu_free, gpu)
     return Estimate(job, name, machine, tuple(plan_job(job, machine)))
 
 
 def _embedding(
-    engine: Engine | None, model: str | None, align: str, scanned: Scan
+    engine: Engine | None, model: str | None, align: str, scanned: FileSource
 ) -> tuple[str, int, Callable[[float], Rate]]:
     """The model's name and dimension, and a function from the machine's products a second to the rate of embedding."""
     if engine is None:
@@ -110,8 +111,8 @@ def _embedding(
         detector = find_built(detector_spec)
         if detector is None:
             return info.model, info.dimension, lambda flops: guessed_rate(flops, detector_spec.name)
-    if not scanned.paths:
+    if not scanned.names:
         return info.model, info.dimension, lambda _: rate_of_engines(built, detector)
     rules = QueryRules(built, detector, FaceRules(align))
-    paths = [os.path.join(scanned.root, path) for path in scanned.paths]
+    paths = [os.path.join(scanned.root, path) for path in scanned.names]
     return info.model, info.dimension, lambda _: rate_of_photographs(rules, paths)

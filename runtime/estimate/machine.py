@@ -19,8 +19,8 @@ from ..engines.rate import measure_rates
 from ..errors import EngineError, FacemillError
 from ..modelspec import ModelSpec
 from ..modelstore import find_weights, sha256_of
-from ..pipeline.settings import measure_rate, usable_cores
-from ..pipeline.worker import one_thread_opencv
+from ..pipeline.settings import usable_cores
+from ..pipeline.tuning import measure_rate
 from ..search.embedder import MANY_PHOTOS, PhotoEmbedder, QueryRules
 from .plan import Machine, Rate
 
@@ -71,7 +71,6 @@ def rate_of_photographs(rules: QueryRules, photographs: Sequence[bytes], seed: i
         embedder.embed(photos, total=MANY_PHOTOS)
         return len(photos)
 
-    one_thread_opencv()
     with PhotoEmbedder(rules) as embedder:
         embedder.load(threads=1)
         per_s = measure_rate(embed, usable_cores(), _SECONDS, time.perf_counter)

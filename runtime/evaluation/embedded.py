@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..files import write_durable
+from ..interrupt import Control
 from ..metrics.pairs import Pairs
 from ..pipeline.request import Request
 from ..pipeline.run import process
 from ..pipeline.summary import Summary
+from ..progress import Listener
 from ..records import Status
 from ..sources.scan import scan
 from ..storage.file import EmbeddingFile
@@ -77,15 +79,16 @@ class Embedded:
         return np.array([rows[0] if rows else -1 for rows in found], np.int64)
 
 
-def embed_folder(request: Request) -> Embedded:
+def embed_folder(request: Request, *, listener: Listener | None = None, control: Control | None = None) -> Embedded:
     """Run the pipeline on a folder, or find its file whole, and read what it made.
 
     Args:
         request: one folder of inputs; the output is kept.
+        listener, control: see `pipeline.run.process`.
     Raises:
         FacemillError: the run failed, or its file is damaged.
     """
-    summary = process(request)
+    summary = process(request, listener=listener, control=control)
     found = read_embedded(request.output)
     return replace(found, summary=_with_speed(summary, found))
 
@@ -129,7 +132,7 @@ def check_folder(folder: Path, pairs: Pairs | None) -> None:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder; wanted: one with a sub-folder of photographs for each person")
-    paths = scan([str(folder)]).paths
+    paths = scan([str(folder)]).names
     if pairs is not None:
         known = _by_stem(paths)
         if not any(os.fsencode(name) in known for name in (*pairs.left, *pairs.right)):

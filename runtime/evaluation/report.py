@@ -161,7 +161,7 @@ def write_report(folder: Path, report: Report) -> None:
     except MissingDependencyError as err:
         for name in _FILES[2:]:
             (folder / name).unlink(missing_ok=True)  # of an earlier evaluation: not these figures
-        logger.warning("roc.png and scores.png are not drawn: %s", err)
+        logger.warning("roc.png and scores.png are not drawn: %s", err.message)
     text = "\n".join(_markdown(report, pictures))
     write_durable(folder / "report.md", text.encode("utf-8", "backslashreplace"), "the report")
 

@@ -21,13 +21,10 @@ from ..fetch import sha256_of
 from ..progress import track
 from ..storage.file import EmbeddingFile
 from .beside import amend_card, is_unchanged, one_builder, partial_path, read_card, write_card
-from .exactrows import ExactRows
-from .facts import Measured
 from .indexfile import index_path
 from .kinds import sample_size, train
-from .rerank import Reranked
-from .threads import faiss_threads
-from .tune import tune
+from .measure import Measured, tune
+from .rerank import ExactRows, Reranked, faiss_threads
 
 # Another number for another way to make the codes: those made in the old way are made again.
 RECIPE = 1
@@ -50,7 +47,7 @@ def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) ->
 
     Args:
         gallery: an open embedding file with at least `kinds.FEWEST_ROWS` rows.
-        kind: one of `sizes.APPROXIMATE`.
+        kind: one of `kinds.APPROXIMATE`.
         k: hits for each query.
         exact: the rows of the gallery.
     Returns:

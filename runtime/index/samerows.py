@@ -12,7 +12,7 @@ from ..storage.file import EmbeddingFile
 from .beside import renew_source, sidecar_path
 from .codesfile import codes_path
 from .indexfile import index_path
-from .sizes import APPROXIMATE
+from .kinds import APPROXIMATE
 
 logger = logging.getLogger(__name__)
 

@@ -19,12 +19,14 @@ from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
-from ..pipeline.plan import look
-from ..pipeline.request import Request, contract_of
+from ..interrupt import Control
+from ..pipeline.request import Request, RunOptions, contract_of
 from ..pipeline.run import process
+from ..progress import Listener
 from ..records import Status
 from ..search.file_rules import find_detector, find_engine
-from ..sources.scan import Scan
+from ..sources.scan import scan
+from ..sources.source import FileSource
 from ..storage.comparable import all_differences
 from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
@@ -78,6 +80,8 @@ def add(
     engine: Engine | None = None,
     retry: bool = False,
     rules: SegmentRules | None = None,
+    listener: Listener | None = None,
+    control: Control | None = None,
 ) -> Added:
     """Embed photographs that a file does not have, and put them into it.
 
@@ -89,10 +93,12 @@ def add(
         engine: None for the one that the file names.
         retry: embed the photographs again, of those found, that the file has with a failed outcome.
         rules: when a segment of the run ends.
+        listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the run; None for neither.
     Raises:
         ContractError: the engine's embeddings may not stand in the file.
         FacemillError: as their messages say.
-        Interrupted: a signal stopped the run in good order.
+        Interrupted: the control stopped the run in good order.
     """
     path = Path(os.path.realpath(file))
     check_exists(path)
@@ -101,20 +107,21 @@ def add(
         begun = _Adding(folder)
         begun.take_in()  # what an interrupted addition has finished
         request = _request(path, inputs, begun.place, engine, rules or SegmentRules())
-        scan = look(request)
-        listed = new = _not_in(path, scan, retry=retry)
-        while new.paths:
-            logger.info("%d of %d photographs are new", len(new.paths), len(scan.paths))
+        logger.info("looking for photographs")
+        source = scan(inputs, max_bytes=request.limits.max_bytes)
+        listed = new = _not_in(path, source, retry=retry)
+        while new.names:
+            logger.info("%d of %d photographs are new", len(new.names), len(source.names))
             try:
-                process(replace(request, listed=new))
+                process(replace(request, inputs=new), listener=listener, control=control)
             except ContractError as err:
                 raise ContractError(
                     f"another addition to {path} was interrupted, and this one does not go on with it. Finish that one "
                     f"with its own command, or delete {begun.place}.parts to forget it. What differs: {err}"
                 ) from err
             begun.take_in()
-            new = _not_in(path, scan)  # what came after an interrupted run had been begun
-        return begun.report(len(scan.paths), len(listed.paths))
+            new = _not_in(path, source)  # what came after an interrupted run had been begun
+        return begun.report(len(source.names), len(listed.names))
 
 
 class _Adding:
@@ -196,7 +203,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         skip_duplicates=contract["skip_duplicates"],
         dtype=contract["dtype"],
         limits=Limits(contract["max_bytes"], contract["max_pixels"]),
-        rules=rules,
+        run=RunOptions(segments=rules),
         decoder="opencv" if contract["decoder"] == "opencv" else "auto",
         faces=FaceRules.of_run(contract),
         detector=rebuild_if_stale(detector) if detector else None,
@@ -211,21 +218,21 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
     return request
 
 
-def _not_in(path: Path, scan: Scan, *, retry: bool = False) -> Scan:
+def _not_in(path: Path, source: FileSource, *, retry: bool = False) -> FileSource:
     """Of the photographs found, those that the file does not have; with `retry`, those that failed too.
 
     Their root is that of the file to come.
     """
     with EmbeddingFile(path) as base:
-        root = common_root([base.root, scan.root])
-        theirs, mine = prefix_below(root, scan.root), prefix_below(root, base.root)
-        listed = (
-            list(dict.fromkeys(theirs + name for name in scan.paths)) if theirs else list(dict.fromkeys(scan.paths))
-        )
+        root = common_root([base.root, source.root])
+        theirs, mine = prefix_below(root, source.root), prefix_below(root, base.root)
+        named = (theirs + name for name in source.names) if theirs else source.names
+        listed = list(dict.fromkeys(named))
         known = np.zeros(len(listed), bool)
         for place, row in _meet(listed, (mine + name for name in base.scanned_paths())):
             known[place] |= not (retry and base.status[row] in _FAILED)
-    return Scan(root, [name for name, here in zip(listed, known.tolist(), strict=True) if not here])
+    names = [name for name, here in zip(listed, known.tolist(), strict=True) if not here]
+    return replace(source, root=root, names=names)
 
 
 def _meet(listed: Sequence[bytes], known: Iterator[bytes]) -> Iterator[tuple[int, int]]:

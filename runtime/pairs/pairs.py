@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TooManyPairsError
-from ..interrupt import Control
+from ..interrupt import Control, RunControl, raise_if_stopping
 from ..progress import Listener, Reporter
 from ..storage.file import EmbeddingFile
 from .blocks import TILE_ROWS, Found, Tiling, joined, pairs_above
@@ -75,7 +75,13 @@ class Pairs:
 
 
 def find_pairs(
-    gallery: EmbeddingFile, parts: Parts, wanted: Wanted, *, force: bool = False, listener: Listener | None = None
+    gallery: EmbeddingFile,
+    parts: Parts,
+    wanted: Wanted,
+    *,
+    force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
 ) -> Pairs:
     """All pairs of rows above a threshold; goes on with what an unfinished search has left.
 
@@ -85,38 +91,38 @@ def find_pairs(
         wanted: see Wanted.
         force: drop the unfinished search of another question.
         listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the search; None for neither.
     Raises:
         TooManyPairsError: naming a higher threshold.
-        Interrupted: a signal asked to stop; the same call goes on.
+        Interrupted: the control stopped the search; the same call resumes it.
         ConfigError, StorageError, EngineError, MissingDependencyError: as their messages say.
     """
-    with Control() as control:
-        products = open_products(wanted.device)
-        try:
-            lists = _begin(gallery, parts, wanted, products, force=force)
-            before = parts.load()
-            if parts.done:
-                logger.info("going on with the search that was stopped")
-            control.deferring = True
-            work, pieces = _way(gallery, wanted, lists, parts.done, products)
-            compared = sum(work[parts.done :])
+    control = control or RunControl()
+    products = open_products(wanted.device)
+    try:
+        lists = _begin(gallery, parts, wanted, products, force=force)
+        before = parts.load()
+        if parts.done:
+            logger.info("going on with the search that was stopped")
+        work, pieces = _way(gallery, wanted, lists, parts.done, products)
+        compared = sum(work[parts.done :])
+        with control.in_flight():
             found, elapsed_s = _collect(work, pieces, before, parts, control, wanted, listener)
-        except TooManyPairsError as err:
-            parts.remove()
-            higher = suggest_threshold(gallery, wanted.most, wanted.threshold)
-            raise TooManyPairsError(
-                f"more than {wanted.most:,} pairs of {gallery.path} score {wanted.threshold:.4g} or more"
-                + (
-                    f": the threshold is too low. Try --threshold {higher:.3f}, or allow more pairs with --max-pairs"
-                    if higher <= 1
-                    else ": most are copies of one photograph. Allow more pairs with --max-pairs"
-                )
-            ) from err
-        control.deferring = False
-        if lists is not None:  # both rows of a pair may have looked into the other's list
-            _, once = np.unique(found.first * gallery.rows + found.second, return_index=True)
-            found = _chosen(found, once)
-        share = None if lists is None else share_found(gallery, found, wanted.threshold, products, _SEED)
+    except TooManyPairsError as err:
+        parts.remove()
+        higher = suggest_threshold(gallery, wanted.most, wanted.threshold)
+        raise TooManyPairsError(
+            f"more than {wanted.most:,} pairs of {gallery.path} score {wanted.threshold:.4g} or more"
+            + (
+                f": the threshold is too low. Try --threshold {higher:.3f}, or allow more pairs with --max-pairs"
+                if higher <= 1
+                else ": most are copies of one photograph. Allow more pairs with --most"
+            )
+        ) from err
+    if lists is not None:  # both rows of a pair may have looked into the other's list
+        _, once = np.unique(found.first * gallery.rows + found.second, return_index=True)
+        found = _chosen(found, once)
+    share = None if lists is None else share_found(gallery, found, wanted.threshold, products, _SEED)
     photographs = gallery.photo_numbers()
     two = photographs[found.first] != photographs[found.second]
     best = np.lexsort((found.second[two], found.first[two], -found.scores[two]))
@@ -177,12 +183,12 @@ def _collect(
             if count > wanted.most:
                 raise TooManyPairsError(f"{count:,} pairs")
             reporter.advance(compared, {"pairs": len(piece)})
-            if not control.wait_while_paused() or time.monotonic() - saved >= wanted.save_every_s:
+            if not control.wait() or time.monotonic() - saved >= wanted.save_every_s:
                 parts.save(pending)
                 kept.append(joined(pending))
                 pending = []
                 saved = time.monotonic()
-            control.stop_if_asked()
+            raise_if_stopping(control)
         if pending:
             parts.save(pending)
     return joined([*kept, *pending]), reporter.state().elapsed_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..index.facts import IndexFacts
+from ..index.measure import IndexFacts
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FacePlace
 from ..text import utf8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,10 +15,12 @@ from ..engines.open import open_runner
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
-from ..pipeline.face_work import DecodePhotos, FindFaces
-from ..records import Box, Crops, Encoded, FacePlace, Status
+from ..pipeline.face_work import crop_stages
+from ..pipeline.work import Read
+from ..records import Batch, Box, Crops, Encoded, FacePlace, Status
+from ..sources.source import PhotoList
 from ..text import utf8
-from .embedder import UNLIMITED_BYTES, PhotoInput, name_of, read_photos
+from .embedder import UNLIMITED_BYTES, PhotoInput, name_of
 
 _BATCH_PHOTOS = 16
 _CROP_SIDE = 112  # pixels, of the crop whose sharpness is measured
@@ -99,7 +101,7 @@ class PhotoDetector:
         self._engine, self._limits = engine, limits or Limits()
         self._rules = FaceRules("detect", "all", min_score, min_iod=0.0)
         self._lock, self._owned = threading.Lock(), ExitStack()
-        self._stages: tuple[DecodePhotos, FindFaces] | None = None
+        self._stages: Callable[[Encoded], Crops] | None = None
 
     def detect(self, photos: Sequence[PhotoInput]) -> list[Detection]:
         """Detect the faces in each photo; one that cannot be read gets an error and does not stop the others.
@@ -107,14 +109,14 @@ class PhotoDetector:
         Args:
             photos: paths, encoded bytes or arrays; see `PhotoInput`.
         Raises:
-            ConfigError: a photo is none of these.
             EngineError, MissingDependencyError: the engine does not load.
         """
         names = [name_of(photo, number) for number, photo in enumerate(photos)]
+        read, stages = Read(PhotoList(photos, self._limits.max_bytes)), self._load()
         detections: list[Detection] = []
         for start in range(0, len(photos), _BATCH_PHOTOS):
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
-            crops = self._crops(read_photos(photos, numbers, self._limits))
+            crops = stages(read(Batch(numbers)))
             errors = {o.row: f"{o.status.label}: {o.detail}" for o in crops.outcomes if o.status != Status.NO_FACE}
             faces: dict[int, list[DetectedFace]] = {number: [] for number in numbers.tolist()}
             assert crops.faces is not None
@@ -123,17 +125,14 @@ class PhotoDetector:
             detections += [Detection(names[i], tuple(faces[i]), errors.get(i, "")) for i in numbers.tolist()]
         return detections
 
-    def _crops(self, encoded: Encoded) -> Crops:
+    def _load(self) -> Callable[[Encoded], Crops]:
         with self._lock:
             if self._stages is None:
                 runner = self._owned.enter_context(open_runner(self._engine))
-                limits, order = replace(self._limits, max_bytes=UNLIMITED_BYTES), runner.info.channel_order
-                self._stages = (
-                    DecodePhotos(order, limits),
-                    FindFaces(runner, self._rules, _CROP_SIDE, order, limits),
-                )
-        decode, find = self._stages
-        return find(decode(encoded))
+                crop = replace(runner.info, size=_CROP_SIDE)
+                limits = replace(self._limits, max_bytes=UNLIMITED_BYTES)
+                self._stages = crop_stages(crop, limits, self._rules, runner)
+            return self._stages
 
     def close(self) -> None:
         """Release the engine."""

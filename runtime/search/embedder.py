@@ -13,18 +13,16 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.engine import Engine, EngineInfo
+from ..engines.engine import Engine
 from ..engines.open import open_runner
-from ..engines.runner import Runner
 from ..engines.stale import rebuild_if_stale
-from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
-from ..pipeline.face_work import DecodePhotos, FindFaces
+from ..pipeline.face_work import crop_stages
 from ..pipeline.settings import usable_cores
-from ..pipeline.work import Decode, Embed, Slices
-from ..records import Crops, Embedded, Encoded, FacePlace, Outcome, Status
-from ..sources.reader import ReadError, read_file
+from ..pipeline.work import BatchLimit, Embed, Read
+from ..records import Batch, Crops, Embedded, Encoded, FacePlace
+from ..sources.source import PhotoList
 from ..text import utf8
 
 PhotoInput: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8]"
@@ -32,7 +30,7 @@ PhotoInput: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8]"
 
 MANY_PHOTOS = 128  # from here on each core embeds photos of its own; below, all cores share the work of one engine call
 _BATCH_PHOTOS = 16  # of one thread: their decoded photos and views are in memory
-UNLIMITED_BYTES = 1 << 62  # photos are held to their limit when they are read; arrays have none
+UNLIMITED_BYTES = 1 << 62  # photos are held to their limit when they are read; pixels have none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +123,6 @@ class PhotoEmbedder:
         Returns:
             One embedding a photo, in the same order.
         Raises:
-            ConfigError: a photo is none of these.
             EngineError, MissingDependencyError: an engine does not load.
         """
         names = [name_of(photo, number) for number, photo in enumerate(photos, first)]
@@ -133,11 +130,11 @@ class PhotoEmbedder:
         many = max(total, len(photos)) >= MANY_PHOTOS
         if not photos:
             return []
-        stages = self._stages(threads=1 if many else 0)
+        read, stages = Read(PhotoList(photos, self.rules.limits.max_bytes)), self._stages(threads=1 if many else 0)
 
         def embed(start: int) -> list[Embedding]:
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
-            return _embeddings(stages(read_photos(photos, numbers, self.rules.limits)), names, numbers)
+            return _embeddings(stages(read(Batch(numbers))), names, numbers)
 
         return [embedding for batch in _each(embed, starts, usable_cores() if many else 1) for embedding in batch]
 
@@ -166,8 +163,9 @@ class PhotoEmbedder:
             detector = None
             if self.rules.detector is not None:
                 detector = stack.enter_context(open_runner(rebuild_if_stale(self.rules.detector), threads=threads))
-            crops = _crop_stages(self.rules, runner.info, detector)
-            vectors = Embed(runner, Slices(min(_BATCH_PHOTOS, runner.info.profile[2])))
+            limits = replace(self.rules.limits, max_bytes=UNLIMITED_BYTES)
+            crops = crop_stages(runner.info, limits, self.rules.faces, detector)
+            vectors = Embed(runner, BatchLimit(min(_BATCH_PHOTOS, runner.info.profile[2])))
             self._owned.push(stack.pop_all())
         return lambda batch: vectors(_first_faces(crops(batch)))
 
@@ -184,25 +182,8 @@ class PhotoEmbedder:
 
 
 def name_of(photo: PhotoInput, number: int) -> str:
-    """The path of a photo, or `<photo N>` for bytes and arrays.
-
-    Raises:
-        ConfigError: it is no photo.
-    """
-    if isinstance(photo, (str, os.PathLike)):
-        return os.fspath(photo)
-    if isinstance(photo, np.ndarray):
-        if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8 or not photo.size:
-            raise ConfigError(
-                f"photo {number} is an array {photo.shape} of {photo.dtype}; expected: (H, W, 3) of uint8, RGB. "
-                f"Convert BGR with photo[..., ::-1], gray with np.stack([photo] * 3, axis=-1)"
-            )
-    elif not isinstance(photo, bytes):
-        raise ConfigError(
-            f"photo {number} is {type(photo).__name__}; expected: a path, an encoded file as bytes, or an "
-            f"(H, W, 3) uint8 array, RGB"
-        )
-    return f"<photo {number}>"
+    """The path of a photo, or `<photo N>` for bytes and arrays."""
+    return os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else f"<photo {number}>"
 
 
 def photo_list(photos: PhotoInput | Sequence[PhotoInput]) -> Sequence[PhotoInput]:
@@ -210,45 +191,6 @@ def photo_list(photos: PhotoInput | Sequence[PhotoInput]) -> Sequence[PhotoInput
     if isinstance(photos, (str, os.PathLike, bytes)) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
         return [photos]
     return list(photos)
-
-
-def read_photos(photos: Sequence[PhotoInput], numbers: NDArray[np.int64], limits: Limits) -> Encoded:
-    """The encoded files of some photos."""
-    rows, files, outcomes = [], [], []
-    for number in numbers.tolist():
-        try:
-            files.append(_encoded(photos[number], limits))
-            rows.append(number)
-        except ReadError as err:
-            outcomes.append(Outcome(number, err.status, err.detail))
-    return Encoded(np.array(rows, np.int64), tuple(outcomes), files=tuple(files))
-
-
-def _encoded(photo: PhotoInput, limits: Limits) -> bytes:
-    """The encoded file; an array becomes a BMP, so that it is treated to the pixel as a lossless file of it would be.
-
-    Raises:
-        ReadError: the file cannot be read, or has more bytes than the limit.
-    """
-    if isinstance(photo, np.ndarray):
-        import cv2
-
-        return bytes(cv2.imencode(".bmp", np.ascontiguousarray(photo[..., ::-1]))[1])
-    if isinstance(photo, bytes):
-        if len(photo) > limits.max_bytes:
-            raise ReadError(Status.UNSUPPORTED, f"{len(photo)} bytes, over the limit of {limits.max_bytes}")
-        return photo
-    return read_file(os.fsencode(photo), limits.max_bytes)
-
-
-def _crop_stages(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Encoded], Crops]:
-    """Encoded files to crops. Their bytes were counted when they were read; those of an array have no limit."""
-    limits = replace(rules.limits, max_bytes=UNLIMITED_BYTES)
-    if detector is None:
-        return Decode(info.size, info.channel_order, limits)
-    photos = DecodePhotos(info.channel_order, limits)
-    faces = FindFaces(detector, rules.faces, info.size, info.channel_order, limits)
-    return lambda batch: faces(photos(batch))
 
 
 def _first_faces(batch: Crops) -> Crops:

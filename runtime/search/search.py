@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..engines.engine import Engine, read_engine
 from ..index.approximate import ApproximateIndex
 from ..index.flat import FlatIndex, check_queries
-from ..index.open import MANY_HITS, check_index_options, open_index
+from ..index.open import MAX_APPROXIMATE_HITS, check_index_options, open_index
 from ..storage.comparable import find_calibration
 from ..storage.file import EmbeddingFile
 from .answers import Answer, SearchFacts
@@ -101,7 +101,7 @@ class Search:
         Returns:
             One answer a photo, in the same order; a photo that cannot be embedded has an answer with its error.
         Raises:
-            ConfigError: k is below 1, or a photo is no photo.
+            ConfigError: k is below 1.
             ContractError: the engine's embeddings cannot be compared with the rows.
             EngineError, MissingDependencyError: an engine or index cannot be loaded.
             StorageError: the file is damaged.
@@ -206,9 +206,10 @@ class Search:
         index, (opened_k, opened_queries) = self._index, self._opened_for
         # An approximate index was measured for its k. Exact search was chosen for all usual k alike. For more queries
         # at once a GPU may pay, and what it needs of memory is planned.
-        same_k = k == opened_k or (index is not None and index.facts.measured is None and max(k, opened_k) <= MANY_HITS)
-        if index is not None and same_k and (self._device == "cpu" or queries <= opened_queries):
-            return index
+        if index is not None and (self._device == "cpu" or queries <= opened_queries):
+            exact = index.facts.measured is None
+            if k == opened_k or (exact and max(k, opened_k) <= MAX_APPROXIMATE_HITS):
+                return index
         self._close_index()
         self._index = open_index(
             self.file, self._device, k=k, queries=queries, index=self._index_name, latency_ms=self._latency_ms

@@ -37,7 +37,11 @@ from tests.support.red_square_detector import picture, save_red_squares
 @pytest.fixture(scope="module")
 def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     place = tmp_path_factory.mktemp("attach")
-    return evaluate(Request((str(write_people(place / "known")),), place / "known.h5", read_engine(tiny_engine)))
+    return evaluate(
+        Request(
+            (str(write_people(place / "known")),), place / "known.h5", read_engine(tiny_engine), faces=FaceRules("none")
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,15 @@ def made(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFacto
     place = tmp_path_factory.mktemp("made")
     shutil.copytree(photos / "1", place / "in")
     os.rename(os.fsencode(next((place / "in").iterdir())), os.fsencode(place / "in") + b"/caf\xe9.jpg")
-    process(Request((str(place / "in"),), place / "o.h5", read_engine(tiny_engine), skip_duplicates=True))
+    process(
+        Request(
+            (str(place / "in"),),
+            place / "o.h5",
+            read_engine(tiny_engine),
+            skip_duplicates=True,
+            faces=FaceRules("none"),
+        )
+    )
     return place / "o.h5"
 
 
@@ -94,7 +106,9 @@ def test_a_link_is_followed(file: Path, tmp_path: Path, calibration: Calibration
 
 
 def test_a_retry_of_the_file_still_works(tiny_engine: Path, tmp_path: Path, calibration: Calibration) -> None:
-    request = Request((str(write_people(tmp_path / "in")),), tmp_path / "o.h5", read_engine(tiny_engine))
+    request = Request(
+        (str(write_people(tmp_path / "in")),), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")
+    )
     assert process(request).outcomes["corrupt"] == 1
     attach_calibration(tmp_path / "o.h5", calibration)
     write_portrait(tmp_path / "in", 3, 1)
@@ -110,12 +124,14 @@ def test_scores_of_another_model_are_refused(file: Path, made: Path, calibration
 
 
 def test_an_engine_is_checked_before_the_work(file: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    check_file(file, Request((), tmp_path / "o.h5", read_engine(tiny_engine)))
+    check_file(file, Request((), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")))
     other = copy_engine(tiny_engine, tmp_path / "other.onnx", precision="int8")
     with pytest.raises(ContractError, match="int8"):
-        check_file(file, Request((), tmp_path / "o.h5", other))
+        check_file(file, Request((), tmp_path / "o.h5", other, faces=FaceRules("none")))
     with pytest.raises(StorageError, match="no such file"):
-        check_file(tmp_path / "none.h5", Request((), tmp_path / "o.h5", read_engine(tiny_engine)))
+        check_file(
+            tmp_path / "none.h5", Request((), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none"))
+        )
 
 
 def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) -> None:
@@ -186,7 +202,9 @@ def test_a_missing_file_makes_no_folder(tmp_path: Path, calibration: Calibration
 def test_one_person_alone_cannot_calibrate(tiny_engine: Path, tmp_path: Path) -> None:
     for shot in range(2):
         write_portrait(tmp_path / "in", 0, shot)
-    alone = evaluate(Request((str(tmp_path / "in"),), tmp_path / "o.h5", read_engine(tiny_engine)))
+    alone = evaluate(
+        Request((str(tmp_path / "in"),), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none"))
+    )
     with pytest.raises(ConfigError, match="no two people"):
         calibration_of(alone, tmp_path, "")
 

@@ -16,7 +16,7 @@ from runtime.export.parquet import export_parquet
 from runtime.storage.derived import look_at, recorded_pages, written_pages
 from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install '.[parquet]'")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")

@@ -20,7 +20,7 @@ from runtime.export.qdrant import Uploaded, export_qdrant, point_id
 from runtime.storage.derived import recorded_elsewhere
 from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 qdrant_client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
 ROOT_OF_PHOTOS = b"/photos/\xfe"

@@ -63,7 +63,7 @@ DAMAGES = {
     "sidecar of another kind": lambda index: sidecar_path(index).write_text("[1]"),
     "sidecar not text": lambda index: sidecar_path(index).write_bytes(b"\xff\xfe\x00"),
     "of another file": lambda index: change(index, source={"run_id": "x", "size_bytes": 1, "mtime_ns": 1}),
-    "of another kind": lambda index: change(index, kind="hnsw"),
+    "of another kind": lambda index: change(index, kind="pq"),
     "of another recipe": lambda index: change(index, recipe=0),
     "parameters not numbers": lambda index: change(index, parameters={"dimensions": "many"}),
     "parameters no table": lambda index: change(index, parameters=[1]),

@@ -250,7 +250,7 @@ def test_searches_at_once_all_answer_right(gallery_file: Path) -> None:
 def test_damaged_vectors_are_an_error_not_an_answer(tmp_path: Path) -> None:
     vectors = unit(100)
     vectors[41, 3] = np.nan
-    with pytest.raises(StorageError, match="row 41 of /embeddings has length nan; wanted: 1"):
+    with pytest.raises(StorageError, match="row 41 of /embeddings has length nan; expected: 1"):
         answer(write_gallery(tmp_path / "nan.h5", vectors), unit(1))
     vectors[41] = 0  # where the network answered zero
     assert 41 not in answer(write_gallery(tmp_path / "zero.h5", vectors), unit(1))[0]

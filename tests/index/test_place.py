@@ -13,11 +13,11 @@ import pytest
 
 from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
 from runtime.index import flat, gpu, place
+from runtime.index.exact import exact_top_k
 from runtime.index.flat import FlatIndex
 from runtime.index.memoryplan import resident_plan, streamed_plan
 from runtime.index.open import open_index
 from runtime.index.place import Place, choose_place, estimate_s, gpu_source
-from runtime.index.settle import settle
 from runtime.storage.file import EmbeddingFile
 from tests.index.test_flat import unit, write_gallery
 from tests.index.test_sources import MAKERS, HalfIndex
@@ -178,7 +178,7 @@ def test_faiss_takes_the_temporary_memory_that_the_plan_counts(
     indexes = 2 if placement == "streamed" else 4
     assert pretended_faiss.taken == [plan.scratch_bytes] * indexes
     assert plan.device_bytes > plan.vector_bytes + indexes * plan.scratch_bytes
-    rows, _ = settle(host, source, unit(3000)[[0, 749, 750, 2999]], 1)
+    rows, _ = exact_top_k(host, source, unit(3000)[[0, 749, 750, 2999]], 1)
     assert rows[:, 0].tolist() == [0, 749, 750, 2999]
 
 

@@ -136,7 +136,7 @@ def test_a_crowd_is_repaired_with_every_face_where_it_belongs(
     seed: int, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset, "_CHUNK_BYTES", 1024)
-    monkeypatch.setattr("runtime.storage.faces._CHUNK_ROWS", 64)
+    monkeypatch.setattr("runtime.storage.format._CHUNK_ROWS", 64)
     path = take(crowd, tmp_path / "x.h5", None)
     monkeypatch.undo()
     rng = np.random.default_rng(seed)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from runtime.engines.engine import read_engine
-from runtime.index.facts import IndexFacts
+from runtime.faces.rules import FaceRules
+from runtime.index.measure import IndexFacts
 from runtime.pages.search_page import PageAnswers, write_page
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
@@ -36,7 +37,11 @@ def test_a_page_shows_the_first_queries(k: int, kept: int) -> None:
 
 
 def test_a_page_says_that_it_does_not_show_all(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    process(Request((str(photos / "3"),), tmp_path / "people.h5", read_engine(tiny_engine), limit=3))
+    process(
+        Request(
+            (str(photos / "3"),), tmp_path / "people.h5", read_engine(tiny_engine), limit=3, faces=FaceRules("none")
+        )
+    )
     for asked, words in ((250, True), (200, False)):
         shown = keep(asked, 1)
         with EmbeddingFile(tmp_path / "people.h5") as gallery:

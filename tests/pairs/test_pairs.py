@@ -28,7 +28,7 @@ from runtime.pairs.parts import Parts
 from runtime.progress import Reporter
 from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import Pair, oracle, twins, write_twins
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 EVERY_BLOCK = Wanted(0.4, device="cpu", tile_rows=100, save_every_s=0)
 IN_NO_TIME = replace(EVERY_BLOCK, threshold=0.7, budget_s=1e-9)
@@ -236,14 +236,14 @@ with EmbeddingFile(path) as gallery, Parts(path) as parts:
 """
 
 
-def start(path: Path, output: Path) -> subprocess.Popen[str]:
+def start_facemill(path: Path, output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", SCRIPT, str(path), str(output)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # small products on a busy machine
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(path: Path, output: Path) -> None:
-    process = start(path, output)
+    process = start_facemill(path, output)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
 
@@ -256,7 +256,7 @@ def test_killed_again_and_again_it_gives_the_same_file(tmp_path: Path, how: sign
     rng, stopped = random.Random(int(how)), 0
     for _ in range(3):
         before = len(parts_of(path))
-        process = start(path, output)
+        process = start_facemill(path, output)
         while process.poll() is None and len(parts_of(path)) <= before + 2:
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.05))

@@ -25,11 +25,12 @@ from runtime.images.decode import ImageError, Limits, decode_photo
 from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
 from runtime.pipeline import face_work
-from runtime.pipeline.face_work import DecodePhotos, FindFaces
+from runtime.pipeline.face_work import DecodePhotos, find_faces_with
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.records import Crops, Encoded, Outcome, Photo, Status
 from tests.support import encoded_images as make
+from tests.support.model_files import spec
 from tests.support.red_square_detector import picture, save_red_squares
 
 ONE = picture(400, 300, (100, 120, 90))
@@ -60,7 +61,7 @@ def png(image: Any) -> bytes:
 def find(runner: Runner, *files: bytes, rules: FaceRules = DETECT, order: str = "rgb") -> Crops:
     batch = Encoded(np.arange(10, 10 + len(files)), (Outcome(3, Status.UNREADABLE, "gone"),), files=files)
     photos = DecodePhotos(order, Limits())(batch)
-    return FindFaces(runner, rules, 112, order, Limits())(photos)
+    return find_faces_with(runner, rules, spec(channel_order=order), Limits())(photos)
 
 
 def test_each_photograph_ends_with_a_crop_or_an_outcome(runner: Runner) -> None:
@@ -246,7 +247,7 @@ def test_a_run_goes_on_only_with_the_same_detector_and_rules(
     for other, words in (
         (request_for(policy="all"), "faces: 'largest' there, 'all' now"),
         (request_for(min_frontal=0.5), "min_frontal: 0.0 there, 0.5 now"),
-        (replace(request, faces=FaceRules(), detector=None), "alignment: 'five landmarks.* there, 'none' now"),
+        (replace(request, faces=FaceRules("none"), detector=None), "alignment: 'five landmarks.* there, 'none' now"),
     ):
         with pytest.raises(ContractError, match=words):
             process(other)

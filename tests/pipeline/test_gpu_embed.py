@@ -20,14 +20,14 @@ from runtime.errors import EngineError, OutOfMemoryError
 from runtime.graphs.prepare import prepare_graph
 from runtime.images.dali_crops import DaliDecoder
 from runtime.images.decode import Limits
-from runtime.images.jpeg_runs import JpegRuns
-from runtime.pipeline import gpu_embed as device_work
-from runtime.pipeline.gpu_embed import Bench, EmbedFiles
+from runtime.images.jpeg_runs import DaliOptions, JpegRuns
+from runtime.pipeline import gpu_embed
+from runtime.pipeline.gpu_embed import CropResources, EmbedPhotos
 from runtime.pipeline.gpu_fill import Shrink
-from runtime.pipeline.gpu_tuning import tune_device
 from runtime.pipeline.settings import Settings
 from runtime.pipeline.stages import Chain, Pipeline, Stage, StageClock
-from runtime.pipeline.work import Decode, Embed, Slices
+from runtime.pipeline.tuning import tune_gpu
+from runtime.pipeline.work import BatchLimit, Decode, Embed
 from runtime.records import Embedded, Encoded, Outcome, Status
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
@@ -52,24 +52,24 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def opened(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Opens an EmbedFiles; with it come the shim's engine and the two clocks."""
+    """Opens an EmbedPhotos; with it come the shim's engine and the two clocks."""
 
     @contextmanager
-    def open_embed(batch_size: int = 8, slots: int = 2, batch_pixels: int = 10**6) -> Iterator[EmbedFiles]:
-        monkeypatch.setattr(device_work, "DeviceCrops", ShimCrops)
+    def open_embed(batch_size: int = 8, slots: int = 2, batch_pixels: int = 10**6) -> Iterator[EmbedPhotos]:
+        monkeypatch.setattr(gpu_embed, "DeviceCrops", ShimCrops)
         clocks = StageClock("decode", slots), StageClock("infer", slots)
         driver = ShimDriver(tmp_path)
         runner = TensorRTRunner(engine, INFO, slots=slots, driver=driver, trt=shim())
         with runner, ExitStack() as stack:
             own, kernels = stack.enter_context, Kernels(driver)
-            benches = [
-                Bench(
-                    own(DaliDecoder(112, batch_size=batch_size, batch_pixels=batch_pixels)),
+            resources = [
+                CropResources(
+                    own(DaliDecoder(112, options=DaliOptions(batch_size=batch_size, batch_pixels=batch_pixels))),
                     own(Shrink(driver, kernels, size=112, most=batch_size)),
                 )
                 for _ in range(slots)
             ]
-            yield EmbedFiles(runner, benches, batch_size, clocks)
+            yield EmbedPhotos(runner, resources, batch_size, clocks)
 
     return open_embed
 
@@ -77,7 +77,7 @@ def opened(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
 def on_the_cpu(engine: bytes, batch: Encoded) -> Embedded:
     """The two stages that this one stands for."""
     with OrtRunner(engine, info()) as runner:
-        return Embed(runner, Slices(8))(Decode(112, "rgb", Limits())(batch))
+        return Embed(runner, BatchLimit(8))(Decode(112, "rgb", Limits())(batch))
 
 
 def check(got: Embedded, wanted: Embedded) -> None:
@@ -130,7 +130,7 @@ def test_out_of_memory_halves_the_slice_for_good_and_loses_nothing(
     with opened() as embed:
         embed._runner._engine.refusals = {1: "out of memory", 2: "out of memory"}
         check(embed(batch), on_the_cpu(engine, batch))
-        assert embed.slices.size == 2
+        assert embed.limit.size == 2
     assert caplog.text.count("out of memory at batch size") == 2
 
 
@@ -148,7 +148,7 @@ def test_what_dali_has_no_room_for_halves_the_slice_too(
     with opened() as embed:
         monkeypatch.setattr(JpegRuns, "_execute", staticmethod(small))
         check(embed(batch), on_the_cpu(engine, batch))
-        assert embed.slices.size == 2
+        assert embed.limit.size == 2
 
 
 def test_an_engine_that_fails_stops_the_stage_with_its_words(opened: Callable[..., Any]) -> None:
@@ -184,16 +184,16 @@ def test_threads_share_the_stage(opened: Callable[..., Any], engine: bytes) -> N
 
 
 class Clocked:
-    """An EmbedFiles with known costs: a call costs `fixed` seconds and an image one; slots share one GPU."""
+    """An EmbedPhotos with known costs: a call costs `fixed` seconds and an image one; slots share one GPU."""
 
     def __init__(self, settings: Settings, now: list[float], fits: int) -> None:
-        self.slices = Slices(settings.batch_size)
+        self.limit = BatchLimit(settings.batch_size)
         self._streams, self._now, self._fits = settings.streams, now, fits
         self._lock = threading.Lock()
 
     def __call__(self, batch: Encoded) -> Encoded:
         if len(batch) > self._fits:
-            self.slices.size //= 2
+            self.limit.size //= 2
         with self._lock:  # two in flight hide half of the fixed cost, more hide no more
             self._now[0] += (0.02 / min(2, self._streams) + 0.0001 * len(batch)) / self._streams
         return batch
@@ -209,7 +209,7 @@ def tuned(fits: int = 10**6, batch_size: int | None = None, slots: int = 9) -> S
         yield Clocked(settings, now, fits)
 
     wide = info(backend="tensorrt", profile=(1, 256, 512))
-    return tune_device(wide, open_embed, JPEGS, batch_size=batch_size, clock=lambda: now[0])
+    return tune_gpu(wide, open_embed, JPEGS, batch_size=batch_size, clock=lambda: now[0])
 
 
 def test_the_tuner_takes_the_largest_batch_when_calls_are_costly() -> None:

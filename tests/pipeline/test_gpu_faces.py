@@ -25,14 +25,14 @@ from runtime.faces.selection import LONG_SIDE
 from runtime.graphs.prepare import prepare_graph
 from runtime.images.dali_photos import DaliPhotos
 from runtime.images.decode import Limits
-from runtime.images.jpeg_runs import JpegRuns
+from runtime.images.jpeg_runs import DaliOptions, JpegRuns
 from runtime.modelspec import load_spec
 from runtime.modelstore import find_weights, resolve_weights
-from runtime.pipeline.face_work import DecodePhotos, FindFaces
-from runtime.pipeline.gpu_faces import Bench, EmbedFaces
+from runtime.pipeline.face_work import DecodePhotos, find_faces_with
+from runtime.pipeline.gpu_faces import EmbedFaces, FaceResources
 from runtime.pipeline.gpu_fill import Warp
 from runtime.pipeline.stages import StageClock
-from runtime.pipeline.work import Embed, Slices
+from runtime.pipeline.work import BatchLimit, Embed
 from runtime.records import Embedded, Encoded, Outcome, Status
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
@@ -101,23 +101,23 @@ def open_stage(
 ) -> Iterator[EmbedFaces]:
     """The stage on what stands for a GPU."""
     driver = ShimDriver(compiled)
-    options: dict[str, Any] = {"slots": slots, "driver": driver, "trt": shim()}
+    opening: dict[str, Any] = {"slots": slots, "driver": driver, "trt": shim()}
     infos = (replace(one[1], **SHIM, profile=profile) for one, profile in ((embedder, (1, 8, 16)), (finder, (1, 2, 4))))
     with (
-        TensorRTRunner(embedder[0], next(infos), **options) as runner,
-        TensorRTRunner(finder[0], next(infos), **options) as searcher,
+        TensorRTRunner(embedder[0], next(infos), **opening) as runner,
+        TensorRTRunner(finder[0], next(infos), **opening) as searcher,
         ExitStack() as stack,
     ):
         own, order = stack.enter_context, finder[1].channel_order
-        decoding: dict[str, Any] = {"batch_size": batch_size, "batch_pixels": pixels, "threads": 1}
+        options = DaliOptions(batch_size=batch_size, batch_pixels=pixels, threads=1)
         warping = {"size": 112, "reverse": order != embedder[1].channel_order, "most": batch_size}
         sides, kernels = [view.long_side for view in rules.find.views], Kernels(driver)
-        benches = [
-            Bench(own(DaliPhotos(sides, LONG_SIDE, order, **decoding)), own(Warp(driver, kernels, **warping)))
+        resources = [
+            FaceResources(own(DaliPhotos(sides, LONG_SIDE, order, options)), own(Warp(driver, kernels, **warping)))
             for _ in range(slots)
         ]
         clocks = StageClock("decode", slots), StageClock("detect", slots), StageClock("infer", slots)
-        yield EmbedFaces(runner, searcher, benches, rules, batch_size, Limits(), clocks)
+        yield EmbedFaces(runner, searcher, resources, rules, batch_size, Limits(), clocks)
 
 
 @pytest.fixture
@@ -137,8 +137,8 @@ def on_the_cpu(engine: bytes, detector: tuple[bytes, EngineInfo]) -> OnTheCpu:
     def embed(batch: Encoded, rules: FaceRules = DETECT, order: str = "rgb") -> Embedded:
         embedder = info(channel_order=order)
         with OrtRunner(engine, embedder) as runner, OrtRunner(*detector) as finder:
-            faces = FindFaces(finder, rules, 112, order, Limits())(DecodePhotos(order, Limits())(batch))
-            return Embed(runner, Slices(8))(faces)
+            faces = find_faces_with(finder, rules, embedder, Limits())(DecodePhotos(order, Limits())(batch))
+            return Embed(runner, BatchLimit(8))(faces)
 
     return embed
 
@@ -226,7 +226,7 @@ def test_photographs_of_the_crops_size_are_crops_with_auto(opened: Open, on_the_
     crops, mixed = batch_of(CROP, CROP, make.encode(make.scene(112, 112), "PNG")), batch_of(CROP, ONE[0])
     with opened(rules) as embed:
         got = embed(crops)
-        assert embed._search._runner._engine.shapes == []  # nothing was looked for
+        assert embed._detect._runner._engine.shapes == []  # nothing was looked for
         check(got, on_the_cpu(crops, rules))
         check(embed(mixed), on_the_cpu(mixed, rules))
     assert got.faces is not None
@@ -245,8 +245,8 @@ def test_photographs_that_take_much_memory_are_embedded_in_parts(
 def test_what_the_views_do_not_show_goes_the_cpus_way(opened: Open) -> None:
     with opened() as embed:
         looked: list[int] = []
-        find = embed._faces
-        embed._faces = lambda batch: looked.extend(batch.rows.tolist()) or find(batch)
+        find = embed._find_faces
+        embed._find_faces = lambda batch: looked.extend(batch.rows.tolist()) or find(batch)
         embed(batch_of(ONE[0], NONE, PNG, SMALL, FAR))
         assert looked == [103, 106, 109, 112]
 
@@ -267,20 +267,20 @@ def test_out_of_memory_halves_the_slice_for_good_and_loses_nothing(
         if whose == "dali":
             monkeypatch.setattr(JpegRuns, "_execute", staticmethod(small))
         else:
-            failing = embed._search._runner if whose == "detector" else embed._runner
+            failing = embed._detect._runner if whose == "detector" else embed._runner
             failing._engine.refusals = {1: "out of memory", 2: "out of memory"}
         check(embed(batch), on_the_cpu(batch))
-        assert embed.slices.size == 2
+        assert embed.limit.size == 2
 
 
-@pytest.mark.parametrize("which", ["_runner", "_search"])
+@pytest.mark.parametrize("which", ["_runner", "_detect"])
 def test_an_engine_that_fails_stops_the_stage_with_its_words(opened: Open, which: str) -> None:
     with opened() as embed:
-        failing = embed._runner if which == "_runner" else embed._search._runner
+        failing = embed._runner if which == "_runner" else embed._detect._runner
         failing._engine.refusals = {1: "the GPU fell off the bus"}
         with pytest.raises(EngineError, match="the GPU fell off the bus"):
             embed(batch_of(*ONE[:3]))
-        assert embed(batch_of(*ONE[:3])).rows.tolist() == [100, 103, 106]  # slots and benches came back
+        assert embed(batch_of(*ONE[:3])).rows.tolist() == [100, 103, 106]  # slots and resources came back
 
 
 def test_warming_up_reaches_every_slot(opened: Open) -> None:
@@ -288,7 +288,7 @@ def test_warming_up_reaches_every_slot(opened: Open) -> None:
         embed.warm_up()
         assert embed._runner._engine.shapes == [(8, 112, 112, 3)] * 3
         sides = [view.long_side for view in DETECT.find.views]
-        assert embed._search._runner._engine.shapes == [(4, side, side, 3) for side in sides] * 3
+        assert embed._detect._runner._engine.shapes == [(4, side, side, 3) for side in sides] * 3
 
 
 def test_the_clocks_tell_the_work_apart(opened: Open) -> None:
@@ -337,8 +337,8 @@ def test_a_real_detector_finds_the_faces_of_real_photographs_alike(
     batch = batch_of(*files)
     order = embedder[1].channel_order
     with OrtRunner(*embedder) as runner, OrtRunner(*finder) as searcher:
-        faces = FindFaces(searcher, rules, 112, order, Limits())(DecodePhotos(order, Limits())(batch))
-        wanted = Embed(runner, Slices(8))(faces)
+        faces = find_faces_with(searcher, rules, runner.info, Limits())(DecodePhotos(order, Limits())(batch))
+        wanted = Embed(runner, BatchLimit(8))(faces)
     with open_stage(embedder, finder, compiled, rules) as embed:
         got = embed(batch)
     assert got.rows.tolist() == wanted.rows.tolist()

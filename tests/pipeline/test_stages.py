@@ -11,8 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from runtime.pipeline.channel import ChannelFailed, OrderedChannel
-from runtime.pipeline.stages import Chain, Pipeline, Stage, StageClock
+from runtime.pipeline.stages import Chain, ChannelFailed, OrderedChannel, Pipeline, Stage, StageClock
 from runtime.records import Batch
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError
+from runtime.faces.rules import FaceRules
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.search import hits as deep
@@ -49,7 +50,7 @@ def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             (home / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=seed)))
     for number in range(3):
         (folder / "in" / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=900 + number)))
-    process(Request((str(folder / "in"),), folder / "people.h5", read_engine(tiny_engine)))
+    process(Request((str(folder / "in"),), folder / "people.h5", read_engine(tiny_engine), faces=FaceRules("none")))
     return folder / "people.h5"
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError, ContractError, EngineError, MissingDependencyError
+from runtime.faces.rules import FaceRules
 from runtime.index.gpu import count_gpus
 from runtime.pipeline.request import UNTRAINED_WARNING, Request
 from runtime.pipeline.run import process
@@ -26,7 +27,7 @@ from tests.support.model_files import copy_engine
 def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An embedding file of folder 3 of the photographs."""
     output = tmp_path_factory.mktemp("query") / "people.h5"
-    process(Request((str(photos / "3"),), output, read_engine(tiny_engine)))
+    process(Request((str(photos / "3"),), output, read_engine(tiny_engine), faces=FaceRules("none")))
     return output
 
 
@@ -155,7 +156,7 @@ def test_queries_are_held_to_the_limits_of_the_file(gallery: EmbeddingFile, phot
 def test_a_file_without_embeddings_answers_nothing(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "text.jpg").write_text("not a photograph")
-    process(Request((str(tmp_path / "in"),), tmp_path / "none.h5", read_engine(tiny_engine)))
+    process(Request((str(tmp_path / "in"),), tmp_path / "none.h5", read_engine(tiny_engine), faces=FaceRules("none")))
     with EmbeddingFile(tmp_path / "none.h5") as empty:
         (answer,) = search(empty, [str(next((photos / "3").iterdir()))])
     assert answer.hits == ()

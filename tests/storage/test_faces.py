@@ -309,8 +309,7 @@ def test_memory_does_not_grow_with_the_faces_of_the_photographs(
         to = writer(tmp_path, rows=1000)
         for start in range(0, photographs, 16):
             rows = np.repeat(np.arange(start, start + 16), crowd)
-            counts = dict.fromkeys(rows.tolist(), crowd)
-            to.append(Embedded(rows, embeddings=vectors, faces=faces, face_counts=counts))
+            to.append(Embedded(rows, embeddings=vectors, faces=faces, face_counts=dict.fromkeys(rows.tolist(), crowd)))
         to.commit()
         with Ledger(photographs, tmp_path, "p") as ledger:
             assemble(tmp_path / "o.h5", ledger, paths_of(photographs), {"dimension": D}, "float32")

@@ -7,29 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode import jpeg_scale
-from .resize import shrink
-
-
-def preprocess_crops(
-    images: NDArray[np.uint8], *, size: int, mean: Sequence[float], std: Sequence[float], reverse: bool = False
-) -> NDArray[np.float32]:
-    """Resize photographs of one size as `shrink` does, but without rounding to whole grey levels, and normalise.
-
-    Args:
-        images: (N, H, W, 3) uint8.
-        size: side S of the crop, pixels.
-        mean, std: by channel of the crop, in grey levels: the crop is (level - mean) / std.
-        reverse: the crop's channels are the photograph's in reverse order.
-    Returns:
-        (N, 3, S, S) float32, C-contiguous; a new array.
-    """
-    crops = np.empty((len(images), 3, size, size), np.float32)
-    for crop, image in zip(crops, images, strict=True):
-        levels = shrink(image.astype(np.float32), size, size)  # (S, S, 3)
-        levels = levels[..., ::-1] if reverse else levels
-        crop[:] = ((levels - np.asarray(mean)) / np.asarray(std)).transpose(2, 0, 1)
-    return crops
+from runtime.images.decode import jpeg_scale
+from runtime.images.resize import shrink
 
 
 def preprocess_bytes(images: Sequence[NDArray[np.uint8]], *, size: int) -> NDArray[np.uint8]:

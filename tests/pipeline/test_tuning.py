@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.pipeline import settings as tuning
-from runtime.pipeline.settings import Settings
+from runtime.pipeline import tuning
+from runtime.pipeline.settings import Settings, usable_cores, with_given
 from tests.support.arithmetic_runner import INFO, ArithmeticRunner
 
 IMAGES = np.zeros((256, 8, 8, 3), np.uint8)
@@ -30,7 +30,7 @@ class CostlyRunner(ArithmeticRunner):
 
 
 def tuned(batch_size: int | None = None) -> Settings:
-    return tuning.tune(
+    return tuning.tune_cpu(
         INFO, lambda threads: CostlyRunner(), IMAGES, lambda: time.sleep(0.001), per_decode=8, batch_size=batch_size
     )
 
@@ -38,9 +38,9 @@ def tuned(batch_size: int | None = None) -> Settings:
 def test_the_largest_batch_that_fits_wins_when_calls_are_costly() -> None:
     found = tuned()
     assert found.batch_size == 16
-    assert 1 <= found.decoders <= tuning.usable_cores()
+    assert 1 <= found.decoders <= usable_cores()
     # Sleeping runners do not share a core: as many calls at once as are tried is fastest.
-    assert found.streams == tuning.usable_cores()
+    assert found.streams == usable_cores()
 
 
 @pytest.mark.parametrize(("gain", "shape"), [(0.9, (2, 1)), (1.05, (2, 1)), (1.3, (1, 2))])
@@ -61,7 +61,7 @@ def test_two_threads_in_a_call_have_to_be_clearly_faster(
             return super().infer(images)
 
     monkeypatch.setattr(tuning, "usable_cores", lambda: 2)
-    found = tuning.tune(INFO, Clocked, IMAGES, lambda: None, per_decode=8, batch_size=None, clock=lambda: now[0])
+    found = tuning.tune_cpu(INFO, Clocked, IMAGES, lambda: None, per_decode=8, batch_size=None, clock=lambda: now[0])
     assert (found.streams, found.threads) == shape
     assert found.batch_size == 32
 
@@ -82,5 +82,5 @@ def test_settings_are_remembered_by_engine(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_the_user_gives_wins() -> None:
-    assert tuning.with_given(Settings(16, 2, 1, 2), 3, None) == Settings(3, 2, 1, 2)
-    assert tuning.with_given(Settings(16, 2, 1, 2), None, 7) == Settings(16, 2, 1, 7)
+    assert with_given(Settings(16, 2, 1, 2), 3, None) == Settings(3, 2, 1, 2)
+    assert with_given(Settings(16, 2, 1, 2), None, 7) == Settings(16, 2, 1, 7)
