@@ -37,15 +37,20 @@ def test_a_good_model_file(tmp_path: Path) -> None:
     spec = load_spec(str(write(tmp_path)))
     assert (spec.name, spec.mean, spec.std) == ("m", (127.5,) * 3, (128.0,) * 3)
     assert spec.trained
-    assert (spec.url, spec.sha256, spec.size_bytes, spec.generator) == (None, None, None, ())
+    assert (spec.url, spec.sha256, spec.size_bytes, spec.generator) == (None, None, None, None)
     assert spec.folder == tmp_path
+
+
+def test_a_detectors_model_file_of_before_is_read(tmp_path: Path) -> None:
+    spec = load_spec(str(write(tmp_path, detector='"scrfd"')))
+    assert (spec.task, spec.decode) == ("detect", "scrfd")
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"size": None}, "size is missing; wanted: a whole number"),
-        ({"size": "0"}, "size is 0; wanted: a whole number from 1"),
+        ({"size": None}, "size is missing; expected: a whole number"),
+        ({"size": "0"}, "size is 0; expected: a whole number from 1"),
         ({"size": "true"}, "size is True"),
         ({"size": '"112"'}, "size is '112'"),
         ({"channel_order": '"RGB"'}, "channel_order is 'RGB'"),
@@ -57,7 +62,14 @@ def test_a_good_model_file(tmp_path: Path) -> None:
         ({"sha256": '"abc"'}, "64 hexadecimal digits"),
         ({"trained": '"no"'}, "true or false"),
         ({"generator": "3"}, "a table"),
-        ({"title": "3"}, "title is 3; wanted: text"),
+        ({"generator": '{form = "128"}'}, 'form = "128" or "512"'),
+        ({"generator": "{form = 128, seed = 0}"}, 'form = "128" or "512"'),
+        ({"generator": '{form = "128", seed = "0"}'}, "seed = a whole number"),
+        ({"generator": "{layers = 3}"}, "unknown key 'layers'; expected: form, seed"),
+        ({"task": '"landmarks"'}, 'task is \'landmarks\'; expected: "embed" or "detect"'),
+        ({"task": '"detect"'}, "decode is ''; expected: the name of a decoder"),
+        ({"decode": '"yunet"'}, "decode is 'yunet'; expected: nothing"),
+        ({"title": "3"}, "title is 3; expected: text"),
         ({"colour": '"rgb"'}, "unknown key 'colour'"),
         ({"name": "="}, "is not TOML"),
     ],
@@ -84,7 +96,7 @@ def test_of_a_detector_the_toml_is_a_detectors(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(str(caught.value).split("\n\n", 1)[1])
     mine = load_spec(str(tmp_path / "mine.toml"))
     known = load_spec("scrfd-500m")
-    assert (mine.detector, mine.dimension, mine.size) == (known.detector, known.dimension, known.size)
+    assert (mine.task, mine.decode, mine.dimension, mine.size) == ("detect", known.decode, known.dimension, known.size)
     assert mine.channel_order == known.channel_order
 
 

@@ -10,7 +10,7 @@ from ..engines import build as building
 from ..engines.build import BuildResult
 from ..engines.choose import choose_detector
 from ..engines.weights import weights_for
-from ..errors import ConfigError
+from ..errors import OptionError
 from ..modelspec import load_spec
 from ..modelstore import default_model
 from ..pipeline.calibration import gather_calibration
@@ -41,19 +41,19 @@ def build_engine(
         calibration_seed: of the draw.
         align, detector: how the crops of the calibration are made, as for `process`.
     Raises:
-        ConfigError: options do not go together.
+        OptionError: options do not go together.
         ModelError, EngineError, MissingDependencyError: the engine cannot be built.
         ParityError: the engine does not answer like the model; nothing was kept.
     """
     if calibration and precision not in ("int8", "auto"):
-        raise ConfigError(f"--calibration is for int8 and auto; got: --precision {precision}")
+        raise OptionError(f"--calibration is for int8 and auto; got: --precision {precision}")
     if precision == "int8" and not calibration:
-        raise ConfigError("--precision int8 needs some hundreds of photos to calibrate on. Add --calibration PHOTOS")
+        raise OptionError("--precision int8 needs some hundreds of photos to calibrate on. Add --calibration PHOTOS")
     spec = load_spec(model or default_model())
     crops = None
     if calibration:
-        if spec.detector and detector is not None:
-            raise ConfigError(
+        if spec.detects and detector is not None:
+            raise OptionError(
                 f"--detector is for the calibration of an embedding model; {spec.name} is a detector, which sees "
                 f"photos whole. Leave --detector out"
             )
@@ -63,7 +63,7 @@ def build_engine(
             count=calibration_count,
             seed=calibration_seed,
             align=align,
-            detector=None if spec.detector else choose_detector(detector, align=align, backend="cpu"),
+            detector=None if spec.detects else choose_detector(detector, align=align, backend="cpu"),
         )
     return building.build_engine(
         spec,

@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import defaults
 from ..engines.choose import choose_detector, choose_engine, is_file_name, licence_of
 from ..engines.engine import Engine, read_engine
-from ..errors import ConfigError, Interrupted
+from ..errors import Interrupted, OptionError
 from ..evaluation.attach import attach_calibration, calibration_of, check_file
 from ..evaluation.compare import compare as compare_evaluations
 from ..evaluation.detectors import figures_of
@@ -27,6 +27,7 @@ from ..pairs.parts import plan_path
 from ..pipeline.plan import begun_with
 from ..pipeline.request import Request
 from ..progress import Listener
+from ..storage.contract import EmbeddingContract
 from ..storage.runfolder import utc_now
 
 
@@ -64,23 +65,24 @@ def evaluate(
     Returns:
         The figures.
     Raises:
-        ConfigError: options exclude each other, or there is nothing to measure.
+        OptionError: options exclude each other.
+        ConfigError: there is nothing to measure.
         ContractError: the embeddings say nothing of the file to calibrate.
         FacemillError: see `process`.
     """
     if detectors and (compare or calibrate):
-        raise ConfigError("detectors are compared; expected: neither engines to compare nor a file to calibrate")
+        raise OptionError("detectors are compared; expected: neither engines to compare nor a file to calibrate")
     judged = None if pairs is None else read_pairs(pairs)
     check_folder(folder, judged)
     if output is not None:
         check_report_folder(output, folder, force=force)
     faces = faces or FaceRules(defaults.ALIGN)
     kept = calibrate or (output and output / ("embeddings-1.h5" if compare else "embeddings.h5"))
-    resumed = begun_with(kept, force=force and calibrate is None) if kept and not detectors else {}
+    resumed = begun_with(kept, force=force and calibrate is None) if kept and not detectors else EmbeddingContract()
     engines: tuple[Engine, ...] = tuple(map(read_engine, compare or ()))
-    engines = engines or (choose_engine(engine, model=model, backend=backend, resumed=resumed.get("model", "")),)
+    engines = engines or (choose_engine(engine, model=model, backend=backend, resumed=resumed.model or ""),)
     names: list[str | None] = [*detectors] or [detector]
-    backend, resumed_detector = engines[0].info.backend, resumed.get("detector", "")
+    backend, resumed_detector = engines[0].info.backend, resumed.detector or ""
     finders = [choose_detector(name, align=faces.align, backend=backend, resumed=resumed_detector) for name in names]
     count = max(len(engines), len(finders))
     engines, finders = (engines * count)[:count], (finders * count)[:count]

@@ -125,8 +125,8 @@ def process(
     backend = "cpu" if engine is None and backend == "auto" and "cpu" in devices else backend
     faces = faces or FaceRules(defaults.ALIGN)
     resumed = begun_with(Path(output), force=force)
-    chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.get("model", ""))
-    resumed_detector = resumed.get("detector", "")
+    chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.model or "")
+    resumed_detector = resumed.detector or ""
     request = Request(
         inputs=_inputs(photos),
         output=Path(output),

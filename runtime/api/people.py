@@ -18,7 +18,7 @@ from ..clusters.clusterlist import check_list_path, write_list
 from ..clusters.clusters import Clusters
 from ..clusters.column import write_column as write_cluster_column
 from ..clusters.folders import Filled, check_folders, write_folders
-from ..errors import ConfigError
+from ..errors import OptionError
 from ..interrupt import Control
 from ..metrics.falsematch import Expectation
 from ..pages.pairs_page import review_page, write_review
@@ -30,7 +30,7 @@ from ..pairs.table import Pair, PairTable, check_table_path, write_table
 from ..pairs.threshold import choose_threshold
 from ..progress import Listener
 from ..search.model_label import made_by, warning_of
-from ..storage.comparable import find_calibration
+from ..storage.calibration import find_calibration
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile
 
@@ -123,7 +123,8 @@ def find_pairs(
         The pairs, highest score first. Pairs of two faces of one photo are left out.
     Raises:
         TooManyPairsError: there are more than `max_pairs`; the message names a higher threshold.
-        ConfigError: options exclude each other, or there is no calibration to compute a threshold from.
+        OptionError: options exclude each other.
+        ConfigError: there is no calibration to compute a threshold from.
         OutputExistsError: an output exists.
         StorageError, EngineError, MissingDependencyError: the file is damaged, or the device cannot be used.
         Interrupted: the control stopped the search.
@@ -135,7 +136,7 @@ def find_pairs(
         True
     """
     if threshold is not None and expected_false is not None:
-        raise ConfigError("threshold and expected_false are given; expected: one of them")
+        raise OptionError("threshold and expected_false are given; expected: one of them")
     path = Path(file)
     table_path, page_path = (None if place is None else Path(place) for place in (output, page))
     if table_path is not None:
@@ -297,7 +298,8 @@ def cluster(
         The clusters; cluster 1 is the largest.
     Raises:
         TooManyPairsError: there are more than `max_pairs`.
-        ConfigError: options exclude each other, or there is no calibration to take a threshold from.
+        OptionError: options exclude each other.
+        ConfigError: there is no calibration to take a threshold from.
         OutputExistsError: an output exists.
         StorageError, EngineError, MissingDependencyError: the file is damaged, or a package or device is missing.
         Interrupted: the control stopped the search.
@@ -309,7 +311,7 @@ def cluster(
         ((12,), 1)
     """
     if people is not None and threshold is not None:
-        raise ConfigError("people and threshold are given; expected: one of them")
+        raise OptionError("people and threshold are given; expected: one of them")
     path = Path(file)
     listed, filled, paged = (None if place is None else Path(place) for place in (output, folders, sheets))
     _check_apart({"--folders": filled, "--sheets": paged, "--output": listed})
@@ -345,10 +347,10 @@ def _check_apart(outputs: dict[str, Path | None]) -> None:
     """Refuse an output in a folder that facemill fills: such a folder holds nothing else.
 
     Raises:
-        ConfigError: there is one.
+        OptionError: there is one.
     """
     places = {name: Path(os.path.realpath(path)) for name, path in outputs.items() if path is not None}
     for name, place in places.items():
         for other, there in places.items():
             if name != other and name != "--output" and there.is_relative_to(place):
-                raise ConfigError(f"{name} is a folder that {other} is in; expected: a folder of its own for each")
+                raise OptionError(f"{name} needs a folder of its own, and {other} is in it")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import defaults
+from ..engines.build import rebuild_if_stale
 from ..engines.choose import choose_detector, choose_engine
 from ..engines.engine import Engine, read_engine
-from ..engines.stale import rebuild_if_stale
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..metrics.falsematch import Calibration
@@ -18,7 +18,7 @@ from ..search.compare import Comparison
 from ..search.detector import Detection, PhotoDetector
 from ..search.embedder import Embedding, PhotoEmbedder, PhotoInput, QueryRules, photo_list
 from ..search.file_rules import rules_of
-from ..storage.comparable import find_calibration
+from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 
 PathLike = str | os.PathLike[str]

@@ -83,12 +83,12 @@ def _report(result: BuildResult) -> Iterator[str]:
     yield f"sidecar: {result.sidecar}"
     yield f"built:   {result.reason}" if result.built else result.reason
     yield f"what:    {info.model}, {info.precision}, {info.backend_version}, batch {','.join(map(str, info.profile))}"
-    if info.calibration:
-        left = ", ".join(info.left_float) or "no layer"
-        yield f"int8:    calibrated on {info.calibration}, by {info.calibration_method}; in float: {left}"
-    if info.parity_images:
-        cosines = f"minimum {info.parity_min:.6f}, mean {info.parity_mean:.6f}"
-        yield f"parity:  cosine to the FP32 graph over {info.parity_images} crops: {cosines}"
+    if info.int8.calibration:
+        left = ", ".join(info.int8.left_float) or "no layer"
+        yield f"int8:    calibrated on {info.int8.calibration}, by {info.int8.method}; in float: {left}"
+    if info.parity.images:
+        cosines = f"minimum {info.parity.minimum:.6f}, mean {info.parity.mean:.6f}"
+        yield f"parity:  cosine to the FP32 graph over {info.parity.images} crops: {cosines}"
     else:
         yield f"parity:  not run: this machine has no GPU for {info.device}; its graph was compared on the CPU"
     if not info.trained:

@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from ..errors import ConfigError, FacemillError, Interrupted
+from ..errors import ConfigError, FacemillError, Interrupted, OptionError
 from ..text import printable
 
 P = ParamSpec("P")
@@ -34,7 +34,7 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             sys.exit(128 + err.signum)
         except FacemillError as err:
             _say(str(err))
-            sys.exit(1)
+            sys.exit(2 if isinstance(err, OptionError) else 1)
         except KeyboardInterrupt:
             _say("interrupted")
             sys.exit(130)

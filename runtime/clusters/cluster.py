@@ -9,7 +9,7 @@ from ..interrupt import Control
 from ..pairs.pairs import Wanted, find_pairs
 from ..pairs.parts import Parts
 from ..progress import Listener
-from ..storage.comparable import find_calibration
+from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters, number
 from .kmeans import split_into

@@ -9,14 +9,14 @@ from .. import __version__
 from ..errors import StorageError
 from ..index.samerows import same_rows
 from ..pairs.parts import plan_path
-from ..storage.replace import replacing
+from ..storage.dataset import edit_file
 from .clusters import Clusters
 
 COLUMN = "cluster"
 
 
 def write_column(file: Path, clusters: Clusters, run_id: str) -> None:
-    """Write `/cluster` into an embedding file, in place of an earlier one; the file is replaced whole, see `replacing`.
+    """Write `/cluster` into an embedding file, in place of an earlier one; the file is replaced whole, see `edit_file`.
 
     Indexes beside it are its indexes still, and an unfinished search for pairs goes on.
 
@@ -29,7 +29,7 @@ def write_column(file: Path, clusters: Clusters, run_id: str) -> None:
         StorageError: it is another file by now.
         DiskFullError, StorageError: the file is as it was.
     """
-    with same_rows(file, plan_path(file)), replacing(file) as target:
+    with same_rows(file, plan_path(file)), edit_file(file) as target:
         if str(target["metadata"].attrs["run_id"]) != run_id or len(target["embeddings"]) != len(clusters.of):
             raise StorageError(f"{file} has changed while its rows were put together. Run the same command again")
         if COLUMN in target:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from itertools import takewhile
 
-from ..errors import ConfigError
+from ..errors import OptionError
 from ..libcuda import count_gpus
 
 
@@ -19,7 +19,7 @@ def choose_gpus(devices: Sequence[str]) -> tuple[str, ...]:
     Returns:
         The same, as CUDA will count: the first named GPU is 0.
     Raises:
-        ConfigError: CUDA_VISIBLE_DEVICES shows fewer GPUs than that, or CUDA does not find them.
+        OptionError: CUDA_VISIBLE_DEVICES shows fewer GPUs than that, or CUDA does not find them.
     """
     devices = [str(int(name)) if name.isdecimal() else name for name in map(str.strip, devices) if name]
     chosen = list(dict.fromkeys(name for name in devices if name.isdecimal()))
@@ -28,7 +28,7 @@ def choose_gpus(devices: Sequence[str]) -> tuple[str, ...]:
     shown = _shown()
     last = max(map(int, chosen))
     if shown is not None and last >= len(shown):
-        raise ConfigError(
+        raise OptionError(
             f"--device names GPU {last}, and CUDA_VISIBLE_DEVICES={','.join(shown)} shows {len(shown)}; "
             f"wanted: numbers below that, or another list. To see all GPUs: unset CUDA_VISIBLE_DEVICES"
         )
@@ -37,7 +37,7 @@ def choose_gpus(devices: Sequence[str]) -> tuple[str, ...]:
     found = count_gpus()  # CUDA shows those before the first that it does not know
     if found < len(chosen):
         alias = "" if shown is None else f" ({names[found]} in CUDA_VISIBLE_DEVICES)"
-        raise ConfigError(
+        raise OptionError(
             f"--device names GPU {chosen[found]}{alias}, and CUDA finds no such GPU on this machine; wanted: cpu, or "
             f"numbers of GPUs that are here, from 0 on. See what is here with: facemill doctor"
         )

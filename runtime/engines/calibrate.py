@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, EngineError
 from ..faces.finder import FindRules
 from ..modelspec import ModelSpec
-from .ort_runner import open_session
+from .onnxruntime.runner import open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -62,7 +62,7 @@ class CalibrationSet:
 
 def side_of(spec: ModelSpec) -> int:
     """The side of the pictures that a model mostly sees, pixels: its crops, or the views of a detector."""
-    return FindRules().views[0].long_side if spec.detector else spec.size
+    return FindRules().views[0].long_side if spec.detects else spec.size
 
 
 @dataclass(frozen=True, slots=True)

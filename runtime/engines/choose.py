@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..assets import cache_dir
-from ..errors import ConfigError, ModelUnavailableError
+from ..errors import ModelUnavailableError, OptionError
 from ..modelspec import list_specs, load_spec
 from ..modelstore import SHIPPED_DETECTOR, default_detector, default_model
 from .build import build_engine
@@ -31,14 +31,14 @@ def choose_engine(
         backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
         resumed: the model of the file that is resumed; empty if there is none. It takes the place of the default.
     Raises:
-        ConfigError: engine and model, or engine and backend, are given: an engine is built from one model for one.
+        OptionError: engine and model, or engine and backend, are given: an engine is built from one model for one.
         EngineError: the engine is missing, damaged or cannot be built.
         ModelError, ModelUnavailableError: the model is unknown, or its weights cannot be fetched.
     """
     if engine is None:
         return _engine_of(model or default_model(resumed), backend)
     if model is not None or backend != "auto":
-        raise ConfigError("engine and model (or backend) are given; expected: one of them. An engine has one model")
+        raise OptionError("engine and model (or backend) are given; expected: one of them. An engine has one model")
     return engine if isinstance(engine, Engine) else read_engine(Path(engine))
 
 

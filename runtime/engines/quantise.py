@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError
 from ..graphs.qdq import Scheme, find_layers, insert_qdq, ready_for_qdq, tensors_to_observe
 from .calibrate import METHODS, observe, value_range
-from .ort_runner import open_session
+from .onnxruntime.runner import open_session
 
 if TYPE_CHECKING:
     import onnx

@@ -72,7 +72,7 @@ def drift(first: Embedded, second: Embedded) -> Drift | None:
     Returns:
         None where a cosine means nothing: the engines are of two models, or embedded no photograph in common.
     """
-    if first.contract["model_sha256"] != second.contract["model_sha256"]:
+    if first.contract.model_sha256 != second.contract.model_sha256:
         return None
     row = {path: i for i, path in enumerate(_embedded_paths(second))}
     both = [(i, row[path]) for i, path in enumerate(_embedded_paths(first)) if path in row]

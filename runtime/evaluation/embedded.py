@@ -22,6 +22,7 @@ from ..pipeline.summary import Summary
 from ..progress import Listener
 from ..records import Status
 from ..sources.scan import scan
+from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
 from ..storage.format import offsets
 
@@ -44,7 +45,7 @@ class Embedded:
 
     file: Path
     metadata: Mapping[str, Any]
-    contract: Mapping[str, Any]
+    contract: EmbeddingContract
     paths: tuple[bytes, ...]
     status: NDArray[np.uint8]
     person: NDArray[np.int64]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import ConfigError
 from .finder import FindRules, View
@@ -53,22 +51,6 @@ class FaceRules:
                 f"--min-frontal is {self.min_frontal}; wanted: 0, which takes all faces, to 1, for those that look "
                 f"straight into the camera"
             )
-
-    @classmethod
-    def of_run(cls, contract: Mapping[str, Any]) -> FaceRules:
-        """Those by which the rows of a file were made."""
-        if "detector" not in contract:
-            return cls("none")
-        quality = (contract[name] for name in ("min_score", "min_iod", "min_sharpness", "min_frontal"))
-        return cls(contract["align"], contract["faces"], *quality)
-
-    @classmethod
-    def of_query(cls, contract: Mapping[str, Any]) -> FaceRules:
-        """Those for a query in a file: faces are looked for as for its rows, and none is too poor to ask for."""
-        if "detector" not in contract:
-            return cls("none")
-        policy = "largest" if contract["faces"] == "largest" else "all"
-        return cls(contract["align"], policy, contract["min_score"], 0.0, 0.0, 0.0)
 
     @property
     def detects(self) -> bool:

@@ -14,27 +14,26 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine
-from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError
-from ..faces.rules import FaceRules
-from ..images.decode import Limits
 from ..interrupt import Control
-from ..pipeline.request import Request, RunOptions, contract_of
+from ..pipeline.contract import contract_of, face_rules_of, limits_of
+from ..pipeline.request import Request, RunOptions
 from ..pipeline.run import process
 from ..progress import Listener
 from ..records import Status
 from ..search.file_rules import find_detector, find_engine
 from ..sources.scan import scan
 from ..sources.source import FileSource
-from ..storage.comparable import all_differences
+from ..storage.contract import Guard
 from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile, check_exists
-from ..storage.part import Part
+from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
 from ..storage.segments import SegmentRules
-from .join import common_root, joined_metadata, of_all_rows, prefix_below
+from .join import common_root, joined_metadata, prefix_below
 from .rewrite import metadata_after, rewriting
 from .same_files import settle_duplicates
 
@@ -200,16 +199,15 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         tuple(inputs),
         output,
         rebuild_if_stale(engine),
-        skip_duplicates=contract["skip_duplicates"],
-        dtype=contract["dtype"],
-        limits=Limits(contract["max_bytes"], contract["max_pixels"]),
+        skip_duplicates=contract.skip_duplicates,
+        dtype=contract.dtype,
+        limits=limits_of(contract),
         run=RunOptions(segments=rules),
-        decoder="opencv" if contract["decoder"] == "opencv" else "auto",
-        faces=FaceRules.of_run(contract),
+        decoder="opencv" if contract.decoder == "opencv" else "auto",
+        faces=face_rules_of(contract),
         detector=rebuild_if_stale(detector) if detector else None,
     )
-    stored, mine = of_all_rows(contract), of_all_rows(contract_of(request, request.engine.info, ""))
-    different = all_differences(stored, mine)
+    different = contract.differences(contract_of(request, request.engine.info, ""), Guard.FILE, both=True)
     if different:
         raise ContractError(
             f"what {request.engine} embeds may not stand in {path} ({'; '.join(different)}); wanted: the same values. "

@@ -16,7 +16,7 @@ from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile
-from ..storage.part import Part
+from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
 from .join import check_joinable, common_root, joined_metadata, prefix_below
 from .rewrite import metadata_after, rewriting

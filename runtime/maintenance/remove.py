@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress, count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile, check_exists
 from ..storage.format import stored_text
-from ..storage.part import Part
+from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder, utc_now
 from .erase import Derived, derived_from, erase
 from .named import below, find_named, same_files, whose_original_stays
@@ -245,7 +244,5 @@ class Removal:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._folder.__exit__(kind, error, trace)
+    def __exit__(self, *exc: object) -> None:
+        self._folder.__exit__(*exc)

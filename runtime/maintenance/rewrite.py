@@ -16,8 +16,7 @@ from ..errors import ConfigError
 from ..files import storage_error
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
-from ..storage.ledger import Ledger
-from ..storage.part import Part
+from ..storage.ledger import Ledger, Part
 from ..storage.runfolder import RunFolder, utc_now
 from ..text import printable
 
@@ -69,7 +68,7 @@ def rewriting(folder: RunFolder, parts: Sequence[Part], *, prefer_first: bool = 
         source = np.frombuffer(order.source, np.uint8)
         for number, part in enumerate(parts):
             rows = np.flatnonzero(source == number)
-            ledger.lay(part, rows, np.flatnonzero(part.keep)[np.frombuffer(order.taken[number], np.bool_)])
+            ledger.add_part(part, rows, np.flatnonzero(part.keep)[np.frombuffer(order.taken[number], np.bool_)])
         yield Rewrite(ledger, paths, order.doubles)
 
 

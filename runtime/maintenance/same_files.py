@@ -37,7 +37,7 @@ def settle_duplicates(ledger: Ledger, paths: Sequence[bytes]) -> None:
     for digest, original in originals.items():
         rows = np.array(added.get(digest, []), np.int64)
         same = SAME_FILE + paths[original].decode("utf-8", "backslashreplace")
-        ledger.settle(rows, Status.DUPLICATE, [same] * len(rows))
+        ledger.set_outcomes(rows, Status.DUPLICATE, [same] * len(rows))
 
 
 def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..records import FACE_DATASETS, Status
 from ..storage.format import read_raw_paths, stored_text
+from ..storage.ledger import PhotoColumns
 from ..storage.salvage import DAMAGE, chunks, column, opened, readable, texts
 from ..storage.verify import NEAR_ONE
 
@@ -23,20 +24,15 @@ class Survey:
 
     Attributes:
         paths: exact, as far as their bytes are known.
-        status: (P,) uint8, as it was; EMBEDDED only where the rows are whole.
-        position: (P,) int64, row in `/outcomes`; -1 where nothing but its name is to be taken from there.
-        vector: (P,) int64, first row in `/embeddings`; -1 for none.
-        vector_counts: (P,) uint16.
+        photos: their outcomes as they were, and their rows where these are whole. The position is -1 where only the
+            path can be taken from `/outcomes`.
         lost: (P,) bool, those whose rows, or whose outcomes, are gone.
         unexplained: (P,) bool, the others whose details cannot be read.
         nameless: photographs whose names are gone: nothing of them is left.
     """
 
     paths: list[bytes]
-    status: NDArray[np.uint8]
-    position: NDArray[np.int64]
-    vector: NDArray[np.int64]
-    vector_counts: NDArray[np.uint16]
+    photos: PhotoColumns
     lost: NDArray[np.bool_]
     unexplained: NDArray[np.bool_]
     nameless: int
@@ -63,10 +59,12 @@ def survey(file: Any) -> Survey:
     order = np.array(sorted(np.flatnonzero(named).tolist(), key=paths.__getitem__), np.int64)
     return Survey(
         [paths[row] for row in order],
-        status[order],
-        np.where(right & outcomes.listed, np.arange(len(paths)), -1)[order],
-        np.where(right & held, start, -1)[order],
-        np.where(right, counts, 0).astype(np.uint16)[order],
+        PhotoColumns(
+            status,
+            np.where(right & outcomes.listed, np.arange(len(paths)), -1),
+            np.where(right & held, start, -1),
+            np.where(right, counts, 0).astype(np.uint16),
+        ).take(order),
         ~right[order],
         (right & outcomes.listed & ~outcomes.explained)[order],
         int((~named).sum()),

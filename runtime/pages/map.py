@@ -10,8 +10,8 @@ from ..errors import ConfigError
 from ..extras import require
 from ..files import write_durable
 from ..index.takerows import take_rows
+from ..pipeline.contract import limits_of
 from ..records import FacePlace
-from ..search.file_rules import query_limits
 from ..storage.derived import recording
 from ..storage.file import EmbeddingFile
 from .map_groups import Groups, group
@@ -116,7 +116,9 @@ class _Shown:
 def _show(gallery: EmbeddingFile, rows: list[int]) -> _Shown:
     faces = gallery.face_places(rows)
     boxes = [None if face is None else face.box for face in faces]
-    pictures = thumbnails([gallery.photo_path(row) for row in rows], boxes, query_limits(gallery), side=PICTURE_SIDE)
+    pictures = thumbnails(
+        [gallery.photo_path(row) for row in rows], boxes, limits_of(gallery.contract), side=PICTURE_SIDE
+    )
     return _Shown(list(map(_note, faces, pictures)), pictures, pictures.count(None))
 
 

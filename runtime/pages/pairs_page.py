@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..files import write_durable
 from ..pairs.table import Pair, PairTable
-from ..search.file_rules import query_limits
+from ..pipeline.contract import limits_of
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import recording
 from ..storage.file import EmbeddingFile
@@ -195,7 +195,7 @@ def _page(
         '<button id="save">Save decisions (CSV)</button></div>\n'
         '<p id="none" hidden>All pairs on this page are decided.</p>\n<main class="pairs">\n'
     )
-    photograph = Thumbnails(query_limits(gallery))
+    photograph = Thumbnails(limits_of(gallery.contract))
     for pair in pairs:
         yield from _card(gallery, pair, photograph)
     yield f'</main>\n<script type="application/json" id="data">{_data(gallery, pairs)}</script>\n'

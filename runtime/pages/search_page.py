@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..files import check_output, write_durable
+from ..pipeline.contract import limits_of
 from ..search.answers import Answer, SearchFacts
-from ..search.file_rules import query_limits
 from ..storage.derived import recording
 from ..storage.file import EmbeddingFile
 from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
@@ -100,7 +100,7 @@ def write_page(path: Path, gallery: EmbeddingFile, shown: PageAnswers, *, force:
 def _page(gallery: EmbeddingFile, shown: PageAnswers) -> Iterator[str]:
     asked, answers, facts = shown.asked, shown.answers, shown.answers[0].facts
     title = f"Search in {safe(gallery.path.name)}"
-    photograph = Thumbnails(query_limits(gallery))
+    photograph = Thumbnails(limits_of(gallery.contract))
     yield page_head(title, _STYLE)
     yield (
         f"<header>\n<h1>{title}</h1>\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..clusters.clusters import Clusters
 from ..clusters.ownfolder import check_folder, own_folder
 from ..files import write_durable
+from ..pipeline.contract import limits_of
 from ..progress import Reporter
-from ..search.file_rules import query_limits
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import record_begun, record_page
 from ..storage.file import EmbeddingFile
@@ -132,7 +132,7 @@ def _page(
     pictures = thumbnails(
         gallery.photo_paths(rows),
         [None if place is None else place.box for place in places],
-        query_limits(gallery),
+        limits_of(gallery.contract),
         side=_SIDE,
     )
     title = f"Clusters {numbers.start:,} to {numbers.stop - 1:,} of {safe(gallery.path.name)}"

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..assets import cache_dir
+from ..engines.backends import backend_of, open_runner
 from ..engines.engine import EngineInfo
-from ..engines.open import open_runner
 from ..engines.runner import Runner
 from ..errors import ConfigError, OutOfMemoryError
 from ..extras import require
@@ -127,7 +127,7 @@ def tune_cpu(
     """
     cores = usable_cores()
     shapes = {(cores, 1), (1, cores), (max(1, cores // 2), 2 if cores > 1 else 1)}
-    if info.backend != "cpu":
+    if backend_of(info.backend).on_gpu:
         shapes = {(1, 1), (2, 1)}  # two batches on the GPU are what a runner has slots for
     low, _, high = info.profile
     sizes = [batch_size] if batch_size else [b for b in (1, 2, 4, 8, 16, 32, 64, 128, 256) if low <= b <= high]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.backends import open_runner
 from ..engines.engine import Engine
-from ..engines.open import open_runner
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
@@ -96,7 +96,7 @@ class PhotoDetector:
         Raises:
             ConfigError: the engine is not one of a detector, or the score is out of range.
         """
-        if not engine.info.detector:
+        if not engine.info.detects:
             raise ConfigError(f"{engine} is an engine of {engine.info.model}; expected: an engine of a face detector")
         self._engine, self._limits = engine, limits or Limits()
         self._rules = FaceRules("detect", "all", min_score, min_iod=0.0)
@@ -112,7 +112,7 @@ class PhotoDetector:
             EngineError, MissingDependencyError: the engine does not load.
         """
         names = [name_of(photo, number) for number, photo in enumerate(photos)]
-        read, stages = Read(PhotoList(photos, self._limits.max_bytes)), self._load()
+        read, stages = Read(PhotoList(photos, max_bytes=self._limits.max_bytes)), self._load()
         detections: list[Detection] = []
         for start in range(0, len(photos), _BATCH_PHOTOS):
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.backends import open_runner
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine
-from ..engines.open import open_runner
-from ..engines.stale import rebuild_if_stale
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..pipeline.face_work import crop_stages
@@ -130,7 +130,10 @@ class PhotoEmbedder:
         many = max(total, len(photos)) >= MANY_PHOTOS
         if not photos:
             return []
-        read, stages = Read(PhotoList(photos, self.rules.limits.max_bytes)), self._stages(threads=1 if many else 0)
+        read, stages = (
+            Read(PhotoList(photos, max_bytes=self.rules.limits.max_bytes)),
+            self._stages(threads=1 if many else 0),
+        )
 
         def embed(start: int) -> list[Embedding]:
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine, read_engine
-from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError, EngineError
-from ..faces.rules import FaceRules
-from ..images.decode import Limits
-from ..pipeline.request import Request, contract_of
-from ..storage.comparable import comparable, differences
+from ..pipeline.contract import contract_of, limits_of, query_face_rules_of
+from ..pipeline.request import Request
+from ..storage.contract import Guard
 from ..storage.file import EmbeddingFile
 from .embedder import QueryRules
 
@@ -28,7 +27,7 @@ def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules
     engine = rebuild_if_stale(find_engine(gallery, engine))
     detector = find_detector(gallery)
     check_engine(gallery, engine, detector)
-    return QueryRules(engine, detector, FaceRules.of_query(gallery.contract), query_limits(gallery))
+    return QueryRules(engine, detector, query_face_rules_of(gallery.contract), limits_of(gallery.contract))
 
 
 def find_detector(gallery: EmbeddingFile) -> Engine | None:
@@ -37,7 +36,7 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
     Raises:
         EngineError: the engine is missing.
     """
-    if "detector" not in gallery.contract:
+    if not gallery.contract.detects_faces:
         return None
     path = Path(str(gallery.metadata.get("detector_engine", "")))
     try:
@@ -46,8 +45,8 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
         contract = gallery.contract
         raise EngineError(
             f"the detector that made {gallery.path} cannot be read: {err.message}. Build it again with: "
-            f"facemill build-engine --output {path.parent} --model {contract['detector']} "
-            f"--precision {contract['detector_precision']}"
+            f"facemill build-engine --output {path.parent} --model {contract.detector} "
+            f"--precision {contract.detector_precision}"
         ) from err
 
 
@@ -73,21 +72,14 @@ def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None
     Raises:
         ContractError: naming every difference with both values.
     """
-    rules = FaceRules.of_query(gallery.contract)
-    now = comparable(contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, ""))
-    different = differences(gallery.contract, now)
+    rules = query_face_rules_of(gallery.contract)
+    query = contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, "")
+    different = gallery.contract.differences(query, Guard.VECTORS)
     if different:
         raise ContractError(
             f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); expected: the same "
             f"values. {_build_again(gallery)}"
         )
-
-
-def query_limits(gallery: EmbeddingFile) -> Limits:
-    """The limits that the photos of the file were held to."""
-    default = Limits()
-    contract = gallery.contract
-    return Limits(contract.get("max_bytes", default.max_bytes), contract.get("max_pixels", default.max_pixels))
 
 
 def _build_again(gallery: EmbeddingFile) -> str:

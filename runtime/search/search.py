@@ -16,7 +16,7 @@ from ..engines.engine import Engine, read_engine
 from ..index.approximate import ApproximateIndex
 from ..index.flat import FlatIndex, check_queries
 from ..index.open import MAX_APPROXIMATE_HITS, check_index_options, open_index
-from ..storage.comparable import find_calibration
+from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 from .answers import Answer, SearchFacts
 from .embedder import Embedding, PhotoEmbedder, PhotoInput, photo_list

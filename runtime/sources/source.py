@@ -71,41 +71,55 @@ class FileSource:
 
 
 @dataclass(frozen=True, slots=True)
-class PhotoList:
-    """Photos that a caller has, in files or in memory, named by their numbers.
+class MemorySource:
+    """Photos that a caller has in memory.
 
     Attributes:
-        photos: paths, encoded photos, or pixels, (H, W, 3) uint8, RGB.
-        max_bytes: larger files are not read, and larger encoded photos are refused.
+        photos: encoded photos, or pixels, (H, W, 3) uint8, RGB.
+        names: of the photos; where none are given, their numbers.
+        root: of the names.
     """
 
     photos: Sequence[Any]
-    max_bytes: int = MAX_BYTES
+    names: Sequence[bytes] = ()
+    root: bytes = b"/"
 
-    @property
-    def root(self) -> bytes:
+    def __post_init__(self) -> None:
+        if not self.names:
+            object.__setattr__(self, "names", [b"%d" % number for number in range(len(self.photos))])
+
+    def with_names(self, names: Sequence[bytes]) -> MemorySource:
         """See `Source`."""
-        return b""
-
-    @property
-    def names(self) -> Sequence[bytes]:
-        """See `Source`."""
-        return [b"%d" % number for number in range(len(self.photos))]
-
-    def with_names(self, names: Sequence[bytes]) -> PhotoList:
-        """See `Source`. The rows are those of `photos` always."""
-        return self
+        return replace(self, names=names)
 
     def read(self, row: int) -> bytes:
         """See `Source`. Pixels are encoded without loss."""
         photo = self.photos[row]
+        return photo if isinstance(photo, bytes) else _encode(photo)
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoList(MemorySource):
+    """Photos of a caller, in files or in memory: a path may take the place of each.
+
+    Attributes:
+        max_bytes: larger files are not read, and larger encoded photos are refused.
+    """
+
+    max_bytes: int = MAX_BYTES
+
+    def with_names(self, names: Sequence[bytes]) -> PhotoList:
+        """See `Source`."""
+        return replace(self, names=names)
+
+    def read(self, row: int) -> bytes:
+        """See `Source`."""
+        photo = self.photos[row]
         if isinstance(photo, (str, os.PathLike)):
             return read_file(os.fsencode(photo), self.max_bytes)
-        if not isinstance(photo, bytes):
-            return _encode(photo)
-        if len(photo) > self.max_bytes:
+        if isinstance(photo, bytes) and len(photo) > self.max_bytes:
             raise ReadError(Status.UNSUPPORTED, f"{len(photo)} bytes, over the limit of {self.max_bytes}")
-        return photo
+        return MemorySource.read(self, row)
 
 
 def _encode(pixels: Any) -> bytes:
@@ -115,8 +129,7 @@ def _encode(pixels: Any) -> bytes:
 
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         got = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-        expected = "a path, bytes, or an array (H, W, 3) uint8"
-        raise ReadError(Status.UNSUPPORTED, f"not an image: expected {expected}, got {got}")
+        raise ReadError(Status.UNSUPPORTED, f"not an image: expected bytes, or an array (H, W, 3) uint8, got {got}")
     if not pixels.size:
         raise ReadError(Status.UNSUPPORTED, f"an image without pixels: got an array {pixels.shape}")
     return cv2.imencode(".bmp", pixels[..., ::-1])[1].tobytes()

@@ -5,7 +5,6 @@ This is the one reader of finished files. `verify` and `repair` alone read damag
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace
+from .contract import EmbeddingContract
 from .format import (
     OUR_DATASETS,
     count_outcomes,
@@ -77,8 +77,8 @@ class EmbeddingFile:
         try:
             self.metadata = read_attributes(self.hdf5)
             self._check()
-            self.contract: dict[str, Any] = json.loads(self.metadata["contract"])
-            self.root = os.fsencode(self.contract["root"])
+            self.contract = EmbeddingContract.from_json(self.metadata["contract"])
+            self.root = os.fsencode(self.contract.root)
             self.source = {
                 "run_id": str(self.metadata["run_id"]),
                 "size_bytes": stat.st_size,

@@ -11,11 +11,10 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from ..errors import ConfigError, LockedError, StorageError
 from ..files import storage_error, write_durable
+from .contract import EmbeddingContract
 
 _OURS = re.compile(
     r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|.+\.partial"
@@ -42,7 +41,7 @@ class StoredPlan:
         plan_id: ties segments, and the finished file, to the plan.
     """
 
-    contract: dict[str, Any]
+    contract: EmbeddingContract
     root: str
     rows: int
     started_utc: str
@@ -65,10 +64,11 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """
     path = folder / "plan.json"
     try:
-        return StoredPlan(**json.loads(path.read_text(encoding="utf-8")))
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        return StoredPlan(**{**plan, "contract": EmbeddingContract.from_dict(plan["contract"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, TypeError, ValueError) as err:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
         raise StorageError(
             f"the plan of the unfinished run, {path}, cannot be read ({err}). Start over with --force"
         ) from err
@@ -133,7 +133,11 @@ class RunFolder:
 
     def write_plan(self, plan: StoredPlan) -> None:
         """Make a plan durable; the scan must be written before."""
-        write_durable(self.path / "plan.json", json.dumps(asdict(plan), indent=2).encode(), "the plan")
+        write_durable(
+            self.path / "plan.json",
+            json.dumps({**asdict(plan), "contract": plan.contract.to_dict()}, indent=2).encode(),
+            "the plan",
+        )
 
     def refuse_unfinished(self) -> None:
         """Refuse to replace a file that an unfinished run is about to make, or builds on.
@@ -162,9 +166,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._lock >= 0 and not (self.path / "plan.json").exists():
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
+from .contract import EmbeddingContract
 from .file import check_exists
 from .format import read_attributes, read_raw_paths, read_scanned_paths, read_vector_counts, stored_text
 from .salvage import DAMAGE, check_sizes, read_stored, refuse_system_error
@@ -110,11 +109,11 @@ class _Check:
         check_sizes(file)
 
     def contract(self, file: Any) -> None:
-        contract = json.loads(self._metadata["contract"])
-        root = os.fsencode(contract["root"]).decode("utf-8", "backslashreplace")
-        for name, value in {**contract, "root": root}.items():
-            self._expect(f"contract: {name}", value, self._metadata.get(name))
-        self._expect("contract: dtype", contract.get("dtype"), str(file["embeddings"].dtype))
+        contract = EmbeddingContract.from_json(self._metadata["contract"])
+        attributes = contract.attributes()
+        for name in contract.to_dict():
+            self._expect(f"contract: {name}", attributes[name], self._metadata.get(name))
+        self._expect("contract: dtype", contract.dtype, str(file["embeddings"].dtype))
 
     def outcomes(self, file: Any) -> None:
         group = file["outcomes"]

@@ -21,6 +21,7 @@ from compare import differences
 
 from runtime.engines.engine import sidecar_path
 from runtime.maintenance.add import add
+from runtime.storage.contract import EmbeddingContract
 from runtime.storage.derived import derived_beside
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
@@ -254,7 +255,7 @@ def test_another_addition_does_not_go_on_with_an_interrupted_one(file: Path, mad
 
 def test_an_unfinished_run_on_the_file_is_not_lost(file: Path, made: Path) -> None:
     with RunFolder(file) as folder:
-        folder.write_plan(StoredPlan({}, "/", 1, "now"))
+        folder.write_plan(StoredPlan(EmbeddingContract(), "/", 1, "now"))
     done = facemill("add", file, made / "photos")
     assert done.returncode == 1
     assert "holds an unfinished run" in done.stderr

@@ -111,7 +111,7 @@ def test_an_onnx_file_alone_gets_a_detectors_model_file(place: Path, tiny_engine
                "--detector", place / "red-squares.onnx")  # fmt: skip
     assert done.returncode == 1
     assert f"give --detector {place / 'red-squares.toml'}" in done.stderr
-    assert 'detector = "' in done.stderr
+    assert 'decode = "' in done.stderr
 
 
 def test_rows_of_two_detectors_are_not_mixed(

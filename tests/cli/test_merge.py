@@ -18,7 +18,7 @@ import pytest
 from compare import contents, differences
 
 from runtime.metrics.falsematch import Calibration
-from runtime.storage.comparable import comparable_scores
+from runtime.storage.contract import EmbeddingContract, Guard
 from runtime.storage.verify import verify_file
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, paths_in
@@ -109,7 +109,7 @@ def test_details_of_duplicates_name_paths_below_the_new_root(made: Path, tiny_en
 def test_a_calibration_that_fits_is_kept(made: Path, tmp_path: Path) -> None:
 
     with h5py.File(made / "ac.h5") as file:
-        contract = comparable_scores(json.loads(file["metadata"].attrs["contract"]))
+        contract = EmbeddingContract.from_json(file["metadata"].attrs["contract"]).select(Guard.SCORES)
     for name, value in (("fits", contract), ("other", {**contract, "model_sha256": "x"})):
         copy = Path(shutil.copy(made / "ac.h5", tmp_path / f"{name}.h5"))
         known = Calibration(value, "f", 2, 2, 1, 999, (1, 1, 0), "2026-01-01T00:00:00+00:00", "1")

@@ -25,7 +25,7 @@ from runtime.records import Status
 from runtime.storage import dataset
 from runtime.storage.derived import recorded_elsewhere
 from runtime.storage.file import EmbeddingFile
-from runtime.storage.part import Part
+from runtime.storage.ledger import Part
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.storage import test_verify as damages

@@ -21,8 +21,8 @@ from runtime.engines import build as build_module
 from runtime.engines import rate as rate_module
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
-from runtime.engines.engine import Engine, EngineInfo, read_engine, sidecar_path
-from runtime.engines.ort_runner import OrtRunner
+from runtime.engines.engine import Engine, EngineInfo, Parity, read_engine, sidecar_path
+from runtime.engines.onnxruntime.runner import OrtRunner
 from runtime.engines.parity import BARS, Bar, check_parity, measure_parity, synthetic_crops
 from runtime.engines.rate import measure_rates
 from runtime.errors import ConfigError, EngineError, ModelError, ParityError
@@ -68,14 +68,12 @@ def test_the_sidecar_says_what_was_built(weights: Path) -> None:
         profile=(1, 8, 256),
         device="cpu",
         engine_sha256=hashlib.sha256(result.engine.path.read_bytes()).hexdigest(),
-        parity_images=64,
-        parity_min=result.engine.info.parity_min,
-        parity_mean=result.engine.info.parity_mean,
+        parity=Parity(64, result.engine.info.parity.minimum, result.engine.info.parity.mean),
         tool_version=__version__,
         recipe=result.engine.info.recipe,
     )
     assert result.engine.info.backend_version.startswith("onnxruntime ")
-    assert 0.99999 <= result.engine.info.parity_min <= result.engine.info.parity_mean <= 1 + 1e-9
+    assert 0.99999 <= result.engine.info.parity.minimum <= result.engine.info.parity.mean <= 1 + 1e-9
 
 
 def test_the_engine_is_optimised_but_for_any_processor(weights: Path) -> None:
@@ -99,7 +97,7 @@ def test_the_same_inputs_give_the_same_engine(weights: Path) -> None:
     first = build(weights)
     forced = build(weights, force=True)
     assert (forced.built, forced.reason) == (True, "forced")
-    assert forced.info == first.engine.info
+    assert forced.engine.info == first.engine.info
 
 
 @pytest.mark.parametrize(
@@ -158,12 +156,12 @@ def test_an_int8_engine_says_what_it_was_calibrated_on(weights: Path) -> None:
     assert result.engine.path.name == "test-model.cpu-int8.onnx"
     assert result.engine == read_engine(result.engine.path)
     assert result.engine.info.precision == precision_of(onnx.load(result.engine.path)) == "int8"
-    assert result.engine.info.calibration == str(CROPS)
-    assert result.engine.info.calibration.startswith("64 crops, seed 0, sha256 ")
-    assert result.engine.info.calibration_method in ("minmax", "percentile", "entropy")
-    assert result.engine.info.parity_images == 16
-    assert 0.97 <= result.engine.info.parity_min <= result.engine.info.parity_mean
-    assert result.engine.info.parity_mean >= 0.995
+    assert result.engine.info.int8.calibration == str(CROPS)
+    assert result.engine.info.int8.calibration.startswith("64 crops, seed 0, sha256 ")
+    assert result.engine.info.int8.method in ("minmax", "percentile", "entropy")
+    assert result.engine.info.parity.images == 16
+    assert 0.97 <= result.engine.info.parity.minimum <= result.engine.info.parity.mean
+    assert result.engine.info.parity.mean >= 0.995
 
 
 def test_an_int8_engine_is_built_again_for_other_crops_alone(weights: Path) -> None:
@@ -180,10 +178,10 @@ def test_an_int8_engine_is_built_again_for_other_crops_alone(weights: Path) -> N
 def test_auto_takes_what_is_faster_here(
     weights: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, float], precision: str
 ) -> None:
-    timed: list[Path] = []
-    monkeypatch.setattr(build_module, "measure_rates", lambda paths, side: timed.extend(paths) or list(rates))
+    timed: list[Engine] = []
+    monkeypatch.setattr(build_module, "measure_rates", lambda engines, side: timed.extend(engines) or list(rates))
     result = build(weights, calibration=CROPS)
-    assert [path.name for path in timed] == ["test-model.cpu-fp32.onnx", "test-model.cpu-int8.onnx"]
+    assert [engine.path.name for engine in timed] == ["test-model.cpu-fp32.onnx", "test-model.cpu-int8.onnx"]
     assert result.engine.info.precision == precision
     assert result.reason.endswith(f"auto took {precision}: int8 {rates[1]:.0f} images/s, fp32 {rates[0]:.0f}")
     again = build(weights, calibration=CROPS)
@@ -206,9 +204,11 @@ def test_rates_are_medians_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, cost: float) -> None:
             self.info, self._cost = info(profile=(1, 8, 16)), cost
 
-        def infer(self, batch: Any) -> None:
+        def infer_s(self, batch: Any) -> float:
             calls[0] += 1
-            now[0] += self._cost * len(batch) + (7.0 if calls[0] % 211 == 0 else 0.0)
+            seconds = self._cost * len(batch) + (7.0 if calls[0] % 211 == 0 else 0.0)
+            now[0] += seconds
+            return seconds
 
         def __enter__(self) -> Costly:
             return self
@@ -373,10 +373,12 @@ sys.path[:0] = sys.argv[1:3]
 from pathlib import Path
 from tests.support.model_files import spec
 from runtime.engines import make
+from runtime.engines.backend import BuildJob
+from runtime.engines.backends import backend_of
 from runtime.engines.engine import write_engine
 from runtime.errors import EngineError
 from runtime.extras import pip_install
-job = make.Job(spec(), Path(sys.argv[3]), "cpu", "fp32", (1, 8, 256), None)
+job = BuildJob(spec(), Path(sys.argv[3]), backend_of("cpu"), "fp32", (1, 8, 256))
 engine, info = make.make_engine(job, make.describe(job))
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (len(engine) // 2, len(engine) // 2))

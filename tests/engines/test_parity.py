@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.engines.ort_runner import OrtRunner
+from runtime.engines.onnxruntime.runner import OrtRunner
 from runtime.engines.parity import Parity, check_parity, measure_parity, synthetic_crops
 from runtime.errors import ModelError, ParityError
 from runtime.graphs.prepare import prepare_graph

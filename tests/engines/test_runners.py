@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
 from runtime.engines.engine import Engine, read_engine, sidecar_path
-from runtime.engines.open import open_runner
 from runtime.engines.parity import synthetic_crops
 from runtime.errors import ConfigError, EngineError
 from runtime.graphs.mobilefacenet import generate
@@ -82,10 +82,10 @@ def test_several_threads_share_a_runner(engine: Engine, threads: int) -> None:
 @pytest.mark.parametrize(
     ("batch", "words"),
     [
-        (np.zeros((2, 112, 112, 3), np.float32), r"float32 \(2, 112, 112, 3\); wanted: uint8 \(n, 112, 112, 3\)"),
-        (np.zeros((2, 3, 112, 112), np.uint8), r"\(2, 3, 112, 112\); wanted"),
-        (np.zeros((112, 112, 3), np.uint8), r"\(112, 112, 3\); wanted"),
-        (np.zeros((2, 128, 128, 3), np.uint8), r"\(2, 128, 128, 3\); wanted"),
+        (np.zeros((2, 112, 112, 3), np.float32), r"float32 \(2, 112, 112, 3\); expected: uint8 \(n, 112, 112, 3\)"),
+        (np.zeros((2, 3, 112, 112), np.uint8), r"\(2, 3, 112, 112\); expected"),
+        (np.zeros((112, 112, 3), np.uint8), r"\(112, 112, 3\); expected"),
+        (np.zeros((2, 128, 128, 3), np.uint8), r"\(2, 128, 128, 3\); expected"),
         (np.zeros((1, 112, 112, 3), np.uint8), r"takes 2 to 16 images a batch and was given 1"),
         (np.zeros((17, 112, 112, 3), np.uint8), r"takes 2 to 16 images a batch and was given 17"),
         (np.zeros((0, 112, 112, 3), np.uint8), r"was given 0"),
@@ -140,7 +140,7 @@ from pathlib import Path
 import numpy as np
 from runtime.graphs.mobilefacenet import generate
 from runtime.engines.engine import read_engine
-from runtime.engines.open import open_runner
+from runtime.engines.backends import open_runner
 from runtime.errors import OutOfMemoryError
 
 with open_runner(read_engine(Path(sys.argv[2])), threads=1) as runner:

@@ -25,7 +25,7 @@ from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
-from runtime.storage.comparable import find_calibration
+from runtime.storage.calibration import find_calibration
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from tests.support import encoded_images as make
@@ -168,7 +168,7 @@ def test_a_calibration_that_does_not_fit_its_file_is_not_used(file: Path, calibr
     """It may have been copied there by hand."""
     attach_calibration(file, calibration)
     with EmbeddingFile(file) as gallery:
-        gallery.contract["model_sha256"] = "e" * 64
+        gallery.contract = replace(gallery.contract, model_sha256="e" * 64)
         assert find_calibration(gallery) is None
         gallery.metadata["score_calibration"] = "{"
         assert find_calibration(gallery) is None
@@ -212,7 +212,7 @@ def test_one_person_alone_cannot_calibrate(tiny_engine: Path, tmp_path: Path) ->
 def test_the_calibration_says_what_it_was_counted_on(one: Evaluation, calibration: Calibration) -> None:
     assert (calibration.folder, calibration.people, calibration.photographs) == ("known", 13, 36)
     assert calibration.pairs == one.curve.impostors
-    assert calibration.contract["model_sha256"] == one.embedded.contract["model_sha256"]
+    assert calibration.contract["model_sha256"] == one.embedded.contract.model_sha256
     assert "root" not in calibration.contract
     assert calibration.expected(-1, 50).hits == 50
 

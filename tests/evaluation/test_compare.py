@@ -81,7 +81,7 @@ def test_verdicts_and_figures_change(one: Evaluation, tmp_path: Path) -> None:
 
 
 def test_embeddings_of_two_models_have_no_drift(one: Evaluation) -> None:
-    contract = {**one.embedded.contract, "model_sha256": "f" * 64}
+    contract = replace(one.embedded.contract, model_sha256="f" * 64)
     assert drift(one.embedded, replace(one.embedded, contract=contract)) is None
 
 

@@ -9,12 +9,12 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
+from runtime.engines.backends import open_runner
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
-from runtime.engines.open import open_runner
 from runtime.engines.parity import BARS, Bar, grouped, synthetic_crops, synthetic_groups, weighted
 from runtime.errors import ConfigError, EngineError, ModelError
-from runtime.faces.detectors import anchor_count, find_faces
+from runtime.faces.detectors import DECODERS, find_faces
 from runtime.graphs.detector import load_detector, reference_faces
 from runtime.modelspec import ModelSpec, load_spec
 from runtime.modelstore import SHIPPED_DETECTOR, find_weights, resolve_weights
@@ -35,9 +35,9 @@ def built(red: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
 
 
 def test_a_detector_is_built_and_proven(built: BuildResult) -> None:
-    assert built.engine.info.detector == "yunet"
-    assert (built.engine.info.parity_images, built.engine.info.dimension) == (4, 15)
-    assert built.engine.info.parity_min > 0.99999
+    assert (built.engine.info.task, built.engine.info.decode) == ("detect", "yunet")
+    assert (built.engine.info.parity.images, built.engine.info.dimension) == (4, 15)
+    assert built.engine.info.parity.minimum > 0.99999
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (160, 224), (640, 640)])
@@ -45,7 +45,7 @@ def test_a_detector_is_built_and_proven(built: BuildResult) -> None:
 def test_it_takes_pictures_of_any_size_and_number(built: BuildResult, height: int, width: int, count: int) -> None:
     with open_runner(built.engine) as runner:
         raw = runner.infer(np.zeros((count, height, width, 3), np.uint8))
-    assert raw.shape == (count, anchor_count("yunet", height, width), 15)
+    assert raw.shape == (count, DECODERS["yunet"].anchor_count(height, width), 15)
     assert raw.dtype == np.float32
 
 
@@ -57,7 +57,7 @@ def test_each_picture_of_a_batch_has_its_own_answer(built: BuildResult) -> None:
         alone = [runner.infer(np.ascontiguousarray(one[None])) for one in pictures]
     np.testing.assert_allclose(raw, np.concatenate(alone), atol=1e-5)
     for faces, (left, top, side) in zip(
-        find_faces(raw, family="yunet", height=160, width=224, threshold=0.5, vote=0.1), squares, strict=True
+        find_faces(raw, decoder=DECODERS["yunet"], height=160, width=224, threshold=0.5, vote=0.1), squares, strict=True
     ):
         middles = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
         assert len(faces)
@@ -83,7 +83,7 @@ def test_what_is_no_detector_is_refused(red: Path, tmp_path: Path) -> None:
     (tmp_path / "cnn").mkdir()
     from tests.support.model_files import save_cnn
 
-    with pytest.raises(ModelError, match="made by MatMul; wanted: scores, boxes and landmarks"):
+    with pytest.raises(ModelError, match="made by MatMul; expected: heads of 1, 4, 10 values"):
         load_detector(save_cnn(tmp_path / "cnn.onnx"), spec)
 
 
@@ -118,8 +118,8 @@ def test_a_real_detector_in_int8(real: tuple[ModelSpec, Path], tmp_path: Path) -
     calibration = CalibrationSet(views_of_faces(seed=5), 0)
     result = build_engine(spec, weights, backend="cpu", precision="int8", output=tmp_path, calibration=calibration)
     assert result.engine.info.precision == "int8"
-    assert result.engine.info.parity_images == 4 + 2  # of its own, and groups of sixteen of the last quarter
-    assert result.engine.info.parity_mean >= BARS["int8"].mean
+    assert result.engine.info.parity.images == 4 + 2  # of its own, and groups of sixteen of the last quarter
+    assert result.engine.info.parity.mean >= BARS["int8"].mean
     groups = synthetic_groups(2)  # of another seed
     with open_runner(result.engine) as runner:
         raw = runner.infer(groups)
@@ -158,7 +158,7 @@ def test_auto_times_a_detector_on_its_views(red: Path, tmp_path: Path, monkeypat
 def test_a_detector_of_larger_batches_is_proven_too(red: Path, tmp_path: Path) -> None:
     spec = load_spec(str(red))
     result = build_engine(spec, resolve_weights(spec), backend="cpu", batch=(2, 4, 8), output=tmp_path)
-    assert result.engine.info.parity_min > 0.99999
+    assert result.engine.info.parity.minimum > 0.99999
 
 
 def test_sixteen_views_are_four_by_four() -> None:

@@ -20,8 +20,8 @@ from runtime.index.codesfile import codes_path
 from runtime.index.flat import FlatIndex
 from runtime.index.indexfile import index_path
 from runtime.index.samerows import same_rows
+from runtime.storage.dataset import edit_file
 from runtime.storage.file import EmbeddingFile
-from runtime.storage.replace import replacing
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import oracle, write_gallery
 
@@ -57,7 +57,7 @@ def made_again(path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def note(path: Path) -> None:
-    with same_rows(path), replacing(path) as target:
+    with same_rows(path), edit_file(path) as target:
         target["note"] = np.arange(len(target["embeddings"]))
 
 
@@ -110,7 +110,7 @@ def test_those_that_were_another_files_before_stay_another_files(
 
 
 def test_a_change_that_fails_changes_no_sidecar(people: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(ZeroDivisionError), same_rows(people), replacing(people):
+    with pytest.raises(ZeroDivisionError), same_rows(people), edit_file(people):
         raise ZeroDivisionError
     assert made_again(people, caplog) == []
 
@@ -155,7 +155,7 @@ def test_other_cards_follow_too_and_what_a_kill_leaves_of_them_has_a_name_of_our
     with EmbeddingFile(people) as gallery:
         plan.write_text(json.dumps({"source": gallery.source, "threshold": 0.5}))
     other.write_text(json.dumps({"source": {"run_id": "x"}}))
-    with same_rows(people, plan, other, folder / "none.json"), replacing(people) as target:
+    with same_rows(people, plan, other, folder / "none.json"), edit_file(people) as target:
         target["note"] = [1]
     with EmbeddingFile(people) as gallery:
         assert json.loads(plan.read_text()) == {"source": gallery.source, "threshold": 0.5}

@@ -38,7 +38,9 @@ def test_crops_are_what_a_run_would_embed(photos: Path, order: str) -> None:
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
 def test_a_detector_is_calibrated_on_what_it_sees_first(photos: Path, order: str) -> None:
     """Whole photographs, reduced to its first view, on black."""
-    found = gather_calibration([str(photos)], spec(size=224, channel_order=order, detector="yunet"), count=1000)
+    found = gather_calibration(
+        [str(photos)], spec(size=224, channel_order=order, task="detect", decode="yunet"), count=1000
+    )
     view = FindRules().views[0]
     expected = set()
     for path in sorted(photos.rglob("*.jpg")):

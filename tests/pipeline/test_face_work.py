@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 import pytest
 
+from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
 from runtime.engines.engine import Engine, read_engine
-from runtime.engines.open import open_runner
 from runtime.engines.runner import Runner
 from runtime.errors import ConfigError, ContractError
 from runtime.faces.align import template

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from runtime.cuda.kernels import Kernels
-from runtime.engines.ort_runner import OrtRunner
+from runtime.engines.onnxruntime.runner import OrtRunner
 from runtime.engines.tensorrt.runner import TensorRTRunner
 from runtime.errors import EngineError, OutOfMemoryError
 from runtime.graphs.prepare import prepare_graph

@@ -17,7 +17,7 @@ from PIL import Image
 from runtime.cuda.kernels import Kernels
 from runtime.engines.build import build_engine
 from runtime.engines.engine import EngineInfo
-from runtime.engines.ort_runner import OrtRunner
+from runtime.engines.onnxruntime.runner import OrtRunner
 from runtime.engines.tensorrt.runner import TensorRTRunner
 from runtime.errors import EngineError
 from runtime.faces.rules import FaceRules

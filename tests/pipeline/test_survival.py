@@ -19,7 +19,8 @@ from compare import contents
 
 from runtime.errors import DiskFullError, StorageError
 from runtime.pipeline.plan import check_disk
-from runtime.storage.segment_reader import refuse_system_error
+from runtime.storage.contract import EmbeddingContract
+from runtime.storage.salvage import refuse_system_error
 from tests.support import encoded_images as make
 from tests.support.facemill_command import ROOT, facemill, facemill_process, start_facemill, summary
 from tests.support.processes import SMALL_SEGMENTS, assert_same_file, file_size_limit, segments, wait_for_segment
@@ -129,8 +130,9 @@ def test_a_full_disk_keeps_the_old_output(photos: Path, tiny_engine: Path, tmp_p
 
 
 def test_a_run_that_the_disk_cannot_hold_is_refused_before_it_begins(tmp_path: Path) -> None:
+    contract = EmbeddingContract(dimension=512, dtype="float32", skip_duplicates=False)
     with pytest.raises(DiskFullError, match=r"1,000,000,000,000 photographs need about .* GB"):
-        check_disk(tmp_path / "o.h5", 10**12, {"dimension": 512, "dtype": "float32", "skip_duplicates": False}, 30)
+        check_disk(tmp_path / "o.h5", 10**12, contract, 30)
 
 
 def test_a_second_run_on_one_output_is_refused(many: str, tiny_engine: Path, tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from runtime.storage.dataset import assemble
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.format import read_scanned_paths
 from runtime.storage.ledger import Ledger
-from runtime.storage.segment_reader import segment_files
-from runtime.storage.segments import SegmentRules, SegmentWriter
+from runtime.storage.segments import SegmentRules, SegmentWriter, segment_files
 
 D = 8
 

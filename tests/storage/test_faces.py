@@ -22,7 +22,7 @@ from runtime.errors import DamagedError, StorageError
 from runtime.records import FACE, FACE_DATASETS, Embedded, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
-from runtime.storage.segment_reader import segment_files
+from runtime.storage.segments import segment_files
 from tests.support.face_batches import D, batch_of, batches_of, faces_of, writer
 
 # What a file without faces holds, and held before there were any.

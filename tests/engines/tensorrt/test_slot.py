@@ -368,7 +368,7 @@ def test_the_plan_says_who_gets_what() -> None:
         "GPU memory: 1,005 MB of 6,000 MB free (8,000 MB in all): weights 3 MB, and 2 x (execution 100 MB, crops and "
         "vectors 1 MB, JPEG decoder 400 MB)"
     )
-    finder = info(detector="yunet", context_bytes=9_000_000, profile=(1, 2, 4), dimension=15)
+    finder = info(task="detect", decode="yunet", context_bytes=9_000_000, profile=(1, 2, 4), dimension=15)
     detector = detector_bytes(finder)
     assert detector == 9_000_000 + 4 * (3 * 1024**2 + 4 * 15 * (128**2 + 64**2 + 32**2))
     plan = plan_device(INFO, slots=1, weights=0, context=0, decoder=0, detector=detector, memory=(10**9, 10**9))

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from runtime.cuda.device import Gpu, find_gpu
-from runtime.engines import stale
-from runtime.engines.build import build_engine
+from runtime.engines.build import build_engine, rebuild_if_stale
 from runtime.engines.engine import Engine, read_engine, write_engine
-from runtime.engines.stale import rebuild_if_stale, why_stale
+from runtime.engines.tensorrt import stale
 from runtime.engines.tensorrt.build import invalid_here
+from runtime.engines.tensorrt.stale import why_stale
 from runtime.engines.weights import weights_for
 from runtime.errors import EngineError
 from runtime.modelspec import load_spec
@@ -77,7 +77,7 @@ def test_a_stale_engine_is_built_again_with_the_reason_in_the_log(
     info = rebuilt.info
     assert info.backend_version == f"tensorrt_rtx {trt.__version__}"
     assert (info.precision, info.profile, info.model) == ("fp16", (1, 2, 4), "random-128")
-    assert [record.levelname for record in caplog.records if record.name.endswith("stale")] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if record.name.endswith("build")] == ["WARNING"]
     assert re.search(words, caplog.text)
 
 

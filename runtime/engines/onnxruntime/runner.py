@@ -1,21 +1,21 @@
-"""ONNX Runtime: the backends `cpu` and `cuda`."""
+"""Run an ONNX engine with ONNX Runtime, on the CPU or on an NVIDIA GPU."""
 
 from __future__ import annotations
 
 import functools
 import platform
+import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EngineError, OutOfMemoryError
-from ..extras import require
-from ..graphs.tensors import INPUT
-from .engine import EngineInfo
-from .inputs import check_images, output_of
+from ...errors import EngineError, OutOfMemoryError
+from ...extras import require
+from ...graphs.tensors import INPUT
+from ..engine import EngineInfo
+from ..inputs import check_images, output_of
 
 _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "bad allocation")
 
@@ -71,12 +71,16 @@ class OrtRunner:
             raise _translated(err, f"a batch of {len(images)} failed on {self.info.model}") from err
         return answer
 
+    def infer_s(self, images: NDArray[np.uint8]) -> float:
+        """Run one batch: see Runner.infer_s."""
+        start = time.perf_counter()
+        self.infer(images)
+        return time.perf_counter() - start
+
     def __enter__(self) -> OrtRunner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         """Let go of the session; its memory returns when no `infer` is under way."""
         del self._session
 

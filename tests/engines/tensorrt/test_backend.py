@@ -13,10 +13,10 @@ import pytest
 from runtime.cuda.device import Gpu, find_gpu
 from runtime.engines import make
 from runtime.engines.build import BuildResult, build_engine
-from runtime.engines.engine import EngineInfo, read_engine
-from runtime.engines.tensorrt import targets
+from runtime.engines.engine import EngineInfo, Parity, read_engine
+from runtime.engines.tensorrt import backend
+from runtime.engines.tensorrt.backend import plan_that_runs, target_of
 from runtime.engines.tensorrt.build import CURRENT, Plan
-from runtime.engines.tensorrt.targets import plan_that_runs, target_of
 from runtime.errors import ConfigError, EngineError, OutOfMemoryError
 from tests.support.model_files import info, save_cnn, spec
 
@@ -27,8 +27,7 @@ RTX = info(backend="tensorrt", backend_version="tensorrt_rtx 1.7", precision="fp
 @pytest.fixture
 def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that is asked for its name alone."""
-    for module in (make, targets):
-        monkeypatch.setattr(module, "find_gpu", lambda: HOPPER)
+    monkeypatch.setattr(backend, "find_gpu", lambda: HOPPER)
 
 
 def run(
@@ -44,7 +43,7 @@ def run(
     def prove(plan: Plan) -> EngineInfo:
         if built[-1] in trouble:
             raise trouble[built[-1]]
-        return replace(about, parity_images=64)
+        return replace(about, parity=Parity(64, 1.0, 1.0))
 
     return *plan_that_runs(target, about, build, prove), built
 
@@ -52,13 +51,13 @@ def run(
 def test_the_default_set_is_kept_where_it_runs(hopper: None) -> None:
     plan, found, built = run(None, {})
     assert (plan.content, built) == (b"None", [None])
-    assert (found.refused, found.parity_images) == ("", 64)
+    assert (found.refused, found.parity.images) == ("", 64)
 
 
 def test_what_the_gpu_refuses_is_built_once_more_for_it_alone(hopper: None, caplog: pytest.LogCaptureFixture) -> None:
     plan, found, built = run(None, {None: EngineError("invalid here: UNSUPPORTED_CC")})
     assert (plan.content, built) == (b"CURRENT", [None, CURRENT])
-    assert (found.refused, found.parity_images) == ("default set: invalid here: UNSUPPORTED_CC", 64)
+    assert (found.refused, found.parity.images) == ("default set: invalid here: UNSUPPORTED_CC", 64)
     assert "H100 80GB HBM3 (SM90) does not take what tensorrt_rtx 1.7 builds: default set: invalid" in caplog.text
     assert "what is built for CURRENT runs" in caplog.text
 
@@ -87,7 +86,7 @@ def test_other_refusals_are_final(hopper: None, target: str | None, error: Engin
 
 def test_a_plan_for_another_gpu_is_not_run(hopper: None) -> None:
     _, found, built = run("SM75", {"SM75": EngineError("never met")})
-    assert (found.parity_images, found.refused, built) == (0, "", ["SM75"])
+    assert (found.parity.images, found.refused, built) == (0, "", ["SM75"])
 
 
 @pytest.fixture
@@ -96,8 +95,7 @@ def trt(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module: ModuleType = pytest.importorskip(
         "tensorrt_rtx", reason="the extra rtx is not installed: pip install tensorrt-rtx", exc_type=ImportError
     )
-    for user in (make, targets):
-        monkeypatch.setattr(user, "import_tensorrt", lambda compute_capability=None: module)
+    monkeypatch.setattr(backend, "import_tensorrt", lambda compute_capability=None: module)
     return module
 
 
@@ -114,7 +112,7 @@ def test_hopper_has_no_name(hopper: None, trt: ModuleType) -> None:
 def test_the_sidecar_tells_of_the_first_try(
     hopper: None, trt: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build_plan, checked = make.build_plan, []
+    build_plan, checked = backend.build_plan, []
 
     def build_without_gpu(*arguments: Any, compute_capability: str | None, **options: Any) -> Plan:
         name = "SM86" if compute_capability == CURRENT else compute_capability
@@ -126,9 +124,9 @@ def test_the_sidecar_tells_of_the_first_try(
             raise EngineError("UNSUPPORTED_CC")
         return 1000
 
-    monkeypatch.setattr(make, "build_plan", build_without_gpu)
-    monkeypatch.setattr(make, "check_plan", check_plan)
-    monkeypatch.setattr(make, "_proven", lambda job, engine, info: info)
+    monkeypatch.setattr(backend, "build_plan", build_without_gpu)
+    monkeypatch.setattr(backend, "check_plan", check_plan)
+    monkeypatch.setattr(make, "_proven", lambda job, content, info: info)
     result = build(tmp_path)
     found = read_engine(result.engine.path).info
     assert (found.refused, found.context_bytes, found.device) == ("default set: UNSUPPORTED_CC", 1000, HOPPER.name)
