@@ -66,6 +66,7 @@ def main(detection: groups.DetectorOptions, as_json: bool, **given: Any) -> None
       facemill build-engine --calibration photos/                            # int8, if it is faster here
       facemill build-engine --precision int8 --calibration photos/
       facemill build-engine --model scrfd-2.5g --calibration photos/         # a detector, for process --detector
+      facemill build-engine --backend tensorrt --batch 1,256,512
       facemill build-engine --backend tensorrt --compute-capability SM75     # for an RTX 2060, built anywhere
 
     Exit codes: 0 built or up to date, 1 failure, 2 usage.

@@ -50,7 +50,7 @@ def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Pat
         (["--backend", "cpu", "--precision", "fp16"], 1, ": the backend cpu does not build fp16"),
         (["--backend", "cpu", "--compute-capability", "SM75"], 1, "Use --backend tensorrt"),
         (["--precision", "int8"], 2, "--calibration PHOTOS"),
-        (["--calibration", "photos", "--precision", "fp32"], 2, "means something to int8 and auto alone"),
+        (["--calibration", "photos", "--precision", "fp32"], 2, "E-OPTION: --calibration is for int8 and auto"),
         (["--precision", "int8", "--calibration", "nowhere"], 1, "nowhere does not exist"),
         (["--precision", "int8", "--calibration", ".", "--calibration-count", "10"], 2, "64"),
     ],

@@ -48,12 +48,12 @@ def test_all_that_it_writes(file: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "10 embeddings in 4 clusters (threshold 0.6)",
-        "  3 with several photographs, 9 in all",
-        "  1 of one photograph",
+        "  3 with several photos, 9 in all",
+        "  1 of one photo",
         "  the largest has 4",
         "model: planted (sha256 unknown)",
         f"{where / 'a.csv'}",
-        f"{where / 'f'}: 3 folders, 9 photographs",
+        f"{where / 'f'}: 3 folders, 9 photos",
         f"{where / 's' / 'index.html'}: 1 sheet",
         f"{file}: /cluster",
     ]
@@ -97,7 +97,7 @@ def test_a_threshold_that_is_too_low_is_said(tmp_path: Path) -> None:
     path = write_file(tmp_path / "people.h5", people([60, 3], noise=0.3))
     done = facemill("cluster", path, "--threshold", 0.5, "--no-column")
     assert done.returncode == 0
-    assert "WARNING: 1 cluster is too large to be a person; the largest has 60 of 63 photographs" in done.stderr
+    assert "WARNING: 1 cluster is too large to be a person; the largest has 60 of 63 photos" in done.stderr
 
 
 def test_existing_outputs_are_refused_before_anything_is_done(file: Path, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_mistakes_get_words_not_tracebacks(file: Path, arguments: list[object], 
 def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     done = facemill("cluster", tmp_path / "none.h5", "--threshold", 0.5)
     assert done.returncode == 1
-    assert "there is no such file" in done.stderr
+    assert "E-STORAGE: there is no file" in done.stderr
 
 
 def test_real_people(shared: Path, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_wrong_usage(options: tuple[str, ...], words: str) -> None:
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     done = facemill("compare", "a.jpg", "b.jpg", "--file", tmp_path / "none.h5")
     assert done.returncode == 1
-    assert "there is no such file" in done.stderr
+    assert "E-STORAGE: " in done.stderr
     assert "Traceback" not in done.stderr
 
 

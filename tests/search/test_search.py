@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ def test_a_missing_engine_is_named_with_what_to_do(gallery: EmbeddingFile, photo
 
 
 def test_queries_are_held_to_the_limits_of_the_file(gallery: EmbeddingFile, photos: Path) -> None:
-    gallery.contract["max_pixels"] = 100
+    gallery.contract = replace(gallery.contract, max_pixels=100)
     (answer,) = search(gallery, some(gallery, photos, 1))
     assert "over the limit of 100" in answer.error
 
