@@ -119,7 +119,7 @@ def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
 
     Args:
         name: of either.
-        detects: a face detector is wanted: of one whose model file is missing, a detector's is shown.
+        detects: a face detector is expected: of one whose model file is missing, a detector's is shown.
     Raises:
         ModelError: there is none, or the TOML does not state what it must; the message says which key.
     """
@@ -127,7 +127,7 @@ def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
     if path.suffix == ".onnx":
         option, task, size, dimension = _DETECT if detects else _EMBED
         raise ModelError(
-            f"{name} is an ONNX file; wanted: a model file that says how to use it. Write this beside it, as "
+            f"{name} is an ONNX file; expected: a model file that says how to use it. Write this beside it, as "
             f"{path.with_suffix('.toml')}, and give {option} {path.with_suffix('.toml')}:\n\n"
             + _TEMPLATE.format(stem=path.stem, file=path.name, task=task, size=size, dimension=dimension)
         )
@@ -137,7 +137,7 @@ def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
     if name not in files:
         near = difflib.get_close_matches(name, files, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ModelError(f"no model is named {name!r}; {hint}wanted: one of {', '.join(files)}, or a PATH.toml")
+        raise ModelError(f"no model is named {name!r}; {hint}expected: one of {', '.join(files)}, or a PATH.toml")
     return _read(files[name])
 
 
@@ -159,7 +159,7 @@ def own_folder() -> list[Path]:
     if not name:
         return []
     if not Path(name).is_dir():
-        raise ModelError(f"FACEMILL_MODELS names {name}, which is no folder; wanted: a folder of model files")
+        raise ModelError(f"FACEMILL_MODELS names {name}, which is no folder; expected: a folder of model files")
     return [Path(name)]
 
 

@@ -140,7 +140,7 @@ def test_without_an_etag_the_checksum_refuses_what_was_patched_together(server: 
 
 
 def test_another_size_is_refused_before_it_is_downloaded(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="has 1,024,000 bytes; wanted: 5"):
+    with pytest.raises(FetchError, match="has 1,024,000 bytes; expected: 5"):
         fetch(server.url, tmp_path / "m.onnx", size_bytes=5)
     assert not (tmp_path / "m.onnx").exists()
 
@@ -165,7 +165,7 @@ def test_a_partial_file_that_is_whole_needs_only_its_name(server: Server, tmp_pa
 
 
 def test_another_file_is_refused_and_removed(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match=f"its sha256 is {SHA256}; wanted: {'0' * 64}"):
+    with pytest.raises(FetchError, match=f"its sha256 is {SHA256}; expected: {'0' * 64}"):
         fetch(server.url, tmp_path / "m.onnx", sha256="0" * 64)
     assert not (tmp_path / "m.onnx").exists()
     assert not (tmp_path / "m.onnx.partial").exists()
@@ -226,7 +226,7 @@ def test_files_are_found_beside_the_toml_then_in_the_users_folder_then_in_the_ca
 
 def test_a_file_with_another_checksum_is_refused_with_both(spec: ModelSpec) -> None:
     (spec.folder / "m.onnx").write_bytes(b"other")
-    with pytest.raises(ModelError, match=f"its sha256 is {hashlib.sha256(b'other').hexdigest()}; wanted: {SHA256}"):
+    with pytest.raises(ModelError, match=f"its sha256 is {hashlib.sha256(b'other').hexdigest()}; expected: {SHA256}"):
         resolve_weights(spec)
 
 

@@ -14,7 +14,7 @@ from ..engines.choose import choose_detector, choose_engine, is_file_name, licen
 from ..engines.engine import Engine, read_engine
 from ..errors import Interrupted, OptionError
 from ..evaluation.attach import attach_calibration, calibration_of, check_file
-from ..evaluation.compare import compare as compare_evaluations
+from ..evaluation.compare import compare_evaluations
 from ..evaluation.detectors import figures_of
 from ..evaluation.embedded import check_folder
 from ..evaluation.evaluate import Evaluation
@@ -23,7 +23,7 @@ from ..evaluation.report import Report, check_report_folder, labels_of, write_re
 from ..faces.rules import FaceRules
 from ..interrupt import Control
 from ..metrics.pairs import read_pairs
-from ..pairs.parts import plan_path
+from ..pairs.checkpoint import checkpoint_plan_path
 from ..pipeline.plan import begun_with
 from ..pipeline.request import Request
 from ..progress import Listener
@@ -117,7 +117,9 @@ def evaluate(
     if output is not None:
         write_report(output, report)
     if calibrate is not None:
-        attach_calibration(calibrate, calibration_of(evaluations[0], folder, report.made_utc), plan_path(calibrate))
+        attach_calibration(
+            calibrate, calibration_of(evaluations[0], folder, report.made_utc), checkpoint_plan_path(calibrate)
+        )
     return report
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import defaults
-from ..cuda.visible import choose_gpus
+from ..cuda.device import choose_gpus
 from ..engines.choose import choose_detector, choose_engine
 from ..engines.engine import Engine, read_engine
 from ..errors import ConfigError
@@ -21,8 +21,7 @@ from ..interrupt import Control
 from ..maintenance import add as adding
 from ..maintenance.add import Added
 from ..maintenance.receipt import Receipt
-from ..maintenance.remove import Found as RemovalPlan
-from ..maintenance.remove import Removal
+from ..maintenance.remove import Removal, RemovalPlan
 from ..pipeline import run as running
 from ..pipeline.plan import begun_with
 from ..pipeline.request import Request, RunOptions

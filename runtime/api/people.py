@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import defaults
-from ..clusters.cluster import by_threshold, for_people, usual_threshold
-from ..clusters.clusterlist import check_list_path, write_list
-from ..clusters.clusters import Clusters
-from ..clusters.column import write_column as write_cluster_column
-from ..clusters.folders import Filled, check_folders, write_folders
+from ..clusters.clusters import Clusters, cluster_by_count, cluster_by_threshold, default_threshold
+from ..clusters.folders import FolderCounts, check_folders, write_folders
+from ..clusters.outputs import check_list_path, write_list
+from ..clusters.outputs import write_column as write_cluster_column
 from ..errors import OptionError
 from ..interrupt import Control
 from ..metrics.falsematch import Expectation
@@ -25,7 +24,7 @@ from ..pages.pairs_page import review_page, write_review
 from ..pages.search_page import check_page_path
 from ..pages.sheets import check_sheets, write_sheets
 from ..pairs import pairs as searching
-from ..pairs.parts import Parts
+from ..pairs.checkpoint import Checkpoint
 from ..pairs.table import Pair, PairTable, check_table_path, write_table
 from ..pairs.threshold import choose_threshold
 from ..progress import Listener
@@ -146,17 +145,17 @@ def find_pairs(
     with EmbeddingFile(path) as gallery, readable_as(path):
         calibration = find_calibration(gallery)
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
-        wanted = searching.Wanted(lowest, most=max_pairs, budget_s=budget_s, device=device)
-        with Parts(path) as parts:
-            found = searching.find_pairs(gallery, parts, wanted, force=force, listener=listener, control=control)
-            table = PairTable(gallery, found.found, calibration)
+        query = searching.PairQuery(lowest, most=max_pairs, budget_s=budget_s, device=device)
+        with Checkpoint(path) as checkpoint:
+            found = searching.find_pairs(gallery, checkpoint, query, force=force, listener=listener, control=control)
+            table = PairTable(gallery, found.pairs, calibration)
             # Reading photos takes time: stopped between two outputs, the same call would find the first one there.
             text = review_page(gallery, table, found.method(), lowest, page_pairs) if page_path is not None else ""
             if table_path is not None:
                 write_table(table_path, gallery, table)
             if page_path is not None:
                 write_review(page_path, gallery, text)
-            parts.remove()
+            checkpoint.remove()
         return PairReport(
             table,
             lowest,
@@ -207,7 +206,7 @@ class ClusterReport:
     clusters: Clusters
     model: str
     warning: str
-    folders: Filled | None = None
+    folders: FolderCounts | None = None
     sheets: int | None = None
 
     @property
@@ -321,14 +320,16 @@ def cluster(
     with ExitStack() as stack:
         gallery = stack.enter_context(EmbeddingFile(path))
         stack.enter_context(readable_as(path))
-        parts = None
+        checkpoint = None
         if people is not None:
-            clusters = for_people(gallery, people, seed=seed, listener=listener)
+            clusters = cluster_by_count(gallery, people, seed=seed, listener=listener)
         else:
-            lowest = usual_threshold(gallery) if threshold is None else threshold
-            wanted = searching.Wanted(lowest, most=max_pairs, budget_s=budget_s, device=device)
-            parts = stack.enter_context(Parts(path))
-            clusters = by_threshold(gallery, parts, wanted, seed=seed, force=force, listener=listener, control=control)
+            lowest = default_threshold(gallery) if threshold is None else threshold
+            query = searching.PairQuery(lowest, most=max_pairs, budget_s=budget_s, device=device)
+            checkpoint = stack.enter_context(Checkpoint(path))
+            clusters = cluster_by_threshold(
+                gallery, parts, wanted, seed=seed, force=force, listener=listener, control=control
+            )
         if listed is not None:
             write_list(listed, gallery, clusters)
         made = pages = None
@@ -338,8 +339,8 @@ def cluster(
             pages = write_sheets(paged, gallery, clusters, least=min_photos, force=force)
         if write_column:  # last: it makes another file, whose comparisons would start again
             write_cluster_column(path, clusters, str(gallery.metadata["run_id"]))
-        if parts is not None:
-            parts.remove()
+        if checkpoint is not None:
+            checkpoint.remove()
         return ClusterReport(path, clusters, made_by(gallery), warning_of(gallery), made, pages)
 
 

@@ -17,7 +17,7 @@ from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
     from ..maintenance.receipt import Receipt
-    from ..maintenance.remove import Found as RemovalPlan
+    from ..maintenance.remove import RemovalPlan
 
 
 @click.command(name="remove")
@@ -59,7 +59,7 @@ def main(
         raise click.UsageError("no photos are named. Use --path or --paths-from")
     setup_logging()
     from ..api.jobs import remove
-    from ..maintenance.named import read_names
+    from ..maintenance.selection import read_names
 
     def confirm(plan: RemovalPlan) -> bool:
         for line in _plan(file, plan):

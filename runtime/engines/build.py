@@ -170,7 +170,7 @@ def _check_options(backend: str, precision: str, batch: Profile | None, compute_
     if precision not in ("auto", *PRECISIONS):
         raise ConfigError(f"unknown precision {precision!r}; expected: auto, {', '.join(PRECISIONS)}")
     if batch is not None and not 1 <= batch[0] <= batch[1] <= batch[2]:
-        raise ConfigError(f"batch sizes {batch} are out of order; wanted: 1 <= MIN <= OPT <= MAX")
+        raise ConfigError(f"batch sizes {batch} are out of order; expected: 1 <= MIN <= OPT <= MAX")
     if compute_capability is None:
         return
     if backend != "auto" and not backend_of(backend).names_targets:
@@ -212,12 +212,14 @@ def _check_calibration(
         )
     if precision == "int8" and calibration is None:
         raise ConfigError(
-            "int8 was asked for without photographs to calibrate on; wanted: some hundreds like those to come. "
+            "int8 was asked for without photographs to calibrate on; expected: some hundreds like those to come. "
             "Name them with --calibration PHOTOS"
         )
-    wanted = (side_of(spec), side_of(spec), 3)
-    if calibration is not None and calibration.crops.shape[1:] != wanted:
-        raise ConfigError(f"the calibration crops are {calibration.crops.shape[1:]}; wanted by {spec.name}: {wanted}")
+    expected = (side_of(spec), side_of(spec), 3)
+    if calibration is not None and calibration.crops.shape[1:] != expected:
+        raise ConfigError(
+            f"the calibration crops are {calibration.crops.shape[1:]}; expected by {spec.name}: {expected}"
+        )
 
 
 def _candidates(compute_capability: str | None, precision: str) -> tuple[list[Backend], list[str]]:
@@ -243,13 +245,13 @@ def _candidates(compute_capability: str | None, precision: str) -> tuple[list[Ba
 
 
 def _build_or_find(job: BuildJob, output: Path, force: bool) -> BuildResult:
-    wanted = describe(job)
-    path = output / _file_name(wanted, job.backend.suffix)
+    expected = describe(job)
+    path = output / _file_name(expected, job.backend.suffix)
     with locked(output):
-        reason = "forced" if force else _stale(path, wanted)
+        reason = "forced" if force else _stale(path, expected)
         if not reason:
             return BuildResult(read_engine(path), False, "up to date")
-        engine = write_engine(path, *make_engine(job, wanted))
+        engine = write_engine(path, *make_engine(job, expected))
     logger.info("built %s: %s", path, reason)
     return BuildResult(engine, True, reason)
 
@@ -260,7 +262,7 @@ def _file_name(info: EngineInfo, suffix: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", f"{info.model}.{info.backend}-{info.precision}{device}.{suffix}")
 
 
-def _stale(path: Path, wanted: EngineInfo) -> str:
+def _stale(path: Path, expected: EngineInfo) -> str:
     """Why the engine has to be built; empty when it is up to date."""
     if not path.exists():
         return "there was no engine"
@@ -271,7 +273,7 @@ def _stale(path: Path, wanted: EngineInfo) -> str:
         return f"the engine there cannot be used: {err}"
     if sha256 != info.engine_sha256:
         return "the engine there is not the one that its sidecar describes"
-    before, now = info.to_dict(), wanted.to_dict()
+    before, now = info.to_dict(), expected.to_dict()
     for name in (name for name in now if name not in _BUILD_RESULTS):
         if before[name] != now[name]:
             return f"{name} was {before[name]} and is now {now[name]}"

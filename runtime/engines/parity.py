@@ -83,7 +83,7 @@ def check_parity(parity: Parity, precision: str, what: str) -> None:
     if not (parity.minimum >= bar.minimum and parity.mean >= bar.mean):
         raise ParityError(
             f"{what} does not answer like the FP32 ONNX graph: over {parity.images} crops the smallest cosine is "
-            f"{parity.minimum:.6f} (mean {parity.mean:.6f}), wanted at least {bar.minimum} (mean {bar.mean}) for "
+            f"{parity.minimum:.6f} (mean {parity.mean:.6f}), expected at least {bar.minimum} (mean {bar.mean}) for "
             f"{precision}. Nothing was kept." + (" Build it with --precision fp32" if precision != "fp32" else "")
         )
 
@@ -118,7 +118,7 @@ def reference_embeddings(spec: ModelSpec, weights: Path, crops: NDArray[np.uint8
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the ONNX file {weights}: {err}") from err
     if rows.shape[1] != spec.dimension:
         raise ModelError(
-            f"the ONNX file {weights} answers with {rows.shape[1]} numbers an image; wanted by the model file "
+            f"the ONNX file {weights} answers with {rows.shape[1]} numbers an image; expected by the model file "
             f"{spec.name}: {spec.dimension}"
         )
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)

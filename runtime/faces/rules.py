@@ -38,17 +38,17 @@ class FaceRules:
 
     def __post_init__(self) -> None:
         if self.align not in ALIGN_MODES:
-            raise ConfigError(f"--align is {self.align!r}; wanted: {', '.join(ALIGN_MODES)}")
+            raise ConfigError(f"--align is {self.align!r}; expected: {', '.join(ALIGN_MODES)}")
         if self.policy not in POLICIES:
-            raise ConfigError(f"--faces is {self.policy!r}; wanted: {', '.join(POLICIES)}")
+            raise ConfigError(f"--faces is {self.policy!r}; expected: {', '.join(POLICIES)}")
         if not 0 < self.threshold < 1:
-            raise ConfigError(f"--min-score is {self.threshold}; wanted: above 0 and below 1")
+            raise ConfigError(f"--min-score is {self.threshold}; expected: above 0 and below 1")
         for option, value in (("--min-iod", self.min_iod), ("--min-sharpness", self.min_sharpness)):
             if not 0 <= value < math.inf:  # NaN is refused too: no face meets it, and it equals no stored rule
-                raise ConfigError(f"{option} is {value}; wanted: a number from 0, which takes all faces")
+                raise ConfigError(f"{option} is {value}; expected: a number from 0, which takes all faces")
         if not 0 <= self.min_frontal <= 1:
             raise ConfigError(
-                f"--min-frontal is {self.min_frontal}; wanted: 0, which takes all faces, to 1, for those that look "
+                f"--min-frontal is {self.min_frontal}; expected: 0, which takes all faces, to 1, for those that look "
                 f"straight into the camera"
             )
 

@@ -65,7 +65,7 @@ def generate(path: Path, *, form: str, seed: int) -> None:
 
     if form not in _STAGES or not 0 <= seed < 2**32:
         raise ConfigError(
-            f"MobileFaceNet cannot be generated with form={form!r}, seed={seed!r}; wanted: form "
+            f"MobileFaceNet cannot be generated with form={form!r}, seed={seed!r}; expected: form "
             f"{' or '.join(map(repr, _STAGES))}, 0 <= seed < 2**32"
         )
     net = _Net(seed)

@@ -9,7 +9,6 @@ from pathlib import Path
 from ..errors import ConfigError
 from ..extras import require
 from ..files import write_durable
-from ..index.takerows import take_rows
 from ..pipeline.contract import limits_of
 from ..records import FacePlace
 from ..storage.derived import recording
@@ -85,7 +84,7 @@ def draw_map(
             f"photographs with: facemill process PHOTOS -o OTHER.h5"
         )
     rows = sample_rows(gallery.rows, limit, seed)
-    vectors = take_rows(gallery.blocks(), rows, gallery.dimension)  # (n, D)
+    vectors = gallery.vectors_of(rows)  # (n, D)
     paths = gallery.names(rows.tolist())
     logger.info("arranging %s of %s embeddings", f"{len(rows):,}", f"{gallery.rows:,}")
     groups = group(color, paths, vectors)

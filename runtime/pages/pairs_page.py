@@ -185,7 +185,7 @@ def _page(
     yield page_head(title, _STYLE, f"'sha256-{_digest(_SCRIPT)}'")
     yield (
         f"<header>\n<h1>{title}</h1>\n"
-        f"<p>{_how_many(len(pairs), len(table.found))} at {threshold:.6g} or above &middot; "
+        f"<p>{_how_many(len(pairs), len(table.pairs))} at {threshold:.6g} or above &middot; "
         f"{gallery.rows:,} embeddings{chance} &middot; model {safe(made_by(gallery))}</p>\n<p>{safe(method)}</p>\n"
         f"{warning_note(warning_of(gallery))}"
         "<p>Is it one person? <kbd>y</kbd> yes, <kbd>n</kbd> no, <kbd>u</kbd> take back, arrow keys: another pair. The "

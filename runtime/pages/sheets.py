@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..clusters.clusters import Clusters
-from ..clusters.ownfolder import check_folder, own_folder
+from ..clusters.managed_folder import check_folder, managed_folder
 from ..files import write_durable
 from ..pipeline.contract import limits_of
 from ..progress import Reporter
 from ..search.model_label import made_by, warning_of
-from ..storage.derived import record_begun, record_page
+from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .html import STYLE, count, page_head, picture_of, safe, warning_note
 from .thumbnails import thumbnails
@@ -53,7 +53,7 @@ class _Card:
 
 
 def check_sheets(path: Path, *, force: bool) -> None:
-    """See `ownfolder.check_folder`."""
+    """See `managed_folder.check_folder`."""
     check_folder(path, KIND, _ENTRIES, force=force)
 
 
@@ -61,7 +61,7 @@ def write_sheets(path: Path, gallery: EmbeddingFile, clusters: Clusters, *, leas
     """Write `index.html` and the sheets, largest clusters first; in a cluster those most like the others come first.
 
     Args:
-        path: the folder; see `ownfolder.own_folder`.
+        path: the folder; see `managed_folder.managed_folder`.
         gallery: the file that was clustered.
         clusters: of its rows.
         least: clusters with fewer rows are left out.
@@ -76,8 +76,8 @@ def write_sheets(path: Path, gallery: EmbeddingFile, clusters: Clusters, *, leas
     indexes = max(1, -(-shown // _CARDS))
     cards, written = [], 0
     reporter = Reporter("sheets", len(sheets), unit="pages")
-    with own_folder(path, KIND, _ENTRIES, force=force), reporter:
-        record_begun(gallery.path, path)
+    with managed_folder(path, KIND, _ENTRIES, force=force), reporter:
+        record_start(gallery.path, path)
         for at, numbers in enumerate(sheets):
             names = [_sheet(other) if 0 <= other < len(sheets) else "" for other in (at - 1, at + 1)]
             home = _index((numbers.start - 1) // _CARDS)

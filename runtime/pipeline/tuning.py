@@ -27,6 +27,7 @@ from ..engines.runner import Runner
 from ..errors import ConfigError, OutOfMemoryError
 from ..extras import require
 from ..records import Batch, Encoded
+from ..schema import read_json
 from ..sources.source import Source
 from .request import Request
 from .settings import Settings, default_settings, usable_cores
@@ -293,8 +294,8 @@ def settings_file(info: EngineInfo, before: str) -> Path:
 def recall_settings(info: EngineInfo, before: str) -> Settings | None:
     """Settings found before, or None."""
     try:
-        return Settings(**json.loads(settings_file(info, before).read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError):
+        return read_json(settings_file(info, before).read_bytes(), Settings)
+    except (OSError, ValueError):
         return None
 
 

@@ -190,6 +190,20 @@ class EmbeddingFile:
             )
         return block
 
+    def vectors_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Embeddings of (n,) ascending rows, (n, D) float32; a new array. Reads the file once, in bounded memory.
+
+        Raises:
+            StorageError: the rows of the file are damaged.
+        """
+        vectors = np.empty((len(rows), self.dimension), np.float32)
+        start = 0
+        for block in self.blocks():
+            first, last = np.searchsorted(rows, (start, start + len(block)))
+            vectors[first:last] = block[rows[first:last] - start]
+            start += len(block)
+        return vectors
+
     def names(self, rows: Sequence[int]) -> list[str]:
         """The paths of some rows below `root`, in the order given. Bytes that are not UTF-8 become \\xNN.
 

@@ -37,7 +37,7 @@ class StoredPlan:
         started_utc: ISO 8601.
         base_run_id: `run_id` of the finished file whose failed photographs this run retries; "" for none.
         settings: the tuned or given batch size and workers.
-        forced: begun with --force; the same command goes on with it instead of starting over once more.
+        forced: started with --force; the same command resumes it instead of starting over again.
         plan_id: ties segments, and the finished file, to the plan.
     """
 
@@ -89,7 +89,7 @@ class RunFolder:
         if strangers:
             os.close(self._lock)
             raise ConfigError(
-                f"{self.path} is where facemill keeps an unfinished run, and holds something else: {strangers[0]!r}. "
+                f"{self.path} is where facemill keeps an unfinished run, and contains another file: {strangers[0]!r}. "
                 f"Move that away, or name another file with -o"
             )
 
@@ -116,7 +116,7 @@ class RunFolder:
             except BlockingIOError as err:
                 os.close(fd)
                 raise LockedError(
-                    f"another run is writing {self.output} (it holds {lock}); wanted: one run an output. "
+                    f"another run is writing {self.output} (it holds {lock}); expected: one run for an output. "
                     f"Wait for it, or name another file"
                 ) from err
             if _same_file(fd, lock):
@@ -147,8 +147,8 @@ class RunFolder:
         """
         if (self.path / "plan.json").exists():
             raise ConfigError(
-                f"{self.path} holds an unfinished run that makes {self.output}; wanted: none. Finish it with the "
-                f"command that began it, or delete that folder to forget it"
+                f"{self.path} holds an unfinished run that makes {self.output}. Finish it with the "
+                f"command that started it, or delete that folder to discard it"
             )
 
     def clear(self) -> None:

@@ -1,7 +1,7 @@
 """Segments: the results of a run, in pieces that are each durable before the next begins.
 
 A segment is a small HDF5 file of the same shape as the finished one, plus `/outcomes/row`. A photograph is in one
-segment with all of its faces. A kill at any moment loses the segment in hand and nothing else. Later segments override
+segment with all of its faces. A kill at any moment loses the open segment and nothing else. Later segments override
 earlier ones (a retried photograph).
 """
 
@@ -53,7 +53,7 @@ class SegmentRules:
 
 
 class SegmentWriter:
-    """Writes outcomes and embeddings to one segment after another. Call `commit` before letting go of it."""
+    """Writes outcomes and embeddings to one segment after another. Call `commit` at the end."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class SegmentWriter:
         Args:
             batch: with `faces` if this writer was made for faces, and without them otherwise.
         Raises:
-            DiskFullError, StorageError: the segment in hand is lost, the earlier ones stay.
+            DiskFullError, StorageError: the open segment is lost, the earlier ones stay.
         """
         rows, faces = batch.rows, batch.faces
         assert (faces is not None) == self._faces
@@ -129,7 +129,7 @@ class SegmentWriter:
         return photos
 
     def commit_when_due(self) -> None:
-        """End the segment in hand if it is large or old enough.
+        """End the open segment if it is large or old enough.
 
         Raises:
             DiskFullError, StorageError: it is lost, the earlier ones stay.
@@ -138,11 +138,11 @@ class SegmentWriter:
             self.commit()
 
     def age_s(self) -> float:
-        """Seconds since the segment in hand was begun; 0 when there is none."""
+        """Seconds since the open segment was created; 0 if there is none."""
         return time.monotonic() - self._opened_at if self._open is not None else 0.0
 
     def commit(self) -> None:
-        """End the segment in hand, durably.
+        """End the open segment, durably.
 
         Raises:
             DiskFullError, StorageError: it is lost, the earlier ones stay.
@@ -166,7 +166,7 @@ class SegmentWriter:
         done.commit()
 
     def discard(self) -> None:
-        """Drop the segment in hand."""
+        """Drop the open segment."""
         if self._open is not None:
             self._open.discard()
             self._open = None
@@ -237,7 +237,7 @@ def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
     A segment that cannot be read, or is of another plan, is set aside: its photographs run again.
 
     Raises:
-        StorageError: the system, not the file, is the reason that one cannot be read.
+        StorageError: a segment cannot be read for a reason outside the file.
     """
     import h5py
 
@@ -273,7 +273,7 @@ def _adds_up(found: Segment, file: Any) -> bool:
 
 
 def set_aside(path: Path, reason: str) -> None:
-    """Rename a segment, so that it is kept for whoever wants to look and used no more."""
+    """Rename a damaged segment: it is kept for inspection and not used again."""
     logger.warning("segment %s is set aside (%s): its photographs run again", path, reason)
     path.rename(path.with_suffix(".damaged"))
 

@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.metrics.agreement import agreement
 from runtime.pages.map_groups import by_folder
+from tests.oracles.agreement import agreement
 from tests.support.clustered_files import EVIL, known, people, write_file, write_photographs
 from tests.support.facemill_command import facemill
 

@@ -129,7 +129,7 @@ def test_mistakes_are_said(wrong: str, made: Path, tmp_path: Path) -> None:
         "itself": ((a, b, "-o", a, "--force"), "one of the files"),
         "exists": ((a, b, "-o", tmp_path / "there.h5"), "replace it with --force"),
         "none": ((a, tmp_path / "none.h5", "-o", tmp_path / "o"), "there is no file"),
-        "no file": ((a, tmp_path / "there.h5", "-o", tmp_path / "o"), "is no embedding file"),
+        "no file": ((a, tmp_path / "there.h5", "-o", tmp_path / "o"), "E-STORAGE"),
     }[wrong]
     done = facemill("merge", *arguments)
     assert done.returncode == (2 if wrong == "one" else 1)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from compare import contents
 
-from runtime.clusters.clusters import Clusters, number
-from runtime.clusters.column import write_column
+from runtime.clusters.clusters import Clusters, number_clusters
+from runtime.clusters.outputs import write_column
 from runtime.errors import LockedError, StorageError
 from runtime.index.indexfile import ensure_index
 from runtime.storage.file import EmbeddingFile
@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
 
 def clusters(labels: list[int], **how: float) -> Clusters:
     scores = np.ones(len(labels), np.float32)
-    return number(np.array(labels), scores, method="k-means" if "k" in how else "whispers", seed=3, **how)  # type: ignore[arg-type]
+    return number_clusters(np.array(labels), scores, method="k-means" if "k" in how else "whispers", seed=3, **how)  # type: ignore[arg-type]
 
 
 def run_id(file: Path) -> str:
@@ -93,8 +93,8 @@ def test_kill_9_while_it_is_written_leaves_the_old_file(file: Path, moment: str)
     code = (
         "import os, signal\nimport numpy as np\nfrom pathlib import Path\n"
         "from runtime.storage.h5write import DiskFile\n"
-        "from runtime.clusters.clusters import number\nfrom runtime.clusters.column import write_column\n"
-        "found = number(np.ones(6, np.int64), np.ones(6, np.float32), method='whispers', threshold=0.5)\n"
+        "from runtime.clusters.clusters import number_clusters\nfrom runtime.clusters.outputs import write_column\n"
+        "found = number_clusters(np.ones(6, np.int64), np.ones(6, np.float32), method='whispers', threshold=0.5)\n"
         f"{places[moment]} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"write_column(Path({str(file)!r}), found, {run_id(file)!r})"
     )

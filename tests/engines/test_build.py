@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from runtime.engines import build as build_module
 from runtime.engines import rate as rate_module
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
-from runtime.engines.engine import Engine, EngineInfo, Parity, read_engine, sidecar_path
+from runtime.engines.engine import Engine, EngineInfo, Parity, Quantisation, read_engine, sidecar_path
 from runtime.engines.onnxruntime.runner import OrtRunner
 from runtime.engines.parity import BARS, Bar, check_parity, measure_parity, synthetic_crops
 from runtime.engines.rate import measure_rates
@@ -137,15 +136,42 @@ def test_other_weights_another_version_and_damage_build_it_again(weights: Path) 
     assert not build(weights).built
 
 
+def test_facts_survive_the_sidecar() -> None:
+    """Flat as ever, and read back whole; also as they were before models had tasks."""
+    facts = info(
+        parity=Parity(3, 0.5, 0.75), int8=Quantisation("64 crops", "minmax", ("a", "b")), decode="yunet", task="detect"
+    )
+    flat = facts.to_dict()
+    assert (flat["parity_min"], flat["calibration_method"], flat["left_float"]) == (0.5, "minmax", ["a", "b"])
+    assert EngineInfo.from_dict(json.loads(json.dumps(flat))) == facts
+    old = {**flat, "detector": "yunet"}
+    del old["task"], old["decode"]
+    assert EngineInfo.from_dict(old) == facts
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"dimension": "512"}, "dimension is '512'; expected: a whole number"),
+        ({"colour": 1}, "unknown key 'colour'"),
+        ({"parity_min": "high"}, "'minimum': 'high'"),
+    ],
+)
+def test_a_sidecar_that_is_wrong_names_what(weights: Path, change: dict[str, Any], words: str) -> None:
+    engine = build(weights).engine
+    sidecar_path(engine.path).write_text(json.dumps({**engine.info.to_dict(), **change}))
+    with pytest.raises(EngineError, match=rf"{words}.*facemill build-engine --model NAME --force"):
+        read_engine(engine.path)
+
+
 def test_every_field_that_is_known_before_is_compared() -> None:
     from runtime.engines import build as module
 
-    names = {field.name for field in fields(EngineInfo)}
-    assert names > module._FOUND_OUT
+    assert info().to_dict().keys() > module._BUILD_RESULTS
 
 
 def test_weights_with_another_sha256_are_refused(weights: Path) -> None:
-    with pytest.raises(ModelError, match=r"its sha256 is [0-9a-f]{64}, wanted 0{64}.*models fetch test-model"):
+    with pytest.raises(ModelError, match=r"expected sha256 0{64}, got [0-9a-f]{64}.*models fetch test-model"):
         build(weights, spec=spec(sha256="0" * 64))
     found = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert build(weights, spec=spec(sha256=found)).built
@@ -236,7 +262,7 @@ def test_an_int8_engine_that_is_damaged_does_not_pass(weights: Path) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     with OrtRunner(model.SerializeToString(), result.engine.info) as damaged:
         parity = measure_parity(damaged, spec(), weights, judges)
-    with pytest.raises(ParityError, match=r"wanted at least 0\.97 \(mean 0\.995\) for int8"):
+    with pytest.raises(ParityError, match=r"expected at least 0\.97 \(mean 0\.995\) for int8"):
         check_parity(parity, "int8", "the engine")
 
 
@@ -278,7 +304,7 @@ def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
         ({"precision": "int8", "backend": "cuda", "calibration": CROPS}, r"cuda does not build int8.*tensorrt or cpu"),
         (
             {"precision": "int8", "calibration": SMALL},
-            r"crops are \(64, 64, 3\); wanted by test-model: \(112, 112, 3\)",
+            r"crops are \(64, 64, 3\); expected by test-model: \(112, 112, 3\)",
         ),
         ({"calibration": CROPS, "precision": "fp32"}, r"with the precision fp32.*--precision int8"),
         (

@@ -19,7 +19,7 @@ def test_another_normalisation_does_not_pass(tmp_path: Path) -> None:
     other = prepare_graph(weights, spec(mean=(120.0, 120.0, 120.0)), "fp32")
     with OrtRunner(other.SerializeToString(), info()) as engine:
         parity = measure_parity(engine, spec(), weights)
-    with pytest.raises(ParityError, match=r"over 64 crops the smallest cosine is 0\.\d+.*wanted at least 0\.99999"):
+    with pytest.raises(ParityError, match=r"over 64 crops the smallest cosine is 0\.\d+.*expected at least 0\.99999"):
         check_parity(parity, "fp32", "the engine")
 
 
@@ -56,7 +56,7 @@ def test_a_bar_is_met_by_standing_on_it() -> None:
 def test_a_mean_below_its_bar_does_not_pass() -> None:
     check_parity(Parity(128, 0.97, 0.995), "int8", "x")
     with pytest.raises(
-        ParityError, match=r"0\.990000 \(mean 0\.994000\), wanted at least 0\.97 \(mean 0\.995\) for int8"
+        ParityError, match=r"0\.990000 \(mean 0\.994000\), expected at least 0\.97 \(mean 0\.995\) for int8"
     ):
         check_parity(Parity(128, 0.99, 0.994), "int8", "x")
     with pytest.raises(ParityError):

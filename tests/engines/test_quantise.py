@@ -81,7 +81,9 @@ def test_nothing_stays_in_float_without_need(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_reached_is_refused_with_the_figure(uneven: onnx.ModelProto) -> None:
-    with pytest.raises(EngineError, match=r"with 3 of 5 layers in float the mean cosine is 0\.\d+, wanted 1\.1.*fp16"):
+    with pytest.raises(
+        EngineError, match=r"with 3 of 5 layers in float the mean cosine is 0\.\d+, expected 1\.1.*fp16"
+    ):
         quantise(uneven, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=1.1)
 
 
@@ -112,7 +114,7 @@ def real_crops(shared: Path) -> NDArray[np.uint8]:
                 crops.append(cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR_RGB))
             if len(crops) == 320:
                 return np.stack(crops)
-    raise AssertionError(f"{path} holds {len(crops)} crops; wanted 320")
+    raise AssertionError(f"{path} holds {len(crops)} crops; expected 320")
 
 
 @pytest.mark.slow

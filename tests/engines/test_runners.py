@@ -164,5 +164,5 @@ def test_a_batch_that_does_not_fit_is_out_of_memory_and_the_runner_goes_on(tmp_p
     command = [sys.executable, "-c", OUT_OF_MEMORY, str(ROOT), str(engine)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "out of memory: a batch of 256 failed" in done.stdout
+    assert "out of memory: E-MEMORY: a batch of 256 failed" in done.stdout
     assert "smaller --batch-size" in done.stdout

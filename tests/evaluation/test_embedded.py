@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import ConfigError, SourceError
-from runtime.evaluation.embedded import Embedded, check_folder, read_embedded
+from runtime.evaluation.embedded import EmbeddedFolder, check_folder, read_embedded
 from runtime.metrics.pairs import read_pairs
 from runtime.records import Status
 from runtime.storage.dataset import assemble
@@ -20,7 +20,7 @@ NAMES = [f"P{row // 4}/P{row // 4}_{row % 4:04d}.{'png' if row % 3 else 'jpg'}".
 
 
 @pytest.fixture
-def crowd(tmp_path: Path) -> Embedded:
+def crowd(tmp_path: Path) -> EmbeddedFolder:
     """40 photographs of ten people with 0 to 5 faces each."""
     batch = batch_of(range(40), seed=4)
     assert batch.embeddings is not None
@@ -34,7 +34,7 @@ def crowd(tmp_path: Path) -> Embedded:
     return read_embedded(tmp_path / "o.h5")
 
 
-def test_of_several_faces_the_first_stands_for_the_photograph(crowd: Embedded) -> None:
+def test_of_several_faces_the_first_stands_for_the_photograph(crowd: EmbeddedFolder) -> None:
     batch = batch_of(range(40), seed=4)
     assert batch.embeddings is not None
     rows, first = np.unique(batch.rows, return_index=True)
@@ -44,14 +44,14 @@ def test_of_several_faces_the_first_stands_for_the_photograph(crowd: Embedded) -
     np.testing.assert_allclose(crowd.vectors, batch.embeddings[first] / lengths, rtol=1e-6)
 
 
-def test_every_photograph_has_a_person_and_an_outcome(crowd: Embedded) -> None:
+def test_every_photograph_has_a_person_and_an_outcome(crowd: EmbeddedFolder) -> None:
     assert crowd.paths == tuple(NAMES)
     assert crowd.person.tolist() == [row // 4 for row in range(40)]
     assert sum(crowd.outcomes.values()) == 40
     assert crowd.outcomes[Status.EMBEDDED.label] == len(crowd.vectors)
 
 
-def test_photographs_are_found_without_their_extension(crowd: Embedded) -> None:
+def test_photographs_are_found_without_their_extension(crowd: EmbeddedFolder) -> None:
     assert crowd.rows(["P0/P0_0001", "P9/P9_0003", "P9/P9_0004"]).tolist() == [1, 39, -1]
     twice = replace(crowd, paths=(b"A/A_0001.jpg", b"A/A_0001.png", b"B/B_0001.jpg"))
     assert twice.rows(["B/B_0001"]).tolist() == [2]

@@ -13,7 +13,7 @@ import pytest
 
 from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError, MissingDependencyError, OutputExistsError
-from runtime.evaluation.compare import compare
+from runtime.evaluation.compare import compare_evaluations
 from runtime.evaluation.evaluate import Evaluation, Lookalikes, evaluate
 from runtime.evaluation.plots import draw_roc, draw_scores
 from runtime.evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
@@ -160,7 +160,7 @@ def test_pictures_of_awkward_folders_can_be_drawn(tiny_engine: Path, tmp_path: P
 
 
 def test_a_comparison_has_a_column_an_engine(one: Evaluation) -> None:
-    report = Report("people/", "pairs.txt", ("a.onnx", "b.onnx"), (one, one), None, compare(one, one), "")
+    report = Report("people/", "pairs.txt", ("a.onnx", "b.onnx"), (one, one), None, compare_evaluations(one, one), "")
     text = "\n".join(as_text(report.tables()))
     assert "a.onnx" in text
     assert "cosine, minimum" in text

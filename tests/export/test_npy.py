@@ -13,7 +13,7 @@ import pytest
 from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.export.npy import export_npy
 from runtime.records import FACE_DATASETS
-from runtime.storage.derived import look_at, recorded_pages, written_pages
+from runtime.storage.derived import recorded_pages, take_fingerprint, written_pages
 from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
 
@@ -97,9 +97,9 @@ def test_what_is_written_is_noted_for_whoever_removes_a_person(tmp_path: Path) -
     file.chmod(0o640)
     folder = exported(file, tmp_path / "npy")
     assert recorded_pages(file) == [folder]
-    assert look_at(folder) in written_pages(file)[folder]
+    assert take_fingerprint(folder) in written_pages(file)[folder]
     exported(file, folder, force=True)
-    assert look_at(folder) in written_pages(file)[folder]
+    assert take_fingerprint(folder) in written_pages(file)[folder]
     assert folder.stat().st_mode & 0o007 == 0
     assert {path.stat().st_mode & 0o007 for path in folder.iterdir()} == {0}  # who may not read the file
 

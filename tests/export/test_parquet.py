@@ -13,7 +13,7 @@ import pytest
 
 from runtime.errors import ConfigError, MissingDependencyError, OutputExistsError
 from runtime.export.parquet import export_parquet
-from runtime.storage.derived import look_at, recorded_pages, written_pages
+from runtime.storage.derived import recorded_pages, take_fingerprint, written_pages
 from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
 from tests.support.facemill_command import ROOT
@@ -99,7 +99,7 @@ def test_a_file_in_the_way_stays_without_force(tmp_path: Path) -> None:
     file.chmod(0o600)
     exported(file, output, force=True)
     assert pq.read_table(output).num_rows == 60
-    assert look_at(output) in written_pages(file)[output]
+    assert take_fingerprint(output) in written_pages(file)[output]
     assert output.stat().st_mode & 0o077 == 0  # nobody else may read the file either
     assert recorded_pages(file) == [output]
 

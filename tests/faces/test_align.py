@@ -49,7 +49,7 @@ def test_a_template_of_another_size_is_the_same_place() -> None:
 
 
 def test_wrong_landmarks_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"landmarks are \(5, 2\); wanted: \(N, 5, 2\)"):
+    with pytest.raises(ConfigError, match=r"landmarks are \(5, 2\); expected: \(N, 5, 2\)"):
         similarity(TEMPLATE)
 
 

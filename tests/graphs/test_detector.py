@@ -171,5 +171,5 @@ def test_sixteen_views_are_four_by_four() -> None:
 def test_crops_of_another_size_do_not_calibrate_a_detector(red: Path, tmp_path: Path) -> None:
     spec = load_spec(str(red))
     crops = CalibrationSet(np.zeros((64, 112, 112, 3), np.uint8), 0)
-    with pytest.raises(ConfigError, match=r"\(112, 112, 3\); wanted by .*: \(160, 160, 3\)"):
+    with pytest.raises(ConfigError, match=r"\(112, 112, 3\); expected by .*: \(160, 160, 3\)"):
         build_engine(spec, resolve_weights(spec), backend="cpu", precision="int8", output=tmp_path, calibration=crops)

@@ -1,4 +1,4 @@
-"""Pairs files as they are published, and what is refused."""
+"""LabelledPairs files as they are published, and what is refused."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import MissingDependencyError
-from runtime.index.takerows import take_rows
 from runtime.pages.map_projection import LEAST, project, sample_rows
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[map]'")
@@ -66,14 +65,6 @@ def test_rows_are_drawn_evenly_and_by_the_seed() -> None:
     np.testing.assert_array_equal(rows, sample_rows(1007, 100, 1))
     assert not np.array_equal(rows, sample_rows(1007, 100, 2))
     assert sample_rows(1_000_000_007, 5000, 0)[-1] > 999_000_000
-
-
-def test_rows_are_taken_from_blocks_of_any_size() -> None:
-    vectors = people()
-    rows = np.array([0, 6, 7, 13, 94, 95])
-    for step in (1, 7, 200):
-        blocks = (vectors[start : start + step] for start in range(0, len(vectors), step))
-        np.testing.assert_array_equal(take_rows(blocks, rows, 32), vectors[rows])
 
 
 def test_without_scikit_learn_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from runtime.pages.pairs_page import review_page, write_review
-from runtime.pairs.blocks import Found
+from runtime.pairs.all_pairs import ScoredPairs
 from runtime.pairs.table import PairTable
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
@@ -34,7 +34,7 @@ def write_page(folder: Path, *, most: int = 500, names: list[bytes] | None = Non
     path = write_twins(folder / "p.h5", vectors, names=names)
     with EmbeddingFile(path) as gallery:
         calibration = calibration_of(np.linspace(-0.6, 0.6, 1000))
-        table = PairTable(gallery, Found(first, second, scores.astype(np.float32)), calibration)
+        table = PairTable(gallery, ScoredPairs(first, second, scores.astype(np.float32)), calibration)
         write_review(folder / "r.html", gallery, review_page(gallery, table, "exact, for the test", threshold, most))
     return (folder / "r.html").read_text()
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.clusters.clusters import Clusters, number
+from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.errors import OutputExistsError
 from runtime.pages import sheets
 from runtime.pages.sheets import write_sheets
@@ -68,7 +68,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clusters() -> Clusters:
     scores = np.random.default_rng(0).uniform(0.4, 0.8, 17).astype(np.float32)
-    return number(np.repeat(np.arange(6), SIZES), scores, method="whispers", threshold=0.5)
+    return number_clusters(np.repeat(np.arange(6), SIZES), scores, method="whispers", threshold=0.5)
 
 
 def pages(folder: Path) -> list[str]:
@@ -177,7 +177,7 @@ def test_of_a_large_cluster_the_best_are_shown_and_the_rest_counted(
 def test_where_faces_are_known_the_face_is_shown_and_named(tmp_path: Path) -> None:
     path = write_file(tmp_path / "people.h5", people([2]), ranks=[0, 3])
     write_photographs(path, [b"0000.jpg", b"0001.jpg"])
-    found = number(np.array([0, 0]), np.array([0.7, 0.6], np.float32), method="k-means", k=1)
+    found = number_clusters(np.array([0, 0]), np.array([0.7, 0.6], np.float32), method="k-means", k=1)
     with EmbeddingFile(path) as gallery:
         write_sheets(tmp_path / "s", gallery, found)
     text = Page(tmp_path / "s" / "sheet-0001.html").text

@@ -10,7 +10,7 @@ import pytest
 
 from runtime.errors import ConfigError, DiskFullError, OutputExistsError
 from runtime.metrics.falsematch import Calibration
-from runtime.pairs.blocks import Found
+from runtime.pairs.all_pairs import ScoredPairs
 from runtime.pairs.table import PairTable, check_table_path, write_table
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
@@ -26,12 +26,12 @@ EVIL = [
 ]
 
 
-def found_in(vectors: np.ndarray, threshold: float = 0.4) -> Found:
+def found_in(vectors: np.ndarray, threshold: float = 0.4) -> ScoredPairs:
     first, second, scores = zip(*oracle(vectors, threshold), strict=True)
-    return Found(np.array(first), np.array(second), np.array(scores, np.float32))
+    return ScoredPairs(np.array(first), np.array(second), np.array(scores, np.float32))
 
 
-def table_of(gallery: EmbeddingFile, found: Found, calibration: Calibration | None = None) -> PairTable:
+def table_of(gallery: EmbeddingFile, found: ScoredPairs, calibration: Calibration | None = None) -> PairTable:
     return PairTable(gallery, found, calibration)
 
 
@@ -41,8 +41,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_csv_has_every_pair_in_order_with_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.pairs.table._PAIRS", 7)
-    monkeypatch.setattr("runtime.pairs.table._NAMES", 11)
+    monkeypatch.setattr("runtime.pairs.table._WRITTEN_PAIRS", 7)
+    monkeypatch.setattr("runtime.pairs.table._READ_NAMES", 11)
     vectors = twins(100)
     names = [EVIL[row % 6] + b"%d" % row for row in range(100)]
     found = found_in(vectors)
@@ -61,7 +61,7 @@ def test_csv_has_every_pair_in_order_with_names_as_they_are(tmp_path: Path, monk
 
 def test_parquet_says_the_same_and_no_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
-    monkeypatch.setattr("runtime.pairs.table._PAIRS", 7)
+    monkeypatch.setattr("runtime.pairs.table._WRITTEN_PAIRS", 7)
     counts = [3, 0, 1, 2] * 20
     vectors = twins(sum(counts))
     names = [EVIL[row % 6] for row in range(len(vectors))]
@@ -91,7 +91,7 @@ def test_expected_is_the_false_match_rate_times_all_pairs_of_the_file(tmp_path: 
     vectors = twins(200)
     with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors)) as gallery:
         table = table_of(gallery, found_in(vectors), calibration_of(impostors))
-    for pair in table.rows(0, len(table.found)):
+    for pair in table.rows(0, len(table.pairs)):
         assert pair.expected is not None
         reach = int((impostors >= np.floor(pair.score * 1000) / 1000).sum())
         assert pair.expected.at_most == (reach == 0)
@@ -100,7 +100,7 @@ def test_expected_is_the_false_match_rate_times_all_pairs_of_the_file(tmp_path: 
 
 def test_no_pairs_make_a_table_without_lines(tmp_path: Path) -> None:
     vectors = twins(60)
-    none = Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    none = ScoredPairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
     with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors)) as gallery:
         write_table(tmp_path / "o.csv", gallery, table_of(gallery, none))
     assert (tmp_path / "o.csv").read_text() == "path_a,path_b,score,expected_false,at_most,row_a,row_b\n"

@@ -119,10 +119,10 @@ def test_devices_that_are_none(devices: tuple[str, ...], words: str) -> None:
 @pytest.mark.parametrize(
     ("gpus", "shown", "devices", "words"),
     [
-        (0, None, "0", "--device names GPU 0, and CUDA finds no such GPU on this machine; wanted: cpu, or numbers"),
-        (1, None, "3", "--device names GPU 3, and CUDA finds no such GPU on this machine; wanted: cpu, or numbers"),
+        (0, None, "0", "--device names GPU 0, and CUDA finds no such GPU on this machine; expected: cpu, or numbers"),
+        (1, None, "3", "--device names GPU 3, and CUDA finds no such GPU on this machine; expected: cpu, or numbers"),
         (1, None, "0, 01", "--device names GPU 1, and CUDA finds no such GPU"),
-        (1, "", "0", "--device names GPU 0, and CUDA_VISIBLE_DEVICES= shows 0; wanted: numbers below that"),
+        (1, "", "0", "--device names GPU 0, and CUDA_VISIBLE_DEVICES= shows 0; expected: numbers below that"),
         (1, "4", "0", "--device names GPU 0 (4 in CUDA_VISIBLE_DEVICES), and CUDA finds no such GPU"),
     ],
 )

@@ -39,7 +39,13 @@ def add(to: SegmentWriter, rows: list[int], outcomes: tuple[Outcome, ...] = (), 
 
 def finish(folder: Path, rows: int, output: Path, base: Path | None = None, paths: list[bytes] | None = None) -> None:
     with Ledger(rows, folder, "p", base) as ledger:
-        assemble(output, ledger, paths or [b"%d.jpg" % i for i in range(rows)], {"dimension": D}, "float32")
+        assemble(
+            output,
+            ledger,
+            paths or [b"%d.jpg" % i for i in range(rows)],
+            {"dimension": D, "contract": '{"root": "/photos"}'},
+            "float32",
+        )
 
 
 def test_segments_end_at_their_size_and_become_the_file(tmp_path: Path) -> None:
@@ -134,7 +140,13 @@ def test_half_precision_and_digests(tmp_path: Path) -> None:
     to.commit()
     with Ledger(3, tmp_path, "p") as ledger:
         assert ledger.digests(np.array([2, 0])).tobytes() == b"a" * 32
-        assemble(tmp_path / "out.h5", ledger, [b"0", b"1", b"2"], {"dimension": D}, "float16")
+        assemble(
+            tmp_path / "out.h5",
+            ledger,
+            [b"0", b"1", b"2"],
+            {"dimension": D, "contract": '{"root": "/photos"}'},
+            "float16",
+        )
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["embeddings"].dtype == np.float16
         np.testing.assert_array_equal(file["embeddings"][:], vectors.astype(np.float16))

@@ -17,6 +17,7 @@ from runtime.storage.file import EmbeddingFile
 from runtime.storage.format import display_text, offsets
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
+from tests.index.test_flat import write_gallery
 from tests.support.face_batches import D, batch_of, writer
 
 METADATA = {"dimension": 4, "contract": '{"root": "/photos/\\udcff", "dimension": 4}'}
@@ -280,3 +281,15 @@ def test_the_offset_of_each_is_the_sum_of_those_before() -> None:
     counts = np.array([2, 0, 60_000, 60_000, 1], np.uint16)
     assert offsets(counts).tolist() == [0, 2, 2, 60_002, 120_002]
     assert offsets(counts[:0]).tolist() == []
+
+
+@pytest.mark.parametrize("block_rows", [1, 7, 200])
+def test_rows_are_taken_from_blocks_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int
+) -> None:
+    vectors = np.random.default_rng(0).standard_normal((96, 4)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    path, rows = write_gallery(tmp_path / "people.h5", vectors), np.array([0, 6, 7, 13, 94, 95])
+    monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 4 * 4 * block_rows)
+    with EmbeddingFile(path) as file:
+        np.testing.assert_array_equal(file.vectors_of(rows), vectors[rows])

@@ -135,22 +135,22 @@ def unknown_cluster(file: Any) -> None:
         (longer, "embeddings: not of length 1: row 5"),
         (not_a_number, "embeddings: not of length 1: row 5"),
         (swapped, "paths: not the photograph that /outcomes names: row 4, 5"),
-        (shorter, "the length of /image_paths is 593; wanted: 594"),
-        (lost, "the sum of their rows is 594; wanted: 593"),
-        (another_status, "metadata: count_corrupt is 6; wanted: 7"),
+        (shorter, "the length of /image_paths is 593; expected: 594"),
+        (lost, "the sum of their rows is 594; expected: 593"),
+        (another_status, "metadata: count_corrupt is 6; expected: 7"),
         (unknown_status, "no known outcome: row 3"),
-        (another_count, "count_embedded is 593; wanted: 594"),
-        (another_scan, "scanned is 601; wanted: 600"),
-        (another_version, "format_version is 2; wanted: 1"),
-        (another_model, "contract: model is tiny; wanted: somebody else's"),
-        (another_root, "wanted: /elsewhere"),
-        (another_dtype, "contract: dtype is float32; wanted: float16"),
+        (another_count, "count_embedded is 593; expected: 594"),
+        (another_scan, "scanned is 601; expected: 600"),
+        (another_version, "format_version is 2; expected: 1"),
+        (another_model, "contract: model is tiny; expected: somebody else's"),
+        (another_root, "expected: /elsewhere"),
+        (another_dtype, "contract: dtype is float32; expected: float16"),
         (no_contract, "contract: cannot be read"),
-        (too_few_clusters, "the length of /cluster is 3; wanted: 594"),
+        (too_few_clusters, "the length of /cluster is 3; expected: 594"),
         (unknown_cluster, "cluster: no number of a cluster: row 590, 592"),
         (another_exact_path, "exact paths: not what /outcomes/path says: row 5"),
         (out_of_order, "exact paths: not in order: row 1"),
-        (no_details, "the length of /outcomes/detail is 10; wanted: 600"),
+        (no_details, "the length of /outcomes/detail is 10; expected: 600"),
     ],
 )
 def test_damage_is_named(copy: Path, damage: Callable[[Any], None], words: str) -> None:
@@ -191,7 +191,7 @@ def test_what_is_no_embedding_file_is_refused(whole: Path, tmp_path: Path, conte
     if content is not None:
         data = whole.read_bytes()
         path.write_bytes(data[: len(data) // 2] if isinstance(content, str) else content)
-    with pytest.raises(StorageError, match="there is no file" if content is None else "is no embedding file"):
+    with pytest.raises(StorageError, match="there is no file" if content is None else "is not an embedding file"):
         verify_file(path)
 
 

@@ -79,7 +79,7 @@ def compile_network(
     Args:
         trt, onnx_content, compute_capability: as for `build_plan`.
         shapes: of the input: smallest, usual, largest.
-        look: called with the network before it is built; raises if it is not what was wanted.
+        look: called with the network before it is built; raises if it is not what was expected.
     Returns:
         The plan, and what `look` found.
     Raises:
@@ -183,10 +183,11 @@ def _check_io(trt: ModuleType, network: Any, output: str) -> None:
 
 
 def _require_types(trt: ModuleType, found: dict[str, Any], output: str) -> None:
-    wanted = {INPUT: trt.DataType.UINT8, output: trt.DataType.FLOAT}
-    if found != wanted:
+    expected = {INPUT: trt.DataType.UINT8, output: trt.DataType.FLOAT}
+    if found != expected:
         raise EngineError(
-            f"{version_of(trt)} made an engine with the inputs and outputs {_types(found)}; wanted: {_types(wanted)}"
+            f"{version_of(trt)} made an engine with the inputs and outputs {_types(found)}; expected: "
+            f"{_types(expected)}"
         )
 
 

@@ -164,7 +164,7 @@ def test_the_parsers_own_words_reach_the_user() -> None:
 
 def test_other_inputs_and_outputs_are_refused(tmp_path: Path) -> None:
     raw = save_cnn(tmp_path / "m.onnx").read_bytes()
-    with pytest.raises(EngineError, match="image FLOAT, vector FLOAT; wanted: images UINT8, embeddings FLOAT"):
+    with pytest.raises(EngineError, match="image FLOAT, vector FLOAT; expected: images UINT8, embeddings FLOAT"):
         build_plan(import_tensorrt("SM75"), raw, profile=(1, 2, 4), sides=(112,) * 3)
 
 

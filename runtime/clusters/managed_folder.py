@@ -47,7 +47,7 @@ def check_folder(path: Path, kind: str, entries: str, *, force: bool) -> None:
 
 
 @contextmanager
-def own_folder(path: Path, kind: str, entries: str, *, force: bool) -> Iterator[None]:
+def managed_folder(path: Path, kind: str, entries: str, *, force: bool) -> Iterator[None]:
     """Empty or make a folder, to be filled in the block; what a kill leaves half filled is emptied the next time.
 
     Args:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from runtime.clusters.ownfolder import check_folder, own_folder
+from runtime.clusters.managed_folder import check_folder, managed_folder
 from runtime.errors import OutputExistsError, StorageError
 
 NAMES = r"thing-\d+"
 
 
 def fill(path: Path, entries: int = 2, *, force: bool = False, fail: bool = False) -> None:
-    with own_folder(path, "things", NAMES, force=force):
+    with managed_folder(path, "things", NAMES, force=force):
         for i in range(entries):
             (path / f"thing-{i}").mkdir()
             (path / f"thing-{i}" / "x").write_text("x")
@@ -80,7 +80,7 @@ def test_what_links_point_to_stays(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "a.jpg").write_text("a")
     path = tmp_path / "d"
-    with own_folder(path, "things", NAMES, force=False):
+    with managed_folder(path, "things", NAMES, force=False):
         (path / "thing-0").symlink_to(tmp_path / "precious", target_is_directory=True)
         (path / "thing-1").mkdir()
         (path / "thing-1" / "a.jpg").symlink_to(tmp_path / "precious" / "a.jpg")

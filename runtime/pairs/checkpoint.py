@@ -1,4 +1,4 @@
-"""What a search for pairs keeps while it is unfinished: the pairs of its finished blocks, beside the file."""
+"""Save the pairs of finished blocks beside the file, so that a search that was stopped is resumed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, StorageError
 from ..files import durable_file, write_durable
 from ..storage.runfolder import RunFolder
-from .blocks import Found, joined
+from .all_pairs import ScoredPairs, join_pairs
 
 _PAIR = np.dtype([("first", "<i8"), ("second", "<i8"), ("score", "<f4")])
 _PART = re.compile(r"part-(\d+)-(\d+)-(\d+)\.npy")  # first block, the one after the last, CRC-32 of the content
@@ -27,12 +26,12 @@ _AGAIN = "Remove that folder and run the same command again"
 logger = logging.getLogger(__name__)
 
 
-def plan_path(file: Path) -> Path:
-    """Where the unfinished search in an embedding file says, as JSON, what it is of."""
+def checkpoint_plan_path(file: Path) -> Path:
+    """The JSON file that says which search of an embedding file is unfinished."""
     return file.with_name(file.name + ".pairs.parts") / "plan.json"
 
 
-class Parts:
+class Checkpoint:
     """`<file>.pairs.parts`, locked for this process. Owned by `with`; a kill releases the lock.
 
     A part is durable under its name, whole or not at all, and parts follow each other without a gap.
@@ -51,23 +50,23 @@ class Parts:
             StorageError: the folder cannot be made.
         """
         self._folder = RunFolder(file.with_name(file.name + ".pairs"))
-        self._plan = plan_path(file)
+        self._plan = checkpoint_plan_path(file)
         self.done = 0
 
-    def begin(self, wanted: Mapping[str, Any], *, force: bool) -> dict[str, Any] | None:
-        """The plan of the unfinished search that this one goes on with; None if it begins.
+    def begin(self, question: Mapping[str, Any], *, force: bool) -> dict[str, Any] | None:
+        """The plan of the unfinished search that this one resumes; None if there is none.
 
         Args:
-            wanted: what a plan must say to be gone on with.
-            force: drop one that differs; one that does not is gone on with all the same.
+            question: values that the plan must have to be resumed.
+            force: drop a search that differs; a search that does not differ is resumed all the same.
         Raises:
-            ConfigError: the one that is there is for other questions about the same file.
-            StorageError: its plan is damaged.
+            ConfigError: the unfinished search differs, and is of the same file.
+            StorageError: the plan is damaged.
         """
         path = self._plan
         try:
             plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            differs = [key for key in wanted if plan[key] != wanted[key]]
+            differs = [key for key in question if plan[key] != question[key]]
         except FileNotFoundError:
             self._folder.clear()
             return None
@@ -76,7 +75,7 @@ class Parts:
         if not differs:
             return plan
         if not force and "source" not in differs:
-            different = "; ".join(f"{key}: {plan[key]} there, {wanted[key]} now" for key in differs)
+            different = "; ".join(f"{key}: {plan[key]} there, {question[key]} now" for key in differs)
             raise ConfigError(
                 f"an unfinished search for pairs is in {self._folder.path} and is another one ({different}). "
                 f"Finish that first, with the same options as before, or drop it with --force"
@@ -86,10 +85,10 @@ class Parts:
         return None
 
     def plan(self, plan: Mapping[str, Any]) -> None:
-        """Make durable what this search is; the rest comes after it."""
+        """Save which search this is, before anything else of it."""
         write_durable(self._plan, json.dumps(plan, indent=2).encode(), "the plan")
 
-    def load(self) -> list[Found]:
+    def load(self) -> list[ScoredPairs]:
         """The pairs of all finished blocks; sets `done`.
 
         Raises:
@@ -104,13 +103,13 @@ class Parts:
             if start != self.done or zlib.crc32(data) != crc:
                 raise StorageError(f"{path} is damaged, or the part before it is missing. {_AGAIN}")
             pairs = np.load(io.BytesIO(data))
-            found.append(Found(pairs["first"].copy(), pairs["second"].copy(), pairs["score"].copy()))
+            found.append(ScoredPairs(pairs["first"].copy(), pairs["second"].copy(), pairs["score"].copy()))
             self.done = stop
         return found
 
-    def save(self, pieces: Sequence[Found]) -> None:
-        """Make the pairs of the next blocks durable, one piece for each block."""
-        found = joined(pieces)
+    def save(self, pieces: Sequence[ScoredPairs]) -> None:
+        """Save the pairs of the next blocks, one piece for each block."""
+        found = join_pairs(pieces)
         pairs = np.empty(len(found), _PAIR)
         pairs["first"], pairs["second"], pairs["score"] = found.first, found.second, found.scores
         buffer = io.BytesIO()
@@ -120,12 +119,12 @@ class Parts:
         self.done = stop
 
     def save_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Make arrays durable that all blocks stand on."""
+        """Save arrays that all blocks need."""
         with durable_file(self._folder.path / "lists.npz", "the lists") as file:
             np.savez(file, allow_pickle=False, **arrays)
 
     def load_arrays(self) -> dict[str, NDArray[Any]]:
-        """What `save_arrays` saved.
+        """Read what `save_arrays` saved.
 
         Raises:
             StorageError: it is damaged.
@@ -138,13 +137,11 @@ class Parts:
             raise StorageError(f"{path} is damaged ({err}). {_AGAIN}") from err
 
     def remove(self) -> None:
-        """The search is finished: its answer is where it belongs."""
+        """Remove the checkpoint: the search is finished and its pairs are written."""
         self._folder.remove()
 
-    def __enter__(self) -> Parts:
+    def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._folder.__exit__(kind, error, trace)
+    def __exit__(self, *exc: object) -> None:
+        self._folder.__exit__(*exc)

@@ -19,13 +19,13 @@ from runtime.errors import (
 )
 from runtime.index.flat import FlatIndex
 from runtime.index.gpu import count_gpus
-from runtime.pairs.blocks import Found, Tiling, joined, pairs_above
-from runtime.pairs.products import Products, open_products
+from runtime.pairs.all_pairs import ScoredPairs, join_pairs, pairs_above
+from runtime.pairs.tiles import TileProducts, Tiling, open_tile_products
 from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import Pair, oracle, scores_of, twins, write_twins
 
 
-def listed(found: Found) -> list[Pair]:
+def listed(found: ScoredPairs) -> list[Pair]:
     pairs = zip(found.first.tolist(), found.second.tolist(), found.scores.tolist(), strict=True)
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))
 
@@ -33,7 +33,7 @@ def listed(found: Found) -> list[Pair]:
 def pairs_of(path: Path, threshold: float, tile_rows: int = 100, **options: Any) -> list[Pair]:
     with EmbeddingFile(path) as gallery:
         tiling = Tiling(gallery.rows, tile_rows)
-        return listed(joined(list(pairs_above(gallery, threshold, tiling=tiling, **options))))
+        return listed(join_pairs(list(pairs_above(gallery, threshold, tiling=tiling, **options))))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -51,8 +51,8 @@ def test_pairs_are_those_of_numpy(tmp_path: Path, rows: int, dtype: type) -> Non
 def test_the_size_of_a_product_changes_nothing(tmp_path: Path, shape: tuple[int, int]) -> None:
     vectors = twins(333)
     path = write_twins(tmp_path / "p.h5", vectors)
-    assert pairs_of(path, 0.3, 90, products=Products(shape=shape)) == oracle(vectors, 0.3)
-    assert pairs_of(path, 0.3, 1000, products=Products(shape=shape)) == oracle(vectors, 0.3)
+    assert pairs_of(path, 0.3, 90, products=TileProducts(shape=shape)) == oracle(vectors, 0.3)
+    assert pairs_of(path, 0.3, 1000, products=TileProducts(shape=shape)) == oracle(vectors, 0.3)
 
 
 def test_a_threshold_is_met_to_the_last_bit(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_products_that_are_wrong_by_what_fp32_may_be_lose_no_pair(tmp_path: Path
             return found
 
     for _, _, score in oracle(vectors, 0.4)[::7]:
-        assert pairs_of(path, score, products=Products(Low())) == oracle(vectors, score)  # type: ignore[arg-type]
+        assert pairs_of(path, score, products=TileProducts(Low())) == oracle(vectors, score)  # type: ignore[arg-type]
 
 
 def test_equal_rows_score_equally_wherever_they_lie(tmp_path: Path) -> None:
@@ -173,17 +173,17 @@ def test_the_code_for_a_gpu_finds_the_same(tmp_path: Path) -> None:
     cupy: Any = SimpleNamespace(**{name: getattr(np, name) for name in names}, asnumpy=asnumpy)
     vectors = twins(300)
     path = write_twins(tmp_path / "p.h5", vectors)
-    assert pairs_of(path, 0.4, products=Products(cupy, (128, 128))) == oracle(vectors, 0.4)
+    assert pairs_of(path, 0.4, products=TileProducts(cupy, (128, 128))) == oracle(vectors, 0.4)
     assert sum(home) >= len(oracle(vectors, 0.4))
 
 
 def test_without_a_gpu_auto_is_the_cpu_and_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.pairs.products.count_gpus", lambda: 0)
-    assert isinstance(open_products("auto"), Products)
+    monkeypatch.setattr("runtime.pairs.tiles.count_gpus", lambda: 0)
+    assert isinstance(open_tile_products("auto"), TileProducts)
     if count_gpus():
         pytest.skip("there is a GPU")
     with pytest.raises((EngineError, MissingDependencyError), match="--device cpu"):
-        open_products("gpu")
+        open_tile_products("gpu")
 
 
 @pytest.mark.parametrize(
@@ -196,4 +196,4 @@ def test_what_a_gpu_refuses_is_told_in_words(tmp_path: Path, raised: Exception, 
     cupy: Any = SimpleNamespace(empty=np.empty, asarray=np.asarray, matmul=refuse)
     path = write_twins(tmp_path / "p.h5", twins(60))
     with pytest.raises(kind, match=rf"CuPy failed: {raised}.*--device cpu"):
-        pairs_of(path, 0.4, products=Products(cupy))
+        pairs_of(path, 0.4, products=TileProducts(cupy))

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, TooManyPairsError
 from ..index.exact import exact_scores, fp32_error_bound
 from ..storage.file import EmbeddingFile
-from .products import Products
+from .tiles import TileProducts, Tiling
 
-TILE_ROWS = 8192  # of one tile; two are in memory, 34 MB for 512 columns
-_SCORED = 8192  # pairs scored again at once: twice D doubles each
+_SCORED_PAIRS = 8192  # pairs scored again at once: twice D doubles each
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ScoredPairs:
     """Pairs of rows.
 
     Attributes:
@@ -39,42 +38,15 @@ class Found:
         return len(self.scores)
 
 
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """N rows in tiles, and the blocks: pairs of tiles, the first tile with itself and all later ones, then the next.
-
-    Attributes:
-        rows: N.
-        tile_rows: rows of a tile; the last may have fewer.
-    """
-
-    rows: int
-    tile_rows: int = TILE_ROWS
-
-    def blocks(self) -> list[tuple[int, int]]:
-        """The tiles of each block, in order."""
-        tiles = -(-self.rows // self.tile_rows)
-        return [(i, j) for i in range(tiles) for j in range(i, tiles)]
-
-    def bounds(self, tile: int) -> tuple[int, int]:
-        """Start and stop of its rows."""
-        return tile * self.tile_rows, min((tile + 1) * self.tile_rows, self.rows)
-
-    def pairs(self, block: tuple[int, int]) -> int:
-        """Pairs of rows in a block; those of all blocks add up to N (N - 1) / 2."""
-        (a, b), (c, d) = map(self.bounds, block)
-        return (b - a) * (b - a - 1) // 2 if a == c else (b - a) * (d - c)
-
-
 def pairs_above(
     gallery: EmbeddingFile,
     threshold: float,
     *,
     tiling: Tiling | None = None,
     start: int = 0,
-    products: Products | None = None,
+    products: TileProducts | None = None,
     most: int | None = None,
-) -> Iterator[Found]:
+) -> Iterator[ScoredPairs]:
     """All pairs of rows with a score of at least `threshold`, each once: one item for each block, in order.
 
     A row of zeros, for which the network answered zero, pairs with nobody. Two tiles of rows are in memory.
@@ -94,8 +66,8 @@ def pairs_above(
     if not math.isfinite(threshold):
         raise ConfigError(f"the threshold is {threshold}; wanted: a number from -1 to 1")
     tiling = tiling or Tiling(gallery.rows)
-    products = products or Products()
-    floor = floor_of(threshold, gallery.dimension)
+    products = products or TileProducts()
+    floor = fp32_floor(threshold, gallery.dimension)
     held, rows, left = -1, np.empty((0, gallery.dimension), np.float32), None
     for i, j in tiling.blocks()[start:]:
         (top, stop), (low, end) = tiling.bounds(i), tiling.bounds(j)
@@ -104,49 +76,49 @@ def pairs_above(
             left = products.put(rows)
         others = rows if i == j else gallery.block(low, end)
         right = left if i == j else products.put(others)
-        found = settle_pairs(rows, others, products.at_least(left, right, floor, same=i == j), threshold, most)
-        yield Found(found.first + top, found.second + low, found.scores)
+        found = exact_pairs(rows, others, products.at_least(left, right, floor, same=i == j), threshold, most)
+        yield ScoredPairs(found.first + top, found.second + low, found.scores)
 
 
-def floor_of(threshold: float, dimension: int) -> np.float32:
+def fp32_floor(threshold: float, dimension: int) -> np.float32:
     """What products in FP32 reach wherever the exact score reaches the threshold."""
     floor: np.float32 = np.float32(float(np.float32(threshold)) - fp32_error_bound(dimension))
     return floor
 
 
-def settle_pairs(
+def exact_pairs(
     left: NDArray[np.float32],
     right: NDArray[np.float32],
     proposed: Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]],
     threshold: float,
     most: int | None = None,
-) -> Found:
+) -> ScoredPairs:
     """The proposed pairs that truly reach the threshold, as rows of `left` and `right`.
 
     Args:
         left, right: (n, D) and (m, D) float32.
-        proposed: of `Products.at_least`.
+        proposed: of `TileProducts.at_least`.
         threshold, most: as for `pairs_above`.
     Raises:
         TooManyPairsError: there are more than `most`.
     """
     left_lives, right_lives = (np.asarray(side.any(axis=1)) for side in (left, right))
-    kept: list[Found] = []
+    kept: list[ScoredPairs] = []
     count = 0
     for firsts, seconds in proposed:
-        for at in range(0, len(firsts), _SCORED):
-            first, second = firsts[at : at + _SCORED], seconds[at : at + _SCORED]
+        for at in range(0, len(firsts), _SCORED_PAIRS):
+            first, second = firsts[at : at + _SCORED_PAIRS], seconds[at : at + _SCORED_PAIRS]
             scores = exact_scores(left[first], right[second])
             good = (scores >= np.float32(threshold)) & left_lives[first] & right_lives[second]
-            kept.append(Found(first[good], second[good], scores[good]))
+            kept.append(ScoredPairs(first[good], second[good], scores[good]))
             count += len(kept[-1])
             if most is not None and count > most:
                 raise TooManyPairsError(f"more than {most:,} pairs score {threshold:.4g} or more; raise the threshold")
-    return joined(kept)
+    return join_pairs(kept)
 
 
-def joined(pieces: Sequence[Found]) -> Found:
+def join_pairs(pieces: Sequence[ScoredPairs]) -> ScoredPairs:
     """All of them, one after the other."""
-    empty = Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    empty = ScoredPairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
     parts = zip(*((one.first, one.second, one.scores) for one in (empty, *pieces)), strict=True)
-    return Found(*map(np.concatenate, parts))
+    return ScoredPairs(*map(np.concatenate, parts))

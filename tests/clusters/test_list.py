@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.clusters import clusterlist
-from runtime.clusters.clusterlist import check_list_path, write_list
-from runtime.clusters.clusters import Clusters, number
+from runtime.clusters import outputs
+from runtime.clusters.clusters import Clusters, number_clusters
+from runtime.clusters.outputs import check_list_path, write_list
 from runtime.errors import ConfigError, OutputExistsError
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
@@ -21,7 +21,7 @@ NAMES = sorted([b"=cmd()|'x'.jpg", b"a,b.jpg", b"c\n1,2,3.jpg", b'd".jpg', EVIL,
 
 def clusters(labels: list[int]) -> Clusters:
     scores = np.linspace(0.5, 0.6, len(labels)).astype(np.float32)
-    return number(np.array(labels), scores, method="whispers", threshold=0.5)
+    return number_clusters(np.array(labels), scores, method="whispers", threshold=0.5)
 
 
 def read(path: Path) -> list[list[str]]:
@@ -31,7 +31,7 @@ def read(path: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("lines", [2, 100])
 def test_every_row_is_there_once_by_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
-    monkeypatch.setattr(clusterlist, "_LINES", lines)
+    monkeypatch.setattr(outputs, "_LIST_LINES", lines)
     file = write_file(tmp_path / "people.h5", people([6]), NAMES)
     with EmbeddingFile(file) as gallery:
         write_list(tmp_path / "people.csv", gallery, clusters([8, -1, 7, 8, 7, 8]))

@@ -1,4 +1,4 @@
-"""Photographs by name: which rows a list of paths and folders means."""
+"""Selecting photos of a file by the names of photos and folders."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _BLOCK_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """What a list of names means in a file.
+class Selection:
+    """The photos that a list of names selects in a file.
 
     Attributes:
         rows: (n,) int64, ascending, of `/outcomes`.
-        missing: names that mean nothing there.
+        missing: names that select nothing.
     """
 
     rows: NDArray[np.int64]
@@ -49,18 +49,18 @@ def read_names(path: Path) -> list[bytes]:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as err:
         raise SourceError(
-            f"the list {path} cannot be read: {err.strerror}; wanted: a text file, one path or folder a line"
+            f"the list {path} cannot be read: {err.strerror}; expected: a text file, one path or folder a line"
         ) from err
     data = data.removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else [line.removesuffix(b"\r") for line in data.split(b"\n")]
     return [line for line in lines if line.strip()]
 
 
-def below(root: bytes, names: Iterable[bytes]) -> list[bytes]:
-    """Names as paths below a root, to which absolute ones are cut.
+def paths_below(root: bytes, names: Iterable[bytes]) -> list[bytes]:
+    """Names as paths below a root; the root is cut off absolute ones.
 
     Raises:
-        ConfigError: one means all that there is.
+        ConfigError: a name selects all photos.
     """
     top = root.rstrip(b"/") + b"/"
     found = []
@@ -69,18 +69,18 @@ def below(root: bytes, names: Iterable[bytes]) -> list[bytes]:
         short = short[:-1].removeprefix(b"./")
         if not short.strip(b"/") or short == b".":
             raise ConfigError(
-                f"{os.fsdecode(name)!r} names the folder that all photographs are below; wanted: photographs or "
-                f"folders in it. To be rid of all, delete the file and what lies beside it"
+                f"{os.fsdecode(name)!r} is the folder of all photographs; expected: photographs or folders in "
+                f"it. To remove all of them, delete the file, and the files beside it that begin with its name"
             )
         found.append(short)
     return found
 
 
-def find_named(paths: Iterable[bytes], names: Sequence[bytes]) -> Named:
-    """The rows of photographs, and of all photographs below folders.
+def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
+    """Select photos, and all photos below folders.
 
-    A name is taken to the byte. One that is found so nowhere may also be the text that a file holds for a path that is
-    not UTF-8, with `\\xNN` for some bytes.
+    A name is compared byte by byte. A name that selects nothing so is compared with the text of paths that are not
+    UTF-8, which has `\\xNN` for some bytes.
 
     Args:
         paths: exact, in scan order.
@@ -105,12 +105,12 @@ def find_named(paths: Iterable[bytes], names: Sequence[bytes]) -> Named:
             if text != path:
                 for name in files.intersection((text,)) | folders.intersection(_folders_of(text)):
                     as_text[name].append(row)
-    for name, some in as_text.items():
+    for name, as_text_rows in as_text.items():
         if name not in found:
-            rows += some
+            rows += as_text_rows
     found |= as_text.keys()
     missing = tuple(name for name in names if name not in found and name.rstrip(b"/") + b"/" not in found)
-    return Named(np.unique(np.array(rows, np.int64)), missing)
+    return Selection(np.unique(np.array(rows, np.int64)), missing)
 
 
 def _folders_of(path: bytes) -> Iterator[bytes]:
@@ -121,12 +121,12 @@ def _folders_of(path: bytes) -> Iterator[bytes]:
         at = path.find(b"/", at + 1)
 
 
-def same_files(source: EmbeddingFile, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of photographs that were left out as duplicates of some: the same picture, and their details name it.
+def find_duplicates(source: EmbeddingFile, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of the photos that were skipped as duplicates of some photos: the same files, to the byte.
 
     Args:
         source: a finished file.
-        rows: (n,) int64, of `/outcomes`.
+        rows: (n,) int64, of `/outcomes`, of those photos.
     """
     status, outcomes = source.status, source.hdf5["outcomes"]
     first = np.zeros(len(status), bool)
@@ -151,8 +151,8 @@ def same_files(source: EmbeddingFile, rows: NDArray[np.int64]) -> NDArray[np.int
     return np.array(found, np.int64)
 
 
-def whose_original_stays(source: EmbeddingFile, rows: NDArray[np.int64]) -> int:
-    """How many photographs of some are the same files, to the byte, as others that are not among them.
+def count_shared(source: EmbeddingFile, rows: NDArray[np.int64]) -> int:
+    """How many photos are duplicates of photos that are not among them.
 
     Args:
         source: a finished file.

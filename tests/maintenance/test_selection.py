@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import ConfigError, SourceError
-from runtime.maintenance.named import below, find_named, read_names
+from runtime.maintenance.selection import paths_below, read_names, select_photos
 
 PATHS = [
     b"P0/a.jpg",
@@ -38,27 +38,27 @@ PATHS = [
     ],
 )
 def test_names_mean_rows(names: list[bytes], rows: list[int]) -> None:
-    found = find_named(PATHS, names)
+    found = select_photos(PATHS, names)
     assert found.rows.tolist() == rows
     assert found.missing == ()
 
 
 @pytest.mark.parametrize("name", [b"P", b"p0/", b"P0/a", b"a.jpg", b"q/", b"P00.jpg/", b"P0/*", b"P0/./a.jpg"])
 def test_names_that_mean_nothing_are_listed(name: bytes) -> None:
-    found = find_named(PATHS, [name, b"q"])
+    found = select_photos(PATHS, [name, b"q"])
     assert (found.rows.tolist(), found.missing) == ([7], (name,))
 
 
 def test_absolute_names_are_cut_to_the_root() -> None:
     names = [b"/r/oot/P0/", b"/r/oot/q", b"./q", b"q/", b"/elsewhere/q"]
-    assert below(b"/r/oot", names) == [b"P0/", b"q", b"q", b"q/", b"/elsewhere/q"]
-    assert below(b"/", [b"/q"]) == [b"q"]
+    assert paths_below(b"/r/oot", names) == [b"P0/", b"q", b"q", b"q/", b"/elsewhere/q"]
+    assert paths_below(b"/", [b"/q"]) == [b"q"]
 
 
 @pytest.mark.parametrize("name", [b"/r/oot", b"/r/oot/", b".", b"./"])
 def test_all_that_there_is_is_not_removed_by_its_root(name: bytes) -> None:
-    with pytest.raises(ConfigError, match="names the folder that all photographs are below"):
-        below(b"/r/oot", [name])
+    with pytest.raises(ConfigError, match="is the folder of all photographs"):
+        paths_below(b"/r/oot", [name])
 
 
 def test_lists_have_lines_or_nuls(tmp_path: Path) -> None:

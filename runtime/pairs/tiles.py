@@ -1,4 +1,4 @@
-"""Which products of two tiles of rows reach a floor: by matrix products, in NumPy or, on a GPU, in CuPy."""
+"""Compare rows tile by tile: matrix products in NumPy or, on a GPU, in CuPy; those that reach a floor are kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..errors import EngineError, FacemillError, OutOfMemoryError
 from ..extras import require
 from ..index.gpu import count_gpus, gpu_memory
 
+TILE_ROWS = 8192  # two tiles are in memory, 34 MB for 512 columns
 # Of one matrix product: 16 MiB of scores are looked through while they lie in a cache. A GPU wants more work.
 _CPU_SHAPE = (2048, 2048)
 _GPU_SHAPE = (8192, 8192)
@@ -23,8 +25,35 @@ _GPU_SHAPE = (8192, 8192)
 logger = logging.getLogger(__name__)
 
 
-class Products:
-    """Matrix products in FP32 on one device, and the room for one. The same code on both: CuPy has NumPy's functions.
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """N rows in tiles, and the blocks: pairs of tiles, the first tile with itself and all later ones, then the next.
+
+    Attributes:
+        rows: N.
+        tile_rows: rows of a tile; the last may have fewer.
+    """
+
+    rows: int
+    tile_rows: int = TILE_ROWS
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """The tiles of each block, in order."""
+        tiles = -(-self.rows // self.tile_rows)
+        return [(i, j) for i in range(tiles) for j in range(i, tiles)]
+
+    def bounds(self, tile: int) -> tuple[int, int]:
+        """Start and stop of its rows."""
+        return tile * self.tile_rows, min((tile + 1) * self.tile_rows, self.rows)
+
+    def pairs(self, block: tuple[int, int]) -> int:
+        """Pairs of rows in a block; those of all blocks add up to N (N - 1) / 2."""
+        (a, b), (c, d) = map(self.bounds, block)
+        return (b - a) * (b - a - 1) // 2 if a == c else (b - a) * (d - c)
+
+
+class TileProducts:
+    """Matrix products in FP32 on one device, and the memory for one. The same code on both: CuPy has NumPy's functions.
 
     On a GPU it has not yet been run.
     """
@@ -79,8 +108,8 @@ class Products:
             return np.asarray(found if self._arrays is np else self._arrays.asnumpy(found), np.int64)
 
 
-def open_products(device: str) -> Products:
-    """Products on the CPU, or on a GPU by CuPy.
+def open_tile_products(device: str) -> TileProducts:
+    """TileProducts on the CPU, or on a GPU by CuPy.
 
     Args:
         device: "auto", "cpu", "gpu" (the first one) or the number of a GPU; auto: a GPU that can be used; else
@@ -89,7 +118,7 @@ def open_products(device: str) -> Products:
         MissingDependencyError, EngineError, OutOfMemoryError: a GPU was asked for and cannot be had.
     """
     if device == "cpu" or (device == "auto" and not count_gpus()):
-        return Products()
+        return TileProducts()
     number = int(device) if device.isdecimal() else 0
     try:
         name, _ = gpu_memory(number)  # refuses what cannot be used, in words
@@ -98,12 +127,12 @@ def open_products(device: str) -> Products:
         cupy = require("cupy", extra="gpu", purpose="matrix products on a GPU")
         with _gpu_words():
             cupy.cuda.Device(number).use()
-        found = Products(cupy, _GPU_SHAPE)
+        found = TileProducts(cupy, _GPU_SHAPE)
     except FacemillError as err:
         if device != "auto":
             raise
         logger.warning("comparing on the CPU: %s", err.message)
-        return Products()
+        return TileProducts()
     logger.info("comparing on GPU %d (%s)", number, name)
     return found
 

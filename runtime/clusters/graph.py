@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
-from ..pairs.blocks import Found
+from ..pairs.all_pairs import ScoredPairs
 
 _PARTS = 8  # of a sweep; see `_whisper`
 _MOST_SWEEPS = 200
@@ -17,7 +17,7 @@ _MOST_SWEEPS = 200
 logger = logging.getLogger(__name__)
 
 
-def people_of(links: Found, rows: int, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def people_in_graph(links: ScoredPairs, rows: int, *, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Put rows together that are linked, and take apart what a chain of few links holds together.
 
     A component in which each is linked with each is one person. In the others every row takes, again and again, the
@@ -35,7 +35,7 @@ def people_of(links: Found, rows: int, *, seed: int = 0) -> tuple[NDArray[np.int
         MissingDependencyError: SciPy is not installed.
     Source: Biemann (2006), Chinese Whispers, an efficient graph clustering algorithm.
     """
-    component = connected(links, rows)
+    component = connected_components(links, rows)
     sizes = np.bincount(component, minlength=1)
     held = np.bincount(component[links.first], minlength=len(sizes))  # links of each component
     open_ = (held < sizes * (sizes - 1) // 2)[component]  # (N,) bool
@@ -50,14 +50,14 @@ def people_of(links: Found, rows: int, *, seed: int = 0) -> tuple[NDArray[np.int
         label = component.copy()
         label[open_] = len(sizes) + _whisper(_matrix(links, open_), seed)
     kept = label[links.first] == label[links.second]
-    return connected(links, rows, kept), _mean_scores(links, rows, kept)
+    return connected_components(links, rows, kept), _mean_scores(links, rows, kept)
 
 
 def _sparse() -> Any:
     return require("scipy.sparse", extra="cluster", purpose="the graph of like faces")
 
 
-def connected(links: Found, rows: int, kept: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+def connected_components(links: ScoredPairs, rows: int, kept: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
     """(N,) int64: the connected component of each row.
 
     Args:
@@ -75,7 +75,7 @@ def connected(links: Found, rows: int, kept: NDArray[np.bool_] | None = None) ->
     return np.asarray(csgraph.connected_components(graph.tocsr(), directed=False)[1], np.int64)
 
 
-def _matrix(links: Found, inside: NDArray[np.bool_]) -> Any:
+def _matrix(links: ScoredPairs, inside: NDArray[np.bool_]) -> Any:
     """The graph of some rows that have no link to others: (n, n) CSR, both directions, columns in order."""
     number = np.cumsum(inside, dtype=np.int32) - 1
     kept = inside[links.first]
@@ -132,7 +132,7 @@ def _loudest(votes: Any, own: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.where(stays, own, lowest)
 
 
-def _mean_scores(links: Found, rows: int, kept: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _mean_scores(links: ScoredPairs, rows: int, kept: NDArray[np.bool_]) -> NDArray[np.float32]:
     """(N,) float32: the mean score of the links of each row that are kept; 1 where there is none."""
     sums, counts = np.zeros(rows), np.zeros(rows, np.int64)
     for ends in (links.first, links.second):

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from runtime.cuda import visible
-from runtime.cuda.visible import choose_gpus, shown_as
+from runtime.cuda.device import choose_gpus, shown_as
 from runtime.errors import ConfigError
 
 
