@@ -328,7 +328,7 @@ def cluster(
             query = searching.PairQuery(lowest, most=max_pairs, budget_s=budget_s, device=device)
             checkpoint = stack.enter_context(Checkpoint(path))
             clusters = cluster_by_threshold(
-                gallery, parts, wanted, seed=seed, force=force, listener=listener, control=control
+                gallery, checkpoint, query, seed=seed, force=force, listener=listener, control=control
             )
         if listed is not None:
             write_list(listed, gallery, clusters)

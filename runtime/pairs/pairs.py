@@ -118,7 +118,7 @@ def find_pairs(
             + (
                 f": the threshold is too low. Try --threshold {higher:.3f}, or allow more pairs with --max-pairs"
                 if higher <= 1
-                else ": most are copies of one photograph. Allow more pairs with --most"
+                else ": most are copies of one photograph. Allow more pairs with --max-pairs"
             )
         ) from err
     if lists is not None:  # both rows of a pair may have looked into the other's list

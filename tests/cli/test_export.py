@@ -83,7 +83,7 @@ def test_failures_are_words_and_exit_1(people: Path, tmp_path: Path) -> None:
         ((people, "--qdrant", "http://127.0.0.1:1"), "cannot be written to: [Errno 111]"),
         ((people, "--qdrant", "localhost"), "wanted: http://HOST:6333"),
         ((people, "--qdrant", f"path:{store}", "--collection", "../x"), "is no name for a collection"),
-        ((tmp_path / "none.h5", "--npy", tmp_path / "x"), "there is no such file"),
+        ((tmp_path / "none.h5", "--npy", tmp_path / "x"), "E-STORAGE: there is no file"),
     ]:
         done = facemill("export", *arguments)
         assert done.returncode == 1, arguments

@@ -129,7 +129,7 @@ def test_a_page_that_cannot_be_written_is_refused_first(people: Path, tmp_path: 
 def test_a_file_that_is_none_or_holds_too_little_is_refused(
     photos: Path, tiny_engine: Path, people: Path, tmp_path: Path
 ) -> None:
-    assert "there is no such file" in draw(tmp_path / "none.h5", "-o", tmp_path / "map.html").stderr
+    assert "E-STORAGE: there is no file" in draw(tmp_path / "none.h5", "-o", tmp_path / "map.html").stderr
     two = sorted((photos / "1").iterdir())[:2]
     assert facemill("process", *two, "-o", tmp_path / "two.h5", "--engine", tiny_engine).returncode == 0
     done = draw(tmp_path / "two.h5", "-o", tmp_path / "map.html")

@@ -142,7 +142,7 @@ def test_existing_output_stays_without_force(tmp_path: Path) -> None:
 def test_no_such_file_leaves_no_folder(tmp_path: Path) -> None:
     done = pairs(tmp_path / "no.h5", "--threshold", 0.5, "-o", tmp_path / "o.csv")
     assert done.exit_code == 1
-    assert "there is no such file" in done.stderr
+    assert "E-STORAGE: there is no file" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
