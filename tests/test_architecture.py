@@ -21,7 +21,8 @@ LAYERS = {
     "schema": 0,
     "files": 1,
     "libcuda": 0,
-    "__init__": 0,
+    "defaults": 0,
+    "__init__": 14,
     "records": 1,
     "extras": 1,
     "text": 1,
@@ -51,7 +52,8 @@ LAYERS = {
     "estimate": 11,
     "export": 11,
     "pages": 12,
-    "cli": 13,
+    "api": 13,
+    "cli": 14,
 }
 
 # numpy is not among them: every record holds arrays.

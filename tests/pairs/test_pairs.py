@@ -188,7 +188,7 @@ def test_of_too_many_copies_no_threshold_above_1_is_named(tmp_path: Path) -> Non
     copies = np.zeros((100, 16), np.float32)
     copies[:, 0] = np.float32(1.0000001)
     path = write_twins(tmp_path / "p.h5", copies)
-    with raises(TooManyPairsError, "--most") as caught:
+    with raises(TooManyPairsError, "--max-pairs") as caught:
         search(path, replace(EVERY_BLOCK, threshold=0.5, most=100))
     assert "--threshold" not in str(caught.value)
 
@@ -283,7 +283,7 @@ def test_killed_again_and_again_it_gives_the_same_file(tmp_path: Path, how: sign
 def test_too_many_pairs_name_a_threshold_that_is_not_too_low(tmp_path: Path) -> None:
     vectors = twins(500)
     path = write_twins(tmp_path / "p.h5", vectors)
-    with raises(TooManyPairsError, 100, "--threshold", "--most") as caught:
+    with raises(TooManyPairsError, 100, "--threshold", "--max-pairs") as caught:
         search(path, replace(EVERY_BLOCK, threshold=0.1, most=100))
     named = float(str(caught.value).split("--threshold ")[1].split(",")[0])
     assert 0 < len(search(path, replace(EVERY_BLOCK, threshold=named, most=100)).pairs) <= 100
