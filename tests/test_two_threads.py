@@ -25,7 +25,7 @@ from runtime.search.hits import Wanted
 from runtime.search.search import Answers, Search
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.segments import SegmentRules
-from tests.support.processes import assert_same_file
+from tests.support.interrupted_runs import assert_same_file
 
 
 @pytest.fixture

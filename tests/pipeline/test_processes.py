@@ -18,8 +18,8 @@ from runtime.pipeline.settings import cores_of
 from tests.support.arithmetic_runner import INFO
 from tests.support.errors import USAGE, Values, assert_refused, raises
 from tests.support.facemill_command import facemill, facemill_process, start_facemill, summary
+from tests.support.interrupted_runs import SMALL_SEGMENTS, assert_same_file, file_size_limit, wait_for_segment
 from tests.support.nvidia_driver_stand_in import FakeDriver
-from tests.support.processes import SMALL_SEGMENTS, assert_same_file, file_size_limit, wait_for_segment
 
 
 @pytest.fixture(scope="module")
