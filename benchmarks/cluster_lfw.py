@@ -22,7 +22,7 @@ from runtime.clusters.whispers import connected, people_of
 from runtime.metrics.agreement import Agreement, agreement
 from runtime.pages.map_groups import by_folder
 from runtime.pairs.blocks import Found, joined, pairs_above
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 
 SEEDS = 5
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--step", type=float, default=0.02)
     options = parser.parse_args()
     thresholds = np.round(np.arange(options.lowest, options.highest + options.step / 2, options.step), 6).tolist()
-    with Gallery(options.file) as gallery:
+    with EmbeddingFile(options.file) as gallery:
         person = by_folder(gallery.names(range(gallery.rows))).of
         start = time.perf_counter()
         every = joined(list(pairs_above(gallery, min(thresholds))))

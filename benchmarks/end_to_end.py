@@ -57,10 +57,11 @@ def main() -> None:
 
     import cv2
 
+    from runtime.faces.rules import FaceRules
     from runtime.images.decode import decode_image
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
-    from runtime.pipeline.settings import recall_settings
+    from runtime.pipeline.tuning import recall_settings
 
     engine = material.build(options.model, options.data, precision="fp32")
     info = engine.info
@@ -70,14 +71,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("FACEMILL_CACHE", folder)
         output = Path(folder) / "out.h5"
-        process(Request((str(photos),), output, engine, limit=2048))  # tunes, and warms the disk cache
+        process(
+            Request((str(photos),), output, engine, limit=2048, faces=FaceRules("none"))
+        )  # tunes, and warms the disk cache
         found = recall_settings(info, "opencv")
         assert found is not None
         rates: list[tuple[float, float]] = []
         for number in range(options.rounds):
             alone = engine_alone(engine, images, options.count // 2, found.batch_size, found.streams, found.threads)
             output.unlink()
-            done = process(Request((str(photos),), output, engine))
+            done = process(Request((str(photos),), output, engine, faces=FaceRules("none")))
             rates.append((done.images_per_s, alone))
             print(f"round {number + 1}: {done.images_per_s:.0f} whole, {alone:.0f} engine alone", flush=True)
     stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in done.stages.items())

@@ -23,7 +23,7 @@ from gpu_setting import (
 )
 from gpu_throughput import Nowhere
 
-_KERNELS = "align or l2norm or preprocess or kernels"
+_KERNELS = "align or preprocess or kernels"
 
 
 def device(setting: Setting) -> Findings:
@@ -96,9 +96,7 @@ def kernels(setting: Setting) -> Findings:
     if setting.rehearse:
         return tests
     setting.keep(tests)
-    measured = run_benchmark(
-        setting, "gpu_kernels.py", "--data", str(setting.data / "kernels"), "--model", setting.model
-    )
+    measured = run_benchmark(setting, "gpu_kernels.py")
     found = both(tests, {**measured, "summary": f"{len(measured['rows'])} figures in the notes"})
     # Figures of kernels that nobody has compared with what defines them are no pass.
     return {**found, "outcome": "skipped"} if tests["outcome"] == "skipped" and found["outcome"] == "passed" else found
@@ -115,7 +113,7 @@ class Kept(Nowhere):
         self.crops: list[Any] = []
 
     def put_run(self, place: int, photos: Any) -> None:
-        from runtime.images.preprocess import preprocess_bytes
+        from tests.oracles.preprocess import preprocess_bytes
 
         host = photos.as_cpu()
         self.crops.append(preprocess_bytes([np.array(host[i]) for i in range(len(host))], size=112))

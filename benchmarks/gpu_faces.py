@@ -26,12 +26,13 @@ def decoders(finder: Any, settings: Any, device: str, stack: ExitStack) -> list[
     from runtime.faces.rules import FaceRules
     from runtime.faces.selection import LONG_SIDE
     from runtime.images.dali_photos import DaliPhotos
+    from runtime.images.jpeg_runs import DaliOptions
 
     views = [view.long_side for view in FaceRules("detect").find.views]
     threads = math.ceil(settings.decoders / settings.streams)
-    options = {"device": device, "batch_size": settings.batch_size, "threads": threads}
+    options = DaliOptions(device=device, batch_size=settings.batch_size, threads=threads)
     return [
-        stack.enter_context(DaliPhotos(views, LONG_SIDE, finder.channel_order, **options))
+        stack.enter_context(DaliPhotos(views, LONG_SIDE, finder.channel_order, options))
         for _ in range(settings.streams)
     ]
 
@@ -54,10 +55,11 @@ def detect_on_device(files: Sequence[bytes], detector: Engine, settings: Any, to
     """Photographs a second that lie on the device, to the faces that count."""
     from runtime.engines.open import open_tensorrt
     from runtime.faces.rules import FaceRules
-    from runtime.pipeline.gpu_detect import Found, SearchOnDevice
+    from runtime.pipeline.gpu_detect import ChosenFaces, DetectOnGpu
 
     with open_tensorrt(detector, slots=settings.streams) as runner, runner.driver, ExitStack() as stack:
-        search = SearchOnDevice(runner, FaceRules("detect"), 112)
+        rules = FaceRules("detect")
+        detect = DetectOnGpu(runner, rules, 112)
         held = [
             list(decoder.decode(files[: settings.batch_size]))
             for decoder in decoders(runner.info, settings, "mixed", stack)
@@ -66,7 +68,7 @@ def detect_on_device(files: Sequence[bytes], detector: Engine, settings: Any, to
 
         def work(number: int) -> int:
             for run in held[number]:
-                search(run, rows, Found())
+                ChosenFaces().add(run, detect(run), rows, rules)
             return sum(len(run.photos) for run in held[number])
 
         return gpu_throughput.in_threads(settings.streams, work, total)
@@ -77,12 +79,14 @@ def detect_on_host(files: Sequence[bytes], detector: Engine, settings: Any, tota
     from runtime.engines.open import open_runner
     from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
-    from runtime.pipeline.face_work import DecodePhotos, FindFaces
-    from runtime.records import Batch
+    from runtime.pipeline.face_work import CropFaces, DecodePhotos, Detect, FindFaces, open_finder
+    from runtime.records import Encoded
 
     with open_runner(detector, threads=1) as runner:
-        photos = DecodePhotos("rgb", Limits())(Batch(np.arange(64), files=tuple(itertools.islice(files, 64))))
-        find = FindFaces(runner, FaceRules("detect"), 112, "rgb", Limits())
+        photos = DecodePhotos("rgb", Limits())(Encoded(np.arange(64), files=tuple(itertools.islice(files, 64))))
+        rules = FaceRules("detect")
+        finder = open_finder(runner, rules, "rgb")
+        find = FindFaces(Detect(finder, rules, 112), CropFaces(finder, rules, 112, "rgb", Limits()))
 
         def work(_: int) -> int:
             find(photos)

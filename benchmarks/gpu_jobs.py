@@ -46,7 +46,8 @@ def sample(photos: Path, count: int, folder: Path) -> str:
 def end_to_end(setting: Setting) -> Findings:
     """The whole main job, and a sample of it on the CPU: outcomes, and cosines of all rows of the sample."""
     _need_pipeline(setting)
-    from runtime.pipeline.request import Request
+    from runtime.faces.rules import FaceRules
+    from runtime.pipeline.request import Request, RunOptions
     from runtime.pipeline.run import process
 
     mine = material.build(setting.model, setting.data, setting.backend)
@@ -58,9 +59,11 @@ def end_to_end(setting: Setting) -> Findings:
         for kind in SIZES:
             photos = setting.photographs(kind)
             outputs = folder / f"{kind}.h5", folder / f"{kind}-cpu.h5"
-            done = process(Request((str(photos),), outputs[0], mine))
+            done = process(Request((str(photos),), outputs[0], mine, faces=FaceRules("none")))
             chosen = sample(photos, REFERENCE, folder)
-            wanted = process(Request((chosen,), outputs[1], reference, batch_size=32))
+            wanted = process(
+                Request((chosen,), outputs[1], reference, run=RunOptions(batch_size=32), faces=FaceRules("none"))
+            )
             cosines, others = _compare(*outputs)
             lowest = min(lowest, float(cosines.min()))
             good = good and not others and len(cosines) == wanted.outcomes["embedded"]

@@ -72,17 +72,14 @@ def batches_of(files: Sequence[bytes], size: int) -> Callable[[], list[bytes]]:
 def decode_alone(files: Sequence[bytes], info: Any, settings: Any, device: str, total: int) -> float:
     """Photographs a second through the decoders of all slots, with nothing behind them."""
     from runtime.images.dali_crops import DaliDecoder
+    from runtime.images.jpeg_runs import DaliOptions
 
     take = batches_of(files, settings.batch_size)
     threads = math.ceil(settings.decoders / settings.streams)
+    options = DaliOptions(device=device, batch_size=settings.batch_size, threads=threads)
     with ExitStack() as stack:
         decoders = [
-            stack.enter_context(
-                DaliDecoder(
-                    info.size, info.channel_order, device=device, batch_size=settings.batch_size, threads=threads
-                )
-            )
-            for _ in range(settings.streams)
+            stack.enter_context(DaliDecoder(info.size, info.channel_order, options)) for _ in range(settings.streams)
         ]
 
         def work(number: int) -> int:
@@ -172,12 +169,12 @@ def settings_of(request: Any, info: Any) -> Any:
     from dataclasses import replace
 
     from runtime.pipeline.run import process
-    from runtime.pipeline.settings import default_settings, recall_settings, works_before
+    from runtime.pipeline.settings import default_settings
+    from runtime.pipeline.tuning import recall_settings, works_before
 
     process(replace(request, limit=2048))
     request.output.unlink()
-    finder = request.detector.info if request.detector else None
-    before = works_before("opencv" if info.backend == "cpu" else "dali", finder, request.faces.policy)
+    before = works_before(replace(request, decoder="opencv" if info.backend == "cpu" else "dali"))
     return recall_settings(info, before) or default_settings(info)
 
 
@@ -213,6 +210,7 @@ def measure(
         keep: is given what is known after every round.
     """
     from runtime.engines.open import open_runner, open_tensorrt
+    from runtime.faces.rules import FaceRules
     from runtime.images.decode import ImageError, decode_image
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
@@ -221,7 +219,7 @@ def measure(
     on_gpu = info.backend == "tensorrt"
     listing, paths = write_list(photos, folder, repeat)
     files = [path.read_bytes() for path in paths[:8192]]
-    request = Request((f"@{listing}",), folder / "out.h5", engine)
+    request = Request((f"@{listing}",), folder / "out.h5", engine, faces=FaceRules("none"))
     settings = settings_of(request, info)
     images = []
     for data in files:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from runtime.storage.diskfile import durable_h5
+from runtime.storage.h5write import durable_h5
 
 _DIRECTIONS, _DECAY = 152, 54.0
 _GROUP, _PHOTOGRAPH = 0.27, 0.40  # the rest is the person's own

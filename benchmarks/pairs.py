@@ -31,7 +31,7 @@ from report import write_results
 from search_exact import write_gallery
 
 from runtime.pairs.blocks import TILE_ROWS, pairs_above
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 
 _ROOT = Path(__file__).resolve().parent.parent
 _THRESHOLD = 0.6
@@ -58,7 +58,7 @@ class Sgemm:
         return 2 * self._out.size * self._left.shape[1] / (time.perf_counter() - start)
 
 
-def pairs_flops(gallery: Gallery) -> tuple[float, int]:
+def pairs_flops(gallery: EmbeddingFile) -> tuple[float, int]:
     """Operations a second of all pairs of a file, and how many pairs were found."""
     start = time.perf_counter()
     found = sum(map(len, pairs_above(gallery, _THRESHOLD)))
@@ -92,7 +92,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         gemm, pairs = [], []
-        with Gallery(make(folder / "small", given.rows, given.dimension, given.seed)) as gallery:
+        with EmbeddingFile(make(folder / "small", given.rows, given.dimension, given.seed)) as gallery:
             sgemm = Sgemm(gallery.block(0, min(TILE_ROWS, given.rows)))
             sgemm.flops()
             for _ in range(given.rounds):

@@ -50,12 +50,13 @@ def main() -> None:
 
     from runtime.engines.weights import weights_for
     from runtime.errors import EngineError
+    from runtime.faces.rules import FaceRules
     from runtime.graphs.graph import load_graph
     from runtime.images.decode import decode_image
     from runtime.modelspec import load_spec
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
-    from runtime.pipeline.settings import recall_settings
+    from runtime.pipeline.tuning import recall_settings
 
     spec = load_spec(options.model)
     weights = weights_for(spec)
@@ -74,7 +75,10 @@ def main() -> None:
         free.write_bytes(load_graph(weights, spec).SerializeToString())
         listed = folder / "list.txt"
         listed.write_text("\n".join(map(str, paths[: options.count // 4])))
-        requests = {kind: Request((str(photos),), folder / f"{kind}.h5", engines[kind]) for kind in engines}
+        requests = {
+            kind: Request((str(photos),), folder / f"{kind}.h5", engines[kind], faces=FaceRules("none"))
+            for kind in engines
+        }
         found = {}
         for kind, request in requests.items():
             process(request)  # tunes, and warms the disk cache

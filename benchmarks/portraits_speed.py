@@ -59,20 +59,20 @@ def stages_alone(photos: Path, engine: Engine, detector: Engine, count: int, fou
     from runtime.engines.open import open_runner
     from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
-    from runtime.pipeline.face_work import DecodePhotos, FindFaces
-    from runtime.pipeline.work import Embed, Read, Slices
+    from runtime.pipeline.face_work import DecodePhotos, find_faces_with
+    from runtime.pipeline.work import BatchLimit, Embed, Read
     from runtime.records import Batch
     from runtime.sources.scan import scan
 
     info, limits = engine.info, Limits()
-    paths = scan([str(photos)], limit=count)
+    source = scan([str(photos)], limit=count)
     with ExitStack() as stack:
         runner = stack.enter_context(open_runner(engine, threads=found.threads))
         finder = stack.enter_context(open_runner(detector, threads=1))
-        read = Read(paths.root, paths.paths, limits)
+        read = Read(source)
         decode = DecodePhotos(info.channel_order, limits)
-        detect = FindFaces(finder, FaceRules("auto"), info.size, info.channel_order, limits)
-        embed = Embed(runner, Slices(found.batch_size))
+        detect = find_faces_with(finder, FaceRules("auto"), info, limits)
+        embed = Embed(runner, BatchLimit(found.batch_size))
         rows = [Batch(np.arange(i, min(i + BATCH, count))) for i in range(0, count, BATCH)]
         files = [read(batch) for batch in rows]
         images = [decode(batch) for batch in files]
@@ -159,7 +159,7 @@ def main() -> None:
     from runtime.modelspec import load_spec
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
-    from runtime.pipeline.settings import recall_settings, works_before
+    from runtime.pipeline.tuning import recall_settings, works_before
 
     precision = "int8" if options.calibration else "fp32"
     engine = material.build(options.model, options.data, precision=precision, calibration=options.calibration)
@@ -172,7 +172,7 @@ def main() -> None:
         request = Request((str(photos),), folder / "out.h5", engine, limit=options.count, faces=FaceRules("auto"),
                           detector=detector)  # fmt: skip
         process(request)  # tunes, and warms the disk cache
-        before = works_before("opencv", detector.info, "largest")
+        before = works_before(request)
         found = recall_settings(engine.info, before)
         assert found is not None, "fewer photographs than the tuner wants: --count 2000 and more"
         alone = stack.enter_context(stages_alone(photos, engine, detector, min(options.count, 1024), found))

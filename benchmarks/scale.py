@@ -96,6 +96,7 @@ def fill(output: Path, count: int, dimension: int, leave: int) -> None:
     """Give an interrupted run of `count` rows segments for all but the last `leave`."""
     import numpy as np
 
+    from runtime.records import Embedded
     from runtime.storage.runfolder import RunFolder
     from runtime.storage.segments import SegmentRules, SegmentWriter
 
@@ -109,7 +110,8 @@ def fill(output: Path, count: int, dimension: int, leave: int) -> None:
         for start in range(0, count - leave, 4096):
             rows = np.arange(start, min(start + 4096, count - leave))
             vectors = rng.standard_normal((len(rows), dimension), dtype=np.float32)
-            writer.append(rows, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), (), {})
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            writer.append(Embedded(rows, embeddings=vectors))
         writer.commit()
 
 

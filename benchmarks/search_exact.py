@@ -30,8 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from report import write_results
 
 from runtime.index.flat import FlatIndex
+from runtime.records import Embedded
 from runtime.storage.dataset import assemble
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
 
@@ -66,7 +67,7 @@ def write_gallery(folder: Path, rows: int, dimension: int, seed: int) -> Path:
     )
     start = 0
     for block in vectors(rows, dimension, seed):
-        writer.append(np.arange(start, start + len(block)), block, (), {})
+        writer.append(Embedded(np.arange(start, start + len(block)), embeddings=block))
         start += len(block)
     writer.commit()
     contract = json.dumps({"root": "/photos", "dimension": dimension})
@@ -137,7 +138,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         path = write_gallery(Path(folder), *shape)
-        with Gallery(path) as gallery:
+        with EmbeddingFile(path) as gallery:
             start = time.perf_counter()
             with FlatIndex(gallery):
                 build_s = time.perf_counter() - start

@@ -33,11 +33,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from report import RESULTS, write_results
 
 from runtime.errors import FacemillError, OutOfMemoryError
-from runtime.index.candidates import Candidates, HostRows, Source
+from runtime.index.candidates import HostRows
+from runtime.index.exact import Candidates, CandidateSource, exact_top_k
 from runtime.index.gpu import gpu_memory
 from runtime.index.memoryplan import MemoryPlan, resident_plan, streamed_plan
 from runtime.index.place import Place, gpu_source, host_vectors, planned_source
-from runtime.index.settle import settle
 
 _BLOCK = 10_000
 _PER_PERSON = 5
@@ -52,13 +52,13 @@ Vectors = NDArray[np.float32]
 class CountedSource:
     """A source, and how many queries it was asked."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: CandidateSource) -> None:
         self.error, self.most, self.counts = source.error, source.most, source.counts
         self._source = source
         self.asked = 0
 
     def candidates(self, queries: Vectors, count: int) -> Candidates:
-        """See Source.candidates."""
+        """See CandidateSource.candidates."""
         self.asked += len(queries)
         return self._source.candidates(queries, count)
 
@@ -153,19 +153,21 @@ def times_ms(work: Callable[[Vectors], object], queries: Vectors, runs: int) -> 
     return times
 
 
-def measure(make: Callable[[], Source], index: Any, queries: Vectors, expected: Rows, runs: int) -> dict[str, object]:
+def measure(
+    make: Callable[[], CandidateSource], index: Any, queries: Vectors, expected: Rows, runs: int
+) -> dict[str, object]:
     """The figures of one placement."""
     k = expected.shape[1]
     began = time.perf_counter()
     source = make()
     upload_s = time.perf_counter() - began
     counted, host = CountedSource(source), CountedHost(index)
-    found, _ = settle(host, counted, queries, k)
+    found, _ = exact_top_k(host, counted, queries, k)
     first = min(next(iter(source.counts(k))), index.ntotal)
-    one = times_ms(lambda query: settle(index, source, query, k), queries, runs)
+    one = times_ms(lambda query: exact_top_k(index, source, query, k), queries, runs)
     alone = times_ms(lambda query: source.candidates(query, first), queries, runs)
     began = time.perf_counter()
-    settle(index, source, queries, k)
+    exact_top_k(index, source, queries, k)
     many_s = time.perf_counter() - began
     hits = sum(len(np.intersect1d(mine, theirs)) for mine, theirs in zip(found, expected, strict=True))
     return {
@@ -181,14 +183,14 @@ def measure(make: Callable[[], Source], index: Any, queries: Vectors, expected: 
     }
 
 
-def source_for(plan: MemoryPlan | None, device: str, host: Any) -> Source:
+def source_for(plan: MemoryPlan | None, device: str, host: Any) -> CandidateSource:
     """Rows placed by a plan; where there is none, FAISS on the CPU."""
     if plan is None:
         return HostRows(host)
     return stand_in(plan, host) if device == "cpu" else gpu_source(Place(int(device), plan), host)
 
 
-def stand_in(plan: MemoryPlan, host: Any) -> Source:
+def stand_in(plan: MemoryPlan, host: Any) -> CandidateSource:
     """What `gpu_source` does, with FAISS's indexes on the CPU."""
     import faiss
 
@@ -256,7 +258,7 @@ def measure_all(given: argparse.Namespace, gpu: str, free: int) -> list[str]:
                 failed.append(f"{where}: not NumPy's answers")
                 notes.append(failed[-1])
         except OutOfMemoryError as err:
-            notes.append(f"{where}: not measured: {err}")
+            notes.append(f"{where}: not measured: {err.message}")
         except Exception as err:  # the others are measured all the same: a GPU is not at hand every day
             traceback.print_exc()
             failed.append(f"{where}: failed: {' '.join(str(err).split())}")
@@ -310,7 +312,7 @@ def main() -> None:
             name, free = gpu_memory(int(given.device))
             gpu = f"{name}, {free / 1e9:.2f} GB free at the start"
     except FacemillError as err:
-        say(f"search_gpu.py needs a GPU: {err}")
+        say(f"search_gpu.py needs a GPU: {err.message}")
         raise SystemExit(2) from err
     say(f"GPU: {gpu}; making {given.rows:,} x {given.dimension} rows")
     failed = measure_all(given, gpu, free)

@@ -37,7 +37,7 @@ from runtime.index.beside import read_card, sidecar_path
 from runtime.index.codesfile import codes_path
 from runtime.index.indexfile import index_path
 from runtime.index.open import open_index
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 
 _QUERIES, _TIMED = 200, 20
 _ALIKE = 0.6
@@ -45,7 +45,7 @@ _ALIKE = 0.6
 
 def make_queries(path: Path, seed: int) -> NDArray[np.float32]:
     """(_QUERIES, D) unit rows that are not in the file."""
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         rows, dimension = gallery.rows, gallery.dimension
         known = next(gallery.blocks())[:: max(1, BLOCK // _QUERIES)][: _QUERIES // 2]
     unknown = strangers(_QUERIES, rows, dimension, seed)
@@ -58,7 +58,7 @@ def numpy_floors(path: Path, queries: NDArray[np.float32], k: int) -> NDArray[np
     """(q,) the k-th best score of each query, in double precision."""
     wide = queries.astype(np.float64)
     best = np.full((len(queries), k), -np.inf)
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         for block in gallery.blocks():
             scores = np.concatenate([best, wide @ block.T.astype(np.float64)], axis=1)
             best = np.partition(scores, -k, axis=1)[:, -k:]
@@ -71,7 +71,7 @@ def child_build(path: Path, kind: str, k: int) -> dict[str, object]:
     for old in (target, sidecar_path(target)):
         old.unlink(missing_ok=True)
     start = time.perf_counter()
-    with Gallery(path) as gallery, open_index(gallery, "cpu", k=k, queries=1, index=kind):
+    with EmbeddingFile(path) as gallery, open_index(gallery, "cpu", k=k, queries=1, index=kind):
         wall_s = time.perf_counter() - start
     return {"wall_s": wall_s, "bytes": target.stat().st_size, "build_s": read_card(target).get("build_s", wall_s)}
 
@@ -80,7 +80,7 @@ def child_search(path: Path, kind: str, k: int, seed: int, answers: str) -> dict
     """Open an index and ask it one query at a time; with a name for the answers, then all queries at once."""
     queries = make_queries(path, seed)
     start = time.perf_counter()
-    with Gallery(path) as gallery, open_index(gallery, "cpu", k=k, queries=1, index=kind) as index:
+    with EmbeddingFile(path) as gallery, open_index(gallery, "cpu", k=k, queries=1, index=kind) as index:
         open_s = time.perf_counter() - start
         times = []
         for query in queries[:: _QUERIES // _TIMED]:
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("-k", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kinds", default="ivf,sq8", help="of flat's companions: ivf, sq8, hnsw")
+    parser.add_argument("--kinds", default="ivf,sq8", help="approximate indexes to measure: ivf, sq8")
     parser.add_argument("--data", type=Path, help="keep the generated file here, with its indexes, and use it again")
     parser.add_argument("--job", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -200,7 +200,7 @@ def main() -> None:
             start = time.perf_counter()
             write_nation(path, given.rows, given.dimension, given.seed)
             print(f"generated in {time.perf_counter() - start:.0f} s", file=sys.stderr)
-        with Gallery(path) as gallery:
+        with EmbeddingFile(path) as gallery:
             if gallery.metadata["run_id"] != f"nation-{given.rows}-{given.dimension}-{given.seed}":
                 raise SystemExit(f"{path} holds other rows: {gallery.metadata['run_id']}")
         compare(given, path, Path(folder))

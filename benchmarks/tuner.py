@@ -42,9 +42,11 @@ def main() -> None:
     photos = material.photographs(options.data, options.count, (112, 112))
     engine = material.build(options.model, options.data, "cpu", options.precision, calibration_of(options))
 
+    from runtime.faces.rules import FaceRules
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
-    from runtime.pipeline.settings import Settings, recall_settings, remember_settings, settings_file, usable_cores
+    from runtime.pipeline.settings import Settings, usable_cores
+    from runtime.pipeline.tuning import recall_settings, remember_settings, settings_file
 
     info = engine.info
     cores = usable_cores()
@@ -56,7 +58,7 @@ def main() -> None:
     ]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FACEMILL_CACHE"] = folder
-        request = Request((str(photos),), Path(folder) / "out.h5", engine, force=True)
+        request = Request((str(photos),), Path(folder) / "out.h5", engine, force=True, faces=FaceRules("none"))
 
         def rate(settings: Settings, limit: int | None = None) -> float:
             remember_settings(info, "opencv", settings)

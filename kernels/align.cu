@@ -1,9 +1,8 @@
-// Decoded photographs of any sizes to aligned crops in one pass: normalised ones, or bytes for an engine that normalises.
-// Defined by runtime/faces/warp.py: warp_crops and warp_bytes.
+// Warp decoded photographs of any sizes to aligned crops in one pass: grey levels, for an engine that normalises.
+// Defined by tests/oracles/warp.py: warp_bytes.
 //
-// One thread makes one pixel of one crop: the threads of a warp write 32 neighbours, of each colour plane or of one row.
+// One thread makes one pixel of one crop: the threads of a warp write 32 neighbours of one row.
 
-#include "half.cuh"
 #include "image.cuh"
 
 // Which crop a thread works on, and which pixel of it.
@@ -47,34 +46,9 @@ __device__ inline void sample(const Image image, const float* t, float u, float 
 }
 
 // images      (count)
-// transforms  (count, 2, 3)        crop pixel (column, row, 1) -> photograph pixel (column, row)
-// normalise   (2, 3)               crop = grey level * normalise[0] + normalise[1], by channel of the crop
-// crops       (count, 3, size, size)
+// transforms  (count, 2, 3)           crop pixel (column, row, 1) -> photograph pixel (column, row)
+// crops       (count, size, size, 3)  grey levels, rounded
 // reverse     not 0: the crop's channels are the photograph's in reverse order
-template <class T>
-__device__ void align(const Image* images, const float* transforms, const float* normalise, T* crops, int count,
-                      int size, int reverse) {
-    const Pixel at(size);
-    if (at.n >= count) return;
-    float level[3];
-    sample(images[at.n], transforms + 6 * at.n, (float)(at.pixel % size), (float)(at.pixel / size), level);
-    for (int c = 0; c < 3; ++c) {
-        store(crops + (3 * at.n + c) * at.plane + at.pixel,
-              level[reverse ? 2 - c : c] * normalise[c] + normalise[3 + c]);
-    }
-}
-
-extern "C" __global__ void align_f16(const Image* images, const float* transforms, const float* normalise, Half* crops,
-                                     int count, int size, int reverse) {
-    align(images, transforms, normalise, crops, count, size, reverse);
-}
-
-extern "C" __global__ void align_f32(const Image* images, const float* transforms, const float* normalise, float* crops,
-                                     int count, int size, int reverse) {
-    align(images, transforms, normalise, crops, count, size, reverse);
-}
-
-// crops       (count, size, size, 3): grey levels, rounded
 extern "C" __global__ void align_u8(const Image* images, const float* transforms, unsigned char* crops, int count,
                                     int size, int reverse) {
     const Pixel at(size);

@@ -1,9 +1,8 @@
-// Whole photographs to crops in one pass: of one size to normalised crops, NCHW; of any sizes to bytes for an engine that
-// normalises. Defined by runtime/images/preprocess.py: preprocess_crops and preprocess_bytes.
+// Resize whole photographs of any sizes to crops in one pass: grey levels, for an engine that normalises.
+// Defined by tests/oracles/preprocess.py: preprocess_bytes.
 //
-// One thread makes one pixel of one crop: the threads of a warp write 32 neighbours, of each colour plane or of one row.
+// One thread makes one pixel of one crop: the threads of a warp write 32 neighbours of one row.
 
-#include "half.cuh"
 #include "image.cuh"
 
 // Which pixels of a row (or column) make one pixel of the crop, and how much of each: the row is halved, in one go to
@@ -39,37 +38,6 @@ __device__ inline void mix(const Image image, const Taps rows, const Taps column
             for (int c = 0; c < 3; ++c) level[c] += weight * from[c];
         }
     }
-}
-
-// images      (count, height, width, 3), rows `pitch` bytes apart
-// normalise   (2, 3)               crop = grey level * normalise[0] + normalise[1], by channel of the crop
-// crops       (count, 3, size, size)
-// reverse     not 0: the crop's channels are the photograph's in reverse order
-template <class T>
-__device__ void preprocess(const unsigned char* images, long long pitch, const float* normalise, T* crops, int count,
-                           int height, int width, int size, int reverse) {
-    const long long plane = (long long)size * size;
-    const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (thread >= plane * count) return;
-    const long long n = thread / plane, pixel = thread % plane;
-    const int merged = merge(height, width, size);
-    const Image image = {images + n * height * pitch, pitch, width, height};
-    float level[3];
-    mix(image, Taps((int)(pixel / size), height / merged, size, merged),
-        Taps((int)(pixel % size), width / merged, size, merged), level);
-    for (int c = 0; c < 3; ++c) {
-        store(crops + (3 * n + c) * plane + pixel, level[reverse ? 2 - c : c] * normalise[c] + normalise[3 + c]);
-    }
-}
-
-extern "C" __global__ void preprocess_f16(const unsigned char* images, long long pitch, const float* normalise,
-                                          Half* crops, int count, int height, int width, int size, int reverse) {
-    preprocess(images, pitch, normalise, crops, count, height, width, size, reverse);
-}
-
-extern "C" __global__ void preprocess_f32(const unsigned char* images, long long pitch, const float* normalise,
-                                          float* crops, int count, int height, int width, int size, int reverse) {
-    preprocess(images, pitch, normalise, crops, count, height, width, size, reverse);
 }
 
 // images      (first + count), of which the first are not looked at

@@ -8,18 +8,14 @@ import http.client
 import logging
 import os
 import ssl
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from .errors import FetchError
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
+from .progress import Listener, Reporter
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +24,14 @@ _TIMEOUT_S = 20.0
 _TRIES = 4
 
 
-def fetch(url: str, path: Path, *, sha256: str | None = None, size_bytes: int | None = None) -> None:
+def fetch(
+    url: str,
+    path: Path,
+    *,
+    sha256: str | None = None,
+    size_bytes: int | None = None,
+    listener: Listener | None = None,
+) -> None:
     """Download a file. A line that breaks is taken up again, now or by the next call.
 
     Args:
@@ -36,6 +39,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, size_bytes: int | 
         path: where the file is to be; it appears there whole and checked, or not at all.
         sha256: hexadecimal checksum, None to trust the address.
         size_bytes: size of the file; None where unknown.
+        listener: shows the progress; None logs a line every five seconds.
     Raises:
         FetchError: no connection, a refusal, another file than expected, no room.
     """
@@ -46,8 +50,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, size_bytes: int | 
         with _locked(partial):
             if path.exists():  # another process was faster
                 return
-            with _progress(path.name, size_bytes) as report:
-                _receive_all(url, partial, size_bytes, report)
+            _receive_all(url, partial, size_bytes, listener)
             _accept(url, partial, path, sha256, size_bytes)
     except urllib.error.HTTPError as err:
         err.close()
@@ -65,17 +68,17 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, size_bytes: int | 
         ) from err
 
 
-def _receive_all(url: str, partial: Path, size_bytes: int | None, report: _Report) -> None:
+def _receive_all(url: str, partial: Path, size_bytes: int | None, listener: Listener | None) -> None:
     for attempt in range(1, _TRIES + 1):
         try:
-            _receive(url, partial, size_bytes, report)
+            _receive(url, partial, size_bytes, listener)
             return
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as err:
             if attempt == _TRIES:
                 raise FetchError(f"{url} broke off {_TRIES} times ({err}); run the same command to go on") from err
 
 
-def _receive(url: str, partial: Path, size_bytes: int | None, report: _Report) -> None:
+def _receive(url: str, partial: Path, size_bytes: int | None, listener: Listener | None) -> None:
     """Add what is missing to the partial file, or start over if the file at the address is another one by now."""
     tag = partial.with_name(partial.name + ".etag")
     have = partial.stat().st_size if partial.exists() else 0
@@ -100,11 +103,10 @@ def _receive(url: str, partial: Path, size_bytes: int | None, report: _Report) -
             file.truncate(0)
             have = 0
             _remember(tag, answer.headers.get("ETag"))
-        report.at(have, total)
-        while block := answer.read(_BLOCK_BYTES):
-            file.write(block)
-            have += len(block)
-            report.at(have, None)
+        with Reporter(partial.stem, total or 0, done=have, unit="bytes", listener=listener) as reporter:
+            while block := answer.read(_BLOCK_BYTES):
+                file.write(block)
+                reporter.advance(len(block))
         if answer.length:
             raise http.client.HTTPException(f"{answer.length:,} bytes did not come")
         file.flush()
@@ -158,35 +160,3 @@ def _locked(partial: Path) -> Iterator[None]:
             logger.warning("another process is fetching %s: waiting for it", partial.with_suffix(""))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-class _Report:
-    """Bytes so far, on a terminal; silent on a pipe."""
-
-    def __init__(self, progress: Progress | None, task: Any) -> None:
-        self._progress = progress
-        self._task = task
-
-    def at(self, done: int, total: int | None) -> None:
-        """Say how far it is, and how far it goes; None leaves that as it was."""
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, total=total)
-
-
-@contextmanager
-def _progress(name: str, size_bytes: int | None) -> Iterator[_Report]:
-    if not sys.stderr.isatty():
-        yield _Report(None, None)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        yield _Report(progress, progress.add_task(name, total=size_bytes))

@@ -1,4 +1,4 @@
-"""Signals: stop in good order, pause and go on."""
+"""Pausing and stopping a job: by a caller's object, or by signals to the process of a command."""
 
 from __future__ import annotations
 
@@ -7,84 +7,155 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from .errors import Interrupted
 
 logger = logging.getLogger(__name__)
 
+_LOOK_EVERY_S = 0.1
 
-class Control:
-    """Handlers for SIGINT, SIGTERM and SIGUSR1 while a run lives. Owned by `with`, in the main thread.
 
-    Before there is anything to lose, SIGINT and SIGTERM raise Interrupted. While `deferring`, the first one is only
-    noted, for the run to look at when nothing is in flight; the second one ends the process on the spot, as a kill
-    would. SIGUSR1 pauses, and goes on the next time.
-
-    Attributes:
-        signum: the signal that asked to stop, or 0.
-        deferring: set while results are made and written.
-    """
-
-    def __init__(self) -> None:
-        self.signum = 0
-        self.deferring = False
-        self._going = threading.Event()
-        self._going.set()
-        self._before: dict[int, Any] = {}
+class Control(Protocol):
+    """What a job asks between two pieces of work. Several threads of the job may ask at once."""
 
     @property
     def paused(self) -> bool:
-        """Whether SIGUSR1 holds the run."""
-        return not self._going.is_set()
+        """Whether the job is to wait."""
 
-    def wait_while_paused(self) -> bool:
-        """Wait for the run to go on; False when it is to stop."""
-        while not self.signum and not self._going.wait(timeout=0.5):
-            pass
-        return not self.signum
+    @property
+    def stopping(self) -> bool:
+        """Whether the job is to stop."""
 
-    def stop_if_asked(self) -> None:
-        """Raise if a signal has been noted.
+    @property
+    def signum(self) -> int:
+        """The signal that asked to stop; 0 where none did."""
 
-        Raises:
-            Interrupted: it has.
-        """
-        if self.signum:
-            name = signal.Signals(self.signum).name
-            raise Interrupted(f"stopped by {name}; what is complete stays. The same command goes on", self.signum)
+    def wait(self) -> bool:
+        """Wait while paused. False if the job is to stop."""
+
+    def in_flight(self) -> AbstractContextManager[None]:
+        """Hold while results are made and not yet durable: stopping has to wait for them."""
+
+
+class RunControl:
+    """A control for a caller: any thread may pause, resume or stop the job that was given it."""
+
+    def __init__(self) -> None:
+        # Plain attributes, and no lock: a signal handler, which may interrupt any of this, sets them too.
+        self._paused = self._stopping = False
+
+    @property
+    def paused(self) -> bool:
+        """See `Control`."""
+        return self._paused
+
+    @property
+    def stopping(self) -> bool:
+        """See `Control`."""
+        return self._stopping
+
+    @property
+    def signum(self) -> int:
+        """See `Control`."""
+        return 0
+
+    def pause(self) -> None:
+        """Hold the job after what it has in flight."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Let a paused job continue."""
+        self._paused = False
+
+    def stop(self) -> None:
+        """End the job in good order, paused or not. It raises Interrupted once what is in flight is durable."""
+        self._stopping = True
+
+    def wait(self) -> bool:
+        """See `Control`."""
+        while self._paused and not self._stopping:
+            time.sleep(_LOOK_EVERY_S)
+        return not self._stopping
+
+    def in_flight(self) -> AbstractContextManager[None]:
+        """See `Control`. `stop` never interrupts anything."""
+        return nullcontext()
+
+
+def raise_if_stopping(control: Control) -> None:
+    """End a job that is to stop and has nothing in flight.
+
+    Raises:
+        Interrupted: it is to stop.
+    """
+    if control.stopping:
+        by = f" by {signal.Signals(control.signum).name}" if control.signum else ""
+        raise Interrupted(f"stopped{by}; what is complete stays. Run the same command again to resume", control.signum)
+
+
+class SignalControl(RunControl):
+    """A control by SIGINT, SIGTERM and SIGUSR1, for a command. Use it as a context manager in the main thread.
+
+    SIGINT and SIGTERM stop the job: at once while nothing is in flight, else in good order. The second one ends the
+    process on the spot, as a kill would. SIGUSR1 pauses the job, and the next one resumes it. In another thread than
+    the main one, which alone may handle signals, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._signum = 0
+        self._in_flight = False
+        self._before: dict[int, Any] = {}
+
+    @property
+    def signum(self) -> int:
+        """See `Control`."""
+        return self._signum
+
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """See `Control`."""
+        self._in_flight = True
+        try:
+            yield
+        finally:
+            self._in_flight = False
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
-        again, self.signum = bool(self.signum), signum
+        again, self._signum = self._stopping, signum
+        self.stop()
         name = signal.Signals(signum).name
-        if not self.deferring:
-            self.stop_if_asked()
+        if not self._in_flight:
+            raise_if_stopping(self)
         elif not again:
             logger.warning("%s: finishing what is in flight; once more to stop at once and lose that", name)
         else:
-            logger.warning("%s again: stopped at once. The same command goes on from the last segment", name)
+            logger.warning("%s again: stopped at once. Run the same command again to resume", name)
             if sys.stderr.isatty():
                 sys.stderr.write("\x1b[?25h")  # the live line hid the cursor
             logging.shutdown()
             # Threads are inside native code, which an orderly exit would pull from under them.
             os._exit(128 + signum)
 
-    def _toggle(self, signum: int, frame: FrameType | None) -> None:
+    def _pause_or_resume(self, signum: int, frame: FrameType | None) -> None:
         if self.paused:
-            logger.warning("SIGUSR1: going on")
-            self._going.set()
+            logger.warning("SIGUSR1: resumed")
+            self.resume()
         else:
-            logger.warning("SIGUSR1: paused; send it once more to go on")
-            self._going.clear()
+            logger.warning("SIGUSR1: paused; send it once more to resume")
+            self.pause()
 
-    def __enter__(self) -> Control:
+    def __enter__(self) -> SignalControl:
         if threading.current_thread() is threading.main_thread():
             handlers: dict[int, Callable[[int, FrameType | None], None]] = {
                 signal.SIGINT: self._stop,
                 signal.SIGTERM: self._stop,
-                signal.SIGUSR1: self._toggle,
+                signal.SIGUSR1: self._pause_or_resume,
             }
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self

@@ -10,6 +10,7 @@ from .errors import FetchError, ModelError, ModelUnavailableError
 from .fetch import fetch
 from .fetch import sha256_of as sha256_of  # others take it from here
 from .modelspec import ModelSpec, load_spec, own_folder
+from .progress import Listener
 
 logger = logging.getLogger(__name__)
 
@@ -73,9 +74,12 @@ def check_weights(spec: ModelSpec, path: Path) -> None:
         )
 
 
-def resolve_weights(spec: ModelSpec) -> Path:
+def resolve_weights(spec: ModelSpec, listener: Listener | None = None) -> Path:
     """The model's ONNX file: found here, else fetched into the cache with its licence named.
 
+    Args:
+        spec: a registered model.
+        listener: shows the progress of a download; None logs a line every five seconds.
     Raises:
         ModelUnavailableError: it is neither here nor to be fetched; the message says where to put it.
         ModelError: the file is another one.
@@ -83,17 +87,17 @@ def resolve_weights(spec: ModelSpec) -> Path:
     path = find_weights(spec)
     if path is None:
         path = cache_dir("models") / spec.file
-        _fetch(spec, path)
+        _fetch(spec, path, listener)
     check_weights(spec, path)
     return path
 
 
-def _fetch(spec: ModelSpec, path: Path) -> None:
+def _fetch(spec: ModelSpec, path: Path, listener: Listener | None) -> None:
     reason = "it has no download address"
     if spec.url is not None:
         logger.warning("fetching %s from %s; its licence: %s", spec.name, spec.url, spec.licence)
         try:
-            fetch(spec.url, path, sha256=spec.sha256, size_bytes=spec.size_bytes)
+            fetch(spec.url, path, sha256=spec.sha256, size_bytes=spec.size_bytes, listener=listener)
             return
         except FetchError as err:
             reason = str(err)

@@ -91,35 +91,78 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A run of scan rows on its way through the stages; each stage makes the next one from it.
+    """A run of scan rows on its way through the stages. A stage takes one kind of batch and returns the next kind.
+
+    By itself it is what a run begins with: rows to read.
 
     Attributes:
-        rows: (n,) int64, ascending: the photographs still on the way. Once faces are found, one entry a face, so that
-            a photograph may be there several times; it is never in `outcomes` as well.
-        outcomes: those that left the journey early.
-        files: n encoded files; empty before reading and after decoding (after detection, if faces are looked for).
-        photos: n decoded photographs, between decoding and detection; empty if faces are not looked for.
-        images: (n, S, S, 3) uint8, NHWC, the model's channel order; None before decoding and after inference.
-        faces: (n,) FACE, of each photograph by `face_index`; None if faces are not looked for.
-        face_counts: faces found by scan row, whatever became of the photograph; empty if faces are not looked for.
-        embeddings: (n, D) float32, unit rows; None before inference.
+        rows: (n,) int64, ascending: the photos still on their way. Crops and embeddings have one entry a face, so that
+            a photo may be there several times. A photo is never both here and in `outcomes`.
+        outcomes: the photos that left the journey early.
         digests: file digest (BLAKE2b, 16 bytes) by scan row; empty unless duplicates are skipped.
     """
 
     rows: NDArray[np.int64]
     outcomes: tuple[Outcome, ...] = ()
-    files: tuple[bytes, ...] = ()
-    photos: tuple[Photo, ...] = ()
-    images: NDArray[np.uint8] | None = None
-    faces: NDArray[np.void] | None = None
-    face_counts: Mapping[int, int] = field(default_factory=dict)
-    embeddings: NDArray[np.float32] | None = None
     digests: Mapping[int, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Photographs of this batch, whatever became of them and however many faces they have."""
+        """Photos of this batch, whatever became of them and however many faces they have."""
         rows = self.rows  # they ascend; np.unique would sort them again, which cost a twelfth of all threads' work
         return (int(np.count_nonzero(rows[1:] != rows[:-1])) + 1 if len(rows) else 0) + len(self.outcomes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoded(Batch):
+    """Photos as their files hold them.
+
+    Attributes:
+        files: n encoded files.
+    """
+
+    files: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Photos(Batch):
+    """Whole photos, decoded, to look for faces in.
+
+    Attributes:
+        photos: n decoded photos.
+        files: their n encoded files: a photo with a small face is decoded again, larger.
+    """
+
+    photos: tuple[Photo, ...]
+    files: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crops(Batch):
+    """What an engine embeds.
+
+    Attributes:
+        images: (n, S, S, 3) uint8, NHWC, the model's channel order.
+        faces: (n,) FACE, those of a photo ordered by `face_index`; None if faces are not looked for.
+        face_counts: faces found by scan row, whatever became of the photo; empty if faces are not looked for.
+    """
+
+    images: NDArray[np.uint8]
+    faces: NDArray[np.void] | None = None
+    face_counts: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded(Batch):
+    """What a segment stores.
+
+    Attributes:
+        embeddings: (n, D) float32, unit rows.
+        faces, face_counts: as in Crops.
+    """
+
+    embeddings: NDArray[np.float32]
+    faces: NDArray[np.void] | None = None
+    face_counts: Mapping[int, int] = field(default_factory=dict)
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels of the original photograph, upright

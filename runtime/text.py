@@ -1,4 +1,4 @@
-"""Text for people: what comes from outside (file names above all) made safe to print, and times in words."""
+"""Text for people: what comes from outside (file names above all) made safe to print; times and sizes in words."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def size(amount: float) -> str:
+    """Bytes for a person: `20.7 GB`, `339 MB`."""
+    return f"{amount / 1e9:,.1f} GB" if amount >= 1e9 else f"{amount / 1e6:,.0f} MB"
 
 
 def _is_hidden(character: str) -> bool:

@@ -88,7 +88,9 @@ def tiny_engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     from runtime.modelstore import resolve_weights
 
     spec = load_spec(str(tiny_model))
-    return build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path_factory.mktemp("engines")).path
+    return build_engine(
+        spec, resolve_weights(spec), backend="cpu", output=tmp_path_factory.mktemp("engines")
+    ).engine.path
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +100,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(600):
         path = folder / f"{i % 7}" / f"p{i:04d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        data = make.encode(make.scene(80, 60, seed=i), quality=70)
+        data = make.encode(make.scene(112, 112, seed=i), quality=70)
         path.write_bytes(data[: len(data) // 2] if i % 100 == 50 else data)
     return folder
 

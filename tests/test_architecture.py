@@ -16,6 +16,7 @@ MODULES = sorted(RUNTIME.rglob("*.py"))
 # A room may import rooms of a lower layer, and itself.
 LAYERS = {
     "errors": 0,
+    "files": 1,
     "libcuda": 0,
     "__init__": 0,
     "records": 1,
@@ -24,8 +25,9 @@ LAYERS = {
     "metrics": 1,
     "interrupt": 1,
     "assets": 2,
-    "fetch": 2,
+    "progress": 2,
     "sources": 2,
+    "fetch": 3,
     "modelspec": 3,
     "modelstore": 4,
     "images": 5,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT, run
+from tests.support.facemill_command import ROOT, facemill
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -28,7 +28,7 @@ def blocks(path: Path, language: str) -> list[str]:
 def folder(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an embedding file under the names that the documents use."""
     place = tmp_path_factory.mktemp("documents")
-    assert run("process.py", photos, "-o", place / "people.h5", "--engine", tiny_engine).returncode == 0
+    assert facemill("process", photos, "-o", place / "people.h5", "--engine", tiny_engine).returncode == 0
     shutil.copy(place / "people.h5", place / "facial_embeddings.h5")
     return place
 

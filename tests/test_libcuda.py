@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from runtime import libcuda
+from tests.support.facemill_command import ROOT
 from tests.support.nvidia_driver_stand_in import FakeDriver
-from tests.support.processes import ROOT
 
 
 def ask(driver: FakeDriver, question: str, **options: object) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 @pytest.fixture

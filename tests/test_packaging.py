@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 def call(*command: object, cwd: Path, **environment: str) -> str:

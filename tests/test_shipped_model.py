@@ -23,7 +23,7 @@ from runtime.metrics.pairs import read_pairs
 from runtime.modelspec import load_spec
 from runtime.modelstore import BETTER, BETTER_DETECTOR, SHIPPED, SHIPPED_DETECTOR, resolve_weights
 from runtime.sources.pathtable import write_paths
-from runtime.storage.runfolder import Plan, RunFolder
+from runtime.storage.runfolder import RunFolder, StoredPlan
 from tests.support import encoded_images as photographs
 from tests.support.facemill_command import facemill
 
@@ -145,7 +145,7 @@ def test_a_file_begun_with_them_goes_on_with_them_when_better_ones_have_come(tmp
     if not finished:  # as a run that was killed before its end leaves it
         with h5py.File(tmp_path / "o.h5") as file:
             contract = json.loads(file["metadata"].attrs["contract"])
-            plan = Plan(contract, contract["root"], 6, "2026-01-01T00:00:00+00:00")
+            plan = StoredPlan(contract, contract["root"], 6, "2026-01-01T00:00:00+00:00")
         with RunFolder(tmp_path / "o.h5") as folder:
             write_paths(folder.paths_file, [f"{person}.jpg".encode() for person in range(6)])
             folder.write_plan(plan)

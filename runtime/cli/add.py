@@ -51,12 +51,21 @@ def main(
     Exit codes: 0 finished, 1 failure, 2 usage, 130 and 143 stopped by signal.
     """
     setup_logging(log_file=log_file)
+    from ..interrupt import SignalControl
     from ..maintenance.add import add
+    from ..progress import LiveLine
     from ..storage.segments import SegmentRules
 
-    found = add(
-        file, photos, engine=given_engine(engine), retry=retry, rules=SegmentRules(segment_rows, segment_seconds)
-    )
+    with SignalControl() as control:
+        found = add(
+            file,
+            photos,
+            engine=given_engine(engine),
+            retry=retry,
+            rules=SegmentRules(segment_rows, segment_seconds),
+            listener=LiveLine(),
+            control=control,
+        )
     if as_json:
         click.echo(json.dumps({**asdict(found), "file": str(file)}))
         return

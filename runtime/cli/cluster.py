@@ -15,7 +15,7 @@ from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
     from ..clusters.clusters import Clusters
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
 
 @click.command(name="cluster")
@@ -105,27 +105,32 @@ def main(
     from ..clusters.clusterlist import check_list_path, write_list
     from ..clusters.column import write_column
     from ..clusters.folders import check_folders, write_folders
+    from ..interrupt import SignalControl
     from ..pages.sheets import check_sheets, write_sheets
     from ..pairs.pairs import Wanted
     from ..pairs.parts import Parts
+    from ..progress import LiveLine
     from ..search.model_label import made_by
     from ..storage.diskfile import readable_as
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
     for path, check in ((output, check_list_path), (folders, check_folders), (sheets, check_sheets)):
         if path is not None:
             check(path, force=force)
     with ExitStack() as stack:
-        gallery = stack.enter_context(Gallery(file))
+        gallery = stack.enter_context(EmbeddingFile(file))
         stack.enter_context(readable_as(file))
         parts = None
         if people is not None:
-            found = for_people(gallery, people, seed=seed)
+            found = for_people(gallery, people, seed=seed, listener=LiveLine())
         else:
             threshold = usual_threshold(gallery) if threshold is None else threshold
             wanted = Wanted(threshold, most=most, budget_s=budget, device=device)
             parts = stack.enter_context(Parts(file))
-            found = by_threshold(gallery, parts, wanted, seed=seed, force=force)
+            with SignalControl() as control:
+                found = by_threshold(
+                    gallery, parts, wanted, seed=seed, force=force, listener=LiveLine(), control=control
+                )
         click.echo("\n".join((*_summary(found), printable(f"model: {made_by(gallery)}"))))
         _warn(gallery, found)
         if output is not None:
@@ -173,7 +178,7 @@ def _summary(found: Clusters) -> list[str]:
     return lines
 
 
-def _warn(gallery: Gallery, found: Clusters) -> None:
+def _warn(gallery: EmbeddingFile, found: Clusters) -> None:
     """Of what cannot be right."""
     from ..search.model_label import warning_of
 

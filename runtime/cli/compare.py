@@ -76,7 +76,7 @@ def main(
     from ..search.compare import compare
     from ..search.embedder import rules_of
     from ..storage.comparable import find_calibration
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
     if page is not None:
         check_page_path(page, force=force)
@@ -84,7 +84,7 @@ def main(
     if file is None:
         rules = _rules(chosen_engine(engine, model, backend), align, detector)
     else:
-        with Gallery(file) as gallery:
+        with EmbeddingFile(file) as gallery:
             rules, calibration = rules_of(gallery, given_engine(engine)), find_calibration(gallery)
     found = compare(photographs, rules, threshold=threshold, calibration=calibration)
     if found.warning:

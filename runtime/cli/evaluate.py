@@ -107,10 +107,12 @@ def main(
     from ..evaluation.embedded import check_folder
     from ..evaluation.evaluate import evaluate
     from ..evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
+    from ..interrupt import SignalControl
     from ..metrics.pairs import read_pairs
     from ..pairs.parts import plan_path
     from ..pipeline.plan import begun_with
     from ..pipeline.request import Request
+    from ..progress import LiveLine
     from ..storage.runfolder import utc_now
 
     judged = None if pairs is None else read_pairs(pairs)
@@ -140,7 +142,10 @@ def main(
         if calibrate is not None:
             check_file(calibrate, requests[0])
         try:
-            evaluations = tuple(evaluate(request, judged) for request in requests)
+            with SignalControl() as control:
+                evaluations = tuple(
+                    evaluate(request, judged, listener=LiveLine(), control=control) for request in requests
+                )
         except Interrupted as err:
             if output is not None:
                 raise

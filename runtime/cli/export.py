@@ -57,9 +57,9 @@ def main(
     from ..export.npy import export_npy
     from ..export.parquet import export_parquet
     from ..export.qdrant import export_qdrant
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         facts = f"{gallery.rows:,} embeddings of {gallery.dimension} dimensions"
         if npy is not None:
             export_npy(gallery, npy, force=force)

@@ -62,9 +62,10 @@ def fetch(name: str) -> None:
     setup_logging()
     from ..engines.weights import weights_for
     from ..modelspec import load_spec
+    from ..progress import LiveLine
 
     spec = load_spec(name)
-    path = weights_for(spec)
+    path = weights_for(spec, LiveLine())
     click.echo(f"licence: {printable(spec.licence)}", err=True)
     click.echo(printable(str(path)))
 

@@ -89,26 +89,29 @@ def main(
     if threshold is not None and expected_false is not None:
         raise click.UsageError("--threshold and --expected-false exclude each other")
     setup_logging()
+    from ..interrupt import SignalControl
     from ..pages.pairs_page import review_page, write_review
     from ..pages.search_page import check_page_path
     from ..pairs.pairs import Wanted, find_pairs
     from ..pairs.parts import Parts
     from ..pairs.table import PairTable, check_table_path, write_table
     from ..pairs.threshold import choose_threshold
+    from ..progress import LiveLine
     from ..search.model_label import made_by, warning_of
     from ..storage.comparable import find_calibration
     from ..storage.diskfile import readable_as
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
     check_table_path(output, force=force)
     if page is not None:
         check_page_path(page, force=force)
-    with Gallery(file) as gallery, readable_as(file):
+    with EmbeddingFile(file) as gallery, readable_as(file):
         calibration = find_calibration(gallery)
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
         wanted = Wanted(lowest, most=most, budget_s=budget, device=device)
         with Parts(file) as parts:
-            pairs = find_pairs(gallery, parts, wanted, force=force)
+            with SignalControl() as control:
+                pairs = find_pairs(gallery, parts, wanted, force=force, listener=LiveLine(), control=control)
             table = PairTable(gallery, pairs.found, calibration)
             # What takes time comes first: stopped between the two files, the command would find the first one there.
             text = "" if page is None else review_page(gallery, table, pairs.method(), lowest, page_pairs)

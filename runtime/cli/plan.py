@@ -17,7 +17,7 @@ from .engines import engine_option, given_engine
 
 if TYPE_CHECKING:
     from ..estimate.plan import Item, Rate
-    from ..sources.scan import Scan
+    from ..sources.source import FileSource
 
 
 @click.command(name="plan")
@@ -68,20 +68,21 @@ def main(
     from ..errors import ConfigError
     from ..estimate.machine import gpu_here, look
     from ..estimate.plan import Job, items_json, plan_job
-    from ..sources.scan import Scan, scan
+    from ..sources.scan import scan
+    from ..sources.source import FileSource
 
     folder = output.absolute().parent
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder} for {output.name}. Make it, or name another one with -o")
-    scanned = scan(photos) if photos else Scan(b"/", [])
+    scanned = scan(photos) if photos else FileSource(b"/", [])
     name, model_dimension, rate = _embedding(engine, model, portraits, scanned)
     gpu_bytes, gpu = (int(gpu_memory * 1e9), "as named") if gpu_memory else gpu_here()
     job = Job(
-        photographs=photographs or len(scanned.paths),
+        photographs=photographs or len(scanned.names),
         dimension=dimension or model_dimension,
         dtype=dtype,
         faces=portraits,
-        longest=max(map(len, scanned.paths), default=64),
+        longest=max(map(len, scanned.names), default=64),
     )
     machine = look(folder, job.dimension, rate, gpu_bytes, gpu)
     items = plan_job(job, machine)
@@ -101,7 +102,7 @@ def main(
 
 
 def _embedding(
-    engine: Path | None, model: str | None, portraits: bool, found: Scan
+    engine: Path | None, model: str | None, portraits: bool, found: FileSource
 ) -> tuple[str, int, Callable[[float], Rate]]:
     """The model's name and dimension, and how its rate is to be had, given the machine's products a second."""
     from ..estimate.machine import find_built, guessed_rate, rate_of_engines, rate_of_photographs
@@ -120,10 +121,10 @@ def _embedding(
     detector = find_built(finder) if finder else None
     if finder and detector is None:
         return info.model, info.dimension, lambda flops: guessed_rate(flops, finder.name)
-    if not found.paths:
+    if not found.names:
         return info.model, info.dimension, lambda _: rate_of_engines(built, detector)
     rules = QueryRules(built, detector, FaceRules("auto" if portraits else "none"))
-    paths = [os.path.join(found.root, path) for path in found.paths]
+    paths = [os.path.join(found.root, path) for path in found.names]
     return info.model, info.dimension, lambda _: rate_of_photographs(rules, paths)
 
 

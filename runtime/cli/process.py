@@ -118,9 +118,11 @@ def main(
     from ..cuda.visible import choose_gpus
     from ..errors import ConfigError
     from ..images.decode import Limits
+    from ..interrupt import SignalControl
     from ..pipeline.plan import begun_with
-    from ..pipeline.request import Request
+    from ..pipeline.request import Request, RunOptions
     from ..pipeline.run import process
+    from ..progress import LiveLine
     from ..storage.segments import SegmentRules
 
     try:
@@ -137,19 +139,17 @@ def main(
         engine=embedder,
         faces=face_rules(align, **faces),
         detector=detector_for(detector, align, info.backend, begun=begun.get("detector", "")),
-        batch_size=batch_size,
-        workers=workers,
         skip_duplicates=skip_duplicates,
         retry=retry,
         limit=limit,
         dtype=dtype,
-        devices=on,
         decoder=decoder,
         force=force,
         limits=Limits(max_bytes, max_pixels),
-        rules=SegmentRules(segment_rows, segment_seconds),
+        run=RunOptions(batch_size, workers, on, SegmentRules(segment_rows, segment_seconds)),
     )
-    summary = process(request)
+    with SignalControl() as control:
+        summary = process(request, listener=LiveLine(), control=control)
     click.echo(_report(summary, output), err=True)
     if as_json:
         made_by = {"model": info.model, "model_sha256": info.model_sha256}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..index.sizes import KINDS
+from ..index.kinds import KINDS
 from ..text import printable
 from . import options
 from .answers import print_answers, print_end
@@ -109,7 +109,7 @@ def main(
     from ..search.search import Search
     from ..sources.queries import expand_queries
     from ..storage.diskfile import readable_as
-    from ..storage.gallery import Gallery
+    from ..storage.file import EmbeddingFile
 
     if page is not None:
         check_page_path(page, force=force)
@@ -118,7 +118,7 @@ def main(
     form = "json" if as_json else "csv" if as_csv else "table"
     failed: Counter[str] = Counter()
     with (
-        Gallery(file) as gallery,
+        EmbeddingFile(file) as gallery,
         readable_as(file),
         Search(
             gallery,

@@ -6,10 +6,9 @@ import csv
 import io
 from pathlib import Path
 
+from ..files import check_output, durable_file
 from ..storage.derived import recording
-from ..storage.diskfile import durable_file
-from ..storage.gallery import Gallery
-from ..storage.newfile import check_new_file
+from ..storage.file import EmbeddingFile
 from .clusters import Clusters
 
 _LINES = 250_000  # whose names are in memory at once
@@ -22,10 +21,10 @@ def check_list_path(path: Path, *, force: bool) -> None:
         ConfigError: the name does not end in .csv, or the folder is missing.
         OutputExistsError: the file exists and is not to be replaced.
     """
-    check_new_file(path, "the list", (".csv",), force=force)
+    check_output(path, "the list", (".csv",), force=force)
 
 
-def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
+def write_list(path: Path, gallery: EmbeddingFile, clusters: Clusters) -> None:
     """Write `cluster,size,score,row,path` for all rows, and `face_index` where the file has faces.
 
     Args:
@@ -52,7 +51,7 @@ def write_list(path: Path, gallery: Gallery, clusters: Clusters) -> None:
                 strict=True,
             )
             if faces:
-                ranks = (place.index if place else "" for place in gallery.places(rows.tolist()))
+                ranks = (place.index if place else "" for place in gallery.face_places(rows.tolist()))
                 lines.writerows((*line, rank) for line, rank in zip(found, ranks, strict=True))
             else:
                 lines.writerows(found)

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, FacemillError
-from ..index.pace import Eta
+from ..files import storage_error
+from ..progress import Listener, track
 from ..storage.derived import record_begun, record_page
-from ..storage.diskfile import storage_error
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .clusters import Clusters
 from .ownfolder import check_folder, own_folder
 
@@ -48,7 +48,14 @@ def check_folders(path: Path, *, force: bool) -> None:
 
 
 def write_folders(
-    path: Path, gallery: Gallery, clusters: Clusters, *, mode: str, least: int = 2, force: bool = False
+    path: Path,
+    gallery: EmbeddingFile,
+    clusters: Clusters,
+    *,
+    mode: str,
+    least: int = 2,
+    force: bool = False,
+    listener: Listener | None = None,
 ) -> Filled:
     """Make `cluster-00001`, `cluster-00002` ... with a link to, or a copy of, each photograph.
 
@@ -61,6 +68,7 @@ def write_folders(
         mode: one of MODES. A symbolic link names the absolute path; a hard link needs the same file system.
         least: clusters with fewer rows are left out.
         force: replace what the folder holds, if it is facemill's.
+        listener: shows the progress; None logs a line every five seconds.
     Raises:
         ConfigError: hard links cannot be made there.
         OutputExistsError, StorageError, DiskFullError: as their messages say.
@@ -69,7 +77,7 @@ def write_folders(
     with own_folder(path, KIND, _ENTRIES, force=force):
         record_begun(gallery.path, path)
         try:
-            done, missing = _fill(os.fsencode(path), gallery, clusters, shown, _PLACE[mode])
+            done, missing = _fill(os.fsencode(path), gallery, clusters, shown, _PLACE[mode], listener)
         except OSError as err:
             if mode == "hardlink" and err.errno in _NO_HARDLINK:
                 raise ConfigError(
@@ -84,24 +92,29 @@ def write_folders(
 
 
 def _fill(
-    top: bytes, gallery: Gallery, clusters: Clusters, shown: int, place: Callable[[bytes, bytes], None]
+    top: bytes,
+    gallery: EmbeddingFile,
+    clusters: Clusters,
+    shown: int,
+    place: Callable[[bytes, bytes], None],
+    listener: Listener | None,
 ) -> tuple[int, int]:
     """Make the folders and all that is in them; how many photographs were placed, and how many are gone."""
-    eta, done, missing = Eta(), 0, 0
+    done = missing = 0
     for number in range(1, shown + 1):
         os.mkdir(_folder(top, number))
     of = clusters.of
     wanted = np.flatnonzero((of >= 1) & (of <= shown))  # ascending: as the file is read
-    for start in range(0, len(wanted), _ROWS):
-        rows = wanted[start : start + _ROWS].tolist()
-        for row, photograph in zip(rows, gallery.photograph_paths(rows), strict=True):
+    blocks = [wanted[start : start + _ROWS] for start in range(0, len(wanted), _ROWS)]
+    for block in track(blocks, "cluster folders", len(wanted), unit="photos", listener=listener):
+        rows = block.tolist()
+        for row, photograph in zip(rows, gallery.photo_paths(rows), strict=True):
             if not os.path.isfile(photograph):
                 missing += 1
                 continue
             name = _harmless(os.path.basename(photograph), row)
             _put(place, os.path.realpath(photograph), _folder(top, int(of[row])), name)  # a link to a link misleads
             done += 1
-        eta("folders", (start + len(rows)) / len(wanted))
     return done, missing
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..extras import require
-from ..storage.gallery import Gallery
+from ..progress import Listener, Reporter, track
+from ..storage.file import EmbeddingFile
 
 _ROUNDS = 20
 _PER_CENTRE = 256  # rows of the sample for each centre: more do not move it
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def split_into(
-    gallery: Gallery, k: int, *, seed: int = 0, say: Callable[[str, float], None] = lambda what, done: None
+    gallery: EmbeddingFile, k: int, *, seed: int = 0, listener: Listener | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Put rows together that have the same nearest of k centres.
 
@@ -33,7 +33,7 @@ def split_into(
         k: centres.
         seed: of the sample and the first centres; the same file, k and seed give the same answer on the same machine.
             0 <= seed < 2**31.
-        say: told what is being done, and the share of it that is done.
+        listener: shows the progress; None logs a line every five seconds.
     Returns:
         (N,) int64, the number of a row's centre, -1 for a row of zeros; and (N,) float32, its score with that centre.
     Raises:
@@ -61,13 +61,14 @@ def split_into(
             f"at most as many"
         )
     centres = sample[np.sort(draw.choice(len(sample), k, replace=False))]  # (k, D)
-    for turn in range(_ROUNDS):
-        say("k-means", turn / _ROUNDS)
-        centres = _improve(faiss, sample, centres, seed + turn)
-    return _nearest(faiss, gallery, centres, say)
+    with Reporter("k-means", _ROUNDS, unit="rounds", listener=listener) as reporter:
+        for turn in range(_ROUNDS):
+            centres = _improve(faiss, sample, centres, seed + turn)
+            reporter.advance(1)
+    return _nearest(faiss, gallery, centres, listener)
 
 
-def _sample(gallery: Gallery, wanted: int, draw: np.random.RandomState) -> NDArray[np.float32]:
+def _sample(gallery: EmbeddingFile, wanted: int, draw: np.random.RandomState) -> NDArray[np.float32]:
     """(n, D) float32: rows drawn from all of the file, without rows of zeros."""
     chosen = np.zeros(gallery.rows, bool)
     chosen[draw.permutation(gallery.rows)[:wanted]] = True
@@ -91,13 +92,12 @@ def _improve(faiss: Any, sample: NDArray[np.float32], centres: NDArray[np.float3
 
 
 def _nearest(
-    faiss: Any, gallery: Gallery, centres: NDArray[np.float32], say: Callable[[str, float], None]
+    faiss: Any, gallery: EmbeddingFile, centres: NDArray[np.float32], listener: Listener | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     index = faiss.IndexFlatIP(gallery.dimension)
     index.add(centres)
     labels, scores, start = np.empty(gallery.rows, np.int64), np.empty(gallery.rows, np.float32), 0
-    for block in gallery.blocks():
-        say("rows to centres", start / gallery.rows)
+    for block in track(gallery.blocks(), "rows to centres", gallery.rows, listener=listener):
         found, nearest = index.search(block, 1)  # (n, 1) both
         stop = start + len(block)
         scores[start:stop] = found[:, 0]

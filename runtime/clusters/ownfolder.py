@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import OutputExistsError
-from ..storage.diskfile import storage_error, write_durable
+from ..files import storage_error, write_durable
 
 _MARK = ".facemill.json"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -96,16 +95,6 @@ class CupyDriver:
         with self._errors("recording an event"):
             event.record(stream)
 
-    def wait(self, stream: Any, event: Any) -> None:
-        """See Driver.wait."""
-        with self._errors("letting a stream wait for an event"):
-            stream.wait_event(event)
-
-    def done(self, event: Any) -> bool:
-        """See Driver.done."""
-        with self._errors("asking for an event"):
-            return bool(event.done)
-
     def synchronize_event(self, event: Any) -> None:
         """See Driver.synchronize_event."""
         with self._errors("waiting for an event"):
@@ -142,7 +131,5 @@ class CupyDriver:
         self._before.devices = [*getattr(self._before, "devices", []), before]
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._runtime.setDevice(self._before.devices.pop())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -93,14 +92,6 @@ class Driver(Protocol):
         """Mark the stream's present end."""
         ...
 
-    def wait(self, stream: Any, event: Any) -> None:
-        """Let a stream go on only after an event; the calling thread does not wait."""
-        ...
-
-    def done(self, event: Any) -> bool:
-        """Whether the marked work is done; True before the first mark."""
-        ...
-
     def synchronize_event(self, event: Any) -> None:
         """Wait until the marked work is done."""
         ...
@@ -125,9 +116,7 @@ class Driver(Protocol):
 
     def __enter__(self) -> Driver: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...
 
 
 def open_driver(name: str = "auto", device: int = 0) -> Driver:
@@ -142,7 +131,7 @@ def open_driver(name: str = "auto", device: int = 0) -> Driver:
         EngineError: there is no NVIDIA driver, or no such GPU.
     """
     if name not in ("auto", "cupy", "pycuda"):
-        raise ConfigError(f"no CUDA driver is named {name!r}; wanted: auto, cupy or pycuda")
+        raise ConfigError(f"unknown CUDA driver: {name!r}; expected: auto, cupy or pycuda")
     if name == "pycuda" or (name == "auto" and not available("cupy") and available("pycuda")):
         from .pycuda_driver import PyCudaDriver
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -95,16 +94,6 @@ class PyCudaDriver:
         with self._errors("recording an event"):
             event.record(stream)
 
-    def wait(self, stream: Any, event: Any) -> None:
-        """See Driver.wait."""
-        with self._errors("letting a stream wait for an event"):
-            stream.wait_for_event(event)
-
-    def done(self, event: Any) -> bool:
-        """See Driver.done."""
-        with self._errors("asking for an event"):
-            return bool(event.query())
-
     def synchronize_event(self, event: Any) -> None:
         """See Driver.synchronize_event."""
         with self._errors("waiting for an event"):
@@ -140,7 +129,5 @@ class PyCudaDriver:
             self._context.push()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._context.pop()

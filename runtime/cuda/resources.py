@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import TracebackType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,7 +15,7 @@ _Self = TypeVar("_Self", bound="_Owned")
 
 
 class _Owned:
-    """A handle of the driver's, let go of at the end of a `with` block."""
+    """A handle of the driver, released at the end of a `with` block."""
 
     def __init__(self, driver: Driver, handle: Any) -> None:
         self._driver = driver
@@ -25,9 +24,7 @@ class _Owned:
     def __enter__(self: _Self) -> _Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._handle = None
 
 
@@ -56,32 +53,22 @@ class PinnedBuffer(_Owned):
 
 
 class DeviceBuffer(_Owned):
-    """Device memory that grows when more is asked of it and never shrinks.
+    """Device memory.
 
     Attributes:
-        nbytes: its size now.
+        nbytes: its size; 0 after the `with` block.
     """
 
-    def __init__(self, driver: Driver, nbytes: int = 0) -> None:
-        super().__init__(driver, None)
-        self.nbytes = 0
-        self.reserve(nbytes)
-
-    def reserve(self, nbytes: int) -> None:
-        """Hold at least so many bytes. What was in it is lost when it grows: no stream may be using it then."""
-        if nbytes > self.nbytes:
-            self._handle, self.nbytes = None, 0  # the old memory goes first: both together may not fit
-            self._handle = self._driver.allocate(nbytes)
-            self.nbytes = nbytes
+    def __init__(self, driver: Driver, nbytes: int) -> None:
+        super().__init__(driver, driver.allocate(nbytes) if nbytes else None)
+        self.nbytes = nbytes
 
     @property
     def address(self) -> int:
         """Where it begins on the device; 0 while it is empty."""
         return 0 if self._handle is None else self._driver.address(self._handle)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._handle, self.nbytes = None, 0
 
 
@@ -90,11 +77,6 @@ class Event(_Owned):
 
     def __init__(self, driver: Driver, *, timing: bool = False) -> None:
         super().__init__(driver, driver.new_event(timing=timing))
-
-    @property
-    def done(self) -> bool:
-        """Whether the marked work is done; True before the first mark."""
-        return self._driver.done(self._handle)
 
     def synchronize(self) -> None:
         """Wait until the marked work is done."""
@@ -106,7 +88,7 @@ class Event(_Owned):
 
 
 class Stream(_Owned):
-    """Work that the GPU does in order. Leaving its `with` block waits for it: its buffers may then be let go."""
+    """Work that the GPU does in order. Leaving its `with` block waits for it: its buffers may then be freed."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__(driver, driver.new_stream())
@@ -121,7 +103,7 @@ class Stream(_Owned):
 
         Args:
             host: C-contiguous; in pinned memory, or the calling thread may wait.
-            device: large enough: it does not grow, since work under way may be using it.
+            device: large enough.
             offset: bytes from its start.
         Raises:
             ConfigError: it does not fit, or is not contiguous.
@@ -148,10 +130,6 @@ class Stream(_Owned):
         """Mark the present end of this stream."""
         self._driver.record(event._handle, self._handle)
 
-    def wait(self, event: Event) -> None:
-        """Go on only after an event of another stream; the calling thread does not wait."""
-        self._driver.wait(self._handle, event._handle)
-
     def launch(self, function: Any, blocks: int, threads: int, arguments: list[np.number[Any] | DeviceBuffer]) -> None:
         """Run a kernel; a buffer among the arguments stands for its address."""
         numbers = [np.uint64(a.address) if isinstance(a, DeviceBuffer) else a for a in arguments]
@@ -161,13 +139,11 @@ class Stream(_Owned):
         """Wait until all that was given to this stream is done."""
         self._driver.synchronize(self._handle)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         try:
             self.synchronize()
         finally:
-            super().__exit__(kind, error, trace)
+            super().__exit__(*exc)
 
 
 def _bytes(host: NDArray[Any], device: DeviceBuffer, offset: int) -> NDArray[np.uint8]:
@@ -180,6 +156,4 @@ def _bytes(host: NDArray[Any], device: DeviceBuffer, offset: int) -> NDArray[np.
 
 def _check_inside(nbytes: int, device: DeviceBuffer, offset: int) -> None:
     if offset < 0 or offset + nbytes > device.nbytes:
-        raise ConfigError(
-            f"{nbytes} bytes at {offset} are outside a device buffer of {device.nbytes}; reserve them first"
-        )
+        raise ConfigError(f"{nbytes} bytes at {offset} are outside a device buffer of {device.nbytes}")

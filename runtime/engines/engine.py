@@ -109,7 +109,7 @@ class Engine:
 
 def sidecar_path(engine: Path) -> Path:
     """`model.onnx` -> `model.onnx.json`."""
-    return engine.with_name(engine.name + ".json")
+    return engine.parent / f"{engine.name}.json"
 
 
 def read_engine(path: Path) -> Engine:

@@ -9,18 +9,22 @@ from ..errors import ModelError
 from ..graphs.mobilefacenet import generate
 from ..modelspec import ModelSpec
 from ..modelstore import resolve_weights
+from ..progress import Listener
 from .engine import locked
 
 
-def weights_for(spec: ModelSpec) -> Path:
+def weights_for(spec: ModelSpec, listener: Listener | None = None) -> Path:
     """Where the weights of a model are on this machine; a generated model is generated when first asked for.
 
+    Args:
+        spec: a registered model.
+        listener: shows the progress of a download; None logs a line every five seconds.
     Raises:
         ModelUnavailableError: the file is neither here nor to be fetched.
         ModelError: the file is not the one that the model file states, or the generator's arguments are wrong.
     """
     if not spec.generator:
-        return resolve_weights(spec)
+        return resolve_weights(spec, listener)
     arguments = dict(spec.generator)
     form, seed = arguments.get("form"), arguments.get("seed")
     if set(arguments) != {"form", "seed"} or not isinstance(form, str) or not isinstance(seed, int):

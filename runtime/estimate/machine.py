@@ -19,8 +19,8 @@ from ..engines.rate import measure_rates
 from ..errors import EngineError, FacemillError
 from ..modelspec import ModelSpec
 from ..modelstore import find_weights, sha256_of
-from ..pipeline.settings import measure_rate, usable_cores
-from ..pipeline.worker import one_thread_opencv
+from ..pipeline.settings import usable_cores
+from ..pipeline.tuning import measure_rate
 from ..search.embedder import QueryEmbedder, QueryRules
 from .plan import Machine, Rate
 
@@ -71,7 +71,6 @@ def rate_of_photographs(rules: QueryRules, photographs: Sequence[bytes], seed: i
         embedder.embed(some)
         return len(some)
 
-    one_thread_opencv()
     with QueryEmbedder(rules, threads=1) as embedder:
         per_s = measure_rate(embed, usable_cores(), _SECONDS, time.perf_counter)
     return Rate(per_s, "measured", f"{per_s:,.0f} photographs/s, drawn at random from yours")

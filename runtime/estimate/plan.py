@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..errors import OutOfMemoryError
+from ..index.kinds import FEW_ROWS, KINDS, build_s, index_bytes
 from ..index.memoryplan import plan_memory
-from ..index.sizes import FEW_ROWS, KINDS, build_s, index_bytes
-from ..pipeline.disk_estimate import room_while_running, size
+from ..pipeline.plan import room_while_running
+from ..text import size
 
 Basis = Literal["measured", "computed", "guess"]
 

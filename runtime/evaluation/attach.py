@@ -12,7 +12,7 @@ from ..index.samerows import same_rows
 from ..metrics.falsematch import Calibration, calibrate
 from ..pipeline.request import Request, contract_of
 from ..storage.comparable import ATTRIBUTE, comparable_scores, differences
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from ..storage.replace import replacing
 from .evaluate import Evaluation
 
@@ -25,11 +25,11 @@ def check_file(file: Path, request: Request) -> None:
         EngineError, StorageError: the engine or the file cannot be read.
     """
     contract = contract_of(request, request.engine.info, "")
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         _check_comparable(gallery, contract)
 
 
-def _check_comparable(gallery: Gallery, contract: Mapping[str, Any]) -> None:
+def _check_comparable(gallery: EmbeddingFile, contract: Mapping[str, Any]) -> None:
     different = differences(gallery.contract, comparable_scores(contract))
     if different:
         raise ContractError(
@@ -38,7 +38,7 @@ def _check_comparable(gallery: Gallery, contract: Mapping[str, Any]) -> None:
         )
 
 
-def _faces_of(gallery: Gallery) -> str:
+def _faces_of(gallery: EmbeddingFile) -> str:
     """The options by which faces were looked for in the photographs of a file."""
     made = gallery.contract
     if "detector" not in made:
@@ -81,7 +81,7 @@ def attach_calibration(file: Path, calibration: Calibration, *cards: Path) -> No
         LockedError: a run is writing the file.
         DiskFullError, StorageError: the file is as it was.
     """
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         _check_comparable(gallery, calibration.contract)
     with same_rows(file, *cards), replacing(file) as target:
         target["metadata"].attrs[ATTRIBUTE] = calibration.to_json()

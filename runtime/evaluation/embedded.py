@@ -13,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..files import write_durable
+from ..interrupt import Control
 from ..metrics.pairs import Pairs
 from ..pipeline.request import Request
 from ..pipeline.run import process
 from ..pipeline.summary import Summary
+from ..progress import Listener
 from ..records import Status
 from ..sources.scan import scan
-from ..storage.dataset import read_paths
-from ..storage.diskfile import write_durable
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
+from ..storage.format import offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +79,16 @@ class Embedded:
         return np.array([rows[0] if rows else -1 for rows in found], np.int64)
 
 
-def embed_folder(request: Request) -> Embedded:
+def embed_folder(request: Request, *, listener: Listener | None = None, control: Control | None = None) -> Embedded:
     """Run the pipeline on a folder, or find its file whole, and read what it made.
 
     Args:
         request: one folder of inputs; the output is kept.
+        listener, control: see `pipeline.run.process`.
     Raises:
-        FacemillError: as `pipeline.run.process` and `index.gallery.Gallery` say.
+        FacemillError: the run failed, or its file is damaged.
     """
-    summary = process(request)
+    summary = process(request, listener=listener, control=control)
     found = read_embedded(request.output)
     return replace(found, summary=_with_speed(summary, found))
 
@@ -112,17 +115,11 @@ def read_embedded(file: Path) -> Embedded:
     Raises:
         StorageError: it is no finished embedding file, or damaged.
     """
-    import h5py
-
-    with Gallery(file) as gallery:
-        vectors = np.concatenate([np.empty((0, gallery.dimension), np.float32), *gallery.blocks()])
-        with h5py.File(file, "r") as opened:
-            outcomes, paths = opened["outcomes"], tuple(read_paths(opened))
-            status = outcomes["status"][:]
-            if "embeddings" in outcomes:
-                counts = outcomes["embeddings"][:].astype(np.int64)  # (M,) rows of each photograph
-                vectors = vectors[(counts.cumsum() - counts)[status == Status.EMBEDDED]]
-        return Embedded(file, gallery.metadata, gallery.contract, paths, status, _people(paths), vectors)
+    with EmbeddingFile(file) as embedded:
+        status, paths = embedded.status, tuple(embedded.scanned_paths())
+        first = offsets(embedded.vector_counts)[status == Status.EMBEDDED]
+        vectors = embedded.vectors if len(first) == embedded.rows else embedded.vectors[first]
+        return Embedded(file, embedded.metadata, embedded.contract, paths, status, _people(paths), vectors)
 
 
 def check_folder(folder: Path, pairs: Pairs | None) -> None:
@@ -135,7 +132,7 @@ def check_folder(folder: Path, pairs: Pairs | None) -> None:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder; wanted: one with a sub-folder of photographs for each person")
-    paths = scan([str(folder)]).paths
+    paths = scan([str(folder)]).names
     if pairs is not None:
         known = _by_stem(paths)
         if not any(os.fsencode(name) in known for name in (*pairs.left, *pairs.right)):

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..interrupt import Control
 from ..metrics import allpairs
 from ..metrics.curve import Curve, curve_of_counts, curve_of_scores
 from ..metrics.folds import Folds, cross_validate
 from ..metrics.pairs import Pairs
 from ..metrics.retrieval import Retrieval, retrieve
 from ..pipeline.request import Request
+from ..progress import Listener
 from .embedded import Embedded, embed_folder
 
 logger = logging.getLogger(__name__)
@@ -87,17 +89,20 @@ class Evaluation:
     lookalikes: tuple[Lookalikes, ...]
 
 
-def evaluate(request: Request, pairs: Pairs | None = None) -> Evaluation:
+def evaluate(
+    request: Request, pairs: Pairs | None = None, *, listener: Listener | None = None, control: Control | None = None
+) -> Evaluation:
     """Embed a folder as `process` does, and measure. For several requests, call it for each.
 
     Args:
         request: its input is one folder with a sub-folder for each person; its output is kept, and found whole again.
         pairs: to judge; None for none.
+        listener, control: see `pipeline.run.process`.
     Raises:
         ConfigError: there is nothing to measure.
         FacemillError: as `pipeline.run.process` says.
     """
-    return measure(embed_folder(request), pairs)
+    return measure(embed_folder(request, listener=listener, control=control), pairs)
 
 
 def measure(embedded: Embedded, pairs: Pairs | None = None, *, most: int = allpairs.MOST_PAIRS) -> Evaluation:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import ConfigError, MissingDependencyError, OutputExistsError
-from ..storage.diskfile import storage_error, write_durable
+from ..files import storage_error, write_durable
 from ..text import printable
 from .compare import Comparison
 from .detectors import DetectorFigures, recommend
@@ -161,7 +161,7 @@ def write_report(folder: Path, report: Report) -> None:
     except MissingDependencyError as err:
         for name in _FILES[2:]:
             (folder / name).unlink(missing_ok=True)  # of an earlier evaluation: not these figures
-        logger.warning("roc.png and scores.png are not drawn: %s", err)
+        logger.warning("roc.png and scores.png are not drawn: %s", err.message)
     text = "\n".join(_markdown(report, pictures))
     write_durable(folder / "report.md", text.encode("utf-8", "backslashreplace"), "the report")
 

@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..records import FACE_DATASETS
 from ..storage.derived import record_begun, record_page
 from ..storage.diskfile import readable_as
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
 from .whole import synced_file, whole_folder
 
@@ -22,7 +22,7 @@ _PATHS, _METADATA = "paths.jsonl", "metadata.json"
 _NAMES = frozenset({_PATHS, _METADATA, *(f"{name}.npy" for name in ("embeddings", *FACE_DATASETS, "cluster"))})
 
 
-def export_npy(gallery: Gallery, folder: Path, *, force: bool = False) -> None:
+def export_npy(gallery: EmbeddingFile, folder: Path, *, force: bool = False) -> None:
     """Write a folder of NumPy arrays, whole or not at all, in bounded memory.
 
     Args:
@@ -43,13 +43,13 @@ def export_npy(gallery: Gallery, folder: Path, *, force: bool = False) -> None:
     record_page(gallery.path, folder)
 
 
-def _write(gallery: Gallery, folder: Path) -> None:
+def _write(gallery: EmbeddingFile, folder: Path) -> None:
     datasets = {"embeddings": "embeddings", **columns_of(gallery)}
     with ExitStack() as files:
         arrays = {name: files.enter_context(synced_file(folder / f"{name}.npy")) for name in datasets}
         paths = files.enter_context(synced_file(folder / _PATHS))
         for name, dataset in datasets.items():
-            _begin(arrays[name], gallery.rows, gallery.aligned(dataset, 0, 0))
+            _begin(arrays[name], gallery.rows, gallery.column(dataset, 0, 0))
         for block in read_blocks(gallery):
             for name, values in {"embeddings": block.vectors, **block.columns}.items():
                 arrays[name].write(np.ascontiguousarray(values).data)

@@ -13,14 +13,14 @@ from ..errors import ConfigError
 from ..extras import require
 from ..storage.derived import record_begun, record_page
 from ..storage.diskfile import readable_as
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks, same_file
 from .whole import whole_file
 
 _EDGES = ("left", "top", "right", "bottom")
 
 
-def export_parquet(gallery: Gallery, output: Path, *, force: bool = False) -> None:
+def export_parquet(gallery: EmbeddingFile, output: Path, *, force: bool = False) -> None:
     """Write a Parquet file, whole or not at all, a row group at a time.
 
     Args:
@@ -51,10 +51,10 @@ def export_parquet(gallery: Gallery, output: Path, *, force: bool = False) -> No
     record_page(gallery.path, output)
 
 
-def _schema(gallery: Gallery) -> Any:
+def _schema(gallery: EmbeddingFile) -> Any:
     import pyarrow as pa
 
-    vectors = gallery.aligned("embeddings", 0, 0)
+    vectors = gallery.column("embeddings", 0, 0)
     fields = [
         ("row", pa.int64()),
         ("path", pa.string()),
@@ -62,7 +62,7 @@ def _schema(gallery: Gallery) -> Any:
         ("embedding", pa.list_(pa.from_numpy_dtype(vectors.dtype), gallery.dimension)),
     ]
     for name, dataset in columns_of(gallery).items():
-        like = gallery.aligned(dataset, 0, 0)
+        like = gallery.column(dataset, 0, 0)
         kind = pa.from_numpy_dtype(like.dtype)
         if name == "box":
             fields += [(edge, kind) for edge in _EDGES]

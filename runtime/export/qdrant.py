@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import ConfigError, ContractError
 from ..storage.comparable import comparable
 from ..storage.derived import record_elsewhere
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .qdrant_server import connect, is_local, local_folder, tried
 from .rows import Block, exact_bytes, path_text, read_blocks
 
@@ -57,7 +57,9 @@ def point_id(photograph: bytes, face_index: int) -> str:
     return str(uuid.UUID(bytes=hashlib.sha1(name, usedforsecurity=False).digest()[:16], version=5))
 
 
-def export_qdrant(gallery: Gallery, url: str, collection: str, *, recreate: bool = False, key: str = "") -> Uploaded:
+def export_qdrant(
+    gallery: EmbeddingFile, url: str, collection: str, *, recreate: bool = False, key: str = ""
+) -> Uploaded:
     """Write all embeddings as points, in batches; what is there already is not sent again.
 
     Args:
@@ -96,7 +98,7 @@ class _Upload:
         revision: of the file: another set of rows, or other clusters, has another one.
     """
 
-    def __init__(self, gallery: Gallery, client: Any, collection: str) -> None:
+    def __init__(self, gallery: EmbeddingFile, client: Any, collection: str) -> None:
         self._gallery, self._client, self._collection = gallery, client, collection
         self._model = str(gallery.metadata.get("model", "unknown"))
         self._contract = hashlib.sha256(json.dumps(comparable(gallery.contract), sort_keys=True).encode()).hexdigest()
@@ -173,10 +175,10 @@ class _Upload:
         return {**known, **row, "model": self._model, "contract": self._contract}
 
 
-def _revision(gallery: Gallery) -> str:
+def _revision(gallery: EmbeddingFile) -> str:
     """Of the rows, by `run_id`, and of their clusters, which may change while the rows stay."""
     digest = hashlib.sha256(str(gallery.metadata["run_id"]).encode())
-    if gallery.has("cluster"):
+    if gallery.has_column("cluster"):
         for start in range(0, gallery.rows, 1 << 20):
-            digest.update(gallery.aligned("cluster", start, start + (1 << 20)).tobytes())
+            digest.update(gallery.column("cluster", start, start + (1 << 20)).tobytes())
     return digest.hexdigest()[:32]

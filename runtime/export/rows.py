@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
+from ..progress import Listener, Reporter
 from ..records import FACE_DATASETS
-from ..storage.gallery import Gallery
-from ..text import duration
-
-logger = logging.getLogger(__name__)
+from ..storage.file import EmbeddingFile
 
 _ROWS = 32_768
-_LINE_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,52 +33,39 @@ class Block:
     columns: dict[str, NDArray[Any]]
 
 
-def columns_of(gallery: Gallery) -> dict[str, str]:
+def columns_of(gallery: EmbeddingFile) -> dict[str, str]:
     """The datasets that say something of each row, by column name: the fields of FACE and `cluster`, where known."""
     faces = FACE_DATASETS if gallery.has_faces else {}
-    return {**faces, **({"cluster": "cluster"} if gallery.has("cluster") else {})}
+    return {**faces, **({"cluster": "cluster"} if gallery.has_column("cluster") else {})}
 
 
-def read_blocks(gallery: Gallery, most: int = _ROWS) -> Iterator[Block]:
-    """All rows in order; the log tells every five seconds how far their reader is.
+def read_blocks(gallery: EmbeddingFile, most: int = _ROWS, listener: Listener | None = None) -> Iterator[Block]:
+    """All rows in order; reports how many of them the caller has handled.
 
     Args:
         gallery: an open file.
         most: rows of a block at most; 32 MiB of vectors are held whatever it is.
+        listener: shows the progress; None logs a line every five seconds.
     Raises:
         StorageError: the file is damaged.
     """
     datasets, raw = columns_of(gallery), gallery.raw_paths
-    dtype = gallery.aligned("embeddings", 0, 0).dtype
-    start, begun = 0, time.monotonic()
-    said = begun
-    for vectors in gallery.blocks():
-        for low in range(0, len(vectors), most):
-            part = vectors[low : low + most]  # (n, D)
-            stop = start + len(part)
-            paths = gallery.aligned("image_paths", start, stop).tolist()
-            yield Block(
-                start,
-                part.astype(dtype, copy=False),  # exact: float16 came from float16
-                [raw.get(row, path) for row, path in enumerate(paths, start)],
-                {name: gallery.aligned(dataset, start, stop) for name, dataset in datasets.items()},
-            )
-            start, now = stop, time.monotonic()
-            if now - said >= _LINE_EVERY_S:
-                said = now
-                _tell(start, gallery.rows, now - begun)
-
-
-def _tell(done: int, total: int, seconds: float) -> None:
-    rate = done / seconds
-    logger.info(
-        "%s/%s embeddings (%.1f %%), %s a second, %s left",
-        f"{done:,}",
-        f"{total:,}",
-        100 * done / total,
-        f"{rate:,.0f}",
-        duration((total - done) / rate),
-    )
+    dtype = gallery.column("embeddings", 0, 0).dtype
+    start = 0
+    with Reporter("export", gallery.rows, unit="embeddings", listener=listener) as reporter:
+        for vectors in gallery.blocks():
+            for low in range(0, len(vectors), most):
+                part = vectors[low : low + most]  # (n, D)
+                stop = start + len(part)
+                paths = gallery.column("image_paths", start, stop).tolist()
+                yield Block(
+                    start,
+                    part.astype(dtype, copy=False),  # exact: float16 came from float16
+                    [raw.get(row, path) for row, path in enumerate(paths, start)],
+                    {name: gallery.column(dataset, start, stop) for name, dataset in datasets.items()},
+                )
+                start = stop
+                reporter.advance(len(part))
 
 
 def path_text(path: bytes) -> str:
@@ -96,7 +78,7 @@ def exact_bytes(path: bytes) -> bytes | None:
     return None if path_text(path).encode() == path else path
 
 
-def metadata_of(gallery: Gallery) -> dict[str, Any]:
+def metadata_of(gallery: EmbeddingFile) -> dict[str, Any]:
     """What the file says of itself, for JSON: the attributes of `/metadata`, `contract` as an object.
 
     A root that is not UTF-8 is text as of `path_text` in both, and `root_hex` its bytes.
@@ -106,6 +88,6 @@ def metadata_of(gallery: Gallery) -> dict[str, Any]:
     return {**gallery.metadata, "root": root, "contract": {**gallery.contract, "root": root}, **more}
 
 
-def same_file(gallery: Gallery, path: os.PathLike[str]) -> bool:
+def same_file(gallery: EmbeddingFile, path: os.PathLike[str]) -> bool:
     """Whether a path is that of the embedding file itself."""
     return os.path.realpath(path) == os.path.realpath(gallery.path)

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import FacemillError, LockedError, OutputExistsError
-from ..storage.diskfile import storage_error, sync_folder
-from ..storage.newfile import check_new_file
+from ..files import check_output, storage_error, sync_folder
 
 _REPLACED = "replaced"  # in a new folder, for a moment: the one whose place it takes
 
@@ -42,7 +41,7 @@ def whole_file(path: Path, what: str, *, force: bool) -> Iterator[BinaryIO]:
         DiskFullError, StorageError: an existing file stays.
     """
     path = Path(os.path.realpath(path))
-    check_new_file(path, force=force, other="another place")
+    check_output(path, force=force, other="another place")
     if path.is_dir():
         raise OutputExistsError(f"{path} is a folder; wanted: the name of a file. Name another one")
     partial = path.with_name(path.name + ".partial")
@@ -70,7 +69,7 @@ def whole_folder(path: Path, names: Collection[str], what: str, *, force: bool) 
         DiskFullError, StorageError: an existing folder stays.
     """
     path = Path(os.path.realpath(path))
-    check_new_file(path, force=force, other="another place")
+    check_output(path, force=force, other="another place")
     partial = path.with_name(path.name + ".partial")
     for there in (path, partial):
         if os.path.lexists(there):

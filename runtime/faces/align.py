@@ -124,3 +124,20 @@ def _halved(
     moved_by = first * count + (count - 1) / 2  # where the middle of the first square is in the image
     there = np.concatenate([transform[:, :2] * count, (transform[:, :2] @ moved_by + transform[:, 2])[:, None]], axis=1)
     return small, there  # type: ignore[return-value]
+
+
+def transforms_back(landmarks: NDArray[np.floating], size: int) -> NDArray[np.float32]:
+    """The transforms that `align_crops` warps by, as `kernels/align.cu` takes them.
+
+    Args:
+        landmarks: (N, 5, 2), pixels of the photograph.
+        size: side S of the crop, pixels.
+    Returns:
+        (N, 2, 3) float32, crop pixel (column, row, 1) -> photograph pixel (column, row); NaN, which is outside of every
+        photograph, where the landmarks tell no direction.
+    """
+    there = similarity(landmarks, template(size))
+    known = np.linalg.det(np.nan_to_num(there[:, :, :2])) > 0
+    back = np.full(there.shape, np.nan, np.float32)
+    back[known] = inverted(there[known])
+    return back

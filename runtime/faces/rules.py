@@ -31,7 +31,7 @@ class FaceRules:
         ConfigError: a value is outside its range, or no number.
     """
 
-    align: str = "none"
+    align: str = "auto"
     policy: str = "largest"
     threshold: float = 0.6
     min_iod: float = 10.0
@@ -58,7 +58,7 @@ class FaceRules:
     def of_run(cls, contract: Mapping[str, Any]) -> FaceRules:
         """Those by which the rows of a file were made."""
         if "detector" not in contract:
-            return cls()
+            return cls("none")
         quality = (contract[name] for name in ("min_score", "min_iod", "min_sharpness", "min_frontal"))
         return cls(contract["align"], contract["faces"], *quality)
 
@@ -66,7 +66,7 @@ class FaceRules:
     def of_query(cls, contract: Mapping[str, Any]) -> FaceRules:
         """Those for a query in a file: faces are looked for as for its rows, and none is too poor to ask for."""
         if "detector" not in contract:
-            return cls()
+            return cls("none")
         policy = "largest" if contract["faces"] == "largest" else "all"
         return cls(contract["align"], policy, contract["min_score"], 0.0, 0.0, 0.0)
 

@@ -14,12 +14,12 @@ from .detector import HEIGHT, WIDTH, load_detector
 from .graph import BATCH, load_graph
 from .half import to_half
 from .tensors import FACES, INPUT, OUTPUT
-from .unit import SMALLEST_NORM
 
 if TYPE_CHECKING:
     import onnx
 
 
+SMALLEST_NORM = 1e-12  # a shorter row is divided by this: the zero row stays zero instead of turning to NaN
 BODY = "body/"  # before the names of the model's own nodes and tensors: whatever they are called, ours do not meet them
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import Status
-from .decode import ImageError, Limits, decode_image
-from .jpeg_runs import BATCH_PIXELS, JpegRuns
+from .decode import ImageError, decode_image
+from .jpeg_runs import DaliOptions, JpegRuns
 
 
 class Crops(Protocol):
@@ -27,7 +27,7 @@ class Crops(Protocol):
     stream: int | None
 
     def put_run(self, place: int, photos: Any) -> None:
-        """Make crops of m photographs, in places from `place` on: see `images.preprocess.preprocess_bytes`.
+        """Make crops of m photographs, in places from `place` on: resized as `images.decode.decode_image` does.
 
         Args:
             photos: a DALI TensorList of m arrays (H, W, 3) uint8, upright; they are there as long as it is held.
@@ -58,35 +58,13 @@ class DaliDecoder:
     Args:
         size: side S of the crop, pixels.
         channel_order: "rgb" or "bgr".
-        device, device_id, batch_size, batch_pixels, threads: see JpegRuns; what is not for it, `decode_image` decodes.
-        limits: what is refused before it is decoded.
-    Raises:
-        ConfigError: an argument is out of range.
+        options: how DALI decodes; what is not for it, `decode_image` decodes.
     """
 
-    def __init__(
-        self,
-        size: int,
-        channel_order: str = "rgb",
-        *,
-        device: str = "cpu",
-        device_id: int = 0,
-        batch_size: int = 64,
-        batch_pixels: int = BATCH_PIXELS,
-        threads: int = 2,
-        limits: Limits | None = None,
-    ) -> None:
-        self._size, self._channel_order, self._limits = size, channel_order, limits
-        self._runs = JpegRuns(
-            lambda dali, encoded, images: (images,),
-            channel_order=channel_order,
-            device=device,
-            device_id=device_id,
-            batch_size=batch_size,
-            batch_pixels=batch_pixels,
-            threads=threads,
-            limits=limits,
-        )
+    def __init__(self, size: int, channel_order: str = "rgb", options: DaliOptions | None = None) -> None:
+        options = options or DaliOptions()
+        self._size, self._channel_order, self._limits = size, channel_order, options.limits
+        self._runs = JpegRuns(lambda dali, encoded, images: (images,), channel_order, options)
 
     def __enter__(self) -> DaliDecoder:
         """Build the pipeline: see JpegRuns."""

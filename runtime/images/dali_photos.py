@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .decode import JPEG_SCALES, Limits, jpeg_scale
+from .decode import JPEG_SCALES, jpeg_scale
 from .header import Header
-from .jpeg_runs import BATCH_PIXELS, RUNS_BYTES, JpegRuns, Run
+from .jpeg_runs import RUNS_BYTES, DaliOptions, JpegRuns, Run
 
 _STEP = 32  # a detector's pictures have sides that are multiples of it
 
@@ -85,36 +85,16 @@ class DaliPhotos:
         long_sides: of the views, pixels.
         reduce_to: a photograph is reduced while its long side does not fall below this, pixels.
         channel_order: "rgb" or "bgr", of photographs and views.
-        device, device_id, batch_size, batch_pixels, threads, limits: see JpegRuns.
-    Raises:
-        ConfigError: an argument is out of range.
+        options: how DALI decodes.
     """
 
     def __init__(
-        self,
-        long_sides: Sequence[int],
-        reduce_to: int,
-        channel_order: str = "rgb",
-        *,
-        device: str = "cpu",
-        device_id: int = 0,
-        batch_size: int = 64,
-        batch_pixels: int = BATCH_PIXELS,
-        threads: int = 2,
-        limits: Limits | None = None,
+        self, long_sides: Sequence[int], reduce_to: int, channel_order: str = "rgb", options: DaliOptions | None = None
     ) -> None:
-        self.batch_pixels = batch_pixels
+        options = options or DaliOptions()
+        self.batch_pixels = options.batch_pixels
         self._long_sides, self._reduce_to = long_sides, reduce_to
-        self._runs = JpegRuns(
-            self._graph,
-            channel_order=channel_order,
-            device=device,
-            device_id=device_id,
-            batch_size=batch_size,
-            batch_pixels=batch_pixels,
-            threads=threads,
-            limits=limits,
-        )
+        self._runs = JpegRuns(self._graph, channel_order, options)
 
     def __enter__(self) -> DaliPhotos:
         """Build the pipeline: see JpegRuns."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,12 +49,11 @@ class Run:
     outputs: tuple[Any, ...]
 
 
-class JpegRuns:
-    """Runs a graph on many JPEGs at once. Owns a DALI pipeline: use it in `with`, from one thread at a time.
+@dataclass(frozen=True, slots=True)
+class DaliOptions:
+    """How DALI decodes.
 
-    Args:
-        graph: what is made of the decoded images.
-        channel_order: "rgb" or "bgr".
+    Attributes:
         device: "cpu", or "mixed" for nvJPEG and a graph on the GPU.
         device_id: number of the GPU; for "mixed" only.
         batch_size: files in one run, at most.
@@ -64,31 +63,36 @@ class JpegRuns:
         limits: what is not for DALI either.
         hardware: the part of the work that goes to the chip's own JPEG engines where it has them; DALI's default.
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: a value is out of range.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        *,
-        channel_order: str,
-        device: str,
-        device_id: int,
-        batch_size: int,
-        batch_pixels: int,
-        threads: int,
-        limits: Limits | None,
-        hardware: float = 0.65,
-    ) -> None:
-        if device not in ("cpu", "mixed"):
-            raise ConfigError(f"no DALI decoder for device {device!r}; wanted: 'cpu' or 'mixed'")
-        for name, value in (("batch_size", batch_size), ("batch_pixels", batch_pixels), ("threads", threads)):
-            if value < 1:
-                raise ConfigError(f"{name} of the DALI decoder is {value}; wanted: at least 1")
-        self._graph, self._channel_order = graph, channel_order
-        self._device, self._device_id, self._threads = device, device_id, threads
-        self._batch_size, self._batch_pixels = batch_size, batch_pixels
-        self._limits, self._hardware = limits or Limits(), hardware
+    device: str = "cpu"
+    device_id: int = 0
+    batch_size: int = 64
+    batch_pixels: int = BATCH_PIXELS
+    threads: int = 2
+    limits: Limits = field(default_factory=Limits)
+    hardware: float = 0.65
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "mixed"):
+            raise ConfigError(f"no DALI decoder for device {self.device!r}; wanted: 'cpu' or 'mixed'")
+        for name in ("batch_size", "batch_pixels", "threads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} of the DALI decoder is {getattr(self, name)}; wanted: at least 1")
+
+
+class JpegRuns:
+    """Runs a graph on many JPEGs at once. Owns a DALI pipeline: use it in `with`, from one thread at a time.
+
+    Args:
+        graph: what is made of the decoded images.
+        channel_order: "rgb" or "bgr".
+        options: how DALI decodes.
+    """
+
+    def __init__(self, graph: Graph, channel_order: str, options: DaliOptions) -> None:
+        self._graph, self._channel_order, self._options = graph, channel_order, options
         self._pipe: Any = None
 
     def __enter__(self) -> JpegRuns:
@@ -129,7 +133,7 @@ class JpegRuns:
             if header is None:
                 continue
             pixels = header.width * header.height
-            if len(part) == self._batch_size or total + pixels > self._batch_pixels:
+            if len(part) == self._options.batch_size or total + pixels > self._options.batch_pixels:
                 yield part
                 part, total = {}, 0
             part[i] = header
@@ -140,7 +144,7 @@ class JpegRuns:
     def _header(self, data: bytes) -> Header | None:
         """The header of a file that is for DALI, else None."""
         # nvJPEG may fill what a cut file lacks; the CPU decoder would fail, print, and cost the batch.
-        if len(data) > self._limits.max_bytes or _END_OF_IMAGE not in data[-_TAIL_BYTES:]:
+        if len(data) > self._options.limits.max_bytes or _END_OF_IMAGE not in data[-_TAIL_BYTES:]:
             return None
         try:
             header = read_header(data)
@@ -148,7 +152,7 @@ class JpegRuns:
             return None
         if header is None or header.kind != "jpeg":
             return None
-        most = min(self._limits.max_pixels, self._batch_pixels)
+        most = min(self._options.limits.max_pixels, self._options.batch_pixels)
         return header if 0 < header.width * header.height <= most else None
 
     def _decoded(self, files: Sequence[bytes], part: dict[int, Header], stream: int | None) -> Iterator[Run]:
@@ -186,7 +190,7 @@ class JpegRuns:
         except (RuntimeError, MemoryError) as err:
             if _no_room(err):
                 raise OutOfMemoryError(f"DALI has no room for a pipeline: {err}") from err
-            where = f"GPU {self._device_id}" if self._device == "mixed" else "the CPU"
+            where = f"GPU {self._options.device_id}" if self._options.device == "mixed" else "the CPU"
             raise EngineError(
                 f"DALI cannot decode on {where}: {str(err).strip(' .')}. Wanted: a device that this DALI can use. "
                 f"See what there is with: facemill doctor; or decode without DALI"
@@ -197,9 +201,9 @@ class JpegRuns:
         """Bytes to upright images, and what the graph makes of them."""
         fn, types = dali.fn, dali.types
         pipe = dali.Pipeline(
-            batch_size=self._batch_size,
-            num_threads=self._threads,
-            device_id=self._device_id if self._device == "mixed" else None,
+            batch_size=self._options.batch_size,
+            num_threads=self._options.threads,
+            device_id=self._options.device_id if self._options.device == "mixed" else None,
             prefetch_queue_depth=1,  # the files of a run are given with it, there is nothing to fetch ahead
             exec_dynamic=True,  # its outputs stay as long as they are held; the other kind's only until the next run
         )
@@ -207,11 +211,11 @@ class JpegRuns:
             encoded = fn.external_source(name="files", dtype=types.UINT8, ndim=1)
             images = fn.decoders.image(
                 encoded,
-                device=self._device,
+                device=self._options.device,
                 output_type=types.RGB if self._channel_order == "rgb" else types.BGR,
                 adjust_orientation=True,
                 jpeg_fancy_upsampling=True,  # as OpenCV's libjpeg-turbo does
-                hw_decoder_load=self._hardware,
+                hw_decoder_load=self._options.hardware,
             )
             pipe.set_outputs(*self._graph(dali, encoded, images))
         return pipe

@@ -1,26 +1,24 @@
-"""Approximate search: codes propose, exact rows decide, and what is missed was measured beforehand."""
+"""Approximate search: codes propose, exact rows decide, and the share that is found was measured beforehand."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, StorageError
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .codesfile import ensure_codes
-from .exactrows import ExactRows
-from .facts import IndexFacts
 from .flat import FlatIndex, check_queries, exact_latency, faiss_words
 from .indexfile import ensure_index
 from .kinds import FEWEST_ROWS
-from .rerank import Reranked
+from .measure import IndexFacts
+from .rerank import ExactRows, Reranked
 
 
 class ApproximateIndex:
-    """An index of a kind, ready to be searched. Owned by `with`.
+    """An approximate index, ready to be searched. Owned by `with`; several threads may search at once.
 
     Attributes:
         rows: N.
@@ -28,13 +26,13 @@ class ApproximateIndex:
         facts: how it was made, what it finds and how fast.
     """
 
-    def __init__(self, gallery: Gallery, kind: str, k: int) -> None:
-        """Open the index beside the gallery; make it when there is none that is right, measure it where k is new.
+    def __init__(self, gallery: EmbeddingFile, kind: str, k: int) -> None:
+        """Open the index beside the gallery. Build it if none is valid, measure it if none is measured for k hits.
 
         Args:
             gallery: an open embedding file.
-            kind: one of `sizes.APPROXIMATE`.
-            k: hits that will be asked for.
+            kind: one of `kinds.APPROXIMATE`.
+            k: hits that searches will request.
         Raises:
             ConfigError: the gallery has too few rows.
             StorageError: it is damaged, FAISS fails, or the index cannot be kept beside it.
@@ -43,7 +41,7 @@ class ApproximateIndex:
         self.rows, self.dimension = gallery.rows, gallery.dimension
         if self.rows < FEWEST_ROWS:
             raise ConfigError(
-                f"{gallery.path} has {self.rows} rows; wanted for an index of kind {kind}: at least {FEWEST_ROWS}, "
+                f"{gallery.path} has {self.rows} rows; expected for an index of kind {kind}: at least {FEWEST_ROWS}, "
                 f"since it is trained on them. Search with: --index flat, which is exact"
             )
         self._gallery = gallery
@@ -52,8 +50,8 @@ class ApproximateIndex:
             path = ensure_index(gallery)
             if path is None:
                 raise StorageError(
-                    f"the exact rows cannot be kept beside {gallery.path}; wanted for an index of kind {kind}: a "
-                    f"folder that can be written to. Make room, or search with: --index flat"
+                    f"the exact rows cannot be saved beside {gallery.path}; expected for an index of kind {kind}: a "
+                    f"writable folder. Free disk space, or search with: --index flat"
                 )
             exact = stack.enter_context(ExactRows(path, self.rows, self.dimension))
             index, parameters, measured = ensure_codes(gallery, kind, self._k, exact)
@@ -77,22 +75,20 @@ class ApproximateIndex:
         check_queries(queries, k, self.dimension)
         k = min(k, self.rows)
         queries = np.ascontiguousarray(queries, np.float32)
-        if k > self._k:  # nobody has measured what would be found
+        if k > self._k:  # the share that would be found was not measured
             with FlatIndex(self._gallery) as flat:
                 return flat.search(queries, k)
         with faiss_words():
             rows, scores = self._index.search(queries, k, self._measured.effort, self._measured.candidates)
-        few = np.flatnonzero(rows[:, -1] < 0)
-        if len(few):  # the lists probed held too few rows
+        short = np.flatnonzero(rows[:, -1] < 0)
+        if len(short):  # the probed lists hold fewer than k rows
             with FlatIndex(self._gallery) as flat:
-                rows[few], scores[few] = flat.search(queries[few], k)
+                rows[short], scores[short] = flat.search(queries[short], k)
         return rows, scores
 
     def __enter__(self) -> ApproximateIndex:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._owned.close()
         del self._index

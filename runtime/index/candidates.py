@@ -1,66 +1,37 @@
-"""Who proposes the rows that may be best: FAISS with all of them, or with a shard at a time."""
+"""Propose the rows that may be best, by FAISS: all rows in one index, in several side by side, or a shard at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .exact import Candidates, fp32_error_bound
 from .memoryplan import MOST_CANDIDATES, MOST_HITS
-from .precision import single_error
-
-Candidates = tuple[NDArray[np.float32], NDArray[np.int64]]
-
-
-class Source(Protocol):
-    """Proposes rows, with scores that may be a little wrong.
-
-    Attributes:
-        error: the most that a score is wrong by; see `precision`.
-        most: the most hits that it can propose enough candidates for.
-    """
-
-    error: float
-    most: int
-
-    def counts(self, k: int) -> Iterator[int]:
-        """How many candidates to ask for k hits: first, and then while the proof wants more."""
-        ...
-
-    def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
-        """The `count` rows that score highest here, for each query.
-
-        Args:
-            queries: (q, D) float32.
-            count: at most N.
-        Returns:
-            scores (q, count) float32 and rows (q, count) int64, in no order that counts.
-        """
-        ...
 
 
 class HostRows:
     """The index in the host's memory, or mapped into it."""
 
     def __init__(self, index: Any) -> None:
-        self.error = single_error(index.d)
+        self.error = fp32_error_bound(index.d)
         self.most = int(index.ntotal)
         self._index = index
 
     def counts(self, k: int) -> Iterator[int]:
-        """See Source.counts. Once: then a pass over all rows, which is no dearer, settles it."""
-        yield _first(k)
+        """See CandidateSource.counts. One number: after it, a pass over all rows costs no more than asking again."""
+        yield _first_count(k)
 
     def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
-        """See Source.candidates."""
+        """See CandidateSource.candidates."""
         scores, rows = self._index.search(queries, count)
         return scores, rows
 
 
-class Resident:
+class ResidentRows:
     """All rows on a GPU, FP32 or FP16, in one index or in several that are searched side by side."""
 
     most = MOST_HITS
@@ -79,20 +50,20 @@ class Resident:
         self._threads = ThreadPoolExecutor(len(indexes), "facemill-pieces")  # ends when this is dropped
 
     def counts(self, k: int) -> Iterator[int]:
-        """See Source.counts."""
+        """See CandidateSource.counts."""
         return _doubling(k)
 
     def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
-        """See Source.candidates."""
+        """See CandidateSource.candidates."""
 
         def search(index: Any) -> Candidates:
             return _in_batches(index, queries, min(count, index.ntotal), self._batch)
 
-        found = zip(self._threads.map(search, self._indexes), self._starts, strict=True)
-        return merge([(scores, rows + start) for (scores, rows), start in found], count)
+        pieces = zip(self._threads.map(search, self._indexes), self._starts, strict=True)
+        return merge_candidates([(scores, rows + start) for (scores, rows), start in pieces], count)
 
 
-class Streamed:
+class StreamedRows:
     """All rows, a shard at a time: while one is searched, a thread puts the next one into the other index."""
 
     most = MOST_HITS
@@ -106,21 +77,21 @@ class Streamed:
             vectors: (N, D) float32, C-contiguous; may be mapped from a file, and is read once a search.
             shard_rows: rows of a shard; the last one may be smaller.
             indexes: with `add`, `reset`, `search` and `ntotal` of FAISS; each may be used from a thread of its own.
-            error, batch: as for Resident.
+            error, batch: as for ResidentRows.
         """
         self.error = error
         self._vectors, self._shard_rows, self._indexes, self._batch = vectors, shard_rows, indexes, batch
 
     def counts(self, k: int) -> Iterator[int]:
-        """See Source.counts."""
+        """See CandidateSource.counts."""
         return _doubling(k)
 
     def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
-        """See Source.candidates. One pass over all rows, however many queries."""
+        """See CandidateSource.candidates. One pass over all rows, however many queries."""
         best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         for start, index in self._shards():
             scores, rows = _in_batches(index, queries, min(count, index.ntotal), self._batch)
-            best = merge((best, (scores, rows + start)), count)
+            best = merge_candidates((best, (scores, rows + start)), count)
         return best
 
     def _shards(self) -> Iterator[tuple[int, Any]]:
@@ -139,7 +110,7 @@ class Streamed:
         index.add(self._vectors[start : start + self._shard_rows])
 
 
-def merge(parts: Sequence[Candidates], count: int) -> Candidates:
+def merge_candidates(parts: Sequence[Candidates], count: int) -> Candidates:
     """The `count` highest of several lists of candidates, for each query."""
     scores = np.concatenate([part[0] for part in parts], axis=1)
     rows = np.concatenate([part[1] for part in parts], axis=1)
@@ -149,14 +120,14 @@ def merge(parts: Sequence[Candidates], count: int) -> Candidates:
     return np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
 
 
-def _first(k: int) -> int:
-    """Enough to prove the hits wherever rows are not crowded: spare candidates cost little, asking again much."""
+def _first_count(k: int) -> int:
+    """Enough to prove the hits unless rows are crowded: spare candidates cost little, asking again costs much."""
     return 2 * k + 32
 
 
 def _doubling(k: int) -> Iterator[int]:
     """Twice as many each time, up to what FAISS selects on a GPU."""
-    count = _first(k)
+    count = _first_count(k)
     while count < MOST_CANDIDATES:
         yield count
         count *= 2
@@ -165,5 +136,5 @@ def _doubling(k: int) -> Iterator[int]:
 
 def _in_batches(index: Any, queries: NDArray[np.float32], count: int, batch: int) -> Candidates:
     """Search as many queries at a time as the memory plan counts on."""
-    found = [index.search(queries[start : start + batch], count) for start in range(0, len(queries), batch)]
-    return np.concatenate([scores for scores, _ in found]), np.concatenate([rows for _, rows in found])
+    parts = [index.search(queries[start : start + batch], count) for start in range(0, len(queries), batch)]
+    return np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts])

@@ -18,16 +18,13 @@ import numpy as np
 from ..errors import FacemillError, StorageError
 from ..extras import require
 from ..fetch import sha256_of
-from ..storage.gallery import Gallery
+from ..progress import track
+from ..storage.file import EmbeddingFile
 from .beside import amend_card, is_unchanged, one_builder, partial_path, read_card, write_card
-from .exactrows import ExactRows
-from .facts import Measured
 from .indexfile import index_path
 from .kinds import sample_size, train
-from .pace import paced
-from .rerank import Reranked
-from .threads import faiss_threads
-from .tune import tune
+from .measure import Measured, tune
+from .rerank import ExactRows, Reranked, faiss_threads
 
 # Another number for another way to make the codes: those made in the old way are made again.
 RECIPE = 1
@@ -45,12 +42,12 @@ def codes_path(gallery: Path, kind: str) -> Path:
     return gallery.with_name(f"{index_path(gallery).name}-{kind}")
 
 
-def ensure_codes(gallery: Gallery, kind: str, k: int, exact: ExactRows) -> tuple[Any, dict[str, int], Measured]:
+def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> tuple[Any, dict[str, int], Measured]:
     """The index of a kind, made when there is none that is right, and measured when it was not for so many hits.
 
     Args:
         gallery: an open embedding file with at least `kinds.FEWEST_ROWS` rows.
-        kind: one of `sizes.APPROXIMATE`.
+        kind: one of `kinds.APPROXIMATE`.
         k: hits for each query.
         exact: the rows of the gallery.
     Returns:
@@ -85,7 +82,7 @@ def ensure_codes(gallery: Gallery, kind: str, k: int, exact: ExactRows) -> tuple
     return _load(path), _parameters(read_card(path)), measured_for_k
 
 
-def _flaw(path: Path, gallery: Gallery, kind: str) -> str:
+def _flaw(path: Path, gallery: EmbeddingFile, kind: str) -> str:
     """Why an index file is not to be used; empty when it is right."""
     try:
         card = read_card(path)
@@ -121,14 +118,14 @@ def _load(path: Path) -> Any:
     return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
 
 
-def _make(file: IO[bytes], path: Path, gallery: Gallery, kind: str, k: int, exact: ExactRows) -> None:
+def _make(file: IO[bytes], path: Path, gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> None:
     """Train, add, measure; then write all of it under the name of the lock, durably, and rename."""
     faiss = require("faiss", extra="cpu", purpose="searching")
     start = time.monotonic()
     chosen = np.random.default_rng(_SEED).choice(gallery.rows, sample_size(gallery.rows), replace=False)
     logger.info("training on %s of %s rows", f"{len(chosen):,}", f"{gallery.rows:,}")
     index, parameters = train(kind, exact.reconstruct_batch(np.sort(chosen)), gallery.rows)
-    for block in paced(gallery, f"rows into the {kind} index"):
+    for block in track(gallery.blocks(), f"rows into the {kind} index", gallery.rows):
         index.add(block)
     build_s = time.monotonic() - start
     measured = tune(gallery, Reranked(index, kind, exact), parameters, k)

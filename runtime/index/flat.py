@@ -1,7 +1,8 @@
-"""Exact search: the rows with the largest inner product, found by FAISS and settled in double precision.
+"""Exact search: FAISS proposes the rows with the largest inner product, double precision decides.
 
-FAISS multiplies in single or half precision, and differently for one query and for many. It finds the candidates;
-`settle` computes their scores again, one way for all, so that the answer does not depend on the batch or the machine.
+FAISS multiplies in single or half precision, and differently for one query and for many. It finds the candidates.
+`exact_top_k` computes their scores again, in one way for all, so that the answer depends neither on the batch nor on
+the machine.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, FacemillError, StorageError
 from ..extras import require
 from ..records import MAX_NORM
-from ..storage.gallery import Gallery
-from .candidates import HostRows, Source
-from .facts import IndexFacts
+from ..storage.file import EmbeddingFile
+from .candidates import HostRows
+from .exact import CandidateSource, exact_top_k
 from .indexfile import ensure_index, keep_latency, known_latency
-from .pace import median_ms
+from .measure import IndexFacts, median_ms
 from .place import Place, gpu_source
-from .settle import settle
 
-_TIMED, _TIMED_HITS = 5, 50
+_TIMED_QUERIES = 5
+_TIMED_HITS = 50
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class FlatIndex:
         facts: that the search is exact, and how long it takes where that is known.
     """
 
-    def __init__(self, gallery: Gallery, place: Place | None = None) -> None:
+    def __init__(self, gallery: EmbeddingFile, place: Place | None = None) -> None:
         """Open the index beside the gallery; make it when there is none that is right.
 
         Args:
@@ -57,7 +57,7 @@ class FlatIndex:
         self.path = ensure_index(gallery) if self.rows else None
         self.facts = IndexFacts("flat", exact_ms=None if place or self.path is None else known_latency(self.path))
         self._host: Any = host_index(gallery, self.path)
-        self._source: Source = gpu_source(place, self._host) if place and self.rows else HostRows(self._host)
+        self._source: CandidateSource = gpu_source(place, self._host) if place and self.rows else HostRows(self._host)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """The best rows for each query: higher score first, lower row first among equal scores.
@@ -81,18 +81,16 @@ class FlatIndex:
         if not k:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
         with faiss_words():
-            return settle(self._host, self._source, np.ascontiguousarray(queries, np.float32), k)
+            return exact_top_k(self._host, self._source, np.ascontiguousarray(queries, np.float32), k)
 
     def __enter__(self) -> FlatIndex:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._source = self._host = None  # type: ignore[assignment]
 
 
-def exact_latency(gallery: Gallery) -> float:
+def exact_latency(gallery: EmbeddingFile) -> float:
     """Milliseconds that exact search takes for one query on the CPU: measured once, and kept with the index.
 
     Raises:
@@ -102,8 +100,8 @@ def exact_latency(gallery: Gallery) -> float:
         if index.facts.exact_ms is not None:
             return index.facts.exact_ms
         logger.info("measuring exact search")
-        queries = next(gallery.blocks())[:_TIMED]
-        exact_ms = median_ms(lambda i: index.search(queries[i % len(queries)][None], _TIMED_HITS), _TIMED)
+        queries = next(gallery.blocks())[:_TIMED_QUERIES]
+        exact_ms = median_ms(lambda i: index.search(queries[i % len(queries)][None], _TIMED_HITS), _TIMED_QUERIES)
         if index.path is not None:
             keep_latency(index.path, exact_ms)
         return exact_ms
@@ -124,7 +122,7 @@ def check_queries(queries: NDArray[np.float32], k: int, dimension: int) -> None:
         raise ConfigError(f"a query has length {longest:.4g}; wanted: unit vectors. Divide each by its length")
 
 
-def host_index(gallery: Gallery, path: Path | None) -> Any:
+def host_index(gallery: EmbeddingFile, path: Path | None) -> Any:
     """FAISS's flat index of the exact rows, FP32.
 
     Args:

@@ -17,9 +17,9 @@ import numpy as np
 
 from ..errors import StorageError
 from ..extras import require
-from ..storage.gallery import Gallery
+from ..progress import track
+from ..storage.file import EmbeddingFile
 from .beside import amend_card, is_unchanged, mark_of, one_builder, partial_path, read_card, write_card
-from .pace import paced
 
 SIDECAR_FORMAT = 1
 
@@ -31,7 +31,7 @@ def index_path(gallery: Path) -> Path:
     return gallery.with_name(gallery.name + ".faiss")
 
 
-def ensure_index(gallery: Gallery) -> Path | None:
+def ensure_index(gallery: EmbeddingFile) -> Path | None:
     """The index file of a gallery with at least one row, made when there is none that is right.
 
     Returns:
@@ -81,7 +81,7 @@ def keep_latency(path: Path, exact_ms: float) -> None:
         logger.debug("the time of exact search is not kept beside %s: %s", path, err)
 
 
-def _flaw(path: Path, gallery: Gallery) -> str:
+def _flaw(path: Path, gallery: EmbeddingFile) -> str:
     """Why an index file is not to be used; empty when it is right."""
     try:
         card = read_card(path)
@@ -103,7 +103,7 @@ def _faiss() -> Any:
     return require("faiss", extra="cpu", purpose="searching")
 
 
-def _header(gallery: Gallery) -> bytes:
+def _header(gallery: EmbeddingFile) -> bytes:
     """What FAISS itself writes before the vectors of such an index."""
     faiss = _faiss()
     one = faiss.IndexFlatIP(gallery.dimension)
@@ -116,7 +116,7 @@ def _header(gallery: Gallery) -> bytes:
     )
 
 
-def _fill(file: IO[bytes], gallery: Gallery) -> str:
+def _fill(file: IO[bytes], gallery: EmbeddingFile) -> str:
     """Write the whole index, durably, in the memory of one block; returns its sha256."""
     digest = hashlib.sha256()
 
@@ -126,14 +126,14 @@ def _fill(file: IO[bytes], gallery: Gallery) -> str:
 
     file.truncate(0)  # what a killed search left
     put(_header(gallery))
-    for block in paced(gallery, "rows into the index"):
+    for block in track(gallery.blocks(), "rows into the index", gallery.rows):
         put(block)
     file.flush()
     os.fsync(file.fileno())
     return digest.hexdigest()
 
 
-def _card(gallery: Gallery, sha256: str) -> dict[str, object]:
+def _card(gallery: EmbeddingFile, sha256: str) -> dict[str, object]:
     return {
         "format": SIDECAR_FORMAT,
         "source": gallery.source,

@@ -1,107 +1,161 @@
-"""The approximate indexes: what each keeps of a row, how it is trained, and how hard it can be made to look.
+"""The kinds of index: how large each is, how long it takes to build, how an approximate one is trained and searched.
 
-All of them keep codes of the leading directions only: those of the embeddings at hand that carry all but a thousandth
-of their squared length (a network of 512 outputs often uses fewer), turned at random so that each direction matters as
-much as the next. The inner product survives, so nothing is centred.
+Approximate indexes keep codes of the leading directions only: the directions of the embeddings at hand that carry all
+but a thousandth of their squared length (a network of 512 outputs often uses fewer), rotated at random so that each
+direction matters as much as the next. The inner product survives, so nothing is centred.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ..errors import ConfigError
 from ..extras import require
-from .sizes import LINKS, list_count
 
-# Fewer rows train nothing.
+if TYPE_CHECKING:  # NumPy is imported by the functions that need it: a command's --help lists KINDS
+    import numpy as np
+    from numpy.typing import NDArray
+
+# In ascending order of their bytes a row, for d directions: d / 2 + 8, and d.
+APPROXIMATE = ("ivf", "sq8")
+KINDS = ("flat", *APPROXIMATE)  # the approximate ones need flat, which has the exact rows
+# Below, exact search takes a few milliseconds and there is little to train on: only a named index is built.
+FEW_ROWS = 50_000
+# Fewer rows are too few to train on.
 FEWEST_ROWS = 256
 
-_KEPT = 0.999  # of the squared length
-_STEP = 8  # dimensions are a multiple of it: decoders take so many at a time
-_PER_LIST = 64  # rows of the training sample
-_MOST_SAMPLE, _LEAST_SAMPLE = 131_072, 32_768
-_BITS = 4  # a dimension, for ivf: FAISS looks 16 values up for 32 rows at once (fast scan)
-_BUILD_QUEUE = 64
-_SEED = 1
+_MAX_LISTS = 4096
+_LIST_BLOCK_ROWS = 32  # FAISS fills up the last block of each list: half a block is empty on average
+_KMEANS_ITERATIONS = 10
+_ROW_NUMBER_BYTES = 8
+
+_KEPT_SHARE = 0.999  # of the squared length
+_DIRECTIONS_STEP = 8  # decoders take so many dimensions at a time
+_TRAINING_ROWS_PER_LIST = 64
+_MIN_TRAINING_ROWS, _MAX_TRAINING_ROWS = 32_768, 131_072
+_IVF_BITS = 4  # a dimension: FAISS looks 16 values up for 32 rows at once (fast scan)
+_ROTATION_SEED = 1
+
+
+def index_bytes(kind: str, rows: int, dimension: int) -> int:
+    """Size of an index in bytes, if all D dimensions are kept: an index of fewer is smaller.
+
+    flat: the exact rows, 4 N D. ivf: half a byte a dimension and the number of each row, in L lists, with the centre of
+    each list: N (D / 2 + 8) + 4 L D, and some for blocks that are not full. sq8: one byte a dimension, N D.
+
+    Args:
+        kind: one of KINDS.
+        rows: N.
+        dimension: D.
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    codes = rows * dimension
+    if kind == "flat":
+        return 4 * codes
+    if kind == "sq8":
+        return codes + 8 * dimension
+    if kind == "ivf":
+        lists = list_count(rows)
+        blocks = (rows + lists * _LIST_BLOCK_ROWS // 2) * dimension // 2
+        return blocks + _ROW_NUMBER_BYTES * rows + 4 * lists * dimension + 4 * 16 * dimension
+    raise ConfigError(f"unknown kind of index: {kind!r}; expected: one of {', '.join(KINDS)}")
+
+
+def build_s(kind: str, rows: int, dimension: int, *, flops: float, write_bytes_s: float) -> float:
+    """Estimated seconds to build an index; for an approximate one, building flat is not included.
+
+    flat is written. The others rotate all rows, and ivf also compares them with the centres of its lists. Beside what
+    benchmarks/search_index.py measured on two cores, other work running: ivf of 1,000,000 x 512 took 12 s and of
+    5,000,000 x 512 317 s; sq8 3.4 s and 26 s. The estimates are within a factor of three of these.
+
+    Args:
+        kind, rows, dimension: as for `index_bytes`.
+        flops: of single-precision matrix products, per second.
+        write_bytes_s: of the disk.
+    """
+    if kind == "flat":
+        return index_bytes(kind, rows, dimension) / write_bytes_s
+    lists = list_count(rows) if kind == "ivf" else 0
+    compared = rows * (dimension + lists) + min(rows, _MAX_TRAINING_ROWS) * lists * _KMEANS_ITERATIONS
+    return 2.0 * compared * dimension / flops
+
+
+def list_count(rows: int) -> int:
+    """Lists of an IVF index: about the root of the rows, a power of two."""
+    return int(min(_MAX_LISTS, 2 ** round(math.log2(max(1, rows)) / 2)))
 
 
 def sample_size(rows: int) -> int:
     """Rows that are worth training on."""
-    return min(rows, _MOST_SAMPLE, max(_LEAST_SAMPLE, _PER_LIST * list_count(rows)))
+    return min(rows, _MAX_TRAINING_ROWS, max(_MIN_TRAINING_ROWS, _TRAINING_ROWS_PER_LIST * list_count(rows)))
 
 
 def train(kind: str, sample: NDArray[np.float32], rows: int) -> tuple[Any, dict[str, int]]:
-    """An empty index, ready for rows to be added.
+    """Make an empty index, ready for rows to be added.
 
     Args:
-        kind: one of `sizes.APPROXIMATE`.
+        kind: one of APPROXIMATE.
         sample: (s, D) float32, at least FEWEST_ROWS rows of the file.
         rows: that it will hold.
     Returns:
         FAISS's index, and its parameters by name.
-    Source: product quantisation, Jegou et al. (2011); fast scan, Andre et al. (2015), as FAISS has it; HNSW, Malkov and
-        Yashunin (2018).
+    Source: product quantisation, Jegou et al. (2011); fast scan, Andre et al. (2015), as FAISS has it.
     """
+    import numpy as np
+
     faiss = require("faiss", extra="cpu", purpose="searching")
-    axes = _leading(sample)  # (d, D)
+    axes = _leading_directions(sample)  # (d, D)
     kept, dimension = axes.shape
     parameters = {"dimensions": kept}
-    metric, codec = faiss.METRIC_INNER_PRODUCT, faiss.ScalarQuantizer.QT_8bit
     if kind == "ivf":
         lists = list_count(rows)
-        inner = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(kept), kept, lists, kept, _BITS, metric)
-        inner.pq.cp.niter = 10  # 16 values on a line are settled soon
-        inner.cp.min_points_per_centroid = inner.pq.cp.min_points_per_centroid = 1  # or it complains of few rows
-        parameters |= {"lists": lists, "bits": _BITS}
-    elif kind == "sq8":
-        inner = faiss.IndexScalarQuantizer(kept, codec, metric)
-        parameters |= {"bits": 8}
+        centres = faiss.IndexFlatIP(kept)
+        codes = faiss.IndexIVFPQFastScan(centres, kept, lists, kept, _IVF_BITS, faiss.METRIC_INNER_PRODUCT)
+        codes.pq.cp.niter = _KMEANS_ITERATIONS  # 16 values on a line converge soon
+        codes.cp.min_points_per_centroid = codes.pq.cp.min_points_per_centroid = 1  # silences a warning about few rows
+        parameters |= {"lists": lists, "bits": _IVF_BITS}
     else:
-        inner = faiss.IndexHNSWSQ(kept, codec, LINKS, metric)
-        inner.hnsw.efConstruction = _BUILD_QUEUE
-        parameters |= {"bits": 8, "links": LINKS}
-    turn = faiss.LinearTransform(dimension, kept, False)
-    faiss.copy_array_to_vector(np.ascontiguousarray(axes, np.float32).ravel(), turn.A)
-    turn.is_trained = True
-    index = faiss.IndexPreTransform(turn, inner)
+        codes = faiss.IndexScalarQuantizer(kept, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+        parameters |= {"bits": 8}
+    rotation = faiss.LinearTransform(dimension, kept, False)
+    faiss.copy_array_to_vector(np.ascontiguousarray(axes, np.float32).ravel(), rotation.A)
+    rotation.is_trained = True
+    index = faiss.IndexPreTransform(rotation, codes)
     index.train(sample)
     return index, parameters
 
 
-def efforts(kind: str, parameters: dict[str, int], candidates: int) -> list[int]:
-    """What may be tried, from the quickest to the most thorough; see `facts.Measured.effort`.
+def efforts(kind: str, parameters: dict[str, int]) -> list[int]:
+    """Efforts to try, from the quickest to the most thorough; see `measure.Measured.effort`.
 
     Args:
-        kind: one of `sizes.APPROXIMATE`.
+        kind: one of APPROXIMATE.
         parameters: of `train`.
-        candidates: the most that will be asked for.
     """
     if kind == "ivf":
-        lists = parameters["lists"]
-        return sorted({max(1, lists * eighths // 16) for eighths in (1, 2, 4, 8, 12, 16)})
-    if kind == "hnsw":
-        return [candidates >> shift for shift in range(5, -1, -1) if candidates >> shift]
+        return sorted({max(1, parameters["lists"] * sixteenths // 16) for sixteenths in (1, 2, 4, 8, 12, 16)})
     return [0]
 
 
-def set_effort(index: Any, kind: str, effort: int) -> None:
-    """How hard the next searches look."""
-    inner = require("faiss", extra="cpu", purpose="searching").downcast_index(index.index)
-    if kind == "ivf":
-        inner.nprobe = effort
-    elif kind == "hnsw":
-        inner.hnsw.efSearch = effort
+def search_parameters(kind: str, effort: int) -> Any:
+    """What FAISS takes with one search, so that the index itself is not changed by it; None for its default."""
+    if kind != "ivf":
+        return None
+    faiss = require("faiss", extra="cpu", purpose="searching")
+    return faiss.SearchParametersPreTransform(index_params=faiss.SearchParametersIVF(nprobe=effort))
 
 
-def _leading(sample: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(d, D) orthonormal rows: the directions worth keeping, turned at random."""
-    some = sample[:_LEAST_SAMPLE]
-    weights, directions = np.linalg.eigh((some.T @ some).astype(np.float64))  # ascending
+def _leading_directions(sample: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(d, D) orthonormal rows: the directions worth keeping, rotated at random."""
+    import numpy as np
+
+    rows = sample[:_MIN_TRAINING_ROWS]
+    weights, directions = np.linalg.eigh((rows.T @ rows).astype(np.float64))  # ascending
     shares = np.cumsum(weights[::-1].clip(min=0))
-    kept = int(np.searchsorted(shares, _KEPT * shares[-1])) + 1
-    kept = min(sample.shape[1], -(-kept // _STEP) * _STEP)
-    turn = np.linalg.qr(np.random.default_rng(_SEED).standard_normal((kept, kept)))[0]
-    axes: NDArray[np.float32] = (turn @ directions[:, ::-1][:, :kept].T).astype(np.float32)
+    kept = int(np.searchsorted(shares, _KEPT_SHARE * shares[-1])) + 1
+    kept = min(sample.shape[1], -(-kept // _DIRECTIONS_STEP) * _DIRECTIONS_STEP)
+    rotation = np.linalg.qr(np.random.default_rng(_ROTATION_SEED).standard_normal((kept, kept)))[0]
+    axes: NDArray[np.float32] = (rotation @ directions[:, ::-1][:, :kept].T).astype(np.float32)
     return axes

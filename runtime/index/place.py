@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, FacemillError
 from ..extras import require
-from .candidates import Resident, Source, Streamed
+from .candidates import ResidentRows, StreamedRows
+from .exact import CandidateSource, fp16_error_bound, fp32_error_bound
 from .gpu import GpuIndex, count_gpus, gpu_memory
 from .memoryplan import MemoryPlan, plan_memory
-from .precision import half_error, single_error
 
 # Orders of magnitude, which decide nothing but `auto`: products a second on one core (benchmarks/search_exact.py),
 # bytes a second that a CPU reads and that reach a GPU from a mapped file, and what CUDA takes to start.
@@ -67,7 +67,7 @@ def choose_place(device: str, rows: int, dimension: int, *, k: int, queries: int
     except FacemillError as err:
         if device != "auto":
             raise
-        logger.info("searching on the CPU: %s", err)
+        logger.info("searching on the CPU: %s", err.message)
         return None
     logger.info("searching on GPU %d (%s, %.2f GB free): %s", number, name, free / 1e9, plan)
     return Place(number, plan)
@@ -93,7 +93,7 @@ def estimate_s(rows: int, dimension: int, queries: int, *, cores: int) -> tuple[
     return cpu, _START_S + 4 * products / _UPLOAD_BYTES
 
 
-def gpu_source(place: Place, host: Any) -> Source:
+def gpu_source(place: Place, host: Any) -> CandidateSource:
     """Put the rows where the plan says.
 
     Args:
@@ -109,7 +109,7 @@ def gpu_source(place: Place, host: Any) -> Source:
     )
 
 
-def planned_source(plan: MemoryPlan, host: Any, new_index: Callable[[bool], Any]) -> Source:
+def planned_source(plan: MemoryPlan, host: Any, new_index: Callable[[bool], Any]) -> CandidateSource:
     """Fill indexes by a plan.
 
     Args:
@@ -120,14 +120,14 @@ def planned_source(plan: MemoryPlan, host: Any, new_index: Callable[[bool], Any]
     vectors = host_vectors(host)
     if plan.placement == "streamed":
         indexes = new_index(False), new_index(False)
-        return Streamed(vectors, plan.shard_rows, indexes, single_error(host.d), plan.batch)
+        return StreamedRows(vectors, plan.shard_rows, indexes, fp32_error_bound(host.d), plan.batch)
     half = plan.placement == "fp16"
     pieces = []
     for start in range(0, plan.rows, plan.shard_rows):
         index = new_index(half)
         index.add(vectors[start : start + plan.shard_rows])
         pieces.append(index)
-    return Resident(pieces, half_error(host.d) if half else single_error(host.d), plan.batch)
+    return ResidentRows(pieces, fp16_error_bound(host.d) if half else fp32_error_bound(host.d), plan.batch)
 
 
 def host_vectors(host: Any) -> NDArray[np.float32]:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import StorageError
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .beside import renew_source, sidecar_path
 from .codesfile import codes_path
 from .indexfile import index_path
-from .sizes import APPROXIMATE
+from .kinds import APPROXIMATE
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,11 @@ def same_rows(file: Path, *cards: Path) -> Iterator[None]:
     Raises:
         StorageError: it is no finished file.
     """
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         before = gallery.source
     yield
     try:
-        with Gallery(file) as gallery:
+        with EmbeddingFile(file) as gallery:
             after = gallery.source
     except StorageError as err:
         logger.debug("the indexes beside %s stay as they are: %s", file, err)

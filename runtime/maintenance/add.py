@@ -16,20 +16,22 @@ import numpy as np
 
 from ..engines.engine import Engine
 from ..engines.stale import rebuild_if_stale
-from ..errors import ContractError, StorageError
+from ..errors import ContractError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
-from ..pipeline.plan import look
-from ..pipeline.request import Request, contract_of
+from ..interrupt import Control
+from ..pipeline.request import Request, RunOptions, contract_of
 from ..pipeline.run import process
+from ..progress import Listener
 from ..records import Status
 from ..search.embedder import find_detector, find_engine
-from ..sources.scan import Scan
+from ..sources.scan import scan
+from ..sources.source import FileSource
 from ..storage.comparable import all_differences
 from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
-from ..storage.gallery import Gallery
-from ..storage.part import FinishedFile
+from ..storage.file import EmbeddingFile, check_exists
+from ..storage.part import Part
 from ..storage.runfolder import RunFolder
 from ..storage.segments import SegmentRules
 from .join import common_root, joined_metadata, of_all_rows, prefix_below
@@ -74,6 +76,8 @@ def add(
     engine: Engine | None = None,
     retry: bool = False,
     rules: SegmentRules | None = None,
+    listener: Listener | None = None,
+    control: Control | None = None,
 ) -> Added:
     """Embed photographs that a file does not have, and put them into it.
 
@@ -85,33 +89,35 @@ def add(
         engine: None for the one that the file names.
         retry: embed the photographs again, of those found, that the file has with a failed outcome.
         rules: when a segment of the run ends.
+        listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the run; None for neither.
     Raises:
         ContractError: the engine's embeddings may not stand in the file.
         FacemillError: as their messages say.
-        Interrupted: a signal stopped the run in good order.
+        Interrupted: the control stopped the run in good order.
     """
     path = Path(os.path.realpath(file))
-    if not path.is_file():
-        raise StorageError(f"there is no file {file}; wanted: a finished file of `facemill process`")
+    check_exists(path)
     with RunFolder(path) as folder, readable_as(path):
         folder.refuse_unfinished()
         begun = _Adding(folder)
         begun.take_in()  # what an interrupted addition has finished
         request = _request(path, inputs, begun.place, engine, rules or SegmentRules())
-        scan = look(request)
-        listed = new = _not_in(path, scan, retry=retry)
-        while new.paths:
-            logger.info("%d of %d photographs are new", len(new.paths), len(scan.paths))
+        logger.info("looking for photographs")
+        source = scan(inputs, max_bytes=request.limits.max_bytes)
+        listed = new = _not_in(path, source, retry=retry)
+        while new.names:
+            logger.info("%d of %d photographs are new", len(new.names), len(source.names))
             try:
-                process(replace(request, listed=new))
+                process(replace(request, inputs=new), listener=listener, control=control)
             except ContractError as err:
                 raise ContractError(
                     f"another addition to {path} was interrupted, and this one does not go on with it. Finish that one "
                     f"with its own command, or delete {begun.place}.parts to forget it. What differs: {err}"
                 ) from err
             begun.take_in()
-            new = _not_in(path, scan)  # what came after an interrupted run had been begun
-        return begun.report(len(scan.paths), len(listed.paths))
+            new = _not_in(path, source)  # what came after an interrupted run had been begun
+        return begun.report(len(source.names), len(listed.names))
 
 
 class _Adding:
@@ -123,7 +129,7 @@ class _Adding:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self._path = folder, folder.output
-        with FinishedFile(self._path) as base:
+        with EmbeddingFile(self._path) as base:
             self._root = base.root
         self.place = self._path.with_name(self._path.name + ".adding")
         self._outcomes: dict[str, int] = {}
@@ -133,14 +139,14 @@ class _Adding:
         """Join what the run has made with the file, if there is something; doing so twice does no harm."""
         if not self.place.is_file():
             return
-        with FinishedFile(self._path) as base, FinishedFile(self.place) as run:
+        with EmbeddingFile(self._path) as base, EmbeddingFile(self.place) as run:
             root = common_root([base.root, run.root])
             prefixes = [prefix_below(root, one.root) for one in (base, run)]
             again = np.zeros(len(base.status), bool)
             failed = np.isin(base.status, _FAILED)
-            listed = [prefixes[1] + name for name in run.paths()]
-            again[[row for _, row in _meet(listed, (prefixes[0] + name for name in base.paths()))]] = True
-            parts = [base.part(~(again & failed), prefixes[0]), run.part(prefix=prefixes[1])]
+            listed = [prefixes[1] + name for name in run.scanned_paths()]
+            again[[row for _, row in _meet(listed, (prefixes[0] + name for name in base.scanned_paths()))]] = True
+            parts = [Part.of(base, ~(again & failed), prefixes[0]), Part.of(run, prefix=prefixes[1])]
             with rewriting(self._folder, parts, prefer_first=True) as new:
                 settle_duplicates(new.ledger, new.paths)
                 mine = new.ledger.source == 1
@@ -155,15 +161,15 @@ class _Adding:
                     leftover.remove()
         self.place.unlink()
 
-    def _note(self, status: np.ndarray[Any, Any], base: FinishedFile) -> None:
+    def _note(self, status: np.ndarray[Any, Any], base: EmbeddingFile) -> None:
         for one in Status:
             count = int((status == one).sum())
             if count:
                 self._outcomes[one.label] = self._outcomes.get(one.label, 0) + count
-        self._dropped |= dict.fromkeys(base.extras())
+        self._dropped |= dict.fromkeys(base.foreign_datasets())
 
     def report(self, scanned: int, new: int) -> Added:
-        with FinishedFile(self._path) as now:
+        with EmbeddingFile(self._path) as now:
             return Added(
                 scanned,
                 scanned - new,
@@ -184,8 +190,8 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         ContractError: the engine, or the detector, makes others.
         EngineError: one is gone.
     """
-    with Gallery(path) as gallery:
-        contract, engine, detector = gallery.contract, find_engine(gallery, engine), find_detector(gallery)
+    with EmbeddingFile(path) as made:
+        contract, engine, detector = made.contract, find_engine(made, engine), find_detector(made)
     request = Request(
         tuple(inputs),
         output,
@@ -193,7 +199,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         skip_duplicates=contract["skip_duplicates"],
         dtype=contract["dtype"],
         limits=Limits(contract["max_bytes"], contract["max_pixels"]),
-        rules=rules,
+        run=RunOptions(segments=rules),
         decoder="opencv" if contract["decoder"] == "opencv" else "auto",
         faces=FaceRules.of_run(contract),
         detector=rebuild_if_stale(detector) if detector else None,
@@ -208,21 +214,21 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
     return request
 
 
-def _not_in(path: Path, scan: Scan, *, retry: bool = False) -> Scan:
+def _not_in(path: Path, source: FileSource, *, retry: bool = False) -> FileSource:
     """Of the photographs found, those that the file does not have; with `retry`, those that failed too.
 
     Their root is that of the file to come.
     """
-    with FinishedFile(path) as base:
-        root = common_root([base.root, scan.root])
-        theirs, mine = prefix_below(root, scan.root), prefix_below(root, base.root)
-        listed = (
-            list(dict.fromkeys(theirs + name for name in scan.paths)) if theirs else list(dict.fromkeys(scan.paths))
-        )
+    with EmbeddingFile(path) as base:
+        root = common_root([base.root, source.root])
+        theirs, mine = prefix_below(root, source.root), prefix_below(root, base.root)
+        named = (theirs + name for name in source.names) if theirs else source.names
+        listed = list(dict.fromkeys(named))
         known = np.zeros(len(listed), bool)
-        for place, row in _meet(listed, (mine + name for name in base.paths())):
+        for place, row in _meet(listed, (mine + name for name in base.scanned_paths())):
             known[place] |= not (retry and base.status[row] in _FAILED)
-    return Scan(root, [name for name, here in zip(listed, known.tolist(), strict=True) if not here])
+    names = [name for name, here in zip(listed, known.tolist(), strict=True) if not here]
+    return replace(source, root=root, names=names)
 
 
 def _meet(listed: Sequence[bytes], known: Iterator[bytes]) -> Iterator[tuple[int, int]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StorageError
+from ..files import sync_folder
 from ..sources.scan import EXTENSIONS
 from ..storage.derived import (
     Seen,
@@ -24,7 +25,6 @@ from ..storage.derived import (
     recorded_pages,
     written_pages,
 )
-from ..storage.diskfile import sync_folder
 
 # Kinds of files that facemill writes for people; what else a list names is no work of facemill.
 _PAGES = frozenset({".html", ".htm", ".csv", ".json", ".jsonl", ".parquet", ".npy"})

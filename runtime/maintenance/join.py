@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ConfigError, ContractError
 from ..metrics.falsematch import calibration_from_json
 from ..storage.comparable import ATTRIBUTE, all_differences, comparable, differences
-from ..storage.part import FinishedFile
+from ..storage.file import EmbeddingFile
 
 # Beyond what makes embeddings comparable, these must agree, since one file says them of all its rows.
 _OF_ALL_ROWS = ("dtype", "align", "faces", "detector_views", "min_score", "min_iod", "min_sharpness", "min_frontal")
@@ -21,7 +21,7 @@ def of_all_rows(contract: Mapping[str, Any]) -> dict[str, Any]:
     return {**comparable(contract), **{key: contract[key] for key in _OF_ALL_ROWS if key in contract}}
 
 
-def check_joinable(files: Sequence[FinishedFile]) -> None:
+def check_joinable(files: Sequence[EmbeddingFile]) -> None:
     """Refuse files whose rows may not stand in one.
 
     Raises:
@@ -49,7 +49,7 @@ def prefix_below(root: bytes, folder: bytes) -> bytes:
     return b"" if below == b"." else below + b"/"
 
 
-def joined_metadata(files: Sequence[FinishedFile], root: bytes) -> dict[str, Any]:
+def joined_metadata(files: Sequence[EmbeddingFile], root: bytes) -> dict[str, Any]:
     """The attributes of `/metadata` of a file joined from several; those that count are counted later.
 
     What a contract says of the whole run holds for the joined file only where all agree in it: the root is the common
@@ -77,7 +77,7 @@ def joined_metadata(files: Sequence[FinishedFile], root: bytes) -> dict[str, Any
     }
 
 
-def _calibration(file: FinishedFile, contract: Mapping[str, Any]) -> str | None:
+def _calibration(file: EmbeddingFile, contract: Mapping[str, Any]) -> str | None:
     """The calibration that a file carries, if it says something of embeddings of this contract."""
     found = file.metadata.get(ATTRIBUTE)
     if found is None:

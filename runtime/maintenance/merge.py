@@ -14,7 +14,8 @@ from ..errors import ConfigError, OutputExistsError
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
 from ..storage.diskfile import readable_as
-from ..storage.part import FinishedFile
+from ..storage.file import EmbeddingFile
+from ..storage.part import Part
 from ..storage.runfolder import RunFolder
 from .join import check_joinable, common_root, joined_metadata, prefix_below
 from .rewrite import metadata_after, rewriting
@@ -63,17 +64,17 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
         raise OutputExistsError(f"{output} exists. Name another file with -o, or replace it with --force")
     with RunFolder(output) as folder, ExitStack() as stack:
         folder.refuse_unfinished()
-        opened = [stack.enter_context(FinishedFile(file)) for file in inputs]
+        opened = [stack.enter_context(EmbeddingFile(file)) for file in inputs]
         stack.enter_context(readable_as(*inputs))
         check_joinable(opened)
         root = common_root([file.root for file in opened])
-        parts = [file.part(prefix=prefix_below(root, file.root)) for file in opened]
+        parts = [Part.of(file, prefix=prefix_below(root, file.root)) for file in opened]
         new = stack.enter_context(rewriting(folder, parts, prefer_first=prefer_first))
         logger.info("writing %s", output)
         metadata = metadata_after(joined_metadata(opened, root), new.ledger, plan_id=secrets.token_hex(8))
         for file in inputs:
             record_elsewhere(file, str(output))  # before: a kill may come when the joined file is there
         assemble(output, new.ledger, new.paths, metadata, opened[0].dtype)
-        dropped = tuple(dict.fromkeys(name for file in opened for name in file.extras()))
+        dropped = tuple(dict.fromkeys(name for file in opened for name in file.foreign_datasets()))
         total = int(new.ledger.vector_counts.sum())
         return Merged(len(new.paths), total, new.doubles, os.fsdecode(root), dropped)

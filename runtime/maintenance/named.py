@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, SourceError
 from ..records import SAME_FILE, Status
-from ..storage.part import FinishedFile, stored_text
+from ..storage.file import EmbeddingFile
+from ..storage.format import stored_text
 from ..storage.segments import clip_detail
 
 _BLOCK_ROWS = 65_536
@@ -120,20 +121,20 @@ def _folders_of(path: bytes) -> Iterator[bytes]:
         at = path.find(b"/", at + 1)
 
 
-def same_files(source: FinishedFile, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def same_files(source: EmbeddingFile, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Rows of photographs that were left out as duplicates of some: the same picture, and their details name it.
 
     Args:
         source: a finished file.
         rows: (n,) int64, of `/outcomes`.
     """
-    status, outcomes = source.status, source.file["outcomes"]
+    status, outcomes = source.status, source.hdf5["outcomes"]
     first = np.zeros(len(status), bool)
     first[rows] = status[rows] != Status.DUPLICATE
     candidates = np.flatnonzero(status == Status.DUPLICATE)
     if not first.any() or not len(candidates):
         return candidates[:0]
-    named = compress(source.paths(), first.tolist())
+    named = compress(source.scanned_paths(), first.tolist())
     details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in named}
     digests: set[bytes] = set()
     if "digest" in outcomes:
@@ -150,7 +151,7 @@ def same_files(source: FinishedFile, rows: NDArray[np.int64]) -> NDArray[np.int6
     return np.array(found, np.int64)
 
 
-def whose_original_stays(source: FinishedFile, rows: NDArray[np.int64]) -> int:
+def whose_original_stays(source: EmbeddingFile, rows: NDArray[np.int64]) -> int:
     """How many photographs of some are the same files, to the byte, as others that are not among them.
 
     Args:
@@ -162,9 +163,9 @@ def whose_original_stays(source: FinishedFile, rows: NDArray[np.int64]) -> int:
     duplicates = among & (source.status == Status.DUPLICATE)
     if not duplicates.any():
         return 0
-    named = compress(source.paths(), among.tolist())
+    named = compress(source.scanned_paths(), among.tolist())
     details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in named}
-    blocks = _blocks(source.file["outcomes/detail"])
+    blocks = _blocks(source.hdf5["outcomes/detail"])
     return sum(
         detail not in details
         for start, block in blocks

@@ -24,9 +24,12 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..errors import ConfigError, LockedError, OutputExistsError, StorageError
 from ..fetch import sha256_of
-from ..storage.dataset import assemble, read_metadata
-from ..storage.diskfile import readable_as, sync_folder, write_durable
-from ..storage.part import FinishedFile, stored_text
+from ..files import sync_folder, write_durable
+from ..storage.dataset import assemble
+from ..storage.diskfile import readable_as
+from ..storage.file import EmbeddingFile, check_exists
+from ..storage.format import stored_text
+from ..storage.part import Part
 from ..storage.runfolder import RunFolder, utc_now
 from .erase import Derived, derived_from, erase
 from .named import below, find_named, same_files, whose_original_stays
@@ -71,8 +74,7 @@ class Removal:
 
     def __init__(self, file: Path) -> None:
         self.file, self.path = file, Path(os.path.realpath(file))
-        if not self.path.is_file():
-            raise StorageError(f"there is no file {file}; wanted: a finished file of `facemill process`")
+        check_exists(self.path)
         self._folder = RunFolder(self.path)
         self._note = self.path.with_name(self.path.name + ".removing")
         self.unfinished: dict[str, Any] | None = None
@@ -87,14 +89,13 @@ class Removal:
         note, self.unfinished = self.unfinished, None
         if note is None:
             return {}
-        run_id = read_metadata(self.path)["run_id"]
+        with EmbeddingFile(self.path) as current:
+            run_id, root = current.metadata["run_id"], current.root
         if run_id == note["card"]["run_id_after"]:
             return self._finish(note)
         if run_id != note["card"]["run_id_before"]:
             logger.warning("%s was replaced since a removal was interrupted, of which there is no receipt", self.path)
-            with FinishedFile(self.path) as other:
-                derived = derived_from(self.file, other.root, keep_pages=note["keep_pages"])
-            erase(self.file, derived)
+            erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
         self._drop_note()
         return {}
 
@@ -107,12 +108,12 @@ class Removal:
         Raises:
             ConfigError, StorageError: as their messages say.
         """
-        with FinishedFile(self.path) as source:
-            named = find_named(source.paths(), below(source.root, names))
+        with EmbeddingFile(self.path) as source:
+            named = find_named(source.scanned_paths(), below(source.root, names))
             rows = np.union1d(named.rows, same_files(source, named.rows))
             embeddings = int(source.vector_counts[rows].sum())
             derived = derived_from(self.file, source.root, keep_pages=keep_pages)
-            extras = tuple(source.extras())
+            extras = tuple(source.foreign_datasets())
             same_stay = whose_original_stays(source, rows)
             return Found(
                 rows, embeddings, len(rows) - len(named.rows), same_stay, named.missing, source.root, derived, extras
@@ -147,10 +148,10 @@ class Removal:
         if (self._folder.path / "plan.json").exists():
             logger.warning("an unfinished run on %s is given up: it holds photographs of before", self.path)
         self._folder.clear()
-        with self._no_pairs(), readable_as(self.path), FinishedFile(self.path) as source:
+        with self._no_pairs(), readable_as(self.path), EmbeddingFile(self.path) as source:
             keep = np.ones(len(source.status), bool)
             keep[found.rows] = False
-            removed = list(compress(source.paths(), (~keep).tolist()))
+            removed = list(compress(source.scanned_paths(), (~keep).tolist()))
             run_id = secrets.token_hex(16)
             card = {
                 "what": "photographs removed from an embedding file of facemill, and from all that was made from it",
@@ -174,7 +175,7 @@ class Removal:
             }
             note = {"card": card, "receipt": str(where), "keep_pages": keep_pages}
             write_durable(self._note, json.dumps(note).encode(), "the note of the removal")
-            with rewriting(self._folder, [source.part(keep)]) as new:
+            with rewriting(self._folder, [Part.of(source, keep)]) as new:
                 metadata = metadata_after(source.metadata, new.ledger, run_id=run_id)
                 assemble(self.path, new.ledger, new.paths, metadata, source.dtype)
         return self._finish(note)
@@ -200,7 +201,7 @@ class Removal:
 
     def _finish(self, note: dict[str, Any]) -> dict[str, Any]:
         """With the new file in place: what was made from the old one, the receipt, and then the note."""
-        with FinishedFile(self.path) as new:
+        with EmbeddingFile(self.path) as new:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
         done = erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import ConfigError, OutputExistsError, StorageError
+from ..files import sync_folder
 from ..records import FORMAT_VERSIONS, Status
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
-from ..storage.diskfile import readable_as, sync_folder
-from ..storage.part import OURS, Part, attributes_of, stored_text
+from ..storage.diskfile import readable_as
+from ..storage.format import OUR_DATASETS, read_attributes, stored_text
+from ..storage.part import Part
 from ..storage.runfolder import RunFolder
-from ..storage.salvage import check_size, opened
-from ..storage.segment_reader import DAMAGE, refuse_system_error
+from ..storage.salvage import DAMAGE, check_size, opened, refuse_system_error
 from ..storage.verify import verify_file
 from .rewrite import metadata_after, rewriting
 from .survey import Survey, survey
@@ -98,7 +99,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         if metadata["skip_duplicates"] and not part.has_digests:
             notes.append("the digests of the files are gone: duplicates are not skipped in it any more")
             metadata = _with_contract(metadata, {**json.loads(metadata["contract"]), "skip_duplicates": False})
-        notes += [f"/{name} is left out, since rows have changed" for name in sorted(set(damaged) - OURS)]
+        notes += [f"/{name} is left out, since rows have changed" for name in sorted(set(damaged) - OUR_DATASETS)]
         with rewriting(folder, [part]) as new:
             lost = np.flatnonzero(found.lost)
             new.ledger.settle(lost, Status.UNREADABLE, [LOST] * len(lost))
@@ -168,7 +169,7 @@ def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], list[str]]:
         StorageError: nobody can tell what the rows are.
     """
     try:
-        found = attributes_of(damaged)
+        found = read_attributes(damaged)
         vectors = damaged["embeddings"]
         check_size(vectors)
         if found.get("format_version") not in FORMAT_VERSIONS:

@@ -13,9 +13,9 @@ import numpy as np
 
 from .. import __version__
 from ..errors import ConfigError
+from ..files import storage_error
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
-from ..storage.diskfile import storage_error
 from ..storage.ledger import Ledger
 from ..storage.part import Part
 from ..storage.runfolder import RunFolder, utc_now

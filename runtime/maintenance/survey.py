@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import FACE_DATASETS, Status
-from ..storage.part import stored_text
-from ..storage.salvage import chunks, column, opened, raw_paths, readable, texts
+from ..storage.format import read_raw_paths, stored_text
+from ..storage.salvage import DAMAGE, chunks, column, opened, readable, texts
 from ..storage.verify import NEAR_ONE
 
 _KNOWN = [int(status) for status in Status if status is not Status.PENDING]
@@ -106,8 +107,10 @@ class Outcomes:
         # Without a column that goes with its faces, a file's outcomes are of no use but for paths and status.
         countless = opened(file, "face_index") is not None and opened(group, "faces") is None
         self.listed = np.full(rows, not countless)
-        raw = raw_paths(group).items()
-        self.raw = {row: path for row, path in raw if row < rows and stored_text(path) == self.texts[row]}
+        raw: dict[int, bytes] = {}
+        with suppress(*DAMAGE):
+            raw = read_raw_paths(group)
+        self.raw = {row: path for row, path in raw.items() if row < rows and stored_text(path) == self.texts[row]}
 
     def owners_by_counts(self, names: list[bytes | None], rows: int) -> NDArray[np.int64] | None:
         """The photograph of each row of `/embeddings`, if every photograph says how many it has and that adds up.

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+from ..files import write_durable
 from ..images.decode import Limits
 from ..search.compare import Comparison
 from ..storage.derived import recording
-from ..storage.diskfile import write_durable
 from .html import STYLE, Thumbnails, page_head, safe, warning_note
 from .search_page import check_page_path
 

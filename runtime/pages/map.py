@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..extras import require
+from ..files import write_durable
 from ..index.takerows import take_rows
 from ..records import FacePlace
 from ..search.embedder import query_limits
 from ..storage.derived import recording
-from ..storage.diskfile import write_durable
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .map_groups import Groups, group
 from .map_page import Map, page_of
 from .map_projection import LEAST, project, sample_rows
@@ -52,7 +52,7 @@ class Drawn:
 
 
 def draw_map(
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     output: Path,
     *,
     color: str = "auto",
@@ -113,10 +113,10 @@ class _Shown:
     gone: int
 
 
-def _show(gallery: Gallery, rows: list[int]) -> _Shown:
-    faces = gallery.places(rows)
+def _show(gallery: EmbeddingFile, rows: list[int]) -> _Shown:
+    faces = gallery.face_places(rows)
     boxes = [None if face is None else face.box for face in faces]
-    pictures = thumbnails([gallery.photograph(row) for row in rows], boxes, query_limits(gallery), side=PICTURE_SIDE)
+    pictures = thumbnails([gallery.photo_path(row) for row in rows], boxes, query_limits(gallery), side=PICTURE_SIDE)
     return _Shown(list(map(_note, faces, pictures)), pictures, pictures.count(None))
 
 

@@ -8,12 +8,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..files import write_durable
 from ..pairs.table import PairRow, PairTable
 from ..search.embedder import query_limits
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import recording
-from ..storage.diskfile import write_durable
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
 
 _STYLE = (
@@ -149,7 +149,7 @@ show();
 """
 
 
-def review_page(gallery: Gallery, table: PairTable, method: str, threshold: float, most: int) -> str:
+def review_page(gallery: EmbeddingFile, table: PairTable, method: str, threshold: float, most: int) -> str:
     """The page; it needs no network and no other file. To make it, photographs are read.
 
     Args:
@@ -162,7 +162,7 @@ def review_page(gallery: Gallery, table: PairTable, method: str, threshold: floa
     return "".join(_page(gallery, table, method, threshold, list(table.rows(0, most))))
 
 
-def write_review(path: Path, gallery: Gallery, text: str) -> None:
+def write_review(path: Path, gallery: EmbeddingFile, text: str) -> None:
     """Write the page, whole or not at all.
 
     Args:
@@ -176,7 +176,9 @@ def write_review(path: Path, gallery: Gallery, text: str) -> None:
         write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
 
 
-def _page(gallery: Gallery, table: PairTable, method: str, threshold: float, pairs: Sequence[PairRow]) -> Iterator[str]:
+def _page(
+    gallery: EmbeddingFile, table: PairTable, method: str, threshold: float, pairs: Sequence[PairRow]
+) -> Iterator[str]:
     title = f"Pairs in {safe(gallery.path.name)}"
     expected = table.expected(threshold)
     chance = "" if expected is None else f" &middot; {safe(str(expected))} false pairs expected at the threshold"
@@ -206,10 +208,10 @@ def _how_many(shown: int, found: int) -> str:
     return count(found, "pair", "pairs") if found else "No pair"
 
 
-def _card(gallery: Gallery, pair: PairRow, photograph: Thumbnails) -> Iterator[str]:
+def _card(gallery: EmbeddingFile, pair: PairRow, photograph: Thumbnails) -> Iterator[str]:
     yield '<article class="pair">\n<div class="two">\n'
-    for row, path, face in zip(pair.rows, pair.paths, gallery.places(pair.rows), strict=True):
-        picture = photograph.of(gallery.photograph(row), face, "Photograph", path)
+    for row, path, face in zip(pair.rows, pair.paths, gallery.face_places(pair.rows), strict=True):
+        picture = photograph.of(gallery.photo_path(row), face, "Photograph", path)
         which = f" (face_index {face.index})" if face is not None and face.index else ""
         yield f'<div>{picture}<div class="name" title="{safe(path)}">{safe(path)}{which}</div></div>\n'
     chance = "" if pair.expected is None else f'<div class="fact">{safe(str(pair.expected))} false pairs expected</div>'
@@ -219,7 +221,7 @@ def _card(gallery: Gallery, pair: PairRow, photograph: Thumbnails) -> Iterator[s
     )
 
 
-def _data(gallery: Gallery, pairs: Sequence[PairRow]) -> str:
+def _data(gallery: EmbeddingFile, pairs: Sequence[PairRow]) -> str:
     """JSON that ends no script element: ASCII, and nothing in it opens a tag. Answers are kept under its digest."""
     content = [[*pair.paths, f"{pair.score:.6f}", *pair.rows] for pair in pairs]
     key = f"facemill-pairs-{_digest(json.dumps([gallery.source['run_id'], content]))}"

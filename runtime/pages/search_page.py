@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from ..files import check_output, write_durable
 from ..search.embedder import query_limits
 from ..search.search import Answer, Answers
 from ..storage.derived import recording
-from ..storage.diskfile import write_durable
-from ..storage.gallery import Gallery
-from ..storage.newfile import check_new_file
+from ..storage.file import EmbeddingFile
 from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
 
 _QUERIES, _PICTURES = 200, 5000  # of a page at most: it is one file of some ten megabytes
@@ -51,7 +50,7 @@ def check_page_path(path: Path, *, force: bool, option: str = "--html") -> None:
         ConfigError: the name ends in neither .html nor .htm, or the folder is missing.
         OutputExistsError: the file exists and is not to be replaced.
     """
-    check_new_file(path, "the page", (".html", ".htm"), force=force, other=f"another file with {option}")
+    check_output(path, "the page", (".html", ".htm"), force=force, other=f"another file with {option}")
 
 
 class PageAnswers:
@@ -85,7 +84,7 @@ class PageAnswers:
             self.found = replace(before, answers=answers, search_ms=search_ms)
 
 
-def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool = False) -> None:
+def write_page(path: Path, gallery: EmbeddingFile, shown: PageAnswers, *, force: bool = False) -> None:
     """Write the page, whole or not at all.
 
     Args:
@@ -103,7 +102,7 @@ def write_page(path: Path, gallery: Gallery, shown: PageAnswers, *, force: bool 
         write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
 
 
-def _page(gallery: Gallery, found: Answers, asked: int) -> Iterator[str]:
+def _page(gallery: EmbeddingFile, found: Answers, asked: int) -> Iterator[str]:
     title = f"Search in {safe(gallery.path.name)}"
     photograph = Thumbnails(query_limits(gallery))
     yield page_head(title, _STYLE)
@@ -139,7 +138,7 @@ def _contents(found: Answers) -> Iterator[str]:
 
 
 def _section(
-    gallery: Gallery, found: Answers, answer: Answer, photograph: Thumbnails, number: int, contents: bool
+    gallery: EmbeddingFile, found: Answers, answer: Answer, photograph: Thumbnails, number: int, contents: bool
 ) -> Iterator[str]:
     picture = photograph.of(os.fsencode(answer.query), answer.face, "Query", answer.query)
     yield f'<section id="q{number}">\n<div class="query">\n{picture}<h2>{safe(answer.query)}</h2>\n'
@@ -163,7 +162,7 @@ def _section(
             )
         width = 100 * min(max(hit.score, 0.0), 1.0)
         yield (
-            f"<li>{photograph.of(gallery.photograph(hit.row), hit.face, f'Hit {hit.rank}', hit.path)}"
+            f"<li>{photograph.of(gallery.photo_path(hit.row), hit.face, f'Hit {hit.rank}', hit.path)}"
             f'<div class="hit"><div class="score">{hit.score:.4f}<span>#{hit.rank}</span></div>'
             f'<div class="bar" aria-hidden="true"><i style="width:{width:.1f}%"></i></div>{chance}{which}{group}'
             f'<div class="name" title="{safe(hit.path)}">{safe(hit.path)}</div></div></li>\n'

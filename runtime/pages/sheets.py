@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ..clusters.clusters import Clusters
 from ..clusters.ownfolder import check_folder, own_folder
-from ..index.pace import Eta
+from ..files import write_durable
+from ..progress import Reporter
 from ..search.embedder import query_limits
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import record_begun, record_page
-from ..storage.diskfile import write_durable
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .html import STYLE, count, page_head, picture_of, safe, warning_note
 from .thumbnails import thumbnails
 
@@ -57,7 +57,7 @@ def check_sheets(path: Path, *, force: bool) -> None:
     check_folder(path, KIND, _ENTRIES, force=force)
 
 
-def write_sheets(path: Path, gallery: Gallery, clusters: Clusters, *, least: int = 2, force: bool = False) -> int:
+def write_sheets(path: Path, gallery: EmbeddingFile, clusters: Clusters, *, least: int = 2, force: bool = False) -> int:
     """Write `index.html` and the sheets, largest clusters first; in a cluster those most like the others come first.
 
     Args:
@@ -74,11 +74,11 @@ def write_sheets(path: Path, gallery: Gallery, clusters: Clusters, *, least: int
     shown = clusters.with_at_least(least)
     sheets = list(_share_out(clusters.sizes[:shown].tolist()))
     indexes = max(1, -(-shown // _CARDS))
-    eta, cards, written = Eta(), [], 0
-    with own_folder(path, KIND, _ENTRIES, force=force):
+    cards, written = [], 0
+    reporter = Reporter("sheets", len(sheets), unit="pages")
+    with own_folder(path, KIND, _ENTRIES, force=force), reporter:
         record_begun(gallery.path, path)
         for at, numbers in enumerate(sheets):
-            eta("sheets", at / len(sheets))
             names = [_sheet(other) if 0 <= other < len(sheets) else "" for other in (at - 1, at + 1)]
             home = _index((numbers.start - 1) // _CARDS)
             text, new = _page(gallery, clusters, numbers, _sheet(at), (names[0], home, names[1]))
@@ -87,6 +87,7 @@ def write_sheets(path: Path, gallery: Gallery, clusters: Clusters, *, least: int
             while len(cards) >= _CARDS:
                 _write_index(path, gallery, clusters, cards[:_CARDS], written, indexes, shown)
                 cards, written = cards[_CARDS:], written + 1
+            reporter.advance(1)
         if cards or not written:
             _write_index(path, gallery, clusters, cards, written, indexes, shown)
     record_page(gallery.path, path)
@@ -114,7 +115,7 @@ def _index(at: int) -> str:
 
 
 def _page(
-    gallery: Gallery, clusters: Clusters, numbers: range, page: str, links: tuple[str, str, str]
+    gallery: EmbeddingFile, clusters: Clusters, numbers: range, page: str, links: tuple[str, str, str]
 ) -> tuple[str, list[_Card]]:
     """A sheet, and the cards of its clusters.
 
@@ -127,9 +128,9 @@ def _page(
         mine = clusters.rows(number)
         rows += mine[(-clusters.scores[mine]).argsort(kind="stable")][:_SHOWN].tolist()
         stops.append(len(rows))
-    places, names = gallery.places(rows), gallery.names(rows)
+    places, names = gallery.face_places(rows), gallery.names(rows)
     pictures = thumbnails(
-        gallery.photograph_paths(rows),
+        gallery.photo_paths(rows),
         [None if place is None else place.box for place in places],
         query_limits(gallery),
         side=_SIDE,
@@ -170,7 +171,7 @@ def _heading(clusters: Clusters, number: int, shown: int) -> str:
 
 
 def _write_index(
-    path: Path, gallery: Gallery, clusters: Clusters, cards: Sequence[_Card], at: int, pages: int, shown: int
+    path: Path, gallery: EmbeddingFile, clusters: Clusters, cards: Sequence[_Card], at: int, pages: int, shown: int
 ) -> None:
     title = f"Clusters of {safe(gallery.path.name)}"
     how = f"k-means, k = {clusters.k:,}" if clusters.k else f"threshold {clusters.threshold:g}"

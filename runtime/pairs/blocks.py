@@ -1,7 +1,7 @@
 """All pairs of rows that score at least a threshold, a block at a time: exact, and in bounded memory.
 
 Single-precision matrix products propose every pair that may reach the threshold (the margin is a proven one, see
-`index.precision`); what is proposed is scored again in double precision, as a search scores it, and that decides.
+`index.exact`); what is proposed is scored again in double precision, as a search scores it, and that decides.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, TooManyPairsError
-from ..index.precision import single_error
-from ..index.settle import exact_scores
-from ..storage.gallery import Gallery
+from ..index.exact import exact_scores, fp32_error_bound
+from ..storage.file import EmbeddingFile
 from .products import Products
 
 TILE_ROWS = 8192  # of one tile; two are in memory, 34 MB for 512 columns
@@ -68,7 +67,7 @@ class Tiling:
 
 
 def pairs_above(
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     threshold: float,
     *,
     tiling: Tiling | None = None,
@@ -111,7 +110,7 @@ def pairs_above(
 
 def floor_of(threshold: float, dimension: int) -> np.float32:
     """What products in FP32 reach wherever the exact score reaches the threshold."""
-    floor: np.float32 = np.float32(float(np.float32(threshold)) - single_error(dimension))
+    floor: np.float32 = np.float32(float(np.float32(threshold)) - fp32_error_bound(dimension))
     return floor
 
 

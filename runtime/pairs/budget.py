@@ -9,7 +9,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from ..text import duration
 from .blocks import Found, floor_of, settle_pairs
 from .near import Lists, pairs_near, sampled
@@ -23,7 +23,7 @@ _PROBED_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-def time_for_all(gallery: Gallery, products: Products, budget_s: float | None) -> bool:
+def time_for_all(gallery: EmbeddingFile, products: Products, budget_s: float | None) -> bool:
     """Whether a budget allows to compare all rows. Says in the log how long that takes.
 
     Args:
@@ -52,7 +52,7 @@ def time_for_all(gallery: Gallery, products: Products, budget_s: float | None) -
     return False
 
 
-def rate_within(gallery: Gallery, threshold: float, lists: Lists, products: Products, most: int) -> float:
+def rate_within(gallery: EmbeddingFile, threshold: float, lists: Lists, products: Products, most: int) -> float:
     """Comparisons a second within lists, by the first of them.
 
     Args:
@@ -70,7 +70,9 @@ def rate_within(gallery: Gallery, threshold: float, lists: Lists, products: Prod
     return compared / (time.perf_counter() - start)
 
 
-def share_found(gallery: Gallery, found: Found, threshold: float, products: Products, seed: int) -> tuple[float, int]:
+def share_found(
+    gallery: EmbeddingFile, found: Found, threshold: float, products: Products, seed: int
+) -> tuple[float, int]:
     """What share of all pairs was found, by rows drawn at random whose pairs are all looked for.
 
     Args:
@@ -100,7 +102,7 @@ def _keys(first: NDArray[np.int64], second: NDArray[np.int64], rows: int) -> NDA
     return np.minimum(first, second) * rows + np.maximum(first, second)
 
 
-def suggest_threshold(gallery: Gallery, most: int, threshold: float) -> float:
+def suggest_threshold(gallery: EmbeddingFile, most: int, threshold: float) -> float:
     """A threshold, in thousandths, that about half of `most` pairs reach, by rows drawn at random.
 
     Args:

@@ -19,7 +19,7 @@ from ..index.flat import host_index
 from ..index.indexfile import ensure_index
 from ..index.place import host_vectors
 from ..index.takerows import take_rows
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .blocks import TILE_ROWS, Found, floor_of, joined, settle_pairs
 from .products import Products
 
@@ -60,7 +60,7 @@ class Lists:
         return Lists(self.rows[:ranks], self.starts[:ranks])
 
 
-def make_lists(gallery: Gallery, seed: int) -> Lists:
+def make_lists(gallery: EmbeddingFile, seed: int) -> Lists:
     """Lists about the means of a seeded sample, by FAISS; every row ranks those nearest to it.
 
     Args:
@@ -91,7 +91,7 @@ def make_lists(gallery: Gallery, seed: int) -> Lists:
     return Lists(rows, starts)
 
 
-def sampled(gallery: Gallery, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def sampled(gallery: EmbeddingFile, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Rows drawn at random: their numbers, (n,) int64 ascending, and their embeddings, (n, D) float32.
 
     Args:
@@ -105,7 +105,7 @@ def sampled(gallery: Gallery, count: int, seed: int) -> tuple[NDArray[np.int64],
 
 
 def pairs_near(
-    gallery: Gallery, threshold: float, lists: Lists, *, start: int, products: Products, most: int
+    gallery: EmbeddingFile, threshold: float, lists: Lists, *, start: int, products: Products, most: int
 ) -> Iterator[Found]:
     """Pairs of rows with a score of at least `threshold`, of which one looks into the other's list: one item a list.
 

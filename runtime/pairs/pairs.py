@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TooManyPairsError
-from ..interrupt import Control
-from ..storage.gallery import Gallery
+from ..interrupt import Control, RunControl, raise_if_stopping
+from ..progress import Listener, Reporter
+from ..storage.file import EmbeddingFile
 from .blocks import TILE_ROWS, Found, Tiling, joined, pairs_above
 from .budget import rate_within, share_found, suggest_threshold, time_for_all
 from .near import Lists, make_lists, pairs_near
 from .parts import Parts
 from .products import Products, open_products
-from .progress import PairProgress
 
 SAVE_EVERY_S = 20.0
 _SEED = 0
@@ -74,7 +74,15 @@ class Pairs:
         return f"APPROXIMATE, to keep to the budget; the share of pairs that was found: {measured}"
 
 
-def find_pairs(gallery: Gallery, parts: Parts, wanted: Wanted, *, force: bool = False) -> Pairs:
+def find_pairs(
+    gallery: EmbeddingFile,
+    parts: Parts,
+    wanted: Wanted,
+    *,
+    force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
+) -> Pairs:
     """All pairs of rows above a threshold; goes on with what an unfinished search has left.
 
     Args:
@@ -82,45 +90,47 @@ def find_pairs(gallery: Gallery, parts: Parts, wanted: Wanted, *, force: bool = 
         parts: of that file; they stay, for the answer must be written first.
         wanted: see Wanted.
         force: drop the unfinished search of another question.
+        listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the search; None for neither.
     Raises:
         TooManyPairsError: naming a higher threshold.
-        Interrupted: a signal asked to stop; the same call goes on.
+        Interrupted: the control stopped the search; the same call resumes it.
         ConfigError, StorageError, EngineError, MissingDependencyError: as their messages say.
     """
-    with Control() as control:
-        products = open_products(wanted.device)
-        try:
-            lists = _begin(gallery, parts, wanted, products, force=force)
-            before = parts.load()
-            if parts.done:
-                logger.info("going on with the search that was stopped")
-            control.deferring = True
-            work, pieces = _way(gallery, wanted, lists, parts.done, products)
-            found, progress = _collect(work, pieces, before, parts, control, wanted)
-        except TooManyPairsError as err:
-            parts.remove()
-            higher = suggest_threshold(gallery, wanted.most, wanted.threshold)
-            raise TooManyPairsError(
-                f"more than {wanted.most:,} pairs of {gallery.path} score {wanted.threshold:.4g} or more"
-                + (
-                    f", which is too low a threshold. Try --threshold {higher:.3f}, or allow more pairs with --most"
-                    if higher <= 1
-                    else ": most are copies of one photograph. Allow more pairs with --most"
-                )
-            ) from err
-        control.deferring = False
-        if lists is not None:  # both rows of a pair may have looked into the other's list
-            _, once = np.unique(found.first * gallery.rows + found.second, return_index=True)
-            found = _chosen(found, once)
-        share = None if lists is None else share_found(gallery, found, wanted.threshold, products, _SEED)
-    photographs = gallery.photographs()
+    control = control or RunControl()
+    products = open_products(wanted.device)
+    try:
+        lists = _begin(gallery, parts, wanted, products, force=force)
+        before = parts.load()
+        if parts.done:
+            logger.info("going on with the search that was stopped")
+        work, pieces = _way(gallery, wanted, lists, parts.done, products)
+        compared = sum(work[parts.done :])
+        with control.in_flight():
+            found, elapsed_s = _collect(work, pieces, before, parts, control, wanted, listener)
+    except TooManyPairsError as err:
+        parts.remove()
+        higher = suggest_threshold(gallery, wanted.most, wanted.threshold)
+        raise TooManyPairsError(
+            f"more than {wanted.most:,} pairs of {gallery.path} score {wanted.threshold:.4g} or more"
+            + (
+                f", which is too low a threshold. Try --threshold {higher:.3f}, or allow more pairs with --most"
+                if higher <= 1
+                else ": most are copies of one photograph. Allow more pairs with --most"
+            )
+        ) from err
+    if lists is not None:  # both rows of a pair may have looked into the other's list
+        _, once = np.unique(found.first * gallery.rows + found.second, return_index=True)
+        found = _chosen(found, once)
+    share = None if lists is None else share_found(gallery, found, wanted.threshold, products, _SEED)
+    photographs = gallery.photo_numbers()
     two = photographs[found.first] != photographs[found.second]
     best = np.lexsort((found.second[two], found.first[two], -found.scores[two]))
     best_found = _chosen(found, np.flatnonzero(two)[best])
-    return Pairs(best_found, int((~two).sum()), progress.compared, progress.elapsed_s, share)
+    return Pairs(best_found, int((~two).sum()), compared, elapsed_s, share)
 
 
-def _begin(gallery: Gallery, parts: Parts, wanted: Wanted, products: Products, *, force: bool) -> Lists | None:
+def _begin(gallery: EmbeddingFile, parts: Parts, wanted: Wanted, products: Products, *, force: bool) -> Lists | None:
     """Decide how to search, or find what was decided; None for an exact search."""
     question = {"source": gallery.source, "threshold": wanted.threshold, "tile_rows": wanted.tile_rows}
     question["budget_s"] = wanted.budget_s
@@ -141,7 +151,7 @@ def _begin(gallery: Gallery, parts: Parts, wanted: Wanted, products: Products, *
 
 
 def _way(
-    gallery: Gallery, wanted: Wanted, lists: Lists | None, start: int, products: Products
+    gallery: EmbeddingFile, wanted: Wanted, lists: Lists | None, start: int, products: Products
 ) -> tuple[list[int], Iterator[Found]]:
     """Comparisons of each block, of all of them; and the pairs of each block from `start` on."""
     if lists is not None:
@@ -153,27 +163,35 @@ def _way(
 
 
 def _collect(
-    work: Sequence[int], pieces: Iterator[Found], before: list[Found], parts: Parts, control: Control, wanted: Wanted
-) -> tuple[Found, PairProgress]:
-    """Run the blocks that are left, make their pairs durable from time to time, and join all."""
+    work: Sequence[int],
+    pieces: Iterator[Found],
+    before: list[Found],
+    parts: Parts,
+    control: Control,
+    wanted: Wanted,
+    listener: Listener | None,
+) -> tuple[Found, float]:
+    """Run the remaining blocks, save their pairs from time to time; returns all pairs, and the seconds that it took."""
     kept, pending, count = before, list[Found](), sum(map(len, before))
     saved = time.monotonic()
-    with PairProgress(sum(work), sum(work[: parts.done])) as progress:
+    before_this_run = sum(work[: parts.done])
+    with Reporter("pairs", sum(work), done=before_this_run, unit="comparisons", listener=listener) as reporter:
+        reporter.advance(0, {"pairs": count})
         for compared, piece in zip(work[parts.done :], pieces, strict=True):
             pending.append(piece)
             count += len(piece)
             if count > wanted.most:
                 raise TooManyPairsError(f"{count:,} pairs")
-            progress.add(compared, count)
-            if not control.wait_while_paused() or time.monotonic() - saved >= wanted.save_every_s:
+            reporter.advance(compared, {"pairs": len(piece)})
+            if not control.wait() or time.monotonic() - saved >= wanted.save_every_s:
                 parts.save(pending)
                 kept.append(joined(pending))
                 pending = []
                 saved = time.monotonic()
-            control.stop_if_asked()
+            raise_if_stopping(control)
         if pending:
             parts.save(pending)
-    return joined([*kept, *pending]), progress
+    return joined([*kept, *pending]), reporter.state().elapsed_s
 
 
 def _chosen(found: Found, which: NDArray[np.int64]) -> Found:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, StorageError
-from ..storage.diskfile import durable_file, write_durable
+from ..files import durable_file, write_durable
 from ..storage.runfolder import RunFolder
 from .blocks import Found, joined
 

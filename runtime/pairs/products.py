@@ -102,7 +102,7 @@ def open_products(device: str) -> Products:
     except FacemillError as err:
         if device != "auto":
             raise
-        logger.warning("comparing on the CPU: %s", err)
+        logger.warning("comparing on the CPU: %s", err.message)
         return Products()
     logger.info("comparing on GPU %d (%s)", number, name)
     return found

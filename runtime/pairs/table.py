@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
+from ..files import check_output, durable_file
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FACE_DATASETS
 from ..storage.derived import recording
-from ..storage.diskfile import durable_file
-from ..storage.gallery import Gallery
-from ..storage.newfile import check_new_file
+from ..storage.file import EmbeddingFile
 from .blocks import Found
 
 _PAIRS = 50_000  # written at once
@@ -47,7 +46,7 @@ class PairRow:
 class PairTable:
     """Pairs with what a file says of them, piece by piece. The names of all rows in pairs are held, and no others."""
 
-    def __init__(self, gallery: Gallery, found: Found, calibration: Calibration | None) -> None:
+    def __init__(self, gallery: EmbeddingFile, found: Found, calibration: Calibration | None) -> None:
         """Read the names.
 
         Args:
@@ -61,16 +60,16 @@ class PairTable:
         self._calibration, self._all = calibration, gallery.rows * (gallery.rows - 1) // 2
         self._rows = np.unique(np.concatenate([found.first, found.second]))
         self._text, self._ends = self._read_names(gallery)
-        faces = gallery.aligned(FACE_DATASETS["face_index"], 0, gallery.rows) if self.has_faces else None
+        faces = gallery.column(FACE_DATASETS["face_index"], 0, gallery.rows) if self.has_faces else None
         self._faces: NDArray[Any] | None = faces
 
-    def _read_names(self, gallery: Gallery) -> tuple[bytes, NDArray[np.int64]]:
+    def _read_names(self, gallery: EmbeddingFile) -> tuple[bytes, NDArray[np.int64]]:
         """All names in one string, and where each ends."""
         texts, lengths = [], [np.zeros(1, np.int64)]
         for start in range(0, gallery.rows, _NAMES):
             low, high = np.searchsorted(self._rows, (start, start + _NAMES))
             if low < high:
-                names = gallery.aligned("image_paths", start, min(start + _NAMES, gallery.rows))
+                names = gallery.column("image_paths", start, min(start + _NAMES, gallery.rows))
                 wanted = [bytes(name) for name in names[self._rows[low:high] - start]]
                 texts.append(b"".join(wanted))
                 lengths.append(np.array([len(name) for name in wanted], np.int64))
@@ -102,12 +101,12 @@ def check_table_path(path: Path, *, force: bool) -> None:
         OutputExistsError: the file exists and is not to be replaced.
         MissingDependencyError: Parquet's package is not installed.
     """
-    check_new_file(path, "the pairs", (".csv", ".parquet"), force=force)
+    check_output(path, "the pairs", (".csv", ".parquet"), force=force)
     if path.suffix.lower() == ".parquet":
         _arrow()
 
 
-def write_table(path: Path, gallery: Gallery, table: PairTable) -> None:
+def write_table(path: Path, gallery: EmbeddingFile, table: PairTable) -> None:
     """Write all pairs, whole or not at all.
 
     Args:

@@ -6,7 +6,7 @@ import logging
 
 from ..errors import ConfigError
 from ..metrics.falsematch import Calibration
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 
 DEFAULT_EXPECTED = 1.0
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def choose_threshold(
-    gallery: Gallery, calibration: Calibration | None, threshold: float | None, expected: float | None
+    gallery: EmbeddingFile, calibration: Calibration | None, threshold: float | None, expected: float | None
 ) -> float:
     """The threshold that was asked for, in whichever way.
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..engines.calibrate import CalibrationSet, side_of
 from ..engines.engine import Engine
 from ..engines.open import open_runner
+from ..engines.runner import Runner
 from ..errors import ConfigError
 from ..faces.finder import FindRules, View, draw
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..modelspec import ModelSpec
-from ..records import Batch
+from ..records import Batch, Crops, Encoded
 from ..sources.scan import scan
-from .face_work import DecodePhotos, FindFaces
-from .work import Decode, Read
+from .face_work import DecodePhotos, crop_stages
+from .work import Read
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +53,16 @@ def gather_calibration(
     """
     if not 0 <= seed < 2**32:
         raise ConfigError(f"the seed is {seed}; wanted: 0 <= seed < 2**32")
-    found = scan(inputs)
-    read = Read(found.root, found.paths, Limits())
-    order = np.random.RandomState(seed).permutation(len(found.paths))  # its stream is frozen for good
+    source = scan(inputs)
+    read = Read(source)
+    order = np.random.RandomState(seed).permutation(len(source.names))  # its stream is frozen for good
     side = side_of(spec)
     parts, have, failed = [np.empty((0, side, side, 3), np.uint8)], 0, 0
-    with _crops_of(spec, FaceRules(align), detector) as crops_of:
+    with ExitStack() as stack:
+        runner = stack.enter_context(open_runner(detector)) if detector else None
+        crops_of = _chain(spec, FaceRules(align), runner)
         for start in range(0, len(order), _BATCH):
             batch = crops_of(read(Batch(rows=np.sort(order[start : start + _BATCH]))))
-            assert batch.images is not None
             parts.append(batch.images)
             have, failed = have + len(batch.images), failed + len(batch.outcomes)
             if have >= count:
@@ -70,25 +72,17 @@ def gather_calibration(
         "calibration: %d crops from %d photographs in %s%s",
         len(crops),
         len(order),
-        os.fsdecode(found.root),
+        os.fsdecode(source.root),
         f"; {failed} gave none" if failed else "",
     )
     return CalibrationSet(crops, seed)
 
 
-@contextmanager
-def _crops_of(spec: ModelSpec, rules: FaceRules, detector: Engine | None) -> Iterator[Callable[[Batch], Batch]]:
-    """Files to crops, as `process` makes them."""
-    limits = Limits()
+def _chain(spec: ModelSpec, rules: FaceRules, detector: Runner | None) -> Callable[[Encoded], Crops]:
+    """Encoded photos to what the model sees, as in a run."""
     if spec.detector:
-        yield _Views(DecodePhotos(spec.channel_order, limits))
-    elif detector is None:
-        yield Decode(spec.size, spec.channel_order, limits)
-    else:
-        with open_runner(detector) as runner:
-            photos = DecodePhotos(spec.channel_order, limits)
-            faces = FindFaces(runner, rules, spec.size, spec.channel_order, limits)
-            yield lambda batch: faces(photos(batch))
+        return _Views(DecodePhotos(spec.channel_order, Limits()))
+    return crop_stages(spec, Limits(), rules, detector)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +92,9 @@ class _Views:
     photos: DecodePhotos
     view: View = FindRules().views[0]
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Encoded) -> Crops:
         decoded = self.photos(batch)
         images = np.zeros((len(decoded.photos), self.view.long_side, self.view.long_side, 3), np.uint8)
         for photo, image in zip(decoded.photos, images, strict=True):
             draw(photo.pixels, self.view, image)
-        return replace(decoded, files=(), photos=(), images=images)
+        return Crops(decoded.rows, decoded.outcomes, decoded.digests, images=images)

@@ -8,44 +8,42 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
-from ..engines.engine import Engine
 from ..engines.open import open_tensorrt
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..engines.tensorrt.slot import Slot
 from ..images.dali_crops import DaliDecoder
-from ..images.decode import Limits
-from ..images.jpeg_runs import RUNS_BYTES
-from ..records import Batch, Outcome
-from .gpu_fill import Shrink
-from .pool import Turns
+from ..images.jpeg_runs import RUNS_BYTES, DaliOptions
+from ..records import Embedded, Encoded, Outcome
+from .gpu_fill import Pool, Shrink
+from .request import Request
 from .settings import Settings
 from .stages import StageClock
-from .work import Embed, Slices
+from .work import BatchLimit, Embed
 
 
-class OnDevice(Protocol):
+class EmbedOnGpu(Protocol):
     """A stage that takes files and gives vectors, called from as many threads at once as there are slots.
 
     Attributes:
-        slices: photographs in one go.
+        limit: photos in one go.
     """
 
-    slices: Slices
+    limit: BatchLimit
 
     def warm_up(self) -> None:
         """Run one batch of nothing through every slot."""
         ...
 
-    def __call__(self, batch: Batch) -> Batch: ...
+    def __call__(self, batch: Encoded) -> Embedded: ...
 
 
 class DeviceCrops:
@@ -73,46 +71,46 @@ class DeviceCrops:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """What one thread works with."""
+class CropResources:
+    """What one thread works with, and no other at the same time."""
 
     decoder: DaliDecoder
     shrink: Shrink
 
 
-class EmbedFiles:
+class EmbedPhotos:
     """Encoded photographs to unit vectors: the work of a stage of as many threads as there are decoders."""
 
     def __init__(
         self,
         runner: TensorRTRunner,
-        benches: Sequence[Bench],
+        resources: Sequence[CropResources],
         batch_size: int,
         clocks: tuple[StageClock, StageClock],
     ) -> None:
-        """Take over a runner and benches.
+        """Take over a runner and what its threads work with.
 
         Args:
-            runner: with at least as many slots as there are benches.
-            benches: ready for use.
+            runner: with at least as many slots as there are threads.
+            resources: of each thread, ready for use.
             batch_size: photographs in one slot, at most.
             clocks: of decoding and of inference, for the split by stage.
         """
         self._runner = runner
-        self._benches = Turns(benches)
+        self._resources = Pool(resources)
         self._decode_clock, self._infer_clock = clocks
-        self.slices = Slices(batch_size)
+        self.limit = BatchLimit(batch_size)
 
     def warm_up(self) -> None:
         """Run one batch of nothing through every slot, which may halve the batch size."""
         side = self._runner.info.size
-        for _ in range(len(self._benches)):  # slots and benches take turns
-            Embed(self._runner, self.slices).warm_up()
-            with self._benches.take() as bench, self._runner.slot() as slot:  # compiles the kernel
-                bench.shrink(slot, 0, np.array([(slot.places.address, 3 * side, side, side)], IMAGE))
+        for _ in range(len(self._resources)):  # slots and resources take turns
+            Embed(self._runner, self.limit).warm_up()
+            with self._resources.take() as own, self._runner.slot() as slot:  # compiles the kernel
+                own.shrink(slot, 0, np.array([(slot.places.address, 3 * side, side, side)], IMAGE))
                 slot.stream.synchronize()
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Encoded) -> Embedded:
         vectors = np.empty((len(batch.files), self._runner.info.dimension), np.float32)  # (n, D)
         embedded = np.zeros(len(batch.files), np.bool_)
         outcomes = list(batch.outcomes)
@@ -123,18 +121,16 @@ class EmbedFiles:
             embedded[start + places] = True
             outcomes.extend(Outcome(int(batch.rows[start + i]), status, why) for i, status, why in failures)
 
-        self.slices.each(len(batch.files), embed)
-        return replace(
-            batch, rows=batch.rows[embedded], files=(), embeddings=vectors[embedded], outcomes=tuple(outcomes)
-        )
+        self.limit.each(len(batch.files), embed)
+        return Embedded(batch.rows[embedded], tuple(outcomes), batch.digests, embeddings=vectors[embedded])
 
     def _embed(self, files: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.float32], list[Any]]:
         """(m,) which files were embedded, (m, D) their vectors, and what became of the others."""
         began = time.perf_counter()
         infer_s, rows = 0.0, np.empty((0, self._runner.info.dimension), np.float32)
-        with self._benches.take() as bench, self._runner.slot() as slot:
-            crops = DeviceCrops(slot, bench.shrink)  # holds photographs until the slot has ended
-            placed = bench.decoder.decode(files, crops)
+        with self._resources.take() as own, self._runner.slot() as slot:
+            crops = DeviceCrops(slot, own.shrink)  # holds photographs until the slot has ended
+            placed = own.decoder.decode(files, crops)
             count = len(placed.indices)
             if count:
                 slot.start(count)
@@ -145,38 +141,37 @@ class EmbedFiles:
 
 
 @contextmanager
-def open_embed_files(
-    engine: Engine, found: Settings, limits: Limits, clocks: tuple[StageClock, StageClock]
-) -> Iterator[EmbedFiles]:
+def open_embed_photos(request: Request, settings: Settings, clocks: Mapping[str, StageClock]) -> Iterator[EmbedPhotos]:
     """The stage's work on this machine's GPU.
 
     Args:
-        engine: a TensorRT engine.
-        found: batch size, streams (slots) and decoders (threads of all decoders together).
-        limits: what is refused before decoding.
-        clocks: of decoding and of inference.
+        request: its engine is of TensorRT.
+        settings: batch size, streams (slots) and decoders (threads of all decoders together).
+        clocks: of "decode" and "infer".
     Raises:
-        FacemillError: see EmbedFiles, DaliDecoder and TensorRTRunner.
+        FacemillError: see EmbedPhotos, DaliDecoder and TensorRTRunner.
     """
-    info = engine.info
-    with open_tensorrt(engine, slots=found.streams, decoder_bytes=RUNS_BYTES) as runner, ExitStack() as stack:
+    engine, info = request.engine, request.engine.info
+    with open_tensorrt(engine, slots=settings.streams, decoder_bytes=RUNS_BYTES) as runner, ExitStack() as stack:
         own = stack.enter_context
         driver, kernels = own(runner.driver), Kernels(runner.driver)
-        benches = [
-            Bench(
-                own(
-                    DaliDecoder(
-                        info.size,
-                        info.channel_order,
-                        device="mixed",
-                        device_id=driver.device.index,
-                        batch_size=found.batch_size,
-                        threads=math.ceil(found.decoders / runner.plan.slots),
-                        limits=limits,
-                    )
-                ),
-                own(Shrink(driver, kernels, size=info.size, most=found.batch_size)),
+        options = dali_options(request, settings, runner)
+        resources = [
+            CropResources(
+                own(DaliDecoder(info.size, info.channel_order, options)),
+                own(Shrink(driver, kernels, size=info.size, most=settings.batch_size)),
             )
             for _ in range(runner.plan.slots)
         ]
-        yield EmbedFiles(runner, benches, found.batch_size, clocks)
+        yield EmbedPhotos(runner, resources, settings.batch_size, (clocks["decode"], clocks["infer"]))
+
+
+def dali_options(request: Request, settings: Settings, runner: TensorRTRunner) -> DaliOptions:
+    """How the decoder of each slot of a runner decodes."""
+    return DaliOptions(
+        device="mixed",
+        device_id=runner.driver.device.index,
+        batch_size=settings.batch_size,
+        threads=math.ceil(settings.decoders / runner.plan.slots),
+        limits=request.limits,
+    )

@@ -8,11 +8,10 @@ is sure or the face is small, and faces that want to be cut from a larger photog
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,28 +21,28 @@ from ..engines.engine import Engine
 from ..engines.open import open_tensorrt
 from ..engines.tensorrt.memory import detector_bytes
 from ..engines.tensorrt.runner import TensorRTRunner
+from ..faces.align import transforms_back
 from ..faces.quality import sharpness
 from ..faces.rules import FaceRules
 from ..faces.selection import LONG_SIDE, judge
-from ..faces.warp import transforms_back
 from ..images.dali_photos import DaliPhotos, PhotoRun, photo_decoder_bytes
 from ..images.decode import Limits
-from ..records import FACE, Batch
-from .face_work import DecodePhotos, FindFaces, joined
-from .gpu_detect import Found, SearchOnDevice, pixels_of
-from .gpu_fill import Warp
-from .pool import Turns
+from ..records import FACE, Crops, Embedded, Encoded
+from .face_work import DecodePhotos, find_faces_with
+from .gpu_detect import ChosenFaces, DetectOnGpu, pixels_of
+from .gpu_embed import dali_options
+from .gpu_fill import Pool, Warp
+from .request import Request
 from .settings import Settings
 from .stages import StageClock
-from .work import Embed, Slices
+from .work import BatchLimit, Embed
 
 Clocks = tuple[StageClock, StageClock, StageClock]  # of decoding, of detection (with the warp), of inference
-_NOTHING = Batch(np.empty(0, np.int64), faces=np.empty(0, FACE))
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """What one thread works with.
+class FaceResources:
+    """What one thread works with, and no other at the same time.
 
     Attributes:
         decoder: of photographs, in the detector's channel order, with the views of the rules.
@@ -55,70 +54,76 @@ class Bench:
 
 
 class EmbedFaces:
-    """Encoded photographs to the unit vectors of their faces: the work of a stage of as many threads as benches."""
+    """Encoded photos to the unit vectors of their faces: the work of a stage, with resources for each thread."""
 
     def __init__(
         self,
         runner: TensorRTRunner,
         detector: TensorRTRunner,
-        benches: Sequence[Bench],
+        resources: Sequence[FaceResources],
         rules: FaceRules,
         batch_size: int,
         limits: Limits,
         clocks: Clocks,
     ) -> None:
-        """Take over runners and benches.
+        """Take over runners and what their threads work with.
 
         Args:
-            runner: of the embedding engine, with at least as many slots as there are benches.
+            runner: of the embedding engine, with at least as many slots as there are threads.
             detector: of the detector's; what is not settled on the device goes through its host side.
-            benches: ready for use.
+            resources: of each thread, ready for use.
             rules: which faces count.
             batch_size: photographs in one go, and faces in one slot, at most.
             limits: what is refused before decoding.
             clocks: for the split by stage.
         """
         self._runner = runner
-        self._benches = Turns(benches)
+        self._resources = Pool(resources)
         self._decode_clock, self._detect_clock, self._infer_clock = clocks
         self._size, self._rules = runner.info.size, rules
-        self._search = SearchOnDevice(detector, rules, self._size)
+        self._detect = DetectOnGpu(detector, rules, self._size)
         self._photos = DecodePhotos(runner.info.channel_order, limits)
-        self._faces = FindFaces(detector, rules, self._size, runner.info.channel_order, limits)
-        self.slices = Slices(batch_size)
+        self._nothing = Crops(
+            np.empty(0, np.int64), images=np.empty((0, self._size, self._size, 3), np.uint8), faces=np.empty(0, FACE)
+        )
+        self._find_faces = find_faces_with(detector, rules, runner.info, limits)
+        self.limit = BatchLimit(batch_size)
 
     def warm_up(self) -> None:
         """Run one batch of nothing through every slot, which may halve the batch size."""
-        for _ in range(len(self._benches)):  # slots and benches take turns
-            Embed(self._runner, self.slices).warm_up()
-            self._search.warm_up()
-            with self._benches.take() as bench, self._runner.slot() as slot:  # compiles the kernel
-                bench.warp(slot, np.zeros(1, IMAGE), np.full((1, 2, 3), np.nan, np.float32))
+        for _ in range(len(self._resources)):  # slots and resources take turns
+            Embed(self._runner, self.limit).warm_up()
+            self._detect.warm_up()
+            with self._resources.take() as own, self._runner.slot() as slot:  # compiles the kernel
+                own.warp(slot, np.zeros(1, IMAGE), np.full((1, 2, 3), np.nan, np.float32))
                 slot.stream.synchronize()
 
-    def __call__(self, batch: Batch) -> Batch:
-        parts: list[Batch] = []
+    def __call__(self, batch: Encoded) -> Embedded:
+        parts: list[Embedded] = []
 
         def embed(start: int, stop: int) -> None:
             parts.extend(self._embed(batch.rows[start:stop], batch.files[start:stop]))
 
-        self.slices.each(len(batch.files), embed)
-        nothing = np.empty((0, self._runner.info.dimension), np.float32)
-        return joined([replace(batch, rows=_NOTHING.rows, files=(), embeddings=nothing, faces=_NOTHING.faces), *parts])
+        self.limit.each(len(batch.files), embed)
+        rows, faces = self._nothing.rows, self._nothing.faces
+        vectors = np.empty((0, self._runner.info.dimension), np.float32)
+        return join([Embedded(rows, batch.outcomes, batch.digests, embeddings=vectors, faces=faces), *parts])
 
-    def _embed(self, rows: NDArray[np.int64], files: Sequence[bytes]) -> list[Batch]:
+    def _embed(self, rows: NDArray[np.int64], files: Sequence[bytes]) -> list[Embedded]:
         """Faces, vectors and outcomes of some files; in several parts where their photographs take much memory."""
-        parts, found, settled = [], Found(), set[int]()
-        with self._benches.take() as bench:
-            for run in self._decoded(bench.decoder, files):
-                if found.held and found.pixels + pixels_of(run) > bench.decoder.batch_pixels:
-                    parts.append(self._vectors(bench, found, _NOTHING))
-                    found = Found()
+        parts, chosen, done = [], ChosenFaces(), set[int]()
+        with self._resources.take() as own:
+            for run in self._decoded(own.decoder, files):
+                if chosen.held and chosen.pixels + pixels_of(run) > own.decoder.batch_pixels:
+                    parts.append(self._vectors(own, chosen, self._nothing))
+                    chosen = ChosenFaces()
                 with self._detect_clock.work(0):
-                    settled.update(self._search(run, rows, found))
-            rest = [i for i in range(len(files)) if i not in settled]
-            host = self._on_the_host(Batch(rows[rest], files=tuple(files[i] for i in rest))) if rest else _NOTHING
-            parts.append(self._vectors(bench, found, host))
+                    done.update(chosen.add(run, self._detect(run), rows, self._rules))
+            rest = [i for i in range(len(files)) if i not in done]
+            host = self._nothing
+            if rest:
+                host = self._on_the_host(Encoded(rows[rest], files=tuple(files[i] for i in rest)))
+            parts.append(self._vectors(own, chosen, host))
         self._decode_clock.add(0, len(files))
         self._detect_clock.add(0, len(files))
         return parts
@@ -133,26 +138,27 @@ class EmbedFaces:
                 return
             yield run
 
-    def _on_the_host(self, batch: Batch) -> Batch:
+    def _on_the_host(self, batch: Encoded) -> Crops:
         """The CPU's way from files to crops."""
         with self._decode_clock.work(0):
-            batch = self._photos(batch)
+            photos = self._photos(batch)
         with self._detect_clock.work(0):
-            return self._faces(batch)
+            return self._find_faces(photos)
 
-    def _vectors(self, bench: Bench, found: Found, host: Batch) -> Batch:
+    def _vectors(self, own: FaceResources, chosen: ChosenFaces, host: Crops) -> Embedded:
         """Faces on the device, then crops on the host, through the engine together, a slot at a time."""
-        began, infer_s, most = time.perf_counter(), 0.0, self.slices.size
-        rows, faces, images = np.array(found.rows, np.int64), np.concatenate(found.faces), np.concatenate(found.images)
-        transforms = transforms_back(np.concatenate(found.landmarks), self._size)  # (F, 2, 3)
-        crops = np.empty((0, self._size, self._size, 3), np.uint8) if host.images is None else host.images
+        began, infer_s, most = time.perf_counter(), 0.0, self.limit.size
+        rows, faces = np.array(chosen.rows, np.int64), np.concatenate(chosen.faces)  # (F,) each
+        images = np.concatenate(chosen.images)  # (F,) IMAGE
+        transforms = transforms_back(np.concatenate(chosen.landmarks), self._size)  # (F, 2, 3)
+        crops = host.images
         vectors = np.empty((len(rows) + len(crops), self._runner.info.dimension), np.float32)
         for start in range(0, len(vectors), most):
             stop = min(start + most, len(vectors))
             made = len(images[start:stop])
             sent = crops[start + made - len(rows) : stop - len(rows)]
             with self._runner.slot() as slot:
-                bench.warp(slot, images[start:stop], transforms[start:stop])
+                own.warp(slot, images[start:stop], transforms[start:stop])
                 if len(sent):
                     slot.fill(made, sent)
                 slot.fetch(made)
@@ -163,66 +169,79 @@ class EmbedFaces:
         self._infer_clock.add(infer_s, len(vectors))
         self._detect_clock.add(time.perf_counter() - began - infer_s, 0)
         good, poor = judge(self._rules, rows, faces)
-        device = Batch(
+        device = Embedded(
             rows[good],
+            (*chosen.outcomes, *poor),
             embeddings=vectors[: len(rows)][good],
             faces=faces[good],
-            face_counts=found.counts,
-            outcomes=(*found.outcomes, *poor),
+            face_counts=chosen.counts,
         )
-        return joined([device, replace(host, images=None, embeddings=vectors[len(rows) :])])
+        on_host = Embedded(
+            host.rows,
+            host.outcomes,
+            embeddings=vectors[len(rows) :],
+            faces=host.faces,
+            face_counts=host.face_counts,
+        )
+        return join([device, on_host])
+
+
+def join(batches: Sequence[Embedded]) -> Embedded:
+    """Several embedded batches in one, with the digests of the first.
+
+    Rows ascend, and the faces of a photo, which are all in one of the batches, keep their order.
+    """
+    rows = np.concatenate([batch.rows for batch in batches])
+    order = np.argsort(rows, kind="stable")
+    counts: dict[int, int] = {}
+    for batch in batches:
+        counts.update(batch.face_counts)
+    return Embedded(
+        rows[order],
+        tuple(outcome for batch in batches for outcome in batch.outcomes),
+        batches[0].digests,
+        embeddings=np.concatenate([batch.embeddings for batch in batches])[order],
+        faces=np.concatenate([batch.faces for batch in batches if batch.faces is not None])[order],
+        face_counts=counts,
+    )
 
 
 @contextmanager
 def open_embed_faces(
-    engine: Engine,
-    detector: Engine,
-    found: Settings,
-    rules: FaceRules,
-    limits: Limits,
-    clocks: Clocks,
+    request: Request, detector: Engine, settings: Settings, clocks: Mapping[str, StageClock]
 ) -> Iterator[EmbedFaces]:
     """The stage's work on this machine's GPU.
 
     Args:
-        engine, detector: TensorRT engines.
-        found: batch size, streams (slots of either engine) and decoders (threads of all decoders together).
-        rules: which faces count.
-        limits: what is refused before decoding.
-        clocks: for the split by stage.
+        request: its engine is of TensorRT.
+        detector: of TensorRT too.
+        settings: batch size, streams (slots of either engine) and decoders (threads of all decoders together).
+        clocks: of "decode", "detect" and "infer".
     Raises:
         FacemillError: see EmbedFaces, DaliPhotos and TensorRTRunner.
     """
+    rules, most = request.faces, settings.batch_size
     finder, views = detector.info, [view.long_side for view in rules.find.views]
-    per_slot = photo_decoder_bytes(found.batch_size, views)
+    per_slot = photo_decoder_bytes(most, views)
     with ExitStack() as stack:
+        own = stack.enter_context
         # The first plan has everything in it; the second is made with what the first one has left.
-        runner = stack.enter_context(
-            open_tensorrt(engine, slots=found.streams, decoder_bytes=per_slot, detector_bytes=detector_bytes(finder))
+        runner = own(
+            open_tensorrt(
+                request.engine, slots=settings.streams, decoder_bytes=per_slot, detector_bytes=detector_bytes(finder)
+            )
         )
-        slots = runner.plan.slots
-        searcher = stack.enter_context(open_tensorrt(detector, slots=slots, decoder_bytes=per_slot))
-        stack.enter_context(runner.driver)
+        searcher = own(open_tensorrt(detector, slots=runner.plan.slots, decoder_bytes=per_slot))
+        own(runner.driver)
         kernels, info = Kernels(runner.driver), runner.info
         reverse = finder.channel_order != info.channel_order
-        benches = [
-            Bench(
-                stack.enter_context(
-                    DaliPhotos(
-                        views,
-                        LONG_SIDE,
-                        finder.channel_order,
-                        device="mixed",
-                        device_id=runner.driver.device.index,
-                        batch_size=found.batch_size,
-                        threads=math.ceil(found.decoders / slots),
-                        limits=limits,
-                    )
-                ),
-                stack.enter_context(
-                    Warp(runner.driver, kernels, size=info.size, reverse=reverse, most=found.batch_size)
-                ),
+        options = dali_options(request, settings, runner)
+        resources = [
+            FaceResources(
+                own(DaliPhotos(views, LONG_SIDE, finder.channel_order, options)),
+                own(Warp(runner.driver, kernels, size=info.size, reverse=reverse, most=most)),
             )
-            for _ in range(slots)
+            for _ in range(runner.plan.slots)
         ]
-        yield EmbedFaces(runner, searcher, benches, rules, found.batch_size, limits, clocks)
+        three = clocks["decode"], clocks["detect"], clocks["infer"]
+        yield EmbedFaces(runner, searcher, resources, rules, most, request.limits, three)

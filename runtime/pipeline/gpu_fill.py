@@ -1,10 +1,11 @@
-"""Photographs that lie on the device, or the faces in them, straight to crops in the places of a slot."""
+"""Photos on the device, or the faces in them, to crops in a slot; and the pool of what its threads own."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Any
+import queue
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,8 @@ from ..cuda.driver import Driver
 from ..cuda.kernels import IMAGE, Kernels
 from ..cuda.resources import DeviceBuffer, PinnedBuffer
 from ..engines.tensorrt.slot import Slot
-from ..images.dali_photos import DevicePhoto
+
+T = TypeVar("T")
 
 _TRANSFORM_BYTES = 24  # (2, 3) float32
 
@@ -54,10 +56,8 @@ class Shrink:
     def __enter__(self) -> Shrink:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
 
 
 class Warp:
@@ -109,13 +109,27 @@ class Warp:
     def __enter__(self) -> Warp:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
 
 
-def images_of(photo: DevicePhoto, count: int) -> NDArray[Any]:
-    """(count,) IMAGE: a photograph of so many faces."""
-    height, width = photo.shape
-    return np.array([(photo.address, 3 * width, width, height)] * count, IMAGE)
+class Pool(Generic[T]):
+    """First-in, first-out pool of things that one thread at a time may use. `take()` blocks until one is free."""
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self._free: queue.SimpleQueue[T] = queue.SimpleQueue()
+        self._count = len(items)
+        for item in items:
+            self._free.put(item)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @contextmanager
+    def take(self) -> Iterator[T]:
+        """An item, given back at the end of the `with` block."""
+        item = self._free.get()
+        try:
+            yield item
+        finally:
+            self._free.put(item)

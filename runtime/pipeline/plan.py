@@ -1,4 +1,4 @@
-"""Before the first photograph: scan, compare with what is on disk, decide what is still to do."""
+"""Before the first photo: everything that a run decides, and what the finished file says of it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,31 @@ import json
 import logging
 import os
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..engines.engine import EngineInfo
+from .. import __version__
 from ..errors import DiskFullError, OutputExistsError, StorageError
-from ..records import Status
+from ..files import storage_error
+from ..records import FACE, Status
 from ..sources.pathtable import PathTable, write_paths
-from ..sources.scan import Scan, scan
-from ..storage.dataset import read_metadata, read_paths
-from ..storage.diskfile import storage_error
-from ..storage.runfolder import Plan, RunFolder, folder_of, read_plan, utc_now
+from ..sources.scan import scan
+from ..sources.source import Source
+from ..storage.diskfile import readable_as
+from ..storage.file import EmbeddingFile
+from ..storage.format import count_outcomes
+from ..storage.ledger import Ledger
+from ..storage.runfolder import RunFolder, StoredPlan, folder_of, read_plan, utc_now
 from ..storage.segment_reader import segment_files
-from .disk_estimate import room_while_running, size
-from .request import Request, check_contract, contract_of
+from ..text import size
+from .request import UNTRAINED_WARNING, Request, check_contract, contract_of, resolve_request
+from .settings import Settings, cores_of_one, with_given
+from .tuning import recall_settings, works_before
 
 logger = logging.getLogger(__name__)
 
@@ -32,18 +40,123 @@ class Finished:
     """There is nothing to do: the output is whole.
 
     Attributes:
-        counts: photographs by outcome.
-        rows: scanned paths.
+        request: as it was resolved.
+        counts: photos by outcome.
+        rows: scanned photos.
     """
 
+    request: Request
     counts: dict[str, int]
     rows: int
 
 
-def look(request: Request) -> Scan:
-    """Scan the inputs, and say so: it takes a while."""
-    logger.info("looking for photographs")
-    return scan(request.inputs, limit=request.limit)
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that a run decided before its first photo. `run.run` follows it.
+
+    Attributes:
+        request: with engines that this machine can run, its decoder chosen, its output's links resolved.
+        stored: what a resumed run has to keep to, as `plan.json` holds it.
+        folder: of the run, locked.
+        source: of the photos, without their names: those are in the folder, for they may be millions.
+        base: the finished file whose failed photos are run again; None for a new file.
+        settings: how the work is divided; None to tune, or to take the defaults for a short run.
+    """
+
+    request: Request
+    stored: StoredPlan
+    folder: RunFolder
+    source: Source
+    base: Path | None
+    settings: Settings | None
+
+    def names(self) -> PathTable:
+        """The names of the photos, by row. Use it as a context manager."""
+        return PathTable(self.folder.paths_file)
+
+    def ledger(self) -> Ledger:
+        """What has become of each row. Use it as a context manager."""
+        return Ledger(self.stored.rows, self.folder.path, self.stored.plan_id, self.base)
+
+    def metadata(self, counts: Mapping[str, int]) -> dict[str, Any]:
+        """The attributes of `/metadata`, which docs/format.md lists.
+
+        Args:
+            counts: photos by outcome.
+        """
+        stored, request, info = self.stored, self.request, self.request.engine.info
+        return {
+            **stored.contract,
+            "root": os.fsencode(stored.root).decode("utf-8", "backslashreplace"),
+            "contract": json.dumps(stored.contract),
+            "trained": info.trained,
+            **({} if info.trained else {"warning": UNTRAINED_WARNING}),
+            "backend": info.backend,
+            "backend_version": info.backend_version,
+            "engine": os.path.abspath(request.engine.path),
+            "engine_sha256": info.engine_sha256,
+            **({"detector_engine": os.path.abspath(request.detector.path)} if request.detector else {}),
+            "tool_version": __version__,
+            "plan_id": stored.plan_id,
+            "started_utc": stored.started_utc,
+            "finished_utc": utc_now(),
+            "scanned": stored.rows,
+            **{f"count_{name.replace('-', '_')}": count for name, count in counts.items()},
+            "embedded": counts.get(Status.EMBEDDED.label, 0),
+        }
+
+
+@contextmanager
+def plan_run(request: Request) -> Iterator[Plan | Finished]:
+    """Decide everything: engines, decoder, photos, what an unfinished or finished run has left to do, settings.
+
+    The run's folder is locked until the `with` block ends.
+
+    Raises:
+        ContractError: an unfinished or finished run has other settings.
+        ConfigError, EngineError, MissingDependencyError: see `resolve_request`.
+        SourceError: the photos cannot be listed, or there are none.
+        DiskFullError: there is no room for the segments and the file.
+        LockedError: another run writes the output.
+        OutputExistsError, StorageError: the output, or what an unfinished run left, cannot be used.
+    """
+    request = resolve_request(request)
+    replaced = [request.output] if request.output.exists() else []
+    with readable_as(*replaced), RunFolder(request.output) as folder:
+        yield _plan(request, folder)
+
+
+def _plan(request: Request, folder: RunFolder) -> Plan | Finished:
+    """The plan to follow: the unfinished one, a new one, or one that retries the failures of a finished file."""
+    source = scan_inputs(request)
+    stored = _stored_plan(request, source, folder)
+    if isinstance(stored, Finished):
+        return stored
+    options = request.run
+    if stored.settings:
+        settings: Settings | None = Settings(**stored.settings)
+    else:
+        with cores_of_one(options.devices):
+            settings = recall_settings(request.engine.info, works_before(request))
+        if settings is not None:
+            stored = replace(stored, settings=asdict(settings))
+            folder.write_plan(stored)
+    return Plan(
+        request,
+        stored,
+        folder,
+        source.with_names(()),
+        check_base(stored, request.output),
+        None if settings is None else with_given(settings, options.batch_size, options.workers),
+    )
+
+
+def scan_inputs(request: Request) -> Source:
+    """The photos of a request, listed."""
+    if isinstance(request.inputs, tuple):
+        logger.info("looking for photographs")
+        return scan(request.inputs, limit=request.limit, max_bytes=request.limits.max_bytes)
+    return request.inputs if request.limit is None else request.inputs.with_names(request.inputs.names[: request.limit])
 
 
 def begun_with(output: Path, *, force: bool) -> dict[str, Any]:
@@ -61,42 +174,36 @@ def begun_with(output: Path, *, force: bool) -> dict[str, Any]:
             return plan.contract
         if force or not output.exists():
             return {}
-        contract: dict[str, Any] = json.loads(read_metadata(output)["contract"])
-    except (StorageError, KeyError, ValueError):
+        with EmbeddingFile(output) as file:
+            return file.contract
+    except StorageError:
         return {}
-    return contract
 
 
-def prepare(request: Request, info: EngineInfo, folder: RunFolder) -> Plan | Finished:
-    """The plan to follow: the unfinished one, a new one, or one that retries the failures of a finished file.
-
-    Raises:
-        ContractError: an unfinished or finished run has other settings.
-        StorageError, SourceError, DiskFullError: as their messages say.
-    """
-    found = request.listed or look(request)
-    contract = contract_of(request, info, os.fsdecode(found.root))
-    plan = folder.read_plan()
-    if plan is not None and _made(request.output, plan):
+def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredPlan | Finished:
+    contract = contract_of(request, request.engine.info, os.fsdecode(source.root))
+    stored = folder.read_plan()
+    if stored is not None and _made(request.output, stored):
         folder.clear()  # the run was killed after its last deed: the file is whole
-        request, plan = replace(request, force=request.force and not plan.forced), None
-    if plan is not None and request.force and not (plan.forced and plan.contract == contract):
-        plan = None
-    if plan is not None and (segment_files(folder.path) or plan.contract == contract):
-        check_contract(plan.contract, contract, folder.path)
-        with PathTable(folder.paths_file) as table:
-            _tell_changes(found, table)
-        return plan
+        request, stored = replace(request, force=request.force and not stored.forced), None
+    if stored is not None and request.force and not (stored.forced and stored.contract == contract):
+        stored = None
+    if stored is not None and (segment_files(folder.path) or stored.contract == contract):
+        check_contract(stored.contract, contract, folder.path)
+        with PathTable(folder.paths_file) as names:
+            _tell_changes(source.names, names)
+        return stored
     folder.clear()  # nothing was made by that plan, so it binds nobody
     if request.output.exists() and not request.force:
-        return _continue_finished(request, contract, found, folder)
-    return _begin(request, contract, found.paths, found.root, folder)
+        return _continue_finished(request, contract, source, folder)
+    return _begin(request, contract, source, source.names, folder)
 
 
-def _made(output: Path, plan: Plan) -> bool:
+def _made(output: Path, stored: StoredPlan) -> bool:
     """Whether the output is the file that this plan was to make."""
     try:
-        return bool(read_metadata(output).get("plan_id") == plan.plan_id)
+        with EmbeddingFile(output) as file:
+            return bool(file.metadata.get("plan_id") == stored.plan_id)
     except StorageError:
         return False
 
@@ -104,59 +211,63 @@ def _made(output: Path, plan: Plan) -> bool:
 def _begin(
     request: Request,
     contract: dict[str, Any],
-    paths: list[bytes],
-    root: bytes,
+    source: Source,
+    names: Sequence[bytes],
     folder: RunFolder,
     base: str = "",
-) -> Plan:
-    _check_room(request.output, len(paths), contract, max(map(len, paths)))
+) -> StoredPlan:
+    check_disk(request.output, len(names), contract, max(map(len, names)))
     try:
-        write_paths(folder.paths_file, paths)
+        write_paths(folder.paths_file, names)
     except OSError as err:
         raise storage_error(err, "the list of photographs", folder.paths_file) from err
-    plan = Plan(contract, os.fsdecode(root), len(paths), utc_now(), base_run_id=base, forced=request.force)
-    folder.write_plan(plan)
-    return plan
+    root = os.fsdecode(source.root)
+    stored = StoredPlan(contract, root, len(names), utc_now(), base_run_id=base, forced=request.force)
+    folder.write_plan(stored)
+    return stored
 
 
-def _continue_finished(request: Request, contract: dict[str, Any], found: Scan, folder: RunFolder) -> Plan | Finished:
+def _continue_finished(
+    request: Request, contract: dict[str, Any], source: Source, folder: RunFolder
+) -> StoredPlan | Finished:
     """A finished output: nothing to do, or its failures to retry."""
-    import h5py
-
-    metadata = read_metadata(request.output)
-    check_contract(json.loads(metadata["contract"]), contract, request.output)
-    with h5py.File(request.output, "r") as file:
-        status = file["outcomes/status"][:]
-        paths = read_paths(file)
-    _tell_changes(found, paths)
+    try:
+        with EmbeddingFile(request.output) as file:
+            check_contract(file.contract, contract, request.output)
+            status, names, run_id = file.status, list(file.scanned_paths()), str(file.metadata["run_id"])
+    except StorageError as err:
+        raise StorageError(f"{err.message}. Name another file with -o, or replace this one with --force") from err
+    _tell_changes(source.names, names)
     if request.retry and any(Status(int(s)).failed for s in np.unique(status)):
-        return _begin(request, contract, paths, found.root, folder, base=str(metadata["run_id"]))
-    values = np.bincount(status, minlength=len(Status))
-    return Finished({s.label: int(values[s]) for s in Status if values[s]}, len(status))
+        return _begin(request, contract, source, names, folder, base=run_id)
+    return Finished(request, count_outcomes(status), len(status))
 
 
-def check_base(plan: Plan, output: Path) -> Path | None:
+def check_base(stored: StoredPlan, output: Path) -> Path | None:
     """The finished file that a retry builds on.
 
     Raises:
         OutputExistsError: it is gone or another one since the retry began.
     """
-    if not plan.base_run_id:
+    if not stored.base_run_id:
         return None
-    seen = str(read_metadata(output)["run_id"]) if output.exists() else "no file"
-    if seen != plan.base_run_id:
+    seen = "no file"
+    if output.exists():
+        with EmbeddingFile(output) as file:
+            seen = str(file.metadata["run_id"])
+    if seen != stored.base_run_id:
         raise OutputExistsError(
-            f"{output} is not the file whose failures are being retried ({seen}; wanted: {plan.base_run_id}). "
+            f"{output} is not the file whose failures are being retried ({seen}; wanted: {stored.base_run_id}). "
             f"Bring that file back, or start over with --force"
         )
     return output
 
 
-def _tell_changes(found: Scan, known: PathTable | list[bytes]) -> None:
-    """The rows were decided by the first scan; say so when the photographs have changed since."""
-    if len(found.paths) == len(known) and all(map(bytes.__eq__, found.paths, known)):
+def _tell_changes(names: Sequence[bytes], known: Sequence[bytes]) -> None:
+    """The rows were decided by the first scan; say so when the photos have changed since."""
+    if len(names) == len(known) and all(map(bytes.__eq__, names, known)):
         return
-    before, now = set(known), set(found.paths)
+    before, now = set(known), set(names)
     logger.warning(
         "the photographs changed since the run began: %d new ones are not part of it, %d are gone. "
         "To take in new ones, use `facemill add` on the finished file, or start over with --force",
@@ -165,8 +276,17 @@ def _tell_changes(found: Scan, known: PathTable | list[bytes]) -> None:
     )
 
 
-def _check_room(output: Path, rows: int, contract: dict[str, Any], longest: int) -> None:
-    """Refuse a run that the disk cannot hold: the segments, and the finished file made from them."""
+def check_disk(output: Path, rows: int, contract: Mapping[str, Any], longest: int) -> None:
+    """Refuse a run that the disk cannot hold: its segments, and the finished file made from them.
+
+    Args:
+        output: the embedding file.
+        rows: photos.
+        contract: of the run.
+        longest: bytes of the longest name.
+    Raises:
+        DiskFullError: naming both amounts.
+    """
     needed = room_while_running(
         rows,
         contract["dimension"],
@@ -183,3 +303,23 @@ def _check_room(output: Path, rows: int, contract: dict[str, Any], longest: int)
             f"afterwards); {size(free)} are free. Make room, name another place with -o, or halve it with "
             f"--dtype float16"
         )
+
+
+def room_while_running(
+    rows: int, dimension: int, dtype: str, *, faces: bool, skip_duplicates: bool = False, longest: int = 64
+) -> int:
+    """Bytes beside the output while a run lasts: its segments, and the finished file made from them.
+
+    Half of it is the finished file, and stays.
+
+    Args:
+        rows: photographs.
+        dimension: D.
+        dtype: "float32" or "float16", of the finished file.
+        faces: whether they are looked for.
+        skip_duplicates: whether digests are kept.
+        longest: bytes of the longest path; compressed, more than 64 count for little.
+    """
+    vectors = rows * dimension * np.dtype(dtype).itemsize
+    described = 2 * FACE.itemsize * rows if faces else 0
+    return int(2.02 * vectors) + described + 3 * rows * min(longest, 64) + 64 * rows * skip_duplicates + (1 << 20)

@@ -11,10 +11,11 @@ import multiprocessing
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,10 @@ from numpy.typing import NDArray
 from .. import errors
 from ..cuda.visible import shown_as
 from ..errors import EngineError, FacemillError, Interrupted
-from ..interrupt import Control
 from ..sources.pathtable import PathTable
-from .progress import Progress
-from .stages import StageClock
-from .worker import Share, embed_share
+from ..sources.source import Source
+from .settings import cores_of
+from .worker import Clocks, RunContext, Task, embed_task
 
 _BLOCK_ROWS = 4096
 _PR_SET_PDEATHSIG = 1
@@ -40,70 +40,48 @@ def divide(rows: NDArray[np.int64], shares: int) -> list[NDArray[np.int64]]:
     return [rows[owner == number] for number in range(shares)]
 
 
-def cores_of(number: int, devices: Sequence[str]) -> set[int]:
-    """The cores of one process: an even part of those that this one may use, at least one."""
-    cores = sorted(os.sched_getaffinity(0))
-    mine = cores[number :: len(devices)]
-    return set(mine or cores)
+@dataclass(frozen=True, slots=True)
+class _Signals:
+    """What the main process tells all others: events that they share."""
+
+    stop: Any
+    resumed: Any
 
 
-@contextmanager
-def cores_of_one(devices: Sequence[str]) -> Iterator[None]:
-    """Hold this thread, and those that it starts, to the cores of one of the processes to come: tuning is for one."""
-    before = os.sched_getaffinity(0)
-    try:
-        if "cpu" in devices:
-            os.sched_setaffinity(0, cores_of(0, devices))
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
-
-
-def embed_on_devices(
-    share: Share,
-    rows: NDArray[np.int64],
-    paths: PathTable,
-    control: Control,
-    progress: Progress,
-    clocks: list[StageClock],
-) -> tuple[float, int]:
-    """Embed rows in one process a device of the request.
+def embed_on_devices(task: Task, rows: NDArray[np.int64], context: RunContext) -> tuple[float, int]:
+    """Embed rows in one process a device of the request; arguments and result are as for `worker.embed_task`.
 
     Args:
-        share: the whole, divided here.
+        task: the whole, divided here.
         rows: (n,) int64, ascending.
-        paths: their file is opened by each process again.
-        control: signals stop and pause all of them.
-        progress: of the whole run.
-        clocks: of `share.clocks()`; the work of all processes is added up in them.
-    Returns:
-        When the first one began after warm-up, and how many rows were done.
+        context: its clocks get the work of all processes added up, its names are read by each process again.
     Raises:
         FacemillError: that of the first process that failed; the others finish what they have in flight.
     """
-    context = multiprocessing.get_context("spawn")
-    devices = share.request.devices
-    stop, going = context.Event(), context.Event()
-    going.set()
-    parts = divide(rows, len(devices))
+    spawn = multiprocessing.get_context("spawn")
+    devices, control = task.request.run.devices, context.control
+    signals = _Signals(spawn.Event(), spawn.Event())
+    signals.resumed.set()
+    names = context.source.names
+    assert isinstance(names, PathTable)
+    source = context.source.with_names(())
     workers: dict[Connection, Any] = {}
-    for number, device in enumerate(devices):
-        mine, theirs = context.Pipe(duplex=False)
-        part = replace(share, number=number)
-        arguments = (part, parts[number], paths.path, device, cores_of(number, devices), theirs, stop, going)
-        process = context.Process(target=_work, args=arguments, name=f"facemill-{device}-{number}")
+    for number, (device, part) in enumerate(zip(devices, divide(rows, len(devices)), strict=True)):
+        receiver, sender = spawn.Pipe(duplex=False)
+        place = _Place(replace(task, process=number), source, names.path, device, cores_of(number, devices))
+        process = spawn.Process(target=_work, args=(place, part, sender, signals), name=f"facemill-{device}-{number}")
         process.start()
-        theirs.close()
-        workers[mine] = process
+        sender.close()
+        workers[receiver] = process
     began, done, failure = 0.0, 0, None
-    for clock in clocks:
+    for clock in context.clocks.values():
         clock.workers *= len(devices)
     try:
         while workers:
-            if control.signum:
-                stop.set()
-            (going.clear if control.paused and not control.signum else going.set)()
-            progress.tick()
+            if control.stopping:
+                signals.stop.set()
+            (signals.resumed.clear if control.paused and not control.stopping else signals.resumed.set)()
+            context.advance(0, {})
             for connection in wait(list(workers), timeout=0.5):
                 assert isinstance(connection, Connection)
                 message = _receive(connection)
@@ -118,13 +96,13 @@ def embed_on_devices(
                 else:
                     counts = Counter(message["counts"])
                     done += counts.total()
-                    for clock in clocks:
-                        clock.add(*message["work"][clock.name])
-                    progress.add(counts)
+                    for name, work in message["work"].items():
+                        context.clocks[name].add(*work)
+                    context.advance(counts.total(), counts)
                 if failure is not None:
-                    stop.set()
+                    signals.stop.set()
     finally:
-        stop.set()
+        signals.stop.set()
         for connection, process in workers.items():
             connection.close()  # a process that is still telling would wait for ever for someone to listen
             process.join()
@@ -163,66 +141,85 @@ def _silent_death(process: Any) -> FacemillError | None:
     )
 
 
-class _Orders:
-    """What the main process wants, seen from another one."""
+class _FromMain:
+    """The control of the main process, seen from another one."""
 
-    def __init__(self, stop: Any, going: Any) -> None:
-        self._stop = stop
-        self._going = going
+    signum = 0
 
-    def wait_while_paused(self) -> bool:
-        while not self._stop.is_set() and not self._going.wait(timeout=0.5):
+    def __init__(self, signals: _Signals) -> None:
+        self._signals = signals
+
+    @property
+    def paused(self) -> bool:
+        return not self._signals.resumed.is_set()
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self._signals.stop.is_set())
+
+    def wait(self) -> bool:
+        while not self.stopping and not self._signals.resumed.wait(timeout=0.5):
             pass
-        return not self._stop.is_set()
+        return not self.stopping
 
-    def stop_if_asked(self) -> None:
-        if self._stop.is_set():
-            raise Interrupted("stopped", signal.SIGTERM)
+    def in_flight(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
 
-class _Report:
-    """Sends what is finished to the main process, with the work that it took."""
+class _ToMain:
+    """Sends the counts of finished photos to the main process, with the work that they took."""
 
-    def __init__(self, connection: Connection, clocks: list[StageClock]) -> None:
+    def __init__(self, connection: Connection, clocks: Clocks) -> None:
         self._connection = connection
         self._clocks = clocks
-        self._told = {clock.name: (0.0, 0) for clock in clocks}
+        self._sent = dict.fromkeys(clocks, (0.0, 0))
 
-    def add(self, counts: Counter[str]) -> None:
+    def advance(self, photos: int, counts: Mapping[str, int]) -> None:
+        if not photos:
+            return
         work = {}
-        for clock in self._clocks:
-            busy, photographs = self._told[clock.name]
-            self._told[clock.name] = clock.busy_s, clock.photographs
-            work[clock.name] = clock.busy_s - busy, clock.photographs - photographs
+        for name, clock in self._clocks.items():
+            busy_s, photographs = self._sent[name]
+            self._sent[name] = clock.busy_s, clock.photographs
+            work[name] = clock.busy_s - busy_s, clock.photographs - photographs
         _send(self._connection, counts=counts, work=work)
 
-    def tick(self) -> None:
-        pass
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What another process needs to know.
+
+    Attributes:
+        task: its own.
+        source: of the photos, without names.
+        names: the file of the names.
+        device: "cpu", or the number of a GPU.
+        cores: that it keeps to on the CPU.
+    """
+
+    task: Task
+    source: Source
+    names: Path
+    device: str
+    cores: set[int]
 
 
-def _work(
-    share: Share,
-    rows: NDArray[np.int64],
-    paths: Any,
-    device: str,
-    cores: set[int],
-    connection: Connection,
-    stop: Any,
-    going: Any,
-) -> None:
-    """The whole life of one process."""
+def _work(place: _Place, rows: NDArray[np.int64], connection: Connection, signals: _Signals) -> None:
+    """The whole life of one process, which is facemill's own: it may have what a caller's process may not."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)  # the main process hears them and passes on what they mean
-    if device == "cpu":
-        os.sched_setaffinity(0, cores)
-    else:
-        os.environ["CUDA_VISIBLE_DEVICES"] = shown_as(device)
-    clocks = share.clocks()
+    if place.device == "cpu":
+        os.sched_setaffinity(0, place.cores)
+    else:  # CUDA reads it when it starts, in this process after this line
+        os.environ["CUDA_VISIBLE_DEVICES"] = shown_as(place.device)
+    clocks = place.task.clocks()
     try:
-        with PathTable(paths) as table:
-            report = _Report(connection, clocks)
-            began, _ = embed_share(share, rows, table, _Orders(stop, going), report, clocks)
+        with PathTable(place.names) as names:
+            advance = _ToMain(connection, clocks).advance
+            source = place.source.with_names(names)
+            context = RunContext(source, _FromMain(signals), clocks=clocks, advance=advance)
+            began, _ = embed_task(place.task, rows, context)
             _send(connection, began=began)
     except Interrupted:
         pass  # it was told to stop before it had begun

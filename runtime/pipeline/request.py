@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..engines.engine import Engine, EngineInfo
+from ..engines.stale import rebuild_if_stale
 from ..errors import ConfigError, ContractError
 from ..extras import available, pip_install
 from ..faces.align import ALIGN_RULE
 from ..faces.rules import FaceRules
 from ..images.decode import DECODE_RULE, Limits
-from ..sources.scan import Scan
+from ..sources.source import Source
 from ..storage.segments import SegmentRules
 
 logger = logging.getLogger(__name__)
@@ -24,58 +25,24 @@ UNTRAINED_WARNING = "random weights: these embeddings identify nobody"
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """One run of `process`.
+class RunOptions:
+    """How a run is carried out. Nothing of it changes the file.
 
     Attributes:
-        inputs: folders, files and @lists.
-        listed: the photographs, where whoever asks has listed them already; None to scan the inputs.
-        output: the embedding file.
-        engine: the engine that embeds.
-        batch_size, workers: None to tune.
-        skip_duplicates: leave out files seen before, to the byte.
-        retry: run failed photographs again.
-        limit: only the first so many of the scan.
-        dtype: "float32" or "float16", of `/embeddings`.
-        force: start over and replace the output.
-        limits: files refused before decoding.
-        rules: when a segment ends.
+        batch_size: images in one call of the engine; None to tune.
+        workers: threads that decode; None to tune.
         devices: one process each: "cpu", or the number of a GPU. Empty: this process does the work.
-        decoder: "opencv", "dali" (on the GPU, for a TensorRT engine), or "auto": DALI where it can be used.
-        faces: how faces are looked for and which count.
-        detector: the engine of a face detector; None when faces are not looked for.
+        segments: when a segment ends.
+    Raises:
+        ConfigError: a value is outside its range.
     """
 
-    inputs: tuple[str, ...]
-    output: Path
-    engine: Engine
     batch_size: int | None = None
     workers: int | None = None
-    skip_duplicates: bool = False
-    retry: bool = False
-    limit: int | None = None
-    dtype: str = "float32"
-    force: bool = False
-    limits: Limits = field(default_factory=Limits)
-    rules: SegmentRules = field(default_factory=SegmentRules)
     devices: tuple[str, ...] = ()
-    decoder: str = "auto"
-    faces: FaceRules = field(default_factory=FaceRules)
-    detector: Engine | None = None
-    listed: Scan | None = None
+    segments: SegmentRules = field(default_factory=SegmentRules)
 
     def __post_init__(self) -> None:
-        if self.dtype not in ("float32", "float16"):
-            raise ConfigError(f"--dtype is {self.dtype!r}; wanted: float32 or float16")
-        if len(self.devices) > 1 and self.skip_duplicates:
-            raise ConfigError("--skip-duplicates and several --devices exclude each other; wanted: one of them")
-        if self.decoder not in ("auto", "opencv", "dali"):
-            raise ConfigError(f"--decoder is {self.decoder!r}; wanted: auto, opencv or dali")
-        if self.faces.detects != (self.detector is not None):
-            raise ConfigError(
-                f"--align is {self.faces.align} and the detector is {self.detector}; wanted: an engine of a face "
-                f"detector if faces are looked for, and none otherwise"
-            )
         for device in self.devices:
             if device != "cpu" and not device.isdecimal():
                 raise ConfigError(f"--devices names {device!r}; wanted: cpu, or numbers of GPUs, such as 0,1")
@@ -84,21 +51,78 @@ class Request:
                 raise ConfigError(f"{name} is {value}; wanted: auto, or 1 and more")
 
 
-def check_request(request: Request, info: EngineInfo) -> Request:
-    """A request that can be carried out: its decoder chosen, its output's links resolved (one file has one name and one
-    lock).
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One run of `process`.
+
+    The defaults are those of the command. So faces are looked for, and an engine of a detector has to be named, unless
+    `faces` is FaceRules(align="none"): then every photo is taken as an aligned crop.
+
+    Attributes:
+        inputs: folders, files and @lists to scan, or a source.
+        output: the embedding file.
+        engine: embeds the crops.
+        detector: finds the faces; None if faces are not looked for.
+        faces: how faces are looked for and which count.
+        limits: photos that are refused before decoding.
+        limit: only the first so many photos of the scan; None for all.
+        decoder: "opencv", "dali" (on the GPU, for a TensorRT engine), or "auto": DALI where it can be used.
+        dtype: "float32" or "float16", of `/embeddings`.
+        skip_duplicates: leave out files that are the same as an earlier one, to the byte.
+        retry: run failed photos again.
+        force: start over and replace the output.
+        run: how the work is carried out.
+    Raises:
+        ConfigError: a value is outside its range, or two do not go together.
+    """
+
+    inputs: tuple[str, ...] | Source
+    output: Path
+    engine: Engine
+    detector: Engine | None = None
+    faces: FaceRules = field(default_factory=FaceRules)
+    limits: Limits = field(default_factory=Limits)
+    limit: int | None = None
+    decoder: str = "auto"
+    dtype: str = "float32"
+    skip_duplicates: bool = False
+    retry: bool = False
+    force: bool = False
+    run: RunOptions = field(default_factory=RunOptions)
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ("float32", "float16"):
+            raise ConfigError(f"--dtype is {self.dtype!r}; wanted: float32 or float16")
+        if len(self.run.devices) > 1 and self.skip_duplicates:
+            raise ConfigError("--skip-duplicates and several --devices exclude each other; wanted: one of them")
+        if self.decoder not in ("auto", "opencv", "dali"):
+            raise ConfigError(f"--decoder is {self.decoder!r}; wanted: auto, opencv or dali")
+        if self.faces.detects != (self.detector is not None):
+            raise ConfigError(
+                f"--align is {self.faces.align} and the detector is {self.detector}; wanted: an engine of a face "
+                f"detector if faces are looked for, and none otherwise"
+            )
+
+
+def resolve_request(request: Request) -> Request:
+    """A request that can be carried out: engines that this machine can run, its decoder chosen, its output's links
+    resolved (one file has one name and one lock).
 
     Raises:
-        ConfigError: the output is no file, the batch size is not in the engine's profile, or the decoder cannot feed
-            the engine.
+        ConfigError: the output is no file, the batch size is not in the engine's profile, an engine is of the wrong
+            kind or for another device, or the decoder cannot feed the engine.
+        EngineError: an engine is stale and cannot be built again.
         MissingDependencyError: DALI was asked for and is not installed.
     """
+    detector = rebuild_if_stale(request.detector) if request.detector else None
+    request = replace(request, engine=rebuild_if_stale(request.engine), detector=detector)
+    info = request.engine.info
     if not request.output.name or request.output.is_dir():
         raise ConfigError(f"-o is {str(request.output)!r}, a folder; wanted: the name of a file, such as people.h5")
     low, _, high = info.profile
-    if request.batch_size is not None and not low <= request.batch_size <= high:
+    if request.run.batch_size is not None and not low <= request.run.batch_size <= high:
         raise ConfigError(
-            f"--batch-size is {request.batch_size}; wanted: {low} to {high}, what {request.engine} is built for. "
+            f"--batch-size is {request.run.batch_size}; wanted: {low} to {high}, what {request.engine} is built for. "
             f"For others, build one: facemill build-engine --model {info.model} --batch MIN,OPT,MAX"
         )
     if request.detector is not None and not request.detector.info.detector:
@@ -111,7 +135,7 @@ def check_request(request: Request, info: EngineInfo) -> Request:
             f"{request.engine} is an engine of {info.model}, which finds faces and embeds none; wanted: one that "
             f"embeds. Name that one with --engine, and this one with --detector"
         )
-    for device in request.devices:
+    for device in request.run.devices:
         if (device == "cpu") != (info.backend == "cpu"):
             named = "cpu" if device == "cpu" else "a GPU"  # its number is CUDA's by now, not the user's
             raise ConfigError(

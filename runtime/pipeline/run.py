@@ -1,211 +1,139 @@
-"""The main job: photographs in, an embedding file out. The one place that knows the order of the stages."""
+"""The main job: photos in, an embedding file out."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.engine import EngineInfo
-from ..engines.open import open_runner
-from ..engines.stale import rebuild_if_stale
 from ..errors import DamagedError, Interrupted
-from ..interrupt import Control
-from ..records import Batch, Status
-from ..sources.pathtable import PathTable
+from ..interrupt import Control, RunControl, raise_if_stopping
+from ..progress import Listener, Reporter
+from ..records import Status
+from ..sources.source import Source
 from ..storage.dataset import assemble
-from ..storage.diskfile import readable_as
 from ..storage.ledger import Ledger
-from ..storage.runfolder import Plan, RunFolder
-from . import settings as tuning
-from .duplicates import DigestTable
-from .metadata import metadata_of
-from .plan import Finished, check_base, prepare
-from .processes import cores_of_one, embed_on_devices
-from .progress import Progress
-from .request import UNTRAINED_WARNING, Request, check_request
-from .settings import Settings
-from .stages import StageClock
-from .summary import Summary, summarise
-from .work import Decode, Read, SkipDuplicates
-from .worker import Share, embed_share, one_thread_opencv, open_on_device
+from .plan import Finished, Plan, plan_run
+from .processes import embed_on_devices
+from .request import UNTRAINED_WARNING, Request
+from .settings import Settings, cores_of_one, default_settings, with_given
+from .summary import Summary, bottleneck, summarise
+from .tuning import TUNE_FROM_ROWS, tune
+from .work import DigestTable, SkipDuplicates
+from .worker import RunContext, Task, embed_task
 
 logger = logging.getLogger(__name__)
 
-_TUNE_FROM_ROWS = 1024
-_TUNE_ROWS = 256
-_TUNE_AT_LEAST = 64
+_LOAD_ROWS = 65_536  # digests at once
 
 
-def process(request: Request) -> Summary:
-    """Embed every photograph of a request, or go on where a run of the same request stopped.
+def process(request: Request, *, listener: Listener | None = None, control: Control | None = None) -> Summary:
+    """Embed every photo of a request, or resume where a run of the same request stopped.
 
+    Args:
+        request: what is to be embedded, and how.
+        listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the run, from another thread or by signals; None for neither.
     Raises:
         FacemillError: see errors.py; what is complete stays on disk.
-        Interrupted: a signal stopped the run in good order.
+        Interrupted: the control stopped the run in good order.
     """
     began = time.perf_counter()
-    detector = rebuild_if_stale(request.detector) if request.detector else None
-    request = replace(request, engine=rebuild_if_stale(request.engine), detector=detector)
-    info = request.engine.info
-    request = check_request(request, info)
-    warning = "" if info.trained else UNTRAINED_WARNING
-    replaced = [request.output] if request.output.exists() else []
-    with readable_as(*replaced), Control() as control, RunFolder(request.output) as folder:
-        plan = prepare(request, info, folder)
+    with plan_run(request) as plan:
         if isinstance(plan, Finished):
-            embedded = plan.counts.get(Status.EMBEDDED.label, 0)
-            return Summary(plan.rows, embedded, plan.counts, elapsed_s=time.perf_counter() - began, warning=warning)
-        control.deferring = True
-        with PathTable(folder.paths_file) as paths:
-            summary, outcomes = _Run(request, info, folder, plan, paths, control).complete()
-        folder.remove()
-    return replace(
-        summary,
-        embedded=outcomes.get(Status.EMBEDDED.label, 0),
-        outcomes=outcomes,
-        elapsed_s=time.perf_counter() - began,
-        warning=warning,
-    )
+            summary = Summary(plan.rows, plan.counts.get(Status.EMBEDDED.label, 0), plan.counts)
+        else:
+            summary = run(plan, listener, control or RunControl())
+        warning = "" if plan.request.engine.info.trained else UNTRAINED_WARNING
+    return replace(summary, elapsed_s=time.perf_counter() - began, warning=warning)
 
 
-class _Run:
-    """One plan being followed."""
-
-    def __init__(
-        self,
-        request: Request,
-        info: EngineInfo,
-        folder: RunFolder,
-        plan: Plan,
-        paths: PathTable,
-        control: Control,
-    ) -> None:
-        self.request = request
-        self.info = info
-        self.folder = folder
-        self.plan = plan
-        self.paths = paths
-        self.control = control
-        self.base = check_base(plan, request.output)
-        self.read = Read(os.fsencode(plan.root), paths, request.limits)
-        self.decode = Decode(info.size, info.channel_order, request.limits)
-
-    def _ledger(self) -> Ledger:
-        return Ledger(self.plan.rows, self.folder.path, self.plan.plan_id, self.base)
-
-    def complete(self) -> tuple[Summary, dict[str, int]]:
-        """Embed what is pending and make the finished file; a segment that proves damaged is run again."""
+def run(plan: Plan, listener: Listener | None, control: Control) -> Summary:
+    """Follow a plan: embed what is pending, and write the file. A segment that proves damaged is run again."""
+    with control.in_flight(), plan.names() as names:
+        source, settings = plan.source.with_names(names), plan.settings
         while True:
             try:
-                return self.embed(), self.finish()
+                with ExitStack() as stack:
+                    with plan.ledger() as ledger:
+                        pending = ledger.pending(retry=plan.request.retry)
+                        skip = stack.enter_context(_skip_duplicates(plan, ledger, source))
+                    summary = Summary(plan.stored.rows, 0, {})
+                    if len(pending):
+                        settings = settings or _find_settings(plan, source, pending, control)
+                        summary = _embed(plan, settings, pending, RunContext(source, control, skip), listener)
+                counts = _write_file(plan, source)
+                plan.folder.remove()
+                return replace(summary, embedded=counts.get(Status.EMBEDDED.label, 0), outcomes=counts)
             except DamagedError:
-                self.control.stop_if_asked()
+                raise_if_stopping(control)
 
-    def embed(self) -> Summary:
-        """Run what is pending into segments."""
-        with ExitStack() as stack:
-            with self._ledger() as ledger:
-                pending = ledger.pending(retry=self.request.retry)
-                skip = self._digests(stack, ledger)
-            if not len(pending):
-                return Summary(self.plan.rows, 0, {})
-            with cores_of_one(self.request.devices):
-                found = self._settings(pending)
-            logger.info("%d of %d photographs to do", len(pending), self.plan.rows)
-            share = Share(self.request, self.info, self.plan, self.folder.path, found)
-            clocks = share.clocks()
-            with Progress(self.plan.rows, self.plan.rows - len(pending), clocks) as progress:
-                if self.request.devices:
-                    began, done = embed_on_devices(share, pending, self.paths, self.control, progress, clocks)
-                else:
-                    began, done = embed_share(share, pending, self.paths, self.control, progress, clocks, skip)
-            elapsed_s = time.perf_counter() - began
-        if self.control.signum and done < len(pending):
-            raise Interrupted(
-                f"stopped after {self.plan.rows - len(pending) + done:,} of {self.plan.rows:,} photographs; all of "
-                f"them are on disk. The same command goes on from there",
-                self.control.signum,
-            )
-        return summarise(self.plan.rows, done, elapsed_s, clocks)
 
-    def _digests(self, stack: ExitStack, ledger: Ledger) -> SkipDuplicates | None:
-        """The duplicates stage, knowing all digests of earlier runs."""
-        if not self.request.skip_duplicates:
-            return None
-        table = stack.enter_context(DigestTable(self.folder.path))
+@contextmanager
+def _skip_duplicates(plan: Plan, ledger: Ledger, source: Source) -> Iterator[SkipDuplicates | None]:
+    """The stage that drops duplicates, with the digests of all earlier rows; None if they are kept."""
+    if not plan.request.skip_duplicates:
+        yield None
+        return
+    with DigestTable(plan.folder.path) as table:
         known = np.flatnonzero(np.isin(ledger.status, [s for s in Status if s not in (0, Status.UNREADABLE)]))
-        for start in range(0, len(known), 65_536):
-            rows = known[start : start + 65_536]
+        for start in range(0, len(known), _LOAD_ROWS):
+            rows = known[start : start + _LOAD_ROWS]
             table.load((digest.tobytes(), int(row)) for digest, row in zip(ledger.digests(rows), rows, strict=True))
-        return SkipDuplicates(table, self.paths)
+        yield SkipDuplicates(table, source)
 
-    def _settings(self, pending: NDArray[np.int64]) -> Settings:
-        """Those of the plan, remembered ones, tuned ones, or the defaults for a short run; what the user gives wins."""
-        found = Settings(**self.plan.settings) if self.plan.settings else None
-        found = found or tuning.recall_settings(self.info, self._before())
-        if found is None and len(pending) >= _TUNE_FROM_ROWS:
-            found = self._tune(pending)
-            self.control.stop_if_asked()
-        found = found or tuning.default_settings(self.info)
-        if not self.plan.settings:
-            self.plan = replace(self.plan, settings={name: getattr(found, name) for name in Settings.__slots__})
-            self.folder.write_plan(self.plan)
-        return tuning.with_given(found, self.request.batch_size, self.request.workers)
 
-    def _before(self) -> str:
-        """What works before the engine: settings are remembered for both."""
-        request = self.request
-        detector = None if request.detector is None else request.detector.info
-        return tuning.works_before(request.decoder, detector, request.faces.policy)
+def _find_settings(plan: Plan, source: Source, pending: NDArray[np.int64], control: Control) -> Settings:
+    """Tuned settings, or the defaults for a short run; what the user gave wins."""
+    options, settings = plan.request.run, None
+    with cores_of_one(options.devices):
+        if len(pending) >= TUNE_FROM_ROWS:
+            settings = tune(plan.request, source, pending)
+            raise_if_stopping(control)
+        settings = settings or default_settings(plan.request.engine.info)
+    plan.folder.write_plan(replace(plan.stored, settings=asdict(settings)))
+    return with_given(settings, options.batch_size, options.workers)
 
-    def _tune(self, pending: NDArray[np.int64]) -> Settings | None:
-        """Settings from the first photographs that can be decoded; None when there are too few."""
-        one_thread_opencv()
-        logger.info("tuning on the first %d photographs", _TUNE_ROWS)
-        batch = self.read(Batch(pending[:_TUNE_ROWS]))
-        found = self._tune_device(batch) if self.request.decoder == "dali" else self._tune_runner(batch)
-        if found is not None and self.request.batch_size is None:
-            tuning.remember_settings(self.info, self._before(), found)
-        return found
 
-    def _tune_runner(self, batch: Batch) -> Settings | None:
-        images = self.decode(batch).images
-        if images is None or len(images) < _TUNE_AT_LEAST:
-            return None
-        some = replace(batch, files=batch.files[:8], rows=batch.rows[:8])
-        return tuning.tune(
-            self.info,
-            lambda threads: open_runner(self.request.engine, threads=threads),
-            images,
-            lambda: self.decode(some),
-            per_decode=len(some.files),
-            batch_size=self.request.batch_size,
+def _embed(
+    plan: Plan, settings: Settings, pending: NDArray[np.int64], context: RunContext, listener: Listener | None
+) -> Summary:
+    """Run what is pending into segments."""
+    rows, control = plan.stored.rows, context.control
+    logger.info("%d of %d photographs to do", len(pending), rows)
+    # The names of a source may be millions, and the task goes to other processes.
+    task = Task(replace(plan.request, inputs=()), plan.stored.plan_id, plan.folder.path, settings)
+    clocks = task.clocks()
+    with Reporter(
+        "process",
+        rows,
+        done=rows - len(pending),
+        unit="images",
+        listener=listener,
+        bottleneck=lambda: bottleneck(clocks.values(), 1.0),
+    ) as reporter:
+        embed = embed_on_devices if plan.request.run.devices else embed_task
+        began, done = embed(task, pending, replace(context, clocks=clocks, advance=reporter.advance))
+    elapsed_s = time.perf_counter() - began
+    if control.stopping and done < len(pending):
+        raise Interrupted(
+            f"stopped after {rows - len(pending) + done:,} of {rows:,} photographs; all of them are on disk. "
+            f"Run the same command again to resume",
+            control.signum,
         )
+    return summarise(rows, done, elapsed_s, clocks.values())
 
-    def _tune_device(self, batch: Batch) -> Settings | None:
-        from .gpu_tuning import tune_device
 
-        if len(batch.files) < _TUNE_AT_LEAST:
-            return None
-        clock = {name: StageClock(name, 1) for name in ("decode", "detect", "infer")}
-        return tune_device(
-            self.info,
-            lambda found: open_on_device(self.request, self.info, found, clock),
-            batch.files,
-            batch_size=self.request.batch_size,
-        )
-
-    def finish(self) -> dict[str, int]:
-        """Make the file that the user opens; returns the outcomes by kind."""
-        logger.info("writing %s", self.request.output)
-        with self._ledger() as ledger:
-            counts = ledger.counts()
-            metadata = metadata_of(self.plan, self.request, self.info, counts)
-            assemble(self.request.output, ledger, self.paths, metadata, self.request.dtype)
-            return counts
+def _write_file(plan: Plan, source: Source) -> dict[str, int]:
+    """Write the file that the user opens, from all segments; returns the outcomes by kind."""
+    output = plan.request.output
+    logger.info("writing %s", output)
+    with plan.ledger() as ledger:
+        counts = ledger.counts()
+        assemble(output, ledger, source.names, plan.metadata(counts), plan.request.dtype)
+        return counts

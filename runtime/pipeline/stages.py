@@ -1,4 +1,4 @@
-"""Stages run in threads between bounded channels; the batches come out in the order that they went in.
+"""Stages run in threads between bounded channels. The batches come out in the order that they went in.
 
 Decoding, inference and file reading leave the interpreter lock, so threads keep all cores busy without copying a
 pixel between processes.
@@ -12,9 +12,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
 from ..records import Batch
-from .channel import ChannelFailed, OrderedChannel
+
+In = TypeVar("In", bound=Batch)
+Out = TypeVar("Out", bound=Batch)
+Next = TypeVar("Next", bound=Batch)
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -49,7 +54,7 @@ class StageClock:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(Generic[In, Out]):
     """One step of the journey.
 
     Attributes:
@@ -59,16 +64,49 @@ class Stage:
     """
 
     clock: StageClock
-    work: Callable[[Batch], Batch]
+    work: Callable[[In], Out]
     ahead: int
 
 
-class Pipeline:
-    """Runs batches through stages. Iterate over it; leave by `with`, which waits for every thread."""
+@dataclass(frozen=True, slots=True)
+class Chain(Generic[In, Out]):
+    """Stages in order. Each takes the kind of batch that the one before it returns, which mypy checks.
 
-    def __init__(self, batches: Iterable[Batch], stages: list[Stage]) -> None:
-        self._channels = [OrderedChannel[Batch](max(2, s.ahead)) for s in stages]
-        self._channels.insert(0, OrderedChannel[Batch](max(2, stages[0].clock.workers)))
+    Attributes:
+        stages: at least one.
+    """
+
+    stages: tuple[Stage[Any, Any], ...]
+
+    @classmethod
+    def of(cls, stage: Stage[In, Out]) -> Chain[In, Out]:
+        """A chain of one stage."""
+        return Chain((stage,))
+
+    def then(self, stage: Stage[Out, Next]) -> Chain[In, Next]:
+        """This chain, followed by a stage."""
+        return Chain((*self.stages, stage))
+
+    def join(self, chain: Chain[Out, Next]) -> Chain[In, Next]:
+        """This chain, followed by another one."""
+        return Chain((*self.stages, *chain.stages))
+
+    def __call__(self, batch: In) -> Out:
+        """Run every stage on a batch, in the calling thread and without the clocks."""
+        result: Any = batch
+        for stage in self.stages:
+            result = stage.work(result)
+        last: Out = result
+        return last
+
+
+class Pipeline(Generic[In, Out]):
+    """Runs batches through a chain. Iterate over it; leave by `with`, which waits for every thread."""
+
+    def __init__(self, batches: Iterable[In], chain: Chain[In, Out]) -> None:
+        stages = chain.stages
+        self._channels = [OrderedChannel[Any](max(2, s.ahead)) for s in stages]
+        self._channels.insert(0, OrderedChannel[Any](max(2, stages[0].clock.workers)))
         self._failure: BaseException | None = None
         self._threads = [self._thread("feed", self._feed, batches)]
         for stage, before, after in zip(stages, self._channels, self._channels[1:], strict=False):
@@ -76,7 +114,7 @@ class Pipeline:
             for _ in range(stage.clock.workers):
                 self._threads.append(self._thread(stage.clock.name, self._run, stage, before, after, left))
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Out]:
         """The finished batches, in order.
 
         Raises:
@@ -84,7 +122,7 @@ class Pipeline:
         """
         return (batch for batch in self.ready() if batch is not None)
 
-    def ready(self, every_s: float | None = None) -> Iterator[Batch | None]:
+    def ready(self, every_s: float | None = None) -> Iterator[Out | None]:
         """The finished batches, in order, and None whenever none has come for `every_s`.
 
         Raises:
@@ -103,7 +141,7 @@ class Pipeline:
                 return
             yield entry[1]
 
-    def __enter__(self) -> Pipeline:
+    def __enter__(self) -> Pipeline[In, Out]:
         for thread in self._threads:
             thread.start()
         return self
@@ -128,14 +166,16 @@ class Pipeline:
             for channel in self._channels:
                 channel.fail()
 
-    def _feed(self, batches: Iterable[Batch]) -> None:
+    def _feed(self, batches: Iterable[In]) -> None:
         sequence = -1
         for sequence, batch in enumerate(batches):
             self._channels[0].put(sequence, batch)
         self._channels[0].close(sequence + 1)
 
     @staticmethod
-    def _run(stage: Stage, before: OrderedChannel[Batch], after: OrderedChannel[Batch], left: Iterator[int]) -> None:
+    def _run(
+        stage: Stage[Any, Any], before: OrderedChannel[Any], after: OrderedChannel[Any], left: Iterator[int]
+    ) -> None:
         while (entry := before.get()) is not None:
             sequence, batch = entry
             with stage.clock.work(len(batch)):
@@ -143,3 +183,82 @@ class Pipeline:
             after.put(sequence, result)
         if next(left) == 0:  # the last worker of the stage to leave
             after.close(before.end)
+
+
+class ChannelFailed(Exception):
+    """Another stage failed; its exception is raised by the consumer."""
+
+
+class OrderedChannel(Generic[T]):
+    """Items go in by sequence number in any order and come out in order, at most `capacity` ahead.
+
+    The item that is due is always admitted, so that a full channel cannot block the one it waits for. A failure
+    wakes everyone: nobody waits for a producer that died.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._items: dict[int, T] = {}
+        self._next = 0
+        self._end: int | None = None
+        self._failed = False
+        self._changed = threading.Condition()
+
+    def put(self, sequence: int, item: T) -> None:
+        """Add the item with this number; waits while it is too far ahead.
+
+        Raises:
+            ChannelFailed: the pipeline is stopping after a failure.
+        """
+        with self._changed:
+            while sequence >= self._next + self._capacity and not self._failed:
+                self._changed.wait()
+            if self._failed:
+                raise ChannelFailed
+            self._items[sequence] = item
+            self._changed.notify_all()
+
+    def get(self, timeout_s: float | None = None) -> tuple[int, T] | None:
+        """The next item and its number; None when all have been taken and there will be no more.
+
+        Raises:
+            ChannelFailed: the pipeline is stopping after a failure.
+            TimeoutError: nothing came in `timeout_s`.
+        """
+        with self._changed:
+            if not self._changed.wait_for(self._can_get, timeout_s):
+                raise TimeoutError
+            if self._failed:
+                raise ChannelFailed
+            if self._next == self._end:
+                return None
+            item = self._items.pop(self._next)
+            self._next += 1
+            self._changed.notify_all()
+            return self._next - 1, item
+
+    def _can_get(self) -> bool:
+        return self._next in self._items or self._next == self._end or self._failed
+
+    def close(self, end: int) -> None:
+        """Say that the numbers stop before `end`."""
+        with self._changed:
+            self._end = end
+            self._changed.notify_all()
+
+    @property
+    def end(self) -> int:
+        """The number that `close` gave.
+
+        Raises:
+            ValueError: not closed yet.
+        """
+        if self._end is None:
+            raise ValueError("the channel is not closed yet")
+        return self._end
+
+    def fail(self) -> None:
+        """Wake everyone with ChannelFailed."""
+        with self._changed:
+            self._failed = True
+            self._changed.notify_all()

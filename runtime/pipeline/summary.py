@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from ..records import Status
-from .progress import bottleneck
 from .stages import StageClock
 
 
@@ -42,7 +41,13 @@ class Summary:
         return sum(self.outcomes.get(s.label, 0) for s in Status if s.failed)
 
 
-def summarise(rows: int, done: int, elapsed_s: float, clocks: Sequence[StageClock]) -> Summary:
+def bottleneck(clocks: Collection[StageClock], elapsed_s: float) -> str:
+    """The stage whose workers waited least, such as "infer-bound"; "idle" before any work."""
+    busiest = max(clocks, key=lambda clock: clock.busy_s / clock.workers)
+    return f"{busiest.name}-bound" if busiest.busy_s > 0 and elapsed_s > 0 else "idle"
+
+
+def summarise(rows: int, done: int, elapsed_s: float, clocks: Collection[StageClock]) -> Summary:
     """The summary of what the stages did, without the outcomes of the file.
 
     Args:

@@ -1,216 +1,179 @@
-"""What one process does of a run: its photographs through the stages, into segments of its own."""
+"""One process of a run: its photos through the stages, into segments of its own."""
 
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.engine import EngineInfo
 from ..engines.open import open_runner
 from ..errors import StorageError
-from ..records import Batch, Status
-from ..sources.pathtable import PathTable
-from ..storage.runfolder import Plan
+from ..interrupt import Control, raise_if_stopping
+from ..records import Batch, Embedded, Encoded, Status
+from ..sources.source import Source
 from ..storage.segments import SegmentWriter
-from .face_work import DecodePhotos, FindFaces
+from .face_work import crop_stages
 from .request import Request
 from .settings import Settings, usable_cores
-from .stages import Pipeline, Stage, StageClock
-from .work import Decode, Embed, Read, SkipDuplicates, Slices
+from .stages import Chain, Pipeline, Stage, StageClock
+from .work import BatchLimit, Embed, Read, SkipDuplicates
 
 if TYPE_CHECKING:
-    from .gpu_embed import OnDevice
+    from .gpu_embed import EmbedOnGpu
 
 _BATCH_ROWS = 16  # at least: few enough that a signal finds little in flight
 
-
-class Control(Protocol):
-    """Who says whether to go on: signals in the main process, the main process in the others."""
-
-    def wait_while_paused(self) -> bool:
-        """Wait for the run to go on; False when it is to stop."""
-        ...
-
-    def stop_if_asked(self) -> None:
-        """Raise Interrupted if it is to stop."""
-        ...
-
-
-class Audience(Protocol):
-    """Who is told how far it is."""
-
-    def add(self, counts: Counter[str]) -> None:
-        """Photographs that are finished, by outcome."""
-        ...
-
-    def tick(self) -> None:
-        """Nothing has come for a second."""
-        ...
+Clocks = dict[str, StageClock]  # by stage, in the order of the journey
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
-    """A part of a run, as it travels to the process that does it.
+class Task:
+    """The work of one process of a run, as it travels to that process.
 
     Attributes:
-        request: of the run.
-        info: of the engine.
-        plan: of the run.
-        folder: where its segments go.
-        settings: how it divides its work.
-        number: of the process; segments carry it, so that no two processes write one file.
+        request: of the run, resolved.
+        plan_id: of the run.
+        folder: where the segments go.
+        settings: how the work is divided.
+        process: number of the process; segments carry it, so that no two processes write one file.
     """
 
     request: Request
-    info: EngineInfo
-    plan: Plan
+    plan_id: str
     folder: Path
     settings: Settings
-    number: int = 0
+    process: int = 0
 
-    def clocks(self) -> list[StageClock]:
-        """One a stage, in the order of the journey."""
-        found, on_gpu = self.settings, self.request.decoder == "dali"
-        clocks = [StageClock("read", found.readers)]
+    def clocks(self) -> Clocks:
+        """A clock for each stage."""
+        settings, on_gpu = self.settings, self.request.decoder == "dali"
+        workers = {"read": settings.readers}
         if self.request.skip_duplicates:
-            clocks.append(StageClock("deduplicate", 1))
-        return [
-            *clocks,
-            # On the GPU a batch is decoded in the slot that embeds it.
-            StageClock("decode", found.streams if on_gpu else found.decoders),
+            workers["deduplicate"] = 1
+        # On the GPU a batch is decoded in the slot that embeds it.
+        workers["decode"] = settings.streams if on_gpu else settings.decoders
+        if self.request.detector:
             # On the CPU it may need every core: with fewer threads the engine would wait for it.
-            *([StageClock("detect", found.streams if on_gpu else usable_cores())] if self.request.detector else []),
-            StageClock("infer", found.streams),
-            StageClock("write", 1),
-        ]
+            workers["detect"] = settings.streams if on_gpu else usable_cores()
+        workers |= {"infer": settings.streams, "write": 1}
+        return {name: StageClock(name, count) for name, count in workers.items()}
 
 
-def embed_share(
-    share: Share,
-    rows: NDArray[np.int64],
-    paths: PathTable,
-    control: Control,
-    audience: Audience,
-    clocks: list[StageClock],
-    skip: SkipDuplicates | None = None,
-) -> tuple[float, int]:
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """What a task works with. It stays in its process.
+
+    Attributes:
+        source: of the photos.
+        control: pauses and stops the work.
+        skip: drops duplicates; None if they are kept.
+        clocks: of `Task.clocks`.
+        advance: is told how many photos were finished, and their outcomes; 0 when none was for a second.
+    """
+
+    source: Source
+    control: Control
+    skip: SkipDuplicates | None = None
+    clocks: Clocks = field(default_factory=dict)
+    advance: Callable[[int, Mapping[str, int]], None] = lambda photos, counts: None
+
+
+def embed_task(task: Task, rows: NDArray[np.int64], context: RunContext) -> tuple[float, int]:
     """Embed some rows into segments. What is complete is kept, however this ends.
 
     Args:
-        share: what to do.
+        task: what to do.
         rows: (n,) int64, ascending.
-        paths: of the whole run.
-        control: stops and pauses it.
-        audience: told of finished photographs.
-        clocks: of `share.clocks()`.
-        skip: the duplicates stage, if duplicates are skipped.
+        context: what to do it with.
     Returns:
         When it began after warm-up (time.perf_counter), and how many rows were done.
     Raises:
-        FacemillError: as its message says.
+        FacemillError: a stage failed, or a segment cannot be written.
+        Interrupted: the run was stopped before the first photo.
     """
-    found, limits = share.settings, share.request.limits
-    clock = {one.name: one for one in clocks}
-    one_thread_opencv()
-    with _embedding(share, clock) as embedding:
-        control.stop_if_asked()
-        stages = [Stage(clock["read"], Read(os.fsencode(share.plan.root), paths, limits), 4)]
-        if skip is not None:
-            stages.append(Stage(clock["deduplicate"], skip, 2))
-        stages += embedding
+    with _embedding(task, context.clocks) as embedding:
+        raise_if_stopping(context.control)
+        reading = Chain.of(Stage(context.clocks["read"], Read(context.source), 4))
+        if context.skip is not None:
+            reading = reading.then(Stage(context.clocks["deduplicate"], context.skip, 2))
         began = time.perf_counter()
-        return began, _stream(share, _batches(rows, found.batch_size, control), stages, audience, clock["write"])
+        batches = _batches(rows, task.settings.batch_size, context.control)
+        return began, _write(task, context, Pipeline(batches, reading.join(embedding)))
 
 
 @contextmanager
-def _embedding(share: Share, clock: dict[str, StageClock]) -> Iterator[list[Stage]]:
-    """The stages from files to vectors, warmed up: two where the CPU decodes, one where the GPU does both."""
-    request, info, found = share.request, share.info, share.settings
+def _embedding(task: Task, clocks: Clocks) -> Iterator[Chain[Encoded, Embedded]]:
+    """The stages from encoded photos to vectors, warmed up."""
+    request, settings = task.request, task.settings
     if request.decoder == "dali":
-        with open_on_device(request, info, found, clock) as embed_files:
-            embed_files.warm_up()
-            yield [Stage(StageClock("embed", found.streams), embed_files, 2 * found.streams)]
+        with open_embed_on_gpu(request, settings, clocks) as embed_on_gpu:
+            embed_on_gpu.warm_up()
+            yield Chain.of(Stage(StageClock("embed", settings.streams), embed_on_gpu, 2 * settings.streams))
         return
     with ExitStack() as stack:
-        embed = Embed(stack.enter_context(open_runner(request.engine, threads=found.threads)), Slices(found.batch_size))
+        runner = stack.enter_context(open_runner(request.engine, threads=settings.threads))
+        detector = stack.enter_context(open_runner(request.detector, threads=1)) if request.detector else None
+        embed = Embed(runner, BatchLimit(settings.batch_size))
         embed.warm_up()
-        infer = Stage(clock["infer"], embed, 2 * found.streams)
-        if request.detector is None:
-            decode = Decode(info.size, info.channel_order, request.limits)
-            yield [Stage(clock["decode"], decode, found.streams + 2), infer]
-            return
-        finder = stack.enter_context(open_runner(request.detector, threads=1))
-        faces = FindFaces(finder, request.faces, info.size, info.channel_order, request.limits)
-        photos = DecodePhotos(info.channel_order, request.limits)
-        yield [
-            Stage(clock["decode"], photos, found.streams + 2),
-            Stage(clock["detect"], faces, found.streams + 2),
-            infer,
-        ]
+        crops = crop_stages(
+            runner.info, request.limits, request.faces, detector, clocks=clocks, ahead=settings.streams + 2
+        )
+        yield crops.then(Stage(clocks["infer"], embed, 2 * settings.streams))
 
 
-def open_on_device(
-    request: Request, info: EngineInfo, found: Settings, clock: Mapping[str, StageClock]
-) -> AbstractContextManager[OnDevice]:
-    """The one stage of a request whose photographs stay on the GPU.
+def open_embed_on_gpu(request: Request, settings: Settings, clocks: Clocks) -> AbstractContextManager[EmbedOnGpu]:
+    """The one stage of a request whose photos stay on the GPU.
 
     Args:
         request: its decoder is DALI.
-        info: of the engine.
-        found: how it divides its work.
-        clock: of decoding, inference and, if faces are looked for, detection, by name.
+        settings: how the work is divided.
+        clocks: of decoding, inference and, if faces are looked for, detection.
     Raises:
-        FacemillError: see device_work and device_faces.
+        FacemillError: see gpu_embed and gpu_faces.
     """
     if request.detector is None:
-        from .gpu_embed import open_embed_files
+        from .gpu_embed import open_embed_photos
 
-        return open_embed_files(request.engine, found, request.limits, (clock["decode"], clock["infer"]))
+        return open_embed_photos(request, settings, clocks)
     from .gpu_faces import open_embed_faces
 
-    clocks = clock["decode"], clock["detect"], clock["infer"]
-    return open_embed_faces(request.engine, request.detector, found, request.faces, request.limits, clocks)
+    return open_embed_faces(request, request.detector, settings, clocks)
 
 
-def _stream(share: Share, batches: Iterator[Batch], stages: list[Stage], audience: Audience, clock: StageClock) -> int:
-    """Batches through the stages into segments; returns the photographs done."""
-    request, done = share.request, 0
+def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded]) -> int:
+    """Finished batches into segments; returns the photos done."""
+    request, done, clock = task.request, 0, context.clocks["write"]
     writer = SegmentWriter(
-        share.folder,
-        plan_id=share.plan.plan_id,
-        dimension=share.info.dimension,
+        task.folder,
+        plan_id=task.plan_id,
+        dimension=request.engine.info.dimension,
         dtype=request.dtype,
         digests=request.skip_duplicates,
-        rules=request.rules,
-        process=share.number,
+        rules=request.run.segments,
+        process=task.process,
         faces=request.detector is not None,
     )
     try:
-        with Pipeline(batches, stages) as pipeline:
+        with pipeline:
             for batch in pipeline.ready(every_s=1.0):
                 if batch is None:  # slow, or paused: what is here must not wait for more
                     writer.commit_when_due()
-                    audience.tick()
+                    context.advance(0, {})
                     continue
                 with clock.work(len(batch)):
-                    assert batch.embeddings is not None
-                    writer.append(
-                        batch.rows, batch.embeddings, batch.outcomes, batch.digests, batch.faces, batch.face_counts
-                    )
+                    writer.append(batch)
                 done += len(batch)
                 counts = Counter(outcome.status.label for outcome in batch.outcomes)
-                counts[Status.EMBEDDED.label] = len(batch) - len(batch.outcomes)  # a photograph may have several rows
-                audience.add(counts)
+                counts[Status.EMBEDDED.label] = len(batch) - len(batch.outcomes)  # a photo may have several rows
+                context.advance(len(batch), counts)
     except StorageError:
         writer.discard()
         raise
@@ -223,16 +186,9 @@ def _stream(share: Share, batches: Iterator[Batch], stages: list[Stage], audienc
 
 
 def _batches(rows: NDArray[np.int64], batch_size: int, control: Control) -> Iterator[Batch]:
-    """Rows in runs of whole engine batches, until it is to stop."""
+    """Rows in runs of whole engine batches, until the run is to stop."""
     size = batch_size * math.ceil(_BATCH_ROWS / batch_size)
     for start in range(0, len(rows), size):
-        if not control.wait_while_paused():
+        if not control.wait():
             return
         yield Batch(rows[start : start + size])
-
-
-def one_thread_opencv() -> None:
-    """The stages are the parallelism: OpenCV's own threads would fight them for the same cores."""
-    import cv2
-
-    cv2.setNumThreads(1)

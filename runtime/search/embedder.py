@@ -8,25 +8,24 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.engine import Engine, EngineInfo, read_engine
+from ..engines.engine import Engine, read_engine
 from ..engines.open import open_runner
-from ..engines.runner import Runner
 from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError, EngineError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
-from ..pipeline.face_work import DecodePhotos, FindFaces
+from ..pipeline.face_work import crop_stages
 from ..pipeline.request import Request, contract_of
 from ..pipeline.settings import usable_cores
-from ..pipeline.work import Decode, Embed, Read, Slices
-from ..records import Batch, FacePlace, Outcome
+from ..pipeline.work import BatchLimit, Embed, Read
+from ..records import Batch, Crops, Embedded, FacePlace, Outcome
+from ..sources.source import FileSource, Source
 from ..storage.comparable import comparable, differences
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 
 _BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
 
@@ -71,7 +70,7 @@ class QueryRules:
     limits: Limits = field(default_factory=Limits)
 
 
-def rules_of(gallery: Gallery, engine: Engine | None = None) -> QueryRules:
+def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules:
     """How the rows of a gallery were made, for queries. Of several faces, the one that the photograph is of is taken.
 
     Args:
@@ -112,8 +111,8 @@ class QueryEmbedder:
                 finder = stack.enter_context(open_runner(rebuild_if_stale(rules.detector), threads=threads))
             self.info = runner.info
             self._limits = rules.limits
-            self._crops = _crops_of(rules, runner.info, finder)
-            self._vectors = Embed(runner, Slices(min(_BATCH_FILES, runner.info.profile[2])))
+            self._crops = crop_stages(runner.info, rules.limits, rules.faces, finder)
+            self._vectors = Embed(runner, BatchLimit(min(_BATCH_FILES, runner.info.profile[2])))
             self._engines = stack.pop_all()
 
     def embed(self, queries: Sequence[str]) -> EmbeddedQueries:
@@ -122,19 +121,27 @@ class QueryEmbedder:
         Args:
             queries: their paths.
         """
-        read = Read(os.getcwdb(), [os.fsencode(query) for query in queries], self._limits)
+        names = [os.fsencode(query) for query in queries]
+        return self.embed_source(FileSource(os.getcwdb(), names, self._limits.max_bytes))
 
-        def embed(start: int) -> Batch:
-            files = read(Batch(np.arange(start, min(start + _BATCH_FILES, len(queries)))))
-            return self._vectors(_first(self._crops(files)))
+    def embed_source(self, source: Source) -> EmbeddedQueries:
+        """Embed all photos of a source, in files or in memory. One that cannot be embedded does not stop the others.
+
+        Args:
+            source: of the photos; queries are known by its rows.
+        """
+        read, count = Read(source), len(source.names)
+
+        def embed(start: int) -> Embedded:
+            encoded = read(Batch(np.arange(start, min(start + _BATCH_FILES, count))))
+            return self._vectors(_first(self._crops(encoded)))
 
         vectors = [np.empty((0, self.info.dimension), np.float32)]
         rows: list[int] = []
         outcomes: list[Outcome] = []
         counts: dict[int, int] = {}
         places: dict[int, FacePlace] = {}
-        for batch in self._each(embed, range(0, len(queries), _BATCH_FILES)):
-            assert batch.embeddings is not None
+        for batch in self._each(embed, range(0, count, _BATCH_FILES)):
             vectors.append(batch.embeddings)
             rows += batch.rows.tolist()
             outcomes += batch.outcomes
@@ -144,7 +151,7 @@ class QueryEmbedder:
                     places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
         return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
 
-    def _each(self, embed: Callable[[int], Batch], starts: Sequence[int]) -> Iterator[Batch]:
+    def _each(self, embed: Callable[[int], Embedded], starts: Sequence[int]) -> Iterator[Embedded]:
         """Batches in order; several at once where an engine's call leaves cores free."""
         if len(starts) < 2 or self._workers < 2:
             yield from map(embed, starts)
@@ -155,13 +162,11 @@ class QueryEmbedder:
     def __enter__(self) -> QueryEmbedder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._engines.close()
 
 
-def find_detector(gallery: Gallery) -> Engine | None:
+def find_detector(gallery: EmbeddingFile) -> Engine | None:
     """The detector's engine that the gallery names; None where faces were not looked for.
 
     Raises:
@@ -181,7 +186,7 @@ def find_detector(gallery: Gallery) -> Engine | None:
         ) from err
 
 
-def find_engine(gallery: Gallery, engine: Engine | None) -> Engine:
+def find_engine(gallery: EmbeddingFile, engine: Engine | None) -> Engine:
     """The engine given, or the one that the gallery names.
 
     Raises:
@@ -197,7 +202,7 @@ def find_engine(gallery: Gallery, engine: Engine | None) -> Engine:
         ) from err
 
 
-def _build_command(gallery: Gallery) -> str:
+def _build_command(gallery: EmbeddingFile) -> str:
     """The sentence that tells how to get an engine for an embedding file."""
     made = gallery.metadata
     return (
@@ -206,7 +211,7 @@ def _build_command(gallery: Gallery) -> str:
     )
 
 
-def check_engine(gallery: Gallery, engine: Engine, detector: Engine | None) -> None:
+def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None) -> None:
     """Refuse an engine whose embeddings cannot be compared with the rows of the gallery.
 
     Raises:
@@ -222,24 +227,14 @@ def check_engine(gallery: Gallery, engine: Engine, detector: Engine | None) -> N
         )
 
 
-def _crops_of(rules: QueryRules, info: EngineInfo, detector: Runner | None) -> Callable[[Batch], Batch]:
-    """Files to crops."""
-    if detector is None:
-        return Decode(info.size, info.channel_order, rules.limits)
-    photos = DecodePhotos(info.channel_order, rules.limits)
-    faces = FindFaces(detector, rules.faces, info.size, info.channel_order, rules.limits)
-    return lambda batch: faces(photos(batch))
-
-
-def _first(batch: Batch) -> Batch:
+def _first(batch: Crops) -> Crops:
     """Of each photograph the face that it is of: its first."""
     rows, first = np.unique(batch.rows, return_index=True)
-    assert batch.images is not None
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
 
 
-def query_limits(gallery: Gallery) -> Limits:
+def query_limits(gallery: EmbeddingFile) -> Limits:
     """Those that the photographs of the gallery were held to."""
     usual = Limits()
     contract = gallery.contract

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..index.memoryplan import MOST_HITS
 from ..records import SearchHit
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 
 DEEPEST = MOST_HITS  # rows looked at for one query, on any device: what a GPU can rank
 HITS_TOGETHER = 1 << 18  # of all queries that are ranked at once: some 100 MB
@@ -86,7 +86,7 @@ class _Pick:
 
 
 def find_hits(
-    index: Index, gallery: Gallery, vectors: NDArray[np.float32], queries: Sequence[str], wanted: Wanted
+    index: Index, gallery: EmbeddingFile, vectors: NDArray[np.float32], queries: Sequence[str], wanted: Wanted
 ) -> tuple[list[Found], float]:
     """The hits of some queries.
 
@@ -147,10 +147,10 @@ def _pick(
     return picks, len(picks) == wanted.k and not wanted.by_folder
 
 
-def _paths(gallery: Gallery, rows: NDArray[np.int64]) -> dict[int, bytes]:
+def _paths(gallery: EmbeddingFile, rows: NDArray[np.int64]) -> dict[int, bytes]:
     """The photographs of all rows, read together: a piece of the file holds many names, and is opened once."""
     some = np.unique(rows).tolist()
-    return dict(zip(some, gallery.photograph_paths(some), strict=True))
+    return dict(zip(some, gallery.photo_paths(some), strict=True))
 
 
 class _Own:
@@ -172,11 +172,11 @@ def _stat(path: bytes) -> os.stat_result | None:
         return None
 
 
-def _hits(gallery: Gallery, picked: Sequence[tuple[list[_Pick], bool]], wanted: Wanted) -> list[Found]:
+def _hits(gallery: EmbeddingFile, picked: Sequence[tuple[list[_Pick], bool]], wanted: Wanted) -> list[Found]:
     """With their names, read together: queries share hits, and rows share the pieces that a file is read in."""
     rows = sorted({pick.row for picks, _ in picked for pick in picks})
     names = dict(zip(rows, gallery.names(rows), strict=True))
-    places = dict(zip(rows, gallery.places(rows), strict=True))
+    places = dict(zip(rows, gallery.face_places(rows), strict=True))
     found = []
     for picks, cut in picked:
         hits = [SearchHit(i, p.score, p.row, names[p.row], places[p.row]) for i, p in enumerate(picks, 1)]

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from ..engines.engine import Engine
-from ..index.facts import IndexFacts
+from ..index.measure import IndexFacts
 from ..index.open import open_index
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FacePlace, SearchHit
 from ..storage.comparable import find_calibration
-from ..storage.gallery import Gallery
+from ..storage.file import EmbeddingFile
 from .embedder import EmbeddedQueries, QueryEmbedder, rules_of
 from .hits import HITS_TOGETHER, Found, Wanted, find_hits
 from .model_label import named, warning_of
@@ -95,7 +95,7 @@ class Answers:
 
 
 def search(
-    gallery: Gallery,
+    gallery: EmbeddingFile,
     queries: Sequence[str],
     *,
     k: int = 10,
@@ -115,7 +115,7 @@ def search(
         k, threshold, exclude_self, by_folder: see `hits.Wanted`.
         engine: None for the one that the gallery names.
         device: where the rows are searched: "auto", "cpu", "gpu" or the number of a GPU. The answer is the same.
-        index: "auto", "flat" (exact), "sq8", "ivf" or "hnsw"; see `index.open.open_index`.
+        index: "auto", "flat" (exact), "sq8" or "ivf"; see `index.open.open_index`.
         latency_ms: what "auto" wants of one query.
     Raises:
         ContractError: the engine's embeddings cannot be compared with the rows.
@@ -139,7 +139,7 @@ class Search:
 
     def __init__(
         self,
-        gallery: Gallery,
+        gallery: EmbeddingFile,
         wanted: Wanted,
         *,
         queries: int,

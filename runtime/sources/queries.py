@@ -31,7 +31,7 @@ def _expand(argument: str) -> Iterator[str]:
         yield from map(os.fsdecode, listed)
     elif os.path.isdir(argument):
         folder = os.fsencode(argument)
-        for path in scan([argument]).paths:
+        for path in scan([argument]).names:
             yield os.fsdecode(os.path.join(folder, path))
     else:
         yield argument

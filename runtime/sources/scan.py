@@ -8,33 +8,21 @@ from __future__ import annotations
 import codecs
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from ..errors import ConfigError, SourceError
+from .source import MAX_BYTES, FileSource
 
 EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff"})
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What a run will read.
-
-    Attributes:
-        root: absolute folder that all paths are below.
-        paths: paths relative to `root`, sorted bytewise; a list file may name one path several times.
-    """
-
-    root: bytes
-    paths: list[bytes]
-
-
-def scan(inputs: Iterable[str], *, limit: int | None = None) -> Scan:
+def scan(inputs: Iterable[str], *, limit: int | None = None, max_bytes: int = MAX_BYTES) -> FileSource:
     """List every photograph of `inputs`, in the order of the rows to come.
 
     Args:
         inputs: folders (searched recursively for EXTENSIONS, any case; links are followed, loops survived),
             single files (any name) and `@list.txt` (one path a line, relative to the list's folder).
         limit: keep only the first so many in scan order.
+        max_bytes: see FileSource.
     Raises:
         SourceError: an input does not exist or cannot be read, or no photograph is found.
         ConfigError: no inputs, or a limit below 1.
@@ -65,7 +53,7 @@ def scan(inputs: Iterable[str], *, limit: int | None = None) -> Scan:
             f"Check the list, or whether a disk has to be mounted"
         )
     cut = len(root) + (not root.endswith(b"/"))
-    return Scan(root, [path[cut:] for path in found[:limit]])
+    return FileSource(root, [path[cut:] for path in found[:limit]], max_bytes)
 
 
 def _common_folder(first: bytes, last: bytes) -> bytes:

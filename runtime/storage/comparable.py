@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..metrics.falsematch import Calibration, calibration_from_json
-from .gallery import Gallery
+from .file import EmbeddingFile
 
 logger = logging.getLogger(__name__)
 
@@ -62,23 +62,23 @@ def all_differences(
     return differences(stored, {key: wanted.get(key) for key in keys}, where)
 
 
-def find_calibration(gallery: Gallery) -> Calibration | None:
+def find_calibration(file: EmbeddingFile) -> Calibration | None:
     """The calibration that a file carries; one that cannot be used is told and left out, since hits need none."""
-    if ATTRIBUTE not in gallery.metadata:
+    if ATTRIBUTE not in file.metadata:
         return None
     try:
-        found = calibration_from_json(str(gallery.metadata[ATTRIBUTE]))
+        found = calibration_from_json(str(file.metadata[ATTRIBUTE]))
     except ConfigError as err:
-        logger.warning("%s: %s", gallery.path, err)
+        logger.warning("%s: %s", file.path, err)
         return None
-    different = differences(gallery.contract, found.contract)
+    different = differences(file.contract, found.contract)
     if different:
         logger.warning(
             "the calibration in %s is not of its embeddings (%s) and is not used. Make it again with: "
             "facemill evaluate FOLDER --calibrate %s",
-            gallery.path,
+            file.path,
             "; ".join(different),
-            gallery.path,
+            file.path,
         )
         return None
     return found

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StorageError
-from ..records import FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
-from .diskfile import DurableH5, durable_h5
-from .faces import append_faces, create_faces
+from ..records import FORMAT_VERSION, FORMAT_VERSION_SEVERAL, Status
+from .format import append_faces, create_faces, stored_text
+from .h5write import DurableH5, durable_h5
 from .ledger import Ledger
-from .part import attributes_of, exact_paths, stored_text
 
 _CHUNK_BYTES = 1 << 18
 _BLOCK_ROWS = 32_768
@@ -109,36 +107,6 @@ def _write_raw_paths(group: Any, raw: Mapping[int, bytes]) -> None:
     exact = sub.create_dataset("bytes", shape=(len(raw),), dtype=h5py.vlen_dtype(np.uint8))
     for i, path in enumerate(raw.values()):
         exact[i] = np.frombuffer(path, np.uint8)
-
-
-def read_paths(file: Any) -> list[bytes]:
-    """The exact scanned paths of an open finished file, in scan order."""
-    return list(exact_paths(file))
-
-
-def read_metadata(output: Path) -> dict[str, Any]:
-    """The attributes of `/metadata` of a finished file.
-
-    Raises:
-        StorageError: it is not an embedding file of this format.
-    """
-    import h5py
-
-    try:
-        with h5py.File(output, "r") as file:
-            found = attributes_of(file)
-    except (OSError, KeyError) as err:
-        raise StorageError(
-            f"{output} exists and is not an embedding file of facemill ({err}). "
-            f"Name another file with -o, or replace it with --force"
-        ) from err
-    if found.get("format_version") not in FORMAT_VERSIONS:
-        raise StorageError(
-            f"{output} has format version {found.get('format_version')}; "
-            f"wanted: {' or '.join(map(str, FORMAT_VERSIONS))}. "
-            f"Name another file with -o, or replace it with --force"
-        )
-    return found
 
 
 def _numbers(where: Any, name: str, values: NDArray[Any]) -> None:

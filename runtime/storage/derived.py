@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
-from .diskfile import write_durable
+from ..files import write_durable
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError, StorageError
 from .part import Part
-from .salvage import read_stored
-from .segment_reader import DAMAGE, refuse_system_error, set_aside
+from .salvage import DAMAGE, read_stored, refuse_system_error
+from .segment_reader import set_aside
 
 _OPEN_FILES = 16
 _SPAN_ROWS = 65_536  # read in one piece at most, however few of them are wanted

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import FACE, FACE_DATASETS, SAME_FILE, Status
+from .format import offsets, read_vector_counts, stored_text
 from .holders import Holders
-from .part import Part, stored_text
-from .segment_reader import read_segments, read_vector_counts
+from .part import Part
+from .segment_reader import read_segments
 from .segments import clip_detail
 
 _NO_DETAIL, _NO_DIGEST, _NO_COUNT = np.zeros(1, "S1"), np.zeros((1, 16), np.uint8), np.zeros(1, np.uint16)
@@ -71,7 +72,7 @@ class Ledger:
         self.status[rows] = status
         self.source[rows] = self._holders.add(path)
         self.position[rows] = np.arange(len(rows))
-        self.vector[rows] = np.where(counts > 0, np.cumsum(counts, dtype=np.int64) - counts, -1)
+        self.vector[rows] = np.where(counts > 0, offsets(counts), -1)
         self.vector_counts[rows] = counts
 
     def lay(self, part: Part, rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> None:
@@ -163,9 +164,8 @@ class Ledger:
     def _each_vector(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of every embedding of some rows: the row, and the index into its file's `/embeddings`."""
         counts = self.vector_counts[rows]
-        before = np.cumsum(counts, dtype=np.int64) - counts
         each = np.repeat(rows, counts)
-        return each, np.repeat(self.vector[rows] - before, counts) + np.arange(len(each))
+        return each, np.repeat(self.vector[rows] - offsets(counts), counts) + np.arange(len(each))
 
     def counts(self) -> dict[str, int]:
         """Rows by outcome, those that occur."""

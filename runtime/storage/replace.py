@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StorageError
-from .diskfile import durable_h5
+from .file import check_exists
+from .h5write import durable_h5
 from .runfolder import RunFolder
 
 
@@ -29,8 +30,7 @@ def replacing(file: Path) -> Iterator[Any]:
     import h5py
 
     path = Path(os.path.realpath(file))
-    if not path.is_file():
-        raise StorageError(f"there is no file {path}; wanted: a finished file of `facemill process`")
+    check_exists(path)
     # A run that retries its failures would replace the file too: hence its lock.
     with RunFolder(path), durable_h5(path, "the embedding file") as target:
         try:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import ConfigError, LockedError, StorageError
-from .diskfile import storage_error, write_durable
+from ..files import storage_error, write_durable
 
 _OURS = re.compile(
     r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|.+\.partial"
@@ -28,7 +28,7 @@ def utc_now() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class StoredPlan:
     """What a run decided before its first photograph; `plan.json`.
 
     Attributes:
@@ -57,7 +57,7 @@ def folder_of(output: Path) -> Path:
     return output.with_name(output.name + ".parts")
 
 
-def read_plan(folder: Path) -> Plan | None:
+def read_plan(folder: Path) -> StoredPlan | None:
     """The plan of the unfinished run in a folder, or None when there is none.
 
     Raises:
@@ -65,7 +65,7 @@ def read_plan(folder: Path) -> Plan | None:
     """
     path = folder / "plan.json"
     try:
-        return Plan(**json.loads(path.read_text(encoding="utf-8")))
+        return StoredPlan(**json.loads(path.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, TypeError, ValueError) as err:
@@ -123,7 +123,7 @@ class RunFolder:
                 return fd
             os.close(fd)  # a finishing run removed the folder after the file was opened
 
-    def read_plan(self) -> Plan | None:
+    def read_plan(self) -> StoredPlan | None:
         """The plan of an unfinished run, or None when there is none.
 
         Raises:
@@ -131,7 +131,7 @@ class RunFolder:
         """
         return read_plan(self.path)
 
-    def write_plan(self, plan: Plan) -> None:
+    def write_plan(self, plan: StoredPlan) -> None:
         """Make a plan durable; the scan must be written before."""
         write_durable(self.path / "plan.json", json.dumps(asdict(plan), indent=2).encode(), "the plan")
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .segment_reader import DAMAGE
+from ..errors import StorageError
 
+# What h5py raises for a damaged file, depending on where the damage is.
+DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 _BLOCK_BYTES = 16 << 20
 _DEFLATE_BEST = 1032  # to one, which deflate cannot exceed
 
@@ -44,15 +48,6 @@ def check_sizes(file: Any) -> None:
     file.visit(names.append)
     for name in names:
         check_size(file[name])
-
-
-def raw_paths(group: Any) -> dict[int, bytes]:
-    """The exact paths that are not UTF-8, by row, of an open `/outcomes`; none where they cannot be read."""
-    try:
-        raw = group["raw_paths"]
-        return {int(row): path.tobytes() for row, path in zip(raw["row"][:], raw["bytes"][:], strict=True)}
-    except DAMAGE:
-        return {}
 
 
 def texts(dataset: Any) -> list[bytes | None]:
@@ -120,3 +115,14 @@ def read_stored(dataset: Any, start: int, stop: int) -> NDArray[Any]:
         if empty[max(first - start, 0) : first - start + chunk].all():
             dataset.id.read_direct_chunk((first, *(0,) * (dataset.ndim - 1)))
     return found
+
+
+def refuse_system_error(err: Exception, path: Path) -> None:
+    """Raise if a file could not be read for a reason outside it: no file handles, no permission, a bad disk.
+
+    Raises:
+        StorageError: the reason lies outside the file, which is left as it is.
+    """
+    if isinstance(err, OSError) and err.errno:
+        reason = os.strerror(err.errno)
+        raise StorageError(f"{path} cannot be read: {reason}. Fix that and run the same command again") from err

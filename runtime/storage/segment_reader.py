@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StorageError
 from ..records import FACE_DATASETS, Status
-
-# What h5py raises for a damaged file, depending on where the damage is.
-DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+from .format import read_vector_counts
+from .salvage import DAMAGE, refuse_system_error
 
 logger = logging.getLogger(__name__)
 
@@ -80,29 +77,12 @@ def _segment(path: Path, file: Any) -> Segment:
     return Segment(path, rows, status, read_vector_counts(group, status), "digest" in group, "faces" in group)
 
 
-def read_vector_counts(outcomes: Any, status: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """(n,) how many rows of `/embeddings` each row of an open `/outcomes` has; `status` is its own."""
-    found: NDArray[Any] = outcomes["embeddings"][:] if "embeddings" in outcomes else status == Status.EMBEDDED
-    return found.astype(np.uint16)
-
-
 def _adds_up(found: Segment, file: Any) -> bool:
     """Whether every embedded photograph of a segment has its vectors, and every vector its face."""
     datasets = ["embeddings", *(FACE_DATASETS.values() if found.faces else ())]
     total = int(found.vector_counts.sum())
     embedded = found.status == Status.EMBEDDED
     return bool(((found.vector_counts > 0) == embedded).all()) and all(len(file[name]) == total for name in datasets)
-
-
-def refuse_system_error(err: Exception, path: Path) -> None:
-    """Raise if a file could not be read for a reason that lies outside it: no file handles, no permission, a bad disk.
-
-    Raises:
-        StorageError: it is so; the file is left as it is.
-    """
-    if isinstance(err, OSError) and err.errno:
-        reason = os.strerror(err.errno)
-        raise StorageError(f"{path} cannot be read: {reason}. Mend that and run the same command again") from err
 
 
 def set_aside(path: Path, reason: str) -> None:

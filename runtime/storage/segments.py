@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import Outcome, Status
-from .diskfile import DurableH5
-from .faces import append_faces, create_faces
+from ..records import Embedded, Status
+from .format import append_faces, create_faces
+from .h5write import DurableH5
 from .segment_reader import segment_files
 
 DETAIL_BYTES = 500
@@ -76,34 +75,21 @@ class SegmentWriter:
         self._face_block: list[NDArray[np.void]] = []
         self._block_rows = 0
 
-    def append(
-        self,
-        rows: NDArray[np.int64],
-        embeddings: NDArray[np.float32],
-        outcomes: Iterable[Outcome],
-        digests: Mapping[int, bytes],
-        faces: NDArray[np.void] | None = None,
-        face_counts: Mapping[int, int] | None = None,
-    ) -> None:
+    def append(self, batch: Embedded) -> None:
         """Add one batch; ends the segment when it is due.
 
         Args:
-            rows: (n,) int64, scan rows of the embedded photographs, ascending; with faces, one entry a face.
-            embeddings: (n, D) float32.
-            outcomes: the others of the batch.
-            digests: file digest, 16 bytes, by scan row; empty unless duplicates are skipped.
-            faces: (n,) FACE, of each photograph by `face_index`; None unless this writer was made for faces.
-            face_counts: faces found, by scan row; 0 for a row that is not there.
+            batch: with `faces` if this writer was made for faces, and without them otherwise.
         Raises:
             DiskFullError, StorageError: the segment in hand is lost, the earlier ones stay.
         """
+        rows, faces = batch.rows, batch.faces
         assert (faces is not None) == self._faces
-        face_counts = face_counts or {}
         photographs, counts = np.unique(rows, return_counts=True)
         assert self._faces or len(photographs) == len(rows)
         embedded = zip(photographs.tolist(), counts.tolist(), strict=True)
         entries = [(row, int(Status.EMBEDDED), b"", count) for row, count in embedded]
-        entries += [(o.row, int(o.status), clip_detail(o.detail), 0) for o in outcomes]
+        entries += [(o.row, int(o.status), clip_detail(o.detail), 0) for o in batch.outcomes]
         if self._rows and len(self._rows) + len(entries) > self._rules.max_rows:
             self.commit()
         if self._open is None:
@@ -112,11 +98,11 @@ class SegmentWriter:
             self._rows.append(row)
             self._status.append(status)
             self._detail.append(detail)
-            self._digest.append(digests.get(row, b""))
+            self._digest.append(batch.digests.get(row, b""))
             self._vector_count.append(count)
-            self._face_count.append(face_counts.get(row, 0))
+            self._face_count.append(batch.face_counts.get(row, 0))
         if len(rows):
-            self._block.append(embeddings)
+            self._block.append(batch.embeddings)
             self._block_rows += len(rows)
             if faces is not None:
                 self._face_block.append(faces)

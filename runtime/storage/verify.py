@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
-from .part import attributes_of, exact_paths, stored_text
-from .salvage import check_sizes, read_stored
-from .segment_reader import DAMAGE, read_vector_counts, refuse_system_error
+from .file import check_exists
+from .format import read_attributes, read_raw_paths, read_scanned_paths, read_vector_counts, stored_text
+from .salvage import DAMAGE, check_sizes, read_stored, refuse_system_error
 
 _BLOCK_BYTES = 32 << 20
 NEAR_ONE = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 rounding puts the length of a row
@@ -50,11 +50,10 @@ def verify_file(path: Path) -> Verified:
     """
     import h5py
 
-    if not path.is_file():
-        raise StorageError(f"there is no file {path}; wanted: a finished file of `facemill process`")
+    check_exists(path)
     try:
         with h5py.File(path, "r") as file:
-            check = _Check(path, attributes_of(file))
+            check = _Check(path, read_attributes(file))
             if check.version not in FORMAT_VERSIONS:
                 raise ValueError(f"its format version is {check.version}")
             check.run(check.sizes, file)
@@ -150,17 +149,15 @@ class _Check:
     def exact(self, file: Any) -> None:
         """The exact paths: those that are not UTF-8 as their text has them, and all in scan order."""
         group = file["outcomes"]
-        if "raw_paths" in group:
-            rows: NDArray[np.int64] = group["raw_paths/row"][:]
-            texts = group["path"][:][rows]
-            raw = [path.tobytes() for path in group["raw_paths/bytes"][:]]
-            right = [stored_text(path) == text for path, text in zip(raw, texts.tolist(), strict=True)]
-            wrong = rows[np.logical_not(np.array(right, bool))]
-            if len(wrong):
+        raw = read_raw_paths(group)
+        if raw:
+            texts = group["path"][:]
+            wrong = [row for row, path in raw.items() if stored_text(path) != texts[row]]
+            if wrong:
                 self.findings.append(f"exact paths: not what /outcomes/path says: {self._first(wrong)}")
         last = b""
         late: list[int] = []
-        for row, path in enumerate(exact_paths(file)):
+        for row, path in enumerate(read_scanned_paths(file)):
             if path < last:
                 late.append(row)
             last = path

@@ -18,7 +18,7 @@ from gpu_kernels import Bench, Case
 
 from runtime.cuda.device import find_gpu
 from tests.support.cuda_stand_in import ShimDriver
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
 
 
 def options(folder: Path, seconds: float = math.inf) -> argparse.Namespace:
-    return argparse.Namespace(model="random-512", data=folder, out=folder / "results", seconds=seconds)
+    return argparse.Namespace(out=folder / "results", seconds=seconds)
 
 
 def written(folder: Path) -> Any:
@@ -43,24 +43,25 @@ def test_every_kernel_is_timed_and_each_figure_is_kept_at_once(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[int] = []
+    cases = gpu_kernels.kernel_cases
 
-    def plans(*arguments: object) -> list[Case]:
-        seen.append(len(written(tmp_path)["rows"]))
-        return [Case("a batch", lambda: seen.append(0)), Case("one that breaks", lambda: 1 / 0)]
+    def and_more(bench: Bench) -> list[Case]:
+        count = lambda: seen.append(len(written(tmp_path)["rows"]))  # noqa: E731
+        return [*cases(bench), Case("counts the rows", count), Case("breaks", lambda: 1 / 0)]
 
-    monkeypatch.setattr(gpu_kernels, "plan_cases", plans)
-    assert gpu_kernels.measure_all(bench, options(tmp_path)) == ["The plans: failed: division by zero"]
-    assert seen == [8] + 5 * [0]
+    monkeypatch.setattr(gpu_kernels, "kernel_cases", and_more)
+    assert gpu_kernels.measure_all(bench, options(tmp_path)) == ["Our kernels: failed: division by zero"]
+    assert seen == 5 * [5]
     found = written(tmp_path)
     assert [row["what"].split(",")[0] for row in found["rows"]] == [
-        "copy on the device", "preprocess.cu", "preprocess.cu", *4 * ["align.cu"], "l2norm.cu", "a batch",
+        "copy on the device", "preprocess.cu", "preprocess.cu", "align.cu", "align.cu", "counts the rows",
     ]  # fmt: skip
     assert all(row["ms"] > 0 for row in found["rows"])
     assert found["rows"][0]["of the copy's speed"] == 1
     assert found["rows"][-1]["GB/s"] == ""
-    assert "The plans: failed: division by zero" in found["notes"]
+    assert "Our kernels: failed: division by zero" in found["notes"]
     printed = capsys.readouterr()
-    assert len([line for line in printed.out.splitlines() if line.startswith("| ")]) == 10
+    assert len([line for line in printed.out.splitlines() if line.startswith("| ")]) == 7
     assert "Traceback" in printed.err
 
 
@@ -69,14 +70,9 @@ def test_nothing_is_begun_once_its_time_is_over(bench: Bench, tmp_path: Path, mo
     monkeypatch.setattr(gpu_kernels, "elapsed_s", lambda: next(now))
     assert gpu_kernels.measure_all(bench, options(tmp_path, seconds=5)) == []
     found = written(tmp_path)
-    assert [row["what"] for row in found["rows"]] == ["copy on the device", "preprocess.cu, 2 of 16x16 to FP16"]
+    assert [row["what"] for row in found["rows"]] == ["copy on the device", "preprocess.cu, 2 of 16x16"]
     left = [note.split(":")[0] for note in found["notes"] if "left out: the 5 s of --seconds" in note]
-    assert left == [
-        "preprocess.cu, 2 of 300x400 to FP16",
-        *(f"align.cu, 2 at a scale of {scale} to {kind}" for scale in (1.4, 2.8) for kind in ("FP16", "bytes")),
-        "l2norm.cu, 2 x 512 from FP16",
-        "The plans",
-    ]
+    assert left == ["preprocess.cu, 2 of 300x400", "align.cu, 2 at a scale of 1.4", "align.cu, 2 at a scale of 2.8"]
 
 
 @pytest.mark.skipif(find_gpu() is not None, reason="there is an NVIDIA GPU")

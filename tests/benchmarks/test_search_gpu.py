@@ -12,11 +12,11 @@ import pytest
 import search_gpu
 from numpy.typing import NDArray
 
-from runtime.index.candidates import Source
+from runtime.index.exact import CandidateSource
 from runtime.index.gpu import count_gpus
 from runtime.index.memoryplan import MemoryPlan
 from tests.index.test_sources import oracle, unit
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 def measured(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, object]:
@@ -141,14 +141,14 @@ def test_its_rows_are_unit_vectors_in_clusters_with_copies(monkeypatch: pytest.M
 
 
 def test_a_wrong_answer_fails_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = search_gpu.settle
+    right = search_gpu.exact_top_k
 
     def wrong(*arguments: object) -> object:
         rows, scores = right(*arguments)  # type: ignore[arg-type]
         rows[0, 0] = (rows[0, 0] + 1) % 500
         return rows, scores
 
-    monkeypatch.setattr(search_gpu, "settle", wrong)
+    monkeypatch.setattr(search_gpu, "exact_top_k", wrong)
     with pytest.raises(SystemExit, match=r"FP16 on the GPU: not NumPy's answers; .*FP32 streamed: not NumPy's"):
         measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
 
@@ -158,7 +158,7 @@ def test_a_placement_that_breaks_does_not_take_the_others_with_it(
 ) -> None:
     right = search_gpu.stand_in
 
-    def breaks(plan: MemoryPlan, host: object) -> Source:
+    def breaks(plan: MemoryPlan, host: object) -> CandidateSource:
         if plan.placement == "fp16":
             raise RuntimeError("a wrong argument")
         return right(plan, host)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import search_index
 
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_gallery_opens_it_and_it_is_the_same_again(people: Path) -> None:
-    with Gallery(people) as gallery:
+    with EmbeddingFile(people) as gallery:
         assert (gallery.rows, gallery.dimension) == (nation.BLOCK + 100, 512)
         rows = np.concatenate(list(gallery.blocks()))
         assert gallery.names([0, nation.BLOCK + 99]) == ["photograph-00000000.jpg", "photograph-00032867.jpg"]
@@ -30,7 +30,7 @@ def test_a_gallery_opens_it_and_it_is_the_same_again(people: Path) -> None:
 
 
 def test_it_is_spread_as_real_embeddings_are(people: Path) -> None:
-    with Gallery(people) as gallery:
+    with EmbeddingFile(people) as gallery:
         rows = next(gallery.blocks())
     weights = np.linalg.eigvalsh(np.cov(rows.T.astype(np.float64)))[::-1]
     shares = weights.cumsum() / weights.sum()
@@ -46,7 +46,7 @@ def test_it_is_spread_as_real_embeddings_are(people: Path) -> None:
 def test_the_oracle_and_the_queries(people: Path) -> None:
     queries = search_index.make_queries(people, 3)
     assert queries.shape == (200, 512)
-    with Gallery(people) as gallery:
+    with EmbeddingFile(people) as gallery:
         rows = np.concatenate(list(gallery.blocks())).astype(np.float64)
     scores = np.sort(queries.astype(np.float64) @ rows.T, axis=1)[:, ::-1]
     np.testing.assert_allclose(search_index.numpy_floors(people, queries, 7), scores[:, 6], atol=1e-12)

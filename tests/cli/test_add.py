@@ -22,12 +22,11 @@ from compare import differences
 from runtime.engines.engine import sidecar_path
 from runtime.maintenance.add import add
 from runtime.storage.derived import derived_beside
-from runtime.storage.runfolder import Plan, RunFolder
+from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support import encoded_images as make
-from tests.support.facemill_command import facemill
+from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, make_people, paths_in
-from tests.support.processes import ROOT, run
 from tests.support.red_square_detector import save_red_squares
 
 
@@ -116,7 +115,7 @@ def test_photographs_outside_the_root_move_it(file: Path, made: Path, tiny_engin
     assert b"more/x/P20/0.jpg" in paths_in(file)
     assert verify_file(file).findings == ()
     added(file, made / "photos")
-    done = run("process.py", made / "photos", made / "more", "-o", file.parent / "both.h5", "--engine", tiny_engine)
+    done = facemill("process", made / "photos", made / "more", "-o", file.parent / "both.h5", "--engine", tiny_engine)
     assert done.returncode == 0, done.stderr
     assert differences(file, file.parent / "both.h5") == []
 
@@ -225,7 +224,7 @@ def test_photographs_that_come_after_a_kill_are_taken_too(file: Path, made: Path
         contract = json.loads(opened["metadata"].attrs["contract"])
         opened["metadata"].attrs["contract"] = json.dumps({**contract, "root": str(photos)})
     killed(file, photos, "runtime.pipeline.run.assemble", "pass")
-    (photos / "P03" / "new.jpg").write_bytes(make.encode(make.scene(40, 40, seed=77)))
+    (photos / "P03" / "new.jpg").write_bytes(make.encode(make.scene(112, 112, seed=77)))
     assert added(file, photos)["added"] == 18
     assert b"P03/new.jpg" in paths_in(file)
     assert added(file, photos)["added"] == 0
@@ -255,7 +254,7 @@ def test_another_addition_does_not_go_on_with_an_interrupted_one(file: Path, mad
 
 def test_an_unfinished_run_on_the_file_is_not_lost(file: Path, made: Path) -> None:
     with RunFolder(file) as folder:
-        folder.write_plan(Plan({}, "/", 1, "now"))
+        folder.write_plan(StoredPlan({}, "/", 1, "now"))
     done = facemill("add", file, made / "photos")
     assert done.returncode == 1
     assert "holds an unfinished run" in done.stderr

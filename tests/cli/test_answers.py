@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from runtime.cli.answers import print_answers, print_end
-from runtime.index.facts import IndexFacts
+from runtime.index.measure import IndexFacts
 from runtime.metrics.falsematch import Calibration
 from runtime.records import FacePlace, SearchHit
 from runtime.search.search import Answer, Answers

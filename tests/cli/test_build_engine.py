@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import h5py
 import pytest
 
 from runtime.engines.engine import read_engine
-from tests.support.processes import run
+from tests.support.facemill_command import facemill
 from tests.support.red_square_detector import save_red_squares
 
 
 def test_it_names_engine_and_sidecar_then_finds_them_up_to_date(tiny_model: Path, tmp_path: Path) -> None:
-    command = ("build_engine.py", "--model", tiny_model, "--backend", "cpu", "--output", tmp_path / "engines")
-    first = run(*command)
+    command = ("build-engine", "--model", tiny_model, "--backend", "cpu", "--output", tmp_path / "engines")
+    first = facemill(*command)
     assert first.returncode == 0, first.stderr
     engine = tmp_path / "engines" / "tiny.cpu-fp32.onnx"
     assert f"engine:  {engine}\nsidecar: {engine}.json\n" in first.stdout
@@ -24,20 +23,20 @@ def test_it_names_engine_and_sidecar_then_finds_them_up_to_date(tiny_model: Path
     assert "over 64 crops: minimum 1.000000" in first.stdout
     assert "identify nobody" in first.stdout
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "engines").iterdir()}
-    again = run(*command)
+    again = facemill(*command)
     assert again.returncode == 0
     assert "\nup to date\n" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "engines").iterdir()} == written
-    assert "built:   forced" in run(*command, "--force").stdout
+    assert "built:   forced" in facemill(*command, "--force").stdout
 
 
 def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Path) -> None:
-    done = run("build_engine.py", "--model", tiny_model, "--batch", "1,2,4", "--output", tmp_path, "--json",
+    done = facemill("build-engine", "--model", tiny_model, "--batch", "1,2,4", "--output", tmp_path, "--json",
                "--backend", "cpu")  # fmt: skip
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert done.stdout.count("\n") == 1
-    info = read_engine(Path(answer["engine"]))
+    info = read_engine(Path(answer["engine"])).info
     assert (answer["built"], answer["profile"], answer["engine_sha256"]) == (True, [1, 2, 4], info.engine_sha256)
     assert Path(answer["sidecar"]).exists()
 
@@ -59,7 +58,7 @@ def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Pat
 def test_mistakes_get_words_and_an_exit_code(
     tiny_model: Path, tmp_path: Path, arguments: list[str], code: int, words: str
 ) -> None:
-    done = run("build_engine.py", "--model", tiny_model, "--output", tmp_path, *arguments)
+    done = facemill("build-engine", "--model", tiny_model, "--output", tmp_path, *arguments)
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -67,20 +66,22 @@ def test_mistakes_get_words_and_an_exit_code(
 
 
 def test_an_int8_engine_is_calibrated_on_the_users_photographs(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
-    command = ("build_engine.py", "--model", tiny_model, "--backend", "cpu", "--output", tmp_path, "--precision",
+    command = ("build-engine", "--model", tiny_model, "--backend", "cpu", "--output", tmp_path, "--precision",
                "int8", "--calibration", photos, "--calibration-count", 128)  # fmt: skip
-    first = run(*command)
+    first = facemill(*command)
     assert first.returncode == 0, first.stderr
     assert "calibration: 128 crops from 600 photographs" in first.stderr
     assert "what:    tiny, int8, onnxruntime" in first.stdout
     assert "\nint8:    calibrated on 128 crops, seed 0, sha256 " in first.stdout
     assert "over 32 crops: minimum 0.9" in first.stdout
-    again = run(*command, "--json")
+    again = facemill(*command, "--json")
     assert again.returncode == 0, again.stderr
     answer = json.loads(again.stdout)
     assert (answer["built"], answer["precision"], answer["parity_images"]) == (False, "int8", 32)
-    assert "calibration was" in run(*command, "--calibration-seed", 1).stdout
-    used = run("process.py", photos, "-o", tmp_path / "o.h5", "--engine", tmp_path / "tiny.cpu-int8.onnx", "--limit", 9)
+    assert "calibration was" in facemill(*command, "--calibration-seed", 1).stdout
+    used = facemill(
+        "process", photos, "-o", tmp_path / "o.h5", "--engine", tmp_path / "tiny.cpu-int8.onnx", "--limit", 9
+    )
     assert used.returncode == 0, used.stderr
     with h5py.File(tmp_path / "o.h5") as file:
         assert file["embeddings"].shape == (9, 16)
@@ -89,8 +90,8 @@ def test_an_int8_engine_is_calibrated_on_the_users_photographs(tiny_model: Path,
 def test_a_damaged_model_is_an_error_in_words(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(tiny_model.read_text())
     (tmp_path / "tiny.onnx").write_bytes((tiny_model.parent / "tiny.onnx").read_bytes()[:5000])
-    done = run(
-        "build_engine.py", "--model", tmp_path / "tiny.toml", "--output", tmp_path / "engines", "--backend", "cpu"
+    done = facemill(
+        "build-engine", "--model", tmp_path / "tiny.toml", "--output", tmp_path / "engines", "--backend", "cpu"
     )
     assert done.returncode == 1
     assert "tiny.onnx" in done.stderr
@@ -99,18 +100,18 @@ def test_a_damaged_model_is_an_error_in_words(tiny_model: Path, tmp_path: Path) 
 
 
 def test_help_has_examples() -> None:
-    done = run("build_engine.py", "--help")
+    done = facemill("build-engine", "--help")
     assert done.returncode == 0
     assert "facemill build-engine --backend tensorrt --batch 1,256,512" in done.stdout
 
 
 def test_a_detector_is_calibrated_without_another_one(photos: Path, tmp_path: Path) -> None:
     red = save_red_squares(tmp_path)
-    command = ("build_engine.py", "--model", red, "--output", tmp_path, "--precision", "int8", "--calibration", photos,
+    command = ("build-engine", "--model", red, "--output", tmp_path, "--precision", "int8", "--calibration", photos,
                "--calibration-count", 64, "--align", "auto")  # fmt: skip
-    done = run(*command, env={**os.environ, "FACEMILL_MODELS": str(tmp_path), "HTTPS_PROXY": "http://127.0.0.1:9"})
+    done = facemill(*command, FACEMILL_MODELS=tmp_path, HTTPS_PROXY="http://127.0.0.1:9")
     assert "calibration: 64 crops from 600 photographs" in done.stderr
     assert "Traceback" not in done.stderr
-    refused = run(*command, "--detector", "yunet")
+    refused = facemill(*command, "--detector", "yunet")
     assert refused.returncode == 2
     assert "Leave --detector out" in refused.stderr

@@ -16,8 +16,7 @@ from click.testing import CliRunner
 from runtime import __version__
 from runtime.cli.common import handle_errors, setup_logging
 from runtime.errors import ConfigError, FacemillError, Interrupted, LockedError, SourceError
-from tests.support.facemill_command import facemill
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT, facemill
 
 
 @pytest.fixture(autouse=True)

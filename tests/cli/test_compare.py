@@ -12,7 +12,6 @@ import pytest
 from runtime.metrics.falsematch import Calibration
 from tests.support import encoded_images as make
 from tests.support.facemill_command import facemill
-from tests.support.processes import run
 from tests.support.red_square_detector import picture, save_red_squares
 
 GROUP = picture(448, 300, (28, 28, 40), (220, 28, 40), (124, 188, 40), (28, 316, 40))
@@ -28,7 +27,7 @@ def place(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, image in (("group.png", GROUP), ("alone.png", ALONE), ("nobody.png", picture(400, 300))):
         (folder / "in" / name).write_bytes(make.encode(image, "PNG"))
     save_red_squares(folder)
-    done = run("process.py", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine, "--align", "detect",
+    done = facemill("process", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine, "--align", "detect",
                "--detector", folder / "red-squares.toml")  # fmt: skip
     assert done.returncode == 0, done.stderr
     with h5py.File(folder / "people.h5", "r+") as file:

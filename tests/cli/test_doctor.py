@@ -12,9 +12,8 @@ from typing import Any
 import click
 import pytest
 
-from tests.support.facemill_command import facemill
+from tests.support.facemill_command import ROOT, facemill
 from tests.support.nvidia_driver_stand_in import FakeDriver
-from tests.support.processes import ROOT
 
 
 class Bare:

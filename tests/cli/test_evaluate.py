@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import tempfile
 from pathlib import Path
 
 import h5py
@@ -16,8 +17,8 @@ import pytest
 
 from runtime.cli.evaluate import main
 from runtime.engines.engine import sidecar_path
+from tests.support.facemill_command import ROOT, facemill, start_facemill
 from tests.support.lfw_folder import write_pairs, write_people
-from tests.support.processes import ROOT, run, start
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +33,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report(place: Path, tiny_engine: Path) -> Path:
     """The folder of a report on the people."""
-    done = run(
-        "evaluate.py", place / "in", "--pairs", place / "pairs.txt", "--engine", tiny_engine, "-o", place / "report"
+    done = facemill(
+        "evaluate", place / "in", "--pairs", place / "pairs.txt", "--engine", tiny_engine, "-o", place / "report"
     )
     assert done.returncode == 0, done.stderr
     return place / "report"
 
 
-def test_figures_are_printed_and_nothing_is_left(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_figures_are_printed_and_nothing_is_left(
+    place: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    done = run(
-        "evaluate.py", place / "in", "--engine", tiny_engine, "--gallery", 30, env={**os.environ, "TMPDIR": temporary}
-    )
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    done = facemill("evaluate", place / "in", "--engine", tiny_engine, "--gallery", 30)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^  corrupt +1$", done.stdout, re.MULTILINE)
     assert re.search(r"^  recall@1 +\d+\.\d\d %", done.stdout, re.MULTILINE)
@@ -55,7 +57,7 @@ def test_figures_are_printed_and_nothing_is_left(place: Path, tiny_engine: Path,
 
 
 def test_json_is_one_line(place: Path, tiny_engine: Path) -> None:
-    done = run("evaluate.py", place / "in", "--pairs", place / "pairs.txt", "--engine", tiny_engine, "--json")
+    done = facemill("evaluate", place / "in", "--pairs", place / "pairs.txt", "--engine", tiny_engine, "--json")
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     (found,) = json.loads(line)["evaluations"]
@@ -69,7 +71,7 @@ def test_missing_photographs_of_the_pairs_are_told(place: Path, tiny_engine: Pat
     shutil.copytree(place / "in", few, ignore=lambda _, names: [name for name in names if name.startswith("P1")])
     shutil.rmtree(few / "P09")
     arguments = (few, "--pairs", place / "pairs.txt", "--engine", tiny_engine, "-o", tmp_path / "report")
-    done = run("evaluate.py", *arguments)
+    done = facemill("evaluate", *arguments)
     assert done.returncode == 0, done.stderr
     words = "of the 25 photographs of the pairs 5 are not in the folder and 1 could not be embedded; 5 of 16 pairs"
     assert f"WARNING: {words}" in done.stderr
@@ -82,12 +84,12 @@ def test_a_report_keeps_the_embeddings_and_finds_them_again(report: Path, place:
     assert not list(report.glob("*.parts"))
     with h5py.File(report / "embeddings.h5") as file:
         run_id = file["metadata"].attrs["run_id"]
-    again = run("evaluate.py", place / "in", "--engine", tiny_engine, "-o", report, "--gallery", 9)
+    again = facemill("evaluate", place / "in", "--engine", tiny_engine, "-o", report, "--gallery", 9)
     assert again.returncode == 0, again.stderr
     assert "9 photographs" in (report / "report.md").read_text()
     with h5py.File(report / "embeddings.h5") as file:
         assert file["metadata"].attrs["run_id"] == run_id
-    forced = run("evaluate.py", place / "in", "--engine", tiny_engine, "-o", report, "--force")
+    forced = facemill("evaluate", place / "in", "--engine", tiny_engine, "-o", report, "--force")
     assert forced.returncode == 0, forced.stderr
     with h5py.File(report / "embeddings.h5") as file:
         assert file["metadata"].attrs["run_id"] != run_id
@@ -97,7 +99,7 @@ def test_two_engines_are_compared(place: Path, tiny_engine: Path, tmp_path: Path
     other = Path(shutil.copy(tiny_engine, tmp_path / "other.onnx"))
     shutil.copy(sidecar_path(tiny_engine), sidecar_path(other))
     arguments = (place / "in", "--pairs", place / "pairs.txt", "--compare", tiny_engine, other)
-    done = run("evaluate.py", *arguments, "-o", tmp_path / "report")
+    done = facemill("evaluate", *arguments, "-o", tmp_path / "report")
     assert done.returncode == 0, done.stderr
     assert re.search(r"cosine, minimum +1\.000000", done.stdout)
     assert re.search(r"accuracy +\+0\.00 points", done.stdout)
@@ -107,10 +109,10 @@ def test_two_engines_are_compared(place: Path, tiny_engine: Path, tmp_path: Path
 @pytest.fixture(scope="module")
 def calibrated(place: Path, tiny_engine: Path) -> Path:
     """An embedding file of the people that carries a calibration."""
-    assert run("process.py", place / "in", "-o", place / "people.h5", "--engine", tiny_engine).returncode == 0
-    plain = run("search.py", place / "people.h5", place / "in/P05/P05_0001.jpg", "--json")
+    assert facemill("process", place / "in", "-o", place / "people.h5", "--engine", tiny_engine).returncode == 0
+    plain = facemill("search", place / "people.h5", place / "in/P05/P05_0001.jpg", "--json")
     assert "expected" not in plain.stdout
-    done = run("evaluate.py", place / "in", "--engine", tiny_engine, "--calibrate", place / "people.h5")
+    done = facemill("evaluate", place / "in", "--engine", tiny_engine, "--calibrate", place / "people.h5")
     assert done.returncode == 0, done.stderr
     return place / "people.h5"
 
@@ -122,7 +124,7 @@ def test_a_search_says_what_chance_would_bring(calibrated: Path, place: Path) ->
         known = [row for row, name in enumerate(file["image_paths"].asstr()[:]) if "/" in name]
     scores = vectors[known] @ vectors[known].T
     impostors = [scores[i, j] for i in range(len(people)) for j in range(i + 1, len(people)) if people[i] != people[j]]
-    done = run("search.py", calibrated, place / "in/P05/P05_0001.jpg", "-k", 38, "--json")
+    done = facemill("search", calibrated, place / "in/P05/P05_0001.jpg", "-k", 38, "--json")
     assert done.returncode == 0, done.stderr
     hits = json.loads(done.stdout)["hits"]
     for hit in hits:
@@ -136,16 +138,16 @@ def test_a_search_says_what_chance_would_bring(calibrated: Path, place: Path) ->
 
 def test_the_expectation_is_in_table_csv_and_page(calibrated: Path, place: Path, tmp_path: Path) -> None:
     query = place / "in/P05/P05_0001.jpg"
-    table = run("search.py", calibrated, query, "-k", 2, "--html", tmp_path / "a.html")
+    table = facemill("search", calibrated, query, "-k", 2, "--html", tmp_path / "a.html")
     assert table.returncode == 0, table.stderr
     lines = table.stdout.splitlines()
-    assert lines[1].split() == ["rank", "score", "expected", "path"]
-    assert re.fullmatch(r" +1  +1\.0000 +<0\.\d+  P05/P05_0001\.jpg", lines[2])
+    assert lines[1].split() == ["rank", "score", "expected", "face_index", "box", "path"]
+    assert re.fullmatch(r" +1  +1\.0000 +<0\.\d+ +0  0 0 112 112  P05/P05_0001\.jpg", lines[2])
     assert "pairs of 13 people in 'in'" in lines[-1]
     page = (tmp_path / "a.html").read_text("utf-8")
     assert re.search(r">&lt;0\.\d+ false hits expected<", page)
     assert "pairs of 13 people" in page
-    rows = list(csv.DictReader(io.StringIO(run("search.py", calibrated, query, "-k", 2, "--csv").stdout)))
+    rows = list(csv.DictReader(io.StringIO(facemill("search", calibrated, query, "-k", 2, "--csv").stdout)))
     assert list(rows[0])[-2:] == ["expected_false_hits", "at_most"]
     assert rows[0]["at_most"] == "true"
     assert float(rows[0]["expected_false_hits"]) > 0
@@ -155,7 +157,7 @@ def test_a_calibration_that_is_none_does_not_stop_a_search(calibrated: Path, pla
     broken = Path(shutil.copy(calibrated, tmp_path / "broken.h5"))
     with h5py.File(broken, "r+") as file:
         file["metadata"].attrs["score_calibration"] = "{}"
-    done = run("search.py", broken, place / "in/P05/P05_0001.jpg", "-k", 1)
+    done = facemill("search", broken, place / "in/P05/P05_0001.jpg", "-k", 1)
     assert done.returncode == 0
     assert "the calibration cannot be used" in done.stderr
     assert "expected" not in done.stdout
@@ -179,7 +181,7 @@ def test_a_calibration_that_is_none_does_not_stop_a_search(calibrated: Path, pla
     ],
 )
 def test_mistakes_get_words_not_tracebacks(place: Path, arguments: list[str], code: int, words: str) -> None:
-    done = run("evaluate.py", *arguments, cwd=place)
+    done = facemill("evaluate", *arguments, cwd=place)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -189,7 +191,7 @@ def test_mistakes_get_words_not_tracebacks(place: Path, arguments: list[str], co
 @pytest.mark.slow
 def test_a_signal_ends_it_and_nothing_is_left(photos: Path, tmp_path: Path) -> None:
     arguments = (photos, "--model", "random-128", "--backend", "cpu")
-    with start("evaluate.py", *arguments, env={**os.environ, "TMPDIR": str(tmp_path)}) as process:
+    with start_facemill("evaluate", *arguments, env={**os.environ, "TMPDIR": str(tmp_path)}) as process:
         assert process.stderr is not None
         said = []
         for line in process.stderr:
@@ -210,6 +212,6 @@ def test_every_option_is_in_the_document() -> None:
 
 
 def test_help_has_examples() -> None:
-    done = run("evaluate.py", "--help")
+    done = facemill("evaluate", "--help")
     assert done.returncode == 0
     assert "Examples:" in done.stdout

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import write_file
-from tests.support.facemill_command import facemill
-from tests.support.processes import ROOT, run
+from tests.support.facemill_command import ROOT, facemill, facemill_process
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
 qdrant_client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
@@ -26,12 +25,12 @@ qdrant_client = pytest.importorskip("qdrant_client", reason="qdrant-client is no
 def people(tiny_engine: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of 85 photographs that a run made."""
     path = tmp_path_factory.mktemp("export") / "people.h5"
-    assert run("process.py", photos / "1", "-o", path, "--engine", tiny_engine).returncode == 0
+    assert facemill("process", photos / "1", "-o", path, "--engine", tiny_engine).returncode == 0
     return path
 
 
 def test_each_form_of_a_real_file(people: Path, tmp_path: Path) -> None:
-    with Gallery(people) as gallery:
+    with EmbeddingFile(people) as gallery:
         vectors = np.concatenate(list(gallery.blocks()))
         names = gallery.names(range(gallery.rows))
     said = f"{len(vectors)} embeddings of 16 dimensions"
@@ -77,14 +76,12 @@ def test_what_makes_no_sense_is_usage(people: Path, arguments: list[str], words:
 def test_failures_are_words_and_exit_1(people: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     store = tmp_path / "store"
-    client = qdrant_client.QdrantClient(path=str(store))
     for arguments, words in [
         ((people, "--npy", tmp_path / "there"), "--force"),
         ((people, "--npy", tmp_path / "no" / "folder"), "there is no folder"),
         ((people, "--parquet", tmp_path / "o.txt"), "ending in .parquet"),
         ((people, "--qdrant", "http://127.0.0.1:1"), "cannot be written to: [Errno 111]"),
         ((people, "--qdrant", "localhost"), "wanted: http://HOST:6333"),
-        ((people, "--qdrant", f"path:{store}"), "already accessed"),
         ((people, "--qdrant", f"path:{store}", "--collection", "../x"), "is no name for a collection"),
         ((tmp_path / "none.h5", "--npy", tmp_path / "x"), "there is no such file"),
     ]:
@@ -94,8 +91,20 @@ def test_failures_are_words_and_exit_1(people: Path, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
         assert "Warning" not in done.stderr
         assert done.stdout == ""
+    assert sorted(os.listdir(tmp_path)) == ["there"]
+
+
+def test_a_store_that_another_program_uses_is_left_alone(people: Path, tmp_path: Path) -> None:
+    client = qdrant_client.QdrantClient(path=str(tmp_path / "store"))
+    # In another process: qdrant-client leaves the lock file open when it does not get the lock.
+    done = facemill_process("export", people, "--qdrant", f"path:{tmp_path / 'store'}")
     client.close()
-    assert sorted(os.listdir(tmp_path)) == ["store", "there"]
+    assert done.returncode == 1
+    assert done.stderr.startswith("E-STORAGE: ")
+    assert "already accessed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert done.stdout == ""
 
 
 def test_a_name_cannot_steer_the_terminal(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from runtime.engines.engine import sidecar_path
 from tests.support import encoded_images as make
-from tests.support.processes import ROOT, run, summary
+from tests.support.facemill_command import ROOT, facemill, summary
 from tests.support.red_square_detector import picture, save_red_squares
 
 PEOPLE = 3
@@ -46,20 +45,20 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A cache of its own, so that detectors are built here."""
-    return {**os.environ, "FACEMILL_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    return {"FACEMILL_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
 @pytest.fixture(scope="module")
 def people(place: Path, tiny_engine: Path, environment: dict[str, str]) -> Path:
-    done = run("process.py", place / "in", "-o", place / "people.h5", "--engine", tiny_engine, "--align", "detect",
-               "--detector", place / "keen.toml", "--json", env=environment)  # fmt: skip
+    done = facemill("process", place / "in", "-o", place / "people.h5", "--engine", tiny_engine, "--align", "detect",
+               "--detector", place / "keen.toml", "--json", **environment)  # fmt: skip
     assert summary(done)["outcomes"] == {"embedded": PEOPLE * SHOTS, "no-face": 1}
     return place / "people.h5"
 
 
 def test_a_query_is_aligned_as_the_rows_were(people: Path, place: Path, environment: dict[str, str]) -> None:
     query = place / "in" / "P1" / "P1_0002.png"
-    done = run("search.py", people, query, place / "in" / "P0" / "P0_0009.png", "-k", 3, "--csv", env=environment)
+    done = facemill("search", people, query, place / "in" / "P0" / "P0_0009.png", "-k", 3, "--csv", **environment)
     assert done.returncode == 1  # of the query without a face
     (first,) = [row for row in csv.DictReader(io.StringIO(done.stdout)) if row["rank"] == "1"]
     assert first["path"] == "P1/P1_0002.png"
@@ -73,24 +72,24 @@ def test_a_search_says_which_detector_is_gone(people: Path, place: Path, tmp_pat
     with h5py.File(copy, "a") as file:
         file["metadata"].attrs["detector_engine"] = str(tmp_path / "gone.onnx")
     query = place / "in" / "P1" / "P1_0002.png"
-    done = run("search.py", copy, query)
+    done = facemill("search", copy, query)
     assert done.returncode == 1
     assert "gone.onnx" in done.stderr
     assert "facemill build-engine" in done.stderr
     assert "Traceback" not in done.stderr
     with h5py.File(copy, "a") as file:
         del file["metadata"].attrs["detector_engine"]
-    assert "build-engine" in run("search.py", copy, query).stderr
+    assert "build-engine" in facemill("search", copy, query).stderr
 
 
 def test_a_detector_may_be_named_by_its_engine(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    built = run("build_engine.py", "--model", place / "keen.toml", "--output", tmp_path)
+    built = facemill("build-engine", "--model", place / "keen.toml", "--output", tmp_path)
     assert built.returncode == 0, built.stderr
     (engine,) = tmp_path.glob("*.onnx")
-    done = run("process.py", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "auto",
+    done = facemill("process", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "auto",
                "--detector", engine, "--faces", "all", "--min-iod", 30, "--json")  # fmt: skip
     assert summary(done)["outcomes"]["no-face"] == 1
-    wrong = run("process.py", place / "in", "-o", tmp_path / "w.h5", "--engine", tiny_engine, "--align", "auto",
+    wrong = facemill("process", place / "in", "-o", tmp_path / "w.h5", "--engine", tiny_engine, "--align", "auto",
                 "--detector", tiny_engine)  # fmt: skip
     assert wrong.returncode == 1
     assert "finds no faces" in wrong.stderr
@@ -100,15 +99,15 @@ def test_without_a_detector_and_a_network_the_way_out_is_named(
     place: Path, tiny_engine: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     alone = {**environment, "FACEMILL_MODELS": str(tmp_path), "FACEMILL_CACHE": str(tmp_path / "cache")}
-    done = run("process.py", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "auto",
-               "--detector", "scrfd-500m", env=alone)  # fmt: skip
+    done = facemill("process", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "auto",
+               "--detector", "scrfd-500m", **alone)  # fmt: skip
     assert done.returncode == 1
     assert "scrfd_500m_bnkps.onnx" in done.stderr
     assert "--align none" in done.stderr
 
 
 def test_an_onnx_file_alone_gets_a_detectors_model_file(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    done = run("process.py", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "detect",
+    done = facemill("process", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "detect",
                "--detector", place / "red-squares.onnx")  # fmt: skip
     assert done.returncode == 1
     assert f"give --detector {place / 'red-squares.toml'}" in done.stderr
@@ -121,7 +120,7 @@ def test_rows_of_two_detectors_are_not_mixed(
     copy = tmp_path / "people.h5"
     copy.write_bytes(people.read_bytes())
     arguments = (place / "in", "-o", copy, "--engine", tiny_engine, "--align", "detect")
-    done = run("process.py", *arguments, "--detector", place / "red-squares.toml", env=environment)
+    done = facemill("process", *arguments, "--detector", place / "red-squares.toml", **environment)
     assert done.returncode == 1
     assert "detector: 'keen' there, 'red-squares' now" in done.stderr
     assert "detector_sha256" not in done.stderr  # one file, two ways to feed it
@@ -129,7 +128,7 @@ def test_rows_of_two_detectors_are_not_mixed(
     model.doc_string = "another file of the same name"
     onnx.save(model, tmp_path / "red-squares.onnx")
     (tmp_path / "keen.toml").write_bytes((place / "keen.toml").read_bytes())
-    done = run("process.py", *arguments, "--detector", tmp_path / "keen.toml", env=environment)
+    done = facemill("process", *arguments, "--detector", tmp_path / "keen.toml", **environment)
     assert done.returncode == 1
     assert "detector_sha256: " in done.stderr
     assert "detector: " not in done.stderr
@@ -140,8 +139,8 @@ def test_rows_of_two_detectors_are_not_mixed(
 def test_thresholds_that_no_face_meets_are_refused(
     place: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path, option: tuple[str, str]
 ) -> None:
-    done = run("process.py", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "detect",
-               "--detector", place / "keen.toml", *option, env=environment)  # fmt: skip
+    done = facemill("process", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "detect",
+               "--detector", place / "keen.toml", *option, **environment)  # fmt: skip
     assert done.returncode == 1
     assert f"{option[0]} is " in done.stderr
     assert not (tmp_path / "o.h5").exists()
@@ -159,14 +158,14 @@ def test_detectors_are_compared_alike_from_photographs_and_from_what_was_kept(
 ) -> None:
     both = [str(place / "red-squares.toml"), str(place / "keen.toml")]
     arguments = (place / "in", "--engine", tiny_engine, "--align", "detect", "-o", tmp_path)
-    done = run("evaluate.py", *arguments, "--detectors", ",".join(both), env=environment)
+    done = facemill("evaluate", *arguments, "--detectors", ",".join(both), **environment)
     assert done.returncode == 0, done.stderr
     found = compared(done.stdout)
     assert found["photographs with a face"] == ["60.00 %", "90.00 %"]
     assert found["licence"] == ["Apache-2.0", "Apache-2.0"]
     for speed in ("detection alone, photographs/s", "the whole run, photographs/s"):
         assert all(float(value.replace(",", "")) > 0 for value in found[speed])
-    again = run("evaluate.py", *arguments, "--detectors", f"{both[1]}, {both[0]}", env=environment)
+    again = facemill("evaluate", *arguments, "--detectors", f"{both[1]}, {both[0]}", **environment)
     assert again.returncode == 0, again.stderr
     assert compared(again.stdout) == {name: values[::-1] for name, values in found.items()}
     told = [next(line for line in one.stdout.splitlines() if line.startswith("Detectors. ")) for one in (done, again)]
@@ -176,13 +175,13 @@ def test_detectors_are_compared_alike_from_photographs_and_from_what_was_kept(
     assert [one["found"]["value"] for one in facts["detectors"]] == [0.9, 0.6]
     for kept in tmp_path.glob("*.speed.json"):
         kept.unlink()
-    lost = run("evaluate.py", *arguments, "--detectors", ",".join(both), env=environment)
+    lost = facemill("evaluate", *arguments, "--detectors", ",".join(both), **environment)
     assert compared(lost.stdout)["detection alone, photographs/s"] == ["not measured"] * 2
 
 
 @pytest.mark.parametrize("names", [",", "", " , "])
 def test_no_detectors_are_a_mistake(place: Path, names: str) -> None:
-    done = run("evaluate.py", place / "in", "--detectors", names)
+    done = facemill("evaluate", place / "in", "--detectors", names)
     assert done.returncode == 2
     assert "such as facemill-det,yunet" in done.stderr
 
@@ -193,8 +192,8 @@ def test_two_engines_behind_one_detector_are_no_comparison_of_detectors(
     other = tmp_path / "other.onnx"
     other.write_bytes(tiny_engine.read_bytes())
     sidecar_path(other).write_bytes(sidecar_path(tiny_engine).read_bytes())
-    done = run("evaluate.py", place / "in", "--compare", tiny_engine, other, "--align", "detect", "--detector",
-               place / "keen.toml", env=environment)  # fmt: skip
+    done = facemill("evaluate", place / "in", "--compare", tiny_engine, other, "--align", "detect", "--detector",
+               place / "keen.toml", **environment)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Take " not in done.stdout
 
@@ -204,15 +203,15 @@ def test_detectors_beside_what_they_exclude(place: Path, tmp_path: Path, more: t
     for name in ("a.onnx", "b.onnx", "x.h5"):
         (tmp_path / name).touch()
     align = () if "--align" in more else ("--align", "auto")
-    done = run("evaluate.py", place / "in", "--detectors", "yunet,scrfd-500m", *align, *more, cwd=tmp_path)
+    done = facemill("evaluate", place / "in", "--detectors", "yunet,scrfd-500m", *align, *more, cwd=tmp_path)
     assert done.returncode == 2
     assert "--detectors goes with neither" in done.stderr
 
 
 def test_int8_is_calibrated_on_aligned_crops(place: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    done = run("build_engine.py", "--model", "random-128", "--precision", "int8", "--calibration", place / "in",
+    done = facemill("build-engine", "--model", "random-128", "--precision", "int8", "--calibration", place / "in",
                "--align", "detect", "--detector", place / "keen.toml", "--output", tmp_path,
-               env=environment)  # fmt: skip
+               **environment)  # fmt: skip
     assert "calibration: 9 crops from 10 photographs" in done.stderr
     assert done.returncode == 1  # nine are too few, and it says so
     assert "Traceback" not in done.stderr

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from runtime.cli.map import main
 from runtime.records import FACE, FACE_DATASETS
 from tests.support import encoded_images as make
-from tests.support.processes import run
+from tests.support.facemill_command import facemill
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[map]'")
 pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[map]'")
@@ -31,12 +31,12 @@ def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(30):
         path = folder / "in" / f"folder {i % 2}" / f"p{i}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(make.encode(make.scene(seed=i)))
+        path.write_bytes(make.encode(make.scene(112, 112, seed=i)))
     (folder / "in" / EVIL).mkdir()
-    (folder / "in" / EVIL / "a.jpg").write_bytes(make.encode(make.scene(seed=99)))
+    (folder / "in" / EVIL / "a.jpg").write_bytes(make.encode(make.scene(112, 112, seed=99)))
     with open(os.path.join(os.fsencode(folder), b"in", b"raw\xff.jpg"), "wb") as file:
-        file.write(make.encode(make.scene(seed=97)))
-    assert run("process.py", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
+        file.write(make.encode(make.scene(112, 112, seed=97)))
+    assert facemill("process", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
     (folder / "in" / "folder 0" / "p4.jpg").unlink()
     return folder / "people.h5"
 
@@ -94,8 +94,9 @@ def test_each_face_of_a_photograph_is_a_point(people: Path, tmp_path: Path) -> N
     with h5py.File(path, "r+") as file:
         count = len(file["embeddings"])
         for name, dataset in FACE_DATASETS.items():
+            del file[dataset]
             file.create_dataset(dataset, (count, *FACE[name].shape), FACE[name].base)
-        file["faces/box"][:] = (20, 20, 60, 100)  # of photographs of 120 x 160
+        file["faces/box"][:] = (20, 20, 60, 100)  # of photographs of 112 x 112
         file["face_index"][3] = 1
         file["image_paths"][3] = file["image_paths"][2]
     assert draw(path, "-o", tmp_path / "map.html").exit_code == 0
@@ -117,7 +118,7 @@ def test_a_page_in_the_way_stays_without_force(people: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("name", "said"), [("map.txt", "wanted: a name that ends in .html"), ("no/map.html", "there is no folder")]
+    ("name", "said"), [("map.txt", "a name that ends in .html"), ("no/map.html", "there is no folder")]
 )
 def test_a_page_that_cannot_be_written_is_refused_first(people: Path, tmp_path: Path, name: str, said: str) -> None:
     done = draw(people, "-o", tmp_path / name)
@@ -130,7 +131,7 @@ def test_a_file_that_is_none_or_holds_too_little_is_refused(
 ) -> None:
     assert "there is no such file" in draw(tmp_path / "none.h5", "-o", tmp_path / "map.html").stderr
     two = sorted((photos / "1").iterdir())[:2]
-    assert run("process.py", *two, "-o", tmp_path / "two.h5", "--engine", tiny_engine).returncode == 0
+    assert facemill("process", *two, "-o", tmp_path / "two.h5", "--engine", tiny_engine).returncode == 0
     done = draw(tmp_path / "two.h5", "-o", tmp_path / "map.html")
     assert done.exit_code == 1
     assert "holds 2 embeddings; wanted: 3 or more" in done.stderr

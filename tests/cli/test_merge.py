@@ -20,9 +20,8 @@ from compare import contents, differences
 from runtime.metrics.falsematch import Calibration
 from runtime.storage.comparable import comparable_scores
 from runtime.storage.verify import verify_file
-from tests.support.facemill_command import facemill
+from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, paths_in
-from tests.support.processes import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +87,7 @@ def test_what_may_not_stand_together_is_named_with_both_values(made: Path, tiny_
         file["metadata"].attrs["contract"] = json.dumps(changed)
     done = facemill("merge", made / "b.h5", other, "-o", tmp_path / "o.h5")
     assert "model_sha256" in done.stderr
-    assert "faces: None in the first, 'all' in the other" in done.stderr
+    assert "faces: 'largest' in the first, 'all' in the other" in done.stderr
     assert not (tmp_path / "o.h5").exists()
 
 
@@ -139,7 +138,7 @@ def test_mistakes_are_said(wrong: str, made: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["there.h5"]
 
 
-@pytest.mark.parametrize("where", ["pipeline.merge.assemble", "storage.dataset._write_outcomes"])
+@pytest.mark.parametrize("where", ["maintenance.merge.assemble", "storage.dataset._write_outcomes"])
 def test_a_kill_while_it_writes_leaves_the_output_as_it_was(where: str, made: Path, tmp_path: Path) -> None:
     output = Path(shutil.copy(made / "b.h5", tmp_path / "o.h5"))
     arguments = [str(a) for a in (made / "ac.h5", made / "b.h5", "-o", output, "--force")]

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.facemill_command import facemill
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT, facemill
 
 
 @pytest.fixture

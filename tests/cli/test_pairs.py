@@ -15,7 +15,6 @@ from runtime.cli.pairs import main
 from tests.support import encoded_images as make
 from tests.support.duplicate_people import calibration_of, oracle, twins, write_twins
 from tests.support.facemill_command import facemill
-from tests.support.processes import run
 
 EVIL = '<img src=x onerror="alert(1)">&\x1b[31m\u202e"\n.jpg'
 
@@ -26,11 +25,11 @@ def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pairs")
     (folder / "in").mkdir()
     for i in range(8):
-        (folder / "in" / f"p{i}.jpg").write_bytes(make.encode(make.scene(seed=i)))
-    (folder / "in" / EVIL).write_bytes(make.encode(make.scene(seed=3)))
+        (folder / "in" / f"p{i}.jpg").write_bytes(make.encode(make.scene(112, 112, seed=i)))
+    (folder / "in" / EVIL).write_bytes(make.encode(make.scene(112, 112, seed=3)))
     with open(os.path.join(os.fsencode(folder), b"in", b"raw\xff.jpg"), "wb") as file:
-        file.write(make.encode(make.scene(seed=5)))
-    assert run("process.py", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
+        file.write(make.encode(make.scene(112, 112, seed=5)))
+    assert facemill("process", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
     return folder / "people.h5"
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.facemill_command import facemill
-from tests.support.processes import run
 
 
 @pytest.fixture(scope="module")
 def made(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("private") / "people.h5"
-    assert run("process.py", photos, "-o", file, "--engine", tiny_engine).returncode == 0
+    assert facemill("process", photos, "-o", file, "--engine", tiny_engine).returncode == 0
     return file
 
 

@@ -17,13 +17,14 @@ import pytest
 from runtime.engines.engine import read_engine, sidecar_path
 from runtime.images.decode import decode_image
 from tests.support import encoded_images as make
+from tests.support.facemill_command import ROOT, facemill, summary
 from tests.support.model_files import copy_engine
-from tests.support.processes import ROOT, assert_same_file, run, summary
+from tests.support.processes import assert_same_file
 
 
 def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.h5"
-    done = run("process.py", photos, "-o", output, "--engine", tiny_engine, "--json")
+    done = facemill("process", photos, "-o", output, "--engine", tiny_engine, "--json")
     found = summary(done)
     assert found["scanned"] == 600
     assert found["embedded"] == 594
@@ -41,7 +42,7 @@ def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path
         paths = file["image_paths"].asstr()[:].tolist()
         assert paths == sorted(paths)
         metadata = dict(file["metadata"].attrs)
-        assert metadata["alignment"] == "none"
+        assert (metadata["align"], metadata["detector"]) == ("auto", "facemill-det")
         assert metadata["root"] == str(photos)
         assert metadata["model"] == "tiny"
         assert metadata["model_sha256"] == found["model_sha256"]
@@ -54,7 +55,7 @@ def test_embeddings_agree_with_plain_onnxruntime(
     photos: Path, tiny_model: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "out.h5"
-    assert run("process.py", photos / "3", "-o", output, "--engine", tiny_engine).returncode == 0
+    assert facemill("process", photos / "3", "-o", output, "--engine", tiny_engine).returncode == 0
     session = onnxruntime.InferenceSession(tiny_model.with_suffix(".onnx"), providers=["CPUExecutionProvider"])
     with h5py.File(output) as file:
         for row, path in enumerate(file["image_paths"].asstr()[:]):
@@ -118,7 +119,8 @@ def test_every_awkward_file_has_its_outcome(tiny_engine: Path, tmp_path: Path) -
     folder.mkdir()
     expected = awkward(folder)
     output = tmp_path / "out.h5"
-    done = run("process.py", folder, "-o", output, "--engine", tiny_engine)
+    # Nobody is on these photographs, and decoding is the point: all are taken whole.
+    done = facemill("process", folder, "-o", output, "--engine", tiny_engine, "--align", "none")
     assert done.returncode == 0, done.stderr
     assert outcomes(output) == expected
     with h5py.File(output) as file:  # orientation: the same picture eight times
@@ -145,7 +147,7 @@ def test_a_file_that_may_not_be_read_is_an_outcome(tiny_engine: Path, tmp_path: 
     for made in (folder, engines, place):
         made.mkdir()
     for name in ("1.jpg", "2.jpg"):
-        (folder / name).write_bytes(make.encode(make.scene()))
+        (folder / name).write_bytes(make.encode(make.scene(112, 112)))
     (folder / "1.jpg").chmod(0)
     for file in (tiny_engine, sidecar_path(tiny_engine)):
         shutil.copy(file, engines)
@@ -168,9 +170,9 @@ def test_a_file_that_may_not_be_read_is_an_outcome(tiny_engine: Path, tmp_path: 
 
 def test_the_same_command_again_does_nothing(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     arguments = (photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--json")
-    first = summary(run("process.py", *arguments))
+    first = summary(facemill("process", *arguments))
     before = (tmp_path / "o.h5").read_bytes()
-    done = run("process.py", *arguments)
+    done = facemill("process", *arguments)
     again = summary(done)
     assert "nothing to do" in done.stderr
     assert again["outcomes"] == first["outcomes"]
@@ -181,21 +183,21 @@ def test_the_same_command_again_does_nothing(photos: Path, tiny_engine: Path, tm
 def test_retry_runs_failed_ones_again_and_keeps_the_rest(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    files = {f"{i}.jpg": make.encode(make.scene(seed=i)) for i in range(6)}
+    files = {f"{i}.jpg": make.encode(make.scene(112, 112, seed=i)) for i in range(6)}
     for name, data in files.items():
         (folder / name).write_bytes(data)
-    arguments = ("process.py", folder, "--engine", tiny_engine, "--json", "-o")
-    assert run(*arguments, tmp_path / "whole.h5").returncode == 0
+    arguments = ("process", folder, "--engine", tiny_engine, "--json", "-o")
+    assert facemill(*arguments, tmp_path / "whole.h5").returncode == 0
     (folder / "2.jpg").write_bytes(files["2.jpg"][:500])
     (folder / "4.jpg").unlink()
     (folder / "4.jpg").symlink_to("gone")
     output = tmp_path / "o.h5"
-    assert summary(run(*arguments, output))["embedded"] == 4
+    assert summary(facemill(*arguments, output))["embedded"] == 4
     (folder / "2.jpg").write_bytes(files["2.jpg"])
     (folder / "4.jpg").unlink()
     (folder / "4.jpg").write_bytes(files["4.jpg"])
-    assert summary(run(*arguments, output))["embedded"] == 4
-    again = summary(run(*arguments, output, "--retry"))
+    assert summary(facemill(*arguments, output))["embedded"] == 4
+    again = summary(facemill(*arguments, output, "--retry"))
     assert (again["embedded"], again["processed"]) == (6, 2)
     assert_same_file(output, tmp_path / "whole.h5")
 
@@ -203,31 +205,31 @@ def test_retry_runs_failed_ones_again_and_keeps_the_rest(tiny_engine: Path, tmp_
 def test_duplicates_are_left_out_and_named(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    data = make.encode(make.scene())
+    data = make.encode(make.scene(112, 112))
     for name in ("a.jpg", "b.jpg", "c.jpg"):
-        (folder / name).write_bytes(data if name != "b.jpg" else make.encode(make.scene(seed=1)))
-    done = run("process.py", folder, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--skip-duplicates", "--json")
+        (folder / name).write_bytes(data if name != "b.jpg" else make.encode(make.scene(112, 112, seed=1)))
+    done = facemill("process", folder, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--skip-duplicates", "--json")
     assert summary(done)["outcomes"] == {"embedded": 2, "duplicate": 1}
     with h5py.File(tmp_path / "o.h5") as file:
         assert file["outcomes/detail"].asstr()[2] == "the same file as a.jpg"
 
 
 def test_a_changed_setting_is_refused_with_both_values(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    arguments = ("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine)
-    assert run(*arguments).returncode == 0
+    arguments = ("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine)
+    assert facemill(*arguments).returncode == 0
     before = (tmp_path / "o.h5").read_bytes()
     for extra, words in (
         (("--dtype", "float16"), "dtype: 'float32' there, 'float16' now"),
         (("--limit", 3), "limit: 0 there, 3 now"),
     ):
-        done = run(*arguments, *extra)
+        done = facemill(*arguments, *extra)
         assert done.returncode == 1
         assert words in done.stderr
         assert "Traceback" not in done.stderr
     other = tmp_path / "other.onnx"
     info = read_engine(tiny_engine).info
     copy_engine(tiny_engine, other, model_sha256="f" * 64)
-    done = run("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", other)
+    done = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", other)
     assert done.returncode == 1
     assert f"model_sha256: '{info.model_sha256}' there, '{'f' * 64}' now" in done.stderr
     assert (tmp_path / "o.h5").read_bytes() == before
@@ -236,26 +238,26 @@ def test_a_changed_setting_is_refused_with_both_values(photos: Path, tiny_engine
 def test_a_foreign_file_is_never_overwritten_without_force(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "thesis.h5"
     output.write_bytes(b"my thesis")
-    arguments = ("process.py", photos / "1", "-o", output, "--engine", tiny_engine)
-    done = run(*arguments)
+    arguments = ("process", photos / "1", "-o", output, "--engine", tiny_engine)
+    done = facemill(*arguments)
     assert done.returncode == 1
     assert "not an embedding file" in done.stderr
     assert output.read_bytes() == b"my thesis"
-    assert run(*arguments, "--force").returncode == 0
+    assert facemill(*arguments, "--force").returncode == 0
     assert len(outcomes(output)) == 86
 
 
 def test_a_plan_that_made_nothing_binds_nobody(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process.py", photos / "1", "-o", output, "--engine", tiny_engine)
-    done = run(*arguments, "--batch-size", 5000)
+    arguments = ("process", photos / "1", "-o", output, "--engine", tiny_engine)
+    done = facemill(*arguments, "--batch-size", 5000)
     assert done.returncode == 1
     assert "--batch-size is 5000; wanted: 1 to 256" in done.stderr
     damaged = tmp_path / "damaged.onnx"  # an engine that is only found wanting after the plan is made
     copy_engine(tiny_engine, damaged, model_sha256="f" * 64)
     damaged.write_bytes(b"damaged")
-    assert run("process.py", photos / "1", "-o", output, "--engine", damaged).returncode == 1
-    assert run(*arguments).returncode == 0
+    assert facemill("process", photos / "1", "-o", output, "--engine", damaged).returncode == 1
+    assert facemill(*arguments).returncode == 0
 
 
 @pytest.mark.parametrize("output", ["", ".", "folder"])
@@ -263,7 +265,7 @@ def test_an_output_that_is_a_folder_is_refused_before_any_work(
     output: str, photos: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "folder").mkdir()
-    done = run("process.py", photos / "1", "-o", output, "--engine", tiny_engine, "--force", cwd=tmp_path)
+    done = facemill("process", photos / "1", "-o", output, "--engine", tiny_engine, "--force", cwd=tmp_path)
     assert done.returncode == 1
     assert "wanted: the name of a file" in done.stderr
     assert os.listdir(tmp_path) == ["folder"]
@@ -272,7 +274,7 @@ def test_an_output_that_is_a_folder_is_refused_before_any_work(
 def test_an_output_that_is_a_link_is_followed(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link.h5").symlink_to(tmp_path / "disk" / "real.h5")
-    assert run("process.py", photos / "1", "-o", tmp_path / "link.h5", "--engine", tiny_engine).returncode == 0
+    assert facemill("process", photos / "1", "-o", tmp_path / "link.h5", "--engine", tiny_engine).returncode == 0
     assert (tmp_path / "link.h5").is_symlink()
     assert len(outcomes(tmp_path / "disk" / "real.h5")) == 86
 
@@ -280,7 +282,7 @@ def test_an_output_that_is_a_link_is_followed(photos: Path, tiny_engine: Path, t
 def test_a_folder_of_the_users_is_left_alone(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     mine = tmp_path / "o.h5.parts"
     (mine / "letters").mkdir(parents=True)
-    done = run("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--force")
+    done = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--force")
     assert done.returncode == 1
     assert "holds something else: 'letters'" in done.stderr
     assert (mine / "letters").is_dir()
@@ -288,7 +290,7 @@ def test_a_folder_of_the_users_is_left_alone(photos: Path, tiny_engine: Path, tm
 
 def test_limit_strict_float16_and_log(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output, log = tmp_path / "o.h5", tmp_path / "run.log"
-    done = run("process.py", photos, "-o", output, "--engine", tiny_engine, "--limit", 10, "--strict", "--dtype",
+    done = facemill("process", photos, "-o", output, "--engine", tiny_engine, "--limit", 10, "--strict", "--dtype",
                "float16", "--log", log, "--batch-size", 3, "--workers", 1, "--json")  # fmt: skip
     failed = list(outcomes(output).values()).count("corrupt")
     assert done.returncode == (1 if failed else 0)
@@ -300,7 +302,7 @@ def test_limit_strict_float16_and_log(photos: Path, tiny_engine: Path, tmp_path:
 
 def test_strict_exits_1_when_a_photograph_failed(tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(b"")
-    done = run("process.py", tmp_path / "x.jpg", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--strict")
+    done = facemill("process", tmp_path / "x.jpg", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--strict")
     assert done.returncode == 1
     assert outcomes(tmp_path / "o.h5") == {"x.jpg": "corrupt"}
 
@@ -309,7 +311,7 @@ def test_list_files_and_single_files_give_the_same_rows(photos: Path, tiny_engin
     names = sorted((photos / "2").iterdir())
     (tmp_path / "list.txt").write_text("\n".join(map(str, names)))
     for output, inputs in (("a.h5", [f"@{tmp_path / 'list.txt'}"]), ("b.h5", names), ("c.h5", [photos / "2"])):
-        assert run("process.py", *inputs, "-o", tmp_path / output, "--engine", tiny_engine).returncode == 0
+        assert facemill("process", *inputs, "-o", tmp_path / output, "--engine", tiny_engine).returncode == 0
     assert_same_file(tmp_path / "a.h5", tmp_path / "b.h5")
     assert_same_file(tmp_path / "a.h5", tmp_path / "c.h5")
 
@@ -333,7 +335,7 @@ def test_mistakes_get_words_and_no_traceback(
 ) -> None:
     if "--engine" not in arguments and "--model" not in arguments:
         arguments = (*arguments, "--engine", str(tiny_engine))
-    done = run("process.py", *arguments, cwd=tmp_path)
+    done = facemill("process", *arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -343,7 +345,7 @@ def test_an_engine_that_was_changed_is_refused(photos: Path, tiny_engine: Path, 
     other = tmp_path / tiny_engine.name
     copy_engine(tiny_engine, other)
     other.write_bytes(tiny_engine.read_bytes()[:-10])
-    done = run("process.py", photos / "1", "-o", tmp_path / "o.h5", "--engine", other)
+    done = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", other)
     assert done.returncode == 1
     assert "sha256" in done.stderr
     assert "Traceback" not in done.stderr

@@ -23,9 +23,8 @@ from runtime.records import Status
 from runtime.storage.derived import record_page, recorded_pages
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
-from tests.support.facemill_command import facemill
+from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import ODD, embed, holders, make_odd, make_people, paths_in, vectors_of
-from tests.support.processes import ROOT
 
 
 @pytest.fixture(scope="module")

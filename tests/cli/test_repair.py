@@ -24,13 +24,13 @@ from runtime.maintenance.rewrite import rewriting
 from runtime.records import Status
 from runtime.storage import dataset
 from runtime.storage.derived import recorded_elsewhere
-from runtime.storage.part import FinishedFile
+from runtime.storage.file import EmbeddingFile
+from runtime.storage.part import Part
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.storage import test_verify as damages
-from tests.support.facemill_command import facemill
+from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, paths_in
-from tests.support.processes import ROOT, run
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def copy(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same in chunks of 64 rows: of a file as small as this, one chunk would be all."""
     path = tmp_path / "people.h5"
     monkeypatch.setattr(dataset, "_CHUNK_BYTES", 4096)
-    with FinishedFile(whole) as file, RunFolder(path) as folder, rewriting(folder, [file.part()]) as new:
+    with EmbeddingFile(whole) as file, RunFolder(path) as folder, rewriting(folder, [Part.of(file)]) as new:
         dataset.assemble(path, new.ledger, new.paths, file.metadata, file.dtype)
     monkeypatch.undo()
     return path
 
 
 def retried(file: Path, photos: Path, engine: Path) -> None:
-    done = run("process.py", photos, "-o", file, "--engine", engine, "--skip-duplicates", "--retry")
+    done = facemill("process", photos, "-o", file, "--engine", engine, "--skip-duplicates", "--retry")
     assert done.returncode == 0, done.stderr
 
 
@@ -190,7 +190,7 @@ def test_odd_names_come_through(tiny_engine: Path, tmp_path: Path) -> None:
     assert "6 photographs are lost" in done.stdout
     assert "line\\nbreak.jpg" in done.stdout
     assert paths_in(file) == before
-    assert run("process.py", tmp_path / "photos", "-o", file, "--engine", tiny_engine, "--retry").returncode == 0
+    assert facemill("process", tmp_path / "photos", "-o", file, "--engine", tiny_engine, "--retry").returncode == 0
     assert differences(file, tmp_path / "whole.h5") == []
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from runtime.index.gpu import count_gpus
 from tests.support import encoded_images as make
-from tests.support.processes import run
+from tests.support.facemill_command import facemill
 
 EVIL = '<img src=x onerror="alert(1)">&\x1b[31m\u202e.jpg'
 
@@ -27,25 +27,25 @@ def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("search")
     (folder / "in").mkdir()
     for i in range(8):
-        (folder / "in" / f"p{i}.jpg").write_bytes(make.encode(make.scene(seed=i)))
-    (folder / "in" / EVIL).write_bytes(make.encode(make.scene(seed=99)))
-    (folder / "in" / "gone.jpg").write_bytes(make.encode(make.scene(seed=98)))
+        (folder / "in" / f"p{i}.jpg").write_bytes(make.encode(make.scene(112, 112, seed=i)))
+    (folder / "in" / EVIL).write_bytes(make.encode(make.scene(112, 112, seed=99)))
+    (folder / "in" / "gone.jpg").write_bytes(make.encode(make.scene(112, 112, seed=98)))
     raw = os.path.join(os.fsencode(folder), b"in", b"raw\xff.jpg")
     with open(raw, "wb") as file:
-        file.write(make.encode(make.scene(60, 120, seed=97)))
-    assert run("process.py", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
+        file.write(make.encode(make.scene(112, 112, seed=97)))
+    assert facemill("process", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
     (folder / "in" / "gone.jpg").unlink()
     return folder / "people.h5"
 
 
 def test_table(people: Path) -> None:
-    done = run("search.py", people, people.parent / "in" / "p3.jpg", "-k", "2")
+    done = facemill("search", people, people.parent / "in" / "p3.jpg", "-k", "2")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "p3.jpg" in lines[0]
     assert "11 embeddings" in lines[0]
-    assert lines[1].split() == ["rank", "score", "path"]
-    assert lines[2].split() == ["1", "1.0000", "p3.jpg"]
+    assert lines[1].split() == ["rank", "score", "face_index", "box", "path"]
+    assert lines[2].split() == ["1", "1.0000", "0", "0", "0", "112", "112", "p3.jpg"]
     assert len(lines) == 6
     assert re.fullmatch(r"model: tiny \(sha256 [0-9a-f]{12}\)", lines[4])
     assert lines[5] == "index: flat (exact)"
@@ -54,7 +54,7 @@ def test_table(people: Path) -> None:
 
 def test_json_is_one_line_a_query(people: Path) -> None:
     folder = people.parent / "in"
-    done = run("search.py", people, folder / "p1.jpg", folder / "none.jpg", folder / EVIL, "-k", "3", "--json")
+    done = facemill("search", people, folder / "p1.jpg", folder / "none.jpg", folder / EVIL, "-k", "3", "--json")
     assert done.returncode == 1
     assert "error: " in done.stderr
     assert "none.jpg: unreadable" in done.stderr
@@ -65,8 +65,9 @@ def test_json_is_one_line_a_query(people: Path) -> None:
         made_by = {name: file["metadata"].attrs[name] for name in ("model", "model_sha256")}
     assert made_by["model"] == "tiny"
     assert all(made_by.items() <= line.items() for line in (first, missing, evil))
-    assert not {"faces", "box", "face_index"} & (first.keys() | first["hits"][0].keys())
-    assert first["hits"][0] == {"rank": 1, "score": 1.0, "row": first["hits"][0]["row"], "path": "p1.jpg"}
+    face = {"face_index": 0, "box": [0, 0, 112, 112]}
+    assert (first["faces"], first["face_index"], first["box"]) == (1, 0, face["box"])
+    assert first["hits"][0] == {"rank": 1, "score": 1.0, "row": first["hits"][0]["row"], "path": "p1.jpg", **face}
     assert [hit["rank"] for hit in first["hits"]] == [1, 2, 3]
     assert "identify nobody" in first["warning"]
     assert missing["error"].startswith("unreadable")
@@ -76,10 +77,11 @@ def test_json_is_one_line_a_query(people: Path) -> None:
 
 def test_csv(people: Path) -> None:
     folder = people.parent / "in"
-    done = run("search.py", people, folder / "p1.jpg", folder / EVIL, "-k", "2", "--csv")
+    done = facemill("search", people, folder / "p1.jpg", folder / EVIL, "-k", "2", "--csv")
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
-    assert list(rows[0]) == ["query", "rank", "score", "row", "path", "search_ms"]
+    assert list(rows[0])[:6] == ["query", "rank", "score", "row", "path", "search_ms"]
+    assert list(rows[0])[6:] == ["face_index", "left", "top", "right", "bottom"]
     assert [row["rank"] for row in rows] == ["1", "2", "1", "2"]
     assert rows[2]["path"] == EVIL
     assert rows[2]["score"] == "1.000000"
@@ -87,7 +89,7 @@ def test_csv(people: Path) -> None:
 
 def test_terminal_sees_no_control_characters(people: Path) -> None:
     folder = people.parent / "in"
-    done = run("search.py", people, folder / EVIL, folder / "nothing\x1b[2J", "-k", "20")
+    done = facemill("search", people, folder / EVIL, folder / "nothing\x1b[2J", "-k", "20")
     assert done.returncode == 1
     for text in (done.stdout, done.stderr):
         assert "\x1b" not in text
@@ -99,11 +101,25 @@ def test_terminal_sees_no_control_characters(people: Path) -> None:
 def test_a_query_whose_name_is_not_utf8(people: Path) -> None:
     raw = os.path.join(os.fsencode(people.parent), b"in", b"raw\xff.jpg")
     for option in ([], ["--json"], ["--csv"]):
-        done = run(
-            "search.py", people, os.fsdecode(raw), "-k", "1", *option, "--html", people.parent / "raw.html", "--force"
+        done = facemill(
+            "search", people, os.fsdecode(raw), "-k", "1", *option, "--html", people.parent / "raw.html", "--force"
         )
         assert done.returncode == 0, done.stderr
         assert "raw" in done.stdout
+
+
+def test_a_file_in_which_no_faces_were_looked_for_names_none(people: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    photo, file = people.parent / "in" / "p1.jpg", tmp_path / "o.h5"
+    assert facemill("process", photo, "-o", file, "--engine", tiny_engine, "--align", "none").returncode == 0
+    line = json.loads(facemill("search", file, photo, "--json").stdout)
+    assert not {"faces", "box", "face_index"} & line.keys()
+    assert line["hits"] == [{"rank": 1, "score": 1.0, "row": 0, "path": "p1.jpg"}]
+    (header, _) = csv.reader(io.StringIO(facemill("search", file, photo, "--csv").stdout))
+    assert header == ["query", "rank", "score", "row", "path", "search_ms"]
+    table = facemill("search", file, photo, "--html", tmp_path / "a.html").stdout.splitlines()
+    assert table[1].split() == ["rank", "score", "path"]
+    assert table[2].split() == ["1", "1.0000", "p1.jpg"]
+    assert "face_index" not in Page((tmp_path / "a.html").read_text("utf-8")).text
 
 
 class Page(html.parser.HTMLParser):
@@ -128,7 +144,7 @@ class Page(html.parser.HTMLParser):
 def test_page(people: Path, tmp_path: Path) -> None:
     folder = people.parent / "in"
     target = tmp_path / "answer.html"
-    done = run("search.py", people, folder / EVIL, folder / "text.jpg", "-k", "50", "--html", target)
+    done = facemill("search", people, folder / EVIL, folder / "text.jpg", "-k", "50", "--html", target)
     assert done.returncode == 1
     text = target.read_text("utf-8")
     page = Page(text)
@@ -143,21 +159,24 @@ def test_page(people: Path, tmp_path: Path) -> None:
     assert '<img src=x onerror="alert(1)">&\\x1b[31m\\u202e.jpg' in page.text
     assert "random weights" in page.text
     assert re.search(r"model tiny \(sha256 [0-9a-f]{12}\)", page.text)
-    assert "face_index" not in page.text
+    assert page.text.count("face_index 0") == 11
     assert "unreadable" in page.text
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert os.listdir(tmp_path) == ["answer.html"]
 
 
-def test_pages_keep_the_shape_of_photographs(people: Path, tmp_path: Path) -> None:
+def test_pages_keep_the_shape_of_photographs(tiny_engine: Path, tmp_path: Path) -> None:
     import base64
 
     import cv2
     import numpy as np
 
-    raw = os.fsdecode(os.path.join(os.fsencode(people.parent), b"in", b"raw\xff.jpg"))
-    assert run("search.py", people, raw, "-k", "1", "--html", tmp_path / "a.html").returncode == 0
+    photo = tmp_path / "wide.jpg"
+    photo.write_bytes(make.encode(make.scene(60, 120, seed=97)))
+    whole = ("--engine", tiny_engine, "--align", "none")  # nobody is on it
+    assert facemill("process", photo, "-o", tmp_path / "o.h5", *whole).returncode == 0
+    assert facemill("search", tmp_path / "o.h5", photo, "-k", "1", "--html", tmp_path / "a.html").returncode == 0
     query, hit = Page((tmp_path / "a.html").read_text("utf-8")).images
     for image in (query, hit):
         data = base64.b64decode(str(image["src"]).split(",")[1])
@@ -168,18 +187,18 @@ def test_a_page_is_never_overwritten_unasked(people: Path, tmp_path: Path) -> No
     target = tmp_path / "answer.html"
     target.write_text("mine")
     query = people.parent / "in" / "p0.jpg"
-    done = run("search.py", people, query, "--html", target)
+    done = facemill("search", people, query, "--html", target)
     assert done.returncode == 1
     assert "--force" in done.stderr
     assert done.stdout == ""
     assert target.read_text() == "mine"
-    assert run("search.py", people, query, "--html", target, "--force").returncode == 0
+    assert facemill("search", people, query, "--html", target, "--force").returncode == 0
     assert "<!doctype html>" in target.read_text("utf-8")
 
 
 def test_force_cannot_replace_the_embedding_file(people: Path) -> None:
     before = people.read_bytes()
-    done = run("search.py", people, people.parent / "in" / "p0.jpg", "--html", people, "--force")
+    done = facemill("search", people, people.parent / "in" / "p0.jpg", "--html", people, "--force")
     assert done.returncode == 1
     assert "ends in .html" in done.stderr
     assert people.read_bytes() == before
@@ -199,7 +218,7 @@ def test_force_cannot_replace_the_embedding_file(people: Path) -> None:
     ],
 )
 def test_mistakes_get_words_not_tracebacks(people: Path, arguments: list[str], code: int, words: str) -> None:
-    done = run("search.py", people, people.parent / "in" / "p0.jpg", *arguments)
+    done = facemill("search", people, people.parent / "in" / "p0.jpg", *arguments)
     assert done.returncode == code
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -208,16 +227,18 @@ def test_mistakes_get_words_not_tracebacks(people: Path, arguments: list[str], c
 
 def test_the_device_may_be_named_and_changes_nothing(people: Path) -> None:
     query = people.parent / "in" / "p0.jpg"
-    plain, cpu = (run("search.py", people, query, "--csv", *device) for device in ([], ["--device", "cpu"]))
+    plain, cpu = (facemill("search", people, query, "--csv", *device) for device in ([], ["--device", "cpu"]))
     assert plain.returncode == cpu.returncode == 0, cpu.stderr
-    without_times = [[line.rsplit(",", 1)[0] for line in done.stdout.splitlines()] for done in (plain, cpu)]
-    assert without_times[0] == without_times[1]
+    rows = [list(csv.DictReader(io.StringIO(done.stdout))) for done in (plain, cpu)]
+    for row in rows[0] + rows[1]:
+        del row["search_ms"]
+    assert rows[0] == rows[1]
 
 
 @pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU that FAISS sees")
 @pytest.mark.parametrize("device", ["gpu", "7"])
 def test_a_gpu_that_is_not_there_is_named_with_what_to_do(people: Path, device: str) -> None:
-    done = run("search.py", people, people.parent / "in" / "p0.jpg", "--device", device)
+    done = facemill("search", people, people.parent / "in" / "p0.jpg", "--device", device)
     assert done.returncode == 1
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -231,22 +252,22 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -
     path = tmp_path / "people.h5"
     if content is not None:
         path.write_bytes(content)
-    done = run("search.py", path, path)
+    done = facemill("search", path, path)
     assert done.returncode == 1
     assert done.stderr.startswith("E-STORAGE: ")
-    assert "process.py" in done.stderr
+    assert str(path) in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_moved_file_still_finds_its_photographs(people: Path, tmp_path: Path) -> None:
     shutil.copy(people, tmp_path / "moved.h5")
-    done = run("search.py", tmp_path / "moved.h5", people.parent / "in" / "p2.jpg", "--html", tmp_path / "a.html")
+    done = facemill("search", tmp_path / "moved.h5", people.parent / "in" / "p2.jpg", "--html", tmp_path / "a.html")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "moved.h5.faiss").exists()
     assert len(Page((tmp_path / "a.html").read_text("utf-8")).images) == 10
 
 
 def test_help_has_examples() -> None:
-    done = run("search.py", "--help")
+    done = facemill("search", "--help")
     assert done.returncode == 0
     assert "Examples:" in done.stdout

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from runtime.faces.rules import FaceRules
 from tests.support import encoded_images as make
-from tests.support.processes import run, summary
+from tests.support.facemill_command import facemill, summary
 from tests.support.red_square_detector import picture, save_red_squares
 
 # Four faces, each on one cell of the view 448 pixels long; the third is near the middle.
@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def embed(place: Path, engine: Path, policy: str) -> Path:
     output = place / f"{policy}.h5"
-    done = run("process.py", place / "in", "-o", output, "--engine", engine, "--align", "detect", "--detector",
+    done = facemill("process", place / "in", "-o", output, "--engine", engine, "--align", "detect", "--detector",
                place / "red-squares.toml", "--faces", policy, "--json")  # fmt: skip
     summary(done)
     return output
@@ -51,7 +51,7 @@ def everybody(place: Path, tiny_engine: Path) -> Path:
 
 
 def search(file: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
-    done = run("search.py", file, *arguments)
+    done = facemill("search", file, *arguments)
     assert done.returncode == code, done.stderr
     return done.stdout, done.stderr
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.test_search import Page
 from tests.support import encoded_images as make
-from tests.support.processes import run
+from tests.support.facemill_command import facemill
 
 ODD = "<b>'\"\n"
 
@@ -26,8 +26,8 @@ def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         home = folder / "in" / (f"person{person}" if person else ODD)
         home.mkdir(parents=True)
         for number in range(3):
-            (home / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=10 * person + number)))
-    assert run("process.py", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
+            (home / f"{number}.jpg").write_bytes(make.encode(make.scene(112, 112, seed=10 * person + number)))
+    assert facemill("process", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
     return folder / "people.h5"
 
 
@@ -39,12 +39,12 @@ def queries(people: Path) -> Path:
     for path in (people.parent / "in").rglob("*.jpg"):
         os.symlink(path, folder / "deep" / f"{path.parent.name}-{path.name}")
     (folder / "text.jpg").write_text("no photograph")
-    (folder / "cut.jpg").write_bytes(make.encode(make.scene())[:600])
+    (folder / "cut.jpg").write_bytes(make.encode(make.scene(112, 112))[:600])
     return folder
 
 
 def search(people: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
-    done = run("search.py", people, *arguments)
+    done = facemill("search", people, *arguments)
     assert done.returncode == code, done.stderr
     return done.stdout, done.stderr
 
@@ -84,12 +84,12 @@ def test_without_the_query_itself_and_by_folder(people: Path, queries: Path) -> 
         assert all(hit["score"] < 0.99999 for hit in hits if hit["folder"] == own)
         assert "cut" not in line
     rows = list(csv.DictReader(io.StringIO(search(people, queries / "deep", *options, "--csv")[0])))
-    named = ["query", "rank", "score", "row", "path", "search_ms", "folder", "photographs"]
-    assert list(rows[0]) == named
+    face = ["face_index", "left", "top", "right", "bottom"]
+    assert list(rows[0]) == ["query", "rank", "score", "row", "path", "search_ms", *face, "folder", "photographs"]
     assert {row["folder"] for row in rows} == {"person1", "person2", "person3", ODD}
     table, _ = search(people, queries / "deep" / "person1-0.jpg", *options)
     lines = table.splitlines()
-    assert lines[1].split() == ["rank", "score", "photographs", "path"]
+    assert lines[1].split() == ["rank", "score", "face_index", "box", "photographs", "path"]
     assert len(lines) == 8
     assert lines[-1] == "index: flat (exact)"
     assert lines[1].index("path") == lines[2].rindex(lines[2].split()[-1])
@@ -131,4 +131,4 @@ def test_nothing_to_ask_is_said(people: Path, tmp_path: Path) -> None:
     out, err = search(people, tmp_path / "empty", code=1)
     assert out == ""
     assert err.startswith("E-SOURCE: no photographs found in ")
-    assert run("search.py", people, "a.jpg", "--group-by", "year").returncode == 2
+    assert facemill("search", people, "a.jpg", "--group-by", "year").returncode == 2

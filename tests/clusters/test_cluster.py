@@ -19,7 +19,7 @@ from runtime.metrics.agreement import agreement
 from runtime.metrics.falsematch import Calibration
 from runtime.pairs.pairs import Wanted
 from runtime.pairs.parts import Parts
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.clustered_files import known, links_of, people, write_file
 
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
@@ -40,7 +40,7 @@ def calibrate(file: Path, first: int, at_least: Sequence[int], pairs: int) -> No
 
 def clustered(file: Path, threshold: float, *, seed: int = 0, **how: Any) -> Clusters:
     """In tiles of 37 rows, so that there are many blocks."""
-    with Gallery(file) as gallery, Parts(file) as parts:
+    with EmbeddingFile(file) as gallery, Parts(file) as parts:
         return by_threshold(gallery, parts, Wanted(threshold, device="cpu", tile_rows=37, **how), seed=seed)
 
 
@@ -72,7 +72,7 @@ def test_an_approximate_search_is_said(file: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_a_known_number_of_people(file: Path) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         found = for_people(gallery, 7, seed=4)
     assert (found.method, found.threshold, found.k, found.seed, found.count) == ("k-means", None, 7, 4, 7)
 
@@ -116,7 +116,7 @@ def test_the_usual_threshold_is_the_lowest_with_few_false_links(
 ) -> None:
     assert sum(SIZES) == 235
     calibrate(file, 300, [1000, 100, 50, 7, 0], pairs)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert usual_threshold(gallery) == pytest.approx(wanted)
         assert not caplog.records
         # the sentence of the docstring, by what the calibration itself says of a search
@@ -127,13 +127,13 @@ def test_the_usual_threshold_is_the_lowest_with_few_false_links(
 
 def test_a_calibration_that_cannot_show_so_few_is_used_and_said(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     calibrate(file, 300, [1000, 100, 0], 235 * 50)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert usual_threshold(gallery) == pytest.approx(0.302)
     assert "too few to show that a photograph is linked with 0.02 strangers among 235" in caplog.text
 
 
 def test_without_a_calibration_the_ways_are_named(file: Path) -> None:
-    with Gallery(file) as gallery, pytest.raises(ConfigError) as error:
+    with EmbeddingFile(file) as gallery, pytest.raises(ConfigError) as error:
         usual_threshold(gallery)
     for way in ("--threshold", "-k", "facemill evaluate FOLDER --calibrate"):
         assert way in str(error.value)

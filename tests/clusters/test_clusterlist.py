@@ -13,7 +13,7 @@ from runtime.clusters.clusterlist import check_list_path, write_list
 from runtime.clusters.clusters import Clusters, number
 from runtime.errors import ConfigError, OutputExistsError
 from runtime.storage.derived import recorded_pages
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.clustered_files import EVIL, people, write_file
 
 NAMES = sorted([b"=cmd()|'x'.jpg", b"a,b.jpg", b"c\n1,2,3.jpg", b'd".jpg', EVIL, b"z.jpg"])
@@ -33,7 +33,7 @@ def read(path: Path) -> list[list[str]]:
 def test_every_row_is_there_once_by_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
     monkeypatch.setattr(clusterlist, "_LINES", lines)
     file = write_file(tmp_path / "people.h5", people([6]), NAMES)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         write_list(tmp_path / "people.csv", gallery, clusters([8, -1, 7, 8, 7, 8]))
         names = gallery.names(range(6))
     assert read(tmp_path / "people.csv") == [
@@ -51,7 +51,7 @@ def test_every_row_is_there_once_by_cluster(tmp_path: Path, monkeypatch: pytest.
 
 def test_faces_have_their_rank(tmp_path: Path) -> None:
     file = write_file(tmp_path / "people.h5", people([3]), ranks=[0, 2, 1])
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         write_list(tmp_path / "people.csv", gallery, clusters([0, 0, 1]))
     found = read(tmp_path / "people.csv")
     assert found[0][-1] == "face_index"
@@ -61,8 +61,8 @@ def test_faces_have_their_rank(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_file(tmp_path / "people.h5", people([3]))
     (tmp_path / "people.csv").write_text("old")
-    monkeypatch.setattr(Gallery, "names", lambda self, rows: 1 / 0)
-    with Gallery(file) as gallery, pytest.raises(ZeroDivisionError):
+    monkeypatch.setattr(EmbeddingFile, "names", lambda self, rows: 1 / 0)
+    with EmbeddingFile(file) as gallery, pytest.raises(ZeroDivisionError):
         write_list(tmp_path / "people.csv", gallery, clusters([0, 0, 1]))
     assert (tmp_path / "people.csv").read_text() == "old"
     assert not (tmp_path / "people.csv.partial").exists()

@@ -17,11 +17,11 @@ from runtime.clusters.clusters import Clusters, number
 from runtime.clusters.column import write_column
 from runtime.errors import LockedError, StorageError
 from runtime.index.indexfile import ensure_index
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.support.clustered_files import people, write_file
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_kill_9_while_it_is_written_leaves_the_old_file(file: Path, moment: str)
     places = {"write": "DiskFile.write", "fsync": "os.fsync", "replace": "os.replace"}
     code = (
         "import os, signal\nimport numpy as np\nfrom pathlib import Path\n"
-        "from runtime.storage.diskfile import DiskFile\n"
+        "from runtime.storage.h5write import DiskFile\n"
         "from runtime.clusters.clusters import number\nfrom runtime.clusters.column import write_column\n"
         "found = number(np.ones(6, np.int64), np.ones(6, np.float32), method='whispers', threshold=0.5)\n"
         f"{places[moment]} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -108,11 +108,11 @@ def test_kill_9_while_it_is_written_leaves_the_old_file(file: Path, moment: str)
 
 
 def test_the_index_beside_the_file_stays(file: Path) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         index = ensure_index(gallery)
     assert index is not None
     before = index.stat()
     write_column(file, clusters([5, 5, 5, 2, 2, 9], threshold=0.45), run_id(file))
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         ensure_index(gallery)
     assert (index.stat().st_ino, index.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

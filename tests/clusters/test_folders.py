@@ -15,7 +15,7 @@ from runtime.clusters.clusters import Clusters, number
 from runtime.clusters.folders import Filled, write_folders
 from runtime.errors import ConfigError, OutputExistsError
 from runtime.storage.derived import recorded_pages
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.clustered_files import EVIL, people, write_file, write_photographs
 
 NAMES = sorted(
@@ -48,9 +48,9 @@ def test_every_photograph_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Pa
     target = tmp_path / "d"
     if mode == "hardlink":
         target = file.parent / "hard"  # on the same file system for sure
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         made = write_folders(target, gallery, clusters(), mode=mode)
-        photographs = gallery.photograph_paths(range(8))
+        photographs = gallery.photo_paths(range(8))
     assert made == Filled(folders=3, photographs=6, missing=1)
     stem = EVIL.removesuffix(b".jpg")
     assert entries(target) == {
@@ -67,7 +67,7 @@ def test_every_photograph_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Pa
 
 
 def test_least_leaves_small_clusters_out_and_1_takes_all(file: Path, tmp_path: Path) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert write_folders(tmp_path / "3", gallery, clusters(), mode="symlink", least=3).folders == 1
         assert write_folders(tmp_path / "1", gallery, clusters(), mode="symlink", least=1).folders == 4
         assert write_folders(tmp_path / "9", gallery, clusters(), mode="symlink", least=9) == Filled(0, 0, 0)
@@ -79,7 +79,7 @@ def test_least_leaves_small_clusters_out_and_1_takes_all(file: Path, tmp_path: P
 
 
 def test_a_second_time_needs_force_and_leaves_nothing_of_the_first(file: Path, tmp_path: Path) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         write_folders(tmp_path / "d", gallery, clusters(), mode="symlink")
         with pytest.raises(OutputExistsError, match="--force"):
             write_folders(tmp_path / "d", gallery, clusters([0] * 8), mode="symlink")
@@ -96,7 +96,7 @@ def test_paths_that_would_lead_out_of_the_folder_do_not(tmp_path: Path) -> None:
     path = write_file(place / "people.h5", people([5]), names)
     write_photographs(path, [b"../../outside.jpg", b"x/\x7fy.jpg", b"sub/z.jpg"])
     before = set(tmp_path.rglob("*"))
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         made = write_folders(place / "d", gallery, clusters([0] * 5), mode="copy")
     assert made == Filled(folders=1, photographs=2, missing=3)
     assert entries(place / "d") == {"cluster-00001": sorted([b"outside.jpg", b"\x7fy.jpg"])}
@@ -135,9 +135,9 @@ def test_where_no_hard_link_can_be_made_copy_is_named(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", refuse)
-    with Gallery(file) as gallery, pytest.raises(ConfigError, match="--mode copy, or --mode symlink"):
+    with EmbeddingFile(file) as gallery, pytest.raises(ConfigError, match="--mode copy, or --mode symlink"):
         write_folders(tmp_path / "d", gallery, clusters(), mode="hardlink")
-    with Gallery(file) as gallery:  # what was left half made is no obstacle
+    with EmbeddingFile(file) as gallery:  # what was left half made is no obstacle
         assert write_folders(tmp_path / "d", gallery, clusters(), mode="copy").folders == 3
 
 
@@ -145,7 +145,7 @@ def test_where_no_hard_link_can_be_made_copy_is_named(
 def test_a_real_second_file_system(file: Path) -> None:
     import tempfile
 
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as other, Gallery(file) as gallery:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other, EmbeddingFile(file) as gallery:
         if os.stat(other).st_dev == os.stat(file).st_dev:
             pytest.skip("/dev/shm is the file system of the photographs")
         with pytest.raises(ConfigError, match="one file system"):

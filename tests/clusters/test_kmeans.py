@@ -11,7 +11,7 @@ from runtime.clusters import kmeans
 from runtime.clusters.kmeans import split_into
 from runtime.errors import ConfigError
 from runtime.metrics.agreement import agreement
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.clustered_files import known, people, write_file
 
 pytest.importorskip("faiss", reason="faiss is not installed: pip install '.[cpu]'")
@@ -24,7 +24,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def best_of(file: Path, k: int, seeds: int = 8) -> float:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         return max(agreement(split_into(gallery, k, seed=seed)[0], known(SIZES)).f1 for seed in range(seeds))
 
 
@@ -33,16 +33,16 @@ def test_planted_people_are_found(file: Path) -> None:
 
 
 def test_every_row_is_with_its_nearest_centre_and_has_that_score(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.storage.gallery._BLOCK_BYTES", 64 * 4 * 7)  # 7 rows at a time
+    monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 64 * 4 * 7)  # 7 rows at a time
     centres: list[np.ndarray] = []
     kept = kmeans._nearest
 
-    def keep(faiss: object, gallery: Gallery, found: np.ndarray, say: object) -> object:
+    def keep(faiss: object, gallery: EmbeddingFile, found: np.ndarray, listener: object) -> object:
         centres.append(found)
-        return kept(faiss, gallery, found, say)  # type: ignore[arg-type]
+        return kept(faiss, gallery, found, listener)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kmeans, "_nearest", keep)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         labels, scores = split_into(gallery, 5)
     products = people(SIZES, noise=0.5).astype(np.float64) @ centres[0].T.astype(np.float64)  # (N, 5)
     np.testing.assert_array_equal(labels, products.argmax(axis=1))
@@ -51,7 +51,7 @@ def test_every_row_is_with_its_nearest_centre_and_has_that_score(file: Path, mon
 
 
 def test_the_seed_decides(file: Path) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         first, again, other = (split_into(gallery, 20, seed=seed)[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert agreement(first, other).f1 < 1
@@ -69,14 +69,17 @@ def test_it_learns_from_a_bounded_sample(file: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(kmeans, "_improve", count)
     assert best_of(file, 5, seeds=3) > 0.7
     assert set(seen) == {100}
-    with Gallery(file) as gallery, pytest.raises(ConfigError, match=r"101 people .* at most 100, .*use --threshold"):
+    with (
+        EmbeddingFile(file) as gallery,
+        pytest.raises(ConfigError, match=r"101 people .* at most 100, .*use --threshold"),
+    ):
         split_into(gallery, 101)
 
 
 def test_a_row_of_zeros_is_in_no_cluster_and_moves_no_centre(tmp_path: Path) -> None:
     vectors = people([5, 5], noise=0.2)
     vectors[[2, 7]] = 0
-    with Gallery(write_file(tmp_path / "people.h5", vectors)) as gallery:
+    with EmbeddingFile(write_file(tmp_path / "people.h5", vectors)) as gallery:
         labels, scores = split_into(gallery, 2)
         assert np.flatnonzero(labels < 0).tolist() == [2, 7]
         assert scores[[2, 7]].tolist() == [0, 0]
@@ -86,12 +89,15 @@ def test_a_row_of_zeros_is_in_no_cluster_and_moves_no_centre(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("k", [0, 221])
 def test_more_people_than_rows_are_refused(file: Path, k: int) -> None:
-    with Gallery(file) as gallery, pytest.raises(ConfigError, match=rf"^{k} people .* 220 embeddings; wanted: 1 to"):
+    with (
+        EmbeddingFile(file) as gallery,
+        pytest.raises(ConfigError, match=rf"^{k} people .* 220 embeddings; wanted: 1 to"),
+    ):
         split_into(gallery, k)
 
 
 def test_as_many_people_as_rows_are_each_alone(file: Path) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         labels, scores = split_into(gallery, 220)
     assert len(np.unique(labels)) == 220
     np.testing.assert_allclose(scores, 1, atol=1e-5)

@@ -13,7 +13,7 @@ from runtime.clusters.whispers import connected, people_of
 from runtime.metrics.agreement import agreement
 from runtime.pairs.blocks import Found
 from tests.support.clustered_files import known, links_of, people
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
 

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.cuda.device import find_gpu
 from runtime.cuda.driver import cuda_errors, open_driver
-from runtime.cuda.kernels import kernel_source, normalisation
+from runtime.cuda.kernels import kernel_source
 from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
 
 
@@ -17,7 +17,7 @@ def installed(package: str) -> bool:
 
 
 def test_an_unknown_driver_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'cuda'; wanted: auto, cupy or pycuda"):
+    with pytest.raises(ConfigError, match=r"'cuda'.*auto, cupy or pycuda"):
         open_driver("cuda")
 
 
@@ -62,16 +62,9 @@ def test_memory_that_is_short_is_told_from_other_failures() -> None:
         raise KeyError("not CUDA's")
 
 
-@pytest.mark.parametrize("name", ["align", "preprocess", "l2norm"])
+@pytest.mark.parametrize("name", ["align", "preprocess"])
 def test_a_kernels_source_needs_no_folder(name: str) -> None:
     source = kernel_source(name)
     assert "#include" not in source
-    assert f"void {name}_f16(" in source
-    assert f"void {name}_f32(" in source
-    assert "struct Half" in source
-
-
-def test_normalisation_is_a_factor_and_an_offset() -> None:
-    scale, offset = normalisation((127.5, 0, 100), (127.5, 1, 50)).tolist()
-    assert scale == pytest.approx([1 / 127.5, 1, 0.02])
-    assert offset == pytest.approx([-1, 0, -2])
+    assert f"void {name}_u8(" in source
+    assert "struct Image" in source

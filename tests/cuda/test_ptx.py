@@ -17,7 +17,7 @@ except (RuntimeError, OSError) as err:
     pytest.skip(f"NVRTC is not installed: {err}", allow_module_level=True)
 
 
-KINDS = {"align": ("f16", "f32", "u8"), "preprocess": ("f16", "f32", "u8"), "l2norm": ("f16", "f32")}
+KERNELS = ("align", "preprocess")
 
 
 def compile_ptx(source: str, target: int) -> str:
@@ -33,10 +33,9 @@ def compile_ptx(source: str, target: int) -> str:
 
 
 @pytest.mark.parametrize("target", [75, 80, 90, 120])
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", KERNELS)
 def test_a_kernel_compiles_to_ptx(name: str, target: int) -> None:
     ptx = compile_ptx(kernel_source(name), target)
     assert f".target sm_{target}" in ptx
-    assert set(re.findall(r"\.visible \.entry (\w+)\(", ptx)) == {f"{name}_{kind}" for kind in KINDS[name]}
-    assert ("cvt.f32.f16" if name == "l2norm" else "cvt.rn.f16.f32") in ptx
+    assert set(re.findall(r"\.visible \.entry (\w+)\(", ptx)) == {f"{name}_u8"}
     assert ".f64" not in ptx  # a double among the constants would cost 32 times the time

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from runtime.estimate.plan import Item, Job, Machine, Rate, items_json, plan_job, roughly
+from runtime.index.kinds import build_s, index_bytes
 from runtime.index.memoryplan import plan_memory
-from runtime.index.sizes import build_s, index_bytes
-from runtime.pipeline.disk_estimate import room_while_running
+from runtime.pipeline.plan import room_while_running
 
 JOB = Job(5_000_000, 512)
 LARGE = Machine(Rate(250.0, "measured", "250/s"), 10**12, 64 * 10**9, 10e9, 100e9, 24 * 10**9, "a GPU")
@@ -31,10 +31,10 @@ def test_a_machine_that_is_large_enough() -> None:
         ("embedding", "disk while it runs"): room,
         ("embedding", "disk afterwards"): room // 2,
         ("embedding", "memory"): 145_000_000 + 194 * 5_000_000,
-        **{("index", kind): index_bytes(kind, 5_000_000, 512) for kind in ("flat", "sq8", "ivf", "hnsw")},
+        **{("index", kind): index_bytes(kind, 5_000_000, 512) for kind in ("flat", "sq8", "ivf")},
         **{
             ("index", f"{kind}, making it"): build_s(kind, 5_000_000, 512, flops=100e9, write_bytes_s=200e6)
-            for kind in ("flat", "sq8", "ivf", "hnsw")
+            for kind in ("flat", "sq8", "ivf")
         },
         ("search", "exact"): 1.024,
         ("pairs", "time"): 25e12 * 512 / 100e9,
@@ -65,7 +65,9 @@ def test_what_does_not_fit_is_said_with_what_to_do() -> None:
     tight = by_name(JOB, replace(LARGE, memory_bytes=3 * 10**9))
     flat = tight["index", "flat"].problem
     assert "10.2 GB needed, 3.0 GB of memory available. Searches would read the disk" in flat
-    assert [bool(tight["index", kind].problem) for kind in ("ivf", "sq8", "hnsw")] == [False, False, True]
+    tighter = by_name(JOB, replace(LARGE, memory_bytes=2 * 10**9))
+    assert [bool(tight["index", kind].problem) for kind in ("ivf", "sq8")] == [False, False]
+    assert [bool(tighter["index", kind].problem) for kind in ("ivf", "sq8")] == [False, True]
     assert "if the rows were in memory" in found["search", "exact"].words
     assert found["gpu", "search memory"].value is None
     assert "wanted: " in found["gpu", "search memory"].problem

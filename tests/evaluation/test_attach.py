@@ -26,7 +26,7 @@ from runtime.modelstore import resolve_weights
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.storage.comparable import find_calibration
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from tests.support import encoded_images as make
 from tests.support.lfw_folder import write_people, write_portrait
@@ -37,7 +37,11 @@ from tests.support.red_square_detector import picture, save_red_squares
 @pytest.fixture(scope="module")
 def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     place = tmp_path_factory.mktemp("attach")
-    return evaluate(Request((str(write_people(place / "known")),), place / "known.h5", read_engine(tiny_engine)))
+    return evaluate(
+        Request(
+            (str(write_people(place / "known")),), place / "known.h5", read_engine(tiny_engine), faces=FaceRules("none")
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +55,15 @@ def made(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFacto
     place = tmp_path_factory.mktemp("made")
     shutil.copytree(photos / "1", place / "in")
     os.rename(os.fsencode(next((place / "in").iterdir())), os.fsencode(place / "in") + b"/caf\xe9.jpg")
-    process(Request((str(place / "in"),), place / "o.h5", read_engine(tiny_engine), skip_duplicates=True))
+    process(
+        Request(
+            (str(place / "in"),),
+            place / "o.h5",
+            read_engine(tiny_engine),
+            skip_duplicates=True,
+            faces=FaceRules("none"),
+        )
+    )
     return place / "o.h5"
 
 
@@ -71,14 +83,14 @@ def test_nothing_but_the_calibration_changes(file: Path, made: Path, calibration
         assert after["outcomes/path"].compression == "gzip"
     assert file.stat().st_mode & 0o777 == 0o640
     assert os.listdir(file.parent) == ["people.h5"]
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert find_calibration(gallery) == calibration
 
 
 def test_a_second_calibration_takes_the_place_of_the_first(file: Path, calibration: Calibration) -> None:
     attach_calibration(file, calibration)
     attach_calibration(file, replace(calibration, folder="other"))
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         found = find_calibration(gallery)
     assert found is not None
     assert found.folder == "other"
@@ -89,12 +101,14 @@ def test_a_link_is_followed(file: Path, tmp_path: Path, calibration: Calibration
     link.symlink_to(file)
     attach_calibration(link, calibration)
     assert link.is_symlink()
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert find_calibration(gallery) == calibration
 
 
 def test_a_retry_of_the_file_still_works(tiny_engine: Path, tmp_path: Path, calibration: Calibration) -> None:
-    request = Request((str(write_people(tmp_path / "in")),), tmp_path / "o.h5", read_engine(tiny_engine))
+    request = Request(
+        (str(write_people(tmp_path / "in")),), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")
+    )
     assert process(request).outcomes["corrupt"] == 1
     attach_calibration(tmp_path / "o.h5", calibration)
     write_portrait(tmp_path / "in", 3, 1)
@@ -110,12 +124,14 @@ def test_scores_of_another_model_are_refused(file: Path, made: Path, calibration
 
 
 def test_an_engine_is_checked_before_the_work(file: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    check_file(file, Request((), tmp_path / "o.h5", read_engine(tiny_engine)))
+    check_file(file, Request((), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")))
     other = copy_engine(tiny_engine, tmp_path / "other.onnx", precision="int8")
     with pytest.raises(ContractError, match="int8"):
-        check_file(file, Request((), tmp_path / "o.h5", other))
+        check_file(file, Request((), tmp_path / "o.h5", other, faces=FaceRules("none")))
     with pytest.raises(StorageError, match="no such file"):
-        check_file(tmp_path / "none.h5", Request((), tmp_path / "o.h5", read_engine(tiny_engine)))
+        check_file(
+            tmp_path / "none.h5", Request((), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none"))
+        )
 
 
 def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) -> None:
@@ -142,7 +158,7 @@ def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) ->
     check_file(tmp_path / "largest.h5", replace(request("largest"), faces=FaceRules("auto", min_iod=40)))
     calibration = calibration_of(evaluate(request("largest")), tmp_path, "")
     attach_calibration(tmp_path / "largest.h5", calibration)
-    with Gallery(tmp_path / "largest.h5") as gallery:
+    with EmbeddingFile(tmp_path / "largest.h5") as gallery:
         assert find_calibration(gallery) == calibration
     with pytest.raises(ContractError, match="detector_views"):
         attach_calibration(tmp_path / "all.h5", calibration)
@@ -151,7 +167,7 @@ def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) ->
 def test_a_calibration_that_does_not_fit_its_file_is_not_used(file: Path, calibration: Calibration) -> None:
     """It may have been copied there by hand."""
     attach_calibration(file, calibration)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         gallery.contract["model_sha256"] = "e" * 64
         assert find_calibration(gallery) is None
         gallery.metadata["score_calibration"] = "{"
@@ -168,7 +184,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(file: Path, made: Path, calibrati
     before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
-        with pytest.raises(DiskFullError, match="no room left"):
+        with pytest.raises(DiskFullError):
             attach_calibration(file, calibration)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -186,7 +202,9 @@ def test_a_missing_file_makes_no_folder(tmp_path: Path, calibration: Calibration
 def test_one_person_alone_cannot_calibrate(tiny_engine: Path, tmp_path: Path) -> None:
     for shot in range(2):
         write_portrait(tmp_path / "in", 0, shot)
-    alone = evaluate(Request((str(tmp_path / "in"),), tmp_path / "o.h5", read_engine(tiny_engine)))
+    alone = evaluate(
+        Request((str(tmp_path / "in"),), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none"))
+    )
     with pytest.raises(ConfigError, match="no two people"):
         calibration_of(alone, tmp_path, "")
 
@@ -200,11 +218,11 @@ def test_the_calibration_says_what_it_was_counted_on(one: Evaluation, calibratio
 
 
 def test_the_index_beside_the_file_stays(file: Path, calibration: Calibration) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         index = ensure_index(gallery)
     assert index is not None
     before = index.stat()
     attach_calibration(file, calibration)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         ensure_index(gallery)
     assert (index.stat().st_ino, index.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -12,6 +12,7 @@ from runtime.engines.engine import read_engine
 from runtime.evaluation.compare import compare, drift
 from runtime.evaluation.embedded import Embedded
 from runtime.evaluation.evaluate import Evaluation, evaluate, measure
+from runtime.faces.rules import FaceRules
 from runtime.metrics.pairs import read_pairs
 from runtime.pipeline.request import Request
 from runtime.records import Status
@@ -22,7 +23,10 @@ from tests.support.lfw_folder import write_pairs, write_people
 def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     place = tmp_path_factory.mktemp("compare")
     pairs = read_pairs(write_pairs(place / "pairs.txt"))
-    return evaluate(Request((str(write_people(place / "in")),), place / "o.h5", read_engine(tiny_engine)), pairs)
+    return evaluate(
+        Request((str(write_people(place / "in")),), place / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")),
+        pairs,
+    )
 
 
 def disturbed(embedded: Embedded) -> Embedded:

@@ -11,6 +11,7 @@ import pytest
 from runtime.engines.engine import read_engine
 from runtime.evaluation.detectors import DetectorFigures, Share, figures_of, recommend, research_only
 from runtime.evaluation.evaluate import Evaluation, evaluate
+from runtime.faces.rules import FaceRules
 from runtime.metrics.intervals import wilson
 from runtime.metrics.pairs import read_pairs
 from runtime.modelspec import load_spec
@@ -99,7 +100,9 @@ def test_licences_of_the_registered_models_are_understood() -> None:
 @pytest.fixture(scope="module")
 def request_(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Request:
     place = tmp_path_factory.mktemp("detectors")
-    return Request((str(write_people(place / "in")),), place / "o.h5", read_engine(tiny_engine))
+    return Request(
+        (str(write_people(place / "in")),), place / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")
+    )
 
 
 @pytest.fixture(scope="module")

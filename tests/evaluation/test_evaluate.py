@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError
 from runtime.evaluation.evaluate import Evaluation, evaluate, measure
+from runtime.faces.rules import FaceRules
 from runtime.metrics.pairs import Pairs, read_pairs
 from runtime.pipeline.request import Request
 from tests.support.lfw_folder import LOST, PEOPLE, SHOTS, write_pairs, write_people
@@ -31,7 +32,9 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
 
 @pytest.fixture(scope="module")
 def request_(folder: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Request:
-    return Request((str(folder),), tmp_path_factory.mktemp("file") / "people.h5", read_engine(tiny_engine))
+    return Request(
+        (str(folder),), tmp_path_factory.mktemp("file") / "people.h5", read_engine(tiny_engine), faces=FaceRules("none")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -141,4 +144,4 @@ def test_nothing_embedded_is_nothing_to_compare(tiny_engine: Path, tmp_path: Pat
         (tmp_path / "in" / name).parent.mkdir(parents=True)
         (tmp_path / "in" / name).write_text("no photograph")
     with pytest.raises(ConfigError, match="0 of 2 photographs could be embedded"):
-        evaluate(Request((str(tmp_path / "in"),), tmp_path / "o.h5", read_engine(tiny_engine)))
+        evaluate(Request((str(tmp_path / "in"),), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")))

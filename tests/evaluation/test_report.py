@@ -17,6 +17,7 @@ from runtime.evaluation.compare import compare
 from runtime.evaluation.evaluate import Evaluation, Lookalikes, evaluate
 from runtime.evaluation.plots import draw_roc, draw_scores
 from runtime.evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
+from runtime.faces.rules import FaceRules
 from runtime.metrics.pairs import read_pairs
 from runtime.pipeline.request import Request
 from tests.support.lfw_folder import write_pairs, write_people, write_portrait
@@ -29,7 +30,10 @@ BLUE, VERMILLION = (0, 114, 178), (213, 94, 0)
 def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     place = tmp_path_factory.mktemp("report")
     pairs = read_pairs(write_pairs(place / "pairs.txt"))
-    return evaluate(Request((str(write_people(place / "in")),), place / "o.h5", read_engine(tiny_engine)), pairs)
+    return evaluate(
+        Request((str(write_people(place / "in")),), place / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")),
+        pairs,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +149,9 @@ def test_pictures_of_awkward_folders_can_be_drawn(tiny_engine: Path, tmp_path: P
     for shot in range(3):
         write_portrait(tmp_path / "one", 0, shot)  # no impostor pair
     for name in ("alone", "one"):
-        found = evaluate(Request((str(tmp_path / name),), tmp_path / f"{name}.h5", read_engine(tiny_engine)))
+        found = evaluate(
+            Request((str(tmp_path / name),), tmp_path / f"{name}.h5", read_engine(tiny_engine), faces=FaceRules("none"))
+        )
         report = Report(name, "", ("tiny",), (found,), 10, None, "")
         assert draw_roc([found], ["tiny"]).startswith(b"\x89PNG")
         assert draw_scores([found], ["tiny"]).startswith(b"\x89PNG")

@@ -14,12 +14,12 @@ from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.export.npy import export_npy
 from runtime.records import FACE_DATASETS
 from runtime.storage.derived import look_at, recorded_pages, written_pages
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
 
 
 def exported(file: Path, folder: Path, *, force: bool = False) -> Path:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         export_npy(gallery, folder, force=force)
     return folder
 
@@ -35,7 +35,7 @@ def paths_in(folder: Path) -> list[bytes]:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("faces", [False, True])
 def test_all_of_the_file_is_there(tmp_path: Path, dtype: str, faces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.storage.gallery._BLOCK_BYTES", 7 * 16 * 4)  # seven rows at a time
+    monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 7 * 16 * 4)  # seven rows at a time
     file, vectors, paths = write_file(tmp_path / "people.h5", dtype=dtype, faces=faces, cluster=faces)
     before = file.read_bytes()
     folder = exported(file, tmp_path / "npy")
@@ -123,7 +123,7 @@ def test_a_file_without_embeddings_is_refused(tmp_path: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.storage.gallery._BLOCK_BYTES", 1 << 19)
+    monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 1 << 19)
     file, vectors, _ = write_file(tmp_path / "people.h5", count=100_000, dimension=64)
     total = vectors.nbytes
     del vectors

@@ -14,16 +14,16 @@ import pytest
 from runtime.errors import ConfigError, MissingDependencyError, OutputExistsError
 from runtime.export.parquet import export_parquet
 from runtime.storage.derived import look_at, recorded_pages, written_pages
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install '.[parquet]'")
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
 
 
 def exported(file: Path, output: Path, *, force: bool = False) -> Path:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         export_parquet(gallery, output, force=force)
     return output
 
@@ -31,7 +31,7 @@ def exported(file: Path, output: Path, *, force: bool = False) -> Path:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("faces", [False, True])
 def test_all_of_the_file_is_there(tmp_path: Path, dtype: str, faces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.storage.gallery._BLOCK_BYTES", 7 * 16 * 4)  # seven rows at a time
+    monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 7 * 16 * 4)  # seven rows at a time
     file, vectors, paths = write_file(tmp_path / "people.h5", dtype=dtype, faces=faces, cluster=faces)
     output = exported(file, tmp_path / "people.parquet")
     table = pq.read_table(output)
@@ -127,9 +127,9 @@ import sys, tracemalloc
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import pyarrow as pa
-import runtime.export.parquet, runtime.storage.gallery
-runtime.storage.gallery._BLOCK_BYTES = 1 << 19
-with runtime.storage.gallery.Gallery(Path({file!r})) as gallery:
+import runtime.export.parquet, runtime.storage.file
+runtime.storage.file._BLOCK_BYTES = 1 << 19
+with runtime.storage.file.EmbeddingFile(Path({file!r})) as gallery:
     tracemalloc.start()
     runtime.export.parquet.export_parquet(gallery, Path({output!r}))
     print(tracemalloc.get_traced_memory()[1] + pa.default_memory_pool().max_memory())

@@ -18,9 +18,9 @@ import pytest
 from runtime.errors import ConfigError, ContractError
 from runtime.export.qdrant import Uploaded, export_qdrant, point_id
 from runtime.storage.derived import recorded_elsewhere
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 qdrant_client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
 ROOT_OF_PHOTOS = b"/photos/\xfe"
@@ -32,7 +32,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def exported(file: Path, store: Path, collection: str = "people", *, recreate: bool = False) -> Uploaded:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         return export_qdrant(gallery, f"path:{store}", collection, recreate=recreate)
 
 
@@ -123,7 +123,7 @@ import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import runtime.export.qdrant as q
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 q._BATCH = 16
 send, calls = q._Upload.send, []
 def counted(self, block):
@@ -132,7 +132,7 @@ def counted(self, block):
     calls.append(1)
     return send(self, block)
 q._Upload.send = counted
-with Gallery(Path({file!r})) as gallery:
+with EmbeddingFile(Path({file!r})) as gallery:
     q.export_qdrant(gallery, "path:" + {store!r}, "people")
 """
 

@@ -14,7 +14,7 @@ import pytest
 from runtime.errors import ConfigError, ContractError, StorageError
 from runtime.export.qdrant import Uploaded, export_qdrant
 from runtime.export.qdrant_server import connect, is_local, tried
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import write_file
 
 pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
@@ -127,9 +127,9 @@ def test_an_export_over_http_goes_on_after_a_break_and_sends_nothing_twice(
     monkeypatch.setattr("runtime.export.qdrant._BATCH", 16)
     file, vectors, _ = write_file(tmp_path / "people.h5", count=60)
     other, _, _ = write_file(tmp_path / "wide.h5", count=6, dimension=32)
-    with stand_in() as server, Gallery(file) as gallery, Gallery(other) as wide:
+    with stand_in() as server, EmbeddingFile(file) as gallery, EmbeddingFile(other) as wide:
 
-        def export(of: Gallery = gallery, *, recreate: bool = False) -> Uploaded:
+        def export(of: EmbeddingFile = gallery, *, recreate: bool = False) -> Uploaded:
             return export_qdrant(of, server.url, "people", recreate=recreate, key="secret")
 
         def upserts() -> int:

@@ -11,16 +11,16 @@ import pytest
 
 from runtime.export.rows import columns_of, exact_bytes, metadata_of, path_text, read_blocks, same_file
 from runtime.records import FACE_DATASETS
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
 
 
 @pytest.mark.parametrize("most", [1, 3, 5, 1000])
 @pytest.mark.parametrize("at_once", [1, 5, 1000])
 def test_blocks_cover_every_row_once(tmp_path: Path, most: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.storage.gallery._BLOCK_BYTES", at_once * 16 * 4)
+    monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", at_once * 16 * 4)
     file, vectors, paths = write_file(tmp_path / "people.h5", count=24, faces=True, dtype="float16")
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         blocks = list(read_blocks(gallery, most))
     assert [block.start for block in blocks] == np.cumsum([0, *(len(block.paths) for block in blocks[:-1])]).tolist()
     assert max(len(block.paths) for block in blocks) == min(most, at_once, 24)
@@ -33,7 +33,7 @@ def test_blocks_cover_every_row_once(tmp_path: Path, most: int, at_once: int, mo
 def test_columns_are_those_that_the_file_has(tmp_path: Path) -> None:
     plain, _, _ = write_file(tmp_path / "plain.h5")
     rich, _, _ = write_file(tmp_path / "rich.h5", faces=True, cluster=True)
-    with Gallery(plain) as one, Gallery(rich) as other:
+    with EmbeddingFile(plain) as one, EmbeddingFile(rich) as other:
         assert columns_of(one) == {}
         assert columns_of(other) == {**FACE_DATASETS, "cluster": "cluster"}
 
@@ -41,16 +41,17 @@ def test_columns_are_those_that_the_file_has(tmp_path: Path) -> None:
 def test_the_log_says_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("runtime.export.rows._LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("runtime.progress._LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("runtime.progress._TELL_EVERY_S", 0.0)
     file, _, _ = write_file(tmp_path / "people.h5", count=40)
-    with Gallery(file) as gallery, caplog.at_level(logging.INFO):
+    with EmbeddingFile(file) as gallery, caplog.at_level(logging.INFO):
         for _ in read_blocks(gallery, 10):
             pass
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 4
-    assert said[0].startswith("10/40 embeddings (25.0 %), ")
-    assert said[3].startswith("40/40 embeddings (100.0 %), ")
-    assert said[3].endswith("0 s left")
+    assert said[0].startswith("export: 10/40 (25.0 %), ")
+    assert said[3].startswith("export: 40/40 (100.0 %), ")
+    assert " embeddings/s, 0 s left; " in said[3]
 
 
 def test_a_path_is_text_and_bytes_only_where_the_text_does_not_say_it_all() -> None:
@@ -62,7 +63,7 @@ def test_a_path_is_text_and_bytes_only_where_the_text_does_not_say_it_all() -> N
 def test_metadata_are_json_whatever_the_root_is(tmp_path: Path) -> None:
     for root, wanted in ((b"/photos", None), (b"/caf\xe9", "2f636166e9")):
         file, _, _ = write_file(tmp_path / f"{len(root)}.h5", root=root)
-        with Gallery(file) as gallery:
+        with EmbeddingFile(file) as gallery:
             said = json.loads(json.dumps(metadata_of(gallery)))
         assert said.get("root_hex") == wanted
         assert said["root"] == said["contract"]["root"] == path_text(root)
@@ -71,6 +72,6 @@ def test_metadata_are_json_whatever_the_root_is(tmp_path: Path) -> None:
 def test_a_link_to_the_file_is_the_file(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
     (tmp_path / "link").symlink_to(file)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert same_file(gallery, tmp_path / "link")
         assert not same_file(gallery, tmp_path / "other")

@@ -12,7 +12,7 @@ import pytest
 
 from runtime.errors import ConfigError, DiskFullError, LockedError, OutputExistsError, StorageError
 from runtime.export.whole import synced_file, whole_file, whole_folder
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 NAMES = {"a.npy", "b.npy"}
 

@@ -24,7 +24,7 @@ from tests.support.red_square_detector import picture, save_red_squares
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     folder = tmp_path_factory.mktemp("red")
     spec = load_spec(str(save_red_squares(folder)))
-    return open_runner(build_engine(spec, resolve_weights(spec), backend="cpu", output=folder).path)
+    return open_runner(build_engine(spec, resolve_weights(spec), backend="cpu", output=folder).engine)
 
 
 def photo(height: int, width: int, *squares: tuple[int, int, int]) -> NDArray[np.uint8]:
@@ -158,7 +158,7 @@ def test_yunet_agrees_with_opencvs(shared: Path, tmp_path: Path, monkeypatch: py
     spec = load_spec("yunet")
     weights = find_weights(spec)
     assert weights is not None
-    engine = build_engine(spec, weights, backend="cpu", output=tmp_path).path
+    engine = build_engine(spec, weights, backend="cpu", output=tmp_path).engine
     images = [cv2.imread(str(path)) for path in sorted((shared / "data" / "photos").iterdir())]
     compared = 0
     with open_runner(engine) as runner:

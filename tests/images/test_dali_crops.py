@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from runtime.errors import ConfigError, EngineError
 from runtime.images.dali_crops import DaliDecoder
 from runtime.images.decode import ImageError, Limits, decode_image
-from runtime.images.preprocess import preprocess_bytes
+from runtime.images.jpeg_runs import DaliOptions
 from runtime.records import Status
+from tests.oracles.preprocess import preprocess_bytes
 from tests.support import encoded_images as make
 
 with warnings.catch_warnings():
@@ -42,7 +43,7 @@ HOLED = GOOD[1][:4000] + GOOD[1][4400:]  # a part of the scan is missing: both d
 
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[DaliDecoder]:
-    with DaliDecoder(112, batch_size=8) as decoder:
+    with DaliDecoder(112, options=DaliOptions(batch_size=8)) as decoder:
         yield decoder
 
 
@@ -169,7 +170,7 @@ def test_one_bad_file_costs_no_other(decoder: DaliDecoder, bad: bytes, place: in
 
 
 def test_damage_that_only_decoding_shows_reaches_dali_and_is_survived() -> None:
-    with DaliDecoder(112, batch_size=8) as decoder:
+    with DaliDecoder(112, options=DaliOptions(batch_size=8)) as decoder:
         files = [*GOOD[:3], DAMAGED, *GOOD[3:6], DAMAGED]
         check(decoder, files)
         assert decode(decoder, files).runs == [2, 1, 2, 1]  # halved and halved again around each
@@ -186,7 +187,7 @@ def test_only_bad_files(decoder: DaliDecoder) -> None:
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 64])
 def test_order_is_kept_for_any_batch_size(batch_size: int) -> None:
     files = [*GOOD, DAMAGED, make.encode(UPRIGHT, "PNG"), *reversed(GOOD), CUT, make.cmyk_jpeg(UPRIGHT)]
-    with DaliDecoder(112, batch_size=batch_size) as decoder:
+    with DaliDecoder(112, options=DaliOptions(batch_size=batch_size)) as decoder:
         check(decoder, files)
         check(decoder, files[::-1])
         check(decoder, [])
@@ -195,7 +196,7 @@ def test_order_is_kept_for_any_batch_size(batch_size: int) -> None:
 def test_limits_refuse_what_decode_image_refuses() -> None:
     files = [make.encode(make.scene(160, 120)), make.encode(make.scene(400, 300)), make.encode(make.scene(40, 60))]
     for limits in (Limits(max_pixels=160 * 120), Limits(max_bytes=len(files[0])), Limits(max_pixels=1)):
-        with DaliDecoder(112, limits=limits) as decoder:
+        with DaliDecoder(112, options=DaliOptions(limits=limits)) as decoder:
             check(decoder, files, limits)
 
 
@@ -204,7 +205,7 @@ def test_limits_refuse_what_decode_image_refuses() -> None:
 )
 def test_a_run_holds_few_pixels(batch_pixels: int, runs: list[int]) -> None:
     files = [*GOOD, make.encode(make.scene(400, 300))]
-    with DaliDecoder(112, batch_pixels=batch_pixels) as decoder:
+    with DaliDecoder(112, options=DaliOptions(batch_pixels=batch_pixels)) as decoder:
         check(decoder, files)
         assert decode(decoder, files).runs == runs
 
@@ -217,7 +218,7 @@ def resident_bytes() -> int:
 def growth() -> int:
     """Bytes that this process grows by in 160 batches, after the first ones have given every buffer its size."""
     files = [*GOOD, DAMAGED]
-    with DaliDecoder(112, batch_size=16) as decoder:
+    with DaliDecoder(112, options=DaliOptions(batch_size=16)) as decoder:
         for _ in range(40):
             decode(decoder, files)
         before = resident_bytes()
@@ -227,8 +228,8 @@ def growth() -> int:
 
 
 def test_memory_does_not_grow_with_the_batches() -> None:
-    code = "import test_images_decode_dali as here; print(here.growth())"
-    folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parent.parent))
+    code = "import test_dali_crops as here; print(here.growth())"
+    folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[2]))
     done = subprocess.run(  # a process of its own: in this one, what other tests have left would be counted with it
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": folders}, capture_output=True, text=True
     )
@@ -241,13 +242,13 @@ def test_memory_does_not_grow_with_the_batches() -> None:
 @pytest.mark.parametrize("wrong", [{"device": "tpu"}, {"batch_size": 0}, {"batch_pixels": 0}, {"threads": 0}])
 def test_wrong_arguments_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        DaliDecoder(112, **wrong)  # type: ignore[arg-type]
+        DaliDecoder(112, options=DaliOptions(**wrong))  # type: ignore[arg-type]
 
 
 def test_a_gpu_that_is_not_there_is_an_error_with_the_next_step() -> None:
     with (
         pytest.raises(EngineError, match=r"(?s)DALI cannot decode on GPU 4095.*facemill doctor"),
-        DaliDecoder(112, device="mixed", device_id=4095),
+        DaliDecoder(112, options=DaliOptions(device="mixed", device_id=4095)),
     ):
         pass
 
@@ -255,7 +256,7 @@ def test_a_gpu_that_is_not_there_is_an_error_with_the_next_step() -> None:
 @pytest.mark.gpu
 def test_the_gpu_gives_the_crops_of_the_cpu() -> None:
     try:
-        decoder = DaliDecoder(112, device="mixed", batch_size=8).__enter__()
+        decoder = DaliDecoder(112, options=DaliOptions(device="mixed", batch_size=8)).__enter__()
     except EngineError as err:
         pytest.skip(f"no GPU for DALI: {err}")
     with decoder:

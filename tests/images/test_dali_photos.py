@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runtime.faces.finder import View, draw
 from runtime.images.dali_photos import DaliPhotos, DevicePhoto, PhotoRun, canvas_side, photo_decoder_bytes
 from runtime.images.decode import Limits, decode_photo
-from runtime.images.jpeg_runs import RUNS_BYTES
+from runtime.images.jpeg_runs import RUNS_BYTES, DaliOptions
 from tests.support import encoded_images as make
 
 with warnings.catch_warnings():
@@ -27,7 +27,7 @@ LONG_SIDES = (100, 160, 448)
 
 @pytest.fixture(scope="module")
 def decoder() -> Iterator[DaliPhotos]:
-    with DaliPhotos(LONG_SIDES, 640, batch_size=8) as decoder:
+    with DaliPhotos(LONG_SIDES, 640, options=DaliOptions(batch_size=8)) as decoder:
         yield decoder
 
 
@@ -129,10 +129,10 @@ def test_photographs_stay_while_their_run_is_held(decoder: DaliPhotos) -> None:
 
 
 def test_a_run_holds_few_pixels_and_limits_hold() -> None:
-    with DaliPhotos(LONG_SIDES, 640, batch_pixels=2 * 400 * 300, batch_size=4) as decoder:
+    with DaliPhotos(LONG_SIDES, 640, options=DaliOptions(batch_pixels=2 * 400 * 300, batch_size=4)) as decoder:
         assert [run.indices for run in decoder.decode(PORTRAITS[:5])] == [[0, 1], [2, 3], [4]]
         assert list(decoder.decode([make.encode(make.scene(500, 500))])) == []
-    with DaliPhotos(LONG_SIDES, 640, limits=Limits(max_pixels=300 * 400 - 1)) as decoder:
+    with DaliPhotos(LONG_SIDES, 640, options=DaliOptions(limits=Limits(max_pixels=300 * 400 - 1))) as decoder:
         assert list(decoder.decode(PORTRAITS)) == []
         assert list(decoder.decode([])) == []
 
@@ -141,7 +141,7 @@ def test_the_graph_for_a_gpu_is_one_that_dali_takes() -> None:
     """As far as can be seen without a GPU: it is put together, and its outputs are on the device."""
     import nvidia.dali
 
-    pipe = DaliPhotos((160, 448), 640, device="mixed")._runs._pipeline(nvidia.dali)
+    pipe = DaliPhotos((160, 448), 640, options=DaliOptions(device="mixed"))._runs._pipeline(nvidia.dali)
     assert [output.device for output in pipe._graph_out] == ["gpu"] * 3
 
 

@@ -14,8 +14,8 @@ from runtime.errors import ConfigError, StorageError
 from runtime.index.approximate import ApproximateIndex
 from runtime.index.beside import sidecar_path
 from runtime.index.codesfile import codes_path
-from runtime.index.sizes import APPROXIMATE
-from runtime.storage.gallery import Gallery
+from runtime.index.kinds import APPROXIMATE
+from runtime.storage.file import EmbeddingFile
 from tests.index.test_flat import oracle, unit, write_gallery
 
 ROWS, DIMENSION = 3000, 40
@@ -43,7 +43,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_nearly_all_that_numpy_finds_with_its_scores(people: Path, kind: str) -> None:
     queries = crowd(60, seed=5)
     expected = oracle(crowd(), queries, 20)
-    with Gallery(people) as gallery, ApproximateIndex(gallery, kind, 20) as index:
+    with EmbeddingFile(people) as gallery, ApproximateIndex(gallery, kind, 20) as index:
         rows, scores = index.search(queries, 20)
         one = [index.search(query[None], 20) for query in queries]
     found = np.mean([len(set(mine) & set(right)) for mine, right in zip(rows, expected, strict=True)]) / 20
@@ -60,7 +60,7 @@ def test_nearly_all_that_numpy_finds_with_its_scores(people: Path, kind: str) ->
 def test_the_recall_that_is_told_is_the_one_that_is_measured(people: Path, kind: str) -> None:
     vectors = crowd()
     asked = np.sort(np.random.default_rng(2).choice(ROWS, 200, replace=False))
-    with Gallery(people) as gallery, ApproximateIndex(gallery, kind, 50) as index:
+    with EmbeddingFile(people) as gallery, ApproximateIndex(gallery, kind, 50) as index:
         facts = index.facts
         assert facts.measured is not None
         # One hit more, since each row finds itself, which is left out of both.
@@ -82,7 +82,7 @@ def test_a_file_of_half_precision(tmp_path: Path) -> None:
     vectors = crowd().astype(np.float16)
     path = write_gallery(tmp_path / "half.h5", vectors)
     query = crowd(1, seed=6)
-    with Gallery(path) as gallery, ApproximateIndex(gallery, "sq8", 10) as index:
+    with EmbeddingFile(path) as gallery, ApproximateIndex(gallery, "sq8", 10) as index:
         rows, scores = index.search(query, 10)
     np.testing.assert_array_equal(rows, oracle(vectors, query, 10))
     np.testing.assert_array_equal(scores[0], exact_score(vectors[rows[0]], query[0]))
@@ -92,7 +92,7 @@ def test_a_file_of_half_precision(tmp_path: Path) -> None:
 def test_more_hits_than_it_was_measured_for(people: Path, kind: str) -> None:
     path = codes_path(people, kind)
     query = crowd(5, seed=7)
-    with Gallery(people) as gallery:
+    with EmbeddingFile(people) as gallery:
         ApproximateIndex(gallery, kind, 10).__exit__(None, None, None)
         before = path.stat().st_ino
         with ApproximateIndex(gallery, kind, 120) as index:
@@ -110,7 +110,7 @@ def test_more_hits_than_it_was_measured_for(people: Path, kind: str) -> None:
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_all_rows_may_be_asked_for(tmp_path: Path, kind: str) -> None:
     path = write_gallery(tmp_path / "few.h5", crowd(300))
-    with Gallery(path) as gallery, ApproximateIndex(gallery, kind, 1000) as index:
+    with EmbeddingFile(path) as gallery, ApproximateIndex(gallery, kind, 1000) as index:
         rows, scores = index.search(crowd(2, seed=8), 1000)
     assert sorted(rows[0].tolist()) == sorted(rows[1].tolist()) == list(range(300))
     np.testing.assert_array_equal(rows, oracle(crowd(300), crowd(2, seed=8), 300))
@@ -123,7 +123,7 @@ def test_copies_and_rows_of_zero(tmp_path: Path, kind: str) -> None:
     vectors[100:400] = vectors[100]
     vectors[1000:1100] = 0
     path = write_gallery(tmp_path / "copies.h5", vectors)
-    with Gallery(path) as gallery, ApproximateIndex(gallery, kind, 60) as index:
+    with EmbeddingFile(path) as gallery, ApproximateIndex(gallery, kind, 60) as index:
         assert index.facts.measured is not None
         assert index.facts.measured.recall >= 0.99  # a copy that was not chosen is as good as one that was
         rows, scores = index.search(np.concatenate([vectors[100:101], np.zeros((1, DIMENSION), np.float32)]), 60)
@@ -139,7 +139,7 @@ def test_rows_that_are_all_the_same(tmp_path: Path, kind: str, value: float) -> 
     vectors = np.zeros((400, 24), np.float32)
     vectors[:, 0] = value
     path = write_gallery(tmp_path / "same.h5", vectors)
-    with Gallery(path) as gallery, ApproximateIndex(gallery, kind, 5) as index:
+    with EmbeddingFile(path) as gallery, ApproximateIndex(gallery, kind, 5) as index:
         rows, scores = index.search(np.eye(1, 24, dtype=np.float32), 5)
     assert len(set(rows[0].tolist())) == 5
     assert (scores == value).all()
@@ -149,10 +149,10 @@ def test_rows_that_are_all_the_same(tmp_path: Path, kind: str, value: float) -> 
 def test_too_few_rows_to_train_on(tmp_path: Path, kind: str) -> None:
     for rows in (0, 1, 255):
         path = write_gallery(tmp_path / f"{rows}.h5", crowd(256)[:rows]) if rows else empty(tmp_path / "0.h5")
-        with Gallery(path) as gallery, pytest.raises(ConfigError, match=rf"{rows} rows; wanted.*at least 256.*flat"):
+        with EmbeddingFile(path) as gallery, pytest.raises(ConfigError, match=rf"{rows} rows; .*at least 256.*flat"):
             ApproximateIndex(gallery, kind, 5)
     path = write_gallery(tmp_path / "256.h5", crowd(256))
-    with Gallery(path) as gallery, ApproximateIndex(gallery, kind, 5) as index:
+    with EmbeddingFile(path) as gallery, ApproximateIndex(gallery, kind, 5) as index:
         np.testing.assert_array_equal(index.search(crowd(1, seed=9), 5)[0], oracle(crowd(256), crowd(1, seed=9), 5))
 
 
@@ -169,7 +169,7 @@ def empty(path: Path) -> Path:
 
 def test_lists_with_too_few_rows_are_made_up_for_by_exact_search(people: Path) -> None:
     query = crowd(3, seed=10)
-    with Gallery(people) as gallery, ApproximateIndex(gallery, "ivf", 900) as index:
+    with EmbeddingFile(people) as gallery, ApproximateIndex(gallery, "ivf", 900) as index:
         whole = index._measured
         index._measured = type(whole)(whole.k, whole.recall, whole.sample, 1, whole.candidates, whole.latency_ms)
         rows, _ = index.search(query, 900)  # one list of 64 holds no 900 rows
@@ -177,7 +177,7 @@ def test_lists_with_too_few_rows_are_made_up_for_by_exact_search(people: Path) -
 
 
 def test_queries_that_are_none(people: Path) -> None:
-    with Gallery(people) as gallery, ApproximateIndex(gallery, "sq8", 5) as index:
+    with EmbeddingFile(people) as gallery, ApproximateIndex(gallery, "sq8", 5) as index:
         with pytest.raises(ConfigError, match="wanted: 1 or more"):
             index.search(crowd(1), 0)
         with pytest.raises(ConfigError, match=rf"\(q, {DIMENSION}\)"):
@@ -188,10 +188,10 @@ def test_queries_that_are_none(people: Path) -> None:
 def test_where_nothing_can_be_kept(tmp_path: Path) -> None:
     path = write_gallery(tmp_path / "people.h5", crowd(300))
     (tmp_path / "people.h5.faiss-sq8.partial").mkdir()
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         with pytest.raises(StorageError, match=r"people\.h5\.faiss-sq8 cannot be kept.*--index flat"):
             ApproximateIndex(gallery, "sq8", 5)
         codes_path(path, "x").with_name("people.h5.faiss").unlink()
         (tmp_path / "people.h5.faiss.partial").mkdir()
-        with pytest.raises(StorageError, match=r"exact rows cannot be kept.*--index flat"):
+        with pytest.raises(StorageError, match=r"exact rows cannot be saved.*--index flat"):
             ApproximateIndex(gallery, "ivf", 5)

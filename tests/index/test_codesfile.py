@@ -20,7 +20,7 @@ from runtime.index import codesfile
 from runtime.index.approximate import ApproximateIndex
 from runtime.index.beside import sidecar_path
 from runtime.index.codesfile import codes_path
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import oracle, write_gallery
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def answer(path: Path, kind: str = "sq8", k: int = 5) -> NDArray[np.int64]:
-    with Gallery(path) as gallery, ApproximateIndex(gallery, kind, k) as index:
+    with EmbeddingFile(path) as gallery, ApproximateIndex(gallery, kind, k) as index:
         return index.search(crowd(4, seed=30), k)[0]
 
 
@@ -63,7 +63,7 @@ DAMAGES = {
     "sidecar of another kind": lambda index: sidecar_path(index).write_text("[1]"),
     "sidecar not text": lambda index: sidecar_path(index).write_bytes(b"\xff\xfe\x00"),
     "of another file": lambda index: change(index, source={"run_id": "x", "size_bytes": 1, "mtime_ns": 1}),
-    "of another kind": lambda index: change(index, kind="hnsw"),
+    "of another kind": lambda index: change(index, kind="pq"),
     "of another recipe": lambda index: change(index, recipe=0),
     "parameters not numbers": lambda index: change(index, parameters={"dimensions": "many"}),
     "parameters no table": lambda index: change(index, parameters=[1]),
@@ -160,10 +160,10 @@ from pathlib import Path
 from runtime.index import codesfile
 from runtime.index.approximate import ApproximateIndex
 from runtime.index.flat import FlatIndex
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 def kill(*arguments, **named):
     os.kill(os.getpid(), signal.SIGKILL)
-with Gallery(Path({path!r})) as gallery:
+with EmbeddingFile(Path({path!r})) as gallery:
     FlatIndex(gallery)
     {place} = kill
     ApproximateIndex(gallery, "sq8", 5)

@@ -18,7 +18,7 @@ from runtime.errors import ConfigError, StorageError
 from runtime.index.beside import sidecar_path
 from runtime.index.flat import FlatIndex
 from runtime.index.indexfile import index_path
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 
 
 def unit(rows: int, dimension: int = 32, seed: int = 0) -> NDArray[np.float32]:
@@ -47,7 +47,7 @@ def oracle(vectors: NDArray[np.floating], queries: NDArray[np.float32], k: int) 
 
 
 def answer(path: Path, queries: NDArray[np.float32], k: int = 5) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    with Gallery(path) as gallery, FlatIndex(gallery) as index:
+    with EmbeddingFile(path) as gallery, FlatIndex(gallery) as index:
         return index.search(queries, k)
 
 
@@ -104,7 +104,7 @@ def test_more_hits_than_rows_and_none_at_all(tmp_path: Path) -> None:
 
 
 def test_wrong_questions_are_refused(gallery_file: Path) -> None:
-    with Gallery(gallery_file) as gallery, FlatIndex(gallery) as index:
+    with EmbeddingFile(gallery_file) as gallery, FlatIndex(gallery) as index:
         with pytest.raises(ConfigError, match="wanted: 1 or more"):
             index.search(unit(1), 0)
         with pytest.raises(ConfigError, match=r"\(q, 32\)"):
@@ -250,7 +250,7 @@ def test_searches_at_once_all_answer_right(gallery_file: Path) -> None:
 def test_damaged_vectors_are_an_error_not_an_answer(tmp_path: Path) -> None:
     vectors = unit(100)
     vectors[41, 3] = np.nan
-    with pytest.raises(StorageError, match="row 41 of /embeddings has length nan; wanted: 1"):
+    with pytest.raises(StorageError, match="row 41 of /embeddings has length nan; expected: 1"):
         answer(write_gallery(tmp_path / "nan.h5", vectors), unit(1))
     vectors[41] = 0  # where the network answered zero
     assert 41 not in answer(write_gallery(tmp_path / "zero.h5", vectors), unit(1))[0]

@@ -1,12 +1,23 @@
-"""How the codes are made: which directions are kept, how large the training is, how hard an index can look."""
+"""The kinds of index: sizes against what FAISS writes, which directions are kept, how an index is searched."""
 
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import pytest
 
-from runtime.index.kinds import efforts, sample_size, train
-from runtime.index.sizes import APPROXIMATE
+from runtime.errors import ConfigError
+from runtime.index.kinds import (
+    APPROXIMATE,
+    KINDS,
+    build_s,
+    efforts,
+    index_bytes,
+    list_count,
+    sample_size,
+    search_parameters,
+    train,
+)
 from tests.index.test_approximate import crowd
 
 
@@ -32,7 +43,7 @@ def test_no_direction_is_weaker_than_the_others_by_much() -> None:
     assert after.max() / after.min() < 3
 
 
-def test_sizes() -> None:
+def test_sizes_of_the_training() -> None:
     assert sample_size(300) == 300
     assert sample_size(100_000) == 32_768
     assert sample_size(1_000_000) == 65_536
@@ -42,8 +53,64 @@ def test_sizes() -> None:
 
 
 def test_efforts_ascend_to_the_whole() -> None:
-    assert efforts("ivf", {"lists": 64}, 1000) == [4, 8, 16, 32, 48, 64]
-    assert efforts("ivf", {"lists": 1}, 1000) == [1]
-    assert efforts("hnsw", {}, 3200) == [100, 200, 400, 800, 1600, 3200]
-    assert efforts("hnsw", {}, 3) == [1, 3]
-    assert efforts("sq8", {}, 3200) == [0]
+    assert efforts("ivf", {"lists": 64}) == [4, 8, 16, 32, 48, 64]
+    assert efforts("ivf", {"lists": 1}) == [1]
+    assert efforts("sq8", {}) == [0]
+
+
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_a_search_with_an_effort_leaves_the_index_as_it_was(kind: str) -> None:
+    """FAISS answers as if the effort were set in the index: it comes with the search, so that others do not see it."""
+    rows = crowd(2000)
+    index, parameters = train(kind, rows, 2000)
+    index.add(rows)
+    codes = faiss.downcast_index(index.index)
+    for effort in efforts(kind, parameters):
+        found = index.search(rows[:40], 30, params=search_parameters(kind, effort))[1]
+        if kind == "ivf":
+            assert codes.nprobe == 1  # FAISS's default
+            codes.nprobe = effort
+        np.testing.assert_array_equal(found, index.search(rows[:40], 30)[1])
+        if kind == "ivf":
+            codes.nprobe = 1
+
+
+@pytest.mark.parametrize(("rows", "dimension"), [(2000, 64), (5000, 32)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_faiss_writes_is_as_large(kind: str, rows: int, dimension: int) -> None:
+    vectors = np.random.default_rng(1).standard_normal((rows, dimension), np.float32)
+    faiss.normalize_L2(vectors)
+    bits, product = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    if kind == "flat":
+        index = faiss.IndexFlatIP(dimension)
+    elif kind == "sq8":
+        index = faiss.IndexScalarQuantizer(dimension, bits, product)
+    else:
+        lists = list_count(rows)
+        index = faiss.IndexIVFPQFastScan(faiss.IndexFlatIP(dimension), dimension, lists, dimension, 4, product)
+        index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
+    index.train(vectors)
+    index.add(vectors)
+    written = len(faiss.serialize_index(index))
+    assert index_bytes(kind, rows, dimension) == pytest.approx(written, rel=0.03)
+
+
+def test_exact_figures() -> None:
+    assert index_bytes("flat", 5_000_000, 512) == 10_240_000_000
+    assert index_bytes("sq8", 5_000_000, 512) == 2_560_004_096
+    assert index_bytes("ivf", 5_000_000, 512) == 5_000_000 * 264 + 2048 * 16 * 256 + 4 * 2048 * 512 + 64 * 512
+    assert [list_count(rows) for rows in (0, 1, 10_000, 5_000_000, 10**9)] == [1, 1, 128, 2048, 4096]
+    assert [index_bytes(kind, 0, 8) for kind in ("flat", "sq8")] == [0, 64]
+    with pytest.raises(ConfigError, match=r"'pq'.*one of flat, ivf, sq8$"):
+        index_bytes("pq", 1, 1)
+
+
+def test_how_long_it_takes_to_make_one() -> None:
+    speed = {"flops": 150e9, "write_bytes_s": 200e6}
+    found = {kind: build_s(kind, 1_000_000, 512, **speed) for kind in KINDS}
+    assert found["flat"] == pytest.approx(10.24)
+    assert found["sq8"] == pytest.approx(2 * 1e6 * 512 * 512 / 150e9)
+    assert found["ivf"] == pytest.approx(2 * (1e6 * (512 + 1024) + 131_072 * 1024 * 10) * 512 / 150e9)
+    assert found["ivf"] > found["sq8"]
+    assert build_s("ivf", 0, 512, **speed) == build_s("sq8", 0, 512, **speed) == 0
+    assert build_s("ivf", 5_000_000, 512, **speed) < 25 * 60

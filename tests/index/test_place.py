@@ -13,12 +13,12 @@ import pytest
 
 from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
 from runtime.index import flat, gpu, place
+from runtime.index.exact import exact_top_k
 from runtime.index.flat import FlatIndex
 from runtime.index.memoryplan import resident_plan, streamed_plan
 from runtime.index.open import open_index
 from runtime.index.place import Place, choose_place, estimate_s, gpu_source
-from runtime.index.settle import settle
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.index.test_flat import unit, write_gallery
 from tests.index.test_sources import MAKERS, HalfIndex
 
@@ -178,7 +178,7 @@ def test_faiss_takes_the_temporary_memory_that_the_plan_counts(
     indexes = 2 if placement == "streamed" else 4
     assert pretended_faiss.taken == [plan.scratch_bytes] * indexes
     assert plan.device_bytes > plan.vector_bytes + indexes * plan.scratch_bytes
-    rows, _ = settle(host, source, unit(3000)[[0, 749, 750, 2999]], 1)
+    rows, _ = exact_top_k(host, source, unit(3000)[[0, 749, 750, 2999]], 1)
     assert rows[:, 0].tolist() == [0, 749, 750, 2999]
 
 
@@ -229,7 +229,7 @@ def test_the_answer_is_that_of_the_cpu(
 ) -> None:
     where = on_pretended(monkeypatch, placement)
     queries = np.concatenate([unit(3000)[5:10], unit(3, seed=20)])
-    with Gallery(gallery_file) as gallery, FlatIndex(gallery) as cpu, FlatIndex(gallery, where) as index:
+    with EmbeddingFile(gallery_file) as gallery, FlatIndex(gallery) as cpu, FlatIndex(gallery, where) as index:
         expected, found = cpu.search(queries, k), index.search(queries, k)
         np.testing.assert_array_equal(found[0], expected[0])
         np.testing.assert_array_equal(found[1], expected[1])
@@ -240,14 +240,14 @@ def test_more_hits_than_a_gpu_finds_and_wrong_questions(
     gallery_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placement: str
 ) -> None:
     where = on_pretended(monkeypatch, placement)
-    with Gallery(gallery_file) as gallery, FlatIndex(gallery, where) as index:
+    with EmbeddingFile(gallery_file) as gallery, FlatIndex(gallery, where) as index:
         with pytest.raises(ConfigError, match=r"1025 hits .* at most 1024 on a GPU"):
             index.search(unit(1), 1025)
         with pytest.raises(ConfigError, match="finite"):
             index.search(np.full((1, 32), np.inf, np.float32), 1)
         assert index.search(np.empty((0, 32), np.float32), 4)[0].shape == (0, 4)
     few = write_gallery(tmp_path / "few.h5", unit(3))
-    with Gallery(few) as gallery, FlatIndex(gallery, where) as index:
+    with EmbeddingFile(few) as gallery, FlatIndex(gallery, where) as index:
         assert sorted(index.search(unit(1), 2000)[0][0]) == [0, 1, 2]
 
 
@@ -258,7 +258,7 @@ def test_auto_searches_on_when_the_gpu_refuses_and_a_named_one_does_not(
         raise OutOfMemoryError("another program was quicker")
 
     monkeypatch.setattr(flat, "gpu_source", refuse)
-    with Gallery(gallery_file) as gallery:
+    with EmbeddingFile(gallery_file) as gallery:
         with pytest.raises(OutOfMemoryError, match="quicker"):
             open_index(gallery, "gpu", k=1, queries=1)
         with caplog.at_level(logging.WARNING), open_index(gallery, k=1, queries=10**9) as index:
@@ -277,5 +277,5 @@ def test_an_empty_gallery_needs_no_gpu_memory(tmp_path: Path, monkeypatch: pytes
         )
     monkeypatch.setattr(flat, "gpu_source", None)
     where = Place(0, resident_plan(0, 32, half=False, queries=1))
-    with Gallery(tmp_path / "none.h5") as gallery, FlatIndex(gallery, where) as index:
+    with EmbeddingFile(tmp_path / "none.h5") as gallery, FlatIndex(gallery, where) as index:
         assert index.search(unit(2), 5)[0].shape == (2, 0)

@@ -20,7 +20,7 @@ from runtime.index.codesfile import codes_path
 from runtime.index.flat import FlatIndex
 from runtime.index.indexfile import index_path
 from runtime.index.samerows import same_rows
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.storage.replace import replacing
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import oracle, write_gallery
@@ -41,9 +41,9 @@ def search(path: Path) -> None:
     """With both indexes, which are made when they are not right; the answer is right in any case."""
     with h5py.File(path) as file:
         wanted = oracle(file["embeddings"][:], ASKED, 5)
-    with Gallery(path) as gallery, ApproximateIndex(gallery, "sq8", 5) as index:
+    with EmbeddingFile(path) as gallery, ApproximateIndex(gallery, "sq8", 5) as index:
         np.testing.assert_array_equal(index.search(ASKED, 5)[0], wanted)
-    with Gallery(path) as gallery, FlatIndex(gallery) as flat:
+    with EmbeddingFile(path) as gallery, FlatIndex(gallery) as flat:
         np.testing.assert_array_equal(flat.search(ASKED, 5)[0], wanted)
 
 
@@ -67,7 +67,7 @@ def test_the_indexes_of_the_same_rows_are_not_made_again(people: Path, caplog: p
     note(people)
     assert made_again(people, caplog) == []
     assert {path: path.read_bytes() for path in before} == before
-    with Gallery(people) as gallery:
+    with EmbeddingFile(people) as gallery:
         wanted = [{**card, "source": gallery.source} for card in cards]  # nothing else has changed
     assert [json.loads(sidecar_path(path).read_text()) for path in before] == wanted
 
@@ -152,12 +152,12 @@ def test_other_cards_follow_too_and_what_a_kill_leaves_of_them_has_a_name_of_our
     folder = people.with_name("parts")
     folder.mkdir()
     plan, other = folder / "plan.json", folder / "other.json"
-    with Gallery(people) as gallery:
+    with EmbeddingFile(people) as gallery:
         plan.write_text(json.dumps({"source": gallery.source, "threshold": 0.5}))
     other.write_text(json.dumps({"source": {"run_id": "x"}}))
     with same_rows(people, plan, other, folder / "none.json"), replacing(people) as target:
         target["note"] = [1]
-    with Gallery(people) as gallery:
+    with EmbeddingFile(people) as gallery:
         assert json.loads(plan.read_text()) == {"source": gallery.source, "threshold": 0.5}
     assert json.loads(other.read_text()) == {"source": {"run_id": "x"}}
     assert sorted(os.listdir(folder)) == ["other.json", "plan.json"]

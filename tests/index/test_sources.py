@@ -17,15 +17,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.index.candidates import HostRows, Resident, Source, Streamed
+from runtime.index.candidates import HostRows, ResidentRows, StreamedRows
+from runtime.index.exact import CandidateSource, exact_top_k, fp16_error_bound, fp32_error_bound
 from runtime.index.gpu import count_gpus
 from runtime.index.memoryplan import MOST_CANDIDATES, QUERIES, MemoryPlan, resident_plan
 from runtime.index.place import Place, gpu_source, host_vectors, planned_source
-from runtime.index.precision import half_error, single_error
-from runtime.index.settle import settle
 
 GPU = pytest.mark.gpu
-Maker = Callable[[Any], Source]
+Maker = Callable[[Any], CandidateSource]
 SHARD_ROWS = 700
 
 
@@ -75,7 +74,7 @@ def plan_for(placement: str, host: Any) -> MemoryPlan:
 
 
 def stand_in(placement: str) -> Maker:
-    def make(host: Any) -> Source:
+    def make(host: Any) -> CandidateSource:
         def new_index(half: bool) -> Any:
             return HalfIndex(host.d) if half else faiss.IndexFlatIP(host.d)
 
@@ -128,7 +127,7 @@ class Watched:
 class Counted:
     """A source, and how many candidates it was asked for."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: CandidateSource) -> None:
         self.error, self.most, self.counts = source.error, source.most, source.counts
         self._source = source
         self.asked: list[int] = []
@@ -143,7 +142,7 @@ def assert_exact(
 ) -> tuple[Counted, Watched]:
     host = Watched(vectors)
     source = Counted(maker(host.index))
-    rows, scores = settle(host, source, queries, k)
+    rows, scores = exact_top_k(host, source, queries, k)
     expected_rows, expected_scores = oracle(vectors, queries, k)
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_array_equal(scores, expected_scores)
@@ -184,7 +183,7 @@ def test_as_many_hits_as_there_are_rows(maker: Maker, rows: int) -> None:
 
 def test_no_queries(maker: Maker) -> None:
     host = Watched(unit(10))
-    rows, scores = settle(host, maker(host.index), np.empty((0, 32), np.float32), 3)
+    rows, scores = exact_top_k(host, maker(host.index), np.empty((0, 32), np.float32), 3)
     assert rows.shape == scores.shape == (0, 3)
 
 
@@ -217,7 +216,7 @@ def test_without_the_bound_the_answer_would_be_wrong() -> None:
     host = Watched(vectors)
     trusting = Counted(MAKERS["fp16"](host.index))
     trusting.error = -1.0
-    rows, _ = settle(host, trusting, around[None], 50)
+    rows, _ = exact_top_k(host, trusting, around[None], 50)
     assert not np.array_equal(rows, oracle(vectors, around[None], 50)[0])
 
 
@@ -241,16 +240,16 @@ def test_the_bound_of_fp16_is_no_larger_than_it_must_be(dimension: int) -> None:
     host.add(worst)
     scores, _ = MAKERS["fp16"](host).candidates(worst, 1)
     off = abs(float(scores[0, 0]) - float((worst.astype(np.float64) ** 2).sum()))
-    assert 0.7 * half_error(dimension) < off < half_error(dimension)
+    assert 0.7 * fp16_error_bound(dimension) < off < fp16_error_bound(dimension)
 
 
 def test_bounds_for_512_dimensions() -> None:
-    assert 3e-5 < single_error(512) < 4e-5
-    assert 2.0**-10 < half_error(512) < 1.2e-3
+    assert 3e-5 < fp32_error_bound(512) < 4e-5
+    assert 2.0**-10 < fp16_error_bound(512) < 1.2e-3
 
 
 def test_candidates_double_up_to_what_a_gpu_selects() -> None:
-    resident = Resident([faiss.IndexFlatIP(4)], 0.0, 1)
+    resident = ResidentRows([faiss.IndexFlatIP(4)], 0.0, 1)
     assert list(resident.counts(50)) == [132, 264, 528, 1056, 2048]
     assert list(resident.counts(1)) == [34, 68, 136, 272, 544, 1088, 2048]
     assert list(resident.counts(1024)) == [2048]
@@ -287,7 +286,7 @@ def test_the_next_shard_is_read_while_one_is_searched_and_no_more_than_that() ->
     vectors = np.repeat(np.arange(7, dtype=np.float32), 10)[:65, None] * np.ones((1, 4), np.float32)
     log: list[tuple[str, int]] = []
     others = {number: threading.Event() for number in range(7)}
-    streamed = Streamed(vectors, 10, (Slow(4, log, others), Slow(4, log, others)), 0.0, 1)
+    streamed = StreamedRows(vectors, 10, (Slow(4, log, others), Slow(4, log, others)), 0.0, 1)
     scores, rows = streamed.candidates(np.ones((1, 4), np.float32), 8)
     assert sorted(rows[0])[3:] == [60, 61, 62, 63, 64]
     assert set(rows[0]) <= set(range(50, 65))
@@ -318,7 +317,7 @@ def test_a_shard_that_cannot_be_read_ends_the_search() -> None:
     vectors = np.repeat(np.arange(4, dtype=np.float32), 10)[:, None] * np.ones((1, 4), np.float32)
     before = threading.active_count()
     with pytest.raises(OSError, match="the disk is gone"):
-        Streamed(vectors, 10, (Broken(), Broken()), 0.0, 1).candidates(np.ones((1, 4), np.float32), 5)
+        StreamedRows(vectors, 10, (Broken(), Broken()), 0.0, 1).candidates(np.ones((1, 4), np.float32), 5)
     assert threading.active_count() == before
 
 
@@ -341,7 +340,7 @@ def test_pieces_are_searched_side_by_side_a_batch_at_a_time_and_their_threads_en
     before = threading.active_count()
     all_asked = threading.Barrier(3)
     pieces = [Together(all_asked) for _ in range(3)]
-    resident = Resident(pieces, 0.0, 2)
+    resident = ResidentRows(pieces, 0.0, 2)
     scores, rows = resident.candidates(np.ones((5, 4), np.float32), 12)
     assert [piece.asked for piece in pieces] == [[(2, 10), (2, 10), (1, 10)]] * 3
     assert sorted(rows[4]) == sorted(start + row for start in (0, 10, 20) for row in range(6, 10))

@@ -18,11 +18,12 @@ from runtime.maintenance.rewrite import metadata_after, rewriting
 from runtime.records import FACE_DATASETS, Status
 from runtime.storage import dataset, holders
 from runtime.storage.dataset import assemble
+from runtime.storage.file import EmbeddingFile
 from runtime.storage.ledger import Ledger
-from runtime.storage.part import FinishedFile
+from runtime.storage.part import Part
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
-from tests.support.face_batches import D, add, batches_of, writer
+from tests.support.face_batches import D, batches_of, writer
 
 ROWS = 400
 CONTRACT = {
@@ -44,7 +45,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for batch in batches_of(range(ROWS), 16, 5):
         assert batch.embeddings is not None
         batch.embeddings[:] /= np.linalg.norm(batch.embeddings, axis=1, keepdims=True)
-        add(to, batch)
+        to.append(batch)
     to.commit()
     with Ledger(ROWS, place, "p") as ledger:
         metadata = metadata_after({**CONTRACT, "contract": json.dumps(CONTRACT), "ours": 7}, ledger)
@@ -55,7 +56,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def take(source: Path, output: Path, keep: NDArray[np.bool_] | None) -> Path:
     """What `remove` does: a file with some photographs of another."""
-    with FinishedFile(source) as file, RunFolder(output) as folder, rewriting(folder, [file.part(keep)]) as new:
+    with EmbeddingFile(source) as file, RunFolder(output) as folder, rewriting(folder, [Part.of(file, keep)]) as new:
         assemble(output, new.ledger, new.paths, metadata_after(file.metadata, new.ledger), file.dtype)
     return output
 
@@ -72,8 +73,8 @@ def test_taken_apart_and_joined_it_is_as_it_was(
     for piece in pieces:
         assert verify_file(piece).findings == ()
     output = tmp_path / "joined.h5"
-    files = [FinishedFile(piece) for piece in pieces]
-    with RunFolder(output) as folder, rewriting(folder, [file.part() for file in files]) as new:
+    files = [EmbeddingFile(piece) for piece in pieces]
+    with RunFolder(output) as folder, rewriting(folder, [Part.of(file) for file in files]) as new:
         assemble(output, new.ledger, new.paths, metadata_after(files[0].metadata, new.ledger), "float32")
     for file in files:
         file.__exit__(None, None, None)
@@ -94,9 +95,9 @@ def test_a_file_without_some_photographs_has_the_rest_in_order(crowd: Path, tmp_
 
 
 def test_a_photograph_that_two_parts_have_is_named(crowd: Path, tmp_path: Path) -> None:
-    with FinishedFile(crowd) as file, RunFolder(tmp_path / "o.h5") as folder:
+    with EmbeddingFile(crowd) as file, RunFolder(tmp_path / "o.h5") as folder:
         some = np.arange(ROWS) < 2
-        parts = [file.part(), file.part(some)]
+        parts = [Part.of(file), Part.of(file, some)]
         words = r"2 photographs are in several of the files \(P00/1.jpg, P00/2.jpg\)"
         with pytest.raises(ConfigError, match=words), rewriting(folder, parts):
             pass
@@ -107,7 +108,7 @@ def test_a_photograph_that_two_parts_have_is_named(crowd: Path, tmp_path: Path) 
 
 def test_outcomes_that_are_settled_or_explained_anew(crowd: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
-    with FinishedFile(crowd) as file, RunFolder(output) as folder, rewriting(folder, [file.part()]) as new:
+    with EmbeddingFile(crowd) as file, RunFolder(output) as folder, rewriting(folder, [Part.of(file)]) as new:
         new.ledger.settle(np.array([3, 77]), Status.UNREADABLE, ["gone", "ä" * 400])
         new.ledger.explain(np.array([5]), ["other words"])
         assemble(output, new.ledger, new.paths, metadata_after(file.metadata, new.ledger), "float32")
@@ -135,7 +136,7 @@ def test_a_crowd_is_repaired_with_every_face_where_it_belongs(
     seed: int, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset, "_CHUNK_BYTES", 1024)
-    monkeypatch.setattr("runtime.storage.faces._CHUNK_ROWS", 64)
+    monkeypatch.setattr("runtime.storage.format._CHUNK_ROWS", 64)
     path = take(crowd, tmp_path / "x.h5", None)
     monkeypatch.undo()
     rng = np.random.default_rng(seed)

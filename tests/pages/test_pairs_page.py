@@ -20,7 +20,7 @@ from runtime.pages.pairs_page import review_page, write_review
 from runtime.pairs.blocks import Found
 from runtime.pairs.table import PairTable
 from runtime.storage.derived import recorded_pages
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.browser import Parsed, browse
 from tests.support.duplicate_people import calibration_of, oracle, twins, write_twins
 
@@ -32,7 +32,7 @@ def write_page(folder: Path, *, most: int = 500, names: list[bytes] | None = Non
     pairs = np.array(oracle(vectors, threshold)).reshape(-1, 3)
     first, second, scores = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64), pairs[:, 2]
     path = write_twins(folder / "p.h5", vectors, names=names)
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         calibration = calibration_of(np.linspace(-0.6, 0.6, 1000))
         table = PairTable(gallery, Found(first, second, scores.astype(np.float32)), calibration)
         write_review(folder / "r.html", gallery, review_page(gallery, table, "exact, for the test", threshold, most))

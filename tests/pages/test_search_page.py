@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from runtime.engines.engine import read_engine
-from runtime.index.facts import IndexFacts
+from runtime.faces.rules import FaceRules
+from runtime.index.measure import IndexFacts
 from runtime.pages.search_page import PageAnswers, write_page
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.search.search import Answer, Answers
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 
 
 def batch(first: int, count: int) -> Answers:
@@ -32,11 +33,15 @@ def test_a_page_shows_the_first_queries(k: int, kept: int) -> None:
 
 
 def test_a_page_says_that_it_does_not_show_all(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    process(Request((str(photos / "3"),), tmp_path / "people.h5", read_engine(tiny_engine), limit=3))
+    process(
+        Request(
+            (str(photos / "3"),), tmp_path / "people.h5", read_engine(tiny_engine), limit=3, faces=FaceRules("none")
+        )
+    )
     for asked, words in ((250, True), (200, False)):
         shown = PageAnswers(asked, 1)
         shown.add(batch(0, asked))
-        with Gallery(tmp_path / "people.h5") as gallery:
+        with EmbeddingFile(tmp_path / "people.h5") as gallery:
             write_page(tmp_path / "a.html", gallery, shown, force=True)
         text = (tmp_path / "a.html").read_text("utf-8")
         assert text.count("<section") == 200

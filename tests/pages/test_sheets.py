@@ -16,7 +16,7 @@ from runtime.errors import OutputExistsError
 from runtime.pages import sheets
 from runtime.pages.sheets import write_sheets
 from runtime.storage.derived import recorded_pages
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.text import printable
 from tests.support.clustered_files import EVIL, people, write_file, write_photographs
 
@@ -76,7 +76,7 @@ def pages(folder: Path) -> list[str]:
 
 
 def test_all_photographs_of_all_clusters_but_the_small_ones(file: Path, tmp_path: Path, clusters: Clusters) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert write_sheets(tmp_path / "s", gallery, clusters) == 1
         names = gallery.names(range(17))
     assert pages(tmp_path / "s") == ["index.html", "sheet-0001.html"]
@@ -101,14 +101,14 @@ def test_pages_say_that_weights_are_random(file: Path, tmp_path: Path, clusters:
     random = shutil.copy(file, tmp_path / "random.h5")
     with h5py.File(random, "r+") as opened:
         opened["metadata"].attrs["trained"] = False
-    with Gallery(random) as gallery:
+    with EmbeddingFile(random) as gallery:
         write_sheets(tmp_path / "s", gallery, clusters)
     for name in pages(tmp_path / "s"):
         assert "random weights: these embeddings identify nobody" in Page(tmp_path / "s" / name).text
 
 
 def test_nothing_comes_from_outside_and_no_name_is_markup(file: Path, tmp_path: Path, clusters: Clusters) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         write_sheets(tmp_path / "s", gallery, clusters, least=1)
     for name in pages(tmp_path / "s"):
         page = Page(tmp_path / "s" / name)
@@ -141,7 +141,7 @@ def test_pages_are_bounded_and_lead_to_each_other(
     monkeypatch.setattr(sheets, "_PICTURES", pictures_a_page)
     monkeypatch.setattr(sheets, "_CARDS", cards)
     folder = tmp_path / "s"
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert write_sheets(folder, gallery, clusters) == sheets_made
     found = {name: Page(folder / name) for name in pages(folder)}
     assert len(found) == sheets_made + indexes
@@ -166,7 +166,7 @@ def test_of_a_large_cluster_the_best_are_shown_and_the_rest_counted(
     file: Path, tmp_path: Path, clusters: Clusters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sheets, "_SHOWN", 3)
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         write_sheets(tmp_path / "s", gallery, clusters)
     page = Page(tmp_path / "s" / "sheet-0001.html")
     assert len(page.names) == 3 + 3 + 3 + 2 + 2
@@ -178,7 +178,7 @@ def test_where_faces_are_known_the_face_is_shown_and_named(tmp_path: Path) -> No
     path = write_file(tmp_path / "people.h5", people([2]), ranks=[0, 3])
     write_photographs(path, [b"0000.jpg", b"0001.jpg"])
     found = number(np.array([0, 0]), np.array([0.7, 0.6], np.float32), method="k-means", k=1)
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         write_sheets(tmp_path / "s", gallery, found)
     text = Page(tmp_path / "s" / "sheet-0001.html").text
     assert "face_index 3" in text
@@ -187,7 +187,7 @@ def test_where_faces_are_known_the_face_is_shown_and_named(tmp_path: Path) -> No
 
 
 def test_no_cluster_large_enough_gives_an_index_that_says_so(file: Path, tmp_path: Path, clusters: Clusters) -> None:
-    with Gallery(file) as gallery:
+    with EmbeddingFile(file) as gallery:
         assert write_sheets(tmp_path / "s", gallery, clusters, least=9) == 0
         assert "0 of them on the sheets" in Page(tmp_path / "s" / "index.html").text
         with pytest.raises(OutputExistsError, match="--force"):

@@ -21,7 +21,7 @@ from runtime.index.flat import FlatIndex
 from runtime.index.gpu import count_gpus
 from runtime.pairs.blocks import Found, Tiling, joined, pairs_above
 from runtime.pairs.products import Products, open_products
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import Pair, oracle, scores_of, twins, write_twins
 
 
@@ -31,7 +31,7 @@ def listed(found: Found) -> list[Pair]:
 
 
 def pairs_of(path: Path, threshold: float, tile_rows: int = 100, **options: Any) -> list[Pair]:
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         tiling = Tiling(gallery.rows, tile_rows)
         return listed(joined(list(pairs_above(gallery, threshold, tiling=tiling, **options))))
 
@@ -110,7 +110,7 @@ def test_zeros_pair_with_nobody_however_low_the_threshold(tmp_path: Path, thresh
 def test_scores_are_those_of_a_search(tmp_path: Path) -> None:
     vectors = twins(200)
     path = write_twins(tmp_path / "p.h5", vectors)
-    with Gallery(path) as gallery, FlatIndex(gallery) as index:
+    with EmbeddingFile(path) as gallery, FlatIndex(gallery) as index:
         rows, scores = index.search(vectors, 200)
     searched = {(i, int(j)): float(s) for i in range(200) for j, s in zip(rows[i], scores[i], strict=True)}
     for first, second, score in pairs_of(path, 0.4):
@@ -119,7 +119,7 @@ def test_scores_are_those_of_a_search(tmp_path: Path) -> None:
 
 def test_each_block_is_an_item_and_the_first_ones_can_be_left_out(tmp_path: Path) -> None:
     path = write_twins(tmp_path / "p.h5", twins(250))
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         tiling = Tiling(250, 100)
         items = list(pairs_above(gallery, 0.4, tiling=tiling))
         assert tiling.blocks() == [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]

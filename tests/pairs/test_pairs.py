@@ -25,10 +25,10 @@ from runtime.pairs.blocks import Tiling
 from runtime.pairs.near import make_lists
 from runtime.pairs.pairs import Pairs, Wanted, find_pairs
 from runtime.pairs.parts import Parts
-from runtime.pairs.progress import PairProgress
-from runtime.storage.gallery import Gallery
+from runtime.progress import Reporter
+from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import Pair, oracle, twins, write_twins
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 EVERY_BLOCK = Wanted(0.4, device="cpu", tile_rows=100, save_every_s=0)
 IN_NO_TIME = replace(EVERY_BLOCK, threshold=0.7, budget_s=1e-9)
@@ -41,7 +41,7 @@ def listed(pairs: Pairs) -> list[Pair]:
 
 def search(path: Path, wanted: Wanted = EVERY_BLOCK, *, force: bool = False) -> Pairs:
     """As the command does, which removes the parts when it has written its output."""
-    with Gallery(path) as gallery, Parts(path) as parts:
+    with EmbeddingFile(path) as gallery, Parts(path) as parts:
         found = find_pairs(gallery, parts, wanted, force=force)
         parts.remove()
         return found
@@ -54,19 +54,19 @@ def parts_of(path: Path) -> list[Path]:
 @pytest.fixture
 def crash(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Makes the search fail after so many blocks, as a bug or a full memory would."""
-    real = PairProgress.add
+    real = Reporter.advance
 
     def after(blocks: int | None) -> None:
         left = [blocks]
 
-        def add(self: PairProgress, compared: int, found: int) -> None:
-            if left[0] is not None:
+        def advance(self: Reporter, units: int = 0, counts: Any = None) -> None:
+            if left[0] is not None and units:
                 left[0] -= 1
                 if left[0] < 0:
                     raise MemoryError("for the test")
-            real(self, compared, found)
+            real(self, units, counts)
 
-        monkeypatch.setattr(PairProgress, "add", add)
+        monkeypatch.setattr(Reporter, "advance", advance)
 
     return after
 
@@ -224,26 +224,26 @@ def test_one_search_at_a_time(tmp_path: Path) -> None:
 SCRIPT = """
 import sys
 from pathlib import Path
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from runtime.pairs.pairs import Wanted, find_pairs
 from runtime.pairs.parts import Parts
 from runtime.pairs.table import PairTable, write_table
 path, output = map(Path, sys.argv[1:])
-with Gallery(path) as gallery, Parts(path) as parts:
+with EmbeddingFile(path) as gallery, Parts(path) as parts:
     found = find_pairs(gallery, parts, Wanted(0.7, device="cpu", tile_rows=50, save_every_s=0))
     write_table(output, gallery, PairTable(gallery, found.found, None))
     parts.remove()
 """
 
 
-def start(path: Path, output: Path) -> subprocess.Popen[str]:
+def start_facemill(path: Path, output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", SCRIPT, str(path), str(output)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # small products on a busy machine
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(path: Path, output: Path) -> None:
-    process = start(path, output)
+    process = start_facemill(path, output)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
 
@@ -256,7 +256,7 @@ def test_killed_again_and_again_it_gives_the_same_file(tmp_path: Path, how: sign
     rng, stopped = random.Random(int(how)), 0
     for _ in range(3):
         before = len(parts_of(path))
-        process = start(path, output)
+        process = start_facemill(path, output)
         while process.poll() is None and len(parts_of(path)) <= before + 2:
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.05))
@@ -313,7 +313,7 @@ def test_without_time_it_finds_a_share_that_it_measures(tmp_path: Path, caplog: 
 def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = twins(1900)
     path = write_twins(tmp_path / "p.h5", vectors)
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         lists = make_lists(gallery, 0)
     ranks = len(lists.rows)
     assert lists.starts.shape == (ranks, 1900 // 64 + 1)
@@ -333,7 +333,7 @@ def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pyte
 
 
 def test_as_many_lists_as_the_comparisons_allow(tmp_path: Path) -> None:
-    with Gallery(write_twins(tmp_path / "p.h5", twins(1900))) as gallery:
+    with EmbeddingFile(write_twins(tmp_path / "p.h5", twins(1900))) as gallery:
         lists = make_lists(gallery, 0)
     ranks = [len(lists.within(most).rows) for most in (0, lists.pairs().sum() // 2, lists.pairs().sum())]
     assert ranks[0] == 1 < ranks[1] < ranks[2] == len(lists.rows)

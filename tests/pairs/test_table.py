@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.errors import ConfigError, OutputExistsError, StorageError
+from runtime.errors import ConfigError, DiskFullError, OutputExistsError
 from runtime.metrics.falsematch import Calibration
 from runtime.pairs.blocks import Found
 from runtime.pairs.table import PairTable, check_table_path, write_table
 from runtime.storage.derived import recorded_pages
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import calibration_of, oracle, twins, write_twins
 
 EVIL = [
@@ -31,7 +31,7 @@ def found_in(vectors: np.ndarray, threshold: float = 0.4) -> Found:
     return Found(np.array(first), np.array(second), np.array(scores, np.float32))
 
 
-def table_of(gallery: Gallery, found: Found, calibration: Calibration | None = None) -> PairTable:
+def table_of(gallery: EmbeddingFile, found: Found, calibration: Calibration | None = None) -> PairTable:
     return PairTable(gallery, found, calibration)
 
 
@@ -46,7 +46,7 @@ def test_csv_has_every_pair_in_order_with_names_as_they_are(tmp_path: Path, monk
     vectors = twins(100)
     names = [EVIL[row % 6] + b"%d" % row for row in range(100)]
     found = found_in(vectors)
-    with Gallery(write_twins(tmp_path / "p.h5", vectors, names=names)) as gallery:
+    with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors, names=names)) as gallery:
         write_table(tmp_path / "o.csv", gallery, table_of(gallery, found))
     lines = read_csv(tmp_path / "o.csv")
     assert list(lines[0]) == ["path_a", "path_b", "score", "expected_false", "at_most", "row_a", "row_b"]
@@ -67,7 +67,7 @@ def test_parquet_says_the_same_and_no_less(tmp_path: Path, monkeypatch: pytest.M
     names = [EVIL[row % 6] for row in range(len(vectors))]
     found, calibration = found_in(vectors), calibration_of(np.linspace(-0.5, 0.5, 1000))
     path = write_twins(tmp_path / "p.h5", vectors, names=names, counts=counts)
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         table = table_of(gallery, found, calibration)
         for name in ("o.parquet", "o.csv"):
             write_table(tmp_path / name, gallery, table)
@@ -89,7 +89,7 @@ def test_parquet_says_the_same_and_no_less(tmp_path: Path, monkeypatch: pytest.M
 def test_expected_is_the_false_match_rate_times_all_pairs_of_the_file(tmp_path: Path) -> None:
     impostors = np.linspace(-0.5, 0.5, 1000)
     vectors = twins(200)
-    with Gallery(write_twins(tmp_path / "p.h5", vectors)) as gallery:
+    with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors)) as gallery:
         table = table_of(gallery, found_in(vectors), calibration_of(impostors))
     for pair in table.rows(0, len(table.found)):
         assert pair.expected is not None
@@ -101,7 +101,7 @@ def test_expected_is_the_false_match_rate_times_all_pairs_of_the_file(tmp_path: 
 def test_no_pairs_make_a_table_without_lines(tmp_path: Path) -> None:
     vectors = twins(60)
     none = Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    with Gallery(write_twins(tmp_path / "p.h5", vectors)) as gallery:
+    with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors)) as gallery:
         write_table(tmp_path / "o.csv", gallery, table_of(gallery, none))
     assert (tmp_path / "o.csv").read_text() == "path_a,path_b,score,expected_false,at_most,row_a,row_b\n"
 
@@ -112,7 +112,7 @@ def test_it_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install '.[parquet]'")
     vectors = twins(100)
     (tmp_path / name).write_text("old")
-    with Gallery(write_twins(tmp_path / "p.h5", vectors)) as gallery:
+    with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors)) as gallery:
         table = table_of(gallery, found_in(vectors))
         rows = PairTable.rows
 
@@ -121,7 +121,7 @@ def test_it_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(PairTable, "rows", stops)
-        with pytest.raises(StorageError, match="no room left while writing the pairs"):
+        with pytest.raises(DiskFullError):
             write_table(tmp_path / name, gallery, table)
     assert (tmp_path / name).read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "p.h5", "p.h5.pages"])

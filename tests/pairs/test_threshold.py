@@ -10,7 +10,7 @@ import pytest
 
 from runtime.errors import ConfigError
 from runtime.pairs.threshold import choose_threshold
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import calibration_of, twins, write_twins
 
 ROWS = 200
@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def chosen(path: Path, expected: float | None, impostors: np.ndarray = IMPOSTORS) -> float:
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         return choose_threshold(gallery, calibration_of(impostors), None, expected)
 
 
@@ -45,7 +45,7 @@ def test_all_pairs_may_be_false(path: Path) -> None:
 
 
 def test_a_threshold_that_is_given_is_taken(path: Path) -> None:
-    with Gallery(path) as gallery:
+    with EmbeddingFile(path) as gallery:
         assert choose_threshold(gallery, None, 0.25, None) == 0.25
         assert choose_threshold(gallery, calibration_of(IMPOSTORS), 0.25, None) == 0.25
 
@@ -78,7 +78,7 @@ def test_where_impostors_score_all_there_is_no_threshold(path: Path) -> None:
 
 @pytest.mark.parametrize(("expected", "words"), [(None, "computed. Make"), (7.0, "for 7 expected false pairs")])
 def test_without_a_calibration_both_ways_are_named(path: Path, expected: float | None, words: str) -> None:
-    with Gallery(path) as gallery, pytest.raises(ConfigError, match="carries no calibration") as caught:
+    with EmbeddingFile(path) as gallery, pytest.raises(ConfigError, match="carries no calibration") as caught:
         choose_threshold(gallery, None, None, expected)
     for word in (words, "facemill evaluate FOLDER --calibrate", "--threshold"):
         assert word in str(caught.value)

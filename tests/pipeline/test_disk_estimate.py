@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from runtime.engines.engine import read_engine
-from runtime.pipeline.disk_estimate import room_while_running, size
+from runtime.faces.rules import FaceRules
+from runtime.pipeline.plan import room_while_running
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
+from runtime.text import size
 
 
 def test_exact_figures() -> None:
@@ -23,7 +25,7 @@ def test_exact_figures() -> None:
 
 
 def test_a_finished_file_takes_no_more_than_half(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    process(Request((str(photos),), tmp_path / "people.h5", read_engine(tiny_engine)))
+    process(Request((str(photos),), tmp_path / "people.h5", read_engine(tiny_engine), faces=FaceRules("none")))
     room = room_while_running(600, 16, "float32", faces=False)
     assert (tmp_path / "people.h5").stat().st_size <= room // 2
 

@@ -20,15 +20,15 @@ from runtime.errors import EngineError, OutOfMemoryError
 from runtime.graphs.prepare import prepare_graph
 from runtime.images.dali_crops import DaliDecoder
 from runtime.images.decode import Limits
-from runtime.images.jpeg_runs import JpegRuns
-from runtime.pipeline import gpu_embed as device_work
-from runtime.pipeline.gpu_embed import Bench, EmbedFiles
+from runtime.images.jpeg_runs import DaliOptions, JpegRuns
+from runtime.pipeline import gpu_embed
+from runtime.pipeline.gpu_embed import CropResources, EmbedPhotos
 from runtime.pipeline.gpu_fill import Shrink
-from runtime.pipeline.gpu_tuning import tune_device
 from runtime.pipeline.settings import Settings
-from runtime.pipeline.stages import Pipeline, Stage, StageClock
-from runtime.pipeline.work import Decode, Embed, Slices
-from runtime.records import Batch, Outcome, Status
+from runtime.pipeline.stages import Chain, Pipeline, Stage, StageClock
+from runtime.pipeline.tuning import tune_gpu
+from runtime.pipeline.work import BatchLimit, Decode, Embed
+from runtime.records import Embedded, Encoded, Outcome, Status
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
 from tests.support.model_files import info, save_cnn, spec
@@ -52,41 +52,38 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def opened(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Opens an EmbedFiles; with it come the shim's engine and the two clocks."""
+    """Opens an EmbedPhotos; with it come the shim's engine and the two clocks."""
 
     @contextmanager
-    def open_embed(batch_size: int = 8, slots: int = 2, batch_pixels: int = 10**6) -> Iterator[EmbedFiles]:
-        monkeypatch.setattr(device_work, "DeviceCrops", ShimCrops)
+    def open_embed(batch_size: int = 8, slots: int = 2, batch_pixels: int = 10**6) -> Iterator[EmbedPhotos]:
+        monkeypatch.setattr(gpu_embed, "DeviceCrops", ShimCrops)
         clocks = StageClock("decode", slots), StageClock("infer", slots)
         driver = ShimDriver(tmp_path)
         runner = TensorRTRunner(engine, INFO, slots=slots, driver=driver, trt=shim())
         with runner, ExitStack() as stack:
             own, kernels = stack.enter_context, Kernels(driver)
-            benches = [
-                Bench(
-                    own(DaliDecoder(112, batch_size=batch_size, batch_pixels=batch_pixels)),
+            resources = [
+                CropResources(
+                    own(DaliDecoder(112, options=DaliOptions(batch_size=batch_size, batch_pixels=batch_pixels))),
                     own(Shrink(driver, kernels, size=112, most=batch_size)),
                 )
                 for _ in range(slots)
             ]
-            yield EmbedFiles(runner, benches, batch_size, clocks)
+            yield EmbedPhotos(runner, resources, batch_size, clocks)
 
     return open_embed
 
 
-def on_the_cpu(engine: bytes, batch: Batch) -> Batch:
+def on_the_cpu(engine: bytes, batch: Encoded) -> Embedded:
     """The two stages that this one stands for."""
     with OrtRunner(engine, info()) as runner:
-        return Embed(runner, Slices(8))(Decode(112, "rgb", Limits())(batch))
+        return Embed(runner, BatchLimit(8))(Decode(112, "rgb", Limits())(batch))
 
 
-def check(got: Batch, wanted: Batch) -> None:
+def check(got: Embedded, wanted: Embedded) -> None:
     """The same rows and outcomes, and nearly the same vectors."""
     assert got.rows.tolist() == wanted.rows.tolist()
     assert sorted(got.outcomes, key=lambda o: o.row) == sorted(wanted.outcomes, key=lambda o: o.row)
-    assert (got.files, got.images) == ((), None)
-    assert got.embeddings is not None
-    assert wanted.embeddings is not None
     assert got.embeddings.shape == wanted.embeddings.shape
     assert ((got.embeddings * wanted.embeddings).sum(axis=1) > 0.999).all()
 
@@ -104,7 +101,7 @@ BATCHES = {
 @pytest.mark.parametrize("files", BATCHES.values(), ids=BATCHES.keys())
 def test_a_batch_ends_as_it_does_on_the_cpu(opened: Callable[..., Any], engine: bytes, files: list[bytes]) -> None:
     rows = np.arange(len(files)) * 3 + 100
-    batch = Batch(rows, (Outcome(7, Status.UNREADABLE, "gone"),), tuple(files))
+    batch = Encoded(rows, (Outcome(7, Status.UNREADABLE, "gone"),), files=tuple(files))
     with opened() as embed:
         check(embed(batch), on_the_cpu(engine, batch))
 
@@ -112,18 +109,16 @@ def test_a_batch_ends_as_it_does_on_the_cpu(opened: Callable[..., Any], engine: 
 def test_photographs_that_take_several_runs_of_dali_share_a_slot(opened: Callable[..., Any], engine: bytes) -> None:
     sizes = [(400, 300), (112, 112), (900, 701), (40, 60), (300, 400), (1700, 300), (120, 130)]
     files = [make.encode(make.scene(*size, seed), subsampling=2) for seed, size in enumerate(sizes)]
-    batch = Batch(np.arange(8), files=(*files[:3], CUT, *files[3:]))
+    batch = Encoded(np.arange(8), files=(*files[:3], CUT, *files[3:]))
     with opened(batch_pixels=640_000) as embed:
         check(embed(batch), on_the_cpu(engine, batch))
 
 
 def test_many_batches_in_flight_come_out_in_order(opened: Callable[..., Any], engine: bytes) -> None:
     files = [JPEGS[i % 20] if i % 9 else CUT for i in range(200)]
-    batches = [Batch(np.arange(i, i + 20), files=tuple(files[i : i + 20])) for i in range(0, 200, 20)]
-    with opened(slots=3) as embed:
-        stage = Stage(StageClock("embed", 3), embed, 4)
-        with Pipeline(batches, [stage]) as pipeline:
-            got = list(pipeline)
+    batches = [Encoded(np.arange(i, i + 20), files=tuple(files[i : i + 20])) for i in range(0, 200, 20)]
+    with opened(slots=3) as embed, Pipeline(batches, Chain.of(Stage(StageClock("embed", 3), embed, 4))) as pipeline:
+        got = list(pipeline)
     for mine, batch in zip(got, batches, strict=True):
         check(mine, on_the_cpu(engine, batch))
 
@@ -131,11 +126,11 @@ def test_many_batches_in_flight_come_out_in_order(opened: Callable[..., Any], en
 def test_out_of_memory_halves_the_slice_for_good_and_loses_nothing(
     opened: Callable[..., Any], engine: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    batch = Batch(np.arange(20), files=tuple([*JPEGS[:9], CUT, *JPEGS[9:19]]))
+    batch = Encoded(np.arange(20), files=tuple([*JPEGS[:9], CUT, *JPEGS[9:19]]))
     with opened() as embed:
         embed._runner._engine.refusals = {1: "out of memory", 2: "out of memory"}
         check(embed(batch), on_the_cpu(engine, batch))
-        assert embed.slices.size == 2
+        assert embed.limit.size == 2
     assert caplog.text.count("out of memory at batch size") == 2
 
 
@@ -149,23 +144,23 @@ def test_what_dali_has_no_room_for_halves_the_slice_too(
             raise MemoryError("std::bad_alloc")
         return run(pipe, files, stream)
 
-    batch = Batch(np.arange(20), files=tuple(JPEGS))
+    batch = Encoded(np.arange(20), files=tuple(JPEGS))
     with opened() as embed:
         monkeypatch.setattr(JpegRuns, "_execute", staticmethod(small))
         check(embed(batch), on_the_cpu(engine, batch))
-        assert embed.slices.size == 2
+        assert embed.limit.size == 2
 
 
 def test_an_engine_that_fails_stops_the_stage_with_its_words(opened: Callable[..., Any]) -> None:
     with opened() as embed:
         embed._runner._engine.refusals = {1: "the GPU fell off the bus"}
         with pytest.raises(EngineError, match="the GPU fell off the bus"):
-            embed(Batch(np.arange(3), files=tuple(JPEGS[:3])))
+            embed(Encoded(np.arange(3), files=tuple(JPEGS[:3])))
 
 
 def test_the_clocks_tell_decoding_from_inference(opened: Callable[..., Any]) -> None:
     with opened() as embed:
-        embed(Batch(np.arange(4), files=(*JPEGS[:3], CUT)))
+        embed(Encoded(np.arange(4), files=(*JPEGS[:3], CUT)))
         decode, infer = embed._decode_clock, embed._infer_clock
     assert (decode.photographs, infer.photographs) == (4, 3)
     assert decode.busy_s > 0
@@ -181,7 +176,7 @@ def test_warming_up_reaches_every_slot(opened: Callable[..., Any]) -> None:
 def test_threads_share_the_stage(opened: Callable[..., Any], engine: bytes) -> None:
     def work(turn: int) -> None:
         order = np.random.default_rng(turn).permutation(20)
-        batch = Batch(np.arange(20), files=tuple(JPEGS[i] for i in order))
+        batch = Encoded(np.arange(20), files=tuple(JPEGS[i] for i in order))
         check(embed(batch), on_the_cpu(engine, batch))
 
     with opened(slots=2) as embed, ThreadPoolExecutor(6) as pool:
@@ -189,16 +184,16 @@ def test_threads_share_the_stage(opened: Callable[..., Any], engine: bytes) -> N
 
 
 class Clocked:
-    """An EmbedFiles with known costs: a call costs `fixed` seconds and an image one; slots share one GPU."""
+    """An EmbedPhotos with known costs: a call costs `fixed` seconds and an image one; slots share one GPU."""
 
     def __init__(self, settings: Settings, now: list[float], fits: int) -> None:
-        self.slices = Slices(settings.batch_size)
+        self.limit = BatchLimit(settings.batch_size)
         self._streams, self._now, self._fits = settings.streams, now, fits
         self._lock = threading.Lock()
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Encoded) -> Encoded:
         if len(batch) > self._fits:
-            self.slices.size //= 2
+            self.limit.size //= 2
         with self._lock:  # two in flight hide half of the fixed cost, more hide no more
             self._now[0] += (0.02 / min(2, self._streams) + 0.0001 * len(batch)) / self._streams
         return batch
@@ -214,7 +209,7 @@ def tuned(fits: int = 10**6, batch_size: int | None = None, slots: int = 9) -> S
         yield Clocked(settings, now, fits)
 
     wide = info(backend="tensorrt", profile=(1, 256, 512))
-    return tune_device(wide, open_embed, JPEGS, batch_size=batch_size, clock=lambda: now[0])
+    return tune_gpu(wide, open_embed, JPEGS, batch_size=batch_size, clock=lambda: now[0])
 
 
 def test_the_tuner_takes_the_largest_batch_when_calls_are_costly() -> None:

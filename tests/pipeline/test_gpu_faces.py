@@ -25,15 +25,15 @@ from runtime.faces.selection import LONG_SIDE
 from runtime.graphs.prepare import prepare_graph
 from runtime.images.dali_photos import DaliPhotos
 from runtime.images.decode import Limits
-from runtime.images.jpeg_runs import JpegRuns
+from runtime.images.jpeg_runs import DaliOptions, JpegRuns
 from runtime.modelspec import load_spec
 from runtime.modelstore import find_weights, resolve_weights
-from runtime.pipeline.face_work import DecodePhotos, FindFaces
-from runtime.pipeline.gpu_faces import Bench, EmbedFaces
+from runtime.pipeline.face_work import DecodePhotos, find_faces_with
+from runtime.pipeline.gpu_faces import EmbedFaces, FaceResources
 from runtime.pipeline.gpu_fill import Warp
 from runtime.pipeline.stages import StageClock
-from runtime.pipeline.work import Embed, Slices
-from runtime.records import Batch, Outcome, Status
+from runtime.pipeline.work import BatchLimit, Embed
+from runtime.records import Embedded, Encoded, Outcome, Status
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
 from tests.support.model_files import info, save_cnn, spec
@@ -48,6 +48,7 @@ DETECT = FaceRules(align="detect", min_iod=0)
 ALL = replace(DETECT, policy="all")
 SHIM = {"backend": "tensorrt", "backend_version": "tensorrt shim"}
 Open = Callable[..., Any]
+OnTheCpu = Callable[..., Embedded]
 
 
 def jpeg(*squares: tuple[int, int, int], height: int = 400, width: int = 300, seed: int = 0, **options: Any) -> bytes:
@@ -100,23 +101,23 @@ def open_stage(
 ) -> Iterator[EmbedFaces]:
     """The stage on what stands for a GPU."""
     driver = ShimDriver(compiled)
-    options: dict[str, Any] = {"slots": slots, "driver": driver, "trt": shim()}
+    opening: dict[str, Any] = {"slots": slots, "driver": driver, "trt": shim()}
     infos = (replace(one[1], **SHIM, profile=profile) for one, profile in ((embedder, (1, 8, 16)), (finder, (1, 2, 4))))
     with (
-        TensorRTRunner(embedder[0], next(infos), **options) as runner,
-        TensorRTRunner(finder[0], next(infos), **options) as searcher,
+        TensorRTRunner(embedder[0], next(infos), **opening) as runner,
+        TensorRTRunner(finder[0], next(infos), **opening) as searcher,
         ExitStack() as stack,
     ):
         own, order = stack.enter_context, finder[1].channel_order
-        decoding: dict[str, Any] = {"batch_size": batch_size, "batch_pixels": pixels, "threads": 1}
+        options = DaliOptions(batch_size=batch_size, batch_pixels=pixels, threads=1)
         warping = {"size": 112, "reverse": order != embedder[1].channel_order, "most": batch_size}
         sides, kernels = [view.long_side for view in rules.find.views], Kernels(driver)
-        benches = [
-            Bench(own(DaliPhotos(sides, LONG_SIDE, order, **decoding)), own(Warp(driver, kernels, **warping)))
+        resources = [
+            FaceResources(own(DaliPhotos(sides, LONG_SIDE, order, options)), own(Warp(driver, kernels, **warping)))
             for _ in range(slots)
         ]
         clocks = StageClock("decode", slots), StageClock("detect", slots), StageClock("infer", slots)
-        yield EmbedFaces(runner, searcher, benches, rules, batch_size, Limits(), clocks)
+        yield EmbedFaces(runner, searcher, resources, rules, batch_size, Limits(), clocks)
 
 
 @pytest.fixture
@@ -130,27 +131,26 @@ def opened(engine: bytes, detector: tuple[bytes, EngineInfo], compiled: Path) ->
 
 
 @pytest.fixture
-def on_the_cpu(engine: bytes, detector: tuple[bytes, EngineInfo]) -> Callable[..., Batch]:
+def on_the_cpu(engine: bytes, detector: tuple[bytes, EngineInfo]) -> OnTheCpu:
     """The three stages that this one stands for."""
 
-    def embed(batch: Batch, rules: FaceRules = DETECT, order: str = "rgb") -> Batch:
+    def embed(batch: Encoded, rules: FaceRules = DETECT, order: str = "rgb") -> Embedded:
         embedder = info(channel_order=order)
         with OrtRunner(engine, embedder) as runner, OrtRunner(*detector) as finder:
-            faces = FindFaces(finder, rules, 112, order, Limits())(DecodePhotos(order, Limits())(batch))
-            return Embed(runner, Slices(8))(faces)
+            faces = find_faces_with(finder, rules, embedder, Limits())(DecodePhotos(order, Limits())(batch))
+            return Embed(runner, BatchLimit(8))(faces)
 
     return embed
 
 
-def batch_of(*files: bytes) -> Batch:
-    return Batch(np.arange(len(files)) * 3 + 100, (Outcome(7, Status.UNREADABLE, "gone"),), files)
+def batch_of(*files: bytes) -> Encoded:
+    return Encoded(np.arange(len(files)) * 3 + 100, (Outcome(7, Status.UNREADABLE, "gone"),), files=files)
 
 
-def check(got: Batch, wanted: Batch) -> None:
+def check(got: Embedded, wanted: Embedded) -> None:
     """The same rows, outcomes and counts; nearly the same faces and vectors."""
     assert got.rows.tolist() == wanted.rows.tolist()
     assert sorted(got.outcomes, key=lambda o: o.row) == sorted(wanted.outcomes, key=lambda o: o.row)
-    assert (got.files, got.photos, got.images) == ((), (), None)
     assert got.face_counts == wanted.face_counts
     assert got.faces is not None
     assert wanted.faces is not None
@@ -160,8 +160,6 @@ def check(got: Batch, wanted: Batch) -> None:
     np.testing.assert_allclose(got.faces["score"], wanted.faces["score"], atol=0.02)
     np.testing.assert_array_equal(got.faces["face_index"], wanted.faces["face_index"])
     np.testing.assert_allclose(got.faces["sharpness"], wanted.faces["sharpness"], rtol=0.2, atol=1)
-    assert got.embeddings is not None
-    assert wanted.embeddings is not None
     assert got.embeddings.shape == wanted.embeddings.shape
     assert ((got.embeddings * wanted.embeddings).sum(axis=1) > 0.999).all()
 
@@ -184,22 +182,20 @@ BATCHES = {
 
 
 @pytest.mark.parametrize("files", BATCHES.values(), ids=BATCHES.keys())
-def test_a_batch_ends_as_it_does_on_the_cpu(opened: Open, on_the_cpu: Callable[..., Batch], files: list[bytes]) -> None:
+def test_a_batch_ends_as_it_does_on_the_cpu(opened: Open, on_the_cpu: OnTheCpu, files: list[bytes]) -> None:
     batch = batch_of(*files)
     with opened() as embed:
         check(embed(batch), on_the_cpu(batch))
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_channels_are_in_the_order_of_each_engine(opened: Open, on_the_cpu: Callable[..., Batch], order: str) -> None:
+def test_channels_are_in_the_order_of_each_engine(opened: Open, on_the_cpu: OnTheCpu, order: str) -> None:
     batch = batch_of(ONE[0], PNG, ONE[1])
     with opened(order=order) as embed:
         check(embed(batch), on_the_cpu(batch, order=order))
 
 
-def test_every_face_has_a_row_even_if_they_are_more_than_a_slot_holds(
-    opened: Open, on_the_cpu: Callable[..., Batch]
-) -> None:
+def test_every_face_has_a_row_even_if_they_are_more_than_a_slot_holds(opened: Open, on_the_cpu: OnTheCpu) -> None:
     batch = batch_of(TWO[0], NONE, TWO[1], make.encode(picture(400, 300, (30, 50, 43), (190, 230, 48)), "PNG"))
     with opened(ALL, batch_size=3) as embed:
         got = embed(batch)
@@ -207,7 +203,7 @@ def test_every_face_has_a_row_even_if_they_are_more_than_a_slot_holds(
     assert got.rows.tolist() == [100, 100, 106, 106, 109, 109]
 
 
-def test_several_faces_are_refused_if_one_is_wanted(opened: Open, on_the_cpu: Callable[..., Batch]) -> None:
+def test_several_faces_are_refused_if_one_is_wanted(opened: Open, on_the_cpu: OnTheCpu) -> None:
     rules, batch = replace(DETECT, policy="one"), batch_of(*TWO, jpeg((120, 160, 46)))
     with opened(rules) as embed:
         got = embed(batch)
@@ -216,7 +212,7 @@ def test_several_faces_are_refused_if_one_is_wanted(opened: Open, on_the_cpu: Ca
 
 
 @pytest.mark.parametrize("change", [{"min_iod": 34}, {"min_sharpness": 240.0}, {"min_frontal": 1.0}])
-def test_poor_faces_are_outcomes(opened: Open, on_the_cpu: Callable[..., Batch], change: dict[str, float]) -> None:
+def test_poor_faces_are_outcomes(opened: Open, on_the_cpu: OnTheCpu, change: dict[str, float]) -> None:
     rules, batch = replace(DETECT, **change), batch_of(*ONE, NONE, SMALL)
     with opened(rules) as embed:
         got, wanted = embed(batch), on_the_cpu(batch, rules)
@@ -225,12 +221,12 @@ def test_poor_faces_are_outcomes(opened: Open, on_the_cpu: Callable[..., Batch],
     assert any(o.status == Status.LOW_QUALITY for o in got.outcomes)
 
 
-def test_photographs_of_the_crops_size_are_crops_with_auto(opened: Open, on_the_cpu: Callable[..., Batch]) -> None:
+def test_photographs_of_the_crops_size_are_crops_with_auto(opened: Open, on_the_cpu: OnTheCpu) -> None:
     rules = FaceRules(align="auto", min_iod=0)
     crops, mixed = batch_of(CROP, CROP, make.encode(make.scene(112, 112), "PNG")), batch_of(CROP, ONE[0])
     with opened(rules) as embed:
         got = embed(crops)
-        assert embed._search._runner._engine.shapes == []  # nothing was looked for
+        assert embed._detect._runner._engine.shapes == []  # nothing was looked for
         check(got, on_the_cpu(crops, rules))
         check(embed(mixed), on_the_cpu(mixed, rules))
     assert got.faces is not None
@@ -238,7 +234,7 @@ def test_photographs_of_the_crops_size_are_crops_with_auto(opened: Open, on_the_
 
 
 def test_photographs_that_take_much_memory_are_embedded_in_parts(
-    opened: Open, on_the_cpu: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch
+    opened: Open, on_the_cpu: OnTheCpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = batch_of(*ONE[:7], PNG)
     with opened(pixels=3 * 400 * 300) as embed:
@@ -249,15 +245,15 @@ def test_photographs_that_take_much_memory_are_embedded_in_parts(
 def test_what_the_views_do_not_show_goes_the_cpus_way(opened: Open) -> None:
     with opened() as embed:
         looked: list[int] = []
-        find = embed._faces
-        embed._faces = lambda batch: looked.extend(batch.rows.tolist()) or find(batch)
+        find = embed._find_faces
+        embed._find_faces = lambda batch: looked.extend(batch.rows.tolist()) or find(batch)
         embed(batch_of(ONE[0], NONE, PNG, SMALL, FAR))
         assert looked == [103, 106, 109, 112]
 
 
 @pytest.mark.parametrize("whose", ["dali", "detector", "engine"])
 def test_out_of_memory_halves_the_slice_for_good_and_loses_nothing(
-    opened: Open, on_the_cpu: Callable[..., Batch], monkeypatch: pytest.MonkeyPatch, whose: str
+    opened: Open, on_the_cpu: OnTheCpu, monkeypatch: pytest.MonkeyPatch, whose: str
 ) -> None:
     run = JpegRuns._execute
 
@@ -271,20 +267,20 @@ def test_out_of_memory_halves_the_slice_for_good_and_loses_nothing(
         if whose == "dali":
             monkeypatch.setattr(JpegRuns, "_execute", staticmethod(small))
         else:
-            failing = embed._search._runner if whose == "detector" else embed._runner
+            failing = embed._detect._runner if whose == "detector" else embed._runner
             failing._engine.refusals = {1: "out of memory", 2: "out of memory"}
         check(embed(batch), on_the_cpu(batch))
-        assert embed.slices.size == 2
+        assert embed.limit.size == 2
 
 
-@pytest.mark.parametrize("which", ["_runner", "_search"])
+@pytest.mark.parametrize("which", ["_runner", "_detect"])
 def test_an_engine_that_fails_stops_the_stage_with_its_words(opened: Open, which: str) -> None:
     with opened() as embed:
-        failing = embed._runner if which == "_runner" else embed._search._runner
+        failing = embed._runner if which == "_runner" else embed._detect._runner
         failing._engine.refusals = {1: "the GPU fell off the bus"}
         with pytest.raises(EngineError, match="the GPU fell off the bus"):
             embed(batch_of(*ONE[:3]))
-        assert embed(batch_of(*ONE[:3])).rows.tolist() == [100, 103, 106]  # slots and benches came back
+        assert embed(batch_of(*ONE[:3])).rows.tolist() == [100, 103, 106]  # slots and resources came back
 
 
 def test_warming_up_reaches_every_slot(opened: Open) -> None:
@@ -292,7 +288,7 @@ def test_warming_up_reaches_every_slot(opened: Open) -> None:
         embed.warm_up()
         assert embed._runner._engine.shapes == [(8, 112, 112, 3)] * 3
         sides = [view.long_side for view in DETECT.find.views]
-        assert embed._search._runner._engine.shapes == [(4, side, side, 3) for side in sides] * 3
+        assert embed._detect._runner._engine.shapes == [(4, side, side, 3) for side in sides] * 3
 
 
 def test_the_clocks_tell_the_work_apart(opened: Open) -> None:
@@ -303,7 +299,7 @@ def test_the_clocks_tell_the_work_apart(opened: Open) -> None:
     assert all(clock.busy_s > 0 for clock in clocks)
 
 
-def test_threads_share_the_stage(opened: Open, on_the_cpu: Callable[..., Batch]) -> None:
+def test_threads_share_the_stage(opened: Open, on_the_cpu: OnTheCpu) -> None:
     files = [*ONE, NONE, PNG, CUT]
     wanted = {order: on_the_cpu(batch_of(*(files[i] for i in order))) for order in map(tuple, orders(len(files)))}
 
@@ -341,15 +337,13 @@ def test_a_real_detector_finds_the_faces_of_real_photographs_alike(
     batch = batch_of(*files)
     order = embedder[1].channel_order
     with OrtRunner(*embedder) as runner, OrtRunner(*finder) as searcher:
-        faces = FindFaces(searcher, rules, 112, order, Limits())(DecodePhotos(order, Limits())(batch))
-        wanted = Embed(runner, Slices(8))(faces)
+        faces = find_faces_with(searcher, rules, runner.info, Limits())(DecodePhotos(order, Limits())(batch))
+        wanted = Embed(runner, BatchLimit(8))(faces)
     with open_stage(embedder, finder, compiled, rules) as embed:
         got = embed(batch)
     assert got.rows.tolist() == wanted.rows.tolist()
     assert got.faces is not None
     assert wanted.faces is not None
-    assert got.embeddings is not None
-    assert wanted.embeddings is not None
     off = np.abs(got.faces["landmarks"] - wanted.faces["landmarks"]).max(axis=(1, 2)) / wanted.faces["iod"]
     cosines = (got.embeddings * wanted.embeddings).sum(axis=1)
     assert np.median(off) < 0.005  # of the distance between the eyes: 0.3 pixels in a crop

@@ -23,13 +23,10 @@ from runtime.images.dali_crops import DaliDecoder
 from runtime.images.dali_photos import DaliPhotos
 from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
-from runtime.pipeline import gpu_embed as device_work
-from runtime.pipeline import gpu_faces as device_faces
-from runtime.pipeline import gpu_tuning as device_settings
-from runtime.pipeline import run
-from runtime.pipeline.request import Request
+from runtime.pipeline import gpu_embed, gpu_faces, run, tuning
+from runtime.pipeline.request import Request, RunOptions
 from runtime.pipeline.run import process
-from runtime.pipeline.settings import recall_settings, works_before
+from runtime.pipeline.tuning import recall_settings, works_before
 from runtime.storage.segments import SegmentRules
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
@@ -40,6 +37,8 @@ from tests.support.tensorrt_stand_in import ShimCrops, shim
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
     pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda120")
+
+SMALL_SEGMENTS = RunOptions(segments=SegmentRules(100, 60))
 
 
 def plan(engine: Path, folder: Path, profile: tuple[int, int, int]) -> Engine:
@@ -54,13 +53,14 @@ def engine(tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setitem(sys.modules, "tensorrt", shim())
     monkeypatch.setattr(tensorrt_runner, "open_driver", lambda: ShimDriver(tmp_path))
 
-    def on_the_cpu(kind: Any, *arguments: Any, device: str, device_id: int, **options: Any) -> Any:
-        assert (device, device_id) == ("mixed", 0)
-        return kind(*arguments, **options)
+    def on_the_cpu(kind: Any, *arguments: Any) -> Any:
+        *others, options = arguments
+        assert (options.device, options.device_id) == ("mixed", 0)
+        return kind(*others, replace(options, device="cpu"))
 
-    monkeypatch.setattr(device_work, "DaliDecoder", functools.partial(on_the_cpu, DaliDecoder))
-    monkeypatch.setattr(device_work, "DeviceCrops", ShimCrops)
-    monkeypatch.setattr(device_faces, "DaliPhotos", functools.partial(on_the_cpu, DaliPhotos))
+    monkeypatch.setattr(gpu_embed, "DaliDecoder", functools.partial(on_the_cpu, DaliDecoder))
+    monkeypatch.setattr(gpu_embed, "DeviceCrops", ShimCrops)
+    monkeypatch.setattr(gpu_faces, "DaliPhotos", functools.partial(on_the_cpu, DaliPhotos))
     return plan(tiny_engine, tmp_path, (1, 32, 64))
 
 
@@ -93,14 +93,18 @@ def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def request_for(photos: Path, tmp_path: Path) -> Callable[..., Request]:
-    return functools.partial(Request, (str(photos),), tmp_path / "o.h5", rules=SegmentRules(100, 60))
+    return functools.partial(Request, (str(photos),), tmp_path / "o.h5", run=SMALL_SEGMENTS, faces=FaceRules("none"))
 
 
 def test_the_file_is_that_of_the_cpu(
     engine: Engine, tiny_engine: Path, request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
     found = process(request_for(engine))
-    wanted = process(Request((request_for(engine).inputs[0],), tmp_path / "cpu.h5", read_engine(tiny_engine)))
+    wanted = process(
+        Request(
+            (request_for(engine).inputs[0],), tmp_path / "cpu.h5", read_engine(tiny_engine), faces=FaceRules("none")
+        )
+    )
     assert found.outcomes == wanted.outcomes == {"embedded": 594, "corrupt": 6}
     assert set(found.stages) == {"read", "decode", "infer", "write"}
     assert found.stages["infer"]["images_per_s"] > 0
@@ -150,7 +154,7 @@ def test_faces_are_found_on_the_device_as_on_the_cpu(
     outputs = tmp_path / "gpu.h5", tmp_path / "cpu.h5"
     engines = (engine, plan(finder.path, tmp_path, (1, 4, 8))), (read_engine(tiny_engine), finder)
     found, wanted = (
-        process(Request((str(portraits),), output, embeds, faces=faces, detector=finds, rules=SegmentRules(100, 60)))
+        process(Request((str(portraits),), output, embeds, faces=faces, detector=finds, run=SMALL_SEGMENTS))
         for output, (embeds, finds) in zip(outputs, engines, strict=True)
     )
     assert found.outcomes == wanted.outcomes
@@ -170,12 +174,12 @@ def test_faces_are_found_on_the_device_as_on_the_cpu(
 def test_settings_are_those_for_this_detector(
     engine: Engine, finder: Engine, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "_TUNE_FROM_ROWS", 64)
-    monkeypatch.setattr(device_settings, "_SLOTS", (2,))
+    monkeypatch.setattr(run, "TUNE_FROM_ROWS", 64)
+    monkeypatch.setattr(tuning, "_GPU_SLOTS", (2,))
     searcher = plan(finder.path, tmp_path, (1, 4, 8))
     request = Request((str(portraits),), tmp_path / "o.h5", engine, faces=FaceRules("detect"), detector=searcher)
     assert process(request).processed == 70
-    assert recall_settings(engine.info, works_before("dali", searcher.info, "largest")) is not None
+    assert recall_settings(engine.info, works_before(replace(request, decoder="dali"))) is not None
     assert recall_settings(engine.info, "dali") is None
 
 

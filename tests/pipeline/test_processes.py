@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 from pathlib import Path
 
@@ -12,11 +11,14 @@ import pytest
 
 from runtime.engines.engine import Engine
 from runtime.errors import ConfigError
-from runtime.pipeline.processes import cores_of, divide
-from runtime.pipeline.request import Request
+from runtime.faces.rules import FaceRules
+from runtime.pipeline.processes import divide
+from runtime.pipeline.request import Request, RunOptions
+from runtime.pipeline.settings import cores_of
 from tests.support.arithmetic_runner import INFO
+from tests.support.facemill_command import facemill, facemill_process, start_facemill, summary
 from tests.support.nvidia_driver_stand_in import FakeDriver
-from tests.support.processes import SMALL_SEGMENTS, assert_same_file, run, start, summary, wait_for_segment
+from tests.support.processes import SMALL_SEGMENTS, assert_same_file, file_size_limit, wait_for_segment
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +31,14 @@ def many(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def whole(many: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("whole") / "o.h5"
-    assert run("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS).returncode == 0
+    assert facemill("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS).returncode == 0
     return output
 
 
 def test_two_processes_write_the_file_of_one(many: str, tiny_engine: Path, tmp_path: Path, whole: Path) -> None:
     output = tmp_path / "o.h5"
-    done = run(
-        "process.py", many, "-o", output, "--engine", tiny_engine, "--devices", "cpu,cpu", "--json", *SMALL_SEGMENTS
+    done = facemill(
+        "process", many, "-o", output, "--engine", tiny_engine, "--devices", "cpu,cpu", "--json", *SMALL_SEGMENTS
     )
     found = summary(done)
     assert found["processed"] == 9000
@@ -51,26 +53,23 @@ def test_stopped_or_killed_it_goes_on_even_with_another_number_of_processes(
     signum: signal.Signals, many: str, tiny_engine: Path, tmp_path: Path, whole: Path
 ) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start(*arguments, "--devices", "cpu,cpu") as process:
+    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start_facemill(*arguments, "--devices", "cpu,cpu") as process:
         wait_for_segment(output)
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == (143 if signum == signal.SIGTERM else -signal.SIGKILL), errors
     assert "Traceback" not in errors
-    again = summary(run(*arguments, "--json"))
+    again = summary(facemill(*arguments, "--json"))
     assert 0 < again["processed"] < 9000
     assert_same_file(output, whole)
 
 
 def test_a_process_that_fails_ends_the_run_with_its_words(many: str, tiny_engine: Path, tmp_path: Path) -> None:
     arguments = ("-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "cpu,cpu", "--segment-rows", 100_000)
-    full = 200_000
-    done = run(
-        *("process.py", many, *arguments), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (full, full))
-    )
+    done = facemill_process(*("process", many, *arguments), preexec_fn=file_size_limit(200_000))
     assert done.returncode == 1
-    assert "no room left while writing" in done.stderr
+    assert "E-DISK-FULL: " in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -93,7 +92,7 @@ def test_a_device_that_the_engine_does_not_run_on_is_refused(
     many: str, tiny_engine: Path, tmp_path: Path, driver: FakeDriver
 ) -> None:
     arguments = (many, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "1")
-    done = run("process.py", *arguments, env=driver.environment(gpus=2))
+    done = facemill_process("process", *arguments, env=driver.environment(gpus=2))
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert "--devices names a GPU, and the engine" in done.stderr
     assert "is for the backend cpu" in done.stderr
@@ -105,9 +104,16 @@ ENGINE = Engine(Path("e"), INFO)
 @pytest.mark.parametrize(("devices", "words"), [(("gpu",), "--devices names 'gpu'"), (("cpu", "-1"), "'-1'")])
 def test_devices_that_are_none(devices: tuple[str, ...], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        Request(("x",), Path("o.h5"), ENGINE, devices=devices)
+        Request(("x",), Path("o.h5"), ENGINE, run=RunOptions(devices=devices), faces=FaceRules("none"))
     with pytest.raises(ConfigError, match="exclude each other"):
-        Request(("x",), Path("o.h5"), ENGINE, devices=("cpu", "cpu"), skip_duplicates=True)
+        Request(
+            ("x",),
+            Path("o.h5"),
+            ENGINE,
+            run=RunOptions(devices=("cpu", "cpu")),
+            skip_duplicates=True,
+            faces=FaceRules("none"),
+        )
 
 
 @pytest.mark.parametrize(
@@ -124,7 +130,7 @@ def test_a_gpu_that_is_not_there_ends_the_command_before_it_begins(
     gpus: int, shown: str | None, devices: str, words: str, tmp_path: Path, driver: FakeDriver
 ) -> None:
     env = {**driver.environment(gpus=gpus, shown=shown), "FACEMILL_CACHE": str(tmp_path)}
-    done = run("process.py", tmp_path, "-o", tmp_path / "o.h5", "--devices", devices, env=env)
+    done = facemill_process("process", tmp_path, "-o", tmp_path / "o.h5", "--devices", devices, env=env)
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert words in done.stderr
     assert "facemill doctor" in done.stderr or "unset CUDA_VISIBLE_DEVICES" in done.stderr

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from runtime.pipeline.channel import ChannelFailed, OrderedChannel
-from runtime.pipeline.stages import Pipeline, Stage, StageClock
+from runtime.pipeline.stages import Chain, ChannelFailed, OrderedChannel, Pipeline, Stage, StageClock
 from runtime.records import Batch
 
 
@@ -20,25 +20,27 @@ def batches(n: int) -> Iterator[Batch]:
         yield Batch(np.array([i], np.int64))
 
 
+def chain_of(*stages: tuple[str, int, Callable[[Batch], Batch]]) -> Chain[Batch, Batch]:
+    """Stages by name, number of threads and work."""
+    chain, *rest = (Stage(StageClock(name, workers), work, 2) for name, workers, work in stages)
+    return functools.reduce(Chain.then, rest, Chain.of(chain))
+
+
 def uneven(batch: Batch) -> Batch:
     time.sleep(0.002 if batch.rows[0] % 3 == 0 else 0)
     return batch
 
 
 def test_batches_come_out_in_order_through_stages_of_several_workers() -> None:
-    stages = [
-        Stage(StageClock("a", 4), uneven, 2),
-        Stage(StageClock("b", 1), uneven, 2),
-        Stage(StageClock("c", 3), uneven, 2),
-    ]
-    with Pipeline(batches(200), stages) as pipeline:
+    chain = chain_of(("a", 4, uneven), ("b", 1, uneven), ("c", 3, uneven))
+    with Pipeline(batches(200), chain) as pipeline:
         assert [int(b.rows[0]) for b in pipeline] == list(range(200))
-    assert [s.clock.photographs for s in stages] == [200, 200, 200]
-    assert all(s.clock.busy_s > 0 for s in stages)
+    assert [s.clock.photographs for s in chain.stages] == [200, 200, 200]
+    assert all(s.clock.busy_s > 0 for s in chain.stages)
 
 
 def test_no_batches_at_all() -> None:
-    with Pipeline(batches(0), [Stage(StageClock("a", 2), uneven, 2)]) as pipeline:
+    with Pipeline(batches(0), chain_of(("a", 2, uneven))) as pipeline:
         assert list(pipeline) == []
 
 
@@ -53,14 +55,13 @@ def test_a_failure_reaches_the_consumer_and_every_thread_ends(where: str) -> Non
         yield from batches(20)
         raise RuntimeError("broken")
 
-    stages = [
-        Stage(StageClock("a", 2), fail_at_20 if where == "first" else uneven, 2),
-        Stage(StageClock("b", 2), fail_at_20 if where == "last" else uneven, 2),
-    ]
+    chain = chain_of(
+        ("a", 2, fail_at_20 if where == "first" else uneven), ("b", 2, fail_at_20 if where == "last" else uneven)
+    )
     before = threading.active_count()
 
     def drain() -> None:
-        with Pipeline(failing_feed() if where == "feed" else batches(1000), stages) as pipeline:
+        with Pipeline(failing_feed() if where == "feed" else batches(1000), chain) as pipeline:
             for _ in pipeline:
                 pass
 
@@ -71,7 +72,7 @@ def test_a_failure_reaches_the_consumer_and_every_thread_ends(where: str) -> Non
 
 def test_leaving_early_stops_every_thread() -> None:
     before = threading.active_count()
-    with Pipeline(batches(1_000_000), [Stage(StageClock("a", 2), uneven, 2)]) as pipeline:
+    with Pipeline(batches(1_000_000), chain_of(("a", 2, uneven))) as pipeline:
         next(iter(pipeline))
     assert threading.active_count() == before
 
@@ -88,8 +89,7 @@ def test_no_more_batches_are_alive_than_the_channels_hold() -> None:
                 most = max(most, len(alive))
             yield batch
 
-    stages = [Stage(StageClock("a", 2), replace_nothing, 2), Stage(StageClock("b", 2), replace_nothing, 2)]
-    with Pipeline(feed(), stages) as pipeline:
+    with Pipeline(feed(), chain_of(("a", 2, replace_nothing), ("b", 2, replace_nothing))) as pipeline:
         for batch in pipeline:
             time.sleep(0.001)  # a slow consumer
             with lock:
@@ -114,7 +114,7 @@ def test_a_consumer_hears_that_nothing_has_come() -> None:
         time.sleep(0.3)
         return batch
 
-    with Pipeline(batches(2), [Stage(StageClock("a", 1), slow, 2)]) as pipeline:
+    with Pipeline(batches(2), chain_of(("a", 1, slow))) as pipeline:
         seen = [None if batch is None else int(batch.rows[0]) for batch in pipeline.ready(every_s=0.05)]
     assert seen[0] is None
     assert [row for row in seen if row is not None] == [0, 1]

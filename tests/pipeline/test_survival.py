@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -17,19 +18,11 @@ import pytest
 from compare import contents
 
 from runtime.errors import DiskFullError, StorageError
-from runtime.pipeline.plan import _check_room
+from runtime.pipeline.plan import check_disk
 from runtime.storage.segment_reader import refuse_system_error
 from tests.support import encoded_images as make
-from tests.support.processes import (
-    ROOT,
-    SMALL_SEGMENTS,
-    assert_same_file,
-    run,
-    segments,
-    start,
-    summary,
-    wait_for_segment,
-)
+from tests.support.facemill_command import ROOT, facemill, facemill_process, start_facemill, summary
+from tests.support.processes import SMALL_SEGMENTS, assert_same_file, file_size_limit, segments, wait_for_segment
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +38,7 @@ def uninterrupted(many: str, tiny_engine: Path, tmp_path_factory: pytest.TempPat
     """The file of a run that nothing disturbed, and the seconds that it took."""
     output = tmp_path_factory.mktemp("whole") / "o.h5"
     begin = time.monotonic()
-    assert run("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS).returncode == 0
+    assert facemill("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS).returncode == 0
     return output, time.monotonic() - begin
 
 
@@ -55,12 +48,12 @@ def test_kill_9_at_a_random_moment_and_resume(
 ) -> None:
     whole, seconds = uninterrupted
     output = tmp_path / "o.h5"
-    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start(*arguments) as process:
+    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start_facemill(*arguments) as process:
         # The first third is start-up: most moments lie where photographs are under way.
         time.sleep(random.Random(moment).uniform(0.3, 1.0) * seconds)
         process.kill()
-    done = run(*arguments)
+    done = facemill(*arguments)
     assert done.returncode == 0, done.stderr
     assert_same_file(output, whole)
     assert sorted(os.listdir(tmp_path)) == ["o.h5"]
@@ -71,16 +64,16 @@ def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(
     signum: signal.Signals, many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
 ) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start(*arguments) as process:
+    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start_facemill(*arguments) as process:
         wait_for_segment(output)
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, errors
-    assert "The same command goes on from there" in errors
+    assert re.search(r"[\d,]+ of 6,000 photographs", errors)
     assert "Traceback" not in errors
     assert not output.exists()
-    again = summary(run(*arguments, "--json"))
+    again = summary(facemill(*arguments, "--json"))
     assert 0 < again["processed"] < 6000  # what was done is not done again
     assert_same_file(output, uninterrupted[0])
 
@@ -89,7 +82,7 @@ def test_sigusr1_pauses_and_goes_on(
     many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
 ) -> None:
     output = tmp_path / "o.h5"
-    with start("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS) as process:
+    with start_facemill("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS) as process:
         wait_for_segment(output)
         process.send_signal(signal.SIGUSR1)
         time.sleep(1)
@@ -114,41 +107,39 @@ def test_a_full_disk_stops_clearly_and_the_same_command_goes_on(
     limit: int, many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
 ) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
     # 3 kB: the plan fits, no path table does; 30 kB: no segment; 200 kB: segments, but not the finished file.
-    done = run(*arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    done = facemill_process(*arguments, preexec_fn=file_size_limit(limit))
     assert done.returncode == 1, done.stderr
-    assert "no room left while writing" in done.stderr
-    assert "run the same command again" in done.stderr
+    assert "E-DISK-FULL: " in done.stderr
     assert "Traceback" not in done.stderr
     assert not output.exists()
-    assert run(*arguments).returncode == 0
+    assert facemill(*arguments).returncode == 0
     assert_same_file(output, uninterrupted[0])
 
 
 def test_a_full_disk_keeps_the_old_output(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process.py", photos / "1", "-o", output, "--engine", tiny_engine)
-    assert run(*arguments).returncode == 0
+    arguments = ("process", photos / "1", "-o", output, "--engine", tiny_engine)
+    assert facemill(*arguments).returncode == 0
     before = output.read_bytes()
-    limit = 200_000
-    done = run(*arguments, "--force", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    done = facemill_process(*arguments, "--force", preexec_fn=file_size_limit(200_000))
     assert done.returncode == 1
     assert output.read_bytes() == before
 
 
 def test_a_run_that_the_disk_cannot_hold_is_refused_before_it_begins(tmp_path: Path) -> None:
     with pytest.raises(DiskFullError, match=r"1,000,000,000,000 photographs need about .* GB"):
-        _check_room(tmp_path / "o.h5", 10**12, {"dimension": 512, "dtype": "float32", "skip_duplicates": False}, 30)
+        check_disk(tmp_path / "o.h5", 10**12, {"dimension": 512, "dtype": "float32", "skip_duplicates": False}, 30)
 
 
 def test_a_second_run_on_one_output_is_refused(many: str, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start(*arguments) as first:
+    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start_facemill(*arguments) as first:
         wait_for_segment(output)
         first.send_signal(signal.SIGUSR1)
-        done = run(*arguments)
+        done = facemill(*arguments)
         assert done.returncode == 1
         assert "another run is writing" in done.stderr
         first.send_signal(signal.SIGUSR1)
@@ -159,18 +150,18 @@ def test_a_second_run_on_one_output_is_refused(many: str, tiny_engine: Path, tmp
 def test_a_folder_that_changes_during_the_run(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    photograph = make.encode(make.scene(60, 60))
+    photograph = make.encode(make.scene(112, 112))
     for i in range(6000):
         (folder / f"{i:04d}.jpg").write_bytes(photograph)
     output = tmp_path / "o.h5"
-    arguments = ("process.py", folder, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start(*arguments) as process:
+    arguments = ("process", folder, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start_facemill(*arguments) as process:
         wait_for_segment(output)
         process.kill()
     for i in range(5990, 6000):
         (folder / f"{i:04d}.jpg").unlink()
-    (folder / "0000-new.jpg").write_bytes(make.encode(make.scene()))
-    done = run(*arguments, "--json")
+    (folder / "0000-new.jpg").write_bytes(make.encode(make.scene(112, 112)))
+    done = facemill(*arguments, "--json")
     found = summary(done)
     assert "1 new ones are not part of it, 10 are gone" in done.stderr
     assert found["scanned"] == 6000
@@ -181,15 +172,15 @@ def test_a_damaged_segment_is_run_again(
     many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
 ) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start(*arguments) as process:
+    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start_facemill(*arguments) as process:
         wait_for_segment(output)
         process.kill()
     segment = tmp_path / "o.h5.parts" / "segment-000001.h5"
     data = bytearray(segment.read_bytes())
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     segment.write_bytes(data)
-    done = run(*arguments)
+    done = facemill(*arguments)
     assert done.returncode == 0, done.stderr
     assert_same_file(output, uninterrupted[0])
 
@@ -198,8 +189,8 @@ def test_a_segment_whose_vectors_are_damaged_is_run_again(
     many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
 ) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start(*arguments) as process:
+    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start_facemill(*arguments) as process:
         wait_for_segment(output)
         process.kill()
     segment = segments(output)[0]
@@ -208,7 +199,7 @@ def test_a_segment_whose_vectors_are_damaged_is_run_again(
     data = bytearray(segment.read_bytes())
     data[at + 100] ^= 1  # one bit: the structure is whole, the checksum is not
     segment.write_bytes(data)
-    done = run(*arguments)
+    done = facemill(*arguments)
     assert done.returncode == 0, done.stderr
     assert "is set aside" in done.stderr
     assert_same_file(output, uninterrupted[0])
@@ -217,12 +208,12 @@ def test_a_segment_whose_vectors_are_damaged_is_run_again(
 def test_more_segments_than_a_process_may_open_files(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    photograph = make.encode(make.scene(60, 60))
+    photograph = make.encode(make.scene(112, 112))
     for i in range(8000):
         (folder / f"{i:04d}.jpg").write_bytes(photograph)
     output = tmp_path / "o.h5"
-    done = run(
-        *("process.py", folder, "-o", output, "--engine", tiny_engine, "--segment-rows", 64, "--json"),
+    done = facemill_process(
+        *("process", folder, "-o", output, "--engine", tiny_engine, "--segment-rows", 64, "--json"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
     )
     assert summary(done)["embedded"] == 8000  # in 125 segments
@@ -239,8 +230,8 @@ def test_files_that_the_system_refuses_to_open_are_not_called_damaged(tmp_path: 
 def test_a_signal_while_it_starts_or_tunes_ends_in_good_order(
     delay: float, many: str, tiny_engine: Path, tmp_path: Path
 ) -> None:
-    arguments = ("process.py", many, "-o", tmp_path / "o.h5", "--engine", tiny_engine)
-    with start(*arguments, env={**os.environ, "FACEMILL_CACHE": str(tmp_path / "cache")}) as process:
+    arguments = ("process", many, "-o", tmp_path / "o.h5", "--engine", tiny_engine)
+    with start_facemill(*arguments, env={**os.environ, "FACEMILL_CACHE": str(tmp_path / "cache")}) as process:
         time.sleep(delay)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
@@ -253,15 +244,15 @@ def test_a_second_signal_ends_it_on_the_spot_and_the_same_command_goes_on(
     many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
 ) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start(*arguments) as process:
+    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    with start_facemill(*arguments) as process:
         wait_for_segment(output)
         for _ in range(3):
             process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert run(*arguments).returncode == 0
+    assert facemill(*arguments).returncode == 0
     assert_same_file(output, uninterrupted[0])
 
 
@@ -270,14 +261,14 @@ def test_a_forced_run_that_was_killed_goes_on_with_the_same_command(
 ) -> None:
     output = tmp_path / "o.h5"
     shutil.copy(uninterrupted[0], output)
-    arguments = ("process.py", many, "-o", output, "--engine", tiny_engine, "--force", *SMALL_SEGMENTS)
-    with start(*arguments) as process:
+    arguments = ("process", many, "-o", output, "--engine", tiny_engine, "--force", *SMALL_SEGMENTS)
+    with start_facemill(*arguments) as process:
         wait_for_segment(output)
         process.kill()
-    again = summary(run(*arguments, "--json"))
+    again = summary(facemill(*arguments, "--json"))
     assert 0 < again["processed"] < 6000
     assert_same_file(output, uninterrupted[0])
-    assert summary(run(*arguments, "--json"))["processed"] == 6000  # finished: force starts over
+    assert summary(facemill(*arguments, "--json"))["processed"] == 6000  # finished: force starts over
 
 
 @pytest.mark.parametrize("retry", [(), ("--retry",)])
@@ -286,14 +277,14 @@ def test_a_kill_between_the_finished_file_and_the_end_is_no_harm(
 ) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    (folder / "1.jpg").write_bytes(make.encode(make.scene()))
+    (folder / "1.jpg").write_bytes(make.encode(make.scene(112, 112)))
     (folder / "2.jpg").write_bytes(b"")
     output = tmp_path / "o.h5"
-    arguments = ("process.py", folder, "-o", output, "--engine", tiny_engine, "--align", "none")
+    arguments = ("process", folder, "-o", output, "--engine", tiny_engine, "--align", "none")
     if retry:
-        assert run(*arguments).returncode == 0
+        assert facemill(*arguments).returncode == 0
         output.chmod(0o600)
-        (folder / "2.jpg").write_bytes(make.encode(make.scene(seed=2)))
+        (folder / "2.jpg").write_bytes(make.encode(make.scene(112, 112, seed=2)))
     # The process dies at the one moment when the file is whole and the folder of the run still there.
     code = (
         f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
@@ -307,7 +298,7 @@ def test_a_kill_between_the_finished_file_and_the_end_is_no_harm(
     assert len(list(parts.iterdir())) > 2
     if retry:  # who may not read the file may not read what is made to replace it
         assert not any(path.stat().st_mode & 0o077 for path in (output, parts, *parts.iterdir()))
-    again = summary(run(*arguments, *retry, "--json"))
+    again = summary(facemill(*arguments, *retry, "--json"))
     assert again["embedded"] == (2 if retry else 1)
     assert sorted(os.listdir(tmp_path)) == ["o.h5", "photos"]
 
@@ -317,12 +308,12 @@ def test_a_full_disk_of_duplicates(tiny_engine: Path, tmp_path: Path) -> None:
     folder.mkdir()
     for i in range(3000):
         (folder / f"{i}.jpg").write_text(f"no photograph {i}")
-    arguments = ("process.py", folder, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--skip-duplicates")
-    done = run(*arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)))
+    arguments = ("process", folder, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--skip-duplicates")
+    done = facemill_process(*arguments, preexec_fn=file_size_limit(60_000))
     assert done.returncode == 1
-    assert "no room left while writing" in done.stderr
+    assert "E-DISK-FULL: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert summary(run(*arguments, "--json"))["outcomes"] == {"unsupported": 3000}
+    assert summary(facemill(*arguments, "--json"))["outcomes"] == {"unsupported": 3000}
     assert sorted(os.listdir(tmp_path)) == ["o.h5", "photos"]
 
 
@@ -330,12 +321,12 @@ def test_duplicates_and_kill_9(photos: Path, tiny_engine: Path, tmp_path: Path) 
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder / "a")
     shutil.copytree(photos, folder / "b")
-    arguments = ("process.py", folder, "--engine", tiny_engine, "--skip-duplicates", *SMALL_SEGMENTS)
-    assert run(*arguments, "-o", tmp_path / "whole.h5").returncode == 0
+    arguments = ("process", folder, "--engine", tiny_engine, "--skip-duplicates", *SMALL_SEGMENTS)
+    assert facemill(*arguments, "-o", tmp_path / "whole.h5").returncode == 0
     output = tmp_path / "o.h5"
-    with start(*arguments, "-o", output) as process:
+    with start_facemill(*arguments, "-o", output) as process:
         wait_for_segment(output)
         process.kill()
-    assert run(*arguments, "-o", output).returncode == 0
+    assert facemill(*arguments, "-o", output).returncode == 0
     assert contents(output)["embeddings"][0] == (594, 16)
     assert_same_file(output, tmp_path / "whole.h5")

@@ -11,9 +11,9 @@ import pytest
 
 from runtime.errors import OutOfMemoryError, SourceError
 from runtime.images.decode import Limits
-from runtime.pipeline.duplicates import DigestTable, file_digest
-from runtime.pipeline.work import Decode, Embed, Read, SkipDuplicates, Slices
-from runtime.records import Batch, Outcome, Status
+from runtime.pipeline.work import BatchLimit, Decode, DigestTable, Embed, Read, SkipDuplicates, file_digest
+from runtime.records import Batch, Crops, Encoded, Outcome, Status
+from runtime.sources.source import FileSource
 from tests.support import encoded_images as make
 from tests.support.arithmetic_runner import ArithmeticRunner
 
@@ -25,7 +25,7 @@ def rows(*numbers: int) -> Batch:
 def test_reading_keeps_rows_and_names_failures(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"A")
     (tmp_path / "c").write_bytes(b"C" * 100)
-    read = Read(os.fsencode(tmp_path), [b"a", b"b", b"c"], Limits(max_bytes=50))
+    read = Read(FileSource(os.fsencode(tmp_path), [b"a", b"b", b"c"], max_bytes=50))
     got = read(rows(0, 1, 2))
     assert got.rows.tolist() == [0]
     assert got.files == (b"A",)
@@ -36,7 +36,7 @@ def test_reading_keeps_rows_and_names_failures(tmp_path: Path) -> None:
 def test_a_folder_that_goes_away_stops_the_run(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    read = Read(os.fsencode(folder), [b"a"], Limits())
+    read = Read(FileSource(os.fsencode(folder), [b"a"]))
     shutil.rmtree(folder)
     with pytest.raises(SourceError, match="went away during the run"):
         read(rows(0))
@@ -45,20 +45,18 @@ def test_a_folder_that_goes_away_stops_the_run(tmp_path: Path) -> None:
 def test_decoding_keeps_the_good_ones_in_order() -> None:
     pixels = make.scene(112, 112)
     files = (make.encode(pixels, "PNG"), b"junk", make.encode(pixels[::-1], "PNG"))
-    batch = Batch(np.array([3, 5, 9]), (Outcome(4, Status.UNREADABLE, "gone"),), files)
+    batch = Encoded(np.array([3, 5, 9]), (Outcome(4, Status.UNREADABLE, "gone"),), files=files)
     got = Decode(112, "rgb", Limits())(batch)
     assert got.rows.tolist() == [3, 9]
-    assert got.images is not None
     np.testing.assert_array_equal(got.images, np.stack([pixels, pixels[::-1]]))
     assert [(o.row, o.status) for o in got.outcomes] == [(4, Status.UNREADABLE), (5, Status.UNSUPPORTED)]
-    assert got.files == ()
 
 
 def test_duplicates_leave_and_the_first_stays(tmp_path: Path) -> None:
     with DigestTable(tmp_path) as table:
         table.load([(file_digest(b"old"), 0)])
-        skip = SkipDuplicates(table, [b"old.jpg", b"1", b"2", b"3"])
-        got = skip(Batch(np.array([1, 2, 3]), (), (b"new", b"old", b"new")))
+        skip = SkipDuplicates(table, FileSource(b"/", [b"old.jpg", b"1", b"2", b"3"]))
+        got = skip(Encoded(np.array([1, 2, 3]), files=(b"new", b"old", b"new")))
         assert got.rows.tolist() == [1]
         assert [(o.row, o.status, o.detail) for o in got.outcomes] == [
             (2, Status.DUPLICATE, "the same file as old.jpg"),
@@ -72,18 +70,17 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (37, 8, 8, 3), np.uint8)
 
 
 def test_embedding_in_slices_gives_every_row() -> None:
-    got = Embed(ArithmeticRunner(), Slices(8))(Batch(np.arange(37), images=IMAGES))
+    got = Embed(ArithmeticRunner(), BatchLimit(8))(Crops(np.arange(37), images=IMAGES))
     np.testing.assert_array_equal(got.embeddings, ArithmeticRunner().infer(IMAGES))
-    assert got.images is None
 
 
 def test_a_batch_that_does_not_fit_is_halved_for_good(caplog: pytest.LogCaptureFixture) -> None:
     runner = ArithmeticRunner(fits=5)
-    embed = Embed(runner, Slices(32))
+    embed = Embed(runner, BatchLimit(32))
     for _ in range(2):
-        got = embed(Batch(np.arange(37), images=IMAGES))
+        got = embed(Crops(np.arange(37), images=IMAGES))
         np.testing.assert_array_equal(got.embeddings, ArithmeticRunner().infer(IMAGES))
-    assert embed.slices.size == 4
+    assert embed.limit.size == 4
     assert runner.sizes[:4] == [32, 16, 8, 4]
     assert max(runner.sizes[4:]) == 4
     assert caplog.text.count("out of memory at batch size") == 3
@@ -91,4 +88,4 @@ def test_a_batch_that_does_not_fit_is_halved_for_good(caplog: pytest.LogCaptureF
 
 def test_no_memory_for_one_photograph_is_an_error_that_says_so() -> None:
     with pytest.raises(OutOfMemoryError, match="even at batch size 1"):
-        Embed(ArithmeticRunner(fits=0), Slices(4))(Batch(np.arange(37), images=IMAGES))
+        Embed(ArithmeticRunner(fits=0), BatchLimit(4))(Crops(np.arange(37), images=IMAGES))

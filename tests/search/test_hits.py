@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError
+from runtime.faces.rules import FaceRules
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.search import hits as deep
 from runtime.search import search as ask
 from runtime.search.hits import Wanted
 from runtime.search.search import Search, search
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support import encoded_images as make
 
 ODD = "q'<b>\n"
@@ -40,13 +41,13 @@ def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             (home / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=seed)))
     for number in range(3):
         (folder / "in" / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=900 + number)))
-    process(Request((str(folder / "in"),), folder / "people.h5", read_engine(tiny_engine)))
+    process(Request((str(folder / "in"),), folder / "people.h5", read_engine(tiny_engine), faces=FaceRules("none")))
     return folder / "people.h5"
 
 
 @pytest.fixture
-def gallery(people: Path) -> Iterator[Gallery]:
-    with Gallery(people) as opened:
+def gallery(people: Path) -> Iterator[EmbeddingFile]:
+    with EmbeddingFile(people) as opened:
         yield opened
 
 
@@ -79,7 +80,7 @@ def paths(people: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("k", [1, 3, 24, 100])
-def test_one_hit_a_folder(gallery: Gallery, people: Path, k: int) -> None:
+def test_one_hit_a_folder(gallery: EmbeddingFile, people: Path, k: int) -> None:
     queries = paths(people)
     found = search(gallery, queries, k=k, by_folder=True)
     assert found.by_folder
@@ -93,7 +94,7 @@ def test_one_hit_a_folder(gallery: Gallery, people: Path, k: int) -> None:
 
 @pytest.mark.parametrize("by_folder", [False, True])
 def test_the_querys_own_file_is_left_out_by_any_name(
-    gallery: Gallery, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_folder: bool
+    gallery: EmbeddingFile, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_folder: bool
 ) -> None:
     row = 11
     own = paths(people)[row]
@@ -108,7 +109,7 @@ def test_the_querys_own_file_is_left_out_by_any_name(
     os.unlink(tmp_path / "hard.jpg")
 
 
-def test_a_copy_is_another_photograph(gallery: Gallery, people: Path, tmp_path: Path) -> None:
+def test_a_copy_is_another_photograph(gallery: EmbeddingFile, people: Path, tmp_path: Path) -> None:
     shutil.copy(paths(people)[5], tmp_path / "copy.jpg")
     (answer,) = search(gallery, [str(tmp_path / "copy.jpg")], k=1, exclude_self=True).answers
     assert answer.hits[0].row == 5
@@ -120,14 +121,14 @@ def test_a_photograph_that_is_gone_is_no_query(people: Path, tmp_path: Path) -> 
     own = paths(people)[7]
     shutil.move(own, hidden)
     try:
-        with Gallery(people) as opened:
+        with EmbeddingFile(people) as opened:
             (answer,) = search(opened, [str(hidden)], k=1, exclude_self=True).answers
     finally:
         shutil.move(hidden, own)
     assert answer.hits[0].row == 7
 
 
-def test_a_threshold_ends_folders_too(gallery: Gallery, people: Path) -> None:
+def test_a_threshold_ends_folders_too(gallery: EmbeddingFile, people: Path) -> None:
     ranking = ranked(people, 0)
     threshold = ranking[6][1] - 1e-6
     (answer,) = search(gallery, paths(people)[:1], k=50, threshold=threshold, by_folder=True).answers
@@ -136,7 +137,7 @@ def test_a_threshold_ends_folders_too(gallery: Gallery, people: Path) -> None:
 
 
 def test_the_search_goes_deeper_until_a_bound_and_says_so(
-    gallery: Gallery, people: Path, monkeypatch: pytest.MonkeyPatch
+    gallery: EmbeddingFile, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deep, "DEEPEST", 20)
     for k in (2, 10):
@@ -151,7 +152,7 @@ def test_the_search_goes_deeper_until_a_bound_and_says_so(
 
 @pytest.mark.parametrize("wanted", [Wanted(4), Wanted(2, None, True, True)])
 def test_many_batches_answer_as_one_by_one(
-    gallery: Gallery, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: Wanted
+    gallery: EmbeddingFile, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: Wanted
 ) -> None:
     monkeypatch.setattr(ask, "_TOGETHER", 7)
     queries = [*paths(people)[:20], str(tmp_path / "none.jpg"), *paths(people)[20:40]]
@@ -163,22 +164,22 @@ def test_many_batches_answer_as_one_by_one(
     assert alone[20].error
 
 
-def test_no_hit_is_no_question(gallery: Gallery) -> None:
+def test_no_hit_is_no_question(gallery: EmbeddingFile) -> None:
     with pytest.raises(ConfigError, match="0 hits were asked for; wanted: 1 or more"):
         search(gallery, [], k=0)
 
 
 def test_names_of_all_queries_are_read_together(
-    gallery: Gallery, people: Path, monkeypatch: pytest.MonkeyPatch
+    gallery: EmbeddingFile, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    real = Gallery.photograph_paths
+    real = EmbeddingFile.photo_paths
 
-    def counted(self: Gallery, rows: list[int]) -> list[bytes]:
+    def counted(self: EmbeddingFile, rows: list[int]) -> list[bytes]:
         asked.append(len(rows))
         return real(self, rows)
 
-    monkeypatch.setattr(Gallery, "photograph_paths", counted)
+    monkeypatch.setattr(EmbeddingFile, "photo_paths", counted)
     search(gallery, paths(people), k=3, by_folder=True)
     assert 1 <= len(asked) <= 3  # one for each depth, not one for each row of each query
     asked.clear()

@@ -11,11 +11,12 @@ import pytest
 
 from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError, ContractError, EngineError, MissingDependencyError
+from runtime.faces.rules import FaceRules
 from runtime.index.gpu import count_gpus
 from runtime.pipeline.request import UNTRAINED_WARNING, Request
 from runtime.pipeline.run import process
 from runtime.search.search import search
-from runtime.storage.gallery import Gallery
+from runtime.storage.file import EmbeddingFile
 from tests.support import encoded_images as make
 from tests.support.model_files import copy_engine
 
@@ -24,21 +25,21 @@ from tests.support.model_files import copy_engine
 def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An embedding file of folder 3 of the photographs."""
     output = tmp_path_factory.mktemp("query") / "people.h5"
-    process(Request((str(photos / "3"),), output, read_engine(tiny_engine)))
+    process(Request((str(photos / "3"),), output, read_engine(tiny_engine), faces=FaceRules("none")))
     return output
 
 
 @pytest.fixture
-def gallery(people: Path) -> Iterator[Gallery]:
-    with Gallery(people) as opened:
+def gallery(people: Path) -> Iterator[EmbeddingFile]:
+    with EmbeddingFile(people) as opened:
         yield opened
 
 
-def some(gallery: Gallery, photos: Path, count: int) -> list[str]:
+def some(gallery: EmbeddingFile, photos: Path, count: int) -> list[str]:
     return [str(photos / "3" / name) for name in gallery.names(range(count))]
 
 
-def test_every_photograph_finds_itself_first(gallery: Gallery, photos: Path) -> None:
+def test_every_photograph_finds_itself_first(gallery: EmbeddingFile, photos: Path) -> None:
     queries = some(gallery, photos, 80)  # more than one batch
     found = search(gallery, queries, k=3)
     assert [answer.query for answer in found.answers] == queries
@@ -53,7 +54,7 @@ def test_every_photograph_finds_itself_first(gallery: Gallery, photos: Path) -> 
     assert found.warning == UNTRAINED_WARNING
 
 
-def test_scores_are_the_inner_products(gallery: Gallery, people: Path, photos: Path) -> None:
+def test_scores_are_the_inner_products(gallery: EmbeddingFile, people: Path, photos: Path) -> None:
     (answer,) = search(gallery, some(gallery, photos, 1), k=5).answers
     with h5py.File(people) as file:
         vectors = file["embeddings"][:]
@@ -61,7 +62,7 @@ def test_scores_are_the_inner_products(gallery: Gallery, people: Path, photos: P
     np.testing.assert_allclose([hit.score for hit in answer.hits], expected, atol=1e-5)
 
 
-def test_one_bad_query_does_not_stop_the_others(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_one_bad_query_does_not_stop_the_others(gallery: EmbeddingFile, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(make.encode(make.scene())[:600])
     (tmp_path / "text.jpg").write_text("not a photograph")
     good = some(gallery, photos, 2)
@@ -75,12 +76,12 @@ def test_one_bad_query_does_not_stop_the_others(gallery: Gallery, photos: Path, 
     assert all(not answer.hits for answer in found[1:4])
 
 
-def test_no_query_left_is_no_failure(gallery: Gallery, tmp_path: Path) -> None:
+def test_no_query_left_is_no_failure(gallery: EmbeddingFile, tmp_path: Path) -> None:
     (answer,) = search(gallery, [str(tmp_path / "none.jpg")]).answers
     assert answer.error
 
 
-def test_threshold_leaves_out_what_is_below(gallery: Gallery, photos: Path) -> None:
+def test_threshold_leaves_out_what_is_below(gallery: EmbeddingFile, photos: Path) -> None:
     query = some(gallery, photos, 1)
     everything = search(gallery, query, k=20).answers[0].hits
     cut = everything[7].score
@@ -88,7 +89,7 @@ def test_threshold_leaves_out_what_is_below(gallery: Gallery, photos: Path) -> N
     assert search(gallery, query, k=20, threshold=2).answers[0].hits == ()
 
 
-def test_every_device_gives_the_same_answer(gallery: Gallery, photos: Path) -> None:
+def test_every_device_gives_the_same_answer(gallery: EmbeddingFile, photos: Path) -> None:
     queries = some(gallery, photos, 5)
     expected = search(gallery, queries, k=7, device="cpu").answers
     assert search(gallery, queries, k=7).answers == expected
@@ -102,7 +103,7 @@ def test_every_device_gives_the_same_answer(gallery: Gallery, photos: Path) -> N
 
 
 def test_another_engine_of_the_same_contract_answers(
-    gallery: Gallery, photos: Path, tiny_engine: Path, tmp_path: Path
+    gallery: EmbeddingFile, photos: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
     other = copy_engine(tiny_engine, tmp_path / "other.onnx", backend_version="another one", profile=(1, 2, 4))
     query = some(gallery, photos, 9)
@@ -114,7 +115,7 @@ def test_another_engine_of_the_same_contract_answers(
     [{"model_sha256": "f" * 64}, {"precision": "fp16"}, {"channel_order": "bgr"}, {"dimension": 32}, {"size": 96}],
 )
 def test_an_engine_of_another_contract_is_refused(
-    gallery: Gallery, photos: Path, tiny_engine: Path, tmp_path: Path, change: dict[str, object]
+    gallery: EmbeddingFile, photos: Path, tiny_engine: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
     before = read_engine(tiny_engine).info
     other = copy_engine(tiny_engine, tmp_path / "other.onnx", **change)
@@ -126,7 +127,7 @@ def test_an_engine_of_another_contract_is_refused(
     assert "facemill build-engine --model tiny" in str(caught.value)
 
 
-def test_a_missing_engine_is_named_with_what_to_do(gallery: Gallery, photos: Path, tmp_path: Path) -> None:
+def test_a_missing_engine_is_named_with_what_to_do(gallery: EmbeddingFile, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match=r"gone\.onnx.*facemill build-engine --model"):
         read_engine(tmp_path / "gone.onnx")
     gallery.metadata["engine"] = str(tmp_path / "moved.onnx")
@@ -137,7 +138,7 @@ def test_a_missing_engine_is_named_with_what_to_do(gallery: Gallery, photos: Pat
         search(gallery, some(gallery, photos, 1))
 
 
-def test_queries_are_held_to_the_limits_of_the_file(gallery: Gallery, photos: Path) -> None:
+def test_queries_are_held_to_the_limits_of_the_file(gallery: EmbeddingFile, photos: Path) -> None:
     gallery.contract["max_pixels"] = 100
     (answer,) = search(gallery, some(gallery, photos, 1)).answers
     assert "over the limit of 100" in answer.error
@@ -146,8 +147,8 @@ def test_queries_are_held_to_the_limits_of_the_file(gallery: Gallery, photos: Pa
 def test_a_file_without_embeddings_answers_nothing(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "text.jpg").write_text("not a photograph")
-    process(Request((str(tmp_path / "in"),), tmp_path / "none.h5", read_engine(tiny_engine)))
-    with Gallery(tmp_path / "none.h5") as empty:
+    process(Request((str(tmp_path / "in"),), tmp_path / "none.h5", read_engine(tiny_engine), faces=FaceRules("none")))
+    with EmbeddingFile(tmp_path / "none.h5") as empty:
         (answer,) = search(empty, [str(next((photos / "3").iterdir()))]).answers
     assert answer.hits == ()
     assert answer.error == ""

@@ -29,7 +29,7 @@ def test_a_folder_is_searched_with_all_below_it_in_bytewise_order(tmp_path: Path
     touch(tmp_path, "b/1.JPG", "a.png", "Z.jpeg", "b.webp", "b/2.tif", "b/notes.txt", "ä.bmp", "b/3.TIFF", "noext")
     found = scan([str(tmp_path)])
     assert found.root == os.fsencode(tmp_path)
-    assert found.paths == [b"Z.jpeg", b"a.png", b"b.webp", b"b/1.JPG", b"b/2.tif", b"b/3.TIFF", "ä.bmp".encode()]
+    assert found.names == [b"Z.jpeg", b"a.png", b"b.webp", b"b/1.JPG", b"b/2.tif", b"b/3.TIFF", "ä.bmp".encode()]
 
 
 def test_the_order_is_the_same_however_the_inputs_are_named(tmp_path: Path) -> None:
@@ -45,18 +45,18 @@ def test_link_loops_end_and_no_photograph_counts_twice(tmp_path: Path) -> None:
     (tmp_path / "again").symlink_to(tmp_path / "real")
     (tmp_path / "self").symlink_to("self")
     (tmp_path / "1-link.jpg").symlink_to(tmp_path / "real" / "1.jpg")
-    assert scan([str(tmp_path)]).paths == [b"1-link.jpg", b"real/1.jpg", b"real/deep/2.jpg"]
+    assert scan([str(tmp_path)]).names == [b"1-link.jpg", b"real/1.jpg", b"real/deep/2.jpg"]
 
 
 def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
-    assert scan([str(tmp_path)]).paths == [b"caf\xe9.jpg"]
+    assert scan([str(tmp_path)]).names == [b"caf\xe9.jpg"]
 
 
 def test_a_link_to_a_folder_with_a_photograph_name_is_a_row(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "x.jpg").symlink_to(tmp_path / "d")
-    assert scan([str(tmp_path)]).paths == [b"x.jpg"]
+    assert scan([str(tmp_path)]).names == [b"x.jpg"]
 
 
 def test_a_list_file_names_photographs_relative_to_itself(tmp_path: Path) -> None:
@@ -65,14 +65,14 @@ def test_a_list_file_names_photographs_relative_to_itself(tmp_path: Path) -> Non
     listing.write_text("in/2.dat\n\nin/1.jpg\r\nin/1.jpg\n" + str(tmp_path / "gone.jpg") + "\n")
     found = scan([f"@{listing}"])
     assert found.root == os.fsencode(tmp_path)
-    assert found.paths == [b"gone.jpg", b"in/1.jpg", b"in/1.jpg", b"in/2.dat"]
+    assert found.names == [b"gone.jpg", b"in/1.jpg", b"in/1.jpg", b"in/2.dat"]
     assert len(read_list(os.fsencode(listing))) == 4
 
 
 def test_a_list_with_a_byte_order_mark_keeps_its_first_photograph(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg")
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf1.jpg\n")
-    assert scan([f"@{tmp_path / 'list.txt'}"]).paths == [b"1.jpg"]
+    assert scan([f"@{tmp_path / 'list.txt'}"]).names == [b"1.jpg"]
 
 
 @pytest.mark.parametrize("content", [b"1.jpg\n2\0.jpg\n", "1.jpg\n2.jpg\n".encode("utf-16")])
@@ -86,8 +86,8 @@ def test_folders_that_overlap_name_a_photograph_once_and_a_list_as_often_as_it_s
     touch(tmp_path, "a/1.jpg", "a/b/2.jpg")
     (tmp_path / "list.txt").write_text("a/1.jpg\na/1.jpg\n")
     folders = [str(tmp_path / "a"), str(tmp_path / "a/"), str(tmp_path / "a/b")]
-    assert scan(folders).paths == [b"1.jpg", b"b/2.jpg"]
-    assert scan([*folders, f"@{tmp_path / 'list.txt'}"]).paths == [b"1.jpg", b"1.jpg", b"1.jpg", b"b/2.jpg"]
+    assert scan(folders).names == [b"1.jpg", b"b/2.jpg"]
+    assert scan([*folders, f"@{tmp_path / 'list.txt'}"]).names == [b"1.jpg", b"1.jpg", b"1.jpg", b"b/2.jpg"]
 
 
 def test_a_list_below_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -98,12 +98,12 @@ def test_a_list_below_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> N
 
 def test_the_limit_keeps_the_first_in_scan_order(tmp_path: Path) -> None:
     touch(tmp_path, "3.jpg", "1.jpg", "2.jpg")
-    assert scan([str(tmp_path)], limit=2).paths == [b"1.jpg", b"2.jpg"]
+    assert scan([str(tmp_path)], limit=2).names == [b"1.jpg", b"2.jpg"]
 
 
 def test_a_single_file_of_any_name(tmp_path: Path) -> None:
     touch(tmp_path, "photo.dat")
-    assert scan([str(tmp_path / "photo.dat")]).paths == [b"photo.dat"]
+    assert scan([str(tmp_path / "photo.dat")]).names == [b"photo.dat"]
 
 
 @pytest.mark.parametrize(("name", "words"), [("gone", "does not exist"), ("@gone.txt", "cannot be read")])
@@ -131,7 +131,7 @@ def test_a_folder_that_may_not_be_listed_becomes_a_row(tmp_path: Path) -> None:
     code = (
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from runtime.sources.scan import scan\n"
-        f"os.setuid(65534)\nprint(scan([{str(tmp_path)!r}]).paths)"
+        f"os.setuid(65534)\nprint(scan([{str(tmp_path)!r}]).names)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[b'closed', b'open/1.jpg']", done.stderr

@@ -10,8 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import StorageError
-from runtime.records import Outcome, Status
-from runtime.storage.dataset import assemble, read_metadata, read_paths
+from runtime.records import Embedded, Outcome, Status
+from runtime.storage.dataset import assemble
+from runtime.storage.file import EmbeddingFile
+from runtime.storage.format import read_scanned_paths
 from runtime.storage.ledger import Ledger
 from runtime.storage.segment_reader import segment_files
 from runtime.storage.segments import SegmentRules, SegmentWriter
@@ -32,7 +34,7 @@ def writer(
 
 def add(to: SegmentWriter, rows: list[int], outcomes: tuple[Outcome, ...] = (), seed: int = 0) -> NDArray[np.float32]:
     vectors = unit(seed, len(rows))
-    to.append(np.array(rows, np.int64), vectors, outcomes, {})
+    to.append(Embedded(np.array(rows, np.int64), outcomes, embeddings=vectors))
     return vectors
 
 
@@ -62,7 +64,8 @@ def test_segments_end_at_their_size_and_become_the_file(tmp_path: Path) -> None:
         assert file["outcomes/path"].asstr()[1] == "1.jpg"
         assert file["embeddings"].fletcher32
         assert file["image_paths"].compression == "gzip"
-    assert read_metadata(tmp_path / "out.h5")["format_version"] == 1
+    with h5py.File(tmp_path / "out.h5") as file:
+        assert file["metadata"].attrs["format_version"] == 1
 
 
 def test_later_segments_override_earlier_ones_and_a_base(tmp_path: Path) -> None:
@@ -109,7 +112,7 @@ def test_paths_that_are_not_utf8_are_kept_to_the_byte(tmp_path: Path) -> None:
     finish(tmp_path, 4, tmp_path / "out.h5", paths=paths)
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["image_paths"].asstr()[:].tolist() == ["a.jpg", "caf\\xe9.jpg", "grüße 😀.jpg", "x" * 900]
-        assert read_paths(file) == paths
+        assert list(read_scanned_paths(file)) == paths
 
 
 def test_long_details_are_cut_between_characters(tmp_path: Path) -> None:
@@ -127,7 +130,8 @@ def test_half_precision_and_digests(tmp_path: Path) -> None:
     to = writer(tmp_path, digests=True, dtype="float16")
     vectors = unit(3, 2)
     digests = {0: b"a" * 16, 1: b"b" * 16, 2: b"a" * 16}
-    to.append(np.array([0, 1]), vectors, (Outcome(2, Status.DUPLICATE, "the same file as 0.jpg"),), digests)
+    duplicate = Outcome(2, Status.DUPLICATE, "the same file as 0.jpg")
+    to.append(Embedded(np.array([0, 1]), (duplicate,), digests, embeddings=vectors))
     to.commit()
     with Ledger(3, tmp_path, "p") as ledger:
         assert ledger.digests(np.array([2, 0])).tobytes() == b"a" * 32
@@ -143,7 +147,7 @@ def test_many_rows_in_several_blocks_keep_their_order(tmp_path: Path) -> None:
     to = writer(tmp_path, rows=9_999)
     vectors = np.arange(rows * D, dtype=np.float32).reshape(rows, D)
     for start in range(0, rows, 1000):
-        to.append(np.arange(start, start + 1000), vectors[start : start + 1000], (), {})
+        to.append(Embedded(np.arange(start, start + 1000), embeddings=vectors[start : start + 1000]))
     to.commit()
     finish(tmp_path, rows, tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
@@ -156,11 +160,11 @@ def test_a_file_that_is_none_of_ours_is_named(content: bytes, tmp_path: Path) ->
     path = tmp_path / "x.h5"
     path.write_bytes(content)
     with pytest.raises(StorageError, match="not an embedding file"):
-        read_metadata(path)
+        EmbeddingFile(path)
 
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_group("metadata").attrs["format_version"] = 99
-    with pytest.raises(StorageError, match="format version 99; wanted: 1"):
-        read_metadata(tmp_path / "x.h5")
+    with pytest.raises(StorageError, match="format version is 99"):
+        EmbeddingFile(tmp_path / "x.h5")

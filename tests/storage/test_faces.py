@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import tracemalloc
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from runtime.errors import DamagedError, StorageError
-from runtime.records import FACE, FACE_DATASETS, Batch, Outcome, Status
-from runtime.storage.dataset import assemble, read_metadata
+from runtime.records import FACE, FACE_DATASETS, Embedded, Outcome, Status
+from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from runtime.storage.segment_reader import segment_files
-from tests.support.face_batches import D, add, batch_of, batches_of, faces_of, writer
+from tests.support.face_batches import D, batch_of, batches_of, faces_of, writer
 
 # What a file without faces holds, and held before there were any.
 WITHOUT_FACES = {"embeddings", "image_paths", "outcomes/path", "outcomes/status", "outcomes/detail"}
@@ -50,7 +51,7 @@ def run(
             pending = ledger.pending(retry=base is not None).tolist()
         to = writer(folder, segment_rows)
         for batch in batches_of(pending, size, seed, spoilt):
-            add(to, batch)
+            to.append(batch)
         to.commit()
         ran += pending
         try:
@@ -76,7 +77,7 @@ def datasets(path: Path) -> set[str]:
     return set(found)
 
 
-def assert_holds(path: Path, batch: Batch, rows: int) -> None:
+def assert_holds(path: Path, batch: Embedded, rows: int) -> None:
     """The file is one batch of everything, written down with NumPy."""
     texts = [name.decode("utf-8", "backslashreplace") for name in paths_of(rows)]
     counts = np.bincount(batch.rows, minlength=rows)
@@ -135,7 +136,7 @@ def test_killed_and_damaged_it_ends_with_the_same_file(data: st.DataObject, seed
         to = writer(running, rows=size + 3)
         done = data.draw(st.integers(1, -(-rows // size)), "batches before the kill")
         for batch in list(batches_of(range(rows), size, seed))[:done]:
-            add(to, batch)
+            to.append(batch)
         shutil.copytree(running, folder)  # what a kill at this moment leaves, the segment in hand as well
         to.discard()
         for segment in segment_files(folder):
@@ -153,7 +154,7 @@ def test_a_segment_with_one_wrong_bit_is_run_again(dataset: str, tmp_path: Path)
     folder.mkdir()
     to = writer(folder, rows=12)
     for batch in batches_of(range(50), 3, 6):
-        add(to, batch)
+        to.append(batch)
     to.commit()
     segment = segment_files(folder)[1]
     with h5py.File(segment) as file:
@@ -181,7 +182,7 @@ def test_a_segment_whose_parts_do_not_fit_together_is_run_again(
     folder.mkdir()
     to = writer(folder, rows=12)
     for batch in batches_of(range(30), 3, 2):
-        add(to, batch)
+        to.append(batch)
     to.commit()
     with h5py.File(segment_files(folder)[0], "r+") as file:
         wrong = damage(file[dataset][:])
@@ -195,10 +196,10 @@ def test_a_segment_without_faces_among_those_that_have_them_is_run_again(tmp_pat
     folder = tmp_path / "run"
     folder.mkdir()
     to = writer(folder)
-    add(to, batch_of(range(8), 3))
+    to.append(batch_of(range(8), 3))
     to.commit()
     to = writer(folder, faces=False)
-    to.append(np.array([8]), np.ones((1, D), np.float32), (Outcome(9, Status.CORRUPT, "x"),), {})
+    to.append(Embedded(np.array([8]), (Outcome(9, Status.CORRUPT, "x"),), embeddings=np.ones((1, D), np.float32)))
     to.commit()
     assert run(folder, 10, tmp_path / "o.h5", seed=3) == [8, 9]
     assert differences(tmp_path / "o.h5", whole(tmp_path, 10, 3)) == []
@@ -232,7 +233,7 @@ def test_a_finished_file_without_faces_is_no_base_for_a_run_with_them(tmp_path: 
     first = tmp_path / "first"
     first.mkdir()
     to = writer(first, faces=False)
-    to.append(np.array([0]), np.ones((1, D), np.float32), (Outcome(1, Status.CORRUPT, "x"),), {})
+    to.append(Embedded(np.array([0]), (Outcome(1, Status.CORRUPT, "x"),), embeddings=np.ones((1, D), np.float32)))
     to.commit()
     with Ledger(2, first, "p") as ledger:
         assemble(tmp_path / "base.h5", ledger, paths_of(2), {"dimension": D}, "float32")
@@ -241,8 +242,8 @@ def test_a_finished_file_without_faces_is_no_base_for_a_run_with_them(tmp_path: 
         run(tmp_path / "second", 2, tmp_path / "o.h5", seed=0, base=tmp_path / "base.h5")
 
 
-def photograph(row: int, ranks: Sequence[int]) -> Batch:
-    return Batch(
+def photograph(row: int, ranks: Sequence[int]) -> Embedded:
+    return Embedded(
         np.full(len(ranks), row),
         embeddings=np.ones((len(ranks), D), np.float32),
         faces=faces_of(np.random.default_rng(row), ranks),
@@ -256,12 +257,12 @@ def test_only_several_rows_for_one_photograph_make_another_version(
 ) -> None:
     to = writer(tmp_path)
     for row, ranks in enumerate(faces):
-        add(to, photograph(row, ranks))
+        to.append(photograph(row, ranks))
     to.commit()
     with Ledger(3, tmp_path, "p") as ledger:
         assemble(tmp_path / "o.h5", ledger, paths_of(3), {"dimension": D}, "float32")
-    assert read_metadata(tmp_path / "o.h5")["format_version"] == version
     with h5py.File(tmp_path / "o.h5") as file:
+        assert file["metadata"].attrs["format_version"] == version
         assert file["face_index"][:].tolist() == [rank for ranks in faces for rank in ranks]
     raw = {"outcomes/raw_paths/row", "outcomes/raw_paths/bytes"}
     assert datasets(tmp_path / "o.h5") == (
@@ -272,7 +273,7 @@ def test_only_several_rows_for_one_photograph_make_another_version(
 def test_a_run_in_which_no_face_was_found_says_so(tmp_path: Path) -> None:
     to = writer(tmp_path)
     nobody = photograph(0, [])
-    to.append(nobody.rows, nobody.embeddings, (Outcome(0, Status.NO_FACE, "no face"),), {}, nobody.faces, {0: 0})  # type: ignore[arg-type]
+    to.append(replace(nobody, outcomes=(Outcome(0, Status.NO_FACE, "no face"),), face_counts={0: 0}))
     to.commit()
     with Ledger(1, tmp_path, "p") as ledger:
         assemble(tmp_path / "o.h5", ledger, [b"0.jpg"], {"dimension": D}, "float32")
@@ -283,7 +284,7 @@ def test_a_run_in_which_no_face_was_found_says_so(tmp_path: Path) -> None:
 
 def test_without_faces_a_file_holds_what_it_always_held(tmp_path: Path) -> None:
     to = writer(tmp_path, faces=False)
-    to.append(np.array([0, 2]), np.ones((2, D), np.float32), (Outcome(1, Status.CORRUPT, "x"),), {})
+    to.append(Embedded(np.array([0, 2]), (Outcome(1, Status.CORRUPT, "x"),), embeddings=np.ones((2, D), np.float32)))
     to.commit()
     with h5py.File(segment_files(tmp_path)[0]) as file:
         assert set(file) == {"embeddings", "outcomes"}
@@ -291,7 +292,8 @@ def test_without_faces_a_file_holds_what_it_always_held(tmp_path: Path) -> None:
     with Ledger(3, tmp_path, "p") as ledger:
         assemble(tmp_path / "o.h5", ledger, [b"0", b"1", b"2"], {"dimension": D}, "float32")
     assert datasets(tmp_path / "o.h5") == WITHOUT_FACES
-    assert read_metadata(tmp_path / "o.h5")["format_version"] == 1
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert file["metadata"].attrs["format_version"] == 1
 
 
 def test_memory_does_not_grow_with_the_faces_of_the_photographs(
@@ -307,7 +309,7 @@ def test_memory_does_not_grow_with_the_faces_of_the_photographs(
         to = writer(tmp_path, rows=1000)
         for start in range(0, photographs, 16):
             rows = np.repeat(np.arange(start, start + 16), crowd)
-            to.append(rows, vectors, (), {}, faces, dict.fromkeys(rows.tolist(), crowd))
+            to.append(Embedded(rows, embeddings=vectors, faces=faces, face_counts=dict.fromkeys(rows.tolist(), crowd)))
         to.commit()
         with Ledger(photographs, tmp_path, "p") as ledger:
             assemble(tmp_path / "o.h5", ledger, paths_of(photographs), {"dimension": D}, "float32")

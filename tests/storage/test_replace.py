@@ -16,10 +16,10 @@ from compare import differences
 
 from runtime.errors import LockedError, StorageError
 from runtime.storage.replace import replacing
-from runtime.storage.runfolder import Plan, RunFolder
+from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support.export_files import write_file
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 
 @pytest.fixture
@@ -87,14 +87,14 @@ import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 import numpy as np
-import runtime.storage.diskfile as diskfile
+import runtime.files as files
 from runtime.storage.replace import replacing
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 moment = {moment!r}
 if moment == "before the rename":
-    diskfile.os.replace = die
+    files.os.replace = die
 if moment == "after the rename":
-    diskfile.sync_folder = die
+    files.sync_folder = die
 with replacing(Path({path!r})) as copy:
     if moment == "before the change":
         die()
@@ -159,7 +159,7 @@ def test_a_run_that_writes_the_file_is_not_disturbed(file: Path) -> None:
 
 def test_an_unfinished_run_on_the_file_is_kept(file: Path) -> None:
     with RunFolder(file) as folder:
-        folder.write_plan(Plan({}, "/photos", 40, "2026-01-01"))
+        folder.write_plan(StoredPlan({}, "/photos", 40, "2026-01-01"))
     add(file)
     with RunFolder(file) as folder:
         assert folder.read_plan() is not None
@@ -173,7 +173,7 @@ def test_what_is_damaged_or_missing_is_refused_in_words(file: Path, tmp_path: Pa
             pass
         assert file.read_bytes() == content
     for missing in (tmp_path / "none.h5", tmp_path / "no" / "folder" / "none.h5", tmp_path):
-        with pytest.raises(StorageError, match="there is no file"), replacing(missing):
+        with pytest.raises(StorageError, match="expected: a finished file"), replacing(missing):
             pass
     assert not (tmp_path / "no").exists()
     assert os.listdir(file.parent) == ["people.h5"]

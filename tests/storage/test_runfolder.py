@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import LockedError, StorageError
-from runtime.storage.runfolder import Plan, RunFolder
+from runtime.storage.runfolder import RunFolder, StoredPlan
 
 ROOT = Path(__file__).resolve().parents[2]
-PLAN = Plan({"model": "m", "limit": 0}, "/photos", 3, "2026-01-01T00:00:00+00:00", settings={"batch_size": 8})
+PLAN = StoredPlan({"model": "m", "limit": 0}, "/photos", 3, "2026-01-01T00:00:00+00:00", settings={"batch_size": 8})
 
 
 def test_a_plan_comes_back(tmp_path: Path) -> None:

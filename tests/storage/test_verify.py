@@ -15,13 +15,12 @@ import pytest
 from runtime.errors import StorageError
 from runtime.storage.verify import verify_file
 from tests.support.facemill_command import facemill
-from tests.support.processes import run
 
 
 @pytest.fixture(scope="module")
 def whole(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("verify") / "people.h5"
-    assert run("process.py", photos, "-o", path, "--engine", tiny_engine, "--skip-duplicates").returncode == 0
+    assert facemill("process", photos, "-o", path, "--engine", tiny_engine, "--skip-duplicates").returncode == 0
     return path
 
 

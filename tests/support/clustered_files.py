@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.pairs.blocks import Found
-from runtime.records import FACE
+from runtime.records import FACE, Embedded
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
@@ -54,7 +54,8 @@ def write_file(
         folder, plan_id="p", dimension=dimension, dtype="float32", digests=False, faces=has_faces, rules=rules
     )
     if len(vectors):
-        writer.append(np.arange(len(vectors)), vectors, [], {}, *(_faces(ranks) if ranks is not None else ()))
+        faces, counts = _faces(ranks) if ranks is not None else (None, {})
+        writer.append(Embedded(np.arange(len(vectors)), embeddings=vectors, faces=faces, face_counts=counts))
     writer.commit()
     contract = {"root": str(path.parent / "photos"), "dimension": dimension, "model": "planted", "precision": "fp32"}
     contract |= {"dtype": "float32"}

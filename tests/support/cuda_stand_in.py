@@ -31,7 +31,7 @@ class ShimDriver:
         self._folder = folder
         self._held: dict[int, int] = {}  # bytes of what is allocated, by a number of its own
         self._numbers = itertools.count()
-        self._launching = threading.Lock()  # the threads of one kernel share what cuda_stand_in.h calls its warps
+        self._launching = threading.Lock()  # the blocks of one kernel share blockDim
 
     def memory(self) -> tuple[int, int]:
         return (1 << 33) - sum(self._held.copy().values()), 1 << 34
@@ -72,12 +72,6 @@ class ShimDriver:
 
     def record(self, event: Any, stream: Any) -> None:
         event[0] = time.perf_counter()
-
-    def wait(self, stream: Any, event: Any) -> None:
-        pass
-
-    def done(self, event: Any) -> bool:
-        return True
 
     def synchronize_event(self, event: Any) -> None:
         pass

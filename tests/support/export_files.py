@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.records import Outcome, Status
+from runtime.records import Embedded, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
@@ -75,7 +75,8 @@ def write_file(
         faces=faces,
         rules=SegmentRules(10**6, 1e9),
     )
-    writer.append(rows, vectors, [Outcome(0, Status.CORRUPT, "cut short")], {}, known, counts)
+    damaged = Outcome(0, Status.CORRUPT, "cut short")
+    writer.append(Embedded(rows, (damaged,), embeddings=vectors, faces=known, face_counts=counts))
     writer.commit()
     contract = contract_of(dimension, root, sha256)
     said = {**contract, "root": root.decode("utf-8", "backslashreplace"), "contract": json.dumps(contract)}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.records import FACE, Batch, Outcome, Status
+from runtime.records import FACE, Embedded, Outcome, Status
 from runtime.storage.segments import SegmentRules, SegmentWriter
 
 D = 8
@@ -24,7 +24,7 @@ def faces_of(rng: np.random.Generator, ranks: Sequence[int]) -> NDArray[np.void]
     return faces
 
 
-def batch_of(rows: Sequence[int], seed: int, spoilt: frozenset[int] = frozenset()) -> Batch:
+def batch_of(rows: Sequence[int], seed: int, spoilt: frozenset[int] = frozenset()) -> Embedded:
     """What became of some scan rows: 0 to 5 faces each, all or some of them good enough for an embedding.
 
     Args:
@@ -47,7 +47,7 @@ def batch_of(rows: Sequence[int], seed: int, spoilt: frozenset[int] = frozenset(
             vectors.append(rng.standard_normal((len(ranks), D)))
         else:
             outcomes.append(Outcome(row, WITHOUT_ROWS[row % 4], f"{counts[row]} faces in {row}"))
-    return Batch(
+    return Embedded(
         np.array(entries, np.int64),
         tuple(outcomes),
         embeddings=np.concatenate(vectors).astype(np.float32),
@@ -56,7 +56,7 @@ def batch_of(rows: Sequence[int], seed: int, spoilt: frozenset[int] = frozenset(
     )
 
 
-def batches_of(rows: Sequence[int], size: int, seed: int, spoilt: frozenset[int] = frozenset()) -> Iterator[Batch]:
+def batches_of(rows: Sequence[int], size: int, seed: int, spoilt: frozenset[int] = frozenset()) -> Iterator[Embedded]:
     """`batch_of` for runs of `size` photographs."""
     for start in range(0, len(rows), size):
         yield batch_of(rows[start : start + size], seed, spoilt)
@@ -66,9 +66,3 @@ def writer(folder: Path, rows: int = 10, *, faces: bool = True) -> SegmentWriter
     """Of segments that end after so many photographs."""
     rules = SegmentRules(rows, 1e9)
     return SegmentWriter(folder, plan_id="p", dimension=D, dtype="float32", digests=False, faces=faces, rules=rules)
-
-
-def add(to: SegmentWriter, batch: Batch) -> None:
-    """Append a batch."""
-    assert batch.embeddings is not None
-    to.append(batch.rows, batch.embeddings, batch.outcomes, batch.digests, batch.faces, batch.face_counts)

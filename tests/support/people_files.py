@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.storage.dataset import read_paths
+from runtime.storage.file import EmbeddingFile
 from tests.support import encoded_images as make
-from tests.support.processes import run
+from tests.support.facemill_command import facemill
 
 ODD = (b"quo\"te'.jpg", b"<b>&amp;.jpg", b"line\nbreak.jpg", b"caf\xe9.jpg", b"back\\slash.jpg", "grüße.jpg".encode())
 
@@ -23,7 +23,7 @@ def make_people(folder: Path, people: range, photographs: int = 4) -> None:
         place = folder / f"P{person:02d}"
         place.mkdir(parents=True)
         for i in range(photographs):
-            scene = make.scene(40, 40, seed=100 * person + i)
+            scene = make.scene(112, 112, seed=100 * person + i)
             (place / f"{i}.jpg").write_bytes(make.encode(scene, quality=70))
 
 
@@ -34,7 +34,7 @@ def make_odd(folder: Path) -> None:
     os.mkdir(odd)
     for i, name in enumerate(ODD):
         with open(os.path.join(odd, name), "wb") as file:
-            file.write(make.encode(make.scene(40, 40, seed=9000 + i), quality=70))
+            file.write(make.encode(make.scene(112, 112, seed=9000 + i), quality=70))
     (folder / "P09").mkdir()
     for name in ("0.jpg", "1.jpg"):
         shutil.copy(folder / "P00" / "0.jpg", folder / "P09" / name)
@@ -42,14 +42,14 @@ def make_odd(folder: Path) -> None:
 
 
 def embed(folder: Path, output: Path, engine: Path, *options: object) -> Path:
-    done = run("process.py", folder, "-o", output, "--engine", engine, *options)
+    done = facemill("process", folder, "-o", output, "--engine", engine, *options)
     assert done.returncode == 0, done.stderr
     return output
 
 
 def paths_in(file: Path) -> list[bytes]:
-    with h5py.File(file) as opened:
-        return read_paths(opened)
+    with EmbeddingFile(file) as opened:
+        return list(opened.scanned_paths())
 
 
 def vectors_of(file: Path, path: str) -> NDArray[np.float32]:

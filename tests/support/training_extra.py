@@ -12,7 +12,7 @@ import pytest
 
 from runtime.demo.portraits import encode
 from runtime.engines.parity import synthetic_crops
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 
 _REASON = "the extra train is not installed: pip install -e '.[cpu,train]'"
 

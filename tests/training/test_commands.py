@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 from tests.support.training_extra import compose, torch_of_extra
 
 torch = torch_of_extra()

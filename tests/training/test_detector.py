@@ -11,7 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from runtime.errors import ParityError
-from tests.support.processes import ROOT
+from tests.support.facemill_command import ROOT
 from tests.support.training_extra import settings_of, torch_of_extra, write_tar
 
 torch = torch_of_extra()

@@ -54,10 +54,6 @@ class Slot:
             context.set_tensor_address(output_of(info), self._answers.address)
             self._stack = stack.pop_all()
 
-    def place_address(self, place: int) -> int:
-        """Where the crop (S, S, 3) uint8 of a place begins on the device; not for detectors, whose pictures vary."""
-        return self.places.address + place * picture_bytes(self._info)
-
     def fill(self, place: int, crops: NDArray[np.uint8]) -> None:
         """Send crops (m, S, S, 3) uint8 to the places from `place` on; a detector's batch is of one size."""
         self._sides = crops.shape[1:3]

@@ -27,8 +27,8 @@ from runtime.engines.tensorrt.runner import TensorRTRunner
 from runtime.engines.tensorrt.slot import usual_size
 from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
 from runtime.graphs.prepare import prepare_graph
-from runtime.pipeline.work import Embed, Slices
-from runtime.records import Batch
+from runtime.pipeline.work import BatchLimit, Embed
+from runtime.records import Crops
 from tests.support.cuda_stand_in import ShimDriver
 from tests.support.model_files import info, save_cnn, spec
 from tests.support.tensorrt_stand_in import Runtime, Strategy, shim
@@ -264,10 +264,9 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 ) -> None:
     with place.open(slots=1) as runner:
         refuse(runner, {1: "out of memory", 2: "out of memory"})
-        embed = Embed(runner, Slices(16))
-        done = embed(Batch(np.arange(20), images=crops))
-        assert embed.slices.size == 4
-    assert done.embeddings is not None
+        embed = Embed(runner, BatchLimit(16))
+        done = embed(Crops(np.arange(20), images=crops))
+        assert embed.limit.size == 4
     place.check(done.embeddings, expected)
 
 

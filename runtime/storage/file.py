@@ -1,0 +1,378 @@
+"""A finished embedding file, open for reading. docs/format.md describes what is in it.
+
+This is the one reader of finished files. `verify` and `repair` alone read damaged ones (salvage.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import StorageError
+from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace
+from .format import (
+    OUR_DATASETS,
+    count_outcomes,
+    display_text,
+    offsets,
+    read_attributes,
+    read_raw_paths,
+    read_scanned_paths,
+    read_vector_counts,
+)
+from .salvage import DAMAGE, check_sizes, refuse_system_error
+
+_BLOCK_BYTES = 32 << 20
+_BLOCK_ROWS = 65_536
+
+
+class EmbeddingFile:
+    """A finished embedding file: N unit vectors, the photos that they come from, and the outcomes of all M photos.
+
+    A row is an embedding. Rows are in scan order; the faces of one photo are neighbours. A photo that failed has an
+    outcome and no row. Opening reads the metadata alone; vectors, paths, faces and outcomes are read when asked for.
+    Use it in a `with` block, or call `close`. It is read-only, and one thread at a time may use it.
+
+    Attributes:
+        path: the file, as it was named.
+        rows: N, the number of embeddings.
+        dimension: D, the length of an embedding.
+        dtype: "float32" or "float16", of the stored embeddings.
+        metadata: the attributes of `/metadata`.
+        contract: what all rows have in common: model, crop, alignment, precision and so on.
+        root: absolute folder that all paths are below, exact bytes.
+        source: run id, size in bytes and time of modification; they differ between any two files.
+        has_faces: whether the file says where in its photo each face is.
+        hdf5: the open h5py file.
+    Raises:
+        StorageError: the file is missing, is not an embedding file, or is damaged.
+
+    Example:
+        >>> with EmbeddingFile("people.h5") as file:
+        ...     print(file.rows, file.dimension, file.paths)
+        ...     print(file.vectors.shape, file.vectors.dtype)
+        ...     print(file.outcomes)
+        3 4 ['a.jpg', 'c.jpg', 'd.jpg']
+        (3, 4) float32
+        {'embedded': 3, 'corrupt': 1}
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        import h5py
+
+        self.path = Path(path)
+        check_exists(self.path)
+        try:
+            stat = os.stat(self.path)
+            self.hdf5 = h5py.File(self.path, "r")
+        except DAMAGE as err:
+            raise self._unusable(err) from err
+        try:
+            self.metadata = read_attributes(self.hdf5)
+            self._check()
+            self.contract: dict[str, Any] = json.loads(self.metadata["contract"])
+            self.root = os.fsencode(self.contract["root"])
+            self.source = {
+                "run_id": str(self.metadata["run_id"]),
+                "size_bytes": stat.st_size,
+                "mtime_ns": stat.st_mtime_ns,
+            }
+        except DAMAGE as err:
+            self.hdf5.close()
+            raise self._unusable(err) from err
+
+    def _check(self) -> None:
+        """Raise ValueError unless vectors, paths and faces have the same number of rows."""
+        version = self.metadata.get("format_version")
+        if version not in FORMAT_VERSIONS:
+            raise ValueError(f"its format version is {version}")
+        vectors = self.hdf5["embeddings"]
+        self.dtype = str(vectors.dtype)
+        self.has_faces = "face_index" in self.hdf5
+        self.rows, self.dimension = map(int, vectors.shape)
+        if vectors.dtype.kind != "f" or self.dimension != int(self.metadata["dimension"]):
+            raise ValueError(
+                f"/embeddings is {vectors.dtype} with {self.dimension} columns, "
+                f"the metadata say {self.metadata['dimension']}"
+            )
+        for name in ("image_paths", *(FACE_DATASETS.values() if self.has_faces else ())):
+            if self.hdf5[name].shape[:1] != (self.rows,):
+                raise ValueError(f"{self.rows} embeddings, /{name} is {self.hdf5[name].shape}")
+
+    def _unusable(self, err: Exception) -> StorageError:
+        refuse_system_error(err, self.path)
+        return StorageError(
+            f"{self.path} is not an embedding file of facemill, or it is damaged ({err}); expected: format version "
+            f"{' or '.join(map(str, FORMAT_VERSIONS))}. If it was one, save its intact rows with: facemill repair "
+            f"{self.path}"
+        )
+
+    def _damaged(self, dataset: str, err: Exception) -> StorageError:
+        refuse_system_error(err, self.path)
+        return StorageError(
+            f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy, or save its intact rows with: "
+            f"facemill repair {self.path}"
+        )
+
+    # Rows: one for each embedding
+
+    @cached_property
+    def vectors(self) -> NDArray[np.float32]:
+        """All embeddings, (N, D) float32, unit rows. They stay in memory: `blocks` reads a large file piece by piece.
+
+        Raises:
+            StorageError: the rows are damaged.
+        """
+        return np.concatenate([np.empty((0, self.dimension), np.float32), *self.blocks()])
+
+    @cached_property
+    def paths(self) -> list[str]:
+        """The path of each row's photo below `root`, N strings; `names` reads a few of them.
+
+        Raises:
+            StorageError: the paths are damaged.
+        """
+        return [name for start in range(0, self.rows, _BLOCK_ROWS) for name in self._names_from(start)]
+
+    def _names_from(self, start: int) -> list[str]:
+        return [display_text(name) for name in self.column("image_paths", start, start + _BLOCK_ROWS).tolist()]
+
+    @cached_property
+    def faces(self) -> NDArray[np.void] | None:
+        """The face of each row, (N,) records.FACE: box, landmarks, score; None for a file of aligned crops.
+
+        Raises:
+            StorageError: the faces are damaged.
+        """
+        if not self.has_faces:
+            return None
+        faces = np.empty(self.rows, FACE)
+        for name, dataset in FACE_DATASETS.items():
+            faces[name] = self.column(dataset, 0, self.rows)
+        return faces
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """All embeddings in order, (n, D) float32, C-contiguous, 32 MiB at a time.
+
+        Raises:
+            StorageError: the rows are damaged.
+        """
+        step = max(1, _BLOCK_BYTES // (4 * self.dimension))
+        for start in range(0, self.rows, step):
+            yield self.block(start, min(start + step, self.rows))
+
+    def block(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Embeddings of rows `start` to `stop`, (stop - start, D) float32, C-contiguous; a new array.
+
+        Raises:
+            StorageError: the rows are damaged, or a row is not finite or longer than `MAX_NORM`.
+        """
+        try:
+            block = np.ascontiguousarray(self.hdf5["embeddings"][start:stop], np.float32)
+        except DAMAGE as err:
+            raise StorageError(
+                f"{self.path} is damaged at rows {start} to {stop} of /embeddings ({err}). "
+                f"Restore it from a copy, or make it again with --force"
+            ) from err
+        squares = np.einsum("ij,ij->i", block, block)  # (n,) float32; a sum with a NaN is NaN
+        wrong = np.flatnonzero(~(squares <= MAX_NORM**2))
+        if len(wrong):
+            raise StorageError(
+                f"{self.path}: row {start + wrong[0]} of /embeddings has length {np.sqrt(squares[wrong[0]]):.4g}; "
+                f"expected: 1. Restore the file from a copy, or make it again with --force"
+            )
+        return block
+
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """The paths of some rows below `root`, in the order given. Bytes that are not UTF-8 become \\xNN.
+
+        Raises:
+            StorageError: the paths are damaged.
+        """
+        return [display_text(name) for name in self._entries("image_paths", rows)]
+
+    def photo_path(self, row: int) -> bytes:
+        """The absolute path of the photo of a row, exact bytes."""
+        return self.photo_paths([row])[0]
+
+    def photo_paths(self, rows: Sequence[int]) -> list[bytes]:
+        """The absolute paths of the photos of some rows, exact bytes, in the order given.
+
+        Raises:
+            StorageError: the paths are damaged.
+        """
+        names = zip(rows, self._entries("image_paths", rows), strict=True)
+        return [os.path.join(self.root, self.raw_paths.get(row, bytes(name))) for row, name in names]
+
+    def face_places(self, rows: Sequence[int]) -> list[FacePlace | None]:
+        """Which face of its photo each row is, in the order given; None in a file of aligned crops.
+
+        Raises:
+            StorageError: the faces are damaged.
+        """
+        if not self.has_faces:
+            return [None] * len(rows)
+        ranks, boxes = (self._entries(FACE_DATASETS[name], rows) for name in ("face_index", "box"))
+        return [FacePlace(int(rank), tuple(box.tolist())) for rank, box in zip(ranks, boxes, strict=True)]
+
+    def photo_numbers(self) -> NDArray[np.int64]:
+        """(N,) int64, a number for the photo of each row; the faces of one photo share it.
+
+        Raises:
+            StorageError: the outcomes are damaged.
+        """
+        try:
+            if "outcomes/embeddings" not in self.hdf5:  # one row a photo
+                return np.arange(self.rows)
+            counts = self.hdf5["outcomes/embeddings"][:]
+        except DAMAGE as err:
+            raise self._damaged("outcomes", err) from err
+        return np.repeat(np.arange(len(counts)), counts)
+
+    @cached_property
+    def raw_paths(self) -> dict[int, bytes]:
+        """The few paths that are not UTF-8, exact bytes below `root`, by row; the faces of one photo share one.
+
+        Raises:
+            StorageError: the outcomes are damaged.
+        """
+        try:
+            if "outcomes/raw_paths" not in self.hdf5:
+                return {}
+            outcomes = self.hdf5["outcomes"]
+            counts = read_vector_counts(outcomes, outcomes["status"][:]).astype(np.int64)
+            first = offsets(counts)
+            return {
+                row: path
+                for photo, path in read_raw_paths(outcomes).items()
+                for row in range(int(first[photo]), int(first[photo] + counts[photo]))
+            }
+        except (*DAMAGE, IndexError) as err:
+            raise self._damaged("outcomes", err) from err
+
+    # Photos: one for each scanned path
+
+    @property
+    def outcomes(self) -> dict[str, int]:
+        """Photos by outcome, those that occur: {"embedded": 98, "no-face": 2}.
+
+        Raises:
+            StorageError: the outcomes are damaged.
+        """
+        return count_outcomes(self.status)
+
+    @cached_property
+    def status(self) -> NDArray[np.uint8]:
+        """(M,) uint8, the records.Status of each photo, in scan order.
+
+        Raises:
+            StorageError: the outcomes are damaged.
+        """
+        return self._photos[0]
+
+    @cached_property
+    def vector_counts(self) -> NDArray[np.uint16]:
+        """(M,) uint16, how many rows each photo has.
+
+        Raises:
+            StorageError: the outcomes are damaged.
+        """
+        return self._photos[1]
+
+    @cached_property
+    def _photos(self) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+        try:
+            check_sizes(self.hdf5)
+            status: NDArray[np.uint8] = self.hdf5["outcomes/status"][:]
+            counts = read_vector_counts(self.hdf5["outcomes"], status)
+            for name, expected in (("outcomes/path", len(status)), ("embeddings", int(counts.sum()))):
+                if len(self.hdf5[name]) != expected:
+                    raise ValueError(f"/{name} has {len(self.hdf5[name])} rows; expected: {expected}")
+            if not status.all():
+                raise ValueError(f"the outcome of row {int(status.argmin())} is missing")
+        except DAMAGE as err:
+            raise self._unusable(err) from err
+        return status, counts
+
+    def scanned_paths(self) -> Iterator[bytes]:
+        """The exact paths of all photos below `root`, in scan order, read piece by piece.
+
+        Raises:
+            StorageError: the outcomes are damaged.
+        """
+        try:
+            yield from read_scanned_paths(self.hdf5)
+        except DAMAGE as err:
+            raise self._unusable(err) from err
+
+    # Any dataset
+
+    def foreign_datasets(self) -> list[str]:
+        """Names of datasets that other programs have put into the file: facemill makes new files without them."""
+        return sorted(set(self.hdf5) - OUR_DATASETS)
+
+    def has_column(self, dataset: str) -> bool:
+        """Whether there is a dataset of this name with an entry for each row."""
+        return dataset in self.hdf5 and self.hdf5[dataset].shape[:1] == (self.rows,)
+
+    def column(self, dataset: str, start: int, stop: int) -> NDArray[Any]:
+        """Entries `start` to `stop` of a dataset, (stop - start, ...), as they are stored.
+
+        Raises:
+            StorageError: the dataset is missing or damaged.
+        """
+        try:
+            entries: NDArray[Any] = self.hdf5[dataset][start:stop]
+        except DAMAGE as err:
+            raise self._damaged(dataset, err) from err
+        return entries
+
+    def _entries(self, dataset: str, rows: Sequence[int]) -> list[Any]:
+        """Entries of a dataset, in the order given; each compressed chunk is opened once."""
+        order = np.argsort(rows, kind="stable")
+        ascending = np.asarray(rows, np.int64)[order]
+        entries: list[Any] = [None] * len(order)
+        try:
+            data = self.hdf5[dataset]
+            step = data.chunks[0] if data.chunks else max(1, len(data))
+            for chunk in np.unique(ascending // step).tolist():
+                first, last = np.searchsorted(ascending, (chunk * step, (chunk + 1) * step)).tolist()
+                start, stop = int(ascending[first]), int(ascending[last - 1]) + 1
+                block = data[start:stop]
+                for place, row in zip(order[first:last].tolist(), ascending[first:last].tolist(), strict=True):
+                    entries[place] = block[row - start]
+        except DAMAGE as err:
+            raise self._damaged(dataset, err) from err
+        return entries
+
+    def close(self) -> None:
+        """Close the file; arrays that were read stay valid."""
+        self.hdf5.close()
+
+    def __enter__(self) -> EmbeddingFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def check_exists(path: Path) -> None:
+    """Refuse a path that names no file.
+
+    Raises:
+        StorageError: the path is a folder, or nothing is there.
+    """
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; expected: a finished file of `facemill process`")
+    if not path.is_file():
+        raise StorageError(
+            f"there is no file {path}; expected: a finished file of `facemill process`. Make one with: "
+            f"facemill process PHOTOS -o {path}"
+        )

@@ -1,0 +1,102 @@
+"""The parts of an embedding file as HDF5 holds them: what all readers and writers of the format share.
+
+Every function takes an open h5py file or group. docs/format.md describes the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..records import FACE, FACE_DATASETS, Status
+
+OUR_DATASETS = frozenset({"metadata", "outcomes", "embeddings", "image_paths", "faces", *FACE_DATASETS.values()})
+_BLOCK_ROWS = 65_536
+_CHUNK_ROWS = 4096
+
+
+def read_attributes(hdf5: Any) -> dict[str, Any]:
+    """The attributes of `/metadata` of an open file, as Python's types. A damaged name (bytes) is left out."""
+    attributes = hdf5["metadata"].attrs.items()
+    return {key: value.item() if hasattr(value, "item") else value for key, value in attributes if isinstance(key, str)}
+
+
+def read_vector_counts(outcomes: Any, status: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """(M,) how many rows of `/embeddings` each row of an open `/outcomes` has; `status` is its own."""
+    counts: NDArray[Any] = outcomes["embeddings"][:] if "embeddings" in outcomes else status == Status.EMBEDDED
+    return counts.astype(np.uint16)
+
+
+def read_raw_paths(outcomes: Any) -> dict[int, bytes]:
+    """The exact bytes of the few paths that are not UTF-8, by row of an open `/outcomes`."""
+    if "raw_paths" not in outcomes:
+        return {}
+    paths = zip(outcomes["raw_paths/row"][:], outcomes["raw_paths/bytes"][:], strict=True)
+    return {int(row): path.tobytes() for row, path in paths}
+
+
+def read_scanned_paths(hdf5: Any) -> Iterator[bytes]:
+    """The exact paths of an open file, in scan order, read piece by piece."""
+    outcomes = hdf5["outcomes"]
+    raw = read_raw_paths(outcomes)
+    for start in range(0, len(outcomes["path"]), _BLOCK_ROWS):
+        block = outcomes["path"][start : start + _BLOCK_ROWS].tolist()
+        if not all(block):
+            raise ValueError(f"the path of row {start + block.index(b'')} is missing")
+        yield from (raw.get(row, path) for row, path in enumerate(block, start)) if raw else block
+
+
+def count_outcomes(status: NDArray[np.uint8]) -> dict[str, int]:
+    """Photos by outcome, those that occur, from (M,) records.Status."""
+    counts = np.bincount(status, minlength=len(Status))
+    return {kind.label: int(counts[kind]) for kind in Status if counts[kind]}
+
+
+def offsets(counts: NDArray[Any]) -> NDArray[np.int64]:
+    """(M,) int64, where the items of each begin when those of all stand one after the other; `counts` is (M,)."""
+    first: NDArray[np.int64] = np.cumsum(counts, dtype=np.int64) - counts
+    return first
+
+
+def stored_text(path: bytes) -> bytes:
+    """A path as the UTF-8 that is stored; bytes that are not UTF-8 become \\xNN."""
+    return path if path.isascii() else display_text(path).encode()
+
+
+def display_text(path: bytes) -> str:
+    """A path as text for people; bytes that are not UTF-8 become \\xNN."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def create_faces(file: Any) -> None:
+    """The datasets of an open new file, each still without a row."""
+    for name, dataset in FACE_DATASETS.items():
+        # Coordinates hardly compress (a quarter, with shuffling, of what is little beside the vectors); ranks do.
+        ranks = name == "face_index"
+        file.create_dataset(
+            dataset,
+            shape=(0, *FACE[name].shape),
+            maxshape=(None, *FACE[name].shape),
+            dtype=FACE[name].base,
+            chunks=(_CHUNK_ROWS, *FACE[name].shape),
+            compression="gzip" if ranks else None,
+            compression_opts=1 if ranks else None,
+            fletcher32=True,
+        )
+
+
+def append_faces(file: Any, faces: NDArray[np.void]) -> None:
+    """Add the faces of the next rows of `/embeddings`.
+
+    Args:
+        file: an open file after `create_faces`.
+        faces: (n,) FACE.
+    """
+    for name, dataset in FACE_DATASETS.items():
+        data = file[dataset]
+        start = len(data)
+        data.resize(start + len(faces), axis=0)
+        data[start:] = faces[name]

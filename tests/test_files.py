@@ -1,0 +1,331 @@
+"""Durable files, their locks and their permissions."""
+
+from __future__ import annotations
+
+import doctest
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime import files
+from runtime.errors import ConfigError, DiskFullError, LockedError, OutputExistsError, StorageError
+from runtime.files import (
+    Lock,
+    NewFile,
+    check_output,
+    create_empty,
+    durable_file,
+    is_temporary,
+    make_folder,
+    restrict_folder,
+    synced_file,
+    temporary_path,
+    write_durable,
+)
+from tests.support.facemill_command import ROOT
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture
+def umask_022() -> Iterator[None]:
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def holder(code: str) -> subprocess.Popen[str]:
+    """A process that runs some code, prints a line and sleeps."""
+    text = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom runtime.files import *\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{text}{code}\nprint('ready', flush=True)\ntime.sleep(60)"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def test_the_example_in_the_docstring_runs() -> None:
+    assert doctest.testmod(files).failed == 0
+
+
+def test_temporary_names_are_recognised(tmp_path: Path) -> None:
+    path = tmp_path / "people.h5"
+    assert temporary_path(path) == tmp_path / "people.h5.partial"
+    assert is_temporary(temporary_path(path))
+    assert not is_temporary(path)
+
+
+def test_a_file_appears_whole_at_the_end_of_the_block(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"old")
+    with durable_file(path, "the list") as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+        assert temporary_path(path).read_bytes() == b"new"
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "code"),
+    [
+        (KeyboardInterrupt("ours"), KeyboardInterrupt, None),
+        (ValueError("ours"), ValueError, None),
+        (StorageError("ours"), StorageError, "E-STORAGE"),
+        (OSError(28, "full"), DiskFullError, "E-DISK-FULL"),
+        (OSError(5, "input/output"), StorageError, "E-STORAGE"),
+    ],
+)
+def test_a_block_that_fails_leaves_the_old_file(
+    tmp_path: Path, error: BaseException, kind: type[BaseException], code: str | None
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"old")
+
+    def write() -> None:
+        with durable_file(path, "the list") as file:
+            file.write(b"new")
+            raise error
+
+    with pytest.raises(kind) as raised:
+        write()
+    assert getattr(raised.value, "code", None) == code
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_does_not_exist_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):
+        write_durable(tmp_path / "no" / "a", b"", "the list")
+
+
+FULL = """
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for path in (Path({path!r}), Path({path!r})):
+    try:
+        write_durable(path, bytes(size), "the file")
+    except Exception as err:
+        print(err.code)
+"""
+
+
+@pytest.mark.parametrize("size", [1001, 10_000_000])
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, size: int) -> None:
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom runtime.files import *\n"
+    code += f"size = {size}\n" + FULL.format(path=str(tmp_path / "a"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.split() == ["E-DISK-FULL"] * 2, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_writer_leaves_the_old_file_and_does_not_block_the_next_one(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    code = f"new = NewFile(Path({str(path)!r})); new.file.write(b'half and more'); new.file.flush()"
+    with holder(code) as process:
+        process.send_signal(signal.SIGKILL)
+    assert path.read_bytes() == b"old"
+    assert temporary_path(path).read_bytes() == b"half and more"
+    write_durable(path, b"new", "the file")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with holder(f"new = NewFile(Path({str(path)!r})); new.file.write(b'half'); new.file.flush()") as process:
+        with pytest.raises(LockedError) as raised:
+            write_durable(path, b"mine", "the file")
+        if Path("/proc/locks").exists():
+            assert f"process {process.pid}" in raised.value.message
+        assert temporary_path(path).read_bytes() == b"half"
+        process.kill()
+
+
+def test_a_writer_that_waits_has_the_last_word(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    code = f"""
+import threading
+new = NewFile(Path({str(path)!r}))
+new.file.write(b'first')
+threading.Timer(0.5, new.commit).start()
+"""
+    with holder(code) as process:
+        write_durable(path, b"second", "the file", wait=True)
+        assert path.read_bytes() == b"second"
+        process.kill()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_many_threads_that_wait_lose_no_update(tmp_path: Path) -> None:
+    path = tmp_path / "count"
+    path.write_bytes(b"0")
+
+    def count() -> None:
+        for _ in range(10):
+            with NewFile(path, wait=True) as new:
+                new.file.write(b"%d" % (int(path.read_bytes()) + 1))
+                new.commit()
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_bytes() == b"40"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_symbolic_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"mine")
+    temporary_path(tmp_path / "a").symlink_to(tmp_path / "precious")
+    with pytest.raises(StorageError):
+        write_durable(tmp_path / "a", b"new", "the file")
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    assert not (tmp_path / "a").exists()
+
+
+def test_without_commit_nothing_stays_but_what_is_to_be_resumed(tmp_path: Path) -> None:
+    with NewFile(tmp_path / "a") as new:
+        new.file.write(b"half")
+    assert not list(tmp_path.iterdir())
+    with NewFile(tmp_path / "a", resume=True):
+        pass
+    assert not list(tmp_path.iterdir())  # an empty file is of no use
+    with NewFile(tmp_path / "a", resume=True) as new:
+        new.file.write(b"half")
+        new.file.flush()
+    with NewFile(tmp_path / "a", resume=True) as new:
+        assert new.file.read() == b"half"
+        new.file.write(b", whole")
+        new.commit()
+    assert (tmp_path / "a").read_bytes() == b"half, whole"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("sources", "mode"), [((), 0o644), ((0o600,), 0o600), ((0o640,), 0o640), ((0o666,), 0o644), ((0o640, 0o604), 0o600)]
+)
+def test_a_derived_file_is_not_more_readable_than_its_sources(
+    tmp_path: Path, umask_022: None, sources: tuple[int, ...], mode: int
+) -> None:
+    like = [tmp_path / f"source{i}" for i in range(len(sources))]
+    for path, bits in zip(like, sources, strict=True):
+        path.touch()
+        path.chmod(bits)
+    with durable_file(tmp_path / "a", "the list", like=like) as file:
+        assert mode_of(temporary_path(tmp_path / "a")) == mode  # from the first byte
+        file.write(b"new")
+    assert mode_of(tmp_path / "a") == mode
+    with synced_file(tmp_path / "b", like=like) as file:
+        assert mode_of(tmp_path / "b") == mode
+    create_empty(tmp_path / "c", like=like)
+    assert mode_of(tmp_path / "c") == mode
+
+
+@pytest.mark.parametrize(
+    ("old", "source", "mode"), [(0o600, 0o644, 0o600), (0o664, 0o664, 0o664), (0o644, 0o640, 0o640)]
+)
+def test_a_file_that_is_replaced_hands_on_its_mode(
+    tmp_path: Path, umask_022: None, old: int, source: int, mode: int
+) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "a").chmod(old)
+    (tmp_path / "source").touch()
+    (tmp_path / "source").chmod(source)
+    write_durable(tmp_path / "a", b"new", "the list", like=tmp_path / "source")
+    assert mode_of(tmp_path / "a") == mode
+
+
+def test_a_file_left_by_a_killed_writer_gives_nobody_its_mode(tmp_path: Path, umask_022: None) -> None:
+    temporary_path(tmp_path / "a").write_bytes(b"left")
+    temporary_path(tmp_path / "a").chmod(0o666)
+    before = temporary_path(tmp_path / "a").stat().st_ino
+    (tmp_path / "source").touch(0o600)
+    with temporary_path(tmp_path / "a").open("rb") as spy:  # opened while it could be read
+        with durable_file(tmp_path / "a", "the list", like=tmp_path / "source") as file:
+            file.write(b"secret")
+        assert spy.read() == b"left"
+    assert mode_of(tmp_path / "a") == 0o600
+    assert (tmp_path / "a").stat().st_ino != before
+
+
+@pytest.mark.parametrize(("source", "mode"), [(0o600, 0o700), (0o640, 0o750), (0o644, 0o755)])
+def test_a_folder_is_entered_by_those_who_can_read_its_sources(
+    tmp_path: Path, umask_022: None, source: int, mode: int
+) -> None:
+    (tmp_path / "source").touch()
+    (tmp_path / "source").chmod(source)
+    make_folder(tmp_path / "deep" / "folder", like=tmp_path / "source")
+    assert mode_of(tmp_path / "deep" / "folder") == mode
+    make_folder(tmp_path / "deep" / "folder")  # it exists
+    create_empty(tmp_path / "deep" / "folder" / "a", like=tmp_path / "deep" / "folder")
+    assert mode_of(tmp_path / "deep" / "folder" / "a") == source
+    (tmp_path / "open").mkdir(0o755)
+    restrict_folder(tmp_path / "open", like=tmp_path / "source")
+    assert mode_of(tmp_path / "open") == mode
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "file")
+
+
+def test_a_lock_of_a_file_or_folder_excludes_others_until_its_process_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    for name in ("folder", "link", "lock"):
+        with holder(f"lock = Lock(Path({str(tmp_path / name)!r}), 'busy')") as process:
+            with pytest.raises(LockedError) as raised:
+                Lock(tmp_path / name, "another run is writing it")
+            assert raised.value.message.startswith("another run is writing it")
+            if Path("/proc/locks").exists():
+                assert f"process {process.pid}" in raised.value.message
+            process.kill()
+        with Lock(tmp_path / name, "busy"), pytest.raises(LockedError):  # another thread would be refused, too
+            Lock(tmp_path / name, "busy")
+        Lock(tmp_path / name, "busy").release()
+
+
+def test_a_lock_that_waits_is_taken_when_the_other_process_ends(tmp_path: Path) -> None:
+    with holder(f"lock = Lock(Path({str(tmp_path)!r}), 'busy')") as process:
+        killed: list[int] = []
+
+        def kill() -> None:
+            killed.append(process.pid)
+            process.kill()
+
+        killer = threading.Timer(0.5, kill)
+        killer.start()
+        with Lock(tmp_path, "busy", wait=True):
+            assert killed == [process.pid]
+        killer.join()
+
+
+def test_places_that_will_not_do_are_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "there.csv").touch()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "gone")
+    check_output(tmp_path / "new.csv", "the list", (".csv",), force=False)
+    check_output(tmp_path / "there.csv", "the list", (".csv",), force=True)
+    with pytest.raises(ConfigError, match=r"new\.txt.*\.csv or \.parquet"):
+        check_output(tmp_path / "new.txt", "the list", (".csv", ".parquet"), force=False)
+    with pytest.raises(ConfigError, match="no folder"):
+        check_output(tmp_path / "no" / "new.csv", "the list", force=False)
+    for name in ("there.csv", "link.csv"):
+        with pytest.raises(OutputExistsError):
+            check_output(tmp_path / name, "the list", force=False)
