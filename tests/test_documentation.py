@@ -50,6 +50,32 @@ def test_the_readers_output_is_right(folder: Path) -> None:
     assert lines[1].startswith("1.000 0/p0000.jpg")
 
 
+def test_the_diagrams_are_those_of_the_code() -> None:
+    done = subprocess.run([sys.executable, ROOT / "docs" / "draw.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = set(re.findall(r"^ +- .+: (\S+\.md)$", config, re.MULTILINE))
+    assert pages == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_every_error_code_is_documented() -> None:
+    from runtime import errors
+
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(E-[A-Z-]+)` \| `(\w+)` \|", text, re.MULTILINE))
+    classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.FacemillError)]
+    assert documented == {c.code: c.__name__ for c in classes}
+
+
+def test_the_readme_fits_its_limits() -> None:
+    lines = README.splitlines()
+    assert len(lines) < 200
+    assert [line for line in lines if len(line) > 120] == []
+
+
 def test_ci_runs_the_commands_of_the_readme() -> None:
     ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     for command in ("make check", "make test"):
@@ -106,5 +132,5 @@ def test_every_command_and_option_is_documented() -> None:
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.name)
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target
