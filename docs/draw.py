@@ -73,7 +73,10 @@ def stages() -> str:
         ]
         if number:
             parts.append(f'<path class="arrow" d="M{x - gap + 3} {top + height / 2} H{x - 3}"/>')
-    note = "Threads run all stages at once. Each stage hands over batches in the order of the scan. Segments make results durable."
+    note = (
+        "Threads run all stages at once. Each stage hands over batches in the order of the scan. "
+        "Segments make results durable."
+    )
     total = 40 + len(STAGES) * width + (len(STAGES) - 1) * gap
     parts.append(_text(total / 2, top + height + 30, note, "small"))
     return _svg(total, top + height + 48, "The five stages of facemill process", parts)
