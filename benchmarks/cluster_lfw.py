@@ -17,12 +17,12 @@ import numpy as np
 from material import ROOT  # noqa: F401 - puts the checkout on the path
 from report import write_results
 
-from runtime.clusters.cluster import for_people
-from runtime.clusters.whispers import connected, people_of
-from runtime.metrics.agreement import Agreement, agreement
-from runtime.pages.map_groups import by_folder
-from runtime.pairs.blocks import Found, joined, pairs_above
+from runtime.clusters.clusters import cluster_by_count
+from runtime.clusters.graph import connected_components, people_in_graph
+from runtime.pages.map import groups_of_folders
+from runtime.pairs.all_pairs import ScoredPairs, join_pairs, pairs_above
 from runtime.storage.file import EmbeddingFile
+from tests.oracles.agreement import Agreement, agreement
 
 SEEDS = 5
 
@@ -36,14 +36,14 @@ def main() -> None:
     options = parser.parse_args()
     thresholds = np.round(np.arange(options.lowest, options.highest + options.step / 2, options.step), 6).tolist()
     with EmbeddingFile(options.file) as gallery:
-        person = by_folder(gallery.names(range(gallery.rows))).of
+        person = groups_of_folders(gallery.names(range(gallery.rows))).of
         start = time.perf_counter()
-        every = joined(list(pairs_above(gallery, min(thresholds))))
+        every = join_pairs(list(pairs_above(gallery, min(thresholds))))
         compared_s = time.perf_counter() - start
         rows = [whispers_row(every, threshold, person) for threshold in thresholds]
         start = time.perf_counter()
         people = len(np.unique(person))
-        means = for_people(gallery, people)
+        means = cluster_by_count(gallery, people)
         means_s = time.perf_counter() - start
         model = str(gallery.metadata["model"])
     rows.append(
@@ -72,14 +72,14 @@ def main() -> None:
     )
 
 
-def whispers_row(every: Found, threshold: float, person: np.ndarray) -> dict[str, object]:
+def whispers_row(every: ScoredPairs, threshold: float, person: np.ndarray) -> dict[str, object]:
     """What the links above a threshold give."""
     kept = every.scores >= np.float32(threshold)
-    links = Found(every.first[kept], every.second[kept], every.scores[kept])
+    links = ScoredPairs(every.first[kept], every.second[kept], every.scores[kept])
     start = time.perf_counter()
-    labels, _ = people_of(links, len(person))
+    labels, _ = people_in_graph(links, len(person))
     taken_s = time.perf_counter() - start
-    others = [agreement(people_of(links, len(person), seed=seed)[0], person).f1 for seed in range(SEEDS)]
+    others = [agreement(people_in_graph(links, len(person), seed=seed)[0], person).f1 for seed in range(SEEDS)]
     return {
         "method": "whispers",
         "threshold or k": f"{threshold:g}",
@@ -88,7 +88,7 @@ def whispers_row(every: Found, threshold: float, person: np.ndarray) -> dict[str
         "clusters": len(np.unique(labels)),
         **figures(agreement(labels, person)),
         "F1 over seeds": f"{min(others):.4f} to {max(others):.4f}",
-        "F1 of components": f"{agreement(connected(links, len(person)), person).f1:.4f}",
+        "F1 of components": f"{agreement(connected_components(links, len(person)), person).f1:.4f}",
         "s": f"{taken_s:.2f}",
     }
 

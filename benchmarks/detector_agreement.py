@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from report import write_results
 
-from runtime.engines.open import open_runner
+from runtime.engines.backends import open_runner
 from runtime.engines.runner import Runner
-from runtime.faces.detectors import Faces, iou, main_face
+from runtime.faces.detectors import Faces, decoder_of, iou, main_face
 from runtime.faces.finder import Finder, View
 from runtime.faces.rules import FaceRules
 
@@ -40,7 +40,7 @@ SAME_FACE = 0.3  # intersection over union
 def looked_at(runner: Runner, photos: list[NDArray[np.uint8]], side: int = SIDE) -> list[Faces]:
     """The faces of every photograph, looked at first in a view so long."""
     rules = replace(FaceRules("detect").find, views=(View(side),))
-    finder = Finder(runner.infer, runner.info.detector, rules, AT_ONCE)
+    finder = Finder(runner.infer, decoder_of(runner.info.decode), rules, AT_ONCE)
     return [faces for i in range(0, len(photos), AT_ONCE) for faces in finder.find(photos[i : i + AT_ONCE])]
 
 

@@ -31,7 +31,7 @@ def engine_alone(
     engine: Engine, images: NDArray[np.uint8], count: int, batch: int, streams: int, threads: int
 ) -> float:
     """Images per second of `streams` threads that do nothing but call the engine, `count` images in all."""
-    from runtime.engines.open import open_runner
+    from runtime.engines.backends import open_runner
 
     with open_runner(engine, threads=threads) as runner:
         runner.infer(images[:batch])  # warm-up

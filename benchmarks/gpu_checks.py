@@ -231,8 +231,8 @@ def engine(setting: Setting) -> Findings:
         built[precision] = {
             "file": engine.path.name,
             "megabytes": round(engine.path.stat().st_size / 1e6, 2),
-            "parity_mean": info.parity_mean,
-            "parity_min": info.parity_min,
+            "parity_mean": info.parity.mean,
+            "parity_min": info.parity.minimum,
             "context_megabytes": round(info.context_bytes / 1e6, 1),
             "backend_version": info.backend_version,
             "device": info.device,
@@ -265,8 +265,9 @@ def runner(setting: Setting) -> Findings:
 def detector(setting: Setting) -> Findings:
     """The detector's engine: built, loaded, and its answers to views of portraits against ONNX Runtime's."""
     need_tensorrt(setting)
-    from runtime.engines.open import open_runner
+    from runtime.engines.backends import open_runner
     from runtime.engines.parity import weighted
+    from runtime.faces.detectors import decoder_of
     from runtime.faces.finder import FindRules, View, draw, read_answer
     from runtime.images.decode import decode_photo
 
@@ -286,7 +287,7 @@ def detector(setting: Setting) -> Findings:
             a, b = (weighted(answer.astype(np.float64)) for answer in raw)
             cosine = (a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-300)
             cosines.append(float(cosine.min()))
-            found = [sum(map(len, read_answer(one, info.detector, FindRules(), side, side))) for one in raw]
+            found = [sum(map(len, read_answer(one, decoder_of(info.decode), FindRules(), side, side))) for one in raw]
             notes.append(f"views of {side}: smallest cosine {cosine.min():.6f}; {found[0]} faces, CPU {found[1]}")
     return {
         "outcome": "passed" if min(cosines) >= 0.999 else "failed",

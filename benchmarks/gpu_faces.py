@@ -53,11 +53,15 @@ def decode_alone(files: Sequence[bytes], finder: Any, settings: Any, device: str
 
 def detect_on_device(files: Sequence[bytes], detector: Engine, settings: Any, total: int) -> float:
     """Photographs a second that lie on the device, to the faces that count."""
-    from runtime.engines.open import open_tensorrt
+    from runtime.engines.tensorrt.runner import TensorRTRunner
     from runtime.faces.rules import FaceRules
     from runtime.pipeline.gpu_detect import ChosenFaces, DetectOnGpu
 
-    with open_tensorrt(detector, slots=settings.streams) as runner, runner.driver, ExitStack() as stack:
+    with (
+        TensorRTRunner(detector.content(), detector.info, slots=settings.streams) as runner,
+        runner.driver,
+        ExitStack() as stack,
+    ):
         rules = FaceRules("detect")
         detect = DetectOnGpu(runner, rules, 112)
         held = [
@@ -76,7 +80,7 @@ def detect_on_device(files: Sequence[bytes], detector: Engine, settings: Any, to
 
 def detect_on_host(files: Sequence[bytes], detector: Engine, settings: Any, total: int) -> float:
     """The same on the CPU, to try the command."""
-    from runtime.engines.open import open_runner
+    from runtime.engines.backends import open_runner
     from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
     from runtime.pipeline.face_work import CropFaces, DecodePhotos, Detect, FindFaces, open_finder
@@ -107,8 +111,9 @@ def measure_faces(
     seconds: float = math.inf,
 ) -> dict[str, Any]:
     """All rates, round by round; the arguments and what comes back are as for `gpu_throughput.measure`."""
-    from runtime.engines.open import open_runner, open_tensorrt
+    from runtime.engines.backends import open_runner
     from runtime.engines.parity import synthetic_crops
+    from runtime.engines.tensorrt.runner import TensorRTRunner
     from runtime.faces.rules import FaceRules
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
@@ -131,7 +136,11 @@ def measure_faces(
     for turn in range(1, rounds + 1):
         note("decode alone", decode_alone(files, finder, settings, "mixed" if on_gpu else "cpu", total))
         note("detect alone", detect(files, detector, settings, total))
-        with open_tensorrt(engine, slots=settings.streams) if on_gpu else open_runner(engine, threads=1) as runner:
+        with (
+            TensorRTRunner(engine.content(), engine.info, slots=settings.streams)
+            if on_gpu
+            else open_runner(engine, threads=1)
+        ) as runner:
             note("engine alone", gpu_throughput.engine_alone(runner, crops, settings, total))
         with gpu_throughput.Utilisation() as used:
             done = process(request)

@@ -209,7 +209,8 @@ def measure(
         seconds: no round is begun that would probably end later than this, but for the first.
         keep: is given what is known after every round.
     """
-    from runtime.engines.open import open_runner, open_tensorrt
+    from runtime.engines.backends import open_runner
+    from runtime.engines.tensorrt.runner import TensorRTRunner
     from runtime.faces.rules import FaceRules
     from runtime.images.decode import ImageError, decode_image
     from runtime.pipeline.request import Request
@@ -239,7 +240,11 @@ def measure(
     began, idle = time.perf_counter(), None
     for turn in range(1, rounds + 1):
         note("decode alone", decode_alone(files, info, settings, "mixed" if on_gpu else "cpu", total))
-        with open_tensorrt(engine, slots=settings.streams) if on_gpu else open_runner(engine, threads=1) as runner:
+        with (
+            TensorRTRunner(engine.content(), engine.info, slots=settings.streams)
+            if on_gpu
+            else open_runner(engine, threads=1)
+        ) as runner:
             note("engine alone", engine_alone(runner, crops, settings, total))
             if on_gpu and turn == 1:
                 enough = math.ceil(5 * rates["engine alone"][0])  # five seconds

@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from report import write_results
 from search_exact import write_gallery
 
-from runtime.pairs.blocks import TILE_ROWS, pairs_above
+from runtime.pairs.all_pairs import pairs_above
+from runtime.pairs.tiles import TILE_ROWS
 from runtime.storage.file import EmbeddingFile
 
 _ROOT = Path(__file__).resolve().parent.parent

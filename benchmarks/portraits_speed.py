@@ -56,7 +56,7 @@ class Alone:
 @contextmanager
 def stages_alone(photos: Path, engine: Engine, detector: Engine, count: int, found: Any) -> Iterator[Alone]:
     """Every stage on the first photographs of a folder, all it needs in memory."""
-    from runtime.engines.open import open_runner
+    from runtime.engines.backends import open_runner
     from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
     from runtime.pipeline.face_work import DecodePhotos, find_faces_with

@@ -123,7 +123,7 @@ def _remember(tag: Path, etag: str | None) -> None:
 
 def _check_size(url: str, seen: int, size_bytes: int | None) -> None:
     if size_bytes is not None and seen != size_bytes:
-        raise FetchError(f"{url} gave another file: it has {seen:,} bytes; wanted: {size_bytes:,}")
+        raise FetchError(f"{url} gave another file: it has {seen:,} bytes; expected: {size_bytes:,}")
 
 
 def _accept(url: str, partial: Path, path: Path, sha256: str | None, size_bytes: int | None) -> None:
@@ -132,7 +132,7 @@ def _accept(url: str, partial: Path, path: Path, sha256: str | None, size_bytes:
         _check_size(url, partial.stat().st_size, size_bytes)
         seen = sha256_of(partial)
         if sha256 is not None and seen != sha256:
-            raise FetchError(f"{url} gave another file: its sha256 is {seen}; wanted: {sha256}")
+            raise FetchError(f"{url} gave another file: its sha256 is {seen}; expected: {sha256}")
     except FetchError:
         partial.unlink()
         raise

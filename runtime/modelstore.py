@@ -69,7 +69,7 @@ def check_weights(spec: ModelSpec, path: Path) -> None:
     """
     if spec.sha256 is not None and (seen := sha256_of(path)) != spec.sha256:
         raise ModelError(
-            f"{path} is not the file of {spec.name}: its sha256 is {seen}; wanted: {spec.sha256}. "
+            f"{path} is not the file of {spec.name}: its sha256 is {seen}; expected: {spec.sha256}. "
             f"Delete it and run: facemill models fetch {spec.name}"
         )
 

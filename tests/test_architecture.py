@@ -16,6 +16,7 @@ MODULES = sorted(RUNTIME.rglob("*.py"))
 # A room may import rooms of a lower layer, and itself.
 LAYERS = {
     "errors": 0,
+    "schema": 0,
     "files": 1,
     "libcuda": 0,
     "__init__": 0,
@@ -53,8 +54,9 @@ LAYERS = {
 
 # numpy is not among them: every record holds arrays.
 BLOCKED = (
-    "cupy", "cv2", "faiss", "h5py", "matplotlib", "nvidia", "onnx", "onnxruntime", "platformdirs", "plotly", "pyarrow",
-    "pycuda", "qdrant_client", "rich", "scipy", "sklearn", "tensorrt", "tensorrt_rtx",
+    "cupy", "cv2", "faiss", "h5py", "jinja2", "markupsafe", "matplotlib", "nvidia", "onnx", "onnxruntime",
+    "platformdirs", "plotly", "pyarrow", "pycuda", "qdrant_client", "rich", "scipy", "sklearn", "tensorrt",
+    "tensorrt_rtx",
 )  # fmt: skip
 
 BLOCKER = f"""

@@ -15,14 +15,15 @@ import pytest
 
 from runtime.assets import asset_dir
 from runtime.demo.portraits import encode
+from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
-from runtime.engines.open import open_runner
 from runtime.engines.parity import reference_embeddings, synthetic_crops
 from runtime.engines.weights import weights_for
 from runtime.metrics.pairs import read_pairs
 from runtime.modelspec import load_spec
 from runtime.modelstore import BETTER, BETTER_DETECTOR, SHIPPED, SHIPPED_DETECTOR, resolve_weights
 from runtime.sources.pathtable import write_paths
+from runtime.storage.contract import EmbeddingContract
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from tests.support import encoded_images as photographs
 from tests.support.facemill_command import facemill
@@ -45,7 +46,7 @@ def test_its_fp16_weights_become_an_fp32_engine_of_unit_vectors(tmp_path: Path) 
     spec = load_spec(SHIPPED)
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path)
     assert (built.engine.info.precision, built.engine.info.dimension, built.engine.info.trained) == ("fp32", 512, True)
-    assert built.engine.info.parity_min > 0.99999
+    assert built.engine.info.parity.minimum > 0.99999
     graph = onnx.load(built.engine.path).graph
     assert onnx.TensorProto.FLOAT16 not in {tensor.data_type for tensor in graph.initializer}
     with open_runner(built.engine) as runner:
@@ -144,8 +145,8 @@ def test_a_file_begun_with_them_goes_on_with_them_when_better_ones_have_come(tmp
     assert done.returncode == 0, done.stderr
     if not finished:  # as a run that was killed before its end leaves it
         with h5py.File(tmp_path / "o.h5") as file:
-            contract = json.loads(file["metadata"].attrs["contract"])
-            plan = StoredPlan(contract, contract["root"], 6, "2026-01-01T00:00:00+00:00")
+            contract = EmbeddingContract.from_json(file["metadata"].attrs["contract"])
+            plan = StoredPlan(contract, contract.root, 6, "2026-01-01T00:00:00+00:00")
         with RunFolder(tmp_path / "o.h5") as folder:
             write_paths(folder.paths_file, [f"{person}.jpg".encode() for person in range(6)])
             folder.write_plan(plan)

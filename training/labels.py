@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from runtime.faces.align import TEMPLATE
+from runtime.faces.detectors import decoder_of
 from runtime.faces.finder import Finder, FindRules, View
 
 from .teacher import DetectorTeacher
@@ -79,7 +80,7 @@ def label_crops(crops: NDArray[np.uint8], key: str, teacher: DetectorTeacher, ca
 
 
 def _label(crops: NDArray[np.uint8], teacher: DetectorTeacher) -> Labels:
-    finder = Finder(teacher, teacher.spec.detector, _RULES, _AT_ONCE)
+    finder = Finder(teacher, decoder_of(teacher.spec.decode), _RULES, _AT_ONCE)
     rows, boxes, landmarks = [], [], []
     for start in range(0, len(crops), _AT_ONCE):
         photos = [

@@ -107,9 +107,9 @@ class DetectorTeacher:
         import onnxruntime as ort
 
         self.spec, self.weights = load_spec(str(model_file)), want_file(weights, "teacher", "a detector's ONNX file")
-        if self.spec.detector != "yunet":
+        if self.spec.decode != "yunet":
             raise ConfigError(
-                f"{model_file} is a detector of the family {self.spec.detector!r}; wanted: one of 'yunet', such as "
+                f"{model_file} is a detector of the family {self.spec.decode!r}; wanted: one of 'yunet', such as "
                 f"models/yunet.toml"
             )
         options = ort.SessionOptions()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,7 +129,7 @@ def main(
     if calibration:
         from ..pipeline.calibration import gather_calibration
 
-        if spec.detector and detector is not None:
+        if spec.detects and detector is not None:
             raise click.UsageError(
                 f"--detector looks for the faces that an embedding model is calibrated on; {spec.name} is a detector "
                 f"and sees photographs whole. Leave --detector out"
@@ -141,7 +140,7 @@ def main(
             count=calibration_count,
             seed=calibration_seed,
             align=align,
-            detector=None if spec.detector else detector_for(detector, align, "cpu"),
+            detector=None if spec.detects else detector_for(detector, align, "cpu"),
         )
     result = build_engine(
         spec,
@@ -156,7 +155,7 @@ def main(
     )
     if as_json:
         answer = {"engine": str(result.engine), "sidecar": str(sidecar_path(result.engine.path)), "built": result.built}
-        click.echo(json.dumps({**answer, "reason": result.reason, **asdict(result.engine.info)}))
+        click.echo(json.dumps({**answer, "reason": result.reason, **result.engine.info.to_dict()}))
         return
     click.echo(f"engine:  {result.engine}\nsidecar: {sidecar_path(result.engine.path)}")
     click.echo(_report(result))
@@ -165,10 +164,10 @@ def main(
 def _report(result: BuildResult) -> str:
     """What was done and how equal it proved, for a person."""
     info = result.engine.info
-    if info.parity_images:
+    if info.parity.images:
         parity = (
-            f"cosine to the FP32 graph over {info.parity_images} crops: minimum {info.parity_min:.6f}, "
-            f"mean {info.parity_mean:.6f}"
+            f"cosine to the FP32 graph over {info.parity.images} crops: minimum {info.parity.minimum:.6f}, "
+            f"mean {info.parity.mean:.6f}"
         )
     else:
         parity = f"not run: this machine has no GPU for {info.device}; its graph was compared on the CPU"
@@ -177,9 +176,9 @@ def _report(result: BuildResult) -> str:
         f"what:    {info.model}, {info.precision}, {info.backend_version}, batch {','.join(map(str, info.profile))}",
         f"parity:  {parity}",
     ]
-    if info.calibration:
-        left = ", ".join(info.left_float) or "no layer"
-        lines.insert(2, f"int8:    calibrated on {info.calibration}, by {info.calibration_method}; in float: {left}")
+    if info.int8.calibration:
+        left = ", ".join(info.int8.left_float) or "no layer"
+        lines.insert(2, f"int8:    calibrated on {info.int8.calibration}, by {info.int8.method}; in float: {left}")
     if not info.trained:
         lines.append("WARNING: random weights: these embeddings identify nobody")
     return "\n".join(lines)

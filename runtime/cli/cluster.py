@@ -101,14 +101,13 @@ def main(
         raise click.UsageError("--mode is for --folders")
     _check_apart({"--folders": folders, "--sheets": sheets, "--output": output})
     setup_logging()
-    from ..clusters.cluster import by_threshold, for_people, usual_threshold
-    from ..clusters.clusterlist import check_list_path, write_list
-    from ..clusters.column import write_column
+    from ..clusters.clusters import cluster_by_count, cluster_by_threshold, default_threshold
     from ..clusters.folders import check_folders, write_folders
+    from ..clusters.outputs import check_list_path, write_column, write_list
     from ..interrupt import SignalControl
     from ..pages.sheets import check_sheets, write_sheets
-    from ..pairs.pairs import Wanted
-    from ..pairs.parts import Parts
+    from ..pairs.checkpoint import Checkpoint
+    from ..pairs.pairs import PairQuery
     from ..progress import LiveLine
     from ..search.model_label import made_by
     from ..storage.diskfile import readable_as
@@ -122,13 +121,13 @@ def main(
         stack.enter_context(readable_as(file))
         parts = None
         if people is not None:
-            found = for_people(gallery, people, seed=seed, listener=LiveLine())
+            found = cluster_by_count(gallery, people, seed=seed, listener=LiveLine())
         else:
-            threshold = usual_threshold(gallery) if threshold is None else threshold
-            wanted = Wanted(threshold, most=most, budget_s=budget, device=device)
-            parts = stack.enter_context(Parts(file))
+            threshold = default_threshold(gallery) if threshold is None else threshold
+            wanted = PairQuery(threshold, most=most, budget_s=budget, device=device)
+            parts = stack.enter_context(Checkpoint(file))
             with SignalControl() as control:
-                found = by_threshold(
+                found = cluster_by_threshold(
                     gallery, parts, wanted, seed=seed, force=force, listener=LiveLine(), control=control
                 )
         click.echo("\n".join((*_summary(found), printable(f"model: {made_by(gallery)}"))))

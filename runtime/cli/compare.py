@@ -72,10 +72,10 @@ def main(
     _check_usage(ctx, file, engine, model, backend)
     setup_logging()
     from ..pages.compare_page import write_comparison
-    from ..pages.search_page import check_page_path
+    from ..pages.page import check_page_path
     from ..search.compare import compare
     from ..search.embedder import rules_of
-    from ..storage.comparable import find_calibration
+    from ..storage.calibration import find_calibration
     from ..storage.file import EmbeddingFile
 
     if page is not None:
@@ -116,7 +116,7 @@ def _check_usage(ctx: click.Context, file: Path | None, engine: Path | None, mod
 
 def _rules(engine: Engine, align: str, detector: str | None) -> QueryRules:
     """As `process` embeds, but no face is too poor to ask about."""
-    from ..engines.stale import rebuild_if_stale
+    from ..engines.build import rebuild_if_stale
     from ..faces.rules import FaceRules
     from ..search.embedder import QueryRules
 

@@ -102,17 +102,18 @@ def main(
     rules = face_rules(align, **faces)
     from ..engines.engine import read_engine
     from ..evaluation.attach import attach_calibration, calibration_of, check_file
-    from ..evaluation.compare import compare as compare_evaluations
+    from ..evaluation.compare import compare_evaluations as compare_evaluations
     from ..evaluation.detectors import figures_of
     from ..evaluation.embedded import check_folder
     from ..evaluation.evaluate import evaluate
     from ..evaluation.report import Report, as_text, check_report_folder, labels_of, write_report
     from ..interrupt import SignalControl
     from ..metrics.pairs import read_pairs
-    from ..pairs.parts import plan_path
+    from ..pairs.checkpoint import checkpoint_plan_path
     from ..pipeline.plan import begun_with
     from ..pipeline.request import Request
     from ..progress import LiveLine
+    from ..storage.contract import EmbeddingContract
     from ..storage.runfolder import utc_now
 
     judged = None if pairs is None else read_pairs(pairs)
@@ -120,14 +121,14 @@ def main(
     if output is not None:
         check_report_folder(output, folder, force=force)
     kept = calibrate or (output and output / ("embeddings-1.h5" if compare else "embeddings.h5"))
-    begun = begun_with(kept, force=force and calibrate is None) if kept and not beside else {}
+    begun = begun_with(kept, force=force and calibrate is None) if kept and not beside else EmbeddingContract()
     engines = (
         tuple(map(read_engine, compare))
         if compare
-        else (chosen_engine(engine, model, backend, begun=begun.get("model", "")),)
+        else (chosen_engine(engine, model, backend, begun=begun.model or ""),)
     )
     wanted: list[str | None] = [*beside] if beside else [detector]
-    on, before = engines[0].info.backend, begun.get("detector", "")
+    on, before = engines[0].info.backend, begun.detector or ""
     finders = [detector_for(name, align, on, begun=before) for name in wanted]
     engines = engines * len(finders)
     finders = finders if beside else finders * len(engines)
@@ -166,7 +167,9 @@ def main(
     if output is not None:
         write_report(output, report)
     if calibrate is not None:
-        attach_calibration(calibrate, calibration_of(evaluations[0], folder, report.made_utc), plan_path(calibrate))
+        attach_calibration(
+            calibrate, calibration_of(evaluations[0], folder, report.made_utc), checkpoint_plan_path(calibrate)
+        )
     if as_json:
         click.echo(json.dumps(report.facts()))
     else:

@@ -21,28 +21,32 @@ from .common import handle_errors, setup_logging
 )
 @click.option(
     "--color",
-    type=click.Choice(["auto", "folder", "cluster"]),
+    type=click.Choice(["auto", "cluster", "folder"]),
     default="auto",
     show_default=True,
-    help="What colours say. auto: the folder where there are 2 to 50, else the cluster.",
+    help="What the colours show. cluster: the clusters that `facemill cluster` wrote into FILE, or, without these, "
+    "clusters of the embeddings shown. folder: the folders of the photos. auto: the clusters in FILE, else the folders "
+    "if there are 2 to 50, else clusters of the embeddings shown.",
 )
 @click.option(
     "--limit",
     type=click.IntRange(min=3),
     default=5000,
     show_default=True,
-    help="Embeddings on the map at most; of more, as many are drawn evenly from the file.",
+    help="Maximum number of embeddings on the map, drawn evenly from the file.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Another map.")
-@click.option("--no-thumbnails", is_flag=True, help="Read no photographs: a smaller page, without pictures.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed of the layout."
+)
+@click.option("--no-thumbnails", is_flag=True, help="Read no photos: a smaller page, without pictures.")
 @click.option("--force", is_flag=True, help="Replace an existing page.")
 @handle_errors
 def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbnails: bool, force: bool) -> None:
-    """Draw the embeddings in FILE as points on a page to look at: like faces lie close together.
+    """Draw the embeddings in FILE as points on a page: faces that are alike lie close together.
 
     FILE is an embedding file of `facemill process`. The page is one file, which a browser opens without a network. A
-    point shows its photograph (the face in it, where FILE knows its place), path and folder or cluster. Distances
-    between groups mean nothing. Needs Plotly and scikit-learn: the extra `map`.
+    point shows its photo (the face, if FILE knows its place), path, and folder or cluster. Distances between groups
+    mean nothing. Needs Plotly and scikit-learn: the extra `map`.
 
     \b
     Examples:
@@ -54,7 +58,7 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
     """
     setup_logging()
     from ..pages.map import draw_map
-    from ..pages.search_page import check_page_path
+    from ..pages.page import check_page_path
     from ..storage.diskfile import readable_as
     from ..storage.file import EmbeddingFile
 
@@ -63,4 +67,4 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
         drawn = draw_map(gallery, output, color=color, limit=limit, seed=seed, pictures=not no_thumbnails, force=force)
     if drawn.warning:
         click.echo(f"WARNING: {drawn.warning}", err=True)
-    click.echo(f"{output}: {drawn.facts()}")
+    click.echo(f"{output}: {drawn.facts()}\ncolours: {drawn.groups.origin}")

@@ -13,7 +13,7 @@ from . import options
 from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
-    from ..pairs.pairs import Pairs
+    from ..pairs.pairs import PairResult
     from ..pairs.table import PairTable
 
 
@@ -90,15 +90,15 @@ def main(
         raise click.UsageError("--threshold and --expected-false exclude each other")
     setup_logging()
     from ..interrupt import SignalControl
+    from ..pages.page import check_page_path
     from ..pages.pairs_page import review_page, write_review
-    from ..pages.search_page import check_page_path
-    from ..pairs.pairs import Wanted, find_pairs
-    from ..pairs.parts import Parts
+    from ..pairs.checkpoint import Checkpoint
+    from ..pairs.pairs import PairQuery, find_pairs
     from ..pairs.table import PairTable, check_table_path, write_table
     from ..pairs.threshold import choose_threshold
     from ..progress import LiveLine
     from ..search.model_label import made_by, warning_of
-    from ..storage.comparable import find_calibration
+    from ..storage.calibration import find_calibration
     from ..storage.diskfile import readable_as
     from ..storage.file import EmbeddingFile
 
@@ -108,11 +108,11 @@ def main(
     with EmbeddingFile(file) as gallery, readable_as(file):
         calibration = find_calibration(gallery)
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
-        wanted = Wanted(lowest, most=most, budget_s=budget, device=device)
-        with Parts(file) as parts:
+        wanted = PairQuery(lowest, most=most, budget_s=budget, device=device)
+        with Checkpoint(file) as parts:
             with SignalControl() as control:
                 pairs = find_pairs(gallery, parts, wanted, force=force, listener=LiveLine(), control=control)
-            table = PairTable(gallery, pairs.found, calibration)
+            table = PairTable(gallery, pairs.pairs, calibration)
             # What takes time comes first: stopped between the two files, the command would find the first one there.
             text = "" if page is None else review_page(gallery, table, pairs.method(), lowest, page_pairs)
             write_table(output, gallery, table)
@@ -125,12 +125,12 @@ def main(
     click.echo("\n".join(map(printable, (*_summary(output, page, pairs, table, lowest), f"model: {model}"))))
 
 
-def _summary(output: Path, page: Path | None, pairs: Pairs, table: PairTable, threshold: float) -> list[str]:
+def _summary(output: Path, page: Path | None, pairs: PairResult, table: PairTable, threshold: float) -> list[str]:
     expected = table.expected(threshold)
     rate = pairs.compared / max(pairs.elapsed_s, 1e-9)
     left_out = f" ({pairs.same_photograph:,} more are of one photograph, and left out)" if pairs.same_photograph else ""
     lines = [
-        f"{output}: {len(pairs.found):,} pairs at {threshold:.6g} or above{left_out}",
+        f"{output}: {len(pairs.pairs):,} pairs at {threshold:.6g} or above{left_out}",
         f"search: {pairs.method()}",
         f"time: {pairs.elapsed_s:,.1f} s, {pairs.compared:,} comparisons, {rate / 1e6:,.1f} million a second",
     ]

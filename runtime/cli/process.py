@@ -115,7 +115,7 @@ def main(
     if engine is not None and backend != "auto":
         raise click.UsageError("--engine and --backend exclude each other: an engine is built for one backend")
     setup_logging(log_file=log_file)
-    from ..cuda.visible import choose_gpus
+    from ..cuda.device import choose_gpus
     from ..errors import ConfigError
     from ..images.decode import Limits
     from ..interrupt import SignalControl
@@ -131,14 +131,14 @@ def main(
         raise click.UsageError(err.message) from err
     backend = "cpu" if "cpu" in on and backend == "auto" else backend
     begun = begun_with(output, force=force)
-    embedder = chosen_engine(engine, model, backend, begun=begun.get("model", ""))
+    embedder = chosen_engine(engine, model, backend, begun=begun.model or "")
     info = embedder.info
     request = Request(
         inputs=photos,
         output=output,
         engine=embedder,
         faces=face_rules(align, **faces),
-        detector=detector_for(detector, align, info.backend, begun=begun.get("detector", "")),
+        detector=detector_for(detector, align, info.backend, begun=begun.detector or ""),
         skip_duplicates=skip_duplicates,
         retry=retry,
         limit=limit,

@@ -16,7 +16,7 @@ from ..text import printable
 from .common import handle_errors, setup_logging
 
 if TYPE_CHECKING:
-    from ..maintenance.remove import Found
+    from ..maintenance.remove import RemovalPlan
 
 _NAMED = 10  # names that an error lists
 
@@ -72,8 +72,8 @@ def main(
         raise click.UsageError("what is to be removed? Name it with --path or --person-list")
     setup_logging()
     from ..errors import ConfigError
-    from ..maintenance.named import read_names
     from ..maintenance.remove import Removal
+    from ..maintenance.selection import read_names
 
     wanted = [os.fsencode(name) for name in names] + [name for path in lists for name in read_names(path)]
     if not wanted and not ignore_missing:
@@ -133,7 +133,7 @@ def _refuse(file: Path, missing: list[bytes], root: bytes) -> None:
     )
 
 
-def _plan(file: Path, found: Found) -> Iterator[str]:
+def _plan(file: Path, found: RemovalPlan) -> Iterator[str]:
     what = f"{len(found.rows):,} photographs ({found.embeddings:,} embeddings)"
     yield f"{what} are to be removed from {printable(str(file))}"
     if found.duplicates:

@@ -104,7 +104,8 @@ def main(
     if as_json and as_csv:
         raise click.UsageError("--json and --csv exclude each other")
     setup_logging()
-    from ..pages.search_page import PageAnswers, check_page_path, write_page
+    from ..pages.page import check_page_path
+    from ..pages.search_page import PageAnswers, write_page
     from ..search.hits import Wanted
     from ..search.search import Search
     from ..sources.queries import expand_queries

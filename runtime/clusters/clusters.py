@@ -1,14 +1,33 @@
-"""Clusters of rows, numbered so that the numbers say something: 1 is the largest."""
+"""Cluster the rows of a file, by a threshold or into a known number of people. Cluster 1 is the largest."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-_LARGE_SHARE, _LARGE, _LARGE_AT_LEAST = 0.05, 1000, 50  # who has more photographs than that is no single person, mostly
+from ..errors import ConfigError
+from ..interrupt import Control
+from ..pairs.checkpoint import Checkpoint
+from ..pairs.pairs import PairQuery, find_pairs
+from ..progress import Listener
+from ..storage.calibration import find_calibration
+from ..storage.file import EmbeddingFile
+from .graph import people_in_graph
+from .kmeans import split_by_kmeans
+
+# Photographs of other people that one photograph is linked with, on average. Whispers see through a false link here and
+# there, as long as most links of a photograph are right.
+FALSE_LINKS = 0.02
+# A cluster with more photos than the share of the file, within these bounds, is unlikely to be one person.
+_SUSPICIOUS_SHARE = 0.05
+_MIN_SUSPICIOUS_PHOTOS = 50
+_MAX_SUSPICIOUS_PHOTOS = 1000
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,10 +81,12 @@ class Clusters:
     @property
     def suspicious(self) -> int:
         """How many clusters are too large to be a person."""
-        return self.with_at_least(min(_LARGE, max(_LARGE_AT_LEAST, round(_LARGE_SHARE * len(self.of)))) + 1)
+        return self.with_at_least(
+            min(_MAX_SUSPICIOUS_PHOTOS, max(_MIN_SUSPICIOUS_PHOTOS, round(_SUSPICIOUS_SHARE * len(self.of)))) + 1
+        )
 
 
-def number(
+def number_clusters(
     labels: NDArray[np.int64],
     scores: NDArray[np.float32],
     *,
@@ -87,3 +108,73 @@ def number(
     of = np.zeros(len(labels), np.int32)
     of[inside] = rank[dense.reshape(-1)]
     return Clusters(of, scores, method, threshold, k, seed)
+
+
+def cluster_by_threshold(
+    gallery: EmbeddingFile,
+    parts: Checkpoint,
+    wanted: PairQuery,
+    *,
+    seed: int = 0,
+    force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
+) -> Clusters:
+    """Link all pairs of rows that reach a threshold, and find the people in the graph; see `graph`.
+
+    Two faces of one photograph are not linked.
+
+    Args:
+        gallery: an open embedding file.
+        parts: of that file, as for `find_pairs`: the search goes on with what an unfinished one has left.
+        wanted: of the links; the threshold is above 0.
+        seed: of `people_in_graph`.
+        force: as for `find_pairs`.
+        listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the search for links; None for neither.
+    Raises:
+        TooManyPairsError: the threshold is so low that there are more links.
+        ConfigError, MissingDependencyError, EngineError, StorageError, Interrupted: as their messages say.
+    """
+    if not 0 < wanted.threshold <= 1:
+        raise ConfigError(f"the threshold is {wanted.threshold}; wanted: above 0, and at most 1")
+    links = find_pairs(gallery, parts, wanted, force=force, listener=listener, control=control)
+    if links.share is not None:
+        logger.warning("the links: %s", links.method())
+    labels, scores = people_in_graph(links.pairs, gallery.rows, seed=seed)
+    return number_clusters(labels, scores, method="whispers", threshold=wanted.threshold, seed=seed)
+
+
+def cluster_by_count(gallery: EmbeddingFile, k: int, *, seed: int = 0, listener: Listener | None = None) -> Clusters:
+    """Split all rows among k people by k-means; see `kmeans.split_by_kmeans`."""
+    labels, scores = split_by_kmeans(gallery, k, seed=seed, listener=listener)
+    return number_clusters(labels, scores, method="k-means", k=k, seed=seed)
+
+
+def default_threshold(gallery: EmbeddingFile) -> float:
+    """The lowest threshold at which a photograph is linked with FALSE_LINKS strangers at most, by the calibration.
+
+    Where the calibration has too few pairs to show so few, it is the lowest at which it has none, and the log says so.
+
+    Raises:
+        ConfigError: the file carries no calibration.
+    """
+    calibration = find_calibration(gallery)
+    if calibration is None:
+        raise ConfigError(
+            f"who belongs together in {gallery.path} is not decided: it carries no calibration that gives a threshold. "
+            f"Name one with --threshold, or the number of people with -k, or calibrate the file with: "
+            f"facemill evaluate FOLDER --calibrate {gallery.path}"
+        )
+    found = calibration.lowest(FALSE_LINKS, gallery.rows)
+    if found is None:
+        logger.warning(
+            "the calibration's %s pairs are too few to show that a photograph is linked with %g strangers among %s: "
+            "the threshold is %.3f, which none of them reached. Look at the sheets",
+            f"{calibration.pairs:,}",
+            FALSE_LINKS,
+            f"{gallery.rows:,}",
+            calibration.beyond,
+        )
+        found = min(calibration.beyond, 1.0)
+    return found

@@ -14,10 +14,10 @@ import numpy as np
 from ..errors import ConfigError, FacemillError
 from ..files import storage_error
 from ..progress import Listener, track
-from ..storage.derived import record_begun, record_page
+from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters
-from .ownfolder import check_folder, own_folder
+from .managed_folder import check_folder, managed_folder
 
 KIND = "cluster folders"
 MODES = ("symlink", "hardlink", "copy")
@@ -29,7 +29,7 @@ _NO_HARDLINK = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class FolderCounts:
     """What `write_folders` made.
 
     Attributes:
@@ -43,7 +43,7 @@ class Filled:
 
 
 def check_folders(path: Path, *, force: bool) -> None:
-    """See `ownfolder.check_folder`."""
+    """See `managed_folder.check_folder`."""
     check_folder(path, KIND, _ENTRIES, force=force)
 
 
@@ -56,13 +56,13 @@ def write_folders(
     least: int = 2,
     force: bool = False,
     listener: Listener | None = None,
-) -> Filled:
+) -> FolderCounts:
     """Make `cluster-00001`, `cluster-00002` ... with a link to, or a copy of, each photograph.
 
     An entry has the name of its photograph, to the byte; the second one of that name in a cluster ends in -2.
 
     Args:
-        path: the folder; see `ownfolder.own_folder`.
+        path: the folder; see `managed_folder.managed_folder`.
         gallery: the file that was clustered.
         clusters: of its rows.
         mode: one of MODES. A symbolic link names the absolute path; a hard link needs the same file system.
@@ -74,8 +74,8 @@ def write_folders(
         OutputExistsError, StorageError, DiskFullError: as their messages say.
     """
     shown = clusters.with_at_least(least)
-    with own_folder(path, KIND, _ENTRIES, force=force):
-        record_begun(gallery.path, path)
+    with managed_folder(path, KIND, _ENTRIES, force=force):
+        record_start(gallery.path, path)
         try:
             done, missing = _fill(os.fsencode(path), gallery, clusters, shown, _PLACE[mode], listener)
         except OSError as err:
@@ -88,7 +88,7 @@ def write_folders(
                 raise
             raise storage_error(err, "the cluster folders", path) from err
     record_page(gallery.path, path)
-    return Filled(shown, done, missing)
+    return FolderCounts(shown, done, missing)
 
 
 def _fill(

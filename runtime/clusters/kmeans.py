@@ -20,7 +20,7 @@ _SAMPLE_BYTES = 1 << 30
 logger = logging.getLogger(__name__)
 
 
-def split_into(
+def split_by_kmeans(
     gallery: EmbeddingFile, k: int, *, seed: int = 0, listener: Listener | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Put rows together that have the same nearest of k centres.

@@ -16,11 +16,13 @@ from pathlib import Path
 from .. import __version__
 from ..assets import cache_dir
 from ..cuda.device import Gpu, find_gpu
+from ..engines.backend import Backend
+from ..engines.backends import BACKENDS
 from ..engines.engine import read_engine
 from ..errors import ConfigError, EngineError, ModelError
 from ..modelspec import list_specs
 from ..modelstore import find_weights
-from .packages import GPU, Finding, base_packages, gpu_packages, install_extra, installed, optional_packages, run_python
+from .packages import PROVIDERS, Finding, base_packages, gpu_packages, install_extra, optional_packages
 
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _PROBE_BYTES = 64 << 20
@@ -173,28 +175,27 @@ def _backends(packages: list[Finding], gpu: Finding) -> list[Finding]:
         findings = [Finding("cpu", "missing", f"without {', '.join(bad)}: see above", needed=True)]
     else:
         findings = [Finding("cpu", "ok", "ONNX Runtime")]
+    good = {f.topic for f in packages if f.state == "ok"}
+    modules = {module for module, names in PROVIDERS.items() if good & set(names)}
+    for backend in reversed(BACKENDS):
+        if backend.on_gpu:
+            findings.append(_backend(backend, modules, gpu))
+    return findings
+
+
+def _backend(backend: Backend, modules: set[str], gpu: Finding) -> Finding:
+    """Whether a backend would run on the GPU, given the modules that import."""
     if gpu.state != "ok":
-        return [*findings, *(Finding(name, "info", "no usable NVIDIA GPU") for name in ("cuda", "tensorrt"))]
-    return [*findings, _cuda(), _tensorrt({f.topic for f in packages if f.state == "ok"})]
-
-
-def _cuda() -> Finding:
-    providers, trouble = run_python("import onnxruntime; print(*onnxruntime.get_available_providers())")
-    if "CUDAExecutionProvider" in providers.split():
-        return Finding("cuda", "ok", "ONNX Runtime with CUDA")
-    there = " ".join(name for name in ("onnxruntime", "onnxruntime-gpu") if installed(name))
-    mend = (f"pip uninstall -y {there} && " if there else "") + "pip install onnxruntime-gpu"
-    return Finding("cuda", "missing", trouble or "the installed onnxruntime has no CUDAExecutionProvider", mend)
-
-
-def _tensorrt(good: set[str]) -> Finding:
-    """TensorRT, of either kind, with CuPy for its device memory."""
-    there = {module for module, (names, _) in GPU.items() if good & set(names)}
-    lacking = [] if there & {"tensorrt", "tensorrt_rtx"} else ["TensorRT-RTX or TensorRT"]
-    lacking += [] if there & {"cupy", "pycuda"} else ["CuPy"]
+        return Finding(backend.name, "info", "no usable NVIDIA GPU")
+    lacking = [" or ".join(group) for group in backend.requires if not modules & set(group)]
     if lacking:
-        return Finding("tensorrt", "missing", f"without {' and '.join(lacking)}", install_extra("gpu"))
-    return Finding("tensorrt", "ok", "TensorRT" + ("" if "nvidia.dali" in there else "; without DALI the CPU decodes"))
+        fix = install_extra(backend.extra) if backend.extra else f"pip install {backend.requires[0][0]}"
+        return Finding(backend.name, "missing", f"without {' and '.join(lacking)}", fix)
+    fault = backend.find_fault()
+    if fault is not None:
+        return Finding(backend.name, "missing", fault.reason, fault.fix)
+    slow = backend.keeps_photos and "nvidia.dali" not in modules
+    return Finding(backend.name, "ok", backend.title + ("; without DALI the CPU decodes" if slow else ""))
 
 
 def _memory_plans(memory: tuple[int, int] | None) -> list[Finding]:

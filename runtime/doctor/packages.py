@@ -17,6 +17,7 @@ _BASE = {
     "numpy": ("numpy",),
     "click": ("click",),
     "h5py": ("h5py",),
+    "msgspec": ("msgspec",),
     "cv2": (
         "opencv-python-headless",
         "opencv-python",
@@ -25,6 +26,7 @@ _BASE = {
     ),
     "onnx": ("onnx",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "jinja2": ("jinja2",),
     "platformdirs": ("platformdirs",),
     "rich": ("rich",),
 }
@@ -37,6 +39,8 @@ GPU = {
     "cupy": (("cupy-cuda12x", "cupy-cuda13x"), "gpu"),
     "pycuda": (("pycuda",), "pycuda"),
 }
+# Import name -> the distributions that provide it.
+PROVIDERS = {**_BASE, **{module: names for module, (names, _) in GPU.items()}}
 # Distribution -> what it is for, and the extra that brings it.
 _OPTIONAL = {
     "scipy": ("facemill cluster by the graph of like faces", "cluster"),

@@ -6,26 +6,24 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..cuda.device import find_gpu
-from ..errors import ConfigError, EngineError, MissingDependencyError
-from ..extras import available, pip_install, require
-from ..modelspec import ModelSpec
+from ..errors import ConfigError, EngineError, FacemillError, MissingDependencyError
+from ..modelspec import ModelSpec, load_spec
+from .backend import PRECISIONS, Backend, BuildJob, Profile
+from .backends import BACKENDS, backend_of, find_fault
 from .calibrate import CalibrationSet, side_of
 from .engine import Engine, EngineInfo, locked, read_engine, write_engine
-from .make import Job, describe, make_engine
+from .make import describe, make_engine
 from .rate import measure_rates
-from .tensorrt.build import CURRENT
+from .weights import weights_for
 
 logger = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "cpu", "cuda", "tensorrt")
-PRECISIONS = ("auto", "fp32", "fp16", "int8")
-_CPU_PROFILE, _GPU_PROFILE, _DETECTOR_PROFILE = (1, 8, 256), (1, 256, 512), (1, 16, 32)
-_CLEARLY = 1.05  # INT8 is a little less exact: it has to be worth it
-_FOUND_OUT = {  # by the making of an engine
+_MIN_SPEEDUP_INT8 = 1.05  # INT8 is a little less exact: it has to be worth it
+_BUILD_RESULTS = {  # facts that are known only once an engine is built
     "engine_sha256", "parity_images", "parity_min", "parity_mean", "context_bytes", "refused",
     "calibration_method", "left_float",
 }  # fmt: skip
@@ -52,7 +50,7 @@ def build_engine(
     *,
     backend: str = "auto",
     precision: str = "auto",
-    batch: tuple[int, int, int] | None = None,
+    batch: Profile | None = None,
     output: Path,
     force: bool = False,
     compute_capability: str | None = None,
@@ -63,10 +61,10 @@ def build_engine(
     Args:
         spec: the model file.
         weights: its ONNX file.
-        backend: "cpu", "cuda", "tensorrt"; "auto" takes the fastest that this machine runs, and says why it fell back.
-        precision: "fp32", "fp16", "int8"; "auto" is fp32 on the CPU and fp16 on a GPU; with `calibration` int8 is built
-            too, and the one taken that this machine runs faster.
-        batch: (min, opt, max) batch sizes; None: 1, 8, 256 on the CPU and 1, 256, 512 on a GPU.
+        backend: name of one of BACKENDS; "auto" takes the fastest that this machine runs, and says why it fell back.
+        precision: one of PRECISIONS; "auto" is the backend's usual one: fp32 on the CPU and fp16 on a GPU; with
+            `calibration` int8 is built too, and the one taken that this machine runs faster.
+        batch: smallest, best and largest batch size; None: the backend's usual ones.
         output: folder for the engine, created.
         force: build although an engine from the same inputs is there.
         compute_capability: e.g. "SM75", for tensorrt: build for a GPU that need not be here.
@@ -79,30 +77,31 @@ def build_engine(
     """
     _check_options(backend, precision, batch, compute_capability)
     _check_calibration(calibration, precision, spec, compute_capability)
-    candidates, skipped = _candidates(compute_capability, precision) if backend == "auto" else ([backend], [])
+    candidates, skipped = (
+        _candidates(compute_capability, precision) if backend == "auto" else ([backend_of(backend)], [])
+    )
 
-    def made(candidate: str, kind: str) -> BuildResult:
-        on_cpu = candidate == "cpu"
-        job = Job(
+    def build(candidate: Backend, kind: str) -> BuildResult:
+        job = BuildJob(
             spec=spec,
             weights=weights,
             backend=candidate,
             precision=kind,
-            profile=batch or (_CPU_PROFILE if on_cpu else _DETECTOR_PROFILE if spec.detector else _GPU_PROFILE),
+            profile=batch or candidate.profile(spec.task),
             compute_capability=compute_capability,
             calibration=calibration if kind == "int8" else None,
         )
         return _build_or_find(job, output, force)
 
-    def attempt(candidate: str) -> BuildResult:
-        usual = "fp32" if candidate == "cpu" else "fp16"
-        if precision == "auto" and calibration is not None and candidate != "cuda":
-            result = _faster(lambda kind: made(candidate, kind), usual, side_of(spec))
+    def attempt(candidate: Backend) -> BuildResult:
+        usual, refusal = candidate.usual_precision, candidate.refusals.get("int8")
+        if precision == "auto" and calibration is not None and refusal is None:
+            result = _faster(lambda kind: build(candidate, kind), usual, side_of(spec))
         else:
-            result = made(candidate, usual if precision == "auto" else precision)
-        if candidate == "cuda" and calibration is not None:
-            result = replace(result, reason=f"{result.reason}; int8 was not tried: ONNX Runtime has none on a GPU")
-        why = f"; auto fell back to {candidate} ({'; '.join(skipped)})" if skipped else ""
+            result = build(candidate, usual if precision == "auto" else precision)
+        if calibration is not None and refusal is not None:
+            result = replace(result, reason=f"{result.reason}; int8 was not tried: {refusal}")
+        why = f"; auto fell back to {candidate.name} ({'; '.join(skipped)})" if skipped else ""
         return replace(result, reason=result.reason + why)
 
     *preferred, last = candidates
@@ -110,27 +109,67 @@ def build_engine(
         try:
             return attempt(candidate)
         except (EngineError, MissingDependencyError) as err:
-            logger.warning("backend auto: %s does not work here: %s", candidate, err.message)
-            skipped.append(f"{candidate}: {err.message}")
+            logger.warning("backend auto: %s does not work here: %s", candidate.name, err.message)
+            skipped.append(f"{candidate.name}: {err.message}")
     return attempt(last)
 
 
-def _check_options(
-    backend: str, precision: str, batch: tuple[int, int, int] | None, compute_capability: str | None
-) -> None:
-    if backend not in BACKENDS:
-        raise ConfigError(f"unknown backend {backend!r}; wanted: {', '.join(BACKENDS)}")
-    if precision not in PRECISIONS:
-        raise ConfigError(f"unknown precision {precision!r}; wanted: {', '.join(PRECISIONS)}")
-    if batch is not None and not 1 <= batch[0] <= batch[1] <= batch[2]:
-        raise ConfigError(f"batch sizes {batch} are out of order; wanted: 1 <= MIN <= OPT <= MAX")
-    if compute_capability is not None and backend not in ("auto", "tensorrt"):
-        raise ConfigError(
-            f"compute capability {compute_capability} was given with the backend {backend}; it means something to "
-            f"tensorrt alone. Use --backend tensorrt"
+def rebuild_if_stale(engine: Engine) -> Engine:
+    """The engine if this machine can run it, else the same one built again in the same folder.
+
+    Args:
+        engine: the engine; a TensorRT engine is for one version and one kind of GPU, those of ONNX Runtime never get
+            stale.
+    Returns:
+        The engine to use. Its name says what it is for, so it may be another file.
+    Raises:
+        EngineError: it is stale and cannot be built again; the reasons are in the message.
+    """
+    info = engine.info
+    reason = backend_of(info.backend).why_stale(engine)
+    if not reason:
+        return engine
+    logger.warning("the engine %s cannot be used: %s. Building it again", engine, reason)
+    try:
+        if info.precision == "int8":
+            raise EngineError("it was calibrated on photographs, which build-engine alone is given (--calibration)")
+        spec = load_spec(info.model)
+        result = build_engine(
+            spec,
+            weights_for(spec),
+            backend=info.backend,
+            precision=info.precision,
+            batch=info.profile,
+            output=engine.path.parent,
+            force=True,
         )
-    if compute_capability == CURRENT:
-        raise ConfigError(f"compute capability {CURRENT} is this machine's own. Leave --compute-capability out for it")
+    except FacemillError as err:
+        raise EngineError(
+            f"the engine {engine} cannot be used: {reason}; and it cannot be built again: {err.message}. "
+            f"Build one with: facemill build-engine --model {info.model} --backend {info.backend} "
+            f"--precision {info.precision}" + (" --calibration PHOTOS" if info.precision == "int8" else "")
+        ) from err
+    return result.engine
+
+
+def _check_options(backend: str, precision: str, batch: Profile | None, compute_capability: str | None) -> None:
+    names = ("auto", *(backend.name for backend in BACKENDS))
+    if backend not in names:
+        raise ConfigError(f"unknown backend {backend!r}; expected: {', '.join(names)}")
+    if precision not in ("auto", *PRECISIONS):
+        raise ConfigError(f"unknown precision {precision!r}; expected: auto, {', '.join(PRECISIONS)}")
+    if batch is not None and not 1 <= batch[0] <= batch[1] <= batch[2]:
+        raise ConfigError(f"batch sizes {batch} are out of order; expected: 1 <= MIN <= OPT <= MAX")
+    if compute_capability is None:
+        return
+    if backend != "auto" and not backend_of(backend).names_targets:
+        able = next(one.name for one in BACKENDS if one.names_targets)
+        raise ConfigError(
+            f"compute capability {compute_capability} was given with the backend {backend}, which builds for this "
+            f"machine alone. Use --backend {able}"
+        )
+    if compute_capability == "CURRENT":  # TensorRT-RTX's word
+        raise ConfigError("compute capability CURRENT is this machine's own. Leave --compute-capability out for it")
 
 
 def _faster(made: Callable[[str], BuildResult], usual: str, side: int) -> BuildResult:
@@ -141,7 +180,7 @@ def _faster(made: Callable[[str], BuildResult], usual: str, side: int) -> BuildR
         before, after = measure_rates([plain.engine, int8.engine], side)
     except EngineError as err:  # a ParityError is one
         return replace(plain, reason=f"{plain.reason}; auto took {usual}, for int8 does not do here: {err.message}")
-    result, kind = (int8, "int8") if after > _CLEARLY * before else (plain, usual)
+    result, kind = (int8, "int8") if after > _MIN_SPEEDUP_INT8 * before else (plain, usual)
     return replace(
         result, reason=f"{result.reason}; auto took {kind}: int8 {after:,.0f} images/s, {usual} {before:,.0f}"
     )
@@ -162,54 +201,57 @@ def _check_calibration(
         )
     if precision == "int8" and calibration is None:
         raise ConfigError(
-            "int8 was asked for without photographs to calibrate on; wanted: some hundreds like those to come. "
+            "int8 was asked for without photographs to calibrate on; expected: some hundreds like those to come. "
             "Name them with --calibration PHOTOS"
         )
-    wanted = (side_of(spec), side_of(spec), 3)
-    if calibration is not None and calibration.crops.shape[1:] != wanted:
-        raise ConfigError(f"the calibration crops are {calibration.crops.shape[1:]}; wanted by {spec.name}: {wanted}")
+    expected = (side_of(spec), side_of(spec), 3)
+    if calibration is not None and calibration.crops.shape[1:] != expected:
+        raise ConfigError(
+            f"the calibration crops are {calibration.crops.shape[1:]}; expected by {spec.name}: {expected}"
+        )
 
 
-def _candidates(compute_capability: str | None, precision: str) -> tuple[list[str], list[str]]:
-    """The backends that `auto` tries, in order, and why it leaves others out."""
+def _candidates(compute_capability: str | None, precision: str) -> tuple[list[Backend], list[str]]:
+    """The backends that `auto` tries, in order, and the reasons why it leaves others out.
+
+    The last one is tried whatever it lacks: its own error is then the user's.
+    """
     if compute_capability is not None:
-        return ["tensorrt"], []
+        return [backend for backend in BACKENDS if backend.names_targets], []
     if find_gpu() is None:
-        return ["cpu"], ["no NVIDIA GPU with a driver was found"]
-    found, skipped = [], []
-    if available("tensorrt") or available("tensorrt_rtx"):
-        found.append("tensorrt")
-    else:
-        skipped.append(f"tensorrt: not installed ({pip_install('gpu')})")
-    if precision == "int8":
-        skipped.append("cuda: ONNX Runtime has no INT8 convolutions on a GPU")
-    elif "CUDAExecutionProvider" in require("onnxruntime").get_available_providers():
-        found.append("cuda")
-    else:
-        skipped.append("cuda: the installed onnxruntime has no CUDAExecutionProvider (pip install onnxruntime-gpu)")
-    return [*found, "cpu"], [] if found else skipped
+        return [backend for backend in BACKENDS if not backend.on_gpu], ["no NVIDIA GPU with a driver was found"]
+    *preferred, last = BACKENDS
+    usable, skipped = [], []
+    for backend in preferred:
+        fault = find_fault(backend)
+        if precision in backend.refusals:
+            skipped.append(f"{backend.name}: {backend.refusals[precision]}")
+        elif fault is not None:
+            skipped.append(f"{backend.name}: {fault.reason} ({fault.fix})")
+        else:
+            usable.append(backend)
+    return [*usable, last], [] if usable else skipped
 
 
-def _build_or_find(job: Job, output: Path, force: bool) -> BuildResult:
-    wanted = describe(job)
-    path = output / _file_name(wanted)
+def _build_or_find(job: BuildJob, output: Path, force: bool) -> BuildResult:
+    expected = describe(job)
+    path = output / _file_name(expected, job.backend.suffix)
     with locked(output):
-        reason = "forced" if force else _stale(path, wanted)
+        reason = "forced" if force else _stale(path, expected)
         if not reason:
             return BuildResult(read_engine(path), False, "up to date")
-        engine = write_engine(path, *make_engine(job, wanted))
+        engine = write_engine(path, *make_engine(job, expected))
     logger.info("built %s: %s", path, reason)
     return BuildResult(engine, True, reason)
 
 
-def _file_name(info: EngineInfo) -> str:
+def _file_name(info: EngineInfo, suffix: str) -> str:
     """`w600k_mbf.cpu-fp32.onnx`, `w600k_mbf.tensorrt-fp16-sm75.plan`."""
     device = "" if info.device == info.backend else "-" + info.device.lower()
-    suffix = "plan" if info.backend == "tensorrt" else "onnx"
     return re.sub(r"[^\w.+-]+", "-", f"{info.model}.{info.backend}-{info.precision}{device}.{suffix}")
 
 
-def _stale(path: Path, wanted: EngineInfo) -> str:
+def _stale(path: Path, expected: EngineInfo) -> str:
     """Why the engine has to be built; empty when it is up to date."""
     if not path.exists():
         return "there was no engine"
@@ -220,8 +262,8 @@ def _stale(path: Path, wanted: EngineInfo) -> str:
         return f"the engine there cannot be used: {err}"
     if sha256 != info.engine_sha256:
         return "the engine there is not the one that its sidecar describes"
-    for name in (field.name for field in fields(EngineInfo) if field.name not in _FOUND_OUT):
-        found, want = getattr(info, name), getattr(wanted, name)
-        if found != want:
-            return f"{name} was {found} and is now {want}"
+    before, now = info.to_dict(), expected.to_dict()
+    for name in (name for name in now if name not in _BUILD_RESULTS):
+        if before[name] != now[name]:
+            return f"{name} was {before[name]} and is now {now[name]}"
     return ""

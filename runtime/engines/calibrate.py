@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, EngineError
 from ..faces.finder import FindRules
 from ..modelspec import ModelSpec
-from .ort_runner import open_session
+from .onnxruntime.runner import open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -46,7 +46,7 @@ class CalibrationSet:
     def __post_init__(self) -> None:
         if len(self.crops) < FEWEST:
             raise ConfigError(
-                f"{len(self.crops)} crops are too few to calibrate an INT8 engine on; wanted: at least {FEWEST}, and "
+                f"{len(self.crops)} crops are too few to calibrate an INT8 engine on; expected: at least {FEWEST}, and "
                 f"better 512. Give more photographs with --calibration"
             )
 
@@ -62,7 +62,7 @@ class CalibrationSet:
 
 def side_of(spec: ModelSpec) -> int:
     """The side of the pictures that a model mostly sees, pixels: its crops, or the views of a detector."""
-    return FindRules().views[0].long_side if spec.detector else spec.size
+    return FindRules().views[0].long_side if spec.detects else spec.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ def observe(model: onnx.ModelProto, tensors: Iterable[str], images: NDArray[np.u
         wrong = names[int(np.argmin(np.isfinite(lows) & np.isfinite(highs)))]
         raise EngineError(
             f"the float graph itself does not stay within numbers: {wrong} holds infinities or NaN on the calibration "
-            f"crops; wanted: finite values. Use --precision fp32"
+            f"crops; expected: finite values. Use --precision fp32"
         )
     return {
         name: Observed(float(low), float(high), np.concatenate(sample))

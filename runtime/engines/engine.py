@@ -2,24 +2,52 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import logging
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import EngineError
+from ..files import Lock, NewFile, make_folder
+from ..schema import convert, parse_json
 
-logger = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How equal an engine proved to be to the model's own FP32 graph.
+
+    Attributes:
+        images: images compared; 0 when the engine could not be run here.
+        minimum, mean: cosine of the engine's answer to the reference, 0.0 without images. A detector's synthetic
+            pictures are always among the images; the mean is of the given ones.
+    """
+
+    images: int = 0
+    minimum: float = 0.0
+    mean: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """How an INT8 engine came about; empty for other precisions.
+
+    Attributes:
+        calibration: the crops: how many, seed and digest.
+        method: "minmax", "percentile" or "entropy", whichever did best.
+        left_float: names of its layers that are not in INT8, most sensitive first.
+    """
+
+    calibration: str = ""
+    method: str = ""
+    left_float: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What `<engine>.json` holds.
+    """The facts of an engine, which `<engine>.json` holds.
 
     Attributes:
         model: name of the model file.
@@ -34,17 +62,14 @@ class EngineInfo:
         profile: (min, opt, max) batch sizes.
         device: device name or compute capability the engine is for.
         engine_sha256: of the engine file itself.
-        parity_images: number of images compared with the FP32 graph; 0 when the engine could not be run here.
-        parity_min, parity_mean: cosine to the FP32 graph; 0.0 when parity_images is 0.
         tool_version: facemill's.
         context_bytes: device memory of one execution context of a TensorRT engine; 0 where no GPU has told it.
         refused: what this machine's GPU said to an engine for TensorRT-RTX's default set, where it did not take that
             and this one was built for it alone; else empty.
-        detector: family of a face detector, whose pictures may be of any size; empty for a network that embeds.
+        task, decode: those of the model file. The pictures of a detector may be of any size.
         recipe: tensor names and normalisation built into the engine: with others it is another engine.
-        calibration: the crops that an INT8 engine was calibrated on: how many, seed and digest; empty for others.
-        calibration_method: "minmax", "percentile" or "entropy", whichever did best; empty for others.
-        left_float: names of its layers that are not in INT8, most sensitive first.
+        parity: how equal it proved to be.
+        int8: how it was quantised.
     """
 
     model: str
@@ -59,17 +84,53 @@ class EngineInfo:
     profile: tuple[int, int, int]
     device: str
     engine_sha256: str
-    parity_images: int
-    parity_min: float
-    parity_mean: float
     tool_version: str
     recipe: str = ""
     context_bytes: int = 0
     refused: str = ""
-    detector: str = ""
-    calibration: str = ""
-    calibration_method: str = ""
-    left_float: tuple[str, ...] = ()
+    task: str = "embed"
+    decode: str = ""
+    parity: Parity = Parity()
+    int8: Quantisation = Quantisation()
+
+    @property
+    def detects(self) -> bool:
+        """Whether the engine finds faces."""
+        return self.task == "detect"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The facts as the sidecar has them: one flat object."""
+        facts, parity, int8 = asdict(self), self.parity, self.int8
+        del facts["parity"], facts["int8"]
+        facts |= {"parity_images": parity.images, "parity_min": parity.minimum, "parity_mean": parity.mean}
+        left_float = list(int8.left_float)
+        return {**facts, "calibration": int8.calibration, "calibration_method": int8.method, "left_float": left_float}
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> EngineInfo:
+        """Read what `to_dict` gave.
+
+        Raises:
+            ValueError: a fact is missing, unknown, or of another type than expected.
+        """
+        raw = dict(facts)
+        if "detector" in raw:  # an engine that was built before models had tasks
+            raw["decode"] = raw.pop("detector")
+            raw["task"] = "detect" if raw["decode"] else "embed"
+        try:
+            raw["parity"] = {
+                "images": raw.pop("parity_images"),
+                "minimum": raw.pop("parity_min"),
+                "mean": raw.pop("parity_mean"),
+            }
+            raw["int8"] = {
+                "calibration": raw.pop("calibration"),
+                "method": raw.pop("calibration_method"),
+                "left_float": raw.pop("left_float"),
+            }
+        except KeyError as err:
+            raise ValueError(f"{err.args[0]} is missing") from err
+        return convert(raw, cls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +183,18 @@ def read_engine(path: Path) -> Engine:
     """
     sidecar = sidecar_path(path)
     try:
-        raw = json.loads(sidecar.read_text(encoding="utf-8"))
-        raw["profile"], raw["left_float"] = tuple(raw["profile"]), tuple(raw["left_float"])
-        info = EngineInfo(**{f.name: raw[f.name] for f in fields(EngineInfo)})
+        raw = parse_json(sidecar.read_bytes())
+        if not isinstance(raw, dict):
+            raise ValueError(f"it is {raw!r:.80}; expected: the facts of an engine")
+        info = EngineInfo.from_dict(raw)
     except FileNotFoundError as err:
         raise EngineError(
             f"there is no engine {path} with a sidecar: {sidecar} does not exist. Expected an engine written by "
             f"build-engine. Build it with: facemill build-engine --model NAME"
         ) from err
-    except (OSError, KeyError, TypeError, ValueError) as err:
+    except (OSError, ValueError) as err:
         raise EngineError(
-            f"the engine's sidecar {sidecar} cannot be used ({type(err).__name__}: {err}). "
+            f"the engine's sidecar {sidecar} cannot be used: {err}. "
             f"Build the engine again with: facemill build-engine --model NAME --force"
         ) from err
     if not path.is_file():
@@ -153,30 +215,15 @@ def write_engine(path: Path, content: bytes, info: EngineInfo) -> Engine:
     Raises:
         EngineError: the files cannot be written; the old ones stay.
     """
-    partials: list[Path] = []
     try:
-        for target, data in ((path, content), (sidecar_path(path), write_json(info))):
-            partials.append(target.with_name(target.name + ".partial"))
-            with partials[-1].open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partials[-1].replace(target)
-        fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)  # the renames survive a power cut only after this
-        finally:
-            os.close(fd)
+        sidecar = (json.dumps(info.to_dict(), indent=2) + "\n").encode()
+        for target, data in ((path, content), (sidecar_path(path), sidecar)):
+            with NewFile(target, wait=True) as new:
+                new.file.write(data)
+                new.commit()
     except OSError as err:
-        for partial in partials:
-            partial.unlink(missing_ok=True)
         raise EngineError(f"the engine {path} cannot be written: {err.strerror or err}") from err
     return Engine(path, info)
-
-
-def write_json(info: EngineInfo) -> bytes:
-    """The content of a sidecar."""
-    return (json.dumps(asdict(info), indent=2) + "\n").encode()
 
 
 @contextmanager
@@ -189,18 +236,11 @@ def locked(folder: Path) -> Iterator[None]:
         EngineError: the folder cannot be created or locked.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        make_folder(folder)
+        lock = Lock(folder, f"another process is building in {folder}", wait=True)
     except OSError as err:
         raise EngineError(
             f"the folder {folder} cannot be used: {err.strerror}; expected: a folder that can be written to"
         ) from err
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("waiting for another build in %s", folder)
-            fcntl.flock(fd, fcntl.LOCK_EX)
+    with lock:
         yield
-    finally:
-        os.close(fd)

@@ -1,4 +1,4 @@
-"""What every engine takes and gives, whatever its backend."""
+"""What engines take and answer, by the task of their model."""
 
 from __future__ import annotations
 
@@ -6,35 +6,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..faces.detectors import STRIDES, VALUES, anchor_count
+from ..faces.detectors import decoder_of
 from ..graphs.tensors import FACES, OUTPUT
+from ..modelspec import ModelSpec
 from .engine import EngineInfo
 
-DETECTOR_SIDES = (32, 224, 1024)  # smallest, usual and largest side of a detector's pictures, for TensorRT's profile
-_STEP = STRIDES[-1]  # sides are multiples of it
+_USUAL_SIDE, _LARGEST_SIDE = 224, 1024  # of a detector's pictures, pixels
 
 
-def output_of(info: EngineInfo) -> str:
+def output_of(model: ModelSpec | EngineInfo) -> str:
     """The name of an engine's one output."""
-    return FACES if info.detector else OUTPUT
+    return FACES if model.detects else OUTPUT
+
+
+def sides_of(model: ModelSpec | EngineInfo) -> tuple[int, int, int]:
+    """Smallest, usual and largest side of the pictures that an engine takes, pixels."""
+    if model.detects:
+        return decoder_of(model.decode).step, _USUAL_SIDE, _LARGEST_SIDE
+    return model.size, model.size, model.size
 
 
 def answer_shape(info: EngineInfo, height: int, width: int) -> tuple[int, ...]:
-    """(D,), or for a detector (P, 15): what an engine gives for one picture of that size."""
-    return (anchor_count(info.detector, height, width), VALUES) if info.detector else (info.dimension,)
-
-
-def largest_sides(info: EngineInfo) -> tuple[int, int]:
-    """Height and width of the largest picture that an engine takes."""
-    side = DETECTOR_SIDES[-1] if info.detector else info.size
-    return side, side
-
-
-def _shape_fits(shape: tuple[int, ...], info: EngineInfo) -> bool:
-    height, width, channels = shape
-    if info.detector:
-        return channels == 3 and height % _STEP == width % _STEP == 0 < height * width
-    return shape == (info.size, info.size, 3)
+    """(D,), or for a detector (P, V): what an engine answers for one picture of that size."""
+    if not info.detects:
+        return (info.dimension,)
+    decoder = decoder_of(info.decode)
+    return decoder.anchor_count(height, width), decoder.values
 
 
 def check_images(images: NDArray[np.uint8], info: EngineInfo) -> None:
@@ -44,10 +41,11 @@ def check_images(images: NDArray[np.uint8], info: EngineInfo) -> None:
         ConfigError: dtype, shape, memory layout or batch size is wrong.
     """
     low, _, high = info.profile
-    if images.dtype != np.uint8 or images.ndim != 4 or not _shape_fits(images.shape[1:], info):
-        sides = "H, W, 3), H and W multiples of 32" if info.detector else f"{info.size}, {info.size}, 3)"
+    if images.dtype != np.uint8 or images.ndim != 4 or not _fits(images.shape[1:], info):
+        step = sides_of(info)[0]
+        sides = f"H, W, 3), H and W multiples of {step}" if info.detects else f"{info.size}, {info.size}, 3)"
         raise ConfigError(
-            f"the engine of {info.model} was given {images.dtype} {images.shape}; wanted: uint8 (n, {sides}, NHWC, "
+            f"the engine of {info.model} was given {images.dtype} {images.shape}; expected: uint8 (n, {sides}, NHWC, "
             f"{info.channel_order.upper()}"
         )
     if not low <= len(images) <= high:
@@ -58,5 +56,13 @@ def check_images(images: NDArray[np.uint8], info: EngineInfo) -> None:
     if not images.flags.c_contiguous:
         raise ConfigError(
             f"the engine of {info.model} was given images that are not contiguous in memory; "
-            f"wanted: C-contiguous (numpy.ascontiguousarray makes a copy that is)"
+            f"expected: C-contiguous (numpy.ascontiguousarray makes a copy that is)"
         )
+
+
+def _fits(shape: tuple[int, ...], info: EngineInfo) -> bool:
+    height, width, channels = shape
+    if info.detects:
+        step = decoder_of(info.decode).step
+        return channels == 3 and height % step == width % step == 0 < height * width
+    return shape == (info.size, info.size, 3)

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError, ParityError
 from ..extras import require
-from ..graphs.detector import reference_faces
+from ..faces.detectors import decoder_of
+from ..graphs.detector import picture_size, reference_faces
 from ..modelspec import ModelSpec
+from .engine import Parity as Parity
+from .quantise import Reading
 from .runner import Runner
 
 CROPS, SYNTHETIC_GROUPS = 64, 4
@@ -39,21 +42,6 @@ BARS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Parity:
-    """How equal an engine proved to be.
-
-    Attributes:
-        images: crops compared.
-        minimum, mean: cosine of the engine's embedding to the reference; of a detector's, whose synthetic pictures are
-            always among them, the mean is of the given ones.
-    """
-
-    images: int
-    minimum: float
-    mean: float
-
-
 def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArray[np.uint8] | None = None) -> Parity:
     """Compare an engine with `reference_embeddings`.
 
@@ -66,11 +54,12 @@ def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArra
         ModelError: the reference graph cannot be run.
         ConfigError, EngineError: the engine cannot.
     """
-    if spec.detector:
+    if spec.detects:
         # The synthetic ones always: on photographs without faces, whatever finds none would pass.
-        crops = np.concatenate([synthetic_groups(), *([] if crops is None else [grouped(crops)])])
-        expected = weighted(reference_faces(weights, spec, crops))
-        found = weighted(np.concatenate([_alone(runner, one) for one in crops]).astype(np.float64))
+        size, weigh = picture_size(weights), decoder_of(spec.decode).score_at
+        crops = np.concatenate([synthetic_groups(size=size), *([] if crops is None else [grouped(crops, size)])])
+        expected = weighted(reference_faces(weights, spec, crops), weigh)
+        found = weighted(np.concatenate([_alone(runner, one) for one in crops]).astype(np.float64), weigh)
     else:
         crops = synthetic_crops(spec.size) if crops is None else crops
         expected = reference_embeddings(spec, weights, crops)
@@ -80,7 +69,7 @@ def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArra
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)  # (N,)
     dots = np.einsum("nd,nd->n", found, expected)
     equal = np.where(lengths > 0, dots / np.maximum(lengths, 1e-300), (found == expected).all(axis=1))
-    real = equal[SYNTHETIC_GROUPS:] if spec.detector and len(equal) > SYNTHETIC_GROUPS else equal
+    real = equal[SYNTHETIC_GROUPS:] if spec.detects and len(equal) > SYNTHETIC_GROUPS else equal
     return Parity(len(crops), float(equal.min()), float(real.mean()))
 
 
@@ -94,7 +83,7 @@ def check_parity(parity: Parity, precision: str, what: str) -> None:
     if not (parity.minimum >= bar.minimum and parity.mean >= bar.mean):
         raise ParityError(
             f"{what} does not answer like the FP32 ONNX graph: over {parity.images} crops the smallest cosine is "
-            f"{parity.minimum:.6f} (mean {parity.mean:.6f}), wanted at least {bar.minimum} (mean {bar.mean}) for "
+            f"{parity.minimum:.6f} (mean {parity.mean:.6f}), expected at least {bar.minimum} (mean {bar.mean}) for "
             f"{precision}. Nothing was kept." + (" Build it with --precision fp32" if precision != "fp32" else "")
         )
 
@@ -129,7 +118,7 @@ def reference_embeddings(spec: ModelSpec, weights: Path, crops: NDArray[np.uint8
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the ONNX file {weights}: {err}") from err
     if rows.shape[1] != spec.dimension:
         raise ModelError(
-            f"the ONNX file {weights} answers with {rows.shape[1]} numbers an image; wanted by the model file "
+            f"the ONNX file {weights} answers with {rows.shape[1]} numbers an image; expected by the model file "
             f"{spec.name}: {spec.dimension}"
         )
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -173,26 +162,45 @@ def synthetic_crops(size: int, count: int = CROPS, seed: int = 0) -> NDArray[np.
     return pictures
 
 
-def grouped(views: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(N // 16, 4 S, 4 S, 3): sixteen views (N, S, S, 3) in each; those left over are left out."""
-    count, side = len(views) // 16, views.shape[1]
-    groups = views[: 16 * count].reshape(count, 4, 4, side, side, 3).transpose(0, 1, 3, 2, 4, 5)
-    return np.ascontiguousarray(groups).reshape(count, 4 * side, 4 * side, 3)
+def grouped(views: NDArray[np.uint8], size: tuple[int, int] = (640, 640)) -> NDArray[np.uint8]:
+    """(N // n, H, W, 3): n views (N, S, S, 3) beside each other in each, as many as fit; those left over are left out.
+
+    Args:
+        views: the views.
+        size: height and width of a picture, at least those of a view, pixels.
+    """
+    side = views.shape[1]
+    rows, columns = size[0] // side, size[1] // side
+    count = len(views) // (rows * columns)
+    groups = views[: rows * columns * count].reshape(count, rows, columns, side, side, 3).transpose(0, 1, 3, 2, 4, 5)
+    pictures = np.zeros((count, *size, 3), np.uint8)
+    pictures[:, : rows * side, : columns * side] = groups.reshape(count, rows * side, columns * side, 3)
+    return pictures
 
 
-def synthetic_groups(count: int = SYNTHETIC_GROUPS) -> NDArray[np.uint8]:
-    """(count, 640, 640, 3) uint8: sixteen face-like pictures each, which detectors take for faces."""
-    return grouped(np.pad(synthetic_crops(112, 16 * count), ((0, 0), (24, 24), (24, 24), (0, 0))))
+def synthetic_groups(count: int = SYNTHETIC_GROUPS, size: tuple[int, int] = (640, 640)) -> NDArray[np.uint8]:
+    """(count, H, W, 3) uint8: face-like pictures side by side, sixteen in 640 x 640, which detectors take for faces."""
+    fit = (size[0] // 160) * (size[1] // 160)
+    return grouped(np.pad(synthetic_crops(112, fit * count), ((0, 0), (24, 24), (24, 24), (0, 0))), size)
 
 
-def weighted(raw: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, P * 15): a detector's answers, each anchor counting as much as its score: what is no face has no place."""
-    scores = raw[..., :1]
-    return np.concatenate([scores, scores * raw[..., 1:]], axis=2).reshape(len(raw), -1)
+def weighted(raw: NDArray[np.float64], score_at: int = 0) -> NDArray[np.float64]:
+    """(N, P * V): a detector's answers, each anchor counting as much as its score: what is no face has no place."""
+    scores = raw[..., score_at : score_at + 1]
+    others = np.delete(raw, score_at, axis=2)
+    return np.concatenate([scores, scores * others], axis=2).reshape(len(raw), -1)
+
+
+def reading_of(spec: ModelSpec) -> Reading | None:
+    """What counts of a model's answers when INT8 is chosen by them; None: all of it."""
+    if not spec.detects:
+        return None
+    score_at = decoder_of(spec.decode).score_at
+    return lambda raw: weighted(raw, score_at)
 
 
 def _alone(runner: Runner, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(1, P, 15) of one picture, in a batch as small as the profile allows."""
+    """(1, P, V) of one picture, in a batch as small as the profile allows."""
     return runner.infer(np.repeat(picture[None], runner.info.profile[0], axis=0))[:1]
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import EngineError
 from ..graphs.qdq import Scheme, find_layers, insert_qdq, ready_for_qdq, tensors_to_observe
 from .calibrate import METHODS, observe, value_range
-from .ort_runner import open_session
+from .onnxruntime.runner import open_session
 
 if TYPE_CHECKING:
     import onnx
@@ -128,7 +128,7 @@ class _Work:
             if 2 * len(left) >= len(ranked):
                 raise EngineError(
                     f"INT8 loses too much: with {len(left)} of {len(ranked)} layers in float the mean cosine is "
-                    f"{agreement:.5f}, wanted {target}. Use --precision fp16 or fp32"
+                    f"{agreement:.5f}, expected {target}. Use --precision fp16 or fp32"
                 )
             left.append(ranked[len(left)])
             agreement = self.agreement(method, left)

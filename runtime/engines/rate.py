@@ -8,12 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .backends import open_runner
 from .engine import Engine
-from .open import open_runner
-from .runner import Runner
-from .tensorrt.runner import TensorRTRunner
 
 ROUNDS = 5
 _SECONDS = 0.3  # of a turn
@@ -25,7 +22,7 @@ def measure_rates(engines: Sequence[Engine], side: int, clock: Callable[[], floa
     Args:
         engines: the engines.
         side: of their pictures, pixels.
-        clock: seconds; TensorRT's own seconds are the GPU's, without the copies that the pipeline hides.
+        clock: the time of day in seconds, which says how long a turn lasts.
     Raises:
         EngineError: one does not run here.
         OutOfMemoryError: they do not fit beside each other.
@@ -38,20 +35,8 @@ def measure_rates(engines: Sequence[Engine], side: int, clock: Callable[[], floa
             for runner, batch, found in zip(runners, pictures, rates, strict=True):
                 began, count, busy_s = clock(), 0, 0.0
                 while count == 0 or clock() - began < _SECONDS:
-                    busy_s += _infer(runner, batch, clock)
+                    busy_s += runner.infer_s(batch)
                     count += len(batch)
                 if turn:
                     found.append(count / busy_s)
     return [statistics.median(found) for found in rates]
-
-
-def _infer(runner: Runner, batch: NDArray[np.uint8], clock: Callable[[], float]) -> float:
-    """The seconds that a batch takes."""
-    if isinstance(runner, TensorRTRunner):
-        with runner.slot() as slot:
-            slot.fill(0, batch)
-            slot.start(len(batch))
-            return slot.finish(len(batch))[1]
-    began = clock()
-    runner.infer(batch)
-    return clock() - began

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol
 
 from .engine import EngineInfo
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Runner(Protocol):
@@ -24,7 +24,7 @@ class Runner(Protocol):
                 detector (n, H, W, 3), sides multiples of 32.
         Returns:
             (n, D) float32, unit rows (a zero row where the network answers zero); a new array. For a detector
-            (n, P, 15), see images.faces.find_faces.
+            (n, P, 15), see faces.detectors.find_faces.
         Raises:
             ConfigError: shape or dtype is not that.
             OutOfMemoryError: the batch did not fit; a smaller one may.
@@ -32,8 +32,10 @@ class Runner(Protocol):
         """
         ...
 
+    def infer_s(self, images: NDArray[np.uint8]) -> float:
+        """Run `infer` and return the seconds that the device was busy, without copies that a pipeline hides."""
+        ...
+
     def __enter__(self) -> Runner: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...

@@ -14,6 +14,7 @@ import numpy as np
 from ..assets import cache_dir
 from ..cuda.device import find_gpu
 from ..cuda.driver import open_driver
+from ..engines.backends import BACKENDS, backend_of
 from ..engines.engine import Engine, read_engine
 from ..engines.rate import measure_rates
 from ..errors import EngineError, FacemillError
@@ -29,7 +30,6 @@ _TOGETHER = 16
 _SIDE = 160  # of a detector's first view
 _TIMED_S = 0.5  # of products
 _ROWS_BYTES = 128 << 20  # more than any cache
-_BACKENDS = ("tensorrt", "cuda", "cpu")  # fastest first
 _NETWORK_FLOP = 0.45e9  # of a MobileFaceNet for one face (arXiv:1804.07573: 221 million multiply-adds)
 _OF_PRODUCTS = 0.5  # of the machine's products a second that its small convolutions reach: 0.47 to 0.57, measured
 
@@ -42,13 +42,14 @@ def find_built(spec: ModelSpec) -> Engine | None:
     for sidecar in sorted(cache_dir("engines").glob("*.json")):
         try:
             engine = read_engine(sidecar.with_suffix(""))
+            backend = backend_of(engine.info.backend)
         except EngineError:
             continue
         info = engine.info
-        runs = info.backend == "cpu" or gpu is not None
+        runs = gpu is not None or not backend.on_gpu
         if runs and info.model == spec.name and info.model_sha256 == sha256:
-            engines.append(engine)
-    return min(engines, key=lambda engine: _BACKENDS.index(engine.info.backend), default=None)
+            engines.append((BACKENDS.index(backend), engine))
+    return min(engines, key=lambda pair: pair[0])[1] if engines else None
 
 
 def rate_of_photographs(rules: QueryRules, photographs: Sequence[bytes], seed: int = 0) -> Rate:

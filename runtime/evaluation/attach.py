@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from .. import __version__
 from ..errors import ContractError
 from ..index.samerows import same_rows
 from ..metrics.falsematch import Calibration, calibrate
-from ..pipeline.request import Request, contract_of
-from ..storage.comparable import ATTRIBUTE, comparable_scores, differences
+from ..pipeline.contract import contract_of
+from ..pipeline.request import Request
+from ..storage.calibration import ATTRIBUTE
+from ..storage.contract import EmbeddingContract, Guard
+from ..storage.dataset import edit_file
 from ..storage.file import EmbeddingFile
-from ..storage.replace import replacing
 from .evaluate import Evaluation
 
 
@@ -29,8 +29,8 @@ def check_file(file: Path, request: Request) -> None:
         _check_comparable(gallery, contract)
 
 
-def _check_comparable(gallery: EmbeddingFile, contract: Mapping[str, Any]) -> None:
-    different = differences(gallery.contract, comparable_scores(contract))
+def _check_comparable(gallery: EmbeddingFile, contract: EmbeddingContract) -> None:
+    different = gallery.contract.differences(contract, Guard.SCORES)
     if different:
         raise ContractError(
             f"the evaluated embeddings say nothing of {gallery.path} ({'; '.join(different)}); wanted: the same "
@@ -41,9 +41,9 @@ def _check_comparable(gallery: EmbeddingFile, contract: Mapping[str, Any]) -> No
 def _faces_of(gallery: EmbeddingFile) -> str:
     """The options by which faces were looked for in the photographs of a file."""
     made = gallery.contract
-    if "detector" not in made:
+    if not made.detects_faces:
         return " --align none"
-    return f" --align {made['align']} --detector {gallery.metadata.get('detector_engine')} --faces {made['faces']}"
+    return f" --align {made.align} --detector {gallery.metadata.get('detector_engine')} --faces {made.faces}"
 
 
 def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
@@ -58,7 +58,7 @@ def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
     """
     return calibrate(
         one.curve,
-        contract=comparable_scores(one.embedded.contract),
+        contract=one.embedded.contract.select(Guard.SCORES),
         folder=folder.resolve().name,
         photographs=int((one.embedded.person[one.embedded.here] >= 0).sum()),
         people=one.people,
@@ -70,7 +70,7 @@ def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
 def attach_calibration(file: Path, calibration: Calibration, *cards: Path) -> None:
     """Write a calibration into `/metadata` of an embedding file, in place of an earlier one.
 
-    The file is replaced whole, see `replacing`; indexes beside it are its indexes still.
+    The file is replaced whole, see `edit_file`; indexes beside it are its indexes still.
 
     Args:
         file: a finished file; a link is followed.
@@ -82,6 +82,6 @@ def attach_calibration(file: Path, calibration: Calibration, *cards: Path) -> No
         DiskFullError, StorageError: the file is as it was.
     """
     with EmbeddingFile(file) as gallery:
-        _check_comparable(gallery, calibration.contract)
-    with same_rows(file, *cards), replacing(file) as target:
+        _check_comparable(gallery, EmbeddingContract.from_dict(calibration.contract))
+    with same_rows(file, *cards), edit_file(file) as target:
         target["metadata"].attrs[ATTRIBUTE] = calibration.to_json()

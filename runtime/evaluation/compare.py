@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .embedded import Embedded
+from .embedded import EmbeddedFolder
 from .evaluate import Evaluation
 
 
@@ -27,7 +27,7 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """Pairs that the second engine judges otherwise than the first.
+    """LabelledPairs that the second engine judges otherwise than the first.
 
     Attributes:
         accuracy: of the second less that of the first.
@@ -41,7 +41,7 @@ class Verdicts:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class EngineComparison:
     """The second of two engines against the first.
 
     Attributes:
@@ -56,15 +56,15 @@ class Comparison:
     retrieval: tuple[float, ...] | None
 
 
-def compare(first: Evaluation, second: Evaluation) -> Comparison:
+def compare_evaluations(first: Evaluation, second: Evaluation) -> EngineComparison:
     """Compare two evaluations of one folder, with the same pairs."""
     change = None
     if first.retrieval is not None and second.retrieval is not None:
         change = tuple((second.retrieval.means - first.retrieval.means).tolist())
-    return Comparison(drift(first.embedded, second.embedded), verdicts(first, second), change)
+    return EngineComparison(drift(first.embedded, second.embedded), verdicts(first, second), change)
 
 
-def drift(first: Embedded, second: Embedded) -> Drift | None:
+def drift(first: EmbeddedFolder, second: EmbeddedFolder) -> Drift | None:
     """How far the embeddings of two engines are apart.
 
     Args:
@@ -72,7 +72,7 @@ def drift(first: Embedded, second: Embedded) -> Drift | None:
     Returns:
         None where a cosine means nothing: the engines are of two models, or embedded no photograph in common.
     """
-    if first.contract["model_sha256"] != second.contract["model_sha256"]:
+    if first.contract.model_sha256 != second.contract.model_sha256:
         return None
     row = {path: i for i, path in enumerate(_embedded_paths(second))}
     both = [(i, row[path]) for i, path in enumerate(_embedded_paths(first)) if path in row]
@@ -86,7 +86,7 @@ def drift(first: Embedded, second: Embedded) -> Drift | None:
     return Drift(len(cosines), float(cosines.min()), float(cosines.mean()), low)
 
 
-def _embedded_paths(embedded: Embedded) -> list[bytes]:
+def _embedded_paths(embedded: EmbeddedFolder) -> list[bytes]:
     """N paths, in the order of the vectors."""
     return [path for path, here in zip(embedded.paths, embedded.here, strict=True) if here]
 

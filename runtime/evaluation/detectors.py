@@ -1,8 +1,7 @@
-"""Detectors beside each other: how fast, how many faces, and how good the embeddings are that come out behind them."""
+"""Compare detectors: their speed, the faces that they find, and how good the embeddings of these faces are."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,14 +11,13 @@ from ..metrics.intervals import wilson
 from ..records import Status
 from .evaluate import Evaluation
 
-# What nobody would notice, however many photographs prove it.
-_HARDLY_FEWER = 0.001
-_HARDLY_WORSE = 0.0015
-_RESEARCH_ONLY = re.compile(r"non-?commercial|\bresearch\b|\bNC\b", re.IGNORECASE)
+# Differences too small to matter, however many photographs prove them.
+_MIN_FOUND_DIFFERENCE = 0.001
+_MIN_MERIT_DIFFERENCE = 0.0015
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class BoundedShare:
     """A share from 0 to 1, and the lower end of its 95 % interval."""
 
     value: float
@@ -42,8 +40,8 @@ class DetectorFigures:
 
     label: str
     licence: str
-    found: Share
-    merit: Share
+    found: BoundedShare
+    merit: BoundedShare
     no_face: int
     low_quality: int
     multiple: int
@@ -70,37 +68,37 @@ def figures_of(label: str, licence: str, one: Evaluation) -> DetectorFigures:
     )
 
 
-def _share(count: int, of: int) -> Share:
-    return Share(count / of, wilson(count, of)[0]) if of else Share(0.0, 0.0)
+def _share(count: int, of: int) -> BoundedShare:
+    return BoundedShare(count / of, wilson(count, of)[0]) if of else BoundedShare(0.0, 0.0)
 
 
-def _merit(one: Evaluation) -> Share:
+def _merit(one: Evaluation) -> BoundedShare:
     if one.pairs is not None:
         right = one.pairs.folds.right
-        return Share(one.pairs.folds.accuracy, wilson(int(right.sum()), len(right))[0])
+        return BoundedShare(one.pairs.folds.accuracy, wilson(int(right.sum()), len(right))[0])
     if one.retrieval is None:
-        return Share(0.0, 0.0)
+        return BoundedShare(0.0, 0.0)
     first = one.retrieval.values[:, 0]
     # People drawn anew are never wrong where nobody was: Wilson's interval has a width there too.
     low = min(float(one.retrieval.intervals()[0, 0]), wilson(int(first.sum()), len(first))[0])
-    return Share(float(first.mean()), low)
+    return BoundedShare(float(first.mean()), low)
 
 
-def recommend(found: Sequence[DetectorFigures]) -> str:
-    """Which detector to take, and why, in words: the fastest of those that are about as good as the best.
+def recommend(detectors: Sequence[DetectorFigures]) -> str:
+    """Recommend a detector, in a sentence with the reason: the fastest of those that are about as good as the best.
 
-    About as good is what lies in the 95 % interval of the best one, in faces and in merit: a difference that a few
-    other photographs would turn round rules nobody out.
+    A detector is about as good if it lies in the 95 % interval of the best one, in faces and in merit: a difference
+    that a few other photographs could reverse excludes no detector.
 
     Args:
-        found: at least one.
+        detectors: at least one.
     """
     good = [
         one
-        for one in found
-        if _about_as_good(one.found, [other.found for other in found], _HARDLY_FEWER)
-        and _about_as_good(one.merit, [other.merit for other in found], _HARDLY_WORSE)
-    ] or [max(found, key=lambda one: (one.found.value, one.merit.value))]
+        for one in detectors
+        if _about_as_good(one.found, [other.found for other in detectors], _MIN_FOUND_DIFFERENCE)
+        and _about_as_good(one.merit, [other.merit for other in detectors], _MIN_MERIT_DIFFERENCE)
+    ] or [max(detectors, key=lambda one: (one.found.value, one.merit.value))]
     if len(good) == 1:
         (chosen,) = good
         why = "the best of them"
@@ -113,32 +111,18 @@ def recommend(found: Sequence[DetectorFigures]) -> str:
         chosen = _fastest(good)
         why = f"the fastest of the {len(good)} that are about as good as the best"
     faces = f"faces in {100 * chosen.found.value:.2f} % of the photographs"
-    return f"Take {chosen.label}: {why} ({faces}).{_of_licences(chosen, good)}"
+    return f"Take {chosen.label}: {why} ({faces})."
 
 
-def research_only(licence: str) -> bool:
-    """Whether the words of a licence forbid other use than research."""
-    return bool(_RESEARCH_ONLY.search(licence))
+def _about_as_good(share: BoundedShare, shares: Sequence[BoundedShare], min_difference: float) -> bool:
+    best = max(shares, key=lambda other: other.value)
+    return share.value >= min(best.low, best.value - min_difference)
 
 
-def _about_as_good(mine: Share, others: Sequence[Share], hardly: float) -> bool:
-    best = max(others, key=lambda share: share.value)
-    return mine.value >= min(best.low, best.value - hardly)
+def _fastest(detectors: Sequence[DetectorFigures]) -> DetectorFigures:
+    return max(detectors, key=lambda one: one.detect_images_per_s or 0.0)
 
 
-def _fastest(some: Sequence[DetectorFigures]) -> DetectorFigures:
-    return max(some, key=lambda one: one.detect_images_per_s or 0.0)
-
-
-def _listed(some: Sequence[DetectorFigures]) -> str:
-    *first, last = [one.label for one in some]
+def _listed(detectors: Sequence[DetectorFigures]) -> str:
+    *first, last = [one.label for one in detectors]
     return f"{', '.join(first)} and {last}"
-
-
-def _of_licences(chosen: DetectorFigures, good: Sequence[DetectorFigures]) -> str:
-    """A word where the licence of the chosen one may stand in the way."""
-    if not research_only(chosen.licence):
-        return ""
-    free = [one for one in good if one.licence and not research_only(one.licence)]
-    instead = f"; about as good, and free of that: {_fastest(free).label} ({_fastest(free).licence})" if free else ""
-    return f" But its licence is {chosen.licence!r}{instead}."

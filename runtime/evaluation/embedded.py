@@ -15,19 +15,20 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..files import write_durable
 from ..interrupt import Control
-from ..metrics.pairs import Pairs
+from ..metrics.pairs import LabelledPairs
 from ..pipeline.request import Request
 from ..pipeline.run import process
 from ..pipeline.summary import Summary
 from ..progress import Listener
 from ..records import Status
 from ..sources.scan import scan
+from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
 from ..storage.format import offsets
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedFolder:
     """What became of M photographs, of which N were embedded.
 
     Attributes:
@@ -44,7 +45,7 @@ class Embedded:
 
     file: Path
     metadata: Mapping[str, Any]
-    contract: Mapping[str, Any]
+    contract: EmbeddingContract
     paths: tuple[bytes, ...]
     status: NDArray[np.uint8]
     person: NDArray[np.int64]
@@ -79,7 +80,9 @@ class Embedded:
         return np.array([rows[0] if rows else -1 for rows in found], np.int64)
 
 
-def embed_folder(request: Request, *, listener: Listener | None = None, control: Control | None = None) -> Embedded:
+def embed_folder(
+    request: Request, *, listener: Listener | None = None, control: Control | None = None
+) -> EmbeddedFolder:
     """Run the pipeline on a folder, or find its file whole, and read what it made.
 
     Args:
@@ -93,7 +96,7 @@ def embed_folder(request: Request, *, listener: Listener | None = None, control:
     return replace(found, summary=_with_speed(summary, found))
 
 
-def _with_speed(summary: Summary, found: Embedded) -> Summary:
+def _with_speed(summary: Summary, found: EmbeddedFolder) -> Summary:
     """A run that found its file whole measured nothing: its speeds are those that were kept beside the file."""
     kept, run_id = found.file.with_suffix(".speed.json"), found.metadata["run_id"]
     if summary.processed:
@@ -109,7 +112,7 @@ def _with_speed(summary: Summary, found: Embedded) -> Summary:
     return summary
 
 
-def read_embedded(file: Path) -> Embedded:
+def read_embedded(file: Path) -> EmbeddedFolder:
     """What an embedding file says of its photographs; of one with several faces, the first, which it is of.
 
     Raises:
@@ -119,10 +122,10 @@ def read_embedded(file: Path) -> Embedded:
         status, paths = embedded.status, tuple(embedded.scanned_paths())
         first = offsets(embedded.vector_counts)[status == Status.EMBEDDED]
         vectors = embedded.vectors if len(first) == embedded.rows else embedded.vectors[first]
-        return Embedded(file, embedded.metadata, embedded.contract, paths, status, _people(paths), vectors)
+        return EmbeddedFolder(file, embedded.metadata, embedded.contract, paths, status, _people(paths), vectors)
 
 
-def check_folder(folder: Path, pairs: Pairs | None) -> None:
+def check_folder(folder: Path, pairs: LabelledPairs | None) -> None:
     """Say before the photographs are embedded, not after, that there would be nothing to measure.
 
     Raises:

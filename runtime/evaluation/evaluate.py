@@ -14,11 +14,11 @@ from ..interrupt import Control
 from ..metrics import allpairs
 from ..metrics.curve import Curve, curve_of_counts, curve_of_scores
 from ..metrics.folds import Folds, cross_validate
-from ..metrics.pairs import Pairs
+from ..metrics.pairs import LabelledPairs
 from ..metrics.retrieval import Retrieval, retrieve
 from ..pipeline.request import Request
 from ..progress import Listener
-from .embedded import Embedded, embed_folder
+from .embedded import EmbeddedFolder, embed_folder
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Evaluation:
         lookalikes: the most alike photographs of two people, best first; a wrong name shows here.
     """
 
-    embedded: Embedded
+    embedded: EmbeddedFolder
     pairs: PairFigures | None
     curve: Curve
     sampled: bool
@@ -90,7 +90,11 @@ class Evaluation:
 
 
 def evaluate(
-    request: Request, pairs: Pairs | None = None, *, listener: Listener | None = None, control: Control | None = None
+    request: Request,
+    pairs: LabelledPairs | None = None,
+    *,
+    listener: Listener | None = None,
+    control: Control | None = None,
 ) -> Evaluation:
     """Embed a folder as `process` does, and measure. For several requests, call it for each.
 
@@ -105,7 +109,9 @@ def evaluate(
     return measure(embed_folder(request, listener=listener, control=control), pairs)
 
 
-def measure(embedded: Embedded, pairs: Pairs | None = None, *, most: int = allpairs.MOST_PAIRS) -> Evaluation:
+def measure(
+    embedded: EmbeddedFolder, pairs: LabelledPairs | None = None, *, most: int = allpairs.MOST_PAIRS
+) -> Evaluation:
     """The figures of photographs that are embedded.
 
     Args:
@@ -138,7 +144,7 @@ def measure(embedded: Embedded, pairs: Pairs | None = None, *, most: int = allpa
     )
 
 
-def _judge(embedded: Embedded, pairs: Pairs) -> PairFigures:
+def _judge(embedded: EmbeddedFolder, pairs: LabelledPairs) -> PairFigures:
     names = (*pairs.left, *pairs.right)
     scanned = embedded.rows(names)  # (2 P,)
     row = np.full(len(embedded.paths) + 1, -1)  # of the vectors, by scan row; the last is for those not in the folder
@@ -158,7 +164,7 @@ def _judge(embedded: Embedded, pairs: Pairs) -> PairFigures:
     )
 
 
-def _lookalikes(embedded: Embedded, impostors: allpairs.Impostors) -> tuple[Lookalikes, ...]:
+def _lookalikes(embedded: EmbeddedFolder, impostors: allpairs.Impostors) -> tuple[Lookalikes, ...]:
     scanned = np.flatnonzero(embedded.here)[impostors.rows]  # (k, 2)
     return tuple(
         Lookalikes(score, *(os.fsdecode(embedded.paths[row]) for row in pair))

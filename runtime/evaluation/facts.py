@@ -12,7 +12,7 @@ from ..metrics.curve import Curve, Point
 from ..metrics.falsematch import thresholds_for
 from ..metrics.intervals import wilson
 from ..metrics.retrieval import NAMES
-from ..storage.comparable import comparable_scores
+from ..storage.contract import Guard
 from .evaluate import Evaluation
 from .tables import FOLDER_FARS, PAIR_FARS
 
@@ -28,7 +28,7 @@ def facts_of(one: Evaluation, gallery: int | None) -> dict[str, Any]:
     return {
         **{key: metadata[key] for key in ("model", "backend", "backend_version", "engine", "engine_sha256", "trained")},
         "warning": metadata.get("warning", ""),
-        "contract": comparable_scores(one.embedded.contract),
+        "contract": one.embedded.contract.select(Guard.SCORES),
         "photographs": len(one.embedded.paths),
         "images_per_s": (one.embedded.summary.images_per_s or None) if one.embedded.summary else None,
         "stages": one.embedded.summary.stages if one.embedded.summary else {},

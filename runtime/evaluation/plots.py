@@ -119,7 +119,7 @@ def _curve(axes: Any, curve: Curve, colour: str, line: str, label: str) -> None:
 
 
 def _histogram(curve: Curve, at_least: NDArray[np.int64], edges: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Pairs from each edge to the next; those that score 1 are in the last bin."""
+    """LabelledPairs from each edge to the next; those that score 1 are in the last bin."""
     above = np.append(at_least, 0)[np.searchsorted(curve.thresholds, edges)]
     above[-1] = 0
     return np.asarray(above[:-1] - above[1:], np.int64)

@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import ConfigError, MissingDependencyError, OutputExistsError
 from ..files import storage_error, write_durable
 from ..text import printable
-from .compare import Comparison
+from .compare import EngineComparison
 from .detectors import DetectorFigures, recommend
 from .evaluate import Evaluation
 from .facts import facts_of
@@ -63,7 +63,7 @@ class Report:
     labels: tuple[str, ...]
     evaluations: tuple[Evaluation, ...]
     gallery: int | None
-    comparison: Comparison | None
+    comparison: EngineComparison | None
     made_utc: str
     detectors: tuple[DetectorFigures, ...] = ()
 

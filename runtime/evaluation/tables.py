@@ -11,7 +11,7 @@ from ..metrics.curve import Curve, Point
 from ..metrics.falsematch import FEW, thresholds_for
 from ..metrics.intervals import wilson
 from ..metrics.retrieval import NAMES
-from .compare import Comparison
+from .compare import EngineComparison
 from .detectors import DetectorFigures, recommend
 from .evaluate import Evaluation
 
@@ -33,7 +33,7 @@ def tables_of(
     labels: Sequence[str],
     *,
     gallery: int | None,
-    comparison: Comparison | None,
+    comparison: EngineComparison | None,
     detectors: Sequence[DetectorFigures] = (),
 ) -> list[Table]:
     """All that was measured.
@@ -184,7 +184,7 @@ def _thresholds(curve: Curve, gallery: int) -> dict[str, str]:
     return {**rows, "no impostor pair scores as high": f"{last.threshold:.4f}, false hits a query {bound}"}
 
 
-def _changes(comparison: Comparison) -> dict[str, str]:
+def _changes(comparison: EngineComparison) -> dict[str, str]:
     rows = {"cosine drift": "not defined: the engines are of two models, or embedded no photograph in common"}
     drift, verdicts = comparison.drift, comparison.verdicts
     if drift is not None:

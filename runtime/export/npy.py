@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..records import FACE_DATASETS
-from ..storage.derived import record_begun, record_page
+from ..storage.derived import record_page, record_start
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
@@ -38,7 +38,7 @@ def export_npy(gallery: EmbeddingFile, folder: Path, *, force: bool = False) -> 
             f"{gallery.path} holds no embeddings; wanted: one or more, since no empty array can be mapped"
         )
     with readable_as(gallery.path), whole_folder(folder, _NAMES, "the folder of arrays", force=force) as partial:
-        record_begun(gallery.path, folder)
+        record_start(gallery.path, folder)
         _write(gallery, partial)
     record_page(gallery.path, folder)
 

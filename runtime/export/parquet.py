@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..extras import require
-from ..storage.derived import record_begun, record_page
+from ..storage.derived import record_page, record_start
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks, same_file
@@ -44,7 +44,7 @@ def export_parquet(gallery: EmbeddingFile, output: Path, *, force: bool = False)
         "write_statistics": ["row", "path", "cluster"],  # by these somebody may filter
     }
     with readable_as(gallery.path), whole_file(output, "the Parquet file", force=force) as file:
-        record_begun(gallery.path, output)
+        record_start(gallery.path, output)
         with pq.ParquetWriter(file, schema, **settings) as writer:
             for block in read_blocks(gallery):
                 writer.write_batch(_record_batch(block, schema))

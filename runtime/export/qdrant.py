@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ConfigError, ContractError
-from ..storage.comparable import comparable
+from ..storage.contract import Guard
 from ..storage.derived import record_elsewhere
 from ..storage.file import EmbeddingFile
 from .qdrant_server import connect, is_local, local_folder, tried
@@ -101,7 +101,9 @@ class _Upload:
     def __init__(self, gallery: EmbeddingFile, client: Any, collection: str) -> None:
         self._gallery, self._client, self._collection = gallery, client, collection
         self._model = str(gallery.metadata.get("model", "unknown"))
-        self._contract = hashlib.sha256(json.dumps(comparable(gallery.contract), sort_keys=True).encode()).hexdigest()
+        self._contract = hashlib.sha256(
+            json.dumps(gallery.contract.select(Guard.VECTORS), sort_keys=True).encode()
+        ).hexdigest()
         self.revision = _revision(gallery)
         self._begun = False  # whether the collection held points before
 

@@ -85,7 +85,7 @@ def metadata_of(gallery: EmbeddingFile) -> dict[str, Any]:
     """
     root, exact = path_text(gallery.root), exact_bytes(gallery.root)
     more = {} if exact is None else {"root_hex": exact.hex()}
-    return {**gallery.metadata, "root": root, "contract": {**gallery.contract, "root": root}, **more}
+    return {**gallery.metadata, "root": root, "contract": {**gallery.contract.to_dict(), "root": root}, **more}
 
 
 def same_file(gallery: EmbeddingFile, path: os.PathLike[str]) -> bool:

@@ -34,7 +34,7 @@ def similarity(landmarks: NDArray[np.floating], target: NDArray[np.float64] = TE
     Source: Umeyama 1991, Least-squares estimation of transformation parameters between two point patterns.
     """
     if landmarks.ndim != 3 or landmarks.shape[1:] != (5, 2):
-        raise ConfigError(f"landmarks are {landmarks.shape}; wanted: (N, 5, 2)")
+        raise ConfigError(f"landmarks are {landmarks.shape}; expected: (N, 5, 2)")
     # In the plane the best turn has a closed form: complex regression of the target on the landmarks.
     source = landmarks[..., 0].astype(np.float64) + 1j * landmarks[..., 1]  # (N, 5)
     goal = target[..., 0] + 1j * target[..., 1]

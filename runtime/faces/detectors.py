@@ -1,4 +1,8 @@
-"""A detector's raw answer to faces: one decode for each family of detectors, and non-maximum suppression."""
+"""A detector's raw answer to faces: one decoder for each family of detectors, and non-maximum suppression.
+
+To add a family, write its decode function and put a `Decoder` into DECODERS. A model file then names it:
+`task = "detect"` and `decode = "yunet"`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError
-
-STRIDES = (8, 16, 32)
-VALUES = 15  # of an anchor: score, box (4), five landmarks (10)
+from ..errors import ConfigError, ModelError
 
 Floats = NDArray[np.float32]
 
@@ -71,19 +72,43 @@ class Faces:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
-    """How detectors of one kind put faces into numbers.
+class Decoder:
+    """How detectors of one family put faces into numbers.
+
+    The network's file has one output of each head for each stride, or one of each head for all strides together.
+    An engine answers (N, P, V): for each of the P anchors the V values of all heads, side by side.
 
     Attributes:
-        anchors: of each cell of a stride's grid.
-        sure: lowest score of a face that stands upright beyond doubt. YuNet takes an upside-down face for an upright
-            one with scores up to 0.87; of LFW's photographs 1 in 1,000 has a lower one than 0.88.
-        decode: (values (K, 15), cells (K, 2) column and row, strides (K,)) -> boxes (K, 4), landmarks (K, 5, 2).
+        strides: pixels between the cells of each grid, rising.
+        anchors: anchors of each cell.
+        sure: lowest score of a face that is upright beyond doubt. YuNet takes an upside-down face for an upright one
+            with scores up to 0.87; of LFW's photographs 1 in 1,000 has a lower one than 0.88.
+        decode: (values (K, V), cells (K, 2) column and row, strides (K,)) -> boxes (K, 4), landmarks (K, 5, 2), pixels.
+        heads: values of an anchor in each head, all different: score, box and five landmarks. Where the file has two
+            outputs of one value for each stride, the score is their geometric mean.
+        score_at: which of the V values is the score, 0 to 1.
     """
 
+    strides: tuple[int, ...]
     anchors: int
     sure: float
     decode: Callable[[Floats, Floats, Floats], tuple[Floats, Floats]]
+    heads: tuple[int, ...] = (1, 4, 10)
+    score_at: int = 0
+
+    @property
+    def values(self) -> int:
+        """V: values of an anchor."""
+        return sum(self.heads)
+
+    @property
+    def step(self) -> int:
+        """The sides of a picture are multiples of it, pixels."""
+        return self.strides[-1]
+
+    def anchor_count(self, height: int, width: int) -> int:
+        """P: anchors of a picture whose sides are multiples of `step`."""
+        return sum(self.anchors * (height // stride) * (width // stride) for stride in self.strides)
 
 
 def _yunet(values: Floats, cells: Floats, strides: Floats) -> tuple[Floats, Floats]:
@@ -104,18 +129,27 @@ def _scrfd(values: Floats, cells: Floats, strides: Floats) -> tuple[Floats, Floa
     return np.concatenate([middle - reach[:, :2], middle + reach[:, 2:]], axis=1), landmarks
 
 
-FAMILIES = {"yunet": Family(1, 0.88, _yunet), "scrfd": Family(2, 0.8, _scrfd)}
+DECODERS = {
+    "yunet": Decoder((8, 16, 32), anchors=1, sure=0.88, decode=_yunet),
+    "scrfd": Decoder((8, 16, 32), anchors=2, sure=0.8, decode=_scrfd),
+}
 
 
-def anchor_count(family: str, height: int, width: int) -> int:
-    """P: anchors of a picture whose sides are multiples of 32."""
-    return sum(FAMILIES[family].anchors * (height // s) * (width // s) for s in STRIDES)
+def decoder_of(name: str) -> Decoder:
+    """The decoder of a name, as model files state it.
+
+    Raises:
+        ModelError: there is none.
+    """
+    if name not in DECODERS:
+        raise ModelError(f"no decoder of detectors is named {name!r}; expected: {' or '.join(DECODERS)}")
+    return DECODERS[name]
 
 
 def find_faces(
     raw: NDArray[np.float32],
     *,
-    family: str,
+    decoder: Decoder,
     height: int,
     width: int,
     threshold: float,
@@ -125,9 +159,9 @@ def find_faces(
     """The faces of a batch of pictures of one size.
 
     Args:
-        raw: (N, P, 15) float32: score (0 to 1), box and landmarks as the network gives them, of every anchor.
-        family: "yunet" or "scrfd".
-        height, width: of the pictures, pixels; multiples of 32.
+        raw: (N, P, V) float32: score (0 to 1), box and landmarks as the network gives them, of every anchor.
+        decoder: of the detector's family.
+        height, width: of the pictures, pixels; multiples of the decoder's step.
         threshold: anchors with a lower score are no faces.
         overlap: of two boxes with a larger intersection over union, the one with the lower score is dropped.
         vote: landmarks are the mean, weighted by score, over all anchors whose boxes share more than this with the best
@@ -138,38 +172,41 @@ def find_faces(
     Raises:
         ConfigError: the raw answer is not of that family and size.
     """
-    wanted = (len(raw), anchor_count(family, height, width), VALUES)
-    if raw.shape != wanted:
-        raise ConfigError(f"a {family} detector answered {raw.shape} for {width}x{height} pixels; wanted: {wanted}")
-    cells, strides = _grid(FAMILIES[family].anchors, height, width)
+    expected = (len(raw), decoder.anchor_count(height, width), decoder.values)
+    if raw.shape != expected:
+        raise ConfigError(f"a detector answered {raw.shape} for {width}x{height} pixels; expected: {expected}")
+    cells, strides = _grid(decoder.strides, decoder.anchors, height, width)
     lowest = threshold / 2 if vote < 1 else threshold
-    pictures, anchors = np.nonzero(raw[..., 0] >= lowest)  # few of thousands: all else is done for these alone
+    pictures, anchors = np.nonzero(
+        raw[..., decoder.score_at] >= lowest
+    )  # few of thousands: all else is done for these alone
     values = raw[pictures, anchors]
-    boxes, landmarks = FAMILIES[family].decode(values, cells[anchors], strides[anchors])
+    scores = values[:, decoder.score_at]  # (K,)
+    boxes, landmarks = decoder.decode(values, cells[anchors], strides[anchors])
     ends = np.searchsorted(pictures, np.arange(len(raw) + 1))
     found = []
     for start, stop in pairwise(ends):
-        sure = start + np.flatnonzero(values[start:stop, 0] >= threshold)
-        kept = sure[suppress(boxes[sure], values[sure, 0], overlap)]
+        sure = start + np.flatnonzero(scores[start:stop] >= threshold)
+        kept = sure[suppress(boxes[sure], scores[sure], overlap)]
         points = landmarks[kept]
         if vote < 1:
             for face, best in enumerate(kept):
-                weights = values[start:stop, 0] * (iou(boxes[best], boxes[start:stop]) > vote)
+                weights = scores[start:stop] * (iou(boxes[best], boxes[start:stop]) > vote)
                 points[face] = np.tensordot(weights / weights.sum(), landmarks[start:stop], 1)
-        found.append(Faces(values[kept, 0], boxes[kept], points, long_sides(boxes[kept])))
+        found.append(Faces(scores[kept], boxes[kept], points, long_sides(boxes[kept])))
     return found
 
 
 @lru_cache(maxsize=64)
-def _grid(anchors: int, height: int, width: int) -> tuple[Floats, Floats]:
+def _grid(strides: tuple[int, ...], anchors: int, height: int, width: int) -> tuple[Floats, Floats]:
     """(P, 2) column and row of every anchor's cell, and (P,) its stride, in the order of the network's answer."""
-    cells, strides = [], []
-    for stride in STRIDES:
+    cells, steps = [], []
+    for stride in strides:
         rows, columns = np.mgrid[: height // stride, : width // stride]
         grid = np.stack([columns, rows], axis=-1).reshape(-1, 2)
         cells.append(np.repeat(grid, anchors, axis=0))
-        strides.append(np.full(len(grid) * anchors, stride))
-    return np.concatenate(cells).astype(np.float32), np.concatenate(strides).astype(np.float32)
+        steps.append(np.full(len(grid) * anchors, stride))
+    return np.concatenate(cells).astype(np.float32), np.concatenate(steps).astype(np.float32)
 
 
 def suppress(boxes: Floats, scores: Floats, overlap: float) -> NDArray[np.int64]:

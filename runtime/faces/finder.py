@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..images.resize import shrink
-from .detectors import FAMILIES, STRIDES, Faces, find_faces, iou
+from .detectors import Decoder, Faces, find_faces, iou
 
 Detect = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
-_STEP = STRIDES[-1]
 _ANOTHER_FACE = 0.2  # below it, boxes of two looks are of two faces
 _SAME_FACE = 0.4  # intersection over union of one face in two views
 _VOTE = 0.6
@@ -73,9 +72,9 @@ class FindRules:
         return len(self.views) + len(self.retries) + 3
 
 
-def unsure(faces: Faces, family: str) -> bool:
+def unsure(faces: Faces, decoder: Decoder) -> bool:
     """Whether a photograph may lie on its side, or on its head."""
-    return not len(faces) or float(faces.scores.max()) < FAMILIES[family].sure
+    return not len(faces) or float(faces.scores.max()) < decoder.sure
 
 
 def small(faces: Faces) -> NDArray[np.bool_]:
@@ -87,14 +86,14 @@ class Finder:
     """Finds the faces of photographs.
 
     Args:
-        detect: (n, H, W, 3) uint8, sides multiples of 32 -> (n, P, 15) float32; at most `batch` at once.
-        family: of the detector: "yunet" or "scrfd".
+        detect: (n, H, W, 3) uint8, sides multiples of the decoder's step -> (n, P, V) float32; at most `batch` at once.
+        decoder: of the detector's family.
         rules: how to look.
         batch: pictures in one call.
     """
 
-    def __init__(self, detect: Detect, family: str, rules: FindRules, batch: int) -> None:
-        self._detect, self._family, self._rules, self._batch = detect, family, rules, batch
+    def __init__(self, detect: Detect, decoder: Decoder, rules: FindRules, batch: int) -> None:
+        self._detect, self._decoder, self._rules, self._batch = detect, decoder, rules, batch
 
     def find(self, photos: Sequence[NDArray[np.uint8]]) -> list[Faces]:
         """The faces of each photograph, best first, in its own pixels; empty where there are none.
@@ -105,8 +104,8 @@ class Finder:
         rules = self._rules
         seen = [self._look(photos, view) for view in rules.views]
         found = [merge(views) for views in zip(*seen, strict=True)]
-        sure = FAMILIES[self._family].sure
-        doubtful = [i for i, faces in enumerate(found) if unsure(faces, self._family)]
+        sure = self._decoder.sure
+        doubtful = [i for i, faces in enumerate(found) if unsure(faces, self._decoder)]
         for turns in (1, 2, 3):
             turned = [np.rot90(photos[i], turns) for i in doubtful]
             for i, faces in zip(doubtful, self._look(turned, rules.turned), strict=True):
@@ -147,30 +146,30 @@ class Finder:
         """One view of each."""
         shapes: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, photo in enumerate(photos):
-            shapes[canvas_shape(photo.shape[0], photo.shape[1], view)].append(i)
+            shapes[canvas_shape(photo.shape[0], photo.shape[1], view, self._decoder.step)].append(i)
         found: dict[int, Faces] = {}
         for (height, width), members in shapes.items():
             for start in range(0, len(members), self._batch):
                 part = members[start : start + self._batch]
                 canvases = np.zeros((len(part), height, width, 3), np.uint8)  # (n, H, W, 3)
                 places = [draw(photos[i], view, canvas) for i, canvas in zip(part, canvases, strict=True)]
-                faces = read_answer(self._detect(canvases), self._family, self._rules, height, width)
+                faces = read_answer(self._detect(canvases), self._decoder, self._rules, height, width)
                 for i, one, (factor, shift) in zip(part, faces, places, strict=True):
                     found[i] = one.scaled(1 / factor, (-shift, -shift))
         return [found[i] for i in range(len(photos))]
 
 
-def read_answer(raw: NDArray[np.float32], family: str, rules: FindRules, height: int, width: int) -> list[Faces]:
+def read_answer(raw: NDArray[np.float32], decoder: Decoder, rules: FindRules, height: int, width: int) -> list[Faces]:
     """The faces of a batch of canvases, in their pixels: see find_faces."""
-    return find_faces(raw, family=family, height=height, width=width, threshold=rules.threshold, vote=_VOTE)
+    return find_faces(raw, decoder=decoder, height=height, width=width, threshold=rules.threshold, vote=_VOTE)
 
 
-def canvas_shape(height: int, width: int, view: View) -> tuple[int, int]:
-    """(H, W) of the smallest canvas that a view of a photograph fits, multiples of 32."""
+def canvas_shape(height: int, width: int, view: View, step: int) -> tuple[int, int]:
+    """(H, W) of the smallest canvas that a view of a photograph fits, multiples of `step`."""
     factor = view.scale(height, width)
     space = 2 * view.border * view.long_side
     rows, columns = (max(1, round(side * factor)) + space for side in (height, width))
-    return _STEP * int(np.ceil(rows / _STEP)), _STEP * int(np.ceil(columns / _STEP))
+    return step * int(np.ceil(rows / step)), step * int(np.ceil(columns / step))
 
 
 def draw(photo: NDArray[np.uint8], view: View, canvas: NDArray[np.uint8]) -> tuple[float, int]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import ConfigError
 from .finder import FindRules, View
@@ -40,35 +38,19 @@ class FaceRules:
 
     def __post_init__(self) -> None:
         if self.align not in ALIGN_MODES:
-            raise ConfigError(f"--align is {self.align!r}; wanted: {', '.join(ALIGN_MODES)}")
+            raise ConfigError(f"--align is {self.align!r}; expected: {', '.join(ALIGN_MODES)}")
         if self.policy not in POLICIES:
-            raise ConfigError(f"--faces is {self.policy!r}; wanted: {', '.join(POLICIES)}")
+            raise ConfigError(f"--faces is {self.policy!r}; expected: {', '.join(POLICIES)}")
         if not 0 < self.threshold < 1:
-            raise ConfigError(f"--min-score is {self.threshold}; wanted: above 0 and below 1")
+            raise ConfigError(f"--min-score is {self.threshold}; expected: above 0 and below 1")
         for option, value in (("--min-iod", self.min_iod), ("--min-sharpness", self.min_sharpness)):
             if not 0 <= value < math.inf:  # NaN is refused too: no face meets it, and it equals no stored rule
-                raise ConfigError(f"{option} is {value}; wanted: a number from 0, which takes all faces")
+                raise ConfigError(f"{option} is {value}; expected: a number from 0, which takes all faces")
         if not 0 <= self.min_frontal <= 1:
             raise ConfigError(
-                f"--min-frontal is {self.min_frontal}; wanted: 0, which takes all faces, to 1, for those that look "
+                f"--min-frontal is {self.min_frontal}; expected: 0, which takes all faces, to 1, for those that look "
                 f"straight into the camera"
             )
-
-    @classmethod
-    def of_run(cls, contract: Mapping[str, Any]) -> FaceRules:
-        """Those by which the rows of a file were made."""
-        if "detector" not in contract:
-            return cls("none")
-        quality = (contract[name] for name in ("min_score", "min_iod", "min_sharpness", "min_frontal"))
-        return cls(contract["align"], contract["faces"], *quality)
-
-    @classmethod
-    def of_query(cls, contract: Mapping[str, Any]) -> FaceRules:
-        """Those for a query in a file: faces are looked for as for its rows, and none is too poor to ask for."""
-        if "detector" not in contract:
-            return cls("none")
-        policy = "largest" if contract["faces"] == "largest" else "all"
-        return cls(contract["align"], policy, contract["min_score"], 0.0, 0.0, 0.0)
 
     @property
     def detects(self) -> bool:

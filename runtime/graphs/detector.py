@@ -1,8 +1,8 @@
 """A face detector's ONNX file to the graph of an engine: pictures of any size in, one answer for every anchor out.
 
-YuNet and SCRFD end alike, stride by stride: a convolution, a Transpose, a Reshape and, for scores, a Sigmoid. The files
-fix the batch, and YuNet's the size, in the last two of them; those are what is changed. What a detector's numbers mean
-is in faces/detectors.py.
+A file has outputs (N, P, values), or (N, values, H, W), for each head and stride; what heads there are, the family's
+`Decoder` says. Files fix the batch, and often the size, in the Transpose and the Reshape before an output: those are
+changed. What the numbers mean is in faces/detectors.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from ..extras import require
-from ..faces.detectors import STRIDES, VALUES
+from ..faces.detectors import Decoder, decoder_of
 from ..modelspec import ModelSpec
 from .graph import BATCH, read_graph, simplify, upgrade
 from .tensors import FACES
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     import onnx
 
 HEIGHT, WIDTH = "H", "W"
+_SMALLEST_SIDE = 160  # pixels: of the view that every photograph is looked at in
+_SIDE = 640  # of the pictures of a file that takes any size
 
 
 def load_detector(weights: Path, spec: ModelSpec) -> onnx.ModelProto:
-    """The network alone: (N, 3, H, W) float32 to (N, P, 15) float32.
+    """The network alone: (N, 3, H, W) float32 to (N, P, V) float32.
 
     Args:
         weights: the ONNX file.
-        spec: its model file, which names the family.
+        spec: its model file, which names the decoder.
     Raises:
         ModelError: the file is damaged, or is no detector of this kind.
     """
@@ -39,68 +41,123 @@ def load_detector(weights: Path, spec: ModelSpec) -> onnx.ModelProto:
 
     model = upgrade(read_graph(weights), weights)
     graph = model.graph
-    heads = _free_heads(model, weights)
+    decoder = decoder_of(spec.decode)
+    heads = _free_heads(model, decoder, weights)
     constants = {tensor.name for tensor in graph.initializer}
     (source,) = [value for value in graph.input if value.name not in constants]
     for dim, name in zip(source.type.tensor_type.shape.dim, (BATCH, None, HEIGHT, WIDTH), strict=True):
         if name is not None:
             dim.dim_param = name
-    graph.node.extend(_joined(heads))
+    taken = {name for node in graph.node for name in node.output}
+    answer = FACES if FACES not in taken else f"{FACES}.joined"
+    graph.node.extend(_join(heads, decoder, answer))
     del graph.value_info[:], graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(FACES, TensorProto.FLOAT, [BATCH, "P", VALUES]))
+    graph.output.append(helper.make_tensor_value_info(answer, TensorProto.FLOAT, [BATCH, "P", decoder.values]))
     return simplify(model, f"the detector {weights}")
 
 
-def _free_heads(model: onnx.ModelProto, weights: Path) -> dict[int, list[str]]:
+def _free_heads(model: onnx.ModelProto, decoder: Decoder, weights: Path) -> dict[int, list[str]]:
     """Outputs by values per anchor (1: scores, 4: boxes, 10: landmarks), strides rising; freed of batch and size."""
     from onnx import helper, numpy_helper
 
     graph = model.graph
-    made_by = {name: node for node in graph.node for name in node.output}
+    producers = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Constant":
             constants[node.output[0]] = np.asarray(numpy_helper.to_array(helper.get_attribute_value(node.attribute[0])))
-    heads: dict[int, list[str]] = {1: [], 4: [], 10: []}
-    for value in graph.output:
-        node = made_by[value.name]
-        node = made_by[node.input[0]] if node.op_type == "Sigmoid" else node
+    heads: dict[int, list[str]] = {values: [] for values in decoder.heads}
+    for output in graph.output:
+        name, node = output.name, producers[output.name]
+        dims = [dim.dim_value for dim in output.type.tensor_type.shape.dim]
+        node = producers[node.input[0]] if node.op_type == "Sigmoid" else node
         shape = constants.get(node.input[1]) if node.op_type == "Reshape" else None
-        if shape is None or int(shape[-1]) not in heads:
+        if shape is not None:
+            values = int(shape[-1])
+            _free_reshape(graph, node, producers, values, name)
+        elif len(dims) == 4 and dims[1] % decoder.anchors == 0:  # as a convolution leaves it
+            values = dims[1] // decoder.anchors
+            name = _flatten(graph, name, values)
+        else:
+            values = dims[-1] if len(dims) == 3 else 0
+        if values not in heads:
+            expected = ", ".join(map(str, decoder.heads))
             raise ModelError(
-                f"the ONNX file {weights} has the output {value.name!r}, made by {node.op_type}; wanted: scores, boxes "
-                f"and landmarks of a YuNet or SCRFD detector, each made by a Reshape to (anchors, 1, 4 or 10)"
+                f"the ONNX file {weights} has the output {output.name!r}, made by {node.op_type}; expected: heads of "
+                f"{expected} values per anchor, as (N, anchors, values) or (N, values, H, W)"
             )
-        turn = made_by[node.input[0]]
-        if turn.op_type == "Transpose":  # SCRFD's puts the batch third, which is right for a batch of one alone
-            del turn.attribute[:]
-            turn.attribute.append(helper.make_attribute("perm", [0, 2, 3, 1]))
-        heads[int(shape[-1])].append(value.name)
-        name = f"{value.name}.any_size"
-        graph.initializer.append(numpy_helper.from_array(np.array([0, -1, shape[-1]], np.int64), name))
-        node.input[1] = name
-    counts = {values: len(names) for values, names in heads.items()}
-    if counts[4] != len(STRIDES) or counts[10] != len(STRIDES) or counts[1] not in (len(STRIDES), 2 * len(STRIDES)):
-        raise ModelError(
-            f"the ONNX file {weights} has {counts} outputs by values per anchor; wanted: one each per stride"
-        )
+        heads[values].append(name)
+    _check_counts({values: len(names) for values, names in heads.items()}, decoder, weights)
     return heads
 
 
-def _joined(heads: dict[int, list[str]]) -> list[onnx.NodeProto]:
-    """Nodes that put all heads into one (N, P, 15)."""
+def _free_reshape(
+    graph: onnx.GraphProto, node: onnx.NodeProto, producers: dict[str, onnx.NodeProto], values: int, output: str
+) -> None:
+    """Let a Reshape, and the Transpose before it, take any batch and size."""
+    from onnx import helper, numpy_helper
+
+    turn = producers.get(node.input[0])
+    if turn is not None and turn.op_type == "Transpose":  # SCRFD's puts the batch third: right for a batch of one alone
+        del turn.attribute[:]
+        turn.attribute.append(helper.make_attribute("perm", [0, 2, 3, 1]))
+    name = f"{output}.any_size"
+    graph.initializer.append(numpy_helper.from_array(np.array([0, -1, values], np.int64), name))
+    node.input[1] = name
+
+
+def _flatten(graph: onnx.GraphProto, name: str, values: int) -> str:
+    """(N, anchors * values, H, W) to (N, P, values)."""
+    from onnx import helper, numpy_helper
+
+    graph.initializer.append(numpy_helper.from_array(np.array([0, -1, values], np.int64), f"{name}.any_size"))
+    graph.node.append(helper.make_node("Transpose", [name], [f"{name}.last"], perm=[0, 2, 3, 1]))
+    graph.node.append(helper.make_node("Reshape", [f"{name}.last", f"{name}.any_size"], [f"{name}.flat"]))
+    return f"{name}.flat"
+
+
+def _check_counts(counts: dict[int, int], decoder: Decoder, weights: Path) -> None:
+    """Refuse a file that lacks outputs: one per head and stride, or one per head; of scores there may be two."""
+    per_head = 1 if set(counts.values()) == {1} else len(decoder.strides)
+    allowed = {values: {per_head, 2 * per_head} if values == 1 else {per_head} for values in counts}
+    if any(count not in allowed[values] for values, count in counts.items()):
+        raise ModelError(
+            f"the ONNX file {weights} has {counts} outputs by values per anchor; expected: one each per stride"
+        )
+
+
+def _join(heads: dict[int, list[str]], decoder: Decoder, answer: str) -> list[onnx.NodeProto]:
+    """Nodes that put all heads into one tensor, `answer` (N, P, V)."""
     from onnx import helper
 
     nodes, parts = [], []
-    for i, stride in enumerate(STRIDES):
-        score = heads[1][i]
-        if len(heads[1]) > len(STRIDES):  # YuNet: the geometric mean of "a face" and "an object"
-            nodes.append(helper.make_node("Mul", [score, heads[1][i + len(STRIDES)]], [f"{FACES}.product{stride}"]))
-            score = f"{FACES}.score{stride}"
-            nodes.append(helper.make_node("Sqrt", [f"{FACES}.product{stride}"], [score]))
-        parts.append(f"{FACES}.stride{stride}")
-        nodes.append(helper.make_node("Concat", [score, heads[4][i], heads[10][i]], [parts[-1]], axis=2))
-    return [*nodes, helper.make_node("Concat", parts, [FACES], axis=1)]
+    count = min(len(names) for names in heads.values())
+    for i, stride in enumerate(decoder.strides[:count]):
+        columns = [heads[values][i] for values in decoder.heads]
+        if len(heads.get(1, ())) > count:  # YuNet: the geometric mean of "a face" and "an object"
+            pair = [heads[1][i], heads[1][i + count]]
+            nodes.append(helper.make_node("Mul", pair, [f"{answer}.product{stride}"]))
+            columns[decoder.heads.index(1)] = f"{answer}.score{stride}"
+            nodes.append(helper.make_node("Sqrt", [f"{answer}.product{stride}"], [f"{answer}.score{stride}"]))
+        parts.append(f"{answer}.stride{stride}")
+        nodes.append(helper.make_node("Concat", columns, [parts[-1]], axis=2))
+    return [*nodes, helper.make_node("Concat", parts, [answer], axis=1)]
+
+
+def picture_size(weights: Path) -> tuple[int, int]:
+    """(H, W) of the pictures that a detector's file is made for; 640 x 640 where it takes any.
+
+    Raises:
+        ModelError: the file is damaged, or its pictures are smaller than a view.
+    """
+    source = read_graph(weights).graph.input[0]
+    height, width = (dim.dim_value or _SIDE for dim in source.type.tensor_type.shape.dim[2:])
+    if min(height, width) < _SMALLEST_SIDE:
+        raise ModelError(
+            f"the ONNX file {weights} takes pictures of {width}x{height} pixels; expected: at least "
+            f"{_SMALLEST_SIDE}x{_SMALLEST_SIDE}. Export it for a larger picture, or for any"
+        )
+    return height, width
 
 
 def reference_faces(weights: Path, spec: ModelSpec, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -108,9 +165,9 @@ def reference_faces(weights: Path, spec: ModelSpec, pictures: NDArray[np.uint8])
 
     Args:
         weights, spec: the model.
-        pictures: (N, 640, 640, 3) uint8: the one size that the files are made for.
+        pictures: (N, H, W, 3) uint8, of the size that `picture_size` tells.
     Returns:
-        (N, P, 15) float64.
+        (N, P, V) float64.
     Raises:
         ModelError: ONNX Runtime refuses the file.
     """
@@ -118,20 +175,26 @@ def reference_faces(weights: Path, spec: ModelSpec, pictures: NDArray[np.uint8])
     options = ort.SessionOptions()
     options.log_severity_level = 4
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
-    pixels = ((pictures.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)  # (N, 3, 640, 640)
+    pixels = ((pictures.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)  # (N, 3, H, W)
     try:
         session = ort.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         answers = [session.run(None, {name: np.ascontiguousarray(one[None])}) for one in pixels]
     except Exception as err:  # ONNX Runtime's errors share no base class
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the ONNX file {weights}: {err}") from err
-    return np.stack([_assembled(answer) for answer in answers])
+    decoder = decoder_of(spec.decode)
+    return np.stack([_assemble(answer, decoder) for answer in answers])
 
 
-def _assembled(outputs: list[NDArray[np.float32]]) -> NDArray[np.float64]:
-    """(P, 15) of one picture from the file's outputs."""
-    flat = [output.reshape(-1, output.shape[-1]).astype(np.float64) for output in outputs]
-    scores, boxes, landmarks = ([part for part in flat if part.shape[1] == values] for values in (1, 4, 10))
-    if len(scores) > len(STRIDES):
-        scores = [np.sqrt(a * b) for a, b in zip(scores[: len(STRIDES)], scores[len(STRIDES) :], strict=True)]
-    return np.concatenate([np.hstack(parts) for parts in zip(scores, boxes, landmarks, strict=True)])
+def _assemble(outputs: list[NDArray[np.float32]], decoder: Decoder) -> NDArray[np.float64]:
+    """(P, V) of one picture from the file's outputs."""
+    flat = []
+    for output in outputs:
+        last = output.transpose(0, 2, 3, 1) if output.ndim == 4 else output
+        values = output.shape[1] // decoder.anchors if output.ndim == 4 else output.shape[-1]
+        flat.append(last.reshape(-1, values).astype(np.float64))
+    heads = {values: [part for part in flat if part.shape[1] == values] for values in decoder.heads}
+    count = min(map(len, heads.values()))
+    if len(heads.get(1, ())) > count:
+        heads[1] = [np.sqrt(a * b) for a, b in zip(heads[1][:count], heads[1][count:], strict=True)]
+    return np.concatenate([np.hstack(parts) for parts in zip(*heads.values(), strict=True)])

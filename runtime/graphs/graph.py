@@ -99,7 +99,7 @@ def read_graph(weights: Path) -> onnx.ModelProto:
             f"{type(err).__name__}: {err}. Fetch or export it again"
         ) from err
     if model.functions:
-        raise ModelError(f"the ONNX file {weights} defines functions of its own; wanted: export it with them inlined")
+        raise ModelError(f"the ONNX file {weights} defines functions of its own; expected: export it with them inlined")
     return model
 
 
@@ -111,8 +111,8 @@ def _refuse_external_data(model: onnx.ModelProto, weights: Path) -> None:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             other = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
             raise ModelError(
-                f"the ONNX file {weights} keeps weights in another file ({other}); wanted: all in one. Join them with: "
-                f"python -c \"import onnx; onnx.save(onnx.load('{weights.name}'), 'joined.onnx')\""
+                f"the ONNX file {weights} keeps weights in another file ({other}); expected: all in one. Join them "
+                f"with: python -c \"import onnx; onnx.save(onnx.load('{weights.name}'), 'joined.onnx')\""
             )
 
 
@@ -123,13 +123,13 @@ def _choose_tensors(model: onnx.ModelProto, spec: ModelSpec, weights: Path) -> N
     inputs = [value for value in graph.input if value.name not in constants]  # old files list weights as inputs
     if len(inputs) != 1 or spec.input_name not in ("", inputs[0].name):
         raise ModelError(
-            f"the ONNX file {weights} has the inputs {_names(inputs)}; wanted: exactly one"
+            f"the ONNX file {weights} has the inputs {_names(inputs)}; expected: exactly one"
             + (f", named {spec.input_name!r} by the model file {spec.name}" if spec.input_name else "")
         )
     outputs = [value for value in graph.output if spec.output_name in ("", value.name)]
     if len(outputs) != 1:
-        wanted = repr(spec.output_name) if spec.output_name else "exactly one, or its name as output_name"
-        raise ModelError(f"the ONNX file {weights} has the outputs {_names(graph.output)}; wanted: {wanted}")
+        expected = repr(spec.output_name) if spec.output_name else "exactly one, or its name as output_name"
+        raise ModelError(f"the ONNX file {weights} has the outputs {_names(graph.output)}; expected: {expected}")
     _check_input(inputs[0], spec, weights)
     for field, kept in ((graph.input, inputs[0]), (graph.output, outputs[0])):
         for value in [value for value in field if value.name != kept.name]:
@@ -141,17 +141,17 @@ def _check_input(value: onnx.ValueInfoProto, spec: ModelSpec, weights: Path) -> 
 
     tensor = value.type.tensor_type
     shape = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
-    wanted = [3, spec.size, spec.size]
+    expected = [3, spec.size, spec.size]
     fits = len(shape) == 4 and all(
-        isinstance(length, str) or length == want for length, want in zip(shape[1:], wanted, strict=True)
+        isinstance(length, str) or length == want for length, want in zip(shape[1:], expected, strict=True)
     )
     if tensor.elem_type != onnx.TensorProto.FLOAT or not fits:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
         raise ModelError(
-            f"the input {value.name!r} of the ONNX file {weights} is {kind} {shape}; wanted by the model file "
+            f"the input {value.name!r} of the ONNX file {weights} is {kind} {shape}; expected by the model file "
             f"{spec.name}: float [{BATCH}, 3, {spec.size}, {spec.size}]"
         )
-    for dim, length in zip(tensor.shape.dim[1:], wanted, strict=True):
+    for dim, length in zip(tensor.shape.dim[1:], expected, strict=True):
         dim.dim_value = length
 
 
@@ -225,5 +225,5 @@ def _check_output(model: onnx.ModelProto, spec: ModelSpec, weights: Path) -> Non
     if dims and (len(shape) < 2 or (known and np.prod(shape[1:]) != spec.dimension)):
         raise ModelError(
             f"the output {model.graph.output[0].name!r} of the ONNX file {weights} is "
-            f"{[BATCH, *shape[1:]]}; wanted by the model file {spec.name}: [{BATCH}, {spec.dimension}]"
+            f"{[BATCH, *shape[1:]]}; expected by the model file {spec.name}: [{BATCH}, {spec.dimension}]"
         )

@@ -7,7 +7,6 @@ licence.
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..files import write_durable
 
 if TYPE_CHECKING:
     import onnx
@@ -65,7 +65,7 @@ def generate(path: Path, *, form: str, seed: int) -> None:
 
     if form not in _STAGES or not 0 <= seed < 2**32:
         raise ConfigError(
-            f"MobileFaceNet cannot be generated with form={form!r}, seed={seed!r}; wanted: form "
+            f"MobileFaceNet cannot be generated with form={form!r}, seed={seed!r}; expected: form "
             f"{' or '.join(map(repr, _STAGES))}, 0 <= seed < 2**32"
         )
     net = _Net(seed)
@@ -81,9 +81,7 @@ def generate(path: Path, *, form: str, seed: int) -> None:
     model.producer_name = "facemill"
     model.doc_string = f"random weights, form {form}, seed {seed}: identifies nobody"
     onnx.checker.check_model(model)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(model.SerializeToString(deterministic=True))
-    os.replace(partial, path)
+    write_durable(path, model.SerializeToString(deterministic=True), "the model", wait=True)
 
 
 class _Net:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..faces.detectors import VALUES
+from ..faces.detectors import decoder_of
 from ..modelspec import ModelSpec
 from .detector import HEIGHT, WIDTH, load_detector
 from .graph import BATCH, load_graph
@@ -27,7 +27,7 @@ def prepare_graph(weights: Path, spec: ModelSpec, precision: str) -> onnx.ModelP
     """The engine's graph: `images` (N, S, S, 3) uint8 to `embeddings` (N, D) float32 unit rows.
 
     Normalisation and L2 stand in float32 at either end, also when the body is float16. A detector's takes pictures of
-    any size (N, H, W, 3), and gives `faces` (N, P, 15) float32.
+    any size (N, H, W, 3), and gives `faces` (N, P, V) float32.
 
     Args:
         weights: the model's ONNX file.
@@ -36,7 +36,7 @@ def prepare_graph(weights: Path, spec: ModelSpec, precision: str) -> onnx.ModelP
     Raises:
         ModelError: the file is damaged or not what the spec says.
     """
-    body = load_detector(weights, spec) if spec.detector else load_graph(weights, spec)
+    body = load_detector(weights, spec) if spec.detects else load_graph(weights, spec)
     mean = np.asarray(spec.mean, np.float64)
     std = np.asarray(spec.std, np.float64)
     if precision == "fp16":
@@ -114,7 +114,7 @@ def _wrap(
     if mean.any():
         # A whole picture of it: ONNX Runtime is slow to repeat three numbers at every pixel. And before the Transpose,
         # which it moves behind the Sub in any case where convolutions are INT8.
-        picture = (1, 1) if spec.detector else (spec.size, spec.size)
+        picture = (1, 1) if spec.detects else (spec.size, spec.size)
         before.add("Sub", np.broadcast_to(mean.astype(np.float32), (1, *picture, 3)))
     before.add("Transpose", perm=[0, 3, 1, 2])
     if (std != 1).any():
@@ -123,9 +123,9 @@ def _wrap(
     name: str
     shape: list[int | str]
     sides: list[int | str]
-    if spec.detector:
+    if spec.detects:
         after.add("Cast", to=TensorProto.FLOAT, output=FACES)
-        name, shape, sides = FACES, ["P", VALUES], [HEIGHT, WIDTH]
+        name, shape, sides = FACES, ["P", decoder_of(spec.decode).values], [HEIGHT, WIDTH]
     else:
         _add_l2(after, flat=len(graph.output[0].type.tensor_type.shape.dim) == 2)
         name, shape, sides = OUTPUT, [spec.dimension], [spec.size, spec.size]

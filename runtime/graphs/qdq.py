@@ -7,17 +7,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from ..errors import EngineError
 
 if TYPE_CHECKING:
     import onnx
+    from numpy.typing import NDArray
 
-_WEIGHTED = ("Conv", "Gemm", "MatMul")
-_CLIPPING = ("Relu", "Clip")
-_ACTIVATIONS = (*_CLIPPING, "PRelu", "LeakyRelu")
-_PASSING = ("Reshape", "Flatten", "MaxPool", "AveragePool", "GlobalAveragePool")  # what goes in comes out, in INT8 too
+WEIGHTED = ("Conv", "Gemm", "MatMul")
+CLIPPING = ("Relu", "Clip")
+_ACTIVATIONS = (*CLIPPING, "PRelu", "LeakyRelu")
+PASSING = ("Reshape", "Flatten", "MaxPool", "AveragePool", "GlobalAveragePool")  # what goes in comes out, in INT8 too
 _HALF_OPSET = 19  # Q/DQ takes float16 from here on
 
 
@@ -29,18 +28,13 @@ class Scheme:
         operators: that it computes in INT8.
         symmetric: activations are int8 around zero; otherwise uint8 with a zero point.
         inputs_only: Q/DQ where a layer reads, none where it writes; biases stay in float.
+        rest: precision of the layers that are not in INT8.
     """
 
     operators: tuple[str, ...]
     symmetric: bool
     inputs_only: bool
-
-
-# ONNX Runtime makes one integer operator of DQ, operator and Q; a Relu or Clip before the Q goes into its range.
-CPU = Scheme((*_WEIGHTED, "Add", *_CLIPPING, *_PASSING), symmetric=False, inputs_only=False)
-# TensorRT knows no zero points, wants biases in float, and fuses what follows a convolution as long as no Q/DQ stands
-# between. The Add of a residual reads the Q/DQ that the next convolution wants on that tensor.
-TENSORRT = Scheme(_WEIGHTED, symmetric=True, inputs_only=True)
+    rest: str = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,7 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
     activations = {node.input[0]: node for node in model.graph.node if node.op_type in _ACTIVATIONS}
     layers = []
     for node in model.graph.node:
-        if node.op_type in _WEIGHTED and node.input[1] in constants:
+        if node.op_type in WEIGHTED and node.input[1] in constants:
             nodes, top = [node.name], node.output[0]
             while top in activations and readers[top] == 1:
                 nodes.append(activations[top].name)
@@ -97,7 +91,7 @@ def tensors_to_observe(model: onnx.ModelProto, scheme: Scheme) -> set[str]:
         made.update(node.output)
         if node.op_type in scheme.operators:
             needed.update(node.input if scheme.inputs_only else (*node.input, *node.output))
-            if node.op_type in _CLIPPING and readers[node.input[0]] == 1:
+            if node.op_type in CLIPPING and readers[node.input[0]] == 1:
                 clipped.add(node.input[0])
     return needed & made - clipped
 
@@ -122,7 +116,7 @@ def insert_qdq(
     assert nodes, "to ONNX Runtime an empty list means every node"
     ends = dict(ranges)
     for node in model.graph.node:  # what is clipped at once needs the range that is left of it, and no other
-        if node.op_type in _CLIPPING and node.output[0] in ends:
+        if node.op_type in CLIPPING and node.output[0] in ends:
             ends.setdefault(node.input[0], ends[node.output[0]])
     given = TensorsData(
         CalibrationMethod.MinMax, {name: TensorData(lowest=low, highest=high) for name, (low, high) in ends.items()}

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 INPUT = "images"  # (N, S, S, 3) uint8
 OUTPUT = "embeddings"  # (N, D) float32, unit rows
-FACES = "faces"  # (N, P, 15) float32: the output of a detector
+FACES = "faces"  # (N, P, V) float32: the output of a detector

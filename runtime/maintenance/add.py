@@ -1,6 +1,6 @@
-"""New photographs into a finished file, embedded as its rows were.
+"""Adding photos to a finished file, embedded as its rows were.
 
-They are embedded into `<file>.adding`, beside the file and resumable as every run, which is then joined with the file.
+A run, resumable as every run, embeds them into `<file>.adding`, which is then joined with the file.
 """
 
 from __future__ import annotations
@@ -14,29 +14,28 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine
-from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError
-from ..faces.rules import FaceRules
-from ..images.decode import Limits
 from ..interrupt import Control
-from ..pipeline.request import Request, RunOptions, contract_of
+from ..pipeline.contract import contract_of, face_rules_of, limits_of
+from ..pipeline.request import Request, RunOptions
 from ..pipeline.run import process
 from ..progress import Listener
 from ..records import Status
 from ..search.embedder import find_detector, find_engine
 from ..sources.scan import scan
 from ..sources.source import FileSource
-from ..storage.comparable import all_differences
+from ..storage.contract import Guard
 from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile, check_exists
-from ..storage.part import Part
+from ..storage.format import count_outcomes
+from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
 from ..storage.segments import SegmentRules
-from .join import common_root, joined_metadata, of_all_rows, prefix_below
+from .join import common_root, joined_metadata, mark_duplicates, prefix_below
 from .rewrite import metadata_after, rewriting
-from .same_files import settle_duplicates
 
 logger = logging.getLogger(__name__)
 
@@ -45,17 +44,17 @@ _FAILED = [int(status) for status in Status if status.failed]
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of an addition.
+    """The result of an addition.
 
     Attributes:
-        scanned: photographs found where they were looked for.
-        known: of those, in the file already.
-        added: photographs that came into the file; with `retry`, those whose outcome is a new one too.
-        outcomes: theirs, by kind.
+        scanned: photos found in the inputs.
+        known: photos of these that the file had already.
+        added: photos that the file has now and had not; with `retry`, also those that have a new outcome.
+        outcomes: the added photos by outcome.
         photographs, embeddings: of the file now.
         root: folder that all its paths are below now.
-        root_before: and were before.
-        dropped: datasets that others had put into the file, and which it lost since its rows changed.
+        root_before: the same before the addition.
+        dropped: datasets of other programs, which the file lost because its rows changed.
     """
 
     scanned: int
@@ -79,93 +78,91 @@ def add(
     listener: Listener | None = None,
     control: Control | None = None,
 ) -> Added:
-    """Embed photographs that a file does not have, and put them into it.
+    """Embed the photos that a file does not have, and add them to it.
 
-    A kill at any moment leaves the file as it was, or with what was added; the same call goes on.
+    After a kill the file is as it was, or has the added photos; the same call resumes.
 
     Args:
         file: a finished file; a link is followed.
         inputs: folders, files and @lists, as `process` takes them.
         engine: None for the one that the file names.
-        retry: embed the photographs again, of those found, that the file has with a failed outcome.
+        retry: also embed the photos again that the file has with a failed outcome.
         rules: when a segment of the run ends.
         listener: shows the progress; None logs a line every five seconds.
         control: pauses and stops the run; None for neither.
     Raises:
-        ContractError: the engine's embeddings may not stand in the file.
-        FacemillError: as their messages say.
+        ContractError: the engine's embeddings cannot be stored in the file.
+        EngineError, SourceError, StorageError: an engine, the inputs or the file cannot be used.
         Interrupted: the control stopped the run in good order.
     """
     path = Path(os.path.realpath(file))
     check_exists(path)
     with RunFolder(path) as folder, readable_as(path):
         folder.refuse_unfinished()
-        begun = _Adding(folder)
-        begun.take_in()  # what an interrupted addition has finished
-        request = _request(path, inputs, begun.place, engine, rules or SegmentRules())
+        addition = _Addition(folder)
+        addition.join()  # if an interrupted addition has completed its run
+        request = _request(path, inputs, addition.output, engine, rules or SegmentRules())
         logger.info("looking for photographs")
         source = scan(inputs, max_bytes=request.limits.max_bytes)
-        listed = new = _not_in(path, source, retry=retry)
+        listed = new = _without_known(path, source, retry=retry)
         while new.names:
             logger.info("%d of %d photographs are new", len(new.names), len(source.names))
             try:
                 process(replace(request, inputs=new), listener=listener, control=control)
             except ContractError as err:
                 raise ContractError(
-                    f"another addition to {path} was interrupted, and this one does not go on with it. Finish that one "
-                    f"with its own command, or delete {begun.place}.parts to forget it. What differs: {err}"
+                    f"another addition to {path} was interrupted, and this one differs from it ({err.message}). Finish "
+                    f"that one with its own command, or delete {addition.output}.parts to discard it"
                 ) from err
-            begun.take_in()
-            new = _not_in(path, source)  # what came after an interrupted run had been begun
-        return begun.report(len(source.names), len(listed.names))
+            addition.join()
+            new = _without_known(path, source)  # what came after an interrupted run had been begun
+        return addition.report(len(source.names), len(listed.names))
 
 
-class _Adding:
-    """The run beside the file, and what came of it.
+class _Addition:
+    """The run that embeds the new photos, and its result.
 
     Attributes:
-        place: its output.
+        output: the file that the run makes.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder, self._path = folder, folder.output
         with EmbeddingFile(self._path) as base:
             self._root = base.root
-        self.place = self._path.with_name(self._path.name + ".adding")
+        self.output = self._path.with_name(self._path.name + ".adding")
         self._outcomes: dict[str, int] = {}
         self._dropped: dict[str, None] = {}
 
-    def take_in(self) -> None:
-        """Join what the run has made with the file, if there is something; doing so twice does no harm."""
-        if not self.place.is_file():
+    def join(self) -> None:
+        """Join the output of the run with the file, if there is one. Joining twice does no harm."""
+        if not self.output.is_file():
             return
-        with EmbeddingFile(self._path) as base, EmbeddingFile(self.place) as run:
+        with EmbeddingFile(self._path) as base, EmbeddingFile(self.output) as run:
             root = common_root([base.root, run.root])
-            prefixes = [prefix_below(root, one.root) for one in (base, run)]
-            again = np.zeros(len(base.status), bool)
+            before, after = prefix_below(root, base.root), prefix_below(root, run.root)
+            retried = np.zeros(len(base.status), bool)
             failed = np.isin(base.status, _FAILED)
-            listed = [prefixes[1] + name for name in run.scanned_paths()]
-            again[[row for _, row in _meet(listed, (prefixes[0] + name for name in base.scanned_paths()))]] = True
-            parts = [Part.of(base, ~(again & failed), prefixes[0]), Part.of(run, prefix=prefixes[1])]
+            listed = [after + name for name in run.scanned_paths()]
+            retried[[row for _, row in _common_paths(listed, (before + name for name in base.scanned_paths()))]] = True
+            parts = [Part.of(base, ~(retried & failed), before), Part.of(run, prefix=after)]
             with rewriting(self._folder, parts, prefer_first=True) as new:
-                settle_duplicates(new.ledger, new.paths)
-                mine = new.ledger.source == 1
-                if mine.any():
+                mark_duplicates(new.ledger, new.paths)
+                added = new.ledger.source == 1
+                if added.any():
                     metadata = metadata_after(joined_metadata([base, run], root), new.ledger)
                     logger.info("writing %s", self._path)
                     assemble(self._path, new.ledger, new.paths, metadata, base.dtype)
-                    self._note(new.ledger.status[mine], base)
-            with RunFolder(self.place) as leftover:  # of a run that was killed when it had made its file
+                    self._note(new.ledger.status[added], base)
+            with RunFolder(self.output) as leftover:  # of a run that was killed when it had made its file
                 plan = leftover.read_plan()
                 if plan is not None and plan.plan_id == run.metadata["plan_id"]:
                     leftover.remove()
-        self.place.unlink()
+        self.output.unlink()
 
     def _note(self, status: np.ndarray[Any, Any], base: EmbeddingFile) -> None:
-        for one in Status:
-            count = int((status == one).sum())
-            if count:
-                self._outcomes[one.label] = self._outcomes.get(one.label, 0) + count
+        for label, count in count_outcomes(status).items():
+            self._outcomes[label] = self._outcomes.get(label, 0) + count
         self._dropped |= dict.fromkeys(base.foreign_datasets())
 
     def report(self, scanned: int, new: int) -> Added:
@@ -184,11 +181,11 @@ class _Adding:
 
 
 def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | None, rules: SegmentRules) -> Request:
-    """A run that makes rows as those of the file were made.
+    """The run that makes rows as the rows of the file were made.
 
     Raises:
-        ContractError: the engine, or the detector, makes others.
-        EngineError: one is gone.
+        ContractError: the engine or the detector makes other rows.
+        EngineError: an engine is missing.
     """
     with EmbeddingFile(path) as made:
         contract, engine, detector = made.contract, find_engine(made, engine), find_detector(made)
@@ -196,43 +193,42 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         tuple(inputs),
         output,
         rebuild_if_stale(engine),
-        skip_duplicates=contract["skip_duplicates"],
-        dtype=contract["dtype"],
-        limits=Limits(contract["max_bytes"], contract["max_pixels"]),
+        skip_duplicates=contract.skip_duplicates,
+        dtype=contract.dtype,
+        limits=limits_of(contract),
         run=RunOptions(segments=rules),
-        decoder="opencv" if contract["decoder"] == "opencv" else "auto",
-        faces=FaceRules.of_run(contract),
+        decoder="opencv" if contract.decoder == "opencv" else "auto",
+        faces=face_rules_of(contract),
         detector=rebuild_if_stale(detector) if detector else None,
     )
-    stored, mine = of_all_rows(contract), of_all_rows(contract_of(request, request.engine.info, ""))
-    different = all_differences(stored, mine)
+    different = contract.differences(contract_of(request, request.engine.info, ""), Guard.FILE, both=True)
     if different:
         raise ContractError(
-            f"what {request.engine} embeds may not stand in {path} ({'; '.join(different)}); wanted: the same values. "
-            f"Name the engine that made it with --engine"
+            f"rows of {request.engine} cannot be stored in {path} ({'; '.join(different)}); expected: the same "
+            f"values. Name the engine that made the file with --engine"
         )
     return request
 
 
-def _not_in(path: Path, source: FileSource, *, retry: bool = False) -> FileSource:
-    """Of the photographs found, those that the file does not have; with `retry`, those that failed too.
+def _without_known(path: Path, source: FileSource, *, retry: bool = False) -> FileSource:
+    """The photos of a source that the file does not have; with `retry`, also those that failed.
 
-    Their root is that of the file to come.
+    Their root is the root of the file after the addition.
     """
     with EmbeddingFile(path) as base:
         root = common_root([base.root, source.root])
-        theirs, mine = prefix_below(root, source.root), prefix_below(root, base.root)
-        named = (theirs + name for name in source.names) if theirs else source.names
+        prefix, prefix_of_file = prefix_below(root, source.root), prefix_below(root, base.root)
+        named = (prefix + name for name in source.names) if prefix else source.names
         listed = list(dict.fromkeys(named))
         known = np.zeros(len(listed), bool)
-        for place, row in _meet(listed, (mine + name for name in base.scanned_paths())):
+        for place, row in _common_paths(listed, (prefix_of_file + name for name in base.scanned_paths())):
             known[place] |= not (retry and base.status[row] in _FAILED)
     names = [name for name, here in zip(listed, known.tolist(), strict=True) if not here]
     return replace(source, root=root, names=names)
 
 
-def _meet(listed: Sequence[bytes], known: Iterator[bytes]) -> Iterator[tuple[int, int]]:
-    """Where two sorted runs of paths have the same one: its places in both."""
+def _common_paths(listed: Sequence[bytes], known: Iterator[bytes]) -> Iterator[tuple[int, int]]:
+    """The paths that two sorted sequences have in common: the place of each in both."""
     place = 0
     for row, path in enumerate(known):
         while place < len(listed) and listed[place] < path:

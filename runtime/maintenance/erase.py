@@ -17,12 +17,12 @@ from ..errors import StorageError
 from ..files import sync_folder
 from ..sources.scan import EXTENSIONS
 from ..storage.derived import (
-    Seen,
-    derived_beside,
+    Fingerprint,
+    derived_nearby,
     forget_pages,
-    look_at,
     recorded_elsewhere,
     recorded_pages,
+    take_fingerprint,
     written_pages,
 )
 
@@ -54,11 +54,11 @@ def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derive
         root: the folder of its photographs, which are never deleted.
         keep_pages: leave what was recorded.
     """
-    beside = derived_beside(file)
+    beside = derived_nearby(file)
     pages: list[Path] = []
     links = [path for path in beside if path.is_symlink() and path.exists()]
     kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
-    kept += [(what, "rows of the file were put there: remove them there too") for what in recorded_elsewhere(file)]
+    kept += [(what, "rows of the file were copied there: remove them there too") for what in recorded_elsewhere(file)]
     written = written_pages(file)
     for page in recorded_pages(file):
         if os.path.lexists(page) and page not in beside:
@@ -82,8 +82,7 @@ def erase(file: Path, derived: Derived) -> Derived:
         reason = _delete(path)
         if reason:
             raise StorageError(
-                f"{path} holds what was to be removed and cannot be deleted: {reason}. Mend that and run the same "
-                f"command again"
+                f"{path} holds removed rows and cannot be deleted: {reason}. Fix that and run the same command again"
             )
     reasons = {page: _delete(page) for page in derived.pages}
     pages = tuple(page for page, reason in reasons.items() if not reason)
@@ -95,15 +94,15 @@ def erase(file: Path, derived: Derived) -> Derived:
     return Derived(derived.beside, pages, kept)
 
 
-def _not_ours(page: Path, seen: tuple[Seen, ...], file: Path, root: bytes) -> str:
+def _not_ours(page: Path, seen: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:
     """Why something that was recorded is not to be deleted; empty if it may be.
 
     Args:
         seen: what it was when it had been written; nothing of what a killed writer left.
     """
     reason = _not_our_kind(page, file, root, whole=bool(seen))
-    if not reason and seen and look_at(page) not in seen:
-        return "it is not as facemill wrote it: look at it, and delete it yourself"
+    if not reason and seen and take_fingerprint(page) not in seen:
+        return "it was changed since facemill wrote it: check it, and delete it yourself"
     return reason
 
 
@@ -112,20 +111,20 @@ def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
     mode = page.lstat().st_mode
     if stat.S_ISREG(mode):
         if not whole and page.suffix != ".partial":
-            return "the command that was to write it did not end, so that this may be what was there before"
+            return "the command that was to write it was interrupted, so this may be an earlier file"
         kind = page.with_suffix("").suffix if page.suffix == ".partial" else page.suffix  # one was left by a kill
-        return "" if kind.lower() in _PAGES else "it is no kind of file that facemill writes"
+        return "" if kind.lower() in _PAGES else "facemill writes no files of this kind"
     if not stat.S_ISDIR(mode):
-        return "it is no regular file or folder"
+        return "it is not a regular file or folder"
     top, photographs = os.path.realpath(page), os.path.realpath(os.fsdecode(root))
     if any(_is_in(inner, top) for inner in (photographs, os.path.realpath(file))):
-        return "the photographs or the file lie in it"
+        return "it contains the photographs or the file"
     known = _PAGES | _PHOTOGRAPHS if whole and not _is_in(top, photographs) else _PAGES
     for place, _, names in os.walk(page):  # which follows no link
         for name in names:
             inner = os.path.join(place, name)
             if not os.path.islink(inner) and os.path.splitext(name)[1].lower() not in known:
-                return f"it holds something else: {os.path.relpath(inner, page)}"
+                return f"it contains another file: {os.path.relpath(inner, page)}"
     return ""
 
 

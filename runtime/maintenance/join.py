@@ -1,89 +1,94 @@
-"""Whether finished files can become one, and what the one says of itself."""
+"""Joining finished files: whether their rows may stand in one, its metadata, and photos that it would have twice."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ConfigError, ContractError
-from ..metrics.falsematch import calibration_from_json
-from ..storage.comparable import ATTRIBUTE, all_differences, comparable, differences
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ContractError
+from ..records import SAME_FILE, Status
+from ..storage.calibration import ATTRIBUTE, fitting_calibration
+from ..storage.contract import Guard, join_contracts
 from ..storage.file import EmbeddingFile
+from ..storage.format import display_text
+from ..storage.ledger import Ledger
 
-# Beyond what makes embeddings comparable, these must agree, since one file says them of all its rows.
-_OF_ALL_ROWS = ("dtype", "align", "faces", "detector_views", "min_score", "min_iod", "min_sharpness", "min_frontal")
-
-
-def of_all_rows(contract: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a contract in which all rows of one file agree."""
-    return {**comparable(contract), **{key: contract[key] for key in _OF_ALL_ROWS if key in contract}}
+_BLOCK_ROWS = 65_536
+_NEVER_READ = (Status.PENDING, Status.UNREADABLE)  # their files have no digest
 
 
 def check_joinable(files: Sequence[EmbeddingFile]) -> None:
-    """Refuse files whose rows may not stand in one.
+    """Refuse files whose rows may not stand in one file.
 
     Raises:
         ContractError: naming every difference with both values.
     """
     first, *others = files
     for other in others:
-        contracts = of_all_rows(first.contract), of_all_rows(other.contract)
-        different = all_differences(*contracts, ("in the first", "in the other"))
+        labels = "in the first", "in the other"
+        different = first.contract.differences(other.contract, Guard.FILE, both=True, labels=labels)
         if different:
             raise ContractError(
-                f"{first.path} and {other.path} cannot be one file ({'; '.join(different)}); wanted: the same values. "
-                f"Make one of them again as the other was made"
+                f"{first.path} and {other.path} cannot be joined ({'; '.join(different)}); expected: the same values. "
+                f"Create one of them again with the settings of the other"
             )
 
 
 def common_root(roots: Sequence[bytes]) -> bytes:
-    """The folder that several are below, or one of them."""
+    """The lowest folder that contains all of the roots."""
     return os.path.commonpath(roots)
 
 
 def prefix_below(root: bytes, folder: bytes) -> bytes:
-    """What stands before a path below `folder` to make it one below `root`: empty, or ends in a slash."""
+    """The prefix that makes a path below `folder` one below `root`: empty, or ends in a slash."""
     below = os.path.relpath(folder, root)
     return b"" if below == b"." else below + b"/"
 
 
 def joined_metadata(files: Sequence[EmbeddingFile], root: bytes) -> dict[str, Any]:
-    """The attributes of `/metadata` of a file joined from several; those that count are counted later.
-
-    What a contract says of the whole run holds for the joined file only where all agree in it: the root is the common
-    one, no limit holds for it, and duplicates were skipped only if all skipped them.
+    """The attributes of `/metadata` of a joined file, except the counts.
 
     Args:
         files: joinable; the first says what need not agree.
-        root: of all.
+        root: the folder that all paths are below.
     """
-    first = files[0]
-    contract = {**first.contract, "root": os.fsdecode(root)}
-    if len(files) > 1:
-        contract["limit"] = 0
-        contract["skip_duplicates"] = all(file.contract["skip_duplicates"] for file in files)
-        for key in ("max_bytes", "max_pixels"):
-            contract[key] = max(file.contract[key] for file in files)
-    metadata = {key: value for key, value in first.metadata.items() if key != ATTRIBUTE}
-    calibration = next(filter(None, (_calibration(file, contract) for file in files)), None)
-    return {
-        **metadata,
-        **contract,
-        "root": root.decode("utf-8", "backslashreplace"),
-        "contract": json.dumps(contract),
-        **({} if calibration is None else {ATTRIBUTE: calibration}),
-    }
+    contract = join_contracts([file.contract for file in files], root)
+    metadata = {key: value for key, value in files[0].metadata.items() if key != ATTRIBUTE}
+    calibration = next(filter(None, (fitting_calibration(file, contract) for file in files)), None)
+    return {**metadata, **contract.attributes(), **({} if calibration is None else {ATTRIBUTE: calibration})}
 
 
-def _calibration(file: EmbeddingFile, contract: Mapping[str, Any]) -> str | None:
-    """The calibration that a file carries, if it says something of embeddings of this contract."""
-    found = file.metadata.get(ATTRIBUTE)
-    if found is None:
-        return None
-    try:
-        fits = not differences(contract, calibration_from_json(str(found)).contract)
-    except ConfigError:
-        return None
-    return str(found) if fits else None
+def mark_duplicates(ledger: Ledger, paths: Sequence[bytes]) -> None:
+    """Give photos of a later file the outcome DUPLICATE if the first file has the same file, to the byte.
+
+    Only where duplicates are skipped: the digests of all files are known.
+
+    Args:
+        ledger: over two finished files; the second is added to the first.
+        paths: of its rows.
+    """
+    if not ledger.has_digests:
+        return
+    read = ~np.isin(ledger.status, _NEVER_READ)
+    added: dict[bytes, list[int]] = {}
+    for rows in _blocks(np.flatnonzero(read & (ledger.source > 0))):
+        for row, digest in zip(rows.tolist(), ledger.digests(rows), strict=True):
+            added.setdefault(digest.tobytes(), []).append(row)
+    first8 = np.array([int.from_bytes(digest[:8], "little") for digest in added], np.uint64)
+    originals: dict[bytes, int] = {}
+    for rows in _blocks(np.flatnonzero(read & (ledger.source == 0) & (ledger.status != Status.DUPLICATE))):
+        digests = ledger.digests(rows)
+        likely = np.flatnonzero(np.isin(np.ascontiguousarray(digests[:, :8]).view("<u8")[:, 0], first8))
+        originals |= {digests[i].tobytes(): int(rows[i]) for i in likely}
+    for digest, original in originals.items():
+        rows = np.array(added.get(digest, []), np.int64)
+        same = SAME_FILE + display_text(paths[original])
+        ledger.set_outcomes(rows, Status.DUPLICATE, [same] * len(rows))
+
+
+def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return np.split(rows, range(_BLOCK_ROWS, len(rows), _BLOCK_ROWS)) if len(rows) else []

@@ -15,7 +15,7 @@ from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile
-from ..storage.part import Part
+from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
 from .join import check_joinable, common_root, joined_metadata, prefix_below
 from .rewrite import metadata_after, rewriting
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What became of a merge.
+    """The result of a merge.
 
     Attributes:
         photographs, embeddings: of the joined file.
-        doubles: photographs that were in several files, and taken from the earliest.
+        doubles: photos that were in several files; each was taken from the file named first.
         root: folder that all paths are below now.
-        dropped: datasets that others had put into the files, which the joined one lacks.
+        dropped: datasets of other programs in the files, which the joined file lacks.
     """
 
     photographs: int
@@ -42,24 +42,25 @@ class Merged:
 
 
 def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, force: bool = False) -> Merged:
-    """Write a file that holds the photographs of all, in scan order. They are only read.
+    """Write a file with the photos of all files, in scan order. The files are only read.
 
     Args:
         files: two finished files or more.
         output: the joined file; appears whole or not at all.
-        prefer_first: a photograph that is in several is taken from the one named first; else that is an error.
+        prefer_first: take a photo that is in several files from the file named first; else it is an error.
         force: replace an existing output.
     Raises:
         ContractError: their rows may not stand in one file.
-        ConfigError, OutputExistsError: as their messages say.
+        ConfigError: a file is named twice or is the output, or several files have the same photo.
+        OutputExistsError: the output exists.
         LockedError, DiskFullError, StorageError: the output is as it was.
     """
     output = Path(os.path.realpath(output))
     inputs = [Path(os.path.realpath(file)) for file in files]
     if len(set(inputs)) < len(inputs) or len(inputs) < 2:
-        raise ConfigError(f"{', '.join(map(str, files))} were named; wanted: two files or more, each once")
+        raise ConfigError(f"{', '.join(map(str, files))} were named; expected: two or more files, each once")
     if output in inputs:
-        raise ConfigError(f"-o names {output}, which is one of the files to be joined; wanted: another file")
+        raise ConfigError(f"-o names {output}, which is one of the files to join; expected: another file")
     if output.exists() and not force:
         raise OutputExistsError(f"{output} exists. Name another file with -o, or replace it with --force")
     with RunFolder(output) as folder, ExitStack() as stack:

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress, count
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,28 +28,28 @@ from ..storage.dataset import assemble
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile, check_exists
 from ..storage.format import stored_text
-from ..storage.part import Part
+from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder, utc_now
 from .erase import Derived, derived_from, erase
-from .named import below, find_named, same_files, whose_original_stays
 from .rewrite import metadata_after, rewriting
+from .selection import count_shared, find_duplicates, paths_below, select_photos
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a removal would take.
+class RemovalPlan:
+    """What a removal will erase.
 
     Attributes:
         rows: (n,) int64, of `/outcomes`.
-        embeddings: rows of `/embeddings` of theirs.
-        duplicates: how many of the n were not named: the same files, to the byte, as some that were.
-        same_stay: how many of the n are the same files as photographs that stay, with their embeddings.
-        missing: names that mean nothing in the file.
+        embeddings: their rows of `/embeddings`.
+        duplicates: how many of the n were not named: they are the same files, to the byte, as named ones.
+        same_stay: how many of the n are the same files as photos that stay, with their embeddings.
+        missing: names that select nothing in the file.
         root: absolute folder of its paths.
-        derived: what was made from the file.
-        extras: datasets that others have put into the file, which are dropped.
+        derived: files that were made from the file.
+        extras: datasets of other programs, which are dropped from the file.
     """
 
     rows: NDArray[np.int64]
@@ -69,7 +68,7 @@ class Removal:
     Attributes:
         file: its name as given.
         path: the file itself.
-        unfinished: what an interrupted removal has still to do; None for nothing. Known inside `with`.
+        unfinished: the note of an interrupted removal; None if there is none. Known inside `with`.
     """
 
     def __init__(self, file: Path) -> None:
@@ -80,11 +79,11 @@ class Removal:
         self.unfinished: dict[str, Any] | None = None
 
     def finish_earlier(self) -> dict[str, Any]:
-        """Do what an interrupted removal has left undone.
+        """Finish an interrupted removal.
 
         Returns:
-            Its receipt; empty where its new file never came to be, so that the removal has to begin again, or where
-            another file is in its place.
+            Its receipt; empty if the removal has to start over because its new file was never completed, or if another
+            file has taken its place.
         """
         note, self.unfinished = self.unfinished, None
         if note is None:
@@ -94,50 +93,61 @@ class Removal:
         if run_id == note["card"]["run_id_after"]:
             return self._finish(note)
         if run_id != note["card"]["run_id_before"]:
-            logger.warning("%s was replaced since a removal was interrupted, of which there is no receipt", self.path)
+            logger.warning(
+                "a removal from %s was interrupted, and the file was replaced since: it has no receipt",
+                self.path,
+            )
             erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
         self._drop_note()
         return {}
 
-    def find(self, names: Sequence[bytes], *, keep_pages: bool = False) -> Found:
-        """What some names mean, and what else would go with it; nothing is changed.
+    def find(self, names: Sequence[bytes], *, keep_pages: bool = False) -> RemovalPlan:
+        """Find the photos that names select, and what else a removal would erase. Nothing is changed.
 
         Args:
             names: photographs and folders, below the root or absolute.
             keep_pages: leave pages, lists and folders that show photographs.
         Raises:
-            ConfigError, StorageError: as their messages say.
+            ConfigError: a name selects all photos.
+            StorageError: the file is damaged.
         """
         with EmbeddingFile(self.path) as source:
-            named = find_named(source.scanned_paths(), below(source.root, names))
-            rows = np.union1d(named.rows, same_files(source, named.rows))
+            selection = select_photos(source.scanned_paths(), paths_below(source.root, names))
+            rows = np.union1d(selection.rows, find_duplicates(source, selection.rows))
             embeddings = int(source.vector_counts[rows].sum())
             derived = derived_from(self.file, source.root, keep_pages=keep_pages)
             extras = tuple(source.foreign_datasets())
-            same_stay = whose_original_stays(source, rows)
-            return Found(
-                rows, embeddings, len(rows) - len(named.rows), same_stay, named.missing, source.root, derived, extras
+            same_stay = count_shared(source, rows)
+            return RemovalPlan(
+                rows,
+                embeddings,
+                len(rows) - len(selection.rows),
+                same_stay,
+                selection.missing,
+                source.root,
+                derived,
+                extras,
             )
 
     def erase(
         self,
-        found: Found,
+        found: RemovalPlan,
         names: Sequence[bytes],
         *,
         receipt: Path | None = None,
         keep_pages: bool = False,
         name_paths: bool = False,
     ) -> dict[str, Any]:
-        """Erase what was found, here and in all that was made from the file.
+        """Erase the photos from the file, and the files that were made from it.
 
         Args:
-            found: what `find` returned; a row at least.
-            names: what was asked for.
-            receipt: where to write it; None for `<file>.removed-<time>.json`.
+            found: the plan of `find`; at least one row.
+            names: the names given to `find`.
+            receipt: the file to write; None for `<file>.removed-<time>.json`.
             keep_pages: as for `find`.
-            name_paths: let the receipt name what was removed; else it holds SHA-256 digests alone.
+            name_paths: put the removed paths into the receipt; else it holds their SHA-256 digests alone.
         Returns:
-            The receipt; its place is `receipt`.
+            The receipt; `receipt` in it is its path.
         Raises:
             OutputExistsError: the receipt exists.
             DiskFullError, StorageError: the file is as it was, or the same command finishes the removal.
@@ -146,7 +156,7 @@ class Removal:
         now = utc_now()
         where = self._place_of(receipt, now)
         if (self._folder.path / "plan.json").exists():
-            logger.warning("an unfinished run on %s is given up: it holds photographs of before", self.path)
+            logger.warning("the unfinished run on %s is discarded: it was started before this removal", self.path)
         self._folder.clear()
         with self._no_pairs(), readable_as(self.path), EmbeddingFile(self.path) as source:
             keep = np.ones(len(source.status), bool)
@@ -158,7 +168,7 @@ class Removal:
                 "file": str(self.path),
                 "tool_version": __version__,
                 "begun_utc": now,
-                "asked_sha256": [hashlib.sha256(name).hexdigest() for name in below(source.root, names)],
+                "asked_sha256": [hashlib.sha256(name).hexdigest() for name in paths_below(source.root, names)],
                 "removed_sha256": [hashlib.sha256(path).hexdigest() for path in removed],
                 **({"removed": [stored_text(path).decode() for path in removed]} if name_paths else {}),
                 "removed_photographs": len(removed),
@@ -185,22 +195,26 @@ class Removal:
         try:
             return RunFolder(self.path.with_name(self.path.name + ".pairs"))
         except LockedError as err:
-            raise LockedError(f"facemill pairs is at work on {self.path}; wanted: nothing is. Wait for it") from err
+            raise LockedError(
+                f"facemill pairs is reading {self.path}; expected: no other command uses it. Wait until it ends"
+            ) from err
 
     def _place_of(self, receipt: Path | None, now: str) -> Path:
-        """Where the receipt goes: a new file."""
+        """The path of the receipt: a new file."""
         short = now.replace("-", "").replace(":", "").replace("+0000", "Z")
         names = (f"{self.path.name}.removed-{short}{'' if i == 1 else f'-{i}'}.json" for i in count(1))
         free = (self.path.with_name(name) for name in names if not os.path.lexists(self.path.with_name(name)))
         where = Path(os.path.abspath(receipt or next(free)))
         if os.path.lexists(where):
-            raise OutputExistsError(f"the receipt {where} exists; wanted: a new file. Name another one with --receipt")
+            raise OutputExistsError(f"the receipt {where} exists. Name a new file with --receipt")
         if not where.parent.is_dir():
-            raise ConfigError(f"there is no folder {where.parent} for the receipt. Make it, or name another one")
+            raise ConfigError(
+                f"there is no folder {where.parent} for the receipt. Create it, or name another file with --receipt"
+            )
         return where
 
     def _finish(self, note: dict[str, Any]) -> dict[str, Any]:
-        """With the new file in place: what was made from the old one, the receipt, and then the note."""
+        """With the new file in place: erase what was made from the old one, write the receipt, drop the note."""
         with EmbeddingFile(self.path) as new:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
@@ -228,8 +242,8 @@ class Removal:
             return None
         except (OSError, ValueError) as err:
             raise StorageError(
-                f"the note of an unfinished removal, {self._note}, cannot be read ({err}). Delete it, and remove the "
-                f"same photographs again"
+                f"the note of an interrupted removal, {self._note}, cannot be read ({err}). Delete it, and run the "
+                f"same removal again"
             ) from err
         return note
 
@@ -245,7 +259,5 @@ class Removal:
             raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._folder.__exit__(kind, error, trace)
+    def __exit__(self, *exc: object) -> None:
+        self._folder.__exit__(*exc)

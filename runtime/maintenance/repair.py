@@ -1,14 +1,12 @@
-"""What is whole of a damaged embedding file, saved: what is lost becomes a failed photograph, to be embedded again."""
+"""Repairing a damaged embedding file: intact rows are saved, lost ones become failed photos to embed again."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +15,38 @@ import numpy as np
 from ..errors import ConfigError, OutputExistsError, StorageError
 from ..files import sync_folder
 from ..records import FORMAT_VERSIONS, Status
+from ..storage.contract import EmbeddingContract
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
 from ..storage.diskfile import readable_as
 from ..storage.format import OUR_DATASETS, read_attributes, stored_text
-from ..storage.part import Part
+from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
-from ..storage.salvage import DAMAGE, check_size, opened, refuse_system_error
+from ..storage.salvage import DAMAGE, check_size, open_item, refuse_system_error
 from ..storage.verify import verify_file
 from .rewrite import metadata_after, rewriting
 from .survey import Survey, survey
 
-LOST = "its row was damaged and is lost; to embed it again: --retry"
+LOST = "its row was damaged and is lost; to embed it again: --retry"  # stored in repaired files
 _UNEXPLAINED = "the reason was in a damaged part of the file and is lost"
 _NAMED = 10  # lost photographs that a report names
-# Attributes of `/metadata` that the contract holds too, from which one that is damaged is made again.
-_OF_CONTRACT = (
-    *("root", "limit", "model", "model_sha256", "recipe", "dimension", "crop", "alignment", "channel_order", "exif"),
-    *("decode", "decoder", "precision", "calibration", "dtype", "skip_duplicates", "max_bytes", "max_pixels"),
-    *("detector", "detector_sha256", "detector_precision", "detector_views", "align", "faces"),
-    *("min_score", "min_iod", "min_sharpness", "min_frontal"),
-)
+
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """What became of a repair.
+    """The result of a repair.
 
     Attributes:
-        findings: what was wrong; empty for a file that is whole, of which nothing was written.
+        findings: what was wrong; empty for an intact file: nothing was written then.
         photographs, embeddings: of the repaired file.
-        lost: photographs that are to be embedded again.
+        lost: photos to embed again.
         named: the first of them, as text.
-        nameless: photographs of which nothing is left, not even the name.
-        notes: what else could not be told for certain.
-        kept: where the damaged file is now; empty where it was left in its place.
+        nameless: photos of which nothing is left, not even the name.
+        notes: what else is uncertain or left out.
+        kept: the new name of the damaged file; empty if it keeps its name.
     """
 
     findings: tuple[str, ...]
@@ -67,22 +60,25 @@ class Repaired:
 
 
 def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Repaired:
-    """Write a whole file from what can be read of a damaged one.
+    """Write an intact file from the readable parts of a damaged one.
 
     Args:
         file: the damaged file; a link is followed.
-        output: the repaired one. None to put it in the place of the damaged one, which is then called
-            `<file>.damaged-1`, or the next free number.
+        output: the repaired file. None to replace the damaged one, which is renamed to `<file>.damaged-1`, or the
+            next free number.
         force: replace an existing output.
     Raises:
-        ConfigError, OutputExistsError: as their messages say.
+        ConfigError: the output is the damaged file.
+        OutputExistsError: the output exists.
         LockedError: a run is writing the file.
-        DiskFullError, StorageError: it cannot be opened, or nothing can be saved; it is as it was.
+        DiskFullError, StorageError: the file cannot be open_item, or nothing can be saved; it is as it was.
     """
     path = Path(os.path.realpath(file))
     target = path if output is None else Path(os.path.realpath(output))
     if output is not None and target == path:
-        raise ConfigError(f"-o names {output}, the damaged file; wanted: another one, or no -o to repair it in place")
+        raise ConfigError(
+            f"-o names {output}, the damaged file. Name another file, or leave out -o to repair it in place"
+        )
     if output is not None and target.exists() and not force:
         raise OutputExistsError(f"{output} exists. Name another file with -o, or replace it with --force")
     findings = verify_file(path).findings
@@ -90,26 +86,27 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         return Repaired(())
     with RunFolder(target) as folder, readable_as(path), _open(path) as damaged:
         folder.refuse_unfinished()
-        metadata, notes = _metadata(path, damaged)
+        metadata, contract, notes = _metadata(path, damaged)
         logger.info("reading what can be read of %s", path)
         found = survey(damaged)
-        if not (found.status[~found.lost] == Status.EMBEDDED).any():
-            raise StorageError(f"no row of {path} can be saved; wanted: one at least. Restore it from a copy")
+        if not (found.photos.status[~found.lost] == Status.EMBEDDED).any():
+            raise StorageError(f"no row of {path} can be saved; expected: at least one. Restore the file from a copy")
         part = _part(path, damaged, found)
-        if metadata["skip_duplicates"] and not part.has_digests:
-            notes.append("the digests of the files are gone: duplicates are not skipped in it any more")
-            metadata = _with_contract(metadata, {**json.loads(metadata["contract"]), "skip_duplicates": False})
-        notes += [f"/{name} is left out, since rows have changed" for name in sorted(set(damaged) - OUR_DATASETS)]
+        if contract.skip_duplicates and not part.has_digests:
+            notes.append("the digests of the photos are lost: later runs on the file cannot skip duplicates")
+            contract = replace(contract, skip_duplicates=False)
+        notes += [f"/{name} is left out, because rows have changed" for name in sorted(set(damaged) - OUR_DATASETS)]
         with rewriting(folder, [part]) as new:
             lost = np.flatnonzero(found.lost)
-            new.ledger.settle(lost, Status.UNREADABLE, [LOST] * len(lost))
+            new.ledger.set_outcomes(lost, Status.UNREADABLE, [LOST] * len(lost))
             unexplained = np.flatnonzero(found.unexplained)
-            reasons = ["" if found.status[row] == Status.EMBEDDED else _UNEXPLAINED for row in unexplained]
-            new.ledger.explain(unexplained, reasons)
+            reasons = ["" if found.photos.status[row] == Status.EMBEDDED else _UNEXPLAINED for row in unexplained]
+            new.ledger.set_details(unexplained, reasons)
             kept = "" if output is not None else str(_keep(path))
             if output is not None:
                 record_elsewhere(path, str(target))
-            assemble(target, new.ledger, new.paths, metadata_after(metadata, new.ledger), metadata["dtype"])
+            metadata = metadata_after({**metadata, **contract.attributes()}, new.ledger)
+            assemble(target, new.ledger, new.paths, metadata, contract.dtype)
             return Repaired(
                 findings,
                 len(new.paths),
@@ -129,18 +126,15 @@ def _open(path: Path) -> Any:
 
 
 def _part(path: Path, damaged: Any, found: Survey) -> Part:
-    outcomes = opened(damaged, "outcomes")
+    outcomes = open_item(damaged, "outcomes")
     return Part(
-        path,
-        damaged,
-        lambda: iter(found.paths),
-        found.status,
-        found.position,
-        found.vector,
-        found.vector_counts,
-        outcomes is not None and opened(outcomes, "digest") is not None,
-        opened(damaged, "face_index") is not None,
-        np.ones(len(found.paths), bool),
+        path=path,
+        hdf5=damaged,
+        paths=lambda: iter(found.paths),
+        photos=found.photos,
+        keep=np.ones(len(found.paths), bool),
+        has_digests=outcomes is not None and open_item(outcomes, "digest") is not None,
+        has_faces=open_item(damaged, "face_index") is not None,
     )
 
 
@@ -162,11 +156,11 @@ def _keep(path: Path) -> Path:
     return kept
 
 
-def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], list[str]]:
-    """The attributes of the new file, and what about them could not be told for certain.
+def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], EmbeddingContract, list[str]]:
+    """The attributes of the damaged file, the contract of the new one, and what is uncertain about them.
 
     Raises:
-        StorageError: nobody can tell what the rows are.
+        StorageError: the metadata do not say what the rows are.
     """
     try:
         found = read_attributes(damaged)
@@ -175,28 +169,24 @@ def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], list[str]]:
         if found.get("format_version") not in FORMAT_VERSIONS:
             raise ValueError(f"its format version is {found.get('format_version')}")
         notes = []
-        contract: Mapping[str, Any] = {}
+        contract = EmbeddingContract()
         with suppress(*DAMAGE):
-            contract = json.loads(found["contract"])
-        if not contract:
-            contract = {key: found[key] for key in _OF_CONTRACT if key in found}
-            notes.append("its contract could not be read and was made again from the other attributes")
-        for key, value in contract.items():
+            contract = EmbeddingContract.from_json(found["contract"])
+        if not contract.to_dict():
+            contract = EmbeddingContract.from_attributes(found)
+            notes.append("the contract could not be read and was restored from the other attributes")
+        for key, value in contract.to_dict().items():
             if key != "root" and found.get(key) != value:
                 notes.append(
-                    f"{key} was {found.get(key)!r} in one place and {value!r} in the contract, which was taken"
+                    f"{key} was {found.get(key)!r} in the attributes and {value!r} in the contract, which is kept"
                 )
-        if vectors.shape[1:] != (contract["dimension"],) or str(vectors.dtype) != contract["dtype"]:
-            raise ValueError(f"/embeddings is {vectors.shape} {vectors.dtype}, and the contract says otherwise")
-        return _with_contract(found, contract), notes
+        if vectors.shape[1:] != (contract.dimension,) or str(vectors.dtype) != contract.dtype:
+            raise ValueError(f"/embeddings is {vectors.shape} {vectors.dtype}, which is not what the contract says")
+        contract.attributes()  # there is a root
+        return found, contract, notes
     except DAMAGE as err:
         refuse_system_error(err, path)
         raise StorageError(
-            f"{path} is damaged where it says what its rows are ({err}); nothing can be saved. Restore it from a copy, "
-            f"or make it again"
+            f"the metadata of {path} are damaged ({err}), so that its rows cannot be saved. Restore the file from a "
+            f"copy, or create it again"
         ) from err
-
-
-def _with_contract(metadata: Mapping[str, Any], contract: Mapping[str, Any]) -> dict[str, Any]:
-    root = os.fsencode(str(contract["root"])).decode("utf-8", "backslashreplace")
-    return {**metadata, **contract, "root": root, "contract": json.dumps(contract)}

@@ -1,4 +1,4 @@
-"""A new file made from parts of finished ones: which photograph comes from where, and what the file says of itself."""
+"""A new file made from parts of finished files: which photo comes from which file, and the metadata of the file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from ..errors import ConfigError
 from ..files import storage_error
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
-from ..storage.ledger import Ledger
-from ..storage.part import Part
+from ..storage.ledger import Ledger, Part
 from ..storage.runfolder import RunFolder, utc_now
 from ..text import printable
 
@@ -49,7 +48,7 @@ def rewriting(folder: RunFolder, parts: Sequence[Part], *, prefer_first: bool = 
         prefer_first: of a photograph that several parts have, take that of the earliest; else that is an error.
     Raises:
         ConfigError: several have the same photograph; the first ones are named.
-        DiskFullError, StorageError: as their messages say.
+        DiskFullError, StorageError: a part cannot be read, or the paths cannot be written.
     """
     order = _Order(parts)
     try:
@@ -62,14 +61,14 @@ def rewriting(folder: RunFolder, parts: Sequence[Part], *, prefer_first: bool = 
         named = ", ".join(printable(path.decode("utf-8", "surrogateescape")) for path in order.named)
         more = f" and {order.doubles - len(order.named):,} more" if order.doubles > len(order.named) else ""
         raise ConfigError(
-            f"{order.doubles:,} photographs are in several of the files ({named}{more}); wanted: each in one. "
-            f"To take those of the file named first: --prefer first"
+            f"{order.doubles:,} photographs are in several of the files ({named}{more}); expected: each in one file. "
+            f"To take each from the file named first: --prefer first"
         )
     with PathTable(folder.paths_file) as paths, Ledger(len(paths)) as ledger:
         source = np.frombuffer(order.source, np.uint8)
         for number, part in enumerate(parts):
             rows = np.flatnonzero(source == number)
-            ledger.lay(part, rows, np.flatnonzero(part.keep)[np.frombuffer(order.taken[number], np.bool_)])
+            ledger.add_part(part, rows, np.flatnonzero(part.keep)[np.frombuffer(order.taken[number], np.bool_)])
         yield Rewrite(ledger, paths, order.doubles)
 
 
@@ -85,7 +84,7 @@ class _Order:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         if len(parts) > 256:
-            raise ConfigError(f"{len(parts)} files were named; wanted: 256 at most. Join some of them first")
+            raise ConfigError(f"{len(parts)} files were named; expected: 256 at most. Join some of them first")
         self._parts = parts
         self.source = bytearray()
         self.taken = [bytearray() for _ in parts]

@@ -1,4 +1,4 @@
-"""What of a damaged embedding file can still be read, and which row of it belongs to which photograph."""
+"""The intact parts of a damaged embedding file, and which photo each row belongs to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..records import FACE_DATASETS, Status
 from ..storage.format import read_raw_paths, stored_text
-from ..storage.salvage import DAMAGE, chunks, column, opened, readable, texts
+from ..storage.ledger import PhotoColumns
+from ..storage.salvage import DAMAGE, find_readable, open_item, read_chunks, read_column, read_texts
 from ..storage.verify import NEAR_ONE
 
 _KNOWN = [int(status) for status in Status if status is not Status.PENDING]
@@ -19,41 +20,36 @@ _KNOWN = [int(status) for status in Status if status is not Status.PENDING]
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """P photographs, in scan order, and what is left of each.
+    """P photos of a damaged file, in scan order, and what is left of each.
 
     Attributes:
         paths: exact, as far as their bytes are known.
-        status: (P,) uint8, as it was; EMBEDDED only where the rows are whole.
-        position: (P,) int64, row in `/outcomes`; -1 where nothing but its name is to be taken from there.
-        vector: (P,) int64, first row in `/embeddings`; -1 for none.
-        vector_counts: (P,) uint16.
-        lost: (P,) bool, those whose rows, or whose outcomes, are gone.
-        unexplained: (P,) bool, the others whose details cannot be read.
-        nameless: photographs whose names are gone: nothing of them is left.
+        photos: their outcomes as they were, and their rows where these are whole. The position is -1 where only the
+            path can be taken from `/outcomes`.
+        lost: (P,) bool, photos whose rows or outcomes are lost.
+        unexplained: (P,) bool, other photos whose details cannot be read.
+        nameless: number of photos whose names are lost: nothing of them is left.
     """
 
     paths: list[bytes]
-    status: NDArray[np.uint8]
-    position: NDArray[np.int64]
-    vector: NDArray[np.int64]
-    vector_counts: NDArray[np.uint16]
+    photos: PhotoColumns
     lost: NDArray[np.bool_]
     unexplained: NDArray[np.bool_]
     nameless: int
 
 
 def survey(file: Any) -> Survey:
-    """Read all of an open damaged file, chunk by chunk where it has to be.
+    """Read an open damaged file, chunk by chunk where needed.
 
     Args:
         file: with an `/embeddings` that can be opened.
     """
     outcomes = Outcomes(file)
     rows = len(file["embeddings"])
-    names = texts(opened(file, "image_paths"))[:rows]
+    names = read_texts(open_item(file, "image_paths"))[:rows]
     owner = outcomes.owners_by_counts(names, rows)
     if owner is None:
-        owner = outcomes.owners_by_names(names, one_each=opened(file, "face_index") is None)
+        owner = outcomes.owners_by_names(names, one_each=open_item(file, "face_index") is None)
     start, counts, broken = _runs(owner, whole_vectors(file), len(outcomes.texts))
     held = counts > 0
     status = np.where(held, Status.EMBEDDED, outcomes.status).astype(np.uint8)
@@ -63,10 +59,12 @@ def survey(file: Any) -> Survey:
     order = np.array(sorted(np.flatnonzero(named).tolist(), key=paths.__getitem__), np.int64)
     return Survey(
         [paths[row] for row in order],
-        status[order],
-        np.where(right & outcomes.listed, np.arange(len(paths)), -1)[order],
-        np.where(right & held, start, -1)[order],
-        np.where(right, counts, 0).astype(np.uint16)[order],
+        PhotoColumns(
+            status,
+            np.where(right & outcomes.listed, np.arange(len(paths)), -1),
+            np.where(right & held, start, -1),
+            np.where(right, counts, 0).astype(np.uint16),
+        ).take(order),
         ~right[order],
         (right & outcomes.listed & ~outcomes.explained)[order],
         int((~named).sum()),
@@ -87,25 +85,25 @@ class Outcomes:
     """
 
     def __init__(self, file: Any) -> None:
-        group = opened(file, "outcomes")
-        self.texts = texts(opened(group, "path"))
+        group = open_item(file, "outcomes")
+        self.texts = read_texts(open_item(group, "path"))
         rows = len(self.texts)
-        self.status, known = column(opened(group, "status"), rows, np.uint8)
+        self.status, known = read_column(open_item(group, "status"), rows, np.uint8)
         self.status[~known] = Status.PENDING
-        held = opened(group, "embeddings")
+        held = open_item(group, "embeddings")
         if held is None:
             self.counts = np.where(known, (self.status == Status.EMBEDDED).astype(np.int64), -1)
         else:
-            counts, known = column(held, rows, np.int64)
+            counts, known = read_column(held, rows, np.int64)
             self.counts = np.where(known, counts, -1)
         self.usable = np.ones(rows, bool)
         for name in ("digest", "faces"):
-            needed = opened(group, name)
+            needed = open_item(group, name)
             if needed is not None:
-                self.usable &= readable(needed, rows)
-        self.explained = readable(opened(group, "detail"), rows)
+                self.usable &= find_readable(needed, rows)
+        self.explained = find_readable(open_item(group, "detail"), rows)
         # Without a column that goes with its faces, a file's outcomes are of no use but for paths and status.
-        countless = opened(file, "face_index") is not None and opened(group, "faces") is None
+        countless = open_item(file, "face_index") is not None and open_item(group, "faces") is None
         self.listed = np.full(rows, not countless)
         raw: dict[int, bytes] = {}
         with suppress(*DAMAGE):
@@ -188,7 +186,7 @@ class Outcomes:
 def _runs(
     owner: NDArray[np.int64], whole: NDArray[np.bool_], photographs: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Of each photograph the first row, the number of rows, and whether some of them are damaged or lie apart."""
+    """For each photo its first row, its number of rows, and whether a row is damaged or not next to the others."""
     known = np.flatnonzero(owner >= 0)
     mine = owner[known]
     counts = np.bincount(mine, minlength=photographs)
@@ -206,11 +204,11 @@ def whole_vectors(file: Any) -> NDArray[np.bool_]:
     vectors = file["embeddings"]
     whole = np.zeros(len(vectors), bool)
     near = NEAR_ONE[str(vectors.dtype)]
-    for start, block in chunks(vectors):
+    for start, block in read_chunks(vectors):
         if block is not None:
             lengths = np.linalg.norm(block.astype(np.float32), axis=1)
             whole[start : start + len(block)] = (lengths == 0) | (np.abs(lengths - 1) <= near)
-    if opened(file, "face_index") is not None or opened(file, "faces") is not None:
+    if open_item(file, "face_index") is not None or open_item(file, "faces") is not None:
         for name in FACE_DATASETS.values():
-            whole &= readable(opened(file, name), len(whole))
+            whole &= find_readable(open_item(file, name), len(whole))
     return whole

@@ -141,7 +141,7 @@ def calibration_from_json(text: str) -> Calibration:
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
+class GalleryThreshold:
     """What a gallery's size asks of the threshold.
 
     Attributes:
@@ -153,6 +153,6 @@ class Threshold:
     point: Point | None
 
 
-def thresholds_for(curve: Curve, rows: int) -> tuple[Threshold, ...]:
+def thresholds_for(curve: Curve, rows: int) -> tuple[GalleryThreshold, ...]:
     """The thresholds for EXPECTED false hits a query in a gallery of `rows` photographs."""
-    return tuple(Threshold(expected, curve.at_far(min(1.0, expected / rows))) for expected in EXPECTED)
+    return tuple(GalleryThreshold(expected, curve.at_far(min(1.0, expected / rows))) for expected in EXPECTED)

@@ -16,7 +16,7 @@ _MAKE_SURE = "wanted: LFW's format, `NAME N M` for one person and `NAME N NAME M
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class LabelledPairs:
     """P pairs in F folds.
 
     Attributes:
@@ -36,7 +36,7 @@ class Pairs:
         return int(self.fold[-1]) + 1
 
 
-def read_pairs(path: Path) -> Pairs:
+def read_pairs(path: Path) -> LabelledPairs:
     """Read a pairs file.
 
     Args:
@@ -67,7 +67,7 @@ def read_pairs(path: Path) -> Pairs:
             f"fold {wrong + 1} of the pairs file {path} holds {int(genuine[wrong])} pairs of one person and "
             f"{2 * each - int(genuine[wrong])} of two; wanted by its header: {each} of each, fold after fold"
         )
-    return Pairs(tuple(left for left, _, _ in found), tuple(right for _, right, _ in found), same, fold)
+    return LabelledPairs(tuple(left for left, _, _ in found), tuple(right for _, right, _ in found), same, fold)
 
 
 def _header(path: Path, lines: list[tuple[int, str]]) -> tuple[int, int]:

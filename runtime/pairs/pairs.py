@@ -1,4 +1,4 @@
-"""Who is in a file twice: all pairs of rows above a threshold, in a search that can be stopped and gone on with."""
+"""Find all pairs of rows above a threshold: who is in a file twice. A search that was stopped is resumed."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ from ..errors import TooManyPairsError
 from ..interrupt import Control, RunControl, raise_if_stopping
 from ..progress import Listener, Reporter
 from ..storage.file import EmbeddingFile
-from .blocks import TILE_ROWS, Found, Tiling, joined, pairs_above
-from .budget import rate_within, share_found, suggest_threshold, time_for_all
-from .near import Lists, make_lists, pairs_near
-from .parts import Parts
-from .products import Products, open_products
+from ..text import duration
+from .all_pairs import ScoredPairs, join_pairs, pairs_above
+from .approximate import NearLists, make_lists, pairs_near, rate_within, share_found
+from .checkpoint import Checkpoint
+from .threshold import suggest_threshold
+from .tiles import TILE_ROWS, TileProducts, Tiling, open_tile_products
 
 SAVE_EVERY_S = 20.0
 _SEED = 0
+_RATE_ROWS = 2048  # rows of the tile by which the rate is measured
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is looked for.
+class PairQuery:
+    """A search for pairs.
 
     Attributes:
         threshold: the lowest score.
-        most: pairs; where there are more, the threshold is certainly too low.
-        budget_s: where comparing all rows would take longer, the search is approximate; None: it never is.
+        most: pairs; if there are more, the threshold is too low.
+        budget_s: seconds; if comparing all rows takes longer, the search is approximate. None: it is exact.
         device: "auto", "cpu", "gpu" or the number of a GPU.
-        tile_rows: of a tile.
+        tile_rows: rows of a tile.
         save_every_s: seconds of work between two checkpoints.
     """
 
@@ -48,18 +50,18 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """What was found.
+class PairResult:
+    """The pairs of a file.
 
     Attributes:
-        found: higher score first, then lower rows first; no two faces of one photograph.
+        pairs: higher score first, then lower rows first; no two faces of one photograph.
         same_photograph: pairs that were left out since they are faces of one photograph.
-        compared: pairs of rows, by this process; what an earlier one had finished is not among them.
-        elapsed_s: that it took.
-        share: of all pairs, how many were found, and by how many that was measured; None for an exact search.
+        compared: pairs of rows that this process compared; those of an earlier process are not counted.
+        elapsed_s: seconds that the comparison took.
+        share: of all pairs that was found, 0 to 1, and the pairs that it was measured on; None for an exact search.
     """
 
-    found: Found
+    pairs: ScoredPairs
     same_photograph: int
     compared: int
     elapsed_s: float
@@ -76,20 +78,20 @@ class Pairs:
 
 def find_pairs(
     gallery: EmbeddingFile,
-    parts: Parts,
-    wanted: Wanted,
+    checkpoint: Checkpoint,
+    query: PairQuery,
     *,
     force: bool = False,
     listener: Listener | None = None,
     control: Control | None = None,
-) -> Pairs:
-    """All pairs of rows above a threshold; goes on with what an unfinished search has left.
+) -> PairResult:
+    """Find all pairs of rows above a threshold, and resume an unfinished search.
 
     Args:
         gallery: an open embedding file.
-        parts: of that file; they stay, for the answer must be written first.
-        wanted: see Wanted.
-        force: drop the unfinished search of another question.
+        checkpoint: of that file. The caller removes it once the pairs are written.
+        query: which pairs.
+        force: drop an unfinished search that differs.
         listener: shows the progress; None logs a line every five seconds.
         control: pauses and stops the search; None for neither.
     Raises:
@@ -98,21 +100,21 @@ def find_pairs(
         ConfigError, StorageError, EngineError, MissingDependencyError: as their messages say.
     """
     control = control or RunControl()
-    products = open_products(wanted.device)
+    products = open_tile_products(query.device)
     try:
-        lists = _begin(gallery, parts, wanted, products, force=force)
-        before = parts.load()
-        if parts.done:
-            logger.info("going on with the search that was stopped")
-        work, pieces = _way(gallery, wanted, lists, parts.done, products)
-        compared = sum(work[parts.done :])
+        lists = _plan_search(gallery, checkpoint, query, products, force=force)
+        before = checkpoint.load()
+        if checkpoint.done:
+            logger.info("resuming the search that was stopped")
+        work, pieces = _search_blocks(gallery, query, lists, checkpoint.done, products)
+        compared = sum(work[checkpoint.done :])
         with control.in_flight():
-            found, elapsed_s = _collect(work, pieces, before, parts, control, wanted, listener)
+            found, elapsed_s = _collect(work, pieces, before, checkpoint, control, query, listener)
     except TooManyPairsError as err:
-        parts.remove()
-        higher = suggest_threshold(gallery, wanted.most, wanted.threshold)
+        checkpoint.remove()
+        higher = suggest_threshold(gallery, query.most, query.threshold)
         raise TooManyPairsError(
-            f"more than {wanted.most:,} pairs of {gallery.path} score {wanted.threshold:.4g} or more"
+            f"more than {query.most:,} pairs of {gallery.path} score {query.threshold:.4g} or more"
             + (
                 f", which is too low a threshold. Try --threshold {higher:.3f}, or allow more pairs with --most"
                 if higher <= 1
@@ -121,78 +123,109 @@ def find_pairs(
         ) from err
     if lists is not None:  # both rows of a pair may have looked into the other's list
         _, once = np.unique(found.first * gallery.rows + found.second, return_index=True)
-        found = _chosen(found, once)
-    share = None if lists is None else share_found(gallery, found, wanted.threshold, products, _SEED)
+        found = _select(found, once)
+    share = None if lists is None else share_found(gallery, found, query.threshold, products, _SEED)
     photographs = gallery.photo_numbers()
     two = photographs[found.first] != photographs[found.second]
     best = np.lexsort((found.second[two], found.first[two], -found.scores[two]))
-    best_found = _chosen(found, np.flatnonzero(two)[best])
-    return Pairs(best_found, int((~two).sum()), compared, elapsed_s, share)
+    best_pairs = _select(found, np.flatnonzero(two)[best])
+    return PairResult(best_pairs, int((~two).sum()), compared, elapsed_s, share)
 
 
-def _begin(gallery: EmbeddingFile, parts: Parts, wanted: Wanted, products: Products, *, force: bool) -> Lists | None:
-    """Decide how to search, or find what was decided; None for an exact search."""
-    question = {"source": gallery.source, "threshold": wanted.threshold, "tile_rows": wanted.tile_rows}
-    question["budget_s"] = wanted.budget_s
-    plan = parts.begin(question, force=force)
+def _plan_search(
+    gallery: EmbeddingFile, checkpoint: Checkpoint, query: PairQuery, products: TileProducts, *, force: bool
+) -> NearLists | None:
+    """Decide how to search, or read what an unfinished search decided; None for an exact search."""
+    question = {"source": gallery.source, "threshold": query.threshold, "tile_rows": query.tile_rows}
+    question["budget_s"] = query.budget_s
+    plan = checkpoint.begin(question, force=force)
     if plan is not None:
-        return Lists(**parts.load_arrays()) if plan["near"] else None
+        return NearLists(**checkpoint.load_arrays()) if plan["near"] else None
     start = time.monotonic()
     lists = None
-    if not time_for_all(gallery, products, wanted.budget_s):
+    if not _fits_budget(gallery, products, query.budget_s):
         lists = make_lists(gallery, _SEED)
-        rate = rate_within(gallery, wanted.threshold, lists, products, wanted.most)
-        assert wanted.budget_s is not None
-        lists = lists.within(rate * (wanted.budget_s - (time.monotonic() - start)))
+        rate = rate_within(gallery, query.threshold, lists, products, query.most)
+        assert query.budget_s is not None
+        lists = lists.within(rate * (query.budget_s - (time.monotonic() - start)))
         logger.info("each row looks into %d of %d lists", len(lists.rows), lists.starts.shape[1] - 1)
-        parts.save_arrays({"rows": lists.rows, "starts": lists.starts})
-    parts.plan({**question, "near": lists is not None})
+        checkpoint.save_arrays({"rows": lists.rows, "starts": lists.starts})
+    checkpoint.plan({**question, "near": lists is not None})
     return lists
 
 
-def _way(
-    gallery: EmbeddingFile, wanted: Wanted, lists: Lists | None, start: int, products: Products
-) -> tuple[list[int], Iterator[Found]]:
-    """Comparisons of each block, of all of them; and the pairs of each block from `start` on."""
+def _fits_budget(gallery: EmbeddingFile, products: TileProducts, budget_s: float | None) -> bool:
+    """Whether the budget allows comparing all rows. The log says how long that takes.
+
+    Args:
+        gallery: an open embedding file.
+        products: where they are compared.
+        budget_s: seconds; None for no limit.
+    """
+    tile = gallery.block(0, min(gallery.rows, _RATE_ROWS))
+    placed = products.put(tile)
+    times = []
+    for _ in range(3):  # the first one warms up
+        start = time.perf_counter()
+        for _ in products.at_least(placed, placed, np.float32(np.inf)):
+            pass
+        times.append(time.perf_counter() - start)
+    rate = len(tile) ** 2 / min(times[1:])
+    total = gallery.rows * (gallery.rows - 1) // 2
+    words = "%s rows make %s comparisons, at about %s million a second: %s"
+    logger.info(words, f"{gallery.rows:,}", f"{total:,}", f"{rate / 1e6:,.0f}", duration(total / max(rate, 1)))
+    if budget_s is None or total <= rate * budget_s:
+        return True
+    logger.warning(
+        "that is longer than the budget of %s: the search is approximate. For all pairs, leave out --budget",
+        duration(budget_s),
+    )
+    return False
+
+
+def _search_blocks(
+    gallery: EmbeddingFile, query: PairQuery, lists: NearLists | None, start: int, products: TileProducts
+) -> tuple[list[int], Iterator[ScoredPairs]]:
+    """Comparisons of each block, of all blocks; and the pairs of each block from `start` on."""
     if lists is not None:
-        found = pairs_near(gallery, wanted.threshold, lists, start=start, products=products, most=wanted.most)
+        found = pairs_near(gallery, query.threshold, lists, start=start, products=products, most=query.most)
         return lists.pairs().tolist(), found
-    tiling = Tiling(gallery.rows, wanted.tile_rows)
-    found = pairs_above(gallery, wanted.threshold, tiling=tiling, start=start, products=products, most=wanted.most)
+    tiling = Tiling(gallery.rows, query.tile_rows)
+    found = pairs_above(gallery, query.threshold, tiling=tiling, start=start, products=products, most=query.most)
     return [tiling.pairs(block) for block in tiling.blocks()], found
 
 
 def _collect(
     work: Sequence[int],
-    pieces: Iterator[Found],
-    before: list[Found],
-    parts: Parts,
+    pieces: Iterator[ScoredPairs],
+    before: list[ScoredPairs],
+    checkpoint: Checkpoint,
     control: Control,
-    wanted: Wanted,
+    query: PairQuery,
     listener: Listener | None,
-) -> tuple[Found, float]:
+) -> tuple[ScoredPairs, float]:
     """Run the remaining blocks, save their pairs from time to time; returns all pairs, and the seconds that it took."""
-    kept, pending, count = before, list[Found](), sum(map(len, before))
+    kept, pending, count = before, list[ScoredPairs](), sum(map(len, before))
     saved = time.monotonic()
-    before_this_run = sum(work[: parts.done])
+    before_this_run = sum(work[: checkpoint.done])
     with Reporter("pairs", sum(work), done=before_this_run, unit="comparisons", listener=listener) as reporter:
         reporter.advance(0, {"pairs": count})
-        for compared, piece in zip(work[parts.done :], pieces, strict=True):
+        for compared, piece in zip(work[checkpoint.done :], pieces, strict=True):
             pending.append(piece)
             count += len(piece)
-            if count > wanted.most:
+            if count > query.most:
                 raise TooManyPairsError(f"{count:,} pairs")
             reporter.advance(compared, {"pairs": len(piece)})
-            if not control.wait() or time.monotonic() - saved >= wanted.save_every_s:
-                parts.save(pending)
-                kept.append(joined(pending))
+            if not control.wait() or time.monotonic() - saved >= query.save_every_s:
+                checkpoint.save(pending)
+                kept.append(join_pairs(pending))
                 pending = []
                 saved = time.monotonic()
             raise_if_stopping(control)
         if pending:
-            parts.save(pending)
-    return joined([*kept, *pending]), reporter.state().elapsed_s
+            checkpoint.save(pending)
+    return join_pairs([*kept, *pending]), reporter.state().elapsed_s
 
 
-def _chosen(found: Found, which: NDArray[np.int64]) -> Found:
-    return Found(found.first[which], found.second[which], found.scores[which])
+def _select(found: ScoredPairs, which: NDArray[np.int64]) -> ScoredPairs:
+    return ScoredPairs(found.first[which], found.second[which], found.scores[which])

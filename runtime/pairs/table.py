@@ -18,10 +18,10 @@ from ..metrics.falsematch import Calibration, Expectation
 from ..records import FACE_DATASETS
 from ..storage.derived import recording
 from ..storage.file import EmbeddingFile
-from .blocks import Found
+from .all_pairs import ScoredPairs
 
-_PAIRS = 50_000  # written at once
-_NAMES = 100_000  # read at once
+_WRITTEN_PAIRS = 50_000  # at once
+_READ_NAMES = 100_000  # at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +46,19 @@ class PairRow:
 class PairTable:
     """Pairs with what a file says of them, piece by piece. The names of all rows in pairs are held, and no others."""
 
-    def __init__(self, gallery: EmbeddingFile, found: Found, calibration: Calibration | None) -> None:
+    def __init__(self, gallery: EmbeddingFile, pairs: ScoredPairs, calibration: Calibration | None) -> None:
         """Read the names.
 
         Args:
             gallery: an open embedding file.
-            found: its pairs, in the order of the table.
+            pairs: of the file, in the order of the table.
             calibration: for expected false pairs; None for no such column.
         Raises:
             StorageError: the gallery is damaged.
         """
-        self.found, self.has_faces = found, gallery.has_faces
+        self.pairs, self.has_faces = pairs, gallery.has_faces
         self._calibration, self._all = calibration, gallery.rows * (gallery.rows - 1) // 2
-        self._rows = np.unique(np.concatenate([found.first, found.second]))
+        self._rows = np.unique(np.concatenate([pairs.first, pairs.second]))
         self._text, self._ends = self._read_names(gallery)
         faces = gallery.column(FACE_DATASETS["face_index"], 0, gallery.rows) if self.has_faces else None
         self._faces: NDArray[Any] | None = faces
@@ -66,10 +66,10 @@ class PairTable:
     def _read_names(self, gallery: EmbeddingFile) -> tuple[bytes, NDArray[np.int64]]:
         """All names in one string, and where each ends."""
         texts, lengths = [], [np.zeros(1, np.int64)]
-        for start in range(0, gallery.rows, _NAMES):
-            low, high = np.searchsorted(self._rows, (start, start + _NAMES))
+        for start in range(0, gallery.rows, _READ_NAMES):
+            low, high = np.searchsorted(self._rows, (start, start + _READ_NAMES))
             if low < high:
-                names = gallery.column("image_paths", start, min(start + _NAMES, gallery.rows))
+                names = gallery.column("image_paths", start, min(start + _READ_NAMES, gallery.rows))
                 wanted = [bytes(name) for name in names[self._rows[low:high] - start]]
                 texts.append(b"".join(wanted))
                 lengths.append(np.array([len(name) for name in wanted], np.int64))
@@ -77,10 +77,9 @@ class PairTable:
 
     def rows(self, start: int, stop: int) -> Iterator[PairRow]:
         """Pairs `start` to `stop`."""
-        found = self.found
-        first, second = found.first[start:stop], found.second[start:stop]
+        first, second = self.pairs.first[start:stop], self.pairs.second[start:stop]
         places = (np.searchsorted(self._rows, side).tolist() for side in (first, second))
-        pairs = zip(first.tolist(), second.tolist(), found.scores[start:stop].tolist(), *places, strict=True)
+        pairs = zip(first.tolist(), second.tolist(), self.pairs.scores[start:stop].tolist(), *places, strict=True)
         for a, b, score, place_a, place_b in pairs:
             faces = None if self._faces is None else (int(self._faces[a]), int(self._faces[b]))
             yield PairRow((a, b), (self._name(place_a), self._name(place_b)), score, self.expected(score), faces)
@@ -135,8 +134,8 @@ def _values(row: PairRow) -> Iterator[Any]:
 
 
 def _pieces(table: PairTable) -> Iterator[list[list[Any]]]:
-    for start in range(0, len(table.found), _PAIRS):
-        yield [list(_values(row)) for row in table.rows(start, start + _PAIRS)]
+    for start in range(0, len(table.pairs), _WRITTEN_PAIRS):
+        yield [list(_values(row)) for row in table.rows(start, start + _WRITTEN_PAIRS)]
 
 
 def _write_csv(file: IO[bytes], table: PairTable) -> None:

@@ -1,14 +1,19 @@
-"""From what may be expected of chance to the lowest score that counts as a pair."""
+"""Choose the lowest score that counts as a pair, by the false pairs to expect or by the number of pairs."""
 
 from __future__ import annotations
 
 import logging
+import math
+
+import numpy as np
 
 from ..errors import ConfigError
 from ..metrics.falsematch import Calibration
 from ..storage.file import EmbeddingFile
+from .approximate import sample_rows
 
 DEFAULT_EXPECTED = 1.0
+_SAMPLE_ROWS = 4096
 
 logger = logging.getLogger(__name__)
 
@@ -55,3 +60,19 @@ def choose_threshold(
         found = calibration.beyond
     logger.info("threshold %.3f: %s false pairs expected", found, calibration.expected(found, pairs))
     return found
+
+
+def suggest_threshold(gallery: EmbeddingFile, most: int, threshold: float) -> float:
+    """A threshold, in thousandths, that about half of `most` pairs reach, by rows drawn at random.
+
+    Args:
+        gallery: an open embedding file.
+        most: pairs.
+        threshold: that more pairs reach; the answer is higher.
+    """
+    _, vectors = sample_rows(gallery, _SAMPLE_ROWS, 0)
+    above = (vectors @ vectors.T)[np.triu_indices(len(vectors), 1)]  # (S (S - 1) / 2,) float32
+    share = most / max(1, gallery.rows * (gallery.rows - 1))
+    kept = min(len(above), max(1, int(share * len(above))))
+    score = float(np.partition(above, -kept)[-kept]) if len(above) else threshold
+    return max(math.ceil(1000 * score) / 1000, threshold + 0.001)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..engines.backends import open_runner
 from ..engines.calibrate import CalibrationSet, side_of
 from ..engines.engine import Engine
-from ..engines.open import open_runner
 from ..engines.runner import Runner
 from ..errors import ConfigError
 from ..faces.finder import FindRules, View, draw
@@ -80,7 +80,7 @@ def gather_calibration(
 
 def _chain(spec: ModelSpec, rules: FaceRules, detector: Runner | None) -> Callable[[Encoded], Crops]:
     """Encoded photos to what the model sees, as in a run."""
-    if spec.detector:
+    if spec.detects:
         return _Views(DecodePhotos(spec.channel_order, Limits()))
     return crop_stages(spec, Limits(), rules, detector)
 

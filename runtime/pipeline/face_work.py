@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..engines.engine import EngineInfo
 from ..engines.runner import Runner
 from ..faces.align import align_crops
-from ..faces.detectors import Faces
+from ..faces.detectors import Faces, decoder_of
 from ..faces.finder import Finder
 from ..faces.quality import interocular, sharpness
 from ..faces.rules import FaceRules
@@ -76,7 +76,7 @@ def open_finder(detector: Runner, rules: FaceRules, channel_order: str) -> Finde
     def detect(canvases: NDArray[np.uint8]) -> NDArray[np.float32]:
         return detector.infer(canvases if info.channel_order == channel_order else _reverse_channels(canvases))
 
-    return Finder(detect, info.detector, rules.find, min(_BATCH_PICTURES, info.profile[2]))
+    return Finder(detect, decoder_of(info.decode), rules.find, min(_BATCH_PICTURES, info.profile[2]))
 
 
 def _reverse_channels(canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE
 from ..engines.tensorrt.runner import TensorRTRunner
-from ..faces.detectors import Faces
+from ..faces.detectors import Faces, decoder_of
 from ..faces.finder import merge, read_answer, small, unsure
 from ..faces.rules import FaceRules
 from ..faces.selection import chosen, describe, face_of_crop, is_crop, refusal, too_small
@@ -30,6 +30,7 @@ class DetectOnGpu:
 
     def __init__(self, runner: TensorRTRunner, rules: FaceRules, size: int) -> None:
         self._runner, self._rules, self._size = runner, rules, size
+        self._decoder = decoder_of(runner.info.decode)
 
     def warm_up(self) -> None:
         """Detect nothing in the largest batch of each view."""
@@ -49,7 +50,7 @@ class DetectOnGpu:
         if all(crops):
             return [face_of_crop(self._size) for _ in crops]
         return [
-            face_of_crop(self._size) if crop else None if unsure(faces, self._runner.info.detector) else faces
+            face_of_crop(self._size) if crop else None if unsure(faces, self._decoder) else faces
             for crop, faces in zip(crops, self._search(run), strict=True)
         ]
 
@@ -65,7 +66,7 @@ class DetectOnGpu:
                 with self._runner.slot() as slot:
                     slot.take(canvases.address + start * 3 * side * side, (count, side, side, 3))
                     slot.start(count)
-                    faces += read_answer(slot.finish(count)[0], info.detector, find, side, side)
+                    faces += read_answer(slot.finish(count)[0], self._decoder, find, side, side)
             seen.append(
                 [part.scaled(1 / view.scale(*photo.shape)) for part, photo in zip(faces, run.photos, strict=True)]
             )

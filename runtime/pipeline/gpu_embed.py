@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
-from ..engines.open import open_tensorrt
+from ..engines.tensorrt.cache import cache_path
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..engines.tensorrt.slot import Slot
 from ..images.dali_crops import DaliDecoder
@@ -47,7 +47,7 @@ class EmbedOnGpu(Protocol):
 
 
 class DeviceCrops:
-    """The places of a slot, filled on the device: see images.decode_dali.Crops."""
+    """The places of a slot, filled on the device: see images.dali_crops.Crops."""
 
     def __init__(self, slot: Slot, shrink: Shrink) -> None:
         self._slot, self._shrink = slot, shrink
@@ -152,7 +152,16 @@ def open_embed_photos(request: Request, settings: Settings, clocks: Mapping[str,
         FacemillError: see EmbedPhotos, DaliDecoder and TensorRTRunner.
     """
     engine, info = request.engine, request.engine.info
-    with open_tensorrt(engine, slots=settings.streams, decoder_bytes=RUNS_BYTES) as runner, ExitStack() as stack:
+    with (
+        TensorRTRunner(
+            engine.content(),
+            engine.info,
+            slots=settings.streams,
+            decoder_bytes=RUNS_BYTES,
+            cache=cache_path(engine.path),
+        ) as runner,
+        ExitStack() as stack,
+    ):
         own = stack.enter_context
         driver, kernels = own(runner.driver), Kernels(runner.driver)
         options = dali_options(request, settings, runner)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
 from ..engines.engine import Engine
-from ..engines.open import open_tensorrt
+from ..engines.tensorrt.cache import cache_path
 from ..engines.tensorrt.memory import detector_bytes
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..faces.align import transforms_back
@@ -227,11 +227,24 @@ def open_embed_faces(
         own = stack.enter_context
         # The first plan has everything in it; the second is made with what the first one has left.
         runner = own(
-            open_tensorrt(
-                request.engine, slots=settings.streams, decoder_bytes=per_slot, detector_bytes=detector_bytes(finder)
+            TensorRTRunner(
+                request.engine.content(),
+                request.engine.info,
+                slots=settings.streams,
+                decoder_bytes=per_slot,
+                detector_bytes=detector_bytes(finder),
+                cache=cache_path(request.engine.path),
             )
         )
-        searcher = own(open_tensorrt(detector, slots=runner.plan.slots, decoder_bytes=per_slot))
+        searcher = own(
+            TensorRTRunner(
+                detector.content(),
+                finder,
+                slots=runner.plan.slots,
+                decoder_bytes=per_slot,
+                cache=cache_path(detector.path),
+            )
+        )
         own(runner.driver)
         kernels, info = Kernels(runner.driver), runner.info
         reverse = finder.channel_order != info.channel_order

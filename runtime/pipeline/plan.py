@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -21,14 +20,16 @@ from ..records import FACE, Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import scan
 from ..sources.source import Source
+from ..storage.contract import EmbeddingContract
 from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile
 from ..storage.format import count_outcomes
 from ..storage.ledger import Ledger
 from ..storage.runfolder import RunFolder, StoredPlan, folder_of, read_plan, utc_now
-from ..storage.segment_reader import segment_files
+from ..storage.segments import segment_files
 from ..text import size
-from .request import UNTRAINED_WARNING, Request, check_contract, contract_of, resolve_request
+from .contract import check_contract, contract_of
+from .request import UNTRAINED_WARNING, Request, resolve_request
 from .settings import Settings, cores_of_one, with_given
 from .tuning import recall_settings, works_before
 
@@ -86,9 +87,7 @@ class Plan:
         """
         stored, request, info = self.stored, self.request, self.request.engine.info
         return {
-            **stored.contract,
-            "root": os.fsencode(stored.root).decode("utf-8", "backslashreplace"),
-            "contract": json.dumps(stored.contract),
+            **stored.contract.attributes(),
             "trained": info.trained,
             **({} if info.trained else {"warning": UNTRAINED_WARNING}),
             "backend": info.backend,
@@ -159,8 +158,8 @@ def scan_inputs(request: Request) -> Source:
     return request.inputs if request.limit is None else request.inputs.with_names(request.inputs.names[: request.limit])
 
 
-def begun_with(output: Path, *, force: bool) -> dict[str, Any]:
-    """The contract of the run that goes on, unfinished or finished; empty where one begins.
+def begun_with(output: Path, *, force: bool) -> EmbeddingContract:
+    """The contract of the run that is resumed, unfinished or finished; an empty one where a run begins.
 
     Whatever is damaged counts as none here: the run itself says what is wrong with it.
 
@@ -173,11 +172,11 @@ def begun_with(output: Path, *, force: bool) -> dict[str, Any]:
         if plan is not None and (plan.forced or not force):
             return plan.contract
         if force or not output.exists():
-            return {}
+            return EmbeddingContract()
         with EmbeddingFile(output) as file:
             return file.contract
-    except StorageError:
-        return {}
+    except (StorageError, ValueError):  # a ValueError: the output has no name
+        return EmbeddingContract()
 
 
 def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredPlan | Finished:
@@ -210,7 +209,7 @@ def _made(output: Path, stored: StoredPlan) -> bool:
 
 def _begin(
     request: Request,
-    contract: dict[str, Any],
+    contract: EmbeddingContract,
     source: Source,
     names: Sequence[bytes],
     folder: RunFolder,
@@ -228,7 +227,7 @@ def _begin(
 
 
 def _continue_finished(
-    request: Request, contract: dict[str, Any], source: Source, folder: RunFolder
+    request: Request, contract: EmbeddingContract, source: Source, folder: RunFolder
 ) -> StoredPlan | Finished:
     """A finished output: nothing to do, or its failures to retry."""
     try:
@@ -276,7 +275,7 @@ def _tell_changes(names: Sequence[bytes], known: Sequence[bytes]) -> None:
     )
 
 
-def check_disk(output: Path, rows: int, contract: Mapping[str, Any], longest: int) -> None:
+def check_disk(output: Path, rows: int, contract: EmbeddingContract, longest: int) -> None:
     """Refuse a run that the disk cannot hold: its segments, and the finished file made from them.
 
     Args:
@@ -289,10 +288,10 @@ def check_disk(output: Path, rows: int, contract: Mapping[str, Any], longest: in
     """
     needed = room_while_running(
         rows,
-        contract["dimension"],
-        contract["dtype"],
-        faces="detector" in contract,
-        skip_duplicates=contract["skip_duplicates"],
+        contract.dimension,
+        contract.dtype,
+        faces=contract.detects_faces,
+        skip_duplicates=contract.skip_duplicates,
         longest=longest,
     )
     free = shutil.disk_usage(output.parent).free

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import errors
-from ..cuda.visible import shown_as
+from ..cuda.device import shown_as
 from ..errors import EngineError, FacemillError, Interrupted
 from ..sources.pathtable import PathTable
 from ..sources.source import Source

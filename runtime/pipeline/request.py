@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from ..engines.backends import backend_of
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine, EngineInfo
-from ..engines.stale import rebuild_if_stale
-from ..errors import ConfigError, ContractError
+from ..errors import ConfigError
 from ..extras import available, pip_install
-from ..faces.align import ALIGN_RULE
 from ..faces.rules import FaceRules
-from ..images.decode import DECODE_RULE, Limits
+from ..images.decode import Limits
 from ..sources.source import Source
 from ..storage.segments import SegmentRules
 
@@ -125,18 +123,18 @@ def resolve_request(request: Request) -> Request:
             f"--batch-size is {request.run.batch_size}; wanted: {low} to {high}, what {request.engine} is built for. "
             f"For others, build one: facemill build-engine --model {info.model} --batch MIN,OPT,MAX"
         )
-    if request.detector is not None and not request.detector.info.detector:
+    if request.detector is not None and not request.detector.info.detects:
         raise ConfigError(
             f"{request.detector} is an engine of {request.detector.info.model}, which finds no faces; wanted: "
             f"one of a detector, such as facemill-det. Build it with: facemill build-engine --model facemill-det"
         )
-    if info.detector:
+    if info.detects:
         raise ConfigError(
             f"{request.engine} is an engine of {info.model}, which finds faces and embeds none; wanted: one that "
             f"embeds. Name that one with --engine, and this one with --detector"
         )
     for device in request.run.devices:
-        if (device == "cpu") != (info.backend == "cpu"):
+        if (device == "cpu") == backend_of(info.backend).on_gpu:
             named = "cpu" if device == "cpu" else "a GPU"  # its number is CUDA's by now, not the user's
             raise ConfigError(
                 f"--devices names {named}, and the engine {request.engine} is for the backend {info.backend}; "
@@ -148,13 +146,12 @@ def resolve_request(request: Request) -> Request:
 
 def _decoder(request: Request, info: EngineInfo) -> str:
     """Which decoder it is to be; a named one never becomes another."""
-    wanted, backends = request.decoder, {info.backend}
-    if request.detector is not None:
-        backends.add(request.detector.info.backend)
-    on_gpu = backends == {"tensorrt"}
+    wanted, engines = request.decoder, [info, *([request.detector.info] if request.detector else [])]
+    others = [engine.backend for engine in engines if not backend_of(engine.backend).keeps_photos]
+    on_gpu = not others
     if wanted == "dali" and not on_gpu:
         raise ConfigError(
-            f"--decoder dali was given with an engine for {(backends - {'tensorrt'}).pop()}; wanted: engines for "
+            f"--decoder dali was given with an engine for {others[0]}; wanted: engines for "
             f"tensorrt, the detector's too, since DALI's photographs stay on the GPU. Use --decoder opencv, or "
             f"--backend tensorrt"
         )
@@ -164,61 +161,3 @@ def _decoder(request: Request, info: EngineInfo) -> str:
     if wanted == "auto":
         return "dali" if on_gpu else "opencv"
     return wanted
-
-
-def contract_of(request: Request, info: EngineInfo, root: str) -> dict[str, Any]:
-    """All that must agree for two runs to write rows of one file."""
-    contract = {
-        "root": root,
-        "limit": request.limit or 0,
-        "model": info.model,
-        "model_sha256": info.model_sha256,
-        "recipe": info.recipe,
-        "dimension": info.dimension,
-        "crop": f"{info.size}x{info.size}",
-        "alignment": ALIGN_RULE if request.detector else "none",
-        "channel_order": info.channel_order,
-        "exif": "applied",
-        "decode": DECODE_RULE,
-        "decoder": request.decoder,
-        "precision": info.precision,
-        "calibration": info.calibration,
-        "dtype": request.dtype,
-        "skip_duplicates": request.skip_duplicates,
-        "max_bytes": request.limits.max_bytes,
-        "max_pixels": request.limits.max_pixels,
-    }
-    return contract if request.detector is None else {**contract, **_contract_of_faces(request.faces, request.detector)}
-
-
-def _contract_of_faces(rules: FaceRules, detector: Engine) -> dict[str, Any]:
-    """What decides which faces there are, and where a crop lies."""
-    info = detector.info
-    return {
-        "detector": info.model,
-        "detector_sha256": info.model_sha256,
-        "detector_precision": info.precision,
-        "detector_views": str(rules.find),
-        "align": rules.align,
-        "faces": rules.policy,
-        "min_score": rules.threshold,
-        "min_iod": rules.min_iod,
-        "min_sharpness": rules.min_sharpness,
-        "min_frontal": rules.min_frontal,
-    }
-
-
-def check_contract(stored: Mapping[str, Any], wanted: Mapping[str, Any], where: Path) -> None:
-    """Refuse to mix rows that could not be compared.
-
-    Raises:
-        ContractError: naming every difference with both values.
-    """
-    different = [
-        f"{key}: {stored.get(key)!r} there, {value!r} now" for key, value in wanted.items() if stored.get(key) != value
-    ]
-    if different:
-        raise ContractError(
-            f"{where} was begun with other settings ({'; '.join(different)}); wanted: the same ones. "
-            f"Give those, or name another file with -o, or start over with --force"
-        )

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from ..engines.backends import backend_of
 from ..engines.engine import EngineInfo
 
 
@@ -55,7 +56,7 @@ def cores_of_one(devices: Sequence[str]) -> Iterator[None]:
 def default_settings(info: EngineInfo) -> Settings:
     """Settings for a run too short to tune."""
     cores = usable_cores()
-    if info.backend == "cpu":
+    if not backend_of(info.backend).on_gpu:
         return Settings(min(8, info.profile[2]), cores, 1, max(1, cores))
     return Settings(info.profile[1], 3, 1, cores, min(4, cores))
 

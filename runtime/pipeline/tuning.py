@@ -21,12 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..assets import cache_dir
+from ..engines.backends import backend_of, open_runner
 from ..engines.engine import EngineInfo
-from ..engines.open import open_runner
 from ..engines.runner import Runner
 from ..errors import ConfigError, OutOfMemoryError
 from ..extras import require
 from ..records import Batch, Encoded
+from ..schema import read_json
 from ..sources.source import Source
 from .request import Request
 from .settings import Settings, default_settings, usable_cores
@@ -127,7 +128,7 @@ def tune_cpu(
     """
     cores = usable_cores()
     shapes = {(cores, 1), (1, cores), (max(1, cores // 2), 2 if cores > 1 else 1)}
-    if info.backend != "cpu":
+    if backend_of(info.backend).on_gpu:
         shapes = {(1, 1), (2, 1)}  # two batches on the GPU are what a runner has slots for
     low, _, high = info.profile
     sizes = [batch_size] if batch_size else [b for b in (1, 2, 4, 8, 16, 32, 64, 128, 256) if low <= b <= high]
@@ -293,8 +294,8 @@ def settings_file(info: EngineInfo, before: str) -> Path:
 def recall_settings(info: EngineInfo, before: str) -> Settings | None:
     """Settings found before, or None."""
     try:
-        return Settings(**json.loads(settings_file(info, before).read_text(encoding="utf-8")))
-    except (OSError, TypeError, ValueError):
+        return read_json(settings_file(info, before).read_bytes(), Settings)
+    except (OSError, ValueError):
         return None
 
 

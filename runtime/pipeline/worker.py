@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.open import open_runner
+from ..engines.backends import open_runner
 from ..errors import StorageError
 from ..interrupt import Control, raise_if_stopping
 from ..records import Batch, Embedded, Encoded, Status

@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..engines.backends import open_runner
+from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine, read_engine
-from ..engines.open import open_runner
-from ..engines.stale import rebuild_if_stale
 from ..errors import ContractError, EngineError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
+from ..pipeline.contract import contract_of, limits_of, query_face_rules_of
 from ..pipeline.face_work import crop_stages
-from ..pipeline.request import Request, contract_of
+from ..pipeline.request import Request
 from ..pipeline.settings import usable_cores
 from ..pipeline.work import BatchLimit, Embed, Read
 from ..records import Batch, Crops, Embedded, FacePlace, Outcome
 from ..sources.source import FileSource, Source
-from ..storage.comparable import comparable, differences
+from ..storage.contract import Guard
 from ..storage.file import EmbeddingFile
 
 _BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
@@ -83,7 +84,7 @@ def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules
     engine = rebuild_if_stale(find_engine(gallery, engine))
     detector = find_detector(gallery)
     check_engine(gallery, engine, detector)
-    return QueryRules(engine, detector, FaceRules.of_query(gallery.contract), query_limits(gallery))
+    return QueryRules(engine, detector, query_face_rules_of(gallery.contract), limits_of(gallery.contract))
 
 
 class QueryEmbedder:
@@ -172,7 +173,7 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
     Raises:
         EngineError: it is not there.
     """
-    if "detector" not in gallery.contract:
+    if not gallery.contract.detects_faces:
         return None
     path = Path(str(gallery.metadata.get("detector_engine", "")))
     try:
@@ -181,8 +182,8 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
         made = gallery.contract
         raise EngineError(
             f"the detector that made {gallery.path} cannot be read: {err.message}. Build it again with: "
-            f"facemill build-engine --output {path.parent} --model {made['detector']} "
-            f"--precision {made['detector_precision']}"
+            f"facemill build-engine --output {path.parent} --model {made.detector} "
+            f"--precision {made.detector_precision}"
         ) from err
 
 
@@ -217,9 +218,9 @@ def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None
     Raises:
         ContractError: naming every difference with both values.
     """
-    rules = FaceRules.of_query(gallery.contract)
-    mine = comparable(contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, ""))
-    different = differences(gallery.contract, mine)
+    rules = query_face_rules_of(gallery.contract)
+    query = contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, "")
+    different = gallery.contract.differences(query, Guard.VECTORS)
     if different:
         raise ContractError(
             f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); wanted: the same values. "
@@ -232,10 +233,3 @@ def _first(batch: Crops) -> Crops:
     rows, first = np.unique(batch.rows, return_index=True)
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
-
-
-def query_limits(gallery: EmbeddingFile) -> Limits:
-    """Those that the photographs of the gallery were held to."""
-    usual = Limits()
-    contract = gallery.contract
-    return Limits(contract.get("max_bytes", usual.max_bytes), contract.get("max_pixels", usual.max_pixels))

@@ -13,7 +13,7 @@ from ..index.measure import IndexFacts
 from ..index.open import open_index
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FacePlace, SearchHit
-from ..storage.comparable import find_calibration
+from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 from .embedder import EmbeddedQueries, QueryEmbedder, rules_of
 from .hits import HITS_TOGETHER, Found, Wanted, find_hits

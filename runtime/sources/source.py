@@ -72,27 +72,25 @@ class FileSource:
 
 @dataclass(frozen=True, slots=True)
 class MemorySource:
-    """Photos that a caller has in memory, named by their numbers.
+    """Photos that a caller has in memory.
 
     Attributes:
         photos: encoded photos, or pixels, (H, W, 3) uint8, RGB.
+        names: of the photos; where none are given, their numbers.
+        root: of the names.
     """
 
     photos: Sequence[Any]
+    names: Sequence[bytes] = ()
+    root: bytes = b"/"
 
-    @property
-    def root(self) -> bytes:
-        """See `Source`."""
-        return b""
-
-    @property
-    def names(self) -> Sequence[bytes]:
-        """See `Source`."""
-        return [b"%d" % number for number in range(len(self.photos))]
+    def __post_init__(self) -> None:
+        if not self.names:
+            object.__setattr__(self, "names", [b"%d" % number for number in range(len(self.photos))])
 
     def with_names(self, names: Sequence[bytes]) -> MemorySource:
-        """See `Source`. The rows are those of `photos` always."""
-        return self
+        """See `Source`."""
+        return replace(self, names=names)
 
     def read(self, row: int) -> bytes:
         """See `Source`. Pixels are encoded without loss."""

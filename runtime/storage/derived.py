@@ -1,4 +1,4 @@
-"""What was made from an embedding file and shows its rows: whoever removes a person from the file must find it."""
+"""Files made from an embedding file that show its rows: removing a person from the file has to find them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BESIDE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Fingerprint:
     """What a page, a list or a folder was when facemill had written it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Seen:
     newest_ns: int
 
 
-def derived_beside(file: Path) -> list[Path]:
+def derived_nearby(file: Path) -> list[Path]:
     """Facemill's own files and folders beside a file, or a link that names it, that hold something of its rows."""
     names = {Path(os.path.abspath(file)), Path(os.path.realpath(file))}
     return sorted(
@@ -53,7 +53,7 @@ def derived_beside(file: Path) -> list[Path]:
     )
 
 
-def look_at(page: Path) -> Seen | None:
+def take_fingerprint(page: Path) -> Fingerprint | None:
     """What is there now, nothing behind a link; None for nothing."""
     entries = size = newest = 0
     try:
@@ -63,7 +63,7 @@ def look_at(page: Path) -> Seen | None:
             size += found.st_size if stat.S_ISREG(found.st_mode) else 0
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Seen(entries, size, newest)
+    return Fingerprint(entries, size, newest)
 
 
 def _tree(page: Path) -> Iterator[str]:
@@ -83,11 +83,11 @@ def record_page(file: Path, page: Path) -> None:
         page: what was written.
     """
     page = Path(os.path.abspath(page))
-    _note(file, _line(page, look_at(page)), str(page))
+    _note(file, _line(page, take_fingerprint(page)), str(page))
 
 
-def record_begun(file: Path, page: Path) -> None:
-    """Remember that a page is about to be written: a kill may leave a part of it. What lies there now is not it."""
+def record_start(file: Path, page: Path) -> None:
+    """Remember that a page is about to be written: a kill may leave a part of it. An earlier file there is not it."""
     page = Path(os.path.abspath(page))
     _note(file, _line(page, None), str(page))
 
@@ -99,7 +99,7 @@ def recording(file: Path, page: Path) -> Iterator[None]:
     Args:
         file, page: as for `record_page`; that the page may be written has been checked.
     """
-    record_begun(file, page)
+    record_start(file, page)
     yield
     record_page(file, page)
 
@@ -147,7 +147,7 @@ def recorded_pages(file: Path) -> list[Path]:
     return [found for page in written_pages(file) for found in (page, *_unfinished(page))]
 
 
-def written_pages(file: Path) -> dict[Path, tuple[Seen, ...]]:
+def written_pages(file: Path) -> dict[Path, tuple[Fingerprint, ...]]:
     """What each page was, every time that it had been written; nothing of one whose writer was killed.
 
     Lines that make no sense are passed over.
@@ -155,10 +155,10 @@ def written_pages(file: Path) -> dict[Path, tuple[Seen, ...]]:
     Raises:
         StorageError: the list is there and cannot be read.
     """
-    found: dict[Path, tuple[Seen, ...]] = {}
+    found: dict[Path, tuple[Fingerprint, ...]] = {}
     for entry in _entries(file):
         try:
-            page, states = Path(entry["page"]), (Seen(*map(int, entry["seen"])),) if entry["seen"] else ()
+            page, states = Path(entry["page"]), (Fingerprint(*map(int, entry["seen"])),) if entry["seen"] else ()
         except (KeyError, TypeError, ValueError):
             continue
         if page.is_absolute():
@@ -203,7 +203,7 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
         _list(file).unlink(missing_ok=True)
 
 
-def _line(page: Path, seen: Seen | None) -> str:
+def _line(page: Path, seen: Fingerprint | None) -> str:
     return json.dumps({"page": str(page), "seen": astuple(seen) if seen else None}) + "\n"
 
 

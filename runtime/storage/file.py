@@ -5,7 +5,6 @@ This is the one reader of finished files. `verify` and `repair` alone read damag
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace
+from .contract import EmbeddingContract
 from .format import (
     OUR_DATASETS,
     count_outcomes,
@@ -77,8 +77,8 @@ class EmbeddingFile:
         try:
             self.metadata = read_attributes(self.hdf5)
             self._check()
-            self.contract: dict[str, Any] = json.loads(self.metadata["contract"])
-            self.root = os.fsencode(self.contract["root"])
+            self.contract = EmbeddingContract.from_json(self.metadata["contract"])
+            self.root = os.fsencode(self.contract.root)
             self.source = {
                 "run_id": str(self.metadata["run_id"]),
                 "size_bytes": stat.st_size,
@@ -189,6 +189,20 @@ class EmbeddingFile:
                 f"expected: 1. Restore the file from a copy, or make it again with --force"
             )
         return block
+
+    def vectors_of(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Embeddings of (n,) ascending rows, (n, D) float32; a new array. Reads the file once, in bounded memory.
+
+        Raises:
+            StorageError: the rows of the file are damaged.
+        """
+        vectors = np.empty((len(rows), self.dimension), np.float32)
+        start = 0
+        for block in self.blocks():
+            first, last = np.searchsorted(rows, (start, start + len(block)))
+            vectors[first:last] = block[rows[first:last] - start]
+            start += len(block)
+        return vectors
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """The paths of some rows below `root`, in the order given. Bytes that are not UTF-8 become \\xNN.

@@ -2,26 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import DamagedError, StorageError
 from ..records import FACE, FACE_DATASETS, SAME_FILE, Status
-from .format import offsets, read_vector_counts, stored_text
-from .holders import Holders
-from .part import Part
-from .segment_reader import read_segments
-from .segments import clip_detail
+from .file import EmbeddingFile
+from .format import display_text, offsets, stored_text
+from .salvage import DAMAGE, read_stored, refuse_system_error
+from .segments import clip_detail, read_segments, set_aside
 
 _NO_DETAIL, _NO_DIGEST, _NO_COUNT = np.zeros(1, "S1"), np.zeros((1, 16), np.uint8), np.zeros(1, np.uint16)
+_MAX_OPEN_FILES = 16
+_MAX_SPAN_ROWS = 65_536  # read in one piece, however few of them are needed
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoColumns:
+    """P photos of a finished file: what became of each, and where the file holds it.
+
+    Attributes:
+        status: (P,) uint8, a records.Status each.
+        position: (P,) int64, row in `/outcomes`; -1 where that cannot be read.
+        vector: (P,) int64, row in `/embeddings`, of the first if a photo has several; -1 for none.
+        vector_counts: (P,) uint16, how many rows it has there, one after the other.
+    """
+
+    status: NDArray[np.uint8]
+    position: NDArray[np.int64]
+    vector: NDArray[np.int64]
+    vector_counts: NDArray[np.uint16]
+
+    @classmethod
+    def in_order(cls, status: NDArray[np.uint8], counts: NDArray[np.uint16]) -> PhotoColumns:
+        """All photos of an intact file."""
+        return cls(status, np.arange(len(status)), np.where(counts > 0, offsets(counts), -1), counts)
+
+    def take(self, chosen: NDArray[np.int64]) -> PhotoColumns:
+        """Some of the photos, by their numbers, (n,) int64."""
+        return PhotoColumns(self.status[chosen], self.position[chosen], self.vector[chosen], self.vector_counts[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The photos that a new file takes from a finished one.
+
+    Attributes:
+        path: the finished file.
+        hdf5: the open h5py file; whoever opened it closes it.
+        paths: gives the exact paths of its P photos, in scan order.
+        photos: P photos.
+        keep: (P,) bool, the photos to take.
+        has_digests, has_faces: whether the file holds them.
+        prefix: what to put before its paths in the new file; empty, or ends in a slash.
+    """
+
+    path: Path
+    hdf5: Any
+    paths: Callable[[], Iterator[bytes]]
+    photos: PhotoColumns
+    keep: NDArray[np.bool_]
+    has_digests: bool
+    has_faces: bool
+    prefix: bytes = b""
+
+    @classmethod
+    def of(cls, file: EmbeddingFile, keep: NDArray[np.bool_] | None = None, prefix: bytes = b"") -> Part:
+        """All photos of an open file, or some of them.
+
+        Args:
+            file: the file; it stays open as long as the part is used.
+            keep: (M,) bool; None for all.
+            prefix: what to put before its paths in the new file.
+        """
+        outcomes = file.hdf5["outcomes"]
+        return cls(
+            path=file.path,
+            hdf5=file.hdf5,
+            paths=file.scanned_paths,
+            photos=PhotoColumns.in_order(file.status, file.vector_counts),
+            keep=np.ones(len(file.status), bool) if keep is None else keep,
+            has_digests="digest" in outcomes,
+            has_faces="faces" in outcomes,
+            prefix=prefix,
+        )
 
 
 class Ledger:
-    """The latest outcome of each row, over a finished file (when retrying) and the segments of a run, or over parts of
+    """The latest outcome of each row: over a finished file (when retrying) and the segments of a run, or over parts of
     finished files (when a new file is made from them).
 
     Owned by `with`.
@@ -37,8 +112,6 @@ class Ledger:
     """
 
     def __init__(self, rows: int, folder: Path | None = None, plan_id: str = "", base: Path | None = None) -> None:
-        import h5py
-
         self.status: NDArray[np.uint8] = np.zeros(rows, np.uint8)
         self.source: NDArray[np.int32] = np.full(rows, -1, np.int32)
         self.position: NDArray[np.int64] = np.zeros(rows, np.int64)
@@ -47,52 +120,49 @@ class Ledger:
         self.has_faces = False
         self._own: list[bytes] = []  # details that no file holds
         self._own_detail: NDArray[np.int32] = np.full(rows, -1, np.int32)  # (M,) which of them
-        self._holders = Holders(base)
+        self._files = FileSet(base)
         self._digests: list[bool] = []
         if base is not None:
-            with h5py.File(base, "r") as file:
-                outcomes = file["outcomes"]
-                self._digests.append("digest" in outcomes)
-                self.has_faces = "faces" in outcomes
-                status = outcomes["status"][:]
-                self._overlay(base, np.arange(rows), status, read_vector_counts(outcomes, status))
+            with EmbeddingFile(base) as file:
+                self._note_columns("digest" in file.hdf5["outcomes"], "faces" in file.hdf5["outcomes"])
+                self._put(
+                    self._files.add(base), np.arange(rows), PhotoColumns.in_order(file.status, file.vector_counts)
+                )
         for segment in read_segments(folder, plan_id) if folder is not None else ():
-            self._digests.append(segment.digests)
-            # A file without faces among others that have them is damaged, and asking it for its faces says so.
-            self.has_faces |= segment.faces
-            self._overlay(segment.path, segment.rows, segment.status, segment.vector_counts)
+            self._note_columns(segment.digests, segment.faces)
+            photos = PhotoColumns.in_order(segment.status, segment.vector_counts)
+            self._put(self._files.add(segment.path), segment.rows, photos)
 
     @property
     def has_digests(self) -> bool:
         return bool(self._digests) and all(self._digests)
 
-    def _overlay(
-        self, path: Path, rows: NDArray[np.int64], status: NDArray[np.uint8], counts: NDArray[np.uint16]
-    ) -> None:
-        self.status[rows] = status
-        self.source[rows] = self._holders.add(path)
-        self.position[rows] = np.arange(len(rows))
-        self.vector[rows] = np.where(counts > 0, offsets(counts), -1)
-        self.vector_counts[rows] = counts
+    def _note_columns(self, digests: bool, faces: bool) -> None:
+        self._digests.append(digests)
+        # A file without faces among others that have them is damaged, and asking it for its faces says so.
+        self.has_faces |= faces
 
-    def lay(self, part: Part, rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> None:
-        """Lay photographs of a finished file over some rows.
+    def _put(self, number: int, rows: NDArray[np.int64], photos: PhotoColumns) -> None:
+        """PhotoColumns of a file override the rows."""
+        self.status[rows] = photos.status
+        self.source[rows] = number
+        self.position[rows] = photos.position
+        self.vector[rows] = photos.vector
+        self.vector_counts[rows] = photos.vector_counts
+
+    def add_part(self, part: Part, rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> None:
+        """Take photos of a finished file as rows.
 
         Args:
-            part: the file, which stays open as long as the ledger is.
+            part: of the file, which stays open as long as the ledger is.
             rows: (n,) int64.
-            chosen: (n,) int64, which of the part's photographs they are.
+            chosen: (n,) int64, which of the part's photos they are.
         """
-        self._digests.append(part.has_digests)
-        self.has_faces |= part.has_faces
-        self.status[rows] = part.status[chosen]
-        self.source[rows] = self._holders.add(part.path, part)
-        self.position[rows] = part.position[chosen]
-        self.vector[rows] = part.vector[chosen]
-        self.vector_counts[rows] = part.vector_counts[chosen]
+        self._note_columns(part.has_digests, part.has_faces)
+        self._put(self._files.add(part.path, part), rows, part.photos.take(chosen))
 
-    def settle(self, rows: NDArray[np.int64], status: Status, details: Sequence[str]) -> None:
-        """Give rows without an embedding another outcome than their files hold.
+    def set_outcomes(self, rows: NDArray[np.int64], status: Status, details: Sequence[str]) -> None:
+        """Give rows an outcome without an embedding, in place of the one in their files.
 
         Args:
             rows: (n,) int64.
@@ -101,10 +171,10 @@ class Ledger:
         """
         assert status is not Status.EMBEDDED
         self.status[rows], self.vector[rows], self.vector_counts[rows] = status, -1, 0
-        self.explain(rows, details)
+        self.set_details(rows, details)
 
-    def explain(self, rows: NDArray[np.int64], details: Sequence[str]) -> None:
-        """Give rows another detail than their files hold; that one is not read."""
+    def set_details(self, rows: NDArray[np.int64], details: Sequence[str]) -> None:
+        """Give rows a detail in place of the one in their files, which is not read."""
         self._own_detail[rows] = len(self._own) + np.arange(len(rows))
         self._own += map(clip_detail, details)
 
@@ -116,14 +186,14 @@ class Ledger:
     def embeddings(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """(n, D) of embedded rows, all of each one after the other, in the files' dtype."""
         each, index = self._each_vector(rows)
-        return self._holders.gather("embeddings", self.source[each], index)
+        return self._files.gather("embeddings", self.source[each], index)
 
     def faces(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
         """(n,) FACE, aligned with `embeddings(rows)`."""
         each, index = self._each_vector(rows)
         found = np.empty(len(each), FACE)
         for name, dataset in FACE_DATASETS.items():
-            found[name] = self._holders.gather(dataset, self.source[each], index)
+            found[name] = self._files.gather(dataset, self.source[each], index)
         return found
 
     def face_counts(self, rows: NDArray[np.int64]) -> NDArray[np.uint16]:
@@ -136,22 +206,22 @@ class Ledger:
         """(n,) UTF-8 bytes."""
         own = self._own_detail[rows]
         index = np.where(own >= 0, -1, self.position[rows])
-        found: NDArray[np.bytes_] = self._holders.gather("outcomes/detail", self.source[rows], index, _NO_DETAIL)
+        found: NDArray[np.bytes_] = self._files.gather("outcomes/detail", self.source[rows], index, _NO_DETAIL)
         changes = {int(i): self._own[own[i]] for i in np.flatnonzero(own >= 0)}
-        if self._holders.parts:
-            moved = np.flatnonzero((self.status[rows] == Status.DUPLICATE) & (own < 0))
-            changes |= {int(i): self._moved(int(self.source[rows[i]]), bytes(found[i])) for i in moved}
+        if self._files.parts:
+            duplicates = np.flatnonzero((self.status[rows] == Status.DUPLICATE) & (own < 0))
+            changes |= {int(i): self._below_prefix(int(self.source[rows[i]]), bytes(found[i])) for i in duplicates}
         if changes:
             found = found.astype(f"S{max(found.itemsize, *map(len, changes.values()))}")
             found[list(changes)] = list(changes.values())
         return found
 
-    def _moved(self, number: int, detail: bytes) -> bytes:
-        """The detail of a duplicate; the path that it names lies below the root of the new file too."""
-        same, prefix = SAME_FILE.encode(), stored_text(self._holders.parts[number].prefix)
+    def _below_prefix(self, number: int, detail: bytes) -> bytes:
+        """The detail of a duplicate; the path that it names is made one below the root of the new file."""
+        same, prefix = SAME_FILE.encode(), stored_text(self._files.parts[number].prefix)
         if not prefix or not detail.startswith(same):
             return detail
-        return clip_detail((same + prefix + detail[len(same) :]).decode("utf-8", "backslashreplace"))
+        return clip_detail(display_text(same + prefix + detail[len(same) :]))
 
     def digests(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(n, 16) uint8, as stored by a run that skips duplicates."""
@@ -159,7 +229,7 @@ class Ledger:
         return found
 
     def _of_outcomes(self, dataset: str, rows: NDArray[np.int64], missing: NDArray[Any]) -> NDArray[Any]:
-        return self._holders.gather(dataset, self.source[rows], self.position[rows], missing)
+        return self._files.gather(dataset, self.source[rows], self.position[rows], missing)
 
     def _each_vector(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Of every embedding of some rows: the row, and the index into its file's `/embeddings`."""
@@ -175,7 +245,115 @@ class Ledger:
     def __enter__(self) -> Ledger:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._holders.close()
+    def __exit__(self, *exc: object) -> None:
+        self._files.close()
+
+
+class FileSet:
+    """The segments and finished files that hold the rows of a ledger, by number; few of them are open at a time.
+
+    Attributes:
+        parts: of the finished files that the caller holds open, by number.
+    """
+
+    def __init__(self, base: Path | None) -> None:
+        self.parts: dict[int, Part] = {}
+        self._base = base
+        self._paths: list[Path] = []
+        self._open: OrderedDict[int, Any] = OrderedDict()
+
+    def add(self, path: Path, part: Part | None = None) -> int:
+        """Add a file; returns its number."""
+        number = len(self._paths)
+        self._paths.append(path)
+        if part is not None:
+            self.parts[number] = part
+        return number
+
+    def gather(
+        self,
+        dataset: str,
+        source: NDArray[np.int32],
+        index: NDArray[np.int64],
+        missing: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        """Read items of a dataset from several files.
+
+        Args:
+            dataset: its name.
+            source: (n,) numbers of files.
+            index: (n,) places in them; -1 for an item that no file holds.
+            missing: (1, ...) zeros, the value of such an item.
+        Raises:
+            DamagedError: a segment is damaged and has been set aside.
+            StorageError: a finished file is.
+        """
+        pieces = [
+            (here, piece)
+            for number in np.unique(source[index >= 0])
+            for here, piece in self._pieces(
+                int(number), dataset, np.flatnonzero((source == number) & (index >= 0)), index
+            )
+        ]
+        if len(pieces) == 1 and len(pieces[0][0]) == len(index):
+            return np.asarray(pieces[0][1])
+        like = [piece for _, piece in pieces] + ([] if missing is None else [missing])
+        out = np.zeros((len(index), *like[0].shape[1:]), np.result_type(*(piece.dtype for piece in like)))
+        for here, piece in pieces:
+            out[here] = piece
+        return out
+
+    def _pieces(
+        self, number: int, dataset: str, here: NDArray[np.int64], index: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """The items of one file, in contiguous pieces; a chunk that holds none of them is not read."""
+        here = here[np.argsort(index[here], kind="stable")]
+        ascending = index[here]
+        with self._reporting_damage(number):
+            data = self._file(number)[dataset]
+            chunk = data.chunks[0] if data.chunks else _MAX_SPAN_ROWS
+        apart = (np.diff(ascending) > chunk) | (np.diff((ascending - ascending[0]) // _MAX_SPAN_ROWS) > 0)
+        for places in np.split(here, np.flatnonzero(apart) + 1):
+            low, high = int(index[places[0]]), int(index[places[-1]]) + 1
+            with self._reporting_damage(number):
+                piece = read_stored(data, low, high)
+            yield places, piece if len(piece) == len(places) else piece[index[places] - low]
+
+    @contextmanager
+    def _reporting_damage(self, number: int) -> Iterator[None]:
+        """A block that reads from one file; a segment that proves damaged is set aside."""
+        try:
+            yield
+        except DAMAGE as err:
+            path = self._paths[number]
+            refuse_system_error(err, path)
+            fix = f"Save its intact rows with: facemill repair {path}"
+            if number in self.parts:
+                raise StorageError(f"{path} is damaged ({err}), and nothing was changed. {fix}") from err
+            if path == self._base:
+                raise StorageError(
+                    f"{path}, whose failures are being retried, is damaged ({err}). Start over with --force. {fix}"
+                ) from err
+            set_aside(path, str(err))
+            raise DamagedError(
+                f"the segment {path} was damaged and has been set aside. Run the same command again"
+            ) from err
+
+    def _file(self, number: int) -> Any:
+        """An open file. Of too many open ones, the one used longest ago is closed."""
+        import h5py
+
+        if number in self.parts:
+            return self.parts[number].hdf5
+        if number not in self._open:
+            if len(self._open) == _MAX_OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+            self._open[number] = h5py.File(self._paths[number], "r")
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def close(self) -> None:
+        """Close the files that the set has opened."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()

@@ -11,11 +11,10 @@ import shutil
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from ..errors import ConfigError, LockedError, StorageError
 from ..files import storage_error, write_durable
+from .contract import EmbeddingContract
 
 _OURS = re.compile(
     r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|.+\.partial"
@@ -38,11 +37,11 @@ class StoredPlan:
         started_utc: ISO 8601.
         base_run_id: `run_id` of the finished file whose failed photographs this run retries; "" for none.
         settings: the tuned or given batch size and workers.
-        forced: begun with --force; the same command goes on with it instead of starting over once more.
+        forced: started with --force; the same command resumes it instead of starting over again.
         plan_id: ties segments, and the finished file, to the plan.
     """
 
-    contract: dict[str, Any]
+    contract: EmbeddingContract
     root: str
     rows: int
     started_utc: str
@@ -54,7 +53,7 @@ class StoredPlan:
 
 def folder_of(output: Path) -> Path:
     """Where the run that makes a file keeps what is unfinished."""
-    return output.with_name(output.name + ".parts")
+    return output.parent / f"{output.name}.parts"
 
 
 def read_plan(folder: Path) -> StoredPlan | None:
@@ -65,10 +64,11 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """
     path = folder / "plan.json"
     try:
-        return StoredPlan(**json.loads(path.read_text(encoding="utf-8")))
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        return StoredPlan(**{**plan, "contract": EmbeddingContract.from_dict(plan["contract"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, TypeError, ValueError) as err:
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
         raise StorageError(
             f"the plan of the unfinished run, {path}, cannot be read ({err}). Start over with --force"
         ) from err
@@ -89,7 +89,7 @@ class RunFolder:
         if strangers:
             os.close(self._lock)
             raise ConfigError(
-                f"{self.path} is where facemill keeps an unfinished run, and holds something else: {strangers[0]!r}. "
+                f"{self.path} is where facemill keeps an unfinished run, and contains another file: {strangers[0]!r}. "
                 f"Move that away, or name another file with -o"
             )
 
@@ -116,7 +116,7 @@ class RunFolder:
             except BlockingIOError as err:
                 os.close(fd)
                 raise LockedError(
-                    f"another run is writing {self.output} (it holds {lock}); wanted: one run an output. "
+                    f"another run is writing {self.output} (it holds {lock}); expected: one run for an output. "
                     f"Wait for it, or name another file"
                 ) from err
             if _same_file(fd, lock):
@@ -133,7 +133,11 @@ class RunFolder:
 
     def write_plan(self, plan: StoredPlan) -> None:
         """Make a plan durable; the scan must be written before."""
-        write_durable(self.path / "plan.json", json.dumps(asdict(plan), indent=2).encode(), "the plan")
+        write_durable(
+            self.path / "plan.json",
+            json.dumps({**asdict(plan), "contract": plan.contract.to_dict()}, indent=2).encode(),
+            "the plan",
+        )
 
     def refuse_unfinished(self) -> None:
         """Refuse to replace a file that an unfinished run is about to make, or builds on.
@@ -143,8 +147,8 @@ class RunFolder:
         """
         if (self.path / "plan.json").exists():
             raise ConfigError(
-                f"{self.path} holds an unfinished run that makes {self.output}; wanted: none. Finish it with the "
-                f"command that began it, or delete that folder to forget it"
+                f"{self.path} holds an unfinished run that makes {self.output}. Finish it with the "
+                f"command that started it, or delete that folder to discard it"
             )
 
     def clear(self) -> None:
@@ -162,9 +166,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._lock >= 0 and not (self.path / "plan.json").exists():
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)

@@ -1,4 +1,4 @@
-"""Reading a damaged file: what can be read of a dataset, chunk by chunk, and what cannot."""
+"""Reading a damaged file chunk by chunk, so that intact chunks are saved."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _BLOCK_BYTES = 16 << 20
 _DEFLATE_BEST = 1032  # to one, which deflate cannot exceed
 
 
-def opened(where: Any, name: str) -> Any:
-    """A dataset or group, or None where there is none that can be opened, or that can be as long as it says."""
+def open_item(where: Any, name: str) -> Any:
+    """A dataset or group; None if it is missing, cannot be opened, or claims more rows than its file can hold."""
     try:
         found = where[name]
         check_size(found)
@@ -29,17 +29,17 @@ def opened(where: Any, name: str) -> Any:
 
 
 def check_size(item: Any) -> None:
-    """Refuse a dataset that says that it is longer than its file could hold: reading that would never end.
+    """Refuse a dataset that claims more rows than its file can hold: reading it would never end.
 
     Raises:
-        ValueError: it does.
+        ValueError: it claims more.
     """
     if not hasattr(item, "dtype") or not item.shape:
         return
-    most = item.file.id.get_filesize() * (_DEFLATE_BEST if item.compression else 1)
+    max_bytes = item.file.id.get_filesize() * (_DEFLATE_BEST if item.compression else 1)
     chunk = int(np.prod(item.chunks, dtype=np.int64)) if item.chunks else 0
-    if (item.size - chunk) * item.dtype.itemsize > most:
-        raise ValueError(f"{item.name} says that its shape is {item.shape}, which is more than the file can hold")
+    if (item.size - chunk) * item.dtype.itemsize > max_bytes:
+        raise ValueError(f"{item.name} claims the shape {item.shape}, which is more than the file can hold")
 
 
 def check_sizes(file: Any) -> None:
@@ -50,37 +50,37 @@ def check_sizes(file: Any) -> None:
         check_size(file[name])
 
 
-def texts(dataset: Any) -> list[bytes | None]:
-    """All of a column of names, None where it cannot be read."""
+def read_texts(dataset: Any) -> list[bytes | None]:
+    """A column of names; None where it cannot be read."""
     found: list[bytes | None] = [None] * (0 if dataset is None else len(dataset))
-    for start, block in chunks(dataset):
+    for start, block in read_chunks(dataset):
         if block is not None:
             found[start : start + len(block)] = block.tolist()
     return found
 
 
-def column(dataset: Any, rows: int, dtype: type) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """(rows,) a column of numbers, and where it can be read."""
+def read_column(dataset: Any, rows: int, dtype: type) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """A column of numbers, (rows,), and where it can be read, (rows,) bool."""
     values: NDArray[Any] = np.zeros(rows, dtype)
     known = np.zeros(rows, bool)
-    for start, block in chunks(dataset):
+    for start, block in read_chunks(dataset):
         if block is not None and start < rows:
             stop = min(rows, start + len(block))
             values[start:stop], known[start:stop] = block[: stop - start], True
     return values, known
 
 
-def readable(dataset: Any, rows: int) -> NDArray[np.bool_]:
-    """(rows,) where a column can be read."""
+def find_readable(dataset: Any, rows: int) -> NDArray[np.bool_]:
+    """(rows,) bool, where a column can be read."""
     known = np.zeros(rows, bool)
-    for start, block in chunks(dataset):
+    for start, block in read_chunks(dataset):
         if block is not None:
             known[start : start + len(block)] = True
     return known
 
 
-def chunks(dataset: Any) -> Iterator[tuple[int, NDArray[Any] | None]]:
-    """All of a dataset, whole chunks at a time, None where one cannot be read; nothing of None."""
+def read_chunks(dataset: Any) -> Iterator[tuple[int, NDArray[Any] | None]]:
+    """A dataset in whole chunks, each with its first row; None for a chunk that cannot be read. Nothing for None."""
     if dataset is None or not len(dataset):
         return
     chunk = dataset.chunks[0] if dataset.chunks else len(dataset)
@@ -98,10 +98,10 @@ def chunks(dataset: Any) -> Iterator[tuple[int, NDArray[Any] | None]]:
 
 
 def read_stored(dataset: Any, start: int, stop: int) -> NDArray[Any]:
-    """Rows of a dataset, none of them made up.
+    """Rows of a dataset, and an error if a chunk is missing.
 
-    HDF5 reads a chunk that it does not find as zeros, without a word. facemill writes every chunk, so that one is
-    missing only where the file is damaged. So where a whole chunk is of zeros, it is asked for once more, by itself.
+    HDF5 silently reads a missing chunk as zeros. facemill writes every chunk, so a chunk is missing only in a damaged
+    file. A whole chunk of zeros is therefore read once more by itself.
 
     Raises:
         OSError, RuntimeError: they cannot be read, or a chunk of them is missing.

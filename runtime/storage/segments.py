@@ -1,7 +1,7 @@
 """Segments: the results of a run, in pieces that are each durable before the next begins.
 
 A segment is a small HDF5 file of the same shape as the finished one, plus `/outcomes/row`. A photograph is in one
-segment with all of its faces. A kill at any moment loses the segment in hand and nothing else. Later segments override
+segment with all of its faces. A kill at any moment loses the open segment and nothing else. Later segments override
 earlier ones (a retried photograph).
 """
 
@@ -9,19 +9,32 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import Embedded, Status
-from .format import append_faces, create_faces
+from ..records import FACE_DATASETS, Embedded, Status
+from .format import append_faces, create_faces, read_vector_counts
 from .h5write import DurableH5
-from .segment_reader import segment_files
+from .salvage import DAMAGE, refuse_system_error
 
 DETAIL_BYTES = 500
 _BLOCK_ROWS = 4096
+# A photo of the open segment; lists and tuples of Python objects would need several times the memory.
+_PHOTO = np.dtype(
+    [
+        ("row", np.int64),
+        ("status", np.uint8),
+        ("detail", np.object_),  # bytes
+        ("digest", np.uint8, (16,)),
+        ("embeddings", np.uint16),
+        ("faces", np.uint16),
+    ]
+)
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +53,7 @@ class SegmentRules:
 
 
 class SegmentWriter:
-    """Writes outcomes and embeddings to one segment after another. Call `commit` before letting go of it."""
+    """Writes outcomes and embeddings to one segment after another. Call `commit` at the end."""
 
     def __init__(
         self,
@@ -65,12 +78,8 @@ class SegmentWriter:
         self._number = max((_number(p) for p in segment_files(folder)), default=0)
         self._open: DurableH5 | None = None
         self._opened_at = 0.0
-        self._rows: list[int] = []
-        self._status: list[int] = []
-        self._detail: list[bytes] = []
-        self._digest: list[bytes] = []
-        self._vector_count: list[int] = []
-        self._face_count: list[int] = []
+        self._photos: list[NDArray[np.void]] = []  # of _PHOTO
+        self._rows = 0
         self._block: list[NDArray[np.float32]] = []
         self._face_block: list[NDArray[np.void]] = []
         self._block_rows = 0
@@ -81,26 +90,17 @@ class SegmentWriter:
         Args:
             batch: with `faces` if this writer was made for faces, and without them otherwise.
         Raises:
-            DiskFullError, StorageError: the segment in hand is lost, the earlier ones stay.
+            DiskFullError, StorageError: the open segment is lost, the earlier ones stay.
         """
         rows, faces = batch.rows, batch.faces
         assert (faces is not None) == self._faces
-        photographs, counts = np.unique(rows, return_counts=True)
-        assert self._faces or len(photographs) == len(rows)
-        embedded = zip(photographs.tolist(), counts.tolist(), strict=True)
-        entries = [(row, int(Status.EMBEDDED), b"", count) for row, count in embedded]
-        entries += [(o.row, int(o.status), clip_detail(o.detail), 0) for o in batch.outcomes]
-        if self._rows and len(self._rows) + len(entries) > self._rules.max_rows:
+        photos = self._photos_of(batch)
+        if self._rows and self._rows + len(photos) > self._rules.max_rows:
             self.commit()
         if self._open is None:
             self._start()
-        for row, status, detail, count in sorted(entries):
-            self._rows.append(row)
-            self._status.append(status)
-            self._detail.append(detail)
-            self._digest.append(batch.digests.get(row, b""))
-            self._vector_count.append(count)
-            self._face_count.append(batch.face_counts.get(row, 0))
+        self._photos.append(photos)
+        self._rows += len(photos)
         if len(rows):
             self._block.append(batch.embeddings)
             self._block_rows += len(rows)
@@ -110,21 +110,39 @@ class SegmentWriter:
             self._flush()
         self.commit_when_due()
 
+    def _photos_of(self, batch: Embedded) -> NDArray[np.void]:
+        """(n,) _PHOTO of a batch, in scan order."""
+        embedded, counts = np.unique(batch.rows, return_counts=True)
+        assert self._faces or len(embedded) == len(batch.rows)
+        photos = np.zeros(len(embedded) + len(batch.outcomes), _PHOTO)
+        photos["row"] = [*embedded.tolist(), *(outcome.row for outcome in batch.outcomes)]
+        photos["status"] = [Status.EMBEDDED] * len(embedded) + [outcome.status for outcome in batch.outcomes]
+        photos["detail"] = [b""] * len(embedded) + [clip_detail(outcome.detail) for outcome in batch.outcomes]
+        photos["embeddings"][: len(embedded)] = counts
+        photos = photos[np.argsort(photos["row"])]
+        rows = photos["row"].tolist()
+        if self._digests:
+            digests = b"".join(batch.digests.get(row, b"").ljust(16, b"\0") for row in rows)
+            photos["digest"] = np.frombuffer(digests, np.uint8).reshape(-1, 16)
+        if self._faces:
+            photos["faces"] = [batch.face_counts.get(row, 0) for row in rows]
+        return photos
+
     def commit_when_due(self) -> None:
-        """End the segment in hand if it is large or old enough.
+        """End the open segment if it is large or old enough.
 
         Raises:
             DiskFullError, StorageError: it is lost, the earlier ones stay.
         """
-        if len(self._rows) >= self._rules.max_rows or self.age_s() >= self._rules.max_seconds:
+        if self._rows >= self._rules.max_rows or self.age_s() >= self._rules.max_seconds:
             self.commit()
 
     def age_s(self) -> float:
-        """Seconds since the segment in hand was begun; 0 when there is none."""
+        """Seconds since the open segment was created; 0 if there is none."""
         return time.monotonic() - self._opened_at if self._open is not None else 0.0
 
     def commit(self) -> None:
-        """End the segment in hand, durably.
+        """End the open segment, durably.
 
         Raises:
             DiskFullError, StorageError: it is lost, the earlier ones stay.
@@ -135,22 +153,20 @@ class SegmentWriter:
         done, self._open = self._open, None
         with done.writing():
             group = done.file.create_group("outcomes")
-            group["row"] = np.array(self._rows, np.int64)
-            group["status"] = np.array(self._status, np.uint8)
-            group.create_dataset("detail", data=np.array(self._detail, "S"), compression="gzip", compression_opts=1)
+            photos = np.concatenate(self._photos)
+            group["row"], group["status"] = photos["row"], photos["status"]
+            details = np.array(photos["detail"].tolist(), "S")
+            group.create_dataset("detail", data=details, compression="gzip", compression_opts=1)
             if self._digests:
-                digests = b"".join(d.ljust(16, b"\0") for d in self._digest)
-                group["digest"] = np.frombuffer(digests, np.uint8).reshape(-1, 16)
+                group["digest"] = photos["digest"]
             if self._faces:
-                group["embeddings"] = np.array(self._vector_count, np.uint16)
-                group["faces"] = np.array(self._face_count, np.uint16)
-        columns = self._rows, self._status, self._detail, self._digest, self._vector_count, self._face_count
-        for column in columns:
-            column.clear()
+                group["embeddings"], group["faces"] = photos["embeddings"], photos["faces"]
+        self._photos.clear()
+        self._rows = 0
         done.commit()
 
     def discard(self) -> None:
-        """Drop the segment in hand."""
+        """Drop the open segment."""
         if self._open is not None:
             self._open.discard()
             self._open = None
@@ -187,6 +203,79 @@ class SegmentWriter:
         self._block.clear()
         self._face_block.clear()
         self._block_rows = 0
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """Complete segments, oldest first."""
+    return sorted(folder.glob("segment-*.h5"))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A complete segment, as the ledger needs it.
+
+    Attributes:
+        path: the file.
+        rows: (n,) int64, scan rows.
+        status: (n,) uint8.
+        vector_counts: (n,) uint16, how many rows of `/embeddings` each has.
+        digests: whether it holds `/outcomes/digest`.
+        faces: whether it holds what is known of each face.
+    """
+
+    path: Path
+    rows: NDArray[np.int64]
+    status: NDArray[np.uint8]
+    vector_counts: NDArray[np.uint16]
+    digests: bool
+    faces: bool
+
+
+def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
+    """Every complete segment of a plan, oldest first.
+
+    A segment that cannot be read, or is of another plan, is set aside: its photographs run again.
+
+    Raises:
+        StorageError: a segment cannot be read for a reason outside the file.
+    """
+    import h5py
+
+    for leftover in folder.glob("segment-*.partial"):
+        leftover.unlink()
+    for path in segment_files(folder):
+        try:
+            with h5py.File(path, "r") as file:
+                found = _segment(path, file)
+                right = file.attrs["plan_id"] == plan_id and len(found.rows) and _adds_up(found, file)
+        except DAMAGE as err:
+            refuse_system_error(err, path)
+            set_aside(path, str(err))
+            continue
+        if right:
+            yield found
+        else:
+            set_aside(path, "it is of another run or incomplete")
+
+
+def _segment(path: Path, file: Any) -> Segment:
+    group = file["outcomes"]
+    rows, status = group["row"][:], group["status"][:]
+    return Segment(path, rows, status, read_vector_counts(group, status), "digest" in group, "faces" in group)
+
+
+def _adds_up(found: Segment, file: Any) -> bool:
+    """Whether every embedded photograph of a segment has its vectors, and every vector its face."""
+    datasets = ["embeddings", *(FACE_DATASETS.values() if found.faces else ())]
+    total = int(found.vector_counts.sum())
+    embedded = found.status == Status.EMBEDDED
+    return bool(((found.vector_counts > 0) == embedded).all()) and all(len(file[name]) == total for name in datasets)
+
+
+def set_aside(path: Path, reason: str) -> None:
+    """Rename a damaged segment: it is kept for inspection and not used again."""
+    logger.warning("segment %s is set aside (%s): its photographs run again", path, reason)
+    path.rename(path.with_suffix(".damaged"))
 
 
 def clip_detail(detail: str) -> bytes:

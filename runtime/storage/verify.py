@@ -1,9 +1,7 @@
-"""Whether a finished embedding file is whole: all that carries a checksum is read, and the parts are compared."""
+"""Verifying a finished embedding file: everything with a checksum is read, and its parts are compared."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
+from .contract import EmbeddingContract
 from .file import check_exists
 from .format import read_attributes, read_raw_paths, read_scanned_paths, read_vector_counts, stored_text
 from .salvage import DAMAGE, check_sizes, read_stored, refuse_system_error
@@ -25,13 +24,13 @@ _NAMED = 3  # rows that a finding names
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was found in a file.
+    """The result of verifying a file.
 
     Attributes:
         embeddings: rows of `/embeddings`.
         photographs: rows of `/outcomes`.
-        zeros: rows of zeros: photographs for which the network answered zero. They are no damage, and match nobody.
-        findings: what is wrong, a sentence each; empty for a file that is whole.
+        zeros: rows of zeros, for which the network answered zero. They are not damage, and match nobody.
+        findings: what is wrong, one sentence each; empty for an intact file.
     """
 
     embeddings: int
@@ -46,7 +45,7 @@ def verify_file(path: Path) -> Verified:
     Args:
         path: the file; nothing is written to it.
     Raises:
-        StorageError: it is no embedding file, or the system keeps it from being read.
+        StorageError: it is not an embedding file, or the system prevents reading it.
     """
     import h5py
 
@@ -72,14 +71,14 @@ def verify_file(path: Path) -> Verified:
     except DAMAGE as err:
         refuse_system_error(err, path)
         raise StorageError(
-            f"{path} is no embedding file of facemill, or damaged where it begins ({err}); wanted: format version "
-            f"{' or '.join(map(str, FORMAT_VERSIONS))}. Restore it from a copy, or make it again"
+            f"{path} is not an embedding file of facemill, or its header is damaged ({err}); expected: format version "
+            f"{' or '.join(map(str, FORMAT_VERSIONS))}. Restore it from a copy, or create it again"
         ) from err
     return Verified(check.embeddings, check.photographs, check.zeros, tuple(check.findings))
 
 
 class _Check:
-    """One file's findings; each part goes on where the one before it found damage."""
+    """The findings of one file. Each part of the check runs even if an earlier one found damage."""
 
     def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
         self._path, self._metadata = path, metadata
@@ -91,26 +90,26 @@ class _Check:
         return self._metadata.get("format_version")
 
     def run(self, part: Callable[[Any], None], file: Any) -> None:
-        """One part; that it cannot be read is a finding."""
+        """Run one part of the check. If the file cannot be read there, that is a finding."""
         try:
             part(file)
         except DAMAGE as err:
             refuse_system_error(err, self._path)
             self.findings.append(f"{part.__name__}: cannot be read: {err}")
 
-    def _expect(self, what: str, found: object, wanted: object) -> None:
-        if found != wanted:
-            self.findings.append(f"{what} is {found}; wanted: {wanted}")
+    def _expect(self, name: str, value: object, expected: object) -> None:
+        if value != expected:
+            self.findings.append(f"{name} is {value}; expected: {expected}")
 
     def sizes(self, file: Any) -> None:
         check_sizes(file)
 
     def contract(self, file: Any) -> None:
-        contract = json.loads(self._metadata["contract"])
-        root = os.fsencode(contract["root"]).decode("utf-8", "backslashreplace")
-        for name, value in {**contract, "root": root}.items():
-            self._expect(f"contract: {name}", value, self._metadata.get(name))
-        self._expect("contract: dtype", contract.get("dtype"), str(file["embeddings"].dtype))
+        contract = EmbeddingContract.from_json(self._metadata["contract"])
+        attributes = contract.attributes()
+        for name in contract.to_dict():
+            self._expect(f"contract: {name}", attributes[name], self._metadata.get(name))
+        self._expect("contract: dtype", contract.dtype, str(file["embeddings"].dtype))
 
     def outcomes(self, file: Any) -> None:
         group = file["outcomes"]
@@ -124,14 +123,14 @@ class _Check:
         self._rows("outcomes: embedded and without a row, or the reverse", (counts > 0) != (status == Status.EMBEDDED))
         self._expect("outcomes: the sum of their rows", int(counts.sum()), len(file["embeddings"]))
         self._expect("metadata: scanned", int(self._metadata["scanned"]), self.photographs)
-        for one in Status:
-            name = f"count_{one.name.lower()}"
-            self._expect(f"metadata: {name}", int(self._metadata.get(name, 0)), int((status == one).sum()))
+        for kind in Status:
+            name = f"count_{kind.name.lower()}"
+            self._expect(f"metadata: {name}", int(self._metadata.get(name, 0)), int((status == kind).sum()))
         version = FORMAT_VERSION_SEVERAL if (counts > 1).any() else FORMAT_VERSION
         self._expect("metadata: format_version", self.version, version)
         for name in sorted({"detail", "digest", "faces"} & set(group)):
             for _, block in _blocks(group[name]):
-                len(block)  # it is the reading that counts
+                len(block)  # reading checks the checksums
 
     def paths(self, file: Any) -> None:
         group = file["outcomes"]
@@ -140,11 +139,11 @@ class _Check:
         self._expect("paths: the length of /image_paths", len(names), int(counts.sum()))
         at = 0
         for start, block in _blocks(group["path"]):
-            wanted = np.repeat(block, counts[start : start + len(block)])
-            found = names[at : at + len(wanted)]
-            if len(found) == len(wanted):
-                self._rows("paths: not the photograph that /outcomes names", found != wanted, at)
-            at += len(wanted)
+            expected = np.repeat(block, counts[start : start + len(block)])
+            stored = names[at : at + len(expected)]
+            if len(stored) == len(expected):
+                self._rows("paths: not the photograph that /outcomes names", stored != expected, at)
+            at += len(expected)
 
     def exact(self, file: Any) -> None:
         """The exact paths: those that are not UTF-8 as their text has them, and all in scan order."""
@@ -191,11 +190,11 @@ class _Check:
         for start, block in _blocks(column):
             self._rows("cluster: no number of a cluster", (block < 0) | (block > column.attrs["clusters"]), start)
 
-    def _rows(self, what: str, wrong: NDArray[np.bool_], start: int = 0) -> None:
+    def _rows(self, problem: str, wrong: NDArray[np.bool_], start: int = 0) -> None:
         """A finding that names the first rows."""
         rows = start + np.flatnonzero(wrong)
         if len(rows):
-            self.findings.append(f"{what}: {self._first(rows)}")
+            self.findings.append(f"{problem}: {self._first(rows)}")
 
     @staticmethod
     def _first(rows: Sequence[int] | NDArray[np.int64]) -> str:

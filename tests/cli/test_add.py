@@ -21,10 +21,12 @@ from compare import differences
 
 from runtime.engines.engine import sidecar_path
 from runtime.maintenance.add import add
-from runtime.storage.derived import derived_beside
+from runtime.storage.contract import EmbeddingContract
+from runtime.storage.derived import derived_nearby
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support import encoded_images as make
+from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, make_people, paths_in
 from tests.support.red_square_detector import save_red_squares
@@ -158,7 +160,7 @@ def test_what_was_made_by_others_is_dropped_and_the_index_made_again(file: Path,
         opened["metadata"].attrs["ours"] = 7
     query = made / "photos" / "P02" / "1.jpg"
     assert facemill("search", file, query).returncode == 0
-    assert derived_beside(file)
+    assert derived_nearby(file)
     done = facemill("add", file, made / "photos")
     assert "dropped, since rows have changed: /cluster" in done.stdout
     with h5py.File(file) as opened:
@@ -173,12 +175,10 @@ def test_another_engine_is_refused_with_both_values(file: Path, made: Path, tiny
     sidecar_path(other).write_text(json.dumps({**card, "model_sha256": "0" * 64}))
     data = file.read_bytes()
     done = facemill("add", file, made / "photos", "--engine", other)
-    assert done.returncode == 1
-    assert "model_sha256" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_refused(done, "E-CONTRACT", "model_sha256")
     done = facemill("add", file, made / "photos", "--engine", tmp_path / "none.onnx")
-    assert "is not there" in done.stderr
-    assert "does not exist" in facemill("add", file, made / "nothing").stderr
+    assert_refused(done, "E-ENGINE", tmp_path / "none.onnx")
+    assert_refused(facemill("add", file, made / "nothing"), "E-SOURCE", made / "nothing")
     assert file.read_bytes() == data
     assert os.listdir(file.parent) == ["people.h5"]
 
@@ -247,17 +247,14 @@ def test_another_addition_does_not_go_on_with_an_interrupted_one(file: Path, mad
     killed(file, made / "photos", "runtime.pipeline.run.assemble", "pass")
     make_people(made / "other", range(30, 31))
     done = facemill("add", file, made / "other")
-    assert done.returncode == 1
-    assert "another addition to" in done.stderr
-    assert "people.h5.adding.parts to forget it" in done.stderr
+    assert_refused(done, "E-CONTRACT", file, "people.h5.adding.parts")
 
 
 def test_an_unfinished_run_on_the_file_is_not_lost(file: Path, made: Path) -> None:
     with RunFolder(file) as folder:
-        folder.write_plan(StoredPlan({}, "/", 1, "now"))
+        folder.write_plan(StoredPlan(EmbeddingContract(), "/", 1, "now"))
     done = facemill("add", file, made / "photos")
-    assert done.returncode == 1
-    assert "holds an unfinished run" in done.stderr
+    assert_refused(done, "E-CONFIG", file)
 
 
 def test_faces_are_looked_for_as_for_the_rows_that_are_there(tiny_engine: Path, tmp_path: Path) -> None:

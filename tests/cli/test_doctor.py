@@ -17,7 +17,7 @@ from tests.support.nvidia_driver_stand_in import FakeDriver
 
 
 class Bare:
-    """An interpreter with click and nothing else, and a folder to pretend installations in."""
+    """An interpreter with click, the readers of TOML and nothing else, and a folder to pretend installations in."""
 
     def __init__(self, folder: Path) -> None:
         self.packages = folder / "packages"
@@ -26,7 +26,7 @@ class Bare:
         self.disk.mkdir()
         site = Path(click.__file__).parent.parent
         for entry in site.iterdir():
-            if entry.name.lower().startswith(("click", "tomli")):
+            if entry.name.lower().startswith(("click", "msgspec", "tomli")):
                 (self.packages / entry.name).symlink_to(entry)
 
     def install(self, name: str, module: str = "", code: str = "") -> None:
@@ -75,12 +75,20 @@ def test_on_this_machine_it_is_healthy_and_leaves_nothing(tmp_path: Path) -> Non
 def test_with_nothing_installed_every_need_is_named_with_its_command(bare: Bare) -> None:
     code, found = bare.doctor()
     assert code == 1
-    for name in ("numpy", "h5py", "opencv-python-headless", "onnx", "onnxruntime", "platformdirs", "rich"):
+    for name in ("numpy", "h5py", "opencv-python-headless", "onnx", "onnxruntime", "jinja2", "platformdirs", "rich"):
         assert (found[name]["state"], found[name]["mend"]) == ("missing", f"pip install {name}")
     assert found["faiss"]["state"] == "missing"
     assert "pip install faiss-cpu" in found["faiss"]["mend"]
     assert found["cpu"]["text"].startswith("without numpy")
     assert found["w600k_mbf"]["mend"] == "facemill models fetch w600k_mbf"
+
+
+def test_without_the_reader_of_model_files_it_still_answers(bare: Bare) -> None:
+    for entry in bare.packages.glob("msgspec*"):
+        entry.unlink()
+    found = bare.doctor()[1]
+    assert (found["msgspec"]["state"], found["msgspec"]["mend"]) == ("missing", "pip install msgspec")
+    assert "not looked for: No module named 'msgspec'" in found["models"]["text"]
 
 
 def test_packages_of_single_commands_are_named_with_what_they_are_for(bare: Bare) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.errors import USAGE, Values, assert_refused
 from tests.support.facemill_command import facemill
 
 
@@ -59,24 +60,23 @@ def test_without_an_engine_it_is_a_guess_and_none_is_built(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "words"),
+    ("options", "code", "values"),
     [
-        ((), 2, "wanted: one of them"),
-        (("in", "--photographs", "5"), 2, "wanted: one of them"),
-        (("--photographs", "0"), 2, "range"),
-        (("--photographs", "5", "--gpu-memory", "0"), 2, "range"),
-        (("--photographs", "5", "--engine", "a.onnx", "--model", "sface"), 2, "exclude each other"),
-        (("--photographs", "5", "--model", "nobody"), 1, "no model is named 'nobody'"),
-        (("--photographs", "5", "--engine", "no.onnx"), 1, "there is no engine no.onnx"),
-        (("--photographs", "5", "-o", "no/such/folder/a.h5"), 1, "there is no folder"),
-        (("no-such-folder",), 1, "does not exist"),
+        ((), USAGE, ("PHOTOS", "--photographs")),
+        (("in", "--photographs", "5"), USAGE, ("PHOTOS", "--photographs")),
+        (("--photographs", "0"), USAGE, ("--photographs", 0)),
+        (("--photographs", "5", "--gpu-memory", "0"), USAGE, ("--gpu-memory", 0.0)),
+        (("--photographs", "5", "--engine", "a.onnx", "--model", "sface"), USAGE, ("--engine", "--model")),
+        (("--photographs", "5", "--model", "nobody"), "E-MODEL", ("nobody",)),
+        (("--photographs", "5", "--engine", "no.onnx"), "E-ENGINE", ("no.onnx", "facemill build-engine")),
+        (("--photographs", "5", "-o", "no/such/folder/a.h5"), "E-CONFIG", ("no/such/folder", "-o")),
+        (("no-such-folder",), "E-SOURCE", ("no-such-folder",)),
     ],
 )
-def test_mistakes_get_words(options: tuple[str, ...], code: int, words: str) -> None:
+def test_mistakes_get_words(options: tuple[str, ...], code: str, values: Values) -> None:
     done = facemill("plan", *options)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_refused(done, code, *values)
+    assert done.stdout == ""
 
 
 def test_help_has_examples() -> None:

@@ -17,6 +17,8 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.faces.rules import FaceRules
+from runtime.pipeline.contract import query_face_rules_of
+from runtime.storage.contract import EmbeddingContract
 from tests.support import encoded_images as make
 from tests.support.facemill_command import facemill, summary
 from tests.support.red_square_detector import picture, save_red_squares
@@ -145,8 +147,8 @@ def test_a_query_is_looked_at_as_the_rows_were(place: Path, tiny_engine: Path, p
     """Other views find other landmarks, and so make another crop: a row would not quite find itself."""
     file = embed(place, tiny_engine, policy)
     with h5py.File(file) as opened:
-        contract = json.loads(opened["metadata"].attrs["contract"])
-    assert str(FaceRules.of_query(contract).find) == contract["detector_views"]
+        contract = EmbeddingContract.from_json(opened["metadata"].attrs["contract"])
+    assert str(query_face_rules_of(contract).find) == contract.detector_views
     (hit, *_) = json.loads(search(file, place / "in/alone.png", "--json")[0])["hits"]
     assert hit["path"] == "alone.png"
     assert hit["score"] == pytest.approx(1, abs=2e-6)
@@ -160,5 +162,7 @@ def test_no_query_is_refused_for_its_faces(place: Path, tiny_engine: Path) -> No
 
 
 def test_no_query_is_too_poor(place: Path) -> None:
-    contract = {"detector": "x", "faces": "all", "align": "auto", "min_score": 0.7, "min_iod": 99, "min_sharpness": 99}
-    assert FaceRules.of_query(contract) == FaceRules("auto", "all", 0.7, 0, 0, 0)
+    contract = EmbeddingContract(
+        detector="x", faces="all", align="auto", min_score=0.7, min_iod=99, min_sharpness=99, min_frontal=1
+    )
+    assert query_face_rules_of(contract) == FaceRules("auto", "all", 0.7, 0, 0, 0)

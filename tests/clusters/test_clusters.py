@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.clusters.clusters import number
+from runtime.clusters.clusters import number_clusters
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -13,7 +13,7 @@ def test_the_largest_is_1_and_among_equals_the_first_row_decides(seed: int) -> N
     rng = np.random.default_rng(seed)
     labels = rng.integers(-1, 30, 200) * 7_000_000
     labels[labels < 0] = -1
-    found = number(labels, np.ones(200, np.float32), method="whispers", threshold=0.5)
+    found = number_clusters(labels, np.ones(200, np.float32), method="whispers", threshold=0.5)
     rows = {label: np.flatnonzero(labels == label).tolist() for label in np.unique(labels[labels >= 0]).tolist()}
     wanted = sorted(rows.values(), key=lambda mine: (-len(mine), mine[0]))
     assert found.count == len(wanted)
@@ -27,7 +27,7 @@ def test_the_largest_is_1_and_among_equals_the_first_row_decides(seed: int) -> N
 
 
 def test_no_rows_are_no_clusters() -> None:
-    found = number(np.empty(0, np.int64), np.empty(0, np.float32), method="whispers", threshold=0.5)
+    found = number_clusters(np.empty(0, np.int64), np.empty(0, np.float32), method="whispers", threshold=0.5)
     assert (found.count, found.with_at_least(1), found.suspicious) == (0, 0, 0)
 
 
@@ -42,5 +42,5 @@ def test_a_cluster_that_is_too_large_for_a_person_is_suspicious(rows: int, sizes
     for label, size in enumerate(sizes):
         labels[start : start + size] = label
         start += size
-    found = number(labels, np.ones(rows, np.float32), method="whispers", threshold=0.5)
+    found = number_clusters(labels, np.ones(rows, np.float32), method="whispers", threshold=0.5)
     assert found.suspicious == suspicious

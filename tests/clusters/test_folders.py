@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from runtime.clusters import folders
-from runtime.clusters.clusters import Clusters, number
-from runtime.clusters.folders import Filled, write_folders
+from runtime.clusters.clusters import Clusters, number_clusters
+from runtime.clusters.folders import FolderCounts, write_folders
 from runtime.errors import ConfigError, OutputExistsError
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
 from tests.support.clustered_files import EVIL, people, write_file, write_photographs
+from tests.support.errors import raises
 
 NAMES = sorted(
     [b"a/face.jpg", b"b/face.jpg", b"c/face.jpg", b"d/" + EVIL, b"e/" + EVIL, b"f/one.jpg", b"f/gone.jpg", b"g/two.jpg"]
@@ -32,7 +33,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def clusters(labels: Sequence[int] = LABELS) -> Clusters:
-    return number(np.array(labels), np.ones(len(labels), np.float32), method="whispers", threshold=0.5)
+    return number_clusters(np.array(labels), np.ones(len(labels), np.float32), method="whispers", threshold=0.5)
 
 
 def entries(path: Path) -> dict[str, list[bytes]]:
@@ -51,7 +52,7 @@ def test_every_photograph_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Pa
     with EmbeddingFile(file) as gallery:
         made = write_folders(target, gallery, clusters(), mode=mode)
         photographs = gallery.photo_paths(range(8))
-    assert made == Filled(folders=3, photographs=6, missing=1)
+    assert made == FolderCounts(folders=3, photographs=6, missing=1)
     stem = EVIL.removesuffix(b".jpg")
     assert entries(target) == {
         "cluster-00001": [b"face-2.jpg", b"face-3.jpg", b"face.jpg"],
@@ -70,7 +71,7 @@ def test_least_leaves_small_clusters_out_and_1_takes_all(file: Path, tmp_path: P
     with EmbeddingFile(file) as gallery:
         assert write_folders(tmp_path / "3", gallery, clusters(), mode="symlink", least=3).folders == 1
         assert write_folders(tmp_path / "1", gallery, clusters(), mode="symlink", least=1).folders == 4
-        assert write_folders(tmp_path / "9", gallery, clusters(), mode="symlink", least=9) == Filled(0, 0, 0)
+        assert write_folders(tmp_path / "9", gallery, clusters(), mode="symlink", least=9) == FolderCounts(0, 0, 0)
         # rows of none, number 0, are in no folder
         assert (
             write_folders(tmp_path / "0", gallery, clusters([0, 0, *[-1] * 6]), mode="symlink", least=1).photographs
@@ -81,7 +82,7 @@ def test_least_leaves_small_clusters_out_and_1_takes_all(file: Path, tmp_path: P
 def test_a_second_time_needs_force_and_leaves_nothing_of_the_first(file: Path, tmp_path: Path) -> None:
     with EmbeddingFile(file) as gallery:
         write_folders(tmp_path / "d", gallery, clusters(), mode="symlink")
-        with pytest.raises(OutputExistsError, match="--force"):
+        with raises(OutputExistsError, "--force"):
             write_folders(tmp_path / "d", gallery, clusters([0] * 8), mode="symlink")
         write_folders(tmp_path / "d", gallery, clusters([0] * 8), mode="copy", force=True)
     assert list(entries(tmp_path / "d")) == ["cluster-00001"]
@@ -98,7 +99,7 @@ def test_paths_that_would_lead_out_of_the_folder_do_not(tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
     with EmbeddingFile(path) as gallery:
         made = write_folders(place / "d", gallery, clusters([0] * 5), mode="copy")
-    assert made == Filled(folders=1, photographs=2, missing=3)
+    assert made == FolderCounts(folders=1, photographs=2, missing=3)
     assert entries(place / "d") == {"cluster-00001": sorted([b"outside.jpg", b"\x7fy.jpg"])}
     outside = {found for found in set(tmp_path.rglob("*")) - before if not found.is_relative_to(place / "d")}
     assert outside == {path.with_name("people.h5.pages")}
@@ -135,7 +136,7 @@ def test_where_no_hard_link_can_be_made_copy_is_named(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", refuse)
-    with EmbeddingFile(file) as gallery, pytest.raises(ConfigError, match="--mode copy, or --mode symlink"):
+    with EmbeddingFile(file) as gallery, raises(ConfigError, "--mode copy", "--mode symlink"):
         write_folders(tmp_path / "d", gallery, clusters(), mode="hardlink")
     with EmbeddingFile(file) as gallery:  # what was left half made is no obstacle
         assert write_folders(tmp_path / "d", gallery, clusters(), mode="copy").folders == 3
@@ -148,5 +149,5 @@ def test_a_real_second_file_system(file: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as other, EmbeddingFile(file) as gallery:
         if os.stat(other).st_dev == os.stat(file).st_dev:
             pytest.skip("/dev/shm is the file system of the photographs")
-        with pytest.raises(ConfigError, match="one file system"):
+        with raises(ConfigError, "--mode copy"):
             write_folders(Path(other) / "d", gallery, clusters(), mode="hardlink")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from runtime.engines.engine import read_engine
-from runtime.evaluation.compare import compare, drift
-from runtime.evaluation.embedded import Embedded
+from runtime.evaluation.compare import compare_evaluations, drift
+from runtime.evaluation.embedded import EmbeddedFolder
 from runtime.evaluation.evaluate import Evaluation, evaluate, measure
 from runtime.faces.rules import FaceRules
 from runtime.metrics.pairs import read_pairs
@@ -29,7 +29,7 @@ def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluati
     )
 
 
-def disturbed(embedded: Embedded) -> Embedded:
+def disturbed(embedded: EmbeddedFolder) -> EmbeddedFolder:
     """As another engine would have it: every vector a little off, and one photograph fewer."""
     rng = np.random.default_rng(2)
     vectors = embedded.vectors + rng.normal(0, 0.05, embedded.vectors.shape).astype(np.float32)
@@ -41,7 +41,7 @@ def disturbed(embedded: Embedded) -> Embedded:
 
 
 def test_an_engine_against_itself(one: Evaluation) -> None:
-    found = compare(one, one)
+    found = compare_evaluations(one, one)
     assert found.drift is not None
     assert found.drift.photographs == len(one.embedded.vectors)
     assert (found.drift.minimum, found.drift.mean) == pytest.approx((1, 1))
@@ -66,14 +66,14 @@ def test_drift_is_of_photographs_that_both_embedded(one: Evaluation) -> None:
 def test_verdicts_and_figures_change(one: Evaluation, tmp_path: Path) -> None:
     pairs = read_pairs(write_pairs(tmp_path / "pairs.txt"))
     other = measure(disturbed(one.embedded), pairs)
-    found = compare(one, other)
+    found = compare_evaluations(one, other)
     assert one.pairs is not None
     assert other.pairs is not None
     assert found.verdicts is not None
     assert found.verdicts.accuracy == pytest.approx(other.pairs.folds.accuracy - one.pairs.folds.accuracy)
     assert found.verdicts.gained - found.verdicts.lost == pytest.approx(16 * found.verdicts.accuracy)
     assert found.verdicts.lost > 0  # a photograph fewer
-    back = compare(other, one).verdicts
+    back = compare_evaluations(other, one).verdicts
     assert back is not None
     assert (back.gained, back.lost) == (found.verdicts.lost, found.verdicts.gained)
     assert found.retrieval is not None
@@ -81,7 +81,7 @@ def test_verdicts_and_figures_change(one: Evaluation, tmp_path: Path) -> None:
 
 
 def test_embeddings_of_two_models_have_no_drift(one: Evaluation) -> None:
-    contract = {**one.embedded.contract, "model_sha256": "f" * 64}
+    contract = replace(one.embedded.contract, model_sha256="f" * 64)
     assert drift(one.embedded, replace(one.embedded, contract=contract)) is None
 
 

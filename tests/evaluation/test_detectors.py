@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from runtime.engines.engine import read_engine
-from runtime.evaluation.detectors import DetectorFigures, Share, figures_of, recommend, research_only
+from runtime.evaluation.detectors import BoundedShare, DetectorFigures, figures_of, recommend
 from runtime.evaluation.evaluate import Evaluation, evaluate
 from runtime.faces.rules import FaceRules
 from runtime.metrics.intervals import wilson
 from runtime.metrics.pairs import read_pairs
-from runtime.modelspec import load_spec
 from runtime.pipeline.request import Request
 from runtime.records import Status
 from tests.support.lfw_folder import write_pairs, write_people
@@ -22,8 +21,8 @@ from tests.support.lfw_folder import write_pairs, write_people
 MIT, RESEARCH = "MIT", "non-commercial research only (InsightFace)"
 
 
-def share(count: int, of: int) -> Share:
-    return Share(count / of, wilson(count, of)[0])
+def share(count: int, of: int) -> BoundedShare:
+    return BoundedShare(count / of, wilson(count, of)[0])
 
 
 ALL, NEARLY_ALL = share(10_000, 10_000), share(9900, 10_000)
@@ -34,8 +33,8 @@ def figures(
     speed: float | None,
     *,
     licence: str = MIT,
-    found: Share = ALL,
-    merit: Share = NEARLY_ALL,
+    found: BoundedShare = ALL,
+    merit: BoundedShare = NEARLY_ALL,
 ) -> DetectorFigures:
     return DetectorFigures(label, licence, found, merit, 0, 0, 0, speed, speed)
 
@@ -57,7 +56,7 @@ def test_a_difference_within_the_interval_rules_nobody_out(what: str) -> None:
 
 
 def test_a_difference_that_is_proven_and_does_not_matter_rules_nobody_out_either() -> None:
-    best, fast = Share(0.9950, 0.9949), Share(0.9940, 0.9939)
+    best, fast = BoundedShare(0.9950, 0.9949), BoundedShare(0.9940, 0.9939)
     assert recommend([figures("best", 10, merit=best), figures("fast", 30, merit=fast)]).startswith("Take fast")
 
 
@@ -69,32 +68,6 @@ def test_a_speed_that_is_not_known_is_no_rank(unknown: float | None) -> None:
     assert "nothing was measured of kept. --force" in said
     worse = figures("worse", unknown, merit=share(5000, 10_000))
     assert recommend([worse, figures("measured", 20)]).startswith("Take measured: the best")
-
-
-def test_a_licence_for_research_alone_is_told_with_who_is_free_of_it() -> None:
-    fast, free = figures("scrfd", 30, licence=RESEARCH), figures("yunet", 20)
-    assert recommend([fast, free]).endswith(
-        f"But its licence is {RESEARCH!r}; about as good, and free of that: yunet (MIT)."
-    )
-    alone = recommend([fast, replace(free, merit=share(5000, 10_000))])
-    assert alone.endswith(f"But its licence is {RESEARCH!r}.")
-    unknown = recommend([fast, replace(free, licence="")])
-    assert "free of that" not in unknown
-    assert "licence" not in recommend([free, replace(fast, detect_images_per_s=10)])
-
-
-def test_licences_of_the_registered_models_are_understood() -> None:
-    assert {
-        name: research_only(load_spec(name).licence)
-        for name in ("facemill-det", "yunet", "scrfd-500m", "scrfd-2.5g", "sface")
-    } == {
-        "facemill-det": True,
-        "yunet": False,
-        "scrfd-500m": True,
-        "scrfd-2.5g": True,
-        "sface": False,
-    }
-    assert research_only("CC-BY-NC-4.0")
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +103,7 @@ def test_without_pairs_recall_decides_and_is_never_certain(one: Evaluation) -> N
     assert merit.value == 1
     assert merit.low < 0.95  # of 36 queries
     nobody = figures_of("x", "", replace(alone, retrieval=None))
-    assert nobody.merit == Share(0, 0)
+    assert nobody.merit == BoundedShare(0, 0)
 
 
 def test_a_file_that_is_found_whole_keeps_the_speed_at_which_it_was_made(request_: Request, one: Evaluation) -> None:

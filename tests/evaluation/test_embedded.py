@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 
 from runtime.errors import ConfigError, SourceError
-from runtime.evaluation.embedded import Embedded, check_folder, read_embedded
+from runtime.evaluation.embedded import EmbeddedFolder, check_folder, read_embedded
 from runtime.metrics.pairs import read_pairs
 from runtime.records import Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
+from tests.support.errors import raises
 from tests.support.face_batches import D, batch_of, writer
 
 NAMES = [f"P{row // 4}/P{row // 4}_{row % 4:04d}.{'png' if row % 3 else 'jpg'}".encode() for row in range(40)]
 
 
 @pytest.fixture
-def crowd(tmp_path: Path) -> Embedded:
+def crowd(tmp_path: Path) -> EmbeddedFolder:
     """40 photographs of ten people with 0 to 5 faces each."""
     batch = batch_of(range(40), seed=4)
     assert batch.embeddings is not None
@@ -34,7 +35,7 @@ def crowd(tmp_path: Path) -> Embedded:
     return read_embedded(tmp_path / "o.h5")
 
 
-def test_of_several_faces_the_first_stands_for_the_photograph(crowd: Embedded) -> None:
+def test_of_several_faces_the_first_stands_for_the_photograph(crowd: EmbeddedFolder) -> None:
     batch = batch_of(range(40), seed=4)
     assert batch.embeddings is not None
     rows, first = np.unique(batch.rows, return_index=True)
@@ -44,18 +45,18 @@ def test_of_several_faces_the_first_stands_for_the_photograph(crowd: Embedded) -
     np.testing.assert_allclose(crowd.vectors, batch.embeddings[first] / lengths, rtol=1e-6)
 
 
-def test_every_photograph_has_a_person_and_an_outcome(crowd: Embedded) -> None:
+def test_every_photograph_has_a_person_and_an_outcome(crowd: EmbeddedFolder) -> None:
     assert crowd.paths == tuple(NAMES)
     assert crowd.person.tolist() == [row // 4 for row in range(40)]
     assert sum(crowd.outcomes.values()) == 40
     assert crowd.outcomes[Status.EMBEDDED.label] == len(crowd.vectors)
 
 
-def test_photographs_are_found_without_their_extension(crowd: Embedded) -> None:
+def test_photographs_are_found_without_their_extension(crowd: EmbeddedFolder) -> None:
     assert crowd.rows(["P0/P0_0001", "P9/P9_0003", "P9/P9_0004"]).tolist() == [1, 39, -1]
     twice = replace(crowd, paths=(b"A/A_0001.jpg", b"A/A_0001.png", b"B/B_0001.jpg"))
     assert twice.rows(["B/B_0001"]).tolist() == [2]
-    with pytest.raises(ConfigError, match=r"A_0001\.jpg or A/A_0001\.png"):
+    with raises(ConfigError, "A/A_0001.jpg", "A/A_0001.png"):
         twice.rows(["A/A_0001"])
 
 
@@ -72,20 +73,20 @@ def test_a_folder_that_can_be_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [("1.jpg", "2.jpg"), ("A/1.jpg", "A/B/2.jpg"), ("A/1.jpg", "2.jpg")])
 def test_people_must_be_told_apart(tmp_path: Path, names: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"no two sub-folders.*one sub-folder a person.*--pairs"):
+    with raises(ConfigError, "--pairs"):
         check_folder(filled(tmp_path, *names), None)
 
 
 def test_what_is_no_folder_or_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none is not a folder"):
+    with raises(ConfigError, "none"):
         check_folder(tmp_path / "none", None)
-    with pytest.raises(SourceError, match="no photographs found"):
+    with raises(SourceError, tmp_path):
         check_folder(tmp_path, None)
 
 
 def test_pairs_of_another_folder_are_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("1\t1\nA\t1\t2\nA\t1\tB\t1\n")
     pairs = read_pairs(tmp_path / "pairs.txt")
-    with pytest.raises(ConfigError, match=r"wanted: A/A_0001\.jpg"):
+    with raises(ConfigError, "A/A_0001.jpg"):
         check_folder(filled(tmp_path / "in", "lfw/A/A_0001.jpg"), pairs)
     check_folder(filled(tmp_path / "in", "A/A_0002.png"), pairs)

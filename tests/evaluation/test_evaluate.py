@@ -15,8 +15,9 @@ from runtime.engines.engine import read_engine
 from runtime.errors import ConfigError
 from runtime.evaluation.evaluate import Evaluation, evaluate, measure
 from runtime.faces.rules import FaceRules
-from runtime.metrics.pairs import Pairs, read_pairs
+from runtime.metrics.pairs import LabelledPairs, read_pairs
 from runtime.pipeline.request import Request
+from tests.support.errors import raises
 from tests.support.lfw_folder import LOST, PEOPLE, SHOTS, write_pairs, write_people
 
 
@@ -26,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Pairs:
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> LabelledPairs:
     return read_pairs(write_pairs(tmp_path_factory.mktemp("pairs") / "pairs.txt"))
 
 
@@ -38,7 +39,7 @@ def request_(folder: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def found(request_: Request, pairs: Pairs) -> Evaluation:
+def found(request_: Request, pairs: LabelledPairs) -> Evaluation:
     return evaluate(request_, pairs)
 
 
@@ -59,7 +60,7 @@ def test_what_became_of_the_photographs(found: Evaluation) -> None:
 
 
 def test_pairs_are_judged_by_the_other_fold(
-    found: Evaluation, pairs: Pairs, vectors: dict[str, NDArray[np.float32]]
+    found: Evaluation, pairs: LabelledPairs, vectors: dict[str, NDArray[np.float32]]
 ) -> None:
     assert found.pairs is not None
     assert found.pairs.missing == 2
@@ -143,5 +144,5 @@ def test_nothing_embedded_is_nothing_to_compare(tiny_engine: Path, tmp_path: Pat
     for name in ("A/1.jpg", "B/1.jpg"):
         (tmp_path / "in" / name).parent.mkdir(parents=True)
         (tmp_path / "in" / name).write_text("no photograph")
-    with pytest.raises(ConfigError, match="0 of 2 photographs could be embedded"):
+    with raises(ConfigError, "0 of 2", "/outcomes"):
         evaluate(Request((str(tmp_path / "in"),), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")))

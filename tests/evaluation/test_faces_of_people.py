@@ -43,7 +43,7 @@ def somebody(shared: Path) -> NDArray[np.uint8]:
     return np.array(Image.open(shared / "data" / "photos" / SOMEBODY).convert("RGB"))
 
 
-class Embedded:
+class EmbeddedFolder:
     """What a run made of photographs, by name."""
 
     def __init__(self, photos: Path, engines: tuple[Engine, Engine], **rules: object) -> None:
@@ -89,7 +89,7 @@ def test_the_form_of_a_photograph_changes_nothing(
         files[name] = stream.getvalue()
     for name, data in files.items():
         (photos / name).write_bytes(data)
-    got = Embedded(photos, engines)
+    got = EmbeddedFolder(photos, engines)
     overlooked = {"far.jpg"} if engines[1].info.model == SHIPPED_DETECTOR else set()  # as its card says
     assert {*files} - overlooked <= {*got.paths}
     alike = {name: float(vector @ got.vectors["plain.png"]) for name, vector in got.vectors.items()}
@@ -114,7 +114,7 @@ def test_grain_and_screens_of_large_photographs_are_averaged(
     for name, added in (("plain", 0.0), ("grain", grain), ("screen", screen)):
         noisy = np.clip(128 + (large.astype(float) - 128) / 2 + added, 0, 255).astype(np.uint8)
         (photos / f"{name}.png").write_bytes(make.encode(noisy, "PNG"))
-    got = Embedded(photos, engines)
+    got = EmbeddedFolder(photos, engines)
     assert float(got.vectors["grain.png"] @ got.vectors["plain.png"]) > 0.9
     assert float(got.vectors["screen.png"] @ got.vectors["plain.png"]) > 0.9
 
@@ -127,12 +127,12 @@ def test_small_faces_are_found_and_their_size_is_the_reason_if_refused(
     # The face is 0.2 of the photograph: 20 pixels.
     (photos / "small.png").write_bytes(make.encode(placed(somebody, 100, 480, 640, 200, 250), "PNG"))
     (photos / "nobody.png").write_bytes(make.encode(make.scene(640, 480), "PNG"))
-    got = Embedded(photos, engines, min_iod=5.0)
+    got = EmbeddedFolder(photos, engines, min_iod=5.0)
     assert got.paths == ["small.png"]
     left, _, right, _ = got.boxes["small.png"]
     assert 14 < right - left < 28
     assert got.detail["nobody.png"].startswith("no face")
-    strict = Embedded(photos, engines, min_iod=20.0)
+    strict = EmbeddedFolder(photos, engines, min_iod=20.0)
     assert strict.paths == []
     assert "pixels between the eyes" in strict.detail["small.png"]
 
@@ -142,14 +142,14 @@ def test_groups(shared: Path, engines: tuple[Engine, Engine], tmp_path: Path) ->
     photos.mkdir()
     for name in ("obama_and_biden.jpg", "two_people.jpg", "scientists.png"):
         (photos / name).symlink_to(shared / "data" / "photos" / name)
-    every = Embedded(photos, engines, policy="all")
+    every = EmbeddedFolder(photos, engines, policy="all")
     # The two, and heads on the picture and on the shelf behind them.
     assert 2 <= every.paths.count("obama_and_biden.jpg") == every.faces["obama_and_biden.jpg"] <= 4
     assert every.paths.count("two_people.jpg") == 2
     assert 25 <= every.paths.count("scientists.png") <= 32  # 29, some of them half hidden
-    largest = Embedded(photos, engines, policy="largest")
+    largest = EmbeddedFolder(photos, engines, policy="largest")
     assert sorted(largest.paths) == sorted({*every.paths})
-    one = Embedded(photos, engines, policy="one")
+    one = EmbeddedFolder(photos, engines, policy="one")
     assert one.paths == []
     assert "2 faces" in one.detail["two_people.jpg"]
     assert "faces, and --faces one" in one.detail["obama_and_biden.jpg"]

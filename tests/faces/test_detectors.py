@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigError
-from runtime.faces.detectors import VALUES, Faces, anchor_count, find_faces, iou, main_face, suppress
+from runtime.faces.detectors import DECODERS, Faces, find_faces, iou, main_face, suppress
+from tests.support.errors import raises
 
 
 def answer(family: str, count: int = 1, height: int = 64, width: int = 96) -> NDArray[np.float32]:
-    return np.zeros((count, anchor_count(family, height, width), VALUES), np.float32)
+    return np.zeros((count, DECODERS[family].anchor_count(height, width), 15), np.float32)
 
 
 def put(raw: NDArray[np.float32], row: int, values: list[float]) -> None:
@@ -24,7 +25,7 @@ def test_yunet_boxes_and_landmarks() -> None:
     raw = answer("yunet")[0]
     # Stride 16 begins after 8 * 12 cells of stride 8; its cell in row 1, column 2.
     put(raw, 96 + 1 * 6 + 2, [0.9, 0.5, -0.25, np.log(2), np.log(3), *range(10)])
-    (found,) = find_faces(raw[None], family="yunet", height=64, width=96, threshold=0.5)
+    (found,) = find_faces(raw[None], decoder=DECODERS["yunet"], height=64, width=96, threshold=0.5)
     np.testing.assert_allclose(found.scores, [0.9])
     np.testing.assert_allclose(found.boxes, [[2.5 * 16 - 16, 0.75 * 16 - 24, 2.5 * 16 + 16, 0.75 * 16 + 24]], atol=1e-4)
     np.testing.assert_allclose(found.landmarks[0, 1], [(2 + 2) * 16, (3 + 1) * 16])
@@ -34,7 +35,7 @@ def test_scrfd_boxes_and_landmarks() -> None:
     raw = answer("scrfd")[0]
     # Two anchors a cell; stride 32 begins after 2 * (96 + 24) anchors; the second anchor of row 1, column 2.
     put(raw, 240 + 2 * (1 * 3 + 2) + 1, [0.8, 1, 0.5, 1.5, 0.25, *range(10)])
-    (found,) = find_faces(raw[None], family="scrfd", height=64, width=96, threshold=0.5)
+    (found,) = find_faces(raw[None], decoder=DECODERS["scrfd"], height=64, width=96, threshold=0.5)
     np.testing.assert_allclose(found.boxes, [[64 - 32, 32 - 16, 64 + 48, 32 + 8]])
     np.testing.assert_allclose(found.landmarks[0, 4], [8 * 32 + 64, 9 * 32 + 32])
 
@@ -43,7 +44,7 @@ def test_each_picture_gets_its_own_faces_best_first() -> None:
     raw = answer("yunet", 4)
     for picture, cell, score in ((0, 3, 0.6), (0, 90, 0.8), (2, 50, 0.7), (2, 51, 0.3)):
         raw[picture, cell, 0] = score
-    found = find_faces(raw, family="yunet", height=64, width=96, threshold=0.5)
+    found = find_faces(raw, decoder=DECODERS["yunet"], height=64, width=96, threshold=0.5)
     assert [faces.scores.tolist() for faces in found] == [pytest.approx([0.8, 0.6]), [], pytest.approx([0.7]), []]
 
 
@@ -57,10 +58,8 @@ def test_overlapping_boxes_leave_the_best() -> None:
 
 
 def test_an_answer_of_another_shape_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"a yunet detector answered \(1, 126, 15\) for 96x96 pixels; wanted: \(1, 189, 15\)"
-    ):
-        find_faces(answer("yunet"), family="yunet", height=96, width=96, threshold=0.5)
+    with raises(ConfigError, "yunet", "(1, 126, 15)", "96x96", "(1, 189, 15)"):
+        find_faces(answer("yunet"), decoder=DECODERS["yunet"], height=96, width=96, threshold=0.5)
 
 
 def faces(*boxes: tuple[float, float, float, float]) -> Faces:
@@ -108,8 +107,8 @@ def test_unsure_anchors_have_a_vote_but_are_no_faces() -> None:
     put(raw, 5, [0.8, 0, 0, 1, 1, *[0.0] * 10])
     put(raw, 6, [0.4, -1, 0, 1, 1, *[1.0] * 10])  # the same box from the next cell, landmarks elsewhere
     put(raw, 60, [0.4, 0, 0, 1, 1, *[0.0] * 10])  # elsewhere
-    (alone,) = find_faces(raw[None], family="yunet", height=64, width=96, threshold=0.6)
-    (voted,) = find_faces(raw[None], family="yunet", height=64, width=96, threshold=0.6, vote=0.5)
+    (alone,) = find_faces(raw[None], decoder=DECODERS["yunet"], height=64, width=96, threshold=0.6)
+    (voted,) = find_faces(raw[None], decoder=DECODERS["yunet"], height=64, width=96, threshold=0.6, vote=0.5)
     assert len(alone) == len(voted) == 1
     np.testing.assert_array_equal(voted.boxes, alone.boxes)
     first, second = alone.landmarks[0], alone.landmarks[0] + [16, 8]

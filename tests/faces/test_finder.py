@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
-from runtime.engines.open import open_runner
 from runtime.engines.runner import Runner
-from runtime.faces.detectors import Faces, iou
+from runtime.faces.detectors import DECODERS, Faces, iou
 from runtime.faces.finder import Finder, FindRules, View, canvas_shape, draw, merge, surroundings
 from runtime.modelspec import load_spec
 from runtime.modelstore import find_weights, resolve_weights
@@ -51,7 +51,7 @@ def test_faces_lie_where_they_are_in_each_photograph(runner: Runner) -> None:
     squares = [(200, 100, 140), (0, 0, 100), (20, 60, 36), (500, 900, 480)]
     sizes = [(600, 500), (400, 300), (112, 150), (2000, 1600)]
     photos = [photo(*size, square) for size, square in zip(sizes, squares, strict=True)]
-    found = Finder(runner.infer, "yunet", FindRules(), 16).find(photos)
+    found = Finder(runner.infer, DECODERS["yunet"], FindRules(), 16).find(photos)
     for faces, (height, width), (left, top, side) in zip(found, sizes, squares, strict=True):
         assert len(faces) == 1
         cell = 32 * max(height, width) / 160
@@ -61,7 +61,7 @@ def test_faces_lie_where_they_are_in_each_photograph(runner: Runner) -> None:
 def test_photographs_of_one_shape_share_a_call(runner: Runner) -> None:
     detect = Watched(runner)
     photos = [photo(400, 300, (100, 100, 150))] * 5 + [photo(300, 400, (100, 100, 150))] * 2
-    Finder(detect, "yunet", FindRules(views=(View(160),), retries=()), 3).find(photos)
+    Finder(detect, DECODERS["yunet"], FindRules(views=(View(160),), retries=()), 3).find(photos)
     assert sorted(detect.shapes) == [(2, 128, 160, 3), (2, 160, 128, 3), (3, 160, 128, 3)]
 
 
@@ -69,7 +69,7 @@ def test_retries_look_only_at_what_has_no_face_yet(runner: Runner) -> None:
     detect = Watched(runner)
     rules = FindRules(views=(View(64),), retries=(View(128), View(256)))
     photos = [photo(320, 320, (160, 160, 160)), photo(320, 320), photo(320, 320, (80, 80, 80))]
-    found = Finder(detect, "yunet", rules, 16).find(photos)
+    found = Finder(detect, DECODERS["yunet"], rules, 16).find(photos)
     assert [len(faces) for faces in found] == [1, 0, 1]
     turned = [(2, 160, 160, 3)] * 3
     assert detect.shapes == [(3, 64, 64, 3), *turned, (2, 128, 128, 3), (1, 256, 256, 3)]
@@ -79,7 +79,7 @@ def test_a_face_that_was_small_is_looked_at_again(runner: Runner) -> None:
     """Its surroundings are drawn as large as a view, so that a cell of it is fine enough."""
     photos = [photo(900, 900, (560, 420, 200)), photo(400, 400, (120, 120, 200))]
     detect = Watched(runner)
-    finder = Finder(detect, "yunet", FindRules(views=(View(320),)), 16)
+    finder = Finder(detect, DECODERS["yunet"], FindRules(views=(View(320),)), 16)
     coarse = [
         replace(faces.some([0]), seen=np.array([seen], np.float32))
         for faces, seen in zip(finder.find(photos), (20, 90), strict=True)
@@ -102,7 +102,7 @@ def test_surroundings_stay_inside() -> None:
 
 
 def test_no_photographs_are_no_faces(runner: Runner) -> None:
-    assert Finder(runner.infer, "yunet", FindRules(), 4).find([]) == []
+    assert Finder(runner.infer, DECODERS["yunet"], FindRules(), 4).find([]) == []
 
 
 @pytest.mark.parametrize(
@@ -118,12 +118,12 @@ def test_no_photographs_are_no_faces(runner: Runner) -> None:
 def test_canvases_are_multiples_of_the_largest_stride(
     size: tuple[int, int], view: View, shape: tuple[int, int]
 ) -> None:
-    assert canvas_shape(*size, view) == shape
+    assert canvas_shape(*size, view, 32) == shape
 
 
 def test_a_view_keeps_the_proportions_and_the_border_is_black() -> None:
     white = np.full((200, 100, 3), 255, np.uint8)
-    canvas = np.zeros((*canvas_shape(200, 100, View(96, 0.25)), 3), np.uint8)
+    canvas = np.zeros((*canvas_shape(200, 100, View(96, 0.25), 32), 3), np.uint8)
     factor, shift = draw(white, View(96, 0.25), canvas)
     assert (factor, shift) == (0.48, 24)
     ys, xs = np.nonzero(canvas[..., 0])
@@ -164,12 +164,14 @@ def test_yunet_agrees_with_opencvs(shared: Path, tmp_path: Path, monkeypatch: py
     with open_runner(engine) as runner:
         for image in images:
             view = View(640)
-            canvas = np.zeros((*canvas_shape(*image.shape[:2], view), 3), np.uint8)
+            canvas = np.zeros((*canvas_shape(*image.shape[:2], view, 32), 3), np.uint8)
             draw(image, view, canvas)
-            from runtime.faces.detectors import find_faces
+            from runtime.faces.detectors import DECODERS, find_faces
 
             height, width = canvas.shape[:2]
-            (mine,) = find_faces(runner.infer(canvas[None]), family="yunet", height=height, width=width, threshold=0.6)
+            (mine,) = find_faces(
+                runner.infer(canvas[None]), decoder=DECODERS["yunet"], height=height, width=width, threshold=0.6
+            )
             theirs = cv2.FaceDetectorYN.create(str(weights), "", (width, height), 0.6, 0.3, 5000)
             _, found = theirs.detect(canvas)
             assert len(found) == len(mine)

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.engines.ort_runner import open_session
+from runtime.engines.onnxruntime.runner import open_session
 from runtime.graphs.prelu import without_prelu
 
 

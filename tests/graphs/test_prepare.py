@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.engines.ort_runner import OrtRunner
+from runtime.engines.onnxruntime.runner import OrtRunner
 from runtime.engines.parity import BARS, measure_parity, reference_embeddings, synthetic_crops
 from runtime.graphs.half import precision_of
 from runtime.graphs.mobilefacenet import generate

@@ -20,10 +20,11 @@ from runtime.index.codesfile import codes_path
 from runtime.index.flat import FlatIndex
 from runtime.index.indexfile import index_path
 from runtime.index.samerows import same_rows
+from runtime.storage.dataset import edit_file
 from runtime.storage.file import EmbeddingFile
-from runtime.storage.replace import replacing
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import oracle, write_gallery
+from tests.support.errors import raises
 
 ROWS = crowd(400)
 ASKED = crowd(4, seed=30)
@@ -57,7 +58,7 @@ def made_again(path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def note(path: Path) -> None:
-    with same_rows(path), replacing(path) as target:
+    with same_rows(path), edit_file(path) as target:
         target["note"] = np.arange(len(target["embeddings"]))
 
 
@@ -110,7 +111,7 @@ def test_those_that_were_another_files_before_stay_another_files(
 
 
 def test_a_change_that_fails_changes_no_sidecar(people: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(ZeroDivisionError), same_rows(people), replacing(people):
+    with pytest.raises(ZeroDivisionError), same_rows(people), edit_file(people):
         raise ZeroDivisionError
     assert made_again(people, caplog) == []
 
@@ -142,7 +143,7 @@ def test_a_sidecar_that_cannot_be_read_costs_an_index_only(
 
 
 def test_what_is_no_embedding_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="there is no such file"), same_rows(tmp_path / "none.h5"):
+    with raises(StorageError, tmp_path / "none.h5"), same_rows(tmp_path / "none.h5"):
         raise AssertionError("the block was entered")
 
 
@@ -155,7 +156,7 @@ def test_other_cards_follow_too_and_what_a_kill_leaves_of_them_has_a_name_of_our
     with EmbeddingFile(people) as gallery:
         plan.write_text(json.dumps({"source": gallery.source, "threshold": 0.5}))
     other.write_text(json.dumps({"source": {"run_id": "x"}}))
-    with same_rows(people, plan, other, folder / "none.json"), replacing(people) as target:
+    with same_rows(people, plan, other, folder / "none.json"), edit_file(people) as target:
         target["note"] = [1]
     with EmbeddingFile(people) as gallery:
         assert json.loads(plan.read_text()) == {"source": gallery.source, "threshold": 0.5}

@@ -16,13 +16,13 @@ from runtime.errors import ConfigError, StorageError
 from runtime.maintenance.repair import repair
 from runtime.maintenance.rewrite import metadata_after, rewriting
 from runtime.records import FACE_DATASETS, Status
-from runtime.storage import dataset, holders
+from runtime.storage import dataset, ledger
 from runtime.storage.dataset import assemble
 from runtime.storage.file import EmbeddingFile
-from runtime.storage.ledger import Ledger
-from runtime.storage.part import Part
+from runtime.storage.ledger import Ledger, Part
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
+from tests.support.errors import raises
 from tests.support.face_batches import D, batches_of, writer
 
 ROWS = 400
@@ -66,7 +66,7 @@ def test_taken_apart_and_joined_it_is_as_it_was(
     seed: int, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset, "_BLOCK_ROWS", 50)
-    monkeypatch.setattr(holders, "_SPAN_ROWS", 40)
+    monkeypatch.setattr(ledger, "_MAX_SPAN_ROWS", 40)
     rng = np.random.default_rng(seed)
     share = rng.integers(0, 3, ROWS) if seed % 2 else np.sort(rng.integers(0, 3, ROWS))
     pieces = [take(crowd, tmp_path / f"{i}.h5", share == i) for i in rng.permutation(3)]
@@ -98,8 +98,7 @@ def test_a_photograph_that_two_parts_have_is_named(crowd: Path, tmp_path: Path) 
     with EmbeddingFile(crowd) as file, RunFolder(tmp_path / "o.h5") as folder:
         some = np.arange(ROWS) < 2
         parts = [Part.of(file), Part.of(file, some)]
-        words = r"2 photographs are in several of the files \(P00/1.jpg, P00/2.jpg\)"
-        with pytest.raises(ConfigError, match=words), rewriting(folder, parts):
+        with raises(ConfigError, 2, "P00/1.jpg", "P00/2.jpg"), rewriting(folder, parts):
             pass
         with rewriting(folder, parts, prefer_first=True) as new:
             assert (len(new.paths), new.doubles) == (ROWS, 2)
@@ -109,8 +108,8 @@ def test_a_photograph_that_two_parts_have_is_named(crowd: Path, tmp_path: Path) 
 def test_outcomes_that_are_settled_or_explained_anew(crowd: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
     with EmbeddingFile(crowd) as file, RunFolder(output) as folder, rewriting(folder, [Part.of(file)]) as new:
-        new.ledger.settle(np.array([3, 77]), Status.UNREADABLE, ["gone", "ä" * 400])
-        new.ledger.explain(np.array([5]), ["other words"])
+        new.ledger.set_outcomes(np.array([3, 77]), Status.UNREADABLE, ["gone", "ä" * 400])
+        new.ledger.set_details(np.array([5]), ["other words"])
         assemble(output, new.ledger, new.paths, metadata_after(file.metadata, new.ledger), "float32")
     with h5py.File(output) as file:
         details, status = file["outcomes/detail"].asstr()[:], file["outcomes/status"][:]
@@ -126,7 +125,7 @@ def test_a_damaged_file_is_not_rewritten_in_silence(crowd: Path, tmp_path: Path)
     data = bytearray(path.read_bytes())
     data[info.byte_offset + 5] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StorageError, match=r"x.h5 is damaged .* facemill repair"):
+    with raises(StorageError, "x.h5", "facemill repair"):
         take(path, tmp_path / "o.h5", None)
     assert not (tmp_path / "o.h5").exists()
 

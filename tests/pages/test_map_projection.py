@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import MissingDependencyError
-from runtime.index.takerows import take_rows
 from runtime.pages.map_projection import LEAST, project, sample_rows
+from tests.support.errors import raises
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[map]'")
 PEOPLE, SHOTS = 8, 12
@@ -68,15 +68,7 @@ def test_rows_are_drawn_evenly_and_by_the_seed() -> None:
     assert sample_rows(1_000_000_007, 5000, 0)[-1] > 999_000_000
 
 
-def test_rows_are_taken_from_blocks_of_any_size() -> None:
-    vectors = people()
-    rows = np.array([0, 6, 7, 13, 94, 95])
-    for step in (1, 7, 200):
-        blocks = (vectors[start : start + step] for start in range(0, len(vectors), step))
-        np.testing.assert_array_equal(take_rows(blocks, rows, 32), vectors[rows])
-
-
 def test_without_scikit_learn_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
-    with pytest.raises(MissingDependencyError, match=r"t-SNE.*pip install plotly scikit-learn"):
+    with raises(MissingDependencyError, "t-SNE", "pip install plotly scikit-learn"):
         project(people(), seed=0)

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from runtime.clusters.clusters import Clusters, number
+from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.errors import OutputExistsError
 from runtime.pages import sheets
 from runtime.pages.sheets import write_sheets
@@ -19,6 +19,7 @@ from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
 from runtime.text import printable
 from tests.support.clustered_files import EVIL, people, write_file, write_photographs
+from tests.support.errors import raises
 
 SIZES = [5, 4, 3, 2, 2, 1]
 NAMES = [b"%02d.jpg" % i for i in range(15)] + [b"x/" + EVIL, b"y.jpg"]
@@ -68,7 +69,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def clusters() -> Clusters:
     scores = np.random.default_rng(0).uniform(0.4, 0.8, 17).astype(np.float32)
-    return number(np.repeat(np.arange(6), SIZES), scores, method="whispers", threshold=0.5)
+    return number_clusters(np.repeat(np.arange(6), SIZES), scores, method="whispers", threshold=0.5)
 
 
 def pages(folder: Path) -> list[str]:
@@ -177,7 +178,7 @@ def test_of_a_large_cluster_the_best_are_shown_and_the_rest_counted(
 def test_where_faces_are_known_the_face_is_shown_and_named(tmp_path: Path) -> None:
     path = write_file(tmp_path / "people.h5", people([2]), ranks=[0, 3])
     write_photographs(path, [b"0000.jpg", b"0001.jpg"])
-    found = number(np.array([0, 0]), np.array([0.7, 0.6], np.float32), method="k-means", k=1)
+    found = number_clusters(np.array([0, 0]), np.array([0.7, 0.6], np.float32), method="k-means", k=1)
     with EmbeddingFile(path) as gallery:
         write_sheets(tmp_path / "s", gallery, found)
     text = Page(tmp_path / "s" / "sheet-0001.html").text
@@ -190,7 +191,7 @@ def test_no_cluster_large_enough_gives_an_index_that_says_so(file: Path, tmp_pat
     with EmbeddingFile(file) as gallery:
         assert write_sheets(tmp_path / "s", gallery, clusters, least=9) == 0
         assert "0 of them on the sheets" in Page(tmp_path / "s" / "index.html").text
-        with pytest.raises(OutputExistsError, match="--force"):
+        with raises(OutputExistsError, "--force"):
             write_sheets(tmp_path / "s", gallery, clusters)
         write_sheets(tmp_path / "s", gallery, clusters, force=True)
     assert pages(tmp_path / "s") == ["index.html", "sheet-0001.html"]

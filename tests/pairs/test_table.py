@@ -10,11 +10,12 @@ import pytest
 
 from runtime.errors import ConfigError, DiskFullError, OutputExistsError
 from runtime.metrics.falsematch import Calibration
-from runtime.pairs.blocks import Found
+from runtime.pairs.all_pairs import ScoredPairs
 from runtime.pairs.table import PairTable, check_table_path, write_table
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import calibration_of, oracle, twins, write_twins
+from tests.support.errors import raises
 
 EVIL = [
     b'say "hi", <b>.jpg',
@@ -26,12 +27,12 @@ EVIL = [
 ]
 
 
-def found_in(vectors: np.ndarray, threshold: float = 0.4) -> Found:
+def found_in(vectors: np.ndarray, threshold: float = 0.4) -> ScoredPairs:
     first, second, scores = zip(*oracle(vectors, threshold), strict=True)
-    return Found(np.array(first), np.array(second), np.array(scores, np.float32))
+    return ScoredPairs(np.array(first), np.array(second), np.array(scores, np.float32))
 
 
-def table_of(gallery: EmbeddingFile, found: Found, calibration: Calibration | None = None) -> PairTable:
+def table_of(gallery: EmbeddingFile, found: ScoredPairs, calibration: Calibration | None = None) -> PairTable:
     return PairTable(gallery, found, calibration)
 
 
@@ -41,8 +42,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_csv_has_every_pair_in_order_with_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.pairs.table._PAIRS", 7)
-    monkeypatch.setattr("runtime.pairs.table._NAMES", 11)
+    monkeypatch.setattr("runtime.pairs.table._WRITTEN_PAIRS", 7)
+    monkeypatch.setattr("runtime.pairs.table._READ_NAMES", 11)
     vectors = twins(100)
     names = [EVIL[row % 6] + b"%d" % row for row in range(100)]
     found = found_in(vectors)
@@ -61,7 +62,7 @@ def test_csv_has_every_pair_in_order_with_names_as_they_are(tmp_path: Path, monk
 
 def test_parquet_says_the_same_and_no_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
-    monkeypatch.setattr("runtime.pairs.table._PAIRS", 7)
+    monkeypatch.setattr("runtime.pairs.table._WRITTEN_PAIRS", 7)
     counts = [3, 0, 1, 2] * 20
     vectors = twins(sum(counts))
     names = [EVIL[row % 6] for row in range(len(vectors))]
@@ -91,7 +92,7 @@ def test_expected_is_the_false_match_rate_times_all_pairs_of_the_file(tmp_path: 
     vectors = twins(200)
     with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors)) as gallery:
         table = table_of(gallery, found_in(vectors), calibration_of(impostors))
-    for pair in table.rows(0, len(table.found)):
+    for pair in table.rows(0, len(table.pairs)):
         assert pair.expected is not None
         reach = int((impostors >= np.floor(pair.score * 1000) / 1000).sum())
         assert pair.expected.at_most == (reach == 0)
@@ -100,7 +101,7 @@ def test_expected_is_the_false_match_rate_times_all_pairs_of_the_file(tmp_path: 
 
 def test_no_pairs_make_a_table_without_lines(tmp_path: Path) -> None:
     vectors = twins(60)
-    none = Found(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
+    none = ScoredPairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
     with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors)) as gallery:
         write_table(tmp_path / "o.csv", gallery, table_of(gallery, none))
     assert (tmp_path / "o.csv").read_text() == "path_a,path_b,score,expected_false,at_most,row_a,row_b\n"
@@ -130,10 +131,10 @@ def test_it_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_name_that_cannot_be_written_is_refused_before_the_search(tmp_path: Path) -> None:
     (tmp_path / "o.csv").write_text("old")
-    with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
+    with raises(ConfigError, ".csv", ".parquet"):
         check_table_path(tmp_path / "o.txt", force=True)
-    with pytest.raises(ConfigError, match="there is no folder"):
+    with raises(ConfigError, tmp_path / "no"):
         check_table_path(tmp_path / "no" / "o.csv", force=True)
-    with pytest.raises(OutputExistsError, match="--force"):
+    with raises(OutputExistsError, "--force"):
         check_table_path(tmp_path / "o.csv", force=False)
     check_table_path(tmp_path / "o.csv", force=True)

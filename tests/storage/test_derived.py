@@ -9,16 +9,17 @@ import pytest
 
 from runtime.errors import StorageError
 from runtime.storage.derived import (
-    Seen,
-    derived_beside,
+    Fingerprint,
+    derived_nearby,
     forget_pages,
-    look_at,
     record_elsewhere,
     record_page,
     recorded_elsewhere,
     recorded_pages,
+    take_fingerprint,
     written_pages,
 )
+from tests.support.errors import raises
 
 NAMES = ["people.h5", "a[b]*?.h5", "-x .h5", "two\nlines.h5", "\udcff\u4eba.h5"]
 
@@ -36,7 +37,7 @@ def test_indexes_and_unfinished_jobs_beside_a_file_are_found_and_nothing_else(tm
         path.write_bytes(b"")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / f"{name}.faiss").write_bytes(b"")
-    assert derived_beside(file) == sorted(ours)
+    assert derived_nearby(file) == sorted(ours)
 
 
 def test_what_lies_beside_a_link_is_found_as_well_as_what_lies_beside_the_file(tmp_path: Path) -> None:
@@ -45,7 +46,7 @@ def test_what_lies_beside_a_link_is_found_as_well_as_what_lies_beside_the_file(t
     wanted = [tmp_path / "people.h5.faiss", tmp_path / "real" / "p.h5.faiss"]
     for path in (tmp_path / "real" / "p.h5", *wanted):
         path.write_bytes(b"")
-    assert derived_beside(tmp_path / "people.h5") == wanted
+    assert derived_nearby(tmp_path / "people.h5") == wanted
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -122,7 +123,7 @@ def test_that_a_page_cannot_be_noted_is_told_and_no_error(tmp_path: Path, caplog
 
 def test_a_list_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
     (tmp_path / "people.h5.pages").mkdir()
-    with pytest.raises(StorageError, match="cannot be read"):
+    with raises(StorageError, tmp_path / "people.h5.pages"):
         recorded_pages(tmp_path / "people.h5")
 
 
@@ -140,7 +141,7 @@ def test_what_a_page_was_each_time_it_was_written_is_remembered(tmp_path: Path) 
     for content in ("one", "number two"):
         page.write_text(content)
         record_page(file, page)
-        seen.append(look_at(page))
+        seen.append(take_fingerprint(page))
     assert [one.size_bytes for one in seen if one] == [3, 10]
     assert written_pages(file) == {page: tuple(seen)}
     forget_pages(file, keep=[page, tmp_path / "another"])
@@ -156,13 +157,13 @@ def test_a_folder_is_another_when_anything_in_it_changes_and_nothing_behind_a_li
     for path in (folder / "one" / "a.html", folder / "one", folder):
         os.utime(path, ns=(0, 7))
     os.utime(folder / "link", ns=(0, 9), follow_symlinks=False)
-    before = look_at(folder)
-    assert before == Seen(4, 3, 9)
+    before = take_fingerprint(folder)
+    assert before == Fingerprint(4, 3, 9)
     (tmp_path / "outside" / "x").write_text("x")
-    assert look_at(folder) == before
+    assert take_fingerprint(folder) == before
     (folder / "one" / "mine.jpg").write_text("")
-    assert look_at(folder) != before
-    assert look_at(tmp_path / "none") is None
+    assert take_fingerprint(folder) != before
+    assert take_fingerprint(tmp_path / "none") is None
 
 
 def test_what_is_elsewhere_is_remembered_whatever_else_is_forgotten(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ from runtime.errors import DamagedError, StorageError
 from runtime.records import FACE, FACE_DATASETS, Embedded, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
-from runtime.storage.segment_reader import segment_files
+from runtime.storage.segments import segment_files
+from tests.support.errors import raises
 from tests.support.face_batches import D, batch_of, batches_of, faces_of, writer
 
 # What a file without faces holds, and held before there were any.
@@ -56,7 +57,7 @@ def run(
         ran += pending
         try:
             with Ledger(rows, folder, "p", base) as ledger:
-                assemble(output, ledger, paths_of(rows), {"dimension": D}, "float32")
+                assemble(output, ledger, paths_of(rows), {"dimension": D, "contract": '{"root": "/photos"}'}, "float32")
             return ran
         except DamagedError:
             continue
@@ -225,7 +226,9 @@ def test_a_finished_file_gives_itself_again(tmp_path: Path) -> None:
     base = whole(tmp_path, 40, 5)
     (tmp_path / "nothing").mkdir()
     with Ledger(40, tmp_path / "nothing", "p", base) as ledger:
-        assemble(tmp_path / "o.h5", ledger, paths_of(40), {"dimension": D}, "float32")
+        assemble(
+            tmp_path / "o.h5", ledger, paths_of(40), {"dimension": D, "contract": '{"root": "/photos"}'}, "float32"
+        )
     assert differences(tmp_path / "o.h5", base) == []
 
 
@@ -236,9 +239,11 @@ def test_a_finished_file_without_faces_is_no_base_for_a_run_with_them(tmp_path: 
     to.append(Embedded(np.array([0]), (Outcome(1, Status.CORRUPT, "x"),), embeddings=np.ones((1, D), np.float32)))
     to.commit()
     with Ledger(2, first, "p") as ledger:
-        assemble(tmp_path / "base.h5", ledger, paths_of(2), {"dimension": D}, "float32")
+        assemble(
+            tmp_path / "base.h5", ledger, paths_of(2), {"dimension": D, "contract": '{"root": "/photos"}'}, "float32"
+        )
     (tmp_path / "second").mkdir()
-    with pytest.raises(StorageError, match="Start over with --force"):
+    with raises(StorageError, "--force"):
         run(tmp_path / "second", 2, tmp_path / "o.h5", seed=0, base=tmp_path / "base.h5")
 
 
@@ -260,7 +265,7 @@ def test_only_several_rows_for_one_photograph_make_another_version(
         to.append(photograph(row, ranks))
     to.commit()
     with Ledger(3, tmp_path, "p") as ledger:
-        assemble(tmp_path / "o.h5", ledger, paths_of(3), {"dimension": D}, "float32")
+        assemble(tmp_path / "o.h5", ledger, paths_of(3), {"dimension": D, "contract": '{"root": "/photos"}'}, "float32")
     with h5py.File(tmp_path / "o.h5") as file:
         assert file["metadata"].attrs["format_version"] == version
         assert file["face_index"][:].tolist() == [rank for ranks in faces for rank in ranks]
@@ -276,7 +281,7 @@ def test_a_run_in_which_no_face_was_found_says_so(tmp_path: Path) -> None:
     to.append(replace(nobody, outcomes=(Outcome(0, Status.NO_FACE, "no face"),), face_counts={0: 0}))
     to.commit()
     with Ledger(1, tmp_path, "p") as ledger:
-        assemble(tmp_path / "o.h5", ledger, [b"0.jpg"], {"dimension": D}, "float32")
+        assemble(tmp_path / "o.h5", ledger, [b"0.jpg"], {"dimension": D, "contract": '{"root": "/photos"}'}, "float32")
     with h5py.File(tmp_path / "o.h5") as file:
         assert file["faces/landmarks"].shape == (0, 5, 2)
         assert file["outcomes/faces"][:].tolist() == [0]
@@ -290,7 +295,13 @@ def test_without_faces_a_file_holds_what_it_always_held(tmp_path: Path) -> None:
         assert set(file) == {"embeddings", "outcomes"}
         assert set(file["outcomes"]) == {"row", "status", "detail"}
     with Ledger(3, tmp_path, "p") as ledger:
-        assemble(tmp_path / "o.h5", ledger, [b"0", b"1", b"2"], {"dimension": D}, "float32")
+        assemble(
+            tmp_path / "o.h5",
+            ledger,
+            [b"0", b"1", b"2"],
+            {"dimension": D, "contract": '{"root": "/photos"}'},
+            "float32",
+        )
     assert datasets(tmp_path / "o.h5") == WITHOUT_FACES
     with h5py.File(tmp_path / "o.h5") as file:
         assert file["metadata"].attrs["format_version"] == 1
@@ -312,7 +323,13 @@ def test_memory_does_not_grow_with_the_faces_of_the_photographs(
             to.append(Embedded(rows, embeddings=vectors, faces=faces, face_counts=dict.fromkeys(rows.tolist(), crowd)))
         to.commit()
         with Ledger(photographs, tmp_path, "p") as ledger:
-            assemble(tmp_path / "o.h5", ledger, paths_of(photographs), {"dimension": D}, "float32")
+            assemble(
+                tmp_path / "o.h5",
+                ledger,
+                paths_of(photographs),
+                {"dimension": D, "contract": '{"root": "/photos"}'},
+                "float32",
+            )
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

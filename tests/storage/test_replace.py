@@ -15,9 +15,11 @@ import pytest
 from compare import differences
 
 from runtime.errors import LockedError, StorageError
-from runtime.storage.replace import replacing
+from runtime.storage.contract import EmbeddingContract
+from runtime.storage.dataset import edit_file
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
+from tests.support.errors import raises
 from tests.support.export_files import write_file
 from tests.support.facemill_command import ROOT
 
@@ -30,7 +32,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def add(file: Path, value: int = 7) -> None:
-    with replacing(file) as copy:
+    with edit_file(file) as copy:
         copy["cluster"] = np.full(40, value, np.int32)
         copy["cluster"].attrs["clusters"] = value
 
@@ -61,7 +63,7 @@ def test_the_changed_file_is_whole(file: Path) -> None:
 
 def test_until_the_block_ends_the_old_file_stands_under_its_name(file: Path) -> None:
     before = file.read_bytes()
-    with replacing(file) as copy:
+    with edit_file(file) as copy:
         copy["cluster"] = np.zeros(40)
         copy.flush()
         assert file.read_bytes() == before
@@ -72,7 +74,7 @@ def test_a_block_that_fails_changes_nothing(file: Path) -> None:
     before = file.read_bytes()
 
     def fail() -> None:
-        with replacing(file) as copy:
+        with edit_file(file) as copy:
             del copy["embeddings"]
             raise ZeroDivisionError
 
@@ -88,14 +90,14 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 import numpy as np
 import runtime.files as files
-from runtime.storage.replace import replacing
+from runtime.storage.dataset import edit_file
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 moment = {moment!r}
 if moment == "before the rename":
     files.os.replace = die
 if moment == "after the rename":
     files.sync_folder = die
-with replacing(Path({path!r})) as copy:
+with edit_file(Path({path!r})) as copy:
     if moment == "before the change":
         die()
     copy["cluster"] = np.arange(40)
@@ -134,7 +136,7 @@ def test_kill_9_leaves_the_old_file_or_the_new_one(file: Path, moment: str, chan
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
 def test_the_permissions_stay_and_the_copy_is_never_more_open(file: Path, mode: int) -> None:
     file.chmod(mode)
-    with replacing(file) as copy:
+    with edit_file(file) as copy:
         copy["cluster"] = np.zeros(40)
         partial = file.with_name("people.h5.partial")
         assert stat.S_IMODE(partial.stat().st_mode) == mode
@@ -152,14 +154,14 @@ def test_a_link_is_followed_and_stays(file: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_writes_the_file_is_not_disturbed(file: Path) -> None:
     before = file.read_bytes()
-    with RunFolder(file), pytest.raises(LockedError, match="another run is writing"), replacing(file):
+    with RunFolder(file), raises(LockedError, file), edit_file(file):
         pass
     assert file.read_bytes() == before
 
 
 def test_an_unfinished_run_on_the_file_is_kept(file: Path) -> None:
     with RunFolder(file) as folder:
-        folder.write_plan(StoredPlan({}, "/photos", 40, "2026-01-01"))
+        folder.write_plan(StoredPlan(EmbeddingContract(), "/photos", 40, "2026-01-01"))
     add(file)
     with RunFolder(file) as folder:
         assert folder.read_plan() is not None
@@ -169,11 +171,11 @@ def test_what_is_damaged_or_missing_is_refused_in_words(file: Path, tmp_path: Pa
     data = file.read_bytes()
     for content in (b"no HDF5", data[: len(data) // 2]):
         file.write_bytes(content)
-        with pytest.raises(StorageError, match="is damaged and cannot be changed"), replacing(file):
+        with raises(StorageError, file), edit_file(file):
             pass
         assert file.read_bytes() == content
     for missing in (tmp_path / "none.h5", tmp_path / "no" / "folder" / "none.h5", tmp_path):
-        with pytest.raises(StorageError, match="expected: a finished file"), replacing(missing):
+        with raises(StorageError, missing), edit_file(missing):
             pass
     assert not (tmp_path / "no").exists()
     assert os.listdir(file.parent) == ["people.h5"]

@@ -21,9 +21,6 @@ INFO = EngineInfo(
     profile=(1, 8, 256),
     device="cpu",
     engine_sha256="1" * 64,
-    parity_images=0,
-    parity_min=0.0,
-    parity_mean=0.0,
     tool_version="0",
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.pairs.blocks import Found
+from runtime.pairs.all_pairs import ScoredPairs
 from runtime.records import FACE, Embedded
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
@@ -85,11 +85,11 @@ def write_photographs(path: Path, names: Sequence[bytes]) -> None:
             file.write(make.encode(make.scene(48, 40, seed=i), quality=60))
 
 
-def links_of(vectors: NDArray[np.float32], threshold: float) -> Found:
+def links_of(vectors: NDArray[np.float32], threshold: float) -> ScoredPairs:
     """All pairs at or above a threshold, by NumPy in double precision."""
     scores = (vectors.astype(np.float64) @ vectors.T.astype(np.float64)).astype(np.float32)
     first, second = np.nonzero(np.triu(scores >= np.float32(threshold), 1))
-    return Found(first, second, scores[first, second])
+    return ScoredPairs(first, second, scores[first, second])
 
 
 def _unit(rows: NDArray[np.float64]) -> NDArray[np.float64]:

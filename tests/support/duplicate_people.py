@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runtime.metrics.curve import count_scores, curve_of_counts
 from runtime.metrics.falsematch import Calibration, calibrate
 from runtime.records import FACE_DATASETS
-from runtime.storage.comparable import ATTRIBUTE
+from runtime.storage.calibration import ATTRIBUTE
 
 Pair = tuple[int, int, float]
 

@@ -31,8 +31,8 @@ SPEC = ModelSpec(
     sha256=None,
     size_bytes=None,
     trained=False,
-    generator=(),
-    detector="",
+    task="embed",
+    decode="",
     folder=Path(),
 )
 
@@ -56,9 +56,6 @@ def info(**changes: Any) -> EngineInfo:
         profile=(1, 8, 64),
         device="cpu",
         engine_sha256="1" * 64,
-        parity_images=0,
-        parity_min=0.0,
-        parity_mean=0.0,
         tool_version="0",
     )
     return replace(base, **changes)

@@ -14,11 +14,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from runtime.engines.inputs import DETECTOR_SIDES
 from runtime.engines.tensorrt.slot import Slot
 from runtime.pipeline.gpu_embed import DeviceCrops
 from runtime.pipeline.gpu_fill import Shrink
 
+SIDES = (32, 1024)  # of a detector's pictures
 KINDS = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
@@ -48,7 +48,7 @@ class Context:
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
         if len(self.engine.session.get_inputs()[0].shape) == 4 and shape[1:3] != (112, 112):  # of a detector
-            return all(DETECTOR_SIDES[0] <= side <= DETECTOR_SIDES[-1] for side in shape[1:3])
+            return all(SIDES[0] <= side <= SIDES[-1] for side in shape[1:3])
         return True
 
     def execute_async_v3(self, stream: int) -> bool:

@@ -67,7 +67,7 @@ def encoded(wanted: Any, scores: float) -> Any:
 
 
 def test_who_answers_like_the_teacher_pays_nothing_and_is_read_back_by_facemill() -> None:
-    from runtime.faces.detectors import find_faces
+    from runtime.faces.detectors import DECODERS, find_faces
     from training.detection import check_answers, detection_loss
 
     wanted = scenes(24, empty=0.0, more=0.0, turned=0.0)
@@ -77,7 +77,7 @@ def test_who_answers_like_the_teacher_pays_nothing_and_is_read_back_by_facemill(
     values = raw.clone()
     values[..., 0] = torch.logit(answers.scores, eps=1e-6)
     assert float(detection_loss(values, answers, SIDE, 6.0)["loss"]) < 1e-3
-    read = find_faces(raw.numpy(), family="yunet", height=SIDE, width=SIDE, threshold=0.5)
+    read = find_faces(raw.numpy(), decoder=DECODERS["yunet"], height=SIDE, width=SIDE, threshold=0.5)
     there = wanted.there[:, 0]
     assert there.sum() > 12
     for one, box, marks, expected in zip(read, wanted.boxes[:, 0], wanted.landmarks[:, 0], there, strict=True):
@@ -296,6 +296,6 @@ def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(checkpo
     assert done.half_gap < 0.02
     assert done.size_bytes == (tmp_path / "mine.onnx").stat().st_size
     spec = load_spec(str(tmp_path / "mine.toml"))
-    assert (spec.detector, spec.channel_order, spec.licence) == ("yunet", "bgr", "not stated")
+    assert (spec.decode, spec.channel_order, spec.licence) == ("yunet", "bgr", "not stated")
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path / "engines")
-    assert built.engine.info.detector == "yunet"
+    assert (built.engine.info.task, built.engine.info.decode) == ("detect", "yunet")

@@ -39,7 +39,7 @@ def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(checkpo
     spec = load_spec(str(tmp_path / "mine.toml"))
     assert (spec.name, spec.dimension, spec.licence, spec.trained) == ("mine", 64, "not stated", True)
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path / "engines")
-    assert built.engine.info.parity_min > 0.99999
+    assert built.engine.info.parity.minimum > 0.99999
     assert sorted(path.name for path in tmp_path.iterdir()) == ["engines", "last.pt", "mine.onnx", "mine.toml"]
 
 

@@ -152,7 +152,7 @@ def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(tmp_pat
     assert not {"Scan", "Loop", "If"} & {node.op_type for node in graph.graph.node}
     spec = load_spec(str(tmp_path / "mine.toml"))
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path / "engines")
-    assert built.engine.info.parity_min > 0.99999
+    assert built.engine.info.parity.minimum > 0.99999
 
 
 def test_it_is_distilled_while_pictures_grow(tmp_path: Path) -> None:

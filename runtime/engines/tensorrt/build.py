@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from ...errors import EngineError
 from ...extras import pip_install
 from ...graphs.tensors import FACES, INPUT, OUTPUT
-from ..inputs import DETECTOR_SIDES
 from .api import tensorrt_log, version_of
 
 logger = logging.getLogger(__name__)
@@ -43,8 +42,8 @@ def build_plan(
     onnx_content: bytes,
     *,
     profile: tuple[int, int, int],
-    size: int,
-    detector: bool = False,
+    sides: tuple[int, int, int],
+    output: str = OUTPUT,
     compute_capability: str | None = None,
 ) -> Plan:
     """Compile a graph that `prepare_graph` made.
@@ -53,18 +52,17 @@ def build_plan(
         trt: from `import_tensorrt`.
         onnx_content: the ONNX file.
         profile: (min, opt, max) batch sizes.
-        size: side of the square crop, pixels; for a detector the usual long side of a picture.
-        detector: the graph is a face detector's: pictures of any size in `DETECTOR_SIDES`.
+        sides: smallest, usual and largest side of a picture, pixels.
+        output: name of the graph's output.
         compute_capability: e.g. "SM75", or CURRENT; None: this machine's GPU, or tensorrt_rtx's own default set.
     Raises:
         EngineError: it refuses the graph, the compute capability or this machine; its own words are in the message.
     """
 
     def look(network: Any) -> str:
-        _check_io(trt, network, FACES if detector else OUTPUT)
+        _check_io(trt, network, output)
         return _precision(trt, network)
 
-    sides = DETECTOR_SIDES if detector else (size, size, size)
     shapes = [(batch, side, side, 3) for batch, side in zip(profile, sides, strict=True)]
     return Plan(*compile_network(trt, onnx_content, shapes, look, compute_capability))
 
@@ -81,7 +79,7 @@ def compile_network(
     Args:
         trt, onnx_content, compute_capability: as for `build_plan`.
         shapes: of the input: smallest, usual, largest.
-        look: called with the network before it is built; raises if it is not what was wanted.
+        look: called with the network before it is built; raises if it is not what was expected.
     Returns:
         The plan, and what `look` found.
     Raises:
@@ -185,10 +183,11 @@ def _check_io(trt: ModuleType, network: Any, output: str) -> None:
 
 
 def _require_types(trt: ModuleType, found: dict[str, Any], output: str) -> None:
-    wanted = {INPUT: trt.DataType.UINT8, output: trt.DataType.FLOAT}
-    if found != wanted:
+    expected = {INPUT: trt.DataType.UINT8, output: trt.DataType.FLOAT}
+    if found != expected:
         raise EngineError(
-            f"{version_of(trt)} made an engine with the inputs and outputs {_types(found)}; wanted: {_types(wanted)}"
+            f"{version_of(trt)} made an engine with the inputs and outputs {_types(found)}; expected: "
+            f"{_types(expected)}"
         )
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from ...files import NewFile
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +45,9 @@ class RtxCache:
         content = self._cache.serialize()
         if self._path is None or content is None or bytes(memoryview(content)) == self._before:
             return
-        partial = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
-            partial.write_bytes(memoryview(content))
-            partial.replace(self._path)
-        except OSError as err:
-            partial.unlink(missing_ok=True)
+            with NewFile(self._path) as new:
+                new.file.write(memoryview(content))
+                new.commit()
+        except OSError as err:  # LockedError is one: another process keeps the same kernels
             logger.info("the compiled kernels cannot be kept in %s: %s", self._path, err.strerror or err)

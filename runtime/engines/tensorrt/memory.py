@@ -65,7 +65,7 @@ def plan_device(
 
     Args:
         info: of the engine.
-        slots: wanted.
+        slots: to aim at.
         weights: bytes of the engine.
         context: bytes of one execution context, as the engine says.
         decoder: bytes of one decoder; 0 without.

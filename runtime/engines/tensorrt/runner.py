@@ -7,7 +7,7 @@ import queue
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -115,7 +115,7 @@ class TensorRTRunner:
         # on when that was, tuning would measure the wrong kernels, and compiling would take cores from decoding.
         # A detector's pictures have dozens of shapes, of which few come again: nobody waits for kernels of each.
         strategies = trt.DynamicShapesKernelSpecializationStrategy
-        wanted = strategies.LAZY if self.info.detector else strategies.EAGER
+        wanted = strategies.LAZY if self.info.detects else strategies.EAGER
         config.dynamic_shapes_kernel_specialization_strategy = wanted
         return config
 
@@ -147,6 +147,14 @@ class TensorRTRunner:
             slot.start(len(images))
             return slot.finish(len(images))[0]
 
+    def infer_s(self, images: NDArray[np.uint8]) -> float:
+        """Run one batch: see Runner.infer_s."""
+        check_images(images, self.info)
+        with self.slot() as slot:
+            slot.fill(0, images)
+            slot.start(len(images))
+            return slot.finish(len(images))[1]
+
     def _error(self, what: str, next_step: str) -> EngineError:
         """With TensorRT's own words; an OutOfMemoryError if they say so."""
         words = self._log.words()
@@ -156,15 +164,13 @@ class TensorRTRunner:
     def __enter__(self) -> TensorRTRunner:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         """Let go of the slots, then of the engine that their contexts belong to."""
         for _ in range(self.plan.slots):
             self._slots.get()  # waits for the batches under way
         with self.driver:
             if self._cache is not None:
                 self._cache.keep()
-            self._stack.__exit__(kind, error, trace)
+            self._stack.close()
             self._cache = None
             del self._engine, self._runtime

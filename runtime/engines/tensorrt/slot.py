@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from ...cuda.resources import DeviceBuffer, Event, PinnedBuffer, Stream
 from ...errors import EngineError
 from ...graphs.tensors import INPUT
 from ..engine import EngineInfo
-from ..inputs import answer_shape, largest_sides, output_of
+from ..inputs import answer_shape, output_of, sides_of
 
 
 class Slot:
@@ -40,7 +39,7 @@ class Slot:
             OutOfMemoryError: the GPU, or page-locked memory, has no room.
         """
         self._context, self._info = context, info
-        self._sides = largest_sides(info)
+        self._sides: tuple[int, ...] = (sides_of(info)[-1],) * 2
         largest = info.profile[2]
         pictures, answers = largest * picture_bytes(info), largest * answer_bytes(info)
         with ExitStack() as stack:
@@ -94,7 +93,7 @@ class Slot:
         """Wait for the batch that was started.
 
         Returns:
-            (count, D) float32, unit rows (a detector's: (count, P, 15)), a new array; and the seconds that it took the
+            (count, D) float32, unit rows (a detector's: (count, P, V)), a new array; and the seconds that it took the
             GPU.
         """
         self._ended.synchronize()
@@ -109,12 +108,10 @@ class Slot:
     def __enter__(self) -> Slot:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         """Wait for what is under way, then let everything go."""
         try:
-            self._stack.__exit__(kind, error, trace)
+            self._stack.close()
         finally:
             self._context = None
 
@@ -137,10 +134,9 @@ def slot_bytes(info: EngineInfo) -> int:
 
 def picture_bytes(info: EngineInfo) -> int:
     """Of the largest picture."""
-    height, width = largest_sides(info)
-    return 3 * height * width
+    return 3 * sides_of(info)[-1] ** 2
 
 
 def answer_bytes(info: EngineInfo) -> int:
     """Of the engine's answer to it."""
-    return 4 * math.prod(answer_shape(info, *largest_sides(info)))
+    return 4 * math.prod(answer_shape(info, sides_of(info)[-1], sides_of(info)[-1]))

@@ -1,0 +1,1 @@
+"""The ONNX Runtime backends: on the CPU, and on an NVIDIA GPU."""

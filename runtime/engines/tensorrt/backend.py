@@ -1,0 +1,164 @@
+"""TensorRT as a backend. An engine is a plan, for one version of TensorRT and one kind of GPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...cuda.device import find_gpu
+from ...errors import EngineError, OutOfMemoryError
+from ...extras import pip_install
+from ...graphs.qdq import WEIGHTED, Scheme
+from ..backend import BuildJob, Fault, Profile, Prove
+from ..engine import Engine, EngineInfo
+from .api import import_tensorrt, named_target, version_of
+from .build import CURRENT, Plan, build_plan, check_plan
+from .cache import cache_path
+
+if TYPE_CHECKING:
+    import onnx
+
+    from .runner import TensorRTRunner
+
+logger = logging.getLogger(__name__)
+
+
+class TensorRT:
+    """TensorRT, through `tensorrt` or `tensorrt_rtx`; see `Backend`."""
+
+    name = "tensorrt"
+    title = "TensorRT"
+    suffix = "plan"
+    on_gpu = True
+    keeps_photos = True
+    names_targets = True
+    requires: tuple[tuple[str, ...], ...] = (("tensorrt", "tensorrt_rtx"), ("cupy", "pycuda"))
+    extra = "gpu"
+    usual_precision = "fp16"
+    refusals: Mapping[str, str] = {}
+    # TensorRT knows no zero points, takes biases in float, and fuses what follows a convolution as long as no Q/DQ is
+    # between. The Add of a residual reads the Q/DQ that the next convolution needs on that tensor.
+    scheme: Scheme | None = Scheme(WEIGHTED, symmetric=True, inputs_only=True, rest="fp16")
+
+    def profile(self, task: str) -> Profile:
+        return (1, 16, 32) if task == "detect" else (1, 256, 512)
+
+    def find_fault(self) -> Fault | None:
+        return None
+
+    def version(self, compute_capability: str | None = None) -> str:
+        return version_of(import_tensorrt(compute_capability))
+
+    def device(self, compute_capability: str | None = None) -> str:
+        gpu = find_gpu()
+        return target_of(compute_capability, self.version(compute_capability)) or (gpu.name if gpu else "default set")
+
+    def adapt(self, graph: onnx.ModelProto) -> onnx.ModelProto:
+        return graph
+
+    def build(self, job: BuildJob, graph: onnx.ModelProto, info: EngineInfo, prove: Prove) -> tuple[bytes, EngineInfo]:
+        """Build a plan. Its graph is proven on the CPU, and the plan itself where a GPU can run it."""
+        content = graph.SerializeToString(deterministic=True)
+        graph_info = prove(content, replace(info, backend="cpu"))
+        logger.info(
+            "its graph on the CPU, over %d crops: cosine minimum %.6f, mean %.6f",
+            graph_info.parity.images,
+            graph_info.parity.minimum,
+            graph_info.parity.mean,
+        )
+        from ..inputs import output_of, sides_of
+
+        trt = import_tensorrt(job.compute_capability)
+
+        def build(target: str | None) -> Plan:
+            return build_plan(
+                trt,
+                content,
+                profile=job.profile,
+                sides=sides_of(job.spec),
+                output=output_of(job.spec),
+                compute_capability=target,
+            )
+
+        def prove_plan(plan: Plan) -> EngineInfo:
+            loaded = replace(info, precision=plan.precision, context_bytes=check_plan(trt, plan.content))
+            return prove(plan.content, loaded)
+
+        target = target_of(job.compute_capability, info.backend_version)
+        plan, info = plan_that_runs(target, info, build, prove_plan)
+        return plan.content, info
+
+    def open(self, content: bytes, info: EngineInfo, *, threads: int = 0, path: Path | None = None) -> TensorRTRunner:
+        from .runner import TensorRTRunner
+
+        return TensorRTRunner(content, info, cache=path and cache_path(path))
+
+    def why_stale(self, engine: Engine) -> str:
+        from .stale import why_stale
+
+        return why_stale(engine)
+
+
+def target_of(compute_capability: str | None, version: str) -> str | None:
+    """The compute capability to name to TensorRT; tensorrt_rtx's default set leaves older GPUs out.
+
+    Args:
+        compute_capability: that the user named, e.g. "SM75"; None: for this machine.
+        version: of the TensorRT that builds, e.g. "tensorrt_rtx 1.7.1.116".
+    Returns:
+        None where there is nothing to name: plain TensorRT builds for this machine's GPU, and tensorrt_rtx, which has
+        no name for some of them (Hopper), for its default set.
+    """
+    gpu = find_gpu()
+    if compute_capability is None and gpu is not None and version.startswith("tensorrt_rtx"):
+        return named_target(import_tensorrt(), gpu.compute_capability)
+    return compute_capability
+
+
+def plan_that_runs(
+    target: str | None,
+    info: EngineInfo,
+    build: Callable[[str | None], Plan],
+    prove: Callable[[Plan], EngineInfo],
+) -> tuple[Plan, EngineInfo]:
+    """A plan that was run on this machine's GPU, if that is what it is for.
+
+    TensorRT-RTX's default set is said to be for every GPU from compute capability 8.0 on, also for those that it has no
+    name for. Where it is not true of this one, the plan is built once more, for this GPU alone.
+
+    Args:
+        target: from `target_of`.
+        info: of the engine to be.
+        build: makes a plan for a target.
+        prove: loads a plan, runs it and returns its sidecar; raises EngineError where it does not run or is not equal.
+    Raises:
+        EngineError: there is no plan, or the GPU takes none; what became of each is in the message.
+    """
+    gpu = find_gpu()
+    if gpu is None or target not in (None, gpu.compute_capability):
+        plan = build(target)
+        return plan, replace(info, precision=plan.precision)
+    default_set = target is None and info.backend_version.startswith("tensorrt_rtx")
+    try:
+        plan = build(target)
+        return plan, prove(plan)
+    except EngineError as err:
+        if not default_set or isinstance(err, OutOfMemoryError):
+            raise
+        refused = f"default set: {err.message}"
+    here = f"{gpu.name} ({gpu.compute_capability})"
+    logger.warning("%s does not take what %s builds: %s. Trying %s", here, info.backend_version, refused, CURRENT)
+    try:
+        plan = build(CURRENT)
+        proven = prove(plan)
+    except EngineError as err:
+        raise EngineError(
+            f"{info.backend_version} builds no engine of {info.model} that {here} takes: {refused}; "
+            f"{CURRENT}: {err.message}. "
+            f"Install TensorRT itself, which is used where both are: {pip_install('tensorrt')}; or use --backend cuda"
+        ) from err
+    logger.warning("%s: what is built for %s runs", here, CURRENT)
+    return plan, replace(proven, refused=refused)

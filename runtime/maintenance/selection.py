@@ -1,0 +1,182 @@
+"""Selecting photos of a file by the names of photos and folders."""
+
+from __future__ import annotations
+
+import codecs
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, SourceError
+from ..records import SAME_FILE, Status
+from ..storage.file import EmbeddingFile
+from ..storage.format import stored_text
+from ..storage.segments import clip_detail
+
+_BLOCK_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The photos that a list of names selects in a file.
+
+    Attributes:
+        rows: (n,) int64, ascending, of `/outcomes`.
+        missing: names that select nothing.
+    """
+
+    rows: NDArray[np.int64]
+    missing: tuple[bytes, ...]
+
+
+def read_names(path: Path) -> list[bytes]:
+    """Names from a file: one a line, or, for names that hold a line break, each ended by a NUL byte.
+
+    Args:
+        path: `-` for the standard input. Blank lines are passed over.
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+    except OSError as err:
+        raise SourceError(
+            f"the list {path} cannot be read: {err.strerror}; expected: a text file, one path or folder a line"
+        ) from err
+    data = data.removeprefix(codecs.BOM_UTF8)
+    lines = data.split(b"\0") if b"\0" in data else [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    return [line for line in lines if line.strip()]
+
+
+def paths_below(root: bytes, names: Iterable[bytes]) -> list[bytes]:
+    """Names as paths below a root; the root is cut off absolute ones.
+
+    Raises:
+        ConfigError: a name selects all photos.
+    """
+    top = root.rstrip(b"/") + b"/"
+    found = []
+    for name in names:
+        short = (name + b"/").removeprefix(top) if name.startswith(b"/") else name + b"/"
+        short = short[:-1].removeprefix(b"./")
+        if not short.strip(b"/") or short == b".":
+            raise ConfigError(
+                f"{os.fsdecode(name)!r} is the folder of all photographs; expected: photographs or folders in "
+                f"it. To remove all of them, delete the file, and the files beside it that begin with its name"
+            )
+        found.append(short)
+    return found
+
+
+def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
+    """Select photos, and all photos below folders.
+
+    A name is compared byte by byte. A name that selects nothing so is compared with the text of paths that are not
+    UTF-8, which has `\\xNN` for some bytes.
+
+    Args:
+        paths: exact, in scan order.
+        names: below the root; one that ends in a slash means a folder.
+    """
+    folders = {name.rstrip(b"/") + b"/" for name in names}
+    files = {name for name in names if not name.endswith(b"/")}
+    rows: list[int] = []
+    found: set[bytes] = set()  # names, folders with a slash
+    as_text: defaultdict[bytes, list[int]] = defaultdict(list)
+    folder, above = b"", set[bytes]()
+    for row, path in enumerate(paths):
+        here = path[: path.rfind(b"/") + 1]
+        if here != folder:  # neighbours share it
+            folder, above = here, folders.intersection(_folders_of(here))
+        if above or path in files:
+            rows.append(row)
+            found |= above
+            found.add(path)
+        if not path.isascii():
+            text = stored_text(path)
+            if text != path:
+                for name in files.intersection((text,)) | folders.intersection(_folders_of(text)):
+                    as_text[name].append(row)
+    for name, as_text_rows in as_text.items():
+        if name not in found:
+            rows += as_text_rows
+    found |= as_text.keys()
+    missing = tuple(name for name in names if name not in found and name.rstrip(b"/") + b"/" not in found)
+    return Selection(np.unique(np.array(rows, np.int64)), missing)
+
+
+def _folders_of(path: bytes) -> Iterator[bytes]:
+    """Every folder above a path, with its slash."""
+    at = path.find(b"/")
+    while at >= 0:
+        yield path[: at + 1]
+        at = path.find(b"/", at + 1)
+
+
+def find_duplicates(source: EmbeddingFile, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of the photos that were skipped as duplicates of some photos: the same files, to the byte.
+
+    Args:
+        source: a finished file.
+        rows: (n,) int64, of `/outcomes`, of those photos.
+    """
+    status, outcomes = source.status, source.hdf5["outcomes"]
+    first = np.zeros(len(status), bool)
+    first[rows] = status[rows] != Status.DUPLICATE
+    candidates = np.flatnonzero(status == Status.DUPLICATE)
+    if not first.any() or not len(candidates):
+        return candidates[:0]
+    named = compress(source.scanned_paths(), first.tolist())
+    details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in named}
+    digests: set[bytes] = set()
+    if "digest" in outcomes:
+        digests = {
+            one for start, block in _blocks(outcomes["digest"]) for one in _rows(block[first[start:][: len(block)]])
+        }
+        digests.discard(bytes(16))  # of files that could not be read
+    found = []
+    for start, block in _blocks(outcomes["detail"]):
+        here = candidates[(candidates >= start) & (candidates < start + len(block))]
+        theirs = _rows(outcomes["digest"][start : start + len(block)][here - start]) if digests else [b""] * len(here)
+        pairs = zip(here.tolist(), block[here - start].tolist(), theirs, strict=True)
+        found += [row for row, detail, digest in pairs if detail in details or digest in digests]
+    return np.array(found, np.int64)
+
+
+def count_shared(source: EmbeddingFile, rows: NDArray[np.int64]) -> int:
+    """How many photos are duplicates of photos that are not among them.
+
+    Args:
+        source: a finished file.
+        rows: (n,) int64, of `/outcomes`, ascending.
+    """
+    among = np.zeros(len(source.status), bool)
+    among[rows] = True
+    duplicates = among & (source.status == Status.DUPLICATE)
+    if not duplicates.any():
+        return 0
+    named = compress(source.scanned_paths(), among.tolist())
+    details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in named}
+    blocks = _blocks(source.hdf5["outcomes/detail"])
+    return sum(
+        detail not in details
+        for start, block in blocks
+        for detail in block[duplicates[start : start + len(block)]].tolist()
+    )
+
+
+def _blocks(dataset: Any) -> Iterator[tuple[int, NDArray[Any]]]:
+    for start in range(0, len(dataset), _BLOCK_ROWS):
+        yield start, dataset[start : start + _BLOCK_ROWS]
+
+
+def _rows(digests: NDArray[np.uint8]) -> list[bytes]:
+    return [digest.tobytes() for digest in digests]

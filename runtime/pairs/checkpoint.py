@@ -1,0 +1,147 @@
+"""Save the pairs of finished blocks beside the file, so that a search that was stopped is resumed."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, StorageError
+from ..files import durable_file, write_durable
+from ..storage.runfolder import RunFolder
+from .all_pairs import ScoredPairs, join_pairs
+
+_PAIR = np.dtype([("first", "<i8"), ("second", "<i8"), ("score", "<f4")])
+_PART = re.compile(r"part-(\d+)-(\d+)-(\d+)\.npy")  # first block, the one after the last, CRC-32 of the content
+_AGAIN = "Remove that folder and run the same command again"
+
+logger = logging.getLogger(__name__)
+
+
+def checkpoint_plan_path(file: Path) -> Path:
+    """The JSON file that says which search of an embedding file is unfinished."""
+    return file.with_name(file.name + ".pairs.parts") / "plan.json"
+
+
+class Checkpoint:
+    """`<file>.pairs.parts`, locked for this process. Owned by `with`; a kill releases the lock.
+
+    A part is durable under its name, whole or not at all, and parts follow each other without a gap.
+
+    Attributes:
+        done: blocks that are finished.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Take the lock.
+
+        Args:
+            file: the embedding file.
+        Raises:
+            LockedError: another search for pairs in it is running.
+            StorageError: the folder cannot be made.
+        """
+        self._folder = RunFolder(file.with_name(file.name + ".pairs"))
+        self._plan = checkpoint_plan_path(file)
+        self.done = 0
+
+    def begin(self, question: Mapping[str, Any], *, force: bool) -> dict[str, Any] | None:
+        """The plan of the unfinished search that this one resumes; None if there is none.
+
+        Args:
+            question: values that the plan must have to be resumed.
+            force: drop a search that differs; a search that does not differ is resumed all the same.
+        Raises:
+            ConfigError: the unfinished search differs, and is of the same file.
+            StorageError: the plan is damaged.
+        """
+        path = self._plan
+        try:
+            plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            differs = [key for key in question if plan[key] != question[key]]
+        except FileNotFoundError:
+            self._folder.clear()
+            return None
+        except (OSError, KeyError, TypeError, ValueError) as err:
+            raise StorageError(f"the plan of the unfinished search, {path}, cannot be read ({err}). {_AGAIN}") from err
+        if not differs:
+            return plan
+        if not force and "source" not in differs:
+            different = "; ".join(f"{key}: {plan[key]} there, {question[key]} now" for key in differs)
+            raise ConfigError(
+                f"an unfinished search for pairs is in {self._folder.path} and is another one ({different}). "
+                f"Finish that first, with the same options as before, or drop it with --force"
+            )
+        logger.info("an unfinished search is dropped: %s", "as asked" if force else "the file has changed since")
+        self._folder.clear()
+        return None
+
+    def plan(self, plan: Mapping[str, Any]) -> None:
+        """Save which search this is, before anything else of it."""
+        write_durable(self._plan, json.dumps(plan, indent=2).encode(), "the plan")
+
+    def load(self) -> list[ScoredPairs]:
+        """The pairs of all finished blocks; sets `done`.
+
+        Raises:
+            StorageError: a part is damaged or missing.
+        """
+        names = (_PART.fullmatch(path.name) for path in self._folder.path.iterdir())
+        parts = sorted((int(name[1]), int(name[2]), int(name[3]), name[0]) for name in names if name)
+        found = []
+        for start, stop, crc, name in parts:
+            path = self._folder.path / name
+            data = path.read_bytes()
+            if start != self.done or zlib.crc32(data) != crc:
+                raise StorageError(f"{path} is damaged, or the part before it is missing. {_AGAIN}")
+            pairs = np.load(io.BytesIO(data))
+            found.append(ScoredPairs(pairs["first"].copy(), pairs["second"].copy(), pairs["score"].copy()))
+            self.done = stop
+        return found
+
+    def save(self, pieces: Sequence[ScoredPairs]) -> None:
+        """Save the pairs of the next blocks, one piece for each block."""
+        found = join_pairs(pieces)
+        pairs = np.empty(len(found), _PAIR)
+        pairs["first"], pairs["second"], pairs["score"] = found.first, found.second, found.scores
+        buffer = io.BytesIO()
+        np.save(buffer, pairs)
+        data, stop = buffer.getvalue(), self.done + len(pieces)
+        write_durable(self._folder.path / f"part-{self.done}-{stop}-{zlib.crc32(data)}.npy", data, "the pairs so far")
+        self.done = stop
+
+    def save_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Save arrays that all blocks need."""
+        with durable_file(self._folder.path / "lists.npz", "the lists") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    def load_arrays(self) -> dict[str, NDArray[Any]]:
+        """Read what `save_arrays` saved.
+
+        Raises:
+            StorageError: it is damaged.
+        """
+        path = self._folder.path / "lists.npz"
+        try:
+            with np.load(path) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, zlib.error) as err:
+            raise StorageError(f"{path} is damaged ({err}). {_AGAIN}") from err
+
+    def remove(self) -> None:
+        """Remove the checkpoint: the search is finished and its pairs are written."""
+        self._folder.remove()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._folder.__exit__(*exc)

@@ -1,0 +1,100 @@
+"""The embedding contract of a run, and the rules of faces and limits that an embedding contract asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..engines.engine import EngineInfo
+from ..errors import ContractError
+from ..faces.align import ALIGN_RULE
+from ..faces.rules import FaceRules
+from ..images.decode import DECODE_RULE, Limits
+from ..storage.contract import EmbeddingContract, Guard
+from .request import Request
+
+
+def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContract:
+    """All that must agree for two runs to write rows of one file.
+
+    Args:
+        request: the run.
+        info: of its engine.
+        root: absolute folder of its paths, as text (surrogateescape).
+    """
+    contract = EmbeddingContract(
+        root=root,
+        limit=request.limit or 0,
+        model=info.model,
+        model_sha256=info.model_sha256,
+        recipe=info.recipe,
+        dimension=info.dimension,
+        crop=f"{info.size}x{info.size}",
+        alignment=ALIGN_RULE if request.detector else "none",
+        channel_order=info.channel_order,
+        exif="applied",
+        decode=DECODE_RULE,
+        decoder=request.decoder,
+        precision=info.precision,
+        calibration=info.int8.calibration,
+        dtype=request.dtype,
+        skip_duplicates=request.skip_duplicates,
+        max_bytes=request.limits.max_bytes,
+        max_pixels=request.limits.max_pixels,
+    )
+    if request.detector is None:
+        return contract
+    detector, rules = request.detector.info, request.faces
+    return replace(
+        contract,
+        detector=detector.model,
+        detector_sha256=detector.model_sha256,
+        detector_precision=detector.precision,
+        detector_views=str(rules.find),
+        align=rules.align,
+        faces=rules.policy,
+        min_score=rules.threshold,
+        min_iod=rules.min_iod,
+        min_sharpness=rules.min_sharpness,
+        min_frontal=rules.min_frontal,
+    )
+
+
+def check_contract(stored: EmbeddingContract, expected: EmbeddingContract, path: Path) -> None:
+    """Refuse to resume a run with other settings: its rows could not be compared.
+
+    Args:
+        stored: of the run or the file.
+        expected: of the request.
+        path: the run's folder or the file.
+    Raises:
+        ContractError: naming every difference with both values.
+    """
+    different = stored.differences(expected, Guard.RUN, labels=("there", "now"))
+    if different:
+        raise ContractError(
+            f"{path} was created with different settings ({'; '.join(different)}). Use the same settings, name "
+            f"another file with -o, or start over with --force"
+        )
+
+
+def face_rules_of(contract: EmbeddingContract) -> FaceRules:
+    """The rules by which the rows of a file were made."""
+    if not contract.detects_faces:
+        return FaceRules("none")
+    quality = contract.min_score, contract.min_iod, contract.min_sharpness, contract.min_frontal
+    return FaceRules(contract.align, contract.faces, *quality)
+
+
+def query_face_rules_of(contract: EmbeddingContract) -> FaceRules:
+    """The rules for a query in a file: it is looked at as the rows were, and no face is too poor to ask for."""
+    if not contract.detects_faces:
+        return FaceRules("none")
+    policy = "largest" if contract.faces == "largest" else "all"
+    return FaceRules(contract.align, policy, contract.min_score, 0.0, 0.0, 0.0)
+
+
+def limits_of(contract: EmbeddingContract) -> Limits:
+    """The limits that the photos of a file were held to."""
+    default = Limits()
+    return Limits(contract.max_bytes or default.max_bytes, contract.max_pixels or default.max_pixels)

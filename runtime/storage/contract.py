@@ -1,0 +1,178 @@
+"""What the rows of an embedding file have in common, and which of it must agree for what."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from .format import display_text
+
+
+class Guard(enum.IntEnum):
+    """What a field of a contract guards. Each level needs all fields of the levels before it to agree as well."""
+
+    VECTORS = 1  # the embeddings of two rows may be compared
+    SCORES = 2  # scores of some photos may say something about others: a calibration of a file
+    FILE = 3  # two rows may stand in one file
+    RUN = 4  # an unfinished run may be resumed
+
+
+def _guards(guard: Guard, join: Callable[[Sequence[Any]], Any] | None = None) -> Any:
+    """A field of the contract.
+
+    Args:
+        guard: the first level that needs it to agree.
+        join: gives the value for a file joined from several whose values may differ; None to take the first.
+    """
+    return field(default=None, metadata={"guard": guard, "join": join or (lambda values: values[0])})
+
+
+def _largest(values: Sequence[int | None]) -> int:
+    return max(value or 0 for value in values)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingContract:
+    """What all rows of an embedding file have in common. A new option of a run is one field here.
+
+    It is stored as JSON in `/metadata`. A value is None where the file does not say: in an old file, and for the face
+    fields in a file of aligned crops. Fields that only a newer version knows are kept, and guard VECTORS.
+
+    Example:
+        >>> old, new = EmbeddingContract(model_sha256="ab", dtype="float32"), EmbeddingContract(model_sha256="cd")
+        >>> old.differences(new, Guard.VECTORS)
+        ["model_sha256: 'ab' in the file, 'cd' now"]
+        >>> old.to_json()
+        '{"model_sha256": "ab", "dtype": "float32"}'
+    """
+
+    root: str = _guards(Guard.RUN)  # absolute folder of all paths, as text (surrogateescape)
+    limit: int = _guards(Guard.RUN, join=lambda values: 0)  # only the first so many photos; 0 for all
+    model: str = _guards(Guard.RUN)  # names may differ: the digest of the weights must agree
+    model_sha256: str = _guards(Guard.VECTORS)
+    recipe: str = _guards(Guard.VECTORS)
+    dimension: int = _guards(Guard.VECTORS)
+    crop: str = _guards(Guard.VECTORS)
+    alignment: str = _guards(Guard.VECTORS)
+    channel_order: str = _guards(Guard.VECTORS)
+    exif: str = _guards(Guard.VECTORS)
+    decode: str = _guards(Guard.VECTORS)
+    decoder: str = _guards(Guard.RUN)  # moves a crop by less than a pixel
+    precision: str = _guards(Guard.VECTORS)
+    calibration: str = _guards(Guard.VECTORS)  # the crops that an INT8 engine was calibrated on
+    dtype: str = _guards(Guard.FILE)
+    skip_duplicates: bool = _guards(Guard.RUN, join=all)
+    max_bytes: int = _guards(Guard.RUN, join=_largest)
+    max_pixels: int = _guards(Guard.RUN, join=_largest)
+
+    # None unless faces are looked for. A detector decides where a crop lies, so its digest must agree.
+    detector: str = _guards(Guard.RUN)
+    detector_sha256: str = _guards(Guard.VECTORS)
+    detector_precision: str = _guards(Guard.VECTORS)
+    # Views move a crop by some pixels (cosine mostly 0.95 to 0.98): a query follows the file's, a calibration has to.
+    detector_views: str = _guards(Guard.SCORES)
+    align: str = _guards(Guard.FILE)
+    faces: str = _guards(Guard.FILE)
+    min_score: float = _guards(Guard.FILE)
+    min_iod: float = _guards(Guard.FILE)
+    min_sharpness: float = _guards(Guard.FILE)
+    min_frontal: float = _guards(Guard.FILE)
+
+    unknown: Mapping[str, Any] = field(default_factory=dict)  # fields of a newer version
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> EmbeddingContract:
+        """The contract of a JSON object."""
+        known = {name: values[name] for name in GUARDS if name in values}
+        return cls(**known, unknown={name: value for name, value in values.items() if name not in GUARDS})
+
+    @classmethod
+    def from_json(cls, text: str) -> EmbeddingContract:
+        """The contract of the JSON in `/metadata`.
+
+        Raises:
+            ValueError: the text is not a JSON object.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"the contract is {values!r}; expected: a JSON object")
+        return cls.from_dict(values)
+
+    @classmethod
+    def from_attributes(cls, metadata: Mapping[str, Any]) -> EmbeddingContract:
+        """The contract of a file whose JSON is lost, from the other attributes of its `/metadata`."""
+        return cls(**{name: metadata[name] for name in GUARDS if name in metadata})
+
+    @property
+    def detects_faces(self) -> bool:
+        """Whether a detector looked for faces; else photos were taken as aligned crops."""
+        return self.detector is not None
+
+    def select(self, guard: Guard) -> dict[str, Any]:
+        """The fields that must agree at a level, those that the file has."""
+        known = {name: getattr(self, name) for name, level in GUARDS.items() if level <= guard}
+        return {**{name: value for name, value in known.items() if value is not None}, **self.unknown}
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields that the file has, as a JSON object."""
+        return self.select(Guard.RUN)
+
+    def to_json(self) -> str:
+        """The text of the attribute `contract` of `/metadata`."""
+        return json.dumps(self.to_dict())
+
+    def attributes(self) -> dict[str, Any]:
+        """The attributes of `/metadata`: each field by itself, the root as text for people, and the JSON."""
+        root = display_text(os.fsencode(self.root))
+        return {**self.to_dict(), "root": root, "contract": self.to_json()}
+
+    def differences(
+        self,
+        other: EmbeddingContract,
+        guard: Guard,
+        *,
+        both: bool = False,
+        labels: tuple[str, str] = ("in the file", "now"),
+    ) -> list[str]:
+        """Fields that must agree at a level and do not, each with both values.
+
+        Args:
+            other: the expected contract.
+            guard: the level.
+            both: also fields that only this contract has; else those of `other` alone.
+            labels: words for this contract and the other.
+        """
+        here, there = self.select(guard), other.select(guard)
+        return [
+            f"{name}: {here.get(name)!r} {labels[0]}, {there.get(name)!r} {labels[1]}"
+            for name in ({**here, **there} if both else there)
+            if here.get(name) != there.get(name)
+        ]
+
+
+# Every field by name, with the first level that needs it to agree.
+GUARDS: dict[str, Guard] = {
+    each.name: each.metadata["guard"] for each in fields(EmbeddingContract) if "guard" in each.metadata
+}
+
+
+def join_contracts(contracts: Sequence[EmbeddingContract], root: bytes) -> EmbeddingContract:
+    """The contract of a file joined from several, which agree in all that one file needs.
+
+    What a contract says of a whole run holds for the joined file where all say it: no limit holds for it, and
+    duplicates were skipped only if all skipped them.
+
+    Args:
+        contracts: two or more; the first says what need not agree.
+        root: the folder that all paths are below.
+    """
+    joined = {
+        each.name: each.metadata["join"]([getattr(contract, each.name) for contract in contracts])
+        for each in fields(EmbeddingContract)
+        if each.name in GUARDS
+    }
+    return replace(contracts[0], **{**joined, "root": os.fsdecode(root)})

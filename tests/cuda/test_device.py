@@ -1,0 +1,76 @@
+"""Which GPUs a process sees."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from runtime.cuda import device
+from runtime.cuda.device import choose_gpus, shown_as
+from runtime.errors import ConfigError
+from tests.support.errors import raises
+
+
+@pytest.fixture(autouse=True)
+def all_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA finds every GPU that it is told of."""
+    monkeypatch.setattr(device, "count_gpus", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
+
+
+@pytest.mark.parametrize(
+    ("shown", "devices", "names", "counted"),
+    [
+        (None, "0,1", "0,1", "0,1"),
+        (None, "3,1", "3,1", "0,1"),
+        (None, "2,2", "2", "0,0"),
+        ("5,GPU-ab12,7", "2,0", "7,5", "0,1"),
+        ("5,6", "1", "6", "0"),
+        ("5", "cpu,cpu", "5", "cpu,cpu"),
+        (None, "00,0", "0", "0,0"),
+        (None, "0, 1 ,01", "0,1", "0,1,1"),
+        (" 5, 6", "1", "6", "0"),
+        ("", "cpu", "", "cpu"),
+    ],
+)
+def test_only_the_named_gpus_are_seen(
+    monkeypatch: pytest.MonkeyPatch, shown: str | None, devices: str, names: str, counted: str
+) -> None:
+    if shown is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    found = choose_gpus(devices.split(","))
+    assert ",".join(found) == counted
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == names
+    if "cpu" not in found:
+        assert [shown_as(device) for device in found] == [names.split(",")[int(device)] for device in found]
+
+
+def test_a_gpu_that_is_hidden_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
+    with raises(ConfigError, "--devices", "GPU 2", "CUDA_VISIBLE_DEVICES=1,2"):
+        choose_gpus(["0", "2"])
+
+
+@pytest.mark.parametrize("shown", ["", "-1", "-1,0"])
+def test_gpus_that_are_all_hidden_stay_hidden(monkeypatch: pytest.MonkeyPatch, shown: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert shown_as("0") == ""
+    with raises(ConfigError, "GPU 0", "CUDA_VISIBLE_DEVICES=", 0):
+        choose_gpus(["0"])
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == shown
+
+
+@pytest.mark.parametrize(
+    ("found", "devices", "gpu"),
+    [(0, ["3"], "GPU 3"), (1, ["0", "2", "7"], "GPU 2")],
+)
+def test_a_gpu_that_is_not_there_is_refused(
+    monkeypatch: pytest.MonkeyPatch, found: int, devices: list[str], gpu: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # put back by monkeypatch, whatever choose_gpus makes of it
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(device, "count_gpus", lambda: found)
+    with raises(ConfigError, "--devices", gpu):
+        choose_gpus(devices)

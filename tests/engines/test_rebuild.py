@@ -1,0 +1,109 @@
+"""Stale TensorRT engines are told from usable ones, and built again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runtime.cuda.device import Gpu, find_gpu
+from runtime.engines.build import build_engine, rebuild_if_stale
+from runtime.engines.engine import Engine, read_engine, write_engine
+from runtime.engines.tensorrt import stale
+from runtime.engines.tensorrt.build import invalid_here
+from runtime.engines.tensorrt.stale import why_stale
+from runtime.engines.weights import weights_for
+from runtime.errors import EngineError
+from runtime.modelspec import load_spec
+from tests.support.errors import assert_names, raises
+
+trt = pytest.importorskip(
+    "tensorrt_rtx", reason="the extra rtx is not installed: pip install tensorrt-rtx", exc_type=ImportError
+)
+pytestmark = pytest.mark.skipif(
+    find_gpu() is not None, reason="this machine has a GPU: the engines here are not for it"
+)
+
+TURING = Gpu("NVIDIA GeForce RTX 2060", "SM75")
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    spec = load_spec("random-128")
+    batch = (1, 2, 4)
+    return build_engine(
+        spec, weights_for(spec), backend="tensorrt", batch=batch, output=tmp_path, compute_capability="SM75"
+    ).engine
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that only this module sees; whether TensorRT-RTX can load a plan is then the test's to say."""
+    monkeypatch.setattr(stale, "find_gpu", lambda: TURING)
+    monkeypatch.setattr(stale, "invalid_here", lambda trt, plan: "")
+
+
+def change(engine: Engine, **values: Any) -> Engine:
+    return write_engine(engine.path, engine.content(), replace(engine.info, **values))
+
+
+def test_an_engine_for_this_gpu_is_used_as_it_is(engine: Engine, gpu: None) -> None:
+    assert why_stale(engine) == ""
+    assert rebuild_if_stale(engine) == engine
+
+
+def test_one_for_all_gpus_is_for_this_one(engine: Engine, gpu: None) -> None:
+    engine = change(engine, device="default set")
+    assert why_stale(engine) == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"backend_version": "tensorrt_rtx 1.0.0"}, ("tensorrt_rtx 1.0.0", f"tensorrt_rtx {trt.__version__}")),
+        ({"backend_version": "tensorrt 10.9"}, ("tensorrt", "tensorrt_rtx")),
+        ({"device": "SM86"}, ("SM86", "NVIDIA GeForce RTX 2060 (SM75)")),
+        ({"device": "NVIDIA A100"}, ("NVIDIA A100",)),
+    ],
+)
+def test_a_stale_engine_is_built_again_with_the_reason_in_the_log(
+    engine: Engine, gpu: None, caplog: pytest.LogCaptureFixture, values: dict[str, Any], reason: tuple[str, ...]
+) -> None:
+    engine = change(engine, **values)
+    rebuilt = rebuild_if_stale(engine)
+    assert rebuilt == read_engine(rebuilt.path)
+    info = rebuilt.info
+    assert info.backend_version == f"tensorrt_rtx {trt.__version__}"
+    assert (info.precision, info.profile, info.model) == ("fp16", (1, 2, 4), "random-128")
+    assert [record.levelname for record in caplog.records if record.name.endswith("build")] == ["WARNING"]
+    assert_names(caplog.text, *reason)
+
+
+def test_another_onnx_file_makes_it_stale(
+    engine: Engine, gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "w600k_mbf.onnx").write_bytes(b"another")
+    monkeypatch.setenv("FACEMILL_MODELS", str(tmp_path))
+    engine = change(engine, model="w600k_mbf")
+    assert "built from another ONNX file" in why_stale(engine)
+
+
+def test_what_cannot_be_built_again_says_why(engine: Engine, gpu: None) -> None:
+    engine = change(engine, device="SM86", precision="int8")
+    with raises(EngineError, "SM86", "--precision int8", "--calibration"):
+        rebuild_if_stale(engine)
+    engine = change(engine, precision="fp16", model="mine")
+    with raises(EngineError, "SM86", "mine"):
+        rebuild_if_stale(engine)
+
+
+def test_without_a_gpu_nothing_is_stale(engine: Engine) -> None:
+    engine = change(engine, device="SM86")
+    assert rebuild_if_stale(engine) == engine
+
+
+def test_tensorrt_rtx_gives_its_own_verdict(engine: Engine) -> None:
+    """Without a driver it calls every engine invalid, and says what is missing."""
+    assert "CUDA driver version is insufficient" in invalid_here(trt, engine.content())
