@@ -89,7 +89,7 @@ def test_what_was_compared_is_kept_until_all_is_written(file: Path, tmp_path: Pa
     assert column(file) is None
     done = facemill("cluster", file, "--threshold", 0.6)
     assert done.returncode == 0
-    assert "going on with the search that was stopped" in done.stderr
+    assert "resuming the search that was stopped" in done.stderr
     assert not kept.exists()
 
 

@@ -39,7 +39,7 @@ def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> N
     assert "by the engine alone" in done.stdout
     assert "does not fit: " in done.stdout
     assert "streamed" in done.stdout
-    assert lines[-1].startswith("wants something done: embedding (disk while it runs)")
+    assert lines[-1].startswith("problems: embedding (disk while it runs)")
     assert "\x1b" not in done.stdout  # red is for terminals
 
 
@@ -61,8 +61,8 @@ def test_without_an_engine_it_is_a_guess_and_none_is_built(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        ((), 2, "wanted: one of them"),
-        (("in", "--count", "5"), 2, "wanted: one of them"),
+        ((), 2, "expected: one of them"),
+        (("in", "--count", "5"), 2, "expected: one of them"),
         (("--count", "0"), 2, "range"),
         (("--count", "5", "--gpu-memory", "0"), 2, "range"),
         (("--count", "5", "--engine", "a.onnx", "--model", "sface"), 2, "exclude each other"),

@@ -32,7 +32,7 @@ def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path
     assert found["images_per_s"] > 0
     assert found["model"] == "tiny"
     assert {"read", "decode", "infer", "write"} <= found["stages"].keys()
-    assert "594 of 600 photographs embedded" in done.stderr
+    assert "594 of 600 photos embedded" in done.stderr
     assert "identify nobody" in done.stderr
     assert sorted(os.listdir(tmp_path)) == ["out.h5"]
     with h5py.File(output) as file:
@@ -284,7 +284,7 @@ def test_a_folder_of_the_users_is_left_alone(photos: Path, tiny_engine: Path, tm
     (mine / "letters").mkdir(parents=True)
     done = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--force")
     assert done.returncode == 1
-    assert "holds something else: 'letters'" in done.stderr
+    assert "contains another file: 'letters'" in done.stderr
     assert (mine / "letters").is_dir()
 
 

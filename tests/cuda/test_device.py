@@ -6,15 +6,16 @@ import os
 
 import pytest
 
-from runtime.cuda import visible
+from runtime.cuda import device
 from runtime.cuda.device import choose_gpus, shown_as
 from runtime.errors import ConfigError
+from tests.support.errors import raises
 
 
 @pytest.fixture(autouse=True)
 def all_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA finds every GPU that it is told of."""
-    monkeypatch.setattr(visible, "count_gpus", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
+    monkeypatch.setattr(device, "count_gpus", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +49,7 @@ def test_only_the_named_gpus_are_seen(
 
 def test_a_gpu_that_is_hidden_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
-    with pytest.raises(ConfigError, match="--device names GPU 2, and CUDA_VISIBLE_DEVICES=1,2 shows 2"):
+    with raises(ConfigError, "--device", "GPU 2", "CUDA_VISIBLE_DEVICES=1,2"):
         choose_gpus(["0", "2"])
 
 
@@ -56,20 +57,20 @@ def test_a_gpu_that_is_hidden_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_gpus_that_are_all_hidden_stay_hidden(monkeypatch: pytest.MonkeyPatch, shown: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
     assert shown_as("0") == ""
-    with pytest.raises(ConfigError, match="names GPU 0, and CUDA_VISIBLE_DEVICES= shows 0"):
+    with raises(ConfigError, "GPU 0", "CUDA_VISIBLE_DEVICES=", 0):
         choose_gpus(["0"])
     assert os.environ["CUDA_VISIBLE_DEVICES"] == shown
 
 
 @pytest.mark.parametrize(
-    ("found", "devices", "words"),
-    [(0, ["3"], "names GPU 3, and CUDA finds no such GPU"), (1, ["0", "2", "7"], "names GPU 2, and CUDA")],
+    ("found", "devices", "gpu"),
+    [(0, ["3"], "GPU 3"), (1, ["0", "2", "7"], "GPU 2")],
 )
 def test_a_gpu_that_is_not_there_is_refused(
-    monkeypatch: pytest.MonkeyPatch, found: int, devices: list[str], words: str
+    monkeypatch: pytest.MonkeyPatch, found: int, devices: list[str], gpu: str
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # put back by monkeypatch, whatever choose_gpus makes of it
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(visible, "count_gpus", lambda: found)
-    with pytest.raises(ConfigError, match=words):
+    monkeypatch.setattr(device, "count_gpus", lambda: found)
+    with raises(ConfigError, "--device", gpu):
         choose_gpus(devices)
