@@ -19,7 +19,7 @@ from report import write_results
 
 from runtime.clusters.clusters import cluster_by_count
 from runtime.clusters.graph import connected_components, people_in_graph
-from runtime.pages.map_groups import by_folder
+from runtime.pages.map import groups_of_folders
 from runtime.pairs.all_pairs import ScoredPairs, join_pairs, pairs_above
 from runtime.storage.file import EmbeddingFile
 from tests.oracles.agreement import Agreement, agreement
@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     thresholds = np.round(np.arange(options.lowest, options.highest + options.step / 2, options.step), 6).tolist()
     with EmbeddingFile(options.file) as gallery:
-        person = by_folder(gallery.names(range(gallery.rows))).of
+        person = groups_of_folders(gallery.names(range(gallery.rows))).of
         start = time.perf_counter()
         every = join_pairs(list(pairs_above(gallery, min(thresholds))))
         compared_s = time.perf_counter() - start

@@ -138,10 +138,10 @@ class ContractError(FacemillError, ValueError):
 
 
 class Interrupted(FacemillError):
-    """A signal asked the run to stop. All finished results are on disk.
+    """A signal, or a caller's control, stopped the job. All finished results are on disk.
 
     Attributes:
-        signum: the number of the signal. The exit code is 128 + signum.
+        signum: the number of the signal, 0 where none stopped it. The exit code of a command is 128 + signum.
     """
 
     code = "E-INTERRUPTED"

@@ -56,8 +56,9 @@ LAYERS = {
 
 # numpy is not among them: every record holds arrays.
 BLOCKED = (
-    "cupy", "cv2", "faiss", "h5py", "matplotlib", "nvidia", "onnx", "onnxruntime", "platformdirs", "plotly", "pyarrow",
-    "pycuda", "qdrant_client", "rich", "scipy", "sklearn", "tensorrt", "tensorrt_rtx",
+    "cupy", "cv2", "faiss", "h5py", "jinja2", "markupsafe", "matplotlib", "nvidia", "onnx", "onnxruntime",
+    "platformdirs", "plotly", "pyarrow", "pycuda", "qdrant_client", "rich", "scipy", "sklearn", "tensorrt",
+    "tensorrt_rtx",
 )  # fmt: skip
 
 BLOCKER = f"""

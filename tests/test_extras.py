@@ -12,6 +12,7 @@ import pytest
 from runtime import extras
 from runtime.errors import MissingDependencyError
 from runtime.extras import EXTRAS, available, pip_install, require
+from tests.support.errors import raises
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,7 +48,7 @@ def test_packages_are_of_the_cuda_that_the_driver_runs(
     assert pip_install("gpu") == f"pip install {EXTRAS[gpu]}"
     assert pip_install("rtx") == f"pip install {EXTRAS[rtx]}"
     assert pip_install("cpu") == "pip install faiss-cpu"
-    with pytest.raises(MissingDependencyError, match=f"pip install {EXTRAS[rtx]}$"):
+    with raises(MissingDependencyError, f"pip install {EXTRAS[rtx]}"):
         require("no_such_package", extra="rtx")
 
 
@@ -58,9 +59,10 @@ def test_what_the_extras_share_is_the_same_package() -> None:
 
 def test_a_missing_package_is_named_with_its_command() -> None:
     assert not available("no_such_package")
-    with pytest.raises(MissingDependencyError, match=r"needed \(trying\) .* pip install tensorrt-rtx-cu1[23]$"):
+    with raises(MissingDependencyError, "trying", "no_such_package") as caught:
         require("no_such_package", extra="rtx", purpose="trying")
-    with pytest.raises(MissingDependencyError, match="pip install no_such_package"):
+    assert re.search(r"pip install tensorrt-rtx-cu1[23]$", str(caught.value))
+    with raises(MissingDependencyError, "pip install no_such_package"):
         require("no_such_package")
 
 

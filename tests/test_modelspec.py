@@ -8,6 +8,7 @@ import pytest
 
 from runtime.errors import ModelError
 from runtime.modelspec import list_specs, load_spec
+from tests.support.errors import Values, raises
 
 GOOD = {
     "name": '"m"',
@@ -47,37 +48,36 @@ def test_a_detectors_model_file_of_before_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "values"),
     [
-        ({"size": None}, "size is missing; expected: a whole number"),
-        ({"size": "0"}, "size is 0; expected: a whole number from 1"),
-        ({"size": "true"}, "size is True"),
-        ({"size": '"112"'}, "size is '112'"),
-        ({"channel_order": '"RGB"'}, "channel_order is 'RGB'"),
-        ({"mean": "[1, 2]"}, "mean is"),
-        ({"mean": '["a", 1, 2]'}, "mean is"),
-        ({"std": "[1, 0, 1]"}, "above 0"),
-        ({"file": '"../m.onnx"'}, "without a folder"),
-        ({"file": '""'}, "without a folder"),
-        ({"sha256": '"abc"'}, "64 hexadecimal digits"),
-        ({"trained": '"no"'}, "true or false"),
-        ({"generator": "3"}, "a table"),
-        ({"generator": '{form = "128"}'}, 'form = "128" or "512"'),
-        ({"generator": "{form = 128, seed = 0}"}, 'form = "128" or "512"'),
-        ({"generator": '{form = "128", seed = "0"}'}, "seed = a whole number"),
-        ({"generator": "{layers = 3}"}, "unknown key 'layers'; expected: form, seed"),
-        ({"task": '"landmarks"'}, 'task is \'landmarks\'; expected: "embed" or "detect"'),
-        ({"task": '"detect"'}, "decode is ''; expected: the name of a decoder"),
-        ({"decode": '"yunet"'}, "decode is 'yunet'; expected: nothing"),
-        ({"title": "3"}, "title is 3; expected: text"),
-        ({"colour": '"rgb"'}, "unknown key 'colour'"),
-        ({"name": "="}, "is not TOML"),
+        ({"size": None}, ("size",)),
+        ({"size": "0"}, ("size", 0, 1)),
+        ({"size": "true"}, ("size", "True")),
+        ({"size": '"112"'}, ("size", "'112'")),
+        ({"channel_order": '"RGB"'}, ("channel_order", "RGB")),
+        ({"mean": "[1, 2]"}, ("mean", "[1, 2]")),
+        ({"mean": '["a", 1, 2]'}, ("mean", "['a', 1, 2]")),
+        ({"std": "[1, 0, 1]"}, ("std", "[1, 0, 1]", 0)),
+        ({"file": '"../m.onnx"'}, ("file", "../m.onnx")),
+        ({"file": '""'}, ("file", "''")),
+        ({"sha256": '"abc"'}, ("sha256", "abc", 64)),
+        ({"trained": '"no"'}, ("trained", "no", "true", "false")),
+        ({"generator": "3"}, ("generator", 3)),
+        ({"generator": '{form = "128"}'}, ('form = "128" or "512"',)),
+        ({"generator": "{form = 128, seed = 0}"}, ('form = "128" or "512"',)),
+        ({"generator": '{form = "128", seed = "0"}'}, ("seed",)),
+        ({"generator": "{layers = 3}"}, ("layers", "form", "seed")),
+        ({"task": '"landmarks"'}, ("task", "landmarks", "embed", "detect")),
+        ({"task": '"detect"'}, ("decode", "''")),
+        ({"decode": '"yunet"'}, ("decode", "yunet")),
+        ({"title": "3"}, ("title", 3)),
+        ({"colour": '"rgb"'}, ("colour",)),
+        ({"name": "="}, ("TOML",)),
     ],
 )
-def test_every_mistake_names_file_key_and_value(changes: dict[str, str | None], words: str, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=words) as caught:
+def test_every_mistake_names_file_key_and_value(changes: dict[str, str | None], values: Values, tmp_path: Path) -> None:
+    with raises(ModelError, "m.toml", *values):
         load_spec(str(write(tmp_path, **changes)))
-    assert "m.toml" in str(caught.value)
 
 
 def test_an_onnx_file_alone_gets_the_toml_that_it_needs(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_an_onnx_file_alone_gets_the_toml_that_it_needs(tmp_path: Path) -> None:
 
 
 def test_of_a_detector_the_toml_is_a_detectors(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"--detector /models/mine\.toml") as caught:
+    with raises(ModelError, "--detector /models/mine.toml") as caught:
         load_spec("/models/mine.onnx", detects=True)
     (tmp_path / "mine.toml").write_text(str(caught.value).split("\n\n", 1)[1])
     mine = load_spec(str(tmp_path / "mine.toml"))
@@ -101,10 +101,10 @@ def test_of_a_detector_the_toml_is_a_detectors(tmp_path: Path) -> None:
 
 
 def test_unknown_names_get_the_nearest_and_the_list() -> None:
-    with pytest.raises(ModelError, match="did you mean w600k_mbf") as caught:
+    with raises(ModelError, "w600k_mbf") as caught:
         load_spec("w600k-mbf")
     assert "mobilefacenet-128" in str(caught.value)
-    with pytest.raises(ModelError, match="cannot be read"):
+    with raises(ModelError, "gone.toml"):
         load_spec("gone.toml")
 
 
@@ -126,5 +126,5 @@ def test_the_users_folder_adds_models_and_wins(tmp_path: Path, monkeypatch: pyte
     assert load_spec("mine").folder == tmp_path
     assert load_spec("sface").title == "changed"
     monkeypatch.setenv("FACEMILL_MODELS", str(tmp_path / "gone"))
-    with pytest.raises(ModelError, match="which is no folder"):
+    with raises(ModelError, tmp_path / "gone"):
         load_spec("sface")

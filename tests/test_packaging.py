@@ -62,7 +62,10 @@ def test_the_console_command_does_the_whole_job(clean: Path, photos: Path, tmp_p
     )
     assert "identify nobody" in said
     query = sorted((photos / "1").iterdir())[0]
-    assert "1.0000" in call(facemill, "search", "people.h5", query, "-k", 1, cwd=tmp_path, **cache)
+    assert "1.0000" in call(
+        facemill, "search", "people.h5", query, "-k", 1, "--html", "page.html", cwd=tmp_path, **cache
+    )
+    assert "data:image/jpeg;base64," in (tmp_path / "page.html").read_text("utf-8")  # templates and assets are there
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from runtime.pipeline.stages import StageClock
 from runtime.pipeline.summary import bottleneck
 from runtime.progress import LiveLine, Reporter, State, resident_bytes, track
 from runtime.text import duration
+from tests.support.errors import raises
 
 
 class Clock:
@@ -147,7 +148,7 @@ def test_a_listener_hears_of_the_end_of_a_job_that_fails() -> None:
         yield range(1)
         raise OSError("full")
 
-    with pytest.raises(OSError, match="full"):
+    with raises(OSError, "full"):
         list(track(blocks(), "writing", 2, listener=calls))
     assert [state.done for state in calls.last] == [1]
 

@@ -9,6 +9,7 @@ import pytest
 
 from runtime import schema
 from runtime.schema import Annotated, Rule, convert, read_json, read_toml
+from tests.support.errors import Values, raises
 
 EVEN = Rule("an even number", lambda number: number % 2 == 0)
 
@@ -41,25 +42,25 @@ def test_values_become_those_of_the_dataclass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "values"),
     [
-        ("{", "it is not JSON"),
-        ("[1]", r"it is \[1\]; expected: an object with the keys of Outer"),
-        ('{"width": 2}', "name is missing; expected: text"),
-        ('{"name": "a"}', "width is missing; expected: an even number"),
-        ('{"name": 3, "width": 2}', "name is 3; expected: text"),
-        ('{"name": "a", "width": true}', "width is True; expected: an even number"),
-        ('{"name": "a", "width": 3}', "width is 3; expected: an even number"),
-        ('{"name": "a", "width": 2, "height": 3}', "height is 3; expected: an even number"),
-        ('{"name": "a", "width": 2, "ratio": "1"}', "ratio is '1'; expected: a number"),
-        ('{"name": "a", "width": 2, "points": [1, "2"]}', r"points is \[1, '2'\]; expected: `int`"),
-        ('{"name": "a", "width": 2, "inner": {"size": "5"}}', r"inner is \{'size': '5'\}; expected: `int`"),
-        ('{"name": "a", "width": 2, "inner": {"size": 5, "x": 1}}', "unknown key 'x'; expected: size"),
-        ('{"name": "a", "width": 2, "colour": 1}', "unknown key 'colour'; expected: name, width"),
+        ("{", ("JSON",)),
+        ("[1]", ("[1]", "Outer")),
+        ('{"width": 2}', ("name",)),
+        ('{"name": "a"}', ("width", "an even number")),
+        ('{"name": 3, "width": 2}', ("name", 3)),
+        ('{"name": "a", "width": true}', ("width", True, "an even number")),
+        ('{"name": "a", "width": 3}', ("width", 3, "an even number")),
+        ('{"name": "a", "width": 2, "height": 3}', ("height", 3, "an even number")),
+        ('{"name": "a", "width": 2, "ratio": "1"}', ("ratio", "'1'")),
+        ('{"name": "a", "width": 2, "points": [1, "2"]}', ("points", "[1, '2']", "`int`")),
+        ('{"name": "a", "width": 2, "inner": {"size": "5"}}', ("inner", "{'size': '5'}", "`int`")),
+        ('{"name": "a", "width": 2, "inner": {"size": 5, "x": 1}}', ("x", "size")),
+        ('{"name": "a", "width": 2, "colour": 1}', ("colour", "name", "width")),
     ],
 )
-def test_every_mistake_is_named(text: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+def test_every_mistake_is_named(text: str, values: Values) -> None:
+    with raises(ValueError, *values):
         read_json(text, Outer)
 
 
@@ -68,7 +69,7 @@ def test_unknown_keys_may_be_passed_over() -> None:
 
 
 def test_what_is_no_toml_says_so() -> None:
-    with pytest.raises(ValueError, match="it is not TOML"):
+    with raises(ValueError, "TOML"):
         read_toml("name =", Outer)
 
 

@@ -20,8 +20,8 @@ from ..clusters.outputs import write_column as write_cluster_column
 from ..errors import OptionError
 from ..interrupt import Control
 from ..metrics.falsematch import Expectation
+from ..pages.page import check_page_path
 from ..pages.pairs_page import review_page, write_review
-from ..pages.search_page import check_page_path
 from ..pages.sheets import check_sheets, write_sheets
 from ..pairs import pairs as searching
 from ..pairs.checkpoint import Checkpoint

@@ -61,7 +61,7 @@ def main(
     setup_logging()
     from ..api.photos import FaceEmbedder
     from ..pages.compare_page import write_comparison
-    from ..pages.search_page import check_page_path
+    from ..pages.page import check_page_path
 
     if page is not None:
         check_page_path(page, force=force)

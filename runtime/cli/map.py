@@ -16,10 +16,12 @@ from .common import handle_errors, setup_logging
 @click.option("-o", "--output", type=options.PATH, default="map.html", show_default=True, help="HTML page to write.")
 @click.option(
     "--color",
-    type=click.Choice(["auto", "folder", "cluster"]),
+    type=click.Choice(["auto", "cluster", "folder"]),
     default="auto",
     show_default=True,
-    help="Meaning of the colours. auto: the folder if there are 2 to 50, else the cluster.",
+    help="What the colours show. cluster: the clusters that `facemill cluster` wrote into FILE, or, without these, "
+    "clusters of the embeddings shown. folder: the folders of the photos. auto: the clusters in FILE, else the folders "
+    "if there are 2 to 50, else clusters of the embeddings shown.",
 )
 @click.option(
     "--limit",
@@ -49,7 +51,7 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
     """
     setup_logging()
     from ..pages.map import draw_map
-    from ..pages.search_page import check_page_path
+    from ..pages.page import check_page_path
     from ..storage.diskfile import readable_as
     from ..storage.file import EmbeddingFile
 
@@ -58,4 +60,4 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
         drawn = draw_map(gallery, output, color=color, limit=limit, seed=seed, pictures=not no_thumbnails, force=force)
     if drawn.warning:
         click.echo(f"WARNING: {drawn.warning}", err=True)
-    click.echo(f"{output}: {drawn.facts()}")
+    click.echo(f"{output}: {drawn.facts()}\ncolours: {drawn.groups.origin}")

@@ -65,7 +65,8 @@ def main(
     Exit codes: 0 all queries answered, 1 failure (or a query that could not be read), 2 usage.
     """
     setup_logging()
-    from ..pages.search_page import PageAnswers, check_page_path, write_page
+    from ..pages.page import check_page_path
+    from ..pages.search_page import PageAnswers, write_page
     from ..search.hits import FindOptions
     from ..search.search import Search
     from ..sources.queries import expand_queries

@@ -26,6 +26,7 @@ _BASE = {
     ),
     "onnx": ("onnx",),
     "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "jinja2": ("jinja2",),
     "platformdirs": ("platformdirs",),
     "rich": ("rich",),
 }

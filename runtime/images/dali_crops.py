@@ -1,6 +1,6 @@
 """Photographs of any format to what is made crops of: JPEGs through NVIDIA DALI, all else through `decode_image`.
 
-A file that one of the two decoders reads is never lost: see dali_runs.py for what DALI is given.
+A file that one of the two decoders reads is never lost: see jpeg_runs.py for what DALI is given.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ if TYPE_CHECKING:  # NumPy is imported by the functions that need it: a command'
     import numpy as np
     from numpy.typing import NDArray
 
-# In ascending order of their bytes a row, for d directions: d / 2 + 8, and d.
+# In ascending order of their bytes a row, for d directions: d / 2 + 8, and d. sq8 is for embeddings that 4 bits cannot
+# tell apart: of 20,000 rows with cosines about 0.99, ivf found 79 to 87 % of the 50 best, sq8 99.9 % and more.
 APPROXIMATE = ("ivf", "sq8")
 KINDS = ("flat", *APPROXIMATE)  # the approximate ones need flat, which has the exact rows
 # Below, exact search takes a few milliseconds and there is little to train on: only a named index is built.

@@ -1,55 +1,19 @@
-"""The answers as one HTML page that needs no network, no script and no other file."""
+"""The answers of a search as one HTML page, without a script."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from ..files import check_output, write_durable
 from ..pipeline.contract import limits_of
-from ..search.answers import Answer, SearchFacts
-from ..storage.derived import recording
+from ..search.answers import Answer, Hit
 from ..storage.file import EmbeddingFile
-from .html import STYLE, Thumbnails, count, page_head, safe, warning_note
+from .page import check_page_path, count, render, save_page
+from .thumbnails import Thumbnails
 
 _QUERIES, _PICTURES = 200, 5000  # of a page at most: it is one file of some ten megabytes
 _CONTENTS_FROM, _OPEN_TO = 4, 30  # queries: fewer need no contents, more would fill the screen with them
-_STYLE = (
-    STYLE
-    + """
-nav { margin: 1.25rem 0 0 } nav summary { cursor: pointer; font-weight: 600 }
-nav ol { margin-top: .6rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 0 1.5rem }
-nav li { background: none; border: 0; border-bottom: 1px solid var(--line); border-radius: 0; display: grid;
-  grid-template-columns: minmax(0, 1fr) auto; gap: .75rem; padding: .3rem 0; font-size: .85rem }
-nav a { color: inherit; overflow-wrap: anywhere } nav span { color: var(--soft); font-variant-numeric: tabular-nums }
-.query a { font-size: .78rem; color: var(--soft) }
-section { margin-top: 1.5rem; padding-top: 1.5rem; border-top: 1px solid var(--line); display: grid; gap: 1.25rem;
-  grid-template-columns: 11rem minmax(0, 1fr) }
-.query { align-self: start; position: sticky; top: 1rem }
-.query .photo { border-radius: 10px; margin-bottom: .6rem }
-@media (max-width: 40rem) { section { grid-template-columns: 1fr } .query { position: static }
-  .query .photo { width: 11rem } }
-@media print { .query { position: static }
-  body { max-width: none; padding: 0; --paper: #fff; --card: #fff; --ink: #000; --soft: #444 }
-  .name { -webkit-line-clamp: unset } .bar i, .warning { -webkit-print-color-adjust: exact; print-color-adjust: exact }
-}
-"""
-)
-
-
-def check_page_path(path: Path, *, force: bool, option: str = "--html") -> None:
-    """Say so before the search, not after it, when the page could not be written.
-
-    Args:
-        path: where.
-        force: it may replace an existing one.
-        option: by which it was named.
-    Raises:
-        ConfigError: the name ends in neither .html nor .htm, or the folder is missing.
-        OutputExistsError: the file exists and is not to be replaced.
-    """
-    check_output(path, "the page", (".html", ".htm"), force=force, other=f"another file with {option}")
 
 
 class PageAnswers:
@@ -89,77 +53,62 @@ def write_page(path: Path, gallery: EmbeddingFile, shown: PageAnswers, *, force:
         shown: one answer at least.
         force: replace an existing file.
     Raises:
-        ConfigError, OutputExistsError, StorageError: as their messages say; an existing file stays.
+        ConfigError: `path` is no place for a page.
+        OutputExistsError: the page exists, and `force` is not given.
+        StorageError: the page cannot be written; an existing file stays.
     """
     check_page_path(path, force=force)
-    text = "".join(_page(gallery, shown))
-    with recording(gallery.path, path):
-        write_durable(path, text.encode("utf-8", "backslashreplace"), "the page")
+    save_page(path, _page(gallery, shown), gallery.path)
 
 
-def _page(gallery: EmbeddingFile, shown: PageAnswers) -> Iterator[str]:
-    asked, answers, facts = shown.asked, shown.answers, shown.answers[0].facts
-    title = f"Search in {safe(gallery.path.name)}"
-    photograph = Thumbnails(limits_of(gallery.contract))
-    yield page_head(title, _STYLE)
-    yield (
-        f"<header>\n<h1>{title}</h1>\n"
-        f"<p>{count(asked, 'query', 'queries')} &middot; {facts.rows:,} embeddings &middot; model "
-        f"{safe(facts.model_label)} &middot; search {shown.search_ms:,.1f} ms</p>\n"
-        f"<p>index {safe(str(facts.index))}</p>\n"
+def _page(gallery: EmbeddingFile, shown: PageAnswers) -> str:
+    facts, pictures = shown.answers[0].facts, Thumbnails(limits_of(gallery.contract))
+    return render(
+        "search",
+        styles=["search"],
+        title=f"Search in {gallery.path.name}",
+        warning=facts.warning,
+        summary=[
+            count(shown.asked, "query", "queries"),
+            f"{facts.rows:,} embeddings",
+            f"model {facts.model_label}",
+            f"search {shown.search_ms:,.1f} ms",
+            f"index {facts.index}",
+        ],
+        explanation="" if facts.calibration is None else facts.calibration.explain(),
+        asked=shown.asked,
+        contents=len(shown.answers) >= _CONTENTS_FROM,
+        open=len(shown.answers) <= _OPEN_TO,
+        sections=[_section(gallery, answer, pictures) for answer in shown.answers],
     )
-    yield warning_note(facts.warning)
-    if facts.calibration is not None:
-        yield f"<p>{safe(facts.calibration.explain())}</p>\n"
-    if len(answers) < asked:
-        yield f'<p class="error">This page shows the first {len(answers):,} queries; the output has all.</p>\n'
-    yield "</header>\n"
-    contents = len(answers) >= _CONTENTS_FROM
-    if contents:
-        yield from _contents(answers)
-    yield "<main>\n"
-    for number, answer in enumerate(answers, 1):
-        yield from _section(gallery, facts, answer, photograph, number, contents)
-    yield "</main>\n</body>\n</html>\n"
 
 
-def _contents(answers: Sequence[Answer]) -> Iterator[str]:
-    """Where each query is, and its best hit."""
-    opened = " open" if len(answers) <= _OPEN_TO else ""
-    yield f'<nav id="contents" aria-label="Queries">\n<details{opened}>\n<summary>Contents</summary>\n<ol>\n'
-    for number, answer in enumerate(answers, 1):
-        best = answer.error.partition(":")[0] or (f"{answer.hits[0].score:.4f}" if answer.hits else "no hit")
-        yield f'<li><a href="#q{number}">{safe(answer.query)}</a><span>{safe(best)}</span></li>\n'
-    yield "</ol>\n</details>\n</nav>\n"
+def _section(gallery: EmbeddingFile, answer: Answer, pictures: Thumbnails) -> dict[str, Any]:
+    """A query and its hits, for the template."""
+    return {
+        "query": answer.query,
+        "picture": pictures.of(os.fsencode(answer.query), answer.face),
+        "best": answer.error.partition(":")[0] or (f"{answer.hits[0].score:.4f}" if answer.hits else "no hit"),
+        "error": answer.error,
+        "count": count(len(answer.hits), *(("folder", "folders") if answer.facts.by_folder else ("hit", "hits"))),
+        "notes": answer.notes,
+        "hits": [_hit(gallery, hit, pictures) for hit in answer.hits],
+    }
 
 
-def _section(
-    gallery: EmbeddingFile, facts: SearchFacts, answer: Answer, photograph: Thumbnails, number: int, contents: bool
-) -> Iterator[str]:
-    picture = photograph.of(os.fsencode(answer.query), answer.face, "Query", answer.query)
-    yield f'<section id="q{number}">\n<div class="query">\n{picture}<h2>{safe(answer.query)}</h2>\n'
-    if contents:
-        yield '<a href="#contents">all queries</a>\n'
-    if answer.error:
-        yield f'<p class="error">{safe(answer.error)}</p>\n</div>\n</section>\n'
-        return
-    hits = ("folder", "folders") if facts.by_folder else ("hit", "hits")
-    notes = "".join(f"<p>{safe(note)}</p>\n" for note in answer.notes)
-    yield f"<p>{count(len(answer.hits), *hits)}</p>\n{notes}</div>\n<ol>\n"
-    for hit in answer.hits:
-        expected = hit.expected
-        chance = "" if expected is None else f'<div class="fact">{safe(str(expected))} false hits expected</div>'
-        which = "" if hit.face is None else f'<div class="fact">face_index {hit.face.index}</div>'
-        group = ""
-        if hit.folder is not None:
-            group = (
-                f'<div class="fact">{count(hit.photographs, "photograph", "photographs")} of {safe(hit.folder)}</div>'
-            )
-        width = 100 * min(max(hit.score, 0.0), 1.0)
-        yield (
-            f"<li>{photograph.of(gallery.photo_path(hit.row), hit.face, f'Hit {hit.rank}', hit.path)}"
-            f'<div class="hit"><div class="score">{hit.score:.4f}<span>#{hit.rank}</span></div>'
-            f'<div class="bar" aria-hidden="true"><i style="width:{width:.1f}%"></i></div>{chance}{which}{group}'
-            f'<div class="name" title="{safe(hit.path)}">{safe(hit.path)}</div></div></li>\n'
-        )
-    yield "</ol>\n</section>\n"
+def _hit(gallery: EmbeddingFile, hit: Hit, pictures: Thumbnails) -> dict[str, Any]:
+    facts = []
+    if hit.expected is not None:
+        facts.append(f"{hit.expected} false hits expected")
+    if hit.face is not None:
+        facts.append(f"face_index {hit.face.index}")
+    if hit.folder is not None:
+        facts.append(f"{count(hit.photographs, 'photo', 'photos')} of {hit.folder}")
+    return {
+        "picture": pictures.of(gallery.photo_path(hit.row), hit.face),
+        "rank": hit.rank,
+        "score": hit.score,
+        "percent": 100 * min(max(hit.score, 0.0), 1.0),
+        "path": hit.path,
+        "facts": facts,
+    }

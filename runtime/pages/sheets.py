@@ -10,11 +10,11 @@ from ..clusters.clusters import Clusters
 from ..clusters.managed_folder import check_folder, managed_folder
 from ..files import write_durable
 from ..pipeline.contract import limits_of
-from ..progress import Reporter
+from ..progress import Listener, Reporter
 from ..search.model_label import made_by, warning_of
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
-from .html import STYLE, count, page_head, picture_of, safe, warning_note
+from .page import count, encode, picture, render
 from .thumbnails import thumbnails
 
 KIND = "contact sheets"
@@ -23,24 +23,6 @@ _SIDE = 112  # pixels of a picture, 3 to 5 kB
 _CLUSTERS, _PICTURES = 100, 1000  # of a sheet at most, so that a page stays below some 6 MB
 _SHOWN = 100  # pictures of one cluster at most
 _CARDS = 1000  # clusters on a page of the index
-
-_STYLE = (
-    STYLE
-    + """
-header { margin-bottom: 1rem }
-nav { margin: 1rem 0; display: flex; gap: 1rem; flex-wrap: wrap }
-a { color: var(--bar) }
-ol { gap: .5rem; grid-template-columns: repeat(auto-fill, minmax(6.25rem, 1fr)) }
-section { margin-top: 1.25rem; padding-top: 1.25rem; border-top: 1px solid var(--line); scroll-margin-top: 1rem }
-section:target h2 { text-decoration: underline 2px var(--bar) }
-section > p { margin-bottom: .6rem }
-li a { color: inherit; text-decoration: none; display: block }
-li a:hover { outline: 2px solid var(--bar); outline-offset: -2px; border-radius: 10px }
-.hit { padding: .3rem .45rem .4rem }
-.fact, .name { font-size: .7rem }
-.name { -webkit-line-clamp: 2 }
-"""
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +39,15 @@ def check_sheets(path: Path, *, force: bool) -> None:
     check_folder(path, KIND, _ENTRIES, force=force)
 
 
-def write_sheets(path: Path, gallery: EmbeddingFile, clusters: Clusters, *, least: int = 2, force: bool = False) -> int:
+def write_sheets(
+    path: Path,
+    gallery: EmbeddingFile,
+    clusters: Clusters,
+    *,
+    least: int = 2,
+    force: bool = False,
+    listener: Listener | None = None,
+) -> int:
     """Write `index.html` and the sheets, largest clusters first; in a cluster those most like the others come first.
 
     Args:
@@ -66,6 +56,7 @@ def write_sheets(path: Path, gallery: EmbeddingFile, clusters: Clusters, *, leas
         clusters: of its rows.
         least: clusters with fewer rows are left out.
         force: replace what the folder holds, if it is facemill's.
+        listener: shows the progress; None logs a line every five seconds.
     Returns:
         Pages with clusters.
     Raises:
@@ -75,14 +66,14 @@ def write_sheets(path: Path, gallery: EmbeddingFile, clusters: Clusters, *, leas
     sheets = list(_share_out(clusters.sizes[:shown].tolist()))
     indexes = max(1, -(-shown // _CARDS))
     cards, written = [], 0
-    reporter = Reporter("sheets", len(sheets), unit="pages")
+    reporter = Reporter("sheets", len(sheets), unit="pages", listener=listener)
     with managed_folder(path, KIND, _ENTRIES, force=force), reporter:
         record_start(gallery.path, path)
         for at, numbers in enumerate(sheets):
             names = [_sheet(other) if 0 <= other < len(sheets) else "" for other in (at - 1, at + 1)]
             home = _index((numbers.start - 1) // _CARDS)
             text, new = _page(gallery, clusters, numbers, _sheet(at), (names[0], home, names[1]))
-            write_durable(path / _sheet(at), text.encode("utf-8", "backslashreplace"), "the sheet")
+            write_durable(path / _sheet(at), encode(text), "the sheet", like=gallery.path)
             cards += new
             while len(cards) >= _CARDS:
                 _write_index(path, gallery, clusters, cards[:_CARDS], written, indexes, shown)
@@ -120,82 +111,84 @@ def _page(
     """A sheet, and the cards of its clusters.
 
     Args:
-        links: the sheet before, the index, and the sheet after; empty where there is none.
+        gallery, clusters: see `write_sheets`.
+        numbers: of the clusters of this sheet.
+        page: file name of the sheet.
+        links: file names of the previous sheet, the index, and the next sheet; empty for none.
     """
     rows: list[int] = []
     stops = []
     for number in numbers:
-        mine = clusters.rows(number)
-        rows += mine[(-clusters.scores[mine]).argsort(kind="stable")][:_SHOWN].tolist()
+        members = clusters.rows(number)
+        rows += members[(-clusters.scores[members]).argsort(kind="stable")][:_SHOWN].tolist()
         stops.append(len(rows))
-    places, names = gallery.face_places(rows), gallery.names(rows)
+    faces, paths = gallery.face_places(rows), gallery.names(rows)
     pictures = thumbnails(
         gallery.photo_paths(rows),
-        [None if place is None else place.box for place in places],
+        [None if face is None else face.box for face in faces],
         limits_of(gallery.contract),
         side=_SIDE,
     )
-    title = f"Clusters {numbers.start:,} to {numbers.stop - 1:,} of {safe(gallery.path.name)}"
-    nav = _nav(list(zip(("Previous", "All clusters", "Next"), links, strict=True)))
-    parts = [
-        page_head(title, _STYLE),
-        f"<header>\n<h1>{title}</h1>\n<p>model {safe(made_by(gallery))}</p>\n{warning_note(warning_of(gallery))}{nav}"
-        "</header>\n<main>\n",
+    photos = [
+        {
+            "picture": picture(pictures[at]),
+            "path": paths[at],
+            "fact": f"{clusters.scores[row]:.3f}" + (f" \u00b7 face_index {face.index}" if face and face.index else ""),
+        }
+        for at, (row, face) in enumerate(zip(rows, faces, strict=True))
     ]
-    cards, start = [], 0
-    for number, stop in zip(numbers, stops, strict=True):
-        cards.append(_Card(number, page, pictures[start]))
-        parts.append(_heading(clusters, number, stop - start))
-        for at in range(start, stop):
-            place = places[at]
-            which = "" if place is None or not place.index else f" &middot; face_index {place.index}"
-            parts.append(
-                f"<li>{picture_of(pictures[at], names[at])}"
-                f'<div class="hit"><div class="fact">{clusters.scores[rows[at]]:.3f}{which}</div>'
-                f'<div class="name" title="{safe(names[at])}">{safe(names[at])}</div></div></li>\n'
-            )
-        parts.append("</ol>\n</section>\n")
-        start = stop
-    parts.append(f"</main>\n{nav}</body>\n</html>\n")
-    return "".join(parts), cards
+    starts = [0, *stops[:-1]]
+    text = render(
+        "sheet",
+        styles=["sheets"],
+        title=f"Clusters {numbers.start:,} to {numbers.stop - 1:,} of {gallery.path.name}",
+        warning=warning_of(gallery),
+        summary=[f"model {made_by(gallery)}"],
+        links=_links(("Previous", "All clusters", "Next"), links),
+        clusters=[
+            {"number": number, "facts": _facts(clusters, number, stop - start), "photos": photos[start:stop]}
+            for number, start, stop in zip(numbers, starts, stops, strict=True)
+        ],
+    )
+    return text, [_Card(number, page, pictures[start]) for number, start in zip(numbers, starts, strict=True)]
 
 
-def _heading(clusters: Clusters, number: int, shown: int) -> str:
+def _facts(clusters: Clusters, number: int, shown: int) -> str:
+    """The line below the heading of a cluster."""
     size = int(clusters.sizes[number - 1])
     mean = float(clusters.scores[clusters.rows(number)].mean())
-    more = f" &middot; {size - shown:,} more are not shown" if size > shown else ""
-    return (
-        f'<section id="c{number}">\n<h2>Cluster {number:,}</h2>\n'
-        f"<p>{count(size, 'photograph', 'photographs')} &middot; mean score {mean:.3f}{more}</p>\n<ol>\n"
-    )
+    more = [f"{size - shown:,} more are not shown"] if size > shown else []
+    return " \u00b7 ".join((count(size, "photo", "photos"), f"mean score {mean:.3f}", *more))
 
 
 def _write_index(
     path: Path, gallery: EmbeddingFile, clusters: Clusters, cards: Sequence[_Card], at: int, pages: int, shown: int
 ) -> None:
-    title = f"Clusters of {safe(gallery.path.name)}"
-    how = f"k-means, k = {clusters.k:,}" if clusters.k else f"threshold {clusters.threshold:g}"
-    near = [("Previous", _index(at - 1) if at else ""), ("Next", _index(at + 1) if at + 1 < pages else "")]
-    nav = _nav(near)
-    parts = [
-        page_head(title, _STYLE),
-        f"<header>\n<h1>{title}</h1>\n<p>{count(len(clusters.of), 'embedding', 'embeddings')} in "
-        f"{count(clusters.count, 'cluster', 'clusters')}, {shown:,} of them on the sheets &middot; {how} "
-        f"&middot; model {safe(made_by(gallery))}</p>\n{warning_note(warning_of(gallery))}{nav}"
-        "</header>\n<main>\n<ol>\n",
-    ]
-    for card in cards:
-        size = int(clusters.sizes[card.number - 1])
-        parts.append(
-            f'<li><a href="{card.page}#c{card.number}">{picture_of(card.picture, f"cluster {card.number}")}'
-            f'<div class="hit"><div class="score">{card.number:,}</div>'
-            f'<div class="fact">{count(size, "photograph", "photographs")}</div></div></a></li>\n'
-        )
-    parts.append(f"</ol>\n</main>\n{nav}</body>\n</html>\n")
-    write_durable(path / _index(at), "".join(parts).encode("utf-8", "backslashreplace"), "the index of the sheets")
+    text = render(
+        "sheets_index",
+        styles=["sheets"],
+        title=f"Clusters of {gallery.path.name}",
+        warning=warning_of(gallery),
+        summary=[
+            f"{count(len(clusters.of), 'embedding', 'embeddings')} in {count(clusters.count, 'cluster', 'clusters')}, "
+            f"{shown:,} of them on the sheets",
+            f"k-means, k = {clusters.k:,}" if clusters.k else f"threshold {clusters.threshold:g}",
+            f"model {made_by(gallery)}",
+        ],
+        links=_links(("Previous", "Next"), (_index(at - 1) if at else "", _index(at + 1) if at + 1 < pages else "")),
+        cards=[
+            {
+                "number": card.number,
+                "page": card.page,
+                "picture": picture(card.picture),
+                "size": count(int(clusters.sizes[card.number - 1]), "photo", "photos"),
+            }
+            for card in cards
+        ],
+    )
+    write_durable(path / _index(at), encode(text), "the index of the sheets", like=gallery.path)
 
 
-def _nav(links: Sequence[tuple[str, str]]) -> str:
-    """Links to other pages; those without a target are left out."""
-    shown = [f'<a href="{target}">{words}</a>' for words, target in links if target]
-    return f"<nav>{' '.join(shown)}</nav>\n" if shown else ""
+def _links(words: Sequence[str], targets: Sequence[str]) -> list[tuple[str, str]]:
+    """Words and targets of the links to other pages; those without a target are left out."""
+    return [(word, target) for word, target in zip(words, targets, strict=True) if target]

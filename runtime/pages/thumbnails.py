@@ -1,4 +1,4 @@
-"""Photographs to pictures small enough to be carried in a page by the thousand."""
+"""Photos as pictures small enough that a page can carry thousands."""
 
 from __future__ import annotations
 
@@ -6,18 +6,44 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..images.decode import ImageError, Limits, decode_photo
-from ..records import Box, Photo
+from ..records import Box, FacePlace, Photo
 from ..sources.reader import ReadError, read_file
+from .page import picture
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_SIDE = 192  # pixels
 _LONG_SIDE = 640  # of a photograph that a face is cut out of, at first
 _MARGIN = 0.2  # of the face's box, on each side: detectors cut close
 _QUALITY = 80
+
+
+class Thumbnails:
+    """Pictures of 192 pixels, made once each: of the face where its place is known, else of the whole photo.
+
+    Args:
+        limits: for the photos.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._cached = lru_cache(maxsize=256)(partial(thumbnail, limits=limits, side=_SIDE))
+
+    def of(self, path: bytes, face: FacePlace | None) -> Markup:
+        """The address of a picture that the page carries; "" where the photo cannot be shown.
+
+        Args:
+            path: absolute path of the photo.
+            face: the face to show; None for the whole photo.
+        """
+        return picture(self._cached(path, None if face is None else face.box))
 
 
 def thumbnails(

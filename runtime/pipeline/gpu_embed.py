@@ -47,7 +47,7 @@ class EmbedOnGpu(Protocol):
 
 
 class DeviceCrops:
-    """The places of a slot, filled on the device: see images.decode_dali.Crops."""
+    """The places of a slot, filled on the device: see images.dali_crops.Crops."""
 
     def __init__(self, slot: Slot, shrink: Shrink) -> None:
         self._slot, self._shrink = slot, shrink

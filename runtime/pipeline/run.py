@@ -54,24 +54,31 @@ def process(request: Request, *, listener: Listener | None = None, control: Cont
 
 
 def run(plan: Plan, listener: Listener | None, control: Control) -> Summary:
-    """Follow a plan: embed what is pending, and write the file. A segment that proves damaged is run again."""
-    with control.in_flight(), plan.names() as names:
-        source, settings = plan.source.with_names(names), plan.settings
-        while True:
-            try:
-                with ExitStack() as stack:
-                    with plan.ledger() as ledger:
-                        pending = ledger.pending(retry=plan.request.retry)
-                        skip = stack.enter_context(_skip_duplicates(plan, ledger, source))
-                    summary = Summary(plan.stored.rows, 0, {})
-                    if len(pending):
-                        settings = settings or _find_settings(plan, source, pending, control)
-                        summary = _embed(plan, settings, pending, RunContext(source, control, skip), listener)
-                counts = _write_file(plan, source)
-                plan.folder.remove()
-                return replace(summary, embedded=counts.get(Status.EMBEDDED.label, 0), outcomes=counts)
-            except DamagedError:
-                raise_if_stopping(control)
+    """Follow a plan: embed what is pending, and write the file."""
+    with control.in_flight():
+        with plan.names() as names:
+            summary = _complete(plan, plan.source.with_names(names), listener, control)
+        plan.folder.remove()
+        return summary
+
+
+def _complete(plan: Plan, source: Source, listener: Listener | None, control: Control) -> Summary:
+    """Embed and write until the file is whole: a segment that proves damaged is run again."""
+    settings = plan.settings
+    while True:
+        try:
+            with ExitStack() as stack:
+                with plan.ledger() as ledger:
+                    pending = ledger.pending(retry=plan.request.retry)
+                    skip = stack.enter_context(_skip_duplicates(plan, ledger, source))
+                summary = Summary(plan.stored.rows, 0, {})
+                if len(pending):
+                    settings = settings or _find_settings(plan, source, pending, control)
+                    summary = _embed(plan, settings, pending, RunContext(source, control, skip), listener)
+            counts = _write_file(plan, source)
+            return replace(summary, embedded=counts.get(Status.EMBEDDED.label, 0), outcomes=counts)
+        except DamagedError:
+            raise_if_stopping(control)
 
 
 @contextmanager

@@ -53,7 +53,7 @@ class StoredPlan:
 
 def folder_of(output: Path) -> Path:
     """Where the run that makes a file keeps what is unfinished."""
-    return output.with_name(output.name + ".parts")
+    return output.parent / f"{output.name}.parts"
 
 
 def read_plan(folder: Path) -> StoredPlan | None:

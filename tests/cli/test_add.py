@@ -26,6 +26,7 @@ from runtime.storage.derived import derived_nearby
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support import encoded_images as make
+from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, make_people, paths_in
 from tests.support.red_square_detector import save_red_squares
@@ -64,7 +65,7 @@ def test_the_command_says_what_it_did(file: Path, made: Path) -> None:
     found = json.loads(done.stdout)
     assert (found["scanned"], found["added"], found["outcomes"]) == (4, 4, {"embedded": 4})
     again = facemill("add", file, made / "photos" / "P02")
-    assert "0 photos added; 4 of the 4 photos were in it already" in again.stdout
+    assert "0 photographs added; 4 of the 4 found were in it already" in again.stdout
 
 
 def test_added_is_as_if_made_at_once(file: Path, made: Path) -> None:
@@ -174,12 +175,10 @@ def test_another_engine_is_refused_with_both_values(file: Path, made: Path, tiny
     sidecar_path(other).write_text(json.dumps({**card, "model_sha256": "0" * 64}))
     data = file.read_bytes()
     done = facemill("add", file, made / "photos", "--engine", other)
-    assert done.returncode == 1
-    assert "model_sha256" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_refused(done, "E-CONTRACT", "model_sha256")
     done = facemill("add", file, made / "photos", "--engine", tmp_path / "none.onnx")
-    assert done.stderr.startswith("E-ENGINE: ")
-    assert "does not exist" in facemill("add", file, made / "nothing").stderr
+    assert_refused(done, "E-ENGINE", tmp_path / "none.onnx")
+    assert_refused(facemill("add", file, made / "nothing"), "E-SOURCE", made / "nothing")
     assert file.read_bytes() == data
     assert os.listdir(file.parent) == ["people.h5"]
 
@@ -248,17 +247,14 @@ def test_another_addition_does_not_go_on_with_an_interrupted_one(file: Path, mad
     killed(file, made / "photos", "runtime.pipeline.run.assemble", "pass")
     make_people(made / "other", range(30, 31))
     done = facemill("add", file, made / "other")
-    assert done.returncode == 1
-    assert "another addition to" in done.stderr
-    assert "people.h5.adding.parts" in done.stderr
+    assert_refused(done, "E-CONTRACT", file, "people.h5.adding.parts")
 
 
 def test_an_unfinished_run_on_the_file_is_not_lost(file: Path, made: Path) -> None:
     with RunFolder(file) as folder:
         folder.write_plan(StoredPlan(EmbeddingContract(), "/", 1, "now"))
     done = facemill("add", file, made / "photos")
-    assert done.returncode == 1
-    assert "holds an unfinished run" in done.stderr
+    assert_refused(done, "E-CONFIG", file)
 
 
 def test_faces_are_looked_for_as_for_the_rows_that_are_there(tiny_engine: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from runtime import __version__
 from runtime.cli.common import handle_errors, setup_logging
 from runtime.errors import ConfigError, FacemillError, Interrupted, LockedError, SourceError
+from tests.support.errors import USAGE, assert_refused
 from tests.support.facemill_command import ROOT, facemill
 
 
@@ -98,16 +99,13 @@ def test_debug_messages_are_on_stderr_only_when_asked_for(capsys: pytest.Capture
 
 def test_a_log_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     done = facemill("process", tmp_path, "--log", tmp_path / "gone" / "x.log", "--model", "random-128")
-    assert done.returncode == 1
-    assert "the log file" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_refused(done, "E-CONFIG", tmp_path / "gone" / "x.log", "--log")
 
 
 def test_version_and_unknown_command() -> None:
     assert facemill("--version").stdout.strip() == f"facemill, version {__version__}"
     done = facemill("proces")
-    assert done.returncode == 2
-    assert "No such command" in done.stderr
+    assert_refused(done, USAGE, "proces")
 
 
 def test_the_list_of_commands_imports_none_of_them() -> None:

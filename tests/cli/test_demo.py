@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 
+from tests.support.errors import assert_refused
 from tests.support.facemill_command import facemill
 
 
@@ -24,6 +25,5 @@ def test_the_tour_embeds_searches_and_writes_a_page(tmp_path: Path) -> None:
 def test_a_folder_of_somebody_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     done = facemill("demo", tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.startswith("E-EXISTS: ")
+    assert_refused(done, "E-EXISTS", tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

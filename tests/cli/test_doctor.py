@@ -75,7 +75,7 @@ def test_on_this_machine_it_is_healthy_and_leaves_nothing(tmp_path: Path) -> Non
 def test_with_nothing_installed_every_need_is_named_with_its_command(bare: Bare) -> None:
     code, found = bare.doctor()
     assert code == 1
-    for name in ("numpy", "h5py", "opencv-python-headless", "onnx", "onnxruntime", "platformdirs", "rich"):
+    for name in ("numpy", "h5py", "opencv-python-headless", "onnx", "onnxruntime", "jinja2", "platformdirs", "rich"):
         assert (found[name]["state"], found[name]["mend"]) == ("missing", f"pip install {name}")
     assert found["faiss"]["state"] == "missing"
     assert "pip install faiss-cpu" in found["faiss"]["mend"]

@@ -20,6 +20,7 @@ from compare import contents, differences
 from runtime.metrics.falsematch import Calibration
 from runtime.storage.contract import EmbeddingContract, Guard
 from runtime.storage.verify import verify_file
+from tests.support.errors import USAGE, assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, paths_in
 
@@ -66,8 +67,7 @@ def test_a_photograph_in_two_files(made: Path, tiny_engine: Path, tmp_path: Path
         file["embeddings"][:] = np.eye(16, dtype=np.float32)[:4]
     output = tmp_path / "o.h5"
     done = facemill("merge", made / "b.h5", again, "-o", output)
-    assert done.returncode == 1
-    assert "4 photographs are in several of the files (P02/0.jpg, P02/1.jpg, P02/2.jpg and 1 more)" in done.stderr
+    assert_refused(done, "E-CONFIG", 4, "P02/0.jpg", "P02/1.jpg", "P02/2.jpg", 1, "--prefer first")
     assert sorted(os.listdir(tmp_path)) == ["again.h5"]
     done = facemill("merge", made / "b.h5", again, "-o", output, "--prefer", "first")
     assert "4 photographs were in several files" in done.stdout
@@ -79,15 +79,13 @@ def test_a_photograph_in_two_files(made: Path, tiny_engine: Path, tmp_path: Path
 def test_what_may_not_stand_together_is_named_with_both_values(made: Path, tiny_engine: Path, tmp_path: Path) -> None:
     other = embed(made / "photos" / "c", tmp_path / "half.h5", tiny_engine, "--dtype", "float16")
     done = facemill("merge", made / "b.h5", other, "-o", tmp_path / "o.h5")
-    assert done.returncode == 1
-    assert "dtype: 'float32' in the first, 'float16' in the other" in done.stderr
+    assert_refused(done, "E-CONTRACT", "dtype", "float32", "float16")
     with h5py.File(other, "r+") as file:
         contract = json.loads(file["metadata"].attrs["contract"])
         changed = {**contract, "dtype": "float32", "model_sha256": "0" * 64, "faces": "all"}
         file["metadata"].attrs["contract"] = json.dumps(changed)
     done = facemill("merge", made / "b.h5", other, "-o", tmp_path / "o.h5")
-    assert "model_sha256" in done.stderr
-    assert "faces: 'largest' in the first, 'all' in the other" in done.stderr
+    assert_refused(done, "E-CONTRACT", "model_sha256", "faces", "largest", "all")
     assert not (tmp_path / "o.h5").exists()
 
 
@@ -123,18 +121,16 @@ def test_a_calibration_that_fits_is_kept(made: Path, tmp_path: Path) -> None:
 def test_mistakes_are_said(wrong: str, made: Path, tmp_path: Path) -> None:
     a, b = made / "ac.h5", made / "b.h5"
     (tmp_path / "there.h5").write_bytes(b"x")
-    arguments, words = {
-        "one": ((a, "-o", tmp_path / "o"), "two or more"),
-        "twice": ((a, a, "-o", tmp_path / "o"), "each once"),
-        "itself": ((a, b, "-o", a, "--force"), "one of the files"),
-        "exists": ((a, b, "-o", tmp_path / "there.h5"), "replace it with --force"),
-        "none": ((a, tmp_path / "none.h5", "-o", tmp_path / "o"), "there is no file"),
-        "no file": ((a, tmp_path / "there.h5", "-o", tmp_path / "o"), "E-STORAGE"),
+    there, none = tmp_path / "there.h5", tmp_path / "none.h5"
+    arguments, code, values = {
+        "one": ((a, "-o", tmp_path / "o"), USAGE, ()),
+        "twice": ((a, a, "-o", tmp_path / "o"), "E-CONFIG", (a,)),
+        "itself": ((a, b, "-o", a, "--force"), "E-CONFIG", ("-o", a)),
+        "exists": ((a, b, "-o", there), "E-EXISTS", (there, "-o", "--force")),
+        "none": ((a, none, "-o", tmp_path / "o"), "E-STORAGE", (none,)),
+        "no file": ((a, there, "-o", tmp_path / "o"), "E-STORAGE", (there,)),
     }[wrong]
-    done = facemill("merge", *arguments)
-    assert done.returncode == (2 if wrong == "one" else 1)
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_refused(facemill("merge", *arguments), code, *values)
     assert os.listdir(tmp_path) == ["there.h5"]
 
 

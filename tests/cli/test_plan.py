@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.errors import USAGE, Values, assert_refused
 from tests.support.facemill_command import facemill
 
 
@@ -39,7 +40,7 @@ def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> N
     assert "by the engine alone" in done.stdout
     assert "does not fit: " in done.stdout
     assert "streamed" in done.stdout
-    assert lines[-1].startswith("problems: embedding (disk while it runs)")
+    assert lines[-1].startswith("wants something done: embedding (disk while it runs)")
     assert "\x1b" not in done.stdout  # red is for terminals
 
 
@@ -59,24 +60,23 @@ def test_without_an_engine_it_is_a_guess_and_none_is_built(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "words"),
+    ("options", "code", "values"),
     [
-        ((), 2, "expected: one of them"),
-        (("in", "--count", "5"), 2, "expected: one of them"),
-        (("--count", "0"), 2, "range"),
-        (("--count", "5", "--gpu-memory", "0"), 2, "range"),
-        (("--count", "5", "--engine", "a.onnx", "--model", "sface"), 2, "exclude each other"),
-        (("--count", "5", "--model", "nobody"), 1, "no model is named 'nobody'"),
-        (("--count", "5", "--engine", "no.onnx"), 1, "there is no engine no.onnx"),
-        (("--count", "5", "-o", "no/such/folder/a.h5"), 1, "there is no folder"),
-        (("no-such-folder",), 1, "does not exist"),
+        ((), USAGE, ("PHOTOS", "--count")),
+        (("in", "--count", "5"), USAGE, ("PHOTOS", "--count")),
+        (("--count", "0"), USAGE, ("--count", 0)),
+        (("--count", "5", "--gpu-memory", "0"), USAGE, ("--gpu-memory", 0.0)),
+        (("--count", "5", "--engine", "a.onnx", "--model", "sface"), USAGE, ("--engine", "--model")),
+        (("--count", "5", "--model", "nobody"), "E-MODEL", ("nobody",)),
+        (("--count", "5", "--engine", "no.onnx"), "E-ENGINE", ("no.onnx", "facemill build-engine")),
+        (("--count", "5", "-o", "no/such/folder/a.h5"), "E-CONFIG", ("no/such/folder", "-o")),
+        (("no-such-folder",), "E-SOURCE", ("no-such-folder",)),
     ],
 )
-def test_mistakes_get_words(options: tuple[str, ...], code: int, words: str) -> None:
+def test_mistakes_get_words(options: tuple[str, ...], code: str, values: Values) -> None:
     done = facemill("plan", *options)
-    assert (done.returncode, done.stdout) == (code, "")
-    assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_refused(done, code, *values)
+    assert done.stdout == ""
 
 
 def test_help_has_examples() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.errors import assert_names, assert_refused
 from tests.support.facemill_command import facemill
 
 
@@ -43,7 +44,7 @@ def test_auto_searches_a_small_file_exactly(people: Path, query: Path) -> None:
 def test_a_named_index_says_what_it_finds(people: Path, query: Path, kind: str) -> None:
     done = facemill("search", people, query, "-k", "5", "--index", kind)
     assert done.returncode == 0, done.stderr
-    assert f"making the index {people}.faiss-{kind}: there is none yet" in done.stderr
+    assert f"{people}.faiss-{kind}" in done.stderr
     assert {f".faiss-{kind}", f".faiss-{kind}.json"} <= beside(people)
     footer = done.stdout.splitlines()[-1]
     assert re.fullmatch(
@@ -52,7 +53,7 @@ def test_a_named_index_says_what_it_finds(people: Path, query: Path, kind: str) 
         footer,
     )
     again = facemill("search", people, query, "-k", "5", "--index", kind, "--json")
-    assert "making" not in again.stderr
+    assert f"{people}.faiss-{kind}" not in again.stderr
     line = json.loads(again.stdout)
     assert line["index"]["kind"] == kind
     assert line["index"]["exact"] is False
@@ -67,13 +68,13 @@ def test_a_named_index_says_what_it_finds(people: Path, query: Path, kind: str) 
 def test_csv_has_its_place_on_stderr(people: Path, query: Path) -> None:
     done = facemill("search", people, query, "-k", "3", "--index", "sq8", "--csv")
     assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 3
-    assert "index: sq8 (16 dimensions" in done.stderr
+    assert "index: sq8 (" in done.stderr
 
 
 def test_more_hits_are_measured_for(people: Path, query: Path) -> None:
     facemill("search", people, query, "--index", "ivf")
     done = facemill("search", people, query, "--index", "ivf", "-k", "70", "--json")
-    assert f"measuring the index {people}.faiss-ivf: it has not been for 70 hits" in done.stderr
+    assert_names(done.stderr, f"{people}.faiss-ivf", 70)
     line = json.loads(done.stdout)
     assert len(line["hits"]) == 70
     assert line["index"]["k"] == 70
@@ -83,13 +84,9 @@ def test_refusals(people: Path, query: Path, photos: Path, tiny_engine: Path, tm
     for wrong in (["--index", "tree"], ["--latency", "0"], ["--latency", "soon"]):
         assert facemill("search", people, query, *wrong).returncode == 2, wrong
     done = facemill("search", people, query, "--index", "sq8", "--device", "gpu")
-    assert done.returncode == 1
-    assert "the device is gpu and the index sq8; wanted: --index flat on a GPU, or --device cpu" in done.stderr
+    assert_refused(done, "E-CONFIG", "gpu", "sq8", "--index flat", "--device cpu")
     (tmp_path / "in").mkdir()
     shutil.copy(query, tmp_path / "in" / "one.jpg")
     assert facemill("process", tmp_path / "in", "-o", tmp_path / "few.h5", "--engine", tiny_engine).returncode == 0
     done = facemill("search", tmp_path / "few.h5", query, "--index", "ivf")
-    assert done.returncode == 1
-    assert "has 1 rows; wanted for an index of kind ivf: at least 256" in done.stderr
-    assert "--index flat" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert_refused(done, "E-CONFIG", 1, "ivf", 256, "--index flat")

@@ -21,6 +21,7 @@ from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.support.clustered_files import people, write_file
+from tests.support.errors import raises
 from tests.support.facemill_command import ROOT
 
 
@@ -77,9 +78,9 @@ def test_an_empty_file_gets_an_empty_column(tmp_path: Path) -> None:
 
 def test_another_file_by_now_is_left_alone(file: Path) -> None:
     data = file.read_bytes()
-    with pytest.raises(StorageError, match="has changed"):
+    with raises(StorageError, file):
         write_column(file, clusters([1] * 6, threshold=0.5), "another")
-    with pytest.raises(StorageError, match="has changed"):
+    with raises(StorageError, file):
         write_column(file, clusters([1] * 5, threshold=0.5), run_id(file))
     assert file.read_bytes() == data
     with RunFolder(file), pytest.raises(LockedError):

@@ -15,6 +15,7 @@ from runtime.errors import ConfigError, OutputExistsError
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
 from tests.support.clustered_files import EVIL, people, write_file
+from tests.support.errors import raises
 
 NAMES = sorted([b"=cmd()|'x'.jpg", b"a,b.jpg", b"c\n1,2,3.jpg", b'd".jpg', EVIL, b"z.jpg"])
 
@@ -70,7 +71,7 @@ def test_a_failure_leaves_the_old_list(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_path_is_checked_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
-    with pytest.raises(OutputExistsError, match="--force"):
+    with raises(OutputExistsError, "--force"):
         check_list_path(tmp_path / "a.csv", force=False)
     check_list_path(tmp_path / "a.csv", force=True)
     for name in ("people.h5", "none/a.csv"):

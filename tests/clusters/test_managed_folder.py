@@ -9,6 +9,7 @@ import pytest
 
 from runtime.clusters.managed_folder import check_folder, managed_folder
 from runtime.errors import OutputExistsError, StorageError
+from tests.support.errors import raises
 
 NAMES = r"thing-\d+"
 
@@ -37,7 +38,7 @@ def test_a_new_or_empty_folder_is_filled(tmp_path: Path) -> None:
 def test_a_finished_one_is_replaced_only_with_force(tmp_path: Path) -> None:
     path = tmp_path / "d"
     fill(path, 3)
-    with pytest.raises(OutputExistsError, match=r"holds things already.*--force"):
+    with raises(OutputExistsError, "--force"):
         fill(path, 1)
     assert len(names(path)) == 3
     fill(path, 1, force=True)
@@ -68,7 +69,7 @@ def test_what_is_not_ours_is_never_touched(tmp_path: Path, force: bool) -> None:
             fill(tmp_path / name, force=force)
     fill(tmp_path / "ours")
     (tmp_path / "ours" / "holiday.jpg").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"'holiday\.jpg'"):
+    with raises(OutputExistsError, "holiday.jpg"):
         fill(tmp_path / "ours", force=force)
     with pytest.raises(OutputExistsError):
         check_folder(tmp_path / "ours", "other things", NAMES, force=force)
@@ -92,5 +93,5 @@ def test_what_links_point_to_stays(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="the folder for things"):
+    with raises(StorageError):
         fill(tmp_path / "file" / "d")

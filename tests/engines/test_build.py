@@ -27,6 +27,7 @@ from runtime.engines.rate import measure_rates
 from runtime.errors import ConfigError, EngineError, ModelError, ParityError
 from runtime.extras import pip_install
 from runtime.graphs.half import precision_of
+from tests.support.errors import Values, raises
 from tests.support.model_files import info, save_cnn, spec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,17 +151,17 @@ def test_facts_survive_the_sidecar() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "values"),
     [
-        ({"dimension": "512"}, "dimension is '512'; expected: a whole number"),
-        ({"colour": 1}, "unknown key 'colour'"),
-        ({"parity_min": "high"}, "'minimum': 'high'"),
+        ({"dimension": "512"}, ("dimension", "'512'")),
+        ({"colour": 1}, ("colour",)),
+        ({"parity_min": "high"}, ("minimum", "high")),
     ],
 )
-def test_a_sidecar_that_is_wrong_names_what(weights: Path, change: dict[str, Any], words: str) -> None:
+def test_a_sidecar_that_is_wrong_names_what(weights: Path, change: dict[str, Any], values: Values) -> None:
     engine = build(weights).engine
     sidecar_path(engine.path).write_text(json.dumps({**engine.info.to_dict(), **change}))
-    with pytest.raises(EngineError, match=rf"{words}.*facemill build-engine --model NAME --force"):
+    with raises(EngineError, *values, "facemill build-engine --model NAME --force"):
         read_engine(engine.path)
 
 
@@ -171,9 +172,9 @@ def test_every_field_that_is_known_before_is_compared() -> None:
 
 
 def test_weights_with_another_sha256_are_refused(weights: Path) -> None:
-    with pytest.raises(ModelError, match=r"expected sha256 0{64}, got [0-9a-f]{64}.*models fetch test-model"):
-        build(weights, spec=spec(sha256="0" * 64))
     found = hashlib.sha256(weights.read_bytes()).hexdigest()
+    with raises(ModelError, found, "0" * 64, "facemill models fetch test-model"):
+        build(weights, spec=spec(sha256="0" * 64))
     assert build(weights, spec=spec(sha256=found)).built
 
 
@@ -262,7 +263,7 @@ def test_an_int8_engine_that_is_damaged_does_not_pass(weights: Path) -> None:
     tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     with OrtRunner(model.SerializeToString(), result.engine.info) as damaged:
         parity = measure_parity(damaged, spec(), weights, judges)
-    with pytest.raises(ParityError, match=r"expected at least 0\.97 \(mean 0\.995\) for int8"):
+    with raises(ParityError, 0.97, 0.995, "int8"):
         check_parity(parity, "int8", "the engine")
 
 
@@ -279,46 +280,44 @@ def test_weights_that_eight_bits_ruin_leave_nothing(weights: Path) -> None:
             values[:16] /= 3000
         tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(model, weights)
-    with pytest.raises(
-        EngineError, match=r"INT8 loses too much: with 2 of 3 layers in float.*--precision fp16 or fp32"
-    ):
+    with raises(EngineError, "2 of 3", "--precision fp16"):
         build(weights, precision="int8", calibration=CROPS)
     assert not list((weights.parent / "engines").iterdir())
 
 
 def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="cannot be read: No such file"):
+    with raises(ModelError, "No such file"):
         build(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"bad")
-    with pytest.raises(ModelError, match="damaged"):
+    with raises(ModelError, "bad.onnx"):
         build(tmp_path / "bad.onnx")
     assert not list((tmp_path / "engines").iterdir())
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "values"),
     [
-        ({"precision": "fp16"}, "cpu does not build fp16.*--precision fp32"),
-        ({"precision": "int4"}, "unknown precision 'int4'"),
-        ({"precision": "int8"}, r"without photographs to calibrate on.*--calibration PHOTOS"),
-        ({"precision": "int8", "backend": "cuda", "calibration": CROPS}, r"cuda does not build int8.*tensorrt or cpu"),
+        ({"precision": "fp16"}, ("cpu", "fp16", "--precision fp32")),
+        ({"precision": "int4"}, ("int4",)),
+        ({"precision": "int8"}, ("--calibration PHOTOS",)),
+        ({"precision": "int8", "backend": "cuda", "calibration": CROPS}, ("cuda", "int8", "tensorrt or cpu")),
         (
             {"precision": "int8", "calibration": SMALL},
-            r"crops are \(64, 64, 3\); expected by test-model: \(112, 112, 3\)",
+            ("(64, 64, 3)", "test-model", "(112, 112, 3)"),
         ),
-        ({"calibration": CROPS, "precision": "fp32"}, r"with the precision fp32.*--precision int8"),
+        ({"calibration": CROPS, "precision": "fp32"}, ("fp32", "--precision int8")),
         (
             {"calibration": CROPS, "compute_capability": "SM75", "backend": "tensorrt"},
-            r"SM75 cannot be timed here.*--precision int8 or fp16",
+            ("SM75", "--precision int8"),
         ),
-        ({"backend": "openvino"}, "unknown backend 'openvino'"),
-        ({"batch": (0, 1, 2)}, "out of order"),
-        ({"batch": (4, 2, 8)}, "out of order"),
-        ({"compute_capability": "SM75"}, "--backend tensorrt"),
+        ({"backend": "openvino"}, ("openvino",)),
+        ({"batch": (0, 1, 2)}, ("--batch",)),
+        ({"batch": (4, 2, 8)}, ("--batch",)),
+        ({"compute_capability": "SM75"}, ("--backend tensorrt",)),
     ],
 )
-def test_options_that_cannot_be_are_refused(weights: Path, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_options_that_cannot_be_are_refused(weights: Path, options: dict[str, Any], values: Values) -> None:
+    with raises(ConfigError, *values):
         build(weights, **options)
 
 
@@ -331,7 +330,7 @@ def test_auto_says_why_it_fell_back(weights: Path) -> None:
 
 @without_gpu
 def test_a_named_backend_never_falls_back(weights: Path) -> None:
-    with pytest.raises(EngineError, match="CUDAExecutionProvider"):
+    with raises(EngineError, "CUDAExecutionProvider"):
         build(weights, backend="cuda")
     assert not list((weights.parent / "engines").iterdir())
 
@@ -379,7 +378,7 @@ def test_a_gpu_that_is_hidden_is_not_found() -> None:
 
 def test_a_folder_that_is_a_file_is_an_error(weights: Path) -> None:
     (weights.parent / "engines").write_text("")
-    with pytest.raises(EngineError, match=r"engines cannot be used: (File exists|Not a directory)"):
+    with raises(EngineError, "engines"):
         build(weights)
 
 

@@ -14,6 +14,7 @@ from runtime.metrics.pairs import read_pairs
 from runtime.records import Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
+from tests.support.errors import raises
 from tests.support.face_batches import D, batch_of, writer
 
 NAMES = [f"P{row // 4}/P{row // 4}_{row % 4:04d}.{'png' if row % 3 else 'jpg'}".encode() for row in range(40)]
@@ -55,7 +56,7 @@ def test_photographs_are_found_without_their_extension(crowd: EmbeddedFolder) ->
     assert crowd.rows(["P0/P0_0001", "P9/P9_0003", "P9/P9_0004"]).tolist() == [1, 39, -1]
     twice = replace(crowd, paths=(b"A/A_0001.jpg", b"A/A_0001.png", b"B/B_0001.jpg"))
     assert twice.rows(["B/B_0001"]).tolist() == [2]
-    with pytest.raises(ConfigError, match=r"A_0001\.jpg or A/A_0001\.png"):
+    with raises(ConfigError, "A/A_0001.jpg", "A/A_0001.png"):
         twice.rows(["A/A_0001"])
 
 
@@ -72,20 +73,20 @@ def test_a_folder_that_can_be_measured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [("1.jpg", "2.jpg"), ("A/1.jpg", "A/B/2.jpg"), ("A/1.jpg", "2.jpg")])
 def test_people_must_be_told_apart(tmp_path: Path, names: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"no two sub-folders.*one sub-folder a person.*--pairs"):
+    with raises(ConfigError, "--pairs"):
         check_folder(filled(tmp_path, *names), None)
 
 
 def test_what_is_no_folder_or_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none is not a folder"):
+    with raises(ConfigError, "none"):
         check_folder(tmp_path / "none", None)
-    with pytest.raises(SourceError, match="no photographs found"):
+    with raises(SourceError, tmp_path):
         check_folder(tmp_path, None)
 
 
 def test_pairs_of_another_folder_are_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "pairs.txt").write_text("1\t1\nA\t1\t2\nA\t1\tB\t1\n")
     pairs = read_pairs(tmp_path / "pairs.txt")
-    with pytest.raises(ConfigError, match=r"wanted: A/A_0001\.jpg"):
+    with raises(ConfigError, "A/A_0001.jpg"):
         check_folder(filled(tmp_path / "in", "lfw/A/A_0001.jpg"), pairs)
     check_folder(filled(tmp_path / "in", "A/A_0002.png"), pairs)

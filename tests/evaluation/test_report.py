@@ -20,6 +20,7 @@ from runtime.evaluation.report import Report, as_text, check_report_folder, labe
 from runtime.faces.rules import FaceRules
 from runtime.metrics.pairs import read_pairs
 from runtime.pipeline.request import Request
+from tests.support.errors import raises
 from tests.support.lfw_folder import write_pairs, write_people, write_portrait
 
 NAMES = ["report.json", "report.md", "roc.png", "scores.png"]
@@ -111,7 +112,7 @@ def test_without_matplotlib_the_figures_come_and_old_pictures_go(
     write_report(tmp_path, report)
     assert sorted(os.listdir(tmp_path)) == NAMES[:2]
     assert "png" not in (tmp_path / "report.md").read_text()
-    with pytest.raises(MissingDependencyError, match=r"pip install matplotlib"):
+    with raises(MissingDependencyError, "pip install matplotlib"):
         draw_roc(report.evaluations, report.labels)
 
 
@@ -185,10 +186,10 @@ def test_a_report_goes_where_nothing_is_in_its_way(report: Report, tmp_path: Pat
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     check_report_folder(tmp_path / "mine", people, force=False)
     (tmp_path / "mine" / "report.md").write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"report\.md.*--force"):
+    with raises(OutputExistsError, "report.md", "--force"):
         check_report_folder(tmp_path / "mine", people, force=False)
     check_report_folder(tmp_path / "mine", people, force=True)
-    with pytest.raises(OutputExistsError, match="a file; wanted: a folder"):
+    with raises(OutputExistsError, "report.md", "-o"):
         check_report_folder(tmp_path / "mine" / "report.md", people, force=True)
-    with pytest.raises(ConfigError, match="in the folder of the photographs"):
+    with raises(ConfigError, "people/report", "-o"):
         check_report_folder(people / "report", people, force=True)

@@ -15,6 +15,7 @@ from runtime.errors import ConfigError, MissingDependencyError, OutputExistsErro
 from runtime.export.parquet import export_parquet
 from runtime.storage.derived import recorded_pages, take_fingerprint, written_pages
 from runtime.storage.file import EmbeddingFile
+from tests.support.errors import raises
 from tests.support.export_files import ODD, write_file
 from tests.support.facemill_command import ROOT
 
@@ -93,7 +94,7 @@ def test_a_file_in_the_way_stays_without_force(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
     output = tmp_path / "o.parquet"
     output.write_text("mine")
-    with pytest.raises(OutputExistsError, match="replace it with --force"):
+    with raises(OutputExistsError, "--force"):
         exported(file, output)
     assert output.read_text() == "mine"
     file.chmod(0o600)
@@ -109,7 +110,7 @@ def test_the_embedding_file_itself_is_never_replaced(tmp_path: Path) -> None:
     before = file.read_bytes()
     (tmp_path / "link.parquet").symlink_to(file)
     for output in (file, tmp_path / "link.parquet", tmp_path / "people.txt"):
-        with pytest.raises(ConfigError, match="wanted: another name"):
+        with raises(ConfigError):
             exported(file, output, force=True)
     assert file.read_bytes() == before
 
@@ -117,7 +118,7 @@ def test_the_embedding_file_itself_is_never_replaced(tmp_path: Path) -> None:
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(MissingDependencyError, match="pip install pyarrow"):
+    with raises(MissingDependencyError, "pip install pyarrow"):
         exported(file, tmp_path / "o.parquet")
     assert not (tmp_path / "o.parquet").exists()
 

@@ -19,6 +19,7 @@ from runtime.errors import ConfigError, ContractError
 from runtime.export.qdrant import Uploaded, export_qdrant, point_id
 from runtime.storage.derived import recorded_elsewhere
 from runtime.storage.file import EmbeddingFile
+from tests.support.errors import raises
 from tests.support.export_files import ODD, write_file
 from tests.support.facemill_command import ROOT
 
@@ -200,14 +201,14 @@ def test_a_collection_of_another_kind_is_refused_and_stays(tmp_path: Path) -> No
         client.create_collection("named", {"a": euclid})
         client.create_collection("foreign", models.VectorParams(size=16, distance=models.Distance.DOT))
         client.upsert("foreign", [models.PointStruct(id=1, vector=[1.0] + [0.0] * 15, payload={"theirs": 1})])
-    for name, words in {
-        "other_dimension": "32 dimensions and the distance Dot; wanted: 16 dimensions",
-        "other_model": "the model 'net'",
-        "other_distance": "16 dimensions and the distance Euclid; wanted: 16 dimensions and the distance Dot",
-        "named": "several kinds of vectors",
-        "foreign": "the model None",
+    for name, values in {
+        "other_dimension": (32, "Dot", 16),
+        "other_model": ("net",),
+        "other_distance": (16, "Euclid", "Dot"),
+        "named": ("16", "Dot"),
+        "foreign": ("None", "net"),
     }.items():
-        with pytest.raises(ContractError, match=words):
+        with raises(ContractError, *values):
             exported(file, tmp_path / "store", name)
     assert len(points_in(tmp_path / "store", "other_model")) == 6
     assert len(points_in(tmp_path / "store", "foreign")) == 1
@@ -224,7 +225,7 @@ def test_recreate_begins_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "..", "../x", "a/b", ".x", "a b", "caf\u00e9", "a" * 256])
 def test_names_that_are_no_collection_are_refused(tmp_path: Path, name: str) -> None:
     file, _, _ = write_file(tmp_path / "people.h5", count=6)
-    with pytest.raises(ConfigError, match="is no name for a collection"):
+    with raises(ConfigError, repr(name)):
         exported(file, tmp_path / "store", name)
     assert not (tmp_path / "store").exists()
 

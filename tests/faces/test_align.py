@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from runtime.errors import ConfigError
 from runtime.faces.align import TEMPLATE, align_crops, inverted, moved, similarity, template
 from tests.support import encoded_images as make
+from tests.support.errors import raises
 
 
 def umeyama(points: NDArray[np.float64], target: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,7 +50,7 @@ def test_a_template_of_another_size_is_the_same_place() -> None:
 
 
 def test_wrong_landmarks_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"landmarks are \(5, 2\); expected: \(N, 5, 2\)"):
+    with raises(ConfigError, "(5, 2)", "(N, 5, 2)"):
         similarity(TEMPLATE)
 
 

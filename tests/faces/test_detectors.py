@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import ConfigError
 from runtime.faces.detectors import DECODERS, Faces, find_faces, iou, main_face, suppress
+from tests.support.errors import raises
 
 
 def answer(family: str, count: int = 1, height: int = 64, width: int = 96) -> NDArray[np.float32]:
@@ -57,9 +58,7 @@ def test_overlapping_boxes_leave_the_best() -> None:
 
 
 def test_an_answer_of_another_shape_is_refused() -> None:
-    with pytest.raises(
-        ConfigError, match=r"a detector answered \(1, 126, 15\) for 96x96 pixels; expected: \(1, 189, 15\)"
-    ):
+    with raises(ConfigError, "yunet", "(1, 126, 15)", "96x96", "(1, 189, 15)"):
         find_faces(answer("yunet"), decoder=DECODERS["yunet"], height=96, width=96, threshold=0.5)
 
 

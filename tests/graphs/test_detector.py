@@ -18,6 +18,7 @@ from runtime.faces.detectors import DECODERS, find_faces
 from runtime.graphs.detector import load_detector, reference_faces
 from runtime.modelspec import ModelSpec, load_spec
 from runtime.modelstore import SHIPPED_DETECTOR, find_weights, resolve_weights
+from tests.support.errors import Values, raises
 from tests.support.red_square_detector import picture, save_red_squares
 
 REAL = ("facemill-det", "yunet", "scrfd-500m", "scrfd-2.5g")
@@ -65,11 +66,15 @@ def test_each_picture_of_a_batch_has_its_own_answer(built: BuildResult) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "words"),
-    [((1, 100, 96, 3), "H and W multiples of 32"), ((1, 96, 96, 1), "multiples of 32"), ((257, 32, 32, 3), "1 to 256")],
+    ("shape", "values"),
+    [
+        ((1, 100, 96, 3), ("(1, 100, 96, 3)", "(n, H, W, 3)", 32)),
+        ((1, 96, 96, 1), ("(1, 96, 96, 1)", "(n, H, W, 3)", 32)),
+        ((257, 32, 32, 3), (1, 256, 257)),
+    ],
 )
-def test_other_pictures_are_refused(built: BuildResult, shape: tuple[int, ...], words: str) -> None:
-    with open_runner(built.engine) as runner, pytest.raises(ConfigError, match=words):
+def test_other_pictures_are_refused(built: BuildResult, shape: tuple[int, ...], values: Values) -> None:
+    with open_runner(built.engine) as runner, raises(ConfigError, *values):
         runner.infer(np.zeros(shape, np.uint8))
 
 
@@ -78,12 +83,12 @@ def test_what_is_no_detector_is_refused(red: Path, tmp_path: Path) -> None:
     model = onnx.load(resolve_weights(spec))
     del model.graph.output[-1]
     onnx.save(model, tmp_path / "short.onnx")
-    with pytest.raises(ModelError, match=r"has \{1: 6, 4: 3, 10: 2\} outputs"):
+    with raises(ModelError, "{1: 6, 4: 3, 10: 2}"):
         load_detector(tmp_path / "short.onnx", spec)
     (tmp_path / "cnn").mkdir()
     from tests.support.model_files import save_cnn
 
-    with pytest.raises(ModelError, match="made by MatMul; expected: heads of 1, 4, 10 values"):
+    with raises(ModelError, "vector", "MatMul", "Reshape"):
         load_detector(save_cnn(tmp_path / "cnn.onnx"), spec)
 
 
@@ -135,7 +140,7 @@ def test_int8_that_was_calibrated_without_faces_is_refused(real: tuple[ModelSpec
     """On pictures without faces an engine that finds none is as good as any."""
     spec, weights = real
     dull = np.linspace(40, 90, 64, dtype=np.uint8)[:, None, None, None] * np.ones((1, 160, 160, 3), np.uint8)
-    with pytest.raises(EngineError, match=r"does not answer like|loses too much"):
+    with raises(EngineError):
         build_engine(
             spec, weights, backend="cpu", precision="int8", output=tmp_path, calibration=CalibrationSet(dull, 0)
         )
@@ -171,5 +176,5 @@ def test_sixteen_views_are_four_by_four() -> None:
 def test_crops_of_another_size_do_not_calibrate_a_detector(red: Path, tmp_path: Path) -> None:
     spec = load_spec(str(red))
     crops = CalibrationSet(np.zeros((64, 112, 112, 3), np.uint8), 0)
-    with pytest.raises(ConfigError, match=r"\(112, 112, 3\); expected by .*: \(160, 160, 3\)"):
+    with raises(ConfigError, "(112, 112, 3)", "(160, 160, 3)"):
         build_engine(spec, resolve_weights(spec), backend="cpu", precision="int8", output=tmp_path, calibration=crops)

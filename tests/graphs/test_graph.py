@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from runtime.errors import ModelError
 from runtime.graphs.graph import load_graph
 from runtime.modelspec import ModelSpec
+from tests.support.errors import Values, raises
 from tests.support.model_files import save, save_cnn, spec
 
 
@@ -95,30 +95,29 @@ def external_data_missing(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "values"),
     [
-        (truncated, r"3,000 bytes\) is damaged or cut short: DecodeError: .+"),
-        (empty, r"0 bytes.*damaged"),
-        (text, r"damaged.*DecodeError"),
-        (missing, r"cannot be read: No such file"),
-        (folder, r"cannot be read: Is a directory"),
-        (two_inputs, r"inputs 'left', 'right'; expected: exactly one"),
-        (two_outputs, r"outputs 'one', 'two'; expected: exactly one"),
-        (wrong_size, r"\['N', 3, 128, 128\].*expected.*\[N, 3, 112, 112\]"),
-        (nhwc, r"\['N', 112, 112, 3\].*expected.*\[N, 3, 112, 112\]"),
-        (float16_input, r"float16 .*expected.*float \["),
-        (wrong_dimension, r"37632\].*expected.*\[N, 16\]"),
-        (unknown_operator, r"refused by ONNX Runtime.*FancyAttention"),
-        (external_data, r"weights in another file \(weights\.bin\); expected: all in one"),
-        (external_data_missing, r"weights in another file \(weights\.bin\)"),
+        (truncated, ("3,000 bytes", "DecodeError")),
+        (empty, ("0 bytes", "ValidationError")),
+        (text, ("26 bytes", "DecodeError")),
+        (missing, ("No such file",)),
+        (folder, ("Is a directory",)),
+        (two_inputs, ("left", "right")),
+        (two_outputs, ("'one'", "'two'", "output_name")),
+        (wrong_size, ("['N', 3, 128, 128]", "[N, 3, 112, 112]")),
+        (nhwc, ("['N', 112, 112, 3]", "[N, 3, 112, 112]")),
+        (float16_input, ("float16", "float [N, 3, 112, 112]")),
+        (wrong_dimension, ("['N', 37632]", "[N, 16]")),
+        (unknown_operator, ("ONNX Runtime", "FancyAttention")),
+        (external_data, ("weights.bin", "onnx.save(onnx.load('model.onnx'), 'joined.onnx')")),
+        (external_data_missing, ("weights.bin",)),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path: Path, make: Callable[[Path], None], words: str) -> None:
+def test_what_is_wrong_is_said(tmp_path: Path, make: Callable[[Path], None], values: Values) -> None:
     path = tmp_path / "model.onnx"
     make(path)
-    with pytest.raises(ModelError, match=re.compile(words, re.DOTALL)) as caught:
+    with raises(ModelError, path, *values):
         load_graph(path, spec())
-    assert str(path) in str(caught.value)
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
@@ -131,16 +130,16 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "words"),
+    ("wanted", "values"),
     [
-        (spec(input_name="data"), "inputs 'image'; expected: exactly one, named 'data'"),
-        (spec(output_name="fc1"), "outputs 'vector'; expected: 'fc1'"),
-        (spec(size=224), r"\['N', 3, 112, 112\].*224, 224"),
-        (spec(dimension=128), r"16\].*\[N, 128\]"),
+        (spec(input_name="data"), ("'image'", "'data'")),
+        (spec(output_name="fc1"), ("'vector'", "'fc1'")),
+        (spec(size=224), ("['N', 3, 112, 112]", "[N, 3, 224, 224]")),
+        (spec(dimension=128), ("['N', 16]", "[N, 128]")),
     ],
 )
-def test_a_file_that_is_not_what_the_spec_says(tmp_path: Path, wanted: ModelSpec, words: str) -> None:
-    with pytest.raises(ModelError, match=words):
+def test_a_file_that_is_not_what_the_spec_says(tmp_path: Path, wanted: ModelSpec, values: Values) -> None:
+    with raises(ModelError, *values):
         load_graph(save_cnn(tmp_path / "m.onnx"), wanted)
 
 

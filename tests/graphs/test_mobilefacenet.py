@@ -11,6 +11,7 @@ import pytest
 from runtime.engines.parity import reference_embeddings, synthetic_crops
 from runtime.errors import ConfigError
 from runtime.graphs.mobilefacenet import generate
+from tests.support.errors import raises
 from tests.support.model_files import spec
 
 PARAMETERS = {"128": 993_344, "512": 3_396_608}  # as the docstring says
@@ -47,6 +48,6 @@ def test_pictures_get_embeddings_of_their_own(tmp_path: Path, form: str, seed: i
 
 @pytest.mark.parametrize(("form", "seed"), [("256", 0), ("128", -1), ("512", 2**32)])
 def test_other_forms_and_seeds_are_refused(tmp_path: Path, form: str, seed: int) -> None:
-    with pytest.raises(ConfigError, match=f"form='{form}', seed={seed}"):
+    with raises(ConfigError, f"form='{form}'", f"seed={seed}"):
         generate(tmp_path / "m.onnx", form=form, seed=seed)
     assert not list(tmp_path.iterdir())

@@ -21,6 +21,7 @@ from runtime.images.jpeg_runs import DaliOptions
 from runtime.records import Status
 from tests.oracles.preprocess import preprocess_bytes
 from tests.support import encoded_images as make
+from tests.support.errors import raises
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
@@ -241,13 +242,13 @@ def test_memory_does_not_grow_with_the_batches() -> None:
 
 @pytest.mark.parametrize("wrong", [{"device": "tpu"}, {"batch_size": 0}, {"batch_pixels": 0}, {"threads": 0}])
 def test_wrong_arguments_are_named(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(wrong))):
+    with raises(ConfigError, next(iter(wrong))):
         DaliDecoder(112, options=DaliOptions(**wrong))  # type: ignore[arg-type]
 
 
 def test_a_gpu_that_is_not_there_is_an_error_with_the_next_step() -> None:
     with (
-        pytest.raises(EngineError, match=r"(?s)DALI cannot decode on GPU 4095.*facemill doctor"),
+        raises(EngineError, "DALI", "GPU 4095", "facemill doctor"),
         DaliDecoder(112, options=DaliOptions(device="mixed", device_id=4095)),
     ):
         pass

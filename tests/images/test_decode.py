@@ -15,6 +15,7 @@ from runtime.images.decode import ImageError, Limits, decode_image
 from runtime.images.header import read_header
 from runtime.records import Status
 from tests.support import encoded_images as make
+from tests.support.errors import raises
 
 SQUARE = make.scene(112, 112)
 
@@ -107,31 +108,31 @@ def test_a_palette_with_transparency_and_grey_with_alpha() -> None:
 
 
 BAD = {
-    "empty": (b"", Status.CORRUPT, "empty"),
-    "text": (b"this is not a photograph\n", Status.UNSUPPORTED, "not a JPEG, PNG, BMP, WebP or TIFF"),
-    "gif": (b"GIF89a" + bytes(50), Status.UNSUPPORTED, "not a JPEG"),
-    "truncated": (make.encode(make.scene(400, 300))[:6000], Status.CORRUPT, "cut short"),
-    "header only": (make.encode(SQUARE)[:30], Status.CORRUPT, "cut short"),
-    "three bytes": (b"\xff\xd8\xff", Status.CORRUPT, "cut short"),
-    "png cut": (make.encode(SQUARE, "PNG")[:3000], Status.CORRUPT, "png data are damaged or cut short"),
-    "bomb": (make.png_bomb(60_000, 60_000), Status.UNSUPPORTED, "60000x60000 pixels, over the limit"),
-    "no pixels": (make.png_bomb(0, 5), Status.CORRUPT, "0x5"),
+    "empty": (b"", Status.CORRUPT, ("empty",)),
+    "text": (b"this is not a photograph\n", Status.UNSUPPORTED, ("JPEG, PNG, BMP, WebP or TIFF",)),
+    "gif": (b"GIF89a" + bytes(50), Status.UNSUPPORTED, ("JPEG",)),
+    "truncated": (make.encode(make.scene(400, 300))[:6000], Status.CORRUPT, ()),
+    "header only": (make.encode(SQUARE)[:30], Status.CORRUPT, ()),
+    "three bytes": (b"\xff\xd8\xff", Status.CORRUPT, ()),
+    "png cut": (make.encode(SQUARE, "PNG")[:3000], Status.CORRUPT, ("png",)),
+    "bomb": (make.png_bomb(60_000, 60_000), Status.UNSUPPORTED, ("60000x60000",)),
+    "no pixels": (make.png_bomb(0, 5), Status.CORRUPT, ("0x5",)),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_files_are_outcomes_with_a_reason(name: str) -> None:
-    data, status, words = BAD[name]
-    with pytest.raises(ImageError, match=words) as caught:
+    data, status, values = BAD[name]
+    with raises(ImageError, *values) as caught:
         decode_image(data, size=112)
     assert caught.value.status is status
 
 
 def test_limits_are_judged_before_decoding() -> None:
     data = make.encode(SQUARE)
-    with pytest.raises(ImageError, match="over the limit of 100"):
+    with raises(ImageError, 100):
         decode_image(data, size=112, limits=Limits(max_bytes=100))
-    with pytest.raises(ImageError, match="112x112 pixels, over the limit of 12543"):
+    with raises(ImageError, "112x112", 12543):
         decode_image(data, size=112, limits=Limits(max_pixels=112 * 112 - 1))
     assert decode_image(data, size=112, limits=Limits(max_pixels=112 * 112)).shape == (112, 112, 3)
 

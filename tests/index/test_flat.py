@@ -19,6 +19,7 @@ from runtime.index.beside import sidecar_path
 from runtime.index.flat import FlatIndex
 from runtime.index.indexfile import index_path
 from runtime.storage.file import EmbeddingFile
+from tests.support.errors import raises
 
 
 def unit(rows: int, dimension: int = 32, seed: int = 0) -> NDArray[np.float32]:
@@ -105,14 +106,14 @@ def test_more_hits_than_rows_and_none_at_all(tmp_path: Path) -> None:
 
 def test_wrong_questions_are_refused(gallery_file: Path) -> None:
     with EmbeddingFile(gallery_file) as gallery, FlatIndex(gallery) as index:
-        with pytest.raises(ConfigError, match="wanted: 1 or more"):
+        with raises(ConfigError, 1):
             index.search(unit(1), 0)
-        with pytest.raises(ConfigError, match=r"\(q, 32\)"):
+        with raises(ConfigError, "(q, 32)"):
             index.search(unit(1, 16), 1)
         for wrong in (np.nan, np.inf):
-            with pytest.raises(ConfigError, match="finite"):
+            with raises(ConfigError, "(1, 32)", "(q, 32)"):
                 index.search(np.full((1, 32), wrong, np.float32), 1)
-        with pytest.raises(ConfigError, match=r"length 3e\+30; wanted: unit vectors"):
+        with raises(ConfigError, "3e+30"):
             index.search(unit(1) * np.float32(3e30), 1)
 
 
@@ -250,15 +251,15 @@ def test_searches_at_once_all_answer_right(gallery_file: Path) -> None:
 def test_damaged_vectors_are_an_error_not_an_answer(tmp_path: Path) -> None:
     vectors = unit(100)
     vectors[41, 3] = np.nan
-    with pytest.raises(StorageError, match="row 41 of /embeddings has length nan; expected: 1"):
+    with raises(StorageError, "row 41", "/embeddings", "nan", 1):
         answer(write_gallery(tmp_path / "nan.h5", vectors), unit(1))
     vectors[41] = 0  # where the network answered zero
     assert 41 not in answer(write_gallery(tmp_path / "zero.h5", vectors), unit(1))[0]
     vectors[41] = np.float32(3e30)
-    with pytest.raises(StorageError, match="row 41 of /embeddings has length inf"):
+    with raises(StorageError, "row 41", "/embeddings", "inf"):
         answer(write_gallery(tmp_path / "huge.h5", vectors), unit(1))
     vectors[41] = 1.02 * unit(1)
-    with pytest.raises(StorageError, match=r"row 41 of /embeddings has length 1\.02"):
+    with raises(StorageError, "row 41", "/embeddings"):
         answer(write_gallery(tmp_path / "long.h5", vectors), unit(1))
     path = write_gallery(tmp_path / "bits.h5", unit(100))
     with h5py.File(path) as file:
@@ -266,5 +267,5 @@ def test_damaged_vectors_are_an_error_not_an_answer(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[offset + 100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(StorageError, match="damaged at rows"):
+    with raises(StorageError, path, "/embeddings"):
         answer(path, unit(1))

@@ -22,6 +22,7 @@ from runtime.index.exact import CandidateSource, exact_top_k, fp16_error_bound, 
 from runtime.index.gpu import count_gpus
 from runtime.index.memoryplan import MOST_CANDIDATES, QUERIES, MemoryPlan, resident_plan
 from runtime.index.place import Place, gpu_source, host_vectors, planned_source
+from tests.support.errors import raises
 
 GPU = pytest.mark.gpu
 Maker = Callable[[Any], CandidateSource]
@@ -316,7 +317,7 @@ def test_a_shard_that_cannot_be_read_ends_the_search() -> None:
 
     vectors = np.repeat(np.arange(4, dtype=np.float32), 10)[:, None] * np.ones((1, 4), np.float32)
     before = threading.active_count()
-    with pytest.raises(OSError, match="the disk is gone"):
+    with raises(OSError, "the disk is gone"):
         StreamedRows(vectors, 10, (Broken(), Broken()), 0.0, 1).candidates(np.ones((1, 4), np.float32), 5)
     assert threading.active_count() == before
 

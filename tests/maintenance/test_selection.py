@@ -8,6 +8,7 @@ import pytest
 
 from runtime.errors import ConfigError, SourceError
 from runtime.maintenance.selection import paths_below, read_names, select_photos
+from tests.support.errors import raises
 
 PATHS = [
     b"P0/a.jpg",
@@ -57,7 +58,7 @@ def test_absolute_names_are_cut_to_the_root() -> None:
 
 @pytest.mark.parametrize("name", [b"/r/oot", b"/r/oot/", b".", b"./"])
 def test_all_that_there_is_is_not_removed_by_its_root(name: bytes) -> None:
-    with pytest.raises(ConfigError, match="is the folder of all photographs"):
+    with raises(ConfigError, repr(name.decode())):
         paths_below(b"/r/oot", [name])
 
 
@@ -67,5 +68,5 @@ def test_lists_have_lines_or_nuls(tmp_path: Path) -> None:
     assert read_names(path) == [b"P0/", b"q ", b"caf\xe9.jpg"]
     path.write_bytes(b"two\nlines\0q\0")
     assert read_names(path) == [b"two\nlines", b"q"]
-    with pytest.raises(SourceError, match="cannot be read"):
+    with raises(SourceError, tmp_path / "none"):
         read_names(tmp_path / "none")

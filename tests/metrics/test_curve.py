@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import ConfigError
 from runtime.metrics.curve import BINS, STEPS, Curve, count_scores, curve_of_counts, curve_of_scores
+from tests.support.errors import raises
 
 SCORES = np.array([0.9, 0.8, 0.8, 0.3, 0.8, 0.5, 0.5, 0.1, -0.2, 0.2], np.float32)
 SAME = np.array([True, True, True, True] + [False] * 6)
@@ -90,7 +91,7 @@ def test_missing_pairs_are_never_accepted_and_lower_no_rate() -> None:
     point = counted.at_far(1.0)
     assert point is not None
     assert point.tar == 4 / 5
-    with pytest.raises(ConfigError, match="no pair has both photographs"):
+    with raises(ConfigError):
         curve_of_scores(gone, np.array([True, False, False]))
 
 

@@ -16,6 +16,7 @@ from runtime.metrics.falsematch import (
     calibration_from_json,
     thresholds_for,
 )
+from tests.support.errors import Values, raises
 
 RNG = np.random.default_rng(5)
 GENUINE = np.clip(RNG.normal(0.6, 0.1, 500), -1, 1).astype(np.float32)
@@ -77,31 +78,31 @@ def test_scores_at_the_ends(score: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "values"),
     [
-        ({"format": 2}, "its format is 2; wanted: 1"),
-        ({"pairs": 0}, "counts"),
-        ({"at_least": []}, "counts"),
-        ({"at_least": [5, 1]}, "counts"),
-        ({"at_least": ["x"]}, "ValueError"),
+        ({"format": 2}, (2, 1)),
+        ({"pairs": 0}, ()),
+        ({"at_least": []}, ()),
+        ({"at_least": [5, 1]}, ()),
+        ({"at_least": ["x"]}, ("ValueError",)),
     ],
 )
-def test_a_damaged_calibration_is_refused(calibration: Calibration, change: dict[str, object], words: str) -> None:
+def test_a_damaged_calibration_is_refused(calibration: Calibration, change: dict[str, object], values: Values) -> None:
     raw = {**json.loads(calibration.to_json()), **change}
-    with pytest.raises(ConfigError, match=f"{words}.*Make it again with"):
+    with raises(ConfigError, *values, "facemill evaluate"):
         calibration_from_json(json.dumps(raw))
 
 
 def test_a_calibration_that_lacks_something_is_refused(calibration: Calibration) -> None:
     raw = json.loads(calibration.to_json())
     for key in raw:
-        with pytest.raises(ConfigError, match=f"KeyError: '{key}'"):
+        with raises(ConfigError, f"KeyError: '{key}'"):
             calibration_from_json(json.dumps({other: raw[other] for other in raw if other != key}))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "{}"])
 def test_what_is_no_calibration_is_refused(text: str) -> None:
-    with pytest.raises(ConfigError, match="facemill evaluate FOLDER --calibrate"):
+    with raises(ConfigError, "facemill evaluate PARTS --calibrate"):
         calibration_from_json(text)
 
 
@@ -125,7 +126,7 @@ def test_what_the_pairs_cannot_show_has_no_threshold(curve: Curve) -> None:
 
 def test_no_two_people_cannot_calibrate() -> None:
     empty = np.zeros(BINS, np.int64)
-    with pytest.raises(ConfigError, match="no two people"):
+    with raises(ConfigError, "/outcomes"):
         calibrate(curve_of_counts(count_scores(GENUINE), empty), **ORIGIN)
 
 

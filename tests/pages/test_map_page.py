@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime.pages.map_figure import figure_of
-from runtime.pages.map_groups import Groups
-from runtime.pages.map_page import Map, page_of
+from runtime.pages.map_page import Groups, MapPage, figure_of, render_map
 from tests.support.browser import Parsed, browse
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[map]'")
@@ -22,17 +20,17 @@ EVIL = '</script><script>document.title="run"</script><img src=x onerror="docume
 PICTURE = b"\xff\xd8\xff picture"
 
 
-def map_of(groups: int, points: int, name: str = "group", **fields: Any) -> Map:
+def map_of(groups: int, points: int, name: str = "group", **fields: Any) -> MapPage:
     """Points in turn in groups, and a last one in none."""
     of = np.append(np.arange(points - 1) % groups, -1)
     names = tuple(f"{name} {i}" for i in range(groups))
-    return Map(
+    return MapPage(
         **{
             "title": "Map of people.h5",
-            "facts": "facts",
+            "facts": ["facts"],
             "warning": "",
             "places": np.random.default_rng(0).standard_normal((points, 2)).astype(np.float32),
-            "groups": Groups("folder", of, names),
+            "groups": Groups("folder", "folders", of, names),
             "paths": [f"{i}.jpg" for i in range(points)],
             "notes": [""] * points,
             "pictures": [PICTURE] * (points - 1) + [None],
@@ -46,7 +44,7 @@ def data_of(page: Parsed) -> Any:
 
 
 def test_the_page_has_every_point_once() -> None:
-    page = Parsed(page_of(map_of(3, 10)))
+    page = Parsed(render_map(map_of(3, 10)))
     data = data_of(page)
     traces = data["figure"]["data"]
     assert sorted(point for trace in traces for point in trace["customdata"]) == list(range(10))
@@ -57,7 +55,7 @@ def test_the_page_has_every_point_once() -> None:
 
 
 def test_nothing_comes_from_outside_and_only_our_scripts_run() -> None:
-    page = Parsed(page_of(map_of(3, 10)))
+    page = Parsed(render_map(map_of(3, 10)))
     for _, attributes in page.tags:
         assert not {"src", "href"} & set(attributes)
         assert not [name for name in attributes if name.startswith("on")]
@@ -70,7 +68,7 @@ def test_nothing_comes_from_outside_and_only_our_scripts_run() -> None:
 
 
 def test_names_stay_names() -> None:
-    text = page_of(map_of(3, 10, EVIL, title=EVIL, facts=EVIL, warning=EVIL, paths=[EVIL] * 10))
+    text = render_map(map_of(3, 10, EVIL, title=EVIL, facts=[EVIL], warning=EVIL, paths=[EVIL] * 10))
     page = Parsed(text)
     assert [tag for tag, _ in page.tags].count("script") == 3
     assert [tag for tag, _ in page.tags].count("img") == 1
@@ -85,7 +83,9 @@ def test_names_stay_names() -> None:
 
 
 def test_plotly_markup_in_a_short_name_is_written_out() -> None:
-    figure = figure_of(np.zeros((2, 2), np.float32), Groups("folder", np.array([0, 0]), ('<a href="x">&lt;',)))
+    figure = figure_of(
+        np.zeros((2, 2), np.float32), Groups("folder", "folders", np.array([0, 0]), ('<a href="x">&lt;',))
+    )
     assert figure["data"][0]["name"] == '&lt;a href="x"&gt;&amp;lt; (2)'
     assert figure["config"]["typesetMath"] is False
 
@@ -106,14 +106,16 @@ def test_one_group_more_than_colours_is_one_other() -> None:
 
 
 def test_more_points_are_smaller() -> None:
-    sizes = [figure_of(np.zeros((n, 2), np.float32), Groups("folder", np.full(n, -1), ())) for n in (3, 200, 5000)]
+    sizes = [
+        figure_of(np.zeros((n, 2), np.float32), Groups("folder", "folders", np.full(n, -1), ())) for n in (3, 200, 5000)
+    ]
     assert sizes[0]["data"][0]["marker"]["size"] > sizes[1]["data"][0]["marker"]["size"]
     assert sizes[1]["data"][0]["marker"]["size"] > sizes[2]["data"][0]["marker"]["size"] >= 3
 
 
 @pytest.mark.slow
 def test_a_browser_draws_it_and_runs_no_name(tmp_path: Path) -> None:
-    page = page_of(map_of(3, 40, EVIL, title=EVIL, facts=EVIL, warning=EVIL, paths=[EVIL] * 40))
+    page = render_map(map_of(3, 40, EVIL, title=EVIL, facts=[EVIL], warning=EVIL, paths=[EVIL] * 40))
     (tmp_path / "map.html").write_text(page)
     done = browse(tmp_path / "map.html", "--enable-unsafe-swiftshader")
     assert "gl-canvas" in done.stdout, done.stderr

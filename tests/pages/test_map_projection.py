@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import MissingDependencyError
 from runtime.pages.map_projection import LEAST, project, sample_rows
+from tests.support.errors import raises
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[map]'")
 PEOPLE, SHOTS = 8, 12
@@ -69,5 +70,5 @@ def test_rows_are_drawn_evenly_and_by_the_seed() -> None:
 
 def test_without_scikit_learn_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
-    with pytest.raises(MissingDependencyError, match=r"t-SNE.*pip install plotly scikit-learn"):
+    with raises(MissingDependencyError, "t-SNE", "pip install plotly scikit-learn"):
         project(people(), seed=0)

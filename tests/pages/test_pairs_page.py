@@ -50,9 +50,9 @@ def test_every_pair_is_there_once_and_best_first(tmp_path: Path) -> None:
     assert [(row_a, row_b) for *_, row_a, row_b in found] == [pair[:2] for pair in wanted]
     assert [score for _, _, score, *_ in found] == [f"{score:.6f}" for *_, score in wanted]
     assert [path for path, *_ in found] == [f"p{first}.jpg" for first, *_ in wanted]
-    assert text.count('<article class="pair">') == len(wanted)
+    assert text.count('<article class="pair card"') == len(wanted)
     assert text.count("cannot be shown") == 2 * len(wanted)  # no photograph of these lies there
-    assert f"<p>{len(wanted)} pairs at 0.5 or above" in text
+    assert f"<li>{len(wanted)} pairs at 0.5 or above" in text
     assert "exact, for the test" in text
     assert "false pairs expected at the threshold" in text
     assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]
@@ -67,15 +67,15 @@ def test_of_many_the_best_are_shown(tmp_path: Path) -> None:
 
 def test_no_pair_is_said(tmp_path: Path) -> None:
     text = write_page(tmp_path, threshold=1.5)
-    assert "<p>No pair at 1.5 or above" in text
+    assert "<li>No pair at 1.5 or above" in text
     assert data_of(text)["pairs"] == []
 
 
 def test_a_page_that_is_left_half_written_is_known_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(*_: object) -> None:
+    def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("runtime.pages.pairs_page.write_durable", killed)
+    monkeypatch.setattr("runtime.pages.page.write_durable", killed)
     with pytest.raises(KeyboardInterrupt):
         write_page(tmp_path)
     assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]

@@ -19,6 +19,7 @@ from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
 from runtime.text import printable
 from tests.support.clustered_files import EVIL, people, write_file, write_photographs
+from tests.support.errors import raises
 
 SIZES = [5, 4, 3, 2, 2, 1]
 NAMES = [b"%02d.jpg" % i for i in range(15)] + [b"x/" + EVIL, b"y.jpg"]
@@ -190,7 +191,7 @@ def test_no_cluster_large_enough_gives_an_index_that_says_so(file: Path, tmp_pat
     with EmbeddingFile(file) as gallery:
         assert write_sheets(tmp_path / "s", gallery, clusters, least=9) == 0
         assert "0 of them on the sheets" in Page(tmp_path / "s" / "index.html").text
-        with pytest.raises(OutputExistsError, match="--force"):
+        with raises(OutputExistsError, "--force"):
             write_sheets(tmp_path / "s", gallery, clusters)
         write_sheets(tmp_path / "s", gallery, clusters, force=True)
     assert pages(tmp_path / "s") == ["index.html", "sheet-0001.html"]

@@ -15,6 +15,7 @@ from runtime.pairs.table import PairTable, check_table_path, write_table
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import calibration_of, oracle, twins, write_twins
+from tests.support.errors import raises
 
 EVIL = [
     b'say "hi", <b>.jpg',
@@ -130,10 +131,10 @@ def test_it_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_a_name_that_cannot_be_written_is_refused_before_the_search(tmp_path: Path) -> None:
     (tmp_path / "o.csv").write_text("old")
-    with pytest.raises(ConfigError, match=r"\.csv or \.parquet"):
+    with raises(ConfigError, ".csv", ".parquet"):
         check_table_path(tmp_path / "o.txt", force=True)
-    with pytest.raises(ConfigError, match="there is no folder"):
+    with raises(ConfigError, tmp_path / "no"):
         check_table_path(tmp_path / "no" / "o.csv", force=True)
-    with pytest.raises(OutputExistsError, match="--force"):
+    with raises(OutputExistsError, "--force"):
         check_table_path(tmp_path / "o.csv", force=False)
     check_table_path(tmp_path / "o.csv", force=True)

@@ -30,6 +30,7 @@ from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.records import Crops, Encoded, Outcome, Photo, Status
 from tests.support import encoded_images as make
+from tests.support.errors import Values, raises
 from tests.support.model_files import spec
 from tests.support.red_square_detector import picture, save_red_squares
 
@@ -124,18 +125,20 @@ def test_several_faces_are_refused_if_one_is_wanted(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "measured"),
     [
-        ({"min_iod": 1000}, "pixels between the eyes: 7.*; wanted: 1000"),
-        ({"min_sharpness": 1e6}, "sharpness: .*; wanted: 1e"),
-        ({"min_frontal": 1.0}, r"frontality: (1|0\.9.*); wanted: 1"),
+        ({"min_iod": 1000}, r"7\d.* 1000\b"),
+        ({"min_sharpness": 1e6}, r"sharpness.* 1e\+06\b"),
+        ({"min_frontal": 1.0}, r"frontality.* (1|0\.9\d*)\b.* 1\b"),
     ],
 )
-def test_poor_faces_are_an_outcome_with_what_was_measured(runner: Runner, change: dict[str, Any], words: str) -> None:
+def test_poor_faces_are_an_outcome_with_what_was_measured(
+    runner: Runner, change: dict[str, Any], measured: str
+) -> None:
     got = find(runner, png(ONE), rules=replace(DETECT, **change))
     (outcome,) = (o for o in got.outcomes if o.row == 10)
     assert outcome.status == Status.LOW_QUALITY
-    assert re.search(words, outcome.detail), outcome.detail
+    assert re.search(measured, outcome.detail), outcome.detail
     assert len(got.rows) == 0
 
 
@@ -179,22 +182,22 @@ def test_a_photograph_that_cannot_be_decoded_again_is_an_outcome(
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "values"),
     [
-        ({"align": "yes"}, "--align is 'yes'"),
-        ({"policy": "two"}, "--faces is 'two'"),
-        ({"threshold": 0}, "--min-score"),
-        ({"threshold": np.nan}, "--min-score is nan"),
-        ({"min_iod": np.nan}, "--min-iod is nan; expected: a number from 0"),
-        ({"min_iod": -1}, "--min-iod is -1"),
-        ({"min_sharpness": np.inf}, "--min-sharpness is inf; expected: a number from 0"),
-        ({"min_frontal": np.nan}, "--min-frontal is nan"),
-        ({"min_frontal": 5}, "--min-frontal is 5; expected: 0, .* to 1"),
-        ({"min_frontal": -0.1}, "--min-frontal is -0.1"),
+        ({"align": "yes"}, ("--align", "yes")),
+        ({"policy": "two"}, ("--faces", "two")),
+        ({"threshold": 0}, ("--min-score", 0, 1)),
+        ({"threshold": np.nan}, ("--min-score", "nan")),
+        ({"min_iod": np.nan}, ("--min-iod", "nan", 0)),
+        ({"min_iod": -1}, ("--min-iod", -1)),
+        ({"min_sharpness": np.inf}, ("--min-sharpness", "inf", 0)),
+        ({"min_frontal": np.nan}, ("--min-frontal", "nan")),
+        ({"min_frontal": 5}, ("--min-frontal", 5, 0, 1)),
+        ({"min_frontal": -0.1}, ("--min-frontal", -0.1)),
     ],
 )
-def test_wrong_rules_are_refused(change: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_wrong_rules_are_refused(change: dict[str, Any], values: Values) -> None:
+    with raises(ConfigError, *values):
         FaceRules(**change)
 
 
@@ -244,12 +247,12 @@ def test_a_run_goes_on_only_with_the_same_detector_and_rules(
     request = request_for()
     process(request)
     assert process(request).verdict == "nothing to do"
-    for other, words in (
-        (request_for(policy="all"), "faces: 'largest' there, 'all' now"),
-        (request_for(min_frontal=0.5), "min_frontal: 0.0 there, 0.5 now"),
-        (replace(request, faces=FaceRules("none"), detector=None), "alignment: 'five landmarks.* there, 'none' now"),
+    for other, values in (
+        (request_for(policy="all"), ("faces", "largest", "all")),
+        (request_for(min_frontal=0.5), ("min_frontal", 0.0, 0.5)),
+        (replace(request, faces=FaceRules("none"), detector=None), ("alignment", "five landmarks", "none")),
     ):
-        with pytest.raises(ContractError, match=words):
+        with raises(ContractError, *values):
             process(other)
 
 
@@ -257,9 +260,9 @@ def test_the_engines_cannot_be_mixed_up(
     request_for: Callable[..., Request], tiny_engine: Path, detector: Engine
 ) -> None:
     request = request_for()
-    with pytest.raises(ConfigError, match="which finds no faces; wanted: one of a detector"):
+    with raises(ConfigError, tiny_engine, "tiny", "facemill build-engine --model facemill-det"):
         process(replace(request, detector=read_engine(tiny_engine)))
-    with pytest.raises(ConfigError, match="which finds faces and embeds none"):
+    with raises(ConfigError, detector.path, "red-squares", "--engine", "--detector"):
         process(replace(request, engine=detector))
-    with pytest.raises(ConfigError, match="--align is detect and the detector is None"):
+    with raises(ConfigError, "--align", "detect", None):
         replace(request, detector=None)

@@ -31,6 +31,7 @@ from runtime.pipeline.work import BatchLimit, Decode, Embed
 from runtime.records import Embedded, Encoded, Outcome, Status
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
+from tests.support.errors import raises
 from tests.support.model_files import info, save_cnn, spec
 from tests.support.tensorrt_stand_in import ShimCrops, shim
 
@@ -154,7 +155,7 @@ def test_what_dali_has_no_room_for_halves_the_slice_too(
 def test_an_engine_that_fails_stops_the_stage_with_its_words(opened: Callable[..., Any]) -> None:
     with opened() as embed:
         embed._runner._engine.refusals = {1: "the GPU fell off the bus"}
-        with pytest.raises(EngineError, match="the GPU fell off the bus"):
+        with raises(EngineError, "the GPU fell off the bus"):
             embed(Encoded(np.arange(3), files=tuple(JPEGS[:3])))
 
 

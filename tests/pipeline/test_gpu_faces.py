@@ -36,6 +36,7 @@ from runtime.pipeline.work import BatchLimit, Embed
 from runtime.records import Embedded, Encoded, Outcome, Status
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
+from tests.support.errors import raises
 from tests.support.model_files import info, save_cnn, spec
 from tests.support.red_square_detector import picture, save_red_squares
 from tests.support.tensorrt_stand_in import shim
@@ -278,7 +279,7 @@ def test_an_engine_that_fails_stops_the_stage_with_its_words(opened: Open, which
     with opened() as embed:
         failing = embed._runner if which == "_runner" else embed._detect._runner
         failing._engine.refusals = {1: "the GPU fell off the bus"}
-        with pytest.raises(EngineError, match="the GPU fell off the bus"):
+        with raises(EngineError, "the GPU fell off the bus"):
             embed(batch_of(*ONE[:3]))
         assert embed(batch_of(*ONE[:3])).rows.tolist() == [100, 103, 106]  # slots and resources came back
 

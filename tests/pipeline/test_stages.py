@@ -13,6 +13,7 @@ import pytest
 
 from runtime.pipeline.stages import Chain, ChannelFailed, OrderedChannel, Pipeline, Stage, StageClock
 from runtime.records import Batch
+from tests.support.errors import raises
 
 
 def batches(n: int) -> Iterator[Batch]:
@@ -65,7 +66,7 @@ def test_a_failure_reaches_the_consumer_and_every_thread_ends(where: str) -> Non
             for _ in pipeline:
                 pass
 
-    with pytest.raises(RuntimeError, match="broken"):
+    with raises(RuntimeError, "broken"):
         drain()
     assert threading.active_count() == before
 

@@ -16,6 +16,7 @@ from runtime.records import Batch, Crops, Encoded, Outcome, Status
 from runtime.sources.source import FileSource
 from tests.support import encoded_images as make
 from tests.support.arithmetic_runner import ArithmeticRunner
+from tests.support.errors import raises
 
 
 def rows(*numbers: int) -> Batch:
@@ -38,7 +39,7 @@ def test_a_folder_that_goes_away_stops_the_run(tmp_path: Path) -> None:
     folder.mkdir()
     read = Read(FileSource(os.fsencode(folder), [b"a"]))
     shutil.rmtree(folder)
-    with pytest.raises(SourceError, match="went away during the run"):
+    with raises(SourceError, folder):
         read(rows(0))
 
 
@@ -87,5 +88,5 @@ def test_a_batch_that_does_not_fit_is_halved_for_good(caplog: pytest.LogCaptureF
 
 
 def test_no_memory_for_one_photograph_is_an_error_that_says_so() -> None:
-    with pytest.raises(OutOfMemoryError, match="even at batch size 1"):
+    with raises(OutOfMemoryError, "batch size 1"):
         Embed(ArithmeticRunner(fits=0), BatchLimit(4))(Crops(np.arange(37), images=IMAGES))

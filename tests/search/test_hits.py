@@ -26,6 +26,7 @@ from runtime.search.hits import FindOptions
 from runtime.search.search import Search
 from runtime.storage.file import EmbeddingFile
 from tests.support import encoded_images as make
+from tests.support.errors import raises
 
 
 def search(gallery: EmbeddingFile, queries: Sequence[str], **find: Any) -> list[Answer]:
@@ -175,7 +176,7 @@ def test_many_batches_answer_as_one_by_one(
 
 
 def test_no_hit_is_no_question(gallery: EmbeddingFile) -> None:
-    with pytest.raises(ConfigError, match="k is 0"):
+    with raises(ConfigError, 0, 1):
         search(gallery, [], k=0)
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from runtime.errors import SourceError
 from runtime.sources.queries import expand_queries
+from tests.support.errors import raises
 
 
 @pytest.fixture
@@ -44,9 +45,9 @@ def test_names_keep_their_bytes(place: Path) -> None:
 def test_a_list_or_folder_of_nothing_is_said(place: Path, content: str) -> None:
     (place / "list.txt").write_text(content)
     (place / "empty").mkdir()
-    with pytest.raises(SourceError, match=r"list\.txt names no photograph"):
+    with raises(SourceError, "list.txt"):
         expand_queries(["@list.txt"])
-    with pytest.raises(SourceError, match="no photographs found in empty"):
+    with raises(SourceError, "empty"):
         expand_queries(["a.jpg", "empty"])
-    with pytest.raises(SourceError, match=r"none\.txt cannot be read"):
+    with raises(SourceError, "none.txt"):
         expand_queries(["@none.txt"])

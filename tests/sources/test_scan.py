@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from runtime.errors import ConfigError, SourceError
 from runtime.sources.pathtable import PathTable, write_paths
 from runtime.sources.scan import read_list, scan
+from tests.support.errors import raises
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -78,7 +79,7 @@ def test_a_list_with_a_byte_order_mark_keeps_its_first_photograph(tmp_path: Path
 @pytest.mark.parametrize("content", [b"1.jpg\n2\0.jpg\n", "1.jpg\n2.jpg\n".encode("utf-16")])
 def test_a_list_that_is_no_text_is_refused_with_its_line(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(content)
-    with pytest.raises(SourceError, match=r"line \d of the list file .* NUL byte"):
+    with raises(SourceError, tmp_path / "list.txt", "NUL"):
         scan([f"@{tmp_path / 'list.txt'}"])
 
 
@@ -92,7 +93,7 @@ def test_folders_that_overlap_name_a_photograph_once_and_a_list_as_often_as_it_s
 
 def test_a_list_below_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("/not/mounted/1.jpg\n/not/mounted/2.jpg\n")
-    with pytest.raises(SourceError, match="/not/mounted, does not exist"):
+    with raises(SourceError, "/not/mounted"):
         scan([f"@{tmp_path / 'list.txt'}"])
 
 
@@ -106,19 +107,19 @@ def test_a_single_file_of_any_name(tmp_path: Path) -> None:
     assert scan([str(tmp_path / "photo.dat")]).names == [b"photo.dat"]
 
 
-@pytest.mark.parametrize(("name", "words"), [("gone", "does not exist"), ("@gone.txt", "cannot be read")])
-def test_a_missing_input_is_named(name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["gone", "@gone.txt"])
+def test_a_missing_input_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SourceError, match=words):
+    with raises(SourceError, name.removeprefix("@")):
         scan([name])
 
 
 def test_an_empty_folder_and_no_input_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no photographs found"):
+    with raises(SourceError, tmp_path):
         scan([str(tmp_path)])
-    with pytest.raises(ConfigError, match="no photographs were named"):
+    with raises(ConfigError):
         scan([])
-    with pytest.raises(ConfigError, match="--limit is 0"):
+    with raises(ConfigError, "--limit", 0):
         scan([str(tmp_path)], limit=0)
 
 

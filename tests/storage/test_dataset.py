@@ -16,6 +16,7 @@ from runtime.storage.file import EmbeddingFile
 from runtime.storage.format import read_scanned_paths
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter, segment_files
+from tests.support.errors import raises
 
 D = 8
 
@@ -170,12 +171,12 @@ def test_many_rows_in_several_blocks_keep_their_order(tmp_path: Path) -> None:
 def test_a_file_that_is_none_of_ours_is_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(content)
-    with pytest.raises(StorageError, match="not an embedding file"):
+    with raises(StorageError, path, "facemill repair"):
         EmbeddingFile(path)
 
 
 def test_another_format_version_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_group("metadata").attrs["format_version"] = 99
-    with pytest.raises(StorageError, match="format version is 99"):
+    with raises(StorageError, 99):
         EmbeddingFile(tmp_path / "x.h5")

@@ -19,6 +19,7 @@ from runtime.storage.contract import EmbeddingContract
 from runtime.storage.dataset import edit_file
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
+from tests.support.errors import raises
 from tests.support.export_files import write_file
 from tests.support.facemill_command import ROOT
 
@@ -153,7 +154,7 @@ def test_a_link_is_followed_and_stays(file: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_writes_the_file_is_not_disturbed(file: Path) -> None:
     before = file.read_bytes()
-    with RunFolder(file), pytest.raises(LockedError, match="another run is writing"), edit_file(file):
+    with RunFolder(file), raises(LockedError, file), edit_file(file):
         pass
     assert file.read_bytes() == before
 
@@ -170,11 +171,11 @@ def test_what_is_damaged_or_missing_is_refused_in_words(file: Path, tmp_path: Pa
     data = file.read_bytes()
     for content in (b"no HDF5", data[: len(data) // 2]):
         file.write_bytes(content)
-        with pytest.raises(StorageError, match="is damaged and cannot be changed"), edit_file(file):
+        with raises(StorageError, file), edit_file(file):
             pass
         assert file.read_bytes() == content
     for missing in (tmp_path / "none.h5", tmp_path / "no" / "folder" / "none.h5", tmp_path):
-        with pytest.raises(StorageError, match="expected: a finished file"), edit_file(missing):
+        with raises(StorageError, missing), edit_file(missing):
             pass
     assert not (tmp_path / "no").exists()
     assert os.listdir(file.parent) == ["people.h5"]

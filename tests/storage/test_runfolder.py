@@ -6,11 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from runtime.errors import LockedError, StorageError
 from runtime.storage.contract import EmbeddingContract
 from runtime.storage.runfolder import RunFolder, StoredPlan
+from tests.support.errors import raises
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = StoredPlan(
@@ -43,7 +42,7 @@ def test_a_second_run_is_refused_until_the_first_dies(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(LockedError, match="another run is writing"):
+        with raises(LockedError, tmp_path / "o.h5"):
             RunFolder(tmp_path / "o.h5")
         other.kill()
         other.wait()
@@ -54,11 +53,11 @@ def test_a_second_run_is_refused_until_the_first_dies(tmp_path: Path) -> None:
 def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "o.h5") as folder:
         (folder.path / "plan.json").write_text("{half")
-        with pytest.raises(StorageError, match="Start over with --force"):
+        with raises(StorageError, "--force"):
             folder.read_plan()
 
 
 def test_a_missing_place_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StorageError, match="cannot be written"):
+    with raises(StorageError, tmp_path / "file"):
         RunFolder(tmp_path / "file" / "o.h5")

@@ -21,6 +21,7 @@ from runtime.errors import EngineError, MissingDependencyError, ParityError
 from runtime.graphs.mobilefacenet import generate
 from runtime.graphs.prepare import prepare_graph
 from runtime.graphs.tensors import INPUT, OUTPUT
+from tests.support.errors import raises
 from tests.support.model_files import save_cnn, spec
 
 trt = pytest.importorskip(
@@ -115,7 +116,7 @@ def test_a_plan_that_could_not_run_here_says_so(tmp_path: Path) -> None:
 
 def test_the_graph_is_proven_before_a_plan_is_made(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx", gain=1e9)  # beyond float16 in the first layer
-    with pytest.raises(ParityError, match="--precision fp32"):
+    with raises(ParityError, "--precision fp32"):
         build(tmp_path, weights, compute_capability="SM75")
     assert not list((tmp_path / "engines").iterdir())
     assert build(tmp_path, weights, compute_capability="SM86", precision="fp32").built
@@ -123,12 +124,12 @@ def test_the_graph_is_proven_before_a_plan_is_made(tmp_path: Path) -> None:
 
 def test_what_a_device_cannot_do_is_said_in_tensorrts_words(tmp_path: Path) -> None:
     """tensorrt_rtx multiplies no matrices in fp32 on Turing."""
-    with pytest.raises(EngineError, match=r"FP32 GEMM is not supported.*Try another --precision"):
+    with raises(EngineError, "FP32 GEMM is not supported", "--precision"):
         build(tmp_path, save_cnn(tmp_path / "m.onnx"), precision="fp32", compute_capability="SM75")
 
 
 def test_an_unknown_compute_capability_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"'SM74'; it knows: .*SM75"):
+    with raises(EngineError, "SM74", "SM75"):
         build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM74")
 
 
@@ -156,28 +157,28 @@ def graph_with(operator: str) -> bytes:
 
 
 def test_the_parsers_own_words_reach_the_user() -> None:
-    with pytest.raises(EngineError, match=r"cannot parse.*Plugin not found.*node 1, FancyAttention 'the_odd_one'"):
+    with raises(EngineError, "Plugin not found", 1, "FancyAttention", "the_odd_one"):
         build_plan(import_tensorrt("SM75"), graph_with("FancyAttention"), profile=(1, 2, 4), sides=(112,) * 3)
-    with pytest.raises(EngineError, match="cannot parse"):
+    with raises(EngineError):
         build_plan(import_tensorrt("SM75"), b"no ONNX", profile=(1, 2, 4), sides=(112,) * 3)
 
 
 def test_other_inputs_and_outputs_are_refused(tmp_path: Path) -> None:
     raw = save_cnn(tmp_path / "m.onnx").read_bytes()
-    with pytest.raises(EngineError, match="image FLOAT, vector FLOAT; expected: images UINT8, embeddings FLOAT"):
+    with raises(EngineError, "image FLOAT, vector FLOAT", "images UINT8, embeddings FLOAT"):
         build_plan(import_tensorrt("SM75"), raw, profile=(1, 2, 4), sides=(112,) * 3)
 
 
 def test_the_builders_own_words_reach_the_user(tmp_path: Path) -> None:
     graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(), "fp16").SerializeToString()
-    with pytest.raises(EngineError, match=r"cannot build the engine for SM75: \w+.*Try another"):
+    with raises(EngineError, "SM75"):
         build_plan(import_tensorrt("SM75"), graph, profile=(4, 2, 1), sides=(112,) * 3, compute_capability="SM75")
 
 
 @without_gpu
 def test_a_plan_is_not_opened_without_a_gpu(tmp_path: Path) -> None:
     engine = build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM75").engine
-    with pytest.raises((EngineError, MissingDependencyError), match=r"opening GPU 0 failed|package 'cupy' is needed"):
+    with raises((EngineError, MissingDependencyError)):
         open_runner(engine)
 
 

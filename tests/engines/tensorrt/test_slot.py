@@ -30,6 +30,7 @@ from runtime.graphs.prepare import prepare_graph
 from runtime.pipeline.work import BatchLimit, Embed
 from runtime.records import Crops
 from tests.support.cuda_stand_in import ShimDriver
+from tests.support.errors import raises
 from tests.support.model_files import info, save_cnn, spec
 from tests.support.tensorrt_stand_in import Runtime, Strategy, shim
 
@@ -251,10 +252,10 @@ def test_a_refused_batch_is_an_error_in_tensorrts_words_and_the_slot_goes_on(
 ) -> None:
     with place.open(slots=1) as runner:
         refuse(runner, {1: "myelin gave up", 2: "OutOfMemory: requested 12 bytes"})
-        with pytest.raises(EngineError, match=r"batch of 8 of test-model: myelin gave up.*doctor") as failed:
+        with raises(EngineError, 8, "test-model", "myelin gave up", "facemill doctor") as failed:
             runner.infer(crops[:8])
         assert not isinstance(failed.value, OutOfMemoryError)
-        with pytest.raises(OutOfMemoryError, match="OutOfMemory: requested"):
+        with raises(OutOfMemoryError, "OutOfMemory: requested 12 bytes"):
             runner.infer(crops[:8])
         place.check(runner.infer(crops[:8]), expected[:8])
 
@@ -271,13 +272,12 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(
 
 
 def test_wrong_batches_are_refused(place: Place) -> None:
-    with place.open() as runner, pytest.raises(ConfigError, match="takes 1 to 20 images a batch and was given 21"):
+    with place.open() as runner, raises(ConfigError, 1, 20, 21):
         runner.infer(np.zeros((21, 112, 112, 3), np.uint8))
 
 
 def test_a_file_that_is_no_plan_is_refused_with_the_next_step(place: Place) -> None:
-    words = r"cannot load the engine of test-model, built by tensorrt\w* \S+ for .*: .+\. Build it on this machine with"
-    with pytest.raises(EngineError, match=words):
+    with raises(EngineError, place.info.model, place.info.backend_version, place.info.device, "facemill build-engine"):
         TensorRTRunner(b"nothing", place.info, driver=place.driver, trt=place.trt)
 
 
@@ -303,7 +303,7 @@ def test_what_cannot_be_opened_leaves_nothing_on_the_device(place: Place, crops:
     with place.open() as runner:
         runner.infer(crops)
     before = place.used()
-    with pytest.raises(OutOfMemoryError, match="the GPU is full"):
+    with raises(OutOfMemoryError, "the GPU is full"):
         place.open(slots=32, driver=Around(place.driver, allocate=allocate))
     assert place.used() <= before + place.slack
 
@@ -318,7 +318,7 @@ def test_a_gpu_with_little_room_gets_fewer_slots(
         assert runner.plan.slots == 2
         place.check(runner.infer(crops), expected)
     less = _SPARED + replace(plan, slots=1).needed - 1
-    with pytest.raises(OutOfMemoryError, match=r"does not fit. GPU memory: .* --batch 1,32,64"):
+    with raises(OutOfMemoryError, "--batch 1,32,64"):
         place.open(driver=Around(place.driver, memory=lambda: (less, plan.total)))
 
 
@@ -355,7 +355,7 @@ def test_the_plan_holds_what_fits() -> None:
 
     assert plan(8 << 30) == 3
     assert plan((256 + 2 + 2 * 151) << 20) == 2
-    with pytest.raises(OutOfMemoryError, match="1 x "):
+    with raises(OutOfMemoryError):
         plan(300 << 20)
 
 

@@ -1,0 +1,102 @@
+"use strict";
+// Answers of a reviewer: kept by the browser under the key of this page, saved as CSV. No path is ever markup: the pairs
+// are in the page already, and the saved text is data.
+const { key, file, pairs } = JSON.parse(document.getElementById("data").textContent);
+const cards = [...document.querySelectorAll(".pair")];
+const [counter, decided, undecided, save, none] =
+  ["counter", "decided", "undecided", "save", "none"].map((id) => document.getElementById(id));
+let answers = load();
+let here = Math.max(0, answers.indexOf(""));
+let stored = true;
+let unsaved = false;
+
+function load() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(key));
+    if (Array.isArray(kept) && kept.length === pairs.length) {
+      return kept.map((answer) => (answer === "yes" || answer === "no" ? answer : ""));
+    }
+  } catch {}
+  return pairs.map(() => "");
+}
+
+function store() {
+  try {
+    localStorage.setItem(key, JSON.stringify(answers));
+  } catch {
+    stored = false;
+  }
+}
+
+function show() {
+  cards.forEach((card, i) => {
+    card.dataset.same = answers[i];
+    card.classList.toggle("here", i === here);
+    card.toggleAttribute("aria-current", i === here);
+    card.hidden = undecided.checked && answers[i] !== "" && i !== here;
+    card.querySelector(".yes").setAttribute("aria-pressed", answers[i] === "yes");
+    card.querySelector(".no").setAttribute("aria-pressed", answers[i] === "no");
+  });
+  const [yes, no] = ["yes", "no"].map((answer) => answers.filter((other) => other === answer).length);
+  counter.textContent = `${yes + no} of ${pairs.length} decided: ${yes} yes, ${no} no`;
+  decided.value = yes + no;
+  none.hidden = !(undecided.checked && yes + no === pairs.length);
+}
+
+function go(to) {
+  if (!cards.length) return;
+  here = Math.min(Math.max(to, 0), cards.length - 1);
+  show();
+  cards[here].scrollIntoView({ block: "nearest" });
+}
+
+function step(by) {
+  let to = here + by;
+  while (undecided.checked && answers[to]) to += by;
+  if (to >= 0 && to < cards.length) go(to);
+}
+
+function decide(place, answer) {
+  if (!cards.length) return;
+  answers[place] = answer;
+  unsaved = true;
+  store();
+  here = place;
+  show();
+  if (answer) step(1);
+}
+
+function csv() {
+  const quoted = (value) => '"' + String(value).replaceAll('"', '""') + '"';
+  const lines = pairs.flatMap(([a, b, score, rowA, rowB], i) =>
+    answers[i] ? [[quoted(a), quoted(b), score, answers[i], rowA, rowB].join(",")] : []);
+  return ["path_a,path_b,score,same,row_a,row_b", ...lines, ""].join("\n");
+}
+
+cards.forEach((card, i) => {
+  card.querySelector(".yes").addEventListener("click", () => decide(i, answers[i] === "yes" ? "" : "yes"));
+  card.querySelector(".no").addEventListener("click", () => decide(i, answers[i] === "no" ? "" : "no"));
+  card.addEventListener("pointerdown", () => { here = i; show(); });
+});
+undecided.addEventListener("change", () => { show(); if (answers[here]) step(1); });
+save.addEventListener("click", () => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
+  link.download = file;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  unsaved = false;
+});
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const act = {
+    y: () => decide(here, "yes"), n: () => decide(here, "no"), u: () => decide(here, ""),
+    ArrowRight: () => step(1), ArrowDown: () => step(1), ArrowLeft: () => step(-1), ArrowUp: () => step(-1),
+  }[event.key];
+  if (act) {
+    event.preventDefault();
+    act();
+  }
+});
+addEventListener("beforeunload", (event) => { if (unsaved && !stored) event.preventDefault(); });
+show();

@@ -1,0 +1,58 @@
+"""Expect an error by its class, its code, and the values that its message must name: never by its words."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+E = TypeVar("E", bound=BaseException)
+Values = tuple[object, ...]
+USAGE = "Error"  # what click begins the line with when a command is used wrongly
+
+
+def missing_values(text: str, values: Values) -> list[str]:
+    """The values that a text does not name as whole words: 5 is not in "25", and people.h5 is in "/a/people.h5"."""
+    missing = []
+    for value in map(str, values):
+        start = r"(?<!\w)" if re.match(r"\w", value) else ""
+        end = r"(?!\w)" if re.search(r"\w\Z", value) else ""
+        if not re.search(start + re.escape(value) + end, text):
+            missing.append(value)
+    return missing
+
+
+def assert_names(text: str, *values: object) -> None:
+    """Assert that a text names all of these values: files, options, numbers, commands."""
+    missing = missing_values(text, values)
+    assert not missing, f"{missing} missing in: {text}"
+
+
+@contextmanager
+def raises(kind: type[E] | tuple[type[E], ...], *values: object) -> Iterator[pytest.ExceptionInfo[E]]:
+    """Expect an error of exactly this class, or one of these, whose message names all of these values."""
+    with pytest.raises(kind) as caught:
+        yield caught
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    assert type(caught.value) in kinds, repr(caught.value)
+    assert_names(str(caught.value), *values)
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], code: str, *values: object) -> None:
+    """Assert that a command failed with an error of this code that names these values, and with no traceback.
+
+    Args:
+        done: the run.
+        code: of the error, such as E-CONFIG, after which commands exit 1; or USAGE, after which they exit 2.
+        values: files, options, numbers and commands that the error's message must name.
+    """
+    assert done.returncode == (2 if code == USAGE else 1), done.stderr
+    lines = done.stderr.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith(f"{code}: ")]
+    assert starts, f"no line begins with {code}: {done.stderr}"
+    assert "Traceback" not in done.stderr
+    assert_names("\n".join(lines[starts[-1] :]), *values)
