@@ -19,7 +19,9 @@ from .common import handle_errors, setup_logging
     type=click.Choice(["auto", "cluster", "folder"]),
     default="auto",
     show_default=True,
-    help="Meaning of the colours. auto: the folder if there are 2 to 50, else the cluster.",
+    help="What the colours show. cluster: the clusters that `facemill cluster` wrote into FILE, or, without these, "
+    "clusters of the embeddings shown. folder: the folders of the photos. auto: the clusters in FILE, else the folders "
+    "if there are 2 to 50, else clusters of the embeddings shown.",
 )
 @click.option(
     "--limit",
