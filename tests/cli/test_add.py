@@ -104,7 +104,7 @@ def test_add_then_remove_gives_back_the_file(file: Path, made: Path) -> None:
     new = sorted(set(paths_in(made / "all.h5")) - set(paths_in(file)))
     added(file, made / "photos")
     (file.parent / "list").write_bytes(b"\0".join(new))
-    done = facemill("remove", file, "--person-list", file.parent / "list", "--yes")
+    done = facemill("remove", file, "--paths-from", file.parent / "list", "--yes")
     assert done.returncode == 0, done.stderr
     assert differences(file, made / "old.h5") == []
 
