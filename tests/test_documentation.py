@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.facemill_command import ROOT, facemill
+from tests.support.portrait_people import write_people_photos
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -33,10 +34,19 @@ def folder(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFac
     return place
 
 
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the photos that the examples of the library name."""
+    place = tmp_path_factory.mktemp("portraits")
+    write_people_photos(place, people=4, shots=3)
+    return place
+
+
 @pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.name)
-def test_python_in_the_documents_runs(path: Path, folder: Path) -> None:
+def test_python_in_the_documents_runs(path: Path, folder: Path, portraits: Path) -> None:
+    place = portraits if path.name in ("README.md", "python.md") else folder
     for code in blocks(path, "python"):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, timeout=120)
         assert done.returncode == 0, f"{code}\n{done.stderr}"
         assert done.stdout.strip()
 
