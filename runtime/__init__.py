@@ -78,7 +78,8 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "Added", "Answer", "Cluster", "ClusterReport", "Comparison", "DetectedFace", "Detection", "Embedding",
     "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "Pair", "PairReport", "Receipt",
-    "RunControl", "Search", "Summary", "add", "cluster", "compare", "detect", "embed", "find_pairs", "open", "process", "remove",
+    "RunControl", "Search", "Summary", "add", "cluster", "compare", "detect", "embed", "find_pairs", "open", "process",
+    "remove",
 ]  # fmt: skip
 
 
