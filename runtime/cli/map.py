@@ -19,7 +19,9 @@ from .common import handle_errors, setup_logging
     type=click.Choice(["auto", "cluster", "folder"]),
     default="auto",
     show_default=True,
-    help="Meaning of the colours. auto: the folder if there are 2 to 50, else the cluster.",
+    help="What the colours show. cluster: the clusters that `facemill cluster` wrote into FILE, or, without these, "
+    "clusters of the embeddings shown. folder: the folders of the photos. auto: the clusters in FILE, else the folders "
+    "if there are 2 to 50, else clusters of the embeddings shown.",
 )
 @click.option(
     "--limit",
@@ -50,11 +52,10 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
     setup_logging()
     from ..pages.map import draw_map
     from ..pages.page import check_page_path
-    from ..storage.diskfile import readable_as
     from ..storage.file import EmbeddingFile
 
     check_page_path(output, force=force, option="-o")
-    with EmbeddingFile(file) as gallery, readable_as(file):
+    with EmbeddingFile(file) as gallery:
         drawn = draw_map(gallery, output, color=color, limit=limit, seed=seed, pictures=not no_thumbnails, force=force)
     if drawn.warning:
         click.echo(f"WARNING: {drawn.warning}", err=True)

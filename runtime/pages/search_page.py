@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..pipeline.contract import limits_of
-from ..search.answers import Answer
+from ..search.answers import Answer, Hit
 from ..storage.file import EmbeddingFile
 from .page import check_page_path, count, render, save_page
 from .thumbnails import Thumbnails
@@ -63,8 +62,7 @@ def write_page(path: Path, gallery: EmbeddingFile, shown: PageAnswers, *, force:
 
 
 def _page(gallery: EmbeddingFile, shown: PageAnswers) -> str:
-    answers, facts = shown.answers, shown.answers[0].facts
-    pictures = Thumbnails(limits_of(gallery.contract))
+    facts, pictures = shown.answers[0].facts, Thumbnails(limits_of(gallery.contract))
     return render(
         "search",
         styles=["search"],
@@ -79,9 +77,9 @@ def _page(gallery: EmbeddingFile, shown: PageAnswers) -> str:
         ],
         explanation="" if facts.calibration is None else facts.calibration.explain(),
         asked=shown.asked,
-        contents=len(answers) >= _CONTENTS_FROM,
-        open=len(answers) <= _OPEN_TO,
-        sections=[_section(gallery, answer, pictures) for answer in answers],
+        contents=len(shown.answers) >= _CONTENTS_FROM,
+        open=len(shown.answers) <= _OPEN_TO,
+        sections=[_section(gallery, answer, pictures) for answer in shown.answers],
     )
 
 
@@ -94,24 +92,23 @@ def _section(gallery: EmbeddingFile, answer: Answer, pictures: Thumbnails) -> di
         "error": answer.error,
         "count": count(len(answer.hits), *(("folder", "folders") if answer.facts.by_folder else ("hit", "hits"))),
         "notes": answer.notes,
-        "hits": list(_hits(gallery, answer, pictures)),
+        "hits": [_hit(gallery, hit, pictures) for hit in answer.hits],
     }
 
 
-def _hits(gallery: EmbeddingFile, answer: Answer, pictures: Thumbnails) -> Iterator[dict[str, Any]]:
-    for hit in answer.hits:
-        facts = []
-        if (expected := hit.expected) is not None:
-            facts.append(f"{expected} false hits expected")
-        if hit.face is not None:
-            facts.append(f"face_index {hit.face.index}")
-        if hit.folder is not None:
-            facts.append(f"{count(hit.photographs, 'photo', 'photos')} of {hit.folder}")
-        yield {
-            "picture": pictures.of(gallery.photo_path(hit.row), hit.face),
-            "rank": hit.rank,
-            "score": hit.score,
-            "percent": 100 * min(max(hit.score, 0.0), 1.0),
-            "path": hit.path,
-            "facts": facts,
-        }
+def _hit(gallery: EmbeddingFile, hit: Hit, pictures: Thumbnails) -> dict[str, Any]:
+    facts = []
+    if hit.expected is not None:
+        facts.append(f"{hit.expected} false hits expected")
+    if hit.face is not None:
+        facts.append(f"face_index {hit.face.index}")
+    if hit.folder is not None:
+        facts.append(f"{count(hit.photographs, 'photo', 'photos')} of {hit.folder}")
+    return {
+        "picture": pictures.of(gallery.photo_path(hit.row), hit.face),
+        "rank": hit.rank,
+        "score": hit.score,
+        "percent": 100 * min(max(hit.score, 0.0), 1.0),
+        "path": hit.path,
+        "facts": facts,
+    }

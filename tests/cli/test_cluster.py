@@ -49,12 +49,12 @@ def test_all_that_it_writes(file: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "10 embeddings in 4 clusters (threshold 0.6)",
-        "  3 with several photos, 9 in all",
-        "  1 of one photo",
+        "  3 with several photographs, 9 in all",
+        "  1 of one photograph",
         "  the largest has 4",
         "model: planted (sha256 unknown)",
         f"{where / 'a.csv'}",
-        f"{where / 'f'}: 3 folders, 9 photos",
+        f"{where / 'f'}: 3 folders, 9 photographs",
         f"{where / 's' / 'index.html'}: 1 sheet",
         f"{file}: /cluster",
     ]

@@ -150,14 +150,15 @@ def test_searches_at_once_make_it_once_and_all_answer_right(tmp_path: Path) -> N
 # under its name and without its sidecar.
 MOMENTS = {
     "trained": "codesfile.tune",
-    "written": "codesfile.os.fsync",
+    "written": "files.os.fsync",
     "named": "codesfile.write_card",
-    "replacing": "codesfile.os.replace",
+    "replacing": "files.os.replace",
 }
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
+from runtime import files
 from runtime.index import codesfile
 from runtime.index.approximate import ApproximateIndex
 from runtime.index.flat import FlatIndex
