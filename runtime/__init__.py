@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .errors import FacemillError as FacemillError
     from .faces.rules import FaceRules as FaceRules
     from .images.decode import Limits as Limits
+    from .interrupt import RunControl as RunControl
     from .maintenance.add import Added as Added
     from .maintenance.receipt import Receipt as Receipt
     from .pairs.table import Pair as Pair
@@ -60,6 +61,7 @@ _MODULES = {
     "errors": ("FacemillError",),
     "faces.rules": ("FaceRules",),
     "images.decode": ("Limits",),
+    "interrupt": ("RunControl",),
     "maintenance.add": ("Added",),
     "maintenance.receipt": ("Receipt",),
     "pairs.table": ("Pair",),
@@ -76,7 +78,8 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "Added", "Answer", "Cluster", "ClusterReport", "Comparison", "DetectedFace", "Detection", "Embedding",
     "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "Pair", "PairReport", "Receipt",
-    "Search", "Summary", "add", "cluster", "compare", "detect", "embed", "find_pairs", "open", "process", "remove",
+    "RunControl", "Search", "Summary", "add", "cluster", "compare", "detect", "embed", "find_pairs", "open", "process",
+    "remove",
 ]  # fmt: skip
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import runtime as facemill
-from runtime.demo.portraits import write_portraits
 from runtime.errors import ConfigError
+from tests.support.portrait_people import write_people_photos
 
 ROOT = Path(__file__).resolve().parents[1]
 PEOPLE, SHOTS = 4, 3
@@ -27,11 +27,7 @@ JOBS = ("process", "open", "find_pairs", "cluster", "add", "remove")  # these ch
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Portraits of people who do not exist, and an embedding file of them."""
     place = tmp_path_factory.mktemp("api")
-    for path in write_portraits(place / "drawn", PEOPLE, SHOTS):
-        person, shot = int(path.parent.name.split("-")[1]), int(path.stem.split("-")[1])
-        home = place / "photos" / f"person{person}"
-        home.mkdir(parents=True, exist_ok=True)
-        path.rename(home / f"{shot}.jpg")
+    write_people_photos(place, PEOPLE, SHOTS)
     facemill.process(place / "photos", place / "people.h5")
     return place
 

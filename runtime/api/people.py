@@ -30,7 +30,6 @@ from ..pairs.threshold import choose_threshold
 from ..progress import Listener
 from ..search.model_label import made_by, warning_of
 from ..storage.calibration import find_calibration
-from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile
 
 PathLike = str | os.PathLike[str]
@@ -142,7 +141,7 @@ def find_pairs(
         check_table_path(table_path, force=force)
     if page_path is not None:
         check_page_path(page_path, force=force)
-    with EmbeddingFile(path) as gallery, readable_as(path):
+    with EmbeddingFile(path) as gallery:
         calibration = find_calibration(gallery)
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
         query = searching.PairQuery(lowest, most=max_pairs, budget_s=budget_s, device=device)
@@ -319,7 +318,6 @@ def cluster(
             check(place, force=force)
     with ExitStack() as stack:
         gallery = stack.enter_context(EmbeddingFile(path))
-        stack.enter_context(readable_as(path))
         checkpoint = None
         if people is not None:
             clusters = cluster_by_count(gallery, people, seed=seed, listener=listener)

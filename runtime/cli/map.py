@@ -52,11 +52,10 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
     setup_logging()
     from ..pages.map import draw_map
     from ..pages.page import check_page_path
-    from ..storage.diskfile import readable_as
     from ..storage.file import EmbeddingFile
 
     check_page_path(output, force=force, option="-o")
-    with EmbeddingFile(file) as gallery, readable_as(file):
+    with EmbeddingFile(file) as gallery:
         drawn = draw_map(gallery, output, color=color, limit=limit, seed=seed, pictures=not no_thumbnails, force=force)
     if drawn.warning:
         click.echo(f"WARNING: {drawn.warning}", err=True)

@@ -70,7 +70,6 @@ def main(
     from ..search.hits import FindOptions
     from ..search.search import Search
     from ..sources.queries import expand_queries
-    from ..storage.diskfile import readable_as
 
     if page is not None:
         check_page_path(page, force=force)
@@ -79,7 +78,7 @@ def main(
     form = "json" if given["as_json"] else "csv" if given["as_csv"] else "table"
     failed: Counter[str] = Counter()
     opening = {name: given[name] for name in ("index", "device", "engine", "latency_ms")}
-    with Search(file, **opening) as search, readable_as(file):
+    with Search(file, **opening) as search:
         shown = PageAnswers(len(photos), find.k)
         for number, answer in enumerate(search.stream(photos, find)):
             if number == 0 and answer.facts.warning:

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
-from ..files import check_output, durable_file
+from ..files import check_output
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FACE_DATASETS
-from ..storage.derived import recording
+from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from .all_pairs import ScoredPairs
 
@@ -132,7 +132,7 @@ def write_table(path: Path, gallery: EmbeddingFile, table: PairTable) -> None:
     Raises:
         StorageError, MissingDependencyError: as their messages say; an existing file stays.
     """
-    with recording(gallery.path, path), durable_file(path, "the pairs") as file:
+    with derived_file(gallery.path, path, "the pairs") as file:
         (_write_csv if path.suffix.lower() == ".csv" else _write_parquet)(file, table)
 
 

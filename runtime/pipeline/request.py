@@ -69,6 +69,8 @@ class Request:
         skip_duplicates: leave out files that are the same as an earlier one, to the byte.
         retry: run failed photos again.
         force: start over and replace the output.
+        like: files that the output will be joined with: the output and its run folder are not more readable than any
+            of them.
         run: how the work is carried out.
     Raises:
         ConfigError: a value is outside its range, or two do not go together.
@@ -86,6 +88,7 @@ class Request:
     skip_duplicates: bool = False
     retry: bool = False
     force: bool = False
+    like: tuple[Path, ...] = ()
     run: RunOptions = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:

@@ -47,8 +47,8 @@ def test_csv_has_one_header(answers: list[Answer], capsys: pytest.CaptureFixture
         "face_index": "0", "left": "1.0", "top": "2.0", "right": "3.0", "bottom": "-0.2",
         "expected_false_hits": "40.0", "at_most": "false", "folder": "a", "photographs": "3",
     }  # fmt: skip
-    assert "cut: there may be more folders: only the best rows were looked at" in err
-    assert err.count("1 of 2 faces taken") == 4
+    assert len([line for line in err.splitlines() if line.startswith("cut: ")]) == 2
+    assert err.count(": 1 of 2 faces") == 4
 
 
 def test_json_is_a_line_a_query(answers: list[Answer], capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 from collections.abc import Iterator
@@ -40,6 +41,11 @@ def raises(kind: type[E] | tuple[type[E], ...], *values: object) -> Iterator[pyt
     kinds = kind if isinstance(kind, tuple) else (kind,)
     assert type(caught.value) in kinds, repr(caught.value)
     assert_names(str(caught.value), *values)
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The messages that were logged as warnings."""
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
 def assert_refused(done: subprocess.CompletedProcess[str], code: str, *values: object) -> None:
