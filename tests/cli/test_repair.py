@@ -188,7 +188,7 @@ def test_odd_names_come_through(tiny_engine: Path, tmp_path: Path) -> None:
     with h5py.File(file, "r+") as opened:
         opened["embeddings"][-6:] *= 2
     done = facemill("repair", file)
-    assert "6 photographs are lost" in done.stdout
+    assert "6 photos are lost" in done.stdout
     assert "line\\nbreak.jpg" in done.stdout
     assert paths_in(file) == before
     assert facemill("process", tmp_path / "photos", "-o", file, "--engine", tiny_engine, "--retry").returncode == 0
