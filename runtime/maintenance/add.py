@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..pipeline.request import Request, RunOptions
 from ..pipeline.run import process
 from ..progress import Listener
 from ..records import Status
-from ..search.embedder import find_detector, find_engine
+from ..search.file_rules import find_detector, find_engine
 from ..sources.scan import scan
 from ..sources.source import FileSource
 from ..storage.contract import Guard
@@ -65,6 +65,10 @@ class Added:
     root: str
     root_before: str
     dropped: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return asdict(self)
 
 
 def add(

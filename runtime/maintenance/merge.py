@@ -7,8 +7,9 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError, OutputExistsError
 from ..storage.dataset import assemble
@@ -38,6 +39,10 @@ class Merged:
     doubles: int
     root: str
     dropped: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return asdict(self)
 
 
 def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, force: bool = False) -> Merged:

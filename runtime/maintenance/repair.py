@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,10 @@ class Repaired:
     nameless: int = 0
     notes: tuple[str, ...] = ()
     kept: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return {"whole": not self.findings, **asdict(self)}
 
 
 def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Repaired:

@@ -17,7 +17,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 
 from runtime.engines.engine import sidecar_path
 from runtime.maintenance.add import add
@@ -26,6 +25,7 @@ from runtime.storage.derived import derived_nearby
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support import encoded_images as make
+from tests.support.embedding_files import differences
 from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, make_people, paths_in
@@ -65,7 +65,7 @@ def test_the_command_says_what_it_did(file: Path, made: Path) -> None:
     found = json.loads(done.stdout)
     assert (found["scanned"], found["added"], found["outcomes"]) == (4, 4, {"embedded": 4})
     again = facemill("add", file, made / "photos" / "P02")
-    assert "0 photographs added; 4 of the 4 found were in it already" in again.stdout
+    assert "0 photographs added; 4 of the 4 photos were in it already" in again.stdout
 
 
 def test_added_is_as_if_made_at_once(file: Path, made: Path) -> None:
@@ -104,7 +104,7 @@ def test_add_then_remove_gives_back_the_file(file: Path, made: Path) -> None:
     new = sorted(set(paths_in(made / "all.h5")) - set(paths_in(file)))
     added(file, made / "photos")
     (file.parent / "list").write_bytes(b"\0".join(new))
-    done = facemill("remove", file, "--person-list", file.parent / "list", "--yes")
+    done = facemill("remove", file, "--paths-from", file.parent / "list", "--yes")
     assert done.returncode == 0, done.stderr
     assert differences(file, made / "old.h5") == []
 

@@ -103,7 +103,7 @@ def test_a_budget_says_that_the_answer_is_approximate(tmp_path: Path) -> None:
         (["-o", "o.csv", "--expected-false", "3"], "E-CONFIG", ("--calibrate", 3)),
         (["-o", "o.txt", "--threshold", "0.5"], "E-CONFIG", ("o.txt", ".csv", ".parquet")),
         (["-o", "o.csv", "--threshold", "0.5", "--html", "o.txt"], "E-CONFIG", ("o.txt", ".html")),
-        (["-o", "o.csv", "--threshold", "0.1", "--most", "9"], "E-TOO-MANY-PAIRS", (9, "--most")),
+        (["-o", "o.csv", "--threshold", "0.1", "--max-pairs", "9"], "E-TOO-MANY-PAIRS", (9, "--max-pairs")),
         (["-o", "o.csv", "--threshold", "0.5", "--expected-false", "3"], USAGE, ("--threshold", "--expected-false")),
         (["-o", "o.csv", "--threshold", "nan"], USAGE, ("--threshold", "nan")),
         (["-o", "o.csv", "--expected-false", "0"], USAGE, ("--expected-false", 0)),

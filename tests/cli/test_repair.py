@@ -16,7 +16,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 
 from runtime.errors import StorageError
 from runtime.maintenance.repair import LOST, repair
@@ -29,6 +28,7 @@ from runtime.storage.ledger import Part
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.storage import test_verify as damages
+from tests.support.embedding_files import differences
 from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, paths_in
@@ -188,7 +188,7 @@ def test_odd_names_come_through(tiny_engine: Path, tmp_path: Path) -> None:
     with h5py.File(file, "r+") as opened:
         opened["embeddings"][-6:] *= 2
     done = facemill("repair", file)
-    assert "6 photographs are lost" in done.stdout
+    assert "6 photos are lost" in done.stdout
     assert "line\\nbreak.jpg" in done.stdout
     assert paths_in(file) == before
     assert facemill("process", tmp_path / "photos", "-o", file, "--engine", tiny_engine, "--retry").returncode == 0

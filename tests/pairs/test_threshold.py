@@ -54,7 +54,7 @@ def test_a_threshold_that_is_given_is_taken(path: Path) -> None:
 def test_the_usual_one_expects_one(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "runtime"):
         assert chosen(path, None) == chosen(path, 1)
-    assert "false pairs expected" in caplog.text
+    assert_names(caplog.text, f"{chosen(path, 1):.3f}")
 
 
 def test_of_too_few_pairs_the_usual_one_is_what_none_reached(path: Path, caplog: pytest.LogCaptureFixture) -> None:
