@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gputest setup-gpu demo test check bench gpu-acceptance lock clean
+.PHONY: help setup setup-gputest setup-gpu demo test check docs bench gpu-acceptance lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -26,6 +26,10 @@ check: $(VENV)/.dev  ## ruff, mypy --strict, import direction
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_architecture.py
+
+docs: $(VENV)/.dev  ## draw the diagrams and build the documentation site into site/; broken links are errors
+	$(BIN)/python docs/draw.py
+	$(BIN)/zensical build --clean --strict
 
 gpu-acceptance: $(GPU_VENV)/.gpu$(CUDA)  ## what only a GPU can show, in 8 minutes; table in benchmarks/results/
 	$(GPU_VENV)/bin/python benchmarks/gpu_acceptance.py
@@ -54,7 +58,7 @@ lock: $(VENV)/.dev  ## resolve requirements/*.txt again from pyproject.toml
 	done
 
 clean:  ## remove .venv, caches, demo and build output
-	rm -rf $(VENV) $(GPU_VENV) demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(GPU_VENV) demo build dist site .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each set holds all of the one before it: the stamp of a smaller one is made too.

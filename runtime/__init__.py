@@ -1,7 +1,96 @@
-"""facemill: millions of face photographs to a searchable set of embeddings, overnight, on one machine.
+"""facemill: millions of face photos to a searchable set of embeddings, overnight, on one machine.
 
-The rooms, in the order a photograph passes through them: sources, images, engines, storage, index.
-`pipeline` is the only one that knows that order; `cli` is thin over all of them.
+From pictures to answers:
+
+    >>> import facemill
+    >>> summary = facemill.process("photos/", "people.h5")
+    >>> with facemill.Search("people.h5") as search:
+    ...     (answer,) = search.find("photos/person0/0.jpg", k=2)
+    ...     for hit in answer.hits:
+    ...         print(f"{hit.rank}: {hit.path}")
+    1: person0/0.jpg
+    2: person0/2.jpg
+
+Photos are paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB. Results are frozen dataclasses, and `to_dict()` gives
+what the commands print as JSON. Names are imported when they are used, so that `import facemill` is quick.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api.jobs import add as add
+    from .api.jobs import open as open
+    from .api.jobs import process as process
+    from .api.jobs import remove as remove
+    from .api.people import Cluster as Cluster
+    from .api.people import ClusterReport as ClusterReport
+    from .api.people import PairReport as PairReport
+    from .api.people import cluster as cluster
+    from .api.people import find_pairs as find_pairs
+    from .api.photos import FaceEmbedder as FaceEmbedder
+    from .api.photos import compare as compare
+    from .api.photos import detect as detect
+    from .api.photos import embed as embed
+    from .errors import FacemillError as FacemillError
+    from .faces.rules import FaceRules as FaceRules
+    from .images.decode import Limits as Limits
+    from .interrupt import RunControl as RunControl
+    from .maintenance.add import Added as Added
+    from .maintenance.receipt import Receipt as Receipt
+    from .pairs.table import Pair as Pair
+    from .pipeline.summary import Summary as Summary
+    from .search.answers import Answer as Answer
+    from .search.answers import Hit as Hit
+    from .search.compare import Comparison as Comparison
+    from .search.detector import DetectedFace as DetectedFace
+    from .search.detector import Detection as Detection
+    from .search.embedder import Embedding as Embedding
+    from .search.search import Search as Search
+    from .storage.file import EmbeddingFile as EmbeddingFile
+
+# Where each name is defined: the same list as above, for use.
+_MODULES = {
+    "api.jobs": ("add", "open", "process", "remove"),
+    "api.people": ("Cluster", "ClusterReport", "PairReport", "cluster", "find_pairs"),
+    "api.photos": ("FaceEmbedder", "compare", "detect", "embed"),
+    "errors": ("FacemillError",),
+    "faces.rules": ("FaceRules",),
+    "images.decode": ("Limits",),
+    "interrupt": ("RunControl",),
+    "maintenance.add": ("Added",),
+    "maintenance.receipt": ("Receipt",),
+    "pairs.table": ("Pair",),
+    "pipeline.summary": ("Summary",),
+    "search.answers": ("Answer", "Hit"),
+    "search.compare": ("Comparison",),
+    "search.detector": ("DetectedFace", "Detection"),
+    "search.embedder": ("Embedding",),
+    "search.search": ("Search",),
+    "storage.file": ("EmbeddingFile",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Added", "Answer", "Cluster", "ClusterReport", "Comparison", "DetectedFace", "Detection", "Embedding",
+    "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "Pair", "PairReport", "Receipt",
+    "RunControl", "Search", "Summary", "add", "cluster", "compare", "detect", "embed", "find_pairs", "open", "process",
+    "remove",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported when it is first used (PEP 562)."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

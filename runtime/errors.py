@@ -41,6 +41,12 @@ class ConfigError(FacemillError, ValueError):
     code = "E-CONFIG"
 
 
+class OptionError(ConfigError):
+    """Options do not go together, or one is missing. The command line exits 2."""
+
+    code = "E-OPTION"
+
+
 class TooManyPairsError(ConfigError):
     """A threshold is so low that the number of pairs above it is of no use."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import logging
@@ -10,11 +9,10 @@ import os
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import FetchError
+from .files import NewFile, temporary_path
 from .progress import Listener, Reporter
 
 logger = logging.getLogger(__name__)
@@ -45,13 +43,12 @@ def fetch(
     """
     if not url.startswith(("http://", "https://")):
         raise FetchError(f"the address {url} is neither http nor https")
-    partial = path.with_name(path.name + ".partial")
     try:
-        with _locked(partial):
+        with NewFile(path, wait=True, resume=True) as new:
             if path.exists():  # another process was faster
                 return
-            _receive_all(url, partial, size_bytes, listener)
-            _accept(url, partial, path, sha256, size_bytes)
+            _receive_all(url, new, size_bytes, listener)
+            _accept(url, new, sha256, size_bytes)
     except urllib.error.HTTPError as err:
         err.close()
         raise FetchError(f"{url} answered {err.code} {err.reason}") from err
@@ -63,25 +60,25 @@ def fetch(
         raise FetchError(f"{url} is no address: {err}") from err
     except OSError as err:
         raise FetchError(
-            f"{partial} cannot be written ({err.strerror or err}). Mend that and run the same command: "
-            "what has arrived is kept"
+            f"{temporary_path(path)} cannot be written ({err.strerror or err}). Fix that and run the same command "
+            "again: the received bytes are kept"
         ) from err
 
 
-def _receive_all(url: str, partial: Path, size_bytes: int | None, listener: Listener | None) -> None:
+def _receive_all(url: str, new: NewFile, size_bytes: int | None, listener: Listener | None) -> None:
     for attempt in range(1, _TRIES + 1):
         try:
-            _receive(url, partial, size_bytes, listener)
+            _receive(url, new, size_bytes, listener)
             return
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as err:
             if attempt == _TRIES:
                 raise FetchError(f"{url} broke off {_TRIES} times ({err}); run the same command to go on") from err
 
 
-def _receive(url: str, partial: Path, size_bytes: int | None, listener: Listener | None) -> None:
-    """Add what is missing to the partial file, or start over if the file at the address is another one by now."""
-    tag = partial.with_name(partial.name + ".etag")
-    have = partial.stat().st_size if partial.exists() else 0
+def _receive(url: str, new: NewFile, size_bytes: int | None, listener: Listener | None) -> None:
+    """Append the missing bytes to the temporary file, or start over if the file at the address has changed."""
+    tag = _tag_path(new)
+    have = new.file.seek(0, os.SEEK_END)
     request = urllib.request.Request(url, headers={"User-Agent": "facemill", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
@@ -94,29 +91,30 @@ def _receive(url: str, partial: Path, size_bytes: int | None, listener: Listener
             raise
         err.close()  # nothing lies beyond what is here: it is whole, or the checksum will say so
         return
-    with answer, partial.open("ab") as file:
+    file = new.file
+    with answer:
         goes_on = answer.status == 206
         total = None if answer.length is None else answer.length + have * goes_on
         if total is not None:
             _check_size(url, total, size_bytes)
         if not goes_on:
             file.truncate(0)
-            have = 0
+            have = file.seek(0)
             _remember(tag, answer.headers.get("ETag"))
-        with Reporter(partial.stem, total or 0, done=have, unit="bytes", listener=listener) as reporter:
+        with Reporter(new.path.name, total or 0, done=have, unit="bytes", listener=listener) as reporter:
             while block := answer.read(_BLOCK_BYTES):
                 file.write(block)
                 reporter.advance(len(block))
         if answer.length:
             raise http.client.HTTPException(f"{answer.length:,} bytes did not come")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _remember(tag: Path, etag: str | None) -> None:
     """Keep the server's name for this version of the file; a weak one ("W/...") does not promise the same bytes."""
     if etag is not None and etag.startswith('"') and etag.isascii():
-        tag.write_text(etag, encoding="ascii")
+        with NewFile(tag, wait=True) as new:
+            new.file.write(etag.encode("ascii"))
+            new.commit()
     else:
         tag.unlink(missing_ok=True)
 
@@ -126,19 +124,25 @@ def _check_size(url: str, seen: int, size_bytes: int | None) -> None:
         raise FetchError(f"{url} gave another file: it has {seen:,} bytes; expected: {size_bytes:,}")
 
 
-def _accept(url: str, partial: Path, path: Path, sha256: str | None, size_bytes: int | None) -> None:
-    """Give the file its name when it is the right one, and remove it when it is not."""
+def _accept(url: str, new: NewFile, sha256: str | None, size_bytes: int | None) -> None:
+    """Give the file its name when it is the expected one, and remove it when it is not."""
+    new.file.flush()
     try:
-        _check_size(url, partial.stat().st_size, size_bytes)
-        seen = sha256_of(partial)
-        if sha256 is not None and seen != sha256:
-            raise FetchError(f"{url} gave another file: its sha256 is {seen}; expected: {sha256}")
+        _check_size(url, new.temporary.stat().st_size, size_bytes)
+        actual = sha256_of(new.temporary)
+        if sha256 is not None and actual != sha256:
+            raise FetchError(f"{url} gave another file: its sha256 is {actual}; expected: {sha256}")
     except FetchError:
-        partial.unlink()
+        new.file.truncate(0)  # nothing to resume
         raise
     finally:
-        partial.with_name(partial.name + ".etag").unlink(missing_ok=True)
-    partial.replace(path)
+        _tag_path(new).unlink(missing_ok=True)
+    new.commit()
+
+
+def _tag_path(new: NewFile) -> Path:
+    """Where the server's name for the version of an unfinished download is kept."""
+    return new.temporary.with_name(new.temporary.name + ".etag")
 
 
 def sha256_of(path: Path) -> str:
@@ -148,15 +152,3 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-@contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """One download of a file at a time; a kill releases the lock."""
-    with partial.with_name(partial.name + ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning("another process is fetching %s: waiting for it", partial.with_suffix(""))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -38,8 +38,11 @@ TEMPORARY_SUFFIX = ".partial"
 
 _NEW_FILE_MODE = 0o666  # before the umask, as for any new file
 _NEW_FOLDER_MODE = 0o777
+_LOCK_FILE_MODE = 0o600
 _OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # a symbolic link under a temporary name is never followed
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# What a file system without locks answers; NFS has none for folders.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF})
 
 logger = logging.getLogger(__name__)
 
@@ -67,13 +70,15 @@ def check_output(
         other: the alternative that messages suggest.
     Raises:
         ConfigError: the name has another ending, or the folder does not exist.
-        OutputExistsError: the file exists, and `force` is not given.
+        OutputExistsError: the file exists, and `force` is not given; or it is a folder.
     """
     label = what or "the output"
     if endings and path.suffix.lower() not in endings:
         raise ConfigError(f"{label} is {path}; expected: a name that ends in {' or '.join(endings)}")
     if not path.parent.is_dir():
         raise ConfigError(f"there is no folder {path.parent} for {label} {path.name}. Create it, or name {other}")
+    if path.is_dir():
+        raise OutputExistsError(f"{path} is a folder; expected: the name of a file. Name {other}")
     if os.path.lexists(path) and not force:
         raise OutputExistsError(f"{path} exists. Name {other}, or replace it with --force")
 
@@ -82,29 +87,26 @@ class Lock:
     """An exclusive lock on a file or folder, until `release`, the end of a `with` block, or the end of the process.
 
     It is an advisory `flock`: it excludes other processes, and other threads of this one. Nothing has to be cleaned
-    up after a crash.
+    up after a crash. A folder on a file system that cannot lock folders counts as locked.
     """
 
-    def __init__(self, path: Path, busy: str, *, wait: bool = False) -> None:
+    def __init__(self, path: Path, busy: str, *, folder: bool = False, wait: bool = False) -> None:
         """Take the lock.
 
         Args:
-            path: an existing folder (a symbolic link to it is followed), or a file, which is created empty if it does
-                not exist.
+            path: a file, which is created empty if it does not exist, or an existing folder.
+            folder: the path is a folder; a symbolic link to it is followed.
             busy: what another holder is doing, for messages, such as "another run is writing people.h5".
             wait: wait for another holder.
         Raises:
             LockedError: another process holds the lock, and `wait` is not given; the message names that process.
-            OSError: the file cannot be created or opened.
+            OSError: the file cannot be created, or the folder does not exist.
         """
-        self.path = path
+        self.path = path.resolve() if folder else path
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC if folder else _OPEN_FLAGS | os.O_CREAT
         while True:
-            if path.is_dir():
-                path = path.resolve()
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            else:
-                fd = os.open(path, _OPEN_FLAGS | os.O_CREAT, _NEW_FILE_MODE)
-            if _lock_open_file(fd, path, busy, wait=wait):
+            fd = os.open(self.path, flags, _LOCK_FILE_MODE)
+            if _lock_open_file(fd, self.path, busy, wait=wait, required=not folder):
                 self._fd = fd
                 return
 
@@ -173,10 +175,12 @@ class NewFile:
         """Release the lock, and remove the temporary file unless it is to be resumed; harmless after `commit`."""
         if self.file.closed:
             return
+        with suppress(OSError):
+            self.file.flush()
         size = os.fstat(self.file.fileno()).st_size
         if not (self._resume and size) and _is_open_file(self.file.fileno(), self.temporary):
             self.temporary.unlink()
-        with suppress(OSError):  # what a full disk refused once it refuses again
+        with suppress(OSError):  # a full disk refuses the buffered rest again
             self.file.close()
 
     def __enter__(self) -> NewFile:
@@ -334,7 +338,7 @@ def _create_locked(path: Path, mode: tuple[int, bool], busy: str, *, wait: bool,
                 fd, is_new = os.open(path, _OPEN_FLAGS), False
             except FileNotFoundError:
                 continue  # its writer has just finished
-        if not _lock_open_file(fd, path, busy, wait=wait):
+        if not _lock_open_file(fd, path, busy, wait=wait, required=False):
             continue
         if is_new or resume:
             return fd
@@ -342,7 +346,7 @@ def _create_locked(path: Path, mode: tuple[int, bool], busy: str, *, wait: bool,
         os.close(fd)
 
 
-def _lock_open_file(fd: int, path: Path, busy: str, *, wait: bool) -> bool:
+def _lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool) -> bool:
     """Lock an open file or folder; False, and closed, when it has lost its name by then: the caller tries again.
 
     Raises:
@@ -358,6 +362,9 @@ def _lock_open_file(fd: int, path: Path, busy: str, *, wait: bool) -> bool:
                 ) from err
             logger.info("waiting: %s (%s holds %s)", busy, _name_holder(fd), path)
             fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as err:
+            if required or err.errno not in _NO_LOCKS:
+                raise
         if _is_open_file(fd, path):
             return True
     except BaseException:

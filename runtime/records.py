@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,25 +181,6 @@ class FacePlace:
     index: int
     box: Box
 
-
-@dataclass(frozen=True, slots=True)
-class SearchHit:
-    """One answer to a query.
-
-    Attributes:
-        rank: 1 for the best.
-        score: inner product of unit vectors, -1 to 1.
-        row: row in `/embeddings`.
-        path: the photograph, as in `/image_paths`.
-        face: which face in it; None where no faces were looked for.
-        folder: that it stands for, the best of its photographs; None where hits are photographs.
-        photographs: of that folder that are ranked before the first folder left out; 0 where hits are photographs.
-    """
-
-    rank: int
-    score: float
-    row: int
-    path: str
-    face: FacePlace | None = None
-    folder: str | None = None
-    photographs: int = 0
+    def to_dict(self) -> dict[str, Any]:
+        """`face_index` and `box` (left, top, right, bottom; pixels, one decimal), for JSON."""
+        return {"face_index": self.index, "box": [round(edge, 1) for edge in self.box]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 
 # Control, format (bidi overrides, zero width), lone surrogates (bytes that are not UTF-8), separators of lines.
@@ -19,6 +20,16 @@ def printable(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escape(c) if _is_hidden(c) else c for c in text)
+
+
+def utf8(name: str) -> str:
+    """The name with bytes that are not UTF-8 written as `\\xe9`: what `/image_paths` holds and what JSON may hold."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def count(number: int, name: str) -> str:
+    """`1 folder`, `2 folders`."""
+    return f"{number:,} {name if number == 1 else name + 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.facemill_command import ROOT, facemill
+from tests.support.portrait_people import write_people_photos
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SHOWN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONTRIBUTING.md"]
@@ -33,10 +34,19 @@ def folder(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFac
     return place
 
 
+@pytest.fixture(scope="module")
+def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the photos that the examples of the library name."""
+    place = tmp_path_factory.mktemp("portraits")
+    write_people_photos(place, people=4, shots=3)
+    return place
+
+
 @pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.name)
-def test_python_in_the_documents_runs(path: Path, folder: Path) -> None:
+def test_python_in_the_documents_runs(path: Path, folder: Path, portraits: Path) -> None:
+    place = portraits if path.name in ("README.md", "python.md") else folder
     for code in blocks(path, "python"):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=60)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, timeout=120)
         assert done.returncode == 0, f"{code}\n{done.stderr}"
         assert done.stdout.strip()
 
@@ -48,6 +58,32 @@ def test_the_readers_output_is_right(folder: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[0] == "tiny (594, 16)"
     assert lines[1].startswith("1.000 0/p0000.jpg")
+
+
+def test_the_diagrams_are_those_of_the_code() -> None:
+    done = subprocess.run([sys.executable, ROOT / "docs" / "draw.py", "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_page_is_in_the_navigation_of_the_site() -> None:
+    config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = set(re.findall(r"^ +- .+: (\S+\.md)$", config, re.MULTILINE))
+    assert pages == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+def test_every_error_code_is_documented() -> None:
+    from runtime import errors
+
+    text = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(E-[A-Z-]+)` \| `(\w+)` \|", text, re.MULTILINE))
+    classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.FacemillError)]
+    assert documented == {c.code: c.__name__ for c in classes}
+
+
+def test_the_readme_fits_its_limits() -> None:
+    lines = README.splitlines()
+    assert len(lines) < 200
+    assert [line for line in lines if len(line) > 120] == []
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:
@@ -106,5 +142,5 @@ def test_every_command_and_option_is_documented() -> None:
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.name)
 def test_links_between_documents_lead_somewhere(path: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import errno
 import os
 import signal
 import stat
@@ -291,20 +292,23 @@ def test_a_lock_of_a_file_or_folder_excludes_others_until_its_process_is_killed(
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     for name in ("folder", "link", "lock"):
-        with holder(f"lock = Lock(Path({str(tmp_path / name)!r}), 'busy')") as process:
+        with holder(f"lock = Lock(Path({str(tmp_path / name)!r}), 'busy', folder={name != 'lock'})") as process:
             with pytest.raises(LockedError) as raised:
-                Lock(tmp_path / name, "another run is writing it")
+                Lock(tmp_path / name, "another run is writing it", folder=name != "lock")
             assert raised.value.message.startswith("another run is writing it")
             if Path("/proc/locks").exists():
                 assert f"process {process.pid}" in raised.value.message
             process.kill()
-        with Lock(tmp_path / name, "busy"), pytest.raises(LockedError):  # another thread would be refused, too
-            Lock(tmp_path / name, "busy")
-        Lock(tmp_path / name, "busy").release()
+        with (
+            Lock(tmp_path / name, "busy", folder=name != "lock"),
+            pytest.raises(LockedError),
+        ):  # another thread would be refused, too
+            Lock(tmp_path / name, "busy", folder=name != "lock")
+        Lock(tmp_path / name, "busy", folder=name != "lock").release()
 
 
 def test_a_lock_that_waits_is_taken_when_the_other_process_ends(tmp_path: Path) -> None:
-    with holder(f"lock = Lock(Path({str(tmp_path)!r}), 'busy')") as process:
+    with holder(f"lock = Lock(Path({str(tmp_path)!r}), 'busy', folder=True)") as process:
         killed: list[int] = []
 
         def kill() -> None:
@@ -313,9 +317,26 @@ def test_a_lock_that_waits_is_taken_when_the_other_process_ends(tmp_path: Path) 
 
         killer = threading.Timer(0.5, kill)
         killer.start()
-        with Lock(tmp_path, "busy", wait=True):
+        with Lock(tmp_path, "busy", folder=True, wait=True):
             assert killed == [process.pid]
         killer.join()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF])
+def test_a_file_system_without_locks_has_durable_files_and_no_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    temporary_path(tmp_path / "a").write_bytes(b"left")
+    write_durable(tmp_path / "a", b"new", "the file")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["a"]
+    Lock(tmp_path, "busy", folder=True).release()
+    with pytest.raises(OSError, match=os.strerror(number)):
+        Lock(tmp_path / "lock", "busy")
 
 
 def test_places_that_will_not_do_are_refused_before_the_work(tmp_path: Path) -> None:
@@ -330,3 +351,5 @@ def test_places_that_will_not_do_are_refused_before_the_work(tmp_path: Path) -> 
     for name in ("there.csv", "link.csv"):
         with pytest.raises(OutputExistsError):
             check_output(tmp_path / name, "the list", force=False)
+    with pytest.raises(OutputExistsError):
+        check_output(tmp_path, "the list", force=True)

@@ -26,7 +26,7 @@ from runtime.modelstore import (
     find_weights,
     resolve_weights,
 )
-from tests.support.errors import Values, raises
+from tests.support.errors import Values, assert_names, raises
 
 DATA = bytes(range(256)) * 4000  # 1 MB
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -89,7 +89,7 @@ def test_a_download_is_checked_and_appears_whole(server: Server, tmp_path: Path)
     path = tmp_path / "m.onnx"
     fetch(server.url, path, sha256=SHA256, size_bytes=len(DATA))
     assert path.read_bytes() == DATA
-    assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "m.onnx.partial.lock"}
+    assert {p.name for p in tmp_path.iterdir()} == {"m.onnx"}
 
 
 def test_a_line_that_breaks_is_taken_up_where_it_stopped(server: Server, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_missing_file_is_fetched_into_the_cache_and_its_licence_named(
 def test_without_file_and_network_the_error_says_all_that_is_needed(spec: ModelSpec, url: str | None) -> None:
     with pytest.raises(ModelUnavailableError) as caught:
         resolve_weights(replace(spec, url=url))
-    for part in (url or "none is known", SHA256, "cache/models", "FACEMILL_MODELS", "m.onnx"):
+    for part in (url or "none", SHA256, "cache/models", "FACEMILL_MODELS", "m.onnx"):
         assert part in str(caught.value)
 
 
@@ -262,7 +262,7 @@ def test_where_no_model_is_named_the_better_one_is_taken_only_if_it_is_here(
     own.mkdir()
     monkeypatch.setenv("FACEMILL_CACHE", str(cache))
     assert default() == shipped
-    assert f": facemill models fetch {better}" in caplog.text
+    assert_names(caplog.text, f"facemill models fetch {better}")
     (cache / "models" / f"{file}.partial").write_bytes(DATA)  # a download that broke off
     assert default() == shipped
     for folder in (own, cache / "models"):
@@ -270,4 +270,4 @@ def test_where_no_model_is_named_the_better_one_is_taken_only_if_it_is_here(
         monkeypatch.setenv("FACEMILL_MODELS", str(own))
         assert default() == better
         (folder / file).unlink()
-    assert f"the shipped one: {option} {shipped}" in caplog.text
+    assert_names(caplog.text, f"{option} {shipped}")

@@ -12,22 +12,22 @@ from .. import __version__
 _COMMANDS = {
     "build-engine": "Compile a model into an engine for this machine.",
     "demo": "Take a tour with synthetic photos: embed, search, a page of answers.",
-    "process": "Embed face photographs into one searchable file.",
-    "search": "Find the photographs most like a query.",
-    "compare": "Say whether two photographs show one person.",
-    "pairs": "Find all pairs of photographs that look like one person.",
-    "cluster": "Put together the photographs of each person.",
-    "add": "Embed new photographs into an existing file.",
-    "remove": "Erase photographs from a file and all that was made from it.",
-    "merge": "Join two embedding files.",
-    "repair": "Save what is whole of a damaged file.",
-    "export": "Write the embeddings as NumPy or Parquet files, or into Qdrant.",
-    "plan": "Say what a job will take in time, disk and memory.",
-    "evaluate": "Measure how well it recognises people.",
-    "verify": "Say whether an embedding file is whole.",
-    "map": "Draw the embeddings as a page to look at.",
+    "process": "Embed face photos into one searchable file.",
+    "search": "Find the photos that are most like a query.",
+    "compare": "Say whether two photos show the same person.",
+    "pairs": "Find all pairs of photos that may show the same person.",
+    "cluster": "Group photos by person.",
+    "add": "Embed new photos into an existing file.",
+    "remove": "Erase photos from a file and from everything made from it.",
+    "merge": "Join embedding files.",
+    "repair": "Save the intact rows of a damaged file.",
+    "export": "Write embeddings as NumPy or Parquet files, or into Qdrant.",
+    "plan": "Estimate the time, disk and memory that a job takes.",
+    "evaluate": "Measure how well people are recognised.",
+    "verify": "Check whether an embedding file is intact.",
+    "map": "Draw the embeddings as a map, an HTML page.",
     "models": "List, fetch and verify models.",
-    "doctor": "Say what this machine has, and how to mend what is missing.",
+    "doctor": "Say what this machine has, and how to fix what is missing.",
 }
 
 
@@ -52,7 +52,7 @@ class _LazyGroup(click.Group):
 @click.command(cls=_LazyGroup, name="facemill", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="facemill")
 def main() -> None:
-    """Millions of face photographs into a searchable set of embeddings, overnight, on one machine."""
+    """Turn millions of face photos into one searchable file of embeddings."""
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import defaults
+from . import groups, options
 from .common import handle_errors, setup_logging
-from .engines import model_options
-from .faces import detector_for, detector_options
 
 if TYPE_CHECKING:
     from ..engines.build import BuildResult
@@ -25,75 +25,39 @@ def _batch(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     except ValueError as err:
         raise click.BadParameter(f"{value!r} is not three whole numbers with commas, such as 1,256,512") from err
     if not 1 <= low <= best <= high:
-        raise click.BadParameter(f"{value!r} is out of order; wanted 1 <= MIN <= OPT <= MAX")
+        raise click.BadParameter(f"{value!r} is out of order; expected: 1 <= MIN <= OPT <= MAX")
     return low, best, high
 
 
 @click.command(name="build-engine")
-@model_options
+@groups.model_option
+@groups.backend_option
+@groups.precision_option
+@click.option("--calibration", multiple=True, metavar="PHOTOS", help="Folder, file or @list to calibrate int8 on.")
 @click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
-    default="auto",
+    "--calibration-count",
+    type=click.IntRange(min=64),
+    default=defaults.CALIBRATION_COUNT,
     show_default=True,
-    help="auto: fp32 on the CPU, fp16 on a GPU; with --calibration int8, if that is faster here. int8 wants "
-    "--calibration.",
+    help="Number of photos to calibrate on.",
 )
-@click.option(
-    "--calibration",
-    multiple=True,
-    metavar="PHOTOS",
-    help="Calibrate int8, for --precision int8 or auto, on a sample of these: a folder, a file or @list.txt. May be "
-    "given several times.",
-)
-@click.option(
-    "--calibration-count", type=click.IntRange(min=64), default=512, show_default=True, help="Size of the sample."
-)
-@click.option(
-    "--calibration-seed",
-    type=click.IntRange(min=0, max=2**32 - 1),
-    default=0,
-    show_default=True,
-    help="Another one draws another sample.",
-)
-@detector_options
-@click.option(
-    "--batch", callback=_batch, metavar="MIN,OPT,MAX", help="Batch sizes. [1,8,256 on the CPU, 1,256,512 on a GPU]"
-)
-@click.option(
-    "--compute-capability",
-    metavar="SMxx",
-    help="Build a TensorRT engine for another GPU: SM75 for an RTX 2060, say. Needs the extra rtx.",
-)
-@click.option(
-    "--output", default="engines", show_default=True, type=click.Path(path_type=Path), help="Folder for the engine."
-)
-@click.option("--force", is_flag=True, help="Build although the engine is up to date.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON on stdout.")
+@options.seed_option(2**32 - 1, "Random seed of the sample.", "--calibration-seed")
+@groups.detector_options
+@click.option("--batch", callback=_batch, metavar="MIN,OPT,MAX", help="Batch sizes.  [1,8,256 or, on a GPU, 1,256,512]")
+@click.option("--compute-capability", metavar="SMxx", help="Build for another GPU, such as SM75. Needs the extra rtx.")
+@click.option("--output", default=defaults.ENGINES, show_default=True, type=options.PATH, help="Folder for the engine.")
+@options.force_option("Build even if the engine is up to date.")
+@options.json_option
 @handle_errors
-def main(
-    model: str | None,
-    backend: str,
-    precision: str,
-    calibration: tuple[str, ...],
-    calibration_count: int,
-    calibration_seed: int,
-    align: str,
-    detector: str | None,
-    batch: tuple[int, int, int] | None,
-    compute_capability: str | None,
-    output: Path,
-    force: bool,
-    as_json: bool,
-) -> None:
-    """Build an engine: the model made ready for this machine, in one file with a sidecar that describes it.
+def main(detection: groups.DetectorOptions, as_json: bool, **given: Any) -> None:
+    """Build an engine: the model compiled for this machine, in one file, and a JSON file that describes it.
 
-    The engine is compared with the model's own FP32 graph before it is kept. The same command a second time finds
-    it up to date and writes nothing.
+    The engine is compared with the FP32 graph of the model before it is kept. The same command a second time finds it
+    up to date and writes nothing.
 
-    An int8 engine is calibrated on photographs of yours: half of the sample gives the ranges, a quarter decides on the
-    method and on the layers that stay in float, and the engine is compared on the last quarter. The crops of the sample
-    are made as process makes them: --align and --detector are for that. A detector sees the photographs whole.
+    An int8 engine is calibrated on your photos: half of the sample gives the ranges, a quarter decides on the method
+    and on the layers that stay in float, and the engine is compared on the last quarter. The crops of the sample are
+    made as process makes them, by --align and --detector. A detector sees the photos whole.
 
     \b
     Examples:
@@ -104,81 +68,29 @@ def main(
       facemill build-engine --model scrfd-2.5g --calibration photos/         # a detector, for process --detector
       facemill build-engine --backend tensorrt --batch 1,256,512
       facemill build-engine --backend tensorrt --compute-capability SM75     # for an RTX 2060, built anywhere
-      facemill build-engine --model my_model.toml --json
 
     Exit codes: 0 built or up to date, 1 failure, 2 usage.
     """
-    if calibration and precision not in ("int8", "auto"):
-        raise click.UsageError(
-            f"--calibration means something to int8 and auto alone; --precision is {precision}, wanted: one of those"
-        )
-    if precision == "int8" and not calibration:
-        raise click.UsageError(
-            "--precision int8 wants photographs to calibrate on, some hundreds like those to come; wanted beside it: "
-            "--calibration PHOTOS"
-        )
     setup_logging()
-    from ..engines.build import build_engine
-    from ..engines.engine import sidecar_path
-    from ..engines.weights import weights_for
-    from ..modelspec import load_spec
-    from ..modelstore import default_model
+    from ..api.engines import build_engine
 
-    spec = load_spec(model or default_model())
-    crops = None
-    if calibration:
-        from ..pipeline.calibration import gather_calibration
-
-        if spec.detects and detector is not None:
-            raise click.UsageError(
-                f"--detector looks for the faces that an embedding model is calibrated on; {spec.name} is a detector "
-                f"and sees photographs whole. Leave --detector out"
-            )
-        crops = gather_calibration(
-            calibration,
-            spec,
-            count=calibration_count,
-            seed=calibration_seed,
-            align=align,
-            detector=None if spec.detects else detector_for(detector, align, "cpu"),
-        )
-    result = build_engine(
-        spec,
-        weights_for(spec),
-        backend=backend,
-        precision=precision,
-        batch=batch,
-        output=output,
-        force=force,
-        compute_capability=compute_capability,
-        calibration=crops,
-    )
-    if as_json:
-        answer = {"engine": str(result.engine), "sidecar": str(sidecar_path(result.engine.path)), "built": result.built}
-        click.echo(json.dumps({**answer, "reason": result.reason, **result.engine.info.to_dict()}))
-        return
-    click.echo(f"engine:  {result.engine}\nsidecar: {sidecar_path(result.engine.path)}")
-    click.echo(_report(result))
+    result = build_engine(**detection.values(), **given)
+    click.echo(json.dumps(result.to_dict()) if as_json else "\n".join(_report(result)))
 
 
-def _report(result: BuildResult) -> str:
-    """What was done and how equal it proved, for a person."""
+def _report(result: BuildResult) -> Iterator[str]:
     info = result.engine.info
-    if info.parity.images:
-        parity = (
-            f"cosine to the FP32 graph over {info.parity.images} crops: minimum {info.parity.minimum:.6f}, "
-            f"mean {info.parity.mean:.6f}"
-        )
-    else:
-        parity = f"not run: this machine has no GPU for {info.device}; its graph was compared on the CPU"
-    lines = [
-        f"built:   {result.reason}" if result.built else result.reason,
-        f"what:    {info.model}, {info.precision}, {info.backend_version}, batch {','.join(map(str, info.profile))}",
-        f"parity:  {parity}",
-    ]
+    yield f"engine:  {result.engine}"
+    yield f"sidecar: {result.sidecar}"
+    yield f"built:   {result.reason}" if result.built else result.reason
+    yield f"what:    {info.model}, {info.precision}, {info.backend_version}, batch {','.join(map(str, info.profile))}"
     if info.int8.calibration:
         left = ", ".join(info.int8.left_float) or "no layer"
-        lines.insert(2, f"int8:    calibrated on {info.int8.calibration}, by {info.int8.method}; in float: {left}")
+        yield f"int8:    calibrated on {info.int8.calibration}, by {info.int8.method}; in float: {left}"
+    if info.parity.images:
+        cosines = f"minimum {info.parity.minimum:.6f}, mean {info.parity.mean:.6f}"
+        yield f"parity:  cosine to the FP32 graph over {info.parity.images} crops: {cosines}"
+    else:
+        yield f"parity:  not run: this machine has no GPU for {info.device}; its graph was compared on the CPU"
     if not info.trained:
-        lines.append("WARNING: random weights: these embeddings identify nobody")
-    return "\n".join(lines)
+        yield "WARNING: random weights: these embeddings identify nobody"

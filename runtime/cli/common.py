@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from ..errors import ConfigError, FacemillError, Interrupted
+from ..errors import ConfigError, FacemillError, Interrupted, OptionError
 from ..text import printable
 
 P = ParamSpec("P")
@@ -33,7 +34,7 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             sys.exit(128 + err.signum)
         except FacemillError as err:
             _say(str(err))
-            sys.exit(1)
+            sys.exit(2 if isinstance(err, OptionError) else 1)
         except KeyboardInterrupt:
             _say("interrupted")
             sys.exit(130)
@@ -93,3 +94,13 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
             ) from err
         file.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(file)
+
+
+@contextmanager
+def terminal() -> Iterator[dict[str, Any]]:
+    """The `listener` and `control` of a job in a terminal: a live line, and signals that pause or stop the job."""
+    from ..interrupt import SignalControl
+    from ..progress import LiveLine
+
+    with SignalControl() as control:
+        yield {"listener": LiveLine(), "control": control}

@@ -1,4 +1,4 @@
-"""`facemill doctor`: what this machine has, and how to mend what is missing."""
+"""`facemill doctor`: what this machine has, and how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MARKS = {
 
 
 @click.command(name="doctor")
-@click.option("--json", "as_json", is_flag=True, help="All findings as one line of JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all findings as one line of JSON.")
 @click.option(
     "--disk",
     default=".",
@@ -33,7 +33,7 @@ _MARKS = {
 )
 @handle_errors
 def main(as_json: bool, disk: Path) -> None:
-    """Say what this machine has, which backends would run, and the command that mends each thing missing.
+    """Say what this machine has, which backends run on it, and the command that fixes each missing thing.
 
     Exit codes: 0 when facemill would run on the CPU, 1 when it would not.
 

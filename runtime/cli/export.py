@@ -8,17 +8,18 @@ from pathlib import Path
 import click
 
 from ..text import printable
+from . import options
 from .common import handle_errors, setup_logging
 
 
 @click.command(name="export")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--npy", type=click.Path(path_type=Path), metavar="DIR", help="A folder of NumPy arrays to make.")
-@click.option("--parquet", type=click.Path(path_type=Path), metavar="OUT", help="A Parquet file to write.")
-@click.option("--qdrant", metavar="URL", help="A server of Qdrant, http(s)://HOST:6333; or path:FOLDER for a trial.")
-@click.option("--collection", metavar="NAME", help="Of Qdrant.  [default: FILE's name without its ending]")
+@options.file_argument
+@click.option("--npy", type=options.PATH, metavar="DIR", help="Folder to create for NumPy arrays.")
+@click.option("--parquet", type=options.PATH, metavar="OUT", help="Parquet file to write.")
+@click.option("--qdrant", metavar="URL", help="Qdrant server, http(s)://HOST:6333; path:FOLDER for a trial.")
+@click.option("--collection", metavar="NAME", help="Collection of Qdrant.  [default: FILE's name without its suffix]")
 @click.option("--recreate", is_flag=True, help="Delete the collection first, whatever it holds.")
-@click.option("--force", is_flag=True, help="Replace an existing file, or the folder of an earlier export.")
+@options.force_option("Replace an existing file, or the folder of an earlier export.")
 @handle_errors
 def main(
     file: Path,
@@ -31,13 +32,13 @@ def main(
 ) -> None:
     """Write the embeddings in FILE as NumPy arrays, as a Parquet file, or into Qdrant.
 
-    FILE is an embedding file of `facemill process`; it stays as it is. Exactly one of --npy, --parquet and --qdrant is
-    wanted. A folder or file appears whole or not at all. What was put into Qdrant before is not sent again: the same
-    command goes on where it stopped. Its API key is taken from the environment, QDRANT_API_KEY. --parquet needs
-    pyarrow (the extra `parquet`), --qdrant needs qdrant-client (the extra `qdrant`).
+    FILE is an embedding file of `facemill process`; it stays as it is. Give exactly one of --npy, --parquet and
+    --qdrant. A folder or file appears complete or not at all. Points that Qdrant has are not sent again: the same
+    command resumes. The API key is that of the environment variable QDRANT_API_KEY. --parquet needs pyarrow (the extra
+    `parquet`), --qdrant needs qdrant-client (the extra `qdrant`).
 
-    What is exported shows people and goes where FILE does not reach: `facemill remove` finds folders and files that
-    lie where they were written, and no points in Qdrant (docs/export.md says how they are deleted).
+    An export shows people and leaves FILE's reach: `facemill remove` finds folders and files that are still where they
+    were written, and no points in Qdrant (docs/export.md says how to delete those).
 
     \b
     Examples:
@@ -48,7 +49,7 @@ def main(
     Exit codes: 0 exported, 1 failure, 2 usage.
     """
     if (npy, parquet, qdrant).count(None) != 2:
-        raise click.UsageError("exactly one of --npy, --parquet and --qdrant is wanted")
+        raise click.UsageError("expected: exactly one of --npy, --parquet and --qdrant")
     if qdrant is None and (collection is not None or recreate):
         raise click.UsageError("--collection and --recreate are for --qdrant")
     if qdrant is not None and force:

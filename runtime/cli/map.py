@@ -6,19 +6,14 @@ from pathlib import Path
 
 import click
 
+from .. import defaults
+from . import options
 from .common import handle_errors, setup_logging
 
 
 @click.command(name="map")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default=Path("map.html"),
-    show_default=True,
-    help="The page to write.",
-)
+@options.file_argument
+@click.option("-o", "--output", type=options.PATH, default="map.html", show_default=True, help="HTML page to write.")
 @click.option(
     "--color",
     type=click.Choice(["auto", "cluster", "folder"]),
@@ -31,22 +26,20 @@ from .common import handle_errors, setup_logging
 @click.option(
     "--limit",
     type=click.IntRange(min=3),
-    default=5000,
+    default=defaults.MAP_POINTS,
     show_default=True,
-    help="Maximum number of embeddings on the map, drawn evenly from the file.",
+    help="Maximum number of points; of more embeddings, this number is drawn evenly from FILE.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Random seed of the layout."
-)
+@options.seed_option(2**32 - 1, "Random seed of the layout.")
 @click.option("--no-thumbnails", is_flag=True, help="Read no photos: a smaller page, without pictures.")
-@click.option("--force", is_flag=True, help="Replace an existing page.")
+@options.force_option("Replace an existing page.")
 @handle_errors
 def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbnails: bool, force: bool) -> None:
-    """Draw the embeddings in FILE as points on a page: faces that are alike lie close together.
+    """Draw the embeddings in FILE as points on an HTML page: similar faces are close together.
 
     FILE is an embedding file of `facemill process`. The page is one file, which a browser opens without a network. A
-    point shows its photo (the face, if FILE knows its place), path, and folder or cluster. Distances between groups
-    mean nothing. Needs Plotly and scikit-learn: the extra `map`.
+    point shows its photo (the face, if FILE knows its place), path and folder or cluster. Distances between groups have
+    no meaning. Needs Plotly and scikit-learn: the extra `map`.
 
     \b
     Examples:
@@ -59,11 +52,10 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
     setup_logging()
     from ..pages.map import draw_map
     from ..pages.page import check_page_path
-    from ..storage.diskfile import readable_as
     from ..storage.file import EmbeddingFile
 
     check_page_path(output, force=force, option="-o")
-    with EmbeddingFile(file) as gallery, readable_as(file):
+    with EmbeddingFile(file) as gallery:
         drawn = draw_map(gallery, output, color=color, limit=limit, seed=seed, pictures=not no_thumbnails, force=force)
     if drawn.warning:
         click.echo(f"WARNING: {drawn.warning}", err=True)

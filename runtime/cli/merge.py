@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from ..text import printable
+from . import options
 from .common import handle_errors, setup_logging
 
 
 @click.command(name="merge")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="A B...")
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The joined file.")
-@click.option("--prefer", type=click.Choice(["first"]), help="Of a photograph in several files: take the first file's.")
-@click.option("--force", is_flag=True, help="Replace the output once the new one is whole.")
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+@click.argument("files", nargs=-1, required=True, type=options.PATH, metavar="A B...")
+@click.option("-o", "--output", required=True, type=options.PATH, help="Joined file to write.")
+@click.option("--prefer", type=click.Choice(["first"]), help="Take a photo that is in several files from the first.")
+@options.force_option("Replace the output once the new file is complete.")
+@options.json_option
 @handle_errors
 def main(files: tuple[Path, ...], output: Path, prefer: str | None, force: bool, as_json: bool) -> None:
     """Join embedding files A, B and more into one.
 
-    They must hold embeddings of one kind: model, precision, rules for faces and --dtype agree, or the differences are
-    named. Rows and outcomes are put in order by path, below the folder that all photographs are below. A photograph
-    that is in two of them is an error, unless --prefer says which to take. A and B are only read.
+    They must hold embeddings of one kind: model, precision, options for faces and --dtype must agree, or the
+    differences are named. Rows and outcomes are put in order by path, below the folder that all photos are below. A
+    photo that is in two of the files is an error, unless --prefer says which to take. A and B are only read.
 
     \b
     Examples:
@@ -34,19 +34,19 @@ def main(files: tuple[Path, ...], output: Path, prefer: str | None, force: bool,
     Exit codes: 0 joined, 1 failure, 2 usage.
     """
     if len(files) < 2:
-        raise click.UsageError("one file was named; wanted: two or more")
+        raise click.UsageError("got one file; expected: two or more")
     setup_logging()
     from ..maintenance.merge import merge
 
-    found = merge(files, output, prefer_first=prefer == "first", force=force)
+    merged = merge(files, output, prefer_first=prefer == "first", force=force)
     if as_json:
-        click.echo(json.dumps({**asdict(found), "output": str(output)}))
+        click.echo(json.dumps({**merged.to_dict(), "output": str(output)}))
         return
     click.echo(
-        f"{printable(str(output))}: {found.embeddings:,} embeddings of {found.photographs:,} photographs below "
-        f"{printable(found.root)}"
+        f"{printable(str(output))}: {merged.embeddings:,} embeddings of {merged.photographs:,} photos below "
+        f"{printable(merged.root)}"
     )
-    if found.doubles:
-        click.echo(f"  {found.doubles:,} photographs were in several files: taken from the one named first")
-    for name in found.dropped:
+    if merged.doubles:
+        click.echo(f"  {merged.doubles:,} photos were in several files: taken from the file named first")
+    for name in merged.dropped:
         click.echo(f"  left out, since rows have changed: /{printable(name)}")

@@ -1,12 +1,88 @@
-"""Options that several commands have, and what their values may be."""
+"""How options are declared and checked, and single options that several commands share."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from .. import defaults
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+PATH = click.Path(path_type=Path)
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def exclusive(*names: str, why: str = "") -> Decorator:
+    """Refuse a command line that names more than one of some options.
+
+    Args:
+        names: as the command line spells them.
+        why: the reason, for the message.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def checked(*args: Any, **values: Any) -> Any:
+            named = [name for name in names if is_given(name)]
+            if len(named) > 1:
+                reason = f": {why}" if why else ""
+                raise click.UsageError(f"{' and '.join(named)} exclude each other{reason}")
+            return command(*args, **values)
+
+        return checked
+
+    return decorate
+
+
+def excludes(name: str, *others: str, why: str = "") -> Decorator:
+    """Refuse a command line that names an option together with one of several others."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        return apply([exclusive(name, other, why=why) for other in others], command)
+
+    return decorate
+
+
+def is_given(name: str) -> bool:
+    """Whether the command line names an option of the command that runs."""
+    context = click.get_current_context()
+    option = next(option for option in context.command.params if name in (*option.opts, *option.secondary_opts))
+    return context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT
+
+
+def grouped(name: str, kind: type, *decorators: Decorator) -> Decorator:
+    """Add options to a command, which gets their values as one object.
+
+    Args:
+        name: of the command's parameter.
+        kind: a dataclass, whose fields are named as the options are.
+        decorators: the options.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def gathered(*args: Any, **values: Any) -> Any:
+            given = {field.name: values.pop(field.name) for field in dataclasses.fields(kind)}
+            return command(*args, **{name: kind(**given)}, **values)
+
+        return apply(decorators, gathered)
+
+    return decorate
+
+
+def apply(decorators: Sequence[Decorator], command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with several decorators, the first one outermost."""
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
 
 
 def cosine(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -28,22 +104,57 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> f
     if value is None:
         return None
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", value):
-        raise click.BadParameter(f"{value!r} is no duration; wanted: 90s, 30m, 2h, 1h30m or 1d", ctx, param)
+        raise click.BadParameter(f"{value!r} is no duration; expected: 90s, 30m, 2h, 1h30m or 1d", ctx, param)
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)([smhd])", value))
 
 
-budget_option = click.option(
-    "--budget",
-    metavar="DURATION",
-    callback=duration,
-    help="90s, 30m, 2h: where comparing all takes longer, search approximately and say what share was found.",
-)
+def auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    """`auto` (None) or a whole number from 1."""
+    if value == "auto":
+        return None
+    if value.isdecimal() and int(value) >= 1:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither 'auto' nor a whole number from 1", ctx, param)
 
-compare_device_option = click.option(
-    "--device",
-    default="auto",
+
+def device_option(help_text: str) -> Decorator:
+    """`--device auto|cpu|gpu|N`."""
+    return click.option(
+        "--device", default="auto", show_default=True, metavar="auto|cpu|gpu|N", callback=device, help=help_text
+    )
+
+
+def force_option(help_text: str) -> Decorator:
+    """`--force`."""
+    return click.option("--force", is_flag=True, help=help_text)
+
+
+def count_option(name: str, default: int, help_text: str) -> Decorator:
+    """A whole number from 1."""
+    return click.option(name, type=click.IntRange(min=1), default=default, show_default=True, help=help_text)
+
+
+def seed_option(largest: int, help_text: str = "Random seed.", name: str = "--seed") -> Decorator:
+    """A seed, 0 to `largest`."""
+    return click.option(name, type=click.IntRange(0, largest), default=0, show_default=True, help=help_text)
+
+
+file_argument = click.argument("file", type=PATH)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON on stdout.")
+output_option = click.option(
+    "-o", "--output", default=defaults.OUTPUT, show_default=True, type=PATH, help="Embedding file to write."
+)
+page_option = click.option("--html", "page", type=PATH, help="Also write an HTML page with the photos.")
+log_option = click.option("--log", "log_file", type=PATH, help="Also append the log to this file.")
+latency_option = click.option(
+    "--latency",
+    "latency_ms",
+    type=click.FloatRange(min=0, min_open=True),
+    default=defaults.LATENCY_MS,
+    metavar="MS",
     show_default=True,
-    metavar="auto|cpu|gpu|N",
-    callback=device,
-    help="Where rows are compared: on the CPU, the first GPU, or GPU number N; auto: on a GPU if there is one.",
+    help="Milliseconds per query that --index auto aims at.",
+)
+file_engine_option = click.option(
+    "--engine", type=PATH, help="Engine file to use if the engine that FILE names is gone."
 )

@@ -1,62 +1,66 @@
-"""`facemill repair`: what is whole of a damaged file, saved."""
+"""`facemill repair`: the intact rows of a damaged file, saved."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..text import printable
+from . import options
 from .common import handle_errors, setup_logging
+
+if TYPE_CHECKING:
+    from ..maintenance.repair import Repaired
 
 
 @click.command(name="repair")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the repaired file here; FILE stays.")
-@click.option("--force", is_flag=True, help="Replace an existing output.")
-@click.option("--json", "as_json", is_flag=True, help="One line of JSON.")
+@options.file_argument
+@click.option("-o", "--output", type=options.PATH, help="Write the repaired file here; FILE stays as it is.")
+@options.force_option("Replace an existing output.")
+@options.json_option
 @handle_errors
 def main(file: Path, output: Path | None, force: bool, as_json: bool) -> None:
-    """Save what is whole of a damaged FILE.
+    """Save the intact rows of a damaged FILE.
 
-    Rows that can be read, have length 1 and certainly belong to a photograph are kept. The other photographs are marked
-    as failed, so that `facemill process --retry` (or `facemill add --retry`) embeds them again. Without -o the repaired
-    file takes FILE's place, and the damaged one is kept beside it as FILE.damaged-1. A whole file is left alone.
+    Rows are kept that can be read, have length 1 and certainly belong to a photo. The other photos are marked as
+    failed, so that `facemill process --retry` (or `facemill add --retry`) embeds them again. Without -o the repaired
+    file replaces FILE, and the damaged one is kept beside it as FILE.damaged-1. An intact file is left alone.
 
     \b
     Examples:
       facemill repair people.h5
       facemill repair people.h5 -o saved.h5
-      facemill process photos/ -o people.h5 --retry   # then: what was lost
+      facemill process photos/ -o people.h5 --retry   # then: embed the lost photos
 
-    Exit codes: 0 repaired or whole, 1 failure, 2 usage.
+    Exit codes: 0 repaired or intact, 1 failure, 2 usage.
     """
     setup_logging()
     from ..maintenance.repair import repair
 
-    found = repair(file, output, force=force)
+    repaired = repair(file, output, force=force)
     if as_json:
-        click.echo(json.dumps({"file": str(output or file), "whole": not found.findings, **asdict(found)}))
+        click.echo(json.dumps({"file": str(output or file), **repaired.to_dict()}))
+    else:
+        click.echo("\n".join(map(printable, _report(output or file, repaired))))
+
+
+def _report(file: Path, repaired: Repaired) -> Iterator[str]:
+    if not repaired.findings:
+        yield f"{file} is whole: nothing to repair"
         return
-    if not found.findings:
-        click.echo(f"{printable(str(file))} is whole: nothing to repair")
-        return
-    for finding in found.findings:
-        click.echo(f"  {printable(finding)}")
-    click.echo(
-        f"{printable(str(output or file))}: {found.embeddings:,} embeddings of {found.photographs:,} photographs saved"
-    )
-    for note in found.notes:
-        click.echo(f"  {printable(note)}")
-    if found.lost:
-        click.echo(f"{found.lost:,} photographs are lost until they are embedded again (--retry):")
-        for name in found.named:
-            click.echo(f"  {printable(name)}")
-        if found.lost > len(found.named):
-            click.echo(f"  and {found.lost - len(found.named):,} more")
-    if found.nameless:
-        click.echo(f"{found.nameless:,} photographs have lost even their names: `facemill add` finds them")
-    if found.kept:
-        click.echo(f"the damaged file is {printable(found.kept)}; delete it when you need it no more")
+    yield from (f"  {finding}" for finding in repaired.findings)
+    yield f"{file}: {repaired.embeddings:,} embeddings of {repaired.photographs:,} photos saved"
+    yield from (f"  {note}" for note in repaired.notes)
+    if repaired.lost:
+        yield f"{repaired.lost:,} photos are lost until they are embedded again (--retry):"
+        yield from (f"  {name}" for name in repaired.named)
+        if repaired.lost > len(repaired.named):
+            yield f"  and {repaired.lost - len(repaired.named):,} more"
+    if repaired.nameless:
+        yield f"{repaired.nameless:,} photos have lost even their names: `facemill add` finds them"
+    if repaired.kept:
+        yield f"the damaged file is {repaired.kept}; delete it when you no longer need it"

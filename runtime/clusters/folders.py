@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ConfigError, FacemillError
-from ..files import storage_error
+from ..files import make_folder, storage_error
+from ..folders import check_folder, fill_folder
 from ..progress import Listener, track
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters
-from .managed_folder import check_folder, managed_folder
 
 KIND = "cluster folders"
 MODES = ("symlink", "hardlink", "copy")
@@ -43,7 +43,7 @@ class FolderCounts:
 
 
 def check_folders(path: Path, *, force: bool) -> None:
-    """See `managed_folder.check_folder`."""
+    """Check, before the work, that the folder can be filled; see `folders.check_folder`."""
     check_folder(path, KIND, _ENTRIES, force=force)
 
 
@@ -62,7 +62,7 @@ def write_folders(
     An entry has the name of its photograph, to the byte; the second one of that name in a cluster ends in -2.
 
     Args:
-        path: the folder; see `managed_folder.managed_folder`.
+        path: the folder; see `folders.fill_folder`.
         gallery: the file that was clustered.
         clusters: of its rows.
         mode: one of MODES. A symbolic link names the absolute path; a hard link needs the same file system.
@@ -74,7 +74,7 @@ def write_folders(
         OutputExistsError, StorageError, DiskFullError: as their messages say.
     """
     shown = clusters.with_at_least(least)
-    with managed_folder(path, KIND, _ENTRIES, force=force):
+    with fill_folder(path, KIND, _ENTRIES, force=force, like=gallery.path):
         record_start(gallery.path, path)
         try:
             done, missing = _fill(os.fsencode(path), gallery, clusters, shown, _PLACE[mode], listener)
@@ -102,7 +102,7 @@ def _fill(
     """Make the folders and all that is in them; how many photographs were placed, and how many are gone."""
     done = missing = 0
     for number in range(1, shown + 1):
-        os.mkdir(_folder(top, number))
+        make_folder(Path(os.fsdecode(_folder(top, number))), like=gallery.path)
     of = clusters.of
     wanted = np.flatnonzero((of >= 1) & (of <= shown))  # ascending: as the file is read
     blocks = [wanted[start : start + _ROWS] for start in range(0, len(wanted), _ROWS)]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import StorageError
-from ..files import check_output, durable_file
+from ..files import check_output
 from ..index.samerows import same_rows
 from ..pairs.checkpoint import checkpoint_plan_path
 from ..storage.dataset import edit_file
-from ..storage.derived import recording
+from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters
 
@@ -42,7 +42,7 @@ def write_list(path: Path, gallery: EmbeddingFile, clusters: Clusters) -> None:
         StorageError, DiskFullError: an existing file stays.
     """
     faces = ("face_index",) if gallery.has_faces else ()
-    with recording(gallery.path, path), durable_file(path, "the list") as file:
+    with derived_file(gallery.path, path, "the list") as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(("cluster", "size", "score", "row", "path", *faces))

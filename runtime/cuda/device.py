@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from ..errors import ConfigError
+from ..errors import OptionError
 from ..libcuda import count_gpus, open_libcuda
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
@@ -58,7 +58,7 @@ def choose_gpus(devices: Sequence[str]) -> tuple[str, ...]:
     Returns:
         The same, as CUDA will count: the first named GPU is 0.
     Raises:
-        ConfigError: CUDA_VISIBLE_DEVICES shows fewer GPUs than that, or CUDA does not find them.
+        OptionError: CUDA_VISIBLE_DEVICES shows fewer GPUs than that, or CUDA does not find them.
     """
     devices = [str(int(name)) if name.isdecimal() else name for name in map(str.strip, devices) if name]
     chosen = list(dict.fromkeys(name for name in devices if name.isdecimal()))
@@ -67,8 +67,8 @@ def choose_gpus(devices: Sequence[str]) -> tuple[str, ...]:
     shown = _shown()
     last = max(map(int, chosen))
     if shown is not None and last >= len(shown):
-        raise ConfigError(
-            f"--devices names GPU {last}, and CUDA_VISIBLE_DEVICES={','.join(shown)} shows {len(shown)}; "
+        raise OptionError(
+            f"--device names GPU {last}, and CUDA_VISIBLE_DEVICES={','.join(shown)} shows {len(shown)}; "
             f"expected: numbers below that, or another list. To see all GPUs: unset CUDA_VISIBLE_DEVICES"
         )
     names = [name if shown is None else shown[int(name)] for name in chosen]
@@ -76,8 +76,8 @@ def choose_gpus(devices: Sequence[str]) -> tuple[str, ...]:
     found = count_gpus()  # CUDA shows those before the first that it does not know
     if found < len(chosen):
         alias = "" if shown is None else f" ({names[found]} in CUDA_VISIBLE_DEVICES)"
-        raise ConfigError(
-            f"--devices names GPU {chosen[found]}{alias}, and CUDA finds no such GPU on this machine; expected: "
+        raise OptionError(
+            f"--device names GPU {chosen[found]}{alias}, and CUDA finds no such GPU on this machine; expected: "
             f"cpu, or numbers of GPUs that are here, from 0 on. See what is here with: facemill doctor"
         )
     return tuple(str(chosen.index(name)) if name in chosen else name for name in devices)

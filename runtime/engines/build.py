@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..cuda.device import find_gpu
 from ..errors import ConfigError, EngineError, FacemillError, MissingDependencyError
@@ -15,7 +16,7 @@ from ..modelspec import ModelSpec, load_spec
 from .backend import PRECISIONS, Backend, BuildJob, Profile
 from .backends import BACKENDS, backend_of, find_fault
 from .calibrate import CalibrationSet, side_of
-from .engine import Engine, EngineInfo, locked, read_engine, write_engine
+from .engine import Engine, EngineInfo, locked, read_engine, sidecar_path, write_engine
 from .make import describe, make_engine
 from .rate import measure_rates
 from .weights import weights_for
@@ -42,6 +43,16 @@ class BuildResult:
     engine: Engine
     built: bool
     reason: str
+
+    @property
+    def sidecar(self) -> Path:
+        """The file that describes the engine."""
+        return sidecar_path(self.engine.path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        files = {"engine": str(self.engine), "sidecar": str(self.sidecar)}
+        return {**files, "built": self.built, "reason": self.reason, **self.engine.info.to_dict()}
 
 
 def build_engine(

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import EngineError
-from ..files import Lock, NewFile, make_folder
+from ..errors import EngineError, StorageError
+from ..files import Lock, make_folder, write_durable
 from ..schema import convert, parse_json
 
 
@@ -217,12 +217,10 @@ def write_engine(path: Path, content: bytes, info: EngineInfo) -> Engine:
     """
     try:
         sidecar = (json.dumps(info.to_dict(), indent=2) + "\n").encode()
-        for target, data in ((path, content), (sidecar_path(path), sidecar)):
-            with NewFile(target, wait=True) as new:
-                new.file.write(data)
-                new.commit()
-    except OSError as err:
-        raise EngineError(f"the engine {path} cannot be written: {err.strerror or err}") from err
+        write_durable(path, content, "the engine", wait=True)
+        write_durable(sidecar_path(path), sidecar, "the sidecar of the engine", wait=True)
+    except StorageError as err:
+        raise EngineError(err.message) from err
     return Engine(path, info)
 
 
@@ -237,7 +235,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     try:
         make_folder(folder)
-        lock = Lock(folder, f"another process is building in {folder}", wait=True)
+        lock = Lock(folder, f"another process is building in {folder}", folder=True, wait=True)
     except OSError as err:
         raise EngineError(
             f"the folder {folder} cannot be used: {err.strerror}; expected: a folder that can be written to"

@@ -22,7 +22,7 @@ from ..modelspec import ModelSpec
 from ..modelstore import find_weights, sha256_of
 from ..pipeline.settings import usable_cores
 from ..pipeline.tuning import measure_rate
-from ..search.embedder import QueryEmbedder, QueryRules
+from ..search.embedder import MANY_PHOTOS, PhotoEmbedder, QueryRules
 from .plan import Machine, Rate
 
 _SECONDS = 3.0  # of photographs
@@ -68,11 +68,12 @@ def rate_of_photographs(rules: QueryRules, photographs: Sequence[bytes], seed: i
 
     def embed(_: int) -> int:
         start = next(turns) * _TOGETHER % len(drawn)
-        some = drawn[start : start + _TOGETHER]
-        embedder.embed(some)
-        return len(some)
+        photos = drawn[start : start + _TOGETHER]
+        embedder.embed(photos, total=MANY_PHOTOS)
+        return len(photos)
 
-    with QueryEmbedder(rules, threads=1) as embedder:
+    with PhotoEmbedder(rules) as embedder:
+        embedder.load(threads=1)
         per_s = measure_rate(embed, usable_cores(), _SECONDS, time.perf_counter)
     return Rate(per_s, "measured", f"{per_s:,.0f} photographs/s, drawn at random from yours")
 

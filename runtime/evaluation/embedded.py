@@ -101,7 +101,7 @@ def _with_speed(summary: Summary, found: EmbeddedFolder) -> Summary:
     kept, run_id = found.file.with_suffix(".speed.json"), found.metadata["run_id"]
     if summary.processed:
         speed = {"run_id": run_id, "images_per_s": summary.images_per_s, "stages": summary.stages}
-        write_durable(kept, json.dumps(speed).encode(), "the measured speed")
+        write_durable(kept, json.dumps(speed).encode(), "the measured speed", like=found.file)
         return summary
     try:
         speed = json.loads(kept.read_text(encoding="utf-8"))

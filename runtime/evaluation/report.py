@@ -67,8 +67,8 @@ class Report:
     made_utc: str
     detectors: tuple[DetectorFigures, ...] = ()
 
-    def facts(self) -> dict[str, Any]:
-        """As plain data."""
+    def to_dict(self) -> dict[str, Any]:
+        """The report for JSON."""
         return {
             "facemill_evaluation": FORMAT,
             "tool_version": __version__,
@@ -152,7 +152,7 @@ def write_report(folder: Path, report: Report) -> None:
     Raises:
         DiskFullError, StorageError: a file cannot be written.
     """
-    write_durable(folder / "report.json", (json.dumps(report.facts(), indent=2) + "\n").encode(), "the report")
+    write_durable(folder / "report.json", (json.dumps(report.to_dict(), indent=2) + "\n").encode(), "the report")
     pictures: list[str] = []
     try:
         for name, draw in (("roc.png", draw_roc), ("scores.png", draw_scores)):

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..files import synced_file
+from ..folders import replace_folder
 from ..records import FACE_DATASETS
 from ..storage.derived import record_page, record_start
-from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
-from .whole import synced_file, whole_folder
 
 _PATHS, _METADATA = "paths.jsonl", "metadata.json"
-_NAMES = frozenset({_PATHS, _METADATA, *(f"{name}.npy" for name in ("embeddings", *FACE_DATASETS, "cluster"))})
+_NAMES = _PATHS, _METADATA, *(f"{name}.npy" for name in ("embeddings", *FACE_DATASETS, "cluster"))
+_ENTRIES = "|".join(map(re.escape, _NAMES))
 
 
 def export_npy(gallery: EmbeddingFile, folder: Path, *, force: bool = False) -> None:
@@ -37,28 +39,31 @@ def export_npy(gallery: EmbeddingFile, folder: Path, *, force: bool = False) -> 
         raise ConfigError(
             f"{gallery.path} holds no embeddings; wanted: one or more, since no empty array can be mapped"
         )
-    with readable_as(gallery.path), whole_folder(folder, _NAMES, "the folder of arrays", force=force) as partial:
+    with replace_folder(folder, "NumPy arrays", _ENTRIES, force=force, like=gallery.path) as temporary:
         record_start(gallery.path, folder)
-        _write(gallery, partial)
+        _write(gallery, temporary)
     record_page(gallery.path, folder)
 
 
 def _write(gallery: EmbeddingFile, folder: Path) -> None:
     datasets = {"embeddings": "embeddings", **columns_of(gallery)}
     with ExitStack() as files:
-        arrays = {name: files.enter_context(synced_file(folder / f"{name}.npy")) for name in datasets}
-        paths = files.enter_context(synced_file(folder / _PATHS))
+
+        def create(name: str) -> IO[bytes]:
+            return files.enter_context(synced_file(folder / name, like=gallery.path))
+
+        arrays = {name: create(f"{name}.npy") for name in datasets}
+        paths = create(_PATHS)
         for name, dataset in datasets.items():
             _begin(arrays[name], gallery.rows, gallery.column(dataset, 0, 0))
         for block in read_blocks(gallery):
             for name, values in {"embeddings": block.vectors, **block.columns}.items():
                 arrays[name].write(np.ascontiguousarray(values).data)
             paths.write(_lines(block))
-        said = files.enter_context(synced_file(folder / _METADATA))
-        said.write(json.dumps(metadata_of(gallery), indent=2).encode("ascii"))
+        create(_METADATA).write(json.dumps(metadata_of(gallery), indent=2).encode("ascii"))
 
 
-def _begin(file: BinaryIO, rows: int, like: NDArray[np.generic]) -> None:
+def _begin(file: IO[bytes], rows: int, like: NDArray[np.generic]) -> None:
     """The header of NumPy's format, version 1.0, for so many rows like those of an array."""
     shape = (rows, *like.shape[1:])
     header = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": shape}

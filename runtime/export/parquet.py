@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..extras import require
-from ..storage.derived import record_page, record_start
-from ..storage.diskfile import readable_as
+from ..files import check_output, durable_file
+from ..storage.derived import recording
 from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks, same_file
-from .whole import whole_file
 
 _EDGES = ("left", "top", "right", "bottom")
 
@@ -43,12 +43,15 @@ def export_parquet(gallery: EmbeddingFile, output: Path, *, force: bool = False)
         "use_dictionary": False,  # hardly two values are the same
         "write_statistics": ["row", "path", "cluster"],  # by these somebody may filter
     }
-    with readable_as(gallery.path), whole_file(output, "the Parquet file", force=force) as file:
-        record_start(gallery.path, output)
-        with pq.ParquetWriter(file, schema, **settings) as writer:
-            for block in read_blocks(gallery):
-                writer.write_batch(_record_batch(block, schema))
-    record_page(gallery.path, output)
+    target = Path(os.path.realpath(output))  # a link stays, and its file is replaced
+    check_output(target, "the Parquet file", force=force, other="another file")
+    with (
+        recording(gallery.path, output),
+        durable_file(target, "the Parquet file", like=gallery.path) as file,
+        pq.ParquetWriter(file, schema, **settings) as writer,
+    ):
+        for block in read_blocks(gallery):
+            writer.write_batch(_record_batch(block, schema))
 
 
 def _schema(gallery: EmbeddingFile) -> Any:

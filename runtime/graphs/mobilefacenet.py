@@ -58,6 +58,7 @@ def generate(path: Path, *, form: str, seed: int) -> None:
         seed: 0 <= seed < 2**32.
     Raises:
         ConfigError: form or seed is not that.
+        DiskFullError, StorageError: the file cannot be written.
     Source: MobileFaceNets, arXiv:1804.07573, table 1; InsightFace, arcface_torch/backbones/mobilefacenet.py.
     """
     import onnx

@@ -1,19 +1,17 @@
-"""Derived files beside an embedding file: written whole or not at all, by one search at a time, known by a sidecar."""
+"""The sidecar of an index: which embedding file the index was made from, and whether it is still as it was made."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
-import secrets
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..fetch import sha256_of
+from ..files import NewFile
 
 # Clocks of file systems tick every few milliseconds: a later write must get a later time than a mark's.
 _TICK_S = 0.02
@@ -24,11 +22,6 @@ logger = logging.getLogger(__name__)
 def sidecar_path(index: Path) -> Path:
     """`people.h5.faiss` -> `people.h5.faiss.json`."""
     return index.with_name(index.name + ".json")
-
-
-def partial_path(index: Path) -> Path:
-    """What it is called while it is made: the lock, too, of all searches that want to make it."""
-    return index.with_name(index.name + ".partial")
 
 
 def read_card(path: Path) -> dict[str, Any]:
@@ -43,7 +36,7 @@ def read_card(path: Path) -> dict[str, Any]:
 def write_card(path: Path, card: Mapping[str, object]) -> None:
     """Vouch for an index as it lies there now: its mark is added. The sidecar is replaced atomically."""
     time.sleep(_TICK_S)
-    _replace(sidecar_path(path), json.dumps({**card, "mark": mark_of(path)}, indent=2) + "\n")
+    _replace(sidecar_path(path), json.dumps({**card, "mark": mark_of(path)}, indent=2) + "\n", like=path)
 
 
 def amend_card(path: Path, **facts: object) -> None:
@@ -87,34 +80,6 @@ def is_unchanged(path: Path, card: Mapping[str, Any]) -> bool:
     return True
 
 
-@contextmanager
-def one_builder(partial: Path) -> Iterator[IO[bytes]]:
-    """The partial file, locked: it is the lock of all searches that want to make the index at once.
-
-    A killed search leaves it behind; the next one takes it over. It is gone at the end, renamed or not.
-    """
-    while True:
-        fd = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        with open(fd, "r+b") as file:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if not _is(fd, partial):  # it was renamed by the search that held the lock before
-                continue
-            try:
-                yield file
-            finally:
-                if _is(fd, partial):
-                    partial.unlink()
-            return
-
-
-def _is(fd: int, path: Path) -> bool:
-    """Whether `path` names the open file."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except FileNotFoundError:
-        return False
-
-
 def _read(path: Path) -> dict[str, Any]:
     card = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(card, dict):
@@ -122,17 +87,12 @@ def _read(path: Path) -> dict[str, Any]:
     return card
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a small file atomically; who may read it is decided by the umask."""
-    partial = path.with_name(f"{path.name}{secrets.token_hex(4)}.partial")
-    with open(
-        os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "w", encoding="utf-8"
-    ) as file:
-        try:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(partial, path)
-        except BaseException:
-            partial.unlink()
-            raise
+def _replace(path: Path, text: str, like: Path | Sequence[Path] = ()) -> None:
+    """Write a small file durably.
+
+    Raises:
+        OSError: it keeps its old content.
+    """
+    with NewFile(path, like=like, wait=True) as new:
+        new.file.write(text.encode())
+        new.commit()

@@ -7,20 +7,20 @@ size, origin and content are known to be right.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import FacemillError, StorageError
 from ..extras import require
 from ..fetch import sha256_of
+from ..files import NewFile
 from ..progress import track
 from ..storage.file import EmbeddingFile
-from .beside import amend_card, is_unchanged, one_builder, partial_path, read_card, write_card
+from .beside import amend_card, is_unchanged, read_card, write_card
 from .indexfile import index_path
 from .kinds import sample_size, train
 from .measure import Measured, tune
@@ -58,12 +58,12 @@ def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) ->
     path = codes_path(gallery.path, kind)
     if _flaw(path, gallery, kind) or _fitting(path, k) is None:
         try:
-            with one_builder(partial_path(path)) as file:
+            with NewFile(path, like=gallery.path, wait=True) as new:
                 flaw = _flaw(path, gallery, kind)  # again: another search may have made it while this one waited
                 if flaw:
                     logger.info("making the index %s: %s", path, flaw)
                     with faiss_threads(1 if gallery.rows < _FEW_ROWS else None):
-                        _make(file, path, gallery, kind, max(k, _LEAST_K), exact)
+                        _make(new, gallery, kind, max(k, _LEAST_K), exact)
                 elif _fitting(path, k) is None:
                     logger.info("measuring the index %s: it has not been for %d hits", path, k)
                     index = Reranked(_load(path), kind, exact)
@@ -118,8 +118,8 @@ def _load(path: Path) -> Any:
     return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
 
 
-def _make(file: IO[bytes], path: Path, gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> None:
-    """Train, add, measure; then write all of it under the name of the lock, durably, and rename."""
+def _make(new: NewFile, gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> None:
+    """Train, add, measure; then write the index durably, and its sidecar."""
     faiss = require("faiss", extra="cpu", purpose="searching")
     start = time.monotonic()
     chosen = np.random.default_rng(_SEED).choice(gallery.rows, sample_size(gallery.rows), replace=False)
@@ -129,12 +129,10 @@ def _make(file: IO[bytes], path: Path, gallery: EmbeddingFile, kind: str, k: int
         index.add(block)
     build_s = time.monotonic() - start
     measured = tune(gallery, Reranked(index, kind, exact), parameters, k)
-    partial = partial_path(path)
     try:
-        faiss.write_index(index, str(partial))  # into the file that is locked: it is truncated, not replaced
+        faiss.write_index(index, str(new.temporary))  # FAISS truncates the locked file and does not replace it
     except RuntimeError as err:
         raise OSError(" ".join(str(err).split())) from err
-    os.fsync(file.fileno())
     card = {
         "kind": kind,
         "recipe": RECIPE,
@@ -146,7 +144,7 @@ def _make(file: IO[bytes], path: Path, gallery: EmbeddingFile, kind: str, k: int
         "parameters": parameters,
         "build_s": round(build_s, 3),
         "measured": [asdict(measured)],
-        "sha256": sha256_of(partial),
+        "sha256": sha256_of(new.temporary),
     }
-    os.replace(partial, path)
-    write_card(path, card)
+    new.commit()
+    write_card(new.path, card)

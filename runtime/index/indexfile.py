@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import struct
 from pathlib import Path
 from typing import IO, Any
@@ -17,9 +16,10 @@ import numpy as np
 
 from ..errors import StorageError
 from ..extras import require
+from ..files import NewFile
 from ..progress import track
 from ..storage.file import EmbeddingFile
-from .beside import amend_card, is_unchanged, mark_of, one_builder, partial_path, read_card, write_card
+from .beside import amend_card, is_unchanged, mark_of, read_card, write_card
 
 SIDECAR_FORMAT = 1
 
@@ -43,13 +43,12 @@ def ensure_index(gallery: EmbeddingFile) -> Path | None:
     if not _flaw(path, gallery):
         return path
     try:
-        partial = partial_path(path)
-        with one_builder(partial) as file:
+        with NewFile(path, like=gallery.path, wait=True) as new:
             flaw = _flaw(path, gallery)  # again: another search may have made it while this one waited
             if flaw:
                 logger.info("making the index %s: %s", path, flaw)
-                sha256 = _fill(file, gallery)
-                os.replace(partial, path)
+                sha256 = _fill(new.file, gallery)
+                new.commit()
                 write_card(path, _card(gallery, sha256))
         return path
     except StorageError:
@@ -117,19 +116,16 @@ def _header(gallery: EmbeddingFile) -> bytes:
 
 
 def _fill(file: IO[bytes], gallery: EmbeddingFile) -> str:
-    """Write the whole index, durably, in the memory of one block; returns its sha256."""
+    """Write the whole index, in the memory of one block; returns its sha256."""
     digest = hashlib.sha256()
 
     def put(piece: Any) -> None:
         file.write(piece)
         digest.update(piece)
 
-    file.truncate(0)  # what a killed search left
     put(_header(gallery))
     for block in track(gallery.blocks(), "rows into the index", gallery.rows):
         put(block)
-    file.flush()
-    os.fsync(file.fileno())
     return digest.hexdigest()
 
 

@@ -11,10 +11,10 @@ from .approximate import ApproximateIndex
 from .flat import FlatIndex, exact_latency
 from .kinds import APPROXIMATE, FEW_ROWS
 from .measure import MIN_RECALL
-from .place import choose_place, estimate_s
+from .place import check_device, choose_place, estimate_s
 
 # For more hits, scoring the candidates again takes longer than exact search.
-_MAX_APPROXIMATE_HITS = 1000
+MAX_APPROXIMATE_HITS = 1000
 # An estimate so many times below the latency need not be measured.
 _SURE_FACTOR = 4
 
@@ -44,15 +44,8 @@ def open_index(
         ConfigError: index or device is none of these, they do not go together, or the gallery is too small.
         As FlatIndex, ApproximateIndex and `place.choose_place`.
     """
-    if index not in ("auto", "flat", *APPROXIMATE):
-        raise ConfigError(f"unknown index: {index!r}; expected: auto, flat, {', '.join(APPROXIMATE)}")
-    if not latency_ms > 0:
-        raise ConfigError(f"the latency is {latency_ms} ms; expected: more than 0")
+    check_index_options(device, index, latency_ms)
     if index in APPROXIMATE:
-        if device not in ("auto", "cpu"):
-            raise ConfigError(
-                f"the index {index} cannot be searched on the device {device}. Use --index flat, or --device cpu"
-            )
         return ApproximateIndex(gallery, index, k)
     place = choose_place(device, gallery.rows, gallery.dimension, k=k, queries=queries)
     if place is not None:
@@ -65,11 +58,28 @@ def open_index(
     return FlatIndex(gallery) if index == "flat" else _automatic(gallery, k, latency_ms)
 
 
+def check_index_options(device: str, index: str, latency_ms: float) -> None:
+    """Refuse options that `open_index` cannot follow.
+
+    Raises:
+        ConfigError: index or device is unknown, or they do not go together.
+    """
+    check_device(device)
+    if index not in ("auto", "flat", *APPROXIMATE):
+        raise ConfigError(f"unknown index: {index!r}; expected: auto, flat, {', '.join(APPROXIMATE)}")
+    if not latency_ms > 0:
+        raise ConfigError(f"the latency is {latency_ms} ms; expected: more than 0")
+    if index in APPROXIMATE and device not in ("auto", "cpu"):
+        raise ConfigError(
+            f"the index {index} cannot be searched on the device {device}. Use --index flat, or --device cpu"
+        )
+
+
 def _automatic(gallery: EmbeddingFile, k: int, latency_ms: float) -> FlatIndex | ApproximateIndex:
     """Exact search, or the smallest index that finds enough within the latency, or else the fastest that does."""
     flat = FlatIndex(gallery)
     # Without a path nothing can be saved beside the file, and all rows are in memory by now.
-    if gallery.rows < FEW_ROWS or k > _MAX_APPROXIMATE_HITS or flat.path is None:
+    if gallery.rows < FEW_ROWS or k > MAX_APPROXIMATE_HITS or flat.path is None:
         return flat
     if _is_within(gallery, latency_ms):
         return flat

@@ -56,8 +56,7 @@ def choose_place(device: str, rows: int, dimension: int, *, k: int, queries: int
         ConfigError: the device is none of these, or a GPU cannot find that many hits.
         MissingDependencyError, EngineError: a GPU was asked for and cannot be had.
     """
-    if device not in ("auto", "cpu", "gpu") and not device.isdecimal():
-        raise ConfigError(f"the device is {device!r}; wanted: auto, cpu, gpu or the number of a GPU")
+    check_device(device)
     if device == "cpu" or (device == "auto" and not _pays(rows, dimension, queries)):
         return None
     number = int(device) if device.isdecimal() else 0
@@ -71,6 +70,16 @@ def choose_place(device: str, rows: int, dimension: int, *, k: int, queries: int
         return None
     logger.info("searching on GPU %d (%s, %.2f GB free): %s", number, name, free / 1e9, plan)
     return Place(number, plan)
+
+
+def check_device(device: str) -> None:
+    """Refuse a name that is no device.
+
+    Raises:
+        ConfigError: it is none of auto, cpu, gpu and the number of a GPU.
+    """
+    if device not in ("auto", "cpu", "gpu") and not device.isdecimal():
+        raise ConfigError(f"the device is {device!r}; wanted: auto, cpu, gpu or the number of a GPU")
 
 
 def _pays(rows: int, dimension: int, queries: int) -> bool:

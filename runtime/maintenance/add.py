@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,11 @@ from ..pipeline.request import Request, RunOptions
 from ..pipeline.run import process
 from ..progress import Listener
 from ..records import Status
-from ..search.embedder import find_detector, find_engine
+from ..search.file_rules import find_detector, find_engine
 from ..sources.scan import scan
 from ..sources.source import FileSource
 from ..storage.contract import Guard
 from ..storage.dataset import assemble
-from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile, check_exists
 from ..storage.format import count_outcomes
 from ..storage.ledger import Part
@@ -67,6 +66,10 @@ class Added:
     root_before: str
     dropped: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return asdict(self)
+
 
 def add(
     file: Path,
@@ -97,7 +100,7 @@ def add(
     """
     path = Path(os.path.realpath(file))
     check_exists(path)
-    with RunFolder(path) as folder, readable_as(path):
+    with RunFolder(path) as folder:
         folder.refuse_unfinished()
         addition = _Addition(folder)
         addition.join()  # if an interrupted addition has completed its run
@@ -154,7 +157,8 @@ class _Addition:
                     logger.info("writing %s", self._path)
                     assemble(self._path, new.ledger, new.paths, metadata, base.dtype)
                     self._note(new.ledger.status[added], base)
-            with RunFolder(self.output) as leftover:  # of a run that was killed when it had made its file
+            # A run that was killed when it had made its file leaves its folder.
+            with RunFolder(self.output, like=self._path) as leftover:
                 plan = leftover.read_plan()
                 if plan is not None and plan.plan_id == run.metadata["plan_id"]:
                     leftover.remove()
@@ -199,6 +203,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         run=RunOptions(segments=rules),
         decoder="opencv" if contract.decoder == "opencv" else "auto",
         faces=face_rules_of(contract),
+        like=(path,),
         detector=rebuild_if_stale(detector) if detector else None,
     )
     different = contract.differences(contract_of(request, request.engine.info, ""), Guard.FILE, both=True)

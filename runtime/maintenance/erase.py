@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StorageError
-from ..files import sync_folder
+from ..files import is_temporary, sync_folder
 from ..sources.scan import EXTENSIONS
 from ..storage.derived import (
     Fingerprint,
@@ -110,9 +110,9 @@ def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
     """The same by what it holds; photographs in a folder that was never seen `whole` may be the user's."""
     mode = page.lstat().st_mode
     if stat.S_ISREG(mode):
-        if not whole and page.suffix != ".partial":
+        if not whole and not is_temporary(page):
             return "the command that was to write it was interrupted, so this may be an earlier file"
-        kind = page.with_suffix("").suffix if page.suffix == ".partial" else page.suffix  # one was left by a kill
+        kind = page.with_suffix("").suffix if is_temporary(page) else page.suffix  # one was left by a kill
         return "" if kind.lower() in _PAGES else "facemill writes no files of this kind"
     if not stat.S_ISDIR(mode):
         return "it is not a regular file or folder"

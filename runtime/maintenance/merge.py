@@ -7,13 +7,13 @@ import os
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError, OutputExistsError
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
-from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile
 from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
@@ -40,6 +40,10 @@ class Merged:
     root: str
     dropped: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return asdict(self)
+
 
 def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, force: bool = False) -> Merged:
     """Write a file with the photos of all files, in scan order. The files are only read.
@@ -63,10 +67,10 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
         raise ConfigError(f"-o names {output}, which is one of the files to join; expected: another file")
     if output.exists() and not force:
         raise OutputExistsError(f"{output} exists. Name another file with -o, or replace it with --force")
-    with RunFolder(output) as folder, ExitStack() as stack:
-        folder.refuse_unfinished()
+    with ExitStack() as stack:
         opened = [stack.enter_context(EmbeddingFile(file)) for file in inputs]
-        stack.enter_context(readable_as(*inputs))
+        folder = stack.enter_context(RunFolder(output, like=inputs))
+        folder.refuse_unfinished()
         check_joinable(opened)
         root = common_root([file.root for file in opened])
         parts = [Part.of(file, prefix=prefix_below(root, file.root)) for file in opened]
@@ -75,7 +79,7 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
         metadata = metadata_after(joined_metadata(opened, root), new.ledger, plan_id=secrets.token_hex(8))
         for file in inputs:
             record_elsewhere(file, str(output))  # before: a kill may come when the joined file is there
-        assemble(output, new.ledger, new.paths, metadata, opened[0].dtype)
+        assemble(output, new.ledger, new.paths, metadata, opened[0].dtype, like=inputs)
         dropped = tuple(dict.fromkeys(name for file in opened for name in file.foreign_datasets()))
         total = int(new.ledger.vector_counts.sum())
         return Merged(len(new.paths), total, new.doubles, os.fsdecode(root), dropped)

@@ -25,7 +25,6 @@ from ..errors import ConfigError, LockedError, OutputExistsError, StorageError
 from ..fetch import sha256_of
 from ..files import sync_folder, write_durable
 from ..storage.dataset import assemble
-from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile, check_exists
 from ..storage.format import stored_text
 from ..storage.ledger import Part
@@ -158,7 +157,7 @@ class Removal:
         if (self._folder.path / "plan.json").exists():
             logger.warning("the unfinished run on %s is discarded: it was started before this removal", self.path)
         self._folder.clear()
-        with self._no_pairs(), readable_as(self.path), EmbeddingFile(self.path) as source:
+        with self._no_pairs(), EmbeddingFile(self.path) as source:
             keep = np.ones(len(source.status), bool)
             keep[found.rows] = False
             removed = list(compress(source.scanned_paths(), (~keep).tolist()))
@@ -184,7 +183,7 @@ class Removal:
                 "run_id_after": run_id,
             }
             note = {"card": card, "receipt": str(where), "keep_pages": keep_pages}
-            write_durable(self._note, json.dumps(note).encode(), "the note of the removal")
+            write_durable(self._note, json.dumps(note).encode(), "the note of the removal", like=self.path)
             with rewriting(self._folder, [Part.of(source, keep)]) as new:
                 metadata = metadata_after(source.metadata, new.ledger, run_id=run_id)
                 assemble(self.path, new.ledger, new.paths, metadata, source.dtype)
@@ -193,7 +192,7 @@ class Removal:
     def _no_pairs(self) -> RunFolder:
         """The lock of `facemill pairs`, which would write a list from the old file after the removal."""
         try:
-            return RunFolder(self.path.with_name(self.path.name + ".pairs"))
+            return RunFolder(self.path.with_name(self.path.name + ".pairs"), like=self.path)
         except LockedError as err:
             raise LockedError(
                 f"facemill pairs is reading {self.path}; expected: no other command uses it. Wait until it ends"
@@ -230,8 +229,8 @@ class Removal:
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),
         }
-        with readable_as(self.path):
-            write_durable(Path(note["receipt"]), (json.dumps(card, indent=2) + "\n").encode(), "the receipt")
+        data = (json.dumps(card, indent=2) + "\n").encode()
+        write_durable(Path(note["receipt"]), data, "the receipt", like=self.path)
         self._drop_note()
         return {**card, "receipt": note["receipt"]}
 

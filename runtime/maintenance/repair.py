@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from ..records import FORMAT_VERSIONS, Status
 from ..storage.contract import EmbeddingContract
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
-from ..storage.diskfile import readable_as
 from ..storage.format import OUR_DATASETS, read_attributes, stored_text
 from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
@@ -58,6 +57,10 @@ class Repaired:
     notes: tuple[str, ...] = ()
     kept: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return {"whole": not self.findings, **asdict(self)}
+
 
 def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Repaired:
     """Write an intact file from the readable parts of a damaged one.
@@ -84,7 +87,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
     findings = verify_file(path).findings
     if not findings:
         return Repaired(())
-    with RunFolder(target) as folder, readable_as(path), _open(path) as damaged:
+    with RunFolder(target, like=path) as folder, _open(path) as damaged:
         folder.refuse_unfinished()
         metadata, contract, notes = _metadata(path, damaged)
         logger.info("reading what can be read of %s", path)
@@ -106,7 +109,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
             if output is not None:
                 record_elsewhere(path, str(target))
             metadata = metadata_after({**metadata, **contract.attributes()}, new.ledger)
-            assemble(target, new.ledger, new.paths, metadata, contract.dtype)
+            assemble(target, new.ledger, new.paths, metadata, contract.dtype, like=path)
             return Repaired(
                 findings,
                 len(new.paths),

@@ -13,7 +13,6 @@ import numpy as np
 
 from .. import __version__
 from ..errors import ConfigError
-from ..files import storage_error
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
 from ..storage.ledger import Ledger, Part
@@ -51,12 +50,7 @@ def rewriting(folder: RunFolder, parts: Sequence[Part], *, prefer_first: bool = 
         DiskFullError, StorageError: a part cannot be read, or the paths cannot be written.
     """
     order = _Order(parts)
-    try:
-        write_paths(folder.paths_file, order)
-    except OSError as err:
-        if err.errno is None:  # of a part, in words already
-            raise
-        raise storage_error(err, "the list of photographs", folder.paths_file) from err
+    write_paths(folder.paths_file, order)
     if order.doubles and not prefer_first:
         named = ", ".join(printable(path.decode("utf-8", "surrogateescape")) for path in order.named)
         more = f" and {order.doubles - len(order.named):,} more" if order.doubles > len(order.named) else ""

@@ -45,8 +45,8 @@ def _page(found: Comparison, limits: Limits) -> str:
         sides=[
             {
                 "letter": letter,
-                "path": photo.query,
-                "picture": pictures.of(os.fsencode(photo.query), photo.face),
+                "path": photo.photo,
+                "picture": pictures.of(os.fsencode(photo.photo), photo.face),
                 "choice": photo.choice,
             }
             for letter, photo in zip("AB", found.photographs, strict=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..pairs.table import PairRow, PairTable
+from ..pairs.table import Pair, PairTable
 from ..pipeline.contract import limits_of
 from ..search.model_label import made_by, warning_of
 from ..storage.file import EmbeddingFile
@@ -65,7 +65,7 @@ def _how_many(shown: int, found: int) -> str:
     return count(found, "pair", "pairs") if found else "No pair"
 
 
-def _card(gallery: EmbeddingFile, pair: PairRow, pictures: Thumbnails) -> dict[str, Any]:
+def _card(gallery: EmbeddingFile, pair: Pair, pictures: Thumbnails) -> dict[str, Any]:
     """A pair, for the template."""
     faces = gallery.face_places(pair.rows)
     return {
@@ -82,7 +82,7 @@ def _card(gallery: EmbeddingFile, pair: PairRow, pictures: Thumbnails) -> dict[s
     }
 
 
-def _data(gallery: EmbeddingFile, pairs: Sequence[PairRow]) -> dict[str, Any]:
+def _data(gallery: EmbeddingFile, pairs: Sequence[Pair]) -> dict[str, Any]:
     """What the script needs. The browser keeps the answers under a digest of the pairs and of the run."""
     content = [[*pair.paths, f"{pair.score:.6f}", *pair.rows] for pair in pairs]
     key = f"facemill-pairs-{digest(json.dumps([gallery.source['run_id'], content]))}"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..clusters.clusters import Clusters
-from ..clusters.managed_folder import check_folder, managed_folder
 from ..files import write_durable
+from ..folders import check_folder, fill_folder
 from ..pipeline.contract import limits_of
 from ..progress import Listener, Reporter
 from ..search.model_label import made_by, warning_of
@@ -18,7 +18,7 @@ from .page import count, encode, picture, render
 from .thumbnails import thumbnails
 
 KIND = "contact sheets"
-_ENTRIES = r"(index|sheet)(-\d{4,})?\.html(\.partial)?"
+_ENTRIES = r"(index|sheet)(-\d{4,})?\.html"
 _SIDE = 112  # pixels of a picture, 3 to 5 kB
 _CLUSTERS, _PICTURES = 100, 1000  # of a sheet at most, so that a page stays below some 6 MB
 _SHOWN = 100  # pictures of one cluster at most
@@ -35,7 +35,7 @@ class _Card:
 
 
 def check_sheets(path: Path, *, force: bool) -> None:
-    """See `managed_folder.check_folder`."""
+    """Check, before the work, that the folder can be filled; see `folders.check_folder`."""
     check_folder(path, KIND, _ENTRIES, force=force)
 
 
@@ -51,7 +51,7 @@ def write_sheets(
     """Write `index.html` and the sheets, largest clusters first; in a cluster those most like the others come first.
 
     Args:
-        path: the folder; see `managed_folder.managed_folder`.
+        path: the folder; see `folders.fill_folder`.
         gallery: the file that was clustered.
         clusters: of its rows.
         least: clusters with fewer rows are left out.
@@ -67,7 +67,7 @@ def write_sheets(
     indexes = max(1, -(-shown // _CARDS))
     cards, written = [], 0
     reporter = Reporter("sheets", len(sheets), unit="pages", listener=listener)
-    with managed_folder(path, KIND, _ENTRIES, force=force), reporter:
+    with fill_folder(path, KIND, _ENTRIES, force=force, like=gallery.path), reporter:
         record_start(gallery.path, path)
         for at, numbers in enumerate(sheets):
             names = [_sheet(other) if 0 <= other < len(sheets) else "" for other in (at - 1, at + 1)]

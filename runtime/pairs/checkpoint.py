@@ -49,7 +49,7 @@ class Checkpoint:
             LockedError: another search for pairs in it is running.
             StorageError: the folder cannot be made.
         """
-        self._folder = RunFolder(file.with_name(file.name + ".pairs"))
+        self._folder = RunFolder(file.with_name(file.name + ".pairs"), like=file)
         self._plan = checkpoint_plan_path(file)
         self.done = 0
 
@@ -86,7 +86,7 @@ class Checkpoint:
 
     def plan(self, plan: Mapping[str, Any]) -> None:
         """Save which search this is, before anything else of it."""
-        write_durable(self._plan, json.dumps(plan, indent=2).encode(), "the plan")
+        write_durable(self._plan, json.dumps(plan, indent=2).encode(), "the plan", like=self._folder.path)
 
     def load(self) -> list[ScoredPairs]:
         """The pairs of all finished blocks; sets `done`.
@@ -115,12 +115,13 @@ class Checkpoint:
         buffer = io.BytesIO()
         np.save(buffer, pairs)
         data, stop = buffer.getvalue(), self.done + len(pieces)
-        write_durable(self._folder.path / f"part-{self.done}-{stop}-{zlib.crc32(data)}.npy", data, "the pairs so far")
+        path = self._folder.path / f"part-{self.done}-{stop}-{zlib.crc32(data)}.npy"
+        write_durable(path, data, "the pairs so far", like=self._folder.path)
         self.done = stop
 
     def save_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Save arrays that all blocks need."""
-        with durable_file(self._folder.path / "lists.npz", "the lists") as file:
+        with durable_file(self._folder.path / "lists.npz", "the lists", like=self._folder.path) as file:
             np.savez(file, allow_pickle=False, **arrays)
 
     def load_arrays(self) -> dict[str, NDArray[Any]]:

@@ -116,9 +116,9 @@ def find_pairs(
         raise TooManyPairsError(
             f"more than {query.most:,} pairs of {gallery.path} score {query.threshold:.4g} or more"
             + (
-                f", which is too low a threshold. Try --threshold {higher:.3f}, or allow more pairs with --most"
+                f": the threshold is too low. Try --threshold {higher:.3f}, or allow more pairs with --max-pairs"
                 if higher <= 1
-                else ": most are copies of one photograph. Allow more pairs with --most"
+                else ": most are copies of one photograph. Allow more pairs with --max-pairs"
             )
         ) from err
     if lists is not None:  # both rows of a pair may have looked into the other's list

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
-from ..files import check_output, durable_file
+from ..files import check_output
 from ..metrics.falsematch import Calibration, Expectation
 from ..records import FACE_DATASETS
-from ..storage.derived import recording
+from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from .all_pairs import ScoredPairs
 
@@ -25,8 +25,8 @@ _READ_NAMES = 100_000  # at once
 
 
 @dataclass(frozen=True, slots=True)
-class PairRow:
-    """One pair as it is shown.
+class Pair:
+    """Two photos that may show the same person.
 
     Attributes:
         rows: of `/embeddings`, the lower one first.
@@ -41,6 +41,16 @@ class PairRow:
     score: float
     expected: Expectation | None
     faces: tuple[int, int] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The pair for JSON; the keys are the columns of the table."""
+        pair: dict[str, Any] = {"path_a": self.paths[0], "path_b": self.paths[1], "score": round(self.score, 6)}
+        if self.expected is not None:
+            pair |= {"expected_false": float(f"{self.expected.hits:.6g}"), "at_most": self.expected.at_most}
+        pair |= {"row_a": self.rows[0], "row_b": self.rows[1]}
+        if self.faces is not None:
+            pair |= {"face_index_a": self.faces[0], "face_index_b": self.faces[1]}
+        return pair
 
 
 class PairTable:
@@ -75,14 +85,21 @@ class PairTable:
                 lengths.append(np.array([len(name) for name in wanted], np.int64))
         return b"".join(texts), np.cumsum(np.concatenate(lengths))
 
-    def rows(self, start: int, stop: int) -> Iterator[PairRow]:
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __iter__(self) -> Iterator[Pair]:
+        for start in range(0, len(self), _WRITTEN_PAIRS):
+            yield from self.rows(start, start + _WRITTEN_PAIRS)
+
+    def rows(self, start: int, stop: int) -> Iterator[Pair]:
         """Pairs `start` to `stop`."""
         first, second = self.pairs.first[start:stop], self.pairs.second[start:stop]
         places = (np.searchsorted(self._rows, side).tolist() for side in (first, second))
         pairs = zip(first.tolist(), second.tolist(), self.pairs.scores[start:stop].tolist(), *places, strict=True)
         for a, b, score, place_a, place_b in pairs:
             faces = None if self._faces is None else (int(self._faces[a]), int(self._faces[b]))
-            yield PairRow((a, b), (self._name(place_a), self._name(place_b)), score, self.expected(score), faces)
+            yield Pair((a, b), (self._name(place_a), self._name(place_b)), score, self.expected(score), faces)
 
     def expected(self, score: float) -> Expectation | None:
         """Pairs of two people that reach a score, in all of the file."""
@@ -115,7 +132,7 @@ def write_table(path: Path, gallery: EmbeddingFile, table: PairTable) -> None:
     Raises:
         StorageError, MissingDependencyError: as their messages say; an existing file stays.
     """
-    with recording(gallery.path, path), durable_file(path, "the pairs") as file:
+    with derived_file(gallery.path, path, "the pairs") as file:
         (_write_csv if path.suffix.lower() == ".csv" else _write_parquet)(file, table)
 
 
@@ -124,7 +141,7 @@ def _columns(table: PairTable) -> list[str]:
     return ["path_a", "path_b", "score", "expected_false", "at_most", "row_a", "row_b", *faces]
 
 
-def _values(row: PairRow) -> Iterator[Any]:
+def _values(row: Pair) -> Iterator[Any]:
     yield from row.paths
     yield row.score
     yield None if row.expected is None else row.expected.hits

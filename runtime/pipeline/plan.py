@@ -15,13 +15,11 @@ import numpy as np
 
 from .. import __version__
 from ..errors import DiskFullError, OutputExistsError, StorageError
-from ..files import storage_error
 from ..records import FACE, Status
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import scan
 from ..sources.source import Source
 from ..storage.contract import EmbeddingContract
-from ..storage.diskfile import readable_as
 from ..storage.file import EmbeddingFile
 from ..storage.format import count_outcomes
 from ..storage.ledger import Ledger
@@ -120,8 +118,7 @@ def plan_run(request: Request) -> Iterator[Plan | Finished]:
         OutputExistsError, StorageError: the output, or what an unfinished run left, cannot be used.
     """
     request = resolve_request(request)
-    replaced = [request.output] if request.output.exists() else []
-    with readable_as(*replaced), RunFolder(request.output) as folder:
+    with RunFolder(request.output, like=request.like) as folder:
         yield _plan(request, folder)
 
 
@@ -216,10 +213,7 @@ def _begin(
     base: str = "",
 ) -> StoredPlan:
     check_disk(request.output, len(names), contract, max(map(len, names)))
-    try:
-        write_paths(folder.paths_file, names)
-    except OSError as err:
-        raise storage_error(err, "the list of photographs", folder.paths_file) from err
+    write_paths(folder.paths_file, names)
     root = os.fsdecode(source.root)
     stored = StoredPlan(contract, root, len(names), utc_now(), base_run_id=base, forced=request.force)
     folder.write_plan(stored)

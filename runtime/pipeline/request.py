@@ -43,7 +43,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         for device in self.devices:
             if device != "cpu" and not device.isdecimal():
-                raise ConfigError(f"--devices names {device!r}; wanted: cpu, or numbers of GPUs, such as 0,1")
+                raise ConfigError(f"--device names {device!r}; wanted: cpu, or numbers of GPUs, such as 0,1")
         for name, value in (("--batch-size", self.batch_size), ("--workers", self.workers)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; wanted: auto, or 1 and more")
@@ -69,6 +69,8 @@ class Request:
         skip_duplicates: leave out files that are the same as an earlier one, to the byte.
         retry: run failed photos again.
         force: start over and replace the output.
+        like: files that the output will be joined with: the output and its run folder are not more readable than any
+            of them.
         run: how the work is carried out.
     Raises:
         ConfigError: a value is outside its range, or two do not go together.
@@ -86,13 +88,14 @@ class Request:
     skip_duplicates: bool = False
     retry: bool = False
     force: bool = False
+    like: tuple[Path, ...] = ()
     run: RunOptions = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):
             raise ConfigError(f"--dtype is {self.dtype!r}; wanted: float32 or float16")
         if len(self.run.devices) > 1 and self.skip_duplicates:
-            raise ConfigError("--skip-duplicates and several --devices exclude each other; wanted: one of them")
+            raise ConfigError("--skip-duplicates and several --device exclude each other; wanted: one of them")
         if self.decoder not in ("auto", "opencv", "dali"):
             raise ConfigError(f"--decoder is {self.decoder!r}; wanted: auto, opencv or dali")
         if self.faces.detects != (self.detector is not None):
@@ -137,7 +140,7 @@ def resolve_request(request: Request) -> Request:
         if (device == "cpu") == backend_of(info.backend).on_gpu:
             named = "cpu" if device == "cpu" else "a GPU"  # its number is CUDA's by now, not the user's
             raise ConfigError(
-                f"--devices names {named}, and the engine {request.engine} is for the backend {info.backend}; "
+                f"--device names {named}, and the engine {request.engine} is for the backend {info.backend}; "
                 f"wanted: devices that it runs on. Give another --backend or --engine"
             )
     output = Path(os.path.realpath(request.output))

@@ -142,5 +142,6 @@ def _write_file(plan: Plan, source: Source) -> dict[str, int]:
     logger.info("writing %s", output)
     with plan.ledger() as ledger:
         counts = ledger.counts()
-        assemble(output, ledger, source.names, plan.metadata(counts), plan.request.dtype)
+        request = plan.request
+        assemble(output, ledger, source.names, plan.metadata(counts), request.dtype, like=request.like)
         return counts

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ..records import Status
 from .stages import StageClock
@@ -23,6 +24,8 @@ class Summary:
         stages: by stage: photographs a second that its workers could do, share of the time that they worked, workers.
         verdict: "infer-bound" and the like.
         warning: what a user must know of the weights; empty for trained ones.
+        model, model_sha256: the model of the embeddings, and the checksum of its weights.
+        output: the embedding file, as it was named.
     """
 
     scanned: int
@@ -34,6 +37,13 @@ class Summary:
     stages: dict[str, dict[str, float]] = field(default_factory=dict)
     verdict: str = "nothing to do"
     warning: str = ""
+    model: str = ""
+    model_sha256: str = ""
+    output: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The summary for JSON."""
+        return asdict(self)
 
     @property
     def failed(self) -> int:

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import platform
 import statistics
 import threading
@@ -24,8 +23,9 @@ from ..assets import cache_dir
 from ..engines.backends import backend_of, open_runner
 from ..engines.engine import EngineInfo
 from ..engines.runner import Runner
-from ..errors import ConfigError, OutOfMemoryError
+from ..errors import ConfigError, OutOfMemoryError, StorageError
 from ..extras import require
+from ..files import write_durable
 from ..records import Batch, Encoded
 from ..schema import read_json
 from ..sources.source import Source
@@ -303,8 +303,6 @@ def remember_settings(info: EngineInfo, before: str, settings: Settings) -> None
     """Keep settings for the next run; a cache that cannot be written is no failure."""
     try:
         path = settings_file(info, before)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(asdict(settings)), encoding="utf-8")
-        partial.replace(path)
-    except (OSError, ConfigError) as err:
+        write_durable(path, json.dumps(asdict(settings)).encode(), "the settings for the next run", wait=True)
+    except (StorageError, ConfigError) as err:
         logger.warning("the settings found cannot be kept for the next run: %s", err)

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..engines.runner import Runner
 from ..errors import OutOfMemoryError
-from ..files import storage_error
+from ..files import create_empty, storage_error
 from ..images.decode import ImageError, Limits, decode_image
 from ..records import SAME_FILE, Batch, Crops, Embedded, Encoded, Outcome, Status
 from ..sources.reader import ReadError
@@ -67,6 +67,7 @@ class DigestTable:
         self._path = folder / "digests"
         with self._our_errors():
             self._path.unlink(missing_ok=True)  # of a run that was killed
+            create_empty(self._path, like=folder)  # as private as the run folder
             self._db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
             for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-65536", "locking_mode=EXCLUSIVE"):
                 self._db.execute(f"PRAGMA {pragma}")

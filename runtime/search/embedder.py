@@ -1,68 +1,93 @@
-"""Photographs that are asked about to vectors, made as the rows of a gallery were, or by a model alone."""
+"""Photos to vectors: paths, encoded bytes or arrays, embedded as the rows of a file were, or by a model alone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.backends import open_runner
 from ..engines.build import rebuild_if_stale
-from ..engines.engine import Engine, read_engine
-from ..errors import ContractError, EngineError
+from ..engines.engine import Engine
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
-from ..pipeline.contract import contract_of, limits_of, query_face_rules_of
 from ..pipeline.face_work import crop_stages
-from ..pipeline.request import Request
 from ..pipeline.settings import usable_cores
 from ..pipeline.work import BatchLimit, Embed, Read
-from ..records import Batch, Crops, Embedded, FacePlace, Outcome
-from ..sources.source import FileSource, Source
-from ..storage.contract import Guard
-from ..storage.file import EmbeddingFile
+from ..records import Batch, Crops, Embedded, Encoded, FacePlace
+from ..sources.source import PhotoList
+from ..text import utf8
 
-_BATCH_FILES = 16  # of one thread: their decoded photographs and views are in memory
+PhotoInput: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8]"
+"""A photo: a path, an encoded file (JPEG, PNG, BMP, WebP, TIFF) as bytes, or an (H, W, 3) uint8 array, RGB, upright."""
+
+MANY_PHOTOS = 128  # from here on each core embeds photos of its own; below, all cores share the work of one engine call
+_BATCH_PHOTOS = 16  # of one thread: their decoded photos and views are in memory
+UNLIMITED_BYTES = 1 << 62  # photos are held to their limit when they are read; pixels have none
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedQueries:
-    """What became of some queries, known by their numbers.
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedding:
+    """The embedding of one photo, or the reason why there is none.
 
     Attributes:
-        vectors: (q, D) float32, unit rows.
-        queries: q numbers: whose vectors they are.
-        outcomes: of the other queries.
-        face_counts: faces seen in a query's photograph; empty if faces are not looked for.
-        places: which of them was taken.
+        photo: its path; for bytes and arrays `<photo N>`, N counted from 0 in the call.
+        vector: (D,) float32, length 1; None if the photo could not be embedded.
+        error: why not: an outcome such as `no-face`, a colon and the detail; empty if it was embedded.
+        faces: number of faces in the photo; None if faces were not looked for.
+        face: the face that was embedded; None if faces were not looked for or none was found.
     """
 
-    vectors: NDArray[np.float32]
-    queries: tuple[int, ...]
-    outcomes: tuple[Outcome, ...]
-    face_counts: Mapping[int, int]
-    places: Mapping[int, FacePlace]
+    photo: str
+    vector: NDArray[np.float32] | None = None
+    error: str = ""
+    faces: int | None = None
+    face: FacePlace | None = None
 
-    def errors(self) -> dict[int, str]:
-        """Why the others have no vector, in words, by number."""
-        return {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in self.outcomes}
+    @property
+    def choice(self) -> str:
+        """A note for people if the photo shows several faces; empty otherwise."""
+        return describe_choice(self.faces, self.face)
+
+    def to_dict(self, *, vector: bool = True) -> dict[str, Any]:
+        """The embedding for JSON.
+
+        Args:
+            vector: include the numbers.
+        """
+        found: dict[str, Any] = {"path": utf8(self.photo)}
+        if self.error:
+            found["error"] = utf8(self.error)
+        if self.faces is not None:
+            found |= {"faces": self.faces, **(self.face.to_dict() if self.face else {})}
+        if vector:
+            found["vector"] = None if self.vector is None else self.vector.tolist()
+        return found
+
+
+def describe_choice(faces: int | None, face: FacePlace | None) -> str:
+    """`1 of 3 faces taken ...` if a photo shows several faces; empty otherwise."""
+    if face is None or (faces or 0) < 2:
+        return ""
+    return f"1 of {faces} faces taken (the main one: large, near the middle)"
 
 
 @dataclass(frozen=True, slots=True)
 class QueryRules:
-    """How photographs become vectors that may be compared.
+    """How photos become vectors that may be compared.
 
     Attributes:
         engine: the engine that embeds.
-        detector: the engine that finds faces; None where photographs are taken whole.
+        detector: the engine of a face detector; None to take photos whole, as aligned crops.
         faces: how faces are looked for.
-        limits: files refused before decoding.
+        limits: photos that are refused before decoding.
     """
 
     engine: Engine
@@ -71,165 +96,131 @@ class QueryRules:
     limits: Limits = field(default_factory=Limits)
 
 
-def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules:
-    """How the rows of a gallery were made, for queries. Of several faces, the one that the photograph is of is taken.
+class PhotoEmbedder:
+    """Embeds photos, any number at a time, from any number of threads. Owned by `with`.
 
-    Args:
-        gallery: an open embedding file.
-        engine: None for the one that the gallery names.
-    Raises:
-        ContractError: the engine's embeddings cannot be compared with the rows.
-        EngineError: an engine is gone.
-    """
-    engine = rebuild_if_stale(find_engine(gallery, engine))
-    detector = find_detector(gallery)
-    check_engine(gallery, engine, detector)
-    return QueryRules(engine, detector, query_face_rules_of(gallery.contract), limits_of(gallery.contract))
-
-
-class QueryEmbedder:
-    """Photographs to vectors, some at a time. Owned by `with`.
+    The engines are loaded by the first photo, and stay. On the CPU there are two copies once both few and many photos
+    were embedded: one uses all cores for a photo, the other one core.
 
     Attributes:
-        info: of the engine.
+        rules: how photos become vectors.
+        info: the facts of the engine.
     """
 
-    def __init__(self, rules: QueryRules, threads: int = 0) -> None:
-        """Load the engines.
+    def __init__(self, rules: QueryRules) -> None:
+        self.rules, self.info = rules, rules.engine.info
+        self._loaded: dict[int, Callable[[Encoded], Embedded]] = {}
+        self._lock = threading.Lock()
+        self._owned = ExitStack()
+
+    def embed(self, photos: Sequence[PhotoInput], *, total: int = 0, first: int = 0) -> list[Embedding]:
+        """Embed photos; one that cannot be embedded gets an error and does not stop the others.
 
         Args:
-            rules: which ones.
-            threads: in one call of an engine; 0 for all cores: a few photographs are done sooner, many later.
+            photos: paths, encoded bytes or arrays; see `PhotoInput`.
+            total: photos that there are in all, if these are some of many.
+            first: number of the first of these among all.
+        Returns:
+            One embedding a photo, in the same order.
         Raises:
-            EngineError, MissingDependencyError: one does not load.
+            EngineError, MissingDependencyError: an engine does not load.
         """
+        names = [name_of(photo, number) for number, photo in enumerate(photos, first)]
+        starts = range(0, len(photos), _BATCH_PHOTOS)
+        many = max(total, len(photos)) >= MANY_PHOTOS
+        if not photos:
+            return []
+        read, stages = (
+            Read(PhotoList(photos, max_bytes=self.rules.limits.max_bytes)),
+            self._stages(threads=1 if many else 0),
+        )
+
+        def embed(start: int) -> list[Embedding]:
+            numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
+            return _embeddings(stages(read(Batch(numbers))), names, numbers)
+
+        return [embedding for batch in _each(embed, starts, usable_cores() if many else 1) for embedding in batch]
+
+    def load(self, *, threads: int = 0) -> None:
+        """Load the engines now, not with the first photo.
+
+        Args:
+            threads: 0 for all cores in one call of an engine (few photos), 1 for one core (many photos).
+        Raises:
+            EngineError, MissingDependencyError: an engine does not load.
+        """
+        self._stages(threads=threads)
+
+    def _stages(self, *, threads: int) -> Callable[[Encoded], Embedded]:
+        """Encoded photos to vectors."""
+        key = threads if self.info.backend == "cpu" else 0
+        with self._lock:
+            if key not in self._loaded:
+                self._loaded[key] = self._load(key)
+            return self._loaded[key]
+
+    def _load(self, threads: int) -> Callable[[Encoded], Embedded]:
+        threads = threads or usable_cores()
         with ExitStack() as stack:
-            threads = threads or usable_cores()
-            self._workers = max(1, usable_cores() // threads)
-            runner = stack.enter_context(open_runner(rules.engine, threads=threads))
-            finder = None
-            if rules.detector is not None:
-                finder = stack.enter_context(open_runner(rebuild_if_stale(rules.detector), threads=threads))
-            self.info = runner.info
-            self._limits = rules.limits
-            self._crops = crop_stages(runner.info, rules.limits, rules.faces, finder)
-            self._vectors = Embed(runner, BatchLimit(min(_BATCH_FILES, runner.info.profile[2])))
-            self._engines = stack.pop_all()
+            runner = stack.enter_context(open_runner(self.rules.engine, threads=threads))
+            detector = None
+            if self.rules.detector is not None:
+                detector = stack.enter_context(open_runner(rebuild_if_stale(self.rules.detector), threads=threads))
+            limits = replace(self.rules.limits, max_bytes=UNLIMITED_BYTES)
+            crops = crop_stages(runner.info, limits, self.rules.faces, detector)
+            vectors = Embed(runner, BatchLimit(min(_BATCH_PHOTOS, runner.info.profile[2])))
+            self._owned.push(stack.pop_all())
+        return lambda batch: vectors(_first_faces(crops(batch)))
 
-    def embed(self, queries: Sequence[str]) -> EmbeddedQueries:
-        """What becomes of some photographs; one that cannot be embedded does not stop the others.
+    def close(self) -> None:
+        """Release the engines."""
+        self._loaded.clear()
+        self._owned.close()
 
-        Args:
-            queries: their paths.
-        """
-        names = [os.fsencode(query) for query in queries]
-        return self.embed_source(FileSource(os.getcwdb(), names, self._limits.max_bytes))
-
-    def embed_source(self, source: Source) -> EmbeddedQueries:
-        """Embed all photos of a source, in files or in memory. One that cannot be embedded does not stop the others.
-
-        Args:
-            source: of the photos; queries are known by its rows.
-        """
-        read, count = Read(source), len(source.names)
-
-        def embed(start: int) -> Embedded:
-            encoded = read(Batch(np.arange(start, min(start + _BATCH_FILES, count))))
-            return self._vectors(_first(self._crops(encoded)))
-
-        vectors = [np.empty((0, self.info.dimension), np.float32)]
-        rows: list[int] = []
-        outcomes: list[Outcome] = []
-        counts: dict[int, int] = {}
-        places: dict[int, FacePlace] = {}
-        for batch in self._each(embed, range(0, count, _BATCH_FILES)):
-            vectors.append(batch.embeddings)
-            rows += batch.rows.tolist()
-            outcomes += batch.outcomes
-            counts.update(batch.face_counts)
-            if batch.faces is not None:
-                for row, face in zip(batch.rows.tolist(), batch.faces, strict=True):
-                    places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
-        return EmbeddedQueries(np.concatenate(vectors), tuple(rows), tuple(outcomes), counts, places)
-
-    def _each(self, embed: Callable[[int], Embedded], starts: Sequence[int]) -> Iterator[Embedded]:
-        """Batches in order; several at once where an engine's call leaves cores free."""
-        if len(starts) < 2 or self._workers < 2:
-            yield from map(embed, starts)
-            return
-        with ThreadPoolExecutor(self._workers) as pool:
-            yield from pool.map(embed, starts)
-
-    def __enter__(self) -> QueryEmbedder:
+    def __enter__(self) -> PhotoEmbedder:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._engines.close()
+        self.close()
 
 
-def find_detector(gallery: EmbeddingFile) -> Engine | None:
-    """The detector's engine that the gallery names; None where faces were not looked for.
-
-    Raises:
-        EngineError: it is not there.
-    """
-    if not gallery.contract.detects_faces:
-        return None
-    path = Path(str(gallery.metadata.get("detector_engine", "")))
-    try:
-        return read_engine(path)
-    except EngineError as err:
-        made = gallery.contract
-        raise EngineError(
-            f"the detector that made {gallery.path} cannot be read: {err.message}. Build it again with: "
-            f"facemill build-engine --output {path.parent} --model {made.detector} "
-            f"--precision {made.detector_precision}"
-        ) from err
+def name_of(photo: PhotoInput, number: int) -> str:
+    """The path of a photo, or `<photo N>` for bytes and arrays."""
+    return os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else f"<photo {number}>"
 
 
-def find_engine(gallery: EmbeddingFile, engine: Engine | None) -> Engine:
-    """The engine given, or the one that the gallery names.
-
-    Raises:
-        EngineError: it is not there.
-    """
-    if engine is not None:
-        return engine
-    try:
-        return read_engine(Path(str(gallery.metadata.get("engine", ""))))
-    except EngineError as err:
-        raise EngineError(
-            f"the engine that made {gallery.path} cannot be read: {err.message}. {_build_command(gallery)}"
-        ) from err
+def photo_list(photos: PhotoInput | Sequence[PhotoInput]) -> Sequence[PhotoInput]:
+    """A list of photos; a single photo becomes a list of one."""
+    if isinstance(photos, (str, os.PathLike, bytes)) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
+        return [photos]
+    return list(photos)
 
 
-def _build_command(gallery: EmbeddingFile) -> str:
-    """The sentence that tells how to get an engine for an embedding file."""
-    made = gallery.metadata
-    return (
-        f"Build one for this file with: facemill build-engine --model {made.get('model')} "
-        f"--precision {made.get('precision')} and name it with --engine PATH"
-    )
-
-
-def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None) -> None:
-    """Refuse an engine whose embeddings cannot be compared with the rows of the gallery.
-
-    Raises:
-        ContractError: naming every difference with both values.
-    """
-    rules = query_face_rules_of(gallery.contract)
-    query = contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, "")
-    different = gallery.contract.differences(query, Guard.VECTORS)
-    if different:
-        raise ContractError(
-            f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); wanted: the same values. "
-            f"{_build_command(gallery)}"
-        )
-
-
-def _first(batch: Crops) -> Crops:
-    """Of each photograph the face that it is of: its first."""
+def _first_faces(batch: Crops) -> Crops:
+    """Of each photo the face that it shows: its first."""
     rows, first = np.unique(batch.rows, return_index=True)
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
+
+
+def _embeddings(batch: Embedded, names: Sequence[str], numbers: NDArray[np.int64]) -> list[Embedding]:
+    """What became of each photo of a batch, in order."""
+    vectors = dict(zip(batch.rows.tolist(), batch.embeddings, strict=True))
+    errors = {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in batch.outcomes}
+    places: dict[int, FacePlace] = {}
+    if batch.faces is not None:
+        for row, face in zip(batch.rows.tolist(), batch.faces, strict=True):
+            places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
+    return [
+        Embedding(names[i], vectors.get(i), errors.get(i, ""), batch.face_counts.get(i), places.get(i))
+        for i in numbers.tolist()
+    ]
+
+
+def _each(embed: Callable[[int], list[Embedding]], starts: range, workers: int) -> Iterator[list[Embedding]]:
+    """Batches in order; several at once where a call of an engine leaves cores free."""
+    if len(starts) < 2 or workers < 2:
+        yield from map(embed, starts)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(embed, starts)

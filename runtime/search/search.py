@@ -1,217 +1,241 @@
-"""The other job: who is this? Photographs to the rows of an embedding file that are nearest to them."""
+"""Who is this? Photos to the rows of an embedding file that are most like them."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from types import TracebackType
+from pathlib import Path
 
-from ..engines.engine import Engine
-from ..index.measure import IndexFacts
-from ..index.open import open_index
-from ..metrics.falsematch import Calibration, Expectation
-from ..records import FacePlace, SearchHit
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engines.engine import Engine, read_engine
+from ..index.approximate import ApproximateIndex
+from ..index.flat import FlatIndex, check_queries
+from ..index.open import MAX_APPROXIMATE_HITS, check_index_options, open_index
 from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
-from .embedder import EmbeddedQueries, QueryEmbedder, rules_of
-from .hits import HITS_TOGETHER, Found, Wanted, find_hits
-from .model_label import named, warning_of
+from .answers import Answer, SearchFacts
+from .embedder import Embedding, PhotoEmbedder, PhotoInput, photo_list
+from .file_rules import rules_of
+from .hits import HITS_TOGETHER, FindOptions, QueryHits, find_hits
+from .model_label import warning_of
 
 logger = logging.getLogger(__name__)
 
-_MANY = 128  # queries from which cores take photographs each, and do not share them
-_TOGETHER = 2048  # queries at once: enough that reading the rows for them costs nothing
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was found for one query.
-
-    Attributes:
-        query: the photograph, as it was named.
-        hits: best first.
-        error: why the query could not be embedded; empty when it could.
-        faces: seen in the photograph; None where none were looked for.
-        face: the one of them that was taken; None where none was.
-        cut: fewer hits than were wanted, and there may be more: see `hits.DEEPEST`.
-    """
-
-    query: str
-    hits: tuple[SearchHit, ...] = ()
-    error: str = ""
-    faces: int | None = None
-    face: FacePlace | None = None
-    cut: bool = False
-
-    @property
-    def choice(self) -> str:
-        """That one of several faces was taken, in words; empty where there was nothing to choose."""
-        several = self.face is not None and (self.faces or 0) > 1
-        return f"1 of {self.faces} faces taken (the main one: large, near the middle)" if several else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What was found for queries that were searched together.
-
-    Attributes:
-        answers: in the order of the queries.
-        rows: embeddings searched.
-        model, model_sha256: who made them, and its checksum, as the file names them.
-        has_faces: whether hits tell which face of a photograph they are.
-        search_ms: time of the index search, all queries together; embedding them is not in it.
-        index: which index answered; of an approximate one, what it finds.
-        warning: what a user must know of the weights; empty for trained ones.
-        calibration: what the file says of its false matches; None when it says nothing.
-        by_folder: hits are folders.
-    """
-
-    answers: tuple[Answer, ...]
-    rows: int
-    model: str
-    model_sha256: str
-    has_faces: bool
-    search_ms: float
-    index: IndexFacts
-    warning: str = ""
-    calibration: Calibration | None = None
-    by_folder: bool = False
-
-    @property
-    def query_ms(self) -> float:
-        """Time of the index search for one query: its share of the batch."""
-        asked = sum(not answer.error for answer in self.answers)
-        return self.search_ms / max(1, asked)
-
-    def made_by(self) -> str:
-        """The model, for a person."""
-        return named(self.model, self.model_sha256)
-
-    def expected(self, score: float) -> Expectation | None:
-        """False hits to expect at a score or above; None where the file carries no calibration."""
-        return None if self.calibration is None else self.calibration.expected(score, self.rows)
-
-
-def search(
-    gallery: EmbeddingFile,
-    queries: Sequence[str],
-    *,
-    k: int = 10,
-    threshold: float | None = None,
-    engine: Engine | None = None,
-    device: str = "auto",
-    exclude_self: bool = False,
-    by_folder: bool = False,
-    index: str = "auto",
-    latency_ms: float = 100.0,
-) -> Answers:
-    """Embed photographs as the rows of the gallery were, and find the nearest rows.
-
-    Args:
-        gallery: an open embedding file.
-        queries: paths of photographs; one that cannot be embedded gets an error, the others go on.
-        k, threshold, exclude_self, by_folder: see `hits.Wanted`.
-        engine: None for the one that the gallery names.
-        device: where the rows are searched: "auto", "cpu", "gpu" or the number of a GPU. The answer is the same.
-        index: "auto", "flat" (exact), "sq8" or "ivf"; see `index.open.open_index`.
-        latency_ms: what "auto" wants of one query.
-    Raises:
-        ContractError: the engine's embeddings cannot be compared with the rows.
-        EngineError, MissingDependencyError, StorageError, ConfigError: as their messages say.
-    """
-    wanted = Wanted(k, threshold, exclude_self, by_folder)
-    with Search(
-        gallery,
-        wanted,
-        queries=len(queries),
-        engine=engine,
-        device=device,
-        index=index,
-        latency_ms=latency_ms,
-    ) as opened:
-        return opened.answer(queries)
+_BATCH_QUERIES = 2048  # queries that are searched together: enough that reading the rows for them costs nothing
 
 
 class Search:
-    """Engines and index, ready for one batch of queries after the other. Owned by `with`."""
+    """An embedding file, ready for any number of queries, also from several threads.
+
+    Close it with `close()`, or own it by `with`. The engine is loaded by the first photo, and the index is opened (or
+    made, once, beside the file) by the first query. Vectors need no engine.
+
+    Attributes:
+        file: the open embedding file.
+
+    Example:
+        >>> import facemill
+        >>> with facemill.Search("people.h5") as search:
+        ...     (answer,) = search.find("photos/person0/0.jpg", k=3)
+        >>> answer.hits[0].path, round(answer.hits[0].score, 2)
+        ('person0/0.jpg', 1.0)
+    """
 
     def __init__(
         self,
-        gallery: EmbeddingFile,
-        wanted: Wanted,
+        file: str | os.PathLike[str] | EmbeddingFile,
         *,
-        queries: int,
-        engine: Engine | None = None,
-        device: str = "auto",
         index: str = "auto",
+        device: str = "auto",
+        engine: str | os.PathLike[str] | Engine | None = None,
         latency_ms: float = 100.0,
     ) -> None:
-        """Load them.
+        """Open the file.
 
         Args:
-            gallery: an open embedding file.
-            wanted: which hits.
-            queries: there will be in all.
-            engine, device, index, latency_ms: as for `search`.
+            file: a finished embedding file; an open one stays open when the search is closed.
+            index: "flat" (exact), "ivf" or "sq8" (approximate); "auto" is exact while that keeps to `latency_ms`, else
+                the smallest index that finds 99 % of the hits.
+            device: where rows are compared: "cpu", "gpu" (the first one) or the number of a GPU; "auto" for where it
+                takes less time. The answers are the same.
+            engine: an engine file; None for the engine that the file names.
+            latency_ms: milliseconds that a query may take before "auto" looks for an approximate index.
         Raises:
-            As `search`.
+            StorageError: it is not a finished embedding file.
+            EngineError: the engine given is missing or damaged.
+            ConfigError: index and device are unknown or do not go together.
         """
-        self._gallery, self._wanted = gallery, wanted
-        self._calibration = find_calibration(gallery)
-        self._warning = warning_of(gallery)
-        self._together = max(1, min(_TOGETHER, HITS_TOGETHER // wanted.depth))
-        with ExitStack() as stack:
-            threads = 0 if queries < _MANY else 1
-            self._embedder = stack.enter_context(QueryEmbedder(rules_of(gallery, engine), threads))
-            together = min(queries, self._together)
-            self._index = open_index(
-                gallery, device, k=wanted.depth, queries=together, index=index, latency_ms=latency_ms
+        check_index_options(device, index, latency_ms)
+        self._index_name, self._device, self._latency_ms = index, device, latency_ms
+        self._engine = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
+        self._owned = ExitStack()
+        self.file = file if isinstance(file, EmbeddingFile) else self._owned.enter_context(EmbeddingFile(Path(file)))
+        self._calibration, self._warning = find_calibration(self.file), warning_of(self.file)
+        self._lock = threading.RLock()
+        self._embedder: PhotoEmbedder | None = None
+        self._index: FlatIndex | ApproximateIndex | None = None
+        self._opened_for = 0, 0  # k and queries
+
+    def find(
+        self,
+        photos: PhotoInput | Sequence[PhotoInput],
+        *,
+        k: int = 10,
+        threshold: float | None = None,
+        exclude_self: bool = False,
+        by_folder: bool = False,
+    ) -> list[Answer]:
+        """Find the rows that are most like each photo.
+
+        Args:
+            photos: a photo or several: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
+            k: hits a photo at most.
+            threshold: lowest score of a hit, -1 to 1; None for no threshold.
+            exclude_self: leave out the rows of the query's own file, by whatever name; bytes and arrays have none.
+            by_folder: group hits by folder and give each folder's best; `k` counts folders.
+        Returns:
+            One answer a photo, in the same order; a photo that cannot be embedded has an answer with its error.
+        Raises:
+            ConfigError: k is below 1.
+            ContractError: the engine's embeddings cannot be compared with the rows.
+            EngineError, MissingDependencyError: an engine or index cannot be loaded.
+            StorageError: the file is damaged.
+        """
+        options = FindOptions(k, threshold, exclude_self, by_folder)
+        return list(self.stream(photo_list(photos), options))
+
+    def find_vectors(
+        self, vectors: NDArray[np.float32], *, k: int = 10, threshold: float | None = None, by_folder: bool = False
+    ) -> list[Answer]:
+        """Find the rows that are most like each vector.
+
+        Args:
+            vectors: (q, D) float32, rows of length 1, or one (D,); made by the model of the file.
+            k, threshold, by_folder: see `find`.
+        Returns:
+            One answer a vector, in the same order.
+        Raises:
+            ConfigError: the vectors are not of that kind, or k is below 1.
+            StorageError: the file is damaged.
+        """
+        options = FindOptions(k, threshold, False, by_folder)
+        rows = np.atleast_2d(np.asarray(vectors, np.float32))
+        check_queries(rows, k, self.file.dimension)
+        answers: list[Answer] = []
+        for start in range(0, len(rows), self._together(options)):
+            part = rows[start : start + self._together(options)]
+            answers += self._answers(
+                [Embedding(f"<vector {start + i}>", vector) for i, vector in enumerate(part)], None, options
             )
-            stack.enter_context(self._index)
-            self._owned = stack.pop_all()
+        return answers
 
-    def batches(self, queries: Sequence[str]) -> Iterator[Answers]:
-        """Answers to any number of queries, in their order, some thousand at a time: memory does not grow with them."""
-        for start in range(0, len(queries), self._together):
-            yield self.answer(queries[start : start + self._together])
-            if len(queries) > self._together:
-                logger.info("%d of %d queries", min(start + self._together, len(queries)), len(queries))
+    def stream(self, photos: Sequence[PhotoInput], options: FindOptions) -> Iterator[Answer]:
+        """Answers as they come, some thousand photos at a time: memory does not grow with the number of photos.
 
-    def answer(self, queries: Sequence[str]) -> Answers:
-        """Answers to some queries, searched together."""
-        embedded = self._embedder.embed(queries)
-        asked = [queries[number] for number in embedded.queries]
-        found, search_ms = find_hits(self._index, self._gallery, embedded.vectors, asked, self._wanted)
-        metadata = self._gallery.metadata
-        return Answers(
-            answers=_answers(queries, embedded, dict(zip(embedded.queries, found, strict=True))),
-            rows=self._gallery.rows,
+        Args:
+            photos: any number.
+            options: which hits.
+        Raises:
+            FacemillError: see `find`.
+        """
+        together = self._together(options)
+        for start in range(0, len(photos), together):
+            part = photos[start : start + together]
+            embeddings = self._photo_embedder().embed(part, total=len(photos), first=start)
+            yield from self._answers(embeddings, part, options)
+            if len(photos) > together:
+                logger.info("%d of %d queries", min(start + together, len(photos)), len(photos))
+
+    def _together(self, options: FindOptions) -> int:
+        """Queries that are searched together."""
+        return max(1, min(_BATCH_QUERIES, HITS_TOGETHER // options.depth))
+
+    def _photo_embedder(self) -> PhotoEmbedder:
+        with self._lock:
+            if self._embedder is None:
+                embedder = PhotoEmbedder(rules_of(self.file, self._engine))
+                self._embedder = self._owned.enter_context(embedder)
+            return self._embedder
+
+    def _answers(
+        self, embeddings: Sequence[Embedding], photos: Sequence[PhotoInput] | None, options: FindOptions
+    ) -> list[Answer]:
+        """The answers to queries that are searched together."""
+        searched = [i for i, embedding in enumerate(embeddings) if embedding.vector is not None]
+        vectors = np.empty((len(searched), self.file.dimension), np.float32)  # (q, D)
+        for row, i in enumerate(searched):
+            vectors[row] = embeddings[i].vector
+        paths = [_path_of(photos[i]) if photos is not None else None for i in searched]
+        with self._lock:  # an index on a GPU takes one search at a time, and one on a CPU uses all cores
+            index = self._index_for(options.depth, len(embeddings))
+            hits, search_ms = find_hits(index, self.file, vectors, paths, options, self._calibration)
+        by_query = dict(zip(searched, hits, strict=True))
+        metadata = self.file.metadata
+        facts = SearchFacts(
+            rows=self.file.rows,
             model=str(metadata.get("model", "unknown")),
             model_sha256=str(metadata.get("model_sha256", "unknown")),
-            has_faces=self._gallery.has_faces,
-            search_ms=search_ms,
-            index=self._index.facts,
+            has_faces=self.file.has_faces,
+            index=index.facts,
             warning=self._warning,
             calibration=self._calibration,
-            by_folder=self._wanted.by_folder,
+            by_folder=options.by_folder,
         )
+        none, share_ms = QueryHits(), search_ms / max(1, len(searched))
+        return [
+            Answer(
+                embedding.photo,
+                facts,
+                by_query.get(i, none).hits,
+                embedding.error,
+                embedding.faces,
+                embedding.face,
+                by_query.get(i, none).cut,
+                share_ms,
+            )
+            for i, embedding in enumerate(embeddings)
+        ]
+
+    def _index_for(self, k: int, queries: int) -> FlatIndex | ApproximateIndex:
+        """The index that is best for a call of this size: the open one, or another one in its place."""
+        index, (opened_k, opened_queries) = self._index, self._opened_for
+        # An approximate index was measured for its k. Exact search was chosen for all usual k alike. For more queries
+        # at once a GPU may pay, and what it needs of memory is planned.
+        if index is not None and (self._device == "cpu" or queries <= opened_queries):
+            exact = index.facts.measured is None
+            if k == opened_k or (exact and max(k, opened_k) <= MAX_APPROXIMATE_HITS):
+                return index
+        self._close_index()
+        self._index = open_index(
+            self.file, self._device, k=k, queries=queries, index=self._index_name, latency_ms=self._latency_ms
+        )
+        self._opened_for = k, queries
+        return self._index
+
+    def _close_index(self) -> None:
+        if self._index is not None:
+            self._index.__exit__(None, None, None)
+            self._index = None
+
+    def close(self) -> None:
+        """Release the engine, the index and the file."""
+        with self._lock:
+            self._close_index()
+            self._embedder = None
+            self._owned.close()
 
     def __enter__(self) -> Search:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._owned.close()
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
 
-def _answers(queries: Sequence[str], embedded: EmbeddedQueries, found: Mapping[int, Found]) -> tuple[Answer, ...]:
-    """What became of each query of a batch."""
-    errors, counts, places = embedded.errors(), embedded.face_counts, embedded.places
-    none = Found(())
-    return tuple(
-        Answer(query, found.get(i, none).hits, errors.get(i, ""), counts.get(i), places.get(i), found.get(i, none).cut)
-        for i, query in enumerate(queries)
-    )
+def _path_of(photo: PhotoInput) -> str | None:
+    """The file of a query; None for bytes and arrays."""
+    return os.fspath(photo) if isinstance(photo, (str, os.PathLike)) else None

@@ -11,10 +11,16 @@ from typing import overload
 
 import numpy as np
 
+from ..files import durable_file
+
 
 def write_paths(path: Path, paths: Iterable[bytes]) -> None:
-    """Write paths, each ended by a NUL (no path can hold one), durable before this returns."""
-    with path.open("wb") as file:
+    """Write paths durably, each ended by a NUL (no path can hold one).
+
+    Raises:
+        DiskFullError, StorageError: they cannot be written.
+    """
+    with durable_file(path, "the list of photos", like=path.parent) as file:  # as private as the run folder
         block: list[bytes] = []
         for name in paths:
             block.append(name)
@@ -23,8 +29,6 @@ def write_paths(path: Path, paths: Iterable[bytes]) -> None:
                 block.clear()
         if block:
             file.write(b"\0".join(block) + b"\0")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 class PathTable(Sequence[bytes]):

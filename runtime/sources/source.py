@@ -98,6 +98,30 @@ class MemorySource:
         return photo if isinstance(photo, bytes) else _encode(photo)
 
 
+@dataclass(frozen=True, slots=True)
+class PhotoList(MemorySource):
+    """Photos of a caller, in files or in memory: a path may take the place of each.
+
+    Attributes:
+        max_bytes: larger files are not read, and larger encoded photos are refused.
+    """
+
+    max_bytes: int = MAX_BYTES
+
+    def with_names(self, names: Sequence[bytes]) -> PhotoList:
+        """See `Source`."""
+        return replace(self, names=names)
+
+    def read(self, row: int) -> bytes:
+        """See `Source`."""
+        photo = self.photos[row]
+        if isinstance(photo, (str, os.PathLike)):
+            return read_file(os.fsencode(photo), self.max_bytes)
+        if isinstance(photo, bytes) and len(photo) > self.max_bytes:
+            raise ReadError(Status.UNSUPPORTED, f"{len(photo)} bytes, over the limit of {self.max_bytes}")
+        return MemorySource.read(self, row)
+
+
 def _encode(pixels: Any) -> bytes:
     """Pixels to a BMP file, which holds them unchanged and takes no time to write or read."""
     import cv2

@@ -24,7 +24,15 @@ _CHUNK_BYTES = 1 << 18
 _BLOCK_ROWS = 32_768
 
 
-def assemble(output: Path, ledger: Ledger, paths: Sequence[bytes], metadata: Mapping[str, Any], dtype: str) -> None:
+def assemble(
+    output: Path,
+    ledger: Ledger,
+    paths: Sequence[bytes],
+    metadata: Mapping[str, Any],
+    dtype: str,
+    *,
+    like: Path | Sequence[Path] = (),
+) -> None:
     """Write the finished file from a ledger, in bounded memory.
 
     Args:
@@ -33,6 +41,7 @@ def assemble(output: Path, ledger: Ledger, paths: Sequence[bytes], metadata: Map
         paths: M paths relative to the root, in scan order.
         metadata: attributes of `/metadata`; `dimension` among them. The `run_id` is drawn where it is not.
         dtype: "float32" or "float16".
+        like: the files from which the rows are taken: the output is not more readable than any of them.
     Raises:
         DiskFullError, StorageError: the output is as it was.
     """
@@ -41,7 +50,7 @@ def assemble(output: Path, ledger: Ledger, paths: Sequence[bytes], metadata: Map
     version = FORMAT_VERSION_SEVERAL if (counts > 1).any() else FORMAT_VERSION
     total = int(counts.sum())  # N
     widest = max((len(stored_text(path)) for path in paths), default=1) or 1
-    with durable_h5(output, "the embedding file") as target:
+    with durable_h5(output, "the embedding file", like=like) as target:
         file = target.file
         attributes = file.create_group("metadata").attrs
         attributes.update({"run_id": secrets.token_hex(16), **metadata, "format_version": version})

@@ -12,17 +12,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ..errors import StorageError
-from ..files import write_durable
+from ..files import TEMPORARY_SUFFIX, durable_file, temporary_path, write_durable
 
 logger = logging.getLogger(__name__)
 
 # Beside the file: the indexes, what an unfinished job keeps, what a killed one left, what a repair replaced. What else
 # begins with the file's name is the user's: notes, tables, folders.
+_TEMPORARY = f"({re.escape(TEMPORARY_SUFFIX)})"
 _BESIDE = re.compile(
-    r"\.faiss(-[a-z0-9]+)?(\.json)?(\.partial)?|\.(pairs|clusters|adding)\.parts|\.(adding|adding\.partial|partial)"
+    rf"\.faiss(-[a-z0-9]+)?(\.json)?{_TEMPORARY}?|\.(pairs|clusters|adding)\.parts|\.adding{_TEMPORARY}?|{_TEMPORARY}"
     r"|\.damaged-\d+"
 )
 
@@ -111,7 +112,7 @@ def record_elsewhere(file: Path, what: str) -> None:
         file: as for `record_page`.
         what: the place, for people.
     """
-    _note(file, json.dumps({"elsewhere": what}) + "\n", what)
+    _note(file, json.dumps({"elsewhere": what}), what)
 
 
 def recorded_elsewhere(file: Path) -> list[str]:
@@ -124,18 +125,32 @@ def recorded_elsewhere(file: Path) -> list[str]:
     return list(dict.fromkeys(what for what in found if isinstance(what, str)))
 
 
+@contextmanager
+def derived_file(file: Path, page: Path, what: str) -> Iterator[IO[bytes]]:
+    """Open a new file that shows rows of an embedding file: it is as private as that file, and recorded with it.
+
+    Args:
+        file: the embedding file.
+        page: the new file; replaced when the block succeeds.
+        what: its name in messages, such as "the list".
+    Raises:
+        LockedError: another process writes the same page.
+        DiskFullError, StorageError: the page keeps its old content.
+    """
+    with recording(file, page), durable_file(page, what, like=file) as output:
+        yield output
+
+
 def _note(file: Path, line: str, what: str) -> None:
+    path = _list(file)
     try:
-        with _list(file).open("a+", encoding="ascii", errors="replace") as known:
-            known.seek(0)
-            lines = known.readlines()
-            if line not in lines:
-                torn = lines and not lines[-1].endswith("\n")  # by a power cut; it must not spoil this one too
-                known.write("\n" + line if torn else line)
+        with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
+            lines = path.read_bytes().splitlines() if path.exists() else []  # read under the lock: nothing is lost
+            if line.encode() not in lines:
+                lines.append(line.encode())
+            output.write(b"".join(known + b"\n" for known in lines))
     except OSError as err:
-        logger.warning(
-            "%s is not noted beside %s (%s): facemill remove will not find it", what, file, err.strerror or err
-        )
+        logger.warning("%s is not recorded (%s): facemill remove will not find it", what, err)
 
 
 def recorded_pages(file: Path) -> list[Path]:
@@ -183,8 +198,8 @@ def _entries(file: Path) -> Iterator[dict[str, Any]]:
 
 def _unfinished(page: Path) -> list[Path]:
     """Where a page is written until it is whole, if that is there; some writers follow a link and some replace it."""
-    partials = [Path(f"{name}.partial") for name in dict.fromkeys([page, Path(os.path.realpath(page))])]
-    return [partial for partial in partials if os.path.lexists(partial)]
+    names = map(temporary_path, dict.fromkeys([page, Path(os.path.realpath(page))]))
+    return [name for name in names if os.path.lexists(name)]
 
 
 def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
@@ -195,16 +210,21 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     """
     kept, written = set(keep), written_pages(file)
     left = [page for page in recorded_pages(file) if page in kept]
-    lines = "".join(_line(page, one) for page in left for one in written.get(page) or (None,))
-    lines += "".join(json.dumps({"elsewhere": what}) + "\n" for what in recorded_elsewhere(file))
+    lines = [_line(page, one) for page in left for one in written.get(page) or (None,)]
+    lines += [json.dumps({"elsewhere": what}) for what in recorded_elsewhere(file)]
     if lines:
-        write_durable(_list(file), lines.encode("ascii"), "the list of pages")
+        data = "".join(line + "\n" for line in lines).encode()
+        write_durable(_list(file), data, "the list of pages", like=_sources(file), wait=True)
     else:
         _list(file).unlink(missing_ok=True)
 
 
 def _line(page: Path, seen: Fingerprint | None) -> str:
-    return json.dumps({"page": str(page), "seen": astuple(seen) if seen else None}) + "\n"
+    return json.dumps({"page": str(page), "seen": astuple(seen) if seen else None})
+
+
+def _sources(file: Path) -> tuple[Path, ...]:
+    return (file,) if file.exists() else ()
 
 
 def _list(file: Path) -> Path:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import secrets
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import ConfigError, LockedError, StorageError
-from ..files import storage_error, write_durable
+from ..files import Lock, make_folder, restrict_folder, storage_error, write_durable
 from .contract import EmbeddingContract
 
 _OURS = re.compile(
@@ -75,53 +76,58 @@ def read_plan(folder: Path) -> StoredPlan | None:
 
 
 class RunFolder:
-    """`<output>.parts`, locked for this process. Owned by `with`; a kill releases the lock.
+    """`<output>.parts`, locked for this process. Used in a `with` block; the lock ends with the process.
 
     Attributes:
-        path: the folder.
+        output: the file that the run makes.
+        path: the folder. It and its files are not more readable than the files that the run is made from.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, *, like: Path | Sequence[Path] = ()) -> None:
+        """Create the folder and take the lock.
+
+        Args:
+            output: the file that the run makes; one that exists counts among `like`.
+            like: the files from which the run is made.
+        Raises:
+            LockedError: another run writes the output.
+            ConfigError: the folder holds a file that facemill did not write.
+            StorageError: it cannot be created.
+        """
         self.output = output
         self.path = folder_of(output)
-        self._lock = self._take_lock()
-        strangers = sorted(name for name in os.listdir(self.path) if not _OURS.fullmatch(name))
-        if strangers:
-            os.close(self._lock)
-            raise ConfigError(
-                f"{self.path} is where facemill keeps an unfinished run, and contains another file: {strangers[0]!r}. "
-                f"Move that away, or name another file with -o"
-            )
+        sources = [*([like] if isinstance(like, Path) else like), *([output] if output.exists() else [])]
+        self._lock: Lock | None = self._take_lock(sources)
+        try:
+            foreign = sorted(name for name in os.listdir(self.path) if not _OURS.fullmatch(name))
+            if foreign:
+                raise ConfigError(
+                    f"{self.path} is where facemill keeps an unfinished run, and it holds another file: "
+                    f"{foreign[0]!r}. Move that file away, or name another output with -o"
+                )
+            restrict_folder(self.path, like=sources)
+        except OSError as err:
+            self._lock.release()
+            raise storage_error(err, "the run folder", self.path) from err
+        except ConfigError:
+            self._lock.release()
+            raise
 
     @property
     def paths_file(self) -> Path:
         """Where the scan is kept (sources.pathtable)."""
         return self.path / "paths"
 
-    def _take_lock(self) -> int:
-        lock = self.path / "lock"
+    def _take_lock(self, sources: Sequence[Path]) -> Lock:
         while True:
             try:
-                self.path.mkdir(parents=True, exist_ok=True)
+                make_folder(self.path, like=sources)
+                with suppress(FileNotFoundError):  # a finishing run has just removed the folder
+                    return Lock(self.path / "lock", f"another run is writing {self.output}")
+            except LockedError:
+                raise
             except OSError as err:
                 raise storage_error(err, "the run folder", self.path) from err
-            try:
-                fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            except FileNotFoundError:
-                continue  # a finishing run removed the folder between the two calls
-            except OSError as err:
-                raise storage_error(err, "the run folder", self.path) from err
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as err:
-                os.close(fd)
-                raise LockedError(
-                    f"another run is writing {self.output} (it holds {lock}); expected: one run for an output. "
-                    f"Wait for it, or name another file"
-                ) from err
-            if _same_file(fd, lock):
-                return fd
-            os.close(fd)  # a finishing run removed the folder after the file was opened
 
     def read_plan(self) -> StoredPlan | None:
         """The plan of an unfinished run, or None when there is none.
@@ -133,11 +139,8 @@ class RunFolder:
 
     def write_plan(self, plan: StoredPlan) -> None:
         """Make a plan durable; the scan must be written before."""
-        write_durable(
-            self.path / "plan.json",
-            json.dumps({**asdict(plan), "contract": plan.contract.to_dict()}, indent=2).encode(),
-            "the plan",
-        )
+        data = json.dumps({**asdict(plan), "contract": plan.contract.to_dict()}, indent=2).encode()
+        write_durable(self.path / "plan.json", data, "the plan", like=self.path)
 
     def refuse_unfinished(self) -> None:
         """Refuse to replace a file that an unfinished run is about to make, or builds on.
@@ -167,14 +170,9 @@ class RunFolder:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._lock >= 0 and not (self.path / "plan.json").exists():
+        if self._lock is None:
+            return
+        if not (self.path / "plan.json").exists():
             shutil.rmtree(self.path, ignore_errors=True)
-        os.close(self._lock)
-        self._lock = -1
-
-
-def _same_file(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
+        self._lock.release()
+        self._lock = None

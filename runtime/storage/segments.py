@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files import is_temporary
 from ..records import FACE_DATASETS, Embedded, Status
 from .format import append_faces, create_faces, read_vector_counts
 from .h5write import DurableH5
@@ -173,7 +174,8 @@ class SegmentWriter:
 
     def _start(self) -> None:
         self._number += 1
-        self._open = DurableH5(self._folder / f"segment-{self._number:06d}{self._suffix}.h5", "the segment")
+        path = self._folder / f"segment-{self._number:06d}{self._suffix}.h5"
+        self._open = DurableH5(path, "the segment", like=self._folder)
         self._opened_at = time.monotonic()
         self._open.file.attrs["plan_id"] = self._plan_id
         self._open.file.create_dataset(
@@ -241,8 +243,8 @@ def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
     """
     import h5py
 
-    for leftover in folder.glob("segment-*.partial"):
-        leftover.unlink()
+    for path in filter(is_temporary, folder.glob("segment-*")):  # of a killed run
+        path.unlink()
     for path in segment_files(folder):
         try:
             with h5py.File(path, "r") as file:

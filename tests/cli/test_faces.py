@@ -205,7 +205,7 @@ def test_int8_is_calibrated_on_aligned_crops(place: Path, environment: dict[str,
 
 
 def test_every_option_is_in_the_document() -> None:
-    from runtime.cli.faces import face_options
+    from runtime.cli.groups import face_options
 
     text = (ROOT / "docs" / "faces.md").read_text(encoding="utf-8")
     options = [parameter.opts[0] for parameter in face_options(lambda: None).__click_params__]  # type: ignore[attr-defined]

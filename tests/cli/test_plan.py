@@ -13,7 +13,7 @@ from tests.support.facemill_command import facemill
 
 
 def test_photographs_that_are_here_are_measured(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    done = facemill("plan", photos, "--engine", tiny_engine, "--crops", "-o", tmp_path / "people.h5", "--json")
+    done = facemill("plan", photos, "--engine", tiny_engine, "--align", "none", "-o", tmp_path / "people.h5", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     expected = {"photographs": 600, "dimension": 16, "model": "tiny", "dtype": "float32", "faces": False, "longest": 11}
@@ -31,7 +31,7 @@ def test_photographs_that_are_here_are_measured(photos: Path, tiny_engine: Path,
 
 
 def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> None:
-    options = ("--photographs", 4_000_000_000, "--engine", tiny_engine, "--crops", "--dimension", 512)
+    options = ("--count", 4_000_000_000, "--engine", tiny_engine, "--align", "none", "--dimension", 512)
     done = facemill("plan", *options, "--gpu-memory", 6, "-o", tmp_path / "people.h5")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
@@ -45,14 +45,14 @@ def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> N
 
 
 def test_json_of_a_gpu_to_be(tiny_engine: Path) -> None:
-    options = ("--photographs", 1_000_000, "--engine", tiny_engine, "--crops", "--dimension", 512, "--gpu-memory", 6)
+    options = ("--count", 1_000_000, "--engine", tiny_engine, "--align", "none", "--dimension", 512, "--gpu-memory", 6)
     found = json.loads(facemill("plan", *options, "--json").stdout)
     assert found["machine"]["gpu_bytes"] == 6e9
     assert "FP32" in found["gpu"]["search memory"]["words"]
 
 
 def test_without_an_engine_it_is_a_guess_and_none_is_built(tmp_path: Path) -> None:
-    done = facemill("plan", "--photographs", 1000, "--model", "sface", "--crops", FACEMILL_CACHE=tmp_path)
+    done = facemill("plan", "--count", 1000, "--model", "sface", "--align", "none", FACEMILL_CACHE=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "guess: " in done.stdout
     assert "facemill build-engine --model sface" in done.stdout
@@ -62,14 +62,14 @@ def test_without_an_engine_it_is_a_guess_and_none_is_built(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("options", "code", "values"),
     [
-        ((), USAGE, ("PHOTOS", "--photographs")),
-        (("in", "--photographs", "5"), USAGE, ("PHOTOS", "--photographs")),
-        (("--photographs", "0"), USAGE, ("--photographs", 0)),
-        (("--photographs", "5", "--gpu-memory", "0"), USAGE, ("--gpu-memory", 0.0)),
-        (("--photographs", "5", "--engine", "a.onnx", "--model", "sface"), USAGE, ("--engine", "--model")),
-        (("--photographs", "5", "--model", "nobody"), "E-MODEL", ("nobody",)),
-        (("--photographs", "5", "--engine", "no.onnx"), "E-ENGINE", ("no.onnx", "facemill build-engine")),
-        (("--photographs", "5", "-o", "no/such/folder/a.h5"), "E-CONFIG", ("no/such/folder", "-o")),
+        ((), USAGE, ("PHOTOS", "--count")),
+        (("in", "--count", "5"), USAGE, ("PHOTOS", "--count")),
+        (("--count", "0"), USAGE, ("--count", 0)),
+        (("--count", "5", "--gpu-memory", "0"), USAGE, ("--gpu-memory", 0.0)),
+        (("--count", "5", "--engine", "a.onnx", "--model", "sface"), USAGE, ("--engine", "--model")),
+        (("--count", "5", "--model", "nobody"), "E-MODEL", ("nobody",)),
+        (("--count", "5", "--engine", "no.onnx"), "E-ENGINE", ("no.onnx", "facemill build-engine")),
+        (("--count", "5", "-o", "no/such/folder/a.h5"), "E-CONFIG", ("no/such/folder", "-o")),
         (("no-such-folder",), "E-SOURCE", ("no-such-folder",)),
     ],
 )

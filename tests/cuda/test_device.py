@@ -49,7 +49,7 @@ def test_only_the_named_gpus_are_seen(
 
 def test_a_gpu_that_is_hidden_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
-    with raises(ConfigError, "--devices", "GPU 2", "CUDA_VISIBLE_DEVICES=1,2"):
+    with raises(ConfigError, "--device", "GPU 2", "CUDA_VISIBLE_DEVICES=1,2"):
         choose_gpus(["0", "2"])
 
 
@@ -72,5 +72,5 @@ def test_a_gpu_that_is_not_there_is_refused(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # put back by monkeypatch, whatever choose_gpus makes of it
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(device, "count_gpus", lambda: found)
-    with raises(ConfigError, "--devices", gpu):
+    with raises(ConfigError, "--device", gpu):
         choose_gpus(devices)

@@ -16,6 +16,7 @@ from runtime.metrics.intervals import wilson
 from runtime.metrics.pairs import read_pairs
 from runtime.pipeline.request import Request
 from runtime.records import Status
+from tests.support.errors import assert_names
 from tests.support.lfw_folder import write_pairs, write_people
 
 MIT, RESEARCH = "MIT", "non-commercial research only (InsightFace)"
@@ -42,7 +43,7 @@ def figures(
 def test_of_equals_the_fastest_is_taken_in_any_order() -> None:
     some = [figures("slow", 10), figures("fast", 30), figures("middling", 20)]
     for order in (some, some[::-1], [some[1], some[0], some[2]]):
-        assert recommend(order).startswith("Take fast: the fastest of the 3 that are about as good as the best")
+        assert recommend(order).startswith("Take fast: ")
 
 
 @pytest.mark.parametrize("what", ["merit", "found"])
@@ -52,7 +53,7 @@ def test_a_difference_within_the_interval_rules_nobody_out(what: str) -> None:
         return [replace(figures("good", 10), **{what: good}), replace(figures("fast", 30), **{what: worse})]
 
     assert recommend(pair(100)).startswith("Take fast")  # three of a hundred may be chance
-    assert recommend(pair(10_000)).startswith("Take good: the best of them")  # three hundred are not
+    assert recommend(pair(10_000)).startswith("Take good: ")  # three hundred are not
 
 
 def test_a_difference_that_is_proven_and_does_not_matter_rules_nobody_out_either() -> None:
@@ -64,10 +65,9 @@ def test_a_difference_that_is_proven_and_does_not_matter_rules_nobody_out_either
 def test_a_speed_that_is_not_known_is_no_rank(unknown: float | None) -> None:
     said = recommend([figures("kept", unknown), figures("measured", 20)])
     assert "Take" not in said
-    assert "kept and measured are about as good" in said
-    assert "nothing was measured of kept. --force" in said
+    assert_names(said, "kept and measured", "kept. --force")
     worse = figures("worse", unknown, merit=share(5000, 10_000))
-    assert recommend([worse, figures("measured", 20)]).startswith("Take measured: the best")
+    assert recommend([worse, figures("measured", 20)]).startswith("Take measured: ")
 
 
 @pytest.fixture(scope="module")

@@ -59,9 +59,9 @@ def strict(text: str) -> dict[str, object]:
 
 
 def test_facts_are_the_figures(report: Report, one: Evaluation) -> None:
-    facts = strict(json.dumps(report.facts()))
+    facts = strict(json.dumps(report.to_dict()))
     assert (facts["folder"], facts["pairs_file"], facts["comparison"]) == ("people/", "pairs.txt", None)
-    (found,) = report.facts()["evaluations"]
+    (found,) = report.to_dict()["evaluations"]
     assert one.pairs is not None
     assert one.retrieval is not None
     assert found["label"] == "tiny.onnx"
@@ -97,7 +97,7 @@ def test_a_report_is_four_files(report: Report, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[report]'")
     write_report(tmp_path, report)
     assert sorted(os.listdir(tmp_path)) == NAMES
-    assert strict((tmp_path / "report.json").read_text()) == json.loads(json.dumps(report.facts()))
+    assert strict((tmp_path / "report.json").read_text()) == json.loads(json.dumps(report.to_dict()))
     text = (tmp_path / "report.md").read_text()
     assert "![roc](roc.png)" in text
     for line in text.splitlines():
@@ -156,7 +156,7 @@ def test_pictures_of_awkward_folders_can_be_drawn(tiny_engine: Path, tmp_path: P
         report = Report(name, "", ("tiny",), (found,), 10, None, "")
         assert draw_roc([found], ["tiny"]).startswith(b"\x89PNG")
         assert draw_scores([found], ["tiny"]).startswith(b"\x89PNG")
-        strict(json.dumps(report.facts()))
+        strict(json.dumps(report.to_dict()))
         assert "\n".join(as_text(report.tables()))
 
 
@@ -167,7 +167,7 @@ def test_a_comparison_has_a_column_an_engine(one: Evaluation) -> None:
     assert "cosine, minimum" in text
     assert "1.000000" in text
     assert "+0.00 points" in text
-    facts = strict(json.dumps(report.facts()))
+    facts = strict(json.dumps(report.to_dict()))
     assert facts["comparison"]["verdicts"] == {"accuracy": 0.0, "gained": 0, "lost": 0}  # type: ignore[index]
 
 

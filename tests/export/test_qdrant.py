@@ -19,7 +19,7 @@ from runtime.errors import ConfigError, ContractError
 from runtime.export.qdrant import Uploaded, export_qdrant, point_id
 from runtime.storage.derived import recorded_elsewhere
 from runtime.storage.file import EmbeddingFile
-from tests.support.errors import raises
+from tests.support.errors import assert_names, raises, warnings_in
 from tests.support.export_files import ODD, write_file
 from tests.support.facemill_command import ROOT
 
@@ -238,4 +238,5 @@ def test_a_large_store_without_a_server_is_warned_of_once_in_our_words(
     monkeypatch.setattr("qdrant_client.local.local_collection.LocalCollection.LARGE_DATA_THRESHOLD", 10)
     file, _, _ = write_file(tmp_path / "people.h5", count=20)
     assert exported(file, tmp_path / "store").points == 20
-    assert "20 points in a folder without a server" in caplog.text
+    (warning,) = warnings_in(caplog)
+    assert_names(warning, 20)

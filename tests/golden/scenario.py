@@ -190,7 +190,7 @@ class Scenario:
 
         with h5py.File(file, "r") as content:
             engine = content["metadata"].attrs["engine"]
-        plan = json.loads(facemill("plan", "--photographs", 5_000_000, "--engine", engine, "--json"))
+        plan = json.loads(facemill("plan", "--count", 5_000_000, "--engine", engine, "--json"))
         self.answer("plan", json.dumps({f"{part}: {name}": plan[part][name]["value"] for part, name in PLANNED}))
 
     def add_merge_remove(self) -> None:

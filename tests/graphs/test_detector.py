@@ -13,12 +13,12 @@ from runtime.engines.backends import open_runner
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
 from runtime.engines.parity import BARS, Bar, grouped, synthetic_crops, synthetic_groups, weighted
-from runtime.errors import ConfigError, EngineError, ModelError
+from runtime.errors import ConfigError, EngineError, ModelError, ParityError
 from runtime.faces.detectors import DECODERS, find_faces
 from runtime.graphs.detector import load_detector, reference_faces
 from runtime.modelspec import ModelSpec, load_spec
 from runtime.modelstore import SHIPPED_DETECTOR, find_weights, resolve_weights
-from tests.support.errors import Values, raises
+from tests.support.errors import Values, assert_names, raises
 from tests.support.red_square_detector import picture, save_red_squares
 
 REAL = ("facemill-det", "yunet", "scrfd-500m", "scrfd-2.5g")
@@ -140,7 +140,7 @@ def test_int8_that_was_calibrated_without_faces_is_refused(real: tuple[ModelSpec
     """On pictures without faces an engine that finds none is as good as any."""
     spec, weights = real
     dull = np.linspace(40, 90, 64, dtype=np.uint8)[:, None, None, None] * np.ones((1, 160, 160, 3), np.uint8)
-    with raises(EngineError):
+    with raises((EngineError, ParityError), "--precision"):
         build_engine(
             spec, weights, backend="cpu", precision="int8", output=tmp_path, calibration=CalibrationSet(dull, 0)
         )
@@ -156,8 +156,7 @@ def test_auto_times_a_detector_on_its_views(red: Path, tmp_path: Path, monkeypat
     spec = load_spec(str(red))
     calibration = CalibrationSet(views_of_faces(seed=0), 0)
     result = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path, calibration=calibration)
-    assert "auto took" in result.reason
-    assert "images/s" in result.reason
+    assert_names(result.reason, "auto", "images/s")
 
 
 def test_a_detector_of_larger_batches_is_proven_too(red: Path, tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_where_nothing_can_be_kept(tmp_path: Path) -> None:
             ApproximateIndex(gallery, "sq8", 5)
         codes_path(path, "x").with_name("people.h5.faiss").unlink()
         (tmp_path / "people.h5.faiss.partial").mkdir()
-        with raises(StorageError, "people.h5.faiss", "--index flat"):
+        with raises(StorageError, path, "ivf", "--index flat"):
             ApproximateIndex(gallery, "ivf", 5)
 
 

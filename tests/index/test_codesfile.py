@@ -23,7 +23,7 @@ from runtime.index.codesfile import codes_path
 from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import oracle, write_gallery
-from tests.support.errors import raises
+from tests.support.errors import assert_names, raises
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -150,14 +150,15 @@ def test_searches_at_once_make_it_once_and_all_answer_right(tmp_path: Path) -> N
 # under its name and without its sidecar.
 MOMENTS = {
     "trained": "codesfile.tune",
-    "written": "codesfile.os.fsync",
+    "written": "files.os.fsync",
     "named": "codesfile.write_card",
-    "replacing": "codesfile.os.replace",
+    "replacing": "files.os.replace",
 }
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
+from runtime import files
 from runtime.index import codesfile
 from runtime.index.approximate import ApproximateIndex
 from runtime.index.flat import FlatIndex
@@ -209,6 +210,7 @@ def test_no_room_leaves_the_old_index(people: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
-    assert "cannot be kept beside the file" in done.stderr
+    assert "StorageError: E-STORAGE: " in done.stderr
+    assert_names(done.stderr, people)
     assert index.read_bytes() == old
     assert not list(people.parent.glob("*.partial"))

@@ -163,6 +163,6 @@ def test_other_cards_follow_too_and_what_a_kill_leaves_of_them_has_a_name_of_our
     assert json.loads(other.read_text()) == {"source": {"run_id": "x"}}
     assert sorted(os.listdir(folder)) == ["other.json", "plan.json"]
     names: list[str] = []
-    monkeypatch.setattr(beside.os, "replace", lambda source, _: names.append(source))
+    monkeypatch.setattr(os, "replace", lambda source, _: names.append(source))
     beside.renew_source(plan, json.loads(plan.read_text())["source"], {})
     assert [str(name).endswith(".partial") for name in names] == [True]

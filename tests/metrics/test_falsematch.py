@@ -102,7 +102,7 @@ def test_a_calibration_that_lacks_something_is_refused(calibration: Calibration)
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", "{}"])
 def test_what_is_no_calibration_is_refused(text: str) -> None:
-    with raises(ConfigError, "facemill evaluate PARTS --calibrate"):
+    with raises(ConfigError, "facemill evaluate FOLDER --calibrate"):
         calibration_from_json(text)
 
 

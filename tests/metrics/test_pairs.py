@@ -54,7 +54,7 @@ def test_a_development_set_is_one_fold(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        ("", ("''", ("`10 300`",))),
+        ("", ("''", "`10 300`")),
         ("Ada\t1\t2\n", ("`10 300`",)),
         ("0\t1\n", ("`10 300`",)),
         ("1\t1\nAda\t1\t2\n", (1, 2)),

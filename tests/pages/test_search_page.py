@@ -12,24 +12,28 @@ from runtime.index.measure import IndexFacts
 from runtime.pages.search_page import PageAnswers, write_page
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
-from runtime.search.search import Answer, Answers
+from runtime.search.answers import Answer, SearchFacts
 from runtime.storage.file import EmbeddingFile
 
+FACTS = SearchFacts(5, "m", "0" * 64, False, IndexFacts("flat"))
 
-def batch(first: int, count: int) -> Answers:
-    return Answers(
-        tuple(Answer(f"{i}.jpg") for i in range(first, first + count)), 5, "m", "0" * 64, False, 2.0, IndexFacts("flat")
-    )
+
+def answers(count: int) -> list[Answer]:
+    return [Answer(f"{i}.jpg", FACTS, search_ms=0.5) for i in range(count)]
+
+
+def keep(asked: int, k: int) -> PageAnswers:
+    shown = PageAnswers(asked, k)
+    for answer in answers(asked):
+        shown.add(answer)
+    return shown
 
 
 @pytest.mark.parametrize(("k", "kept"), [(10, 200), (24, 200), (49, 100), (10_000, 1)])
 def test_a_page_shows_the_first_queries(k: int, kept: int) -> None:
-    shown = PageAnswers(500, k)
-    for first in range(0, 500, 90):
-        shown.add(batch(first, min(90, 500 - first)))
-    assert shown.found is not None
-    assert [answer.query for answer in shown.found.answers] == [f"{i}.jpg" for i in range(kept)]
-    assert shown.found.search_ms == 12.0
+    shown = keep(500, k)
+    assert [answer.query for answer in shown.answers] == [f"{i}.jpg" for i in range(kept)]
+    assert shown.search_ms == 250.0
 
 
 def test_a_page_says_that_it_does_not_show_all(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
@@ -39,8 +43,7 @@ def test_a_page_says_that_it_does_not_show_all(photos: Path, tiny_engine: Path, 
         )
     )
     for asked, words in ((250, True), (200, False)):
-        shown = PageAnswers(asked, 1)
-        shown.add(batch(0, asked))
+        shown = keep(asked, 1)
         with EmbeddingFile(tmp_path / "people.h5") as gallery:
             write_page(tmp_path / "a.html", gallery, shown, force=True)
         text = (tmp_path / "a.html").read_text("utf-8")

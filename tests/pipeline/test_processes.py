@@ -16,10 +16,10 @@ from runtime.pipeline.processes import divide
 from runtime.pipeline.request import Request, RunOptions
 from runtime.pipeline.settings import cores_of
 from tests.support.arithmetic_runner import INFO
-from tests.support.errors import USAGE, Values, assert_refused, raises
+from tests.support.errors import OPTION, Values, assert_refused, raises
 from tests.support.facemill_command import facemill, facemill_process, start_facemill, summary
+from tests.support.interrupted_runs import SMALL_SEGMENTS, assert_same_file, file_size_limit, wait_for_segment
 from tests.support.nvidia_driver_stand_in import FakeDriver
-from tests.support.processes import SMALL_SEGMENTS, assert_same_file, file_size_limit, wait_for_segment
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def whole(many: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory
 def test_two_processes_write_the_file_of_one(many: str, tiny_engine: Path, tmp_path: Path, whole: Path) -> None:
     output = tmp_path / "o.h5"
     done = facemill(
-        "process", many, "-o", output, "--engine", tiny_engine, "--devices", "cpu,cpu", "--json", *SMALL_SEGMENTS
+        "process", many, "-o", output, "--engine", tiny_engine, "--device", "cpu,cpu", "--json", *SMALL_SEGMENTS
     )
     found = summary(done)
     assert found["processed"] == 9000
@@ -55,7 +55,7 @@ def test_stopped_or_killed_it_goes_on_even_with_another_number_of_processes(
 ) -> None:
     output = tmp_path / "o.h5"
     arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start_facemill(*arguments, "--devices", "cpu,cpu") as process:
+    with start_facemill(*arguments, "--device", "cpu,cpu") as process:
         wait_for_segment(output)
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
@@ -67,7 +67,7 @@ def test_stopped_or_killed_it_goes_on_even_with_another_number_of_processes(
 
 
 def test_a_process_that_fails_ends_the_run_with_its_words(many: str, tiny_engine: Path, tmp_path: Path) -> None:
-    arguments = ("-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "cpu,cpu", "--segment-rows", 100_000)
+    arguments = ("-o", tmp_path / "o.h5", "--engine", tiny_engine, "--device", "cpu,cpu", "--segment-rows", 100_000)
     done = facemill_process(*("process", many, *arguments), preexec_fn=file_size_limit(200_000))
     assert_refused(done, "E-DISK-FULL")
 
@@ -90,9 +90,9 @@ def test_every_process_has_a_core() -> None:
 def test_a_device_that_the_engine_does_not_run_on_is_refused(
     many: str, tiny_engine: Path, tmp_path: Path, driver: FakeDriver
 ) -> None:
-    arguments = (many, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--devices", "1")
+    arguments = (many, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--device", "1")
     done = facemill_process("process", *arguments, env=driver.environment(gpus=2))
-    assert_refused(done, "E-CONFIG", "--devices", tiny_engine, "cpu")
+    assert_refused(done, "E-CONFIG", "--device", tiny_engine, "cpu")
 
 
 ENGINE = Engine(Path("e"), INFO)
@@ -100,9 +100,9 @@ ENGINE = Engine(Path("e"), INFO)
 
 @pytest.mark.parametrize(("devices", "value"), [(("gpu",), "gpu"), (("cpu", "-1"), "-1")])
 def test_devices_that_are_none(devices: tuple[str, ...], value: str) -> None:
-    with raises(ConfigError, "--devices", value):
+    with raises(ConfigError, "--device", value):
         Request(("x",), Path("o.h5"), ENGINE, run=RunOptions(devices=devices), faces=FaceRules("none"))
-    with raises(ConfigError, "--skip-duplicates", "--devices"):
+    with raises(ConfigError, "--skip-duplicates", "--device"):
         Request(
             ("x",),
             Path("o.h5"),
@@ -127,6 +127,6 @@ def test_a_gpu_that_is_not_there_ends_the_command_before_it_begins(
     gpus: int, shown: str | None, devices: str, values: Values, tmp_path: Path, driver: FakeDriver
 ) -> None:
     env = {**driver.environment(gpus=gpus, shown=shown), "FACEMILL_CACHE": str(tmp_path)}
-    done = facemill_process("process", tmp_path, "-o", tmp_path / "o.h5", "--devices", devices, env=env)
-    assert_refused(done, USAGE, "--devices", *values)
+    done = facemill_process("process", tmp_path, "-o", tmp_path / "o.h5", "--device", devices, env=env)
+    assert_refused(done, OPTION, "--device", *values)
     assert os.listdir(tmp_path) == []

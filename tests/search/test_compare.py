@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -16,12 +18,18 @@ from runtime.metrics.falsematch import Calibration
 from runtime.modelspec import load_spec
 from runtime.pages.compare_page import write_comparison
 from runtime.pipeline.request import UNTRAINED_WARNING
-from runtime.search.compare import Comparison, compare, find_threshold
-from runtime.search.embedder import QueryEmbedder, QueryRules
+from runtime.search import compare as comparing
+from runtime.search.compare import Comparison, find_threshold
+from runtime.search.embedder import PhotoEmbedder, QueryRules
 from tests.support import encoded_images as make
 
 # 1 of 1,000 pairs scores 0.3 or more, 500 score 0 or more.
 KNOWN = Calibration({}, "fol<der", 90, 30, 1000, 0, (500, *[40] * 100, *[1] * 200, 0), "now", "0")
+
+
+def compare(photos: Sequence[str], rules: QueryRules, **options: Any) -> Comparison:
+    with PhotoEmbedder(rules) as embedder:
+        return comparing.compare(embedder, *photos, **options)
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +116,19 @@ def test_limits_hold(two: tuple[str, str], tiny_engine: Path) -> None:
 
 
 def test_an_embedder_takes_any_number(two: tuple[str, str], tiny_engine: Path) -> None:
-    with QueryEmbedder(QueryRules(read_engine(tiny_engine))) as embedder:
-        assert embedder.embed([]).vectors.shape == (0, 16)
+    with PhotoEmbedder(QueryRules(read_engine(tiny_engine))) as embedder:
+        assert embedder.embed([]) == []
         many = embedder.embed([*two, "none.jpg"] * 50)
-        alone = np.concatenate([embedder.embed([path]).vectors for path in two])
-    assert many.queries == tuple(i for i in range(150) if i % 3 < 2)
-    np.testing.assert_allclose(many.vectors, np.tile(alone, (50, 1)), atol=1e-6)
-    with pytest.raises(EngineError):
-        QueryEmbedder(QueryRules(Engine(Path("none.onnx"), read_engine(tiny_engine).info)))
+        alone = [embedder.embed([path])[0].vector for path in two]
+    vectors = {i: embedding.vector for i, embedding in enumerate(many) if embedding.vector is not None}
+    assert list(vectors) == [i for i in range(150) if i % 3 < 2]
+    assert all(vector.shape == (16,) for vector in vectors.values())
+    np.testing.assert_allclose(np.stack(list(vectors.values())), np.tile(np.stack(alone), (50, 1)), atol=1e-6)
+    with (
+        PhotoEmbedder(QueryRules(Engine(Path("none.onnx"), read_engine(tiny_engine).info))) as missing,
+        pytest.raises(EngineError),
+    ):
+        missing.embed(two)
 
 
 def test_the_page_carries_all_and_hides_nothing(two: tuple[str, str], tiny_engine: Path, tmp_path: Path) -> None:

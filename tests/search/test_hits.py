@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,11 +21,18 @@ from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.search import hits as deep
 from runtime.search import search as ask
-from runtime.search.hits import Wanted
-from runtime.search.search import Search, search
+from runtime.search.answers import Answer
+from runtime.search.hits import FindOptions
+from runtime.search.search import Search
 from runtime.storage.file import EmbeddingFile
 from tests.support import encoded_images as make
 from tests.support.errors import raises
+
+
+def search(gallery: EmbeddingFile, queries: Sequence[str], **find: Any) -> list[Answer]:
+    with Search(gallery) as opened:
+        return opened.find(queries, **find)
+
 
 ODD = "q'<b>\n"
 
@@ -84,13 +93,13 @@ def paths(people: Path) -> list[str]:
 def test_one_hit_a_folder(gallery: EmbeddingFile, people: Path, k: int) -> None:
     queries = paths(people)
     found = search(gallery, queries, k=k, by_folder=True)
-    assert found.by_folder
-    for row, answer in enumerate(found.answers):
+    assert found[0].facts.by_folder
+    for row, answer in enumerate(found):
         expected = grouped(ranked(people, row), k)
         assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == expected
         assert [hit.rank for hit in answer.hits] == list(range(1, len(expected) + 1))
         assert not answer.cut
-    assert {hit.folder for answer in found.answers for hit in answer.hits} >= {".", ODD}
+    assert {hit.folder for answer in found for hit in answer.hits} >= {".", ODD}
 
 
 @pytest.mark.parametrize("by_folder", [False, True])
@@ -104,7 +113,7 @@ def test_the_querys_own_file_is_left_out_by_any_name(
     monkeypatch.chdir(Path(own).parent)
     ranking = [entry for entry in ranked(people, row) if entry[0] != row]
     names = (own, str(tmp_path / "link.jpg"), str(tmp_path / "hard.jpg"), Path(own).name)
-    for answer in search(gallery, names, k=4, exclude_self=True, by_folder=by_folder).answers:
+    for answer in search(gallery, names, k=4, exclude_self=True, by_folder=by_folder):
         expected = [entry[1] for entry in grouped(ranking, 4)] if by_folder else [entry[0] for entry in ranking[:4]]
         assert [hit.row for hit in answer.hits] == expected
     os.unlink(tmp_path / "hard.jpg")
@@ -112,7 +121,7 @@ def test_the_querys_own_file_is_left_out_by_any_name(
 
 def test_a_copy_is_another_photograph(gallery: EmbeddingFile, people: Path, tmp_path: Path) -> None:
     shutil.copy(paths(people)[5], tmp_path / "copy.jpg")
-    (answer,) = search(gallery, [str(tmp_path / "copy.jpg")], k=1, exclude_self=True).answers
+    (answer,) = search(gallery, [str(tmp_path / "copy.jpg")], k=1, exclude_self=True)
     assert answer.hits[0].row == 5
 
 
@@ -123,7 +132,7 @@ def test_a_photograph_that_is_gone_is_no_query(people: Path, tmp_path: Path) -> 
     shutil.move(own, hidden)
     try:
         with EmbeddingFile(people) as opened:
-            (answer,) = search(opened, [str(hidden)], k=1, exclude_self=True).answers
+            (answer,) = search(opened, [str(hidden)], k=1, exclude_self=True)
     finally:
         shutil.move(hidden, own)
     assert answer.hits[0].row == 7
@@ -132,7 +141,7 @@ def test_a_photograph_that_is_gone_is_no_query(people: Path, tmp_path: Path) -> 
 def test_a_threshold_ends_folders_too(gallery: EmbeddingFile, people: Path) -> None:
     ranking = ranked(people, 0)
     threshold = ranking[6][1] - 1e-6
-    (answer,) = search(gallery, paths(people)[:1], k=50, threshold=threshold, by_folder=True).answers
+    (answer,) = search(gallery, paths(people)[:1], k=50, threshold=threshold, by_folder=True)
     assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == grouped(ranking[:7], 50)
     assert not answer.cut
 
@@ -142,26 +151,27 @@ def test_the_search_goes_deeper_until_a_bound_and_says_so(
 ) -> None:
     monkeypatch.setattr(deep, "DEEPEST", 20)
     for k in (2, 10):
-        (answer,) = search(gallery, paths(people)[:1], k=k, by_folder=True).answers
+        (answer,) = search(gallery, paths(people)[:1], k=k, by_folder=True)
         expected = grouped(ranked(people, 0)[:20], k)
         assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == expected
         assert answer.cut == (len({os.path.dirname(name) for *_, name in ranked(people, 0)[:20]}) <= k)
     monkeypatch.setattr(deep, "HITS_TOGETHER", 40)  # two queries at a time
-    one_by_one = [search(gallery, [query], k=3, by_folder=True).answers[0] for query in paths(people)]
-    assert list(search(gallery, paths(people), k=3, by_folder=True).answers) == one_by_one
+    one_by_one = [search(gallery, [query], k=3, by_folder=True)[0] for query in paths(people)]
+    assert search(gallery, paths(people), k=3, by_folder=True) == one_by_one
 
 
-@pytest.mark.parametrize("wanted", [Wanted(4), Wanted(2, None, True, True)])
+@pytest.mark.parametrize("options", [FindOptions(4), FindOptions(2, None, True, True)])
 def test_many_batches_answer_as_one_by_one(
-    gallery: EmbeddingFile, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: Wanted
+    gallery: EmbeddingFile, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: FindOptions
 ) -> None:
-    monkeypatch.setattr(ask, "_TOGETHER", 7)
+    monkeypatch.setattr(ask, "_BATCH_QUERIES", 7)
     queries = [*paths(people)[:20], str(tmp_path / "none.jpg"), *paths(people)[20:40]]
-    with Search(gallery, wanted, queries=len(queries)) as opened:
-        batches = list(opened.batches(queries))
-        alone = [opened.answer([query]).answers[0] for query in queries]
-    assert [len(batch.answers) for batch in batches] == [7, 7, 7, 7, 7, 6]
-    assert [answer for batch in batches for answer in batch.answers] == alone
+    with Search(gallery) as opened:
+        answers = list(opened.stream(queries, options))
+        alone = [next(opened.stream([query], options)) for query in queries]
+    batches = [list(batch) for _, batch in groupby(answers, key=lambda answer: id(answer.facts))]
+    assert [len(batch) for batch in batches] == [7, 7, 7, 7, 7, 6]
+    assert answers == alone
     assert alone[20].error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -16,7 +17,8 @@ from runtime.faces.rules import FaceRules
 from runtime.index.gpu import count_gpus
 from runtime.pipeline.request import UNTRAINED_WARNING, Request
 from runtime.pipeline.run import process
-from runtime.search.search import search
+from runtime.search.answers import Answer
+from runtime.search.search import Search
 from runtime.storage.file import EmbeddingFile
 from tests.support import encoded_images as make
 from tests.support.errors import raises
@@ -37,6 +39,13 @@ def gallery(people: Path) -> Iterator[EmbeddingFile]:
         yield opened
 
 
+def search(
+    gallery: EmbeddingFile, queries: list[str], *, k: int = 10, threshold: float | None = None, **opening: Any
+) -> list[Answer]:
+    with Search(gallery, **opening) as opened:
+        return opened.find(queries, k=k, threshold=threshold)
+
+
 def some(gallery: EmbeddingFile, photos: Path, count: int) -> list[str]:
     return [str(photos / "3" / name) for name in gallery.names(range(count))]
 
@@ -44,20 +53,20 @@ def some(gallery: EmbeddingFile, photos: Path, count: int) -> list[str]:
 def test_every_photograph_finds_itself_first(gallery: EmbeddingFile, photos: Path) -> None:
     queries = some(gallery, photos, 80)  # more than one batch
     found = search(gallery, queries, k=3)
-    assert [answer.query for answer in found.answers] == queries
-    for row, answer in enumerate(found.answers):
+    assert [answer.query for answer in found] == queries
+    for row, answer in enumerate(found):
         assert answer.error == ""
         assert [hit.rank for hit in answer.hits] == [1, 2, 3]
         assert answer.hits[0].row == row
         assert answer.hits[0].score == pytest.approx(1, abs=1e-5)
         assert queries[row].endswith(answer.hits[0].path)
-    assert found.rows == gallery.rows
-    assert found.search_ms > 0
-    assert found.warning == UNTRAINED_WARNING
+    assert found[0].facts.rows == gallery.rows
+    assert sum(answer.search_ms for answer in found) > 0
+    assert found[0].facts.warning == UNTRAINED_WARNING
 
 
 def test_scores_are_the_inner_products(gallery: EmbeddingFile, people: Path, photos: Path) -> None:
-    (answer,) = search(gallery, some(gallery, photos, 1), k=5).answers
+    (answer,) = search(gallery, some(gallery, photos, 1), k=5)
     with h5py.File(people) as file:
         vectors = file["embeddings"][:]
     expected = np.sort(vectors @ vectors[0])[::-1][:5]
@@ -69,7 +78,7 @@ def test_one_bad_query_does_not_stop_the_others(gallery: EmbeddingFile, photos: 
     (tmp_path / "text.jpg").write_text("not a photograph")
     good = some(gallery, photos, 2)
     names = [good[0], str(tmp_path / "none.jpg"), str(tmp_path / "cut.jpg"), str(tmp_path / "text.jpg"), good[1]]
-    found = search(gallery, names, k=1).answers
+    found = search(gallery, names, k=1)
     assert [bool(answer.error) for answer in found] == [False, True, True, True, False]
     assert found[1].error.startswith("unreadable: No such file")
     assert found[2].error.startswith("corrupt: ")
@@ -79,24 +88,24 @@ def test_one_bad_query_does_not_stop_the_others(gallery: EmbeddingFile, photos: 
 
 
 def test_no_query_left_is_no_failure(gallery: EmbeddingFile, tmp_path: Path) -> None:
-    (answer,) = search(gallery, [str(tmp_path / "none.jpg")]).answers
+    (answer,) = search(gallery, [str(tmp_path / "none.jpg")])
     assert answer.error
 
 
 def test_threshold_leaves_out_what_is_below(gallery: EmbeddingFile, photos: Path) -> None:
     query = some(gallery, photos, 1)
-    everything = search(gallery, query, k=20).answers[0].hits
+    everything = search(gallery, query, k=20)[0].hits
     cut = everything[7].score
-    assert search(gallery, query, k=20, threshold=cut).answers[0].hits == everything[:8]
-    assert search(gallery, query, k=20, threshold=2).answers[0].hits == ()
+    assert search(gallery, query, k=20, threshold=cut)[0].hits == everything[:8]
+    assert search(gallery, query, k=20, threshold=2)[0].hits == ()
 
 
 def test_every_device_gives_the_same_answer(gallery: EmbeddingFile, photos: Path) -> None:
     queries = some(gallery, photos, 5)
-    expected = search(gallery, queries, k=7, device="cpu").answers
-    assert search(gallery, queries, k=7).answers == expected
+    expected = search(gallery, queries, k=7, device="cpu")
+    assert search(gallery, queries, k=7) == expected
     if count_gpus():
-        assert search(gallery, queries, k=7, device="gpu").answers == expected
+        assert search(gallery, queries, k=7, device="gpu") == expected
     else:
         with raises((MissingDependencyError, EngineError), "--device cpu"):
             search(gallery, queries, k=7, device="gpu")
@@ -109,7 +118,7 @@ def test_another_engine_of_the_same_contract_answers(
 ) -> None:
     other = copy_engine(tiny_engine, tmp_path / "other.onnx", backend_version="another one", profile=(1, 2, 4))
     query = some(gallery, photos, 9)
-    assert search(gallery, query, engine=other).answers == search(gallery, query).answers
+    assert search(gallery, query, engine=other) == search(gallery, query)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +150,7 @@ def test_a_missing_engine_is_named_with_what_to_do(gallery: EmbeddingFile, photo
 
 def test_queries_are_held_to_the_limits_of_the_file(gallery: EmbeddingFile, photos: Path) -> None:
     gallery.contract = replace(gallery.contract, max_pixels=100)
-    (answer,) = search(gallery, some(gallery, photos, 1)).answers
+    (answer,) = search(gallery, some(gallery, photos, 1))
     assert "over the limit of 100" in answer.error
 
 
@@ -150,6 +159,6 @@ def test_a_file_without_embeddings_answers_nothing(photos: Path, tiny_engine: Pa
     (tmp_path / "in" / "text.jpg").write_text("not a photograph")
     process(Request((str(tmp_path / "in"),), tmp_path / "none.h5", read_engine(tiny_engine), faces=FaceRules("none")))
     with EmbeddingFile(tmp_path / "none.h5") as empty:
-        (answer,) = search(empty, [str(next((photos / "3").iterdir()))]).answers
+        (answer,) = search(empty, [str(next((photos / "3").iterdir()))])
     assert answer.hits == ()
     assert answer.error == ""

@@ -19,7 +19,7 @@ from runtime.storage.derived import (
     take_fingerprint,
     written_pages,
 )
-from tests.support.errors import raises
+from tests.support.errors import assert_names, raises, warnings_in
 
 NAMES = ["people.h5", "a[b]*?.h5", "-x .h5", "two\nlines.h5", "\udcff\u4eba.h5"]
 
@@ -118,7 +118,8 @@ def test_lines_that_make_no_sense_spoil_no_other(tmp_path: Path) -> None:
 def test_that_a_page_cannot_be_noted_is_told_and_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "people.h5.pages").mkdir()
     record_page(tmp_path / "people.h5", tmp_path / "a.html")
-    assert "facemill remove will not find it" in caplog.text
+    (warning,) = warnings_in(caplog)
+    assert_names(warning, tmp_path / "a.html", "facemill remove")
 
 
 def test_a_list_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:

@@ -57,6 +57,12 @@ def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path) -> None:
             folder.read_plan()
 
 
+def test_a_missing_source_is_a_clear_error(tmp_path: Path) -> None:
+    with raises(StorageError, "No such file"):
+        RunFolder(tmp_path / "o.h5", like=tmp_path / "none.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_place_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with raises(StorageError, tmp_path / "file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 E = TypeVar("E", bound=BaseException)
 Values = tuple[object, ...]
 USAGE = "Error"  # what click begins the line with when a command is used wrongly
+OPTION = "E-OPTION"
 
 
 def missing_values(text: str, values: Values) -> list[str]:
@@ -42,15 +44,20 @@ def raises(kind: type[E] | tuple[type[E], ...], *values: object) -> Iterator[pyt
     assert_names(str(caught.value), *values)
 
 
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The messages that were logged as warnings."""
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
 def assert_refused(done: subprocess.CompletedProcess[str], code: str, *values: object) -> None:
     """Assert that a command failed with an error of this code that names these values, and with no traceback.
 
     Args:
         done: the run.
-        code: of the error, such as E-CONFIG, after which commands exit 1; or USAGE, after which they exit 2.
+        code: of the error, such as E-CONFIG, after which commands exit 1; or USAGE or OPTION, after which they exit 2.
         values: files, options, numbers and commands that the error's message must name.
     """
-    assert done.returncode == (2 if code == USAGE else 1), done.stderr
+    assert done.returncode == (2 if code in (USAGE, OPTION) else 1), done.stderr
     lines = done.stderr.splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith(f"{code}: ")]
     assert starts, f"no line begins with {code}: {done.stderr}"

@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ...files import NewFile
+from ...errors import StorageError
+from ...files import write_durable
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,6 @@ class RtxCache:
         if self._path is None or content is None or bytes(memoryview(content)) == self._before:
             return
         try:
-            with NewFile(self._path) as new:
-                new.file.write(memoryview(content))
-                new.commit()
-        except OSError as err:  # LockedError is one: another process keeps the same kernels
-            logger.info("the compiled kernels cannot be kept in %s: %s", self._path, err.strerror or err)
+            write_durable(self._path, bytes(memoryview(content)), "the cache of compiled kernels", wait=True)
+        except StorageError as err:
+            logger.info("%s", err.message)

@@ -1,0 +1,131 @@
+"""How well are people recognised? Engines and detectors, measured on a folder of known people."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from .. import defaults
+from ..engines.choose import choose_detector, choose_engine, is_file_name, licence_of
+from ..engines.engine import Engine, read_engine
+from ..errors import Interrupted, OptionError
+from ..evaluation.attach import attach_calibration, calibration_of, check_file
+from ..evaluation.compare import compare_evaluations
+from ..evaluation.detectors import figures_of
+from ..evaluation.embedded import check_folder
+from ..evaluation.evaluate import Evaluation
+from ..evaluation.evaluate import evaluate as measure
+from ..evaluation.report import Report, check_report_folder, labels_of, write_report
+from ..faces.rules import FaceRules
+from ..interrupt import Control
+from ..metrics.pairs import read_pairs
+from ..pairs.checkpoint import checkpoint_plan_path
+from ..pipeline.plan import begun_with
+from ..pipeline.request import Request
+from ..progress import Listener
+from ..storage.contract import EmbeddingContract
+from ..storage.runfolder import utc_now
+
+
+def evaluate(
+    folder: Path,
+    *,
+    pairs: Path | None = None,
+    engine: Path | None = None,
+    model: str | None = None,
+    backend: str = "auto",
+    compare: tuple[Path, Path] | None = None,
+    detector: str | None = None,
+    detectors: Sequence[str] = (),
+    faces: FaceRules | None = None,
+    output: Path | None = None,
+    gallery: int | None = None,
+    calibrate: Path | None = None,
+    force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
+) -> Report:
+    """Embed the photos of known people, and measure.
+
+    Args:
+        folder: one sub-folder a person.
+        pairs: pairs to judge, in the format of LFW's pairs.txt; None for none.
+        engine, model, backend, detector, faces: as for `process`.
+        compare: two engine files to compare with each other, in place of one engine.
+        detectors: several detectors to compare with each other, in place of one.
+        output: write the report there, and keep the embeddings; None for neither.
+        gallery: give thresholds for a gallery of so many photos; None for none.
+        calibrate: write the impostor scores into this embedding file; None for none.
+        force: embed again, and replace what is in the report folder.
+        listener, control: see `process`.
+    Returns:
+        The figures.
+    Raises:
+        OptionError: options exclude each other.
+        ConfigError: there is nothing to measure.
+        ContractError: the embeddings say nothing of the file to calibrate.
+        FacemillError: see `process`.
+    """
+    if detectors and (compare or calibrate):
+        raise OptionError("detectors are compared; expected: neither engines to compare nor a file to calibrate")
+    judged = None if pairs is None else read_pairs(pairs)
+    check_folder(folder, judged)
+    if output is not None:
+        check_report_folder(output, folder, force=force)
+    faces = faces or FaceRules(defaults.ALIGN)
+    kept = calibrate or (output and output / ("embeddings-1.h5" if compare else "embeddings.h5"))
+    resumed = begun_with(kept, force=force and calibrate is None) if kept and not detectors else EmbeddingContract()
+    engines: tuple[Engine, ...] = tuple(map(read_engine, compare or ()))
+    engines = engines or (choose_engine(engine, model=model, backend=backend, resumed=resumed.model or ""),)
+    names: list[str | None] = [*detectors] or [detector]
+    backend, resumed_detector = engines[0].info.backend, resumed.detector or ""
+    finders = [choose_detector(name, align=faces.align, backend=backend, resumed=resumed_detector) for name in names]
+    count = max(len(engines), len(finders))
+    engines, finders = (engines * count)[:count], (finders * count)[:count]
+    with ExitStack() as stack:
+        place = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facemill-evaluate-")))
+        suffixes = [_suffix_of(name) for name in detectors] or (["-1", "-2"] if compare else [""])
+        requests = [
+            Request((str(folder),), place / f"embeddings{suffix}.h5", one, force=force, faces=faces, detector=detecting)
+            for suffix, one, detecting in zip(suffixes, engines, finders, strict=True)
+        ]
+        if calibrate is not None:
+            check_file(calibrate, requests[0])
+        try:
+            evaluations: tuple[Evaluation, ...] = tuple(
+                measure(request, judged, listener=listener, control=control) for request in requests
+            )
+        except Interrupted as err:
+            if output is not None:
+                raise
+            raise Interrupted("stopped; what was embedded is not kept without -o REPORT_FOLDER", err.signum) from err
+        measured = zip(detectors, evaluations, strict=bool(detectors))
+        report = Report(
+            folder=str(folder),
+            pairs=str(pairs or ""),
+            labels=tuple(detectors) or labels_of([one.path for one in engines]),
+            evaluations=evaluations,
+            gallery=gallery,
+            comparison=compare_evaluations(*evaluations) if compare else None,
+            made_utc=utc_now(),
+            detectors=tuple(figures_of(name, licence_of(name), evaluation) for name, evaluation in measured),
+        )
+    if output is not None:
+        write_report(output, report)
+    if calibrate is not None:
+        attach_calibration(
+            calibrate, calibration_of(evaluations[0], folder, report.made_utc), checkpoint_plan_path(calibrate)
+        )
+    return report
+
+
+def _suffix_of(detector: str) -> str:
+    """The part of the name that tells a detector's embedding file from the others', whatever their order and number."""
+    if not is_file_name(detector):
+        return f"-{detector}"
+    digest = hashlib.sha256(os.fsencode(os.path.abspath(detector))).hexdigest()[:8]  # names alone may be alike
+    return f"-{Path(detector).stem}-{digest}"

@@ -1,0 +1,280 @@
+"""Jobs that make and change embedding files."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import defaults
+from ..cuda.device import choose_gpus
+from ..engines.choose import choose_detector, choose_engine
+from ..engines.engine import Engine, read_engine
+from ..errors import ConfigError
+from ..faces.rules import FaceRules
+from ..images.decode import Limits
+from ..interrupt import Control
+from ..maintenance import add as adding
+from ..maintenance.add import Added
+from ..maintenance.receipt import Receipt
+from ..maintenance.remove import Removal, RemovalPlan
+from ..pipeline import run as running
+from ..pipeline.plan import begun_with
+from ..pipeline.request import Request, RunOptions
+from ..pipeline.summary import Summary
+from ..progress import Listener
+from ..sources.source import Source
+from ..storage.file import EmbeddingFile
+from ..storage.segments import SegmentRules
+from ..text import printable
+
+PathLike = str | os.PathLike[str]
+
+logger = logging.getLogger(__name__)
+
+_NAMED = 10  # names that an error lists
+
+
+def open(file: PathLike) -> EmbeddingFile:
+    """Open a finished embedding file for reading: its vectors, paths, faces and outcomes. Own it by `with`.
+
+    Args:
+        file: a file that `process` made.
+    Raises:
+        StorageError: it is missing or damaged, or no embedding file.
+
+    Example:
+        >>> import facemill
+        >>> with facemill.open("people.h5") as file:
+        ...     print(file.vectors.shape, file.paths[0], file.outcomes)
+        (12, 512) person0/0.jpg {'embedded': 12}
+    """
+    return EmbeddingFile(Path(file))
+
+
+def process(
+    photos: PathLike | Sequence[PathLike] | Source,
+    output: PathLike = defaults.OUTPUT,
+    *,
+    engine: PathLike | Engine | None = None,
+    model: str | None = None,
+    backend: str = "auto",
+    detector: PathLike | Engine | None = None,
+    faces: FaceRules | None = None,
+    device: str = "auto",
+    decoder: str = "auto",
+    batch_size: int | None = None,
+    workers: int | None = None,
+    skip_duplicates: bool = False,
+    retry: bool = False,
+    limit: int | None = None,
+    dtype: str = defaults.DTYPE,
+    limits: Limits | None = None,
+    segments: SegmentRules | None = None,
+    force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
+) -> Summary:
+    """Embed photos into one searchable file. A run that was stopped or killed is resumed by the same call.
+
+    Args:
+        photos: folders (with all folders below), files, and `@list.txt` (one path per line); or a source.
+        output: the embedding file.
+        engine: an engine file; None to choose by model and backend.
+        model: a registered name or a model file (`PATH.toml`); None for the default of this machine, or the model of
+            the file that is resumed.
+        backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
+        detector: a registered name, a model file or an engine file; None as for `model`.
+        faces: how faces are detected and which of them count; None for the defaults of the command line.
+        device: "cpu", "gpu" (the first one) or the number of a GPU; several, separated by commas, get one process each.
+            "auto" for one process on the device of the engine.
+        decoder: "opencv", "dali" (on the GPU, for a TensorRT engine), or "auto".
+        batch_size: images in one call of the engine; None to measure the best number.
+        workers: threads that decode; None to measure the best number.
+        skip_duplicates: embed files that are the same to the byte only once.
+        retry: process failed photos again.
+        limit: process only the first so many photos, in scan order.
+        dtype: "float32" or "float16", of the stored embeddings.
+        limits: photos that are refused before decoding.
+        segments: when a segment of the run ends.
+        force: start over, and replace the output once the new file is complete.
+        listener: shows the progress; None logs it.
+        control: pauses and stops the run, from another thread or by signals; None for neither.
+    Returns:
+        What became of the photos, and how fast.
+    Raises:
+        ConfigError: options exclude each other, or a value is out of range.
+        ContractError: an unfinished or finished run has other settings.
+        SourceError: no photos were found, or a folder cannot be read.
+        EngineError, ModelError: an engine cannot be loaded or built, or a model is unknown or not to be had.
+        StorageError, DiskFullError, LockedError: the output cannot be written.
+        Interrupted: the control stopped the run; all finished results are on disk.
+
+    Example:
+        >>> import facemill
+        >>> summary = facemill.process("photos/", "people.h5", model="facemill-512", detector="facemill-det")
+        >>> summary.embedded, summary.outcomes
+        (12, {'embedded': 12})
+    """
+    devices = _devices(device)
+    backend = "cpu" if engine is None and backend == "auto" and "cpu" in devices else backend
+    faces = faces or FaceRules(defaults.ALIGN)
+    resumed = begun_with(Path(output), force=force)
+    chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.model or "")
+    resumed_detector = resumed.detector or ""
+    request = Request(
+        inputs=_inputs(photos),
+        output=Path(output),
+        engine=chosen,
+        detector=choose_detector(detector, align=faces.align, backend=chosen.info.backend, resumed=resumed_detector),
+        faces=faces,
+        limits=limits or Limits(),
+        limit=limit,
+        decoder=decoder,
+        dtype=dtype,
+        skip_duplicates=skip_duplicates,
+        retry=retry,
+        force=force,
+        run=RunOptions(batch_size, workers, devices, segments or SegmentRules()),
+    )
+    summary = running.process(request, listener=listener, control=control)
+    made_by = chosen.info
+    return replace(summary, model=made_by.model, model_sha256=made_by.model_sha256, output=os.fspath(output))
+
+
+def _devices(device: str) -> tuple[str, ...]:
+    """The device of each process; none for one process on the device of the engine.
+
+    Raises:
+        ConfigError: a device is no device, or is not on this machine.
+    """
+    if device == "auto":
+        return ()
+    return choose_gpus(["0" if name.strip() == "gpu" else name for name in device.split(",")])
+
+
+def _inputs(photos: PathLike | Sequence[PathLike] | Source) -> tuple[str, ...] | Source:
+    """Paths as text, or the source."""
+    return path_list(photos) if isinstance(photos, (str, os.PathLike, Sequence)) else photos
+
+
+def path_list(paths: PathLike | Sequence[PathLike]) -> tuple[str, ...]:
+    """Paths as text; a single path becomes a list of one."""
+    several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    return tuple(os.fspath(path) for path in several)
+
+
+def add(
+    file: PathLike,
+    photos: PathLike | Sequence[PathLike],
+    *,
+    engine: PathLike | Engine | None = None,
+    retry: bool = False,
+    segments: SegmentRules | None = None,
+    listener: Listener | None = None,
+    control: Control | None = None,
+) -> Added:
+    """Embed the photos that a file does not have, and put them into it.
+
+    The photos are embedded as those of the file were. After a crash the file is as it was, or has the photos; the same
+    call resumes.
+
+    Args:
+        file: a finished embedding file.
+        photos: folders, files and `@list.txt`, as `process` takes them.
+        engine: an engine file, if the one that the file names is gone.
+        retry: embed photos again that the file has with a failed outcome.
+        segments: when a segment of the run ends.
+        listener, control: see `process`.
+    Returns:
+        What became of the photos, and the size of the file.
+    Raises:
+        ContractError: the engine's embeddings do not fit the file.
+        SourceError, StorageError, EngineError: see `process`.
+        Interrupted: the control stopped the run; all finished results are on disk.
+
+    Example:
+        >>> import facemill
+        >>> added = facemill.add("people.h5", "photos/")
+        >>> added.added, added.known
+        (0, 12)
+    """
+    given = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
+    return adding.add(
+        Path(file), path_list(photos), engine=given, retry=retry, rules=segments, listener=listener, control=control
+    )
+
+
+def remove(
+    file: PathLike,
+    names: PathLike | bytes | Sequence[PathLike | bytes],
+    *,
+    ignore_missing: bool = False,
+    keep_pages: bool = False,
+    receipt: PathLike | None = None,
+    name_paths: bool = False,
+    dry_run: bool = False,
+    confirm: Callable[[RemovalPlan], bool] = lambda plan: True,
+) -> Receipt | None:
+    """Erase photos from a file and from everything that was made from it. The photos themselves are not deleted.
+
+    The file is written afresh, and indexes, pages, lists and folders that facemill made from it are deleted. After a
+    crash the same call completes the removal.
+
+    Args:
+        file: a finished embedding file.
+        names: photos, and folders of photos, as `/image_paths` names them or absolute.
+        ignore_missing: pass over names that are not in the file.
+        keep_pages: leave pages, lists and folders that show photos of the file.
+        receipt: where to write the receipt; None for `FILE.removed-TIME.json`.
+        name_paths: let the receipt name what was removed; else it holds SHA-256 digests only.
+        dry_run: call `confirm` with the plan and change nothing.
+        confirm: called with the plan, if there is something to remove; nothing is changed if it returns False.
+    Returns:
+        The receipt; None if nothing was removed.
+    Raises:
+        ConfigError: names are not in the file.
+        OutputExistsError: the receipt exists.
+        StorageError, DiskFullError, LockedError: the file is as it was, or the same call completes the removal.
+
+    Example:
+        >>> import facemill
+        >>> receipt = facemill.remove("people.h5", "person0/")
+        >>> receipt.removed_photographs, receipt.photographs_after
+        (3, 9)
+    """
+    several = [names] if isinstance(names, (str, bytes, os.PathLike)) else names
+    asked = [os.fsencode(name) for name in several]
+    if not asked and not ignore_missing:
+        raise ConfigError("no name was given, and nothing was removed; expected: one photo or folder at least")
+    with Removal(Path(file)) as removal:
+        facts: dict[str, Any] = {}
+        if removal.unfinished and not dry_run:
+            facts = removal.finish_earlier()
+            if facts:
+                logger.info("completed a removal that was interrupted: %s", facts["receipt"])
+        plan = removal.find(asked, keep_pages=keep_pages)
+        removed_earlier = set(facts.get("asked_sha256", ()))
+        missing = [name for name in plan.missing if hashlib.sha256(name).hexdigest() not in removed_earlier]
+        if missing and not ignore_missing:
+            raise _unknown_names(Path(file), missing, plan.root)
+        if len(plan.rows):
+            if not confirm(plan) or dry_run:
+                return None
+            place = None if receipt is None else Path(receipt)
+            facts = removal.erase(plan, asked, receipt=place, keep_pages=keep_pages, name_paths=name_paths)
+        return Receipt.of(facts) if facts else None
+
+
+def _unknown_names(file: Path, missing: Sequence[bytes], root: bytes) -> ConfigError:
+    listed = "\n".join(f"  {printable(os.fsdecode(name))}" for name in missing[:_NAMED])
+    more = f"\n  and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+    return ConfigError(
+        f"{len(missing):,} names are not in {file}, and nothing was removed:\n{listed}{more}\n"
+        f"expected: photos or folders below {printable(os.fsdecode(root))}, as its /outcomes/path names them. To pass "
+        f"over such names: --ignore-missing"
+    )

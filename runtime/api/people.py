@@ -1,0 +1,355 @@
+"""Questions about all rows of a file at once: who is in it twice, and which photos belong together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import defaults
+from ..clusters.clusters import Clusters, cluster_by_count, cluster_by_threshold, default_threshold
+from ..clusters.folders import FolderCounts, check_folders, write_folders
+from ..clusters.outputs import check_list_path, write_list
+from ..clusters.outputs import write_column as write_cluster_column
+from ..errors import OptionError
+from ..interrupt import Control
+from ..metrics.falsematch import Expectation
+from ..pages.page import check_page_path
+from ..pages.pairs_page import review_page, write_review
+from ..pages.sheets import check_sheets, write_sheets
+from ..pairs import pairs as searching
+from ..pairs.checkpoint import Checkpoint
+from ..pairs.table import Pair, PairTable, check_table_path, write_table
+from ..pairs.threshold import choose_threshold
+from ..progress import Listener
+from ..search.model_label import made_by, warning_of
+from ..storage.calibration import find_calibration
+from ..storage.file import EmbeddingFile
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairReport:
+    """The pairs of a file. Iterate over it for `Pair` objects, best first.
+
+    Attributes:
+        table: the pairs with their names.
+        threshold: lowest score of a pair.
+        same_photograph: pairs of two faces of one photo, which are left out.
+        method: how the rows were compared, for people.
+        share: for an approximate search, the share of all pairs that it found, and the number of pairs by which that
+            was measured; None for an exact search.
+        compared: comparisons of this process.
+        elapsed_s: seconds that they took.
+        expected_false: pairs of two people to expect at the threshold; None if the file carries no calibration.
+        model: the model of the file, for people.
+        warning: what a user must know about the weights; empty for trained ones.
+    """
+
+    table: PairTable
+    threshold: float
+    same_photograph: int
+    method: str
+    share: tuple[float, int] | None
+    compared: int
+    elapsed_s: float
+    expected_false: Expectation | None
+    model: str
+    warning: str
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self.table)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report with all pairs, for JSON."""
+        return {
+            "threshold": self.threshold,
+            "same_photograph": self.same_photograph,
+            "exact": self.share is None,
+            "method": self.method,
+            "expected_false": None if self.expected_false is None else self.expected_false.hits,
+            "model": self.model,
+            **({"warning": self.warning} if self.warning else {}),
+            "pairs": [pair.to_dict() for pair in self],
+        }
+
+
+def find_pairs(
+    file: PathLike,
+    *,
+    threshold: float | None = None,
+    expected_false: float | None = None,
+    output: PathLike | None = None,
+    page: PathLike | None = None,
+    page_pairs: int = defaults.PAGE_PAIRS,
+    budget_s: float | None = None,
+    max_pairs: int = defaults.MAX_PAIRS,
+    device: str = "auto",
+    force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
+) -> PairReport:
+    """Find all pairs of photos in a file that may show the same person. Every row is compared with every other.
+
+    The pairs so far are kept beside the file until the outputs are written: after a crash the same call resumes.
+
+    Args:
+        file: a finished embedding file.
+        threshold: lowest score of a pair, -1 to 1; None to compute it from `expected_false`.
+        expected_false: take the lowest threshold at which at most so many pairs of two people are expected; None for 1.
+            The file needs a calibration.
+        output: write the pairs there, a `.csv` or `.parquet` file; None to write none.
+        page: write a page for a reviewer there, an `.html` file; None to write none.
+        page_pairs: pairs on the page at most.
+        budget_s: seconds; if comparing all rows would take longer, the search is approximate. None for exact search.
+        max_pairs: stop if there are more.
+        device: where rows are compared: "auto", "cpu", "gpu" or the number of a GPU.
+        force: replace outputs, and drop an unfinished search with other options.
+        listener: shows the progress; None logs it.
+        control: pauses and stops the search, from another thread or by signals; None for neither.
+    Returns:
+        The pairs, highest score first. Pairs of two faces of one photo are left out.
+    Raises:
+        TooManyPairsError: there are more than `max_pairs`; the message names a higher threshold.
+        OptionError: options exclude each other.
+        ConfigError: there is no calibration to compute a threshold from.
+        OutputExistsError: an output exists.
+        StorageError, EngineError, MissingDependencyError: the file is damaged, or the device cannot be used.
+        Interrupted: the control stopped the search.
+
+    Example:
+        >>> import facemill
+        >>> pairs = facemill.find_pairs("people.h5", threshold=0.6)
+        >>> all(pair.score >= 0.6 for pair in pairs)
+        True
+    """
+    if threshold is not None and expected_false is not None:
+        raise OptionError("threshold and expected_false are given; expected: one of them")
+    path = Path(file)
+    table_path, page_path = (None if place is None else Path(place) for place in (output, page))
+    if table_path is not None:
+        check_table_path(table_path, force=force)
+    if page_path is not None:
+        check_page_path(page_path, force=force)
+    with EmbeddingFile(path) as gallery:
+        calibration = find_calibration(gallery)
+        lowest = choose_threshold(gallery, calibration, threshold, expected_false)
+        query = searching.PairQuery(lowest, most=max_pairs, budget_s=budget_s, device=device)
+        with Checkpoint(path) as checkpoint:
+            found = searching.find_pairs(gallery, checkpoint, query, force=force, listener=listener, control=control)
+            table = PairTable(gallery, found.pairs, calibration)
+            # Reading photos takes time: stopped between two outputs, the same call would find the first one there.
+            text = review_page(gallery, table, found.method(), lowest, page_pairs) if page_path is not None else ""
+            if table_path is not None:
+                write_table(table_path, gallery, table)
+            if page_path is not None:
+                write_review(page_path, gallery, text)
+            checkpoint.remove()
+        return PairReport(
+            table,
+            lowest,
+            found.same_photograph,
+            found.method(),
+            found.share,
+            found.compared,
+            found.elapsed_s,
+            table.expected(lowest),
+            made_by(gallery),
+            warning_of(gallery),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Rows that belong together.
+
+    Attributes:
+        number: 1 for the largest cluster.
+        rows: rows of `/embeddings`, ascending.
+        paths: the photos of the rows, as in `/image_paths`.
+    """
+
+    number: int
+    rows: tuple[int, ...]
+    paths: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The cluster for JSON."""
+        return {"cluster": self.number, "size": len(self.rows), "rows": list(self.rows), "paths": list(self.paths)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClusterReport:
+    """The clusters of a file. Iterate over it for `Cluster` objects, the largest first.
+
+    Attributes:
+        file: the embedding file.
+        clusters: the cluster of each row, with sizes and scores.
+        model: the model of the file, for people.
+        warning: what a user must know about the weights; empty for trained ones.
+        folders: the folders that were filled; None if none were asked for.
+        sheets: pages that were written; None if none were asked for.
+    """
+
+    file: Path
+    clusters: Clusters
+    model: str
+    warning: str
+    folders: FolderCounts | None = None
+    sheets: int | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user must know: about the weights, and about clusters that are too large to be a person."""
+        clusters = self.clusters
+        warnings = [self.warning] if self.warning else []
+        if clusters.suspicious and not clusters.k:
+            which = "cluster is" if clusters.suspicious == 1 else "clusters are"
+            warnings.append(
+                f"{clusters.suspicious:,} {which} too large to be a person; the largest has {int(clusters.sizes[0]):,} "
+                f"of {len(clusters.of):,} photos. The threshold {clusters.threshold:g} is too low, or many photos show "
+                f"no face: try a higher one, and look at --sheets"
+            )
+        return warnings
+
+    @property
+    def numbers(self) -> NDArray[np.int32]:
+        """(N,) int32: the number of each row's cluster; 0 for a row of zeros, which is in none."""
+        return self.clusters.of
+
+    def __len__(self) -> int:
+        return self.clusters.count
+
+    def __iter__(self) -> Iterator[Cluster]:
+        with EmbeddingFile(self.file) as gallery:
+            for number in range(1, self.clusters.count + 1):
+                rows = self.clusters.rows(number).tolist()
+                yield Cluster(number, tuple(rows), tuple(gallery.names(rows)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures for JSON, without the rows."""
+        several = self.clusters.with_at_least(2)
+        return {
+            "embeddings": len(self.numbers),
+            "clusters": len(self),
+            "clusters_of_one": len(self) - several,
+            "largest": int(self.clusters.sizes[0]) if len(self) else 0,
+            "suspicious": self.clusters.suspicious,
+            "method": self.clusters.method,
+            "threshold": self.clusters.threshold,
+            "k": self.clusters.k,
+            "model": self.model,
+            **({"warning": self.warning} if self.warning else {}),
+        }
+
+
+def cluster(
+    file: PathLike,
+    *,
+    people: int | None = None,
+    threshold: float | None = None,
+    output: PathLike | None = None,
+    folders: PathLike | None = None,
+    mode: str = "symlink",
+    sheets: PathLike | None = None,
+    min_photos: int = defaults.MIN_PHOTOS,
+    write_column: bool = True,
+    seed: int = 0,
+    budget_s: float | None = None,
+    max_pairs: int = defaults.MAX_LINKS,
+    device: str = "auto",
+    force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
+) -> ClusterReport:
+    """Group the photos in a file by person.
+
+    With `people`, rows are split by k-means. Without it, photos whose score reaches the threshold are linked, and
+    Chinese whispers finds the people in the graph (needs SciPy). The links so far are kept beside the file until the
+    clusters are written: after a crash the same call resumes.
+
+    Args:
+        file: a finished embedding file.
+        people: number of people, if it is known.
+        threshold: score from which two photos are linked, above 0 and at most 1; None for the calibration's.
+        output: write a list there, a `.csv` file; None to write none.
+        folders: make a folder for each cluster in this one; None to make none.
+        mode: what these folders hold: "symlink", "hardlink" or "copy".
+        sheets: write pages with the photos into this folder; None to write none.
+        min_photos: clusters with fewer photos get no folder and no sheet.
+        write_column: write the numbers into the file, as `/cluster`.
+        seed: of the random order of k-means and whispers.
+        budget_s, device, listener, control: see `find_pairs`.
+        max_pairs: stop if more pairs are linked; 30 million take some 3 GB.
+        force: replace outputs, and drop an unfinished search with other options.
+    Returns:
+        The clusters; cluster 1 is the largest.
+    Raises:
+        TooManyPairsError: there are more than `max_pairs`.
+        OptionError: options exclude each other.
+        ConfigError: there is no calibration to take a threshold from.
+        OutputExistsError: an output exists.
+        StorageError, EngineError, MissingDependencyError: the file is damaged, or a package or device is missing.
+        Interrupted: the control stopped the search.
+
+    Example:
+        >>> import facemill
+        >>> report = facemill.cluster("people.h5", threshold=0.5, write_column=False)
+        >>> report.numbers.shape, next(iter(report)).number
+        ((12,), 1)
+    """
+    if people is not None and threshold is not None:
+        raise OptionError("people and threshold are given; expected: one of them")
+    path = Path(file)
+    listed, filled, paged = (None if place is None else Path(place) for place in (output, folders, sheets))
+    _check_apart({"--folders": filled, "--sheets": paged, "--output": listed})
+    for place, check in ((listed, check_list_path), (filled, check_folders), (paged, check_sheets)):
+        if place is not None:
+            check(place, force=force)
+    with ExitStack() as stack:
+        gallery = stack.enter_context(EmbeddingFile(path))
+        checkpoint = None
+        if people is not None:
+            clusters = cluster_by_count(gallery, people, seed=seed, listener=listener)
+        else:
+            lowest = default_threshold(gallery) if threshold is None else threshold
+            query = searching.PairQuery(lowest, most=max_pairs, budget_s=budget_s, device=device)
+            checkpoint = stack.enter_context(Checkpoint(path))
+            clusters = cluster_by_threshold(
+                gallery, checkpoint, query, seed=seed, force=force, listener=listener, control=control
+            )
+        if listed is not None:
+            write_list(listed, gallery, clusters)
+        made = pages = None
+        if filled is not None:
+            made = write_folders(filled, gallery, clusters, mode=mode, least=min_photos, force=force)
+        if paged is not None:
+            pages = write_sheets(paged, gallery, clusters, least=min_photos, force=force)
+        if write_column:  # last: it makes another file, whose comparisons would start again
+            write_cluster_column(path, clusters, str(gallery.metadata["run_id"]))
+        if checkpoint is not None:
+            checkpoint.remove()
+        return ClusterReport(path, clusters, made_by(gallery), warning_of(gallery), made, pages)
+
+
+def _check_apart(outputs: dict[str, Path | None]) -> None:
+    """Refuse an output in a folder that facemill fills: such a folder holds nothing else.
+
+    Raises:
+        OptionError: there is one.
+    """
+    places = {name: Path(os.path.realpath(path)) for name, path in outputs.items() if path is not None}
+    for name, place in places.items():
+        for other, there in places.items():
+            if name != other and name != "--output" and there.is_relative_to(place):
+                raise OptionError(f"{name} needs a folder of its own, and {other} is in it")

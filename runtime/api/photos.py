@@ -1,0 +1,212 @@
+"""Questions about a few photos: their embeddings, the faces in them, whether two show the same person."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import defaults
+from ..engines.build import rebuild_if_stale
+from ..engines.choose import choose_detector, choose_engine
+from ..engines.engine import Engine, read_engine
+from ..faces.rules import FaceRules
+from ..images.decode import Limits
+from ..metrics.falsematch import Calibration
+from ..search import compare as comparing
+from ..search.compare import Comparison
+from ..search.detector import Detection, PhotoDetector
+from ..search.embedder import Embedding, PhotoEmbedder, PhotoInput, QueryRules, photo_list
+from ..search.file_rules import rules_of
+from ..storage.calibration import find_calibration
+from ..storage.file import EmbeddingFile
+
+PathLike = str | os.PathLike[str]
+
+
+class FaceEmbedder:
+    """Embeds and compares photos with engines that stay loaded. Use it for repeated calls, from any thread.
+
+    Close it with `close()`, or own it by `with`. The engines are loaded by the first photo.
+
+    Example:
+        >>> import facemill
+        >>> with facemill.FaceEmbedder(model="facemill-512", detector="facemill-det") as embedder:
+        ...     (embedding,) = embedder.embed("photos/person0/0.jpg")
+        >>> embedding.vector.shape, embedding.vector.dtype.name
+        ((512,), 'float32')
+    """
+
+    def __init__(
+        self,
+        *,
+        file: PathLike | None = None,
+        engine: PathLike | Engine | None = None,
+        model: str | None = None,
+        backend: str = "auto",
+        detector: PathLike | Engine | None = None,
+        align: str = defaults.ALIGN,
+        min_score: float = defaults.MIN_SCORE,
+    ) -> None:
+        """Choose the engines; build them if there are none up to date.
+
+        Args:
+            file: embed as the rows of this file were, and compare with its calibration. Only `engine` goes with it.
+            engine: an engine file; None to choose by model and backend.
+            model: a registered name or a model file (`PATH.toml`); None for the default of this machine.
+            backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
+            detector: a registered name, a model file or an engine file; None for the default of this machine.
+            align: "detect" aligns the faces of every photo, "none" takes photos whole as aligned crops, "auto" takes
+                those of exactly the crop's size whole.
+            min_score: minimum detection confidence, 0 to 1.
+        Raises:
+            ConfigError: options exclude each other, or a value is out of range.
+            StorageError, ContractError: the file cannot be read, or the engine does not fit it.
+            EngineError, ModelError: an engine cannot be loaded or built, or a model is unknown or not to be had.
+        """
+        self._calibration: Calibration | None = None
+        if file is None:
+            rebuilt = rebuild_if_stale(choose_engine(engine, model=model, backend=backend))
+            faces = FaceRules(align, threshold=min_score, min_iod=0.0)
+            rules = QueryRules(rebuilt, choose_detector(detector, align=align, backend=rebuilt.info.backend), faces)
+        else:
+            given = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
+            with EmbeddingFile(Path(file)) as gallery:
+                rules, self._calibration = rules_of(gallery, given), find_calibration(gallery)
+        self._photos = PhotoEmbedder(rules)
+
+    @property
+    def limits(self) -> Limits:
+        """The photos that are refused before decoding."""
+        return self._photos.rules.limits
+
+    def embed(self, photos: PhotoInput | Sequence[PhotoInput]) -> list[Embedding]:
+        """Embed the main face of each photo.
+
+        Args:
+            photos: a photo or several: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
+        Returns:
+            One embedding a photo, in the same order; a photo that cannot be embedded has one with its error.
+        Raises:
+            EngineError, MissingDependencyError: an engine cannot be loaded.
+        """
+        return self._photos.embed(photo_list(photos))
+
+    def compare(self, a: PhotoInput, b: PhotoInput, *, threshold: float | None = None) -> Comparison:
+        """Say whether two photos show the same person.
+
+        Args:
+            a, b: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
+            threshold: the score from which they do, -1 to 1; None for that of the file or of the model.
+        Raises:
+            EngineError, MissingDependencyError: an engine cannot be loaded.
+        """
+        return comparing.compare(self._photos, a, b, threshold=threshold, calibration=self._calibration)
+
+    def close(self) -> None:
+        """Release the engines."""
+        self._photos.close()
+
+    def __enter__(self) -> FaceEmbedder:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def embed(
+    photos: PhotoInput | Sequence[PhotoInput],
+    *,
+    engine: PathLike | Engine | None = None,
+    model: str | None = None,
+    backend: str = "auto",
+    detector: PathLike | Engine | None = None,
+    align: str = defaults.ALIGN,
+    min_score: float = defaults.MIN_SCORE,
+) -> list[Embedding]:
+    """Embed the main face of each photo. `FaceEmbedder` keeps the engines for repeated calls.
+
+    Args:
+        photos: a photo or several: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
+        engine, model, backend, detector, align, min_score: see `FaceEmbedder`.
+    Returns:
+        One embedding a photo, in the same order; a photo that cannot be embedded has one with its error.
+    Raises:
+        ConfigError, EngineError, ModelError, MissingDependencyError: see `FaceEmbedder`.
+
+    Example:
+        >>> import facemill
+        >>> (embedding,) = facemill.embed("photos/person0/0.jpg", model="facemill-512", detector="facemill-det")
+        >>> embedding.vector.shape, embedding.error
+        ((512,), '')
+    """
+    with FaceEmbedder(
+        engine=engine, model=model, backend=backend, detector=detector, align=align, min_score=min_score
+    ) as embedder:
+        return embedder.embed(photos)
+
+
+def compare(
+    a: PhotoInput,
+    b: PhotoInput,
+    *,
+    file: PathLike | None = None,
+    threshold: float | None = None,
+    engine: PathLike | Engine | None = None,
+    model: str | None = None,
+    backend: str = "auto",
+    detector: PathLike | Engine | None = None,
+    align: str = defaults.ALIGN,
+) -> Comparison:
+    """Say whether two photos show the same person. `FaceEmbedder` keeps the engines for repeated calls.
+
+    Args:
+        a, b: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
+        file: embed as the rows of this file were, and use its calibration. Only `engine` goes with it.
+        threshold: the score from which they do, -1 to 1; None for that of the file or of the model.
+        engine, model, backend, detector, align: see `FaceEmbedder`.
+    Raises:
+        ConfigError, EngineError, ModelError, MissingDependencyError: see `FaceEmbedder`.
+
+    Example:
+        >>> import facemill
+        >>> comparison = facemill.compare("photos/person0/0.jpg", "photos/person0/1.jpg", file="people.h5")
+        >>> -1 <= comparison.score <= 1
+        True
+    """
+    with FaceEmbedder(
+        file=file, engine=engine, model=model, backend=backend, detector=detector, align=align
+    ) as embedder:
+        return embedder.compare(a, b, threshold=threshold)
+
+
+def detect(
+    photos: PhotoInput | Sequence[PhotoInput],
+    *,
+    detector: PathLike | Engine | None = None,
+    backend: str = "auto",
+    min_score: float = defaults.MIN_SCORE,
+) -> list[Detection]:
+    """Detect the faces in each photo.
+
+    Args:
+        photos: a photo or several: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
+        detector: a registered name, a model file or an engine file; None for the default of this machine.
+        backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
+        min_score: minimum detection confidence, 0 to 1.
+    Returns:
+        One detection a photo, in the same order: the main face first, no face, or an error.
+    Raises:
+        ConfigError: the score is out of range.
+        EngineError, ModelError, MissingDependencyError: the detector cannot be loaded or built.
+
+    Example:
+        >>> import facemill
+        >>> (detection,) = facemill.detect("photos/person0/0.jpg", detector="facemill-det")
+        >>> len(detection.faces), len(detection.faces[0].landmarks)
+        (1, 5)
+    """
+    engine = choose_detector(detector, align="detect", backend=backend)
+    assert engine is not None
+    with PhotoDetector(rebuild_if_stale(engine), min_score=min_score) as opened:
+        return opened.detect(photo_list(photos))

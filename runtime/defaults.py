@@ -1,0 +1,26 @@
+"""The defaults that the library and the command line share. Nothing is imported here, so that `--help` is quick."""
+
+from __future__ import annotations
+
+OUTPUT = "facial_embeddings.h5"
+K = 10  # hits of a query
+LATENCY_MS = 100.0  # of a query, before an approximate index is looked for
+ALIGN = "auto"
+FACES = "largest"
+MIN_SCORE = 0.6  # detection confidence, 0 to 1
+MIN_IOD_PX = 10.0  # distance between the eyes, pixels of the original photo
+MIN_SHARPNESS = 0.0
+MIN_FRONTAL = 0.0  # 0 for any pose, 1 for frontal faces only
+MAX_BYTES = 64 << 20  # of a file
+MAX_PIXELS = 100_000_000  # of a photo
+DTYPE = "float32"
+SEGMENT_ROWS = 250_000
+SEGMENT_SECONDS = 60.0
+MAX_PAIRS = 10_000_000
+MAX_LINKS = 30_000_000  # pairs of photos in the graph of clusters; so many take some 3 GB
+PAGE_PAIRS = 500
+EXPECTED_FALSE = 1.0  # pairs of two people that a search of all pairs may bring
+MIN_PHOTOS = 2  # of a cluster that gets a folder or a sheet
+MAP_POINTS = 5000
+CALIBRATION_COUNT = 512
+ENGINES = "engines"  # folder of build-engine

@@ -1,0 +1,102 @@
+"""From the names that users give to engines: a model, a detector, an engine file, or the defaults of this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..assets import cache_dir
+from ..errors import ModelUnavailableError, OptionError
+from ..modelspec import list_specs, load_spec
+from ..modelstore import SHIPPED_DETECTOR, default_detector, default_model
+from .build import build_engine
+from .engine import Engine, read_engine, sidecar_path
+from .weights import weights_for
+
+_ENGINE_SUFFIXES = (".onnx", ".plan")
+
+
+def choose_engine(
+    engine: str | os.PathLike[str] | Engine | None = None,
+    *,
+    model: str | None = None,
+    backend: str = "auto",
+    resumed: str = "",
+) -> Engine:
+    """The engine that embeds: the given one, or one of the model, built if there is none up to date.
+
+    Args:
+        engine: an engine file; None to choose by model and backend.
+        model: a registered name or a model file (`PATH.toml`); None for the default model of this machine.
+        backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
+        resumed: the model of the file that is resumed; empty if there is none. It takes the place of the default.
+    Raises:
+        OptionError: engine and model, or engine and backend, are given: an engine is built from one model for one.
+        EngineError: the engine is missing, damaged or cannot be built.
+        ModelError, ModelUnavailableError: the model is unknown, or its weights cannot be fetched.
+    """
+    if engine is None:
+        return _engine_of(model or default_model(resumed), backend)
+    if model is not None or backend != "auto":
+        raise OptionError("engine and model (or backend) are given; expected: one of them. An engine has one model")
+    return engine if isinstance(engine, Engine) else read_engine(Path(engine))
+
+
+def choose_detector(
+    detector: str | os.PathLike[str] | Engine | None = None,
+    *,
+    align: str = "auto",
+    backend: str = "auto",
+    resumed: str = "",
+) -> Engine | None:
+    """The engine that detects faces: the given one, or one of the model, built if there is none up to date.
+
+    Args:
+        detector: a registered name, a model file (`PATH.toml`) or an engine file; None for the default of this machine.
+        align: "none" to detect no faces.
+        backend: for a detector that is named by its model.
+        resumed: the detector of the file that is resumed; empty if there is none.
+    Returns:
+        None if no faces are detected.
+    Raises:
+        EngineError: the engine is damaged or cannot be built.
+        ModelError, ModelUnavailableError: the model is unknown, or its weights cannot be fetched.
+    """
+    if align == "none":
+        return None
+    if isinstance(detector, Engine):
+        return detector
+    name = os.fspath(detector or default_detector(resumed))
+    path = Path(name)
+    if path.suffix in _ENGINE_SUFFIXES and sidecar_path(path).exists():
+        return read_engine(path)
+    try:
+        return _engine_of(name, backend, detects=True)
+    except ModelUnavailableError as err:
+        raise ModelUnavailableError(
+            f"{err.message}\nThis model is the face detector. Another detector is on this machine, for new files: "
+            f"--detector {SHIPPED_DETECTOR}. Photographs that are aligned crops already need none: --align none"
+        ) from err
+
+
+def is_file_name(detector: str) -> bool:
+    """Whether a detector is named by a file, and not by a registered name."""
+    return Path(detector).suffix in (".toml", *_ENGINE_SUFFIXES)
+
+
+def licence_of(detector: str) -> str:
+    """The licence that the model file of a detector states; empty for an engine whose model is not registered.
+
+    Args:
+        detector: as `choose_detector` takes it.
+    """
+    path = Path(detector)
+    if path.suffix not in _ENGINE_SUFFIXES:
+        return load_spec(detector).licence
+    sha256 = read_engine(path).info.model_sha256
+    return next((spec.licence for spec in list_specs() if spec.sha256 == sha256), "")
+
+
+def _engine_of(model: str, backend: str, *, detects: bool = False) -> Engine:
+    spec = load_spec(model, detects=detects)
+    return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).engine

@@ -1,0 +1,206 @@
+"""Folders that facemill fills for a user: when a folder is facemill's own, and how new content takes its place.
+
+`replace_folder` makes a new folder under a temporary name and exchanges it for the old one at the end: for exports,
+which are a few files. `fill_folder` empties a folder and fills it in place: for a million links and pages, which need
+not exist twice. Neither removes a file that facemill has not written: every name in the folder must be one that this
+kind of output has.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from .errors import ConfigError, FacemillError, OutputExistsError
+from .files import (
+    TEMPORARY_SUFFIX,
+    Lock,
+    make_folder,
+    restrict_folder,
+    storage_error,
+    sync_folder,
+    temporary_path,
+    write_durable,
+)
+
+_MARK = ".facemill.json"  # in a folder that is filled in place: its kind, and whether it is finished
+_REPLACED = "replaced"  # in a new folder, for a moment: the old folder whose place it takes
+
+
+def check_folder(path: Path, kind: str, entries: str, *, force: bool) -> None:
+    """Check, before the work, that `fill_folder` can fill a folder.
+
+    It can when the folder does not exist, is empty, or is an unfinished one of facemill's; a finished one with `force`.
+
+    Args:
+        path: the folder.
+        kind: the content, in the plural, such as "contact sheets".
+        entries: a regular expression for the names in the folder.
+        force: replace a finished folder.
+    Raises:
+        OutputExistsError: the folder is finished, or holds a file that facemill did not write.
+    """
+    if not os.path.lexists(path):
+        return
+    _check_own(path, kind, entries)
+    mark = _read_mark(path)
+    names = [name for name in os.listdir(path) if _final_name(name) != _MARK]
+    if names and mark.get("kind") != kind:
+        raise OutputExistsError(
+            f"{path} holds {min(names)!r}, and facemill did not make it for {kind}. Name a new or empty folder"
+        )
+    if mark.get("finished") and not force:
+        raise OutputExistsError(f"{path} holds {kind} already. Name another folder, or replace them with --force")
+
+
+@contextmanager
+def fill_folder(
+    path: Path, kind: str, entries: str, *, force: bool, like: Path | Sequence[Path] = ()
+) -> Iterator[None]:
+    """Create or empty a folder, which the block fills. After a kill the next call empties it again.
+
+    Args:
+        path, kind, entries, force: see `check_folder`.
+        like: the files from which the content is made; see `files.make_folder`.
+    Raises:
+        OutputExistsError: see `check_folder`.
+        LockedError: another process fills the folder.
+        DiskFullError, StorageError: the folder cannot be filled.
+    """
+    check_folder(path, kind, entries, force=force)
+    try:
+        make_folder(path, like=like)
+        lock = Lock(path, f"another process is writing {path}", folder=True)
+    except OSError as err:
+        if isinstance(err, FacemillError):
+            raise
+        raise storage_error(err, f"the folder for {kind}", path) from err
+    with lock:
+        _write_mark(path, kind, finished=False, like=like)
+        try:
+            for entry in path.iterdir():
+                if entry.name != _MARK:
+                    _remove(entry)
+        except OSError as err:
+            raise storage_error(err, f"the folder for {kind}", path) from err
+        yield
+        _write_mark(path, kind, finished=True, like=like)
+
+
+@contextmanager
+def replace_folder(
+    path: Path, kind: str, entries: str, *, force: bool, like: Path | Sequence[Path] = ()
+) -> Iterator[Path]:
+    """Make an empty folder under a temporary name, which takes its place when the block succeeds.
+
+    At every moment the name stands for the old folder, for nothing, or for the new folder.
+
+    Args:
+        path: the folder; a symbolic link is followed.
+        kind: the content, in the plural, such as "NumPy arrays".
+        entries: a regular expression for the names in the folder; the block writes each with `files.synced_file`.
+        force: replace an existing folder of this kind.
+        like: the files from which the content is made; see `files.make_folder`.
+    Raises:
+        ConfigError, OutputExistsError, LockedError: before the block.
+        DiskFullError, StorageError: an existing folder keeps its content.
+    """
+    path = Path(os.path.realpath(path))
+    temporary = temporary_path(path)
+    if not path.parent.is_dir():
+        raise ConfigError(f"there is no folder {path.parent} for {kind}. Create it, or name another folder")
+    if path.exists() and not force:
+        raise OutputExistsError(f"{path} exists. Name another folder, or replace it with --force")
+    sources = [*([like] if isinstance(like, Path) else like), *([path] if path.exists() else [])]
+    for folder in (path, temporary):
+        if os.path.lexists(folder):
+            _check_own(folder, kind, f"{entries}|{_REPLACED}", links=False)
+    try:
+        with _lock_new_folder(temporary, sources, f"another process is writing {path}"):
+            try:
+                for leftover in temporary.iterdir():  # of a killed writer
+                    _remove(leftover)
+                yield temporary
+                sync_folder(temporary)
+                _take_place(temporary, path)
+            except BaseException:
+                with suppress(OSError):
+                    _remove(temporary)
+                raise
+    except OSError as err:
+        if isinstance(err, FacemillError):
+            raise
+        raise storage_error(err, f"the folder for {kind}", path) from err
+
+
+def _check_own(folder: Path, kind: str, entries: str, *, links: bool = True) -> None:
+    """Refuse a folder with a file that facemill did not write; temporary names count as the final ones."""
+    if not folder.is_dir() or (folder.is_symlink() and not links):
+        raise OutputExistsError(f"{folder} is not a folder. Name another one for the {kind}")
+    foreign = [
+        name
+        for name in os.listdir(folder)
+        if _final_name(name) != _MARK and not re.fullmatch(entries, _final_name(name))
+    ]
+    if foreign:
+        raise OutputExistsError(
+            f"{folder} holds {min(foreign)!r}, which facemill did not write for {kind}, and is not replaced. "
+            f"Name a new or empty folder, or move that file away"
+        )
+
+
+def _final_name(name: str) -> str:
+    return name.removesuffix(TEMPORARY_SUFFIX)
+
+
+def _lock_new_folder(temporary: Path, sources: Sequence[Path], busy: str) -> Lock:
+    while True:
+        make_folder(temporary, like=sources)
+        try:
+            lock = Lock(temporary, busy, folder=True)
+        except FileNotFoundError:
+            continue  # another writer has just renamed it
+        restrict_folder(temporary, like=sources)
+        return lock
+
+
+def _take_place(temporary: Path, path: Path) -> None:
+    old = temporary / _REPLACED
+    try:
+        if path.exists():
+            os.rename(path, old)
+        os.rename(temporary, path)
+    except BaseException:
+        if old.exists():  # the old folder must not go with the unfinished one
+            os.rename(old, path)
+        raise
+    sync_folder(path.parent)
+    if (path / _REPLACED).exists():
+        shutil.rmtree(path / _REPLACED)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link itself, or a folder without following links."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _read_mark(path: Path) -> dict[str, object]:
+    """The mark of a folder; empty where there is none that can be read."""
+    try:
+        mark = json.loads((path / _MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return mark if isinstance(mark, dict) else {}
+
+
+def _write_mark(path: Path, kind: str, *, finished: bool, like: Path | Sequence[Path]) -> None:
+    data = json.dumps({"kind": kind, "finished": finished}).encode()
+    write_durable(path / _MARK, data, "the mark of the folder", like=like)

@@ -1,0 +1,91 @@
+"""How the rows of an embedding file were made, for photos that are to be compared with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..engines.build import rebuild_if_stale
+from ..engines.engine import Engine, read_engine
+from ..errors import ContractError, EngineError
+from ..pipeline.contract import contract_of, limits_of, query_face_rules_of
+from ..pipeline.request import Request
+from ..storage.contract import Guard
+from ..storage.file import EmbeddingFile
+from .embedder import QueryRules
+
+
+def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules:
+    """The rules by which the rows of a file were made, for queries: of several faces the main one is taken.
+
+    Args:
+        gallery: an open embedding file.
+        engine: None for the engine that the file names.
+    Raises:
+        ContractError: the engine's embeddings cannot be compared with the rows.
+        EngineError: an engine is missing.
+    """
+    engine = rebuild_if_stale(find_engine(gallery, engine))
+    detector = find_detector(gallery)
+    check_engine(gallery, engine, detector)
+    return QueryRules(engine, detector, query_face_rules_of(gallery.contract), limits_of(gallery.contract))
+
+
+def find_detector(gallery: EmbeddingFile) -> Engine | None:
+    """The detector's engine that the file names; None if its photos were taken whole.
+
+    Raises:
+        EngineError: the engine is missing.
+    """
+    if not gallery.contract.detects_faces:
+        return None
+    path = Path(str(gallery.metadata.get("detector_engine", "")))
+    try:
+        return read_engine(path)
+    except EngineError as err:
+        contract = gallery.contract
+        raise EngineError(
+            f"the detector that made {gallery.path} cannot be read: {err.message}. Build it again with: "
+            f"facemill build-engine --output {path.parent} --model {contract.detector} "
+            f"--precision {contract.detector_precision}"
+        ) from err
+
+
+def find_engine(gallery: EmbeddingFile, engine: Engine | None) -> Engine:
+    """The engine given, or the engine that the file names.
+
+    Raises:
+        EngineError: it is missing.
+    """
+    if engine is not None:
+        return engine
+    try:
+        return read_engine(Path(str(gallery.metadata.get("engine", ""))))
+    except EngineError as err:
+        raise EngineError(
+            f"the engine that made {gallery.path} cannot be read: {err.message}. {_build_again(gallery)}"
+        ) from err
+
+
+def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None) -> None:
+    """Refuse an engine whose embeddings cannot be compared with the rows of the file.
+
+    Raises:
+        ContractError: naming every difference with both values.
+    """
+    rules = query_face_rules_of(gallery.contract)
+    query = contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, "")
+    different = gallery.contract.differences(query, Guard.VECTORS)
+    if different:
+        raise ContractError(
+            f"the engine {engine} cannot answer for {gallery.path} ({'; '.join(different)}); expected: the same "
+            f"values. {_build_again(gallery)}"
+        )
+
+
+def _build_again(gallery: EmbeddingFile) -> str:
+    """The next command, for an error."""
+    model, precision = gallery.metadata.get("model"), gallery.metadata.get("precision")
+    return (
+        f"Build one for this file with: facemill build-engine --model {model} --precision {precision} and name it with "
+        f"--engine PATH"
+    )

@@ -1,0 +1,18 @@
+"""A folder of synthetic portraits by person, as the examples of the library and the documents name them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from runtime.demo.portraits import write_portraits
+
+
+def write_people_photos(folder: Path, people: int, shots: int) -> None:
+    """Write `photos/person0/0.jpg` and so on, and `somebody.jpg`, a copy of the first photo."""
+    for path in write_portraits(folder / "drawn", people, shots):
+        person, shot = int(path.parent.name.split("-")[1]), int(path.stem.split("-")[1])
+        home = folder / "photos" / f"person{person}"
+        home.mkdir(parents=True, exist_ok=True)
+        path.rename(home / f"{shot}.jpg")
+    shutil.copy(folder / "photos" / "person0" / "0.jpg", folder / "somebody.jpg")

@@ -1,0 +1,335 @@
+"""Folders that facemill fills: whole or untouched whatever happens, and emptied only where they are facemill's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import ConfigError, DiskFullError, LockedError, OutputExistsError, StorageError
+from runtime.files import durable_file, synced_file
+from runtime.folders import check_folder, fill_folder, replace_folder
+from tests.support.errors import raises
+from tests.support.facemill_command import ROOT
+
+ENTRIES = r"thing-\d+"
+
+
+def fill(path: Path, entries: int = 2, *, force: bool = False, fail: bool = False) -> None:
+    with fill_folder(path, "things", ENTRIES, force=force):
+        for i in range(entries):
+            (path / f"thing-{i}").mkdir()
+            (path / f"thing-{i}" / "x").write_text("x")
+        if fail:
+            raise KeyboardInterrupt
+
+
+def names(path: Path) -> list[str]:
+    return sorted(name for name in os.listdir(path) if name.startswith("thing"))
+
+
+def test_a_new_or_empty_folder_is_filled(tmp_path: Path) -> None:
+    fill(tmp_path / "deep" / "new")
+    assert names(tmp_path / "deep" / "new") == ["thing-0", "thing-1"]
+    (tmp_path / "empty").mkdir()
+    fill(tmp_path / "empty")
+    assert names(tmp_path / "empty") == ["thing-0", "thing-1"]
+
+
+def test_a_finished_one_is_replaced_only_with_force(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    fill(path, 3)
+    with raises(OutputExistsError, "--force"):
+        fill(path, 1)
+    assert len(names(path)) == 3
+    fill(path, 1, force=True)
+    assert names(path) == ["thing-0"]
+
+
+def test_an_unfinished_one_is_begun_anew(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    with pytest.raises(KeyboardInterrupt):
+        fill(path, 3, fail=True)
+    assert len(names(path)) == 3
+    fill(path, 1)
+    assert names(path) == ["thing-0"]
+
+
+def test_a_kill_before_the_mark_was_whole_is_no_harm(tmp_path: Path) -> None:
+    (tmp_path / ".facemill.json.partial").write_text('{"ki')
+    fill(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == [".facemill.json", "thing-0", "thing-1"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_not_ours_is_never_touched(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "strange" / "thing-0").mkdir(parents=True)  # named like ours, without a mark
+    (tmp_path / "file").write_text("mine")
+    for name in ("strange", "file"):
+        with pytest.raises(OutputExistsError):
+            fill(tmp_path / name, force=force)
+    fill(tmp_path / "ours")
+    (tmp_path / "ours" / "holiday.jpg").write_text("mine")
+    with raises(OutputExistsError, "holiday.jpg"):
+        fill(tmp_path / "ours", force=force)
+    with pytest.raises(OutputExistsError):
+        check_folder(tmp_path / "ours", "other things", ENTRIES, force=force)
+    assert (tmp_path / "ours" / "holiday.jpg").read_text() == "mine"
+    assert names(tmp_path / "strange") == ["thing-0"]
+
+
+def test_what_links_point_to_stays(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "a.jpg").write_text("a")
+    path = tmp_path / "d"
+    with fill_folder(path, "things", ENTRIES, force=False):
+        (path / "thing-0").symlink_to(tmp_path / "precious", target_is_directory=True)
+        (path / "thing-1").mkdir()
+        (path / "thing-1" / "a.jpg").symlink_to(tmp_path / "precious" / "a.jpg")
+        (path / "thing-1" / "all").symlink_to(tmp_path / "precious", target_is_directory=True)
+    fill(path, 1, force=True)
+    assert names(path) == ["thing-0"]
+    assert (tmp_path / "precious" / "a.jpg").read_text() == "a"
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with raises(StorageError, tmp_path / "file"):
+        fill(tmp_path / "file" / "d")
+
+
+ARRAYS = r"[ab]\.npy"
+
+# Writes two files into a folder, or a file in two pieces; says so, and waits between the pieces to be killed.
+WRITER = """
+import sys, time
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from runtime.files import durable_file, synced_file
+from runtime.folders import replace_folder
+path = Path({path!r})
+if {folder}:
+    with replace_folder(path, "arrays", {entries!r}, force=True) as partial:
+        with synced_file(partial / "a.npy") as file:
+            file.write(b"new a")
+        print("half", flush=True)
+        time.sleep({wait})
+        with synced_file(partial / "b.npy") as file:
+            file.write(b"new b")
+else:
+    with durable_file(path, "the file") as file:
+        file.write(b"new ")
+        file.flush()
+        print("half", flush=True)
+        time.sleep({wait})
+        file.write(b"content")
+"""
+
+
+def writer(path: Path, *, folder: bool, wait: float) -> subprocess.Popen[str]:
+    code = WRITER.format(root=str(ROOT), path=str(path), folder=folder, entries=ARRAYS, wait=wait)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+
+
+def content(path: Path) -> object:
+    if path.is_dir():
+        return {entry.name: entry.read_bytes() for entry in path.iterdir()}
+    return path.read_bytes() if path.exists() else None
+
+
+def put(path: Path, *, folder: bool, old: bool) -> object:
+    if old and folder:
+        path.mkdir()
+        (path / "a.npy").write_bytes(b"old a")
+    elif old:
+        path.write_bytes(b"old")
+    return content(path)
+
+
+@pytest.mark.parametrize("folder", [True, False])
+@pytest.mark.parametrize("old", [True, False])
+def test_kill_9_leaves_what_was_there_and_the_next_try_succeeds(tmp_path: Path, folder: bool, old: bool) -> None:
+    path = tmp_path / "out"
+    before = put(path, folder=folder, old=old)
+    with writer(path, folder=folder, wait=60) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half\n"
+        process.send_signal(signal.SIGKILL)
+    assert content(path) == before
+    assert (tmp_path / "out.partial").exists()
+    with writer(path, folder=folder, wait=0) as process:
+        process.communicate()
+    assert process.returncode == 0
+    assert content(path) == ({"a.npy": b"new a", "b.npy": b"new b"} if folder else b"new content")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_second_writer_is_refused(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "out"
+    with writer(path, folder=folder, wait=60) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        make = replace_folder(path, "x", ARRAYS, force=True) if folder else durable_file(path, "x")
+        with pytest.raises(LockedError), make:
+            pass
+        half = content(tmp_path / "out.partial")
+        assert half == ({"a.npy": b"new a"} if folder else b"new ")  # it was not disturbed
+        process.kill()
+
+
+def test_killed_between_the_two_renames_nothing_is_half_there_and_the_next_try_clears_up(tmp_path: Path) -> None:
+    """What a kill leaves when the old folder has been moved into the new one and the new one has no name yet."""
+    path, partial = tmp_path / "out", tmp_path / "out.partial"
+    (partial / "replaced").mkdir(parents=True)
+    (partial / "replaced" / "a.npy").write_bytes(b"old a")
+    (partial / "a.npy").write_bytes(b"new a")
+    with replace_folder(path, "x", ARRAYS, force=False) as folder, synced_file(folder / "b.npy") as file:
+        file.write(b"newer")
+    assert content(path) == {"b.npy": b"newer"}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt()])
+def test_when_the_new_folder_cannot_take_the_name_the_old_one_has_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    path = tmp_path / "out"
+    before = put(path, folder=True, old=True)
+    rename = os.rename
+
+    def failing(source: Path, target: Path) -> None:
+        if source.suffix == ".partial":
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    wanted = StorageError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(wanted), replace_folder(path, "x", ARRAYS, force=True) as partial:
+        (partial / "a.npy").write_bytes(b"new")
+    assert content(path) == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path, folder: bool) -> None:
+    path = tmp_path / "out"
+    before = put(path, folder=folder, old=True)
+
+    def fail() -> None:
+        if folder:
+            with replace_folder(path, "x", ARRAYS, force=True) as partial, synced_file(partial / "a.npy") as file:
+                file.write(b"new")
+                raise ZeroDivisionError
+        with durable_file(path, "x") as file:
+            file.write(b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert content(path) == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+FULL = """
+import resource, signal, sys
+sys.path.insert(0, {root!r})
+from pathlib import Path
+from runtime.errors import DiskFullError
+from runtime.files import durable_file, synced_file
+from runtime.folders import replace_folder
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with replace_folder(Path({path!r}), "arrays", "a", force=False) as partial:
+        with synced_file(partial / "a") as file:
+            file.write(bytes(10_000))
+except DiskFullError as err:
+    print(err)
+try:
+    with durable_file(Path({path!r}), "the file") as file:
+        file.write(bytes(10_000))
+except DiskFullError as err:
+    print(err)
+"""
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
+    code = FULL.format(root=str(ROOT), path=str(tmp_path / "out"))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.count("E-DISK-FULL: ") == 2, done.stderr
+    assert not list(tmp_path.iterdir())
+    assert issubclass(DiskFullError, OSError)
+
+
+def test_places_that_will_not_do_are_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "ours").mkdir()
+    for path, force, error in [
+        (tmp_path / "no" / "out", True, ConfigError),
+        (tmp_path / "file", True, OutputExistsError),
+        (tmp_path / "folder", True, OutputExistsError),
+        (tmp_path / "ours", False, OutputExistsError),
+    ]:
+        before = content(path)
+        with pytest.raises(error), replace_folder(path, "x", ARRAYS, force=force):
+            raise AssertionError("the work began")
+        assert content(path) == before
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "ours"]
+
+
+def test_the_temporary_folder_is_not_cleared_of_what_is_somebody_elses(tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "thesis.txt").write_text("years of work")
+    make = replace_folder(tmp_path / "out", "x", ARRAYS, force=True)
+    with raises(OutputExistsError, "thesis.txt"), make:
+        pass
+    assert (tmp_path / "out.partial" / "thesis.txt").exists()
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    put(tmp_path / "elsewhere" / "d", folder=True, old=True)
+    (tmp_path / "d").symlink_to(tmp_path / "elsewhere" / "d")
+    with replace_folder(tmp_path / "d", "x", ARRAYS, force=True) as partial, synced_file(partial / "a.npy") as file:
+        file.write(b"new a")
+    assert content(tmp_path / "elsewhere" / "d") == {"a.npy": b"new a"}
+    assert (tmp_path / "d").is_symlink()
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640])
+def test_folders_are_as_private_as_their_source(tmp_path: Path, mode: int) -> None:
+    source = tmp_path / "people.h5"
+    source.touch()
+    source.chmod(mode)
+    with replace_folder(tmp_path / "out", "arrays", ARRAYS, force=False, like=source) as folder:
+        assert folder.stat().st_mode & 0o077 & ~(mode | 0o111) == 0
+        with synced_file(folder / "a.npy", like=source):
+            pass
+    with fill_folder(tmp_path / "things", "things", ENTRIES, force=False, like=source):
+        pass
+    made = sorted(path for path in tmp_path.rglob("*") if path != source)
+    assert [path.name for path in made] == ["out", "a.npy", "things", ".facemill.json"]
+    for path in made:
+        assert path.stat().st_mode & 0o077 & ~(mode | 0o111) == 0, path
+
+
+def test_a_folder_that_is_replaced_hands_on_its_mode(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir(0o700)
+    with replace_folder(tmp_path / "out", "arrays", ARRAYS, force=True):
+        pass
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_second_process_does_not_fill_the_same_folder(tmp_path: Path) -> None:
+    with fill_folder(tmp_path / "d", "things", ENTRIES, force=False):
+        (tmp_path / "d" / "thing-0").mkdir()
+        with pytest.raises(LockedError), fill_folder(tmp_path / "d", "things", ENTRIES, force=True):
+            raise AssertionError("the work began")
+        assert (tmp_path / "d" / "thing-0").exists()
