@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import pytest
 
+from runtime.errors import OptionError
+
 E = TypeVar("E", bound=BaseException)
 Values = tuple[object, ...]
 USAGE = "Error"  # what click begins the line with when a command is used wrongly
@@ -53,10 +55,10 @@ def assert_refused(done: subprocess.CompletedProcess[str], code: str, *values: o
 
     Args:
         done: the run.
-        code: of the error, such as E-CONFIG, after which commands exit 1; or USAGE, after which they exit 2.
+        code: of the error, such as E-CONFIG, after which commands exit 1; USAGE and E-OPTION are followed by exit 2.
         values: files, options, numbers and commands that the error's message must name.
     """
-    assert done.returncode == (2 if code == USAGE else 1), done.stderr
+    assert done.returncode == (2 if code in (USAGE, OptionError.code) else 1), done.stderr
     lines = done.stderr.splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith(f"{code}: ")]
     assert starts, f"no line begins with {code}: {done.stderr}"
