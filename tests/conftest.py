@@ -94,6 +94,20 @@ def tiny_engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="session")
+def shipped_detector() -> Path:
+    """The engine of the detector that commands use where nothing else is said, in the cache of the tests.
+
+    For tests in which a limit, a moment or another user's rights would else hit its build.
+    """
+    from runtime.engines.choose import choose_detector
+    from runtime.modelstore import SHIPPED_DETECTOR
+
+    engine = choose_detector(SHIPPED_DETECTOR, align="auto", backend="cpu")
+    assert engine is not None
+    return engine.path
+
+
+@pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """600 small photographs in folders, six of them beyond help. Not to be changed by a test."""
     folder = tmp_path_factory.mktemp("photos")

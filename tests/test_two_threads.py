@@ -23,7 +23,7 @@ from runtime.pipeline.run import process
 from runtime.progress import State
 from runtime.search.search import Search
 from runtime.storage.segments import SegmentRules
-from tests.support.processes import assert_same_file
+from tests.support.interrupted_runs import assert_same_file
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 
 from runtime.engines.engine import sidecar_path
 from runtime.maintenance.add import add
@@ -26,6 +25,7 @@ from runtime.storage.derived import derived_nearby
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support import encoded_images as make
+from tests.support.embedding_files import differences
 from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, make_people, paths_in

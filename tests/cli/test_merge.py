@@ -15,11 +15,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from compare import contents, differences
 
 from runtime.metrics.falsematch import Calibration
 from runtime.storage.contract import EmbeddingContract, Guard
 from runtime.storage.verify import verify_file
+from tests.support.embedding_files import contents, differences
 from tests.support.errors import USAGE, assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, paths_in

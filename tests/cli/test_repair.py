@@ -16,7 +16,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 
 from runtime.errors import StorageError
 from runtime.maintenance.repair import LOST, repair
@@ -29,6 +28,7 @@ from runtime.storage.ledger import Part
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.storage import test_verify as damages
+from tests.support.embedding_files import differences
 from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
 from tests.support.people_files import embed, make_odd, paths_in

@@ -11,7 +11,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from compare import contents
 
 from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.clusters.outputs import write_column
@@ -21,6 +20,7 @@ from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.support.clustered_files import people, write_file
+from tests.support.embedding_files import contents
 from tests.support.errors import raises
 from tests.support.facemill_command import ROOT
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigError, StorageError
@@ -22,6 +21,7 @@ from runtime.storage.file import EmbeddingFile
 from runtime.storage.ledger import Ledger, Part
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
+from tests.support.embedding_files import differences
 from tests.support.errors import raises
 from tests.support.face_batches import D, batches_of, writer
 

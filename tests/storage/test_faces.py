@@ -13,7 +13,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from runtime.records import FACE, FACE_DATASETS, Embedded, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import segment_files
+from tests.support.embedding_files import differences
 from tests.support.errors import raises
 from tests.support.face_batches import D, batch_of, batches_of, faces_of, writer
 
