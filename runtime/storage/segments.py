@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import defaults
 from ..files import is_temporary
 from ..records import FACE_DATASETS, Embedded, Status
 from .format import append_faces, create_faces, read_vector_counts
@@ -49,8 +50,8 @@ class SegmentRules:
         max_seconds: age of a segment at most.
     """
 
-    max_rows: int = 250_000
-    max_seconds: float = 60.0
+    max_rows: int = defaults.SEGMENT_ROWS
+    max_seconds: float = defaults.SEGMENT_SECONDS
 
 
 class SegmentWriter:
