@@ -109,7 +109,7 @@ def add(
         source = scan(inputs, max_bytes=request.limits.max_bytes)
         listed = new = _without_known(path, source, retry=retry)
         while new.names:
-            logger.info("%d of %d photographs are new", len(new.names), len(source.names))
+            logger.info("%d of %d photos are new", len(new.names), len(source.names))
             try:
                 process(replace(request, inputs=new), listener=listener, control=control)
             except ContractError as err:

@@ -1,4 +1,4 @@
-"""What was made from an embedding file, deleted: the indexes beside it, leftovers, pages that show photographs.
+"""What was made from an embedding file, deleted: the indexes beside it, leftovers, pages that show photos.
 
 Only what facemill wrote goes: what a user has changed, or put in its place, is named and left.
 """
@@ -51,7 +51,7 @@ def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derive
 
     Args:
         file: an embedding file.
-        root: the folder of its photographs, which are never deleted.
+        root: the folder of its photos, which are never deleted.
         keep_pages: leave what was recorded.
     """
     beside = derived_nearby(file)
@@ -107,7 +107,7 @@ def _not_ours(page: Path, seen: tuple[Fingerprint, ...], file: Path, root: bytes
 
 
 def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
-    """The same by what it holds; photographs in a folder that was never seen `whole` may be the user's."""
+    """The same by what it holds; photos in a folder that was never seen `whole` may be the user's."""
     mode = page.lstat().st_mode
     if stat.S_ISREG(mode):
         if not whole and not is_temporary(page):
@@ -118,7 +118,7 @@ def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
         return "it is not a regular file or folder"
     top, photographs = os.path.realpath(page), os.path.realpath(os.fsdecode(root))
     if any(_is_in(inner, top) for inner in (photographs, os.path.realpath(file))):
-        return "it contains the photographs or the file"
+        return "it contains the photos or the file"
     known = _PAGES | _PHOTOGRAPHS if whole and not _is_in(top, photographs) else _PAGES
     for place, _, names in os.walk(page):  # which follows no link
         for name in names:

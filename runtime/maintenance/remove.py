@@ -1,4 +1,4 @@
-"""Photographs erased from an embedding file and from all that was made from it, with a receipt.
+"""Photos erased from an embedding file and from all that was made from it, with a receipt.
 
 A kill at any moment leaves the old file whole or the new one. What is still to be done then is noted beside the file,
 as `<file>.removing`, and the next removal does it first.
@@ -62,7 +62,7 @@ class RemovalPlan:
 
 
 class Removal:
-    """One embedding file, locked, from which photographs are to be erased. Owned by `with`.
+    """One embedding file, locked, from which photos are to be erased. Owned by `with`.
 
     Attributes:
         file: its name as given.
@@ -104,8 +104,8 @@ class Removal:
         """Find the photos that names select, and what else a removal would erase. Nothing is changed.
 
         Args:
-            names: photographs and folders, below the root or absolute.
-            keep_pages: leave pages, lists and folders that show photographs.
+            names: photos and folders, below the root or absolute.
+            keep_pages: leave pages, lists and folders that show photos.
         Raises:
             ConfigError: a name selects all photos.
             StorageError: the file is damaged.

@@ -28,7 +28,7 @@ from .survey import Survey, survey
 
 LOST = "its row was damaged and is lost; to embed it again: --retry"  # stored in repaired files
 _UNEXPLAINED = "the reason was in a damaged part of the file and is lost"
-_NAMED = 10  # lost photographs that a report names
+_NAMED = 10  # lost photos that a report names
 
 
 logger = logging.getLogger(__name__)

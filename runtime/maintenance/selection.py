@@ -69,7 +69,7 @@ def paths_below(root: bytes, names: Iterable[bytes]) -> list[bytes]:
         short = short[:-1].removeprefix(b"./")
         if not short.strip(b"/") or short == b".":
             raise ConfigError(
-                f"{os.fsdecode(name)!r} is the folder of all photographs; expected: photographs or folders in "
+                f"{os.fsdecode(name)!r} is the folder of all photos; expected: photos or folders in "
                 f"it. To remove all of them, delete the file, and the files beside it that begin with its name"
             )
         found.append(short)

@@ -157,6 +157,6 @@ def find_threshold(
     few = f"the calibration's {calibration.pairs:,} pairs are too few, and " if calibration is not None else ""
     return MatchThreshold(
         None,
-        f"{few}no threshold is known for {model}. Measure one on photographs of people that you know, in one "
+        f"{few}no threshold is known for {model}. Measure one on photos of people that you know, in one "
         f"sub-folder each: facemill evaluate FOLDER --model {model}; and give it with --threshold",
     )

@@ -81,7 +81,7 @@ class Index(Protocol):
 
 @dataclass(slots=True)
 class _Pick:
-    """A row that becomes a hit, and the photographs of its folder."""
+    """A row that becomes a hit, and the photos of its folder."""
 
     row: int
     score: float

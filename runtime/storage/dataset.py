@@ -182,7 +182,7 @@ def _blocks(rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
 
 
 def _embedding_blocks(rows: NDArray[np.int64], counts: NDArray[np.uint16]) -> Iterator[NDArray[np.int64]]:
-    """Runs of embedded rows with few enough embeddings together, however many faces a photograph has."""
+    """Runs of embedded rows with few enough embeddings together, however many faces a photo has."""
     ends = np.cumsum(counts, dtype=np.int64)
     start = before = 0
     while start < len(rows):

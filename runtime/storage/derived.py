@@ -74,7 +74,7 @@ def _tree(page: Path) -> Iterator[str]:
 
 
 def record_page(file: Path, page: Path) -> None:
-    """Remember that a page, a list or a folder shows photographs of a file; that it cannot be noted is no error.
+    """Remember that a page, a list or a folder shows photos of a file; that it cannot be noted is no error.
 
     Call it once the page is written: only what is still as it was then is ever deleted. See `recording`.
 

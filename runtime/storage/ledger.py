@@ -197,7 +197,7 @@ class Ledger:
         return found
 
     def face_counts(self, rows: NDArray[np.int64]) -> NDArray[np.uint16]:
-        """(n,) faces found in each photograph; 0 where none were looked for."""
+        """(n,) faces found in each photo; 0 where none were looked for."""
         found: NDArray[np.uint16] = self._of_outcomes("outcomes/faces", rows, _NO_COUNT)
         found = np.where(self.status[rows] == Status.DUPLICATE, 0, found).astype(np.uint16)
         return np.maximum(found, self.vector_counts[rows])

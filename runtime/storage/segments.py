@@ -1,8 +1,8 @@
 """Segments: the results of a run, in pieces that are each durable before the next begins.
 
-A segment is a small HDF5 file of the same shape as the finished one, plus `/outcomes/row`. A photograph is in one
+A segment is a small HDF5 file of the same shape as the finished one, plus `/outcomes/row`. A photo is in one
 segment with all of its faces. A kill at any moment loses the open segment and nothing else. Later segments override
-earlier ones (a retried photograph).
+earlier ones (a retried photo).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class SegmentRules:
     """When a segment ends.
 
     Attributes:
-        max_rows: photographs in a segment at most.
+        max_rows: photos in a segment at most.
         max_seconds: age of a segment at most.
     """
 
@@ -236,7 +236,7 @@ class Segment:
 def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
     """Every complete segment of a plan, oldest first.
 
-    A segment that cannot be read, or is of another plan, is set aside: its photographs run again.
+    A segment that cannot be read, or is of another plan, is set aside: its photos run again.
 
     Raises:
         StorageError: a segment cannot be read for a reason outside the file.
@@ -267,7 +267,7 @@ def _segment(path: Path, file: Any) -> Segment:
 
 
 def _adds_up(found: Segment, file: Any) -> bool:
-    """Whether every embedded photograph of a segment has its vectors, and every vector its face."""
+    """Whether every embedded photo of a segment has its vectors, and every vector its face."""
     datasets = ["embeddings", *(FACE_DATASETS.values() if found.faces else ())]
     total = int(found.vector_counts.sum())
     embedded = found.status == Status.EMBEDDED
@@ -276,7 +276,7 @@ def _adds_up(found: Segment, file: Any) -> bool:
 
 def set_aside(path: Path, reason: str) -> None:
     """Rename a damaged segment: it is kept for inspection and not used again."""
-    logger.warning("segment %s is set aside (%s): its photographs run again", path, reason)
+    logger.warning("segment %s is set aside (%s): its photos run again", path, reason)
     path.rename(path.with_suffix(".damaged"))
 
 

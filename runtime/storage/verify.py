@@ -146,7 +146,7 @@ class _Check:
             expected = np.repeat(block, counts[start : start + len(block)])
             stored = names[at : at + len(expected)]
             if len(stored) == len(expected):
-                self._rows("paths: not the photograph that /outcomes names", stored != expected, at)
+                self._rows("paths: not the photo that /outcomes names", stored != expected, at)
             at += len(expected)
 
     def exact(self, file: Any) -> None:
