@@ -52,10 +52,10 @@ def rewriting(folder: RunFolder, parts: Sequence[Part], *, prefer_first: bool = 
     order = _Order(parts)
     write_paths(folder.paths_file, order)
     if order.doubles and not prefer_first:
-        named = ", ".join(printable(path.decode("utf-8", "surrogateescape")) for path in order.named)
+        examples = ", ".join(printable(path.decode("utf-8", "surrogateescape")) for path in order.named)
         more = f" and {order.doubles - len(order.named):,} more" if order.doubles > len(order.named) else ""
         raise ConfigError(
-            f"{order.doubles:,} photos are in several of the files ({named}{more}); expected: each in one file. "
+            f"{order.doubles:,} photos are in several of the files ({examples}{more}); expected: each in one file. "
             f"To take each from the file named first: --prefer first"
         )
     with PathTable(folder.paths_file) as paths, Ledger(len(paths)) as ledger:
@@ -114,9 +114,9 @@ def metadata_after(metadata: Mapping[str, Any], ledger: Ledger, **changes: Any) 
         changes: more of them.
     """
     counts = ledger.counts()
-    kept = {key: value for key, value in metadata.items() if key != "run_id" and not key.startswith("count_")}
+    attributes = {key: value for key, value in metadata.items() if key != "run_id" and not key.startswith("count_")}
     return {
-        **kept,
+        **attributes,
         "tool_version": __version__,
         "finished_utc": utc_now(),
         "scanned": len(ledger.status),

@@ -187,15 +187,15 @@ def _runs(
     owner: NDArray[np.int64], whole: NDArray[np.bool_], photographs: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """For each photo its first row, its number of rows, and whether a row is damaged or not next to the others."""
-    known = np.flatnonzero(owner >= 0)
-    mine = owner[known]
-    counts = np.bincount(mine, minlength=photographs)
+    owned_rows = np.flatnonzero(owner >= 0)
+    owners = owner[owned_rows]
+    counts = np.bincount(owners, minlength=photographs)
     start, stop = np.full(photographs, len(owner), np.int64), np.full(photographs, -1, np.int64)
-    np.minimum.at(start, mine, known)
-    np.maximum.at(stop, mine, known + 1)
-    here = np.zeros(len(owner), bool)
-    here[: len(whole)] = whole[: len(owner)]
-    good = np.bincount(mine, weights=here[known], minlength=photographs)
+    np.minimum.at(start, owners, owned_rows)
+    np.maximum.at(stop, owners, owned_rows + 1)
+    is_whole = np.zeros(len(owner), bool)
+    is_whole[: len(whole)] = whole[: len(owner)]
+    good = np.bincount(owners, weights=is_whole[owned_rows], minlength=photographs)
     return start, counts, (counts > 0) & ((good < counts) | (stop - start != counts))
 
 

@@ -248,14 +248,14 @@ def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
     for path in segment_files(folder):
         try:
             with h5py.File(path, "r") as file:
-                found = _segment(path, file)
-                right = file.attrs["plan_id"] == plan_id and len(found.rows) and _adds_up(found, file)
+                segment = _segment(path, file)
+                right = file.attrs["plan_id"] == plan_id and len(segment.rows) and _adds_up(segment, file)
         except DAMAGE as err:
             refuse_system_error(err, path)
             set_aside(path, str(err))
             continue
         if right:
-            yield found
+            yield segment
         else:
             set_aside(path, "it is of another run or incomplete")
 
@@ -266,12 +266,12 @@ def _segment(path: Path, file: Any) -> Segment:
     return Segment(path, rows, status, read_vector_counts(group, status), "digest" in group, "faces" in group)
 
 
-def _adds_up(found: Segment, file: Any) -> bool:
+def _adds_up(segment: Segment, file: Any) -> bool:
     """Whether every embedded photo of a segment has its vectors, and every vector its face."""
-    datasets = ["embeddings", *(FACE_DATASETS.values() if found.faces else ())]
-    total = int(found.vector_counts.sum())
-    embedded = found.status == Status.EMBEDDED
-    return bool(((found.vector_counts > 0) == embedded).all()) and all(len(file[name]) == total for name in datasets)
+    datasets = ["embeddings", *(FACE_DATASETS.values() if segment.faces else ())]
+    total = int(segment.vector_counts.sum())
+    embedded = segment.status == Status.EMBEDDED
+    return bool(((segment.vector_counts > 0) == embedded).all()) and all(len(file[name]) == total for name in datasets)
 
 
 def set_aside(path: Path, reason: str) -> None:

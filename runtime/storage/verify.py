@@ -122,8 +122,8 @@ class _Check:
         self.photographs = len(status)
         for name in sorted({"path", "detail", "digest", "embeddings", "faces"} & set(group)):
             self._expect(f"outcomes: the length of /outcomes/{name}", len(group[name]), self.photographs)
-        known = [int(s) for s in Status if s is not Status.PENDING]
-        self._rows("outcomes: no known outcome", ~np.isin(status, known))
+        statuses = [int(s) for s in Status if s is not Status.PENDING]
+        self._rows("outcomes: no known outcome", ~np.isin(status, statuses))
         self._rows("outcomes: embedded and without a row, or the reverse", (counts > 0) != (status == Status.EMBEDDED))
         self._expect("outcomes: the sum of their rows", int(counts.sum()), len(file["embeddings"]))
         self._expect("metadata: scanned", int(self._metadata["scanned"]), self.photographs)
