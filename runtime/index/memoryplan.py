@@ -78,8 +78,8 @@ def plan_memory(rows: int, dimension: int, free_bytes: int, *, k: int, queries: 
     """
     if k > MOST_HITS:
         raise ConfigError(
-            f"{k} hits were asked for; expected: at most {MOST_HITS}, since FAISS selects at most {MOST_CANDIDATES} rows "
-            f"on a GPU. For more, search with: --device cpu"
+            f"k is {k}; expected: at most {MOST_HITS}, because FAISS selects at most {MOST_CANDIDATES} rows on a GPU. "
+            f"For more, search with: --device cpu"
         )
     for half in (False, True):
         plan = resident_plan(rows, dimension, half=half, queries=queries)
@@ -115,7 +115,8 @@ def streamed_plan(rows: int, dimension: int, free_bytes: int, *, queries: int) -
     if free_bytes < reserved + 2 * fewest * row_bytes:
         raise OutOfMemoryError(
             f"the GPU has {free_bytes / 1e9:.2f} GB free; expected: at least "
-            f"{(reserved + 2 * fewest * row_bytes) / 1e9:.2f} GB to search {dimension} dimensions. Close other programs that use its memory, or search with: --device cpu"
+            f"{(reserved + 2 * fewest * row_bytes) / 1e9:.2f} GB to search {dimension} dimensions. "
+            f"Close other programs that use its memory, or search with: --device cpu"
         )
     shard = min(shard, (free_bytes - reserved) // (2 * row_bytes))
     return MemoryPlan(
