@@ -15,23 +15,6 @@ from tests.support.nvidia_driver_stand_in import FakeDriver
 
 ROOT = Path(__file__).resolve().parents[1]
 
-TINY_TOML = """
-name = "tiny"
-title = "one convolution and one matrix product, for tests"
-file = "tiny.onnx"
-input_name = "image"
-output_name = "vector"
-size = 112
-channel_order = "rgb"
-mean = [127.5, 127.5, 127.5]
-std = [127.5, 127.5, 127.5]
-dimension = 16
-licence = "Apache-2.0"
-accuracy = "none"
-accuracy_source = "none"
-trained = false
-"""
-
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -57,6 +40,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    from tests.support.model_files import write_model_file
+
     rng = np.random.default_rng(7)
     folder = tmp_path_factory.mktemp("tiny")
     weights = {
@@ -76,8 +61,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "tiny.onnx")
-    (folder / "tiny.toml").write_text(TINY_TOML)
-    return folder / "tiny.toml"
+    names = {"name": "tiny", "file": "tiny.onnx", "input_name": "image", "output_name": "vector"}
+    return write_model_file(folder / "tiny.toml", **names)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ from runtime.storage.contract import EmbeddingContract
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.segments import SegmentRules, SegmentWriter
-from tests.support.clustered_files import people, write_file, write_photographs
+from tests.support.clustered_files import people_rows, write_file, write_photos
 
 SIZES = [20] * 20
 MODES = [0o600, 0o640]
@@ -61,8 +61,8 @@ def _everybody_may_read_new_files() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_file(tmp_path_factory.mktemp("private") / "people.h5", people(SIZES))
-    write_photographs(path, [b"%04d.jpg" % row for row in range(40)])
+    path = write_file(tmp_path_factory.mktemp("private") / "people.h5", people_rows(SIZES))
+    write_photos(path, [b"%04d.jpg" % row for row in range(40)])
     return path
 
 

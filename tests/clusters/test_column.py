@@ -19,7 +19,7 @@ from runtime.index.indexfile import ensure_index
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
-from tests.support.clustered_files import people, write_file
+from tests.support.clustered_files import people_rows, write_file
 from tests.support.embedding_files import contents
 from tests.support.errors import raises
 from tests.support.facemill_command import ROOT
@@ -27,7 +27,7 @@ from tests.support.facemill_command import ROOT
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return write_file(tmp_path / "people.h5", people([3, 2, 1]))
+    return write_file(tmp_path / "people.h5", people_rows([3, 2, 1]))
 
 
 def clusters(labels: list[int], **how: float) -> Clusters:
