@@ -40,7 +40,7 @@ from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.pipeline.work import DigestTable
 from runtime.records import Embedded
-from runtime.search.search import Answer, Answers
+from runtime.search.answers import Answer, SearchFacts
 from runtime.sources.pathtable import write_paths
 from runtime.storage.contract import EmbeddingContract
 from runtime.storage.file import EmbeddingFile
@@ -113,7 +113,7 @@ def write_indexes(gallery: EmbeddingFile, folder: Path) -> None:
 
 def write_search_page(gallery: EmbeddingFile, folder: Path) -> None:
     shown = PageAnswers(1, 5)
-    shown.add(Answers((Answer("0.jpg"),), 5, "m", "0" * 64, False, 2.0, IndexFacts("flat")))
+    shown.add(Answer("0.jpg", SearchFacts(5, "m", "0" * 64, False, IndexFacts("flat")), search_ms=0.5))
     write_page(folder / "o.html", gallery, shown)
 
 

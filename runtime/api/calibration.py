@@ -52,7 +52,7 @@ def gather_calibration(
         ConfigError: the seed is out of range, or too few photographs become crops.
     """
     if not 0 <= seed < 2**32:
-        raise ConfigError(f"the seed is {seed}; wanted: 0 <= seed < 2**32")
+        raise ConfigError(f"the seed is {seed}; expected: 0 <= seed < 2**32")
     source = scan(inputs)
     read = Read(source)
     order = np.random.RandomState(seed).permutation(len(source.names))  # its stream is frozen for good

@@ -65,7 +65,7 @@ def test_the_command_says_what_it_did(file: Path, made: Path) -> None:
     found = json.loads(done.stdout)
     assert (found["scanned"], found["added"], found["outcomes"]) == (4, 4, {"embedded": 4})
     again = facemill("add", file, made / "photos" / "P02")
-    assert "0 photographs added; 4 of the 4 photos were in it already" in again.stdout
+    assert "0 photos added; 4 of the 4 photos were in it already" in again.stdout
 
 
 def test_added_is_as_if_made_at_once(file: Path, made: Path) -> None:

@@ -49,12 +49,12 @@ def test_all_that_it_writes(file: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "10 embeddings in 4 clusters (threshold 0.6)",
-        "  3 with several photographs, 9 in all",
-        "  1 of one photograph",
+        "  3 with several photos, 9 in all",
+        "  1 of one photo",
         "  the largest has 4",
         "model: planted (sha256 unknown)",
         f"{where / 'a.csv'}",
-        f"{where / 'f'}: 3 folders, 9 photographs",
+        f"{where / 'f'}: 3 folders, 9 photos",
         f"{where / 's' / 'index.html'}: 1 sheet",
         f"{file}: /cluster",
     ]
@@ -124,9 +124,9 @@ def test_existing_outputs_are_refused_before_anything_is_done(file: Path, tmp_pa
         (["--threshold", 0], USAGE, ("--threshold", 0.0)),
         (["--threshold", "nan"], "E-CONFIG", ("nan", 0, 1)),
         (["-k", 2, "--threshold", 0.5], USAGE, ("-k", "--threshold")),
-        (["--threshold", 0.5, "--folders", "d", "--sheets", "./d"], USAGE, ("--folders", "--sheets")),
-        (["--threshold", 0.5, "--folders", "d", "--sheets", "x/../d/e"], USAGE, ("--folders", "--sheets")),
-        (["--threshold", 0.5, "--sheets", "d", "-o", "d/list.csv"], USAGE, ("--sheets", "--output")),
+        (["--threshold", 0.5, "--folders", "d", "--sheets", "./d"], "E-OPTION", ("--folders", "--sheets")),
+        (["--threshold", 0.5, "--folders", "d", "--sheets", "x/../d/e"], "E-OPTION", ("--folders", "--sheets")),
+        (["--threshold", 0.5, "--sheets", "d", "-o", "d/list.csv"], "E-OPTION", ("--sheets", "--output")),
         (["--threshold", 0.5, "--mode", "copy"], USAGE, ("--mode", "--folders")),
         (["--threshold", 0.5, "-o", "list.txt"], "E-CONFIG", ("list.txt", ".csv")),
         (["--threshold", 0.5, "--device", "cuda:0"], USAGE, ("--device", "cuda:0", "auto", "cpu", "gpu")),

@@ -70,7 +70,7 @@ def test_a_photograph_in_two_files(made: Path, tiny_engine: Path, tmp_path: Path
     assert_refused(done, "E-CONFIG", 4, "P02/0.jpg", "P02/1.jpg", "P02/2.jpg", 1, "--prefer first")
     assert sorted(os.listdir(tmp_path)) == ["again.h5"]
     done = facemill("merge", made / "b.h5", again, "-o", output, "--prefer", "first")
-    assert "4 photographs were in several files" in done.stdout
+    assert "4 photos were in several files" in done.stdout
     assert differences(output, made / "b.h5") == []
     assert facemill("merge", again, made / "b.h5", "-o", output, "--prefer", "first", "--force").returncode == 0
     assert set(differences(output, made / "b.h5")) == {"embeddings"}

@@ -127,7 +127,7 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, arguments: list[str], co
 def test_durations(text: str, seconds: float) -> None:
     from runtime.cli.options import duration
 
-    (option,) = [one for one in main.params if one.name == "budget"]
+    (option,) = [one for one in main.params if one.name == "budget_s"]
     assert duration(main.make_context("pairs", ["f", "-o", "o.csv"]), option, text) == seconds
 
 
