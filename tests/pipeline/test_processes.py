@@ -16,7 +16,7 @@ from runtime.pipeline.processes import divide
 from runtime.pipeline.request import Request, RunOptions
 from runtime.pipeline.settings import cores_of
 from tests.support.arithmetic_runner import INFO
-from tests.support.errors import Values, assert_refused, raises
+from tests.support.errors import OPTION, Values, assert_refused, raises
 from tests.support.facemill_command import facemill, facemill_process, start_facemill, summary
 from tests.support.interrupted_runs import SMALL_SEGMENTS, assert_same_file, file_size_limit, wait_for_segment
 from tests.support.nvidia_driver_stand_in import FakeDriver
