@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from runtime.estimate.plan import Item, Job, Machine, Rate, items_json, plan_job, roughly
+from runtime.estimate.plan import Item, Job, Machine, Rate, format_duration, items_to_dict, plan_job
 from runtime.index.kinds import build_s, index_bytes
 from runtime.index.memoryplan import plan_memory
 from runtime.pipeline.plan import room_while_running
@@ -101,13 +101,13 @@ def test_small_jobs() -> None:
 )
 def test_the_index_that_auto_takes(photographs: int, read_bytes_s: float, taken: str) -> None:
     found = by_name(replace(JOB, photographs=photographs), replace(LARGE, read_bytes_s=read_bytes_s))
-    assert f"--index auto takes {taken}" in found["search", "exact"].words
+    assert f"--index auto uses {taken}" in found["search", "exact"].words
 
 
 def test_json_has_sections() -> None:
-    found = json.loads(json.dumps(items_json(plan_job(JOB, LARGE))))
+    found = json.loads(json.dumps(items_to_dict(plan_job(JOB, LARGE))))
     assert list(found) == ["embedding", "index", "search", "pairs", "gpu"]
-    words = "one query at 10.0 GB/s; --index auto takes ivf, some milliseconds a query"
+    words = "one query at 10.0 GB/s; --index auto uses ivf, a few milliseconds per query"
     exact = {"value": pytest.approx(1.024), "unit": "s", "basis": "measured", "words": words}
     assert found["search"]["exact"] == {**exact, "problem": ""}
 
@@ -121,4 +121,4 @@ def test_json_has_sections() -> None:
     ],
 )  # fmt: skip
 def test_times_in_words(seconds: float, words: str) -> None:
-    assert roughly(seconds) == words
+    assert format_duration(seconds) == words
