@@ -60,7 +60,7 @@ def _show(found: Examination) -> None:
         for finding in group:
             mark, colour = _MARKS[finding.state]
             click.echo(f"  {click.style(f'{mark:<8}', fg=colour)}{finding.topic:<{width}}  {printable(finding.text)}")
-            if finding.mend:
-                click.echo(f"  {'':<8}{'':<{width}}  -> {finding.mend}")
+            if finding.fix:
+                click.echo(f"  {'':<8}{'':<{width}}  -> {finding.fix}")
     words = "facemill runs on this machine." if found.healthy else "facemill does not run yet: see MISSING and WRONG."
     click.secho(f"\n{words}", bold=True)
