@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-from .errors import MissingDependencyError
+from .errors import Interrupted, MissingDependencyError
 from .libcuda import driver_cuda
 
 # The distributions of each extra in pyproject.toml, so that a message can name a command that works anywhere.
@@ -45,10 +45,16 @@ def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
         purpose: what cannot be done without it, for the message.
     Raises:
         MissingDependencyError: it is not installed, or does not import.
+        Interrupted, KeyboardInterrupt: a signal arrived meanwhile.
     """
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as err:
+        cause: BaseException | None = err
+        while cause is not None:  # a compiled module turns a signal that arrives while it loads into an ImportError
+            if isinstance(cause, (Interrupted, KeyboardInterrupt)):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
         command = pip_install(extra) if extra else f"pip install {module}"
         what = f" ({purpose})" if purpose else ""
         raise MissingDependencyError(

@@ -50,8 +50,8 @@ def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Pat
         (["--backend", "openvino"], USAGE, ("--backend", "openvino")),
         (["--backend", "cpu", "--precision", "fp16"], "E-CONFIG", ("cpu", "fp16")),
         (["--backend", "cpu", "--compute-capability", "SM75"], "E-CONFIG", ("--backend tensorrt",)),
-        (["--precision", "int8"], USAGE, ("--calibration PHOTOS",)),
-        (["--calibration", "photos", "--precision", "fp32"], USAGE, ("--calibration", "int8", "auto")),
+        (["--precision", "int8"], "E-OPTION", ("--calibration PHOTOS",)),
+        (["--calibration", "photos", "--precision", "fp32"], "E-OPTION", ("--calibration", "int8", "auto")),
         (["--precision", "int8", "--calibration", "nowhere"], "E-SOURCE", ("nowhere",)),
         (
             ["--precision", "int8", "--calibration", ".", "--calibration-count", "10"],
@@ -113,4 +113,4 @@ def test_a_detector_is_calibrated_without_another_one(photos: Path, tmp_path: Pa
     assert_names(done.stderr, "64 crops", "600 photographs")
     assert "Traceback" not in done.stderr
     refused = facemill(*command, "--detector", "yunet")
-    assert_refused(refused, USAGE, "--detector")
+    assert_refused(refused, "E-OPTION", "--detector")

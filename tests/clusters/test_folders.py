@@ -16,7 +16,7 @@ from runtime.clusters.folders import FolderCounts, write_folders
 from runtime.errors import ConfigError, OutputExistsError
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
-from tests.support.clustered_files import EVIL, people, write_file, write_photographs
+from tests.support.clustered_files import EVIL, people_rows, write_file, write_photos
 from tests.support.errors import raises
 
 NAMES = sorted(
@@ -27,8 +27,8 @@ LABELS = [0, 0, 0, 1, 1, 2, 2, 3]  # a, b, c; d, e; both of f; g
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_file(tmp_path_factory.mktemp("folders") / "people.h5", people([8]), NAMES)
-    write_photographs(path, [name for name in NAMES if name != b"f/gone.jpg"])
+    path = write_file(tmp_path_factory.mktemp("folders") / "people.h5", people_rows([8]), NAMES)
+    write_photos(path, [name for name in NAMES if name != b"f/gone.jpg"])
     return path
 
 
@@ -93,8 +93,8 @@ def test_paths_that_would_lead_out_of_the_folder_do_not(tmp_path: Path) -> None:
     names = [b"../../outside.jpg", b"a/..", b"a/.", b"sub/", b"x/\x7fy.jpg"]
     place = tmp_path / "in" / "deep"
     place.mkdir(parents=True)
-    path = write_file(place / "people.h5", people([5]), names)
-    write_photographs(path, [b"../../outside.jpg", b"x/\x7fy.jpg", b"sub/z.jpg"])
+    path = write_file(place / "people.h5", people_rows([5]), names)
+    write_photos(path, [b"../../outside.jpg", b"x/\x7fy.jpg", b"sub/z.jpg"])
     before = set(tmp_path.rglob("*"))
     with EmbeddingFile(path) as gallery:
         made = write_folders(place / "d", gallery, clusters([0] * 5), mode="copy")

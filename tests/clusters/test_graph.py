@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from runtime.clusters.graph import connected_components, find_people
 from runtime.pairs.all_pairs import ScoredPairs
 from tests.oracles.agreement import agreement
-from tests.support.clustered_files import known, links_of, people
+from tests.support.clustered_files import links_by_numpy, people_rows, person_of_rows
 from tests.support.facemill_command import ROOT
 
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
@@ -72,12 +72,12 @@ def test_nobody_hears_another_label_louder_than_its_own(seed: int) -> None:
 
 def test_planted_people_are_found_where_components_run_into_each_other() -> None:
     sizes = [1] * 60 + [2] * 60 + [5] * 40 + [12] * 10
-    vectors, person = people(sizes, noise=0.75), known(sizes)
-    links = links_of(vectors, 0.4)
+    vectors, person = people_rows(sizes, noise=0.75), person_of_rows(sizes)
+    links = links_by_numpy(vectors, 0.4)
     label, _ = find_people(links, len(person))
     assert agreement(connected_components(links, len(person)), person).f1 < 0.6  # so there is something to take apart
     assert agreement(label, person).f1 > 0.9
-    clear = links_of(people(sizes, noise=0.4), 0.6)
+    clear = links_by_numpy(people_rows(sizes, noise=0.4), 0.6)
     assert agreement(find_people(clear, len(person))[0], person).f1 == 1
 
 

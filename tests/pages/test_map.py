@@ -19,7 +19,7 @@ from runtime.pages.map import (
 )
 from runtime.pages.map_page import Groups
 from runtime.storage.file import EmbeddingFile
-from tests.support.duplicate_people import calibration_of, write_twins
+from tests.support.duplicate_people import calibration_of, write_rows
 
 pytest.importorskip("scipy", reason="SciPy is not installed: pip install '.[map]'")
 
@@ -91,7 +91,7 @@ def test_the_estimated_threshold_parts_strangers_and_keeps_people(dimension: int
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return write_twins(tmp_path / "people.h5", crowd(), names=[b"%d/%d.jpg" % (i % 2, i) for i in range(20)])
+    return write_rows(tmp_path / "people.h5", crowd(), names=[b"%d/%d.jpg" % (i % 2, i) for i in range(20)])
 
 
 def group(file: Path, color: str, paths: list[str]) -> Groups:
@@ -133,7 +133,7 @@ def test_auto_and_cluster_take_the_clusters_in_the_file(file: Path) -> None:
 
 def test_a_calibration_gives_the_threshold(tmp_path: Path) -> None:
     calibration = calibration_of(np.random.default_rng(0).normal(0, 0.1, 100_000).clip(-1, 1))
-    file = write_twins(tmp_path / "people.h5", crowd(), calibration=calibration)
+    file = write_rows(tmp_path / "people.h5", crowd(), calibration=calibration)
     groups = group(file, "cluster", ["a.jpg"] * 20)
     lowest = calibration.lowest(0.02, 20)
     assert f"threshold {lowest:.3f} from the calibration" in groups.origin

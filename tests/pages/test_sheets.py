@@ -18,7 +18,7 @@ from runtime.pages.sheets import write_sheets
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
 from runtime.text import printable
-from tests.support.clustered_files import EVIL, people, write_file, write_photographs
+from tests.support.clustered_files import EVIL, people_rows, write_file, write_photos
 from tests.support.errors import raises
 
 SIZES = [5, 4, 3, 2, 2, 1]
@@ -61,8 +61,8 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_file(tmp_path_factory.mktemp("sheets") / "people.h5", people(SIZES), NAMES)
-    write_photographs(path, [name for name in NAMES if name != b"03.jpg"])  # which is gone
+    path = write_file(tmp_path_factory.mktemp("sheets") / "people.h5", people_rows(SIZES), NAMES)
+    write_photos(path, [name for name in NAMES if name != b"03.jpg"])  # which is gone
     return path
 
 
@@ -176,8 +176,8 @@ def test_of_a_large_cluster_the_best_are_shown_and_the_rest_counted(
 
 
 def test_where_faces_are_known_the_face_is_shown_and_named(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "people.h5", people([2]), ranks=[0, 3])
-    write_photographs(path, [b"0000.jpg", b"0001.jpg"])
+    path = write_file(tmp_path / "people.h5", people_rows([2]), ranks=[0, 3])
+    write_photos(path, [b"0000.jpg", b"0001.jpg"])
     found = number_clusters(np.array([0, 0]), np.array([0.7, 0.6], np.float32), method="k-means", k=1)
     with EmbeddingFile(path) as gallery:
         write_sheets(tmp_path / "s", gallery, found)

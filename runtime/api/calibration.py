@@ -19,10 +19,10 @@ from ..faces.finder import FindRules, View, draw
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..modelspec import ModelSpec
+from ..pipeline.face_work import DecodePhotos, crop_stages
+from ..pipeline.work import Read
 from ..records import Batch, Crops, Encoded
 from ..sources.scan import scan
-from .face_work import DecodePhotos, crop_stages
-from .work import Read
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def gather_calibration(
         ConfigError: the seed is out of range, or too few photographs become crops.
     """
     if not 0 <= seed < 2**32:
-        raise ConfigError(f"the seed is {seed}; wanted: 0 <= seed < 2**32")
+        raise ConfigError(f"the seed is {seed}; expected: 0 <= seed < 2**32")
     source = scan(inputs)
     read = Read(source)
     order = np.random.RandomState(seed).permutation(len(source.names))  # its stream is frozen for good
