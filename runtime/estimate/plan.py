@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..errors import OutOfMemoryError
-from ..index.kinds import FEW_ROWS, KINDS, build_s, index_bytes
+from ..index.kinds import KINDS, MIN_APPROXIMATE_ROWS, build_s, index_bytes
 from ..index.memoryplan import plan_memory
 from ..pipeline.plan import room_while_running
 from ..text import size
@@ -168,7 +168,11 @@ def _search(job: Job, machine: Machine) -> Iterator[Item]:
     fits = amount <= machine.memory_bytes
     time_s = amount / machine.read_bytes_s
     words = f"one query at {machine.read_bytes_s / 1e9:.1f} GB/s" + ("" if fits else ", if the rows were in memory")
-    taken = "exact search" if job.photographs < FEW_ROWS or time_s <= _LATENCY_S else "ivf, some milliseconds a query"
+    taken = (
+        "exact search"
+        if job.photographs < MIN_APPROXIMATE_ROWS or time_s <= _LATENCY_S
+        else "ivf, some milliseconds a query"
+    )
     yield Item("search", "exact", time_s, "s", "measured", f"{words}; --index auto takes {taken}")
 
 
