@@ -28,7 +28,7 @@ from ..pairs.checkpoint import Checkpoint
 from ..pairs.table import Pair, PairTable, check_table_path, write_table
 from ..pairs.threshold import choose_threshold
 from ..progress import Listener
-from ..search.model_label import made_by, warning_of
+from ..search.model_label import file_model_label, model_warning
 from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 
@@ -168,8 +168,8 @@ def find_pairs(
             pair_result.compared,
             pair_result.elapsed_s,
             table.expected(lowest),
-            made_by(gallery),
-            warning_of(gallery),
+            file_model_label(gallery),
+            model_warning(gallery),
         )
 
 
@@ -343,7 +343,7 @@ def cluster(
             write_cluster_column(path, clusters, str(gallery.metadata["run_id"]))
         if checkpoint is not None:
             checkpoint.remove()
-        return ClusterReport(path, clusters, made_by(gallery), warning_of(gallery), folder_counts, pages)
+        return ClusterReport(path, clusters, file_model_label(gallery), model_warning(gallery), folder_counts, pages)
 
 
 def _check_apart(outputs: dict[str, Path | None]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..pairs.table import Pair, PairTable
 from ..pipeline.contract import limits_of
-from ..search.model_label import made_by, warning_of
+from ..search.model_label import file_model_label, model_warning
 from ..storage.file import EmbeddingFile
 from .page import asset, count, digest, render, save_page
 from .thumbnails import Thumbnails
@@ -33,12 +33,12 @@ def review_page(gallery: EmbeddingFile, table: PairTable, method: str, threshold
         styles=["pairs"],
         scripts=[asset("pairs.js")],
         title=f"Pairs in {gallery.path.name}",
-        warning=warning_of(gallery),
+        warning=model_warning(gallery),
         summary=[
             f"{_how_many(len(pairs), len(table.pairs))} at {threshold:.6g} or above",
             f"{gallery.rows:,} embeddings",
             "" if expected is None else f"{expected} false pairs expected at the threshold",
-            f"model {made_by(gallery)}",
+            f"model {file_model_label(gallery)}",
         ],
         method=method,
         pairs=[_card(gallery, pair, pictures) for pair in pairs],
