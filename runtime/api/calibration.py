@@ -1,4 +1,4 @@
-"""What an INT8 engine is calibrated on: a seeded sample of photographs, as `process` shows them to the model."""
+"""Gather the calibration crops of an INT8 engine: a seeded sample of photos, prepared as `process` does."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def gather_calibration(
     align: str = "none",
     detector: Engine | None = None,
 ) -> CalibrationSet:
-    """Draw photographs until enough of them have become crops.
+    """Draw photos until enough of them have become crops.
 
     Args:
-        inputs: folders, files and @lists, as `process` takes them.
-        spec: the model that the crops are for; a detector gets its first view of whole photographs.
-        count: crops wanted; fewer come back where there are not as many photographs.
-        seed: of the draw; the same photographs and seed give the same crops. 0 <= seed < 2**32.
-        align: which photographs are searched for faces, see FaceRules.
-        detector: the engine that searches them; None where none are.
+        inputs: folders, files and @lists, as for `process`.
+        spec: the model that the crops are for; a detector gets its first view of whole photos.
+        count: number of crops; fewer are returned if the inputs have too few photos.
+        seed: random seed, 0 <= seed < 2**32; the same photos and seed give the same crops.
+        align: the photos in which faces are detected: "auto", "detect" or "none"; see FaceRules.
+        detector: the engine that detects faces; None if no photo needs it.
     Raises:
-        SourceError: nothing was found, or cannot be read.
-        ConfigError: the seed is out of range, or too few photographs become crops.
+        SourceError: no photos were found, or an input cannot be read.
+        ConfigError: the seed is out of range, or too few photos become crops.
     """
     if not 0 <= seed < 2**32:
         raise ConfigError(f"the seed is {seed}; expected: 0 <= seed < 2**32")
     source = scan(inputs)
     read = Read(source)
-    order = np.random.RandomState(seed).permutation(len(source.names))  # its stream is frozen for good
+    order = np.random.RandomState(seed).permutation(len(source.names))  # NumPy keeps this stream unchanged
     side = side_of(spec)
     parts, have, failed = [np.empty((0, side, side, 3), np.uint8)], 0, 0
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def gather_calibration(
                 break
     crops = np.concatenate(parts)[:count]  # (n, S, S, 3)
     logger.info(
-        "calibration: %d crops from %d photographs in %s%s",
+        "calibration: %d crops from %d photos in %s%s",
         len(crops),
         len(order),
         os.fsdecode(source.root),
@@ -79,7 +79,7 @@ def gather_calibration(
 
 
 def _chain(spec: ModelSpec, rules: FaceRules, detector: Runner | None) -> Callable[[Encoded], Crops]:
-    """Encoded photos to what the model sees, as in a run."""
+    """The stages that turn encoded photos into inputs of the model, as in a run."""
     if spec.detects:
         return _Views(DecodePhotos(spec.channel_order, Limits()))
     return crop_stages(spec, Limits(), rules, detector)
@@ -87,7 +87,7 @@ def _chain(spec: ModelSpec, rules: FaceRules, detector: Runner | None) -> Callab
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """Files to what a detector sees of them first, each on a square canvas."""
+    """Draws the first view of a detector for each photo, on a square canvas."""
 
     photos: DecodePhotos
     view: View = FindRules().views[0]
