@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..errors import OutOfMemoryError
 from ..index.kinds import FEW_ROWS, KINDS, build_s, index_bytes
 from ..index.memoryplan import plan_memory
-from ..pipeline.plan import room_while_running
+from ..pipeline.plan import disk_bytes_while_running
 from ..text import size
 
 Basis = Literal["measured", "computed", "guess"]
@@ -128,7 +128,7 @@ def file_bytes(job: Job) -> int:
 
 
 def _running_bytes(job: Job) -> int:
-    return room_while_running(job.photographs, job.dimension, job.dtype, faces=job.faces, longest=job.longest)
+    return disk_bytes_while_running(job.photographs, job.dimension, job.dtype, faces=job.faces, longest=job.longest)
 
 
 def _embedding(job: Job, machine: Machine) -> Iterator[Item]:

@@ -10,7 +10,7 @@ import pytest
 from runtime.estimate.plan import Item, Job, Machine, Rate, format_duration, items_to_dict, plan_job
 from runtime.index.kinds import build_s, index_bytes
 from runtime.index.memoryplan import plan_memory
-from runtime.pipeline.plan import room_while_running
+from runtime.pipeline.plan import disk_bytes_while_running
 from tests.support.errors import assert_names
 
 JOB = Job(5_000_000, 512)
@@ -26,7 +26,7 @@ def by_name(job: Job, machine: Machine) -> dict[tuple[str, str], Item]:
 
 def test_a_machine_that_is_large_enough() -> None:
     found = by_name(JOB, LARGE)
-    room = room_while_running(5_000_000, 512, "float32", faces=True)
+    room = disk_bytes_while_running(5_000_000, 512, "float32", faces=True)
     expected = {
         ("embedding", "time"): 20_000.0,
         ("embedding", "disk while it runs"): room,
