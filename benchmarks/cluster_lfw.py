@@ -18,7 +18,7 @@ from material import ROOT  # noqa: F401 - puts the checkout on the path
 from report import write_results
 
 from runtime.clusters.clusters import cluster_by_count
-from runtime.clusters.graph import connected_components, people_in_graph
+from runtime.clusters.graph import connected_components, find_people
 from runtime.pages.map import groups_of_folders
 from runtime.pairs.all_pairs import ScoredPairs, join_pairs, pairs_above
 from runtime.storage.file import EmbeddingFile
@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     thresholds = np.round(np.arange(options.lowest, options.highest + options.step / 2, options.step), 6).tolist()
     with EmbeddingFile(options.file) as file:
-        person = groups_of_folders(file.names(range(file.rows))).of
+        person = groups_of_folders(file.names(range(file.rows))).labels
         start = time.perf_counter()
         all_links = join_pairs(list(pairs_above(file, min(thresholds))))
         compared_s = time.perf_counter() - start
@@ -53,7 +53,7 @@ def main() -> None:
             "links": "",
             "false links": "",
             "clusters": kmeans.count,
-            **format_agreement(agreement(kmeans.of.astype(np.int64), person)),
+            **format_agreement(agreement(kmeans.labels.astype(np.int64), person)),
             "F1 over seeds": "",
             "F1 of components": "",
             "s": f"{means_s:.2f}",
@@ -77,9 +77,9 @@ def make_whispers_row(all_links: ScoredPairs, threshold: float, person: np.ndarr
     selected = all_links.scores >= np.float32(threshold)
     links = ScoredPairs(all_links.first[selected], all_links.second[selected], all_links.scores[selected])
     start = time.perf_counter()
-    labels, _ = people_in_graph(links, len(person))
+    labels, _ = find_people(links, len(person))
     taken_s = time.perf_counter() - start
-    f1_by_seed = [agreement(people_in_graph(links, len(person), seed=seed)[0], person).f1 for seed in range(SEEDS)]
+    f1_by_seed = [agreement(find_people(links, len(person), seed=seed)[0], person).f1 for seed in range(SEEDS)]
     return {
         "method": "whispers",
         "threshold or k": f"{threshold:g}",

@@ -170,11 +170,11 @@ def tune_settings(request: Any, info: Any) -> Any:
 
     from runtime.pipeline.run import process
     from runtime.pipeline.settings import default_settings
-    from runtime.pipeline.tuning import recall_settings, works_before
+    from runtime.pipeline.tuning import preparation_key, recall_settings
 
     process(replace(request, limit=2048))
     request.output.unlink()
-    state_key = works_before(replace(request, decoder="opencv" if info.backend == "cpu" else "dali"))
+    state_key = preparation_key(replace(request, decoder="opencv" if info.backend == "cpu" else "dali"))
     return recall_settings(info, state_key) or default_settings(info)
 
 

@@ -248,7 +248,7 @@ def test_a_kill_between_the_finished_file_and_the_end_is_no_harm(
     (folder / "1.jpg").write_bytes(make.encode(make.scene(112, 112)))
     (folder / "2.jpg").write_bytes(b"")
     output = tmp_path / "o.h5"
-    arguments = ("process", folder, "-o", output, "--engine", tiny_engine, "--align", "none")
+    arguments = ("process", folder, "-o", output, "--engine", tiny_engine)
     if retry:
         assert facemill(*arguments).returncode == 0
         output.chmod(0o600)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.embedding_files import differences
-from tests.support.facemill_command import facemill, start_facemill, summary
+from tests.support.facemill_command import RunningCommand, facemill, start_facemill, summary
 
 # Makes a durable segment several times a second, so that a test can interrupt a run between two segments.
 SMALL_SEGMENTS = ("--segment-rows", 256, "--segment-seconds", 0.2, "--batch-size", 4)
@@ -32,7 +31,7 @@ class InterruptedRun:
     arguments: tuple[object, ...]
     whole: Path
 
-    def start(self, *more: object) -> subprocess.Popen[str]:
+    def start(self, *more: object) -> RunningCommand:
         """Start the command, and return once its first segment is durable."""
         process = start_facemill(*self.arguments, *more)
         wait_for_segment(self.output)
