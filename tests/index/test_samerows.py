@@ -54,7 +54,7 @@ def made_again(path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
     with caplog.at_level(logging.INFO):
         search(path)
     words = [record.getMessage() for record in caplog.records]
-    return [line.split(":")[0].split("/")[-1] for line in words if line.startswith("making the index")]
+    return [line.split(":")[0].split("/")[-1] for line in words if line.startswith("building the index")]
 
 
 def note(path: Path) -> None:
