@@ -266,9 +266,9 @@ def detector(setting: Setting) -> Findings:
     """The detector's engine: built, loaded, and its answers to views of portraits against ONNX Runtime's."""
     need_tensorrt(setting)
     from runtime.engines.backends import open_runner
-    from runtime.engines.parity import weighted
+    from runtime.engines.parity import weigh_by_score
     from runtime.faces.detectors import decoder_of
-    from runtime.faces.finder import FindRules, View, draw, read_answer
+    from runtime.faces.finder import FindRules, View, decode_output, draw
     from runtime.images.decode import decode_photo
 
     wait_for_photographs(setting)
@@ -284,10 +284,10 @@ def detector(setting: Setting) -> Findings:
                 pixels = decode_photo(data, long_side=640, channel_order=info.channel_order).pixels
                 draw(pixels, View(side), canvas)
             raw = [runner.infer(canvases) for runner in (mine, reference)]
-            a, b = (weighted(answer.astype(np.float64)) for answer in raw)
+            a, b = (weigh_by_score(answer.astype(np.float64)) for answer in raw)
             cosine = (a * b).sum(axis=1) / np.maximum(np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1), 1e-300)
             cosines.append(float(cosine.min()))
-            found = [sum(map(len, read_answer(one, decoder_of(info.decode), FindRules(), side, side))) for one in raw]
+            found = [sum(map(len, decode_output(one, decoder_of(info.decode), FindRules(), side, side))) for one in raw]
             notes.append(f"views of {side}: smallest cosine {cosine.min():.6f}; {found[0]} faces, CPU {found[1]}")
     return {
         "outcome": "passed" if min(cosines) >= 0.999 else "failed",

@@ -55,7 +55,7 @@ def detect_on_device(files: Sequence[bytes], detector: Engine, settings: Any, to
     """Photographs a second that lie on the device, to the faces that count."""
     from runtime.engines.tensorrt.runner import TensorRTRunner
     from runtime.faces.rules import FaceRules
-    from runtime.pipeline.gpu_detect import ChosenFaces, DetectOnGpu
+    from runtime.pipeline.gpu_detect import DetectOnGpu, SelectedFaces
 
     with (
         TensorRTRunner(detector.content(), detector.info, slots=settings.streams) as runner,
@@ -72,7 +72,7 @@ def detect_on_device(files: Sequence[bytes], detector: Engine, settings: Any, to
 
         def work(number: int) -> int:
             for run in held[number]:
-                ChosenFaces().add(run, detect(run), rows, rules)
+                SelectedFaces().add(run, detect(run), rows, rules)
             return sum(len(run.photos) for run in held[number])
 
         return gpu_throughput.in_threads(settings.streams, work, total)

@@ -170,11 +170,11 @@ def settings_of(request: Any, info: Any) -> Any:
 
     from runtime.pipeline.run import process
     from runtime.pipeline.settings import default_settings
-    from runtime.pipeline.tuning import recall_settings, works_before
+    from runtime.pipeline.tuning import preparation_key, recall_settings
 
     process(replace(request, limit=2048))
     request.output.unlink()
-    before = works_before(replace(request, decoder="opencv" if info.backend == "cpu" else "dali"))
+    before = preparation_key(replace(request, decoder="opencv" if info.backend == "cpu" else "dali"))
     return recall_settings(info, before) or default_settings(info)
 
 

@@ -159,7 +159,7 @@ def main() -> None:
     from runtime.modelspec import load_spec
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
-    from runtime.pipeline.tuning import recall_settings, works_before
+    from runtime.pipeline.tuning import preparation_key, recall_settings
 
     precision = "int8" if options.calibration else "fp32"
     engine = material.build(options.model, options.data, precision=precision, calibration=options.calibration)
@@ -172,7 +172,7 @@ def main() -> None:
         request = Request((str(photos),), folder / "out.h5", engine, limit=options.count, faces=FaceRules("auto"),
                           detector=detector)  # fmt: skip
         process(request)  # tunes, and warms the disk cache
-        before = works_before(request)
+        before = preparation_key(request)
         found = recall_settings(engine.info, before)
         assert found is not None, "fewer photographs than the tuner wants: --count 2000 and more"
         alone = stack.enter_context(stages_alone(photos, engine, detector, min(options.count, 1024), found))

@@ -1,4 +1,4 @@
-// Warp decoded photographs of any sizes to aligned crops in one pass: grey levels, for an engine that normalises.
+// Warp decoded photos of any sizes to aligned crops in one pass: grey levels, for an engine that normalises.
 // Defined by tests/oracles/warp.py: warp_bytes.
 //
 // One thread makes one pixel of one crop: the threads of a warp write 32 neighbours of one row.
@@ -16,7 +16,7 @@ struct Pixel {
     }
 };
 
-// The three grey levels of a photograph where a transform `t`, (2, 3), puts pixel (u, v) of the crop. A photograph that is
+// The three grey levels of a photo where a transform `t`, (2, 3), puts pixel (u, v) of the crop. A photo that is
 // at least twice as large as the crop is halved first: squares of `merged` x `merged` pixels are one.
 __device__ inline void sample(const Image image, const float* t, float u, float v, float* level) {
     const float scale = sqrtf(t[0] * t[0] + t[3] * t[3]);
@@ -25,7 +25,7 @@ __device__ inline void sample(const Image image, const float* t, float u, float 
     const int height = image.height / merged, width = image.width / merged;
     const float x = (t[0] * u + t[1] * v + t[2] + 0.5f) / merged - 0.5f;
     const float y = (t[3] * u + t[4] * v + t[5] + 0.5f) / merged - 0.5f;
-    level[0] = level[1] = level[2] = 0;  // what lies outside the photograph is black
+    level[0] = level[1] = level[2] = 0;  // what lies outside the photo is black
     // Compared before they become integers: a NaN is outside too.
     if (x > -1 && y > -1 && x < width && y < height) {
         const int left = (int)floorf(x), top = (int)floorf(y);
@@ -46,9 +46,9 @@ __device__ inline void sample(const Image image, const float* t, float u, float 
 }
 
 // images      (count)
-// transforms  (count, 2, 3)           crop pixel (column, row, 1) -> photograph pixel (column, row)
+// transforms  (count, 2, 3)           crop pixel (column, row, 1) -> photo pixel (column, row)
 // crops       (count, size, size, 3)  grey levels, rounded
-// reverse     not 0: the crop's channels are the photograph's in reverse order
+// reverse     not 0: the crop's channels are the photo's in reverse order
 extern "C" __global__ void align_u8(const Image* images, const float* transforms, unsigned char* crops, int count,
                                     int size, int reverse) {
     const Pixel at(size);

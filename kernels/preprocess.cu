@@ -1,4 +1,4 @@
-// Resize whole photographs of any sizes to crops in one pass: grey levels, for an engine that normalises.
+// Resize whole photos of any sizes to crops in one pass: grey levels, for an engine that normalises.
 // Defined by tests/oracles/preprocess.py: preprocess_bytes.
 //
 // One thread makes one pixel of one crop: the threads of a warp write 32 neighbours of one row.

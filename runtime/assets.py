@@ -28,7 +28,7 @@ def cache_dir(name: str) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise ConfigError(
-            f"the cache folder {path} cannot be made: {err.strerror}; wanted: a folder that can be written to. "
+            f"the cache folder {path} cannot be made: {err.strerror}; expected: a folder that can be written to. "
             f"Name one with: export FACEMILL_CACHE=/a/folder/of/yours"
         ) from err
     return path

@@ -80,7 +80,7 @@ class ModelSpec:
             values of an anchor.
         decode: for a detector the name of its decoder in faces/detectors.py, such as "yunet"; empty for others.
         folder: the folder that the TOML was read from; weights may lie beside it.
-        threshold, threshold_source: the cosine from which two photographs are said to show one person, for the weights
+        threshold, threshold_source: the cosine from which two photos are said to show one person, for the weights
             that `sha256` names, and what it was measured on; None where unknown.
     """
 

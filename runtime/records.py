@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Of the embedding file: what writes it and what reads it agree on them. In one of 2, some photograph has several rows.
+# Of the embedding file: what writes it and what reads it agree on them. In one of 2, some photo has several rows.
 FORMAT_VERSION, FORMAT_VERSION_SEVERAL = FORMAT_VERSIONS = (1, 2)
 
-# How the detail of a duplicate begins; the path of the photograph that it is the same as follows.
+# How the detail of a duplicate begins; the path of the photo that it is the same as follows.
 SAME_FILE = "the same file as "
 
 # Longest row of `/embeddings`: a unit vector, with room for the rounding of an engine or of FP16.
 MAX_NORM = 1.01
 
-# What is known of a face that has an embedding; lengths and places in pixels of the original photograph, upright.
+# What is known of a face that has an embedding; lengths and places in pixels of the original photo, upright.
 FACE = np.dtype(
     [
         ("box", np.float32, (4,)),  # left, top, right, bottom
@@ -28,7 +28,7 @@ FACE = np.dtype(
         ("iod", np.float32),  # inter-ocular distance: between the middles of the eyes, pixels
         ("sharpness", np.float32),  # higher is sharper
         ("frontal", np.float32),  # 1 looks into the camera, 0 is a profile
-        ("face_index", np.uint16),  # rank among the faces found in the photograph: 0 for the one that it is of
+        ("face_index", np.uint16),  # rank among the faces found in the photo: 0 for the one that it is of
     ]
 )
 # Where a file keeps each field of FACE, aligned with `/embeddings`.
@@ -36,7 +36,7 @@ FACE_DATASETS = {name: name if name == "face_index" else f"faces/{name}" for nam
 
 
 class Status(enum.IntEnum):
-    """What became of a photograph. The numbers are stored; never renumber."""
+    """What became of a photo. The numbers are stored; never renumber."""
 
     PENDING = 0
     EMBEDDED = 1
@@ -55,13 +55,13 @@ class Status(enum.IntEnum):
 
     @property
     def failed(self) -> bool:
-        """Whether `--retry` runs the photograph again."""
+        """Whether `--retry` runs the photo again."""
         return self not in (Status.PENDING, Status.EMBEDDED, Status.DUPLICATE)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one photograph's journey.
+    """The end of one photo's journey.
 
     Attributes:
         row: its row in the scan.
@@ -76,7 +76,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A whole photograph, decoded, upright.
+    """A whole photo, decoded, upright.
 
     Attributes:
         pixels: (H, W, 3) uint8; smaller than the original where the JPEG decoder has reduced it.
@@ -166,15 +166,15 @@ class Embedded(Batch):
     face_counts: Mapping[int, int] = field(default_factory=dict)
 
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels of the original photograph, upright
+Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels of the original photo, upright
 
 
 @dataclass(frozen=True, slots=True)
 class FacePlace:
-    """Which face of a photograph, and where in it.
+    """Which face of a photo, and where in it.
 
     Attributes:
-        index: its rank, as in `/face_index`: 0 for the one that the photograph is of.
+        index: its rank, as in `/face_index`: 0 for the one that the photo is of.
         box: around it.
     """
 

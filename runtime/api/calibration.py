@@ -1,4 +1,4 @@
-"""What an INT8 engine is calibrated on: a seeded sample of photographs, as `process` shows them to the model."""
+"""Draw the calibration set of an INT8 engine: a seeded sample of photos, prepared as `process` prepares them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..sources.scan import scan
 
 logger = logging.getLogger(__name__)
 
-_BATCH = 64
+_BATCH_PHOTOS = 64
 
 
 def gather_calibration(
@@ -38,48 +38,48 @@ def gather_calibration(
     align: str = "none",
     detector: Engine | None = None,
 ) -> CalibrationSet:
-    """Draw photographs until enough of them have become crops.
+    """Draw photos until there are enough crops.
 
     Args:
-        inputs: folders, files and @lists, as `process` takes them.
-        spec: the model that the crops are for; a detector gets its first view of whole photographs.
-        count: crops wanted; fewer come back where there are not as many photographs.
-        seed: of the draw; the same photographs and seed give the same crops. 0 <= seed < 2**32.
-        align: which photographs are searched for faces, see FaceRules.
-        detector: the engine that searches them; None where none are.
+        inputs: folders, files and @lists, as for `process`.
+        spec: the model to calibrate. A detector gets the first view of whole photos.
+        count: number of crops; there are fewer if the photos do not suffice.
+        seed: random seed, 0 <= seed < 2**32. The same photos and seed give the same crops.
+        align: which photos are searched for faces, see FaceRules.
+        detector: the engine that detects faces; None with align "none".
     Raises:
-        SourceError: nothing was found, or cannot be read.
-        ConfigError: the seed is out of range, or too few photographs become crops.
+        SourceError: there are no photos, or an input cannot be read.
+        ConfigError: the seed is out of range, or too few photos become crops.
     """
     if not 0 <= seed < 2**32:
         raise ConfigError(f"the seed is {seed}; expected: 0 <= seed < 2**32")
     source = scan(inputs)
     read = Read(source)
-    order = np.random.RandomState(seed).permutation(len(source.names))  # its stream is frozen for good
+    order = np.random.RandomState(seed).permutation(len(source.names))  # NumPy never changes its stream
     side = side_of(spec)
-    parts, have, failed = [np.empty((0, side, side, 3), np.uint8)], 0, 0
+    parts, drawn, failed = [np.empty((0, side, side, 3), np.uint8)], 0, 0
     with ExitStack() as stack:
         runner = stack.enter_context(open_runner(detector)) if detector else None
-        crops_of = _chain(spec, FaceRules(align), runner)
-        for start in range(0, len(order), _BATCH):
-            batch = crops_of(read(Batch(rows=np.sort(order[start : start + _BATCH]))))
+        make_crops = _chain(spec, FaceRules(align), runner)
+        for start in range(0, len(order), _BATCH_PHOTOS):
+            batch = make_crops(read(Batch(rows=np.sort(order[start : start + _BATCH_PHOTOS]))))
             parts.append(batch.images)
-            have, failed = have + len(batch.images), failed + len(batch.outcomes)
-            if have >= count:
+            drawn, failed = drawn + len(batch.images), failed + len(batch.outcomes)
+            if drawn >= count:
                 break
     crops = np.concatenate(parts)[:count]  # (n, S, S, 3)
     logger.info(
-        "calibration: %d crops from %d photographs in %s%s",
+        "calibration: %d crops from %d photos in %s%s",
         len(crops),
         len(order),
         os.fsdecode(source.root),
-        f"; {failed} gave none" if failed else "",
+        f"; {failed} photos failed" if failed else "",
     )
     return CalibrationSet(crops, seed)
 
 
 def _chain(spec: ModelSpec, rules: FaceRules, detector: Runner | None) -> Callable[[Encoded], Crops]:
-    """Encoded photos to what the model sees, as in a run."""
+    """Make the work from encoded photos to the images that the model sees in a run."""
     if spec.detects:
         return _Views(DecodePhotos(spec.channel_order, Limits()))
     return crop_stages(spec, Limits(), rules, detector)
@@ -87,7 +87,7 @@ def _chain(spec: ModelSpec, rules: FaceRules, detector: Runner | None) -> Callab
 
 @dataclass(frozen=True, slots=True)
 class _Views:
-    """Files to what a detector sees of them first, each on a square canvas."""
+    """Encoded photos to the first view of a detector, each on a square canvas."""
 
     photos: DecodePhotos
     view: View = FindRules().views[0]

@@ -24,7 +24,7 @@ from ..faces.rules import FaceRules
 from ..interrupt import Control
 from ..metrics.pairs import read_pairs
 from ..pairs.checkpoint import checkpoint_plan_path
-from ..pipeline.plan import begun_with
+from ..pipeline.plan import resumed_contract
 from ..pipeline.request import Request
 from ..progress import Listener
 from ..storage.contract import EmbeddingContract
@@ -78,7 +78,9 @@ def evaluate(
         check_report_folder(output, folder, force=force)
     faces = faces or FaceRules(defaults.ALIGN)
     kept = calibrate or (output and output / ("embeddings-1.h5" if compare else "embeddings.h5"))
-    resumed = begun_with(kept, force=force and calibrate is None) if kept and not detectors else EmbeddingContract()
+    resumed = (
+        resumed_contract(kept, force=force and calibrate is None) if kept and not detectors else EmbeddingContract()
+    )
     engines: tuple[Engine, ...] = tuple(map(read_engine, compare or ()))
     engines = engines or (choose_engine(engine, model=model, backend=backend, resumed=resumed.model or ""),)
     names: list[str | None] = [*detectors] or [detector]

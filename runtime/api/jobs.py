@@ -23,7 +23,7 @@ from ..maintenance.add import Added
 from ..maintenance.receipt import Receipt
 from ..maintenance.remove import Removal, RemovalPlan
 from ..pipeline import run as running
-from ..pipeline.plan import begun_with
+from ..pipeline.plan import resumed_contract
 from ..pipeline.request import Request, RunOptions
 from ..pipeline.summary import Summary
 from ..progress import Listener
@@ -123,7 +123,7 @@ def process(
     devices = _devices(device)
     backend = "cpu" if engine is None and backend == "auto" and "cpu" in devices else backend
     faces = faces or FaceRules(defaults.ALIGN)
-    resumed = begun_with(Path(output), force=force)
+    resumed = resumed_contract(Path(output), force=force)
     chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.model or "")
     resumed_detector = resumed.detector or ""
     request = Request(

@@ -144,7 +144,7 @@ def find_pairs(
     with EmbeddingFile(path) as gallery:
         calibration = find_calibration(gallery)
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
-        query = searching.PairQuery(lowest, most=max_pairs, budget_s=budget_s, device=device)
+        query = searching.PairQuery(lowest, max_pairs=max_pairs, budget_s=budget_s, device=device)
         with Checkpoint(path) as checkpoint:
             pair_result = searching.find_pairs(
                 gallery, checkpoint, query, force=force, listener=listener, control=control
@@ -221,15 +221,15 @@ class ClusterReport:
             which = "cluster is" if clusters.suspicious == 1 else "clusters are"
             warnings.append(
                 f"{clusters.suspicious:,} {which} too large to be a person; the largest has {int(clusters.sizes[0]):,} "
-                f"of {len(clusters.of):,} photos. The threshold {clusters.threshold:g} is too low, or many photos show "
-                f"no face: try a higher one, and look at --sheets"
+                f"of {len(clusters.labels):,} photos. The threshold {clusters.threshold:g} is too low, or many photos "
+                f"show no face: try a higher one, and look at --sheets"
             )
         return warnings
 
     @property
     def numbers(self) -> NDArray[np.int32]:
         """(N,) int32: the number of each row's cluster; 0 for a row of zeros, which is in none."""
-        return self.clusters.of
+        return self.clusters.labels
 
     def __len__(self) -> int:
         return self.clusters.count
@@ -242,7 +242,7 @@ class ClusterReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures for JSON, without the rows."""
-        several = self.clusters.with_at_least(2)
+        several = self.clusters.count_at_least(2)
         return {
             "embeddings": len(self.numbers),
             "clusters": len(self),
@@ -327,7 +327,7 @@ def cluster(
             clusters = cluster_by_count(gallery, people, seed=seed, listener=listener)
         else:
             lowest = default_threshold(gallery) if threshold is None else threshold
-            query = searching.PairQuery(lowest, most=max_pairs, budget_s=budget_s, device=device)
+            query = searching.PairQuery(lowest, max_pairs=max_pairs, budget_s=budget_s, device=device)
             checkpoint = stack.enter_context(Checkpoint(path))
             clusters = cluster_by_threshold(
                 gallery, checkpoint, query, seed=seed, force=force, listener=listener, control=control
@@ -336,9 +336,9 @@ def cluster(
             write_list(listed, gallery, clusters)
         folder_counts = pages = None
         if filled is not None:
-            folder_counts = write_folders(filled, gallery, clusters, mode=mode, least=min_photos, force=force)
+            folder_counts = write_folders(filled, gallery, clusters, mode=mode, min_rows=min_photos, force=force)
         if paged is not None:
-            pages = write_sheets(paged, gallery, clusters, least=min_photos, force=force)
+            pages = write_sheets(paged, gallery, clusters, min_rows=min_photos, force=force)
         if write_column:  # last: it makes another file, whose comparisons would start again
             write_cluster_column(path, clusters, str(gallery.metadata["run_id"]))
         if checkpoint is not None:

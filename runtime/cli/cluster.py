@@ -70,9 +70,9 @@ def main(
 
 def _summary(report: ClusterReport) -> Iterator[str]:
     clusters = report.clusters
-    several, zeros = clusters.with_at_least(2), len(clusters.of) - int(clusters.sizes.sum())
+    several, zeros = clusters.count_at_least(2), len(clusters.labels) - int(clusters.sizes.sum())
     method = f"k-means, k = {clusters.k:,}" if clusters.k else f"threshold {clusters.threshold:g}"
-    yield f"{len(clusters.of):,} embeddings in {count(len(report), 'cluster')} ({method})"
+    yield f"{len(clusters.labels):,} embeddings in {count(len(report), 'cluster')} ({method})"
     yield f"  {several:,} with several photos, {int(clusters.sizes[:several].sum()):,} in all"
     yield f"  {len(report) - several:,} of one photo"
     if zeros:
@@ -89,7 +89,7 @@ def _outputs(
         yield str(output)
     if report.folders is not None:
         missing = f"; {report.folders.missing:,} photos are missing" if report.folders.missing else ""
-        yield f"{folders}: {count(report.folders.folders, 'folder')}, {report.folders.photographs:,} photos{missing}"
+        yield f"{folders}: {count(report.folders.folders, 'folder')}, {report.folders.photos:,} photos{missing}"
     if report.sheets is not None and sheets is not None:
         yield f"{sheets / 'index.html'}: {count(report.sheets, 'sheet')}"
     if file is not None:

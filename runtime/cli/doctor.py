@@ -60,8 +60,8 @@ def _show(examination: Examination) -> None:
         for finding in group:
             mark, colour = _MARKS[finding.state]
             click.echo(f"  {click.style(f'{mark:<8}', fg=colour)}{finding.topic:<{width}}  {printable(finding.text)}")
-            if finding.mend:
-                click.echo(f"  {'':<8}{'':<{width}}  -> {finding.mend}")
+            if finding.fix:
+                click.echo(f"  {'':<8}{'':<{width}}  -> {finding.fix}")
     verdict = (
         "facemill runs on this machine." if examination.healthy else "facemill does not run yet: see MISSING and WRONG."
     )

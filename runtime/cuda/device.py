@@ -83,7 +83,7 @@ def choose_gpus(devices: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(chosen.index(name)) if name in chosen else name for name in devices)
 
 
-def shown_as(device: str) -> str:
+def visible_devices_for(device: str) -> str:
     """CUDA_VISIBLE_DEVICES for a process that is to see one GPU of those that this one sees; empty for one hidden."""
     shown = _shown()
     if shown is None:

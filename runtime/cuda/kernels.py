@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from .driver import Driver
 from .resources import DeviceBuffer, Stream
 
-# One photograph in device memory, as `struct Image` of image.cuh: (height, width, 3) uint8, rows `pitch` bytes apart.
+# One photo in device memory, as `struct Image` of image.cuh: (height, width, 3) uint8, rows `pitch` bytes apart.
 IMAGE = np.dtype([("pixels", np.uint64), ("pitch", np.int64), ("width", np.int32), ("height", np.int32)])
 
 _BLOCK_THREADS = 128  # four warps
@@ -49,13 +49,13 @@ class Kernels:
         size: int,
         reverse: bool = False,
     ) -> None:
-        """Warp photographs of any sizes to crops of grey levels, as `faces.align.align_crops` does.
+        """Warp photos of any sizes to crops of grey levels, as `faces.align.align_crops` does.
 
         Args:
             images: (count,) of IMAGE.
-            transforms: (count, 2, 3) float32, crop pixel (column, row, 1) -> photograph pixel.
+            transforms: (count, 2, 3) float32, crop pixel (column, row, 1) -> photo pixel.
             crops: (count, size, size, 3) uint8; written.
-            reverse: the crops' channels are the photographs' in reverse order.
+            reverse: the crops' channels are the photos' in reverse order.
         Raises:
             ConfigError: a buffer is too small.
         """
@@ -66,7 +66,7 @@ class Kernels:
     def preprocess_bytes(
         self, stream: Stream, images: DeviceBuffer, crops: DeviceBuffer, *, first: int, count: int, size: int
     ) -> None:
-        """Resize photographs of any sizes to crops of grey levels: as `images.decode.decode_image` does.
+        """Resize photos of any sizes to crops of grey levels: as `images.decode.decode_image` does.
 
         Args:
             images: (first + count,) of IMAGE; those before `first` are left out.

@@ -1,7 +1,7 @@
-"""What a backend is: it builds engines of one kind and runs them. Each backend is a folder beside this module.
+"""The Protocol of a backend, which builds and runs engines of one kind. Each backend has its own folder here.
 
-To add a backend, write a class with the members of `Backend` and put it into `backends.BACKENDS`. Modules of that kind
-import their packages where they use them, so that `--help` and `facemill doctor` work without.
+To add a backend, write a class with the members of `Backend` and add it to `backends.BACKENDS`. Import its packages in
+the functions that use them, so that `--help` and `facemill doctor` work without them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from .runner import Runner
 
 PRECISIONS = ("fp32", "fp16", "int8")
-Profile = tuple[int, int, int]  # smallest, best and largest batch size
+Profile = tuple[int, int, int]  # minimum, optimum and maximum batch size
 
-# Run a built engine and return its facts with the parity in them; ParityError where the engine is not equal.
+# Runs a built engine and returns its facts with their parity; raises ParityError below the bar.
 Prove = Callable[[bytes, EngineInfo], EngineInfo]
 
 
@@ -50,7 +50,7 @@ class BuildJob:
         backend: the backend.
         precision: one of PRECISIONS.
         profile: batch sizes.
-        compute_capability: e.g. "SM75", for a GPU that need not be here; None: for this machine.
+        compute_capability: e.g. "SM75", for a GPU that this machine need not have; None: for this machine.
         calibration: crops for int8; None for the other precisions.
     """
 
@@ -67,17 +67,17 @@ class Backend(Protocol):
     """A way to build and run engines.
 
     Attributes:
-        name: on the command line and in sidecars.
-        title: for people.
-        suffix: of its engine files, without the dot.
-        on_gpu: it needs an NVIDIA GPU and its driver to run.
-        keeps_photos: its runner takes photos that are on the GPU, see `tensorrt.runner`.
-        names_targets: it builds for a compute capability that is named, without that GPU.
-        requires: import names of its packages; of each group one is enough.
+        name: name on the command line and in sidecars.
+        title: name in messages.
+        suffix: suffix of its engine files, without the dot.
+        on_gpu: whether it needs an NVIDIA GPU and its driver to run.
+        keeps_photos: whether its runner takes photos on the GPU, see `tensorrt.runner`.
+        names_targets: whether it can build for a compute capability without that GPU.
+        requires: import names of its packages. One package of each group is enough.
         extra: the extra that installs them; empty for base dependencies.
-        usual_precision: the precision that `auto` starts from.
-        refusals: precisions that it does not build, with the reason and the next command.
-        scheme: how it wants INT8 written into a graph; None where it does not build INT8.
+        usual_precision: the precision from which `auto` starts.
+        refusals: precisions that it cannot build, each with the reason and the next command.
+        scheme: how INT8 is written into its graphs; None if it does not build INT8.
     """
 
     name: str
@@ -93,15 +93,15 @@ class Backend(Protocol):
     scheme: Scheme | None
 
     def profile(self, task: str) -> Profile:
-        """The batch sizes to build for where none are given, by the task of the model."""
+        """The default batch sizes for a task."""
         ...
 
     def find_fault(self) -> Fault | None:
-        """What is wrong with its packages, which import; None where the backend can be used."""
+        """Find a fault of its installed packages; None if the backend can be used."""
         ...
 
     def version(self, compute_capability: str | None = None) -> str:
-        """Package and version that build, e.g. "onnxruntime 1.32.0".
+        """Package and version that build engines, e.g. "onnxruntime 1.32.0".
 
         Raises:
             MissingDependencyError: the package is not installed.
@@ -109,27 +109,26 @@ class Backend(Protocol):
         ...
 
     def device(self, compute_capability: str | None = None) -> str:
-        """What an engine is built for: a compute capability, a GPU's name, or `name` where any device will do."""
+        """The target of an engine: a compute capability, the name of a GPU, or `name` if any device can run it."""
         ...
 
     def adapt(self, graph: onnx.ModelProto) -> onnx.ModelProto:
-        """Rewrite a float graph into the form that the backend runs fastest, before INT8."""
+        """Rewrite a float graph, before quantisation, into the form that the backend runs fastest."""
         ...
 
     def build(self, job: BuildJob, graph: onnx.ModelProto, info: EngineInfo, prove: Prove) -> tuple[bytes, EngineInfo]:
-        """Build an engine from a prepared graph, and prove it where this machine can run it.
+        """Build an engine from a prepared graph, and prove it if this machine can run it.
 
         Args:
-            job: what to build.
+            job: the engine to build.
             graph: from `adapt`, quantised for int8.
-            info: facts of the engine to be.
-            prove: call it with the engine's content and facts.
+            info: facts of the engine.
+            prove: call it with the content and facts of the engine.
         Returns:
-            The content of the engine file, and its facts: with the precision that was read back from the engine, and
-            those that `prove` returned.
+            The content of the engine file, and the facts from `prove` with the precision read back from the engine.
         Raises:
             EngineError: the graph cannot be built.
-            ParityError: the engine does not answer like the model.
+            ParityError: the outputs of the engine differ from those of the model.
         """
         ...
 
@@ -137,10 +136,11 @@ class Backend(Protocol):
         """Load an engine.
 
         Args:
-            content: the engine file.
+            content: content of the engine file.
             info: its facts.
-            threads: of one `infer` on the CPU; 0: one per core.
-            path: the engine file; what the backend compiles while it runs is kept in the same folder. None: nowhere.
+            threads: threads of one `infer` on the CPU; 0: one per core.
+            path: path of the engine file. Kernels that are compiled at run time are cached in its folder; None: no
+                cache.
         Raises:
             EngineError: the engine does not load on this machine.
             MissingDependencyError: a package is not installed.
@@ -148,5 +148,5 @@ class Backend(Protocol):
         ...
 
     def why_stale(self, engine: Engine) -> str:
-        """Why this machine cannot run an engine that was built earlier; empty when it can, or when nothing tells."""
+        """Why this machine cannot run an existing engine; empty if it can, or if that is unknown."""
         ...

@@ -1,4 +1,4 @@
-"""The backends, fastest first, and the way from an engine to its runner."""
+"""The backends, fastest first, and loading an engine."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ BACKENDS: tuple[Backend, ...] = (TensorRT(), OnnxRuntimeCuda(), OnnxRuntimeCpu()
 
 
 def backend_of(name: str) -> Backend:
-    """The backend of a name.
+    """The backend with a name.
 
     Raises:
-        EngineError: there is none, which an engine of another version of facemill may name.
+        EngineError: the name is unknown; an engine of another version of facemill may have it.
     """
     for backend in BACKENDS:
         if backend.name == name:
             return backend
     raise EngineError(
-        f"no backend is named {name!r}; expected one of {', '.join(backend.name for backend in BACKENDS)}. "
-        f"Build the engine again with: facemill build-engine --model NAME"
+        f"unknown backend {name!r}; expected one of {', '.join(backend.name for backend in BACKENDS)}. "
+        f"Rebuild the engine with: facemill build-engine --model NAME"
     )
 
 
 def find_fault(backend: Backend) -> Fault | None:
-    """Why a backend's packages cannot be used on this machine; None where they can. Looks for no GPU."""
+    """Why the packages of a backend cannot be used on this machine; None if they can. Does not check for a GPU."""
     for group in backend.requires:
         if not any(map(available, group)):
             fix = pip_install(backend.extra) if backend.extra else f"pip install {group[0]}"
@@ -42,9 +42,9 @@ def open_runner(engine: Engine, *, threads: int = 0) -> Runner:
 
     Args:
         engine: from `read_engine` or `build_engine`.
-        threads: for the `cpu` backend, threads of one `infer`; 0 leaves it to the backend (one per core).
+        threads: threads of one `infer` for the `cpu` backend; 0: one per core.
     Raises:
-        EngineError: the file is missing, is not the file that its sidecar describes, or the backend refuses it.
+        EngineError: the file is missing, does not match its sidecar, or the backend cannot load it.
         MissingDependencyError: the backend's package is not installed.
     """
     return backend_of(engine.info.backend).open(engine.content(), engine.info, threads=threads, path=engine.path)

@@ -1,4 +1,4 @@
-"""build-engine: a model to an engine file and its sidecar, proven equal before it is kept."""
+"""Build engines: a model to an engine file and its sidecar. An engine is stored after it passed the parity check."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..modelspec import ModelSpec, load_spec
 from .backend import PRECISIONS, Backend, BuildJob, Profile
 from .backends import BACKENDS, backend_of, find_fault
 from .calibrate import CalibrationSet, side_of
-from .engine import Engine, EngineInfo, locked, read_engine, sidecar_path, write_engine
+from .engine import Engine, EngineInfo, lock_folder, read_engine, sidecar_path, write_engine
 from .make import describe, make_engine
 from .rate import measure_rates
 from .weights import weights_for
 
 logger = logging.getLogger(__name__)
 
-_MIN_SPEEDUP_INT8 = 1.05  # INT8 is a little less exact: it has to be worth it
-_BUILD_RESULTS = {  # facts that are known only once an engine is built
+_MIN_SPEEDUP_INT8 = 1.05  # INT8 is slightly less exact, so it must be this much faster
+_BUILD_RESULTS = {  # facts that are known only after the build
     "engine_sha256", "parity_images", "parity_min", "parity_mean", "context_bytes", "refused",
     "calibration_method", "left_float",
 }  # fmt: skip
@@ -32,12 +32,12 @@ _BUILD_RESULTS = {  # facts that are known only once an engine is built
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """What build_engine did.
+    """The result of `build_engine`.
 
     Attributes:
-        engine: the engine, on disk.
-        built: False when the engine was there and up to date.
-        reason: why it was built or not, and why `auto` fell back if it did.
+        engine: the engine on disk.
+        built: False if an existing engine was up to date.
+        reason: why it was built or not, and why `auto` fell back, if it did.
     """
 
     engine: Engine
@@ -46,7 +46,7 @@ class BuildResult:
 
     @property
     def sidecar(self) -> Path:
-        """The file that describes the engine."""
+        """The sidecar of the engine."""
         return sidecar_path(self.engine.path)
 
     def to_dict(self) -> dict[str, Any]:
@@ -67,24 +67,24 @@ def build_engine(
     compute_capability: str | None = None,
     calibration: CalibrationSet | None = None,
 ) -> BuildResult:
-    """Build an engine, or find it up to date.
+    """Build an engine, unless an existing one is up to date.
 
     Args:
         spec: the model file.
         weights: its ONNX file.
-        backend: name of one of BACKENDS; "auto" takes the fastest that this machine runs, and says why it fell back.
-        precision: one of PRECISIONS; "auto" is the backend's usual one: fp32 on the CPU and fp16 on a GPU; with
-            `calibration` int8 is built too, and the one taken that this machine runs faster.
-        batch: smallest, best and largest batch size; None: the backend's usual ones.
-        output: folder for the engine, created.
-        force: build although an engine from the same inputs is there.
-        compute_capability: e.g. "SM75", for tensorrt: build for a GPU that need not be here.
+        backend: name of one of BACKENDS; "auto" takes the fastest that works on this machine.
+        precision: one of PRECISIONS; "auto" takes fp32 on the CPU and fp16 on a GPU. With `calibration` it builds int8
+            too, and takes the faster one.
+        batch: minimum, optimum and maximum batch size; None: the defaults of the backend.
+        output: folder of the engine; created if missing.
+        force: build even if an existing engine is up to date.
+        compute_capability: e.g. "SM75", for tensorrt: build for a GPU that this machine need not have.
         calibration: real crops, for int8 and auto.
     Raises:
         ConfigError: an option is wrong.
-        ModelError: the weights are damaged or not the ones that the model file states.
+        ModelError: the weights are damaged or do not match the model file.
         MissingDependencyError, EngineError: the backend cannot build it, or the folder cannot be written.
-        ParityError: the engine does not answer like the model; nothing was kept.
+        ParityError: the outputs of the engine differ from those of the model; nothing is stored.
     """
     _check_options(backend, precision, batch, compute_capability)
     _check_calibration(calibration, precision, spec, compute_capability)
@@ -107,43 +107,43 @@ def build_engine(
     def attempt(candidate: Backend) -> BuildResult:
         usual, refusal = candidate.usual_precision, candidate.refusals.get("int8")
         if precision == "auto" and calibration is not None and refusal is None:
-            result = _faster(lambda kind: build(candidate, kind), usual, side_of(spec))
+            result = _build_faster(lambda kind: build(candidate, kind), usual, side_of(spec))
         else:
             result = build(candidate, usual if precision == "auto" else precision)
         if calibration is not None and refusal is not None:
             result = replace(result, reason=f"{result.reason}; int8 was not tried: {refusal}")
-        why = f"; auto fell back to {candidate.name} ({'; '.join(skipped)})" if skipped else ""
-        return replace(result, reason=result.reason + why)
+        fallback = f"; auto fell back to {candidate.name} ({'; '.join(skipped)})" if skipped else ""
+        return replace(result, reason=result.reason + fallback)
 
     *preferred, last = candidates
     for candidate in preferred:
         try:
             return attempt(candidate)
         except (EngineError, MissingDependencyError) as err:
-            logger.warning("backend auto: %s does not work here: %s", candidate.name, err.message)
+            logger.warning("backend auto: %s does not work on this machine: %s", candidate.name, err.message)
             skipped.append(f"{candidate.name}: {err.message}")
     return attempt(last)
 
 
 def rebuild_if_stale(engine: Engine) -> Engine:
-    """The engine if this machine can run it, else the same one built again in the same folder.
+    """Return the engine if this machine can run it; else rebuild it in the same folder.
 
     Args:
-        engine: the engine; a TensorRT engine is for one version and one kind of GPU, those of ONNX Runtime never get
+        engine: the engine. A TensorRT engine runs on one version and one kind of GPU; those of ONNX Runtime are never
             stale.
     Returns:
-        The engine to use. Its name says what it is for, so it may be another file.
+        The engine to use. It may be another file, because file names contain the target.
     Raises:
-        EngineError: it is stale and cannot be built again; the reasons are in the message.
+        EngineError: the engine is stale and cannot be rebuilt.
     """
     info = engine.info
     reason = backend_of(info.backend).why_stale(engine)
     if not reason:
         return engine
-    logger.warning("the engine %s cannot be used: %s. Building it again", engine, reason)
+    logger.warning("the engine %s cannot be used: %s. Rebuilding it", engine, reason)
     try:
         if info.precision == "int8":
-            raise EngineError("it was calibrated on photographs, which build-engine alone is given (--calibration)")
+            raise EngineError("it was calibrated on photos, which only build-engine takes (--calibration)")
         spec = load_spec(info.model)
         result = build_engine(
             spec,
@@ -156,7 +156,7 @@ def rebuild_if_stale(engine: Engine) -> Engine:
         )
     except FacemillError as err:
         raise EngineError(
-            f"the engine {engine} cannot be used: {reason}; and it cannot be built again: {err.message}. "
+            f"the engine {engine} cannot be used: {reason}; and it cannot be rebuilt: {err.message}. "
             f"Build one with: facemill build-engine --model {info.model} --backend {info.backend} "
             f"--precision {info.precision}" + (" --calibration PHOTOS" if info.precision == "int8" else "")
         ) from err
@@ -174,26 +174,27 @@ def _check_options(backend: str, precision: str, batch: Profile | None, compute_
     if compute_capability is None:
         return
     if backend != "auto" and not backend_of(backend).names_targets:
-        able = next(one.name for one in BACKENDS if one.names_targets)
+        suitable = next(candidate.name for candidate in BACKENDS if candidate.names_targets)
         raise ConfigError(
-            f"compute capability {compute_capability} was given with the backend {backend}, which builds for this "
-            f"machine alone. Use --backend {able}"
+            f"compute capability {compute_capability} was given with the backend {backend}, which builds only for "
+            f"this machine. Use --backend {suitable}"
         )
-    if compute_capability == "CURRENT":  # TensorRT-RTX's word
-        raise ConfigError("compute capability CURRENT is this machine's own. Leave --compute-capability out for it")
+    if compute_capability == "CURRENT":  # TensorRT-RTX's name
+        raise ConfigError("compute capability CURRENT is that of this machine. Leave out --compute-capability for it")
 
 
-def _faster(made: Callable[[str], BuildResult], usual: str, side: int) -> BuildResult:
-    """INT8 if it answers like the model and is faster on this machine, else the usual precision."""
-    plain = made(usual)
+def _build_faster(build: Callable[[str], BuildResult], usual: str, side: int) -> BuildResult:
+    """Build the usual precision and INT8. Return INT8 if it passes the parity check and is faster here."""
+    plain = build(usual)
     try:
-        int8 = made("int8")
-        before, after = measure_rates([plain.engine, int8.engine], side)
+        int8 = build("int8")
+        usual_rate, int8_rate = measure_rates([plain.engine, int8.engine], side)
     except EngineError as err:  # a ParityError is one
-        return replace(plain, reason=f"{plain.reason}; auto took {usual}, for int8 does not do here: {err.message}")
-    result, kind = (int8, "int8") if after > _MIN_SPEEDUP_INT8 * before else (plain, usual)
+        return replace(plain, reason=f"{plain.reason}; auto took {usual}, because int8 failed: {err.message}")
+    result, kind = (int8, "int8") if int8_rate > _MIN_SPEEDUP_INT8 * usual_rate else (plain, usual)
     return replace(
-        result, reason=f"{result.reason}; auto took {kind}: int8 {after:,.0f} images/s, {usual} {before:,.0f}"
+        result,
+        reason=f"{result.reason}; auto took {kind}: int8 {int8_rate:,.0f} images/s, {usual} {usual_rate:,.0f}",
     )
 
 
@@ -202,17 +203,16 @@ def _check_calibration(
 ) -> None:
     if precision not in ("int8", "auto") and calibration is not None:
         raise ConfigError(
-            f"photographs to calibrate on were given with the precision {precision}; they mean something to int8 and "
-            f"auto alone. Use --precision int8"
+            f"--calibration was given with the precision {precision}; only int8 and auto use it. Use --precision int8"
         )
     if precision == "auto" and calibration is not None and compute_capability is not None:
         raise ConfigError(
-            f"precision auto takes what is faster, and an engine for {compute_capability} cannot be timed here. Use "
+            f"precision auto compares speeds, and an engine for {compute_capability} cannot run here. Use "
             f"--precision int8 or fp16"
         )
     if precision == "int8" and calibration is None:
         raise ConfigError(
-            "int8 was asked for without photographs to calibrate on; expected: some hundreds like those to come. "
+            "--precision int8 needs photos for calibration; expected: some hundreds of typical photos. "
             "Name them with --calibration PHOTOS"
         )
     expected = (side_of(spec), side_of(spec), 3)
@@ -223,14 +223,14 @@ def _check_calibration(
 
 
 def _candidates(compute_capability: str | None, precision: str) -> tuple[list[Backend], list[str]]:
-    """The backends that `auto` tries, in order, and the reasons why it leaves others out.
+    """The backends that `auto` tries, in order, and the reasons why it skips others.
 
-    The last one is tried whatever it lacks: its own error is then the user's.
+    The last one is always tried, so that the user sees its own error.
     """
     if compute_capability is not None:
         return [backend for backend in BACKENDS if backend.names_targets], []
     if find_gpu() is None:
-        return [backend for backend in BACKENDS if not backend.on_gpu], ["no NVIDIA GPU with a driver was found"]
+        return [backend for backend in BACKENDS if not backend.on_gpu], ["no NVIDIA GPU with a driver"]
     *preferred, last = BACKENDS
     usable, skipped = [], []
     for backend in preferred:
@@ -247,8 +247,8 @@ def _candidates(compute_capability: str | None, precision: str) -> tuple[list[Ba
 def _build_or_find(job: BuildJob, output: Path, force: bool) -> BuildResult:
     expected = describe(job)
     path = output / _file_name(expected, job.backend.suffix)
-    with locked(output):
-        reason = "forced" if force else _stale(path, expected)
+    with lock_folder(output):
+        reason = "forced" if force else _why_stale(path, expected)
         if not reason:
             return BuildResult(read_engine(path), False, "up to date")
         engine = write_engine(path, *make_engine(job, expected))
@@ -262,17 +262,17 @@ def _file_name(info: EngineInfo, suffix: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", f"{info.model}.{info.backend}-{info.precision}{device}.{suffix}")
 
 
-def _stale(path: Path, expected: EngineInfo) -> str:
-    """Why the engine has to be built; empty when it is up to date."""
+def _why_stale(path: Path, expected: EngineInfo) -> str:
+    """Why an engine must be built; empty if it is up to date."""
     if not path.exists():
-        return "there was no engine"
+        return "there is no engine"
     try:
         info = read_engine(path).info
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except (EngineError, OSError) as err:
-        return f"the engine there cannot be used: {err}"
+        return f"the existing engine cannot be used: {err}"
     if sha256 != info.engine_sha256:
-        return "the engine there is not the one that its sidecar describes"
+        return "the existing engine does not match its sidecar"
     before, now = info.to_dict(), expected.to_dict()
     for name in (name for name in now if name not in _BUILD_RESULTS):
         if before[name] != now[name]:

@@ -1,7 +1,7 @@
-"""What passes through a graph: the range of each tensor on real pictures, as three methods of calibration see it.
+"""Calibrate: the range of each tensor of a graph on real images, by three methods.
 
-ONNX Runtime's own calibrators are not used: they keep every activation of the crops that they are given in memory, take
-ten times as long, and report to stdout.
+ONNX Runtime's own calibrators are not used: they keep every activation of all crops in memory, take ten times as long,
+and print to stdout.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     import onnx
 
 METHODS = ("minmax", "percentile", "entropy")
-FEWEST = 64  # crops that say enough: 32 to calibrate on, 16 to choose by, 16 to judge by
+FEWEST = 64  # crops: 32 for calibration, 16 for the choice, 16 for the parity check
 
-_BATCH = 4  # crops at once: every observed tensor of a batch is in memory together
-_SAMPLE = 2048  # values of each crop and tensor that the methods other than minmax look at
-_PERCENT = 0.001  # of the values that percentile gives up at either end
-_BINS, _LEVELS = 2048, 128  # of the histogram of magnitudes, and of what entropy quantises it to
+_BATCH_CROPS = 4  # all observed tensors of a batch are in memory at once
+_SAMPLE_VALUES = 2048  # per crop and tensor, for the methods other than minmax
+_CLIPPED_PERCENT = 0.001  # of the values, clipped by percentile at either end
+_BINS, _LEVELS = 2048, 128  # of the histogram of magnitudes, and of its quantised form for entropy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationSet:
-    """Real crops for an INT8 engine: half to calibrate on, a quarter to choose by, and a quarter that judges it.
+    """Real crops for an INT8 engine: half for calibration, a quarter for the choice, a quarter for the parity check.
 
     Attributes:
-        crops: (N, S, S, 3) uint8 in the model's channel order, in random order; N of at least FEWEST, S by `side_of`.
-        seed: of the draw.
+        crops: (N, S, S, 3) uint8 in the model's channel order, shuffled; N >= FEWEST, S from `side_of`.
+        seed: random seed of the draw.
     """
 
     crops: NDArray[np.uint8]
@@ -46,12 +46,12 @@ class CalibrationSet:
     def __post_init__(self) -> None:
         if len(self.crops) < FEWEST:
             raise ConfigError(
-                f"{len(self.crops)} crops are too few to calibrate an INT8 engine on; expected: at least {FEWEST}, and "
-                f"better 512. Give more photographs with --calibration"
+                f"{len(self.crops)} crops are too few to calibrate an INT8 engine; expected: at least {FEWEST}, "
+                f"better 512. Name more photos with --calibration"
             )
 
     def parts(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-        """Crops to take ranges from, to choose method and layers by, and to judge the engine by: none is in two."""
+        """Disjoint crops for the ranges, for the choice of method and layers, and for the parity check."""
         half, rest = len(self.crops) // 2, len(self.crops) * 3 // 4
         return self.crops[:half], self.crops[half:rest], self.crops[rest:]
 
@@ -61,7 +61,7 @@ class CalibrationSet:
 
 
 def side_of(spec: ModelSpec) -> int:
-    """The side of the pictures that a model mostly sees, pixels: its crops, or the views of a detector."""
+    """The usual side of a model's images, pixels: of its crops, or of the views of a detector."""
     return FindRules().views[0].long_side if spec.detects else spec.size
 
 
@@ -70,8 +70,8 @@ class Observed:
     """The values of one tensor.
 
     Attributes:
-        low, high: of all of them.
-        sample: (n,) of the tensor's own type: values drawn evenly from the pictures.
+        low, high: minimum and maximum of all values.
+        sample: (n,) in the tensor's own dtype: values drawn evenly from the images.
     """
 
     low: float
@@ -80,38 +80,38 @@ class Observed:
 
 
 def observe(model: onnx.ModelProto, tensors: Iterable[str], images: NDArray[np.uint8]) -> dict[str, Observed]:
-    """Run a graph and look at some of its tensors.
+    """Run a graph and observe the values of some tensors.
 
     Args:
         model: a graph with one input.
-        tensors: names of float tensors that its nodes make or that it takes.
-        images: (N, ...) what the input takes, N of at least 1.
+        tensors: names of float tensors of the graph.
+        images: (N, ...) input, N >= 1.
     Raises:
         EngineError: a value is not finite.
     """
     import onnx
 
     names = sorted(set(tensors))
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    have = {value.name for value in watched.graph.output}
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in have)
-    session = open_session(watched.SerializeToString())
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
+    outputs = {value.name for value in observed.graph.output}
+    observed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in outputs)
+    session = open_session(observed.SerializeToString())
     source = session.get_inputs()[0].name
     random = np.random.RandomState(0)
     lows, highs = np.full(len(names), np.inf), np.full(len(names), -np.inf)
     samples: list[list[NDArray[Any]]] = [[] for _ in names]
-    for start in range(0, len(images), _BATCH):
-        part = images[start : start + _BATCH]
+    for start in range(0, len(images), _BATCH_CROPS):
+        part = images[start : start + _BATCH_CROPS]
         for i, values in enumerate(session.run(names, {source: part})):
             flat = values.reshape(-1)
             lows[i], highs[i] = np.minimum(lows[i], flat.min()), np.maximum(highs[i], flat.max())
-            samples[i].append(flat[random.randint(0, len(flat), _SAMPLE * len(part))])
+            samples[i].append(flat[random.randint(0, len(flat), _SAMPLE_VALUES * len(part))])
     if not np.isfinite([lows, highs]).all():
-        wrong = names[int(np.argmin(np.isfinite(lows) & np.isfinite(highs)))]
+        name = names[int(np.argmin(np.isfinite(lows) & np.isfinite(highs)))]
         raise EngineError(
-            f"the float graph itself does not stay within numbers: {wrong} holds infinities or NaN on the calibration "
-            f"crops; expected: finite values. Use --precision fp32"
+            f"the float graph overflows: {name} contains infinities or NaN on the calibration crops; expected: finite "
+            f"values. Use --precision fp32"
         )
     return {
         name: Observed(float(low), float(high), np.concatenate(sample))
@@ -119,32 +119,32 @@ def observe(model: onnx.ModelProto, tensors: Iterable[str], images: NDArray[np.u
     }
 
 
-def value_range(seen: Observed, method: str) -> NDArray[Any]:
-    """The range that eight bits are spent on: values beyond it are clipped to it.
+def value_range(observed: Observed, method: str) -> NDArray[Any]:
+    """The range of a tensor that is quantised to eight bits. Values outside are clipped.
 
     Args:
-        seen: a tensor's values.
+        observed: the values of the tensor.
         method: "minmax" clips nothing; "percentile" clips the outermost 0.001 % at either end; "entropy" clips where
-            the histogram of what is left, in few levels, diverges least from that of all values.
+            the quantised histogram of the clipped values diverges least from that of all values.
     Returns:
-        (2,) of the tensor's own type: low and high, within those seen.
+        (2,) in the tensor's own dtype: low and high, within the observed range.
     Source: entropy: Migacz, 8-bit inference with TensorRT, GTC 2017.
     """
-    values = seen.sample.astype(np.float32)
+    values = observed.sample.astype(np.float32)
     if method == "percentile":
-        ends = np.percentile(values, (_PERCENT, 100 - _PERCENT))
+        ends = np.percentile(values, (_CLIPPED_PERCENT, 100 - _CLIPPED_PERCENT))
     elif method == "entropy":
         limit = _entropy_limit(np.abs(values))
-        ends = np.clip([-limit, limit], seen.low, seen.high)
+        ends = np.clip([-limit, limit], observed.low, observed.high)
     else:
         assert method == "minmax", method
-        ends = np.array([seen.low, seen.high])
-    return ends.astype(seen.sample.dtype)
+        ends = np.array([observed.low, observed.high])
+    return ends.astype(observed.sample.dtype)
 
 
 def _entropy_limit(magnitudes: NDArray[np.float32]) -> float:
     """The magnitude to clip at."""
-    magnitudes = magnitudes[magnitudes > 0]  # zero is exact whatever the scale: it must not decide
+    magnitudes = magnitudes[magnitudes > 0]  # zero is exact at any scale, so it must not influence the limit
     if not magnitudes.size:
         return 0.0
     counts, edges = np.histogram(magnitudes, _BINS, (0.0, float(magnitudes.max())))
@@ -158,12 +158,12 @@ def _divergence(counts: NDArray[np.int64], width: int) -> float:
     kept = counts[:width].astype(np.float64)
     bounds = np.linspace(0, width, _LEVELS + 1).astype(np.int64)
     filled = kept > 0
-    mass, places = np.add.reduceat(kept, bounds[:-1]), np.add.reduceat(filled.astype(np.int64), bounds[:-1])
-    few = np.repeat(mass / np.maximum(places, 1), np.diff(bounds)) * filled  # (width,)
-    if not few.any():  # everything lies beyond the first `width` bins
+    mass, bins = np.add.reduceat(kept, bounds[:-1]), np.add.reduceat(filled.astype(np.int64), bounds[:-1])
+    quantised = np.repeat(mass / np.maximum(bins, 1), np.diff(bounds)) * filled  # (width,)
+    if not quantised.any():  # all values are beyond the first `width` bins
         return np.inf
-    all_of_them = kept.copy()
-    all_of_them[-1] += counts[width:].sum()
-    p, q = all_of_them / all_of_them.sum(), few / few.sum()
-    there = p > 0
-    return float(np.sum(p[there] * np.log(p[there] / np.maximum(q[there], 1e-12))))
+    clipped = kept.copy()
+    clipped[-1] += counts[width:].sum()
+    p, q = clipped / clipped.sum(), quantised / quantised.sum()
+    positive = p > 0
+    return float(np.sum(p[positive] * np.log(p[positive] / np.maximum(q[positive], 1e-12))))

@@ -1,4 +1,4 @@
-"""From the names that users give to engines: a model, a detector, an engine file, or the defaults of this machine."""
+"""Choose engines by the names that users give: a model, a detector, an engine file, or the defaults."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def choose_engine(
     backend: str = "auto",
     resumed: str = "",
 ) -> Engine:
-    """The engine that embeds: the given one, or one of the model, built if there is none up to date.
+    """Choose the engine that embeds: the given one, or that of the model, built if no existing one is up to date.
 
     Args:
         engine: an engine file; None to choose by model and backend.
         model: a registered name or a model file (`PATH.toml`); None for the default model of this machine.
         backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
-        resumed: the model of the file that is resumed; empty if there is none. It takes the place of the default.
+        resumed: the model of the file that is resumed, which replaces the default; empty if no file is resumed.
     Raises:
-        OptionError: engine and model, or engine and backend, are given: an engine is built from one model for one.
+        OptionError: an engine is given together with a model or a backend.
         EngineError: the engine is missing, damaged or cannot be built.
         ModelError, ModelUnavailableError: the model is unknown, or its weights cannot be fetched.
     """
     if engine is None:
         return _engine_of(model or default_model(resumed), backend)
     if model is not None or backend != "auto":
-        raise OptionError("engine and model (or backend) are given; expected: one of them. An engine has one model")
+        raise OptionError("an engine and a model or backend are given; expected: an engine alone, or the others")
     return engine if isinstance(engine, Engine) else read_engine(Path(engine))
 
 
@@ -49,13 +49,13 @@ def choose_detector(
     backend: str = "auto",
     resumed: str = "",
 ) -> Engine | None:
-    """The engine that detects faces: the given one, or one of the model, built if there is none up to date.
+    """Choose the engine that detects faces: the given one, or that of the model, built unless one is up to date.
 
     Args:
         detector: a registered name, a model file (`PATH.toml`) or an engine file; None for the default of this machine.
         align: "none" to detect no faces.
-        backend: for a detector that is named by its model.
-        resumed: the detector of the file that is resumed; empty if there is none.
+        backend: backend of a detector that is given by its model.
+        resumed: the detector of the file that is resumed; empty if no file is resumed.
     Returns:
         None if no faces are detected.
     Raises:
@@ -74,21 +74,21 @@ def choose_detector(
         return _engine_of(name, backend, detects=True)
     except ModelUnavailableError as err:
         raise ModelUnavailableError(
-            f"{err.message}\nThis model is the face detector. Another detector is on this machine, for new files: "
-            f"--detector {SHIPPED_DETECTOR}. Photographs that are aligned crops already need none: --align none"
+            f"{err.message}\nThis model is the face detector. For new files use the detector that is included: "
+            f"--detector {SHIPPED_DETECTOR}. Aligned crops need no detector: --align none"
         ) from err
 
 
 def is_file_name(detector: str) -> bool:
-    """Whether a detector is named by a file, and not by a registered name."""
+    """Whether a detector is given as a file, not as a registered name."""
     return Path(detector).suffix in (".toml", *_ENGINE_SUFFIXES)
 
 
 def licence_of(detector: str) -> str:
-    """The licence that the model file of a detector states; empty for an engine whose model is not registered.
+    """The licence in the model file of a detector; empty for an engine whose model is not registered.
 
     Args:
-        detector: as `choose_detector` takes it.
+        detector: a registered name, a model file or an engine file.
     """
     path = Path(detector)
     if path.suffix not in _ENGINE_SUFFIXES:

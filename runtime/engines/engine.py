@@ -1,4 +1,4 @@
-"""An engine: a file that one backend runs, and the sidecar that says what it was built from and how well it does."""
+"""An engine: a file that one backend runs, and its sidecar with the facts of its build."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ..schema import convert, parse_json
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How equal an engine proved to be to the model's own FP32 graph.
+    """How closely an engine agrees with the model's own FP32 graph.
 
     Attributes:
-        images: images compared; 0 when the engine could not be run here.
-        minimum, mean: cosine of the engine's answer to the reference, 0.0 without images. A detector's synthetic
-            pictures are always among the images; the mean is of the given ones.
+        images: number of compared images; 0 if the engine cannot run on the machine that built it.
+        minimum, mean: cosine between the outputs of engine and reference, 0.0 without images. The synthetic images of a
+            detector are always compared, but the mean is over the given images.
     """
 
     images: int = 0
@@ -32,12 +32,12 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """How an INT8 engine came about; empty for other precisions.
+    """How an INT8 engine was quantised; empty for other precisions.
 
     Attributes:
-        calibration: the crops: how many, seed and digest.
-        method: "minmax", "percentile" or "entropy", whichever did best.
-        left_float: names of its layers that are not in INT8, most sensitive first.
+        calibration: number, seed and digest of the calibration crops.
+        method: the best of "minmax", "percentile" and "entropy".
+        left_float: names of the layers that are not in INT8, most sensitive first.
     """
 
     calibration: str = ""
@@ -47,28 +47,28 @@ class Quantisation:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """The facts of an engine, which `<engine>.json` holds.
+    """The facts of an engine, stored in `<engine>.json`.
 
     Attributes:
         model: name of the model file.
-        model_sha256: of the ONNX file that the engine was built from.
-        trained: False when the weights are random: embeddings identify nobody.
+        model_sha256: SHA-256 of the ONNX file from which the engine was built.
+        trained: False if the weights are random: such embeddings cannot identify a person.
         dimension: length D of an embedding.
         size: side S of the square crop, pixels.
-        channel_order: "rgb" or "bgr": the order that the engine's uint8 NHWC input wants.
+        channel_order: "rgb" or "bgr", the channel order of the uint8 NHWC input.
         backend: "cpu", "cuda" or "tensorrt".
         backend_version: e.g. "onnxruntime 1.32.0".
         precision: "fp32", "fp16" or "int8", as read back from the built engine.
         profile: (min, opt, max) batch sizes.
-        device: device name or compute capability the engine is for.
-        engine_sha256: of the engine file itself.
-        tool_version: facemill's.
-        context_bytes: device memory of one execution context of a TensorRT engine; 0 where no GPU has told it.
-        refused: what this machine's GPU said to an engine for TensorRT-RTX's default set, where it did not take that
-            and this one was built for it alone; else empty.
-        task, decode: those of the model file. The pictures of a detector may be of any size.
-        recipe: tensor names and normalisation built into the engine: with others it is another engine.
-        parity: how equal it proved to be.
+        device: name or compute capability of the target device.
+        engine_sha256: SHA-256 of the engine file.
+        tool_version: version of facemill.
+        context_bytes: device memory of one execution context of a TensorRT engine; 0 if no GPU has measured it.
+        refused: error of the GPU for an engine of TensorRT-RTX's default set, if this engine was built for this GPU
+            alone because of it; else empty.
+        task, decode: as in the model file. The images of a detector may have any size.
+        recipe: tensor names and normalisation built into the engine.
+        parity: agreement with the model.
         int8: how it was quantised.
     """
 
@@ -95,11 +95,11 @@ class EngineInfo:
 
     @property
     def detects(self) -> bool:
-        """Whether the engine finds faces."""
+        """Whether the engine detects faces."""
         return self.task == "detect"
 
     def to_dict(self) -> dict[str, Any]:
-        """The facts as the sidecar has them: one flat object."""
+        """The facts as one flat object, as in the sidecar."""
         facts, parity, int8 = asdict(self), self.parity, self.int8
         del facts["parity"], facts["int8"]
         facts |= {"parity_images": parity.images, "parity_min": parity.minimum, "parity_mean": parity.mean}
@@ -108,10 +108,10 @@ class EngineInfo:
 
     @classmethod
     def from_dict(cls, facts: Mapping[str, Any]) -> EngineInfo:
-        """Read what `to_dict` gave.
+        """Read the facts from `to_dict`.
 
         Raises:
-            ValueError: a fact is missing, unknown, or of another type than expected.
+            ValueError: a fact is missing, unknown, or has the wrong type.
         """
         raw = dict(facts)
         if "detector" in raw:  # an engine that was built before models had tasks
@@ -152,7 +152,7 @@ class Engine:
         """Read the engine file.
 
         Raises:
-            EngineError: the file cannot be read, or is not the file that the sidecar describes.
+            EngineError: the file cannot be read, or does not match its sidecar.
         """
         build = f"facemill build-engine --model {self.info.model} --backend {self.info.backend}"
         try:
@@ -162,8 +162,8 @@ class Engine:
         sha256 = hashlib.sha256(content).hexdigest()
         if sha256 != self.info.engine_sha256:
             raise EngineError(
-                f"the engine {self} is not the file that its sidecar describes: expected sha256 "
-                f"{self.info.engine_sha256}, got {sha256}. Build it again with: {build} --force"
+                f"the engine {self} does not match its sidecar: expected sha256 "
+                f"{self.info.engine_sha256}, got {sha256}. Rebuild it with: {build} --force"
             )
         return content
 
@@ -174,12 +174,12 @@ def sidecar_path(engine: Path) -> Path:
 
 
 def read_engine(path: Path) -> Engine:
-    """Read the facts of an engine that build-engine wrote.
+    """Read the facts of an engine.
 
     Args:
         path: the engine file; its sidecar is in the same folder.
     Raises:
-        EngineError: the engine or its sidecar is missing, or the sidecar is damaged or of another version of facemill.
+        EngineError: the engine or its sidecar is missing, or the sidecar is damaged or has another version.
     """
     sidecar = sidecar_path(path)
     try:
@@ -195,11 +195,11 @@ def read_engine(path: Path) -> Engine:
     except (OSError, ValueError) as err:
         raise EngineError(
             f"the engine's sidecar {sidecar} cannot be used: {err}. "
-            f"Build the engine again with: facemill build-engine --model NAME --force"
+            f"Rebuild the engine with: facemill build-engine --model NAME --force"
         ) from err
     if not path.is_file():
         raise EngineError(
-            f"the engine {path} does not exist, and its sidecar does. "
+            f"the engine {path} does not exist, but its sidecar does. "
             f"Build it with: facemill build-engine --model {info.model} --backend {info.backend}"
         )
     return Engine(path, info)
@@ -210,10 +210,10 @@ def write_engine(path: Path, content: bytes, info: EngineInfo) -> Engine:
 
     Args:
         path: the engine file; replaced if it exists.
-        content: the engine.
-        info: for the sidecar.
+        content: content of the engine file.
+        info: facts for the sidecar.
     Raises:
-        EngineError: the files cannot be written; the old ones stay.
+        EngineError: the files cannot be written; the old ones are kept.
     """
     try:
         sidecar = (json.dumps(info.to_dict(), indent=2) + "\n").encode()
@@ -225,10 +225,10 @@ def write_engine(path: Path, content: bytes, info: EngineInfo) -> Engine:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, created if need be, for this process alone; a second one waits.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Lock a folder for this process; other processes wait. The folder is created if missing.
 
-    The lock is on the folder itself: no file is left behind, and the kernel releases it when the process ends.
+    The lock is on the folder itself, so no file is left behind, and the kernel releases it when the process ends.
 
     Raises:
         EngineError: the folder cannot be created or locked.
@@ -237,8 +237,6 @@ def locked(folder: Path) -> Iterator[None]:
         make_folder(folder)
         lock = Lock(folder, f"another process is building in {folder}", folder=True, wait=True)
     except OSError as err:
-        raise EngineError(
-            f"the folder {folder} cannot be used: {err.strerror}; expected: a folder that can be written to"
-        ) from err
+        raise EngineError(f"the folder {folder} cannot be used: {err.strerror}; expected: a writable folder") from err
     with lock:
         yield

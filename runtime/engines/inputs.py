@@ -1,4 +1,4 @@
-"""What engines take and answer, by the task of their model."""
+"""The inputs and outputs of engines, by the task of their model."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from ..graphs.tensors import FACES, OUTPUT
 from ..modelspec import ModelSpec
 from .engine import EngineInfo
 
-_USUAL_SIDE, _LARGEST_SIDE = 224, 1024  # of a detector's pictures, pixels
+_USUAL_SIDE, _LARGEST_SIDE = 224, 1024  # of a detector's images, pixels
 
 
 def output_of(model: ModelSpec | EngineInfo) -> str:
-    """The name of an engine's one output."""
+    """The name of an engine's output."""
     return FACES if model.detects else OUTPUT
 
 
 def sides_of(model: ModelSpec | EngineInfo) -> tuple[int, int, int]:
-    """Smallest, usual and largest side of the pictures that an engine takes, pixels."""
+    """Smallest, usual and largest side of an engine's input images, pixels."""
     if model.detects:
         return decoder_of(model.decode).step, _USUAL_SIDE, _LARGEST_SIDE
     return model.size, model.size, model.size
 
 
-def answer_shape(info: EngineInfo, height: int, width: int) -> tuple[int, ...]:
-    """(D,), or for a detector (P, V): what an engine answers for one picture of that size."""
+def output_shape(info: EngineInfo, height: int, width: int) -> tuple[int, ...]:
+    """The shape of an engine's output for one image of this size: (D,), or (P, V) for a detector."""
     if not info.detects:
         return (info.dimension,)
     decoder = decoder_of(info.decode)
@@ -35,7 +35,7 @@ def answer_shape(info: EngineInfo, height: int, width: int) -> tuple[int, ...]:
 
 
 def check_images(images: NDArray[np.uint8], info: EngineInfo) -> None:
-    """Refuse a batch that the engine was not built for.
+    """Check that the engine accepts a batch.
 
     Raises:
         ConfigError: dtype, shape, memory layout or batch size is wrong.
@@ -45,18 +45,18 @@ def check_images(images: NDArray[np.uint8], info: EngineInfo) -> None:
         step = sides_of(info)[0]
         sides = f"H, W, 3), H and W multiples of {step}" if info.detects else f"{info.size}, {info.size}, 3)"
         raise ConfigError(
-            f"the engine of {info.model} was given {images.dtype} {images.shape}; expected: uint8 (n, {sides}, NHWC, "
+            f"the engine of {info.model} got {images.dtype} {images.shape}; expected: uint8 (n, {sides}, NHWC, "
             f"{info.channel_order.upper()}"
         )
     if not low <= len(images) <= high:
         raise ConfigError(
-            f"the engine of {info.model} takes {low} to {high} images a batch and was given {len(images)}. "
-            f"Use another --batch-size, or build the engine with another --batch MIN,OPT,MAX"
+            f"the engine of {info.model} takes {low} to {high} images per batch and got {len(images)}. "
+            f"Change --batch-size, or rebuild the engine with another --batch MIN,OPT,MAX"
         )
     if not images.flags.c_contiguous:
         raise ConfigError(
-            f"the engine of {info.model} was given images that are not contiguous in memory; "
-            f"expected: C-contiguous (numpy.ascontiguousarray makes a copy that is)"
+            f"the engine of {info.model} got images that are not contiguous in memory; "
+            f"expected: C-contiguous, as numpy.ascontiguousarray returns"
         )
 
 

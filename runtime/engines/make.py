@@ -1,4 +1,4 @@
-"""One engine of one backend: describe it, build it, prove it."""
+"""Describe, build and prove one engine of one backend."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Above the bar that the engine meets next: it is judged by other crops, and used on others again.
+# Above the bar of the parity check, because that uses other crops, and the engine will see others again.
 _TARGET = BARS["int8"].mean + 0.002
 
 
 def describe(job: BuildJob) -> EngineInfo:
-    """The facts of the engine to be, without those that only the build finds out: its hash and its parity.
+    """The facts of an engine before its build, without its hash and parity.
 
     Raises:
-        ModelError: the weights are not those that the model file states.
+        ModelError: the weights do not match the model file.
         ConfigError: the backend does not build this precision.
-        MissingDependencyError, EngineError: the backend cannot build here.
+        MissingDependencyError, EngineError: the backend cannot build on this machine.
     """
     spec, backend = job.spec, job.backend
     if job.precision in backend.refusals:
@@ -66,28 +66,28 @@ def make_engine(job: BuildJob, info: EngineInfo) -> tuple[bytes, EngineInfo]:
     """Build an engine and prove it.
 
     Args:
-        job: what to build.
+        job: the engine to build.
         info: from `describe`.
     Returns:
         The content of the engine file, and its facts.
     Raises:
-        ModelError: the weights are damaged or not what the model file says.
+        ModelError: the weights are damaged or do not match the model file.
         MissingDependencyError, EngineError: the backend cannot build it.
-        ParityError: the engine does not answer like the model.
+        ParityError: the outputs of the engine differ from those of the model.
     """
 
     def prove(content: bytes, info: EngineInfo) -> EngineInfo:
-        return _proven(job, content, info)
+        return _prove(job, content, info)
 
     graph, info = _graph(job, info)
     engine, info = job.backend.build(job, graph, info, prove)
     if info.precision != job.precision:
-        raise EngineError(f"the engine of {info.model} came out as {info.precision}; expected: {job.precision}")
+        raise EngineError(f"the engine of {info.model} was built as {info.precision}; expected: {job.precision}")
     return engine, replace(info, engine_sha256=hashlib.sha256(engine).hexdigest())
 
 
 def _graph(job: BuildJob, info: EngineInfo) -> tuple[onnx.ModelProto, EngineInfo]:
-    """The graph to build from, and the facts with what quantising it found out."""
+    """Prepare the graph, and add the facts of its quantisation."""
     scheme = job.backend.scheme if job.precision == "int8" else None
     graph = prepare_graph(job.weights, job.spec, scheme.rest if scheme else job.precision)
     graph = job.backend.adapt(graph)
@@ -95,9 +95,9 @@ def _graph(job: BuildJob, info: EngineInfo) -> tuple[onnx.ModelProto, EngineInfo
         return graph, info
     assert job.calibration is not None
     calibration, choice, _ = job.calibration.parts()
-    done = quantise(graph, scheme, calibration, choice, _TARGET, reading_of(job.spec))
-    left = tuple(name.removeprefix(BODY) for name in done.left_float)
-    return done.model, replace(info, int8=replace(info.int8, method=done.method, left_float=left))
+    quantised = quantise(graph, scheme, calibration, choice, _TARGET, reading_of(job.spec))
+    left = tuple(name.removeprefix(BODY) for name in quantised.left_float)
+    return quantised.model, replace(info, int8=replace(info.int8, method=quantised.method, left_float=left))
 
 
 def _checked_sha256(spec: ModelSpec, weights: Path) -> str:
@@ -107,17 +107,17 @@ def _checked_sha256(spec: ModelSpec, weights: Path) -> str:
         raise ModelError(f"the ONNX file {weights} cannot be read: {err.strerror or err}") from err
     if spec.sha256 not in (None, sha256):
         raise ModelError(
-            f"{weights} is not the file that the model file {spec.name} states: expected sha256 {spec.sha256}, got "
-            f"{sha256}. Fetch it again with: facemill models fetch {spec.name}"
+            f"{weights} does not match the model file {spec.name}: expected sha256 {spec.sha256}, got {sha256}. "
+            f"Fetch it again with: facemill models fetch {spec.name}"
         )
     return sha256
 
 
-def _proven(job: BuildJob, engine: bytes, info: EngineInfo) -> EngineInfo:
-    """The facts with the engine's parity, which is above the bar.
+def _prove(job: BuildJob, engine: bytes, info: EngineInfo) -> EngineInfo:
+    """Check the parity of an engine and add it to the facts.
 
     Raises:
-        ParityError: it is not.
+        ParityError: the parity is below the bar.
     """
     crops = job.calibration.parts()[2] if job.calibration else None
     with backend_of(info.backend).open(engine, info) as runner:

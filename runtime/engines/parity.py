@@ -1,4 +1,4 @@
-"""An engine is guilty until proven equal: its embeddings against those of the model's own FP32 graph."""
+"""The parity check: compare the outputs of an engine with those of the model's own FP32 graph."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CROPS, SYNTHETIC_GROUPS = 64, 4
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What the cosines of an engine's embeddings to the reference have to reach.
+    """The required cosines between an engine and the reference.
 
     Attributes:
         minimum, mean: over all crops.
@@ -35,9 +35,9 @@ class Bar:
 BARS = {
     "fp32": Bar(0.99999, 0.99999),
     "fp16": Bar(0.999, 0.999),
-    # Measured on LFW with MobileFaceNet: a mean of 0.9975 (minimum 0.99) moves the score of a pair by 0.0085, where
-    # strangers' scores spread by 0.10 and one person's lie at 0.64. At 0.995 it would be 0.012: as far as this may go.
-    # A single odd crop may be further off, but its two embeddings have to stay far closer than two photographs are.
+    # Measured on LFW with MobileFaceNet: a mean of 0.9975 (minimum 0.99) shifts the score of a pair by 0.0085, while
+    # scores of different people spread by 0.10 and those of one person are about 0.64. A mean of 0.995 would shift it
+    # by 0.012, which is the limit. A single crop may differ more, but much less than two photos of a person do.
     "int8": Bar(0.97, 0.995),
 }
 
@@ -48,33 +48,34 @@ def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArra
     Args:
         runner: the engine.
         spec, weights: the model that it was built from.
-        crops: (N, S, S, 3) uint8 in the model's channel order, for a detector N of at least 16 views of which four are
-            as long as the picture that its file is for: beside synthetic ones, which None takes alone.
+        crops: (N, S, S, 3) uint8 in the model's channel order. For a detector at least 16 views, of which four side by
+            side fill its image; they are added to synthetic ones. None: synthetic images only.
     Raises:
-        ModelError: the reference graph cannot be run.
-        ConfigError, EngineError: the engine cannot.
+        ModelError: the reference graph cannot run.
+        ConfigError, EngineError: the engine cannot run.
     """
     if spec.detects:
-        # The synthetic ones always: on photographs without faces, whatever finds none would pass.
-        size, weigh = picture_size(weights), decoder_of(spec.decode).score_at
-        crops = np.concatenate([synthetic_groups(size=size), *([] if crops is None else [grouped(crops, size)])])
-        expected = weighted(reference_faces(weights, spec, crops), weigh)
-        found = weighted(np.concatenate([_alone(runner, one) for one in crops]).astype(np.float64), weigh)
+        # Always with synthetic images: on photos without faces, an engine that detects nothing would pass.
+        size, score_at = picture_size(weights), decoder_of(spec.decode).score_at
+        crops = np.concatenate([synthetic_groups(size=size), *([] if crops is None else [tile_views(crops, size)])])
+        expected = weigh_by_score(reference_faces(weights, spec, crops), score_at)
+        outputs = np.concatenate([_infer_one(runner, crop) for crop in crops]).astype(np.float64)
+        got = weigh_by_score(outputs, score_at)
     else:
         crops = synthetic_crops(spec.size) if crops is None else crops
         expected = reference_embeddings(spec, weights, crops)
-        found = _embed(runner, crops).astype(np.float64)
-    if found.shape != expected.shape or not np.isfinite(found).all():
+        got = _embed(runner, crops).astype(np.float64)
+    if got.shape != expected.shape or not np.isfinite(got).all():
         return Parity(len(crops), -1.0, -1.0)
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)  # (N,)
-    dots = np.einsum("nd,nd->n", found, expected)
-    equal = np.where(lengths > 0, dots / np.maximum(lengths, 1e-300), (found == expected).all(axis=1))
-    real = equal[SYNTHETIC_GROUPS:] if spec.detects and len(equal) > SYNTHETIC_GROUPS else equal
-    return Parity(len(crops), float(equal.min()), float(real.mean()))
+    lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)  # (N,)
+    dots = np.einsum("nd,nd->n", got, expected)
+    cosines = np.where(lengths > 0, dots / np.maximum(lengths, 1e-300), (got == expected).all(axis=1))
+    real = cosines[SYNTHETIC_GROUPS:] if spec.detects and len(cosines) > SYNTHETIC_GROUPS else cosines
+    return Parity(len(crops), float(cosines.min()), float(real.mean()))
 
 
-def check_parity(parity: Parity, precision: str, what: str) -> None:
-    """Refuse an engine below the bar.
+def check_parity(parity: Parity, precision: str, label: str) -> None:
+    """Check that an engine reaches the bar of its precision.
 
     Raises:
         ParityError: the smallest cosine or their mean is below `BARS[precision]`.
@@ -82,22 +83,22 @@ def check_parity(parity: Parity, precision: str, what: str) -> None:
     bar = BARS[precision]
     if not (parity.minimum >= bar.minimum and parity.mean >= bar.mean):
         raise ParityError(
-            f"{what} does not answer like the FP32 ONNX graph: over {parity.images} crops the smallest cosine is "
+            f"{label} differs from the FP32 ONNX graph: over {parity.images} crops the smallest cosine is "
             f"{parity.minimum:.6f} (mean {parity.mean:.6f}), expected at least {bar.minimum} (mean {bar.mean}) for "
-            f"{precision}. Nothing was kept." + (" Build it with --precision fp32" if precision != "fp32" else "")
+            f"{precision}. Nothing was stored." + (" Build it with --precision fp32" if precision != "fp32" else "")
         )
 
 
 def reference_embeddings(spec: ModelSpec, weights: Path, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The model's own file, untouched, on ONNX Runtime: NumPy normalises before it and L2 after it.
+    """Run the unchanged ONNX file on ONNX Runtime, with normalisation before it and L2 after it in NumPy.
 
     Args:
         spec, weights: the model.
         crops: (N, S, S, 3) uint8 in the model's channel order.
     Returns:
-        (N, D) float64, unit rows (zero where the network answers zero).
+        (N, D) float64, unit rows (zero rows if the network returns zero).
     Raises:
-        ModelError: ONNX Runtime refuses the file, or its answer is not of the stated length.
+        ModelError: ONNX Runtime cannot run the file, or the output has the wrong length.
     """
     ort = require("onnxruntime")
     options = ort.SessionOptions()
@@ -118,7 +119,7 @@ def reference_embeddings(spec: ModelSpec, weights: Path, crops: NDArray[np.uint8
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the ONNX file {weights}: {err}") from err
     if rows.shape[1] != spec.dimension:
         raise ModelError(
-            f"the ONNX file {weights} answers with {rows.shape[1]} numbers an image; expected by the model file "
+            f"the ONNX file {weights} returns {rows.shape[1]} numbers per image; expected by the model file "
             f"{spec.name}: {spec.dimension}"
         )
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -126,14 +127,14 @@ def reference_embeddings(spec: ModelSpec, weights: Path, crops: NDArray[np.uint8
 
 
 def synthetic_crops(size: int, count: int = CROPS, seed: int = 0) -> NDArray[np.uint8]:
-    """Smooth face-like pictures: an oval with eyes and a mouth under uneven light, before a background.
+    """Draw smooth face-like images: an oval with eyes and a mouth under uneven light, on a background.
 
-    Networks are far more sensitive on noise, and far less on flat grey, than on photographs.
+    Networks are far more sensitive to noise, and far less to flat grey, than to photos.
 
     Args:
         size: side S, pixels.
-        count: pictures.
-        seed: the same seed gives the same pictures.
+        count: number of images.
+        seed: random seed; the same seed gives the same images.
     Returns:
         (count, S, S, 3) uint8.
     """
@@ -162,12 +163,12 @@ def synthetic_crops(size: int, count: int = CROPS, seed: int = 0) -> NDArray[np.
     return pictures
 
 
-def grouped(views: NDArray[np.uint8], size: tuple[int, int] = (640, 640)) -> NDArray[np.uint8]:
-    """(N // n, H, W, 3): n views (N, S, S, 3) beside each other in each, as many as fit; those left over are left out.
+def tile_views(views: NDArray[np.uint8], size: tuple[int, int] = (640, 640)) -> NDArray[np.uint8]:
+    """Tile views (N, S, S, 3) into (N // n, H, W, 3): n views per image, as many as fit. The rest is dropped.
 
     Args:
         views: the views.
-        size: height and width of a picture, at least those of a view, pixels.
+        size: height and width of an image, at least those of a view, pixels.
     """
     side = views.shape[1]
     rows, columns = size[0] // side, size[1] // side
@@ -179,33 +180,33 @@ def grouped(views: NDArray[np.uint8], size: tuple[int, int] = (640, 640)) -> NDA
 
 
 def synthetic_groups(count: int = SYNTHETIC_GROUPS, size: tuple[int, int] = (640, 640)) -> NDArray[np.uint8]:
-    """(count, H, W, 3) uint8: face-like pictures side by side, sixteen in 640 x 640, which detectors take for faces."""
-    fit = (size[0] // 160) * (size[1] // 160)
-    return grouped(np.pad(synthetic_crops(112, fit * count), ((0, 0), (24, 24), (24, 24), (0, 0))), size)
+    """(count, H, W, 3) uint8: tiled synthetic crops, sixteen in 640 x 640, which detectors take for faces."""
+    per_image = (size[0] // 160) * (size[1] // 160)
+    return tile_views(np.pad(synthetic_crops(112, per_image * count), ((0, 0), (24, 24), (24, 24), (0, 0))), size)
 
 
-def weighted(raw: NDArray[np.float64], score_at: int = 0) -> NDArray[np.float64]:
-    """(N, P * V): a detector's answers, each anchor counting as much as its score: what is no face has no place."""
+def weigh_by_score(raw: NDArray[np.float64], score_at: int = 0) -> NDArray[np.float64]:
+    """(N, P * V): the outputs of a detector, with each anchor multiplied by its score, so that only faces matter."""
     scores = raw[..., score_at : score_at + 1]
-    others = np.delete(raw, score_at, axis=2)
-    return np.concatenate([scores, scores * others], axis=2).reshape(len(raw), -1)
+    geometry = np.delete(raw, score_at, axis=2)
+    return np.concatenate([scores, scores * geometry], axis=2).reshape(len(raw), -1)
 
 
 def reading_of(spec: ModelSpec) -> Reading | None:
-    """What counts of a model's answers when INT8 is chosen by them; None: all of it."""
+    """The part of a model's outputs that is compared for INT8; None: all of it."""
     if not spec.detects:
         return None
     score_at = decoder_of(spec.decode).score_at
-    return lambda raw: weighted(raw, score_at)
+    return lambda raw: weigh_by_score(raw, score_at)
 
 
-def _alone(runner: Runner, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(1, P, V) of one picture, in a batch as small as the profile allows."""
+def _infer_one(runner: Runner, picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(1, P, V): the output for one image, in the smallest batch of the profile."""
     return runner.infer(np.repeat(picture[None], runner.info.profile[0], axis=0))[:1]
 
 
 def _embed(runner: Runner, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(N, D) in batches that the profile allows; a last one that is too small is filled up."""
+    """(N, D): embed in batches of the profile. A last batch that is too small is filled up."""
     low, _, high = runner.info.profile
     rows = []
     for start in range(0, len(crops), high):

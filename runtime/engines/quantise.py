@@ -1,7 +1,7 @@
-"""INT8 after training: method of calibration and layers left in float, chosen by what they do to the answers.
+"""Quantise to INT8 after training: choose the calibration method and the layers that stay in float.
 
-The graph may be any that takes uint8 and whose first output answers for a picture: nothing here knows of embeddings.
-What of an answer counts, the caller says.
+The choice compares outputs. The graph may be any with uint8 input and one output row per image; the caller says which
+part of an output is compared.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Reading = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # (N, ...) answers to (N, values) that count
+Reading = Callable[[NDArray[np.float64]], NDArray[np.float64]]  # (N, ...) outputs to (N, values) that are compared
 
-_RANKING = 16  # pictures that a layer's harm alone is measured on: it is large where it matters
-_BATCH = 32
+_RANKING_IMAGES = 16  # few, because the error of a layer that matters is large
+_BATCH_IMAGES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Quantised:
         model: the graph.
         method: one of METHODS.
         left_float: names of the layers without Q/DQ, most sensitive first.
-        agreement: mean cosine of its answers to the float graph's, on the pictures that all this was chosen by.
+        agreement: mean cosine between its outputs and those of the float graph, on the images of the choice.
     """
 
     model: onnx.ModelProto
@@ -55,29 +55,29 @@ def quantise(
     target: float,
     reading: Reading | None = None,
 ) -> Quantised:
-    """Quantise a graph by the best method, with as few layers left in float as the target allows.
+    """Quantise a graph with the best method, leaving as few layers in float as the target allows.
 
     Args:
         model: the graph, float32 or float16.
-        scheme: of the backend.
-        calibration: (N, ...) uint8 pictures: what the ranges are taken from.
-        choice: (M, ...) uint8 others: what method and layers are chosen by.
-        target: mean cosine to the float graph's answers.
-        reading: what of an answer is compared; None: all of it.
+        scheme: scheme of the backend.
+        calibration: (N, ...) uint8 images for the ranges.
+        choice: (M, ...) uint8, other images for the choice of method and layers.
+        target: required mean cosine to the outputs of the float graph.
+        reading: selects the compared part of an output; None: all of it.
     Raises:
-        EngineError: ONNX Runtime cannot quantise the graph, or half of the layers would have to stay in float.
+        EngineError: ONNX Runtime cannot quantise the graph, or half of the layers would stay in float.
     """
-    work = _Work(model, scheme, calibration, choice, reading or _whole)
-    found = {method: work.agreement(method) for method in METHODS}
-    logger.info("calibration: cosine by %s", ", ".join(f"{method} {value:.5f}" for method, value in found.items()))
-    method = max(found, key=found.__getitem__)
-    left, agreement = work.leave(method, found[method], target)
+    quantiser = _Quantiser(model, scheme, calibration, choice, reading or _whole)
+    cosines = {method: quantiser.agreement(method) for method in METHODS}
+    logger.info("calibration: cosine by %s", ", ".join(f"{method} {value:.5f}" for method, value in cosines.items()))
+    method = max(cosines, key=cosines.__getitem__)
+    left, agreement = quantiser.leave_float(method, cosines[method], target)
     logger.info("in float: %s; cosine %.5f", ", ".join(left) or "no layer", agreement)
-    return Quantised(work.quantised(method, left), method, tuple(left), agreement)
+    return Quantised(quantiser.insert_qdq(method, left), method, tuple(left), agreement)
 
 
-class _Work:
-    """One graph, what was seen in it, and what its quantised forms answer."""
+class _Quantiser:
+    """A graph, the ranges of its tensors, and the outputs of its quantised forms."""
 
     def __init__(
         self,
@@ -91,15 +91,15 @@ class _Work:
         self._scheme = scheme
         self._layers = {layer.name: layer for layer in find_layers(self._model)}
         self._nodes = {node.name for node in self._model.graph.node if node.op_type in scheme.operators}
-        seen = observe(self._model, tensors_to_observe(self._model, scheme), calibration)
+        observed = observe(self._model, tensors_to_observe(self._model, scheme), calibration)
         self._ranges = {
-            method: {name: value_range(values, method) for name, values in seen.items()} for method in METHODS
+            method: {name: value_range(values, method) for name, values in observed.items()} for method in METHODS
         }
         self._choice, self._reading = choice, reading
-        self._expected = reading(_answers(self._model, choice))  # (M, values)
+        self._expected = reading(_run(self._model, choice))  # (M, values)
 
-    def quantised(self, method: str, left: Collection[str] = (), only: str | None = None) -> onnx.ModelProto:
-        """The graph with Q/DQ, but for the layers that are left in float; or with Q/DQ around one layer only."""
+    def insert_qdq(self, method: str, left: Collection[str] = (), only: str | None = None) -> onnx.ModelProto:
+        """The graph with Q/DQ, except around the layers in `left`; or with Q/DQ around one layer only."""
         if only is None:
             nodes = self._nodes.difference(*(self._layers[name].nodes for name in left))
         else:
@@ -107,18 +107,18 @@ class _Work:
         return insert_qdq(self._model, self._scheme, nodes, self._ranges[method])
 
     def agreement(self, method: str, left: Collection[str] = (), only: str | None = None) -> float:
-        """Mean cosine of a quantised form's answers to those of the float graph."""
-        choice = self._choice if only is None else self._choice[:_RANKING]
-        found = self._reading(_answers(self.quantised(method, left, only), choice))
+        """Mean cosine between the outputs of a quantised form and of the float graph."""
+        choice = self._choice if only is None else self._choice[:_RANKING_IMAGES]
+        got = self._reading(_run(self.insert_qdq(method, left, only), choice))
         expected = self._expected[: len(choice)]
-        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)  # (M,)
-        return float(np.mean(np.einsum("nd,nd->n", found, expected) / np.maximum(lengths, 1e-30)))
+        lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)  # (M,)
+        return float(np.mean(np.einsum("nd,nd->n", got, expected) / np.maximum(lengths, 1e-30)))
 
-    def leave(self, method: str, agreement: float, target: float) -> tuple[list[str], float]:
-        """The layers to leave in float, and the agreement with them.
+    def leave_float(self, method: str, agreement: float, target: float) -> tuple[list[str], float]:
+        """Choose the layers to leave in float. Returns them and the agreement.
 
-        Layers are ranked by the harm that each does alone. Leaving one out of the quantised whole would not show it:
-        the tensor between two sensitive layers stays quantised until both are left.
+        Layers are ranked by the error of quantising each alone. Leaving a single layer out of the quantised graph would
+        not show it, because the tensor between two sensitive layers stays quantised until both are left.
         """
         left: list[str] = []
         if agreement >= target:
@@ -132,19 +132,20 @@ class _Work:
                 )
             left.append(ranked[len(left)])
             agreement = self.agreement(method, left)
-        for name in left[:-1]:  # the last one was needed; one before it may no longer be
-            fewer = [other for other in left if other != name]
+        for name in left[:-1]:  # the last layer was needed; earlier ones may not be needed any more
+            fewer = [layer for layer in left if layer != name]
             if (without := self.agreement(method, fewer)) >= target:
                 left, agreement = fewer, without
         return left, agreement
 
 
-def _answers(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(N, ...) of the first output."""
+def _run(model: onnx.ModelProto, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(N, ...): run a graph and return its first output."""
     session = open_session(model.SerializeToString())
     source, target = session.get_inputs()[0].name, session.get_outputs()[0].name
     parts = [
-        session.run([target], {source: images[start : start + _BATCH]})[0] for start in range(0, len(images), _BATCH)
+        session.run([target], {source: images[start : start + _BATCH_IMAGES]})[0]
+        for start in range(0, len(images), _BATCH_IMAGES)
     ]
     return np.concatenate(parts).astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""The ONNX file of a model: fetched, or generated once into the user's cache."""
+"""The ONNX file of a model: fetched, or generated once in the user's cache."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from ..graphs.mobilefacenet import generate
 from ..modelspec import ModelSpec, load_spec
 from ..modelstore import find_weights, resolve_weights, sha256_of
 from ..progress import Listener
-from .engine import EngineInfo, locked
+from .engine import EngineInfo, lock_folder
 
 
 def weights_for(spec: ModelSpec, listener: Listener | None = None) -> Path:
-    """Where the weights of a model are on this machine; a generated model is generated when first asked for.
+    """The path of a model's weights on this machine. They are fetched or generated if missing.
 
     Args:
         spec: a registered model.
-        listener: shows the progress of a download; None logs a line every five seconds.
+        listener: receives the progress of a download; None logs a line every five seconds.
     Raises:
-        ModelUnavailableError: the file is neither here nor to be fetched.
-        ModelError: the file is not the one that the model file states.
+        ModelUnavailableError: the file is missing and cannot be fetched.
+        ModelError: the file does not match the model file.
     """
     if spec.generator is None:
         return resolve_weights(spec, listener)
     form, seed = spec.generator.form, spec.generator.seed
     folder = cache_dir("models")
     path = folder / f"mobilefacenet-{form}-seed{seed}.onnx"
-    with locked(folder):  # two first runs at once: one generates, the other waits
+    with lock_folder(folder):  # of two simultaneous first runs, one generates and the other waits
         if not path.exists():
             generate(path, form=form, seed=seed)
     return path
 
 
-def other_weights(info: EngineInfo) -> str:
-    """Say that the model's ONNX file on this machine is another one than the engine was built from.
+def changed_weights(info: EngineInfo) -> str:
+    """Why an engine does not match the model's ONNX file on this machine.
 
-    Empty where it is the same, where the model is not registered, and where its file is not here.
+    Empty if it matches, if the model is not registered, or if the file is missing.
     """
     try:
         weights = find_weights(load_spec(info.model))
     except FacemillError:
-        return ""  # a model file of the user's own, not registered
+        return ""  # an unregistered model file of the user
     if weights is None or sha256_of(weights) == info.model_sha256:
         return ""
-    return f"it was built from another ONNX file than {weights}"
+    return f"it was built from a different ONNX file than {weights}"

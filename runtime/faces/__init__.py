@@ -1,1 +1,1 @@
-"""Pixels to faces to aligned crops: detectors, the finder, alignment, quality, which faces count."""
+"""Pixels to faces to aligned crops: detectors, the finder, alignment, quality, selection."""

@@ -1,4 +1,4 @@
-"""Landmarks to an aligned crop: the similarity transform to ArcFace's template, and the warp."""
+"""Align faces: the similarity transform from landmarks to ArcFace's template, and the warp to a crop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 
-# Eyes, nose, mouth corners in a crop of 112x112, left first as seen in the picture. Source: ArcFace, arXiv:1801.07698.
+# Eyes, nose, mouth corners in a crop of 112x112, left first as seen in the image. Source: ArcFace, arXiv:1801.07698.
 TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]], np.float64
 )
@@ -18,32 +18,32 @@ ALIGN_RULE = (
     "five landmarks; umeyama similarity to the arcface 112 template; halved while twice as large as the crop; bilinear "
     "warp; black outside"
 )
-_MOST_MERGED = 64
+_MAX_REDUCTION = 64
 
 
 def similarity(landmarks: NDArray[np.floating], target: NDArray[np.float64] = TEMPLATE) -> NDArray[np.float64]:
-    """The similarity transforms (turn, scale, shift; no mirror) that bring landmarks nearest to a target.
+    """The similarity transforms (rotation, scale, shift; no mirror) that map landmarks to a target, by least squares.
 
     Args:
-        landmarks: (N, 5, 2), pixels of the photograph.
+        landmarks: (N, 5, 2), pixels of the photo.
         target: (5, 2) or (N, 5, 2), pixels of the crop.
     Returns:
-        (N, 2, 3): photograph pixel (x, y, 1) -> crop pixel (x, y), least squares; NaN where all five are one.
+        (N, 2, 3): photo pixel (x, y, 1) -> crop pixel (x, y); NaN where all five landmarks coincide.
     Raises:
         ConfigError: landmarks are not (N, 5, 2).
     Source: Umeyama 1991, Least-squares estimation of transformation parameters between two point patterns.
     """
     if landmarks.ndim != 3 or landmarks.shape[1:] != (5, 2):
         raise ConfigError(f"landmarks are {landmarks.shape}; expected: (N, 5, 2)")
-    # In the plane the best turn has a closed form: complex regression of the target on the landmarks.
+    # In the plane the best rotation has a closed form: complex regression of the target on the landmarks.
     source = landmarks[..., 0].astype(np.float64) + 1j * landmarks[..., 1]  # (N, 5)
     goal = target[..., 0] + 1j * target[..., 1]
     middle, goal_middle = source.mean(axis=-1, keepdims=True), goal.mean(axis=-1, keepdims=True)
-    apart = source - middle
+    offset = source - middle
     with np.errstate(invalid="ignore", divide="ignore"):
-        turn = (np.conj(apart) * (goal - goal_middle)).sum(axis=-1) / (np.abs(apart) ** 2).sum(axis=-1)  # (N,)
-    shift = goal_middle[..., 0] - turn * middle[..., 0]
-    rows = [[turn.real, -turn.imag, shift.real], [turn.imag, turn.real, shift.imag]]
+        rotation = (np.conj(offset) * (goal - goal_middle)).sum(axis=-1) / (np.abs(offset) ** 2).sum(axis=-1)  # (N,)
+    shift = goal_middle[..., 0] - rotation * middle[..., 0]
+    rows = [[rotation.real, -rotation.imag, shift.real], [rotation.imag, rotation.real, shift.imag]]
     return np.moveaxis(np.array(rows), -1, 0)  # (N, 2, 3)
 
 
@@ -53,14 +53,14 @@ def template(size: int) -> NDArray[np.float64]:
     return (TEMPLATE + 0.5) * scale - 0.5
 
 
-def inverted(transforms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, 2, 3): the transforms back."""
+def invert(transforms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, 2, 3): the inverse transforms."""
     back = np.linalg.inv(transforms[:, :, :2])
     return np.concatenate([back, -back @ transforms[:, :, 2:]], axis=2)
 
 
-def moved(points: NDArray[np.floating], transforms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, P, 2) points through (N, 2, 3) transforms."""
+def transform_points(points: NDArray[np.floating], transforms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Apply (N, 2, 3) transforms to (N, P, 2) points."""
     return np.asarray(points @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2])
 
 
@@ -69,15 +69,15 @@ def align_crops(
 ) -> NDArray[np.uint8]:
     """Warp each face so that its five landmarks meet the template.
 
-    A face that is at least twice as large as in its crop is halved first, by means of squares of pixels: a bilinear
-    warp alone would take every n-th pixel, and with it the grain of the film or the screen of the print.
+    A face that is at least twice as large as in its crop is halved first, by averaging squares of pixels. A bilinear
+    warp alone would take every n-th pixel, and with it film grain or a print screen.
 
     Args:
-        images: N arrays, (H, W, 3) uint8, of any sizes and channel order.
-        landmarks: (N, 5, 2), pixels of its image: eyes, nose, mouth corners, left first as seen in the picture.
+        images: N arrays, (H, W, 3) uint8, of any size and channel order.
+        landmarks: (N, 5, 2), pixels of each image: eyes, nose, mouth corners, left first as seen in the image.
         size: side S of the crop, pixels.
     Returns:
-        (N, S, S, 3) uint8, C-contiguous; what lies outside an image is black.
+        (N, S, S, 3) uint8, C-contiguous; black outside the image.
     Raises:
         ConfigError: landmarks are not (N, 5, 2).
     """
@@ -86,58 +86,59 @@ def align_crops(
     crops = np.zeros((len(images), size, size, 3), np.uint8)
     for crop, image, transform in zip(crops, images, similarity(landmarks, template(size)), strict=True):
         if np.isfinite(transform).all():
-            image, transform = _halved(image, transform, size)
+            image, transform = _halve(image, transform, size)
             if image.size:
                 cv2.warpAffine(image, transform, (size, size), dst=crop, flags=cv2.INTER_LINEAR)
     return crops
 
 
-def merged(back: NDArray[np.floating]) -> int:
-    """How many pixels (a power of 2) of a photograph's row are one before the warp.
+def reduction_before_warp(back: NDArray[np.floating]) -> int:
+    """Factor (a power of 2) by which a photo is reduced before the warp.
 
     Args:
-        back: (2, 3), crop pixel -> photograph pixel.
+        back: (2, 3), crop pixel -> photo pixel.
     """
     scale, count = float(np.hypot(back[0, 0], back[1, 0])), 1
-    while count < _MOST_MERGED and scale >= 2 * count:
+    while count < _MAX_REDUCTION and scale >= 2 * count:
         count *= 2
     return count
 
 
-def _halved(
+def _halve(
     image: NDArray[np.uint8], transform: NDArray[np.float64], size: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """The part of an image that the crop shows, as means of squares, and the transform from there."""
+    """Reduce the part of an image that the crop shows. Returns it, and its transform to the crop."""
     import cv2
 
-    (back,) = inverted(transform[None])
-    count = merged(back)
+    (back,) = invert(transform[None])
+    count = reduction_before_warp(back)
     if count == 1:
         return image, transform
     corners = np.array([[-1, -1], [size, -1], [size, size], [-1, size]]) @ back[:, :2].T + back[:, 2]  # (4, 2)
-    most = np.array(image.shape[1::-1]) // count
-    first = np.clip(np.floor(corners.min(axis=0) / count) - 1, 0, most).astype(int)
-    last = np.clip(np.ceil(corners.max(axis=0) / count) + 1, first, most).astype(int)
+    limit = np.array(image.shape[1::-1]) // count
+    first = np.clip(np.floor(corners.min(axis=0) / count) - 1, 0, limit).astype(int)
+    last = np.clip(np.ceil(corners.max(axis=0) / count) + 1, first, limit).astype(int)
     (left, top), (right, bottom) = first * count, last * count
     part, shape = image[top:bottom, left:right], tuple((last - first).tolist())
     small = cv2.resize(part, shape, interpolation=cv2.INTER_AREA) if part.size else part
-    moved_by = first * count + (count - 1) / 2  # where the middle of the first square is in the image
-    there = np.concatenate([transform[:, :2] * count, (transform[:, :2] @ moved_by + transform[:, 2])[:, None]], axis=1)
-    return small, there  # type: ignore[return-value]
+    origin = first * count + (count - 1) / 2  # middle of the first square, in the image
+    shift = transform[:, :2] @ origin + transform[:, 2]
+    reduced = np.concatenate([transform[:, :2] * count, shift[:, None]], axis=1)
+    return small, reduced  # type: ignore[return-value]
 
 
-def transforms_back(landmarks: NDArray[np.floating], size: int) -> NDArray[np.float32]:
-    """The transforms that `align_crops` warps by, as `kernels/align.cu` takes them.
+def inverse_transforms(landmarks: NDArray[np.floating], size: int) -> NDArray[np.float32]:
+    """The transforms that `align_crops` uses, in the form that `kernels/align.cu` takes.
 
     Args:
-        landmarks: (N, 5, 2), pixels of the photograph.
+        landmarks: (N, 5, 2), pixels of the photo.
         size: side S of the crop, pixels.
     Returns:
-        (N, 2, 3) float32, crop pixel (column, row, 1) -> photograph pixel (column, row); NaN, which is outside of every
-        photograph, where the landmarks tell no direction.
+        (N, 2, 3) float32, crop pixel (column, row, 1) -> photo pixel (column, row). NaN, which is outside of every
+        photo, where the landmarks give no direction.
     """
-    there = similarity(landmarks, template(size))
-    known = np.linalg.det(np.nan_to_num(there[:, :, :2])) > 0
-    back = np.full(there.shape, np.nan, np.float32)
-    back[known] = inverted(there[known])
+    transforms = similarity(landmarks, template(size))
+    valid = np.linalg.det(np.nan_to_num(transforms[:, :, :2])) > 0
+    back = np.full(transforms.shape, np.nan, np.float32)
+    back[valid] = invert(transforms[valid])
     return back

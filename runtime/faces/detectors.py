@@ -1,6 +1,6 @@
-"""A detector's raw answer to faces: one decoder for each family of detectors, and non-maximum suppression.
+"""Decode the output of a detector into faces: a decoder per detector family, and non-maximum suppression.
 
-To add a family, write its decode function and put a `Decoder` into DECODERS. A model file then names it:
+To add a family, write its decode function and add a `Decoder` to DECODERS. A model file then names it:
 `task = "detect"` and `decode = "yunet"`.
 """
 
@@ -21,72 +21,72 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Faces:
-    """The faces of one picture, best first.
+    """The faces of one image, best first.
 
     Attributes:
         scores: (F,) float32, 0 to 1, descending.
         boxes: (F, 4) float32, pixels: left, top, right, bottom.
-        landmarks: (F, 5, 2) float32, pixels: eyes, nose, mouth corners, left first as seen in the picture.
-        seen: (F,) float32, the longer sides of the boxes in the picture that the detector saw, pixels.
+        landmarks: (F, 5, 2) float32, pixels: eyes, nose, mouth corners, left first as seen in the image.
+        seen_px: (F,) float32, the longer sides of the boxes in the canvas that the detector saw, pixels.
     """
 
     scores: Floats
     boxes: Floats
     landmarks: Floats
-    seen: Floats
+    seen_px: Floats
 
     def __len__(self) -> int:
         return len(self.scores)
 
-    def scaled(self, factor: float, shift: tuple[float, float] = (0.0, 0.0)) -> Faces:
-        """The same faces in a picture `factor` times as large: pixel x is at (x + shift + 0.5) * factor - 0.5.
+    def scale(self, factor: float, shift: tuple[float, float] = (0.0, 0.0)) -> Faces:
+        """The same faces in an image `factor` times as large: pixel x is at (x + shift + 0.5) * factor - 0.5.
 
-        Boxes are bounded by the edges of pixels, landmarks lie in their middles.
+        Box coordinates are edges of pixels; landmark coordinates are centres of pixels.
         """
         x, y = shift
         boxes = (self.boxes + np.array([x, y, x, y], np.float32)) * np.float32(factor)
         landmarks = (self.landmarks + np.array([x + 0.5, y + 0.5], np.float32)) * np.float32(factor) - np.float32(0.5)
-        return Faces(self.scores, boxes, landmarks, self.seen)
+        return Faces(self.scores, boxes, landmarks, self.seen_px)
 
-    def turned_back(self, turns: int, height: int, width: int) -> Faces:
-        """The same faces in a picture of this height and width, of which theirs is `np.rot90(picture, turns)`."""
+    def turn_back(self, turns: int, height: int, width: int) -> Faces:
+        """The same faces in an image of this height and width, when they are in `np.rot90(image, turns)`."""
         boxes, landmarks = self.boxes.reshape(-1, 2, 2), self.landmarks
-        for turn in range(turns, 0, -1):  # each takes one quarter back, to a picture that is `wide` pixels wide
-            wide = height if turn % 2 == 0 else width
-            boxes = np.stack([wide - boxes[..., 1], boxes[..., 0]], axis=-1)
-            landmarks = np.stack([wide - 1 - landmarks[..., 1], landmarks[..., 0]], axis=-1)
+        for turn in range(turns, 0, -1):  # turn back by a quarter, to an image of this width
+            columns = height if turn % 2 == 0 else width
+            boxes = np.stack([columns - boxes[..., 1], boxes[..., 0]], axis=-1)
+            landmarks = np.stack([columns - 1 - landmarks[..., 1], landmarks[..., 0]], axis=-1)
         boxes = np.concatenate([boxes.min(axis=1), boxes.max(axis=1)], axis=1)
-        return Faces(self.scores, boxes.astype(np.float32), landmarks.astype(np.float32), self.seen)
+        return Faces(self.scores, boxes.astype(np.float32), landmarks.astype(np.float32), self.seen_px)
 
-    def some(self, which: Sequence[int] | NDArray[np.integer]) -> Faces:
-        """Those of these places, in this order."""
-        at = np.asarray(which, np.int64)
-        return Faces(self.scores[at], self.boxes[at], self.landmarks[at], self.seen[at])
+    def take(self, indices: Sequence[int] | NDArray[np.integer]) -> Faces:
+        """The faces at these indices, in this order."""
+        at = np.asarray(indices, np.int64)
+        return Faces(self.scores[at], self.boxes[at], self.landmarks[at], self.seen_px[at])
 
-    def replaced(self, place: int, others: Faces, which: int) -> Faces:
-        """The same faces, but for one, in whose place there is one of the others."""
+    def replace_face(self, index: int, source: Faces, source_index: int) -> Faces:
+        """The same faces, with one replaced by a face of `source`."""
         columns = {name: getattr(self, name).copy() for name in Faces.__slots__}
         for name, column in columns.items():
-            column[place] = getattr(others, name)[which]
+            column[index] = getattr(source, name)[source_index]
         return Faces(**columns)
 
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """How detectors of one family put faces into numbers.
+    """How a family of detectors encodes faces.
 
-    The network's file has one output of each head for each stride, or one of each head for all strides together.
-    An engine answers (N, P, V): for each of the P anchors the V values of all heads, side by side.
+    The model file has one output per head and stride, or one output per head for all strides together. An engine
+    returns (N, P, V): for each of the P anchors the V values of all heads, side by side.
 
     Attributes:
-        strides: pixels between the cells of each grid, rising.
-        anchors: anchors of each cell.
-        sure: lowest score of a face that is upright beyond doubt. YuNet takes an upside-down face for an upright one
-            with scores up to 0.87; of LFW's photographs 1 in 1,000 has a lower one than 0.88.
+        strides: pixels between the cells of each grid, ascending.
+        anchors: anchors per cell.
+        sure: score from which a face is certainly upright. YuNet takes an upside-down face for an upright one with
+            scores up to 0.87; 1 in 1,000 photos of LFW scores below 0.88.
         decode: (values (K, V), cells (K, 2) column and row, strides (K,)) -> boxes (K, 4), landmarks (K, 5, 2), pixels.
-        heads: values of an anchor in each head, all different: score, box and five landmarks. Where the file has two
-            outputs of one value for each stride, the score is their geometric mean.
-        score_at: which of the V values is the score, 0 to 1.
+        heads: number of values per anchor of each head, all different: score, box and five landmarks. If the file has
+            two outputs of one value per stride, the score is their geometric mean.
+        score_at: index of the score, 0 to 1, among the V values.
     """
 
     strides: tuple[int, ...]
@@ -98,16 +98,16 @@ class Decoder:
 
     @property
     def values(self) -> int:
-        """V: values of an anchor."""
+        """V: values per anchor."""
         return sum(self.heads)
 
     @property
     def step(self) -> int:
-        """The sides of a picture are multiples of it, pixels."""
+        """The sides of an image must be multiples of this, pixels."""
         return self.strides[-1]
 
     def anchor_count(self, height: int, width: int) -> int:
-        """P: anchors of a picture whose sides are multiples of `step`."""
+        """P: anchors of an image whose sides are multiples of `step`."""
         return sum(self.anchors * (height // stride) * (width // stride) for stride in self.strides)
 
 
@@ -136,13 +136,13 @@ DECODERS = {
 
 
 def decoder_of(name: str) -> Decoder:
-    """The decoder of a name, as model files state it.
+    """The decoder of a name, as in model files.
 
     Raises:
-        ModelError: there is none.
+        ModelError: the name is unknown.
     """
     if name not in DECODERS:
-        raise ModelError(f"no decoder of detectors is named {name!r}; expected: {' or '.join(DECODERS)}")
+        raise ModelError(f"unknown detector decoder {name!r}; expected: {' or '.join(DECODERS)}")
     return DECODERS[name]
 
 
@@ -156,35 +156,33 @@ def find_faces(
     overlap: float = 0.3,
     vote: float = 1.0,
 ) -> list[Faces]:
-    """The faces of a batch of pictures of one size.
+    """Decode the faces of a batch of images of one size.
 
     Args:
-        raw: (N, P, V) float32: score (0 to 1), box and landmarks as the network gives them, of every anchor.
-        decoder: of the detector's family.
-        height, width: of the pictures, pixels; multiples of the decoder's step.
-        threshold: anchors with a lower score are no faces.
-        overlap: of two boxes with a larger intersection over union, the one with the lower score is dropped.
-        vote: landmarks are the mean, weighted by score, over all anchors whose boxes share more than this with the best
-            one, those of half the threshold too: several anchors see a face, each with errors of its own. 1: those of
-            the best anchor alone.
+        raw: (N, P, V) float32: score (0 to 1), box and landmarks of every anchor, as the network returns them.
+        decoder: the decoder of the detector's family.
+        height, width: size of the images, pixels; multiples of the decoder's step.
+        threshold: minimum score of a face.
+        overlap: if the intersection over union of two boxes is larger, the one with the lower score is dropped.
+        vote: landmarks are the mean, weighted by score, over all anchors whose boxes have a larger intersection over
+            union with the best box, including anchors with half the threshold: several anchors see a face, and their
+            errors differ. 1: the landmarks of the best anchor only.
     Returns:
-        N results, in pixels of the pictures.
+        N results, in pixels of the images.
     Raises:
-        ConfigError: the raw answer is not of that family and size.
+        ConfigError: the shape of the output does not match the family and size.
     """
     expected = (len(raw), decoder.anchor_count(height, width), decoder.values)
     if raw.shape != expected:
-        raise ConfigError(f"a detector answered {raw.shape} for {width}x{height} pixels; expected: {expected}")
+        raise ConfigError(f"the detector returned {raw.shape} for {width}x{height} pixels; expected: {expected}")
     cells, strides = _grid(decoder.strides, decoder.anchors, height, width)
     lowest = threshold / 2 if vote < 1 else threshold
-    pictures, anchors = np.nonzero(
-        raw[..., decoder.score_at] >= lowest
-    )  # few of thousands: all else is done for these alone
-    values = raw[pictures, anchors]
+    images, anchors = np.nonzero(raw[..., decoder.score_at] >= lowest)  # few of thousands; only these are decoded
+    values = raw[images, anchors]
     scores = values[:, decoder.score_at]  # (K,)
     boxes, landmarks = decoder.decode(values, cells[anchors], strides[anchors])
-    ends = np.searchsorted(pictures, np.arange(len(raw) + 1))
-    found = []
+    ends = np.searchsorted(images, np.arange(len(raw) + 1))
+    results = []
     for start, stop in pairwise(ends):
         sure = start + np.flatnonzero(scores[start:stop] >= threshold)
         kept = sure[suppress(boxes[sure], scores[sure], overlap)]
@@ -193,13 +191,13 @@ def find_faces(
             for face, best in enumerate(kept):
                 weights = scores[start:stop] * (iou(boxes[best], boxes[start:stop]) > vote)
                 points[face] = np.tensordot(weights / weights.sum(), landmarks[start:stop], 1)
-        found.append(Faces(scores[kept], boxes[kept], points, long_sides(boxes[kept])))
-    return found
+        results.append(Faces(scores[kept], boxes[kept], points, long_sides(boxes[kept])))
+    return results
 
 
 @lru_cache(maxsize=64)
 def _grid(strides: tuple[int, ...], anchors: int, height: int, width: int) -> tuple[Floats, Floats]:
-    """(P, 2) column and row of every anchor's cell, and (P,) its stride, in the order of the network's answer."""
+    """(P, 2) column and row of every anchor's cell, and (P,) its stride, in the order of the network's output."""
     cells, steps = [], []
     for stride in strides:
         rows, columns = np.mgrid[: height // stride, : width // stride]
@@ -210,12 +208,12 @@ def _grid(strides: tuple[int, ...], anchors: int, height: int, width: int) -> tu
 
 
 def suppress(boxes: Floats, scores: Floats, overlap: float) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression: the kept ones, best first.
+    """Greedy non-maximum suppression: indices of the kept boxes, best first.
 
     Args:
         boxes: (K, 4).
         scores: (K,).
-        overlap: intersection over union above which the lower one goes.
+        overlap: intersection over union above which the box with the lower score is dropped.
     """
     order = np.argsort(-scores, kind="stable")
     kept: list[int] = []
@@ -226,29 +224,29 @@ def suppress(boxes: Floats, scores: Floats, overlap: float) -> NDArray[np.int64]
     return np.array(kept, np.int64)
 
 
-def iou(one: Floats, others: Floats) -> Floats:
+def iou(box: Floats, boxes: Floats) -> Floats:
     """(K,) intersection over union of a box (4,) with boxes (K, 4)."""
-    sides = np.minimum(one[2:], others[:, 2:]) - np.maximum(one[:2], others[:, :2])
-    shared = np.clip(sides, 0, None).prod(axis=1)
-    area = (one[2:] - one[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(axis=1) - shared
-    return np.asarray(shared / np.maximum(area, 1e-9), np.float32)
+    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    intersection = np.clip(sides, 0, None).prod(axis=1)
+    union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) - intersection
+    return np.asarray(intersection / np.maximum(union, 1e-9), np.float32)
 
 
 def long_sides(boxes: Floats) -> Floats:
-    """(F,) pixels."""
+    """(F,) longer sides of boxes, pixels."""
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0.0), np.float32)
 
 
 def area(boxes: Floats) -> Floats:
-    """(F,) square pixels."""
+    """(F,) areas of boxes, square pixels."""
     return np.asarray(np.clip(boxes[:, 2:] - boxes[:, :2], 0, None).prod(axis=1), np.float32)
 
 
 def main_face(faces: Faces, height: int, width: int) -> int:
-    """Which face the photograph is of: large and near its middle. At least one face.
+    """Index of the main face of a photo: large and near the middle. There must be at least one face.
 
-    The distance of a box's middle from the picture's, in units of the box's own side: a face twice as large may be
-    twice as far off.
+    The distance between the centres of box and photo is measured in sides of the box: a face twice as large may be
+    twice as far away.
     """
     middles = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
     distance = np.linalg.norm(middles - np.array([width / 2, height / 2], np.float32), axis=1)

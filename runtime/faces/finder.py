@@ -1,4 +1,4 @@
-"""Photographs of any sizes to faces: views of each at several sizes, in batches of one shape, until a face is found."""
+"""Find the faces of photos of any size: draw views of each at several sizes, in batches of one shape, and detect."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from .detectors import Decoder, Faces, find_faces, iou
 
 Detect = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
-_ANOTHER_FACE = 0.2  # below it, boxes of two looks are of two faces
-_SAME_FACE = 0.4  # intersection over union of one face in two views
-_VOTE = 0.6
-_SMALL = 48  # pixels of a view: the landmarks of a smaller face are uncertain
-_SURROUNDINGS = 2.5  # of a face that is looked at again, in its longer sides
-_CLEARLY = 0.02  # by how much the score in a turned photograph has to be higher
+_MIN_IOU_SAME_PLACE = 0.2  # boxes of two passes with a lower one are different faces
+_MIN_IOU_SAME_FACE = 0.4  # of a face in two views
+_VOTE_IOU = 0.6
+_SMALL_FACE_PX = 48  # pixels of a view: the landmarks of a smaller face are uncertain
+_SURROUNDINGS_SIDES = 2.5  # side of the surroundings of a face, in longer sides of its box
+_MIN_TURN_GAIN = 0.02  # minimum gain in score for a turned photo to win
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A photograph made ready for the detector.
+    """A photo resized for the detector.
 
     Attributes:
-        long_side: of the photograph in it, pixels.
-        border: empty space on every side, as a part of the long side: a face that fills the photograph needs it.
+        long_side: long side of the photo in the view, pixels.
+        border: empty space on every side, as a fraction of the long side; a face that fills the photo needs it.
     """
 
     long_side: int
     border: float = 0.0
 
     def scale(self, height: int, width: int) -> float:
-        """How many times as large as it is a photograph is in it."""
+        """Size of the photo in the view, relative to its own size."""
         return self.long_side / max(height, width)
 
 
 @dataclass(frozen=True, slots=True)
 class FindRules:
-    """How faces are looked for; part of the embedding contract.
+    """How faces are detected; part of the embedding contract.
 
     Attributes:
-        views: always looked at; what they agree on is averaged, which steadies the landmarks.
-        turned: a quarter, a half and three quarters of a turn; looked at where no face is sure, for photographs that
-            lie on their side and do not say so.
-        retries: looked at one after another while nothing has been found.
-        closer: looked at where small faces count beside large ones and some were small.
-        near: the surroundings of a face that was small where it was seen.
-        threshold: lowest score of a face.
+        views: views that are always searched. Faces in several of them are averaged, which steadies the landmarks.
+        turned: view of the photo turned by 90, 180 and 270 degrees. It is searched when no face is confident, for
+            photos that are turned without an EXIF orientation.
+        retries: views that are searched one after another until there is a face.
+        closer: views that are searched when small faces matter and a face was small.
+        near: view of the surroundings of a face that was small.
+        threshold: minimum score of a face.
     """
 
     views: tuple[View, ...] = (View(160),)
@@ -62,110 +62,110 @@ class FindRules:
     threshold: float = 0.6
 
     def __str__(self) -> str:
-        """All of it, for the embedding contract."""
+        """All rules as text, for the embedding contract."""
         views = " ".join(f"{view.long_side}+{view.border:g}" for view in (*self.views, *self.retries, *self.closer))
-        return f"{views}; turned {self.turned.long_side}; near {self.near.long_side} below {_SMALL}"
+        return f"{views}; turned {self.turned.long_side}; near {self.near.long_side} below {_SMALL_FACE_PX}"
 
     @property
-    def looks(self) -> int:
-        """How many there are at a photograph in which nothing is found."""
+    def max_views(self) -> int:
+        """Number of views of a photo without any face."""
         return len(self.views) + len(self.retries) + 3
 
 
-def unsure(faces: Faces, decoder: Decoder) -> bool:
-    """Whether a photograph may lie on its side, or on its head."""
+def lacks_sure_face(faces: Faces, decoder: Decoder) -> bool:
+    """Whether no face is certainly upright: the photo may be turned."""
     return not len(faces) or float(faces.scores.max()) < decoder.sure
 
 
-def small(faces: Faces) -> NDArray[np.bool_]:
-    """(F,) whether the landmarks of a face are uncertain."""
-    return faces.seen < _SMALL
+def are_small(faces: Faces) -> NDArray[np.bool_]:
+    """(F,) whether a face was so small that its landmarks are uncertain."""
+    return faces.seen_px < _SMALL_FACE_PX
 
 
 class Finder:
-    """Finds the faces of photographs.
+    """Finds the faces of photos.
 
     Args:
-        detect: (n, H, W, 3) uint8, sides multiples of the decoder's step -> (n, P, V) float32; at most `batch` at once.
-        decoder: of the detector's family.
-        rules: how to look.
-        batch: pictures in one call.
+        detect: (n, H, W, 3) uint8, sides multiples of the decoder's step -> (n, P, V) float32; n is at most `batch`.
+        decoder: the decoder of the detector's family.
+        rules: how faces are detected.
+        batch: maximum number of images in one call.
     """
 
     def __init__(self, detect: Detect, decoder: Decoder, rules: FindRules, batch: int) -> None:
         self._detect, self._decoder, self._rules, self._batch = detect, decoder, rules, batch
 
     def find(self, photos: Sequence[NDArray[np.uint8]]) -> list[Faces]:
-        """The faces of each photograph, best first, in its own pixels; empty where there are none.
+        """Find the faces of each photo, best first, in its own pixels; may be empty.
 
         Args:
             photos: N arrays, (H, W, 3) uint8, in the detector's channel order.
         """
         rules = self._rules
-        seen = [self._look(photos, view) for view in rules.views]
-        found = [merge(views) for views in zip(*seen, strict=True)]
+        by_view = [self._search(photos, view) for view in rules.views]
+        results = [merge_views(views) for views in zip(*by_view, strict=True)]
         sure = self._decoder.sure
-        doubtful = [i for i, faces in enumerate(found) if unsure(faces, self._decoder)]
+        unsure = [i for i, faces in enumerate(results) if lacks_sure_face(faces, self._decoder)]
         for turns in (1, 2, 3):
-            turned = [np.rot90(photos[i], turns) for i in doubtful]
-            for i, faces in zip(doubtful, self._look(turned, rules.turned), strict=True):
-                if len(faces) and faces.scores[0] > max(found[i].scores + _CLEARLY, default=sure):
-                    found[i] = faces.turned_back(turns, *photos[i].shape[:2])
+            turned_photos = [np.rot90(photos[i], turns) for i in unsure]
+            for i, faces in zip(unsure, self._search(turned_photos, rules.turned), strict=True):
+                if len(faces) and faces.scores[0] > max(results[i].scores + _MIN_TURN_GAIN, default=sure):
+                    results[i] = faces.turn_back(turns, *photos[i].shape[:2])
         for view in rules.retries:
-            missing = [i for i, faces in enumerate(found) if not len(faces)]
-            for i, faces in zip(missing, self._look([photos[i] for i in missing], view), strict=True):
-                found[i] = faces
+            missing = [i for i, faces in enumerate(results) if not len(faces)]
+            for i, faces in zip(missing, self._search([photos[i] for i in missing], view), strict=True):
+                results[i] = faces
         for view in rules.closer:
-            some = [i for i, faces in enumerate(found) if small(faces).any()]
-            for i, faces in zip(some, self._look([photos[i] for i in some], view), strict=True):
-                found[i] = finer(found[i], faces)
-        return found
+            indices = [i for i, faces in enumerate(results) if are_small(faces).any()]
+            for i, faces in zip(indices, self._search([photos[i] for i in indices], view), strict=True):
+                results[i] = prefer_closer(results[i], faces)
+        return results
 
     def look_closer(self, photos: Sequence[NDArray[np.uint8]], faces: Sequence[Faces]) -> list[Faces]:
-        """The same faces; those that were small where they were seen as their surroundings show them.
+        """Detect small faces again in a view of their surroundings. Other faces are returned unchanged.
 
         Args:
-            photos: as for `find`.
-            faces: of each, in its pixels; one that lies on its side, or is not seen again, stays as it is.
+            photos: N arrays, (H, W, 3) uint8, in the detector's channel order.
+            faces: the faces of each photo, in its pixels. A face that is sideways or not detected again is kept.
         """
-        todo = [
-            (i, int(k), surroundings(one.boxes[k], *photo.shape[:2]))
-            for i, (photo, one) in enumerate(zip(photos, faces, strict=True))
-            for k in np.flatnonzero(small(one) & _upright(one))
+        small_faces = [
+            (i, int(k), surroundings(photo_faces.boxes[k], *photo.shape[:2]))
+            for i, (photo, photo_faces) in enumerate(zip(photos, faces, strict=True))
+            for k in np.flatnonzero(are_small(photo_faces) & _are_upright(photo_faces))
         ]
-        regions = [photos[i][top:bottom, left:right] for i, _, (left, top, right, bottom) in todo]
-        better = list(faces)
-        for (i, k, (left, top, *_)), again in zip(todo, self._look(regions, self._rules.near), strict=True):
-            again = again.scaled(1.0, (left, top))
-            shared = iou(faces[i].boxes[k], again.boxes)
-            if len(shared) and shared.max() > _ANOTHER_FACE:
-                better[i] = better[i].replaced(k, again, int(shared.argmax()))
-        return better
+        regions = [photos[i][top:bottom, left:right] for i, _, (left, top, right, bottom) in small_faces]
+        results = list(faces)
+        for (i, k, (left, top, *_)), near in zip(small_faces, self._search(regions, self._rules.near), strict=True):
+            near = near.scale(1.0, (left, top))
+            overlaps = iou(faces[i].boxes[k], near.boxes)
+            if len(overlaps) and overlaps.max() > _MIN_IOU_SAME_PLACE:
+                results[i] = results[i].replace_face(k, near, int(overlaps.argmax()))
+        return results
 
-    def _look(self, photos: Sequence[NDArray[np.uint8]], view: View) -> list[Faces]:
-        """One view of each."""
+    def _search(self, photos: Sequence[NDArray[np.uint8]], view: View) -> list[Faces]:
+        """Detect the faces in a view of each photo."""
         shapes: dict[tuple[int, int], list[int]] = defaultdict(list)
         for i, photo in enumerate(photos):
             shapes[canvas_shape(photo.shape[0], photo.shape[1], view, self._decoder.step)].append(i)
-        found: dict[int, Faces] = {}
+        results: dict[int, Faces] = {}
         for (height, width), members in shapes.items():
             for start in range(0, len(members), self._batch):
                 part = members[start : start + self._batch]
                 canvases = np.zeros((len(part), height, width, 3), np.uint8)  # (n, H, W, 3)
-                places = [draw(photos[i], view, canvas) for i, canvas in zip(part, canvases, strict=True)]
-                faces = read_answer(self._detect(canvases), self._decoder, self._rules, height, width)
-                for i, one, (factor, shift) in zip(part, faces, places, strict=True):
-                    found[i] = one.scaled(1 / factor, (-shift, -shift))
-        return [found[i] for i in range(len(photos))]
+                positions = [draw(photos[i], view, canvas) for i, canvas in zip(part, canvases, strict=True)]
+                detected = decode_output(self._detect(canvases), self._decoder, self._rules, height, width)
+                for i, faces, (factor, shift) in zip(part, detected, positions, strict=True):
+                    results[i] = faces.scale(1 / factor, (-shift, -shift))
+        return [results[i] for i in range(len(photos))]
 
 
-def read_answer(raw: NDArray[np.float32], decoder: Decoder, rules: FindRules, height: int, width: int) -> list[Faces]:
-    """The faces of a batch of canvases, in their pixels: see find_faces."""
-    return find_faces(raw, decoder=decoder, height=height, width=width, threshold=rules.threshold, vote=_VOTE)
+def decode_output(raw: NDArray[np.float32], decoder: Decoder, rules: FindRules, height: int, width: int) -> list[Faces]:
+    """Decode the faces of a batch of canvases, in their pixels, with the rules' threshold."""
+    return find_faces(raw, decoder=decoder, height=height, width=width, threshold=rules.threshold, vote=_VOTE_IOU)
 
 
 def canvas_shape(height: int, width: int, view: View, step: int) -> tuple[int, int]:
-    """(H, W) of the smallest canvas that a view of a photograph fits, multiples of `step`."""
+    """(H, W) of the smallest canvas that holds a view of a photo, multiples of `step`."""
     factor = view.scale(height, width)
     space = 2 * view.border * view.long_side
     rows, columns = (max(1, round(side * factor)) + space for side in (height, width))
@@ -173,10 +173,10 @@ def canvas_shape(height: int, width: int, view: View, step: int) -> tuple[int, i
 
 
 def draw(photo: NDArray[np.uint8], view: View, canvas: NDArray[np.uint8]) -> tuple[float, int]:
-    """Put a view of a photograph on a black canvas.
+    """Put a view of a photo on a black canvas.
 
     Returns:
-        How many times larger the photograph is there, and how many pixels from the left and the top it begins.
+        The size of the photo there relative to its own, and its distance from the left and the top, pixels.
     """
     height, width = photo.shape[:2]
     factor = view.scale(height, width)
@@ -187,51 +187,51 @@ def draw(photo: NDArray[np.uint8], view: View, canvas: NDArray[np.uint8]) -> tup
 
 
 def surroundings(box: NDArray[np.float32], height: int, width: int) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) of the part of a photograph that is around a face."""
-    half = max(2.0, float(max(box[2] - box[0], box[3] - box[1])) * _SURROUNDINGS / 2)
+    """(left, top, right, bottom) of the part of a photo around a face, pixels."""
+    half = max(2.0, float(max(box[2] - box[0], box[3] - box[1])) * _SURROUNDINGS_SIDES / 2)
     x, y = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
     x, y = min(max(x, 0.0), width), min(max(y, 0.0), height)
     left, top = max(0, math.floor(x - half)), max(0, math.floor(y - half))
     return left, top, min(width, math.ceil(x + half)), min(height, math.ceil(y + half))
 
 
-def _upright(faces: Faces) -> NDArray[np.bool_]:
-    """(F,) whether the eyes lie beside each other, left first."""
+def _are_upright(faces: Faces) -> NDArray[np.bool_]:
+    """(F,) whether the eyes are side by side, left first."""
     across = faces.landmarks[:, 1] - faces.landmarks[:, 0]  # (F, 2)
     return np.asarray(across[:, 0] > np.abs(across[:, 1]), np.bool_)
 
 
-def finer(before: Faces, closer: Faces) -> Faces:
-    """The faces of a closer look, and those of the look before that it does not show."""
+def prefer_closer(before: Faces, closer: Faces) -> Faces:
+    """Join the faces of a closer view with the earlier faces that it does not show."""
     if not len(closer):
         return before
-    lost = [i for i, box in enumerate(before.boxes) if iou(box, closer.boxes).max() < _ANOTHER_FACE]
+    lost = [i for i, box in enumerate(before.boxes) if iou(box, closer.boxes).max() < _MIN_IOU_SAME_PLACE]
     joined = Faces(*(np.concatenate([getattr(closer, name), getattr(before, name)[lost]]) for name in Faces.__slots__))
-    return joined.some(np.argsort(-joined.scores, kind="stable"))
+    return joined.take(np.argsort(-joined.scores, kind="stable"))
 
 
-def merge(views: Sequence[Faces]) -> Faces:
-    """Faces of several views of one photograph: those that views agree on averaged, the others as they are."""
+def merge_views(views: Sequence[Faces]) -> Faces:
+    """Merge the faces of several views of one photo: average a face of several views, keep the others."""
     if len(views) == 1:
         return views[0]
-    scores, boxes, landmarks, seen = [], [], [], []
-    rest = [(faces, np.ones(len(faces), np.bool_)) for faces in views]
-    for turn, (faces, free) in enumerate(rest):
+    scores, boxes, landmarks, seen_px = [], [], [], []
+    unmatched = [(faces, np.ones(len(faces), np.bool_)) for faces in views]
+    for number, (faces, free) in enumerate(unmatched):
         for i in np.flatnonzero(free):
             same = [(faces, int(i))]
-            for others, others_free in rest[turn + 1 :]:
-                shared = iou(faces.boxes[i], others.boxes) * others_free
-                if len(shared) and shared.max() > _SAME_FACE:
-                    same.append((others, int(shared.argmax())))
-                    others_free[same[-1][1]] = False
+            for later, later_free in unmatched[number + 1 :]:
+                overlaps = iou(faces.boxes[i], later.boxes) * later_free
+                if len(overlaps) and overlaps.max() > _MIN_IOU_SAME_FACE:
+                    same.append((later, int(overlaps.argmax())))
+                    later_free[same[-1][1]] = False
             scores.append(max(f.scores[k] for f, k in same))
             boxes.append(np.mean([f.boxes[k] for f, k in same], axis=0))
             landmarks.append(np.mean([f.landmarks[k] for f, k in same], axis=0))
-            seen.append(max(f.seen[k] for f, k in same))
+            seen_px.append(max(f.seen_px[k] for f, k in same))
     merged = Faces(
         np.array(scores, np.float32),
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(landmarks, np.float32).reshape(-1, 5, 2),
-        np.array(seen, np.float32),
+        np.array(seen_px, np.float32),
     )
-    return merged.some(np.argsort(-merged.scores, kind="stable"))
+    return merged.take(np.argsort(-merged.scores, kind="stable"))

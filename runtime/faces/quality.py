@@ -1,4 +1,4 @@
-"""What a face is good for: how large, how sharp, how frontal."""
+"""The quality of a face: its size, sharpness and frontality."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ def interocular(landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def frontal(landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(N,) 1 for a face that looks straight at the camera, falling to 0 in profile.
+    """(N,) frontality: 1 for a face that looks straight at the camera, down to 0 in profile.
 
-    The nose's place between the eyes, along the line through them: the shorter part over the longer. A turn of the
-    head (yaw) moves it; nodding and a tilt do not.
+    The nose divides the line between the eyes: the result is the shorter part over the longer. Turning the head (yaw)
+    changes it; nodding and tilting do not.
 
     Args:
         landmarks: (N, 5, 2), pixels.
     """
     axis = landmarks[:, 1] - landmarks[:, 0]  # (N, 2)
     length = np.maximum((axis * axis).sum(axis=1), 1e-12)
-    place = ((landmarks[:, 2] - landmarks[:, 0]) * axis).sum(axis=1) / length  # 0 at one eye, 1 at the other
-    shorter = np.clip(np.minimum(place, 1 - place), 0, None)
+    position = ((landmarks[:, 2] - landmarks[:, 0]) * axis).sum(axis=1) / length  # 0 at one eye, 1 at the other
+    shorter = np.clip(np.minimum(position, 1 - position), 0, None)
     return np.asarray(shorter / np.maximum(1 - shorter, 1e-12), np.float32)
 
 
 def sharpness(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(N,) variance of the Laplacian of the middle of aligned crops, grey levels squared: low for blurred ones.
+    """(N,) variance of the Laplacian in the middle of aligned crops, grey levels squared: low for blurred crops.
 
     Args:
-        crops: (N, S, S, 3) uint8; the middle 64 % of each side is looked at, the face without its surroundings.
+        crops: (N, S, S, 3) uint8. The middle 64 % of each side is measured, the face without its surroundings.
     Source: Pech-Pacheco et al. 2000, Diatom autofocusing in brightfield microscopy.
     """
     import cv2
 
     edge = round(0.18 * crops.shape[1])
-    found = np.empty(len(crops), np.float32)
+    variances = np.empty(len(crops), np.float32)
     for i, crop in enumerate(crops):
         grey = cv2.cvtColor(crop[edge:-edge, edge:-edge], cv2.COLOR_BGR2GRAY)
-        found[i] = cv2.Laplacian(grey, cv2.CV_32F).var()
-    return found
+        variances[i] = cv2.Laplacian(grey, cv2.CV_32F).var()
+    return variances

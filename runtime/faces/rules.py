@@ -1,4 +1,4 @@
-"""What is done with the faces of a photograph: how they are looked for, which of them count, which are too poor."""
+"""The face rules of a run: how faces are detected, which are embedded, which are rejected."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ POLICIES = ("largest", "all", "one")
 
 @dataclass(frozen=True, slots=True)
 class FaceRules:
-    """The part of a request that is about faces; all of it is in the embedding contract.
+    """The face rules of a request. All of them are part of the embedding contract.
 
     Attributes:
-        align: "detect" looks for faces in every photograph; "auto" takes those of exactly the crop's size as aligned
-            crops; "none" takes every photograph whole.
-        policy: "largest" embeds the face that the photograph is of (large, near the middle), "all" every face in a row
-            of its own, "one" refuses photographs of several.
-        threshold: lowest score of a face.
-        min_iod: distance between the eyes, pixels of the original, 0 and more; faces below are too small.
-        min_sharpness, min_frontal: see faces/quality.py, 0 and more, 0 to 1; faces below are too blurred, or turned
-            too far.
+        align: "detect" detects faces in every photo; "auto" takes photos of exactly the crop's size as aligned crops;
+            "none" takes every photo whole.
+        policy: "largest" embeds the main face (large, near the middle), "all" embeds every face in its own row, "one"
+            rejects photos with several faces.
+        threshold: minimum score of a face, between 0 and 1.
+        min_iod: minimum distance between the eyes, pixels of the original, at least 0.
+        min_sharpness: minimum `quality.sharpness`, at least 0.
+        min_frontal: minimum `quality.frontal`, 0 to 1.
     Raises:
-        ConfigError: a value is outside its range, or no number.
+        ConfigError: a value is outside its range or is not a number.
     """
 
     align: str = defaults.ALIGN
@@ -45,11 +45,11 @@ class FaceRules:
         if not 0 < self.threshold < 1:
             raise ConfigError(f"--min-score is {self.threshold}; expected: above 0 and below 1")
         for option, value in (("--min-iod", self.min_iod), ("--min-sharpness", self.min_sharpness)):
-            if not 0 <= value < math.inf:  # NaN is refused too: no face meets it, and it equals no stored rule
-                raise ConfigError(f"{option} is {value}; expected: a number from 0, which takes all faces")
+            if not 0 <= value < math.inf:  # this rejects NaN too, which no face meets and which equals no stored rule
+                raise ConfigError(f"{option} is {value}; expected: a number of at least 0; 0 accepts all faces")
         if not 0 <= self.min_frontal <= 1:
             raise ConfigError(
-                f"--min-frontal is {self.min_frontal}; expected: 0, which takes all faces, to 1, for those that look "
+                f"--min-frontal is {self.min_frontal}; expected: 0 to 1; 0 accepts all faces, 1 only faces that look "
                 f"straight into the camera"
             )
 
@@ -60,7 +60,7 @@ class FaceRules:
 
     @property
     def find(self) -> FindRules:
-        """How to look: where every face counts, at larger sizes, so that small ones are seen too."""
+        """How faces are detected. If every face matters, views are larger, so that small faces are detected too."""
         if self.policy == "largest":
             return FindRules(threshold=self.threshold)
         views, retries = (View(224), View(448)), (View(160, 0.5), View(960))

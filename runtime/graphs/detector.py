@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx
 
 HEIGHT, WIDTH = "H", "W"
-_SMALLEST_SIDE = 160  # pixels: of the view that every photograph is looked at in
+_SMALLEST_SIDE = 160  # pixels: of the view that every photo is looked at in
 _SIDE = 640  # of the pictures of a file that takes any size
 
 

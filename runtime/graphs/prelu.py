@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import onnx
 
 
-def without_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
+def replace_prelu(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which PRelu(x) is a x + (1 - a) Relu(x), by depthwise convolutions of 1x1.
 
     Those stay in the blocked layout, and the sum is made where the second one writes. A PRelu whose slopes are not

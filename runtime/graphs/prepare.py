@@ -1,4 +1,4 @@
-"""A model's graph to the graph of an engine: photographs' own bytes in, unit vectors out."""
+"""A model's graph to the graph of an engine: photos' own bytes in, unit vectors out."""
 
 from __future__ import annotations
 

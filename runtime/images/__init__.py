@@ -1,1 +1,1 @@
-"""Bytes to an aligned crop: headers, decoding, resizing. The numeric contract of a pixel."""
+"""Decode photos to pixels: headers, decoding, resizing. The numeric contract of a pixel."""

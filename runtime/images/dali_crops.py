@@ -1,6 +1,6 @@
-"""Photographs of any format to what is made crops of: JPEGs through NVIDIA DALI, all else through `decode_image`.
+"""Decode photos of any format for crops: JPEGs with NVIDIA DALI, everything else with `decode_image`.
 
-A file that one of the two decoders reads is never lost: see jpeg_runs.py for what DALI is given.
+A file that either decoder can read is never lost. jpeg_runs.py says which files DALI gets.
 """
 
 from __future__ import annotations
@@ -18,34 +18,36 @@ from .jpeg_runs import DaliOptions, JpegRuns
 
 
 class Crops(Protocol):
-    """Where decoded crops go: numbered places, each for (S, S, 3) uint8.
+    """A target of decoded crops: numbered places, each (S, S, 3) uint8.
 
     Attributes:
-        stream: the cudaStream_t that DALI's photographs are ready on; None: when they are handed over.
+        stream: the cudaStream_t on which DALI's photos become ready; None: they are ready when they are passed.
     """
 
     stream: int | None
 
     def put_run(self, place: int, photos: Any) -> None:
-        """Make crops of m photographs, in places from `place` on: resized as `images.decode.decode_image` does.
+        """Resize m photos into crops, as `images.decode.decode_image` does, in the places from `place` on.
 
         Args:
-            photos: a DALI TensorList of m arrays (H, W, 3) uint8, upright; they are there as long as it is held.
+            place: the first place.
+            photos: a DALI TensorList of m arrays (H, W, 3) uint8, upright. Keep a reference while the pixels are used.
         """
         ...
 
     def put(self, place: int, crop: NDArray[np.uint8]) -> None:
-        """Take one crop that the CPU decoded."""
+        """Store one crop that the CPU decoded."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What became of the files of one call.
+    """The result of one call.
 
     Attributes:
-        indices: which file is at place 0, 1, 2, ...
-        failures: index, CORRUPT or UNSUPPORTED, and why; ascending. With `indices` it covers every file once.
+        indices: index of the file at place 0, 1, 2, ...
+        failures: index, status (CORRUPT or UNSUPPORTED) and detail; ascending. Together with `indices` it covers every
+            file once.
     """
 
     indices: list[int]
@@ -53,12 +55,12 @@ class Placed:
 
 
 class DaliDecoder:
-    """Decodes many photographs at once. Owns a DALI pipeline: use it in `with`, from one thread at a time.
+    """Decodes many photos at once with a DALI pipeline. Use it as a context manager, from one thread at a time.
 
     Args:
         size: side S of the crop, pixels.
         channel_order: "rgb" or "bgr".
-        options: how DALI decodes; what is not for it, `decode_image` decodes.
+        options: how DALI decodes. `decode_image` decodes all other files.
     """
 
     def __init__(self, size: int, channel_order: str = "rgb", options: DaliOptions | None = None) -> None:
@@ -67,7 +69,7 @@ class DaliDecoder:
         self._runs = JpegRuns(lambda dali, encoded, images: (images,), channel_order, options)
 
     def __enter__(self) -> DaliDecoder:
-        """Build the pipeline: see JpegRuns."""
+        """Build the pipeline, see `JpegRuns.__enter__`."""
         self._runs.__enter__()
         return self
 
@@ -75,14 +77,14 @@ class DaliDecoder:
         self._runs.__exit__(*exc)
 
     def decode(self, files: Sequence[bytes], crops: Crops) -> Placed:
-        """Decode photographs, of any format that `decode_image` reads.
+        """Decode photos, of any format that `decode_image` reads.
 
         Args:
-            files: encoded photographs; any number that the places suffice for.
+            files: encoded photos, at most as many as there are places.
             crops: filled from place 0 on.
         Raises:
             EngineError: DALI cannot use the device any more.
-            OutOfMemoryError: it has no room for so many; fewer may fit.
+            OutOfMemoryError: the device has no memory for so many photos; fewer may fit.
         """
         indices: list[int] = []
         for run in self._runs.run(files, crops.stream):

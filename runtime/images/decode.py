@@ -1,6 +1,6 @@
-"""An encoded photograph to the uint8 crop that an engine takes. The numeric contract of a pixel.
+"""Decode an encoded photo to pixels. The numeric contract of a pixel.
 
-EXIF orientation is applied; grey and CMYK become colour; 16 bits become 8; transparency is laid on white.
+EXIF orientation is applied, grey and CMYK become colour, 16 bits become 8, transparency becomes white.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..records import Photo, Status
 from .header import Header, read_header
 from .resize import shrink
 
-JPEG_SCALES = (8, 4, 2)  # how many times smaller the decoder itself makes a JPEG
+JPEG_SCALES = (8, 4, 2)  # reductions that a JPEG decoder offers
 
 DECODE_RULE = (
     "opencv; exif applied; alpha on white; halved (a jpeg by its decoder) while not below the crop; linear resize"
@@ -26,11 +26,11 @@ DECODE_RULE = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is refused before it is decoded.
+    """Size limits of photos, checked before decoding.
 
     Attributes:
-        max_bytes: size of the encoded file.
-        max_pixels: width x height as the header announces it.
+        max_bytes: maximum size of the encoded file.
+        max_pixels: maximum width x height in the header.
     """
 
     max_bytes: int = defaults.MAX_BYTES
@@ -38,10 +38,10 @@ class Limits:
 
 
 class ImageError(FacemillError, ValueError):
-    """A photograph that cannot become a crop.
+    """A photo cannot be decoded.
 
     Attributes:
-        status: CORRUPT or UNSUPPORTED.
+        status: CORRUPT, UNSUPPORTED, or UNREADABLE if memory runs out.
         detail: why, for the outcome.
     """
 
@@ -54,40 +54,42 @@ class ImageError(FacemillError, ValueError):
 def decode_image(
     data: bytes, *, size: int, channel_order: str = "rgb", limits: Limits | None = None
 ) -> NDArray[np.uint8]:
-    """Decode one photograph and resize it to the crop.
+    """Decode one photo and resize it to the crop.
 
     Args:
         data: an encoded JPEG, PNG, BMP, WebP or TIFF file.
-        size: side S of the crop, pixels; the whole image is resized, its aspect ratio is not kept.
+        size: side S of the crop, pixels. The whole image is resized; its aspect ratio is not kept.
         channel_order: "rgb" or "bgr".
-        limits: what to refuse before decoding.
+        limits: size limits, checked before decoding; None for the defaults.
     Returns:
         (S, S, 3) uint8, C-contiguous; a new array.
     Raises:
-        ImageError: empty, of no known format, over a limit, or damaged.
+        ImageError: the file is empty, of an unknown format, over a limit, or damaged.
     """
-    header = _judge(data, limits or Limits())
+    header = _check_header(data, limits or Limits())
     return shrink(_decode(data, header, min(header.width, header.height) // size, channel_order), size, size)
 
 
 def decode_photo(data: bytes, *, long_side: int, channel_order: str = "rgb", limits: Limits | None = None) -> Photo:
-    """Decode one photograph without making it a crop; reduced while its long side does not fall below a length.
+    """Decode one whole photo, reduced as long as its long side does not fall below `long_side`.
 
     Args:
-        data, channel_order, limits: as for `decode_image`.
-        long_side: pixels.
+        data: an encoded JPEG, PNG, BMP, WebP or TIFF file.
+        long_side: minimum long side of a reduced photo, pixels.
+        channel_order: "rgb" or "bgr".
+        limits: size limits, checked before decoding; None for the defaults.
     Raises:
-        ImageError: as `decode_image` does.
+        ImageError: the file is empty, of an unknown format, over a limit, or damaged.
     """
-    header = _judge(data, limits or Limits())
+    header = _check_header(data, limits or Limits())
     pixels = _decode(data, header, max(header.width, header.height) // long_side, channel_order)
     reduction = max(1, round(max(header.width, header.height) / max(pixels.shape[:2])))
     height, width = sorted((header.height, header.width), reverse=pixels.shape[0] > pixels.shape[1])
     return Photo(pixels, reduction, height, width)
 
 
-def _judge(data: bytes, limits: Limits) -> Header:
-    """The header of a file that may be decoded."""
+def _check_header(data: bytes, limits: Limits) -> Header:
+    """Read the header of a file and check the limits."""
     if not data:
         raise ImageError(Status.CORRUPT, "the file is empty")
     if len(data) > limits.max_bytes:
@@ -110,15 +112,15 @@ def _judge(data: bytes, limits: Limits) -> Header:
     return header
 
 
-def _decode(data: bytes, header: Header, room: int, channel_order: str) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 in the wanted channel order, upright; up to `room` times smaller."""
+def _decode(data: bytes, header: Header, max_reduction: int, channel_order: str) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 in this channel order, upright, reduced at most `max_reduction` times."""
     import cv2
 
     if header.alpha:
         flags = cv2.IMREAD_UNCHANGED
     else:
         flags = cv2.IMREAD_COLOR_RGB if channel_order == "rgb" else cv2.IMREAD_COLOR_BGR
-        flags |= _reduction(header, room)
+        flags |= _reduction(header, max_reduction)
     try:
         image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as err:
@@ -126,40 +128,40 @@ def _decode(data: bytes, header: Header, room: int, channel_order: str) -> NDArr
             raise ImageError(Status.UNREADABLE, f"no memory to decode {header.width}x{header.height} pixels") from err
         raise ImageError(Status.CORRUPT, f"the decoder refused it: {err.err or err}") from err
     if image is None:
-        raise ImageError(Status.CORRUPT, f"the {header.kind} data are damaged or cut short")
+        raise ImageError(Status.CORRUPT, f"the {header.kind} data is damaged or truncated")
     if header.alpha:
         image = _orient(_flatten(image), header.orientation)
         if channel_order == "rgb":
             image = image[..., ::-1]
-    if header.kind != "jpeg":  # as a JPEG's decoder does it: few pixels are kept in memory
-        scale = jpeg_scale(room)
+    if header.kind != "jpeg":  # reduce it like a JPEG, so that few pixels stay in memory
+        scale = jpeg_scale(max_reduction)
         rows, columns = (side // scale for side in image.shape[:2])
         image = shrink(image[: rows * scale, : columns * scale], rows, columns)
     return np.ascontiguousarray(image)
 
 
-def _reduction(header: Header, room: int) -> int:
-    """OpenCV's flag for the JPEG decoder's own 1/2, 1/4 or 1/8 scale, to be added to a colour flag; 0 for none.
+def _reduction(header: Header, max_reduction: int) -> int:
+    """OpenCV's flag for the 1/2, 1/4 or 1/8 scale of the JPEG decoder, to add to a colour flag; 0 for none.
 
-    The scaled inverse DCT averages, as `shrink` would after it; `room` keeps the result from getting smaller than
-    what it is resized to, so no detail is lost.
+    The scaled inverse DCT averages, as `shrink` would later. `max_reduction` keeps the result at least as large as the
+    size to which it is resized, so no detail is lost.
     """
     import cv2
 
     if header.kind != "jpeg":
         return 0
-    # The names say grayscale because they are these bits with no colour flag set.
+    # The names contain "grayscale" because these bits without a colour flag mean that.
     flags = cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_GRAYSCALE_8
-    return {1: 0, **dict(zip((2, 4, 8), flags, strict=True))}[jpeg_scale(room)]
+    return {1: 0, **dict(zip((2, 4, 8), flags, strict=True))}[jpeg_scale(max_reduction)]
 
 
-def jpeg_scale(room: int) -> int:
-    """How many times smaller a JPEG is decoded that may become `room` times smaller."""
-    return next((scale for scale in JPEG_SCALES if room >= scale), 1)
+def jpeg_scale(max_reduction: int) -> int:
+    """The largest reduction of a JPEG decoder that is at most `max_reduction`: 1, 2, 4 or 8."""
+    return next((scale for scale in JPEG_SCALES if max_reduction >= scale), 1)
 
 
 def _flatten(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Whatever IMREAD_UNCHANGED gave to (H, W, 3) uint8 BGR, transparency laid on white."""
+    """Turn an array from IMREAD_UNCHANGED into (H, W, 3) uint8 BGR, with transparency on white."""
     if image.dtype == np.uint16:
         image = (image >> 8).astype(np.uint8)
     if image.ndim == 2:

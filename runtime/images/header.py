@@ -1,6 +1,6 @@
-"""The first bytes of a file: which format, how many pixels, before anything is decoded.
+"""Read the header of an image file: format and size, before decoding.
 
-A small file can announce a huge image (a decompression bomb), so the size is read here and judged first.
+A small file can contain a huge image (a decompression bomb), so the size is checked first.
 Sources: ITU T.81 (JPEG), PNG third edition, WebP container (RFC 9649), TIFF 6.0, EXIF 2.32.
 """
 
@@ -10,18 +10,18 @@ import struct
 from dataclasses import dataclass
 
 _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
-_ORIENTATION = 0x0112
+_ORIENTATION_TAG = 0x0112
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself.
+    """The header of an image file.
 
     Attributes:
         kind: "jpeg", "png", "bmp", "webp" or "tiff".
         width, height: pixels as stored, before any EXIF rotation.
-        alpha: whether it may carry transparency.
-        orientation: EXIF orientation 1 to 8; read for formats with alpha only (others: OpenCV applies it).
+        alpha: whether it may have transparency.
+        orientation: EXIF orientation, 1 to 8. Read only for formats with alpha; OpenCV applies it for the others.
     """
 
     kind: str
@@ -32,10 +32,10 @@ class Header:
 
 
 def read_header(data: bytes) -> Header | None:
-    """The header of an encoded image, or None when it is of no format that facemill reads.
+    """The header of an encoded image, or None if facemill does not read its format.
 
     Raises:
-        ValueError: the format is known but the header is cut short or contradicts itself.
+        ValueError: the format is known, but the header is truncated or inconsistent.
     """
     try:
         if data[:3] == b"\xff\xd8\xff":
@@ -49,7 +49,7 @@ def read_header(data: bytes) -> Header | None:
         if data[:4] in (b"II*\0", b"MM\0*"):
             return _tiff(data)
     except (struct.error, IndexError) as err:
-        raise ValueError("the header is cut short") from err
+        raise ValueError("the header is truncated") from err
     return None
 
 
@@ -65,7 +65,7 @@ def _jpeg(data: bytes) -> Header:
             height, width = struct.unpack_from(">HH", data, at + 5)
             return Header("jpeg", width, height)
         elif marker == 0xDA or marker == 0xD9:
-            raise ValueError("the image data begin before the size is given")
+            raise ValueError("the image data begins before the size")
         else:
             at += 2 if marker == 0x01 or 0xD0 <= marker <= 0xD8 else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
 
@@ -116,12 +116,12 @@ def _bmp(data: bytes) -> Header:
 def _tiff(data: bytes) -> Header:
     tags = _ifd(data)
     if 256 not in tags or 257 not in tags:
-        raise ValueError("the first TIFF directory gives no size")
+        raise ValueError("the first TIFF directory has no size")
     return Header("tiff", tags[256], tags[257])
 
 
 def _ifd(data: bytes) -> dict[int, int]:
-    """Tags of the first directory with a single SHORT or LONG value."""
+    """Tags of the first directory that have a single SHORT or LONG value."""
     order = "<" if data[:2] == b"II" else ">"
     (start,) = struct.unpack_from(order + "I", data, 4)
     (count,) = struct.unpack_from(order + "H", data, start)
@@ -134,9 +134,9 @@ def _ifd(data: bytes) -> dict[int, int]:
 
 
 def _exif_orientation(block: bytes) -> int:
-    """Orientation of an EXIF block (which is a TIFF file); 1 when it says nothing sensible."""
+    """Orientation of an EXIF block (which is a TIFF file); 1 if it is missing or invalid."""
     try:
-        value = _ifd(block).get(_ORIENTATION, 1)
+        value = _ifd(block).get(_ORIENTATION_TAG, 1)
     except (struct.error, IndexError):
         return 1
     return value if 1 <= value <= 8 else 1

@@ -1,8 +1,8 @@
-"""JPEG batches through a graph of NVIDIA DALI, on the CPU or, with nvJPEG, on the GPU: damaged files cost no other.
+"""Run batches of JPEGs through a graph of NVIDIA DALI, on the CPU or, with nvJPEG, on the GPU.
 
-DALI gives up a whole batch for one damaged file, and the pipeline object with it. So it is given only files that look
-like whole JPEGs, and a batch that fails is halved until the culprit is alone. Whoever calls sees which files DALI has
-decoded, and gives the others to the CPU's decoder, whose verdict is final.
+One damaged file makes DALI fail the whole batch, and the pipeline object with it. So DALI gets only files that look
+like complete JPEGs, and a failed batch is halved until the damaged file is alone. The caller sees which files DALI
+decoded, and decodes the others on the CPU, whose result is final.
 """
 
 from __future__ import annotations
@@ -22,26 +22,27 @@ from .header import Header, read_header
 logger = logging.getLogger(__name__)
 
 BATCH_PIXELS = 1 << 25  # of one run
-# Device memory of a "mixed" pipeline and two runs that are held, for a plan, from above: three colours of every pixel,
-# once more for the planes that nvJPEG makes them from, and all of it twice.
+# Upper bound of the device memory of a "mixed" pipeline and two runs in use, for a memory plan: three bytes for every
+# pixel, the same again for the planes of nvJPEG, and all of it twice.
 RUNS_BYTES = 12 * BATCH_PIXELS
 
 _END_OF_IMAGE = b"\xff\xd9"
-_TAIL_BYTES = 64  # where the end marker is looked for: some writers pad the file
+_TAIL_BYTES = 64  # the end marker may be anywhere in them, because some writers pad the file
 _OUT_OF_MEMORY = ("out of memory", "bad_alloc", "bad alloc")
 
-# What follows decoding: (nvidia.dali, the encoded files, the decoded images) -> the outputs, all of them nodes of DALI.
+# The steps after decoding: (nvidia.dali, encoded files, decoded images) -> outputs, all of them nodes of DALI.
 Graph = Callable[[Any, Any, Any], Sequence[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run of DALI has made.
+    """The result of one run of DALI.
 
     Attributes:
-        indices: of its files, among those that were given; ascending.
-        headers: theirs.
-        outputs: of the graph, a DALI TensorList each, an entry a file; their memory is theirs as long as they are held.
+        indices: indices of the decoded files, ascending.
+        headers: the headers of these files.
+        outputs: the outputs of the graph: DALI TensorLists with one entry per file. Their memory stays valid while they
+            are referenced.
     """
 
     indices: list[int]
@@ -55,13 +56,13 @@ class DaliOptions:
 
     Attributes:
         device: "cpu", or "mixed" for nvJPEG and a graph on the GPU.
-        device_id: number of the GPU; for "mixed" only.
-        batch_size: files in one run, at most.
-        batch_pixels: pixels in one run, at most: DALI holds all decoded images of a run, 3 bytes a pixel, and keeps
-            the memory. A larger image is not for DALI.
-        threads: of DALI.
-        limits: what is not for DALI either.
-        hardware: the part of the work that goes to the chip's own JPEG engines where it has them; DALI's default.
+        device_id: number of the GPU, for "mixed" only.
+        batch_size: maximum number of files in one run.
+        batch_pixels: maximum number of pixels in one run. DALI holds all decoded images of a run, 3 bytes per pixel,
+            and keeps the memory. DALI gets no larger image.
+        threads: threads of DALI.
+        limits: size limits; DALI gets no file over them.
+        hardware: fraction of the work for the JPEG hardware of the GPU, if it has any. The value is DALI's default.
     Raises:
         ConfigError: a value is out of range.
     """
@@ -76,17 +77,17 @@ class DaliOptions:
 
     def __post_init__(self) -> None:
         if self.device not in ("cpu", "mixed"):
-            raise ConfigError(f"no DALI decoder for device {self.device!r}; wanted: 'cpu' or 'mixed'")
+            raise ConfigError(f"the device of the DALI decoder is {self.device!r}; expected: 'cpu' or 'mixed'")
         for name in ("batch_size", "batch_pixels", "threads"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of the DALI decoder is {getattr(self, name)}; wanted: at least 1")
+                raise ConfigError(f"{name} of the DALI decoder is {getattr(self, name)}; expected: at least 1")
 
 
 class JpegRuns:
-    """Runs a graph on many JPEGs at once. Owns a DALI pipeline: use it in `with`, from one thread at a time.
+    """Runs a graph of DALI on many JPEGs at once. Use it as a context manager, from one thread at a time.
 
     Args:
-        graph: what is made of the decoded images.
+        graph: the steps after decoding.
         channel_order: "rgb" or "bgr".
         options: how DALI decodes.
     """
@@ -101,7 +102,7 @@ class JpegRuns:
         Raises:
             MissingDependencyError: DALI is not installed.
             EngineError: DALI cannot use the device.
-            OutOfMemoryError: the device has no room.
+            OutOfMemoryError: the device has too little memory.
         """
         self._pipe = self._build()
         return self
@@ -110,22 +111,22 @@ class JpegRuns:
         self._pipe = None
 
     def run(self, files: Sequence[bytes], stream: int | None = None) -> Iterator[Run]:
-        """Run the graph on those of the files that DALI decodes, in as many runs as that takes.
+        """Run the graph on the files that DALI can decode, in as many runs as necessary.
 
         Args:
-            files: encoded photographs, of any format and state.
-            stream: the cudaStream_t that the outputs are ready on; None: when they are handed over.
+            files: encoded photos, of any format, damaged or not.
+            stream: the cudaStream_t on which the outputs become ready; None: they are ready when they are yielded.
         Raises:
             EngineError: DALI cannot use the device any more.
-            OutOfMemoryError: it has no room for so many; fewer may fit.
+            OutOfMemoryError: the device has no memory for so many photos; fewer may fit.
         """
-        if self._pipe is None:  # it had no room for the files before
+        if self._pipe is None:  # it was dropped when memory ran out
             self._pipe = self._build()
         for part in self._parts(files):
-            yield from self._decoded(files, part, stream)
+            yield from self._decode(files, part, stream)
 
     def _parts(self, files: Sequence[bytes]) -> Iterator[dict[int, Header]]:
-        """Files for DALI by index, in slices that it may take at once."""
+        """Yield the files for DALI by index, in batches within the limits."""
         part: dict[int, Header] = {}
         total = 0
         for i, data in enumerate(files):
@@ -142,8 +143,8 @@ class JpegRuns:
             yield part
 
     def _header(self, data: bytes) -> Header | None:
-        """The header of a file that is for DALI, else None."""
-        # nvJPEG may fill what a cut file lacks; the CPU decoder would fail, print, and cost the batch.
+        """The header of a file that DALI gets, else None."""
+        # nvJPEG may fill the missing part of a truncated file; DALI's CPU decoder prints, and fails the batch.
         if len(data) > self._options.limits.max_bytes or _END_OF_IMAGE not in data[-_TAIL_BYTES:]:
             return None
         try:
@@ -152,60 +153,60 @@ class JpegRuns:
             return None
         if header is None or header.kind != "jpeg":
             return None
-        most = min(self._options.limits.max_pixels, self._options.batch_pixels)
-        return header if 0 < header.width * header.height <= most else None
+        max_pixels = min(self._options.limits.max_pixels, self._options.batch_pixels)
+        return header if 0 < header.width * header.height <= max_pixels else None
 
-    def _decoded(self, files: Sequence[bytes], part: dict[int, Header], stream: int | None) -> Iterator[Run]:
-        """The files of a part that DALI can decode, in one run unless one of them is damaged."""
+    def _decode(self, files: Sequence[bytes], part: dict[int, Header], stream: int | None) -> Iterator[Run]:
+        """Decode a batch of files in one run, or in several if one of them is damaged."""
         indices = list(part)
         try:
             outputs = self._execute(self._pipe, [files[i] for i in indices], stream)
         except (RuntimeError, MemoryError) as err:
-            # One that raised refuses all further work. Its memory goes before a new one takes its own.
+            # A pipeline that raised refuses further work. Free its memory before a new one is built.
             self._pipe = None
-            if _no_room(err):
-                raise OutOfMemoryError(f"DALI has no room for {len(part)} photographs: {err}") from err
+            if _is_out_of_memory(err):
+                raise OutOfMemoryError(f"DALI has no memory for {len(part)} photos: {err}") from err
             logger.debug("DALI failed at %d files: %s", len(part), err)
         else:
             yield Run(indices, list(part.values()), outputs)
             return
         self._pipe = self._build()
         half = len(part) // 2
-        for some in (indices[:half], indices[half:]) if half else ():
-            yield from self._decoded(files, {i: part[i] for i in some}, stream)
+        for indices_of_half in (indices[:half], indices[half:]) if half else ():
+            yield from self._decode(files, {i: part[i] for i in indices_of_half}, stream)
 
     @staticmethod
     def _execute(pipe: Any, files: list[bytes], stream: int | None) -> tuple[Any, ...]:
-        """A TensorList for each output."""
+        """Run the pipeline. Returns a TensorList for each output."""
         pipe.feed_input("files", [np.frombuffer(data, np.uint8) for data in files])
         return tuple(pipe.run(stream))
 
     def _build(self) -> Any:
-        """A pipeline that has decoded a photograph, so that a failure after this is the photographs'."""
+        """Build a pipeline and decode a test photo, so that later failures are caused by photos."""
         dali = require("nvidia.dali", extra="gpu", purpose="decoding with DALI")
         try:
             pipe = self._pipeline(dali)
             pipe.build()
             self._execute(pipe, [_grey_jpeg()], None)
         except (RuntimeError, MemoryError) as err:
-            if _no_room(err):
-                raise OutOfMemoryError(f"DALI has no room for a pipeline: {err}") from err
+            if _is_out_of_memory(err):
+                raise OutOfMemoryError(f"DALI has no memory for a pipeline: {err}") from err
             where = f"GPU {self._options.device_id}" if self._options.device == "mixed" else "the CPU"
             raise EngineError(
-                f"DALI cannot decode on {where}: {str(err).strip(' .')}. Wanted: a device that this DALI can use. "
-                f"See what there is with: facemill doctor; or decode without DALI"
+                f"DALI cannot decode on {where}: {str(err).strip(' .')}. Expected: a device that this DALI can use. "
+                f"Check the GPU with: facemill doctor; or decode without DALI: --decoder opencv"
             ) from err
         return pipe
 
     def _pipeline(self, dali: Any) -> Any:
-        """Bytes to upright images, and what the graph makes of them."""
+        """Define the pipeline: bytes to upright images, then the graph."""
         fn, types = dali.fn, dali.types
         pipe = dali.Pipeline(
             batch_size=self._options.batch_size,
             num_threads=self._options.threads,
             device_id=self._options.device_id if self._options.device == "mixed" else None,
-            prefetch_queue_depth=1,  # the files of a run are given with it, there is nothing to fetch ahead
-            exec_dynamic=True,  # its outputs stay as long as they are held; the other kind's only until the next run
+            prefetch_queue_depth=1,  # the files of a run are passed with it, so there is nothing to prefetch
+            exec_dynamic=True,  # outputs stay valid while they are referenced; without it only until the next run
         )
         with pipe:
             encoded = fn.external_source(name="files", dtype=types.UINT8, ndim=1)
@@ -221,12 +222,12 @@ class JpegRuns:
         return pipe
 
 
-def _no_room(err: BaseException) -> bool:
-    return isinstance(err, MemoryError) or any(words in str(err).lower() for words in _OUT_OF_MEMORY)
+def _is_out_of_memory(err: BaseException) -> bool:
+    return isinstance(err, MemoryError) or any(message in str(err).lower() for message in _OUT_OF_MEMORY)
 
 
 def _grey_jpeg() -> bytes:
-    """A small file that any JPEG decoder reads."""
+    """A small grey JPEG file."""
     import cv2
 
     return cv2.imencode(".jpg", np.full((64, 64, 3), 128, np.uint8))[1].tobytes()

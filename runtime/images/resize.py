@@ -1,7 +1,7 @@
-"""Resizing, the same on every path: halved by means of four pixels, then interpolated.
+"""Resize images the same way on every path: halve by averaging four pixels, then interpolate.
 
-A twelfth of the time of averaging over areas, without the aliases of interpolation alone; and a JPEG decoder's own half
-and quarter scales, DALI and a kernel can all do it alike.
+This takes a twelfth of the time of averaging over areas, without the aliasing of interpolation alone. The half and
+quarter scales of a JPEG decoder, DALI and a CUDA kernel can all do the same.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 
 def shrink(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """Resize a picture: halve it while both sides stay as long as is wanted, then interpolate bilinearly.
+    """Resize an image: halve it while both sides stay at least as long as the target, then interpolate bilinearly.
 
     Args:
-        image: (H, W, 3) uint8 or float32. Of an odd side the last row or column is dropped by halving.
-        height, width: what is wanted, pixels; it may be larger.
+        image: (H, W, 3) uint8 or float32. Halving drops the last row or column of an odd side.
+        height, width: target size, pixels; may be larger.
     Returns:
-        (height, width, 3), dtype of the image; a new array unless it has that size.
+        (height, width, 3), dtype of the image; a new array unless the image has that size already.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""The embedding contract of a run, and the rules of faces and limits that an embedding contract asks for."""
+"""The embedding contract of a run, and the face rules and limits that a contract contains."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .request import Request
 
 
 def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContract:
-    """All that must agree for two runs to write rows of one file.
+    """The contract of a run: everything that must agree for two runs to write rows of one file.
 
     Args:
         request: the run.
-        info: of its engine.
+        info: facts of its engine.
         root: absolute folder of its paths, as text (surrogateescape).
     """
     contract = EmbeddingContract(
@@ -61,16 +61,16 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContr
 
 
 def check_contract(stored: EmbeddingContract, expected: EmbeddingContract, path: Path) -> None:
-    """Refuse to resume a run with other settings: its rows could not be compared.
+    """Refuse to resume a run with different settings, because its rows would not be comparable.
 
     Args:
-        stored: of the run or the file.
-        expected: of the request.
-        path: the run's folder or the file.
+        stored: the contract of the run or the file.
+        expected: the contract of the request.
+        path: the run folder or the file.
     Raises:
-        ContractError: naming every difference with both values.
+        ContractError: the contracts differ; the message has both values of each field.
     """
-    different = stored.differences(expected, Guard.RUN, labels=("there", "now"))
+    different = stored.differences(expected, Guard.RUN, labels=("stored", "requested"))
     if different:
         raise ContractError(
             f"{path} was created with different settings ({'; '.join(different)}). Use the same settings, name "
@@ -79,7 +79,7 @@ def check_contract(stored: EmbeddingContract, expected: EmbeddingContract, path:
 
 
 def face_rules_of(contract: EmbeddingContract) -> FaceRules:
-    """The rules by which the rows of a file were made."""
+    """The face rules of the rows of a file."""
     if not contract.detects_faces:
         return FaceRules("none")
     quality = contract.min_score, contract.min_iod, contract.min_sharpness, contract.min_frontal
@@ -87,7 +87,7 @@ def face_rules_of(contract: EmbeddingContract) -> FaceRules:
 
 
 def query_face_rules_of(contract: EmbeddingContract) -> FaceRules:
-    """The rules for a query in a file: it is looked at as the rows were, and no face is too poor to ask for."""
+    """The face rules for a query in a file: those of its rows, without lower limits of quality."""
     if not contract.detects_faces:
         return FaceRules("none")
     policy = "largest" if contract.faces == "largest" else "all"
@@ -95,6 +95,6 @@ def query_face_rules_of(contract: EmbeddingContract) -> FaceRules:
 
 
 def limits_of(contract: EmbeddingContract) -> Limits:
-    """The limits that the photos of a file were held to."""
+    """The size limits of the photos of a file."""
     default = Limits()
     return Limits(contract.max_bytes or default.max_bytes, contract.max_pixels or default.max_pixels)

@@ -1,4 +1,4 @@
-"""Photos on the device: their faces, found as `Detect` finds them, and chosen as `CropFaces` chooses them."""
+"""Detect and select faces of photos on the GPU, as `Detect` and `CropFaces` do on the CPU."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from numpy.typing import NDArray
 from ..cuda.kernels import IMAGE
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..faces.detectors import Faces, decoder_of
-from ..faces.finder import merge, read_answer, small, unsure
+from ..faces.finder import are_small, decode_output, lacks_sure_face, merge_views
 from ..faces.rules import FaceRules
-from ..faces.selection import chosen, describe, face_of_crop, is_crop, refusal, too_small
+from ..faces.selection import (
+    describe_faces,
+    face_of_crop,
+    is_crop,
+    needs_larger_photo,
+    reject_photo,
+    select_faces,
+)
 from ..images.dali_photos import DevicePhoto, PhotoRun, canvas_side
 from ..records import FACE, Outcome
 
 
 class DetectOnGpu:
-    """Photos on the device to the faces in them. Nothing is chosen or refused here.
+    """Detect the faces of photos on the device. No face is selected or rejected here.
 
     Args:
-        runner: of the detector.
-        rules: how faces are looked for, and which photos are taken as aligned crops.
+        runner: the runner of the detector.
+        rules: how faces are detected, and which photos are taken as aligned crops.
         size: side of the crop, pixels.
     """
 
@@ -33,31 +40,31 @@ class DetectOnGpu:
         self._decoder = decoder_of(runner.info.decode)
 
     def warm_up(self) -> None:
-        """Detect nothing in the largest batch of each view."""
+        """Run an empty batch of the largest size for each view."""
         for view in self._rules.find.views:
             side = canvas_side(view.long_side)
             self._runner.infer(np.zeros((self._runner.info.profile[2], side, side, 3), np.uint8))
 
     def __call__(self, run: PhotoRun) -> list[Faces | None]:
-        """The faces of each photo, in the pixels that it has on the device.
+        """Detect the faces of each photo, in its pixels on the device.
 
-        None for a photo without a sure face in these views, which may have one in others.
+        The result is None for a photo without a confident face in these views; other views may show one.
 
         Args:
-            run: from DALI, with a canvas for each view of the rules.
+            run: a run of DALI, with a canvas for each view of the rules.
         """
         crops = [is_crop(self._rules, self._size, photo.height, photo.width) for photo in run.photos]
         if all(crops):
             return [face_of_crop(self._size) for _ in crops]
         return [
-            face_of_crop(self._size) if crop else None if unsure(faces, self._decoder) else faces
+            face_of_crop(self._size) if crop else None if lacks_sure_face(faces, self._decoder) else faces
             for crop, faces in zip(crops, self._search(run), strict=True)
         ]
 
     def _search(self, run: PhotoRun) -> list[Faces]:
-        """The faces in the views of each photograph, in the pixels that it has on the device."""
+        """Detect the faces in the views of each photo, in its pixels on the device."""
         info, find, total = self._runner.info, self._rules.find, len(run.photos)
-        seen = []
+        by_view = []
         for view, canvases in zip(find.views, run.canvases, strict=True):
             side = canvases.side
             faces: list[Faces] = []
@@ -66,24 +73,23 @@ class DetectOnGpu:
                 with self._runner.slot() as slot:
                     slot.take(canvases.address + start * 3 * side * side, (count, side, side, 3))
                     slot.start(count)
-                    faces += read_answer(slot.finish(count)[0], self._decoder, find, side, side)
-            seen.append(
-                [part.scaled(1 / view.scale(*photo.shape)) for part, photo in zip(faces, run.photos, strict=True)]
-            )
-        return [merge(views) for views in zip(*seen, strict=True)]
+                    faces += decode_output(slot.finish(count)[0], self._decoder, find, side, side)
+            by_view.append([f.scale(1 / view.scale(*photo.shape)) for f, photo in zip(faces, run.photos, strict=True)])
+        return [merge_views(views) for views in zip(*by_view, strict=True)]
 
 
 @dataclass(slots=True)
-class ChosenFaces:
-    """The faces that count of photos on the device. Grows run by run.
+class SelectedFaces:
+    """The selected faces of photos on the device. It grows run by run.
 
     Attributes:
-        rows: of the faces' photos, one a face.
-        faces: (F,) FACE, of each photo; without sharpness, which their crops will tell.
-        images, landmarks: (F,) IMAGE and (F, 5, 2) float32, of each photo: where its faces are on the device.
+        rows: the row of each face's photo.
+        faces: (F,) FACE for each photo. Their sharpness is set later, from the crops.
+        images, landmarks: (F,) IMAGE and (F, 5, 2) float32 for each photo: its place on the device, once per face, and
+            the landmarks of its faces.
         counts, outcomes: see Crops.
-        pixels: of all photos, on the device.
-        held: their memory.
+        pixels: pixels of all photos on the device.
+        held: references that keep the photos in memory.
     """
 
     rows: list[int] = field(default_factory=list)
@@ -96,45 +102,45 @@ class ChosenFaces:
     held: list[Any] = field(default_factory=list)
 
     def add(self, run: PhotoRun, detected: list[Faces | None], rows: NDArray[np.int64], rules: FaceRules) -> list[int]:
-        """Choose among the faces of a run.
+        """Select among the faces of a run.
 
         Args:
-            run: of photos.
-            detected: their faces, from DetectOnGpu.
-            rows: by the run's indices.
-            rules: which faces count.
+            run: a run of photos.
+            detected: the faces of each photo, from DetectOnGpu.
+            rows: row numbers, by the indices of the run.
+            rules: which faces are embedded.
         Returns:
-            Indices of the photos that are done with. Left to the CPU are those without a sure face, those whose faces
-            are small in the views, and those whose faces are to be cut from a larger photo.
+            Indices of the photos that are finished here. The CPU takes those without a confident face, those whose
+            faces are small in the views, and those whose faces need a larger photo.
         """
-        self.pixels += pixels_of(run)
+        self.pixels += count_pixels(run)
         self.held.append(run.held)
         done = []
-        for i, photo, seen in zip(run.indices, run.photos, detected, strict=True):
-            if seen is None:
+        for i, photo, faces in zip(run.indices, run.photos, detected, strict=True):
+            if faces is None:
                 continue
-            row, refused = int(rows[i]), refusal(rules, seen)
-            if refused is None:
-                counting = chosen(rules, seen, *photo.shape)
-                if too_small(counting, photo.reduction) or small(counting).any():
+            row, rejection = int(rows[i]), reject_photo(rules, faces)
+            if rejection is None:
+                selected = select_faces(rules, faces, *photo.shape)
+                if needs_larger_photo(selected, photo.reduction) or are_small(selected).any():
                     continue
-                self.rows += [row] * len(counting)
-                self.faces.append(describe(counting.scaled(photo.reduction)))
-                self.images.append(_images_of(photo, len(counting)))
-                self.landmarks.append(counting.landmarks)
+                self.rows += [row] * len(selected)
+                self.faces.append(describe_faces(selected.scale(photo.reduction)))
+                self.images.append(_image_records(photo, len(selected)))
+                self.landmarks.append(selected.landmarks)
             else:
-                self.outcomes.append(Outcome(row, *refused))
-            self.counts[row] = len(seen)
+                self.outcomes.append(Outcome(row, *rejection))
+            self.counts[row] = len(faces)
             done.append(i)
         return done
 
 
-def pixels_of(run: PhotoRun) -> int:
-    """Of all its photos, on the device."""
+def count_pixels(run: PhotoRun) -> int:
+    """Pixels of all photos of a run, on the device."""
     return sum(math.prod(photo.shape) for photo in run.photos)
 
 
-def _images_of(photo: DevicePhoto, count: int) -> NDArray[Any]:
-    """(count,) IMAGE: a photo of so many faces."""
+def _image_records(photo: DevicePhoto, count: int) -> NDArray[Any]:
+    """(count,) IMAGE: the record of a photo, repeated for each of its faces."""
     height, width = photo.shape
     return np.array([(photo.address, 3 * width, width, height)] * count, IMAGE)

@@ -1,7 +1,7 @@
-"""Decoding and embedding as one stage, for photographs that do not leave the GPU in between.
+"""Decode and embed in one stage, so that photos stay on the GPU in between.
 
-Each thread of the stage has a decoder of its own and takes a slot: while one batch is decoded, another is embedded and
-a third copied back. What the GPU's decoder does not read goes to the CPU's and joins the batch.
+Each thread of the stage has its own decoder and takes a slot: while one batch is decoded, another is embedded and a
+third is copied back. Files that the GPU's decoder cannot read fall back to the CPU and rejoin the batch.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from .work import BatchLimit, Embed
 
 
 class EmbedOnGpu(Protocol):
-    """A stage that takes files and gives vectors, called from as many threads at once as there are slots.
+    """A stage from encoded photos to vectors. It is called from one thread per slot at the same time.
 
     Attributes:
-        limit: photos in one go.
+        limit: photos per batch.
     """
 
     limit: BatchLimit
 
     def warm_up(self) -> None:
-        """Run one batch of nothing through every slot."""
+        """Run one empty batch through every slot."""
         ...
 
     def __call__(self, batch: Encoded) -> Embedded: ...
 
 
 class DeviceCrops:
-    """The places of a slot, filled on the device: see images.dali_crops.Crops."""
+    """Fills the places of a slot on the device. Implements `images.dali_crops.Crops`."""
 
     def __init__(self, slot: Slot, shrink: Shrink) -> None:
         self._slot, self._shrink = slot, shrink
-        self._held: Any = None  # DALI may use their memory again only when crops were made of them
+        self._held: Any = None  # DALI may reuse this memory only after the crops were made
         self.stream: int | None = slot.stream.address
 
     def put_run(self, place: int, photos: Any) -> None:
-        """See Crops.put_run."""
-        if self._held is not None:  # a usual batch is one run; large photographs take memory, two runs at most
+        """Resize the photos of a run into crops."""
+        if self._held is not None:  # most batches are one run; large photos need several, two in memory at most
             self._slot.stream.synchronize()
         shapes = np.array(photos.shape(), np.int64)  # (m, 3)
         images = np.empty(len(shapes), IMAGE)
@@ -66,20 +66,20 @@ class DeviceCrops:
         self._held = photos
 
     def put(self, place: int, crop: NDArray[np.uint8]) -> None:
-        """See Crops.put."""
+        """Copy one crop to the device."""
         self._slot.fill(place, crop[None])
 
 
 @dataclass(frozen=True, slots=True)
 class CropResources:
-    """What one thread works with, and no other at the same time."""
+    """The resources of one thread."""
 
     decoder: DaliDecoder
     shrink: Shrink
 
 
 class EmbedPhotos:
-    """Encoded photographs to unit vectors: the work of a stage of as many threads as there are decoders."""
+    """Decode and embed: encoded photos to unit vectors. The stage has one thread per decoder."""
 
     def __init__(
         self,
@@ -88,13 +88,13 @@ class EmbedPhotos:
         batch_size: int,
         clocks: tuple[StageClock, StageClock],
     ) -> None:
-        """Take over a runner and what its threads work with.
+        """Take a runner and the resources of its threads.
 
         Args:
-            runner: with at least as many slots as there are threads.
-            resources: of each thread, ready for use.
-            batch_size: photographs in one slot, at most.
-            clocks: of decoding and of inference, for the split by stage.
+            runner: a runner with at least one slot per thread.
+            resources: opened resources of each thread.
+            batch_size: maximum number of photos in a slot.
+            clocks: the clocks of decoding and inference.
         """
         self._runner = runner
         self._resources = Pool(resources)
@@ -102,7 +102,7 @@ class EmbedPhotos:
         self.limit = BatchLimit(batch_size)
 
     def warm_up(self) -> None:
-        """Run one batch of nothing through every slot, which may halve the batch size."""
+        """Run one empty batch through every slot, which may halve the batch size."""
         side = self._runner.info.size
         for _ in range(len(self._resources)):  # slots and resources take turns
             Embed(self._runner, self.limit).warm_up()
@@ -119,37 +119,37 @@ class EmbedPhotos:
             places, rows, failures = self._embed(batch.files[start:stop])
             vectors[start + places] = rows
             embedded[start + places] = True
-            outcomes.extend(Outcome(int(batch.rows[start + i]), status, why) for i, status, why in failures)
+            outcomes.extend(Outcome(int(batch.rows[start + i]), status, detail) for i, status, detail in failures)
 
         self.limit.each(len(batch.files), embed)
         return Embedded(batch.rows[embedded], tuple(outcomes), batch.digests, embeddings=vectors[embedded])
 
     def _embed(self, files: Sequence[bytes]) -> tuple[NDArray[np.int64], NDArray[np.float32], list[Any]]:
-        """(m,) which files were embedded, (m, D) their vectors, and what became of the others."""
-        began = time.perf_counter()
+        """Embed files. Returns (m,) indices of embedded files, (m, D) their vectors, and the failures of the others."""
+        start_s = time.perf_counter()
         infer_s, rows = 0.0, np.empty((0, self._runner.info.dimension), np.float32)
         with self._resources.take() as own, self._runner.slot() as slot:
-            crops = DeviceCrops(slot, own.shrink)  # holds photographs until the slot has ended
+            crops = DeviceCrops(slot, own.shrink)  # keeps photos until the slot has finished
             placed = own.decoder.decode(files, crops)
             count = len(placed.indices)
             if count:
                 slot.start(count)
                 rows, infer_s = slot.finish(count)
         self._infer_clock.add(infer_s, count)
-        self._decode_clock.add(time.perf_counter() - began - infer_s, len(files))
+        self._decode_clock.add(time.perf_counter() - start_s - infer_s, len(files))
         return np.array(placed.indices, np.int64), rows, placed.failures
 
 
 @contextmanager
 def open_embed_photos(request: Request, settings: Settings, clocks: Mapping[str, StageClock]) -> Iterator[EmbedPhotos]:
-    """The stage's work on this machine's GPU.
+    """Open the stage on the GPU of this machine.
 
     Args:
-        request: its engine is of TensorRT.
+        request: a request with a TensorRT engine.
         settings: batch size, streams (slots) and decoders (threads of all decoders together).
-        clocks: of "decode" and "infer".
+        clocks: with "decode" and "infer".
     Raises:
-        FacemillError: see EmbedPhotos, DaliDecoder and TensorRTRunner.
+        FacemillError: DALI or the engine cannot be opened, or the GPU has too little memory.
     """
     engine, info = request.engine, request.engine.info
     with (
@@ -168,7 +168,7 @@ def open_embed_photos(request: Request, settings: Settings, clocks: Mapping[str,
         resources = [
             CropResources(
                 own(DaliDecoder(info.size, info.channel_order, options)),
-                own(Shrink(driver, kernels, size=info.size, most=settings.batch_size)),
+                own(Shrink(driver, kernels, size=info.size, capacity=settings.batch_size)),
             )
             for _ in range(runner.plan.slots)
         ]
@@ -176,7 +176,7 @@ def open_embed_photos(request: Request, settings: Settings, clocks: Mapping[str,
 
 
 def dali_options(request: Request, settings: Settings, runner: TensorRTRunner) -> DaliOptions:
-    """How the decoder of each slot of a runner decodes."""
+    """The options of the decoder of each slot of a runner."""
     return DaliOptions(
         device="mixed",
         device_id=runner.driver.device.index,

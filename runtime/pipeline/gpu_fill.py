@@ -1,4 +1,4 @@
-"""Photos on the device, or the faces in them, to crops in a slot; and the pool of what its threads own."""
+"""Fill a slot with crops of photos or faces on the device; and a pool of resources for threads."""
 
 from __future__ import annotations
 
@@ -21,30 +21,34 @@ _TRANSFORM_BYTES = 24  # (2, 3) float32
 
 
 class Shrink:
-    """Tells the kernel which photographs to resize. Owned by `with`; for one slot at a time, with the driver current.
+    """Resizes photos into the places of a slot, one slot at a time.
+
+    Use it as a context manager, with the driver current.
 
     Args:
-        driver: of the slots.
-        kernels: of the driver; shared.
+        driver: the driver of the slots.
+        kernels: the kernels of the driver; shared.
         size: side of the crop, pixels.
-        most: places of a slot.
+        capacity: places of a slot.
     Raises:
-        OutOfMemoryError: the GPU, or page-locked memory, has no room.
+        OutOfMemoryError: the GPU, or page-locked memory, is full.
     """
 
-    def __init__(self, driver: Driver, kernels: Kernels, *, size: int, most: int) -> None:
+    def __init__(self, driver: Driver, kernels: Kernels, *, size: int, capacity: int) -> None:
         self._kernels, self._size = kernels, size
         with ExitStack() as stack:
-            nbytes = most * IMAGE.itemsize
+            nbytes = capacity * IMAGE.itemsize
             self._images = stack.enter_context(DeviceBuffer(driver, nbytes))
-            self._staged = stack.enter_context(PinnedBuffer(driver, nbytes)).view((most,), IMAGE)
+            self._staged = stack.enter_context(PinnedBuffer(driver, nbytes)).view((capacity,), IMAGE)
             self._stack = stack.pop_all()
 
     def __call__(self, slot: Slot, place: int, images: NDArray[np.void]) -> None:
-        """Fill the places of a slot from `place` on; nothing is waited for. Each place once, until the slot has ended.
+        """Fill the places of a slot from `place` on, without waiting. Fill each place once per batch.
 
         Args:
-            images: (m,) IMAGE, a photograph each; they stay where they are until the stream has come so far.
+            slot: the slot to fill.
+            place: the first place.
+            images: (m,) IMAGE, one per photo. The photos must stay in memory until the stream has read them.
         """
         staged = self._staged[place : place + len(images)]
         staged[:] = images
@@ -61,34 +65,36 @@ class Shrink:
 
 
 class Warp:
-    """Tells the kernel which face lies where. Owned by `with`; for one slot at a time, with the driver current.
+    """Warps faces into the places of a slot, one slot at a time.
+
+    Use it as a context manager, with the driver current.
 
     Args:
-        driver: of the slots.
-        kernels: of the driver; shared.
+        driver: the driver of the slots.
+        kernels: the kernels of the driver; shared.
         size: side of the crop, pixels.
-        reverse: the crops' channels are the photographs' in reverse order.
-        most: faces at once.
+        reverse: whether to reverse the channel order.
+        capacity: maximum number of faces at once.
     Raises:
-        OutOfMemoryError: the GPU, or page-locked memory, has no room.
+        OutOfMemoryError: the GPU, or page-locked memory, is full.
     """
 
-    def __init__(self, driver: Driver, kernels: Kernels, *, size: int, reverse: bool, most: int) -> None:
+    def __init__(self, driver: Driver, kernels: Kernels, *, size: int, reverse: bool, capacity: int) -> None:
         self._kernels, self._size, self._reverse = kernels, size, reverse
         with ExitStack() as stack:
             own = stack.enter_context
-            images, transforms = most * IMAGE.itemsize, most * _TRANSFORM_BYTES
+            images, transforms = capacity * IMAGE.itemsize, capacity * _TRANSFORM_BYTES
             self._images, self._transforms = own(DeviceBuffer(driver, images)), own(DeviceBuffer(driver, transforms))
             self._staged = own(PinnedBuffer(driver, images)), own(PinnedBuffer(driver, transforms))
             self._stack = stack.pop_all()
 
     def __call__(self, slot: Slot, images: NDArray[np.void], transforms: NDArray[np.float32]) -> None:
-        """Fill the first places of a slot; nothing is waited for. Not again before the slot has ended.
+        """Fill the first places of a slot, without waiting. Call it once per batch.
 
         Args:
-            slot: whose first m places are filled.
-            images: (m,) IMAGE, the photograph of each face; they stay where they are until the slot has ended.
-            transforms: (m, 2, 3) float32, crop pixel -> photograph pixel.
+            slot: the slot whose first m places are filled.
+            images: (m,) IMAGE, the photo of each face. The photos must stay in memory until the slot has finished.
+            transforms: (m, 2, 3) float32, crop pixel -> photo pixel.
         """
         for array, staged, buffer in zip(
             (images, transforms), self._staged, (self._images, self._transforms), strict=True
@@ -114,7 +120,7 @@ class Warp:
 
 
 class Pool(Generic[T]):
-    """First-in, first-out pool of things that one thread at a time may use. `take()` blocks until one is free."""
+    """First-in, first-out pool of items, each for one thread at a time. `take()` blocks until an item is free."""
 
     def __init__(self, items: Sequence[T]) -> None:
         self._free: queue.SimpleQueue[T] = queue.SimpleQueue()
@@ -127,7 +133,7 @@ class Pool(Generic[T]):
 
     @contextmanager
     def take(self) -> Iterator[T]:
-        """An item, given back at the end of the `with` block."""
+        """Take an item, and return it at the end of the `with` block."""
         item = self._free.get()
         try:
             yield item

@@ -1,4 +1,4 @@
-"""Before the first photo: everything that a run decides, and what the finished file says of it."""
+"""The plan of a run: everything that is decided before the first photo, and the attributes of the finished file."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from ..storage.segments import segment_files
 from ..text import size
 from .contract import check_contract, contract_of
 from .request import UNTRAINED_WARNING, Request, resolve_request
-from .settings import Settings, cores_of_one, with_given
-from .tuning import recall_settings, works_before
+from .settings import Settings, limit_cores, override
+from .tuning import preparation_key, recall_settings
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """There is nothing to do: the output is whole.
+    """The output is complete; there is nothing to do.
 
     Attributes:
-        request: as it was resolved.
-        counts: photos by outcome.
-        rows: scanned photos.
+        request: the resolved request.
+        counts: number of photos by outcome.
+        rows: number of scanned photos.
     """
 
     request: Request
@@ -51,15 +51,15 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a run decided before its first photo. `run.run` follows it.
+    """Everything that a run decided before its first photo. `run.run` follows it.
 
     Attributes:
-        request: with engines that this machine can run, its decoder chosen, its output's links resolved.
-        stored: what a resumed run has to keep to, as `plan.json` holds it.
-        folder: of the run, locked.
-        source: of the photos, without their names: those are in the folder, for they may be millions.
-        base: the finished file whose failed photos are run again; None for a new file.
-        settings: how the work is divided; None to tune, or to take the defaults for a short run.
+        request: the resolved request, see `resolve_request`.
+        stored: the part that a resumed run has to keep, stored in `plan.json`.
+        folder: the run folder, locked.
+        source: the photos, without their names, which may be millions and are stored in the folder.
+        base: the finished file whose failed photos are retried; None for a new file.
+        settings: batch size and numbers of threads; None to tune, or to use the defaults for a short run.
     """
 
     request: Request
@@ -70,18 +70,18 @@ class Plan:
     settings: Settings | None
 
     def names(self) -> PathTable:
-        """The names of the photos, by row. Use it as a context manager."""
+        """The names of the photos by row, as a context manager."""
         return PathTable(self.folder.paths_file)
 
     def ledger(self) -> Ledger:
-        """What has become of each row. Use it as a context manager."""
+        """The outcome of each row, as a context manager."""
         return Ledger(self.stored.rows, self.folder.path, self.stored.plan_id, self.base)
 
     def metadata(self, counts: Mapping[str, int]) -> dict[str, Any]:
         """The attributes of `/metadata`, which docs/format.md lists.
 
         Args:
-            counts: photos by outcome.
+            counts: number of photos by outcome.
         """
         stored, request, info = self.stored, self.request, self.request.engine.info
         return {
@@ -105,17 +105,17 @@ class Plan:
 
 @contextmanager
 def plan_run(request: Request) -> Iterator[Plan | Finished]:
-    """Decide everything: engines, decoder, photos, what an unfinished or finished run has left to do, settings.
+    """Decide everything: engines, decoder, photos, the work that is left of an earlier run, settings.
 
-    The run's folder is locked until the `with` block ends.
+    The run folder is locked until the `with` block ends.
 
     Raises:
-        ContractError: an unfinished or finished run has other settings.
-        ConfigError, EngineError, MissingDependencyError: see `resolve_request`.
+        ContractError: an unfinished or finished run has different settings.
+        ConfigError, EngineError, MissingDependencyError: the request cannot be resolved, see `resolve_request`.
         SourceError: the photos cannot be listed, or there are none.
-        DiskFullError: there is no room for the segments and the file.
-        LockedError: another run writes the output.
-        OutputExistsError, StorageError: the output, or what an unfinished run left, cannot be used.
+        DiskFullError: the disk has no space for the segments and the file.
+        LockedError: another run is writing the output.
+        OutputExistsError, StorageError: the output or the run folder cannot be used.
     """
     request = resolve_request(request)
     with RunFolder(request.output, like=request.like) as folder:
@@ -123,7 +123,7 @@ def plan_run(request: Request) -> Iterator[Plan | Finished]:
 
 
 def _plan(request: Request, folder: RunFolder) -> Plan | Finished:
-    """The plan to follow: the unfinished one, a new one, or one that retries the failures of a finished file."""
+    """Resume the unfinished run, start a new one, or retry the failures of a finished file."""
     source = scan_inputs(request)
     stored = _stored_plan(request, source, folder)
     if isinstance(stored, Finished):
@@ -132,8 +132,8 @@ def _plan(request: Request, folder: RunFolder) -> Plan | Finished:
     if stored.settings:
         settings: Settings | None = Settings(**stored.settings)
     else:
-        with cores_of_one(options.devices):
-            settings = recall_settings(request.engine.info, works_before(request))
+        with limit_cores(options.devices):
+            settings = recall_settings(request.engine.info, preparation_key(request))
         if settings is not None:
             stored = replace(stored, settings=asdict(settings))
             folder.write_plan(stored)
@@ -143,26 +143,26 @@ def _plan(request: Request, folder: RunFolder) -> Plan | Finished:
         folder,
         source.with_names(()),
         check_base(stored, request.output),
-        None if settings is None else with_given(settings, options.batch_size, options.workers),
+        None if settings is None else override(settings, options.batch_size, options.workers),
     )
 
 
 def scan_inputs(request: Request) -> Source:
-    """The photos of a request, listed."""
+    """List the photos of a request."""
     if isinstance(request.inputs, tuple):
-        logger.info("looking for photographs")
+        logger.info("scanning for photos")
         return scan(request.inputs, limit=request.limit, max_bytes=request.limits.max_bytes)
     return request.inputs if request.limit is None else request.inputs.with_names(request.inputs.names[: request.limit])
 
 
-def begun_with(output: Path, *, force: bool) -> EmbeddingContract:
-    """The contract of the run that is resumed, unfinished or finished; an empty one where a run begins.
+def resumed_contract(output: Path, *, force: bool) -> EmbeddingContract:
+    """The contract of the unfinished or finished run that would be resumed; an empty contract for a new run.
 
-    Whatever is damaged counts as none here: the run itself says what is wrong with it.
+    Damaged files count as no run here, because the run itself reports the damage.
 
     Args:
         output: the embedding file.
-        force: whether to start over: then only a run that was itself begun so goes on.
+        force: whether to start over. Then only a run that was started with force is resumed.
     """
     try:
         plan = read_plan(folder_of(output))
@@ -179,24 +179,24 @@ def begun_with(output: Path, *, force: bool) -> EmbeddingContract:
 def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredPlan | Finished:
     contract = contract_of(request, request.engine.info, os.fsdecode(source.root))
     stored = folder.read_plan()
-    if stored is not None and _made(request.output, stored):
-        folder.clear()  # the run was killed after its last deed: the file is whole
+    if stored is not None and _is_output_of(stored, request.output):
+        folder.clear()  # the run was killed after it had finished the file
         request, stored = replace(request, force=request.force and not stored.forced), None
     if stored is not None and request.force and not (stored.forced and stored.contract == contract):
         stored = None
     if stored is not None and (segment_files(folder.path) or stored.contract == contract):
         check_contract(stored.contract, contract, folder.path)
         with PathTable(folder.paths_file) as names:
-            _tell_changes(source.names, names)
+            _warn_about_changes(source.names, names)
         return stored
-    folder.clear()  # nothing was made by that plan, so it binds nobody
+    folder.clear()  # that plan produced nothing, so it need not be kept
     if request.output.exists() and not request.force:
         return _continue_finished(request, contract, source, folder)
     return _begin(request, contract, source, source.names, folder)
 
 
-def _made(output: Path, stored: StoredPlan) -> bool:
-    """Whether the output is the file that this plan was to make."""
+def _is_output_of(stored: StoredPlan, output: Path) -> bool:
+    """Whether the output is the file that this plan produces."""
     try:
         with EmbeddingFile(output) as file:
             return bool(file.metadata.get("plan_id") == stored.plan_id)
@@ -223,14 +223,14 @@ def _begin(
 def _continue_finished(
     request: Request, contract: EmbeddingContract, source: Source, folder: RunFolder
 ) -> StoredPlan | Finished:
-    """A finished output: nothing to do, or its failures to retry."""
+    """Return the finished state of an output, or a plan that retries its failures."""
     try:
         with EmbeddingFile(request.output) as file:
             check_contract(file.contract, contract, request.output)
             status, names, run_id = file.status, list(file.scanned_paths()), str(file.metadata["run_id"])
     except StorageError as err:
         raise StorageError(f"{err.message}. Name another file with -o, or replace this one with --force") from err
-    _tell_changes(source.names, names)
+    _warn_about_changes(source.names, names)
     if request.retry and any(Status(int(s)).failed for s in np.unique(status)):
         return _begin(request, contract, source, names, folder, base=run_id)
     return Finished(request, count_outcomes(status), len(status))
@@ -240,47 +240,47 @@ def check_base(stored: StoredPlan, output: Path) -> Path | None:
     """The finished file that a retry builds on.
 
     Raises:
-        OutputExistsError: it is gone or another one since the retry began.
+        OutputExistsError: the file was deleted or replaced after the retry started.
     """
     if not stored.base_run_id:
         return None
-    seen = "no file"
+    run_id = "no file"
     if output.exists():
         with EmbeddingFile(output) as file:
-            seen = str(file.metadata["run_id"])
-    if seen != stored.base_run_id:
+            run_id = str(file.metadata["run_id"])
+    if run_id != stored.base_run_id:
         raise OutputExistsError(
-            f"{output} is not the file whose failures are being retried ({seen}; wanted: {stored.base_run_id}). "
-            f"Bring that file back, or start over with --force"
+            f"{output} is not the file whose failures are being retried: its run is {run_id}; expected: "
+            f"{stored.base_run_id}. Restore that file, or start over with --force"
         )
     return output
 
 
-def _tell_changes(names: Sequence[bytes], known: Sequence[bytes]) -> None:
-    """The rows were decided by the first scan; say so when the photos have changed since."""
-    if len(names) == len(known) and all(map(bytes.__eq__, names, known)):
+def _warn_about_changes(names: Sequence[bytes], first_scan: Sequence[bytes]) -> None:
+    """Warn if the photos changed after the first scan, which decided the rows."""
+    if len(names) == len(first_scan) and all(map(bytes.__eq__, names, first_scan)):
         return
-    before, now = set(known), set(names)
+    before, now = set(first_scan), set(names)
     logger.warning(
-        "the photographs changed since the run began: %d new ones are not part of it, %d are gone. "
-        "To take in new ones, use `facemill add` on the finished file, or start over with --force",
+        "the photos changed since the run started: %d new photos are not part of it, %d are missing. "
+        "To include new photos, use `facemill add` on the finished file, or start over with --force",
         len(now - before),
         len(before - now),
     )
 
 
 def check_disk(output: Path, rows: int, contract: EmbeddingContract, longest: int) -> None:
-    """Refuse a run that the disk cannot hold: its segments, and the finished file made from them.
+    """Check that the disk has space for the segments of a run and for the finished file.
 
     Args:
         output: the embedding file.
-        rows: photos.
-        contract: of the run.
-        longest: bytes of the longest name.
+        rows: number of photos.
+        contract: the contract of the run.
+        longest: length of the longest name, in bytes.
     Raises:
-        DiskFullError: naming both amounts.
+        DiskFullError: less space is free than the run needs.
     """
-    needed = room_while_running(
+    needed = disk_bytes_while_running(
         rows,
         contract.dimension,
         contract.dtype,
@@ -292,27 +292,27 @@ def check_disk(output: Path, rows: int, contract: EmbeddingContract, longest: in
     logger.info("disk: %s needed while running, %s afterwards; %s free", size(needed), size(needed // 2), size(free))
     if needed > free:
         raise DiskFullError(
-            f"{rows:,} photographs need about {size(needed)} beside {output} while the run lasts (half of it "
-            f"afterwards); {size(free)} are free. Make room, name another place with -o, or halve it with "
-            f"--dtype float16"
+            f"{rows:,} photos need about {size(needed)} on the disk of {output} during the run, and half of that "
+            f"afterwards; {size(free)} are free. Free some space, choose another disk with -o, or halve the need "
+            f"with --dtype float16"
         )
 
 
-def room_while_running(
+def disk_bytes_while_running(
     rows: int, dimension: int, dtype: str, *, faces: bool, skip_duplicates: bool = False, longest: int = 64
 ) -> int:
-    """Bytes beside the output while a run lasts: its segments, and the finished file made from them.
+    """Disk space that a run needs, in bytes: its segments, and the finished file made from them.
 
-    Half of it is the finished file, and stays.
+    The finished file is half of it.
 
     Args:
-        rows: photographs.
-        dimension: D.
-        dtype: "float32" or "float16", of the finished file.
-        faces: whether they are looked for.
+        rows: number of photos.
+        dimension: D, length of a vector.
+        dtype: dtype of the finished file, "float32" or "float16".
+        faces: whether faces are detected.
         skip_duplicates: whether digests are kept.
-        longest: bytes of the longest path; compressed, more than 64 count for little.
+        longest: length of the longest path, in bytes. Bytes beyond 64 hardly count, because paths are compressed.
     """
     vectors = rows * dimension * np.dtype(dtype).itemsize
-    described = 2 * FACE.itemsize * rows if faces else 0
-    return int(2.02 * vectors) + described + 3 * rows * min(longest, 64) + 64 * rows * skip_duplicates + (1 << 20)
+    face_bytes = 2 * FACE.itemsize * rows if faces else 0
+    return int(2.02 * vectors) + face_bytes + 3 * rows * min(longest, 64) + 64 * rows * skip_duplicates + (1 << 20)

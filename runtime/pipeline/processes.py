@@ -1,6 +1,6 @@
-"""One process a device: each embeds its share of the run into segments of its own.
+"""Run one process per device. Each embeds its part of the run into its own segments.
 
-The processes are spawned, not forked (CUDA does not survive a fork), and die with the one that started them.
+The processes are spawned, not forked, because CUDA does not survive a fork. They die with the main process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import errors
-from ..cuda.device import shown_as
+from ..cuda.device import visible_devices_for
 from ..errors import EngineError, FacemillError, Interrupted
 from ..sources.pathtable import PathTable
 from ..sources.source import Source
@@ -33,30 +33,32 @@ _BLOCK_ROWS = 4096
 _PR_SET_PDEATHSIG = 1
 
 
-def divide(rows: NDArray[np.int64], shares: int) -> list[NDArray[np.int64]]:
-    """Rows for each process, in turns of a block: all of them come to the end at about the same time."""
-    block = min(_BLOCK_ROWS, -(-len(rows) // shares)) or 1
-    owner = np.arange(len(rows)) // block % shares
-    return [rows[owner == number] for number in range(shares)]
+def divide(rows: NDArray[np.int64], processes: int) -> list[NDArray[np.int64]]:
+    """Deal blocks of rows to the processes in turns, so that all of them finish at about the same time."""
+    block = min(_BLOCK_ROWS, -(-len(rows) // processes)) or 1
+    owner = np.arange(len(rows)) // block % processes
+    return [rows[owner == number] for number in range(processes)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Signals:
-    """What the main process tells all others: events that they share."""
+    """Events by which the main process stops and pauses all others."""
 
     stop: Any
     resumed: Any
 
 
 def embed_on_devices(task: Task, rows: NDArray[np.int64], context: RunContext) -> tuple[float, int]:
-    """Embed rows in one process a device of the request; arguments and result are as for `worker.embed_task`.
+    """Embed rows in one process per device of the request.
 
     Args:
-        task: the whole, divided here.
+        task: the whole work, which is divided here.
         rows: (n,) int64, ascending.
-        context: its clocks get the work of all processes added up, its names are read by each process again.
+        context: its clocks sum the work of all processes. Each process opens the names again.
+    Returns:
+        The earliest start after warm-up (time.perf_counter), and the number of finished rows.
     Raises:
-        FacemillError: that of the first process that failed; the others finish what they have in flight.
+        FacemillError: the error of the first process that failed. The others finish their batches in flight.
     """
     spawn = multiprocessing.get_context("spawn")
     devices, control = task.request.run.devices, context.control
@@ -68,12 +70,12 @@ def embed_on_devices(task: Task, rows: NDArray[np.int64], context: RunContext) -
     workers: dict[Connection, Any] = {}
     for number, (device, part) in enumerate(zip(devices, divide(rows, len(devices)), strict=True)):
         receiver, sender = spawn.Pipe(duplex=False)
-        place = _Place(replace(task, process=number), source, names.path, device, cores_of(number, devices))
-        process = spawn.Process(target=_work, args=(place, part, sender, signals), name=f"facemill-{device}-{number}")
+        work = _ProcessTask(replace(task, process=number), source, names.path, device, cores_of(number, devices))
+        process = spawn.Process(target=_work, args=(work, part, sender, signals), name=f"facemill-{device}-{number}")
         process.start()
         sender.close()
         workers[receiver] = process
-    began, done, failure = 0.0, 0, None
+    start_s, done, failure = 0.0, 0, None
     for clock in context.clocks.values():
         clock.workers *= len(devices)
     try:
@@ -89,30 +91,30 @@ def embed_on_devices(task: Task, rows: NDArray[np.int64], context: RunContext) -
                     process = workers.pop(connection)
                     process.join()
                     failure = failure or _silent_death(process)
-                elif "began" in message:
-                    began = min(began or message["began"], message["began"])
+                elif "start_s" in message:
+                    start_s = min(start_s or message["start_s"], message["start_s"])
                 elif "error" in message:
                     failure = failure or _error(message)
                 else:
                     counts = Counter(message["counts"])
                     done += counts.total()
-                    for name, work in message["work"].items():
-                        context.clocks[name].add(*work)
+                    for name, stage_work in message["work"].items():
+                        context.clocks[name].add(*stage_work)
                     context.advance(counts.total(), counts)
                 if failure is not None:
                     signals.stop.set()
     finally:
         signals.stop.set()
         for connection, process in workers.items():
-            connection.close()  # a process that is still telling would wait for ever for someone to listen
+            connection.close()  # else a process that is still sending would block for ever
             process.join()
     if failure is not None:
         raise failure
-    return began, done
+    return start_s, done
 
 
 def _receive(connection: Connection) -> dict[str, Any] | None:
-    """What a process says; None when it has ended."""
+    """Read a message of a process; None when the process has ended."""
     try:
         message: dict[str, Any] = json.loads(connection.recv_bytes())
     except (EOFError, ConnectionError):
@@ -125,7 +127,7 @@ def _send(connection: Connection, **message: Any) -> None:
 
 
 def _error(message: dict[str, Any]) -> FacemillError:
-    """The error that another process met, as it was there."""
+    """Rebuild the error that was raised in another process."""
     kind = getattr(errors, message["error"])
     assert issubclass(kind, FacemillError)
     error: FacemillError = kind(message["text"])
@@ -133,16 +135,17 @@ def _error(message: dict[str, Any]) -> FacemillError:
 
 
 def _silent_death(process: Any) -> FacemillError | None:
-    """An error for a process that ended without a word and not well."""
+    """The error of a process that ended without a message and with an exit code other than 0."""
     if process.exitcode == 0:
         return None
     return EngineError(
-        f"the process {process.name} ended with {process.exitcode}. What is complete stays: run the same command again"
+        f"the process {process.name} ended with exit code {process.exitcode}. Finished photos are kept: run the same "
+        f"command again to resume"
     )
 
 
-class _FromMain:
-    """The control of the main process, seen from another one."""
+class _RemoteControl:
+    """The control of the main process, for use in another process."""
 
     signum = 0
 
@@ -166,8 +169,8 @@ class _FromMain:
         return nullcontext()
 
 
-class _ToMain:
-    """Sends the counts of finished photos to the main process, with the work that they took."""
+class _RemoteProgress:
+    """Sends the counts of finished photos, and the time of each stage, to the main process."""
 
     def __init__(self, connection: Connection, clocks: Clocks) -> None:
         self._connection = connection
@@ -179,22 +182,22 @@ class _ToMain:
             return
         work = {}
         for name, clock in self._clocks.items():
-            busy_s, photographs = self._sent[name]
-            self._sent[name] = clock.busy_s, clock.photographs
-            work[name] = clock.busy_s - busy_s, clock.photographs - photographs
+            busy_s, sent_photos = self._sent[name]
+            self._sent[name] = clock.busy_s, clock.photos
+            work[name] = clock.busy_s - busy_s, clock.photos - sent_photos
         _send(self._connection, counts=counts, work=work)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """What another process needs to know.
+class _ProcessTask:
+    """The work of another process.
 
     Attributes:
-        task: its own.
-        source: of the photos, without names.
+        task: the task, with the number of the process.
+        source: the photos, without their names.
         names: the file of the names.
         device: "cpu", or the number of a GPU.
-        cores: that it keeps to on the CPU.
+        cores: the cores that the process may use, on the CPU.
     """
 
     task: Task
@@ -204,24 +207,24 @@ class _Place:
     cores: set[int]
 
 
-def _work(place: _Place, rows: NDArray[np.int64], connection: Connection, signals: _Signals) -> None:
-    """The whole life of one process, which is facemill's own: it may have what a caller's process may not."""
+def _work(work: _ProcessTask, rows: NDArray[np.int64], connection: Connection, signals: _Signals) -> None:
+    """Main function of a process. It belongs to facemill, so it may set affinity, signals and environment."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(signum, signal.SIG_IGN)  # the main process hears them and passes on what they mean
-    if place.device == "cpu":
-        os.sched_setaffinity(0, place.cores)
-    else:  # CUDA reads it when it starts, in this process after this line
-        os.environ["CUDA_VISIBLE_DEVICES"] = shown_as(place.device)
-    clocks = place.task.clocks()
+        signal.signal(signum, signal.SIG_IGN)  # the main process handles them and sets the events
+    if work.device == "cpu":
+        os.sched_setaffinity(0, work.cores)
+    else:  # CUDA reads it when it starts, which happens later in this process
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices_for(work.device)
+    clocks = work.task.clocks()
     try:
-        with PathTable(place.names) as names:
-            advance = _ToMain(connection, clocks).advance
-            source = place.source.with_names(names)
-            context = RunContext(source, _FromMain(signals), clocks=clocks, advance=advance)
-            began, _ = embed_task(place.task, rows, context)
-            _send(connection, began=began)
+        with PathTable(work.names) as names:
+            advance = _RemoteProgress(connection, clocks).advance
+            source = work.source.with_names(names)
+            context = RunContext(source, _RemoteControl(signals), clocks=clocks, advance=advance)
+            start_s, _ = embed_task(work.task, rows, context)
+            _send(connection, start_s=start_s)
     except Interrupted:
-        pass  # it was told to stop before it had begun
+        pass  # stopped before the first photo
     except FacemillError as err:
         _send(connection, error=type(err).__name__, text=err.message)

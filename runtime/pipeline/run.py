@@ -21,7 +21,7 @@ from ..storage.ledger import Ledger
 from .plan import Finished, Plan, plan_run
 from .processes import embed_on_devices
 from .request import UNTRAINED_WARNING, Request
-from .settings import Settings, cores_of_one, default_settings, with_given
+from .settings import Settings, default_settings, limit_cores, override
 from .summary import Summary, bottleneck, summarise
 from .tuning import TUNE_FROM_ROWS, tune
 from .work import DigestTable, SkipDuplicates
@@ -29,32 +29,32 @@ from .worker import RunContext, Task, embed_task
 
 logger = logging.getLogger(__name__)
 
-_LOAD_ROWS = 65_536  # digests at once
+_LOAD_ROWS = 65_536  # digests that are loaded at once
 
 
 def process(request: Request, *, listener: Listener | None = None, control: Control | None = None) -> Summary:
     """Embed every photo of a request, or resume where a run of the same request stopped.
 
     Args:
-        request: what is to be embedded, and how.
-        listener: shows the progress; None logs a line every five seconds.
-        control: pauses and stops the run, from another thread or by signals; None for neither.
+        request: what to embed, and how.
+        listener: receives the progress; None logs a line every five seconds.
+        control: pauses and stops the run, from another thread or by signals; None to run to the end.
     Raises:
-        FacemillError: see errors.py; what is complete stays on disk.
-        Interrupted: the control stopped the run in good order.
+        FacemillError: the run failed; finished segments stay on disk, and the same call resumes.
+        Interrupted: the control stopped the run; all finished photos are on disk.
     """
-    began = time.perf_counter()
+    start_s = time.perf_counter()
     with plan_run(request) as plan:
         if isinstance(plan, Finished):
             summary = Summary(plan.rows, plan.counts.get(Status.EMBEDDED.label, 0), plan.counts)
         else:
             summary = run(plan, listener, control or RunControl())
         warning = "" if plan.request.engine.info.trained else UNTRAINED_WARNING
-    return replace(summary, elapsed_s=time.perf_counter() - began, warning=warning)
+    return replace(summary, elapsed_s=time.perf_counter() - start_s, warning=warning)
 
 
 def run(plan: Plan, listener: Listener | None, control: Control) -> Summary:
-    """Follow a plan: embed what is pending, and write the file."""
+    """Follow a plan: embed the pending photos and write the file."""
     with control.in_flight():
         with plan.names() as names:
             summary = _complete(plan, plan.source.with_names(names), listener, control)
@@ -63,7 +63,7 @@ def run(plan: Plan, listener: Listener | None, control: Control) -> Summary:
 
 
 def _complete(plan: Plan, source: Source, listener: Listener | None, control: Control) -> Summary:
-    """Embed and write until the file is whole: a segment that proves damaged is run again."""
+    """Embed and write until the file is complete. The photos of a damaged segment are embedded again."""
     settings = plan.settings
     while True:
         try:
@@ -83,37 +83,37 @@ def _complete(plan: Plan, source: Source, listener: Listener | None, control: Co
 
 @contextmanager
 def _skip_duplicates(plan: Plan, ledger: Ledger, source: Source) -> Iterator[SkipDuplicates | None]:
-    """The stage that drops duplicates, with the digests of all earlier rows; None if they are kept."""
+    """Open the stage that drops duplicates, with the digests of all earlier rows; None if duplicates are kept."""
     if not plan.request.skip_duplicates:
         yield None
         return
     with DigestTable(plan.folder.path) as table:
-        known = np.flatnonzero(np.isin(ledger.status, [s for s in Status if s not in (0, Status.UNREADABLE)]))
-        for start in range(0, len(known), _LOAD_ROWS):
-            rows = known[start : start + _LOAD_ROWS]
+        read_rows = np.flatnonzero(np.isin(ledger.status, [s for s in Status if s not in (0, Status.UNREADABLE)]))
+        for start in range(0, len(read_rows), _LOAD_ROWS):
+            rows = read_rows[start : start + _LOAD_ROWS]
             table.load((digest.tobytes(), int(row)) for digest, row in zip(ledger.digests(rows), rows, strict=True))
         yield SkipDuplicates(table, source)
 
 
 def _find_settings(plan: Plan, source: Source, pending: NDArray[np.int64], control: Control) -> Settings:
-    """Tuned settings, or the defaults for a short run; what the user gave wins."""
+    """Tune, or take the defaults for a short run. Values from the user override both."""
     options, settings = plan.request.run, None
-    with cores_of_one(options.devices):
+    with limit_cores(options.devices):
         if len(pending) >= TUNE_FROM_ROWS:
             settings = tune(plan.request, source, pending)
             raise_if_stopping(control)
         settings = settings or default_settings(plan.request.engine.info)
     plan.folder.write_plan(replace(plan.stored, settings=asdict(settings)))
-    return with_given(settings, options.batch_size, options.workers)
+    return override(settings, options.batch_size, options.workers)
 
 
 def _embed(
     plan: Plan, settings: Settings, pending: NDArray[np.int64], context: RunContext, listener: Listener | None
 ) -> Summary:
-    """Run what is pending into segments."""
+    """Embed the pending photos into segments."""
     rows, control = plan.stored.rows, context.control
-    logger.info("%d of %d photographs to do", len(pending), rows)
-    # The names of a source may be millions, and the task goes to other processes.
+    logger.info("%d of %d photos to process", len(pending), rows)
+    # Without the inputs: their names may be millions, and the task is sent to other processes.
     task = Task(replace(plan.request, inputs=()), plan.stored.plan_id, plan.folder.path, settings)
     clocks = task.clocks()
     with Reporter(
@@ -125,11 +125,11 @@ def _embed(
         bottleneck=lambda: bottleneck(clocks.values(), 1.0),
     ) as reporter:
         embed = embed_on_devices if plan.request.run.devices else embed_task
-        began, done = embed(task, pending, replace(context, clocks=clocks, advance=reporter.advance))
-    elapsed_s = time.perf_counter() - began
+        start_s, done = embed(task, pending, replace(context, clocks=clocks, advance=reporter.advance))
+    elapsed_s = time.perf_counter() - start_s
     if control.stopping and done < len(pending):
         raise Interrupted(
-            f"stopped after {rows - len(pending) + done:,} of {rows:,} photographs; all of them are on disk. "
+            f"stopped after {rows - len(pending) + done:,} of {rows:,} photos; all of them are on disk. "
             f"Run the same command again to resume",
             control.signum,
         )
@@ -137,7 +137,7 @@ def _embed(
 
 
 def _write_file(plan: Plan, source: Source) -> dict[str, int]:
-    """Write the file that the user opens, from all segments; returns the outcomes by kind."""
+    """Write the finished file from all segments. Returns the number of photos by outcome."""
     output = plan.request.output
     logger.info("writing %s", output)
     with plan.ledger() as ledger:

@@ -1,6 +1,6 @@
-"""Stages run in threads between bounded channels. The batches come out in the order that they went in.
+"""Run stages in threads between bounded channels. Batches come out in the order in which they went in.
 
-Decoding, inference and file reading leave the interpreter lock, so threads keep all cores busy without copying a
+Decoding, inference and file reading release the interpreter lock, so threads keep all cores busy without copying a
 pixel between processes.
 """
 
@@ -24,43 +24,44 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class StageClock:
-    """What a stage has done, for the rates and the verdict.
+    """The work that a stage has done, for the rates and the verdict.
 
     Attributes:
-        name: the verb.
-        workers: threads.
-        busy_s: seconds of work, summed over the workers; waiting is not work.
-        photographs: that passed.
+        name: name of the stage, a verb.
+        workers: number of threads.
+        busy_s: seconds of work, without waiting, summed over the workers.
+        photos: number of photos that passed.
     """
 
     name: str
     workers: int
     busy_s: float = 0.0
-    photographs: int = 0
+    photos: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def add(self, seconds: float, photographs: int) -> None:
+    def add(self, seconds: float, photos: int) -> None:
         """Record one piece of work."""
         with self._lock:
             self.busy_s += seconds
-            self.photographs += photographs
+            self.photos += photos
 
     @contextmanager
-    def work(self, photographs: int) -> Iterator[None]:
+    def work(self, photos: int) -> Iterator[None]:
         """Record the block as one piece of work."""
         start = time.perf_counter()
         yield
-        self.add(time.perf_counter() - start, photographs)
+        self.add(time.perf_counter() - start, photos)
 
 
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[In, Out]):
-    """One step of the journey.
+    """One step of a pipeline.
 
     Attributes:
-        clock: name, number of threads and the time kept.
-        work: a batch to the next; called from `clock.workers` threads at once, in order when there is one.
-        ahead: batches that may wait behind this stage.
+        clock: name, number of threads and working time.
+        work: turns a batch into the next. It is called from `clock.workers` threads at once; a single thread calls it
+            in order.
+        ahead: batches that may wait after this stage.
     """
 
     clock: StageClock
@@ -70,7 +71,7 @@ class Stage(Generic[In, Out]):
 
 @dataclass(frozen=True, slots=True)
 class Chain(Generic[In, Out]):
-    """Stages in order. Each takes the kind of batch that the one before it returns, which mypy checks.
+    """Stages in order. Each takes the type of batch that the stage before it returns, which mypy checks.
 
     Attributes:
         stages: at least one.
@@ -88,11 +89,11 @@ class Chain(Generic[In, Out]):
         return Chain((*self.stages, stage))
 
     def join(self, chain: Chain[Out, Next]) -> Chain[In, Next]:
-        """This chain, followed by another one."""
+        """This chain, followed by another chain."""
         return Chain((*self.stages, *chain.stages))
 
     def __call__(self, batch: In) -> Out:
-        """Run every stage on a batch, in the calling thread and without the clocks."""
+        """Run every stage on a batch, in the calling thread, without clocks."""
         result: Any = batch
         for stage in self.stages:
             result = stage.work(result)
@@ -101,7 +102,7 @@ class Chain(Generic[In, Out]):
 
 
 class Pipeline(Generic[In, Out]):
-    """Runs batches through a chain. Iterate over it; leave by `with`, which waits for every thread."""
+    """Runs batches through a chain. Use it as a context manager, which waits for every thread, and iterate over it."""
 
     def __init__(self, batches: Iterable[In], chain: Chain[In, Out]) -> None:
         stages = chain.stages
@@ -115,18 +116,18 @@ class Pipeline(Generic[In, Out]):
                 self._threads.append(self._thread(stage.clock.name, self._run, stage, before, after, left))
 
     def __iter__(self) -> Iterator[Out]:
-        """The finished batches, in order.
+        """Yield the finished batches, in order.
 
         Raises:
-            Whatever a stage raised; the other stages are stopped.
+            Exception: the error of a stage; the other stages are stopped.
         """
         return (batch for batch in self.ready() if batch is not None)
 
     def ready(self, every_s: float | None = None) -> Iterator[Out | None]:
-        """The finished batches, in order, and None whenever none has come for `every_s`.
+        """Yield the finished batches, in order, and None after every `every_s` seconds without a batch.
 
         Raises:
-            Whatever a stage raised; the other stages are stopped.
+            Exception: the error of a stage; the other stages are stopped.
         """
         while True:
             try:
@@ -156,7 +157,7 @@ class Pipeline(Generic[In, Out]):
         return threading.Thread(target=self._guard, args=(target, *args), name=f"facemill-{name}", daemon=True)
 
     def _guard(self, target: Callable[..., None], *args: object) -> None:
-        """Forward what a thread raises to the consumer."""
+        """Forward an exception of a thread to the consumer."""
         try:
             target(*args)
         except ChannelFailed:
@@ -181,7 +182,7 @@ class Pipeline(Generic[In, Out]):
             with stage.clock.work(len(batch)):
                 result = stage.work(batch)
             after.put(sequence, result)
-        if next(left) == 0:  # the last worker of the stage to leave
+        if next(left) == 0:  # the last worker of the stage that ends
             after.close(before.end)
 
 
@@ -192,8 +193,8 @@ class ChannelFailed(Exception):
 class OrderedChannel(Generic[T]):
     """Items go in by sequence number in any order and come out in order, at most `capacity` ahead.
 
-    The item that is due is always admitted, so that a full channel cannot block the one it waits for. A failure
-    wakes everyone: nobody waits for a producer that died.
+    The next item is always admitted, so a full channel cannot block the item that it waits for. A failure wakes all
+    waiting threads, so no thread waits for a dead producer.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -205,7 +206,7 @@ class OrderedChannel(Generic[T]):
         self._changed = threading.Condition()
 
     def put(self, sequence: int, item: T) -> None:
-        """Add the item with this number; waits while it is too far ahead.
+        """Add the item with this number. Waits while the number is too far ahead.
 
         Raises:
             ChannelFailed: the pipeline is stopping after a failure.
@@ -219,11 +220,11 @@ class OrderedChannel(Generic[T]):
             self._changed.notify_all()
 
     def get(self, timeout_s: float | None = None) -> tuple[int, T] | None:
-        """The next item and its number; None when all have been taken and there will be no more.
+        """Take the next item and its number; None at the end.
 
         Raises:
             ChannelFailed: the pipeline is stopping after a failure.
-            TimeoutError: nothing came in `timeout_s`.
+            TimeoutError: no item came within `timeout_s`.
         """
         with self._changed:
             if not self._changed.wait_for(self._can_get, timeout_s):
@@ -241,7 +242,7 @@ class OrderedChannel(Generic[T]):
         return self._next in self._items or self._next == self._end or self._failed
 
     def close(self, end: int) -> None:
-        """Say that the numbers stop before `end`."""
+        """Set the end: numbers stop before `end`."""
         with self._changed:
             self._end = end
             self._changed.notify_all()
@@ -258,7 +259,7 @@ class OrderedChannel(Generic[T]):
         return self._end
 
     def fail(self) -> None:
-        """Wake everyone with ChannelFailed."""
+        """Wake all waiting threads with ChannelFailed."""
         with self._changed:
             self._failed = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""The end of a run, in numbers."""
+"""The summary of a run, in numbers."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from .stages import StageClock
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The end of a run.
+    """The summary of a run.
 
     Attributes:
-        scanned: paths of the plan.
-        embedded: photographs that have rows in the file, several of them where all faces count.
-        outcomes: paths by outcome.
-        processed: photographs that this run handled.
-        images_per_s: over this run, less start-up, tuning and warm-up.
-        elapsed_s: of this run, everything included.
-        stages: by stage: photographs a second that its workers could do, share of the time that they worked, workers.
-        verdict: "infer-bound" and the like.
-        warning: what a user must know of the weights; empty for trained ones.
+        scanned: number of scanned photos.
+        embedded: photos with at least one row in the file; with --faces all a photo may have several.
+        outcomes: number of photos by outcome.
+        processed: photos that this run processed.
+        images_per_s: rate of this run, without start-up, tuning and warm-up.
+        elapsed_s: duration of this run, everything included.
+        stages: for each stage the photos per second that its workers can do, the share of time in which they were busy,
+            and their number.
+        verdict: the slowest stage, for example "infer-bound".
+        warning: a warning about untrained weights; empty for trained weights.
         model, model_sha256: the model of the embeddings, and the checksum of its weights.
-        output: the embedding file, as it was named.
+        output: the embedding file, as the caller named it.
     """
 
     scanned: int
@@ -47,28 +48,28 @@ class Summary:
 
     @property
     def failed(self) -> int:
-        """Photographs that `--retry` would run again."""
+        """Number of photos that `--retry` processes again."""
         return sum(self.outcomes.get(s.label, 0) for s in Status if s.failed)
 
 
 def bottleneck(clocks: Collection[StageClock], elapsed_s: float) -> str:
-    """The stage whose workers waited least, such as "infer-bound"; "idle" before any work."""
+    """The stage whose workers waited least, for example "infer-bound"; "idle" before any work."""
     busiest = max(clocks, key=lambda clock: clock.busy_s / clock.workers)
     return f"{busiest.name}-bound" if busiest.busy_s > 0 and elapsed_s > 0 else "idle"
 
 
 def summarise(rows: int, done: int, elapsed_s: float, clocks: Collection[StageClock]) -> Summary:
-    """The summary of what the stages did, without the outcomes of the file.
+    """Summarise the work of the stages, without the outcomes of the file.
 
     Args:
-        rows: paths of the plan.
-        done: photographs of this run.
+        rows: number of scanned photos.
+        done: photos that this run processed.
         elapsed_s: seconds that the stages ran.
-        clocks: one a stage.
+        clocks: the clock of each stage.
     """
     stages = {
         clock.name: {
-            "images_per_s": round(clock.photographs * clock.workers / clock.busy_s, 1) if clock.busy_s else 0.0,
+            "images_per_s": round(clock.photos * clock.workers / clock.busy_s, 1) if clock.busy_s else 0.0,
             "busy": round(clock.busy_s / (clock.workers * elapsed_s), 3) if elapsed_s else 0.0,
             "workers": clock.workers,
         }

@@ -1,4 +1,4 @@
-"""The tuner: batch size and numbers of threads, found by running the first photos, and remembered for the next run."""
+"""The tuner: measures batch sizes and numbers of threads on the first photos, and remembers the fastest."""
 
 from __future__ import annotations
 
@@ -40,34 +40,35 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-TUNE_FROM_ROWS = 1024  # a shorter run would not earn back the seconds that tuning takes
+TUNE_FROM_ROWS = 1024  # a shorter run would not save the seconds that tuning takes
 _TUNE_ROWS = 256
-_TUNE_AT_LEAST = 64
+_MIN_TUNE_ROWS = 64
 _PROBE_S = 0.25
-_FINAL_S, _FINAL_TURNS = 0.3, 3
-_PAST_PEAK = 0.9
-_WAITING = 1.1  # threads of one call wait for each other, and longer beside decoders than where they are tried alone
+_FINAL_PROBE_S, _FINAL_PROBES = 0.3, 3
+_STOP_BELOW_PEAK = 0.9  # share of the best rate below which larger batches are not tried
+# Threads of one call wait for each other, and longer when decoders run too than in a probe without them.
+_MULTITHREAD_PENALTY = 1.1
 _GPU_PROBE_S = 0.7
 _GPU_SLOTS = (2, 3, 4)
 _GPU_BATCHES = (64, 128, 256, 512, 1024)
-_RULE = 2  # of the choice: what another one chose is not remembered
+_TUNER_VERSION = 2  # settings of another version are not reused
 
 
 def tune(request: Request, source: Source, rows: NDArray[np.int64]) -> Settings | None:
-    """Settings for a request, from its first photos that can be decoded; None if there are too few.
+    """Tune a request on its first photos that can be decoded; None if there are too few.
 
-    They are remembered for the next run, unless the user gave the batch size.
+    The settings are remembered for the next run, unless the user gave the batch size.
 
     Args:
-        request: its decoder is chosen.
-        source: of the photos.
-        rows: (n,) int64, to do.
+        request: a resolved request.
+        source: the photos.
+        rows: (n,) int64, the pending rows.
     """
-    logger.info("tuning on the first %d photographs", _TUNE_ROWS)
+    logger.info("tuning on the first %d photos", _TUNE_ROWS)
     first = Read(source)(Batch(rows[:_TUNE_ROWS]))
     settings = _tune_on_gpu(request, first) if request.decoder == "dali" else _tune_on_cpu(request, first)
     if settings is not None and request.run.batch_size is None:
-        remember_settings(request.engine.info, works_before(request), settings)
+        remember_settings(request.engine.info, preparation_key(request), settings)
     return settings
 
 
@@ -75,21 +76,21 @@ def _tune_on_cpu(request: Request, first: Encoded) -> Settings | None:
     info = request.engine.info
     decode = Decode(info.size, info.channel_order, request.limits)
     images = decode(first).images
-    if len(images) < _TUNE_AT_LEAST:
+    if len(images) < _MIN_TUNE_ROWS:
         return None
-    few = Encoded(first.rows[:8], files=first.files[:8])
+    sample = Encoded(first.rows[:8], files=first.files[:8])
     return tune_cpu(
         info,
         lambda threads: open_runner(request.engine, threads=threads),
         images,
-        lambda: decode(few),
-        per_decode=len(few.files),
+        lambda: decode(sample),
+        per_decode=len(sample.files),
         batch_size=request.run.batch_size,
     )
 
 
 def _tune_on_gpu(request: Request, first: Encoded) -> Settings | None:
-    if len(first.files) < _TUNE_AT_LEAST:
+    if len(first.files) < _MIN_TUNE_ROWS:
         return None
     clocks = {name: StageClock(name, 1) for name in ("decode", "detect", "infer")}
     return tune_gpu(
@@ -110,58 +111,56 @@ def tune_cpu(
     batch_size: int | None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Settings:
-    """Run the first photographs at several batch sizes and worker counts and keep the fastest.
+    """Run the first photos with several batch sizes and worker counts, and return the fastest settings.
 
-    Every candidate gets a short probe, batch sizes rising until the rate falls; the three best take turns with a longer
-    one, so that what else the machine does meets all of them, and their medians decide.
+    Each candidate gets a short probe; batch sizes rise until the rate falls. The three best candidates take turns with
+    longer probes, so that other load on the machine affects all of them, and their medians decide.
 
     Args:
-        info: of the engine.
-        open_runner: opens the engine with so many threads a call.
-        images: (n, S, S, 3) uint8, the first photographs, decoded.
-        decode_once: decodes `per_decode` of them, to set their cost against the engine's.
-        per_decode: photographs in one call of `decode_once`.
-        batch_size: given by the user, or None to search.
-        clock: seconds; tests give their own.
-    Returns:
-        The fastest settings seen.
+        info: facts of the engine.
+        open_runner: opens the engine with this number of threads per call.
+        images: (n, S, S, 3) uint8, the first photos, decoded.
+        decode_once: decodes `per_decode` photos, to compare the cost of decoding and inference.
+        per_decode: photos in one call of `decode_once`.
+        batch_size: batch size of the user, or None to search.
+        clock: returns seconds; tests pass their own.
     """
     cores = usable_cores()
-    shapes = {(cores, 1), (1, cores), (max(1, cores // 2), 2 if cores > 1 else 1)}
+    shapes = {(cores, 1), (1, cores), (max(1, cores // 2), 2 if cores > 1 else 1)}  # (streams, threads)
     if backend_of(info.backend).on_gpu:
-        shapes = {(1, 1), (2, 1)}  # two batches on the GPU are what a runner has slots for
+        shapes = {(1, 1), (2, 1)}  # a runner has slots for two batches on the GPU
     low, _, high = info.profile
     sizes = [batch_size] if batch_size else [b for b in (1, 2, 4, 8, 16, 32, 64, 128, 256) if low <= b <= high]
     sizes = [b for b in sizes if b <= len(images)] or [len(images)]
     with ExitStack() as stack:
         runners = {threads: stack.enter_context(open_runner(threads)) for threads in {t for _, t in shapes}}
-        found: dict[tuple[int, int, int], float] = {}
+        probe_rates: dict[tuple[int, int, int], float] = {}
         for streams, threads in sorted(shapes):
             peak = 0.0
             for size in sizes:
                 rate = measure_rate(_infer(runners[threads], images, size), streams, _PROBE_S, clock)
-                found[size, streams, threads] = rate
-                if rate < _PAST_PEAK * peak:
-                    break  # larger batches cost seconds to try and only get slower, or did not fit
+                probe_rates[size, streams, threads] = rate
+                if rate < _STOP_BELOW_PEAK * peak:
+                    break  # larger batches cost seconds to try, and are slower or do not fit
                 peak = max(peak, rate)
 
-        def worth(key: tuple[int, int, int], rate: float) -> float:
-            return rate / _WAITING if key[2] > 1 else rate
+        def score(key: tuple[int, int, int], rate: float) -> float:
+            return rate / _MULTITHREAD_PENALTY if key[2] > 1 else rate
 
-        best = sorted(found, key=lambda key: -worth(key, found[key]))[:3]
+        best = sorted(probe_rates, key=lambda key: -score(key, probe_rates[key]))[:3]
         final: dict[tuple[int, int, int], list[float]] = {key: [] for key in best}
-        for _ in range(_FINAL_TURNS):
+        for _ in range(_FINAL_PROBES):
             for key, rates in final.items():
-                rates.append(measure_rate(_infer(runners[key[2]], images, key[0]), key[1], _FINAL_S, clock))
+                rates.append(measure_rate(_infer(runners[key[2]], images, key[0]), key[1], _FINAL_PROBE_S, clock))
     medians = {key: statistics.median(rates) for key, rates in final.items()}
-    (size, streams, threads), rate = max(medians.items(), key=lambda item: worth(*item))
+    (size, streams, threads), rate = max(medians.items(), key=lambda item: score(*item))
     decoders = _decoders(decode_once, rate / per_decode, cores, clock)
     logger.info("tuned: batch %d, %d x %d threads, %.0f images/s by the engine", size, streams, threads, rate)
     return Settings(size, streams, threads, decoders)
 
 
 def _infer(runner: Runner, images: NDArray[np.uint8], size: int) -> Callable[[int], int]:
-    """A call for `measure_rate`: one batch, another one at every turn, from any thread."""
+    """Make a call for `measure_rate` that runs the next batch each time, from any thread."""
     turns = itertools.count()
 
     def call(_: int) -> int:
@@ -173,13 +172,13 @@ def _infer(runner: Runner, images: NDArray[np.uint8], size: int) -> Callable[[in
 
 
 def measure_rate(call: Callable[[int], int], streams: int, seconds: float, clock: Callable[[], float]) -> float:
-    """Photographs per second of `streams` threads that call for so long; 0 when they run out of memory.
+    """Measure the photos per second of `streams` threads; 0 when they run out of memory.
 
     Args:
-        call: does some photographs and says how many; called with the number of the thread, from 0.
-        streams: threads.
-        seconds: how long, after one call each that does not count.
-        clock: seconds.
+        call: processes photos and returns their number. It gets the number of the thread, from 0.
+        streams: number of threads.
+        seconds: duration, after a warm-up call of each thread.
+        clock: returns seconds.
     """
     counts = [0] * streams
     failed: list[BaseException] = []
@@ -188,36 +187,36 @@ def measure_rate(call: Callable[[int], int], streams: int, seconds: float, clock
         try:
             call(stream)  # warm-up
             barrier.wait()
-            while counts[stream] == 0 or clock() < began[0] + seconds:
+            while counts[stream] == 0 or clock() < start_s[0] + seconds:
                 counts[stream] += call(stream)
         except BaseException as err:
             failed.append(err)
             barrier.abort()
 
-    began = [0.0]
+    start_s = [0.0]
 
     def start() -> None:
-        began[0] = clock()
+        start_s[0] = clock()
 
-    barrier = threading.Barrier(streams, action=start)  # read before anyone goes on
+    barrier = threading.Barrier(streams, action=start)  # the clock is read before any thread continues
     workers = [threading.Thread(target=work, args=(stream,), daemon=True) for stream in range(streams)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    real = [err for err in failed if not isinstance(err, threading.BrokenBarrierError)]
-    if any(not isinstance(err, OutOfMemoryError) for err in real):
-        raise real[0]
-    return 0.0 if failed else sum(counts) / max(1e-9, clock() - began[0])
+    causes = [err for err in failed if not isinstance(err, threading.BrokenBarrierError)]
+    if any(not isinstance(err, OutOfMemoryError) for err in causes):
+        raise causes[0]
+    return 0.0 if failed else sum(counts) / max(1e-9, clock() - start_s[0])
 
 
 def _decoders(decode_once: Callable[[], object], rate: float, cores: int, clock: Callable[[], float]) -> int:
-    """Threads that make `rate` calls a second with half to spare, at most one a core."""
+    """Number of threads for `rate` calls per second and half as many in reserve; at most one per core."""
     decode_once()
-    began = clock()
+    start_s = clock()
     for _ in range(8):
         decode_once()
-    cost = (clock() - began) / 8
+    cost = (clock() - start_s) / 8
     return int(min(max(1, np.ceil(1.5 * rate * cost)), cores))
 
 
@@ -229,38 +228,36 @@ def tune_gpu(
     batch_size: int | None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Settings:
-    """Run the first photos at several batch sizes, with several batches in flight, and keep the fastest.
+    """Run the first photos with several batch sizes and several batches in flight, and return the fastest settings.
 
     Args:
-        info: of the engine.
-        open_embed: the stage's work with these settings.
-        files: the first photographs, encoded, at least one; damaged ones among them do no harm.
-        batch_size: given by the user, or None to search.
-        clock: seconds; tests give their own.
-    Returns:
-        The fastest settings seen.
+        info: facts of the engine.
+        open_embed: opens the stage with these settings.
+        files: the first photos, encoded, at least one. Some may be damaged.
+        batch_size: batch size of the user, or None to search.
+        clock: returns seconds; tests pass their own.
     """
-    usual = default_settings(info)
+    default = default_settings(info)
     low, _, high = info.profile
-    sizes = [batch_size] if batch_size else [b for b in _GPU_BATCHES if low <= b <= high] or [usual.batch_size]
-    found: dict[Settings, float] = {}
+    sizes = [batch_size] if batch_size else [b for b in _GPU_BATCHES if low <= b <= high] or [default.batch_size]
+    rates: dict[Settings, float] = {}
     for slots in _GPU_SLOTS:
-        largest = Settings(sizes[-1], slots, 1, usual.decoders, usual.readers)
+        largest = Settings(sizes[-1], slots, 1, default.decoders, default.readers)
         try:
             with open_embed(largest) as embed:
                 for size in sizes:
-                    settings = Settings(size, slots, 1, usual.decoders, usual.readers)
-                    found[settings] = measure_rate(_batches_of(embed, files, size), slots, _GPU_PROBE_S, clock)
+                    settings = Settings(size, slots, 1, default.decoders, default.readers)
+                    rates[settings] = measure_rate(_batches_of(embed, files, size), slots, _GPU_PROBE_S, clock)
         except OutOfMemoryError as err:
             logger.info("tuning: %d slots do not fit: %s", slots, err)
             break
         finally:
-            # DALI keeps what its decoders had; the next plan would take it for used, and count new decoders besides.
+            # DALI keeps the memory of its decoders. The next memory plan would count it as used, and new decoders too.
             require("nvidia.dali.backend", extra="gpu").ReleaseUnusedMemory()
-    if not found:
-        return usual
-    best = max(found, key=lambda settings: found[settings])
-    logger.info("tuned: batch %d, %d in flight, %.0f images/s", best.batch_size, best.streams, found[best])
+    if not rates:
+        return default
+    best = max(rates, key=lambda settings: rates[settings])
+    logger.info("tuned: batch %d, %d in flight, %.0f images/s", best.batch_size, best.streams, rates[best])
     return best
 
 
@@ -268,7 +265,7 @@ def _batches_of(embed: EmbedOnGpu, files: Sequence[bytes], size: int) -> Callabl
     batch = Encoded(np.arange(size), files=tuple(itertools.islice(itertools.cycle(files), size)))
 
     def call(_: int) -> int:
-        embed.limit.size = size  # a larger one may have been halved
+        embed.limit.size = size  # an earlier, larger size may have been halved
         embed(batch)
         if embed.limit.size < size:
             raise OutOfMemoryError(f"a batch of {size} does not fit")
@@ -277,32 +274,40 @@ def _batches_of(embed: EmbedOnGpu, files: Sequence[bytes], size: int) -> Callabl
     return call
 
 
-def works_before(request: Request) -> str:
-    """A name for the work before the engine, for which settings are remembered too: the decoder and any detector."""
+def preparation_key(request: Request) -> str:
+    """Name the decoder and the detector of a request, which are part of the key of remembered settings."""
     decoder = "opencv" if request.decoder == "auto" else request.decoder
     return f"{decoder}, {request.detector.info.engine_sha256}, {request.faces.policy}" if request.detector else decoder
 
 
-def settings_file(info: EngineInfo, before: str) -> Path:
-    """Where the settings of this engine, behind what `works_before` names, on this machine are remembered."""
+def settings_file(info: EngineInfo, preparation: str) -> Path:
+    """The file of remembered settings, for this engine, a `preparation_key` and this machine."""
     key = json.dumps(
-        [_RULE, info.engine_sha256, info.device, before, platform.processor(), platform.node(), usable_cores()]
+        [
+            _TUNER_VERSION,
+            info.engine_sha256,
+            info.device,
+            preparation,
+            platform.processor(),
+            platform.node(),
+            usable_cores(),
+        ]
     )
     return cache_dir("tuning") / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
 
-def recall_settings(info: EngineInfo, before: str) -> Settings | None:
-    """Settings found before, or None."""
+def recall_settings(info: EngineInfo, preparation: str) -> Settings | None:
+    """Read remembered settings, or None."""
     try:
-        return read_json(settings_file(info, before).read_bytes(), Settings)
+        return read_json(settings_file(info, preparation).read_bytes(), Settings)
     except (OSError, ValueError):
         return None
 
 
-def remember_settings(info: EngineInfo, before: str, settings: Settings) -> None:
-    """Keep settings for the next run; a cache that cannot be written is no failure."""
+def remember_settings(info: EngineInfo, preparation: str, settings: Settings) -> None:
+    """Store settings for the next run. A failure to write them is only logged."""
     try:
-        path = settings_file(info, before)
+        path = settings_file(info, preparation)
         write_durable(path, json.dumps(asdict(settings)).encode(), "the settings for the next run", wait=True)
     except (StorageError, ConfigError) as err:
-        logger.warning("the settings found cannot be kept for the next run: %s", err)
+        logger.warning("the tuned settings cannot be stored for the next run: %s", err)

@@ -1,6 +1,6 @@
-"""The work of each stage that looks for no faces: read, skip duplicates, decode, embed.
+"""The work of the stages without face detection: read, skip duplicates, decode, embed.
 
-A failed photo is an outcome, never an exception.
+A photo that fails becomes an outcome, never an exception.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ DIGEST_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Rows to encoded photos.
+    """Read rows: row numbers to encoded photos.
 
     Attributes:
-        source: of the photos.
+        source: the photos.
     """
 
     source: Source
@@ -52,21 +52,21 @@ class Read:
 
 
 def file_digest(data: bytes) -> bytes:
-    """BLAKE2b of a file, 16 bytes: two different files among 10^9 agree with probability below 10^-20."""
+    """BLAKE2b of a file, 16 bytes: any two of 10^9 different files collide with probability below 10^-20."""
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
 class DigestTable:
-    """First row of every digest seen, in a scratch table on disk: as a dict, five million would fill a gigabyte.
+    """The first row of every digest, in a scratch table on disk: a dict of five million would take a gigabyte.
 
-    Used by one thread at a time, in scan order. It is rebuilt from the segments when a run resumes, so it need not
-    survive anything.
+    Use it from one thread at a time, in scan order. A resumed run rebuilds it from the segments, so it need not survive
+    a crash.
     """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "digests"
-        with self._our_errors():
-            self._path.unlink(missing_ok=True)  # of a run that was killed
+        with self._translate_errors():
+            self._path.unlink(missing_ok=True)  # left by a run that was killed
             create_empty(self._path, like=folder)  # as private as the run folder
             self._db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None)
             for pragma in ("journal_mode=OFF", "synchronous=OFF", "cache_size=-65536", "locking_mode=EXCLUSIVE"):
@@ -74,34 +74,34 @@ class DigestTable:
             self._db.execute("CREATE TABLE seen (digest BLOB PRIMARY KEY, row INTEGER) WITHOUT ROWID")
 
     def load(self, entries: Iterable[tuple[bytes, int]]) -> None:
-        """Add known (digest, row) pairs.
+        """Add (digest, row) pairs of earlier rows.
 
         Raises:
             DiskFullError, StorageError: the table cannot be written.
         """
-        with self._our_errors():
+        with self._translate_errors():
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", entries)
             self._db.execute("COMMIT")
 
-    def first(self, digest: bytes, row: int) -> int:
-        """The row that first had this digest: `row` itself when it is new.
+    def first_row(self, digest: bytes, row: int) -> int:
+        """Record a digest and return the first row that had it: `row` itself if the digest is new.
 
         Raises:
             DiskFullError, StorageError: the table cannot be written.
         """
-        with self._our_errors():
+        with self._translate_errors():
             self._db.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", (digest, row))
             earliest: int = self._db.execute("SELECT row FROM seen WHERE digest = ?", (digest,)).fetchone()[0]
         return earliest
 
     @contextmanager
-    def _our_errors(self) -> Iterator[None]:
-        """Turn SQLite's errors into ours."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise SQLite's errors as errors of facemill."""
         try:
             yield
         except sqlite3.Error as err:
-            # SQLite says "full" for a full disk and "disk I/O error" for a quota.
+            # SQLite reports a full disk as "full", and an exceeded quota as "disk I/O error".
             number = errno.ENOSPC if "full" in str(err) or "I/O" in str(err) else errno.EIO
             raise storage_error(OSError(number, str(err)), "the table of duplicates", self._path) from err
 
@@ -115,11 +115,11 @@ class DigestTable:
 
 @dataclass(frozen=True, slots=True)
 class SkipDuplicates:
-    """Drops files that are the same, to the byte, as an earlier one. One thread, in scan order: the first one stays.
+    """Drops files whose bytes equal those of an earlier file. Runs in one thread, in scan order, so the first is kept.
 
     Attributes:
-        table: digests of all earlier rows.
-        source: of the photos; its names are for the detail.
+        table: the digests of all earlier rows.
+        source: the photos, whose names are used in outcomes.
     """
 
     table: DigestTable
@@ -129,7 +129,7 @@ class SkipDuplicates:
         rows, files, outcomes, digests = [], [], list(batch.outcomes), {}
         for row, data in zip(batch.rows.tolist(), batch.files, strict=True):
             digests[row] = file_digest(data)
-            first = self.table.first(digests[row], row)
+            first = self.table.first_row(digests[row], row)
             if first == row:
                 rows.append(row)
                 files.append(data)
@@ -141,12 +141,12 @@ class SkipDuplicates:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Encoded photos, whole, to the crops that the engine takes.
+    """Decode whole photos: encoded photos to crops for the engine.
 
     Attributes:
-        size: side of the crop.
+        size: side of the crop, pixels.
         channel_order: "rgb" or "bgr".
-        limits: what is refused before it is decoded.
+        limits: size limits, checked before decoding.
     """
 
     size: int
@@ -169,10 +169,10 @@ class Decode:
 
 
 class BatchLimit:
-    """The most that an engine takes at once. Out of memory halves it for good.
+    """The batch size of an engine. It is halved for good when memory runs out.
 
     Attributes:
-        size: photos or faces, now.
+        size: photos or faces per batch.
     """
 
     def __init__(self, size: int) -> None:
@@ -180,10 +180,10 @@ class BatchLimit:
         self._lock = threading.Lock()
 
     def each(self, count: int, work: Callable[[int, int], None]) -> None:
-        """Call `work(start, stop)`, `size` at a time, until all of `count` are done.
+        """Call `work(start, stop)` for `size` items at a time, until all `count` items are done.
 
         Raises:
-            OutOfMemoryError: one alone does not fit.
+            OutOfMemoryError: a single item does not fit.
         """
         start = 0
         while start < count:
@@ -196,27 +196,27 @@ class BatchLimit:
             start += size
 
     def _halve(self, failed: int) -> None:
-        """Half of the size that failed, unless another thread has done so already."""
+        """Halve the size that failed, unless another thread already did."""
         with self._lock:
             if failed <= 1:
                 raise OutOfMemoryError(
-                    "out of memory even at batch size 1; wanted: memory for one photograph. "
-                    "Close other programs that use this device, or build the engine for another backend"
+                    "out of memory at batch size 1; expected: memory for one photo. "
+                    "Close other programs that use this device, or build an engine for another backend"
                 )
             if self.size >= failed:
                 self.size = failed // 2
-                logger.warning("out of memory at batch size %d: going on with %d", failed, self.size)
+                logger.warning("out of memory at batch size %d: continuing with %d", failed, self.size)
 
 
 class Embed:
-    """Crops to unit vectors."""
+    """Embed crops: crops to unit vectors."""
 
     def __init__(self, runner: Runner, limit: BatchLimit) -> None:
         self._runner = runner
         self.limit = limit
 
     def warm_up(self) -> None:
-        """Run one batch of nothing, which may halve the batch size."""
+        """Run one empty batch, which may halve the batch size."""
         size, count = self._runner.info.size, self.limit.size
         self(Crops(np.arange(count), images=np.zeros((count, size, size, 3), np.uint8)))
 

@@ -1,4 +1,4 @@
-"""One process of a run: its photos through the stages, into segments of its own."""
+"""The work of one process of a run: its photos pass through the stages into its own segments."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from .work import BatchLimit, Embed, Read, SkipDuplicates
 if TYPE_CHECKING:
     from .gpu_embed import EmbedOnGpu
 
-_BATCH_ROWS = 16  # at least: few enough that a signal finds little in flight
+_MIN_BATCH_ROWS = 16  # small, so that little is in flight when a signal arrives
 
-Clocks = dict[str, StageClock]  # by stage, in the order of the journey
+Clocks = dict[str, StageClock]  # by name of the stage, in their order
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The work of one process of a run, as it travels to that process.
+    """The work of one process of a run. It is pickled and sent to that process.
 
     Attributes:
-        request: of the run, resolved.
-        plan_id: of the run.
-        folder: where the segments go.
-        settings: how the work is divided.
-        process: number of the process; segments carry it, so that no two processes write one file.
+        request: the resolved request of the run.
+        plan_id: the plan id of the run.
+        folder: the folder of the segments.
+        settings: batch size and numbers of threads.
+        process: number of the process. It is part of the segment names, so that no two processes write one file.
     """
 
     request: Request
@@ -53,7 +53,7 @@ class Task:
     process: int = 0
 
     def clocks(self) -> Clocks:
-        """A clock for each stage."""
+        """Make a clock for each stage."""
         settings, on_gpu = self.settings, self.request.decoder == "dali"
         workers = {"read": settings.readers}
         if self.request.skip_duplicates:
@@ -61,7 +61,7 @@ class Task:
         # On the GPU a batch is decoded in the slot that embeds it.
         workers["decode"] = settings.streams if on_gpu else settings.decoders
         if self.request.detector:
-            # On the CPU it may need every core: with fewer threads the engine would wait for it.
+            # Detection on the CPU may need every core: with fewer threads the engine would wait for it.
             workers["detect"] = settings.streams if on_gpu else usable_cores()
         workers |= {"infer": settings.streams, "write": 1}
         return {name: StageClock(name, count) for name, count in workers.items()}
@@ -69,14 +69,15 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a task works with. It stays in its process.
+    """The objects that a task works with. They stay in their process.
 
     Attributes:
-        source: of the photos.
+        source: the photos.
         control: pauses and stops the work.
-        skip: drops duplicates; None if they are kept.
-        clocks: of `Task.clocks`.
-        advance: is told how many photos were finished, and their outcomes; 0 when none was for a second.
+        skip: the stage that drops duplicates; None if they are kept.
+        clocks: the clocks of `Task.clocks`.
+        advance: called with the number of photos that were finished, and the counts of their outcomes. It is also
+            called with 0 after a second without any.
     """
 
     source: Source
@@ -87,14 +88,14 @@ class RunContext:
 
 
 def embed_task(task: Task, rows: NDArray[np.int64], context: RunContext) -> tuple[float, int]:
-    """Embed some rows into segments. What is complete is kept, however this ends.
+    """Embed rows into segments. Finished rows are kept even after an error.
 
     Args:
-        task: what to do.
+        task: the work.
         rows: (n,) int64, ascending.
-        context: what to do it with.
+        context: the objects to work with.
     Returns:
-        When it began after warm-up (time.perf_counter), and how many rows were done.
+        The time at which the work started after warm-up (time.perf_counter), and the number of finished rows.
     Raises:
         FacemillError: a stage failed, or a segment cannot be written.
         Interrupted: the run was stopped before the first photo.
@@ -104,14 +105,14 @@ def embed_task(task: Task, rows: NDArray[np.int64], context: RunContext) -> tupl
         reading = Chain.of(Stage(context.clocks["read"], Read(context.source), 4))
         if context.skip is not None:
             reading = reading.then(Stage(context.clocks["deduplicate"], context.skip, 2))
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         batches = _batches(rows, task.settings.batch_size, context.control)
-        return began, _write(task, context, Pipeline(batches, reading.join(embedding)))
+        return start_s, _write(task, context, Pipeline(batches, reading.join(embedding)))
 
 
 @contextmanager
 def _embedding(task: Task, clocks: Clocks) -> Iterator[Chain[Encoded, Embedded]]:
-    """The stages from encoded photos to vectors, warmed up."""
+    """Open and warm up the stages from encoded photos to vectors."""
     request, settings = task.request, task.settings
     if request.decoder == "dali":
         with open_embed_on_gpu(request, settings, clocks) as embed_on_gpu:
@@ -130,14 +131,14 @@ def _embedding(task: Task, clocks: Clocks) -> Iterator[Chain[Encoded, Embedded]]
 
 
 def open_embed_on_gpu(request: Request, settings: Settings, clocks: Clocks) -> AbstractContextManager[EmbedOnGpu]:
-    """The one stage of a request whose photos stay on the GPU.
+    """Open the single stage that decodes and embeds on the GPU.
 
     Args:
-        request: its decoder is DALI.
-        settings: how the work is divided.
-        clocks: of decoding, inference and, if faces are looked for, detection.
+        request: a resolved request with the decoder "dali".
+        settings: batch size and numbers of threads.
+        clocks: with "decode", "infer" and, if faces are detected, "detect".
     Raises:
-        FacemillError: see gpu_embed and gpu_faces.
+        FacemillError: DALI or an engine cannot be opened.
     """
     if request.detector is None:
         from .gpu_embed import open_embed_photos
@@ -149,7 +150,7 @@ def open_embed_on_gpu(request: Request, settings: Settings, clocks: Clocks) -> A
 
 
 def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded]) -> int:
-    """Finished batches into segments; returns the photos done."""
+    """Write finished batches to segments. Returns the number of photos."""
     request, done, clock = task.request, 0, context.clocks["write"]
     writer = SegmentWriter(
         task.folder,
@@ -164,7 +165,7 @@ def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded])
     try:
         with pipeline:
             for batch in pipeline.ready(every_s=1.0):
-                if batch is None:  # slow, or paused: what is here must not wait for more
+                if batch is None:  # slow or paused: rows in memory must not wait for more
                     writer.commit_when_due()
                     context.advance(0, {})
                     continue
@@ -186,8 +187,8 @@ def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded])
 
 
 def _batches(rows: NDArray[np.int64], batch_size: int, control: Control) -> Iterator[Batch]:
-    """Rows in runs of whole engine batches, until the run is to stop."""
-    size = batch_size * math.ceil(_BATCH_ROWS / batch_size)
+    """Yield the rows in whole engine batches until the run is stopped."""
+    size = batch_size * math.ceil(_MIN_BATCH_ROWS / batch_size)
     for start in range(0, len(rows), size):
         if not control.wait():
             return

@@ -1,1 +1,1 @@
-"""What to read, in which order: folders, single files and list files to an ordered scan."""
+"""Sources of photos: scan folders, single files and list files, and read each photo."""

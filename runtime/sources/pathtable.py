@@ -1,4 +1,4 @@
-"""A scan on disk: millions of paths, read through a memory map, so that they cost no memory of the process."""
+"""The paths of a scan on disk: millions of them, memory-mapped, so that they take no memory of the process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import mmap
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import overload
 
 import numpy as np
@@ -15,7 +14,7 @@ from ..files import durable_file
 
 
 def write_paths(path: Path, paths: Iterable[bytes]) -> None:
-    """Write paths durably, each ended by a NUL (no path can hold one).
+    """Write paths durably, each followed by a NUL byte, which no path contains.
 
     Raises:
         DiskFullError, StorageError: they cannot be written.
@@ -32,7 +31,7 @@ def write_paths(path: Path, paths: Iterable[bytes]) -> None:
 
 
 class PathTable(Sequence[bytes]):
-    """The paths of `write_paths`, by row. Owned by `with`; safe to read from several threads.
+    """The paths of `write_paths`, by row. Use it as a context manager. Several threads may read at once.
 
     Attributes:
         path: the file.
@@ -70,9 +69,7 @@ class PathTable(Sequence[bytes]):
     def __enter__(self) -> PathTable:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._map is not None:
             self._map.close()
         self._file.close()

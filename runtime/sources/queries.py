@@ -1,4 +1,4 @@
-"""What a search is asked: photographs, and all photographs of folders and lists."""
+"""The query photos of a search: single photos, and all photos of folders and lists."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .scan import read_list, scan
 
 
 def expand_queries(arguments: Iterable[str]) -> list[str]:
-    """Photographs in the order asked; a folder's in the order in which `process` scans them.
+    """List query photos in the order of the arguments, and those of a folder in the scan order of `process`.
 
     Args:
-        arguments: photographs (which need not exist: that is found out when they are read), folders with all below
-            them, and `@list.txt`, one path a line, relative to the list's folder.
+        arguments: photos (a missing one fails later, when it is read), folders (searched recursively), and `@list.txt`
+            (one path per line, relative to the list's folder).
     Returns:
-        Paths: below a folder as the folder was named, of a list absolute.
+        Paths. Those of a folder begin with the folder as given; those of a list are absolute.
     Raises:
-        SourceError: a folder or list cannot be read, or holds no photograph.
+        SourceError: a folder or list cannot be read, or contains no photos.
     """
     return [query for argument in arguments for query in _expand(argument)]
 
@@ -27,7 +27,7 @@ def _expand(argument: str) -> Iterator[str]:
     if argument.startswith("@"):
         listed = read_list(os.fsencode(argument[1:]))
         if not listed:
-            raise SourceError(f"the list file {argument[1:]} names no photograph; wanted: one path a line")
+            raise SourceError(f"the list file {argument[1:]} names no photo; expected: one path per line")
         yield from map(os.fsdecode, listed)
     elif os.path.isdir(argument):
         folder = os.fsencode(argument)

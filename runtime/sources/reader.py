@@ -1,4 +1,4 @@
-"""One file to its bytes, whatever kind of thing the path turns out to be."""
+"""Read the bytes of a file, whatever its path turns out to be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ReadError(FacemillError, OSError):
     """A file could not be read.
 
     Attributes:
-        status: UNREADABLE, or UNSUPPORTED for one over the size limit.
+        status: UNREADABLE, or UNSUPPORTED for a file over the size limit.
         detail: why, for the outcome.
     """
 
@@ -30,9 +30,9 @@ def read_file(path: bytes | str, max_bytes: int) -> bytes:
 
     Args:
         path: the file.
-        max_bytes: the largest content accepted.
+        max_bytes: maximum size, bytes.
     Raises:
-        ReadError: missing, not permitted, not a regular file, too large, or shrinking while read.
+        ReadError: the file is missing, not readable, not a regular file, too large, or shrinks while it is read.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -54,7 +54,7 @@ def read_file(path: bytes | str, max_bytes: int) -> bytes:
 
 
 def _read_all(fd: int, size: int) -> bytes:
-    """`size` bytes; one read in nearly every case."""
+    """Read `size` bytes, nearly always with one call."""
     data = os.read(fd, size)
     while len(data) < size:
         more = os.read(fd, size - len(data))

@@ -1,6 +1,6 @@
-"""Folders, single files and list files to one ordered list of photographs.
+"""Scan folders, single files and list files into one ordered list of photos.
 
-The order is decided here, once: bytewise by the path below the common root. No later stage reorders.
+The order is set here: bytewise by the path below the common root. No later stage reorders.
 """
 
 from __future__ import annotations
@@ -17,66 +17,66 @@ EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", 
 
 
 def scan(inputs: Iterable[str], *, limit: int | None = None, max_bytes: int = MAX_BYTES) -> FileSource:
-    """List every photograph of `inputs`, in the order of the rows to come.
+    """List every photo of `inputs`, in the order of the rows.
 
     Args:
-        inputs: folders (searched recursively for EXTENSIONS, any case; links are followed, loops survived),
-            single files (any name) and `@list.txt` (one path a line, relative to the list's folder).
-        limit: keep only the first so many in scan order.
-        max_bytes: see FileSource.
+        inputs: folders (searched recursively for EXTENSIONS in any case; links are followed, even in loops), single
+            files (with any name) and `@list.txt` (one path per line, relative to the list's folder).
+        limit: maximum number of photos, in scan order; None for all.
+        max_bytes: larger files are not read.
     Raises:
-        SourceError: an input does not exist or cannot be read, or no photograph is found.
-        ConfigError: no inputs, or a limit below 1.
+        SourceError: an input does not exist or cannot be read, or there are no photos.
+        ConfigError: there are no inputs, or the limit is below 1.
     """
     names = [os.fsencode(name) for name in inputs]
     if not names:
-        raise ConfigError("no photographs were named; wanted: folders, files or @list.txt")
+        raise ConfigError("no photos were given; expected: folders, files or @list.txt")
     if limit is not None and limit < 1:
-        raise ConfigError(f"--limit is {limit}; wanted: 1 or more")
+        raise ConfigError(f"--limit is {limit}; expected: 1 or more")
     listed = [path for name in names if name.startswith(b"@") for path in read_list(name[1:])]
     folders = [name for name in names if not name.startswith(b"@")]
-    found = [path for name in folders for path in _expand(name)]
+    paths = [path for name in folders for path in _expand(name)]
     if len(folders) > 1:
-        found = list(set(found))  # folders that overlap; only a list may name a photograph twice
-    found += listed
-    if not found:
+        paths = list(set(paths))  # folders may overlap; only a list may name a photo twice
+    paths += listed
+    if not paths:
         kinds = ", ".join(sorted(e.decode()[1:] for e in EXTENSIONS))
         raise SourceError(
-            f"no photographs found in {', '.join(os.fsdecode(n) for n in names)}; wanted: {kinds} "
+            f"no photos in {', '.join(os.fsdecode(n) for n in names)}; expected: {kinds} "
             f"(any case) in the folder or below it. Check the path, or name files with @list.txt"
         )
-    found.sort()
+    paths.sort()
     single_folder = len(names) == 1 and not names[0].startswith(b"@") and os.path.isdir(names[0])
-    root = os.path.abspath(names[0]) if single_folder else _common_folder(found[0], found[-1])
+    root = os.path.abspath(names[0]) if single_folder else _common_folder(paths[0], paths[-1])
     if not os.path.isdir(root):
         raise SourceError(
-            f"the folder that all listed photographs are below, {os.fsdecode(root)}, does not exist. "
-            f"Check the list, or whether a disk has to be mounted"
+            f"the common folder of all listed photos, {os.fsdecode(root)}, does not exist. "
+            f"Check the list, or whether a disk must be mounted"
         )
     cut = len(root) + (not root.endswith(b"/"))
-    return FileSource(root, [path[cut:] for path in found[:limit]], max_bytes)
+    return FileSource(root, [path[cut:] for path in paths[:limit]], max_bytes)
 
 
 def _common_folder(first: bytes, last: bytes) -> bytes:
-    """The folder above all of a sorted list, which the first and last entries alone decide."""
+    """The folder above all paths of a sorted list: the first and last path determine it."""
     return os.path.commonpath([os.path.dirname(first), os.path.dirname(last)])
 
 
 def _expand(name: bytes) -> Iterator[bytes]:
-    """Absolute paths of one input, unordered."""
+    """Absolute paths of an input, unordered."""
     if os.path.isdir(name):
         yield from _walk(os.path.abspath(name))
     elif os.path.lexists(name):
         yield os.path.abspath(name)
     else:
         raise SourceError(
-            f"{os.fsdecode(name)} does not exist; wanted: a folder, a photograph or @list.txt. "
+            f"{os.fsdecode(name)} does not exist; expected: a folder, a photo or @list.txt. "
             f"The working folder is {os.getcwd()}"
         )
 
 
 def read_list(path: bytes) -> list[bytes]:
-    """Absolute paths named in a list file: one a line, blank lines ignored, relative to the list's folder.
+    """Read a list file: one path per line, blank lines ignored, relative to the list's folder. Returns absolute paths.
 
     Raises:
         SourceError: the list cannot be read.
@@ -86,13 +86,14 @@ def read_list(path: bytes) -> list[bytes]:
             lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
     except OSError as err:
         raise SourceError(
-            f"the list file {os.fsdecode(path)} cannot be read: {err.strerror}; wanted: a text file, one path a line"
+            f"the list file {os.fsdecode(path)} cannot be read: {err.strerror}; expected: a text file, one path "
+            f"per line"
         ) from err
     for number, line in enumerate(lines, 1):
         if b"\0" in line:
             raise SourceError(
-                f"line {number} of the list file {os.fsdecode(path)} holds a NUL byte; wanted: UTF-8 text, one path a "
-                f"line (a UTF-16 file can be converted: iconv -f UTF-16 -t UTF-8)"
+                f"line {number} of the list file {os.fsdecode(path)} contains a NUL byte; expected: UTF-8 text, one "
+                f"path per line. Convert a UTF-16 file with: iconv -f UTF-16 -t UTF-8"
             )
     base = os.path.dirname(os.path.abspath(path))
     join, normal = os.path.join, os.path.normpath
@@ -100,13 +101,13 @@ def read_list(path: bytes) -> list[bytes]:
 
 
 def _walk(top: bytes) -> Iterator[bytes]:
-    """Photographs below `top`. Each real folder is entered once, so links cannot loop or multiply.
+    """Yield the photos below `top`. Each real folder is entered once, so links cannot loop or multiply photos.
 
-    Real folders go before links to folders, so that what a photograph is called does not depend on which
-    link was met first. A folder that cannot be listed is yielded itself: it becomes an `unreadable` row, so
-    that nothing is lost in silence.
+    Real folders come before links to folders, so that the name of a photo does not depend on the order of links. A
+    folder that cannot be listed is yielded itself: it becomes an `unreadable` row, so that its photos are not lost
+    silently.
     """
-    seen: set[tuple[int, int]] = set()
+    visited: set[tuple[int, int]] = set()
     folders: list[bytes] = [top]
     links: list[bytes] = []
     while folders or links:
@@ -115,9 +116,9 @@ def _walk(top: bytes) -> Iterator[bytes]:
         folder = folders.pop() if folders else links.pop()
         try:
             info = os.stat(folder)
-            if (info.st_dev, info.st_ino) in seen:
+            if (info.st_dev, info.st_ino) in visited:
                 continue
-            seen.add((info.st_dev, info.st_ino))
+            visited.add((info.st_dev, info.st_ino))
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
@@ -128,12 +129,14 @@ def _walk(top: bytes) -> Iterator[bytes]:
                         links.append(entry.path)
         except OSError:
             if folder == top:
-                raise SourceError(f"the folder {os.fsdecode(top)} cannot be listed; wanted: read permission") from None
+                raise SourceError(
+                    f"the folder {os.fsdecode(top)} cannot be listed; expected: read permission"
+                ) from None
             yield folder
 
 
 def _is_dir(entry: os.DirEntry[bytes]) -> bool:
-    """Whether a link leads to a folder; a link that loops or leads nowhere does not."""
+    """Whether a link points to a folder; False for a broken link or a loop."""
     try:
         return entry.is_dir()
     except OSError:

@@ -1,4 +1,4 @@
-"""A source of photos: their names, and the bytes of each by its scan row."""
+"""Sources of photos: their names, and the bytes of each photo by its scan row."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ class Source(Protocol):
 
     @property
     def root(self) -> bytes:
-        """Where the names begin: for files the absolute folder that all of them are below."""
+        """The common root of the names: for files the absolute folder above all of them."""
 
     @property
     def names(self) -> Sequence[bytes]:
-        """The photos by scan row, as the embedding file will name them."""
+        """The names of the photos by scan row, as stored in the embedding file."""
 
     def with_names(self: Self, names: Sequence[bytes]) -> Self:
-        """The same source with the rows of an earlier scan, which a resumed run keeps to."""
+        """The same source with the rows of an earlier scan, for a resumed run."""
 
     def read(self, row: int) -> bytes:
-        """The encoded photo of a scan row.
+        """Read the encoded photo of a scan row.
 
         Raises:
-            ReadError: this photo cannot be read, or is larger than allowed. It becomes an outcome.
-            SourceError: no photo can be read any more. It ends the run.
+            ReadError: this photo cannot be read, or is too large. It becomes an outcome.
+            SourceError: no photo can be read any more. The run ends.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """Photos in files: what a scan of folders, files and list files gives.
+    """Photos in files, from a scan of folders, files and list files.
 
     Attributes:
-        root: absolute folder that all files are below.
+        root: absolute folder above all files.
         names: paths relative to `root`, sorted bytewise; a list file may name one path several times.
         max_bytes: larger files are not read.
     """
@@ -57,26 +57,26 @@ class FileSource:
         return replace(self, names=names)
 
     def read(self, row: int) -> bytes:
-        """See `Source`. Files become unreadable one by one; a disk that goes away ends the run."""
+        """See `Source`. A single unreadable file becomes an outcome; a disk that disappears ends the run."""
         try:
             return read_file(os.path.join(self.root, self.names[row]), self.max_bytes)
         except ReadError:
             if not os.path.isdir(self.root):
                 raise SourceError(
-                    f"the folder of the photographs, {os.fsdecode(self.root)}, went away during the run. "
-                    f"What is complete stays: bring it back and run the same command again"
+                    f"the folder of the photos, {os.fsdecode(self.root)}, disappeared during the run. "
+                    f"Finished photos are kept: restore it and run the same command again to resume"
                 ) from None
             raise
 
 
 @dataclass(frozen=True, slots=True)
 class MemorySource:
-    """Photos that a caller has in memory.
+    """Photos in memory.
 
     Attributes:
         photos: encoded photos, or pixels, (H, W, 3) uint8, RGB.
-        names: of the photos; where none are given, their numbers.
-        root: of the names.
+        names: names of the photos; by default their numbers.
+        root: root of the names.
     """
 
     photos: Sequence[Any]
@@ -99,10 +99,10 @@ class MemorySource:
 
 @dataclass(frozen=True, slots=True)
 class PhotoList(MemorySource):
-    """Photos of a caller, in files or in memory: a path may take the place of each.
+    """Photos in files or in memory: each may be a path, encoded bytes or pixels.
 
     Attributes:
-        max_bytes: larger files are not read, and larger encoded photos are refused.
+        max_bytes: larger files and larger encoded photos are rejected.
     """
 
     max_bytes: int = MAX_BYTES
@@ -122,7 +122,7 @@ class PhotoList(MemorySource):
 
 
 def _encode(pixels: Any) -> bytes:
-    """Pixels to a BMP file, which holds them unchanged and takes no time to write or read."""
+    """Encode pixels as a BMP file, which is lossless and fast to write and read."""
     import cv2
     import numpy as np
 

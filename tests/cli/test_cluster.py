@@ -158,7 +158,7 @@ def test_real_people(shared: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert facemill("cluster", file, "--threshold", 0.5).returncode == 0
     with h5py.File(file) as opened:
-        person = groups_of_folders(opened["image_paths"].asstr()[:].tolist()).of
+        person = groups_of_folders(opened["image_paths"].asstr()[:].tolist()).labels
     found = column(file)
     assert found is not None
     assert len(np.unique(person)) > 350

@@ -61,7 +61,7 @@ def test_the_seed_decides(file: Path) -> None:
 
 
 def test_it_learns_from_a_bounded_sample(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kmeans, "_SAMPLE_BYTES", 100 * 4 * 64)
+    monkeypatch.setattr(kmeans, "_MAX_SAMPLE_BYTES", 100 * 4 * 64)
     seen: list[int] = []
     improve = kmeans._improve
 

@@ -32,7 +32,7 @@ def read(path: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("lines", [2, 100])
 def test_every_row_is_there_once_by_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
-    monkeypatch.setattr(outputs, "_LIST_LINES", lines)
+    monkeypatch.setattr(outputs, "_ROWS_PER_READ", lines)
     file = write_file(tmp_path / "people.h5", people_rows([6]), NAMES)
     with EmbeddingFile(file) as gallery:
         write_list(tmp_path / "people.csv", gallery, clusters([8, -1, 7, 8, 7, 8]))

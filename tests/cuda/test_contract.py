@@ -21,7 +21,7 @@ from runtime.cuda.driver import Driver, open_driver
 from runtime.cuda.kernels import IMAGE, Kernels
 from runtime.cuda.resources import DeviceBuffer, Event, PinnedBuffer, Stream
 from runtime.errors import ConfigError, EngineError
-from runtime.faces.align import align_crops, similarity, template, transforms_back
+from runtime.faces.align import align_crops, inverse_transforms, similarity, template
 from tests.oracles.preprocess import preprocess_bytes
 from tests.oracles.warp import warp_bytes, warp_levels
 from tests.support.cuda_stand_in import ShimDriver
@@ -266,14 +266,14 @@ def test_the_definition_of_align_is_opencvs_warp() -> None:
 
 
 @pytest.mark.parametrize("size", [112, 80])
-def test_bytes_by_the_transforms_back_are_the_crops_of_align_crops(size: int) -> None:
+def test_bytes_by_the_inverse_transforms_are_the_crops_of_align_crops(size: int) -> None:
     noise = photograph(np.random.default_rng(6), 220, 180)
     image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
     turn = np.array([[0.6, 0.25], [-0.25, 0.6]])
     landmarks = (template(112) @ turn + np.array([60.0, 30.0]))[None].repeat(3, axis=0)
     landmarks[1] = 50.0  # all five are one
     landmarks[2] += 0.3
-    back = transforms_back(landmarks, size)
+    back = inverse_transforms(landmarks, size)
     assert np.isnan(back[1]).all()
     there = similarity(landmarks[[0, 2]], template(size))
     whole = np.concatenate([there, np.tile([[[0.0, 0.0, 1.0]]], (2, 1, 1))], axis=1)

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from runtime.cuda import device
-from runtime.cuda.device import choose_gpus, shown_as
+from runtime.cuda.device import choose_gpus, visible_devices_for
 from runtime.errors import OptionError
 from tests.support.errors import raises
 
@@ -44,7 +44,7 @@ def test_only_the_named_gpus_are_seen(
     assert ",".join(found) == counted
     assert os.environ["CUDA_VISIBLE_DEVICES"] == names
     if "cpu" not in found:
-        assert [shown_as(device) for device in found] == [names.split(",")[int(device)] for device in found]
+        assert [visible_devices_for(device) for device in found] == [names.split(",")[int(device)] for device in found]
 
 
 def test_a_gpu_that_is_hidden_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_a_gpu_that_is_hidden_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("shown", ["", "-1", "-1,0"])
 def test_gpus_that_are_all_hidden_stay_hidden(monkeypatch: pytest.MonkeyPatch, shown: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    assert shown_as("0") == ""
+    assert visible_devices_for("0") == ""
     with raises(OptionError, "GPU 0", "CUDA_VISIBLE_DEVICES=", 0):
         choose_gpus(["0"])
     assert os.environ["CUDA_VISIBLE_DEVICES"] == shown

@@ -40,7 +40,7 @@ def test_of_several_faces_the_first_stands_for_the_photograph(crowd: EmbeddedFol
     assert batch.embeddings is not None
     rows, first = np.unique(batch.rows, return_index=True)
     assert len(rows) < len(batch.rows)
-    assert np.flatnonzero(crowd.here).tolist() == rows.tolist()
+    assert np.flatnonzero(crowd.has_vector).tolist() == rows.tolist()
     lengths = np.linalg.norm(batch.embeddings[first], axis=1, keepdims=True)
     np.testing.assert_allclose(crowd.vectors, batch.embeddings[first] / lengths, rtol=1e-6)
 

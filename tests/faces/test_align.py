@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigError
-from runtime.faces.align import TEMPLATE, align_crops, inverted, moved, similarity, template
+from runtime.faces.align import TEMPLATE, align_crops, invert, similarity, template, transform_points
 from tests.support import encoded_images as make
 from tests.support.errors import raises
 
@@ -39,9 +39,11 @@ def test_it_recovers_a_transform_and_its_inverse_leads_back() -> None:
     there = np.array(
         [[scale * np.cos(angle), -scale * np.sin(angle), 30], [scale * np.sin(angle), scale * np.cos(angle), -7]]
     )
-    back = similarity(moved(TEMPLATE[None], there[None]))
-    np.testing.assert_allclose(inverted(back)[0], there, atol=1e-9)
-    np.testing.assert_allclose(moved(moved(TEMPLATE[None], there[None]), back), TEMPLATE[None], atol=1e-9)
+    back = similarity(transform_points(TEMPLATE[None], there[None]))
+    np.testing.assert_allclose(invert(back)[0], there, atol=1e-9)
+    np.testing.assert_allclose(
+        transform_points(transform_points(TEMPLATE[None], there[None]), back), TEMPLATE[None], atol=1e-9
+    )
 
 
 def test_a_template_of_another_size_is_the_same_place() -> None:

@@ -80,10 +80,10 @@ def test_the_main_face_is_large_and_near_the_middle() -> None:
 
 def test_scaling_keeps_the_middles_of_pixels() -> None:
     small = replace(faces((0, 0, 8, 4)), landmarks=np.full((1, 5, 2), 1.5, np.float32))
-    large = small.scaled(4)
+    large = small.scale(4)
     np.testing.assert_array_equal(large.boxes, [[0, 0, 32, 16]])
     np.testing.assert_array_equal(large.landmarks[0, 0], [7.5, 7.5])  # between pixels 1 and 2 is between 7 and 8
-    np.testing.assert_array_equal(small.scaled(1, (-1, -2)).boxes, [[-1, -2, 7, 2]])
+    np.testing.assert_array_equal(small.scale(1, (-1, -2)).boxes, [[-1, -2, 7, 2]])
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
@@ -97,7 +97,7 @@ def test_a_turn_is_taken_back(turns: int) -> None:
         faces((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)),
         landmarks=np.full((1, 5, 2), (column, row), np.float32),
     )
-    back = there.turned_back(turns, 30, 50)
+    back = there.turn_back(turns, 30, 50)
     np.testing.assert_array_equal(back.boxes, [[20, 4, 32, 9]])
     np.testing.assert_array_equal(back.landmarks, np.full((1, 5, 2), (25, 6)))
 

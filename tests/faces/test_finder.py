@@ -14,7 +14,7 @@ from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
 from runtime.engines.runner import Runner
 from runtime.faces.detectors import DECODERS, Faces, iou
-from runtime.faces.finder import Finder, FindRules, View, canvas_shape, draw, merge, surroundings
+from runtime.faces.finder import Finder, FindRules, View, canvas_shape, draw, merge_views, surroundings
 from runtime.modelspec import load_spec
 from runtime.modelstore import find_weights, resolve_weights
 from tests.support.red_square_detector import picture, save_red_squares
@@ -81,7 +81,7 @@ def test_a_face_that_was_small_is_looked_at_again(runner: Runner) -> None:
     detect = Watched(runner)
     finder = Finder(detect, DECODERS["yunet"], FindRules(views=(View(320),)), 16)
     coarse = [
-        replace(faces.some([0]), seen=np.array([seen], np.float32))
+        replace(faces.take([0]), seen_px=np.array([seen], np.float32))
         for faces, seen in zip(finder.find(photos), (20, 90), strict=True)
     ]
     moved = replace(coarse[0], boxes=coarse[0].boxes + 70, landmarks=coarse[0].landmarks + 70)
@@ -140,16 +140,16 @@ def one(x: float, score: float) -> Faces:
 
 
 def test_what_views_agree_on_is_averaged_and_the_rest_is_kept() -> None:
-    both = merge([one(0, 0.7), one(2, 0.9)])
+    both = merge_views([one(0, 0.7), one(2, 0.9)])
     np.testing.assert_allclose(both.scores, [0.9])
     np.testing.assert_allclose(both.boxes, [[1, 0, 11, 10]])
     np.testing.assert_allclose(both.landmarks[0, 0], [1, 1])
-    apart = merge([one(0, 0.7), one(50, 0.9), one(51, 0.8)])
+    apart = merge_views([one(0, 0.7), one(50, 0.9), one(51, 0.8)])
     np.testing.assert_allclose(apart.scores, [0.9, 0.7])
     np.testing.assert_allclose(apart.boxes[0], [50.5, 0, 60.5, 10])
-    nothing = one(0, 0.7).some([])
-    assert len(merge([nothing, nothing])) == 0
-    assert len(merge([nothing, one(3, 0.6)])) == 1
+    nothing = one(0, 0.7).take([])
+    assert len(merge_views([nothing, nothing])) == 0
+    assert len(merge_views([nothing, one(3, 0.6)])) == 1
 
 
 def test_yunet_agrees_with_opencvs(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from runtime.engines.backends import open_runner
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.calibrate import CalibrationSet
-from runtime.engines.parity import BARS, Bar, grouped, synthetic_crops, synthetic_groups, weighted
+from runtime.engines.parity import BARS, Bar, synthetic_crops, synthetic_groups, tile_views, weigh_by_score
 from runtime.errors import ConfigError, EngineError, ModelError, ParityError
 from runtime.faces.detectors import DECODERS, find_faces
 from runtime.graphs.detector import load_detector, reference_faces
@@ -114,7 +114,7 @@ def test_real_detectors_answer_as_their_files_do(real: tuple[ModelSpec, Path], t
     expected = reference_faces(weights, spec, groups)
     np.testing.assert_allclose(raw, expected, atol=2e-4)
     assert raw[..., 0].max() > 0.3, "no face was found: the pictures prove nothing"
-    assert weighted(expected).any()
+    assert weigh_by_score(expected).any()
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_detector_of_larger_batches_is_proven_too(red: Path, tmp_path: Path) -
 
 def test_sixteen_views_are_four_by_four() -> None:
     views = np.arange(33, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
-    groups = grouped(views, (128, 128))
+    groups = tile_views(views, (128, 128))
     assert groups.shape == (2, 128, 128, 3)
     assert groups[1, 33, 65, 0] == 16 + 4 + 2
 

@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.engines.onnxruntime.runner import open_session
-from runtime.graphs.prelu import without_prelu
+from runtime.graphs.prelu import replace_prelu
 
 
 def network(shape: tuple[int, ...], constant: bool = True) -> onnx.ModelProto:
@@ -36,7 +36,7 @@ def kinds(model: onnx.ModelProto) -> set[str]:
 @pytest.mark.parametrize("shape", [(6, 1, 1), (1, 6, 1, 1)])
 def test_the_answers_are_the_same(shape: tuple[int, ...]) -> None:
     model = network(shape)
-    other = without_prelu(model)
+    other = replace_prelu(model)
     onnx.checker.check_model(other)
     assert kinds(model) == {"PRelu"}
     assert kinds(other) == {"Relu", "Conv", "Add"}
@@ -50,8 +50,8 @@ def test_the_answers_are_the_same(shape: tuple[int, ...]) -> None:
 def test_slopes_that_are_not_one_a_channel_stay(shape: tuple[int, ...]) -> None:
     model = network((6, 1, 1))
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones(shape, np.float32), "slopes"))
-    assert kinds(without_prelu(model)) == {"PRelu"}
+    assert kinds(replace_prelu(model)) == {"PRelu"}
 
 
 def test_slopes_that_are_computed_stay() -> None:
-    assert kinds(without_prelu(network((6, 1, 1), constant=False))) == {"PRelu"}
+    assert kinds(replace_prelu(network((6, 1, 1), constant=False))) == {"PRelu"}

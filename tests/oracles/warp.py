@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.faces.align import merged
+from runtime.faces.align import reduction_before_warp
 
 
 def warp_bytes(
@@ -35,7 +35,7 @@ def warp_levels(
     grid = np.stack([columns.ravel(), rows.ravel(), np.ones(size * size)])  # (3, S * S)
     levels = np.empty((len(images), size, size, 3))
     for crop, image, transform in zip(levels, images, transforms, strict=True):
-        count = merged(transform)
+        count = reduction_before_warp(transform)
         height, width = (side // count for side in image.shape[:2])
         squares = image[: height * count, : width * count].reshape(height, count, width, count, 3).mean(axis=(1, 3))
         places = (transform.astype(np.float64) @ grid + 0.5) / count - 0.5  # (2, S * S)

@@ -29,7 +29,7 @@ def map_of(groups: int, points: int, name: str = "group", **fields: Any) -> MapP
             "title": "Map of people.h5",
             "facts": ["facts"],
             "warning": "",
-            "places": np.random.default_rng(0).standard_normal((points, 2)).astype(np.float32),
+            "positions": np.random.default_rng(0).standard_normal((points, 2)).astype(np.float32),
             "groups": Groups("folder", "folders", of, names),
             "paths": [f"{i}.jpg" for i in range(points)],
             "notes": [""] * points,
@@ -92,7 +92,7 @@ def test_plotly_markup_in_a_short_name_is_written_out() -> None:
 
 def test_the_largest_groups_have_a_colour_and_a_shape_of_their_own() -> None:
     found = map_of(40, 401)
-    traces = figure_of(found.places, found.groups)["data"]
+    traces = figure_of(found.positions, found.groups)["data"]
     assert [trace["name"] for trace in traces[:2]] == ["in no folder (1)", "22 other folders (220)"]
     looks = {(trace["marker"]["color"], trace["marker"]["symbol"]) for trace in traces[2:-1]}
     assert len(looks) == len(traces[2:-1]) == 18
@@ -102,7 +102,7 @@ def test_the_largest_groups_have_a_colour_and_a_shape_of_their_own() -> None:
 
 def test_one_group_more_than_colours_is_one_other() -> None:
     found = map_of(19, 190)
-    assert figure_of(found.places, found.groups)["data"][1]["name"] == "1 other folder (9)"
+    assert figure_of(found.positions, found.groups)["data"][1]["name"] == "1 other folder (9)"
 
 
 def test_more_points_are_smaller() -> None:

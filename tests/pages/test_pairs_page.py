@@ -67,7 +67,7 @@ def test_of_many_the_best_are_shown(tmp_path: Path) -> None:
 
 def test_no_pair_is_said(tmp_path: Path) -> None:
     text = write_page(tmp_path, threshold=1.5)
-    assert "<li>No pair at 1.5 or above" in text
+    assert "<li>No pairs at 1.5 or above" in text
     assert data_of(text)["pairs"] == []
 
 

@@ -147,9 +147,9 @@ def test_too_many_pairs_stop_it(tmp_path: Path) -> None:
     vectors = rows_with_duplicates(300)
     path = write_rows(tmp_path / "p.h5", vectors)
     wanted = pairs_by_numpy(vectors, 0.1)
-    assert pairs_of(path, 0.1, 300, most=len(wanted)) == wanted
+    assert pairs_of(path, 0.1, 300, max_pairs=len(wanted)) == wanted
     with raises(TooManyPairsError):
-        pairs_of(path, 0.1, 300, most=len(wanted) - 1)
+        pairs_of(path, 0.1, 300, max_pairs=len(wanted) - 1)
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf")])

@@ -189,7 +189,7 @@ def test_of_too_many_copies_no_threshold_above_1_is_named(tmp_path: Path) -> Non
     copies[:, 0] = np.float32(1.0000001)
     path = write_rows(tmp_path / "p.h5", copies)
     with raises(TooManyPairsError, "--max-pairs") as caught:
-        search(path, replace(EVERY_BLOCK, threshold=0.5, most=100))
+        search(path, replace(EVERY_BLOCK, threshold=0.5, max_pairs=100))
     assert "--threshold" not in str(caught.value)
 
 
@@ -284,9 +284,9 @@ def test_too_many_pairs_name_a_threshold_that_is_not_too_low(tmp_path: Path) -> 
     vectors = rows_with_duplicates(500)
     path = write_rows(tmp_path / "p.h5", vectors)
     with raises(TooManyPairsError, 100, "--threshold", "--max-pairs") as caught:
-        search(path, replace(EVERY_BLOCK, threshold=0.1, most=100))
+        search(path, replace(EVERY_BLOCK, threshold=0.1, max_pairs=100))
     named = float(str(caught.value).split("--threshold ")[1].split(",")[0])
-    assert 0 < len(search(path, replace(EVERY_BLOCK, threshold=named, most=100)).pairs) <= 100
+    assert 0 < len(search(path, replace(EVERY_BLOCK, threshold=named, max_pairs=100)).pairs) <= 100
     assert not parts_of(path)
 
 
@@ -308,7 +308,7 @@ def test_without_time_it_finds_a_share_that_it_measures(tmp_path: Path, caplog: 
     assert listed(found) == sorted(set(listed(found)), key=lambda pair: (-pair[2], pair[0], pair[1]))
     assert found.share == (pytest.approx(len(found.pairs) / len(wanted)), len(wanted))  # 1,900 rows: all are drawn
     assert found.share[0] > 0.3
-    assert f"APPROXIMATE, to keep to the budget; the share of pairs that was found: {100 * found.share[0]:.1f} %" in (
+    assert f"APPROXIMATE, to keep within the budget; share of pairs found: {100 * found.share[0]:.1f} %" in (
         found.method()
     )
     assert any("--budget" in warning for warning in warnings_in(caplog))
@@ -328,7 +328,7 @@ def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pyte
     for count in (1, 4, ranks):
         few = type(lists)(lists.rows[:count], lists.starts[:count])
         monkeypatch.setattr("runtime.pairs.pairs.make_lists", lambda *_, few=few: few)
-        monkeypatch.setattr("runtime.pairs.approximate.NearLists.within", lambda self, most: self)
+        monkeypatch.setattr("runtime.pairs.approximate.NearLists.limit", lambda self, most: self)
         found = search(path, IN_NO_TIME)
         assert found.share is not None
         shares.append(found.share[0])
@@ -340,9 +340,9 @@ def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pyte
 def test_as_many_lists_as_the_comparisons_allow(tmp_path: Path) -> None:
     with EmbeddingFile(write_rows(tmp_path / "p.h5", rows_with_duplicates(1900))) as gallery:
         lists = make_lists(gallery, 0)
-    ranks = [len(lists.within(most).rows) for most in (0, lists.pairs().sum() // 2, lists.pairs().sum())]
+    ranks = [len(lists.limit(most).rows) for most in (0, lists.pairs().sum() // 2, lists.pairs().sum())]
     assert ranks[0] == 1 < ranks[1] < ranks[2] == len(lists.rows)
-    assert lists.within(lists.pairs().sum() // 2).pairs().sum() <= lists.pairs().sum() // 2
+    assert lists.limit(lists.pairs().sum() // 2).pairs().sum() <= lists.pairs().sum() // 2
 
 
 def test_a_plan_names_what_it_is(tmp_path: Path, crash: Any) -> None:

@@ -42,8 +42,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_csv_has_every_pair_in_order_with_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.pairs.table._WRITTEN_PAIRS", 7)
-    monkeypatch.setattr("runtime.pairs.table._READ_NAMES", 11)
+    monkeypatch.setattr("runtime.pairs.table._PAIRS_PER_WRITE", 7)
+    monkeypatch.setattr("runtime.pairs.table._NAMES_PER_READ", 11)
     vectors = rows_with_duplicates(100)
     names = [EVIL[row % 6] + b"%d" % row for row in range(100)]
     found = found_in(vectors)
@@ -62,7 +62,7 @@ def test_csv_has_every_pair_in_order_with_names_as_they_are(tmp_path: Path, monk
 
 def test_parquet_says_the_same_and_no_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
-    monkeypatch.setattr("runtime.pairs.table._WRITTEN_PAIRS", 7)
+    monkeypatch.setattr("runtime.pairs.table._PAIRS_PER_WRITE", 7)
     counts = [3, 0, 1, 2] * 20
     vectors = rows_with_duplicates(sum(counts))
     names = [EVIL[row % 6] for row in range(len(vectors))]

@@ -8,25 +8,27 @@ import pytest
 
 from runtime.engines.engine import read_engine
 from runtime.faces.rules import FaceRules
-from runtime.pipeline.plan import room_while_running
+from runtime.pipeline.plan import disk_bytes_while_running
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.text import size
 
 
 def test_exact_figures() -> None:
-    base = room_while_running(1000, 512, "float32", faces=False, longest=10)
+    base = disk_bytes_while_running(1000, 512, "float32", faces=False, longest=10)
     assert base == int(2.02 * 1000 * 2048) + 30_000 + (1 << 20)
-    half = room_while_running(1000, 512, "float16", faces=False, longest=10)
+    half = disk_bytes_while_running(1000, 512, "float16", faces=False, longest=10)
     assert base - half == int(2.02 * 1000 * 2048) - int(2.02 * 1000 * 1024)
-    assert room_while_running(1000, 512, "float32", faces=True, longest=10) - base == 2 * 74 * 1000
-    assert room_while_running(1000, 512, "float32", faces=False, longest=10, skip_duplicates=True) - base == 64_000
-    assert room_while_running(1000, 512, "float32", faces=False, longest=900) - base == 3 * 54 * 1000
+    assert disk_bytes_while_running(1000, 512, "float32", faces=True, longest=10) - base == 2 * 74 * 1000
+    assert (
+        disk_bytes_while_running(1000, 512, "float32", faces=False, longest=10, skip_duplicates=True) - base == 64_000
+    )
+    assert disk_bytes_while_running(1000, 512, "float32", faces=False, longest=900) - base == 3 * 54 * 1000
 
 
 def test_a_finished_file_takes_no_more_than_half(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     process(Request((str(photos),), tmp_path / "people.h5", read_engine(tiny_engine), faces=FaceRules("none")))
-    room = room_while_running(600, 16, "float32", faces=False)
+    room = disk_bytes_while_running(600, 16, "float32", faces=False)
     assert (tmp_path / "people.h5").stat().st_size <= room // 2
 
 

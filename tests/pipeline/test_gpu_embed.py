@@ -66,7 +66,7 @@ def opened(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
             resources = [
                 CropResources(
                     own(DaliDecoder(112, options=DaliOptions(batch_size=batch_size, batch_pixels=batch_pixels))),
-                    own(Shrink(driver, kernels, size=112, most=batch_size)),
+                    own(Shrink(driver, kernels, size=112, capacity=batch_size)),
                 )
                 for _ in range(slots)
             ]

@@ -111,7 +111,7 @@ def open_stage(
     ):
         own, order = stack.enter_context, finder[1].channel_order
         options = DaliOptions(batch_size=batch_size, batch_pixels=pixels, threads=1)
-        warping = {"size": 112, "reverse": order != embedder[1].channel_order, "most": batch_size}
+        warping = {"size": 112, "reverse": order != embedder[1].channel_order, "capacity": batch_size}
         sides, kernels = [view.long_side for view in rules.find.views], Kernels(driver)
         resources = [
             FaceResources(own(DaliPhotos(sides, LONG_SIDE, order, options)), own(Warp(driver, kernels, **warping)))

@@ -26,7 +26,7 @@ from runtime.modelstore import resolve_weights
 from runtime.pipeline import gpu_embed, gpu_faces, run, tuning
 from runtime.pipeline.request import Request, RunOptions
 from runtime.pipeline.run import process
-from runtime.pipeline.tuning import recall_settings, works_before
+from runtime.pipeline.tuning import preparation_key, recall_settings
 from runtime.storage.segments import SegmentRules
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
@@ -180,7 +180,7 @@ def test_settings_are_those_for_this_detector(
     searcher = plan(finder.path, tmp_path, (1, 4, 8))
     request = Request((str(portraits),), tmp_path / "o.h5", engine, faces=FaceRules("detect"), detector=searcher)
     assert process(request).processed == 70
-    assert recall_settings(engine.info, works_before(replace(request, decoder="dali"))) is not None
+    assert recall_settings(engine.info, preparation_key(replace(request, decoder="dali"))) is not None
     assert recall_settings(engine.info, "dali") is None
 
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.pipeline import tuning
-from runtime.pipeline.settings import Settings, usable_cores, with_given
+from runtime.pipeline.settings import Settings, override, usable_cores
 from tests.support.arithmetic_runner import INFO, ArithmeticRunner
 
 IMAGES = np.zeros((256, 8, 8, 3), np.uint8)
@@ -82,5 +82,5 @@ def test_settings_are_remembered_by_engine(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_the_user_gives_wins() -> None:
-    assert with_given(Settings(16, 2, 1, 2), 3, None) == Settings(3, 2, 1, 2)
-    assert with_given(Settings(16, 2, 1, 2), None, 7) == Settings(16, 2, 1, 7)
+    assert override(Settings(16, 2, 1, 2), 3, None) == Settings(3, 2, 1, 2)
+    assert override(Settings(16, 2, 1, 2), None, 7) == Settings(16, 2, 1, 7)

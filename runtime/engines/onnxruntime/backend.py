@@ -33,7 +33,7 @@ class OnnxRuntimeCpu:
     refusals: Mapping[str, str] = {
         "fp16": "ONNX Runtime computes in fp32 there, so it would only be slower and less exact. Use --precision fp32"
     }
-    # ONNX Runtime makes one integer operator of DQ, operator and Q; a Relu or Clip before the Q goes into its range.
+    # ONNX Runtime fuses DQ, operator and Q into one integer operator. A Relu or Clip before the Q goes into its range.
     scheme: Scheme | None = Scheme(
         (*WEIGHTED, "Add", *CLIPPING, *PASSING), symmetric=False, inputs_only=False, rest="fp32"
     )
@@ -51,16 +51,16 @@ class OnnxRuntimeCpu:
         return self.name
 
     def adapt(self, graph: onnx.ModelProto) -> onnx.ModelProto:
-        from ...graphs.prelu import without_prelu
+        from ...graphs.prelu import replace_prelu
 
-        return without_prelu(graph)
+        return replace_prelu(graph)
 
     def build(self, job: BuildJob, graph: onnx.ModelProto, info: EngineInfo, prove: Prove) -> tuple[bytes, EngineInfo]:
         from ...graphs.graph import simplify
 
-        if job.precision != "int8":  # what ONNX Runtime makes of Q/DQ depends on the processor: it does so on loading
+        if job.precision != "int8":  # ONNX Runtime fuses Q/DQ for the processor, when it loads the file
             graph = simplify(graph, f"the graph made from {job.weights}", extended=True)
-        return _proven(graph, info, prove)
+        return _prove(graph, info, prove)
 
     def open(self, content: bytes, info: EngineInfo, *, threads: int = 0, path: Path | None = None) -> OrtRunner:
         from .runner import OrtRunner
@@ -98,11 +98,11 @@ class OnnxRuntimeCuda(OnnxRuntimeCpu):
         return graph
 
     def build(self, job: BuildJob, graph: onnx.ModelProto, info: EngineInfo, prove: Prove) -> tuple[bytes, EngineInfo]:
-        # Not simplified: ONNX Runtime fuses for the provider that it optimises with, and does so when it loads.
-        return _proven(graph, info, prove)
+        # Not simplified: ONNX Runtime fuses for its provider when it loads the file.
+        return _prove(graph, info, prove)
 
 
-def _proven(graph: onnx.ModelProto, info: EngineInfo, prove: Prove) -> tuple[bytes, EngineInfo]:
+def _prove(graph: onnx.ModelProto, info: EngineInfo, prove: Prove) -> tuple[bytes, EngineInfo]:
     from ...graphs.half import precision_of
 
     content = graph.SerializeToString(deterministic=True)

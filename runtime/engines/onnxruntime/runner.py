@@ -21,7 +21,7 @@ _OUT_OF_MEMORY = ("failed to allocate memory", "out of memory", "bad_alloc", "ba
 
 
 class OrtRunner:
-    """A Runner on ONNX Runtime; `infer` may be called from several threads at once.
+    """A Runner on ONNX Runtime; several threads may call `infer` at once.
 
     Attributes:
         info: the engine's sidecar.
@@ -32,10 +32,10 @@ class OrtRunner:
 
         Args:
             engine: content of the engine file.
-            info: its sidecar; the backend decides the execution provider.
-            threads: of one `infer`; 0: one a core. With 1 the caller's own thread does the work.
+            info: its sidecar; the backend determines the execution provider.
+            threads: threads of one `infer`; 0: one per core. With 1 the calling thread does the work.
         Raises:
-            EngineError: ONNX Runtime refuses the file or lacks the execution provider.
+            EngineError: ONNX Runtime cannot load the file or lacks the execution provider.
         """
         ort = require("onnxruntime")
         self.info = info
@@ -50,7 +50,7 @@ class OrtRunner:
         try:
             self._session = open_session(engine, provider, threads)
         except Exception as err:  # ONNX Runtime's errors share no base class
-            raise _translated(err, f"ONNX Runtime cannot load the engine of {info.model}") from err
+            raise _translate(err, f"ONNX Runtime cannot load the engine of {info.model}") from err
         if self._session.get_providers()[0] != provider:
             raise EngineError(
                 f"ONNX Runtime could not start {provider} and fell back to {self._session.get_providers()[0]}: "
@@ -58,7 +58,7 @@ class OrtRunner:
             )
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embed one batch: see Runner.infer."""
+        """Embed one batch, see `Runner.infer`."""
         check_images(images, self.info)
         ort = require("onnxruntime")
         try:
@@ -66,13 +66,13 @@ class OrtRunner:
             binding.bind_ortvalue_input(INPUT, ort.OrtValue.ortvalue_from_numpy(images, self._device, 0))
             binding.bind_output(output_of(self.info), self._device, 0)
             self._session.run_with_iobinding(binding)
-            answer: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
+            output: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
         except Exception as err:  # ONNX Runtime's errors share no base class
-            raise _translated(err, f"a batch of {len(images)} failed on {self.info.model}") from err
-        return answer
+            raise _translate(err, f"a batch of {len(images)} failed on {self.info.model}") from err
+        return output
 
     def infer_s(self, images: NDArray[np.uint8]) -> float:
-        """Run one batch: see Runner.infer_s."""
+        """Time one batch, see `Runner.infer_s`."""
         start = time.perf_counter()
         self.infer(images)
         return time.perf_counter() - start
@@ -81,35 +81,35 @@ class OrtRunner:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Let go of the session; its memory returns when no `infer` is under way."""
+        """Release the session. Its memory is freed when no `infer` is running."""
         del self._session
 
 
 def open_session(content: bytes, provider: str = "CPUExecutionProvider", threads: int = 0) -> Any:
-    """An ONNX Runtime session that computes what the graph says, in INT8 too.
+    """Open an ONNX Runtime session that computes the graph exactly, in INT8 too.
 
     Args:
         content: the ONNX file.
         provider: the execution provider.
-        threads: of one run; 0: one a core. With 1 the caller's own thread does the work.
+        threads: threads of one run; 0: one per core. With 1 the calling thread does the work.
     Raises:
-        ONNX Runtime's own exceptions: it refuses the graph.
+        Exception: an error of ONNX Runtime, which share no base class; it cannot load the graph.
     """
     ort = require("onnxruntime")
     options = ort.SessionOptions()
-    options.log_severity_level = 3  # errors only: warnings would go to stderr past our logging
+    options.log_severity_level = 3  # errors only, because warnings would bypass our logging
     options.intra_op_num_threads = threads
     if threads == 1:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if _saturates():
         options.add_session_config_entry("session.x64quantprecision", "1")
-    # It quantises, by one scale a tensor, the weights that the quantiser measured to be better left in float.
+    # That optimizer quantises weights with one scale per tensor that our quantiser left in float on purpose.
     return ort.InferenceSession(content, options, providers=[provider], disabled_optimizers=["WeightBiasQuantization"])
 
 
 @functools.cache
 def _saturates() -> bool:
-    """Whether uint8 times int8 overflows in the processor's fast way of multiplying: x86 without VNNI."""
+    """Whether the fast product of uint8 and int8 overflows on this processor: x86 without VNNI."""
     if platform.machine() not in ("x86_64", "AMD64"):
         return False
     try:
@@ -118,9 +118,9 @@ def _saturates() -> bool:
         return True
 
 
-def _translated(err: Exception, what: str) -> EngineError:
-    """Our error for one of ONNX Runtime's, with its own words."""
+def _translate(err: Exception, what: str) -> EngineError:
+    """Turn an error of ONNX Runtime into one of facemill, with its text."""
     text = str(err)
-    if isinstance(err, MemoryError) or any(words in text.lower() for words in _OUT_OF_MEMORY):
+    if isinstance(err, MemoryError) or any(message in text.lower() for message in _OUT_OF_MEMORY):
         return OutOfMemoryError(f"{what}: out of memory ({text}). Use a smaller --batch-size")
     return EngineError(f"{what}: {type(err).__name__}: {text}")

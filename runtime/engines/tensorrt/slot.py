@@ -14,7 +14,7 @@ from ...cuda.resources import DeviceBuffer, Event, PinnedBuffer, Stream
 from ...errors import EngineError
 from ...graphs.tensors import INPUT
 from ..engine import EngineInfo
-from ..inputs import answer_shape, output_of, sides_of
+from ..inputs import output_of, output_shape, sides_of
 
 
 class Slot:
@@ -103,7 +103,7 @@ class Slot:
         return self._staging.view((count, *self._sides, 3), np.uint8)
 
     def _view(self, count: int) -> NDArray[np.float32]:
-        return self._landed.view((count, *answer_shape(self._info, *self._sides)), np.float32)
+        return self._landed.view((count, *output_shape(self._info, *self._sides)), np.float32)
 
     def __enter__(self) -> Slot:
         return self
@@ -139,4 +139,4 @@ def picture_bytes(info: EngineInfo) -> int:
 
 def answer_bytes(info: EngineInfo) -> int:
     """Of the engine's answer to it."""
-    return 4 * math.prod(answer_shape(info, sides_of(info)[-1], sides_of(info)[-1]))
+    return 4 * math.prod(output_shape(info, sides_of(info)[-1], sides_of(info)[-1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...cuda.device import find_gpu
 from ...extras import available, require
 from ..engine import Engine
-from ..weights import other_weights
+from ..weights import changed_weights
 from .api import version_of
 from .build import invalid_here
 
@@ -25,7 +25,7 @@ def why_stale(engine: Engine) -> str:
     named_sm = info.device.startswith("SM")
     if info.device != "default set" and info.device != (gpu.compute_capability if named_sm else gpu.name):
         return f"it was built for {info.device}, and the GPU is {gpu.name} ({gpu.compute_capability})"
-    reason = other_weights(info)
+    reason = changed_weights(info)
     if reason:
         return reason
     invalid = invalid_here(trt, engine.content())

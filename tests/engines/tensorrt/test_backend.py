@@ -126,7 +126,7 @@ def test_the_sidecar_tells_of_the_first_try(
 
     monkeypatch.setattr(backend, "build_plan", build_without_gpu)
     monkeypatch.setattr(backend, "check_plan", check_plan)
-    monkeypatch.setattr(make, "_proven", lambda job, content, info: info)
+    monkeypatch.setattr(make, "_prove", lambda job, content, info: info)
     result = build(tmp_path)
     found = read_engine(result.engine.path).info
     assert (found.refused, found.context_bytes, found.device) == ("default set: UNSUPPORTED_CC", 1000, HOPPER.name)
