@@ -108,6 +108,7 @@ def test_a_photo_may_be_a_path_bytes_or_an_array(here: Path) -> None:
     assert by_bytes.hits == by_path.hits
 
 
+@pytest.mark.slow
 def test_results_are_json(here: Path) -> None:
     photo = "photos/person2/1.jpg"
     results = [

@@ -176,6 +176,7 @@ def helps() -> dict[str, str]:
     return texts
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_any_heavy_package() -> None:
     names = [".".join(("runtime", *p.relative_to(RUNTIME).with_suffix("").parts)) for p in MODULES]
     names = [n.removesuffix(".__init__") for n in names]

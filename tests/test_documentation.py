@@ -42,6 +42,7 @@ def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.name)
 def test_python_in_the_documents_runs(path: Path, folder: Path, portraits: Path) -> None:
     place = portraits if path.name in ("README.md", "python.md") else folder

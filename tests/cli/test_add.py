@@ -197,6 +197,7 @@ def killed(file: Path, photos: Path, where: str, deed: str) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "deed"),
     [
@@ -217,6 +218,7 @@ def test_a_kill_between_two_steps_and_the_same_command(where: str, deed: str, fi
     assert os.listdir(file.parent) == ["people.h5"]
 
 
+@pytest.mark.slow
 def test_photographs_that_come_after_a_kill_are_taken_too(file: Path, made: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     shutil.copytree(made / "photos", photos)
@@ -230,6 +232,7 @@ def test_photographs_that_come_after_a_kill_are_taken_too(file: Path, made: Path
     assert added(file, photos)["added"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_kill_9_at_a_random_moment(seed: int, file: Path, made: Path) -> None:
     data = file.read_bytes()
@@ -243,6 +246,7 @@ def test_kill_9_at_a_random_moment(seed: int, file: Path, made: Path) -> None:
     assert os.listdir(file.parent) == ["people.h5"]
 
 
+@pytest.mark.slow
 def test_another_addition_does_not_go_on_with_an_interrupted_one(file: Path, made: Path) -> None:
     killed(file, made / "photos", "runtime.pipeline.run.assemble", "pass")
     make_people(made / "other", range(30, 31))
@@ -257,6 +261,7 @@ def test_an_unfinished_run_on_the_file_is_not_lost(file: Path, made: Path) -> No
     assert_refused(done, "E-CONFIG", file)
 
 
+@pytest.mark.slow
 def test_faces_are_looked_for_as_for_the_rows_that_are_there(tiny_engine: Path, tmp_path: Path) -> None:
     detector = save_red_squares(tmp_path)
     photos = tmp_path / "photos"
@@ -283,6 +288,7 @@ def test_faces_are_looked_for_as_for_the_rows_that_are_there(tiny_engine: Path, 
     assert differences(file, whole) == []
 
 
+@pytest.mark.slow
 def test_what_is_embedded_meanwhile_is_as_private_as_the_file(file: Path, made: Path) -> None:
     file.chmod(0o600)
     before = os.umask(0o022)

@@ -68,6 +68,7 @@ def test_mistakes_get_words_and_an_exit_code(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_int8_engine_is_calibrated_on_the_users_photographs(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     command = ("build-engine", "--model", tiny_model, "--backend", "cpu", "--output", tmp_path, "--precision",
                "int8", "--calibration", photos, "--calibration-count", 128)  # fmt: skip
@@ -105,6 +106,7 @@ def test_help_has_examples() -> None:
     assert "facemill build-engine --backend tensorrt --batch 1,256,512" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_detector_is_calibrated_without_another_one(photos: Path, tmp_path: Path) -> None:
     red = save_red_squares(tmp_path)
     command = ("build-engine", "--model", red, "--output", tmp_path, "--precision", "int8", "--calibration", photos,

@@ -143,6 +143,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
     assert_refused(done, "E-STORAGE", tmp_path / "none.h5")
 
 
+@pytest.mark.slow
 def test_real_people(shared: Path, tmp_path: Path) -> None:
     """Every twelfth person of LFW's pairs: 357 people, most of them with one photograph."""
     with tarfile.open(shared / "data" / "lfw_pairs.tar") as archive:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import h5py
+import pytest
 
 from tests.support.errors import assert_refused
 from tests.support.facemill_command import facemill
 
 
+@pytest.mark.slow
 def test_the_tour_embeds_searches_and_writes_a_page(tmp_path: Path) -> None:
     folder = tmp_path / "tour"
     done = facemill("demo", folder, "--people", 12, "--shots", 2)

@@ -61,6 +61,7 @@ def bare(tmp_path: Path) -> Bare:
     return Bare(tmp_path)
 
 
+@pytest.mark.slow
 def test_on_this_machine_it_is_healthy_and_leaves_nothing(tmp_path: Path) -> None:
     done = facemill("doctor", "--disk", tmp_path)
     assert done.returncode == 0, done.stdout

@@ -68,6 +68,7 @@ def test_json_is_one_line(place: Path, tiny_engine: Path) -> None:
     assert found["gallery"] is None
 
 
+@pytest.mark.slow
 def test_missing_photographs_of_the_pairs_are_told(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     shutil.copytree(place / "in", few, ignore=lambda _, names: [name for name in names if name.startswith("P1")])
@@ -81,6 +82,7 @@ def test_missing_photographs_of_the_pairs_are_told(place: Path, tiny_engine: Pat
     assert warning in (tmp_path / "report" / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_report_keeps_the_embeddings_and_finds_them_again(report: Path, place: Path, tiny_engine: Path) -> None:
     assert {"embeddings.h5", "report.json", "report.md"} <= set(os.listdir(report))
     assert not list(report.glob("*.parts"))
@@ -97,6 +99,7 @@ def test_a_report_keeps_the_embeddings_and_finds_them_again(report: Path, place:
         assert file["metadata"].attrs["run_id"] != run_id
 
 
+@pytest.mark.slow
 def test_two_engines_are_compared(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
     other = Path(shutil.copy(tiny_engine, tmp_path / "other.onnx"))
     shutil.copy(sidecar_path(tiny_engine), sidecar_path(other))
@@ -165,6 +168,7 @@ def test_a_calibration_that_is_none_does_not_stop_a_search(calibrated: Path, pla
     assert "expected" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code", "values"),
     [

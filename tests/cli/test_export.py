@@ -117,6 +117,7 @@ def vectors_of(output: Path) -> NDArray[np.float32]:
     return np.asarray(flat).reshape(-1, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out", "out.parquet"])
 def test_kill_9_at_some_moments_leaves_a_whole_export_or_none(name: str, tmp_path: Path) -> None:
     file, vectors, _ = write_file(tmp_path / "people.h5", count=100_000, dimension=64)

@@ -80,6 +80,7 @@ def test_a_search_says_which_detector_is_gone(people: Path, place: Path, tmp_pat
     assert_refused(facemill("search", copy, query), "E-ENGINE", copy, "facemill build-engine")
 
 
+@pytest.mark.slow
 def test_a_detector_may_be_named_by_its_engine(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
     built = facemill("build-engine", "--model", place / "keen.toml", "--output", tmp_path)
     assert built.returncode == 0, built.stderr
@@ -107,6 +108,7 @@ def test_an_onnx_file_alone_gets_a_detectors_model_file(place: Path, tiny_engine
     assert_refused(done, "E-MODEL", f"--detector {place / 'red-squares.toml'}", 'decode = "')
 
 
+@pytest.mark.slow
 def test_rows_of_two_detectors_are_not_mixed(
     people: Path, place: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -143,6 +145,7 @@ def compared(stdout: str) -> dict[str, list[str]]:
     return {name: values for name, *values in rows}
 
 
+@pytest.mark.slow
 def test_detectors_are_compared_alike_from_photographs_and_from_what_was_kept(
     place: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

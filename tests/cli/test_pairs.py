@@ -146,6 +146,7 @@ def test_no_such_file_leaves_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_people_who_are_there_twice_are_found(shared: Path, tmp_path: Path) -> None:
     """Photographs of LFW, of 30 people with two each and of 60 with one: pairs are nearly all of one name."""
     with tarfile.open(shared / "data" / "lfw_pairs.tar") as archive:

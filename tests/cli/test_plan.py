@@ -12,6 +12,7 @@ from tests.support.errors import USAGE, Values, assert_refused
 from tests.support.facemill_command import facemill
 
 
+@pytest.mark.slow
 def test_photographs_that_are_here_are_measured(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     done = facemill("plan", photos, "--engine", tiny_engine, "--align", "none", "-o", tmp_path / "people.h5", "--json")
     assert done.returncode == 0, done.stderr
@@ -30,6 +31,7 @@ def test_photographs_that_are_here_are_measured(photos: Path, tiny_engine: Path,
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> None:
     options = ("--count", 4_000_000_000, "--engine", tiny_engine, "--align", "none", "--dimension", 512)
     done = facemill("plan", *options, "--gpu-memory", 6, "-o", tmp_path / "people.h5")
@@ -44,6 +46,7 @@ def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> N
     assert "\x1b" not in done.stdout  # red is for terminals
 
 
+@pytest.mark.slow
 def test_json_of_a_gpu_to_be(tiny_engine: Path) -> None:
     options = ("--count", 1_000_000, "--engine", tiny_engine, "--align", "none", "--dimension", 512, "--gpu-memory", 6)
     found = json.loads(facemill("plan", *options, "--json").stdout)

@@ -359,6 +359,7 @@ MOMENTS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_kill_between_two_steps_is_completed_by_the_same_command(moment: str, file: Path) -> None:
     needles = needles_of(file, "P02/")

@@ -31,6 +31,7 @@ def made(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", WRITERS, ids=lambda words: f"{words[0]}-{words[-1]}")
 def test_a_page_goes_and_a_page_that_is_no_more_facemills_stays(
     made: Path, tmp_path: Path, words: tuple[str, ...]

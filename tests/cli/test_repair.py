@@ -96,6 +96,7 @@ def a_failure_said_to_be_embedded(file: Any) -> None:
     file["outcomes/status"][failed] = Status.EMBEDDED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "lost"),
     [
@@ -136,6 +137,7 @@ def test_what_is_lost_is_embedded_again(
     assert differences(copy, whole) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "chunks", "lost"),
     [
@@ -261,6 +263,7 @@ def test_kill_9_leaves_the_damaged_file_or_the_repaired_one(seed: int, copy: Pat
     assert len(os.listdir(copy.parent)) == 2
 
 
+@pytest.mark.slow
 def test_random_bits_never_pass_for_whole(copy: Path, whole: Path, tmp_path: Path) -> None:
     with h5py.File(whole) as file:
         rows = dict(zip(file["image_paths"][:].tolist(), file["embeddings"][:], strict=True))

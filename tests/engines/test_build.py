@@ -100,6 +100,7 @@ def test_the_same_inputs_give_the_same_engine(weights: Path) -> None:
     assert forced.engine.info == first.engine.info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -117,6 +118,7 @@ def test_other_inputs_build_it_again(weights: Path, change: dict[str, Any], reas
     assert not build(weights, **change).built
 
 
+@pytest.mark.slow
 def test_other_weights_another_version_and_damage_build_it_again(weights: Path) -> None:
     path = build(weights).engine.path
     save_cnn(weights, gain=0.5)
@@ -191,6 +193,7 @@ def test_an_int8_engine_says_what_it_was_calibrated_on(weights: Path) -> None:
     assert result.engine.info.parity.mean >= 0.995
 
 
+@pytest.mark.slow
 def test_an_int8_engine_is_built_again_for_other_crops_alone(weights: Path) -> None:
     first = build(weights, precision="int8", calibration=CROPS)
     before = listing(first.engine.path.parent)
@@ -382,6 +385,7 @@ def test_a_folder_that_is_a_file_is_an_error(weights: Path) -> None:
         build(weights)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_nothing(weights: Path) -> None:
     """The largest file that this process may write is smaller than the engine."""
     output = weights.parent / "engines"
@@ -427,6 +431,7 @@ print(result.built)
 """
 
 
+@pytest.mark.slow
 def test_of_several_builds_at_once_one_builds(weights: Path) -> None:
     output = weights.parent / "engines"
     command = [sys.executable, "-c", TWO_AT_ONCE, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]

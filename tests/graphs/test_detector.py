@@ -103,6 +103,7 @@ def real(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
     return spec, weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", REAL, indirect=True)
 def test_real_detectors_answer_as_their_files_do(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
     spec, weights = real
@@ -116,6 +117,7 @@ def test_real_detectors_answer_as_their_files_do(real: tuple[ModelSpec, Path], t
     assert weigh_by_score(expected).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", ["facemill-det", "yunet"], indirect=True)
 def test_a_real_detector_in_int8(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
     """Judged by what it says of faces, against the untouched file. (SCRFD wants real faces to be calibrated on.)"""
@@ -135,6 +137,7 @@ def test_a_real_detector_in_int8(real: tuple[ModelSpec, Path], tmp_path: Path) -
     assert (raw[..., 0][sure] > 0.5).mean() > 0.7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", ["facemill-det", "yunet"], indirect=True)
 def test_int8_that_was_calibrated_without_faces_is_refused(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
     """On pictures without faces an engine that finds none is as good as any."""

@@ -37,6 +37,7 @@ def operators(weights: Path, model: ModelSpec, precision: str = "fp32") -> Count
     return Counter(node.op_type for node in prepare_graph(weights, model, precision).graph.node)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 1, 1), (0, 0, 1, 1)])
 @pytest.mark.parametrize("normalisation", [{}, IMAGENET, PLAIN, {"mean": (10.0, 20.0, 30.0), "std": (1.0, 1.0, 1.0)}])
@@ -78,6 +79,7 @@ def test_a_first_convolution_that_sees_colours_apart_is_left_alone(tmp_path: Pat
     assert measure_parity(runner(weights, model), model, weights).minimum >= BARS["fp32"].minimum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["128", "512"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_generated_networks_answer_as_onnx_runtime_does(tmp_path: Path, form: str, precision: str) -> None:
@@ -98,6 +100,7 @@ def test_a_file_with_batch_one_and_opset_11_takes_batches(tmp_path: Path, target
     np.testing.assert_array_equal(together, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_real_file_answers_as_onnx_runtime_does(shared: Path, precision: str) -> None:
     weights = shared / "models" / "mobilefacenet_128.onnx"

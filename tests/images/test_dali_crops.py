@@ -122,6 +122,7 @@ def test_all_eight_orientations(decoder: DaliDecoder, orientation: int) -> None:
     assert difference(by_dali(decoder, data), decode_image(make.encode(UPRIGHT), size=112)) < 2.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [(112, 112), (113, 113), (223, 250), (400, 300), (3001, 1999), (40, 60), (300, 80), (112, 300)]
 )
@@ -228,6 +229,7 @@ def growth() -> int:
         return resident_bytes() - before
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_batches() -> None:
     code = "import test_dali_crops as here; print(here.growth())"
     folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[2]))

@@ -57,6 +57,7 @@ def test_all_eight_orientations_are_honoured(kind: str, orientation: int, alpha:
     assert difference(got, square(make.scene(160, 120))) < 3.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(112, 112), (160, 120), (400, 300), (1200, 900), (3000, 2000), (40, 60), (2000, 50)])
 def test_every_size_becomes_the_whole_image_averaged(shape: tuple[int, int]) -> None:
     pixels = make.scene(*shape)

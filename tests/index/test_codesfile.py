@@ -80,6 +80,7 @@ def bad(**facts: float) -> dict[str, float]:
     return {**good, **facts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_or_foreign_index_is_made_again(people: Path, damage: str) -> None:
     index = codes_path(people, "sq8")
@@ -136,6 +137,7 @@ def test_what_a_killed_search_left_is_taken_over(people: Path) -> None:
     assert not list(people.parent.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_searches_at_once_make_it_once_and_all_answer_right(tmp_path: Path) -> None:
     path = write_gallery(tmp_path / "people.h5", crowd(400))
     with multiprocessing.get_context("spawn").Pool(3) as pool:
@@ -172,6 +174,7 @@ with EmbeddingFile(Path({path!r})) as gallery:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_killed_while_it_is_made(people: Path, moment: str) -> None:
     index = codes_path(people, "sq8")

@@ -240,6 +240,7 @@ def _answer_in_child(path: Path, seed: int) -> NDArray[np.int64]:
     return answer(path, unit(4, seed=seed))[0]
 
 
+@pytest.mark.slow
 def test_searches_at_once_all_answer_right(gallery_file: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(4) as pool:
         answers = pool.starmap(_answer_in_child, [(gallery_file, seed) for seed in range(8)], chunksize=1)

@@ -151,6 +151,7 @@ def assert_exact(
     return source, host
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dimension", "queries", "k"), [(32, 1, 1), (32, 3, 10), (70, 300, 50), (512, 5, 50)])
 def test_answers_equal_exact_numpy(maker: Maker, dimension: int, queries: int, k: int) -> None:
     assert_exact(maker, unit(3000, dimension), unit(queries, dimension, seed=1), k)

@@ -56,6 +56,7 @@ def test_the_size_of_a_product_changes_nothing(tmp_path: Path, shape: tuple[int,
     assert pairs_of(path, 0.3, 1000, products=TileProducts(shape=shape)) == pairs_by_numpy(vectors, 0.3)
 
 
+@pytest.mark.slow
 def test_a_threshold_is_met_to_the_last_bit(tmp_path: Path) -> None:
     vectors = rows_with_duplicates(300)
     path = write_rows(tmp_path / "p.h5", vectors)
@@ -69,6 +70,7 @@ def test_a_threshold_is_met_to_the_last_bit(tmp_path: Path) -> None:
         assert len(at) > len(over)
 
 
+@pytest.mark.slow
 def test_products_that_are_wrong_by_what_fp32_may_be_lose_no_pair(tmp_path: Path) -> None:
     """Sums in FP32 come out differently on every machine: here, always too low by nearly all that is allowed."""
     vectors = rows_with_duplicates(300)
@@ -108,6 +110,7 @@ def test_zeros_pair_with_nobody_however_low_the_threshold(tmp_path: Path, thresh
         assert len(found) == 67 * 66 // 2
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_a_search(tmp_path: Path) -> None:
     vectors = rows_with_duplicates(200)
     path = write_rows(tmp_path / "p.h5", vectors)

@@ -153,6 +153,7 @@ def test_a_crop_is_taken_as_it_is_with_auto_and_searched_otherwise(runner: Runne
     assert find(runner, png(crop)).outcomes[-1].status == Status.NO_FACE
 
 
+@pytest.mark.slow
 def test_a_small_face_in_a_reduced_photograph_is_cut_from_a_larger_one(runner: Runner) -> None:
     """Of 5,120 pixels 640 are decoded; the face there is smaller than its crop, in the original it is larger."""
     image = picture(5120, 3840, (1600, 2000, 320))
@@ -166,6 +167,7 @@ def test_a_small_face_in_a_reduced_photograph_is_cut_from_a_larger_one(runner: R
     assert got.images[0, 40:72, 40:72, 0].std() > 20  # in the reduced one the stripes are one red
 
 
+@pytest.mark.slow
 def test_a_photograph_that_cannot_be_decoded_again_is_an_outcome(
     runner: Runner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +223,7 @@ def request_for(portraits: Path, tiny_engine: Path, detector: Engine, tmp_path: 
     return make_request
 
 
+@pytest.mark.slow
 def test_the_main_job_finds_aligns_and_stores(request_for: Callable[..., Request], tmp_path: Path) -> None:
     found = process(request_for())
     assert found.outcomes == {"embedded": 54, "no-face": 6}
@@ -232,6 +235,7 @@ def test_the_main_job_finds_aligns_and_stores(request_for: Callable[..., Request
         assert file["metadata"].attrs["detector"] == "red-squares"
 
 
+@pytest.mark.slow
 def test_all_faces_have_rows_of_their_own(request_for: Callable[..., Request], tmp_path: Path) -> None:
     found = process(request_for(policy="all"))
     with h5py.File(tmp_path / "o.h5") as file:
@@ -241,6 +245,7 @@ def test_all_faces_have_rows_of_their_own(request_for: Callable[..., Request], t
         assert file["face_index"][:].max() >= 1
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_only_with_the_same_detector_and_rules(
     request_for: Callable[..., Request], tiny_engine: Path
 ) -> None:

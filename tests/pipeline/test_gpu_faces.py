@@ -182,6 +182,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", BATCHES.values(), ids=BATCHES.keys())
 def test_a_batch_ends_as_it_does_on_the_cpu(opened: Open, on_the_cpu: OnTheCpu, files: list[bytes]) -> None:
     batch = batch_of(*files)
@@ -196,6 +197,7 @@ def test_channels_are_in_the_order_of_each_engine(opened: Open, on_the_cpu: OnTh
         check(embed(batch), on_the_cpu(batch, order=order))
 
 
+@pytest.mark.slow
 def test_every_face_has_a_row_even_if_they_are_more_than_a_slot_holds(opened: Open, on_the_cpu: OnTheCpu) -> None:
     batch = batch_of(TWO[0], NONE, TWO[1], make.encode(picture(400, 300, (30, 50, 43), (190, 230, 48)), "PNG"))
     with opened(ALL, batch_size=3) as embed:
@@ -212,6 +214,7 @@ def test_several_faces_are_refused_if_one_is_wanted(opened: Open, on_the_cpu: On
     assert [o.status for o in got.outcomes if o.row > 7] == [Status.MULTIPLE_FACES] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"min_iod": 34}, {"min_sharpness": 240.0}, {"min_frontal": 1.0}])
 def test_poor_faces_are_outcomes(opened: Open, on_the_cpu: OnTheCpu, change: dict[str, float]) -> None:
     rules, batch = replace(DETECT, **change), batch_of(*ONE, NONE, SMALL)
@@ -243,6 +246,7 @@ def test_photographs_that_take_much_memory_are_embedded_in_parts(
         assert [shape[0] for shape in embed._runner._engine.shapes] == [4, 4, 2]  # 3, 3, and 1 with the PNG
 
 
+@pytest.mark.slow
 def test_what_the_views_do_not_show_goes_the_cpus_way(opened: Open) -> None:
     with opened() as embed:
         looked: list[int] = []
@@ -252,6 +256,7 @@ def test_what_the_views_do_not_show_goes_the_cpus_way(opened: Open) -> None:
         assert looked == [103, 106, 109, 112]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whose", ["dali", "detector", "engine"])
 def test_out_of_memory_halves_the_slice_for_good_and_loses_nothing(
     opened: Open, on_the_cpu: OnTheCpu, monkeypatch: pytest.MonkeyPatch, whose: str
@@ -300,6 +305,7 @@ def test_the_clocks_tell_the_work_apart(opened: Open) -> None:
     assert all(clock.busy_s > 0 for clock in clocks)
 
 
+@pytest.mark.slow
 def test_threads_share_the_stage(opened: Open, on_the_cpu: OnTheCpu) -> None:
     files = [*ONE, NONE, PNG, CUT]
     wanted = {order: on_the_cpu(batch_of(*(files[i] for i in order))) for order in map(tuple, orders(len(files)))}
@@ -325,6 +331,7 @@ def real(name: str, folder: Path) -> tuple[bytes, EngineInfo]:
     return built.engine.content(), built.engine.info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["yunet", "scrfd-500m"])
 @pytest.mark.parametrize("policy", ["largest", "all"])
 def test_a_real_detector_finds_the_faces_of_real_photographs_alike(

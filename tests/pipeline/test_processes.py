@@ -36,6 +36,7 @@ def whole(many: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory
     return output
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_file_of_one(many: str, tiny_engine: Path, tmp_path: Path, whole: Path) -> None:
     output = tmp_path / "o.h5"
     done = facemill(
@@ -49,6 +50,7 @@ def test_two_processes_write_the_file_of_one(many: str, tiny_engine: Path, tmp_p
     assert os.listdir(tmp_path) == ["o.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_stopped_or_killed_it_goes_on_even_with_another_number_of_processes(
     signum: signal.Signals, many: str, tiny_engine: Path, tmp_path: Path, whole: Path
@@ -66,6 +68,7 @@ def test_stopped_or_killed_it_goes_on_even_with_another_number_of_processes(
     assert_same_file(output, whole)
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_ends_the_run_with_its_words(many: str, tiny_engine: Path, tmp_path: Path) -> None:
     arguments = ("-o", tmp_path / "o.h5", "--engine", tiny_engine, "--device", "cpu,cpu", "--segment-rows", 100_000)
     done = facemill_process(*("process", many, *arguments), preexec_fn=file_size_limit(200_000))
@@ -113,6 +116,7 @@ def test_devices_that_are_none(devices: tuple[str, ...], value: str) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gpus", "shown", "devices", "values"),
     [

@@ -62,6 +62,7 @@ def run(many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path,
     return InterruptedRun(output, arguments, uninterrupted[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", range(10))
 def test_kill_9_at_a_random_moment_and_resume(
     moment: int, run: InterruptedRun, uninterrupted: tuple[Path, float]
@@ -73,6 +74,7 @@ def test_kill_9_at_a_random_moment_and_resume(
     run.resume()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(signum: signal.Signals, run: InterruptedRun) -> None:
     with run.start() as process:
@@ -86,6 +88,7 @@ def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(signum: signa
     assert 0 < again["processed"] < MANY  # what was done is not done again
 
 
+@pytest.mark.slow
 def test_sigusr1_pauses_and_goes_on(run: InterruptedRun, uninterrupted: tuple[Path, float]) -> None:
     unfinished = run.output.parent / "o.h5.parts"
     with run.start() as process:
@@ -107,6 +110,7 @@ def test_sigusr1_pauses_and_goes_on(run: InterruptedRun, uninterrupted: tuple[Pa
     assert_same_file(run.output, run.whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [3_000, 30_000, 200_000])
 def test_a_full_disk_stops_clearly_and_the_same_command_goes_on(limit: int, run: InterruptedRun) -> None:
     # 3 kB: the plan fits, no path table does; 30 kB: no segment; 200 kB: segments, but not the finished file.
@@ -116,6 +120,7 @@ def test_a_full_disk_stops_clearly_and_the_same_command_goes_on(limit: int, run:
     run.resume()
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_old_output(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
     arguments = ("process", photos / "1", "-o", output, "--engine", tiny_engine)
@@ -132,6 +137,7 @@ def test_a_run_that_the_disk_cannot_hold_is_refused_before_it_begins(tmp_path: P
         check_disk(tmp_path / "o.h5", 10**12, contract, 30)
 
 
+@pytest.mark.slow
 def test_a_second_run_on_one_output_is_refused(run: InterruptedRun) -> None:
     with run.start() as first:
         first.send_signal(signal.SIGUSR1)
@@ -142,6 +148,7 @@ def test_a_second_run_on_one_output_is_refused(run: InterruptedRun) -> None:
     assert first.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_folder_that_changes_during_the_run(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -163,6 +170,7 @@ def test_a_folder_that_changes_during_the_run(tiny_engine: Path, tmp_path: Path)
     assert found["outcomes"] == {"embedded": 5990, "unreadable": 10}
 
 
+@pytest.mark.slow
 def test_a_damaged_segment_is_run_again(run: InterruptedRun) -> None:
     run.kill()
     segment = segments(run.output)[0]
@@ -172,6 +180,7 @@ def test_a_damaged_segment_is_run_again(run: InterruptedRun) -> None:
     run.resume()
 
 
+@pytest.mark.slow
 def test_a_segment_whose_vectors_are_damaged_is_run_again(run: InterruptedRun) -> None:
     run.kill()
     segment = segments(run.output)[0]

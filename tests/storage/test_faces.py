@@ -97,6 +97,7 @@ def assert_holds(path: Path, batch: Embedded, rows: int) -> None:
         assert file["metadata"].attrs["format_version"] == (2 if counts.max() > 1 else 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 999), rows=st.integers(1, 60), size=st.integers(1, 9), segment_rows=st.integers(1, 20))
 def test_what_is_found_is_in_the_file(seed: int, rows: int, size: int, segment_rows: int) -> None:
@@ -107,6 +108,7 @@ def test_what_is_found_is_in_the_file(seed: int, rows: int, size: int, segment_r
         assert_holds(Path(place) / "o.h5", batch_of(range(rows), seed), rows)
 
 
+@pytest.mark.slow
 def test_blocks_of_the_assembly_end_between_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.storage.dataset._BLOCK_ROWS", 4)  # fewer than some photographs have faces
     run(tmp_path, 200, tmp_path / "o.h5", seed=8)
@@ -127,6 +129,7 @@ def test_a_photograph_is_in_one_segment_with_all_of_its_faces(tmp_path: Path) ->
     assert len(segment_files(tmp_path)) > 10
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(data=st.data(), seed=st.integers(0, 999), rows=st.integers(20, 60), size=st.integers(1, 9))
 def test_killed_and_damaged_it_ends_with_the_same_file(data: st.DataObject, seed: int, rows: int, size: int) -> None:
@@ -149,6 +152,7 @@ def test_killed_and_damaged_it_ends_with_the_same_file(data: st.DataObject, seed
         assert differences(place / "o.h5", whole(place, rows, seed)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dataset", ["embeddings", *FACE_DATASETS.values()])
 def test_a_segment_with_one_wrong_bit_is_run_again(dataset: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
@@ -168,6 +172,7 @@ def test_a_segment_with_one_wrong_bit_is_run_again(dataset: str, tmp_path: Path)
     assert differences(tmp_path / "o.h5", whole(tmp_path, 50, 6)) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dataset", "damage"),
     [
@@ -206,6 +211,7 @@ def test_a_segment_without_faces_among_those_that_have_them_is_run_again(tmp_pat
     assert differences(tmp_path / "o.h5", whole(tmp_path, 10, 3)) == []
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(data=st.data(), seed=st.integers(0, 999), rows=st.integers(1, 50))
 def test_a_retry_ends_with_the_file_of_a_run_that_never_failed(data: st.DataObject, seed: int, rows: int) -> None:
@@ -307,6 +313,7 @@ def test_without_faces_a_file_holds_what_it_always_held(tmp_path: Path) -> None:
         assert file["metadata"].attrs["format_version"] == 1
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_faces_of_the_photographs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -281,6 +281,7 @@ def test_a_file_that_is_no_plan_is_refused_with_the_next_step(place: Place) -> N
         TensorRTRunner(b"nothing", place.info, driver=place.driver, trt=place.trt)
 
 
+@pytest.mark.slow
 def test_nothing_stays_on_the_device(place: Place, crops: NDArray[np.uint8]) -> None:
     with place.open(slots=8) as runner:
         runner.infer(crops)  # CUDA keeps something from its first use
