@@ -5,10 +5,12 @@ GPU_VENV := .venv-gpu
 # The CUDA of the environment that is there, or 12.
 CUDA ?= $(patsubst $(GPU_VENV)/.gpu%,%,$(firstword $(wildcard $(GPU_VENV)/.gpu1[23]) 12))
 BIN := $(VENV)/bin
+# Tests of one file run in one process, so that they share what its fixtures make.
+IN_PROCESSES := -n auto --maxprocesses 8 --dist loadfile
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gputest setup-gpu demo test check docs bench gpu-acceptance lock clean
+.PHONY: help setup setup-gputest setup-gpu demo test test-fast check docs bench gpu-acceptance lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -18,8 +20,11 @@ setup: $(VENV)/.cpu  ## set up .venv to run on the CPU (locked versions)
 demo: $(VENV)/.cpu  ## sample photographs, the main job, a search; says where the results are
 	$(BIN)/facemill demo demo
 
-test: $(VENV)/.dev  ## the tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev  ## all tests, in a process for each core; 8 minutes on two cores
+	$(BIN)/python -m pytest $(IN_PROCESSES)
+
+test-fast: $(VENV)/.dev  ## the tests that take little CPU time; 90 seconds on two cores
+	$(BIN)/python -m pytest $(IN_PROCESSES) -m "not slow"
 
 check: $(VENV)/.dev  ## ruff, mypy --strict, import direction
 	$(BIN)/ruff check .

@@ -23,8 +23,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import material
-from compare import differences
 from report import write_results
+
+from tests.support.embedding_files import differences
 
 
 def disturb(kind: str, command: list[str], seconds: float, chance: random.Random) -> int:

@@ -18,7 +18,7 @@ from material import ROOT  # noqa: F401 - puts the checkout on the path
 from report import write_results
 
 from runtime.clusters.clusters import cluster_by_count
-from runtime.clusters.graph import connected_components, people_in_graph
+from runtime.clusters.graph import connected_components, find_people
 from runtime.pages.map import groups_of_folders
 from runtime.pairs.all_pairs import ScoredPairs, join_pairs, pairs_above
 from runtime.storage.file import EmbeddingFile
@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     thresholds = np.round(np.arange(options.lowest, options.highest + options.step / 2, options.step), 6).tolist()
     with EmbeddingFile(options.file) as gallery:
-        person = groups_of_folders(gallery.names(range(gallery.rows))).of
+        person = groups_of_folders(gallery.names(range(gallery.rows))).labels
         start = time.perf_counter()
         every = join_pairs(list(pairs_above(gallery, min(thresholds))))
         compared_s = time.perf_counter() - start
@@ -53,7 +53,7 @@ def main() -> None:
             "links": "",
             "false links": "",
             "clusters": means.count,
-            **figures(agreement(means.of.astype(np.int64), person)),
+            **figures(agreement(means.labels.astype(np.int64), person)),
             "F1 over seeds": "",
             "F1 of components": "",
             "s": f"{means_s:.2f}",
@@ -77,9 +77,9 @@ def whispers_row(every: ScoredPairs, threshold: float, person: np.ndarray) -> di
     kept = every.scores >= np.float32(threshold)
     links = ScoredPairs(every.first[kept], every.second[kept], every.scores[kept])
     start = time.perf_counter()
-    labels, _ = people_in_graph(links, len(person))
+    labels, _ = find_people(links, len(person))
     taken_s = time.perf_counter() - start
-    others = [agreement(people_in_graph(links, len(person), seed=seed)[0], person).f1 for seed in range(SEEDS)]
+    others = [agreement(find_people(links, len(person), seed=seed)[0], person).f1 for seed in range(SEEDS)]
     return {
         "method": "whispers",
         "threshold or k": f"{threshold:g}",

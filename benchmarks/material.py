@@ -52,10 +52,10 @@ def build(
     Args:
         calibration: aligned crops, for the precision "int8".
     """
+    from runtime.api.calibration import gather_calibration
     from runtime.engines.build import build_engine
     from runtime.engines.weights import weights_for
     from runtime.modelspec import load_spec
-    from runtime.pipeline.calibration import gather_calibration
 
     spec = load_spec(model)
     crops = gather_calibration([str(calibration)], spec) if calibration else None

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-from .errors import MissingDependencyError
+from .errors import Interrupted, MissingDependencyError
 from .libcuda import driver_cuda
 
 # The distributions of each extra in pyproject.toml, for commands in messages that work everywhere.
@@ -45,10 +45,16 @@ def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
         purpose: its purpose, for the message.
     Raises:
         MissingDependencyError: the module is not installed, or cannot be imported.
+        Interrupted, KeyboardInterrupt: a signal arrived during the import.
     """
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as err:
+        cause: BaseException | None = err
+        while cause is not None:  # a compiled module turns a signal during its import into an ImportError
+            if isinstance(cause, (Interrupted, KeyboardInterrupt)):
+                raise cause from None
+            cause = cause.__cause__ or cause.__context__
         command = pip_install(extra) if extra else f"pip install {module}"
         reason = f" ({purpose})" if purpose else ""
         raise MissingDependencyError(

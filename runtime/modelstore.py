@@ -106,7 +106,7 @@ def _fetch(spec: ModelSpec, path: Path, listener: Listener | None) -> None:
     raise ModelUnavailableError(
         f"the weights of {spec.name} are not on this machine, and cannot be fetched: {reason}.\n"
         f"  file:     {spec.file}\n"
-        f"  address:  {spec.url or 'unknown'}\n"
+        f"  address:  {spec.url or 'none'}\n"
         f"  sha256:   {spec.sha256 or 'unknown'}\n"
         f"  licence:  {spec.licence}\n"
         f"Put the file into {path.parent}, or into your own folder, and run: export FACEMILL_MODELS=/your/folder"

@@ -15,23 +15,6 @@ from tests.support.nvidia_driver_stand_in import FakeDriver
 
 ROOT = Path(__file__).resolve().parents[1]
 
-TINY_TOML = """
-name = "tiny"
-title = "one convolution and one matrix product, for tests"
-file = "tiny.onnx"
-input_name = "image"
-output_name = "vector"
-size = 112
-channel_order = "rgb"
-mean = [127.5, 127.5, 127.5]
-std = [127.5, 127.5, 127.5]
-dimension = 16
-licence = "Apache-2.0"
-accuracy = "none"
-accuracy_source = "none"
-trained = false
-"""
-
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -57,6 +40,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    from tests.support.model_files import write_model_file
+
     rng = np.random.default_rng(7)
     folder = tmp_path_factory.mktemp("tiny")
     weights = {
@@ -76,8 +61,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "tiny.onnx")
-    (folder / "tiny.toml").write_text(TINY_TOML)
-    return folder / "tiny.toml"
+    names = {"name": "tiny", "file": "tiny.onnx", "input_name": "image", "output_name": "vector"}
+    return write_model_file(folder / "tiny.toml", **names)
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +76,20 @@ def tiny_engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return build_engine(
         spec, resolve_weights(spec), backend="cpu", output=tmp_path_factory.mktemp("engines")
     ).engine.path
+
+
+@pytest.fixture(scope="session")
+def shipped_detector() -> Path:
+    """The engine of the detector that commands use where nothing else is said, in the cache of the tests.
+
+    For tests in which a limit, a moment or another user's rights would else hit its build.
+    """
+    from runtime.engines.choose import choose_detector
+    from runtime.modelstore import SHIPPED_DETECTOR
+
+    engine = choose_detector(SHIPPED_DETECTOR, align="auto", backend="cpu")
+    assert engine is not None
+    return engine.path
 
 
 @pytest.fixture(scope="session")

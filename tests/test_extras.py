@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runtime import extras
-from runtime.errors import MissingDependencyError
+from runtime.errors import Interrupted, MissingDependencyError
 from runtime.extras import EXTRAS, available, pip_install, require
 from tests.support.errors import raises
 
@@ -69,3 +69,17 @@ def test_a_missing_package_is_named_with_its_command() -> None:
 def test_a_package_that_is_there_comes_back() -> None:
     assert available("numpy")
     assert require("numpy").__name__ == "numpy"
+
+
+def test_a_signal_while_a_package_loads_is_not_taken_for_a_missing_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module made with pybind11 hides what a signal handler raises behind an ImportError."""
+    code = (
+        "from runtime.errors import Interrupted\nraise ImportError('initialization failed') from Interrupted('x', 15)\n"
+    )
+    (tmp_path / "compiled_module.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(Interrupted) as caught:
+        require("compiled_module")
+    assert caught.value.signum == 15

@@ -89,7 +89,7 @@ def test_a_download_is_checked_and_appears_whole(server: Server, tmp_path: Path)
     path = tmp_path / "m.onnx"
     fetch(server.url, path, sha256=SHA256, size_bytes=len(DATA))
     assert path.read_bytes() == DATA
-    assert {p.name for p in tmp_path.iterdir()} == {"m.onnx", "m.onnx.partial.lock"}
+    assert {p.name for p in tmp_path.iterdir()} == {"m.onnx"}
 
 
 def test_a_line_that_breaks_is_taken_up_where_it_stopped(server: Server, tmp_path: Path) -> None:

@@ -40,13 +40,13 @@ from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.pipeline.work import DigestTable
 from runtime.records import Embedded
-from runtime.search.search import Answer, Answers
+from runtime.search.answers import Answer, SearchFacts
 from runtime.sources.pathtable import write_paths
 from runtime.storage.contract import EmbeddingContract
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.segments import SegmentRules, SegmentWriter
-from tests.support.clustered_files import people, write_file, write_photographs
+from tests.support.clustered_files import people_rows, write_file, write_photos
 
 SIZES = [20] * 20
 MODES = [0o600, 0o640]
@@ -61,8 +61,8 @@ def _everybody_may_read_new_files() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_file(tmp_path_factory.mktemp("private") / "people.h5", people(SIZES))
-    write_photographs(path, [b"%04d.jpg" % row for row in range(40)])
+    path = write_file(tmp_path_factory.mktemp("private") / "people.h5", people_rows(SIZES))
+    write_photos(path, [b"%04d.jpg" % row for row in range(40)])
     return path
 
 
@@ -113,7 +113,7 @@ def write_indexes(gallery: EmbeddingFile, folder: Path) -> None:
 
 def write_search_page(gallery: EmbeddingFile, folder: Path) -> None:
     shown = PageAnswers(1, 5)
-    shown.add(Answers((Answer("0.jpg"),), 5, "m", "0" * 64, False, 2.0, IndexFacts("flat")))
+    shown.add(Answer("0.jpg", SearchFacts(5, "m", "0" * 64, False, IndexFacts("flat")), search_ms=0.5))
     write_page(folder / "o.html", gallery, shown)
 
 

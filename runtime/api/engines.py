@@ -13,7 +13,7 @@ from ..engines.weights import weights_for
 from ..errors import OptionError
 from ..modelspec import load_spec
 from ..modelstore import default_model
-from ..pipeline.calibration import gather_calibration
+from .calibration import gather_calibration
 
 
 def build_engine(

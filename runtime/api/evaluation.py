@@ -92,8 +92,15 @@ def evaluate(
         place = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facemill-evaluate-")))
         suffixes = [_suffix_of(name) for name in detectors] or (["-1", "-2"] if compare else [""])
         requests = [
-            Request((str(folder),), place / f"embeddings{suffix}.h5", one, force=force, faces=faces, detector=detecting)
-            for suffix, one, detecting in zip(suffixes, engines, finders, strict=True)
+            Request(
+                (str(folder),),
+                place / f"embeddings{suffix}.h5",
+                engine_of_run,
+                force=force,
+                faces=faces,
+                detector=detecting,
+            )
+            for suffix, engine_of_run, detecting in zip(suffixes, engines, finders, strict=True)
         ]
         if calibrate is not None:
             check_file(calibrate, requests[0])
@@ -109,7 +116,7 @@ def evaluate(
         report = Report(
             folder=str(folder),
             pairs=str(pairs or ""),
-            labels=tuple(detectors) or labels_of([one.path for one in engines]),
+            labels=tuple(detectors) or labels_of([engine_of_run.path for engine_of_run in engines]),
             evaluations=evaluations,
             gallery=gallery,
             comparison=compare_evaluations(*evaluations) if compare else None,

@@ -265,8 +265,8 @@ def remove(
         if len(plan.rows):
             if not confirm(plan) or dry_run:
                 return None
-            place = None if receipt is None else Path(receipt)
-            facts = removal.erase(plan, asked, receipt=place, keep_pages=keep_pages, name_paths=name_paths)
+            receipt_path = None if receipt is None else Path(receipt)
+            facts = removal.erase(plan, asked, receipt=receipt_path, keep_pages=keep_pages, name_paths=name_paths)
         return Receipt.of(facts) if facts else None
 
 

@@ -144,12 +144,16 @@ def find_pairs(
     with EmbeddingFile(path) as gallery:
         calibration = find_calibration(gallery)
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
-        query = searching.PairQuery(lowest, most=max_pairs, budget_s=budget_s, device=device)
+        query = searching.PairQuery(lowest, max_pairs=max_pairs, budget_s=budget_s, device=device)
         with Checkpoint(path) as checkpoint:
-            found = searching.find_pairs(gallery, checkpoint, query, force=force, listener=listener, control=control)
-            table = PairTable(gallery, found.pairs, calibration)
+            pair_result = searching.find_pairs(
+                gallery, checkpoint, query, force=force, listener=listener, control=control
+            )
+            table = PairTable(gallery, pair_result.pairs, calibration)
             # Reading photos takes time: stopped between two outputs, the same call would find the first one there.
-            text = review_page(gallery, table, found.method(), lowest, page_pairs) if page_path is not None else ""
+            text = (
+                review_page(gallery, table, pair_result.method(), lowest, page_pairs) if page_path is not None else ""
+            )
             if table_path is not None:
                 write_table(table_path, gallery, table)
             if page_path is not None:
@@ -158,11 +162,11 @@ def find_pairs(
         return PairReport(
             table,
             lowest,
-            found.same_photograph,
-            found.method(),
-            found.share,
-            found.compared,
-            found.elapsed_s,
+            pair_result.same_photograph,
+            pair_result.method(),
+            pair_result.share,
+            pair_result.compared,
+            pair_result.elapsed_s,
             table.expected(lowest),
             made_by(gallery),
             warning_of(gallery),
@@ -217,15 +221,15 @@ class ClusterReport:
             which = "cluster is" if clusters.suspicious == 1 else "clusters are"
             warnings.append(
                 f"{clusters.suspicious:,} {which} too large to be a person; the largest has {int(clusters.sizes[0]):,} "
-                f"of {len(clusters.of):,} photos. The threshold {clusters.threshold:g} is too low, or many photos show "
-                f"no face: try a higher one, and look at --sheets"
+                f"of {len(clusters.labels):,} photos. The threshold {clusters.threshold:g} is too low, or many photos "
+                f"show no face: try a higher one, and look at --sheets"
             )
         return warnings
 
     @property
     def numbers(self) -> NDArray[np.int32]:
         """(N,) int32: the number of each row's cluster; 0 for a row of zeros, which is in none."""
-        return self.clusters.of
+        return self.clusters.labels
 
     def __len__(self) -> int:
         return self.clusters.count
@@ -238,7 +242,7 @@ class ClusterReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures for JSON, without the rows."""
-        several = self.clusters.with_at_least(2)
+        several = self.clusters.count_at_least(2)
         return {
             "embeddings": len(self.numbers),
             "clusters": len(self),
@@ -323,23 +327,23 @@ def cluster(
             clusters = cluster_by_count(gallery, people, seed=seed, listener=listener)
         else:
             lowest = default_threshold(gallery) if threshold is None else threshold
-            query = searching.PairQuery(lowest, most=max_pairs, budget_s=budget_s, device=device)
+            query = searching.PairQuery(lowest, max_pairs=max_pairs, budget_s=budget_s, device=device)
             checkpoint = stack.enter_context(Checkpoint(path))
             clusters = cluster_by_threshold(
                 gallery, checkpoint, query, seed=seed, force=force, listener=listener, control=control
             )
         if listed is not None:
             write_list(listed, gallery, clusters)
-        made = pages = None
+        folder_counts = pages = None
         if filled is not None:
-            made = write_folders(filled, gallery, clusters, mode=mode, least=min_photos, force=force)
+            folder_counts = write_folders(filled, gallery, clusters, mode=mode, min_rows=min_photos, force=force)
         if paged is not None:
-            pages = write_sheets(paged, gallery, clusters, least=min_photos, force=force)
+            pages = write_sheets(paged, gallery, clusters, min_rows=min_photos, force=force)
         if write_column:  # last: it makes another file, whose comparisons would start again
             write_cluster_column(path, clusters, str(gallery.metadata["run_id"]))
         if checkpoint is not None:
             checkpoint.remove()
-        return ClusterReport(path, clusters, made_by(gallery), warning_of(gallery), made, pages)
+        return ClusterReport(path, clusters, made_by(gallery), warning_of(gallery), folder_counts, pages)
 
 
 def _check_apart(outputs: dict[str, Path | None]) -> None:
@@ -348,8 +352,8 @@ def _check_apart(outputs: dict[str, Path | None]) -> None:
     Raises:
         OptionError: there is one.
     """
-    places = {name: Path(os.path.realpath(path)) for name, path in outputs.items() if path is not None}
-    for name, place in places.items():
-        for other, there in places.items():
-            if name != other and name != "--output" and there.is_relative_to(place):
-                raise OptionError(f"{name} needs a folder of its own, and {other} is in it")
+    folders_by_option = {name: Path(os.path.realpath(path)) for name, path in outputs.items() if path is not None}
+    for name, folder in folders_by_option.items():
+        for other_option, other_folder in folders_by_option.items():
+            if name != other_option and name != "--output" and other_folder.is_relative_to(folder):
+                raise OptionError(f"{name} needs a folder of its own, and {other_option} is in it")

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 @click.command(name="cluster")
 @options.file_argument
 @click.option("-k", "--people", type=click.IntRange(min=1), help="Number of people, if it is known.")
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Minimum score of two linked photos, above 0 to 1.  [default: by FILE's calibration]",
-)
+@click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="Minimum score of two linked photos.")
 @click.option("-o", "--output", type=options.PATH, help="Also write a list, a .csv file.")
 @click.option("--folders", type=options.PATH, help="Also make a folder for each cluster, in this folder.")
 @click.option("--mode", type=click.Choice(["symlink", "hardlink", "copy"]), help="Content of the folders.  [symlink]")
@@ -43,7 +39,7 @@ def main(
 
     With -k, photos are split by k-means (FAISS). Without it, photos whose score reaches the threshold are linked, and
     Chinese whispers finds the people in the graph (needs SciPy: the extra `cluster`). The calibration that FILE carries
-    gives a threshold (facemill evaluate --calibrate FILE).
+    gives a threshold, if none is named (facemill evaluate --calibrate FILE).
 
     The links so far are kept beside FILE (FILE.pairs.parts) until the clusters are written: after Ctrl-C or a crash the
     same command resumes. Every photo gets the number of its cluster, written into FILE as /cluster. Cluster 1 is the
@@ -74,9 +70,9 @@ def main(
 
 def _summary(report: ClusterReport) -> Iterator[str]:
     clusters = report.clusters
-    several, zeros = clusters.with_at_least(2), len(clusters.of) - int(clusters.sizes.sum())
+    several, zeros = clusters.count_at_least(2), len(clusters.labels) - int(clusters.sizes.sum())
     method = f"k-means, k = {clusters.k:,}" if clusters.k else f"threshold {clusters.threshold:g}"
-    yield f"{len(clusters.of):,} embeddings in {count(len(report), 'cluster')} ({method})"
+    yield f"{len(clusters.labels):,} embeddings in {count(len(report), 'cluster')} ({method})"
     yield f"  {several:,} with several photos, {int(clusters.sizes[:several].sum()):,} in all"
     yield f"  {len(report) - several:,} of one photo"
     if zeros:
@@ -93,7 +89,7 @@ def _outputs(
         yield str(output)
     if report.folders is not None:
         missing = f"; {report.folders.missing:,} photos are missing" if report.folders.missing else ""
-        yield f"{folders}: {count(report.folders.folders, 'folder')}, {report.folders.photographs:,} photos{missing}"
+        yield f"{folders}: {count(report.folders.folders, 'folder')}, {report.folders.photos:,} photos{missing}"
     if report.sheets is not None and sheets is not None:
         yield f"{sheets / 'index.html'}: {count(report.sheets, 'sheet')}"
     if file is not None:

@@ -57,8 +57,8 @@ def main(folder: Path, people: int, shots: int) -> None:
 
 def _run(*arguments: object) -> None:
     """Show a command and run it as a user would."""
-    words = [str(argument) for argument in arguments]
-    click.echo(f"\n$ facemill {shlex.join(words)}")
-    code = subprocess.run([sys.executable, "-m", f"{__package__}.app", *words]).returncode
+    texts = [str(argument) for argument in arguments]
+    click.echo(f"\n$ facemill {shlex.join(texts)}")
+    code = subprocess.run([sys.executable, "-m", f"{__package__}.app", *texts]).returncode
     if code:
         sys.exit(code)

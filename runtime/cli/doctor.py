@@ -45,22 +45,24 @@ def main(as_json: bool, disk: Path) -> None:
     setup_logging()
     from ..doctor.examine import examine
 
-    found = examine(disk.absolute())
+    examination = examine(disk.absolute())
     if as_json:
-        click.echo(found.as_json())
+        click.echo(examination.as_json())
     else:
-        _show(found)
-    sys.exit(0 if found.healthy else 1)
+        _show(examination)
+    sys.exit(0 if examination.healthy else 1)
 
 
-def _show(found: Examination) -> None:
-    width = max(len(f.topic) for group in found.sections.values() for f in group)
-    for name, group in found.sections.items():
+def _show(examination: Examination) -> None:
+    width = max(len(f.topic) for group in examination.sections.values() for f in group)
+    for name, group in examination.sections.items():
         click.secho(f"\n{name}", bold=True)
         for finding in group:
             mark, colour = _MARKS[finding.state]
             click.echo(f"  {click.style(f'{mark:<8}', fg=colour)}{finding.topic:<{width}}  {printable(finding.text)}")
-            if finding.mend:
-                click.echo(f"  {'':<8}{'':<{width}}  -> {finding.mend}")
-    words = "facemill runs on this machine." if found.healthy else "facemill does not run yet: see MISSING and WRONG."
-    click.secho(f"\n{words}", bold=True)
+            if finding.fix:
+                click.echo(f"  {'':<8}{'':<{width}}  -> {finding.fix}")
+    verdict = (
+        "facemill runs on this machine." if examination.healthy else "facemill does not run yet: see MISSING and WRONG."
+    )
+    click.secho(f"\n{verdict}", bold=True)

@@ -17,13 +17,10 @@ _FIELDS = ("name", "title", "dimension", "size", "licence", "accuracy", "accurac
 def main() -> None:
     """List, fetch and verify models.
 
-    A model is a TOML file (tensor names, crop, licence, accuracy, checksum) and an ONNX file. For a machine without a
-    network, put both, or the ONNX files alone, into a folder and name it in FACEMILL_MODELS.
+    A model is a TOML file and an ONNX file. For a machine without a network, put both, or the ONNX files alone, into a
+    folder and name it in FACEMILL_MODELS.
 
-    \b
-    Examples:
-      facemill models list
-      facemill models fetch w600k_mbf
+    Examples: facemill models list, facemill models fetch w600k_mbf
     """
 
 
@@ -90,14 +87,13 @@ def verify(name: str | None) -> None:
         if path is None:
             command = f"facemill models fetch {spec.name}" if spec.url else "no download address is known"
             click.echo(f"{spec.name:<18} not on this machine ({command})")
-            failed |= name is not None  # a model that was named has to be there
+            failed |= name is not None
             continue
+        note = "" if spec.sha256 else "  (the model file states no sha256: only that it is there)"
+        result = f"right  {path}{note}"
         try:
             check_weights(spec, path)
         except ModelError as err:
-            click.echo(printable(f"{spec.name:<18} WRONG  {err.message}"))
-            failed = True
-        else:
-            note = "" if spec.sha256 else "  (the model file states no sha256: only that it is there)"
-            click.echo(printable(f"{spec.name:<18} right  {path}{note}"))
+            result, failed = f"WRONG  {err.message}", True
+        click.echo(printable(f"{spec.name:<18} {result}"))
     raise SystemExit(failed)

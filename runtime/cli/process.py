@@ -85,15 +85,11 @@ def _report(summary: Summary) -> Iterator[str]:
     if summary.processed:
         speed = f"{summary.images_per_s:,.0f} images/s ({summary.elapsed_s:.1f} s with start-up)"
         yield f"{summary.processed:,} in this run, {speed}, {summary.verdict}"
-        stages = [
-            (
-                name,
-                f"{stage['images_per_s']:,.0f} images/s",
-                f"{stage['workers']:.0f} threads, busy {100 * stage['busy']:.0f} %",
-            )
-            for name, stage in summary.stages.items()
-        ]
-        yield from align(stages, right=[1])
+        rows = []
+        for name, stage in summary.stages.items():
+            busy = f"on {stage['workers']:.0f} threads, busy {100 * stage['busy']:.0f} %"
+            rows.append((name, f"{stage['images_per_s']:,.0f} images/s", busy))
+        yield from align(rows, right=[1])
     else:
         yield "nothing to do: all photos were processed before"
     if summary.warning:

@@ -93,7 +93,7 @@ def _plan(file: Path, plan: RemovalPlan) -> Iterator[str]:
         (plan.same_stay, "of them are the same files, to the byte, as photos that stay in the file"),
         (len(plan.missing), "names are not in the file and are ignored"),
     )
-    yield from (f"  {number:,} {words}" for number, words in counts if number)
+    yield from (f"  {number:,} {label}" for number, label in counts if number)
     yield from (f"  deleted with them: {printable(str(path))}" for path in (*plan.derived.beside, *plan.derived.pages))
     yield from (f"  may still show them: {printable(place)} ({printable(why)})" for place, why in plan.derived.kept)
     yield from (f"  dropped from the file, since its rows change: /{printable(name)}" for name in plan.extras)

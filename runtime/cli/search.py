@@ -79,7 +79,7 @@ def main(
     failed: Counter[str] = Counter()
     opening = {name: given[name] for name in ("index", "device", "engine", "latency_ms")}
     with Search(file, **opening) as search:
-        shown = PageAnswers(len(photos), find.k)
+        page_answers = PageAnswers(len(photos), find.k)
         for number, answer in enumerate(search.stream(photos, find)):
             if number == 0 and answer.facts.warning:
                 click.echo(f"WARNING: {answer.facts.warning}", err=True)
@@ -87,10 +87,10 @@ def main(
             if answer.error:
                 click.echo(f"error: {printable(answer.query)}: {printable(answer.error)}", err=True)
                 failed[answer.error.partition(":")[0]] += 1
-            shown.add(answer)
+            page_answers.add(answer)
         print_end(answer.facts, form)
         if page is not None:
-            write_page(page, search.file, shown, force=force)
+            write_page(page, search.file, page_answers, force=force)
     if len(photos) > 1 and failed:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(failed.items()))
         click.echo(f"error: {failed.total():,} of {len(photos):,} queries have no answer ({reasons})", err=True)

@@ -1,1 +1,1 @@
-"""Groups of rows: the photos of each person."""
+"""Group the rows of a file into clusters: the photos of each person."""

@@ -1,1 +1,1 @@
-"""Synthetic portraits of people who do not exist, for the demo, the benchmarks and the tests."""
+"""Draw synthetic portraits of people who do not exist, for the demo, the benchmarks and the tests."""

@@ -1,6 +1,6 @@
-"""The canvas of a portrait: shapes in face coordinates, turned and framed as a shot says.
+"""Draw the shapes of a portrait in face coordinates, turned and framed as in its shot.
 
-The origin lies between eyes and nose, y points down, and the picture is 2 units wide.
+The origin is between eyes and nose, y points down, and the picture is 2 units wide.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from .people import Colour, Points, Shot
 
-_BULGE = np.array([-1.1, -0.35])  # how the face falls away from its middle
+_BULGE = np.array([-1.1, -0.35])  # how the face curves away from its centre
 
 
 @lru_cache(maxsize=32)
 def _spline(count: int, steps: int = 7) -> NDArray[np.float64]:
-    """(count * steps, count) weights of a closed Catmull-Rom curve."""
+    """Return the (count * steps, count) weights of a closed Catmull-Rom curve."""
     t = np.arange(steps) / steps
     basis = 0.5 * np.stack(
         [-(t**3) + 2 * t**2 - t, 3 * t**3 - 5 * t**2 + 2, -3 * t**3 + 4 * t**2 + t, t**3 - t**2], axis=1
@@ -30,70 +30,70 @@ def _spline(count: int, steps: int = 7) -> NDArray[np.float64]:
 
 
 def curve(points: ArrayLike) -> Points:
-    """A smooth closed outline through control points."""
+    """Return a smooth closed outline through control points."""
     control = np.asarray(points, float)
     smooth: Points = _spline(len(control)) @ control
     return smooth
 
 
 def mirror(right: ArrayLike) -> Points:
-    """A symmetric outline from its right half; the first and last point lie on the axis."""
+    """Return a symmetric outline from its right half; the first and last point are on the axis."""
     half = np.asarray(right, float)
     return np.concatenate([half, half[-2:0:-1] * (-1, 1)])
 
 
 class Canvas:
-    """Draws shapes given in face coordinates, turned and framed as the shot says; 8 bits, twice the final size.
+    """A drawing of shapes in face coordinates, turned and framed as in its shot; 8 bits, twice the final size.
 
     Attributes:
         pixels: (2H, 2W, 3) uint8, BGR: the flat drawing.
-        soft: (H / 2, W / 2, 3) float32: shares to add to the light, blurred at the end.
-        how: the shot.
+        soft: (H / 2, W / 2, 3) float32, shares to add to the light; blurred at the end.
+        shot: the shot.
     """
 
-    def __init__(self, width: int, height: int, how: Shot, backdrop: Colour) -> None:
+    def __init__(self, width: int, height: int, shot: Shot, backdrop: Colour) -> None:
         import cv2
 
         self.pixels = np.empty((2 * height, 2 * width, 3), np.uint8)
         self.soft = np.zeros((height // 2, width // 2, 3), np.float32)
-        self.how = how
+        self.shot = shot
         aspect = height / width
-        zoom = how.zoom * (1 + 0.6 * (aspect - 1))  # a tall picture shows shoulders, but not from farther away
-        shift = how.shift + np.array([1, aspect - 0.24 * (aspect - 1)])
-        cos, sin = np.cos(how.roll) * zoom, np.sin(how.roll) * zoom
+        zoom = shot.zoom * (1 + 0.6 * (aspect - 1))  # a tall picture shows shoulders, at the same distance
+        shift = shot.shift + np.array([1, aspect - 0.24 * (aspect - 1)])
+        cos, sin = np.cos(shot.roll) * zoom, np.sin(shot.roll) * zoom
         neck = np.array([0, 0.55])  # the head turns about the neck
         self._head = np.array([[cos, sin], [-sin, cos]])
         self._head_shift = neck * zoom + shift - neck @ self._head
         self._body, self._body_shift = np.eye(2) * zoom, shift
-        self._lean = np.array([how.yaw, how.pitch])
+        self._lean = np.array([shot.yaw, shot.pitch])
         cv2.rectangle(self.pixels, (0, 0), (2 * width, 2 * height), _scalar(backdrop), cv2.FILLED)
 
     def _grid(self, points: Points, lift: float, image: NDArray[np.generic]) -> NDArray[np.int32]:
-        """Face coordinates to sixteenths of a pixel; `lift` is height above the face's surface."""
+        """Convert face coordinates to sixteenths of a pixel; `lift` is the height above the face's surface."""
         bulge = (points * points) @ _BULGE + (lift + 0.42)
-        placed = (points + bulge[:, None] * self._lean) @ self._head + self._head_shift
-        grid: NDArray[np.int32] = (placed * (8 * image.shape[1])).astype(np.int32)
+        transformed = (points + bulge[:, None] * self._lean) @ self._head + self._head_shift
+        grid: NDArray[np.int32] = (transformed * (8 * image.shape[1])).astype(np.int32)
         return grid
 
     def fill(self, colour: Colour, *outlines: Points, lift: float = 0.0) -> None:
-        """A filled shape of the head; a second outline is a hole."""
+        """Fill a shape of the head; a second outline is a hole."""
         import cv2
 
         grid = [self._grid(outline, lift, self.pixels) for outline in outlines]
         cv2.fillPoly(self.pixels, grid, _scalar(colour), cv2.LINE_AA, 4)
 
     def fill_body(self, colour: Colour, outline: ArrayLike) -> None:
-        """A filled shape that stays where it is when the head turns."""
+        """Fill a shape that does not turn with the head."""
         import cv2
 
-        placed = np.asarray(outline, float) @ self._body + self._body_shift
-        grid = (placed * (8 * self.pixels.shape[1])).astype(np.int32)
+        transformed = np.asarray(outline, float) @ self._body + self._body_shift
+        grid = (transformed * (8 * self.pixels.shape[1])).astype(np.int32)
         cv2.fillPoly(self.pixels, [grid], _scalar(colour), cv2.LINE_AA, 4)
 
     def stroke(
         self, colour: Colour, points: ArrayLike, width: float, *, closed: bool = False, lift: float = 0.0
     ) -> None:
-        """A line; its width is in units."""
+        """Draw a line; its width is in face coordinates."""
         import cv2
 
         grid = self._grid(np.asarray(points, float), lift, self.pixels)
@@ -101,7 +101,7 @@ class Canvas:
         cv2.polylines(self.pixels, [grid], closed, _scalar(colour), thick, cv2.LINE_AA, 4)
 
     def tint(self, change: ArrayLike, outline: Points, lift: float = 0.0) -> None:
-        """A soft shadow or blush: a share to add to blue, green and red once blurred."""
+        """Add a soft shadow or blush: shares to add to blue, green and red after blurring."""
         import cv2
 
         cv2.fillPoly(self.soft, [self._grid(outline, lift, self.soft)], _scalar(change), cv2.LINE_8, 4)

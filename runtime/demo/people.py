@@ -1,4 +1,4 @@
-"""The people of the synthetic portraits: who they are, and how each shot shows them.
+"""Generate the people of the synthetic portraits, and their shots.
 
 A person is a set of identity parameters (bone structure, skin, hair, eyes, brows, nose, mouth, beard, glasses, clothes,
 background). A shot adds light, pose, expression, framing, blur, noise and JPEG quality. No real person is shown.
@@ -17,7 +17,7 @@ Colour = NDArray[np.float64]  # (3,) BGR, 0..255
 
 
 def _palette(codes: str) -> list[Colour]:
-    """RGB hex, as people look colours up, to BGR."""
+    """Convert RGB hex codes to BGR."""
     return [np.array([int(code[i : i + 2], 16) for i in (4, 2, 0)], float) for code in codes.split()]
 
 
@@ -36,7 +36,7 @@ def mix(a: Colour, b: Colour, t: float) -> Colour:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """What all shots of one person share. Lengths in units of half a picture's width."""
+    """Features that all shots of a person share. Lengths are in units of half the picture's width."""
 
     top: float
     wide: float
@@ -85,7 +85,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """What changes from one photograph of a person to the next."""
+    """Features that change from photo to photo of a person."""
 
     yaw: float
     pitch: float
@@ -108,7 +108,7 @@ class Shot:
 
 @lru_cache(maxsize=2)
 def person_of(seed: int, person: int) -> Person:
-    """The identity with this number."""
+    """Generate the person with this number."""
     rng = np.random.default_rng((seed, person, 0))
     u = rng.uniform
     man = bool(u() < 0.5)
@@ -145,7 +145,7 @@ def person_of(seed: int, person: int) -> Person:
 
 @lru_cache(maxsize=2)
 def shot_of(seed: int, person: int, shot: int) -> Shot:
-    """How one photograph of a person was taken."""
+    """Generate the shot of a person with this number."""
     rng = np.random.default_rng((seed, person, shot + 1))
     n, u = rng.normal, rng.uniform
     return Shot(

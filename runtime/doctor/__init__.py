@@ -1,1 +1,1 @@
-"""What this machine has, and the command that mends what is missing."""
+"""Examine this machine, and give the command that fixes each problem."""

@@ -1,4 +1,4 @@
-"""What this machine has, for `facemill doctor`: processor, GPU, disk, packages, models, usable backends."""
+"""Examine this machine for `facemill doctor`: processor, GPU, disk, packages, models, usable backends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import __version__
@@ -30,30 +30,31 @@ _PROBE_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """All findings, in the order to show them, by section."""
+    """All findings by section, in the order to show them."""
 
     sections: dict[str, list[Finding]] = field(default_factory=dict)
 
     @property
     def healthy(self) -> bool:
         """Whether the product would run on this machine's CPU."""
-        return not any(f.needed and f.state in ("missing", "wrong") for group in self.sections.values() for f in group)
+        findings = (finding for group in self.sections.values() for finding in group)
+        return not any(finding.needed and finding.state in ("missing", "wrong") for finding in findings)
 
     def as_json(self) -> str:
-        """One line."""
-        sections = {name: [asdict(f) for f in group] for name, group in self.sections.items()}
+        """Return one line of JSON."""
+        sections = {name: [finding.to_dict() for finding in group] for name, group in self.sections.items()}
         return json.dumps({"healthy": self.healthy, **sections})
 
 
 def examine(disk: Path) -> Examination:
-    """Look at everything.
+    """Examine the whole machine.
 
     Args:
-        disk: folder whose free room and write speed are measured.
+        disk: folder to measure free space and write speed of.
     """
-    packages, first = base_packages(), find_gpu()
-    gpu = _gpu(first)
-    optional = gpu_packages(wanted=gpu.state == "ok")
+    packages, first_gpu = base_packages(), find_gpu()
+    gpu = _gpu(first_gpu)
+    optional = gpu_packages(has_gpu=gpu.state == "ok")
     sections = {
         "machine": [*_machine(), gpu, _disk(disk), _cache()],
         "packages": packages,
@@ -61,7 +62,7 @@ def examine(disk: Path) -> Examination:
         "packages for a GPU": optional,
         "models": _models(),
         "backends": _backends([*packages, *optional], gpu),
-        "GPU memory": _memory_plans(_gpu_memory(first) if first else None),
+        "GPU memory": _memory_plans(_gpu_memory(first_gpu) if first_gpu else None),
     }
     return Examination({name: group for name, group in sections.items() if group})
 
@@ -70,7 +71,7 @@ def _machine() -> list[Finding]:
     cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     facts = dict(re.findall(r"^(model name|flags)\s*:\s*(.+)$", cpu, re.MULTILINE))
     name, flags = facts.get("model name", "unknown"), set(facts.get("flags", "").split())
-    features = ", ".join(f for f in _FEATURES if f in flags) or "none of " + ", ".join(_FEATURES)
+    features = ", ".join(feature for feature in _FEATURES if feature in flags) or "none of " + ", ".join(_FEATURES)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
         Finding("facemill", "info", f"{__version__} on Python {platform.python_version()}"),
@@ -81,57 +82,57 @@ def _machine() -> list[Finding]:
     ]
 
 
-def _gpu(first: Gpu | None) -> Finding:
-    """The GPU as the product finds it, and the driver in its own words."""
-    words = _nvidia_smi("name,memory.total,compute_cap,driver_version", first)
-    if first is not None:
-        return Finding("gpu", "ok", f"{first.name}, {first.compute_capability}" + (f" ({words})" if words else ""))
-    if words is None:
+def _gpu(gpu: Gpu | None) -> Finding:
+    """Report the first GPU, with what nvidia-smi says of it."""
+    report = _nvidia_smi("name,memory.total,compute_cap,driver_version", gpu)
+    if gpu is not None:
+        return Finding("gpu", "ok", f"{gpu.name}, {gpu.compute_capability}" + (f" ({report})" if report else ""))
+    if report is None:
         return Finding("gpu", "info", "no NVIDIA driver; facemill runs on the CPU")
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    where = "" if shown is None else f" with CUDA_VISIBLE_DEVICES={shown}"
-    mend = "nvidia-smi   (until it lists the GPU: install the driver anew, or restart)"
-    text = f"CUDA finds no GPU{where}; nvidia-smi says: {words or 'nothing'}"
-    return Finding("gpu", "wrong", text, mend if shown is None else "unset CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    where = "" if visible is None else f" with CUDA_VISIBLE_DEVICES={visible}"
+    fix = "nvidia-smi   (until it lists the GPU: reinstall the driver, or restart)"
+    text = f"CUDA finds no GPU{where}; nvidia-smi says: {report or 'nothing'}"
+    return Finding("gpu", "wrong", text, fix if visible is None else "unset CUDA_VISIBLE_DEVICES")
 
 
-def _gpu_memory(first: Gpu) -> tuple[int, int] | None:
-    """Free and total bytes of a GPU, by the driver's own tool."""
-    words = _nvidia_smi("memory.free,memory.total", first, ",nounits")
+def _gpu_memory(gpu: Gpu) -> tuple[int, int] | None:
+    """Return free and total bytes of a GPU by nvidia-smi; None if unknown."""
+    report = _nvidia_smi("memory.free,memory.total", gpu, ",nounits")
     try:
-        free, total = (int(word) << 20 for word in (words or "").split(","))
+        free, total = (int(mib) << 20 for mib in (report or "").split(","))
     except ValueError:
         return None
     return free, total
 
 
 def _nvidia_smi(fields: str, gpu: Gpu | None, style: str = "") -> str | None:
-    """What the driver's own tool says of one GPU, or of all; None without it."""
+    """Return the output of nvidia-smi for one GPU, or for all; None if it is not installed."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return None
-    # By its place on the bus: nvidia-smi's numbers know neither CUDA_VISIBLE_DEVICES nor CUDA's order.
-    which = [f"--id={gpu.pci_bus_id}"] if gpu else []
-    query = [tool, f"--query-gpu={fields}", f"--format=csv,noheader{style}", *which]
+    # By bus address: nvidia-smi's numbers ignore CUDA_VISIBLE_DEVICES and CUDA's order.
+    selection = [f"--id={gpu.pci_bus_id}"] if gpu else []
+    query = [tool, f"--query-gpu={fields}", f"--format=csv,noheader{style}", *selection]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=60)
+        result = subprocess.run(query, capture_output=True, text=True, errors="replace", timeout=60)
     except (OSError, subprocess.TimeoutExpired) as err:
         return str(err)
-    return "; ".join((done.stdout.strip() or done.stderr.strip()).splitlines())
+    return "; ".join((result.stdout.strip() or result.stderr.strip()).splitlines())
 
 
 def _disk(folder: Path) -> Finding:
-    """Free room, and the speed of a durable write of 64 MiB."""
+    """Measure the free space, and the speed of a durable write of 64 MiB."""
     try:
         free = shutil.disk_usage(folder).free
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".facemill-doctor-") as file:
             block = os.urandom(1 << 20)
-            began = time.perf_counter()
+            start = time.perf_counter()
             for _ in range(_PROBE_BYTES >> 20):
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-            speed = _PROBE_BYTES / (time.perf_counter() - began)
+            speed = _PROBE_BYTES / (time.perf_counter() - start)
     except OSError as err:
         return Finding("disk", "wrong", f"{folder}: {err.strerror}", "name another folder with --disk")
     return Finding("disk", "ok", f"{folder}: {free / 1e9:.1f} GB free, {speed / 1e6:.0f} MB/s written durably")
@@ -139,44 +140,44 @@ def _disk(folder: Path) -> Finding:
 
 def _cache() -> Finding:
     try:
-        place = cache_dir("models").parent
-        with tempfile.NamedTemporaryFile(dir=place):
-            return Finding("cache", "ok", str(place))
+        folder = cache_dir("models").parent
+        with tempfile.NamedTemporaryFile(dir=folder):
+            return Finding("cache", "ok", str(folder))
     except ImportError as err:
-        return Finding("cache", "missing", f"its place is not known: {err}", "pip install platformdirs", needed=True)
+        return Finding("cache", "missing", f"its folder is unknown: {err}", "pip install platformdirs", needed=True)
     except (ConfigError, OSError) as err:
-        return Finding("cache", "wrong", str(err), "export FACEMILL_CACHE=/a/folder/of/yours", needed=True)
+        return Finding("cache", "wrong", str(err), "export FACEMILL_CACHE=/path/to/a/folder", needed=True)
 
 
 def _models() -> list[Finding]:
     try:
         specs = list_specs()
-        places = [None if spec.generator else find_weights(spec) for spec in specs]
+        weights = [None if spec.generator else find_weights(spec) for spec in specs]
     except ModelError as err:
-        return [Finding("models", "wrong", str(err), "mend or remove that file, or: unset FACEMILL_MODELS")]
-    except (ConfigError, ImportError, OSError) as err:  # of the cache folder, which has its own line
-        return [Finding("models", "info", f"not looked for: {err}")]
+        return [Finding("models", "wrong", str(err), "fix or remove that file, or: unset FACEMILL_MODELS")]
+    except (ConfigError, ImportError, OSError) as err:  # the cache folder has its own line
+        return [Finding("models", "info", f"not checked: {err}")]
     findings = []
-    for spec, place in zip(specs, places, strict=True):
+    for spec, path in zip(specs, weights, strict=True):
         if spec.generator:
-            findings.append(Finding(spec.name, "info", "generated when needed; random weights, identifies nobody"))
-        elif place is not None:
-            findings.append(Finding(spec.name, "ok", str(place)))
+            findings.append(Finding(spec.name, "info", "generated when needed; random weights, cannot identify people"))
+        elif path is not None:
+            findings.append(Finding(spec.name, "ok", str(path)))
         else:
-            fetch, put = f"facemill models fetch {spec.name}", f"put {spec.file} into a FACEMILL_MODELS folder"
-            findings.append(Finding(spec.name, "info", "not on this machine", fetch if spec.url else put))
+            fetch, copy = f"facemill models fetch {spec.name}", f"copy {spec.file} into a FACEMILL_MODELS folder"
+            findings.append(Finding(spec.name, "info", "not on this machine", fetch if spec.url else copy))
     return findings
 
 
 def _backends(packages: list[Finding], gpu: Finding) -> list[Finding]:
-    """Which backends of build-engine and process would run here, and why the others would not."""
-    bad = [f.topic for f in packages if f.needed and f.state != "ok"]
-    if bad:
-        findings = [Finding("cpu", "missing", f"without {', '.join(bad)}: see above", needed=True)]
+    """Report which backends of build-engine and process run here, and why the others do not."""
+    broken = [finding.topic for finding in packages if finding.needed and finding.state != "ok"]
+    if broken:
+        findings = [Finding("cpu", "missing", f"without {', '.join(broken)}: see above", needed=True)]
     else:
         findings = [Finding("cpu", "ok", "ONNX Runtime")]
-    good = {f.topic for f in packages if f.state == "ok"}
-    modules = {module for module, names in PROVIDERS.items() if good & set(names)}
+    working = {finding.topic for finding in packages if finding.state == "ok"}
+    modules = {module for module, names in PROVIDERS.items() if working & set(names)}
     for backend in reversed(BACKENDS):
         if backend.on_gpu:
             findings.append(_backend(backend, modules, gpu))
@@ -184,22 +185,22 @@ def _backends(packages: list[Finding], gpu: Finding) -> list[Finding]:
 
 
 def _backend(backend: Backend, modules: set[str], gpu: Finding) -> Finding:
-    """Whether a backend would run on the GPU, given the modules that import."""
+    """Report whether a backend runs on the GPU, given the modules that can be imported."""
     if gpu.state != "ok":
         return Finding(backend.name, "info", "no usable NVIDIA GPU")
-    lacking = [" or ".join(group) for group in backend.requires if not modules & set(group)]
-    if lacking:
+    missing = [" or ".join(group) for group in backend.requires if not modules & set(group)]
+    if missing:
         fix = install_extra(backend.extra) if backend.extra else f"pip install {backend.requires[0][0]}"
-        return Finding(backend.name, "missing", f"without {' and '.join(lacking)}", fix)
+        return Finding(backend.name, "missing", f"without {' and '.join(missing)}", fix)
     fault = backend.find_fault()
     if fault is not None:
         return Finding(backend.name, "missing", fault.reason, fault.fix)
     slow = backend.keeps_photos and "nvidia.dali" not in modules
-    return Finding(backend.name, "ok", backend.title + ("; without DALI the CPU decodes" if slow else ""))
+    return Finding(backend.name, "ok", backend.title + ("; without DALI, the CPU decodes" if slow else ""))
 
 
 def _memory_plans(memory: tuple[int, int] | None) -> list[Finding]:
-    """Who would get how much of the GPU's memory, for every TensorRT engine that `process` has built here."""
+    """Report how each TensorRT engine that `process` has built here would use the GPU's memory."""
     if memory is None:
         return []
     try:
@@ -207,8 +208,8 @@ def _memory_plans(memory: tuple[int, int] | None) -> list[Finding]:
         from ..images.jpeg_runs import RUNS_BYTES
 
         engines = sorted(cache_dir("engines").glob("*.plan"))
-    except (ConfigError, ImportError, OSError) as err:  # of the cache folder or a package, which have their own lines
-        return [Finding("memory plans", "info", f"not made: {err}")]
+    except (ConfigError, ImportError, OSError) as err:  # the cache folder and the packages have their own lines
+        return [Finding("memory plans", "info", f"not computed: {err}")]
     findings = []
     for engine in engines:
         try:
@@ -220,5 +221,5 @@ def _memory_plans(memory: tuple[int, int] | None) -> list[Finding]:
             findings.append(Finding(engine.name, "ok", str(plan)))
         except (EngineError, OSError) as err:
             findings.append(Finding(engine.name, "wrong", str(err)))
-    text = "no TensorRT engine yet: how it would use the GPU's memory is shown here once there is one"
+    text = "no TensorRT engine is built yet; its use of GPU memory will be shown here"
     return findings or [Finding("memory plans", "info", text)]

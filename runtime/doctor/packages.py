@@ -1,6 +1,6 @@
-"""Which packages are installed and import, for `facemill doctor`.
+"""Check which packages are installed and can be imported, for `facemill doctor`.
 
-Nothing is imported into this process: a package whose libraries crash must not take the doctor with it.
+Packages are imported in other processes, so that a crash of their libraries cannot stop the doctor.
 """
 
 from __future__ import annotations
@@ -9,10 +9,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from ..extras import EXTRAS, pip_install
 
-# Import name -> the distributions that provide it, the one that facemill asks for first.
+# Import name -> the distributions that provide it, the recommended one first.
 _BASE = {
     "numpy": ("numpy",),
     "click": ("click",),
@@ -31,7 +32,7 @@ _BASE = {
     "rich": ("rich",),
 }
 _FAISS = ("faiss-cpu", "faiss-gpu")
-# Import name -> the distributions that provide it, for CUDA 12 first, and the extra that brings the driver's kind.
+# Import name -> the distributions that provide it, for CUDA 12 first, and the extra that installs it.
 GPU = {
     "tensorrt": (("tensorrt-cu12", "tensorrt-cu13", "tensorrt"), "tensorrt"),
     "tensorrt_rtx": (("tensorrt-rtx-cu12", "tensorrt-rtx-cu13", "tensorrt-rtx"), "rtx"),
@@ -41,12 +42,12 @@ GPU = {
 }
 # Import name -> the distributions that provide it.
 PROVIDERS = {**_BASE, **{module: names for module, (names, _) in GPU.items()}}
-# Distribution -> what it is for, and the extra that brings it.
+# Distribution -> its purpose, and the extra that installs it.
 _OPTIONAL = {
-    "scipy": ("facemill cluster by the graph of like faces", "cluster"),
+    "scipy": ("facemill cluster with a threshold", "cluster"),
     "pyarrow": ("Parquet files of pairs and of export", "parquet"),
     "qdrant-client": ("facemill export --qdrant", "qdrant"),
-    "matplotlib": ("the pictures of facemill evaluate", "report"),
+    "matplotlib": ("plots of facemill evaluate", "report"),
     "plotly": ("facemill map", "map"),
     "scikit-learn": ("facemill map", "map"),
 }
@@ -58,54 +59,64 @@ class Finding:
     """One line of the examination.
 
     Attributes:
-        topic: what was looked at.
+        topic: subject of the line.
         state: "ok", "missing", "wrong" or "info".
-        text: what was found.
-        mend: the command that mends it; empty when there is nothing to mend.
-        needed: whether the CPU product cannot run without it.
+        text: result of the check.
+        fix: command that fixes the problem; empty for none. Its JSON key is `mend`.
+        needed: whether facemill cannot run on the CPU without it.
     """
 
     topic: str
     state: str
     text: str
-    mend: str = ""
+    fix: str = ""
     needed: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding as JSON-ready data."""
+        return {
+            "topic": self.topic,
+            "state": self.state,
+            "text": self.text,
+            "mend": self.fix,
+            "needed": self.needed,
+        }
 
 
 def base_packages() -> list[Finding]:
-    """What every installation needs, faiss among it."""
-    return [*(_provided(module, names) for module, names in _BASE.items()), _faiss()]
+    """Check the packages that every installation needs, faiss among them."""
+    return [*(_check_module(module, names) for module, names in _BASE.items()), _faiss()]
 
 
 def optional_packages() -> list[Finding]:
-    """What single commands need beyond that; they are not imported, which takes some of them seconds."""
+    """Check the packages of single commands. They are not imported, because some take seconds."""
     return [
-        Finding(name, "ok", f"{installed(name)}, for {what}")
+        Finding(name, "ok", f"{installed(name)}, for {purpose}")
         if installed(name)
-        else Finding(name, "info", f"not installed; for {what}", install_extra(extra))
-        for name, (what, extra) in _OPTIONAL.items()
+        else Finding(name, "info", f"not installed; for {purpose}", install_extra(extra))
+        for name, (purpose, extra) in _OPTIONAL.items()
     ]
 
 
-def gpu_packages(*, wanted: bool) -> list[Finding]:
-    """What the GPU's backends are made of, by distribution.
+def gpu_packages(*, has_gpu: bool) -> list[Finding]:
+    """Check the packages of the GPU backends.
 
     Args:
-        wanted: whether this machine has a GPU, so that a command to install them is of use.
+        has_gpu: whether this machine has a GPU; if so, findings name the command that installs a missing package.
     """
     findings = []
     for module, (names, extra) in GPU.items():
-        there = [name for name in names if installed(name)]
-        if there:
-            findings.append(_imported(there[0], module))
+        present = [name for name in names if installed(name)]
+        if present:
+            findings.append(_check_import(present[0], module))
         else:
             name = next(name for name in names if name in pip_install(extra))
-            findings.append(Finding(name, "info", "not installed", install_extra(extra) if wanted else ""))
+            findings.append(Finding(name, "info", "not installed", install_extra(extra) if has_gpu else ""))
     return findings
 
 
 def installed(name: str) -> str:
-    """The version of a distribution, or empty."""
+    """Return the version of a distribution; empty if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -113,7 +124,7 @@ def installed(name: str) -> str:
 
 
 def install_extra(extra: str) -> str:
-    """The command that installs an extra, and leaves one faiss: pip would put faiss-gpu over faiss-cpu."""
+    """Return the command that installs an extra. It removes faiss-cpu first where faiss-gpu would overwrite it."""
     first = "pip uninstall -y faiss-cpu && " if "faiss-gpu" in EXTRAS[extra] and installed("faiss-cpu") else ""
     return first + pip_install(extra)
 
@@ -122,47 +133,48 @@ def run_python(code: str) -> tuple[str, str]:
     """Run code in another interpreter.
 
     Returns:
-        What it printed, and what went wrong in a line: empty when nothing did.
+        The output, and the error in one line; empty without an error.
     """
     command = [sys.executable, "-c", code]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S)
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return "", f"no answer in {_TIMEOUT_S} s"
-    if done.returncode == 0:
-        return done.stdout.strip(), ""
-    return "", (done.stderr.strip().splitlines() or [f"the process ended with {done.returncode}"])[-1]
+    if result.returncode == 0:
+        return result.stdout.strip(), ""
+    return "", (result.stderr.strip().splitlines() or [f"the process exited with {result.returncode}"])[-1]
 
 
-def _provided(module: str, names: tuple[str, ...]) -> Finding:
-    """One needed module, from exactly one of the distributions that provide it."""
-    there = [name for name in names if installed(name)]
-    if not there:
+def _check_module(module: str, names: tuple[str, ...]) -> Finding:
+    """Check a needed module, which exactly one of its distributions must provide."""
+    present = [name for name in names if installed(name)]
+    if not present:
         return Finding(names[0], "missing", "not installed", f"pip install {names[0]}", needed=True)
-    if len(there) > 1:
-        text = f"{' and '.join(there)} overwrite each other"
-        mend = f"pip uninstall -y {' '.join(there)} && pip install {there[-1] if module == 'onnxruntime' else names[0]}"
-        trouble = bool(run_python(f"import {module}")[1])  # as a rule it runs all the same
-        return Finding(names[0], "wrong", text, mend, needed=trouble)
-    return _imported(there[0], module, needed=True)
+    if len(present) > 1:
+        text = f"{' and '.join(present)} overwrite each other"
+        choice = present[-1] if module == "onnxruntime" else names[0]
+        fix = f"pip uninstall -y {' '.join(present)} && pip install {choice}"
+        fails = bool(run_python(f"import {module}")[1])  # it usually works
+        return Finding(names[0], "wrong", text, fix, needed=fails)
+    return _check_import(present[0], module, needed=True)
 
 
-def _imported(name: str, module: str, *, needed: bool = False) -> Finding:
-    """The version of an installed distribution, after its import in another process."""
-    _, trouble = run_python(f"import {module}")
-    if not trouble:
+def _check_import(name: str, module: str, *, needed: bool = False) -> Finding:
+    """Import an installed distribution in another process, and report its version."""
+    _, error = run_python(f"import {module}")
+    if not error:
         return Finding(name, "ok", installed(name), needed=needed)
-    text = f"{installed(name)}, but it does not import: {trouble}"
+    text = f"{installed(name)}, but the import fails: {error}"
     return Finding(name, "wrong", text, f"pip install --force-reinstall {name}", needed)
 
 
 def _faiss() -> Finding:
-    """Exactly one of the two distributions of the module `faiss`, which pip cannot choose between."""
-    there = [name for name in _FAISS if installed(name)]
-    if len(there) == 1:
-        return _imported(there[0], "faiss", needed=True)
-    mend = f"{pip_install('cpu')}   (with an NVIDIA GPU, instead: pip install faiss-gpu)"
-    if not there:
-        return Finding("faiss", "missing", "neither faiss-cpu nor faiss-gpu; search needs one", mend, needed=True)
-    text = "faiss-cpu and faiss-gpu are both here; they overwrite each other"
-    return Finding("faiss", "wrong", text, f"pip uninstall -y {' '.join(there)} && {mend}", needed=True)
+    """Check that exactly one of the two distributions of `faiss` is installed; pip does not prevent both."""
+    present = [name for name in _FAISS if installed(name)]
+    if len(present) == 1:
+        return _check_import(present[0], "faiss", needed=True)
+    fix = f"{pip_install('cpu')}   (with an NVIDIA GPU, instead: pip install faiss-gpu)"
+    if not present:
+        return Finding("faiss", "missing", "neither faiss-cpu nor faiss-gpu; search needs one", fix, needed=True)
+    text = "faiss-cpu and faiss-gpu are both installed and overwrite each other"
+    return Finding("faiss", "wrong", text, f"pip uninstall -y {' '.join(present)} && {fix}", needed=True)

@@ -1,1 +1,1 @@
-"""Time, disk and memory of a job before it starts."""
+"""Estimate the time, disk and memory of a job before it starts."""

@@ -1,4 +1,4 @@
-"""What embedding, searching and comparing N photos takes on this machine."""
+"""Estimate what embedding, searching and comparing N photos takes on this machine."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ..modelstore import default_detector, default_model
 from ..search.embedder import QueryRules
 from ..sources.scan import scan
 from ..sources.source import FileSource
-from .machine import find_built, gpu_here, guessed_rate, look, rate_of_engines, rate_of_photographs
-from .plan import Item, Job, Machine, Rate, items_json, plan_job
+from .machine import find_engine, guess_rate, measure_engine_rate, measure_photo_rate, probe_gpu, probe_machine
+from .plan import Item, Job, Machine, Rate, items_to_dict, plan_job
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a job takes.
+    """The estimate of a job.
 
     Attributes:
-        job: the photos and their embeddings.
+        job: number and kind of the photos and their embeddings.
         model: name of the model.
-        machine: what was measured of this machine.
-        items: time, disk and memory, in the order in which they are taken.
+        machine: measured figures of this machine.
+        items: time, disk and memory, in the order of the job.
     """
 
     job: Job
@@ -39,14 +39,14 @@ class Estimate:
 
     @property
     def problems(self) -> list[str]:
-        """The items that do not fit, or take long."""
+        """Names of the items that do not fit, or take long."""
         return [f"{item.section} ({item.name})" for item in self.items if item.problem]
 
     def to_dict(self) -> dict[str, Any]:
-        """The estimate for JSON."""
+        """Return the estimate as JSON-ready data."""
         machine = {key: value for key, value in asdict(self.machine).items() if key != "rate"}
         facts = {"model": self.model, "fits": not self.problems, "machine": machine}
-        return {**asdict(self.job), **facts, **items_json(list(self.items))}
+        return {**asdict(self.job), **facts, **items_to_dict(list(self.items))}
 
 
 def estimate(
@@ -64,26 +64,26 @@ def estimate(
     """Estimate a job in some ten seconds. Nothing is written.
 
     Args:
-        photos: folders, files and @lists; empty if they are not on this machine.
-        count: number of photos, if they are not.
-        engine: the engine that embeds; None for one of the model.
+        photos: folders, files and @lists; empty if the photos are not on this machine.
+        count: number of photos, if they are not on this machine.
+        engine: engine for embedding; None for an engine of the model.
         model: a registered name or a model file; None for the default of this machine.
-        align: "none" for photos that are aligned crops: no face has to be detected.
-        dimension: numbers in an embedding; None for the model's.
+        align: "none" for photos that are aligned crops, without face detection.
+        dimension: numbers per embedding; None for the model's.
         dtype: "float32" or "float16", of the stored embeddings.
-        output: the embedding file to be; the free space of its disk counts.
+        output: path of the future embedding file; its disk must have the space.
         gpu_bytes: free memory of the target GPU; None for the GPU of this machine.
     Raises:
-        ConfigError: there is no folder for the output.
-        SourceError: no photos were found.
+        ConfigError: the folder of the output does not exist.
+        SourceError: the inputs hold no photos.
         EngineError, ModelError: an engine does not run here, or a model is unknown.
     """
     folder = output.absolute().parent
     if not folder.is_dir():
-        raise ConfigError(f"there is no folder {folder} for {output.name}. Create it, or name another file with -o")
+        raise ConfigError(f"the folder of {output} does not exist. Create it, or name another file with -o")
     scanned = scan(photos) if photos else FileSource(b"/", [])
     name, model_dimension, rate = _embedding(engine, model, align, scanned)
-    gpu_free, gpu = (gpu_bytes, "as named") if gpu_bytes else gpu_here()
+    gpu_free, gpu = (gpu_bytes, "as given") if gpu_bytes else probe_gpu()
     job = Job(
         photographs=count or len(scanned.names),
         dimension=dimension or model_dimension,
@@ -91,28 +91,28 @@ def estimate(
         faces=align != "none",
         longest=max(map(len, scanned.names), default=64),
     )
-    machine = look(folder, job.dimension, rate, gpu_free, gpu)
+    machine = probe_machine(folder, job.dimension, rate, gpu_free, gpu)
     return Estimate(job, name, machine, tuple(plan_job(job, machine)))
 
 
 def _embedding(
     engine: Engine | None, model: str | None, align: str, scanned: FileSource
 ) -> tuple[str, int, Callable[[float], Rate]]:
-    """The model's name and dimension, and a function from the machine's products a second to the rate of embedding."""
+    """Return the model's name and dimension, and a function from the machine's FLOP/s to the rate of embedding."""
     if engine is None:
         spec = load_spec(model or default_model())
-        engine = find_built(spec)
+        engine = find_engine(spec)
         if engine is None:
-            return spec.name, spec.dimension, lambda flops: guessed_rate(flops, spec.name)
+            return spec.name, spec.dimension, lambda flops: guess_rate(flops, spec.name)
     built, info = engine, engine.info
     detector = None
     if align != "none":
         detector_spec = load_spec(default_detector())
-        detector = find_built(detector_spec)
+        detector = find_engine(detector_spec)
         if detector is None:
-            return info.model, info.dimension, lambda flops: guessed_rate(flops, detector_spec.name)
+            return info.model, info.dimension, lambda flops: guess_rate(flops, detector_spec.name)
     if not scanned.names:
-        return info.model, info.dimension, lambda _: rate_of_engines(built, detector)
+        return info.model, info.dimension, lambda _: measure_engine_rate(built, detector)
     rules = QueryRules(built, detector, FaceRules(align))
     paths = [os.path.join(scanned.root, path) for path in scanned.names]
-    return info.model, info.dimension, lambda _: rate_of_photographs(rules, paths)
+    return info.model, info.dimension, lambda _: measure_photo_rate(rules, paths)

@@ -1,4 +1,4 @@
-"""How fast this machine is and what it has, measured in some seconds for `facemill plan`."""
+"""Measure the speed and the resources of this machine in a few seconds, for `facemill plan`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from ..pipeline.tuning import measure_rate
 from ..search.embedder import MANY_PHOTOS, PhotoEmbedder, QueryRules
 from .plan import Machine, Rate
 
-_SECONDS = 3.0  # of photographs
-_TOGETHER = 16
-_SIDE = 160  # of a detector's first view
-_TIMED_S = 0.5  # of products
-_ROWS_BYTES = 128 << 20  # more than any cache
-_NETWORK_FLOP = 0.45e9  # of a MobileFaceNet for one face (arXiv:1804.07573: 221 million multiply-adds)
-_OF_PRODUCTS = 0.5  # of the machine's products a second that its small convolutions reach: 0.47 to 0.57, measured
+_PHOTO_TEST_S = 3.0
+_PHOTOS_PER_CALL = 16
+_DETECTOR_SIDE = 160  # pixels of a detector's first view
+_PRODUCT_TEST_S = 0.5
+_READ_TEST_BYTES = 128 << 20  # more than any cache
+_NETWORK_FLOP = 0.45e9  # of a MobileFaceNet per face (arXiv:1804.07573: 221 million multiply-adds)
+_SHARE_OF_PEAK = 0.5  # of the FLOP/s of matrix products that small convolutions reach; measured: 0.47 to 0.57
 
 
-def find_built(spec: ModelSpec) -> Engine | None:
-    """An engine of a model that is built and runs on this machine, of the fastest backend; None where there is none."""
+def find_engine(spec: ModelSpec) -> Engine | None:
+    """Find a built engine of a model that runs on this machine, of the fastest backend; None if none is built."""
     weights = find_weights(spec)
     sha256 = spec.sha256 if spec.sha256 or weights is None else sha256_of(weights)
     gpu, engines = find_gpu(), []
@@ -52,34 +52,34 @@ def find_built(spec: ModelSpec) -> Engine | None:
     return min(engines, key=lambda pair: pair[0])[1] if engines else None
 
 
-def rate_of_photographs(rules: QueryRules, photographs: Sequence[bytes], seed: int = 0) -> Rate:
-    """Measured: some photographs, drawn at random, through all stages on all cores.
+def measure_photo_rate(rules: QueryRules, photos: Sequence[bytes], seed: int = 0) -> Rate:
+    """Measure the rate of all stages on all cores, on a random sample of photos.
 
     Args:
-        rules: how they become vectors.
-        photographs: paths.
-        seed: of the draw.
+        rules: engines and face rules for embedding.
+        photos: paths.
+        seed: random seed of the sample.
     Raises:
         EngineError: an engine does not run here.
     """
-    order = np.random.default_rng(seed).permutation(len(photographs))
-    drawn = [os.fsdecode(photographs[i]) for i in order[:4096]]
-    turns = itertools.count()
+    order = np.random.default_rng(seed).permutation(len(photos))
+    sample = [os.fsdecode(photos[i]) for i in order[:4096]]
+    calls = itertools.count()
 
     def embed(_: int) -> int:
-        start = next(turns) * _TOGETHER % len(drawn)
-        photos = drawn[start : start + _TOGETHER]
-        embedder.embed(photos, total=MANY_PHOTOS)
-        return len(photos)
+        start = next(calls) * _PHOTOS_PER_CALL % len(sample)
+        batch = sample[start : start + _PHOTOS_PER_CALL]
+        embedder.embed(batch, total=MANY_PHOTOS)
+        return len(batch)
 
     with PhotoEmbedder(rules) as embedder:
         embedder.load(threads=1)
-        per_s = measure_rate(embed, usable_cores(), _SECONDS, time.perf_counter)
-    return Rate(per_s, "measured", f"{per_s:,.0f} photographs/s, drawn at random from yours")
+        per_s = measure_rate(embed, usable_cores(), _PHOTO_TEST_S, time.perf_counter)
+    return Rate(per_s, "measured", f"{per_s:,.0f} photos/s, on a sample drawn at random")
 
 
-def rate_of_engines(engine: Engine, detector: Engine | None) -> Rate:
-    """Measured without photographs: the engines alone, one after the other.
+def measure_engine_rate(engine: Engine, detector: Engine | None) -> Rate:
+    """Measure the rate of the engines alone, one after the other, without photos.
 
     Raises:
         EngineError: an engine does not run here.
@@ -87,59 +87,59 @@ def rate_of_engines(engine: Engine, detector: Engine | None) -> Rate:
     (embedding,) = measure_rates([engine], engine.info.size)
     seconds = 1 / embedding
     if detector is not None:
-        (detecting,) = measure_rates([detector], _SIDE)
+        (detecting,) = measure_rates([detector], _DETECTOR_SIDE)
         seconds += 1 / detecting
-    what = "engine" if detector is None else "engine and detector"
+    subject = "engine" if detector is None else "engine and detector"
     return Rate(
         1 / seconds,
         "measured",
-        f"{1 / seconds:,.0f} faces/s by the {what} alone: reading and decoding come on top. Name PHOTOS to measure all",
+        f"{1 / seconds:,.0f} faces/s by the {subject} alone, without reading and decoding. Name PHOTOS to measure all",
     )
 
 
-def guessed_rate(flops: float, model: str) -> Rate:
-    """Without an engine: as if the network were a MobileFaceNet."""
-    per_s = flops * _OF_PRODUCTS / _NETWORK_FLOP
+def guess_rate(flops: float, model: str) -> Rate:
+    """Guess the rate without an engine, as if the network were a MobileFaceNet."""
+    per_s = flops * _SHARE_OF_PEAK / _NETWORK_FLOP
     return Rate(
         per_s,
         "guess",
-        f"{per_s:,.0f} faces/s if the network is a MobileFaceNet; a third of it, or three times as many, would be no "
-        f"surprise. To measure it: facemill build-engine --model {model}",
+        f"{per_s:,.0f} faces/s if the network is a MobileFaceNet; the true rate may be three times lower or higher. To "
+        f"measure it: facemill build-engine --model {model}",
     )
 
 
-def products_per_s(dimension: int) -> float:
-    """FLOP a second of single-precision matrix products, two blocks of 2048 embeddings at a time."""
+def measure_flops(dimension: int) -> float:
+    """Measure the FLOP/s of single-precision matrix products of two blocks of 2048 embeddings."""
     left = np.random.default_rng(0).standard_normal((2048, dimension), np.float32)  # (2048, D)
     out = np.empty((2048, 2048), np.float32)
-    return 2.0 * 2048 * 2048 * dimension * _per_s(lambda: np.matmul(left, left.T, out=out))
+    return 2.0 * 2048 * 2048 * dimension * _calls_per_s(lambda: np.matmul(left, left.T, out=out))
 
 
-def read_per_s(dimension: int) -> float:
-    """Bytes of rows a second that one query is compared with, from memory."""
-    rows = np.ones((max(1, _ROWS_BYTES // (4 * dimension)), dimension), np.float32)  # (n, D)
+def measure_read_bytes_s(dimension: int) -> float:
+    """Measure the bytes of rows per second that one query is compared with, in memory."""
+    rows = np.ones((max(1, _READ_TEST_BYTES // (4 * dimension)), dimension), np.float32)  # (n, D)
     query = np.ones(dimension, np.float32)
-    return rows.nbytes * _per_s(lambda: rows @ query)
+    return rows.nbytes * _calls_per_s(lambda: rows @ query)
 
 
-def _per_s(work: Callable[[], object]) -> float:
-    """How often something is done in a second."""
+def _calls_per_s(work: Callable[[], object]) -> float:
+    """Measure how often a function runs per second, after one warm-up call."""
     work()
     count, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < _TIMED_S:
+    while (elapsed := time.perf_counter() - start) < _PRODUCT_TEST_S:
         work()
         count += 1
     return count / elapsed
 
 
-def memory_available(group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes that programs can still take, caches of files counted as free; of a container too.
+def available_memory(group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes of memory that programs can still use, within a container too. File caches count as free.
 
     Args:
-        group: the control group of the container.
+        group: control group of the container.
     """
     facts = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
-    found = int(facts["MemAvailable"].split()[0]) << 10
+    available = int(facts["MemAvailable"].split()[0]) << 10
     try:
         limit, current = (
             (group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current")
@@ -147,33 +147,34 @@ def memory_available(group: Path = Path("/sys/fs/cgroup")) -> int:
         parts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
         used = int(current) - int(parts["active_file"]) - int(parts["inactive_file"])
     except (OSError, ValueError, KeyError):
-        return found
-    return min(found, max(0, int(limit) - used)) if limit.isdecimal() else found
+        return available
+    return min(available, max(0, int(limit) - used)) if limit.isdecimal() else available
 
 
-def gpu_here() -> tuple[int | None, str]:
-    """Free memory of the first GPU in bytes, and its name; None and why where it cannot be known."""
+def probe_gpu() -> tuple[int | None, str]:
+    """Return the free memory of the first GPU in bytes, and its name; None and the reason if it is unknown."""
     gpu = find_gpu()
     if gpu is None:
-        return None, "there is no GPU here; name one by its memory with --gpu-memory GB"
+        return None, "this machine has no GPU; set the memory of another with --gpu-memory GB"
     try:
         driver = open_driver("auto", 0)
         with driver:
             return driver.memory()[0], gpu.name
     except FacemillError as err:
-        return None, f"{gpu.name}: {err.message}; name its memory with --gpu-memory GB"
+        return None, f"{gpu.name}: {err.message}; set its memory with --gpu-memory GB"
 
 
-def look(folder: Path, dimension: int, rate: Callable[[float], Rate], gpu_bytes: int | None, gpu: str) -> Machine:
-    """This machine.
+def probe_machine(
+    folder: Path, dimension: int, rate: Callable[[float], Rate], gpu_bytes: int | None, gpu: str
+) -> Machine:
+    """Measure this machine.
 
     Args:
-        folder: where the embedding file is to be.
-        dimension: D.
-        rate: of embedding, given the machine's products a second.
-        gpu_bytes, gpu: as in Machine.
+        folder: folder of the future embedding file.
+        dimension: numbers per embedding, D.
+        rate: returns the rate of embedding, given the machine's FLOP/s.
+        gpu_bytes, gpu: see Machine.
     """
-    flops = products_per_s(dimension)
-    return Machine(
-        rate(flops), shutil.disk_usage(folder).free, memory_available(), read_per_s(dimension), flops, gpu_bytes, gpu
-    )
+    flops = measure_flops(dimension)
+    free, read_bytes_s = shutil.disk_usage(folder).free, measure_read_bytes_s(dimension)
+    return Machine(rate(flops), free, available_memory(), read_bytes_s, flops, gpu_bytes, gpu)

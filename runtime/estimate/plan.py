@@ -1,4 +1,4 @@
-"""What a job will take, from facts of the machine: pure arithmetic, without looking at anything."""
+"""Compute what a job takes from the figures of a machine: arithmetic only, no measuring."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from ..text import size
 
 Basis = Literal["measured", "computed", "guess"]
 
-# Peak memory of `process`: 149 MB and 339 MB were measured at 20,000 and 1,000,000 photographs (README.md).
-_PROCESS_BYTES, _PHOTOGRAPH_BYTES = 145_000_000, 194
-_PAIRS_BYTES = 2_000_000_000  # what `pairs` keeps to
-_LONG_S = 24 * 3600
-_WRITE_BYTES_S = 200e6  # of a disk of no great speed
-_LATENCY_S = 0.1  # that `search --index auto` wants of exact search, unless --latency says otherwise
+# Peak memory of `process`: measured 149 MB at 20,000 photos and 339 MB at 1,000,000 (README.md).
+_PROCESS_BYTES, _BYTES_PER_PHOTO = 145_000_000, 194
+_PAIRS_BYTES = 2_000_000_000  # memory limit of `pairs`
+_MAX_PAIRS_S = 24 * 3600
+_WRITE_BYTES_S = 200e6  # of a slow disk
+_LATENCY_S = 0.1  # longest exact search of `search --index auto`, unless --latency sets another
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be done.
+    """A job to estimate.
 
     Attributes:
-        photographs: N.
-        dimension: D.
-        dtype: "float32" or "float16", of the embedding file.
-        faces: whether they are looked for.
-        longest: bytes of the longest path.
+        photographs: number of photos, N.
+        dimension: numbers per embedding, D.
+        dtype: "float32" or "float16", the dtype of the embedding file.
+        faces: whether faces are detected.
+        longest: length of the longest path, bytes.
     """
 
     photographs: int
@@ -43,12 +43,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Photographs a second.
+    """A rate of embedding.
 
     Attributes:
-        per_s: how many; None where nobody knows.
-        basis: how they are known.
-        words: of what, for a person.
+        per_s: photos per second; None if unknown.
+        basis: source of the figure.
+        words: explanation, for people.
     """
 
     per_s: float | None
@@ -58,16 +58,16 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What there is.
+    """Figures of a machine.
 
     Attributes:
-        rate: of embedding.
-        disk_bytes: free, where the file is to be.
-        memory_bytes: that programs can still take.
-        read_bytes_s: bytes of rows a second that one query is compared with, in memory.
-        flops: a second, of single-precision matrix products.
+        rate: rate of embedding.
+        disk_bytes: free space of the output's disk.
+        memory_bytes: memory that programs can still use.
+        read_bytes_s: bytes of rows per second that one query is compared with, in memory.
+        flops: FLOP/s of single-precision matrix products.
         gpu_bytes: free memory of a GPU; None without one.
-        gpu: its name, or where its memory was named.
+        gpu: name of the GPU, or source of its memory.
     """
 
     rate: Rate
@@ -81,16 +81,16 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing that a job takes.
+    """One figure of an estimate.
 
     Attributes:
         section: "embedding", "index", "search", "pairs" or "gpu".
-        name: what, unique in its section.
-        value: how much; None where nobody knows.
+        name: name of the figure, unique in its section.
+        value: amount; None if unknown.
         unit: "s" or "bytes".
-        basis: how it is known.
-        words: what else there is to know, for a person.
-        problem: what does not fit, or takes long, and what to do; empty where all is well.
+        basis: source of the figure.
+        words: explanation, for people.
+        problem: what does not fit or takes long, and the remedy; empty for none.
     """
 
     section: str
@@ -102,33 +102,32 @@ class Item:
     problem: str = ""
 
     def amount(self) -> str:
-        """The value for a person."""
+        """Format the value for people."""
         if self.value is None:
             return "unknown"
-        return size(self.value) if self.unit == "bytes" else roughly(self.value)
+        return size(self.value) if self.unit == "bytes" else format_duration(self.value)
 
 
 def plan_job(job: Job, machine: Machine) -> list[Item]:
-    """All that a job takes, in the order in which it is taken."""
-    return [*_embedding(job, machine), *_index(job, machine), *_search(job, machine), *_pairs(job, machine),
-            *_gpu(job, machine)]  # fmt: skip
+    """Return all figures of a job, in the order of its steps."""
+    return [item for section in (_embedding, _index, _search, _pairs, _gpu) for item in section(job, machine)]
 
 
-def items_json(items: list[Item]) -> dict[str, dict[str, Any]]:
-    """Items by section and name."""
-    found: dict[str, dict[str, Any]] = {}
+def items_to_dict(items: list[Item]) -> dict[str, dict[str, Any]]:
+    """Return items by section and name, as JSON-ready data."""
+    sections: dict[str, dict[str, Any]] = {}
     for item in items:
         facts = asdict(item)
-        found.setdefault(facts.pop("section"), {})[facts.pop("name")] = facts
-    return found
+        sections.setdefault(facts.pop("section"), {})[facts.pop("name")] = facts
+    return sections
 
 
 def file_bytes(job: Job) -> int:
-    """The finished embedding file."""
-    return _room(job) // 2
+    """Return the size of the finished embedding file."""
+    return _running_bytes(job) // 2
 
 
-def _room(job: Job) -> int:
+def _running_bytes(job: Job) -> int:
     return disk_bytes_while_running(job.photographs, job.dimension, job.dtype, faces=job.faces, longest=job.longest)
 
 
@@ -136,14 +135,14 @@ def _embedding(job: Job, machine: Machine) -> Iterator[Item]:
     rate, free = machine.rate, machine.disk_bytes
     time_s = None if not rate.per_s else job.photographs / rate.per_s
     yield Item("embedding", "time", time_s, "s", rate.basis, rate.words)
-    running, after = _room(job), file_bytes(job)
+    running, after = _running_bytes(job), file_bytes(job)
     halve = ", or halve it with --dtype float16" if job.dtype == "float32" else ""
-    problem = _short(running, free, "free on the disk", f"Make room, or name another place with -o{halve}")
+    problem = _shortage(running, free, "free on the disk", f"Free some space, or name another disk with -o{halve}")
     yield Item("embedding", "disk while it runs", running, "bytes", "computed", f"{size(free)} free", problem)
     yield Item("embedding", "disk afterwards", after, "bytes", "computed", "the embedding file")
-    memory = _PROCESS_BYTES + _PHOTOGRAPH_BYTES * job.photographs
-    problem = _short(memory, machine.memory_bytes, "of memory available", "Split the photographs into several files")
-    words = "from what was measured at 20,000 and 1,000,000 photographs"
+    memory = _PROCESS_BYTES + _BYTES_PER_PHOTO * job.photographs
+    problem = _shortage(memory, machine.memory_bytes, "of memory available", "Split the photos into several files")
+    words = "from measurements at 20,000 and 1,000,000 photos"
     yield Item("embedding", "memory", memory, "bytes", "computed", words, problem)
 
 
@@ -152,14 +151,14 @@ def _index(job: Job, machine: Machine) -> Iterator[Item]:
     exact = index_bytes("flat", job.photographs, job.dimension)
     for kind in KINDS:
         amount = index_bytes(kind, job.photographs, job.dimension)
-        lying = amount if kind == "flat" else exact + amount
-        disk = _short(lying, left, "free on the disk beside the embedding file", "Make room")
-        advice = "Searches would read the disk. Take another kind, or a smaller --dimension"
-        memory = _short(amount, machine.memory_bytes, "of memory available", advice)
-        words = "on disk, and in memory to be fast" if kind == "flat" else "in memory at most; on disk beside flat"
+        disk_bytes = amount if kind == "flat" else exact + amount
+        disk = _shortage(disk_bytes, left, "free on the disk beside the embedding file", "Free some space")
+        advice = "Searches would read the disk. Use another index, or a smaller --dimension"
+        memory = _shortage(amount, machine.memory_bytes, "of memory available", advice)
+        words = "on disk, and in memory for speed" if kind == "flat" else "at most, in memory; on disk beside flat"
         yield Item("index", kind, amount, "bytes", "computed", words, disk or memory)
         time_s = build_s(kind, job.photographs, job.dimension, flops=machine.flops, write_bytes_s=_WRITE_BYTES_S)
-        words = "if the disk writes 200 MB/s" if kind == "flat" else "and then what it finds is measured"
+        words = "if the disk writes 200 MB/s" if kind == "flat" else "before its recall is measured"
         yield Item("index", f"{kind}, making it", time_s, "s", "guess", words)
 
 
@@ -168,17 +167,19 @@ def _search(job: Job, machine: Machine) -> Iterator[Item]:
     fits = amount <= machine.memory_bytes
     time_s = amount / machine.read_bytes_s
     words = f"one query at {machine.read_bytes_s / 1e9:.1f} GB/s" + ("" if fits else ", if the rows were in memory")
-    taken = "exact search" if job.photographs < FEW_ROWS or time_s <= _LATENCY_S else "ivf, some milliseconds a query"
-    yield Item("search", "exact", time_s, "s", "measured", f"{words}; --index auto takes {taken}")
+    choice = (
+        "exact search" if job.photographs < FEW_ROWS or time_s <= _LATENCY_S else "ivf, a few milliseconds per query"
+    )
+    yield Item("search", "exact", time_s, "s", "measured", f"{words}; --index auto uses {choice}")
 
 
 def _pairs(job: Job, machine: Machine) -> Iterator[Item]:
     flops = float(job.photographs) ** 2 * job.dimension  # N^2 / 2 products of 2 D
     time_s = flops / machine.flops
     words = f"at least, at {machine.flops / 1e9:,.0f} GFLOP/s of matrix products"
-    long = "too long for a night. Settle for nearly all pairs with a --budget, or compare on a GPU"
-    yield Item("pairs", "time", time_s, "s", "measured", words, long if time_s > _LONG_S else "")
-    problem = _short(_PAIRS_BYTES, machine.memory_bytes, "of memory available", "Close other programs")
+    advice = "too long for a night. Limit the time with --budget, which finds nearly all pairs, or compare on a GPU"
+    yield Item("pairs", "time", time_s, "s", "measured", words, advice if time_s > _MAX_PAIRS_S else "")
+    problem = _shortage(_PAIRS_BYTES, machine.memory_bytes, "of memory available", "Close other programs")
     yield Item("pairs", "memory", _PAIRS_BYTES, "bytes", "computed", "at most", problem)
 
 
@@ -194,15 +195,15 @@ def _gpu(job: Job, machine: Machine) -> Iterator[Item]:
     yield Item("gpu", "search memory", plan.device_bytes, "bytes", "computed", f"{machine.gpu}: {plan}")
 
 
-def _short(needed: int, there: int, where: str, advice: str) -> str:
-    """What does not fit, in words; empty where it does."""
-    if needed <= there:
+def _shortage(needed: int, available: int, where: str, advice: str) -> str:
+    """Say what does not fit; empty if it fits."""
+    if needed <= available:
         return ""
-    return f"does not fit: {size(needed)} needed, {size(there)} {where}. {advice}"
+    return f"does not fit: {size(needed)} needed, {size(available)} {where}. {advice}"
 
 
-def roughly(seconds: float) -> str:
-    """A time for a person, to two figures or so: `2.5 ms`, `45 s`, `3 h 05 min`, `12 days`."""
+def format_duration(seconds: float) -> str:
+    """Format a time for people, to about two digits: `2.5 ms`, `45 s`, `3 h 05 min`, `12 days`."""
     if seconds < 1:
         return f"{1000 * seconds:.2g} ms" if seconds < 0.0995 else f"{1000 * seconds:.0f} ms"
     if seconds < 59.5:

@@ -1,1 +1,1 @@
-"""How good embeddings are: the product's own pipeline on photographs whose people are known."""
+"""Measure recognition quality: the product's own pipeline on photos of known people."""

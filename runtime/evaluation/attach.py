@@ -1,4 +1,4 @@
-"""A calibration into the embedding file that it is for."""
+"""Write a calibration into an embedding file."""
 
 from __future__ import annotations
 
@@ -18,70 +18,72 @@ from .evaluate import Evaluation
 
 
 def check_file(file: Path, request: Request) -> None:
-    """Say before the photographs are embedded that their scores would say nothing of a file.
+    """Check, before any photo is embedded, that the scores will be valid for a file.
 
     Raises:
-        ContractError: the embeddings could not be compared; every difference is named.
+        ContractError: the embeddings would not be comparable; the message names every difference.
         EngineError, StorageError: the engine or the file cannot be read.
     """
     contract = contract_of(request, request.engine.info, "")
-    with EmbeddingFile(file) as gallery:
-        _check_comparable(gallery, contract)
+    with EmbeddingFile(file) as embeddings:
+        _check_comparable(embeddings, contract)
 
 
-def _check_comparable(gallery: EmbeddingFile, contract: EmbeddingContract) -> None:
-    different = gallery.contract.differences(contract, Guard.SCORES)
-    if different:
+def _check_comparable(embeddings: EmbeddingFile, contract: EmbeddingContract) -> None:
+    differences = embeddings.contract.differences(contract, Guard.SCORES)
+    if differences:
         raise ContractError(
-            f"the evaluated embeddings say nothing of {gallery.path} ({'; '.join(different)}); wanted: the same "
-            f"values. Evaluate as the file was made: --engine {gallery.metadata.get('engine')}{_faces_of(gallery)}"
+            f"the evaluated embeddings are not comparable with {embeddings.path} ({'; '.join(differences)}); expected: "
+            f"the same values. Evaluate as the file was made: facemill evaluate FOLDER --engine "
+            f"{embeddings.metadata.get('engine')}{_face_options(embeddings)}"
         )
 
 
-def _faces_of(gallery: EmbeddingFile) -> str:
-    """The options by which faces were looked for in the photographs of a file."""
-    made = gallery.contract
-    if not made.detects_faces:
+def _face_options(embeddings: EmbeddingFile) -> str:
+    """Return the options that detect faces as they were detected for a file."""
+    contract = embeddings.contract
+    if not contract.detects_faces:
         return " --align none"
-    return f" --align {made.align} --detector {gallery.metadata.get('detector_engine')} --faces {made.faces}"
+    detector = embeddings.metadata.get("detector_engine")
+    return f" --align {contract.align} --detector {detector} --faces {contract.faces}"
 
 
-def calibration_of(one: Evaluation, folder: Path, made_utc: str) -> Calibration:
-    """The calibration that all photographs of two people give, against each other.
+def calibration_of(evaluation: Evaluation, folder: Path, made_utc: str) -> Calibration:
+    """Calibrate from the scores of all photos of two people against each other.
 
     Args:
-        one: the evaluation.
-        folder: its photographs'; the calibration keeps the name alone.
+        evaluation: the evaluation.
+        folder: the folder of photos; the calibration keeps only its name.
         made_utc: ISO 8601.
     Raises:
-        ConfigError: there are no two people.
+        ConfigError: the folder does not hold two people.
     """
     return calibrate(
-        one.curve,
-        contract=one.embedded.contract.select(Guard.SCORES),
+        evaluation.curve,
+        contract=evaluation.embedded.contract.select(Guard.SCORES),
         folder=folder.resolve().name,
-        photographs=int((one.embedded.person[one.embedded.here] >= 0).sum()),
-        people=one.people,
+        photographs=int((evaluation.embedded.person[evaluation.embedded.has_vector] >= 0).sum()),
+        people=evaluation.people,
         made_utc=made_utc,
         tool_version=__version__,
     )
 
 
 def attach_calibration(file: Path, calibration: Calibration, *cards: Path) -> None:
-    """Write a calibration into `/metadata` of an embedding file, in place of an earlier one.
+    """Write a calibration into `/metadata` of an embedding file, replacing an earlier one.
 
-    The file is replaced whole, see `edit_file`; indexes beside it are its indexes still.
+    The file is replaced atomically, see `edit_file`. Indexes beside it stay valid.
 
     Args:
         file: a finished file; a link is followed.
-        calibration: of comparable embeddings.
-        cards: as for `same_rows`.
+        calibration: made from comparable embeddings.
+        cards: see `same_rows`.
     Raises:
-        ContractError: it is of others; every difference is named.
+        ContractError: the calibration is for other embeddings; the message names every difference.
         LockedError: a run is writing the file.
-        DiskFullError, StorageError: the file is as it was.
+        DiskFullError, StorageError: writing failed; the file is unchanged.
     """
-    with EmbeddingFile(file) as gallery:
-        _check_comparable(gallery, EmbeddingContract.from_dict(calibration.contract))
+    with EmbeddingFile(file) as embeddings:
+        _check_comparable(embeddings, EmbeddingContract.from_dict(calibration.contract))
     with same_rows(file, *cards), edit_file(file) as target:
         target["metadata"].attrs[ATTRIBUTE] = calibration.to_json()

@@ -1,4 +1,4 @@
-"""Two engines on the same photographs: how far their embeddings are apart, and what that does to the figures."""
+"""Compare two engines on the same photos: the drift of their embeddings, and the change in the figures."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .evaluate import Evaluation
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Cosines of the two embeddings of each photograph.
+    """Cosines between the two embeddings of each photo.
 
     Attributes:
-        photographs: that both engines embedded.
-        minimum, mean, percentile_1: over them.
+        photographs: number of photos that both engines embedded.
+        minimum, mean, percentile_1: cosines over these photos.
     """
 
     photographs: int
@@ -27,12 +27,12 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """LabelledPairs that the second engine judges otherwise than the first.
+    """Labelled pairs that two engines judge differently.
 
     Attributes:
-        accuracy: of the second less that of the first.
-        gained: wrong in the first, right in the second.
-        lost: right in the first, wrong in the second.
+        accuracy: accuracy of the second engine minus that of the first.
+        gained: pairs wrong in the first, right in the second.
+        lost: pairs right in the first, wrong in the second.
     """
 
     accuracy: float
@@ -45,10 +45,10 @@ class EngineComparison:
     """The second of two engines against the first.
 
     Attributes:
-        drift: None where a cosine means nothing.
+        drift: None if cosines between the two engines mean nothing.
         verdicts: None without pairs.
-        retrieval: recall@1, R-Precision and MAP@R of the second less those of the first; None when nobody has two
-            photographs.
+        retrieval: recall@1, R-Precision and MAP@R of the second minus those of the first; None if no person has two
+            photos.
     """
 
     drift: Drift | None
@@ -65,34 +65,34 @@ def compare_evaluations(first: Evaluation, second: Evaluation) -> EngineComparis
 
 
 def drift(first: EmbeddedFolder, second: EmbeddedFolder) -> Drift | None:
-    """How far the embeddings of two engines are apart.
+    """Measure how far apart the embeddings of two engines are.
 
     Args:
-        first, second: of one folder.
+        first, second: the same folder, embedded by each engine.
     Returns:
-        None where a cosine means nothing: the engines are of two models, or embedded no photograph in common.
+        None if cosines mean nothing: the engines are of two models, or embedded no photo in common.
     """
     if first.contract.model_sha256 != second.contract.model_sha256:
         return None
-    row = {path: i for i, path in enumerate(_embedded_paths(second))}
-    both = [(i, row[path]) for i, path in enumerate(_embedded_paths(first)) if path in row]
-    if not both:
+    row_of = {path: i for i, path in enumerate(_embedded_paths(second))}
+    shared = [(i, row_of[path]) for i, path in enumerate(_embedded_paths(first)) if path in row_of]
+    if not shared:
         return None
-    here, there = np.array(both).T
-    a, b = first.vectors[here].astype(np.float64), second.vectors[there].astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)  # a network may answer zero
+    rows_a, rows_b = np.array(shared).T
+    a, b = first.vectors[rows_a].astype(np.float64), second.vectors[rows_b].astype(np.float64)
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)  # a network may return a zero vector
     cosines = np.einsum("nd,nd->n", a, b) / np.maximum(lengths, 1e-300)
-    low = float(np.percentile(cosines, 1))
-    return Drift(len(cosines), float(cosines.min()), float(cosines.mean()), low)
+    percentile_1 = float(np.percentile(cosines, 1))
+    return Drift(len(cosines), float(cosines.min()), float(cosines.mean()), percentile_1)
 
 
 def _embedded_paths(embedded: EmbeddedFolder) -> list[bytes]:
-    """N paths, in the order of the vectors."""
-    return [path for path, here in zip(embedded.paths, embedded.here, strict=True) if here]
+    """Return the N paths of the embedded photos, in the order of the vectors."""
+    return [path for path, is_embedded in zip(embedded.paths, embedded.has_vector, strict=True) if is_embedded]
 
 
 def verdicts(first: Evaluation, second: Evaluation) -> Verdicts | None:
-    """What changed pair by pair; None without pairs."""
+    """Compare the verdicts pair by pair; None without pairs."""
     if first.pairs is None or second.pairs is None:
         return None
     before, after = first.pairs.folds, second.pairs.folds

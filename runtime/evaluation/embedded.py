@@ -1,4 +1,4 @@
-"""A folder of known people, embedded by the product's own pipeline."""
+"""Embed a folder of known people with the product's own pipeline."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from ..storage.format import offsets
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedFolder:
-    """What became of M photographs, of which N were embedded.
+    """M photos of a folder, of which N are embedded.
 
     Attributes:
         file: the embedding file.
         metadata: attributes of its `/metadata`.
-        contract: what all rows have in common.
+        contract: contract of its rows.
         paths: M paths below the folder, in scan order.
         status: (M,) uint8, see records.Status.
-        person: (M,) int64: the number of the sub-folder that a photograph lies in or below; -1 for none.
-        vectors: (N, D) float32, unit rows, of those whose status is EMBEDDED.
-        summary: of the run that found or made the file, with the speeds of the one that made it, 0 where nobody knows
-            them any more; None where only the file is known.
+        person: (M,) int64: number of the sub-folder that a photo is in or below; -1 for none.
+        vectors: (N, D) float32, unit rows of the photos with status EMBEDDED.
+        summary: summary of the run that made or reused the file, with the rates of the run that made it, 0 if unknown;
+            None if only the file was read.
     """
 
     file: Path
@@ -53,115 +53,117 @@ class EmbeddedFolder:
     summary: Summary | None = None
 
     @property
-    def here(self) -> NDArray[np.bool_]:
-        """(M,) bool, N of them true."""
+    def has_vector(self) -> NDArray[np.bool_]:
+        """(M,) bool: whether a photo has a vector. N are true."""
         return np.asarray(self.status == Status.EMBEDDED, np.bool_)
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """Photographs by outcome."""
+        """Number of photos by outcome."""
         counts = np.bincount(self.status, minlength=len(Status))
         return {status.label: int(counts[status]) for status in Status if counts[status]}
 
-    def rows(self, photographs: Iterable[str]) -> NDArray[np.int64]:
-        """Scan rows of photographs named without extension: `Ada_Smith/Ada_Smith_0001`; -1 for those not in the folder.
+    def rows(self, names: Iterable[str]) -> NDArray[np.int64]:
+        """Find scan rows by name without extension, `Ada_Smith/Ada_Smith_0001`; -1 for photos not in the folder.
 
         Raises:
-            ConfigError: two files differ in their extension alone, so that a name means both.
+            ConfigError: two files differ only in their extension, so the name is ambiguous.
         """
-        known = _by_stem(self.paths)
-        found = [known.get(os.fsencode(name), ()) for name in photographs]
-        for rows in found:
+        rows_by_stem = _by_stem(self.paths)
+        matches = [rows_by_stem.get(os.fsencode(name), ()) for name in names]
+        for rows in matches:
             if len(rows) > 1:
-                one, other = (os.fsdecode(self.paths[row]) for row in rows[:2])
+                first, second = (os.fsdecode(self.paths[row]) for row in rows[:2])
                 raise ConfigError(
-                    f"the pairs file may mean {one} or {other}; wanted: one file a photograph. Move one of them away"
+                    f"the pairs file may mean {first} or {second}; expected: one file per photo. Move one of them away"
                 )
-        return np.array([rows[0] if rows else -1 for rows in found], np.int64)
+        return np.array([rows[0] if rows else -1 for rows in matches], np.int64)
 
 
 def embed_folder(
     request: Request, *, listener: Listener | None = None, control: Control | None = None
 ) -> EmbeddedFolder:
-    """Run the pipeline on a folder, or find its file whole, and read what it made.
+    """Run the pipeline on a folder, or reuse its finished file, and read the embeddings.
 
     Args:
-        request: one folder of inputs; the output is kept.
+        request: one input folder; the output is kept.
         listener, control: see `pipeline.run.process`.
     Raises:
         FacemillError: the run failed, or its file is damaged.
     """
     summary = process(request, listener=listener, control=control)
-    found = read_embedded(request.output)
-    return replace(found, summary=_with_speed(summary, found))
+    embedded = read_embedded(request.output)
+    return replace(embedded, summary=_with_speed(summary, embedded))
 
 
-def _with_speed(summary: Summary, found: EmbeddedFolder) -> Summary:
-    """A run that found its file whole measured nothing: its speeds are those that were kept beside the file."""
-    kept, run_id = found.file.with_suffix(".speed.json"), found.metadata["run_id"]
+def _with_speed(summary: Summary, embedded: EmbeddedFolder) -> Summary:
+    """Keep the measured speed beside the file, or read it back for a run that reused the file and measured nothing."""
+    speed_file, run_id = embedded.file.with_suffix(".speed.json"), embedded.metadata["run_id"]
     if summary.processed:
         speed = {"run_id": run_id, "images_per_s": summary.images_per_s, "stages": summary.stages}
-        write_durable(kept, json.dumps(speed).encode(), "the measured speed", like=found.file)
+        write_durable(speed_file, json.dumps(speed).encode(), "the measured speed", like=embedded.file)
         return summary
     try:
-        speed = json.loads(kept.read_text(encoding="utf-8"))
-        if speed["run_id"] == run_id:  # and not of a file that was replaced since
+        speed = json.loads(speed_file.read_text(encoding="utf-8"))
+        if speed["run_id"] == run_id:  # otherwise the file was replaced since
             return replace(summary, images_per_s=speed["images_per_s"], stages=speed["stages"])
     except (OSError, KeyError, TypeError, ValueError):
-        pass  # only a speed is lost: the figures do without
+        pass  # only the speed is lost
     return summary
 
 
 def read_embedded(file: Path) -> EmbeddedFolder:
-    """What an embedding file says of its photographs; of one with several faces, the first, which it is of.
+    """Read the photos and vectors of an embedding file. A photo with several faces has the vector of its first face.
 
     Raises:
-        StorageError: it is no finished embedding file, or damaged.
+        StorageError: the file is damaged, or is not a finished embedding file.
     """
-    with EmbeddingFile(file) as embedded:
-        status, paths = embedded.status, tuple(embedded.scanned_paths())
-        first = offsets(embedded.vector_counts)[status == Status.EMBEDDED]
-        vectors = embedded.vectors if len(first) == embedded.rows else embedded.vectors[first]
-        return EmbeddedFolder(file, embedded.metadata, embedded.contract, paths, status, _people(paths), vectors)
+    with EmbeddingFile(file) as embeddings:
+        status, paths = embeddings.status, tuple(embeddings.scanned_paths())
+        first = offsets(embeddings.vector_counts)[status == Status.EMBEDDED]
+        vectors = embeddings.vectors if len(first) == embeddings.rows else embeddings.vectors[first]
+        return EmbeddedFolder(
+            file, embeddings.metadata, embeddings.contract, paths, status, _number_people(paths), vectors
+        )
 
 
 def check_folder(folder: Path, pairs: LabelledPairs | None) -> None:
-    """Say before the photographs are embedded, not after, that there would be nothing to measure.
+    """Check, before any photo is embedded, that there is something to measure.
 
     Raises:
-        ConfigError: it is no folder, no photograph of the pairs is in it, or, without pairs, no two photographs lie in
-            one sub-folder and no two in different ones.
-        SourceError: it cannot be read, or holds no photograph.
+        ConfigError: it is not a folder, it holds no photo of the pairs, or, without pairs, it does not hold two
+            sub-folders with photos.
+        SourceError: the folder cannot be read, or holds no photo.
     """
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder; wanted: one with a sub-folder of photographs for each person")
+        raise ConfigError(f"{folder} is not a folder; expected: a folder with a sub-folder of photos per person")
     paths = scan([str(folder)]).names
     if pairs is not None:
-        known = _by_stem(paths)
-        if not any(os.fsencode(name) in known for name in (*pairs.left, *pairs.right)):
+        rows_by_stem = _by_stem(paths)
+        if not any(os.fsencode(name) in rows_by_stem for name in (*pairs.left, *pairs.right)):
             raise ConfigError(
-                f"no photograph of the pairs file is in {folder}; wanted: {pairs.left[0]}.jpg (or another extension) "
-                f"and so on. Name the folder that the people's folders are in"
+                f"{folder} holds no photo of the pairs file; expected: {pairs.left[0]}.jpg (or another extension) and "
+                f"so on. Name the folder that holds the people's folders"
             )
         return
-    person = _people(paths)
+    person = _number_people(paths)
     if len(np.unique(person[person >= 0])) < 2:
         raise ConfigError(
-            f"{folder} holds no two sub-folders with photographs; wanted: one sub-folder a person, so that it is known "
-            f"who is who. Or give pairs to judge with --pairs"
+            f"{folder} does not hold two sub-folders with photos; expected: one sub-folder per person. Or name a file "
+            f"of pairs to judge with --pairs"
         )
 
 
 def _by_stem(paths: Iterable[bytes]) -> dict[bytes, list[int]]:
-    """Scan rows by path without extension."""
-    found: dict[bytes, list[int]] = {}
+    """Group scan rows by path without extension."""
+    rows: dict[bytes, list[int]] = {}
     for row, path in enumerate(paths):
-        found.setdefault(os.path.splitext(path)[0], []).append(row)
-    return found
+        rows.setdefault(os.path.splitext(path)[0], []).append(row)
+    return rows
 
 
-def _people(paths: Iterable[bytes]) -> NDArray[np.int64]:
-    """(M,) int64: paths of one sub-folder get one number; -1 for those in no sub-folder."""
+def _number_people(paths: Iterable[bytes]) -> NDArray[np.int64]:
+    """Number the people by first sub-folder: (M,) int64, -1 for a photo in no sub-folder."""
     numbers: dict[bytes, int] = {}
     return np.array(
         [numbers.setdefault(path.split(b"/")[0], len(numbers)) if b"/" in path else -1 for path in paths], np.int64

@@ -1,4 +1,4 @@
-"""One engine on one folder: its figures."""
+"""Measure one engine on one folder."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from .embedded import EmbeddedFolder, embed_folder
 
 logger = logging.getLogger(__name__)
 
-_FEW = 0.01  # of the photographs of the pairs: if more are missing, the figures are of them as much as of the engine
+_MAX_MISSING_SHARE = 0.01  # of the photos in pairs; beyond it, missing photos shape the figures as much as the engine
 
 
 @dataclass(frozen=True, slots=True)
 class PairFigures:
-    """What the pairs of a pairs file give.
+    """Figures on the pairs of a pairs file.
 
     Attributes:
-        folds: accuracy, fold by fold. A pair of which a photograph is missing is judged wrongly.
-        curve: of the scores; a missing photograph is never accepted.
-        missing: pairs with a photograph that could not be embedded or is not in the folder.
-        photographs: that the pairs file names.
-        absent: of them, not in the folder.
-        lost: of them, in the folder, and not embedded.
+        folds: accuracy, fold by fold. A pair with a missing photo counts as wrong.
+        curve: rates over the scores; a missing photo is never accepted.
+        missing: pairs with a photo that could not be embedded or is not in the folder.
+        photographs: photos that the pairs file names.
+        absent: those that are not in the folder.
+        lost: those that are in the folder but could not be embedded.
     """
 
     folds: Folds
@@ -47,19 +47,19 @@ class PairFigures:
 
     @property
     def warning(self) -> str:
-        """What a reader must know before the figures; empty where few photographs are missing."""
-        if self.absent + self.lost <= _FEW * self.photographs:
+        """Warning to show before the figures; empty if few photos are missing."""
+        if self.absent + self.lost <= _MAX_MISSING_SHARE * self.photographs:
             return ""
         return (
-            f"of the {self.photographs:,} photographs of the pairs {self.absent:,} are not in the folder and "
-            f"{self.lost:,} could not be embedded; {self.missing:,} of {len(self.folds.right):,} pairs count as judged "
-            f"wrongly for that, whatever the engine"
+            f"of {self.photographs:,} photos in the pairs, {self.absent:,} are not in the folder and {self.lost:,} "
+            f"could not be embedded; for that reason {self.missing:,} of {len(self.folds.right):,} pairs count as "
+            f"wrong, whatever the engine"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Lookalikes:
-    """Two photographs below the folder, of two people as it has them, and their score."""
+    """Two photos, by path below the folder, in the sub-folders of two people, and their score."""
 
     score: float
     one: str
@@ -71,13 +71,13 @@ class Evaluation:
     """The figures of one engine on one folder.
 
     Attributes:
-        embedded: what the pipeline made of the folder.
+        embedded: the embedded folder.
         pairs: None without a pairs file.
-        curve: of all photographs against each other, on the grid of 0.0001.
-        sampled: whether a draw of the impostor pairs had to do.
-        retrieval: None when nobody has two photographs.
-        people: with a photograph that was embedded.
-        lookalikes: the most alike photographs of two people, best first; a wrong name shows here.
+        curve: rates of all photos against each other, on a grid of 0.0001.
+        sampled: whether the impostor pairs are a sample.
+        retrieval: None if no person has two photos.
+        people: number of people with an embedded photo.
+        lookalikes: the most similar photos of two people, best first; a wrong name shows here.
     """
 
     embedded: EmbeddedFolder
@@ -99,45 +99,45 @@ def evaluate(
     """Embed a folder as `process` does, and measure. For several requests, call it for each.
 
     Args:
-        request: its input is one folder with a sub-folder for each person; its output is kept, and found whole again.
-        pairs: to judge; None for none.
+        request: one input folder with a sub-folder per person. The output is kept and reused by a later evaluation.
+        pairs: pairs to judge; None for none.
         listener, control: see `pipeline.run.process`.
     Raises:
         ConfigError: there is nothing to measure.
-        FacemillError: as `pipeline.run.process` says.
+        FacemillError: embedding failed, see `pipeline.run.process`.
     """
     return measure(embed_folder(request, listener=listener, control=control), pairs)
 
 
 def measure(
-    embedded: EmbeddedFolder, pairs: LabelledPairs | None = None, *, most: int = allpairs.MOST_PAIRS
+    embedded: EmbeddedFolder, pairs: LabelledPairs | None = None, *, max_pairs: int = allpairs.MAX_PAIRS
 ) -> Evaluation:
-    """The figures of photographs that are embedded.
+    """Measure a folder that is embedded already.
 
     Args:
-        embedded: the photographs.
-        pairs: to judge; None for none.
-        most: impostor pairs to look at; of more, a seeded draw.
+        embedded: the embedded folder.
+        pairs: pairs to judge; None for none.
+        max_pairs: compare at most this many impostor pairs, a seeded sample if there are more.
     Raises:
-        ConfigError: no two of them, or no pair, can be compared.
+        ConfigError: no two photos, or no pair, can be compared.
     """
-    here = embedded.here
-    person, lost = embedded.person[here], embedded.person[~here]
-    logger.info("comparing %d photographs with each other", len(person))
+    has_vector = embedded.has_vector  # (M,) bool
+    person, lost = embedded.person[has_vector], embedded.person[~has_vector]
+    logger.info("comparing %d photos with each other", len(person))
     genuine = allpairs.genuine_counts(embedded.vectors, person)
-    impostors = allpairs.impostor_scores(embedded.vectors, person, most=most)
+    impostors = allpairs.impostor_scores(embedded.vectors, person, max_pairs=max_pairs)
     if not genuine.any() and not impostors.counts.any():
         raise ConfigError(
-            f"nothing to compare: {len(person):,} of {len(here):,} photographs could be embedded, no two of them in "
-            f"sub-folders; wanted: two. See /outcomes in the embedding file, which -o keeps, for why"
+            f"nothing to compare: {len(person):,} of {len(has_vector):,} photos could be embedded, no two of them in "
+            f"sub-folders; expected: two. Keep the embedding file with -o; its /outcomes give the reasons"
         )
-    unscored = _pairs_within(embedded.person) - int(genuine.sum())
-    known = int((person >= 0).sum())
+    unscored = _count_genuine_pairs(embedded.person) - int(genuine.sum())
+    labelled = int((person >= 0).sum())
     return Evaluation(
         embedded,
         None if pairs is None else _judge(embedded, pairs),
         curve_of_counts(genuine, impostors.counts, unscored=unscored),
-        known * (known - 1) // 2 > most,
+        labelled * (labelled - 1) // 2 > max_pairs,
         retrieve(embedded.vectors, person, lost),
         len(np.unique(person[person >= 0])),
         _lookalikes(embedded, impostors),
@@ -146,33 +146,34 @@ def measure(
 
 def _judge(embedded: EmbeddedFolder, pairs: LabelledPairs) -> PairFigures:
     names = (*pairs.left, *pairs.right)
-    scanned = embedded.rows(names)  # (2 P,)
-    row = np.full(len(embedded.paths) + 1, -1)  # of the vectors, by scan row; the last is for those not in the folder
-    row[:-1][embedded.here] = np.arange(len(embedded.vectors))
-    left, right = row[scanned].reshape(2, -1)  # (P,) each
-    there = (left >= 0) & (right >= 0)
+    scan_rows = embedded.rows(names)  # (2 P,)
+    # Row of the vectors by scan row; the last element, -1, is for photos that are not in the folder.
+    vector_row = np.full(len(embedded.paths) + 1, -1)
+    vector_row[:-1][embedded.has_vector] = np.arange(len(embedded.vectors))
+    left, right = vector_row[scan_rows].reshape(2, -1)  # (P,) each
+    scored = (left >= 0) & (right >= 0)
     scores = np.full(len(left), np.nan, np.float32)
-    scores[there] = np.einsum("pd,pd->p", embedded.vectors[left[there]], embedded.vectors[right[there]])
-    each = np.array(list(dict(zip(names, scanned.tolist(), strict=True)).values()))  # scan rows, each photograph once
+    scores[scored] = np.einsum("pd,pd->p", embedded.vectors[left[scored]], embedded.vectors[right[scored]])
+    unique = np.array(list(dict(zip(names, scan_rows.tolist(), strict=True)).values()))  # scan rows, each photo once
     return PairFigures(
         cross_validate(scores, pairs.same, pairs.fold),
         curve_of_scores(scores, pairs.same),
-        int((~there).sum()),
-        len(each),
-        int((each < 0).sum()),
-        int(((each >= 0) & (row[each] < 0)).sum()),
+        int((~scored).sum()),
+        len(unique),
+        int((unique < 0).sum()),
+        int(((unique >= 0) & (vector_row[unique] < 0)).sum()),
     )
 
 
 def _lookalikes(embedded: EmbeddedFolder, impostors: allpairs.Impostors) -> tuple[Lookalikes, ...]:
-    scanned = np.flatnonzero(embedded.here)[impostors.rows]  # (k, 2)
+    scan_rows = np.flatnonzero(embedded.has_vector)[impostors.rows]  # (k, 2)
     return tuple(
         Lookalikes(score, *(os.fsdecode(embedded.paths[row]) for row in pair))
-        for score, pair in zip(impostors.scores.tolist(), scanned.tolist(), strict=True)
+        for score, pair in zip(impostors.scores.tolist(), scan_rows.tolist(), strict=True)
     )
 
 
-def _pairs_within(person: NDArray[np.int64]) -> int:
-    """Pairs of photographs of one person."""
+def _count_genuine_pairs(person: NDArray[np.int64]) -> int:
+    """Count the pairs of photos of one person."""
     counts = np.unique(person[person >= 0], return_counts=True)[1]
     return int((counts * (counts - 1) // 2).sum())

@@ -1,4 +1,4 @@
-"""The report: report.md and report.json, and the curves where matplotlib is installed."""
+"""Write the report: report.md, report.json, and the curves if matplotlib is installed."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ logger = logging.getLogger(__name__)
 FORMAT = 1
 _FILES = ("report.json", "report.md", "roc.png", "scores.png")
 _NOTES = """\
-- **Accuracy**: the threshold of each fold is the best one of the other folds (Huang et al. 2007, view 2). Its standard
-  error is over the folds, its 95 % interval Wilson's, of all pairs.
-- **TAR at FAR**: genuine pairs accepted at the lowest threshold that accepts no larger share of impostor pairs. Tied
+- **Accuracy**: each fold uses the best threshold of the other folds (Huang et al. 2007, view 2). The standard error is
+  over the folds. The 95 % interval is Wilson's, over all pairs.
+- **TAR at FAR**: the share of genuine pairs accepted at the lowest threshold that keeps to this false accept rate. Tied
   scores are accepted together or not at all.
-- **A photograph that could not be embedded** is not left out: its pairs are judged wrongly and never accepted, it finds
-  nobody as a query, and its person's other photographs miss it.
-- **All photographs against each other**: thresholds lie 0.0001 apart. A person with many photographs counts often.
+- **A photo that could not be embedded** still counts: its pairs are judged wrong and never accepted, it finds no match
+  as a query, and the other photos of its person miss it.
+- **All photos against each other**: thresholds are 0.0001 apart. A person with many photos counts often.
 - **recall@1, R-Precision, MAP@R**: Musgrave et al. 2020, arXiv:2003.08505. Intervals are 95 %, by a bootstrap over
   people.
-- **The most alike photographs of two people**: look at them. A person under two names is here, and makes thresholds
-  for large galleries higher than they need be.
-- **False hits**: photographs of other people that a query brings up on average at the threshold or above, as the
-  impostor pairs of this folder have it. A bound behind < is three by the number of pairs (rule of three), which holds
-  for independent pairs; these share photographs, so take it for an order of magnitude.
+- **The most similar photos of two people**: check them. A person enrolled under two names appears here, and raises the
+  thresholds for large galleries needlessly.
+- **False hits**: photos of other people that a query returns on average at the threshold or above, estimated from the
+  impostor pairs of this folder. A bound after < is three divided by the number of pairs (rule of three). It holds for
+  independent pairs; these share photos, so it is an order of magnitude.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What there is to report.
+    """The results of one or more evaluations of a folder.
 
     Attributes:
-        folder: of the photographs, as it was named.
-        pairs: the pairs file, as it was named; empty for none.
-        labels: of the evaluations.
-        evaluations: of one folder, all with the pairs or all without.
-        gallery: photographs of the gallery that thresholds are wanted for; None for none.
-        comparison: of two evaluations; None for none.
+        folder: the folder of photos, as the user typed it.
+        pairs: the pairs file, as the user typed it; empty for none.
+        labels: one label per evaluation.
+        evaluations: all of one folder; all with pairs, or all without.
+        gallery: size of the gallery to give thresholds for, in photos; None for none.
+        comparison: the second of two evaluations against the first; None for none.
         made_utc: ISO 8601.
-        detectors: of the evaluations, where they differ in the detector alone.
+        detectors: figures of each detector, if the evaluations differ only in the detector.
     """
 
     folder: str
@@ -68,7 +68,7 @@ class Report:
     detectors: tuple[DetectorFigures, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The report for JSON."""
+        """Return the report as JSON-ready data."""
         return {
             "facemill_evaluation": FORMAT,
             "tool_version": __version__,
@@ -76,29 +76,29 @@ class Report:
             "folder": self.folder,
             "pairs_file": self.pairs,
             "evaluations": [
-                {"label": label, **facts_of(one, self.gallery)}
-                for label, one in zip(self.labels, self.evaluations, strict=True)
+                {"label": label, **facts_of(evaluation, self.gallery)}
+                for label, evaluation in zip(self.labels, self.evaluations, strict=True)
             ],
             "comparison": None if self.comparison is None else asdict(self.comparison),
-            "detectors": [asdict(one) for one in self.detectors],
+            "detectors": [asdict(figures) for figures in self.detectors],
             "recommendation": recommend(self.detectors) if len(self.detectors) > 1 else None,
         }
 
     def tables(self) -> list[Table]:
-        """For a person."""
+        """Return the report as tables for people to read."""
         return tables_of(
             self.evaluations, self.labels, gallery=self.gallery, comparison=self.comparison, detectors=self.detectors
         )
 
 
 def labels_of(engines: Sequence[Path]) -> tuple[str, ...]:
-    """Names of engine files to tell them apart; with their folders where the names alone do not."""
+    """Label engines by file name, or by whole path if names repeat."""
     names = tuple(engine.name for engine in engines)
     return names if len(set(names)) == len(names) else tuple(map(str, engines))
 
 
 def as_text(tables: Sequence[Table]) -> Iterator[str]:
-    """Lines for a terminal."""
+    """Format tables as lines for a terminal."""
     for table in tables:
         yield table.title
         rows = [table.heads, *table.rows] if len(table.heads) > 2 else table.rows
@@ -108,34 +108,34 @@ def as_text(tables: Sequence[Table]) -> Iterator[str]:
         yield ""
 
 
-def check_report_folder(folder: Path, photographs: Path, *, force: bool) -> None:
-    """Make the folder, or say before the work that its files would be in the way.
+def check_report_folder(folder: Path, photos: Path, *, force: bool) -> None:
+    """Create the report folder, and check before any work that the report may be written there.
 
     Args:
-        folder: for the report.
-        photographs: the folder to evaluate.
+        folder: report folder.
+        photos: the folder to evaluate.
         force: replace files that no evaluation made.
     Raises:
-        ConfigError: it is among the photographs, where its pictures would be taken for some.
-        OutputExistsError: it holds files of these names that no evaluation made, or is itself a file.
-        StorageError: it cannot be made.
+        ConfigError: the report folder is inside the folder of photos, so its pictures would be read as photos.
+        OutputExistsError: the folder holds files of the report's names that no evaluation made, or is itself a file.
+        StorageError: the folder cannot be created.
     """
-    if folder.resolve().is_relative_to(photographs.resolve()):
+    if folder.resolve().is_relative_to(photos.resolve()):
         raise ConfigError(
-            f"-o is {folder}, in the folder of the photographs; wanted: another place, since its pictures would be "
-            f"taken for photographs. Name one outside {photographs}"
+            f"-o is {folder}, inside the folder of photos, so its pictures would be read as photos; expected: a folder "
+            f"outside {photos}. Name another one with -o"
         )
     if not folder.is_dir() and folder.exists():
-        raise OutputExistsError(f"-o is {folder}, a file; wanted: a folder for the report. Name another one")
+        raise OutputExistsError(f"-o is {folder}, a file; expected: a folder for the report. Name another one with -o")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as err:
-        raise storage_error(err, "the folder of the report", folder) from err
-    strange = [name for name in _FILES if (folder / name).exists()]
-    if strange and not force and not _is_ours(folder / "report.json"):
+        raise storage_error(err, "the report folder", folder) from err
+    foreign = [name for name in _FILES if (folder / name).exists()]
+    if foreign and not force and not _is_ours(folder / "report.json"):
         raise OutputExistsError(
-            f"{folder} holds {strange[0]}, and no report.json of an evaluation beside it; wanted: an empty folder, or "
-            f"one of an earlier evaluation. Name another one with -o, or replace the file with --force"
+            f"{folder} holds {foreign[0]} but no report.json of an evaluation; expected: an empty folder, or the "
+            f"report folder of an earlier evaluation. Name another one with -o, or replace the file with --force"
         )
 
 
@@ -147,7 +147,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write all files, each whole or not at all; a picture that cannot be drawn is told and left out.
+    """Write all files of the report, each atomically. Without matplotlib, log a warning and leave the pictures out.
 
     Raises:
         DiskFullError, StorageError: a file cannot be written.
@@ -160,7 +160,7 @@ def write_report(folder: Path, report: Report) -> None:
             pictures.append(name)
     except MissingDependencyError as err:
         for name in _FILES[2:]:
-            (folder / name).unlink(missing_ok=True)  # of an earlier evaluation: not these figures
+            (folder / name).unlink(missing_ok=True)  # an earlier evaluation drew it from other figures
         logger.warning("roc.png and scores.png are not drawn: %s", err.message)
     text = "\n".join(_markdown(report, pictures))
     write_durable(folder / "report.md", text.encode("utf-8", "backslashreplace"), "the report")
@@ -169,8 +169,9 @@ def write_report(folder: Path, report: Report) -> None:
 def _markdown(report: Report, pictures: Sequence[str]) -> Iterator[str]:
     yield "# Evaluation\n"
     pairs = f", judged by `{printable(report.pairs)}`" if report.pairs else ""
-    yield f"Photographs of `{printable(report.folder)}`{pairs}. facemill {__version__}, {report.made_utc}.\n"
-    for warning in dict.fromkeys(one.pairs.warning for one in report.evaluations if one.pairs and one.pairs.warning):
+    yield f"Photos of `{printable(report.folder)}`{pairs}. facemill {__version__}, {report.made_utc}.\n"
+    warnings = (evaluation.pairs.warning for evaluation in report.evaluations if evaluation.pairs)
+    for warning in filter(None, dict.fromkeys(warnings)):
         yield f"**WARNING**: {warning}.\n"
     for table in report.tables():
         yield f"## {table.title}\n"
@@ -185,5 +186,5 @@ def _markdown(report: Report, pictures: Sequence[str]) -> Iterator[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    """Names from outside neither end a cell nor are markup."""
+    """Escape the cells: names from outside must neither end a cell nor act as markup."""
     return "| " + " | ".join(html.escape(printable(cell), quote=False).replace("|", "&#124;") for cell in cells) + " |"

@@ -1,1 +1,1 @@
-"""Embeddings for other programs: NumPy, Parquet, Qdrant."""
+"""Export embeddings to other programs: NumPy, Parquet, Qdrant."""

@@ -1,4 +1,4 @@
-"""An embedding file as a folder of NumPy arrays, each of which can be memory-mapped. docs/export.md describes it."""
+"""Export an embedding file as a folder of NumPy arrays that can be memory-mapped. docs/export.md describes it."""
 
 from __future__ import annotations
 
@@ -24,54 +24,56 @@ _NAMES = _PATHS, _METADATA, *(f"{name}.npy" for name in ("embeddings", *FACE_DAT
 _ENTRIES = "|".join(map(re.escape, _NAMES))
 
 
-def export_npy(gallery: EmbeddingFile, folder: Path, *, force: bool = False) -> None:
-    """Write a folder of NumPy arrays, whole or not at all, in bounded memory.
+def export_npy(embeddings: EmbeddingFile, folder: Path, *, force: bool = False) -> None:
+    """Write a folder of NumPy arrays, atomically and in bounded memory.
 
     Args:
-        gallery: an open embedding file.
-        folder: to be made.
-        force: replace an earlier export there; a folder that holds anything else is refused.
+        embeddings: an open embedding file.
+        folder: the folder to create.
+        force: replace an earlier export; a folder with any other content is refused.
     Raises:
-        ConfigError, OutputExistsError, LockedError: as their messages say.
-        DiskFullError, StorageError: nothing appears, and an earlier export stays.
+        ConfigError: the file holds no embeddings.
+        OutputExistsError: the folder exists and may not be replaced.
+        LockedError: another export writes the folder.
+        DiskFullError, StorageError: writing failed; an earlier export is unchanged.
     """
-    if not gallery.rows:
+    if not embeddings.rows:
         raise ConfigError(
-            f"{gallery.path} holds no embeddings; wanted: one or more, since no empty array can be mapped"
+            f"{embeddings.path} holds no embeddings; expected: at least one, because an empty array cannot be mapped"
         )
-    with replace_folder(folder, "NumPy arrays", _ENTRIES, force=force, like=gallery.path) as temporary:
-        record_start(gallery.path, folder)
-        _write(gallery, temporary)
-    record_page(gallery.path, folder)
+    with replace_folder(folder, "NumPy arrays", _ENTRIES, force=force, like=embeddings.path) as temporary:
+        record_start(embeddings.path, folder)
+        _write(embeddings, temporary)
+    record_page(embeddings.path, folder)
 
 
-def _write(gallery: EmbeddingFile, folder: Path) -> None:
-    datasets = {"embeddings": "embeddings", **columns_of(gallery)}
+def _write(embeddings: EmbeddingFile, folder: Path) -> None:
+    datasets = {"embeddings": "embeddings", **columns_of(embeddings)}
     with ExitStack() as files:
 
         def create(name: str) -> IO[bytes]:
-            return files.enter_context(synced_file(folder / name, like=gallery.path))
+            return files.enter_context(synced_file(folder / name, like=embeddings.path))
 
         arrays = {name: create(f"{name}.npy") for name in datasets}
         paths = create(_PATHS)
         for name, dataset in datasets.items():
-            _begin(arrays[name], gallery.rows, gallery.column(dataset, 0, 0))
-        for block in read_blocks(gallery):
+            _write_header(arrays[name], embeddings.rows, embeddings.column(dataset, 0, 0))
+        for block in read_blocks(embeddings):
             for name, values in {"embeddings": block.vectors, **block.columns}.items():
                 arrays[name].write(np.ascontiguousarray(values).data)
             paths.write(_lines(block))
-        create(_METADATA).write(json.dumps(metadata_of(gallery), indent=2).encode("ascii"))
+        create(_METADATA).write(json.dumps(metadata_of(embeddings), indent=2).encode("ascii"))
 
 
-def _begin(file: IO[bytes], rows: int, like: NDArray[np.generic]) -> None:
-    """The header of NumPy's format, version 1.0, for so many rows like those of an array."""
+def _write_header(file: IO[bytes], rows: int, like: NDArray[np.generic]) -> None:
+    """Write the header of NumPy's format, version 1.0, for `rows` rows with the shape and dtype of those of `like`."""
     shape = (rows, *like.shape[1:])
     header = {"descr": np.lib.format.dtype_to_descr(like.dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)
 
 
 def _lines(block: Block) -> bytes:
-    """One object a row, in ASCII: whatever a name holds, a line stays a line."""
+    """Return one JSON object per row, in ASCII, so that no path can break a line."""
     lines = []
     for path in block.paths:
         exact = exact_bytes(path)

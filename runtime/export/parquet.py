@@ -1,4 +1,4 @@
-"""An embedding file as a Parquet file, for pandas, DuckDB, Spark and the like. docs/export.md describes it."""
+"""Export an embedding file as Parquet, for pandas, DuckDB or Spark. docs/export.md describes it."""
 
 from __future__ import annotations
 
@@ -15,66 +15,68 @@ from ..extras import require
 from ..files import check_output, durable_file
 from ..storage.derived import recording
 from ..storage.file import EmbeddingFile
-from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks, same_file
+from .rows import Block, columns_of, exact_bytes, is_same_file, metadata_of, path_text, read_blocks
 
 _EDGES = ("left", "top", "right", "bottom")
 
 
-def export_parquet(gallery: EmbeddingFile, output: Path, *, force: bool = False) -> None:
-    """Write a Parquet file, whole or not at all, a row group at a time.
+def export_parquet(embeddings: EmbeddingFile, output: Path, *, force: bool = False) -> None:
+    """Write a Parquet file, atomically, a row group at a time.
 
     Args:
-        gallery: an open embedding file.
+        embeddings: an open embedding file.
         output: ends in .parquet.
         force: replace an existing file.
     Raises:
-        ConfigError, OutputExistsError, LockedError: as their messages say.
+        ConfigError: the name does not end in .parquet, or is that of the embedding file.
+        OutputExistsError: the file exists and `force` is false.
+        LockedError: another export writes the file.
         MissingDependencyError: pyarrow is not installed.
-        DiskFullError, StorageError: nothing appears, and an existing file stays.
+        DiskFullError, StorageError: writing failed; an existing file is unchanged.
     """
-    if output.suffix.lower() != ".parquet" or same_file(gallery, output):
-        raise ConfigError(f"the Parquet file would be {output}; wanted: another name than FILE's, ending in .parquet")
+    if output.suffix.lower() != ".parquet" or is_same_file(embeddings, output):
+        raise ConfigError(f"the Parquet file would be {output}; expected: a name ending in .parquet, other than FILE's")
     require("pyarrow", extra="parquet", purpose="writing Parquet")
     import pyarrow.parquet as pq
 
-    schema = _schema(gallery)
+    schema = _schema(embeddings)
     settings = {
         "compression": {name: "zstd" for name in schema.names if name not in ("embedding", "landmarks")},
-        "use_dictionary": False,  # hardly two values are the same
-        "write_statistics": ["row", "path", "cluster"],  # by these somebody may filter
+        "use_dictionary": False,  # values hardly repeat
+        "write_statistics": ["row", "path", "cluster"],  # columns that readers may filter by
     }
-    target = Path(os.path.realpath(output))  # a link stays, and its file is replaced
+    target = Path(os.path.realpath(output))  # replaces the target of a link, and keeps the link
     check_output(target, "the Parquet file", force=force, other="another file")
     with (
-        recording(gallery.path, output),
-        durable_file(target, "the Parquet file", like=gallery.path) as file,
+        recording(embeddings.path, output),
+        durable_file(target, "the Parquet file", like=embeddings.path) as file,
         pq.ParquetWriter(file, schema, **settings) as writer,
     ):
-        for block in read_blocks(gallery):
+        for block in read_blocks(embeddings):
             writer.write_batch(_record_batch(block, schema))
 
 
-def _schema(gallery: EmbeddingFile) -> Any:
+def _schema(embeddings: EmbeddingFile) -> Any:
     import pyarrow as pa
 
-    vectors = gallery.column("embeddings", 0, 0)
+    vectors = embeddings.column("embeddings", 0, 0)
     fields = [
         ("row", pa.int64()),
         ("path", pa.string()),
         ("path_bytes", pa.binary()),
-        ("embedding", pa.list_(pa.from_numpy_dtype(vectors.dtype), gallery.dimension)),
+        ("embedding", pa.list_(pa.from_numpy_dtype(vectors.dtype), embeddings.dimension)),
     ]
-    for name, dataset in columns_of(gallery).items():
-        like = gallery.column(dataset, 0, 0)
+    for name, dataset in columns_of(embeddings).items():
+        like = embeddings.column(dataset, 0, 0)
         kind = pa.from_numpy_dtype(like.dtype)
         if name == "box":
             fields += [(edge, kind) for edge in _EDGES]
         else:
             width = int(np.prod(like.shape[1:]))
             fields.append((name, kind if like.ndim == 1 else pa.list_(kind, width)))
-    said = metadata_of(gallery)
-    texts = {name: str(said.get(name, "")) for name in ("model", "model_sha256")}
-    texts |= {"contract": json.dumps(said["contract"]), "facemill": json.dumps(said)}
+    metadata = metadata_of(embeddings)
+    texts = {name: str(metadata.get(name, "")) for name in ("model", "model_sha256")}
+    texts |= {"contract": json.dumps(metadata["contract"]), "facemill": json.dumps(metadata)}
     return pa.schema([pa.field(*field) for field in fields], metadata=texts)
 
 
@@ -96,7 +98,7 @@ def _record_batch(block: Block, schema: Any) -> Any:
 
 
 def _array(values: NDArray[Any] | list[Any], kind: Any) -> Any:
-    """An Arrow array; (n, ...) becomes n lists of one length."""
+    """Make an Arrow array; (n, ...) becomes n lists of one length."""
     import pyarrow as pa
 
     if isinstance(values, list) or values.ndim == 1:

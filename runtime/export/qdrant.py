@@ -1,4 +1,4 @@
-"""An embedding file into a collection of Qdrant; the same command goes on where it stopped. See docs/export.md."""
+"""Export an embedding file into a collection of Qdrant; the same command resumes. docs/export.md describes it."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from ..errors import ConfigError, ContractError
 from ..storage.contract import Guard
 from ..storage.derived import record_elsewhere
 from ..storage.file import EmbeddingFile
-from .qdrant_server import connect, is_local, local_folder, tried
+from .qdrant_server import connect, is_local, local_folder, with_retries
 from .rows import Block, exact_bytes, path_text, read_blocks
 
 logger = logging.getLogger(__name__)
 
-# For ever: another value would give the same faces other ids.
+# Never change: another value would give the same faces other ids.
 _NAMESPACE = uuid.UUID("2f6f3a52-5f0b-5d0e-9a3c-6b1f4c7e8d90")
-_BATCH = 256  # points of a request: 3 MB of JSON at 512 dimensions
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")  # safe in an address and as a folder
-_KNOWN = {"face_index", "box", "cluster"}  # columns that a point has
-_MANY = 20_000  # beyond which qdrant-client's own store is slow
+_BATCH_POINTS = 256  # per request: 3 MB of JSON at 512 dimensions
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")  # safe in a URL and as a folder name
+_PAYLOAD_COLUMNS = {"face_index", "box", "cluster"}
+_MAX_LOCAL_POINTS = 20_000  # the local store of qdrant-client is slow beyond
 
 
 @dataclass(frozen=True, slots=True)
-class Uploaded:
-    """What an export did.
+class UploadCounts:
+    """Counts of an export.
 
     Attributes:
         sent: points written now.
-        kept: embeddings whose point was there already, or is that of another row of the same face.
-        points: of the whole collection, whoever put them there.
+        kept: embeddings whose point existed already, or belongs to another row of the same face.
+        points: points of the whole collection, from all sources.
         revision: in the payload of all points of this state of the file.
     """
 
@@ -46,141 +46,141 @@ class Uploaded:
     revision: str
 
 
-def point_id(photograph: bytes, face_index: int) -> str:
-    """The id of a face: a UUID (version 5) of where it is, so that it stays when rows move.
+def point_id(photo: bytes, face_index: int) -> str:
+    """Return the id of a face: a UUID (version 5) of its photo and index, so that it is stable when rows move.
 
     Args:
-        photograph: the absolute path, to the byte.
-        face_index: which face in it; 0 where no faces were looked for.
+        photo: absolute path, to the byte.
+        face_index: index of the face in the photo; 0 if no faces were detected.
     """
-    name = _NAMESPACE.bytes + photograph + b"\0%d" % face_index  # no path holds a NUL
+    name = _NAMESPACE.bytes + photo + b"\0%d" % face_index  # no path contains a NUL
     return str(uuid.UUID(bytes=hashlib.sha1(name, usedforsecurity=False).digest()[:16], version=5))
 
 
 def export_qdrant(
-    gallery: EmbeddingFile, url: str, collection: str, *, recreate: bool = False, key: str = ""
-) -> Uploaded:
-    """Write all embeddings as points, in batches; what is there already is not sent again.
+    embeddings: EmbeddingFile, url: str, collection: str, *, recreate: bool = False, key: str = ""
+) -> UploadCounts:
+    """Write all embeddings as points, in batches. Points that exist already are not sent again.
 
     Args:
-        gallery: an open embedding file.
-        url: http://HOST:PORT, https://HOST:PORT, or path:FOLDER for qdrant-client's own store.
-        collection: its name; it is made where there is none.
-        recreate: delete it first, whatever it holds.
-        key: the API key; empty for none.
+        embeddings: an open embedding file.
+        url: http://HOST:PORT, https://HOST:PORT, or path:FOLDER for the local store of qdrant-client.
+        collection: name of the collection; created if it does not exist.
+        recreate: delete the collection and its content first.
+        key: API key; empty for none.
     Raises:
-        ConfigError: the address or the name of the collection is of another form.
-        ContractError: the collection holds what cannot be compared with this file.
+        ConfigError: the URL or the name of the collection is not valid.
+        ContractError: the collection holds points that are not comparable with this file.
         MissingDependencyError: qdrant-client is not installed.
         StorageError: the server does not answer or refuses, or the file is damaged.
     """
     if not _NAME.fullmatch(collection):
         raise ConfigError(
-            f"{collection!r} is no name for a collection; wanted: letters, digits, '_', '-' and '.', at most 255. "
-            f"Give one with --collection"
+            f"{collection!r} is not a collection name; expected: letters, digits, '_', '-' and '.', at most 255. "
+            f"Set one with --collection"
         )
-    if is_local(url) and gallery.rows > _MANY:
-        logger.warning("%s points in a folder without a server are slow; wanted: a server of Qdrant", gallery.rows)
+    if is_local(url) and embeddings.rows > _MAX_LOCAL_POINTS:
+        logger.warning("%s points in a local folder are slow; expected: a Qdrant server", embeddings.rows)
     where = f"folder {os.path.abspath(local_folder(url))}" if is_local(url) else url
     with connect(url, key) as client:
-        record_elsewhere(gallery.path, f"the collection {collection} of Qdrant, {where}")
-        upload = _Upload(gallery, client, collection)
+        record_elsewhere(embeddings.path, f"the collection {collection} of Qdrant, {where}")
+        upload = _Upload(embeddings, client, collection)
         upload.prepare(recreate=recreate)
-        sent = sum(upload.send(block) for block in read_blocks(gallery, _BATCH))
+        sent = sum(upload.send(block) for block in read_blocks(embeddings, _BATCH_POINTS))
         points = client.count(collection, exact=True).count
-        return Uploaded(sent, gallery.rows - sent, points, upload.revision)
+        return UploadCounts(sent, embeddings.rows - sent, points, upload.revision)
 
 
 class _Upload:
-    """One file on its way into one collection.
+    """The upload of one file into one collection.
 
     Attributes:
-        revision: of the file: another set of rows, or other clusters, has another one.
+        revision: changes with the rows or the clusters of the file.
     """
 
-    def __init__(self, gallery: EmbeddingFile, client: Any, collection: str) -> None:
-        self._gallery, self._client, self._collection = gallery, client, collection
-        self._model = str(gallery.metadata.get("model", "unknown"))
+    def __init__(self, embeddings: EmbeddingFile, client: Any, collection: str) -> None:
+        self._embeddings, self._client, self._collection = embeddings, client, collection
+        self._model = str(embeddings.metadata.get("model", "unknown"))
         self._contract = hashlib.sha256(
-            json.dumps(gallery.contract.select(Guard.VECTORS), sort_keys=True).encode()
+            json.dumps(embeddings.contract.select(Guard.VECTORS), sort_keys=True).encode()
         ).hexdigest()
-        self.revision = _revision(gallery)
-        self._begun = False  # whether the collection held points before
+        self.revision = _revision(embeddings)
+        self._has_points = False  # whether the collection held points before
 
     def prepare(self, *, recreate: bool) -> None:
-        """Make the collection, or see that the one that is there fits."""
+        """Create the collection, or check that an existing one fits."""
         from qdrant_client import models
 
-        there = self._client.collection_exists(self._collection)
-        if there and not recreate:
+        exists = self._client.collection_exists(self._collection)
+        if exists and not recreate:
             self._check()
             return
-        if there:
+        if exists:
             self._client.delete_collection(self._collection)
-        # The inner product of the rows as they are, the score of `facemill search`; Qdrant's cosine would scale them.
-        vectors = models.VectorParams(size=self._gallery.dimension, distance=models.Distance.DOT)
+        # Dot is the inner product, the score of `facemill search`; Qdrant's cosine would scale the rows.
+        vectors = models.VectorParams(size=self._embeddings.dimension, distance=models.Distance.DOT)
         self._client.create_collection(self._collection, vectors, on_disk_payload=True)
 
     def _check(self) -> None:
-        """Raise unless its points can be compared with the rows of the file."""
+        """Raise ContractError unless the points are comparable with the rows of the file."""
         vectors = self._client.get_collection(self._collection).config.params.vectors
-        found = "several kinds of vectors, or none"
+        got = "several kinds of vectors, or none"
         if hasattr(vectors, "size"):
-            found = f"{vectors.size} dimensions and the distance {vectors.distance.value}"
-        wanted = f"{self._gallery.dimension} dimensions and the distance Dot"
-        if found != wanted:
-            raise self._other(found, wanted)
+            got = f"{vectors.size} dimensions and the distance {vectors.distance.value}"
+        expected = f"{self._embeddings.dimension} dimensions and the distance Dot"
+        if got != expected:
+            raise self._mismatch(got, expected)
         points, _ = self._client.scroll(self._collection, limit=1, with_payload=["contract", "model"])
-        self._begun = bool(points)
+        self._has_points = bool(points)
         for payload in (point.payload or {} for point in points):
-            if payload.get("contract") != self._contract:  # not the model's name: others may call it otherwise
-                found = f"points of the model {payload.get('model')!r} with the contract {payload.get('contract')}"
-                raise self._other(found, f"the model {self._model!r} with the contract {self._contract}")
+            if payload.get("contract") != self._contract:  # the model's name may differ, the contract may not
+                got = f"points of the model {payload.get('model')!r} with the contract {payload.get('contract')}"
+                raise self._mismatch(got, f"the model {self._model!r} with the contract {self._contract}")
 
-    def _other(self, found: str, wanted: str) -> ContractError:
+    def _mismatch(self, got: str, expected: str) -> ContractError:
         return ContractError(
-            f"the collection {self._collection} has {found}; wanted: {wanted}. Name another one with --collection, or "
-            f"delete all that it holds with --recreate"
+            f"the collection {self._collection} has {got}; expected: {expected}. Name another one with --collection, "
+            f"or delete its content with --recreate"
         )
 
     def send(self, block: Block) -> int:
-        """Write the points of some rows that are not there yet; returns how many."""
+        """Write the points of a block that do not exist yet, and return their number."""
         from qdrant_client import models
 
-        photographs = [os.path.join(self._gallery.root, path) for path in block.paths]
-        ranks = block.columns.get("face_index", [0] * len(photographs))
-        ids = map(point_id, photographs, map(int, ranks))
-        at = {name: i for i, name in enumerate(ids)}  # a photograph that was named twice is one point
-        for name in self._present(list(at)) if self._begun else ():
-            del at[name]
-        if not at:
+        photos = [os.path.join(self._embeddings.root, path) for path in block.paths]
+        face_indexes = block.columns.get("face_index", [0] * len(photos))
+        ids = map(point_id, photos, map(int, face_indexes))
+        rows = {name: i for i, name in enumerate(ids)}  # a photo that is listed twice is one point
+        for name in self._current_ids(list(rows)) if self._has_points else ():
+            del rows[name]
+        if not rows:
             return 0
-        places = list(at.values())
-        payloads = [self._payload(block, i, photographs[i]) for i in places]
-        vectors = block.vectors[places].tolist()  # (n, D)
-        batch = models.Batch(ids=list(at), vectors=vectors, payloads=payloads)
-        tried(lambda: self._client.upsert(self._collection, batch, wait=True))
-        return len(at)
+        indices = list(rows.values())
+        payloads = [self._payload(block, i, photos[i]) for i in indices]
+        vectors = block.vectors[indices].tolist()  # (n, D)
+        batch = models.Batch(ids=list(rows), vectors=vectors, payloads=payloads)
+        with_retries(lambda: self._client.upsert(self._collection, batch, wait=True))
+        return len(rows)
 
-    def _present(self, ids: list[str]) -> Iterator[str]:
-        """Those that the collection holds as this state of the file has them."""
-        for point in tried(lambda: self._client.retrieve(self._collection, ids, with_payload=["revision"])):
+    def _current_ids(self, ids: list[str]) -> Iterator[str]:
+        """Yield the ids whose points exist and have the revision of the file."""
+        for point in with_retries(lambda: self._client.retrieve(self._collection, ids, with_payload=["revision"])):
             if (point.payload or {}).get("revision") == self.revision:
                 yield str(point.id)
 
-    def _payload(self, block: Block, i: int, photograph: bytes) -> dict[str, Any]:
-        exact = exact_bytes(photograph)
-        known = {"path": path_text(photograph), **({} if exact is None else {"path_hex": exact.hex()})}
-        for name in _KNOWN & block.columns.keys():
-            known[name] = block.columns[name][i].tolist()
+    def _payload(self, block: Block, i: int, photo: bytes) -> dict[str, Any]:
+        exact = exact_bytes(photo)
+        payload = {"path": path_text(photo), **({} if exact is None else {"path_hex": exact.hex()})}
+        for name in _PAYLOAD_COLUMNS & block.columns.keys():
+            payload[name] = block.columns[name][i].tolist()
         row = {"row": block.start + i, "revision": self.revision}
-        return {**known, **row, "model": self._model, "contract": self._contract}
+        return {**payload, **row, "model": self._model, "contract": self._contract}
 
 
-def _revision(gallery: EmbeddingFile) -> str:
-    """Of the rows, by `run_id`, and of their clusters, which may change while the rows stay."""
-    digest = hashlib.sha256(str(gallery.metadata["run_id"]).encode())
-    if gallery.has_column("cluster"):
-        for start in range(0, gallery.rows, 1 << 20):
-            digest.update(gallery.column("cluster", start, start + (1 << 20)).tobytes())
+def _revision(embeddings: EmbeddingFile) -> str:
+    """Return a digest of `run_id`, which changes with the rows, and of the clusters, which may change without them."""
+    digest = hashlib.sha256(str(embeddings.metadata["run_id"]).encode())
+    if embeddings.has_column("cluster"):
+        for start in range(0, embeddings.rows, 1 << 20):
+            digest.update(embeddings.column("cluster", start, start + (1 << 20)).tobytes())
     return digest.hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""A Qdrant server, or qdrant-client's own store in a folder: where it is, how it fails, what is tried again."""
+"""Connect to a Qdrant server, or to the local store of qdrant-client; translate its errors and retry."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ T = TypeVar("T")
 
 _LOCAL = "path:"
 _TIMEOUT_S = 60
-_WAITS_S = (1.0, 5.0, 20.0)  # before the second try, the third, the fourth
-_FORMS = "wanted: http://HOST:6333, https://HOST:6333, or path:FOLDER for a trial without a server"
+_WAITS_S = (1.0, 5.0, 20.0)  # before the second, third and fourth attempt
+_EXPECTED = "expected: http://HOST:6333, https://HOST:6333, or path:FOLDER for a trial without a server"
 
 
 @contextmanager
 def connect(url: str, key: str = "") -> Iterator[Any]:
-    """A `QdrantClient`, closed with the block; what fails within the block is said in words.
+    """Open a `QdrantClient` for a `with` block. Errors of Qdrant within the block become StorageError.
 
     Args:
         url: http://HOST:PORT, https://HOST:PORT or path:FOLDER.
-        key: the API key; empty for none.
+        key: API key; empty for none.
     Raises:
-        ConfigError: the URL is of another form.
+        ConfigError: the URL is not valid.
         MissingDependencyError: qdrant-client is not installed.
         StorageError: the server does not answer or refuses, or the folder cannot be used.
     """
-    place = _place(url)
+    location = _location(url)
     require("qdrant_client", extra="qdrant", purpose="writing into Qdrant")
     from qdrant_client import QdrantClient
     from qdrant_client.common.client_exceptions import QdrantException
     from qdrant_client.http.exceptions import ApiException
 
     if key and urlsplit(url).scheme == "http":
-        logger.warning("the API key goes to %s without encryption; wanted, beyond this machine: https", url)
+        logger.warning("the API key is sent to %s without encryption; expected beyond this machine: https", url)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of large local stores and open keys: told in our words
+        warnings.simplefilter("ignore", UserWarning)  # large local stores and unencrypted keys: we warn ourselves
         try:
-            client = QdrantClient(**place, api_key=key or None, timeout=_TIMEOUT_S, check_compatibility=False)
+            client = QdrantClient(**location, api_key=key or None, timeout=_TIMEOUT_S, check_compatibility=False)
             try:
                 yield client
             finally:
@@ -58,31 +58,31 @@ def connect(url: str, key: str = "") -> Iterator[Any]:
         except (ApiException, QdrantException, JSONDecodeError, sqlite3.Error, OSError, RuntimeError) as err:
             reason = " ".join(str(getattr(err, "source", None) or err).split())
             raise StorageError(
-                f"Qdrant at {url} cannot be written to: {reason}. See that it runs there and, if it wants a key, that "
-                f"QDRANT_API_KEY holds it; the same command goes on where this one stopped"
+                f"Qdrant at {url} cannot be written to: {reason}. Check that it runs there and, if it needs a key, "
+                f"that QDRANT_API_KEY is set. Run the same command again to resume"
             ) from err
 
 
 def is_local(url: str) -> bool:
-    """Whether it is a folder, without a server."""
+    """Whether the URL names a local folder instead of a server."""
     return url.startswith(_LOCAL)
 
 
-def tried(call: Callable[[], T]) -> T:
-    """The answer to a request; a server that is away for a moment is asked again, after 1, 5 and 20 seconds."""
+def with_retries(call: Callable[[], T]) -> T:
+    """Make a request; while the server is unavailable, retry after 1, 5 and 20 seconds."""
     for wait in _WAITS_S:
         try:
             return call()
         except Exception as err:
-            if not _passing(err):
+            if not _is_temporary(err):
                 raise
-            logger.warning("Qdrant does not answer; asking again in %.0f s", wait)
+            logger.warning("Qdrant does not answer; retrying in %.0f s", wait)
             time.sleep(wait)
     return call()
 
 
-def _passing(err: Exception) -> bool:
-    """Whether it may go away by itself: no answer, or one that says that the server is busy."""
+def _is_temporary(err: Exception) -> bool:
+    """Whether a retry may succeed: the server did not answer, or is busy."""
     from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
@@ -92,21 +92,23 @@ def _passing(err: Exception) -> bool:
 
 
 def local_folder(url: str) -> str:
-    """FOLDER of path:FOLDER."""
+    """Return FOLDER of path:FOLDER."""
     return url.removeprefix(_LOCAL)
 
 
-def _place(url: str) -> dict[str, Any]:
-    """What QdrantClient is to be given."""
+def _location(url: str) -> dict[str, Any]:
+    """Return the arguments of QdrantClient for a URL."""
     if is_local(url) and len(url) > len(_LOCAL):
         return {"path": local_folder(url)}
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
-    except ValueError:  # a port that is none
-        usable = False
-    if not usable:
-        raise ConfigError(f"{url!r} is no address of Qdrant; {_FORMS}")
+        valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
+    except ValueError:  # the port is not a number
+        valid = False
+    if not valid:
+        raise ConfigError(f"{url!r} is not a URL of Qdrant; {_EXPECTED}")
     if parts.username or parts.password:
-        raise ConfigError(f"the address of Qdrant holds a name or password; {_FORMS}, and the key in QDRANT_API_KEY")
+        raise ConfigError(
+            f"the URL of Qdrant contains a user name or password; {_EXPECTED}, with the key in QDRANT_API_KEY"
+        )
     return {"url": url}

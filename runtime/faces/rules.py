@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .. import defaults
 from ..errors import ConfigError
 from .finder import FindRules, View
 
@@ -29,12 +30,12 @@ class FaceRules:
         ConfigError: a value is outside its range or is not a number.
     """
 
-    align: str = "auto"
-    policy: str = "largest"
-    threshold: float = 0.6
-    min_iod: float = 10.0
-    min_sharpness: float = 0.0
-    min_frontal: float = 0.0
+    align: str = defaults.ALIGN
+    policy: str = defaults.FACES
+    threshold: float = defaults.MIN_SCORE
+    min_iod: float = defaults.MIN_IOD_PX
+    min_sharpness: float = defaults.MIN_SHARPNESS
+    min_frontal: float = defaults.MIN_FRONTAL
 
     def __post_init__(self) -> None:
         if self.align not in ALIGN_MODES:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import defaults
 from ..errors import FacemillError
 from ..records import Photo, Status
 from .header import Header, read_header
@@ -32,8 +33,8 @@ class Limits:
         max_pixels: maximum width x height in the header.
     """
 
-    max_bytes: int = 64 << 20
-    max_pixels: int = 100_000_000
+    max_bytes: int = defaults.MAX_BYTES
+    max_pixels: int = defaults.MAX_PIXELS
 
 
 class ImageError(FacemillError, ValueError):

@@ -116,8 +116,8 @@ def merge_candidates(parts: Sequence[Candidates], count: int) -> Candidates:
     rows = np.concatenate([part[1] for part in parts], axis=1)
     if scores.shape[1] <= count:
         return scores, rows
-    kept = np.argpartition(scores, -count, axis=1)[:, -count:]
-    return np.take_along_axis(scores, kept, 1), np.take_along_axis(rows, kept, 1)
+    best = np.argpartition(scores, -count, axis=1)[:, -count:]
+    return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
 
 
 def _first_count(k: int) -> int:

@@ -68,13 +68,13 @@ def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) ->
                     logger.info("measuring the index %s: it has not been for %d hits", path, k)
                     index = Reranked(_load(path), kind, exact)
                     measured = tune(gallery, index, _parameters(read_card(path)), k)
-                    known = [asdict(one) for one in _measurements(read_card(path))]
-                    amend_card(path, measured=[*known, asdict(measured)])
+                    earlier = [asdict(measurement) for measurement in _measurements(read_card(path))]
+                    amend_card(path, measured=[*earlier, asdict(measured)])
         except FacemillError:
             raise
         except OSError as err:
             raise StorageError(
-                f"the index {path} cannot be kept beside the file ({err.strerror or err}); wanted: a folder that can "
+                f"the index {path} cannot be kept beside the file ({err.strerror or err}); expected: a folder that can "
                 f"be written to, with room for it. Make room, or search with: --index flat"
             ) from err
     measured_for_k = _fitting(path, k)
@@ -100,12 +100,12 @@ def _flaw(path: Path, gallery: EmbeddingFile, kind: str) -> str:
 
 def _fitting(path: Path, k: int) -> Measured | None:
     """What was measured for the fewest hits that are no fewer than k."""
-    fitting = [one for one in _measurements(read_card(path)) if one.k >= k]
-    return min(fitting, key=lambda one: one.k, default=None)
+    fitting = [measurement for measurement in _measurements(read_card(path)) if measurement.k >= k]
+    return min(fitting, key=lambda measurement: measurement.k, default=None)
 
 
 def _measurements(card: dict[str, Any]) -> list[Measured]:
-    return [Measured.of(one) for one in card["measured"]]
+    return [Measured.of(facts) for facts in card["measured"]]
 
 
 def _parameters(card: dict[str, Any]) -> dict[str, int]:

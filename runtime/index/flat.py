@@ -76,7 +76,7 @@ class FlatIndex:
         k = min(k, self.rows)
         if k > self._source.most:
             raise ConfigError(
-                f"{k} hits were asked for; wanted: at most {self._source.most} on a GPU. Use the CPU for more"
+                f"{k} hits were asked for; expected: at most {self._source.most} on a GPU. Use the CPU for more"
             )
         if not k:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
@@ -114,12 +114,12 @@ def check_queries(queries: NDArray[np.float32], k: int, dimension: int) -> None:
         ConfigError: queries are not (q, D) finite unit vectors, or k is below 1.
     """
     if k < 1:
-        raise ConfigError(f"{k} hits were asked for; wanted: 1 or more")
+        raise ConfigError(f"{k} hits were asked for; expected: 1 or more")
     if queries.ndim != 2 or queries.shape[1] != dimension or not np.isfinite(queries).all():
-        raise ConfigError(f"queries are {queries.shape}; wanted: (q, {dimension}) finite numbers")
+        raise ConfigError(f"queries are {queries.shape}; expected: (q, {dimension}) finite numbers")
     longest = float(np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64).max(initial=0)))
     if longest > MAX_NORM:
-        raise ConfigError(f"a query has length {longest:.4g}; wanted: unit vectors. Divide each by its length")
+        raise ConfigError(f"a query has length {longest:.4g}; expected: unit vectors. Divide each by its length")
 
 
 def host_index(gallery: EmbeddingFile, path: Path | None) -> Any:

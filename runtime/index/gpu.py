@@ -27,7 +27,7 @@ def gpu_faiss() -> ModuleType:
     faiss = require("faiss", extra="gpu", purpose="searching on a GPU")
     if not hasattr(faiss, "StandardGpuResources"):
         raise MissingDependencyError(
-            f"FAISS {faiss.__version__} is here without GPU support (faiss-cpu); wanted: faiss-gpu. Install it with: "
+            f"FAISS {faiss.__version__} is here without GPU support (faiss-cpu); expected: faiss-gpu. Install it with: "
             f"pip uninstall -y faiss-cpu && pip install faiss-gpu, {_ON_THE_CPU}"
         )
     return faiss
@@ -48,16 +48,16 @@ def gpu_memory(device: int) -> tuple[str, int]:
         MissingDependencyError: FAISS for GPUs, or CuPy, is not installed.
         EngineError: there is no such GPU, or it is told to multiply in lower precision than the answer is proven for.
     """
-    found = gpu_faiss().get_num_gpus()
-    if device >= found:
-        seen = f"GPUs 0 to {found - 1}" if found else "no GPU"
+    gpus = gpu_faiss().get_num_gpus()
+    if device >= gpus:
+        visible = f"GPUs 0 to {gpus - 1}" if gpus else "no GPU"
         raise EngineError(
-            f"GPU {device} was asked for; FAISS sees {seen}. See what is wrong with: facemill doctor, {_ON_THE_CPU}"
+            f"GPU {device} was asked for; FAISS sees {visible}. See what is wrong with: facemill doctor, {_ON_THE_CPU}"
         )
     override = os.environ.get("NVIDIA_TF32_OVERRIDE", "0")
     if override != "0":
         raise EngineError(
-            f"NVIDIA_TF32_OVERRIDE is {override}: FP32 may become TF32, for which no answer is proven; wanted: 0. "
+            f"NVIDIA_TF32_OVERRIDE is {override}: FP32 may become TF32, for which no answer is proven; expected: 0. "
             f"Do: unset NVIDIA_TF32_OVERRIDE, {_ON_THE_CPU}"
         )
     driver = open_driver("auto", device)
@@ -123,10 +123,10 @@ class GpuIndex:
         try:
             yield
         except (RuntimeError, MemoryError) as err:
-            words = " ".join(str(err).split()) or "out of memory"
+            reason = " ".join(str(err).split()) or "out of memory"
             short = isinstance(err, MemoryError) or any(
-                w in words for w in ("alloc fail", "out of memory", "cudaMalloc")
+                w in reason for w in ("alloc fail", "out of memory", "cudaMalloc")
             )
             advice = "Close other programs that use its memory" if short else "See what is wrong with: facemill doctor"
             kind = OutOfMemoryError if short else EngineError
-            raise kind(f"FAISS failed on GPU {self._device}: {words}. {advice}, {_ON_THE_CPU}") from err
+            raise kind(f"FAISS failed on GPU {self._device}: {reason}. {advice}, {_ON_THE_CPU}") from err

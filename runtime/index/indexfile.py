@@ -66,10 +66,10 @@ def ensure_index(gallery: EmbeddingFile) -> Path | None:
 def known_latency(path: Path) -> float | None:
     """What `keep_latency` has noted; None where nothing was, or nothing that makes sense."""
     try:
-        found = read_card(path).get("exact_ms")
+        latency_ms = read_card(path).get("exact_ms")
     except (OSError, ValueError, TypeError):
         return None
-    return float(found) if isinstance(found, (int, float)) and found > 0 else None
+    return float(latency_ms) if isinstance(latency_ms, (int, float)) and latency_ms > 0 else None
 
 
 def keep_latency(path: Path, exact_ms: float) -> None:
@@ -105,9 +105,9 @@ def _faiss() -> Any:
 def _header(gallery: EmbeddingFile) -> bytes:
     """What FAISS itself writes before the vectors of such an index."""
     faiss = _faiss()
-    one = faiss.IndexFlatIP(gallery.dimension)
-    one.add(np.zeros((1, gallery.dimension), np.float32))
-    form: bytes = faiss.serialize_index(one).tobytes()[: -4 * gallery.dimension]
+    header = faiss.IndexFlatIP(gallery.dimension)
+    header.add(np.zeros((1, gallery.dimension), np.float32))
+    form: bytes = faiss.serialize_index(header).tobytes()[: -4 * gallery.dimension]
     if form[8:16] != struct.pack("<q", 1) or form[-8:] != struct.pack("<Q", gallery.dimension):
         raise OSError(f"FAISS {faiss.__version__} writes index files of an unknown form")
     return (

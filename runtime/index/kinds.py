@@ -108,19 +108,19 @@ def train(kind: str, sample: NDArray[np.float32], rows: int) -> tuple[Any, dict[
 
     faiss = require("faiss", extra="cpu", purpose="searching")
     axes = _leading_directions(sample)  # (d, D)
-    kept, dimension = axes.shape
-    parameters = {"dimensions": kept}
+    directions, dimension = axes.shape
+    parameters = {"dimensions": directions}
     if kind == "ivf":
         lists = list_count(rows)
-        centres = faiss.IndexFlatIP(kept)
-        codes = faiss.IndexIVFPQFastScan(centres, kept, lists, kept, _IVF_BITS, faiss.METRIC_INNER_PRODUCT)
+        centres = faiss.IndexFlatIP(directions)
+        codes = faiss.IndexIVFPQFastScan(centres, directions, lists, directions, _IVF_BITS, faiss.METRIC_INNER_PRODUCT)
         codes.pq.cp.niter = _KMEANS_ITERATIONS  # 16 values on a line converge soon
         codes.cp.min_points_per_centroid = codes.pq.cp.min_points_per_centroid = 1  # silences a warning about few rows
         parameters |= {"lists": lists, "bits": _IVF_BITS}
     else:
-        codes = faiss.IndexScalarQuantizer(kept, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
+        codes = faiss.IndexScalarQuantizer(directions, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT)
         parameters |= {"bits": 8}
-    rotation = faiss.LinearTransform(dimension, kept, False)
+    rotation = faiss.LinearTransform(dimension, directions, False)
     faiss.copy_array_to_vector(np.ascontiguousarray(axes, np.float32).ravel(), rotation.A)
     rotation.is_trained = True
     index = faiss.IndexPreTransform(rotation, codes)

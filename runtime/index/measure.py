@@ -153,10 +153,10 @@ def find_truth(gallery: EmbeddingFile, index: Reranked, k: int) -> Truth:
         start += len(block)
     floors, right = np.empty(len(sample), np.float32), []
     for i, candidate_rows in enumerate(best[1]):
-        others = np.sort(candidate_rows[candidate_rows != sample[i]])
-        exact = row_scores(index.exact, queries[i], others)
+        other_rows = np.sort(candidate_rows[candidate_rows != sample[i]])
+        exact = row_scores(index.exact, queries[i], other_rows)
         floors[i] = np.partition(exact, -k)[-k]
-        right.append(others[exact >= floors[i]])
+        right.append(other_rows[exact >= floors[i]])
     return Truth(sample, queries, floors, tuple(right), k)
 
 
@@ -221,10 +221,10 @@ def _candidate_counts(least: int, rows: int) -> list[int]:
 
 def _recall_curve(index: Reranked, truth: Truth, effort: int, counts: list[int]) -> NDArray[np.float64]:
     """(c,) recall by the number of candidates: fewer candidates are the first of more."""
-    most, places = counts[-1], np.array(counts) - 1
+    most, positions = counts[-1], np.array(counts) - 1
     hits = np.zeros(len(counts))
     for chunk in query_chunks(np.arange(len(truth.sample)), most):
         for i, rows in zip(chunk, index.propose(truth.queries[chunk], effort, most), strict=True):
-            hits += np.minimum(np.isin(rows, truth.right[i]).cumsum()[places], truth.k)
+            hits += np.minimum(np.isin(rows, truth.right[i]).cumsum()[positions], truth.k)
     recall: NDArray[np.float64] = hits / (truth.k * len(truth.sample))
     return recall

@@ -78,8 +78,8 @@ def plan_memory(rows: int, dimension: int, free_bytes: int, *, k: int, queries: 
     """
     if k > MOST_HITS:
         raise ConfigError(
-            f"{k} hits were asked for; wanted: at most {MOST_HITS}, since FAISS selects at most {MOST_CANDIDATES} rows "
-            f"on a GPU. For more, search with: --device cpu"
+            f"k is {k}; expected: at most {MOST_HITS}, because FAISS selects at most {MOST_CANDIDATES} rows on a GPU. "
+            f"For more, search with: --device cpu"
         )
     for half in (False, True):
         plan = resident_plan(rows, dimension, half=half, queries=queries)
@@ -110,15 +110,18 @@ def streamed_plan(rows: int, dimension: int, free_bytes: int, *, queries: int) -
     shard = min(rows, _SHARD_ROWS, max(_FEWEST_ROWS, _SHARD_BYTES // row_bytes))
     batch = QUERIES // 2
     scratch = _scratch(shard, dimension, half=False, queries=min(queries, batch))
-    taken = 2 * scratch + RESERVED_BYTES
+    reserved = 2 * scratch + RESERVED_BYTES
     fewest = min(rows, _FEWEST_ROWS)
-    if free_bytes < taken + 2 * fewest * row_bytes:
+    if free_bytes < reserved + 2 * fewest * row_bytes:
         raise OutOfMemoryError(
-            f"the GPU has {free_bytes / 1e9:.2f} GB free; wanted: {(taken + 2 * fewest * row_bytes) / 1e9:.2f} GB to "
-            f"search {dimension} dimensions. Close other programs that use its memory, or search with: --device cpu"
+            f"the GPU has {free_bytes / 1e9:.2f} GB free; expected: at least "
+            f"{(reserved + 2 * fewest * row_bytes) / 1e9:.2f} GB to search {dimension} dimensions. "
+            f"Close other programs that use its memory, or search with: --device cpu"
         )
-    shard = min(shard, (free_bytes - taken) // (2 * row_bytes))
-    return MemoryPlan("streamed", rows, shard, batch, 2 * shard * dimension * 4, scratch, taken + 2 * shard * row_bytes)
+    shard = min(shard, (free_bytes - reserved) // (2 * row_bytes))
+    return MemoryPlan(
+        "streamed", rows, shard, batch, 2 * shard * dimension * 4, scratch, reserved + 2 * shard * row_bytes
+    )
 
 
 def _scratch(rows: int, dimension: int, *, half: bool, queries: int) -> int:

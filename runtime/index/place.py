@@ -79,7 +79,7 @@ def check_device(device: str) -> None:
         ConfigError: it is none of auto, cpu, gpu and the number of a GPU.
     """
     if device not in ("auto", "cpu", "gpu") and not device.isdecimal():
-        raise ConfigError(f"the device is {device!r}; wanted: auto, cpu, gpu or the number of a GPU")
+        raise ConfigError(f"the device is {device!r}; expected: auto, cpu, gpu or the number of a GPU")
 
 
 def _pays(rows: int, dimension: int, queries: int) -> bool:

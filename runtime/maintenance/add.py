@@ -109,7 +109,7 @@ def add(
         source = scan(inputs, max_bytes=request.limits.max_bytes)
         listed = new = _without_known(path, source, retry=retry)
         while new.names:
-            logger.info("%d of %d photographs are new", len(new.names), len(source.names))
+            logger.info("%d of %d photos are new", len(new.names), len(source.names))
             try:
                 process(replace(request, inputs=new), listener=listener, control=control)
             except ContractError as err:
@@ -191,8 +191,8 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         ContractError: the engine or the detector makes other rows.
         EngineError: an engine is missing.
     """
-    with EmbeddingFile(path) as made:
-        contract, engine, detector = made.contract, find_engine(made, engine), find_detector(made)
+    with EmbeddingFile(path) as file:
+        contract, engine, detector = file.contract, find_engine(file, engine), find_detector(file)
     request = Request(
         tuple(inputs),
         output,
@@ -223,22 +223,22 @@ def _without_known(path: Path, source: FileSource, *, retry: bool = False) -> Fi
     with EmbeddingFile(path) as base:
         root = common_root([base.root, source.root])
         prefix, prefix_of_file = prefix_below(root, source.root), prefix_below(root, base.root)
-        named = (prefix + name for name in source.names) if prefix else source.names
-        listed = list(dict.fromkeys(named))
-        known = np.zeros(len(listed), bool)
-        for place, row in _common_paths(listed, (prefix_of_file + name for name in base.scanned_paths())):
-            known[place] |= not (retry and base.status[row] in _FAILED)
-    names = [name for name, here in zip(listed, known.tolist(), strict=True) if not here]
+        names_below = (prefix + name for name in source.names) if prefix else source.names
+        listed = list(dict.fromkeys(names_below))
+        in_file = np.zeros(len(listed), bool)
+        for position, row in _common_paths(listed, (prefix_of_file + name for name in base.scanned_paths())):
+            in_file[position] |= not (retry and base.status[row] in _FAILED)
+    names = [name for name, present in zip(listed, in_file.tolist(), strict=True) if not present]
     return replace(source, root=root, names=names)
 
 
-def _common_paths(listed: Sequence[bytes], known: Iterator[bytes]) -> Iterator[tuple[int, int]]:
+def _common_paths(listed: Sequence[bytes], stored: Iterator[bytes]) -> Iterator[tuple[int, int]]:
     """The paths that two sorted sequences have in common: the place of each in both."""
-    place = 0
-    for row, path in enumerate(known):
-        while place < len(listed) and listed[place] < path:
-            place += 1
-        if place == len(listed):
+    position = 0
+    for row, path in enumerate(stored):
+        while position < len(listed) and listed[position] < path:
+            position += 1
+        if position == len(listed):
             return
-        if listed[place] == path:
-            yield place, row
+        if listed[position] == path:
+            yield position, row

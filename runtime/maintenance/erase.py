@@ -1,4 +1,4 @@
-"""What was made from an embedding file, deleted: the indexes beside it, leftovers, pages that show photographs.
+"""What was made from an embedding file, deleted: the indexes beside it, leftovers, pages that show photos.
 
 Only what facemill wrote goes: what a user has changed, or put in its place, is named and left.
 """
@@ -51,14 +51,17 @@ def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derive
 
     Args:
         file: an embedding file.
-        root: the folder of its photographs, which are never deleted.
+        root: the folder of its photos, which are never deleted.
         keep_pages: leave what was recorded.
     """
     beside = derived_nearby(file)
     pages: list[Path] = []
     links = [path for path in beside if path.is_symlink() and path.exists()]
     kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
-    kept += [(what, "rows of the file were copied there: remove them there too") for what in recorded_elsewhere(file)]
+    kept += [
+        (destination, "rows of the file were copied there: remove them there too")
+        for destination in recorded_elsewhere(file)
+    ]
     written = written_pages(file)
     for page in recorded_pages(file):
         if os.path.lexists(page) and page not in beside:
@@ -94,20 +97,20 @@ def erase(file: Path, derived: Derived) -> Derived:
     return Derived(derived.beside, pages, kept)
 
 
-def _not_ours(page: Path, seen: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:
+def _not_ours(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:
     """Why something that was recorded is not to be deleted; empty if it may be.
 
     Args:
-        seen: what it was when it had been written; nothing of what a killed writer left.
+        fingerprints: what it was when it had been written; nothing of what a killed writer left.
     """
-    reason = _not_our_kind(page, file, root, whole=bool(seen))
-    if not reason and seen and take_fingerprint(page) not in seen:
+    reason = _not_our_kind(page, file, root, whole=bool(fingerprints))
+    if not reason and fingerprints and take_fingerprint(page) not in fingerprints:
         return "it was changed since facemill wrote it: check it, and delete it yourself"
     return reason
 
 
 def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
-    """The same by what it holds; photographs in a folder that was never seen `whole` may be the user's."""
+    """The same by what it holds; photos in a folder that was never seen `whole` may be the user's."""
     mode = page.lstat().st_mode
     if stat.S_ISREG(mode):
         if not whole and not is_temporary(page):
@@ -118,12 +121,12 @@ def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
         return "it is not a regular file or folder"
     top, photographs = os.path.realpath(page), os.path.realpath(os.fsdecode(root))
     if any(_is_in(inner, top) for inner in (photographs, os.path.realpath(file))):
-        return "it contains the photographs or the file"
-    known = _PAGES | _PHOTOGRAPHS if whole and not _is_in(top, photographs) else _PAGES
-    for place, _, names in os.walk(page):  # which follows no link
+        return "it contains the photos or the file"
+    extensions = _PAGES | _PHOTOGRAPHS if whole and not _is_in(top, photographs) else _PAGES
+    for folder, _, names in os.walk(page):  # which follows no link
         for name in names:
-            inner = os.path.join(place, name)
-            if not os.path.islink(inner) and os.path.splitext(name)[1].lower() not in known:
+            inner = os.path.join(folder, name)
+            if not os.path.islink(inner) and os.path.splitext(name)[1].lower() not in extensions:
                 return f"it contains another file: {os.path.relpath(inner, page)}"
     return ""
 

@@ -27,13 +27,13 @@ def check_joinable(files: Sequence[EmbeddingFile]) -> None:
     Raises:
         ContractError: naming every difference with both values.
     """
-    first, *others = files
-    for other in others:
+    first, *later_files = files
+    for later in later_files:
         labels = "in the first", "in the other"
-        different = first.contract.differences(other.contract, Guard.FILE, both=True, labels=labels)
+        different = first.contract.differences(later.contract, Guard.FILE, both=True, labels=labels)
         if different:
             raise ContractError(
-                f"{first.path} and {other.path} cannot be joined ({'; '.join(different)}); expected: the same values. "
+                f"{first.path} and {later.path} cannot be joined ({'; '.join(different)}); expected: the same values. "
                 f"Create one of them again with the settings of the other"
             )
 

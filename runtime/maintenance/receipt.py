@@ -43,7 +43,7 @@ class Receipt:
             embeddings_after=facts["embeddings_after"],
             same_files_stay=facts["same_files_stay"],
             deleted=tuple(facts["deleted"]),
-            may_still_show=tuple((place["path"], place["why"]) for place in facts["may_still_show"]),
+            may_still_show=tuple((entry["path"], entry["why"]) for entry in facts["may_still_show"]),
             facts=facts,
         )
 

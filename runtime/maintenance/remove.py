@@ -1,4 +1,4 @@
-"""Photographs erased from an embedding file and from all that was made from it, with a receipt.
+"""Photos erased from an embedding file and from all that was made from it, with a receipt.
 
 A kill at any moment leaves the old file whole or the new one. What is still to be done then is noted beside the file,
 as `<file>.removing`, and the next removal does it first.
@@ -62,7 +62,7 @@ class RemovalPlan:
 
 
 class Removal:
-    """One embedding file, locked, from which photographs are to be erased. Owned by `with`.
+    """One embedding file, locked, from which photos are to be erased. Owned by `with`.
 
     Attributes:
         file: its name as given.
@@ -104,8 +104,8 @@ class Removal:
         """Find the photos that names select, and what else a removal would erase. Nothing is changed.
 
         Args:
-            names: photographs and folders, below the root or absolute.
-            keep_pages: leave pages, lists and folders that show photographs.
+            names: photos and folders, below the root or absolute.
+            keep_pages: leave pages, lists and folders that show photos.
         Raises:
             ConfigError: a name selects all photos.
             StorageError: the file is damaged.
@@ -163,7 +163,7 @@ class Removal:
             removed = list(compress(source.scanned_paths(), (~keep).tolist()))
             run_id = secrets.token_hex(16)
             card = {
-                "what": "photographs removed from an embedding file of facemill, and from all that was made from it",
+                "what": "photos removed from an embedding file of facemill, and from all that was made from it",
                 "file": str(self.path),
                 "tool_version": __version__,
                 "begun_utc": now,
@@ -219,13 +219,13 @@ class Removal:
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
         done = erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
         links = note["card"]["other_names_of_file_before"]
-        others = [("unknown", f"the file of before has other names: {links} (hard links)")] if links else []
+        hard_links = [("unknown", f"the file of before has other names: {links} (hard links)")] if links else []
         card = {
             **note["card"],
             **after,
             "sha256_after": sha256_of(self.path),
             "deleted": [str(path) for path in (*done.beside, *done.pages)],
-            "may_still_show": [{"path": path, "why": why} for path, why in (*done.kept, *others)],
+            "may_still_show": [{"path": path, "why": why} for path, why in (*done.kept, *hard_links)],
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),
         }

@@ -28,7 +28,7 @@ from .survey import Survey, survey
 
 LOST = "its row was damaged and is lost; to embed it again: --retry"  # stored in repaired files
 _UNEXPLAINED = "the reason was in a damaged part of the file and is lost"
-_NAMED = 10  # lost photographs that a report names
+_NAMED = 10  # lost photos that a report names
 
 
 logger = logging.getLogger(__name__)
@@ -91,19 +91,21 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         folder.refuse_unfinished()
         metadata, contract, notes = _metadata(path, damaged)
         logger.info("reading what can be read of %s", path)
-        found = survey(damaged)
-        if not (found.photos.status[~found.lost] == Status.EMBEDDED).any():
+        survey_of_file = survey(damaged)
+        if not (survey_of_file.photos.status[~survey_of_file.lost] == Status.EMBEDDED).any():
             raise StorageError(f"no row of {path} can be saved; expected: at least one. Restore the file from a copy")
-        part = _part(path, damaged, found)
+        part = _part(path, damaged, survey_of_file)
         if contract.skip_duplicates and not part.has_digests:
             notes.append("the digests of the photos are lost: later runs on the file cannot skip duplicates")
             contract = replace(contract, skip_duplicates=False)
         notes += [f"/{name} is left out, because rows have changed" for name in sorted(set(damaged) - OUR_DATASETS)]
         with rewriting(folder, [part]) as new:
-            lost = np.flatnonzero(found.lost)
+            lost = np.flatnonzero(survey_of_file.lost)
             new.ledger.set_outcomes(lost, Status.UNREADABLE, [LOST] * len(lost))
-            unexplained = np.flatnonzero(found.unexplained)
-            reasons = ["" if found.photos.status[row] == Status.EMBEDDED else _UNEXPLAINED for row in unexplained]
+            unexplained = np.flatnonzero(survey_of_file.unexplained)
+            reasons = [
+                "" if survey_of_file.photos.status[row] == Status.EMBEDDED else _UNEXPLAINED for row in unexplained
+            ]
             new.ledger.set_details(unexplained, reasons)
             kept = "" if output is not None else str(_keep(path))
             if output is not None:
@@ -115,8 +117,8 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
                 len(new.paths),
                 int(new.ledger.vector_counts.sum()),
                 len(lost),
-                tuple(stored_text(found.paths[row]).decode() for row in lost[:_NAMED]),
-                found.nameless,
+                tuple(stored_text(survey_of_file.paths[row]).decode() for row in lost[:_NAMED]),
+                survey_of_file.nameless,
                 tuple(notes),
                 kept,
             )
@@ -128,14 +130,14 @@ def _open(path: Path) -> Any:
     return h5py.File(path, "r")  # verify_file has opened it before
 
 
-def _part(path: Path, damaged: Any, found: Survey) -> Part:
+def _part(path: Path, damaged: Any, survey_of_file: Survey) -> Part:
     outcomes = open_item(damaged, "outcomes")
     return Part(
         path=path,
         hdf5=damaged,
-        paths=lambda: iter(found.paths),
-        photos=found.photos,
-        keep=np.ones(len(found.paths), bool),
+        paths=lambda: iter(survey_of_file.paths),
+        photos=survey_of_file.photos,
+        keep=np.ones(len(survey_of_file.paths), bool),
         has_digests=outcomes is not None and open_item(outcomes, "digest") is not None,
         has_faces=open_item(damaged, "face_index") is not None,
     )
@@ -145,18 +147,18 @@ def _keep(path: Path) -> Path:
     """A second name for the damaged file, durable before its first one becomes that of the repaired file."""
     number = 1
     while True:
-        kept = path.with_name(f"{path.name}.damaged-{number}")
-        if not os.path.lexists(kept):
+        backup = path.with_name(f"{path.name}.damaged-{number}")
+        if not os.path.lexists(backup):
             break
-        if os.path.samefile(kept, path):  # of a repair that was killed
-            return kept
+        if os.path.samefile(backup, path):  # of a repair that was killed
+            return backup
         number += 1
     try:
-        os.link(path, kept)
+        os.link(path, backup)
     except OSError:  # a file system without hard links
-        shutil.copy2(path, kept)
+        shutil.copy2(path, backup)
     sync_folder(path.parent)
-    return kept
+    return backup
 
 
 def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], EmbeddingContract, list[str]]:
@@ -166,27 +168,27 @@ def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], EmbeddingContra
         StorageError: the metadata do not say what the rows are.
     """
     try:
-        found = read_attributes(damaged)
+        attributes = read_attributes(damaged)
         vectors = damaged["embeddings"]
         check_size(vectors)
-        if found.get("format_version") not in FORMAT_VERSIONS:
-            raise ValueError(f"its format version is {found.get('format_version')}")
+        if attributes.get("format_version") not in FORMAT_VERSIONS:
+            raise ValueError(f"its format version is {attributes.get('format_version')}")
         notes = []
         contract = EmbeddingContract()
         with suppress(*DAMAGE):
-            contract = EmbeddingContract.from_json(found["contract"])
+            contract = EmbeddingContract.from_json(attributes["contract"])
         if not contract.to_dict():
-            contract = EmbeddingContract.from_attributes(found)
+            contract = EmbeddingContract.from_attributes(attributes)
             notes.append("the contract could not be read and was restored from the other attributes")
         for key, value in contract.to_dict().items():
-            if key != "root" and found.get(key) != value:
+            if key != "root" and attributes.get(key) != value:
                 notes.append(
-                    f"{key} was {found.get(key)!r} in the attributes and {value!r} in the contract, which is kept"
+                    f"{key} was {attributes.get(key)!r} in the attributes and {value!r} in the contract, which is kept"
                 )
         if vectors.shape[1:] != (contract.dimension,) or str(vectors.dtype) != contract.dtype:
             raise ValueError(f"/embeddings is {vectors.shape} {vectors.dtype}, which is not what the contract says")
         contract.attributes()  # there is a root
-        return found, contract, notes
+        return attributes, contract, notes
     except DAMAGE as err:
         refuse_system_error(err, path)
         raise StorageError(

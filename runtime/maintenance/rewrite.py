@@ -29,7 +29,7 @@ class Rewrite:
     Attributes:
         ledger: M rows.
         paths: M exact paths, on disk.
-        doubles: photographs of later parts that an earlier one has too, and which were left out.
+        doubles: photos of later parts that an earlier one has too, and which were left out.
     """
 
     ledger: Ledger
@@ -39,23 +39,23 @@ class Rewrite:
 
 @contextmanager
 def rewriting(folder: RunFolder, parts: Sequence[Part], *, prefer_first: bool = False) -> Iterator[Rewrite]:
-    """The photographs of all parts in scan order: by path, byte by byte. The parts are only read.
+    """The photos of all parts in scan order: by path, byte by byte. The parts are only read.
 
     Args:
         folder: of the new file, locked; the paths are kept in it meanwhile.
         parts: each in scan order.
-        prefer_first: of a photograph that several parts have, take that of the earliest; else that is an error.
+        prefer_first: of a photo that several parts have, take that of the earliest; else that is an error.
     Raises:
-        ConfigError: several have the same photograph; the first ones are named.
+        ConfigError: several have the same photo; the first ones are named.
         DiskFullError, StorageError: a part cannot be read, or the paths cannot be written.
     """
     order = _Order(parts)
     write_paths(folder.paths_file, order)
     if order.doubles and not prefer_first:
-        named = ", ".join(printable(path.decode("utf-8", "surrogateescape")) for path in order.named)
+        examples = ", ".join(printable(path.decode("utf-8", "surrogateescape")) for path in order.named)
         more = f" and {order.doubles - len(order.named):,} more" if order.doubles > len(order.named) else ""
         raise ConfigError(
-            f"{order.doubles:,} photographs are in several of the files ({named}{more}); expected: each in one file. "
+            f"{order.doubles:,} photos are in several of the files ({examples}{more}); expected: each in one file. "
             f"To take each from the file named first: --prefer first"
         )
     with PathTable(folder.paths_file) as paths, Ledger(len(paths)) as ledger:
@@ -71,7 +71,7 @@ class _Order:
 
     Attributes:
         source: number of the part of every row, a byte each.
-        taken: of every part, for each photograph to be kept, whether it became a row; a byte each.
+        taken: of every part, for each photo to be kept, whether it became a row; a byte each.
         doubles: how many did not, since an earlier part has it.
         named: the first of those.
     """
@@ -114,9 +114,9 @@ def metadata_after(metadata: Mapping[str, Any], ledger: Ledger, **changes: Any) 
         changes: more of them.
     """
     counts = ledger.counts()
-    kept = {key: value for key, value in metadata.items() if key != "run_id" and not key.startswith("count_")}
+    attributes = {key: value for key, value in metadata.items() if key != "run_id" and not key.startswith("count_")}
     return {
-        **kept,
+        **attributes,
         "tool_version": __version__,
         "finished_utc": utc_now(),
         "scanned": len(ledger.status),

@@ -63,17 +63,17 @@ def paths_below(root: bytes, names: Iterable[bytes]) -> list[bytes]:
         ConfigError: a name selects all photos.
     """
     top = root.rstrip(b"/") + b"/"
-    found = []
+    paths = []
     for name in names:
         short = (name + b"/").removeprefix(top) if name.startswith(b"/") else name + b"/"
         short = short[:-1].removeprefix(b"./")
         if not short.strip(b"/") or short == b".":
             raise ConfigError(
-                f"{os.fsdecode(name)!r} is the folder of all photographs; expected: photographs or folders in "
+                f"{os.fsdecode(name)!r} is the folder of all photos; expected: photos or folders in "
                 f"it. To remove all of them, delete the file, and the files beside it that begin with its name"
             )
-        found.append(short)
-    return found
+        paths.append(short)
+    return paths
 
 
 def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
@@ -89,7 +89,7 @@ def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
     folders = {name.rstrip(b"/") + b"/" for name in names}
     files = {name for name in names if not name.endswith(b"/")}
     rows: list[int] = []
-    found: set[bytes] = set()  # names, folders with a slash
+    matched: set[bytes] = set()  # names, folders with a slash
     as_text: defaultdict[bytes, list[int]] = defaultdict(list)
     folder, above = b"", set[bytes]()
     for row, path in enumerate(paths):
@@ -98,18 +98,18 @@ def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
             folder, above = here, folders.intersection(_folders_of(here))
         if above or path in files:
             rows.append(row)
-            found |= above
-            found.add(path)
+            matched |= above
+            matched.add(path)
         if not path.isascii():
             text = stored_text(path)
             if text != path:
                 for name in files.intersection((text,)) | folders.intersection(_folders_of(text)):
                     as_text[name].append(row)
     for name, as_text_rows in as_text.items():
-        if name not in found:
+        if name not in matched:
             rows += as_text_rows
-    found |= as_text.keys()
-    missing = tuple(name for name in names if name not in found and name.rstrip(b"/") + b"/" not in found)
+    matched |= as_text.keys()
+    missing = tuple(name for name in names if name not in matched and name.rstrip(b"/") + b"/" not in matched)
     return Selection(np.unique(np.array(rows, np.int64)), missing)
 
 
@@ -139,16 +139,22 @@ def find_duplicates(source: EmbeddingFile, rows: NDArray[np.int64]) -> NDArray[n
     digests: set[bytes] = set()
     if "digest" in outcomes:
         digests = {
-            one for start, block in _blocks(outcomes["digest"]) for one in _rows(block[first[start:][: len(block)]])
+            digest_row
+            for start, block in _blocks(outcomes["digest"])
+            for digest_row in _rows(block[first[start:][: len(block)]])
         }
         digests.discard(bytes(16))  # of files that could not be read
-    found = []
+    duplicates = []
     for start, block in _blocks(outcomes["detail"]):
-        here = candidates[(candidates >= start) & (candidates < start + len(block))]
-        theirs = _rows(outcomes["digest"][start : start + len(block)][here - start]) if digests else [b""] * len(here)
-        pairs = zip(here.tolist(), block[here - start].tolist(), theirs, strict=True)
-        found += [row for row, detail, digest in pairs if detail in details or digest in digests]
-    return np.array(found, np.int64)
+        in_block = candidates[(candidates >= start) & (candidates < start + len(block))]
+        theirs = (
+            _rows(outcomes["digest"][start : start + len(block)][in_block - start])
+            if digests
+            else [b""] * len(in_block)
+        )
+        pairs = zip(in_block.tolist(), block[in_block - start].tolist(), theirs, strict=True)
+        duplicates += [row for row, detail, digest in pairs if detail in details or digest in digests]
+    return np.array(duplicates, np.int64)
 
 
 def count_shared(source: EmbeddingFile, rows: NDArray[np.int64]) -> int:

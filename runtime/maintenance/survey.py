@@ -72,10 +72,10 @@ def survey(file: Any) -> Survey:
 
 
 class Outcomes:
-    """What can be read of `/outcomes`, and the photographs that only `/image_paths` names, behind the others.
+    """What can be read of `/outcomes`, and the photos that only `/image_paths` names, behind the others.
 
     Attributes:
-        texts: the path of each photograph as it is stored; None where that cannot be read.
+        texts: the path of each photo as it is stored; None where that cannot be read.
         raw: exact paths of those that are not UTF-8, by row.
         status: of each; PENDING where that cannot be read.
         counts: rows of `/embeddings` that each says it has; -1 where that cannot be read.
@@ -111,7 +111,7 @@ class Outcomes:
         self.raw = {row: path for row, path in raw.items() if row < rows and stored_text(path) == self.texts[row]}
 
     def owners_by_counts(self, names: list[bytes | None], rows: int) -> NDArray[np.int64] | None:
-        """The photograph of each row of `/embeddings`, if every photograph says how many it has and that adds up.
+        """The photo of each row of `/embeddings`, if every photo says how many it has and that adds up.
 
         Names that are known on one side alone are taken from there; where the two differ, nobody knows whose row it is.
 
@@ -119,7 +119,7 @@ class Outcomes:
             names: of the rows; those at the end may be missing.
             rows: of `/embeddings`.
         Returns:
-            (R,) photographs, -1 where nobody knows; None if the counts are no guide.
+            (R,) photos, -1 where nobody knows; None if the counts are no guide.
         """
         agree = (self.counts > 0) == (self.status == Status.EMBEDDED)
         if (self.counts < 0).any() or not agree.all() or not len(self.texts):
@@ -137,7 +137,7 @@ class Outcomes:
         return owner
 
     def owners_by_names(self, names: list[bytes | None], *, one_each: bool) -> NDArray[np.int64]:
-        """The same where counts do not help: by name. Photographs that `/outcomes` does not know are added to it.
+        """The same where counts do not help: by name. Photos that `/outcomes` does not know are added to it.
 
         Args:
             names: of the rows of `/embeddings`.
@@ -161,7 +161,7 @@ class Outcomes:
                 row = row + 1 if row + 1 < len(self.texts) and self.texts[row + 1] == name else self._append(name)
             owner[i], before = row, name
         self._grow()
-        if not one_each:  # beside a name that is gone, a photograph may have had one face more
+        if not one_each:  # beside a name that is gone, a photo may have had one face more
             gone = np.flatnonzero([name is None for name in names])
             beside = np.intersect1d(np.concatenate([gone - 1, gone + 1]), np.arange(len(names)))
             owner[np.isin(owner, owner[beside])] = -1
@@ -172,7 +172,7 @@ class Outcomes:
         return len(self.texts) - 1
 
     def _grow(self) -> None:
-        """Columns for the photographs that were appended: embedded, and not listed in `/outcomes`."""
+        """Columns for the photos that were appended: embedded, and not listed in `/outcomes`."""
         more = len(self.texts) - len(self.status)
         self.status = np.append(self.status, np.full(more, Status.EMBEDDED, np.uint8))
         self.counts = np.append(self.counts, np.full(more, -1))
@@ -187,15 +187,15 @@ def _runs(
     owner: NDArray[np.int64], whole: NDArray[np.bool_], photographs: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
     """For each photo its first row, its number of rows, and whether a row is damaged or not next to the others."""
-    known = np.flatnonzero(owner >= 0)
-    mine = owner[known]
-    counts = np.bincount(mine, minlength=photographs)
+    owned_rows = np.flatnonzero(owner >= 0)
+    owners = owner[owned_rows]
+    counts = np.bincount(owners, minlength=photographs)
     start, stop = np.full(photographs, len(owner), np.int64), np.full(photographs, -1, np.int64)
-    np.minimum.at(start, mine, known)
-    np.maximum.at(stop, mine, known + 1)
-    here = np.zeros(len(owner), bool)
-    here[: len(whole)] = whole[: len(owner)]
-    good = np.bincount(mine, weights=here[known], minlength=photographs)
+    np.minimum.at(start, owners, owned_rows)
+    np.maximum.at(stop, owners, owned_rows + 1)
+    is_whole = np.zeros(len(owner), bool)
+    is_whole[: len(whole)] = whole[: len(owner)]
+    good = np.bincount(owners, weights=is_whole[owned_rows], minlength=photographs)
     return start, counts, (counts > 0) & ((good < counts) | (stop - start != counts))
 
 

@@ -1,1 +1,1 @@
-"""What a set of scores is worth: accuracy, error rates, retrieval. NumPy alone; knows no file of ours."""
+"""Compute accuracy, error rates and retrieval figures from scores. NumPy only; knows no embedding file."""

@@ -1,4 +1,4 @@
-"""Error rates at every threshold: from scores one by one, or from counts on a grid when there are too many to keep."""
+"""Compute error rates at every threshold, from single scores or, if they are too many, from counts on a grid."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 
-# Thresholds of the grid lie 0.0001 apart from -1 to 1: a count at one of them is exact, and it reads well.
-STEPS = 10_000
+# Grid thresholds are 0.0001 apart, from -1 to 1. Counts at them are exact, and they are easy to read.
+STEPS = 10_000  # per unit of score
 BINS = 2 * STEPS + 1
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What happens at one threshold.
+    """Counts at one threshold.
 
     Attributes:
-        far: the false accept rate that was asked for.
-        threshold: the lowest one that keeps to it; a score that equals it is accepted.
-        false_accepts: impostor pairs accepted there, of `impostors`.
-        accepted: genuine pairs accepted there, of `genuine`.
+        far: the requested false accept rate.
+        threshold: the lowest threshold that keeps to it; a score equal to it is accepted.
+        false_accepts: accepted impostor pairs, of `impostors`.
+        accepted: accepted genuine pairs, of `genuine`.
     """
 
     far: float
@@ -34,20 +34,20 @@ class Point:
 
     @property
     def tar(self) -> float | None:
-        """True accept rate; None where there is no genuine pair."""
+        """True accept rate, 0 to 1; None without a genuine pair."""
         return self.accepted / self.genuine if self.genuine else None
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """What is accepted at each of T thresholds, ascending; at the last one, nothing.
+    """Accepted pairs at each of T ascending thresholds; the last threshold accepts none.
 
     Attributes:
         thresholds: (T,) float64; `score >= threshold` is accepted.
-        accepted: (T,) int64, genuine pairs.
-        false_accepts: (T,) int64, impostor pairs.
-        genuine: all genuine pairs; those without a score are never accepted.
-        impostors: impostor pairs with a score.
+        accepted: (T,) int64, accepted genuine pairs.
+        false_accepts: (T,) int64, accepted impostor pairs.
+        genuine: number of genuine pairs; those without a score are never accepted.
+        impostors: number of impostor pairs with a score.
     """
 
     thresholds: NDArray[np.float64]
@@ -57,12 +57,12 @@ class Curve:
     impostors: int
 
     def at_far(self, far: float) -> Point | None:
-        """The point whose false accept rate is the highest that does not exceed `far`.
+        """Return the point with the highest false accept rate that does not exceed `far`.
 
         Tied scores are accepted together or not at all, so the rate may stay below `far`.
 
         Returns:
-            None where not even one false accept would be allowed: fewer impostor pairs than 1 / far cannot show it.
+            None with fewer than 1 / far impostor pairs: they cannot show such a rate.
         """
         allowed = int(far * self.impostors + 1e-6)  # 1e-3 * 3000 must not become 2
         if allowed < 1:
@@ -70,57 +70,59 @@ class Curve:
         return self._point(far, int(np.argmax(self.false_accepts <= allowed)))
 
     def above_all(self) -> Point:
-        """The point of the lowest threshold that no impostor pair reaches."""
+        """Return the point of the lowest threshold that no impostor pair reaches."""
         return self._point(0.0, int(np.argmax(self.false_accepts == 0)))
 
-    def _point(self, far: float, where: int) -> Point:
+    def _point(self, far: float, index: int) -> Point:
         return Point(
             far,
-            float(self.thresholds[where]),
-            int(self.false_accepts[where]),
+            float(self.thresholds[index]),
+            int(self.false_accepts[index]),
             self.impostors,
-            int(self.accepted[where]),
+            int(self.accepted[index]),
             self.genuine,
         )
 
     @property
     def area(self) -> float:
-        """Area under the ROC: how often a genuine pair scores higher than an impostor pair, ties counting half."""
+        """Area under the ROC: how often a genuine pair scores higher than an impostor pair; ties count half."""
         far = np.concatenate([self.false_accepts / max(1, self.impostors), [0.0]])
         tar = np.concatenate([self.accepted / max(1, self.genuine), [0.0]])
         return float(((far[:-1] - far[1:]) * (tar[:-1] + tar[1:]) / 2).sum())
 
     def roc(self, points: int = 200) -> dict[str, list[float]]:
-        """`far`, `tar` and `threshold` at up to `points` false accept rates, ascending, evenly in their logarithm."""
+        """Return `far`, `tar` and `threshold` at up to `points` rates, ascending, evenly spaced in logarithm."""
         if not self.impostors or not self.genuine:
             return {"far": [], "tar": [], "threshold": []}
         rates = np.geomspace(1 / self.impostors, 1, points)
-        where = np.unique([int(np.argmax(self.false_accepts <= rate * self.impostors + 1e-6)) for rate in rates])[::-1]
+        indices = np.unique([int(np.argmax(self.false_accepts <= rate * self.impostors + 1e-6)) for rate in rates])[
+            ::-1
+        ]
         return {
-            "far": (self.false_accepts[where] / self.impostors).tolist(),
-            "tar": (self.accepted[where] / self.genuine).tolist(),
-            "threshold": self.thresholds[where].tolist(),
+            "far": (self.false_accepts[indices] / self.impostors).tolist(),
+            "tar": (self.accepted[indices] / self.genuine).tolist(),
+            "threshold": self.thresholds[indices].tolist(),
         }
 
 
 def curve_of_scores(scores: NDArray[np.float32], same: NDArray[np.bool_]) -> Curve:
-    """Every score is a threshold.
+    """Make a curve with every score as a threshold.
 
     Args:
-        scores: (P,) float32; NaN for a pair of which a photograph could not be embedded. A genuine one is never
-            accepted; an impostor one is left out, so that failing on photographs cannot lower the false accept rate.
-        same: (P,) bool.
+        scores: (P,) float32; NaN for a pair with a photo that could not be embedded. Such a genuine pair is never
+            accepted. Such an impostor pair is left out, so that failing on photos cannot lower the false accept rate.
+        same: (P,) bool, whether a pair shows one person.
     Raises:
         ConfigError: no pair has a score.
     """
-    there = ~np.isnan(scores)
-    if not there.any():
+    scored = ~np.isnan(scores)
+    if not scored.any():
         raise ConfigError(
-            "no pair has both photographs embedded; wanted: one at least. See /outcomes in the embedding file for why"
+            "no pair has both photos embedded; expected: at least one. /outcomes in the embedding file says why"
         )
-    values = np.unique(scores[there]).astype(np.float64)
-    thresholds = np.append(values, np.nextafter(values[-1], np.inf))  # above the highest, nothing is accepted
-    genuine, impostors = np.sort(scores[there & same]), np.sort(scores[there & ~same])
+    values = np.unique(scores[scored]).astype(np.float64)
+    thresholds = np.append(values, np.nextafter(values[-1], np.inf))  # above the highest score, no pair is accepted
+    genuine, impostors = np.sort(scores[scored & same]), np.sort(scores[scored & ~same])
     return Curve(
         thresholds,
         len(genuine) - np.searchsorted(genuine, thresholds),
@@ -131,24 +133,26 @@ def curve_of_scores(scores: NDArray[np.float32], same: NDArray[np.bool_]) -> Cur
 
 
 def count_scores(scores: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(BINS,) int64: how many of the cosines lie from one threshold of the grid to the next.
+    """Count the cosines from each threshold of the grid to the next.
 
     Args:
-        scores: of any shape, finite; those that rounding took beyond -1 or 1 count as -1 or 1.
+        scores: any shape, finite; scores that rounding took beyond -1 or 1 count as -1 or 1.
+    Returns:
+        (BINS,) int64.
     """
-    # In float64 the product of a float32 and 10,000 is exact, so a score on the grid lands on its own side of it.
+    # In float64 the product of a float32 and 10,000 is exact, so a score on a grid threshold falls into its own bin.
     bins = np.floor(scores.astype(np.float64) * STEPS).astype(np.int64)
     return np.bincount(np.clip(bins, -STEPS, STEPS).ravel() + STEPS, minlength=BINS).astype(np.int64)
 
 
 def curve_of_counts(genuine: NDArray[np.int64], impostors: NDArray[np.int64], *, unscored: int = 0) -> Curve:
-    """Every threshold of the grid.
+    """Make a curve over the thresholds of the grid.
 
     Args:
         genuine, impostors: (BINS,) int64, from `count_scores`.
-        unscored: genuine pairs of which a photograph could not be embedded: never accepted.
+        unscored: genuine pairs with a photo that could not be embedded; never accepted.
     """
-    thresholds = np.arange(-STEPS, STEPS + 2) / STEPS  # one more: above 1, nothing is accepted
+    thresholds = np.arange(-STEPS, STEPS + 2) / STEPS  # one more: above 1, no pair is accepted
 
     def at_least(counts: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.append(counts[::-1].cumsum()[::-1], 0)

@@ -1,4 +1,4 @@
-"""From impostor scores to the false hits that a search must expect."""
+"""Estimate the false hits of a search from impostor scores."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from ..errors import ConfigError
 from .curve import STEPS, Curve, Point
 
 FORMAT = 1
-EXPECTED = (0.01, 0.1, 1.0)  # false hits a query, for which a threshold is looked up
-FEW = 30  # false matches: with fewer, the true rate may be off by more than 30 % (Doddington et al. 2000, rule of 30)
-_COARSE = 1000  # steps of a calibration from 0 to 1: every tenth of the grid, so that it takes some kilobytes
+EXPECTED = (0.01, 0.1, 1.0)  # false hits per query to give thresholds for
+# With fewer false matches, the true rate may be off by more than 30 % (Doddington et al. 2000, rule of 30).
+MIN_FALSE_MATCHES = 30
+_STEPS = 1000  # per unit of score in a calibration: a tenth of the grid, so that it takes a few kilobytes
 
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """False hits that a query of somebody who is not in the file has on average, at a score or above.
+    """Mean number of false hits at a score or above, for a query of a person who is not in the file.
 
     Attributes:
-        hits: how many.
-        at_most: no impostor pair scored as high, so `hits` is a bound and no estimate; see `Calibration`.
+        hits: number of false hits.
+        at_most: whether `hits` is an upper bound, because no impostor pair scored as high; see `Calibration`.
     """
 
     hits: float
@@ -35,27 +36,26 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How often two people's photographs reach a score, as it was counted; it can be kept in an embedding file.
+    """Counts of impostor pairs by score. An embedding file can hold one.
 
-    Counts, and nothing fitted to them: a distribution that fits the bulk of impostor scores says nothing of its tail,
-    where twins, doubles and wrong names are, and the tail is all that a large gallery asks about. So the false match
-    rate at a score is (pairs at that score or above) / (all pairs). It assumes only that the searched photographs are
-    like the counted ones: an average stays right although pairs share photographs.
+    The false match rate at a score is (pairs at that score or above) / (all pairs). Nothing is fitted: a distribution
+    that fits the bulk of impostor scores says nothing of their tail, where twins, doubles and wrong names are, and a
+    large gallery depends on the tail alone. The one assumption is that the searched photos are like the counted ones.
+    The average stays right although pairs share photos.
 
-    Where no pair scored as high, the rate is said to be below 3 / pairs. This rule of three is the 95 % bound of
-    independent pairs (Hanley and Lippman-Hand 1983, JAMA 249). These are not independent, so it is the order of
-    magnitude of what could not be seen, and labelled as such. A bound that holds whatever the dependence, 6 / people
-    (from disjoint pairs), is so far above that it tells nothing.
+    If no pair scored as high, the rate is given as below 3 / pairs. This rule of three is the 95 % bound of independent
+    pairs (Hanley and Lippman-Hand 1983, JAMA 249). Our pairs are not independent, so it is an order of magnitude, and
+    labelled so. A bound that holds under any dependence, 6 / people (from disjoint pairs), is too high to be useful.
 
     Attributes:
-        contract: what decides an embedding, of the file that the scores come from.
-        folder: the name of the folder of photographs.
-        photographs, people: that formed pairs.
-        pairs: of photographs of two people.
-        first: thousandths; the threshold of the first count.
+        contract: settings that decide an embedding, of the file with the scores.
+        folder: name of the folder of photos.
+        photographs, people: photos and people that formed pairs.
+        pairs: number of impostor pairs.
+        first: threshold of the first count, in thousandths.
         at_least: pairs that score at least first/1000, (first + 1)/1000 ...; the last count is 0.
         made_utc: ISO 8601.
-        tool_version: facemill's.
+        tool_version: version of facemill.
     """
 
     contract: Mapping[str, Any]
@@ -70,83 +70,84 @@ class Calibration:
     format: int = FORMAT
 
     def expected(self, score: float, rows: int) -> Expectation:
-        """What a search among `rows` embeddings must expect at a score; rounded up, to the next thousandth below it."""
-        place = int(score * _COARSE // 1) - self.first
-        count = self.pairs if place < 0 else self.at_least[min(place, len(self.at_least) - 1)]
+        """Return the false hits to expect at a score among `rows` embeddings; rounds up."""
+        index = int(score * _STEPS // 1) - self.first
+        count = self.pairs if index < 0 else self.at_least[min(index, len(self.at_least) - 1)]
         return Expectation(rows * (count or 3) / self.pairs, at_most=count == 0)
 
     def lowest(self, hits: float, rows: int) -> float | None:
-        """The lowest score, in thousandths, at which at most `hits` are expected; None where the pairs are too few."""
-        scores = (place / _COARSE for place in range(self.first, min(self.first + len(self.at_least), _COARSE + 1)))
+        """Return the lowest score, to a thousandth, with at most `hits` expected; None if the pairs are too few."""
+        scores = (step / _STEPS for step in range(self.first, min(self.first + len(self.at_least), _STEPS + 1)))
         return next((score for score in scores if self.expected(score, rows).hits <= hits), None)
 
     @property
     def beyond(self) -> float:
-        """The lowest score, in thousandths, that no impostor pair reached."""
-        return (self.first + len(self.at_least) - 1) / _COARSE
+        """The lowest score, to a thousandth, that no impostor pair reached."""
+        return (self.first + len(self.at_least) - 1) / _STEPS
 
     def explain(self) -> str:
-        """What the expectation beside a score means, for a person."""
+        """Explain the expectation beside a score, for people."""
         return (
-            f"expected: false hits at this score or above for somebody who is not in the file, by {self.pairs:,} "
-            f"pairs of {self.people:,} people in {self.folder!r}; with a <, a bound: no pair scored as high"
+            f"expected: false hits at this score or above for a person who is not in the file, estimated from "
+            f"{self.pairs:,} pairs of {self.people:,} people in {self.folder!r}; < marks an upper bound: no pair "
+            f"scored as high"
         )
 
     def to_json(self) -> str:
-        """One line, for `calibration_from_json`."""
+        """Return one line of JSON, for `calibration_from_json`."""
         return json.dumps(asdict(self))
 
 
 def calibrate(curve: Curve, **origin: Any) -> Calibration:
-    """The calibration of a curve on the grid.
+    """Make a calibration from a curve on the grid.
 
     Args:
         curve: from `curve_of_counts`.
         origin: `contract`, `folder`, `photographs`, `people`, `made_utc` and `tool_version` of the calibration.
     Raises:
-        ConfigError: there is no impostor pair.
+        ConfigError: the curve has no impostor pair.
     """
     if not curve.impostors:
         raise ConfigError(
-            "there are no two people to calibrate with; wanted: one sub-folder a person, with photographs of two "
-            "people and more that can be embedded. See /outcomes in the embedding file for why others could not"
+            "no impostor pair to calibrate with; expected: one sub-folder per person, and embedded photos of at least "
+            "two people. /outcomes in the embedding file says why photos could not be embedded"
         )
-    counts = curve.false_accepts[:: STEPS // _COARSE].tolist()  # at -1, -0.999 ... 1
+    counts = curve.false_accepts[:: STEPS // _STEPS].tolist()  # at -1, -0.999 ... 1
     start = max(i for i, count in enumerate(counts) if count == curve.impostors)
     counts = [*counts[start:], 0]  # above 1
     stop = counts.index(0) + 1
-    return Calibration(pairs=curve.impostors, first=start - _COARSE, at_least=tuple(counts[:stop]), **origin)
+    return Calibration(pairs=curve.impostors, first=start - _STEPS, at_least=tuple(counts[:stop]), **origin)
 
 
 def calibration_from_json(text: str) -> Calibration:
-    """What `to_json` wrote.
+    """Read what `to_json` wrote.
 
     Raises:
-        ConfigError: it is damaged, or of another format.
+        ConfigError: the text is damaged, or has another format.
     """
     try:
         raw = json.loads(text)
         if raw["format"] != FORMAT:
-            raise ValueError(f"its format is {raw['format']}; wanted: {FORMAT}")
+            raise ValueError(f"its format is {raw['format']}; expected: {FORMAT}")
         raw["at_least"] = tuple(map(int, raw["at_least"]))
-        found = Calibration(**{field.name: raw[field.name] for field in fields(Calibration)})
-        if found.pairs < 1 or not found.at_least or found.at_least[-1] != 0:
+        calibration = Calibration(**{field.name: raw[field.name] for field in fields(Calibration)})
+        if calibration.pairs < 1 or not calibration.at_least or calibration.at_least[-1] != 0:
             raise ValueError("its counts do not end in 0")
     except (KeyError, TypeError, ValueError) as err:
         raise ConfigError(
             f"the calibration cannot be used ({type(err).__name__}: {err}). Make it again with: "
             f"facemill evaluate FOLDER --calibrate FILE.h5"
         ) from err
-    return found
+    return calibration
 
 
 @dataclass(frozen=True, slots=True)
 class GalleryThreshold:
-    """What a gallery's size asks of the threshold.
+    """The threshold for a gallery of some size.
 
     Attributes:
-        expected: false hits a query.
-        point: the lowest threshold of the grid that keeps to it; None where the pairs are too few to show it.
+        expected: false hits per query.
+        point: the lowest threshold of the grid that keeps to it; None if the pairs are too few to show it.
     """
 
     expected: float
@@ -154,5 +155,5 @@ class GalleryThreshold:
 
 
 def thresholds_for(curve: Curve, rows: int) -> tuple[GalleryThreshold, ...]:
-    """The thresholds for EXPECTED false hits a query in a gallery of `rows` photographs."""
+    """Return the thresholds for EXPECTED false hits per query in a gallery of `rows` photos."""
     return tuple(GalleryThreshold(expected, curve.at_far(min(1.0, expected / rows))) for expected in EXPECTED)

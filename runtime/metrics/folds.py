@@ -1,4 +1,4 @@
-"""Accuracy over folds: the threshold of each is the best one of the others."""
+"""Compute accuracy over folds: each fold uses the best threshold of the others."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Folds:
-    """What cross_validate found.
+    """Results of `cross_validate`: F folds, P pairs.
 
     Attributes:
         accuracies: (F,) float64, by fold.
         thresholds: (F,) float64, by fold.
-        right: (P,) bool, whether a pair was judged rightly.
+        right: (P,) bool, whether a pair was judged correctly.
     """
 
     accuracies: NDArray[np.float64]
@@ -42,17 +42,17 @@ class Folds:
 
 
 def cross_validate(scores: NDArray[np.float32], same: NDArray[np.bool_], fold: NDArray[np.int64]) -> Folds:
-    """Judge each fold with the threshold that judges the other folds best; `score >= threshold` is one person.
+    """Judge each fold with the threshold that is best for the other folds; `score >= threshold` is one person.
 
-    A pair without a score is wrong at any threshold. A single fold has no others: its threshold is the best one of its
-    own pairs, which flatters it.
+    A pair without a score is wrong at any threshold. A single fold uses the best threshold of its own pairs, which is
+    optimistic.
 
     Args:
-        scores: (P,) float32; NaN where a photograph could not be embedded.
-        same: (P,) bool.
-        fold: (P,) int64, 0 to F - 1, each of them there.
+        scores: (P,) float32; NaN if a photo could not be embedded.
+        same: (P,) bool, whether a pair shows one person.
+        fold: (P,) int64, 0 to F - 1, none missing.
     Raises:
-        ConfigError: there is no score at all outside some fold.
+        ConfigError: the other folds of some fold hold no score.
     Source: Huang et al. 2007, Labeled Faces in the Wild, view 2.
     """
     folds = int(fold.max()) + 1
@@ -63,8 +63,8 @@ def cross_validate(scores: NDArray[np.float32], same: NDArray[np.bool_], fold: N
         learn = (~test if folds > 1 else test) & ~np.isnan(scores)
         if not learn.any():
             raise ConfigError(
-                f"no pair to choose a threshold for fold {number + 1} from: none has both photographs embedded. "
-                f"Look at /outcomes in the embedding file for the reasons"
+                f"no threshold for fold {number + 1}: no pair of the other folds has both photos embedded. "
+                f"/outcomes in the embedding file gives the reasons"
             )
         thresholds[number] = best_threshold(scores[learn], same[learn])
         right[test] = ~np.isnan(scores[test]) & ((scores[test] >= thresholds[number]) == same[test])
@@ -73,9 +73,9 @@ def cross_validate(scores: NDArray[np.float32], same: NDArray[np.bool_], fold: N
 
 
 def best_threshold(scores: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
-    """The threshold that judges most pairs rightly; of several, the middle one, which favours neither error.
+    """Return the threshold that judges most pairs correctly; of several, the middle one, which favours neither error.
 
-    Candidates are the middles between neighbouring scores, and one beyond either end.
+    Candidates are the midpoints between neighbouring scores, and one beyond either end.
 
     Args:
         scores: (P,) float32, finite, P >= 1.

@@ -1,4 +1,4 @@
-"""How far a figure may be from what more photographs of the same kind would give: 95 % confidence intervals."""
+"""Compute 95 % confidence intervals."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-_Z = 1.959963984540054  # 97.5 % of the normal distribution
+_Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """The interval of a share of independent trials; right near 0 and 1, where the usual one is not.
+    """Return the interval of a share of independent trials. Unlike the normal interval, it is right near 0 and 1.
 
     Args:
         successes: 0 to trials.
-        trials: 1 and more.
+        trials: 1 or more.
     Source: Wilson 1927; recommended by Brown, Cai and DasGupta 2001, Statistical Science 16 (2).
     """
     share, spread = successes / trials, _Z**2 / trials
@@ -27,24 +27,24 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 def bootstrap_people(
     values: NDArray[np.float64], person: NDArray[np.int64], *, draws: int = 1000, seed: int = 0
 ) -> NDArray[np.float64]:
-    """The intervals of means of values that come several from one person, and so are not independent.
+    """Return the intervals of means of values that are not independent, because people contribute several each.
 
-    Whole people are drawn anew, with all of their values.
+    Resamples whole people, each with all of their values.
 
     Args:
         values: (Q, m) float64: m figures for each of Q >= 1 queries.
-        person: (Q,) int64, whose query it is.
-        draws: resampled sets.
-        seed: the same one gives the same intervals; 0 <= seed < 2**32.
+        person: (Q,) int64, the person of each query.
+        draws: number of resampled sets.
+        seed: random seed, 0 <= seed < 2**32; the same seed gives the same intervals.
     Returns:
-        (m, 2) float64: low and high of each mean.
+        (m, 2) float64, low and high of each mean.
     Source: Bolle, Ratha and Pankanti 2004, Error analysis of pattern recognition systems: the subsets bootstrap.
     """
     _, index = np.unique(person, return_inverse=True)
     people = int(index.max()) + 1
     columns = np.column_stack([values, np.ones(len(values))])  # (Q, m + 1): the last one counts
     sums = np.stack([np.bincount(index, column, people) for column in columns.T], axis=1)  # (people, m + 1)
-    random = np.random.RandomState(seed)  # its stream is frozen for good
+    random = np.random.RandomState(seed)  # its stream never changes between NumPy versions
     totals = np.stack([sums[random.randint(people, size=people)].sum(axis=0) for _ in range(draws)])
     means = totals[:, :-1] / totals[:, -1:]  # (draws, m)
     return np.asarray(np.percentile(means, (2.5, 97.5), axis=0).T, np.float64)

@@ -1,1 +1,1 @@
-"""HTML pages for people: answers, comparisons, pairs, contact sheets, the map."""
+"""Write HTML pages: search results, comparisons, pairs, contact sheets, the map."""

@@ -1,4 +1,4 @@
-"""A comparison of two photos as one HTML page, without a script."""
+"""Write a comparison of two photos as one HTML page, without scripts."""
 
 from __future__ import annotations
 
@@ -13,35 +13,37 @@ from .thumbnails import Thumbnails
 _VERDICTS = {"same": "One person", "different": "Two people", "unknown": "No verdict: no threshold is known"}
 
 
-def write_comparison(path: Path, found: Comparison, limits: Limits, file: Path | None, *, force: bool = False) -> None:
-    """Write the page, whole or not at all.
+def write_comparison(
+    path: Path, comparison: Comparison, limits: Limits, file: Path | None, *, force: bool = False
+) -> None:
+    """Write the page atomically.
 
     Args:
         path: ends in .html.
-        found: both photos embedded.
-        limits: for the photos.
-        file: the embedding file whose model and rules were used; None for none.
+        comparison: a comparison with both photos embedded.
+        limits: limits of the photos.
+        file: the embedding file that gave the model and rules; None for none.
         force: replace an existing file.
     Raises:
-        ConfigError: `path` is no place for a page.
-        OutputExistsError: the page exists, and `force` is not given.
-        StorageError: the page cannot be written; an existing file stays.
+        ConfigError: the name does not end in .html, or the folder does not exist.
+        OutputExistsError: the page exists and `force` is false.
+        StorageError: the page cannot be written; an existing file is unchanged.
     """
     check_page_path(path, force=force)
-    save_page(path, _page(found, limits), file)
+    save_page(path, _page(comparison, limits), file)
 
 
-def _page(found: Comparison, limits: Limits) -> str:
-    assert found.score is not None
+def _page(comparison: Comparison, limits: Limits) -> str:
+    assert comparison.score is not None
     pictures = Thumbnails(limits)
-    rate, threshold = found.false_match_rate, found.threshold.value
+    rate, threshold = comparison.false_match_rate, comparison.threshold.value
     return render(
         "compare",
         styles=["compare"],
         title="Comparison of two photos",
-        heading=_VERDICTS[found.verdict],
-        verdict=found.verdict,
-        warning=found.warning,
+        heading=_VERDICTS[comparison.verdict],
+        verdict=comparison.verdict,
+        warning=comparison.warning,
         sides=[
             {
                 "letter": letter,
@@ -49,19 +51,23 @@ def _page(found: Comparison, limits: Limits) -> str:
                 "picture": pictures.of(os.fsencode(photo.photo), photo.face),
                 "choice": photo.choice,
             }
-            for letter, photo in zip("AB", found.photographs, strict=True)
+            for letter, photo in zip("AB", comparison.photographs, strict=True)
         ],
-        score_percent=_percent(found.score),
+        score_percent=_percent(comparison.score),
         threshold_percent=None if threshold is None else _percent(threshold),
         rows=[
-            ("Score", f"{found.score:.4f}", "cosine of the two embeddings, from -1 to 1"),
-            ("Threshold", "unknown" if threshold is None else f"{threshold:.4f}", found.threshold.origin),
-            ("False match rate", "unknown" if rate is None else str(rate), found.explain_rate() or "no calibration"),
-            ("Model", found.model, f"sha256 {found.model_sha256}"),
+            ("Score", f"{comparison.score:.4f}", "cosine of the two embeddings, from -1 to 1"),
+            ("Threshold", "unknown" if threshold is None else f"{threshold:.4f}", comparison.threshold.origin),
+            (
+                "False match rate",
+                "unknown" if rate is None else str(rate),
+                comparison.explain_rate() or "no calibration",
+            ),
+            ("Model", comparison.model, f"sha256 {comparison.model_sha256}"),
         ],
     )
 
 
 def _percent(score: float) -> float:
-    """Where a score lies between 0 and 1."""
+    """Return a score as per cent of 0 to 1, clipped."""
     return 100 * min(max(score, 0.0), 1.0)

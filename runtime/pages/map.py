@@ -1,4 +1,4 @@
-"""An embedding file as a map: the rows to show, their places, colours and pictures."""
+"""Draw an embedding file as a map: choose rows, and find their positions, colours and pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..clusters.clusters import FALSE_LINKS, number_clusters
-from ..clusters.graph import people_in_graph
+from ..clusters.graph import find_people
 from ..clusters.outputs import COLUMN
 from ..errors import ConfigError
 from ..extras import require
@@ -22,48 +22,48 @@ from ..records import FacePlace
 from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 from .map_page import Groups, MapPage, render_map
-from .map_projection import LEAST, project, sample_rows
-from .page import check_page_path, save_page
+from .map_projection import MIN_ROWS, project, sample_rows
+from .page import check_page_path, count, save_page
 from .thumbnails import thumbnails
 
 logger = logging.getLogger(__name__)
 
 COLORS = ("auto", "cluster", "folder")
 PICTURE_SIDE = 88  # pixels
-_FOLDERS = range(2, 51)  # folders that colours can tell apart; of more or fewer, clusters say more
+_COLOURED_FOLDERS = range(2, 51)  # numbers of folders that colours can show; otherwise clusters say more
 _BLOCK_ROWS = 1024
 _RANDOM_PAIRS = 200_000
-_GONE = "the photo cannot be shown"
+_NO_PICTURE = "the photo cannot be shown"
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """What a map shows.
+class MapReport:
+    """Content of a map.
 
     Attributes:
         shown: embeddings on the map.
         rows: embeddings in the file.
-        groups: of those shown.
-        gone: embeddings shown without a picture, since their photo is missing or damaged; 0 for a map without pictures.
-        warning: of the embeddings; empty for none.
+        groups: groups of the embeddings on the map.
+        missing: embeddings without a picture, because their photo is missing or damaged; 0 for a map without pictures.
+        warning: warning about the embeddings; empty for none.
     """
 
     shown: int
     rows: int
     groups: Groups
-    gone: int
+    missing: int
     warning: str
 
     def facts(self) -> str:
-        """In a line."""
-        of = f"all {self.rows:,}" if self.shown == self.rows else f"{self.shown:,} of {self.rows:,}"
-        words = f"{of} embeddings, {len(self.groups.names):,} {self.groups.kind}"
-        words += "" if len(self.groups.names) == 1 else "s"
-        return words + (f", {self.gone:,} without a picture: their photos cannot be shown" if self.gone else "")
+        """Summarise the map in one line."""
+        shown = f"all {self.rows:,}" if self.shown == self.rows else f"{self.shown:,} of {self.rows:,}"
+        groups = count(len(self.groups.names), self.groups.kind, f"{self.groups.kind}s")
+        missing = f", {self.missing:,} without a picture: their photos cannot be shown" if self.missing else ""
+        return f"{shown} embeddings, {groups}{missing}"
 
 
 def draw_map(
-    gallery: EmbeddingFile,
+    embeddings: EmbeddingFile,
     output: Path,
     *,
     color: str = "auto",
@@ -71,83 +71,83 @@ def draw_map(
     seed: int = 0,
     pictures: bool = True,
     force: bool = False,
-) -> Drawn:
-    """Write the map of a file, whole or not at all.
+) -> MapReport:
+    """Write the map of a file, atomically.
 
     Args:
-        gallery: an open embedding file.
+        embeddings: an open embedding file.
         output: ends in .html.
         color: one of COLORS; see `group_rows`.
-        limit: embeddings on the map at most, drawn evenly from the file.
-        seed: of the draw, the clusters and the projection.
-        pictures: whether photos are read.
+        limit: most embeddings on the map, drawn evenly from the file.
+        seed: random seed of the sample, the clusters and the projection.
+        pictures: whether to read photos and show them.
         force: replace an existing page.
     Raises:
-        ConfigError: there are too few embeddings, or `output` is no place for a page.
+        ConfigError: the file has too few embeddings, `output` does not end in .html, or its folder does not exist.
         MissingDependencyError: scikit-learn or Plotly is not installed.
-        OutputExistsError: the page exists, and `force` is not given.
-        StorageError: the file is damaged, or the page cannot be written; an existing page stays.
+        OutputExistsError: the page exists and `force` is false.
+        StorageError: the file is damaged, or the page cannot be written; an existing page is unchanged.
     """
     check_page_path(output, force=force, option="-o")
     for module in ("plotly", "sklearn"):
         require(module, extra="map", purpose="drawing a map")
-    if gallery.rows < LEAST:
+    if embeddings.rows < MIN_ROWS:
         raise ConfigError(
-            f"{gallery.path} holds {gallery.rows} embeddings; wanted: {LEAST} or more for a map. Embed more "
-            f"photographs with: facemill process PHOTOS -o OTHER.h5"
+            f"{embeddings.path} holds {embeddings.rows} embeddings; expected: {MIN_ROWS} or more for a map. Embed more "
+            f"photos with: facemill process PHOTOS -o OTHER.h5"
         )
-    rows = sample_rows(gallery.rows, limit, seed)
-    vectors = gallery.vectors_of(rows)  # (n, D)
-    paths = gallery.names(rows.tolist())
-    logger.info("arranging %s of %s embeddings", f"{len(rows):,}", f"{gallery.rows:,}")
-    groups = group_rows(gallery, rows, paths, vectors, color, seed)
-    places = project(vectors, seed)
+    rows = sample_rows(embeddings.rows, limit, seed)
+    vectors = embeddings.vectors_of(rows)  # (n, D)
+    paths = embeddings.names(rows.tolist())
+    logger.info("arranging %s of %s embeddings", f"{len(rows):,}", f"{embeddings.rows:,}")
+    groups = group_rows(embeddings, rows, paths, vectors, color, seed)
+    positions = project(vectors, seed)
     notes: list[str] = [""] * len(rows)
     jpegs: list[bytes | None] = [None] * len(rows)
     if pictures:
         logger.info("reading photos")
-        notes, jpegs = _read_photos(gallery, rows.tolist())
-    gone = jpegs.count(None) if pictures else 0
-    drawn = Drawn(len(rows), gallery.rows, groups, gone, str(gallery.metadata.get("warning", "")))
+        notes, jpegs = _read_photos(embeddings, rows.tolist())
+    missing = jpegs.count(None) if pictures else 0
+    report = MapReport(len(rows), embeddings.rows, groups, missing, str(embeddings.metadata.get("warning", "")))
     facts = [
-        drawn.facts(),
+        report.facts(),
         f"colours: {groups.origin}",
-        f"{gallery.metadata.get('embedded', gallery.rows):,} photos in the file",
-        f"model {gallery.metadata.get('model', 'unknown')}",
+        f"{embeddings.metadata.get('embedded', embeddings.rows):,} photos in the file",
+        f"model {embeddings.metadata.get('model', 'unknown')}",
         f"seed {seed}",
     ]
-    page = MapPage(f"Map of {gallery.path.name}", facts, drawn.warning, places, groups, paths, notes, jpegs)
-    save_page(output, render_map(page), gallery.path)
-    return drawn
+    page = MapPage(f"Map of {embeddings.path.name}", facts, report.warning, positions, groups, paths, notes, jpegs)
+    save_page(output, render_map(page), embeddings.path)
+    return report
 
 
 def group_rows(
-    gallery: EmbeddingFile,
+    embeddings: EmbeddingFile,
     rows: NDArray[np.int64],
     paths: Sequence[str],
     vectors: NDArray[np.float32],
     color: str,
     seed: int,
 ) -> Groups:
-    """What the colours of a map say.
+    """Group the points of a map, for their colours.
 
     Args:
-        gallery: an open embedding file.
-        rows: (n,) int64, of the points.
+        embeddings: an open embedding file.
+        rows: (n,) int64, rows of the points.
         paths: n entries of `/image_paths`.
         vectors: (n, D) float32, unit rows.
-        color: "folder": the sub-folder of each photo. "cluster": the column `/cluster` of the file, which
-            `facemill cluster` writes; in a file without that column, clusters of the n points alone. "auto": the column
-            if the file has it, else 2 to 50 folders, else clusters of the points.
-        seed: of those clusters.
+        color: "folder": by sub-folder of each photo. "cluster": by the column `/cluster`, which `facemill cluster`
+            writes, or, in a file without it, by clusters of the n points alone. "auto": by the column if it exists,
+            else by 2 to 50 folders, else by clusters of the points.
+        seed: random seed of the clusters of the points.
     """
-    if color != "folder" and gallery.has_column(COLUMN):
-        return groups_of_column(np.asarray(gallery.column(COLUMN, 0, gallery.rows)[rows], np.int64))
+    if color != "folder" and embeddings.has_column(COLUMN):
+        return groups_of_column(np.asarray(embeddings.column(COLUMN, 0, embeddings.rows)[rows], np.int64))
     if color != "cluster":
         folders = groups_of_folders(paths)
-        if color == "folder" or len(folders.names) in _FOLDERS:
+        if color == "folder" or len(folders.names) in _COLOURED_FOLDERS:
             return folders
-    calibration = find_calibration(gallery)
+    calibration = find_calibration(embeddings)
     if calibration is None:
         return groups_of_vectors(vectors, estimate_threshold(vectors, seed), "estimated from their scores", seed)
     lowest = calibration.lowest(FALSE_LINKS, len(rows))
@@ -155,7 +155,7 @@ def group_rows(
 
 
 def groups_of_folders(paths: Sequence[str]) -> Groups:
-    """Groups by the first folder of each path, as `facemill evaluate` knows people; -1 for a photo in none.
+    """Group points by the first folder of each path, as `facemill evaluate` does; -1 for a photo in no folder.
 
     Args:
         paths: n paths below the root.
@@ -167,10 +167,10 @@ def groups_of_folders(paths: Sequence[str]) -> Groups:
 
 
 def groups_of_column(clusters: NDArray[np.int64]) -> Groups:
-    """Groups by the numbers of `facemill cluster`.
+    """Group points by the column that `facemill cluster` writes.
 
     Args:
-        clusters: (n,) int64, of `/cluster`; 0 for a row in no cluster.
+        clusters: (n,) int64, values of `/cluster`; 0 for a row in no cluster.
     """
     numbers, labels = np.unique(clusters, return_inverse=True)
     if len(numbers) and numbers[0] == 0:
@@ -180,40 +180,40 @@ def groups_of_column(clusters: NDArray[np.int64]) -> Groups:
 
 
 def groups_of_vectors(vectors: NDArray[np.float32], threshold: float, reason: str, seed: int) -> Groups:
-    """Clusters of the points alone, made as `facemill cluster` makes those of a file; -1 for a face like no other.
+    """Cluster the points alone, as `facemill cluster` clusters a file; -1 for a point without links.
 
     Args:
         vectors: (n, D) float32, unit rows.
-        threshold: two faces that reach it are linked; above 0.
-        reason: where the threshold comes from.
-        seed: of the clusters.
+        threshold: lowest score of a link, above 0.
+        reason: source of the threshold.
+        seed: random seed of the clusters.
     """
-    labels, scores = people_in_graph(_links(vectors, threshold), len(vectors), seed=seed)
+    labels, scores = find_people(_links(vectors, threshold), len(vectors), seed=seed)
     clusters = number_clusters(labels, scores, method="whispers", threshold=threshold, seed=seed)
-    shared = clusters.with_at_least(2)
-    of = np.where(clusters.of <= shared, clusters.of, 0).astype(np.int64) - 1
+    shared = clusters.count_at_least(2)
+    labels = np.where(clusters.labels <= shared, clusters.labels, 0).astype(np.int64) - 1
     origin = f"clusters of the embeddings shown, at threshold {threshold:.3f} {reason}"
-    return Groups("cluster", origin, of, tuple(f"cluster {i + 1}" for i in range(shared)))
+    return Groups("cluster", origin, labels, tuple(f"cluster {i + 1}" for i in range(shared)))
 
 
 def estimate_threshold(vectors: NDArray[np.float32], seed: int) -> float:
-    """A threshold for colours only, for a file that carries no calibration.
+    """Estimate a threshold for a file without a calibration. It is good enough for colours only.
 
-    Nearly all pairs of faces are of two people. Their scores are taken as normal around the median, with a spread that
-    pairs of one person do not move (the median absolute deviation); at the threshold, a face is linked with FALSE_LINKS
-    strangers on average.
+    Nearly all pairs of faces are of two people. Their scores are taken as normal around the median. Their spread is the
+    median absolute deviation, which pairs of one person hardly change. At the threshold, a face has FALSE_LINKS false
+    links on average.
 
     Args:
         vectors: (n, D) float32, unit rows, n at least 2.
-        seed: of the pairs that are drawn.
+        seed: random seed of the sampled pairs.
     """
     first, second = np.random.default_rng(seed).integers(0, len(vectors), (2, _RANDOM_PAIRS))
     different = first != second
     first, second = first[different], second[different]
     scores = np.concatenate(
         [
-            np.einsum("nd,nd->n", vectors[first[at : at + 8192]], vectors[second[at : at + 8192]])
-            for at in range(0, len(first), 8192)
+            np.einsum("nd,nd->n", vectors[first[start : start + 8192]], vectors[second[start : start + 8192]])
+            for start in range(0, len(first), 8192)
         ]
     )
     median = float(np.median(scores))
@@ -223,7 +223,7 @@ def estimate_threshold(vectors: NDArray[np.float32], seed: int) -> float:
 
 
 def _links(vectors: NDArray[np.float32], threshold: float) -> ScoredPairs:
-    """All pairs of rows that reach a threshold."""
+    """Find all pairs of rows that reach a threshold."""
     parts = []
     for start in range(0, len(vectors), _BLOCK_ROWS):
         scores = vectors[start : start + _BLOCK_ROWS] @ vectors[start:].T  # (b, n - start)
@@ -234,20 +234,22 @@ def _links(vectors: NDArray[np.float32], threshold: float) -> ScoredPairs:
 
 
 def _largest_first(kind: str, origin: str, labels: NDArray[np.int64], names: tuple[str, ...]) -> Groups:
-    """Number the groups by size; among equals the order stays."""
+    """Number the groups by size; equal groups keep their order."""
     order = np.argsort(-np.bincount(labels[labels >= 0], minlength=len(names)), kind="stable")
-    new = np.append(np.argsort(order), -1)  # the last one is for label -1
-    return Groups(kind, origin, new[labels], tuple(names[i] for i in order))
+    new_label = np.append(np.argsort(order), -1)  # the last element is for label -1
+    return Groups(kind, origin, new_label[labels], tuple(names[i] for i in order))
 
 
-def _read_photos(gallery: EmbeddingFile, rows: list[int]) -> tuple[list[str], list[bytes | None]]:
-    """What the box shows of each point beyond its path and group, and its picture."""
-    faces = gallery.face_places(rows)
+def _read_photos(embeddings: EmbeddingFile, rows: list[int]) -> tuple[list[str], list[bytes | None]]:
+    """Return the note and the picture of each point."""
+    faces = embeddings.face_places(rows)
     boxes = [None if face is None else face.box for face in faces]
-    jpegs = thumbnails([gallery.photo_path(row) for row in rows], boxes, limits_of(gallery.contract), side=PICTURE_SIDE)
+    jpegs = thumbnails(
+        [embeddings.photo_path(row) for row in rows], boxes, limits_of(embeddings.contract), side=PICTURE_SIDE
+    )
     return list(map(_note, faces, jpegs)), jpegs
 
 
 def _note(face: FacePlace | None, jpeg: bytes | None) -> str:
     rank = 0 if face is None else face.index
-    return ", ".join([*([f"face {rank + 1} in it"] if rank else []), *([_GONE] if jpeg is None else [])])
+    return ", ".join([*([f"face {rank + 1} in it"] if rank else []), *([_NO_PICTURE] if jpeg is None else [])])

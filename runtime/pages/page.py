@@ -1,6 +1,6 @@
-"""What all pages have in common: templates filled in, scripts and styles carried in the page, the file written whole.
+"""Render and save pages. Each page is one file with its scripts and styles.
 
-A page is one file. It needs no network, and its content security policy lets it reach nothing.
+A page needs no network, and its content security policy blocks all access to it.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def render(
     image_sources: str = "data:",
     **values: Any,
 ) -> str:
-    """Fill in a template. Every value is escaped, and its hidden characters are made visible, wherever it stands.
+    """Fill in a template. Every value is escaped, and its hidden characters are made visible.
 
     Args:
-        template: a file in `templates/`, without `.html`.
-        styles: files in `assets/`, without `.css`, after the style of all pages.
-        scripts: texts; only these run, whatever else is in the page.
-        script_sources: what else the content security policy allows to scripts.
+        template: name of a file in `templates/`, without `.html`.
+        styles: names of files in `assets/`, without `.css`; they follow the style of all pages.
+        scripts: texts of the scripts; the page runs no others.
+        script_sources: further script sources of the content security policy.
         image_sources: where the page may load pictures from.
-        values: for the template; `data` becomes JSON for the scripts.
+        values: values of the template; `data` becomes JSON for the scripts.
     Returns:
-        The page.
+        The text of the page.
     """
     from markupsafe import Markup
 
@@ -73,53 +73,53 @@ def check_page_path(path: Path, *, force: bool, option: str = "--html") -> None:
 
     Args:
         path: the page.
-        force: it may replace an existing page.
+        force: replace an existing page.
         option: the option that names the page.
     Raises:
         ConfigError: the name ends in neither .html nor .htm, or the folder does not exist.
-        OutputExistsError: the file exists, and `force` is not given.
+        OutputExistsError: the file exists and `force` is false.
     """
     check_output(path, "the page", (".html", ".htm"), force=force, other=f"another file with {option}")
 
 
 def save_page(path: Path, text: str, file: Path | None) -> None:
-    """Write a page, whole or not at all, no more readable than the embedding file that it shows.
+    """Write a page atomically, with permissions no wider than those of the embedding file that it shows.
 
     Args:
-        path: the page; an existing one is replaced.
+        path: the page; replaced if it exists.
         text: its content.
-        file: the embedding file, which remembers the page: a person who is removed from the file is on the page too.
+        file: the embedding file. It records the page, because a person removed from the file is still on the page.
     Raises:
-        StorageError: an existing page stays.
+        StorageError: the page cannot be written; an existing page is unchanged.
     """
     with nullcontext() if file is None else recording(file, path):
         write_durable(path, encode(text), "the page", like=() if file is None else file)
 
 
 def encode(text: str) -> bytes:
-    """A page as bytes; a byte of a path that is not UTF-8 becomes `\\xNN`."""
+    """Encode a page; a byte of a path that is not UTF-8 becomes `\\xNN`."""
     return text.encode("utf-8", "backslashreplace")
 
 
 def asset(name: str) -> str:
-    """The text of a file in `assets/`."""
+    """Read a file in `assets/`."""
     return (_ROOM / "assets" / name).read_text("utf-8")
 
 
 def digest(text: str) -> str:
-    """SHA-256 in Base64, as a content security policy names a script."""
+    """Return the SHA-256 in Base64, by which a content security policy names a script."""
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
 def picture(jpeg: bytes | None) -> Markup:
-    """The address of a picture that the page carries; "" for none."""
+    """Return the data URL of a picture; "" for none."""
     from markupsafe import Markup
 
     return Markup("" if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}")
 
 
 def count(number: int, singular: str, plural: str) -> str:
-    """`1 hit`, `2 hits`."""
+    """Return `1 hit`, `2 hits`."""
     return f"{number:,} {singular if number == 1 else plural}"
 
 
@@ -140,12 +140,12 @@ def _environment() -> Environment:
 
 
 def _printable(value: Any) -> Any:
-    """Make visible what text from outside hides; `Markup` is from inside."""
+    """Make hidden characters of text visible. `Markup` is ours and stays as it is."""
     return printable(value) if type(value) is str else value
 
 
 def _json_in_html(data: Any) -> Markup:
-    """JSON that ends no script element: it is ASCII, and nothing in it opens a tag."""
+    """Encode JSON that cannot end a script element: it is ASCII, and `<` is escaped."""
     from markupsafe import Markup
 
     return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))

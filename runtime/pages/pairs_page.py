@@ -1,4 +1,4 @@
-"""A page for a reviewer: pairs side by side, and yes or no to each, kept by the browser and saved as CSV."""
+"""Write a review page: pairs side by side, with yes or no to each. The browser keeps the answers and saves a CSV."""
 
 from __future__ import annotations
 
@@ -15,66 +15,66 @@ from .page import asset, count, digest, render, save_page
 from .thumbnails import Thumbnails
 
 
-def review_page(gallery: EmbeddingFile, table: PairTable, method: str, threshold: float, most: int) -> str:
-    """The page as text. Photos are read to make it.
+def review_page(embeddings: EmbeddingFile, table: PairTable, method: str, threshold: float, max_pairs: int) -> str:
+    """Render the page. Reads the photos.
 
     Args:
-        gallery: the file that was searched.
+        embeddings: the file that was searched.
         table: its pairs.
-        method: how it was searched.
-        threshold: the lowest score.
-        most: pairs on the page at most: the best.
+        method: method of the search, for people.
+        threshold: lowest score of a pair.
+        max_pairs: most pairs on the page, the best ones.
     """
-    pairs = list(table.rows(0, most))
+    pairs = list(table.rows(0, max_pairs))
     expected = table.expected(threshold)
-    pictures = Thumbnails(limits_of(gallery.contract))
+    pictures = Thumbnails(limits_of(embeddings.contract))
     return render(
         "pairs",
         styles=["pairs"],
         scripts=[asset("pairs.js")],
-        title=f"Pairs in {gallery.path.name}",
-        warning=warning_of(gallery),
+        title=f"Pairs in {embeddings.path.name}",
+        warning=warning_of(embeddings),
         summary=[
-            f"{_how_many(len(pairs), len(table.pairs))} at {threshold:.6g} or above",
-            f"{gallery.rows:,} embeddings",
+            f"{_count_text(len(pairs), len(table.pairs))} at {threshold:.6g} or above",
+            f"{embeddings.rows:,} embeddings",
             "" if expected is None else f"{expected} false pairs expected at the threshold",
-            f"model {made_by(gallery)}",
+            f"model {made_by(embeddings)}",
         ],
         method=method,
-        pairs=[_card(gallery, pair, pictures) for pair in pairs],
-        data=_data(gallery, pairs),
+        pairs=[_card(embeddings, pair, pictures) for pair in pairs],
+        data=_data(embeddings, pairs),
     )
 
 
-def write_review(path: Path, gallery: EmbeddingFile, text: str) -> None:
-    """Write the page, whole or not at all.
+def write_review(path: Path, embeddings: EmbeddingFile, text: str) -> None:
+    """Write the page atomically.
 
     Args:
-        path: replaced.
-        gallery: the file that was searched.
-        text: of `review_page`.
+        path: replaced if it exists.
+        embeddings: the file that was searched.
+        text: the page, from `review_page`.
     Raises:
-        StorageError: an existing file stays.
+        StorageError: the page cannot be written; an existing file is unchanged.
     """
-    save_page(path, text, gallery.path)
+    save_page(path, text, embeddings.path)
 
 
-def _how_many(shown: int, found: int) -> str:
-    if shown < found:
-        return f"The best {shown:,} of {found:,} pairs"
-    return count(found, "pair", "pairs") if found else "No pair"
+def _count_text(shown: int, total: int) -> str:
+    if shown < total:
+        return f"The best {shown:,} of {total:,} pairs"
+    return count(total, "pair", "pairs") if total else "No pairs"
 
 
-def _card(gallery: EmbeddingFile, pair: Pair, pictures: Thumbnails) -> dict[str, Any]:
-    """A pair, for the template."""
-    faces = gallery.face_places(pair.rows)
+def _card(embeddings: EmbeddingFile, pair: Pair, pictures: Thumbnails) -> dict[str, Any]:
+    """Return a pair for the template."""
+    faces = embeddings.face_places(pair.rows)
     return {
         "score": pair.score,
         "expected": "" if pair.expected is None else str(pair.expected),
         "sides": [
             {
                 "path": path,
-                "picture": pictures.of(gallery.photo_path(row), face),
+                "picture": pictures.of(embeddings.photo_path(row), face),
                 "face": f" (face_index {face.index})" if face is not None and face.index else "",
             }
             for row, path, face in zip(pair.rows, pair.paths, faces, strict=True)
@@ -82,8 +82,8 @@ def _card(gallery: EmbeddingFile, pair: Pair, pictures: Thumbnails) -> dict[str,
     }
 
 
-def _data(gallery: EmbeddingFile, pairs: Sequence[Pair]) -> dict[str, Any]:
-    """What the script needs. The browser keeps the answers under a digest of the pairs and of the run."""
+def _data(embeddings: EmbeddingFile, pairs: Sequence[Pair]) -> dict[str, Any]:
+    """Return the data of the script. The browser stores the answers under a digest of the pairs and the run."""
     content = [[*pair.paths, f"{pair.score:.6f}", *pair.rows] for pair in pairs]
-    key = f"facemill-pairs-{digest(json.dumps([gallery.source['run_id'], content]))}"
-    return {"key": key, "file": f"{gallery.path.stem}-decisions.csv", "pairs": content}
+    key = f"facemill-pairs-{digest(json.dumps([embeddings.source['run_id'], content]))}"
+    return {"key": key, "file": f"{embeddings.path.stem}-decisions.csv", "pairs": content}

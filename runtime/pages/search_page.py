@@ -1,4 +1,4 @@
-"""The answers of a search as one HTML page, without a script."""
+"""Write the answers of a search as one HTML page, without scripts."""
 
 from __future__ import annotations
 
@@ -12,79 +12,79 @@ from ..storage.file import EmbeddingFile
 from .page import check_page_path, count, render, save_page
 from .thumbnails import Thumbnails
 
-_QUERIES, _PICTURES = 200, 5000  # of a page at most: it is one file of some ten megabytes
-_CONTENTS_FROM, _OPEN_TO = 4, 30  # queries: fewer need no contents, more would fill the screen with them
+_MAX_QUERIES, _MAX_PICTURES = 200, 5000  # per page, which keeps it near ten megabytes
+_MIN_CONTENTS_QUERIES, _MAX_OPEN_QUERIES = 4, 30  # list of contents: from this many; unfolded up to this many
 
 
 class PageAnswers:
     """The first answers of a search, as many as a page shows.
 
     Attributes:
-        asked: queries in all.
-        answers: the answers kept.
-        search_ms: time of the index search for all queries.
+        query_count: number of queries of the search.
+        answers: answers on the page.
+        search_ms: time of the index search for all queries, milliseconds.
     """
 
-    def __init__(self, asked: int, k: int) -> None:
-        """Keep none yet.
+    def __init__(self, query_count: int, k: int) -> None:
+        """Start without answers.
 
         Args:
-            asked: queries in all.
-            k: hits of each at most.
+            query_count: number of queries of the search.
+            k: most hits per query.
         """
-        self.asked = asked
+        self.query_count = query_count
         self.answers: list[Answer] = []
         self.search_ms = 0.0
-        self._room = min(_QUERIES, max(1, _PICTURES // (1 + k)))
+        self._max_answers = min(_MAX_QUERIES, max(1, _MAX_PICTURES // (1 + k)))
 
     def add(self, answer: Answer) -> None:
-        """Take the next answer, if there is room for it."""
+        """Add the next answer if the page has room for it."""
         self.search_ms += 0.0 if answer.error else answer.search_ms
-        if len(self.answers) < self._room:
+        if len(self.answers) < self._max_answers:
             self.answers.append(answer)
 
 
-def write_page(path: Path, gallery: EmbeddingFile, shown: PageAnswers, *, force: bool = False) -> None:
-    """Write the page, whole or not at all.
+def write_page(path: Path, embeddings: EmbeddingFile, answers: PageAnswers, *, force: bool = False) -> None:
+    """Write the page atomically.
 
     Args:
         path: ends in .html.
-        gallery: the file that was searched.
-        shown: one answer at least.
+        embeddings: the file that was searched.
+        answers: at least one answer.
         force: replace an existing file.
     Raises:
-        ConfigError: `path` is no place for a page.
-        OutputExistsError: the page exists, and `force` is not given.
-        StorageError: the page cannot be written; an existing file stays.
+        ConfigError: the name does not end in .html, or the folder does not exist.
+        OutputExistsError: the page exists and `force` is false.
+        StorageError: the page cannot be written; an existing file is unchanged.
     """
     check_page_path(path, force=force)
-    save_page(path, _page(gallery, shown), gallery.path)
+    save_page(path, _page(embeddings, answers), embeddings.path)
 
 
-def _page(gallery: EmbeddingFile, shown: PageAnswers) -> str:
-    facts, pictures = shown.answers[0].facts, Thumbnails(limits_of(gallery.contract))
+def _page(embeddings: EmbeddingFile, page: PageAnswers) -> str:
+    facts, pictures = page.answers[0].facts, Thumbnails(limits_of(embeddings.contract))
     return render(
         "search",
         styles=["search"],
-        title=f"Search in {gallery.path.name}",
+        title=f"Search in {embeddings.path.name}",
         warning=facts.warning,
         summary=[
-            count(shown.asked, "query", "queries"),
+            count(page.query_count, "query", "queries"),
             f"{facts.rows:,} embeddings",
             f"model {facts.model_label}",
-            f"search {shown.search_ms:,.1f} ms",
+            f"search {page.search_ms:,.1f} ms",
             f"index {facts.index}",
         ],
         explanation="" if facts.calibration is None else facts.calibration.explain(),
-        asked=shown.asked,
-        contents=len(shown.answers) >= _CONTENTS_FROM,
-        open=len(shown.answers) <= _OPEN_TO,
-        sections=[_section(gallery, answer, pictures) for answer in shown.answers],
+        query_count=page.query_count,
+        contents=len(page.answers) >= _MIN_CONTENTS_QUERIES,
+        open=len(page.answers) <= _MAX_OPEN_QUERIES,
+        sections=[_section(embeddings, answer, pictures) for answer in page.answers],
     )
 
 
-def _section(gallery: EmbeddingFile, answer: Answer, pictures: Thumbnails) -> dict[str, Any]:
-    """A query and its hits, for the template."""
+def _section(embeddings: EmbeddingFile, answer: Answer, pictures: Thumbnails) -> dict[str, Any]:
+    """Return a query and its hits for the template."""
     return {
         "query": answer.query,
         "picture": pictures.of(os.fsencode(answer.query), answer.face),
@@ -92,11 +92,11 @@ def _section(gallery: EmbeddingFile, answer: Answer, pictures: Thumbnails) -> di
         "error": answer.error,
         "count": count(len(answer.hits), *(("folder", "folders") if answer.facts.by_folder else ("hit", "hits"))),
         "notes": answer.notes,
-        "hits": [_hit(gallery, hit, pictures) for hit in answer.hits],
+        "hits": [_hit(embeddings, hit, pictures) for hit in answer.hits],
     }
 
 
-def _hit(gallery: EmbeddingFile, hit: Hit, pictures: Thumbnails) -> dict[str, Any]:
+def _hit(embeddings: EmbeddingFile, hit: Hit, pictures: Thumbnails) -> dict[str, Any]:
     facts = []
     if hit.expected is not None:
         facts.append(f"{hit.expected} false hits expected")
@@ -105,7 +105,7 @@ def _hit(gallery: EmbeddingFile, hit: Hit, pictures: Thumbnails) -> dict[str, An
     if hit.folder is not None:
         facts.append(f"{count(hit.photographs, 'photo', 'photos')} of {hit.folder}")
     return {
-        "picture": pictures.of(gallery.photo_path(hit.row), hit.face),
+        "picture": pictures.of(embeddings.photo_path(hit.row), hit.face),
         "rank": hit.rank,
         "score": hit.score,
         "percent": 100 * min(max(hit.score, 0.0), 1.0),

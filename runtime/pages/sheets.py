@@ -1,4 +1,4 @@
-"""Contact sheets: pages with the photographs of each cluster, and an index of all clusters to begin at."""
+"""Write contact sheets: pages with the photos of each cluster, and an index of all clusters."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .thumbnails import thumbnails
 
 KIND = "contact sheets"
 _ENTRIES = r"(index|sheet)(-\d{4,})?\.html"
-_SIDE = 112  # pixels of a picture, 3 to 5 kB
-_CLUSTERS, _PICTURES = 100, 1000  # of a sheet at most, so that a page stays below some 6 MB
-_SHOWN = 100  # pictures of one cluster at most
-_CARDS = 1000  # clusters on a page of the index
+_SIDE = 112  # pixels of a picture; it takes 3 to 5 kB
+_MAX_CLUSTERS, _MAX_PICTURES = 100, 1000  # per sheet, which keeps it below about 6 MB
+_MAX_CLUSTER_PICTURES = 100
+_INDEX_CLUSTERS = 1000  # per page of the index
 
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A cluster in the index: its number, where its sheet is, and its best picture."""
+    """A cluster in the index: its number, the file name of its sheet, and its best picture."""
 
     number: int
     page: str
@@ -41,78 +41,82 @@ def check_sheets(path: Path, *, force: bool) -> None:
 
 def write_sheets(
     path: Path,
-    gallery: EmbeddingFile,
+    embeddings: EmbeddingFile,
     clusters: Clusters,
     *,
-    least: int = 2,
+    min_rows: int = 2,
     force: bool = False,
     listener: Listener | None = None,
 ) -> int:
-    """Write `index.html` and the sheets, largest clusters first; in a cluster those most like the others come first.
+    """Write `index.html` and the sheets, largest cluster first, and in a cluster the most typical photo first.
 
     Args:
         path: the folder; see `folders.fill_folder`.
-        gallery: the file that was clustered.
-        clusters: of its rows.
-        least: clusters with fewer rows are left out.
-        force: replace what the folder holds, if it is facemill's.
+        embeddings: the file that was clustered.
+        clusters: clusters of its rows.
+        min_rows: skip clusters with fewer rows.
+        force: replace the content of the folder, if facemill wrote it.
         listener: shows the progress; None logs a line every five seconds.
     Returns:
-        Pages with clusters.
+        Number of sheets.
     Raises:
-        OutputExistsError, StorageError, DiskFullError: as their messages say.
+        OutputExistsError: the folder holds something else, or `force` is false.
+        StorageError, DiskFullError: the folder cannot be written.
     """
-    shown = clusters.with_at_least(least)
-    sheets = list(_share_out(clusters.sizes[:shown].tolist()))
-    indexes = max(1, -(-shown // _CARDS))
+    shown = clusters.count_at_least(min_rows)
+    sheets = list(_plan_sheets(clusters.sizes[:shown].tolist()))
+    indexes = max(1, -(-shown // _INDEX_CLUSTERS))
     cards, written = [], 0
     reporter = Reporter("sheets", len(sheets), unit="pages", listener=listener)
-    with fill_folder(path, KIND, _ENTRIES, force=force, like=gallery.path), reporter:
-        record_start(gallery.path, path)
-        for at, numbers in enumerate(sheets):
-            names = [_sheet(other) if 0 <= other < len(sheets) else "" for other in (at - 1, at + 1)]
-            home = _index((numbers.start - 1) // _CARDS)
-            text, new = _page(gallery, clusters, numbers, _sheet(at), (names[0], home, names[1]))
-            write_durable(path / _sheet(at), encode(text), "the sheet", like=gallery.path)
-            cards += new
-            while len(cards) >= _CARDS:
-                _write_index(path, gallery, clusters, cards[:_CARDS], written, indexes, shown)
-                cards, written = cards[_CARDS:], written + 1
+    with fill_folder(path, KIND, _ENTRIES, force=force, like=embeddings.path), reporter:
+        record_start(embeddings.path, path)
+        for number, members in enumerate(sheets):
+            previous = _sheet_name(number - 1) if number else ""
+            following = _sheet_name(number + 1) if number + 1 < len(sheets) else ""
+            index = _index_name((members.start - 1) // _INDEX_CLUSTERS)
+            name = _sheet_name(number)
+            text, new_cards = _page(embeddings, clusters, members, name, (previous, index, following))
+            write_durable(path / name, encode(text), "the sheet", like=embeddings.path)
+            cards += new_cards
+            while len(cards) >= _INDEX_CLUSTERS:
+                _write_index(path, embeddings, clusters, cards[:_INDEX_CLUSTERS], written, indexes, shown)
+                cards, written = cards[_INDEX_CLUSTERS:], written + 1
             reporter.advance(1)
         if cards or not written:
-            _write_index(path, gallery, clusters, cards, written, indexes, shown)
-    record_page(gallery.path, path)
+            _write_index(path, embeddings, clusters, cards, written, indexes, shown)
+    record_page(embeddings.path, path)
     return len(sheets)
 
 
-def _share_out(sizes: Sequence[int]) -> Iterator[range]:
-    """The numbers of the clusters of each sheet."""
+def _plan_sheets(sizes: Sequence[int]) -> Iterator[range]:
+    """Yield the numbers of the clusters of each sheet."""
     start = pictures = 0
-    for at, size in enumerate(sizes):
-        if at > start and (at - start >= _CLUSTERS or pictures + min(size, _SHOWN) > _PICTURES):
-            yield range(start + 1, at + 1)
-            start, pictures = at, 0
-        pictures += min(size, _SHOWN)
+    for i, size in enumerate(sizes):
+        size = min(size, _MAX_CLUSTER_PICTURES)
+        if i > start and (i - start >= _MAX_CLUSTERS or pictures + size > _MAX_PICTURES):
+            yield range(start + 1, i + 1)
+            start, pictures = i, 0
+        pictures += size
     if len(sizes):
         yield range(start + 1, len(sizes) + 1)
 
 
-def _sheet(at: int) -> str:
-    return f"sheet-{at + 1:04d}.html"
+def _sheet_name(number: int) -> str:
+    return f"sheet-{number + 1:04d}.html"
 
 
-def _index(at: int) -> str:
-    return f"index-{at + 1:04d}.html" if at else "index.html"
+def _index_name(number: int) -> str:
+    return f"index-{number + 1:04d}.html" if number else "index.html"
 
 
 def _page(
-    gallery: EmbeddingFile, clusters: Clusters, numbers: range, page: str, links: tuple[str, str, str]
+    embeddings: EmbeddingFile, clusters: Clusters, numbers: range, page: str, links: tuple[str, str, str]
 ) -> tuple[str, list[_Card]]:
-    """A sheet, and the cards of its clusters.
+    """Render a sheet. Returns its text, and the index cards of its clusters.
 
     Args:
-        gallery, clusters: see `write_sheets`.
-        numbers: of the clusters of this sheet.
+        embeddings, clusters: see `write_sheets`.
+        numbers: numbers of the clusters on this sheet.
         page: file name of the sheet.
         links: file names of the previous sheet, the index, and the next sheet; empty for none.
     """
@@ -120,30 +124,30 @@ def _page(
     stops = []
     for number in numbers:
         members = clusters.rows(number)
-        rows += members[(-clusters.scores[members]).argsort(kind="stable")][:_SHOWN].tolist()
+        rows += members[(-clusters.scores[members]).argsort(kind="stable")][:_MAX_CLUSTER_PICTURES].tolist()
         stops.append(len(rows))
-    faces, paths = gallery.face_places(rows), gallery.names(rows)
+    faces, paths = embeddings.face_places(rows), embeddings.names(rows)
     pictures = thumbnails(
-        gallery.photo_paths(rows),
+        embeddings.photo_paths(rows),
         [None if face is None else face.box for face in faces],
-        limits_of(gallery.contract),
+        limits_of(embeddings.contract),
         side=_SIDE,
     )
     photos = [
         {
-            "picture": picture(pictures[at]),
-            "path": paths[at],
+            "picture": picture(pictures[i]),
+            "path": paths[i],
             "fact": f"{clusters.scores[row]:.3f}" + (f" \u00b7 face_index {face.index}" if face and face.index else ""),
         }
-        for at, (row, face) in enumerate(zip(rows, faces, strict=True))
+        for i, (row, face) in enumerate(zip(rows, faces, strict=True))
     ]
     starts = [0, *stops[:-1]]
     text = render(
         "sheet",
         styles=["sheets"],
-        title=f"Clusters {numbers.start:,} to {numbers.stop - 1:,} of {gallery.path.name}",
-        warning=warning_of(gallery),
-        summary=[f"model {made_by(gallery)}"],
+        title=f"Clusters {numbers.start:,} to {numbers.stop - 1:,} of {embeddings.path.name}",
+        warning=warning_of(embeddings),
+        summary=[f"model {made_by(embeddings)}"],
         links=_links(("Previous", "All clusters", "Next"), links),
         clusters=[
             {"number": number, "facts": _facts(clusters, number, stop - start), "photos": photos[start:stop]}
@@ -154,28 +158,36 @@ def _page(
 
 
 def _facts(clusters: Clusters, number: int, shown: int) -> str:
-    """The line below the heading of a cluster."""
+    """Return the line below the heading of a cluster."""
     size = int(clusters.sizes[number - 1])
     mean = float(clusters.scores[clusters.rows(number)].mean())
-    more = [f"{size - shown:,} more are not shown"] if size > shown else []
-    return " \u00b7 ".join((count(size, "photo", "photos"), f"mean score {mean:.3f}", *more))
+    hidden = [f"{size - shown:,} more are not shown"] if size > shown else []
+    return " \u00b7 ".join((count(size, "photo", "photos"), f"mean score {mean:.3f}", *hidden))
 
 
 def _write_index(
-    path: Path, gallery: EmbeddingFile, clusters: Clusters, cards: Sequence[_Card], at: int, pages: int, shown: int
+    path: Path,
+    embeddings: EmbeddingFile,
+    clusters: Clusters,
+    cards: Sequence[_Card],
+    number: int,
+    pages: int,
+    shown: int,
 ) -> None:
+    embedding_count = count(len(clusters.labels), "embedding", "embeddings")
+    previous = _index_name(number - 1) if number else ""
+    following = _index_name(number + 1) if number + 1 < pages else ""
     text = render(
         "sheets_index",
         styles=["sheets"],
-        title=f"Clusters of {gallery.path.name}",
-        warning=warning_of(gallery),
+        title=f"Clusters of {embeddings.path.name}",
+        warning=warning_of(embeddings),
         summary=[
-            f"{count(len(clusters.of), 'embedding', 'embeddings')} in {count(clusters.count, 'cluster', 'clusters')}, "
-            f"{shown:,} of them on the sheets",
+            f"{embedding_count} in {count(clusters.count, 'cluster', 'clusters')}, {shown:,} of them on the sheets",
             f"k-means, k = {clusters.k:,}" if clusters.k else f"threshold {clusters.threshold:g}",
-            f"model {made_by(gallery)}",
+            f"model {made_by(embeddings)}",
         ],
-        links=_links(("Previous", "Next"), (_index(at - 1) if at else "", _index(at + 1) if at + 1 < pages else "")),
+        links=_links(("Previous", "Next"), (previous, following)),
         cards=[
             {
                 "number": card.number,
@@ -186,9 +198,9 @@ def _write_index(
             for card in cards
         ],
     )
-    write_durable(path / _index(at), encode(text), "the index of the sheets", like=gallery.path)
+    write_durable(path / _index_name(number), encode(text), "the index of the sheets", like=embeddings.path)
 
 
-def _links(words: Sequence[str], targets: Sequence[str]) -> list[tuple[str, str]]:
-    """Words and targets of the links to other pages; those without a target are left out."""
-    return [(word, target) for word, target in zip(words, targets, strict=True) if target]
+def _links(labels: Sequence[str], targets: Sequence[str]) -> list[tuple[str, str]]:
+    """Pair labels with targets; skip empty targets."""
+    return [(label, target) for label, target in zip(labels, targets, strict=True) if target]

@@ -1,4 +1,4 @@
-"""Photos as pictures small enough that a page can carry thousands."""
+"""Make pictures of photos, small enough that a page can hold thousands."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from .page import picture
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_SIDE = 192  # pixels
-_LONG_SIDE = 640  # of a photograph that a face is cut out of, at first
-_MARGIN = 0.2  # of the face's box, on each side: detectors cut close
-_QUALITY = 80
+_SIDE = 192  # pixels, the longer side
+_LONG_SIDE = 640  # pixels; first size of a photo to cut a face from
+_MARGIN = 0.2  # share of the face's box, on each side, because detectors cut close
+_JPEG_QUALITY = 80
 
 
 class Thumbnails:
-    """Pictures of 192 pixels, made once each: of the face where its place is known, else of the whole photo.
+    """Cached pictures of 192 pixels: of the face if its box is known, else of the whole photo.
 
     Args:
-        limits: for the photos.
+        limits: limits of the photos.
     """
 
     def __init__(self, limits: Limits) -> None:
         self._cached = lru_cache(maxsize=256)(partial(thumbnail, limits=limits, side=_SIDE))
 
     def of(self, path: bytes, face: FacePlace | None) -> Markup:
-        """The address of a picture that the page carries; "" where the photo cannot be shown.
+        """Return the data URL of a picture; "" if the photo cannot be shown.
 
         Args:
             path: absolute path of the photo.
@@ -47,22 +47,22 @@ class Thumbnails:
 
 
 def thumbnails(
-    photographs: Sequence[bytes], boxes: Sequence[Box | None], limits: Limits, *, side: int
+    photos: Sequence[bytes], boxes: Sequence[Box | None], limits: Limits, *, side: int
 ) -> list[bytes | None]:
-    """Small JPEGs; None for what is gone, damaged, or no longer the photograph that it was.
+    """Make small JPEGs; None for a photo that is missing, damaged, or no longer holds the face.
 
     Args:
-        photographs: n absolute paths.
-        boxes: n faces to show, in pixels of the original; None for the whole photograph.
-        limits: what is refused before it is decoded.
-        side: the longer side of a JPEG at most, pixels.
+        photos: n absolute paths.
+        boxes: n faces to show, in pixels of the original; None for the whole photo.
+        limits: larger photos are refused before decoding.
+        side: longest side of a JPEG, pixels.
     """
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(lambda path, box: thumbnail(path, box, limits, side=side), photographs, boxes))
+        return list(pool.map(lambda path, box: thumbnail(path, box, limits, side=side), photos, boxes))
 
 
 def thumbnail(path: bytes, box: Box | None, limits: Limits, *, side: int) -> bytes | None:
-    """One of them; arguments as for `thumbnails`."""
+    """Make one small JPEG; see `thumbnails`."""
     import cv2
 
     try:
@@ -77,8 +77,8 @@ def thumbnail(path: bytes, box: Box | None, limits: Limits, *, side: int) -> byt
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    done, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    return jpeg.tobytes() if done else None
+    encoded, jpeg = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return jpeg.tobytes() if encoded else None
 
 
 def _whole(data: bytes, limits: Limits, side: int) -> NDArray[np.uint8]:
@@ -86,22 +86,22 @@ def _whole(data: bytes, limits: Limits, side: int) -> NDArray[np.uint8]:
 
 
 def _face(data: bytes, box: Box, limits: Limits, side: int) -> NDArray[np.uint8]:
-    """The pixels of a box and its margin, as far as they are in the photograph; none if it lies outside."""
+    """Cut out a box and its margin, clipped to the photo; empty if the box is outside."""
     left, top, right, bottom = box
-    if not (right - left >= 1 and bottom - top >= 1):  # not a number, perhaps
+    if not (right - left >= 1 and bottom - top >= 1):  # also catches NaN
         return np.empty((0, 0, 3), np.uint8)
     margin = _MARGIN * max(right - left, bottom - top)
-    shown = max(right - left, bottom - top) + 2 * margin
+    span = max(right - left, bottom - top) + 2 * margin  # pixels of the original
     photo = decode_photo(data, long_side=_LONG_SIDE, channel_order="bgr", limits=limits)
-    if photo.reduction > 1 and shown / photo.reduction < side:  # it has lost pixels that the thumbnail would show
-        long_side = math.ceil(max(photo.height, photo.width) * side / shown)
+    if photo.reduction > 1 and span / photo.reduction < side:  # too small: decode again, larger
+        long_side = math.ceil(max(photo.height, photo.width) * side / span)
         photo = decode_photo(data, long_side=long_side, channel_order="bgr", limits=limits)
-    columns = _inside(photo, left - margin, right + margin, photo.width)
-    rows = _inside(photo, top - margin, bottom + margin, photo.height)
+    columns = _clip(photo, left - margin, right + margin, photo.width)
+    rows = _clip(photo, top - margin, bottom + margin, photo.height)
     return photo.pixels[rows, columns]
 
 
-def _inside(photo: Photo, start: float, stop: float, length: int) -> slice:
-    """Pixels of the original to pixels that there are."""
+def _clip(photo: Photo, start: float, stop: float, length: int) -> slice:
+    """Convert pixels of the original to a slice of the decoded photo."""
     first, last = (round(min(max(edge, 0.0), length) / photo.reduction) for edge in (start, stop))
     return slice(first, last)

@@ -1,1 +1,1 @@
-"""All pairs of rows above a threshold: who is in the file twice."""
+"""Find all pairs of rows above a threshold: people who are in a file twice."""

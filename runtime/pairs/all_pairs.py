@@ -1,7 +1,7 @@
-"""All pairs of rows that score at least a threshold, a block at a time: exact, and in bounded memory.
+"""Find all pairs of rows that score at least a threshold, block by block: exact, and in bounded memory.
 
-Single-precision matrix products propose every pair that may reach the threshold (the margin is a proven one, see
-`index.exact`); what is proposed is scored again in double precision, as a search scores it, and that decides.
+Single-precision matrix products propose every pair that may reach the threshold (the margin is proven, see
+`index.exact`). The proposed pairs are scored again in double precision, as in a search, and this score decides.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from ..index.exact import exact_scores, fp32_error_bound
 from ..storage.file import EmbeddingFile
 from .tiles import TileProducts, Tiling
 
-_SCORED_PAIRS = 8192  # pairs scored again at once: twice D doubles each
+_SCORED_PAIRS = 8192  # pairs scored again per step, two times D doubles each
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredPairs:
-    """Pairs of rows.
+    """n pairs of rows.
 
     Attributes:
         first, second: (n,) int64; first < second.
-        scores: (n,) float32: inner products in double precision, rounded once.
+        scores: (n,) float32, inner products in double precision, rounded once.
     """
 
     first: NDArray[np.int64]
@@ -39,49 +39,50 @@ class ScoredPairs:
 
 
 def pairs_above(
-    gallery: EmbeddingFile,
+    embeddings: EmbeddingFile,
     threshold: float,
     *,
     tiling: Tiling | None = None,
     start: int = 0,
     products: TileProducts | None = None,
-    most: int | None = None,
+    max_pairs: int | None = None,
 ) -> Iterator[ScoredPairs]:
-    """All pairs of rows with a score of at least `threshold`, each once: one item for each block, in order.
+    """Yield all pairs of rows with a score of at least `threshold`, each once: one item per block, in order.
 
-    A row of zeros, for which the network answered zero, pairs with nobody. Two tiles of rows are in memory.
+    A row of zeros, an empty output of the network, has no pairs. Two tiles of rows are in memory.
 
     Args:
-        gallery: an open embedding file.
-        threshold: compared with the scores in FP32, as a search compares it.
-        tiling: None for the usual one.
-        start: blocks left out at the beginning: what is known already.
-        products: where they are computed; None for the CPU.
-        most: pairs in one block at most; None for no limit.
+        embeddings: an open embedding file.
+        threshold: compared with the scores in FP32, as in a search.
+        tiling: None for the default.
+        start: number of blocks to skip, because their pairs are known.
+        products: where products are computed; None for the CPU.
+        max_pairs: most pairs in one block; None for no limit.
     Raises:
         ConfigError: the threshold is not a number.
-        TooManyPairsError: a block has more pairs than `most`.
-        StorageError: the gallery is damaged.
+        TooManyPairsError: a block has more than `max_pairs` pairs.
+        StorageError: the file is damaged.
     """
     if not math.isfinite(threshold):
-        raise ConfigError(f"the threshold is {threshold}; wanted: a number from -1 to 1")
-    tiling = tiling or Tiling(gallery.rows)
+        raise ConfigError(f"the threshold is {threshold}; expected: a number from -1 to 1")
+    tiling = tiling or Tiling(embeddings.rows)
     products = products or TileProducts()
-    floor = fp32_floor(threshold, gallery.dimension)
-    held, rows, left = -1, np.empty((0, gallery.dimension), np.float32), None
+    floor = fp32_floor(threshold, embeddings.dimension)
+    left_tile, rows, left = -1, np.empty((0, embeddings.dimension), np.float32), None
     for i, j in tiling.blocks()[start:]:
         (top, stop), (low, end) = tiling.bounds(i), tiling.bounds(j)
-        if i != held:
-            held, rows = i, gallery.block(top, stop)
+        if i != left_tile:
+            left_tile, rows = i, embeddings.block(top, stop)
             left = products.put(rows)
-        others = rows if i == j else gallery.block(low, end)
-        right = left if i == j else products.put(others)
-        found = exact_pairs(rows, others, products.at_least(left, right, floor, same=i == j), threshold, most)
-        yield ScoredPairs(found.first + top, found.second + low, found.scores)
+        columns = rows if i == j else embeddings.block(low, end)
+        right = left if i == j else products.put(columns)
+        proposed = products.at_least(left, right, floor, same=i == j)
+        pairs = exact_pairs(rows, columns, proposed, threshold, max_pairs)
+        yield ScoredPairs(pairs.first + top, pairs.second + low, pairs.scores)
 
 
 def fp32_floor(threshold: float, dimension: int) -> np.float32:
-    """What products in FP32 reach wherever the exact score reaches the threshold."""
+    """Return the value that an FP32 product reaches whenever the exact score reaches the threshold."""
     floor: np.float32 = np.float32(float(np.float32(threshold)) - fp32_error_bound(dimension))
     return floor
 
@@ -91,34 +92,37 @@ def exact_pairs(
     right: NDArray[np.float32],
     proposed: Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]],
     threshold: float,
-    most: int | None = None,
+    max_pairs: int | None = None,
 ) -> ScoredPairs:
-    """The proposed pairs that truly reach the threshold, as rows of `left` and `right`.
+    """Score proposed pairs exactly and keep those that reach the threshold, as rows of `left` and `right`.
 
     Args:
         left, right: (n, D) and (m, D) float32.
-        proposed: of `TileProducts.at_least`.
-        threshold, most: as for `pairs_above`.
+        proposed: from `TileProducts.at_least`.
+        threshold: lowest score, compared in FP32.
+        max_pairs: most pairs to keep; None for no limit.
     Raises:
-        TooManyPairsError: there are more than `most`.
+        TooManyPairsError: more than `max_pairs` pairs reach the threshold.
     """
-    left_lives, right_lives = (np.asarray(side.any(axis=1)) for side in (left, right))
+    left_nonzero, right_nonzero = (np.asarray(side.any(axis=1)) for side in (left, right))
     kept: list[ScoredPairs] = []
     count = 0
     for firsts, seconds in proposed:
-        for at in range(0, len(firsts), _SCORED_PAIRS):
-            first, second = firsts[at : at + _SCORED_PAIRS], seconds[at : at + _SCORED_PAIRS]
+        for start in range(0, len(firsts), _SCORED_PAIRS):
+            first, second = firsts[start : start + _SCORED_PAIRS], seconds[start : start + _SCORED_PAIRS]
             scores = exact_scores(left[first], right[second])
-            good = (scores >= np.float32(threshold)) & left_lives[first] & right_lives[second]
-            kept.append(ScoredPairs(first[good], second[good], scores[good]))
+            keep = (scores >= np.float32(threshold)) & left_nonzero[first] & right_nonzero[second]
+            kept.append(ScoredPairs(first[keep], second[keep], scores[keep]))
             count += len(kept[-1])
-            if most is not None and count > most:
-                raise TooManyPairsError(f"more than {most:,} pairs score {threshold:.4g} or more; raise the threshold")
+            if max_pairs is not None and count > max_pairs:
+                raise TooManyPairsError(
+                    f"more than {max_pairs:,} pairs score {threshold:.4g} or more; raise the threshold"
+                )
     return join_pairs(kept)
 
 
 def join_pairs(pieces: Sequence[ScoredPairs]) -> ScoredPairs:
-    """All of them, one after the other."""
+    """Concatenate pairs."""
     empty = ScoredPairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    parts = zip(*((one.first, one.second, one.scores) for one in (empty, *pieces)), strict=True)
+    parts = zip(*((piece.first, piece.second, piece.scores) for piece in (empty, *pieces)), strict=True)
     return ScoredPairs(*map(np.concatenate, parts))

@@ -1,4 +1,4 @@
-"""Save the pairs of finished blocks beside the file, so that a search that was stopped is resumed."""
+"""Save the pairs of finished blocks beside the file, so that an interrupted search can resume."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from ..storage.runfolder import RunFolder
 from .all_pairs import ScoredPairs, join_pairs
 
 _PAIR = np.dtype([("first", "<i8"), ("second", "<i8"), ("score", "<f4")])
-_PART = re.compile(r"part-(\d+)-(\d+)-(\d+)\.npy")  # first block, the one after the last, CRC-32 of the content
-_AGAIN = "Remove that folder and run the same command again"
+_PART = re.compile(r"part-(\d+)-(\d+)-(\d+)\.npy")  # first block, last block + 1, CRC-32 of the content
+_REMEDY = "Remove that folder and run the same command again"
 
 logger = logging.getLogger(__name__)
 
 
 def checkpoint_plan_path(file: Path) -> Path:
-    """The JSON file that says which search of an embedding file is unfinished."""
+    """Return the path of the JSON file that describes an unfinished search of an embedding file."""
     return file.with_name(file.name + ".pairs.parts") / "plan.json"
 
 
 class Checkpoint:
     """`<file>.pairs.parts`, locked for this process. Owned by `with`; a kill releases the lock.
 
-    A part is durable under its name, whole or not at all, and parts follow each other without a gap.
+    Parts are written atomically, and follow each other without a gap.
 
     Attributes:
-        done: blocks that are finished.
+        done: number of finished blocks.
     """
 
     def __init__(self, file: Path) -> None:
@@ -46,21 +46,21 @@ class Checkpoint:
         Args:
             file: the embedding file.
         Raises:
-            LockedError: another search for pairs in it is running.
-            StorageError: the folder cannot be made.
+            LockedError: another search for pairs of this file is running.
+            StorageError: the folder cannot be created.
         """
         self._folder = RunFolder(file.with_name(file.name + ".pairs"), like=file)
         self._plan = checkpoint_plan_path(file)
         self.done = 0
 
     def begin(self, question: Mapping[str, Any], *, force: bool) -> dict[str, Any] | None:
-        """The plan of the unfinished search that this one resumes; None if there is none.
+        """Return the plan of an unfinished search to resume; None to start a new search.
 
         Args:
-            question: values that the plan must have to be resumed.
-            force: drop a search that differs; a search that does not differ is resumed all the same.
+            question: values that a plan must have to be resumed.
+            force: drop an unfinished search that differs; one that does not differ is still resumed.
         Raises:
-            ConfigError: the unfinished search differs, and is of the same file.
+            ConfigError: the unfinished search has other values, and is of the same file.
             StorageError: the plan is damaged.
         """
         path = self._plan
@@ -71,52 +71,52 @@ class Checkpoint:
             self._folder.clear()
             return None
         except (OSError, KeyError, TypeError, ValueError) as err:
-            raise StorageError(f"the plan of the unfinished search, {path}, cannot be read ({err}). {_AGAIN}") from err
+            raise StorageError(f"the plan of the unfinished search, {path}, cannot be read ({err}). {_REMEDY}") from err
         if not differs:
             return plan
         if not force and "source" not in differs:
-            different = "; ".join(f"{key}: {plan[key]} there, {question[key]} now" for key in differs)
+            differences = "; ".join(f"{key}: expected {plan[key]}, got {question[key]}" for key in differs)
             raise ConfigError(
-                f"an unfinished search for pairs is in {self._folder.path} and is another one ({different}). "
-                f"Finish that first, with the same options as before, or drop it with --force"
+                f"{self._folder.path} holds an unfinished search for pairs with other options ({differences}). "
+                f"Finish it with the same options as before, or drop it with --force"
             )
-        logger.info("an unfinished search is dropped: %s", "as asked" if force else "the file has changed since")
+        logger.info("dropping an unfinished search: %s", "--force" if force else "the file has changed since")
         self._folder.clear()
         return None
 
     def plan(self, plan: Mapping[str, Any]) -> None:
-        """Save which search this is, before anything else of it."""
+        """Save the plan, before any part."""
         write_durable(self._plan, json.dumps(plan, indent=2).encode(), "the plan", like=self._folder.path)
 
     def load(self) -> list[ScoredPairs]:
-        """The pairs of all finished blocks; sets `done`.
+        """Read the pairs of all finished blocks, and set `done`.
 
         Raises:
             StorageError: a part is damaged or missing.
         """
         names = (_PART.fullmatch(path.name) for path in self._folder.path.iterdir())
         parts = sorted((int(name[1]), int(name[2]), int(name[3]), name[0]) for name in names if name)
-        found = []
+        pieces = []
         for start, stop, crc, name in parts:
             path = self._folder.path / name
             data = path.read_bytes()
             if start != self.done or zlib.crc32(data) != crc:
-                raise StorageError(f"{path} is damaged, or the part before it is missing. {_AGAIN}")
+                raise StorageError(f"{path} is damaged, or the part before it is missing. {_REMEDY}")
             pairs = np.load(io.BytesIO(data))
-            found.append(ScoredPairs(pairs["first"].copy(), pairs["second"].copy(), pairs["score"].copy()))
+            pieces.append(ScoredPairs(pairs["first"].copy(), pairs["second"].copy(), pairs["score"].copy()))
             self.done = stop
-        return found
+        return pieces
 
     def save(self, pieces: Sequence[ScoredPairs]) -> None:
-        """Save the pairs of the next blocks, one piece for each block."""
-        found = join_pairs(pieces)
-        pairs = np.empty(len(found), _PAIR)
-        pairs["first"], pairs["second"], pairs["score"] = found.first, found.second, found.scores
+        """Save the pairs of the next blocks, one piece per block."""
+        pairs = join_pairs(pieces)
+        records = np.empty(len(pairs), _PAIR)
+        records["first"], records["second"], records["score"] = pairs.first, pairs.second, pairs.scores
         buffer = io.BytesIO()
-        np.save(buffer, pairs)
+        np.save(buffer, records)
         data, stop = buffer.getvalue(), self.done + len(pieces)
         path = self._folder.path / f"part-{self.done}-{stop}-{zlib.crc32(data)}.npy"
-        write_durable(path, data, "the pairs so far", like=self._folder.path)
+        write_durable(path, data, "the finished pairs", like=self._folder.path)
         self.done = stop
 
     def save_arrays(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -128,14 +128,14 @@ class Checkpoint:
         """Read what `save_arrays` saved.
 
         Raises:
-            StorageError: it is damaged.
+            StorageError: the file is damaged.
         """
         path = self._folder.path / "lists.npz"
         try:
             with np.load(path) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, zlib.error) as err:
-            raise StorageError(f"{path} is damaged ({err}). {_AGAIN}") from err
+            raise StorageError(f"{path} is damaged ({err}). {_REMEDY}") from err
 
     def remove(self) -> None:
         """Remove the checkpoint: the search is finished and its pairs are written."""

@@ -1,4 +1,4 @@
-"""Pairs as a table with names, CSV or Parquet: written whole or not at all, in bounded memory."""
+"""Write pairs as a table with names, CSV or Parquet: atomically, and in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from .all_pairs import ScoredPairs
 
-_WRITTEN_PAIRS = 50_000  # at once
-_READ_NAMES = 100_000  # at once
+_PAIRS_PER_WRITE = 50_000
+_NAMES_PER_READ = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class Pair:
     """Two photos that may show the same person.
 
     Attributes:
-        rows: of `/embeddings`, the lower one first.
-        paths: as the file names them.
+        rows: rows of `/embeddings`, the lower one first.
+        paths: photos as the file names them.
         score: cosine.
-        expected: pairs of two people at this score or above, in all of the file; None without a calibration.
-        faces: face_index of each; None where the file does not tell.
+        expected: pairs of two people to expect at this score or above in the whole file; None without a calibration.
+        faces: face_index of each row; None if the file holds no faces.
     """
 
     rows: tuple[int, int]
@@ -43,7 +43,7 @@ class Pair:
     faces: tuple[int, int] | None
 
     def to_dict(self) -> dict[str, Any]:
-        """The pair for JSON; the keys are the columns of the table."""
+        """Return the pair as JSON-ready data; the keys are the columns of the table."""
         pair: dict[str, Any] = {"path_a": self.paths[0], "path_b": self.paths[1], "score": round(self.score, 6)}
         if self.expected is not None:
             pair |= {"expected_false": float(f"{self.expected.hits:.6g}"), "at_most": self.expected.at_most}
@@ -54,85 +54,86 @@ class Pair:
 
 
 class PairTable:
-    """Pairs with what a file says of them, piece by piece. The names of all rows in pairs are held, and no others."""
+    """Pairs with their names and faces. Holds the names of the rows in pairs, and no others."""
 
-    def __init__(self, gallery: EmbeddingFile, pairs: ScoredPairs, calibration: Calibration | None) -> None:
+    def __init__(self, embeddings: EmbeddingFile, pairs: ScoredPairs, calibration: Calibration | None) -> None:
         """Read the names.
 
         Args:
-            gallery: an open embedding file.
-            pairs: of the file, in the order of the table.
-            calibration: for expected false pairs; None for no such column.
+            embeddings: an open embedding file.
+            pairs: pairs of the file, in the order of the table.
+            calibration: gives the expected false pairs; None for an empty column.
         Raises:
-            StorageError: the gallery is damaged.
+            StorageError: the file is damaged.
         """
-        self.pairs, self.has_faces = pairs, gallery.has_faces
-        self._calibration, self._all = calibration, gallery.rows * (gallery.rows - 1) // 2
+        self.pairs, self.has_faces = pairs, embeddings.has_faces
+        self._calibration, self._all_pairs = calibration, embeddings.rows * (embeddings.rows - 1) // 2
         self._rows = np.unique(np.concatenate([pairs.first, pairs.second]))
-        self._text, self._ends = self._read_names(gallery)
-        faces = gallery.column(FACE_DATASETS["face_index"], 0, gallery.rows) if self.has_faces else None
+        self._text, self._ends = self._read_names(embeddings)
+        faces = embeddings.column(FACE_DATASETS["face_index"], 0, embeddings.rows) if self.has_faces else None
         self._faces: NDArray[Any] | None = faces
 
-    def _read_names(self, gallery: EmbeddingFile) -> tuple[bytes, NDArray[np.int64]]:
-        """All names in one string, and where each ends."""
+    def _read_names(self, embeddings: EmbeddingFile) -> tuple[bytes, NDArray[np.int64]]:
+        """Read all names into one string, and the end of each."""
         texts, lengths = [], [np.zeros(1, np.int64)]
-        for start in range(0, gallery.rows, _READ_NAMES):
-            low, high = np.searchsorted(self._rows, (start, start + _READ_NAMES))
+        for start in range(0, embeddings.rows, _NAMES_PER_READ):
+            low, high = np.searchsorted(self._rows, (start, start + _NAMES_PER_READ))
             if low < high:
-                names = gallery.column("image_paths", start, min(start + _READ_NAMES, gallery.rows))
-                wanted = [bytes(name) for name in names[self._rows[low:high] - start]]
-                texts.append(b"".join(wanted))
-                lengths.append(np.array([len(name) for name in wanted], np.int64))
+                names = embeddings.column("image_paths", start, min(start + _NAMES_PER_READ, embeddings.rows))
+                selected = [bytes(name) for name in names[self._rows[low:high] - start]]
+                texts.append(b"".join(selected))
+                lengths.append(np.array([len(name) for name in selected], np.int64))
         return b"".join(texts), np.cumsum(np.concatenate(lengths))
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __iter__(self) -> Iterator[Pair]:
-        for start in range(0, len(self), _WRITTEN_PAIRS):
-            yield from self.rows(start, start + _WRITTEN_PAIRS)
+        for start in range(0, len(self), _PAIRS_PER_WRITE):
+            yield from self.rows(start, start + _PAIRS_PER_WRITE)
 
     def rows(self, start: int, stop: int) -> Iterator[Pair]:
-        """Pairs `start` to `stop`."""
+        """Yield pairs `start` to `stop`."""
         first, second = self.pairs.first[start:stop], self.pairs.second[start:stop]
-        places = (np.searchsorted(self._rows, side).tolist() for side in (first, second))
-        pairs = zip(first.tolist(), second.tolist(), self.pairs.scores[start:stop].tolist(), *places, strict=True)
-        for a, b, score, place_a, place_b in pairs:
+        names = (np.searchsorted(self._rows, side).tolist() for side in (first, second))
+        pairs = zip(first.tolist(), second.tolist(), self.pairs.scores[start:stop].tolist(), *names, strict=True)
+        for a, b, score, name_a, name_b in pairs:
             faces = None if self._faces is None else (int(self._faces[a]), int(self._faces[b]))
-            yield Pair((a, b), (self._name(place_a), self._name(place_b)), score, self.expected(score), faces)
+            yield Pair((a, b), (self._name(name_a), self._name(name_b)), score, self.expected(score), faces)
 
     def expected(self, score: float) -> Expectation | None:
-        """Pairs of two people that reach a score, in all of the file."""
-        return None if self._calibration is None else self._calibration.expected(score, self._all)
+        """Return the pairs of two people to expect at a score or above in the whole file."""
+        return None if self._calibration is None else self._calibration.expected(score, self._all_pairs)
 
-    def _name(self, place: int) -> str:
-        return self._text[self._ends[place] : self._ends[place + 1]].decode("utf-8", "backslashreplace")
+    def _name(self, index: int) -> str:
+        return self._text[self._ends[index] : self._ends[index + 1]].decode("utf-8", "backslashreplace")
 
 
 def check_table_path(path: Path, *, force: bool) -> None:
-    """Say so before the search, not after it, when the table could not be written.
+    """Check, before the search, that the table can be written.
 
     Raises:
-        ConfigError: the name ends in neither .csv nor .parquet, or the folder is missing.
-        OutputExistsError: the file exists and is not to be replaced.
-        MissingDependencyError: Parquet's package is not installed.
+        ConfigError: the name ends in neither .csv nor .parquet, or the folder does not exist.
+        OutputExistsError: the file exists and `force` is false.
+        MissingDependencyError: the package for Parquet is not installed.
     """
     check_output(path, "the pairs", (".csv", ".parquet"), force=force)
     if path.suffix.lower() == ".parquet":
         _arrow()
 
 
-def write_table(path: Path, gallery: EmbeddingFile, table: PairTable) -> None:
-    """Write all pairs, whole or not at all.
+def write_table(path: Path, embeddings: EmbeddingFile, table: PairTable) -> None:
+    """Write all pairs, atomically.
 
     Args:
-        path: ends in .csv or .parquet; replaced.
-        gallery: the file that was searched.
+        path: ends in .csv or .parquet; replaced if it exists.
+        embeddings: the file that was searched.
         table: its pairs.
     Raises:
-        StorageError, MissingDependencyError: as their messages say; an existing file stays.
+        StorageError: the table cannot be written; an existing file is unchanged.
+        MissingDependencyError: the package for Parquet is not installed.
     """
-    with derived_file(gallery.path, path, "the pairs") as file:
+    with derived_file(embeddings.path, path, "the pairs") as file:
         (_write_csv if path.suffix.lower() == ".csv" else _write_parquet)(file, table)
 
 
@@ -151,8 +152,8 @@ def _values(row: Pair) -> Iterator[Any]:
 
 
 def _pieces(table: PairTable) -> Iterator[list[list[Any]]]:
-    for start in range(0, len(table.pairs), _WRITTEN_PAIRS):
-        yield [list(_values(row)) for row in table.rows(start, start + _WRITTEN_PAIRS)]
+    for start in range(0, len(table.pairs), _PAIRS_PER_WRITE):
+        yield [list(_values(row)) for row in table.rows(start, start + _PAIRS_PER_WRITE)]
 
 
 def _write_csv(file: IO[bytes], table: PairTable) -> None:

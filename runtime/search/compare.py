@@ -69,13 +69,13 @@ class Comparison:
 
     def explain_rate(self) -> str:
         """The meaning of the false match rate, for people; empty if nothing is known."""
-        if self.calibration is None:
+        calibration = self.calibration
+        if calibration is None:
             return ""
-        known = self.calibration
         return (
-            f"photographs of two people score as high or higher in this share of comparisons, by {known.pairs:,} pairs "
-            f"of {known.people:,} people in {known.folder!r}; with a <, a bound: no pair scored as high. A search in N "
-            f"photographs makes N comparisons"
+            f"share of comparisons of two different people with this score or a higher one, from {calibration.pairs:,} "
+            f"pairs of {calibration.people:,} people in {calibration.folder!r}; < marks an upper bound: no pair scored "
+            f"as high. A search in N photos makes N comparisons"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,6 +157,6 @@ def find_threshold(
     few = f"the calibration's {calibration.pairs:,} pairs are too few, and " if calibration is not None else ""
     return MatchThreshold(
         None,
-        f"{few}no threshold is known for {model}. Measure one on photographs of people that you know, in one "
+        f"{few}no threshold is known for {model}. Measure one on photos of people that you know, in one "
         f"sub-folder each: facemill evaluate FOLDER --model {model}; and give it with --threshold",
     )

@@ -207,12 +207,12 @@ def _embeddings(batch: Embedded, names: Sequence[str], numbers: NDArray[np.int64
     """What became of each photo of a batch, in order."""
     vectors = dict(zip(batch.rows.tolist(), batch.embeddings, strict=True))
     errors = {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in batch.outcomes}
-    places: dict[int, FacePlace] = {}
+    faces_by_row: dict[int, FacePlace] = {}
     if batch.faces is not None:
         for row, face in zip(batch.rows.tolist(), batch.faces, strict=True):
-            places[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
+            faces_by_row[row] = FacePlace(int(face["face_index"]), tuple(face["box"].tolist()))
     return [
-        Embedding(names[i], vectors.get(i), errors.get(i, ""), batch.face_counts.get(i), places.get(i))
+        Embedding(names[i], vectors.get(i), errors.get(i, ""), batch.face_counts.get(i), faces_by_row.get(i))
         for i in numbers.tolist()
     ]
 

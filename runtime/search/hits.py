@@ -81,7 +81,7 @@ class Index(Protocol):
 
 @dataclass(slots=True)
 class _Pick:
-    """A row that becomes a hit, and the photographs of its folder."""
+    """A row that becomes a hit, and the photos of its folder."""
 
     row: int
     score: float
@@ -171,8 +171,8 @@ class _OwnFile:
 
     def is_at(self, path: bytes) -> bool:
         """Whether a path leads to it."""
-        there = _stat(path)
-        return self._stat is not None and there is not None and os.path.samestat(self._stat, there)
+        stat = _stat(path)
+        return self._stat is not None and stat is not None and os.path.samestat(self._stat, stat)
 
 
 def _stat(path: bytes) -> os.stat_result | None:
@@ -191,13 +191,13 @@ def _hits(
     """With names, read together: queries share hits, and rows share the pieces that a file is read in."""
     rows = sorted({pick.row for picks, _ in picked for pick in picks})
     names = dict(zip(rows, gallery.names(rows), strict=True))
-    places = dict(zip(rows, gallery.face_places(rows), strict=True))
+    faces_by_row = dict(zip(rows, gallery.face_places(rows), strict=True))
 
     def hit(rank: int, pick: _Pick) -> Hit:
         name = names[pick.row]
         expected = None if calibration is None else calibration.expected(pick.score, gallery.rows)
         folder = (os.path.dirname(name) or ".") if options.by_folder else None
         photos = len(pick.photographs) if options.by_folder else 0
-        return Hit(rank, pick.score, pick.row, name, places[pick.row], expected, folder, photos)
+        return Hit(rank, pick.score, pick.row, name, faces_by_row[pick.row], expected, folder, photos)
 
     return [QueryHits(tuple(hit(rank, pick) for rank, pick in enumerate(picks, 1)), cut) for picks, cut in picked]

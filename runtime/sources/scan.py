@@ -9,8 +9,9 @@ import codecs
 import os
 from collections.abc import Iterable, Iterator
 
+from ..defaults import MAX_BYTES
 from ..errors import ConfigError, SourceError
-from .source import MAX_BYTES, FileSource
+from .source import FileSource
 
 EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff"})
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
+from ..defaults import MAX_BYTES
 from ..errors import SourceError
 from ..records import Status
 from .reader import ReadError, read_file
-
-MAX_BYTES = 64 << 20  # default limit of an encoded photo
 
 Self = TypeVar("Self", bound="Source")
 

@@ -87,8 +87,8 @@ class EmbeddingContract:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EmbeddingContract:
         """The contract of a JSON object."""
-        known = {name: values[name] for name in GUARDS if name in values}
-        return cls(**known, unknown={name: value for name, value in values.items() if name not in GUARDS})
+        fields = {name: values[name] for name in GUARDS if name in values}
+        return cls(**fields, unknown={name: value for name, value in values.items() if name not in GUARDS})
 
     @classmethod
     def from_json(cls, text: str) -> EmbeddingContract:
@@ -114,8 +114,8 @@ class EmbeddingContract:
 
     def select(self, guard: Guard) -> dict[str, Any]:
         """The fields that must agree at a level, those that the file has."""
-        known = {name: getattr(self, name) for name, level in GUARDS.items() if level <= guard}
-        return {**{name: value for name, value in known.items() if value is not None}, **self.unknown}
+        values = {name: getattr(self, name) for name, level in GUARDS.items() if level <= guard}
+        return {**{name: value for name, value in values.items() if value is not None}, **self.unknown}
 
     def to_dict(self) -> dict[str, Any]:
         """All fields that the file has, as a JSON object."""
@@ -146,11 +146,11 @@ class EmbeddingContract:
             both: also fields that only this contract has; else those of `other` alone.
             labels: words for this contract and the other.
         """
-        here, there = self.select(guard), other.select(guard)
+        ours, theirs = self.select(guard), other.select(guard)
         return [
-            f"{name}: {here.get(name)!r} {labels[0]}, {there.get(name)!r} {labels[1]}"
-            for name in ({**here, **there} if both else there)
-            if here.get(name) != there.get(name)
+            f"{name}: {ours.get(name)!r} {labels[0]}, {theirs.get(name)!r} {labels[1]}"
+            for name in ({**ours, **theirs} if both else theirs)
+            if ours.get(name) != theirs.get(name)
         ]
 
 

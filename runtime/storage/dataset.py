@@ -68,9 +68,9 @@ def assemble(
             create_faces(file)
         stop = 0
         for rows in _embedding_blocks(embedded, counts):
-            found = ledger.embeddings(rows)
-            start, stop = stop, stop + len(found)
-            vectors[start:stop] = found
+            embeddings = ledger.embeddings(rows)
+            start, stop = stop, stop + len(embeddings)
+            vectors[start:stop] = embeddings
             each = np.repeat(rows, ledger.vector_counts[rows]).tolist()  # the row of every embedding
             names[start:stop] = np.array([stored_text(paths[row]) for row in each], names.dtype)
             if ledger.has_faces:
@@ -128,9 +128,9 @@ def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], w
         else None
     )
     if ledger.has_faces:
-        found = [np.empty(0, np.uint16), *(ledger.face_counts(rows) for _, rows in _blocks(everything))]
+        face_counts = [np.empty(0, np.uint16), *(ledger.face_counts(rows) for _, rows in _blocks(everything))]
         _numbers(group, "embeddings", ledger.vector_counts)
-        _numbers(group, "faces", np.concatenate(found))
+        _numbers(group, "faces", np.concatenate(face_counts))
     raw: dict[int, bytes] = {}
     for start, rows in _blocks(everything):
         block = [paths[row] for row in rows]
@@ -182,7 +182,7 @@ def _blocks(rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
 
 
 def _embedding_blocks(rows: NDArray[np.int64], counts: NDArray[np.uint16]) -> Iterator[NDArray[np.int64]]:
-    """Runs of embedded rows with few enough embeddings together, however many faces a photograph has."""
+    """Runs of embedded rows with few enough embeddings together, however many faces a photo has."""
     ends = np.cumsum(counts, dtype=np.int64)
     start = before = 0
     while start < len(rows):

@@ -47,10 +47,10 @@ def derived_nearby(file: Path) -> list[Path]:
     """Facemill's own files and folders beside a file, or a link that names it, that hold something of its rows."""
     names = {Path(os.path.abspath(file)), Path(os.path.realpath(file))}
     return sorted(
-        found
+        path
         for name in names
-        for found in name.parent.glob(glob.escape(name.name) + ".*")
-        if _BESIDE.fullmatch(found.name[len(name.name) :])
+        for path in name.parent.glob(glob.escape(name.name) + ".*")
+        if _BESIDE.fullmatch(path.name[len(name.name) :])
     )
 
 
@@ -69,12 +69,12 @@ def take_fingerprint(page: Path) -> Fingerprint | None:
 
 def _tree(page: Path) -> Iterator[str]:
     yield str(page)
-    for place, folders, files in os.walk(page):  # nothing for a file; a link in it is not followed
-        yield from (os.path.join(place, name) for name in (*folders, *files))
+    for folder, folders, files in os.walk(page):  # nothing for a file; a link in it is not followed
+        yield from (os.path.join(folder, name) for name in (*folders, *files))
 
 
 def record_page(file: Path, page: Path) -> None:
-    """Remember that a page, a list or a folder shows photographs of a file; that it cannot be noted is no error.
+    """Remember that a page, a list or a folder shows photos of a file; that it cannot be noted is no error.
 
     Call it once the page is written: only what is still as it was then is ever deleted. See `recording`.
 
@@ -105,14 +105,14 @@ def recording(file: Path, page: Path) -> Iterator[None]:
     record_page(file, page)
 
 
-def record_elsewhere(file: Path, what: str) -> None:
+def record_elsewhere(file: Path, description: str) -> None:
     """Remember that rows of a file are in another place too, where facemill deletes nothing: `remove` names it.
 
     Args:
         file: as for `record_page`.
-        what: the place, for people.
+        description: the place, for people.
     """
-    _note(file, json.dumps({"elsewhere": what}), what)
+    _note(file, json.dumps({"elsewhere": description}), description)
 
 
 def recorded_elsewhere(file: Path) -> list[str]:
@@ -121,12 +121,12 @@ def recorded_elsewhere(file: Path) -> list[str]:
     Raises:
         StorageError: as `written_pages`.
     """
-    found = (entry.get("elsewhere") for entry in _entries(file))
-    return list(dict.fromkeys(what for what in found if isinstance(what, str)))
+    entries = (entry.get("elsewhere") for entry in _entries(file))
+    return list(dict.fromkeys(entry_text for entry_text in entries if isinstance(entry_text, str)))
 
 
 @contextmanager
-def derived_file(file: Path, page: Path, what: str) -> Iterator[IO[bytes]]:
+def derived_file(file: Path, page: Path, description: str) -> Iterator[IO[bytes]]:
     """Open a new file that shows rows of an embedding file: it is as private as that file, and recorded with it.
 
     Args:
@@ -137,20 +137,20 @@ def derived_file(file: Path, page: Path, what: str) -> Iterator[IO[bytes]]:
         LockedError: another process writes the same page.
         DiskFullError, StorageError: the page keeps its old content.
     """
-    with recording(file, page), durable_file(page, what, like=file) as output:
+    with recording(file, page), durable_file(page, description, like=file) as output:
         yield output
 
 
-def _note(file: Path, line: str, what: str) -> None:
+def _note(file: Path, line: str, description: str) -> None:
     path = _list(file)
     try:
         with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
             lines = path.read_bytes().splitlines() if path.exists() else []  # read under the lock: nothing is lost
             if line.encode() not in lines:
                 lines.append(line.encode())
-            output.write(b"".join(known + b"\n" for known in lines))
+            output.write(b"".join(noted + b"\n" for noted in lines))
     except OSError as err:
-        logger.warning("%s is not recorded (%s): facemill remove will not find it", what, err)
+        logger.warning("%s is not recorded (%s): facemill remove will not find it", description, err)
 
 
 def recorded_pages(file: Path) -> list[Path]:
@@ -159,7 +159,7 @@ def recorded_pages(file: Path) -> list[Path]:
     Raises:
         StorageError: as `written_pages`.
     """
-    return [found for page in written_pages(file) for found in (page, *_unfinished(page))]
+    return [path for page in written_pages(file) for path in (page, *_unfinished(page))]
 
 
 def written_pages(file: Path) -> dict[Path, tuple[Fingerprint, ...]]:
@@ -170,15 +170,15 @@ def written_pages(file: Path) -> dict[Path, tuple[Fingerprint, ...]]:
     Raises:
         StorageError: the list is there and cannot be read.
     """
-    found: dict[Path, tuple[Fingerprint, ...]] = {}
+    fingerprints: dict[Path, tuple[Fingerprint, ...]] = {}
     for entry in _entries(file):
         try:
             page, states = Path(entry["page"]), (Fingerprint(*map(int, entry["seen"])),) if entry["seen"] else ()
         except (KeyError, TypeError, ValueError):
             continue
         if page.is_absolute():
-            found[page] = (*found.get(page, ()), *states)
-    return found
+            fingerprints[page] = (*fingerprints.get(page, ()), *states)
+    return fingerprints
 
 
 def _entries(file: Path) -> Iterator[dict[str, Any]]:
@@ -208,10 +208,10 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     Raises:
         StorageError: it is as it was.
     """
-    kept, written = set(keep), written_pages(file)
-    left = [page for page in recorded_pages(file) if page in kept]
-    lines = [_line(page, one) for page in left for one in written.get(page) or (None,)]
-    lines += [json.dumps({"elsewhere": what}) for what in recorded_elsewhere(file)]
+    keep_set, written = set(keep), written_pages(file)
+    left = [page for page in recorded_pages(file) if page in keep_set]
+    lines = [_line(page, fingerprint) for page in left for fingerprint in written.get(page) or (None,)]
+    lines += [json.dumps({"elsewhere": description}) for description in recorded_elsewhere(file)]
     if lines:
         data = "".join(line + "\n" for line in lines).encode()
         write_durable(_list(file), data, "the list of pages", like=_sources(file), wait=True)
@@ -219,8 +219,8 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
         _list(file).unlink(missing_ok=True)
 
 
-def _line(page: Path, seen: Fingerprint | None) -> str:
-    return json.dumps({"page": str(page), "seen": astuple(seen) if seen else None})
+def _line(page: Path, fingerprint: Fingerprint | None) -> str:
+    return json.dumps({"page": str(page), "seen": astuple(fingerprint) if fingerprint else None})
 
 
 def _sources(file: Path) -> tuple[Path, ...]:

@@ -360,8 +360,8 @@ class EmbeddingFile:
                 first, last = np.searchsorted(ascending, (chunk * step, (chunk + 1) * step)).tolist()
                 start, stop = int(ascending[first]), int(ascending[last - 1]) + 1
                 block = data[start:stop]
-                for place, row in zip(order[first:last].tolist(), ascending[first:last].tolist(), strict=True):
-                    entries[place] = block[row - start]
+                for position, row in zip(order[first:last].tolist(), ascending[first:last].tolist(), strict=True):
+                    entries[position] = block[row - start]
         except DAMAGE as err:
             raise self._damaged(dataset, err) from err
         return entries

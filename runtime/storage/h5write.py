@@ -77,7 +77,7 @@ class DurableH5:
         file: the open h5py file, under its temporary name until `commit`.
     """
 
-    def __init__(self, path: Path, what: str, *, like: Path | Sequence[Path] = ()) -> None:
+    def __init__(self, path: Path, description: str, *, like: Path | Sequence[Path] = ()) -> None:
         """Create the file.
 
         Args:
@@ -91,13 +91,13 @@ class DurableH5:
         import h5py
 
         self.path = path
-        self._what = what
+        self._what = description
         try:
             self._new = NewFile(path, like=like)
         except OSError as err:
             if isinstance(err, FacemillError):
                 raise
-            raise storage_error(err, what, path) from err
+            raise storage_error(err, description, path) from err
         self._disk = DiskFile(self._new.file.raw)
         self.file: h5py.File = h5py.File(self._disk, "w")
 
@@ -149,9 +149,9 @@ class DurableH5:
 
 
 @contextmanager
-def durable_h5(path: Path, what: str, *, like: Path | Sequence[Path] = ()) -> Iterator[DurableH5]:
+def durable_h5(path: Path, description: str, *, like: Path | Sequence[Path] = ()) -> Iterator[DurableH5]:
     """Open a DurableH5 that is committed when the block succeeds and discarded when it fails."""
-    target = DurableH5(path, what, like=like)
+    target = DurableH5(path, description, like=like)
     try:
         with target.writing():
             yield target

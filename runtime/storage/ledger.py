@@ -191,30 +191,30 @@ class Ledger:
     def faces(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
         """(n,) FACE, aligned with `embeddings(rows)`."""
         each, index = self._each_vector(rows)
-        found = np.empty(len(each), FACE)
+        faces = np.empty(len(each), FACE)
         for name, dataset in FACE_DATASETS.items():
-            found[name] = self._files.gather(dataset, self.source[each], index)
-        return found
+            faces[name] = self._files.gather(dataset, self.source[each], index)
+        return faces
 
     def face_counts(self, rows: NDArray[np.int64]) -> NDArray[np.uint16]:
-        """(n,) faces found in each photograph; 0 where none were looked for."""
-        found: NDArray[np.uint16] = self._of_outcomes("outcomes/faces", rows, _NO_COUNT)
-        found = np.where(self.status[rows] == Status.DUPLICATE, 0, found).astype(np.uint16)
-        return np.maximum(found, self.vector_counts[rows])
+        """(n,) faces found in each photo; 0 where none were looked for."""
+        counts: NDArray[np.uint16] = self._of_outcomes("outcomes/faces", rows, _NO_COUNT)
+        counts = np.where(self.status[rows] == Status.DUPLICATE, 0, counts).astype(np.uint16)
+        return np.maximum(counts, self.vector_counts[rows])
 
     def details(self, rows: NDArray[np.int64]) -> NDArray[np.bytes_]:
         """(n,) UTF-8 bytes."""
         own = self._own_detail[rows]
         index = np.where(own >= 0, -1, self.position[rows])
-        found: NDArray[np.bytes_] = self._files.gather("outcomes/detail", self.source[rows], index, _NO_DETAIL)
+        details: NDArray[np.bytes_] = self._files.gather("outcomes/detail", self.source[rows], index, _NO_DETAIL)
         changes = {int(i): self._own[own[i]] for i in np.flatnonzero(own >= 0)}
         if self._files.parts:
             duplicates = np.flatnonzero((self.status[rows] == Status.DUPLICATE) & (own < 0))
-            changes |= {int(i): self._below_prefix(int(self.source[rows[i]]), bytes(found[i])) for i in duplicates}
+            changes |= {int(i): self._below_prefix(int(self.source[rows[i]]), bytes(details[i])) for i in duplicates}
         if changes:
-            found = found.astype(f"S{max(found.itemsize, *map(len, changes.values()))}")
-            found[list(changes)] = list(changes.values())
-        return found
+            details = details.astype(f"S{max(details.itemsize, *map(len, changes.values()))}")
+            details[list(changes)] = list(changes.values())
+        return details
 
     def _below_prefix(self, number: int, detail: bytes) -> bytes:
         """The detail of a duplicate; the path that it names is made one below the root of the new file."""
@@ -225,8 +225,8 @@ class Ledger:
 
     def digests(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """(n, 16) uint8, as stored by a run that skips duplicates."""
-        found: NDArray[np.uint8] = self._of_outcomes("outcomes/digest", rows, _NO_DIGEST)
-        return found
+        digests: NDArray[np.uint8] = self._of_outcomes("outcomes/digest", rows, _NO_DIGEST)
+        return digests
 
     def _of_outcomes(self, dataset: str, rows: NDArray[np.int64], missing: NDArray[Any]) -> NDArray[Any]:
         return self._files.gather(dataset, self.source[rows], self.position[rows], missing)
@@ -289,9 +289,9 @@ class FileSet:
             StorageError: a finished file is.
         """
         pieces = [
-            (here, piece)
+            (positions, piece)
             for number in np.unique(source[index >= 0])
-            for here, piece in self._pieces(
+            for positions, piece in self._pieces(
                 int(number), dataset, np.flatnonzero((source == number) & (index >= 0)), index
             )
         ]
@@ -299,25 +299,25 @@ class FileSet:
             return np.asarray(pieces[0][1])
         like = [piece for _, piece in pieces] + ([] if missing is None else [missing])
         out = np.zeros((len(index), *like[0].shape[1:]), np.result_type(*(piece.dtype for piece in like)))
-        for here, piece in pieces:
-            out[here] = piece
+        for positions, piece in pieces:
+            out[positions] = piece
         return out
 
     def _pieces(
-        self, number: int, dataset: str, here: NDArray[np.int64], index: NDArray[np.int64]
+        self, number: int, dataset: str, positions: NDArray[np.int64], index: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """The items of one file, in contiguous pieces; a chunk that holds none of them is not read."""
-        here = here[np.argsort(index[here], kind="stable")]
-        ascending = index[here]
+        positions = positions[np.argsort(index[positions], kind="stable")]
+        ascending = index[positions]
         with self._reporting_damage(number):
             data = self._file(number)[dataset]
             chunk = data.chunks[0] if data.chunks else _MAX_SPAN_ROWS
         apart = (np.diff(ascending) > chunk) | (np.diff((ascending - ascending[0]) // _MAX_SPAN_ROWS) > 0)
-        for places in np.split(here, np.flatnonzero(apart) + 1):
-            low, high = int(index[places[0]]), int(index[places[-1]]) + 1
+        for run in np.split(positions, np.flatnonzero(apart) + 1):
+            low, high = int(index[run[0]]), int(index[run[-1]]) + 1
             with self._reporting_damage(number):
                 piece = read_stored(data, low, high)
-            yield places, piece if len(piece) == len(places) else piece[index[places] - low]
+            yield run, piece if len(piece) == len(run) else piece[index[run] - low]
 
     @contextmanager
     def _reporting_damage(self, number: int) -> Iterator[None]:

@@ -29,14 +29,14 @@ def utc_now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoredPlan:
-    """What a run decided before its first photograph; `plan.json`.
+    """What a run decided before its first photo; `plan.json`.
 
     Attributes:
         contract: what makes two embeddings comparable; a resumed run must have the same.
         root: absolute folder of the paths, as text (surrogateescape).
         rows: number M of scanned paths.
         started_utc: ISO 8601.
-        base_run_id: `run_id` of the finished file whose failed photographs this run retries; "" for none.
+        base_run_id: `run_id` of the finished file whose failed photos this run retries; "" for none.
         settings: the tuned or given batch size and workers.
         forced: started with --force; the same command resumes it instead of starting over again.
         plan_id: ties segments, and the finished file, to the plan.

@@ -21,11 +21,11 @@ _DEFLATE_BEST = 1032  # to one, which deflate cannot exceed
 def open_item(where: Any, name: str) -> Any:
     """A dataset or group; None if it is missing, cannot be opened, or claims more rows than its file can hold."""
     try:
-        found = where[name]
-        check_size(found)
+        item = where[name]
+        check_size(item)
     except DAMAGE:
         return None
-    return found
+    return item
 
 
 def check_size(item: Any) -> None:
@@ -52,31 +52,31 @@ def check_sizes(file: Any) -> None:
 
 def read_texts(dataset: Any) -> list[bytes | None]:
     """A column of names; None where it cannot be read."""
-    found: list[bytes | None] = [None] * (0 if dataset is None else len(dataset))
+    texts: list[bytes | None] = [None] * (0 if dataset is None else len(dataset))
     for start, block in read_chunks(dataset):
         if block is not None:
-            found[start : start + len(block)] = block.tolist()
-    return found
+            texts[start : start + len(block)] = block.tolist()
+    return texts
 
 
 def read_column(dataset: Any, rows: int, dtype: type) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """A column of numbers, (rows,), and where it can be read, (rows,) bool."""
     values: NDArray[Any] = np.zeros(rows, dtype)
-    known = np.zeros(rows, bool)
+    readable = np.zeros(rows, bool)
     for start, block in read_chunks(dataset):
         if block is not None and start < rows:
             stop = min(rows, start + len(block))
-            values[start:stop], known[start:stop] = block[: stop - start], True
-    return values, known
+            values[start:stop], readable[start:stop] = block[: stop - start], True
+    return values, readable
 
 
 def find_readable(dataset: Any, rows: int) -> NDArray[np.bool_]:
     """(rows,) bool, where a column can be read."""
-    known = np.zeros(rows, bool)
+    readable = np.zeros(rows, bool)
     for start, block in read_chunks(dataset):
         if block is not None:
-            known[start : start + len(block)] = True
-    return known
+            readable[start : start + len(block)] = True
+    return readable
 
 
 def read_chunks(dataset: Any) -> Iterator[tuple[int, NDArray[Any] | None]]:
@@ -106,15 +106,15 @@ def read_stored(dataset: Any, start: int, stop: int) -> NDArray[Any]:
     Raises:
         OSError, RuntimeError: they cannot be read, or a chunk of them is missing.
     """
-    found: NDArray[Any] = dataset[start:stop]
+    values: NDArray[Any] = dataset[start:stop]
     chunk = dataset.chunks[0] if dataset.chunks else 0
-    if not chunk or not len(found):
-        return found
-    empty: NDArray[np.bool_] = np.logical_not(found.reshape(len(found), -1).astype(bool).any(axis=1))  # (n,)
-    for first in range(start - start % chunk, start + len(found), chunk):
+    if not chunk or not len(values):
+        return values
+    empty: NDArray[np.bool_] = np.logical_not(values.reshape(len(values), -1).astype(bool).any(axis=1))  # (n,)
+    for first in range(start - start % chunk, start + len(values), chunk):
         if empty[max(first - start, 0) : first - start + chunk].all():
             dataset.id.read_direct_chunk((first, *(0,) * (dataset.ndim - 1)))
-    return found
+    return values
 
 
 def refuse_system_error(err: Exception, path: Path) -> None:

@@ -1,8 +1,8 @@
 """Segments: the results of a run, in pieces that are each durable before the next begins.
 
-A segment is a small HDF5 file of the same shape as the finished one, plus `/outcomes/row`. A photograph is in one
+A segment is a small HDF5 file of the same shape as the finished one, plus `/outcomes/row`. A photo is in one
 segment with all of its faces. A kill at any moment loses the open segment and nothing else. Later segments override
-earlier ones (a retried photograph).
+earlier ones (a retried photo).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import defaults
 from ..files import is_temporary
 from ..records import FACE_DATASETS, Embedded, Status
 from .format import append_faces, create_faces, read_vector_counts
@@ -45,12 +46,12 @@ class SegmentRules:
     """When a segment ends.
 
     Attributes:
-        max_rows: photographs in a segment at most.
+        max_rows: photos in a segment at most.
         max_seconds: age of a segment at most.
     """
 
-    max_rows: int = 250_000
-    max_seconds: float = 60.0
+    max_rows: int = defaults.SEGMENT_ROWS
+    max_seconds: float = defaults.SEGMENT_SECONDS
 
 
 class SegmentWriter:
@@ -236,7 +237,7 @@ class Segment:
 def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
     """Every complete segment of a plan, oldest first.
 
-    A segment that cannot be read, or is of another plan, is set aside: its photographs run again.
+    A segment that cannot be read, or is of another plan, is set aside: its photos run again.
 
     Raises:
         StorageError: a segment cannot be read for a reason outside the file.
@@ -248,14 +249,14 @@ def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
     for path in segment_files(folder):
         try:
             with h5py.File(path, "r") as file:
-                found = _segment(path, file)
-                right = file.attrs["plan_id"] == plan_id and len(found.rows) and _adds_up(found, file)
+                segment = _segment(path, file)
+                right = file.attrs["plan_id"] == plan_id and len(segment.rows) and _adds_up(segment, file)
         except DAMAGE as err:
             refuse_system_error(err, path)
             set_aside(path, str(err))
             continue
         if right:
-            yield found
+            yield segment
         else:
             set_aside(path, "it is of another run or incomplete")
 
@@ -266,17 +267,17 @@ def _segment(path: Path, file: Any) -> Segment:
     return Segment(path, rows, status, read_vector_counts(group, status), "digest" in group, "faces" in group)
 
 
-def _adds_up(found: Segment, file: Any) -> bool:
-    """Whether every embedded photograph of a segment has its vectors, and every vector its face."""
-    datasets = ["embeddings", *(FACE_DATASETS.values() if found.faces else ())]
-    total = int(found.vector_counts.sum())
-    embedded = found.status == Status.EMBEDDED
-    return bool(((found.vector_counts > 0) == embedded).all()) and all(len(file[name]) == total for name in datasets)
+def _adds_up(segment: Segment, file: Any) -> bool:
+    """Whether every embedded photo of a segment has its vectors, and every vector its face."""
+    datasets = ["embeddings", *(FACE_DATASETS.values() if segment.faces else ())]
+    total = int(segment.vector_counts.sum())
+    embedded = segment.status == Status.EMBEDDED
+    return bool(((segment.vector_counts > 0) == embedded).all()) and all(len(file[name]) == total for name in datasets)
 
 
 def set_aside(path: Path, reason: str) -> None:
     """Rename a damaged segment: it is kept for inspection and not used again."""
-    logger.warning("segment %s is set aside (%s): its photographs run again", path, reason)
+    logger.warning("segment %s is set aside (%s): its photos run again", path, reason)
     path.rename(path.with_suffix(".damaged"))
 
 

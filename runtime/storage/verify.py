@@ -122,8 +122,8 @@ class _Check:
         self.photographs = len(status)
         for name in sorted({"path", "detail", "digest", "embeddings", "faces"} & set(group)):
             self._expect(f"outcomes: the length of /outcomes/{name}", len(group[name]), self.photographs)
-        known = [int(s) for s in Status if s is not Status.PENDING]
-        self._rows("outcomes: no known outcome", ~np.isin(status, known))
+        statuses = [int(s) for s in Status if s is not Status.PENDING]
+        self._rows("outcomes: no known outcome", ~np.isin(status, statuses))
         self._rows("outcomes: embedded and without a row, or the reverse", (counts > 0) != (status == Status.EMBEDDED))
         self._expect("outcomes: the sum of their rows", int(counts.sum()), len(file["embeddings"]))
         self._expect("metadata: scanned", int(self._metadata["scanned"]), self.photographs)
@@ -146,7 +146,7 @@ class _Check:
             expected = np.repeat(block, counts[start : start + len(block)])
             stored = names[at : at + len(expected)]
             if len(stored) == len(expected):
-                self._rows("paths: not the photograph that /outcomes names", stored != expected, at)
+                self._rows("paths: not the photo that /outcomes names", stored != expected, at)
             at += len(expected)
 
     def exact(self, file: Any) -> None:

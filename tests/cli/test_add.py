@@ -17,7 +17,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 
 from runtime.engines.engine import sidecar_path
 from runtime.maintenance.add import add
@@ -26,9 +25,10 @@ from runtime.storage.derived import derived_nearby
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support import encoded_images as make
+from tests.support.embedding_files import differences
 from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
-from tests.support.people_files import embed, make_odd, make_people, paths_in
+from tests.support.people_files import embed_folder, make_odd_people, make_people, paths_in
 from tests.support.red_square_detector import save_red_squares
 
 
@@ -36,13 +36,13 @@ from tests.support.red_square_detector import save_red_squares
 def made(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs, the file of all of them, and that of those there were yesterday."""
     place = tmp_path_factory.mktemp("add")
-    make_odd(place / "photos")
-    embed(place / "photos", place / "all.h5", tiny_engine)
+    make_odd_people(place / "photos")
+    embed_folder(place / "photos", place / "all.h5", tiny_engine)
     new = ("P02", "P04", "P09", os.fsdecode("odd \xe9".encode()))
     (place / "aside").mkdir()
     for name in new:
         shutil.move(place / "photos" / name, place / "aside" / name)
-    embed(place / "photos", place / "old.h5", tiny_engine)
+    embed_folder(place / "photos", place / "old.h5", tiny_engine)
     for name in new:
         shutil.move(place / "aside" / name, place / "photos" / name)
     return place
@@ -65,7 +65,7 @@ def test_the_command_says_what_it_did(file: Path, made: Path) -> None:
     found = json.loads(done.stdout)
     assert (found["scanned"], found["added"], found["outcomes"]) == (4, 4, {"embedded": 4})
     again = facemill("add", file, made / "photos" / "P02")
-    assert "0 photographs added; 4 of the 4 found were in it already" in again.stdout
+    assert "0 photos added; 4 of the 4 photos were in it already" in again.stdout
 
 
 def test_added_is_as_if_made_at_once(file: Path, made: Path) -> None:
@@ -127,12 +127,12 @@ def test_failed_photographs_are_tried_again_only_when_asked(made: Path, tiny_eng
     make_people(photos, range(2))
     good = (photos / "P00" / "1.jpg").read_bytes()
     (photos / "P00" / "1.jpg").write_bytes(b"")
-    file = embed(photos, tmp_path / "people.h5", tiny_engine)
+    file = embed_folder(photos, tmp_path / "people.h5", tiny_engine)
     (photos / "P00" / "1.jpg").write_bytes(good)
     assert added(file, photos)["added"] == 0
     found = added(file, photos, retry=True)
     assert (found["added"], found["outcomes"]) == (1, {"embedded": 1})
-    embed(photos, tmp_path / "whole.h5", tiny_engine)
+    embed_folder(photos, tmp_path / "whole.h5", tiny_engine)
     assert differences(file, tmp_path / "whole.h5") == []
     assert added(file, photos, retry=True)["added"] == 0
 
@@ -140,7 +140,7 @@ def test_failed_photographs_are_tried_again_only_when_asked(made: Path, tiny_eng
 def test_a_file_that_is_there_under_another_name_is_a_duplicate(tiny_engine: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_people(photos, range(1, 3))
-    file = embed(photos, tmp_path / "people.h5", tiny_engine, "--skip-duplicates")
+    file = embed_folder(photos, tmp_path / "people.h5", tiny_engine, "--skip-duplicates")
     (photos / "P00").mkdir()
     for name in ("a.jpg", "b.jpg"):
         shutil.copy(photos / "P02" / "1.jpg", photos / "P00" / name)
@@ -267,10 +267,10 @@ def test_faces_are_looked_for_as_for_the_rows_that_are_there(tiny_engine: Path, 
             pixels[100:190, 40 + 180 * face : 130 + 180 * face] = (255, 0, 0)
         (photos / f"{i}.png").write_bytes(make.encode(pixels, "PNG"))
     options = ("--align", "detect", "--detector", detector, "--faces", "all", "--min-iod", 1)
-    whole = embed(photos, tmp_path / "whole.h5", tiny_engine, *options)
+    whole = embed_folder(photos, tmp_path / "whole.h5", tiny_engine, *options)
     for i in (1, 2, 6):
         shutil.move(photos / f"{i}.png", tmp_path / f"{i}.png")
-    file = embed(photos, tmp_path / "people.h5", tiny_engine, *options)
+    file = embed_folder(photos, tmp_path / "people.h5", tiny_engine, *options)
     for i in (1, 2, 6):
         shutil.move(tmp_path / f"{i}.png", photos / f"{i}.png")
     assert added(file, photos)["added"] == 3

@@ -50,8 +50,8 @@ def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Pat
         (["--backend", "openvino"], USAGE, ("--backend", "openvino")),
         (["--backend", "cpu", "--precision", "fp16"], "E-CONFIG", ("cpu", "fp16")),
         (["--backend", "cpu", "--compute-capability", "SM75"], "E-CONFIG", ("--backend tensorrt",)),
-        (["--precision", "int8"], USAGE, ("--calibration PHOTOS",)),
-        (["--calibration", "photos", "--precision", "fp32"], USAGE, ("--calibration", "int8", "auto")),
+        (["--precision", "int8"], "E-OPTION", ("--calibration PHOTOS",)),
+        (["--calibration", "photos", "--precision", "fp32"], "E-OPTION", ("--calibration", "int8", "auto")),
         (["--precision", "int8", "--calibration", "nowhere"], "E-SOURCE", ("nowhere",)),
         (
             ["--precision", "int8", "--calibration", ".", "--calibration-count", "10"],
@@ -73,7 +73,7 @@ def test_an_int8_engine_is_calibrated_on_the_users_photographs(tiny_model: Path,
                "int8", "--calibration", photos, "--calibration-count", 128)  # fmt: skip
     first = facemill(*command)
     assert first.returncode == 0, first.stderr
-    assert_names(first.stderr, "128 crops", "600 photographs")
+    assert_names(first.stderr, 128, 600)
     assert "what:    tiny, int8, onnxruntime" in first.stdout
     assert "\nint8:    calibrated on 128 crops, seed 0, sha256 " in first.stdout
     assert "over 32 crops: minimum 0.9" in first.stdout
@@ -110,7 +110,7 @@ def test_a_detector_is_calibrated_without_another_one(photos: Path, tmp_path: Pa
     command = ("build-engine", "--model", red, "--output", tmp_path, "--precision", "int8", "--calibration", photos,
                "--calibration-count", 64, "--align", "auto")  # fmt: skip
     done = facemill(*command, FACEMILL_MODELS=tmp_path, HTTPS_PROXY="http://127.0.0.1:9")
-    assert_names(done.stderr, "64 crops", "600 photographs")
+    assert_names(done.stderr, 64, 600)
     assert "Traceback" not in done.stderr
     refused = facemill(*command, "--detector", "yunet")
-    assert_refused(refused, USAGE, "--detector")
+    assert_refused(refused, "E-OPTION", "--detector")

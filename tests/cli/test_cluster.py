@@ -14,7 +14,7 @@ import pytest
 
 from runtime.pages.map import groups_of_folders
 from tests.oracles.agreement import agreement
-from tests.support.clustered_files import EVIL, known, people, write_file, write_photographs
+from tests.support.clustered_files import EVIL, people_rows, person_of_rows, write_file, write_photos
 from tests.support.errors import USAGE, Values, assert_names, assert_refused
 from tests.support.facemill_command import facemill
 
@@ -25,8 +25,8 @@ NAMES = [b"%02d.jpg" % i for i in range(9)] + [EVIL]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_file(tmp_path_factory.mktemp("cluster") / "people.h5", people(SIZES, noise=0.3), NAMES)
-    write_photographs(path, NAMES)
+    path = write_file(tmp_path_factory.mktemp("cluster") / "people.h5", people_rows(SIZES, noise=0.3), NAMES)
+    write_photos(path, NAMES)
     return path
 
 
@@ -49,19 +49,19 @@ def test_all_that_it_writes(file: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "10 embeddings in 4 clusters (threshold 0.6)",
-        "  3 with several photographs, 9 in all",
-        "  1 of one photograph",
+        "  3 with several photos, 9 in all",
+        "  1 of one photo",
         "  the largest has 4",
         "model: planted (sha256 unknown)",
         f"{where / 'a.csv'}",
-        f"{where / 'f'}: 3 folders, 9 photographs",
+        f"{where / 'f'}: 3 folders, 9 photos",
         f"{where / 's' / 'index.html'}: 1 sheet",
         f"{file}: /cluster",
     ]
     assert "WARNING" not in done.stderr
     found = column(file)
     assert found is not None
-    np.testing.assert_array_equal(found, known(SIZES) + 1)
+    np.testing.assert_array_equal(found, person_of_rows(SIZES) + 1)
     with (where / "a.csv").open(encoding="utf-8", newline="") as lines:
         assert [int(line["cluster"]) for line in csv.DictReader(lines)] == found.tolist()
     assert sorted(os.listdir(where / "f" / "cluster-00003")) == ["07.jpg", "08.jpg"]
@@ -94,7 +94,7 @@ def test_what_was_compared_is_kept_until_all_is_written(file: Path, tmp_path: Pa
 
 
 def test_a_threshold_that_is_too_low_is_said(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "people.h5", people([60, 3], noise=0.3))
+    path = write_file(tmp_path / "people.h5", people_rows([60, 3], noise=0.3))
     done = facemill("cluster", path, "--threshold", 0.5, "--no-column")
     assert done.returncode == 0
     (warning,) = [line for line in done.stderr.splitlines() if line.startswith("WARNING: 1 cluster ")]
@@ -124,9 +124,9 @@ def test_existing_outputs_are_refused_before_anything_is_done(file: Path, tmp_pa
         (["--threshold", 0], USAGE, ("--threshold", 0.0)),
         (["--threshold", "nan"], "E-CONFIG", ("nan", 0, 1)),
         (["-k", 2, "--threshold", 0.5], USAGE, ("-k", "--threshold")),
-        (["--threshold", 0.5, "--folders", "d", "--sheets", "./d"], USAGE, ("--folders", "--sheets")),
-        (["--threshold", 0.5, "--folders", "d", "--sheets", "x/../d/e"], USAGE, ("--folders", "--sheets")),
-        (["--threshold", 0.5, "--sheets", "d", "-o", "d/list.csv"], USAGE, ("--sheets", "--output")),
+        (["--threshold", 0.5, "--folders", "d", "--sheets", "./d"], "E-OPTION", ("--folders", "--sheets")),
+        (["--threshold", 0.5, "--folders", "d", "--sheets", "x/../d/e"], "E-OPTION", ("--folders", "--sheets")),
+        (["--threshold", 0.5, "--sheets", "d", "-o", "d/list.csv"], "E-OPTION", ("--sheets", "--output")),
         (["--threshold", 0.5, "--mode", "copy"], USAGE, ("--mode", "--folders")),
         (["--threshold", 0.5, "-o", "list.txt"], "E-CONFIG", ("list.txt", ".csv")),
         (["--threshold", 0.5, "--device", "cuda:0"], USAGE, ("--device", "cuda:0", "auto", "cpu", "gpu")),
@@ -157,7 +157,7 @@ def test_real_people(shared: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert facemill("cluster", file, "--threshold", 0.5).returncode == 0
     with h5py.File(file) as opened:
-        person = groups_of_folders(opened["image_paths"].asstr()[:].tolist()).of
+        person = groups_of_folders(opened["image_paths"].asstr()[:].tolist()).labels
     found = column(file)
     assert found is not None
     assert len(np.unique(person)) > 350

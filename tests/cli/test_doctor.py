@@ -88,7 +88,7 @@ def test_without_the_reader_of_model_files_it_still_answers(bare: Bare) -> None:
         entry.unlink()
     found = bare.doctor()[1]
     assert (found["msgspec"]["state"], found["msgspec"]["mend"]) == ("missing", "pip install msgspec")
-    assert "not looked for: No module named 'msgspec'" in found["models"]["text"]
+    assert "not checked: No module named 'msgspec'" in found["models"]["text"]
 
 
 def test_packages_of_single_commands_are_named_with_what_they_are_for(bare: Bare) -> None:
@@ -104,7 +104,7 @@ def test_packages_of_single_commands_are_named_with_what_they_are_for(bare: Bare
 def test_without_the_cache_folders_package_it_still_answers(bare: Bare) -> None:
     done = bare.run(FACEMILL_CACHE=None)
     assert done.returncode == 1
-    assert "its place is not known: No module named 'platformdirs'" in done.stdout
+    assert "its folder is unknown: No module named 'platformdirs'" in done.stdout
 
 
 def test_two_faiss_are_wrong_and_one_is_right(bare: Bare) -> None:

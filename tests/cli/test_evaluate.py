@@ -52,7 +52,7 @@ def test_figures_are_printed_and_nothing_is_left(
     assert done.returncode == 0, done.stderr
     assert re.search(r"^  corrupt +1$", done.stdout, re.MULTILINE)
     assert re.search(r"^  recall@1 +\d+\.\d\d %", done.stdout, re.MULTILINE)
-    assert "Thresholds for a gallery of 30 photographs" in done.stdout
+    assert "Thresholds for a gallery of 30 photos" in done.stdout
     assert "accuracy" not in done.stdout
     assert UNTRAINED_WARNING in done.stderr
     assert not list(temporary.glob("facemill*"))
@@ -88,7 +88,7 @@ def test_a_report_keeps_the_embeddings_and_finds_them_again(report: Path, place:
         run_id = file["metadata"].attrs["run_id"]
     again = facemill("evaluate", place / "in", "--engine", tiny_engine, "-o", report, "--gallery", 9)
     assert again.returncode == 0, again.stderr
-    assert "9 photographs" in (report / "report.md").read_text()
+    assert "9 photos" in (report / "report.md").read_text()
     with h5py.File(report / "embeddings.h5") as file:
         assert file["metadata"].attrs["run_id"] == run_id
     forced = facemill("evaluate", place / "in", "--engine", tiny_engine, "-o", report, "--force")

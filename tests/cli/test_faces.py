@@ -151,9 +151,9 @@ def test_detectors_are_compared_alike_from_photographs_and_from_what_was_kept(
     done = facemill("evaluate", *arguments, "--detectors", ",".join(both), **environment)
     assert done.returncode == 0, done.stderr
     found = compared(done.stdout)
-    assert found["photographs with a face"] == ["60.00 %", "90.00 %"]
+    assert found["photos with a face"] == ["60.00 %", "90.00 %"]
     assert found["licence"] == ["Apache-2.0", "Apache-2.0"]
-    for speed in ("detection alone, photographs/s", "the whole run, photographs/s"):
+    for speed in ("detection alone, photos/s", "whole run, photos/s"):
         assert all(float(value.replace(",", "")) > 0 for value in found[speed])
     again = facemill("evaluate", *arguments, "--detectors", f"{both[1]}, {both[0]}", **environment)
     assert again.returncode == 0, again.stderr
@@ -201,7 +201,7 @@ def test_int8_is_calibrated_on_aligned_crops(place: Path, environment: dict[str,
                "--align", "detect", "--detector", place / "keen.toml", "--output", tmp_path,
                **environment)  # fmt: skip
     assert_refused(done, "E-CONFIG", 9, 64)  # nine are too few, and it says so
-    assert_names(done.stderr, "9 crops", "10 photographs")
+    assert_names(done.stderr, 9, 10)
 
 
 def test_every_option_is_in_the_document() -> None:

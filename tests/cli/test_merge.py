@@ -15,28 +15,28 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from compare import contents, differences
 
 from runtime.metrics.falsematch import Calibration
 from runtime.storage.contract import EmbeddingContract, Guard
 from runtime.storage.verify import verify_file
+from tests.support.embedding_files import contents, differences
 from tests.support.errors import USAGE, assert_refused
 from tests.support.facemill_command import ROOT, facemill
-from tests.support.people_files import embed, make_odd, paths_in
+from tests.support.people_files import embed_folder, make_odd_people, paths_in
 
 
 @pytest.fixture(scope="module")
 def made(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Photographs in two folders, the file of each and the file of both."""
     place = tmp_path_factory.mktemp("merge")
-    make_odd(place / "photos" / "b")
+    make_odd_people(place / "photos" / "b")
     shutil.copytree(place / "photos" / "b" / "P02", place / "photos" / "a" / "P02")
     shutil.copytree(place / "photos" / "b" / "P03", place / "photos" / "c")
-    embed(place / "photos", place / "all.h5", tiny_engine)
+    embed_folder(place / "photos", place / "all.h5", tiny_engine)
     outer = [path for folder in "ac" for path in (place / "photos" / folder).rglob("*.jpg")]
     (place / "list").write_text("".join(f"{path}\n" for path in outer))
-    embed(f"@{place / 'list'}", place / "ac.h5", tiny_engine)
-    embed(place / "photos" / "b", place / "b.h5", tiny_engine)
+    embed_folder(f"@{place / 'list'}", place / "ac.h5", tiny_engine)
+    embed_folder(place / "photos" / "b", place / "b.h5", tiny_engine)
     return place
 
 
@@ -55,14 +55,14 @@ def test_joined_is_as_if_made_at_once(made: Path, tmp_path: Path) -> None:
 
 def test_the_order_of_the_files_does_not_matter_nor_their_number(made: Path, tiny_engine: Path, tmp_path: Path) -> None:
     for name in ("a", "c"):
-        embed(made / "photos" / name, tmp_path / f"{name}.h5", tiny_engine)
+        embed_folder(made / "photos" / name, tmp_path / f"{name}.h5", tiny_engine)
     files = [made / "b.h5", tmp_path / "c.h5", tmp_path / "a.h5"]
     assert facemill("merge", *files, "-o", tmp_path / "o.h5").returncode == 0
     assert differences(tmp_path / "o.h5", made / "all.h5") == []
 
 
 def test_a_photograph_in_two_files(made: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    again = embed(made / "photos" / "b" / "P02", tmp_path / "again.h5", tiny_engine)
+    again = embed_folder(made / "photos" / "b" / "P02", tmp_path / "again.h5", tiny_engine)
     with h5py.File(again, "r+") as file:
         file["embeddings"][:] = np.eye(16, dtype=np.float32)[:4]
     output = tmp_path / "o.h5"
@@ -70,14 +70,14 @@ def test_a_photograph_in_two_files(made: Path, tiny_engine: Path, tmp_path: Path
     assert_refused(done, "E-CONFIG", 4, "P02/0.jpg", "P02/1.jpg", "P02/2.jpg", 1, "--prefer first")
     assert sorted(os.listdir(tmp_path)) == ["again.h5"]
     done = facemill("merge", made / "b.h5", again, "-o", output, "--prefer", "first")
-    assert "4 photographs were in several files" in done.stdout
+    assert "4 photos were in several files" in done.stdout
     assert differences(output, made / "b.h5") == []
     assert facemill("merge", again, made / "b.h5", "-o", output, "--prefer", "first", "--force").returncode == 0
     assert set(differences(output, made / "b.h5")) == {"embeddings"}
 
 
 def test_what_may_not_stand_together_is_named_with_both_values(made: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    other = embed(made / "photos" / "c", tmp_path / "half.h5", tiny_engine, "--dtype", "float16")
+    other = embed_folder(made / "photos" / "c", tmp_path / "half.h5", tiny_engine, "--dtype", "float16")
     done = facemill("merge", made / "b.h5", other, "-o", tmp_path / "o.h5")
     assert_refused(done, "E-CONTRACT", "dtype", "float32", "float16")
     with h5py.File(other, "r+") as file:
@@ -90,7 +90,7 @@ def test_what_may_not_stand_together_is_named_with_both_values(made: Path, tiny_
 
 
 def test_details_of_duplicates_name_paths_below_the_new_root(made: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    b = embed(made / "photos" / "b", tmp_path / "b.h5", tiny_engine, "--skip-duplicates")
+    b = embed_folder(made / "photos" / "b", tmp_path / "b.h5", tiny_engine, "--skip-duplicates")
     output = tmp_path / "o.h5"
     assert facemill("merge", b, made / "ac.h5", "-o", output).returncode == 0
     with h5py.File(output) as file:
@@ -141,7 +141,7 @@ def test_a_kill_while_it_writes_leaves_the_output_as_it_was(where: str, made: Pa
     module = ".".join(where.split(".")[:2])
     code = (
         f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        f"import runtime.{module}\nruntime.{where} = lambda *a: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"import runtime.{module}\nruntime.{where} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"from runtime.cli.merge import main\nmain({arguments!r})"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == -signal.SIGKILL

@@ -14,7 +14,7 @@ import pytest
 from runtime.cli.pairs import main
 from runtime.pipeline.request import UNTRAINED_WARNING
 from tests.support import encoded_images as make
-from tests.support.duplicate_people import calibration_of, oracle, twins, write_twins
+from tests.support.duplicate_people import calibration_of, pairs_by_numpy, rows_with_duplicates, write_rows
 from tests.support.errors import USAGE, Values, assert_refused
 from tests.support.facemill_command import facemill
 
@@ -70,16 +70,16 @@ def test_photographs_that_are_there_twice_are_found_under_any_name(people: Path,
 
 
 def test_a_calibration_sets_the_threshold_and_tells_what_to_expect(tmp_path: Path) -> None:
-    vectors = twins(300)
+    vectors = rows_with_duplicates(300)
     calibration = calibration_of(np.random.default_rng(0).normal(0, 0.1, 100_000).clip(-1, 1))
-    path = write_twins(tmp_path / "p.h5", vectors, calibration=calibration)
+    path = write_rows(tmp_path / "p.h5", vectors, calibration=calibration)
     done = pairs(path, "--expected-false", 100, "-o", tmp_path / "o.csv")
     assert done.returncode == 0, done.stderr
     threshold = float(done.stdout.split(" pairs at ")[1].split()[0])
     assert calibration.expected(threshold, 300 * 299 // 2).hits <= 100
     assert "expected false pairs at the threshold: " in done.stdout
     lines = read_csv(tmp_path / "o.csv")
-    assert len(lines) == len(oracle(vectors, threshold))
+    assert len(lines) == len(pairs_by_numpy(vectors, threshold))
     assert max(float(line["expected_false"]) for line in lines) <= 100
     usual = pairs(path, "-o", tmp_path / "usual.csv")
     assert usual.returncode == 0
@@ -87,13 +87,13 @@ def test_a_calibration_sets_the_threshold_and_tells_what_to_expect(tmp_path: Pat
 
 
 def test_a_budget_says_that_the_answer_is_approximate(tmp_path: Path) -> None:
-    vectors = twins(1000)
-    path = write_twins(tmp_path / "p.h5", vectors)
+    vectors = rows_with_duplicates(1000)
+    path = write_rows(tmp_path / "p.h5", vectors)
     done = facemill("pairs", path, "--threshold", 0.7, "-o", tmp_path / "o.csv", "--budget", "0.000001s")
     assert done.returncode == 0, done.stderr
     assert "search: APPROXIMATE" in done.stdout
     assert "approximate" in done.stderr
-    assert 0 < len(read_csv(tmp_path / "o.csv")) <= len(oracle(vectors, 0.7))
+    assert 0 < len(read_csv(tmp_path / "o.csv")) <= len(pairs_by_numpy(vectors, 0.7))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_budget_says_that_the_answer_is_approximate(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_refused_leaves_nothing(tmp_path: Path, arguments: list[str], code: str, values: Values) -> None:
-    path = write_twins(tmp_path / "p.h5", twins(100))
+    path = write_rows(tmp_path / "p.h5", rows_with_duplicates(100))
     given = [str(tmp_path / a) if a.startswith("o.") else a for a in arguments]
     done = pairs(path, *given)
     assert_refused(done, code, *values)
@@ -127,17 +127,17 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, arguments: list[str], co
 def test_durations(text: str, seconds: float) -> None:
     from runtime.cli.options import duration
 
-    (option,) = [one for one in main.params if one.name == "budget"]
+    (option,) = [one for one in main.params if one.name == "budget_s"]
     assert duration(main.make_context("pairs", ["f", "-o", "o.csv"]), option, text) == seconds
 
 
 def test_existing_output_stays_without_force(tmp_path: Path) -> None:
-    path = write_twins(tmp_path / "p.h5", twins(100))
+    path = write_rows(tmp_path / "p.h5", rows_with_duplicates(100))
     (tmp_path / "o.csv").write_text("old")
     assert pairs(path, "--threshold", 0.5, "-o", tmp_path / "o.csv").returncode == 1
     assert (tmp_path / "o.csv").read_text() == "old"
     assert pairs(path, "--threshold", 0.5, "-o", tmp_path / "o.csv", "--force").returncode == 0
-    assert len(read_csv(tmp_path / "o.csv")) == len(oracle(twins(100), 0.5))
+    assert len(read_csv(tmp_path / "o.csv")) == len(pairs_by_numpy(rows_with_duplicates(100), 0.5))
 
 
 def test_no_such_file_leaves_no_folder(tmp_path: Path) -> None:

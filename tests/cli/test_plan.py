@@ -40,7 +40,7 @@ def test_a_job_that_is_far_away_in_words(tiny_engine: Path, tmp_path: Path) -> N
     assert "by the engine alone" in done.stdout
     assert "does not fit: " in done.stdout
     assert "streamed" in done.stdout
-    assert lines[-1].startswith("wants something done: embedding (disk while it runs)")
+    assert lines[-1].startswith("problems: embedding (disk while it runs)")
     assert "\x1b" not in done.stdout  # red is for terminals
 
 

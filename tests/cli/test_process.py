@@ -20,8 +20,8 @@ from runtime.pipeline.request import UNTRAINED_WARNING
 from tests.support import encoded_images as make
 from tests.support.errors import USAGE, Values, assert_refused
 from tests.support.facemill_command import ROOT, facemill, summary
+from tests.support.interrupted_runs import assert_same_file
 from tests.support.model_files import copy_engine
-from tests.support.processes import assert_same_file
 
 
 def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.facemill_command import facemill
-from tests.support.people_files import embed, make_odd
+from tests.support.people_files import embed_folder, make_odd_people
 
 WRITERS = [
     ("search", "FILE", "PHOTO", "--html", "OUT.html"),
@@ -26,8 +26,8 @@ WRITERS = [
 @pytest.fixture(scope="module")
 def made(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("pages")
-    make_odd(place / "photos")
-    embed(place / "photos", place / "people.h5", tiny_engine)
+    make_odd_people(place / "photos")
+    embed_folder(place / "photos", place / "people.h5", tiny_engine)
     return place
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 
 from runtime.errors import StorageError
 from runtime.maintenance.repair import LOST, repair
@@ -29,14 +28,15 @@ from runtime.storage.ledger import Part
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.storage import test_verify as damages
+from tests.support.embedding_files import differences
 from tests.support.errors import assert_refused
 from tests.support.facemill_command import ROOT, facemill
-from tests.support.people_files import embed, make_odd, paths_in
+from tests.support.people_files import embed_folder, make_odd_people, paths_in
 
 
 @pytest.fixture(scope="module")
 def whole(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return embed(photos, tmp_path_factory.mktemp("repair") / "people.h5", tiny_engine, "--skip-duplicates")
+    return embed_folder(photos, tmp_path_factory.mktemp("repair") / "people.h5", tiny_engine, "--skip-duplicates")
 
 
 @pytest.fixture
@@ -181,14 +181,14 @@ def test_without_outcomes_the_rows_and_their_names_are_saved(copy: Path, whole: 
 
 
 def test_odd_names_come_through(tiny_engine: Path, tmp_path: Path) -> None:
-    make_odd(tmp_path / "photos")
-    file = embed(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
+    make_odd_people(tmp_path / "photos")
+    file = embed_folder(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
     before = paths_in(file)
     shutil.copy(file, tmp_path / "whole.h5")
     with h5py.File(file, "r+") as opened:
         opened["embeddings"][-6:] *= 2
     done = facemill("repair", file)
-    assert "6 photographs are lost" in done.stdout
+    assert "6 photos are lost" in done.stdout
     assert "line\\nbreak.jpg" in done.stdout
     assert paths_in(file) == before
     assert facemill("process", tmp_path / "photos", "-o", file, "--engine", tiny_engine, "--retry").returncode == 0
@@ -196,8 +196,8 @@ def test_odd_names_come_through(tiny_engine: Path, tmp_path: Path) -> None:
 
 
 def test_an_exact_path_that_is_not_what_its_text_says_is_not_believed(tiny_engine: Path, tmp_path: Path) -> None:
-    make_odd(tmp_path / "photos")
-    file = embed(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
+    make_odd_people(tmp_path / "photos")
+    file = embed_folder(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
     before = paths_in(file)
     data = file.read_bytes()
     at = data.rindex(b"caf\xe9.jpg")  # no checksum guards it

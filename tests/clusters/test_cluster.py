@@ -18,14 +18,14 @@ from runtime.clusters.clusters import (
     default_threshold,
     number_clusters,
 )
-from runtime.clusters.graph import people_in_graph
+from runtime.clusters.graph import find_people
 from runtime.errors import ConfigError, TooManyPairsError
 from runtime.metrics.falsematch import Calibration
 from runtime.pairs.checkpoint import Checkpoint
 from runtime.pairs.pairs import PairQuery
 from runtime.storage.file import EmbeddingFile
 from tests.oracles.agreement import agreement
-from tests.support.clustered_files import known, links_of, people, write_file
+from tests.support.clustered_files import links_by_numpy, people_rows, person_of_rows, write_file
 from tests.support.errors import assert_names, raises
 
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
@@ -34,7 +34,7 @@ SIZES = [1] * 30 + [2] * 30 + [5] * 20 + [9] * 5
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return write_file(tmp_path / "people.h5", people(SIZES, noise=0.75))
+    return write_file(tmp_path / "people.h5", people_rows(SIZES, noise=0.75))
 
 
 def calibrate(file: Path, first: int, at_least: Sequence[int], pairs: int) -> None:
@@ -51,25 +51,25 @@ def clustered(file: Path, threshold: float, *, seed: int = 0, **how: Any) -> Clu
 
 
 def test_the_clusters_are_those_of_all_links(file: Path) -> None:
-    vectors = people(SIZES, noise=0.75)
-    labels, scores = people_in_graph(links_of(vectors, 0.42), len(vectors), seed=4)
+    vectors = people_rows(SIZES, noise=0.75)
+    labels, scores = find_people(links_by_numpy(vectors, 0.42), len(vectors), seed=4)
     wanted = number_clusters(labels, scores, method="whispers", threshold=0.42, seed=4)
     found = clustered(file, 0.42, seed=4)
-    np.testing.assert_array_equal(found.of, wanted.of)
+    np.testing.assert_array_equal(found.labels, wanted.labels)
     np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-6)
     assert (found.method, found.threshold, found.k, found.seed) == ("whispers", 0.42, None, 4)
-    assert agreement(found.of.astype(np.int64), known(SIZES)).f1 > 0.95
+    assert agreement(found.labels.astype(np.int64), person_of_rows(SIZES)).f1 > 0.95
     # what was compared is kept, and the same question answered by it
     again = clustered(file, 0.42, seed=4)
-    np.testing.assert_array_equal(again.of, found.of)
+    np.testing.assert_array_equal(again.labels, found.labels)
 
 
 def test_two_faces_of_one_photograph_are_two_people(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "people.h5", people([2], noise=0.1), ranks=[0, 1])
-    assert clustered(path, 0.5).of.tolist() == [1, 1]
+    path = write_file(tmp_path / "people.h5", people_rows([2], noise=0.1), ranks=[0, 1])
+    assert clustered(path, 0.5).labels.tolist() == [1, 1]
     with h5py.File(path, "r+") as file:
         file["outcomes/embeddings"][:] = [2, 0]  # both rows are of the first photograph
-    assert clustered(path, 0.5).of.tolist() == [1, 2]
+    assert clustered(path, 0.5).labels.tolist() == [1, 2]
 
 
 def test_an_approximate_search_is_said(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -85,14 +85,14 @@ def test_a_known_number_of_people(file: Path) -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_hardly_any_rows(tmp_path: Path, rows: int) -> None:
-    path = write_file(tmp_path / "few.h5", people([2], noise=0.1)[:rows])
-    assert clustered(path, 0.5).of.tolist() == [1] * rows
+    path = write_file(tmp_path / "few.h5", people_rows([2], noise=0.1)[:rows])
+    assert clustered(path, 0.5).labels.tolist() == [1] * rows
 
 
 def test_rows_of_zeros_are_alone(tmp_path: Path) -> None:
-    vectors = people([3, 3], noise=0.1)
+    vectors = people_rows([3, 3], noise=0.1)
     vectors[[0, 4]] = 0
-    assert clustered(write_file(tmp_path / "zeros.h5", vectors), 0.5).of.tolist() == [3, 1, 1, 2, 4, 2]
+    assert clustered(write_file(tmp_path / "zeros.h5", vectors), 0.5).labels.tolist() == [3, 1, 1, 2, 4, 2]
 
 
 @pytest.mark.parametrize("threshold", [0.0, -0.5, 1.5, float("nan")])
@@ -103,7 +103,7 @@ def test_a_threshold_that_is_none_is_refused(file: Path, threshold: float) -> No
 
 def test_more_links_than_memory_holds_are_refused(file: Path) -> None:
     with raises(TooManyPairsError, "--threshold"):
-        clustered(file, 0.01, most=2000)
+        clustered(file, 0.01, max_pairs=2000)
 
 
 @pytest.mark.parametrize(

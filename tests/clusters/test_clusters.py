@@ -19,16 +19,16 @@ def test_the_largest_is_1_and_among_equals_the_first_row_decides(seed: int) -> N
     assert found.count == len(wanted)
     assert [found.rows(i + 1).tolist() for i in range(found.count)] == wanted
     assert found.sizes.tolist() == list(map(len, wanted))
-    assert found.of.dtype == np.int32
-    assert (found.of == 0).sum() == (labels == -1).sum()
+    assert found.labels.dtype == np.int32
+    assert (found.labels == 0).sum() == (labels == -1).sum()
     assert sorted(found.order.tolist()) == list(range(200))
     for least in (1, 2, 5, 100):
-        assert found.with_at_least(least) == sum(len(mine) >= least for mine in wanted)
+        assert found.count_at_least(least) == sum(len(mine) >= least for mine in wanted)
 
 
 def test_no_rows_are_no_clusters() -> None:
     found = number_clusters(np.empty(0, np.int64), np.empty(0, np.float32), method="whispers", threshold=0.5)
-    assert (found.count, found.with_at_least(1), found.suspicious) == (0, 0, 0)
+    assert (found.count, found.count_at_least(1), found.suspicious) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(

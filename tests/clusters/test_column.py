@@ -11,7 +11,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from compare import contents
 
 from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.clusters.outputs import write_column
@@ -20,14 +19,15 @@ from runtime.index.indexfile import ensure_index
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
-from tests.support.clustered_files import people, write_file
+from tests.support.clustered_files import people_rows, write_file
+from tests.support.embedding_files import contents
 from tests.support.errors import raises
 from tests.support.facemill_command import ROOT
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return write_file(tmp_path / "people.h5", people([3, 2, 1]))
+    return write_file(tmp_path / "people.h5", people_rows([3, 2, 1]))
 
 
 def clusters(labels: list[int], **how: float) -> Clusters:

@@ -16,7 +16,7 @@ from runtime.clusters.folders import FolderCounts, write_folders
 from runtime.errors import ConfigError, OutputExistsError
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
-from tests.support.clustered_files import EVIL, people, write_file, write_photographs
+from tests.support.clustered_files import EVIL, people_rows, write_file, write_photos
 from tests.support.errors import raises
 
 NAMES = sorted(
@@ -27,8 +27,8 @@ LABELS = [0, 0, 0, 1, 1, 2, 2, 3]  # a, b, c; d, e; both of f; g
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_file(tmp_path_factory.mktemp("folders") / "people.h5", people([8]), NAMES)
-    write_photographs(path, [name for name in NAMES if name != b"f/gone.jpg"])
+    path = write_file(tmp_path_factory.mktemp("folders") / "people.h5", people_rows([8]), NAMES)
+    write_photos(path, [name for name in NAMES if name != b"f/gone.jpg"])
     return path
 
 
@@ -52,7 +52,7 @@ def test_every_photograph_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Pa
     with EmbeddingFile(file) as gallery:
         made = write_folders(target, gallery, clusters(), mode=mode)
         photographs = gallery.photo_paths(range(8))
-    assert made == FolderCounts(folders=3, photographs=6, missing=1)
+    assert made == FolderCounts(folders=3, photos=6, missing=1)
     stem = EVIL.removesuffix(b".jpg")
     assert entries(target) == {
         "cluster-00001": [b"face-2.jpg", b"face-3.jpg", b"face.jpg"],
@@ -69,13 +69,12 @@ def test_every_photograph_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Pa
 
 def test_least_leaves_small_clusters_out_and_1_takes_all(file: Path, tmp_path: Path) -> None:
     with EmbeddingFile(file) as gallery:
-        assert write_folders(tmp_path / "3", gallery, clusters(), mode="symlink", least=3).folders == 1
-        assert write_folders(tmp_path / "1", gallery, clusters(), mode="symlink", least=1).folders == 4
-        assert write_folders(tmp_path / "9", gallery, clusters(), mode="symlink", least=9) == FolderCounts(0, 0, 0)
+        assert write_folders(tmp_path / "3", gallery, clusters(), mode="symlink", min_rows=3).folders == 1
+        assert write_folders(tmp_path / "1", gallery, clusters(), mode="symlink", min_rows=1).folders == 4
+        assert write_folders(tmp_path / "9", gallery, clusters(), mode="symlink", min_rows=9) == FolderCounts(0, 0, 0)
         # rows of none, number 0, are in no folder
         assert (
-            write_folders(tmp_path / "0", gallery, clusters([0, 0, *[-1] * 6]), mode="symlink", least=1).photographs
-            == 2
+            write_folders(tmp_path / "0", gallery, clusters([0, 0, *[-1] * 6]), mode="symlink", min_rows=1).photos == 2
         )
 
 
@@ -94,12 +93,12 @@ def test_paths_that_would_lead_out_of_the_folder_do_not(tmp_path: Path) -> None:
     names = [b"../../outside.jpg", b"a/..", b"a/.", b"sub/", b"x/\x7fy.jpg"]
     place = tmp_path / "in" / "deep"
     place.mkdir(parents=True)
-    path = write_file(place / "people.h5", people([5]), names)
-    write_photographs(path, [b"../../outside.jpg", b"x/\x7fy.jpg", b"sub/z.jpg"])
+    path = write_file(place / "people.h5", people_rows([5]), names)
+    write_photos(path, [b"../../outside.jpg", b"x/\x7fy.jpg", b"sub/z.jpg"])
     before = set(tmp_path.rglob("*"))
     with EmbeddingFile(path) as gallery:
         made = write_folders(place / "d", gallery, clusters([0] * 5), mode="copy")
-    assert made == FolderCounts(folders=1, photographs=2, missing=3)
+    assert made == FolderCounts(folders=1, photos=2, missing=3)
     assert entries(place / "d") == {"cluster-00001": sorted([b"outside.jpg", b"\x7fy.jpg"])}
     outside = {found for found in set(tmp_path.rglob("*")) - before if not found.is_relative_to(place / "d")}
     assert outside == {path.with_name("people.h5.pages")}
@@ -107,8 +106,8 @@ def test_paths_that_would_lead_out_of_the_folder_do_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [b"", b".", b".."])
 def test_a_name_that_is_none_becomes_the_row(name: bytes) -> None:
-    assert folders._harmless(name, 17) == b"row-17"
-    assert folders._harmless(b"-rf.jpg", 17) == b"-rf.jpg"
+    assert folders._safe_name(name, 17) == b"row-17"
+    assert folders._safe_name(b"-rf.jpg", 17) == b"-rf.jpg"
 
 
 def test_a_name_as_long_as_a_file_system_takes_gets_its_number_too(tmp_path: Path) -> None:
@@ -123,7 +122,7 @@ def test_a_name_as_long_as_a_file_system_takes_gets_its_number_too(tmp_path: Pat
 
     for name in (b"n" * 251 + b".jpg", b"n" + b"." + b"s" * 253):
         for _ in range(12):
-            folders._put(place, b"photograph", b"folder", name)
+            folders._link_unique(place, b"photograph", b"folder", name)
     assert len(set(made)) == 24
     assert made[1] == b"n" * 249 + b"-2.jpg"
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from runtime.clusters.graph import connected_components, people_in_graph
+from runtime.clusters.graph import connected_components, find_people
 from runtime.pairs.all_pairs import ScoredPairs
 from tests.oracles.agreement import agreement
-from tests.support.clustered_files import known, links_of, people
+from tests.support.clustered_files import links_by_numpy, people_rows, person_of_rows
 from tests.support.facemill_command import ROOT
 
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
@@ -55,7 +55,7 @@ def test_components_are_those_of_a_plain_loop(seed: int) -> None:
 def test_nobody_hears_another_label_louder_than_its_own(seed: int) -> None:
     """What Chinese whispers promises, checked row by row; and clusters are parts of components, each connected."""
     links = random_links(300, 400, seed)
-    label, _ = people_in_graph(links, 300, seed=seed)
+    label, _ = find_people(links, 300, seed=seed)
     votes: list[dict[int, float]] = [{} for _ in range(300)]
     for a, b, score in zip(links.first.tolist(), links.second.tolist(), links.scores.tolist(), strict=True):
         for row, other in ((a, b), (b, a)):
@@ -72,13 +72,13 @@ def test_nobody_hears_another_label_louder_than_its_own(seed: int) -> None:
 
 def test_planted_people_are_found_where_components_run_into_each_other() -> None:
     sizes = [1] * 60 + [2] * 60 + [5] * 40 + [12] * 10
-    vectors, person = people(sizes, noise=0.75), known(sizes)
-    links = links_of(vectors, 0.4)
-    label, _ = people_in_graph(links, len(person))
+    vectors, person = people_rows(sizes, noise=0.75), person_of_rows(sizes)
+    links = links_by_numpy(vectors, 0.4)
+    label, _ = find_people(links, len(person))
     assert agreement(connected_components(links, len(person)), person).f1 < 0.6  # so there is something to take apart
     assert agreement(label, person).f1 > 0.9
-    clear = links_of(people(sizes, noise=0.4), 0.6)
-    assert agreement(people_in_graph(clear, len(person))[0], person).f1 == 1
+    clear = links_by_numpy(people_rows(sizes, noise=0.4), 0.6)
+    assert agreement(find_people(clear, len(person))[0], person).f1 == 1
 
 
 def test_two_groups_held_together_by_one_link_are_two() -> None:
@@ -86,7 +86,7 @@ def test_two_groups_held_together_by_one_link_are_two() -> None:
     ends = np.array([*clique, *((a + 5, b + 5) for a, b in clique), (4, 5)], np.int64)
     links = ScoredPairs(ends[:, 0], ends[:, 1], np.full(len(ends), 0.6, np.float32))
     for seed in range(10):
-        label, scores = people_in_graph(links, 11, seed=seed)
+        label, scores = find_people(links, 11, seed=seed)
         assert same_groups(label, np.repeat([0, 1, 2], [5, 5, 1]))
         np.testing.assert_allclose(scores, [*[0.6] * 10, 1], rtol=1e-6)
 
@@ -95,7 +95,7 @@ def test_a_row_s_score_is_the_mean_of_its_links_inside() -> None:
     links = ScoredPairs(
         np.array([0, 0, 1], np.int64), np.array([1, 2, 2], np.int64), np.array([0.5, 0.7, 0.9], np.float32)
     )
-    label, scores = people_in_graph(links, 4)
+    label, scores = find_people(links, 4)
     assert same_groups(label, np.array([0, 0, 0, 3]))
     np.testing.assert_allclose(scores, [0.6, 0.7, 0.8, 1.0], rtol=1e-6)
 
@@ -104,17 +104,17 @@ def test_the_order_of_the_links_changes_nothing_and_the_seed_decides() -> None:
     links = random_links(400, 1500, 3)
     order = np.random.default_rng(1).permutation(len(links.scores))
     other = ScoredPairs(links.first[order], links.second[order], links.scores[order])
-    label, scores = people_in_graph(links, 400, seed=5)
-    again, again_scores = people_in_graph(other, 400, seed=5)
+    label, scores = find_people(links, 400, seed=5)
+    again, again_scores = find_people(other, 400, seed=5)
     np.testing.assert_array_equal(label, again)
     np.testing.assert_allclose(scores, again_scores, rtol=1e-6)
-    assert any(not same_groups(label, people_in_graph(links, 400, seed=seed)[0]) for seed in range(6, 12))
+    assert any(not same_groups(label, find_people(links, 400, seed=seed)[0]) for seed in range(6, 12))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
 def test_without_links_everybody_is_alone(rows: int) -> None:
     none = np.empty(0, np.int64)
-    label, scores = people_in_graph(ScoredPairs(none, none, np.empty(0, np.float32)), rows)
+    label, scores = find_people(ScoredPairs(none, none, np.empty(0, np.float32)), rows)
     assert len(np.unique(label)) == rows
     assert scores.tolist() == [1.0] * rows
 
@@ -123,20 +123,20 @@ def test_pairs_and_chains_come_to_rest() -> None:
     """Of all graphs those whose rows swap labels most easily, when they listen at once."""
     first = np.arange(0, 20_000, dtype=np.int64)
     chain = ScoredPairs(first, first + 1, np.full(20_000, 0.5, np.float32))
-    label, _ = people_in_graph(chain, 20_001)
+    label, _ = find_people(chain, 20_001)
     sizes = np.unique(label, return_counts=True)[1]
     assert sizes.min() >= 2
     stars = ScoredPairs(first // 10 * 10, first // 10 * 10 + first % 10 + 1, np.full(20_000, 0.5, np.float32))
     kept = first % 10 < 9
-    label, _ = people_in_graph(ScoredPairs(stars.first[kept], stars.second[kept], stars.scores[kept]), 30_000)
+    label, _ = find_people(ScoredPairs(stars.first[kept], stars.second[kept], stars.scores[kept]), 30_000)
     assert same_groups(label[:200], np.arange(200) // 10)
 
 
 def test_without_scipy_the_message_says_what_to_install() -> None:
     code = (
         "import sys\nsys.modules['scipy'] = None\nimport numpy as np\nfrom runtime.pairs.all_pairs import ScoredPairs\n"
-        "from runtime.clusters.graph import people_in_graph\n"
-        "people_in_graph(ScoredPairs(np.array([0]), np.array([1]), np.array([.5], np.float32)), 2)"
+        "from runtime.clusters.graph import find_people\n"
+        "find_people(ScoredPairs(np.array([0]), np.array([1]), np.array([.5], np.float32)), 2)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert "MissingDependencyError" in done.stderr

@@ -12,7 +12,7 @@ from runtime.clusters.kmeans import split_by_kmeans
 from runtime.errors import ConfigError
 from runtime.storage.file import EmbeddingFile
 from tests.oracles.agreement import agreement
-from tests.support.clustered_files import known, people, write_file
+from tests.support.clustered_files import people_rows, person_of_rows, write_file
 from tests.support.errors import raises
 
 pytest.importorskip("faiss", reason="faiss is not installed: pip install '.[cpu]'")
@@ -21,12 +21,14 @@ SIZES = [60, 50, 40, 40, 30]
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_file(tmp_path_factory.mktemp("kmeans") / "people.h5", people(SIZES, noise=0.5))
+    return write_file(tmp_path_factory.mktemp("kmeans") / "people.h5", people_rows(SIZES, noise=0.5))
 
 
 def best_of(file: Path, k: int, seeds: int = 8) -> float:
     with EmbeddingFile(file) as gallery:
-        return max(agreement(split_by_kmeans(gallery, k, seed=seed)[0], known(SIZES)).f1 for seed in range(seeds))
+        return max(
+            agreement(split_by_kmeans(gallery, k, seed=seed)[0], person_of_rows(SIZES)).f1 for seed in range(seeds)
+        )
 
 
 def test_planted_people_are_found(file: Path) -> None:
@@ -45,7 +47,7 @@ def test_every_row_is_with_its_nearest_centre_and_has_that_score(file: Path, mon
     monkeypatch.setattr(kmeans, "_nearest", keep)
     with EmbeddingFile(file) as gallery:
         labels, scores = split_by_kmeans(gallery, 5)
-    products = people(SIZES, noise=0.5).astype(np.float64) @ centres[0].T.astype(np.float64)  # (N, 5)
+    products = people_rows(SIZES, noise=0.5).astype(np.float64) @ centres[0].T.astype(np.float64)  # (N, 5)
     np.testing.assert_array_equal(labels, products.argmax(axis=1))
     np.testing.assert_allclose(scores, products.max(axis=1), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(centres[0], axis=1), 1, atol=1e-5)  # spherical
@@ -59,7 +61,7 @@ def test_the_seed_decides(file: Path) -> None:
 
 
 def test_it_learns_from_a_bounded_sample(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kmeans, "_SAMPLE_BYTES", 100 * 4 * 64)
+    monkeypatch.setattr(kmeans, "_MAX_SAMPLE_BYTES", 100 * 4 * 64)
     seen: list[int] = []
     improve = kmeans._improve
 
@@ -78,7 +80,7 @@ def test_it_learns_from_a_bounded_sample(file: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_row_of_zeros_is_in_no_cluster_and_moves_no_centre(tmp_path: Path) -> None:
-    vectors = people([5, 5], noise=0.2)
+    vectors = people_rows([5, 5], noise=0.2)
     vectors[[2, 7]] = 0
     with EmbeddingFile(write_file(tmp_path / "people.h5", vectors)) as gallery:
         labels, scores = split_by_kmeans(gallery, 2)

@@ -14,7 +14,7 @@ from runtime.clusters.outputs import check_list_path, write_list
 from runtime.errors import ConfigError, OutputExistsError
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
-from tests.support.clustered_files import EVIL, people, write_file
+from tests.support.clustered_files import EVIL, people_rows, write_file
 from tests.support.errors import raises
 
 NAMES = sorted([b"=cmd()|'x'.jpg", b"a,b.jpg", b"c\n1,2,3.jpg", b'd".jpg', EVIL, b"z.jpg"])
@@ -32,8 +32,8 @@ def read(path: Path) -> list[list[str]]:
 
 @pytest.mark.parametrize("lines", [2, 100])
 def test_every_row_is_there_once_by_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
-    monkeypatch.setattr(outputs, "_LIST_LINES", lines)
-    file = write_file(tmp_path / "people.h5", people([6]), NAMES)
+    monkeypatch.setattr(outputs, "_ROWS_PER_READ", lines)
+    file = write_file(tmp_path / "people.h5", people_rows([6]), NAMES)
     with EmbeddingFile(file) as gallery:
         write_list(tmp_path / "people.csv", gallery, clusters([8, -1, 7, 8, 7, 8]))
         names = gallery.names(range(6))
@@ -51,7 +51,7 @@ def test_every_row_is_there_once_by_cluster(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_faces_have_their_rank(tmp_path: Path) -> None:
-    file = write_file(tmp_path / "people.h5", people([3]), ranks=[0, 2, 1])
+    file = write_file(tmp_path / "people.h5", people_rows([3]), ranks=[0, 2, 1])
     with EmbeddingFile(file) as gallery:
         write_list(tmp_path / "people.csv", gallery, clusters([0, 0, 1]))
     found = read(tmp_path / "people.csv")
@@ -60,7 +60,7 @@ def test_faces_have_their_rank(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_the_old_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = write_file(tmp_path / "people.h5", people([3]))
+    file = write_file(tmp_path / "people.h5", people_rows([3]))
     (tmp_path / "people.csv").write_text("old")
     monkeypatch.setattr(EmbeddingFile, "names", lambda self, rows: 1 / 0)
     with EmbeddingFile(file) as gallery, pytest.raises(ZeroDivisionError):

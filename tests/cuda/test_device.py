@@ -8,7 +8,7 @@ import pytest
 
 from runtime.cuda import device
 from runtime.cuda.device import choose_gpus, visible_devices_for
-from runtime.errors import ConfigError
+from runtime.errors import OptionError
 from tests.support.errors import raises
 
 
@@ -49,7 +49,7 @@ def test_only_the_named_gpus_are_seen(
 
 def test_a_gpu_that_is_hidden_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
-    with raises(ConfigError, "--device", "GPU 2", "CUDA_VISIBLE_DEVICES=1,2"):
+    with raises(OptionError, "--device", "GPU 2", "CUDA_VISIBLE_DEVICES=1,2"):
         choose_gpus(["0", "2"])
 
 
@@ -57,7 +57,7 @@ def test_a_gpu_that_is_hidden_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_gpus_that_are_all_hidden_stay_hidden(monkeypatch: pytest.MonkeyPatch, shown: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
     assert visible_devices_for("0") == ""
-    with raises(ConfigError, "GPU 0", "CUDA_VISIBLE_DEVICES=", 0):
+    with raises(OptionError, "GPU 0", "CUDA_VISIBLE_DEVICES=", 0):
         choose_gpus(["0"])
     assert os.environ["CUDA_VISIBLE_DEVICES"] == shown
 
@@ -72,5 +72,5 @@ def test_a_gpu_that_is_not_there_is_refused(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # put back by monkeypatch, whatever choose_gpus makes of it
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(device, "count_gpus", lambda: found)
-    with raises(ConfigError, "--device", gpu):
+    with raises(OptionError, "--device", gpu):
         choose_gpus(devices)

@@ -20,8 +20,8 @@ from tests.support.model_files import copy_engine
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_SECONDS", 0.1)
-    monkeypatch.setattr(machine, "_TIMED_S", 0.05)
+    monkeypatch.setattr(machine, "_PHOTO_TEST_S", 0.1)
+    monkeypatch.setattr(machine, "_PRODUCT_TEST_S", 0.05)
 
 
 def test_the_machine_is_looked_at(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_the_machine_is_looked_at(tmp_path: Path) -> None:
         seen.append(flops)
         return Rate(1.0, "guess", "")
 
-    found = machine.look(tmp_path, 64, rate, 10**9, "a GPU")
+    found = machine.probe_machine(tmp_path, 64, rate, 10**9, "a GPU")
     assert seen == [found.flops]
     assert found.flops > 1e8
     assert found.read_bytes_s > 1e8
@@ -43,7 +43,7 @@ def test_the_machine_is_looked_at(tmp_path: Path) -> None:
 def test_photographs_are_measured_through_all_stages(photos: Path, tiny_engine: Path) -> None:
     paths = [str(path).encode() for path in sorted(photos.rglob("*.jpg"))]
     for some in (paths, paths[:1]):
-        rate = machine.rate_of_photographs(QueryRules(read_engine(tiny_engine)), some)
+        rate = machine.measure_photo_rate(QueryRules(read_engine(tiny_engine)), some)
         assert rate.basis == "measured"
         assert rate.per_s is not None
         assert rate.per_s > 1
@@ -51,10 +51,10 @@ def test_photographs_are_measured_through_all_stages(photos: Path, tiny_engine: 
 
 
 def test_engines_alone_are_a_bound_and_a_guess_says_so(tiny_engine: Path) -> None:
-    rate = machine.rate_of_engines(read_engine(tiny_engine), None)
+    rate = machine.measure_engine_rate(read_engine(tiny_engine), None)
     assert rate.basis == "measured"
     assert "engine alone" in rate.words
-    guess = machine.guessed_rate(90e9, "sface")
+    guess = machine.guess_rate(90e9, "sface")
     assert (guess.basis, guess.per_s) == ("guess", pytest.approx(100))
     assert "facemill build-engine --model sface" in guess.words
 
@@ -64,27 +64,27 @@ def test_only_an_engine_of_these_weights_that_runs_here_is_taken(
 ) -> None:
     monkeypatch.setenv("FACEMILL_CACHE", str(tmp_path))  # other tests leave such an engine in the session's
     spec, folder = load_spec(str(tiny_model)), cache_dir("engines")
-    assert machine.find_built(spec) is None
+    assert machine.find_engine(spec) is None
     built = folder / "tiny.cpu-fp32.onnx"
     copy_engine(tiny_engine, built, model_sha256="0" * 64)
-    assert machine.find_built(spec) is None
+    assert machine.find_engine(spec) is None
     engine = copy_engine(tiny_engine, built)
-    assert machine.find_built(spec) == engine
-    assert machine.find_built(replace(spec, sha256="1" * 64)) is None
+    assert machine.find_engine(spec) == engine
+    assert machine.find_engine(replace(spec, sha256="1" * 64)) is None
     sidecar_path(built).write_text("damaged")
-    assert machine.find_built(spec) is None
+    assert machine.find_engine(spec) is None
 
 
 def test_timing_counts_what_is_done() -> None:
-    assert 0 < machine._per_s(lambda: time.sleep(0.01)) <= 100
+    assert 0 < machine._calls_per_s(lambda: time.sleep(0.01)) <= 100
 
 
 def test_files_that_a_container_has_read_take_no_memory_from_it(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("999000\n")
     (tmp_path / "memory.stat").write_text("anon 9000\nactive_file 400000\ninactive_file 90000\nshmem 1\n")
-    assert machine.memory_available(tmp_path) == 491_000
+    assert machine.available_memory(tmp_path) == 491_000
     (tmp_path / "memory.max").write_text("max\n")
-    unlimited = machine.memory_available(tmp_path)
+    unlimited = machine.available_memory(tmp_path)
     assert unlimited > 1_000_000
-    assert abs(machine.memory_available(tmp_path / "none") - unlimited) < 1 << 30
+    assert abs(machine.available_memory(tmp_path / "none") - unlimited) < 1 << 30

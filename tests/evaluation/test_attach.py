@@ -11,7 +11,6 @@ from pathlib import Path
 
 import h5py
 import pytest
-from compare import contents, differences
 
 from runtime.engines.build import build_engine
 from runtime.engines.engine import read_engine
@@ -29,6 +28,7 @@ from runtime.storage.calibration import find_calibration
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from tests.support import encoded_images as make
+from tests.support.embedding_files import contents, differences
 from tests.support.errors import raises
 from tests.support.lfw_folder import write_people, write_portrait
 from tests.support.model_files import copy_engine

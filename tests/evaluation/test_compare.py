@@ -34,7 +34,7 @@ def disturbed(embedded: EmbeddedFolder) -> EmbeddedFolder:
     rng = np.random.default_rng(2)
     vectors = embedded.vectors + rng.normal(0, 0.05, embedded.vectors.shape).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    gone = int(np.flatnonzero(embedded.here)[5])
+    gone = int(np.flatnonzero(embedded.has_vector)[5])
     status = embedded.status.copy()
     status[gone] = Status.CORRUPT
     return replace(embedded, status=status, vectors=np.delete(vectors, 5, axis=0))

@@ -65,7 +65,7 @@ def test_a_difference_that_is_proven_and_does_not_matter_rules_nobody_out_either
 def test_a_speed_that_is_not_known_is_no_rank(unknown: float | None) -> None:
     said = recommend([figures("kept", unknown), figures("measured", 20)])
     assert "Take" not in said
-    assert_names(said, "kept and measured", "kept. --force")
+    assert_names(said, "kept and measured", "for kept.", "--force")
     worse = figures("worse", unknown, merit=share(5000, 10_000))
     assert recommend([worse, figures("measured", 20)]).startswith("Take measured: ")
 

@@ -15,7 +15,7 @@ from runtime.records import Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from tests.support.errors import raises
-from tests.support.face_batches import D, batch_of, writer
+from tests.support.face_batches import D, batch_of, segment_writer
 
 NAMES = [f"P{row // 4}/P{row // 4}_{row % 4:04d}.{'png' if row % 3 else 'jpg'}".encode() for row in range(40)]
 
@@ -27,7 +27,7 @@ def crowd(tmp_path: Path) -> EmbeddedFolder:
     assert batch.embeddings is not None
     folder = tmp_path / "run"
     folder.mkdir()
-    to = writer(folder)
+    to = segment_writer(folder)
     to.append(replace(batch, embeddings=batch.embeddings / np.linalg.norm(batch.embeddings, axis=1, keepdims=True)))
     to.commit()
     with Ledger(40, folder, "p") as ledger:
@@ -40,7 +40,7 @@ def test_of_several_faces_the_first_stands_for_the_photograph(crowd: EmbeddedFol
     assert batch.embeddings is not None
     rows, first = np.unique(batch.rows, return_index=True)
     assert len(rows) < len(batch.rows)
-    assert np.flatnonzero(crowd.here).tolist() == rows.tolist()
+    assert np.flatnonzero(crowd.has_vector).tolist() == rows.tolist()
     lengths = np.linalg.norm(batch.embeddings[first], axis=1, keepdims=True)
     np.testing.assert_allclose(crowd.vectors, batch.embeddings[first] / lengths, rtol=1e-6)
 

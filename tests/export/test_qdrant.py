@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import ConfigError, ContractError
-from runtime.export.qdrant import Uploaded, export_qdrant, point_id
+from runtime.export.qdrant import UploadCounts, export_qdrant, point_id
 from runtime.storage.derived import recorded_elsewhere
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import assert_names, raises, warnings_in
@@ -32,7 +32,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.export.qdrant._BATCH", 16)
 
 
-def exported(file: Path, store: Path, collection: str = "people", *, recreate: bool = False) -> Uploaded:
+def exported(file: Path, store: Path, collection: str = "people", *, recreate: bool = False) -> UploadCounts:
     with EmbeddingFile(file) as gallery:
         return export_qdrant(gallery, f"path:{store}", collection, recreate=recreate)
 
@@ -234,7 +234,7 @@ def test_a_large_store_without_a_server_is_warned_of_once_in_our_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With warnings as errors, qdrant-client's own would end the export."""
-    monkeypatch.setattr("runtime.export.qdrant._MANY", 10)
+    monkeypatch.setattr("runtime.export.qdrant._MAX_LOCAL_POINTS", 10)
     monkeypatch.setattr("qdrant_client.local.local_collection.LocalCollection.LARGE_DATA_THRESHOLD", 10)
     file, _, _ = write_file(tmp_path / "people.h5", count=20)
     assert exported(file, tmp_path / "store").points == 20

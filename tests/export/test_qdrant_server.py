@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from runtime.errors import ConfigError, ContractError, StorageError
-from runtime.export.qdrant import Uploaded, export_qdrant
-from runtime.export.qdrant_server import connect, is_local, tried
+from runtime.export.qdrant import UploadCounts, export_qdrant
+from runtime.export.qdrant_server import connect, is_local, with_retries
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import assert_names, raises, warnings_in
 from tests.support.export_files import write_file
@@ -109,14 +109,14 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest
     busy = UnexpectedResponse(503, "busy", b"", httpx.Headers())
     for error in (away, busy, ResourceExhaustedResponse("slow down", 1)):
         calls, call = failing(3, error)
-        assert tried(call) == "done"  # type: ignore[arg-type]
+        assert with_retries(call) == "done"  # type: ignore[arg-type]
         assert len(calls) == 4
         calls, call = failing(4, error)
         with pytest.raises(type(error)):
-            tried(call)  # type: ignore[arg-type]
+            with_retries(call)  # type: ignore[arg-type]
     calls, call = failing(1, UnexpectedResponse(400, "wrong", b"", httpx.Headers()))
     with pytest.raises(UnexpectedResponse):
-        tried(call)  # type: ignore[arg-type]
+        with_retries(call)  # type: ignore[arg-type]
     assert len(calls) == 1
 
 
@@ -131,7 +131,7 @@ def test_an_export_over_http_goes_on_after_a_break_and_sends_nothing_twice(
     other, _, _ = write_file(tmp_path / "wide.h5", count=6, dimension=32)
     with stand_in() as server, EmbeddingFile(file) as gallery, EmbeddingFile(other) as wide:
 
-        def export(of: EmbeddingFile = gallery, *, recreate: bool = False) -> Uploaded:
+        def export(of: EmbeddingFile = gallery, *, recreate: bool = False) -> UploadCounts:
             return export_qdrant(of, server.url, "people", recreate=recreate, key="secret")
 
         def upserts() -> int:

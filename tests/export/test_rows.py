@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.export.rows import columns_of, exact_bytes, metadata_of, path_text, read_blocks, same_file
+from runtime.export.rows import columns_of, exact_bytes, is_same_file, metadata_of, path_text, read_blocks
 from runtime.records import FACE_DATASETS
 from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
@@ -73,5 +73,5 @@ def test_a_link_to_the_file_is_the_file(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
     (tmp_path / "link").symlink_to(file)
     with EmbeddingFile(file) as gallery:
-        assert same_file(gallery, tmp_path / "link")
-        assert not same_file(gallery, tmp_path / "other")
+        assert is_same_file(gallery, tmp_path / "link")
+        assert not is_same_file(gallery, tmp_path / "other")

@@ -167,7 +167,7 @@ def test_a_detector_of_larger_batches_is_proven_too(red: Path, tmp_path: Path) -
 
 def test_sixteen_views_are_four_by_four() -> None:
     views = np.arange(33, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
-    groups = tile_views(views)
+    groups = tile_views(views, (128, 128))
     assert groups.shape == (2, 128, 128, 3)
     assert groups[1, 33, 65, 0] == 16 + 4 + 2
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigError, StorageError
@@ -22,8 +21,9 @@ from runtime.storage.file import EmbeddingFile
 from runtime.storage.ledger import Ledger, Part
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
+from tests.support.embedding_files import differences
 from tests.support.errors import raises
-from tests.support.face_batches import D, batches_of, writer
+from tests.support.face_batches import D, batches_of, segment_writer
 
 ROWS = 400
 CONTRACT = {
@@ -41,7 +41,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of photographs with 0 to 5 faces each, every vector of length 1."""
     place = tmp_path_factory.mktemp("crowd")
     paths = sorted(name(row) for row in range(ROWS))
-    to = writer(place, 64)
+    to = segment_writer(place, 64)
     for batch in batches_of(range(ROWS), 16, 5):
         assert batch.embeddings is not None
         batch.embeddings[:] /= np.linalg.norm(batch.embeddings, axis=1, keepdims=True)

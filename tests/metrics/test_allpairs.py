@@ -51,7 +51,7 @@ def test_the_highest_pairs_are_named(block: int, monkeypatch: pytest.MonkeyPatch
 def test_too_many_pairs_are_drawn_by_a_seed() -> None:
     vectors, person = drawn(500, 50)
     everything = len(looped(vectors, person, False))
-    first, again, other = (impostor_scores(vectors, person, most=20_000, seed=seed).counts for seed in (1, 1, 2))
+    first, again, other = (impostor_scores(vectors, person, max_pairs=20_000, seed=seed).counts for seed in (1, 1, 2))
     assert 15_000 < first.sum() <= 20_000 < everything
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
@@ -66,7 +66,7 @@ def test_a_draw_compares_pairs_that_are_and_each_once() -> None:
     vectors = np.zeros((rows, rows), np.float32)
     vectors[np.arange(rows), np.arange(rows)] = 1
     person = np.arange(rows) // 2
-    found = impostor_scores(vectors, person, most=600, top=10_000)
+    found = impostor_scores(vectors, person, max_pairs=600, top=10_000)
     named = [tuple(sorted(pair)) for pair in found.rows.tolist()]
     assert len(named) == len(set(named)) == found.counts.sum()
     assert all(person[i] != person[j] for i, j in named)

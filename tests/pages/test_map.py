@@ -19,7 +19,7 @@ from runtime.pages.map import (
 )
 from runtime.pages.map_page import Groups
 from runtime.storage.file import EmbeddingFile
-from tests.support.duplicate_people import calibration_of, write_twins
+from tests.support.duplicate_people import calibration_of, write_rows
 
 pytest.importorskip("scipy", reason="SciPy is not installed: pip install '.[map]'")
 
@@ -40,40 +40,40 @@ def test_folders_are_those_below_the_root_the_largest_first() -> None:
     groups = groups_of_folders(["b/1.jpg", "b/deep/2.jpg", "a/1.jpg", "top.jpg", "c/1.jpg"])
     assert groups.kind == "folder"
     assert groups.names == ("b", "a", "c")
-    assert groups.of.tolist() == [0, 0, 1, -1, 2]
+    assert groups.labels.tolist() == [0, 0, 1, -1, 2]
     assert groups.sizes.tolist() == [2, 1, 1]
 
 
 def test_no_folder_is_no_group() -> None:
     groups = groups_of_folders(["a.jpg", "b.jpg"])
     assert groups.names == ()
-    assert groups.of.tolist() == [-1, -1]
+    assert groups.labels.tolist() == [-1, -1]
     assert groups.sizes.tolist() == []
 
 
 def test_clusters_are_people_the_largest_first() -> None:
     groups = by_cluster(crowd())
     assert groups.names == ("cluster 1", "cluster 2", "cluster 3")
-    assert groups.of.tolist() == [2] * 3 + [1] * 5 + [0] * 7 + [-1] * 5
+    assert groups.labels.tolist() == [2] * 3 + [1] * 5 + [0] * 7 + [-1] * 5
     assert groups.sizes.tolist() == [7, 5, 3]
 
 
 def test_links_are_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.pages.map._BLOCK_ROWS", 4)
-    assert by_cluster(crowd()).of.tolist() == [2] * 3 + [1] * 5 + [0] * 7 + [-1] * 5
+    assert by_cluster(crowd()).labels.tolist() == [2] * 3 + [1] * 5 + [0] * 7 + [-1] * 5
 
 
 def test_faces_without_a_cluster_are_no_error() -> None:
-    assert by_cluster(crowd()[[0, 3, 8]]).of.tolist() == [-1, -1, -1]
+    assert by_cluster(crowd()[[0, 3, 8]]).labels.tolist() == [-1, -1, -1]
     assert by_cluster(np.zeros((5, 40), np.float32)).names == ()
 
 
 def test_numbers_of_the_file_stay() -> None:
     groups = groups_of_column(np.array([4, 0, 2, 4, 9, 4, 2], np.int64))
     assert groups.names == ("cluster 4", "cluster 2", "cluster 9")
-    assert groups.of.tolist() == [0, -1, 1, 0, 2, 0, 1]
+    assert groups.labels.tolist() == [0, -1, 1, 0, 2, 0, 1]
     assert groups_of_column(np.zeros(3, np.int64)).names == ()
-    assert groups_of_column(np.array([3, 3], np.int64)).of.tolist() == [0, 0]
+    assert groups_of_column(np.array([3, 3], np.int64)).labels.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("dimension", [128, 512])
@@ -91,7 +91,7 @@ def test_the_estimated_threshold_parts_strangers_and_keeps_people(dimension: int
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return write_twins(tmp_path / "people.h5", crowd(), names=[b"%d/%d.jpg" % (i % 2, i) for i in range(20)])
+    return write_rows(tmp_path / "people.h5", crowd(), names=[b"%d/%d.jpg" % (i % 2, i) for i in range(20)])
 
 
 def group(file: Path, color: str, paths: list[str]) -> Groups:
@@ -126,15 +126,15 @@ def test_auto_and_cluster_take_the_clusters_in_the_file(file: Path) -> None:
     for color in ("auto", "cluster"):
         groups = group(file, color, two)
         assert groups.names == ("cluster 1", "cluster 2", "cluster 3")
-        assert groups.of.tolist() == [2] * 2 + [1] * 8 + [0] * 10
+        assert groups.labels.tolist() == [2] * 2 + [1] * 8 + [0] * 10
         assert "facemill cluster" in groups.origin
     assert group(file, "folder", two).kind == "folder"
 
 
 def test_a_calibration_gives_the_threshold(tmp_path: Path) -> None:
     calibration = calibration_of(np.random.default_rng(0).normal(0, 0.1, 100_000).clip(-1, 1))
-    file = write_twins(tmp_path / "people.h5", crowd(), calibration=calibration)
+    file = write_rows(tmp_path / "people.h5", crowd(), calibration=calibration)
     groups = group(file, "cluster", ["a.jpg"] * 20)
     lowest = calibration.lowest(0.02, 20)
     assert f"threshold {lowest:.3f} from the calibration" in groups.origin
-    assert groups.of.tolist() == [2] * 3 + [1] * 5 + [0] * 7 + [-1] * 5
+    assert groups.labels.tolist() == [2] * 3 + [1] * 5 + [0] * 7 + [-1] * 5

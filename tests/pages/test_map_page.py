@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from runtime.pages.map_page import Groups, MapPage, figure_of, render_map
-from tests.support.browser import Parsed, browse
+from tests.support.browser import ParsedPage, open_in_browser
 
 pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[map]'")
 EVIL = '</script><script>document.title="run"</script><img src=x onerror="document.title=1">\n\x1b[31m\u202e<b>&amp;'
@@ -29,7 +29,7 @@ def map_of(groups: int, points: int, name: str = "group", **fields: Any) -> MapP
             "title": "Map of people.h5",
             "facts": ["facts"],
             "warning": "",
-            "places": np.random.default_rng(0).standard_normal((points, 2)).astype(np.float32),
+            "positions": np.random.default_rng(0).standard_normal((points, 2)).astype(np.float32),
             "groups": Groups("folder", "folders", of, names),
             "paths": [f"{i}.jpg" for i in range(points)],
             "notes": [""] * points,
@@ -39,12 +39,12 @@ def map_of(groups: int, points: int, name: str = "group", **fields: Any) -> MapP
     )
 
 
-def data_of(page: Parsed) -> Any:
+def data_of(page: ParsedPage) -> Any:
     return json.loads(page.scripts[0])
 
 
 def test_the_page_has_every_point_once() -> None:
-    page = Parsed(render_map(map_of(3, 10)))
+    page = ParsedPage(render_map(map_of(3, 10)))
     data = data_of(page)
     traces = data["figure"]["data"]
     assert sorted(point for trace in traces for point in trace["customdata"]) == list(range(10))
@@ -55,7 +55,7 @@ def test_the_page_has_every_point_once() -> None:
 
 
 def test_nothing_comes_from_outside_and_only_our_scripts_run() -> None:
-    page = Parsed(render_map(map_of(3, 10)))
+    page = ParsedPage(render_map(map_of(3, 10)))
     for _, attributes in page.tags:
         assert not {"src", "href"} & set(attributes)
         assert not [name for name in attributes if name.startswith("on")]
@@ -69,7 +69,7 @@ def test_nothing_comes_from_outside_and_only_our_scripts_run() -> None:
 
 def test_names_stay_names() -> None:
     text = render_map(map_of(3, 10, EVIL, title=EVIL, facts=[EVIL], warning=EVIL, paths=[EVIL] * 10))
-    page = Parsed(text)
+    page = ParsedPage(text)
     assert [tag for tag, _ in page.tags].count("script") == 3
     assert [tag for tag, _ in page.tags].count("img") == 1
     assert "b" not in [tag for tag, _ in page.tags]
@@ -92,7 +92,7 @@ def test_plotly_markup_in_a_short_name_is_written_out() -> None:
 
 def test_the_largest_groups_have_a_colour_and_a_shape_of_their_own() -> None:
     found = map_of(40, 401)
-    traces = figure_of(found.places, found.groups)["data"]
+    traces = figure_of(found.positions, found.groups)["data"]
     assert [trace["name"] for trace in traces[:2]] == ["in no folder (1)", "22 other folders (220)"]
     looks = {(trace["marker"]["color"], trace["marker"]["symbol"]) for trace in traces[2:-1]}
     assert len(looks) == len(traces[2:-1]) == 18
@@ -102,7 +102,7 @@ def test_the_largest_groups_have_a_colour_and_a_shape_of_their_own() -> None:
 
 def test_one_group_more_than_colours_is_one_other() -> None:
     found = map_of(19, 190)
-    assert figure_of(found.places, found.groups)["data"][1]["name"] == "1 other folder (9)"
+    assert figure_of(found.positions, found.groups)["data"][1]["name"] == "1 other folder (9)"
 
 
 def test_more_points_are_smaller() -> None:
@@ -117,8 +117,8 @@ def test_more_points_are_smaller() -> None:
 def test_a_browser_draws_it_and_runs_no_name(tmp_path: Path) -> None:
     page = render_map(map_of(3, 40, EVIL, title=EVIL, facts=[EVIL], warning=EVIL, paths=[EVIL] * 40))
     (tmp_path / "map.html").write_text(page)
-    done = browse(tmp_path / "map.html", "--enable-unsafe-swiftshader")
+    done = open_in_browser(tmp_path / "map.html", "--enable-unsafe-swiftshader")
     assert "gl-canvas" in done.stdout, done.stderr
-    assert "document.title" in Parsed(done.stdout).scripts[0]
+    assert "document.title" in ParsedPage(done.stdout).scripts[0]
     assert re.search(r"<title>(.{7})", done.stdout)[1] != "run"  # type: ignore[index]
     assert done.stdout.count('class="legendtext"') == 4

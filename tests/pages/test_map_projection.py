@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import MissingDependencyError
-from runtime.pages.map_projection import LEAST, project, sample_rows
+from runtime.pages.map_projection import MIN_ROWS, project, sample_rows
 from tests.support.errors import raises
 
 sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[map]'")
@@ -40,7 +40,7 @@ def test_the_same_seed_gives_the_same_map() -> None:
     assert not np.array_equal(project(people(), seed=3), project(people(), seed=4))
 
 
-@pytest.mark.parametrize("count", [LEAST, 4, 7])
+@pytest.mark.parametrize("count", [MIN_ROWS, 4, 7])
 def test_a_few_points_have_places(count: int) -> None:
     assert np.isfinite(project(people()[:count], seed=0)).all()
 

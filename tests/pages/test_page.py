@@ -12,7 +12,7 @@ import pytest
 from runtime.errors import ConfigError, OutputExistsError
 from runtime.pages import page
 from runtime.pages.page import asset, check_page_path, digest, picture, render, save_page
-from tests.support.browser import Parsed
+from tests.support.browser import ParsedPage
 
 EVIL = '</script><script>document.title="run"</script></style><img src=x onerror="alert(1)">\n\x1b[31m\u202e&amp;'
 ROOM = files(page.__package__)
@@ -36,7 +36,7 @@ def comparison(**values: object) -> str:
 
 def test_every_value_stays_text_wherever_it_stands() -> None:
     text = comparison(data={EVIL: EVIL})
-    parsed = Parsed(text)
+    parsed = ParsedPage(text)
     tags = [tag for tag, _ in parsed.tags]
     assert (tags.count("script"), tags.count("style"), tags.count("img")) == (1, 1, 2)
     for _, attributes in parsed.tags:
@@ -50,12 +50,12 @@ def test_every_value_stays_text_wherever_it_stands() -> None:
 
 
 def test_a_page_without_scripts_allows_none() -> None:
-    policies = [a["content"] for tag, a in Parsed(comparison()).tags if tag == "meta" and "http-equiv" in a]
+    policies = [a["content"] for tag, a in ParsedPage(comparison()).tags if tag == "meta" and "http-equiv" in a]
     assert policies == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
 
 
 def test_only_the_scripts_of_the_page_are_allowed() -> None:
-    parsed = Parsed(comparison(scripts=["1 < 2", "3"], script_sources="'unsafe-eval'"))
+    parsed = ParsedPage(comparison(scripts=["1 < 2", "3"], script_sources="'unsafe-eval'"))
     (policy,) = [a["content"] for tag, a in parsed.tags if tag == "meta" and "http-equiv" in a]
     assert policy is not None
     assert policy.endswith(f"; script-src 'unsafe-eval' 'sha256-{digest('1 < 2')}' 'sha256-{digest('3')}'")

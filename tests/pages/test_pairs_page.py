@@ -21,17 +21,17 @@ from runtime.pairs.all_pairs import ScoredPairs
 from runtime.pairs.table import PairTable
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
-from tests.support.browser import Parsed, browse
-from tests.support.duplicate_people import calibration_of, oracle, twins, write_twins
+from tests.support.browser import ParsedPage, open_in_browser
+from tests.support.duplicate_people import calibration_of, pairs_by_numpy, rows_with_duplicates, write_rows
 
 EVIL = '</script><script>document.title="run"</script><img src=x onerror="document.title=1">\n\x1b[31m\u202e<b>,&amp;'
 
 
 def write_page(folder: Path, *, most: int = 500, names: list[bytes] | None = None, threshold: float = 0.5) -> str:
-    vectors = twins(60)
-    pairs = np.array(oracle(vectors, threshold)).reshape(-1, 3)
+    vectors = rows_with_duplicates(60)
+    pairs = np.array(pairs_by_numpy(vectors, threshold)).reshape(-1, 3)
     first, second, scores = pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64), pairs[:, 2]
-    path = write_twins(folder / "p.h5", vectors, names=names)
+    path = write_rows(folder / "p.h5", vectors, names=names)
     with EmbeddingFile(path) as gallery:
         calibration = calibration_of(np.linspace(-0.6, 0.6, 1000))
         table = PairTable(gallery, ScoredPairs(first, second, scores.astype(np.float32)), calibration)
@@ -40,12 +40,12 @@ def write_page(folder: Path, *, most: int = 500, names: list[bytes] | None = Non
 
 
 def data_of(text: str) -> Any:
-    return json.loads(Parsed(text).scripts[0])
+    return json.loads(ParsedPage(text).scripts[0])
 
 
 def test_every_pair_is_there_once_and_best_first(tmp_path: Path) -> None:
     text = write_page(tmp_path)
-    wanted = oracle(twins(60), 0.5)
+    wanted = pairs_by_numpy(rows_with_duplicates(60), 0.5)
     found = data_of(text)["pairs"]
     assert [(row_a, row_b) for *_, row_a, row_b in found] == [pair[:2] for pair in wanted]
     assert [score for _, _, score, *_ in found] == [f"{score:.6f}" for *_, score in wanted]
@@ -60,14 +60,14 @@ def test_every_pair_is_there_once_and_best_first(tmp_path: Path) -> None:
 
 def test_of_many_the_best_are_shown(tmp_path: Path) -> None:
     text = write_page(tmp_path, most=3)
-    wanted = oracle(twins(60), 0.5)
+    wanted = pairs_by_numpy(rows_with_duplicates(60), 0.5)
     assert [pair[-2:] for pair in data_of(text)["pairs"]] == [list(pair[:2]) for pair in wanted[:3]]
     assert f"The best 3 of {len(wanted)} pairs" in text
 
 
 def test_no_pair_is_said(tmp_path: Path) -> None:
     text = write_page(tmp_path, threshold=1.5)
-    assert "<li>No pair at 1.5 or above" in text
+    assert "<li>No pairs at 1.5 or above" in text
     assert data_of(text)["pairs"] == []
 
 
@@ -90,7 +90,7 @@ def test_answers_belong_to_what_is_on_the_page(tmp_path: Path) -> None:
 
 
 def test_nothing_comes_from_outside_and_only_our_script_runs(tmp_path: Path) -> None:
-    page = Parsed(write_page(tmp_path))
+    page = ParsedPage(write_page(tmp_path))
     for _, attributes in page.tags:
         assert not {"src", "href"} & set(attributes)
         assert not [name for name in attributes if name.startswith("on")]
@@ -102,7 +102,7 @@ def test_nothing_comes_from_outside_and_only_our_script_runs(tmp_path: Path) -> 
 
 def test_names_stay_names(tmp_path: Path) -> None:
     text = write_page(tmp_path, names=[EVIL.encode()] * 60)
-    page = Parsed(text)
+    page = ParsedPage(text)
     tags = [tag for tag, _ in page.tags]
     assert tags.count("script") == 2
     assert "img" not in tags
@@ -152,7 +152,7 @@ def test_a_browser_keeps_the_answers_and_saves_them(tmp_path: Path) -> None:
     allowed = f"script-src 'sha256-{base64.b64encode(hashlib.sha256(DRIVER.encode()).digest()).decode()}' "
     driven = text.replace("script-src ", allowed, 1).replace("</body>", f"<script>{DRIVER}</script></body>")
     (tmp_path / "driven.html").write_text(driven)
-    done = browse(tmp_path / "driven.html")
+    done = open_in_browser(tmp_path / "driven.html")
     found = re.search(r'<pre id="seen" data-name="([^"]*)">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found is not None, done.stderr
     assert found[1] == "p-decisions.csv"

@@ -18,7 +18,7 @@ from runtime.pages.sheets import write_sheets
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
 from runtime.text import printable
-from tests.support.clustered_files import EVIL, people, write_file, write_photographs
+from tests.support.clustered_files import EVIL, people_rows, write_file, write_photos
 from tests.support.errors import raises
 
 SIZES = [5, 4, 3, 2, 2, 1]
@@ -61,8 +61,8 @@ class Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = write_file(tmp_path_factory.mktemp("sheets") / "people.h5", people(SIZES), NAMES)
-    write_photographs(path, [name for name in NAMES if name != b"03.jpg"])  # which is gone
+    path = write_file(tmp_path_factory.mktemp("sheets") / "people.h5", people_rows(SIZES), NAMES)
+    write_photos(path, [name for name in NAMES if name != b"03.jpg"])  # which is gone
     return path
 
 
@@ -110,7 +110,7 @@ def test_pages_say_that_weights_are_random(file: Path, tmp_path: Path, clusters:
 
 def test_nothing_comes_from_outside_and_no_name_is_markup(file: Path, tmp_path: Path, clusters: Clusters) -> None:
     with EmbeddingFile(file) as gallery:
-        write_sheets(tmp_path / "s", gallery, clusters, least=1)
+        write_sheets(tmp_path / "s", gallery, clusters, min_rows=1)
     for name in pages(tmp_path / "s"):
         page = Page(tmp_path / "s" / name)
         assert page.policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -138,9 +138,9 @@ def test_pages_are_bounded_and_lead_to_each_other(
     sheets_made: int,
     indexes: int,
 ) -> None:
-    monkeypatch.setattr(sheets, "_CLUSTERS", clusters_a_page)
-    monkeypatch.setattr(sheets, "_PICTURES", pictures_a_page)
-    monkeypatch.setattr(sheets, "_CARDS", cards)
+    monkeypatch.setattr(sheets, "_MAX_CLUSTERS", clusters_a_page)
+    monkeypatch.setattr(sheets, "_MAX_PICTURES", pictures_a_page)
+    monkeypatch.setattr(sheets, "_INDEX_CLUSTERS", cards)
     folder = tmp_path / "s"
     with EmbeddingFile(file) as gallery:
         assert write_sheets(folder, gallery, clusters) == sheets_made
@@ -166,7 +166,7 @@ def test_pages_are_bounded_and_lead_to_each_other(
 def test_of_a_large_cluster_the_best_are_shown_and_the_rest_counted(
     file: Path, tmp_path: Path, clusters: Clusters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sheets, "_SHOWN", 3)
+    monkeypatch.setattr(sheets, "_MAX_CLUSTER_PICTURES", 3)
     with EmbeddingFile(file) as gallery:
         write_sheets(tmp_path / "s", gallery, clusters)
     page = Page(tmp_path / "s" / "sheet-0001.html")
@@ -176,8 +176,8 @@ def test_of_a_large_cluster_the_best_are_shown_and_the_rest_counted(
 
 
 def test_where_faces_are_known_the_face_is_shown_and_named(tmp_path: Path) -> None:
-    path = write_file(tmp_path / "people.h5", people([2]), ranks=[0, 3])
-    write_photographs(path, [b"0000.jpg", b"0001.jpg"])
+    path = write_file(tmp_path / "people.h5", people_rows([2]), ranks=[0, 3])
+    write_photos(path, [b"0000.jpg", b"0001.jpg"])
     found = number_clusters(np.array([0, 0]), np.array([0.7, 0.6], np.float32), method="k-means", k=1)
     with EmbeddingFile(path) as gallery:
         write_sheets(tmp_path / "s", gallery, found)
@@ -189,7 +189,7 @@ def test_where_faces_are_known_the_face_is_shown_and_named(tmp_path: Path) -> No
 
 def test_no_cluster_large_enough_gives_an_index_that_says_so(file: Path, tmp_path: Path, clusters: Clusters) -> None:
     with EmbeddingFile(file) as gallery:
-        assert write_sheets(tmp_path / "s", gallery, clusters, least=9) == 0
+        assert write_sheets(tmp_path / "s", gallery, clusters, min_rows=9) == 0
         assert "0 of them on the sheets" in Page(tmp_path / "s" / "index.html").text
         with raises(OutputExistsError, "--force"):
             write_sheets(tmp_path / "s", gallery, clusters)

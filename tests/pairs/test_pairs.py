@@ -27,7 +27,7 @@ from runtime.pairs.pairs import PairQuery, PairResult, find_pairs
 from runtime.pairs.tiles import Tiling
 from runtime.progress import Reporter
 from runtime.storage.file import EmbeddingFile
-from tests.support.duplicate_people import Pair, oracle, twins, write_twins
+from tests.support.duplicate_people import Pair, pairs_by_numpy, rows_with_duplicates, write_rows
 from tests.support.errors import raises, warnings_in
 from tests.support.facemill_command import ROOT
 
@@ -73,10 +73,10 @@ def crash(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_pairs_are_those_of_numpy_best_first_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    vectors = twins(730)
-    path = write_twins(tmp_path / "p.h5", vectors)
+    vectors = rows_with_duplicates(730)
+    path = write_rows(tmp_path / "p.h5", vectors)
     found = search(path)
-    assert listed(found) == oracle(vectors, 0.4)
+    assert listed(found) == pairs_by_numpy(vectors, 0.4)
     assert found.compared == 730 * 729 // 2
     assert found.share is None
     assert found.method().startswith("exact")
@@ -85,12 +85,12 @@ def test_pairs_are_those_of_numpy_best_first_and_nothing_is_left_behind(tmp_path
 
 def test_two_faces_of_one_photograph_are_no_pair(tmp_path: Path) -> None:
     counts = [3, 1, 5, 0, 2, 1] * 10
-    vectors = twins(sum(counts))
+    vectors = rows_with_duplicates(sum(counts))
     vectors[1] = vectors[0] = vectors[3]  # two faces of the first photograph, and the one of the second
-    path = write_twins(tmp_path / "p.h5", vectors, counts=counts)
+    path = write_rows(tmp_path / "p.h5", vectors, counts=counts)
     photograph = np.repeat(np.arange(len(counts)), counts)
     found = search(path, replace(EVERY_BLOCK, threshold=0.2))
-    wanted = oracle(vectors, 0.2)
+    wanted = pairs_by_numpy(vectors, 0.2)
     apart = [pair for pair in wanted if photograph[pair[0]] != photograph[pair[1]]]
     assert listed(found) == apart
     assert found.same_photograph == len(wanted) - len(apart) > 0
@@ -99,7 +99,7 @@ def test_two_faces_of_one_photograph_are_no_pair(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("wanted", [EVERY_BLOCK, IN_NO_TIME], ids=["exact", "near"])
 def test_it_goes_on_from_the_last_block_whenever_it_stops(tmp_path: Path, crash: Any, wanted: PairQuery) -> None:
-    path = write_twins(tmp_path / "p.h5", twins(730))
+    path = write_rows(tmp_path / "p.h5", rows_with_duplicates(730))
     whole = search(path, wanted)
     compared = 0
     for blocks in (0, 1, 5, 3):
@@ -121,7 +121,7 @@ def test_it_goes_on_from_the_last_block_whenever_it_stops(tmp_path: Path, crash:
 
 
 def test_blocks_of_little_work_are_saved_together(tmp_path: Path, crash: Any) -> None:
-    path = write_twins(tmp_path / "p.h5", twins(730))
+    path = write_rows(tmp_path / "p.h5", rows_with_duplicates(730))
     crash(10)
     with pytest.raises(MemoryError):
         search(path, replace(EVERY_BLOCK, save_every_s=1e9))
@@ -129,8 +129,8 @@ def test_blocks_of_little_work_are_saved_together(tmp_path: Path, crash: Any) ->
 
 
 def test_another_question_is_refused_and_force_drops_the_old_one(tmp_path: Path, crash: Any) -> None:
-    vectors = twins(330)
-    path = write_twins(tmp_path / "p.h5", vectors)
+    vectors = rows_with_duplicates(330)
+    path = write_rows(tmp_path / "p.h5", vectors)
     crash(3)
     with pytest.raises(MemoryError):
         search(path)
@@ -139,24 +139,24 @@ def test_another_question_is_refused_and_force_drops_the_old_one(tmp_path: Path,
         search(path, replace(EVERY_BLOCK, threshold=0.5))
     assert len(parts_of(path)) == 5
     found = search(path, replace(EVERY_BLOCK, threshold=0.5), force=True)
-    assert listed(found) == oracle(vectors, 0.5)
+    assert listed(found) == pairs_by_numpy(vectors, 0.5)
 
 
 def test_force_goes_on_with_the_same_question(tmp_path: Path, crash: Any) -> None:
-    vectors = twins(330)
-    path = write_twins(tmp_path / "p.h5", vectors)
+    vectors = rows_with_duplicates(330)
+    path = write_rows(tmp_path / "p.h5", vectors)
     crash(3)
     with pytest.raises(MemoryError):
         search(path, force=True)
     crash(None)
     found = search(path, force=True)
-    assert listed(found) == oracle(vectors, 0.4)
+    assert listed(found) == pairs_by_numpy(vectors, 0.4)
     assert found.compared < 330 * 329 // 2
 
 
 def test_a_column_or_a_calibration_written_meanwhile_drops_nothing(tmp_path: Path, crash: Any) -> None:
-    vectors = twins(330)
-    path = write_twins(tmp_path / "p.h5", vectors)
+    vectors = rows_with_duplicates(330)
+    path = write_rows(tmp_path / "p.h5", vectors)
     crash(3)
     with pytest.raises(MemoryError):
         search(path)
@@ -164,38 +164,38 @@ def test_a_column_or_a_calibration_written_meanwhile_drops_nothing(tmp_path: Pat
     one = number_clusters(np.zeros(330, np.int64), np.ones(330, np.float32), method="k-means", k=1)
     write_column(path, one, "r")
     found = search(path)
-    assert listed(found) == oracle(vectors, 0.4)
+    assert listed(found) == pairs_by_numpy(vectors, 0.4)
     assert found.compared < 330 * 329 // 2
 
 
 def test_parts_of_a_file_that_has_changed_are_dropped(
     tmp_path: Path, crash: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = write_twins(tmp_path / "p.h5", twins(330))
+    path = write_rows(tmp_path / "p.h5", rows_with_duplicates(330))
     crash(3)
     with pytest.raises(MemoryError):
         search(path)
     crash(None)
-    changed = twins(330, seed=1)
+    changed = rows_with_duplicates(330, seed=1)
     with h5py.File(path, "r+") as file:
         file["embeddings"][:] = changed
     with caplog.at_level(logging.INFO, "runtime"):
-        assert listed(search(path)) == oracle(changed, 0.4)
+        assert listed(search(path)) == pairs_by_numpy(changed, 0.4)
     assert "has changed" in caplog.text
 
 
 def test_of_too_many_copies_no_threshold_above_1_is_named(tmp_path: Path) -> None:
     copies = np.zeros((100, 16), np.float32)
     copies[:, 0] = np.float32(1.0000001)
-    path = write_twins(tmp_path / "p.h5", copies)
+    path = write_rows(tmp_path / "p.h5", copies)
     with raises(TooManyPairsError, "--max-pairs") as caught:
-        search(path, replace(EVERY_BLOCK, threshold=0.5, most=100))
+        search(path, replace(EVERY_BLOCK, threshold=0.5, max_pairs=100))
     assert "--threshold" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "lose", "plan"])
 def test_damaged_parts_are_told(tmp_path: Path, crash: Any, damage: str) -> None:
-    path = write_twins(tmp_path / "p.h5", twins(330))
+    path = write_rows(tmp_path / "p.h5", rows_with_duplicates(330))
     crash(3)
     with pytest.raises(MemoryError):
         search(path)
@@ -216,7 +216,7 @@ def test_damaged_parts_are_told(tmp_path: Path, crash: Any, damage: str) -> None
 
 
 def test_one_search_at_a_time(tmp_path: Path) -> None:
-    path = write_twins(tmp_path / "p.h5", twins(100))
+    path = write_rows(tmp_path / "p.h5", rows_with_duplicates(100))
     with Checkpoint(path), raises(LockedError):
         search(path)
     search(path)
@@ -255,7 +255,7 @@ def finish(path: Path, output: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_killed_again_and_again_it_gives_the_same_file(tmp_path: Path, how: signal.Signals) -> None:
-    path = write_twins(tmp_path / "p.h5", twins(900, 16))
+    path = write_rows(tmp_path / "p.h5", rows_with_duplicates(900, 16))
     whole, output = tmp_path / "whole.csv", tmp_path / "o.csv"
     finish(path, whole)
     rng, stopped = random.Random(int(how)), 0
@@ -277,38 +277,38 @@ def test_killed_again_and_again_it_gives_the_same_file(tmp_path: Path, how: sign
     finish(path, output)
     assert output.read_bytes() == whole.read_bytes()
     assert not parts_of(path)
-    assert len(whole.read_text().splitlines()) == 1 + len(oracle(twins(900, 16), 0.7))
+    assert len(whole.read_text().splitlines()) == 1 + len(pairs_by_numpy(rows_with_duplicates(900, 16), 0.7))
 
 
 def test_too_many_pairs_name_a_threshold_that_is_not_too_low(tmp_path: Path) -> None:
-    vectors = twins(500)
-    path = write_twins(tmp_path / "p.h5", vectors)
+    vectors = rows_with_duplicates(500)
+    path = write_rows(tmp_path / "p.h5", vectors)
     with raises(TooManyPairsError, 100, "--threshold", "--max-pairs") as caught:
-        search(path, replace(EVERY_BLOCK, threshold=0.1, most=100))
+        search(path, replace(EVERY_BLOCK, threshold=0.1, max_pairs=100))
     named = float(str(caught.value).split("--threshold ")[1].split(",")[0])
-    assert 0 < len(search(path, replace(EVERY_BLOCK, threshold=named, most=100)).pairs) <= 100
+    assert 0 < len(search(path, replace(EVERY_BLOCK, threshold=named, max_pairs=100)).pairs) <= 100
     assert not parts_of(path)
 
 
 def test_with_enough_time_a_budget_changes_nothing(tmp_path: Path) -> None:
-    vectors = twins(500)
-    path = write_twins(tmp_path / "p.h5", vectors)
+    vectors = rows_with_duplicates(500)
+    path = write_rows(tmp_path / "p.h5", vectors)
     found = search(path, replace(EVERY_BLOCK, budget_s=3600))
-    assert listed(found) == oracle(vectors, 0.4)
+    assert listed(found) == pairs_by_numpy(vectors, 0.4)
     assert found.share is None
 
 
 def test_without_time_it_finds_a_share_that_it_measures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    vectors = twins(1900)
-    path = write_twins(tmp_path / "p.h5", vectors)
+    vectors = rows_with_duplicates(1900)
+    path = write_rows(tmp_path / "p.h5", vectors)
     with caplog.at_level(logging.INFO, "runtime"):
         found = search(path, IN_NO_TIME)
-    wanted = oracle(vectors, 0.7)
+    wanted = pairs_by_numpy(vectors, 0.7)
     assert set(listed(found)) < set(wanted)  # each with its exact score
     assert listed(found) == sorted(set(listed(found)), key=lambda pair: (-pair[2], pair[0], pair[1]))
     assert found.share == (pytest.approx(len(found.pairs) / len(wanted)), len(wanted))  # 1,900 rows: all are drawn
     assert found.share[0] > 0.3
-    assert f"APPROXIMATE, to keep to the budget; the share of pairs that was found: {100 * found.share[0]:.1f} %" in (
+    assert f"APPROXIMATE, to keep within the budget; share of pairs found: {100 * found.share[0]:.1f} %" in (
         found.method()
     )
     assert any("--budget" in warning for warning in warnings_in(caplog))
@@ -316,8 +316,8 @@ def test_without_time_it_finds_a_share_that_it_measures(tmp_path: Path, caplog: 
 
 
 def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vectors = twins(1900)
-    path = write_twins(tmp_path / "p.h5", vectors)
+    vectors = rows_with_duplicates(1900)
+    path = write_rows(tmp_path / "p.h5", vectors)
     with EmbeddingFile(path) as gallery:
         lists = make_lists(gallery, 0)
     ranks = len(lists.rows)
@@ -328,25 +328,25 @@ def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pyte
     for count in (1, 4, ranks):
         few = type(lists)(lists.rows[:count], lists.starts[:count])
         monkeypatch.setattr("runtime.pairs.pairs.make_lists", lambda *_, few=few: few)
-        monkeypatch.setattr("runtime.pairs.approximate.NearLists.within", lambda self, most: self)
+        monkeypatch.setattr("runtime.pairs.approximate.NearLists.limit", lambda self, most: self)
         found = search(path, IN_NO_TIME)
         assert found.share is not None
         shares.append(found.share[0])
     assert shares == sorted(shares)
     assert shares[0] < shares[2] == 1
-    assert listed(found) == oracle(vectors, 0.7)  # each once, though both rows of most look into the other's list
+    assert listed(found) == pairs_by_numpy(vectors, 0.7)  # each once, though most are in two lists
 
 
 def test_as_many_lists_as_the_comparisons_allow(tmp_path: Path) -> None:
-    with EmbeddingFile(write_twins(tmp_path / "p.h5", twins(1900))) as gallery:
+    with EmbeddingFile(write_rows(tmp_path / "p.h5", rows_with_duplicates(1900))) as gallery:
         lists = make_lists(gallery, 0)
-    ranks = [len(lists.within(most).rows) for most in (0, lists.pairs().sum() // 2, lists.pairs().sum())]
+    ranks = [len(lists.limit(most).rows) for most in (0, lists.pairs().sum() // 2, lists.pairs().sum())]
     assert ranks[0] == 1 < ranks[1] < ranks[2] == len(lists.rows)
-    assert lists.within(lists.pairs().sum() // 2).pairs().sum() <= lists.pairs().sum() // 2
+    assert lists.limit(lists.pairs().sum() // 2).pairs().sum() <= lists.pairs().sum() // 2
 
 
 def test_a_plan_names_what_it_is(tmp_path: Path, crash: Any) -> None:
-    path = write_twins(tmp_path / "p.h5", twins(330))
+    path = write_rows(tmp_path / "p.h5", rows_with_duplicates(330))
     crash(0)
     with pytest.raises(MemoryError):
         search(path)

@@ -14,7 +14,7 @@ from runtime.pairs.all_pairs import ScoredPairs
 from runtime.pairs.table import PairTable, check_table_path, write_table
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
-from tests.support.duplicate_people import calibration_of, oracle, twins, write_twins
+from tests.support.duplicate_people import calibration_of, pairs_by_numpy, rows_with_duplicates, write_rows
 from tests.support.errors import raises
 
 EVIL = [
@@ -28,7 +28,7 @@ EVIL = [
 
 
 def found_in(vectors: np.ndarray, threshold: float = 0.4) -> ScoredPairs:
-    first, second, scores = zip(*oracle(vectors, threshold), strict=True)
+    first, second, scores = zip(*pairs_by_numpy(vectors, threshold), strict=True)
     return ScoredPairs(np.array(first), np.array(second), np.array(scores, np.float32))
 
 
@@ -42,16 +42,16 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_csv_has_every_pair_in_order_with_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.pairs.table._WRITTEN_PAIRS", 7)
-    monkeypatch.setattr("runtime.pairs.table._READ_NAMES", 11)
-    vectors = twins(100)
+    monkeypatch.setattr("runtime.pairs.table._PAIRS_PER_WRITE", 7)
+    monkeypatch.setattr("runtime.pairs.table._NAMES_PER_READ", 11)
+    vectors = rows_with_duplicates(100)
     names = [EVIL[row % 6] + b"%d" % row for row in range(100)]
     found = found_in(vectors)
-    with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors, names=names)) as gallery:
+    with EmbeddingFile(write_rows(tmp_path / "p.h5", vectors, names=names)) as gallery:
         write_table(tmp_path / "o.csv", gallery, table_of(gallery, found))
     lines = read_csv(tmp_path / "o.csv")
     assert list(lines[0]) == ["path_a", "path_b", "score", "expected_false", "at_most", "row_a", "row_b"]
-    assert [(int(line["row_a"]), int(line["row_b"])) for line in lines] == [p[:2] for p in oracle(vectors, 0.4)]
+    assert [(int(line["row_a"]), int(line["row_b"])) for line in lines] == [p[:2] for p in pairs_by_numpy(vectors, 0.4)]
     for line, score in zip(lines, found.scores, strict=True):
         assert line["path_a"] == names[int(line["row_a"])].decode()
         assert line["path_b"] == names[int(line["row_b"])].decode()
@@ -62,12 +62,12 @@ def test_csv_has_every_pair_in_order_with_names_as_they_are(tmp_path: Path, monk
 
 def test_parquet_says_the_same_and_no_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
-    monkeypatch.setattr("runtime.pairs.table._WRITTEN_PAIRS", 7)
+    monkeypatch.setattr("runtime.pairs.table._PAIRS_PER_WRITE", 7)
     counts = [3, 0, 1, 2] * 20
-    vectors = twins(sum(counts))
+    vectors = rows_with_duplicates(sum(counts))
     names = [EVIL[row % 6] for row in range(len(vectors))]
     found, calibration = found_in(vectors), calibration_of(np.linspace(-0.5, 0.5, 1000))
-    path = write_twins(tmp_path / "p.h5", vectors, names=names, counts=counts)
+    path = write_rows(tmp_path / "p.h5", vectors, names=names, counts=counts)
     with EmbeddingFile(path) as gallery:
         table = table_of(gallery, found, calibration)
         for name in ("o.parquet", "o.csv"):
@@ -89,8 +89,8 @@ def test_parquet_says_the_same_and_no_less(tmp_path: Path, monkeypatch: pytest.M
 
 def test_expected_is_the_false_match_rate_times_all_pairs_of_the_file(tmp_path: Path) -> None:
     impostors = np.linspace(-0.5, 0.5, 1000)
-    vectors = twins(200)
-    with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors)) as gallery:
+    vectors = rows_with_duplicates(200)
+    with EmbeddingFile(write_rows(tmp_path / "p.h5", vectors)) as gallery:
         table = table_of(gallery, found_in(vectors), calibration_of(impostors))
     for pair in table.rows(0, len(table.pairs)):
         assert pair.expected is not None
@@ -100,9 +100,9 @@ def test_expected_is_the_false_match_rate_times_all_pairs_of_the_file(tmp_path: 
 
 
 def test_no_pairs_make_a_table_without_lines(tmp_path: Path) -> None:
-    vectors = twins(60)
+    vectors = rows_with_duplicates(60)
     none = ScoredPairs(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))
-    with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors)) as gallery:
+    with EmbeddingFile(write_rows(tmp_path / "p.h5", vectors)) as gallery:
         write_table(tmp_path / "o.csv", gallery, table_of(gallery, none))
     assert (tmp_path / "o.csv").read_text() == "path_a,path_b,score,expected_false,at_most,row_a,row_b\n"
 
@@ -111,9 +111,9 @@ def test_no_pairs_make_a_table_without_lines(tmp_path: Path) -> None:
 def test_it_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     if name.endswith("parquet"):
         pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install '.[parquet]'")
-    vectors = twins(100)
+    vectors = rows_with_duplicates(100)
     (tmp_path / name).write_text("old")
-    with EmbeddingFile(write_twins(tmp_path / "p.h5", vectors)) as gallery:
+    with EmbeddingFile(write_rows(tmp_path / "p.h5", vectors)) as gallery:
         table = table_of(gallery, found_in(vectors))
         rows = PairTable.rows
 

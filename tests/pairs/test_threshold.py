@@ -11,7 +11,7 @@ import pytest
 from runtime.errors import ConfigError
 from runtime.pairs.threshold import choose_threshold
 from runtime.storage.file import EmbeddingFile
-from tests.support.duplicate_people import calibration_of, twins, write_twins
+from tests.support.duplicate_people import calibration_of, rows_with_duplicates, write_rows
 from tests.support.errors import Values, assert_names, raises
 
 ROWS = 200
@@ -21,7 +21,7 @@ IMPOSTORS = np.random.default_rng(0).normal(0, 0.15, 50_000).clip(-1, 1)
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return write_twins(tmp_path / "p.h5", twins(ROWS))
+    return write_rows(tmp_path / "p.h5", rows_with_duplicates(ROWS))
 
 
 def chosen(path: Path, expected: float | None, impostors: np.ndarray = IMPOSTORS) -> float:

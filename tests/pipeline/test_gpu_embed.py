@@ -33,7 +33,7 @@ from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
 from tests.support.errors import raises, warnings_in
 from tests.support.model_files import info, save_cnn, spec
-from tests.support.tensorrt_stand_in import ShimCrops, shim
+from tests.support.tensorrt_stand_in import ShimCrops, tensorrt_module
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
@@ -60,7 +60,7 @@ def opened(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         monkeypatch.setattr(gpu_embed, "DeviceCrops", ShimCrops)
         clocks = StageClock("decode", slots), StageClock("infer", slots)
         driver = ShimDriver(tmp_path)
-        runner = TensorRTRunner(engine, INFO, slots=slots, driver=driver, trt=shim())
+        runner = TensorRTRunner(engine, INFO, slots=slots, driver=driver, trt=tensorrt_module())
         with runner, ExitStack() as stack:
             own, kernels = stack.enter_context, Kernels(driver)
             resources = [

@@ -39,7 +39,7 @@ from tests.support.cuda_stand_in import ShimDriver
 from tests.support.errors import raises
 from tests.support.model_files import info, save_cnn, spec
 from tests.support.red_square_detector import picture, save_red_squares
-from tests.support.tensorrt_stand_in import shim
+from tests.support.tensorrt_stand_in import tensorrt_module
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
@@ -102,7 +102,7 @@ def open_stage(
 ) -> Iterator[EmbedFaces]:
     """The stage on what stands for a GPU."""
     driver = ShimDriver(compiled)
-    opening: dict[str, Any] = {"slots": slots, "driver": driver, "trt": shim()}
+    opening: dict[str, Any] = {"slots": slots, "driver": driver, "trt": tensorrt_module()}
     infos = (replace(one[1], **SHIM, profile=profile) for one, profile in ((embedder, (1, 8, 16)), (finder, (1, 2, 4))))
     with (
         TensorRTRunner(embedder[0], next(infos), **opening) as runner,

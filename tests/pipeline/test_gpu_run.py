@@ -33,7 +33,7 @@ from tests.support.cuda_stand_in import ShimDriver
 from tests.support.errors import assert_names, raises
 from tests.support.model_files import copy_engine
 from tests.support.red_square_detector import picture, save_red_squares
-from tests.support.tensorrt_stand_in import ShimCrops, shim
+from tests.support.tensorrt_stand_in import ShimCrops, tensorrt_module
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
@@ -51,7 +51,7 @@ def plan(engine: Path, folder: Path, profile: tuple[int, int, int]) -> Engine:
 @pytest.fixture
 def engine(tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     """The tiny engine on what stands for a GPU."""
-    monkeypatch.setitem(sys.modules, "tensorrt", shim())
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_module())
     monkeypatch.setattr(tensorrt_runner, "open_driver", lambda: ShimDriver(tmp_path))
 
     def on_the_cpu(kind: Any, *arguments: Any) -> Any:

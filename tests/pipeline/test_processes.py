@@ -16,10 +16,10 @@ from runtime.pipeline.processes import divide
 from runtime.pipeline.request import Request, RunOptions
 from runtime.pipeline.settings import cores_of
 from tests.support.arithmetic_runner import INFO
-from tests.support.errors import USAGE, Values, assert_refused, raises
+from tests.support.errors import OPTION, Values, assert_refused, raises
 from tests.support.facemill_command import facemill, facemill_process, start_facemill, summary
+from tests.support.interrupted_runs import SMALL_SEGMENTS, assert_same_file, file_size_limit, wait_for_segment
 from tests.support.nvidia_driver_stand_in import FakeDriver
-from tests.support.processes import SMALL_SEGMENTS, assert_same_file, file_size_limit, wait_for_segment
 
 
 @pytest.fixture(scope="module")
@@ -128,5 +128,5 @@ def test_a_gpu_that_is_not_there_ends_the_command_before_it_begins(
 ) -> None:
     env = {**driver.environment(gpus=gpus, shown=shown), "FACEMILL_CACHE": str(tmp_path)}
     done = facemill_process("process", tmp_path, "-o", tmp_path / "o.h5", "--device", devices, env=env)
-    assert_refused(done, USAGE, "--device", *values)
+    assert_refused(done, OPTION, "--device", *values)
     assert os.listdir(tmp_path) == []

@@ -15,107 +15,105 @@ from pathlib import Path
 
 import h5py
 import pytest
-from compare import contents
 
 from runtime.errors import DiskFullError, StorageError
 from runtime.pipeline.plan import check_disk
 from runtime.storage.contract import EmbeddingContract
 from runtime.storage.salvage import refuse_system_error
 from tests.support import encoded_images as make
+from tests.support.embedding_files import contents
 from tests.support.errors import assert_names, assert_refused, raises
 from tests.support.facemill_command import ROOT, facemill, facemill_process, start_facemill, summary
-from tests.support.processes import SMALL_SEGMENTS, assert_same_file, file_size_limit, segments, wait_for_segment
+from tests.support.interrupted_runs import (
+    SMALL_SEGMENTS,
+    InterruptedRun,
+    assert_same_file,
+    file_size_limit,
+    segments,
+    wait_for_segment,
+)
+
+MANY = 3000
 
 
 @pytest.fixture(scope="module")
-def many(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The photographs, each named ten times by a list: long enough to be disturbed."""
+def many(photos: Path, shipped_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The photographs, each named five times by a list: long enough to be disturbed."""
     listing = tmp_path_factory.mktemp("list") / "list.txt"
-    listing.write_text("\n".join(str(p) for p in sorted(photos.rglob("*.jpg")) for _ in range(10)))
+    listing.write_text("\n".join(str(p) for p in sorted(photos.rglob("*.jpg")) for _ in range(5)))
     return f"@{listing}"
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(many: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The file of a run that nothing disturbed, and the seconds that it took."""
+    """The file of a run that nothing disturbed, and the seconds that its process took."""
     output = tmp_path_factory.mktemp("whole") / "o.h5"
     begin = time.monotonic()
-    assert facemill("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS).returncode == 0
+    done = facemill_process("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    assert done.returncode == 0, done.stderr
     return output, time.monotonic() - begin
+
+
+@pytest.fixture
+def run(many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]) -> InterruptedRun:
+    """A run of the many photographs, to be disturbed."""
+    output = tmp_path / "o.h5"
+    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    return InterruptedRun(output, arguments, uninterrupted[0])
 
 
 @pytest.mark.parametrize("moment", range(10))
 def test_kill_9_at_a_random_moment_and_resume(
-    moment: int, many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
+    moment: int, run: InterruptedRun, uninterrupted: tuple[Path, float]
 ) -> None:
-    whole, seconds = uninterrupted
-    output = tmp_path / "o.h5"
-    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start_facemill(*arguments) as process:
-        # The first third is start-up: most moments lie where photographs are under way.
-        time.sleep(random.Random(moment).uniform(0.3, 1.0) * seconds)
+    with start_facemill(*run.arguments) as process:
+        # The first half is start-up: most moments lie where photographs are under way.
+        time.sleep(random.Random(moment).uniform(0.4, 1.0) * uninterrupted[1])
         process.kill()
-    done = facemill(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert_same_file(output, whole)
-    assert sorted(os.listdir(tmp_path)) == ["o.h5"]
+    run.resume()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(
-    signum: signal.Signals, many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
-) -> None:
-    output = tmp_path / "o.h5"
-    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start_facemill(*arguments) as process:
-        wait_for_segment(output)
+def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(signum: signal.Signals, run: InterruptedRun) -> None:
+    with run.start() as process:
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, errors
-    assert re.search(r"[\d,]+ of 6,000 photographs", errors)
+    assert re.search(r"[\d,]+ of 3,000 photographs", errors)
     assert "Traceback" not in errors
-    assert not output.exists()
-    again = summary(facemill(*arguments, "--json"))
-    assert 0 < again["processed"] < 6000  # what was done is not done again
-    assert_same_file(output, uninterrupted[0])
+    assert not run.output.exists()
+    again, _ = run.resume()
+    assert 0 < again["processed"] < MANY  # what was done is not done again
 
 
-def test_sigusr1_pauses_and_goes_on(
-    many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
-) -> None:
-    output = tmp_path / "o.h5"
-    with start_facemill("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS) as process:
-        wait_for_segment(output)
+def test_sigusr1_pauses_and_goes_on(run: InterruptedRun, uninterrupted: tuple[Path, float]) -> None:
+    unfinished = run.output.parent / "o.h5.parts"
+    with run.start() as process:
         process.send_signal(signal.SIGUSR1)
         time.sleep(1)
         for _ in range(300):  # what is in flight ends, and does not wait for more before it is durable
-            if not list(output.parent.glob("o.h5.parts/*.partial")):
+            if not list(unfinished.glob("*.partial")):
                 break
             time.sleep(0.1)
-        assert not list(output.parent.glob("o.h5.parts/*.partial"))
-        before = segments(output)
+        assert not list(unfinished.glob("*.partial"))
+        before = segments(run.output)
         time.sleep(0.5 + uninterrupted[1])  # longer than the whole run takes
         assert process.poll() is None
-        assert segments(output) == before
+        assert segments(run.output) == before
         process.send_signal(signal.SIGUSR1)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert errors.count("SIGUSR1") == 2
-    assert_same_file(output, uninterrupted[0])
+    assert_same_file(run.output, run.whole)
 
 
 @pytest.mark.parametrize("limit", [3_000, 30_000, 200_000])
-def test_a_full_disk_stops_clearly_and_the_same_command_goes_on(
-    limit: int, many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
-) -> None:
-    output = tmp_path / "o.h5"
-    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+def test_a_full_disk_stops_clearly_and_the_same_command_goes_on(limit: int, run: InterruptedRun) -> None:
     # 3 kB: the plan fits, no path table does; 30 kB: no segment; 200 kB: segments, but not the finished file.
-    done = facemill_process(*arguments, preexec_fn=file_size_limit(limit))
+    done = facemill_process(*run.arguments, preexec_fn=file_size_limit(limit))
     assert_refused(done, "E-DISK-FULL")
-    assert not output.exists()
-    assert facemill(*arguments).returncode == 0
-    assert_same_file(output, uninterrupted[0])
+    assert not run.output.exists()
+    run.resume()
 
 
 def test_a_full_disk_keeps_the_old_output(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
@@ -134,14 +132,11 @@ def test_a_run_that_the_disk_cannot_hold_is_refused_before_it_begins(tmp_path: P
         check_disk(tmp_path / "o.h5", 10**12, contract, 30)
 
 
-def test_a_second_run_on_one_output_is_refused(many: str, tiny_engine: Path, tmp_path: Path) -> None:
-    output = tmp_path / "o.h5"
-    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start_facemill(*arguments) as first:
-        wait_for_segment(output)
+def test_a_second_run_on_one_output_is_refused(run: InterruptedRun) -> None:
+    with run.start() as first:
         first.send_signal(signal.SIGUSR1)
-        done = facemill(*arguments)
-        assert_refused(done, "E-LOCKED", output)
+        done = facemill(*run.arguments)
+        assert_refused(done, "E-LOCKED", run.output)
         first.send_signal(signal.SIGUSR1)
         first.communicate(timeout=60)
     assert first.returncode == 0
@@ -168,41 +163,25 @@ def test_a_folder_that_changes_during_the_run(tiny_engine: Path, tmp_path: Path)
     assert found["outcomes"] == {"embedded": 5990, "unreadable": 10}
 
 
-def test_a_damaged_segment_is_run_again(
-    many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
-) -> None:
-    output = tmp_path / "o.h5"
-    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start_facemill(*arguments) as process:
-        wait_for_segment(output)
-        process.kill()
-    segment = tmp_path / "o.h5.parts" / "segment-000001.h5"
+def test_a_damaged_segment_is_run_again(run: InterruptedRun) -> None:
+    run.kill()
+    segment = segments(run.output)[0]
     data = bytearray(segment.read_bytes())
     data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
     segment.write_bytes(data)
-    done = facemill(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert_same_file(output, uninterrupted[0])
+    run.resume()
 
 
-def test_a_segment_whose_vectors_are_damaged_is_run_again(
-    many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
-) -> None:
-    output = tmp_path / "o.h5"
-    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start_facemill(*arguments) as process:
-        wait_for_segment(output)
-        process.kill()
-    segment = segments(output)[0]
+def test_a_segment_whose_vectors_are_damaged_is_run_again(run: InterruptedRun) -> None:
+    run.kill()
+    segment = segments(run.output)[0]
     with h5py.File(segment) as file:
         at = file["embeddings"].id.get_chunk_info(0).byte_offset
     data = bytearray(segment.read_bytes())
     data[at + 100] ^= 1  # one bit: the structure is whole, the checksum is not
     segment.write_bytes(data)
-    done = facemill(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert str(segment) in done.stderr
-    assert_same_file(output, uninterrupted[0])
+    _, errors = run.resume()
+    assert str(segment) in errors
 
 
 def test_more_segments_than_a_process_may_open_files(tiny_engine: Path, tmp_path: Path) -> None:
@@ -240,35 +219,24 @@ def test_a_signal_while_it_starts_or_tunes_ends_in_good_order(
     assert "Traceback" not in errors
 
 
-def test_a_second_signal_ends_it_on_the_spot_and_the_same_command_goes_on(
-    many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
-) -> None:
-    output = tmp_path / "o.h5"
-    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    with start_facemill(*arguments) as process:
-        wait_for_segment(output)
+def test_a_second_signal_ends_it_on_the_spot_and_the_same_command_goes_on(run: InterruptedRun) -> None:
+    with run.start() as process:
         for _ in range(3):
             process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    assert facemill(*arguments).returncode == 0
-    assert_same_file(output, uninterrupted[0])
+    run.resume()
 
 
-def test_a_forced_run_that_was_killed_goes_on_with_the_same_command(
-    many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]
-) -> None:
-    output = tmp_path / "o.h5"
-    shutil.copy(uninterrupted[0], output)
-    arguments = ("process", many, "-o", output, "--engine", tiny_engine, "--force", *SMALL_SEGMENTS)
-    with start_facemill(*arguments) as process:
-        wait_for_segment(output)
+def test_a_forced_run_that_was_killed_goes_on_with_the_same_command(run: InterruptedRun) -> None:
+    shutil.copy(run.whole, run.output)
+    with run.start("--force") as process:
         process.kill()
-    again = summary(facemill(*arguments, "--json"))
-    assert 0 < again["processed"] < 6000
-    assert_same_file(output, uninterrupted[0])
-    assert summary(facemill(*arguments, "--json"))["processed"] == 6000  # finished: force starts over
+    again, _ = run.resume("--force")
+    assert 0 < again["processed"] < MANY
+    anew, _ = run.resume("--force")
+    assert anew["processed"] == MANY  # finished: force starts over
 
 
 @pytest.mark.parametrize("retry", [(), ("--retry",)])
@@ -280,7 +248,7 @@ def test_a_kill_between_the_finished_file_and_the_end_is_no_harm(
     (folder / "1.jpg").write_bytes(make.encode(make.scene(112, 112)))
     (folder / "2.jpg").write_bytes(b"")
     output = tmp_path / "o.h5"
-    arguments = ("process", folder, "-o", output, "--engine", tiny_engine, "--align", "none")
+    arguments = ("process", folder, "-o", output, "--engine", tiny_engine)
     if retry:
         assert facemill(*arguments).returncode == 0
         output.chmod(0o600)
@@ -321,10 +289,9 @@ def test_duplicates_and_kill_9(photos: Path, tiny_engine: Path, tmp_path: Path) 
     shutil.copytree(photos, folder / "b")
     arguments = ("process", folder, "--engine", tiny_engine, "--skip-duplicates", *SMALL_SEGMENTS)
     assert facemill(*arguments, "-o", tmp_path / "whole.h5").returncode == 0
-    output = tmp_path / "o.h5"
-    with start_facemill(*arguments, "-o", output) as process:
-        wait_for_segment(output)
-        process.kill()
-    assert facemill(*arguments, "-o", output).returncode == 0
+    (tmp_path / "here").mkdir()
+    output = tmp_path / "here" / "o.h5"
+    run = InterruptedRun(output, (*arguments, "-o", output), tmp_path / "whole.h5")
+    run.kill()
+    run.resume()
     assert contents(output)["embeddings"][0] == (594, 16)
-    assert_same_file(output, tmp_path / "whole.h5")

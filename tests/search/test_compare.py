@@ -136,6 +136,7 @@ def test_the_page_carries_all_and_hides_nothing(two: tuple[str, str], tiny_engin
     evil.write_bytes(Path(two[1]).read_bytes())
     found: Comparison = compare((two[0], str(evil)), QueryRules(read_engine(tiny_engine)), calibration=KNOWN)
     file = tmp_path / "people.h5"
+    file.touch()
     write_comparison(tmp_path / "a.html", found, Limits(), file)
     page = (tmp_path / "a.html").read_text("utf-8")
     assert page.count("data:image/jpeg;base64,") == 2

@@ -13,7 +13,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -23,8 +22,9 @@ from runtime.records import FACE, FACE_DATASETS, Embedded, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import segment_files
+from tests.support.embedding_files import differences
 from tests.support.errors import raises
-from tests.support.face_batches import D, batch_of, batches_of, faces_of, writer
+from tests.support.face_batches import D, batch_of, batches_of, faces_of, segment_writer
 
 # What a file without faces holds, and held before there were any.
 WITHOUT_FACES = {"embeddings", "image_paths", "outcomes/path", "outcomes/status", "outcomes/detail"}
@@ -50,7 +50,7 @@ def run(
     while True:
         with Ledger(rows, folder, "p", base) as ledger:
             pending = ledger.pending(retry=base is not None).tolist()
-        to = writer(folder, segment_rows)
+        to = segment_writer(folder, segment_rows)
         for batch in batches_of(pending, size, seed, spoilt):
             to.append(batch)
         to.commit()
@@ -134,7 +134,7 @@ def test_killed_and_damaged_it_ends_with_the_same_file(data: st.DataObject, seed
         place = Path(name)
         running, folder = place / "running", place / "left"
         running.mkdir()
-        to = writer(running, rows=size + 3)
+        to = segment_writer(running, rows=size + 3)
         done = data.draw(st.integers(1, -(-rows // size)), "batches before the kill")
         for batch in list(batches_of(range(rows), size, seed))[:done]:
             to.append(batch)
@@ -153,7 +153,7 @@ def test_killed_and_damaged_it_ends_with_the_same_file(data: st.DataObject, seed
 def test_a_segment_with_one_wrong_bit_is_run_again(dataset: str, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    to = writer(folder, rows=12)
+    to = segment_writer(folder, rows=12)
     for batch in batches_of(range(50), 3, 6):
         to.append(batch)
     to.commit()
@@ -181,7 +181,7 @@ def test_a_segment_whose_parts_do_not_fit_together_is_run_again(
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    to = writer(folder, rows=12)
+    to = segment_writer(folder, rows=12)
     for batch in batches_of(range(30), 3, 2):
         to.append(batch)
     to.commit()
@@ -196,10 +196,10 @@ def test_a_segment_whose_parts_do_not_fit_together_is_run_again(
 def test_a_segment_without_faces_among_those_that_have_them_is_run_again(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    to = writer(folder)
+    to = segment_writer(folder)
     to.append(batch_of(range(8), 3))
     to.commit()
-    to = writer(folder, faces=False)
+    to = segment_writer(folder, faces=False)
     to.append(Embedded(np.array([8]), (Outcome(9, Status.CORRUPT, "x"),), embeddings=np.ones((1, D), np.float32)))
     to.commit()
     assert run(folder, 10, tmp_path / "o.h5", seed=3) == [8, 9]
@@ -235,7 +235,7 @@ def test_a_finished_file_gives_itself_again(tmp_path: Path) -> None:
 def test_a_finished_file_without_faces_is_no_base_for_a_run_with_them(tmp_path: Path) -> None:
     first = tmp_path / "first"
     first.mkdir()
-    to = writer(first, faces=False)
+    to = segment_writer(first, faces=False)
     to.append(Embedded(np.array([0]), (Outcome(1, Status.CORRUPT, "x"),), embeddings=np.ones((1, D), np.float32)))
     to.commit()
     with Ledger(2, first, "p") as ledger:
@@ -260,7 +260,7 @@ def photograph(row: int, ranks: Sequence[int]) -> Embedded:
 def test_only_several_rows_for_one_photograph_make_another_version(
     faces: list[list[int]], version: int, tmp_path: Path
 ) -> None:
-    to = writer(tmp_path)
+    to = segment_writer(tmp_path)
     for row, ranks in enumerate(faces):
         to.append(photograph(row, ranks))
     to.commit()
@@ -276,7 +276,7 @@ def test_only_several_rows_for_one_photograph_make_another_version(
 
 
 def test_a_run_in_which_no_face_was_found_says_so(tmp_path: Path) -> None:
-    to = writer(tmp_path)
+    to = segment_writer(tmp_path)
     nobody = photograph(0, [])
     to.append(replace(nobody, outcomes=(Outcome(0, Status.NO_FACE, "no face"),), face_counts={0: 0}))
     to.commit()
@@ -288,7 +288,7 @@ def test_a_run_in_which_no_face_was_found_says_so(tmp_path: Path) -> None:
 
 
 def test_without_faces_a_file_holds_what_it_always_held(tmp_path: Path) -> None:
-    to = writer(tmp_path, faces=False)
+    to = segment_writer(tmp_path, faces=False)
     to.append(Embedded(np.array([0, 2]), (Outcome(1, Status.CORRUPT, "x"),), embeddings=np.ones((2, D), np.float32)))
     to.commit()
     with h5py.File(segment_files(tmp_path)[0]) as file:
@@ -317,7 +317,7 @@ def test_memory_does_not_grow_with_the_faces_of_the_photographs(
     vectors, faces = rng.standard_normal((16 * crowd, D), np.float32), faces_of(rng, 16 * list(range(crowd)))
     tracemalloc.start()
     try:
-        to = writer(tmp_path, rows=1000)
+        to = segment_writer(tmp_path, rows=1000)
         for start in range(0, photographs, 16):
             rows = np.repeat(np.arange(start, start + 16), crowd)
             to.append(Embedded(rows, embeddings=vectors, faces=faces, face_counts=dict.fromkeys(rows.tolist(), crowd)))

@@ -19,7 +19,7 @@ from runtime.storage.ledger import Ledger
 from runtime.storage.segments import SegmentRules, SegmentWriter
 from tests.index.test_flat import write_gallery
 from tests.support.errors import Values, raises
-from tests.support.face_batches import D, batch_of, writer
+from tests.support.face_batches import D, batch_of, segment_writer
 
 METADATA = {"dimension": 4, "contract": '{"root": "/photos/\\udcff", "dimension": 4}'}
 
@@ -131,7 +131,7 @@ def crowded(tmp_path: Path) -> tuple[Path, Embedded, list[bytes]]:
     names = [b"caf\xe9 %d.jpg" % row if row % 3 == 0 else b"%d.jpg" % row for row in range(60)]
     folder = tmp_path / "run"
     folder.mkdir()
-    to = writer(folder)
+    to = segment_writer(folder)
     to.append(batch)
     to.commit()
     with Ledger(60, folder, "p") as ledger:
@@ -219,7 +219,7 @@ def test_a_block_is_what_was_asked_for(tmp_path: Path, dtype: str) -> None:
 
 
 def test_faces_of_one_photograph_share_it(tmp_path: Path) -> None:
-    to = writer(tmp_path, 5)
+    to = segment_writer(tmp_path, 5)
     batches = [batch_of(range(start, start + 5), seed=1) for start in range(0, 20, 5)]
     for batch in batches:
         to.append(batch)

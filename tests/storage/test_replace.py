@@ -12,13 +12,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from compare import differences
 
 from runtime.errors import LockedError, StorageError
 from runtime.storage.contract import EmbeddingContract
 from runtime.storage.dataset import edit_file
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
+from tests.support.embedding_files import differences
 from tests.support.errors import raises
 from tests.support.export_files import write_file
 from tests.support.facemill_command import ROOT

@@ -5,24 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.engines.engine import EngineInfo
 from runtime.errors import OutOfMemoryError
+from tests.support.model_files import info
 
-INFO = EngineInfo(
-    model="arithmetic",
-    model_sha256="0" * 64,
-    trained=False,
-    dimension=4,
-    size=8,
-    channel_order="rgb",
-    backend="cpu",
-    backend_version="numpy",
-    precision="fp32",
-    profile=(1, 8, 256),
-    device="cpu",
-    engine_sha256="1" * 64,
-    tool_version="0",
-)
+INFO = info(model="arithmetic", dimension=4, size=8, backend_version="numpy", profile=(1, 8, 256))
 
 
 class ArithmeticRunner:

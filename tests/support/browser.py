@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 
-class Parsed(html.parser.HTMLParser):
+class ParsedPage(html.parser.HTMLParser):
     """What a browser would make of a page."""
 
     def __init__(self, text: str) -> None:
@@ -30,7 +30,7 @@ class Parsed(html.parser.HTMLParser):
             self.scripts[-1] += data
 
 
-def browse(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def open_in_browser(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     """The page in a browser of its own; its stdout is the document as the scripts have left it."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:

@@ -21,7 +21,7 @@ from tests.support import encoded_images as make
 EVIL = b'<img src=x onerror="alert(1)">&\x1b[31m\xe2\x80\xae,"quoted"\nline\xff.jpg'
 
 
-def people(sizes: Sequence[int], *, dimension: int = 64, noise: float = 0.6, seed: int = 0) -> NDArray[np.float32]:
+def people_rows(sizes: Sequence[int], *, dimension: int = 64, noise: float = 0.6, seed: int = 0) -> NDArray[np.float32]:
     """(N, D) float32 unit rows, person after person. The expected score within a person is 1 / (1 + noise**2)."""
     rng = np.random.default_rng(seed)
     centres = _unit(rng.standard_normal((len(sizes), dimension)))
@@ -29,8 +29,8 @@ def people(sizes: Sequence[int], *, dimension: int = 64, noise: float = 0.6, see
     return _unit(rows + noise * rng.standard_normal(rows.shape) / np.sqrt(dimension)).astype(np.float32)
 
 
-def known(sizes: Sequence[int]) -> NDArray[np.int64]:
-    """(N,) int64, who each row of `people` is."""
+def person_of_rows(sizes: Sequence[int]) -> NDArray[np.int64]:
+    """(N,) int64, who each row of `people_rows` is."""
     return np.repeat(np.arange(len(sizes)), sizes)
 
 
@@ -75,7 +75,7 @@ def _faces(ranks: Sequence[int]) -> tuple[NDArray[np.void], dict[int, int]]:
     return faces, {row: rank + 1 for row, rank in enumerate(ranks)}
 
 
-def write_photographs(path: Path, names: Sequence[bytes]) -> None:
+def write_photos(path: Path, names: Sequence[bytes]) -> None:
     """Real ones, each another, where the file has them."""
     root = os.fsencode(path.parent / "photos")
     for i, name in enumerate(names):
@@ -85,7 +85,7 @@ def write_photographs(path: Path, names: Sequence[bytes]) -> None:
             file.write(make.encode(make.scene(48, 40, seed=i), quality=60))
 
 
-def links_of(vectors: NDArray[np.float32], threshold: float) -> ScoredPairs:
+def links_by_numpy(vectors: NDArray[np.float32], threshold: float) -> ScoredPairs:
     """All pairs at or above a threshold, by NumPy in double precision."""
     scores = (vectors.astype(np.float64) @ vectors.T.astype(np.float64)).astype(np.float32)
     first, second = np.nonzero(np.triu(scores >= np.float32(threshold), 1))

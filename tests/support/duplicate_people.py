@@ -18,7 +18,7 @@ from runtime.storage.calibration import ATTRIBUTE
 Pair = tuple[int, int, float]
 
 
-def twins(rows: int, dimension: int = 32, seed: int = 0) -> NDArray[np.float32]:
+def rows_with_duplicates(rows: int, dimension: int = 32, seed: int = 0) -> NDArray[np.float32]:
     """(rows, dimension) unit rows; every tenth is like another one, some are the same, three are zeros."""
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((rows, dimension))
@@ -31,7 +31,7 @@ def twins(rows: int, dimension: int = 32, seed: int = 0) -> NDArray[np.float32]:
     return vectors.astype(np.float32)
 
 
-def write_twins(
+def write_rows(
     path: Path,
     vectors: NDArray[np.floating],
     *,
@@ -70,7 +70,7 @@ def write_twins(
 
 
 def calibration_of(impostors: NDArray[np.floating]) -> Calibration:
-    """A calibration by these scores of two people, of embeddings such as `write_twins` writes."""
+    """A calibration by these scores of two people, of embeddings such as `write_rows` writes."""
     curve = curve_of_counts(count_scores(np.ones(1, np.float32)), count_scores(impostors.astype(np.float32)))
     origin = {
         "contract": {},
@@ -83,15 +83,15 @@ def calibration_of(impostors: NDArray[np.floating]) -> Calibration:
     return calibrate(curve, **origin)
 
 
-def scores_of(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+def scores_by_numpy(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """(N, N) float32: all scores in double precision, rounded once."""
     wide = vectors.astype(np.float64)
     return np.stack([(wide * row).sum(axis=1) for row in wide]).astype(np.float32)
 
 
-def oracle(vectors: NDArray[np.floating], threshold: float) -> list[Pair]:
+def pairs_by_numpy(vectors: NDArray[np.floating], threshold: float) -> list[Pair]:
     """All pairs: higher score first, then lower rows first; zeros pair with nobody."""
-    scores = scores_of(vectors)
+    scores = scores_by_numpy(vectors)
     lives = vectors.any(axis=1)
     first, second = np.nonzero(np.triu(scores >= np.float32(threshold), 1) & lives & lives[:, None])
     pairs = zip(first.tolist(), second.tolist(), scores[first, second].tolist(), strict=True)

@@ -14,6 +14,7 @@ import pytest
 E = TypeVar("E", bound=BaseException)
 Values = tuple[object, ...]
 USAGE = "Error"  # what click begins the line with when a command is used wrongly
+OPTION = "E-OPTION"
 
 
 def missing_values(text: str, values: Values) -> list[str]:
@@ -53,10 +54,10 @@ def assert_refused(done: subprocess.CompletedProcess[str], code: str, *values: o
 
     Args:
         done: the run.
-        code: of the error, such as E-CONFIG, after which commands exit 1; or USAGE, after which they exit 2.
+        code: of the error, such as E-CONFIG, after which commands exit 1; or USAGE or OPTION, after which they exit 2.
         values: files, options, numbers and commands that the error's message must name.
     """
-    assert done.returncode == (2 if code == USAGE else 1), done.stderr
+    assert done.returncode == (2 if code in (USAGE, OPTION) else 1), done.stderr
     lines = done.stderr.splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith(f"{code}: ")]
     assert starts, f"no line begins with {code}: {done.stderr}"

@@ -62,7 +62,7 @@ def batches_of(rows: Sequence[int], size: int, seed: int, spoilt: frozenset[int]
         yield batch_of(rows[start : start + size], seed, spoilt)
 
 
-def writer(folder: Path, rows: int = 10, *, faces: bool = True) -> SegmentWriter:
+def segment_writer(folder: Path, rows: int = 10, *, faces: bool = True) -> SegmentWriter:
     """Of segments that end after so many photographs."""
     rules = SegmentRules(rows, 1e9)
     return SegmentWriter(folder, plan_id="p", dimension=D, dtype="float32", digests=False, faces=faces, rules=rules)

@@ -82,7 +82,16 @@ def facemill_process(*arguments: object, **options: Any) -> subprocess.Completed
     return subprocess.run(command_line(*arguments), **options)  # type: ignore[no-any-return]
 
 
-def start_facemill(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+class RunningCommand(subprocess.Popen[str]):
+    """A process that is killed when the `with` block that holds it fails, so that no test waits for it."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        if kind is not None:
+            self.kill()
+        super().__exit__(kind, error, trace)
+
+
+def start_facemill(*arguments: object, **options: Any) -> RunningCommand:
     """Start a command in a process of its own and return at once: for signals, kills, and several at once.
 
     Args:
@@ -90,7 +99,7 @@ def start_facemill(*arguments: object, **options: Any) -> subprocess.Popen[str]:
         options: for `subprocess.Popen`.
     """
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, **options}
-    return subprocess.Popen(command_line(*arguments), **options)
+    return RunningCommand(command_line(*arguments), **options)
 
 
 def summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Model files and ONNX graphs for the tests of the engines room."""
+"""The model that tests use: its facts, its model file, its engine's facts, and small ONNX graphs."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,7 @@ SPEC = ModelSpec(
     licence="Apache-2.0",
     accuracy="none",
     accuracy_source="none",
-    url=None,
-    sha256=None,
-    size_bytes=None,
     trained=False,
-    task="embed",
-    decode="",
-    folder=Path(),
 )
 
 
@@ -41,8 +36,16 @@ def spec(**changes: Any) -> ModelSpec:
     return replace(SPEC, **changes)
 
 
+def write_model_file(path: Path, **changes: Any) -> Path:
+    """Write the TOML that states the facts of a model: those of SPEC but for some."""
+    facts = {name: value for name, value in asdict(spec(**changes)).items() if value is not None and name != "folder"}
+    # JSON's strings, numbers and lists are TOML's.
+    path.write_text("\n".join(f"{name} = {json.dumps(value)}" for name, value in facts.items()))
+    return path
+
+
 def info(**changes: Any) -> EngineInfo:
-    """A sidecar for an engine of SPEC made in a test."""
+    """The facts of an engine of SPEC that a test makes, but for some."""
     base = EngineInfo(
         model=SPEC.name,
         model_sha256="0" * 64,

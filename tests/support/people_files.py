@@ -27,7 +27,7 @@ def make_people(folder: Path, people: range, photographs: int = 4) -> None:
             (place / f"{i}.jpg").write_bytes(make.encode(scene, quality=70))
 
 
-def make_odd(folder: Path) -> None:
+def make_odd_people(folder: Path) -> None:
     """People, one with odd names, one whose photographs are two duplicates of another's and a damaged one."""
     make_people(folder, range(6))
     odd = os.fsencode(folder / "odd \xe9".encode().decode())
@@ -41,7 +41,7 @@ def make_odd(folder: Path) -> None:
     (folder / "P09" / "2.jpg").write_bytes((folder / "P01" / "0.jpg").read_bytes()[:300])
 
 
-def embed(folder: Path, output: Path, engine: Path, *options: object) -> Path:
+def embed_folder(folder: Path, output: Path, engine: Path, *options: object) -> Path:
     done = facemill("process", folder, "-o", output, "--engine", engine, *options)
     assert done.returncode == 0, done.stderr
     return output
@@ -61,7 +61,7 @@ def vectors_of(file: Path, path: str) -> NDArray[np.float32]:
     return found
 
 
-def holders(folder: Path, *needles: bytes) -> list[str]:
+def files_that_hold(folder: Path, *needles: bytes) -> list[str]:
     """Files below a folder whose raw bytes hold one of some sequences."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return sorted(str(path) for path in files if any(needle in path.read_bytes() for needle in needles))

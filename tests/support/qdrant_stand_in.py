@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient, models
 _KEY = "secret"
 
 
-class StandIn(ThreadingHTTPServer):
+class QdrantStandIn(ThreadingHTTPServer):
     """A server on a free port.
 
     Attributes:
@@ -63,7 +63,7 @@ class StandIn(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: StandIn
+    server: QdrantStandIn
 
     def _reply(self) -> None:
         size = int(self.headers.get("content-length", 0))
@@ -102,9 +102,9 @@ def _plain(result: Any) -> Any:
 
 
 @contextmanager
-def stand_in() -> Iterator[StandIn]:
+def qdrant_stand_in() -> Iterator[QdrantStandIn]:
     """It runs while the block does."""
-    with StandIn() as server:
+    with QdrantStandIn() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

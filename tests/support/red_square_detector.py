@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.faces.align import TEMPLATE
+from tests.support.model_files import write_model_file
 
 SIDE = 640
 CELL = 32
@@ -22,23 +23,19 @@ BOX_CELLS = 3.0
 # From the middle of the box, in units of its side.
 PLACES = (TEMPLATE - 55.5) / 112
 
-TOML = """
-name = "red-squares"
-title = "takes red squares for faces, for tests"
-file = "red-squares.onnx"
-input_name = ""
-output_name = ""
-size = 224
-channel_order = "bgr"
-mean = [0.0, 0.0, 0.0]
-std = [1.0, 1.0, 1.0]
-dimension = 15
-task = "detect"
-decode = "yunet"
-licence = "Apache-2.0"
-accuracy = "none"
-accuracy_source = "none"
-"""
+FACTS = {
+    "name": "red-squares",
+    "title": "takes red squares for faces, for tests",
+    "file": "red-squares.onnx",
+    "size": 224,
+    "channel_order": "bgr",
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1.0, 1.0, 1.0),
+    "dimension": 15,
+    "trained": True,
+    "task": "detect",
+    "decode": "yunet",
+}
 
 
 def save_red_squares(folder: Path) -> Path:
@@ -75,8 +72,7 @@ def save_red_squares(folder: Path) -> Path:
     graph = helper.make_graph(nodes, "red-squares", [source], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=7)
     onnx.save(model, folder / "red-squares.onnx")
-    (folder / "red-squares.toml").write_text(TOML)
-    return folder / "red-squares.toml"
+    return write_model_file(folder / "red-squares.toml", **FACTS)
 
 
 def picture(height: int, width: int, *squares: tuple[int, int, int], seed: int = 0) -> NDArray[np.uint8]:

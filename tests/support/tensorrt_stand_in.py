@@ -141,7 +141,7 @@ class ShimCrops(DeviceCrops):
         self.stream = None
 
 
-def shim(name: str = "tensorrt") -> ModuleType:
+def tensorrt_module(name: str = "tensorrt") -> ModuleType:
     """What `import tensorrt`, or `import tensorrt_rtx`, would give."""
     module = ModuleType(name)
     module.__dict__.update(__version__="shim", ILogger=ILogger, Runtime=Runtime)

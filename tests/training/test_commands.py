@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.errors import ModelError
+from tests.support.errors import Values, assert_names, raises
 from tests.support.facemill_command import ROOT
 from tests.support.training_extra import compose, torch_of_extra
 
@@ -100,19 +102,20 @@ def said(module: str, *arguments: str, cwd: Path) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments", "message"),
+    ("module", "arguments", "values"),
     [
-        ("train", "", "error: data, teacher.path not given; wanted: data=... teacher.path=..."),
-        ("train_identities", "data=/nowhere tars='[a.tar]'", "error: data is /nowhere, where there is no folder"),
-        ("train_detector", "data=. tars=notes.tar teacher=junk", "error: tars is 'notes.tar'; wanted: a list"),
-        ("export", "junk mine.onnx", "error: junk cannot be read as a checkpoint; wanted: the last.pt of a run"),
-        ("export_detector", "last.pt mine.onnx", "error: the checkpoint is last.pt, where there is no file; wanted:"),
-        ("lfw", "people.tar junk nowhere/lfw.npz", "error: nowhere/lfw.npz cannot be written, as nowhere is no folder"),
+        ("train", "", ("data=...", "teacher.path=...")),
+        ("train_identities", "data=/nowhere tars='[a.tar]'", ("data", "/nowhere")),
+        ("train_detector", "data=. tars=notes.tar teacher=junk", ("tars", "notes.tar")),
+        ("export", "junk mine.onnx", ("junk", "last.pt")),
+        ("export_detector", "last.pt mine.onnx", ("last.pt",)),
+        ("lfw", "people.tar junk nowhere/lfw.npz", ("nowhere/lfw.npz", "nowhere")),
     ],
 )
-def test_a_users_mistake_is_one_line(data: Path, module: str, arguments: str, message: str) -> None:
+def test_a_users_mistake_is_one_line(data: Path, module: str, arguments: str, values: Values) -> None:
     code, text = said(module, *shlex.split(arguments), cwd=data)
-    assert (code, text.count("\n"), text[: len(message)]) == (1, 1, message), text
+    assert (code, text.count("\n"), text.startswith("error: ")) == (1, 1, True), text
+    assert_names(text, *values)
 
 
 def test_help_is_help(tmp_path: Path) -> None:
@@ -120,39 +123,39 @@ def test_help_is_help(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "values"),
     [
-        ("tars=[missing.tar]", r"a tar is .*missing\.tar, where there is no file"),
-        ("tars=[junk]", "junk is no tar"),
-        ("tars=[empty.tar]", r"empty\.tar hold no crop to learn from; wanted: 112x112 \*\.jpg"),
-        ("tars=[notes.tar]", r"notes\.tar hold no crop to learn from"),
-        ("left_out=names.txt", "left_out is .*, where there is no file; wanted: .*left_out=null"),
-        ("start=nothing.pt", r"start is nothing\.pt, where there is no file"),
-        ("lfw=nothing.npz", r"lfw is nothing\.npz, where there is no file; wanted: what python -m training\.lfw wrote"),
-        ("lfw={data}/junk", "junk cannot be read as pairs"),
-        ("+augmentation.snow=1", "augmentation is .*; wanted: settings of flip, rotation"),
-        ("", r"a/1\.jpg in .*people\.tar is no 112x112 photograph"),
+        ("tars=[missing.tar]", ("missing.tar",)),
+        ("tars=[junk]", ("junk",)),
+        ("tars=[empty.tar]", ("empty.tar", "112x112", "*.jpg")),
+        ("tars=[notes.tar]", ("notes.tar",)),
+        ("left_out=names.txt", ("left_out", "names.txt", "left_out=null")),
+        ("start=nothing.pt", ("start", "nothing.pt")),
+        ("lfw=nothing.npz", ("lfw", "nothing.npz", "python -m training.lfw")),
+        ("lfw={data}/junk", ("junk",)),
+        ("+augmentation.snow=1", ("augmentation", "flip", "rotation")),
+        ("", ("a/1.jpg", "people.tar", "112x112")),
     ],
 )
-def test_files_that_are_not_what_is_needed_are_named(data: Path, tmp_path: Path, changes: str, message: str) -> None:
+def test_files_that_are_not_what_is_needed_are_named(data: Path, tmp_path: Path, changes: str, values: Values) -> None:
     from training.train_identities import Trainer
 
     overrides = [f"data={data}", "tars=[people.tar]", f"run={tmp_path}", *changes.format(data=data).split()]
-    with pytest.raises(ValueError, match=message):
+    with raises(ValueError, *values):
         Trainer(compose("identities", overrides))
 
 
 def test_teachers_that_are_not_there_or_none_are_named(data: Path) -> None:
     from training.teacher import DetectorTeacher, Teacher
 
-    with pytest.raises(ValueError, match=r"teacher\.path is .*nothing\.xml, where there is no file"):
+    with raises(ValueError, "teacher.path", data / "nothing.xml"):
         Teacher(data / "nothing.xml", size=112)
     (data / "junk.onnx").write_bytes(b"junk" * 999)
-    with pytest.raises(ValueError, match=r"junk\.onnx is no embedding model of 112x112"):
+    with raises(ValueError, data / "junk.onnx", "112x112"):
         Teacher(data / "junk.onnx", size=112)
-    with pytest.raises(ValueError, match=r"teacher is .*nothing\.onnx, where there is no file"):
+    with raises(ValueError, "teacher", data / "nothing.onnx"):
         DetectorTeacher(ROOT / "models" / "yunet.toml", data / "nothing.onnx")
-    with pytest.raises(ValueError, match=r"junk\.onnx .* is damaged"):
+    with raises((ValueError, ModelError), data / "junk.onnx"):
         DetectorTeacher(ROOT / "models" / "yunet.toml", data / "junk.onnx")
 
 
@@ -162,7 +165,7 @@ def test_pairs_are_read_by_their_photographs() -> None:
     rows = {"Ann_Lee_0001": 0, "Ann_Lee_0012": 1, "Bo_0003": 2}
     left, right, same = read_pairs(["10\t300", "Ann_Lee\t1\t12", "Bo\t3\tAnn_Lee\t12"], rows)
     assert (left, right, same) == ([0, 2], [1, 1], [True, False])
-    with pytest.raises(ValueError, match=r"names 'Bo\\t3\\t4', of which a photograph is missing"):
+    with raises(ValueError, r"Bo\t3\t4"):
         read_pairs(["Bo\t3\t4"], rows)
 
 
@@ -177,5 +180,5 @@ def test_a_tar_without_pairs_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         entry.size = len(content)
         archive.addfile(entry, io.BytesIO(content))
     monkeypatch.setattr(lfw, "crop", lambda image, _: image)
-    with pytest.raises(ValueError, match=r"has 1 photographs and 0 lines of pairs; wanted: .*lfw/pairs\.txt"):
+    with raises(ValueError, 1, 0, "lfw/pairs.txt"):
         lfw.read_photographs(tmp_path / "lfw.tar", None)

@@ -11,6 +11,7 @@ import pytest
 from onnx import numpy_helper
 
 from runtime.errors import ParityError
+from tests.support.errors import raises
 from tests.support.facemill_command import ROOT
 from tests.support.training_extra import settings_of, torch_of_extra, write_tar
 
@@ -242,7 +243,7 @@ def test_labels_are_of_these_crops_and_of_no_others_as_many(data: Path, shared: 
     assert len(label_crops(crops, key, teacher, tmp_path).rows) == 2
     (tmp_path / "names.txt").write_text("crops/p_00003.jpg\n")
     assert key != crops_key([data / "crops.tar"], tmp_path / "names.txt")
-    with pytest.raises(ValueError, match=r"none of 16 crops holds a face by .*yunet"):
+    with raises(ValueError, 16):
         label_crops(np.zeros_like(crops), "other", teacher, tmp_path)
 
 
@@ -269,7 +270,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
 
     right = getattr(export_detector, part)
     monkeypatch.setattr(export_detector, part, lambda *given: shifted(right(*given)))
-    with pytest.raises(ParityError, match="is not the network: largest difference"):
+    with raises(ParityError):
         export_detector.export(checkpoint, tmp_path / "mine.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 

@@ -1,11 +1,11 @@
 "use strict";
-// The map, and a box for the point that the mouse is on. Text goes in by textContent only, so that no path is ever markup.
+// The map, and a box for the point under the mouse. Text is set by textContent only, so no path becomes markup.
 const { figure, points } = JSON.parse(document.getElementById("data").textContent);
 const [map, box, picture, path, more] =
   ["map", "box", "picture", "path", "more"].map((id) => document.getElementById(id));
 const ink = getComputedStyle(document.body).color;
 const rings = figure.data.length - 1; // the last trace: rings around the points of one group
-const members = new Map(); // of each group: the places of its points
+const members = new Map(); // group -> positions of its points
 for (const trace of figure.data.slice(0, rings)) {
   trace.customdata.forEach((point, i) => {
     const group = points.group[point];
@@ -45,10 +45,10 @@ figure.layout.font = { color: ink, family: getComputedStyle(document.body).fontF
 figure.data[rings].marker.color = ink;
 if (innerWidth < 700) Object.assign(figure.layout.legend, { orientation: "h", y: 0 });
 Plotly.newPlot(map, figure.data, figure.layout, figure.config).then(() => {
-  map.on("plotly_hover", (pointed) => held || show(pointed));
+  map.on("plotly_hover", (event) => held || show(event));
   map.on("plotly_unhover", () => held || hide());
-  map.on("plotly_click", (pointed) => {
-    show(pointed);
+  map.on("plotly_click", (event) => {
+    show(event);
     held = true;
     box.classList.add("held");
   });

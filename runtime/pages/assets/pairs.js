@@ -1,20 +1,20 @@
 "use strict";
-// Answers of a reviewer: kept by the browser under the key of this page, saved as CSV. No path is ever markup: the pairs
-// are in the page already, and the saved text is data.
+// The reviewer's answers: stored by the browser under the key of this page, and saved as CSV. No path becomes markup:
+// the pairs are in the page already, and the saved text is data.
 const { key, file, pairs } = JSON.parse(document.getElementById("data").textContent);
 const cards = [...document.querySelectorAll(".pair")];
 const [counter, decided, undecided, save, none] =
   ["counter", "decided", "undecided", "save", "none"].map((id) => document.getElementById(id));
 let answers = load();
-let here = Math.max(0, answers.indexOf(""));
+let current = Math.max(0, answers.indexOf(""));
 let stored = true;
 let unsaved = false;
 
 function load() {
   try {
-    const kept = JSON.parse(localStorage.getItem(key));
-    if (Array.isArray(kept) && kept.length === pairs.length) {
-      return kept.map((answer) => (answer === "yes" || answer === "no" ? answer : ""));
+    const saved = JSON.parse(localStorage.getItem(key));
+    if (Array.isArray(saved) && saved.length === pairs.length) {
+      return saved.map((answer) => (answer === "yes" || answer === "no" ? answer : ""));
     }
   } catch {}
   return pairs.map(() => "");
@@ -31,37 +31,37 @@ function store() {
 function show() {
   cards.forEach((card, i) => {
     card.dataset.same = answers[i];
-    card.classList.toggle("here", i === here);
-    card.toggleAttribute("aria-current", i === here);
-    card.hidden = undecided.checked && answers[i] !== "" && i !== here;
+    card.classList.toggle("here", i === current);
+    card.toggleAttribute("aria-current", i === current);
+    card.hidden = undecided.checked && answers[i] !== "" && i !== current;
     card.querySelector(".yes").setAttribute("aria-pressed", answers[i] === "yes");
     card.querySelector(".no").setAttribute("aria-pressed", answers[i] === "no");
   });
-  const [yes, no] = ["yes", "no"].map((answer) => answers.filter((other) => other === answer).length);
+  const [yes, no] = ["yes", "no"].map((answer) => answers.filter((given) => given === answer).length);
   counter.textContent = `${yes + no} of ${pairs.length} decided: ${yes} yes, ${no} no`;
   decided.value = yes + no;
   none.hidden = !(undecided.checked && yes + no === pairs.length);
 }
 
-function go(to) {
+function select(index) {
   if (!cards.length) return;
-  here = Math.min(Math.max(to, 0), cards.length - 1);
+  current = Math.min(Math.max(index, 0), cards.length - 1);
   show();
-  cards[here].scrollIntoView({ block: "nearest" });
+  cards[current].scrollIntoView({ block: "nearest" });
 }
 
 function step(by) {
-  let to = here + by;
+  let to = current + by;
   while (undecided.checked && answers[to]) to += by;
-  if (to >= 0 && to < cards.length) go(to);
+  if (to >= 0 && to < cards.length) select(to);
 }
 
-function decide(place, answer) {
+function decide(index, answer) {
   if (!cards.length) return;
-  answers[place] = answer;
+  answers[index] = answer;
   unsaved = true;
   store();
-  here = place;
+  current = index;
   show();
   if (answer) step(1);
 }
@@ -76,9 +76,9 @@ function csv() {
 cards.forEach((card, i) => {
   card.querySelector(".yes").addEventListener("click", () => decide(i, answers[i] === "yes" ? "" : "yes"));
   card.querySelector(".no").addEventListener("click", () => decide(i, answers[i] === "no" ? "" : "no"));
-  card.addEventListener("pointerdown", () => { here = i; show(); });
+  card.addEventListener("pointerdown", () => { current = i; show(); });
 });
-undecided.addEventListener("change", () => { show(); if (answers[here]) step(1); });
+undecided.addEventListener("change", () => { show(); if (answers[current]) step(1); });
 save.addEventListener("click", () => {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([csv()], { type: "text/csv" }));
@@ -90,7 +90,7 @@ save.addEventListener("click", () => {
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const act = {
-    y: () => decide(here, "yes"), n: () => decide(here, "no"), u: () => decide(here, ""),
+    y: () => decide(current, "yes"), n: () => decide(current, "no"), u: () => decide(current, ""),
     ArrowRight: () => step(1), ArrowDown: () => step(1), ArrowLeft: () => step(-1), ArrowUp: () => step(-1),
   }[event.key];
   if (act) {

@@ -32,7 +32,7 @@ from runtime.records import Crops
 from tests.support.cuda_stand_in import ShimDriver
 from tests.support.errors import raises
 from tests.support.model_files import info, save_cnn, spec
-from tests.support.tensorrt_stand_in import Runtime, Strategy, shim
+from tests.support.tensorrt_stand_in import Runtime, Strategy, tensorrt_module
 
 INFO = info(backend="tensorrt", backend_version="tensorrt shim", profile=(1, 8, 20))
 
@@ -123,7 +123,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stand_in(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     """ONNX Runtime for TensorRT, and this machine's memory for a GPU's."""
     content = prepare_graph(weights, spec(), "fp32").SerializeToString()
-    return Place(content, INFO, ShimDriver(tmp_path_factory.mktemp("shim")), shim(), tolerance=1e-5)
+    return Place(content, INFO, ShimDriver(tmp_path_factory.mktemp("shim")), tensorrt_module(), tolerance=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +330,7 @@ def test_the_plan_counts_weights_once(stand_in: Place) -> None:
             self.weights = stand_in.driver.allocate(len(content))
             return super().deserialize_cuda_engine(content)
 
-    trt = shim()
+    trt = tensorrt_module()
     trt.__dict__["Runtime"] = Loading
     free, _ = stand_in.driver.memory()
     with stand_in.open(trt=trt) as runner:
@@ -341,7 +341,7 @@ def test_tensorrt_rtx_compiles_the_kernels_of_a_batch_size_before_it_runs(
     stand_in: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    with stand_in.open(trt=shim("tensorrt_rtx"), slots=2, cache=cache) as runner:
+    with stand_in.open(trt=tensorrt_module("tensorrt_rtx"), slots=2, cache=cache) as runner:
         stand_in.check(runner.infer(crops), expected)
         found = [config.dynamic_shapes_kernel_specialization_strategy for config in runner._engine.configs]
     assert found == [Strategy.EAGER] * 2

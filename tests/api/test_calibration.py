@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from runtime.api.calibration import gather_calibration
 from runtime.errors import ConfigError, SourceError
 from runtime.faces.finder import FindRules, draw
 from runtime.images.decode import decode_image, decode_photo
-from runtime.pipeline.calibration import gather_calibration
 from tests.support import encoded_images as make
 from tests.support.errors import assert_names, raises
 from tests.support.model_files import spec

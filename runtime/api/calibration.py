@@ -19,10 +19,10 @@ from ..faces.finder import FindRules, View, draw
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..modelspec import ModelSpec
+from ..pipeline.face_work import DecodePhotos, crop_stages
+from ..pipeline.work import Read
 from ..records import Batch, Crops, Encoded
 from ..sources.scan import scan
-from .face_work import DecodePhotos, crop_stages
-from .work import Read
 
 logger = logging.getLogger(__name__)
 

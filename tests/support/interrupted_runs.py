@@ -1,0 +1,75 @@
+"""Runs of `facemill process` that a test disturbs, and that must end with the file of a run that nothing disturbed."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support.embedding_files import differences
+from tests.support.facemill_command import RunningCommand, facemill, start_facemill, summary
+
+# A run that makes a durable segment several times a second: one that can be disturbed between two of them.
+SMALL_SEGMENTS = ("--segment-rows", 256, "--segment-seconds", 0.2, "--batch-size", 4)
+
+
+@dataclass(frozen=True)
+class InterruptedRun:
+    """One command, run twice: first in a process that a test ends, then to its end.
+
+    Attributes:
+        output: the file that the command writes; nothing else may be in its folder.
+        arguments: of `facemill`.
+        whole: the same file by a run that nothing disturbed.
+    """
+
+    output: Path
+    arguments: tuple[object, ...]
+    whole: Path
+
+    def start(self, *more: object) -> RunningCommand:
+        """Start the command, and return once its first segment is durable."""
+        process = start_facemill(*self.arguments, *more)
+        wait_for_segment(self.output)
+        return process
+
+    def kill(self) -> None:
+        """Start the command, and kill it once its first segment is durable."""
+        with self.start() as process:
+            process.kill()
+
+    def resume(self, *more: object) -> tuple[dict[str, Any], str]:
+        """Run the command again, to the file of the undisturbed run; returns its summary and its stderr."""
+        done = facemill(*self.arguments, "--json", *more)
+        answer = summary(done)
+        assert_same_file(self.output, self.whole)
+        assert os.listdir(self.output.parent) == [self.output.name]
+        return answer, done.stderr
+
+
+def assert_same_file(path: Path, expected: Path) -> None:
+    """Assert that two embedding files hold the same, but for what names the run."""
+    assert differences(path, expected) == []
+
+
+def segments(output: Path) -> list[Path]:
+    """The durable segments of an unfinished run."""
+    return sorted(output.parent.glob(f"{output.name}.parts/segment-*.h5"))
+
+
+def wait_for_segment(output: Path) -> None:
+    """Wait until the run has made its first segment durable."""
+    for _ in range(6000):
+        if segments(output):
+            return
+        time.sleep(0.01)
+    raise AssertionError("no segment appeared in 60 s")
+
+
+def file_size_limit(limit_bytes: int) -> Callable[[], None]:
+    """For `preexec_fn`: a process that may write no file beyond this size, as if the disk were full."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
