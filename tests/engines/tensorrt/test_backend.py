@@ -140,7 +140,7 @@ def test_tensorrts_own_words_for_both(hopper: None, trt: ModuleType, tmp_path: P
     with pytest.raises(EngineError) as failed:
         build(tmp_path)
     assert re.search(
-        r"default set: tensorrt_rtx \S+ built a plan and calls it invalid here: .*CUDA driver.*; CURRENT: "
+        r"default set: tensorrt_rtx \S+ built a plan that is invalid on this machine: .*CUDA driver.*; CURRENT: "
         r"tensorrt_rtx \S+ cannot build the engine for CURRENT: .*CUDA.*Install TensorRT itself",
         str(failed.value),
         re.DOTALL,
