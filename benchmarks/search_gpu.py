@@ -37,7 +37,7 @@ from runtime.index.candidates import HostRows
 from runtime.index.exact import Candidates, CandidateSource, exact_top_k
 from runtime.index.gpu import gpu_memory
 from runtime.index.memoryplan import MemoryPlan, resident_plan, streamed_plan
-from runtime.index.place import Place, gpu_source, host_vectors, planned_source
+from runtime.index.placement import GpuPlan, gpu_source, host_vectors, planned_source
 
 _BLOCK = 10_000
 _PER_PERSON = 5
@@ -53,7 +53,7 @@ class CountedSource:
     """A source, and how many queries it was asked."""
 
     def __init__(self, source: CandidateSource) -> None:
-        self.error, self.most, self.counts = source.error, source.most, source.counts
+        self.error, self.max_hits, self.counts = source.error, source.max_hits, source.counts
         self._source = source
         self.asked = 0
 
@@ -187,7 +187,7 @@ def source_for(plan: MemoryPlan | None, device: str, host: Any) -> CandidateSour
     """Rows placed by a plan; where there is none, FAISS on the CPU."""
     if plan is None:
         return HostRows(host)
-    return stand_in(plan, host) if device == "cpu" else gpu_source(Place(int(device), plan), host)
+    return stand_in(plan, host) if device == "cpu" else gpu_source(GpuPlan(int(device), plan), host)
 
 
 def stand_in(plan: MemoryPlan, host: Any) -> CandidateSource:

@@ -33,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from nation import BLOCK, strangers, write_nation
 from report import write_results
 
-from runtime.index.beside import read_card, sidecar_path
 from runtime.index.codesfile import codes_path
 from runtime.index.indexfile import index_path
 from runtime.index.open import open_index
+from runtime.index.sidecar import read_card, sidecar_path
 from runtime.storage.file import EmbeddingFile
 
 _QUERIES, _TIMED = 200, 20
