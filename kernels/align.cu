@@ -1,11 +1,11 @@
-// Warp decoded photos of any sizes to aligned crops in one pass: grey levels, for an engine that normalises.
+// Warp decoded photos of any size to aligned crops in one pass. The engine normalises the grey levels.
 // Defined by tests/oracles/warp.py: warp_bytes.
 //
-// One thread makes one pixel of one crop: the threads of a warp write 32 neighbours of one row.
+// Each thread computes one pixel of one crop. The threads of a warp write 32 neighbours in a row.
 
 #include "image.cuh"
 
-// Which crop a thread works on, and which pixel of it.
+// The crop of a thread, and its pixel in the crop.
 struct Pixel {
     long long plane, n, pixel;
 
@@ -16,8 +16,8 @@ struct Pixel {
     }
 };
 
-// The three grey levels of a photo where a transform `t`, (2, 3), puts pixel (u, v) of the crop. A photo that is
-// at least twice as large as the crop is halved first: squares of `merged` x `merged` pixels are one.
+// The three grey levels of a photo at the place to which a transform `t`, (2, 3), maps pixel (u, v) of the crop. A photo
+// that is at least twice as large as the crop is reduced first: squares of `merged` x `merged` pixels are averaged.
 __device__ inline void sample(const Image image, const float* t, float u, float v, float* level) {
     const float scale = sqrtf(t[0] * t[0] + t[3] * t[3]);
     int merged = 1;
@@ -25,8 +25,8 @@ __device__ inline void sample(const Image image, const float* t, float u, float 
     const int height = image.height / merged, width = image.width / merged;
     const float x = (t[0] * u + t[1] * v + t[2] + 0.5f) / merged - 0.5f;
     const float y = (t[3] * u + t[4] * v + t[5] + 0.5f) / merged - 0.5f;
-    level[0] = level[1] = level[2] = 0;  // what lies outside the photo is black
-    // Compared before they become integers: a NaN is outside too.
+    level[0] = level[1] = level[2] = 0;  // black outside the photo
+    // Compare before the conversion to integers, so that NaN is outside too.
     if (x > -1 && y > -1 && x < width && y < height) {
         const int left = (int)floorf(x), top = (int)floorf(y);
         const float share = 1.0f / (merged * merged);
@@ -48,7 +48,7 @@ __device__ inline void sample(const Image image, const float* t, float u, float 
 // images      (count)
 // transforms  (count, 2, 3)           crop pixel (column, row, 1) -> photo pixel (column, row)
 // crops       (count, size, size, 3)  grey levels, rounded
-// reverse     not 0: the crop's channels are the photo's in reverse order
+// reverse     not 0: reverse the channel order
 extern "C" __global__ void align_u8(const Image* images, const float* transforms, unsigned char* crops, int count,
                                     int size, int reverse) {
     const Pixel at(size);

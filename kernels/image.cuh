@@ -1,4 +1,4 @@
-// A decoded photo that lies on the device.
+// A decoded photo on the device.
 #ifndef FACEMILL_IMAGE_CUH
 #define FACEMILL_IMAGE_CUH
 

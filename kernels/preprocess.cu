@@ -1,15 +1,15 @@
-// Resize whole photos of any sizes to crops in one pass: grey levels, for an engine that normalises.
+// Resize whole photos of any size to crops in one pass. The engine normalises the grey levels.
 // Defined by tests/oracles/preprocess.py: preprocess_bytes.
 //
-// One thread makes one pixel of one crop: the threads of a warp write 32 neighbours of one row.
+// Each thread computes one pixel of one crop. The threads of a warp write 32 neighbours in a row.
 
 #include "image.cuh"
 
-// Which pixels of a row (or column) make one pixel of the crop, and how much of each: the row is halved, in one go to
+// The pixels of a row (or column) that make one pixel of the crop, and their weights. The row is reduced in one step to
 // `length` means of `merged` pixels, and then interpolated.
 struct Taps {
     int first, last, merged;
-    float place;  // in the halved row
+    float place;  // in the reduced row
 
     __device__ Taps(int index, int length, int size, int merged) : merged(merged) {
         place = fminf(fmaxf((index + 0.5f) * length / size - 0.5f, 0), (float)(length - 1));
@@ -20,14 +20,14 @@ struct Taps {
     __device__ float weight(int pixel) const { return (1 - fabsf(place - pixel / merged)) / merged; }
 };
 
-// How many pixels of a row (and column) are merged: it is halved while both sides stay as long as is wanted.
+// Number of pixels of a row (and column) that are averaged: halve while both sides stay at least as long as the crop.
 __device__ inline int merge(int height, int width, int size) {
     int merged = 1;
     while (height / merged >= 2 * size && width / merged >= 2 * size) merged *= 2;
     return merged;
 }
 
-// The three grey levels of one pixel of the crop; a mean may reach over the last pixel, which then counts again.
+// The three grey levels of one pixel of the crop. A mean may reach beyond the last pixel, which is then repeated.
 __device__ inline void mix(const Image image, const Taps rows, const Taps columns, float* level) {
     level[0] = level[1] = level[2] = 0;
     for (int row = rows.first; row <= rows.last; ++row) {
@@ -40,7 +40,7 @@ __device__ inline void mix(const Image image, const Taps rows, const Taps column
     }
 }
 
-// images      (first + count), of which the first are not looked at
+// images      (first + count), of which the first are skipped
 // crops       (first + count, size, size, 3): grey levels, rounded
 extern "C" __global__ void preprocess_u8(const Image* images, unsigned char* crops, int first, int count, int size) {
     const long long plane = (long long)size * size;
@@ -48,7 +48,7 @@ extern "C" __global__ void preprocess_u8(const Image* images, unsigned char* cro
     if (thread >= plane * count) return;
     const long long n = first + thread / plane, pixel = thread % plane;
     const Image image = images[n];
-    // A JPEG decoder's own scales come first, which keep an odd last row; then as above.
+    // The scales of a JPEG decoder come first, which keep an odd last row; then reduce as above.
     int scale = 1;
     while (scale < 8 && min(image.height, image.width) / size >= 2 * scale) scale *= 2;
     const int height = (image.height + scale - 1) / scale, width = (image.width + scale - 1) / scale;

@@ -1,4 +1,4 @@
-"""Where the shipped files and the user's cache are, in a checkout and when installed."""
+"""The folders of the included files and of the user's cache, in a checkout or installed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _HERE = Path(__file__).resolve().parent
 
 
 def asset_dir(name: str) -> Path:
-    """The folder `models` or `kernels`: inside the installed package, or beside `runtime/` in a checkout."""
+    """The folder `models` or `kernels`: inside the installed package, or next to `runtime/` in a checkout."""
     inside = _HERE / name
     return inside if inside.is_dir() else _HERE.parent / name
 
 
 def cache_dir(name: str) -> Path:
-    """A folder of the user's cache, created: `$FACEMILL_CACHE/name` or the platform's place for facemill."""
+    """A folder in the user's cache, created if missing: in $FACEMILL_CACHE, or in the platform's cache folder."""
     base = os.environ.get("FACEMILL_CACHE")
     if base is None:
         import platformdirs
@@ -28,7 +28,7 @@ def cache_dir(name: str) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise ConfigError(
-            f"the cache folder {path} cannot be made: {err.strerror}; expected: a folder that can be written to. "
-            f"Name one with: export FACEMILL_CACHE=/a/folder/of/yours"
+            f"the cache folder {path} cannot be created: {err.strerror}; expected: a writable folder. "
+            f"Choose one with: export FACEMILL_CACHE=/your/folder"
         ) from err
     return path

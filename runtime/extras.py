@@ -1,4 +1,4 @@
-"""Optional packages: imported when first needed, or an error with the command that installs them."""
+"""Import optional packages when they are first needed, or raise an error with the command that installs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 from .errors import Interrupted, MissingDependencyError
 from .libcuda import driver_cuda
 
-# The distributions of each extra in pyproject.toml, so that a message can name a command that works anywhere.
+# The distributions of each extra in pyproject.toml, for commands in messages that work everywhere.
 EXTRAS = {
     "cluster": "scipy",
     "cpu": "faiss-cpu",
@@ -24,46 +24,46 @@ EXTRAS = {
     "rtx13": "tensorrt-rtx-cu13",
     "tensorrt": "tensorrt-cu12",
 }
-# CUDA 13's packages want a driver that has it: 580 or newer. Without a driver nothing tells, and CUDA 12's run on both.
+# Packages for CUDA 13 need a driver 580 or newer. Without a driver that is unknown, and those for CUDA 12 run on both.
 _ON_CUDA_13 = {"gpu": "gpu13", "rtx": "rtx13"}
 
 
 def pip_install(extra: str) -> str:
-    """The command that installs what an extra stands for, in the kind that this machine's driver runs."""
+    """The command that installs the packages of an extra, for the CUDA version of this machine's driver."""
     if (driver_cuda() or (12, 0)) >= (13, 0):
         extra = _ON_CUDA_13.get(extra, extra)
-    index = "--extra-index-url https://pypi.nvidia.com " if extra == "tensorrt" else ""  # PyPI has no libraries of it
+    index = "--extra-index-url https://pypi.nvidia.com " if extra == "tensorrt" else ""  # PyPI lacks its libraries
     return f"pip install {index}{EXTRAS[extra]}"
 
 
 def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
-    """Import `module`, or say how to get it.
+    """Import a module, or raise an error that says how to install it.
 
     Args:
         module: import name, e.g. "tensorrt_rtx".
-        extra: the extra of this package that brings it; empty for a base dependency.
-        purpose: what cannot be done without it, for the message.
+        extra: the extra that installs it; empty for a base dependency.
+        purpose: its purpose, for the message.
     Raises:
-        MissingDependencyError: it is not installed, or does not import.
-        Interrupted, KeyboardInterrupt: a signal arrived meanwhile.
+        MissingDependencyError: the module is not installed, or cannot be imported.
+        Interrupted, KeyboardInterrupt: a signal arrived during the import.
     """
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as err:
         cause: BaseException | None = err
-        while cause is not None:  # a compiled module turns a signal that arrives while it loads into an ImportError
+        while cause is not None:  # a compiled module turns a signal during its import into an ImportError
             if isinstance(cause, (Interrupted, KeyboardInterrupt)):
                 raise cause from None
             cause = cause.__cause__ or cause.__context__
         command = pip_install(extra) if extra else f"pip install {module}"
-        what = f" ({purpose})" if purpose else ""
+        reason = f" ({purpose})" if purpose else ""
         raise MissingDependencyError(
-            f"the package '{module}' is needed{what} and does not import: {err}. Install it with: {command}"
+            f"the package '{module}' is needed{reason} but cannot be imported: {err}. Install it with: {command}"
         ) from err
 
 
 def available(module: str) -> bool:
-    """Whether `module` is installed; it is not imported."""
+    """Whether a module is installed. It is not imported."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):

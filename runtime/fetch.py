@@ -1,4 +1,4 @@
-"""Downloads that survive a cut line: resumed where they stopped, checked, and there only when whole."""
+"""Downloads that resume after a broken connection, are checked, and appear only when complete."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def fetch(
     size_bytes: int | None = None,
     listener: Listener | None = None,
 ) -> None:
-    """Download a file. A line that breaks is taken up again, now or by the next call.
+    """Download a file. A broken download is resumed, in this call or the next.
 
     Args:
         url: http or https address.
-        path: where the file is to be; it appears there whole and checked, or not at all.
-        sha256: hexadecimal checksum, None to trust the address.
-        size_bytes: size of the file; None where unknown.
-        listener: shows the progress; None logs a line every five seconds.
+        path: path of the file. It appears there complete and checked, or not at all.
+        sha256: hexadecimal checksum; None to trust the address.
+        size_bytes: size of the file; None if unknown.
+        listener: receives the progress; None logs a line every five seconds.
     Raises:
-        FetchError: no connection, a refusal, another file than expected, no room.
+        FetchError: there is no connection, the server refuses, the file is not the expected one, or the disk is full.
     """
     if not url.startswith(("http://", "https://")):
         raise FetchError(f"the address {url} is neither http nor https")
@@ -57,11 +57,11 @@ def fetch(
     except FetchError:
         raise
     except ValueError as err:
-        raise FetchError(f"{url} is no address: {err}") from err
+        raise FetchError(f"{url} is not a valid address: {err}") from err
     except OSError as err:
         raise FetchError(
             f"{temporary_path(path)} cannot be written ({err.strerror or err}). Fix that and run the same command "
-            "again: the received bytes are kept"
+            "again; the received bytes are kept"
         ) from err
 
 
@@ -72,45 +72,47 @@ def _receive_all(url: str, new: NewFile, size_bytes: int | None, listener: Liste
             return
         except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as err:
             if attempt == _TRIES:
-                raise FetchError(f"{url} broke off {_TRIES} times ({err}); run the same command to go on") from err
+                raise FetchError(
+                    f"the download of {url} broke off {_TRIES} times ({err}). Run the same command again to resume"
+                ) from err
 
 
 def _receive(url: str, new: NewFile, size_bytes: int | None, listener: Listener | None) -> None:
     """Append the missing bytes to the temporary file, or start over if the file at the address has changed."""
     tag = _tag_path(new)
-    have = new.file.seek(0, os.SEEK_END)
+    received = new.file.seek(0, os.SEEK_END)
     request = urllib.request.Request(url, headers={"User-Agent": "facemill", "Accept-Encoding": "identity"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
+    if received:
+        request.add_header("Range", f"bytes={received}-")
         if tag.exists():
             request.add_header("If-Range", tag.read_text(encoding="ascii"))
     try:
-        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as err:
         if err.code != 416:
             raise
-        err.close()  # nothing lies beyond what is here: it is whole, or the checksum will say so
+        err.close()  # no bytes are missing: the file is complete, or the checksum will fail
         return
     file = new.file
-    with answer:
-        goes_on = answer.status == 206
-        total = None if answer.length is None else answer.length + have * goes_on
+    with response:
+        resumes = response.status == 206
+        total = None if response.length is None else response.length + received * resumes
         if total is not None:
             _check_size(url, total, size_bytes)
-        if not goes_on:
+        if not resumes:
             file.truncate(0)
-            have = file.seek(0)
-            _remember(tag, answer.headers.get("ETag"))
-        with Reporter(new.path.name, total or 0, done=have, unit="bytes", listener=listener) as reporter:
-            while block := answer.read(_BLOCK_BYTES):
+            received = file.seek(0)
+            _store_tag(tag, response.headers.get("ETag"))
+        with Reporter(new.path.name, total or 0, done=received, unit="bytes", listener=listener) as reporter:
+            while block := response.read(_BLOCK_BYTES):
                 file.write(block)
                 reporter.advance(len(block))
-        if answer.length:
-            raise http.client.HTTPException(f"{answer.length:,} bytes did not come")
+        if response.length:
+            raise http.client.HTTPException(f"{response.length:,} bytes are missing")
 
 
-def _remember(tag: Path, etag: str | None) -> None:
-    """Keep the server's name for this version of the file; a weak one ("W/...") does not promise the same bytes."""
+def _store_tag(tag: Path, etag: str | None) -> None:
+    """Store the ETag of this version of the file. A weak ETag ("W/...") does not guarantee the same bytes."""
     if etag is not None and etag.startswith('"') and etag.isascii():
         with NewFile(tag, wait=True) as new:
             new.file.write(etag.encode("ascii"))
@@ -119,19 +121,19 @@ def _remember(tag: Path, etag: str | None) -> None:
         tag.unlink(missing_ok=True)
 
 
-def _check_size(url: str, seen: int, size_bytes: int | None) -> None:
-    if size_bytes is not None and seen != size_bytes:
-        raise FetchError(f"{url} gave another file: it has {seen:,} bytes; expected: {size_bytes:,}")
+def _check_size(url: str, actual: int, size_bytes: int | None) -> None:
+    if size_bytes is not None and actual != size_bytes:
+        raise FetchError(f"{url} is not the expected file: it has {actual:,} bytes; expected: {size_bytes:,}")
 
 
 def _accept(url: str, new: NewFile, sha256: str | None, size_bytes: int | None) -> None:
-    """Give the file its name when it is the expected one, and remove it when it is not."""
+    """Check the file. Give it its name if it is the expected one, else remove it."""
     new.file.flush()
     try:
         _check_size(url, new.temporary.stat().st_size, size_bytes)
         actual = sha256_of(new.temporary)
         if sha256 is not None and actual != sha256:
-            raise FetchError(f"{url} gave another file: its sha256 is {actual}; expected: {sha256}")
+            raise FetchError(f"{url} is not the expected file: its sha256 is {actual}; expected: {sha256}")
     except FetchError:
         new.file.truncate(0)  # nothing to resume
         raise
@@ -141,7 +143,7 @@ def _accept(url: str, new: NewFile, sha256: str | None, size_bytes: int | None) 
 
 
 def _tag_path(new: NewFile) -> Path:
-    """Where the server's name for the version of an unfinished download is kept."""
+    """The file that stores the ETag of an unfinished download."""
     return new.temporary.with_name(new.temporary.name + ".etag")
 
 

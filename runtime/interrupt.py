@@ -17,36 +17,36 @@ from .errors import Interrupted
 
 logger = logging.getLogger(__name__)
 
-_LOOK_EVERY_S = 0.1
+_POLL_S = 0.1
 
 
 class Control(Protocol):
-    """What a job asks between two pieces of work. Several threads of the job may ask at once."""
+    """A job asks it between two pieces of work whether to pause or stop. Several threads may ask at once."""
 
     @property
     def paused(self) -> bool:
-        """Whether the job is to wait."""
+        """Whether the job should pause."""
 
     @property
     def stopping(self) -> bool:
-        """Whether the job is to stop."""
+        """Whether the job should stop."""
 
     @property
     def signum(self) -> int:
-        """The signal that asked to stop; 0 where none did."""
+        """The signal that stopped the job; 0 without a signal."""
 
     def wait(self) -> bool:
-        """Wait while paused. False if the job is to stop."""
+        """Wait while paused. Returns False if the job should stop."""
 
     def in_flight(self) -> AbstractContextManager[None]:
-        """Hold while results are made and not yet durable: stopping has to wait for them."""
+        """A block whose results are not yet durable, so that stopping has to wait for them."""
 
 
 class RunControl:
-    """A control for a caller: any thread may pause, resume or stop the job that was given it."""
+    """A control for a caller: any thread may pause, resume or stop the job that uses it."""
 
     def __init__(self) -> None:
-        # Plain attributes, and no lock: a signal handler, which may interrupt any of this, sets them too.
+        # Plain attributes without a lock, because a signal handler, which may interrupt any of this, sets them too.
         self._paused = self._stopping = False
 
     @property
@@ -65,7 +65,7 @@ class RunControl:
         return 0
 
     def pause(self) -> None:
-        """Hold the job after what it has in flight."""
+        """Pause the job after the work in flight."""
         self._paused = True
 
     def resume(self) -> None:
@@ -73,13 +73,13 @@ class RunControl:
         self._paused = False
 
     def stop(self) -> None:
-        """End the job in good order, paused or not. It raises Interrupted once what is in flight is durable."""
+        """Stop the job, paused or not. It raises Interrupted when the work in flight is durable."""
         self._stopping = True
 
     def wait(self) -> bool:
         """See `Control`."""
         while self._paused and not self._stopping:
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_POLL_S)
         return not self._stopping
 
     def in_flight(self) -> AbstractContextManager[None]:
@@ -88,22 +88,22 @@ class RunControl:
 
 
 def raise_if_stopping(control: Control) -> None:
-    """End a job that is to stop and has nothing in flight.
+    """Stop a job with nothing in flight, if it should stop.
 
     Raises:
-        Interrupted: it is to stop.
+        Interrupted: the job should stop.
     """
     if control.stopping:
         by = f" by {signal.Signals(control.signum).name}" if control.signum else ""
-        raise Interrupted(f"stopped{by}; what is complete stays. Run the same command again to resume", control.signum)
+        raise Interrupted(f"stopped{by}; finished work is kept. Run the same command again to resume", control.signum)
 
 
 class SignalControl(RunControl):
     """A control by SIGINT, SIGTERM and SIGUSR1, for a command. Use it as a context manager in the main thread.
 
-    SIGINT and SIGTERM stop the job: at once while nothing is in flight, else in good order. The second one ends the
-    process on the spot, as a kill would. SIGUSR1 pauses the job, and the next one resumes it. In another thread than
-    the main one, which alone may handle signals, it does nothing.
+    SIGINT and SIGTERM stop the job: at once if nothing is in flight, else after the work in flight. A second signal
+    ends the process immediately, like a kill. SIGUSR1 pauses the job, and the next SIGUSR1 resumes it. Outside the main
+    thread, which alone may handle signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -127,19 +127,19 @@ class SignalControl(RunControl):
             self._in_flight = False
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
-        again, self._signum = self._stopping, signum
+        repeated, self._signum = self._stopping, signum
         self.stop()
         name = signal.Signals(signum).name
         if not self._in_flight:
             raise_if_stopping(self)
-        elif not again:
-            logger.warning("%s: finishing what is in flight; once more to stop at once and lose that", name)
+        elif not repeated:
+            logger.warning("%s: finishing the work in flight; send it again to stop now and lose that work", name)
         else:
-            logger.warning("%s again: stopped at once. Run the same command again to resume", name)
+            logger.warning("%s again: stopped immediately. Run the same command again to resume", name)
             if sys.stderr.isatty():
                 sys.stderr.write("\x1b[?25h")  # the live line hid the cursor
             logging.shutdown()
-            # Threads are inside native code, which an orderly exit would pull from under them.
+            # Threads are inside native code, which an orderly exit would unload while they run it.
             os._exit(128 + signum)
 
     def _pause_or_resume(self, signum: int, frame: FrameType | None) -> None:
@@ -147,7 +147,7 @@ class SignalControl(RunControl):
             logger.warning("SIGUSR1: resumed")
             self.resume()
         else:
-            logger.warning("SIGUSR1: paused; send it once more to resume")
+            logger.warning("SIGUSR1: paused; send it again to resume")
             self.pause()
 
     def __enter__(self) -> SignalControl:

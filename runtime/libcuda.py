@@ -1,4 +1,4 @@
-"""NVIDIA's driver, asked by ctypes: what can be known of the GPUs before any package for them is installed."""
+"""Query NVIDIA's driver with ctypes, before any GPU package is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def open_libcuda() -> ctypes.CDLL | None:
 
 
 def driver_cuda() -> tuple[int, int] | None:
-    """The newest CUDA that the driver runs, e.g. (12, 9), with or without a GPU in sight; None without a driver."""
+    """The newest CUDA version of the driver, e.g. (12, 9), with or without a visible GPU; None without a driver."""
     cuda, version = open_libcuda(), ctypes.c_int()
     if cuda is None or cuda.cuDriverGetVersion(ctypes.byref(version)):
         return None
@@ -22,9 +22,9 @@ def driver_cuda() -> tuple[int, int] | None:
 
 
 def count_gpus() -> int:
-    """How many GPUs CUDA shows this process; 0 without a driver.
+    """Number of GPUs that CUDA shows to this process; 0 without a driver.
 
-    CUDA reads CUDA_VISIBLE_DEVICES when it is first asked, and never again in the same process.
+    CUDA reads CUDA_VISIBLE_DEVICES only at its first use in a process.
     """
     cuda, count = open_libcuda(), ctypes.c_int()
     if cuda is None or cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):

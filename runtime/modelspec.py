@@ -1,4 +1,4 @@
-"""Model files: `models/*.toml` to a ModelSpec."""
+"""Read model files: `models/*.toml` to a ModelSpec."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .assets import asset_dir
 from .errors import ModelError
 from .schema import Annotated, Rule, convert, parse_toml
 
-TASKS = ("embed", "detect")  # what networks do; landmarks and attributes may follow
+TASKS = ("embed", "detect")  # of networks; landmarks and attributes may follow
 
-COUNT = Rule("a whole number from 1", lambda count: count >= 1)
-SHA256 = Rule("64 hexadecimal digits, in small letters", re.compile("[0-9a-f]{64}").fullmatch)
+COUNT = Rule("a whole number of at least 1", lambda count: count >= 1)
+SHA256 = Rule("64 hexadecimal digits, in lower case", re.compile("[0-9a-f]{64}").fullmatch)
 FILE_NAME = Rule("the name of an ONNX file, without a folder", lambda name: bool(name) and Path(name).name == name)
 CHANNEL_ORDER = Rule('"rgb" or "bgr"', lambda order: order in ("rgb", "bgr"))
-MEAN = Rule("three numbers, one a channel")
-STD = Rule("three numbers, one a channel, above 0", lambda std: min(std) > 0)
+MEAN = Rule("three numbers, one per channel")
+STD = Rule("three numbers above 0, one per channel", lambda std: min(std) > 0)
 GENERATOR = Rule('a table: form = "128" or "512", seed = a whole number')
 TASK = Rule('"embed" or "detect"', lambda task: task in TASKS)
 COSINE = Rule("a cosine, from -1 to 1", lambda cosine: -1 <= cosine <= 1)
@@ -32,7 +32,7 @@ title = "what it is, in one line"
 file = "{file}"
 input_name = ""                  # tensor names; empty: the only one
 output_name = ""
-size = {size}                       # pixels: side of the crop; of a detector, long side of its pictures
+size = {size}                       # pixels: side of the crop; of a detector, long side of its images
 channel_order = "rgb"            # or "bgr"
 mean = [127.5, 127.5, 127.5]     # the network sees (x - mean) / std, x in 0..255
 std = [127.5, 127.5, 127.5]
@@ -47,11 +47,11 @@ _DETECT = ("--detector", "detect", 320, '15\ndecode = "scrfd"                 # 
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """What the generator of random MobileFaceNets is given.
+    """The parameters of a generated MobileFaceNet with random weights.
 
     Attributes:
         form: width of the network and length of its embedding, see graphs/mobilefacenet.py.
-        seed: of the weights.
+        seed: random seed of the weights.
     """
 
     form: Literal["128", "512"]
@@ -60,7 +60,7 @@ class Generator:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """All that is to be known of a model to run it and to trust it.
+    """A model file: everything needed to run a model and to trust it.
 
     Attributes:
         name: the name on the command line.
@@ -71,17 +71,17 @@ class ModelSpec:
         channel_order: "rgb" or "bgr".
         mean, std: per channel in that order, in grey levels: the network sees (x - mean) / std for x in 0..255.
         dimension: length of the embedding.
-        licence: SPDX name or words; shown when fetched and listed.
-        accuracy, accuracy_source: the published figure and where it was published.
-        url, sha256, size_bytes: where the file is to be had and how to know it; None where unknown.
-        trained: False for random weights: embeddings identify nobody.
+        licence: SPDX name or text; shown when the model is fetched and listed.
+        accuracy, accuracy_source: the published accuracy and its source.
+        url, sha256, size_bytes: address, checksum and size of the file; None if unknown.
+        trained: False for random weights, whose embeddings cannot identify a person.
         generator: for a model whose weights are generated; None for a file.
-        task: one of TASKS. A detector's `size` is the long side of the pictures that it is best at, its `dimension` the
-            values of an anchor.
-        decode: for a detector the name of its decoder in faces/detectors.py, such as "yunet"; empty for others.
-        folder: the folder that the TOML was read from; weights may lie beside it.
-        threshold, threshold_source: the cosine from which two photos are said to show one person, for the weights
-            that `sha256` names, and what it was measured on; None where unknown.
+        task: one of TASKS. For a detector `size` is the long side of the images that suit it best, and `dimension` the
+            number of values per anchor.
+        decode: for a detector the name of its decoder in faces/detectors.py, for example "yunet"; empty for others.
+        folder: the folder of the TOML file, which may contain the weights too.
+        threshold, threshold_source: the minimum cosine of two photos of one person, for the weights with this `sha256`,
+            and the data on which it was measured; None if unknown.
     """
 
     name: str
@@ -110,25 +110,25 @@ class ModelSpec:
 
     @property
     def detects(self) -> bool:
-        """Whether the network finds faces."""
+        """Whether the network detects faces."""
         return self.task == "detect"
 
 
 def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
-    """The model of a registered name, or of the TOML file at a path.
+    """Read the model file of a registered name or at a path.
 
     Args:
-        name: of either.
-        detects: a face detector is expected: of one whose model file is missing, a detector's is shown.
+        name: a registered name, or the path of a TOML file.
+        detects: whether a face detector is expected. Then the message for a missing model file shows one of a detector.
     Raises:
-        ModelError: there is none, or the TOML does not state what it must; the message says which key.
+        ModelError: the name is unknown, or a key of the TOML file is missing or wrong.
     """
     path = Path(name)
     if path.suffix == ".onnx":
         option, task, size, dimension = _DETECT if detects else _EMBED
         raise ModelError(
-            f"{name} is an ONNX file; expected: a model file that says how to use it. Write this beside it, as "
-            f"{path.with_suffix('.toml')}, and give {option} {path.with_suffix('.toml')}:\n\n"
+            f"{name} is an ONNX file; expected: a model file that describes it. Write this to "
+            f"{path.with_suffix('.toml')}, and use {option} {path.with_suffix('.toml')}:\n\n"
             + _TEMPLATE.format(stem=path.stem, file=path.name, task=task, size=size, dimension=dimension)
         )
     if path.suffix == ".toml":
@@ -137,29 +137,29 @@ def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
     if name not in files:
         near = difflib.get_close_matches(name, files, 1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ModelError(f"no model is named {name!r}; {hint}expected: one of {', '.join(files)}, or a PATH.toml")
+        raise ModelError(f"unknown model {name!r}; {hint}expected: one of {', '.join(files)}, or a PATH.toml")
     return _read(files[name])
 
 
 def list_specs() -> list[ModelSpec]:
-    """Every registered model, by name."""
+    """Read every registered model file, in the order of the names."""
     return [_read(path) for path in _registered().values()]
 
 
 def _registered() -> dict[str, Path]:
-    """Model files by name; the user's folder wins over what is shipped."""
-    folders = [asset_dir("models"), *own_folder()]
-    found = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
-    return dict(sorted(found.items()))
+    """Model files by name. Those in the user's folder override the included ones."""
+    folders = [asset_dir("models"), *user_folder()]
+    files = {path.stem: path for folder in folders for path in folder.glob("*.toml")}
+    return dict(sorted(files.items()))
 
 
-def own_folder() -> list[Path]:
-    """The folder that FACEMILL_MODELS names, if it does."""
+def user_folder() -> list[Path]:
+    """The folder in FACEMILL_MODELS, if set."""
     name = os.environ.get("FACEMILL_MODELS")
     if not name:
         return []
     if not Path(name).is_dir():
-        raise ModelError(f"FACEMILL_MODELS names {name}, which is no folder; expected: a folder of model files")
+        raise ModelError(f"FACEMILL_MODELS names {name}, which is not a folder; expected: a folder of model files")
     return [Path(name)]
 
 
@@ -170,11 +170,11 @@ def _read(path: Path) -> ModelSpec:
             raw = {**raw, "task": "detect", "decode": raw["detector"]}
             del raw["detector"]
         if "folder" in raw:
-            raise ValueError("there is the unknown key 'folder'")
+            raise ValueError("the key 'folder' is unknown")
         spec = convert(raw, ModelSpec)
         if spec.detects != bool(spec.decode):
-            what = 'the name of a decoder, such as "yunet"' if spec.detects else 'nothing, for the task "embed"'
-            raise ValueError(f"decode is {spec.decode!r}; expected: {what}")
+            expected = 'the name of a decoder, for example "yunet"' if spec.detects else 'nothing, for the task "embed"'
+            raise ValueError(f"decode is {spec.decode!r}; expected: {expected}")
     except OSError as err:
         raise ModelError(f"the model file {path} cannot be read: {err.strerror}") from err
     except ValueError as err:

@@ -1,4 +1,4 @@
-"""The ONNX files of models on this machine: found, checked, fetched."""
+"""The ONNX files of models on this machine: find, check and fetch them."""
 
 from __future__ import annotations
 
@@ -8,81 +8,83 @@ from pathlib import Path
 from .assets import cache_dir
 from .errors import FetchError, ModelError, ModelUnavailableError
 from .fetch import fetch
-from .fetch import sha256_of as sha256_of  # others take it from here
-from .modelspec import ModelSpec, load_spec, own_folder
+from .fetch import sha256_of as sha256_of  # other modules import it from here
+from .modelspec import ModelSpec, load_spec, user_folder
 from .progress import Listener
 
 logger = logging.getLogger(__name__)
 
-# The files of these are in the checkout and in the wheel; those of the better ones have to be fetched, or brought.
+# The SHIPPED files are in the checkout and the wheel. The BETTER ones must be fetched or copied by the user.
 SHIPPED, BETTER = "facemill-512", "w600k_mbf"
 SHIPPED_DETECTOR, BETTER_DETECTOR = "facemill-det", "yunet"
 
 
-def default_model(begun: str = "") -> str:
-    """The name of the model to embed with where none was asked for.
+def default_model(resumed: str = "") -> str:
+    """The name of the default model for embeddings.
 
-    The better one where its file is on this machine, else the shipped one, which answers at once: nothing is fetched.
+    It is the better one if its file is on this machine, else the included one. Nothing is fetched.
 
     Args:
-        begun: the model that a file was begun with: if it is one of the two, it stays.
+        resumed: the model of the file that is resumed. If it is one of the two, it is kept.
     Raises:
-        ModelError: FACEMILL_MODELS names no folder.
+        ModelError: FACEMILL_MODELS is not a folder.
     """
-    return _default("model", SHIPPED, BETTER, "a more accurate one", begun)
+    return _default("model", SHIPPED, BETTER, "a more accurate one", resumed)
 
 
-def default_detector(begun: str = "") -> str:
-    """The name of the model to look for faces with where none was asked for; as `default_model`."""
-    why = "one that sees more small faces, under the MIT licence"
-    return _default("detector", SHIPPED_DETECTOR, BETTER_DETECTOR, why, begun)
+def default_detector(resumed: str = "") -> str:
+    """The name of the default model for face detection; see `default_model`."""
+    advantage = "one that detects more small faces, under the MIT licence"
+    return _default("detector", SHIPPED_DETECTOR, BETTER_DETECTOR, advantage, resumed)
 
 
-def _default(what: str, shipped: str, better: str, why: str, begun: str) -> str:
-    if begun in (shipped, better):
-        logger.info("%s: %s, with which the file was begun", what, begun)
-        return begun
+def _default(role: str, shipped: str, better: str, advantage: str, resumed: str) -> str:
+    if resumed in (shipped, better):
+        logger.info("%s: %s, as in the resumed file", role, resumed)
+        return resumed
     if find_weights(load_spec(better)):
-        logger.info("%s: %s, which is on this machine; the shipped one: --%s %s", what, better, what, shipped)
+        logger.info("%s: %s, which is on this machine; the included one: --%s %s", role, better, role, shipped)
         return better
     use = load_spec(shipped).licence.partition(":")[0]
-    logger.info("%s: %s, which is shipped, for %s; %s: facemill models fetch %s", what, shipped, use, why, better)
+    logger.info(
+        "%s: %s, which is included, for %s; %s: facemill models fetch %s", role, shipped, use, advantage, better
+    )
     return shipped
 
 
 def find_weights(spec: ModelSpec) -> Path | None:
-    """The model's ONNX file on this machine, or None: beside its TOML, in $FACEMILL_MODELS, in the cache.
+    """Find the ONNX file of a model next to its TOML file, in $FACEMILL_MODELS or in the cache; else None.
 
-    Its checksum is not looked at here: `check_weights` does.
+    `check_weights` checks its checksum; this function does not.
     """
-    for folder in (spec.folder, *own_folder(), cache_dir("models")):
+    for folder in (spec.folder, *user_folder(), cache_dir("models")):
         if (folder / spec.file).is_file():
             return folder / spec.file
     return None
 
 
 def check_weights(spec: ModelSpec, path: Path) -> None:
-    """Refuse a file that is not the one that the model file states.
+    """Check the checksum of an ONNX file.
 
     Raises:
-        ModelError: naming both checksums.
+        ModelError: the file does not match the model file.
     """
-    if spec.sha256 is not None and (seen := sha256_of(path)) != spec.sha256:
+    if spec.sha256 is not None and (actual := sha256_of(path)) != spec.sha256:
         raise ModelError(
-            f"{path} is not the file of {spec.name}: its sha256 is {seen}; expected: {spec.sha256}. "
+            f"{path} is not the file of {spec.name}: its sha256 is {actual}; expected: {spec.sha256}. "
             f"Delete it and run: facemill models fetch {spec.name}"
         )
 
 
 def resolve_weights(spec: ModelSpec, listener: Listener | None = None) -> Path:
-    """The model's ONNX file: found here, else fetched into the cache with its licence named.
+    """Find the ONNX file of a model, or fetch it into the cache and log its licence.
 
     Args:
         spec: a registered model.
-        listener: shows the progress of a download; None logs a line every five seconds.
+        listener: receives the progress of a download; None logs a line every five seconds.
     Raises:
-        ModelUnavailableError: it is neither here nor to be fetched; the message says where to put it.
-        ModelError: the file is another one.
+        ModelUnavailableError: the file is not on this machine and cannot be fetched.
+        ModelError: the file does not match the model file.
     """
     path = find_weights(spec)
     if path is None:
@@ -104,8 +106,8 @@ def _fetch(spec: ModelSpec, path: Path, listener: Listener | None) -> None:
     raise ModelUnavailableError(
         f"the weights of {spec.name} are not on this machine, and cannot be fetched: {reason}.\n"
         f"  file:     {spec.file}\n"
-        f"  address:  {spec.url or 'none is known'}\n"
-        f"  sha256:   {spec.sha256 or 'not stated'}\n"
+        f"  address:  {spec.url or 'none'}\n"
+        f"  sha256:   {spec.sha256 or 'unknown'}\n"
         f"  licence:  {spec.licence}\n"
-        f"Put the file into {path.parent}, or into a folder of yours and name that: export FACEMILL_MODELS=/that/folder"
+        f"Put the file into {path.parent}, or into your own folder, and run: export FACEMILL_MODELS=/your/folder"
     )

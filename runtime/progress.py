@@ -1,4 +1,4 @@
-"""Progress of a job: `Reporter` counts the work, a `Listener` shows it. A library call logs it by default."""
+"""Progress of a job: `Reporter` counts the work, a `Listener` shows it. Library calls log it by default."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .text import duration, printable
 if TYPE_CHECKING:
     from rich.status import Status
 
-_TELL_EVERY_S = 0.2
+_ADVANCE_EVERY_S = 0.2
 _LINE_EVERY_S = 5.0
-_WINDOW_S = 60.0  # of the rate: a run speeds up after its warm-up, and slows down on large files
+_WINDOW_S = 60.0  # of the rate, because a run speeds up after its warm-up and slows down on large files
 
 logger = logging.getLogger(__name__)
 
@@ -31,15 +31,15 @@ class State:
 
     Attributes:
         job: "process", "pairs", "rows into the index" ...
-        unit: what is counted: "images", "comparisons", "rows", "bytes" ...
-        done: units that are done, those of an earlier run of the same job included.
-        total: units of the whole job; 0 where that is unknown.
-        per_s: units a second, over the last minute.
+        unit: the counted unit: "images", "comparisons", "rows", "bytes" ...
+        done: finished units, including those of an earlier run of the same job.
+        total: units of the whole job; 0 if unknown.
+        per_s: units per second, over the last minute.
         elapsed_s: seconds since the job started or resumed.
-        eta_s: seconds until the job is done at this rate; None where that is unknown.
-        counts: results by name, such as {"embedded": 12, "corrupt": 1}.
-        bottleneck: the stage that limits the rate, such as "infer-bound"; "" for a job without stages.
-        resident_bytes: memory of this process that is in RAM.
+        eta_s: seconds until the job is done at this rate; None if unknown.
+        counts: results by name, for example {"embedded": 12, "corrupt": 1}.
+        bottleneck: the stage that limits the rate, for example "infer-bound"; "" for a job without stages.
+        resident_bytes: RAM of this process, bytes.
     """
 
     job: str
@@ -56,15 +56,15 @@ class State:
     def line(self) -> str:
         """The state in one line, for a person."""
         scale, unit = (1e6, "MB") if self.unit == "bytes" else (1, self.unit)
-        shown = ",.1f" if self.unit == "bytes" else ",.0f"
-        amount = f"{self.done / scale:{shown}}"
-        amount += f"/{self.total / scale:{shown}}" if self.total else ""
+        number = ",.1f" if self.unit == "bytes" else ",.0f"
+        amount = f"{self.done / scale:{number}}"
+        amount += f"/{self.total / scale:{number}}" if self.total else ""
         amount += " MB" if self.unit == "bytes" else ""
         amount += f" ({100 * self.done / self.total:.1f} %)" if self.total else ""
         eta = "unknown" if self.eta_s is None else duration(self.eta_s)
         counts = ", ".join(f"{name} {count:,}" for name, count in self.counts.items() if count)
         parts = (
-            f"{self.job}: {amount}, {self.per_s / scale:{shown}} {unit}/s, {eta} left",
+            f"{self.job}: {amount}, {self.per_s / scale:{number}} {unit}/s, {eta} left",
             counts,
             f"{self.resident_bytes / 1e6:,.0f} MB RAM",
             self.bottleneck,
@@ -76,13 +76,13 @@ class Listener(Protocol):
     """Shows the progress of jobs. A job calls all three methods from one thread."""
 
     def started(self, job: str, total: int, done: int) -> None:
-        """A job starts, or resumes after `done` of `total` units; 0 units in total: unknown."""
+        """A job starts, or resumes after `done` of `total` units. A total of 0 is unknown."""
 
     def advanced(self, state: State) -> None:
-        """The job is further; called five times a second at most."""
+        """The job advanced. Called at most five times per second."""
 
     def finished(self, state: State) -> None:
-        """The job is done, was stopped or failed; called exactly once."""
+        """The job finished, was stopped or failed. Called exactly once."""
 
 
 class Reporter:
@@ -90,11 +90,11 @@ class Reporter:
 
     Args:
         job: the name of the job.
-        total: units of the whole job; 0 where that is unknown.
-        done: units that an earlier run did.
-        unit: what is counted, in the plural.
-        listener: None logs a line every five seconds.
-        bottleneck: names the stage that limits the rate.
+        total: units of the whole job; 0 if unknown.
+        done: units that an earlier run finished.
+        unit: the counted unit, in the plural.
+        listener: receives the progress; None logs a line every five seconds.
+        bottleneck: returns the stage that limits the rate.
     """
 
     def __init__(
@@ -112,33 +112,33 @@ class Reporter:
         self._listener = listener or LogLine()
         self._bottleneck = bottleneck
         self._counts: Counter[str] = Counter()
-        self._start = self._told = time.monotonic()
+        self._start = self._reported = time.monotonic()
         self._end: float | None = None
         self._samples = deque([(self._start, done)])  # (time, units done), of the last minute
 
     def advance(self, units: int = 0, counts: Mapping[str, int] | None = None) -> None:
-        """Count finished work. 0 units: tell the listener that the job is still alive.
+        """Count finished work. Call it with 0 units to show the listener that the job is alive.
 
         Args:
-            units: that were finished since the last call.
+            units: units finished since the last call.
             counts: results since the last call, by name.
         """
         self._done += units
         self._counts.update(counts or {})
         now = time.monotonic()
-        if now - self._told < _TELL_EVERY_S:
+        if now - self._reported < _ADVANCE_EVERY_S:
             return
-        self._told = now
+        self._reported = now
         self._samples.append((now, self._done))
         while len(self._samples) > 2 and self._samples[1][0] <= now - _WINDOW_S:
             self._samples.popleft()
         self._listener.advanced(self.state())
 
     def state(self) -> State:
-        """Progress now, or at the end of the `with` block."""
+        """The progress now, or at the end of the `with` block."""
         now = time.monotonic() if self._end is None else self._end
-        then, before = self._samples[0]
-        per_s = (self._done - before) / (now - then) if now > then else 0.0
+        start, done_at_start = self._samples[0]
+        per_s = (self._done - done_at_start) / (now - start) if now > start else 0.0
         eta_s = (self._total - self._done) / per_s if per_s and self._total else None
         return State(
             self._job,
@@ -165,10 +165,10 @@ class Reporter:
 def track(
     blocks: Iterable[Block], job: str, total: int, *, unit: str = "rows", listener: Listener | None = None
 ) -> Iterator[Block]:
-    """Pass blocks on and report how many of their units the caller has handled.
+    """Yield blocks, and report the units that the caller has handled.
 
     Args:
-        blocks: their lengths are counted.
+        blocks: blocks whose lengths are counted.
         job, total, unit, listener: see `Reporter`.
     """
     with Reporter(job, total, unit=unit, listener=listener) as reporter:
@@ -202,7 +202,7 @@ class LiveLine:
     """Listener that writes to stderr: one line updated in place on a terminal, a new line every five seconds on a pipe.
 
     Args:
-        stream: in place of stderr.
+        stream: the stream; None for stderr.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -224,7 +224,7 @@ class LiveLine:
         if self._live is not None:
             from rich.text import Text
 
-            self._live.update(Text(state.line()))  # not a string: rich would read [tags] in it
+            self._live.update(Text(state.line()))  # not a string, because rich would parse [tags] in it
             return
         now = time.monotonic()
         if now - self._printed >= _LINE_EVERY_S:

@@ -1,4 +1,4 @@
-"""The frozen records that travel between rooms."""
+"""The frozen records that rooms exchange."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Of the embedding file: what writes it and what reads it agree on them. In one of 2, some photo has several rows.
+# Versions of the embedding file, for writers and readers. In version 2 a photo may have several rows.
 FORMAT_VERSION, FORMAT_VERSION_SEVERAL = FORMAT_VERSIONS = (1, 2)
 
-# How the detail of a duplicate begins; the path of the photo that it is the same as follows.
+# Start of the detail of a duplicate; the path of the earlier photo follows.
 SAME_FILE = "the same file as "
 
-# Longest row of `/embeddings`: a unit vector, with room for the rounding of an engine or of FP16.
+# Maximum norm of a row of `/embeddings`: 1, plus rounding of an engine or of FP16.
 MAX_NORM = 1.01
 
-# What is known of a face that has an embedding; lengths and places in pixels of the original photo, upright.
+# A face with an embedding; coordinates and lengths in pixels of the upright original photo.
 FACE = np.dtype(
     [
         ("box", np.float32, (4,)),  # left, top, right, bottom
-        ("landmarks", np.float32, (5, 2)),  # x and y of eyes, nose, mouth corners, left first as seen in the picture
+        ("landmarks", np.float32, (5, 2)),  # x and y of eyes, nose, mouth corners, left first as seen in the image
         ("score", np.float32),  # the detector's, 0 to 1
-        ("iod", np.float32),  # inter-ocular distance: between the middles of the eyes, pixels
+        ("iod", np.float32),  # inter-ocular distance, between the centres of the eyes, pixels
         ("sharpness", np.float32),  # higher is sharper
-        ("frontal", np.float32),  # 1 looks into the camera, 0 is a profile
-        ("face_index", np.uint16),  # rank among the faces found in the photo: 0 for the one that it is of
+        ("frontal", np.float32),  # 1: looks at the camera, 0: in profile
+        ("face_index", np.uint16),  # rank among the faces of the photo; 0 for the main face
     ]
 )
-# Where a file keeps each field of FACE, aligned with `/embeddings`.
+# Dataset of each field of FACE, aligned with `/embeddings`.
 FACE_DATASETS = {name: name if name == "face_index" else f"faces/{name}" for name in FACE.names or ()}
 
 
 class Status(enum.IntEnum):
-    """What became of a photo. The numbers are stored; never renumber."""
+    """The outcome of a photo. The numbers are stored in files; never renumber."""
 
     PENDING = 0
     EMBEDDED = 1
@@ -55,18 +55,18 @@ class Status(enum.IntEnum):
 
     @property
     def failed(self) -> bool:
-        """Whether `--retry` runs the photo again."""
+        """Whether `--retry` processes the photo again."""
         return self not in (Status.PENDING, Status.EMBEDDED, Status.DUPLICATE)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one photo's journey.
+    """The outcome of one photo.
 
     Attributes:
         row: its row in the scan.
-        status: what became of it.
-        detail: why, in words for a person; empty when embedded.
+        status: its status.
+        detail: the reason, for people; empty if embedded.
     """
 
     row: int
@@ -76,12 +76,12 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Photo:
-    """A whole photo, decoded, upright.
+    """A whole decoded photo, upright.
 
     Attributes:
-        pixels: (H, W, 3) uint8; smaller than the original where the JPEG decoder has reduced it.
-        reduction: how many times smaller: 1, 2, 4 or 8.
-        height, width: of the original, upright.
+        pixels: (H, W, 3) uint8; smaller than the original if the decoder reduced it.
+        reduction: how many times smaller than the original: 1, 2, 4 or 8.
+        height, width: size of the upright original, pixels.
     """
 
     pixels: NDArray[np.uint8]
@@ -92,14 +92,14 @@ class Photo:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A run of scan rows on its way through the stages. A stage takes one kind of batch and returns the next kind.
+    """A batch of scan rows that passes through the stages. A stage takes one type of batch and returns the next.
 
-    By itself it is what a run begins with: rows to read.
+    This base type is the first batch of a run: rows to read.
 
     Attributes:
-        rows: (n,) int64, ascending: the photos still on their way. Crops and embeddings have one entry a face, so that
-            a photo may be there several times. A photo is never both here and in `outcomes`.
-        outcomes: the photos that left the journey early.
+        rows: (n,) int64, ascending: the photos without an outcome so far. Crops and embeddings have one entry per face,
+            so a photo may occur several times. A photo is never both here and in `outcomes`.
+        outcomes: the photos that failed or were skipped.
         digests: file digest (BLAKE2b, 16 bytes) by scan row; empty unless duplicates are skipped.
     """
 
@@ -108,14 +108,14 @@ class Batch:
     digests: Mapping[int, bytes] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Photos of this batch, whatever became of them and however many faces they have."""
-        rows = self.rows  # they ascend; np.unique would sort them again, which cost a twelfth of all threads' work
+        """Number of photos in this batch, with or without an outcome, however many faces they have."""
+        rows = self.rows  # np.unique would sort the ascending rows again, a twelfth of the time of all threads
         return (int(np.count_nonzero(rows[1:] != rows[:-1])) + 1 if len(rows) else 0) + len(self.outcomes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded(Batch):
-    """Photos as their files hold them.
+    """Encoded photos.
 
     Attributes:
         files: n encoded files.
@@ -126,11 +126,11 @@ class Encoded(Batch):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Photos(Batch):
-    """Whole photos, decoded, to look for faces in.
+    """Whole decoded photos, for face detection.
 
     Attributes:
         photos: n decoded photos.
-        files: their n encoded files: a photo with a small face is decoded again, larger.
+        files: their n encoded files, because a photo with a small face is decoded again, larger.
     """
 
     photos: tuple[Photo, ...]
@@ -139,12 +139,12 @@ class Photos(Batch):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crops(Batch):
-    """What an engine embeds.
+    """Crops for an engine.
 
     Attributes:
         images: (n, S, S, 3) uint8, NHWC, the model's channel order.
-        faces: (n,) FACE, those of a photo ordered by `face_index`; None if faces are not looked for.
-        face_counts: faces found by scan row, whatever became of the photo; empty if faces are not looked for.
+        faces: (n,) FACE, those of a photo ordered by `face_index`; None if no faces are detected.
+        face_counts: number of detected faces by scan row, whatever the outcome; empty if no faces are detected.
     """
 
     images: NDArray[np.uint8]
@@ -154,11 +154,11 @@ class Crops(Batch):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded(Batch):
-    """What a segment stores.
+    """Embedded photos, for a segment.
 
     Attributes:
         embeddings: (n, D) float32, unit rows.
-        faces, face_counts: as in Crops.
+        faces, face_counts: see `Crops`.
     """
 
     embeddings: NDArray[np.float32]
@@ -166,16 +166,16 @@ class Embedded(Batch):
     face_counts: Mapping[int, int] = field(default_factory=dict)
 
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels of the original photo, upright
+Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels of the upright original photo
 
 
 @dataclass(frozen=True, slots=True)
 class FacePlace:
-    """Which face of a photo, and where in it.
+    """A face of a photo: its rank and box.
 
     Attributes:
-        index: its rank, as in `/face_index`: 0 for the one that the photo is of.
-        box: around it.
+        index: rank of the face, as in `/face_index`; 0 for the main face.
+        box: the box around the face.
     """
 
     index: int

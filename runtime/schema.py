@@ -1,7 +1,7 @@
 """Read JSON and TOML into frozen dataclasses, with an error that names the key, the value and what was expected.
 
-The dataclass is the schema: its annotations say the types, its defaults what may be missing. A value that has to be
-more than its type says carries a `Rule`. msgspec converts and checks.
+The dataclass is the schema: its annotations are the types, and fields with a default may be missing. A value with
+further requirements has a `Rule`. msgspec converts and checks.
 
 Example:
     >>> from dataclasses import dataclass
@@ -22,7 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated as Annotated  # schemas take it from here
+from typing import Annotated as Annotated  # schemas import it from here
 from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
@@ -32,13 +32,13 @@ _PLAIN = {str: "text", bool: "true or false", int: "a whole number", float: "a n
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a value has to be, for `Annotated[type, RULE]`. None, where the type allows it, is never checked.
+    """A requirement of a value, for `Annotated[type, RULE]`. None, if the type allows it, is never checked.
 
-    Make it a constant of the module: a lambda in an annotation does not see the module's names.
+    Make it a constant of the module, because a lambda in an annotation cannot see the module's names.
 
     Attributes:
-        expected: in words, for the error.
-        holds: whether a value of the right type is one; None: every one is.
+        expected: the requirement as text, for the error.
+        holds: whether a value of the right type is valid; None: every value is.
     """
 
     expected: str
@@ -49,7 +49,7 @@ def read_json(content: bytes | str, kind: type[T]) -> T:
     """Read a JSON object into a dataclass.
 
     Raises:
-        ValueError: it is not JSON, or not what the dataclass says.
+        ValueError: the content is not JSON, or does not match the dataclass.
     """
     return convert(parse_json(content), kind)
 
@@ -58,7 +58,7 @@ def read_toml(content: str, kind: type[T]) -> T:
     """Read a TOML document into a dataclass.
 
     Raises:
-        ValueError: it is not TOML, or not what the dataclass says.
+        ValueError: the content is not TOML, or does not match the dataclass.
     """
     return convert(parse_toml(content), kind)
 
@@ -67,7 +67,7 @@ def parse_json(content: bytes | str) -> Any:
     """Read JSON into dicts, lists, text and numbers.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: the content is not JSON.
     """
     import msgspec
 
@@ -81,7 +81,7 @@ def parse_toml(content: str) -> dict[str, Any]:
     """Read TOML into dicts, lists, text and numbers.
 
     Raises:
-        ValueError: it is not TOML.
+        ValueError: the content is not TOML.
     """
     import msgspec
 
@@ -92,21 +92,21 @@ def parse_toml(content: str) -> dict[str, Any]:
 
 
 def convert(raw: Any, kind: type[T], *, unknown: bool = False) -> T:
-    """Turn what `parse_json` or `parse_toml` read into a dataclass; lists become tuples where it says so.
+    """Convert parsed JSON or TOML into a dataclass. Lists become tuples where the dataclass has tuples.
 
     Args:
         raw: an object.
         kind: the dataclass.
-        unknown: keys that it does not have are passed over.
+        unknown: whether to ignore unknown keys.
     Raises:
-        ValueError: a key is missing or unknown, or a value is another than expected.
+        ValueError: a key is missing or unknown, or a value is wrong.
     """
     if not isinstance(raw, Mapping):
         raise ValueError(f"it is {raw!r:.80}; expected: an object with the keys of {kind.__name__}")
     members = {member.name: member for member in fields(kind)}  # type: ignore[arg-type]
     hints = get_type_hints(kind, include_extras=True)
     if not unknown:
-        _refuse_unknown(raw, kind)
+        _check_keys(raw, kind)
     for name, member in members.items():
         if name not in raw and member.default is MISSING and member.default_factory is MISSING:
             raise ValueError(f"{name} is missing; expected: {_expected(hints[name])}")
@@ -115,7 +115,7 @@ def convert(raw: Any, kind: type[T], *, unknown: bool = False) -> T:
     try:
         result = msgspec.convert(raw, kind)
     except msgspec.ValidationError as err:
-        raise _refusal(err, raw, hints) from err
+        raise _type_error(err, raw, hints) from err
     for name in members:
         rule, value = _rule(hints[name]), getattr(result, name)
         if rule is not None and rule.holds is not None and value is not None and not rule.holds(value):
@@ -123,29 +123,29 @@ def convert(raw: Any, kind: type[T], *, unknown: bool = False) -> T:
     return result
 
 
-def _refuse_unknown(raw: Mapping[str, Any], kind: Any) -> None:
-    """Refuse keys that the dataclass, or one in it, does not have: msgspec passes them over."""
+def _check_keys(raw: Mapping[str, Any], kind: Any) -> None:
+    """Reject keys that the dataclass, or a nested one, does not have. msgspec ignores them."""
     names = [member.name for member in fields(kind)]
     unknown = sorted(map(str, raw.keys() - set(names)))
     if unknown:
-        raise ValueError(f"there is the unknown key {unknown[0]!r}; expected: {', '.join(names)}")
+        raise ValueError(f"the key {unknown[0]!r} is unknown; expected: {', '.join(names)}")
     for name, hint in get_type_hints(kind).items():
         for part in (hint, *getattr(hint, "__args__", ())):
             if is_dataclass(part) and isinstance(raw.get(name), Mapping):
-                _refuse_unknown(raw[name], part)
+                _check_keys(raw[name], part)
 
 
-def _refusal(err: Exception, raw: Mapping[str, Any], hints: Mapping[str, Any]) -> ValueError:
-    """The error for a value of another type, with the value and the key that msgspec names."""
-    text, _, place = str(err).partition(" - at `$.")
-    name = re.split(r"[.\[`]", place)[0]
+def _type_error(err: Exception, raw: Mapping[str, Any], hints: Mapping[str, Any]) -> ValueError:
+    """The error for a value of the wrong type, with the value and the key from msgspec."""
+    text, _, location = str(err).partition(" - at `$.")
+    name = re.split(r"[.\[`]", location)[0]
     if name not in hints or name not in raw:
         return ValueError(text)
     return ValueError(f"{name} is {raw[name]!r}; expected: {_expected(hints[name], text)}")
 
 
 def _expected(hint: Any, text: str = "") -> str:
-    """What a key takes, in words: its rule's, a plain type's, else msgspec's own."""
+    """The expected value of a key as text: from its rule, its plain type, or msgspec."""
     rule = _rule(hint)
     if rule is not None:
         return rule.expected
@@ -153,9 +153,9 @@ def _expected(hint: Any, text: str = "") -> str:
 
 
 def _rule(hint: Any) -> Rule | None:
-    """The rule in a type, also in one that allows None."""
+    """The rule in a type, also in a type that allows None."""
     for part in (hint, *getattr(hint, "__args__", ())):
-        for note in getattr(part, "__metadata__", ()):
-            if isinstance(note, Rule):
-                return note
+        for annotation in getattr(part, "__metadata__", ()):
+            if isinstance(annotation, Rule):
+                return annotation
     return None

@@ -1,21 +1,21 @@
-"""Text for people: what comes from outside (file names above all) made safe to print; times and sizes in words."""
+"""Text for people: make external text, mostly file names, safe to print; format times and sizes."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
 
-# Control, format (bidi overrides, zero width), lone surrogates (bytes that are not UTF-8), separators of lines.
+# Control, format (bidi overrides, zero width), lone surrogates (bytes that are not UTF-8), line separators.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-# But the (non-)joiners are letters' business: Persian, Hindi and compound emoji are not written without them.
+# Persian, Hindi and compound emoji need the (non-)joiners.
 _JOINERS = "\u200c\u200d"
 
 
 def printable(text: str) -> str:
-    """The text with everything that a terminal would obey, or hide, made visible as `\\x1b` or `\\u202e`.
+    """Escape everything that a terminal would execute or hide, as `\\x1b` or `\\u202e`.
 
     Args:
-        text: one line; a line break is made visible too.
+        text: one line; a line break is escaped too.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -23,7 +23,7 @@ def printable(text: str) -> str:
 
 
 def utf8(name: str) -> str:
-    """The name with bytes that are not UTF-8 written as `\\xe9`: what `/image_paths` holds and what JSON may hold."""
+    """Escape bytes that are not UTF-8 as `\\xe9`, as in `/image_paths` and in JSON."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
@@ -52,6 +52,6 @@ def _is_hidden(character: str) -> bool:
 
 def _escape(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode's stand-in for a byte
+    if 0xDC80 <= code <= 0xDCFF:  # os.fsdecode's replacement for a byte
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape", "backslashreplace").decode()

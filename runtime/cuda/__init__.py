@@ -1,1 +1,1 @@
-"""What a GPU is made to do: streams, events, pinned and device buffers, and our own kernels."""
+"""Streams, events, pinned and device buffers on a GPU, and our own kernels."""

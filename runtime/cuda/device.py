@@ -1,4 +1,4 @@
-"""Which NVIDIA GPUs this machine has and this process sees, asked of the driver alone: no package is needed."""
+"""The NVIDIA GPUs of this machine and process, as the driver reports them, without any package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Gpu:
     Attributes:
         name: e.g. "NVIDIA GeForce RTX 2060".
         compute_capability: e.g. "SM75".
-        pci_bus_id: e.g. "0000:01:00.0"; nvidia-smi knows it by that, since it counts otherwise than CUDA.
+        pci_bus_id: e.g. "0000:01:00.0", for nvidia-smi, which numbers GPUs differently from CUDA.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Gpu:
 
 
 def find_gpu() -> Gpu | None:
-    """The GPU that CUDA puts first (CUDA_VISIBLE_DEVICES counts), or None without a GPU or driver."""
+    """The first GPU of CUDA, which respects CUDA_VISIBLE_DEVICES; None without a GPU or driver."""
     cuda = open_libcuda()
     if cuda is None:
         return None
@@ -50,51 +50,51 @@ def find_gpu() -> Gpu | None:
 
 
 def choose_gpus(devices: Sequence[str]) -> tuple[str, ...]:
-    """Hide all GPUs but the named ones from this process and those that it starts. To be called before CUDA is used.
+    """Hide all other GPUs from this process and its child processes. Call it before CUDA is used.
 
     Args:
-        devices: "cpu", or numbers of GPUs as CUDA counts them now; one may stand there twice, for two processes.
-            Blanks, leading zeros and empty entries count for nothing.
+        devices: "cpu", or numbers of GPUs as CUDA counts them now. A number may occur twice, for two processes. Blanks,
+            leading zeros and empty entries are ignored.
     Returns:
-        The same, as CUDA will count: the first named GPU is 0.
+        The devices as CUDA will count them: the first chosen GPU is 0.
     Raises:
-        OptionError: CUDA_VISIBLE_DEVICES shows fewer GPUs than that, or CUDA does not find them.
+        OptionError: CUDA_VISIBLE_DEVICES shows fewer GPUs, or CUDA does not find them.
     """
     devices = [str(int(name)) if name.isdecimal() else name for name in map(str.strip, devices) if name]
     chosen = list(dict.fromkeys(name for name in devices if name.isdecimal()))
     if not chosen:
         return tuple(devices)
-    shown = _shown()
+    visible = _visible_gpus()
     last = max(map(int, chosen))
-    if shown is not None and last >= len(shown):
+    if visible is not None and last >= len(visible):
         raise OptionError(
-            f"--device names GPU {last}, and CUDA_VISIBLE_DEVICES={','.join(shown)} shows {len(shown)}; "
-            f"expected: numbers below that, or another list. To see all GPUs: unset CUDA_VISIBLE_DEVICES"
+            f"--device names GPU {last}, but CUDA_VISIBLE_DEVICES={','.join(visible)} shows {len(visible)}; "
+            f"expected: a lower number, or another list. To use all GPUs: unset CUDA_VISIBLE_DEVICES"
         )
-    names = [name if shown is None else shown[int(name)] for name in chosen]
+    names = [name if visible is None else visible[int(name)] for name in chosen]
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
-    found = count_gpus()  # CUDA shows those before the first that it does not know
-    if found < len(chosen):
-        alias = "" if shown is None else f" ({names[found]} in CUDA_VISIBLE_DEVICES)"
+    count = count_gpus()  # CUDA shows the GPUs before the first that it does not know
+    if count < len(chosen):
+        alias = "" if visible is None else f" ({names[count]} in CUDA_VISIBLE_DEVICES)"
         raise OptionError(
-            f"--device names GPU {chosen[found]}{alias}, and CUDA finds no such GPU on this machine; expected: "
-            f"cpu, or numbers of GPUs that are here, from 0 on. See what is here with: facemill doctor"
+            f"--device names GPU {chosen[count]}{alias}, but CUDA finds no such GPU on this machine; expected: "
+            f"cpu, or numbers of existing GPUs, from 0. List them with: facemill doctor"
         )
     return tuple(str(chosen.index(name)) if name in chosen else name for name in devices)
 
 
 def visible_devices_for(device: str) -> str:
-    """CUDA_VISIBLE_DEVICES for a process that is to see one GPU of those that this one sees; empty for one hidden."""
-    shown = _shown()
-    if shown is None:
+    """CUDA_VISIBLE_DEVICES for a process that uses one of this process's GPUs; empty if the GPU is hidden."""
+    visible = _visible_gpus()
+    if visible is None:
         return device
-    return shown[int(device)] if int(device) < len(shown) else ""
+    return visible[int(device)] if int(device) < len(visible) else ""
 
 
-def _shown() -> list[str] | None:
-    """The GPUs that CUDA_VISIBLE_DEVICES lets through, in order: numbers, or UUIDs; None where it is not set.
+def _visible_gpus() -> list[str] | None:
+    """The GPUs in CUDA_VISIBLE_DEVICES, in order: numbers or UUIDs; None if it is not set.
 
-    Set and empty it hides all of them. So does an entry such as -1 with what comes after it.
+    An empty value hides all GPUs. A negative entry like -1 hides itself and all entries after it.
     """
     value = os.environ.get("CUDA_VISIBLE_DEVICES")
     if value is None:

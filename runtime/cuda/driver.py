@@ -1,4 +1,4 @@
-"""The one Protocol that a CUDA package answers; `resources` turns it into things that are owned by `with`."""
+"""The Protocol of a CUDA package. `resources` builds context managers on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Device:
     """A GPU.
 
     Attributes:
-        index: as CUDA counts; CUDA_VISIBLE_DEVICES decides which GPUs it counts.
+        index: number in CUDA, which counts the GPUs of CUDA_VISIBLE_DEVICES.
         name: e.g. "NVIDIA GeForce RTX 2060".
         compute_capability: e.g. "SM75".
     """
@@ -30,11 +30,11 @@ class Device:
 
 
 class Driver(Protocol):
-    """One GPU through one package, on the device's primary context, which DALI, TensorRT, CuPy and FAISS use too.
+    """A GPU, used through one package, on its primary context, which DALI, TensorRT, CuPy and FAISS use too.
 
-    `with driver:` makes it current on the calling thread; each thread that uses it does so. Handles are the package's
-    own objects: what they hold is freed when they are dropped. Failures are EngineError or OutOfMemoryError in the
-    package's words.
+    `with driver:` makes it current on the calling thread, as each thread must before it uses the driver. Handles are
+    objects of the package; dropping one frees its resource. Failures raise EngineError or OutOfMemoryError with the
+    package's message.
 
     Attributes:
         name: "cupy" or "pycuda".
@@ -49,19 +49,19 @@ class Driver(Protocol):
         ...
 
     def allocate(self, nbytes: int) -> Any:
-        """Device memory, zeroed by nobody."""
+        """Allocate device memory, not zeroed."""
         ...
 
     def address(self, memory: Any) -> int:
-        """Where device memory begins."""
+        """The address of device memory."""
         ...
 
     def allocate_pinned(self, nbytes: int) -> NDArray[np.uint8]:
-        """(nbytes,) uint8 of page-locked host memory; freed when the last view of it is dropped."""
+        """Allocate (nbytes,) uint8 of page-locked host memory, freed with its last view."""
         ...
 
     def new_stream(self) -> Any:
-        """A stream that does not wait for the default stream."""
+        """Make a stream that does not wait for the default stream."""
         ...
 
     def stream_address(self, stream: Any) -> int:
@@ -69,7 +69,7 @@ class Driver(Protocol):
         ...
 
     def synchronize(self, stream: Any) -> None:
-        """Wait until all that was given to a stream is done."""
+        """Wait until all work of a stream is done."""
         ...
 
     def upload(self, memory: Any, offset: int, host: NDArray[np.uint8], stream: Any) -> None:
@@ -85,11 +85,11 @@ class Driver(Protocol):
         ...
 
     def new_event(self, *, timing: bool) -> Any:
-        """An event that puts the waiting thread to sleep; time stamps cost a little."""
+        """Make an event whose waiting thread sleeps. Time stamps cost a little."""
         ...
 
     def record(self, event: Any, stream: Any) -> None:
-        """Mark the stream's present end."""
+        """Mark the current end of a stream."""
         ...
 
     def synchronize_event(self, event: Any) -> None:
@@ -97,21 +97,21 @@ class Driver(Protocol):
         ...
 
     def elapsed_s(self, start: Any, stop: Any) -> float:
-        """Seconds between two events that take time stamps, both done."""
+        """Seconds between two completed events with time stamps."""
         ...
 
     def compile(self, source: str, name: str) -> Any:
-        """CUDA C++ to a module for this device; `name` is the file's, for messages."""
+        """Compile CUDA C++ to a module for this device; `name` is the file name in messages."""
         ...
 
     def function(self, module: Any, entry: str) -> Any:
-        """An `extern "C"` kernel of a module."""
+        """Load an `extern "C"` kernel of a module."""
         ...
 
     def launch(
         self, function: Any, blocks: int, threads: int, arguments: Sequence[np.number[Any]], stream: Any
     ) -> None:
-        """Run a kernel on a grid of one dimension; addresses are uint64."""
+        """Run a kernel on a one-dimensional grid; addresses are uint64."""
         ...
 
     def __enter__(self) -> Driver: ...
@@ -120,13 +120,13 @@ class Driver(Protocol):
 
 
 def open_driver(name: str = "auto", device: int = 0) -> Driver:
-    """A GPU through CuPy or PyCUDA.
+    """Open a GPU with CuPy or PyCUDA.
 
     Args:
-        name: "cupy", "pycuda", or "auto": CuPy, or PyCUDA where only that is installed.
-        device: as CUDA counts.
+        name: "cupy", "pycuda", or "auto": CuPy, or PyCUDA if only that is installed.
+        device: number of the GPU in CUDA.
     Raises:
-        ConfigError: there is no driver of that name.
+        ConfigError: the name is unknown.
         MissingDependencyError: the package is not installed.
         EngineError: there is no NVIDIA driver, or no such GPU.
     """
@@ -142,20 +142,20 @@ def open_driver(name: str = "auto", device: int = 0) -> Driver:
 
 
 @contextmanager
-def cuda_errors(package: str, what: str, failures: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn a package's exceptions into ours, with its own words for them.
+def cuda_errors(package: str, action: str, failures: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Raise a package's exceptions as errors of facemill, with the package's message.
 
     Args:
-        package: who speaks.
-        what: what is being done, e.g. "copying 12 bytes to the GPU".
-        failures: the exceptions that it raises; those that are MemoryErrors too mean that memory is short.
+        package: name of the package.
+        action: the action, e.g. "copying 12 bytes to the GPU".
+        failures: the exceptions of the package. MemoryErrors among them mean that memory is full.
     Raises:
-        OutOfMemoryError: the GPU, or the host's page-locked memory, has no room.
-        EngineError: anything else that CUDA refused.
+        OutOfMemoryError: the GPU, or page-locked host memory, is full.
+        EngineError: any other failure of CUDA.
     """
     try:
         yield
     except failures as err:
         if isinstance(err, MemoryError) or "cudaErrorMemoryAllocation" in str(err):
-            raise OutOfMemoryError(f"{what} failed in {package}: {err}. Use a smaller --batch-size") from err
-        raise EngineError(f"{what} failed in {package}: {err}. See what is wrong with: facemill doctor") from err
+            raise OutOfMemoryError(f"{action} failed in {package}: {err}. Use a smaller --batch-size") from err
+        raise EngineError(f"{action} failed in {package}: {err}. Check the GPU with: facemill doctor") from err

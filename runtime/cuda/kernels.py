@@ -1,4 +1,4 @@
-"""Launch our kernels: compile each when it is first used, and check its arguments."""
+"""Launch our kernels: compile each at its first use, and check its arguments."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BLOCK_THREADS = 128  # four warps
 
 
 def kernel_source(name: str) -> str:
-    """The CUDA C++ of a kernel file, e.g. "align", with its headers written in: a compiler needs no folder."""
+    """The CUDA C++ of a kernel file, e.g. "align", with its headers inlined, so that the compiler needs no folder."""
     folder = asset_dir("kernels")
 
     def header(include: re.Match[str]) -> str:
@@ -31,7 +31,7 @@ def kernel_source(name: str) -> str:
 
 
 class Kernels:
-    """The kernels of one device, for any number of threads. All data is in device memory; no call waits for the GPU."""
+    """The kernels of one device. Any thread may use them. All data is in device memory; no call waits for the GPU."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -49,32 +49,32 @@ class Kernels:
         size: int,
         reverse: bool = False,
     ) -> None:
-        """Warp photos of any sizes to crops of grey levels, as `faces.align.align_crops` does.
+        """Warp photos of any size to crops of grey levels, as `faces.align.align_crops` does.
 
         Args:
-            images: (count,) of IMAGE.
+            images: (count,) IMAGE.
             transforms: (count, 2, 3) float32, crop pixel (column, row, 1) -> photo pixel.
-            crops: (count, size, size, 3) uint8; written.
-            reverse: the crops' channels are the photos' in reverse order.
+            crops: (count, size, size, 3) uint8, the output.
+            reverse: whether to reverse the channel order.
         Raises:
             ConfigError: a buffer is too small.
         """
-        _check_room((count * IMAGE.itemsize, count * 24, count * 3 * size * size), (images, transforms, crops))
+        _check_sizes((count * IMAGE.itemsize, count * 24, count * 3 * size * size), (images, transforms, crops))
         numbers = [np.int32(count), np.int32(size), np.int32(reverse)]
         self._launch(stream, "align", count * size * size, [images, transforms, crops, *numbers])
 
     def preprocess_bytes(
         self, stream: Stream, images: DeviceBuffer, crops: DeviceBuffer, *, first: int, count: int, size: int
     ) -> None:
-        """Resize photos of any sizes to crops of grey levels: as `images.decode.decode_image` does.
+        """Resize photos of any size to crops of grey levels, as `images.decode.decode_image` does.
 
         Args:
-            images: (first + count,) of IMAGE; those before `first` are left out.
-            crops: (first + count, size, size, 3) uint8; those from `first` on are written.
+            images: (first + count,) IMAGE; those before `first` are skipped.
+            crops: (first + count, size, size, 3) uint8, the output from `first` on.
         Raises:
             ConfigError: a buffer is too small.
         """
-        _check_room(((first + count) * IMAGE.itemsize, (first + count) * 3 * size * size), (images, crops))
+        _check_sizes(((first + count) * IMAGE.itemsize, (first + count) * 3 * size * size), (images, crops))
         numbers = [np.int32(first), np.int32(count), np.int32(size)]
         self._launch(stream, "preprocess", count * size * size, [images, crops, *numbers])
 
@@ -88,8 +88,8 @@ class Kernels:
         stream.launch(function, -(-threads // _BLOCK_THREADS), _BLOCK_THREADS, arguments)
 
 
-def _check_room(needs: Sequence[int], buffers: Sequence[DeviceBuffer]) -> None:
-    """A kernel writes where it is told to: nothing on the GPU would stop it."""
-    for need, buffer in zip(needs, buffers, strict=True):
-        if buffer.nbytes < need:
-            raise ConfigError(f"a device buffer of {buffer.nbytes} bytes is too small; expected: {need}")
+def _check_sizes(sizes: Sequence[int], buffers: Sequence[DeviceBuffer]) -> None:
+    """Check the sizes of buffers, because a kernel does not check what it writes to."""
+    for size, buffer in zip(sizes, buffers, strict=True):
+        if buffer.nbytes < size:
+            raise ConfigError(f"a device buffer of {buffer.nbytes} bytes is too small; expected: {size}")

@@ -1,4 +1,4 @@
-"""Streams, events and buffers, each owned by `with`. One set for every driver."""
+"""Streams, events and buffers as context managers, the same for every driver."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Owned:
 
 
 class PinnedBuffer(_Owned):
-    """Page-locked host memory: copies from and to it run beside other work.
+    """Page-locked host memory, whose copies run in parallel with other work.
 
     Attributes:
         nbytes: its size.
@@ -40,10 +40,10 @@ class PinnedBuffer(_Owned):
         self.nbytes = nbytes
 
     def view(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """The first bytes as an array; it keeps the memory alive after the `with` block.
+        """The first bytes as an array, which keeps the memory alive after the `with` block.
 
         Raises:
-            ConfigError: it is larger than the buffer.
+            ConfigError: the array is larger than the buffer.
         """
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         if nbytes > self.nbytes:
@@ -65,7 +65,7 @@ class DeviceBuffer(_Owned):
 
     @property
     def address(self) -> int:
-        """Where it begins on the device; 0 while it is empty."""
+        """Its address on the device; 0 if it is empty."""
         return 0 if self._handle is None else self._driver.address(self._handle)
 
     def __exit__(self, *exc: object) -> None:
@@ -73,7 +73,7 @@ class DeviceBuffer(_Owned):
 
 
 class Event(_Owned):
-    """A mark in a stream; with `timing`, one whose distance to others can be asked for."""
+    """A mark in a stream. With `timing`, the time between two events can be measured."""
 
     def __init__(self, driver: Driver, *, timing: bool = False) -> None:
         super().__init__(driver, driver.new_event(timing=timing))
@@ -83,12 +83,12 @@ class Event(_Owned):
         self._driver.synchronize_event(self._handle)
 
     def seconds_since(self, earlier: Event) -> float:
-        """Time on the GPU between two events with timing, both done."""
+        """Seconds on the GPU between two completed events with timing."""
         return self._driver.elapsed_s(earlier._handle, self._handle)
 
 
 class Stream(_Owned):
-    """Work that the GPU does in order. Leaving its `with` block waits for it: its buffers may then be freed."""
+    """Work that the GPU does in order. Leaving the `with` block waits for it, so that buffers may be freed."""
 
     def __init__(self, driver: Driver) -> None:
         super().__init__(driver, driver.new_stream())
@@ -99,44 +99,44 @@ class Stream(_Owned):
         return self._driver.stream_address(self._handle)
 
     def upload(self, host: NDArray[Any], device: DeviceBuffer, offset: int = 0) -> None:
-        """Copy an array to the device; it must not change before the copy is done.
+        """Copy an array to the device. It must not change before the copy is done.
 
         Args:
-            host: C-contiguous; in pinned memory, or the calling thread may wait.
-            device: large enough.
-            offset: bytes from its start.
+            host: a C-contiguous array. Outside pinned memory, the calling thread may wait.
+            device: the target.
+            offset: offset in the target, bytes.
         Raises:
-            ConfigError: it does not fit, or is not contiguous.
+            ConfigError: the array does not fit, or is not contiguous.
         """
         if host.nbytes:
             self._driver.upload(device._handle, offset, _bytes(host, device, offset), self._handle)
 
     def download(self, device: DeviceBuffer, host: NDArray[Any], offset: int = 0) -> None:
-        """Copy as many bytes as an array holds from the device; see `upload`."""
+        """Copy bytes from the device into an array; see `upload`."""
         if host.nbytes:
             self._driver.download(_bytes(host, device, offset), device._handle, offset, self._handle)
 
     def copy(self, address: int, nbytes: int, device: DeviceBuffer, offset: int = 0) -> None:
-        """Copy bytes from elsewhere on the device; they must stay until the copy is done.
+        """Copy bytes from elsewhere on the device. They must stay until the copy is done.
 
         Raises:
-            ConfigError: they do not fit.
+            ConfigError: the bytes do not fit.
         """
         _check_inside(nbytes, device, offset)
         if nbytes:
             self._driver.copy(device._handle, offset, address, nbytes, self._handle)
 
     def record(self, event: Event) -> None:
-        """Mark the present end of this stream."""
+        """Mark the current end of this stream."""
         self._driver.record(event._handle, self._handle)
 
     def launch(self, function: Any, blocks: int, threads: int, arguments: list[np.number[Any] | DeviceBuffer]) -> None:
-        """Run a kernel; a buffer among the arguments stands for its address."""
+        """Run a kernel. Buffers among the arguments are passed as their addresses."""
         numbers = [np.uint64(a.address) if isinstance(a, DeviceBuffer) else a for a in arguments]
         self._driver.launch(function, blocks, threads, numbers, self._handle)
 
     def synchronize(self) -> None:
-        """Wait until all that was given to this stream is done."""
+        """Wait until all work of this stream is done."""
         self._driver.synchronize(self._handle)
 
     def __exit__(self, *exc: object) -> None:
@@ -147,7 +147,7 @@ class Stream(_Owned):
 
 
 def _bytes(host: NDArray[Any], device: DeviceBuffer, offset: int) -> NDArray[np.uint8]:
-    """(nbytes,) uint8: the array's own memory."""
+    """(nbytes,) uint8 view of an array."""
     if not host.flags.c_contiguous:
         raise ConfigError("only a C-contiguous array can be copied from or to the GPU; see numpy.ascontiguousarray")
     _check_inside(host.nbytes, device, offset)

@@ -230,7 +230,7 @@ def _candidates(compute_capability: str | None, precision: str) -> tuple[list[Ba
     if compute_capability is not None:
         return [backend for backend in BACKENDS if backend.names_targets], []
     if find_gpu() is None:
-        return [backend for backend in BACKENDS if not backend.on_gpu], ["no NVIDIA GPU with a driver"]
+        return [backend for backend in BACKENDS if not backend.on_gpu], ["no NVIDIA GPU with a driver was found"]
     *preferred, last = BACKENDS
     usable, skipped = [], []
     for backend in preferred:
@@ -265,7 +265,7 @@ def _file_name(info: EngineInfo, suffix: str) -> str:
 def _why_stale(path: Path, expected: EngineInfo) -> str:
     """Why an engine must be built; empty if it is up to date."""
     if not path.exists():
-        return "there is no engine"
+        return "there was no engine"
     try:
         info = read_engine(path).info
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError, ParityError
 from ..extras import require
 from ..faces.detectors import decoder_of
-from ..graphs.detector import picture_size, reference_faces
+from ..graphs.detector import image_size, reference_faces
 from ..modelspec import ModelSpec
 from .engine import Parity as Parity
 from .quantise import Reading
@@ -56,7 +56,7 @@ def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArra
     """
     if spec.detects:
         # Always with synthetic images: on photos without faces, an engine that detects nothing would pass.
-        size, score_at = picture_size(weights), decoder_of(spec.decode).score_at
+        size, score_at = image_size(weights), decoder_of(spec.decode).score_at
         crops = np.concatenate([synthetic_groups(size=size), *([] if crops is None else [tile_views(crops, size)])])
         expected = weigh_by_score(reference_faces(weights, spec, crops), score_at)
         outputs = np.concatenate([_infer_one(runner, crop) for crop in crops]).astype(np.float64)

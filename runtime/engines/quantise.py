@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import EngineError
-from ..graphs.qdq import Scheme, find_layers, insert_qdq, ready_for_qdq, tensors_to_observe
+from ..graphs.qdq import Scheme, find_layers, insert_qdq, prepare_for_qdq, tensors_to_observe
 from .calibrate import METHODS, observe, value_range
 from .onnxruntime.runner import open_session
 
@@ -87,7 +87,7 @@ class _Quantiser:
         choice: NDArray[np.uint8],
         reading: Reading,
     ) -> None:
-        self._model = ready_for_qdq(model)
+        self._model = prepare_for_qdq(model)
         self._scheme = scheme
         self._layers = {layer.name: layer for layer in find_layers(self._model)}
         self._nodes = {node.name for node in self._model.graph.node if node.op_type in scheme.operators}

@@ -1,1 +1,1 @@
-"""ONNX in, ONNX out: models read, prepared, rewritten to FP16 or INT8. Nothing runs here."""
+"""ONNX in, ONNX out: read, prepare and rewrite models to FP16 or INT8. No engine runs here."""

@@ -1,8 +1,8 @@
-"""A face detector's ONNX file to the graph of an engine: pictures of any size in, one answer for every anchor out.
+"""Load the ONNX file of a face detector: images of any size in, one row for every anchor out.
 
-A file has outputs (N, P, values), or (N, values, H, W), for each head and stride; what heads there are, the family's
-`Decoder` says. Files fix the batch, and often the size, in the Transpose and the Reshape before an output: those are
-changed. What the numbers mean is in faces/detectors.py.
+A file has outputs (N, P, values), or (N, values, H, W), for each head and stride; the `Decoder` of its family lists the
+heads. Files fix the batch, and often the size, in the Transpose and the Reshape before an output. These are changed.
+faces/detectors.py explains the numbers.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     import onnx
 
 HEIGHT, WIDTH = "H", "W"
-_SMALLEST_SIDE = 160  # pixels: of the view that every photo is looked at in
-_SIDE = 640  # of the pictures of a file that takes any size
+_SMALLEST_SIDE = 160  # pixels: of the view in which every photo is searched
+_SIDE = 640  # pixels: of the images for a file that takes any size
 
 
 def load_detector(weights: Path, spec: ModelSpec) -> onnx.ModelProto:
-    """The network alone: (N, 3, H, W) float32 to (N, P, V) float32.
+    """Load the network: (N, 3, H, W) float32 to (N, P, V) float32.
 
     Args:
         weights: the ONNX file.
         spec: its model file, which names the decoder.
     Raises:
-        ModelError: the file is damaged, or is no detector of this kind.
+        ModelError: the file is damaged, or is not a detector of this family.
     """
     from onnx import TensorProto, helper
 
@@ -48,16 +48,16 @@ def load_detector(weights: Path, spec: ModelSpec) -> onnx.ModelProto:
     for dim, name in zip(source.type.tensor_type.shape.dim, (BATCH, None, HEIGHT, WIDTH), strict=True):
         if name is not None:
             dim.dim_param = name
-    taken = {name for node in graph.node for name in node.output}
-    answer = FACES if FACES not in taken else f"{FACES}.joined"
-    graph.node.extend(_join(heads, decoder, answer))
+    names = {name for node in graph.node for name in node.output}
+    result = FACES if FACES not in names else f"{FACES}.joined"
+    graph.node.extend(_join(heads, decoder, result))
     del graph.value_info[:], graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(answer, TensorProto.FLOAT, [BATCH, "P", decoder.values]))
+    graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, [BATCH, "P", decoder.values]))
     return simplify(model, f"the detector {weights}")
 
 
 def _free_heads(model: onnx.ModelProto, decoder: Decoder, weights: Path) -> dict[int, list[str]]:
-    """Outputs by values per anchor (1: scores, 4: boxes, 10: landmarks), strides rising; freed of batch and size."""
+    """Outputs by values per anchor (1: scores, 4: boxes, 10: landmarks), strides ascending, any batch and size."""
     from onnx import helper, numpy_helper
 
     graph = model.graph
@@ -75,7 +75,7 @@ def _free_heads(model: onnx.ModelProto, decoder: Decoder, weights: Path) -> dict
         if shape is not None:
             values = int(shape[-1])
             _free_reshape(graph, node, producers, values, name)
-        elif len(dims) == 4 and dims[1] % decoder.anchors == 0:  # as a convolution leaves it
+        elif len(dims) == 4 and dims[1] % decoder.anchors == 0:  # the output of a convolution
             values = dims[1] // decoder.anchors
             name = _flatten(graph, name, values)
         else:
@@ -97,10 +97,10 @@ def _free_reshape(
     """Let a Reshape, and the Transpose before it, take any batch and size."""
     from onnx import helper, numpy_helper
 
-    turn = producers.get(node.input[0])
-    if turn is not None and turn.op_type == "Transpose":  # SCRFD's puts the batch third: right for a batch of one alone
-        del turn.attribute[:]
-        turn.attribute.append(helper.make_attribute("perm", [0, 2, 3, 1]))
+    transpose = producers.get(node.input[0])
+    if transpose is not None and transpose.op_type == "Transpose":  # SCRFD's is right for a batch of one only
+        del transpose.attribute[:]
+        transpose.attribute.append(helper.make_attribute("perm", [0, 2, 3, 1]))
     name = f"{output}.any_size"
     graph.initializer.append(numpy_helper.from_array(np.array([0, -1, values], np.int64), name))
     node.input[1] = name
@@ -117,7 +117,7 @@ def _flatten(graph: onnx.GraphProto, name: str, values: int) -> str:
 
 
 def _check_counts(counts: dict[int, int], decoder: Decoder, weights: Path) -> None:
-    """Refuse a file that lacks outputs: one per head and stride, or one per head; of scores there may be two."""
+    """Check the number of outputs: one per head and stride, or one per head; there may be two of scores."""
     per_head = 1 if set(counts.values()) == {1} else len(decoder.strides)
     allowed = {values: {per_head, 2 * per_head} if values == 1 else {per_head} for values in counts}
     if any(count not in allowed[values] for values, count in counts.items()):
@@ -126,8 +126,8 @@ def _check_counts(counts: dict[int, int], decoder: Decoder, weights: Path) -> No
         )
 
 
-def _join(heads: dict[int, list[str]], decoder: Decoder, answer: str) -> list[onnx.NodeProto]:
-    """Nodes that put all heads into one tensor, `answer` (N, P, V)."""
+def _join(heads: dict[int, list[str]], decoder: Decoder, result: str) -> list[onnx.NodeProto]:
+    """Nodes that concatenate all heads into one tensor, `result` (N, P, V)."""
     from onnx import helper
 
     nodes, parts = [], []
@@ -136,58 +136,58 @@ def _join(heads: dict[int, list[str]], decoder: Decoder, answer: str) -> list[on
         columns = [heads[values][i] for values in decoder.heads]
         if len(heads.get(1, ())) > count:  # YuNet: the geometric mean of "a face" and "an object"
             pair = [heads[1][i], heads[1][i + count]]
-            nodes.append(helper.make_node("Mul", pair, [f"{answer}.product{stride}"]))
-            columns[decoder.heads.index(1)] = f"{answer}.score{stride}"
-            nodes.append(helper.make_node("Sqrt", [f"{answer}.product{stride}"], [f"{answer}.score{stride}"]))
-        parts.append(f"{answer}.stride{stride}")
+            nodes.append(helper.make_node("Mul", pair, [f"{result}.product{stride}"]))
+            columns[decoder.heads.index(1)] = f"{result}.score{stride}"
+            nodes.append(helper.make_node("Sqrt", [f"{result}.product{stride}"], [f"{result}.score{stride}"]))
+        parts.append(f"{result}.stride{stride}")
         nodes.append(helper.make_node("Concat", columns, [parts[-1]], axis=2))
-    return [*nodes, helper.make_node("Concat", parts, [answer], axis=1)]
+    return [*nodes, helper.make_node("Concat", parts, [result], axis=1)]
 
 
-def picture_size(weights: Path) -> tuple[int, int]:
-    """(H, W) of the pictures that a detector's file is made for; 640 x 640 where it takes any.
+def image_size(weights: Path) -> tuple[int, int]:
+    """(H, W) of the images for which a detector's file was exported; 640 x 640 if it takes any size.
 
     Raises:
-        ModelError: the file is damaged, or its pictures are smaller than a view.
+        ModelError: the file is damaged, or its images are smaller than a view.
     """
     source = read_graph(weights).graph.input[0]
     height, width = (dim.dim_value or _SIDE for dim in source.type.tensor_type.shape.dim[2:])
     if min(height, width) < _SMALLEST_SIDE:
         raise ModelError(
-            f"the ONNX file {weights} takes pictures of {width}x{height} pixels; expected: at least "
-            f"{_SMALLEST_SIDE}x{_SMALLEST_SIDE}. Export it for a larger picture, or for any"
+            f"the ONNX file {weights} takes images of {width}x{height} pixels; expected: at least "
+            f"{_SMALLEST_SIDE}x{_SMALLEST_SIDE}. Export it for larger images, or for any size"
         )
     return height, width
 
 
-def reference_faces(weights: Path, spec: ModelSpec, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The file's own answer, untouched, on ONNX Runtime, one picture at a time.
+def reference_faces(weights: Path, spec: ModelSpec, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Run the unchanged ONNX file on ONNX Runtime, one image at a time.
 
     Args:
         weights, spec: the model.
-        pictures: (N, H, W, 3) uint8, of the size that `picture_size` tells.
+        images: (N, H, W, 3) uint8, of the size from `image_size`.
     Returns:
         (N, P, V) float64.
     Raises:
-        ModelError: ONNX Runtime refuses the file.
+        ModelError: ONNX Runtime cannot run the file.
     """
     ort = require("onnxruntime")
     options = ort.SessionOptions()
     options.log_severity_level = 4
     mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
-    pixels = ((pictures.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)  # (N, 3, H, W)
+    pixels = ((images.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)  # (N, 3, H, W)
     try:
         session = ort.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
-        answers = [session.run(None, {name: np.ascontiguousarray(one[None])}) for one in pixels]
+        outputs = [session.run(None, {name: np.ascontiguousarray(image[None])}) for image in pixels]
     except Exception as err:  # ONNX Runtime's errors share no base class
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the ONNX file {weights}: {err}") from err
     decoder = decoder_of(spec.decode)
-    return np.stack([_assemble(answer, decoder) for answer in answers])
+    return np.stack([_assemble(image_outputs, decoder) for image_outputs in outputs])
 
 
 def _assemble(outputs: list[NDArray[np.float32]], decoder: Decoder) -> NDArray[np.float64]:
-    """(P, V) of one picture from the file's outputs."""
+    """(P, V) of one image from the outputs of the file."""
     flat = []
     for output in outputs:
         last = output.transpose(0, 2, 3, 1) if output.ndim == 4 else output

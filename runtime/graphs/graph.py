@@ -1,7 +1,7 @@
-"""An ONNX file of unknown origin to a graph that the engines can count on.
+"""Read and normalise an ONNX file of unknown origin.
 
-What comes out has one float32 NCHW input with a free batch dimension, one output, opset 13 or later, every constant
-among the initializers, and no statement about shapes that the change made untrue.
+The result has one float32 NCHW input with a free batch dimension, one output, opset 13 or later, all constants among
+the initializers, and no outdated shapes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-OLDEST_OPSET = 13  # ReduceSum takes its axes as an input from here on; TensorRT and FP16 want it too
+OLDEST_OPSET = 13  # from here on ReduceSum takes its axes as an input; TensorRT and FP16 need it too
 BATCH = "N"
 
 
@@ -32,10 +32,10 @@ def load_graph(weights: Path, spec: ModelSpec) -> onnx.ModelProto:
     """Read, check and normalise a model's ONNX file.
 
     Args:
-        weights: the ONNX file, whole: no weights in other files.
-        spec: what the file is said to hold; an empty tensor name means the only one.
+        weights: the ONNX file, without weights in other files.
+        spec: the model file; an empty tensor name means the only tensor.
     Raises:
-        ModelError: the file is damaged, uses what the parsers do not know, or is not what the spec says.
+        ModelError: the file is damaged, uses unknown operators, or does not match the spec.
     """
     model = read_graph(weights)
     _choose_tensors(model, spec, weights)
@@ -46,14 +46,14 @@ def load_graph(weights: Path, spec: ModelSpec) -> onnx.ModelProto:
     return model
 
 
-def simplify(model: onnx.ModelProto, what: str, *, extended: bool = False) -> onnx.ModelProto:
-    """The graph after ONNX Runtime's offline optimisation.
+def simplify(model: onnx.ModelProto, label: str, *, extended: bool = False) -> onnx.ModelProto:
+    """Optimise a graph with ONNX Runtime.
 
-    Basic: constants folded, BatchNorm merged into convolutions, standard operators only. Extended adds fusions
-    for its CPU provider, none of which depends on the processor.
+    The basic level folds constants, merges BatchNorm into convolutions, and keeps standard operators only. `extended`
+    adds fusions for the CPU provider that do not depend on the processor.
 
     Raises:
-        ModelError: ONNX Runtime does not accept the graph.
+        ModelError: ONNX Runtime rejects the graph.
     """
     import onnx
 
@@ -67,9 +67,9 @@ def simplify(model: onnx.ModelProto, what: str, *, extended: bool = False) -> on
         try:
             ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         except Exception as err:  # ONNX Runtime's errors share no base class
-            raise ModelError(f"{what} is refused by ONNX Runtime {ort.__version__}: {err}") from err
+            raise ModelError(f"{label} is rejected by ONNX Runtime {ort.__version__}: {err}") from err
         simple = onnx.load(options.optimized_model_filepath)
-    # ONNX Runtime lists every operator set that it knows; other parsers want the used ones alone.
+    # ONNX Runtime lists every operator set that it knows; other parsers expect only the used ones.
     used = {node.domain for node in simple.graph.node} | {""}
     opsets = [opset for opset in simple.opset_import if opset.domain in used]
     del simple.opset_import[:]
@@ -78,10 +78,10 @@ def simplify(model: onnx.ModelProto, what: str, *, extended: bool = False) -> on
 
 
 def read_graph(weights: Path) -> onnx.ModelProto:
-    """The file as it is, if it is whole.
+    """Read and check an ONNX file without changing it.
 
     Raises:
-        ModelError: it is damaged, or keeps weights in other files.
+        ModelError: the file is damaged, or keeps weights in other files.
     """
     import onnx
 
@@ -95,29 +95,31 @@ def read_graph(weights: Path) -> onnx.ModelProto:
         raise
     except Exception as err:  # protobuf and onnx raise several classes for damaged content
         raise ModelError(
-            f"the ONNX file {weights} ({weights.stat().st_size:,} bytes) is damaged or cut short: "
+            f"the ONNX file {weights} ({weights.stat().st_size:,} bytes) is damaged or truncated: "
             f"{type(err).__name__}: {err}. Fetch or export it again"
         ) from err
     if model.functions:
-        raise ModelError(f"the ONNX file {weights} defines functions of its own; expected: export it with them inlined")
+        raise ModelError(
+            f"the ONNX file {weights} defines its own functions; expected: none. Export it with them inlined"
+        )
     return model
 
 
 def _refuse_external_data(model: onnx.ModelProto, weights: Path) -> None:
-    """The sha256 of the file stands for the weights, in sidecars and embedding files: they have to be in it."""
+    """Reject weights in other files, because the SHA-256 of the file identifies the weights everywhere."""
     import onnx
 
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            other = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
+            location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
             raise ModelError(
-                f"the ONNX file {weights} keeps weights in another file ({other}); expected: all in one. Join them "
-                f"with: python -c \"import onnx; onnx.save(onnx.load('{weights.name}'), 'joined.onnx')\""
+                f"the ONNX file {weights} keeps weights in another file ({location}); expected: all in one file. Join "
+                f"them with: python -c \"import onnx; onnx.save(onnx.load('{weights.name}'), 'joined.onnx')\""
             )
 
 
 def _choose_tensors(model: onnx.ModelProto, spec: ModelSpec, weights: Path) -> None:
-    """Leave the one input and the one output that the spec names, or the only ones."""
+    """Keep only the input and the output that the spec names, or the only ones."""
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in constants]  # old files list weights as inputs
@@ -143,7 +145,7 @@ def _check_input(value: onnx.ValueInfoProto, spec: ModelSpec, weights: Path) -> 
     shape = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
     expected = [3, spec.size, spec.size]
     fits = len(shape) == 4 and all(
-        isinstance(length, str) or length == want for length, want in zip(shape[1:], expected, strict=True)
+        isinstance(length, str) or length == side for length, side in zip(shape[1:], expected, strict=True)
     )
     if tensor.elem_type != onnx.TensorProto.FLOAT or not fits:
         kind = onnx.TensorProto.DataType.Name(tensor.elem_type).lower()
@@ -160,7 +162,7 @@ def _names(values: Iterable[onnx.ValueInfoProto]) -> str:
 
 
 def upgrade(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
-    """Opset 13 or later, through ONNX's own converter."""
+    """Convert a model to opset 13 or later."""
     from onnx import version_converter
 
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
@@ -179,7 +181,7 @@ def upgrade(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
 
 
 def _free_batch(model: onnx.ModelProto) -> None:
-    """Make the first dimension symbolic, in the input, the output and every Reshape that spells it out."""
+    """Make the first dimension symbolic in the input, the output and every Reshape that contains it."""
     from onnx import helper, numpy_helper
 
     graph = model.graph
@@ -205,20 +207,20 @@ def _free_batch(model: onnx.ModelProto) -> None:
 
 
 def _free_reshape(graph: onnx.GraphProto, node: onnx.NodeProto, target: NDArray[Any], batch: int) -> None:
-    """[batch, ...] becomes [-1, ...], or [0, ...] (as in the input) where -1 is taken."""
+    """Change [batch, ...] to [-1, ...], or to [0, ...] (same as the input) if it already has a -1."""
     from onnx import numpy_helper
 
     if not target.size or target[0] != batch:
         return
     shape = target.astype(np.int64)  # a copy
     shape[0] = 0 if -1 in shape else -1
-    name = f"{node.output[0]}.any_batch"  # the constant may serve other nodes: leave it alone
+    name = f"{node.output[0]}.any_batch"  # other nodes may use the old constant, so it stays
     graph.initializer.append(numpy_helper.from_array(shape, name))
     node.input[1] = name
 
 
 def _check_output(model: onnx.ModelProto, spec: ModelSpec, weights: Path) -> None:
-    """The output's length, as far as shape inference knows it."""
+    """Check the length of the output, if shape inference knows it."""
     dims = model.graph.output[0].type.tensor_type.shape.dim
     shape = [dim.dim_value for dim in dims]
     known = all(shape[1:])

@@ -1,4 +1,4 @@
-"""FP16 by rewriting the graph: strongly typed TensorRT takes its precision from nowhere else."""
+"""Rewrite a graph to FP16. Strongly typed TensorRT takes its precision from the graph only."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-_LARGEST = float(np.finfo(np.float16).max)
-_FLOAT32_INPUTS = {"Resize": (2,)}  # operator -> inputs that stay float32 whatever the data's type
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
+_FLOAT32_INPUTS = {"Resize": (2,)}  # operator -> inputs that always stay float32
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which input, output, weights and everything between are float16.
+    """Copy a graph with input, output, weights and everything in between in float16.
 
-    Weights beyond float16's range are clipped to it; the parity check judges the outcome.
+    Weights outside the range of float16 are clipped; the parity check judges the result.
 
     Args:
-        model: float32 throughout, with its constants among the initializers.
+        model: a float32 graph, with its constants among the initializers.
     """
     import onnx
     from onnx import TensorProto
@@ -35,11 +35,11 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     }
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:
-            tensor.CopyFrom(_half(tensor))
+            tensor.CopyFrom(_to_half_tensor(tensor))
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR and attribute.t.data_type == TensorProto.FLOAT:
-                attribute.t.CopyFrom(_half(attribute.t))
+                attribute.t.CopyFrom(_to_half_tensor(attribute.t))
             elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.FLOAT16
     for value in (*graph.input, *graph.output):
@@ -48,15 +48,15 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return half
 
 
-def _half(tensor: onnx.TensorProto) -> onnx.TensorProto:
+def _to_half_tensor(tensor: onnx.TensorProto) -> onnx.TensorProto:
     from onnx import numpy_helper
 
-    array = np.clip(numpy_helper.to_array(tensor), -_LARGEST, _LARGEST).astype(np.float16)
+    array = np.clip(numpy_helper.to_array(tensor), -_FLOAT16_MAX, _FLOAT16_MAX).astype(np.float16)
     return numpy_helper.from_array(array, tensor.name)
 
 
 def precision_of(model: onnx.ModelProto) -> str:
-    """The name of the smallest type among the weights: "int8", "fp16" or "fp32"."""
+    """The smallest type among the weights: "int8", "fp16" or "fp32"."""
     from onnx import TensorProto
 
     kinds = {tensor.data_type for tensor in model.graph.initializer}

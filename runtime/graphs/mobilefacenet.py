@@ -1,6 +1,6 @@
-"""The MobileFaceNet architecture as ONNX with seeded random weights: its embeddings identify nobody.
+"""Generate a MobileFaceNet as ONNX with seeded random weights. Its embeddings cannot identify a person.
 
-Tests, benchmarks and a demo without trained weights run on it: the work of a real network, with no download and no
+Tests, benchmarks and a demo without trained weights use it: it does the work of a real network, without download or
 licence.
 """
 
@@ -19,11 +19,11 @@ from ..files import write_durable
 if TYPE_CHECKING:
     import onnx
 
-_SLOPE = 0.25  # of every PReLU, where training starts
+_SLOPE = 0.25  # of every PReLU, the usual value at the start of training
 _OPSET = 17
 _IR_VERSION = 8
 
-# Mean and variance of a PReLU's answer to a standard normal number.
+# Mean and variance of a PReLU's output for a standard normal input.
 _ACTIVE_MEAN = (1 - _SLOPE) / math.sqrt(2 * math.pi)
 _ACTIVE_VARIANCE = (1 + _SLOPE**2) / 2 - _ACTIVE_MEAN**2
 
@@ -43,21 +43,21 @@ _STEM = {"128": 64, "512": 128}
 
 
 def generate(path: Path, *, form: str, seed: int) -> None:
-    """Write a MobileFaceNet with random weights, BatchNorm folded into the convolutions.
+    """Write a MobileFaceNet with random weights and with BatchNorm folded into the convolutions.
 
     The input `input` is (N, 3, 112, 112) float32, (x - 127.5) / 127.5; the output `embedding` is (N, 128) or (N, 512)
     float32, not normalised. The same seed gives the same bytes.
 
-    Weights are scaled (He) so that activations keep their size through the layers, and biases centre them: a deep
-    random network that lets their mean pile up answers every image alike.
+    Weights are scaled (He) so that activations keep their size through the layers, and biases centre them. In a deep
+    random network without that, means add up and all images get the same output.
 
     Args:
         path: the ONNX file to write; replaced if it exists.
-        form: "128": the network of the paper, 993,344 parameters; "512": twice as wide, with the block counts
-            (1, 4, 6, 2) of InsightFace's w600k_mbf and expansions that meet that file's size: 3,396,608 parameters.
+        form: "128" is the network of the paper, with 993,344 parameters. "512" is twice as wide, with the block counts
+            (1, 4, 6, 2) of InsightFace's w600k_mbf and about its size, 3,396,608 parameters.
         seed: 0 <= seed < 2**32.
     Raises:
-        ConfigError: form or seed is not that.
+        ConfigError: the form is unknown, or the seed is out of range.
         DiskFullError, StorageError: the file cannot be written.
     Source: MobileFaceNets, arXiv:1804.07573, table 1; InsightFace, arcface_torch/backbones/mobilefacenet.py.
     """
@@ -86,15 +86,15 @@ def generate(path: Path, *, form: str, seed: int) -> None:
 
 
 class _Net:
-    """The nodes and weights so far, and what is known of the tensor that the next layer takes."""
+    """The nodes and weights so far, and statistics of the tensor that the next layer takes."""
 
     def __init__(self, seed: int) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
-        self._random = np.random.RandomState(seed)  # its stream is frozen for good; default_rng's is not
+        self._random = np.random.RandomState(seed)  # NumPy never changes its stream; that of default_rng may change
         self._top = "input"
         self._channels = 3
-        self._mean, self._variance = 0.0, 1.0  # expected, of each channel
+        self._mean, self._variance = 0.0, 1.0  # expected values of each channel
 
     def build(self, form: str) -> None:
         """Append every layer."""
@@ -113,7 +113,7 @@ class _Net:
             self._append("Gemm", ["flat", *self._draw("fc", (512, 512))], "embedding", transB=1)
 
     def _bottleneck(self, expanded: int, channels: int, stride: int) -> None:
-        """1x1 to widen, 3x3 for each channel, 1x1 to narrow; where the shape stays the input is added."""
+        """Append a 1x1 to widen, a 3x3 per channel, a 1x1 to narrow; add the input if the shape is the same."""
         source, residual = self._top, stride == 1 and channels == self._channels
         self._conv(expanded)
         self._conv(expanded, kernel=3, stride=stride, pad=1, groups=expanded)
@@ -132,7 +132,7 @@ class _Net:
         active: bool = True,
         gain: float = 1.0,
     ) -> None:
-        """A convolution and, if active, its PReLU."""
+        """Append a convolution and, if active, its PReLU."""
         name = f"conv{len(self.nodes)}"
         weights = self._draw(name, (channels, self._channels // groups, kernel, kernel), gain)
         self._append(
@@ -152,7 +152,7 @@ class _Net:
             self._mean, self._variance = _ACTIVE_MEAN, _ACTIVE_VARIANCE
 
     def _draw(self, name: str, shape: tuple[int, ...], gain: float = 1.0) -> list[str]:
-        """Weights that carry the input's variance over, and the bias that takes its mean off."""
+        """Draw weights that keep the variance of the input, and a bias that removes its mean."""
         fan_in = math.prod(shape[1:])
         weight = self._random.standard_normal(shape) * (gain / math.sqrt(fan_in * self._variance))
         bias = -self._mean * weight.reshape(shape[0], fan_in).sum(axis=1)

@@ -1,4 +1,4 @@
-"""A model's graph to the graph of an engine: photos' own bytes in, unit vectors out."""
+"""Prepare the graph of an engine: uint8 pixels in, unit vectors out."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     import onnx
 
 
-SMALLEST_NORM = 1e-12  # a shorter row is divided by this: the zero row stays zero instead of turning to NaN
-BODY = "body/"  # before the names of the model's own nodes and tensors: whatever they are called, ours do not meet them
+SMALLEST_NORM = 1e-12  # a shorter row is divided by this, so that a zero row stays zero instead of NaN
+BODY = "body/"  # prefix of the names of the model's own nodes and tensors, so that they cannot clash with ours
 
 
 def prepare_graph(weights: Path, spec: ModelSpec, precision: str) -> onnx.ModelProto:
-    """The engine's graph: `images` (N, S, S, 3) uint8 to `embeddings` (N, D) float32 unit rows.
+    """Prepare a graph: `images` (N, S, S, 3) uint8 to `embeddings` (N, D) float32 unit rows.
 
-    Normalisation and L2 stand in float32 at either end, also when the body is float16. A detector's takes pictures of
-    any size (N, H, W, 3), and gives `faces` (N, P, V) float32.
+    Normalisation and L2 are in float32 at either end, even if the body is float16. The graph of a detector takes images
+    of any size (N, H, W, 3) and returns `faces` (N, P, V) float32.
 
     Args:
         weights: the model's ONNX file.
         spec: its model file.
         precision: "fp32" or "fp16".
     Raises:
-        ModelError: the file is damaged or not what the spec says.
+        ModelError: the file is damaged or does not match the spec.
     """
     body = load_detector(weights, spec) if spec.detects else load_graph(weights, spec)
     mean = np.asarray(spec.mean, np.float64)
     std = np.asarray(spec.std, np.float64)
     if precision == "fp16":
-        # No folding: divided by std the first weights would leave float16's normal range and lose digits.
+        # No folding: divided by std, the first weights would leave the normal range of float16 and lose digits.
         body = to_half(body)
     else:
         mean, std = _fold(body.graph, mean, std)
@@ -52,11 +52,11 @@ def _fold(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Move the normalisation into the first convolution as far as that is exact.
 
-    The scale always can be. The mean only where nothing is padded: padding is zero after the normalisation, and the
-    bias of a folded mean would reach it too.
+    The scale can always move. The mean can move only without padding: padding is zero after the normalisation, and the
+    bias of a folded mean would apply to it too.
 
     Returns:
-        mean and std that are still to be applied to the input.
+        The mean and std that remain for the input.
     """
     from onnx import numpy_helper
 
@@ -66,19 +66,19 @@ def _fold(
         return mean, std
     conv = users[0]
     weight = numpy_helper.to_array(constants[conv.input[1]]).astype(np.float64)  # (out, 3, kernel, kernel)
-    if weight.shape[1] != 3:  # grouped: each output channel sees some of the colours
+    if weight.shape[1] != 3:  # grouped: each output channel sees only some of the colours
         return mean, std
     weight /= std[:, None, None]
     name = f"{conv.output[0]}.folded"
     _replace_input(graph, conv, 1, f"{name}.weight", weight)
-    if _padded(conv):
+    if _is_padded(conv):
         return mean, np.ones(3)
     bias = numpy_helper.to_array(constants[conv.input[2]]) if len(conv.input) > 2 else np.zeros(len(weight))
     _replace_input(graph, conv, 2, f"{name}.bias", bias - np.einsum("oihw,i->o", weight, mean))
     return np.zeros(3), np.ones(3)
 
 
-def _padded(conv: onnx.NodeProto) -> bool:
+def _is_padded(conv: onnx.NodeProto) -> bool:
     attributes = {attribute.name: attribute for attribute in conv.attribute}
     automatic = attributes["auto_pad"].s if "auto_pad" in attributes else b"NOTSET"
     if automatic == b"NOTSET":
@@ -89,7 +89,7 @@ def _padded(conv: onnx.NodeProto) -> bool:
 def _replace_input(
     graph: onnx.GraphProto, node: onnx.NodeProto, index: int, name: str, array: NDArray[np.float64]
 ) -> None:
-    """Give a node a constant of its own; the old one may serve others."""
+    """Give a node its own constant. Other nodes may use the old one."""
     from onnx import numpy_helper
 
     graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
@@ -101,7 +101,7 @@ def _replace_input(
 def _wrap(
     body: onnx.ModelProto, spec: ModelSpec, mean: NDArray[np.float64], std: NDArray[np.float64]
 ) -> onnx.ModelProto:
-    """Put uint8 NHWC input and what is left of the normalisation before the body, and L2 after it."""
+    """Add the uint8 NHWC input and the remaining normalisation before the body, and L2 after it."""
     import onnx
     from onnx import TensorProto, compose, helper
 
@@ -110,12 +110,12 @@ def _wrap(
     source, target = graph.input[0].name, graph.output[0].name
     body_type = graph.input[0].type.tensor_type.elem_type
     before, after = _Chain(INPUT, "in"), _Chain(target, "out")
-    before.add("Cast", to=TensorProto.FLOAT)  # TensorRT lets nothing but a Cast touch uint8
+    before.add("Cast", to=TensorProto.FLOAT)  # TensorRT accepts only a Cast on uint8
     if mean.any():
-        # A whole picture of it: ONNX Runtime is slow to repeat three numbers at every pixel. And before the Transpose,
-        # which it moves behind the Sub in any case where convolutions are INT8.
-        picture = (1, 1) if spec.detects else (spec.size, spec.size)
-        before.add("Sub", np.broadcast_to(mean.astype(np.float32), (1, *picture, 3)))
+        # A whole image of means, because ONNX Runtime is slow to broadcast three numbers to every pixel. It is before
+        # the Transpose, which ONNX Runtime moves after the Sub anyway when convolutions are INT8.
+        image = (1, 1) if spec.detects else (spec.size, spec.size)
+        before.add("Sub", np.broadcast_to(mean.astype(np.float32), (1, *image, 3)))
     before.add("Transpose", perm=[0, 3, 1, 2])
     if (std != 1).any():
         before.add("Mul", (1 / std).reshape(1, 3, 1, 1).astype(np.float32))
@@ -144,12 +144,12 @@ def _wrap(
 
 
 def _add_l2(after: _Chain, *, flat: bool) -> None:
-    """Rows of any shape to unit rows in float32."""
+    """Add the steps from rows of any shape to float32 unit rows."""
     from onnx import TensorProto
 
     vectors = after.add("Cast", to=TensorProto.FLOAT)
     if not flat:
-        vectors = after.add("Flatten", axis=1)  # (N, D): some networks answer (N, D, 1, 1)
+        vectors = after.add("Flatten", axis=1)  # (N, D): some networks return (N, D, 1, 1)
     after.add("Mul", vectors)
     after.add("ReduceSum", np.array([1], np.int64), keepdims=1)
     after.add("Sqrt")
@@ -159,7 +159,7 @@ def _add_l2(after: _Chain, *, flat: bool) -> None:
 
 
 class _Chain:
-    """Nodes one after another, each fed by the one before; `top` is the last output."""
+    """Nodes in a row, each with the output of the one before as input; `top` is the last output."""
 
     def __init__(self, top: str, prefix: str) -> None:
         self.top = top
@@ -168,17 +168,17 @@ class _Chain:
         self._prefix = prefix
 
     def add(
-        self, op: str, other: str | NDArray[Any] | None = None, *, output: str | None = None, **attributes: Any
+        self, op: str, second: str | NDArray[Any] | None = None, *, output: str | None = None, **attributes: Any
     ) -> str:
-        """Append a node; `other` is its second input: a tensor's name or a constant. Returns its output's name."""
+        """Append a node with an optional second input, a tensor name or a constant. Returns the output name."""
         from onnx import helper, numpy_helper
 
         name = f"{self._prefix}/{len(self.nodes)}-{op}"
         inputs = [self.top]
-        if isinstance(other, str):
-            inputs.append(other)
-        elif other is not None:
-            self.constants.append(numpy_helper.from_array(other, f"{name}.constant"))
+        if isinstance(second, str):
+            inputs.append(second)
+        elif second is not None:
+            self.constants.append(numpy_helper.from_array(second, f"{name}.constant"))
             inputs.append(self.constants[-1].name)
         self.top = output or name
         self.nodes.append(helper.make_node(op, inputs, [self.top], name=name, **attributes))

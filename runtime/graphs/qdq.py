@@ -1,4 +1,4 @@
-"""Q/DQ in a graph: which nodes and tensors a backend wants them at. ONNX Runtime's static quantiser puts them there."""
+"""Insert Q/DQ into a graph at the nodes and tensors of a backend's scheme, with ONNX Runtime's static quantiser."""
 
 from __future__ import annotations
 
@@ -16,18 +16,24 @@ if TYPE_CHECKING:
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 CLIPPING = ("Relu", "Clip")
 _ACTIVATIONS = (*CLIPPING, "PRelu", "LeakyRelu")
-PASSING = ("Reshape", "Flatten", "MaxPool", "AveragePool", "GlobalAveragePool")  # what goes in comes out, in INT8 too
-_HALF_OPSET = 19  # Q/DQ takes float16 from here on
+PASSING = (
+    "Reshape",
+    "Flatten",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+)  # output range = input range
+_HALF_OPSET = 19  # from here on Q/DQ takes float16
 
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """How a backend wants its Q/DQ; weights are int8 by channel in all of them.
+    """Where a backend needs Q/DQ. Weights are always int8 per channel.
 
     Attributes:
-        operators: that it computes in INT8.
-        symmetric: activations are int8 around zero; otherwise uint8 with a zero point.
-        inputs_only: Q/DQ where a layer reads, none where it writes; biases stay in float.
+        operators: operators that it computes in INT8.
+        symmetric: whether activations are int8 around zero; else they are uint8 with a zero point.
+        inputs_only: whether Q/DQ is at the inputs of layers only, with biases in float.
         rest: precision of the layers that are not in INT8.
     """
 
@@ -39,19 +45,19 @@ class Scheme:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What is quantised or left in float as one.
+    """Nodes that are quantised, or left in float, together.
 
     Attributes:
-        name: of the node with the weights.
-        nodes: names of that one and of the activations that it alone feeds.
+        name: name of the node with the weights.
+        nodes: names of that node and of the activations that only it feeds.
     """
 
     name: str
     nodes: tuple[str, ...]
 
 
-def ready_for_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose nodes all have a name, of an opset that knows Q/DQ of its types."""
+def prepare_for_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a graph with a name for every node, in an opset that supports Q/DQ of its types."""
     import onnx
     from onnx import TensorProto, version_converter
 
@@ -66,7 +72,7 @@ def ready_for_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def find_layers(model: onnx.ModelProto) -> list[Layer]:
-    """Convolutions and products with constant weights, in the order of the graph; its nodes have names."""
+    """Convolutions and products with constant weights, in the order of the graph, from `prepare_for_qdq`."""
     constants = {tensor.name for tensor in model.graph.initializer}
     readers = Counter(name for node in model.graph.node for name in node.input)
     activations = {node.input[0]: node for node in model.graph.node if node.op_type in _ACTIVATIONS}
@@ -83,43 +89,43 @@ def find_layers(model: onnx.ModelProto) -> list[Layer]:
 
 def tensors_to_observe(model: onnx.ModelProto, scheme: Scheme) -> set[str]:
     """Names of the tensors whose ranges `insert_qdq` needs."""
-    made: set[str] = set()
+    produced: set[str] = set()
     needed: set[str] = set()
     clipped: set[str] = set()
     readers = Counter(name for node in model.graph.node for name in node.input)
     for node in model.graph.node:
-        made.update(node.output)
+        produced.update(node.output)
         if node.op_type in scheme.operators:
             needed.update(node.input if scheme.inputs_only else (*node.input, *node.output))
             if node.op_type in CLIPPING and readers[node.input[0]] == 1:
                 clipped.add(node.input[0])
-    return needed & made - clipped
+    return needed & produced - clipped
 
 
 def insert_qdq(
     model: onnx.ModelProto, scheme: Scheme, nodes: Collection[str], ranges: Mapping[str, NDArray[Any]]
 ) -> onnx.ModelProto:
-    """A copy with Q/DQ: weights by channel, activations by tensor.
+    """Copy a graph with Q/DQ: weights per channel, activations per tensor.
 
     Args:
-        model: a graph that `ready_for_qdq` made.
-        scheme: of the backend.
+        model: a graph from `prepare_for_qdq`.
+        scheme: scheme of the backend.
         nodes: names of the nodes to quantise, at least one.
-        ranges: (2,) low and high, in the tensor's own type, of those that `tensors_to_observe` names.
+        ranges: (2,) low and high, in the tensor's own dtype, of each tensor in `tensors_to_observe`.
     Raises:
-        EngineError: ONNX Runtime cannot do it.
+        EngineError: ONNX Runtime cannot quantise the graph.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType
     from onnxruntime.quantization.calibrate import TensorData, TensorsData
 
     assert nodes, "to ONNX Runtime an empty list means every node"
-    ends = dict(ranges)
-    for node in model.graph.node:  # what is clipped at once needs the range that is left of it, and no other
-        if node.op_type in CLIPPING and node.output[0] in ends:
-            ends.setdefault(node.input[0], ends[node.output[0]])
-    given = TensorsData(
-        CalibrationMethod.MinMax, {name: TensorData(lowest=low, highest=high) for name, (low, high) in ends.items()}
+    limits = dict(ranges)
+    for node in model.graph.node:  # a tensor that is clipped at once gets the range after clipping
+        if node.op_type in CLIPPING and node.output[0] in limits:
+            limits.setdefault(node.input[0], limits[node.output[0]])
+    tensor_ranges = TensorsData(
+        CalibrationMethod.MinMax, {name: TensorData(lowest=low, highest=high) for name, (low, high) in limits.items()}
     )
     options = {
         "ActivationSymmetric": scheme.symmetric,
@@ -129,14 +135,14 @@ def insert_qdq(
     }
     kind = QuantType.QInt8 if scheme.symmetric else QuantType.QUInt8
     copy = onnx.ModelProto()
-    copy.CopyFrom(model)  # ONNX Runtime 1.20 changes the model that it is given
+    copy.CopyFrom(model)  # ONNX Runtime 1.20 changes its input model
     try:
         quantizer = QDQQuantizer(
-            copy, True, False, QuantType.QInt8, kind, given, sorted(nodes), [], list(scheme.operators), options
+            copy, True, False, QuantType.QInt8, kind, tensor_ranges, sorted(nodes), [], list(scheme.operators), options
         )
         quantised: onnx.ModelProto = quantizer.quantize_model()
-        quantizer.model.topological_sort()  # the new nodes stand at the end
-    except Exception as err:  # it raises whatever it stumbles on
+        quantizer.model.topological_sort()  # the new nodes are at the end
+    except Exception as err:  # its errors share no base class
         raise EngineError(
             f"ONNX Runtime cannot quantise the graph: {type(err).__name__}: {err}. Use --precision fp16 or fp32"
         ) from err

@@ -19,7 +19,7 @@ from ..storage.segments import SegmentRules
 
 logger = logging.getLogger(__name__)
 
-UNTRAINED_WARNING = "random weights: these embeddings cannot identify a person"
+UNTRAINED_WARNING = "random weights: these embeddings identify nobody"
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ def test_the_log_says_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("runtime.progress._LINE_EVERY_S", 0.0)
-    monkeypatch.setattr("runtime.progress._TELL_EVERY_S", 0.0)
+    monkeypatch.setattr("runtime.progress._ADVANCE_EVERY_S", 0.0)
     file, _, _ = write_file(tmp_path / "people.h5", count=40)
     with EmbeddingFile(file) as gallery, caplog.at_level(logging.INFO):
         for _ in read_blocks(gallery, 10):

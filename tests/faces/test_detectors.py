@@ -58,7 +58,7 @@ def test_overlapping_boxes_leave_the_best() -> None:
 
 
 def test_an_answer_of_another_shape_is_refused() -> None:
-    with raises(ConfigError, "yunet", "(1, 126, 15)", "96x96", "(1, 189, 15)"):
+    with raises(ConfigError, "(1, 126, 15)", "96x96", "(1, 189, 15)"):
         find_faces(answer("yunet"), decoder=DECODERS["yunet"], height=96, width=96, threshold=0.5)
 
 

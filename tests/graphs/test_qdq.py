@@ -21,7 +21,7 @@ from runtime.errors import EngineError
 from runtime.graphs.graph import simplify
 from runtime.graphs.mobilefacenet import generate
 from runtime.graphs.prepare import prepare_graph
-from runtime.graphs.qdq import Scheme, find_layers, insert_qdq, ready_for_qdq, tensors_to_observe
+from runtime.graphs.qdq import Scheme, find_layers, insert_qdq, prepare_for_qdq, tensors_to_observe
 from tests.support.errors import raises
 from tests.support.model_files import save, save_cnn, spec
 
@@ -29,7 +29,7 @@ CROPS = synthetic_crops(112, count=8)
 
 
 def quantised(graph: onnx.ModelProto, scheme: Scheme, left: Collection[str] = ()) -> onnx.ModelProto:
-    ready = ready_for_qdq(graph)
+    ready = prepare_for_qdq(graph)
     seen = observe(ready, tensors_to_observe(ready, scheme), CROPS)
     ranges = {name: value_range(values, "minmax") for name, values in seen.items()}
     stay = {node for layer in find_layers(ready) if layer.name in left for node in layer.nodes}
@@ -59,8 +59,8 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
 
 
 def test_a_layer_is_its_weights_and_the_activation_behind_them(graph: onnx.ModelProto) -> None:
-    layers = find_layers(ready_for_qdq(graph))
-    kinds = {node.name: node.op_type for node in ready_for_qdq(graph).graph.node}
+    layers = find_layers(prepare_for_qdq(graph))
+    kinds = {node.name: node.op_type for node in prepare_for_qdq(graph).graph.node}
     assert [[kinds[name] for name in layer.nodes] for layer in layers] == [["Conv", "Relu"], ["Conv"], ["MatMul"]]
 
 
@@ -76,7 +76,7 @@ def test_nodes_without_a_name_get_one(tmp_path: Path) -> None:
     graph = prepare_graph(path, spec(dimension=3 * 112 * 112), "fp32")
     for node in graph.graph.node:
         node.name = "" if node.op_type == "Conv" else node.name
-    ready = ready_for_qdq(graph)
+    ready = prepare_for_qdq(graph)
     assert len(find_layers(ready)) == 2
     names = [node.name for node in ready.graph.node]
     assert all(names)
@@ -146,7 +146,7 @@ def test_a_layer_that_is_left_keeps_its_weights_when_it_runs(
     graph: onnx.ModelProto, scheme: Scheme, which: int
 ) -> None:
     """ONNX Runtime would quantise them by itself, by one scale a tensor, between the Q/DQ of its neighbours."""
-    name = find_layers(ready_for_qdq(graph))[which].name
+    name = find_layers(prepare_for_qdq(graph))[which].name
     model = quantised(graph, scheme, [name])
     weights = {w.name: numpy_helper.to_array(w) for w in graph.graph.initializer}
     node = next(node for node in model.graph.node if node.name == name)
@@ -179,6 +179,6 @@ def by_hand(model: onnx.ModelProto) -> np.ndarray:
 
 
 def test_what_the_quantiser_stumbles_on_is_an_engine_error(graph: onnx.ModelProto) -> None:
-    ready = ready_for_qdq(graph)
+    ready = prepare_for_qdq(graph)
     with raises(EngineError, "ONNX Runtime", "--precision fp16"):
         insert_qdq(ready, OnnxRuntimeCpu.scheme, {layer.name for layer in find_layers(ready)}, {})

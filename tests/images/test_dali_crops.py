@@ -274,4 +274,4 @@ def test_the_gpu_gives_the_crops_of_the_cpu() -> None:
 def test_status_of_damage_is_corrupt(decoder: DaliDecoder) -> None:
     ((index, status, detail),) = decode(decoder, [GOOD[0], DAMAGED]).failures
     assert (index, status) == (1, Status.CORRUPT)
-    assert "damaged or cut short" in detail
+    assert "damaged or truncated" in detail

@@ -163,7 +163,7 @@ def test_the_clocks_tell_decoding_from_inference(opened: Callable[..., Any]) -> 
     with opened() as embed:
         embed(Encoded(np.arange(4), files=(*JPEGS[:3], CUT)))
         decode, infer = embed._decode_clock, embed._infer_clock
-    assert (decode.photographs, infer.photographs) == (4, 3)
+    assert (decode.photos, infer.photos) == (4, 3)
     assert decode.busy_s > 0
     assert infer.busy_s > 0
 

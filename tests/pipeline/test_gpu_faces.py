@@ -301,7 +301,7 @@ def test_the_clocks_tell_the_work_apart(opened: Open) -> None:
     with opened() as embed:
         embed(batch_of(*ONE[:3], PNG, CUT))
         clocks = embed._decode_clock, embed._detect_clock, embed._infer_clock
-    assert [clock.photographs for clock in clocks] == [5, 5, 4]
+    assert [clock.photos for clock in clocks] == [5, 5, 4]
     assert all(clock.busy_s > 0 for clock in clocks)
 
 

@@ -36,7 +36,7 @@ def test_batches_come_out_in_order_through_stages_of_several_workers() -> None:
     chain = chain_of(("a", 4, uneven), ("b", 1, uneven), ("c", 3, uneven))
     with Pipeline(batches(200), chain) as pipeline:
         assert [int(b.rows[0]) for b in pipeline] == list(range(200))
-    assert [s.clock.photographs for s in chain.stages] == [200, 200, 200]
+    assert [s.clock.photos for s in chain.stages] == [200, 200, 200]
     assert all(s.clock.busy_s > 0 for s in chain.stages)
 
 

@@ -1,4 +1,4 @@
-"""TensorRT's two packages under one roof: which is installed, and its messages in our log."""
+"""Import one of TensorRT's two packages, and log its messages."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _NAMES = re.compile(r"\S*[\d/:_]\S*")  # of layers and tensors
 
 
 def import_tensorrt(compute_capability: str | None = None) -> ModuleType:
-    """`tensorrt`, or `tensorrt_rtx` where that is not installed; the latter if a compute capability is asked for.
+    """Import `tensorrt`, or else `tensorrt_rtx`. With a compute capability import `tensorrt_rtx`.
 
     Raises:
-        MissingDependencyError: neither imports.
+        MissingDependencyError: neither can be imported.
     """
     if compute_capability is not None:
-        return require("tensorrt_rtx", extra="rtx", purpose="only it builds for a compute capability that is named")
+        return require("tensorrt_rtx", extra="rtx", purpose="only it builds for a given compute capability")
     try:
         return importlib.import_module("tensorrt")
     except (ImportError, OSError) as err:
@@ -39,53 +39,53 @@ def import_tensorrt(compute_capability: str | None = None) -> ModuleType:
 
 
 def version_of(trt: ModuleType) -> str:
-    """E.g. "tensorrt_rtx 1.7.1.116"."""
+    """Name and version, e.g. "tensorrt_rtx 1.7.1.116"."""
     return f"{trt.__name__} {trt.__version__}"
 
 
 def named_target(trt: ModuleType, compute_capability: str) -> str | None:
-    """The compute capability if this TensorRT builds for it by name.
+    """The compute capability, if this TensorRT has a name for it; else None.
 
-    TensorRT-RTX has names for those GPUs alone that its default engines leave out or are slower on; Hopper has none.
+    TensorRT-RTX only names GPUs that its default engines do not support or are slower on. Hopper has no name.
     """
     names = getattr(getattr(trt, "ComputeCapability", None), "__members__", {})
     return compute_capability if compute_capability in names else None
 
 
 class TensorRTLog:
-    """TensorRT's messages: into our log, and its errors kept for an exception.
+    """Logs TensorRT's messages, and collects its errors for an exception.
 
     Attributes:
-        logger: for TensorRT's constructors.
+        logger: the logger for TensorRT's constructors.
     """
 
     def __init__(self, trt: ModuleType) -> None:
         errors = self._errors = collections.deque[str](maxlen=20)
-        said: set[str] = set()
+        logged: set[str] = set()
         severity = trt.ILogger.Severity
         levels = {severity.WARNING: logging.WARNING, severity.INFO: logging.DEBUG}
 
         class Logger(trt.ILogger):  # type: ignore[name-defined,misc]
             def log(self, kind: Any, message: str) -> None:
                 if kind in (severity.ERROR, severity.INTERNAL_ERROR):
-                    errors.append(message.strip())  # raised with an exception: not said twice
+                    errors.append(message.strip())  # part of an exception later, so not logged twice
                 level = levels.get(kind, logging.DEBUG)
                 if level == logging.WARNING:
-                    form = _NAMES.sub("*", message)  # once for each kind of warning, not for each layer
-                    level = logging.DEBUG if form in said else level
-                    said.add(form)
+                    kind_of_warning = _NAMES.sub("*", message)  # log each kind once, not for each layer
+                    level = logging.DEBUG if kind_of_warning in logged else level
+                    logged.add(kind_of_warning)
                 logger.log(level, "TensorRT: %s", message)
 
         self.logger = Logger()
 
-    def words(self) -> str:
-        """The errors since the last call, after a colon; or nothing."""
-        words = "; ".join(self._errors)
+    def take_errors(self) -> str:
+        """Return the errors since the last call, after a colon; empty without errors."""
+        errors = "; ".join(self._errors)
         self._errors.clear()
-        return f": {words}" if words else ""
+        return f": {errors}" if errors else ""
 
 
 @functools.cache
 def tensorrt_log(trt: ModuleType) -> TensorRTLog:
-    """The one of this process: TensorRT ignores every further one while an object made with the first lives."""
+    """The log of this process. TensorRT ignores further loggers while an object with the first one exists."""
     return TensorRTLog(trt)

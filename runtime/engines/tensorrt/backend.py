@@ -1,4 +1,4 @@
-"""TensorRT as a backend. An engine is a plan, for one version of TensorRT and one kind of GPU."""
+"""TensorRT as a backend. An engine is a plan for one version of TensorRT and one kind of GPU."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TensorRT:
     extra = "gpu"
     usual_precision = "fp16"
     refusals: Mapping[str, str] = {}
-    # TensorRT knows no zero points, takes biases in float, and fuses what follows a convolution as long as no Q/DQ is
+    # TensorRT has no zero points, takes biases in float, and fuses operators after a convolution unless a Q/DQ is in
     # between. The Add of a residual reads the Q/DQ that the next convolution needs on that tensor.
     scheme: Scheme | None = Scheme(WEIGHTED, symmetric=True, inputs_only=True, rest="fp16")
 
@@ -60,11 +60,11 @@ class TensorRT:
         return graph
 
     def build(self, job: BuildJob, graph: onnx.ModelProto, info: EngineInfo, prove: Prove) -> tuple[bytes, EngineInfo]:
-        """Build a plan. Its graph is proven on the CPU, and the plan itself where a GPU can run it."""
+        """Build a plan. Prove its graph on the CPU, and the plan itself if this machine's GPU can run it."""
         content = graph.SerializeToString(deterministic=True)
         graph_info = prove(content, replace(info, backend="cpu"))
         logger.info(
-            "its graph on the CPU, over %d crops: cosine minimum %.6f, mean %.6f",
+            "parity of the graph on the CPU, over %d crops: cosine minimum %.6f, mean %.6f",
             graph_info.parity.images,
             graph_info.parity.minimum,
             graph_info.parity.mean,
@@ -88,7 +88,7 @@ class TensorRT:
             return prove(plan.content, loaded)
 
         target = target_of(job.compute_capability, info.backend_version)
-        plan, info = plan_that_runs(target, info, build, prove_plan)
+        plan, info = build_working_plan(target, info, build, prove_plan)
         return plan.content, info
 
     def open(self, content: bytes, info: EngineInfo, *, threads: int = 0, path: Path | None = None) -> TensorRTRunner:
@@ -103,14 +103,14 @@ class TensorRT:
 
 
 def target_of(compute_capability: str | None, version: str) -> str | None:
-    """The compute capability to name to TensorRT; tensorrt_rtx's default set leaves older GPUs out.
+    """The compute capability to pass to TensorRT, because the default set of tensorrt_rtx lacks older GPUs.
 
     Args:
-        compute_capability: that the user named, e.g. "SM75"; None: for this machine.
-        version: of the TensorRT that builds, e.g. "tensorrt_rtx 1.7.1.116".
+        compute_capability: compute capability from the user, e.g. "SM75"; None: for this machine.
+        version: package and version that build, e.g. "tensorrt_rtx 1.7.1.116".
     Returns:
-        None where there is nothing to name: plain TensorRT builds for this machine's GPU, and tensorrt_rtx, which has
-        no name for some of them (Hopper), for its default set.
+        None to pass none: tensorrt builds for the GPU of this machine, and tensorrt_rtx, which has no name for some
+        GPUs (Hopper), for its default set.
     """
     gpu = find_gpu()
     if compute_capability is None and gpu is not None and version.startswith("tensorrt_rtx"):
@@ -118,24 +118,24 @@ def target_of(compute_capability: str | None, version: str) -> str | None:
     return compute_capability
 
 
-def plan_that_runs(
+def build_working_plan(
     target: str | None,
     info: EngineInfo,
     build: Callable[[str | None], Plan],
     prove: Callable[[Plan], EngineInfo],
 ) -> tuple[Plan, EngineInfo]:
-    """A plan that was run on this machine's GPU, if that is what it is for.
+    """Build a plan, and run it on this machine's GPU if it is for that GPU.
 
-    TensorRT-RTX's default set is said to be for every GPU from compute capability 8.0 on, also for those that it has no
-    name for. Where it is not true of this one, the plan is built once more, for this GPU alone.
+    The default set of TensorRT-RTX should work on every GPU from compute capability 8.0 on, named or not. If it fails
+    on this GPU, the plan is built again for this GPU only.
 
     Args:
         target: from `target_of`.
-        info: of the engine to be.
-        build: makes a plan for a target.
-        prove: loads a plan, runs it and returns its sidecar; raises EngineError where it does not run or is not equal.
+        info: facts of the engine.
+        build: builds a plan for a target.
+        prove: loads and runs a plan and returns its facts; raises EngineError if it does not run or is below the bar.
     Raises:
-        EngineError: there is no plan, or the GPU takes none; what became of each is in the message.
+        EngineError: no plan can be built, or none runs on the GPU; the message has the error of each.
     """
     gpu = find_gpu()
     if gpu is None or target not in (None, gpu.compute_capability):
@@ -149,16 +149,16 @@ def plan_that_runs(
         if not default_set or isinstance(err, OutOfMemoryError):
             raise
         refused = f"default set: {err.message}"
-    here = f"{gpu.name} ({gpu.compute_capability})"
-    logger.warning("%s does not take what %s builds: %s. Trying %s", here, info.backend_version, refused, CURRENT)
+    gpu_label = f"{gpu.name} ({gpu.compute_capability})"
+    logger.warning("%s cannot run the engine of %s: %s. Trying %s", gpu_label, info.backend_version, refused, CURRENT)
     try:
         plan = build(CURRENT)
-        proven = prove(plan)
+        proven_info = prove(plan)
     except EngineError as err:
         raise EngineError(
-            f"{info.backend_version} builds no engine of {info.model} that {here} takes: {refused}; "
+            f"{info.backend_version} cannot build an engine of {info.model} that {gpu_label} runs: {refused}; "
             f"{CURRENT}: {err.message}. "
-            f"Install TensorRT itself, which is used where both are: {pip_install('tensorrt')}; or use --backend cuda"
+            f"Install TensorRT itself, which is preferred: {pip_install('tensorrt')}; or use --backend cuda"
         ) from err
-    logger.warning("%s: what is built for %s runs", here, CURRENT)
-    return plan, replace(proven, refused=refused)
+    logger.warning("%s: the engine for %s runs", gpu_label, CURRENT)
+    return plan, replace(proven_info, refused=refused)

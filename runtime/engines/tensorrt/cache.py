@@ -1,4 +1,4 @@
-"""What TensorRT-RTX compiles when a plan first runs, kept beside the engine so that the next start is quick."""
+"""The kernels that TensorRT-RTX compiles when a plan first runs, cached next to the engine for a quick start."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ def cache_path(engine: Path) -> Path:
 class RtxCache:
     """The runtime cache of one engine on this machine.
 
-    TensorRT-RTX itself refuses a cache of another version, driver or GPU; nothing is lost without one but seconds.
+    TensorRT-RTX itself rejects a cache of another version, driver or GPU. Without a cache a start only takes longer.
     """
 
     def __init__(self, config: Any, path: Path | None) -> None:
-        """Give the configuration of an engine's contexts a cache, with what was kept.
+        """Add a cache to the configuration of an engine's contexts, and load the stored one.
 
         Args:
             config: TensorRT-RTX's IRuntimeConfig.
-            path: where it is kept; None: nowhere.
+            path: the cache file; None: no file.
         """
         self._path = path
         self._cache = config.create_runtime_cache()
-        self._before = b""
-        with suppress(OSError):  # there is none yet
-            self._before = path.read_bytes() if path else b""
-        if self._before and not self._cache.deserialize(self._before):
-            logger.info("%s is of another driver or GPU: kernels are compiled again", path)
-            self._before = b""
+        self._stored = b""
+        with suppress(OSError):  # there is no cache file yet
+            self._stored = path.read_bytes() if path else b""
+        if self._stored and not self._cache.deserialize(self._stored):
+            logger.info("%s is for another driver or GPU: kernels are compiled again", path)
+            self._stored = b""
         config.set_runtime_cache(self._cache)
 
-    def keep(self) -> None:
-        """Write what has been compiled since; a folder that cannot be written to is no failure."""
+    def save(self) -> None:
+        """Write newly compiled kernels to the cache file. A failure to write is only logged."""
         content = self._cache.serialize()
-        if self._path is None or content is None or bytes(memoryview(content)) == self._before:
+        if self._path is None or content is None or bytes(memoryview(content)) == self._stored:
             return
         try:
             write_durable(self._path, bytes(memoryview(content)), "the cache of compiled kernels", wait=True)

@@ -1,4 +1,4 @@
-"""Who gets how much of the GPU's memory: decided before anything is allocated."""
+"""Plan the memory of the GPU before anything is allocated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...errors import OutOfMemoryError
 from ..engine import EngineInfo
 from .slot import slot_bytes
 
-_SPARED = 256 << 20  # bytes: CUDA's own context grows, and a screen wants some
+_RESERVED_BYTES = 256 << 20  # CUDA's own context grows, and a screen needs some
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,12 +17,12 @@ class DevicePlan:
 
     Attributes:
         slots: batches in flight.
-        weights: of the engine, once.
+        weights: weights of the engine, shared by all slots.
         context: execution memory of one slot.
         buffers: crops and vectors of one slot.
-        decoder: of one slot; 0 when the CPU decodes.
-        detector: of one slot of its own; 0 when faces are not looked for here.
-        free, total: of the GPU, before.
+        decoder: decoder of one slot; 0 if the CPU decodes.
+        detector: one slot of the detector; 0 if no faces are detected on the GPU.
+        free, total: memory of the GPU before the run.
     """
 
     slots: int
@@ -36,7 +36,7 @@ class DevicePlan:
 
     @property
     def needed(self) -> int:
-        """All of it."""
+        """The sum."""
         return self.weights + self.slots * (self.context + self.buffers + self.decoder + self.detector)
 
     def __str__(self) -> str:
@@ -61,30 +61,30 @@ def plan_device(
     detector: int = 0,
     memory: tuple[int, int],
 ) -> DevicePlan:
-    """As many slots as asked for, or as many as fit.
+    """Plan the requested number of slots, or as many as fit.
 
     Args:
-        info: of the engine.
-        slots: to aim at.
-        weights: bytes of the engine.
-        context: bytes of one execution context, as the engine says.
-        decoder: bytes of one decoder; 0 without.
-        detector: bytes of one slot of a detector, as `detector_bytes` says; 0 without.
-        memory: free and total bytes of the GPU.
+        info: facts of the engine.
+        slots: requested number of slots.
+        weights: size of the engine, bytes.
+        context: size of one execution context, as the engine reports it, bytes.
+        decoder: size of one decoder, bytes; 0 without.
+        detector: size of one slot of a detector, from `detector_bytes`; 0 without.
+        memory: free and total memory of the GPU, bytes.
     Raises:
-        OutOfMemoryError: not even one fits.
+        OutOfMemoryError: not even one slot fits.
     """
     free, total = memory
     for count in range(slots, 0, -1):
         plan = DevicePlan(count, weights, context, slot_bytes(info), decoder, detector, free, total)
-        if plan.needed + _SPARED <= free:
+        if plan.needed + _RESERVED_BYTES <= free:
             return plan
     raise OutOfMemoryError(
-        f"the engine of {info.model} does not fit. {plan}. Close what else uses the GPU, or build an engine for "
-        f"smaller batches: facemill build-engine --model {info.model} --backend tensorrt --batch 1,32,64"
+        f"the engine of {info.model} does not fit. {plan}. Close other programs that use the GPU, or build an engine "
+        f"for smaller batches: facemill build-engine --model {info.model} --backend tensorrt --batch 1,32,64"
     )
 
 
 def detector_bytes(info: EngineInfo) -> int:
-    """Device memory of one slot of a detector: its execution context, pictures and answers; its weights are small."""
+    """Device memory of one slot of a detector: execution context, images and outputs. Its weights are small."""
     return info.context_bytes + slot_bytes(info)

@@ -1,4 +1,4 @@
-"""TensorRT: the backend `tensorrt`, through `tensorrt` or `tensorrt_rtx`, whichever built the engine."""
+"""Run a TensorRT plan, with the package that built it: `tensorrt` or `tensorrt_rtx`."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from .slot import Slot
 
 logger = logging.getLogger(__name__)
 
-SLOTS = 2  # one copies while the other computes
+SLOTS = 2  # one slot copies while the other computes
 _OUT_OF_MEMORY = ("out of memory", "outofmemory", "memory allocation")
 
 
 class TensorRTRunner:
-    """A Runner on TensorRT; `infer` may be called from several threads at once, and as many run as there are slots.
+    """A Runner on TensorRT. Several threads may call `infer` at once; as many run as there are slots.
 
     Attributes:
         info: the engine's sidecar.
-        driver: the GPU; current on a thread in `with runner.slot()`.
-        plan: who gets how much of its memory.
+        driver: the GPU, current on a thread inside `with runner.slot()`.
+        plan: the memory plan of the GPU.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class TensorRTRunner:
         Args:
             engine: content of the plan file.
             info: its sidecar.
-            slots: batches in flight; fewer if the GPU has no room for more.
-            decoder_bytes, detector_bytes: device memory that a decoder, and a detector, beside each slot will take.
-            cache: where TensorRT-RTX keeps what it compiles.
-            driver, trt: None for those of this machine.
+            slots: batches in flight; fewer if the GPU has too little memory.
+            decoder_bytes, detector_bytes: device memory of a decoder and a detector for each slot.
+            cache: file for the kernels that TensorRT-RTX compiles; None: no file.
+            driver, trt: driver and TensorRT package; None for those of this machine.
         Raises:
-            MissingDependencyError: the TensorRT that built it, or CuPy, is not installed.
-            EngineError: it does not load on this machine.
-            OutOfMemoryError: the GPU has no room for it.
+            MissingDependencyError: the TensorRT package that built the plan, or CuPy, is not installed.
+            EngineError: the plan does not load on this machine.
+            OutOfMemoryError: the GPU has too little memory.
         """
         module = info.backend_version.split(" ")[0]
         trt = trt or require(module, extra="rtx" if module == "tensorrt_rtx" else "tensorrt")
@@ -73,9 +73,9 @@ class TensorRTRunner:
         self._slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         self._cache: RtxCache | None = None
         with self.driver, ExitStack() as stack:
-            self._log.words()  # forget those of earlier work
-            memory = self.driver.memory()  # before the weights are there: the plan counts them
-            self._runtime = trt.Runtime(self._log.logger)  # has to outlive the engine
+            self._log.take_errors()  # drop the errors of earlier work
+            memory = self.driver.memory()  # before the weights are loaded, because the plan counts them
+            self._runtime = trt.Runtime(self._log.logger)  # must outlive the engine
             self._engine = self._runtime.deserialize_cuda_engine(engine)
             if self._engine is None:
                 raise self._error(
@@ -106,25 +106,25 @@ class TensorRTRunner:
             self._stack = stack.pop_all()
 
     def _configure(self, trt: ModuleType, cache: Path | None) -> Any:
-        """How TensorRT-RTX compiles kernels, and the cache of them; None for TensorRT, which did when it built."""
+        """Configure how TensorRT-RTX compiles and caches kernels; None for TensorRT, which did so in the build."""
         if trt.__name__ != "tensorrt_rtx":
             return None
         config = self._engine.create_runtime_config()
         self._cache = RtxCache(config, cache)
-        # By default other kernels serve a batch size until its own are compiled in the background: rows would depend
-        # on when that was, tuning would measure the wrong kernels, and compiling would take cores from decoding.
-        # A detector's pictures have dozens of shapes, of which few come again: nobody waits for kernels of each.
+        # By default generic kernels run a batch size until its own are compiled in the background. Then rows would
+        # depend on timing, tuning would measure the wrong kernels, and compiling would take cores from decoding.
+        # A detector's images have dozens of shapes that rarely repeat, so waiting for kernels of each is not worth it.
         strategies = trt.DynamicShapesKernelSpecializationStrategy
-        wanted = strategies.LAZY if self.info.detects else strategies.EAGER
-        config.dynamic_shapes_kernel_specialization_strategy = wanted
+        strategy = strategies.LAZY if self.info.detects else strategies.EAGER
+        config.dynamic_shapes_kernel_specialization_strategy = strategy
         return config
 
     @contextmanager
     def slot(self) -> Iterator[Slot]:
-        """A slot that no other thread uses, with the driver current on this one; waits for a free one.
+        """Take a slot for this thread, with the driver current. Waits for a free slot.
 
         Raises:
-            OutOfMemoryError, EngineError: TensorRT failed within; the slot stays usable.
+            OutOfMemoryError, EngineError: TensorRT failed inside the block; the slot stays usable.
         """
         slot = self._slots.get()
         try:
@@ -132,7 +132,7 @@ class TensorRTRunner:
                 try:
                     yield slot
                 except BaseException as err:
-                    slot.stream.synchronize()  # nobody else gets buffers that the GPU still uses
+                    slot.stream.synchronize()  # no other thread may get buffers that the GPU still uses
                     if isinstance(err, EngineError) and not isinstance(err, OutOfMemoryError):
                         raise self._error(str(err), "See: facemill doctor") from err
                     raise
@@ -140,7 +140,7 @@ class TensorRTRunner:
             self._slots.put(slot)
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embed one batch: see Runner.infer."""
+        """Embed one batch, see `Runner.infer`."""
         check_images(images, self.info)
         with self.slot() as slot:
             slot.fill(0, images)
@@ -148,7 +148,7 @@ class TensorRTRunner:
             return slot.finish(len(images))[0]
 
     def infer_s(self, images: NDArray[np.uint8]) -> float:
-        """Run one batch: see Runner.infer_s."""
+        """Time one batch, see `Runner.infer_s`."""
         check_images(images, self.info)
         with self.slot() as slot:
             slot.fill(0, images)
@@ -156,21 +156,21 @@ class TensorRTRunner:
             return slot.finish(len(images))[1]
 
     def _error(self, what: str, next_step: str) -> EngineError:
-        """With TensorRT's own words; an OutOfMemoryError if they say so."""
-        words = self._log.words()
-        kind = OutOfMemoryError if any(word in words.lower() for word in _OUT_OF_MEMORY) else EngineError
-        return kind(f"{what}{words}. {next_step}")
+        """Make an error with TensorRT's own errors; an OutOfMemoryError if they report that."""
+        errors = self._log.take_errors()
+        kind = OutOfMemoryError if any(message in errors.lower() for message in _OUT_OF_MEMORY) else EngineError
+        return kind(f"{what}{errors}. {next_step}")
 
     def __enter__(self) -> TensorRTRunner:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Let go of the slots, then of the engine that their contexts belong to."""
+        """Release the slots, then the engine of their contexts."""
         for _ in range(self.plan.slots):
-            self._slots.get()  # waits for the batches under way
+            self._slots.get()  # waits for running batches
         with self.driver:
             if self._cache is not None:
-                self._cache.keep()
+                self._cache.save()
             self._stack.close()
             self._cache = None
             del self._engine, self._runtime

@@ -15,7 +15,7 @@ from runtime.engines import make
 from runtime.engines.build import BuildResult, build_engine
 from runtime.engines.engine import EngineInfo, Parity, read_engine
 from runtime.engines.tensorrt import backend
-from runtime.engines.tensorrt.backend import plan_that_runs, target_of
+from runtime.engines.tensorrt.backend import build_working_plan, target_of
 from runtime.engines.tensorrt.build import CURRENT, Plan
 from runtime.errors import ConfigError, EngineError, OutOfMemoryError
 from tests.support.errors import assert_names, raises
@@ -46,7 +46,7 @@ def run(
             raise trouble[built[-1]]
         return replace(about, parity=Parity(64, 1.0, 1.0))
 
-    return *plan_that_runs(target, about, build, prove), built
+    return *build_working_plan(target, about, build, prove), built
 
 
 def test_the_default_set_is_kept_where_it_runs(hopper: None) -> None:
@@ -140,7 +140,7 @@ def test_tensorrts_own_words_for_both(hopper: None, trt: ModuleType, tmp_path: P
     with pytest.raises(EngineError) as failed:
         build(tmp_path)
     assert re.search(
-        r"default set: tensorrt_rtx \S+ built a plan and calls it invalid here: .*CUDA driver.*; CURRENT: "
+        r"default set: tensorrt_rtx \S+ built a plan that is invalid on this machine: .*CUDA driver.*; CURRENT: "
         r"tensorrt_rtx \S+ cannot build the engine for CURRENT: .*CUDA.*Install TensorRT itself",
         str(failed.value),
         re.DOTALL,

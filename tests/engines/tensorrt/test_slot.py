@@ -22,9 +22,9 @@ from runtime.engines.build import build_engine
 from runtime.engines.engine import EngineInfo
 from runtime.engines.parity import reference_embeddings, synthetic_crops
 from runtime.engines.tensorrt.api import import_tensorrt
-from runtime.engines.tensorrt.memory import _SPARED, detector_bytes, plan_device
+from runtime.engines.tensorrt.memory import _RESERVED_BYTES, detector_bytes, plan_device
 from runtime.engines.tensorrt.runner import TensorRTRunner
-from runtime.engines.tensorrt.slot import usual_size
+from runtime.engines.tensorrt.slot import padded_size
 from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
 from runtime.graphs.prepare import prepare_graph
 from runtime.pipeline.work import BatchLimit, Embed
@@ -190,7 +190,7 @@ def test_few_sizes_are_run(stand_in: Place, crops: NDArray[np.uint8]) -> None:
     ],
 )
 def test_the_size_that_a_batch_runs_at(count: int, profile: tuple[int, int, int], size: int) -> None:
-    assert usual_size(count, profile) == size
+    assert padded_size(count, profile) == size
 
 
 def test_threads_share_the_slots(place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]) -> None:
@@ -314,11 +314,11 @@ def test_a_gpu_with_little_room_gets_fewer_slots(
 ) -> None:
     with place.open() as runner:
         plan = runner.plan
-    room = _SPARED + replace(plan, slots=2).needed
+    room = _RESERVED_BYTES + replace(plan, slots=2).needed
     with place.open(slots=3, driver=Around(place.driver, memory=lambda: (room, plan.total))) as runner:
         assert runner.plan.slots == 2
         place.check(runner.infer(crops), expected)
-    less = _SPARED + replace(plan, slots=1).needed - 1
+    less = _RESERVED_BYTES + replace(plan, slots=1).needed - 1
     with raises(OutOfMemoryError, "--batch 1,32,64"):
         place.open(driver=Around(place.driver, memory=lambda: (less, plan.total)))
 
