@@ -77,7 +77,7 @@ def test_a_stale_engine_is_built_again_with_the_reason_in_the_log(
     info = rebuilt.info
     assert info.backend_version == f"tensorrt_rtx {trt.__version__}"
     assert (info.precision, info.profile, info.model) == ("fp16", (1, 2, 4), "random-128")
-    assert [record.levelname for record in caplog.records if "Building it again" in record.message] == ["WARNING"]
+    assert [record.levelname for record in caplog.records if "Rebuilding it" in record.message] == ["WARNING"]
     assert_names(caplog.text, *reason)
 
 
