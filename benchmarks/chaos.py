@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Disturb runs at random moments, go on until each ends, and compare the file with an undisturbed run's.
+"""Disturb runs at random moments, resume each until it finishes, and compare its file with an undisturbed run's.
 
     python benchmarks/chaos.py --runs 200
 
-A run is disturbed up to three times, each time by SIGKILL, SIGTERM or a disk that is full at a random size, and then
-goes on with the same command. It counts as right if that command exits 0, the file equals the undisturbed one in
-every dataset, and nothing else is left in the folder.
+Each run is disturbed one to three times: by SIGKILL, by SIGTERM, or by a disk that is full at a random size. The same
+command then resumes it. A run passes if that command exits 0, the file equals the undisturbed one in every dataset,
+and the folder holds nothing else.
 """
 
 from __future__ import annotations
@@ -28,39 +28,41 @@ from report import write_results
 from tests.support.embedding_files import differences
 
 
-def disturb(kind: str, command: list[str], seconds: float, chance: random.Random) -> int:
-    """Run the command and trouble it once; returns its exit code."""
-    limit = chance.randint(2_000, 600_000)
+def disturb(kind: str, command: list[str], seconds: float, rng: random.Random) -> int:
+    """Run the command, disturb it once, and return its exit code."""
+    limit = rng.randint(2_000, 600_000)
 
     def full_disk() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    before: Callable[[], None] | None = full_disk if kind == "full disk" else None
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=before) as process:
+    limit_file_size: Callable[[], None] | None = full_disk if kind == "full disk" else None
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=limit_file_size
+    ) as process:
         if kind != "full disk":
-            time.sleep(chance.uniform(0, seconds))
+            time.sleep(rng.uniform(0, seconds))
             process.send_signal(signal.SIGKILL if kind == "SIGKILL" else signal.SIGTERM)
         _, errors = process.communicate()
     if b"Traceback" in errors:
         print(errors.decode(errors="replace"), file=sys.stderr)
-        raise SystemExit(f"a traceback after {kind}")
+        raise SystemExit(f"the command printed a traceback after {kind}")
     return process.returncode
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--runs", type=int, default=20, help="number of disturbed runs; default: 20")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="random-128")
-    parser.add_argument("--photographs", type=int, default=400)
+    parser.add_argument("--photographs", type=int, default=400, help="number of photos; default: 400")
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
     options = parser.parse_args()
     options.data.mkdir(parents=True, exist_ok=True)
-    photos = material.photographs(options.data, options.photographs, (112, 112))
+    photos = material.draw_portraits(options.data, options.photographs, (112, 112))
     engine = material.build(options.model, options.data, precision="fp32")
     base = [sys.executable, str(material.ROOT / "process.py"), str(photos), "--align", "none", "--engine", str(engine)]
     base += ["--segment-rows", "64", "--segment-seconds", "0.3", "--batch-size", "8"]
-    chance = random.Random(options.seed)
+    rng = random.Random(options.seed)
     disturbances: Counter[str] = Counter()
     exits: Counter[str] = Counter()
     wrong: list[str] = []
@@ -73,41 +75,41 @@ def main() -> None:
             folder = Path(scratch) / f"{number}"
             folder.mkdir()
             command = [*base, "-o", str(folder / "o.h5")]
-            story = [chance.choice(["SIGKILL", "SIGTERM", "full disk"]) for _ in range(chance.randint(1, 3))]
-            for kind in story:
+            kinds = [rng.choice(["SIGKILL", "SIGTERM", "full disk"]) for _ in range(rng.randint(1, 3))]
+            for kind in kinds:
                 disturbances[kind] += 1
-                exits[f"{kind}: exit {disturb(kind, command, seconds, chance)}"] += 1
+                exits[f"{kind}: exit {disturb(kind, command, seconds, rng)}"] += 1
             done = subprocess.run(command, capture_output=True, text=True)
-            trouble = judge(done, folder, whole)
-            if trouble:
-                wrong.append(f"run {number} ({', '.join(story)}): {trouble}")
+            fault = find_fault(done, folder, whole)
+            if fault:
+                wrong.append(f"run {number} ({', '.join(kinds)}): {fault}")
                 print(wrong[-1], file=sys.stderr, flush=True)
             print(f"\r{number + 1} of {options.runs}, {len(wrong)} wrong", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     right = options.runs - len(wrong)
     write_results(
         "chaos",
-        f"{right} of {options.runs} disturbed runs ended with the right file",
+        f"{right} of {options.runs} disturbed runs finished with the correct file",
         [{"disturbance": kind, "times": count} for kind, count in sorted(disturbances.items())],
         [
             *wrong,
-            f"{options.photographs} photographs, segments of 64; an undisturbed run takes {seconds:.1f} s, and signals "
-            "came at a uniformly random moment of that time",
-            "How the disturbed commands ended: " + ", ".join(f"{k} x {v}" for k, v in sorted(exits.items())),
+            f"{options.photographs} photos, segments of 64; an undisturbed run takes {seconds:.1f} s; signals "
+            "arrive at a uniformly random moment of it",
+            "Exits of the disturbed commands: " + ", ".join(f"{k} x {v}" for k, v in sorted(exits.items())),
         ],
     )
     sys.exit(1 if wrong else 0)
 
 
-def judge(done: subprocess.CompletedProcess[str], folder: Path, whole: Path) -> str:
-    """What is wrong with how a run ended; empty when nothing is."""
+def find_fault(done: subprocess.CompletedProcess[str], folder: Path, whole: Path) -> str:
+    """Say what is wrong with a finished run; empty if nothing is."""
     if done.returncode != 0:
         return f"exit {done.returncode}: {done.stderr[-500:]}"
-    left = sorted(p.name for p in folder.iterdir())
-    if left != ["o.h5"]:
-        return f"left behind: {left}"
-    differ = differences(folder / "o.h5", whole)
-    return f"differs in {differ}" if differ else ""
+    names = sorted(p.name for p in folder.iterdir())
+    if names != ["o.h5"]:
+        return f"files in the folder: {names}; expected: only o.h5"
+    datasets = differences(folder / "o.h5", whole)
+    return f"differs in {datasets}" if datasets else ""
 
 
 if __name__ == "__main__":

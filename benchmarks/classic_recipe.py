@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The recipe that most people write: a thread pool, `cv2.imread`, batches of 128, one session, h5py in append mode.
+"""Embed photos by the recipe most people write: thread pool, `cv2.imread`, batches of 128, one session, h5py appends.
 
 Run by peers.py:
 
     python benchmarks/classic_recipe.py LIST EMBEDDING.onnx OUT.h5 INPUT SIZE MEAN STD
 
-MEAN and STD are three numbers with commas. Prints one line of JSON: photographs, seconds.
+MEAN and STD are three numbers, separated by commas. Prints one line of JSON with the number of photos and the seconds.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ BATCH = 128
 
 
 def main() -> None:
-    listed, weights, output, name, side, mean_text, std_text = sys.argv[1:]
-    paths, size = Path(listed).read_text(encoding="utf-8").splitlines(), int(side)
+    list_file, weights, output, name, side, mean_text, std_text = sys.argv[1:]
+    paths, size = Path(list_file).read_text(encoding="utf-8").splitlines(), int(side)
     mean, std = (np.array(text.split(","), np.float32) for text in (mean_text, std_text))
     session = onnxruntime.InferenceSession(weights, providers=["CPUExecutionProvider"])
 

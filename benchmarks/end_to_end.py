@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The whole pipeline beside its engine alone: same process, same engine, same batch, same threads, taking turns.
+"""Compare the whole pipeline with its engine alone: same process, same engine, same batch, same threads, alternating.
 
     python benchmarks/end_to_end.py --model mobilefacenet-128
     python benchmarks/end_to_end.py --model random-128 --count 5000     # no weights needed: the same architecture
 
-The engine alone is fed decoded crops from memory, in as many threads as the pipeline uses for inference; nothing else
-runs meanwhile. The ratio is taken within each round, and the table gives medians.
+The engine alone reads decoded crops from memory, in as many threads as the pipeline uses for inference, while nothing
+else runs. Ratios are computed within each round; the table shows medians.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import material
 import numpy as np
 from numpy.typing import NDArray
 from report import write_results
-from threads import seconds_of
+from threads import time_threads
 
 if TYPE_CHECKING:
     from runtime.engines.engine import Engine
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def engine_alone(
     engine: Engine, images: NDArray[np.uint8], count: int, batch: int, streams: int, threads: int
 ) -> float:
-    """Images per second of `streams` threads that do nothing but call the engine, `count` images in all."""
+    """Images per second of `streams` threads that only call the engine, for `count` images in total."""
     from runtime.engines.backends import open_runner
 
     with open_runner(engine, threads=threads) as runner:
@@ -40,20 +40,22 @@ def engine_alone(
             at = start % (len(images) - batch + 1)
             runner.infer(images[at : at + batch])
 
-        return count / seconds_of(streams, call, range(0, count, batch))
+        return count / time_threads(streams, call, range(0, count, batch))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="random-128", help="default: random-128")
-    parser.add_argument("--count", type=int, default=20_000, help="photographs; default: 20000")
-    parser.add_argument("--size", default="112x112", help="of the photographs; default: 112x112")
+    parser.add_argument("--model", default="random-128", help="embedding model; default: random-128")
+    parser.add_argument("--count", type=int, default=20_000, help="number of photos; default: 20000")
+    parser.add_argument(
+        "--size", default="112x112", help="size of the photos, WIDTHxHEIGHT in pixels; default: 112x112"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
     options = parser.parse_args()
     width, _, height = options.size.partition("x")
     options.data.mkdir(parents=True, exist_ok=True)
-    photos = material.photographs(options.data, options.count, (int(width), int(height)))
+    photos = material.draw_portraits(options.data, options.count, (int(width), int(height)))
 
     import cv2
 
@@ -73,12 +75,14 @@ def main() -> None:
         output = Path(folder) / "out.h5"
         process(
             Request((str(photos),), output, engine, limit=2048, faces=FaceRules("none"))
-        )  # tunes, and warms the disk cache
-        found = recall_settings(info, "opencv")
-        assert found is not None
+        )  # tunes and warms the disk cache
+        settings = recall_settings(info, "opencv")
+        assert settings is not None
         rates: list[tuple[float, float]] = []
         for number in range(options.rounds):
-            alone = engine_alone(engine, images, options.count // 2, found.batch_size, found.streams, found.threads)
+            alone = engine_alone(
+                engine, images, options.count // 2, settings.batch_size, settings.streams, settings.threads
+            )
             output.unlink()
             done = process(Request((str(photos),), output, engine, faces=FaceRules("none")))
             rates.append((done.images_per_s, alone))
@@ -86,7 +90,7 @@ def main() -> None:
     stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in done.stages.items())
     write_results(
         f"end_to_end_{options.model}_{options.size}",
-        f"End to end beside the engine alone: {options.count:,} JPEGs of {options.size}, {options.model}, FP32",
+        f"End to end compared with the engine alone: {options.count:,} JPEGs of {options.size}, {options.model}, FP32",
         [
             {"what": "engine alone", "images/s": statistics.median(a for _, a in rates), "of the engine": 1.0},
             {
@@ -96,11 +100,11 @@ def main() -> None:
             },
         ],
         [
-            f"Medians of {options.rounds} rounds, the two taking turns in one process; ratios within a round: "
+            f"Medians of {options.rounds} rounds, alternating in one process; ratios within a round: "
             + ", ".join(f"{w / a:.3f}" for w, a in rates),
-            f"Settings found by the tuner: batch {found.batch_size}, {found.streams} calls at once of {found.threads} "
-            f"threads, {found.decoders} decoders, {found.readers} readers",
-            f"Split by stage in the last round, images/s that each stage's threads do while they work: {stages}; "
+            f"Settings found by the tuner: batch {settings.batch_size}, {settings.streams} concurrent calls of "
+            f"{settings.threads} threads, {settings.decoders} decoders, {settings.readers} readers",
+            f"Split by stage in the last round, images/s of each stage's threads while they work: {stages}; "
             f"{done.verdict}",
         ],
     )

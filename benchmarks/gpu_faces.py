@@ -1,7 +1,7 @@
-"""Portraits whose faces are found on the GPU, beside decoding alone, detection alone and the engine alone.
+"""Compare face detection on the GPU with decoding alone, detection alone and the engine alone, on portraits.
 
-Part of gpu_throughput.py (`--detector`), whose functions it uses. Detection alone: the photographs lie on the device
-already, and their views go through the detector's engine again and again; what the CPU does with its answers counts.
+gpu_throughput.py uses this module for `--detector`. Detection alone: the photos are already on the device, and their
+views go through the detector's engine repeatedly; the CPU's work on its answers is included.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from runtime.engines.engine import Engine
 
 
-def decoders(finder: Any, settings: Any, device: str, stack: ExitStack) -> list[Any]:
-    """As many decoders of photographs as there are slots, as the pipeline opens them."""
+def open_decoders(detector_info: Any, settings: Any, device: str, stack: ExitStack) -> list[Any]:
+    """Open one photo decoder per slot, as the pipeline does."""
     from runtime.faces.rules import FaceRules
     from runtime.faces.selection import LONG_SIDE
     from runtime.images.dali_photos import DaliPhotos
@@ -32,27 +32,27 @@ def decoders(finder: Any, settings: Any, device: str, stack: ExitStack) -> list[
     threads = math.ceil(settings.decoders / settings.streams)
     options = DaliOptions(device=device, batch_size=settings.batch_size, threads=threads)
     return [
-        stack.enter_context(DaliPhotos(views, LONG_SIDE, finder.channel_order, options))
+        stack.enter_context(DaliPhotos(views, LONG_SIDE, detector_info.channel_order, options))
         for _ in range(settings.streams)
     ]
 
 
-def decode_alone(files: Sequence[bytes], finder: Any, settings: Any, device: str, total: int) -> float:
-    """Photographs a second to pixels and views on the device, with nothing behind them."""
-    take = gpu_throughput.batches_of(files, settings.batch_size)
+def decode_alone(files: Sequence[bytes], detector_info: Any, settings: Any, device: str, total: int) -> float:
+    """Photos per second from files to pixels and views on the device, with no later stage."""
+    take = gpu_throughput.make_batch_reader(files, settings.batch_size)
     with ExitStack() as stack:
-        open_decoders = decoders(finder, settings, device, stack)
+        decoders = open_decoders(detector_info, settings, device, stack)
 
         def work(number: int) -> int:
-            for _ in open_decoders[number].decode(take()):
+            for _ in decoders[number].decode(take()):
                 pass
             return int(settings.batch_size)
 
-        return gpu_throughput.in_threads(settings.streams, work, total)
+        return gpu_throughput.run_in_threads(settings.streams, work, total)
 
 
 def detect_on_device(files: Sequence[bytes], detector: Engine, settings: Any, total: int) -> float:
-    """Photographs a second that lie on the device, to the faces that count."""
+    """Photos per second from pixels on the device to chosen faces."""
     from runtime.engines.tensorrt.runner import TensorRTRunner
     from runtime.faces.rules import FaceRules
     from runtime.pipeline.gpu_detect import DetectOnGpu, SelectedFaces
@@ -64,22 +64,22 @@ def detect_on_device(files: Sequence[bytes], detector: Engine, settings: Any, to
     ):
         rules = FaceRules("detect")
         detect = DetectOnGpu(runner, rules, 112)
-        held = [
+        runs = [
             list(decoder.decode(files[: settings.batch_size]))
-            for decoder in decoders(runner.info, settings, "mixed", stack)
+            for decoder in open_decoders(runner.info, settings, "mixed", stack)
         ]
         rows = np.arange(settings.batch_size)
 
         def work(number: int) -> int:
-            for run in held[number]:
+            for run in runs[number]:
                 SelectedFaces().add(run, detect(run), rows, rules)
-            return sum(len(run.photos) for run in held[number])
+            return sum(len(run.photos) for run in runs[number])
 
-        return gpu_throughput.in_threads(settings.streams, work, total)
+        return gpu_throughput.run_in_threads(settings.streams, work, total)
 
 
 def detect_on_host(files: Sequence[bytes], detector: Engine, settings: Any, total: int) -> float:
-    """The same on the CPU, to try the command."""
+    """Photos per second from pixels to chosen faces on the CPU, to try the command."""
     from runtime.engines.backends import open_runner
     from runtime.faces.rules import FaceRules
     from runtime.images.decode import Limits
@@ -89,14 +89,14 @@ def detect_on_host(files: Sequence[bytes], detector: Engine, settings: Any, tota
     with open_runner(detector, threads=1) as runner:
         photos = DecodePhotos("rgb", Limits())(Encoded(np.arange(64), files=tuple(itertools.islice(files, 64))))
         rules = FaceRules("detect")
-        finder = open_finder(runner, rules, "rgb")
-        find = FindFaces(Detect(finder, rules, 112), CropFaces(finder, rules, 112, "rgb", Limits()))
+        detector_info = open_finder(runner, rules, "rgb")
+        find = FindFaces(Detect(detector_info, rules, 112), CropFaces(detector_info, rules, 112, "rgb", Limits()))
 
         def work(_: int) -> int:
             find(photos)
             return 64
 
-        return gpu_throughput.in_threads(settings.streams, work, total)
+        return gpu_throughput.run_in_threads(settings.streams, work, total)
 
 
 def measure_faces(
@@ -110,7 +110,7 @@ def measure_faces(
     folder: Path,
     seconds: float = math.inf,
 ) -> dict[str, Any]:
-    """All rates, round by round; the arguments and what comes back are as for `gpu_throughput.measure`."""
+    """Measure all rates, round by round; arguments and result are those of `gpu_throughput.measure`."""
     from runtime.engines.backends import open_runner
     from runtime.engines.parity import synthetic_crops
     from runtime.engines.tensorrt.runner import TensorRTRunner
@@ -118,12 +118,12 @@ def measure_faces(
     from runtime.pipeline.request import Request
     from runtime.pipeline.run import process
 
-    info, finder = engine.info, detector.info
+    info, detector_info = engine.info, detector.info
     on_gpu = info.backend == "tensorrt"
     listing, paths = gpu_throughput.write_list(photos, folder, repeat)
     files = [path.read_bytes() for path in paths[:8192]]
     request = Request((f"@{listing}",), folder / "out.h5", engine, faces=FaceRules("detect"), detector=detector)
-    settings = gpu_throughput.settings_of(request, info)
+    settings = gpu_throughput.tune_settings(request, info)
     crops = np.resize(synthetic_crops(info.size), (settings.batch_size, info.size, info.size, 3))
     detect: Callable[..., float] = detect_on_device if on_gpu else detect_on_host
     total = min(count, len(files))
@@ -133,8 +133,8 @@ def measure_faces(
         rates.setdefault(name, []).append(rate)
 
     began = time.perf_counter()
-    for turn in range(1, rounds + 1):
-        note("decode alone", decode_alone(files, finder, settings, "mixed" if on_gpu else "cpu", total))
+    for round_number in range(1, rounds + 1):
+        note("decode alone", decode_alone(files, detector_info, settings, "mixed" if on_gpu else "cpu", total))
         note("detect alone", detect(files, detector, settings, total))
         with (
             TensorRTRunner(engine.content(), engine.info, slots=settings.streams)
@@ -142,11 +142,11 @@ def measure_faces(
             else open_runner(engine, threads=1)
         ) as runner:
             note("engine alone", gpu_throughput.engine_alone(runner, crops, settings, total))
-        with gpu_throughput.Utilisation() as used:
+        with gpu_throughput.GpuUtilisation() as used:
             done = process(request)
         request.output.unlink()
         note("whole pipeline", done.images_per_s)
-        if (time.perf_counter() - began) * (turn + 1) / turn > seconds:
+        if (time.perf_counter() - began) * (round_number + 1) / round_number > seconds:
             break
-    found = {**gpu_throughput.summary(rates, settings), "outcomes": done.outcomes, "stages": done.stages}
-    return {**found, "idle": None, "busy": used.busy if on_gpu else None}
+    figures = {**gpu_throughput.summarise(rates, settings), "outcomes": done.outcomes, "stages": done.stages}
+    return {**figures, "idle": None, "busy": used.busy if on_gpu else None}

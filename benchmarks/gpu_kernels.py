@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Our kernels beside the memory they move. Needs an NVIDIA GPU.
+"""Measure our kernels against the memory bandwidth they need. Needs an NVIDIA GPU.
 
     python benchmarks/gpu_kernels.py
     python benchmarks/gpu_kernels.py --seconds 60 --out /tmp/kernels
 
-Each kernel's time is set against the bytes that it has to read and write, at the speed of a device-to-device copy
-measured in the same run. Each figure is written down before the next one is measured, so that a run that is stopped
-leaves what it has.
+The bytes that a kernel must read and write, divided by its time, are compared with the speed of a device-to-device
+copy in the same run. Each figure is written before the next is measured, so that a stopped run keeps its figures.
 """
 
 from __future__ import annotations
@@ -41,24 +40,25 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Something to time.
+    """One thing to time.
 
     Attributes:
-        what: in the table.
-        work: gives it to the stream.
-        moved: bytes that it has to read and write; 0 where that is not the point.
+        what: label in the table.
+        work: queues the work on the stream.
+        moved_bytes: bytes that it must read and write; 0 if bandwidth does not matter.
     """
 
     what: str
     work: Work
-    moved: float = 0
+    moved_bytes: float = 0
 
 
 class Bench:
-    """Buffers on the GPU, and a stream with something to do ahead of what is timed; owned by `with`.
+    """A stream, buffers on the GPU, and events that time work on the stream; use it in `with`.
 
     Attributes:
-        driver, stream: see runtime.cuda.
+        driver: the open CUDA driver.
+        stream: the stream that is timed.
     """
 
     def __init__(self, driver: Any) -> None:
@@ -71,7 +71,7 @@ class Bench:
         self._copied: Any = [self._stack.enter_context(DeviceBuffer(driver, COPY_BYTES)) for _ in range(2)]
 
     def device(self, array: NDArray[Any]) -> Any:
-        """A copy of an array on the GPU."""
+        """Copy an array to the GPU; returns its buffer."""
         from runtime.cuda.resources import DeviceBuffer
 
         buffer = self._stack.enter_context(DeviceBuffer(self.driver, array.nbytes))
@@ -80,20 +80,20 @@ class Bench:
         return buffer
 
     def copy(self) -> None:
-        """Copy COPY_BYTES from one place on the GPU to another."""
+        """Copy COPY_BYTES from one buffer on the GPU to another."""
         self.stream.copy(self._copied[0].address, COPY_BYTES, self._copied[1])
 
     def seconds(self, work: Work) -> float:
-        """Median time on the GPU of one call. A copy goes ahead: Python is slower than the small kernels."""
+        """Median GPU time of one call. A copy runs first, because Python is slower than the small kernels."""
         times: list[float] = []
         start, stop = self._marks
-        for turn in range(ROUNDS + 3):
+        for round_number in range(ROUNDS + 3):
             self.copy()
             self.stream.record(start)
             work()
             self.stream.record(stop)
             stop.synchronize()
-            if turn >= 3:  # the first ones compile and warm up
+            if round_number >= 3:  # the first ones compile and warm up
                 times.append(stop.seconds_since(start))
         return statistics.median(times)
 
@@ -106,7 +106,7 @@ class Bench:
 
 
 def kernel_cases(bench: Bench) -> list[Case]:
-    """The copy, and every kernel with usual sizes."""
+    """Make the cases: the copy, and every kernel at usual sizes."""
     from runtime.cuda.kernels import IMAGE, Kernels
 
     rng = np.random.default_rng(0)
@@ -122,26 +122,26 @@ def kernel_cases(bench: Bench) -> list[Case]:
         d_images = bench.device(images)
         work = partial(kernels.preprocess_bytes, stream, d_images, crops, first=0, count=BATCH, size=SIZE)
         cases.append(Case(f"preprocess.cu, {BATCH} of {width}x{height}", work, BATCH * height * width * 3 + crop_bytes))
-    for scale in (1.4, 2.8):  # the larger photographs: sampled as they are, and halved first
-        turned = np.array([[scale, 0.1, 20], [-0.1, scale, 60]], np.float32)
-        d_transforms = bench.device(np.tile(turned, (BATCH, 1, 1)))
+    for scale in (1.4, 2.8):  # of the larger photos: sampled directly, and halved first
+        transform = np.array([[scale, 0.1, 20], [-0.1, scale, 60]], np.float32)
+        d_transforms = bench.device(np.tile(transform, (BATCH, 1, 1)))
         work = partial(kernels.align_bytes, stream, d_images, d_transforms, crops, count=BATCH, size=SIZE)
-        read = scale**2 * crop_bytes  # a pixel of the crop covers so many of the photograph
+        read = scale**2 * crop_bytes  # pixels of the photo covered by the crop
         cases.append(Case(f"align.cu, {BATCH} at a scale of {scale}", work, read + crop_bytes))
     return cases
 
 
 def measure_all(bench: Bench, options: argparse.Namespace) -> list[str]:
-    """Measure every case, and write the results after each; returns what went wrong."""
+    """Measure every case and write the results after each; returns the failures."""
     notes = [
-        f"Medians of {ROUNDS} calls on one stream, timed by events, each behind a copy that keeps the GPU busy until "
-        f"Python has given it the call",
+        f"Medians of {ROUNDS} calls on one stream, timed by events; a copy before each keeps the GPU busy until Python "
+        f"has queued the call",
     ]
     rows: list[dict[str, object]] = []
     failed: list[str] = []
 
     def write(*, quiet: bool) -> None:
-        title = "Our kernels beside the memory they move"
+        title = "Our kernels compared with the speed of a device-to-device copy"
         write_results("gpu_kernels", title, rows, notes, folder=options.out, quiet=quiet)
 
     def measure(what: str, make: Callable[[], list[Case]]) -> None:
@@ -154,16 +154,16 @@ def measure_all(bench: Bench, options: argparse.Namespace) -> list[str]:
                 continue
             took = bench.seconds(case.work)
             row: dict[str, object] = {**dict.fromkeys(_COLUMNS, ""), "what": case.what, "ms": 1e3 * took}
-            if case.moved:
-                row["GB/s"] = case.moved / took / 1e9
+            if case.moved_bytes:
+                row["GB/s"] = case.moved_bytes / took / 1e9
                 row["of the copy's speed"] = row["GB/s"] / (rows[0] if rows else row)["GB/s"]  # type: ignore[operator]
             rows.append(row)
             write(quiet=True)
 
-    write(quiet=True)  # so that nobody takes an older run's figures for this one's
+    write(quiet=True)  # overwrites the figures of an older run
     try:
         measure("Our kernels", partial(kernel_cases, bench))
-    except Exception as err:  # what was measured stays written
+    except Exception as err:  # the figures measured so far stay written
         traceback.print_exc()
         failed.append(f"Our kernels: failed: {' '.join(str(err).split())}")
         notes.append(failed[-1])
@@ -173,15 +173,20 @@ def measure_all(bench: Bench, options: argparse.Namespace) -> list[str]:
 
 
 def elapsed_s() -> float:
-    """Since this script began."""
+    """Seconds since this script started."""
     return time.monotonic() - _STARTED
 
 
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=math.inf, help="begin nothing later; default: no limit")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=math.inf,
+        help="start no measurement after this many seconds; default: no limit",
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results; default: benchmarks/results")
     options = parser.parse_args()
     from runtime.cuda.device import find_gpu
     from runtime.cuda.driver import open_driver

@@ -1,4 +1,4 @@
-"""The steps of gpu_acceptance.py, in their order: each makes its own findings and knows nothing of the others."""
+"""List the steps of gpu_acceptance.py in order. Each step is independent of the others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpu_setting import Findings, Setting
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What to do, and its share of the time, seconds; what steps before it have left over is added."""
+    """A step and its share of the time in seconds; time left over by earlier steps is added."""
 
     work: Callable[[Setting], Findings]
     share_s: float

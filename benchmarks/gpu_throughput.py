@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""The pipeline on a GPU beside decoding alone and the engine alone, taking turns in one process.
+"""Compare the pipeline on a GPU with decoding alone and the engine alone, alternating in one process.
 
     python benchmarks/gpu_throughput.py --engine engines/MODEL.plan --size 112x112 --count 20000 --repeat 5
     python benchmarks/gpu_throughput.py --model random-512 --size 300x400
     python benchmarks/gpu_throughput.py --model random-512 --size 300x400 --detector yunet
 
-Decoding alone: as many decoders as the pipeline has slots, whose crops go nowhere. The engine alone: as many slots,
-whose crops are there already. Crops from the host: inference binds, with copies both ways. With a detector: see
-gpu_faces.py. Without a GPU the same is measured on the CPU (`--backend cpu`), to try the command.
+Decoding alone: one decoder per slot of the pipeline; crops are discarded. The engine alone: the same slots, with crops
+already on the device. Crops from the host: inference is the bottleneck, with copies both ways. With a detector: see
+gpu_faces.py. Without a GPU, `--backend cpu` measures the same on the CPU, to try the command.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import material
 import numpy as np
 from numpy.typing import NDArray
 from report import RESULTS, write_results
-from threads import seconds_of
+from threads import time_threads
 
 if TYPE_CHECKING:
     from runtime.engines.engine import Engine
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 ALONE = ("decode alone", "detect alone", "engine alone")
 
 
-class Nowhere:
-    """Crops that are decoded and dropped; without a stream each run of DALI is waited for."""
+class DiscardedCrops:
+    """Discard decoded crops; without a stream, each run of DALI is waited for."""
 
     stream = None
 
@@ -49,17 +49,17 @@ class Nowhere:
         pass
 
 
-def in_threads(count: int, work: Callable[[int], int], total: int) -> float:
-    """Photographs a second of `count` threads that call `work(thread)` until `total` are done."""
+def run_in_threads(count: int, work: Callable[[int], int], total: int) -> float:
+    """Photos per second of `count` threads that call `work(thread)` until `total` photos are done."""
     size = work(0)  # warm-up
     for number in range(1, count):
         work(number)
     items = range(0, total, size)
-    return len(items) * size / seconds_of(count, lambda number, _: work(number), items)
+    return len(items) * size / time_threads(count, lambda number, _: work(number), items)
 
 
-def batches_of(files: Sequence[bytes], size: int) -> Callable[[], list[bytes]]:
-    """Another batch of `size` files at every call."""
+def make_batch_reader(files: Sequence[bytes], size: int) -> Callable[[], list[bytes]]:
+    """Return a function that gives the next `size` files at each call, and starts over at the end."""
     starts = itertools.count(0, size)
 
     def take() -> list[bytes]:
@@ -70,11 +70,11 @@ def batches_of(files: Sequence[bytes], size: int) -> Callable[[], list[bytes]]:
 
 
 def decode_alone(files: Sequence[bytes], info: Any, settings: Any, device: str, total: int) -> float:
-    """Photographs a second through the decoders of all slots, with nothing behind them."""
+    """Photos per second through the decoders of all slots, with no later stage."""
     from runtime.images.dali_crops import DaliDecoder
     from runtime.images.jpeg_runs import DaliOptions
 
-    take = batches_of(files, settings.batch_size)
+    take = make_batch_reader(files, settings.batch_size)
     threads = math.ceil(settings.decoders / settings.streams)
     options = DaliOptions(device=device, batch_size=settings.batch_size, threads=threads)
     with ExitStack() as stack:
@@ -83,20 +83,20 @@ def decode_alone(files: Sequence[bytes], info: Any, settings: Any, device: str, 
         ]
 
         def work(number: int) -> int:
-            decoders[number].decode(take(), Nowhere())
+            decoders[number].decode(take(), DiscardedCrops())
             return settings.batch_size
 
-        return in_threads(settings.streams, work, total)
+        return run_in_threads(settings.streams, work, total)
 
 
 def decode_opencv(files: Sequence[bytes], info: Any, settings: Any, total: int) -> float:
-    """Photographs a second through the CPU's decoder on all cores."""
+    """Photos per second of the CPU's decoder on all cores."""
     import cv2
 
     from runtime.images.decode import ImageError, decode_image
 
     cv2.setNumThreads(1)
-    take = batches_of(files, 64)
+    take = make_batch_reader(files, 64)
 
     def work(_: int) -> int:
         for data in take():
@@ -106,14 +106,14 @@ def decode_opencv(files: Sequence[bytes], info: Any, settings: Any, total: int) 
                 continue
         return 64
 
-    return in_threads(len(os.sched_getaffinity(0)), work, total)
+    return run_in_threads(len(os.sched_getaffinity(0)), work, total)
 
 
 def engine_alone(runner: Any, images: NDArray[np.uint8], settings: Any, total: int) -> float:
-    """Photographs a second of slots whose crops are on the device already."""
+    """Photos per second of slots whose crops are already on the device."""
     count = settings.batch_size
     if not hasattr(runner, "slot"):
-        return in_threads(settings.streams, lambda _: len(runner.infer(images[:count])), total)
+        return run_in_threads(settings.streams, lambda _: len(runner.infer(images[:count])), total)
     with ExitStack() as stack:
         slots = [stack.enter_context(runner.slot()) for _ in range(min(settings.streams, runner.plan.slots))]
         for slot in slots:
@@ -125,27 +125,27 @@ def engine_alone(runner: Any, images: NDArray[np.uint8], settings: Any, total: i
                 slots[number].finish(count)
             return count
 
-        return in_threads(len(slots), work, total)
+        return run_in_threads(len(slots), work, total)
 
 
-def through_runner(runner: Any, images: NDArray[np.uint8], settings: Any, total: int) -> float:
-    """Photographs a second of crops that come from the host's memory and of vectors that go back to it."""
-    return in_threads(settings.streams, lambda _: len(runner.infer(images[: settings.batch_size])), total)
+def infer_from_host(runner: Any, images: NDArray[np.uint8], settings: Any, total: int) -> float:
+    """Photos per second of inference with crops from, and vectors to, the host's memory."""
+    return run_in_threads(settings.streams, lambda _: len(runner.infer(images[: settings.batch_size])), total)
 
 
-class Utilisation:
-    """The part of the time in which the GPU runs anything, by NVIDIA's own count; used in `with`.
+class GpuUtilisation:
+    """Share of the time in which the GPU runs any kernel, by nvidia-smi; use it in `with`.
 
     Attributes:
-        busy: 0 to 1, without the first second (each count is of up to that long before) and the last; None: nvidia-smi
-            has not said.
+        busy: 0 to 1, without the first second (a reading covers up to a second before it) and the last; None:
+            nvidia-smi gave no reading.
     """
 
     def __init__(self) -> None:
         self.busy: float | None = None
         self._process: subprocess.Popen[str] | None = None
 
-    def __enter__(self) -> Utilisation:
+    def __enter__(self) -> GpuUtilisation:
         query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
         with suppress(OSError):
             self._process = subprocess.Popen(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -157,15 +157,15 @@ class Utilisation:
         if self._process is None:
             return
         self._process.terminate()
-        words, _ = self._process.communicate()
-        numbers = [float(word) / 100 for word in words.split() if word.isdecimal()]
+        output, _ = self._process.communicate()
+        numbers = [float(word) / 100 for word in output.split() if word.isdecimal()]
         steady = numbers[10:-10]  # ten a second
         if steady:
             self.busy = statistics.fmean(steady)
 
 
-def settings_of(request: Any, info: Any) -> Any:
-    """What the pipeline's tuner finds for these photographs."""
+def tune_settings(request: Any, info: Any) -> Any:
+    """Let the pipeline's tuner find the settings for these photos."""
     from dataclasses import replace
 
     from runtime.pipeline.run import process
@@ -174,12 +174,12 @@ def settings_of(request: Any, info: Any) -> Any:
 
     process(replace(request, limit=2048))
     request.output.unlink()
-    before = preparation_key(replace(request, decoder="opencv" if info.backend == "cpu" else "dali"))
-    return recall_settings(info, before) or default_settings(info)
+    state_key = preparation_key(replace(request, decoder="opencv" if info.backend == "cpu" else "dali"))
+    return recall_settings(info, state_key) or default_settings(info)
 
 
 def write_list(photos: Path, folder: Path, repeat: int) -> tuple[Path, list[Path]]:
-    """A list file of the JPEGs of a folder, so many times over; and they."""
+    """Write a list file with a folder's JPEGs `repeat` times; returns it and the JPEGs' paths."""
     paths = sorted(photos.rglob("*.jpg"))
     listing = folder / "list.txt"
     listing.write_text("\n".join(str(path) for path in paths * repeat) + "\n")
@@ -195,19 +195,19 @@ def measure(
     rounds: int,
     folder: Path,
     seconds: float = math.inf,
-    keep: Callable[[dict[str, Any]], None] = lambda found: None,
+    keep: Callable[[dict[str, Any]], None] = lambda figures: None,
 ) -> dict[str, Any]:
-    """All rates, round by round.
+    """Measure all rates, round by round.
 
     Args:
-        engine: to be measured.
-        photos: a folder of `count` JPEGs, damaged ones among them.
-        count: photographs.
-        repeat: how often the pipeline goes through them in one run.
-        rounds: of all measurements in turn, at most.
-        folder: for lists and outputs.
-        seconds: no round is begun that would probably end later than this, but for the first.
-        keep: is given what is known after every round.
+        engine: engine to measure.
+        photos: a folder of `count` JPEGs, some of them damaged.
+        count: number of photos.
+        repeat: how often one run of the pipeline reads them.
+        rounds: maximum number of rounds.
+        folder: folder for lists and outputs.
+        seconds: after the first round, no round starts that would probably end later than this.
+        keep: called with the figures so far after every round.
     """
     from runtime.engines.backends import open_runner
     from runtime.engines.tensorrt.runner import TensorRTRunner
@@ -221,7 +221,7 @@ def measure(
     listing, paths = write_list(photos, folder, repeat)
     files = [path.read_bytes() for path in paths[:8192]]
     request = Request((f"@{listing}",), folder / "out.h5", engine, faces=FaceRules("none"))
-    settings = settings_of(request, info)
+    settings = tune_settings(request, info)
     images = []
     for data in files:
         try:
@@ -238,7 +238,7 @@ def measure(
         rates.setdefault(name, []).append(rate)
 
     began, idle = time.perf_counter(), None
-    for turn in range(1, rounds + 1):
+    for round_number in range(1, rounds + 1):
         note("decode alone", decode_alone(files, info, settings, "mixed" if on_gpu else "cpu", total))
         with (
             TensorRTRunner(engine.content(), engine.info, slots=settings.streams)
@@ -246,27 +246,27 @@ def measure(
             else open_runner(engine, threads=1)
         ) as runner:
             note("engine alone", engine_alone(runner, crops, settings, total))
-            if on_gpu and turn == 1:
-                enough = math.ceil(5 * rates["engine alone"][0])  # five seconds
-                with Utilisation() as used:
-                    note("crops from the host", through_runner(runner, crops, settings, enough))
-                idle = None if used.busy is None else 1 - used.busy
-        with Utilisation() as used:
+            if on_gpu and round_number == 1:
+                photo_count = math.ceil(5 * rates["engine alone"][0])  # five seconds
+                with GpuUtilisation() as utilisation:
+                    note("crops from the host", infer_from_host(runner, crops, settings, photo_count))
+                idle = None if utilisation.busy is None else 1 - utilisation.busy
+        with GpuUtilisation() as utilisation:
             done = process(request)
         request.output.unlink()
         note("whole pipeline", done.images_per_s)
-        if turn == 1:
+        if round_number == 1:
             note("OpenCV on all cores", decode_opencv(files, info, settings, total))
-        found = {**summary(rates, settings), "outcomes": done.outcomes, "stages": done.stages}
-        found |= {"idle": idle, "busy": used.busy if on_gpu else None}
-        keep(found)
-        if (time.perf_counter() - began) * (turn + 1) / turn > seconds:
+        figures = {**summarise(rates, settings), "outcomes": done.outcomes, "stages": done.stages}
+        figures |= {"idle": idle, "busy": utilisation.busy if on_gpu else None}
+        keep(figures)
+        if (time.perf_counter() - began) * (round_number + 1) / round_number > seconds:
             break
-    return found
+    return figures
 
 
-def summary(rates: dict[str, list[float]], settings: Any) -> dict[str, Any]:
-    """What some rounds say: the whole pipeline beside the slowest of its parts in the same round."""
+def summarise(rates: dict[str, list[float]], settings: Any) -> dict[str, Any]:
+    """Summarise rounds: the whole pipeline compared with the slowest of its parts in the same round."""
     medians = {name: statistics.median(values) for name, values in rates.items()}
     alone = [name for name in ALONE if name in rates]
     ceilings = [min(values) for values in zip(*(rates[name] for name in alone), strict=True)]
@@ -281,55 +281,66 @@ def summary(rates: dict[str, list[float]], settings: Any) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--engine", type=Path, help="an engine file; default: one built from --model")
-    parser.add_argument("--model", default="random-512", help="default: random-512")
-    parser.add_argument("--detector", help="a model that finds the faces, such as yunet; default: none are looked for")
-    parser.add_argument("--backend", default="tensorrt", choices=["tensorrt", "cpu"])
-    parser.add_argument("--size", default="112x112", help="of the photographs; default: 112x112")
-    parser.add_argument("--count", type=int, default=20_000, help="photographs; default: 20000")
-    parser.add_argument("--repeat", type=int, default=5, help="how often one run goes through them; default: 5")
+    parser.add_argument("--engine", type=Path, help="engine file; default: build one from --model")
+    parser.add_argument("--model", default="random-512", help="embedding model; default: random-512")
+    parser.add_argument("--detector", help="detector model, such as yunet; default: no detection")
+    parser.add_argument("--backend", default="tensorrt", choices=["tensorrt", "cpu"], help="backend; default: tensorrt")
+    parser.add_argument(
+        "--size", default="112x112", help="size of the photos, WIDTHxHEIGHT in pixels; default: 112x112"
+    )
+    parser.add_argument("--count", type=int, default=20_000, help="number of photos; default: 20000")
+    parser.add_argument("--repeat", type=int, default=5, help="how often one run reads them; default: 5")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the results; default: benchmarks/results")
     options = parser.parse_args()
     from runtime.engines.engine import read_engine
 
     width, _, height = options.size.partition("x")
     options.data.mkdir(parents=True, exist_ok=True)
-    photos = material.photographs(options.data, options.count, (int(width), int(height)), corrupt=0.01)
+    photos = material.draw_portraits(options.data, options.count, (int(width), int(height)), corrupt=0.01)
     engine = (
         read_engine(options.engine) if options.engine else material.build(options.model, options.data, options.backend)
     )
     with tempfile.TemporaryDirectory() as folder:
         os.environ.setdefault("FACEMILL_CACHE", folder)
-        how = {"count": options.count, "repeat": options.repeat, "rounds": options.rounds, "folder": Path(folder)}
+        options_of_run = {
+            "count": options.count,
+            "repeat": options.repeat,
+            "rounds": options.rounds,
+            "folder": Path(folder),
+        }
         if options.detector:
             from gpu_faces import measure_faces
 
-            found = measure_faces(
-                engine, material.build(options.detector, options.data, options.backend), photos, **how
+            figures = measure_faces(
+                engine, material.build(options.detector, options.data, options.backend), photos, **options_of_run
             )
         else:
-            found = measure(engine, photos, **how)
-    ceiling = min(rate for name, rate in found["medians"].items() if name in ALONE)
-    idle, busy = ("not measured" if found[k] is None else f"{found[k]:.1%}" for k in ("idle", "busy"))
-    stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in found["stages"].items())
+            figures = measure(engine, photos, **options_of_run)
+    ceiling = min(rate for name, rate in figures["medians"].items() if name in ALONE)
+    idle, busy = ("not measured" if figures[k] is None else f"{figures[k]:.1%}" for k in ("idle", "busy"))
+    stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in figures["stages"].items())
     write_results(
         f"gpu_throughput_{engine.path.name.rpartition('.')[0]}_{options.size}"
         + (f"_{options.detector}" if options.detector else ""),
-        f"The GPU pipeline beside its parts: {options.count:,} JPEGs of {options.size} (1 % damaged), "
+        f"The GPU pipeline compared with its parts: {options.count:,} JPEGs of {options.size} (1 % damaged), "
         f"{engine.path.name}",
-        [{"what": name, "images/s": rate, "of the ceiling": rate / ceiling} for name, rate in found["medians"].items()],
         [
-            f"Medians of {len(found['rounds']['whole pipeline'])} rounds in turn; the pipeline within a round reaches "
-            f"{found['of the ceiling']:.3f} of the smallest of {', '.join(n for n in found['medians'] if n in ALONE)}; "
-            f"binding: {found['binding']}",
-            f"By nvidia-smi: GPU idle when inference binds (crops from the host) {idle}; busy in the pipeline {busy}",
-            f"Settings found by the tuner: {found['settings']}; outcomes {found['outcomes']}",
+            {"what": name, "images/s": rate, "of the ceiling": rate / ceiling}
+            for name, rate in figures["medians"].items()
+        ],
+        [
+            f"Medians of {len(figures['rounds']['whole pipeline'])} rounds; within a round the pipeline reaches "
+            f"{figures['of the ceiling']:.3f} of the slowest of "
+            f"{', '.join(n for n in figures['medians'] if n in ALONE)}; bottleneck: {figures['binding']}",
+            f"By nvidia-smi: GPU idle {idle} when inference is the bottleneck (crops from the host); busy {busy} in "
+            "the pipeline",
+            f"Settings found by the tuner: {figures['settings']}; outcomes {figures['outcomes']}",
             f"Split by stage in the last round, images/s: {stages}",
         ],
         folder=options.out,
-        details=found,
+        details=figures,
     )
 
 

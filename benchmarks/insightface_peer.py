@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""InsightFace on a list of photographs, one at a time, as its users run it.
+"""Run InsightFace on a list of photos, one at a time, as its users do.
 
-Run by portraits_speed.py and peers.py, with the Python of an environment that has `insightface`, `onnxruntime` and
-`opencv-python-headless`:
+portraits_speed.py and peers.py run this file with the Python of an environment that has `insightface`, `onnxruntime`
+and `opencv-python-headless`:
 
     python benchmarks/insightface_peer.py LIST DETECTOR.onnx EMBEDDING.onnx
-    python benchmarks/insightface_peer.py LIST - EMBEDDING.onnx               # of aligned crops
+    python benchmarks/insightface_peer.py LIST - EMBEDDING.onnx               # aligned crops
 
-Prints one line of JSON: photographs, faces found, seconds.
+Prints one line of JSON with the number of photos, the number of faces and the seconds.
 """
 
 from __future__ import annotations

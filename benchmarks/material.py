@@ -1,4 +1,4 @@
-"""What every benchmark runs on: photographs, an engine, and the checkout on the import path."""
+"""Prepare what every benchmark needs: synthetic photos, engines, and the checkout on the import path."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-def photographs(folder: Path, count: int, size: tuple[int, int], seed: int = 0, corrupt: float = 0.0) -> Path:
-    """A folder of `count` synthetic portraits, five shots a person; made once, then found again.
+def draw_portraits(folder: Path, count: int, size: tuple[int, int], seed: int = 0, corrupt: float = 0.0) -> Path:
+    """Return a folder of `count` synthetic portraits, five per person. It is drawn once and then reused.
 
     Args:
-        folder: where the sets are kept.
-        count: a multiple of five.
+        folder: keeps the sets of portraits.
+        count: number of portraits, a multiple of five.
         size: width and height, pixels.
-        seed: of the generator.
-        corrupt: this part of them is damaged: cut short, emptied or overwritten with text, in turns.
+        seed: random seed.
+        corrupt: share of the files to damage, 0 to 1: truncated, emptied or overwritten with text, in turn.
     """
     from runtime.demo.portraits import write_portraits
 
-    place = folder / f"portraits-{size[0]}x{size[1]}-{count}-{seed}{f'-{corrupt}' if corrupt else ''}"
-    complete = place / ".complete"
+    target = folder / f"portraits-{size[0]}x{size[1]}-{count}-{seed}{f'-{corrupt}' if corrupt else ''}"
+    complete = target / ".complete"
     if not complete.exists():
-        print(f"drawing {count:,} portraits into {place}", file=sys.stderr)
-        write_portraits(place, people=count // 5, shots=5, size=size, seed=seed)
+        print(f"drawing {count:,} portraits into {target}", file=sys.stderr)
+        write_portraits(target, people=count // 5, shots=5, size=size, seed=seed)
         if corrupt:
-            damage(place, corrupt)
+            damage_files(target, corrupt)
         complete.touch()
-    return place
+    return target
 
 
-def damage(folder: Path, part: float) -> None:
-    """Spoil every n-th JPEG below a folder, for good."""
+def damage_files(folder: Path, share: float) -> None:
+    """Damage every n-th JPEG below a folder in place."""
     paths = sorted(folder.rglob("*.jpg"))
-    for turn, path in enumerate(paths[:: round(1 / part)]):
+    for turn, path in enumerate(paths[:: round(1 / share)]):
         data = path.read_bytes()
         path.write_bytes((data[: len(data) // 2], b"", b"no photograph")[turn % 3])
 
@@ -47,7 +47,7 @@ def damage(folder: Path, part: float) -> None:
 def build(
     model: str, folder: Path, backend: str = "cpu", precision: str = "auto", calibration: Path | None = None
 ) -> Engine:
-    """An engine of a model, built by the product.
+    """Build an engine of a model as `facemill build` does.
 
     Args:
         calibration: aligned crops, for the precision "int8".

@@ -1,4 +1,4 @@
-"""A results file for every figure: what was measured, where, with which versions and by which command."""
+"""Write a results file for every benchmark: figures, machine, versions and command."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def machine() -> str:
-    """The processor's own name, the cores that this process may use, and the GPU if there is one."""
+def describe_machine() -> str:
+    """Describe the machine: processor, cores available to this process, memory, and the GPU if there is one."""
     cpu = platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
@@ -32,22 +32,22 @@ def machine() -> str:
     from runtime.cuda.device import find_gpu
 
     gpu = find_gpu()
-    words = f", {gpu.name} ({gpu.compute_capability})" if gpu else ""
-    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB{words}"
+    gpu_label = f", {gpu.name} ({gpu.compute_capability})" if gpu else ""
+    return f"{cpu}, {len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB{gpu_label}"
 
 
-def versions() -> dict[str, str]:
-    """Python, facemill and the packages that the figures depend on."""
+def read_versions() -> dict[str, str]:
+    """Versions of Python, facemill and the packages that the figures depend on."""
     sys.path.insert(0, str(RESULTS.parent.parent))
     from runtime import __version__
 
-    found = {"facemill": __version__, "python": platform.python_version(), "kernel": platform.release()}
+    versions = {"facemill": __version__, "python": platform.python_version(), "kernel": platform.release()}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def write_results(
@@ -60,28 +60,30 @@ def write_results(
     details: object = None,
     quiet: bool = False,
 ) -> None:
-    """Write `results/<name>.json` and `.md`, each whole or not at all, and print the table.
+    """Write `results/<name>.json` and `.md` and print the table. A failure leaves the old files.
 
-    A benchmark that may be stopped writes after each case it has measured, and prints the last time alone.
+    A benchmark that may be stopped writes after each case, and prints only the last time.
 
     Args:
-        name: of the benchmark.
-        title: one line: what was measured.
-        rows: the table, empty while nothing is measured; the first row's keys are its columns.
-        notes: what a reader must know to judge the figures.
-        folder: where to write.
-        details: for the JSON alone: what the table is made from.
+        name: name of the benchmark.
+        title: one line that says what was measured.
+        rows: rows of the table, empty before the first measurement; the first row's keys are the columns.
+        notes: facts that a reader needs to judge the figures.
+        folder: folder to write to.
+        details: data behind the table, written to the JSON only.
         quiet: print nothing.
     """
     facts = {
         "title": title,
         "measured_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "versions": versions(),
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_telling(sys.argv[1:])]),
+        "machine": describe_machine(),
+        "versions": read_versions(),
+        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *_remove_folders(sys.argv[1:])]),
     }
     columns = list(rows[0]) if rows else []
-    table = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)] if rows else ["Nothing is measured yet."]
+    table = (
+        ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)] if rows else ["Nothing has been measured yet."]
+    )
     table += ["| " + " | ".join(_cell(row[c]) for c in columns) + " |" for row in rows]
     lines = [
         f"# {title}",
@@ -90,7 +92,7 @@ def write_results(
         "",
         *(f"- {note}" for note in notes),
         f"- Machine: {facts['machine']}",
-        f"- Versions: {', '.join(f'{k} {v}' for k, v in versions().items())}",
+        f"- Versions: {', '.join(f'{k} {v}' for k, v in read_versions().items())}",
         f"- Command: `{facts['command']}`",
         f"- Measured: {facts['measured_utc']}",
     ]
@@ -99,23 +101,23 @@ def write_results(
     if details is not None:
         content["details"] = details
     for suffix, text in ((".json", json.dumps(content, indent=2)), (".md", "\n".join(lines))):
-        new = folder / f".{name}{suffix}.{os.getpid()}"
-        new.write_text(text + "\n", encoding="utf-8")
-        os.replace(new, folder / f"{name}{suffix}")
+        partial = folder / f".{name}{suffix}.{os.getpid()}"
+        partial.write_text(text + "\n", encoding="utf-8")
+        os.replace(partial, folder / f"{name}{suffix}")
     if not quiet:
         print("\n".join(lines), flush=True)
 
 
-def _telling(arguments: Sequence[str]) -> list[str]:
-    """The arguments without the folders of this machine, which tell a reader nothing."""
-    kept = list(arguments)
+def _remove_folders(arguments: Sequence[str]) -> list[str]:
+    """Remove the folders of this machine from the arguments."""
+    public = list(arguments)
     for option, word in (("--peer", "PYTHON"), ("--calibration", "CROPS")):
-        if option in kept:
-            kept[kept.index(option) + 1] = word
-    if "--data" in kept:
-        at = kept.index("--data")
-        del kept[at : at + 2]
-    return kept
+        if option in public:
+            public[public.index(option) + 1] = word
+    if "--data" in public:
+        index = public.index("--data")
+        del public[index : index + 2]
+    return public
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Work for several threads at once, timed."""
+"""Time work that several threads share."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def seconds_of(threads: int, work: Callable[[int, Item], object], items: Iterable[Item]) -> float:
-    """Seconds that so many threads take for all items.
+def time_threads(threads: int, work: Callable[[int, Item], object], items: Iterable[Item]) -> float:
+    """Run `work` on all items in several threads; returns the seconds.
 
     Args:
-        threads: how many.
-        work: called with the number of the thread, from 0, and an item; the next item goes to whoever is free.
-        items: taken one at a time.
+        threads: number of threads.
+        work: called with the thread's number, from 0, and the next item.
+        items: the items, in order.
     Raises:
-        Whatever `work` raised first.
+        The first exception that `work` raised.
     """
-    left, lock = iter(items), threading.Lock()
-    failed: list[BaseException] = []
+    remaining, lock = iter(items), threading.Lock()
+    errors: list[BaseException] = []
 
     def run(number: int) -> None:
         try:
             while True:
                 with lock:
                     try:
-                        item = next(left)
+                        item = next(remaining)
                     except StopIteration:
                         return
                 work(number, item)
         except BaseException as err:
-            failed.append(err)
+            errors.append(err)
 
     workers = [threading.Thread(target=run, args=(number,)) for number in range(threads)]
     began = time.perf_counter()
@@ -41,6 +41,6 @@ def seconds_of(threads: int, work: Callable[[int, Item], object], items: Iterabl
         worker.start()
     for worker in workers:
         worker.join()
-    if failed:
-        raise failed[0]
+    if errors:
+        raise errors[0]
     return time.perf_counter() - began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,6 +37,15 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     binaries = folder / "env" / "bin"
     call(binaries / "python", "-m", "pip", "install", "-q", f"{wheel}[cpu]", cwd=folder)
     return binaries
+
+
+def test_every_room_is_packaged() -> None:
+    """A room that pyproject.toml does not name is missing from a wheel, and an editable install hides that."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = set(re.findall(r'^    "(facemill[\w.]*)",$', text, re.MULTILINE))
+    rooms = {path.parent.relative_to(ROOT / "runtime") for path in (ROOT / "runtime").rglob("__init__.py")}
+    expected = {".".join(("facemill", *room.parts)) for room in rooms} | {"facemill.kernels", "facemill.models"}
+    assert listed == expected
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch as tensors; one random generator decides everything, so a run can be repeated."""
+"""Augment a whole batch as tensors. One random generator decides everything, so that a run can be repeated."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from .jpeg import compress
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far each change goes; 0 leaves it out.
+    """Strength of each change; 0 leaves it out.
 
     Attributes:
         flip: probability of a mirror image.
         rotation: degrees, standard deviation.
-        scale: of the logarithm of the size, standard deviation.
-        shift: of the position, as a part of the width, standard deviation.
-        colour: of brightness, contrast and each channel's gain, standard deviation.
-        grey: probability of grey.
+        scale: standard deviation of the logarithm of the size.
+        shift: standard deviation of the position, as a share of the width.
+        colour: standard deviation of brightness, contrast and each channel's gain.
+        grey: probability of a grey image.
         blur: probability of a blur.
-        downscale: probability of being made small and large again.
+        downscale: probability of shrinking and enlarging the image.
         noise: grey levels, standard deviation.
         occlusion: probability of a rectangle of one colour.
-        mixture: probability that a batch consists of mixtures of two photographs each.
-        jpeg: probability of having been a JPEG file, of a quality of 30 to 95. 0 as a default: nothing is drawn for it
-            then, so that runs without it go on drawing what they drew.
+        mixture: probability that every image of a batch is a mixture of two.
+        jpeg: probability of JPEG artefacts, quality 30 to 95. At 0, the default, it draws no random numbers, so that
+            older runs resume with the same numbers.
     """
 
     flip: float = 0.5
@@ -47,13 +47,13 @@ class Augmentation:
 
 
 def augment(images: Tensor, how: Augmentation, size: int, rng: Generator) -> Tensor:
-    """Change every image in its own way and resize it.
+    """Augment every image differently and resize it.
 
     Args:
         images: (N, 3, S, S) uint8 or float, 0..255.
-        how: how far.
-        size: side of the result.
-        rng: decides; of the device in use (training/device.py).
+        how: strength of each change.
+        size: side of the result, pixels.
+        rng: random generator of the device in use (training/device.py).
     Returns:
         (N, 3, size, size) float32, 0..255.
     """
@@ -65,13 +65,14 @@ def augment(images: Tensor, how: Augmentation, size: int, rng: Generator) -> Ten
 
 
 def repaint(x: Tensor, how: Augmentation, rng: Generator) -> Tensor:
-    """Change what a camera and a file change, and leave every pixel where it is.
+    """Change colours, sharpness and noise as a camera or a file does; no pixel moves.
 
     Args:
         x: (N, 3, S, S) float32, 0..255.
-        how, rng: as for `augment`.
+        how: strength of each change.
+        rng: random generator of the device in use.
     Returns:
-        (N, 3, S, S) float32, not held to 0..255.
+        (N, 3, S, S) float32, not clipped to 0..255.
     """
     x = _colour(x, how, rng)
     x = _soften(x, how, rng)
@@ -92,7 +93,7 @@ def _chance(n: int, p: float, rng: Generator) -> Tensor:
 
 
 def _warp(x: Tensor, how: Augmentation, size: int, rng: Generator) -> Tensor:
-    """Mirror, turn, scale and shift, and resize, in one sampling."""
+    """Mirror, rotate, scale, shift and resize in one sampling."""
     n = len(x)
     angle = torch.randn(n, generator=rng) * math.radians(how.rotation)
     scale = torch.exp(torch.randn(n, generator=rng) * how.scale)
@@ -103,7 +104,7 @@ def _warp(x: Tensor, how: Augmentation, size: int, rng: Generator) -> Tensor:
         [torch.stack([cos * mirror, -sin, shift[:, 0]], 1), torch.stack([sin * mirror, cos, shift[:, 1]], 1)], 1
     )
     if size < x.shape[-1]:
-        x = functional.interpolate(x, size=(size, size), mode="area")  # averaged first: no aliasing
+        x = functional.interpolate(x, size=(size, size), mode="area")  # average first against aliasing
     grid = functional.affine_grid(theta, [n, 3, size, size], align_corners=False)
     return functional.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 

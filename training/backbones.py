@@ -1,4 +1,4 @@
-"""The student networks. Shapes and widths as in runtime/graphs/mobilefacenet.py, which writes the same as ONNX."""
+"""The student networks. runtime/graphs/mobilefacenet.py writes the same shapes and widths as ONNX."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 # t: expansion, c: channels out, n: repeats, s: stride of the first
 Row = tuple[int, int, int, int]
 CLASSIC: tuple[Row, ...] = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
-# InsightFace's w600k_mbf, twice as wide: less expanded at the end.
+# InsightFace's w600k_mbf, twice as wide, expands less at the end.
 W600K: tuple[Row, ...] = (*CLASSIC[:-1], (1, 128, 2, 1))
 
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
 def conv(
     c_in: int, c_out: int, kernel: int, stride: int, groups: int, act: Callable[[int], nn.Module] | None
 ) -> nn.Module:
-    """Convolution and batch norm, with an activation where one is given; "same" padding but for a global kernel."""
+    """Convolution, batch norm and an optional activation; "same" padding, except for a global kernel."""
     padding = kernel // 2 if kernel < 7 else 0
     layers: list[nn.Module] = [
         nn.Conv2d(c_in, c_out, kernel, stride, padding, groups=groups, bias=False),
@@ -52,14 +52,14 @@ class Bottleneck(nn.Module):
 class MobileFaceNet(nn.Module):
     """MobileFaceNet: (N, 3, S, S) in -1..1 to (N, D), not normalised.
 
-    Inputs smaller than 112 leave a smaller last feature map, which is enlarged to the 7x7 of the global depthwise
-    layer, so that training may begin on small pictures.
+    Inputs smaller than 112 give a smaller last feature map. It is enlarged to the 7x7 of the global depthwise layer, so
+    that training can start with small images.
 
     Args:
         dimension: D.
         width: multiplies every number of channels.
         rows: the bottlenecks.
-        together: channels that the second convolution sees at once; 1: depthwise.
+        together: channels per group of the second convolution; 1 is depthwise.
         activation: "relu", "relu6" or "prelu".
     Source: Chen et al. 2018, arXiv:1804.07573, table 1.
     """
@@ -100,20 +100,20 @@ class MobileFaceNet(nn.Module):
         return y
 
 
-def parameters_of(model: nn.Module) -> int:
-    """Number of trained values."""
+def count_parameters(model: nn.Module) -> int:
+    """Count the trained parameters."""
     return sum(p.numel() for p in model.parameters())
 
 
 def build_backbone(name: str, dimension: int, width: float, activation: str) -> nn.Module:
-    """A student by name.
+    """Build a student network by name.
 
     Raises:
         ValueError: the name or the activation is unknown.
     """
     if activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {activation!r}; wanted: {', '.join(ACTIVATIONS)}")
-    from .mamba import MambaFace  # which is built of this module's convolutions
+        raise ValueError(f"activation is {activation!r}; expected: {', '.join(ACTIVATIONS)}")
+    from .mamba import MambaFace  # which imports this module
 
     if name == "mobilefacenet":
         return MobileFaceNet(dimension, width, CLASSIC, activation)
@@ -121,9 +121,9 @@ def build_backbone(name: str, dimension: int, width: float, activation: str) -> 
         return MobileFaceNet(dimension, 2 * width, W600K, activation, together=2)
     if name == "mamba":
         return MambaFace(dimension, width, activation)
-    raise ValueError(f"backbone is {name!r}; wanted: mobilefacenet, w600k_mbf or mamba")
+    raise ValueError(f"backbone is {name!r}; expected: mobilefacenet, w600k_mbf or mamba")
 
 
 def normalise(images_u8: Tensor) -> Tensor:
-    """(N, 3, S, S) of 0..255 to -1..1: what every student is trained on, and what its model file states."""
+    """Map (N, 3, S, S) from 0..255 to -1..1, the range of every student and of its model file."""
     return torch.sub(images_u8.float(), 127.5).div_(127.5)

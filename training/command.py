@@ -1,4 +1,4 @@
-"""How the commands of this folder end: what their user can mend is one line, without a traceback."""
+"""Shared by the commands of this folder: checks of their input, and errors of one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ T = TypeVar("T")
 
 
 def command(main: Callable[..., None]) -> Callable[..., None]:
-    """A main that ends with "error: ..." and 1 where its user can mend it; HYDRA_FULL_ERROR=1 shows the traceback.
+    """Make a main function exit with 1 and "error: ..." if the user can fix the problem.
+
+    HYDRA_FULL_ERROR=1 shows the traceback.
 
     Args:
-        main: takes the settings, of which none may be missing, or nothing.
+        main: takes the settings, all of which must be given, or nothing.
     """
 
     @functools.wraps(main)
     def guarded(*settings: Any) -> None:
         try:
-            for one in settings:
-                _want_all(one)
+            for config in settings:
+                _require_all(config)
             main(*settings)
         except (FacemillError, OSError, ValueError) as err:
             if os.environ.get("HYDRA_FULL_ERROR"):
@@ -37,48 +39,48 @@ def command(main: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-def _want_all(config: Any) -> None:
+def _require_all(config: Any) -> None:
     from omegaconf import OmegaConf
 
     missing = sorted(OmegaConf.missing_keys(config))
     if missing:
-        raise ValueError(f"{', '.join(missing)} not given; wanted: {' '.join(f'{name}=...' for name in missing)}")
+        raise ValueError(f"{', '.join(missing)} not given; expected: {' '.join(f'{name}=...' for name in missing)}")
 
 
-def want_file(path: Path, name: str, wanted: str) -> Path:
-    """The path, if a file is there.
+def require_file(path: Path, name: str, expected: str) -> Path:
+    """Check that a file exists, and return its path.
 
     Args:
-        path: as the user gave it.
-        name: of the setting or argument.
-        wanted: what it should be.
+        path: path that the user gave.
+        name: name of the setting or argument, for the message.
+        expected: description of the expected file, for the message.
     Raises:
-        ValueError: there is none.
+        ValueError: the file does not exist.
     """
     if not path.is_file():
-        raise ValueError(f"{name} is {path}, where there is no file; wanted: {wanted}")
+        raise ValueError(f"{name} is {path}, which is not a file; expected: {expected}")
     return path
 
 
-def want_folder(target: Path) -> Path:
-    """The path of a file to write, if its folder is there.
+def require_folder(target: Path) -> Path:
+    """Check that the folder of a file to write exists, and return the file's path.
 
     Raises:
-        ValueError: it is not.
+        ValueError: the folder does not exist.
     """
     if not target.parent.is_dir():
-        raise ValueError(f"{target} cannot be written, as {target.parent} is no folder; mkdir -p {target.parent}")
+        raise ValueError(f"{target} cannot be written: {target.parent} is not a folder. Run mkdir -p {target.parent}")
     return target
 
 
-def settings_as(kind: type[T], values: Mapping[str, Any], name: str) -> T:
-    """Settings as the dataclass that they are for.
+def parse_settings(kind: type[T], values: Mapping[str, Any], name: str) -> T:
+    """Make a dataclass from settings.
 
     Raises:
-        ValueError: one has a name that it does not know, or is missing.
+        ValueError: a setting has an unknown name, or is missing.
     """
     try:
         return kind(**values)
     except TypeError as err:
         known = ", ".join(field.name for field in fields(kind))  # type: ignore[arg-type]
-        raise ValueError(f"{name} is {values}; wanted: settings of {known}") from err
+        raise ValueError(f"{name} is {values}; expected settings: {known}") from err

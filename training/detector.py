@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 STRIDES = (8, 16, 32)
-VALUES = 15  # of a cell: score (a logit), box (4), five landmarks (10)
-_RARE = 0.01  # share of cells that hold a face, which the first scores say
+VALUES = 15  # per cell: score (a logit), box (4), five landmarks (10)
+_FIRST_SCORE = 0.01  # share of cells that hold a face; scores start there
 
 
 def normalise(images: Tensor) -> Tensor:
-    """(N, 3, H, W) of 0..255 to 0..1, so that black borders are what a convolution pads with."""
+    """Map (N, 3, H, W) from 0..255 to 0..1, so that black borders equal the padding of a convolution."""
     return images.float() / 255
 
 
 def _unit(c_in: int, c_out: int, *, last: bool = False) -> nn.Sequential:
-    """A pointwise and a depthwise convolution; batch norm and ReLU unless it is a head's last."""
+    """A pointwise and a depthwise convolution; batch norm and ReLU follow unless it is a head's last unit."""
     layers: list[nn.Module] = [
         nn.Conv2d(c_in, c_out, 1),
         nn.Conv2d(c_out, c_out, 3, padding=1, groups=c_out, bias=last),
@@ -28,7 +28,7 @@ def _unit(c_in: int, c_out: int, *, last: bool = False) -> nn.Sequential:
 
 
 class FaceDetector(nn.Module):
-    """(N, 3, H, W), 0..1, BGR, sides multiples of 32, to (N, P, 15): each cell of strides 8, 16, 32, row by row.
+    """(N, 3, H, W), 0..1, BGR, sides multiples of 32, to (N, P, 15), the cells of strides 8, 16, 32, row by row.
 
     Args:
         widths: channels after the stem, at stride 4, and from stride 8 on.
@@ -54,23 +54,23 @@ class FaceDetector(nn.Module):
                     nn.init.zeros_(module.bias)
         for score, _, _ in self.heads:  # type: ignore[misc]
             nn.init.normal_(score[0].weight, std=0.01)
-            nn.init.constant_(score[1].bias, torch.logit(torch.tensor(_RARE)).item())
+            nn.init.constant_(score[1].bias, torch.logit(torch.tensor(_FIRST_SCORE)).item())
 
     def levels(self, images: Tensor) -> list[list[Tensor]]:
         """Score, box and landmarks of each stride, as maps: (N, 1 or 4 or 10, H / stride, W / stride)."""
         x = self.early(functional.max_pool2d(self.stem(images), 2))
-        seen = []
+        maps = []
         for stage in self.stages:
             x = stage(functional.max_pool2d(x, 2))
-            seen.append(x)
+            maps.append(x)
         above: Tensor | None = None
-        merged = []
-        for x, join in zip(reversed(seen), reversed(list(self.neck)), strict=True):
+        joined = []
+        for x, join in zip(reversed(maps), reversed(list(self.neck)), strict=True):
             if above is not None:
                 x = x + functional.interpolate(above, scale_factor=2, mode="nearest")
             above = join(x)
-            merged.append(above)
-        return [[head(x) for head in heads] for x, heads in zip(reversed(merged), self.heads, strict=True)]  # type: ignore[union-attr]
+            joined.append(above)
+        return [[head(x) for head in heads] for x, heads in zip(reversed(joined), self.heads, strict=True)]  # type: ignore[union-attr]
 
     def forward(self, images: Tensor) -> Tensor:
         flat = [torch.cat(maps, 1).flatten(2).transpose(1, 2) for maps in self.levels(images)]

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""A checkpoint's averaged weights as a model: python -m training.export runs/distil/last.pt models/mine.onnx
+"""Export a checkpoint's averaged weights as a model: python -m training.export runs/distil/last.pt models/mine.onnx
 
-Writes the ONNX file, weights in FP16, and its model file beside it (models/mine.toml). Where there is a model file
-already, its words are kept: title, licence, accuracy.
+Writes the ONNX file, with weights in FP16, and its model file in the same folder (models/mine.toml). If the model file
+exists, its title, licence and accuracy are kept.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from runtime.errors import ParityError
 from runtime.modelspec import load_spec
 
 from .backbones import build_backbone
-from .command import command, want_folder
+from .command import command, require_folder
 from .state import read_checkpoint
 from .verification import embed
 
 SIZE = 112
 OPSET = 17
-LARGEST_GAP = 1e-4  # of one number of a unit vector, ONNX to PyTorch
+LARGEST_GAP = 1e-4  # per number of a unit vector, ONNX to PyTorch
 SMALLEST_COSINE = 0.9999  # FP16 weights to FP32 ones
 
 _MODEL_FILE = """\
@@ -55,18 +55,18 @@ accuracy_source = {accuracy_source}
 sha256 = {sha256}
 size_bytes = {size_bytes}
 """
-_WORDS = ("title", "licence", "accuracy", "accuracy_source")
+_TEXT_KEYS = ("title", "licence", "accuracy", "accuracy_source")
 
 
 @dataclass(frozen=True)
-class Exported:
-    """What was written, and how equal it proved.
+class ExportedModel:
+    """An exported model, and how close it is to the network.
 
     Attributes:
-        size_bytes: of the ONNX file.
-        samples: pictures that the weights have learned from.
+        size_bytes: size of the ONNX file.
+        samples: images that the weights have learned from.
         gap: largest difference of a number of a unit vector, FP32 ONNX to PyTorch.
-        cosine: smallest one, FP16 weights to FP32 weights.
+        cosine: smallest cosine, FP16 weights to FP32 weights.
     """
 
     size_bytes: int
@@ -78,51 +78,52 @@ class Exported:
         return f"{self.gap:.2g}; FP16 weights to FP32: smallest cosine {self.cosine:.6f}"
 
 
-def export(checkpoint: Path, target: Path) -> Exported:
-    """Write the averaged weights of a checkpoint as `target` and the model file beside it; or, if unequal, nothing.
+def export(checkpoint: Path, target: Path) -> ExportedModel:
+    """Write the averaged weights of a checkpoint to `target`, and the model file to the same folder.
 
     Args:
-        checkpoint: of training/train.py or training/train_identities.py.
+        checkpoint: checkpoint of training/train.py or training/train_identities.py.
         target: the ONNX file to write; replaced if it exists.
     Raises:
-        ValueError: the checkpoint is of no such network.
-        ParityError: the ONNX file does not answer like the network.
+        ValueError: the checkpoint is of another kind of network.
+        ParityError: the ONNX file does not answer like the network; nothing is written.
     """
     model, samples = load_averaged(checkpoint)
-    whole = to_onnx(model)
-    content = halve_weights(whole).SerializeToString(deterministic=True)
+    full = to_onnx(model)
+    content = halve_weights(full).SerializeToString(deterministic=True)
     crops = synthetic_crops(SIZE)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
-        made, plain = Path(folder) / target.name, Path(folder) / "plain"
-        made.write_bytes(content)
-        plain.write_bytes(whole.SerializeToString())
-        described = made.with_suffix(".toml")
-        described.write_text(model_file(target, content, whole), encoding="utf-8")
-        spec = load_spec(str(described))
-        exact = reference_embeddings(spec, plain, crops)  # (N, D)
-        halved = reference_embeddings(spec, made, crops)
-        gap = float(np.abs(exact - embed(model, crops)).max())
-        cosine = float((exact * halved).sum(axis=1).min())
+        halved_file, full_file = Path(folder) / target.name, Path(folder) / "plain"
+        halved_file.write_bytes(content)
+        full_file.write_bytes(full.SerializeToString())
+        toml_file = halved_file.with_suffix(".toml")
+        toml_file.write_text(model_file(target, content, full), encoding="utf-8")
+        spec = load_spec(str(toml_file))
+        full_rows = reference_embeddings(spec, full_file, crops)  # (N, D)
+        halved = reference_embeddings(spec, halved_file, crops)
+        gap = float(np.abs(full_rows - embed(model, crops)).max())
+        cosine = float((full_rows * halved).sum(axis=1).min())
         if not (gap <= LARGEST_GAP and cosine >= SMALLEST_COSINE):
             raise ParityError(
-                f"the ONNX file of {checkpoint} is not the network: largest difference {gap:.2g}, wanted at most "
-                f"{LARGEST_GAP}; smallest cosine of FP16 weights {cosine:.6f}, wanted at least {SMALLEST_COSINE}"
+                f"the ONNX file of {checkpoint} differs from the network: largest difference {gap:.2g}, expected at "
+                f"most {LARGEST_GAP}; smallest cosine of FP16 weights {cosine:.6f}, expected at least {SMALLEST_COSINE}"
             )
-        made.replace(target)
-        described.replace(target.with_suffix(".toml"))
-    return Exported(len(content), samples, gap, cosine)
+        halved_file.replace(target)
+        toml_file.replace(target.with_suffix(".toml"))
+    return ExportedModel(len(content), samples, gap, cosine)
 
 
 def load_averaged(checkpoint: Path) -> tuple[nn.Module, int]:
-    """The averaged network of a checkpoint, and the samples that it has learned from. Nothing in it is executed.
+    """Load the averaged network of a checkpoint, and the number of samples it has learned from. Executes no code in it.
 
     Raises:
-        ValueError: it is none of such a network.
+        ValueError: the checkpoint is of a detector.
     """
     content = read_checkpoint(checkpoint)
     if "backbone" not in content["config"]:
         raise ValueError(
-            f"{checkpoint} is of a detector; wanted: one of training.train, or python -m training.export_detector"
+            f"{checkpoint} is a detector's; expected: a checkpoint of training.train, or python -m "
+            "training.export_detector"
         )
     model = build_backbone(**content["config"]["backbone"])
     model.load_state_dict(content["ema"])
@@ -130,24 +131,24 @@ def load_averaged(checkpoint: Path) -> tuple[nn.Module, int]:
 
 
 def to_onnx(model: nn.Module) -> onnx.ModelProto:
-    """The network as FP32 ONNX: `input` (N, 3, 112, 112) to `embedding` (N, D); batch norms within convolutions."""
-    return traced(model, (1, 3, SIZE, SIZE), ["embedding"], {"input": {0: "N"}, "embedding": {0: "N"}})
+    """Convert to FP32 ONNX: `input` (N, 3, 112, 112) to `embedding` (N, D); batch norms folded into convolutions."""
+    return trace_to_onnx(model, (1, 3, SIZE, SIZE), ["embedding"], {"input": {0: "N"}, "embedding": {0: "N"}})
 
 
-def traced(
+def trace_to_onnx(
     model: nn.Module, shape: Sequence[int], outputs: Sequence[str], free: Mapping[str, Mapping[int, str]]
 ) -> onnx.ModelProto:
-    """A network in evaluation mode as FP32 ONNX; batch norms within convolutions.
+    """Convert a network in evaluation mode to FP32 ONNX, with batch norms folded into convolutions.
 
     Args:
-        model: of one input, which is named `input`.
-        shape: of that.
-        outputs: their names.
-        free: of inputs and outputs, by name: dimensions that the file leaves open, and what they are called.
+        model: network with one input, which is named `input`.
+        shape: shape of the input.
+        outputs: names of the outputs.
+        free: dimensions that the file leaves open and their names, by input or output.
     """
     file = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that this exporter is the old one; it needs no further package
+        warnings.simplefilter("ignore")  # it warns that this exporter is old; the new one needs another package
         torch.onnx.export(
             model,
             (torch.zeros(*shape),),
@@ -162,9 +163,9 @@ def traced(
 
 
 def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose weights are kept in FP16, each with a Cast to FP32; biases, which are few, stay.
+    """Copy a model with its weights in FP16, each with a Cast to FP32; biases, which are few, stay in FP32.
 
-    Whoever reads it folds the Casts and has an FP32 network again, of half the size on disk.
+    A reader folds the Casts and gets an FP32 network from a file of half the size.
     """
     halved = onnx.ModelProto()
     halved.CopyFrom(model)
@@ -182,50 +183,51 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def model_file(target: Path, content: bytes, graph: onnx.ModelProto) -> str:
-    """The TOML of an ONNX file: its facts, and the words of the model file that it replaces."""
+    """Write the TOML of an ONNX file, with the texts of the model file that it replaces."""
     dimension = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     return fill_in(_MODEL_FILE, target, content, size=SIZE, dimension=dimension)
 
 
 def fill_in(template: str, target: Path, content: bytes, **facts: object) -> str:
-    """A model file from its template: facts, and the words of the model file that it replaces.
+    """Fill in the template of a model file, with the texts of the model file that it replaces.
 
     Args:
         template: TOML with `{key}` for each value.
-        target: the ONNX file that will hold `content`.
-        content: its bytes.
-        facts: of this network.
+        target: path of the ONNX file.
+        content: bytes of the ONNX file.
+        facts: values of this network.
     """
-    beside = target.with_suffix(".toml")
-    words = dict.fromkeys(_WORDS, "not stated")
-    if beside.exists():
-        before = load_spec(str(beside))
-        words = {key: getattr(before, key) for key in _WORDS}
-    of_file = {
+    old_model_file = target.with_suffix(".toml")
+    texts = dict.fromkeys(_TEXT_KEYS, "not stated")
+    if old_model_file.exists():
+        before = load_spec(str(old_model_file))
+        texts = {key: getattr(before, key) for key in _TEXT_KEYS}
+    file_facts = {
         "name": target.stem,
         "file": target.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),
     }
-    values = {**facts, **of_file, **words}
+    values = {**facts, **file_facts, **texts}
     return template.format(**{key: json.dumps(value, ensure_ascii=False) for key, value in values.items()})
 
 
-def run_export(words: str | None, export: Callable[[Path, Path], Any]) -> None:
-    """The command of a module that exports.
+def run_export(description: str | None, export: Callable[[Path, Path], Any]) -> None:
+    """Run the command of an export module.
 
     Args:
-        words: what it does, for --help.
-        export: checkpoint and target to what was written: `size_bytes`, `samples`, and the proof as its text.
+        description: text for --help.
+        export: takes checkpoint and target; returns an object with `size_bytes` and `samples`, whose text is the
+            comparison.
     """
-    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="last.pt of a run")
-    parser.add_argument("target", type=Path, help="the ONNX file to write")
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", type=Path, help="checkpoint: last.pt of a run")
+    parser.add_argument("target", type=Path, help="ONNX file to write")
     chosen = parser.parse_args()
 
     @command
     def main() -> None:
-        done = export(chosen.checkpoint, want_folder(chosen.target))
+        done = export(chosen.checkpoint, require_folder(chosen.target))
         print(
             f"{chosen.target} and its model file: {done.size_bytes:,} bytes, after {done.samples:,} samples\n"
             f"ONNX to PyTorch: largest difference {done}"

@@ -1,4 +1,4 @@
-"""What JPEG loses, on tensors: 8x8 cosine transform, the standard's tables, chroma at half the resolution."""
+"""Apply JPEG's losses to tensors: 8x8 cosine transform, the standard's tables, chroma at half the resolution."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _table(numbers: str) -> Tensor:
 
 
 def _cosines() -> Tensor:
-    """(8, 8) orthonormal: frequency by place."""
+    """(8, 8) orthonormal: frequency by position."""
     frequency, place = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
     rows = torch.cos((2 * place + 1) * frequency * math.pi / 16) / 2
     rows[0] /= math.sqrt(2)
@@ -39,17 +39,17 @@ _DCT = _cosines()
 
 
 def compress(images: Tensor, quality: Tensor) -> Tensor:
-    """Images as they come back from a JPEG file.
+    """Compress images as a JPEG file does, and decompress them.
 
     Args:
-        images: (N, 3, S, S) float32 RGB; held to 0..255 first.
-        quality: (N,) float32, 1..100, as libjpeg counts.
+        images: (N, 3, S, S) float32 RGB; clipped to 0..255 first.
+        quality: (N,) float32, 1..100, on libjpeg's scale.
     Returns:
         (N, 3, S, S) float32, 0..255.
     """
     side = images.shape[-1]
-    spare = -side % 16
-    x = functional.pad(images.clamp(0, 255), (0, spare, 0, spare), mode="replicate")
+    padding = -side % 16
+    x = functional.pad(images.clamp(0, 255), (0, padding, 0, padding), mode="replicate")
     x = torch.einsum("cd,ndhw->nchw", _YCC.to(x.device), x)
     light = _quantise(x[:, :1] - 128, quality, _TABLES[0]) + 128
     colour = _quantise(functional.avg_pool2d(x[:, 1:], 2), quality, _TABLES[1])
@@ -59,7 +59,7 @@ def compress(images: Tensor, quality: Tensor) -> Tensor:
 
 
 def _quantise(x: Tensor, quality: Tensor, table: Tensor) -> Tensor:
-    """(N, C, H, W) with the cosine transform of each 8x8 block rounded to steps."""
+    """Round the cosine transform of each 8x8 block of (N, C, H, W) to the table's steps."""
     n, c, height, width = x.shape
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100  # (N,)
     steps = (table.to(x.device) * scale.view(-1, 1, 1)).round().clamp(1, 255).view(n, 1, 1, 1, 8, 8)

@@ -1,4 +1,4 @@
-"""Where the face of each crop is: box and landmarks by a trained detector, which also throws out what is no face."""
+"""Label the face of each crop by a trained detector: box and landmarks. Crops without a face are left out."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .teacher import DetectorTeacher
 
 logger = logging.getLogger(__name__)
 
-# A detector's landmarks differ by half a pixel with the size that it sees; the mean of several sizes is steadier.
+# A detector's landmarks vary by half a pixel with the image size; the mean of several sizes is steadier.
 _RULES = FindRules(views=(View(96, 0.5), View(128, 0.5), View(160, 0.5)), retries=())
-_BORDER = 28  # pixels of a crop's edge repeated around it: detectors are trained on heads, not on masks
-_FARTHEST = 8.0  # pixels, mean distance of landmarks to the template that the crop was aligned to
-_AT_ONCE = 64
+_BORDER = 28  # pixels of the crop's edge repeated around it: detectors are trained on whole heads
+_MAX_TEMPLATE_GAP = 8.0  # pixels, mean distance of landmarks to the template of the crop
+_BATCH = 64
 
 
 @dataclass(frozen=True)
 class Labels:
-    """The faces of some crops.
+    """The faces of a set of crops.
 
     Attributes:
-        rows: (n,) int64, the crops that hold one.
-        boxes: (n, 4) float32, left, top, right, bottom in pixels of the crop; may lie beyond it.
+        rows: (n,) int64, the crops that show a face.
+        boxes: (n, 4) float32, left, top, right, bottom in pixels of the crop; may extend beyond it.
         landmarks: (n, 5, 2) float32, pixels of the crop.
     """
 
@@ -43,48 +43,48 @@ class Labels:
     landmarks: NDArray[np.float32]
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, boxes and landmarks where the run computes."""
+        """Rows, boxes and landmarks on the run's device."""
         device = torch.get_default_device()
         rows, boxes, landmarks = (torch.from_numpy(x).to(device) for x in (self.rows, self.boxes, self.landmarks))
         return rows, boxes, landmarks
 
 
 def label_crops(crops: NDArray[np.uint8], key: str, teacher: DetectorTeacher, cache: Path) -> Labels:
-    """Label all crops, once.
+    """Label all crops, once per cache folder.
 
     Args:
         crops: (N, S, S, 3) uint8 RGB, aligned to the ArcFace template.
-        key: of `crops_key`: which crops they are.
-        teacher: labels them.
+        key: result of `crops_key`, which identifies the crops.
+        teacher: detector that labels them.
         cache: folder that keeps the labels for the next run.
     Raises:
-        ValueError: none holds a face.
+        ValueError: the teacher finds no face in any crop.
     """
-    of_all = f"{key} {crops.shape} {_RULES!s}".encode() + teacher.weights.read_bytes()
-    path = cache / f"labels-{hashlib.sha256(of_all).hexdigest()[:16]}.npz"
+    cache_key = f"{key} {crops.shape} {_RULES!s}".encode() + teacher.weights.read_bytes()
+    path = cache / f"labels-{hashlib.sha256(cache_key).hexdigest()[:16]}.npz"
     if not path.exists():
         logger.info("labelling %d crops by %s, once for this run's folder", len(crops), teacher.weights.name)
         cache.mkdir(parents=True, exist_ok=True)
-        found = _label(crops, teacher)
+        labels = _label(crops, teacher)
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, rows=found.rows, boxes=found.boxes, landmarks=found.landmarks)
+        np.savez(partial, rows=labels.rows, boxes=labels.boxes, landmarks=labels.landmarks)
         partial.rename(path)
-    with np.load(path) as kept:
-        labels = Labels(kept["rows"], kept["boxes"], kept["landmarks"])
+    with np.load(path) as file:
+        labels = Labels(file["rows"], file["boxes"], file["landmarks"])
     if not len(labels.rows):
         raise ValueError(
-            f"none of {len(crops)} crops holds a face by {teacher.weights}; wanted: faces aligned to ArcFace's template"
+            f"{teacher.weights} finds no face in {len(crops)} crops; expected: faces aligned to ArcFace's template"
         )
-    logger.info("%d of %d crops hold a face by %s", len(labels.rows), len(crops), teacher.weights.name)
+    logger.info("%d of %d crops show a face by %s", len(labels.rows), len(crops), teacher.weights.name)
     return labels
 
 
 def _label(crops: NDArray[np.uint8], teacher: DetectorTeacher) -> Labels:
-    finder = Finder(teacher, decoder_of(teacher.spec.decode), _RULES, _AT_ONCE)
+    finder = Finder(teacher, decoder_of(teacher.spec.decode), _RULES, _BATCH)
     rows, boxes, landmarks = [], [], []
-    for start in range(0, len(crops), _AT_ONCE):
+    for start in range(0, len(crops), _BATCH):
         photos = [
-            cv2.copyMakeBorder(one, *[_BORDER] * 4, cv2.BORDER_REPLICATE) for one in crops[start : start + _AT_ONCE]
+            cv2.copyMakeBorder(crop, *[_BORDER] * 4, cv2.BORDER_REPLICATE) for crop in crops[start : start + _BATCH]
         ]
         if teacher.spec.channel_order == "bgr":
             photos = [photo[..., ::-1] for photo in photos]
@@ -92,9 +92,9 @@ def _label(crops: NDArray[np.uint8], teacher: DetectorTeacher) -> Labels:
             if not len(faces):
                 continue
             marks = faces.landmarks - _BORDER  # (F, 5, 2)
-            apart = np.linalg.norm(marks - TEMPLATE, axis=2).mean(axis=1)
-            best = int(apart.argmin())
-            if apart[best] <= _FARTHEST:
+            gaps = np.linalg.norm(marks - TEMPLATE, axis=2).mean(axis=1)
+            best = int(gaps.argmin())
+            if gaps[best] <= _MAX_TEMPLATE_GAP:
                 rows.append(row)
                 boxes.append(faces.boxes[best] - _BORDER)
                 landmarks.append(marks[best])

@@ -1,4 +1,4 @@
-"""Pictures with known faces seen once more: another size, the mirror, a picture within another."""
+"""Vary composed images with known faces: another size, mirrored, or shrunk into another image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from .scenes import MIRRORED, Scenes
 
 @dataclass(frozen=True)
 class Look:
-    """A way to see pictures once more.
+    """A variation of composed images.
 
     Attributes:
-        size: side of what is seen, pixels.
-        mirror: whether it is the mirror image.
-        share: side of the picture in it, 1 or less; around it is one colour.
-        left, top: where, as parts of the free space.
+        size: side of the result, pixels.
+        mirror: mirror the image.
+        share: side of the image as a share of the result, 1 or less; one colour surrounds it.
+        left: space on the left of the image, as a share of the free space.
+        top: space above the image, as a share of the free space.
     """
 
     size: int
@@ -32,14 +33,14 @@ class Look:
 
     @classmethod
     def draw(cls, sizes: Sequence[int], nested: float, rng: Generator) -> Look:
-        """One of these sizes; this share of looks sees a picture within another, down to a quarter of its side."""
-        at = torch.rand(6, generator=rng).tolist()
-        share = math.exp(at[3] * math.log(0.25)) if at[2] < nested else 1.0
-        return cls(sizes[int(at[0] * len(sizes))], at[1] < 0.5, share, at[4], at[5])
+        """Draw a look; a share `nested` of looks shrinks the image, down to a quarter of its side."""
+        numbers = torch.rand(6, generator=rng).tolist()
+        share = math.exp(numbers[3] * math.log(0.25)) if numbers[2] < nested else 1.0
+        return cls(sizes[int(numbers[0] * len(sizes))], numbers[1] < 0.5, share, numbers[4], numbers[5])
 
 
 def look_again(scenes: Scenes, look: Look, rng: Generator) -> Scenes:
-    """The same pictures seen otherwise: other pictures to a detector, for a tenth of the work of composing."""
+    """Vary the images; a detector sees new ones, for a tenth of the cost of composing."""
     n, side = len(scenes.images), max(1, round(look.size * look.share))
     factor = side / scenes.images.shape[-1]
     images = functional.interpolate(
@@ -52,10 +53,10 @@ def look_again(scenes: Scenes, look: Look, rng: Generator) -> Scenes:
         landmarks = torch.stack([side - 1 - landmarks[..., 0], landmarks[..., 1]], -1)[:, :, MIRRORED]
     if side < look.size:
         left, top = (int((look.size - side) * part) for part in (look.left, look.top))
-        black = torch.rand(n, 1, 1, 1, generator=rng) < 0.4  # as around a photograph that facemill gives a border
-        around = torch.where(black, 0.0, 255 * torch.rand(n, 3, 1, 1, generator=rng))
-        whole = around.expand(n, 3, look.size, look.size).clone()
+        black = torch.rand(n, 1, 1, 1, generator=rng) < 0.4  # like the border that facemill adds to a photo
+        surroundings = torch.where(black, 0.0, 255 * torch.rand(n, 3, 1, 1, generator=rng))
+        whole = surroundings.expand(n, 3, look.size, look.size).clone()
         whole[..., top : top + side, left : left + side] = images
         images = whole
         boxes, landmarks = boxes + torch.tensor([left, top] * 2), landmarks + torch.tensor([left, top])
-    return Scenes(images, boxes, landmarks, scenes.there, scenes.cut)
+    return Scenes(images, boxes, landmarks, scenes.present, scenes.cut)

@@ -1,4 +1,4 @@
-"""The loop of every run: steps, a log, checkpoints at intervals, verification at intervals."""
+"""The loop of every training run: steps, a log, checkpoints and verification at intervals."""
 
 from __future__ import annotations
 
@@ -13,105 +13,107 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
 
-from .command import want_file
+from .command import require_file
 from .state import State, learning_rate, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
-_OF_NETWORK = ("backbone", "widths")
-# What a run is; how long, how fast and on what pictures it learns may change on the way.
-_DECIDING = (*_OF_NETWORK, "seed", "teacher", "tars", "left_out", "held_out", "batch", "objectives")
+_NETWORK_KEYS = ("backbone", "widths")
+# Settings that identify a run. Its length, learning rate and augmentation may change later.
+_RUN_KEYS = (*_NETWORK_KEYS, "seed", "teacher", "tars", "left_out", "held_out", "batch", "objectives")
 
 
 class Trainer(Protocol):
-    """A run being followed.
+    """A training run.
 
     Attributes:
-        config: its settings; `samples`, `batch`, `run` and those of the intervals among them.
-        state: what it has to remember.
+        config: its settings, among them `samples`, `batch`, `run` and the intervals.
+        state: networks, optimizer and counters.
     """
 
     config: DictConfig
     state: State
 
     def step(self) -> dict[str, float]:
-        """One batch; returns what is to be logged, `loss` first."""
+        """Learn from one batch; returns values to log, `loss` first."""
         ...
 
     def verify(self) -> dict[str, float]:
-        """How good the averaged weights are; empty where nothing is at hand to verify with."""
+        """Measure the averaged weights; empty without data to verify with."""
         ...
 
 
-def checkpoint_of(config: DictConfig) -> Path:
-    """The file that a run goes on from."""
+def checkpoint_path(config: DictConfig) -> Path:
+    """Path of a run's checkpoint."""
     return Path(config.run) / "last.pt"
 
 
-def kept_of(config: DictConfig) -> dict[str, Any] | None:
-    """The checkpoint that a run goes on from, or begins with; None: it begins with nothing.
+def load_checkpoint(config: DictConfig) -> dict[str, Any] | None:
+    """Load the checkpoint that a run resumes or starts from; None if there is none.
 
-    To be asked before anything else, so that a run that cannot go on is refused before it decodes for minutes.
+    Call this first, so that a run that cannot resume is refused before it decodes for minutes.
 
     Raises:
-        ValueError: it was made with other settings, or of another network.
+        ValueError: the checkpoint was made with different settings, or is of another network.
     """
-    path = checkpoint_of(config)
+    path = checkpoint_path(config)
     if path.exists():
-        kept = read_checkpoint(path)
-        _compare(config, kept["config"], _DECIDING, f"{path} was made with", "give another run=..., or the old value")
-        return kept
+        checkpoint = read_checkpoint(path)
+        _compare(config, checkpoint["config"], _RUN_KEYS, f"{path} was made with", "another run=..., or the old value")
+        return checkpoint
     if not config.start:
         return None
-    start = want_file(Path(config.start), "start", "a checkpoint, such as runs/distil/last.pt")
-    kept = read_checkpoint(start)
-    _compare(config, kept["config"], _OF_NETWORK, f"start={start} has", "give the old value, or another start=...")
-    return kept
+    start = require_file(Path(config.start), "start", "a checkpoint, such as runs/distil/last.pt")
+    checkpoint = read_checkpoint(start)
+    _compare(config, checkpoint["config"], _NETWORK_KEYS, f"start={start} has", "the old value, or another start=...")
+    return checkpoint
 
 
-def _compare(config: DictConfig, before: dict[str, Any], keys: Iterable[str], made_with: str, wanted: str) -> None:
+def _compare(config: DictConfig, before: dict[str, Any], keys: Iterable[str], made_with: str, remedy: str) -> None:
     now = _plain(config)
     for key in keys:
         if key not in before:
-            continue  # an older checkpoint
+            continue  # the checkpoint is older than the setting
         if key not in now:
-            raise ValueError(f"{made_with} {key}={before[key]}, so it is of another kind of run; {wanted}")
-        one, other = _decisive(now[key], before[key]), _decisive(before[key], now[key])
-        if one != other:
-            raise ValueError(f"{key} is {one}, but {made_with} {other}; wanted: {wanted}")
+            raise ValueError(f"{made_with} {key}={before[key]}: it is of another kind of run; expected: {remedy}")
+        value, old_value = _reduce_setting(now[key], before[key]), _reduce_setting(before[key], now[key])
+        if value != old_value:
+            raise ValueError(f"{key} is {value}, but {made_with} {old_value}; expected: {remedy}")
 
 
-def _decisive(value: Any, other: Any) -> Any:
-    """What counts of a setting: of paths the name, as folders differ between machines; of groups what both have."""
+def _reduce_setting(value: Any, other: Any) -> Any:
+    """Reduce a path to its name, because folders differ by machine, and a group to the keys that both have."""
     if isinstance(value, dict) and isinstance(other, dict):
-        return {key: _decisive(one, other[key]) for key, one in value.items() if key in other}
+        return {key: _reduce_setting(item, other[key]) for key, item in value.items() if key in other}
     return Path(value).name if isinstance(value, str) else value
 
 
-def begin(trainer: Trainer, kept: dict[str, Any] | None, *, anew: bool = False) -> None:
-    """Take up the run where it stopped, or from `start` where it has not begun.
+def resume(trainer: Trainer, checkpoint: dict[str, Any] | None, *, weights_only: bool = False) -> None:
+    """Resume a run from its checkpoint, or start it from the checkpoint of `start`.
 
     Args:
         trainer: the run.
-        kept: of `kept_of`.
-        anew: `start` is of another kind of run: its averaged weights are taken, and counting begins at 0.
+        kept: result of `load_checkpoint`.
+        weights_only: take only the averaged weights of `start`, which is of another kind of run, and count from 0.
     Raises:
         ValueError: the checkpoint is of another network.
     """
     try:
-        if kept is not None and anew and not checkpoint_of(trainer.config).exists():
-            trainer.state.take_weights(kept)
-        elif kept is not None:
-            trainer.state.load(kept)
+        if checkpoint is not None and weights_only and not checkpoint_path(trainer.config).exists():
+            trainer.state.take_weights(checkpoint)
+        elif checkpoint is not None:
+            trainer.state.load(checkpoint)
     except RuntimeError as err:
         first = str(err).splitlines()[1:2] or [str(err)]
-        raise ValueError(f"the checkpoint is of another network: {first[0].strip()}; give another run=...") from err
+        raise ValueError(
+            f"the checkpoint is of another network: {first[0].strip()}; expected: another run=..."
+        ) from err
     logger.info("%d of %d samples done", trainer.state.samples, trainer.config.samples)
 
 
 def save(trainer: Trainer) -> None:
-    """Keep the run as it is."""
-    trainer.state.save(checkpoint_of(trainer.config), _plain(trainer.config))
+    """Write the run's checkpoint."""
+    trainer.state.save(checkpoint_path(trainer.config), _plain(trainer.config))
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
@@ -120,7 +122,7 @@ def _plain(config: DictConfig) -> dict[str, Any]:
 
 
 def set_learning_rate(trainer: Trainer) -> None:
-    """Give the optimizer the rate of this moment."""
+    """Set the optimizer's learning rate for the samples learned so far."""
     config = trainer.config
     for group in trainer.state.optimizer.param_groups:
         group["lr"] = learning_rate(
@@ -128,14 +130,14 @@ def set_learning_rate(trainer: Trainer) -> None:
         )
 
 
-def follow(trainer: Trainer, show: Callable[[Any], None] | None = None) -> None:
+def train(trainer: Trainer, show: Callable[[Any], None] | None = None) -> None:
     """Train until all samples are learned.
 
     Args:
         trainer: the run.
-        show: called after each verification with TensorBoard's writer, for what is no number.
+        show: called after each verification with TensorBoard's writer, to add more than numbers.
     Raises:
-        SystemExit: 130 or 143: Ctrl-C or SIGTERM came; what is learned is kept.
+        SystemExit: 130 after Ctrl-C or 143 after SIGTERM; the checkpoint is written.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -143,34 +145,34 @@ def follow(trainer: Trainer, show: Callable[[Any], None] | None = None) -> None:
     board = SummaryWriter(str(Path(config.run) / "tensorboard"))
     saved = began = time.monotonic()
     first = state.samples
-    with _signals() as came:
-        while state.samples < config.samples and not came:
-            found = trainer.step()
+    with _collect_signals() as signals:
+        while state.samples < config.samples and not signals:
+            values = trainer.step()
             now = time.monotonic()
             if state.step % config.log_every == 0:
                 rate = (state.samples - first) / (now - began)
-                _note(board, state.samples, {**found, "images_per_s": rate})
+                _log_values(board, state.samples, {**values, "images_per_s": rate})
             if now - saved >= config.checkpoint_every_s:
                 save(trainer)
                 saved = now
             if state.samples % config.verify_every < config.batch:
-                _note(board, state.samples, trainer.verify())
+                _log_values(board, state.samples, trainer.verify())
                 if show is not None:
                     show(board)
         save(trainer)
     board.close()
     if state.samples < config.samples:
-        kept = checkpoint_of(config)
+        checkpoint = checkpoint_path(config)
         logger.info(
-            "stopped at %d of %d samples; the same command goes on from %s", state.samples, config.samples, kept
+            "stopped at %d of %d samples; the same command resumes from %s", state.samples, config.samples, checkpoint
         )
-        raise SystemExit(128 + came[0])
+        raise SystemExit(128 + signals[0])
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """The requests to stop that have come, which end the run after its step; a second one ends it at once."""
-    came: list[int] = []
+def _collect_signals() -> Iterator[list[int]]:
+    """Collect signals to stop, which end the run after its step; a second signal ends it at once."""
+    signals: list[int] = []
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     before = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}  # nohup
 
@@ -179,18 +181,18 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
     def note(number: int, _: FrameType | None) -> None:
-        came.append(number)
+        signals.append(number)
         restore()
 
     for number in before:
         signal.signal(number, note)
     try:
-        yield came
+        yield signals
     finally:
         restore()
 
 
-def _note(board: Any, samples: int, values: dict[str, float]) -> None:
+def _log_values(board: Any, samples: int, values: dict[str, float]) -> None:
     if not values:
         return
     for name, value in values.items():

@@ -1,7 +1,7 @@
-"""A state-space network: convolutions to patches, selective scans over them both ways, the mean of what comes out.
+"""A state-space network: convolutions to patches, selective scans over them in both directions, and the mean.
 
-The scan is written with products and sums alone, so that it exports to ONNX as it is. A state only ever shrinks
-(decays are below 1) and nothing is divided, so that it is as exact as the loop that it replaces.
+The scan uses only products and sums, so that it exports to ONNX unchanged. Decays are below 1 and nothing is divided,
+so the scan is as exact as the loop that it replaces.
 """
 
 from __future__ import annotations
@@ -15,44 +15,44 @@ from torch.nn import functional
 
 from .backbones import ACTIVATIONS, conv
 
-STATE = 8  # numbers remembered for each channel
-KERNEL = 4  # places that a channel sees before the scan
-GRID = 7  # patches a side of a 112x112 picture
+STATE = 8  # numbers of state per channel
+KERNEL = 4  # positions that a channel sees before the scan
+GRID = 7  # patches per side of a 112x112 image
 DEPTH = 5  # blocks
 
 
 def selective_scan(decay: Tensor, entry: Tensor, chunk: int) -> Tensor:
-    """h[t] = decay[t] * h[t - 1] + entry[t], of h[-1] = 0, in 2 * sqrt(L) steps rather than L.
+    """Compute h[t] = decay[t] * h[t - 1] + entry[t] with h[-1] = 0, in 2 * sqrt(L) steps instead of L.
 
-    All chunks are scanned side by side, as if each began with nothing. Then the last states are carried from chunk to
-    chunk, and what was carried in is added, as far as it has not decayed.
+    All chunks are scanned in parallel, each from a zero state. Then the last states are carried from chunk to chunk,
+    and the carried states are added with their decay.
 
     Args:
         decay, entry: (N, L, ...) float, decay in 0..1.
-        chunk: places in a chunk; divides L.
+        chunk: positions per chunk; divides L.
     Returns:
         (N, L, ...), the states.
     Source: Gu & Dao 2023, arXiv:2312.00752, equation 2a; Blelloch 1990, Prefix Sums and Their Applications.
     """
     a = decay.unflatten(1, (-1, chunk))  # (N, L / chunk, chunk, ...)
     b = entry.unflatten(1, (-1, chunk))
-    states, kept = [b[:, :, 0]], [a[:, :, 0]]
+    states, decays = [b[:, :, 0]], [a[:, :, 0]]
     for t in range(1, chunk):
         states.append(a[:, :, t] * states[-1] + b[:, :, t])
-        kept.append(a[:, :, t] * kept[-1])
-    carried = [states[-1][:, 0] * 0]  # no constant, whose N the exporter would fix
+        decays.append(a[:, :, t] * decays[-1])
+    carried = [states[-1][:, 0] * 0]  # not a constant: the exporter would fix its N
     for c in range(a.shape[1] - 1):
-        carried.append(kept[-1][:, c] * carried[-1] + states[-1][:, c])
-    whole = torch.stack(states, 2) + torch.stack(kept, 2) * torch.stack(carried, 1).unsqueeze(2)
+        carried.append(decays[-1][:, c] * carried[-1] + states[-1][:, c])
+    whole = torch.stack(states, 2) + torch.stack(decays, 2) * torch.stack(carried, 1).unsqueeze(2)
     return whole.flatten(1, 2)
 
 
 class MambaBlock(nn.Module):
-    """Normalise, widen, convolve, scan there and back, gate, narrow, and add.
+    """Normalise, widen, convolve, scan forward and backward, gate, narrow, and add.
 
     Args:
-        channels: in and out.
-    Source: Gu & Dao 2023, arXiv:2312.00752, figure 3; both ways as Zhu et al. 2024, arXiv:2401.09417.
+        channels: channels of input and output.
+    Source: Gu & Dao 2023, arXiv:2312.00752, figure 3; both directions as in Zhu et al. 2024, arXiv:2401.09417.
     """
 
     def __init__(self, channels: int) -> None:
@@ -64,7 +64,7 @@ class MambaBlock(nn.Module):
         self.near = nn.Conv1d(2 * inner, 2 * inner, KERNEL, padding=KERNEL - 1, groups=2 * inner)
         self.select = nn.Conv1d(2 * inner, 2 * (rank + 2 * STATE), 1, groups=2, bias=False)
         self.pace = nn.Conv1d(2 * rank, 2 * inner, 1, groups=2)
-        # Flat, as what has one dimension does not decay (state.new_state).
+        # One dimension, because such parameters do not decay (state.new_state).
         self.log_rate = nn.Parameter(torch.arange(1.0, STATE + 1).log().repeat(2 * inner))
         self.skip = nn.Parameter(torch.ones(2 * inner))
         self.narrow = nn.Linear(inner, channels, bias=False)
@@ -73,39 +73,39 @@ class MambaBlock(nn.Module):
             self.pace.bias.copy_(pace + torch.log(-torch.expm1(-pace)))  # type: ignore[union-attr]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, L, C) to (N, L, C), L a square."""
+        """(N, L, C) to (N, L, C), where L is a square."""
         length = x.shape[1]
         inward, gate = self.widen(self.norm(x)).split(self.inner, 2)  # (N, L, E) each
-        there_and_back = torch.cat([inward, inward.flip(1)], 2).transpose(1, 2)  # (N, 2E, L)
-        seen = functional.silu(self.near(there_and_back)[..., :length])
-        there, back = self._scan(seen).split(self.inner, 2)
-        y: Tensor = self.narrow((there + back.flip(1)) * functional.silu(gate))
+        both_ways = torch.cat([inward, inward.flip(1)], 2).transpose(1, 2)  # (N, 2E, L)
+        inputs = functional.silu(self.near(both_ways)[..., :length])
+        forward, backward = self._scan(inputs).split(self.inner, 2)
+        y: Tensor = self.narrow((forward + backward.flip(1)) * functional.silu(gate))
         return x + y
 
-    def _scan(self, seen: Tensor) -> Tensor:
-        """(N, 2E, L) to (N, L, 2E), in float32: a state is a long product."""
-        length = seen.shape[2]
-        chosen = self.select(seen).unflatten(1, (2, -1))  # (N, 2, R + 2S, L)
+    def _scan(self, inputs: Tensor) -> Tensor:
+        """(N, 2E, L) to (N, L, 2E), in float32, because a state is a long product."""
+        length = inputs.shape[2]
+        chosen = self.select(inputs).unflatten(1, (2, -1))  # (N, 2, R + 2S, L)
         pace = functional.softplus(self.pace(chosen[:, :, : self.rank].flatten(1, 2)).float())  # (N, 2E, L)
         into, out = chosen[:, :, self.rank :].float().permute(0, 3, 1, 2).split(STATE, 3)  # (N, L, 2, S) each
-        seen = seen.float().transpose(1, 2)  # (N, L, 2E)
+        inputs = inputs.float().transpose(1, 2)  # (N, L, 2E)
         pace = pace.transpose(1, 2)
         rate = -torch.exp(self.log_rate).view(2, self.inner, STATE)
         decay = torch.exp(pace.unflatten(2, (2, -1)).unsqueeze(-1) * rate)  # (N, L, 2, E, S)
-        entry = (pace * seen).unflatten(2, (2, -1)).unsqueeze(-1) * into.unsqueeze(3)
+        entry = (pace * inputs).unflatten(2, (2, -1)).unsqueeze(-1) * into.unsqueeze(3)
         states = selective_scan(decay, entry, math.isqrt(length))
-        return (states * out.unsqueeze(3)).sum(-1).flatten(2) + seen * self.skip
+        return (states * out.unsqueeze(3)).sum(-1).flatten(2) + inputs * self.skip
 
 
 class MambaFace(nn.Module):
     """(N, 3, S, S) in -1..1 to (N, D), not normalised; S / 16 patches a side, rounded up.
 
-    Inputs smaller than 112 have fewer patches, for which the learned places of the 7x7 are interpolated.
+    Inputs smaller than 112 have fewer patches; the learned 7x7 position embeddings are interpolated for them.
 
     Args:
         dimension: D.
         width: multiplies every number of channels, 192 in the blocks; a multiple of 1/12.
-        activation: of the convolutions: "relu", "relu6" or "prelu".
+        activation: activation of the convolutions: "relu", "relu6" or "prelu".
     """
 
     def __init__(self, dimension: int = 512, width: float = 1.0, activation: str = "relu") -> None:

@@ -1,4 +1,4 @@
-"""Losses for crops with identities, by pytorch-metric-learning, and the stages in which they take turns."""
+"""Losses for crops with identities, by pytorch-metric-learning, and the stages that apply them in order."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _MARGINS = {"arcface": 28.6, "cosface": 0.35, "triplet": 0.2}
 
 @dataclass(frozen=True)
 class Stage:
-    """What is asked of the embeddings from a number of samples on.
+    """The loss that applies from a number of samples on.
 
     Attributes:
-        start: samples learned from.
-        loss: "arcface" or "cosface", which tell classes apart; or "triplet".
-        miner: of the batch's triplets "all", the "semihard" (the other person is further off than one's own, by less
-            than the margin), or the "hard": of each crop the furthest of its person and the nearest of the others.
-        margin: degrees for arcface, a cosine for cosface, a distance of unit vectors for triplet; None: the usual.
-        scale: of the cosines, of arcface and cosface.
+        start: samples learned when the stage starts.
+        loss: "arcface" or "cosface", which separate classes; or "triplet".
+        miner: triplets of the batch to use: "all"; "semihard", where the other person is further away than the same
+            person, by less than the margin; or "hard", the furthest of its person and the nearest of the others.
+        margin: degrees for arcface, a cosine for cosface, a distance of unit vectors for triplet; None: the default.
+        scale: scale of the cosines for arcface and cosface.
     Source: Deng et al. 2019, arXiv:1801.07698; Wang et al. 2018, arXiv:1801.09414; Schroff et al. 2015,
         arXiv:1503.03832; Hermans et al. 2017, arXiv:1703.07737.
     """
@@ -39,22 +39,24 @@ class Stage:
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
-            raise ValueError(f"loss is {self.loss!r}; wanted: {', '.join(LOSSES)}")
+            raise ValueError(f"loss is {self.loss!r}; expected: {', '.join(LOSSES)}")
         if self.miner not in MINERS or (self.miner != "all" and not self.of_triplets):
-            raise ValueError(f"miner is {self.miner!r} of {self.loss}; wanted: all; of triplet: {', '.join(MINERS)}")
+            raise ValueError(
+                f"miner is {self.miner!r} for {self.loss}; expected: all; for triplet: {', '.join(MINERS)}"
+            )
 
     @property
     def of_triplets(self) -> bool:
-        """Whether a batch has to hold several crops of each person."""
+        """Whether a batch must hold several crops of each person."""
         return self.loss == "triplet"
 
 
 class Objective(nn.Module):
-    """The loss of a stage, with the classes' weights where it has such.
+    """The loss of a stage, with the weights of the classes if it has any.
 
     Args:
-        stage: which.
-        classes: persons to tell apart.
+        stage: stage whose loss this is.
+        classes: number of persons.
         dimension: D.
     """
 
@@ -70,23 +72,23 @@ class Objective(nn.Module):
             elif stage.miner == "semihard":
                 self.miner = miners.TripletMarginMiner(margin=margin, type_of_triplets="semihard")
         else:
-            kind = losses.ArcFaceLoss if stage.loss == "arcface" else losses.CosFaceLoss
-            self.loss = kind(num_classes=classes, embedding_size=dimension, margin=margin, scale=stage.scale)
-        self.to(torch.get_default_device())  # the classes' weights are made on a CPU, whatever computes
+            loss_class = losses.ArcFaceLoss if stage.loss == "arcface" else losses.CosFaceLoss
+            self.loss = loss_class(num_classes=classes, embedding_size=dimension, margin=margin, scale=stage.scale)
+        self.to(torch.get_default_device())  # the library creates the classes' weights on the CPU
 
     def forward(self, embeddings: Tensor, persons: Tensor) -> Tensor:
-        """The loss of (N, D) float32 embeddings, which need not be unit, of persons (N,) int64."""
-        value: Tensor = self.loss(embeddings, persons, self.mined(embeddings, persons))
+        """Compute the loss of (N, D) float32 embeddings, normalised or not, of persons (N,) int64."""
+        value: Tensor = self.loss(embeddings, persons, self.mine_triplets(embeddings, persons))
         return value
 
-    def mined(self, embeddings: Tensor, persons: Tensor) -> Triplets | None:
-        """The triplets that count; None: all."""
+    def mine_triplets(self, embeddings: Tensor, persons: Tensor) -> Triplets | None:
+        """Select the triplets to use; None: all."""
         if self.miner is None:
             return None
-        found: Triplets = self.miner(embeddings, persons)
-        return found
+        triplets: Triplets = self.miner(embeddings, persons)
+        return triplets
 
 
-def stage_at(samples: int, stages: Sequence[Stage]) -> int:
-    """Number of the stage after so many samples."""
+def find_stage(samples: int, stages: Sequence[Stage]) -> int:
+    """Index of the stage after this many samples."""
     return max(i for i, stage in enumerate(stages) if samples >= stage.start)

@@ -1,4 +1,4 @@
-"""Pictures with known faces: crops over made-up backgrounds, at any size, turn and place. One generator decides all."""
+"""Compose images with known faces: crops over generated backgrounds, at any size, angle and position."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional
 
-MIRRORED = [1, 0, 2, 4, 3]  # a landmark's place in the mirror
+MIRRORED = [1, 0, 2, 4, 3]  # index of each landmark in the mirror image
 
 
 @dataclass(frozen=True)
 class SceneRules:
-    """What the pictures are like.
+    """Rules for composing images.
 
     Attributes:
-        faces: at most, in one picture.
-        empty: share of pictures without a face.
+        faces: maximum number of faces per image.
+        empty: share of images without a face.
         more: probability of each face after the first.
-        portrait: share of pictures whose first face is large and near the middle, with its own surroundings.
-        smallest: side of a face, pixels.
+        portrait: share of images whose first face is large and near the middle, with its own surroundings.
+        smallest: smallest side of a face, pixels.
         rotation: degrees, standard deviation.
         turned: share of faces at any angle.
-        decoys: share of pictures with something pasted into them as faces are, which is none.
+        decoys: share of images with something pasted in like a face that is not a face.
     """
 
     faces: int = 3
@@ -39,65 +39,74 @@ class SceneRules:
 
 @dataclass(frozen=True)
 class Scenes:
-    """A batch of them.
+    """A batch of composed images.
 
     Attributes:
         images: (N, 3, S, S) float32, 0..255.
         boxes: (N, F, 4) float32, pixels.
         landmarks: (N, F, 5, 2) float32, pixels.
-        there: (N, F) bool: faces that are to be found.
-        cut: (N, F) bool: faces of which the picture's edge leaves too little to be asked for. What is neither is none.
+        present: (N, F) bool: faces that must be found.
+        cut: (N, F) bool: faces that the image's edge cuts too far. Entries that are neither are empty.
     """
 
     images: Tensor
     boxes: Tensor
     landmarks: Tensor
-    there: Tensor
+    present: Tensor
     cut: Tensor
 
-    def some(self, which: Tensor) -> Scenes:
-        """Those of these places."""
-        return Scenes(self.images[which], self.boxes[which], self.landmarks[which], self.there[which], self.cut[which])
+    def select(self, index: Tensor) -> Scenes:
+        """Select images by index or mask."""
+        return Scenes(
+            self.images[index], self.boxes[index], self.landmarks[index], self.present[index], self.cut[index]
+        )
 
 
 def compose(
     crops: Tensor, boxes: Tensor, landmarks: Tensor, backdrop: Tensor, size: int, rules: SceneRules, rng: Generator
 ) -> Scenes:
-    """Lay crops over backgrounds.
+    """Paste crops over backgrounds.
 
     Args:
-        crops: (N, F, 3, C, C) uint8, a candidate for every place.
-        boxes, landmarks: (N, F, 4) and (N, F, 5, 2), pixels of the crops.
+        crops: (N, F, 3, C, C) uint8, a candidate for every position.
+        boxes: (N, F, 4), pixels of the crops.
+        landmarks: (N, F, 5, 2), pixels of the crops.
         backdrop: (N, 3, C, C) uint8, other crops, whose enlarged pieces are part of the backgrounds.
-        size: S.
-        rules: what the pictures are like.
-        rng: decides.
+        size: side of the images, pixels.
+        rules: rules for composing.
+        rng: random generator, which decides everything.
     """
     n, places = crops.shape[:2]
-    images = background(backdrop, size, rng)
-    nobody = torch.zeros(n, dtype=torch.bool)
-    some = (torch.rand(n, generator=rng) < rules.decoys).nonzero()[:, 0]
-    turn = _placed(boxes[:, 0], nobody, size, rules, rng)
-    images[some] = _paste(images[some], _shuffled(backdrop, rng)[some], turn[some], nobody[some], rng)
-    there = torch.rand(n, places, generator=rng) < torch.tensor([1 - rules.empty] + [rules.more] * (places - 1))
-    there &= there[:, :1]
+    images = draw_background(backdrop, size, rng)
+    none = torch.zeros(n, dtype=torch.bool)
+    chosen = (torch.rand(n, generator=rng) < rules.decoys).nonzero()[:, 0]
+    transform = _draw_transforms(boxes[:, 0], none, size, rules, rng)
+    images[chosen] = _paste(images[chosen], _shuffle_tiles(backdrop, rng)[chosen], transform[chosen], none[chosen], rng)
+    present = torch.rand(n, places, generator=rng) < torch.tensor([1 - rules.empty] + [rules.more] * (places - 1))
+    present &= present[:, :1]
     portrait = torch.rand(n, generator=rng) < rules.portrait
-    moved_boxes, moved_landmarks = torch.empty_like(boxes), torch.empty_like(landmarks)
+    image_boxes, image_landmarks = torch.empty_like(boxes), torch.empty_like(landmarks)
     for place in range(places):
         like_portrait = portrait & (place == 0)
-        turn = _placed(boxes[:, place], like_portrait, size, rules, rng)  # (n, 2, 3): crop pixel to picture pixel
-        moved_boxes[:, place], moved_landmarks[:, place] = _moved(boxes[:, place], landmarks[:, place], turn)
+        transform = _draw_transforms(
+            boxes[:, place], like_portrait, size, rules, rng
+        )  # (n, 2, 3): crop pixel to picture pixel
+        image_boxes[:, place], image_landmarks[:, place] = _transform_labels(
+            boxes[:, place], landmarks[:, place], transform
+        )
         if place:
-            others = _overlap(moved_boxes[:, place, None], moved_boxes[:, :place])  # (n, place)
-            there[:, place] &= (others * there[:, :place]).amax(1) < 0.02
-        some = there[:, place].nonzero()[:, 0]
-        images[some] = _paste(images[some], crops[some, place].float(), turn[some], like_portrait[some], rng)
-    seen = _seen(moved_boxes, size)
-    return Scenes(images, moved_boxes, moved_landmarks, there & seen, there & ~seen)
+            overlaps = _overlap(image_boxes[:, place, None], image_boxes[:, :place])  # (n, place)
+            present[:, place] &= (overlaps * present[:, :place]).amax(1) < 0.02
+        chosen = present[:, place].nonzero()[:, 0]
+        images[chosen] = _paste(
+            images[chosen], crops[chosen, place].float(), transform[chosen], like_portrait[chosen], rng
+        )
+    inside = _mostly_inside(image_boxes, size)
+    return Scenes(images, image_boxes, image_landmarks, present & inside, present & ~inside)
 
 
-def background(backdrop: Tensor, size: int, rng: Generator) -> Tensor:
-    """(N, 3, S, S) float32: noise of several grains over one colour, a piece of a crop enlarged, or shuffled tiles."""
+def draw_background(backdrop: Tensor, size: int, rng: Generator) -> Tensor:
+    """(N, 3, S, S) float32: noise of several grains over one colour, an enlarged piece of a crop, or shuffled tiles."""
     n = len(backdrop)
     x = torch.rand(n, 3, 1, 1, generator=rng) * 255
     x = x.expand(n, 3, size, size).clone()
@@ -109,21 +118,23 @@ def background(backdrop: Tensor, size: int, rng: Generator) -> Tensor:
     corner = (torch.rand(2, generator=rng) * 3 * side).int().tolist()
     piece = backdrop[:, :, corner[0] : corner[0] + side, corner[1] : corner[1] + side].float()
     piece = functional.interpolate(piece, size=(size, size), mode="bilinear", align_corners=False)
-    tiles = functional.interpolate(_shuffled(backdrop, rng), size=(size, size), mode="bilinear", align_corners=False)
+    tiles = functional.interpolate(
+        _shuffle_tiles(backdrop, rng), size=(size, size), mode="bilinear", align_corners=False
+    )
     which = torch.rand(n, 1, 1, 1, generator=rng)
     x = torch.where(which < 0.25, piece, torch.where(which < 0.4, tiles, x))
     return x.clamp(0, 255)
 
 
-def _shuffled(crops: Tensor, rng: Generator) -> Tensor:
-    """(N, 3, C, C) float32: the sixteen tiles of each in another order."""
+def _shuffle_tiles(crops: Tensor, rng: Generator) -> Tensor:
+    """(N, 3, C, C) float32: the sixteen tiles of each crop, shuffled."""
     side = crops.shape[-1] // 4
     tiles = functional.unfold(crops.float(), side, stride=side)  # (n, 3 * side * side, 16)
     return functional.fold(tiles[:, :, torch.randperm(16, generator=rng)], crops.shape[-2:], side, stride=side)
 
 
-def _placed(boxes: Tensor, portrait: Tensor, size: int, rules: SceneRules, rng: Generator) -> Tensor:
-    """(n, 2, 3): where each crop comes to lie."""
+def _draw_transforms(boxes: Tensor, portrait: Tensor, size: int, rules: SceneRules, rng: Generator) -> Tensor:
+    """(n, 2, 3): draw the transform from each crop to its image."""
     n = len(boxes)
     longest = (boxes[:, 2:] - boxes[:, :2]).amax(1)
     share = torch.where(portrait, torch.rand(n, generator=rng) * 0.7 + 0.25, torch.zeros(n))
@@ -144,42 +155,44 @@ def _placed(boxes: Tensor, portrait: Tensor, size: int, rules: SceneRules, rng: 
     return torch.cat([linear, shift[:, :, None]], 2)
 
 
-def _moved(boxes: Tensor, landmarks: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
-    """Box and landmarks in the picture. A box keeps its sides: detectors draw them upright whatever the face's turn."""
-    points = landmarks @ turn[:, :, :2].transpose(1, 2) + turn[:, None, :, 2]
-    mirrored = torch.det(turn[:, :, :2]) < 0
+def _transform_labels(boxes: Tensor, landmarks: Tensor, transform: Tensor) -> tuple[Tensor, Tensor]:
+    """Transform box and landmarks to the image. Boxes stay upright, as detectors draw them at any angle of the face."""
+    points = landmarks @ transform[:, :, :2].transpose(1, 2) + transform[:, None, :, 2]
+    mirrored = torch.det(transform[:, :, :2]) < 0
     points = torch.where(mirrored[:, None, None], points[:, MIRRORED], points)
-    middle = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None] @ turn[:, :, :2].transpose(1, 2) + turn[:, None, :, 2]
-    scale = torch.det(turn[:, :, :2]).abs().sqrt()
+    middle = ((boxes[:, :2] + boxes[:, 2:]) / 2)[:, None] @ transform[:, :, :2].transpose(1, 2) + transform[
+        :, None, :, 2
+    ]
+    scale = torch.det(transform[:, :, :2]).abs().sqrt()
     half = (boxes[:, 2:] - boxes[:, :2]) / 2 * scale[:, None]
     return torch.cat([middle[:, 0] - half, middle[:, 0] + half], 1), points
 
 
-def _overlap(box: Tensor, others: Tensor) -> Tensor:
-    """Intersection by the smaller area: boxes (..., 4)."""
-    low, high = torch.maximum(box[..., :2], others[..., :2]), torch.minimum(box[..., 2:], others[..., 2:])
+def _overlap(box: Tensor, boxes: Tensor) -> Tensor:
+    """Intersection divided by the smaller area: boxes (..., 4)."""
+    low, high = torch.maximum(box[..., :2], boxes[..., :2]), torch.minimum(box[..., 2:], boxes[..., 2:])
     shared = (high - low).clamp(min=0).prod(-1)
-    areas = [(one[..., 2:] - one[..., :2]).prod(-1) for one in (box, others)]
+    areas = [(x[..., 2:] - x[..., :2]).prod(-1) for x in (box, boxes)]
     return shared / torch.minimum(*areas).clamp(min=1e-6)
 
 
-def _seen(boxes: Tensor, size: int) -> Tensor:
-    """(N, F) whether most of a face lies within the picture."""
+def _mostly_inside(boxes: Tensor, size: int) -> Tensor:
+    """(N, F) bool: whether most of a face is inside the image."""
     whole = torch.tensor([0.0, 0.0, size, size]).expand_as(boxes)
     low, high = torch.maximum(boxes[..., :2], whole[..., :2]), torch.minimum(boxes[..., 2:], whole[..., 2:])
     area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
     return (high - low).clamp(min=0).prod(-1) > 0.6 * area
 
 
-def _paste(images: Tensor, crops: Tensor, turn: Tensor, portrait: Tensor, rng: Generator) -> Tensor:
-    """Each crop over its picture through a soft mask; hair and shoulders below it, or surroundings of its own."""
+def _paste(images: Tensor, crops: Tensor, transform: Tensor, portrait: Tensor, rng: Generator) -> Tensor:
+    """Paste each crop over its image through a soft mask, on top of hair and shoulders, or of its own surroundings."""
     n, size, side = len(images), images.shape[-1], crops.shape[-1]
-    back = torch.linalg.inv(torch.cat([turn, torch.tensor([0.0, 0.0, 1.0]).expand(n, 1, 3)], 1))[:, :2]
+    back = torch.linalg.inv(torch.cat([transform, torch.tensor([0.0, 0.0, 1.0]).expand(n, 1, 3)], 1))[:, :2]
     line = torch.arange(size, dtype=torch.float32)
     y, x = torch.meshgrid(line, line, indexing="ij")
     at = torch.stack([x, y, torch.ones_like(x)], -1)  # (S, S, 3)
     at = torch.einsum("hwk,njk->nhwj", at, back)  # (n, S, S, 2): pixels of the crop
-    scale = torch.det(turn[:, :, :2]).abs().sqrt().view(-1, 1, 1)
+    scale = torch.det(transform[:, :, :2]).abs().sqrt().view(-1, 1, 1)
 
     def draw(low: float, high: float) -> Tensor:
         return torch.rand(n, 1, 1, 2, generator=rng) * (high - low) + low
@@ -194,23 +207,23 @@ def _paste(images: Tensor, crops: Tensor, turn: Tensor, portrait: Tensor, rng: G
         images = torch.lerp(images, colour, mask)
     grid = (at + 0.5) / side * 2 - 1
     own = (portrait & (torch.rand(n, generator=rng) < 0.6)).nonzero()[:, 0]
-    images[own] = _sample(functional.avg_pool2d(_smaller(crops[own], 4), 3, 1, 1, count_include_pad=False), grid[own])
+    images[own] = _sample(functional.avg_pool2d(_shrink(crops[own], 4), 3, 1, 1, count_include_pad=False), grid[own])
     pixels = torch.empty_like(images)
-    for times, some in _by_size(scale[:, 0, 0]):
-        pixels[some] = _sample(_smaller(crops[some], times), grid[some])
+    for times, chosen in _group_by_shrink(scale[:, 0, 0]):
+        pixels[chosen] = _sample(_shrink(crops[chosen], times), grid[chosen])
     radii = torch.tensor([0.5 * side, 0.52 * side]) * draw(0.92, 1.1)
-    soft = torch.rand(n, 1, 1, generator=rng).square() * 0.5  # so that an edge is no sign of a face
+    soft = torch.rand(n, 1, 1, generator=rng).square() * 0.5  # soft edges, so that an edge is no sign of a face
     centre = torch.tensor([side / 2 - 0.5, 0.5 * side])
     return torch.lerp(images, pixels, _ellipse(at, centre, radii, square, scale, soft))
 
 
-def _by_size(scale: Tensor) -> list[tuple[int, Tensor]]:
-    """How many times smaller crops are made before they are sampled, against aliasing, and which."""
+def _group_by_shrink(scale: Tensor) -> list[tuple[int, Tensor]]:
+    """Group crops by how many times they are shrunk before sampling, against aliasing."""
     times = torch.where(scale < 0.3, 4, torch.where(scale < 0.6, 2, 1))
     return [(t, (times == t).nonzero()[:, 0]) for t in (1, 2, 4)]
 
 
-def _smaller(crops: Tensor, times: int) -> Tensor:
+def _shrink(crops: Tensor, times: int) -> Tensor:
     return crops if times == 1 else functional.avg_pool2d(crops, times)
 
 
@@ -221,8 +234,8 @@ def _sample(crops: Tensor, grid: Tensor) -> Tensor:
 def _ellipse(
     at: Tensor, centre: Tensor, radii: Tensor, square: Tensor, scale: Tensor, soft: float | Tensor = 0.0
 ) -> Tensor:
-    """(n, 1, S, S): 1 inside an ellipse, or one with four corners, and 0 outside; soft over so much of a radius."""
+    """(n, 1, S, S): 1 inside an ellipse or a rounded square, 0 outside; `soft` is the edge's share of a radius."""
     far = ((at - centre) / radii).square_()  # (n, S, S, 2)
     far = torch.where(square, far.square().sum(-1).sqrt(), far.sum(-1)).sqrt_()  # 1 on the edge
-    edge = radii.amin(-1) * scale  # pixels of the picture
+    edge = radii.amin(-1) * scale  # pixels of the image
     return ((1 - far) * edge / (3 + soft * edge) + 0.5).clamp_(0, 1)[:, None]

@@ -1,4 +1,4 @@
-"""Trained networks that answer for the very picture that the student sees."""
+"""Trained networks that answer for exactly the image that the student sees."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from runtime.errors import ConfigError
 from runtime.graphs.detector import load_detector
 from runtime.modelspec import load_spec
 
-from .command import want_file
+from .command import require_file
 
 
 class Teacher:
-    """An OpenVINO or ONNX embedding model, asked in batches.
+    """An OpenVINO or ONNX embedding model that answers for batches.
 
     Args:
         path: `.xml` (OpenVINO) or `.onnx`.
         size: side of its input, pixels.
         channel_order: "rgb" or "bgr".
-        mean, std: in grey levels.
-        mirror: average the answers for a picture and its mirror image: a steadier target at twice the cost.
-        bfloat16: compute in bfloat16 where the processor has it.
+        mean, std: normalisation, in grey levels.
+        mirror: average the answers for an image and its mirror image: a steadier target at twice the cost.
+        bfloat16: compute in bfloat16 if the processor supports it.
     Raises:
-        ValueError: it is no such model.
+        ValueError: the file is missing, or is not an embedding model of this size.
     """
 
     def __init__(
@@ -44,14 +44,14 @@ class Teacher:
     ) -> None:
         import openvino
 
-        want_file(path, "teacher.path", "an embedding model, .xml or .onnx")
+        require_file(path, "teacher.path", "an embedding model, .xml or .onnx")
         core = openvino.Core()
         try:
             model = core.read_model(path)
             model.reshape([-1, 3, size, size])
         except RuntimeError as err:
             raise ValueError(
-                f"{path} is no embedding model of {size}x{size}; wanted: .xml with its .bin, or .onnx"
+                f"{path} is not an embedding model of {size}x{size}; expected: .xml with its .bin, or .onnx"
             ) from err
         hints = {
             "INFERENCE_PRECISION_HINT": "bf16" if bfloat16 else "f32",
@@ -65,7 +65,7 @@ class Teacher:
         self._mirror = mirror
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Answers for pictures.
+        """Embed images.
 
         Args:
             images: (N, 3, S, S) float32 RGB, 0..255; resized as needed.
@@ -84,43 +84,43 @@ class Teacher:
         return functional.normalize(answer)
 
     def _ask(self, x: Tensor) -> Tensor:
-        found = self._model(np.ascontiguousarray(x.cpu().numpy()))[0]
-        return functional.normalize(torch.from_numpy(np.array(found)).to(x.device).flatten(1))
+        output = self._model(np.ascontiguousarray(x.cpu().numpy()))[0]
+        return functional.normalize(torch.from_numpy(np.array(output)).to(x.device).flatten(1))
 
 
 class DetectorTeacher:
     """A face detector of YuNet's family on ONNX Runtime.
 
     Args:
-        model_file: its TOML, as facemill's models have one.
-        weights: its ONNX file.
+        model_file: facemill's model file (TOML) of the detector.
+        weights: the detector's ONNX file.
     Attributes:
         spec: the model file.
         weights: the ONNX file.
     Raises:
-        ConfigError: it is of another family, whose answers do not mean what the student's do.
-        ModelError: it is damaged.
-        ValueError: there is no such file.
+        ConfigError: the detector is of another family, whose answers mean something else than the student's.
+        ModelError: the ONNX file is damaged.
+        ValueError: the ONNX file does not exist.
     """
 
     def __init__(self, model_file: Path, weights: Path) -> None:
         import onnxruntime as ort
 
-        self.spec, self.weights = load_spec(str(model_file)), want_file(weights, "teacher", "a detector's ONNX file")
+        self.spec, self.weights = load_spec(str(model_file)), require_file(weights, "teacher", "a detector's ONNX file")
         if self.spec.decode != "yunet":
             raise ConfigError(
-                f"{model_file} is a detector of the family {self.spec.decode!r}; wanted: one of 'yunet', such as "
-                f"models/yunet.toml"
+                f"{model_file} is a detector of the family {self.spec.decode!r}; expected: 'yunet', such as "
+                "models/yunet.toml"
             )
         options = ort.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # between batches the student computes
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the student computes between batches
         model = load_detector(weights, self.spec).SerializeToString()
         self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, H, W, 3) in the model file's channel order, sides multiples of 32, to (N, P, 15): see find_faces."""
+        """(N, H, W, 3) in the model file's channel order, sides multiples of 32, to (N, P, 15)."""
         pixels = (pictures.astype(np.float32) - np.float32(self.spec.mean)) / np.float32(self.spec.std)
         (answer,) = self._session.run(None, {self._input: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))})
         return np.asarray(answer)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train on crops with identities: python -m training.train_identities data=... tars='[people.tar]' start=...
 
-Stopped or killed, the same command goes on from the last checkpoint.
+After a stop or a kill, the same command resumes from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -18,90 +18,92 @@ from omegaconf import DictConfig
 from torch import nn
 
 from .augment import Augmentation, augment
-from .backbones import build_backbone, normalise, parameters_of
-from .command import command, settings_as
-from .crops import load_crops, load_persons, pixels_of, sources_of
+from .backbones import build_backbone, count_parameters, normalise
+from .command import command, parse_settings
+from .crops import find_sources, load_crops, load_persons, to_device
 from .device import random_numbers, use_device
-from .loop import begin, follow, kept_of, set_learning_rate
-from .objectives import Objective, Stage, stage_at
+from .loop import load_checkpoint, resume, set_learning_rate, train
+from .objectives import Objective, Stage, find_stage
 from .sampling import batch_rows, hold_out, input_size, person_rows
 from .state import new_state
-from .verification import accuracy_of, load_pairs, project, retrieval_of
+from .verification import load_pairs, measure_accuracy, measure_retrieval, show_embeddings
 
 logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """A run being followed; see loop.Trainer.
+    """A run on crops with identities.
 
     Raises:
-        ValueError: the settings or the persons at hand do not make batches, or the run was begun with other settings.
+        ValueError: the settings and persons cannot fill batches, or the run was started with different settings.
     """
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
         use_device(config.device)
         torch.manual_seed(config.seed)
-        # First what may be refused: decoding takes minutes.
-        kept, (tars, left_out) = kept_of(config), sources_of(config)
+        # Check first what may be refused: decoding takes minutes.
+        checkpoint, (tars, left_out) = load_checkpoint(config), find_sources(config)
         input_size(0, config.stages)
-        self.stages = [settings_as(Stage, stage, f"objectives[{i}]") for i, stage in enumerate(config.objectives)]
-        self.augmentation = settings_as(Augmentation, config.augmentation, "augmentation")
+        self.stages = [parse_settings(Stage, stage, f"objectives[{i}]") for i, stage in enumerate(config.objectives)]
+        self.augmentation = parse_settings(Augmentation, config.augmentation, "augmentation")
         self.pairs = load_pairs(Path(config.lfw)) if config.lfw else None
         student = build_backbone(**config.backbone).to(memory_format=torch.channels_last)
         self.crops = load_crops(tars, left_out, Path(config.run) / "cache")
-        self.pixels = pixels_of(self.crops)
+        self.pixels = to_device(self.crops)
         self.persons = load_persons(tars, left_out)
-        apart = hold_out(self.persons, config.held_out, config.seed)
-        self.learned, self.held_out = np.flatnonzero(~apart), np.flatnonzero(apart)
+        held_out = hold_out(self.persons, config.held_out, config.seed)
+        self.learned, self.held_out = np.flatnonzero(~held_out), np.flatnonzero(held_out)
         people, classes = np.unique(self.persons[self.learned], return_inverse=True)
-        self.classes: NDArray[np.int64] = classes  # of the rows in `learned`
-        self.several = [rows for rows in _rows_of(classes) if len(rows) > 1]
+        self.classes: NDArray[np.int64] = classes  # (len(learned),) class of each row
+        self.several = [rows for rows in _group_rows(classes) if len(rows) > 1]
         self._check()
         self.objectives = nn.ModuleList(Objective(s, len(people), config.backbone.dimension) for s in self.stages)
         self.state = new_state(student, config.weight_decay, self.objectives)
-        logger.info("%s parameters", f"{parameters_of(student):,}")
+        logger.info("%s parameters", f"{count_parameters(student):,}")
         logger.info(
-            "%d persons are learned from, %d of them with several crops; %d, with %d crops, are held out",
+            "%d persons to learn from, %d of them with several crops; %d persons with %d crops are held out",
             *(len(people), len(self.several), len(np.unique(self.persons[self.held_out])), len(self.held_out)),
         )
-        begin(self, kept, anew=True)
+        resume(self, checkpoint, weights_only=True)
 
     def _check(self) -> None:
         config = self.config
         if not 0 <= config.held_out < 1 or not len(self.learned):
             raise ValueError(
-                f"held_out is {config.held_out}, which leaves {len(self.learned)} crops to learn from; wanted: 0 or "
-                "more, and less than 1"
+                f"held_out is {config.held_out}, which leaves {len(self.learned)} crops to learn from; expected: 0 or "
+                "more and less than 1"
             )
         if self.augmentation.mixture:
-            raise ValueError(f"augmentation.mixture is {self.augmentation.mixture}; wanted: 0, as a mixture is nobody")
+            raise ValueError(
+                f"augmentation.mixture is {self.augmentation.mixture}; expected: 0, as mixtures have no person"
+            )
         if not self.stages or self.stages[0].start != 0:
-            raise ValueError("objectives do not begin at 0 samples; wanted: the first with start: 0")
+            raise ValueError("objectives do not start at 0 samples; expected: the first with start: 0")
         if not any(stage.of_triplets for stage in self.stages):
             return
         if config.crops_each < 2 or config.batch % config.crops_each or config.batch < 2 * config.crops_each:
             raise ValueError(
-                f"crops_each is {config.crops_each}; wanted: 2 or more, a divisor of batch {config.batch}, and two "
-                "persons in a batch at least, as there are no triplets of one"
+                f"crops_each is {config.crops_each}; expected: 2 or more, a divisor of batch {config.batch}, and at "
+                "most half of it, because triplets need two persons"
             )
         if len(self.several) < config.batch // config.crops_each:
             raise ValueError(
-                f"{len(self.several)} persons have several crops; wanted: {config.batch // config.crops_each}, "
-                "as a batch has. Make batch smaller or crops_each larger"
+                f"{len(self.several)} persons have several crops; expected: {config.batch // config.crops_each} for a "
+                "batch. Make batch smaller or crops_each larger"
             )
 
     def step(self) -> dict[str, float]:
-        """One batch; returns the loss and the number of the stage."""
+        """Learn from one batch; returns the loss and the number of the stage."""
         config, state = self.config, self.state
         rng = random_numbers(config.seed * 1_000_003 + state.step)
-        stage = stage_at(state.samples, self.stages)
+        stage = find_stage(state.samples, self.stages)
         objective = self.objectives[stage]
         rows = self._rows(objective.of_triplets)
         chosen = torch.from_numpy(self.learned[rows]).to(self.pixels.device)
         crops = self.pixels[chosen].permute(0, 3, 1, 2)  # (N, 3, 112, 112) uint8
-        pictures = augment(crops, self.augmentation, input_size(state.samples, config.stages), rng)
-        x = normalise(pictures).contiguous(memory_format=torch.channels_last)
+        images = augment(crops, self.augmentation, input_size(state.samples, config.stages), rng)
+        x = normalise(images).contiguous(memory_format=torch.channels_last)
         set_learning_rate(self)
         state.student.train()
         with torch.autocast(x.device.type, torch.bfloat16, enabled=config.bfloat16):
@@ -119,19 +121,19 @@ class Trainer:
         return person_rows(step, persons, config.crops_each, self.several, config.seed)
 
     def verify(self) -> dict[str, float]:
-        """Retrieval among the held-out persons, and LFW's accuracy, where their crops are at hand."""
+        """Measure retrieval among the held-out persons, and LFW's accuracy if `lfw` is given."""
         rows = self.held_out
-        found = retrieval_of(self.state.ema, self.crops[rows], self.persons[rows])
-        return found if self.pairs is None else {**found, "lfw": accuracy_of(self.state.ema, self.pairs)}
+        figures = measure_retrieval(self.state.ema, self.crops[rows], self.persons[rows])
+        return figures if self.pairs is None else {**figures, "lfw": measure_accuracy(self.state.ema, self.pairs)}
 
     def show(self, board: Any) -> None:
-        """Some held-out crops in TensorBoard's projector, where there are any."""
+        """Show some held-out crops in TensorBoard's projector, if there are any."""
         rows = self.held_out
         if len(rows):
-            project(board, self.state.ema, self.crops[rows], self.persons[rows], self.state.samples)
+            show_embeddings(board, self.state.ema, self.crops[rows], self.persons[rows], self.state.samples)
 
 
-def _rows_of(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def _group_rows(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """The rows of each class 0..C-1."""
     order = np.argsort(classes, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(classes[order])) + 1)
@@ -141,7 +143,7 @@ def _rows_of(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 @command
 def main(config: DictConfig) -> None:
     trainer = Trainer(config)
-    follow(trainer, trainer.show)
+    train(trainer, trainer.show)
 
 
 if __name__ == "__main__":

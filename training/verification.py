@@ -1,4 +1,4 @@
-"""LFW's protocol on crops in memory, for a look at a network while it is trained."""
+"""Measure a network during training: LFW's protocol, and retrieval, on crops in memory."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch import nn
 from runtime.metrics.retrieval import retrieve
 
 from .backbones import normalise
-from .command import want_file
+from .command import require_file
 
-_SHOWN = 400  # crops in the projector; their thumbnails make one picture
+_MAX_SHOWN = 400  # crops in the projector; their thumbnails form one image
 _FIGURES = ("recall_at_1", "r_precision", "map_at_r")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Aligned crops and the pairs to judge.
+    """Aligned crops and the pairs to verify.
 
     Attributes:
         crops: (N, 112, 112, 3) uint8 RGB.
@@ -40,22 +40,22 @@ class Pairs:
 
 
 def load_pairs(path: Path) -> Pairs:
-    """What training/lfw.py wrote.
+    """Load the pairs that training/lfw.py wrote.
 
     Raises:
-        ValueError: it is something else, or not there.
+        ValueError: the file does not exist, or was not written by training/lfw.py.
     """
-    want_file(path, "lfw", "what python -m training.lfw wrote, or lfw=null")
+    require_file(path, "lfw", "the output of python -m training.lfw, or lfw=null")
     try:
         with np.load(path, allow_pickle=False) as file:
             return Pairs(**{name: file[name] for name in ("crops", "left", "right", "same", "fold")})
     except (AttributeError, EOFError, IndexError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as err:
-        raise ValueError(f"{path} cannot be read as pairs; wanted: what python -m training.lfw wrote") from err
+        raise ValueError(f"{path} cannot be read as pairs; expected: the output of python -m training.lfw") from err
 
 
 @torch.no_grad()
 def embed(model: nn.Module, crops: NDArray[np.uint8], batch: int = 64) -> NDArray[np.float32]:
-    """(N, D) unit rows."""
+    """Embed crops: (N, D) float32 unit rows."""
     model.eval()
     device = next(model.parameters()).device
     parts = []
@@ -66,19 +66,19 @@ def embed(model: nn.Module, crops: NDArray[np.uint8], batch: int = 64) -> NDArra
     return vectors
 
 
-def accuracy_of(model: nn.Module, pairs: Pairs) -> float:
-    """Ten-fold accuracy; the threshold of each fold is the best one of the other nine."""
+def measure_accuracy(model: nn.Module, pairs: Pairs) -> float:
+    """Measure ten-fold accuracy; each fold uses the best threshold of the other nine."""
     vectors = embed(model, pairs.crops)
     scores = (vectors[pairs.left] * vectors[pairs.right]).sum(axis=1)
-    return ten_fold(scores, pairs.same, pairs.fold)
+    return ten_fold_accuracy(scores, pairs.same, pairs.fold)
 
 
-def ten_fold(scores: NDArray[np.float32], same: NDArray[np.bool_], fold: NDArray[np.int64]) -> float:
-    """Mean accuracy over the folds.
+def ten_fold_accuracy(scores: NDArray[np.float32], same: NDArray[np.bool_], fold: NDArray[np.int64]) -> float:
+    """Compute the mean accuracy over the folds.
 
     Source: Huang et al. 2007, Labeled Faces in the Wild, restricted protocol.
     """
-    found = []
+    accuracies = []
     for number in np.unique(fold):
         learn, test = fold != number, fold == number
         order = np.sort(scores[learn])
@@ -87,40 +87,40 @@ def ten_fold(scores: NDArray[np.float32], same: NDArray[np.bool_], fold: NDArray
         negative = np.sort(scores[learn & ~same])
         right = len(positive) - np.searchsorted(positive, candidates) + np.searchsorted(negative, candidates)
         threshold = candidates[int(np.argmax(right))]
-        found.append(float(((scores[test] >= threshold) == same[test]).mean()))
-    return float(np.mean(found))
+        accuracies.append(float(((scores[test] >= threshold) == same[test]).mean()))
+    return float(np.mean(accuracies))
 
 
-def retrieval_of(model: nn.Module, crops: NDArray[np.uint8], persons: NDArray[np.int64]) -> dict[str, float]:
-    """How well each crop finds the others of its person among all: recall@1, R-Precision, MAP@R.
+def measure_retrieval(model: nn.Module, crops: NDArray[np.uint8], persons: NDArray[np.int64]) -> dict[str, float]:
+    """Measure how well each crop finds the other crops of its person: recall@1, R-Precision, MAP@R.
 
     Args:
         model: the network.
         crops: (N, 112, 112, 3) uint8 RGB.
         persons: (N,) int64.
     Returns:
-        The three figures, 0..1; empty where nobody has two crops.
+        The three figures, 0..1; empty if no person has two crops.
     """
-    found = retrieve(embed(model, crops), persons) if len(crops) else None
-    return {} if found is None else dict(zip(_FIGURES, map(float, found.means), strict=True))
+    result = retrieve(embed(model, crops), persons) if len(crops) else None
+    return {} if result is None else dict(zip(_FIGURES, map(float, result.means), strict=True))
 
 
-def project(
+def show_embeddings(
     board: Any, model: nn.Module, crops: NDArray[np.uint8], persons: NDArray[np.int64] | None, samples: int
 ) -> None:
-    """Put the embeddings of the first crops into TensorBoard's projector, with thumbnails.
+    """Show the embeddings of the first crops in TensorBoard's projector, with thumbnails.
 
     Args:
         board: TensorBoard's writer.
         model: the network.
         crops: (N, 112, 112, 3) uint8 RGB.
-        persons: (N,) int64, shown as labels; None: nobody says who.
-        samples: of training done.
+        persons: (N,) int64, shown as labels; None: no labels.
+        samples: samples learned so far.
     """
-    some = crops[:_SHOWN]
-    thumbnails = torch.from_numpy(np.ascontiguousarray(some)).permute(0, 3, 1, 2).float() / 255
+    shown = crops[:_MAX_SHOWN]
+    thumbnails = torch.from_numpy(np.ascontiguousarray(shown)).permute(0, 3, 1, 2).float() / 255
     thumbnails = torch.nn.functional.interpolate(thumbnails, size=(40, 40), mode="area")
-    labels = None if persons is None else [str(person) for person in persons[:_SHOWN]]
+    labels = None if persons is None else [str(person) for person in persons[:_MAX_SHOWN]]
     board.add_embedding(
-        embed(model, some), metadata=labels, label_img=thumbnails, global_step=samples, tag="embeddings"
+        embed(model, shown), metadata=labels, label_img=thumbnails, global_step=samples, tag="embeddings"
     )

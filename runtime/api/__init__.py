@@ -1,5 +1,5 @@
-"""From names and options to engines and jobs: what commands, notebooks and servers call.
+"""The functions that commands, notebooks and servers call.
 
-`import facemill` gives the public names. Names of models, detectors and backends become engines here, and all defaults
-are those of the command line (`defaults.py`).
+`import facemill` gives the public names. This room turns names of models, detectors and backends into engines. All
+defaults are those of the command line (`defaults.py`).
 """

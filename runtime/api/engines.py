@@ -1,4 +1,4 @@
-"""Engines built from models, INT8 ones calibrated on photos."""
+"""Build engines from models, and calibrate INT8 engines on photos."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def build_engine(
         backend, precision, batch, compute_capability, output, force: see `engines.build.build_engine`.
         calibration: folders, files and @lists to calibrate INT8 on; empty for none.
         calibration_count: photos of the calibration.
-        calibration_seed: of the draw.
-        align, detector: how the crops of the calibration are made, as for `process`.
+        calibration_seed: random seed of the sample.
+        align, detector: options that make the crops of the calibration, as for `process`.
     Raises:
-        OptionError: options do not go together.
+        OptionError: options exclude each other.
         ModelError, EngineError, MissingDependencyError: the engine cannot be built.
-        ParityError: the engine does not answer like the model; nothing was kept.
+        ParityError: the outputs of the engine differ from the model's; no engine was written.
     """
     if calibration and precision not in ("int8", "auto"):
         raise OptionError(f"--calibration is for int8 and auto; got: --precision {precision}")
     if precision == "int8" and not calibration:
-        raise OptionError("--precision int8 needs some hundreds of photos to calibrate on. Add --calibration PHOTOS")
+        raise OptionError("--precision int8 needs some hundreds of photos for calibration. Add --calibration PHOTOS")
     spec = load_spec(model or default_model())
     crops = None
     if calibration:
         if spec.detects and detector is not None:
             raise OptionError(
-                f"--detector is for the calibration of an embedding model; {spec.name} is a detector, which sees "
-                f"photos whole. Leave --detector out"
+                f"--detector is for the calibration of an embedding model; {spec.name} is a detector, which gets whole "
+                f"photos. Leave --detector out"
             )
         crops = gather_calibration(
             calibration,

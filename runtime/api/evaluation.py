@@ -1,4 +1,4 @@
-"""How well are people recognised? Engines and detectors, measured on a folder of known people."""
+"""Evaluate engines and detectors on a folder of known people."""
 
 from __future__ import annotations
 
@@ -49,19 +49,20 @@ def evaluate(
     listener: Listener | None = None,
     control: Control | None = None,
 ) -> Report:
-    """Embed the photos of known people, and measure.
+    """Embed the photos of known people, and measure how well they are recognised.
 
     Args:
-        folder: one sub-folder a person.
+        folder: a folder with one sub-folder per person.
         pairs: pairs to judge, in the format of LFW's pairs.txt; None for none.
         engine, model, backend, detector, faces: as for `process`.
-        compare: two engine files to compare with each other, in place of one engine.
-        detectors: several detectors to compare with each other, in place of one.
-        output: write the report there, and keep the embeddings; None for neither.
-        gallery: give thresholds for a gallery of so many photos; None for none.
+        compare: two engine files to compare with each other, instead of one engine.
+        detectors: several detectors to compare with each other, instead of one.
+        output: folder for the report and the embeddings; None for neither.
+        gallery: number of photos in a gallery to report thresholds for; None for none.
         calibrate: write the impostor scores into this embedding file; None for none.
-        force: embed again, and replace what is in the report folder.
-        listener, control: see `process`.
+        force: embed again, and replace the files in the report folder.
+        listener: shows the progress; None logs it.
+        control: pauses and stops the run; None for neither.
     Returns:
         The figures.
     Raises:
@@ -133,8 +134,10 @@ def evaluate(
 
 
 def _suffix_of(detector: str) -> str:
-    """The part of the name that tells a detector's embedding file from the others', whatever their order and number."""
+    """The suffix that identifies a detector's embedding file, independent of the order and number of detectors."""
     if not is_file_name(detector):
         return f"-{detector}"
-    digest = hashlib.sha256(os.fsencode(os.path.abspath(detector))).hexdigest()[:8]  # names alone may be alike
+    digest = hashlib.sha256(os.fsencode(os.path.abspath(detector))).hexdigest()[
+        :8
+    ]  # different files may have the same name
     return f"-{Path(detector).stem}-{digest}"

@@ -36,7 +36,7 @@ PathLike = str | os.PathLike[str]
 
 logger = logging.getLogger(__name__)
 
-_NAMED = 10  # names that an error lists
+_MAX_EXAMPLES = 10  # names that an error lists
 
 
 def open(file: PathLike) -> EmbeddingFile:
@@ -45,7 +45,7 @@ def open(file: PathLike) -> EmbeddingFile:
     Args:
         file: a file that `process` made.
     Raises:
-        StorageError: it is missing or damaged, or no embedding file.
+        StorageError: the file is missing or damaged, or is not an embedding file.
 
     Example:
         >>> import facemill
@@ -89,28 +89,28 @@ def process(
             the file that is resumed.
         backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
         detector: a registered name, a model file or an engine file; None as for `model`.
-        faces: how faces are detected and which of them count; None for the defaults of the command line.
+        faces: rules for detecting and selecting faces; None for the defaults of the command line.
         device: "cpu", "gpu" (the first one) or the number of a GPU; several, separated by commas, get one process each.
             "auto" for one process on the device of the engine.
         decoder: "opencv", "dali" (on the GPU, for a TensorRT engine), or "auto".
         batch_size: images in one call of the engine; None to measure the best number.
         workers: threads that decode; None to measure the best number.
-        skip_duplicates: embed files that are the same to the byte only once.
+        skip_duplicates: embed files that are the same, byte for byte, only once.
         retry: process failed photos again.
-        limit: process only the first so many photos, in scan order.
-        dtype: "float32" or "float16", of the stored embeddings.
-        limits: photos that are refused before decoding.
-        segments: when a segment of the run ends.
+        limit: process only the first N photos, in scan order.
+        dtype: type of the stored embeddings, "float32" or "float16".
+        limits: larger photos are refused before decoding.
+        segments: limits of the segments of the run.
         force: start over, and replace the output once the new file is complete.
         listener: shows the progress; None logs it.
         control: pauses and stops the run, from another thread or by signals; None for neither.
     Returns:
-        What became of the photos, and how fast.
+        The outcomes of the photos, and the rates of the run.
     Raises:
         ConfigError: options exclude each other, or a value is out of range.
-        ContractError: an unfinished or finished run has other settings.
+        ContractError: an unfinished or finished run has different settings.
         SourceError: no photos were found, or a folder cannot be read.
-        EngineError, ModelError: an engine cannot be loaded or built, or a model is unknown or not to be had.
+        EngineError, ModelError: an engine cannot be loaded or built, or a model is unknown or unavailable.
         StorageError, DiskFullError, LockedError: the output cannot be written.
         Interrupted: the control stopped the run; all finished results are on disk.
 
@@ -142,15 +142,15 @@ def process(
         run=RunOptions(batch_size, workers, devices, segments or SegmentRules()),
     )
     summary = running.process(request, listener=listener, control=control)
-    made_by = chosen.info
-    return replace(summary, model=made_by.model, model_sha256=made_by.model_sha256, output=os.fspath(output))
+    info = chosen.info
+    return replace(summary, model=info.model, model_sha256=info.model_sha256, output=os.fspath(output))
 
 
 def _devices(device: str) -> tuple[str, ...]:
     """The device of each process; none for one process on the device of the engine.
 
     Raises:
-        ConfigError: a device is no device, or is not on this machine.
+        ConfigError: a device is unknown, or is not on this machine.
     """
     if device == "auto":
         return ()
@@ -158,12 +158,12 @@ def _devices(device: str) -> tuple[str, ...]:
 
 
 def _inputs(photos: PathLike | Sequence[PathLike] | Source) -> tuple[str, ...] | Source:
-    """Paths as text, or the source."""
+    """Convert paths to text; a source is returned unchanged."""
     return path_list(photos) if isinstance(photos, (str, os.PathLike, Sequence)) else photos
 
 
 def path_list(paths: PathLike | Sequence[PathLike]) -> tuple[str, ...]:
-    """Paths as text; a single path becomes a list of one."""
+    """Convert paths to text; a single path becomes a list of one."""
     several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
     return tuple(os.fspath(path) for path in several)
 
@@ -178,23 +178,26 @@ def add(
     listener: Listener | None = None,
     control: Control | None = None,
 ) -> Added:
-    """Embed the photos that a file does not have, and put them into it.
+    """Embed the photos that a file does not have, and add them to it.
 
-    The photos are embedded as those of the file were. After a crash the file is as it was, or has the photos; the same
-    call resumes.
+    The photos are embedded with the engine and settings of the file. After a crash the file is unchanged, or has the
+    photos; the same call resumes.
 
     Args:
         file: a finished embedding file.
-        photos: folders, files and `@list.txt`, as `process` takes them.
-        engine: an engine file, if the one that the file names is gone.
-        retry: embed photos again that the file has with a failed outcome.
-        segments: when a segment of the run ends.
-        listener, control: see `process`.
+        photos: folders, files and `@list.txt`, as for `process`.
+        engine: an engine file, if the engine that the file names is missing.
+        retry: also embed again the photos that failed.
+        segments: limits of the segments of the run.
+        listener: shows the progress; None logs it.
+        control: pauses and stops the run; None for neither.
     Returns:
-        What became of the photos, and the size of the file.
+        The outcomes of the photos, and the size of the file.
     Raises:
-        ContractError: the engine's embeddings do not fit the file.
-        SourceError, StorageError, EngineError: see `process`.
+        ContractError: the engine's embeddings cannot be stored in the file.
+        SourceError: no photos were found, or a folder cannot be read.
+        EngineError: an engine cannot be loaded or built.
+        StorageError: the file cannot be read or written.
         Interrupted: the control stopped the run; all finished results are on disk.
 
     Example:
@@ -222,24 +225,24 @@ def remove(
 ) -> Receipt | None:
     """Erase photos from a file and from everything that was made from it. The photos themselves are not deleted.
 
-    The file is written afresh, and indexes, pages, lists and folders that facemill made from it are deleted. After a
+    A new file replaces the old one. Indexes, pages, lists and folders that facemill made from it are deleted. After a
     crash the same call completes the removal.
 
     Args:
         file: a finished embedding file.
         names: photos, and folders of photos, as `/image_paths` names them or absolute.
-        ignore_missing: pass over names that are not in the file.
+        ignore_missing: ignore names that are not in the file.
         keep_pages: leave pages, lists and folders that show photos of the file.
-        receipt: where to write the receipt; None for `FILE.removed-TIME.json`.
-        name_paths: let the receipt name what was removed; else it holds SHA-256 digests only.
+        receipt: file for the receipt; None for `FILE.removed-TIME.json`.
+        name_paths: write the removed paths into the receipt; else it holds only their SHA-256 digests.
         dry_run: call `confirm` with the plan and change nothing.
-        confirm: called with the plan, if there is something to remove; nothing is changed if it returns False.
+        confirm: called with the plan if a photo is selected; nothing is changed if it returns False.
     Returns:
         The receipt; None if nothing was removed.
     Raises:
         ConfigError: names are not in the file.
         OutputExistsError: the receipt exists.
-        StorageError, DiskFullError, LockedError: the file is as it was, or the same call completes the removal.
+        StorageError, DiskFullError, LockedError: the file is unchanged, or the same call completes the removal.
 
     Example:
         >>> import facemill
@@ -250,7 +253,7 @@ def remove(
     several = [names] if isinstance(names, (str, bytes, os.PathLike)) else names
     asked = [os.fsencode(name) for name in several]
     if not asked and not ignore_missing:
-        raise ConfigError("no name was given, and nothing was removed; expected: one photo or folder at least")
+        raise ConfigError("no name was given, and nothing was removed; expected: at least one photo or folder")
     with Removal(Path(file)) as removal:
         facts: dict[str, Any] = {}
         if removal.unfinished and not dry_run:
@@ -271,10 +274,10 @@ def remove(
 
 
 def _unknown_names(file: Path, missing: Sequence[bytes], root: bytes) -> ConfigError:
-    listed = "\n".join(f"  {printable(os.fsdecode(name))}" for name in missing[:_NAMED])
-    more = f"\n  and {len(missing) - _NAMED:,} more" if len(missing) > _NAMED else ""
+    listed = "\n".join(f"  {printable(os.fsdecode(name))}" for name in missing[:_MAX_EXAMPLES])
+    more = f"\n  and {len(missing) - _MAX_EXAMPLES:,} more" if len(missing) > _MAX_EXAMPLES else ""
     return ConfigError(
         f"{len(missing):,} names are not in {file}, and nothing was removed:\n{listed}{more}\n"
-        f"expected: photos or folders below {printable(os.fsdecode(root))}, as its /outcomes/path names them. To pass "
-        f"over such names: --ignore-missing"
+        f"expected: photos or folders below {printable(os.fsdecode(root))}, as its /outcomes/path names them. To "
+        f"ignore missing names: --ignore-missing"
     )

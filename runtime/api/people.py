@@ -1,4 +1,4 @@
-"""Questions about all rows of a file at once: who is in it twice, and which photos belong together."""
+"""Find pairs and clusters among all rows of a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ..pairs.checkpoint import Checkpoint
 from ..pairs.table import Pair, PairTable, check_table_path, write_table
 from ..pairs.threshold import choose_threshold
 from ..progress import Listener
-from ..search.model_label import made_by, warning_of
+from ..search.model_label import file_model_label, model_warning
 from ..storage.calibration import find_calibration
 from ..storage.file import EmbeddingFile
 
@@ -42,15 +42,15 @@ class PairReport:
     Attributes:
         table: the pairs with their names.
         threshold: lowest score of a pair.
-        same_photograph: pairs of two faces of one photo, which are left out.
-        method: how the rows were compared, for people.
+        same_photograph: number of pairs of two faces in one photo, which are left out.
+        method: the method of the comparison, for people.
         share: for an approximate search, the share of all pairs that it found, and the number of pairs by which that
             was measured; None for an exact search.
-        compared: comparisons of this process.
-        elapsed_s: seconds that they took.
-        expected_false: pairs of two people to expect at the threshold; None if the file carries no calibration.
+        compared: number of comparisons of this process.
+        elapsed_s: their time in seconds.
+        expected_false: expected pairs of two people at the threshold; None if the file has no calibration.
         model: the model of the file, for people.
-        warning: what a user must know about the weights; empty for trained ones.
+        warning: a warning about untrained weights; empty for trained ones.
     """
 
     table: PairTable
@@ -106,14 +106,14 @@ def find_pairs(
     Args:
         file: a finished embedding file.
         threshold: lowest score of a pair, -1 to 1; None to compute it from `expected_false`.
-        expected_false: take the lowest threshold at which at most so many pairs of two people are expected; None for 1.
+        expected_false: use the lowest threshold with at most this expected number of pairs of two people; None for 1.
             The file needs a calibration.
-        output: write the pairs there, a `.csv` or `.parquet` file; None to write none.
-        page: write a page for a reviewer there, an `.html` file; None to write none.
-        page_pairs: pairs on the page at most.
+        output: file for the pairs, `.csv` or `.parquet`; None to write none.
+        page: file for a reviewer's page, `.html`; None to write none.
+        page_pairs: maximum number of pairs on the page.
         budget_s: seconds; if comparing all rows would take longer, the search is approximate. None for exact search.
-        max_pairs: stop if there are more.
-        device: where rows are compared: "auto", "cpu", "gpu" or the number of a GPU.
+        max_pairs: stop if more pairs are found.
+        device: device that compares the rows: "auto", "cpu", "gpu" or the number of a GPU.
         force: replace outputs, and drop an unfinished search with other options.
         listener: shows the progress; None logs it.
         control: pauses and stops the search, from another thread or by signals; None for neither.
@@ -150,7 +150,7 @@ def find_pairs(
                 gallery, checkpoint, query, force=force, listener=listener, control=control
             )
             table = PairTable(gallery, pair_result.pairs, calibration)
-            # Reading photos takes time: stopped between two outputs, the same call would find the first one there.
+            # Reading photos takes time. After a stop between two outputs, the same call would refuse the existing one.
             text = (
                 review_page(gallery, table, pair_result.method(), lowest, page_pairs) if page_path is not None else ""
             )
@@ -168,14 +168,14 @@ def find_pairs(
             pair_result.compared,
             pair_result.elapsed_s,
             table.expected(lowest),
-            made_by(gallery),
-            warning_of(gallery),
+            file_model_label(gallery),
+            model_warning(gallery),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Rows that belong together.
+    """Rows that probably show the same person.
 
     Attributes:
         number: 1 for the largest cluster.
@@ -200,9 +200,9 @@ class ClusterReport:
         file: the embedding file.
         clusters: the cluster of each row, with sizes and scores.
         model: the model of the file, for people.
-        warning: what a user must know about the weights; empty for trained ones.
-        folders: the folders that were filled; None if none were asked for.
-        sheets: pages that were written; None if none were asked for.
+        warning: a warning about untrained weights; empty for trained ones.
+        folders: the folders that were filled; None if none were requested.
+        sheets: number of pages that were written; None if none were requested.
     """
 
     file: Path
@@ -214,7 +214,7 @@ class ClusterReport:
 
     @property
     def warnings(self) -> list[str]:
-        """What a user must know: about the weights, and about clusters that are too large to be a person."""
+        """Warnings about untrained weights, and about clusters that are too large for one person."""
         clusters = self.clusters
         warnings = [self.warning] if self.warning else []
         if clusters.suspicious and not clusters.k:
@@ -228,7 +228,7 @@ class ClusterReport:
 
     @property
     def numbers(self) -> NDArray[np.int32]:
-        """(N,) int32: the number of each row's cluster; 0 for a row of zeros, which is in none."""
+        """(N,) int32: the number of each row's cluster; 0 for a row of zeros, which has no cluster."""
         return self.clusters.labels
 
     def __len__(self) -> int:
@@ -285,14 +285,14 @@ def cluster(
     Args:
         file: a finished embedding file.
         people: number of people, if it is known.
-        threshold: score from which two photos are linked, above 0 and at most 1; None for the calibration's.
-        output: write a list there, a `.csv` file; None to write none.
-        folders: make a folder for each cluster in this one; None to make none.
-        mode: what these folders hold: "symlink", "hardlink" or "copy".
+        threshold: lowest score of two linked photos, above 0 and at most 1; None for the calibration's.
+        output: file for a list, `.csv`; None to write none.
+        folders: folder in which to make a folder for each cluster; None to make none.
+        mode: content of these folders: "symlink", "hardlink" or "copy".
         sheets: write pages with the photos into this folder; None to write none.
         min_photos: clusters with fewer photos get no folder and no sheet.
         write_column: write the numbers into the file, as `/cluster`.
-        seed: of the random order of k-means and whispers.
+        seed: random seed of k-means and Chinese whispers.
         budget_s, device, listener, control: see `find_pairs`.
         max_pairs: stop if more pairs are linked; 30 million take some 3 GB.
         force: replace outputs, and drop an unfinished search with other options.
@@ -339,15 +339,15 @@ def cluster(
             folder_counts = write_folders(filled, gallery, clusters, mode=mode, min_rows=min_photos, force=force)
         if paged is not None:
             pages = write_sheets(paged, gallery, clusters, min_rows=min_photos, force=force)
-        if write_column:  # last: it makes another file, whose comparisons would start again
+        if write_column:  # last: it changes the file, so an interrupted search would start again
             write_cluster_column(path, clusters, str(gallery.metadata["run_id"]))
         if checkpoint is not None:
             checkpoint.remove()
-        return ClusterReport(path, clusters, made_by(gallery), warning_of(gallery), folder_counts, pages)
+        return ClusterReport(path, clusters, file_model_label(gallery), model_warning(gallery), folder_counts, pages)
 
 
 def _check_apart(outputs: dict[str, Path | None]) -> None:
-    """Refuse an output in a folder that facemill fills: such a folder holds nothing else.
+    """Refuse an output in a folder that facemill fills, which must not hold other files.
 
     Raises:
         OptionError: there is one.

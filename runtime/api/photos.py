@@ -1,4 +1,4 @@
-"""Questions about a few photos: their embeddings, the faces in them, whether two show the same person."""
+"""Embed a few photos, detect the faces in them, and compare two photos."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class FaceEmbedder:
         align: str = defaults.ALIGN,
         min_score: float = defaults.MIN_SCORE,
     ) -> None:
-        """Choose the engines; build them if there are none up to date.
+        """Choose the engines; build those that are missing or out of date.
 
         Args:
-            file: embed as the rows of this file were, and compare with its calibration. Only `engine` goes with it.
+            file: use the engines, settings and calibration of this file. It can be combined only with `engine`.
             engine: an engine file; None to choose by model and backend.
             model: a registered name or a model file (`PATH.toml`); None for the default of this machine.
             backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
@@ -77,7 +77,7 @@ class FaceEmbedder:
 
     @property
     def limits(self) -> Limits:
-        """The photos that are refused before decoding."""
+        """Limits above which photos are refused before decoding."""
         return self._photos.rules.limits
 
     def embed(self, photos: PhotoInput | Sequence[PhotoInput]) -> list[Embedding]:
@@ -97,7 +97,7 @@ class FaceEmbedder:
 
         Args:
             a, b: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
-            threshold: the score from which they do, -1 to 1; None for that of the file or of the model.
+            threshold: lowest score of the same person, -1 to 1; None for that of the file or of the model.
         Raises:
             EngineError, MissingDependencyError: an engine cannot be loaded.
         """
@@ -162,8 +162,8 @@ def compare(
 
     Args:
         a, b: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
-        file: embed as the rows of this file were, and use its calibration. Only `engine` goes with it.
-        threshold: the score from which they do, -1 to 1; None for that of the file or of the model.
+        file: use the engines, settings and calibration of this file. It can be combined only with `engine`.
+        threshold: lowest score of the same person, -1 to 1; None for that of the file or of the model.
         engine, model, backend, detector, align: see `FaceEmbedder`.
     Raises:
         ConfigError, EngineError, ModelError, MissingDependencyError: see `FaceEmbedder`.

@@ -1,4 +1,4 @@
-"""`facemill add`: new photos into an existing file."""
+"""`facemill add`: embed new photos into an existing file."""
 
 from __future__ import annotations
 
@@ -72,4 +72,4 @@ def _report(file: Path, added: Added) -> Iterator[str]:
     yield f"  it holds {added.embeddings:,} embeddings of {added.photographs:,} photos below {added.root}"
     if added.root != added.root_before:
         yield f"  all its paths were below {added.root_before} before, and are longer now"
-    yield from (f"  dropped, since rows have changed: /{name}" for name in added.dropped)
+    yield from (f"  dropped, because rows have changed: /{name}" for name in added.dropped)

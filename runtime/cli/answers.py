@@ -1,4 +1,4 @@
-"""The answers of a search as text: a table for people, JSON lines and CSV for programs."""
+"""Print the answers of a search: a table for people, JSON lines and CSV for programs."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _EDGES = ("left", "top", "right", "bottom")
 
 
 def print_answer(answer: Answer, form: str, *, first: bool) -> None:
-    """An answer to stdout.
+    """Print an answer to stdout.
 
     Args:
-        answer: to one query.
+        answer: the answer to one query.
         form: "table", "json" or "csv".
         first: whether it is the first answer: CSV begins with a header.
     """
     if form == "json":
-        click.echo(json.dumps(answer.to_dict()))  # ASCII only: whatever a name holds, a line stays a line
+        click.echo(json.dumps(answer.to_dict()))  # ASCII only, so no name can break a line
     elif form == "table":
         for line in _table(answer):
             click.echo(line)
@@ -39,12 +39,12 @@ def print_answer(answer: Answer, form: str, *, first: bool) -> None:
             table.writeheader()
         table.writerows(_csv_row(answer, hit) for hit in answer.hits)
         sys.stdout.flush()
-        for note in answer.notes:  # CSV has no place for them
+        for note in answer.notes:  # CSV has no column for them
             click.echo(f"{printable(answer.query)}: {note}", err=True)
 
 
 def print_end(facts: SearchFacts, form: str) -> None:
-    """The model and the index, once, after the last answer: CSV and JSON have no place for all of it."""
+    """Print the model and the index once, after the last answer, if the form does not include them."""
     if form == "csv" and facts.index.measured is not None:
         click.echo(f"index: {facts.index}", err=True)
     if form == "table":
@@ -69,7 +69,7 @@ def _table(answer: Answer) -> Iterator[str]:
 
 
 def _columns(facts: SearchFacts) -> dict[str, Callable[[Hit], str]]:
-    """The columns of the table, each with what it says of a hit."""
+    """The columns of the table, each with a function that makes the text of a hit."""
     columns: dict[str, Callable[[Hit], str]] = {
         "rank": lambda hit: str(hit.rank),
         "score": lambda hit: f"{hit.score:.4f}",

@@ -1,4 +1,4 @@
-"""`facemill`: one command for everything. A command's module is imported when the command is."""
+"""The command `facemill`. It imports the module of a subcommand only when it runs it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from .. import __version__
 
-# The one-line helps stand here, so that the list of commands imports none of them.
+# The one-line help texts are here, so that listing the commands imports none of them.
 _COMMANDS = {
     "build-engine": "Compile a model into an engine for this machine.",
     "demo": "Take a tour with synthetic photos: embed, search, a page of answers.",
@@ -32,7 +32,7 @@ _COMMANDS = {
 
 
 class _LazyGroup(click.Group):
-    """A group that knows its commands by name and imports the one that is run."""
+    """A group of commands that imports only the one that runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

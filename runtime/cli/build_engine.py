@@ -1,4 +1,4 @@
-"""`facemill build-engine`: a model to an engine file for this machine."""
+"""`facemill build-engine`: compile a model into an engine file for this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`facemill cluster`: which photos belong together?"""
+"""`facemill cluster`: group photos by person."""
 
 from __future__ import annotations
 

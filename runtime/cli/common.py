@@ -1,4 +1,4 @@
-"""What every command does the same way: errors to words, logs to stderr."""
+"""Shared behaviour of all commands: error messages and logs on stderr."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BUG = "error: this is a bug in facemill. Please report it with the command, the
 
 
 def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn errors of ours into their text on stderr and an exit code; only a bug shows a traceback."""
+    """Print facemill's errors on stderr and exit with a code; only a bug shows a traceback."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -39,10 +39,10 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             _say("interrupted")
             sys.exit(130)
         except BrokenPipeError:
-            sys.stderr.close()  # the reader has gone; Python would complain about it at exit
+            sys.stderr.close()  # the reader has closed the pipe; Python would report it at exit
             sys.exit(1)
         except ModuleNotFoundError as err:
-            _say(f"error: the package {err.name!r} is not installed. To see all that is missing: facemill doctor")
+            _say(f"error: the package {err.name!r} is not installed. List all missing packages with: facemill doctor")
             sys.exit(1)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -54,13 +54,13 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _say(text: str) -> None:
-    """To stderr and to the log file, if there is one."""
+    """Print text to stderr, and log it to the log file, if one is set."""
     logging.getLogger(_PACKAGE).debug("%s", text)
     click.echo("\n".join(map(printable, text.splitlines())), err=True)
 
 
 class _Printable(logging.Formatter):
-    """One line a record: file names in messages cannot steer the terminal."""
+    """Escape control characters, so that file names in messages cannot control the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(map(printable, super().format(record).split("\n")))
@@ -90,7 +90,7 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
             file = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as err:
             raise ConfigError(
-                f"the log file {log_file} cannot be written: {err.strerror}. Name another one with --log"
+                f"the log file {log_file} cannot be written: {err.strerror}. Name a different one with --log"
             ) from err
         file.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(file)

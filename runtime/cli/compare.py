@@ -1,4 +1,4 @@
-"""`facemill compare`: do two photos show the same person?"""
+"""`facemill compare`: say whether two photos show the same person."""
 
 from __future__ import annotations
 

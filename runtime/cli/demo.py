@@ -38,7 +38,10 @@ def main(folder: Path, people: int, shots: int) -> None:
     from ..demo.portraits import write_portraits
 
     photos, file, page = folder / "photos", folder / "people.h5", folder / "search.html"
-    click.echo(f"drawing {people * shots:,} portraits of {people:,} people who do not exist")
+    click.echo(
+        f"drawing {people * shots:,} portraits of {people:,} people who do not exist, and two broken files on purpose: "
+        f"every file gets an outcome"
+    )
     paths = write_portraits(photos, people=people, shots=shots)
     mark.touch()
     (photos / "cut-short.jpg").write_bytes(paths[0].read_bytes()[:_PORTRAIT_BYTES])

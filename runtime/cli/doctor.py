@@ -1,4 +1,4 @@
-"""`facemill doctor`: what this machine has, and how to fix what is missing."""
+"""`facemill doctor`: examine this machine, and show how to fix missing packages and files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`facemill evaluate`: how good is it?"""
+"""`facemill evaluate`: measure how well people are recognised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups of options. A command gets each group as one frozen object."""
+"""Define groups of options. A command gets each group as one frozen object."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EngineOptions(Options):
-    """Which engine embeds: an engine file, or one of a model, built when needed.
+    """The engine that embeds: an engine file, or the engine of a model, built when needed.
 
     Attributes:
         engine: an engine file.
@@ -75,7 +75,7 @@ precision_option = click.option(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DetectorOptions(Options):
-    """How faces are detected.
+    """Options for detecting faces.
 
     Attributes:
         align: "auto", "detect" or "none".
@@ -88,7 +88,7 @@ class DetectorOptions(Options):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FaceOptions(DetectorOptions):
-    """How faces are detected, and which of them count; see `faces.rules.FaceRules`."""
+    """Options for detecting and selecting faces; see `faces.rules.FaceRules`."""
 
     faces: str
     min_score: float
@@ -97,7 +97,7 @@ class FaceOptions(DetectorOptions):
     min_frontal: float
 
     def rules(self) -> FaceRules:
-        """The same for the library.
+        """Convert to the library's rules.
 
         Raises:
             ConfigError: a value is out of range.
@@ -169,10 +169,10 @@ face_options = grouped(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AllPairsOptions(Options):
-    """How all rows of a file are compared with each other.
+    """Options for comparing all rows of a file with each other.
 
     Attributes:
-        budget_s: seconds; where comparing all would take longer, the search is approximate. None for exact search.
+        budget_s: seconds; if comparing all rows would take longer, the search is approximate. None for exact search.
         device: "auto", "cpu", "gpu" or the number of a GPU.
         force: replace outputs, and drop an unfinished search with other options.
     """
@@ -204,7 +204,7 @@ all_pairs_options = grouped(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SegmentOptions(Options):
-    """When a segment of a run ends: after so many photos, or so many seconds."""
+    """The limits of a segment of a run, in photos and seconds."""
 
     segment_rows: int
     segment_seconds: float
@@ -226,7 +226,7 @@ segment_options = grouped(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LimitOptions(Options):
-    """Photos that are refused before decoding."""
+    """Limits above which photos are refused before decoding."""
 
     max_bytes: int
     max_pixels: int
@@ -260,7 +260,7 @@ limit_options = grouped(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class WorkOptions(Options):
-    """How a run does its work; see `api.process`."""
+    """Device, decoder and sizes of a run; see `api.process`."""
 
     device: str
     decoder: str

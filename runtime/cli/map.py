@@ -1,4 +1,4 @@
-"""`facemill map`: who is near whom?"""
+"""`facemill map`: draw the embeddings as a map."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`facemill merge`: several embedding files into one."""
+"""`facemill merge`: join several embedding files into one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How options are declared and checked, and single options that several commands share."""
+"""Declare and check options; define single options that several commands share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def exclusive(*names: str, why: str = "") -> Decorator:
     """Refuse a command line that names more than one of some options.
 
     Args:
-        names: as the command line spells them.
+        names: option names as on the command line.
         why: the reason, for the message.
     """
 
@@ -62,8 +62,8 @@ def grouped(name: str, kind: type, *decorators: Decorator) -> Decorator:
     """Add options to a command, which gets their values as one object.
 
     Args:
-        name: of the command's parameter.
-        kind: a dataclass, whose fields are named as the options are.
+        name: name of the command's parameter.
+        kind: a dataclass whose fields have the names of the options.
         decorators: the options.
     """
 
@@ -79,28 +79,28 @@ def grouped(name: str, kind: type, *decorators: Decorator) -> Decorator:
 
 
 def apply(decorators: Sequence[Decorator], command: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with several decorators, the first one outermost."""
+    """Apply several decorators to a command, the first one outermost."""
     for decorator in reversed(decorators):
         command = decorator(command)
     return command
 
 
 def cosine(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """A score: -1 to 1, and so not NaN."""
+    """Check a score: -1 to 1, which excludes NaN."""
     if value is not None and not -1 <= value <= 1:
         raise click.BadParameter(f"{value} is not a number from -1 to 1", ctx, param)
     return value
 
 
 def device(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """auto, cpu, gpu or the number of a GPU."""
+    """Check a device: auto, cpu, gpu or the number of a GPU."""
     if value not in ("auto", "cpu", "gpu") and not value.isdecimal():
         raise click.BadParameter(f"{value!r} is none of auto, cpu, gpu and the number of a GPU", ctx, param)
     return value
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Seconds of `90s`, `30m`, `2h`, `1h30m` or `1d`."""
+    """Parse `90s`, `30m`, `2h`, `1h30m` or `1d` into seconds."""
     if value is None:
         return None
     if not re.fullmatch(r"(\d+(\.\d+)?[smhd])+", value):
@@ -109,7 +109,7 @@ def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> f
 
 
 def auto_or_count(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
-    """`auto` (None) or a whole number from 1."""
+    """Parse `auto` (None) or a whole number from 1."""
     if value == "auto":
         return None
     if value.isdecimal() and int(value) >= 1:
@@ -156,5 +156,5 @@ latency_option = click.option(
     help="Milliseconds per query that --index auto aims at.",
 )
 file_engine_option = click.option(
-    "--engine", type=PATH, help="Engine file to use if the engine that FILE names is gone."
+    "--engine", type=PATH, help="Engine file to use if the engine that FILE names is missing."
 )

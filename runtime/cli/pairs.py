@@ -1,4 +1,4 @@
-"""`facemill pairs`: who is enrolled twice?"""
+"""`facemill pairs`: find photos that may show the same person."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`facemill plan`: what will a job take?"""
+"""`facemill plan`: estimate the time, disk and memory of a job."""
 
 from __future__ import annotations
 

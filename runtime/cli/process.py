@@ -1,4 +1,4 @@
-"""`facemill process`: photos to an embedding file."""
+"""`facemill process`: embed photos into one file."""
 
 from __future__ import annotations
 

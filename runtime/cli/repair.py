@@ -1,4 +1,4 @@
-"""`facemill repair`: the intact rows of a damaged file, saved."""
+"""`facemill repair`: save the intact rows of a damaged file."""
 
 from __future__ import annotations
 

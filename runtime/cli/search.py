@@ -1,4 +1,4 @@
-"""`facemill search`: who is this?"""
+"""`facemill search`: find the photos most similar to a query."""
 
 from __future__ import annotations
 

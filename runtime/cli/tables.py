@@ -1,4 +1,4 @@
-"""Columns for people."""
+"""Align text in columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`facemill verify`: is this file intact?"""
+"""`facemill verify`: check whether a file is intact."""
 
 from __future__ import annotations
 

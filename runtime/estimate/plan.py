@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ..errors import OutOfMemoryError
-from ..index.kinds import FEW_ROWS, KINDS, build_s, index_bytes
+from ..index.kinds import KINDS, MIN_APPROXIMATE_ROWS, build_s, index_bytes
 from ..index.memoryplan import plan_memory
 from ..pipeline.plan import disk_bytes_while_running
 from ..text import size
@@ -167,9 +167,8 @@ def _search(job: Job, machine: Machine) -> Iterator[Item]:
     fits = amount <= machine.memory_bytes
     time_s = amount / machine.read_bytes_s
     words = f"one query at {machine.read_bytes_s / 1e9:.1f} GB/s" + ("" if fits else ", if the rows were in memory")
-    choice = (
-        "exact search" if job.photographs < FEW_ROWS or time_s <= _LATENCY_S else "ivf, a few milliseconds per query"
-    )
+    is_exact = job.photographs < MIN_APPROXIMATE_ROWS or time_s <= _LATENCY_S
+    choice = "exact search" if is_exact else "ivf, a few milliseconds per query"
     yield Item("search", "exact", time_s, "s", "measured", f"{words}; --index auto uses {choice}")
 
 

@@ -1,4 +1,4 @@
-"""Approximate search: codes propose, exact rows decide, and the share that is found was measured beforehand."""
+"""Approximate search: codes propose rows, exact scores rank them, and the recall is measured beforehand."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, StorageError
 from ..storage.file import EmbeddingFile
 from .codesfile import ensure_codes
-from .flat import FlatIndex, check_queries, exact_latency, faiss_words
+from .flat import FlatIndex, check_queries, exact_latency, translate_faiss_errors
 from .indexfile import ensure_index
-from .kinds import FEWEST_ROWS
+from .kinds import MIN_ROWS
 from .measure import IndexFacts
 from .rerank import ExactRows, Reranked
 
@@ -23,11 +23,11 @@ class ApproximateIndex:
     Attributes:
         rows: N.
         dimension: D.
-        facts: how it was made, what it finds and how fast.
+        facts: its parameters, recall and latency.
     """
 
     def __init__(self, gallery: EmbeddingFile, kind: str, k: int) -> None:
-        """Open the index beside the gallery. Build it if none is valid, measure it if none is measured for k hits.
+        """Open the index beside the gallery. Build it if no valid one exists; measure it if it was not for k hits.
 
         Args:
             gallery: an open embedding file.
@@ -35,18 +35,18 @@ class ApproximateIndex:
             k: hits that searches will request.
         Raises:
             ConfigError: the gallery has too few rows.
-            StorageError: it is damaged, FAISS fails, or the index cannot be kept beside it.
+            StorageError: the gallery is damaged, FAISS fails, or the index cannot be saved beside the gallery.
             MissingDependencyError: FAISS is not installed.
         """
         self.rows, self.dimension = gallery.rows, gallery.dimension
-        if self.rows < FEWEST_ROWS:
+        if self.rows < MIN_ROWS:
             raise ConfigError(
-                f"{gallery.path} has {self.rows} rows; expected for an index of kind {kind}: at least {FEWEST_ROWS}, "
+                f"{gallery.path} has {self.rows} rows; expected for an index of kind {kind}: at least {MIN_ROWS}, "
                 f"since it is trained on them. Search with: --index flat, which is exact"
             )
         self._gallery = gallery
         self._k = min(k, self.rows)
-        with ExitStack() as stack, faiss_words():
+        with ExitStack() as stack, translate_faiss_errors():
             path = ensure_index(gallery)
             if path is None:
                 raise StorageError(
@@ -61,7 +61,7 @@ class ApproximateIndex:
             self._owned = stack.pop_all()
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The best rows that were found for each query: higher score first, lower row first among equal scores.
+        """Find the best rows for each query: higher score first, lower row first among equal scores.
 
         Args:
             queries: (q, D) float32, unit rows.
@@ -75,10 +75,10 @@ class ApproximateIndex:
         check_queries(queries, k, self.dimension)
         k = min(k, self.rows)
         queries = np.ascontiguousarray(queries, np.float32)
-        if k > self._k:  # the share that would be found was not measured
+        if k > self._k:  # the recall for so many hits was not measured
             with FlatIndex(self._gallery) as flat:
                 return flat.search(queries, k)
-        with faiss_words():
+        with translate_faiss_errors():
             rows, scores = self._index.search(queries, k, self._measured.effort, self._measured.candidates)
         short = np.flatnonzero(rows[:, -1] < 0)
         if len(short):  # the probed lists hold fewer than k rows

@@ -1,4 +1,4 @@
-"""Propose the rows that may be best, by FAISS: all rows in one index, in several side by side, or a shard at a time."""
+"""Propose candidate rows with FAISS: from one index, from several in parallel, or one shard at a time."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .exact import Candidates, fp32_error_bound
-from .memoryplan import MOST_CANDIDATES, MOST_HITS
+from .memoryplan import MAX_GPU_CANDIDATES, MAX_GPU_HITS
 
 
 class HostRows:
-    """The index in the host's memory, or mapped into it."""
+    """An index in host memory, loaded or mapped."""
 
     def __init__(self, index: Any) -> None:
         self.error = fp32_error_bound(index.d)
-        self.most = int(index.ntotal)
+        self.max_hits = int(index.ntotal)
         self._index = index
 
     def counts(self, k: int) -> Iterator[int]:
-        """See CandidateSource.counts. One number: after it, a pass over all rows costs no more than asking again."""
+        """One count only: a pass over all rows costs no more than a second request."""
         yield _first_count(k)
 
     def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
-        """See CandidateSource.candidates."""
+        """Propose `count` rows for each query."""
         scores, rows = self._index.search(queries, count)
         return scores, rows
 
 
 class ResidentRows:
-    """All rows on a GPU, FP32 or FP16, in one index or in several that are searched side by side."""
+    """All rows on a GPU, FP32 or FP16, in one index or in several that are searched in parallel."""
 
-    most = MOST_HITS
+    max_hits = MAX_GPU_HITS
 
     def __init__(self, indexes: Sequence[Any], error: float, batch: int) -> None:
-        """Take the filled indexes, in the order of their rows.
+        """Take filled indexes, in row order.
 
         Args:
-            indexes: with `search` and `ntotal` of FAISS; each may be used from a thread of its own.
-            error: of their scores.
-            batch: queries that an index is given at once.
+            indexes: with FAISS's `search` and `ntotal`; each may be used from its own thread.
+            error: upper bound of the error of their scores.
+            batch: queries that an index gets at once.
         """
         self.error = error
         self._indexes, self._batch = indexes, batch
@@ -50,11 +50,11 @@ class ResidentRows:
         self._threads = ThreadPoolExecutor(len(indexes), "facemill-pieces")  # ends when this is dropped
 
     def counts(self, k: int) -> Iterator[int]:
-        """See CandidateSource.counts."""
-        return _doubling(k)
+        """Counts that double up to the limit of a GPU."""
+        return _double_counts(k)
 
     def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
-        """See CandidateSource.candidates."""
+        """Propose `count` rows for each query."""
 
         def search(index: Any) -> Candidates:
             return _in_batches(index, queries, min(count, index.ntotal), self._batch)
@@ -64,9 +64,9 @@ class ResidentRows:
 
 
 class StreamedRows:
-    """All rows, a shard at a time: while one is searched, a thread puts the next one into the other index."""
+    """All rows, one shard at a time: while one index is searched, a thread loads the next shard into the other."""
 
-    most = MOST_HITS
+    max_hits = MAX_GPU_HITS
 
     def __init__(
         self, vectors: NDArray[np.float32], shard_rows: int, indexes: tuple[Any, Any], error: float, batch: int
@@ -74,20 +74,21 @@ class StreamedRows:
         """Take two empty indexes.
 
         Args:
-            vectors: (N, D) float32, C-contiguous; may be mapped from a file, and is read once a search.
+            vectors: (N, D) float32, C-contiguous; may be mapped from a file. Each search reads it once.
             shard_rows: rows of a shard; the last one may be smaller.
-            indexes: with `add`, `reset`, `search` and `ntotal` of FAISS; each may be used from a thread of its own.
-            error, batch: as for ResidentRows.
+            indexes: with FAISS's `add`, `reset`, `search` and `ntotal`; each may be used from its own thread.
+            error: upper bound of the error of their scores.
+            batch: queries that an index gets at once.
         """
         self.error = error
         self._vectors, self._shard_rows, self._indexes, self._batch = vectors, shard_rows, indexes, batch
 
     def counts(self, k: int) -> Iterator[int]:
-        """See CandidateSource.counts."""
-        return _doubling(k)
+        """Counts that double up to the limit of a GPU."""
+        return _double_counts(k)
 
     def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
-        """See CandidateSource.candidates. One pass over all rows, however many queries."""
+        """Propose `count` rows for each query, in one pass over all rows."""
         best = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         for start, index in self._shards():
             scores, rows = _in_batches(index, queries, min(count, index.ntotal), self._batch)
@@ -95,14 +96,14 @@ class StreamedRows:
         return best
 
     def _shards(self) -> Iterator[tuple[int, Any]]:
-        """The first row of each shard, and the index that holds it until the next one is asked for."""
+        """The first row of each shard, and the index that holds the shard until the next one is requested."""
         starts = range(0, len(self._vectors), self._shard_rows)
         with ThreadPoolExecutor(1, "facemill-shards") as reader:
-            coming = reader.submit(self._load, self._indexes[0], 0)
+            loading = reader.submit(self._load, self._indexes[0], 0)
             for number, start in enumerate(starts):
-                coming.result()
+                loading.result()
                 if number + 1 < len(starts):
-                    coming = reader.submit(self._load, self._indexes[(number + 1) % 2], starts[number + 1])
+                    loading = reader.submit(self._load, self._indexes[(number + 1) % 2], starts[number + 1])
                 yield start, self._indexes[number % 2]
 
     def _load(self, index: Any, start: int) -> None:
@@ -111,7 +112,7 @@ class StreamedRows:
 
 
 def merge_candidates(parts: Sequence[Candidates], count: int) -> Candidates:
-    """The `count` highest of several lists of candidates, for each query."""
+    """Keep the `count` highest of several candidate lists, for each query."""
     scores = np.concatenate([part[0] for part in parts], axis=1)
     rows = np.concatenate([part[1] for part in parts], axis=1)
     if scores.shape[1] <= count:
@@ -121,20 +122,20 @@ def merge_candidates(parts: Sequence[Candidates], count: int) -> Candidates:
 
 
 def _first_count(k: int) -> int:
-    """Enough to prove the hits unless rows are crowded: spare candidates cost little, asking again costs much."""
+    """Enough candidates to prove the hits unless scores are close: spare ones are cheap, a second request is not."""
     return 2 * k + 32
 
 
-def _doubling(k: int) -> Iterator[int]:
-    """Twice as many each time, up to what FAISS selects on a GPU."""
+def _double_counts(k: int) -> Iterator[int]:
+    """Double the count each time, up to the number that FAISS selects on a GPU."""
     count = _first_count(k)
-    while count < MOST_CANDIDATES:
+    while count < MAX_GPU_CANDIDATES:
         yield count
         count *= 2
-    yield MOST_CANDIDATES
+    yield MAX_GPU_CANDIDATES
 
 
 def _in_batches(index: Any, queries: NDArray[np.float32], count: int, batch: int) -> Candidates:
-    """Search as many queries at a time as the memory plan counts on."""
+    """Search with batches of the size that the memory plan assumes."""
     parts = [index.search(queries[start : start + batch], count) for start in range(0, len(queries), batch)]
     return np.concatenate([scores for scores, _ in parts]), np.concatenate([rows for _, rows in parts])

@@ -1,7 +1,7 @@
-"""`<file>.faiss-<kind>`: the codes of an approximate index, with a sidecar that says what they find and how fast.
+"""`<file>.faiss-<kind>`: the codes of an approximate index, with a sidecar that holds its recall and latency.
 
-Derived data, as the flat index file is: whatever is wrong with it, it is made again, and FAISS reads it only after
-size, origin and content are known to be right.
+The file is derived data: if anything is wrong with it, it is rebuilt. FAISS reads it only after its size, origin and
+content were checked.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ..fetch import sha256_of
 from ..files import NewFile
 from ..progress import track
 from ..storage.file import EmbeddingFile
-from .beside import amend_card, is_unchanged, read_card, write_card
 from .indexfile import index_path
 from .kinds import sample_size, train
 from .measure import Measured, tune
 from .rerank import ExactRows, Reranked, faiss_threads
+from .sidecar import amend_card, is_unchanged, read_card, write_card
 
-# Another number for another way to make the codes: those made in the old way are made again.
+# Increase this when the way to make the codes changes: older codes are then rebuilt.
 RECIPE = 1
-# Fewer hits than this are found by what was measured for this many.
-_LEAST_K = 50
-# Fewer rows are dealt with by one thread.
-_FEW_ROWS = 20_000
+# A measurement for this many hits also serves fewer hits.
+_MIN_MEASURED_HITS = 50
+# Below, one thread builds the index.
+_MIN_THREADED_ROWS = 20_000
 _SEED = 3
 
 logger = logging.getLogger(__name__)
@@ -43,29 +43,29 @@ def codes_path(gallery: Path, kind: str) -> Path:
 
 
 def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> tuple[Any, dict[str, int], Measured]:
-    """The index of a kind, made when there is none that is right, and measured when it was not for so many hits.
+    """Open the index of a kind. Build it if no valid one exists; measure it if it was not for k hits.
 
     Args:
-        gallery: an open embedding file with at least `kinds.FEWEST_ROWS` rows.
+        gallery: an open embedding file with at least `kinds.MIN_ROWS` rows.
         kind: one of `kinds.APPROXIMATE`.
         k: hits for each query.
         exact: the rows of the gallery.
     Returns:
-        FAISS's index, mapped as far as FAISS can; its parameters; what it finds.
+        FAISS's index, mapped as far as FAISS can; its parameters; its measurement.
     Raises:
-        StorageError: the gallery is damaged, or the index cannot be kept beside it.
+        StorageError: the gallery is damaged, or the index cannot be saved beside it.
     """
     path = codes_path(gallery.path, kind)
-    if _flaw(path, gallery, kind) or _fitting(path, k) is None:
+    if _find_flaw(path, gallery, kind) or _find_measurement(path, k) is None:
         try:
             with NewFile(path, like=gallery.path, wait=True) as new:
-                flaw = _flaw(path, gallery, kind)  # again: another search may have made it while this one waited
+                flaw = _find_flaw(path, gallery, kind)  # again: another search may have built it meanwhile
                 if flaw:
-                    logger.info("making the index %s: %s", path, flaw)
-                    with faiss_threads(1 if gallery.rows < _FEW_ROWS else None):
-                        _make(new, gallery, kind, max(k, _LEAST_K), exact)
-                elif _fitting(path, k) is None:
-                    logger.info("measuring the index %s: it has not been for %d hits", path, k)
+                    logger.info("building the index %s: %s", path, flaw)
+                    with faiss_threads(1 if gallery.rows < _MIN_THREADED_ROWS else None):
+                        _build(new, gallery, kind, max(k, _MIN_MEASURED_HITS), exact)
+                elif _find_measurement(path, k) is None:
+                    logger.info("measuring the index %s for %d hits", path, k)
                     index = Reranked(_load(path), kind, exact)
                     measured = tune(gallery, index, _parameters(read_card(path)), k)
                     earlier = [asdict(measurement) for measurement in _measurements(read_card(path))]
@@ -74,32 +74,32 @@ def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) ->
             raise
         except OSError as err:
             raise StorageError(
-                f"the index {path} cannot be kept beside the file ({err.strerror or err}); expected: a folder that can "
-                f"be written to, with room for it. Make room, or search with: --index flat"
+                f"the index {path} cannot be saved beside the file ({err.strerror or err}); expected: a writable "
+                f"folder with enough space. Free disk space, or search with: --index flat"
             ) from err
-    measured_for_k = _fitting(path, k)
+    measured_for_k = _find_measurement(path, k)
     assert measured_for_k is not None
     return _load(path), _parameters(read_card(path)), measured_for_k
 
 
-def _flaw(path: Path, gallery: EmbeddingFile, kind: str) -> str:
-    """Why an index file is not to be used; empty when it is right."""
+def _find_flaw(path: Path, gallery: EmbeddingFile, kind: str) -> str:
+    """Why an index file must not be used; empty if it is valid."""
     try:
         card = read_card(path)
         if card["source"] != gallery.source or card["kind"] != kind:
-            return "the embedding file is another one than the index was made from"
+            return "it was built from a different embedding file"
         if card["recipe"] != RECIPE:
-            return "it was made in another way than this version makes it"
+            return "a different version built it in a different way"
         _measurements(card), _parameters(card)
         return "" if is_unchanged(path, card) else "its content has changed"
     except FileNotFoundError:
-        return "there is none yet"
+        return "it does not exist yet"
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as err:
         return f"its sidecar cannot be used ({type(err).__name__}: {err})"
 
 
-def _fitting(path: Path, k: int) -> Measured | None:
-    """What was measured for the fewest hits that are no fewer than k."""
+def _find_measurement(path: Path, k: int) -> Measured | None:
+    """The measurement for the fewest hits, at least k."""
     fitting = [measurement for measurement in _measurements(read_card(path)) if measurement.k >= k]
     return min(fitting, key=lambda measurement: measurement.k, default=None)
 
@@ -113,12 +113,12 @@ def _parameters(card: dict[str, Any]) -> dict[str, int]:
 
 
 def _load(path: Path) -> Any:
-    # The flag is of FAISS 1.10; before, and for the codes of ivf, the file is loaded.
+    # FAISS 1.10 added the flag. Older versions load the file, and all versions load the codes of ivf.
     faiss = require("faiss", extra="cpu", purpose="searching")
     return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
 
 
-def _make(new: NewFile, gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> None:
+def _build(new: NewFile, gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> None:
     """Train, add, measure; then write the index durably, and its sidecar."""
     faiss = require("faiss", extra="cpu", purpose="searching")
     start = time.monotonic()

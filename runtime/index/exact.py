@@ -1,9 +1,9 @@
 """Re-score candidates exactly and prove that the top k is complete.
 
-A source proposes more rows than were asked for. Their scores are computed again in double precision from the exact
-rows. Every other row scored at the source at most as high as the lowest candidate, so its true score is at most the
-source's error bound above that. If the k-th hit scores higher still, the hits are proven. If not, more candidates are
-requested, and as a last resort one pass over the exact rows takes every row that may belong.
+A source proposes more than k rows. Their scores are computed again in double precision from the exact rows. The source
+scored every other row at most as high as the lowest candidate, so its true score exceeds that by at most the source's
+error bound. If the k-th hit scores higher still, the hits are proven. If not, more candidates are requested. As a last
+resort, one pass over the exact rows takes every row that may be a hit.
 
 The error bounds are rigorous, not estimates. They hold for vectors no longer than MAX_NORM, which the reader of an
 embedding file enforces for rows and `check_queries` for queries.
@@ -24,12 +24,12 @@ from ..records import MAX_NORM
 Candidates = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 _SCORED_ROWS = 65_536  # rows that are read and scored at once
-_HELD_CANDIDATES = 1 << 23  # candidates of all queries of a chunk together
+_HELD_CANDIDATES = 1 << 23  # candidates of all queries of a chunk
 
 _FP32_ROUNDOFF = 2.0**-24  # to nearest
 _FP16_ROUNDOFF = 2.0**-11  # to nearest
 _FP16_SUBNORMAL_ERROR = 2.0**-25  # half a step of FP16 below its normal range
-_EXTRA_ROUNDINGS = 3  # besides the sum: the exact score and a bound, both rounded to FP32, and one to spare
+_EXTRA_ROUNDINGS = 3  # besides the sum: the exact score and a bound, both rounded to FP32, and one as a margin
 _SECOND_ORDER = 1.01  # covers the terms that the first-order bound leaves out
 
 logger = logging.getLogger(__name__)
@@ -40,18 +40,18 @@ class CandidateSource(Protocol):
 
     Attributes:
         error: an upper bound of the error of a score; see `fp32_error_bound` and `fp16_error_bound`.
-        most: the most hits that it can propose enough candidates for.
+        max_hits: largest k for which it proposes enough candidates.
     """
 
     error: float
-    most: int
+    max_hits: int
 
     def counts(self, k: int) -> Iterator[int]:
-        """Numbers of candidates to request for k hits, ascending: the next one is for queries that are unproven."""
+        """Numbers of candidates to request for k hits, ascending: each next one is for queries still unproven."""
         ...
 
     def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
-        """The `count` rows that score highest here, for each query.
+        """Propose the `count` rows that score highest at this source, for each query.
 
         Args:
             queries: (q, D) float32.
@@ -65,13 +65,13 @@ class CandidateSource(Protocol):
 def exact_top_k(
     host: Any, source: CandidateSource, queries: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k best rows for each query: higher score first, lower row first among equal scores.
+    """Find the k best rows for each query: higher score first, lower row first among equal scores.
 
     Args:
         host: FAISS's flat index of the exact rows, FP32, at least one.
         source: proposes candidates.
         queries: (q, D) float32, C-contiguous, finite, no longer than `MAX_NORM`.
-        k: 1 to min(N, source.most).
+        k: 1 to min(N, source.max_hits).
     Returns:
         rows (q, k) int64 and scores (q, k) float32: inner products in double precision, rounded once.
     """
@@ -86,22 +86,22 @@ def exact_top_k(
         for chunk in query_chunks(unproven, count):
             source_scores, candidates = source.candidates(queries[chunk], count)
             for i, row_source_scores, candidate_rows in zip(chunk, source_scores, candidates, strict=True):
-                assert candidate_rows.min() >= 0, "FAISS found fewer rows than there are"
+                assert candidate_rows.min() >= 0, "FAISS returned fewer rows than exist"
                 rows[i], scores[i] = best_rows(host, queries[i], candidate_rows, k)
                 if count < host.ntotal and float(scores[i, -1]) <= float(row_source_scores.min()) + source.error:
                     remaining.append(i)
         if remaining:
-            logger.debug("%d of %d queries are too close to call by %d candidates", len(remaining), len(queries), count)
+            logger.debug("%d of %d queries are not proven by %d candidates", len(remaining), len(queries), count)
         unproven = np.array(remaining, np.int64)
     for i in unproven:
-        # All rows that beat the k-th best known so far, or seem to within the error of FP32.
+        # All rows whose FP32 score may exceed that of the k-th hit so far.
         _, _, candidate_rows = host.range_search(queries[i : i + 1], float(scores[i, -1]) - fp32_error_bound(host.d))
         rows[i], scores[i] = best_rows(host, queries[i], candidate_rows, k)
     return rows, scores
 
 
 def query_chunks(numbers: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
-    """Queries in chunks whose candidates, `count` each, take a bounded amount of memory."""
+    """Split queries into chunks whose candidates, `count` each, need bounded memory."""
     step = max(1, _HELD_CANDIDATES // count)
     for start in range(0, len(numbers), step):
         yield numbers[start : start + step]
@@ -110,7 +110,7 @@ def query_chunks(numbers: NDArray[np.int64], count: int) -> Iterator[NDArray[np.
 def best_rows(
     host: Any, query: NDArray[np.float32], rows: NDArray[np.int64], k: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The k best of (m,) rows by their exact scores.
+    """Select the k best of (m,) rows by their exact scores.
 
     Args:
         host: has the exact rows: FAISS's flat index, or `rerank.ExactRows`.
@@ -137,7 +137,7 @@ def row_scores(host: Any, query: NDArray[np.float32], rows: NDArray[np.int64]) -
 def exact_scores(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float32]:
     """The score of each row of (n, D) with its row of (n, D), or with a single (D,): (n,) float32.
 
-    Summed in double precision and in one order, and rounded once: it depends on the two vectors and nothing else.
+    Each is summed in double precision, in a fixed order, and rounded once: it depends on the two vectors only.
     """
     scores: NDArray[np.float32] = np.multiply(left, right, dtype=np.float64).sum(axis=1).astype(np.float32)
     return scores
@@ -157,7 +157,7 @@ def fp16_error_bound(dimension: int) -> float:
 
     Rounding moves a vector x by at most r = u |x| + sqrt(n) t: u for its normal numbers, t for the tiny ones. Then
     |q'x - Q'X| <= |q - Q| |X| + |q| |x - X| <= r (|x| + r) + |q| r, about 2**-10 for unit vectors. Products of two
-    FP16 numbers are exact in FP32; tensor cores truncate where they add, which is allowed for with four roundings each.
+    FP16 numbers are exact in FP32. Tensor cores truncate when they add; four roundings for each addition cover that.
     Source: Higham (2002), 2.1 and 3.1; Fasi et al., Numerical behavior of NVIDIA tensor cores (2021), for the sums.
     """
     rounding = _FP16_ROUNDOFF * MAX_NORM + math.sqrt(dimension) * _FP16_SUBNORMAL_ERROR

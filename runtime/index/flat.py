@@ -1,8 +1,7 @@
-"""Exact search: FAISS proposes the rows with the largest inner product, double precision decides.
+"""Exact search: FAISS proposes the rows with the largest inner product, scores in double precision rank them.
 
 FAISS multiplies in single or half precision, and differently for one query and for many. It finds the candidates.
-`exact_top_k` computes their scores again, in one way for all, so that the answer depends neither on the batch nor on
-the machine.
+`exact_top_k` computes all scores again in one way, so that the answer depends neither on the batch nor on the machine.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from ..records import MAX_NORM
 from ..storage.file import EmbeddingFile
 from .candidates import HostRows
 from .exact import CandidateSource, exact_top_k
-from .indexfile import ensure_index, keep_latency, known_latency
+from .indexfile import ensure_index, read_latency, save_latency
 from .measure import IndexFacts, median_ms
-from .place import Place, gpu_source
+from .placement import GpuPlan, gpu_source
 
 _TIMED_QUERIES = 5
 _TIMED_HITS = 50
@@ -33,34 +32,34 @@ logger = logging.getLogger(__name__)
 
 
 class FlatIndex:
-    """All vectors of a gallery, ready to be searched. Owned by `with`; the index file is mapped, not loaded.
+    """All vectors of a gallery, ready for searches. Owned by `with`; the index file is mapped, not loaded.
 
     Attributes:
         rows: N.
         dimension: D.
-        path: of the index file; None where it is kept in memory alone.
-        facts: that the search is exact, and how long it takes where that is known.
+        path: the index file; None if the index is only in memory.
+        facts: the kind, and the latency if it was measured.
     """
 
-    def __init__(self, gallery: EmbeddingFile, place: Place | None = None) -> None:
-        """Open the index beside the gallery; make it when there is none that is right.
+    def __init__(self, gallery: EmbeddingFile, gpu: GpuPlan | None = None) -> None:
+        """Open the index beside the gallery. Build it if no valid one exists.
 
         Args:
             gallery: an open embedding file.
-            place: a GPU to put the vectors on; None for the CPU.
+            gpu: the GPU for the vectors; None for the CPU.
         Raises:
             StorageError: the gallery is damaged, or FAISS cannot hold it.
             MissingDependencyError: FAISS is not installed.
-            EngineError, OutOfMemoryError: the GPU refuses.
+            EngineError, OutOfMemoryError: the GPU fails, or has too little memory.
         """
         self.rows, self.dimension = gallery.rows, gallery.dimension
         self.path = ensure_index(gallery) if self.rows else None
-        self.facts = IndexFacts("flat", exact_ms=None if place or self.path is None else known_latency(self.path))
+        self.facts = IndexFacts("flat", exact_ms=None if gpu or self.path is None else read_latency(self.path))
         self._host: Any = host_index(gallery, self.path)
-        self._source: CandidateSource = gpu_source(place, self._host) if place and self.rows else HostRows(self._host)
+        self._source: CandidateSource = gpu_source(gpu, self._host) if gpu and self.rows else HostRows(self._host)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The best rows for each query: higher score first, lower row first among equal scores.
+        """Find the best rows for each query: higher score first, lower row first among equal scores.
 
         Args:
             queries: (q, D) float32, unit rows.
@@ -68,19 +67,19 @@ class FlatIndex:
         Returns:
             rows (q, min(k, N)) int64 and scores (q, min(k, N)) float32.
         Raises:
-            ConfigError: queries are not (q, D) finite unit vectors, or k is below 1, or above what a GPU finds.
+            ConfigError: queries are not (q, D) finite unit vectors, or k is below 1 or above the limit of a GPU.
             StorageError: FAISS failed.
-            EngineError, OutOfMemoryError: it failed on the GPU.
+            EngineError, OutOfMemoryError: FAISS failed on the GPU.
         """
         check_queries(queries, k, self.dimension)
         k = min(k, self.rows)
-        if k > self._source.most:
+        if k > self._source.max_hits:
             raise ConfigError(
-                f"{k} hits were asked for; expected: at most {self._source.most} on a GPU. Use the CPU for more"
+                f"k is {k}; expected: at most {self._source.max_hits} on a GPU. For more, search with: --device cpu"
             )
         if not k:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-        with faiss_words():
+        with translate_faiss_errors():
             return exact_top_k(self._host, self._source, np.ascontiguousarray(queries, np.float32), k)
 
     def __enter__(self) -> FlatIndex:
@@ -91,10 +90,11 @@ class FlatIndex:
 
 
 def exact_latency(gallery: EmbeddingFile) -> float:
-    """Milliseconds that exact search takes for one query on the CPU: measured once, and kept with the index.
+    """Milliseconds that exact search takes for one query on the CPU, measured once and saved with the index.
 
     Raises:
-        As FlatIndex.
+        StorageError: the gallery is damaged, or FAISS cannot hold it.
+        MissingDependencyError: FAISS is not installed.
     """
     with FlatIndex(gallery) as index:
         if index.facts.exact_ms is not None:
@@ -103,18 +103,18 @@ def exact_latency(gallery: EmbeddingFile) -> float:
         queries = next(gallery.blocks())[:_TIMED_QUERIES]
         exact_ms = median_ms(lambda i: index.search(queries[i % len(queries)][None], _TIMED_HITS), _TIMED_QUERIES)
         if index.path is not None:
-            keep_latency(index.path, exact_ms)
+            save_latency(index.path, exact_ms)
         return exact_ms
 
 
 def check_queries(queries: NDArray[np.float32], k: int, dimension: int) -> None:
-    """Refuse what no index can answer.
+    """Refuse queries that no index can answer.
 
     Raises:
         ConfigError: queries are not (q, D) finite unit vectors, or k is below 1.
     """
     if k < 1:
-        raise ConfigError(f"{k} hits were asked for; expected: 1 or more")
+        raise ConfigError(f"k is {k}; expected: 1 or more")
     if queries.ndim != 2 or queries.shape[1] != dimension or not np.isfinite(queries).all():
         raise ConfigError(f"queries are {queries.shape}; expected: (q, {dimension}) finite numbers")
     longest = float(np.sqrt(np.einsum("ij,ij->i", queries, queries, dtype=np.float64).max(initial=0)))
@@ -127,14 +127,15 @@ def host_index(gallery: EmbeddingFile, path: Path | None) -> Any:
 
     Args:
         gallery: an open embedding file.
-        path: of `ensure_index`, to be mapped; None to put the rows in memory.
+        path: the index file of `ensure_index`, to map; None to load the rows into memory.
     Raises:
-        StorageError, MissingDependencyError: as FlatIndex.
+        StorageError: the gallery is damaged, or FAISS cannot hold it.
+        MissingDependencyError: FAISS is not installed.
     """
     faiss = require("faiss", extra="cpu", purpose="searching")
-    with faiss_words():
+    with translate_faiss_errors():
         if path is not None:
-            # The flag is of FAISS 1.10; before, the file is loaded.
+            # FAISS 1.10 added the flag. Older versions load the file.
             return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
         index = faiss.IndexFlatIP(gallery.dimension)
         for block in gallery.blocks():
@@ -143,10 +144,10 @@ def host_index(gallery: EmbeddingFile, path: Path | None) -> Any:
 
 
 @contextmanager
-def faiss_words() -> Iterator[None]:
-    """Errors of FAISS as errors of ours.
+def translate_faiss_errors() -> Iterator[None]:
+    """Raise errors of FAISS as StorageError.
 
-    FAISS raises RuntimeError, and MemoryError when a vector cannot be allocated.
+    FAISS raises RuntimeError, and MemoryError if a vector cannot be allocated.
     """
     try:
         yield

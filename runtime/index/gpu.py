@@ -1,4 +1,4 @@
-"""FAISS on a GPU: whether it is there, how much memory is free, and a flat index with the methods of a CPU one."""
+"""FAISS on a GPU: detection, free memory, and a flat index with the methods of a CPU one."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _ON_THE_CPU = "or search on the CPU with: --device cpu"
 
 
 def gpu_faiss() -> ModuleType:
-    """FAISS, built for GPUs.
+    """Import FAISS with GPU support.
 
     Raises:
-        MissingDependencyError: it is not installed, or is the one for the CPU.
+        MissingDependencyError: FAISS is not installed, or has no GPU support.
     """
     faiss = require("faiss", extra="gpu", purpose="searching on a GPU")
     if not hasattr(faiss, "StandardGpuResources"):
         raise MissingDependencyError(
-            f"FAISS {faiss.__version__} is here without GPU support (faiss-cpu); expected: faiss-gpu. Install it with: "
+            f"FAISS {faiss.__version__} has no GPU support (faiss-cpu); expected: faiss-gpu. Install it with: "
             f"pip uninstall -y faiss-cpu && pip install faiss-gpu, {_ON_THE_CPU}"
         )
     return faiss
 
 
 def count_gpus() -> int:
-    """GPUs that FAISS can use; 0 without a GPU, without a driver, or where FAISS is not built for them."""
+    """Count the GPUs that FAISS can use: 0 without a GPU, without a driver, or if FAISS has no GPU support."""
     try:
         return int(gpu_faiss().get_num_gpus())
     except MissingDependencyError:
@@ -42,23 +42,23 @@ def count_gpus() -> int:
 
 
 def gpu_memory(device: int) -> tuple[str, int]:
-    """A GPU's name and free memory in bytes.
+    """The name of a GPU and its free memory in bytes.
 
     Raises:
         MissingDependencyError: FAISS for GPUs, or CuPy, is not installed.
-        EngineError: there is no such GPU, or it is told to multiply in lower precision than the answer is proven for.
+        EngineError: the GPU does not exist, or the environment allows TF32, whose error bound is not proven here.
     """
     gpus = gpu_faiss().get_num_gpus()
     if device >= gpus:
         visible = f"GPUs 0 to {gpus - 1}" if gpus else "no GPU"
         raise EngineError(
-            f"GPU {device} was asked for; FAISS sees {visible}. See what is wrong with: facemill doctor, {_ON_THE_CPU}"
+            f"GPU {device} was requested; FAISS sees {visible}. Find the cause with: facemill doctor, {_ON_THE_CPU}"
         )
     override = os.environ.get("NVIDIA_TF32_OVERRIDE", "0")
     if override != "0":
         raise EngineError(
-            f"NVIDIA_TF32_OVERRIDE is {override}: FP32 may become TF32, for which no answer is proven; expected: 0. "
-            f"Do: unset NVIDIA_TF32_OVERRIDE, {_ON_THE_CPU}"
+            f"NVIDIA_TF32_OVERRIDE is {override}; expected: 0, because answers are not proven for TF32. "
+            f"Run: unset NVIDIA_TF32_OVERRIDE, {_ON_THE_CPU}"
         )
     driver = open_driver("auto", device)
     with driver:
@@ -66,43 +66,44 @@ def gpu_memory(device: int) -> tuple[str, int]:
 
 
 class GpuIndex:
-    """A flat index of inner products on a GPU; freed when it is dropped.
+    """A flat index of inner products on a GPU; freed with the object.
 
-    FAISS's resources of a GPU serve one thread at a time, so that each index has its own.
+    FAISS's GPU resources serve one thread at a time, so each index has its own.
     """
 
     def __init__(self, device: int, dimension: int, *, half: bool, scratch_bytes: int) -> None:
         """Make an empty index.
 
         Args:
-            device: as CUDA counts.
+            device: CUDA's number of the GPU.
             dimension: D.
-            half: rows are stored, and queries rounded, as FP16; sums are FP32.
-            scratch_bytes: temporary memory by the memory plan, taken now. What is missing FAISS takes, slowly, at each
-                search; so it does for the pages of an upload to FP16.
+            half: store rows, and round queries, as FP16; sums are FP32.
+            scratch_bytes: temporary memory by the memory plan, allocated now. If it is too small, FAISS allocates the
+                rest at each search, which is slow; it does so for the pages of an upload to FP16 too.
         Raises:
-            EngineError, OutOfMemoryError: the GPU refuses.
+            EngineError: the GPU fails.
+            OutOfMemoryError: the GPU has too little memory.
         """
         faiss = gpu_faiss()
         self._device = device
         with self._errors():
             resources = faiss.StandardGpuResources()
             resources.setTempMemory(scratch_bytes)
-            # Page-locked memory is for pages of queries larger than ours: it would only be taken from the host.
+            # FAISS uses page-locked memory for larger pages of queries than ours: it would waste host memory.
             resources.setPinnedMemory(0)
             config = faiss.GpuIndexFlatConfig()
             config.device, config.useFloat16 = device, half
             if hasattr(config, "use_cuvs"):
-                config.use_cuvs = False  # another implementation, whose precision nobody has examined here
+                config.use_cuvs = False  # a different implementation: the error bounds here do not cover it
             self._index: Any = faiss.GpuIndexFlatIP(resources, dimension, config)
 
     @property
     def ntotal(self) -> int:
-        """Rows in it."""
+        """Number of rows."""
         return int(self._index.ntotal)
 
     def add(self, vectors: NDArray[np.float32]) -> None:
-        """Upload (n, D) float32 rows. FAISS reserves room for one call exactly: a second one would copy the first."""
+        """Upload (n, D) float32 rows. Call it once: FAISS reserves exact space, so a second call copies all rows."""
         with self._errors():
             self._index.add(vectors)
 
@@ -112,14 +113,14 @@ class GpuIndex:
             self._index.reset()
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """(q, k) scores and rows; k at most ntotal and `memoryplan.MOST_CANDIDATES`."""
+        """Return (q, k) scores and rows; k is at most ntotal and `memoryplan.MAX_GPU_CANDIDATES`."""
         with self._errors():
             scores, rows = self._index.search(queries, k)
         return scores, rows
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """FAISS raises RuntimeError for all that CUDA refuses politely."""
+        """Raise the RuntimeError of FAISS, which it raises for errors of CUDA, as an error with advice."""
         try:
             yield
         except (RuntimeError, MemoryError) as err:
@@ -127,6 +128,6 @@ class GpuIndex:
             short = isinstance(err, MemoryError) or any(
                 w in reason for w in ("alloc fail", "out of memory", "cudaMalloc")
             )
-            advice = "Close other programs that use its memory" if short else "See what is wrong with: facemill doctor"
+            advice = "Close other programs that use its memory" if short else "Find the cause with: facemill doctor"
             kind = OutOfMemoryError if short else EngineError
             raise kind(f"FAISS failed on GPU {self._device}: {reason}. {advice}, {_ON_THE_CPU}") from err

@@ -1,7 +1,7 @@
-"""`<file>.faiss`: the vectors in the form that FAISS maps into memory, and a sidecar that says what it was made from.
+"""`<file>.faiss`: the vectors in the format that FAISS maps into memory, with a sidecar that names their source.
 
-It is derived data: whatever is wrong with it, it is made again. FAISS reads it only after size, origin and content
-are known to be right, since it does not survive every damaged file.
+The file is derived data: if anything is wrong with it, it is rebuilt. FAISS reads it only after its size, origin and
+content were checked, because some damaged files crash FAISS.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..extras import require
 from ..files import NewFile
 from ..progress import track
 from ..storage.file import EmbeddingFile
-from .beside import amend_card, is_unchanged, mark_of, read_card, write_card
+from .sidecar import amend_card, is_unchanged, mark_of, read_card, write_card
 
 SIDECAR_FORMAT = 1
 
@@ -32,21 +32,21 @@ def index_path(gallery: Path) -> Path:
 
 
 def ensure_index(gallery: EmbeddingFile) -> Path | None:
-    """The index file of a gallery with at least one row, made when there is none that is right.
+    """Find the index file of a gallery with at least one row. Build it if no valid one exists.
 
     Returns:
-        Its path; None when it cannot be kept beside the gallery (a warning says why).
+        Its path; None if it cannot be saved beside the gallery (a warning says why).
     Raises:
         StorageError: the gallery is damaged.
     """
     path = index_path(gallery.path)
-    if not _flaw(path, gallery):
+    if not _find_flaw(path, gallery):
         return path
     try:
         with NewFile(path, like=gallery.path, wait=True) as new:
-            flaw = _flaw(path, gallery)  # again: another search may have made it while this one waited
+            flaw = _find_flaw(path, gallery)  # again: another search may have built it while this one waited
             if flaw:
-                logger.info("making the index %s: %s", path, flaw)
+                logger.info("building the index %s: %s", path, flaw)
                 sha256 = _fill(new.file, gallery)
                 new.commit()
                 write_card(path, _card(gallery, sha256))
@@ -55,16 +55,16 @@ def ensure_index(gallery: EmbeddingFile) -> Path | None:
         raise
     except OSError as err:
         logger.warning(
-            "the index cannot be kept beside the file (%s): it is made in memory, at every search anew. "
-            "Make the folder %s writable, with room for the index, to keep it",
+            "the index cannot be saved beside the file (%s), so every search builds it again in memory. "
+            "To save it, make the folder %s writable, with enough free space",
             err.strerror or err,
             path.parent,
         )
         return None
 
 
-def known_latency(path: Path) -> float | None:
-    """What `keep_latency` has noted; None where nothing was, or nothing that makes sense."""
+def read_latency(path: Path) -> float | None:
+    """The milliseconds that `save_latency` stored; None if it is missing or invalid."""
     try:
         latency_ms = read_card(path).get("exact_ms")
     except (OSError, ValueError, TypeError):
@@ -72,28 +72,28 @@ def known_latency(path: Path) -> float | None:
     return float(latency_ms) if isinstance(latency_ms, (int, float)) and latency_ms > 0 else None
 
 
-def keep_latency(path: Path, exact_ms: float) -> None:
-    """Note with an index how long exact search takes for one query; that it cannot be noted is no error."""
+def save_latency(path: Path, exact_ms: float) -> None:
+    """Save the latency of exact search for one query with its index, if that is possible."""
     try:
         amend_card(path, exact_ms=exact_ms)
     except (OSError, ValueError, TypeError) as err:
-        logger.debug("the time of exact search is not kept beside %s: %s", path, err)
+        logger.debug("cannot save the latency of exact search beside %s: %s", path, err)
 
 
-def _flaw(path: Path, gallery: EmbeddingFile) -> str:
-    """Why an index file is not to be used; empty when it is right."""
+def _find_flaw(path: Path, gallery: EmbeddingFile) -> str:
+    """Why an index file must not be used; empty if it is valid."""
     try:
         card = read_card(path)
         if card["format"] != SIDECAR_FORMAT or card["source"] != gallery.source:
-            return "the embedding file is another one than the index was made from"
+            return "it was built from a different embedding file"
         size_bytes, header = mark_of(path)["size_bytes"], _header(gallery)
         with path.open("rb") as file:
-            begins = file.read(len(header))
-        if begins != header or size_bytes != len(header) + 4 * gallery.rows * gallery.dimension:
-            return f"it is cut short or another kind of file ({size_bytes} bytes)"
+            file_header = file.read(len(header))
+        if file_header != header or size_bytes != len(header) + 4 * gallery.rows * gallery.dimension:
+            return f"it is truncated or a different kind of file ({size_bytes} bytes)"
         return "" if is_unchanged(path, card) else "its content has changed"
     except FileNotFoundError:
-        return "there is none yet"
+        return "it does not exist yet"
     except (OSError, KeyError, TypeError, ValueError) as err:
         return f"its sidecar cannot be used ({type(err).__name__}: {err})"
 
@@ -103,20 +103,20 @@ def _faiss() -> Any:
 
 
 def _header(gallery: EmbeddingFile) -> bytes:
-    """What FAISS itself writes before the vectors of such an index."""
+    """The header that FAISS writes before the vectors of a flat index."""
     faiss = _faiss()
     header = faiss.IndexFlatIP(gallery.dimension)
     header.add(np.zeros((1, gallery.dimension), np.float32))
     form: bytes = faiss.serialize_index(header).tobytes()[: -4 * gallery.dimension]
     if form[8:16] != struct.pack("<q", 1) or form[-8:] != struct.pack("<Q", gallery.dimension):
-        raise OSError(f"FAISS {faiss.__version__} writes index files of an unknown form")
+        raise OSError(f"FAISS {faiss.__version__} writes index files in an unknown format")
     return (
         form[:8] + struct.pack("<q", gallery.rows) + form[16:-8] + struct.pack("<Q", gallery.rows * gallery.dimension)
     )
 
 
 def _fill(file: IO[bytes], gallery: EmbeddingFile) -> str:
-    """Write the whole index, in the memory of one block; returns its sha256."""
+    """Write the index, one block in memory at a time; return its sha256."""
     digest = hashlib.sha256()
 
     def put(piece: Any) -> None:

@@ -1,8 +1,8 @@
-"""The kinds of index: how large each is, how long it takes to build, how an approximate one is trained and searched.
+"""The kinds of index: their size and build time, and the training and search parameters of approximate ones.
 
-Approximate indexes keep codes of the leading directions only: the directions of the embeddings at hand that carry all
-but a thousandth of their squared length (a network of 512 outputs often uses fewer), rotated at random so that each
-direction matters as much as the next. The inner product survives, so nothing is centred.
+Approximate indexes keep codes of the leading directions only: those directions of the embeddings that carry all but a
+thousandth of their squared length (a network of 512 outputs often uses fewer). A random rotation makes all directions
+equally important. It preserves inner products, so nothing is centred.
 """
 
 from __future__ import annotations
@@ -17,40 +17,40 @@ if TYPE_CHECKING:  # NumPy is imported by the functions that need it: a command'
     import numpy as np
     from numpy.typing import NDArray
 
-# In ascending order of their bytes a row, for d directions: d / 2 + 8, and d. sq8 is for embeddings that 4 bits cannot
+# In ascending order of bytes per row, for d directions: d / 2 + 8, and d. sq8 is for embeddings that 4 bits cannot
 # tell apart: of 20,000 rows with cosines about 0.99, ivf found 79 to 87 % of the 50 best, sq8 99.9 % and more.
 APPROXIMATE = ("ivf", "sq8")
 KINDS = ("flat", *APPROXIMATE)  # the approximate ones need flat, which has the exact rows
-# Below, exact search takes a few milliseconds and there is little to train on: only a named index is built.
-FEW_ROWS = 50_000
-# Fewer rows are too few to train on.
-FEWEST_ROWS = 256
+# Below, exact search takes a few milliseconds and training rows are few: `auto` builds no approximate index.
+MIN_APPROXIMATE_ROWS = 50_000
+# Training needs at least so many rows.
+MIN_ROWS = 256
 
 _MAX_LISTS = 4096
-_LIST_BLOCK_ROWS = 32  # FAISS fills up the last block of each list: half a block is empty on average
+_LIST_BLOCK_ROWS = 32  # FAISS pads the last block of each list: half a block is empty on average
 _KMEANS_ITERATIONS = 10
 _ROW_NUMBER_BYTES = 8
 
 _KEPT_SHARE = 0.999  # of the squared length
-_DIRECTIONS_STEP = 8  # decoders take so many dimensions at a time
+_DIRECTIONS_STEP = 8  # decoders process so many dimensions at a time
 _TRAINING_ROWS_PER_LIST = 64
 _MIN_TRAINING_ROWS, _MAX_TRAINING_ROWS = 32_768, 131_072
-_IVF_BITS = 4  # a dimension: FAISS looks 16 values up for 32 rows at once (fast scan)
+_IVF_BITS = 4  # per dimension: FAISS looks up 16 values for 32 rows at once (fast scan)
 _ROTATION_SEED = 1
 
 
 def index_bytes(kind: str, rows: int, dimension: int) -> int:
-    """Size of an index in bytes, if all D dimensions are kept: an index of fewer is smaller.
+    """Size of an index in bytes if all D dimensions are kept; an index that keeps fewer is smaller.
 
-    flat: the exact rows, 4 N D. ivf: half a byte a dimension and the number of each row, in L lists, with the centre of
-    each list: N (D / 2 + 8) + 4 L D, and some for blocks that are not full. sq8: one byte a dimension, N D.
+    flat: the exact rows, 4 N D. ivf: half a byte per dimension and the number of each row, in L lists, with the centre
+    of each list: N (D / 2 + 8) + 4 L D, and padding of blocks. sq8: one byte per dimension, N D.
 
     Args:
         kind: one of KINDS.
         rows: N.
         dimension: D.
     Raises:
-        ConfigError: there is no such kind.
+        ConfigError: the kind is unknown.
     """
     codes = rows * dimension
     if kind == "flat":
@@ -67,14 +67,16 @@ def index_bytes(kind: str, rows: int, dimension: int) -> int:
 def build_s(kind: str, rows: int, dimension: int, *, flops: float, write_bytes_s: float) -> float:
     """Estimated seconds to build an index; for an approximate one, building flat is not included.
 
-    flat is written. The others rotate all rows, and ivf also compares them with the centres of its lists. Beside what
-    benchmarks/search_index.py measured on two cores, other work running: ivf of 1,000,000 x 512 took 12 s and of
-    5,000,000 x 512 317 s; sq8 3.4 s and 26 s. The estimates are within a factor of three of these.
+    flat is only written. The others rotate all rows, and ivf also compares them with the centres of its lists.
+    Measured by benchmarks/search_index.py on two cores that also did other work: ivf took 12 s for 1,000,000 x 512 and
+    317 s for 5,000,000 x 512; sq8 took 3.4 s and 26 s. The estimates are within a factor of three of these.
 
     Args:
-        kind, rows, dimension: as for `index_bytes`.
-        flops: of single-precision matrix products, per second.
-        write_bytes_s: of the disk.
+        kind: one of KINDS.
+        rows: N.
+        dimension: D.
+        flops: single-precision matrix products, operations per second.
+        write_bytes_s: write rate of the disk, bytes per second.
     """
     if kind == "flat":
         return index_bytes(kind, rows, dimension) / write_bytes_s
@@ -84,25 +86,25 @@ def build_s(kind: str, rows: int, dimension: int, *, flops: float, write_bytes_s
 
 
 def list_count(rows: int) -> int:
-    """Lists of an IVF index: about the root of the rows, a power of two."""
+    """Number of lists of an IVF index: about the square root of the rows, a power of two."""
     return int(min(_MAX_LISTS, 2 ** round(math.log2(max(1, rows)) / 2)))
 
 
 def sample_size(rows: int) -> int:
-    """Rows that are worth training on."""
+    """Number of rows to train on."""
     return min(rows, _MAX_TRAINING_ROWS, max(_MIN_TRAINING_ROWS, _TRAINING_ROWS_PER_LIST * list_count(rows)))
 
 
 def train(kind: str, sample: NDArray[np.float32], rows: int) -> tuple[Any, dict[str, int]]:
-    """Make an empty index, ready for rows to be added.
+    """Make an empty, trained index.
 
     Args:
         kind: one of APPROXIMATE.
-        sample: (s, D) float32, at least FEWEST_ROWS rows of the file.
-        rows: that it will hold.
+        sample: (s, D) float32, at least MIN_ROWS rows of the file.
+        rows: number of rows that it will hold.
     Returns:
         FAISS's index, and its parameters by name.
-    Source: product quantisation, Jegou et al. (2011); fast scan, Andre et al. (2015), as FAISS has it.
+    Source: product quantisation, Jegou et al. (2011); fast scan, Andre et al. (2015), as implemented in FAISS.
     """
     import numpy as np
 
@@ -129,11 +131,11 @@ def train(kind: str, sample: NDArray[np.float32], rows: int) -> tuple[Any, dict[
 
 
 def efforts(kind: str, parameters: dict[str, int]) -> list[int]:
-    """Efforts to try, from the quickest to the most thorough; see `measure.Measured.effort`.
+    """Efforts to try, fastest first: lists to probe for ivf, 0 for sq8.
 
     Args:
         kind: one of APPROXIMATE.
-        parameters: of `train`.
+        parameters: the parameters that `train` returned.
     """
     if kind == "ivf":
         return sorted({max(1, parameters["lists"] * sixteenths // 16) for sixteenths in (1, 2, 4, 8, 12, 16)})
@@ -141,7 +143,7 @@ def efforts(kind: str, parameters: dict[str, int]) -> list[int]:
 
 
 def search_parameters(kind: str, effort: int) -> Any:
-    """What FAISS takes with one search, so that the index itself is not changed by it; None for its default."""
+    """Parameters for one FAISS search, which leave the index itself unchanged; None for the default."""
     if kind != "ivf":
         return None
     faiss = require("faiss", extra="cpu", purpose="searching")
@@ -155,8 +157,8 @@ def _leading_directions(sample: NDArray[np.float32]) -> NDArray[np.float32]:
     rows = sample[:_MIN_TRAINING_ROWS]
     weights, directions = np.linalg.eigh((rows.T @ rows).astype(np.float64))  # ascending
     shares = np.cumsum(weights[::-1].clip(min=0))
-    kept = int(np.searchsorted(shares, _KEPT_SHARE * shares[-1])) + 1
-    kept = min(sample.shape[1], -(-kept // _DIRECTIONS_STEP) * _DIRECTIONS_STEP)
-    rotation = np.linalg.qr(np.random.default_rng(_ROTATION_SEED).standard_normal((kept, kept)))[0]
-    axes: NDArray[np.float32] = (rotation @ directions[:, ::-1][:, :kept].T).astype(np.float32)
+    count = int(np.searchsorted(shares, _KEPT_SHARE * shares[-1])) + 1
+    count = min(sample.shape[1], -(-count // _DIRECTIONS_STEP) * _DIRECTIONS_STEP)
+    rotation = np.linalg.qr(np.random.default_rng(_ROTATION_SEED).standard_normal((count, count)))[0]
+    axes: NDArray[np.float32] = (rotation @ directions[:, ::-1][:, :count].T).astype(np.float32)
     return axes

@@ -1,4 +1,4 @@
-"""Measure an approximate index against exact search, on rows of the file itself: what it finds, and how fast."""
+"""Measure the recall and latency of an approximate index against exact search, on rows of the file itself."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from .kinds import efforts
 from .rerank import Reranked
 
 MIN_RECALL = 0.99
-# What the tuning aims at: the sample that it chooses by flatters the choice a little.
+# The goal of tuning, above MIN_RECALL: the recall on the tuning sample is slightly optimistic.
 _TUNING_RECALL = 0.997
 _SAMPLE_ROWS = 200
 _SAMPLE_SEED = 2
-_SPARE_CANDIDATES = 16  # beyond the k best: rows that single precision may have confused with them
+_SPARE_CANDIDATES = 16  # beyond the k best: rows that single precision may confuse with them
 _MAX_CANDIDATES_PER_HIT = 64
 _CANDIDATES_GROWTH = 1.5
 _TIMED_QUERIES = 15
@@ -36,14 +36,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """An approximate index against exact search, on rows of the file itself.
+    """A measurement of an approximate index against exact search, on rows of the file itself.
 
     Attributes:
         k: hits that were requested.
-        recall: share of the k best other rows that were found, 0 to 1; a row that scores as the k-th best counts.
-        sample: rows that were searched for.
-        effort: lists probed (ivf); 0 where every code is compared (sq8).
-        candidates: rows that the codes propose, to be scored by the exact rows.
+        recall: share of the k best other rows that it finds, 0 to 1; a row that ties with the k-th best counts.
+        sample: number of rows used as queries.
+        effort: lists probed (ivf); 0 if every code is compared (sq8).
+        candidates: rows that the codes propose for re-ranking.
         latency_ms: median time of one query, re-ranking included.
     """
 
@@ -56,10 +56,10 @@ class Measured:
 
     @classmethod
     def of(cls, card: Mapping[str, Any]) -> Measured:
-        """Read what `asdict` has written.
+        """Read a measurement that `asdict` has written.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: a value is missing or invalid.
         """
         k, sample, effort, candidates = (int(card[name]) for name in ("k", "sample", "effort", "candidates"))
         recall, latency_ms = float(card["recall"]), float(card["latency_ms"])
@@ -70,13 +70,13 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class IndexFacts:
-    """How the rows were searched.
+    """Facts about the index of a search.
 
     Attributes:
         kind: one of `kinds.KINDS`.
-        parameters: how an approximate index was made.
-        measured: what an approximate index finds; None for exact search.
-        exact_ms: median time of one query by exact search, where it was measured.
+        parameters: build parameters of an approximate index.
+        measured: recall and latency of an approximate index; None for exact search.
+        exact_ms: median time of one query by exact search; None if it was not measured.
     """
 
     kind: str
@@ -85,7 +85,7 @@ class IndexFacts:
     exact_ms: float | None = None
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The facts for JSON."""
         facts: dict[str, object] = {"kind": self.kind, "exact": self.measured is None}
         if self.measured is not None:
             facts |= {"parameters": dict(self.parameters), **asdict(self.measured)}
@@ -107,13 +107,13 @@ class IndexFacts:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The exact answer for a sample of the rows, each left out of its own answer.
+    """The exact answers to a sample of the rows as queries; each row is left out of its own answer.
 
     Attributes:
         sample: (s,) int64: the rows.
         queries: (s, D) float32: their vectors.
         floors: (s,) float32: the score of the k-th best other row.
-        right: for each, the rows that score as much or more; at least k.
+        right: for each query, the rows with that score or a higher one; at least k.
         k: hits.
     """
 
@@ -124,17 +124,17 @@ class Truth:
     k: int
 
     def recall(self, rows: NDArray[np.int64], scores: NDArray[np.float32]) -> float:
-        """Share of the k best that were found, given k + 1 hits of each query; one that scores as the k-th counts."""
+        """Share of the k best rows among k + 1 hits of each query; a row that ties with the k-th counts."""
         good = (scores >= self.floors[:, None]) & (rows >= 0) & (rows != self.sample[:, None])
         return float(np.minimum(good.sum(axis=1), self.k).mean() / self.k)
 
 
 def find_truth(gallery: EmbeddingFile, index: Reranked, k: int) -> Truth:
-    """Search exactly for a seeded sample of the rows, in one pass over the file and the memory of a block.
+    """Search exactly for a seeded sample of the rows, in one pass over the file with one block in memory.
 
     Args:
         gallery: an open embedding file with at least two rows.
-        index: whose exact rows are those of the gallery.
+        index: an index with the exact rows of the gallery.
         k: hits; at most N - 1.
     """
     faiss = require("faiss", extra="cpu", purpose="searching")
@@ -142,12 +142,12 @@ def find_truth(gallery: EmbeddingFile, index: Reranked, k: int) -> Truth:
     sample = np.sort(random.choice(gallery.rows, min(_SAMPLE_ROWS, gallery.rows), replace=False))
     queries = index.exact.reconstruct_batch(sample)
     nonzero = queries.any(axis=1)
-    if nonzero.any():  # a row of zeros is no query: it scores the same with all rows
+    if nonzero.any():  # a row of zeros is no useful query: it scores the same with all rows
         sample, queries = sample[nonzero], queries[nonzero]
     count = min(gallery.rows, k + 1 + _SPARE_CANDIDATES)
     best: Candidates = np.empty((len(sample), 0), np.float32), np.empty((len(sample), 0), np.int64)
     start = 0
-    for block in track(gallery.blocks(), "exact search, to compare", gallery.rows):
+    for block in track(gallery.blocks(), "exact search, for comparison", gallery.rows):
         scores, rows = faiss.knn(queries, block, min(count, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         best = merge_candidates((best, (scores, rows + start)), count)
         start += len(block)
@@ -161,12 +161,12 @@ def find_truth(gallery: EmbeddingFile, index: Reranked, k: int) -> Truth:
 
 
 def tune(gallery: EmbeddingFile, index: Reranked, parameters: dict[str, int], k: int) -> Measured:
-    """Find the fastest setting that reaches the recall, or else the best recall there is, and measure it.
+    """Find the fastest setting with enough recall, or else with the best possible recall, and measure it.
 
     Args:
         gallery: an open embedding file.
-        index: of its rows.
-        parameters: of the index.
+        index: the index of its rows.
+        parameters: build parameters of the index.
         k: hits for each query.
     """
     truth = find_truth(gallery, index, min(k, gallery.rows - 1))
@@ -185,11 +185,11 @@ def tune(gallery: EmbeddingFile, index: Reranked, parameters: dict[str, int], k:
 
 
 def median_ms(search: Callable[[int], object], runs: int) -> float:
-    """Median time of one call, after a first one that is not timed; fewer calls where they take long.
+    """Median milliseconds of one call, after a first untimed one; slow calls are timed fewer times.
 
     Args:
         search: called with the number of the call, from 0.
-        runs: timed calls at most.
+        runs: maximum number of timed calls.
     """
     search(0)
     times: list[float] = []
@@ -201,7 +201,7 @@ def median_ms(search: Callable[[int], object], runs: int) -> float:
 
 
 def _search_one(index: Reranked, truth: Truth, effort: int, candidates: int) -> Callable[[int], object]:
-    """Search for one query of the sample, by its number."""
+    """Make a function that searches for one query of the sample, by number."""
 
     def search(number: int) -> object:
         i = number % len(truth.sample)
@@ -220,7 +220,7 @@ def _candidate_counts(least: int, rows: int) -> list[int]:
 
 
 def _recall_curve(index: Reranked, truth: Truth, effort: int, counts: list[int]) -> NDArray[np.float64]:
-    """(c,) recall by the number of candidates: fewer candidates are the first of more."""
+    """(c,) recall for each number of candidates: one search for the most serves all, since candidates are sorted."""
     most, positions = counts[-1], np.array(counts) - 1
     hits = np.zeros(len(counts))
     for chunk in query_chunks(np.arange(len(truth.sample)), most):

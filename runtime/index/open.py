@@ -1,4 +1,4 @@
-"""Choose the index that answers: exact search while it is fast enough, else the smallest that finds nearly all."""
+"""Choose the index for a search: exact search if it is fast enough, else the smallest with a high recall."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..errors import ConfigError, EngineError, StorageError
 from ..storage.file import EmbeddingFile
 from .approximate import ApproximateIndex
 from .flat import FlatIndex, exact_latency
-from .kinds import APPROXIMATE, FEW_ROWS
+from .kinds import APPROXIMATE, MIN_APPROXIMATE_ROWS
 from .measure import MIN_RECALL
-from .place import check_device, choose_place, estimate_s
+from .placement import check_device, choose_gpu, estimate_s
 
-# For more hits, scoring the candidates again takes longer than exact search.
+# For more hits, re-ranking the candidates takes longer than exact search.
 MAX_APPROXIMATE_HITS = 1000
-# An estimate so many times below the latency need not be measured.
-_SURE_FACTOR = 4
+# An estimate so many times below the latency limit is trusted without a measurement.
+_ESTIMATE_MARGIN = 4
 
 logger = logging.getLogger(__name__)
 
@@ -30,56 +30,59 @@ def open_index(
     index: str = "auto",
     latency_ms: float = 100.0,
 ) -> FlatIndex | ApproximateIndex:
-    """Open the vectors of a gallery in the index, and on the device, that suit a search of that size.
+    """Open the index, on the device, that suits a search of the given size.
 
     Args:
         gallery: an open embedding file.
-        device: as for `place.choose_place`; only "auto" falls back to the CPU, and says why in the log.
+        device: "auto", "cpu", "gpu" (the first one) or the number of a GPU; only "auto" falls back to the CPU, and
+            logs the reason.
         k: hits for each query.
-        queries: in one search.
-        index: "flat" (exact) or one of `kinds.APPROXIMATE`; "auto" is flat on a GPU, in a small file and while it is
+        queries: number of queries in one search.
+        index: "flat" (exact) or one of `kinds.APPROXIMATE`; "auto" is flat on a GPU, for a small file and if flat is
             within the latency.
-        latency_ms: the longest time of one query, for "auto"; several at once take less time each, in any index.
+        latency_ms: maximum time of one query, for "auto"; with any index, several at once take less time each.
     Raises:
-        ConfigError: index or device is none of these, they do not go together, or the gallery is too small.
-        As FlatIndex, ApproximateIndex and `place.choose_place`.
+        ConfigError: index or device is unknown, they cannot be combined, or the gallery is too small.
+        StorageError: the gallery is damaged, FAISS fails, or an approximate index cannot be saved.
+        MissingDependencyError: FAISS, or FAISS for GPUs, is not installed.
+        EngineError, OutOfMemoryError: the GPU does not exist, fails, or has too little memory.
     """
     check_index_options(device, index, latency_ms)
     if index in APPROXIMATE:
         return ApproximateIndex(gallery, index, k)
-    place = choose_place(device, gallery.rows, gallery.dimension, k=k, queries=queries)
-    if place is not None:
+    gpu = choose_gpu(device, gallery.rows, gallery.dimension, k=k, queries=queries)
+    if gpu is not None:
         try:
-            return FlatIndex(gallery, place)
+            return FlatIndex(gallery, gpu)
         except EngineError as err:
             if device != "auto":
                 raise
             logger.warning("searching on the CPU: %s", err.message)
-    return FlatIndex(gallery) if index == "flat" else _automatic(gallery, k, latency_ms)
+    return FlatIndex(gallery) if index == "flat" else _choose_index(gallery, k, latency_ms)
 
 
 def check_index_options(device: str, index: str, latency_ms: float) -> None:
     """Refuse options that `open_index` cannot follow.
 
     Raises:
-        ConfigError: index or device is unknown, or they do not go together.
+        ConfigError: index or device is unknown, or they cannot be combined.
     """
     check_device(device)
     if index not in ("auto", "flat", *APPROXIMATE):
         raise ConfigError(f"unknown index: {index!r}; expected: auto, flat, {', '.join(APPROXIMATE)}")
     if not latency_ms > 0:
-        raise ConfigError(f"the latency is {latency_ms} ms; expected: more than 0")
+        raise ConfigError(f"the latency is {latency_ms} ms; expected: more than 0 ms")
     if index in APPROXIMATE and device not in ("auto", "cpu"):
         raise ConfigError(
             f"the index {index} cannot be searched on the device {device}. Use --index flat, or --device cpu"
         )
 
 
-def _automatic(gallery: EmbeddingFile, k: int, latency_ms: float) -> FlatIndex | ApproximateIndex:
-    """Exact search, or the smallest index that finds enough within the latency, or else the fastest that does."""
+def _choose_index(gallery: EmbeddingFile, k: int, latency_ms: float) -> FlatIndex | ApproximateIndex:
+    """Choose exact search, or the smallest index with enough recall within the latency, or else the fastest one."""
     flat = FlatIndex(gallery)
-    # Without a path nothing can be saved beside the file, and all rows are in memory by now.
-    if gallery.rows < FEW_ROWS or k > MAX_APPROXIMATE_HITS or flat.path is None:
+    # Without a path nothing can be saved beside the file, and all rows are in memory already.
+    if gallery.rows < MIN_APPROXIMATE_ROWS or k > MAX_APPROXIMATE_HITS or flat.path is None:
         return flat
     if _is_within(gallery, latency_ms):
         return flat
@@ -108,6 +111,6 @@ def _automatic(gallery: EmbeddingFile, k: int, latency_ms: float) -> FlatIndex |
 
 
 def _is_within(gallery: EmbeddingFile, latency_ms: float) -> bool:
-    """Whether exact search of one query is within the latency: by a clear estimate, or else as measured."""
+    """Whether exact search of one query is within the latency: by a clear estimate, or else by measurement."""
     estimate_ms = 1000 * estimate_s(gallery.rows, gallery.dimension, 1, cores=len(os.sched_getaffinity(0)))[0]
-    return _SURE_FACTOR * estimate_ms <= latency_ms or exact_latency(gallery) <= latency_ms
+    return _ESTIMATE_MARGIN * estimate_ms <= latency_ms or exact_latency(gallery) <= latency_ms

@@ -1,4 +1,4 @@
-"""Codes propose rows, the exact rows decide among them."""
+"""Rank the rows that codes propose by their exact scores."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .kinds import search_parameters
 class ExactRows:
     """Rows of a flat index file. Owned by `with`; several threads may read at once.
 
-    The file is read and not mapped: a mapped file would count as resident 64 KiB a row, since the kernel also maps the
-    neighbours of each page that is read.
+    The file is read, not mapped. A mapped file would count as 64 KiB of resident memory per row, because the kernel
+    also maps the neighbours of each page that is read.
     """
 
     def __init__(self, path: Path, rows: int, dimension: int) -> None:
         """Open the file.
 
         Args:
-            path: a flat index file that `indexfile.ensure_index` has checked: its vectors are its end.
+            path: a flat index file that `indexfile.ensure_index` has checked; it ends with the vectors.
             rows: N.
             dimension: D.
         """
@@ -38,10 +38,10 @@ class ExactRows:
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
 
     def reconstruct_batch(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(m, D) float32 of (m,) rows from 0 to N - 1, in their order; called as FAISS calls it.
+        """Read (m,) rows from 0 to N - 1, in their order, as (m, D) float32; named as the method of FAISS.
 
         Raises:
-            StorageError: the file has become shorter.
+            StorageError: the file became shorter.
         """
         vectors = np.empty((len(rows), self._dimension), np.float32)
         offsets = (self._start + rows * self._row_bytes).tolist()
@@ -58,7 +58,7 @@ class ExactRows:
 
 
 class Reranked:
-    """FAISS's index of codes with the exact rows that they stand for. Several threads may search at once.
+    """FAISS's index of codes together with the exact rows. Several threads may search at once.
 
     Attributes:
         exact: the exact rows.
@@ -70,8 +70,8 @@ class Reranked:
         self._index = index
 
     def propose(self, queries: NDArray[np.float32], effort: int, candidates: int) -> NDArray[np.int64]:
-        """(q, candidates) int64 rows, by the scores of their codes, best first; -1 where fewer were found."""
-        # FAISS looks one query up with one thread anyway: waking the others would only cost time.
+        """Return (q, candidates) int64 rows by the scores of their codes, best first; -1 fills up missing ones."""
+        # FAISS uses one thread for one query anyway: waking the others would only cost time.
         with faiss_threads(1 if len(queries) == 1 else None):
             rows: NDArray[np.int64] = self._index.search(
                 queries, candidates, params=search_parameters(self.kind, effort)
@@ -81,15 +81,15 @@ class Reranked:
     def search(
         self, queries: NDArray[np.float32], k: int, effort: int, candidates: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """The k best of the candidates of each query, by the scores and in the order of `exact.exact_top_k`.
+        """Find the k best of the candidates of each query, with the scores and the order of `exact.exact_top_k`.
 
         Args:
             queries: (q, D) float32, C-contiguous.
             k: 1 to N.
-            effort: see `measure.Measured`.
-            candidates: k to N.
+            effort: lists to probe (ivf); 0 for sq8.
+            candidates: rows that the codes propose, k to N.
         Returns:
-            rows (q, k) int64 and scores (q, k) float32; -1 and -inf where fewer were proposed.
+            rows (q, k) int64 and scores (q, k) float32; -1 and -inf fill up missing ones.
         """
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
@@ -103,13 +103,13 @@ class Reranked:
 
 @contextmanager
 def faiss_threads(count: int | None) -> Iterator[None]:
-    """Limit the threads of calls to FAISS inside the block; None for FAISS's default.
+    """Limit the threads of calls to FAISS inside the block.
 
-    The limit holds for the calling thread alone: OpenMP keeps the number of threads for each thread that calls it
-    (nthreads-var of the specification), so a search in another thread is not affected.
+    The limit holds for the calling thread only: OpenMP keeps a thread count for each thread that calls it
+    (nthreads-var of the specification), so it does not affect searches in other threads.
 
     Args:
-        count: threads, at least 1.
+        count: threads, at least 1; None for FAISS's default.
     """
     faiss = require("faiss", extra="cpu", purpose="searching")
     before = faiss.omp_get_max_threads()

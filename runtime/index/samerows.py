@@ -1,4 +1,4 @@
-"""An embedding file that is replaced by one with the same rows: the indexes beside it stay right, and stay."""
+"""Keep the indexes beside an embedding file valid when a file with the same rows replaces it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 
 from ..errors import StorageError
 from ..storage.file import EmbeddingFile
-from .beside import renew_source, sidecar_path
 from .codesfile import codes_path
 from .indexfile import index_path
 from .kinds import APPROXIMATE
+from .sidecar import renew_source, sidecar_path
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def same_rows(file: Path, *cards: Path) -> Iterator[None]:
-    """Around a change that leaves rows and `run_id` as they are: the indexes of the old file are the new one's.
+    """Assign the indexes of a file to its replacement, which must have the same rows and `run_id`.
 
-    Each sidecar is amended whole or not at all. One that a kill, or a full disk, leaves behind costs a rebuild.
+    Each sidecar is replaced atomically. If a kill or a full disk prevents that, the index is rebuilt later.
 
     Args:
-        file: a finished file that the block replaces. Where it is a link, the indexes are beside the link.
-        cards: other files of JSON that hold its `source`, if they are there.
+        file: a finished file that the block replaces. If it is a link, the indexes are beside the link.
+        cards: other JSON files that hold its `source`, if they exist.
     Raises:
-        StorageError: it is no finished file.
+        StorageError: the file is not a finished embedding file.
     """
     with EmbeddingFile(file) as gallery:
         before = gallery.source
@@ -36,9 +36,9 @@ def same_rows(file: Path, *cards: Path) -> Iterator[None]:
         with EmbeddingFile(file) as gallery:
             after = gallery.source
     except StorageError as err:
-        logger.debug("the indexes beside %s stay as they are: %s", file, err)
+        logger.debug("keeping the indexes beside %s unchanged: %s", file, err)
         return
-    if after["run_id"] != before["run_id"]:  # somebody else has replaced it, with other rows
+    if after["run_id"] != before["run_id"]:  # a different program has replaced it, with different rows
         return
     indexes = index_path(file), *(codes_path(file, kind) for kind in APPROXIMATE)
     for card in (*map(sidecar_path, indexes), *cards):
@@ -47,4 +47,4 @@ def same_rows(file: Path, *cards: Path) -> Iterator[None]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except (OSError, ValueError, TypeError) as err:
-            logger.debug("%s stays as it is: %s", card, err)
+            logger.debug("keeping %s unchanged: %s", card, err)

@@ -1,6 +1,6 @@
-"""Adding photos to a finished file, embedded as its rows were.
+"""Add photos to a finished file, with the engine and settings of its rows.
 
-A run, resumable as every run, embeds them into `<file>.adding`, which is then joined with the file.
+A run, resumable like every run, embeds them into `<file>.adding`, which is then joined with the file.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ class Added:
     Attributes:
         scanned: photos found in the inputs.
         known: photos of these that the file had already.
-        added: photos that the file has now and had not; with `retry`, also those that have a new outcome.
+        added: photos that are new in the file; with `retry`, also those with a new outcome.
         outcomes: the added photos by outcome.
-        photographs, embeddings: of the file now.
-        root: folder that all its paths are below now.
+        photographs, embeddings: numbers in the file after the addition.
+        root: folder that all its paths are below after the addition.
         root_before: the same before the addition.
-        dropped: datasets of other programs, which the file lost because its rows changed.
+        dropped: datasets of other programs, removed from the file because its rows changed.
     """
 
     scanned: int
@@ -83,29 +83,29 @@ def add(
 ) -> Added:
     """Embed the photos that a file does not have, and add them to it.
 
-    After a kill the file is as it was, or has the added photos; the same call resumes.
+    After a kill the file is unchanged, or has the added photos; the same call resumes.
 
     Args:
         file: a finished file; a link is followed.
-        inputs: folders, files and @lists, as `process` takes them.
-        engine: None for the one that the file names.
-        retry: also embed the photos again that the file has with a failed outcome.
-        rules: when a segment of the run ends.
+        inputs: folders, files and @lists, as for `process`.
+        engine: None for the engine that the file names.
+        retry: also embed again the photos that failed.
+        rules: limits of the segments of the run.
         listener: shows the progress; None logs a line every five seconds.
         control: pauses and stops the run; None for neither.
     Raises:
         ContractError: the engine's embeddings cannot be stored in the file.
         EngineError, SourceError, StorageError: an engine, the inputs or the file cannot be used.
-        Interrupted: the control stopped the run in good order.
+        Interrupted: the control stopped the run; the same call resumes it.
     """
     path = Path(os.path.realpath(file))
     check_exists(path)
     with RunFolder(path) as folder:
         folder.refuse_unfinished()
         addition = _Addition(folder)
-        addition.join()  # if an interrupted addition has completed its run
+        addition.join()  # an interrupted addition may have completed its run
         request = _request(path, inputs, addition.output, engine, rules or SegmentRules())
-        logger.info("looking for photographs")
+        logger.info("looking for photos")
         source = scan(inputs, max_bytes=request.limits.max_bytes)
         listed = new = _without_known(path, source, retry=retry)
         while new.names:
@@ -114,11 +114,11 @@ def add(
                 process(replace(request, inputs=new), listener=listener, control=control)
             except ContractError as err:
                 raise ContractError(
-                    f"another addition to {path} was interrupted, and this one differs from it ({err.message}). Finish "
-                    f"that one with its own command, or delete {addition.output}.parts to discard it"
+                    f"an earlier addition to {path} was interrupted, and this one differs from it ({err.message}). "
+                    f"Resume the earlier one with its command, or delete {addition.output}.parts to discard it"
                 ) from err
             addition.join()
-            new = _without_known(path, source)  # what came after an interrupted run had been begun
+            new = _without_known(path, source)  # photos that appeared after an interrupted run had started
         return addition.report(len(source.names), len(listed.names))
 
 
@@ -126,7 +126,7 @@ class _Addition:
     """The run that embeds the new photos, and its result.
 
     Attributes:
-        output: the file that the run makes.
+        output: the file that the run writes.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -138,7 +138,7 @@ class _Addition:
         self._dropped: dict[str, None] = {}
 
     def join(self) -> None:
-        """Join the output of the run with the file, if there is one. Joining twice does no harm."""
+        """Join the output of the run with the file, if it exists. Joining twice does no harm."""
         if not self.output.is_file():
             return
         with EmbeddingFile(self._path) as base, EmbeddingFile(self.output) as run:
@@ -157,7 +157,7 @@ class _Addition:
                     logger.info("writing %s", self._path)
                     assemble(self._path, new.ledger, new.paths, metadata, base.dtype)
                     self._note(new.ledger.status[added], base)
-            # A run that was killed when it had made its file leaves its folder.
+            # A run that was killed after it had written its file leaves its folder.
             with RunFolder(self.output, like=self._path) as leftover:
                 plan = leftover.read_plan()
                 if plan is not None and plan.plan_id == run.metadata["plan_id"]:
@@ -185,10 +185,10 @@ class _Addition:
 
 
 def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | None, rules: SegmentRules) -> Request:
-    """The run that makes rows as the rows of the file were made.
+    """Make the request of a run whose rows can be stored in the file.
 
     Raises:
-        ContractError: the engine or the detector makes other rows.
+        ContractError: the engine or the detector makes rows of a different kind.
         EngineError: an engine is missing.
     """
     with EmbeddingFile(path) as file:
@@ -210,7 +210,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
     if different:
         raise ContractError(
             f"rows of {request.engine} cannot be stored in {path} ({'; '.join(different)}); expected: the same "
-            f"values. Name the engine that made the file with --engine"
+            f"values. Pass the engine that made the file with --engine"
         )
     return request
 
@@ -233,7 +233,7 @@ def _without_known(path: Path, source: FileSource, *, retry: bool = False) -> Fi
 
 
 def _common_paths(listed: Sequence[bytes], stored: Iterator[bytes]) -> Iterator[tuple[int, int]]:
-    """The paths that two sorted sequences have in common: the place of each in both."""
+    """Yield the positions in both sorted sequences of each path that they share."""
     position = 0
     for row, path in enumerate(stored):
         while position < len(listed) and listed[position] < path:

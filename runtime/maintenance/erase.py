@@ -1,6 +1,6 @@
-"""What was made from an embedding file, deleted: the indexes beside it, leftovers, pages that show photos.
+"""Delete files that were made from an embedding file: indexes beside it, leftovers, pages that show photos.
 
-Only what facemill wrote goes: what a user has changed, or put in its place, is named and left.
+Only unchanged files of facemill are deleted. Files that a user has changed or replaced are kept and reported.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from ..storage.derived import (
     written_pages,
 )
 
-# Kinds of files that facemill writes for people; what else a list names is no work of facemill.
+# Suffixes of files that facemill writes for people; it does not write files of other kinds.
 _PAGES = frozenset({".html", ".htm", ".csv", ".json", ".jsonl", ".parquet", ".npy"})
 _PHOTOGRAPHS = frozenset(os.fsdecode(extension) for extension in EXTENSIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """What was made from a file.
+    """Files that were made from an embedding file.
 
     Attributes:
         beside: indexes and leftovers.
         pages: pages, lists and folders that facemill wrote and may delete.
-        kept: others that were recorded, files and places, each with why it stays: they may still show what was removed.
+        kept: other recorded files and locations that may still show removed photos, each with the reason to keep it.
     """
 
     beside: tuple[Path, ...]
@@ -47,19 +47,19 @@ class Derived:
 
 
 def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derived:
-    """Everything that exists, under the name that a file is called by and its own.
+    """Find all existing files that were made from a file, beside its given name and its real path.
 
     Args:
         file: an embedding file.
         root: the folder of its photos, which are never deleted.
-        keep_pages: leave what was recorded.
+        keep_pages: keep all recorded pages.
     """
     beside = derived_nearby(file)
     pages: list[Path] = []
     links = [path for path in beside if path.is_symlink() and path.exists()]
     kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
     kept += [
-        (destination, "rows of the file were copied there: remove them there too")
+        (destination, "rows of the file were copied to it: remove them from it too")
         for destination in recorded_elsewhere(file)
     ]
     written = written_pages(file)
@@ -74,10 +74,10 @@ def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derive
 
 
 def erase(file: Path, derived: Derived) -> Derived:
-    """Delete it, durably, and forget the pages that are gone.
+    """Delete derived files durably, and remove deleted pages from the record.
 
     Returns:
-        What was deleted, and what is kept; pages that could not be deleted among it.
+        The deleted files, and the kept ones, with pages that could not be deleted.
     Raises:
         StorageError: an index or leftover cannot be deleted.
     """
@@ -98,10 +98,10 @@ def erase(file: Path, derived: Derived) -> Derived:
 
 
 def _not_ours(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:
-    """Why something that was recorded is not to be deleted; empty if it may be.
+    """Why a recorded page must not be deleted; empty if it may be.
 
     Args:
-        fingerprints: what it was when it had been written; nothing of what a killed writer left.
+        fingerprints: its states when it was written; empty for a page whose writer was killed.
     """
     reason = _not_our_kind(page, file, root, whole=bool(fingerprints))
     if not reason and fingerprints and take_fingerprint(page) not in fingerprints:
@@ -110,12 +110,12 @@ def _not_ours(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, roo
 
 
 def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
-    """The same by what it holds; photos in a folder that was never seen `whole` may be the user's."""
+    """The same by its content. Photos in a folder that was never `whole` may be the user's."""
     mode = page.lstat().st_mode
     if stat.S_ISREG(mode):
         if not whole and not is_temporary(page):
-            return "the command that was to write it was interrupted, so this may be an earlier file"
-        kind = page.with_suffix("").suffix if is_temporary(page) else page.suffix  # one was left by a kill
+            return "the command that should write it was interrupted, so this may be an earlier file"
+        kind = page.with_suffix("").suffix if is_temporary(page) else page.suffix  # a kill leaves a temporary file
         return "" if kind.lower() in _PAGES else "facemill writes no files of this kind"
     if not stat.S_ISDIR(mode):
         return "it is not a regular file or folder"
@@ -123,7 +123,7 @@ def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
     if any(_is_in(inner, top) for inner in (photographs, os.path.realpath(file))):
         return "it contains the photos or the file"
     extensions = _PAGES | _PHOTOGRAPHS if whole and not _is_in(top, photographs) else _PAGES
-    for folder, _, names in os.walk(page):  # which follows no link
+    for folder, _, names in os.walk(page):  # follows no links
         for name in names:
             inner = os.path.join(folder, name)
             if not os.path.islink(inner) and os.path.splitext(name)[1].lower() not in extensions:
@@ -136,7 +136,7 @@ def _is_in(path: str, folder: str) -> bool:
 
 
 def _delete(path: Path) -> str:
-    """Delete a file, a link itself, or a folder without following links; why it could not be, or empty."""
+    """Delete a file, a link itself, or a folder without following links. Return the reason of a failure, or empty."""
     try:
         if stat.S_ISDIR(path.lstat().st_mode):
             shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""Joining finished files: whether their rows may stand in one, its metadata, and photos that it would have twice."""
+"""Join finished files: check that their rows may be in one file, join its metadata, mark duplicate photos."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..storage.format import display_text
 from ..storage.ledger import Ledger
 
 _BLOCK_ROWS = 65_536
-_NEVER_READ = (Status.PENDING, Status.UNREADABLE)  # their files have no digest
+_NEVER_READ = (Status.PENDING, Status.UNREADABLE)  # these photos have no digest
 
 
 def check_joinable(files: Sequence[EmbeddingFile]) -> None:
-    """Refuse files whose rows may not stand in one file.
+    """Refuse files whose rows may not be in one file.
 
     Raises:
-        ContractError: naming every difference with both values.
+        ContractError: the contracts differ; the message lists each difference with both values.
     """
     first, *later_files = files
     for later in later_files:
@@ -44,7 +44,7 @@ def common_root(roots: Sequence[bytes]) -> bytes:
 
 
 def prefix_below(root: bytes, folder: bytes) -> bytes:
-    """The prefix that makes a path below `folder` one below `root`: empty, or ends in a slash."""
+    """The prefix that turns paths below `folder` into paths below `root`: empty, or ends in a slash."""
     below = os.path.relpath(folder, root)
     return b"" if below == b"." else below + b"/"
 
@@ -53,7 +53,7 @@ def joined_metadata(files: Sequence[EmbeddingFile], root: bytes) -> dict[str, An
     """The attributes of `/metadata` of a joined file, except the counts.
 
     Args:
-        files: joinable; the first says what need not agree.
+        files: joinable files; values that need not agree are those of the first.
         root: the folder that all paths are below.
     """
     contract = join_contracts([file.contract for file in files], root)
@@ -63,13 +63,13 @@ def joined_metadata(files: Sequence[EmbeddingFile], root: bytes) -> dict[str, An
 
 
 def mark_duplicates(ledger: Ledger, paths: Sequence[bytes]) -> None:
-    """Give photos of a later file the outcome DUPLICATE if the first file has the same file, to the byte.
+    """Give photos of the second file the outcome DUPLICATE if the first has the same photo, byte for byte.
 
-    Only where duplicates are skipped: the digests of all files are known.
+    Does nothing unless duplicates are skipped, so that the digests of all photos are known.
 
     Args:
         ledger: over two finished files; the second is added to the first.
-        paths: of its rows.
+        paths: the paths of its rows.
     """
     if not ledger.has_digests:
         return

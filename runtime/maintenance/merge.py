@@ -1,4 +1,4 @@
-"""Several embedding files joined into one."""
+"""Join several embedding files into one."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Merged:
     """The result of a merge.
 
     Attributes:
-        photographs, embeddings: of the joined file.
-        doubles: photos that were in several files; each was taken from the file named first.
-        root: folder that all paths are below now.
+        photographs, embeddings: numbers in the joined file.
+        doubles: photos that were in several files; each was taken from the first of these files.
+        root: folder that all paths of the joined file are below.
         dropped: datasets of other programs in the files, which the joined file lacks.
     """
 
@@ -51,22 +51,22 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
     Args:
         files: two finished files or more.
         output: the joined file; appears whole or not at all.
-        prefer_first: take a photo that is in several files from the file named first; else it is an error.
+        prefer_first: take a photo that is in several files from the first of them; else it is an error.
         force: replace an existing output.
     Raises:
-        ContractError: their rows may not stand in one file.
+        ContractError: their rows may not be in one file.
         ConfigError: a file is named twice or is the output, or several files have the same photo.
         OutputExistsError: the output exists.
-        LockedError, DiskFullError, StorageError: the output is as it was.
+        LockedError, DiskFullError, StorageError: the output cannot be written; an existing one is unchanged.
     """
     output = Path(os.path.realpath(output))
     inputs = [Path(os.path.realpath(file)) for file in files]
     if len(set(inputs)) < len(inputs) or len(inputs) < 2:
-        raise ConfigError(f"{', '.join(map(str, files))} were named; expected: two or more files, each once")
+        raise ConfigError(f"got {', '.join(map(str, files))}; expected: two or more files, each once")
     if output in inputs:
-        raise ConfigError(f"-o names {output}, which is one of the files to join; expected: another file")
+        raise ConfigError(f"-o names {output}, which is one of the files to join; expected: a different file")
     if output.exists() and not force:
-        raise OutputExistsError(f"{output} exists. Name another file with -o, or replace it with --force")
+        raise OutputExistsError(f"{output} exists. Name a different file with -o, or replace it with --force")
     with ExitStack() as stack:
         opened = [stack.enter_context(EmbeddingFile(file)) for file in inputs]
         folder = stack.enter_context(RunFolder(output, like=inputs))
@@ -78,7 +78,7 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
         logger.info("writing %s", output)
         metadata = metadata_after(joined_metadata(opened, root), new.ledger, plan_id=secrets.token_hex(8))
         for file in inputs:
-            record_elsewhere(file, str(output))  # before: a kill may come when the joined file is there
+            record_elsewhere(file, str(output))  # before assembling: a kill may come after the joined file exists
         assemble(output, new.ledger, new.paths, metadata, opened[0].dtype, like=inputs)
         dropped = tuple(dict.fromkeys(name for file in opened for name in file.foreign_datasets()))
         total = int(new.ledger.vector_counts.sum())

@@ -1,4 +1,4 @@
-"""What a removal did."""
+"""The receipt of a removal."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The receipt of a removal; the same facts are in the file that it was written to.
+    """The receipt of a removal; the receipt file holds the same facts.
 
     Attributes:
-        path: the file that holds it.
-        removed_photographs: photos that were erased, duplicates of named ones among them.
-        removed_embeddings: their embeddings.
-        photographs_after, embeddings_after: those that the file has now.
-        same_files_stay: erased photos that are the same files, to the byte, as photos that stay.
+        path: the receipt file.
+        removed_photographs: number of erased photos, including duplicates of named photos.
+        removed_embeddings: number of their embeddings.
+        photographs_after, embeddings_after: numbers in the file after the removal.
+        same_files_stay: erased photos that are byte for byte the same as photos that stay.
         deleted: files that were deleted with them: indexes, pages, lists.
-        may_still_show: files and places that may still show them, each with the reason.
-        facts: all of it, as the file holds it.
+        may_still_show: files and locations that may still show them, each with the reason.
+        facts: all facts, as the receipt file holds them.
     """
 
     path: str
@@ -34,7 +34,7 @@ class Receipt:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Receipt:
-        """From what `Removal` returns."""
+        """Make a receipt from the facts that `Removal` returns."""
         return cls(
             path=facts["receipt"],
             removed_photographs=facts["removed_photographs"],

@@ -1,7 +1,7 @@
-"""Photos erased from an embedding file and from all that was made from it, with a receipt.
+"""Erase photos from an embedding file and from everything that was made from it, and write a receipt.
 
-A kill at any moment leaves the old file whole or the new one. What is still to be done then is noted beside the file,
-as `<file>.removing`, and the next removal does it first.
+After a kill at any moment either the old or the new file is complete. A note beside the file, `<file>.removing`, lists
+the remaining work, and the next removal completes it first.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
-    """What a removal will erase.
+    """The rows and files that a removal will erase.
 
     Attributes:
-        rows: (n,) int64, of `/outcomes`.
-        embeddings: their rows of `/embeddings`.
-        duplicates: how many of the n were not named: they are the same files, to the byte, as named ones.
-        same_stay: how many of the n are the same files as photos that stay, with their embeddings.
-        missing: names that select nothing in the file.
+        rows: (n,) int64, rows of `/outcomes`.
+        embeddings: number of their rows of `/embeddings`.
+        duplicates: number of the n that were not named: they are byte for byte the same as named photos.
+        same_stay: number of the n that are the same as photos that stay, with their embeddings.
+        missing: names that select no photo in the file.
         root: absolute folder of its paths.
         derived: files that were made from the file.
         extras: datasets of other programs, which are dropped from the file.
@@ -62,12 +62,12 @@ class RemovalPlan:
 
 
 class Removal:
-    """One embedding file, locked, from which photos are to be erased. Owned by `with`.
+    """A removal of photos from one embedding file, which it locks. Owned by `with`.
 
     Attributes:
-        file: its name as given.
-        path: the file itself.
-        unfinished: the note of an interrupted removal; None if there is none. Known inside `with`.
+        file: the path as given.
+        path: the real path.
+        unfinished: the note of an interrupted removal; None without one. Set when the `with` block starts.
     """
 
     def __init__(self, file: Path) -> None:
@@ -81,8 +81,8 @@ class Removal:
         """Finish an interrupted removal.
 
         Returns:
-            Its receipt; empty if the removal has to start over because its new file was never completed, or if another
-            file has taken its place.
+            Its receipt; empty if the removal must start over because its new file was never completed, or if a
+            different file has replaced it.
         """
         note, self.unfinished = self.unfinished, None
         if note is None:
@@ -93,7 +93,7 @@ class Removal:
             return self._finish(note)
         if run_id != note["card"]["run_id_before"]:
             logger.warning(
-                "a removal from %s was interrupted, and the file was replaced since: it has no receipt",
+                "a removal from %s was interrupted, and the file was replaced since: no receipt is written",
                 self.path,
             )
             erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
@@ -101,7 +101,7 @@ class Removal:
         return {}
 
     def find(self, names: Sequence[bytes], *, keep_pages: bool = False) -> RemovalPlan:
-        """Find the photos that names select, and what else a removal would erase. Nothing is changed.
+        """Find the photos that names select, and the files that a removal would erase. Nothing is changed.
 
         Args:
             names: photos and folders, below the root or absolute.
@@ -130,7 +130,7 @@ class Removal:
 
     def erase(
         self,
-        found: RemovalPlan,
+        plan: RemovalPlan,
         names: Sequence[bytes],
         *,
         receipt: Path | None = None,
@@ -140,26 +140,26 @@ class Removal:
         """Erase the photos from the file, and the files that were made from it.
 
         Args:
-            found: the plan of `find`; at least one row.
+            plan: the plan of `find`; at least one row.
             names: the names given to `find`.
             receipt: the file to write; None for `<file>.removed-<time>.json`.
-            keep_pages: as for `find`.
-            name_paths: put the removed paths into the receipt; else it holds their SHA-256 digests alone.
+            keep_pages: leave pages, lists and folders that show photos.
+            name_paths: put the removed paths into the receipt; else it holds only their SHA-256 digests.
         Returns:
             The receipt; `receipt` in it is its path.
         Raises:
             OutputExistsError: the receipt exists.
-            DiskFullError, StorageError: the file is as it was, or the same command finishes the removal.
+            DiskFullError, StorageError: the file is unchanged, or the same command finishes the removal.
         """
-        assert len(found.rows)
+        assert len(plan.rows)
         now = utc_now()
-        where = self._place_of(receipt, now)
+        receipt_path = self._receipt_path(receipt, now)
         if (self._folder.path / "plan.json").exists():
             logger.warning("the unfinished run on %s is discarded: it was started before this removal", self.path)
         self._folder.clear()
-        with self._no_pairs(), EmbeddingFile(self.path) as source:
+        with self._lock_pairs(), EmbeddingFile(self.path) as source:
             keep = np.ones(len(source.status), bool)
-            keep[found.rows] = False
+            keep[plan.rows] = False
             removed = list(compress(source.scanned_paths(), (~keep).tolist()))
             run_id = secrets.token_hex(16)
             card = {
@@ -171,61 +171,62 @@ class Removal:
                 "removed_sha256": [hashlib.sha256(path).hexdigest() for path in removed],
                 **({"removed": [stored_text(path).decode() for path in removed]} if name_paths else {}),
                 "removed_photographs": len(removed),
-                "removed_embeddings": found.embeddings,
-                "removed_as_duplicates": found.duplicates,
-                "same_files_stay": found.same_stay,
-                "names_not_found": len(found.missing),
-                "dropped_datasets": list(found.extras),
+                "removed_embeddings": plan.embeddings,
+                "removed_as_duplicates": plan.duplicates,
+                "same_files_stay": plan.same_stay,
+                "names_not_found": len(plan.missing),
+                "dropped_datasets": list(plan.extras),
                 "other_names_of_file_before": self.path.stat().st_nlink - 1,
                 "photographs_before": len(keep),
                 "embeddings_before": int(source.vector_counts.sum()),
                 "run_id_before": source.metadata["run_id"],
                 "run_id_after": run_id,
             }
-            note = {"card": card, "receipt": str(where), "keep_pages": keep_pages}
+            note = {"card": card, "receipt": str(receipt_path), "keep_pages": keep_pages}
             write_durable(self._note, json.dumps(note).encode(), "the note of the removal", like=self.path)
             with rewriting(self._folder, [Part.of(source, keep)]) as new:
                 metadata = metadata_after(source.metadata, new.ledger, run_id=run_id)
                 assemble(self.path, new.ledger, new.paths, metadata, source.dtype)
         return self._finish(note)
 
-    def _no_pairs(self) -> RunFolder:
-        """The lock of `facemill pairs`, which would write a list from the old file after the removal."""
+    def _lock_pairs(self) -> RunFolder:
+        """Take the lock of `facemill pairs`, which else would write a list from the old file after the removal."""
         try:
             return RunFolder(self.path.with_name(self.path.name + ".pairs"), like=self.path)
         except LockedError as err:
             raise LockedError(
-                f"facemill pairs is reading {self.path}; expected: no other command uses it. Wait until it ends"
+                f"facemill pairs is reading {self.path}; expected: no other command uses it. Wait until pairs ends"
             ) from err
 
-    def _place_of(self, receipt: Path | None, now: str) -> Path:
-        """The path of the receipt: a new file."""
+    def _receipt_path(self, receipt: Path | None, now: str) -> Path:
+        """The path of the receipt, which must be a new file."""
         short = now.replace("-", "").replace(":", "").replace("+0000", "Z")
         names = (f"{self.path.name}.removed-{short}{'' if i == 1 else f'-{i}'}.json" for i in count(1))
         free = (self.path.with_name(name) for name in names if not os.path.lexists(self.path.with_name(name)))
-        where = Path(os.path.abspath(receipt or next(free)))
-        if os.path.lexists(where):
-            raise OutputExistsError(f"the receipt {where} exists. Name a new file with --receipt")
-        if not where.parent.is_dir():
+        path = Path(os.path.abspath(receipt or next(free)))
+        if os.path.lexists(path):
+            raise OutputExistsError(f"the receipt {path} exists. Name a new file with --receipt")
+        if not path.parent.is_dir():
             raise ConfigError(
-                f"there is no folder {where.parent} for the receipt. Create it, or name another file with --receipt"
+                f"the folder {path.parent} of the receipt does not exist. Create it, or name a different file with "
+                f"--receipt"
             )
-        return where
+        return path
 
     def _finish(self, note: dict[str, Any]) -> dict[str, Any]:
-        """With the new file in place: erase what was made from the old one, write the receipt, drop the note."""
+        """Complete a removal after its new file exists: erase derived files, write the receipt, drop the note."""
         with EmbeddingFile(self.path) as new:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
-        done = erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
+        erased = erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
         links = note["card"]["other_names_of_file_before"]
-        hard_links = [("unknown", f"the file of before has other names: {links} (hard links)")] if links else []
+        hard_links = [("unknown", f"the old file has other names: {links} (hard links)")] if links else []
         card = {
             **note["card"],
             **after,
             "sha256_after": sha256_of(self.path),
-            "deleted": [str(path) for path in (*done.beside, *done.pages)],
-            "may_still_show": [{"path": path, "why": why} for path, why in (*done.kept, *hard_links)],
+            "deleted": [str(path) for path in (*erased.beside, *erased.pages)],
+            "may_still_show": [{"path": path, "why": why} for path, why in (*erased.kept, *hard_links)],
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),
         }

@@ -1,4 +1,4 @@
-"""Repairing a damaged embedding file: intact rows are saved, lost ones become failed photos to embed again."""
+"""Repair a damaged embedding file: save intact rows, and mark photos with lost rows as failed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .survey import Survey, survey
 
 LOST = "its row was damaged and is lost; to embed it again: --retry"  # stored in repaired files
 _UNEXPLAINED = "the reason was in a damaged part of the file and is lost"
-_NAMED = 10  # lost photos that a report names
+_MAX_EXAMPLES = 10  # lost photos that a report names
 
 
 logger = logging.getLogger(__name__)
@@ -39,12 +39,12 @@ class Repaired:
     """The result of a repair.
 
     Attributes:
-        findings: what was wrong; empty for an intact file: nothing was written then.
-        photographs, embeddings: of the repaired file.
-        lost: photos to embed again.
+        findings: the damage, one sentence each; empty for an intact file, for which nothing is written.
+        photographs, embeddings: numbers in the repaired file.
+        lost: number of photos to embed again.
         named: the first of them, as text.
-        nameless: photos of which nothing is left, not even the name.
-        notes: what else is uncertain or left out.
+        nameless: number of photos whose names are lost too.
+        notes: uncertain or omitted data, one sentence each.
         kept: the new name of the damaged file; empty if it keeps its name.
     """
 
@@ -74,23 +74,23 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         ConfigError: the output is the damaged file.
         OutputExistsError: the output exists.
         LockedError: a run is writing the file.
-        DiskFullError, StorageError: the file cannot be open_item, or nothing can be saved; it is as it was.
+        DiskFullError, StorageError: the file cannot be opened, or nothing can be saved; it is unchanged.
     """
     path = Path(os.path.realpath(file))
     target = path if output is None else Path(os.path.realpath(output))
     if output is not None and target == path:
         raise ConfigError(
-            f"-o names {output}, the damaged file. Name another file, or leave out -o to repair it in place"
+            f"-o names {output}, the damaged file. Name a different file, or leave out -o to repair it in place"
         )
     if output is not None and target.exists() and not force:
-        raise OutputExistsError(f"{output} exists. Name another file with -o, or replace it with --force")
+        raise OutputExistsError(f"{output} exists. Name a different file with -o, or replace it with --force")
     findings = verify_file(path).findings
     if not findings:
         return Repaired(())
     with RunFolder(target, like=path) as folder, _open(path) as damaged:
         folder.refuse_unfinished()
         metadata, contract, notes = _metadata(path, damaged)
-        logger.info("reading what can be read of %s", path)
+        logger.info("reading the intact parts of %s", path)
         survey_of_file = survey(damaged)
         if not (survey_of_file.photos.status[~survey_of_file.lost] == Status.EMBEDDED).any():
             raise StorageError(f"no row of {path} can be saved; expected: at least one. Restore the file from a copy")
@@ -107,7 +107,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
                 "" if survey_of_file.photos.status[row] == Status.EMBEDDED else _UNEXPLAINED for row in unexplained
             ]
             new.ledger.set_details(unexplained, reasons)
-            kept = "" if output is not None else str(_keep(path))
+            kept = "" if output is not None else str(_back_up(path))
             if output is not None:
                 record_elsewhere(path, str(target))
             metadata = metadata_after({**metadata, **contract.attributes()}, new.ledger)
@@ -117,7 +117,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
                 len(new.paths),
                 int(new.ledger.vector_counts.sum()),
                 len(lost),
-                tuple(stored_text(survey_of_file.paths[row]).decode() for row in lost[:_NAMED]),
+                tuple(stored_text(survey_of_file.paths[row]).decode() for row in lost[:_MAX_EXAMPLES]),
                 survey_of_file.nameless,
                 tuple(notes),
                 kept,
@@ -127,7 +127,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
 def _open(path: Path) -> Any:
     import h5py
 
-    return h5py.File(path, "r")  # verify_file has opened it before
+    return h5py.File(path, "r")  # verify_file could open it
 
 
 def _part(path: Path, damaged: Any, survey_of_file: Survey) -> Part:
@@ -143,14 +143,14 @@ def _part(path: Path, damaged: Any, survey_of_file: Survey) -> Part:
     )
 
 
-def _keep(path: Path) -> Path:
-    """A second name for the damaged file, durable before its first one becomes that of the repaired file."""
+def _back_up(path: Path) -> Path:
+    """Give the damaged file a second name, durably, before the repaired file takes its first one."""
     number = 1
     while True:
         backup = path.with_name(f"{path.name}.damaged-{number}")
         if not os.path.lexists(backup):
             break
-        if os.path.samefile(backup, path):  # of a repair that was killed
+        if os.path.samefile(backup, path):  # left by a repair that was killed
             return backup
         number += 1
     try:
@@ -162,10 +162,10 @@ def _keep(path: Path) -> Path:
 
 
 def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], EmbeddingContract, list[str]]:
-    """The attributes of the damaged file, the contract of the new one, and what is uncertain about them.
+    """The attributes of the damaged file, the contract of the new one, and notes about uncertain values.
 
     Raises:
-        StorageError: the metadata do not say what the rows are.
+        StorageError: the metadata are too damaged to describe the rows.
     """
     try:
         attributes = read_attributes(damaged)
@@ -186,12 +186,12 @@ def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], EmbeddingContra
                     f"{key} was {attributes.get(key)!r} in the attributes and {value!r} in the contract, which is kept"
                 )
         if vectors.shape[1:] != (contract.dimension,) or str(vectors.dtype) != contract.dtype:
-            raise ValueError(f"/embeddings is {vectors.shape} {vectors.dtype}, which is not what the contract says")
-        contract.attributes()  # there is a root
+            raise ValueError(f"/embeddings is {vectors.shape} {vectors.dtype}, which contradicts the contract")
+        contract.attributes()  # fails without a root
         return attributes, contract, notes
     except DAMAGE as err:
         refuse_system_error(err, path)
         raise StorageError(
-            f"the metadata of {path} are damaged ({err}), so that its rows cannot be saved. Restore the file from a "
+            f"the metadata of {path} are damaged ({err}), so its rows cannot be saved. Restore the file from a "
             f"copy, or create it again"
         ) from err

@@ -1,4 +1,4 @@
-"""A new file made from parts of finished files: which photo comes from which file, and the metadata of the file."""
+"""Plan a new file from parts of finished files: the origin of each photo, and the metadata."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..storage.ledger import Ledger, Part
 from ..storage.runfolder import RunFolder, utc_now
 from ..text import printable
 
-_NAMED = 3  # paths that an error names
+_MAX_EXAMPLES = 3  # paths that an error names
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Rewrite:
     Attributes:
         ledger: M rows.
         paths: M exact paths, on disk.
-        doubles: photos of later parts that an earlier one has too, and which were left out.
+        doubles: photos of later parts that were left out because an earlier part has them.
     """
 
     ledger: Ledger
@@ -39,24 +39,24 @@ class Rewrite:
 
 @contextmanager
 def rewriting(folder: RunFolder, parts: Sequence[Part], *, prefer_first: bool = False) -> Iterator[Rewrite]:
-    """The photos of all parts in scan order: by path, byte by byte. The parts are only read.
+    """Combine the photos of all parts in scan order: by path, byte by byte. The parts are only read.
 
     Args:
-        folder: of the new file, locked; the paths are kept in it meanwhile.
+        folder: the run folder of the new file, locked; it holds the paths during the block.
         parts: each in scan order.
-        prefer_first: of a photo that several parts have, take that of the earliest; else that is an error.
+        prefer_first: take a photo that several parts have from the earliest of them; else it is an error.
     Raises:
-        ConfigError: several have the same photo; the first ones are named.
+        ConfigError: several parts have the same photo; the message names examples.
         DiskFullError, StorageError: a part cannot be read, or the paths cannot be written.
     """
     order = _Order(parts)
     write_paths(folder.paths_file, order)
     if order.doubles and not prefer_first:
-        examples = ", ".join(printable(path.decode("utf-8", "surrogateescape")) for path in order.named)
-        more = f" and {order.doubles - len(order.named):,} more" if order.doubles > len(order.named) else ""
+        examples = ", ".join(printable(path.decode("utf-8", "surrogateescape")) for path in order.examples)
+        more = f" and {order.doubles - len(order.examples):,} more" if order.doubles > len(order.examples) else ""
         raise ConfigError(
             f"{order.doubles:,} photos are in several of the files ({examples}{more}); expected: each in one file. "
-            f"To take each from the file named first: --prefer first"
+            f"To take each from the first of its files: --prefer first"
         )
     with PathTable(folder.paths_file) as paths, Ledger(len(paths)) as ledger:
         source = np.frombuffer(order.source, np.uint8)
@@ -67,23 +67,23 @@ def rewriting(folder: RunFolder, parts: Sequence[Part], *, prefer_first: bool = 
 
 
 class _Order:
-    """Iterates over the paths of the new file, and notes where each is from.
+    """Iterates over the paths of the new file, and records the part of each.
 
     Attributes:
         source: number of the part of every row, a byte each.
-        taken: of every part, for each photo to be kept, whether it became a row; a byte each.
-        doubles: how many did not, since an earlier part has it.
-        named: the first of those.
+        taken: for every part, whether each of its photos to keep became a row; a byte each.
+        doubles: number of photos that did not, because an earlier part has them.
+        examples: the first of their paths.
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
         if len(parts) > 256:
-            raise ConfigError(f"{len(parts)} files were named; expected: 256 at most. Join some of them first")
+            raise ConfigError(f"got {len(parts)} files; expected: 256 at most. Join some of them first")
         self._parts = parts
         self.source = bytearray()
         self.taken = [bytearray() for _ in parts]
         self.doubles = 0
-        self.named: list[bytes] = []
+        self.examples: list[bytes] = []
 
     def __iter__(self) -> Iterator[bytes]:
         last, of_last = b"", -1
@@ -92,8 +92,8 @@ class _Order:
             self.taken[number].append(not double)
             if double:
                 self.doubles += 1
-                if len(self.named) < _NAMED:
-                    self.named.append(path)
+                if len(self.examples) < _MAX_EXAMPLES:
+                    self.examples.append(path)
                 continue
             last, of_last = path, number
             self.source.append(number)
@@ -106,12 +106,12 @@ def _numbered(number: int, part: Part) -> Iterator[tuple[bytes, int]]:
 
 
 def metadata_after(metadata: Mapping[str, Any], ledger: Ledger, **changes: Any) -> dict[str, Any]:
-    """The attributes of `/metadata` of a file made from another: those that count are counted again.
+    """The attributes of `/metadata` of a file that is made from another, with new counts.
 
     Args:
-        metadata: of the other one; what is not about rows is kept, calibrations among it.
-        ledger: of the new one.
-        changes: more of them.
+        metadata: attributes of the source file; those that do not describe rows, such as calibrations, are kept.
+        ledger: the ledger of the new file.
+        changes: further attributes to set.
     """
     counts = ledger.counts()
     attributes = {key: value for key, value in metadata.items() if key != "run_id" and not key.startswith("count_")}

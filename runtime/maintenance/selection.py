@@ -1,4 +1,4 @@
-"""Selecting photos of a file by the names of photos and folders."""
+"""Select photos of a file by the names of photos and folders."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Selection:
     """The photos that a list of names selects in a file.
 
     Attributes:
-        rows: (n,) int64, ascending, of `/outcomes`.
-        missing: names that select nothing.
+        rows: (n,) int64, ascending rows of `/outcomes`.
+        missing: names that select no photo.
     """
 
     rows: NDArray[np.int64]
@@ -38,18 +38,18 @@ class Selection:
 
 
 def read_names(path: Path) -> list[bytes]:
-    """Names from a file: one a line, or, for names that hold a line break, each ended by a NUL byte.
+    """Read names from a file: one per line, or, for names with line breaks, each ended by a NUL byte.
 
     Args:
-        path: `-` for the standard input. Blank lines are passed over.
+        path: `-` for the standard input. Blank lines are ignored.
     Raises:
-        SourceError: it cannot be read.
+        SourceError: the file cannot be read.
     """
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
     except OSError as err:
         raise SourceError(
-            f"the list {path} cannot be read: {err.strerror}; expected: a text file, one path or folder a line"
+            f"the list {path} cannot be read: {err.strerror}; expected: a text file, one path or folder per line"
         ) from err
     data = data.removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else [line.removesuffix(b"\r") for line in data.split(b"\n")]
@@ -57,7 +57,7 @@ def read_names(path: Path) -> list[bytes]:
 
 
 def paths_below(root: bytes, names: Iterable[bytes]) -> list[bytes]:
-    """Names as paths below a root; the root is cut off absolute ones.
+    """Turn names into paths below a root; absolute names lose the root.
 
     Raises:
         ConfigError: a name selects all photos.
@@ -69,8 +69,8 @@ def paths_below(root: bytes, names: Iterable[bytes]) -> list[bytes]:
         short = short[:-1].removeprefix(b"./")
         if not short.strip(b"/") or short == b".":
             raise ConfigError(
-                f"{os.fsdecode(name)!r} is the folder of all photos; expected: photos or folders in "
-                f"it. To remove all of them, delete the file, and the files beside it that begin with its name"
+                f"{os.fsdecode(name)!r} is the folder of all photos; expected: photos or folders in it. To remove all "
+                f"photos, delete the embedding file, and the files beside it that begin with its name"
             )
         paths.append(short)
     return paths
@@ -79,12 +79,12 @@ def paths_below(root: bytes, names: Iterable[bytes]) -> list[bytes]:
 def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
     """Select photos, and all photos below folders.
 
-    A name is compared byte by byte. A name that selects nothing so is compared with the text of paths that are not
-    UTF-8, which has `\\xNN` for some bytes.
+    A name is compared byte by byte. A name that matches no path is compared with the text of paths that are not UTF-8,
+    which has `\\xNN` for some bytes.
 
     Args:
-        paths: exact, in scan order.
-        names: below the root; one that ends in a slash means a folder.
+        paths: exact paths, in scan order.
+        names: names below the root; a name that ends in a slash means a folder.
     """
     folders = {name.rstrip(b"/") + b"/" for name in names}
     files = {name for name in names if not name.endswith(b"/")}
@@ -93,9 +93,9 @@ def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
     as_text: defaultdict[bytes, list[int]] = defaultdict(list)
     folder, above = b"", set[bytes]()
     for row, path in enumerate(paths):
-        here = path[: path.rfind(b"/") + 1]
-        if here != folder:  # neighbours share it
-            folder, above = here, folders.intersection(_folders_of(here))
+        parent = path[: path.rfind(b"/") + 1]
+        if parent != folder:  # consecutive photos mostly share their folder
+            folder, above = parent, folders.intersection(_folders_of(parent))
         if above or path in files:
             rows.append(row)
             matched |= above
@@ -114,7 +114,7 @@ def select_photos(paths: Iterable[bytes], names: Sequence[bytes]) -> Selection:
 
 
 def _folders_of(path: bytes) -> Iterator[bytes]:
-    """Every folder above a path, with its slash."""
+    """Every folder above a path, each with a final slash."""
     at = path.find(b"/")
     while at >= 0:
         yield path[: at + 1]
@@ -122,11 +122,13 @@ def _folders_of(path: bytes) -> Iterator[bytes]:
 
 
 def find_duplicates(source: EmbeddingFile, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows of the photos that were skipped as duplicates of some photos: the same files, to the byte.
+    """Find the photos that were skipped as duplicates of given photos: byte for byte the same.
 
     Args:
         source: a finished file.
-        rows: (n,) int64, of `/outcomes`, of those photos.
+        rows: (n,) int64, rows of the given photos in `/outcomes`.
+    Returns:
+        Rows of the duplicates in `/outcomes`, int64.
     """
     status, outcomes = source.status, source.hdf5["outcomes"]
     first = np.zeros(len(status), bool)
@@ -134,8 +136,8 @@ def find_duplicates(source: EmbeddingFile, rows: NDArray[np.int64]) -> NDArray[n
     candidates = np.flatnonzero(status == Status.DUPLICATE)
     if not first.any() or not len(candidates):
         return candidates[:0]
-    named = compress(source.scanned_paths(), first.tolist())
-    details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in named}
+    originals = compress(source.scanned_paths(), first.tolist())
+    details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in originals}
     digests: set[bytes] = set()
     if "digest" in outcomes:
         digests = {
@@ -143,34 +145,34 @@ def find_duplicates(source: EmbeddingFile, rows: NDArray[np.int64]) -> NDArray[n
             for start, block in _blocks(outcomes["digest"])
             for digest_row in _rows(block[first[start:][: len(block)]])
         }
-        digests.discard(bytes(16))  # of files that could not be read
+        digests.discard(bytes(16))  # stored for photos that could not be read
     duplicates = []
     for start, block in _blocks(outcomes["detail"]):
         in_block = candidates[(candidates >= start) & (candidates < start + len(block))]
-        theirs = (
+        candidate_digests = (
             _rows(outcomes["digest"][start : start + len(block)][in_block - start])
             if digests
             else [b""] * len(in_block)
         )
-        pairs = zip(in_block.tolist(), block[in_block - start].tolist(), theirs, strict=True)
+        pairs = zip(in_block.tolist(), block[in_block - start].tolist(), candidate_digests, strict=True)
         duplicates += [row for row, detail, digest in pairs if detail in details or digest in digests]
     return np.array(duplicates, np.int64)
 
 
 def count_shared(source: EmbeddingFile, rows: NDArray[np.int64]) -> int:
-    """How many photos are duplicates of photos that are not among them.
+    """Count the given photos that are duplicates of other photos.
 
     Args:
         source: a finished file.
-        rows: (n,) int64, of `/outcomes`, ascending.
+        rows: (n,) int64, ascending rows of the given photos in `/outcomes`.
     """
-    among = np.zeros(len(source.status), bool)
-    among[rows] = True
-    duplicates = among & (source.status == Status.DUPLICATE)
+    selected = np.zeros(len(source.status), bool)
+    selected[rows] = True
+    duplicates = selected & (source.status == Status.DUPLICATE)
     if not duplicates.any():
         return 0
-    named = compress(source.scanned_paths(), among.tolist())
-    details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in named}
+    paths = compress(source.scanned_paths(), selected.tolist())
+    details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in paths}
     blocks = _blocks(source.hdf5["outcomes/detail"])
     return sum(
         detail not in details

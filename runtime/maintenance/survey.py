@@ -1,4 +1,4 @@
-"""The intact parts of a damaged embedding file, and which photo each row belongs to."""
+"""Find the intact parts of a damaged embedding file, and the photo of each row."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _KNOWN = [int(status) for status in Status if status is not Status.PENDING]
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """P photos of a damaged file, in scan order, and what is left of each.
+    """P photos of a damaged file, in scan order, and the readable data of each.
 
     Attributes:
-        paths: exact, as far as their bytes are known.
-        photos: their outcomes as they were, and their rows where these are whole. The position is -1 where only the
-            path can be taken from `/outcomes`.
+        paths: exact paths, as far as their bytes are known.
+        photos: their outcomes, and their rows if these are intact. The position is -1 if only the path can be read
+            from `/outcomes`.
         lost: (P,) bool, photos whose rows or outcomes are lost.
         unexplained: (P,) bool, other photos whose details cannot be read.
-        nameless: number of photos whose names are lost: nothing of them is left.
+        nameless: number of photos whose names, and so all data, are lost.
     """
 
     paths: list[bytes]
@@ -42,7 +42,7 @@ def survey(file: Any) -> Survey:
     """Read an open damaged file, chunk by chunk where needed.
 
     Args:
-        file: with an `/embeddings` that can be opened.
+        file: an open h5py file whose `/embeddings` can be opened.
     """
     outcomes = Outcomes(file)
     rows = len(file["embeddings"])
@@ -72,16 +72,16 @@ def survey(file: Any) -> Survey:
 
 
 class Outcomes:
-    """What can be read of `/outcomes`, and the photos that only `/image_paths` names, behind the others.
+    """The readable part of `/outcomes`, followed by photos that only `/image_paths` names.
 
     Attributes:
-        texts: the path of each photo as it is stored; None where that cannot be read.
+        texts: the stored path of each photo; None if it cannot be read.
         raw: exact paths of those that are not UTF-8, by row.
-        status: of each; PENDING where that cannot be read.
-        counts: rows of `/embeddings` that each says it has; -1 where that cannot be read.
-        usable: whether the columns that nothing can replace can be read.
+        status: the status of each photo; PENDING if it cannot be read.
+        counts: stored number of rows of `/embeddings` for each photo; -1 if it cannot be read.
+        usable: whether the irreplaceable columns can be read.
         explained: whether the detail can be read.
-        listed: whether it is a row of `/outcomes` at all.
+        listed: whether the photo is a row of `/outcomes`.
     """
 
     def __init__(self, file: Any) -> None:
@@ -102,7 +102,7 @@ class Outcomes:
             if needed is not None:
                 self.usable &= find_readable(needed, rows)
         self.explained = find_readable(open_item(group, "detail"), rows)
-        # Without a column that goes with its faces, a file's outcomes are of no use but for paths and status.
+        # In a file with faces but without the column of their counts, only paths and status are usable.
         countless = open_item(file, "face_index") is not None and open_item(group, "faces") is None
         self.listed = np.full(rows, not countless)
         raw: dict[int, bytes] = {}
@@ -111,15 +111,16 @@ class Outcomes:
         self.raw = {row: path for row, path in raw.items() if row < rows and stored_text(path) == self.texts[row]}
 
     def owners_by_counts(self, names: list[bytes | None], rows: int) -> NDArray[np.int64] | None:
-        """The photo of each row of `/embeddings`, if every photo says how many it has and that adds up.
+        """The photo of each row of `/embeddings`, by the number of rows of each photo, if these are consistent.
 
-        Names that are known on one side alone are taken from there; where the two differ, nobody knows whose row it is.
+        A name that can be read on one side only is taken from that side. If both can be read and differ, the photo of
+        the row is unknown.
 
         Args:
-            names: of the rows; those at the end may be missing.
-            rows: of `/embeddings`.
+            names: names of the rows; those at the end may be missing.
+            rows: number of rows of `/embeddings`.
         Returns:
-            (R,) photos, -1 where nobody knows; None if the counts are no guide.
+            (R,) photos, -1 for unknown ones; None if the counts are unusable.
         """
         agree = (self.counts > 0) == (self.status == Status.EMBEDDED)
         if (self.counts < 0).any() or not agree.all() or not len(self.texts):
@@ -127,7 +128,7 @@ class Outcomes:
         owner = np.repeat(np.arange(len(self.texts)), self.counts)
         if len(owner) < len(names):
             return None
-        for row, name in zip(owner.tolist(), names):  # noqa: B905 - names at the end may be gone
+        for row, name in zip(owner.tolist(), names):  # noqa: B905 - names at the end may be missing
             if self.texts[row] is None:
                 self.texts[row] = name
         wrong = [i for i, name in enumerate(names) if name is not None and self.texts[owner[i]] != name]
@@ -137,11 +138,11 @@ class Outcomes:
         return owner
 
     def owners_by_names(self, names: list[bytes | None], *, one_each: bool) -> NDArray[np.int64]:
-        """The same where counts do not help: by name. Photos that `/outcomes` does not know are added to it.
+        """The photo of each row of `/embeddings`, by name, if counts are unusable. Photos missing here are appended.
 
         Args:
-            names: of the rows of `/embeddings`.
-            one_each: whether each row is another photograph's; else neighbours of one name are faces of one.
+            names: names of the rows of `/embeddings`.
+            one_each: whether each photo has one row; else neighbours with one name are faces of one photo.
         """
         first: dict[bytes, int] = {}
         for row, text in enumerate(self.texts):
@@ -157,14 +158,14 @@ class Outcomes:
             if name != before:
                 row = first[name] if name in first else self._append(name)
                 first[name] = row
-            elif one_each:  # a list had named it twice
+            elif one_each:  # an input list named the photo twice
                 row = row + 1 if row + 1 < len(self.texts) and self.texts[row + 1] == name else self._append(name)
             owner[i], before = row, name
         self._grow()
-        if not one_each:  # beside a name that is gone, a photo may have had one face more
-            gone = np.flatnonzero([name is None for name in names])
-            beside = np.intersect1d(np.concatenate([gone - 1, gone + 1]), np.arange(len(names)))
-            owner[np.isin(owner, owner[beside])] = -1
+        if not one_each:  # next to a lost name, a photo may have had one face more
+            lost = np.flatnonzero([name is None for name in names])
+            neighbours = np.intersect1d(np.concatenate([lost - 1, lost + 1]), np.arange(len(names)))
+            owner[np.isin(owner, owner[neighbours])] = -1
         return owner
 
     def _append(self, name: bytes) -> int:
@@ -172,7 +173,7 @@ class Outcomes:
         return len(self.texts) - 1
 
     def _grow(self) -> None:
-        """Columns for the photos that were appended: embedded, and not listed in `/outcomes`."""
+        """Extend the columns for the appended photos: embedded, and not listed in `/outcomes`."""
         more = len(self.texts) - len(self.status)
         self.status = np.append(self.status, np.full(more, Status.EMBEDDED, np.uint8))
         self.counts = np.append(self.counts, np.full(more, -1))
@@ -186,7 +187,7 @@ class Outcomes:
 def _runs(
     owner: NDArray[np.int64], whole: NDArray[np.bool_], photographs: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """For each photo its first row, its number of rows, and whether a row is damaged or not next to the others."""
+    """For each photo: its first row, its number of rows, and whether a row is damaged or apart from the others."""
     owned_rows = np.flatnonzero(owner >= 0)
     owners = owner[owned_rows]
     counts = np.bincount(owners, minlength=photographs)
@@ -200,7 +201,7 @@ def _runs(
 
 
 def whole_vectors(file: Any) -> NDArray[np.bool_]:
-    """(N,) whether a row of `/embeddings` can be read and has length 1 (or is of zeros), and its face is known."""
+    """(N,) bool, whether a row of `/embeddings` can be read, has length 1 or 0, and has a readable face."""
     vectors = file["embeddings"]
     whole = np.zeros(len(vectors), bool)
     near = NEAR_ONE[str(vectors.dtype)]

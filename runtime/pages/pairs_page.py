@@ -9,7 +9,7 @@ from typing import Any
 
 from ..pairs.table import Pair, PairTable
 from ..pipeline.contract import limits_of
-from ..search.model_label import made_by, warning_of
+from ..search.model_label import file_model_label, model_warning
 from ..storage.file import EmbeddingFile
 from .page import asset, count, digest, render, save_page
 from .thumbnails import Thumbnails
@@ -33,12 +33,12 @@ def review_page(embeddings: EmbeddingFile, table: PairTable, method: str, thresh
         styles=["pairs"],
         scripts=[asset("pairs.js")],
         title=f"Pairs in {embeddings.path.name}",
-        warning=warning_of(embeddings),
+        warning=model_warning(embeddings),
         summary=[
             f"{_count_text(len(pairs), len(table.pairs))} at {threshold:.6g} or above",
             f"{embeddings.rows:,} embeddings",
             "" if expected is None else f"{expected} false pairs expected at the threshold",
-            f"model {made_by(embeddings)}",
+            f"model {file_model_label(embeddings)}",
         ],
         method=method,
         pairs=[_card(embeddings, pair, pictures) for pair in pairs],

@@ -11,7 +11,7 @@ from ..files import write_durable
 from ..folders import check_folder, fill_folder
 from ..pipeline.contract import limits_of
 from ..progress import Listener, Reporter
-from ..search.model_label import made_by, warning_of
+from ..search.model_label import file_model_label, model_warning
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .page import count, encode, picture, render
@@ -146,8 +146,8 @@ def _page(
         "sheet",
         styles=["sheets"],
         title=f"Clusters {numbers.start:,} to {numbers.stop - 1:,} of {embeddings.path.name}",
-        warning=warning_of(embeddings),
-        summary=[f"model {made_by(embeddings)}"],
+        warning=model_warning(embeddings),
+        summary=[f"model {file_model_label(embeddings)}"],
         links=_links(("Previous", "All clusters", "Next"), links),
         clusters=[
             {"number": number, "facts": _facts(clusters, number, stop - start), "photos": photos[start:stop]}
@@ -181,11 +181,11 @@ def _write_index(
         "sheets_index",
         styles=["sheets"],
         title=f"Clusters of {embeddings.path.name}",
-        warning=warning_of(embeddings),
+        warning=model_warning(embeddings),
         summary=[
             f"{embedding_count} in {count(clusters.count, 'cluster', 'clusters')}, {shown:,} of them on the sheets",
             f"k-means, k = {clusters.k:,}" if clusters.k else f"threshold {clusters.threshold:g}",
-            f"model {made_by(embeddings)}",
+            f"model {file_model_label(embeddings)}",
         ],
         links=_links(("Previous", "Next"), (previous, following)),
         cards=[

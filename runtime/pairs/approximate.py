@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..extras import require
 from ..index.flat import host_index
 from ..index.indexfile import ensure_index
-from ..index.place import host_vectors
+from ..index.placement import host_vectors
 from ..storage.file import EmbeddingFile
 from .all_pairs import ScoredPairs, exact_pairs, fp32_floor, join_pairs
 from .tiles import TILE_ROWS, TileProducts

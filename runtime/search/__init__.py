@@ -1,1 +1,1 @@
-"""Questions about a query photo: the nearest rows of a file, and whether two photos show the same person."""
+"""Find the rows of a file nearest to a photo, and compare two photos."""

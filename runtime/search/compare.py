@@ -1,4 +1,4 @@
-"""Do two photos show the same person? A score, a threshold, and how often two people score as high."""
+"""Compare two photos: score, threshold, and how often photos of two people score as high."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..metrics.verification import USUAL_RATE, match_rate, threshold_at, verdict
 from ..modelspec import list_specs
 from ..pipeline.request import UNTRAINED_WARNING
 from .embedder import Embedding, PhotoEmbedder, PhotoInput
-from .model_label import named
+from .model_label import label_model
 
 
 @dataclass(frozen=True, slots=True)
 class MatchThreshold:
-    """The score from which two photos are said to show the same person.
+    """The lowest score at which two photos count as the same person.
 
     Attributes:
         value: -1 to 1; None if no threshold is known.
-        origin: where it comes from, or how to get one, for people.
+        origin: the source of the value, or how to measure one, for people.
     """
 
     value: float | None
@@ -30,16 +30,16 @@ class MatchThreshold:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two photos compared.
+    """The comparison of two photos.
 
     Attributes:
-        photographs: both embeddings, each with its error or with the face that was taken.
+        photographs: both embeddings, each with its error or the face that was used.
         score: cosine of the embeddings, -1 to 1; None if a photo could not be embedded.
-        threshold: the score from which they show the same person.
+        threshold: the lowest score that counts as the same person.
         model: name of the model that made the embeddings.
         model_sha256: checksum of its weights.
-        warning: what a user must know about the weights; empty for trained ones.
-        calibration: what is known of false matches; None for nothing.
+        warning: a warning about untrained weights; empty for trained ones.
+        calibration: the false-match rates by score; None if they are unknown.
     """
 
     photographs: tuple[Embedding, Embedding]
@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def false_match_rate(self) -> Expectation | None:
-        """How often photos of two people score as high, in one comparison; None if nothing is known."""
+        """How often photos of two people score as high, per comparison; None if it is unknown."""
         if self.calibration is None or self.score is None:
             return None
         return match_rate(self.calibration, self.score)
@@ -65,10 +65,10 @@ class Comparison:
     @property
     def model_label(self) -> str:
         """The model for people: its name and the start of its checksum."""
-        return named(self.model, self.model_sha256)
+        return label_model(self.model, self.model_sha256)
 
     def explain_rate(self) -> str:
-        """The meaning of the false match rate, for people; empty if nothing is known."""
+        """The meaning of the false match rate, for people; empty if the rate is unknown."""
         calibration = self.calibration
         if calibration is None:
             return ""
@@ -80,7 +80,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """The comparison for JSON: what `facemill compare --json` prints."""
-        found: dict[str, Any] = {
+        values: dict[str, Any] = {
             "photographs": [photo.to_dict(vector=False) for photo in self.photographs],
             "score": None if self.score is None else round(self.score, 6),
             "threshold": self.threshold.value,
@@ -89,11 +89,11 @@ class Comparison:
         }
         rate = self.false_match_rate
         if rate is not None:
-            found |= {"false_match_rate": float(f"{rate.hits:.6g}"), "at_most": rate.at_most}
-        found |= {"model": self.model, "model_sha256": self.model_sha256}
+            values |= {"false_match_rate": float(f"{rate.hits:.6g}"), "at_most": rate.at_most}
+        values |= {"model": self.model, "model_sha256": self.model_sha256}
         if self.warning:
-            found["warning"] = self.warning
-        return found
+            values["warning"] = self.warning
+        return values
 
 
 def compare(
@@ -104,13 +104,13 @@ def compare(
     threshold: float | None = None,
     calibration: Calibration | None = None,
 ) -> Comparison:
-    """Embed two photos and hold their score against a threshold.
+    """Embed two photos and compare their score with a threshold.
 
     Args:
         embedder: makes the embeddings.
         a, b: the photos.
-        threshold: given by the user; None for the threshold of the calibration, or of the model file.
-        calibration: of scores of vectors that were made alike.
+        threshold: the user's; None for the threshold of the calibration, or of the model file.
+        calibration: false-match rates of scores of the same model and settings.
     Raises:
         EngineError, MissingDependencyError: an engine does not load.
         ModelError: a model file is damaged.
@@ -134,12 +134,12 @@ def compare(
 def find_threshold(
     given: float | None, calibration: Calibration | None, model: str, model_sha256: str
 ) -> MatchThreshold:
-    """The threshold given, else the calibration's, else the one that the model file states; never another model's.
+    """Find the threshold: the user's, else the calibration's, else the model file's; never another model's.
 
     Args:
-        given: by the user.
-        calibration: of the file that the photos are compared for.
-        model, model_sha256: the model of the embeddings; a threshold holds for these weights alone.
+        given: the user's threshold.
+        calibration: the calibration of the file that the photos belong to.
+        model, model_sha256: the model of the embeddings; a threshold is valid for these weights only.
     Raises:
         ModelError: a model file is damaged.
     """
@@ -157,6 +157,6 @@ def find_threshold(
     few = f"the calibration's {calibration.pairs:,} pairs are too few, and " if calibration is not None else ""
     return MatchThreshold(
         None,
-        f"{few}no threshold is known for {model}. Measure one on photos of people that you know, in one "
-        f"sub-folder each: facemill evaluate FOLDER --model {model}; and give it with --threshold",
+        f"{few}no threshold is known for {model}. Measure one on a folder with one sub-folder of photos per person: "
+        f"facemill evaluate FOLDER --model {model}. Then pass it with --threshold",
     )

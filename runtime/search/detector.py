@@ -1,4 +1,4 @@
-"""Photos to the faces in them."""
+"""Detect the faces in photos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ..text import utf8
 from .embedder import UNLIMITED_BYTES, PhotoInput, name_of
 
 _BATCH_PHOTOS = 16
-_CROP_SIDE = 112  # pixels, of the crop whose sharpness is measured
+_CROP_SIDE = 112  # pixels; sharpness is measured on a crop of this size
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +31,13 @@ class DetectedFace:
     """A face in a photo. All lengths are in pixels of the upright photo.
 
     Attributes:
-        index: rank among the faces of the photo; 0 is the main one: large, and near the middle.
+        index: rank among the faces of the photo; 0 is the main face, which is large and near the middle.
         box: left, top, right, bottom.
         landmarks: five (x, y): eyes, nose, mouth corners, left first as seen in the photo.
         score: detection confidence, 0 to 1.
         iod: distance between the eyes.
         sharpness: higher is sharper; see docs/faces.md.
-        frontal: 1 looks into the camera, 0 is a profile.
+        frontal: 1 for a frontal face, 0 for a profile.
     """
 
     index: int
@@ -66,7 +66,7 @@ class Detection:
 
     Attributes:
         photo: its path; for bytes and arrays `<photo N>`, N counted from 0 in the call.
-        faces: the main one first; empty if there is none.
+        faces: the main face first; empty if the photo has none.
         error: why the photo could not be read; empty if it was.
     """
 
@@ -83,18 +83,18 @@ class Detection:
 class PhotoDetector:
     """Detects faces in photos, any number at a time, from any number of threads. Owned by `with`.
 
-    The engine is loaded by the first photo, and stays.
+    The first photo loads the engine; it stays loaded until `close`.
     """
 
     def __init__(self, engine: Engine, *, min_score: float, limits: Limits | None = None) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            engine: of a face detector.
+            engine: the engine of a face detector.
             min_score: minimum detection confidence, 0 to 1.
-            limits: photos that are refused before decoding.
+            limits: larger photos are refused before decoding.
         Raises:
-            ConfigError: the engine is not one of a detector, or the score is out of range.
+            ConfigError: the engine is not a detector's, or the score is out of range.
         """
         if not engine.info.detects:
             raise ConfigError(f"{engine} is an engine of {engine.info.model}; expected: an engine of a face detector")
@@ -104,7 +104,7 @@ class PhotoDetector:
         self._stages: Callable[[Encoded], Crops] | None = None
 
     def detect(self, photos: Sequence[PhotoInput]) -> list[Detection]:
-        """Detect the faces in each photo; one that cannot be read gets an error and does not stop the others.
+        """Detect the faces in each photo. A photo that cannot be read gets an error and does not stop the others.
 
         Args:
             photos: paths, encoded bytes or arrays; see `PhotoInput`.
@@ -148,7 +148,7 @@ class PhotoDetector:
 
 
 def _face(face: np.void) -> DetectedFace:
-    """A face of a record FACE."""
+    """Convert a record of dtype FACE."""
     return DetectedFace(
         index=int(face["face_index"]),
         box=tuple(face["box"].tolist()),

@@ -1,4 +1,4 @@
-"""Photos to vectors: paths, encoded bytes or arrays, embedded as the rows of a file were, or by a model alone."""
+"""Embed photos (paths, encoded bytes or arrays) by the rules of a file, or with a model alone."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ from ..text import utf8
 PhotoInput: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8]"
 """A photo: a path, an encoded file (JPEG, PNG, BMP, WebP, TIFF) as bytes, or an (H, W, 3) uint8 array, RGB, upright."""
 
-MANY_PHOTOS = 128  # from here on each core embeds photos of its own; below, all cores share the work of one engine call
-_BATCH_PHOTOS = 16  # of one thread: their decoded photos and views are in memory
-UNLIMITED_BYTES = 1 << 62  # photos are held to their limit when they are read; pixels have none
+MANY_PHOTOS = 128  # from here on each core embeds its own photos; below, all cores share one engine call
+_BATCH_PHOTOS = 16  # per thread: their decoded photos and views are in memory
+UNLIMITED_BYTES = 1 << 62  # the limit of a file's size is checked when it is read; arrays of pixels have none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedding:
-    """The embedding of one photo, or the reason why there is none.
+    """The embedding of one photo, or the reason why it has none.
 
     Attributes:
         photo: its path; for bytes and arrays `<photo N>`, N counted from 0 in the call.
         vector: (D,) float32, length 1; None if the photo could not be embedded.
-        error: why not: an outcome such as `no-face`, a colon and the detail; empty if it was embedded.
-        faces: number of faces in the photo; None if faces were not looked for.
-        face: the face that was embedded; None if faces were not looked for or none was found.
+        error: an outcome such as `no-face`, a colon and the detail; empty if the photo was embedded.
+        faces: number of faces in the photo; None if faces were not detected.
+        face: the face that was embedded; None if faces were not detected or the photo has none.
     """
 
     photo: str
@@ -62,14 +62,14 @@ class Embedding:
         Args:
             vector: include the numbers.
         """
-        found: dict[str, Any] = {"path": utf8(self.photo)}
+        values: dict[str, Any] = {"path": utf8(self.photo)}
         if self.error:
-            found["error"] = utf8(self.error)
+            values["error"] = utf8(self.error)
         if self.faces is not None:
-            found |= {"faces": self.faces, **(self.face.to_dict() if self.face else {})}
+            values |= {"faces": self.faces, **(self.face.to_dict() if self.face else {})}
         if vector:
-            found["vector"] = None if self.vector is None else self.vector.tolist()
-        return found
+            values["vector"] = None if self.vector is None else self.vector.tolist()
+        return values
 
 
 def describe_choice(faces: int | None, face: FacePlace | None) -> str:
@@ -81,13 +81,13 @@ def describe_choice(faces: int | None, face: FacePlace | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class QueryRules:
-    """How photos become vectors that may be compared.
+    """Rules for embedding photos so that their vectors are comparable.
 
     Attributes:
         engine: the engine that embeds.
-        detector: the engine of a face detector; None to take photos whole, as aligned crops.
-        faces: how faces are looked for.
-        limits: photos that are refused before decoding.
+        detector: the engine of a face detector; None if photos are aligned crops.
+        faces: rules for detecting and selecting faces.
+        limits: larger photos are refused before decoding.
     """
 
     engine: Engine
@@ -99,11 +99,11 @@ class QueryRules:
 class PhotoEmbedder:
     """Embeds photos, any number at a time, from any number of threads. Owned by `with`.
 
-    The engines are loaded by the first photo, and stay. On the CPU there are two copies once both few and many photos
-    were embedded: one uses all cores for a photo, the other one core.
+    The first photo loads the engines; they stay loaded until `close`. On the CPU, embedding both few and many photos
+    loads two copies: one uses all cores for a call, the other one core.
 
     Attributes:
-        rules: how photos become vectors.
+        rules: rules for embedding photos.
         info: the facts of the engine.
     """
 
@@ -114,11 +114,11 @@ class PhotoEmbedder:
         self._owned = ExitStack()
 
     def embed(self, photos: Sequence[PhotoInput], *, total: int = 0, first: int = 0) -> list[Embedding]:
-        """Embed photos; one that cannot be embedded gets an error and does not stop the others.
+        """Embed photos. A photo that cannot be embedded gets an error and does not stop the others.
 
         Args:
             photos: paths, encoded bytes or arrays; see `PhotoInput`.
-            total: photos that there are in all, if these are some of many.
+            total: number of all photos, if these are a part of them.
             first: number of the first of these among all.
         Returns:
             One embedding a photo, in the same order.
@@ -142,17 +142,17 @@ class PhotoEmbedder:
         return [embedding for batch in _each(embed, starts, usable_cores() if many else 1) for embedding in batch]
 
     def load(self, *, threads: int = 0) -> None:
-        """Load the engines now, not with the first photo.
+        """Load the engines now instead of with the first photo.
 
         Args:
-            threads: 0 for all cores in one call of an engine (few photos), 1 for one core (many photos).
+            threads: 0 if one engine call uses all cores (few photos), 1 if it uses one core (many photos).
         Raises:
             EngineError, MissingDependencyError: an engine does not load.
         """
         self._stages(threads=threads)
 
     def _stages(self, *, threads: int) -> Callable[[Encoded], Embedded]:
-        """Encoded photos to vectors."""
+        """The function that embeds encoded photos; loads the engines if needed."""
         key = threads if self.info.backend == "cpu" else 0
         with self._lock:
             if key not in self._loaded:
@@ -190,21 +190,21 @@ def name_of(photo: PhotoInput, number: int) -> str:
 
 
 def photo_list(photos: PhotoInput | Sequence[PhotoInput]) -> Sequence[PhotoInput]:
-    """A list of photos; a single photo becomes a list of one."""
+    """Make a list of photos; a single photo becomes a list of one."""
     if isinstance(photos, (str, os.PathLike, bytes)) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
         return [photos]
     return list(photos)
 
 
 def _first_faces(batch: Crops) -> Crops:
-    """Of each photo the face that it shows: its first."""
+    """Keep the first face of each photo: the main one."""
     rows, first = np.unique(batch.rows, return_index=True)
     faces = None if batch.faces is None else batch.faces[first]
     return replace(batch, rows=rows, images=batch.images[first], faces=faces)
 
 
 def _embeddings(batch: Embedded, names: Sequence[str], numbers: NDArray[np.int64]) -> list[Embedding]:
-    """What became of each photo of a batch, in order."""
+    """The embedding or error of each photo of a batch, in order."""
     vectors = dict(zip(batch.rows.tolist(), batch.embeddings, strict=True))
     errors = {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in batch.outcomes}
     faces_by_row: dict[int, FacePlace] = {}
@@ -218,7 +218,7 @@ def _embeddings(batch: Embedded, names: Sequence[str], numbers: NDArray[np.int64
 
 
 def _each(embed: Callable[[int], list[Embedding]], starts: range, workers: int) -> Iterator[list[Embedding]]:
-    """Batches in order; several at once where a call of an engine leaves cores free."""
+    """Embed batches, in order; several at once if an engine call leaves cores free."""
     if len(starts) < 2 or workers < 2:
         yield from map(embed, starts)
         return

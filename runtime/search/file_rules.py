@@ -1,4 +1,4 @@
-"""How the rows of an embedding file were made, for photos that are to be compared with them."""
+"""The engines and rules that made an embedding file, for embedding query photos in the same way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .embedder import QueryRules
 
 
 def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules:
-    """The rules by which the rows of a file were made, for queries: of several faces the main one is taken.
+    """The rules that made the rows of a file, for queries: if a photo has several faces, the main one is used.
 
     Args:
         gallery: an open embedding file.
@@ -31,7 +31,7 @@ def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules
 
 
 def find_detector(gallery: EmbeddingFile) -> Engine | None:
-    """The detector's engine that the file names; None if its photos were taken whole.
+    """Read the detector engine that the file names; None if its photos are aligned crops.
 
     Raises:
         EngineError: the engine is missing.
@@ -51,10 +51,10 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
 
 
 def find_engine(gallery: EmbeddingFile, engine: Engine | None) -> Engine:
-    """The engine given, or the engine that the file names.
+    """Return the given engine, or read the engine that the file names.
 
     Raises:
-        EngineError: it is missing.
+        EngineError: the engine is missing.
     """
     if engine is not None:
         return engine
@@ -70,7 +70,7 @@ def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None
     """Refuse an engine whose embeddings cannot be compared with the rows of the file.
 
     Raises:
-        ContractError: naming every difference with both values.
+        ContractError: the engines or their settings differ; the message lists each difference with both values.
     """
     rules = query_face_rules_of(gallery.contract)
     query = contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, "")

@@ -1,4 +1,4 @@
-"""From ranked rows to the hits of a query: without its own photo, one hit a folder, deeper if too few remain."""
+"""Turn ranked rows into hits: leave out the query's own photo, group by folder, rank more rows if too few remain."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..index.memoryplan import MOST_HITS
+from ..index.memoryplan import MAX_GPU_HITS
 from ..metrics.falsematch import Calibration
 from ..storage.file import EmbeddingFile
 from .answers import Hit
 
-DEEPEST = MOST_HITS  # rows that are looked at for one query, on any device: as many as a GPU can rank
-HITS_TOGETHER = 1 << 18  # rows of all queries that are ranked at once: some 100 MB
-_DEEPER = 4
+MAX_RANKED_ROWS = MAX_GPU_HITS  # for one query, on any device: as many as a GPU can rank
+MAX_ROWS_AT_ONCE = 1 << 18  # rows ranked at once for all queries: some 100 MB
+_DEPTH_GROWTH = 4
 
 
 @dataclass(frozen=True, slots=True)
 class FindOptions:
-    """Which hits a query gets.
+    """Options that select the hits of a query.
 
     Attributes:
-        k: hits at most: photos, or folders.
+        k: maximum number of hits: photos, or folders.
         threshold: lowest score of a hit, -1 to 1; None for no threshold.
-        exclude_self: leave out rows of the query's own file, by whatever name.
-        by_folder: one hit a folder.
+        exclude_self: leave out rows of the query's own file, under any name.
+        by_folder: return one hit for each folder.
     Raises:
         ConfigError: k is below 1.
     """
@@ -46,14 +46,14 @@ class FindOptions:
 
     @property
     def depth(self) -> int:
-        """Rows to look at first; mostly they are enough."""
+        """Rows to rank first; mostly they are enough."""
         rows = (4 * self.k + 12 if self.by_folder else self.k) + 4 * self.exclude_self
         return min(rows, self.deepest)
 
     @property
     def deepest(self) -> int:
-        """Rows to look at, at most."""
-        return max(DEEPEST, self.k)
+        """Maximum number of rows to rank."""
+        return max(MAX_RANKED_ROWS, self.k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class QueryHits:
 
     Attributes:
         hits: best first.
-        cut: whether there may be more: no more than `DEEPEST` rows were looked at.
+        cut: whether more hits may exist, because only `MAX_RANKED_ROWS` rows were ranked.
     """
 
     hits: tuple[Hit, ...] = ()
@@ -70,12 +70,12 @@ class QueryHits:
 
 
 class Index(Protocol):
-    """What ranks the rows; see `index.flat.FlatIndex`."""
+    """Ranks the rows, as `index.flat.FlatIndex` does."""
 
     rows: int
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """(q, k) rows and scores, best first."""
+        """Return (q, k) rows and scores, best first."""
         ...
 
 
@@ -96,19 +96,21 @@ def find_hits(
     options: FindOptions,
     calibration: Calibration | None = None,
 ) -> tuple[list[QueryHits], float]:
-    """The hits of some queries.
+    """Find the hits of queries.
 
     Args:
-        index: of the gallery.
+        index: the index of the gallery.
         gallery: an open embedding file.
         vectors: (q, D) float32, unit rows.
-        own_paths: the file of each query; None if it is none.
-        options: which hits.
-        calibration: for the false hits to expect; None for no such figure.
+        own_paths: the file of each query; None for bytes, arrays and vectors.
+        options: options that select hits.
+        calibration: estimates the false hits of each score; None for no estimate.
     Returns:
-        q entries, and the time that ranking took, milliseconds.
+        q entries, and the time of the ranking in milliseconds.
     Raises:
-        ConfigError, StorageError, EngineError, OutOfMemoryError: see `FlatIndex.search`.
+        ConfigError: k is above the limit of a GPU.
+        StorageError: FAISS failed, or the gallery is damaged.
+        EngineError, OutOfMemoryError: FAISS failed on the GPU.
     """
     bound = min(index.rows, options.deepest)
     depth = min(bound, options.depth)
@@ -116,7 +118,7 @@ def find_hits(
     pending, ranking_ms = np.arange(len(vectors)), 0.0
     while len(pending):
         deeper = []
-        for numbers in np.array_split(pending, -(-len(pending) * depth // HITS_TOGETHER) or 1):
+        for numbers in np.array_split(pending, -(-len(pending) * depth // MAX_ROWS_AT_ONCE) or 1):
             start = time.perf_counter()
             rows, scores = index.search(vectors[numbers], max(1, depth))
             ranking_ms += 1000 * (time.perf_counter() - start)
@@ -129,14 +131,14 @@ def find_hits(
                 picked[query] = picks, not enough and depth < index.rows
                 if not enough and depth < bound:
                     deeper.append(query)
-        pending, depth = np.array(deeper, np.int64), min(bound, _DEEPER * depth)
+        pending, depth = np.array(deeper, np.int64), min(bound, _DEPTH_GROWTH * depth)
     return _hits(gallery, picked, options, calibration), ranking_ms
 
 
 def _pick(
     ranking: Iterable[tuple[int, float]], options: FindOptions, own: _OwnFile | None, paths: Mapping[int, bytes]
 ) -> tuple[list[_Pick], bool]:
-    """The hits among ranked rows, and whether rows further down would change nothing."""
+    """Select the hits among ranked rows, and tell whether they are final: lower rows would change nothing."""
     picks: list[_Pick] = []
     folders: dict[bytes, _Pick] = {}
     for row, score in ranking:
@@ -158,19 +160,19 @@ def _pick(
 
 
 def _paths(gallery: EmbeddingFile, rows: NDArray[np.int64]) -> dict[int, bytes]:
-    """The photos of all rows, read together: a piece of the file holds many names, and is opened once."""
+    """The photo paths of all rows, read together, because a chunk of the file holds many names."""
     unique = np.unique(rows).tolist()
     return dict(zip(unique, gallery.photo_paths(unique), strict=True))
 
 
 class _OwnFile:
-    """The file of a query. Another path, a link or a hard link leads to the same file; a copy is another one."""
+    """The file of a query. A different path, a link or a hard link names the same file; a copy is a different file."""
 
     def __init__(self, query: str) -> None:
         self._stat = _stat(os.fsencode(query))
 
     def is_at(self, path: bytes) -> bool:
-        """Whether a path leads to it."""
+        """Whether a path names this file."""
         stat = _stat(path)
         return self._stat is not None and stat is not None and os.path.samestat(self._stat, stat)
 
@@ -178,7 +180,7 @@ class _OwnFile:
 def _stat(path: bytes) -> os.stat_result | None:
     try:
         return os.stat(path)
-    except (OSError, ValueError):  # gone since, or a name that no file can have
+    except (OSError, ValueError):  # deleted since, or an impossible file name
         return None
 
 
@@ -188,7 +190,7 @@ def _hits(
     options: FindOptions,
     calibration: Calibration | None,
 ) -> list[QueryHits]:
-    """With names, read together: queries share hits, and rows share the pieces that a file is read in."""
+    """Make hits from picks. All names are read together: queries share hits, and rows share chunks of the file."""
     rows = sorted({pick.row for picks, _ in picked for pick in picks})
     names = dict(zip(rows, gallery.names(rows), strict=True))
     faces_by_row = dict(zip(rows, gallery.face_places(rows), strict=True))

@@ -1,4 +1,4 @@
-"""Who is this? Photos to the rows of an embedding file that are most like them."""
+"""Search an embedding file: find the rows most similar to a photo."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from ..storage.file import EmbeddingFile
 from .answers import Answer, SearchFacts
 from .embedder import Embedding, PhotoEmbedder, PhotoInput, photo_list
 from .file_rules import rules_of
-from .hits import HITS_TOGETHER, FindOptions, QueryHits, find_hits
-from .model_label import warning_of
+from .hits import MAX_ROWS_AT_ONCE, FindOptions, QueryHits, find_hits
+from .model_label import model_warning
 
 logger = logging.getLogger(__name__)
 
-_BATCH_QUERIES = 2048  # queries that are searched together: enough that reading the rows for them costs nothing
+_BATCH_QUERIES = 2048  # queries per search: enough to make the time of reading the rows negligible
 
 
 class Search:
     """An embedding file, ready for any number of queries, also from several threads.
 
-    Close it with `close()`, or own it by `with`. The engine is loaded by the first photo, and the index is opened (or
-    made, once, beside the file) by the first query. Vectors need no engine.
+    Use it in a `with` block, or call `close()`. The first photo loads the engine. The first query opens the index, or
+    builds it once beside the file. Vectors need no engine.
 
     Attributes:
         file: the open embedding file.
@@ -59,23 +59,23 @@ class Search:
 
         Args:
             file: a finished embedding file; an open one stays open when the search is closed.
-            index: "flat" (exact), "ivf" or "sq8" (approximate); "auto" is exact while that keeps to `latency_ms`, else
+            index: "flat" (exact), "ivf" or "sq8" (approximate); "auto" is exact if that is within `latency_ms`, else
                 the smallest index that finds 99 % of the hits.
-            device: where rows are compared: "cpu", "gpu" (the first one) or the number of a GPU; "auto" for where it
-                takes less time. The answers are the same.
+            device: device of the search: "cpu", "gpu" (the first one) or the number of a GPU; "auto" for the faster
+                one. The answers are the same.
             engine: an engine file; None for the engine that the file names.
-            latency_ms: milliseconds that a query may take before "auto" looks for an approximate index.
+            latency_ms: maximum time of a query in milliseconds, above which "auto" tries an approximate index.
         Raises:
-            StorageError: it is not a finished embedding file.
-            EngineError: the engine given is missing or damaged.
-            ConfigError: index and device are unknown or do not go together.
+            StorageError: the file is not a finished embedding file.
+            EngineError: the given engine is missing or damaged.
+            ConfigError: index or device is unknown, or they cannot be combined.
         """
         check_index_options(device, index, latency_ms)
         self._index_name, self._device, self._latency_ms = index, device, latency_ms
         self._engine = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
         self._owned = ExitStack()
         self.file = file if isinstance(file, EmbeddingFile) else self._owned.enter_context(EmbeddingFile(Path(file)))
-        self._calibration, self._warning = find_calibration(self.file), warning_of(self.file)
+        self._calibration, self._warning = find_calibration(self.file), model_warning(self.file)
         self._lock = threading.RLock()
         self._embedder: PhotoEmbedder | None = None
         self._index: FlatIndex | ApproximateIndex | None = None
@@ -90,16 +90,16 @@ class Search:
         exclude_self: bool = False,
         by_folder: bool = False,
     ) -> list[Answer]:
-        """Find the rows that are most like each photo.
+        """Find the rows most similar to each photo.
 
         Args:
             photos: a photo or several: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
-            k: hits a photo at most.
+            k: maximum number of hits for each photo.
             threshold: lowest score of a hit, -1 to 1; None for no threshold.
-            exclude_self: leave out the rows of the query's own file, by whatever name; bytes and arrays have none.
-            by_folder: group hits by folder and give each folder's best; `k` counts folders.
+            exclude_self: leave out the rows of the query's own file, under any name; bytes and arrays have no file.
+            by_folder: group hits by folder and return each folder's best; `k` counts folders.
         Returns:
-            One answer a photo, in the same order; a photo that cannot be embedded has an answer with its error.
+            One answer for each photo, in the same order; a photo that cannot be embedded has an answer with its error.
         Raises:
             ConfigError: k is below 1.
             ContractError: the engine's embeddings cannot be compared with the rows.
@@ -112,38 +112,40 @@ class Search:
     def find_vectors(
         self, vectors: NDArray[np.float32], *, k: int = 10, threshold: float | None = None, by_folder: bool = False
     ) -> list[Answer]:
-        """Find the rows that are most like each vector.
+        """Find the rows most similar to each vector.
 
         Args:
             vectors: (q, D) float32, rows of length 1, or one (D,); made by the model of the file.
-            k, threshold, by_folder: see `find`.
+            k: maximum number of hits for each vector.
+            threshold: lowest score of a hit, -1 to 1; None for no threshold.
+            by_folder: group hits by folder and return each folder's best; `k` counts folders.
         Returns:
-            One answer a vector, in the same order.
+            One answer for each vector, in the same order.
         Raises:
-            ConfigError: the vectors are not of that kind, or k is below 1.
+            ConfigError: the vectors have a wrong shape or length, or k is below 1.
             StorageError: the file is damaged.
         """
         options = FindOptions(k, threshold, False, by_folder)
         rows = np.atleast_2d(np.asarray(vectors, np.float32))
         check_queries(rows, k, self.file.dimension)
         answers: list[Answer] = []
-        for start in range(0, len(rows), self._together(options)):
-            part = rows[start : start + self._together(options)]
+        for start in range(0, len(rows), self._queries_per_search(options)):
+            part = rows[start : start + self._queries_per_search(options)]
             answers += self._answers(
                 [Embedding(f"<vector {start + i}>", vector) for i, vector in enumerate(part)], None, options
             )
         return answers
 
     def stream(self, photos: Sequence[PhotoInput], options: FindOptions) -> Iterator[Answer]:
-        """Answers as they come, some thousand photos at a time: memory does not grow with the number of photos.
+        """Yield answers, searching some thousand photos at a time, so that memory does not grow with their number.
 
         Args:
             photos: any number.
-            options: which hits.
+            options: options that select hits.
         Raises:
-            FacemillError: see `find`.
+            FacemillError: the same errors as `find`.
         """
-        together = self._together(options)
+        together = self._queries_per_search(options)
         for start in range(0, len(photos), together):
             part = photos[start : start + together]
             embeddings = self._photo_embedder().embed(part, total=len(photos), first=start)
@@ -151,9 +153,9 @@ class Search:
             if len(photos) > together:
                 logger.info("%d of %d queries", min(start + together, len(photos)), len(photos))
 
-    def _together(self, options: FindOptions) -> int:
-        """Queries that are searched together."""
-        return max(1, min(_BATCH_QUERIES, HITS_TOGETHER // options.depth))
+    def _queries_per_search(self, options: FindOptions) -> int:
+        """Number of queries for each search of the index."""
+        return max(1, min(_BATCH_QUERIES, MAX_ROWS_AT_ONCE // options.depth))
 
     def _photo_embedder(self) -> PhotoEmbedder:
         with self._lock:
@@ -165,13 +167,13 @@ class Search:
     def _answers(
         self, embeddings: Sequence[Embedding], photos: Sequence[PhotoInput] | None, options: FindOptions
     ) -> list[Answer]:
-        """The answers to queries that are searched together."""
+        """Answer the queries of one batch."""
         searched = [i for i, embedding in enumerate(embeddings) if embedding.vector is not None]
         vectors = np.empty((len(searched), self.file.dimension), np.float32)  # (q, D)
         for row, i in enumerate(searched):
             vectors[row] = embeddings[i].vector
         paths = [_path_of(photos[i]) if photos is not None else None for i in searched]
-        with self._lock:  # an index on a GPU takes one search at a time, and one on a CPU uses all cores
+        with self._lock:  # an index on a GPU runs one search at a time, and one on a CPU uses all cores
             index = self._index_for(options.depth, len(embeddings))
             hits, search_ms = find_hits(index, self.file, vectors, paths, options, self._calibration)
         by_query = dict(zip(searched, hits, strict=True))
@@ -202,10 +204,10 @@ class Search:
         ]
 
     def _index_for(self, k: int, queries: int) -> FlatIndex | ApproximateIndex:
-        """The index that is best for a call of this size: the open one, or another one in its place."""
+        """The best index for a call of this size: the open one, or a new one that replaces it."""
         index, (opened_k, opened_queries) = self._index, self._opened_for
-        # An approximate index was measured for its k. Exact search was chosen for all usual k alike. For more queries
-        # at once a GPU may pay, and what it needs of memory is planned.
+        # An approximate index was measured for its k. Exact search was chosen for all usual k. With more queries at
+        # once a GPU may be faster, and the plan of its memory depends on their number.
         if index is not None and (self._device == "cpu" or queries <= opened_queries):
             exact = index.facts.measured is None
             if k == opened_k or (exact and max(k, opened_k) <= MAX_APPROXIMATE_HITS):

@@ -13,6 +13,7 @@ from ..records import Status
 from .reader import ReadError, read_file
 
 Self = TypeVar("Self", bound="Source")
+InMemory = TypeVar("InMemory", bound="MemorySource")
 
 
 class Source(Protocol):
@@ -87,13 +88,16 @@ class MemorySource:
         if not self.names:
             object.__setattr__(self, "names", [b"%d" % number for number in range(len(self.photos))])
 
-    def with_names(self, names: Sequence[bytes]) -> MemorySource:
-        """See `Source`."""
-        return replace(self, names=names)
+    def with_names(self: InMemory, names: Sequence[bytes]) -> InMemory:
+        """See `Source`. Each name keeps its photo; a name without a photo is unreadable."""
+        photos = dict(zip(self.names, self.photos, strict=True))
+        return replace(self, names=names, photos=[photos.get(name) for name in names])
 
     def read(self, row: int) -> bytes:
         """See `Source`. Pixels are encoded without loss."""
         photo = self.photos[row]
+        if photo is None:
+            raise ReadError(Status.UNREADABLE, "the source has no photo of this name")
         return photo if isinstance(photo, bytes) else _encode(photo)
 
 
@@ -106,10 +110,6 @@ class PhotoList(MemorySource):
     """
 
     max_bytes: int = MAX_BYTES
-
-    def with_names(self, names: Sequence[bytes]) -> PhotoList:
-        """See `Source`."""
-        return replace(self, names=names)
 
     def read(self, row: int) -> bytes:
         """See `Source`."""

@@ -1,4 +1,4 @@
-"""The calibration of scores that an embedding file carries: how often a score is reached by different people."""
+"""The calibration of an embedding file: how often photos of different people reach a score."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .file import EmbeddingFile
 
 logger = logging.getLogger(__name__)
 
-ATTRIBUTE = "score_calibration"  # of `/metadata`; `calibration` is what an INT8 engine was calibrated on
+ATTRIBUTE = "score_calibration"  # of `/metadata`; its `calibration` names the crops that calibrated an INT8 engine
 
 
 def find_calibration(file: EmbeddingFile) -> Calibration | None:
-    """The calibration that a file carries. One that cannot be used is logged and left out, since hits need none."""
+    """The calibration of a file. An unusable one is logged and ignored, because hits need none."""
     if ATTRIBUTE not in file.metadata:
         return None
     try:
@@ -26,7 +26,7 @@ def find_calibration(file: EmbeddingFile) -> Calibration | None:
     different = _differences(file.contract, calibration)
     if different:
         logger.warning(
-            "the calibration in %s is not of its embeddings (%s) and is not used. Make it again with: "
+            "the calibration in %s does not match its embeddings (%s) and is ignored. Create it again with: "
             "facemill evaluate FOLDER --calibrate %s",
             file.path,
             "; ".join(different),
@@ -37,7 +37,7 @@ def find_calibration(file: EmbeddingFile) -> Calibration | None:
 
 
 def fitting_calibration(file: EmbeddingFile, contract: EmbeddingContract) -> str | None:
-    """The JSON of the calibration that a file carries, if it says something of embeddings of a contract."""
+    """The JSON of the calibration of a file, if it is valid for embeddings of a contract."""
     text = file.metadata.get(ATTRIBUTE)
     if text is None:
         return None

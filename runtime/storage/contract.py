@@ -1,4 +1,4 @@
-"""What the rows of an embedding file have in common, and which of it must agree for what."""
+"""The contract of an embedding file: settings that all rows share, and the operations that need each to agree."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from .format import display_text
 
 
 class Guard(enum.IntEnum):
-    """What a field of a contract guards. Each level needs all fields of the levels before it to agree as well."""
+    """The operation that a field of a contract guards. Each level also needs the fields of all levels before it."""
 
     VECTORS = 1  # the embeddings of two rows may be compared
-    SCORES = 2  # scores of some photos may say something about others: a calibration of a file
-    FILE = 3  # two rows may stand in one file
+    SCORES = 2  # scores of some photos may calibrate scores of others
+    FILE = 3  # two rows may be in one file
     RUN = 4  # an unfinished run may be resumed
 
 
 def _guards(guard: Guard, join: Callable[[Sequence[Any]], Any] | None = None) -> Any:
-    """A field of the contract.
+    """Declare a field of the contract.
 
     Args:
-        guard: the first level that needs it to agree.
-        join: gives the value for a file joined from several whose values may differ; None to take the first.
+        guard: the first level that needs the field to agree.
+        join: computes the value for a joined file from values that may differ; None to take the first.
     """
     return field(default=None, metadata={"guard": guard, "join": join or (lambda values: values[0])})
 
@@ -37,10 +37,10 @@ def _largest(values: Sequence[int | None]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingContract:
-    """What all rows of an embedding file have in common. A new option of a run is one field here.
+    """The settings that all rows of an embedding file share. A new option of a run is one field here.
 
-    It is stored as JSON in `/metadata`. A value is None where the file does not say: in an old file, and for the face
-    fields in a file of aligned crops. Fields that only a newer version knows are kept, and guard VECTORS.
+    It is stored as JSON in `/metadata`. A value is None if the file does not state it: in an old file, and for the face
+    fields in a file of aligned crops. Unknown fields of a newer version are kept, and guard VECTORS.
 
     Example:
         >>> old, new = EmbeddingContract(model_sha256="ab", dtype="float32"), EmbeddingContract(model_sha256="cd")
@@ -69,11 +69,11 @@ class EmbeddingContract:
     max_bytes: int = _guards(Guard.RUN, join=_largest)
     max_pixels: int = _guards(Guard.RUN, join=_largest)
 
-    # None unless faces are looked for. A detector decides where a crop lies, so its digest must agree.
+    # None unless faces are detected. The detector determines the position of a crop, so its digest must agree.
     detector: str = _guards(Guard.RUN)
     detector_sha256: str = _guards(Guard.VECTORS)
     detector_precision: str = _guards(Guard.VECTORS)
-    # Views move a crop by some pixels (cosine mostly 0.95 to 0.98): a query follows the file's, a calibration has to.
+    # Views move a crop by some pixels (cosine mostly 0.95 to 0.98): a query uses the file's, a calibration must agree.
     detector_views: str = _guards(Guard.SCORES)
     align: str = _guards(Guard.FILE)
     faces: str = _guards(Guard.FILE)
@@ -86,13 +86,13 @@ class EmbeddingContract:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EmbeddingContract:
-        """The contract of a JSON object."""
+        """Read a contract from a JSON object."""
         fields = {name: values[name] for name in GUARDS if name in values}
         return cls(**fields, unknown={name: value for name, value in values.items() if name not in GUARDS})
 
     @classmethod
     def from_json(cls, text: str) -> EmbeddingContract:
-        """The contract of the JSON in `/metadata`.
+        """Read a contract from the JSON in `/metadata`.
 
         Raises:
             ValueError: the text is not a JSON object.
@@ -104,21 +104,21 @@ class EmbeddingContract:
 
     @classmethod
     def from_attributes(cls, metadata: Mapping[str, Any]) -> EmbeddingContract:
-        """The contract of a file whose JSON is lost, from the other attributes of its `/metadata`."""
+        """Restore the contract of a file whose JSON is lost from the other attributes of its `/metadata`."""
         return cls(**{name: metadata[name] for name in GUARDS if name in metadata})
 
     @property
     def detects_faces(self) -> bool:
-        """Whether a detector looked for faces; else photos were taken as aligned crops."""
+        """Whether a detector found the faces; else the photos are aligned crops."""
         return self.detector is not None
 
     def select(self, guard: Guard) -> dict[str, Any]:
-        """The fields that must agree at a level, those that the file has."""
+        """The fields that must agree at a level, without those that the file does not state."""
         values = {name: getattr(self, name) for name, level in GUARDS.items() if level <= guard}
         return {**{name: value for name, value in values.items() if value is not None}, **self.unknown}
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields that the file has, as a JSON object."""
+        """All fields that the file states, as a JSON object."""
         return self.select(Guard.RUN)
 
     def to_json(self) -> str:
@@ -126,7 +126,7 @@ class EmbeddingContract:
         return json.dumps(self.to_dict())
 
     def attributes(self) -> dict[str, Any]:
-        """The attributes of `/metadata`: each field by itself, the root as text for people, and the JSON."""
+        """The attributes of `/metadata`: each field, the root as text for people, and the JSON."""
         root = display_text(os.fsencode(self.root))
         return {**self.to_dict(), "root": root, "contract": self.to_json()}
 
@@ -138,13 +138,13 @@ class EmbeddingContract:
         both: bool = False,
         labels: tuple[str, str] = ("in the file", "now"),
     ) -> list[str]:
-        """Fields that must agree at a level and do not, each with both values.
+        """List the fields that must agree at a level but differ, each with both values.
 
         Args:
             other: the expected contract.
             guard: the level.
-            both: also fields that only this contract has; else those of `other` alone.
-            labels: words for this contract and the other.
+            both: also compare fields that only this contract has; else only those of `other`.
+            labels: labels of this contract and of `other`.
         """
         ours, theirs = self.select(guard), other.select(guard)
         return [
@@ -161,13 +161,13 @@ GUARDS: dict[str, Guard] = {
 
 
 def join_contracts(contracts: Sequence[EmbeddingContract], root: bytes) -> EmbeddingContract:
-    """The contract of a file joined from several, which agree in all that one file needs.
+    """Make the contract of a file joined from several whose contracts agree at level FILE.
 
-    What a contract says of a whole run holds for the joined file where all say it: no limit holds for it, and
-    duplicates were skipped only if all skipped them.
+    Settings of a whole run are valid for the joined file only if all files have them: it has no limit, and skipped
+    duplicates only if all files did.
 
     Args:
-        contracts: two or more; the first says what need not agree.
+        contracts: two or more; settings that need not agree are those of the first.
         root: the folder that all paths are below.
     """
     joined = {

@@ -1,4 +1,4 @@
-"""The file that a user opens: made from complete segments, whole or not at all. docs/format.md describes it."""
+"""Write the finished file from complete segments, atomically. docs/format.md describes the file."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def assemble(
     """Write the finished file from a ledger, in bounded memory.
 
     Args:
-        output: its path; replaced atomically.
+        output: the path of the file; replaced atomically.
         ledger: M rows, none pending.
         paths: M paths relative to the root, in scan order.
-        metadata: attributes of `/metadata`; `dimension` among them. The `run_id` is drawn where it is not.
+        metadata: attributes of `/metadata`, including `dimension`. A missing `run_id` is drawn at random.
         dtype: "float32" or "float16".
-        like: the files from which the rows are taken: the output is not more readable than any of them.
+        like: the source files of the rows: the output gets no wider permissions than any of them.
     Raises:
-        DiskFullError, StorageError: the output is as it was.
+        DiskFullError, StorageError: the file cannot be written; an existing output is unchanged.
     """
     embedded = np.flatnonzero(ledger.status == Status.EMBEDDED)
     counts = ledger.vector_counts[embedded]
@@ -81,22 +81,22 @@ def assemble(
 
 @contextmanager
 def edit_file(file: Path) -> Iterator[Any]:
-    """A copy of a file, open for writing; it takes the file's place when the block ends well.
+    """Open a copy of a file for writing; it replaces the file when the block succeeds.
 
-    A power cut leaves the old file or the new one. So as much room again is needed while it lasts. The `run_id` stays:
-    it is for a change that leaves the rows as they are.
+    A power cut leaves the old file or the new one, so the disk must have space for both. The `run_id` stays: use this
+    only for changes that keep the rows.
 
     Args:
         file: a finished file; a link is followed.
     Raises:
         LockedError: a run is writing the file.
-        DiskFullError, StorageError: the file is as it was.
+        DiskFullError, StorageError: the copy cannot be written, or the file is damaged; the file is unchanged.
     """
     import h5py
 
     path = Path(os.path.realpath(file))
     check_exists(path)
-    # A run that retries its failures would replace the file too: hence its lock.
+    # A run that retries failed photos also replaces the file: hence the lock.
     with RunFolder(path), durable_h5(path, "the embedding file") as target:
         try:
             with h5py.File(path, "r") as source:
@@ -104,16 +104,16 @@ def edit_file(file: Path) -> Iterator[Any]:
                 for name in source:
                     source.copy(name, target.file)
         except (OSError, RuntimeError) as err:
-            target.check()  # where it is the disk that failed, HDF5's error is no guide
+            target.check()  # if the disk failed, HDF5's error is misleading
             raise StorageError(
-                f"{path} is damaged and cannot be changed ({err}). Restore it from a copy, or make it again with "
+                f"{path} is damaged and cannot be changed ({err}). Restore it from a copy, or create it again with "
                 f"--force"
             ) from err
         yield target.file
 
 
 def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], widest: int) -> None:
-    """`/outcomes`: one row a scanned path."""
+    """Write `/outcomes`: one row for each scanned path."""
     group = target.file.create_group("outcomes")
     _numbers(group, "status", ledger.status)
     everything = np.arange(len(ledger.status))
@@ -146,7 +146,7 @@ def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], w
 
 
 def _write_raw_paths(group: Any, raw: Mapping[int, bytes]) -> None:
-    """The exact bytes of the few paths that are not UTF-8, by row of `/outcomes`."""
+    """Write the exact bytes of the few paths that are not UTF-8, by row of `/outcomes`."""
     import h5py
 
     sub = group.create_group("raw_paths")
@@ -157,12 +157,12 @@ def _write_raw_paths(group: Any, raw: Mapping[int, bytes]) -> None:
 
 
 def _numbers(where: Any, name: str, values: NDArray[Any]) -> None:
-    """A compressed column, also of no rows."""
+    """Write a compressed column, which may be empty."""
     where.create_dataset(name, data=values, maxshape=(None,), chunks=True, compression="gzip", compression_opts=1)
 
 
 def _strings(where: Any, name: str, rows: int, width: int) -> Any:
-    """An empty compressed dataset of fixed-length UTF-8; fixed, since HDF5 does not compress the other kind."""
+    """Create an empty compressed dataset of fixed-length UTF-8; HDF5 does not compress variable-length text."""
     import h5py
 
     return where.create_dataset(
@@ -182,7 +182,7 @@ def _blocks(rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
 
 
 def _embedding_blocks(rows: NDArray[np.int64], counts: NDArray[np.uint16]) -> Iterator[NDArray[np.int64]]:
-    """Runs of embedded rows with few enough embeddings together, however many faces a photo has."""
+    """Yield runs of embedded rows with a bounded number of embeddings, for any number of faces in a photo."""
     ends = np.cumsum(counts, dtype=np.int64)
     start = before = 0
     while start < len(rows):

@@ -1,4 +1,4 @@
-"""Files made from an embedding file that show its rows: removing a person from the file has to find them."""
+"""Record and find files that were made from an embedding file, so that removing a person can delete them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..files import TEMPORARY_SUFFIX, durable_file, temporary_path, write_durabl
 
 logger = logging.getLogger(__name__)
 
-# Beside the file: the indexes, what an unfinished job keeps, what a killed one left, what a repair replaced. What else
-# begins with the file's name is the user's: notes, tables, folders.
+# Names beside the file: indexes, data of unfinished jobs, remains of killed ones, files that a repair replaced. All
+# other names that begin with the file's name belong to the user: notes, tables, folders.
 _TEMPORARY = f"({re.escape(TEMPORARY_SUFFIX)})"
 _BESIDE = re.compile(
     rf"\.faiss(-[a-z0-9]+)?(\.json)?{_TEMPORARY}?|\.(pairs|clusters|adding)\.parts|\.adding{_TEMPORARY}?|{_TEMPORARY}"
@@ -30,12 +30,12 @@ _BESIDE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a page, a list or a folder was when facemill had written it.
+    """The state of a page, a list or a folder right after facemill wrote it.
 
     Attributes:
-        entries: files, links and folders: 1 for a file.
-        size_bytes: of the files.
-        newest_ns: when the last of them was changed; a folder is when its entries are.
+        entries: number of files, links and folders: 1 for a file.
+        size_bytes: total size of the files.
+        newest_ns: latest modification time; that of a folder changes with its entries.
     """
 
     entries: int
@@ -44,7 +44,7 @@ class Fingerprint:
 
 
 def derived_nearby(file: Path) -> list[Path]:
-    """Facemill's own files and folders beside a file, or a link that names it, that hold something of its rows."""
+    """Find facemill's files and folders beside a file, or beside a link to it, that hold data of its rows."""
     names = {Path(os.path.abspath(file)), Path(os.path.realpath(file))}
     return sorted(
         path
@@ -55,13 +55,13 @@ def derived_nearby(file: Path) -> list[Path]:
 
 
 def take_fingerprint(page: Path) -> Fingerprint | None:
-    """What is there now, nothing behind a link; None for nothing."""
+    """The current state of a page, without following links; None if it does not exist."""
     entries = size = newest = 0
     try:
         for path in _tree(page):
-            found = os.lstat(path)
-            entries, newest = entries + 1, max(newest, found.st_mtime_ns)
-            size += found.st_size if stat.S_ISREG(found.st_mode) else 0
+            status = os.lstat(path)
+            entries, newest = entries + 1, max(newest, status.st_mtime_ns)
+            size += status.st_size if stat.S_ISREG(status.st_mode) else 0
     except (FileNotFoundError, NotADirectoryError):
         return None
     return Fingerprint(entries, size, newest)
@@ -69,36 +69,37 @@ def take_fingerprint(page: Path) -> Fingerprint | None:
 
 def _tree(page: Path) -> Iterator[str]:
     yield str(page)
-    for folder, folders, files in os.walk(page):  # nothing for a file; a link in it is not followed
+    for folder, folders, files in os.walk(page):  # empty for a file; links are not followed
         yield from (os.path.join(folder, name) for name in (*folders, *files))
 
 
 def record_page(file: Path, page: Path) -> None:
-    """Remember that a page, a list or a folder shows photos of a file; that it cannot be noted is no error.
+    """Record that a page, a list or a folder shows photos of a file; a failure is logged.
 
-    Call it once the page is written: only what is still as it was then is ever deleted. See `recording`.
+    Call it after the page is written: only pages that are unchanged since then are ever deleted. See `recording`.
 
     Args:
-        file: the embedding file; the list is kept beside it, as `<file>.pages`, one line of JSON a page. A link is
-            followed, so that a file has one list whatever name it is opened by.
-        page: what was written.
+        file: the embedding file. The list is beside it, `<file>.pages`, one line of JSON per page. A link is followed,
+            so that a file has one list under all its names.
+        page: the page, list or folder.
     """
     page = Path(os.path.abspath(page))
     _note(file, _line(page, take_fingerprint(page)), str(page))
 
 
 def record_start(file: Path, page: Path) -> None:
-    """Remember that a page is about to be written: a kill may leave a part of it. An earlier file there is not it."""
+    """Record that a page will be written, because a kill may leave a part of it. An earlier file does not count."""
     page = Path(os.path.abspath(page))
     _note(file, _line(page, None), str(page))
 
 
 @contextmanager
 def recording(file: Path, page: Path) -> Iterator[None]:
-    """A block that writes a page: noted before, and after it as what it then is.
+    """Record a page around the block that writes it: before, and after with its fingerprint.
 
     Args:
-        file, page: as for `record_page`; that the page may be written has been checked.
+        file: the embedding file.
+        page: the page, list or folder, whose path has been checked.
     """
     record_start(file, page)
     yield
@@ -106,20 +107,20 @@ def recording(file: Path, page: Path) -> Iterator[None]:
 
 
 def record_elsewhere(file: Path, description: str) -> None:
-    """Remember that rows of a file are in another place too, where facemill deletes nothing: `remove` names it.
+    """Record that rows of a file were copied to a location where facemill deletes nothing; `remove` reports it.
 
     Args:
-        file: as for `record_page`.
-        description: the place, for people.
+        file: the embedding file.
+        description: the location, for people.
     """
     _note(file, json.dumps({"elsewhere": description}), description)
 
 
 def recorded_elsewhere(file: Path) -> list[str]:
-    """What `record_elsewhere` remembered.
+    """Read the locations that `record_elsewhere` recorded.
 
     Raises:
-        StorageError: as `written_pages`.
+        StorageError: the list exists and cannot be read.
     """
     entries = (entry.get("elsewhere") for entry in _entries(file))
     return list(dict.fromkeys(entry_text for entry_text in entries if isinstance(entry_text, str)))
@@ -132,7 +133,7 @@ def derived_file(file: Path, page: Path, description: str) -> Iterator[IO[bytes]
     Args:
         file: the embedding file.
         page: the new file; replaced when the block succeeds.
-        what: its name in messages, such as "the list".
+        description: its name in messages, such as "the list".
     Raises:
         LockedError: another process writes the same page.
         DiskFullError, StorageError: the page keeps its old content.
@@ -145,7 +146,8 @@ def _note(file: Path, line: str, description: str) -> None:
     path = _list(file)
     try:
         with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
-            lines = path.read_bytes().splitlines() if path.exists() else []  # read under the lock: nothing is lost
+            # Read under the lock, so that no line is lost.
+            lines = path.read_bytes().splitlines() if path.exists() else []
             if line.encode() not in lines:
                 lines.append(line.encode())
             output.write(b"".join(noted + b"\n" for noted in lines))
@@ -154,21 +156,21 @@ def _note(file: Path, line: str, description: str) -> None:
 
 
 def recorded_pages(file: Path) -> list[Path]:
-    """What `record_page` remembered, whether it still exists or not, and what a killed writer left of it.
+    """Read the pages that `record_page` recorded, existing or not, and find the remains of killed writers.
 
     Raises:
-        StorageError: as `written_pages`.
+        StorageError: the list exists and cannot be read.
     """
     return [path for page in written_pages(file) for path in (page, *_unfinished(page))]
 
 
 def written_pages(file: Path) -> dict[Path, tuple[Fingerprint, ...]]:
-    """What each page was, every time that it had been written; nothing of one whose writer was killed.
+    """Read the fingerprints of each page, one for each time it was written; none if its writer was killed.
 
-    Lines that make no sense are passed over.
+    Invalid lines are ignored.
 
     Raises:
-        StorageError: the list is there and cannot be read.
+        StorageError: the list exists and cannot be read.
     """
     fingerprints: dict[Path, tuple[Fingerprint, ...]] = {}
     for entry in _entries(file):
@@ -197,16 +199,16 @@ def _entries(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _unfinished(page: Path) -> list[Path]:
-    """Where a page is written until it is whole, if that is there; some writers follow a link and some replace it."""
+    """Existing temporary files of a page; some writers follow a link and some replace it."""
     names = map(temporary_path, dict.fromkeys([page, Path(os.path.realpath(page))]))
     return [name for name in names if os.path.lexists(name)]
 
 
 def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
-    """Drop the list, or all of it but some and what is elsewhere.
+    """Remove pages from the list, except some, and delete an empty list. Recorded locations stay.
 
     Raises:
-        StorageError: it is as it was.
+        StorageError: the list cannot be read or written; it is unchanged.
     """
     keep_set, written = set(keep), written_pages(file)
     left = [page for page in recorded_pages(file) if page in keep_set]

@@ -1,6 +1,6 @@
-"""A finished embedding file, open for reading. docs/format.md describes what is in it.
+"""Read a finished embedding file. docs/format.md describes its content.
 
-This is the one reader of finished files. `verify` and `repair` alone read damaged ones (salvage.py).
+This is the only reader of finished files. Only `verify` and `repair` read damaged ones (salvage.py).
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ class EmbeddingFile:
     """A finished embedding file: N unit vectors, the photos that they come from, and the outcomes of all M photos.
 
     A row is an embedding. Rows are in scan order; the faces of one photo are neighbours. A photo that failed has an
-    outcome and no row. Opening reads the metadata alone; vectors, paths, faces and outcomes are read when asked for.
+    outcome and no row. Opening reads only the metadata; vectors, paths, faces and outcomes are read on first use.
     Use it in a `with` block, or call `close`. It is read-only, and one thread at a time may use it.
 
     Attributes:
-        path: the file, as it was named.
+        path: the path as given.
         rows: N, the number of embeddings.
         dimension: D, the length of an embedding.
         dtype: "float32" or "float16", of the stored embeddings.
         metadata: the attributes of `/metadata`.
-        contract: what all rows have in common: model, crop, alignment, precision and so on.
+        contract: the settings that all rows share: model, crop, alignment, precision and so on.
         root: absolute folder that all paths are below, exact bytes.
         source: run id, size in bytes and time of modification; they differ between any two files.
-        has_faces: whether the file says where in its photo each face is.
+        has_faces: whether the file has the position of each face in its photo.
         hdf5: the open h5py file.
     Raises:
         StorageError: the file is missing, is not an embedding file, or is damaged.
@@ -100,7 +100,7 @@ class EmbeddingFile:
         if vectors.dtype.kind != "f" or self.dimension != int(self.metadata["dimension"]):
             raise ValueError(
                 f"/embeddings is {vectors.dtype} with {self.dimension} columns, "
-                f"the metadata say {self.metadata['dimension']}"
+                f"expected by the metadata: {self.metadata['dimension']}"
             )
         for name in ("image_paths", *(FACE_DATASETS.values() if self.has_faces else ())):
             if self.hdf5[name].shape[:1] != (self.rows,):
@@ -125,7 +125,7 @@ class EmbeddingFile:
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
-        """All embeddings, (N, D) float32, unit rows. They stay in memory: `blocks` reads a large file piece by piece.
+        """All embeddings, (N, D) float32, unit rows. They stay in memory; for a large file use `blocks`.
 
         Raises:
             StorageError: the rows are damaged.
@@ -134,7 +134,7 @@ class EmbeddingFile:
 
     @cached_property
     def paths(self) -> list[str]:
-        """The path of each row's photo below `root`, N strings; `names` reads a few of them.
+        """The path of each row's photo below `root`, N strings; for a few of them use `names`.
 
         Raises:
             StorageError: the paths are damaged.
@@ -159,7 +159,7 @@ class EmbeddingFile:
         return faces
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """All embeddings in order, (n, D) float32, C-contiguous, 32 MiB at a time.
+        """Yield all embeddings in order, (n, D) float32, C-contiguous, 32 MiB at a time.
 
         Raises:
             StorageError: the rows are damaged.
@@ -179,14 +179,14 @@ class EmbeddingFile:
         except DAMAGE as err:
             raise StorageError(
                 f"{self.path} is damaged at rows {start} to {stop} of /embeddings ({err}). "
-                f"Restore it from a copy, or make it again with --force"
+                f"Restore it from a copy, or create it again with --force"
             ) from err
         squares = np.einsum("ij,ij->i", block, block)  # (n,) float32; a sum with a NaN is NaN
         wrong = np.flatnonzero(~(squares <= MAX_NORM**2))
         if len(wrong):
             raise StorageError(
                 f"{self.path}: row {start + wrong[0]} of /embeddings has length {np.sqrt(squares[wrong[0]]):.4g}; "
-                f"expected: 1. Restore the file from a copy, or make it again with --force"
+                f"expected: 1. Restore the file from a copy, or create it again with --force"
             )
         return block
 
@@ -205,7 +205,7 @@ class EmbeddingFile:
         return vectors
 
     def names(self, rows: Sequence[int]) -> list[str]:
-        """The paths of some rows below `root`, in the order given. Bytes that are not UTF-8 become \\xNN.
+        """The paths of rows below `root`, in the given order. Bytes that are not UTF-8 become \\xNN.
 
         Raises:
             StorageError: the paths are damaged.
@@ -217,7 +217,7 @@ class EmbeddingFile:
         return self.photo_paths([row])[0]
 
     def photo_paths(self, rows: Sequence[int]) -> list[bytes]:
-        """The absolute paths of the photos of some rows, exact bytes, in the order given.
+        """The absolute paths of the photos of rows, exact bytes, in the given order.
 
         Raises:
             StorageError: the paths are damaged.
@@ -226,7 +226,7 @@ class EmbeddingFile:
         return [os.path.join(self.root, self.raw_paths.get(row, bytes(name))) for row, name in names]
 
     def face_places(self, rows: Sequence[int]) -> list[FacePlace | None]:
-        """Which face of its photo each row is, in the order given; None in a file of aligned crops.
+        """The place of each row's face in its photo, in the given order; None in a file of aligned crops.
 
         Raises:
             StorageError: the faces are damaged.
@@ -243,7 +243,7 @@ class EmbeddingFile:
             StorageError: the outcomes are damaged.
         """
         try:
-            if "outcomes/embeddings" not in self.hdf5:  # one row a photo
+            if "outcomes/embeddings" not in self.hdf5:  # one row per photo
                 return np.arange(self.rows)
             counts = self.hdf5["outcomes/embeddings"][:]
         except DAMAGE as err:
@@ -252,7 +252,7 @@ class EmbeddingFile:
 
     @cached_property
     def raw_paths(self) -> dict[int, bytes]:
-        """The few paths that are not UTF-8, exact bytes below `root`, by row; the faces of one photo share one.
+        """The few paths that are not UTF-8, exact bytes below `root`, by row; the faces of one photo share a path.
 
         Raises:
             StorageError: the outcomes are damaged.
@@ -275,7 +275,7 @@ class EmbeddingFile:
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """Photos by outcome, those that occur: {"embedded": 98, "no-face": 2}.
+        """Number of photos for each outcome that occurs: {"embedded": 98, "no-face": 2}.
 
         Raises:
             StorageError: the outcomes are damaged.
@@ -293,7 +293,7 @@ class EmbeddingFile:
 
     @cached_property
     def vector_counts(self) -> NDArray[np.uint16]:
-        """(M,) uint16, how many rows each photo has.
+        """(M,) uint16, number of rows of each photo.
 
         Raises:
             StorageError: the outcomes are damaged.
@@ -316,7 +316,7 @@ class EmbeddingFile:
         return status, counts
 
     def scanned_paths(self) -> Iterator[bytes]:
-        """The exact paths of all photos below `root`, in scan order, read piece by piece.
+        """Yield the exact paths of all photos below `root`, in scan order, reading a block at a time.
 
         Raises:
             StorageError: the outcomes are damaged.
@@ -329,11 +329,11 @@ class EmbeddingFile:
     # Any dataset
 
     def foreign_datasets(self) -> list[str]:
-        """Names of datasets that other programs have put into the file: facemill makes new files without them."""
+        """Names of datasets of other programs in the file; facemill writes new files without them."""
         return sorted(set(self.hdf5) - OUR_DATASETS)
 
     def has_column(self, dataset: str) -> bool:
-        """Whether there is a dataset of this name with an entry for each row."""
+        """Whether a dataset of this name exists and has an entry for each row."""
         return dataset in self.hdf5 and self.hdf5[dataset].shape[:1] == (self.rows,)
 
     def column(self, dataset: str, start: int, stop: int) -> NDArray[Any]:
@@ -349,7 +349,7 @@ class EmbeddingFile:
         return entries
 
     def _entries(self, dataset: str, rows: Sequence[int]) -> list[Any]:
-        """Entries of a dataset, in the order given; each compressed chunk is opened once."""
+        """Entries of a dataset, in the given order; each compressed chunk is read once."""
         order = np.argsort(rows, kind="stable")
         ascending = np.asarray(rows, np.int64)[order]
         entries: list[Any] = [None] * len(order)
@@ -378,15 +378,15 @@ class EmbeddingFile:
 
 
 def check_exists(path: Path) -> None:
-    """Refuse a path that names no file.
+    """Refuse a path that is not a file.
 
     Raises:
-        StorageError: the path is a folder, or nothing is there.
+        StorageError: the path is a folder, or does not exist.
     """
     if path.is_dir():
         raise StorageError(f"{path} is a folder; expected: a finished file of `facemill process`")
     if not path.is_file():
         raise StorageError(
-            f"there is no file {path}; expected: a finished file of `facemill process`. Make one with: "
+            f"there is no file {path}; expected: a finished file of `facemill process`. Create it with: "
             f"facemill process PHOTOS -o {path}"
         )

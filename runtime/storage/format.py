@@ -1,4 +1,4 @@
-"""The parts of an embedding file as HDF5 holds them: what all readers and writers of the format share.
+"""The HDF5 layout of an embedding file, shared by all readers and writers.
 
 Every function takes an open h5py file or group. docs/format.md describes the format.
 """
@@ -19,19 +19,19 @@ _CHUNK_ROWS = 4096
 
 
 def read_attributes(hdf5: Any) -> dict[str, Any]:
-    """The attributes of `/metadata` of an open file, as Python's types. A damaged name (bytes) is left out."""
+    """Read the attributes of `/metadata` of an open file, as Python types. Damaged names (bytes) are left out."""
     attributes = hdf5["metadata"].attrs.items()
     return {key: value.item() if hasattr(value, "item") else value for key, value in attributes if isinstance(key, str)}
 
 
 def read_vector_counts(outcomes: Any, status: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """(M,) how many rows of `/embeddings` each row of an open `/outcomes` has; `status` is its own."""
+    """(M,) number of rows of `/embeddings` for each row of an open `/outcomes` with this status column."""
     counts: NDArray[Any] = outcomes["embeddings"][:] if "embeddings" in outcomes else status == Status.EMBEDDED
     return counts.astype(np.uint16)
 
 
 def read_raw_paths(outcomes: Any) -> dict[int, bytes]:
-    """The exact bytes of the few paths that are not UTF-8, by row of an open `/outcomes`."""
+    """Read the exact bytes of the few paths that are not UTF-8, by row of an open `/outcomes`."""
     if "raw_paths" not in outcomes:
         return {}
     paths = zip(outcomes["raw_paths/row"][:], outcomes["raw_paths/bytes"][:], strict=True)
@@ -39,7 +39,7 @@ def read_raw_paths(outcomes: Any) -> dict[int, bytes]:
 
 
 def read_scanned_paths(hdf5: Any) -> Iterator[bytes]:
-    """The exact paths of an open file, in scan order, read piece by piece."""
+    """Yield the exact paths of an open file, in scan order, reading a block at a time."""
     outcomes = hdf5["outcomes"]
     raw = read_raw_paths(outcomes)
     for start in range(0, len(outcomes["path"]), _BLOCK_ROWS):
@@ -50,31 +50,31 @@ def read_scanned_paths(hdf5: Any) -> Iterator[bytes]:
 
 
 def count_outcomes(status: NDArray[np.uint8]) -> dict[str, int]:
-    """Photos by outcome, those that occur, from (M,) records.Status."""
+    """Count photos by outcome from (M,) records.Status; outcomes that do not occur are left out."""
     counts = np.bincount(status, minlength=len(Status))
     return {kind.label: int(counts[kind]) for kind in Status if counts[kind]}
 
 
 def offsets(counts: NDArray[Any]) -> NDArray[np.int64]:
-    """(M,) int64, where the items of each begin when those of all stand one after the other; `counts` is (M,)."""
+    """(M,) int64, the start of each group when M groups of `counts` items follow one another."""
     first: NDArray[np.int64] = np.cumsum(counts, dtype=np.int64) - counts
     return first
 
 
 def stored_text(path: bytes) -> bytes:
-    """A path as the UTF-8 that is stored; bytes that are not UTF-8 become \\xNN."""
+    """Convert a path to the UTF-8 that is stored; bytes that are not UTF-8 become \\xNN."""
     return path if path.isascii() else display_text(path).encode()
 
 
 def display_text(path: bytes) -> str:
-    """A path as text for people; bytes that are not UTF-8 become \\xNN."""
+    """Convert a path to text for people; bytes that are not UTF-8 become \\xNN."""
     return path.decode("utf-8", "backslashreplace")
 
 
 def create_faces(file: Any) -> None:
-    """The datasets of an open new file, each still without a row."""
+    """Create the empty datasets of the faces in an open new file."""
     for name, dataset in FACE_DATASETS.items():
-        # Coordinates hardly compress (a quarter, with shuffling, of what is little beside the vectors); ranks do.
+        # Coordinates hardly compress (by a quarter with shuffling) and are small compared with vectors; ranks compress.
         ranks = name == "face_index"
         file.create_dataset(
             dataset,

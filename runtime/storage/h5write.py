@@ -1,8 +1,8 @@
-"""Durable HDF5 files that never let HDF5 itself meet a full disk.
+"""Write durable HDF5 files, and hide a full disk from HDF5 itself.
 
-HDF5 cannot close a file that it could not write: it keeps the handle and crashes the process at exit (seen with
-HDF5 1.14 and 2.0 on ENOSPC and EFBIG). So it writes through DiskFile, which remembers the first failure and swallows
-all later ones; the failure is raised once HDF5 has closed in peace.
+HDF5 cannot close a file after a failed write: it keeps the handle and crashes the process at exit (observed with HDF5
+1.14 and 2.0 on ENOSPC and EFBIG). So it writes through DiskFile, which stores the first failure and ignores later
+ones. The failure is raised after HDF5 has closed the file.
 """
 
 from __future__ import annotations
@@ -82,16 +82,16 @@ class DurableH5:
 
         Args:
             path: the final name.
-            what: its name in messages, such as "the segment".
-            like: the files from which it is made: it is not more readable than any of them.
+            description: its name in messages, such as "the segment".
+            like: the source files: the new file gets no wider permissions than any of them.
         Raises:
             LockedError: another process writes the same file.
-            DiskFullError, StorageError: it cannot be created.
+            DiskFullError, StorageError: the file cannot be created.
         """
         import h5py
 
         self.path = path
-        self._what = description
+        self._description = description
         try:
             self._new = NewFile(path, like=like)
         except OSError as err:
@@ -110,15 +110,15 @@ class DurableH5:
         if self._disk.failure is not None:
             failure = self._disk.failure
             self.discard()
-            raise storage_error(failure, self._what, self.path) from failure
+            raise storage_error(failure, self._description, self.path) from failure
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Open a block that writes to `file`.
 
         Raises:
-            DiskFullError, StorageError: a write failed; the temporary file is removed. HDF5 may have reported the
-                failure as garbage when it read back what it had written, so its own error is no guide.
+            DiskFullError, StorageError: a write failed; the temporary file is removed. HDF5's own error is not used:
+                it may read back garbage after the failure and report that instead.
         """
         try:
             yield
@@ -138,7 +138,7 @@ class DurableH5:
         try:
             self._new.commit()
         except OSError as err:
-            raise storage_error(err, self._what, self.path) from err
+            raise storage_error(err, self._description, self.path) from err
 
     def discard(self) -> None:
         """Close and remove the temporary file; harmless after `commit`."""

@@ -1,4 +1,4 @@
-"""The ledger: for every scanned row, what became of it and which file holds it."""
+"""The ledger: the outcome of every scanned photo, and the file that holds it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .segments import clip_detail, read_segments, set_aside
 
 _NO_DETAIL, _NO_DIGEST, _NO_COUNT = np.zeros(1, "S1"), np.zeros((1, 16), np.uint8), np.zeros(1, np.uint16)
 _MAX_OPEN_FILES = 16
-_MAX_SPAN_ROWS = 65_536  # read in one piece, however few of them are needed
+_MAX_SPAN_ROWS = 65_536  # read in one piece, even if only a few of them are needed
 
 
 @dataclass(frozen=True, slots=True)
 class PhotoColumns:
-    """P photos of a finished file: what became of each, and where the file holds it.
+    """The outcomes and positions of P photos of a finished file.
 
     Attributes:
         status: (P,) uint8, a records.Status each.
-        position: (P,) int64, row in `/outcomes`; -1 where that cannot be read.
-        vector: (P,) int64, row in `/embeddings`, of the first if a photo has several; -1 for none.
-        vector_counts: (P,) uint16, how many rows it has there, one after the other.
+        position: (P,) int64, row in `/outcomes`; -1 if it cannot be read.
+        vector: (P,) int64, first row in `/embeddings`; -1 for none.
+        vector_counts: (P,) uint16, number of consecutive rows in `/embeddings`.
     """
 
     status: NDArray[np.uint8]
@@ -42,11 +42,11 @@ class PhotoColumns:
 
     @classmethod
     def in_order(cls, status: NDArray[np.uint8], counts: NDArray[np.uint16]) -> PhotoColumns:
-        """All photos of an intact file."""
+        """Make the columns of all photos of an intact file."""
         return cls(status, np.arange(len(status)), np.where(counts > 0, offsets(counts), -1), counts)
 
     def take(self, chosen: NDArray[np.int64]) -> PhotoColumns:
-        """Some of the photos, by their numbers, (n,) int64."""
+        """Select photos by their numbers, (n,) int64."""
         return PhotoColumns(self.status[chosen], self.position[chosen], self.vector[chosen], self.vector_counts[chosen])
 
 
@@ -56,12 +56,12 @@ class Part:
 
     Attributes:
         path: the finished file.
-        hdf5: the open h5py file; whoever opened it closes it.
-        paths: gives the exact paths of its P photos, in scan order.
+        hdf5: the open h5py file; the caller closes it.
+        paths: returns an iterator over the exact paths of its P photos, in scan order.
         photos: P photos.
         keep: (P,) bool, the photos to take.
-        has_digests, has_faces: whether the file holds them.
-        prefix: what to put before its paths in the new file; empty, or ends in a slash.
+        has_digests, has_faces: whether the file has digests and faces.
+        prefix: prefix of its paths in the new file; empty, or ends in a slash.
     """
 
     path: Path
@@ -75,12 +75,12 @@ class Part:
 
     @classmethod
     def of(cls, file: EmbeddingFile, keep: NDArray[np.bool_] | None = None, prefix: bytes = b"") -> Part:
-        """All photos of an open file, or some of them.
+        """Take all photos of an open file, or some of them.
 
         Args:
-            file: the file; it stays open as long as the part is used.
+            file: the file; keep it open as long as the part is used.
             keep: (M,) bool; None for all.
-            prefix: what to put before its paths in the new file.
+            prefix: prefix of its paths in the new file.
         """
         outcomes = file.hdf5["outcomes"]
         return cls(
@@ -96,19 +96,19 @@ class Part:
 
 
 class Ledger:
-    """The latest outcome of each row: over a finished file (when retrying) and the segments of a run, or over parts of
-    finished files (when a new file is made from them).
+    """The latest outcome of each row.
 
-    Owned by `with`.
+    It combines a finished file (when retrying) with the segments of a run, or parts of finished files (when a new file
+    is made from them). Owned by `with`.
 
     Attributes:
-        status: (M,) uint8, a Status each; PENDING where nothing is known.
-        source: (M,) int32, number of the file that holds the row; -1 where nothing is known.
-        position: (M,) int64, index into that file's `/outcomes`; -1 where it has no row there that can be read.
-        vector: (M,) int64, index into that file's `/embeddings`, of the first if it has several; -1 where not embedded.
-        vector_counts: (M,) uint16, how many it has there, one after the other; 0 where not embedded.
-        has_digests: whether every file holds the digests of its rows.
-        has_faces: whether the files hold what is known of each face.
+        status: (M,) uint8, a Status each; PENDING without an outcome.
+        source: (M,) int32, number of the file that holds the row; -1 without an outcome.
+        position: (M,) int64, index into that file's `/outcomes`; -1 if it has no readable row there.
+        vector: (M,) int64, first index into that file's `/embeddings`; -1 if not embedded.
+        vector_counts: (M,) uint16, number of consecutive embeddings there; 0 if not embedded.
+        has_digests: whether every file has the digests of its rows.
+        has_faces: whether the files have faces.
     """
 
     def __init__(self, rows: int, folder: Path | None = None, plan_id: str = "", base: Path | None = None) -> None:
@@ -119,7 +119,7 @@ class Ledger:
         self.vector_counts: NDArray[np.uint16] = np.zeros(rows, np.uint16)
         self.has_faces = False
         self._own: list[bytes] = []  # details that no file holds
-        self._own_detail: NDArray[np.int32] = np.full(rows, -1, np.int32)  # (M,) which of them
+        self._own_detail: NDArray[np.int32] = np.full(rows, -1, np.int32)  # (M,) index into `_own`, or -1
         self._files = FileSet(base)
         self._digests: list[bool] = []
         if base is not None:
@@ -139,11 +139,11 @@ class Ledger:
 
     def _note_columns(self, digests: bool, faces: bool) -> None:
         self._digests.append(digests)
-        # A file without faces among others that have them is damaged, and asking it for its faces says so.
+        # A file without faces among files with faces is damaged; reading its faces raises the error.
         self.has_faces |= faces
 
     def _put(self, number: int, rows: NDArray[np.int64], photos: PhotoColumns) -> None:
-        """PhotoColumns of a file override the rows."""
+        """Set rows to the photos of a file."""
         self.status[rows] = photos.status
         self.source[rows] = number
         self.position[rows] = photos.position
@@ -154,15 +154,15 @@ class Ledger:
         """Take photos of a finished file as rows.
 
         Args:
-            part: of the file, which stays open as long as the ledger is.
+            part: a part of the file; keep the file open as long as the ledger is used.
             rows: (n,) int64.
-            chosen: (n,) int64, which of the part's photos they are.
+            chosen: (n,) int64, numbers of the part's photos.
         """
         self._note_columns(part.has_digests, part.has_faces)
         self._put(self._files.add(part.path, part), rows, part.photos.take(chosen))
 
     def set_outcomes(self, rows: NDArray[np.int64], status: Status, details: Sequence[str]) -> None:
-        """Give rows an outcome without an embedding, in place of the one in their files.
+        """Give rows an outcome without an embedding, instead of the one in their files.
 
         Args:
             rows: (n,) int64.
@@ -174,17 +174,17 @@ class Ledger:
         self.set_details(rows, details)
 
     def set_details(self, rows: NDArray[np.int64], details: Sequence[str]) -> None:
-        """Give rows a detail in place of the one in their files, which is not read."""
+        """Give rows a detail instead of the one in their files, which is not read."""
         self._own_detail[rows] = len(self._own) + np.arange(len(rows))
         self._own += map(clip_detail, details)
 
     def pending(self, *, retry: bool) -> NDArray[np.int64]:
-        """Rows still to run, ascending; with `retry` the failed ones too."""
+        """Rows to run, ascending; with `retry` including failed ones."""
         again = [int(s) for s in Status if s == Status.PENDING or (retry and s.failed)]
         return np.flatnonzero(np.isin(self.status, again))
 
     def embeddings(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """(n, D) of embedded rows, all of each one after the other, in the files' dtype."""
+        """(n, D) embeddings of rows, in order, in the dtype of the files; those of one row are consecutive."""
         each, index = self._each_vector(rows)
         return self._files.gather("embeddings", self.source[each], index)
 
@@ -197,7 +197,7 @@ class Ledger:
         return faces
 
     def face_counts(self, rows: NDArray[np.int64]) -> NDArray[np.uint16]:
-        """(n,) faces found in each photo; 0 where none were looked for."""
+        """(n,) number of faces in each photo; 0 if faces were not detected."""
         counts: NDArray[np.uint16] = self._of_outcomes("outcomes/faces", rows, _NO_COUNT)
         counts = np.where(self.status[rows] == Status.DUPLICATE, 0, counts).astype(np.uint16)
         return np.maximum(counts, self.vector_counts[rows])
@@ -217,7 +217,7 @@ class Ledger:
         return details
 
     def _below_prefix(self, number: int, detail: bytes) -> bytes:
-        """The detail of a duplicate; the path that it names is made one below the root of the new file."""
+        """The detail of a duplicate, with its path changed to be below the root of the new file."""
         same, prefix = SAME_FILE.encode(), stored_text(self._files.parts[number].prefix)
         if not prefix or not detail.startswith(same):
             return detail
@@ -232,13 +232,13 @@ class Ledger:
         return self._files.gather(dataset, self.source[rows], self.position[rows], missing)
 
     def _each_vector(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Of every embedding of some rows: the row, and the index into its file's `/embeddings`."""
+        """For every embedding of rows: the row, and the index into its file's `/embeddings`."""
         counts = self.vector_counts[rows]
         each = np.repeat(rows, counts)
         return each, np.repeat(self.vector[rows] - offsets(counts), counts) + np.arange(len(each))
 
     def counts(self) -> dict[str, int]:
-        """Rows by outcome, those that occur."""
+        """Number of rows for each outcome that occurs."""
         values = np.bincount(self.status, minlength=len(Status))
         return {s.label: int(values[s]) for s in Status if values[s]}
 
@@ -250,10 +250,10 @@ class Ledger:
 
 
 class FileSet:
-    """The segments and finished files that hold the rows of a ledger, by number; few of them are open at a time.
+    """The segments and finished files of a ledger, by number; few of them are open at a time.
 
     Attributes:
-        parts: of the finished files that the caller holds open, by number.
+        parts: parts of the finished files that the caller keeps open, by number.
     """
 
     def __init__(self, base: Path | None) -> None:
@@ -263,7 +263,7 @@ class FileSet:
         self._open: OrderedDict[int, Any] = OrderedDict()
 
     def add(self, path: Path, part: Part | None = None) -> int:
-        """Add a file; returns its number."""
+        """Add a file and return its number."""
         number = len(self._paths)
         self._paths.append(path)
         if part is not None:
@@ -280,13 +280,13 @@ class FileSet:
         """Read items of a dataset from several files.
 
         Args:
-            dataset: its name.
+            dataset: name of the dataset.
             source: (n,) numbers of files.
-            index: (n,) places in them; -1 for an item that no file holds.
-            missing: (1, ...) zeros, the value of such an item.
+            index: (n,) positions in them; -1 for an item that no file holds.
+            missing: (1, ...) zeros, the value of missing items.
         Raises:
             DamagedError: a segment is damaged and has been set aside.
-            StorageError: a finished file is.
+            StorageError: a finished file is damaged.
         """
         pieces = [
             (positions, piece)
@@ -306,7 +306,7 @@ class FileSet:
     def _pieces(
         self, number: int, dataset: str, positions: NDArray[np.int64], index: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
-        """The items of one file, in contiguous pieces; a chunk that holds none of them is not read."""
+        """Yield the items of one file in contiguous pieces; chunks without any of them are not read."""
         positions = positions[np.argsort(index[positions], kind="stable")]
         ascending = index[positions]
         with self._reporting_damage(number):
@@ -321,7 +321,7 @@ class FileSet:
 
     @contextmanager
     def _reporting_damage(self, number: int) -> Iterator[None]:
-        """A block that reads from one file; a segment that proves damaged is set aside."""
+        """Translate errors of a block that reads one file; a damaged segment is set aside."""
         try:
             yield
         except DAMAGE as err:
@@ -340,7 +340,7 @@ class FileSet:
             ) from err
 
     def _file(self, number: int) -> Any:
-        """An open file. Of too many open ones, the one used longest ago is closed."""
+        """Open a file. If too many are open, the least recently used one is closed."""
         import h5py
 
         if number in self.parts:

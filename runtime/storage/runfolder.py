@@ -1,4 +1,4 @@
-"""The folder of an unfinished run, beside its output: the plan, the scan and the segments, under one lock."""
+"""The folder of an unfinished run, beside its output: plan, scan and segments, under one lock."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def utc_now() -> str:
 
 @dataclass(frozen=True, slots=True)
 class StoredPlan:
-    """What a run decided before its first photo; `plan.json`.
+    """The decisions of a run before its first photo, stored as `plan.json`.
 
     Attributes:
-        contract: what makes two embeddings comparable; a resumed run must have the same.
+        contract: the settings that all rows share; a resumed run must have the same.
         root: absolute folder of the paths, as text (surrogateescape).
         rows: number M of scanned paths.
         started_utc: ISO 8601.
-        base_run_id: `run_id` of the finished file whose failed photos this run retries; "" for none.
+        base_run_id: `run_id` of the finished file whose failed photos this run retries; empty for none.
         settings: the tuned or given batch size and workers.
-        forced: started with --force; the same command resumes it instead of starting over again.
-        plan_id: ties segments, and the finished file, to the plan.
+        forced: whether --force started it; the same command then resumes it instead of starting over again.
+        plan_id: identifies the segments, and the finished file, of the plan.
     """
 
     contract: EmbeddingContract
@@ -53,15 +53,15 @@ class StoredPlan:
 
 
 def folder_of(output: Path) -> Path:
-    """Where the run that makes a file keeps what is unfinished."""
+    """The folder for the unfinished run that makes a file."""
     return output.parent / f"{output.name}.parts"
 
 
 def read_plan(folder: Path) -> StoredPlan | None:
-    """The plan of the unfinished run in a folder, or None when there is none.
+    """Read the plan of the unfinished run in a folder; None without one.
 
     Raises:
-        StorageError: it is there and damaged.
+        StorageError: the plan is damaged.
     """
     path = folder / "plan.json"
     try:
@@ -80,19 +80,19 @@ class RunFolder:
 
     Attributes:
         output: the file that the run makes.
-        path: the folder. It and its files are not more readable than the files that the run is made from.
+        path: the folder. It and its files get no wider permissions than the source files of the run.
     """
 
     def __init__(self, output: Path, *, like: Path | Sequence[Path] = ()) -> None:
         """Create the folder and take the lock.
 
         Args:
-            output: the file that the run makes; one that exists counts among `like`.
-            like: the files from which the run is made.
+            output: the file that the run makes; an existing one is added to `like`.
+            like: the source files of the run.
         Raises:
             LockedError: another run writes the output.
             ConfigError: the folder holds a file that facemill did not write.
-            StorageError: it cannot be created.
+            StorageError: the folder cannot be created.
         """
         self.output = output
         self.path = folder_of(output)
@@ -102,8 +102,8 @@ class RunFolder:
             foreign = sorted(name for name in os.listdir(self.path) if not _OURS.fullmatch(name))
             if foreign:
                 raise ConfigError(
-                    f"{self.path} is where facemill keeps an unfinished run, and it holds another file: "
-                    f"{foreign[0]!r}. Move that file away, or name another output with -o"
+                    f"{self.path} is facemill's folder for an unfinished run, but it holds a different file: "
+                    f"{foreign[0]!r}. Move that file away, or name a different output with -o"
                 )
             restrict_folder(self.path, like=sources)
         except OSError as err:
@@ -115,7 +115,7 @@ class RunFolder:
 
     @property
     def paths_file(self) -> Path:
-        """Where the scan is kept (sources.pathtable)."""
+        """The file of the scan (sources.pathtable)."""
         return self.path / "paths"
 
     def _take_lock(self, sources: Sequence[Path]) -> Lock:
@@ -130,39 +130,39 @@ class RunFolder:
                 raise storage_error(err, "the run folder", self.path) from err
 
     def read_plan(self) -> StoredPlan | None:
-        """The plan of an unfinished run, or None when there is none.
+        """Read the plan of an unfinished run; None without one.
 
         Raises:
-            StorageError: it is there and damaged.
+            StorageError: the plan is damaged.
         """
         return read_plan(self.path)
 
     def write_plan(self, plan: StoredPlan) -> None:
-        """Make a plan durable; the scan must be written before."""
+        """Write a plan durably; write the scan before it."""
         data = json.dumps({**asdict(plan), "contract": plan.contract.to_dict()}, indent=2).encode()
         write_durable(self.path / "plan.json", data, "the plan", like=self.path)
 
     def refuse_unfinished(self) -> None:
-        """Refuse to replace a file that an unfinished run is about to make, or builds on.
+        """Refuse to replace a file that an unfinished run will write or read.
 
         Raises:
-            ConfigError: there is one.
+            ConfigError: an unfinished run exists.
         """
         if (self.path / "plan.json").exists():
             raise ConfigError(
-                f"{self.path} holds an unfinished run that makes {self.output}. Finish it with the "
-                f"command that started it, or delete that folder to discard it"
+                f"{self.path} holds an unfinished run for {self.output}. Resume it with the command that started it, "
+                f"or delete that folder to discard it"
             )
 
     def clear(self) -> None:
         """Remove everything but the lock."""
-        (self.path / "plan.json").unlink(missing_ok=True)  # first: without it, the rest means nothing
+        (self.path / "plan.json").unlink(missing_ok=True)  # first: without the plan, the rest has no meaning
         for entry in self.path.iterdir():
             if entry.name != "lock":
                 entry.unlink()
 
     def remove(self) -> None:
-        """Remove the folder: the run is finished, or never began."""
+        """Remove the folder of a run that is finished, or never started."""
         self.clear()
         shutil.rmtree(self.path, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""Reading a damaged file chunk by chunk, so that intact chunks are saved."""
+"""Read a damaged file chunk by chunk, so that intact chunks are saved."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 
-# What h5py raises for a damaged file, depending on where the damage is.
+# The errors that h5py raises for a damaged file, depending on the position of the damage.
 DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
 _BLOCK_BYTES = 16 << 20
-_DEFLATE_BEST = 1032  # to one, which deflate cannot exceed
+_MAX_DEFLATE_RATIO = 1032  # deflate cannot exceed it
 
 
 def open_item(where: Any, name: str) -> Any:
-    """A dataset or group; None if it is missing, cannot be opened, or claims more rows than its file can hold."""
+    """Open a dataset or group; None if it is missing, cannot be opened, or claims more rows than its file can hold."""
     try:
         item = where[name]
         check_size(item)
@@ -32,18 +32,18 @@ def check_size(item: Any) -> None:
     """Refuse a dataset that claims more rows than its file can hold: reading it would never end.
 
     Raises:
-        ValueError: it claims more.
+        ValueError: it claims more rows.
     """
     if not hasattr(item, "dtype") or not item.shape:
         return
-    max_bytes = item.file.id.get_filesize() * (_DEFLATE_BEST if item.compression else 1)
+    max_bytes = item.file.id.get_filesize() * (_MAX_DEFLATE_RATIO if item.compression else 1)
     chunk = int(np.prod(item.chunks, dtype=np.int64)) if item.chunks else 0
     if (item.size - chunk) * item.dtype.itemsize > max_bytes:
         raise ValueError(f"{item.name} claims the shape {item.shape}, which is more than the file can hold")
 
 
 def check_sizes(file: Any) -> None:
-    """`check_size` of all that an open file holds."""
+    """Apply `check_size` to all datasets of an open file."""
     names: list[str] = []
     file.visit(names.append)
     for name in names:
@@ -51,7 +51,7 @@ def check_sizes(file: Any) -> None:
 
 
 def read_texts(dataset: Any) -> list[bytes | None]:
-    """A column of names; None where it cannot be read."""
+    """Read a column of names; None for each that cannot be read."""
     texts: list[bytes | None] = [None] * (0 if dataset is None else len(dataset))
     for start, block in read_chunks(dataset):
         if block is not None:
@@ -60,7 +60,7 @@ def read_texts(dataset: Any) -> list[bytes | None]:
 
 
 def read_column(dataset: Any, rows: int, dtype: type) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """A column of numbers, (rows,), and where it can be read, (rows,) bool."""
+    """Read a column of numbers, (rows,), and a mask of the readable ones, (rows,) bool."""
     values: NDArray[Any] = np.zeros(rows, dtype)
     readable = np.zeros(rows, bool)
     for start, block in read_chunks(dataset):
@@ -71,7 +71,7 @@ def read_column(dataset: Any, rows: int, dtype: type) -> tuple[NDArray[Any], NDA
 
 
 def find_readable(dataset: Any, rows: int) -> NDArray[np.bool_]:
-    """(rows,) bool, where a column can be read."""
+    """(rows,) bool, the readable rows of a column."""
     readable = np.zeros(rows, bool)
     for start, block in read_chunks(dataset):
         if block is not None:
@@ -80,7 +80,7 @@ def find_readable(dataset: Any, rows: int) -> NDArray[np.bool_]:
 
 
 def read_chunks(dataset: Any) -> Iterator[tuple[int, NDArray[Any] | None]]:
-    """A dataset in whole chunks, each with its first row; None for a chunk that cannot be read. Nothing for None."""
+    """Yield a dataset in whole chunks, each with its first row; None for an unreadable chunk. No dataset is allowed."""
     if dataset is None or not len(dataset):
         return
     chunk = dataset.chunks[0] if dataset.chunks else len(dataset)
@@ -98,13 +98,13 @@ def read_chunks(dataset: Any) -> Iterator[tuple[int, NDArray[Any] | None]]:
 
 
 def read_stored(dataset: Any, start: int, stop: int) -> NDArray[Any]:
-    """Rows of a dataset, and an error if a chunk is missing.
+    """Read rows of a dataset; a missing chunk is an error.
 
     HDF5 silently reads a missing chunk as zeros. facemill writes every chunk, so a chunk is missing only in a damaged
     file. A whole chunk of zeros is therefore read once more by itself.
 
     Raises:
-        OSError, RuntimeError: they cannot be read, or a chunk of them is missing.
+        OSError, RuntimeError: the rows cannot be read, or a chunk of them is missing.
     """
     values: NDArray[Any] = dataset[start:stop]
     chunk = dataset.chunks[0] if dataset.chunks else 0
@@ -121,7 +121,7 @@ def refuse_system_error(err: Exception, path: Path) -> None:
     """Raise if a file could not be read for a reason outside it: no file handles, no permission, a bad disk.
 
     Raises:
-        StorageError: the reason lies outside the file, which is left as it is.
+        StorageError: the reason is outside the file.
     """
     if isinstance(err, OSError) and err.errno:
         reason = os.strerror(err.errno)

@@ -1,8 +1,8 @@
-"""Segments: the results of a run, in pieces that are each durable before the next begins.
+"""Segments: the results of a run in pieces, each durable before the next one starts.
 
-A segment is a small HDF5 file of the same shape as the finished one, plus `/outcomes/row`. A photo is in one
-segment with all of its faces. A kill at any moment loses the open segment and nothing else. Later segments override
-earlier ones (a retried photo).
+A segment is a small HDF5 file with the layout of the finished one, plus `/outcomes/row`. A photo is in one segment with
+all of its faces. A kill at any moment loses only the open segment. Later segments override earlier ones (a retried
+photo).
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SegmentRules:
-    """When a segment ends.
+    """The limits of a segment.
 
     Attributes:
-        max_rows: photos in a segment at most.
-        max_seconds: age of a segment at most.
+        max_rows: maximum number of photos in a segment.
+        max_seconds: maximum age of a segment.
     """
 
     max_rows: int = defaults.SEGMENT_ROWS
@@ -87,12 +87,12 @@ class SegmentWriter:
         self._block_rows = 0
 
     def append(self, batch: Embedded) -> None:
-        """Add one batch; ends the segment when it is due.
+        """Add one batch, and end the segment if it reaches a limit.
 
         Args:
-            batch: with `faces` if this writer was made for faces, and without them otherwise.
+            batch: with `faces` if this writer was made for faces, else without them.
         Raises:
-            DiskFullError, StorageError: the open segment is lost, the earlier ones stay.
+            DiskFullError, StorageError: a write failed; the open segment is lost, earlier ones stay.
         """
         rows, faces = batch.rows, batch.faces
         assert (faces is not None) == self._faces
@@ -134,27 +134,27 @@ class SegmentWriter:
         """End the open segment if it is large or old enough.
 
         Raises:
-            DiskFullError, StorageError: it is lost, the earlier ones stay.
+            DiskFullError, StorageError: a write failed; the open segment is lost, earlier ones stay.
         """
         if self._rows >= self._rules.max_rows or self.age_s() >= self._rules.max_seconds:
             self.commit()
 
     def age_s(self) -> float:
-        """Seconds since the open segment was created; 0 if there is none."""
+        """Seconds since the open segment was created; 0 without one."""
         return time.monotonic() - self._opened_at if self._open is not None else 0.0
 
     def commit(self) -> None:
         """End the open segment, durably.
 
         Raises:
-            DiskFullError, StorageError: it is lost, the earlier ones stay.
+            DiskFullError, StorageError: a write failed; the open segment is lost, earlier ones stay.
         """
         if self._open is None:
             return
         self._flush()
-        done, self._open = self._open, None
-        with done.writing():
-            group = done.file.create_group("outcomes")
+        segment, self._open = self._open, None
+        with segment.writing():
+            group = segment.file.create_group("outcomes")
             photos = np.concatenate(self._photos)
             group["row"], group["status"] = photos["row"], photos["status"]
             details = np.array(photos["detail"].tolist(), "S")
@@ -165,7 +165,7 @@ class SegmentWriter:
                 group["embeddings"], group["faces"] = photos["embeddings"], photos["faces"]
         self._photos.clear()
         self._rows = 0
-        done.commit()
+        segment.commit()
 
     def discard(self) -> None:
         """Drop the open segment."""
@@ -191,7 +191,7 @@ class SegmentWriter:
             create_faces(self._open.file)
 
     def _flush(self) -> None:
-        """Hand the buffered rows to HDF5, so that memory does not grow with the segment."""
+        """Pass the buffered rows to HDF5, so that memory does not grow with the segment."""
         if self._open is None or not self._block_rows:
             return
         target, self._open = self._open, None
@@ -215,15 +215,15 @@ def segment_files(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A complete segment, as the ledger needs it.
+    """The facts about a complete segment that the ledger needs.
 
     Attributes:
         path: the file.
         rows: (n,) int64, scan rows.
         status: (n,) uint8.
-        vector_counts: (n,) uint16, how many rows of `/embeddings` each has.
-        digests: whether it holds `/outcomes/digest`.
-        faces: whether it holds what is known of each face.
+        vector_counts: (n,) uint16, number of rows of `/embeddings` for each.
+        digests: whether it has `/outcomes/digest`.
+        faces: whether it has faces.
     """
 
     path: Path
@@ -235,16 +235,16 @@ class Segment:
 
 
 def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
-    """Every complete segment of a plan, oldest first.
+    """Yield every complete segment of a plan, oldest first.
 
-    A segment that cannot be read, or is of another plan, is set aside: its photos run again.
+    A segment that cannot be read, or belongs to a different plan, is set aside: its photos run again.
 
     Raises:
         StorageError: a segment cannot be read for a reason outside the file.
     """
     import h5py
 
-    for path in filter(is_temporary, folder.glob("segment-*")):  # of a killed run
+    for path in filter(is_temporary, folder.glob("segment-*")):  # left by a killed run
         path.unlink()
     for path in segment_files(folder):
         try:
@@ -258,7 +258,7 @@ def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
         if right:
             yield segment
         else:
-            set_aside(path, "it is of another run or incomplete")
+            set_aside(path, "it belongs to a different run or is incomplete")
 
 
 def _segment(path: Path, file: Any) -> Segment:
@@ -276,13 +276,13 @@ def _adds_up(segment: Segment, file: Any) -> bool:
 
 
 def set_aside(path: Path, reason: str) -> None:
-    """Rename a damaged segment: it is kept for inspection and not used again."""
-    logger.warning("segment %s is set aside (%s): its photos run again", path, reason)
+    """Rename a damaged segment, to keep it for inspection without using it again."""
+    logger.warning("setting segment %s aside (%s): its photos run again", path, reason)
     path.rename(path.with_suffix(".damaged"))
 
 
 def clip_detail(detail: str) -> bytes:
-    """A detail as it is stored: at most DETAIL_BYTES of UTF-8, never cut inside a character."""
+    """Convert a detail to the stored text: at most DETAIL_BYTES of UTF-8, never cut inside a character."""
     return detail.encode("utf-8", "backslashreplace")[:DETAIL_BYTES].decode("utf-8", "ignore").encode()
 
 

@@ -1,4 +1,4 @@
-"""Verifying a finished embedding file: everything with a checksum is read, and its parts are compared."""
+"""Verify a finished embedding file: read everything that has a checksum, and compare the parts."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from .format import read_attributes, read_raw_paths, read_scanned_paths, read_ve
 from .salvage import DAMAGE, check_sizes, read_stored, refuse_system_error
 
 _BLOCK_BYTES = 32 << 20
-NEAR_ONE = {"float32": 1e-4, "float16": 2e-3}  # how far from 1 rounding puts the length of a row
-_NAMED = 3  # rows that a finding names
+NEAR_ONE = {"float32": 1e-4, "float16": 2e-3}  # maximum distance of a row's length from 1 after rounding
+_MAX_EXAMPLES = 3  # rows that a finding names
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class Verified:
     Attributes:
         embeddings: rows of `/embeddings`.
         photographs: rows of `/outcomes`.
-        zeros: rows of zeros, for which the network answered zero. They are not damage, and match nobody.
-        findings: what is wrong, one sentence each; empty for an intact file.
+        zeros: rows of zeros, for which the network's output was zero. They are no damage, and match no person.
+        findings: the damage, one sentence each; empty for an intact file.
     """
 
     embeddings: int
@@ -49,7 +49,7 @@ def verify_file(path: Path) -> Verified:
     Args:
         path: the file; nothing is written to it.
     Raises:
-        StorageError: it is not an embedding file, or the system prevents reading it.
+        StorageError: the file is not an embedding file, or the system prevents reading it.
     """
     import h5py
 
@@ -94,7 +94,7 @@ class _Check:
         return self._metadata.get("format_version")
 
     def run(self, part: Callable[[Any], None], file: Any) -> None:
-        """Run one part of the check. If the file cannot be read there, that is a finding."""
+        """Run one part of the check. Unreadable data is a finding."""
         try:
             part(file)
         except DAMAGE as err:
@@ -150,7 +150,7 @@ class _Check:
             at += len(expected)
 
     def exact(self, file: Any) -> None:
-        """The exact paths: those that are not UTF-8 as their text has them, and all in scan order."""
+        """Check the exact paths: those that are not UTF-8 match their text, and all are in scan order."""
         group = file["outcomes"]
         raw = read_raw_paths(group)
         if raw:
@@ -195,19 +195,19 @@ class _Check:
             self._rows("cluster: no number of a cluster", (block < 0) | (block > column.attrs["clusters"]), start)
 
     def _rows(self, problem: str, wrong: NDArray[np.bool_], start: int = 0) -> None:
-        """A finding that names the first rows."""
+        """Add a finding that names the first wrong rows."""
         rows = start + np.flatnonzero(wrong)
         if len(rows):
             self.findings.append(f"{problem}: {self._first(rows)}")
 
     @staticmethod
     def _first(rows: Sequence[int] | NDArray[np.int64]) -> str:
-        more = f" and {len(rows) - _NAMED:,} more" if len(rows) > _NAMED else ""
-        return f"row {', '.join(map(str, rows[:_NAMED]))}{more}"
+        more = f" and {len(rows) - _MAX_EXAMPLES:,} more" if len(rows) > _MAX_EXAMPLES else ""
+        return f"row {', '.join(map(str, rows[:_MAX_EXAMPLES]))}{more}"
 
 
 def _blocks(dataset: Any) -> Iterator[tuple[int, NDArray[Any]]]:
-    """All of a dataset, some megabytes at a time, each with its first row."""
+    """Yield a dataset in blocks of some megabytes, each with its first row."""
     width = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
     step = max(1, _BLOCK_BYTES // max(1, width))
     for start in range(0, len(dataset), step):

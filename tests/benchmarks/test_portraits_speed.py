@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from portraits_speed import by_round, write_rounds
+from portraits_speed import describe_rounds, write_rounds
 
 ROUNDS = [
     {"embed": 900.0, "ceiling": 400.0, "whole pipeline": 300.0, "InsightFace": 100.0},
@@ -15,18 +15,18 @@ ROUNDS = [
 
 
 def test_rates_and_ratios_by_round() -> None:
-    rates, ceiling, peer = by_round(ROUNDS)
+    rates, ceiling, peer = describe_rounds(ROUNDS)
     assert rates == "Whole pipeline by round, images/s: 300, 200"
     assert ceiling.startswith("Whole pipeline to the ceiling by round: 0.75, 0.80 (")
     assert peer == "Whole pipeline to InsightFace by round: 3.00, 2.50 (InsightFace, images/s: 100, 80)"
-    assert len(by_round([{"ceiling": 400.0, "whole pipeline": 300.0}])) == 2  # no peer beside it
+    assert len(describe_rounds([{"ceiling": 400.0, "whole pipeline": 300.0}])) == 2  # no peer beside it
 
 
 def test_the_results_file_holds_every_round(tmp_path: Path) -> None:
     write_rounds("p", "portraits", ROUNDS, {"embed"}, ["one more"], folder=tmp_path, quiet=True)
     found = json.loads((tmp_path / "p.json").read_text())
     assert found["details"] == {"rounds": ROUNDS}
-    assert found["notes"] == ["Medians of 2 rounds; ratios within a round", *by_round(ROUNDS), "one more"]
+    assert found["notes"] == ["Medians of 2 rounds; ratios within a round", *describe_rounds(ROUNDS), "one more"]
     assert found["rows"][0] == {
         "what": "embed, alone on all cores",
         "images/s": 850,

@@ -127,7 +127,7 @@ def test_its_rows_are_unit_vectors_in_clusters_with_copies(monkeypatch: pytest.M
     monkeypatch.setattr(search_gpu, "_BLOCK", 200)
 
     def made(seed: int) -> NDArray[np.float32]:
-        host = search_gpu.host_index(503, 64, seed)
+        host = search_gpu.make_host_index(503, 64, seed)
         rows: NDArray[np.float32] = search_gpu.host_vectors(host).copy()
         return rows
 
@@ -149,21 +149,21 @@ def test_a_wrong_answer_fails_the_benchmark(tmp_path: Path, monkeypatch: pytest.
         return rows, scores
 
     monkeypatch.setattr(search_gpu, "exact_top_k", wrong)
-    with pytest.raises(SystemExit, match=r"FP16 on the GPU: not NumPy's answers; .*FP32 streamed: not NumPy's"):
+    with pytest.raises(SystemExit, match=r"FP16 on the GPU: [^;]*NumPy[^;]*; .*FP32 streamed: [^;]*NumPy"):
         measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
 
 
 def test_a_placement_that_breaks_does_not_take_the_others_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right = search_gpu.stand_in
+    right = search_gpu.make_stand_in
 
     def breaks(plan: MemoryPlan, host: object) -> CandidateSource:
         if plan.placement == "fp16":
             raise RuntimeError("a wrong argument")
         return right(plan, host)
 
-    monkeypatch.setattr(search_gpu, "stand_in", breaks)
+    monkeypatch.setattr(search_gpu, "make_stand_in", breaks)
     with pytest.raises(SystemExit, match="FP16 on the GPU: failed: a wrong argument"):
         measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
     written = json.loads((tmp_path / "results" / "search_gpu_stand_in.json").read_text("utf-8"))

@@ -69,7 +69,7 @@ def test_the_table_names_the_model_once_at_its_end(answers: list[Answer], capsys
     assert lines[2].split() == ["rank", "score", "expected", "face_index", "box", "photographs", "path"]
     assert lines[3].split() == ["1", "0.0500", "40", "0", "1,2,3,0", "3", "a/b\\n.jpg"]
     assert lines[2].index("path") == lines[3].index("a/b")
-    assert "  there may be more folders: only the best rows were looked at" in lines
+    assert "  more folders may match: only the best rows were ranked" in lines
     assert lines[-3:-1] == ["model: m (sha256 000000000000)", "index: flat (exact)"]
     assert lines[-1].startswith("expected: false hits")
 

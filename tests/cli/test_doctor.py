@@ -132,7 +132,7 @@ def test_another_distribution_of_the_same_module_will_do(bare: Bare) -> None:
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ("import os; os.abort()", "the process ended with -6"),
+        ("import os; os.abort()", "the process exited with -6"),
         ("raise ImportError('libfoo.so.1 is not there')", "libfoo.so.1 is not there"),
     ],
 )

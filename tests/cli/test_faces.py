@@ -169,7 +169,7 @@ def test_detectors_are_compared_alike_from_photographs_and_from_what_was_kept(
     for kept in tmp_path.glob("*.speed.json"):
         kept.unlink()
     lost = facemill("evaluate", *arguments, "--detectors", ",".join(both), **environment)
-    assert compared(lost.stdout)["detection alone, photographs/s"] == ["not measured"] * 2
+    assert compared(lost.stdout)["detection alone, photos/s"] == ["not measured"] * 2
 
 
 @pytest.mark.parametrize("names", [",", "", " , "])

@@ -29,7 +29,7 @@ ROOT_OF_PHOTOS = b"/photos/\xfe"
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime.export.qdrant._BATCH", 16)
+    monkeypatch.setattr("runtime.export.qdrant._BATCH_POINTS", 16)
 
 
 def exported(file: Path, store: Path, collection: str = "people", *, recreate: bool = False) -> UploadCounts:
@@ -125,7 +125,7 @@ sys.path.insert(0, {root!r})
 from pathlib import Path
 import runtime.export.qdrant as q
 from runtime.storage.file import EmbeddingFile
-q._BATCH = 16
+q._BATCH_POINTS = 16
 send, calls = q._Upload.send, []
 def counted(self, block):
     if len(calls) == 2:

@@ -123,13 +123,13 @@ def test_what_passes_is_tried_again_and_what_does_not_is_not(monkeypatch: pytest
 def test_an_export_over_http_goes_on_after_a_break_and_sends_nothing_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from tests.support.qdrant_stand_in import stand_in
+    from tests.support.qdrant_stand_in import qdrant_stand_in
 
     monkeypatch.setattr("runtime.export.qdrant_server._WAITS_S", (0.0, 0.0, 0.0))
-    monkeypatch.setattr("runtime.export.qdrant._BATCH", 16)
+    monkeypatch.setattr("runtime.export.qdrant._BATCH_POINTS", 16)
     file, vectors, _ = write_file(tmp_path / "people.h5", count=60)
     other, _, _ = write_file(tmp_path / "wide.h5", count=6, dimension=32)
-    with stand_in() as server, EmbeddingFile(file) as gallery, EmbeddingFile(other) as wide:
+    with qdrant_stand_in() as server, EmbeddingFile(file) as gallery, EmbeddingFile(other) as wide:
 
         def export(of: EmbeddingFile = gallery, *, recreate: bool = False) -> UploadCounts:
             return export_qdrant(of, server.url, "people", recreate=recreate, key="secret")

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from runtime.errors import ConfigError, StorageError
 from runtime.index.approximate import ApproximateIndex
-from runtime.index.beside import sidecar_path
 from runtime.index.codesfile import codes_path
 from runtime.index.kinds import APPROXIMATE
+from runtime.index.sidecar import sidecar_path
 from runtime.storage.file import EmbeddingFile
 from tests.index.test_flat import oracle, unit, write_gallery
 from tests.support.errors import raises

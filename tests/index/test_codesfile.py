@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from runtime.errors import StorageError
 from runtime.index import codesfile
 from runtime.index.approximate import ApproximateIndex
-from runtime.index.beside import sidecar_path
 from runtime.index.codesfile import codes_path
+from runtime.index.sidecar import sidecar_path
 from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import oracle, write_gallery

@@ -15,9 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigError, StorageError
-from runtime.index.beside import sidecar_path
 from runtime.index.flat import FlatIndex
 from runtime.index.indexfile import index_path
+from runtime.index.sidecar import sidecar_path
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import raises
 

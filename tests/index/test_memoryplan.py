@@ -6,7 +6,7 @@ import pytest
 
 from runtime.errors import ConfigError, OutOfMemoryError
 from runtime.index.memoryplan import (
-    MOST_HITS,
+    MAX_GPU_HITS,
     QUERIES,
     RESERVED_BYTES,
     MemoryPlan,
@@ -80,9 +80,9 @@ def test_too_little_memory_is_said_with_both_values() -> None:
 
 
 def test_more_hits_than_a_gpu_can_prove_are_refused() -> None:
-    assert plan(80, k=MOST_HITS).placement == "fp32"
+    assert plan(80, k=MAX_GPU_HITS).placement == "fp32"
     with raises(ConfigError, 1025, 1024, "--device cpu"):
-        plan(80, k=MOST_HITS + 1)
+        plan(80, k=MAX_GPU_HITS + 1)
 
 
 def test_a_plan_can_be_printed() -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from runtime.errors import ConfigError
 from runtime.index import open as choice
-from runtime.index.beside import sidecar_path
 from runtime.index.codesfile import codes_path
 from runtime.index.flat import FlatIndex
-from runtime.index.indexfile import index_path, keep_latency
+from runtime.index.indexfile import index_path, save_latency
 from runtime.index.open import open_index
+from runtime.index.sidecar import sidecar_path
 from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
 from tests.index.test_flat import oracle, write_gallery
@@ -31,10 +31,10 @@ def people(tmp_path: Path) -> Path:
 @pytest.fixture
 def large(people: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that auto takes for a large one, in which exact search takes 1,000 ms."""
-    monkeypatch.setattr(choice, "FEW_ROWS", 1000)
-    monkeypatch.setattr(choice, "_SURE_FACTOR", 1e9)
+    monkeypatch.setattr(choice, "MIN_APPROXIMATE_ROWS", 1000)
+    monkeypatch.setattr(choice, "_ESTIMATE_MARGIN", 1e9)
     with EmbeddingFile(people) as gallery, FlatIndex(gallery):
-        keep_latency(index_path(people), 1000.0)
+        save_latency(index_path(people), 1000.0)
     return people
 
 
@@ -70,7 +70,7 @@ def test_the_smallest_index_once_it_does_not(large: Path) -> None:
 
 
 def test_exact_search_is_measured_once_and_kept(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "FEW_ROWS", 1000)
+    monkeypatch.setattr(choice, "MIN_APPROXIMATE_ROWS", 1000)
     assert kind(people, latency_ms=1e-6) == "flat"  # no index is quicker than 2,000 rows
     first = sidecar_path(index_path(people)).read_text()
     assert '"exact_ms"' in first
@@ -120,7 +120,7 @@ def test_the_same_index_answers_one_query_and_many(large: Path) -> None:
 
 
 def test_an_estimate_that_is_sure_is_not_measured(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "FEW_ROWS", 1000)
+    monkeypatch.setattr(choice, "MIN_APPROXIMATE_ROWS", 1000)
     assert kind(people, latency_ms=100.0) == "flat"
     assert "exact_ms" not in sidecar_path(index_path(people)).read_text()
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from runtime.errors import StorageError
-from runtime.index import beside
+from runtime.index import sidecar
 from runtime.index.approximate import ApproximateIndex
-from runtime.index.beside import sidecar_path
 from runtime.index.codesfile import codes_path
 from runtime.index.flat import FlatIndex
 from runtime.index.indexfile import index_path
 from runtime.index.samerows import same_rows
+from runtime.index.sidecar import sidecar_path
 from runtime.storage.dataset import edit_file
 from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
@@ -54,7 +54,7 @@ def made_again(path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
     with caplog.at_level(logging.INFO):
         search(path)
     words = [record.getMessage() for record in caplog.records]
-    return [line.split(":")[0].split("/")[-1] for line in words if line.startswith("making the index")]
+    return [line.split(":")[0].split("/")[-1] for line in words if line.startswith("building the index")]
 
 
 def note(path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_change_that_fails_changes_no_sidecar(people: Path, caplog: pytest.Log
 def test_stopped_between_two_sidecars_the_other_index_is_made_again(
     people: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = beside.os.replace
+    real = sidecar.os.replace
 
     def stop_at_codes(source: str, target: Path) -> None:
         if Path(target).name == "people.h5.faiss-sq8.json":
@@ -127,7 +127,7 @@ def test_stopped_between_two_sidecars_the_other_index_is_made_again(
         real(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr(beside.os, "replace", stop_at_codes)
+        patched.setattr(sidecar.os, "replace", stop_at_codes)
         with pytest.raises(KeyboardInterrupt):
             note(people)
     assert made_again(people, caplog) == ["people.h5.faiss-sq8"]
@@ -164,5 +164,5 @@ def test_other_cards_follow_too_and_what_a_kill_leaves_of_them_has_a_name_of_our
     assert sorted(os.listdir(folder)) == ["other.json", "plan.json"]
     names: list[str] = []
     monkeypatch.setattr(os, "replace", lambda source, _: names.append(source))
-    beside.renew_source(plan, json.loads(plan.read_text())["source"], {})
+    sidecar.renew_source(plan, json.loads(plan.read_text())["source"], {})
     assert [str(name).endswith(".partial") for name in names] == [True]

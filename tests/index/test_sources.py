@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from runtime.index.candidates import HostRows, ResidentRows, StreamedRows
 from runtime.index.exact import CandidateSource, exact_top_k, fp16_error_bound, fp32_error_bound
 from runtime.index.gpu import count_gpus
-from runtime.index.memoryplan import MOST_CANDIDATES, QUERIES, MemoryPlan, resident_plan
-from runtime.index.place import Place, gpu_source, host_vectors, planned_source
+from runtime.index.memoryplan import MAX_GPU_CANDIDATES, QUERIES, MemoryPlan, resident_plan
+from runtime.index.placement import GpuPlan, gpu_source, host_vectors, planned_source
 from tests.support.errors import raises
 
 GPU = pytest.mark.gpu
@@ -85,7 +85,7 @@ def stand_in(placement: str) -> Maker:
 
 
 def on_gpu(placement: str) -> Maker:
-    return lambda host: gpu_source(Place(0, plan_for(placement, host)), host)
+    return lambda host: gpu_source(GpuPlan(0, plan_for(placement, host)), host)
 
 
 MAKERS: dict[str, Maker] = {
@@ -129,7 +129,7 @@ class Counted:
     """A source, and how many candidates it was asked for."""
 
     def __init__(self, source: CandidateSource) -> None:
-        self.error, self.most, self.counts = source.error, source.most, source.counts
+        self.error, self.max_hits, self.counts = source.error, source.max_hits, source.counts
         self._source = source
         self.asked: list[int] = []
 
@@ -207,7 +207,7 @@ def test_rows_nearer_than_fp16_can_tell_apart(maker: Maker, crowded: int) -> Non
     source, host = assert_exact(maker, vectors, queries, 50)
     if source.error > 1e-4:  # FP16: 132 candidates are too few, and 3,000 are more than it can be asked for
         assert len(source.asked) > 1
-        assert (source.asked[-1] == MOST_CANDIDATES and host.passes > 0) == (crowded == 3000)
+        assert (source.asked[-1] == MAX_GPU_CANDIDATES and host.passes > 0) == (crowded == 3000)
         assert host.passes <= 2  # never for the query that nothing is near to
 
 

@@ -149,13 +149,13 @@ def test_a_threshold_ends_folders_too(gallery: EmbeddingFile, people: Path) -> N
 def test_the_search_goes_deeper_until_a_bound_and_says_so(
     gallery: EmbeddingFile, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deep, "DEEPEST", 20)
+    monkeypatch.setattr(deep, "MAX_RANKED_ROWS", 20)
     for k in (2, 10):
         (answer,) = search(gallery, paths(people)[:1], k=k, by_folder=True)
         expected = grouped(ranked(people, 0)[:20], k)
         assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == expected
         assert answer.cut == (len({os.path.dirname(name) for *_, name in ranked(people, 0)[:20]}) <= k)
-    monkeypatch.setattr(deep, "HITS_TOGETHER", 40)  # two queries at a time
+    monkeypatch.setattr(deep, "MAX_ROWS_AT_ONCE", 40)  # two queries at a time
     one_by_one = [search(gallery, [query], k=3, by_folder=True)[0] for query in paths(people)]
     assert search(gallery, paths(people), k=3, by_folder=True) == one_by_one
 

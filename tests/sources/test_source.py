@@ -73,3 +73,14 @@ def test_what_is_no_photo_is_an_outcome(photo: Any, values: Values) -> None:
     with raises(ReadError, *values) as refused:
         MemorySource([photo]).read(0)
     assert refused.value.status == Status.UNSUPPORTED
+
+
+def test_a_photo_in_memory_keeps_its_name_when_a_run_resumes() -> None:
+    """A resumed run has the names of its first scan: each name gets its own photo, in any order, or none."""
+    source = MemorySource([b"first", b"second"], [b"a", b"b"])
+    resumed = source.with_names([b"b", b"gone", b"a"])
+    assert resumed.read(0) == b"second"
+    assert resumed.read(2) == b"first"
+    with pytest.raises(ReadError) as caught:
+        resumed.read(1)
+    assert caught.value.status == Status.UNREADABLE

@@ -1,4 +1,4 @@
-"""Small engines for tests of what surrounds an engine: arithmetic in NumPy, with a memory that can run out."""
+"""A runner that computes with NumPy and can run out of memory, to test the code around an engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INFO = info(model="arithmetic", dimension=4, size=8, backend_version="numpy", pr
 
 
 class ArithmeticRunner:
-    """Mean of each quarter of the image; OutOfMemoryError above `fits` images."""
+    """Compute the mean of each quarter of an image; raise OutOfMemoryError above `fits` images."""
 
     def __init__(self, fits: int = 10**9) -> None:
         self.info = INFO

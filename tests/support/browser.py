@@ -1,4 +1,4 @@
-"""A page as a browser has it: parsed, or after its scripts have run in headless Chromium."""
+"""Read a page as a browser does: parsed, or after its scripts have run in headless Chromium."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 
 class ParsedPage(html.parser.HTMLParser):
-    """What a browser would make of a page."""
+    """The tags and scripts of a page, parsed as a browser would."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ParsedPage(html.parser.HTMLParser):
 
 
 def open_in_browser(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """The page in a browser of its own; its stdout is the document as the scripts have left it."""
+    """Open a page in a new browser; stdout is the document after its scripts have run."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no browser: chromium or google-chrome")

@@ -1,4 +1,4 @@
-"""Embedding files of known people, made by the storage room without a network: each is near a direction of its own."""
+"""Write embedding files of known people with runtime/storage, without a network: each person has one direction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVIL = b'<img src=x onerror="alert(1)">&\x1b[31m\xe2\x80\xae,"quoted"\nline\xff.
 
 
 def people_rows(sizes: Sequence[int], *, dimension: int = 64, noise: float = 0.6, seed: int = 0) -> NDArray[np.float32]:
-    """(N, D) float32 unit rows, person after person. The expected score within a person is 1 / (1 + noise**2)."""
+    """(N, D) float32 unit rows, grouped by person. The expected score within a person is 1 / (1 + noise**2)."""
     rng = np.random.default_rng(seed)
     centres = _unit(rng.standard_normal((len(sizes), dimension)))
     rows = np.repeat(centres, sizes, axis=0)
@@ -30,7 +30,7 @@ def people_rows(sizes: Sequence[int], *, dimension: int = 64, noise: float = 0.6
 
 
 def person_of_rows(sizes: Sequence[int]) -> NDArray[np.int64]:
-    """(N,) int64, who each row of `people_rows` is."""
+    """(N,) int64, the person of each row of `people_rows`."""
     return np.repeat(np.arange(len(sizes)), sizes)
 
 
@@ -40,9 +40,9 @@ def write_file(
     names: Sequence[bytes] | None = None,
     ranks: Sequence[int] | None = None,
 ) -> Path:
-    """An embedding file whose photographs lie, or would lie, in `photos` beside it: 0000.jpg ..., or so named.
+    """Write an embedding file whose photos belong in the folder `photos` next to it: 0000.jpg ..., or `names`.
 
-    Where ranks are given, faces were looked for: of each photograph the one of that rank is in the file.
+    With `ranks`, the file has faces: of each photo, the face of that rank.
     """
     names = names or [b"%04d.jpg" % i for i in range(len(vectors))]
     dimension = vectors.shape[1]
@@ -68,7 +68,7 @@ def write_file(
 
 
 def _faces(ranks: Sequence[int]) -> tuple[NDArray[np.void], dict[int, int]]:
-    """A face for each photograph, and how many each has."""
+    """Make a face for each photo, and the number of faces of each."""
     faces = np.zeros(len(ranks), FACE)
     faces["face_index"] = ranks
     faces["box"] = (5, 5, 35, 40)
@@ -76,7 +76,7 @@ def _faces(ranks: Sequence[int]) -> tuple[NDArray[np.void], dict[int, int]]:
 
 
 def write_photos(path: Path, names: Sequence[bytes]) -> None:
-    """Real ones, each another, where the file has them."""
+    """Write different JPEGs at the paths of an embedding file's photos."""
     root = os.fsencode(path.parent / "photos")
     for i, name in enumerate(names):
         target = os.path.join(root, name)
@@ -86,7 +86,7 @@ def write_photos(path: Path, names: Sequence[bytes]) -> None:
 
 
 def links_by_numpy(vectors: NDArray[np.float32], threshold: float) -> ScoredPairs:
-    """All pairs at or above a threshold, by NumPy in double precision."""
+    """Find all pairs at or above a threshold with NumPy in double precision."""
     scores = (vectors.astype(np.float64) @ vectors.T.astype(np.float64)).astype(np.float32)
     first, second = np.nonzero(np.triu(scores >= np.float32(threshold), 1))
     return ScoredPairs(first, second, scores[first, second])

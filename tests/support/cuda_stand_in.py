@@ -22,14 +22,14 @@ HEADER = Path(__file__).with_name("cuda_stand_in.h")
 
 
 class ShimDriver:
-    """See runtime.cuda.driver.Driver."""
+    """A runtime.cuda.driver.Driver whose device is the CPU."""
 
     name = "shim"
     device = Device(0, "g++", "SM00")
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._held: dict[int, int] = {}  # bytes of what is allocated, by a number of its own
+        self._held: dict[int, int] = {}  # bytes of each allocation, by its number
         self._numbers = itertools.count()
         self._launching = threading.Lock()  # the blocks of one kernel share blockDim
 
@@ -37,7 +37,7 @@ class ShimDriver:
         return (1 << 33) - sum(self._held.copy().values()), 1 << 34
 
     def allocate(self, nbytes: int) -> Any:
-        memory = np.full(nbytes, 0xA5, np.uint8)  # nobody may count on zeros
+        memory = np.full(nbytes, 0xA5, np.uint8)  # no code may rely on zeros
         number = next(self._numbers)
         self._held[number] = nbytes
         weakref.finalize(memory, self._held.pop, number)

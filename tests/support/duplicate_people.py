@@ -1,4 +1,4 @@
-"""Embedding files with the same person in them twice, and all their pairs by NumPy in double precision."""
+"""Embedding files with duplicate people, and all their pairs by NumPy in double precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Pair = tuple[int, int, float]
 
 
 def rows_with_duplicates(rows: int, dimension: int = 32, seed: int = 0) -> NDArray[np.float32]:
-    """(rows, dimension) unit rows; every tenth is like another one, some are the same, three are zeros."""
+    """(rows, dimension) unit rows; every tenth is similar to another, five are equal, three are zeros."""
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((rows, dimension))
     late = rng.permutation(rows)[: rows // 10]
@@ -39,14 +39,14 @@ def write_rows(
     counts: Sequence[int] | None = None,
     calibration: Calibration | None = None,
 ) -> Path:
-    """The parts of an embedding file that pairs are found by.
+    """Write the parts of an embedding file that the search for pairs reads.
 
     Args:
-        path: where to.
-        vectors: (N, D), of the type to store.
-        names: of the rows.
-        counts: rows of each photograph, which then have faces; None for one each, without faces.
-        calibration: to carry.
+        path: path of the file.
+        vectors: (N, D), in the dtype to store.
+        names: names of the rows.
+        counts: rows of each photo, with faces; None for one row per photo, without faces.
+        calibration: calibration to store.
     """
     names = names or [b"p%d.jpg" % row for row in range(len(vectors))]
     contract = {"root": "/photos", "dimension": vectors.shape[1]}
@@ -70,7 +70,7 @@ def write_rows(
 
 
 def calibration_of(impostors: NDArray[np.floating]) -> Calibration:
-    """A calibration by these scores of two people, of embeddings such as `write_rows` writes."""
+    """Make a calibration from these scores of two people."""
     curve = curve_of_counts(count_scores(np.ones(1, np.float32)), count_scores(impostors.astype(np.float32)))
     origin = {
         "contract": {},
@@ -90,9 +90,9 @@ def scores_by_numpy(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def pairs_by_numpy(vectors: NDArray[np.floating], threshold: float) -> list[Pair]:
-    """All pairs: higher score first, then lower rows first; zeros pair with nobody."""
+    """All pairs: higher score first, then lower rows first; rows of zeros have no pairs."""
     scores = scores_by_numpy(vectors)
-    lives = vectors.any(axis=1)
-    first, second = np.nonzero(np.triu(scores >= np.float32(threshold), 1) & lives & lives[:, None])
+    nonzero = vectors.any(axis=1)
+    first, second = np.nonzero(np.triu(scores >= np.float32(threshold), 1) & nonzero & nonzero[:, None])
     pairs = zip(first.tolist(), second.tolist(), scores[first, second].tolist(), strict=True)
     return sorted(pairs, key=lambda pair: (-pair[2], pair[0], pair[1]))

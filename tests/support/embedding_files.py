@@ -1,4 +1,4 @@
-"""Whether two embedding files hold the same: every dataset to the byte, and all metadata that does not name the run."""
+"""Compare two embedding files: every dataset byte by byte, and all metadata except what names the run."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def contents(path: Path) -> dict[str, Any]:
 
 
 def _bytes(values: Any) -> bytes | list[bytes]:
-    """What an array holds; of lists of any length, which are addresses in memory, each one's."""
-    return [one.tobytes() for one in values.ravel()] if values.dtype == object else values.tobytes()
+    """Bytes of an array; for lists of variable length, whose entries are pointers, the bytes of each."""
+    return [item.tobytes() for item in values.ravel()] if values.dtype == object else values.tobytes()
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Names of what differs; empty when the two hold the same."""
+    """Names of the datasets and attributes that differ; empty if the files are equal."""
     a, b = contents(one), contents(other)
     return sorted(name for name in a.keys() | b.keys() if name not in a or name not in b or a[name] != b[name])

@@ -1,4 +1,4 @@
-"""Real image files of every awkward kind, made by Pillow, which shares no code with the decoder under test."""
+"""Encode difficult image files with Pillow, which shares no code with the decoder under test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Where each EXIF orientation puts the upright image: applied to it, the result is what the file stores.
+# What a file of each EXIF orientation stores, given the upright image.
 STORED = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
@@ -23,7 +23,7 @@ STORED = {
 
 
 def scene(height: int = 160, width: int = 120, seed: int = 0) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB: smooth, with no symmetry, so that every rotation and channel swap shows."""
+    """(H, W, 3) uint8 RGB: smooth and without symmetry, so that every rotation and channel swap shows."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     base = np.stack([255 * x / width, 255 * y / height, 128 + 0 * x], axis=-1)
@@ -35,7 +35,7 @@ def scene(height: int = 160, width: int = 120, seed: int = 0) -> NDArray[np.uint
 
 
 def encode(pixels: NDArray[np.uint8], kind: str = "JPEG", orientation: int = 1, **options: object) -> bytes:
-    """A file of an RGB, RGBA, L or LA array."""
+    """Encode an RGB, RGBA, L or LA array as a file."""
     out = io.BytesIO()
     if orientation != 1:
         exif = Image.Exif()
@@ -49,20 +49,20 @@ def encode(pixels: NDArray[np.uint8], kind: str = "JPEG", orientation: int = 1, 
 
 
 def cmyk_jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """A CMYK JPEG as Pillow writes it (Adobe marker, inverted)."""
+    """Encode a CMYK JPEG as Pillow does (Adobe marker, inverted)."""
     out = io.BytesIO()
     Image.fromarray(pixels).convert("CMYK").save(out, "JPEG", quality=95, subsampling=0)
     return out.getvalue()
 
 
 def png16(grey: NDArray[np.uint16]) -> bytes:
-    """A 16-bit grey PNG."""
+    """Encode a 16-bit grey PNG."""
     out = io.BytesIO()
     Image.fromarray(grey).save(out, "PNG")
     return out.getvalue()
 
 
 def png_bomb(width: int, height: int) -> bytes:
-    """A small PNG whose header announces a huge image."""
+    """Make a small PNG whose header states a huge size."""
     small = encode(np.zeros((8, 8, 3), np.uint8), "PNG")
     return small[:16] + struct.pack(">II", width, height) + small[24:]

@@ -1,4 +1,4 @@
-"""Expect an error by its class, its code, and the values that its message must name: never by its words."""
+"""Expect an error by its class, its code and the values that its message must name, never by its wording."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 
 E = TypeVar("E", bound=BaseException)
 Values = tuple[object, ...]
-USAGE = "Error"  # what click begins the line with when a command is used wrongly
+USAGE = "Error"  # prefix of click's message for wrong usage
 OPTION = "E-OPTION"
 
 
 def missing_values(text: str, values: Values) -> list[str]:
-    """The values that a text does not name as whole words: 5 is not in "25", and people.h5 is in "/a/people.h5"."""
+    """Values that a text does not contain as whole words: "25" does not contain 5; "/a/b.h5" contains b.h5."""
     missing = []
     for value in map(str, values):
         start = r"(?<!\w)" if re.match(r"\w", value) else ""

@@ -1,4 +1,4 @@
-"""Embedding files to export: the storage room's own, with the worst of names, several faces, clusters."""
+"""Write embedding files to export with runtime/storage: with difficult names, several faces and clusters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ODD = [
 
 
 def unit_rows(count: int, dimension: int, seed: int = 0) -> NDArray[np.float32]:
-    """(count, dimension) float32, each of length 1."""
+    """(count, dimension) float32 unit rows."""
     rows = np.random.default_rng(seed).standard_normal((count, dimension))
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
@@ -48,23 +48,23 @@ def write_file(
     sha256: str = "ab" * 32,
     skip: int = 0,
 ) -> tuple[Path, NDArray[np.float32], list[bytes]]:
-    """A finished file.
+    """Write a finished file.
 
     Args:
-        count: embeddings; with faces, two of each photograph.
-        skip: leave the first so many photographs out, as if they had been removed.
+        count: number of embeddings; with faces, two per photo.
+        skip: number of first photos to leave out, as if they had been removed.
     Returns:
-        Its path, what `/embeddings` must be (rounded to dtype), and the path of each row below the root, to the byte.
+        The file's path, the expected `/embeddings` (rounded to dtype), and the exact path of each row below the root.
     """
     each = 2 if faces else 1
-    photographs = count // each
-    names = [*ODD, *(b"p/%06d.jpg" % i for i in range(photographs))][:photographs]
+    photo_count = count // each
+    names = [*ODD, *(b"p/%06d.jpg" % i for i in range(photo_count))][:photo_count]
     vectors = unit_rows(count, dimension, seed)[skip * each :]
     names = names[skip:]
-    rows = np.repeat(np.arange(1, len(names) + 1), each)  # the first photograph of the scan is damaged
+    rows = np.repeat(np.arange(1, len(names) + 1), each)  # the first photo of the scan is damaged
     folder = path.with_name(path.name + ".segments")
     folder.mkdir()
-    known = faces_of(np.random.default_rng(seed), [0, 2] * photographs)[skip * each :] if faces else None
+    known = faces_of(np.random.default_rng(seed), [0, 2] * photo_count)[skip * each :] if faces else None
     counts = dict.fromkeys(range(1, len(names) + 1), 3) if faces else {}
     writer = SegmentWriter(
         folder,
@@ -79,9 +79,9 @@ def write_file(
     writer.append(Embedded(rows, (damaged,), embeddings=vectors, faces=known, face_counts=counts))
     writer.commit()
     contract = contract_of(dimension, root, sha256)
-    said = {**contract, "root": root.decode("utf-8", "backslashreplace"), "contract": json.dumps(contract)}
+    metadata = {**contract, "root": root.decode("utf-8", "backslashreplace"), "contract": json.dumps(contract)}
     with Ledger(len(names) + 1, folder, "p") as ledger:
-        assemble(path, ledger, [b"damaged.jpg", *names], said, dtype)
+        assemble(path, ledger, [b"damaged.jpg", *names], metadata, dtype)
     if cluster:
         with h5py.File(path, "r+") as file:
             file["cluster"] = np.arange(len(vectors), dtype=np.int32) // 3

@@ -1,4 +1,4 @@
-"""Photographs with any number of faces, as detection and an engine would hand them on: the same whenever asked."""
+"""Batches of photos with any number of faces, as detection and an engine produce them, the same at every call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WITHOUT_ROWS = (Status.NO_FACE, Status.MULTIPLE_FACES, Status.LOW_QUALITY, Statu
 
 
 def faces_of(rng: np.random.Generator, ranks: Sequence[int]) -> NDArray[np.void]:
-    """(n,) FACE, whose numbers mean nothing."""
+    """(n,) FACE with random values."""
     faces = np.zeros(len(ranks), FACE)
     for name in FACE.names or ():
         faces[name] = rng.uniform(0, 1000, faces[name].shape)
@@ -25,19 +25,19 @@ def faces_of(rng: np.random.Generator, ranks: Sequence[int]) -> NDArray[np.void]
 
 
 def batch_of(rows: Sequence[int], seed: int, spoilt: frozenset[int] = frozenset()) -> Embedded:
-    """What became of some scan rows: 0 to 5 faces each, all or some of them good enough for an embedding.
+    """Make the outcomes of scan rows: 0 to 5 faces each, all or some of them good enough to embed.
 
     Args:
-        rows: ascending.
-        seed: of the collection; what a row is depends on nothing else.
-        spoilt: rows that cannot be read this time.
+        rows: scan rows, ascending.
+        seed: random seed; the outcome of a row depends only on the seed and the row.
+        spoilt: rows that are unreadable in this call.
     """
     entries: list[int] = []
     faces, vectors, outcomes, counts = [faces_of(np.random.default_rng(0), [])], [np.empty((0, D))], [], {}
     for row in rows:
         rng = np.random.default_rng((seed, row))
         counts[row] = int(rng.integers(0, 6))
-        ranks = np.flatnonzero(rng.random(counts[row]) < 0.8).tolist()  # of the others, quality is too low
+        ranks = np.flatnonzero(rng.random(counts[row]) < 0.8).tolist()  # the quality of the rest is too low
         if row in spoilt:
             del counts[row]
             outcomes.append(Outcome(row, Status.UNREADABLE, "not today"))
@@ -57,12 +57,12 @@ def batch_of(rows: Sequence[int], seed: int, spoilt: frozenset[int] = frozenset(
 
 
 def batches_of(rows: Sequence[int], size: int, seed: int, spoilt: frozenset[int] = frozenset()) -> Iterator[Embedded]:
-    """`batch_of` for runs of `size` photographs."""
+    """Make batches of `size` photos with `batch_of`."""
     for start in range(0, len(rows), size):
         yield batch_of(rows[start : start + size], seed, spoilt)
 
 
 def segment_writer(folder: Path, rows: int = 10, *, faces: bool = True) -> SegmentWriter:
-    """Of segments that end after so many photographs."""
+    """Open a writer whose segments end after `rows` photos."""
     rules = SegmentRules(rows, 1e9)
     return SegmentWriter(folder, plan_id="p", dimension=D, dtype="float32", digests=False, faces=faces, rules=rules)

@@ -1,4 +1,4 @@
-"""The console command `facemill`: in this process, as most tests need it, or in a process of its own."""
+"""Run the command `facemill` in this process, as most tests do, or in its own process."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 def facemill(
     *arguments: object, cwd: Path = ROOT, stdin: str | bytes | None = None, **environment: object
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in this process, and leave the process as it was.
+    """Run a command in this process, and restore the state of the process.
 
     Args:
-        arguments: the command and what follows it.
+        arguments: the command and its arguments.
         cwd: the folder to run in.
         stdin: what the command reads.
-        environment: variables on top of those of this process.
+        environment: variables to add to those of this process.
     Returns:
-        The same as `subprocess.run` returns, so that a test reads both kinds of runs in one way.
+        A result like that of `subprocess.run`, so that tests read both kinds of runs in the same way.
     """
     command = ["facemill", *map(str, arguments)]
     variables = {name: str(value) for name, value in environment.items()}
@@ -45,7 +45,7 @@ def facemill(
 
 @contextmanager
 def _process_state(cwd: Path) -> Iterator[None]:
-    """Change to a folder; afterwards put back the folder, the environment, signal handlers and the package's log."""
+    """Change to a folder; afterwards restore folder, environment, signal handlers and the package's log."""
     log = logging.getLogger("runtime")
     before = (log.level, log.propagate, log.handlers[:])
     folder, variables = Path.cwd(), os.environ.copy()
@@ -72,11 +72,11 @@ def command_line(*arguments: object) -> list[str]:
 
 
 def facemill_process(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own: for limits, users, encodings, closed streams, and memory.
+    """Run a command in its own process, to test limits, users, encodings, closed streams and memory.
 
     Args:
-        arguments: the command and what follows it.
-        options: for `subprocess.run`.
+        arguments: the command and its arguments.
+        options: options of `subprocess.run`.
     """
     options = {"capture_output": True, "text": True, "cwd": ROOT, "timeout": 120, **options}
     return subprocess.run(command_line(*arguments), **options)  # type: ignore[no-any-return]
@@ -92,18 +92,18 @@ class RunningCommand(subprocess.Popen[str]):
 
 
 def start_facemill(*arguments: object, **options: Any) -> RunningCommand:
-    """Start a command in a process of its own and return at once: for signals, kills, and several at once.
+    """Start a command in its own process and return at once, to test signals, kills and parallel runs.
 
     Args:
-        arguments: the command and what follows it.
-        options: for `subprocess.Popen`.
+        arguments: the command and its arguments.
+        options: options of `subprocess.Popen`.
     """
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT, **options}
     return RunningCommand(command_line(*arguments), **options)
 
 
 def summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The line that --json printed."""
+    """Parse the line that --json printed."""
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer

@@ -1,4 +1,4 @@
-"""Runs of `facemill process` that a test disturbs, and that must end with the file of a run that nothing disturbed."""
+"""Interrupt runs of `facemill process`, and check that they finish with the file of an undisturbed run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from tests.support.embedding_files import differences
 from tests.support.facemill_command import RunningCommand, facemill, start_facemill, summary
 
-# A run that makes a durable segment several times a second: one that can be disturbed between two of them.
+# Makes a durable segment several times a second, so that a test can interrupt a run between two segments.
 SMALL_SEGMENTS = ("--segment-rows", 256, "--segment-seconds", 0.2, "--batch-size", 4)
 
 
@@ -23,8 +23,8 @@ class InterruptedRun:
 
     Attributes:
         output: the file that the command writes; nothing else may be in its folder.
-        arguments: of `facemill`.
-        whole: the same file by a run that nothing disturbed.
+        arguments: arguments of `facemill`.
+        whole: the same file, written by an undisturbed run.
     """
 
     output: Path
@@ -43,7 +43,7 @@ class InterruptedRun:
             process.kill()
 
     def resume(self, *more: object) -> tuple[dict[str, Any], str]:
-        """Run the command again, to the file of the undisturbed run; returns its summary and its stderr."""
+        """Run the command again and compare its file with the undisturbed one; returns its summary and its stderr."""
         done = facemill(*self.arguments, "--json", *more)
         answer = summary(done)
         assert_same_file(self.output, self.whole)
@@ -52,7 +52,7 @@ class InterruptedRun:
 
 
 def assert_same_file(path: Path, expected: Path) -> None:
-    """Assert that two embedding files hold the same, but for what names the run."""
+    """Assert that two embedding files are equal, except for what names the run."""
     assert differences(path, expected) == []
 
 
@@ -71,5 +71,5 @@ def wait_for_segment(output: Path) -> None:
 
 
 def file_size_limit(limit_bytes: int) -> Callable[[], None]:
-    """For `preexec_fn`: a process that may write no file beyond this size, as if the disk were full."""
+    """Make a `preexec_fn` that limits the size of files, as if the disk were full."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))

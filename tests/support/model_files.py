@@ -1,4 +1,4 @@
-"""The model that tests use: its facts, its model file, its engine's facts, and small ONNX graphs."""
+"""The model of the tests: its spec, its model file, its engine's facts, and small ONNX graphs."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def spec(**changes: Any) -> ModelSpec:
 
 
 def write_model_file(path: Path, **changes: Any) -> Path:
-    """Write the TOML that states the facts of a model: those of SPEC but for some."""
+    """Write the TOML of SPEC with changes."""
     facts = {name: value for name, value in asdict(spec(**changes)).items() if value is not None and name != "folder"}
-    # JSON's strings, numbers and lists are TOML's.
+    # JSON's strings, numbers and lists are valid TOML.
     path.write_text("\n".join(f"{name} = {json.dumps(value)}" for name, value in facts.items()))
     return path
 
 
 def info(**changes: Any) -> EngineInfo:
-    """The facts of an engine of SPEC that a test makes, but for some."""
+    """Make the facts of an engine of SPEC, with changes."""
     base = EngineInfo(
         model=SPEC.name,
         model_sha256="0" * 64,
@@ -65,7 +65,7 @@ def info(**changes: Any) -> EngineInfo:
 
 
 def copy_engine(engine: Path, target: Path, **changes: Any) -> Engine:
-    """A copy of an engine at another path, with other facts in its sidecar."""
+    """Copy an engine to another path, with changed facts in its sidecar."""
     return write_engine(target, engine.read_bytes(), replace(read_engine(engine).info, **changes))
 
 
@@ -80,15 +80,16 @@ def save_cnn(
     gain: float = 1.0,
     conv_first: bool = True,
 ) -> Path:
-    """A convolution, a ReLU, another convolution, a Reshape with a constant shape and a matrix product.
+    """Save a network: convolution, ReLU, convolution, Reshape with a constant shape, matrix product.
 
     Args:
-        path: where to write.
-        opset, batch: of the graph; a number fixes the batch as many files in the wild do.
-        pads: of the first convolution.
-        names: of input and output.
-        target: the Reshape's shape.
-        gain: of the first convolution's weights.
+        path: path of the ONNX file.
+        opset: opset of the graph.
+        batch: batch size or its name; a number fixes the batch, as many published files do.
+        pads: padding of the first convolution.
+        names: names of input and output.
+        target: shape of the Reshape.
+        gain: factor of the first convolution's weights.
         conv_first: False puts an Add before the convolution.
     """
     rng = np.random.default_rng(3)

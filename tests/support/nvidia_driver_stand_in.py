@@ -1,6 +1,6 @@
-"""NVIDIA's driver for tests: a libcuda.so.1 with as many GPUs as FAKE_GPUS says, and its nvidia-smi.
+"""A fake NVIDIA driver: a libcuda.so.1 with FAKE_GPUS GPUs, and its nvidia-smi.
 
-It numbers its GPUs as CUDA may, the other way round than nvidia-smi does: CUDA's GPU n of N is at bus N - n.
+Its CUDA numbers GPUs in the reverse order of nvidia-smi, as CUDA may: CUDA's GPU n of N is at bus N - n.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if [ "$memory" ]; then echo "1000, 6144"; else echo "the GPU at ${where:-every p
 
 
 class FakeDriver:
-    """A folder with the driver in it."""
+    """A folder that contains the fake driver."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -61,11 +61,11 @@ class FakeDriver:
         (folder / "nvidia-smi").chmod(0o755)
 
     def environment(self, *, gpus: int, cuda: int = 12090, shown: str | None = None) -> dict[str, str]:
-        """The environment of a process that is to find this driver.
+        """Make the environment of a process that must use this driver.
 
         Args:
-            gpus: how many the machine has.
-            cuda: the driver's CUDA as CUDA writes it.
+            gpus: number of GPUs of the machine.
+            cuda: CUDA version of the driver, such as 12090 for 12.9.
             shown: CUDA_VISIBLE_DEVICES; None: not set.
         """
         kept = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}

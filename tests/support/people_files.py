@@ -1,4 +1,4 @@
-"""Small folders of people with names from outside, and embedding files of them, for what changes finished files."""
+"""Small folders of people with unusual names, and their embedding files, for tests that change finished files."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ ODD = (b"quo\"te'.jpg", b"<b>&amp;.jpg", b"line\nbreak.jpg", b"caf\xe9.jpg", b"b
 
 
 def make_people(folder: Path, people: range, photographs: int = 4) -> None:
-    """Folders P00, P01 ... of small photographs; each photograph of each person is another one."""
+    """Write folders P00, P01 ... of small photos, all different."""
     for person in people:
-        place = folder / f"P{person:02d}"
-        place.mkdir(parents=True)
+        person_folder = folder / f"P{person:02d}"
+        person_folder.mkdir(parents=True)
         for i in range(photographs):
             scene = make.scene(112, 112, seed=100 * person + i)
-            (place / f"{i}.jpg").write_bytes(make.encode(scene, quality=70))
+            (person_folder / f"{i}.jpg").write_bytes(make.encode(scene, quality=70))
 
 
 def make_odd_people(folder: Path) -> None:
-    """People, one with odd names, one whose photographs are two duplicates of another's and a damaged one."""
+    """Write people: one has unusual file names, another two duplicates of someone else's photo and a damaged photo."""
     make_people(folder, range(6))
     odd = os.fsencode(folder / "odd \xe9".encode().decode())
     os.mkdir(odd)
@@ -48,20 +48,20 @@ def embed_folder(folder: Path, output: Path, engine: Path, *options: object) -> 
 
 
 def paths_in(file: Path) -> list[bytes]:
-    with EmbeddingFile(file) as opened:
-        return list(opened.scanned_paths())
+    with EmbeddingFile(file) as embeddings:
+        return list(embeddings.scanned_paths())
 
 
 def vectors_of(file: Path, path: str) -> NDArray[np.float32]:
-    """The embeddings of a photograph, or of a folder with its slash."""
-    with h5py.File(file) as opened:
-        names = opened["image_paths"].asstr()[:]
-        here = [name == path or (path.endswith("/") and name.startswith(path)) for name in names]
-        found: NDArray[np.float32] = opened["embeddings"][:][np.array(here, bool)]
-    return found
+    """Read the embeddings of a photo, or of a folder whose path ends in a slash."""
+    with h5py.File(file) as embeddings:
+        names = embeddings["image_paths"].asstr()[:]
+        selected = [name == path or (path.endswith("/") and name.startswith(path)) for name in names]
+        vectors: NDArray[np.float32] = embeddings["embeddings"][:][np.array(selected, bool)]
+    return vectors
 
 
 def files_that_hold(folder: Path, *needles: bytes) -> list[str]:
-    """Files below a folder whose raw bytes hold one of some sequences."""
+    """Find the files below a folder whose raw bytes contain one of the needles."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return sorted(str(path) for path in files if any(needle in path.read_bytes() for needle in needles))

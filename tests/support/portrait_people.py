@@ -1,4 +1,4 @@
-"""A folder of synthetic portraits by person, as the examples of the library and the documents name them."""
+"""Write synthetic portraits by person, with the names that the examples of the library and docs use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of Qdrant's HTTP interface that an export uses, in front of qdrant-client's own store."""
+"""Serve the part of Qdrant's HTTP interface that an export uses, from qdrant-client's local store."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class QdrantStandIn(ThreadingHTTPServer):
     """A server on a free port.
 
     Attributes:
-        store: what it answers from.
-        asked: (method, path) of each request that it answered.
-        busy: so many of the next upserts are answered with 503.
+        store: store behind the server.
+        asked: (method, path) of each answered request.
+        busy: number of next upserts to answer with 503.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class QdrantStandIn(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def answer(self, method: str, path: str, body: Any) -> Any:
-        """What `result` of the response is."""
+        """Compute the `result` of a response."""
         _, _, name, *rest = path.split("/")
         if "with_vector" in body:  # as HTTP calls it
             body["with_vectors"] = body.pop("with_vector")
@@ -59,7 +59,7 @@ class QdrantStandIn(ThreadingHTTPServer):
                 return {"points": points, "next_page_offset": more}
             case "POST", ["points", "count"]:
                 return self.store.count(name)
-        raise AssertionError(f"{method} {path} is not of an export")
+        raise AssertionError(f"{method} {path} is not a request of an export")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -93,9 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _plain(result: Any) -> Any:
-    """As JSON has it."""
+    """Convert a result to plain JSON types."""
     if isinstance(result, list):
-        return [_plain(one) for one in result]
+        return [_plain(item) for item in result]
     if isinstance(result, dict):
         return {key: _plain(value) for key, value in result.items()}
     return result.model_dump(mode="json") if hasattr(result, "model_dump") else result
@@ -103,7 +103,7 @@ def _plain(result: Any) -> Any:
 
 @contextmanager
 def qdrant_stand_in() -> Iterator[QdrantStandIn]:
-    """It runs while the block does."""
+    """Run the server during the block."""
     with QdrantStandIn() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

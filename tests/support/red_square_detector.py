@@ -1,8 +1,8 @@
-"""A face detector that anybody can check: it takes every red square for a face.
+"""A face detector that is easy to check: it detects every red square as a face.
 
-Built as YuNet's file is: a fixed size of 640x640, three strides, heads of a convolution, a Transpose, a Reshape and,
-for scores, a Sigmoid. Only the cells of stride 32 ever answer; a face's box is three cells wide, its landmarks lie as
-ArcFace's template does in it.
+It is built like YuNet's file: a fixed size of 640x640, three strides, and heads of a convolution, a Transpose, a
+Reshape and, for scores, a Sigmoid. Only the cells of stride 32 answer. The box of a face is three cells wide, and its
+landmarks are placed as in ArcFace's template.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PLACES = (TEMPLATE - 55.5) / 112
 
 FACTS = {
     "name": "red-squares",
-    "title": "takes red squares for faces, for tests",
+    "title": "detects red squares as faces, for tests",
     "file": "red-squares.onnx",
     "size": 224,
     "channel_order": "bgr",
@@ -39,14 +39,14 @@ FACTS = {
 
 
 def save_red_squares(folder: Path) -> Path:
-    """Write the model and its model file; returns the latter."""
+    """Write the model and its model file; returns the path of the model file."""
     nodes, outputs, constants = [], [], []
 
     def constant(name: str, value: NDArray[np.generic]) -> str:
         constants.append(numpy_helper.from_array(value, name))
         return name
 
-    # Half a cell from the cell's corner to its middle; the corner is where YuNet counts from.
+    # YuNet counts from the cell's corner; its middle is half a cell away.
     landmarks = (PLACES * BOX_CELLS + 0.5).ravel()
     box = np.array([0.5, 0.5, np.log(BOX_CELLS), np.log(BOX_CELLS)])
     for kind, values in (("cls", np.zeros(1)), ("obj", np.zeros(1)), ("bbox", box), ("kps", landmarks)):
@@ -55,7 +55,7 @@ def save_red_squares(folder: Path) -> Path:
             bias = values.astype(np.float32)
             if kind in ("cls", "obj"):
                 bias = np.full(1, -20, np.float32)
-                if stride == CELL:  # blue, green, red: a cell of pure red comes to 20
+                if stride == CELL:  # blue, green, red: a cell of pure red scores 20
                     weights[0] = (np.array([-1, -1, 1]) * 40 / 255 / stride**2)[:, None, None]
             name = f"{kind}_{stride}"
             inputs = ["input", constant(f"{name}.w", weights), constant(f"{name}.b", bias)]
@@ -81,7 +81,7 @@ def picture(height: int, width: int, *squares: tuple[int, int, int], seed: int =
     image = rng.integers(60, 90, (height, width, 3), dtype=np.uint8)
     for left, top, side in squares:
         image[top : top + side, left : left + side] = (255, 0, 0)
-        # Eyes, nose and mouth, so that crops of different squares differ and have something to be sharp about.
+        # Eyes, nose and mouth, so that crops of different squares differ and have edges for the sharpness.
         marks = rng.integers(0, 2, (4, 4)).astype(bool)
         size = side // 4
         for y, x in np.argwhere(marks):

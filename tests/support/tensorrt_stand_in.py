@@ -1,6 +1,6 @@
-"""TensorRT's names on the CPU: an "engine" is an ONNX file, and device memory is what the shim driver calls so.
+"""A stand-in for TensorRT on the CPU: an "engine" is an ONNX file, and device memory is the shim driver's.
 
-Not TensorRT: what surrounds it (slots, streams, buffers, failures) can be run on a machine without a GPU.
+It tests the code around TensorRT (slots, streams, buffers, failures) on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from runtime.engines.tensorrt.slot import Slot
 from runtime.pipeline.gpu_embed import DeviceCrops
 from runtime.pipeline.gpu_fill import Shrink
 
-SIDES = (32, 1024)  # of a detector's pictures
+SIDES = (32, 1024)  # pixels, smallest and largest side of a detector's images
 KINDS = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 
 
@@ -35,7 +35,7 @@ class ILogger:
 
 
 class Context:
-    """Runs one shape at a time on bare addresses."""
+    """Run one shape at a time on bare addresses."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -47,7 +47,7 @@ class Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
-        if len(self.engine.session.get_inputs()[0].shape) == 4 and shape[1:3] != (112, 112):  # of a detector
+        if len(self.engine.session.get_inputs()[0].shape) == 4 and shape[1:3] != (112, 112):  # a detector's
             return all(SIDES[0] <= side <= SIDES[-1] for side in shape[1:3])
         return True
 
@@ -78,7 +78,7 @@ class RuntimeCache:
 
 
 class RuntimeConfig:
-    """What only tensorrt_rtx has."""
+    """The runtime configuration, which only tensorrt_rtx has."""
 
     __slots__ = ("dynamic_shapes_kernel_specialization_strategy",)  # nothing else can be set, as in the real one
 
@@ -93,9 +93,9 @@ class Engine:
     """An ONNX engine.
 
     Attributes:
-        configs: that contexts were created with.
-        shapes: of all batches, in order.
-        refusals: number of a batch, from 1 -> TensorRT's words for refusing it.
+        configs: configurations that contexts were created with.
+        shapes: shapes of all batches, in order.
+        refusals: number of a batch, counted from 1 -> TensorRT's message for refusing it.
     """
 
     device_memory_size_v2 = 1000
@@ -134,7 +134,7 @@ class Runtime:
 
 
 class ShimCrops(DeviceCrops):
-    """DALI's CPU graph writes to what the shim calls device memory, and knows no streams."""
+    """DALI's CPU graph writes to the shim's device memory and has no streams."""
 
     def __init__(self, slot: Slot, shrink: Shrink) -> None:
         super().__init__(slot, shrink)
@@ -142,7 +142,7 @@ class ShimCrops(DeviceCrops):
 
 
 def tensorrt_module(name: str = "tensorrt") -> ModuleType:
-    """What `import tensorrt`, or `import tensorrt_rtx`, would give."""
+    """Make the module that `import tensorrt` or `import tensorrt_rtx` would give."""
     module = ModuleType(name)
     module.__dict__.update(__version__="shim", ILogger=ILogger, Runtime=Runtime)
     if name == "tensorrt_rtx":

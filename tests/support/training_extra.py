@@ -1,4 +1,4 @@
-"""What the tests of training/ share: its extra, without which they skip, and tars of generated crops."""
+"""Shared by the tests of training/: skip without its extra, generated crops, settings and checkpoints."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _REASON = "the extra train is not installed: pip install -e '.[cpu,train]'"
 
 
 def torch_of_extra() -> Any:
-    """PyTorch; skips the module that asks unless all of the extra is there, as `training` does not start without it."""
+    """Import PyTorch; skips the calling module unless the whole extra is installed, which `training` needs to start."""
     for name in ("hydra", "openvino", "pytorch_metric_learning", "tensorboard"):
         pytest.importorskip(name, reason=_REASON, exc_type=ImportError)
     return pytest.importorskip("torch", reason=_REASON, exc_type=ImportError)
 
 
 def write_tar(path: Path, members: Mapping[str, tuple[int, int]]) -> None:
-    """A tar of crops, 112x112: of each name the person and the shot that are drawn."""
+    """Write a tar of 112x112 crops; `members` maps each name to the person and shot to draw."""
     with tarfile.open(path, "w") as archive:
         for name, (person, shot) in members.items():
             content = encode(0, person, shot, (112, 112))
@@ -35,7 +35,7 @@ def write_tar(path: Path, members: Mapping[str, tuple[int, int]]) -> None:
 
 
 def compose(name: str, overrides: Sequence[str]) -> Any:
-    """The settings of a command of training/: of `conf/<name>.yaml`, with what is said on its command line."""
+    """Load the settings of a command of training/: `conf/<name>.yaml` with overrides from the command line."""
     import hydra
 
     with hydra.initialize_config_dir(version_base=None, config_dir=str(ROOT / "training" / "conf")):
@@ -43,12 +43,12 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
 
 
 def settings_of(name: str, overrides: Mapping[str, Any]) -> Any:
-    """The same, of values by name."""
+    """Load the settings of `conf/<name>.yaml` with overrides by name."""
     return compose(name, [f"{key}={value}" for key, value in overrides.items()])
 
 
 def write_checkpoint(path: Path, backbone: Mapping[str, Any]) -> Path:
-    """Of a network that has learned nothing, but whose batch norms have seen 48 pictures; returns the path."""
+    """Write a checkpoint of an untrained network whose batch norms have seen 48 images; returns its path."""
     import torch
 
     from training.backbones import build_backbone, normalise

@@ -34,20 +34,20 @@ def scenes(count: int = 16, size: int = SIDE, seed: int = 0, **rules: Any) -> An
 
 def test_landmarks_stay_in_order_within_their_boxes() -> None:
     found = scenes(64, rotation=5.0, turned=0.0)
-    marks, boxes = found.landmarks[found.there], found.boxes[found.there]
+    marks, boxes = found.landmarks[found.present], found.boxes[found.present]
     assert 40 < len(boxes) < 110
     assert (marks[:, 0, 0] < marks[:, 1, 0]).all()  # left first as seen in the picture, in the mirror too
     assert (marks[:, 3, 0] < marks[:, 4, 0]).all()
     assert (marks[:, 0, 1] < marks[:, 3, 1]).all()
     assert ((marks >= boxes[:, None, :2]) & (marks <= boxes[:, None, 2:])).all()
-    assert not (found.there & found.cut).any()
+    assert not (found.present & found.cut).any()
     assert found.images.min() >= 0
     assert found.images.max() < 255.01
 
 
 def test_no_faces_where_none_are_wanted_and_one_each_where_all_are() -> None:
-    assert not scenes(empty=1.0).there.any()
-    assert (scenes(empty=0.0, more=0.0, portrait=1.0).there.sum(dim=1) == 1).all()
+    assert not scenes(empty=1.0).present.any()
+    assert (scenes(empty=0.0, more=0.0, portrait=1.0).present.sum(dim=1) == 1).all()
 
 
 def encoded(wanted: Any, scores: float) -> Any:
@@ -56,7 +56,7 @@ def encoded(wanted: Any, scores: float) -> Any:
 
     places, strides = cells(SIDE)
     raw = torch.zeros(len(wanted.boxes), len(places), 15)
-    for n, f in (wanted.there | wanted.cut).nonzero().tolist():
+    for n, f in (wanted.present | wanted.cut).nonzero().tolist():
         box, marks = wanted.boxes[n, f], wanted.landmarks[n, f]
         middle = ((box[:2] + box[2:]) / 2).clamp(1, SIDE - 1)
         for p in ((places == (middle / strides[:, None]).floor()).all(dim=1)).nonzero()[:, 0].tolist():
@@ -79,7 +79,7 @@ def test_who_answers_like_the_teacher_pays_nothing_and_is_read_back_by_facemill(
     values[..., 0] = torch.logit(answers.scores, eps=1e-6)
     assert float(detection_loss(values, answers, SIDE, 6.0)["loss"]) < 1e-3
     read = find_faces(raw.numpy(), decoder=DECODERS["yunet"], height=SIDE, width=SIDE, threshold=0.5)
-    there = wanted.there[:, 0]
+    there = wanted.present[:, 0]
     assert there.sum() > 12
     for one, box, marks, expected in zip(read, wanted.boxes[:, 0], wanted.landmarks[:, 0], there, strict=True):
         if expected:
@@ -96,7 +96,7 @@ def test_the_teacher_is_not_believed_where_no_face_is_known_to_be() -> None:
     from training.detection import check_answers
 
     wanted = scenes(24, empty=0.5)
-    empty = ~(wanted.there | wanted.cut).any(dim=1)
+    empty = ~(wanted.present | wanted.cut).any(dim=1)
     assert 4 < empty.sum() < 20
     raw = encoded(wanted, 0.9)
     raw[empty, :, 0] = 0.9
@@ -125,7 +125,7 @@ def test_an_upright_face_that_the_teacher_overlooks_teaches_nothing_and_one_on_i
         if turned:
             wanted.landmarks[:] = wanted.landmarks[:, :, [4, 3, 2, 1, 0]]
         answers = check_answers(encoded(wanted, 0.4), wanted, SIDE)
-        there = wanted.there.any(dim=1)
+        there = wanted.present.any(dim=1)
         assert there.sum() > 12
         assert (answers.counts[there].all(dim=1) == turned).all()
         assert not answers.trusted[there].any() or turned
@@ -262,7 +262,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "last.pt"
 
 
-@pytest.mark.parametrize("part", ["halve_weights", "traced"])
+@pytest.mark.parametrize("part", ["halve_weights", "trace_to_onnx"])
 def test_a_file_that_answers_otherwise_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:

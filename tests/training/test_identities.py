@@ -166,7 +166,9 @@ def test_the_hard_miner_picks_of_each_crop_the_furthest_of_its_person_and_the_ne
     from training.objectives import Objective, Stage
 
     embeddings, persons = embeddings_of_noise()
-    a, p, n = (rows.numpy() for rows in Objective(Stage(0, "triplet", "hard"), 8, 16).mined(embeddings, persons))
+    a, p, n = (
+        rows.numpy() for rows in Objective(Stage(0, "triplet", "hard"), 8, 16).mine_triplets(embeddings, persons)
+    )
     apart = distances(embeddings)
     same = persons.numpy()[:, None] == persons.numpy()[None]
     assert sorted(a) == list(range(32))
@@ -179,7 +181,7 @@ def test_the_semihard_miner_picks_what_is_further_than_ones_own_by_less_than_the
 
     embeddings, persons = embeddings_of_noise()
     objective = Objective(Stage(0, "triplet", "semihard", margin=0.3), 8, 16)
-    found = {tuple(triplet) for triplet in torch.stack(objective.mined(embeddings, persons), 1).tolist()}
+    found = {tuple(triplet) for triplet in torch.stack(objective.mine_triplets(embeddings, persons), 1).tolist()}
     apart, who = distances(embeddings), persons.numpy()
     expected = {
         (a, p, n)
@@ -275,10 +277,10 @@ def test_held_out_persons_are_not_learned_from_and_are_what_is_searched(
 def test_a_followed_run_verifies_and_shows_its_embeddings(data: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from training.loop import follow
+    from training.loop import train
 
     trainer = trainer_of(data, tmp_path, held_out=0.25, batch=16, samples=32, verify_every=32, log_every=1)
-    follow(trainer, trainer.show)
+    train(trainer, trainer.show)
     board = tmp_path / "tensorboard"
     events = EventAccumulator(str(board)).Reload()
     assert {"loss", "stage", "recall_at_1"} <= set(events.Tags()["scalars"])

@@ -110,11 +110,11 @@ def test_it_takes_small_pictures_too(size: int) -> None:
 
 
 def test_it_is_as_large_as_it_says_and_fits_in_four_megabytes() -> None:
-    from training.backbones import build_backbone, parameters_of
+    from training.backbones import build_backbone, count_parameters
     from training.export import halve_weights, to_onnx
 
     model = build_backbone("mamba", 512, 1.0, "relu").eval()
-    assert 1_000_000 < parameters_of(model) < 2_000_000
+    assert 1_000_000 < count_parameters(model) < 2_000_000
     assert len(halve_weights(to_onnx(model)).SerializeToString()) < 4_000_000
     with raises(ValueError, "vit", "mobilefacenet", "w600k_mbf", "mamba"):
         build_backbone("vit", 512, 1.0, "relu")

@@ -214,7 +214,7 @@ def test_a_start_of_another_network_or_kind_is_refused(data: Path, teacher: Path
 def test_a_signal_ends_a_run_after_its_step_and_keeps_it(
     data: Path, teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, number: int, code: int
 ) -> None:
-    from training.loop import follow
+    from training.loop import train
     from training.train import Trainer
 
     class Interrupted(Trainer):
@@ -226,7 +226,7 @@ def test_a_signal_ends_a_run_after_its_step_and_keeps_it(
 
     before = signal.getsignal(number)
     with caplog.at_level("INFO"), pytest.raises(SystemExit) as stopped:
-        follow(Interrupted(config(data, teacher, tmp_path, batch=4)))
+        train(Interrupted(config(data, teacher, tmp_path, batch=4)))
     assert stopped.value.code == code
     assert signal.getsignal(number) is before
     assert_names(caplog.text, 12, 960)
@@ -294,11 +294,11 @@ def test_cosines_of_targets_are_those_of_the_teacher() -> None:
 
 
 def test_ten_fold_accuracy_of_scores_that_part_and_of_noise() -> None:
-    from training.verification import ten_fold
+    from training.verification import ten_fold_accuracy
 
     rng = np.random.default_rng(0)
     same = np.arange(6000) % 2 == 0
     fold = np.arange(6000) // 600
     apart = np.where(same, 0.7, 0.1) + rng.normal(0, 0.05, 6000)
-    assert ten_fold(apart.astype(np.float32), same, fold) == 1.0
-    assert 0.45 < ten_fold(rng.normal(size=6000).astype(np.float32), same, fold) < 0.55
+    assert ten_fold_accuracy(apart.astype(np.float32), same, fold) == 1.0
+    assert 0.45 < ten_fold_accuracy(rng.normal(size=6000).astype(np.float32), same, fold) < 0.55

@@ -1,4 +1,4 @@
-"""Where a gallery is searched: on the CPU, or on a GPU that has room for it and is worth the upload."""
+"""Choose where to search a gallery: on the CPU, or on a GPU with enough memory if the upload pays off."""
 
 from __future__ import annotations
 
@@ -18,46 +18,47 @@ from .exact import CandidateSource, fp16_error_bound, fp32_error_bound
 from .gpu import GpuIndex, count_gpus, gpu_memory
 from .memoryplan import MemoryPlan, plan_memory
 
-# Orders of magnitude, which decide nothing but `auto`: products a second on one core (benchmarks/search_exact.py),
-# bytes a second that a CPU reads and that reach a GPU from a mapped file, and what CUDA takes to start.
-_PRODUCTS_A_CORE = 6e9
-_READ_BYTES = 10e9
-_UPLOAD_BYTES = 4e9
+# Orders of magnitude, used only by `auto`: products per second on one core (benchmarks/search_exact.py), bytes per
+# second that a CPU reads and that reach a GPU from a mapped file, and the start of CUDA.
+_PRODUCTS_PER_CORE_S = 6e9
+_READ_BYTES_S = 10e9
+_UPLOAD_BYTES_S = 4e9
 _START_S = 3.0
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A GPU, and how the rows lie on it.
+class GpuPlan:
+    """A GPU and the plan for its memory.
 
     Attributes:
-        device: its number.
-        plan: for its memory.
+        device: number of the GPU.
+        plan: how the rows are placed in its memory.
     """
 
     device: int
     plan: MemoryPlan
 
 
-def choose_place(device: str, rows: int, dimension: int, *, k: int, queries: int) -> Place | None:
-    """Decide where to search, and say it in the log.
+def choose_gpu(device: str, rows: int, dimension: int, *, k: int, queries: int) -> GpuPlan | None:
+    """Decide where to search, and log the decision.
 
     Args:
         device: "auto", "cpu", "gpu" (the first one) or the number of a GPU.
         rows: N.
         dimension: D.
         k: hits for each query.
-        queries: in one search.
+        queries: number of queries in one search.
     Returns:
         A GPU and its memory plan; None for the CPU.
     Raises:
-        ConfigError: the device is none of these, or a GPU cannot find that many hits.
-        MissingDependencyError, EngineError: a GPU was asked for and cannot be had.
+        ConfigError: the device is unknown, or k is too large for a GPU.
+        MissingDependencyError: a GPU was requested, and FAISS for GPUs is not installed.
+        EngineError, OutOfMemoryError: the requested GPU does not exist, or has too little memory.
     """
     check_device(device)
-    if device == "cpu" or (device == "auto" and not _pays(rows, dimension, queries)):
+    if device == "cpu" or (device == "auto" and not _gpu_is_faster(rows, dimension, queries)):
         return None
     number = int(device) if device.isdecimal() else 0
     try:
@@ -69,52 +70,53 @@ def choose_place(device: str, rows: int, dimension: int, *, k: int, queries: int
         logger.info("searching on the CPU: %s", err.message)
         return None
     logger.info("searching on GPU %d (%s, %.2f GB free): %s", number, name, free / 1e9, plan)
-    return Place(number, plan)
+    return GpuPlan(number, plan)
 
 
 def check_device(device: str) -> None:
-    """Refuse a name that is no device.
+    """Refuse an unknown device.
 
     Raises:
-        ConfigError: it is none of auto, cpu, gpu and the number of a GPU.
+        ConfigError: the device is not auto, cpu, gpu or the number of a GPU.
     """
     if device not in ("auto", "cpu", "gpu") and not device.isdecimal():
         raise ConfigError(f"the device is {device!r}; expected: auto, cpu, gpu or the number of a GPU")
 
 
-def _pays(rows: int, dimension: int, queries: int) -> bool:
-    """Whether there is a GPU that is done sooner than the CPU would be."""
+def _gpu_is_faster(rows: int, dimension: int, queries: int) -> bool:
+    """Whether a GPU would finish sooner than the CPU."""
     if not count_gpus():
         logger.debug("searching on the CPU: FAISS sees no GPU")
         return False
     cpu, gpu = estimate_s(rows, dimension, queries, cores=len(os.sched_getaffinity(0)))
     if gpu < cpu:
         return True
-    words = "searching on the CPU: about %.1f s (queries: %d); on the GPU it would be %.1f s with the upload"
-    logger.info(words, cpu, queries, gpu)
+    message = "searching on the CPU: about %.1f s (queries: %d); a GPU would take %.1f s with the upload"
+    logger.info(message, cpu, queries, gpu)
     return False
 
 
 def estimate_s(rows: int, dimension: int, queries: int, *, cores: int) -> tuple[float, float]:
-    """About how long one search takes on the CPU, and on a GPU with the upload of all rows."""
+    """Estimate the seconds of one search on the CPU, and on a GPU with the upload of all rows."""
     products = rows * dimension
-    cpu = 4 * products / _READ_BYTES + queries * products / (cores * _PRODUCTS_A_CORE)
-    return cpu, _START_S + 4 * products / _UPLOAD_BYTES
+    cpu = 4 * products / _READ_BYTES_S + queries * products / (cores * _PRODUCTS_PER_CORE_S)
+    return cpu, _START_S + 4 * products / _UPLOAD_BYTES_S
 
 
-def gpu_source(place: Place, host: Any) -> CandidateSource:
-    """Put the rows where the plan says.
+def gpu_source(gpu: GpuPlan, host: Any) -> CandidateSource:
+    """Upload the rows by the plan.
 
     Args:
-        place: a GPU.
+        gpu: a GPU and its memory plan.
         host: FAISS's flat index of the rows; must outlive the source.
     Raises:
-        EngineError, OutOfMemoryError: the GPU refuses.
+        EngineError: the GPU fails.
+        OutOfMemoryError: the GPU has too little memory.
     """
     return planned_source(
-        place.plan,
+        gpu.plan,
         host,
-        lambda half: GpuIndex(place.device, host.d, half=half, scratch_bytes=place.plan.scratch_bytes),
+        lambda half: GpuIndex(gpu.device, host.d, half=half, scratch_bytes=gpu.plan.scratch_bytes),
     )
 
 
@@ -122,9 +124,9 @@ def planned_source(plan: MemoryPlan, host: Any, new_index: Callable[[bool], Any]
     """Fill indexes by a plan.
 
     Args:
-        plan: what goes where.
-        host: as for `gpu_source`.
-        new_index: an empty index, FP16 if told so; like `GpuIndex`.
+        plan: placement and sizes.
+        host: FAISS's flat index of the rows; must outlive the source.
+        new_index: makes an empty index like `GpuIndex`, FP16 if its argument is true.
     """
     vectors = host_vectors(host)
     if plan.placement == "streamed":
@@ -140,7 +142,7 @@ def planned_source(plan: MemoryPlan, host: Any, new_index: Callable[[bool], Any]
 
 
 def host_vectors(host: Any) -> NDArray[np.float32]:
-    """(N, D) float32: the rows of FAISS's flat index where they lie, not copied. Valid as long as the index."""
+    """(N, D) float32: a view of the rows of FAISS's flat index, valid as long as the index."""
     faiss = require("faiss", extra="cpu", purpose="searching")
     flat: NDArray[np.float32] = faiss.rev_swig_ptr(host.get_xb(), host.ntotal * host.d)
     return flat.reshape(host.ntotal, host.d)

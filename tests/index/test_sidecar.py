@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from runtime.fetch import sha256_of
-from runtime.index import beside
-from runtime.index.beside import is_unchanged, mark_of, read_card, sidecar_path, write_card
+from runtime.index import sidecar
+from runtime.index.sidecar import is_unchanged, mark_of, read_card, sidecar_path, write_card
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         found.append(path)
         return sha256_of(path)
 
-    monkeypatch.setattr(beside, "sha256_of", counted)
+    monkeypatch.setattr(sidecar, "sha256_of", counted)
     return found
 
 
@@ -64,6 +64,6 @@ def test_a_mark_that_cannot_be_noted_is_no_error(index: Path, monkeypatch: pytes
         raise OSError(30, "Read-only file system")
 
     before = read_card(index)
-    monkeypatch.setattr(beside, "amend_card", refuse)
+    monkeypatch.setattr(sidecar, "amend_card", refuse)
     assert is_unchanged(index, before)
     assert read_card(index) == before

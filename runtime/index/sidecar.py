@@ -1,4 +1,4 @@
-"""The sidecar of an index: which embedding file the index was made from, and whether it is still as it was made."""
+"""The sidecar of an index: which embedding file the index was made from, and whether the index has changed since."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ def sidecar_path(index: Path) -> Path:
 
 
 def read_card(path: Path) -> dict[str, Any]:
-    """What the sidecar of an index says.
+    """Read the sidecar of an index.
 
     Raises:
-        OSError, ValueError: it cannot be read, or is no JSON object.
+        OSError, ValueError: the sidecar cannot be read, or is no JSON object.
     """
     return _read(sidecar_path(path))
 
 
 def write_card(path: Path, card: Mapping[str, object]) -> None:
-    """Vouch for an index as it lies there now: its mark is added. The sidecar is replaced atomically."""
+    """Write the sidecar of an index with the index's current mark. The sidecar is replaced atomically."""
     time.sleep(_TICK_S)
     _replace(sidecar_path(path), json.dumps({**card, "mark": mark_of(path)}, indent=2) + "\n", like=path)
 
 
 def amend_card(path: Path, **facts: object) -> None:
-    """Add to a sidecar, which goes on vouching for what it vouched for before."""
+    """Add facts to a sidecar. Its mark stays."""
     _replace(sidecar_path(path), json.dumps({**read_card(path), **facts}, indent=2) + "\n")
 
 
 def renew_source(card: Path, before: Mapping[str, object], after: Mapping[str, object]) -> None:
-    """Where a file of JSON says that it is of one `source`, say that it is of another; whole or not at all.
+    """Replace the `source` of a JSON file if it is `before`, atomically.
 
     Raises:
-        OSError, ValueError: it cannot be read, is no JSON object, or cannot be written.
+        OSError, ValueError: the file cannot be read, is no JSON object, or cannot be written.
     """
     facts = _read(card)
     if facts.get("source") == before:
@@ -56,34 +56,34 @@ def renew_source(card: Path, before: Mapping[str, object], after: Mapping[str, o
 
 
 def mark_of(path: Path) -> dict[str, int]:
-    """Changes whenever a file is written to: the time of its last change cannot be set back."""
+    """Identify a file's state. The mark changes with every write, since a program cannot set back the ctime."""
     stat = os.stat(path)
     return {"inode": stat.st_ino, "size_bytes": stat.st_size, "ctime_ns": stat.st_ctime_ns}
 
 
 def is_unchanged(path: Path, card: Mapping[str, Any]) -> bool:
-    """Whether an index is the one that its sidecar was written for, by its mark or else by its content.
+    """Whether an index is the one that its sidecar describes, by its mark or else by its content.
 
-    One that was moved or copied has another mark, which is noted: its content is read once and not at every search.
+    An index that was moved or copied has a different mark. The new mark is saved, so the content is read only once.
     """
     mark = mark_of(path)
     if mark == card["mark"]:
         return True
-    logger.info("reading the index %s, to see whether it is as it was made: it was moved, copied or changed", path)
+    logger.info("checking the content of the index %s: it was moved, copied or changed", path)
     time.sleep(_TICK_S)
     if sha256_of(path) != card["sha256"]:
         return False
     try:
         amend_card(path, mark=mark)
     except (OSError, ValueError, TypeError) as err:
-        logger.debug("the mark of %s cannot be noted: %s", path, err)
+        logger.debug("cannot save the mark of %s: %s", path, err)
     return True
 
 
 def _read(path: Path) -> dict[str, Any]:
     card = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(card, dict):
-        raise ValueError(f"it holds a {type(card).__name__}")
+        raise ValueError(f"got a {type(card).__name__}; expected: a JSON object")
     return card
 
 
@@ -91,7 +91,7 @@ def _replace(path: Path, text: str, like: Path | Sequence[Path] = ()) -> None:
     """Write a small file durably.
 
     Raises:
-        OSError: it keeps its old content.
+        OSError: the write failed; the file keeps its old content.
     """
     with NewFile(path, like=like, wait=True) as new:
         new.file.write(text.encode())

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from runtime.errors import ConfigError, EngineError, MissingDependencyError, OutOfMemoryError
-from runtime.index import flat, gpu, place
+from runtime.index import flat, gpu, placement
 from runtime.index.exact import exact_top_k
 from runtime.index.flat import FlatIndex
 from runtime.index.memoryplan import resident_plan, streamed_plan
 from runtime.index.open import open_index
-from runtime.index.place import Place, choose_place, estimate_s, gpu_source
+from runtime.index.placement import GpuPlan, choose_gpu, estimate_s, gpu_source
 from runtime.storage.file import EmbeddingFile
 from tests.index.test_flat import unit, write_gallery
 from tests.index.test_sources import MAKERS, HalfIndex
@@ -36,8 +36,8 @@ def one_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         asked.append(device)
         return "NVIDIA Pretended", 24 * GB
 
-    monkeypatch.setattr(place, "count_gpus", lambda: 1)
-    monkeypatch.setattr(place, "gpu_memory", memory)
+    monkeypatch.setattr(placement, "count_gpus", lambda: 1)
+    monkeypatch.setattr(placement, "gpu_memory", memory)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
     return asked
 
@@ -52,51 +52,51 @@ def test_the_upload_does_not_pay_for_one_query_and_pays_for_many() -> None:
 
 def test_auto_weighs_queries_and_says_so(one_gpu: list[int], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert choose_place("auto", *MILLIONS, k=50, queries=1) is None
+        assert choose_gpu("auto", *MILLIONS, k=50, queries=1) is None
         assert one_gpu == []  # the GPU is not even woken
         assert_names(caplog.text, "CPU", "1.1 s", 1, "GPU", "5.6 s")
-        found = choose_place("auto", *MILLIONS, k=50, queries=10_000)
+        found = choose_gpu("auto", *MILLIONS, k=50, queries=10_000)
     assert found is not None
     assert (found.device, found.plan.placement) == (0, "fp32")
     assert_names(caplog.text, "GPU 0", "NVIDIA Pretended", "24.00 GB", "5,000,000", "FP32", "10.24 GB")
 
 
 def test_a_named_gpu_is_taken_whatever_it_costs(one_gpu: list[int]) -> None:
-    assert choose_place("gpu", 10, 512, k=50, queries=1) is not None
-    found = choose_place("3", 10, 512, k=5000, queries=1)  # ten hits at most
+    assert choose_gpu("gpu", 10, 512, k=50, queries=1) is not None
+    found = choose_gpu("3", 10, 512, k=5000, queries=1)  # ten hits at most
     assert found is not None
     assert found.device == 3
     assert one_gpu == [0, 3]
-    assert choose_place("cpu", *MILLIONS, k=50, queries=10_000) is None
+    assert choose_gpu("cpu", *MILLIONS, k=50, queries=10_000) is None
 
 
 def test_auto_falls_back_and_says_why_and_a_named_gpu_does_not(
     one_gpu: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        assert choose_place("auto", *MILLIONS, k=2000, queries=10_000) is None
+        assert choose_gpu("auto", *MILLIONS, k=2000, queries=10_000) is None
     assert_names(caplog.text, "CPU", 2000)
     with raises(ConfigError, 1024):
-        choose_place("gpu", *MILLIONS, k=2000, queries=1)
-    monkeypatch.setattr(place, "gpu_memory", lambda device: ("NVIDIA Full", GB // 2))
+        choose_gpu("gpu", *MILLIONS, k=2000, queries=1)
+    monkeypatch.setattr(placement, "gpu_memory", lambda device: ("NVIDIA Full", GB // 2))
     with caplog.at_level(logging.INFO):
-        assert choose_place("auto", *MILLIONS, k=10, queries=10_000) is None
+        assert choose_gpu("auto", *MILLIONS, k=10, queries=10_000) is None
     assert "0.50 GB free" in caplog.text
     with raises(OutOfMemoryError, "0.50 GB"):
-        choose_place("0", *MILLIONS, k=10, queries=1)
+        choose_gpu("0", *MILLIONS, k=10, queries=1)
 
 
 @pytest.mark.parametrize("device", ["", "gpu0", "-1", "cuda", "1.5"])
 def test_another_word_is_refused(device: str) -> None:
     with raises(ConfigError, "auto", "cpu", "gpu"):
-        choose_place(device, 10, 32, k=1, queries=1)
+        choose_gpu(device, 10, 32, k=1, queries=1)
 
 
 @pytest.mark.skipif(hasattr(faiss, "StandardGpuResources"), reason="this FAISS is built for GPUs")
 def test_a_faiss_without_gpus_is_named_with_the_command() -> None:
-    assert choose_place("auto", *MILLIONS, k=10, queries=10_000) is None
+    assert choose_gpu("auto", *MILLIONS, k=10, queries=10_000) is None
     with raises(MissingDependencyError, "pip uninstall -y faiss-cpu && pip install faiss-gpu", "--device cpu"):
-        choose_place("gpu", *MILLIONS, k=10, queries=1)
+        choose_gpu("gpu", *MILLIONS, k=10, queries=1)
 
 
 class PretendedIndex:
@@ -173,7 +173,7 @@ def test_faiss_takes_the_temporary_memory_that_the_plan_counts(
         plan = streamed_plan(3000, 32, 2 * GB, queries=5)
     else:
         plan = resident_plan(3000, 32, half=placement == "fp16", queries=5)
-    source = gpu_source(Place(2, plan), host)
+    source = gpu_source(GpuPlan(2, plan), host)
     indexes = 2 if placement == "streamed" else 4
     assert pretended_faiss.taken == [plan.scratch_bytes] * indexes
     assert plan.device_bytes > plan.vector_bytes + indexes * plan.scratch_bytes
@@ -215,9 +215,9 @@ def gallery_file(tmp_path: Path) -> Path:
     return write_gallery(tmp_path / "people.h5", unit(3000))
 
 
-def on_pretended(monkeypatch: pytest.MonkeyPatch, placement: str) -> Place:
+def on_pretended(monkeypatch: pytest.MonkeyPatch, placement: str) -> GpuPlan:
     monkeypatch.setattr(flat, "gpu_source", lambda place, host: MAKERS[placement](host))
-    return Place(0, resident_plan(3000, 32, half=True, queries=1))
+    return GpuPlan(0, resident_plan(3000, 32, half=True, queries=1))
 
 
 @pytest.mark.parametrize("placement", ["fp32", "fp16", "streamed"])
@@ -252,7 +252,7 @@ def test_more_hits_than_a_gpu_finds_and_wrong_questions(
 def test_auto_searches_on_when_the_gpu_refuses_and_a_named_one_does_not(
     gallery_file: Path, one_gpu: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(place: Place, host: Any) -> Any:
+    def refuse(place: GpuPlan, host: Any) -> Any:
         raise OutOfMemoryError("another program was quicker")
 
     monkeypatch.setattr(flat, "gpu_source", refuse)
@@ -274,6 +274,6 @@ def test_an_empty_gallery_needs_no_gpu_memory(tmp_path: Path, monkeypatch: pytes
             {"format_version": 1, "run_id": "x", "dimension": 32, "contract": '{"root": "/"}'}
         )
     monkeypatch.setattr(flat, "gpu_source", None)
-    where = Place(0, resident_plan(0, 32, half=False, queries=1))
+    where = GpuPlan(0, resident_plan(0, 32, half=False, queries=1))
     with EmbeddingFile(tmp_path / "none.h5") as gallery, FlatIndex(gallery, where) as index:
         assert index.search(unit(2), 5)[0].shape == (2, 0)
