@@ -200,7 +200,7 @@ def test_a_signal_ends_it_and_nothing_is_left(photos: Path, tmp_path: Path) -> N
         said = []
         for line in process.stderr:
             said.append(line)
-            if "photos to do" in line:
+            if "photos to process" in line:
                 process.send_signal(signal.SIGINT)
     assert process.returncode == 130
     assert "not kept without -o" in said[-1]

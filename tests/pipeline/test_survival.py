@@ -81,7 +81,7 @@ def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(signum: signa
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, errors
-    assert re.search(r"[\d,]+ of 3,000 photographs", errors)
+    assert re.search(r"[\d,]+ of 3,000 photos", errors)
     assert "Traceback" not in errors
     assert not run.output.exists()
     again, _ = run.resume()
