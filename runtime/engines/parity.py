@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError, ParityError
+from ..errors import Interrupted, ModelError, ParityError
 from ..extras import require
 from ..faces.detectors import decoder_of
 from ..graphs.detector import image_size, reference_faces
@@ -115,6 +115,8 @@ def reference_embeddings(spec: ModelSpec, weights: Path, crops: NDArray[np.uint8
             .reshape(step, -1)[: len(part)]
             for part in (pixels[start : start + step] for start in range(0, len(pixels), step))
         ]).astype(np.float64)  # (N, D)  # fmt: skip
+    except Interrupted:  # raised by a signal, wherever the program is
+        raise
     except Exception as err:  # ONNX Runtime's errors share no base class
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the ONNX file {weights}: {err}") from err
     if rows.shape[1] != spec.dimension:

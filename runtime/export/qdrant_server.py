@@ -12,7 +12,7 @@ from json import JSONDecodeError
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError, FacemillError, StorageError
+from ..errors import ConfigError, FacemillError, Interrupted, StorageError
 from ..extras import require
 
 logger = logging.getLogger(__name__)
@@ -73,6 +73,8 @@ def with_retries(call: Callable[[], T]) -> T:
     for wait in _WAITS_S:
         try:
             return call()
+        except Interrupted:  # raised by a signal, wherever the program is
+            raise
         except Exception as err:
             if not _is_temporary(err):
                 raise

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import Interrupted, ModelError
 from ..extras import require
 from ..faces.detectors import Decoder, decoder_of
 from ..modelspec import ModelSpec
@@ -180,6 +180,8 @@ def reference_faces(weights: Path, spec: ModelSpec, images: NDArray[np.uint8]) -
         session = ort.InferenceSession(str(weights), options, providers=["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         outputs = [session.run(None, {name: np.ascontiguousarray(image[None])}) for image in pixels]
+    except Interrupted:  # raised by a signal, wherever the program is
+        raise
     except Exception as err:  # ONNX Runtime's errors share no base class
         raise ModelError(f"ONNX Runtime {ort.__version__} cannot run the ONNX file {weights}: {err}") from err
     decoder = decoder_of(spec.decode)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import Interrupted, ModelError
 from ..extras import require
 from ..modelspec import ModelSpec
 
@@ -66,6 +66,8 @@ def simplify(model: onnx.ModelProto, label: str, *, extended: bool = False) -> o
         options.optimized_model_filepath = str(Path(folder) / "simple.onnx")
         try:
             ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        except Interrupted:  # raised by a signal, wherever the program is
+            raise
         except Exception as err:  # ONNX Runtime's errors share no base class
             raise ModelError(f"{label} is rejected by ONNX Runtime {ort.__version__}: {err}") from err
         simple = onnx.load(options.optimized_model_filepath)
@@ -92,6 +94,8 @@ def read_graph(weights: Path) -> onnx.ModelProto:
     except OSError as err:
         raise ModelError(f"the ONNX file {weights} cannot be read: {err.strerror or err}") from err
     except ModelError:
+        raise
+    except Interrupted:  # raised by a signal, wherever the program is
         raise
     except Exception as err:  # protobuf and onnx raise several classes for damaged content
         raise ModelError(
@@ -171,6 +175,8 @@ def upgrade(model: onnx.ModelProto, weights: Path) -> onnx.ModelProto:
     del model.graph.value_info[:]
     try:
         upgraded = version_converter.convert_version(model, OLDEST_OPSET)
+    except Interrupted:  # raised by a signal, wherever the program is
+        raise
     except Exception as err:  # the converter raises bare RuntimeError and ConvertError
         raise ModelError(
             f"the ONNX file {weights} has opset {opset}, which cannot be upgraded to {OLDEST_OPSET}: {err}. "

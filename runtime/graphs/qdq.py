@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import EngineError
+from ..errors import EngineError, Interrupted
 
 if TYPE_CHECKING:
     import onnx
@@ -142,6 +142,8 @@ def insert_qdq(
         )
         quantised: onnx.ModelProto = quantizer.quantize_model()
         quantizer.model.topological_sort()  # the new nodes are at the end
+    except Interrupted:  # raised by a signal, wherever the program is
+        raise
     except Exception as err:  # its errors share no base class
         raise EngineError(
             f"ONNX Runtime cannot quantise the graph: {type(err).__name__}: {err}. Use --precision fp16 or fp32"

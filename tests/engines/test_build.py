@@ -135,7 +135,7 @@ def test_other_weights_another_version_and_damage_build_it_again(weights: Path) 
     assert "cannot be used" in build(weights).reason
 
     path.unlink()
-    assert build(weights).reason == "there is no engine"
+    assert build(weights).reason == "there was no engine"
     assert not build(weights).built
 
 
@@ -328,7 +328,7 @@ def test_options_that_cannot_be_are_refused(weights: Path, options: dict[str, An
 def test_auto_says_why_it_fell_back(weights: Path) -> None:
     result = build(weights, backend="auto")
     assert result.engine.info.backend == "cpu"
-    assert result.reason == "there is no engine; auto fell back to cpu (no NVIDIA GPU with a driver)"
+    assert result.reason == "there was no engine; auto fell back to cpu (no NVIDIA GPU with a driver was found)"
 
 
 @without_gpu

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import EngineError, OutOfMemoryError
+from ...errors import EngineError, Interrupted, OutOfMemoryError
 from ...extras import require
 from ...graphs.tensors import INPUT
 from ..engine import EngineInfo
@@ -49,6 +49,8 @@ class OrtRunner:
             )
         try:
             self._session = open_session(engine, provider, threads)
+        except Interrupted:  # raised by a signal, wherever the program is
+            raise
         except Exception as err:  # ONNX Runtime's errors share no base class
             raise _translate(err, f"ONNX Runtime cannot load the engine of {info.model}") from err
         if self._session.get_providers()[0] != provider:
@@ -67,6 +69,8 @@ class OrtRunner:
             binding.bind_output(output_of(self.info), self._device, 0)
             self._session.run_with_iobinding(binding)
             output: NDArray[np.float32] = binding.copy_outputs_to_cpu()[0]
+        except Interrupted:  # raised by a signal, wherever the program is
+            raise
         except Exception as err:  # ONNX Runtime's errors share no base class
             raise _translate(err, f"a batch of {len(images)} failed on {self.info.model}") from err
         return output

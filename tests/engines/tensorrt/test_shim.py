@@ -136,7 +136,7 @@ def test_an_unknown_compute_capability_is_refused_with_the_known_ones(tmp_path: 
 def test_a_compute_capability_alone_means_tensorrt(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     result = build_engine(spec(), weights, output=tmp_path / "engines", compute_capability="SM75")
-    assert (result.engine.info.backend, result.reason) == ("tensorrt", "there is no engine")
+    assert (result.engine.info.backend, result.reason) == ("tensorrt", "there was no engine")
 
 
 def graph_with(operator: str) -> bytes:
