@@ -20,7 +20,7 @@ def test_it_names_engine_and_sidecar_then_finds_them_up_to_date(tiny_model: Path
     assert first.returncode == 0, first.stderr
     engine = tmp_path / "engines" / "tiny.cpu-fp32.onnx"
     assert f"engine:  {engine}\nsidecar: {engine}.json\n" in first.stdout
-    assert "built:   there is no engine" in first.stdout
+    assert "built:   there was no engine" in first.stdout
     assert "over 64 crops: minimum 1.000000" in first.stdout
     assert "identify nobody" in first.stdout
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "engines").iterdir()}
