@@ -201,6 +201,8 @@ PROCESS_WIDE_STATE = {
         "environ",
     ): "CUDA reads CUDA_VISIBLE_DEVICES once; `process --devices` alone sets it, at its start",
     ("pipeline/processes.py", "environ"): "a worker process of our own sets its own, before CUDA starts in it",
+    ("pipeline/processes.py", "setNumThreads"): "the same worker process",
+    ("cli/common.py", "setNumThreads"): "the process belongs to the command, and it is set back",
     ("index/rerank.py", "omp_set_num_threads"): "OpenMP keeps this number for each thread, and it is set back",
 }
 SETTERS = {

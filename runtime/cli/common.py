@@ -98,9 +98,20 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
 
 @contextmanager
 def terminal() -> Iterator[dict[str, Any]]:
-    """The `listener` and `control` of a job in a terminal: a live line, and signals that pause or stop the job."""
+    """The `listener` and `control` of a job in a terminal: a live line, and signals that pause or stop the job.
+
+    The process belongs to the command, so OpenCV's own threads are off meanwhile: a thread for each core works on photos
+    of its own, and more threads inside each of them only wait for a core.
+    """
+    import cv2
+
     from ..interrupt import SignalControl
     from ..progress import LiveLine
 
-    with SignalControl() as control:
-        yield {"listener": LiveLine(), "control": control}
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with SignalControl() as control:
+            yield {"listener": LiveLine(), "control": control}
+    finally:
+        cv2.setNumThreads(threads)

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import cv2
 import pytest
 from click.testing import CliRunner
 
 from runtime import __version__
-from runtime.cli.common import handle_errors, setup_logging
+from runtime.cli.common import handle_errors, setup_logging, terminal
 from runtime.errors import ConfigError, FacemillError, Interrupted, LockedError, SourceError
 from tests.support.errors import USAGE, assert_refused
 from tests.support.facemill_command import ROOT, facemill
@@ -126,3 +127,15 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_threads_of_opencv_are_off_during_a_job_and_set_back() -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(3)
+    try:
+        with pytest.raises(ZeroDivisionError), terminal():
+            assert cv2.getNumThreads() == 1
+            raise ZeroDivisionError
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
