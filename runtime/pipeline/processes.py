@@ -18,7 +18,6 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -217,6 +216,8 @@ def _work(work: _ProcessTask, rows: NDArray[np.int64], connection: Connection, s
         os.sched_setaffinity(0, work.cores)
     else:  # CUDA reads it when it starts, which happens later in this process
         os.environ["CUDA_VISIBLE_DEVICES"] = visible_devices_for(work.device)
+    import cv2
+
     cv2.setNumThreads(1)  # each thread of the pipeline works on photos of its own
     clocks = work.task.clocks()
     try:
