@@ -76,7 +76,7 @@ def _summary(report: ClusterReport) -> Iterator[str]:
     yield f"  {several:,} with several photos, {int(clusters.sizes[:several].sum()):,} in all"
     yield f"  {len(report) - several:,} of one photo"
     if zeros:
-        yield f"  {zeros:,} embeddings are zeros, like nobody's, and in no cluster (0)"
+        yield f"  {zeros:,} embeddings are zeros and belong to no cluster (0)"
     if several:
         yield f"  the largest has {int(clusters.sizes[0]):,}"
     yield f"model: {report.model}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import click
@@ -59,9 +57,9 @@ def main(folder: Path, people: int, shots: int) -> None:
 
 
 def _run(*arguments: object) -> None:
-    """Show a command and run it as a user would."""
+    """Show a command and run it. Exits as the command exits if it fails."""
+    from .app import main as facemill
+
     texts = [str(argument) for argument in arguments]
     click.echo(f"\n$ facemill {shlex.join(texts)}")
-    code = subprocess.run([sys.executable, "-m", f"{__package__}.app", *texts]).returncode
-    if code:
-        sys.exit(code)
+    facemill(texts, prog_name="facemill", standalone_mode=False)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .. import defaults
+from ..engines.backend import PRECISIONS
+from ..engines.backends import BACKENDS
 from .options import PATH, Decorator, auto_or_count, device_option, duration, excludes, force_option, grouped
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ class EngineOptions(Options):
     Attributes:
         engine: an engine file.
         model: a registered name or a model file; None for the default.
-        backend: "auto", "cpu", "cuda" or "tensorrt".
+        backend: "auto", or the name of a backend.
     """
 
     engine: Path | None
@@ -43,7 +45,7 @@ class EngineOptions(Options):
 
 backend_option = click.option(
     "--backend",
-    type=click.Choice(["auto", "cpu", "cuda", "tensorrt"]),
+    type=click.Choice(["auto", *sorted(backend.name for backend in BACKENDS)]),
     default="auto",
     show_default=True,
     help="Backend that runs the model. auto takes the fastest on this machine; a named backend never falls back.",
@@ -65,7 +67,7 @@ engine_options = grouped(
 
 precision_option = click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+    type=click.Choice(["auto", *PRECISIONS]),
     default="auto",
     show_default=True,
     help="Precision of the engine. auto: fp32 on the CPU, fp16 on a GPU; with --calibration int8, if that is faster. "

@@ -39,7 +39,7 @@ def main(file: Path, as_json: bool) -> None:
         click.echo(f"{printable(str(file))}: {verified.embeddings:,} embeddings of {verified.photographs:,} photos")
         if verified.zeros:
             click.echo(
-                f"  {verified.zeros:,} of them are zeros, for which the network answered zero: they match nobody"
+                f"  {verified.zeros:,} of them are zeros, for which the network answered zero: they match no photo"
             )
         for finding in verified.findings:
             click.echo(f"  {printable(finding)}")

@@ -172,15 +172,16 @@ def _models() -> list[Finding]:
 def _backends(packages: list[Finding], gpu: Finding) -> list[Finding]:
     """Report which backends of build-engine and process run here, and why the others do not."""
     broken = [finding.topic for finding in packages if finding.needed and finding.state != "ok"]
-    if broken:
-        findings = [Finding("cpu", "missing", f"without {', '.join(broken)}: see above", needed=True)]
-    else:
-        findings = [Finding("cpu", "ok", "ONNX Runtime")]
     working = {finding.topic for finding in packages if finding.state == "ok"}
     modules = {module for module, names in PROVIDERS.items() if working & set(names)}
+    findings = []
     for backend in reversed(BACKENDS):
         if backend.on_gpu:
             findings.append(_backend(backend, modules, gpu))
+        elif broken:
+            findings.append(Finding(backend.name, "missing", f"without {', '.join(broken)}: see above", needed=True))
+        else:
+            findings.append(Finding(backend.name, "ok", backend.title))
     return findings
 
 

@@ -130,12 +130,12 @@ def install_extra(extra: str) -> str:
 
 
 def run_python(code: str) -> tuple[str, str]:
-    """Run code in another interpreter.
+    """Run code in another interpreter, which imports nothing from the current folder.
 
     Returns:
         The output, and the error in one line; empty without an error.
     """
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-c", f"import sys; sys.path.remove('')\n{code}"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired:

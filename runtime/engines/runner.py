@@ -12,19 +12,23 @@ if TYPE_CHECKING:
 
 
 class Runner(Protocol):
-    """A loaded engine. Use it as a context manager; several threads may call `infer` at once."""
+    """A loaded engine. Use it as a context manager; several threads may call `infer` at once.
+
+    Attributes:
+        info: facts of the engine: its task, sizes, precision and batch profile.
+    """
 
     info: EngineInfo
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embed a batch, or detect faces in a batch.
+        """Run the network on a batch.
 
         Args:
-            images: (n, S, S, 3) uint8, NHWC, C-contiguous, in `info.channel_order`; 1 <= n <= profile max. For a
-                detector (n, H, W, 3), sides multiples of 32.
+            images: (n, H, W, 3) uint8, NHWC, C-contiguous, in `info.channel_order`; 1 <= n <= profile max. A network
+                that embeds takes crops of its own size; a detector takes any sides that are multiples of 32.
         Returns:
-            (n, D) float32, unit rows (a zero row if the network returns zero); a new array. For a detector
-            (n, P, V), see faces.detectors.find_faces.
+            A new float32 array. A network that embeds returns (n, D) rows of length 1, or of zeros where the network
+            answers zeros. A detector returns (n, P, V), which the model's function in faces/detectors.py decodes.
         Raises:
             ConfigError: shape, dtype or batch size is wrong.
             OutOfMemoryError: the batch does not fit; a smaller one may.

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.backends import open_runner
+from ..engines.backends import backend_of, open_runner
 from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine
 from ..faces.rules import FaceRules
@@ -153,7 +153,7 @@ class PhotoEmbedder:
 
     def _stages(self, *, threads: int) -> Callable[[Encoded], Embedded]:
         """The function that embeds encoded photos; loads the engines if needed."""
-        key = threads if self.info.backend == "cpu" else 0
+        key = 0 if backend_of(self.info.backend).on_gpu else threads
         with self._lock:
             if key not in self._loaded:
                 self._loaded[key] = self._load(key)

@@ -139,3 +139,11 @@ def test_threads_of_opencv_are_off_during_a_job_and_set_back() -> None:
         assert cv2.getNumThreads() == 3
     finally:
         cv2.setNumThreads(before)
+
+
+def test_a_mistyped_command_gets_the_similar_one() -> None:
+    from runtime.cli.app import main
+
+    result = CliRunner().invoke(main, ["proces"])
+    assert (result.exit_code, "'process'" in result.output) == (2, True)
+    assert "Did you mean" not in CliRunner().invoke(main, ["qqqqqq"]).output
