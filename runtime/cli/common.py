@@ -100,8 +100,8 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
 def terminal() -> Iterator[dict[str, Any]]:
     """The `listener` and `control` of a job in a terminal: a live line, and signals that pause or stop the job.
 
-    The process belongs to the command, so OpenCV's own threads are off meanwhile: a thread for each core works on photos
-    of its own, and more threads inside each of them only wait for a core.
+    The process belongs to the command, so OpenCV's own threads are off meanwhile: every core has a thread that works on
+    its own photos, and more threads inside each of them only wait for a core.
     """
     import cv2
 

@@ -133,9 +133,8 @@ def test_threads_of_opencv_are_off_during_a_job_and_set_back() -> None:
     before = cv2.getNumThreads()
     cv2.setNumThreads(3)
     try:
-        with pytest.raises(ZeroDivisionError), terminal():
+        with terminal():
             assert cv2.getNumThreads() == 1
-            raise ZeroDivisionError
         assert cv2.getNumThreads() == 3
     finally:
         cv2.setNumThreads(before)
