@@ -44,7 +44,7 @@ def fetch(
     if not url.startswith(("http://", "https://")):
         raise FetchError(f"the address {url} is neither http nor https")
     try:
-        with NewFile(path, wait=True, resume=True) as new:
+        with NewFile(path, shared=True, wait=True, resume=True) as new:
             if path.exists():  # another process was faster
                 return
             _receive_all(url, new, size_bytes, listener)
@@ -114,7 +114,7 @@ def _receive(url: str, new: NewFile, size_bytes: int | None, listener: Listener 
 def _store_tag(tag: Path, etag: str | None) -> None:
     """Store the ETag of this version of the file. A weak ETag ("W/...") does not guarantee the same bytes."""
     if etag is not None and etag.startswith('"') and etag.isascii():
-        with NewFile(tag, wait=True) as new:
+        with NewFile(tag, shared=True, wait=True) as new:
             new.file.write(etag.encode("ascii"))
             new.commit()
     else:

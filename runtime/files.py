@@ -6,9 +6,10 @@ Every file that facemill writes goes through this module. The rules live here an
   (`temporary_path`, `is_temporary`). Content is synced to the disk before the rename, and the folder after it.
 - The temporary file is also the lock of its writers. The kernel releases such a lock when a process ends, even after
   `kill -9`, so that no lock is ever stale; the next writer replaces the file that was left behind.
-- A new file that replaces an old one keeps the permissions of the old one. A derived file names its sources
-  (`like=...`) and is never more readable than they are. Permissions are set on the open file, before its first byte:
-  the umask of the process is never changed, so that several threads can write.
+- A new file is private, keeps the access of the file that it replaces, or names its sources (`like=...`) and is never
+  more readable than they are; access.py decides.
+- Only regular files of this user are written into or replaced, and no symbolic link is followed: another user may have
+  put anything under our names.
 
 Example:
     >>> import tempfile
@@ -22,7 +23,7 @@ Example:
 from __future__ import annotations
 
 import errno
-import fcntl
+import functools
 import logging
 import os
 import stat
@@ -32,17 +33,16 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import IO
 
-from .errors import ConfigError, DiskFullError, FacemillError, LockedError, OutputExistsError, StorageError
+from .access import PRIVATE, Access, access_like
+from .errors import ConfigError, DiskFullError, FacemillError, OutputExistsError, StorageError
+from .locks import OPEN_FLAGS, is_open_file, lock_open_file
 
 TEMPORARY_SUFFIX = ".partial"
 
-_NEW_FILE_MODE = 0o666  # before the umask, as for any new file
-_NEW_FOLDER_MODE = 0o777
-_LOCK_FILE_MODE = 0o600
-_OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # a symbolic link under a temporary name is never followed
+_OWN_FOLDER_MODE = 0o700  # until access.py has decided
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# What a file system without locks answers; NFS has none for folders.
-_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF})
+# What a file system answers that cannot sync a folder; its renames are as durable as it makes them.
+_NO_FOLDER_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
 
 logger = logging.getLogger(__name__)
 
@@ -70,57 +70,48 @@ def check_output(
         other: the alternative that messages suggest.
     Raises:
         ConfigError: the name has another ending, or the folder does not exist.
-        OutputExistsError: the file exists, and `force` is not given; or it is a folder.
+        OutputExistsError: the file exists, and `force` is not given; or it is no regular file.
     """
     label = what or "the output"
     if endings and path.suffix.lower() not in endings:
         raise ConfigError(f"{label} is {path}; expected: a name that ends in {' or '.join(endings)}")
     if not path.parent.is_dir():
         raise ConfigError(f"there is no folder {path.parent} for {label} {path.name}. Create it, or name {other}")
-    if path.is_dir():
-        raise OutputExistsError(f"{path} is a folder; expected: the name of a file. Name {other}")
+    refuse_special(path, other=other)
     if os.path.lexists(path) and not force:
         raise OutputExistsError(f"{path} exists. Name {other}, or replace it with --force")
 
 
-class Lock:
-    """An exclusive lock on a file or folder, until `release`, the end of a `with` block, or the end of the process.
+def refuse_special(path: Path, *, other: str = "another file") -> None:
+    """Refuse to replace anything but a regular file or a symbolic link.
 
-    It is an advisory `flock`: it excludes other processes, and other threads of this one. Nothing has to be cleaned
-    up after a crash. A folder on a file system that cannot lock folders counts as locked.
+    Args:
+        path: the output, which may be missing.
+        other: the alternative that messages suggest.
+    Raises:
+        OutputExistsError: it is a folder, a device, a pipe or a socket; or a link to one.
     """
+    for look in (os.lstat, os.stat):
+        try:
+            mode = look(path).st_mode
+        except OSError:
+            return  # missing, a link to nothing, or a folder that cannot be read: the writer says more
+        if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
+            raise OutputExistsError(f"{path} is {kind}; expected: the name of a regular file. Name {other}")
 
-    def __init__(self, path: Path, busy: str, *, folder: bool = False, wait: bool = False) -> None:
-        """Take the lock.
 
-        Args:
-            path: a file, which is created empty if it does not exist, or an existing folder.
-            folder: the path is a folder; a symbolic link to it is followed.
-            busy: what another holder is doing, for messages, such as "another run is writing people.h5".
-            wait: wait for another holder.
-        Raises:
-            LockedError: another process holds the lock, and `wait` is not given; the message names that process.
-            OSError: the file cannot be created, or the folder does not exist.
-        """
-        self.path = path.resolve() if folder else path
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC if folder else _OPEN_FLAGS | os.O_CREAT
-        while True:
-            fd = os.open(self.path, flags, _LOCK_FILE_MODE)
-            if _lock_open_file(fd, self.path, busy, wait=wait, required=not folder):
-                self._fd = fd
-                return
+def is_trusted(path: Path) -> bool:
+    """Whether only this user, or root, can have written a file or folder: others may not own it or write to it.
 
-    def release(self) -> None:
-        """Release the lock; harmless when it is released already."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def __enter__(self) -> Lock:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
+    A missing path is not trusted, and a symbolic link is judged by itself.
+    """
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+    return plain and status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 class NewFile:
@@ -136,23 +127,33 @@ class NewFile:
     """
 
     def __init__(
-        self, path: Path, *, like: Path | Sequence[Path] = (), wait: bool = False, resume: bool = False
+        self,
+        path: Path,
+        *,
+        like: Path | Sequence[Path] = (),
+        mode: int | None = None,
+        shared: bool = False,
+        wait: bool = False,
+        resume: bool = False,
     ) -> None:
         """Create the temporary file and lock it.
 
         Args:
             path: the final name.
             like: the files from which the content is made: the new file is not more readable than any of them.
+            mode, shared: see `access.access_like`.
             wait: wait for another writer of the same file.
             resume: keep the content of a temporary file that was left behind, and leave it again without `commit`.
         Raises:
             LockedError: another process writes the same file, and `wait` is not given.
+            OutputExistsError: the name stands for no regular file.
             OSError: the file cannot be created.
         """
         self.path, self.temporary = path, temporary_path(path)
         self._resume = resume
-        busy, mode = f"another process is writing {path}", _mode_of_new_file(path, like)
-        fd = _create_locked(self.temporary, mode, busy, wait=wait, resume=resume)
+        refuse_special(path)
+        busy, access = f"another process is writing {path}", _access_of_new_file(path, like, mode, shared)
+        fd = _create_locked(self.temporary, access, busy, wait=wait, resume=resume)
         self.file: BufferedRandom = os.fdopen(fd, "r+b")
 
     def commit(self) -> None:
@@ -177,9 +178,10 @@ class NewFile:
             return
         with suppress(OSError):
             self.file.flush()
-        size = os.fstat(self.file.fileno()).st_size
-        if not (self._resume and size) and _is_open_file(self.file.fileno(), self.temporary):
-            self.temporary.unlink()
+        with suppress(OSError):  # the error that ended the writing says more; the next writer removes the file
+            size = os.fstat(self.file.fileno()).st_size
+            if not (self._resume and size) and is_open_file(self.file.fileno(), self.temporary):
+                self.temporary.unlink()
         with suppress(OSError):  # a full disk refuses the buffered rest again
             self.file.close()
 
@@ -191,20 +193,23 @@ class NewFile:
 
 
 @contextmanager
-def durable_file(path: Path, what: str, *, like: Path | Sequence[Path] = (), wait: bool = False) -> Iterator[IO[bytes]]:
+def durable_file(
+    path: Path, what: str, *, like: Path | Sequence[Path] = (), shared: bool = False, wait: bool = False
+) -> Iterator[IO[bytes]]:
     """Open a new file, which replaces `path` durably when the block succeeds.
 
     Args:
         path: the final name; it keeps its old content when the block fails.
         what: its name in messages, such as "the list".
         like: the files from which the content is made: the new file is not more readable than any of them.
+        shared: the content is not personal; see `access.access_like`.
         wait: wait for another writer of the same file.
     Raises:
         LockedError: another process writes the same file, and `wait` is not given.
         DiskFullError, StorageError: the file cannot be written.
     """
     try:
-        with NewFile(path, like=like, wait=wait) as new:
+        with NewFile(path, like=like, shared=shared, wait=wait) as new:
             yield new.file
             new.commit()
     except OSError as err:
@@ -213,17 +218,25 @@ def durable_file(path: Path, what: str, *, like: Path | Sequence[Path] = (), wai
         raise storage_error(err, what, path) from err
 
 
-def write_durable(path: Path, data: bytes, what: str, *, like: Path | Sequence[Path] = (), wait: bool = False) -> None:
+def write_durable(
+    path: Path,
+    data: bytes,
+    what: str,
+    *,
+    like: Path | Sequence[Path] = (),
+    shared: bool = False,
+    wait: bool = False,
+) -> None:
     """Replace a small file durably.
 
     Args:
         path: the file; it keeps its old content on failure.
         data: the new content.
-        what, like, wait: see `durable_file`.
+        what, like, shared, wait: see `durable_file`.
     Raises:
         LockedError, DiskFullError, StorageError: see `durable_file`.
     """
-    with durable_file(path, what, like=like, wait=wait) as file:
+    with durable_file(path, what, like=like, shared=shared, wait=wait) as file:
         file.write(data)
 
 
@@ -234,7 +247,7 @@ def synced_file(path: Path, *, like: Path | Sequence[Path] = ()) -> Iterator[IO[
     Raises:
         OSError: the file exists or cannot be written.
     """
-    with open(_create(path, _mode_of_new_file(path, like)), "r+b") as file:
+    with open(_create(path, _access_of_new_file(path, like)), "r+b") as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -246,24 +259,35 @@ def create_empty(path: Path, *, like: Path | Sequence[Path] = ()) -> None:
     Raises:
         OSError: the file exists or cannot be created.
     """
-    os.close(_create(path, _mode_of_new_file(path, like)))
+    os.close(_create(path, _access_of_new_file(path, like)))
 
 
-def make_folder(path: Path, *, like: Path | Sequence[Path] = ()) -> None:
-    """Create a folder, and its parents, unless it exists.
+def make_folder(path: Path, *, like: Path | Sequence[Path] = (), shared: bool = False) -> None:
+    """Create a folder durably, and its parents, unless it exists.
 
     Args:
         path: the folder.
         like: the files from which its content is made: only users who can read all of them can enter the new folder.
+        shared: the content is not personal; see `access.access_like`.
     Raises:
         OSError: it cannot be created, or is no folder.
     """
+    access = access_like(_paths(like), shared=shared)
+    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.mkdir(path, _NEW_FOLDER_MODE & _permitted_bits(like))
+        os.mkdir(path, _OWN_FOLDER_MODE)
     except FileExistsError:
         if not path.is_dir():
             raise
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        access.set_on(fd)
+    finally:
+        os.close(fd)
+    for folder in (path, *missing):
+        sync_folder(folder.parent)
 
 
 def restrict_folder(path: Path, *, like: Path | Sequence[Path] = ()) -> None:
@@ -272,16 +296,23 @@ def restrict_folder(path: Path, *, like: Path | Sequence[Path] = ()) -> None:
     Raises:
         OSError: it belongs to another user.
     """
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & ~_permitted_bits(like) & 0o777:
-        path.chmod(mode & (_permitted_bits(like) | ~0o777))
+    mode, allowed = stat.S_IMODE(path.stat().st_mode), access_like(_paths(like)).folder_mode
+    if mode & ~allowed & 0o777:
+        path.chmod(mode & (allowed | ~0o777))
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: a rename survives a power cut only after this."""
+    """Make the names in a folder durable: a rename survives a power cut only after this.
+
+    A file system that cannot sync a folder is tolerated, and the log says so once: nothing is lost by going on.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    except OSError as err:
+        if err.errno not in _NO_FOLDER_SYNC:
+            raise
+        _say_once(f"the file system of {folder} cannot sync folders: a power cut may undo the last renames there")
     finally:
         os.close(fd)
 
@@ -297,98 +328,53 @@ def storage_error(err: OSError, what: str, path: Path) -> StorageError:
     return StorageError(f"{what} {path} cannot be written: {err.strerror or err}")
 
 
-def _permitted_bits(like: Path | Sequence[Path]) -> int:
-    """Permissions that content made from some files may have: all for the owner, and those that every file gives.
-
-    Who can read every file can enter a folder, too; for files the base mode has no such bit.
-    """
-    bits = 0o777
-    for source in [like] if isinstance(like, Path) else like:
-        bits &= source.stat().st_mode
-    return bits | (bits & 0o444) >> 2 | 0o700
+@functools.cache
+def _say_once(text: str) -> None:
+    logger.warning("%s", text)
 
 
-def _mode_of_new_file(path: Path, like: Path | Sequence[Path]) -> tuple[int, bool]:
-    """The mode of a new file, and whether it holds whatever the umask is: then it is the mode of the file replaced."""
+def _paths(like: Path | Sequence[Path]) -> Sequence[Path]:
+    return [like] if isinstance(like, Path) else like
+
+
+def _access_of_new_file(
+    path: Path, like: Path | Sequence[Path], mode: int | None = None, shared: bool = False
+) -> Access:
+    """The access of a new file under a name, which may stand for an existing file."""
     with suppress(FileNotFoundError):
-        return stat.S_IMODE(path.stat().st_mode) & 0o777 & _permitted_bits(like), True
-    return _NEW_FILE_MODE & _permitted_bits(like), False
+        return access_like(_paths(like), replaced=path if path.exists() else None, mode=mode, shared=shared)
+    return access_like(_paths(like), mode=mode, shared=shared)  # the file was removed just now
 
 
-def _create(path: Path, mode: tuple[int, bool]) -> int:
-    """Create a file, which must not exist, and return its descriptor. A later policy for new files belongs here."""
-    bits, exact = mode
-    fd = os.open(path, _OPEN_FLAGS | os.O_CREAT | os.O_EXCL, bits)
-    if exact:
-        try:
-            os.fchmod(fd, bits)
-        except BaseException:
-            os.close(fd)
-            raise
-    return fd
-
-
-def _create_locked(path: Path, mode: tuple[int, bool], busy: str, *, wait: bool, resume: bool) -> int:
-    """Create a temporary file and lock it; one that a killed writer left is removed first, or resumed."""
-    while True:
-        try:
-            fd, is_new = _create(path, mode), True
-        except FileExistsError:
-            try:
-                fd, is_new = os.open(path, _OPEN_FLAGS), False
-            except FileNotFoundError:
-                continue  # its writer has just finished
-        if not _lock_open_file(fd, path, busy, wait=wait, required=False):
-            continue
-        if is_new or resume:
-            return fd
-        path.unlink()
-        os.close(fd)
-
-
-def _lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool) -> bool:
-    """Lock an open file or folder; False, and closed, when it has lost its name by then: the caller tries again.
-
-    Raises:
-        LockedError: see `Lock`; the file is closed.
-    """
+def _create(path: Path, access: Access) -> int:
+    """Create a file, which must not exist, and return its descriptor."""
+    fd = os.open(path, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, PRIVATE)
     try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            if not wait:
-                raise LockedError(
-                    f"{busy} ({_name_holder(fd)} holds {path}). Wait until it has finished, or name another output"
-                ) from err
-            logger.info("waiting: %s (%s holds %s)", busy, _name_holder(fd), path)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-        except OSError as err:
-            if required or err.errno not in _NO_LOCKS:
-                raise
-        if _is_open_file(fd, path):
-            return True
+        access.set_on(fd)
     except BaseException:
         os.close(fd)
         raise
-    os.close(fd)
-    return False
+    return fd
 
 
-def _is_open_file(fd: int, path: Path) -> bool:
-    """Whether a path still names an open file."""
-    try:
-        return os.path.samestat(os.fstat(fd), os.lstat(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def _name_holder(fd: int) -> str:
-    """Who holds the lock of an open file, as far as the kernel tells."""
-    status = os.fstat(fd)
-    name = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    with suppress(OSError):
-        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-            words = line.split()  # 1: FLOCK ADVISORY WRITE 1234 08:01:5678 0 EOF
-            if len(words) == 8 and words[1] == "FLOCK" and words[5] == name and words[4] != "0":
-                return f"process {words[4]}"
-    return "another process"
+def _create_locked(path: Path, access: Access, busy: str, *, wait: bool, resume: bool) -> int:
+    """Create a temporary file and lock it; one that a killed writer left is removed first, or resumed."""
+    while True:
+        try:
+            fd, is_new = _create(path, access), True
+        except FileExistsError:
+            try:
+                fd, is_new = os.open(path, OPEN_FLAGS), False
+            except FileNotFoundError:
+                continue  # its writer has just finished
+            except OSError as err:
+                if err.errno != errno.ELOOP:
+                    raise
+                path.unlink()  # the symbolic link itself
+                continue
+        if not lock_open_file(fd, path, busy, wait=wait, required=False):
+            continue
+        if is_new or (resume and is_trusted(path)):
+            return fd
+        path.unlink()
+        os.close(fd)

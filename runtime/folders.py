@@ -19,7 +19,6 @@ from pathlib import Path
 from .errors import ConfigError, FacemillError, OutputExistsError
 from .files import (
     TEMPORARY_SUFFIX,
-    Lock,
     make_folder,
     restrict_folder,
     storage_error,
@@ -27,6 +26,7 @@ from .files import (
     temporary_path,
     write_durable,
 )
+from .locks import Lock
 
 _MARK = ".facemill.json"  # in a folder that is filled in place: its kind, and whether it is finished
 _REPLACED = "replaced"  # in a new folder, for a moment: the old folder whose place it takes

@@ -20,7 +20,9 @@ MODULES = sorted(RUNTIME.rglob("*.py"))
 LAYERS = {
     "errors": 0,
     "schema": 0,
-    "files": 1,
+    "access": 0,
+    "locks": 1,
+    "files": 2,
     "libcuda": 0,
     "defaults": 0,
     "__init__": 14,
@@ -31,9 +33,9 @@ LAYERS = {
     "interrupt": 1,
     "assets": 2,
     "progress": 2,
-    "sources": 2,
+    "sources": 3,
     "fetch": 3,
-    "folders": 2,
+    "folders": 3,
     "modelspec": 3,
     "modelstore": 4,
     "images": 5,
@@ -257,6 +259,8 @@ def test_changes_of_process_wide_state_are_recognised(tmp_path: Path) -> None:
 # Files are written by files.py alone, so that durability, locks, temporary names and permissions have one place.
 OWN_WRITERS = {
     "files.py": "the place",
+    "access.py": "sets who may read an open file",
+    "locks.py": "opens files to lock them",
     "folders.py": "exchanges whole folders by rename",
     "clusters/folders.py": "copies photos, each with its own permissions",
     "storage/segments.py": "sets a damaged segment aside by rename",

@@ -6,6 +6,7 @@ import doctest
 import errno
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -18,7 +19,6 @@ import pytest
 from runtime import files
 from runtime.errors import ConfigError, DiskFullError, LockedError, OutputExistsError, StorageError
 from runtime.files import (
-    Lock,
     NewFile,
     check_output,
     create_empty,
@@ -30,6 +30,7 @@ from runtime.files import (
     temporary_path,
     write_durable,
 )
+from runtime.locks import Lock
 from tests.support.errors import raises
 from tests.support.facemill_command import ROOT
 
@@ -49,6 +50,7 @@ def holder(code: str) -> subprocess.Popen[str]:
     """A process that runs some code, prints a line and sleeps."""
     text = (
         f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom runtime.files import *\n"
+        "from runtime.locks import Lock\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", f"{text}{code}\nprint('ready', flush=True)\ntime.sleep(60)"],
@@ -198,10 +200,57 @@ def test_many_threads_that_wait_lose_no_update(tmp_path: Path) -> None:
 def test_a_symbolic_link_under_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"mine")
     temporary_path(tmp_path / "a").symlink_to(tmp_path / "precious")
+    write_durable(tmp_path / "a", b"new", "the file")
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["a", "precious"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "socket", "link to a pipe"])
+def test_only_a_regular_file_is_replaced(tmp_path: Path, kind: str) -> None:
+    path, target = tmp_path / "a", tmp_path / "target"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+    else:
+        os.mkfifo(path if kind == "pipe" else target)
+        if kind != "pipe":
+            path.symlink_to(target)
+    before = path.lstat()
+    with pytest.raises(OutputExistsError):
+        check_output(path, force=True)
+    with pytest.raises(OutputExistsError):
+        write_durable(path, b"new", "the file")
+    assert path.lstat().st_ino == before.st_ino
+
+
+def test_a_file_system_that_cannot_sync_folders_is_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for name in "abc":
+        write_durable(tmp_path / name, b"new", "the file")
+    assert [record.message for record in caplog.records if str(tmp_path) in record.message] == [caplog.messages[0]]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.EIO])
+def test_a_file_that_cannot_be_synced_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def fsync(fd: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(StorageError):
         write_durable(tmp_path / "a", b"new", "the file")
-    assert (tmp_path / "precious").read_bytes() == b"mine"
-    assert not (tmp_path / "a").exists()
+    assert not os.listdir(tmp_path)
 
 
 def test_without_commit_nothing_stays_but_what_is_to_be_resumed(tmp_path: Path) -> None:
@@ -223,7 +272,7 @@ def test_without_commit_nothing_stays_but_what_is_to_be_resumed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("sources", "mode"), [((), 0o644), ((0o600,), 0o600), ((0o640,), 0o640), ((0o666,), 0o644), ((0o640, 0o604), 0o600)]
+    ("sources", "mode"), [((), 0o600), ((0o600,), 0o600), ((0o640,), 0o640), ((0o666,), 0o644), ((0o640, 0o604), 0o600)]
 )
 def test_a_derived_file_is_not_more_readable_than_its_sources(
     tmp_path: Path, umask_022: None, sources: tuple[int, ...], mode: int

@@ -19,6 +19,7 @@ from runtime.clusters.clusters import number_clusters
 from runtime.clusters.folders import write_folders
 from runtime.clusters.outputs import write_column, write_list
 from runtime.engines.engine import read_engine
+from runtime.errors import ConfigError
 from runtime.export.npy import export_npy
 from runtime.export.parquet import export_parquet
 from runtime.faces.rules import FaceRules
@@ -151,7 +152,7 @@ def test_a_changed_file_keeps_its_mode(file: Path) -> None:
 def test_an_unfinished_run_is_as_private_as_its_sources(file: Path, again: bool) -> None:
     output = file.with_name("other.h5")
     if again:  # by an earlier run, before the sources were private
-        output.with_name("other.h5.parts").mkdir(0o777)
+        output.with_name("other.h5.parts").mkdir(0o755)
     with RunFolder(output, like=file) as folder:
         folder.write_plan(StoredPlan(EmbeddingContract(), "/", 1, "2026"))
         write_paths(folder.paths_file, [b"a"])
@@ -167,6 +168,37 @@ def test_an_unfinished_run_is_as_private_as_its_sources(file: Path, again: bool)
             folder.remove()
 
 
+def test_an_unfinished_run_that_others_could_have_written_is_refused(file: Path, tmp_path: Path) -> None:
+    output = file.with_name("other.h5")
+    parts, elsewhere = output.with_name("other.h5.parts"), tmp_path / "elsewhere"
+    parts.mkdir(0o777)
+    with pytest.raises(ConfigError):
+        RunFolder(output, like=file)
+    parts.rmdir()
+    elsewhere.mkdir(0o700)
+    (elsewhere / "precious").write_text("mine")
+    parts.symlink_to(elsewhere)
+    with pytest.raises(ConfigError):
+        RunFolder(output, like=file)
+    assert os.listdir(elsewhere) == ["precious"]
+
+
+@pytest.mark.parametrize("mode", [None, 0o640])
+def test_the_mode_that_the_user_names_is_that_of_the_file_and_of_all_made_from_it(
+    photos: Path, tiny_engine: Path, tmp_path: Path, mode: int | None
+) -> None:
+    output = tmp_path / "people.h5"
+    faces = FaceRules(align="none")
+    process(Request((str(photos / "1"),), output, read_engine(tiny_engine), faces=faces, decoder="opencv", mode=mode))
+    assert stat.S_IMODE(output.stat().st_mode) == (mode or 0o600)
+    with EmbeddingFile(output) as gallery:
+        FlatIndex(gallery)
+    assert_private(output, least=2)
+    assert not (tmp_path / "people.h5.parts").exists()
+    with pytest.raises(ConfigError):
+        Request((str(photos),), output, read_engine(tiny_engine), faces=faces, mode=0o4755)
+
+
 def test_files_joined_repaired_and_reduced_are_as_private_as_those_before(
     photos: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -177,7 +209,7 @@ def test_files_joined_repaired_and_reduced_are_as_private_as_those_before(
         process(
             Request((str(photos / path.parent.name),), path, engine, faces=FaceRules(align="none"), decoder="opencv")
         )
-        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600  # whatever the umask is: faces are personal
     one.chmod(0o640)
     other.chmod(0o604)
     merge([one, other], tmp_path / "both.h5")

@@ -76,6 +76,7 @@ def process(
     limits: Limits | None = None,
     segments: SegmentRules | None = None,
     force: bool = False,
+    mode: int | None = None,
     listener: Listener | None = None,
     control: Control | None = None,
 ) -> Summary:
@@ -102,6 +103,8 @@ def process(
         limits: larger photos are refused before decoding.
         segments: limits of the segments of the run.
         force: start over, and replace the output once the new file is complete.
+        mode: permission bits of the output, such as 0o640. None: only you can read it, or whoever can read the file
+            that it replaces. Everything made from the file later can be read by the same users.
         listener: shows the progress; None logs it.
         control: pauses and stops the run, from another thread or by signals; None for neither.
     Returns:
@@ -139,6 +142,7 @@ def process(
         skip_duplicates=skip_duplicates,
         retry=retry,
         force=force,
+        mode=mode,
         run=RunOptions(batch_size, workers, devices, segments or SegmentRules()),
     )
     summary = running.process(request, listener=listener, control=control)

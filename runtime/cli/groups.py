@@ -11,6 +11,7 @@ import click
 from .. import defaults
 from ..engines.backend import PRECISIONS
 from ..engines.backends import BACKENDS
+from . import options
 from .options import PATH, Decorator, auto_or_count, device_option, duration, excludes, force_option, grouped
 
 if TYPE_CHECKING:
@@ -296,6 +297,13 @@ work_options = grouped(
     ),
     _count_option("--batch-size", "Images in one call of the engine; auto measures the best number."),
     _count_option("--workers", "Threads that decode; auto measures the best number."),
+)
+mode_option = click.option(
+    "--mode",
+    metavar="BITS",
+    callback=options.permissions,
+    help="Permissions of the embedding file, in octal, such as 640: everything made from it gets the same readers.  "
+    "[default: 600; a replaced file keeps its own]",
 )
 dtype_option = click.option(
     "--dtype",

@@ -99,6 +99,15 @@ def device(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+def permissions(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Parse permission bits in octal, such as 640 or 0640."""
+    if value is None:
+        return None
+    if not re.fullmatch("[0-7]{3,4}", value) or int(value, 8) & ~0o666:
+        raise click.BadParameter(f"{value!r} is no permission of a file; expected: 600, 640 or 644", ctx, param)
+    return int(value, 8)
+
+
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Parse `90s`, `30m`, `2h`, `1h30m` or `1d` into seconds."""
     if value is None:

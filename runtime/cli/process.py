@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--retry", is_flag=True, help="Process failed photos again.")
 @click.option("--limit", type=click.IntRange(min=1), help="Process only the first N photos, in scan order.")
 @groups.dtype_option
+@groups.mode_option
 @groups.limit_options
 @groups.segment_options
 @options.force_option("Start over, and replace the output once the new file is complete.")

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import EngineError, StorageError
-from ..files import Lock, make_folder, write_durable
+from ..files import make_folder, write_durable
+from ..locks import Lock
 from ..schema import convert, parse_json
 
 
@@ -217,8 +218,8 @@ def write_engine(path: Path, content: bytes, info: EngineInfo) -> Engine:
     """
     try:
         sidecar = (json.dumps(info.to_dict(), indent=2) + "\n").encode()
-        write_durable(path, content, "the engine", wait=True)
-        write_durable(sidecar_path(path), sidecar, "the sidecar of the engine", wait=True)
+        write_durable(path, content, "the engine", shared=True, wait=True)
+        write_durable(sidecar_path(path), sidecar, "the sidecar of the engine", shared=True, wait=True)
     except StorageError as err:
         raise EngineError(err.message) from err
     return Engine(path, info)
@@ -234,7 +235,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         EngineError: the folder cannot be created or locked.
     """
     try:
-        make_folder(folder)
+        make_folder(folder, shared=True)
         lock = Lock(folder, f"another process is building in {folder}", folder=True, wait=True)
     except OSError as err:
         raise EngineError(f"the folder {folder} cannot be used: {err.strerror}; expected: a writable folder") from err

@@ -82,7 +82,7 @@ def generate(path: Path, *, form: str, seed: int) -> None:
     model.producer_name = "facemill"
     model.doc_string = f"random weights, form {form}, seed {seed}: identifies nobody"
     onnx.checker.check_model(model)
-    write_durable(path, model.SerializeToString(deterministic=True), "the model", wait=True)
+    write_durable(path, model.SerializeToString(deterministic=True), "the model", shared=True, wait=True)
 
 
 class _Net:

@@ -13,6 +13,7 @@ from ..engines.engine import Engine, EngineInfo
 from ..errors import ConfigError
 from ..extras import available, pip_install
 from ..faces.rules import FaceRules
+from ..files import refuse_special
 from ..images.decode import Limits
 from ..sources.source import Source
 from ..storage.segments import SegmentRules
@@ -71,6 +72,7 @@ class Request:
         force: start over and replace the output.
         like: files that the output will be joined with. The output and its run folder get no wider read permissions
             than any of them.
+        mode: permission bits of the output, 0 to 0o666; None for private, or those of the file that is replaced.
         run: how the work is carried out.
     Raises:
         ConfigError: a value is outside its range, or two values contradict each other.
@@ -89,11 +91,14 @@ class Request:
     retry: bool = False
     force: bool = False
     like: tuple[Path, ...] = ()
+    mode: int | None = None
     run: RunOptions = field(default_factory=RunOptions)
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):
             raise ConfigError(f"--dtype is {self.dtype!r}; expected: float32 or float16")
+        if self.mode is not None and self.mode & ~0o666:
+            raise ConfigError(f"--mode is {self.mode:o}; expected: permission bits of a file, such as 600 or 640")
         if len(self.run.devices) > 1 and self.skip_duplicates:
             raise ConfigError("--skip-duplicates and several --device cannot be combined; expected: one of them")
         if self.decoder not in ("auto", "opencv", "dali"):
@@ -121,6 +126,7 @@ def resolve_request(request: Request) -> Request:
     info = request.engine.info
     if not request.output.name or request.output.is_dir():
         raise ConfigError(f"-o is {str(request.output)!r}, a folder; expected: a file name like people.h5")
+    refuse_special(request.output, other="another file with -o")
     low, _, high = info.profile
     if request.run.batch_size is not None and not low <= request.run.batch_size <= high:
         raise ConfigError(

@@ -143,5 +143,6 @@ def _write_file(plan: Plan, source: Source) -> dict[str, int]:
     with plan.ledger() as ledger:
         counts = ledger.counts()
         request = plan.request
-        assemble(output, ledger, source.names, plan.metadata(counts), request.dtype, like=request.like)
+        metadata = plan.metadata(counts)
+        assemble(output, ledger, source.names, metadata, request.dtype, like=request.like, mode=request.mode)
         return counts

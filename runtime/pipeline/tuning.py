@@ -308,6 +308,7 @@ def remember_settings(info: EngineInfo, preparation: str, settings: Settings) ->
     """Store settings for the next run. A failure to write them is only logged."""
     try:
         path = settings_file(info, preparation)
-        write_durable(path, json.dumps(asdict(settings)).encode(), "the settings for the next run", wait=True)
+        data = json.dumps(asdict(settings)).encode()
+        write_durable(path, data, "the settings for the next run", shared=True, wait=True)
     except (StorageError, ConfigError) as err:
         logger.warning("the tuned settings cannot be stored for the next run: %s", err)

@@ -32,6 +32,7 @@ def assemble(
     dtype: str,
     *,
     like: Path | Sequence[Path] = (),
+    mode: int | None = None,
 ) -> None:
     """Write the finished file from a ledger, in bounded memory.
 
@@ -42,6 +43,7 @@ def assemble(
         metadata: attributes of `/metadata`, including `dimension`. A missing `run_id` is drawn at random.
         dtype: "float32" or "float16".
         like: the source files of the rows: the output gets no wider permissions than any of them.
+        mode: permission bits that the user named; see `access.access_like`.
     Raises:
         DiskFullError, StorageError: the file cannot be written; an existing output is unchanged.
     """
@@ -50,7 +52,7 @@ def assemble(
     version = FORMAT_VERSION_SEVERAL if (counts > 1).any() else FORMAT_VERSION
     total = int(counts.sum())  # N
     widest = max((len(stored_text(path)) for path in paths), default=1) or 1
-    with durable_h5(output, "the embedding file", like=like) as target:
+    with durable_h5(output, "the embedding file", like=like, mode=mode) as target:
         file = target.file
         attributes = file.create_group("metadata").attrs
         attributes.update({"run_id": secrets.token_hex(16), **metadata, "format_version": version})

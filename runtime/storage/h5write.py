@@ -77,13 +77,16 @@ class DurableH5:
         file: the open h5py file, under its temporary name until `commit`.
     """
 
-    def __init__(self, path: Path, description: str, *, like: Path | Sequence[Path] = ()) -> None:
+    def __init__(
+        self, path: Path, description: str, *, like: Path | Sequence[Path] = (), mode: int | None = None
+    ) -> None:
         """Create the file.
 
         Args:
             path: the final name.
             description: its name in messages, such as "the segment".
             like: the source files: the new file gets no wider permissions than any of them.
+            mode: permission bits that the user named.
         Raises:
             LockedError: another process writes the same file.
             DiskFullError, StorageError: the file cannot be created.
@@ -93,7 +96,7 @@ class DurableH5:
         self.path = path
         self._description = description
         try:
-            self._new = NewFile(path, like=like)
+            self._new = NewFile(path, like=like, mode=mode)
         except OSError as err:
             if isinstance(err, FacemillError):
                 raise
@@ -149,9 +152,11 @@ class DurableH5:
 
 
 @contextmanager
-def durable_h5(path: Path, description: str, *, like: Path | Sequence[Path] = ()) -> Iterator[DurableH5]:
+def durable_h5(
+    path: Path, description: str, *, like: Path | Sequence[Path] = (), mode: int | None = None
+) -> Iterator[DurableH5]:
     """Open a DurableH5 that is committed when the block succeeds and discarded when it fails."""
-    target = DurableH5(path, description, like=like)
+    target = DurableH5(path, description, like=like, mode=mode)
     try:
         with target.writing():
             yield target

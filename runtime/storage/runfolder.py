@@ -14,7 +14,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import ConfigError, LockedError, StorageError
-from ..files import Lock, make_folder, restrict_folder, storage_error, write_durable
+from ..files import is_trusted, make_folder, restrict_folder, storage_error, write_durable
+from ..locks import Lock
 from .contract import EmbeddingContract
 
 _OURS = re.compile(
@@ -91,7 +92,7 @@ class RunFolder:
             like: the source files of the run.
         Raises:
             LockedError: another run writes the output.
-            ConfigError: the folder holds a file that facemill did not write.
+            ConfigError: the folder holds a file that facemill did not write, or other users could have written it.
             StorageError: the folder cannot be created.
         """
         self.output = output
@@ -122,6 +123,12 @@ class RunFolder:
         while True:
             try:
                 make_folder(self.path, like=sources)
+                if not is_trusted(self.path) and self.path.exists():
+                    raise ConfigError(
+                        f"{self.path} is a link, or belongs to another user, or others may write in it; expected: a "
+                        f"folder in which only you can write. Look at it and remove it (or: chmod go-w), or name a "
+                        f"different output with -o"
+                    )
                 with suppress(FileNotFoundError):  # a finishing run has just removed the folder
                     return Lock(self.path / "lock", f"another run is writing {self.output}")
             except LockedError:

@@ -96,7 +96,8 @@ moment = {moment!r}
 if moment == "before the rename":
     files.os.replace = die
 if moment == "after the rename":
-    files.sync_folder = die
+    replace = files.os.replace
+    files.os.replace = lambda *names: (replace(*names), die())
 with edit_file(Path({path!r})) as copy:
     if moment == "before the change":
         die()

@@ -47,6 +47,7 @@ class RtxCache:
         if self._path is None or content is None or bytes(memoryview(content)) == self._stored:
             return
         try:
-            write_durable(self._path, bytes(memoryview(content)), "the cache of compiled kernels", wait=True)
+            data = bytes(memoryview(content))
+            write_durable(self._path, data, "the cache of compiled kernels", shared=True, wait=True)
         except StorageError as err:
             logger.info("%s", err.message)

@@ -1,0 +1,108 @@
+"""Locks that the kernel releases when a process ends, even after `kill -9`: no lock is ever stale."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from .access import PRIVATE
+from .errors import LockedError
+
+OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # a symbolic link in the place of our file is never followed
+
+# What a file system without locks answers; NFS has none for folders.
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EBADF})
+
+logger = logging.getLogger(__name__)
+
+
+class Lock:
+    """An exclusive lock on a file or folder, until `release`, the end of a `with` block, or the end of the process.
+
+    It is an advisory `flock`: it excludes other processes, and other threads of this one. Nothing has to be cleaned
+    up after a crash. A folder on a file system that cannot lock folders counts as locked.
+    """
+
+    def __init__(self, path: Path, busy: str, *, folder: bool = False, wait: bool = False) -> None:
+        """Take the lock.
+
+        Args:
+            path: a file, which is created empty if it does not exist, or an existing folder.
+            folder: the path is a folder; a symbolic link to it is followed.
+            busy: what another holder is doing, for messages, such as "another run is writing people.h5".
+            wait: wait for another holder.
+        Raises:
+            LockedError: another process holds the lock, and `wait` is not given; the message names that process.
+            OSError: the file cannot be created, or the folder does not exist.
+        """
+        self.path = path.resolve() if folder else path
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC if folder else OPEN_FLAGS | os.O_CREAT
+        while True:
+            fd = os.open(self.path, flags, PRIVATE)
+            if lock_open_file(fd, self.path, busy, wait=wait, required=not folder):
+                self._fd = fd
+                return
+
+    def release(self) -> None:
+        """Release the lock; harmless when it is released already."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool) -> bool:
+    """Lock an open file or folder; False, and closed, when it has lost its name by then: the caller tries again.
+
+    Raises:
+        LockedError: see `Lock`; the file is closed.
+    """
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            if not wait:
+                raise LockedError(
+                    f"{busy} ({_name_holder(fd)} holds {path}). Wait until it has finished, or name another output"
+                ) from err
+            logger.info("waiting: %s (%s holds %s)", busy, _name_holder(fd), path)
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        except OSError as err:
+            if required or err.errno not in _NO_LOCKS:
+                raise
+        if is_open_file(fd, path):
+            return True
+    except BaseException:
+        os.close(fd)
+        raise
+    os.close(fd)
+    return False
+
+
+def is_open_file(fd: int, path: Path) -> bool:
+    """Whether a path still names an open file."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.lstat(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _name_holder(fd: int) -> str:
+    """Who holds the lock of an open file, as far as the kernel tells."""
+    status = os.fstat(fd)
+    name = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    with suppress(OSError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            words = line.split()  # 1: FLOCK ADVISORY WRITE 1234 08:01:5678 0 EOF
+            if len(words) == 8 and words[1] == "FLOCK" and words[5] == name and words[4] != "0":
+                return f"process {words[4]}"
+    return "another process"

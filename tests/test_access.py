@@ -1,0 +1,162 @@
+"""Who may read a new file: owner, group, mode and access list, seen by other users of the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from runtime.access import access_like
+from runtime.files import make_folder, write_durable
+
+OWNER, MEMBER, STRANGER = 12345, 12346, 54321  # user ids without accounts
+BIOMETRICS, STAFF = 777, 888  # group ids
+ACL = "system.posix_acl_access"
+
+as_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and setpriv")
+
+
+def read_as(user: int, group: int, path: Path) -> bool:
+    """Whether a user can read a file."""
+    command = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "cat", str(path)]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def write_as(user: int, groups: list[int], path: Path, like: Path) -> subprocess.CompletedProcess[str]:
+    """Write a file made from another one, as a user whose first group is the primary one."""
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from runtime.files import write_durable\n"
+        f"os.setgroups({groups[1:]!r}); os.setgid({groups[0]}); os.setuid({user})\n"
+        f"write_durable(Path({str(path)!r}), b'new', 'the file', like=Path({str(like)!r}))"
+    )
+    root = Path(__file__).parents[1]
+    return subprocess.run(["python3", "-c", code], capture_output=True, text=True, cwd=root)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder in which every user can write."""
+    for parent in (tmp_path, *tmp_path.parents[:3]):
+        parent.chmod(0o755)
+    tmp_path.chmod(0o777)
+    return tmp_path
+
+
+def source(folder: Path, mode: int, user: int = 0, group: int = BIOMETRICS) -> Path:
+    path = folder / "people.h5"
+    path.write_bytes(b"rows")
+    os.chown(path, user, group)
+    path.chmod(mode)
+    return path
+
+
+def entry(tag: int, bits: int, number: int = 0xFFFFFFFF) -> bytes:
+    return struct.pack("<HHI", tag, bits, number)
+
+
+def access_list(group_bits: int) -> bytes:
+    """owner rw, MEMBER r, group, mask r, others none; the form of Linux (posix_acl_xattr.h)."""
+    entries = [entry(1, 6), entry(2, 4, MEMBER), entry(4, group_bits), entry(0x10, 4), entry(0x20, 0)]
+    return struct.pack("<I", 2) + b"".join(entries)
+
+
+@as_root
+def test_a_file_made_by_root_belongs_to_the_owner_and_group_of_its_source(folder: Path) -> None:
+    people = source(folder, 0o640, OWNER)
+    write_durable(folder / "list", b"new", "the list", like=people)
+    make_folder(folder / "npy", like=people)
+    for path in (folder / "list", folder / "npy"):
+        assert (path.stat().st_uid, path.stat().st_gid) == (OWNER, BIOMETRICS)
+    assert stat.S_IMODE((folder / "npy").stat().st_mode) == 0o750
+    assert read_as(MEMBER, BIOMETRICS, folder / "list")
+    assert not read_as(STRANGER, STAFF, folder / "list")
+
+
+@as_root
+def test_a_member_of_the_group_hands_on_the_group_and_not_the_own_one(folder: Path) -> None:
+    people = source(folder, 0o640)
+    result = write_as(MEMBER, [STAFF, BIOMETRICS], folder / "list", people)
+    assert result.returncode == 0, result.stderr
+    assert ((folder / "list").stat().st_uid, (folder / "list").stat().st_gid) == (MEMBER, BIOMETRICS)
+    assert read_as(OWNER, BIOMETRICS, folder / "list")
+    assert not read_as(STRANGER, STAFF, folder / "list")
+
+
+@as_root
+def test_a_group_that_cannot_be_handed_on_gets_what_all_users_have(folder: Path) -> None:
+    people = source(folder, 0o640, OWNER)  # the owner is no member of its group
+    result = write_as(OWNER, [STAFF], folder / "list", people)
+    assert result.returncode == 0, result.stderr
+    assert stat.S_IMODE((folder / "list").stat().st_mode) == 0o600
+    people.chmod(0o644)
+    result = write_as(OWNER, [STAFF], folder / "table", people)
+    assert stat.S_IMODE((folder / "table").stat().st_mode) == 0o644, result.stderr
+
+
+@as_root
+def test_two_sources_of_two_groups_give_no_group(folder: Path) -> None:
+    first = source(folder, 0o640)
+    second = folder / "more.h5"
+    second.write_bytes(b"rows")
+    os.chown(second, 0, STAFF)
+    second.chmod(0o640)
+    write_durable(folder / "all.h5", b"new", "the file", like=[first, second])
+    assert not read_as(MEMBER, BIOMETRICS, folder / "all.h5")
+    assert not read_as(MEMBER, STAFF, folder / "all.h5")
+
+
+@as_root
+@pytest.mark.parametrize("group_bits", [0, 4])
+def test_an_access_list_goes_with_the_data(folder: Path, group_bits: int) -> None:
+    people = source(folder, 0o640)
+    try:
+        os.setxattr(people, ACL, access_list(group_bits))
+    except OSError as err:
+        pytest.skip(f"the file system of {folder} has no access lists: {err}")
+    write_durable(folder / "list", b"new", "the list", like=people)
+    assert os.getxattr(folder / "list", ACL) == access_list(group_bits)
+    assert read_as(MEMBER, STAFF, folder / "list")
+    assert read_as(STRANGER, BIOMETRICS, folder / "list") == bool(group_bits)
+    other = folder / "more.h5"
+    other.write_bytes(b"rows")
+    os.chown(other, 0, BIOMETRICS)
+    other.chmod(0o644)
+    write_durable(folder / "all.h5", b"new", "the file", like=[other, people])  # its list cannot be that of both
+    assert not read_as(MEMBER, STAFF, folder / "all.h5")
+    assert not read_as(STRANGER, BIOMETRICS, folder / "all.h5")
+
+
+@as_root
+def test_the_list_that_a_folder_hands_down_is_not_taken(folder: Path) -> None:
+    people = source(folder, 0o640)
+    try:
+        os.setxattr(folder, "system.posix_acl_default", access_list(4))
+    except OSError as err:
+        pytest.skip(f"the file system of {folder} has no access lists: {err}")
+    write_durable(folder / "list", b"new", "the list", like=people)
+    make_folder(folder / "npy", like=people)
+    assert not read_as(MEMBER, STAFF, folder / "list")
+    for path in (folder / "list", folder / "npy"):
+        with pytest.raises(OSError, match="No data"):
+            os.getxattr(path, ACL)
+
+
+def test_a_new_file_is_private_unless_the_user_says_otherwise_or_it_is_not_personal(tmp_path: Path) -> None:
+    assert access_like([]).mode == 0o600
+    assert access_like([], mode=0o644).mode == 0o644
+    assert access_like([], shared=True).mode & 0o600 == 0o600
+    (tmp_path / "old").touch()
+    (tmp_path / "old").chmod(0o664)
+    assert access_like([], replaced=tmp_path / "old").mode == 0o664
+    assert access_like([], replaced=tmp_path / "old", mode=0o600).mode == 0o600
+    (tmp_path / "source").touch()
+    (tmp_path / "source").chmod(0o640)
+    assert access_like([tmp_path / "source"], mode=0o666).mode == 0o640
+    with pytest.raises(FileNotFoundError):
+        access_like([tmp_path / "none"])
