@@ -262,7 +262,7 @@ OWN_WRITERS = {
     "access.py": "sets who may read an open file",
     "locks.py": "opens files to lock them",
     "folders.py": "exchanges whole folders by rename",
-    "clusters/folders.py": "copies photos, each with its own permissions",
+    "clusters/folders.py": "links photos, and copies them through files.py",
     "storage/segments.py": "sets a damaged segment aside by rename",
     "cli/demo.py": "writes a folder for a demo",
     "demo/portraits.py": "draws pictures for a demo",

@@ -88,8 +88,11 @@ def _outputs(
     if output is not None:
         yield str(output)
     if report.folders is not None:
-        missing = f"; {report.folders.missing:,} photos are missing" if report.folders.missing else ""
-        yield f"{folders}: {count(report.folders.folders, 'folder')}, {report.folders.photos:,} photos{missing}"
+        written = report.folders
+        missing = f"; {written.missing:,} photos are missing" if written.missing else ""
+        yield f"{folders}: {count(written.folders, 'folder')}, {written.photos:,} photos{missing}"
+        if written.refused:
+            yield f"  {written.refused:,} photos left out: links, or no photos any more. --mode symlink takes links"
     if report.sheets is not None and sheets is not None:
         yield f"{sheets / 'index.html'}: {count(report.sheets, 'sheet')}"
     if file is not None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ConfigError, FacemillError
-from ..files import make_folder, storage_error
+from ..files import make_folder, storage_error, sync_folder, synced_file
 from ..folders import check_folder, fill_folder
+from ..images.header import SNIFF_BYTES, is_image
 from ..progress import Listener, track
+from ..sources.reader import ReadError, open_below
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters
@@ -35,11 +39,13 @@ class FolderCounts:
     Attributes:
         folders, photos: numbers written.
         missing: photos that do not exist any more.
+        refused: photos that were not copied or linked: a link stands in their path, or they are no photos any more.
     """
 
     folders: int
     photos: int
     missing: int
+    refused: int = 0
 
 
 def check_folders(path: Path, *, force: bool) -> None:
@@ -61,6 +67,10 @@ def write_folders(
 
     An entry has the name of its photo, to the byte. The second photo of one name in a cluster ends in -2.
 
+    Whoever may write in the folder of the photos may have replaced a photo since it was embedded. So a photo is opened
+    below the root of the file without following links, and looked at, before it is copied or linked hard. A copy has
+    the content and the time of its photo, and the access of the embedding file: no owner and no setuid bit goes along.
+
     Args:
         path: the folder; see `folders.fill_folder`.
         embeddings: the file that was clustered.
@@ -78,7 +88,7 @@ def write_folders(
     with fill_folder(path, KIND, _ENTRIES, force=force, like=embeddings.path):
         record_start(embeddings.path, path)
         try:
-            photos, missing = _fill(os.fsencode(path), embeddings, clusters, count, _LINK[mode], listener)
+            counts = _fill(os.fsencode(path), embeddings, clusters, count, _place(mode, embeddings), listener)
         except OSError as err:
             if mode == "hardlink" and err.errno in _NO_HARDLINK_ERRORS:
                 raise ConfigError(
@@ -89,7 +99,19 @@ def write_folders(
                 raise
             raise storage_error(err, "the cluster folders", path) from err
     record_page(embeddings.path, path)
-    return FolderCounts(count, photos, missing)
+    return FolderCounts(count, counts[_Placed.WRITTEN], counts[_Placed.MISSING], counts[_Placed.REFUSED])
+
+
+class _Placed(Enum):
+    """What became of a photo."""
+
+    WRITTEN = "written"
+    MISSING = "missing"
+    REFUSED = "refused"
+
+
+# Puts a photo (its name below the root) into a folder under a name, which must be free.
+_Place = Callable[[bytes, bytes], _Placed]
 
 
 def _fill(
@@ -97,11 +119,11 @@ def _fill(
     embeddings: EmbeddingFile,
     clusters: Clusters,
     count: int,
-    link: Callable[[bytes, bytes], None],
+    place: _Place,
     listener: Listener | None,
-) -> tuple[int, int]:
-    """Write clusters 1 to `count`. Returns the number of photos linked, and of photos that are missing."""
-    linked = missing = 0
+) -> Counter[_Placed]:
+    """Write clusters 1 to `count`."""
+    counts: Counter[_Placed] = Counter()
     for number in range(1, count + 1):
         make_folder(Path(os.fsdecode(_folder(top, number))), like=embeddings.path)
     labels = clusters.labels
@@ -109,15 +131,12 @@ def _fill(
     blocks = [selected[start : start + _ROWS_PER_READ] for start in range(0, len(selected), _ROWS_PER_READ)]
     for block in track(blocks, "cluster folders", len(selected), unit="photos", listener=listener):
         rows = block.tolist()
-        for row, photo in zip(rows, embeddings.photo_paths(rows), strict=True):
-            if not os.path.isfile(photo):
-                missing += 1
-                continue
+        for row, photo in zip(rows, embeddings.photo_names(rows), strict=True):
             name = _safe_name(os.path.basename(photo), row)
-            # Resolve links: a link to a link breaks when the first one moves.
-            _link_unique(link, os.path.realpath(photo), _folder(top, int(labels[row])), name)
-            linked += 1
-    return linked, missing
+            counts[_place_unique(place, photo, _folder(top, int(labels[row])), name)] += 1
+    for number in range(1, count + 1):
+        sync_folder(Path(os.fsdecode(_folder(top, number))))  # before the mark that says that all is there
+    return counts
 
 
 def _folder(top: bytes, number: int) -> bytes:
@@ -129,34 +148,59 @@ def _safe_name(name: bytes, row: int) -> bytes:
     return b"row-%d" % row if name in (b"", b".", b"..") else name
 
 
-def _link_unique(link: Callable[[bytes, bytes], None], photo: bytes, folder: bytes, name: bytes) -> None:
-    """Link a photo under its name, or the first free one of name-2, name-3 ..."""
+def _place_unique(place: _Place, photo: bytes, folder: bytes, name: bytes) -> _Placed:
+    """Place a photo under its name, or the first free one of name-2, name-3 ..."""
     stem, suffix = os.path.splitext(name)
     if len(suffix) > _MAX_SUFFIX_BYTES:
         stem, suffix = name, b""
     number = 1
     while True:
         try:
-            link(photo, os.path.join(folder, name))
-            return
+            return place(photo, os.path.join(folder, name))
         except FileExistsError:
             number += 1
             end = b"-%d" % number + suffix
             name = stem[: _MAX_NAME_BYTES - len(end)] + end
 
 
-def _symlink(photo: bytes, target: bytes) -> None:
-    os.symlink(photo, target)
+def _place(mode: str, embeddings: EmbeddingFile) -> _Place:
+    """The function that places the photos of a file in a mode."""
+    root = embeddings.root
 
+    def symlink(photo: bytes, target: bytes) -> _Placed:
+        path = os.path.join(root, photo)
+        if not os.path.isfile(path):
+            return _Placed.MISSING
+        os.symlink(os.path.realpath(path), target)  # a link to a link breaks when the first one moves
+        return _Placed.WRITTEN
 
-def _hardlink(photo: bytes, target: bytes) -> None:
-    os.link(photo, target)
+    def with_open(write: Callable[[int, bytes], None]) -> _Place:
+        def place(photo: bytes, target: bytes) -> _Placed:
+            try:
+                fd = open_below(root, photo)
+            except ReadError:
+                return _Placed.REFUSED if os.path.lexists(os.path.join(root, photo)) else _Placed.MISSING
+            try:
+                if not is_image(os.pread(fd, SNIFF_BYTES, 0)):
+                    return _Placed.REFUSED
+                write(fd, target)
+            finally:
+                os.close(fd)
+            return _Placed.WRITTEN
 
+        return place
 
-def _copy(photo: bytes, target: bytes) -> None:
-    with open(photo, "rb") as source, open(target, "xb") as copy:
-        shutil.copyfileobj(source, copy, 1 << 20)
-    shutil.copystat(photo, target)
+    def hardlink(fd: int, target: bytes) -> None:
+        # The open file and not its name, which may stand for another file by now. Python follows this link only with
+        # a folder for the path, which is absolute.
+        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
 
+    def copy(fd: int, target: bytes) -> None:
+        with synced_file(Path(os.fsdecode(target)), like=embeddings.path) as output:
+            with open(fd, "rb", closefd=False) as source:
+                shutil.copyfileobj(source, output, 1 << 20)
+            output.flush()
+            status = os.fstat(fd)
+            os.utime(output.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
 
-_LINK: dict[str, Callable[[bytes, bytes], None]] = {"symlink": _symlink, "hardlink": _hardlink, "copy": _copy}
+    return {"symlink": symlink, "hardlink": with_open(hardlink), "copy": with_open(copy)}[mode]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _ORIENTATION_TAG = 0x0112
+SNIFF_BYTES = 64  # enough for `is_image`
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,14 @@ def read_header(data: bytes) -> Header | None:
     except (struct.error, IndexError) as err:
         raise ValueError("the header is truncated") from err
     return None
+
+
+def is_image(start: bytes) -> bool:
+    """Whether the first SNIFF_BYTES bytes of a file are those of an image that facemill reads."""
+    try:
+        return read_header(start) is not None
+    except ValueError:
+        return True  # a known format, and the rest of its header comes later
 
 
 def _jpeg(data: bytes) -> Header:

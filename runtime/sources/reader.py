@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from ..errors import FacemillError
 from ..records import Status
+
+_FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class ReadError(FacemillError, OSError):
@@ -51,6 +55,38 @@ def read_file(path: bytes | str, max_bytes: int) -> bytes:
         raise ReadError(Status.UNREADABLE, err.strerror or str(err)) from err
     finally:
         os.close(fd)
+
+
+def open_below(root: bytes, name: bytes) -> int:
+    """Open a regular file below a folder without following a link, so that the name cannot lead out of the folder.
+
+    Args:
+        root: the folder, which may itself be reached by links.
+        name: path relative to the root.
+    Returns:
+        A file descriptor for reading, which the caller closes.
+    Raises:
+        ReadError: the file is missing, not readable, not a regular file, or its path has a link or `..`.
+    """
+    *folders, last = name.split(b"/")
+    if name.startswith(b"/") or b".." in (*folders, last) or b"\0" in name:
+        raise ReadError(Status.UNREADABLE, "its path leads out of the folder of the photos")
+    try:
+        fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for folder in folders:
+                parent, fd = fd, os.open(folder, _FOLDER_FLAGS, dir_fd=fd)
+                os.close(parent)
+            photo = os.open(last, _FILE_FLAGS, dir_fd=fd)
+        finally:
+            os.close(fd)
+    except OSError as err:
+        link = err.errno in (errno.ELOOP, errno.ENOTDIR)
+        raise ReadError(Status.UNREADABLE, "its path has a link" if link else err.strerror or str(err)) from err
+    if not stat.S_ISREG(os.fstat(photo).st_mode):
+        os.close(photo)
+        raise ReadError(Status.UNREADABLE, "not a regular file")
+    return photo
 
 
 def _read_all(fd: int, size: int) -> bytes:

@@ -216,14 +216,22 @@ class EmbeddingFile:
         """The absolute path of the photo of a row, exact bytes."""
         return self.photo_paths([row])[0]
 
+    def photo_names(self, rows: Sequence[int]) -> list[bytes]:
+        """The paths of the photos of rows, relative to `root`, exact bytes, in the given order.
+
+        Raises:
+            StorageError: the paths are damaged.
+        """
+        names = zip(rows, self._entries("image_paths", rows), strict=True)
+        return [self.raw_paths.get(row, bytes(name)) for row, name in names]
+
     def photo_paths(self, rows: Sequence[int]) -> list[bytes]:
         """The absolute paths of the photos of rows, exact bytes, in the given order.
 
         Raises:
             StorageError: the paths are damaged.
         """
-        names = zip(rows, self._entries("image_paths", rows), strict=True)
-        return [os.path.join(self.root, self.raw_paths.get(row, bytes(name))) for row, name in names]
+        return [os.path.join(self.root, name) for name in self.photo_names(rows)]
 
     def face_places(self, rows: Sequence[int]) -> list[FacePlace | None]:
         """The place of each row's face in its photo, in the given order; None in a file of aligned crops.

@@ -98,8 +98,8 @@ def test_paths_that_would_lead_out_of_the_folder_do_not(tmp_path: Path) -> None:
     before = set(tmp_path.rglob("*"))
     with EmbeddingFile(path) as gallery:
         made = write_folders(place / "d", gallery, clusters([0] * 5), mode="copy")
-    assert made == FolderCounts(folders=1, photos=2, missing=3)
-    assert entries(place / "d") == {"cluster-00001": sorted([b"outside.jpg", b"\x7fy.jpg"])}
+    assert made == FolderCounts(folders=1, photos=1, missing=2, refused=2)
+    assert entries(place / "d") == {"cluster-00001": [b"\x7fy.jpg"]}
     outside = {found for found in set(tmp_path.rglob("*")) - before if not found.is_relative_to(place / "d")}
     assert outside == {path.with_name("people.h5.pages")}
 
@@ -113,16 +113,17 @@ def test_a_name_that_is_none_becomes_the_row(name: bytes) -> None:
 def test_a_name_as_long_as_a_file_system_takes_gets_its_number_too(tmp_path: Path) -> None:
     made: list[bytes] = []
 
-    def place(photograph: bytes, target: bytes) -> None:
+    def place(photo: bytes, target: bytes) -> folders._Placed:
         name = os.path.basename(target)
         assert len(name) <= 255
         if name in made:
             raise FileExistsError
         made.append(name)
+        return folders._Placed.WRITTEN
 
     for name in (b"n" * 251 + b".jpg", b"n" + b"." + b"s" * 253):
         for _ in range(12):
-            folders._link_unique(place, b"photograph", b"folder", name)
+            folders._place_unique(place, b"photograph", b"folder", name)
     assert len(set(made)) == 24
     assert made[1] == b"n" * 249 + b"-2.jpg"
 
@@ -131,7 +132,7 @@ def test_a_name_as_long_as_a_file_system_takes_gets_its_number_too(tmp_path: Pat
 def test_where_no_hard_link_can_be_made_copy_is_named(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def refuse(*arguments: object) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "link", refuse)
