@@ -10,7 +10,7 @@ IN_PROCESSES := -n auto --maxprocesses 8 --dist loadfile
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-gputest setup-gpu demo test test-fast check docs bench gpu-acceptance lock clean
+.PHONY: help setup setup-gputest setup-gpu demo test test-fast check docs bench gpu-acceptance lock audit clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -55,11 +55,21 @@ setup-gputest: $(VENV)/.gputest  ## add TensorRT-RTX, DALI and NVRTC (1.5 GB): m
 
 setup-gpu: $(GPU_VENV)/.gpu$(CUDA)  ## set up .venv-gpu to run on an NVIDIA GPU (several GB); CUDA=13 for a driver from 580 on
 
-lock: $(VENV)/.dev  ## resolve requirements/*.txt again from pyproject.toml
-	$(INSTALL) uv
-	for set in cpu "cpu dev" "cpu dev gputest"; do \
-	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --upgrade \
-	    --python-version 3.10 $$(printf -- '--extra %s ' $$set) -o requirements/$${set##* }.txt pyproject.toml; \
+# All sets share the versions of the first one, so that they can be installed into one environment.
+lock: $(VENV)/.supply  ## resolve requirements/*.txt again from pyproject.toml, and list the base set in sbom.json (CycloneDX)
+	rm -f requirements/*.txt
+	for set in cpu "cpu dev" "cpu dev gputest" "acceptance gpu" "acceptance gpu13" supply; do \
+	  touch requirements/cpu.txt; \
+	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header --python-version 3.10 \
+	    $$(test "$$set" = cpu || echo --constraint requirements/cpu.txt) --extra build \
+	    $$(printf -- '--extra %s ' $$set) -o requirements/$${set##* }.txt pyproject.toml; \
+	done
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o requirements/sbom.json \
+	  requirements/cpu.txt
+
+audit: $(VENV)/.supply  ## look for known vulnerabilities in all locked packages; needs the network
+	for set in cpu gpu gpu13 dev gputest supply; do \
+	  $(BIN)/pip-audit --disable-pip --require-hashes -r requirements/$$set.txt || exit 1; \
 	done
 
 clean:  ## remove .venv, caches, demo and build output
@@ -73,15 +83,20 @@ $(VENV)/bin/python:
 
 # Apart from .venv: faiss-cpu and faiss-gpu overwrite each other. So do the packages of two CUDAs: another one is begun anew.
 $(GPU_VENV)/.gpu%: pyproject.toml
-	@case '$*' in 12|13) ;; *) echo 'CUDA is $*; wanted: 12 or 13, such as: make setup-gpu CUDA=13' >&2; exit 1;; esac
+	@case '$*' in 12|13) ;; *) echo 'CUDA is $*; expected: 12 or 13, such as: make setup-gpu CUDA=13' >&2; exit 1;; esac
 	test -e $@ || rm -rf $(GPU_VENV)
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable '.[$(if $(filter 13,$*),gpu13,gpu)]' pytest hypothesis pillow
+	$(GPU_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/$(if $(filter 13,$*),gpu13,gpu).txt
+	$(GPU_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.cpu: $(VENV)/bin/python requirements/cpu.txt pyproject.toml
 	$(INSTALL) --require-hashes -r requirements/cpu.txt
-	$(INSTALL) --no-deps --editable .
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.supply: $(VENV)/.cpu requirements/supply.txt
+	$(INSTALL) --require-hashes -r requirements/supply.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.cpu requirements/dev.txt

@@ -29,8 +29,8 @@ def plan(folder: Path, *arguments: str) -> str:
 
 
 def test_without_an_environment_it_is_cuda_12_unless_told(planned: Path) -> None:
-    assert "'.[gpu]'" in plan(planned, "setup-gpu")
-    assert "'.[gpu13]'" in plan(planned, "setup-gpu", "CUDA=13")
+    assert "-r requirements/gpu.txt" in plan(planned, "setup-gpu")
+    assert "-r requirements/gpu13.txt" in plan(planned, "setup-gpu", "CUDA=13")
 
 
 @pytest.mark.parametrize(("there", "other", "extra"), [("12", "13", "gpu13"), ("13", "12", "gpu")])
@@ -41,7 +41,7 @@ def test_another_cuda_is_another_environment(planned: Path, there: str, other: s
     assert "pip" not in plan(planned, "gpu-acceptance")
     said = plan(planned, "setup-gpu", f"CUDA={other}")
     assert f"test -e .venv-gpu/.gpu{other} || rm -rf .venv-gpu\n" in said
-    assert f"'.[{extra}]'" in said
+    assert f"--require-hashes -r requirements/{extra}.txt" in said
 
 
 def test_a_cuda_that_there_is_not_is_refused_before_anything_is_removed(planned: Path) -> None:
