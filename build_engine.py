@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """The same as `facemill build-engine`, from a checkout: python build_engine.py --help."""
 
-from runtime.cli.build_engine import main
+import sys
+
+from runtime.cli.app import main
 
 if __name__ == "__main__":
-    main()
+    sys.argv.insert(1, "build-engine")
+    main(prog_name="facemill")

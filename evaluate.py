@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """The same as `facemill evaluate`, from a checkout: python evaluate.py --help."""
 
-from runtime.cli.evaluate import main
+import sys
+
+from runtime.cli.app import main
 
 if __name__ == "__main__":
-    main()
+    sys.argv.insert(1, "evaluate")
+    main(prog_name="facemill")

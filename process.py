@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """The same as `facemill process`, from a checkout: python process.py --help."""
 
-from runtime.cli.process import main
+import sys
+
+from runtime.cli.app import main
 
 if __name__ == "__main__":
-    main()
+    sys.argv.insert(1, "process")
+    main(prog_name="facemill")

@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """The same as `facemill search`, from a checkout: python search.py --help."""
 
-from runtime.cli.search import main
+import sys
+
+from runtime.cli.app import main
 
 if __name__ == "__main__":
-    main()
+    sys.argv.insert(1, "search")
+    main(prog_name="facemill")

@@ -131,6 +131,12 @@ class LockedError(StorageError, BlockingIOError):
     code = "E-LOCKED"
 
 
+class MachineError(FacemillError, OSError):
+    """The machine refuses something that a command needs: the working folder, a temporary folder, stdout, files."""
+
+    code = "E-MACHINE"
+
+
 class ContractError(FacemillError, ValueError):
     """Two embedding contracts differ: their rows cannot be compared."""
 

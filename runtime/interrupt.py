@@ -99,11 +99,11 @@ def raise_if_stopping(control: Control) -> None:
 
 
 class SignalControl(RunControl):
-    """A control by SIGINT, SIGTERM and SIGUSR1, for a command. Use it as a context manager in the main thread.
+    """A control by SIGINT, SIGTERM, SIGHUP and SIGUSR1, for a command. Use it as a context manager in the main thread.
 
-    SIGINT and SIGTERM stop the job: at once if nothing is in flight, else after the work in flight. A second signal
-    ends the process immediately, like a kill. SIGUSR1 pauses the job, and the next SIGUSR1 resumes it. Outside the main
-    thread, which alone may handle signals, it does nothing.
+    SIGINT, SIGTERM and SIGHUP stop the job: at once if nothing is in flight, else after the work in flight. A second
+    signal ends the process immediately, like a kill. A SIGHUP that is ignored (nohup) stays ignored. SIGUSR1 pauses the
+    job, and the next SIGUSR1 resumes it. Outside the main thread, which alone may handle signals, it does nothing.
     """
 
     def __init__(self) -> None:
@@ -127,6 +127,8 @@ class SignalControl(RunControl):
             self._in_flight = False
 
     def _stop(self, signum: int, frame: FrameType | None) -> None:
+        if self._stopping and signum == signal.SIGHUP:
+            return  # a terminal that goes away sends several, and systemd one after its SIGTERM: nobody is impatient
         repeated, self._signum = self._stopping, signum
         self.stop()
         name = signal.Signals(signum).name
@@ -157,6 +159,8 @@ class SignalControl(RunControl):
                 signal.SIGTERM: self._stop,
                 signal.SIGUSR1: self._pause_or_resume,
             }
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                handlers[signal.SIGHUP] = self._stop
             self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 
 # Control, format (bidi overrides, zero width), lone surrogates (bytes that are not UTF-8), line separators.
@@ -24,7 +23,7 @@ def printable(text: str) -> str:
 
 def utf8(name: str) -> str:
     """Escape bytes that are not UTF-8 as `\\xe9`, as in `/image_paths` and in JSON."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def count(number: int, name: str) -> str:

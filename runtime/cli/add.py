@@ -50,7 +50,7 @@ def main(
       facemill add people.h5 photos/today/ --log add.log
       facemill add people.h5 photos/ --retry
 
-    Exit codes: 0 finished, 1 failure, 2 usage, 130 and 143 stopped by a signal.
+    Exit codes: 0 finished, 1 failure, 2 usage, 129, 130 and 143 stopped by a signal.
     """
     setup_logging(log_file=log_file)
     from ..api.jobs import add

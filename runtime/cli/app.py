@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from .. import __version__
+from .common import handle_errors
+from .streams import ensure_utf8_names, open_streams
 
 # The one-line help texts are here, so that listing the commands imports none of them.
 _COMMANDS = {
@@ -34,6 +39,20 @@ _COMMANDS = {
 
 class _LazyGroup(click.Group):
     """A group of commands that imports only the one that runs."""
+
+    def main(self, args: Sequence[str] | None = None, *others: Any, **extra: Any) -> Any:
+        """Run a command: the streams of the process first, then its errors, also those of `--help` and of the end."""
+        if args is None:  # the command line of this process
+            ensure_utf8_names()
+        open_streams()
+        return self._run(args, *others, **extra)
+
+    @handle_errors
+    def _run(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        finally:
+            sys.stdout.flush()
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
+import os
+import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +16,9 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from ..errors import ConfigError, FacemillError, Interrupted, OptionError
+from ..errors import ConfigError, FacemillError, Interrupted, MachineError, OptionError
 from ..text import printable
+from .streams import complaints
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,13 +44,16 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             _say("interrupted")
             sys.exit(130)
         except BrokenPipeError:
-            sys.stderr.close()  # the reader has closed the pipe; Python would report it at exit
-            sys.exit(1)
+            sys.exit(1)  # the reader has closed the pipe
         except ModuleNotFoundError as err:
             _say(f"error: the package {err.name!r} is not installed. List all missing packages with: facemill doctor")
             sys.exit(1)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except OSError as err:
+            logging.getLogger(_PACKAGE).debug("where the machine refused", exc_info=True)
+            _say(str(_machine_error(err)))
+            sys.exit(1)
         except Exception:
             logging.getLogger(_PACKAGE).critical(_BUG, exc_info=True)
             sys.exit(1)
@@ -53,10 +61,39 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def _machine_error(err: OSError) -> MachineError:
+    """Name what the machine refused, and what to do."""
+    try:
+        os.getcwd()
+    except OSError as missing:
+        return MachineError(f"the working folder was deleted ({missing.strerror}). Change to another one with cd")
+    try:
+        tempfile.gettempdir()
+    except OSError as missing:
+        return MachineError(f"{missing.strerror}. Set TMPDIR to a folder in which you can write")
+    names = ", ".join(map(str, filter(None, (err.filename, err.filename2))))
+    return MachineError(
+        f"{names + ': ' if names else ''}{err.strerror or err}. Fix that and run the same command again"
+    )
+
+
 def _say(text: str) -> None:
     """Print text to stderr, and log it to the log file, if one is set."""
     logging.getLogger(_PACKAGE).debug("%s", text)
     click.echo("\n".join(map(printable, text.splitlines())), err=True)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file. When it cannot be written, stderr says so once, and the command goes on without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """See `logging.Handler`."""
+        logging.getLogger(_PACKAGE).removeHandler(self)
+        reason = getattr(sys.exc_info()[1], "strerror", None) or sys.exc_info()[1]
+        click.echo(
+            f"the log file {printable(self.baseFilename)} cannot be written ({reason}): the command goes on without it",
+            err=True,
+        )
 
 
 class _Printable(logging.Formatter):
@@ -73,7 +110,7 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
         log_file: appended to; None for no file.
         verbose: debug messages on stderr too.
     Raises:
-        ConfigError: the log file cannot be written.
+        ConfigError: the log file cannot be written, or is a folder, a pipe or a socket.
     """
     logger = logging.getLogger(_PACKAGE)
     logger.setLevel(logging.DEBUG)
@@ -87,13 +124,17 @@ def setup_logging(*, log_file: Path | None = None, verbose: bool = False) -> Non
     logger.addHandler(screen)
     if log_file is not None:
         try:
-            file = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+            if log_file.exists() and not (log_file.is_file() or stat.S_ISCHR(log_file.stat().st_mode)):
+                raise OSError(errno.EINVAL, "it is a folder, a pipe or a socket")  # a pipe waits for its reader
+            file = _LogFile(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as err:
             raise ConfigError(
                 f"the log file {log_file} cannot be written: {err.strerror}. Name a different one with --log"
             ) from err
         file.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(file)
+    for complaint in complaints():
+        logger.warning("%s", complaint)
 
 
 @contextmanager

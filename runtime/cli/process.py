@@ -61,7 +61,7 @@ def main(
       facemill process crops/ -o people.h5 --align none  # aligned crops: no detector is needed
       facemill process photos/ -o people.h5 --retry      # failed photos again
 
-    Exit codes: 0 finished, 1 failure (or failed photos with --strict), 2 usage, 130 and 143 stopped by a signal.
+    Exit codes: 0 finished, 1 failure (or failed photos with --strict), 2 usage, 129, 130 and 143 stopped by a signal.
     """
     setup_logging(log_file=log_file)
     from ..api.jobs import process

@@ -210,7 +210,7 @@ class _ProcessTask:
 def _work(work: _ProcessTask, rows: NDArray[np.int64], connection: Connection, signals: _Signals) -> None:
     """Main function of a process. It belongs to facemill, so it may set affinity, signals and environment."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)  # the main process handles them and sets the events
     if work.device == "cpu":
         os.sched_setaffinity(0, work.cores)

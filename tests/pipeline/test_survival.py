@@ -75,7 +75,7 @@ def test_kill_9_at_a_random_moment_and_resume(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(signum: signal.Signals, run: InterruptedRun) -> None:
     with run.start() as process:
         process.send_signal(signum)

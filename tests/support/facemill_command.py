@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from runtime.cli.app import main
 
 ROOT = Path(__file__).resolve().parents[2]
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def facemill(
