@@ -100,18 +100,18 @@ def failure_marked_embedded(file: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "lost_count"),
     [
-        (damages.longer, 1),
-        (damages.not_a_number, 1),
-        (damages.swapped, 2),
-        (damages.shorter, 0),
-        (damages.lost, 1),
-        (damages.another_status, 0),
-        (damages.unknown_status, 0),
-        (damages.another_count, 0),
-        (damages.another_scan, 0),
-        (damages.another_version, 0),
-        (damages.another_model, 0),
-        (damages.no_contract, 0),
+        (damages.scale_row, 1),
+        (damages.write_nan, 1),
+        (damages.swap_names, 2),
+        (damages.drop_last_name, 0),
+        (damages.drop_last_row, 1),
+        (damages.change_status, 0),
+        (damages.write_unknown_status, 0),
+        (damages.change_count, 0),
+        (damages.change_scan_count, 0),
+        (damages.change_version, 0),
+        (damages.change_model, 0),
+        (damages.break_contract, 0),
         (failure_marked_embedded, 1),
         (no_status, 6),
         (no_names, 0),
@@ -219,7 +219,7 @@ def test_a_damaged_exact_path_is_replaced_by_its_text(tiny_engine: Path, tmp_pat
 
 def test_the_repaired_file_can_have_another_path(copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
-        damages.longer(file)
+        damages.scale_row(file)
     damaged = copy.read_bytes()
     output = copy.with_name("saved.h5")
     assert repair_by_command(copy, "-o", output)["kept"] == ""
@@ -234,7 +234,7 @@ def test_the_repaired_file_can_have_another_path(copy: Path) -> None:
         True,
     ]
     with h5py.File(copy, "r+") as file:
-        damages.longer(file)
+        damages.scale_row(file)
     assert repair_by_command(copy)["kept"] == str(copy) + ".damaged-2"
 
 
@@ -259,7 +259,7 @@ def test_an_unrepairable_file_is_unchanged(damage: str, copy: Path) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_9_leaves_the_damaged_file_or_the_repaired_one(seed: int, copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
-        damages.swapped(file)
+        damages.swap_names(file)
     damaged = copy.read_bytes()
     command = [sys.executable, "-m", "runtime.cli.app", "repair", str(copy)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
