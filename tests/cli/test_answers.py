@@ -51,7 +51,7 @@ def test_csv_has_one_header(answers: list[Answer], capsys: pytest.CaptureFixture
     assert err.count(": 1 of 2 faces") == 4
 
 
-def test_json_is_a_line_a_query(answers: list[Answer], capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_one_line_per_query(answers: list[Answer], capsys: pytest.CaptureFixture[str]) -> None:
     show(answers, "json")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["query"] for line in lines] == ["one", "two", "cut", "four"]
@@ -78,5 +78,5 @@ def test_json_escapes_names_that_are_not_utf8(answers: list[Answer], capsys: pyt
     answer = replace(answers[0], query="caf\udce9.jpg", error="unreadable: caf\udce9.jpg")
     print_answer(answer, "json", first=True)
     line = json.loads(capsys.readouterr().out)
-    assert line["query"] == "caf\\xe9.jpg"  # a lone surrogate would be no JSON for most readers
+    assert line["query"] == "caf\\xe9.jpg"  # most JSON readers refuse a lone surrogate
     assert line["error"] == "unreadable: caf\\xe9.jpg"

@@ -71,7 +71,7 @@ def test_cluster_writes_every_output(file: Path, tmp_path: Path) -> None:
     assert all(name in pages for name in ("a.csv", "out/f", "out/s"))
 
 
-def test_with_k_and_without_the_column(file: Path, tmp_path: Path) -> None:
+def test_k_sets_the_number_of_clusters_and_no_column_keeps_the_file(file: Path, tmp_path: Path) -> None:
     data = file.read_bytes()
     result = facemill("cluster", file, "-k", 3, "--no-column", "-o", tmp_path / "a.csv", "--seed", 1)
     assert result.returncode == 0, result.stderr

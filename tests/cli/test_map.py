@@ -27,7 +27,7 @@ EVIL = '<img src=x onerror="alert(1)">&\x1b[31m\u202e\n'
 
 @pytest.fixture(scope="module")
 def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Embed three folders with hostile names; one photo is deleted afterwards."""
+    """Embed photos in three folders, one with a hostile name; one photo is deleted afterwards."""
     folder = tmp_path_factory.mktemp("map")
     for i in range(30):
         path = folder / "in" / f"folder {i % 2}" / f"p{i}.jpg"

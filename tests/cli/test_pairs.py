@@ -124,7 +124,7 @@ def test_a_refused_command_writes_no_file(tmp_path: Path, arguments: list[str], 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1.5d", 129600)]
 )
-def test_durations(text: str, seconds: float) -> None:
+def test_durations_are_parsed(text: str, seconds: float) -> None:
     from runtime.cli.options import duration
 
     (option,) = [parameter for parameter in main.params if parameter.name == "budget_s"]

@@ -171,7 +171,7 @@ def test_unknown_names_are_refused_without_ignore_missing(file: Path) -> None:
     assert (receipt["removed_photographs"], receipt["names_not_found"]) == (4, 1)
 
 
-def test_a_list_from_standard_input(file: Path) -> None:
+def test_names_are_read_from_standard_input(file: Path) -> None:
     command = [sys.executable, "-m", "runtime.cli.app", "remove", str(file), "--yes", "--paths-from", "-"]
     result = subprocess.run(command, input=b"P02/0.jpg\nP03\n", capture_output=True, cwd=ROOT, timeout=60)
     assert result.returncode == 0, result.stderr

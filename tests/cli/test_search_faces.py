@@ -87,7 +87,7 @@ def test_json_has_the_face_of_each_hit_and_query(all_faces: Path, data_folder: P
     for query in (line, alone):  # the best hit of each query is the query
         assert query["box"] == query["hits"][0]["box"]
     assert alone["box"] != line["box"]
-    np.testing.assert_allclose(line["box"], [96, 160, 192, 256], atol=1)  # three cells
+    np.testing.assert_allclose(line["box"], [96, 160, 192, 256], atol=1)  # the box is three cells wide
     assert faceless["faces"] == 0
     assert "box" not in faceless
 
