@@ -1,4 +1,4 @@
-"""Answers as text: one header whatever the batches, what is missing said, calibrations beside folders."""
+"""Print answers as CSV, JSON and a table: one header per output, incomplete answers marked."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from runtime.metrics.falsematch import Calibration
 from runtime.records import FacePlace
 from runtime.search.answers import Answer, Hit, SearchFacts
 
-KNOWN = Calibration({}, "known", 90, 30, 1000, 0, (500, *[40] * 100, 0), "now", "0")
-HIT = Hit(1, 0.05, 7, "a/b\n.jpg", FacePlace(0, (1.0, 2.0, 3.0, -0.2)), KNOWN.expected(0.05, 1000), "a", 3)
+CALIBRATION = Calibration({}, "known", 90, 30, 1000, 0, (500, *[40] * 100, 0), "now", "0")
+HIT = Hit(1, 0.05, 7, "a/b\n.jpg", FacePlace(0, (1.0, 2.0, 3.0, -0.2)), CALIBRATION.expected(0.05, 1000), "a", 3)
 
 
-FACTS = SearchFacts(1000, "m", "0" * 64, True, IndexFacts("flat"), calibration=KNOWN, by_folder=True)
+FACTS = SearchFacts(1000, "m", "0" * 64, True, IndexFacts("flat"), calibration=CALIBRATION, by_folder=True)
 
 
 def answer_to(query: str) -> Answer:
@@ -51,7 +51,7 @@ def test_csv_has_one_header(answers: list[Answer], capsys: pytest.CaptureFixture
     assert err.count(": 1 of 2 faces") == 4
 
 
-def test_json_is_a_line_a_query(answers: list[Answer], capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_one_line_per_query(answers: list[Answer], capsys: pytest.CaptureFixture[str]) -> None:
     show(answers, "json")
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["query"] for line in lines] == ["one", "two", "cut", "four"]
@@ -74,11 +74,9 @@ def test_the_table_names_the_model_once_at_its_end(answers: list[Answer], capsys
     assert lines[-1].startswith("expected: false hits")
 
 
-def test_names_that_are_not_utf8_are_those_of_the_file_in_json_too(
-    answers: list[Answer], capsys: pytest.CaptureFixture[str]
-) -> None:
-    asked = replace(answers[0], query="caf\udce9.jpg", error="unreadable: caf\udce9.jpg")
-    print_answer(asked, "json", first=True)
+def test_json_escapes_names_that_are_not_utf8(answers: list[Answer], capsys: pytest.CaptureFixture[str]) -> None:
+    answer = replace(answers[0], query="caf\udce9.jpg", error="unreadable: caf\udce9.jpg")
+    print_answer(answer, "json", first=True)
     line = json.loads(capsys.readouterr().out)
-    assert line["query"] == "caf\\xe9.jpg"  # a lone surrogate would be no JSON for most readers
+    assert line["query"] == "caf\\xe9.jpg"  # most JSON readers refuse a lone surrogate
     assert line["error"] == "unreadable: caf\\xe9.jpg"

@@ -1,4 +1,4 @@
-"""`build_engine.py` as its users run it."""
+"""The build-engine command: output, refusals, INT8 calibration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.facemill_command import facemill
 from tests.support.red_square_detector import save_red_squares
 
 
-def test_it_names_engine_and_sidecar_then_finds_them_up_to_date(tiny_model: Path, tmp_path: Path) -> None:
+def test_build_engine_prints_its_files_then_up_to_date(tiny_model: Path, tmp_path: Path) -> None:
     command = ("build-engine", "--model", tiny_model, "--backend", "cpu", "--output", tmp_path / "engines")
     first = facemill(*command)
     assert first.returncode == 0, first.stderr
@@ -31,12 +31,12 @@ def test_it_names_engine_and_sidecar_then_finds_them_up_to_date(tiny_model: Path
     assert "built:   forced" in facemill(*command, "--force").stdout
 
 
-def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Path) -> None:
-    done = facemill("build-engine", "--model", tiny_model, "--batch", "1,2,4", "--output", tmp_path, "--json",
+def test_json_is_one_line_that_names_the_sidecar(tiny_model: Path, tmp_path: Path) -> None:
+    result = facemill("build-engine", "--model", tiny_model, "--batch", "1,2,4", "--output", tmp_path, "--json",
                "--backend", "cpu")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
-    assert done.stdout.count("\n") == 1
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert result.stdout.count("\n") == 1
     info = read_engine(Path(answer["engine"])).info
     assert (answer["built"], answer["profile"], answer["engine_sha256"]) == (True, [1, 2, 4], info.engine_sha256)
     assert Path(answer["sidecar"]).exists()
@@ -60,16 +60,16 @@ def test_json_is_one_line_with_the_sidecar_in_it(tiny_model: Path, tmp_path: Pat
         ),
     ],
 )
-def test_mistakes_get_words_and_an_exit_code(
+def test_wrong_options_are_refused(
     tiny_model: Path, tmp_path: Path, arguments: list[str], code: str, values: Values
 ) -> None:
-    done = facemill("build-engine", "--model", tiny_model, "--output", tmp_path, *arguments)
-    assert_refused(done, code, *values)
+    result = facemill("build-engine", "--model", tiny_model, "--output", tmp_path, *arguments)
+    assert_refused(result, code, *values)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
-def test_an_int8_engine_is_calibrated_on_the_users_photographs(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
+def test_an_int8_engine_is_calibrated_on_the_given_photos(tiny_model: Path, photos: Path, tmp_path: Path) -> None:
     command = ("build-engine", "--model", tiny_model, "--backend", "cpu", "--output", tmp_path, "--precision",
                "int8", "--calibration", photos, "--calibration-count", 128)  # fmt: skip
     first = facemill(*command)
@@ -83,36 +83,36 @@ def test_an_int8_engine_is_calibrated_on_the_users_photographs(tiny_model: Path,
     answer = json.loads(again.stdout)
     assert (answer["built"], answer["precision"], answer["parity_images"]) == (False, "int8", 32)
     assert "calibration was" in facemill(*command, "--calibration-seed", 1).stdout
-    used = facemill(
+    processed = facemill(
         "process", photos, "-o", tmp_path / "o.h5", "--engine", tmp_path / "tiny.cpu-int8.onnx", "--limit", 9
     )
-    assert used.returncode == 0, used.stderr
+    assert processed.returncode == 0, processed.stderr
     with h5py.File(tmp_path / "o.h5") as file:
         assert file["embeddings"].shape == (9, 16)
 
 
-def test_a_damaged_model_is_an_error_in_words(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_damaged_model_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "tiny.toml").write_text(tiny_model.read_text())
     (tmp_path / "tiny.onnx").write_bytes((tiny_model.parent / "tiny.onnx").read_bytes()[:5000])
-    done = facemill(
+    result = facemill(
         "build-engine", "--model", tmp_path / "tiny.toml", "--output", tmp_path / "engines", "--backend", "cpu"
     )
-    assert_refused(done, "E-MODEL", tmp_path / "tiny.onnx", "5,000 bytes")
+    assert_refused(result, "E-MODEL", tmp_path / "tiny.onnx", "5,000 bytes")
 
 
 def test_help_has_examples() -> None:
-    done = facemill("build-engine", "--help")
-    assert done.returncode == 0
-    assert "facemill build-engine --backend tensorrt --batch 1,256,512" in done.stdout
+    result = facemill("build-engine", "--help")
+    assert result.returncode == 0
+    assert "facemill build-engine --backend tensorrt --batch 1,256,512" in result.stdout
 
 
 @pytest.mark.slow
-def test_a_detector_is_calibrated_without_another_one(photos: Path, tmp_path: Path) -> None:
+def test_calibrating_a_detector_needs_no_second_detector(photos: Path, tmp_path: Path) -> None:
     red = save_red_squares(tmp_path)
     command = ("build-engine", "--model", red, "--output", tmp_path, "--precision", "int8", "--calibration", photos,
                "--calibration-count", 64, "--align", "auto")  # fmt: skip
-    done = facemill(*command, FACEMILL_MODELS=tmp_path, HTTPS_PROXY="http://127.0.0.1:9")
-    assert_names(done.stderr, 64, 600)
-    assert "Traceback" not in done.stderr
+    result = facemill(*command, FACEMILL_MODELS=tmp_path, HTTPS_PROXY="http://127.0.0.1:9")
+    assert_names(result.stderr, 64, 600)
+    assert "Traceback" not in result.stderr
     refused = facemill(*command, "--detector", "yunet")
     assert_refused(refused, "E-OPTION", "--detector")

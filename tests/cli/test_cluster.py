@@ -1,4 +1,4 @@
-"""The cluster command: what is printed, what is written, what is refused; and real people in real photographs."""
+"""The cluster command: its output, its files, its refusals, and its clusters of LFW."""
 
 from __future__ import annotations
 
@@ -24,92 +24,92 @@ NAMES = [b"%02d.jpg" % i for i in range(9)] + [EVIL]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_file(tmp_path_factory.mktemp("cluster") / "people.h5", people_rows(SIZES, noise=0.3), NAMES)
     write_photos(path, NAMES)
     return path
 
 
 @pytest.fixture
-def file(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(made, tmp_path / "people.h5"))
+def file(template: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(template, tmp_path / "people.h5"))
 
 
-def column(file: Path) -> np.ndarray | None:
+def read_column(file: Path) -> np.ndarray | None:
     with h5py.File(file) as opened:
         return opened["cluster"][:] if "cluster" in opened else None
 
 
-def test_all_that_it_writes(file: Path, tmp_path: Path) -> None:
-    where = tmp_path / "out"
-    where.mkdir()
-    done = facemill(
-        "cluster", file, "--threshold", 0.6, "-o", where / "a.csv", "--folders", where / "f", "--sheets", where / "s"
+def test_cluster_writes_every_output(file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    result = facemill(
+        "cluster", file, "--threshold", 0.6, "-o", output / "a.csv", "--folders", output / "f", "--sheets", output / "s"
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
         "10 embeddings in 4 clusters (threshold 0.6)",
         "  3 with several photos, 9 in all",
         "  1 of one photo",
         "  the largest has 4",
         "model: planted (sha256 unknown)",
-        f"{where / 'a.csv'}",
-        f"{where / 'f'}: 3 folders, 9 photos",
-        f"{where / 's' / 'index.html'}: 1 sheet",
+        f"{output / 'a.csv'}",
+        f"{output / 'f'}: 3 folders, 9 photos",
+        f"{output / 's' / 'index.html'}: 1 sheet",
         f"{file}: /cluster",
     ]
-    assert "WARNING" not in done.stderr
-    found = column(file)
-    assert found is not None
-    np.testing.assert_array_equal(found, person_of_rows(SIZES) + 1)
-    with (where / "a.csv").open(encoding="utf-8", newline="") as lines:
-        assert [int(line["cluster"]) for line in csv.DictReader(lines)] == found.tolist()
-    assert sorted(os.listdir(where / "f" / "cluster-00003")) == ["07.jpg", "08.jpg"]
+    assert "WARNING" not in result.stderr
+    labels = read_column(file)
+    assert labels is not None
+    np.testing.assert_array_equal(labels, person_of_rows(SIZES) + 1)
+    with (output / "a.csv").open(encoding="utf-8", newline="") as lines:
+        assert [int(line["cluster"]) for line in csv.DictReader(lines)] == labels.tolist()
+    assert sorted(os.listdir(output / "f" / "cluster-00003")) == ["07.jpg", "08.jpg"]
     assert facemill("verify", file).returncode == 0
     assert not (tmp_path / "people.h5.pairs.parts").exists()
     pages = (tmp_path / "people.h5.pages").read_text("ascii")
     assert all(name in pages for name in ("a.csv", "out/f", "out/s"))
 
 
-def test_with_k_and_without_the_column(file: Path, tmp_path: Path) -> None:
+def test_k_sets_the_number_of_clusters_and_no_column_keeps_the_file(file: Path, tmp_path: Path) -> None:
     data = file.read_bytes()
-    done = facemill("cluster", file, "-k", 3, "--no-column", "-o", tmp_path / "a.csv", "--seed", 1)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "10 embeddings in 3 clusters (k-means, k = 3)"
+    result = facemill("cluster", file, "-k", 3, "--no-column", "-o", tmp_path / "a.csv", "--seed", 1)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0] == "10 embeddings in 3 clusters (k-means, k = 3)"
     assert file.read_bytes() == data
     assert (tmp_path / "a.csv").exists()
 
 
-def test_what_was_compared_is_kept_until_all_is_written(file: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "people.h5.pairs.parts"
+def test_compared_pairs_are_kept_until_every_output_is_written(file: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "people.h5.pairs.parts"
     (tmp_path / "file").write_text("")
-    done = facemill("cluster", file, "--threshold", 0.6, "--folders", tmp_path / "file" / "f")
-    assert_refused(done, "E-STORAGE", tmp_path / "file" / "f")
-    assert kept.exists()
-    assert column(file) is None
-    done = facemill("cluster", file, "--threshold", 0.6)
-    assert done.returncode == 0
-    assert "resum" in done.stderr
-    assert not kept.exists()
+    result = facemill("cluster", file, "--threshold", 0.6, "--folders", tmp_path / "file" / "f")
+    assert_refused(result, "E-STORAGE", tmp_path / "file" / "f")
+    assert parts.exists()
+    assert read_column(file) is None
+    result = facemill("cluster", file, "--threshold", 0.6)
+    assert result.returncode == 0
+    assert "resum" in result.stderr
+    assert not parts.exists()
 
 
-def test_a_threshold_that_is_too_low_is_said(tmp_path: Path) -> None:
+def test_a_low_threshold_gives_a_warning(tmp_path: Path) -> None:
     path = write_file(tmp_path / "people.h5", people_rows([60, 3], noise=0.3))
-    done = facemill("cluster", path, "--threshold", 0.5, "--no-column")
-    assert done.returncode == 0
-    (warning,) = [line for line in done.stderr.splitlines() if line.startswith("WARNING: 1 cluster ")]
+    result = facemill("cluster", path, "--threshold", 0.5, "--no-column")
+    assert result.returncode == 0
+    (warning,) = [line for line in result.stderr.splitlines() if line.startswith("WARNING: 1 cluster ")]
     assert_names(warning, "60 of 63")
 
 
-def test_existing_outputs_are_refused_before_anything_is_done(file: Path, tmp_path: Path) -> None:
+def test_existing_outputs_are_refused_before_any_work(file: Path, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("mine")
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "mine.txt").write_text("mine")
     for option, target in (("-o", "a.csv"), ("--folders", "d"), ("--sheets", "d")):
-        done = facemill("cluster", file, "--threshold", 0.6, option, tmp_path / target)
-        assert_refused(done, "E-EXISTS", tmp_path / target, "--force" if option == "-o" else "mine.txt")
-        assert done.stdout == ""
-    assert column(file) is None
+        result = facemill("cluster", file, "--threshold", 0.6, option, tmp_path / target)
+        assert_refused(result, "E-EXISTS", tmp_path / target, "--force" if option == "-o" else "mine.txt")
+        assert result.stdout == ""
+    assert read_column(file) is None
     assert (tmp_path / "a.csv").read_text() == "mine"
     assert facemill("cluster", file, "--threshold", 0.6, "-o", tmp_path / "a.csv", "--force").returncode == 0
     assert (tmp_path / "a.csv").read_text().startswith("cluster,size,score,row,path\n")
@@ -132,20 +132,20 @@ def test_existing_outputs_are_refused_before_anything_is_done(file: Path, tmp_pa
         (["--threshold", 0.5, "--device", "cuda:0"], USAGE, ("--device", "cuda:0", "auto", "cpu", "gpu")),
     ],
 )
-def test_mistakes_get_words_not_tracebacks(file: Path, arguments: list[object], code: str, values: Values) -> None:
-    done = facemill("cluster", file, *arguments)
-    assert_refused(done, code, *values)
-    assert column(file) is None
+def test_wrong_options_are_refused(file: Path, arguments: list[object], code: str, values: Values) -> None:
+    result = facemill("cluster", file, *arguments)
+    assert_refused(result, code, *values)
+    assert read_column(file) is None
 
 
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
-    done = facemill("cluster", tmp_path / "none.h5", "--threshold", 0.5)
-    assert_refused(done, "E-STORAGE", tmp_path / "none.h5")
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    result = facemill("cluster", tmp_path / "none.h5", "--threshold", 0.5)
+    assert_refused(result, "E-STORAGE", tmp_path / "none.h5")
 
 
 @pytest.mark.slow
-def test_real_people(shared: Path, tmp_path: Path) -> None:
-    """Every twelfth person of LFW's pairs: 357 people, most of them with one photograph."""
+def test_clusters_of_lfw_match_its_people(shared: Path, tmp_path: Path) -> None:
+    """Cluster every twelfth person of LFW's pairs: 357 people, most of them with one photo."""
     with tarfile.open(shared / "data" / "lfw_pairs.tar") as archive:
         names = [name for name in archive.getnames() if name.endswith(".jpg")]
         chosen = set(sorted({name.split("/")[1] for name in names})[::12])
@@ -153,13 +153,13 @@ def test_real_people(shared: Path, tmp_path: Path) -> None:
             if name.split("/")[1] in chosen:
                 archive.extract(name, tmp_path, filter="data")
     file = tmp_path / "people.h5"
-    done = facemill("process", tmp_path / "lfw", "-o", file, "--model", "mobilefacenet-128", "--backend", "cpu",
+    result = facemill("process", tmp_path / "lfw", "-o", file, "--model", "mobilefacenet-128", "--backend", "cpu",
                     FACEMILL_MODELS=shared / "models")  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
     assert facemill("cluster", file, "--threshold", 0.5).returncode == 0
     with h5py.File(file) as opened:
         person = groups_of_folders(opened["image_paths"].asstr()[:].tolist()).labels
-    found = column(file)
-    assert found is not None
+    labels = read_column(file)
+    assert labels is not None
     assert len(np.unique(person)) > 350
-    assert agreement(found.astype(np.int64), person).f1 >= 0.95
+    assert agreement(labels.astype(np.int64), person).f1 >= 0.95

@@ -1,4 +1,4 @@
-"""What every command does the same way: exit codes, words instead of tracebacks, the log."""
+"""Behaviour that all commands share: exit codes, error messages, the log file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.facemill_command import ROOT, facemill
 
 @pytest.fixture(autouse=True)
 def quiet_logger() -> Iterator[None]:
-    """Take the handlers of the test away again."""
+    """Remove the handlers of the logger after each test."""
     yield
     logger = logging.getLogger("runtime")
     for handler in logger.handlers[:]:
@@ -34,7 +34,7 @@ def quiet_logger() -> Iterator[None]:
 
 
 def run_raising(error: BaseException, log_file: Path | None = None) -> tuple[int, str]:
-    """Exit code and stderr of a command that ends with this error."""
+    """Run a command that raises this error; returns its exit code and stderr."""
 
     @click.command()
     @handle_errors
@@ -47,7 +47,7 @@ def run_raising(error: BaseException, log_file: Path | None = None) -> tuple[int
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "words"),
+    ("error", "code", "message"),
     [
         (ConfigError("size is 0"), 1, "E-CONFIG: size is 0\n"),
         (SourceError("no folder"), 1, "E-SOURCE: no folder\n"),
@@ -61,14 +61,14 @@ def run_raising(error: BaseException, log_file: Path | None = None) -> tuple[int
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
-def test_errors_become_words_and_an_exit_code(error: BaseException, code: int, words: str) -> None:
-    seen, stderr = run_raising(error)
-    assert seen == code
-    assert stderr.startswith(words)
+def test_an_error_becomes_a_message_and_an_exit_code(error: BaseException, code: int, message: str) -> None:
+    actual_code, stderr = run_raising(error)
+    assert actual_code == code
+    assert stderr.startswith(message)
     assert "Traceback" not in stderr
 
 
-def test_a_bug_says_so_and_keeps_its_traceback(tmp_path: Path) -> None:
+def test_an_unexpected_error_is_reported_as_a_bug_with_its_traceback(tmp_path: Path) -> None:
     code, stderr = run_raising(KeyError("nobody expected this"), tmp_path / "log.txt")
     assert code == 1
     for text in (stderr, (tmp_path / "log.txt").read_text()):
@@ -76,7 +76,7 @@ def test_a_bug_says_so_and_keeps_its_traceback(tmp_path: Path) -> None:
         assert "KeyError: 'nobody expected this'" in text
 
 
-def test_the_log_file_is_appended_to_with_time_stamps(tmp_path: Path) -> None:
+def test_log_lines_have_time_stamps_and_are_appended(tmp_path: Path) -> None:
     path = tmp_path / "log.txt"
     for word in ("first", "second"):
         setup_logging(log_file=path)
@@ -86,59 +86,59 @@ def test_the_log_file_is_appended_to_with_time_stamps(tmp_path: Path) -> None:
     assert all(line[:4].isdigit() for line in lines)
 
 
-def test_errors_are_in_the_log_file_too(tmp_path: Path) -> None:
+def test_errors_are_written_to_the_log_file(tmp_path: Path) -> None:
     run_raising(ConfigError("size is 0"), tmp_path / "log.txt")
     assert "E-CONFIG: size is 0" in (tmp_path / "log.txt").read_text()
 
 
-def test_debug_messages_are_on_stderr_only_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_debug_messages_need_verbose(capsys: pytest.CaptureFixture[str]) -> None:
     for verbose in (False, True):
         setup_logging(verbose=verbose)
         logging.getLogger("runtime.x").debug("detail %s", verbose)
     assert capsys.readouterr().err == "detail True\n"
 
 
-def test_a_log_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    done = facemill("process", tmp_path, "--log", tmp_path / "gone" / "x.log", "--model", "random-128")
-    assert_refused(done, "E-CONFIG", tmp_path / "gone" / "x.log", "--log")
+def test_a_log_file_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
+    result = facemill("process", tmp_path, "--log", tmp_path / "gone" / "x.log", "--model", "random-128")
+    assert_refused(result, "E-CONFIG", tmp_path / "gone" / "x.log", "--log")
 
 
 def test_version_and_unknown_command() -> None:
     assert facemill("--version").stdout.strip() == f"facemill, version {__version__}"
-    done = facemill("proces")
-    assert_refused(done, USAGE, "proces")
+    result = facemill("proces")
+    assert_refused(result, USAGE, "proces")
 
 
-def test_the_list_of_commands_imports_none_of_them() -> None:
+def test_help_imports_no_command() -> None:
     code = (
         "import sys; sys.argv = ['facemill', '--help']\n"
         "from runtime.cli.app import main\n"
         "main(standalone_mode=False)\n"
         "print(sorted(name for name in sys.modules if name.startswith('runtime.')))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
     needed = ["cli", "cli.app", "cli.common", "cli.streams", "errors", "text"]
-    assert done.stdout.splitlines()[-1] == str([f"runtime.{name}" for name in needed]), done.stderr
+    assert result.stdout.splitlines()[-1] == str([f"runtime.{name}" for name in needed]), result.stderr
     for name in ("build-engine", "process", "search", "models", "doctor"):
-        assert f"\n  {name} " in done.stdout
+        assert f"\n  {name} " in result.stdout
 
 
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
+def test_a_closed_pipe_gives_no_traceback() -> None:
     command = f"{sys.executable} -m runtime.cli.app models list --json | true"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
 
 
-def test_threads_of_opencv_are_off_during_a_job_and_set_back() -> None:
-    before = cv2.getNumThreads()
+def test_opencv_threads_are_off_during_a_command_and_restored_after() -> None:
+    thread_count = cv2.getNumThreads()
     cv2.setNumThreads(3)
     try:
         with terminal():
             assert cv2.getNumThreads() == 1
         assert cv2.getNumThreads() == 3
     finally:
-        cv2.setNumThreads(before)
+        cv2.setNumThreads(thread_count)
 
 
 def test_a_mistyped_command_gets_the_similar_one() -> None:

@@ -1,4 +1,4 @@
-"""The options about faces, from process through search to evaluate, with a detector that anybody can check."""
+"""The face options of process, search and evaluate, with a detector that finds red squares."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SHOTS = 3
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`in`: people with a face in each photograph (P2's are darker), one photograph with none; and the detector."""
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make `in`: people with a face in each photo (P2's are darker) and a photo without a face; and two detectors."""
     folder = tmp_path_factory.mktemp("faces")
     rng = np.random.default_rng(1)
     for person in range(PEOPLE):
@@ -37,7 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.write_bytes(make.encode(image if person < 2 else (image * 0.45).astype(np.uint8), "PNG"))
     (folder / "in" / "P0" / "P0_0009.png").write_bytes(make.encode(picture(400, 300), "PNG"))
     text = save_red_squares(folder).read_text()
-    # One that sees the darker squares too.
+    # This detector finds the darker squares too.
     keen = text.replace('"red-squares"', '"keen"').replace("std = [1.0, 1.0, 1.0]", "std = [0.5, 0.5, 0.5]")
     (folder / "keen.toml").write_text(keen)
     return folder
@@ -45,169 +45,260 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A cache of its own, so that detectors are built here."""
+    """Use an empty cache, so that the tests build the detectors."""
     return {"FACEMILL_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
 @pytest.fixture(scope="module")
-def people(place: Path, tiny_engine: Path, environment: dict[str, str]) -> Path:
-    done = facemill("process", place / "in", "-o", place / "people.h5", "--engine", tiny_engine, "--align", "detect",
-               "--detector", place / "keen.toml", "--json", **environment)  # fmt: skip
-    assert summary(done)["outcomes"] == {"embedded": PEOPLE * SHOTS, "no-face": 1}
-    return place / "people.h5"
+def people(data_folder: Path, tiny_engine: Path, environment: dict[str, str]) -> Path:
+    result = facemill(
+        "process",
+        data_folder / "in",
+        "-o",
+        data_folder / "people.h5",
+        "--engine",
+        tiny_engine,
+        "--align",
+        "detect",
+        "--detector",
+        data_folder / "keen.toml",
+        "--json",
+        **environment,
+    )
+    assert summary(result)["outcomes"] == {"embedded": PEOPLE * SHOTS, "no-face": 1}
+    return data_folder / "people.h5"
 
 
-def test_a_query_is_aligned_as_the_rows_were(people: Path, place: Path, environment: dict[str, str]) -> None:
-    query = place / "in" / "P1" / "P1_0002.png"
-    done = facemill("search", people, query, place / "in" / "P0" / "P0_0009.png", "-k", 3, "--csv", **environment)
-    assert done.returncode == 1  # of the query without a face
-    (first,) = [row for row in csv.DictReader(io.StringIO(done.stdout)) if row["rank"] == "1"]
+def test_a_query_is_aligned_like_the_rows(people: Path, data_folder: Path, environment: dict[str, str]) -> None:
+    query = data_folder / "in" / "P1" / "P1_0002.png"
+    result = facemill(
+        "search", people, query, data_folder / "in" / "P0" / "P0_0009.png", "-k", 3, "--csv", **environment
+    )
+    assert result.returncode == 1  # the query without a face failed
+    (first,) = [row for row in csv.DictReader(io.StringIO(result.stdout)) if row["rank"] == "1"]
     assert first["path"] == "P1/P1_0002.png"
     assert float(first["score"]) == pytest.approx(1, abs=1e-5)
-    assert "P0_0009.png: no-face" in done.stderr
+    assert "P0_0009.png: no-face" in result.stderr
 
 
-def test_a_search_says_which_detector_is_gone(people: Path, place: Path, tmp_path: Path) -> None:
+def test_a_search_names_a_missing_detector(people: Path, data_folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.h5"
     copy.write_bytes(people.read_bytes())
     with h5py.File(copy, "a") as file:
         file["metadata"].attrs["detector_engine"] = str(tmp_path / "gone.onnx")
-    query = place / "in" / "P1" / "P1_0002.png"
-    done = facemill("search", copy, query)
-    assert_refused(done, "E-ENGINE", tmp_path / "gone.onnx", "facemill build-engine")
+    query = data_folder / "in" / "P1" / "P1_0002.png"
+    result = facemill("search", copy, query)
+    assert_refused(result, "E-ENGINE", tmp_path / "gone.onnx", "facemill build-engine")
     with h5py.File(copy, "a") as file:
         del file["metadata"].attrs["detector_engine"]
     assert_refused(facemill("search", copy, query), "E-ENGINE", copy, "facemill build-engine")
 
 
 @pytest.mark.slow
-def test_a_detector_may_be_named_by_its_engine(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    built = facemill("build-engine", "--model", place / "keen.toml", "--output", tmp_path)
+def test_a_detector_can_be_an_engine_file(data_folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    built = facemill("build-engine", "--model", data_folder / "keen.toml", "--output", tmp_path)
     assert built.returncode == 0, built.stderr
     (engine,) = tmp_path.glob("*.onnx")
-    done = facemill("process", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "auto",
-               "--detector", engine, "--faces", "all", "--min-iod", 30, "--json")  # fmt: skip
-    assert summary(done)["outcomes"]["no-face"] == 1
-    wrong = facemill("process", place / "in", "-o", tmp_path / "w.h5", "--engine", tiny_engine, "--align", "auto",
+    result = facemill(
+        "process",
+        data_folder / "in",
+        "-o",
+        tmp_path / "o.h5",
+        "--engine",
+        tiny_engine,
+        "--align",
+        "auto",
+        "--detector",
+        engine,
+        "--faces",
+        "all",
+        "--min-iod",
+        30,
+        "--json",
+    )
+    assert summary(result)["outcomes"]["no-face"] == 1
+    wrong = facemill("process", data_folder / "in", "-o", tmp_path / "w.h5", "--engine", tiny_engine, "--align", "auto",
                 "--detector", tiny_engine)  # fmt: skip
     assert_refused(wrong, "E-CONFIG", tiny_engine, "facemill-det")
 
 
-def test_without_a_detector_and_a_network_the_way_out_is_named(
-    place: Path, tiny_engine: Path, tmp_path: Path, environment: dict[str, str]
+def test_a_missing_detector_without_network_names_the_alternatives(
+    data_folder: Path, tiny_engine: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
-    alone = {**environment, "FACEMILL_MODELS": str(tmp_path), "FACEMILL_CACHE": str(tmp_path / "cache")}
-    done = facemill("process", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "auto",
-               "--detector", "scrfd-500m", **alone)  # fmt: skip
-    assert_refused(done, "E-MODEL-UNAVAILABLE", "scrfd_500m_bnkps.onnx", "--align none", "--detector facemill-det")
+    offline = {**environment, "FACEMILL_MODELS": str(tmp_path), "FACEMILL_CACHE": str(tmp_path / "cache")}
+    result = facemill(
+        "process",
+        data_folder / "in",
+        "-o",
+        tmp_path / "o.h5",
+        "--engine",
+        tiny_engine,
+        "--align",
+        "auto",
+        "--detector",
+        "scrfd-500m",
+        **offline,
+    )
+    assert_refused(result, "E-MODEL-UNAVAILABLE", "scrfd_500m_bnkps.onnx", "--align none", "--detector facemill-det")
 
 
-def test_an_onnx_file_alone_gets_a_detectors_model_file(place: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    done = facemill("process", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "detect",
-               "--detector", place / "red-squares.onnx")  # fmt: skip
-    assert_refused(done, "E-MODEL", f"--detector {place / 'red-squares.toml'}", 'decode = "')
+def test_an_onnx_file_without_a_model_file_is_refused(data_folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    result = facemill(
+        "process",
+        data_folder / "in",
+        "-o",
+        tmp_path / "o.h5",
+        "--engine",
+        tiny_engine,
+        "--align",
+        "detect",
+        "--detector",
+        data_folder / "red-squares.onnx",
+    )
+    assert_refused(result, "E-MODEL", f"--detector {data_folder / 'red-squares.toml'}", 'decode = "')
 
 
 @pytest.mark.slow
 def test_rows_of_two_detectors_are_not_mixed(
-    people: Path, place: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
+    people: Path, data_folder: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     copy = tmp_path / "people.h5"
     copy.write_bytes(people.read_bytes())
-    arguments = (place / "in", "-o", copy, "--engine", tiny_engine, "--align", "detect")
-    done = facemill("process", *arguments, "--detector", place / "red-squares.toml", **environment)
-    assert_refused(done, "E-CONTRACT", "detector", "keen", "red-squares")
-    assert "detector_sha256" not in done.stderr  # one file, two ways to feed it
-    model = onnx.load(place / "red-squares.onnx")
-    model.doc_string = "another file of the same name"
+    arguments = (data_folder / "in", "-o", copy, "--engine", tiny_engine, "--align", "detect")
+    result = facemill("process", *arguments, "--detector", data_folder / "red-squares.toml", **environment)
+    assert_refused(result, "E-CONTRACT", "detector", "keen", "red-squares")
+    assert "detector_sha256" not in result.stderr  # one file with two preprocessings
+    model = onnx.load(data_folder / "red-squares.onnx")
+    model.doc_string = "a different file of the same name"
     onnx.save(model, tmp_path / "red-squares.onnx")
-    (tmp_path / "keen.toml").write_bytes((place / "keen.toml").read_bytes())
-    done = facemill("process", *arguments, "--detector", tmp_path / "keen.toml", **environment)
-    assert_refused(done, "E-CONTRACT", "detector_sha256")
-    assert "detector: " not in done.stderr
+    (tmp_path / "keen.toml").write_bytes((data_folder / "keen.toml").read_bytes())
+    result = facemill("process", *arguments, "--detector", tmp_path / "keen.toml", **environment)
+    assert_refused(result, "E-CONTRACT", "detector_sha256")
+    assert "detector: " not in result.stderr
     assert copy.read_bytes() == people.read_bytes()
 
 
 @pytest.mark.parametrize("option", [("--min-iod", "nan"), ("--min-frontal", "5")])
 def test_thresholds_that_no_face_meets_are_refused(
-    place: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path, option: tuple[str, str]
+    data_folder: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path, option: tuple[str, str]
 ) -> None:
-    done = facemill("process", place / "in", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "detect",
-               "--detector", place / "keen.toml", *option, **environment)  # fmt: skip
-    assert_refused(done, "E-CONFIG", *option)
+    result = facemill(
+        "process",
+        data_folder / "in",
+        "-o",
+        tmp_path / "o.h5",
+        "--engine",
+        tiny_engine,
+        "--align",
+        "detect",
+        "--detector",
+        data_folder / "keen.toml",
+        *option,
+        **environment,
+    )
+    assert_refused(result, "E-CONFIG", *option)
     assert not (tmp_path / "o.h5").exists()
 
 
-def compared(stdout: str) -> dict[str, list[str]]:
-    """The table of detectors: by row, the value in each column."""
+def read_detector_table(stdout: str) -> dict[str, list[str]]:
+    """Parse the table of detectors: row name -> the value in each column."""
     lines = stdout[stdout.index("Detectors. ") :].splitlines()
     rows = [re.split(r" {2,}", line.strip()) for line in lines[2:] if line.startswith("  ")]
     return {name: values for name, *values in rows}
 
 
 @pytest.mark.slow
-def test_detectors_are_compared_alike_from_photographs_and_from_what_was_kept(
-    place: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
+def test_detectors_are_compared_in_the_same_way_from_photos_and_from_stored_results(
+    data_folder: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    both = [str(place / "red-squares.toml"), str(place / "keen.toml")]
-    arguments = (place / "in", "--engine", tiny_engine, "--align", "detect", "-o", tmp_path)
-    done = facemill("evaluate", *arguments, "--detectors", ",".join(both), **environment)
-    assert done.returncode == 0, done.stderr
-    found = compared(done.stdout)
-    assert found["photos with a face"] == ["60.00 %", "90.00 %"]
-    assert found["licence"] == ["Apache-2.0", "Apache-2.0"]
+    detectors = [str(data_folder / "red-squares.toml"), str(data_folder / "keen.toml")]
+    arguments = (data_folder / "in", "--engine", tiny_engine, "--align", "detect", "-o", tmp_path)
+    result = facemill("evaluate", *arguments, "--detectors", ",".join(detectors), **environment)
+    assert result.returncode == 0, result.stderr
+    table = read_detector_table(result.stdout)
+    assert table["photos with a face"] == ["60.00 %", "90.00 %"]
+    assert table["licence"] == ["Apache-2.0", "Apache-2.0"]
     for speed in ("detection alone, photos/s", "whole run, photos/s"):
-        assert all(float(value.replace(",", "")) > 0 for value in found[speed])
-    again = facemill("evaluate", *arguments, "--detectors", f"{both[1]}, {both[0]}", **environment)
-    assert again.returncode == 0, again.stderr
-    assert compared(again.stdout) == {name: values[::-1] for name, values in found.items()}
-    told = [next(line for line in one.stdout.splitlines() if line.startswith("Detectors. ")) for one in (done, again)]
-    assert told[0] == told[1]
-    facts = json.loads((tmp_path / "report.json").read_text())
-    assert facts["recommendation"] in told[0]
-    assert [one["found"]["value"] for one in facts["detectors"]] == [0.9, 0.6]
-    for kept in tmp_path.glob("*.speed.json"):
-        kept.unlink()
-    lost = facemill("evaluate", *arguments, "--detectors", ",".join(both), **environment)
-    assert compared(lost.stdout)["detection alone, photos/s"] == ["not measured"] * 2
+        assert all(float(value.replace(",", "")) > 0 for value in table[speed])
+    repeated = facemill("evaluate", *arguments, "--detectors", f"{detectors[1]}, {detectors[0]}", **environment)
+    assert repeated.returncode == 0, repeated.stderr
+    assert read_detector_table(repeated.stdout) == {name: values[::-1] for name, values in table.items()}
+    recommendations = [
+        next(line for line in run.stdout.splitlines() if line.startswith("Detectors. ")) for run in (result, repeated)
+    ]
+    assert recommendations[0] == recommendations[1]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["recommendation"] in recommendations[0]
+    assert [detector["found"]["value"] for detector in report["detectors"]] == [0.9, 0.6]
+    for speed_file in tmp_path.glob("*.speed.json"):
+        speed_file.unlink()
+    without_speeds = facemill("evaluate", *arguments, "--detectors", ",".join(detectors), **environment)
+    assert read_detector_table(without_speeds.stdout)["detection alone, photos/s"] == ["not measured"] * 2
 
 
 @pytest.mark.parametrize("names", [",", "", " , "])
-def test_no_detectors_are_a_mistake(place: Path, names: str) -> None:
-    done = facemill("evaluate", place / "in", "--detectors", names)
-    assert_refused(done, USAGE, "--detectors", "facemill-det,yunet")
+def test_an_empty_list_of_detectors_is_refused(data_folder: Path, names: str) -> None:
+    result = facemill("evaluate", data_folder / "in", "--detectors", names)
+    assert_refused(result, USAGE, "--detectors", "facemill-det,yunet")
 
 
-def test_two_engines_behind_one_detector_are_no_comparison_of_detectors(
-    place: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
+def test_comparing_two_engines_recommends_no_detector(
+    data_folder: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    other = tmp_path / "other.onnx"
-    other.write_bytes(tiny_engine.read_bytes())
-    sidecar_path(other).write_bytes(sidecar_path(tiny_engine).read_bytes())
-    done = facemill("evaluate", place / "in", "--compare", tiny_engine, other, "--align", "detect", "--detector",
-               place / "keen.toml", **environment)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "Take " not in done.stdout
+    other_engine = tmp_path / "other.onnx"
+    other_engine.write_bytes(tiny_engine.read_bytes())
+    sidecar_path(other_engine).write_bytes(sidecar_path(tiny_engine).read_bytes())
+    result = facemill(
+        "evaluate",
+        data_folder / "in",
+        "--compare",
+        tiny_engine,
+        other_engine,
+        "--align",
+        "detect",
+        "--detector",
+        data_folder / "keen.toml",
+        **environment,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "Take " not in result.stdout
 
 
-@pytest.mark.parametrize("more", [("--align", "none"), ("--compare", "a.onnx", "b.onnx"), ("--calibrate", "x.h5")])
-def test_detectors_beside_what_they_exclude(place: Path, tmp_path: Path, more: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("conflict", [("--align", "none"), ("--compare", "a.onnx", "b.onnx"), ("--calibrate", "x.h5")])
+def test_detectors_with_a_conflicting_option_is_refused(
+    data_folder: Path, tmp_path: Path, conflict: tuple[str, ...]
+) -> None:
     for name in ("a.onnx", "b.onnx", "x.h5"):
         (tmp_path / name).touch()
-    align = () if "--align" in more else ("--align", "auto")
-    done = facemill("evaluate", place / "in", "--detectors", "yunet,scrfd-500m", *align, *more, cwd=tmp_path)
-    assert_refused(done, USAGE, "--detectors", more[0])
+    align = () if "--align" in conflict else ("--align", "auto")
+    result = facemill(
+        "evaluate", data_folder / "in", "--detectors", "yunet,scrfd-500m", *align, *conflict, cwd=tmp_path
+    )
+    assert_refused(result, USAGE, "--detectors", conflict[0])
 
 
-def test_int8_is_calibrated_on_aligned_crops(place: Path, environment: dict[str, str], tmp_path: Path) -> None:
-    done = facemill("build-engine", "--model", "random-128", "--precision", "int8", "--calibration", place / "in",
-               "--align", "detect", "--detector", place / "keen.toml", "--output", tmp_path,
-               **environment)  # fmt: skip
-    assert_refused(done, "E-CONFIG", 9, 64)  # nine are too few, and it says so
-    assert_names(done.stderr, 9, 10)
+def test_int8_is_calibrated_on_aligned_crops(data_folder: Path, environment: dict[str, str], tmp_path: Path) -> None:
+    result = facemill(
+        "build-engine",
+        "--model",
+        "random-128",
+        "--precision",
+        "int8",
+        "--calibration",
+        data_folder / "in",
+        "--align",
+        "detect",
+        "--detector",
+        data_folder / "keen.toml",
+        "--output",
+        tmp_path,
+        **environment,
+    )
+    assert_refused(result, "E-CONFIG", 9, 64)  # nine photos are too few
+    assert_names(result.stderr, 9, 10)
 
 
-def test_every_option_is_in_the_document() -> None:
+def test_every_option_is_documented() -> None:
     from runtime.cli.groups import face_options
 
     text = (ROOT / "docs" / "faces.md").read_text(encoding="utf-8")

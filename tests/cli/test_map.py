@@ -1,4 +1,4 @@
-"""The map command: the page of a real file, what is counted, what is refused."""
+"""The map command: its page, its counts, its refusals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVIL = '<img src=x onerror="alert(1)">&\x1b[31m\u202e\n'
 
 @pytest.fixture(scope="module")
 def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An embedding file: three folders, the worst of names, a photograph that is gone since."""
+    """Embed photos in three folders, one with a hostile name; one photo is deleted afterwards."""
     folder = tmp_path_factory.mktemp("map")
     for i in range(30):
         path = folder / "in" / f"folder {i % 2}" / f"p{i}.jpg"
@@ -46,29 +46,29 @@ def draw(*arguments: object) -> CompletedProcess[str]:
     return facemill("map", *arguments)
 
 
-def data_of(page: Path) -> Any:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
-    assert found is not None
-    return json.loads(found[1])
+def read_data(page: Path) -> Any:
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert match is not None
+    return json.loads(match[1])
 
 
-def test_a_map_of_a_real_file(people: Path, tmp_path: Path) -> None:
-    done = draw(people, "-o", tmp_path / "map.html")
-    assert done.returncode == 0, done.stderr
-    said = f"{tmp_path / 'map.html'}: all 32 embeddings, 3 folders, 1 without a picture"
-    assert done.stdout.startswith(said)
-    assert UNTRAINED_WARNING in done.stderr
-    points = data_of(tmp_path / "map.html")["points"]
+def test_a_map_shows_every_embedding(people: Path, tmp_path: Path) -> None:
+    result = draw(people, "-o", tmp_path / "map.html")
+    assert result.returncode == 0, result.stderr
+    expected = f"{tmp_path / 'map.html'}: all 32 embeddings, 3 folders, 1 without a picture"
+    assert result.stdout.startswith(expected)
+    assert UNTRAINED_WARNING in result.stderr
+    points = read_data(tmp_path / "map.html")["points"]
     assert len(points["path"]) == 32
     assert "raw\\xff.jpg" in points["path"]
-    gone = points["path"].index("folder 0/p4.jpg")
-    assert points["picture"][gone] == ""
-    assert points["note"][gone] == "the photo cannot be shown"
+    missing_row = points["path"].index("folder 0/p4.jpg")
+    assert points["picture"][missing_row] == ""
+    assert points["note"][missing_row] == "the photo cannot be shown"
     for i, picture in enumerate(points["picture"]):
-        assert i == gone or base64.b64decode(picture).startswith(b"\xff\xd8\xff")
-    text = (tmp_path / "map.html").read_text()
-    for shown in ("all 32 embeddings", "32 photos in the file", "model tiny", "identify nobody", "not distances"):
-        assert shown in text
+        assert i == missing_row or base64.b64decode(picture).startswith(b"\xff\xd8\xff")
+    page = (tmp_path / "map.html").read_text()
+    for text in ("all 32 embeddings", "32 photos in the file", "model tiny", "identify nobody", "not distances"):
+        assert text in page
 
 
 def test_the_same_seed_gives_the_same_page(people: Path, tmp_path: Path) -> None:
@@ -78,18 +78,18 @@ def test_the_same_seed_gives_the_same_page(people: Path, tmp_path: Path) -> None
     assert pages[0] == pages[1] != pages[2]
 
 
-def test_of_many_some_are_shown_and_counted(people: Path, tmp_path: Path) -> None:
-    done = draw(people, "-o", tmp_path / "map.html", "--limit", 10, "--color", "cluster", "--no-thumbnails")
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"10 of 32 embeddings, \d+ clusters?\n", done.stdout)
-    assert "10 of 32 embeddings" in done.stderr
-    data = data_of(tmp_path / "map.html")
+def test_limit_shows_a_counted_sample(people: Path, tmp_path: Path) -> None:
+    result = draw(people, "-o", tmp_path / "map.html", "--limit", 10, "--color", "cluster", "--no-thumbnails")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"10 of 32 embeddings, \d+ clusters?\n", result.stdout)
+    assert "10 of 32 embeddings" in result.stderr
+    data = read_data(tmp_path / "map.html")
     assert data["points"]["picture"] == [""] * 10
-    assert data["points"]["note"] == [""] * 10  # no picture was wanted: nothing is missing
+    assert data["points"]["note"] == [""] * 10  # without thumbnails, no picture counts as missing
     assert sum(len(trace["x"]) for trace in data["figure"]["data"]) == 10
 
 
-def test_each_face_of_a_photograph_is_a_point(people: Path, tmp_path: Path) -> None:
+def test_each_face_of_a_photo_is_a_point(people: Path, tmp_path: Path) -> None:
     path = tmp_path / "faces.h5"
     path.write_bytes(people.read_bytes())
     with h5py.File(path, "r+") as file:
@@ -97,51 +97,47 @@ def test_each_face_of_a_photograph_is_a_point(people: Path, tmp_path: Path) -> N
         for name, dataset in FACE_DATASETS.items():
             del file[dataset]
             file.create_dataset(dataset, (count, *FACE[name].shape), FACE[name].base)
-        file["faces/box"][:] = (20, 20, 60, 100)  # of photographs of 112 x 112
+        file["faces/box"][:] = (20, 20, 60, 100)  # the photos have 112x112 pixels
         file["face_index"][3] = 1
         file["image_paths"][3] = file["image_paths"][2]
     assert draw(path, "-o", tmp_path / "map.html").returncode == 0
-    points = data_of(tmp_path / "map.html")["points"]
+    points = read_data(tmp_path / "map.html")["points"]
     assert points["path"][2] == points["path"][3]
     assert points["note"][2:4] == ["", "face 2 in it"]
     assert points["picture"][2] == points["picture"][3] != points["picture"][4]
 
 
-def test_a_page_in_the_way_stays_without_force(people: Path, tmp_path: Path) -> None:
+def test_a_page_is_overwritten_only_with_force(people: Path, tmp_path: Path) -> None:
     page = tmp_path / "map.html"
     page.write_text("mine")
-    done = draw(people, "-o", page)
-    assert_refused(done, "E-EXISTS", page, "-o", "--force")
+    result = draw(people, "-o", page)
+    assert_refused(result, "E-EXISTS", page, "-o", "--force")
     assert page.read_text() == "mine"
     assert draw(people, "-o", page, "--no-thumbnails", "--force").returncode == 0
     assert UNTRAINED_WARNING in page.read_text()
 
 
 @pytest.mark.parametrize(("name", "values"), [("map.txt", ("map.txt", ".html")), ("no/map.html", ("no",))])
-def test_a_page_that_cannot_be_written_is_refused_first(
-    people: Path, tmp_path: Path, name: str, values: Values
-) -> None:
-    done = draw(people, "-o", tmp_path / name)
-    assert_refused(done, "E-CONFIG", *values)
+def test_a_page_that_cannot_be_written_is_refused(people: Path, tmp_path: Path, name: str, values: Values) -> None:
+    result = draw(people, "-o", tmp_path / name)
+    assert_refused(result, "E-CONFIG", *values)
 
 
-def test_a_file_that_is_none_or_holds_too_little_is_refused(
-    photos: Path, tiny_engine: Path, people: Path, tmp_path: Path
-) -> None:
+def test_a_missing_or_too_small_file_is_refused(photos: Path, tiny_engine: Path, people: Path, tmp_path: Path) -> None:
     assert_refused(draw(tmp_path / "none.h5", "-o", tmp_path / "map.html"), "E-STORAGE", tmp_path / "none.h5")
-    two = sorted((photos / "1").iterdir())[:2]
-    assert facemill("process", *two, "-o", tmp_path / "two.h5", "--engine", tiny_engine).returncode == 0
-    done = draw(tmp_path / "two.h5", "-o", tmp_path / "map.html")
-    assert_refused(done, "E-CONFIG", 2, 3, "facemill process")
+    two_photos = sorted((photos / "1").iterdir())[:2]
+    assert facemill("process", *two_photos, "-o", tmp_path / "two.h5", "--engine", tiny_engine).returncode == 0
+    result = draw(tmp_path / "two.h5", "-o", tmp_path / "map.html")
+    assert_refused(result, "E-CONFIG", 2, 3, "facemill process")
     assert not (tmp_path / "map.html").exists()
     assert draw(people, "--limit", 2).returncode == 2
 
 
 @pytest.mark.parametrize("module", ["plotly", "sklearn"])
-def test_a_missing_package_is_named_before_the_work(
+def test_a_missing_package_is_refused_with_its_install_command(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
-    done = draw(people, "-o", tmp_path / "map.html")
-    assert_refused(done, "E-PACKAGE", module, "pip install plotly scikit-learn")
-    assert len(done.stderr.splitlines()) == 1
+    result = draw(people, "-o", tmp_path / "map.html")
+    assert_refused(result, "E-PACKAGE", module, "pip install plotly scikit-learn")
+    assert len(result.stderr.splitlines()) == 1

@@ -1,4 +1,4 @@
-"""Options: what excludes what, groups as objects, and the same defaults on the command line as in Python."""
+"""Options: conflicts, option groups, and equal defaults on the command line and in Python."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from runtime.images.decode import Limits
 from runtime.search.search import Search
 from runtime.storage.segments import SegmentRules
 
-# These are paths or objects in Python, and text on the command line; or have no default here alone.
-_OF_ANOTHER_TYPE = ("output", "faces", "mode", "names")
+# These are paths or objects in Python and text on the command line, or only one side has a default.
+_OTHER_TYPE_OR_NO_DEFAULT = ("output", "faces", "mode", "names")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -44,9 +44,9 @@ def show(engine: groups.EngineOptions, detection: groups.DetectorOptions, k: int
     click.echo(json.dumps([engine.values(), detection.values(), k], default=str))
 
 
-def test_a_group_reaches_the_command_as_one_frozen_object() -> None:
-    done = CliRunner().invoke(show, ["--model", "sface", "--align", "none"])
-    assert json.loads(done.output) == [
+def test_an_option_group_is_passed_as_a_frozen_object() -> None:
+    result = CliRunner().invoke(show, ["--model", "sface", "--align", "none"])
+    assert json.loads(result.output) == [
         {"engine": None, "model": "sface", "backend": "auto"},
         {"align": "none", "detector": None},
         1,
@@ -56,31 +56,31 @@ def test_a_group_reaches_the_command_as_one_frozen_object() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "names"),
     [
         (["--engine", "a", "--model", "b"], ("--engine", "--model")),
         (["--backend", "auto", "--engine", "a"], ("--engine", "--backend")),
         (["-k", "1", "--detector", "x"], ("-k", "--detector", "so it is")),
     ],
 )
-def test_options_that_exclude_each_other_are_refused_even_with_their_default(
-    arguments: list[str], named: tuple[str, ...]
-) -> None:
-    done = CliRunner().invoke(show, arguments)
-    assert done.exit_code == 2
-    for name in named:
-        assert name in done.stderr
+def test_conflicting_options_are_refused_even_with_default_values(arguments: list[str], names: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(show, arguments)
+    assert result.exit_code == 2
+    for name in names:
+        assert name in result.stderr
 
 
-def defaults_of(command: str) -> dict[str, Any]:
-    """By the name of the command's parameter; None for options without a default."""
-    found = main.get_command(click.Context(main), command)
-    assert found is not None
-    context, values = click.Context(found), {}
-    for option in found.params:
+def read_defaults(command: str) -> dict[str, Any]:
+    """Read a command's defaults by parameter name; None for options without a default."""
+    subcommand = main.get_command(click.Context(main), command)
+    assert subcommand is not None
+    context, values = click.Context(subcommand), {}
+    for option in subcommand.params:
         if isinstance(option, click.Option):
-            default = option.get_default(context)
-            value = default if isinstance(default, (str, int, float)) else None  # click has a mark of its own for none
+            declared_default = option.get_default(context)
+            value = (
+                declared_default if isinstance(declared_default, (str, int, float)) else None
+            )  # click marks a missing default with an object
             values[str(option.name)] = option.callback(context, option, value) if option.callback else value
     return values
 
@@ -103,14 +103,20 @@ def defaults_of(command: str) -> dict[str, Any]:
     ],
 )
 def test_the_command_line_and_the_library_have_the_same_defaults(command: str, function: Callable[..., Any]) -> None:
-    typed = defaults_of(command)
+    cli_defaults = read_defaults(command)
     parameters = inspect.signature(function).parameters.items()
-    both = {name: found.default for name, found in parameters if name in typed and name not in _OF_ANOTHER_TYPE}
-    assert len(both) >= 2
-    assert {name: value or None for name, value in both.items()} == {name: typed[name] or None for name in both}
+    shared_defaults = {
+        name: parameter.default
+        for name, parameter in parameters
+        if name in cli_defaults and name not in _OTHER_TYPE_OR_NO_DEFAULT
+    }
+    assert len(shared_defaults) >= 2
+    assert {name: value or None for name, value in shared_defaults.items()} == {
+        name: cli_defaults[name] or None for name in shared_defaults
+    }
 
 
-def test_rules_of_faces_and_segments_have_the_defaults_of_the_command_line() -> None:
+def test_rules_and_limits_have_the_defaults_of_the_command_line() -> None:
     rules = FaceRules()
     assert (rules.align, rules.policy, rules.threshold) == (defaults.ALIGN, defaults.FACES, defaults.MIN_SCORE)
     assert (rules.min_iod, rules.min_sharpness) == (defaults.MIN_IOD_PX, defaults.MIN_SHARPNESS)
@@ -122,7 +128,7 @@ def test_rules_of_faces_and_segments_have_the_defaults_of_the_command_line() -> 
 @pytest.mark.parametrize("name", commands())
 def test_a_command_is_short(name: str) -> None:
     path = ROOT / "runtime" / "cli" / f"{name.replace('-', '_')}.py"
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 100, "parse, call, print; the rest is the library's"
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 100, "a command only parses, calls and prints"
 
 
 def test_no_help_imports_an_array_package() -> None:
@@ -131,5 +137,5 @@ def test_no_help_imports_an_array_package() -> None:
         "for name in main.list_commands(ctx): main.get_command(ctx, name).get_help(ctx)\n"
         "print([name for name in ('numpy', 'h5py', 'cv2', 'rich', 'jinja2') if name in sys.modules])"
     )
-    done = run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert done.stdout.strip() == "[]", done.stderr
+    result = run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert result.stdout.strip() == "[]", result.stderr

@@ -1,4 +1,4 @@
-"""The pairs command: what is printed, what is written, what is refused."""
+"""The pairs command: its output, its files, its refusals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVIL = '<img src=x onerror="alert(1)">&\x1b[31m\u202e"\n.jpg'
 
 @pytest.fixture(scope="module")
 def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An embedding file of photographs, some of which are there twice, under the worst of names."""
+    """Embed photos, two of them copies with hostile names."""
     folder = tmp_path_factory.mktemp("pairs")
     (folder / "in").mkdir()
     for i in range(8):
@@ -44,23 +44,23 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_photographs_that_are_there_twice_are_found_under_any_name(people: Path, tmp_path: Path) -> None:
-    done = pairs(people, "--threshold", 0.99999, "-o", tmp_path / "o.csv", "--html", tmp_path / "r.html")
-    assert done.returncode == 0, done.stderr
-    found = read_csv(tmp_path / "o.csv")
-    assert {frozenset((line["path_a"], line["path_b"])) for line in found} == {
+def test_copies_of_a_photo_are_found_under_any_name(people: Path, tmp_path: Path) -> None:
+    result = pairs(people, "--threshold", 0.99999, "-o", tmp_path / "o.csv", "--html", tmp_path / "r.html")
+    assert result.returncode == 0, result.stderr
+    table = read_csv(tmp_path / "o.csv")
+    assert {frozenset((line["path_a"], line["path_b"])) for line in table} == {
         frozenset((EVIL, "p3.jpg")),
         frozenset(("p5.jpg", "raw\\xff.jpg")),
     }
-    assert all(float(line["score"]) > 0.99999 for line in found)
-    lines = done.stdout.splitlines()
+    assert all(float(line["score"]) > 0.99999 for line in table)
+    lines = result.stdout.splitlines()
     assert lines[0] == f"{tmp_path / 'o.csv'}: 2 pairs at 0.99999 or above"
     assert lines[1] == "search: exact: every row was compared with every other"
     assert lines[2].startswith("time: ")
     assert " 45 comparisons" in lines[2]
     assert lines[3] == f"page: {tmp_path / 'r.html'}"
     assert lines[4].startswith("model: tiny (sha256 ")
-    assert f"WARNING: {UNTRAINED_WARNING}" in done.stderr
+    assert f"WARNING: {UNTRAINED_WARNING}" in result.stderr
     text = (tmp_path / "r.html").read_text()
     assert "model tiny (sha256 " in text
     assert "Warning: random weights" in text
@@ -69,30 +69,30 @@ def test_photographs_that_are_there_twice_are_found_under_any_name(people: Path,
     assert sorted(path.name for path in people.parent.iterdir()) == ["in", "people.h5", "people.h5.pages"]
 
 
-def test_a_calibration_sets_the_threshold_and_tells_what_to_expect(tmp_path: Path) -> None:
+def test_a_calibration_sets_the_threshold_and_the_expected_false_pairs(tmp_path: Path) -> None:
     vectors = rows_with_duplicates(300)
     calibration = calibration_of(np.random.default_rng(0).normal(0, 0.1, 100_000).clip(-1, 1))
     path = write_rows(tmp_path / "p.h5", vectors, calibration=calibration)
-    done = pairs(path, "--expected-false", 100, "-o", tmp_path / "o.csv")
-    assert done.returncode == 0, done.stderr
-    threshold = float(done.stdout.split(" pairs at ")[1].split()[0])
+    result = pairs(path, "--expected-false", 100, "-o", tmp_path / "o.csv")
+    assert result.returncode == 0, result.stderr
+    threshold = float(result.stdout.split(" pairs at ")[1].split()[0])
     assert calibration.expected(threshold, 300 * 299 // 2).hits <= 100
-    assert "expected false pairs at the threshold: " in done.stdout
+    assert "expected false pairs at the threshold: " in result.stdout
     lines = read_csv(tmp_path / "o.csv")
     assert len(lines) == len(pairs_by_numpy(vectors, threshold))
     assert max(float(line["expected_false"]) for line in lines) <= 100
-    usual = pairs(path, "-o", tmp_path / "usual.csv")
-    assert usual.returncode == 0
-    assert threshold < float(usual.stdout.split(" pairs at ")[1].split()[0])
+    default = pairs(path, "-o", tmp_path / "usual.csv")
+    assert default.returncode == 0
+    assert threshold < float(default.stdout.split(" pairs at ")[1].split()[0])
 
 
-def test_a_budget_says_that_the_answer_is_approximate(tmp_path: Path) -> None:
+def test_a_budget_marks_the_result_as_approximate(tmp_path: Path) -> None:
     vectors = rows_with_duplicates(1000)
     path = write_rows(tmp_path / "p.h5", vectors)
-    done = facemill("pairs", path, "--threshold", 0.7, "-o", tmp_path / "o.csv", "--budget", "0.000001s")
-    assert done.returncode == 0, done.stderr
-    assert "search: APPROXIMATE" in done.stdout
-    assert "approximate" in done.stderr
+    result = facemill("pairs", path, "--threshold", 0.7, "-o", tmp_path / "o.csv", "--budget", "0.000001s")
+    assert result.returncode == 0, result.stderr
+    assert "search: APPROXIMATE" in result.stdout
+    assert "approximate" in result.stderr
     assert 0 < len(read_csv(tmp_path / "o.csv")) <= len(pairs_by_numpy(vectors, 0.7))
 
 
@@ -113,21 +113,21 @@ def test_a_budget_says_that_the_answer_is_approximate(tmp_path: Path) -> None:
         (["--threshold", "0.5"], USAGE, ("--output",)),
     ],
 )
-def test_what_is_refused_leaves_nothing(tmp_path: Path, arguments: list[str], code: str, values: Values) -> None:
+def test_a_refused_command_writes_no_file(tmp_path: Path, arguments: list[str], code: str, values: Values) -> None:
     path = write_rows(tmp_path / "p.h5", rows_with_duplicates(100))
-    given = [str(tmp_path / a) if a.startswith("o.") else a for a in arguments]
-    done = pairs(path, *given)
-    assert_refused(done, code, *values)
+    absolute = [str(tmp_path / argument) if argument.startswith("o.") else argument for argument in arguments]
+    result = pairs(path, *absolute)
+    assert_refused(result, code, *values)
     assert [path.name for path in tmp_path.iterdir()] == ["p.h5"]
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("30m", 1800), ("2h", 7200), ("1h30m", 5400), ("1.5d", 129600)]
 )
-def test_durations(text: str, seconds: float) -> None:
+def test_durations_are_parsed(text: str, seconds: float) -> None:
     from runtime.cli.options import duration
 
-    (option,) = [one for one in main.params if one.name == "budget_s"]
+    (option,) = [parameter for parameter in main.params if parameter.name == "budget_s"]
     assert duration(main.make_context("pairs", ["f", "-o", "o.csv"]), option, text) == seconds
 
 
@@ -140,15 +140,15 @@ def test_existing_output_stays_without_force(tmp_path: Path) -> None:
     assert len(read_csv(tmp_path / "o.csv")) == len(pairs_by_numpy(rows_with_duplicates(100), 0.5))
 
 
-def test_no_such_file_leaves_no_folder(tmp_path: Path) -> None:
-    done = pairs(tmp_path / "no.h5", "--threshold", 0.5, "-o", tmp_path / "o.csv")
-    assert_refused(done, "E-STORAGE", tmp_path / "no.h5")
+def test_a_missing_file_is_refused_and_no_folder_remains(tmp_path: Path) -> None:
+    result = pairs(tmp_path / "no.h5", "--threshold", 0.5, "-o", tmp_path / "o.csv")
+    assert_refused(result, "E-STORAGE", tmp_path / "no.h5")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_people_who_are_there_twice_are_found(shared: Path, tmp_path: Path) -> None:
-    """Photographs of LFW, of 30 people with two each and of 60 with one: pairs are nearly all of one name."""
+def test_people_with_two_photos_are_found(shared: Path, tmp_path: Path) -> None:
+    """Embed 30 people of LFW with two photos each and 60 with one: nearly all pairs show one person."""
     with tarfile.open(shared / "data" / "lfw_pairs.tar") as archive:
         shots: dict[str, list[str]] = {}
         for name in archive.getnames():
@@ -160,12 +160,12 @@ def test_people_who_are_there_twice_are_found(shared: Path, tmp_path: Path) -> N
             for name in names:
                 archive.extract(name, tmp_path, filter="data")
     file = tmp_path / "people.h5"
-    done = facemill("process", tmp_path / "lfw", "-o", file, "--backend", "cpu", FACEMILL_MODELS=shared / "models")
-    assert done.returncode == 0, done.stderr
-    done = facemill("pairs", file, "--threshold", 0.45, "-o", tmp_path / "o.csv")
-    assert done.returncode == 0, done.stderr
+    result = facemill("process", tmp_path / "lfw", "-o", file, "--backend", "cpu", FACEMILL_MODELS=shared / "models")
+    assert result.returncode == 0, result.stderr
+    result = facemill("pairs", file, "--threshold", 0.45, "-o", tmp_path / "o.csv")
+    assert result.returncode == 0, result.stderr
     lines = read_csv(tmp_path / "o.csv")
     same = [os.path.dirname(line["path_a"]) == os.path.dirname(line["path_b"]) for line in lines]
-    assert sum(same) >= 24  # of 30
+    assert sum(same) >= 24  # of 30 pairs
     assert len(same) - sum(same) <= 2
     assert all(same[:15])

@@ -1,4 +1,4 @@
-"""What is made from a file can be read by nobody who may not read the file."""
+"""Outputs are never readable by more users than the embedding file they come from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.facemill_command import facemill
 
 
 @pytest.fixture(scope="module")
-def made(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("private") / "people.h5"
     assert facemill("process", photos, "-o", file, "--engine", tiny_engine).returncode == 0
     return file
@@ -28,14 +28,19 @@ def made(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFacto
     ],
     ids=lambda command: command[0],
 )
-def test_nobody_else_may_read_it(made: Path, photos: Path, tmp_path: Path, command: tuple[str, ...], mode: int) -> None:
-    file = shutil.copy(made, tmp_path / "people.h5")
+def test_outputs_are_as_private_as_the_file(
+    template: Path, photos: Path, tmp_path: Path, command: tuple[str, ...], mode: int
+) -> None:
+    file = shutil.copy(template, tmp_path / "people.h5")
     file.chmod(mode)
-    known = {"FILE": file, "PHOTO": photos / "0" / "p0000.jpg"}
-    words = [known.get(word, tmp_path / word if word.startswith("OUT") else word) for word in command]
-    done = facemill(*words)
-    assert done.returncode == 0, done.stderr
-    new = [path for path in tmp_path.rglob("*") if not path.is_symlink()]
-    assert len(new) > 2
-    for path in new:
+    substitutes = {"FILE": file, "PHOTO": photos / "0" / "p0000.jpg"}
+    arguments = [
+        substitutes.get(argument, tmp_path / argument if argument.startswith("OUT") else argument)
+        for argument in command
+    ]
+    result = facemill(*arguments)
+    assert result.returncode == 0, result.stderr
+    outputs = [path for path in tmp_path.rglob("*") if not path.is_symlink()]
+    assert len(outputs) > 2
+    for path in outputs:
         assert not path.stat().st_mode & 0o777 & ~(mode | 0o111), path

@@ -1,4 +1,4 @@
-"""The main job, run as a command: what is in the file, what is on the screen, what is refused."""
+"""The process command: its file, its output, its refusals."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from tests.support.model_files import copy_engine
 
 def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.h5"
-    done = facemill("process", photos, "-o", output, "--engine", tiny_engine, "--json")
-    found = summary(done)
-    assert found["scanned"] == 600
-    assert found["embedded"] == 594
-    assert found["outcomes"] == {"embedded": 594, "corrupt": 6}
-    assert found["images_per_s"] > 0
-    assert found["model"] == "tiny"
-    assert {"read", "decode", "infer", "write"} <= found["stages"].keys()
-    assert "594 of 600" in done.stderr
-    assert UNTRAINED_WARNING in done.stderr
+    result = facemill("process", photos, "-o", output, "--engine", tiny_engine, "--json")
+    counts = summary(result)
+    assert counts["scanned"] == 600
+    assert counts["embedded"] == 594
+    assert counts["outcomes"] == {"embedded": 594, "corrupt": 6}
+    assert counts["images_per_s"] > 0
+    assert counts["model"] == "tiny"
+    assert {"read", "decode", "infer", "write"} <= counts["stages"].keys()
+    assert "594 of 600" in result.stderr
+    assert UNTRAINED_WARNING in result.stderr
     assert sorted(os.listdir(tmp_path)) == ["out.h5"]
     with h5py.File(output) as file:
         assert file["embeddings"].shape == (594, 16)
@@ -47,7 +47,7 @@ def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path
         assert (metadata["align"], metadata["detector"]) == ("auto", "facemill-det")
         assert metadata["root"] == str(photos)
         assert metadata["model"] == "tiny"
-        assert metadata["model_sha256"] == found["model_sha256"]
+        assert metadata["model_sha256"] == counts["model_sha256"]
         assert not metadata["trained"]
         assert metadata["count_corrupt"] == 6
         assert metadata["warning"] == UNTRAINED_WARNING
@@ -63,12 +63,12 @@ def test_embeddings_agree_with_plain_onnxruntime(
         for row, path in enumerate(file["image_paths"].asstr()[:]):
             crop = decode_image((photos / "3" / path).read_bytes(), size=112)
             tensor = (crop.transpose(2, 0, 1)[None].astype(np.float32) - 127.5) / 127.5
-            wanted = session.run(None, {"image": tensor})[0][0]
-            assert file["embeddings"][row] @ wanted / np.linalg.norm(wanted) > 0.99999
+            expected = session.run(None, {"image": tensor})[0][0]
+            assert file["embeddings"][row] @ expected / np.linalg.norm(expected) > 0.99999
 
 
-def awkward(folder: Path) -> dict[str, str]:
-    """One of every awkward file, and the outcome that it must have."""
+def write_difficult_files(folder: Path) -> dict[str, str]:
+    """Write one file of each difficult kind; returns the expected outcome of each."""
     pixels = make.scene(150, 120)
     good = make.encode(pixels)
     files = {
@@ -107,7 +107,7 @@ def awkward(folder: Path) -> dict[str, str]:
     return expected
 
 
-def outcomes(path: Path) -> dict[str, str]:
+def read_outcomes(path: Path) -> dict[str, str]:
     from runtime.records import Status
 
     with h5py.File(path) as file:
@@ -116,73 +116,73 @@ def outcomes(path: Path) -> dict[str, str]:
         return {name: Status(int(status)).label for name, status in pairs}
 
 
-def test_every_awkward_file_has_its_outcome(tiny_engine: Path, tmp_path: Path) -> None:
+def test_every_difficult_file_has_its_outcome(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    expected = awkward(folder)
+    expected = write_difficult_files(folder)
     output = tmp_path / "out.h5"
-    # Nobody is on these photographs, and decoding is the point: all are taken whole.
-    done = facemill("process", folder, "-o", output, "--engine", tiny_engine, "--align", "none")
-    assert done.returncode == 0, done.stderr
-    assert outcomes(output) == expected
-    with h5py.File(output) as file:  # orientation: the same picture eight times
-        at = {name: i for i, name in enumerate(file["image_paths"].asstr()[:])}
-        vectors = file["embeddings"][:][[at[f"exif{i}.jpg"] for i in range(1, 9)]]
+    # The photos show no face: without alignment, every decodable file is embedded.
+    result = facemill("process", folder, "-o", output, "--engine", tiny_engine, "--align", "none")
+    assert result.returncode == 0, result.stderr
+    assert read_outcomes(output) == expected
+    with h5py.File(output) as file:  # eight orientations of one image
+        row_of = {name: i for i, name in enumerate(file["image_paths"].asstr()[:])}
+        vectors = file["embeddings"][:][[row_of[f"exif{i}.jpg"] for i in range(1, 9)]]
     assert (vectors @ vectors.T).min() > 0.999
 
 
-AS_NOBODY = """
+OTHER_USER_CODE = """
 import os, sys
 sys.path.insert(0, {root!r})
 from runtime.cli.process import main
-# Once as root, which imports all there is to import: another user may not read this interpreter's packages.
-rest = ["--engine", {engine!r}, "--align", "none"]
-main([{photo!r}, "-o", {place!r} + "/root.h5", *rest], standalone_mode=False)
+# The first call imports everything as root, because the other user cannot read this interpreter's packages.
+options = ["--engine", {engine!r}, "--align", "none"]
+main([{photo!r}, "-o", {writable!r} + "/root.h5", *options], standalone_mode=False)
 os.setuid(65534)
-main([{folder!r}, "-o", {place!r} + "/o.h5", *rest])
+main([{folder!r}, "-o", {writable!r} + "/o.h5", *options])
 """
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user without permission")
-def test_a_file_that_may_not_be_read_is_an_outcome(tiny_engine: Path, tmp_path: Path) -> None:
-    folder, engines, place = tmp_path / "photos", tmp_path / "engines", tmp_path / "place"
-    for made in (folder, engines, place):
-        made.mkdir()
+def test_an_unreadable_file_is_an_outcome(tiny_engine: Path, tmp_path: Path) -> None:
+    folder, engines, writable = tmp_path / "photos", tmp_path / "engines", tmp_path / "writable"
+    for directory in (folder, engines, writable):
+        directory.mkdir()
     for name in ("1.jpg", "2.jpg"):
         (folder / name).write_bytes(make.encode(make.scene(112, 112)))
     (folder / "1.jpg").chmod(0)
     for file in (tiny_engine, sidecar_path(tiny_engine)):
         shutil.copy(file, engines)
-    os.chown(place, 65534, 65534)
-    for parent in (tmp_path, *tmp_path.parents[:3]):  # with several test processes there is one folder more
+    os.chown(writable, 65534, 65534)
+    for parent in (tmp_path, *tmp_path.parents[:3]):  # pytest-xdist adds one parent folder
         parent.chmod(parent.stat().st_mode | 0o055)
     engine = engines / tiny_engine.name
-    values = {"root": ROOT, "photo": folder / "2.jpg", "folder": folder, "place": place, "engine": engine}
-    code = AS_NOBODY.format(**{name: str(value) for name, value in values.items()})
-    done = subprocess.run(
+    values = {"root": ROOT, "photo": folder / "2.jpg", "folder": folder, "writable": writable, "engine": engine}
+    code = OTHER_USER_CODE.format(**{name: str(value) for name, value in values.items()})
+    result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "FACEMILL_CACHE": str(place)},
+        env={**os.environ, "FACEMILL_CACHE": str(writable)},
     )
-    assert done.returncode == 0, done.stderr
-    assert outcomes(place / "o.h5") == {"1.jpg": "unreadable", "2.jpg": "embedded"}
+    assert result.returncode == 0, result.stderr
+    assert read_outcomes(writable / "o.h5") == {"1.jpg": "unreadable", "2.jpg": "embedded"}
 
 
-def test_the_same_command_again_does_nothing(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_repeated_command_does_nothing(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     arguments = (photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--json")
     first = summary(facemill("process", *arguments))
-    before = (tmp_path / "o.h5").read_bytes()
-    done = facemill("process", *arguments)
-    again = summary(done)
-    assert again["verdict"] == "nothing to do"
-    assert again["outcomes"] == first["outcomes"]
-    assert again["processed"] == 0
-    assert (tmp_path / "o.h5").read_bytes() == before
+    content_before = (tmp_path / "o.h5").read_bytes()
+    result = facemill("process", *arguments)
+    repeated = summary(result)
+    assert repeated["verdict"] == "nothing to do"
+    assert repeated["outcomes"] == first["outcomes"]
+    assert repeated["processed"] == 0
+    assert (tmp_path / "o.h5").read_bytes() == content_before
 
 
-def test_retry_runs_failed_ones_again_and_keeps_the_rest(tiny_engine: Path, tmp_path: Path) -> None:
+def test_retry_processes_only_failed_photos(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     files = {f"{i}.jpg": make.encode(make.scene(112, 112, seed=i)) for i in range(6)}
@@ -199,19 +199,21 @@ def test_retry_runs_failed_ones_again_and_keeps_the_rest(tiny_engine: Path, tmp_
     (folder / "4.jpg").unlink()
     (folder / "4.jpg").write_bytes(files["4.jpg"])
     assert summary(facemill(*arguments, output))["embedded"] == 4
-    again = summary(facemill(*arguments, output, "--retry"))
-    assert (again["embedded"], again["processed"]) == (6, 2)
+    repeated = summary(facemill(*arguments, output, "--retry"))
+    assert (repeated["embedded"], repeated["processed"]) == (6, 2)
     assert_same_file(output, tmp_path / "whole.h5")
 
 
-def test_duplicates_are_left_out_and_named(tiny_engine: Path, tmp_path: Path) -> None:
+def test_duplicates_are_skipped_and_name_their_original(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     data = make.encode(make.scene(112, 112))
     for name in ("a.jpg", "b.jpg", "c.jpg"):
         (folder / name).write_bytes(data if name != "b.jpg" else make.encode(make.scene(112, 112, seed=1)))
-    done = facemill("process", folder, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--skip-duplicates", "--json")
-    assert summary(done)["outcomes"] == {"embedded": 2, "duplicate": 1}
+    result = facemill(
+        "process", folder, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--skip-duplicates", "--json"
+    )
+    assert summary(result)["outcomes"] == {"embedded": 2, "duplicate": 1}
     with h5py.File(tmp_path / "o.h5") as file:
         assert file["outcomes/detail"].asstr()[2] == "the same file as a.jpg"
 
@@ -219,37 +221,37 @@ def test_duplicates_are_left_out_and_named(tiny_engine: Path, tmp_path: Path) ->
 def test_a_changed_setting_is_refused_with_both_values(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     arguments = ("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine)
     assert facemill(*arguments).returncode == 0
-    before = (tmp_path / "o.h5").read_bytes()
+    content_before = (tmp_path / "o.h5").read_bytes()
     for extra, values in (
         (("--dtype", "float16"), ("dtype", "float32", "float16")),
         (("--limit", 3), ("limit", 0, 3)),
     ):
         assert_refused(facemill(*arguments, *extra), "E-CONTRACT", *values)
-    other = tmp_path / "other.onnx"
+    other_engine = tmp_path / "other.onnx"
     info = read_engine(tiny_engine).info
-    copy_engine(tiny_engine, other, model_sha256="f" * 64)
-    done = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", other)
-    assert_refused(done, "E-CONTRACT", "model_sha256", info.model_sha256, "f" * 64)
-    assert (tmp_path / "o.h5").read_bytes() == before
+    copy_engine(tiny_engine, other_engine, model_sha256="f" * 64)
+    result = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", other_engine)
+    assert_refused(result, "E-CONTRACT", "model_sha256", info.model_sha256, "f" * 64)
+    assert (tmp_path / "o.h5").read_bytes() == content_before
 
 
-def test_a_foreign_file_is_never_overwritten_without_force(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_foreign_file_is_overwritten_only_with_force(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "thesis.h5"
     output.write_bytes(b"my thesis")
     arguments = ("process", photos / "1", "-o", output, "--engine", tiny_engine)
-    done = facemill(*arguments)
-    assert_refused(done, "E-STORAGE", output, "-o", "--force")
+    result = facemill(*arguments)
+    assert_refused(result, "E-STORAGE", output, "-o", "--force")
     assert output.read_bytes() == b"my thesis"
     assert facemill(*arguments, "--force").returncode == 0
-    assert len(outcomes(output)) == 86
+    assert len(read_outcomes(output)) == 86
 
 
-def test_a_plan_that_made_nothing_binds_nobody(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_failed_first_run_does_not_fix_the_settings(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
     arguments = ("process", photos / "1", "-o", output, "--engine", tiny_engine)
-    done = facemill(*arguments, "--batch-size", 5000)
-    assert_refused(done, "E-CONFIG", "--batch-size", 5000, 1, 256)
-    damaged = tmp_path / "damaged.onnx"  # an engine that is only found wanting after the plan is made
+    result = facemill(*arguments, "--batch-size", 5000)
+    assert_refused(result, "E-CONFIG", "--batch-size", 5000, 1, 256)
+    damaged = tmp_path / "damaged.onnx"  # this engine fails only after the plan is written
     copy_engine(tiny_engine, damaged, model_sha256="f" * 64)
     damaged.write_bytes(b"damaged")
     assert facemill("process", photos / "1", "-o", output, "--engine", damaged).returncode == 1
@@ -261,8 +263,8 @@ def test_an_output_that_is_a_folder_is_refused_before_any_work(
     output: str, photos: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "folder").mkdir()
-    done = facemill("process", photos / "1", "-o", output, "--engine", tiny_engine, "--force", cwd=tmp_path)
-    assert_refused(done, "E-CONFIG", output)
+    result = facemill("process", photos / "1", "-o", output, "--engine", tiny_engine, "--force", cwd=tmp_path)
+    assert_refused(result, "E-CONFIG", output)
     assert os.listdir(tmp_path) == ["folder"]
 
 
@@ -271,34 +273,34 @@ def test_an_output_that_is_a_link_is_followed(photos: Path, tiny_engine: Path, t
     (tmp_path / "link.h5").symlink_to(tmp_path / "disk" / "real.h5")
     assert facemill("process", photos / "1", "-o", tmp_path / "link.h5", "--engine", tiny_engine).returncode == 0
     assert (tmp_path / "link.h5").is_symlink()
-    assert len(outcomes(tmp_path / "disk" / "real.h5")) == 86
+    assert len(read_outcomes(tmp_path / "disk" / "real.h5")) == 86
 
 
-def test_a_folder_of_the_users_is_left_alone(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    mine = tmp_path / "o.h5.parts"
-    (mine / "letters").mkdir(parents=True)
-    done = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--force")
-    assert_refused(done, "E-CONFIG", mine, "letters", "-o")
-    assert (mine / "letters").is_dir()
+def test_a_parts_folder_with_foreign_files_is_refused(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    foreign_folder = tmp_path / "o.h5.parts"
+    (foreign_folder / "letters").mkdir(parents=True)
+    result = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--force")
+    assert_refused(result, "E-CONFIG", foreign_folder, "letters", "-o")
+    assert (foreign_folder / "letters").is_dir()
 
 
-def test_limit_strict_float16_and_log(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_limit_strict_float16_and_log_work_together(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output, log = tmp_path / "o.h5", tmp_path / "run.log"
-    done = facemill("process", photos, "-o", output, "--engine", tiny_engine, "--limit", 10, "--strict", "--dtype",
+    result = facemill("process", photos, "-o", output, "--engine", tiny_engine, "--limit", 10, "--strict", "--dtype",
                "float16", "--log", log, "--batch-size", 3, "--workers", 1, "--json")  # fmt: skip
-    failed = list(outcomes(output).values()).count("corrupt")
-    assert done.returncode == (1 if failed else 0)
-    assert json.loads(done.stdout)["scanned"] == 10
+    failed = list(read_outcomes(output).values()).count("corrupt")
+    assert result.returncode == (1 if failed else 0)
+    assert json.loads(result.stdout)["scanned"] == 10
     assert log.stat().st_size > 0
     with h5py.File(output) as file:
         assert file["embeddings"].dtype == np.float16
 
 
-def test_strict_exits_1_when_a_photograph_failed(tiny_engine: Path, tmp_path: Path) -> None:
+def test_strict_exits_1_when_a_photo_failed(tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(b"")
-    done = facemill("process", tmp_path / "x.jpg", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--strict")
-    assert done.returncode == 1
-    assert outcomes(tmp_path / "o.h5") == {"x.jpg": "corrupt"}
+    result = facemill("process", tmp_path / "x.jpg", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--strict")
+    assert result.returncode == 1
+    assert read_outcomes(tmp_path / "o.h5") == {"x.jpg": "corrupt"}
 
 
 def test_list_files_and_single_files_give_the_same_rows(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
@@ -324,18 +326,18 @@ def test_list_files_and_single_files_give_the_same_rows(photos: Path, tiny_engin
         ((".", "-o", "/proc/none/x.h5"), "E-STORAGE", ("/proc/none",)),
     ],
 )
-def test_mistakes_get_words_and_no_traceback(
+def test_wrong_arguments_are_refused(
     arguments: tuple[str, ...], code: str, values: Values, tiny_engine: Path, tmp_path: Path
 ) -> None:
     if "--engine" not in arguments and "--model" not in arguments:
         arguments = (*arguments, "--engine", str(tiny_engine))
-    done = facemill("process", *arguments, cwd=tmp_path)
-    assert_refused(done, code, *values)
+    result = facemill("process", *arguments, cwd=tmp_path)
+    assert_refused(result, code, *values)
 
 
-def test_an_engine_that_was_changed_is_refused(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    other = tmp_path / tiny_engine.name
-    copy_engine(tiny_engine, other)
-    other.write_bytes(tiny_engine.read_bytes()[:-10])
-    done = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", other)
-    assert_refused(done, "E-ENGINE", other, "sha256")
+def test_a_damaged_engine_is_refused(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    other_engine = tmp_path / tiny_engine.name
+    copy_engine(tiny_engine, other_engine)
+    other_engine.write_bytes(tiny_engine.read_bytes()[:-10])
+    result = facemill("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", other_engine)
+    assert_refused(result, "E-ENGINE", other_engine, "sha256")

@@ -1,4 +1,4 @@
-"""What each command writes is gone after a removal, unless somebody has made it his own since."""
+"""remove deletes the outputs of each command, unless a user has changed them."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ WRITERS = [
 
 
 @pytest.fixture(scope="module")
-def made(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("pages")
-    make_odd_people(place / "photos")
-    embed_folder(place / "photos", place / "people.h5", tiny_engine)
-    return place
+def samples(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pages")
+    make_odd_people(folder / "photos")
+    embed_folder(folder / "photos", folder / "people.h5", tiny_engine)
+    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", WRITERS, ids=lambda words: f"{words[0]}-{words[-1]}")
-def test_a_page_goes_and_a_page_that_is_no_more_facemills_stays(
-    made: Path, tmp_path: Path, words: tuple[str, ...]
+@pytest.mark.parametrize("template", WRITERS, ids=lambda template: f"{template[0]}-{template[-1]}")
+def test_remove_deletes_pages_of_facemill_and_keeps_changed_pages(
+    samples: Path, tmp_path: Path, template: tuple[str, ...]
 ) -> None:
     (tmp_path / "here").mkdir()
-    file = Path(shutil.copy(made / "people.h5", tmp_path / "here" / "people.h5"))
-    known = {"FILE": file, "PHOTO": made / "photos" / "P02" / "1.jpg", "beside.csv": tmp_path / "beside.csv"}
-    (output,) = (tmp_path / word for word in words if word.startswith("OUT"))
-    command = [known.get(word, output if word.startswith("OUT") else word) for word in words]
+    file = Path(shutil.copy(samples / "people.h5", tmp_path / "here" / "people.h5"))
+    substitutes = {"FILE": file, "PHOTO": samples / "photos" / "P02" / "1.jpg", "beside.csv": tmp_path / "beside.csv"}
+    (output,) = (tmp_path / argument for argument in template if argument.startswith("OUT"))
+    command = [substitutes.get(argument, output if argument.startswith("OUT") else argument) for argument in template]
 
     assert facemill(*command).returncode == 0
     assert facemill("remove", file, "--path", "P02/1.jpg", "--yes").returncode == 0
     assert not output.exists()
 
-    known["PHOTO"] = made / "photos" / "P03" / "1.jpg"
-    command = [known.get(word, output if word.startswith("OUT") else word) for word in words]
-    for force in ((), ("--force",)):  # written over, it is still facemill's
-        done = facemill(*command, *force)
-        assert done.returncode == 0, done.stderr
+    substitutes["PHOTO"] = samples / "photos" / "P03" / "1.jpg"
+    command = [substitutes.get(argument, output if argument.startswith("OUT") else argument) for argument in template]
+    for force in ((), ("--force",)):  # an overwritten page still belongs to facemill
+        result = facemill(*command, *force)
+        assert result.returncode == 0, result.stderr
     assert facemill("remove", file, "--path", "P02/0.jpg", "--yes").returncode == 0
     assert not output.exists()
 
     assert facemill(*command).returncode == 0
-    mine = output / "mine.txt" if output.is_dir() else output
-    mine.write_text("a thesis")
-    done = facemill("remove", file, "--path", "P03/0.jpg", "--yes")
-    assert done.returncode == 0, done.stderr
-    assert mine.read_text() == "a thesis"
+    changed_page = output / "mine.txt" if output.is_dir() else output
+    changed_page.write_text("a thesis")
+    result = facemill("remove", file, "--path", "P03/0.jpg", "--yes")
+    assert result.returncode == 0, result.stderr
+    assert changed_page.read_text() == "a thesis"

@@ -1,4 +1,4 @@
-"""A damaged file: what is whole of it is saved, what is lost is embedded again, and nothing is taken for whole."""
+"""The repair command: keep intact rows, mark lost photos for a retry, and never accept a damaged row."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ from tests.support.people_files import embed_folder, make_odd_people, paths_in
 
 
 @pytest.fixture(scope="module")
-def whole(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def intact(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return embed_folder(photos, tmp_path_factory.mktemp("repair") / "people.h5", tiny_engine, "--skip-duplicates")
 
 
 @pytest.fixture
-def copy(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same in chunks of 64 rows: of a file as small as this, one chunk would be all."""
+def copy(intact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the file in chunks of 64 rows; by default so small a file has one chunk."""
     path = tmp_path / "people.h5"
     monkeypatch.setattr(dataset, "_CHUNK_BYTES", 4096)
-    with EmbeddingFile(whole) as file, RunFolder(path) as folder, rewriting(folder, [Part.of(file)]) as new:
+    with EmbeddingFile(intact) as file, RunFolder(path) as folder, rewriting(folder, [Part.of(file)]) as new:
         dataset.assemble(path, new.ledger, new.paths, file.metadata, file.dtype)
     monkeypatch.undo()
     return path
 
 
-def retried(file: Path, photos: Path, engine: Path) -> None:
-    done = facemill("process", photos, "-o", file, "--engine", engine, "--skip-duplicates", "--retry")
-    assert done.returncode == 0, done.stderr
+def retry_failed(file: Path, photos: Path, engine: Path) -> None:
+    result = facemill("process", photos, "-o", file, "--engine", engine, "--skip-duplicates", "--retry")
+    assert result.returncode == 0, result.stderr
 
 
-def repaired(file: Path, *options: object) -> dict[str, Any]:
-    done = facemill("repair", file, "--json", *options)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+def repair_by_command(file: Path, *options: object) -> dict[str, Any]:
+    result = facemill("repair", file, "--json", *options)
+    assert result.returncode == 0, result.stderr
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
 
 
 def flip(path: Path, name: str, chunk: int) -> None:
-    """One wrong bit in a chunk of a dataset: in its checksum, which lies at the end whatever the filter."""
+    """Flip one bit in the checksum of a chunk. The checksum is at the end of the chunk for every filter."""
     with h5py.File(path) as file:
         info = file[name].id.get_chunk_info(chunk)
     data = bytearray(path.read_bytes())
@@ -71,12 +71,12 @@ def flip(path: Path, name: str, chunk: int) -> None:
     path.write_bytes(data)
 
 
-def test_a_whole_file_is_left_alone(whole: Path) -> None:
-    before = whole.read_bytes()
-    assert repaired(whole)["whole"]
-    assert "nothing to repair" in facemill("repair", whole).stdout
-    assert whole.read_bytes() == before
-    assert os.listdir(whole.parent) == ["people.h5"]
+def test_an_intact_file_is_unchanged(intact: Path) -> None:
+    before = intact.read_bytes()
+    assert repair_by_command(intact)["whole"]
+    assert "nothing to repair" in facemill("repair", intact).stdout
+    assert intact.read_bytes() == before
+    assert os.listdir(intact.parent) == ["people.h5"]
 
 
 def no_outcomes(file: Any) -> None:
@@ -91,55 +91,55 @@ def no_names(file: Any) -> None:
     del file["image_paths"]
 
 
-def a_failure_said_to_be_embedded(file: Any) -> None:
+def failure_marked_embedded(file: Any) -> None:
     failed = int(np.flatnonzero(file["outcomes/status"][:] == Status.CORRUPT)[2])
     file["outcomes/status"][failed] = Status.EMBEDDED
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("damage", "lost"),
+    ("damage", "lost_count"),
     [
-        (damages.longer, 1),
-        (damages.not_a_number, 1),
-        (damages.swapped, 2),
-        (damages.shorter, 0),
-        (damages.lost, 1),
-        (damages.another_status, 0),
-        (damages.unknown_status, 0),
-        (damages.another_count, 0),
-        (damages.another_scan, 0),
-        (damages.another_version, 0),
-        (damages.another_model, 0),
-        (damages.no_contract, 0),
-        (a_failure_said_to_be_embedded, 1),
+        (damages.scale_row, 1),
+        (damages.write_nan, 1),
+        (damages.swap_names, 2),
+        (damages.drop_last_name, 0),
+        (damages.drop_last_row, 1),
+        (damages.change_status, 0),
+        (damages.write_unknown_status, 0),
+        (damages.change_count, 0),
+        (damages.change_scan_count, 0),
+        (damages.change_version, 0),
+        (damages.change_model, 0),
+        (damages.break_contract, 0),
+        (failure_marked_embedded, 1),
         (no_status, 6),
         (no_names, 0),
     ],
 )
-def test_what_is_lost_is_embedded_again(
-    damage: Callable[[Any], None], lost: int, copy: Path, whole: Path, photos: Path, tiny_engine: Path
+def test_retry_embeds_lost_photos_again(
+    damage: Callable[[Any], None], lost_count: int, copy: Path, intact: Path, photos: Path, tiny_engine: Path
 ) -> None:
     with h5py.File(copy, "r+") as file:
         damage(file)
     damaged = copy.read_bytes()
-    found = repair(copy)
-    assert found.findings
-    assert (found.lost, found.nameless, found.photographs) == (lost, 0, 600)
+    report = repair(copy)
+    assert report.findings
+    assert (report.lost, report.nameless, report.photographs) == (lost_count, 0, 600)
     assert verify_file(copy).findings == ()
-    kept = copy.with_name("people.h5.damaged-1")
-    assert found.kept == str(kept)
-    assert kept.read_bytes() == damaged
+    backup = copy.with_name("people.h5.damaged-1")
+    assert report.kept == str(backup)
+    assert backup.read_bytes() == damaged
     with h5py.File(copy) as file:
-        assert (file["outcomes/detail"].asstr()[:] == LOST).sum() == lost
-    if lost:
-        retried(copy, photos, tiny_engine)
-    assert differences(copy, whole) == []
+        assert (file["outcomes/detail"].asstr()[:] == LOST).sum() == lost_count
+    if lost_count:
+        retry_failed(copy, photos, tiny_engine)
+    assert differences(copy, intact) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "chunks", "lost"),
+    ("name", "chunks", "lost_count"),
     [
         ("embeddings", (3,), 64),
         ("embeddings", (0, 4, 9), 64 + 64 + 594 - 9 * 64),
@@ -149,61 +149,67 @@ def test_what_is_lost_is_embedded_again(
         ("outcomes/status", (0,), 6),
     ],
 )
-def test_a_wrong_bit_costs_the_rows_of_its_chunk(
-    name: str, chunks: tuple[int, ...], lost: int | None, copy: Path, whole: Path, photos: Path, tiny_engine: Path
+def test_a_wrong_bit_loses_only_the_rows_of_its_chunk(
+    name: str,
+    chunks: tuple[int, ...],
+    lost_count: int | None,
+    copy: Path,
+    intact: Path,
+    photos: Path,
+    tiny_engine: Path,
 ) -> None:
     for chunk in chunks:
         flip(copy, name, chunk)
-    found = repair(copy)
+    report = repair(copy)
     assert verify_file(copy).findings == ()
-    if lost is None:  # names of failures, which /image_paths does not have
-        assert found.nameless > 0
-        assert found.lost == 0
-        assert found.photographs == 600 - found.nameless
+    if lost_count is None:  # /image_paths has no names of failed photos
+        assert report.nameless > 0
+        assert report.lost == 0
+        assert report.photographs == 600 - report.nameless
         assert facemill("add", copy, photos, "--retry").returncode == 0
     else:
-        assert (found.lost, found.photographs) == (lost, 600)
-        if lost or name == "outcomes/detail":  # the reasons of six failures
-            retried(copy, photos, tiny_engine)
-    assert differences(copy, whole) == []
+        assert (report.lost, report.photographs) == (lost_count, 600)
+        if lost_count or name == "outcomes/detail":  # lost: the error texts of six failed photos
+            retry_failed(copy, photos, tiny_engine)
+    assert differences(copy, intact) == []
 
 
-def test_without_outcomes_the_rows_and_their_names_are_saved(copy: Path, whole: Path, photos: Path) -> None:
+def test_without_outcomes_the_rows_and_their_names_are_saved(copy: Path, intact: Path, photos: Path) -> None:
     with h5py.File(copy, "r+") as file:
         no_outcomes(file)
-    found = repaired(copy)
-    assert (found["photographs"], found["embeddings"], found["lost"]) == (594, 594, 0)
-    assert "digests" in " ".join(found["notes"])
+    report = repair_by_command(copy)
+    assert (report["photographs"], report["embeddings"], report["lost"]) == (594, 594, 0)
+    assert "digests" in " ".join(report["notes"])
     assert verify_file(copy).findings == ()
-    with h5py.File(copy) as one, h5py.File(whole) as other:
-        np.testing.assert_array_equal(one["embeddings"][:], other["embeddings"][:])
-        np.testing.assert_array_equal(one["image_paths"][:], other["image_paths"][:])
+    with h5py.File(copy) as repaired, h5py.File(intact) as original:
+        np.testing.assert_array_equal(repaired["embeddings"][:], original["embeddings"][:])
+        np.testing.assert_array_equal(repaired["image_paths"][:], original["image_paths"][:])
     assert facemill("add", copy, photos).returncode == 0
-    assert paths_in(copy) == paths_in(whole)
+    assert paths_in(copy) == paths_in(intact)
 
 
-def test_odd_names_come_through(tiny_engine: Path, tmp_path: Path) -> None:
+def test_odd_names_are_kept(tiny_engine: Path, tmp_path: Path) -> None:
     make_odd_people(tmp_path / "photos")
     file = embed_folder(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
     before = paths_in(file)
     shutil.copy(file, tmp_path / "whole.h5")
     with h5py.File(file, "r+") as opened:
         opened["embeddings"][-6:] *= 2
-    done = facemill("repair", file)
-    assert "6 photos are lost" in done.stdout
-    assert "line\\nbreak.jpg" in done.stdout
+    result = facemill("repair", file)
+    assert "6 photos are lost" in result.stdout
+    assert "line\\nbreak.jpg" in result.stdout
     assert paths_in(file) == before
     assert facemill("process", tmp_path / "photos", "-o", file, "--engine", tiny_engine, "--retry").returncode == 0
     assert differences(file, tmp_path / "whole.h5") == []
 
 
-def test_an_exact_path_that_is_not_what_its_text_says_is_not_believed(tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_damaged_exact_path_is_replaced_by_its_text(tiny_engine: Path, tmp_path: Path) -> None:
     make_odd_people(tmp_path / "photos")
     file = embed_folder(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
     before = paths_in(file)
     data = file.read_bytes()
-    at = data.rindex(b"caf\xe9.jpg")  # no checksum guards it
-    file.write_bytes(data[:at] + b"car" + data[at + 3 :])
+    position = data.rindex(b"caf\xe9.jpg")  # exact paths have no checksum
+    file.write_bytes(data[:position] + b"car" + data[position + 3 :])
     assert [finding[:12] for finding in verify_file(file).findings] == ["exact paths:"]
     assert facemill("repair", file).returncode == 0
     assert verify_file(file).findings == ()
@@ -211,77 +217,80 @@ def test_an_exact_path_that_is_not_what_its_text_says_is_not_believed(tiny_engin
     assert "odd é/caf\\xe9.jpg".encode() in paths_in(file)
 
 
-def test_the_repaired_file_may_go_elsewhere(copy: Path) -> None:
+def test_the_repaired_file_can_have_another_path(copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
-        damages.longer(file)
+        damages.scale_row(file)
     damaged = copy.read_bytes()
     output = copy.with_name("saved.h5")
-    assert repaired(copy, "-o", output)["kept"] == ""
+    assert repair_by_command(copy, "-o", output)["kept"] == ""
     assert copy.read_bytes() == damaged
     assert verify_file(output).findings == ()
     assert_refused(facemill("repair", copy, "-o", output), "E-EXISTS", output, "--force")
     assert_refused(facemill("repair", copy, "-o", copy, "--force"), "E-CONFIG", copy)
     assert sorted(os.listdir(copy.parent)) == ["people.h5", "people.h5.pages", "saved.h5"]
     assert recorded_elsewhere(copy) == [str(output)]
-    assert [repaired(copy)["kept"], copy.with_name("people.h5.damaged-1").exists()] == [str(copy) + ".damaged-1", True]
+    assert [repair_by_command(copy)["kept"], copy.with_name("people.h5.damaged-1").exists()] == [
+        str(copy) + ".damaged-1",
+        True,
+    ]
     with h5py.File(copy, "r+") as file:
-        damages.longer(file)
-    assert repaired(copy)["kept"] == str(copy) + ".damaged-2"
+        damages.scale_row(file)
+    assert repair_by_command(copy)["kept"] == str(copy) + ".damaged-2"
 
 
-@pytest.mark.parametrize("wrong", ["half", "no rows", "no metadata", "other"])
-def test_what_cannot_be_saved_is_left_as_it_is(wrong: str, copy: Path) -> None:
-    if wrong == "half":
+@pytest.mark.parametrize("damage", ["half", "no rows", "no metadata", "other"])
+def test_an_unrepairable_file_is_unchanged(damage: str, copy: Path) -> None:
+    if damage == "half":
         copy.write_bytes(copy.read_bytes()[:20_000])
     else:
         with h5py.File(copy, "r+") as file:
-            if wrong == "no rows":
+            if damage == "no rows":
                 file["embeddings"][:] = 3
-            elif wrong == "no metadata":
+            elif damage == "no metadata":
                 del file["metadata"].attrs["contract"], file["metadata"].attrs["dimension"]
             else:
                 del file["embeddings"]
     damaged = copy.read_bytes()
-    done = facemill("repair", copy)
-    assert_refused(done, "E-STORAGE", copy)
+    result = facemill("repair", copy)
+    assert_refused(result, "E-STORAGE", copy)
     assert copy.read_bytes() == damaged
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_9_leaves_the_damaged_file_or_the_repaired_one(seed: int, copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
-        damages.swapped(file)
+        damages.swap_names(file)
     damaged = copy.read_bytes()
     command = [sys.executable, "-m", "runtime.cli.app", "repair", str(copy)]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         time.sleep(random.Random(seed).uniform(0.2, 0.6))
         process.kill()
     assert copy.read_bytes() == damaged or verify_file(copy).findings == ()
-    repaired(copy)
+    repair_by_command(copy)
     assert verify_file(copy).findings == ()
     assert copy.with_name("people.h5.damaged-1").read_bytes() == damaged
     assert len(os.listdir(copy.parent)) == 2
 
 
 @pytest.mark.slow
-def test_random_bits_never_pass_for_whole(copy: Path, whole: Path, tmp_path: Path) -> None:
-    with h5py.File(whole) as file:
+def test_random_wrong_bits_are_always_detected(copy: Path, intact: Path, tmp_path: Path) -> None:
+    with h5py.File(intact) as file:
         rows = dict(zip(file["image_paths"][:].tolist(), file["embeddings"][:], strict=True))
     data = copy.read_bytes()
     outcomes = set()
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        hurt = bytearray(data)
-        for at in rng.integers(2048, len(hurt), 1 + seed):
-            hurt[at] ^= 1 << int(rng.integers(8))
+        damaged = bytearray(data)
+        for position in rng.integers(2048, len(damaged), 1 + seed):
+            damaged[position] ^= 1 << int(rng.integers(8))
         path = tmp_path / f"{seed}.h5"
-        path.write_bytes(hurt)
+        path.write_bytes(damaged)
         try:
-            found = repair(path)
+            report = repair(path)
         except StorageError:
             outcomes.add("refused")
             continue
-        outcomes.add("repaired" if found.findings else "whole")
+        outcomes.add("repaired" if report.findings else "whole")
         assert verify_file(path).findings == ()
         with h5py.File(path) as file:
             for name, vector in zip(file["image_paths"][:].tolist(), file["embeddings"][:], strict=True):

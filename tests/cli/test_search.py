@@ -1,4 +1,4 @@
-"""The search command: what is printed, what is written, what is refused."""
+"""The search command: its output, its page, its refusals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EVIL = '<img src=x onerror="alert(1)">&\x1b[31m\u202e.jpg'
 
 @pytest.fixture(scope="module")
 def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An embedding file of a few photographs, one of them with the worst of names, one that is gone since."""
+    """Embed a few photos, one of them with a hostile name; one photo is deleted afterwards."""
     folder = tmp_path_factory.mktemp("search")
     (folder / "in").mkdir()
     for i in range(8):
@@ -40,10 +40,10 @@ def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFac
     return folder / "people.h5"
 
 
-def test_table(people: Path) -> None:
-    done = facemill("search", people, people.parent / "in" / "p3.jpg", "-k", "2")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_table_output(people: Path) -> None:
+    result = facemill("search", people, people.parent / "in" / "p3.jpg", "-k", "2")
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
     assert "p3.jpg" in lines[0]
     assert "11 embeddings" in lines[0]
     assert lines[1].split() == ["rank", "score", "face_index", "box", "path"]
@@ -51,22 +51,22 @@ def test_table(people: Path) -> None:
     assert len(lines) == 6
     assert re.fullmatch(r"model: tiny \(sha256 [0-9a-f]{12}\)", lines[4])
     assert lines[5] == "index: flat (exact)"
-    assert UNTRAINED_WARNING in done.stderr
+    assert UNTRAINED_WARNING in result.stderr
 
 
-def test_json_is_one_line_a_query(people: Path) -> None:
+def test_json_has_one_line_per_query(people: Path) -> None:
     folder = people.parent / "in"
-    done = facemill("search", people, folder / "p1.jpg", folder / "none.jpg", folder / EVIL, "-k", "3", "--json")
-    assert done.returncode == 1
-    assert "error: " in done.stderr
-    assert "none.jpg: unreadable" in done.stderr
-    first, missing, evil = map(json.loads, done.stdout.splitlines())
+    result = facemill("search", people, folder / "p1.jpg", folder / "none.jpg", folder / EVIL, "-k", "3", "--json")
+    assert result.returncode == 1
+    assert "error: " in result.stderr
+    assert "none.jpg: unreadable" in result.stderr
+    first, missing, evil = map(json.loads, result.stdout.splitlines())
     assert first["query"] == str(folder / "p1.jpg")
     assert first["search_ms"] > 0
     with h5py.File(people) as file:
-        made_by = {name: file["metadata"].attrs[name] for name in ("model", "model_sha256")}
-    assert made_by["model"] == "tiny"
-    assert all(made_by.items() <= line.items() for line in (first, missing, evil))
+        model = {name: file["metadata"].attrs[name] for name in ("model", "model_sha256")}
+    assert model["model"] == "tiny"
+    assert all(model.items() <= line.items() for line in (first, missing, evil))
     face = {"face_index": 0, "box": [0, 0, 112, 112]}
     assert (first["faces"], first["face_index"], first["box"]) == (1, 0, face["box"])
     assert first["hits"][0] == {"rank": 1, "score": 1.0, "row": first["hits"][0]["row"], "path": "p1.jpg", **face}
@@ -77,11 +77,11 @@ def test_json_is_one_line_a_query(people: Path) -> None:
     assert evil["hits"][0]["path"] == EVIL
 
 
-def test_csv(people: Path) -> None:
+def test_csv_output(people: Path) -> None:
     folder = people.parent / "in"
-    done = facemill("search", people, folder / "p1.jpg", folder / EVIL, "-k", "2", "--csv")
-    assert done.returncode == 0, done.stderr
-    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    result = facemill("search", people, folder / "p1.jpg", folder / EVIL, "-k", "2", "--csv")
+    assert result.returncode == 0, result.stderr
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
     assert list(rows[0])[:6] == ["query", "rank", "score", "row", "path", "search_ms"]
     assert list(rows[0])[6:] == ["face_index", "left", "top", "right", "bottom"]
     assert [row["rank"] for row in rows] == ["1", "2", "1", "2"]
@@ -89,28 +89,28 @@ def test_csv(people: Path) -> None:
     assert rows[2]["score"] == "1.000000"
 
 
-def test_terminal_sees_no_control_characters(people: Path) -> None:
+def test_control_characters_are_escaped(people: Path) -> None:
     folder = people.parent / "in"
-    done = facemill("search", people, folder / EVIL, folder / "nothing\x1b[2J", "-k", "20")
-    assert done.returncode == 1
-    for text in (done.stdout, done.stderr):
+    result = facemill("search", people, folder / EVIL, folder / "nothing\x1b[2J", "-k", "20")
+    assert result.returncode == 1
+    for text in (result.stdout, result.stderr):
         assert "\x1b" not in text
         assert "\u202e" not in text
-    assert "\\x1b[31m\\u202e" in done.stdout
-    assert "raw\\xff.jpg" in done.stdout
+    assert "\\x1b[31m\\u202e" in result.stdout
+    assert "raw\\xff.jpg" in result.stdout
 
 
-def test_a_query_whose_name_is_not_utf8(people: Path) -> None:
+def test_a_query_name_need_not_be_utf8(people: Path) -> None:
     raw = os.path.join(os.fsencode(people.parent), b"in", b"raw\xff.jpg")
     for option in ([], ["--json"], ["--csv"]):
-        done = facemill(
+        result = facemill(
             "search", people, os.fsdecode(raw), "-k", "1", *option, "--html", people.parent / "raw.html", "--force"
         )
-        assert done.returncode == 0, done.stderr
-        assert "raw" in done.stdout
+        assert result.returncode == 0, result.stderr
+        assert "raw" in result.stdout
 
 
-def test_a_file_in_which_no_faces_were_looked_for_names_none(people: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_file_without_face_detection_has_no_face_columns(people: Path, tiny_engine: Path, tmp_path: Path) -> None:
     photo, file = people.parent / "in" / "p1.jpg", tmp_path / "o.h5"
     assert facemill("process", photo, "-o", file, "--engine", tiny_engine, "--align", "none").returncode == 0
     line = json.loads(facemill("search", file, photo, "--json").stdout)
@@ -125,7 +125,7 @@ def test_a_file_in_which_no_faces_were_looked_for_names_none(people: Path, tiny_
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would make of it."""
+    """The images, tags and text of a page, parsed as a browser would."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -143,17 +143,17 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
-def test_page(people: Path, tmp_path: Path) -> None:
+def test_page_contents(people: Path, tmp_path: Path) -> None:
     folder = people.parent / "in"
     target = tmp_path / "answer.html"
-    done = facemill("search", people, folder / EVIL, folder / "text.jpg", "-k", "50", "--html", target)
-    assert done.returncode == 1
+    result = facemill("search", people, folder / EVIL, folder / "text.jpg", "-k", "50", "--html", target)
+    assert result.returncode == 1
     text = target.read_text("utf-8")
     page = Page(text)
-    assert len(page.images) == 11  # the query and eleven hits, less the one that is gone
+    assert len(page.images) == 11  # the query and eleven hits, without the deleted photo
     assert all(str(image["src"]).startswith("data:image/jpeg;base64,") for image in page.images)
     assert all(image["alt"] and "onerror" not in image.keys() - {"alt"} for image in page.images)
-    assert page.text.count("cannot be shown") == 2  # gone.jpg, and the query that is no photograph
+    assert page.text.count("cannot be shown") == 2  # gone.jpg, and the query that is not a photo
     assert "script" not in page.tags
     assert "link" not in page.tags
     assert "http://" not in text
@@ -168,7 +168,7 @@ def test_page(people: Path, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["answer.html"]
 
 
-def test_pages_keep_the_shape_of_photographs(tiny_engine: Path, tmp_path: Path) -> None:
+def test_pages_keep_the_shape_of_photos(tiny_engine: Path, tmp_path: Path) -> None:
     import base64
 
     import cv2
@@ -176,8 +176,8 @@ def test_pages_keep_the_shape_of_photographs(tiny_engine: Path, tmp_path: Path) 
 
     photo = tmp_path / "wide.jpg"
     photo.write_bytes(make.encode(make.scene(60, 120, seed=97)))
-    whole = ("--engine", tiny_engine, "--align", "none")  # nobody is on it
-    assert facemill("process", photo, "-o", tmp_path / "o.h5", *whole).returncode == 0
+    options = ("--engine", tiny_engine, "--align", "none")  # the photo shows no face
+    assert facemill("process", photo, "-o", tmp_path / "o.h5", *options).returncode == 0
     assert facemill("search", tmp_path / "o.h5", photo, "-k", "1", "--html", tmp_path / "a.html").returncode == 0
     query, hit = Page((tmp_path / "a.html").read_text("utf-8")).images
     for image in (query, hit):
@@ -185,14 +185,14 @@ def test_pages_keep_the_shape_of_photographs(tiny_engine: Path, tmp_path: Path) 
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (60, 120, 3)
 
 
-def test_a_page_is_never_overwritten_unasked(people: Path, tmp_path: Path) -> None:
+def test_a_page_is_overwritten_only_with_force(people: Path, tmp_path: Path) -> None:
     target = tmp_path / "answer.html"
     target.write_text("mine")
     query = people.parent / "in" / "p0.jpg"
-    done = facemill("search", people, query, "--html", target)
-    assert done.returncode == 1
-    assert_refused(done, "E-EXISTS", target, "--force")
-    assert done.stdout == ""
+    result = facemill("search", people, query, "--html", target)
+    assert result.returncode == 1
+    assert_refused(result, "E-EXISTS", target, "--force")
+    assert result.stdout == ""
     assert target.read_text() == "mine"
     assert facemill("search", people, query, "--html", target, "--force").returncode == 0
     assert "<!doctype html>" in target.read_text("utf-8")
@@ -200,9 +200,9 @@ def test_a_page_is_never_overwritten_unasked(people: Path, tmp_path: Path) -> No
 
 def test_force_cannot_replace_the_embedding_file(people: Path) -> None:
     before = people.read_bytes()
-    done = facemill("search", people, people.parent / "in" / "p0.jpg", "--html", people, "--force")
-    assert done.returncode == 1
-    assert_refused(done, "E-CONFIG", people, ".html")
+    result = facemill("search", people, people.parent / "in" / "p0.jpg", "--html", people, "--force")
+    assert result.returncode == 1
+    assert_refused(result, "E-CONFIG", people, ".html")
     assert people.read_bytes() == before
 
 
@@ -219,17 +219,17 @@ def test_force_cannot_replace_the_embedding_file(people: Path) -> None:
         (["--device", "-1"], USAGE, ("--device", -1, "auto", "cpu", "gpu")),
     ],
 )
-def test_mistakes_get_words_not_tracebacks(people: Path, arguments: list[str], code: str, values: Values) -> None:
-    done = facemill("search", people, people.parent / "in" / "p0.jpg", *arguments)
-    assert_refused(done, code, *values)
-    assert done.stdout == ""
+def test_wrong_options_are_refused(people: Path, arguments: list[str], code: str, values: Values) -> None:
+    result = facemill("search", people, people.parent / "in" / "p0.jpg", *arguments)
+    assert_refused(result, code, *values)
+    assert result.stdout == ""
 
 
-def test_the_device_may_be_named_and_changes_nothing(people: Path) -> None:
+def test_device_does_not_change_the_hits(people: Path) -> None:
     query = people.parent / "in" / "p0.jpg"
     plain, cpu = (facemill("search", people, query, "--csv", *device) for device in ([], ["--device", "cpu"]))
     assert plain.returncode == cpu.returncode == 0, cpu.stderr
-    rows = [list(csv.DictReader(io.StringIO(done.stdout))) for done in (plain, cpu)]
+    rows = [list(csv.DictReader(io.StringIO(result.stdout))) for result in (plain, cpu)]
     for row in rows[0] + rows[1]:
         del row["search_ms"]
     assert rows[0] == rows[1]
@@ -237,34 +237,34 @@ def test_the_device_may_be_named_and_changes_nothing(people: Path) -> None:
 
 @pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU that FAISS sees")
 @pytest.mark.parametrize("device", ["gpu", "7"])
-def test_a_gpu_that_is_not_there_is_named_with_what_to_do(people: Path, device: str) -> None:
-    done = facemill("search", people, people.parent / "in" / "p0.jpg", "--device", device)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+def test_a_missing_gpu_is_refused_with_a_fix(people: Path, device: str) -> None:
+    result = facemill("search", people, people.parent / "in" / "p0.jpg", "--device", device)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
     assert line.startswith("E-")
     assert "pip install faiss-gpu" in line or "facemill doctor" in line
     assert line.endswith("--device cpu")
 
 
 @pytest.mark.parametrize("content", [None, b"", b"hello", b"\x89HDF\r\n\x1a\n" + bytes(100)])
-def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_missing_or_foreign_file_is_refused(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "people.h5"
     if content is not None:
         path.write_bytes(content)
-    done = facemill("search", path, path)
-    assert_refused(done, "E-STORAGE", path)
+    result = facemill("search", path, path)
+    assert_refused(result, "E-STORAGE", path)
 
 
-def test_a_moved_file_still_finds_its_photographs(people: Path, tmp_path: Path) -> None:
+def test_a_moved_file_still_finds_its_photos(people: Path, tmp_path: Path) -> None:
     shutil.copy(people, tmp_path / "moved.h5")
-    done = facemill("search", tmp_path / "moved.h5", people.parent / "in" / "p2.jpg", "--html", tmp_path / "a.html")
-    assert done.returncode == 0, done.stderr
+    result = facemill("search", tmp_path / "moved.h5", people.parent / "in" / "p2.jpg", "--html", tmp_path / "a.html")
+    assert result.returncode == 0, result.stderr
     assert (tmp_path / "moved.h5.faiss").exists()
     assert len(Page((tmp_path / "a.html").read_text("utf-8")).images) == 10
 
 
 def test_help_has_examples() -> None:
-    done = facemill("search", "--help")
-    assert done.returncode == 0
-    assert "Examples:" in done.stdout
+    result = facemill("search", "--help")
+    assert result.returncode == 0
+    assert "Examples:" in result.stdout

@@ -1,4 +1,4 @@
-"""The search command's choice of an index: what is made, what is said of it, what is refused."""
+"""The index options of search: files, reported recall, refusals."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ def query(photos: Path) -> Path:
     return photos / "0" / "p0000.jpg"
 
 
-def beside(people: Path) -> set[str]:
+def nearby_suffixes(people: Path) -> set[str]:
     return {path.name.removeprefix("people.h5") for path in people.parent.glob("people.h5.*")}
 
 
 def test_auto_searches_a_small_file_exactly(people: Path, query: Path) -> None:
-    done = facemill("search", people, query, "--latency", "0.001")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "index: flat (exact)"
+    result = facemill("search", people, query, "--latency", "0.001")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "index: flat (exact)"
     (line,) = map(json.loads, facemill("search", people, query, "--json").stdout.splitlines())
     assert line["index"] == {"kind": "flat", "exact": True}
-    assert not [name for name in beside(people) if name.startswith(".faiss-")]
+    assert not [name for name in nearby_suffixes(people) if name.startswith(".faiss-")]
 
 
 @pytest.mark.parametrize("kind", ["sq8", "ivf"])
-def test_a_named_index_says_what_it_finds(people: Path, query: Path, kind: str) -> None:
-    done = facemill("search", people, query, "-k", "5", "--index", kind)
-    assert done.returncode == 0, done.stderr
-    assert f"{people}.faiss-{kind}" in done.stderr
-    assert {f".faiss-{kind}", f".faiss-{kind}.json"} <= beside(people)
-    footer = done.stdout.splitlines()[-1]
+def test_an_index_reports_its_recall(people: Path, query: Path, kind: str) -> None:
+    result = facemill("search", people, query, "-k", "5", "--index", kind)
+    assert result.returncode == 0, result.stderr
+    assert f"{people}.faiss-{kind}" in result.stderr
+    assert {f".faiss-{kind}", f".faiss-{kind}.json"} <= nearby_suffixes(people)
+    footer = result.stdout.splitlines()[-1]
     assert re.fullmatch(
         rf"index: {kind} \(16 dimensions,.* \d+ re-ranked\): recall@50 (0\.99\d|1\.000) on 200 sampled rows, "
         r"\d+\.\d ms; exact: \d+\.\d ms",
         footer,
     )
-    again = facemill("search", people, query, "-k", "5", "--index", kind, "--json")
-    assert f"{people}.faiss-{kind}" not in again.stderr
-    line = json.loads(again.stdout)
+    repeated = facemill("search", people, query, "-k", "5", "--index", kind, "--json")
+    assert f"{people}.faiss-{kind}" not in repeated.stderr
+    line = json.loads(repeated.stdout)
     assert line["index"]["kind"] == kind
     assert line["index"]["exact"] is False
     assert line["index"]["recall"] >= 0.99
@@ -65,28 +65,28 @@ def test_a_named_index_says_what_it_finds(people: Path, query: Path, kind: str) 
     assert line["hits"][0]["score"] == 1
 
 
-def test_csv_has_its_place_on_stderr(people: Path, query: Path) -> None:
-    done = facemill("search", people, query, "-k", "3", "--index", "sq8", "--csv")
-    assert len(list(csv.DictReader(io.StringIO(done.stdout)))) == 3
-    assert "index: sq8 (" in done.stderr
+def test_csv_prints_the_index_on_stderr(people: Path, query: Path) -> None:
+    result = facemill("search", people, query, "-k", "3", "--index", "sq8", "--csv")
+    assert len(list(csv.DictReader(io.StringIO(result.stdout)))) == 3
+    assert "index: sq8 (" in result.stderr
 
 
-def test_more_hits_are_measured_for(people: Path, query: Path) -> None:
+def test_a_larger_k_is_measured(people: Path, query: Path) -> None:
     facemill("search", people, query, "--index", "ivf")
-    done = facemill("search", people, query, "--index", "ivf", "-k", "70", "--json")
-    assert_names(done.stderr, f"{people}.faiss-ivf", 70)
-    line = json.loads(done.stdout)
+    result = facemill("search", people, query, "--index", "ivf", "-k", "70", "--json")
+    assert_names(result.stderr, f"{people}.faiss-ivf", 70)
+    line = json.loads(result.stdout)
     assert len(line["hits"]) == 70
     assert line["index"]["k"] == 70
 
 
-def test_refusals(people: Path, query: Path, photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    for wrong in (["--index", "tree"], ["--latency", "0"], ["--latency", "soon"]):
-        assert facemill("search", people, query, *wrong).returncode == 2, wrong
-    done = facemill("search", people, query, "--index", "sq8", "--device", "gpu")
-    assert_refused(done, "E-CONFIG", "gpu", "sq8", "--index flat", "--device cpu")
+def test_wrong_options_are_refused(people: Path, query: Path, photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    for options in (["--index", "tree"], ["--latency", "0"], ["--latency", "soon"]):
+        assert facemill("search", people, query, *options).returncode == 2, options
+    result = facemill("search", people, query, "--index", "sq8", "--device", "gpu")
+    assert_refused(result, "E-CONFIG", "gpu", "sq8", "--index flat", "--device cpu")
     (tmp_path / "in").mkdir()
     shutil.copy(query, tmp_path / "in" / "one.jpg")
     assert facemill("process", tmp_path / "in", "-o", tmp_path / "few.h5", "--engine", tiny_engine).returncode == 0
-    done = facemill("search", tmp_path / "few.h5", query, "--index", "ivf")
-    assert_refused(done, "E-CONFIG", 1, "ivf", 256, "--index flat")
+    result = facemill("search", tmp_path / "few.h5", query, "--index", "ivf")
+    assert_refused(result, "E-CONFIG", 1, "ivf", 256, "--index flat")

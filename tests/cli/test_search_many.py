@@ -1,4 +1,4 @@
-"""Folders and lists of queries, hits by folder, answers without the query: what is printed and what the page shows."""
+"""Search with many queries: folders, lists, hits by folder, --exclude-self, the page."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ ODD = "<b>'\"\n"
 
 @pytest.fixture(scope="module")
 def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four people with three photographs each; one has the oddest of names."""
+    """Embed four people with three photos each; one has an odd name."""
     folder = tmp_path_factory.mktemp("many")
     for person in range(4):
-        home = folder / "in" / (f"person{person}" if person else ODD)
-        home.mkdir(parents=True)
+        person_folder = folder / "in" / (f"person{person}" if person else ODD)
+        person_folder.mkdir(parents=True)
         for number in range(3):
-            (home / f"{number}.jpg").write_bytes(make.encode(make.scene(112, 112, seed=10 * person + number)))
+            (person_folder / f"{number}.jpg").write_bytes(make.encode(make.scene(112, 112, seed=10 * person + number)))
     assert facemill("process", folder / "in", "-o", folder / "people.h5", "--engine", tiny_engine).returncode == 0
     return folder / "people.h5"
 
 
 @pytest.fixture(scope="module")
 def queries(people: Path) -> Path:
-    """A folder of queries: all people's photographs by links, and two that are none."""
+    """Make a folder of queries: links to all photos, and two files that are not photos."""
     folder = people.parent / "queries"
     (folder / "deep").mkdir(parents=True)
     for path in (people.parent / "in").rglob("*.jpg"):
         os.symlink(path, folder / "deep" / f"{path.parent.name}-{path.name}")
-    (folder / "text.jpg").write_text("no photograph")
+    (folder / "text.jpg").write_text("not a photo")
     (folder / "cut.jpg").write_bytes(make.encode(make.scene(112, 112))[:600])
     return folder
 
 
 def search(people: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
-    done = facemill("search", people, *arguments)
-    assert done.returncode == code, done.stderr
-    return done.stdout, done.stderr
+    result = facemill("search", people, *arguments)
+    assert result.returncode == code, result.stderr
+    return result.stdout, result.stderr
 
 
-def test_a_folder_is_answered_in_the_order_of_the_scan(people: Path, queries: Path) -> None:
+def test_queries_of_a_folder_are_answered_in_scan_order(people: Path, queries: Path) -> None:
     out, err = search(people, queries, "-k", 1, "--json", code=1)
     lines = [json.loads(line) for line in out.splitlines()]
     expected = sorted(os.fsencode(path) for path in queries.rglob("*.jpg"))
@@ -64,25 +64,25 @@ def test_a_folder_is_answered_in_the_order_of_the_scan(people: Path, queries: Pa
     assert err.splitlines()[-1] == "error: 2 of 14 queries have no answer (corrupt: 1, unsupported: 1)"
 
 
-def test_a_list_is_too(people: Path, queries: Path) -> None:
+def test_queries_of_a_list_are_answered_in_its_order(people: Path, queries: Path) -> None:
     (people.parent / "list.txt").write_text("in/person1/2.jpg\nin/person3/0.jpg\n")
     rows = list(csv.DictReader(io.StringIO(search(people, f"@{people.parent / 'list.txt'}", "-k", 1, "--csv")[0])))
     assert [row["path"] for row in rows] == ["person1/2.jpg", "person3/0.jpg"]
     assert [row["query"] for row in rows] == [str(people.parent / "in" / row["path"]) for row in rows]
 
 
-def test_without_the_query_itself_and_by_folder(people: Path, queries: Path) -> None:
+def test_exclude_self_and_group_by_folder(people: Path, queries: Path) -> None:
     options = ("--exclude-self", "--group-by", "folder", "-k", 9)
     out, _ = search(people, queries / "deep", *options, "--json")
     for line in map(json.loads, out.splitlines()):
         hits = line["hits"]
         assert sorted(hit["folder"] for hit in hits) == sorted(["person1", "person2", "person3", ODD])
-        own = line["query"].rsplit("/", 1)[1].rsplit("-", 1)[0]
+        own_folder = line["query"].rsplit("/", 1)[1].rsplit("-", 1)[0]
         assert {hit["folder"]: hit["photographs"] for hit in hits} == {
-            folder: 2 if folder == own else 3 for folder in ("person1", "person2", "person3", ODD)
+            folder: 2 if folder == own_folder else 3 for folder in ("person1", "person2", "person3", ODD)
         }
         assert all(hit["path"].startswith(hit["folder"] + "/") for hit in hits)
-        assert all(hit["score"] < 0.99999 for hit in hits if hit["folder"] == own)
+        assert all(hit["score"] < 0.99999 for hit in hits if hit["folder"] == own_folder)
         assert "cut" not in line
     rows = list(csv.DictReader(io.StringIO(search(people, queries / "deep", *options, "--csv")[0])))
     face = ["face_index", "left", "top", "right", "bottom"]
@@ -97,14 +97,14 @@ def test_without_the_query_itself_and_by_folder(people: Path, queries: Path) -> 
     assert "<b>'\"\\n/" in table
 
 
-def test_every_batch_has_one_header_and_the_model_is_named_once(people: Path, queries: Path) -> None:
+def test_each_query_has_one_header_and_the_model_is_printed_once(people: Path, queries: Path) -> None:
     out, _ = search(people, queries / "deep", "-k", 2)
     assert out.count("model: tiny") == 1
     assert out.count("rank") == 12
     assert search(people, queries / "deep", "--csv")[0].count("query,rank") == 1
 
 
-def test_the_page_has_contents_that_lead_to_each_query(people: Path, queries: Path, tmp_path: Path) -> None:
+def test_the_page_has_contents_with_a_link_to_each_query(people: Path, queries: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.html"
     search(people, queries, "--group-by", "folder", "-k", 2, "--html", target, code=1)
     text = target.read_text("utf-8")
@@ -115,16 +115,16 @@ def test_the_page_has_contents_that_lead_to_each_query(people: Path, queries: Pa
     assert "2 folders" in page.text
     assert "b" not in page.tags
     assert "<b>'\"\\n" in page.text
-    assert page.text.count("corrupt") == 2  # in the contents, and where the query is
+    assert page.text.count("corrupt") == 2  # in the contents, and at the query
     assert str(target) in (people.parent / "people.h5.pages").read_text()
 
 
-def test_a_page_of_few_queries_needs_no_contents(people: Path, queries: Path, tmp_path: Path) -> None:
+def test_a_page_of_one_query_has_no_contents(people: Path, queries: Path, tmp_path: Path) -> None:
     search(people, queries / "deep" / "person1-0.jpg", "--html", tmp_path / "a.html")
     assert "nav" not in Page((tmp_path / "a.html").read_text("utf-8")).tags
 
 
-def test_nothing_to_ask_is_said(people: Path, tmp_path: Path) -> None:
+def test_an_empty_folder_of_queries_is_refused(people: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     out, err = search(people, tmp_path / "empty", code=1)
     assert out == ""

@@ -1,4 +1,4 @@
-"""A folder of NumPy arrays that holds what the file holds, to the bit and to the byte."""
+"""Export to a folder of NumPy arrays: the arrays equal the data of the file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.support.errors import raises
 from tests.support.export_files import ODD, write_file
 
 
-def exported(file: Path, folder: Path, *, force: bool = False) -> Path:
+def export(file: Path, folder: Path, *, force: bool = False) -> Path:
     with EmbeddingFile(file) as gallery:
         export_npy(gallery, folder, force=force)
     return folder
 
 
-def paths_in(folder: Path) -> list[bytes]:
-    """As the documentation says that they are read."""
+def read_paths(folder: Path) -> list[bytes]:
+    """Read the paths as the documentation describes."""
     lines = (folder / "paths.jsonl").read_text(encoding="ascii").split("\n")
     assert lines.pop() == ""
     entries = [json.loads(line) for line in lines]
@@ -35,16 +35,18 @@ def paths_in(folder: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("faces", [False, True])
-def test_all_of_the_file_is_there(tmp_path: Path, dtype: str, faces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_export_has_all_data_of_the_file(
+    tmp_path: Path, dtype: str, faces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 7 * 16 * 4)  # seven rows at a time
     file, vectors, paths = write_file(tmp_path / "people.h5", dtype=dtype, faces=faces, cluster=faces)
     before = file.read_bytes()
-    folder = exported(file, tmp_path / "npy")
-    found = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-    assert isinstance(found, np.memmap)
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, vectors)
-    assert paths_in(folder) == paths
+    folder = export(file, tmp_path / "npy")
+    array = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
+    assert isinstance(array, np.memmap)
+    assert array.dtype == dtype
+    np.testing.assert_array_equal(array, vectors)
+    assert read_paths(folder) == paths
     assert set(ODD) <= set(paths)
     assert file.read_bytes() == before
     columns = {**FACE_DATASETS, "cluster": "cluster"} if faces else {}
@@ -53,74 +55,74 @@ def test_all_of_the_file_is_there(tmp_path: Path, dtype: str, faces: bool, monke
     }  # fmt: skip
     with h5py.File(file) as source:
         for name, dataset in columns.items():
-            array = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-            assert array.dtype == source[dataset].dtype
-            np.testing.assert_array_equal(array, source[dataset][:])
+            column = np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+            assert column.dtype == source[dataset].dtype
+            np.testing.assert_array_equal(column, source[dataset][:])
 
 
-def test_the_metadata_are_json_that_any_reader_takes(tmp_path: Path) -> None:
+def test_metadata_are_strict_json(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
-    text = (exported(file, tmp_path / "npy") / "metadata.json").read_text(encoding="ascii")
-    assert "\\ud" not in text  # half of a surrogate pair is no text
-    said = json.loads(text)
-    assert said["contract"]["model_sha256"] == "ab" * 32
-    assert said["root"] == said["contract"]["root"] == "/photos/\\xfe"
-    assert bytes.fromhex(said["root_hex"]) == b"/photos/\xfe"
+    text = (export(file, tmp_path / "npy") / "metadata.json").read_text(encoding="ascii")
+    assert "\\ud" not in text  # half of a surrogate pair is not valid text
+    metadata = json.loads(text)
+    assert metadata["contract"]["model_sha256"] == "ab" * 32
+    assert metadata["root"] == metadata["contract"]["root"] == "/photos/\\xfe"
+    assert bytes.fromhex(metadata["root_hex"]) == b"/photos/\xfe"
     with h5py.File(file) as source:
-        assert said["run_id"] == source["metadata"].attrs["run_id"]
-        assert set(said) - {"root_hex"} == set(source["metadata"].attrs)
+        assert metadata["run_id"] == source["metadata"].attrs["run_id"]
+        assert set(metadata) - {"root_hex"} == set(source["metadata"].attrs)
 
 
-def test_a_folder_in_the_way_stays_without_force_and_is_replaced_with_it(tmp_path: Path) -> None:
+def test_an_existing_export_is_replaced_only_with_force(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
-    other, vectors, _ = write_file(tmp_path / "other.h5", count=9, seed=1)
-    folder = exported(file, tmp_path / "npy")
+    other_file, vectors, _ = write_file(tmp_path / "other.h5", count=9, seed=1)
+    folder = export(file, tmp_path / "npy")
     with raises(OutputExistsError, "--force"):
-        exported(other, folder)
+        export(other_file, folder)
     assert len(np.load(folder / "embeddings.npy")) == 60
-    exported(other, folder, force=True)
+    export(other_file, folder, force=True)
     np.testing.assert_array_equal(np.load(folder / "embeddings.npy"), vectors)
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith("npy.")]
 
 
-def test_a_folder_of_other_things_is_never_replaced(tmp_path: Path) -> None:
+def test_a_folder_with_foreign_files_is_never_replaced(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "thesis.txt").write_text("years of work")
+    foreign_folder = tmp_path / "mine"
+    foreign_folder.mkdir()
+    (foreign_folder / "thesis.txt").write_text("years of work")
     with raises(OutputExistsError, "thesis.txt"):
-        exported(file, mine, force=True)
-    assert (mine / "thesis.txt").read_text() == "years of work"
+        export(file, foreign_folder, force=True)
+    assert (foreign_folder / "thesis.txt").read_text() == "years of work"
 
 
-def test_what_is_written_is_noted_for_whoever_removes_a_person(tmp_path: Path) -> None:
+def test_an_export_is_recorded_for_later_removals(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
     file.chmod(0o640)
-    folder = exported(file, tmp_path / "npy")
+    folder = export(file, tmp_path / "npy")
     assert recorded_pages(file) == [folder]
     assert take_fingerprint(folder) in written_pages(file)[folder]
-    exported(file, folder, force=True)
+    export(file, folder, force=True)
     assert take_fingerprint(folder) in written_pages(file)[folder]
     assert folder.stat().st_mode & 0o007 == 0
-    assert {path.stat().st_mode & 0o007 for path in folder.iterdir()} == {0}  # who may not read the file
+    assert {path.stat().st_mode & 0o007 for path in folder.iterdir()} == {0}  # users who may not read the file
 
 
-def test_a_damaged_file_leaves_nothing(tmp_path: Path) -> None:
+def test_a_damaged_file_gives_no_export(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5", count=60_000)
     with h5py.File(file) as source:
-        at = source["embeddings"].id.get_chunk_info(3).byte_offset
+        offset = source["embeddings"].id.get_chunk_info(3).byte_offset
     data = bytearray(file.read_bytes())
-    data[at] ^= 1
+    data[offset] ^= 1
     file.write_bytes(data)
     with raises(StorageError, file, "/embeddings"):
-        exported(file, tmp_path / "npy")
+        export(file, tmp_path / "npy")
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith("npy")]
 
 
 def test_a_file_without_embeddings_is_refused(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5", count=0)
     with raises(ConfigError, file):
-        exported(file, tmp_path / "npy")
+        export(file, tmp_path / "npy")
 
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +132,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.
     del vectors
     tracemalloc.start()
     try:
-        exported(file, tmp_path / "npy")
+        export(file, tmp_path / "npy")
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""A Parquet file that holds what the file holds, read back by pyarrow."""
+"""Export to a Parquet file: pyarrow reads back all data of the file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip instal
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
 
 
-def exported(file: Path, output: Path, *, force: bool = False) -> Path:
+def export(file: Path, output: Path, *, force: bool = False) -> Path:
     with EmbeddingFile(file) as gallery:
         export_parquet(gallery, output, force=force)
     return output
@@ -31,16 +31,18 @@ def exported(file: Path, output: Path, *, force: bool = False) -> Path:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("faces", [False, True])
-def test_all_of_the_file_is_there(tmp_path: Path, dtype: str, faces: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_export_has_all_data_of_the_file(
+    tmp_path: Path, dtype: str, faces: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 7 * 16 * 4)  # seven rows at a time
     file, vectors, paths = write_file(tmp_path / "people.h5", dtype=dtype, faces=faces, cluster=faces)
-    output = exported(file, tmp_path / "people.parquet")
+    output = export(file, tmp_path / "people.parquet")
     table = pq.read_table(output)
     kind = pa.float32() if dtype == "float32" else pa.float16()
     assert table.schema.field("embedding").type == pa.list_(kind, 16)
-    found = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, 16)
-    assert found.dtype == dtype
-    np.testing.assert_array_equal(found, vectors)
+    array = table["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, 16)
+    assert array.dtype == dtype
+    np.testing.assert_array_equal(array, vectors)
     assert table["row"].to_pylist() == list(range(len(vectors)))
     texts = [path.decode("utf-8", "backslashreplace") for path in paths]
     assert table["path"].to_pylist() == texts
@@ -53,8 +55,8 @@ def test_all_of_the_file_is_there(tmp_path: Path, dtype: str, faces: bool, monke
     with h5py.File(file) as source:
         box = np.stack([table[edge].to_numpy() for edge in ("left", "top", "right", "bottom")], axis=1)
         np.testing.assert_array_equal(box, source["faces/box"][:])
-        places = table["landmarks"].combine_chunks().flatten().to_numpy().reshape(-1, 5, 2)
-        np.testing.assert_array_equal(places, source["faces/landmarks"][:])
+        landmarks = table["landmarks"].combine_chunks().flatten().to_numpy().reshape(-1, 5, 2)
+        np.testing.assert_array_equal(landmarks, source["faces/landmarks"][:])
         for name in ("score", "iod", "sharpness", "frontal"):
             np.testing.assert_array_equal(table[name].to_numpy(), source[f"faces/{name}"][:])
         for name in ("face_index", "cluster"):
@@ -62,68 +64,68 @@ def test_all_of_the_file_is_there(tmp_path: Path, dtype: str, faces: bool, monke
             np.testing.assert_array_equal(table[name].to_numpy(), source[name][:])
 
 
-def test_the_file_says_what_the_rows_are(tmp_path: Path) -> None:
+def test_the_schema_has_the_metadata_of_the_file(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
-    said = pq.read_schema(exported(file, tmp_path / "o.parquet")).metadata
-    assert said[b"model"] == b"net"
-    assert said[b"model_sha256"] == b"ab" * 32
-    assert json.loads(said[b"contract"])["dimension"] == 16
-    everything = json.loads(said[b"facemill"])
-    assert bytes.fromhex(everything["root_hex"]) == b"/photos/\xfe"
+    metadata = pq.read_schema(export(file, tmp_path / "o.parquet")).metadata
+    assert metadata[b"model"] == b"net"
+    assert metadata[b"model_sha256"] == b"ab" * 32
+    assert json.loads(metadata[b"contract"])["dimension"] == 16
+    all_metadata = json.loads(metadata[b"facemill"])
+    assert bytes.fromhex(all_metadata["root_hex"]) == b"/photos/\xfe"
     with h5py.File(file) as source:
-        assert everything["run_id"] == source["metadata"].attrs["run_id"]
+        assert all_metadata["run_id"] == source["metadata"].attrs["run_id"]
 
 
-def test_row_groups_are_of_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_groups_have_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, vectors, _ = write_file(tmp_path / "people.h5", count=70_000, dimension=4)
-    with pq.ParquetFile(exported(file, tmp_path / "o.parquet")) as found:
-        sizes = [found.metadata.row_group(i).num_rows for i in range(found.num_row_groups)]
-        last = found.read_row_group(2, ["embedding"])["embedding"].to_pylist()
+    with pq.ParquetFile(export(file, tmp_path / "o.parquet")) as parquet_file:
+        sizes = [parquet_file.metadata.row_group(i).num_rows for i in range(parquet_file.num_row_groups)]
+        last = parquet_file.read_row_group(2, ["embedding"])["embedding"].to_pylist()
     assert sizes == [32_768, 32_768, 4464]
     np.testing.assert_array_equal(np.array(last, np.float32), vectors[65_536:])
 
 
 def test_a_file_without_embeddings_is_a_table_without_rows(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5", count=0, faces=True)
-    table = pq.read_table(exported(file, tmp_path / "o.parquet"))
+    table = pq.read_table(export(file, tmp_path / "o.parquet"))
     assert table.num_rows == 0
     assert table.schema.field("embedding").type == pa.list_(pa.float32(), 16)
 
 
-def test_a_file_in_the_way_stays_without_force(tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
     output = tmp_path / "o.parquet"
     output.write_text("mine")
     with raises(OutputExistsError, "--force"):
-        exported(file, output)
+        export(file, output)
     assert output.read_text() == "mine"
     file.chmod(0o600)
-    exported(file, output, force=True)
+    export(file, output, force=True)
     assert pq.read_table(output).num_rows == 60
     assert take_fingerprint(output) in written_pages(file)[output]
-    assert output.stat().st_mode & 0o077 == 0  # nobody else may read the file either
+    assert output.stat().st_mode & 0o077 == 0  # the export is as private as the file
     assert recorded_pages(file) == [output]
 
 
-def test_the_embedding_file_itself_is_never_replaced(tmp_path: Path) -> None:
+def test_the_embedding_file_is_never_replaced(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.parquet")
     before = file.read_bytes()
     (tmp_path / "link.parquet").symlink_to(file)
     for output in (file, tmp_path / "link.parquet", tmp_path / "people.txt"):
         with raises(ConfigError):
-            exported(file, output, force=True)
+            export(file, output, force=True)
     assert file.read_bytes() == before
 
 
-def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with raises(MissingDependencyError, "pip install pyarrow"):
-        exported(file, tmp_path / "o.parquet")
+        export(file, tmp_path / "o.parquet")
     assert not (tmp_path / "o.parquet").exists()
 
 
-MEMORY = """
+MEMORY_CODE = """
 import sys, tracemalloc
 sys.path.insert(0, {root!r})
 from pathlib import Path
@@ -139,8 +141,8 @@ with runtime.storage.file.EmbeddingFile(Path({file!r})) as gallery:
 
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     file, vectors, _ = write_file(tmp_path / "people.h5", count=100_000, dimension=64)
-    code = MEMORY.format(root=str(ROOT), file=str(file), output=str(tmp_path / "o.parquet"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < vectors.nbytes / 2, f"{int(done.stdout):,} of {vectors.nbytes:,} bytes"
+    code = MEMORY_CODE.format(root=str(ROOT), file=str(file), output=str(tmp_path / "o.parquet"))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < vectors.nbytes / 2, f"{int(result.stdout):,} of {vectors.nbytes:,} bytes"
     assert pq.read_metadata(tmp_path / "o.parquet").num_rows == 100_000

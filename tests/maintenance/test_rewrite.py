@@ -1,4 +1,4 @@
-"""Files made from parts of others: taken apart and put together they are as they were, and damage costs what it hit."""
+"""Build a file from parts of other files: split and join is lossless, and damage loses only the damaged rows."""
 
 from __future__ import annotations
 
@@ -38,38 +38,38 @@ def name(row: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of photographs with 0 to 5 faces each, every vector of length 1."""
-    place = tmp_path_factory.mktemp("crowd")
+    """Write a file of photos with 0 to 5 faces each; every vector has length 1."""
+    folder = tmp_path_factory.mktemp("crowd")
     paths = sorted(name(row) for row in range(ROWS))
-    to = segment_writer(place, 64)
+    writer = segment_writer(folder, 64)
     for batch in batches_of(range(ROWS), 16, 5):
         assert batch.embeddings is not None
         batch.embeddings[:] /= np.linalg.norm(batch.embeddings, axis=1, keepdims=True)
-        to.append(batch)
-    to.commit()
-    with Ledger(ROWS, place, "p") as ledger:
+        writer.append(batch)
+    writer.commit()
+    with Ledger(ROWS, folder, "p") as ledger:
         metadata = metadata_after({**CONTRACT, "contract": json.dumps(CONTRACT), "ours": 7}, ledger)
-        assemble(place / "crowd.h5", ledger, paths, metadata, "float32")
-    assert verify_file(place / "crowd.h5").findings == ()
-    return place / "crowd.h5"
+        assemble(folder / "crowd.h5", ledger, paths, metadata, "float32")
+    assert verify_file(folder / "crowd.h5").findings == ()
+    return folder / "crowd.h5"
 
 
-def take(source: Path, output: Path, keep: NDArray[np.bool_] | None) -> Path:
-    """What `remove` does: a file with some photographs of another."""
+def copy_photos(source: Path, output: Path, keep: NDArray[np.bool_] | None) -> Path:
+    """Copy some photos of a file to a new file, as `remove` does."""
     with EmbeddingFile(source) as file, RunFolder(output) as folder, rewriting(folder, [Part.of(file, keep)]) as new:
         assemble(output, new.ledger, new.paths, metadata_after(file.metadata, new.ledger), file.dtype)
     return output
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_taken_apart_and_joined_it_is_as_it_was(
+def test_a_file_split_and_joined_is_unchanged(
     seed: int, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset, "_BLOCK_ROWS", 50)
     monkeypatch.setattr(ledger, "_MAX_SPAN_ROWS", 40)
     rng = np.random.default_rng(seed)
-    share = rng.integers(0, 3, ROWS) if seed % 2 else np.sort(rng.integers(0, 3, ROWS))
-    pieces = [take(crowd, tmp_path / f"{i}.h5", share == i) for i in rng.permutation(3)]
+    piece_of_row = rng.integers(0, 3, ROWS) if seed % 2 else np.sort(rng.integers(0, 3, ROWS))
+    pieces = [copy_photos(crowd, tmp_path / f"{i}.h5", piece_of_row == i) for i in rng.permutation(3)]
     for piece in pieces:
         assert verify_file(piece).findings == ()
     output = tmp_path / "joined.h5"
@@ -81,23 +81,23 @@ def test_taken_apart_and_joined_it_is_as_it_was(
     assert differences(output, crowd) == []
 
 
-def test_a_file_without_some_photographs_has_the_rest_in_order(crowd: Path, tmp_path: Path) -> None:
+def test_the_remaining_photos_keep_their_order(crowd: Path, tmp_path: Path) -> None:
     keep = np.random.default_rng(1).random(ROWS) < 0.1
-    output = take(crowd, tmp_path / "o.h5", keep)
+    output = copy_photos(crowd, tmp_path / "o.h5", keep)
     with h5py.File(crowd) as old, h5py.File(output) as new:
         rows = np.repeat(keep, old["outcomes/embeddings"][:])
-        for one in ("embeddings", "image_paths", *FACE_DATASETS.values()):
-            np.testing.assert_array_equal(new[one][:], old[one][:][rows])
-        for one in ("path", "status", "detail", "embeddings", "faces"):
-            np.testing.assert_array_equal(new[f"outcomes/{one}"][:], old[f"outcomes/{one}"][:][keep])
+        for dataset_name in ("embeddings", "image_paths", *FACE_DATASETS.values()):
+            np.testing.assert_array_equal(new[dataset_name][:], old[dataset_name][:][rows])
+        for dataset_name in ("path", "status", "detail", "embeddings", "faces"):
+            np.testing.assert_array_equal(new[f"outcomes/{dataset_name}"][:], old[f"outcomes/{dataset_name}"][:][keep])
         assert new["metadata"].attrs["ours"] == 7
     assert verify_file(output).findings == ()
 
 
-def test_a_photograph_that_two_parts_have_is_named(crowd: Path, tmp_path: Path) -> None:
+def test_a_photo_in_two_parts_is_refused(crowd: Path, tmp_path: Path) -> None:
     with EmbeddingFile(crowd) as file, RunFolder(tmp_path / "o.h5") as folder:
-        some = np.arange(ROWS) < 2
-        parts = [Part.of(file), Part.of(file, some)]
+        first_two = np.arange(ROWS) < 2
+        parts = [Part.of(file), Part.of(file, first_two)]
         with raises(ConfigError, 2, "P00/1.jpg", "P00/2.jpg"), rewriting(folder, parts):
             pass
         with rewriting(folder, parts, prefer_first=True) as new:
@@ -105,7 +105,7 @@ def test_a_photograph_that_two_parts_have_is_named(crowd: Path, tmp_path: Path) 
             assert (new.ledger.source == 0).all()
 
 
-def test_outcomes_that_are_settled_or_explained_anew(crowd: Path, tmp_path: Path) -> None:
+def test_outcomes_and_details_can_be_replaced(crowd: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
     with EmbeddingFile(crowd) as file, RunFolder(output) as folder, rewriting(folder, [Part.of(file)]) as new:
         new.ledger.set_outcomes(np.array([3, 77]), Status.UNREADABLE, ["gone", "ä" * 400])
@@ -118,7 +118,7 @@ def test_outcomes_that_are_settled_or_explained_anew(crowd: Path, tmp_path: Path
     assert verify_file(output).findings == ()
 
 
-def test_a_damaged_file_is_not_rewritten_in_silence(crowd: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_is_not_rewritten(crowd: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(crowd, tmp_path / "x.h5"))
     with h5py.File(path) as file:
         info = file["embeddings"].id.get_chunk_info(0)
@@ -126,36 +126,38 @@ def test_a_damaged_file_is_not_rewritten_in_silence(crowd: Path, tmp_path: Path)
     data[info.byte_offset + 5] ^= 1
     path.write_bytes(data)
     with raises(StorageError, "x.h5", "facemill repair"):
-        take(path, tmp_path / "o.h5", None)
+        copy_photos(path, tmp_path / "o.h5", None)
     assert not (tmp_path / "o.h5").exists()
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_crowd_is_repaired_with_every_face_where_it_belongs(
+def test_repair_keeps_every_face_with_its_photo(
     seed: int, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset, "_CHUNK_BYTES", 1024)
     monkeypatch.setattr("runtime.storage.format._CHUNK_ROWS", 64)
-    path = take(crowd, tmp_path / "x.h5", None)
+    path = copy_photos(crowd, tmp_path / "x.h5", None)
     monkeypatch.undo()
     rng = np.random.default_rng(seed)
-    hurt = ["embeddings", "image_paths", "outcomes/path", *FACE_DATASETS.values()]
+    candidates = ["embeddings", "image_paths", "outcomes/path", *FACE_DATASETS.values()]
     data = bytearray(path.read_bytes())
     with h5py.File(path) as file:
-        for one in rng.choice(hurt, 1 + seed % 4, replace=False):
-            info = file[one].id.get_chunk_info(int(rng.integers(file[one].id.get_num_chunks())))
+        for dataset_name in rng.choice(candidates, 1 + seed % 4, replace=False):
+            info = file[dataset_name].id.get_chunk_info(int(rng.integers(file[dataset_name].id.get_num_chunks())))
             data[info.byte_offset + info.size - 1] ^= 1
     path.write_bytes(data)
     if seed % 3 == 0:
         with h5py.File(path, "r+") as file:
             del file["outcomes/embeddings" if seed % 2 else "outcomes/status"]
-    found = repair(path)
-    assert found.findings
-    assert found.embeddings > 0
+    report = repair(path)
+    assert report.findings
+    assert report.embeddings > 0
     assert verify_file(path).findings == ()
     with h5py.File(crowd) as old, h5py.File(path) as new:
-        names, kept = old["image_paths"][:], new["image_paths"][:]
-        rows = [row for one in dict.fromkeys(kept.tolist()) for row in np.flatnonzero(names == one)]
-        assert len(rows) == len(kept)  # all faces of a photograph or none
-        for one in ("embeddings", *FACE_DATASETS.values()):
-            np.testing.assert_array_equal(new[one][:], old[one][:][rows])
+        names, kept_names = old["image_paths"][:], new["image_paths"][:]
+        rows = [
+            row for dataset_name in dict.fromkeys(kept_names.tolist()) for row in np.flatnonzero(names == dataset_name)
+        ]
+        assert len(rows) == len(kept_names)  # a photo keeps all its faces or none
+        for dataset_name in ("embeddings", *FACE_DATASETS.values()):
+            np.testing.assert_array_equal(new[dataset_name][:], old[dataset_name][:][rows])

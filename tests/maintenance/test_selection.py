@@ -1,4 +1,4 @@
-"""Names to rows: photographs, folders, names that are not text, names that mean nothing."""
+"""Select rows by name: photos, folders, names that are not UTF-8, unknown names."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ PATHS = [
         ([b"P0/x/"], [2]),
         ([b"P00.jpg", b"q"], [3, 7]),
         ([b"P1/caf\xe9.jpg"], [4]),
-        ([b"P1/caf\\xe9.jpg"], [5]),  # a path that is so to the byte goes before one that is shown so
+        ([b"P1/caf\\xe9.jpg"], [5]),  # an exact path takes precedence over its displayed text
         ([b"P\\xe9/d.jpg"], [6]),
         ([b"P\\xe9/"], [6]),
         ([b"P\xe9"], [6]),
         ([b"q", b"q", b"P0/", b"P0/a.jpg"], [0, 1, 2, 7]),
     ],
 )
-def test_names_mean_rows(names: list[bytes], rows: list[int]) -> None:
-    found = select_photos(PATHS, names)
-    assert found.rows.tolist() == rows
-    assert found.missing == ()
+def test_names_select_rows(names: list[bytes], rows: list[int]) -> None:
+    selection = select_photos(PATHS, names)
+    assert selection.rows.tolist() == rows
+    assert selection.missing == ()
 
 
 @pytest.mark.parametrize("name", [b"P", b"p0/", b"P0/a", b"a.jpg", b"q/", b"P00.jpg/", b"P0/*", b"P0/./a.jpg"])
-def test_names_that_mean_nothing_are_listed(name: bytes) -> None:
-    found = select_photos(PATHS, [name, b"q"])
-    assert (found.rows.tolist(), found.missing) == ([7], (name,))
+def test_unknown_names_are_listed(name: bytes) -> None:
+    selection = select_photos(PATHS, [name, b"q"])
+    assert (selection.rows.tolist(), selection.missing) == ([7], (name,))
 
 
 def test_absolute_names_are_cut_to_the_root() -> None:
@@ -57,12 +57,12 @@ def test_absolute_names_are_cut_to_the_root() -> None:
 
 
 @pytest.mark.parametrize("name", [b"/r/oot", b"/r/oot/", b".", b"./"])
-def test_all_that_there_is_is_not_removed_by_its_root(name: bytes) -> None:
+def test_the_root_selects_no_photos(name: bytes) -> None:
     with raises(ConfigError, repr(name.decode())):
         paths_below(b"/r/oot", [name])
 
 
-def test_lists_have_lines_or_nuls(tmp_path: Path) -> None:
+def test_a_list_is_separated_by_lines_or_nuls(tmp_path: Path) -> None:
     path = tmp_path / "list"
     path.write_bytes(b"\xef\xbb\xbfP0/\r\n\n  \nq \ncaf\xe9.jpg")
     assert read_names(path) == [b"P0/", b"q ", b"caf\xe9.jpg"]

@@ -1,4 +1,4 @@
-"""The whole search: stopped anywhere, within a budget, with too many pairs."""
+"""The complete search for pairs: stops and resumes, budgets, too many pairs."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ from tests.support.duplicate_people import Pair, pairs_by_numpy, rows_with_dupli
 from tests.support.errors import raises, warnings_in
 from tests.support.facemill_command import ROOT
 
-EVERY_BLOCK = PairQuery(0.4, device="cpu", tile_rows=100, save_every_s=0)
-IN_NO_TIME = replace(EVERY_BLOCK, threshold=0.7, budget_s=1e-9)
+SAVE_EVERY_BLOCK = PairQuery(0.4, device="cpu", tile_rows=100, save_every_s=0)
+NO_BUDGET = replace(SAVE_EVERY_BLOCK, threshold=0.7, budget_s=1e-9)
 
 
-def listed(pairs: PairResult) -> list[Pair]:
-    found = pairs.pairs
-    return list(zip(found.first.tolist(), found.second.tolist(), found.scores.tolist(), strict=True))
+def list_pairs(result: PairResult) -> list[Pair]:
+    scored = result.pairs
+    return list(zip(scored.first.tolist(), scored.second.tolist(), scored.scores.tolist(), strict=True))
 
 
-def search(path: Path, wanted: PairQuery = EVERY_BLOCK, *, force: bool = False) -> PairResult:
-    """As the command does, which removes the parts when it has written its output."""
+def search(path: Path, query: PairQuery = SAVE_EVERY_BLOCK, *, force: bool = False) -> PairResult:
+    """Search as the command does: find the pairs, then remove the parts."""
     with EmbeddingFile(path) as gallery, Checkpoint(path) as parts:
-        found = find_pairs(gallery, parts, wanted, force=force)
+        result = find_pairs(gallery, parts, query, force=force)
         parts.remove()
-        return found
+        return result
 
 
 def parts_of(path: Path) -> list[Path]:
@@ -54,69 +54,69 @@ def parts_of(path: Path) -> list[Path]:
 
 @pytest.fixture
 def crash(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes the search fail after so many blocks, as a bug or a full memory would."""
-    real = Reporter.advance
+    """Make the search fail after a number of blocks, as a bug or a full memory would."""
+    original_advance = Reporter.advance
 
-    def after(blocks: int | None) -> None:
-        left = [blocks]
+    def fail_after(blocks: int | None) -> None:
+        remaining = [blocks]
 
         def advance(self: Reporter, units: int = 0, counts: Any = None) -> None:
-            if left[0] is not None and units:
-                left[0] -= 1
-                if left[0] < 0:
+            if remaining[0] is not None and units:
+                remaining[0] -= 1
+                if remaining[0] < 0:
                     raise MemoryError("for the test")
-            real(self, units, counts)
+            original_advance(self, units, counts)
 
         monkeypatch.setattr(Reporter, "advance", advance)
 
-    return after
+    return fail_after
 
 
-def test_pairs_are_those_of_numpy_best_first_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_pairs_equal_those_of_numpy_and_no_parts_remain(tmp_path: Path) -> None:
     vectors = rows_with_duplicates(730)
     path = write_rows(tmp_path / "p.h5", vectors)
-    found = search(path)
-    assert listed(found) == pairs_by_numpy(vectors, 0.4)
-    assert found.compared == 730 * 729 // 2
-    assert found.share is None
-    assert found.method().startswith("exact")
+    result = search(path)
+    assert list_pairs(result) == pairs_by_numpy(vectors, 0.4)
+    assert result.compared == 730 * 729 // 2
+    assert result.share is None
+    assert result.method().startswith("exact")
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_two_faces_of_one_photograph_are_no_pair(tmp_path: Path) -> None:
+def test_two_faces_of_one_photo_are_no_pair(tmp_path: Path) -> None:
     counts = [3, 1, 5, 0, 2, 1] * 10
     vectors = rows_with_duplicates(sum(counts))
-    vectors[1] = vectors[0] = vectors[3]  # two faces of the first photograph, and the one of the second
+    vectors[1] = vectors[0] = vectors[3]  # two faces of the first photo, and the face of the second
     path = write_rows(tmp_path / "p.h5", vectors, counts=counts)
-    photograph = np.repeat(np.arange(len(counts)), counts)
-    found = search(path, replace(EVERY_BLOCK, threshold=0.2))
-    wanted = pairs_by_numpy(vectors, 0.2)
-    apart = [pair for pair in wanted if photograph[pair[0]] != photograph[pair[1]]]
-    assert listed(found) == apart
-    assert found.same_photograph == len(wanted) - len(apart) > 0
-    assert {(0, 3), (1, 3)} <= {pair[:2] for pair in listed(found)}
+    photo_of_row = np.repeat(np.arange(len(counts)), counts)
+    result = search(path, replace(SAVE_EVERY_BLOCK, threshold=0.2))
+    expected = pairs_by_numpy(vectors, 0.2)
+    different_photos = [pair for pair in expected if photo_of_row[pair[0]] != photo_of_row[pair[1]]]
+    assert list_pairs(result) == different_photos
+    assert result.same_photograph == len(expected) - len(different_photos) > 0
+    assert {(0, 3), (1, 3)} <= {pair[:2] for pair in list_pairs(result)}
 
 
-@pytest.mark.parametrize("wanted", [EVERY_BLOCK, IN_NO_TIME], ids=["exact", "near"])
-def test_it_goes_on_from_the_last_block_whenever_it_stops(tmp_path: Path, crash: Any, wanted: PairQuery) -> None:
+@pytest.mark.parametrize("query", [SAVE_EVERY_BLOCK, NO_BUDGET], ids=["exact", "near"])
+def test_a_stopped_search_resumes_from_the_last_block(tmp_path: Path, crash: Any, query: PairQuery) -> None:
     path = write_rows(tmp_path / "p.h5", rows_with_duplicates(730))
-    whole = search(path, wanted)
+    uninterrupted = search(path, query)
     compared = 0
     for blocks in (0, 1, 5, 3):
         crash(blocks)
         with pytest.raises(MemoryError):
-            search(path, wanted)
+            search(path, query)
         compared += blocks
     parts = [part for part in parts_of(path) if part.name.startswith("part-")]
     assert len(parts) == compared
     crash(None)
-    rest = search(path, wanted)
-    assert listed(rest) == listed(whole)
-    assert rest.share == whole.share
-    assert 0 < rest.compared < whole.compared
-    if rest.share is None:
+    resumed = search(path, query)
+    assert list_pairs(resumed) == list_pairs(uninterrupted)
+    assert resumed.share == uninterrupted.share
+    assert 0 < resumed.compared < uninterrupted.compared
+    if resumed.share is None:
         tiling = Tiling(730, 100)
-        assert rest.compared == sum(map(tiling.pairs, tiling.blocks()[compared:]))
+        assert resumed.compared == sum(map(tiling.pairs, tiling.blocks()[compared:]))
     assert not parts_of(path)
 
 
@@ -124,11 +124,11 @@ def test_blocks_of_little_work_are_saved_together(tmp_path: Path, crash: Any) ->
     path = write_rows(tmp_path / "p.h5", rows_with_duplicates(730))
     crash(10)
     with pytest.raises(MemoryError):
-        search(path, replace(EVERY_BLOCK, save_every_s=1e9))
+        search(path, replace(SAVE_EVERY_BLOCK, save_every_s=1e9))
     assert {part.name for part in parts_of(path)} <= {"lock", "plan.json"}
 
 
-def test_another_question_is_refused_and_force_drops_the_old_one(tmp_path: Path, crash: Any) -> None:
+def test_a_different_query_is_refused_and_force_drops_the_old_parts(tmp_path: Path, crash: Any) -> None:
     vectors = rows_with_duplicates(330)
     path = write_rows(tmp_path / "p.h5", vectors)
     crash(3)
@@ -136,41 +136,39 @@ def test_another_question_is_refused_and_force_drops_the_old_one(tmp_path: Path,
         search(path)
     crash(None)
     with raises(ConfigError, "threshold", 0.4, 0.5, "--force"):
-        search(path, replace(EVERY_BLOCK, threshold=0.5))
+        search(path, replace(SAVE_EVERY_BLOCK, threshold=0.5))
     assert len(parts_of(path)) == 5
-    found = search(path, replace(EVERY_BLOCK, threshold=0.5), force=True)
-    assert listed(found) == pairs_by_numpy(vectors, 0.5)
+    result = search(path, replace(SAVE_EVERY_BLOCK, threshold=0.5), force=True)
+    assert list_pairs(result) == pairs_by_numpy(vectors, 0.5)
 
 
-def test_force_goes_on_with_the_same_question(tmp_path: Path, crash: Any) -> None:
+def test_force_resumes_the_same_query(tmp_path: Path, crash: Any) -> None:
     vectors = rows_with_duplicates(330)
     path = write_rows(tmp_path / "p.h5", vectors)
     crash(3)
     with pytest.raises(MemoryError):
         search(path, force=True)
     crash(None)
-    found = search(path, force=True)
-    assert listed(found) == pairs_by_numpy(vectors, 0.4)
-    assert found.compared < 330 * 329 // 2
+    result = search(path, force=True)
+    assert list_pairs(result) == pairs_by_numpy(vectors, 0.4)
+    assert result.compared < 330 * 329 // 2
 
 
-def test_a_column_or_a_calibration_written_meanwhile_drops_nothing(tmp_path: Path, crash: Any) -> None:
+def test_a_column_written_after_a_stop_drops_no_parts(tmp_path: Path, crash: Any) -> None:
     vectors = rows_with_duplicates(330)
     path = write_rows(tmp_path / "p.h5", vectors)
     crash(3)
     with pytest.raises(MemoryError):
         search(path)
     crash(None)
-    one = number_clusters(np.zeros(330, np.int64), np.ones(330, np.float32), method="k-means", k=1)
-    write_column(path, one, "r")
-    found = search(path)
-    assert listed(found) == pairs_by_numpy(vectors, 0.4)
-    assert found.compared < 330 * 329 // 2
+    clusters = number_clusters(np.zeros(330, np.int64), np.ones(330, np.float32), method="k-means", k=1)
+    write_column(path, clusters, "r")
+    result = search(path)
+    assert list_pairs(result) == pairs_by_numpy(vectors, 0.4)
+    assert result.compared < 330 * 329 // 2
 
 
-def test_parts_of_a_file_that_has_changed_are_dropped(
-    tmp_path: Path, crash: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_parts_of_a_changed_file_are_dropped(tmp_path: Path, crash: Any, caplog: pytest.LogCaptureFixture) -> None:
     path = write_rows(tmp_path / "p.h5", rows_with_duplicates(330))
     crash(3)
     with pytest.raises(MemoryError):
@@ -180,21 +178,21 @@ def test_parts_of_a_file_that_has_changed_are_dropped(
     with h5py.File(path, "r+") as file:
         file["embeddings"][:] = changed
     with caplog.at_level(logging.INFO, "runtime"):
-        assert listed(search(path)) == pairs_by_numpy(changed, 0.4)
+        assert list_pairs(search(path)) == pairs_by_numpy(changed, 0.4)
     assert "has changed" in caplog.text
 
 
-def test_of_too_many_copies_no_threshold_above_1_is_named(tmp_path: Path) -> None:
+def test_no_threshold_above_1_is_suggested(tmp_path: Path) -> None:
     copies = np.zeros((100, 16), np.float32)
     copies[:, 0] = np.float32(1.0000001)
     path = write_rows(tmp_path / "p.h5", copies)
     with raises(TooManyPairsError, "--max-pairs") as caught:
-        search(path, replace(EVERY_BLOCK, threshold=0.5, max_pairs=100))
+        search(path, replace(SAVE_EVERY_BLOCK, threshold=0.5, max_pairs=100))
     assert "--threshold" not in str(caught.value)
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "lose", "plan"])
-def test_damaged_parts_are_told(tmp_path: Path, crash: Any, damage: str) -> None:
+def test_damaged_parts_are_refused(tmp_path: Path, crash: Any, damage: str) -> None:
     path = write_rows(tmp_path / "p.h5", rows_with_duplicates(330))
     crash(3)
     with pytest.raises(MemoryError):
@@ -215,7 +213,7 @@ def test_damaged_parts_are_told(tmp_path: Path, crash: Any, damage: str) -> None
         search(path)
 
 
-def test_one_search_at_a_time(tmp_path: Path) -> None:
+def test_a_second_search_of_the_file_is_refused(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "p.h5", rows_with_duplicates(100))
     with Checkpoint(path), raises(LockedError):
         search(path)
@@ -243,79 +241,82 @@ with EmbeddingFile(path) as gallery, Checkpoint(path) as parts:
 
 def start_facemill(path: Path, output: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", SCRIPT, str(path), str(output)]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # small products on a busy machine
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}  # BLAS threads slow down small products
     return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def finish(path: Path, output: Path) -> None:
     process = start_facemill(path, output)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_killed_again_and_again_it_gives_the_same_file(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_search_stopped_several_times_writes_the_same_file(tmp_path: Path, stop_signal: signal.Signals) -> None:
     path = write_rows(tmp_path / "p.h5", rows_with_duplicates(900, 16))
-    whole, output = tmp_path / "whole.csv", tmp_path / "o.csv"
-    finish(path, whole)
-    rng, stopped = random.Random(int(how)), 0
+    expected, output = tmp_path / "whole.csv", tmp_path / "o.csv"
+    finish(path, expected)
+    rng, stops = random.Random(int(stop_signal)), 0
     for _ in range(3):
-        before = len(parts_of(path))
+        parts_before = len(parts_of(path))
         process = start_facemill(path, output)
-        while process.poll() is None and len(parts_of(path)) <= before + 2:
+        while process.poll() is None and len(parts_of(path)) <= parts_before + 2:
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.05))
-        process.send_signal(how)
-        _, said = process.communicate(timeout=60)
-        if how is not signal.SIGKILL and process.returncode:
-            assert "E-INTERRUPTED" in said
-        stopped += process.returncode != 0
+        process.send_signal(stop_signal)
+        _, stderr = process.communicate(timeout=60)
+        if stop_signal is not signal.SIGKILL and process.returncode:
+            assert "E-INTERRUPTED" in stderr
+        stops += process.returncode != 0
         assert output.exists() == (process.returncode == 0)
         if process.returncode == 0:
             break
-    assert stopped
+    assert stops
     finish(path, output)
-    assert output.read_bytes() == whole.read_bytes()
+    assert output.read_bytes() == expected.read_bytes()
     assert not parts_of(path)
-    assert len(whole.read_text().splitlines()) == 1 + len(pairs_by_numpy(rows_with_duplicates(900, 16), 0.7))
+    assert len(expected.read_text().splitlines()) == 1 + len(pairs_by_numpy(rows_with_duplicates(900, 16), 0.7))
 
 
-def test_too_many_pairs_name_a_threshold_that_is_not_too_low(tmp_path: Path) -> None:
+def test_too_many_pairs_suggest_a_threshold_that_works(tmp_path: Path) -> None:
     vectors = rows_with_duplicates(500)
     path = write_rows(tmp_path / "p.h5", vectors)
     with raises(TooManyPairsError, 100, "--threshold", "--max-pairs") as caught:
-        search(path, replace(EVERY_BLOCK, threshold=0.1, max_pairs=100))
-    named = float(str(caught.value).split("--threshold ")[1].split(",")[0])
-    assert 0 < len(search(path, replace(EVERY_BLOCK, threshold=named, max_pairs=100)).pairs) <= 100
+        search(path, replace(SAVE_EVERY_BLOCK, threshold=0.1, max_pairs=100))
+    suggested = float(str(caught.value).split("--threshold ")[1].split(",")[0])
+    assert 0 < len(search(path, replace(SAVE_EVERY_BLOCK, threshold=suggested, max_pairs=100)).pairs) <= 100
     assert not parts_of(path)
 
 
-def test_with_enough_time_a_budget_changes_nothing(tmp_path: Path) -> None:
+def test_a_large_budget_gives_the_exact_result(tmp_path: Path) -> None:
     vectors = rows_with_duplicates(500)
     path = write_rows(tmp_path / "p.h5", vectors)
-    found = search(path, replace(EVERY_BLOCK, budget_s=3600))
-    assert listed(found) == pairs_by_numpy(vectors, 0.4)
-    assert found.share is None
+    result = search(path, replace(SAVE_EVERY_BLOCK, budget_s=3600))
+    assert list_pairs(result) == pairs_by_numpy(vectors, 0.4)
+    assert result.share is None
 
 
-def test_without_time_it_finds_a_share_that_it_measures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_small_budget_gives_a_measured_share_of_the_pairs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     vectors = rows_with_duplicates(1900)
     path = write_rows(tmp_path / "p.h5", vectors)
     with caplog.at_level(logging.INFO, "runtime"):
-        found = search(path, IN_NO_TIME)
-    wanted = pairs_by_numpy(vectors, 0.7)
-    assert set(listed(found)) < set(wanted)  # each with its exact score
-    assert listed(found) == sorted(set(listed(found)), key=lambda pair: (-pair[2], pair[0], pair[1]))
-    assert found.share == (pytest.approx(len(found.pairs) / len(wanted)), len(wanted))  # 1,900 rows: all are drawn
-    assert found.share[0] > 0.3
-    assert f"APPROXIMATE, to keep within the budget; share of pairs found: {100 * found.share[0]:.1f} %" in (
-        found.method()
+        result = search(path, NO_BUDGET)
+    expected = pairs_by_numpy(vectors, 0.7)
+    assert set(list_pairs(result)) < set(expected)  # each pair has its exact score
+    assert list_pairs(result) == sorted(set(list_pairs(result)), key=lambda pair: (-pair[2], pair[0], pair[1]))
+    assert result.share == (
+        pytest.approx(len(result.pairs) / len(expected)),
+        len(expected),
+    )  # of 1,900 rows, the sample is all
+    assert result.share[0] > 0.3
+    assert f"APPROXIMATE, to keep within the budget; share of pairs found: {100 * result.share[0]:.1f} %" in (
+        result.method()
     )
     assert any("--budget" in warning for warning in warnings_in(caplog))
-    assert found.compared < 1900 * 1899 // 4
+    assert result.compared < 1900 * 1899 // 4
 
 
-def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_lists_find_more_pairs_and_all_lists_find_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = rows_with_duplicates(1900)
     path = write_rows(tmp_path / "p.h5", vectors)
     with EmbeddingFile(path) as gallery:
@@ -326,26 +327,26 @@ def test_more_lists_find_more_and_all_find_all(tmp_path: Path, monkeypatch: pyte
         assert sorted(lists.rows[rank].tolist()) == list(range(1900))
     shares = []
     for count in (1, 4, ranks):
-        few = type(lists)(lists.rows[:count], lists.starts[:count])
-        monkeypatch.setattr("runtime.pairs.pairs.make_lists", lambda *_, few=few: few)
-        monkeypatch.setattr("runtime.pairs.approximate.NearLists.limit", lambda self, most: self)
-        found = search(path, IN_NO_TIME)
-        assert found.share is not None
-        shares.append(found.share[0])
+        subset = type(lists)(lists.rows[:count], lists.starts[:count])
+        monkeypatch.setattr("runtime.pairs.pairs.make_lists", lambda *_, subset=subset: subset)
+        monkeypatch.setattr("runtime.pairs.approximate.NearLists.limit", lambda self, limit: self)
+        result = search(path, NO_BUDGET)
+        assert result.share is not None
+        shares.append(result.share[0])
     assert shares == sorted(shares)
     assert shares[0] < shares[2] == 1
-    assert listed(found) == pairs_by_numpy(vectors, 0.7)  # each once, though most are in two lists
+    assert list_pairs(result) == pairs_by_numpy(vectors, 0.7)  # each pair once, although most are in two lists
 
 
-def test_as_many_lists_as_the_comparisons_allow(tmp_path: Path) -> None:
+def test_a_limit_of_comparisons_limits_the_lists(tmp_path: Path) -> None:
     with EmbeddingFile(write_rows(tmp_path / "p.h5", rows_with_duplicates(1900))) as gallery:
         lists = make_lists(gallery, 0)
-    ranks = [len(lists.limit(most).rows) for most in (0, lists.pairs().sum() // 2, lists.pairs().sum())]
+    ranks = [len(lists.limit(limit).rows) for limit in (0, lists.pairs().sum() // 2, lists.pairs().sum())]
     assert ranks[0] == 1 < ranks[1] < ranks[2] == len(lists.rows)
     assert lists.limit(lists.pairs().sum() // 2).pairs().sum() <= lists.pairs().sum() // 2
 
 
-def test_a_plan_names_what_it_is(tmp_path: Path, crash: Any) -> None:
+def test_a_plan_records_its_query_and_its_file(tmp_path: Path, crash: Any) -> None:
     path = write_rows(tmp_path / "p.h5", rows_with_duplicates(330))
     crash(0)
     with pytest.raises(MemoryError):

@@ -1,4 +1,4 @@
-"""Room of a run: exact figures, and never less than what a run takes."""
+"""Disk estimate of a run: exact figures, and never less than a real run needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.pipeline.run import process
 from runtime.text import size
 
 
-def test_exact_figures() -> None:
+def test_disk_bytes_are_exact() -> None:
     base = disk_bytes_while_running(1000, 512, "float32", faces=False, longest=10)
     assert base == int(2.02 * 1000 * 2048) + 30_000 + (1 << 20)
     half = disk_bytes_while_running(1000, 512, "float16", faces=False, longest=10)
@@ -26,14 +26,12 @@ def test_exact_figures() -> None:
     assert disk_bytes_while_running(1000, 512, "float32", faces=False, longest=900) - base == 3 * 54 * 1000
 
 
-def test_a_finished_file_takes_no_more_than_half(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_finished_file_takes_at_most_half_of_the_estimate(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     process(Request((str(photos),), tmp_path / "people.h5", read_engine(tiny_engine), faces=FaceRules("none")))
-    room = disk_bytes_while_running(600, 16, "float32", faces=False)
-    assert (tmp_path / "people.h5").stat().st_size <= room // 2
+    disk_bytes = disk_bytes_while_running(600, 16, "float32", faces=False)
+    assert (tmp_path / "people.h5").stat().st_size <= disk_bytes // 2
 
 
-@pytest.mark.parametrize(
-    ("amount", "words"), [(0, "0 MB"), (339e6, "339 MB"), (1e9, "1.0 GB"), (2.04e12, "2,040.0 GB")]
-)
-def test_words(amount: float, words: str) -> None:
-    assert size(amount) == words
+@pytest.mark.parametrize(("amount", "text"), [(0, "0 MB"), (339e6, "339 MB"), (1e9, "1.0 GB"), (2.04e12, "2,040.0 GB")])
+def test_sizes_are_printed_in_decimal_units(amount: float, text: str) -> None:
+    assert size(amount) == text

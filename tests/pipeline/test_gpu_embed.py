@@ -1,4 +1,4 @@
-"""Decoding and embedding in slots, on the CPU: DALI's own CPU graph, and shims in the places of CUDA and TensorRT."""
+"""Decode and embed in slots, tested on the CPU: DALI's CPU graph, and stand-ins for CUDA and TensorRT."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.model_files import info, save_cnn, spec
 from tests.support.tensorrt_stand_in import ShimCrops, tensorrt_module
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
+    warnings.simplefilter("ignore")  # dependencies of DALI warn about deprecations
     pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda120")
 
 INFO = info(backend="tensorrt", backend_version="tensorrt shim", profile=(1, 8, 16))
@@ -52,8 +52,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def opened(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """Opens an EmbedPhotos; with it come the shim's engine and the two clocks."""
+def open_stage(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Make a function that opens an EmbedPhotos on the stand-ins."""
 
     @contextmanager
     def open_embed(batch_size: int = 8, slots: int = 2, batch_pixels: int = 10**6) -> Iterator[EmbedPhotos]:
@@ -75,18 +75,18 @@ def opened(engine: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     return open_embed
 
 
-def on_the_cpu(engine: bytes, batch: Encoded) -> Embedded:
-    """The two stages that this one stands for."""
+def embed_on_cpu(engine: bytes, batch: Encoded) -> Embedded:
+    """Compute the expected result with the two CPU stages."""
     with OrtRunner(engine, info()) as runner:
         return Embed(runner, BatchLimit(8))(Decode(112, "rgb", Limits())(batch))
 
 
-def check(got: Embedded, wanted: Embedded) -> None:
-    """The same rows and outcomes, and nearly the same vectors."""
-    assert got.rows.tolist() == wanted.rows.tolist()
-    assert sorted(got.outcomes, key=lambda o: o.row) == sorted(wanted.outcomes, key=lambda o: o.row)
-    assert got.embeddings.shape == wanted.embeddings.shape
-    assert ((got.embeddings * wanted.embeddings).sum(axis=1) > 0.999).all()
+def check(actual: Embedded, expected: Embedded) -> None:
+    """Assert equal rows and outcomes, and nearly equal vectors."""
+    assert actual.rows.tolist() == expected.rows.tolist()
+    assert sorted(actual.outcomes, key=lambda o: o.row) == sorted(expected.outcomes, key=lambda o: o.row)
+    assert actual.embeddings.shape == expected.embeddings.shape
+    assert ((actual.embeddings * expected.embeddings).sum(axis=1) > 0.999).all()
 
 
 BATCHES = {
@@ -100,67 +100,67 @@ BATCHES = {
 
 
 @pytest.mark.parametrize("files", BATCHES.values(), ids=BATCHES.keys())
-def test_a_batch_ends_as_it_does_on_the_cpu(opened: Callable[..., Any], engine: bytes, files: list[bytes]) -> None:
+def test_a_batch_gives_the_result_of_the_cpu(open_stage: Callable[..., Any], engine: bytes, files: list[bytes]) -> None:
     rows = np.arange(len(files)) * 3 + 100
     batch = Encoded(rows, (Outcome(7, Status.UNREADABLE, "gone"),), files=tuple(files))
-    with opened() as embed:
-        check(embed(batch), on_the_cpu(engine, batch))
+    with open_stage() as embed:
+        check(embed(batch), embed_on_cpu(engine, batch))
 
 
-def test_photographs_that_take_several_runs_of_dali_share_a_slot(opened: Callable[..., Any], engine: bytes) -> None:
+def test_photos_in_several_dali_runs_share_a_slot(open_stage: Callable[..., Any], engine: bytes) -> None:
     sizes = [(400, 300), (112, 112), (900, 701), (40, 60), (300, 400), (1700, 300), (120, 130)]
     files = [make.encode(make.scene(*size, seed), subsampling=2) for seed, size in enumerate(sizes)]
     batch = Encoded(np.arange(8), files=(*files[:3], CUT, *files[3:]))
-    with opened(batch_pixels=640_000) as embed:
-        check(embed(batch), on_the_cpu(engine, batch))
+    with open_stage(batch_pixels=640_000) as embed:
+        check(embed(batch), embed_on_cpu(engine, batch))
 
 
-def test_many_batches_in_flight_come_out_in_order(opened: Callable[..., Any], engine: bytes) -> None:
+def test_many_batches_in_flight_come_out_in_order(open_stage: Callable[..., Any], engine: bytes) -> None:
     files = [JPEGS[i % 20] if i % 9 else CUT for i in range(200)]
     batches = [Encoded(np.arange(i, i + 20), files=tuple(files[i : i + 20])) for i in range(0, 200, 20)]
-    with opened(slots=3) as embed, Pipeline(batches, Chain.of(Stage(StageClock("embed", 3), embed, 4))) as pipeline:
-        got = list(pipeline)
-    for mine, batch in zip(got, batches, strict=True):
-        check(mine, on_the_cpu(engine, batch))
+    with open_stage(slots=3) as embed, Pipeline(batches, Chain.of(Stage(StageClock("embed", 3), embed, 4))) as pipeline:
+        actual = list(pipeline)
+    for embedded, batch in zip(actual, batches, strict=True):
+        check(embedded, embed_on_cpu(engine, batch))
 
 
-def test_out_of_memory_halves_the_slice_for_good_and_loses_nothing(
-    opened: Callable[..., Any], engine: bytes, caplog: pytest.LogCaptureFixture
+def test_out_of_memory_halves_the_batch_limit_and_loses_no_photo(
+    open_stage: Callable[..., Any], engine: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     batch = Encoded(np.arange(20), files=tuple([*JPEGS[:9], CUT, *JPEGS[9:19]]))
-    with opened() as embed:
+    with open_stage() as embed:
         embed._runner._engine.refusals = {1: "out of memory", 2: "out of memory"}
-        check(embed(batch), on_the_cpu(engine, batch))
+        check(embed(batch), embed_on_cpu(engine, batch))
         assert embed.limit.size == 2
     assert len([line for line in warnings_in(caplog) if "out of memory" in line]) == 2
 
 
-def test_what_dali_has_no_room_for_halves_the_slice_too(
-    opened: Callable[..., Any], engine: bytes, monkeypatch: pytest.MonkeyPatch
+def test_out_of_memory_in_dali_halves_the_batch_limit(
+    open_stage: Callable[..., Any], engine: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = JpegRuns._execute
 
-    def small(pipe: Any, files: list[bytes], stream: int | None) -> Any:
+    def execute_small_batches(pipe: Any, files: list[bytes], stream: int | None) -> Any:
         if len(files) > 3:
             raise MemoryError("std::bad_alloc")
         return run(pipe, files, stream)
 
     batch = Encoded(np.arange(20), files=tuple(JPEGS))
-    with opened() as embed:
-        monkeypatch.setattr(JpegRuns, "_execute", staticmethod(small))
-        check(embed(batch), on_the_cpu(engine, batch))
+    with open_stage() as embed:
+        monkeypatch.setattr(JpegRuns, "_execute", staticmethod(execute_small_batches))
+        check(embed(batch), embed_on_cpu(engine, batch))
         assert embed.limit.size == 2
 
 
-def test_an_engine_that_fails_stops_the_stage_with_its_words(opened: Callable[..., Any]) -> None:
-    with opened() as embed:
+def test_an_engine_failure_is_raised_with_its_message(open_stage: Callable[..., Any]) -> None:
+    with open_stage() as embed:
         embed._runner._engine.refusals = {1: "the GPU fell off the bus"}
         with raises(EngineError, "the GPU fell off the bus"):
             embed(Encoded(np.arange(3), files=tuple(JPEGS[:3])))
 
 
-def test_the_clocks_tell_decoding_from_inference(opened: Callable[..., Any]) -> None:
-    with opened() as embed:
+def test_decoding_and_inference_have_separate_clocks(open_stage: Callable[..., Any]) -> None:
+    with open_stage() as embed:
         embed(Encoded(np.arange(4), files=(*JPEGS[:3], CUT)))
         decode, infer = embed._decode_clock, embed._infer_clock
     assert (decode.photos, infer.photos) == (4, 3)
@@ -168,24 +168,24 @@ def test_the_clocks_tell_decoding_from_inference(opened: Callable[..., Any]) -> 
     assert infer.busy_s > 0
 
 
-def test_warming_up_reaches_every_slot(opened: Callable[..., Any]) -> None:
-    with opened(slots=3) as embed:
+def test_warm_up_runs_every_slot(open_stage: Callable[..., Any]) -> None:
+    with open_stage(slots=3) as embed:
         embed.warm_up()
         assert embed._runner._engine.shapes == [(8, 112, 112, 3)] * 3
 
 
-def test_threads_share_the_stage(opened: Callable[..., Any], engine: bytes) -> None:
-    def work(turn: int) -> None:
-        order = np.random.default_rng(turn).permutation(20)
+def test_several_threads_may_use_the_stage(open_stage: Callable[..., Any], engine: bytes) -> None:
+    def work(seed: int) -> None:
+        order = np.random.default_rng(seed).permutation(20)
         batch = Encoded(np.arange(20), files=tuple(JPEGS[i] for i in order))
-        check(embed(batch), on_the_cpu(engine, batch))
+        check(embed(batch), embed_on_cpu(engine, batch))
 
-    with opened(slots=2) as embed, ThreadPoolExecutor(6) as pool:
+    with open_stage(slots=2) as embed, ThreadPoolExecutor(6) as pool:
         list(pool.map(work, range(12)))
 
 
-class Clocked:
-    """An EmbedPhotos with known costs: a call costs `fixed` seconds and an image one; slots share one GPU."""
+class CostModel:
+    """An EmbedPhotos on a fake clock: each call has a fixed cost and a cost per image; slots share one GPU."""
 
     def __init__(self, settings: Settings, now: list[float], fits: int) -> None:
         self.limit = BatchLimit(settings.batch_size)
@@ -195,39 +195,39 @@ class Clocked:
     def __call__(self, batch: Encoded) -> Encoded:
         if len(batch) > self._fits:
             self.limit.size //= 2
-        with self._lock:  # two in flight hide half of the fixed cost, more hide no more
+        with self._lock:  # two batches in flight hide half of the fixed cost; further ones hide no more
             self._now[0] += (0.02 / min(2, self._streams) + 0.0001 * len(batch)) / self._streams
         return batch
 
 
-def tuned(fits: int = 10**6, batch_size: int | None = None, slots: int = 9) -> Settings:
+def tune(fits: int = 10**6, batch_size: int | None = None, slots: int = 9) -> Settings:
     now = [0.0]
 
     @contextmanager
     def open_embed(settings: Settings) -> Iterator[Any]:
         if settings.streams > slots:
             raise OutOfMemoryError("no room")
-        yield Clocked(settings, now, fits)
+        yield CostModel(settings, now, fits)
 
     wide = info(backend="tensorrt", profile=(1, 256, 512))
     return tune_gpu(wide, open_embed, JPEGS, batch_size=batch_size, clock=lambda: now[0])
 
 
-def test_the_tuner_takes_the_largest_batch_when_calls_are_costly() -> None:
-    assert tuned().batch_size == 512
-    assert tuned(batch_size=100).batch_size == 100
+def test_the_tuner_chooses_the_largest_batch_when_calls_are_costly() -> None:
+    assert tune().batch_size == 512
+    assert tune(batch_size=100).batch_size == 100
 
 
-def test_the_tuner_leaves_what_does_not_fit() -> None:
-    assert tuned(fits=128).batch_size == 128
-    assert tuned(slots=2).streams == 2
-    assert tuned(slots=0) == Settings(256, 3, 1, tuned().decoders, tuned().readers)
+def test_the_tuner_skips_settings_that_do_not_fit() -> None:
+    assert tune(fits=128).batch_size == 128
+    assert tune(slots=2).streams == 2
+    assert tune(slots=0) == Settings(256, 3, 1, tune().decoders, tune().readers)
 
 
-def test_what_dali_has_left_over_is_given_back_before_the_next_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unused_dali_memory_is_released_before_the_next_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     import nvidia.dali.backend
 
-    given_back: list[int] = []
-    monkeypatch.setattr(nvidia.dali.backend, "ReleaseUnusedMemory", lambda: given_back.append(1))
-    tuned(slots=2)  # two slots, and three that do not fit
-    assert len(given_back) == 2
+    releases: list[int] = []
+    monkeypatch.setattr(nvidia.dali.backend, "ReleaseUnusedMemory", lambda: releases.append(1))
+    tune(slots=2)  # two slots fit, three do not
+    assert len(releases) == 2

@@ -1,4 +1,4 @@
-"""Faces found, cut and embedded on the device, on the CPU: DALI's CPU graph, g++'s kernels, a stand-in for TensorRT."""
+"""Detect, crop and embed faces, tested on the CPU: DALI's CPU graph, kernels by g++, a stand-in for TensorRT."""
 
 from __future__ import annotations
 
@@ -42,33 +42,33 @@ from tests.support.red_square_detector import picture, save_red_squares
 from tests.support.tensorrt_stand_in import tensorrt_module
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
+    warnings.simplefilter("ignore")  # dependencies of DALI warn about deprecations
     pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda120")
 
 DETECT = FaceRules(align="detect", min_iod=0)
 ALL = replace(DETECT, policy="all")
 SHIM = {"backend": "tensorrt", "backend_version": "tensorrt shim"}
 Open = Callable[..., Any]
-OnTheCpu = Callable[..., Embedded]
+EmbedOnCpu = Callable[..., Embedded]
 
 
 def jpeg(*squares: tuple[int, int, int], height: int = 400, width: int = 300, seed: int = 0, **options: Any) -> bytes:
     return make.encode(picture(height, width, *squares, seed=seed), **options)
 
 
-ONE = [jpeg((40 + 7 * i, 100 + 11 * i, 110 + 3 * i), seed=i) for i in range(1, 10)]
-TWO = [jpeg((30, 50, 43), (190, 230, 48), seed=9), jpeg((20, 250, 46), (180, 60, 44), seed=10)]
-NONE = jpeg()
-SMALL = jpeg((120, 160, 34))  # too small for the views that are always looked at
+ONE_FACE = [jpeg((40 + 7 * i, 100 + 11 * i, 110 + 3 * i), seed=i) for i in range(1, 10)]
+TWO_FACES = [jpeg((30, 50, 43), (190, 230, 48), seed=9), jpeg((20, 250, 46), (180, 60, 44), seed=10)]
+NO_FACES = jpeg()
+SMALL = jpeg((120, 160, 34))  # too small for the standard views
 PNG = make.encode(picture(400, 300, (100, 120, 90)), "PNG")
 TURNED = make.encode(make.STORED[6](picture(400, 300, (100, 120, 90))), orientation=6)
-CUT = ONE[0][:3000]
-AT = ONE[0].index(b"\xff\xc4") + 5
-DAMAGED = ONE[0][:AT] + bytes([255] * 16) + ONE[0][AT + 16 :]
+CUT = ONE_FACE[0][:3000]
+HUFFMAN_OFFSET = ONE_FACE[0].index(b"\xff\xc4") + 5
+DAMAGED = ONE_FACE[0][:HUFFMAN_OFFSET] + bytes([255] * 16) + ONE_FACE[0][HUFFMAN_OFFSET + 16 :]
 CROP = make.encode(make.scene(112, 112), quality=95)
 LARGE = jpeg((640, 768, 576), height=2560, width=1920, quality=95)  # reduced
-LONG = jpeg((400, 40, 100), height=180, width=1000)  # its views are as low as a detector's pictures may be
-FAR = jpeg((1600, 2000, 320), height=5120, width=3840, quality=90)  # reduced, and its face cut from a larger one
+LONG = jpeg((400, 40, 100), height=180, width=1000)  # its views have the smallest height that a detector accepts
+FAR_FACE = jpeg((1600, 2000, 320), height=5120, width=3840, quality=90)  # reduced; the face is cut from a larger decode
 
 
 @pytest.fixture(scope="module")
@@ -100,30 +100,33 @@ def open_stage(
     slots: int = 2,
     pixels: int = 1 << 25,
 ) -> Iterator[EmbedFaces]:
-    """The stage on what stands for a GPU."""
+    """Open the stage on the stand-ins for a GPU."""
     driver = ShimDriver(compiled)
     opening: dict[str, Any] = {"slots": slots, "driver": driver, "trt": tensorrt_module()}
-    infos = (replace(one[1], **SHIM, profile=profile) for one, profile in ((embedder, (1, 8, 16)), (finder, (1, 2, 4))))
+    infos = (
+        replace(engine_info[1], **SHIM, profile=profile)
+        for engine_info, profile in ((embedder, (1, 8, 16)), (finder, (1, 2, 4)))
+    )
     with (
         TensorRTRunner(embedder[0], next(infos), **opening) as runner,
-        TensorRTRunner(finder[0], next(infos), **opening) as searcher,
+        TensorRTRunner(finder[0], next(infos), **opening) as detector_runner,
         ExitStack() as stack,
     ):
-        own, order = stack.enter_context, finder[1].channel_order
+        enter, order = stack.enter_context, finder[1].channel_order
         options = DaliOptions(batch_size=batch_size, batch_pixels=pixels, threads=1)
         warping = {"size": 112, "reverse": order != embedder[1].channel_order, "capacity": batch_size}
         sides, kernels = [view.long_side for view in rules.find.views], Kernels(driver)
         resources = [
-            FaceResources(own(DaliPhotos(sides, LONG_SIDE, order, options)), own(Warp(driver, kernels, **warping)))
+            FaceResources(enter(DaliPhotos(sides, LONG_SIDE, order, options)), enter(Warp(driver, kernels, **warping)))
             for _ in range(slots)
         ]
         clocks = StageClock("decode", slots), StageClock("detect", slots), StageClock("infer", slots)
-        yield EmbedFaces(runner, searcher, resources, rules, batch_size, Limits(), clocks)
+        yield EmbedFaces(runner, detector_runner, resources, rules, batch_size, Limits(), clocks)
 
 
 @pytest.fixture
-def opened(engine: bytes, detector: tuple[bytes, EngineInfo], compiled: Path) -> Open:
-    """Opens an EmbedFaces of the small engines."""
+def open_embed_faces(engine: bytes, detector: tuple[bytes, EngineInfo], compiled: Path) -> Open:
+    """Make a function that opens an EmbedFaces with the small engines."""
 
     def open_faces(rules: FaceRules = DETECT, order: str = "rgb", **options: Any) -> AbstractContextManager[EmbedFaces]:
         return open_stage((engine, info(channel_order=order)), detector, compiled, rules, **options)
@@ -132,8 +135,8 @@ def opened(engine: bytes, detector: tuple[bytes, EngineInfo], compiled: Path) ->
 
 
 @pytest.fixture
-def on_the_cpu(engine: bytes, detector: tuple[bytes, EngineInfo]) -> OnTheCpu:
-    """The three stages that this one stands for."""
+def embed_on_cpu(engine: bytes, detector: tuple[bytes, EngineInfo]) -> EmbedOnCpu:
+    """Make a function that computes the expected result with the three CPU stages."""
 
     def embed(batch: Encoded, rules: FaceRules = DETECT, order: str = "rgb") -> Embedded:
         embedder = info(channel_order=order)
@@ -148,181 +151,193 @@ def batch_of(*files: bytes) -> Encoded:
     return Encoded(np.arange(len(files)) * 3 + 100, (Outcome(7, Status.UNREADABLE, "gone"),), files=files)
 
 
-def check(got: Embedded, wanted: Embedded) -> None:
-    """The same rows, outcomes and counts; nearly the same faces and vectors."""
-    assert got.rows.tolist() == wanted.rows.tolist()
-    assert sorted(got.outcomes, key=lambda o: o.row) == sorted(wanted.outcomes, key=lambda o: o.row)
-    assert got.face_counts == wanted.face_counts
-    assert got.faces is not None
-    assert wanted.faces is not None
-    scale = np.maximum(wanted.faces["iod"], 20) / 20  # a pixel in a usual portrait
-    assert (np.abs(got.faces["box"] - wanted.faces["box"]).max(axis=1, initial=0) <= 1.5 * scale).all()
-    assert (np.abs(got.faces["landmarks"] - wanted.faces["landmarks"]).max(axis=(1, 2), initial=0) <= 1 * scale).all()
-    np.testing.assert_allclose(got.faces["score"], wanted.faces["score"], atol=0.02)
-    np.testing.assert_array_equal(got.faces["face_index"], wanted.faces["face_index"])
-    np.testing.assert_allclose(got.faces["sharpness"], wanted.faces["sharpness"], rtol=0.2, atol=1)
-    assert got.embeddings.shape == wanted.embeddings.shape
-    assert ((got.embeddings * wanted.embeddings).sum(axis=1) > 0.999).all()
+def check(actual: Embedded, expected: Embedded) -> None:
+    """Assert equal rows, outcomes and counts, and nearly equal faces and vectors."""
+    assert actual.rows.tolist() == expected.rows.tolist()
+    assert sorted(actual.outcomes, key=lambda outcome: outcome.row) == sorted(
+        expected.outcomes, key=lambda outcome: outcome.row
+    )
+    assert actual.face_counts == expected.face_counts
+    assert actual.faces is not None
+    assert expected.faces is not None
+    scale = np.maximum(expected.faces["iod"], 20) / 20  # one pixel in a typical portrait
+    assert (np.abs(actual.faces["box"] - expected.faces["box"]).max(axis=1, initial=0) <= 1.5 * scale).all()
+    assert (
+        np.abs(actual.faces["landmarks"] - expected.faces["landmarks"]).max(axis=(1, 2), initial=0) <= 1 * scale
+    ).all()
+    np.testing.assert_allclose(actual.faces["score"], expected.faces["score"], atol=0.02)
+    np.testing.assert_array_equal(actual.faces["face_index"], expected.faces["face_index"])
+    np.testing.assert_allclose(actual.faces["sharpness"], expected.faces["sharpness"], rtol=0.2, atol=1)
+    assert actual.embeddings.shape == expected.embeddings.shape
+    assert ((actual.embeddings * expected.embeddings).sum(axis=1) > 0.999).all()
 
 
 BATCHES = {
-    "one": [ONE[0]],
-    "more than a slot holds": [*ONE, *ONE[::-1]],
-    "none with a face": [NONE, NONE],
-    "damaged and of other kinds": [CUT, *ONE[:3], PNG, b"", NONE, DAMAGED, ONE[4], b"junk", TURNED, PNG],
+    "one": [ONE_FACE[0]],
+    "more than a slot holds": [*ONE_FACE, *ONE_FACE[::-1]],
+    "none with a face": [NO_FACES, NO_FACES],
+    "damaged and of other kinds": [CUT, *ONE_FACE[:3], PNG, b"", NO_FACES, DAMAGED, ONE_FACE[4], b"junk", TURNED, PNG],
     "only for the other decoder": [PNG, PNG],
     "only bad ones": [CUT, b"", DAMAGED],
-    "grey": [make.encode(picture(400, 300)[..., 0]), ONE[1]],
-    "crops are searched too": [CROP, ONE[1]],
-    "large": [LARGE, ONE[2]],
-    "far": [FAR, ONE[3]],
-    "long": [LONG, ONE[3]],
-    "small": [ONE[5], SMALL],
+    "grey": [make.encode(picture(400, 300)[..., 0]), ONE_FACE[1]],
+    "crops are searched too": [CROP, ONE_FACE[1]],
+    "large": [LARGE, ONE_FACE[2]],
+    "far": [FAR_FACE, ONE_FACE[3]],
+    "long": [LONG, ONE_FACE[3]],
+    "small": [ONE_FACE[5], SMALL],
     "nothing": [],
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("files", BATCHES.values(), ids=BATCHES.keys())
-def test_a_batch_ends_as_it_does_on_the_cpu(opened: Open, on_the_cpu: OnTheCpu, files: list[bytes]) -> None:
+def test_a_batch_gives_the_result_of_the_cpu(
+    open_embed_faces: Open, embed_on_cpu: EmbedOnCpu, files: list[bytes]
+) -> None:
     batch = batch_of(*files)
-    with opened() as embed:
-        check(embed(batch), on_the_cpu(batch))
+    with open_embed_faces() as embed:
+        check(embed(batch), embed_on_cpu(batch))
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_channels_are_in_the_order_of_each_engine(opened: Open, on_the_cpu: OnTheCpu, order: str) -> None:
-    batch = batch_of(ONE[0], PNG, ONE[1])
-    with opened(order=order) as embed:
-        check(embed(batch), on_the_cpu(batch, order=order))
+def test_each_engine_gets_its_channel_order(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu, order: str) -> None:
+    batch = batch_of(ONE_FACE[0], PNG, ONE_FACE[1])
+    with open_embed_faces(order=order) as embed:
+        check(embed(batch), embed_on_cpu(batch, order=order))
 
 
 @pytest.mark.slow
-def test_every_face_has_a_row_even_if_they_are_more_than_a_slot_holds(opened: Open, on_the_cpu: OnTheCpu) -> None:
-    batch = batch_of(TWO[0], NONE, TWO[1], make.encode(picture(400, 300, (30, 50, 43), (190, 230, 48)), "PNG"))
-    with opened(ALL, batch_size=3) as embed:
-        got = embed(batch)
-        check(got, on_the_cpu(batch, ALL))
-    assert got.rows.tolist() == [100, 100, 106, 106, 109, 109]
+def test_every_face_has_a_row_even_beyond_the_size_of_a_slot(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu) -> None:
+    batch = batch_of(
+        TWO_FACES[0], NO_FACES, TWO_FACES[1], make.encode(picture(400, 300, (30, 50, 43), (190, 230, 48)), "PNG")
+    )
+    with open_embed_faces(ALL, batch_size=3) as embed:
+        actual = embed(batch)
+        check(actual, embed_on_cpu(batch, ALL))
+    assert actual.rows.tolist() == [100, 100, 106, 106, 109, 109]
 
 
-def test_several_faces_are_refused_if_one_is_wanted(opened: Open, on_the_cpu: OnTheCpu) -> None:
-    rules, batch = replace(DETECT, policy="one"), batch_of(*TWO, jpeg((120, 160, 46)))
-    with opened(rules) as embed:
-        got = embed(batch)
-        check(got, on_the_cpu(batch, rules))
-    assert [o.status for o in got.outcomes if o.row > 7] == [Status.MULTIPLE_FACES] * 2
+def test_policy_one_refuses_several_faces(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu) -> None:
+    rules, batch = replace(DETECT, policy="one"), batch_of(*TWO_FACES, jpeg((120, 160, 46)))
+    with open_embed_faces(rules) as embed:
+        actual = embed(batch)
+        check(actual, embed_on_cpu(batch, rules))
+    assert [outcome.status for outcome in actual.outcomes if outcome.row > 7] == [Status.MULTIPLE_FACES] * 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [{"min_iod": 34}, {"min_sharpness": 240.0}, {"min_frontal": 1.0}])
-def test_poor_faces_are_outcomes(opened: Open, on_the_cpu: OnTheCpu, change: dict[str, float]) -> None:
-    rules, batch = replace(DETECT, **change), batch_of(*ONE, NONE, SMALL)
-    with opened(rules) as embed:
-        got, wanted = embed(batch), on_the_cpu(batch, rules)
-    assert got.rows.tolist() == wanted.rows.tolist()
-    assert {(o.row, o.status) for o in got.outcomes} == {(o.row, o.status) for o in wanted.outcomes}
-    assert any(o.status == Status.LOW_QUALITY for o in got.outcomes)
+def test_poor_faces_are_outcomes(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu, change: dict[str, float]) -> None:
+    rules, batch = replace(DETECT, **change), batch_of(*ONE_FACE, NO_FACES, SMALL)
+    with open_embed_faces(rules) as embed:
+        actual, expected = embed(batch), embed_on_cpu(batch, rules)
+    assert actual.rows.tolist() == expected.rows.tolist()
+    assert {(outcome.row, outcome.status) for outcome in actual.outcomes} == {
+        (outcome.row, outcome.status) for outcome in expected.outcomes
+    }
+    assert any(outcome.status == Status.LOW_QUALITY for outcome in actual.outcomes)
 
 
-def test_photographs_of_the_crops_size_are_crops_with_auto(opened: Open, on_the_cpu: OnTheCpu) -> None:
+def test_auto_embeds_photos_of_crop_size_without_detection(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu) -> None:
     rules = FaceRules(align="auto", min_iod=0)
-    crops, mixed = batch_of(CROP, CROP, make.encode(make.scene(112, 112), "PNG")), batch_of(CROP, ONE[0])
-    with opened(rules) as embed:
-        got = embed(crops)
-        assert embed._detect._runner._engine.shapes == []  # nothing was looked for
-        check(got, on_the_cpu(crops, rules))
-        check(embed(mixed), on_the_cpu(mixed, rules))
-    assert got.faces is not None
-    assert np.isnan(got.faces["score"]).all()
+    crops, mixed = batch_of(CROP, CROP, make.encode(make.scene(112, 112), "PNG")), batch_of(CROP, ONE_FACE[0])
+    with open_embed_faces(rules) as embed:
+        actual = embed(crops)
+        assert embed._detect._runner._engine.shapes == []  # the detector did not run
+        check(actual, embed_on_cpu(crops, rules))
+        check(embed(mixed), embed_on_cpu(mixed, rules))
+    assert actual.faces is not None
+    assert np.isnan(actual.faces["score"]).all()
 
 
-def test_photographs_that_take_much_memory_are_embedded_in_parts(
-    opened: Open, on_the_cpu: OnTheCpu, monkeypatch: pytest.MonkeyPatch
+def test_large_photos_are_embedded_in_parts(
+    open_embed_faces: Open, embed_on_cpu: EmbedOnCpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = batch_of(*ONE[:7], PNG)
-    with opened(pixels=3 * 400 * 300) as embed:
-        check(embed(batch), on_the_cpu(batch))
+    batch = batch_of(*ONE_FACE[:7], PNG)
+    with open_embed_faces(pixels=3 * 400 * 300) as embed:
+        check(embed(batch), embed_on_cpu(batch))
         assert [shape[0] for shape in embed._runner._engine.shapes] == [4, 4, 2]  # 3, 3, and 1 with the PNG
 
 
 @pytest.mark.slow
-def test_what_the_views_do_not_show_goes_the_cpus_way(opened: Open) -> None:
-    with opened() as embed:
-        looked: list[int] = []
-        find = embed._find_faces
-        embed._find_faces = lambda batch: looked.extend(batch.rows.tolist()) or find(batch)
-        embed(batch_of(ONE[0], NONE, PNG, SMALL, FAR))
-        assert looked == [103, 106, 109, 112]
+def test_photos_without_a_face_in_the_views_fall_back_to_the_cpu(open_embed_faces: Open) -> None:
+    with open_embed_faces() as embed:
+        fallback_rows: list[int] = []
+        original_find = embed._find_faces
+        embed._find_faces = lambda batch: fallback_rows.extend(batch.rows.tolist()) or original_find(batch)
+        embed(batch_of(ONE_FACE[0], NO_FACES, PNG, SMALL, FAR_FACE))
+        assert fallback_rows == [103, 106, 109, 112]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whose", ["dali", "detector", "engine"])
-def test_out_of_memory_halves_the_slice_for_good_and_loses_nothing(
-    opened: Open, on_the_cpu: OnTheCpu, monkeypatch: pytest.MonkeyPatch, whose: str
+@pytest.mark.parametrize("owner", ["dali", "detector", "engine"])
+def test_out_of_memory_halves_the_batch_limit_and_loses_no_photo(
+    open_embed_faces: Open, embed_on_cpu: EmbedOnCpu, monkeypatch: pytest.MonkeyPatch, owner: str
 ) -> None:
     run = JpegRuns._execute
 
-    def small(pipe: Any, files: list[bytes], stream: int | None) -> Any:
+    def execute_small_batches(pipe: Any, files: list[bytes], stream: int | None) -> Any:
         if len(files) > 3:
             raise MemoryError("std::bad_alloc")
         return run(pipe, files, stream)
 
-    batch = batch_of(*ONE, PNG, NONE)
-    with opened() as embed:
-        if whose == "dali":
-            monkeypatch.setattr(JpegRuns, "_execute", staticmethod(small))
+    batch = batch_of(*ONE_FACE, PNG, NO_FACES)
+    with open_embed_faces() as embed:
+        if owner == "dali":
+            monkeypatch.setattr(JpegRuns, "_execute", staticmethod(execute_small_batches))
         else:
-            failing = embed._detect._runner if whose == "detector" else embed._runner
+            failing = embed._detect._runner if owner == "detector" else embed._runner
             failing._engine.refusals = {1: "out of memory", 2: "out of memory"}
-        check(embed(batch), on_the_cpu(batch))
+        check(embed(batch), embed_on_cpu(batch))
         assert embed.limit.size == 2
 
 
-@pytest.mark.parametrize("which", ["_runner", "_detect"])
-def test_an_engine_that_fails_stops_the_stage_with_its_words(opened: Open, which: str) -> None:
-    with opened() as embed:
-        failing = embed._runner if which == "_runner" else embed._detect._runner
+@pytest.mark.parametrize("attribute", ["_runner", "_detect"])
+def test_an_engine_failure_is_raised_with_its_message(open_embed_faces: Open, attribute: str) -> None:
+    with open_embed_faces() as embed:
+        failing = embed._runner if attribute == "_runner" else embed._detect._runner
         failing._engine.refusals = {1: "the GPU fell off the bus"}
         with raises(EngineError, "the GPU fell off the bus"):
-            embed(batch_of(*ONE[:3]))
-        assert embed(batch_of(*ONE[:3])).rows.tolist() == [100, 103, 106]  # slots and resources came back
+            embed(batch_of(*ONE_FACE[:3]))
+        assert embed(batch_of(*ONE_FACE[:3])).rows.tolist() == [100, 103, 106]  # slots and resources were returned
 
 
-def test_warming_up_reaches_every_slot(opened: Open) -> None:
-    with opened(slots=3) as embed:
+def test_warm_up_runs_every_slot(open_embed_faces: Open) -> None:
+    with open_embed_faces(slots=3) as embed:
         embed.warm_up()
         assert embed._runner._engine.shapes == [(8, 112, 112, 3)] * 3
         sides = [view.long_side for view in DETECT.find.views]
         assert embed._detect._runner._engine.shapes == [(4, side, side, 3) for side in sides] * 3
 
 
-def test_the_clocks_tell_the_work_apart(opened: Open) -> None:
-    with opened() as embed:
-        embed(batch_of(*ONE[:3], PNG, CUT))
+def test_each_kind_of_work_has_its_clock(open_embed_faces: Open) -> None:
+    with open_embed_faces() as embed:
+        embed(batch_of(*ONE_FACE[:3], PNG, CUT))
         clocks = embed._decode_clock, embed._detect_clock, embed._infer_clock
     assert [clock.photos for clock in clocks] == [5, 5, 4]
     assert all(clock.busy_s > 0 for clock in clocks)
 
 
 @pytest.mark.slow
-def test_threads_share_the_stage(opened: Open, on_the_cpu: OnTheCpu) -> None:
-    files = [*ONE, NONE, PNG, CUT]
-    wanted = {order: on_the_cpu(batch_of(*(files[i] for i in order))) for order in map(tuple, orders(len(files)))}
+def test_several_threads_may_use_the_stage(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu) -> None:
+    files = [*ONE_FACE, NO_FACES, PNG, CUT]
+    expected = {
+        order: embed_on_cpu(batch_of(*(files[i] for i in order))) for order in map(tuple, permutations(len(files)))
+    }
 
     def work(order: tuple[int, ...]) -> None:
-        check(embed(batch_of(*(files[i] for i in order))), wanted[order])
+        check(embed(batch_of(*(files[i] for i in order))), expected[order])
 
-    with opened(slots=2) as embed, ThreadPoolExecutor(4) as pool:
-        list(pool.map(work, wanted))
-
-
-def orders(count: int) -> list[list[int]]:
-    return [np.random.default_rng(turn).permutation(count).tolist() for turn in range(6)]
+    with open_embed_faces(slots=2) as embed, ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, expected))
 
 
-def real(name: str, folder: Path) -> tuple[bytes, EngineInfo]:
-    """An engine of a registered model, for the CPU."""
+def permutations(count: int) -> list[list[int]]:
+    return [np.random.default_rng(seed).permutation(count).tolist() for seed in range(6)]
+
+
+def build_real(name: str, folder: Path) -> tuple[bytes, EngineInfo]:
+    """Build a CPU engine of a registered model."""
     model = load_spec(name)
     weights = find_weights(model)
     if weights is None:
@@ -334,25 +349,27 @@ def real(name: str, folder: Path) -> tuple[bytes, EngineInfo]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["yunet", "scrfd-500m"])
 @pytest.mark.parametrize("policy", ["largest", "all"])
-def test_a_real_detector_finds_the_faces_of_real_photographs_alike(
+def test_a_real_detector_finds_the_faces_of_real_photos_as_on_the_cpu(
     shared: Path, name: str, policy: str, tmp_path: Path, compiled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))
     rules = replace(DETECT, policy=policy)
-    finder, embedder = real(name, tmp_path), real("mobilefacenet-128", tmp_path)
+    finder, embedder = build_real(name, tmp_path), build_real("mobilefacenet-128", tmp_path)
     paths = sorted((shared / "data" / "photos").iterdir())
     files = [make.encode(np.asarray(Image.open(path).convert("RGB")), quality=95) for path in paths]
     batch = batch_of(*files)
     order = embedder[1].channel_order
-    with OrtRunner(*embedder) as runner, OrtRunner(*finder) as searcher:
-        faces = find_faces_with(searcher, rules, runner.info, Limits())(DecodePhotos(order, Limits())(batch))
-        wanted = Embed(runner, BatchLimit(8))(faces)
+    with OrtRunner(*embedder) as runner, OrtRunner(*finder) as detector_runner:
+        faces = find_faces_with(detector_runner, rules, runner.info, Limits())(DecodePhotos(order, Limits())(batch))
+        expected = Embed(runner, BatchLimit(8))(faces)
     with open_stage(embedder, finder, compiled, rules) as embed:
-        got = embed(batch)
-    assert got.rows.tolist() == wanted.rows.tolist()
-    assert got.faces is not None
-    assert wanted.faces is not None
-    off = np.abs(got.faces["landmarks"] - wanted.faces["landmarks"]).max(axis=(1, 2)) / wanted.faces["iod"]
-    cosines = (got.embeddings * wanted.embeddings).sum(axis=1)
-    assert np.median(off) < 0.005  # of the distance between the eyes: 0.3 pixels in a crop
-    assert (cosines[off < 0.005] > 0.998).all()
+        actual = embed(batch)
+    assert actual.rows.tolist() == expected.rows.tolist()
+    assert actual.faces is not None
+    assert expected.faces is not None
+    landmark_errors = (
+        np.abs(actual.faces["landmarks"] - expected.faces["landmarks"]).max(axis=(1, 2)) / expected.faces["iod"]
+    )
+    cosines = (actual.embeddings * expected.embeddings).sum(axis=1)
+    assert np.median(landmark_errors) < 0.005  # as a share of the eye distance: 0.3 pixels in a crop
+    assert (cosines[landmark_errors < 0.005] > 0.998).all()

@@ -1,4 +1,4 @@
-"""The whole main job on the GPU path, on the CPU: DALI's CPU graph, and shims in the places of CUDA and TensorRT."""
+"""`process` on the GPU path, tested on the CPU: DALI's CPU graph, and stand-ins for CUDA and TensorRT."""
 
 from __future__ import annotations
 
@@ -36,45 +36,45 @@ from tests.support.red_square_detector import picture, save_red_squares
 from tests.support.tensorrt_stand_in import ShimCrops, tensorrt_module
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
+    warnings.simplefilter("ignore")  # dependencies of DALI warn about deprecations
     pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda120")
 
 SMALL_SEGMENTS = RunOptions(segments=SegmentRules(100, 60))
 
 
-def plan(engine: Path, folder: Path, profile: tuple[int, int, int]) -> Engine:
-    """An engine of the backend tensorrt, as far as anybody can tell here."""
+def write_plan(engine: Path, folder: Path, profile: tuple[int, int, int]) -> Engine:
+    """Copy an ONNX engine as a TensorRT plan; the stand-in for TensorRT runs it."""
     shim = {"backend": "tensorrt", "backend_version": "tensorrt shim", "device": "shim"}
     return copy_engine(engine, folder / f"{engine.stem}.plan", profile=profile, **shim)
 
 
 @pytest.fixture
 def engine(tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
-    """The tiny engine on what stands for a GPU."""
+    """Make the tiny engine a TensorRT plan, and replace CUDA and TensorRT by their stand-ins."""
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_module())
     monkeypatch.setattr(tensorrt_runner, "open_driver", lambda: ShimDriver(tmp_path))
 
-    def on_the_cpu(kind: Any, *arguments: Any) -> Any:
-        *others, options = arguments
+    def open_on_cpu(kind: Any, *arguments: Any) -> Any:
+        *positional, options = arguments
         assert (options.device, options.device_id) == ("mixed", 0)
-        return kind(*others, replace(options, device="cpu"))
+        return kind(*positional, replace(options, device="cpu"))
 
-    monkeypatch.setattr(gpu_embed, "DaliDecoder", functools.partial(on_the_cpu, DaliDecoder))
+    monkeypatch.setattr(gpu_embed, "DaliDecoder", functools.partial(open_on_cpu, DaliDecoder))
     monkeypatch.setattr(gpu_embed, "DeviceCrops", ShimCrops)
-    monkeypatch.setattr(gpu_faces, "DaliPhotos", functools.partial(on_the_cpu, DaliPhotos))
-    return plan(tiny_engine, tmp_path, (1, 32, 64))
+    monkeypatch.setattr(gpu_faces, "DaliPhotos", functools.partial(open_on_cpu, DaliPhotos))
+    return write_plan(tiny_engine, tmp_path, (1, 32, 64))
 
 
 @pytest.fixture(scope="module")
-def finder(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    """A detector for the CPU."""
+def cpu_detector(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """Build a detector for the CPU."""
     folder = tmp_path_factory.mktemp("red")
-    red = load_spec(str(save_red_squares(folder)))
-    return build_engine(red, resolve_weights(red), backend="cpu", output=folder).engine
+    detector_spec = load_spec(str(save_red_squares(folder)))
+    return build_engine(detector_spec, resolve_weights(detector_spec), backend="cpu", output=folder).engine
 
 
 def draw_portraits(folder: Path, side: int) -> Path:
-    """70 photographs of one, two and no faces, of several sizes and kinds, some of them damaged."""
+    """Write 70 photos with no, one and two faces, in several sizes and formats; some are damaged."""
     rng = np.random.default_rng(0)
     for i in range(70):
         squares = [(int(rng.integers(0, 100)), int(rng.integers(0, 120)), side)] if i % 10 else []
@@ -97,43 +97,43 @@ def request_for(photos: Path, tmp_path: Path) -> Callable[..., Request]:
     return functools.partial(Request, (str(photos),), tmp_path / "o.h5", run=SMALL_SEGMENTS, faces=FaceRules("none"))
 
 
-def test_the_file_is_that_of_the_cpu(
+def test_the_gpu_path_writes_the_file_of_the_cpu_path(
     engine: Engine, tiny_engine: Path, request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
-    found = process(request_for(engine))
-    wanted = process(
+    gpu_summary = process(request_for(engine))
+    cpu_summary = process(
         Request(
             (request_for(engine).inputs[0],), tmp_path / "cpu.h5", read_engine(tiny_engine), faces=FaceRules("none")
         )
     )
-    assert found.outcomes == wanted.outcomes == {"embedded": 594, "corrupt": 6}
-    assert set(found.stages) == {"read", "decode", "infer", "write"}
-    assert found.stages["infer"]["images_per_s"] > 0
-    with h5py.File(tmp_path / "o.h5") as mine, h5py.File(tmp_path / "cpu.h5") as theirs:
-        np.testing.assert_array_equal(mine["image_paths"][:], theirs["image_paths"][:])
-        np.testing.assert_array_equal(mine["outcomes/status"][:], theirs["outcomes/status"][:])
-        cosines = (mine["embeddings"][:] * theirs["embeddings"][:]).sum(axis=1)
+    assert gpu_summary.outcomes == cpu_summary.outcomes == {"embedded": 594, "corrupt": 6}
+    assert set(gpu_summary.stages) == {"read", "decode", "infer", "write"}
+    assert gpu_summary.stages["infer"]["images_per_s"] > 0
+    with h5py.File(tmp_path / "o.h5") as gpu_file, h5py.File(tmp_path / "cpu.h5") as cpu_file:
+        np.testing.assert_array_equal(gpu_file["image_paths"][:], cpu_file["image_paths"][:])
+        np.testing.assert_array_equal(gpu_file["outcomes/status"][:], cpu_file["outcomes/status"][:])
+        cosines = (gpu_file["embeddings"][:] * cpu_file["embeddings"][:]).sum(axis=1)
         assert cosines.min() > 0.99
         assert cosines.mean() > 0.999
-        assert mine["metadata"].attrs["decoder"] == "dali"
-        assert theirs["metadata"].attrs["decoder"] == "opencv"
+        assert gpu_file["metadata"].attrs["decoder"] == "dali"
+        assert cpu_file["metadata"].attrs["decoder"] == "opencv"
 
 
-def test_the_cpu_may_decode_for_it(engine: Engine, request_for: Callable[..., Request], tmp_path: Path) -> None:
-    found = process(request_for(engine, decoder="opencv"))
-    assert found.outcomes == {"embedded": 594, "corrupt": 6}
+def test_opencv_may_decode_for_tensorrt(engine: Engine, request_for: Callable[..., Request], tmp_path: Path) -> None:
+    summary = process(request_for(engine, decoder="opencv"))
+    assert summary.outcomes == {"embedded": 594, "corrupt": 6}
     with raises(ContractError, "decoder", "opencv", "dali"):
         process(request_for(engine, decoder="dali"))
 
 
-def test_dali_decodes_for_tensorrt_alone(tiny_engine: Path, request_for: Callable[..., Request]) -> None:
+def test_dali_decodes_only_for_tensorrt(tiny_engine: Path, request_for: Callable[..., Request]) -> None:
     with raises(ConfigError, "--decoder dali", "cpu"):
         process(request_for(read_engine(tiny_engine), decoder="dali"))
     with raises(ConfigError, "--decoder", "nvjpeg"):
         request_for(read_engine(tiny_engine), decoder="nvjpeg")
 
 
-def test_without_dali_the_cpu_decodes_and_the_log_says_so(
+def test_without_dali_the_cpu_decodes_and_a_message_is_logged(
     engine: Engine,
     request_for: Callable[..., Request],
     monkeypatch: pytest.MonkeyPatch,
@@ -146,46 +146,48 @@ def test_without_dali_the_cpu_decodes_and_the_log_says_so(
 
 
 @pytest.mark.parametrize(("policy", "side"), [("largest", 110), ("all", 44)])
-def test_faces_are_found_on_the_device_as_on_the_cpu(
-    engine: Engine, tiny_engine: Path, finder: Engine, tmp_path: Path, policy: str, side: int
+def test_the_gpu_path_finds_the_faces_of_the_cpu_path(
+    engine: Engine, tiny_engine: Path, cpu_detector: Engine, tmp_path: Path, policy: str, side: int
 ) -> None:
     (tmp_path / "photos").mkdir()
     portraits = draw_portraits(tmp_path / "photos", side)
     faces = FaceRules(align="detect", policy=policy, min_iod=0)
     outputs = tmp_path / "gpu.h5", tmp_path / "cpu.h5"
-    engines = (engine, plan(finder.path, tmp_path, (1, 4, 8))), (read_engine(tiny_engine), finder)
-    found, wanted = (
-        process(Request((str(portraits),), output, embeds, faces=faces, detector=finds, run=SMALL_SEGMENTS))
-        for output, (embeds, finds) in zip(outputs, engines, strict=True)
+    engines = (engine, write_plan(cpu_detector.path, tmp_path, (1, 4, 8))), (read_engine(tiny_engine), cpu_detector)
+    gpu_summary, cpu_summary = (
+        process(Request((str(portraits),), output, embedder, faces=faces, detector=detector, run=SMALL_SEGMENTS))
+        for output, (embedder, detector) in zip(outputs, engines, strict=True)
     )
-    assert found.outcomes == wanted.outcomes
-    assert found.outcomes.keys() == {"embedded", "corrupt", "no-face"}
-    assert set(found.stages) == {"read", "decode", "detect", "infer", "write"}
-    assert all(stage["images_per_s"] > 0 for stage in found.stages.values())
-    with h5py.File(outputs[0]) as mine, h5py.File(outputs[1]) as theirs:
+    assert gpu_summary.outcomes == cpu_summary.outcomes
+    assert gpu_summary.outcomes.keys() == {"embedded", "corrupt", "no-face"}
+    assert set(gpu_summary.stages) == {"read", "decode", "detect", "infer", "write"}
+    assert all(stage["images_per_s"] > 0 for stage in gpu_summary.stages.values())
+    with h5py.File(outputs[0]) as gpu_file, h5py.File(outputs[1]) as cpu_file:
         for name in ("image_paths", "outcomes/status", "outcomes/faces", "face_index"):
-            np.testing.assert_array_equal(mine[name][:], theirs[name][:])
-        assert np.abs(mine["faces/box"][:] - theirs["faces/box"][:]).max() < 1.5
-        assert np.abs(mine["faces/landmarks"][:] - theirs["faces/landmarks"][:]).max() < 1
-        cosines = (mine["embeddings"][:] * theirs["embeddings"][:]).sum(axis=1)
+            np.testing.assert_array_equal(gpu_file[name][:], cpu_file[name][:])
+        assert np.abs(gpu_file["faces/box"][:] - cpu_file["faces/box"][:]).max() < 1.5
+        assert np.abs(gpu_file["faces/landmarks"][:] - cpu_file["faces/landmarks"][:]).max() < 1
+        cosines = (gpu_file["embeddings"][:] * cpu_file["embeddings"][:]).sum(axis=1)
         assert cosines.min() > 0.999
-        assert mine["metadata"].attrs["decoder"] == "dali"
+        assert gpu_file["metadata"].attrs["decoder"] == "dali"
 
 
-def test_settings_are_those_for_this_detector(
-    engine: Engine, finder: Engine, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_tuned_settings_are_stored_per_detector(
+    engine: Engine, cpu_detector: Engine, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "TUNE_FROM_ROWS", 64)
     monkeypatch.setattr(tuning, "_GPU_SLOTS", (2,))
-    searcher = plan(finder.path, tmp_path, (1, 4, 8))
-    request = Request((str(portraits),), tmp_path / "o.h5", engine, faces=FaceRules("detect"), detector=searcher)
+    gpu_detector = write_plan(cpu_detector.path, tmp_path, (1, 4, 8))
+    request = Request((str(portraits),), tmp_path / "o.h5", engine, faces=FaceRules("detect"), detector=gpu_detector)
     assert process(request).processed == 70
     assert recall_settings(engine.info, preparation_key(replace(request, decoder="dali"))) is not None
     assert recall_settings(engine.info, "dali") is None
 
 
-def test_both_engines_have_to_be_on_the_gpu(engine: Engine, finder: Engine, portraits: Path, tmp_path: Path) -> None:
-    request = Request((str(portraits),), tmp_path / "o.h5", engine, faces=FaceRules("detect"), detector=finder)
+def test_dali_needs_both_engines_on_the_gpu(
+    engine: Engine, cpu_detector: Engine, portraits: Path, tmp_path: Path
+) -> None:
+    request = Request((str(portraits),), tmp_path / "o.h5", engine, faces=FaceRules("detect"), detector=cpu_detector)
     with raises(ConfigError, "cpu", "tensorrt"):
         process(replace(request, decoder="dali"))
     assert process(replace(request, limit=12)).processed == 12

@@ -1,4 +1,4 @@
-"""Several processes, one file: the same one that a single process writes."""
+"""Several processes write the same file as a single process."""
 
 from __future__ import annotations
 
@@ -23,86 +23,90 @@ from tests.support.nvidia_driver_stand_in import FakeDriver
 
 
 @pytest.fixture(scope="module")
-def many(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def photo_list(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     listing = tmp_path_factory.mktemp("list") / "list.txt"
-    listing.write_text("\n".join(str(p) for p in sorted(photos.rglob("*.jpg")) for _ in range(15)))
+    listing.write_text("\n".join(str(path) for path in sorted(photos.rglob("*.jpg")) for _ in range(15)))
     return f"@{listing}"
 
 
 @pytest.fixture(scope="module")
-def whole(many: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def single_process(photo_list: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("whole") / "o.h5"
-    assert facemill("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS).returncode == 0
+    assert facemill("process", photo_list, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS).returncode == 0
     return output
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_file_of_one(many: str, tiny_engine: Path, tmp_path: Path, whole: Path) -> None:
+def test_two_processes_write_the_file_of_one(
+    photo_list: str, tiny_engine: Path, tmp_path: Path, single_process: Path
+) -> None:
     output = tmp_path / "o.h5"
-    done = facemill(
-        "process", many, "-o", output, "--engine", tiny_engine, "--device", "cpu,cpu", "--json", *SMALL_SEGMENTS
+    result = facemill(
+        "process", photo_list, "-o", output, "--engine", tiny_engine, "--device", "cpu,cpu", "--json", *SMALL_SEGMENTS
     )
-    found = summary(done)
-    assert found["processed"] == 9000
-    assert found["images_per_s"] > 0
-    assert found["stages"]["infer"]["images_per_s"] > 0
-    assert_same_file(output, whole)
+    counts = summary(result)
+    assert counts["processed"] == 9000
+    assert counts["images_per_s"] > 0
+    assert counts["stages"]["infer"]["images_per_s"] > 0
+    assert_same_file(output, single_process)
     assert os.listdir(tmp_path) == ["o.h5"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_stopped_or_killed_it_goes_on_even_with_another_number_of_processes(
-    signum: signal.Signals, many: str, tiny_engine: Path, tmp_path: Path, whole: Path
+def test_a_stopped_run_resumes_with_a_different_number_of_processes(
+    signum: signal.Signals, photo_list: str, tiny_engine: Path, tmp_path: Path, single_process: Path
 ) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    arguments = ("process", photo_list, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
     with start_facemill(*arguments, "--device", "cpu,cpu") as process:
         wait_for_segment(output)
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == (143 if signum == signal.SIGTERM else -signal.SIGKILL), errors
     assert "Traceback" not in errors
-    again = summary(facemill(*arguments, "--json"))
-    assert 0 < again["processed"] < 9000
-    assert_same_file(output, whole)
+    resumed = summary(facemill(*arguments, "--json"))
+    assert 0 < resumed["processed"] < 9000
+    assert_same_file(output, single_process)
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_ends_the_run_with_its_words(many: str, tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_failure_in_one_process_ends_the_run_with_its_error(
+    photo_list: str, tiny_engine: Path, tmp_path: Path
+) -> None:
     arguments = ("-o", tmp_path / "o.h5", "--engine", tiny_engine, "--device", "cpu,cpu", "--segment-rows", 100_000)
-    done = facemill_process(*("process", many, *arguments), preexec_fn=file_size_limit(200_000))
-    assert_refused(done, "E-DISK-FULL")
+    result = facemill_process(*("process", photo_list, *arguments), preexec_fn=file_size_limit(200_000))
+    assert_refused(result, "E-DISK-FULL")
 
 
-def test_rows_are_divided_in_turns_and_none_is_lost() -> None:
+def test_rows_are_divided_evenly_and_none_is_lost() -> None:
     rows = np.arange(0, 50_000, 2)
-    parts = divide(rows, 3)
-    assert sorted(np.concatenate(parts)) == rows.tolist()
-    assert max(map(len, parts)) - min(map(len, parts)) <= 4096
-    assert [len(p) for p in divide(np.arange(3), 2)] == [2, 1]
-    assert sum(len(p) for p in divide(np.arange(0), 2)) == 0
+    shares = divide(rows, 3)
+    assert sorted(np.concatenate(shares)) == rows.tolist()
+    assert max(map(len, shares)) - min(map(len, shares)) <= 4096
+    assert [len(path) for path in divide(np.arange(3), 2)] == [2, 1]
+    assert sum(len(path) for path in divide(np.arange(0), 2)) == 0
 
 
 def test_every_process_has_a_core() -> None:
     cores = os.sched_getaffinity(0)
-    assert set().union(*(cores_of(n, ["cpu", "cpu"]) for n in range(2))) == cores
-    assert all(cores_of(n, ["cpu"] * 100) for n in range(100))
+    assert set().union(*(cores_of(index, ["cpu", "cpu"]) for index in range(2))) == cores
+    assert all(cores_of(index, ["cpu"] * 100) for index in range(100))
 
 
 def test_a_device_that_the_engine_does_not_run_on_is_refused(
-    many: str, tiny_engine: Path, tmp_path: Path, driver: FakeDriver
+    photo_list: str, tiny_engine: Path, tmp_path: Path, driver: FakeDriver
 ) -> None:
-    arguments = (many, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--device", "1")
-    done = facemill_process("process", *arguments, env=driver.environment(gpus=2))
-    assert_refused(done, "E-CONFIG", "--device", tiny_engine, "cpu")
+    arguments = (photo_list, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--device", "1")
+    result = facemill_process("process", *arguments, env=driver.environment(gpus=2))
+    assert_refused(result, "E-CONFIG", "--device", tiny_engine, "cpu")
 
 
 ENGINE = Engine(Path("e"), INFO)
 
 
 @pytest.mark.parametrize(("devices", "value"), [(("gpu",), "gpu"), (("cpu", "-1"), "-1")])
-def test_devices_that_are_none(devices: tuple[str, ...], value: str) -> None:
+def test_invalid_devices_are_refused(devices: tuple[str, ...], value: str) -> None:
     with raises(ConfigError, "--device", value):
         Request(("x",), Path("o.h5"), ENGINE, run=RunOptions(devices=devices), faces=FaceRules("none"))
     with raises(ConfigError, "--skip-duplicates", "--device"):
@@ -118,7 +122,7 @@ def test_devices_that_are_none(devices: tuple[str, ...], value: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("gpus", "shown", "devices", "values"),
+    ("gpus", "visible_devices", "devices", "values"),
     [
         (0, None, "0", ("GPU 0", "facemill doctor")),
         (1, None, "3", ("GPU 3", "facemill doctor")),
@@ -127,10 +131,10 @@ def test_devices_that_are_none(devices: tuple[str, ...], value: str) -> None:
         (1, "4", "0", ("GPU 0 (4 in CUDA_VISIBLE_DEVICES)", "facemill doctor")),
     ],
 )
-def test_a_gpu_that_is_not_there_ends_the_command_before_it_begins(
-    gpus: int, shown: str | None, devices: str, values: Values, tmp_path: Path, driver: FakeDriver
+def test_a_missing_gpu_is_refused_before_the_run(
+    gpus: int, visible_devices: str | None, devices: str, values: Values, tmp_path: Path, driver: FakeDriver
 ) -> None:
-    env = {**driver.environment(gpus=gpus, shown=shown), "FACEMILL_CACHE": str(tmp_path)}
-    done = facemill_process("process", tmp_path, "-o", tmp_path / "o.h5", "--device", devices, env=env)
-    assert_refused(done, OPTION, "--device", *values)
+    env = {**driver.environment(gpus=gpus, shown=visible_devices), "FACEMILL_CACHE": str(tmp_path)}
+    result = facemill_process("process", tmp_path, "-o", tmp_path / "o.h5", "--device", devices, env=env)
+    assert_refused(result, OPTION, "--device", *values)
     assert os.listdir(tmp_path) == []

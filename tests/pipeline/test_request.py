@@ -1,4 +1,4 @@
-"""A request: the same defaults from Python and from the command line."""
+"""A request has the same defaults in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.errors import raises
 
 
 def test_defaults_are_those_of_the_command(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
-    """Whole photos are embedded as crops only if that was asked for."""
+    """Photos are embedded as crops only with align="none"; the default rules need a detector."""
     options = {parameter.name: parameter.default for parameter in main.params}
     rules = FaceRules()
     assert (rules.align, rules.policy, rules.threshold) == (options["align"], options["faces"], options["min_score"])

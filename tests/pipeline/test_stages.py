@@ -1,4 +1,4 @@
-"""Stages: order kept, failures forwarded, nobody left waiting, memory bounded."""
+"""Stages keep the order, forward failures, leave no thread waiting and bound the memory."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ def batches(n: int) -> Iterator[Batch]:
 
 
 def chain_of(*stages: tuple[str, int, Callable[[Batch], Batch]]) -> Chain[Batch, Batch]:
-    """Stages by name, number of threads and work."""
-    chain, *rest = (Stage(StageClock(name, workers), work, 2) for name, workers, work in stages)
-    return functools.reduce(Chain.then, rest, Chain.of(chain))
+    """Make a chain from the name, number of threads and work of each stage."""
+    first, *further_stages = (Stage(StageClock(name, workers), work, 2) for name, workers, work in stages)
+    return functools.reduce(Chain.then, further_stages, Chain.of(first))
 
 
-def uneven(batch: Batch) -> Batch:
+def delay_every_third(batch: Batch) -> Batch:
     time.sleep(0.002 if batch.rows[0] % 3 == 0 else 0)
     return batch
 
 
 def test_batches_come_out_in_order_through_stages_of_several_workers() -> None:
-    chain = chain_of(("a", 4, uneven), ("b", 1, uneven), ("c", 3, uneven))
+    chain = chain_of(("a", 4, delay_every_third), ("b", 1, delay_every_third), ("c", 3, delay_every_third))
     with Pipeline(batches(200), chain) as pipeline:
-        assert [int(b.rows[0]) for b in pipeline] == list(range(200))
-    assert [s.clock.photos for s in chain.stages] == [200, 200, 200]
-    assert all(s.clock.busy_s > 0 for s in chain.stages)
+        assert [int(batch.rows[0]) for batch in pipeline] == list(range(200))
+    assert [stage.clock.photos for stage in chain.stages] == [200, 200, 200]
+    assert all(stage.clock.busy_s > 0 for stage in chain.stages)
 
 
-def test_no_batches_at_all() -> None:
-    with Pipeline(batches(0), chain_of(("a", 2, uneven))) as pipeline:
+def test_a_pipeline_may_have_no_batches() -> None:
+    with Pipeline(batches(0), chain_of(("a", 2, delay_every_third))) as pipeline:
         assert list(pipeline) == []
 
 
-@pytest.mark.parametrize("where", ["feed", "first", "last"])
-def test_a_failure_reaches_the_consumer_and_every_thread_ends(where: str) -> None:
+@pytest.mark.parametrize("location", ["feed", "first", "last"])
+def test_a_failure_reaches_the_consumer_and_every_thread_ends(location: str) -> None:
     def fail_at_20(batch: Batch) -> Batch:
         if batch.rows[0] == 20:
             raise RuntimeError("broken")
@@ -57,52 +57,53 @@ def test_a_failure_reaches_the_consumer_and_every_thread_ends(where: str) -> Non
         raise RuntimeError("broken")
 
     chain = chain_of(
-        ("a", 2, fail_at_20 if where == "first" else uneven), ("b", 2, fail_at_20 if where == "last" else uneven)
+        ("a", 2, fail_at_20 if location == "first" else delay_every_third),
+        ("b", 2, fail_at_20 if location == "last" else delay_every_third),
     )
-    before = threading.active_count()
+    thread_count = threading.active_count()
 
     def drain() -> None:
-        with Pipeline(failing_feed() if where == "feed" else batches(1000), chain) as pipeline:
+        with Pipeline(failing_feed() if location == "feed" else batches(1000), chain) as pipeline:
             for _ in pipeline:
                 pass
 
     with raises(RuntimeError, "broken"):
         drain()
-    assert threading.active_count() == before
+    assert threading.active_count() == thread_count
 
 
 def test_leaving_early_stops_every_thread() -> None:
-    before = threading.active_count()
-    with Pipeline(batches(1_000_000), chain_of(("a", 2, uneven))) as pipeline:
+    thread_count = threading.active_count()
+    with Pipeline(batches(1_000_000), chain_of(("a", 2, delay_every_third))) as pipeline:
         next(iter(pipeline))
-    assert threading.active_count() == before
+    assert threading.active_count() == thread_count
 
 
 def test_no_more_batches_are_alive_than_the_channels_hold() -> None:
-    alive, most = set(), 0
+    alive, max_alive = set(), 0
     lock = threading.Lock()
 
     def feed() -> Iterator[Batch]:
-        nonlocal most
+        nonlocal max_alive
         for batch in batches(300):
             with lock:
                 alive.add(int(batch.rows[0]))
-                most = max(most, len(alive))
+                max_alive = max(max_alive, len(alive))
             yield batch
 
-    with Pipeline(feed(), chain_of(("a", 2, replace_nothing), ("b", 2, replace_nothing))) as pipeline:
+    with Pipeline(feed(), chain_of(("a", 2, copy_batch), ("b", 2, copy_batch))) as pipeline:
         for batch in pipeline:
             time.sleep(0.001)  # a slow consumer
             with lock:
                 alive.discard(int(batch.rows[0]))
-    assert most <= 2 + 2 + 2 + 4 + 2  # channels, workers, the one in the feeder's hand and the consumer's
+    assert max_alive <= 2 + 2 + 2 + 4 + 2  # channels, workers, feeder and consumer
 
 
-def replace_nothing(batch: Batch) -> Batch:
+def copy_batch(batch: Batch) -> Batch:
     return replace(batch)
 
 
-def test_a_channel_admits_the_item_that_is_due_when_full() -> None:
+def test_a_full_channel_accepts_the_next_item_in_order() -> None:
     channel = OrderedChannel[str](2)
     channel.put(1, "b")
     channel.put(0, "a")
@@ -110,18 +111,18 @@ def test_a_channel_admits_the_item_that_is_due_when_full() -> None:
     assert [channel.get(), channel.get(), channel.get()] == [(0, "a"), (1, "b"), None]
 
 
-def test_a_consumer_hears_that_nothing_has_come() -> None:
+def test_ready_yields_none_when_no_batch_is_ready() -> None:
     def slow(batch: Batch) -> Batch:
         time.sleep(0.3)
         return batch
 
     with Pipeline(batches(2), chain_of(("a", 1, slow))) as pipeline:
-        seen = [None if batch is None else int(batch.rows[0]) for batch in pipeline.ready(every_s=0.05)]
-    assert seen[0] is None
-    assert [row for row in seen if row is not None] == [0, 1]
+        rows = [None if batch is None else int(batch.rows[0]) for batch in pipeline.ready(every_s=0.05)]
+    assert rows[0] is None
+    assert [row for row in rows if row is not None] == [0, 1]
 
 
-def test_a_failed_channel_wakes_who_waits() -> None:
+def test_a_failed_channel_wakes_waiting_threads() -> None:
     channel = OrderedChannel[str](1)
     caught: list[type[BaseException]] = []
 

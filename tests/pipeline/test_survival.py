@@ -1,4 +1,4 @@
-"""Power cuts, signals, full disks, a second run: what is complete stays, and the end is the same file."""
+"""Interrupt runs by kills, signals, full disks and second runs: complete segments stay, and the file is the same."""
 
 from __future__ import annotations
 
@@ -33,42 +33,42 @@ from tests.support.interrupted_runs import (
     wait_for_segment,
 )
 
-MANY = 3000
+PHOTO_COUNT = 3000
 
 
 @pytest.fixture(scope="module")
-def many(photos: Path, shipped_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The photographs, each named five times by a list: long enough to be disturbed."""
+def photo_list(photos: Path, shipped_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Write a list with each photo five times, so that a run is long enough to interrupt."""
     listing = tmp_path_factory.mktemp("list") / "list.txt"
-    listing.write_text("\n".join(str(p) for p in sorted(photos.rglob("*.jpg")) for _ in range(5)))
+    listing.write_text("\n".join(str(path) for path in sorted(photos.rglob("*.jpg")) for _ in range(5)))
     return f"@{listing}"
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(many: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The file of a run that nothing disturbed, and the seconds that its process took."""
+def uninterrupted(photo_list: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Run without interruption; returns the file and the seconds of the process."""
     output = tmp_path_factory.mktemp("whole") / "o.h5"
     begin = time.monotonic()
-    done = facemill_process("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
-    assert done.returncode == 0, done.stderr
+    result = facemill_process("process", photo_list, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    assert result.returncode == 0, result.stderr
     return output, time.monotonic() - begin
 
 
 @pytest.fixture
-def run(many: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]) -> InterruptedRun:
-    """A run of the many photographs, to be disturbed."""
+def run(photo_list: str, tiny_engine: Path, tmp_path: Path, uninterrupted: tuple[Path, float]) -> InterruptedRun:
+    """Make a run of the photo list that a test can interrupt."""
     output = tmp_path / "o.h5"
-    arguments = ("process", many, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    arguments = ("process", photo_list, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
     return InterruptedRun(output, arguments, uninterrupted[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", range(10))
-def test_kill_9_at_a_random_moment_and_resume(
+def test_a_run_resumes_after_kill_9_at_a_random_moment(
     moment: int, run: InterruptedRun, uninterrupted: tuple[Path, float]
 ) -> None:
     with start_facemill(*run.arguments) as process:
-        # The first half is start-up: most moments lie where photographs are under way.
+        # The first half of the time is start-up, so most moments are during the processing of photos.
         time.sleep(random.Random(moment).uniform(0.4, 1.0) * uninterrupted[1])
         process.kill()
     run.resume()
@@ -76,7 +76,7 @@ def test_kill_9_at_a_random_moment_and_resume(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(signum: signal.Signals, run: InterruptedRun) -> None:
+def test_a_run_stopped_by_a_signal_resumes(signum: signal.Signals, run: InterruptedRun) -> None:
     with run.start() as process:
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
@@ -84,38 +84,38 @@ def test_a_signal_stops_in_good_order_and_the_same_command_goes_on(signum: signa
     assert re.search(r"[\d,]+ of 3,000 photos", errors)
     assert "Traceback" not in errors
     assert not run.output.exists()
-    again, _ = run.resume()
-    assert 0 < again["processed"] < MANY  # what was done is not done again
+    resumed, _ = run.resume()
+    assert 0 < resumed["processed"] < PHOTO_COUNT  # finished photos are not processed again
 
 
 @pytest.mark.slow
-def test_sigusr1_pauses_and_goes_on(run: InterruptedRun, uninterrupted: tuple[Path, float]) -> None:
+def test_sigusr1_pauses_and_resumes(run: InterruptedRun, uninterrupted: tuple[Path, float]) -> None:
     unfinished = run.output.parent / "o.h5.parts"
     with run.start() as process:
         process.send_signal(signal.SIGUSR1)
         time.sleep(1)
-        for _ in range(300):  # what is in flight ends, and does not wait for more before it is durable
+        for _ in range(300):  # photos in flight are finished and stored
             if not list(unfinished.glob("*.partial")):
                 break
             time.sleep(0.1)
         assert not list(unfinished.glob("*.partial"))
-        before = segments(run.output)
-        time.sleep(0.5 + uninterrupted[1])  # longer than the whole run takes
+        segments_before = segments(run.output)
+        time.sleep(0.5 + uninterrupted[1])  # longer than the complete run
         assert process.poll() is None
-        assert segments(run.output) == before
+        assert segments(run.output) == segments_before
         process.send_signal(signal.SIGUSR1)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert errors.count("SIGUSR1") == 2
-    assert_same_file(run.output, run.whole)
+    assert_same_file(run.output, run.expected)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [3_000, 30_000, 200_000])
-def test_a_full_disk_stops_clearly_and_the_same_command_goes_on(limit: int, run: InterruptedRun) -> None:
-    # 3 kB: the plan fits, no path table does; 30 kB: no segment; 200 kB: segments, but not the finished file.
-    done = facemill_process(*run.arguments, preexec_fn=file_size_limit(limit))
-    assert_refused(done, "E-DISK-FULL")
+def test_a_run_stopped_by_a_full_disk_resumes(limit: int, run: InterruptedRun) -> None:
+    # 3 kB hold the plan but not the path table, 30 kB no segment, 200 kB the segments but not the finished file.
+    result = facemill_process(*run.arguments, preexec_fn=file_size_limit(limit))
+    assert_refused(result, "E-DISK-FULL")
     assert not run.output.exists()
     run.resume()
 
@@ -126,35 +126,35 @@ def test_a_full_disk_keeps_the_old_output(photos: Path, tiny_engine: Path, tmp_p
     arguments = ("process", photos / "1", "-o", output, "--engine", tiny_engine)
     assert facemill(*arguments).returncode == 0
     before = output.read_bytes()
-    done = facemill_process(*arguments, "--force", preexec_fn=file_size_limit(200_000))
-    assert done.returncode == 1
+    result = facemill_process(*arguments, "--force", preexec_fn=file_size_limit(200_000))
+    assert result.returncode == 1
     assert output.read_bytes() == before
 
 
-def test_a_run_that_the_disk_cannot_hold_is_refused_before_it_begins(tmp_path: Path) -> None:
+def test_a_run_too_large_for_the_disk_is_refused(tmp_path: Path) -> None:
     contract = EmbeddingContract(dimension=512, dtype="float32", skip_duplicates=False)
     with raises(DiskFullError, "1,000,000,000,000", "GB"):
         check_disk(tmp_path / "o.h5", 10**12, contract, 30)
 
 
 @pytest.mark.slow
-def test_a_second_run_on_one_output_is_refused(run: InterruptedRun) -> None:
+def test_a_second_run_with_the_same_output_is_refused(run: InterruptedRun) -> None:
     with run.start() as first:
         first.send_signal(signal.SIGUSR1)
-        done = facemill(*run.arguments)
-        assert_refused(done, "E-LOCKED", run.output)
+        result = facemill(*run.arguments)
+        assert_refused(result, "E-LOCKED", run.output)
         first.send_signal(signal.SIGUSR1)
         first.communicate(timeout=60)
     assert first.returncode == 0
 
 
 @pytest.mark.slow
-def test_a_folder_that_changes_during_the_run(tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_first_scan(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    photograph = make.encode(make.scene(112, 112))
+    photo = make.encode(make.scene(112, 112))
     for i in range(6000):
-        (folder / f"{i:04d}.jpg").write_bytes(photograph)
+        (folder / f"{i:04d}.jpg").write_bytes(photo)
     output = tmp_path / "o.h5"
     arguments = ("process", folder, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
     with start_facemill(*arguments) as process:
@@ -163,15 +163,15 @@ def test_a_folder_that_changes_during_the_run(tiny_engine: Path, tmp_path: Path)
     for i in range(5990, 6000):
         (folder / f"{i:04d}.jpg").unlink()
     (folder / "0000-new.jpg").write_bytes(make.encode(make.scene(112, 112)))
-    done = facemill(*arguments, "--json")
-    found = summary(done)
-    assert_names(done.stderr, 1, 10)
-    assert found["scanned"] == 6000
-    assert found["outcomes"] == {"embedded": 5990, "unreadable": 10}
+    result = facemill(*arguments, "--json")
+    counts = summary(result)
+    assert_names(result.stderr, 1, 10)
+    assert counts["scanned"] == 6000
+    assert counts["outcomes"] == {"embedded": 5990, "unreadable": 10}
 
 
 @pytest.mark.slow
-def test_a_damaged_segment_is_run_again(run: InterruptedRun) -> None:
+def test_photos_of_a_damaged_segment_are_processed_again(run: InterruptedRun) -> None:
     run.kill()
     segment = segments(run.output)[0]
     data = bytearray(segment.read_bytes())
@@ -181,54 +181,54 @@ def test_a_damaged_segment_is_run_again(run: InterruptedRun) -> None:
 
 
 @pytest.mark.slow
-def test_a_segment_whose_vectors_are_damaged_is_run_again(run: InterruptedRun) -> None:
+def test_photos_of_a_segment_with_damaged_vectors_are_processed_again(run: InterruptedRun) -> None:
     run.kill()
     segment = segments(run.output)[0]
     with h5py.File(segment) as file:
-        at = file["embeddings"].id.get_chunk_info(0).byte_offset
+        offset = file["embeddings"].id.get_chunk_info(0).byte_offset
     data = bytearray(segment.read_bytes())
-    data[at + 100] ^= 1  # one bit: the structure is whole, the checksum is not
+    data[offset + 100] ^= 1  # one bit: the structure stays valid, the checksum does not
     segment.write_bytes(data)
     _, errors = run.resume()
     assert str(segment) in errors
 
 
-def test_more_segments_than_a_process_may_open_files(tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_run_may_have_more_segments_than_open_files(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
-    photograph = make.encode(make.scene(112, 112))
+    photo = make.encode(make.scene(112, 112))
     for i in range(8000):
-        (folder / f"{i:04d}.jpg").write_bytes(photograph)
+        (folder / f"{i:04d}.jpg").write_bytes(photo)
     output = tmp_path / "o.h5"
-    done = facemill_process(
+    result = facemill_process(
         *("process", folder, "-o", output, "--engine", tiny_engine, "--segment-rows", 64, "--json"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
     )
-    assert summary(done)["embedded"] == 8000  # in 125 segments
-    assert "segment-" not in done.stderr
+    assert summary(result)["embedded"] == 8000  # in 125 segments
+    assert "segment-" not in result.stderr
 
 
-def test_files_that_the_system_refuses_to_open_are_not_called_damaged(tmp_path: Path) -> None:
+def test_system_errors_are_not_reported_as_damage(tmp_path: Path) -> None:
     with raises(StorageError, "Too many open files"):
         refuse_system_error(OSError(24, "x"), tmp_path / "segment-000001.h5")
     refuse_system_error(OSError("file signature not found"), tmp_path)
 
 
 @pytest.mark.parametrize("delay", [0.3, 0.6, 0.9, 1.2, 1.6, 2.2])
-def test_a_signal_while_it_starts_or_tunes_ends_in_good_order(
-    delay: float, many: str, tiny_engine: Path, tmp_path: Path
+def test_a_signal_during_start_or_tuning_gives_no_traceback(
+    delay: float, photo_list: str, tiny_engine: Path, tmp_path: Path
 ) -> None:
-    arguments = ("process", many, "-o", tmp_path / "o.h5", "--engine", tiny_engine)
+    arguments = ("process", photo_list, "-o", tmp_path / "o.h5", "--engine", tiny_engine)
     with start_facemill(*arguments, env={**os.environ, "FACEMILL_CACHE": str(tmp_path / "cache")}) as process:
         time.sleep(delay)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
-    # Before Python has come to facemill's handler the signal ends it; after the last photograph it finishes.
+    # Before facemill installs its handler, the signal kills Python; after the last photo, the run finishes.
     assert process.returncode in (143, -signal.SIGTERM, 0), errors
     assert "Traceback" not in errors
 
 
-def test_a_second_signal_ends_it_on_the_spot_and_the_same_command_goes_on(run: InterruptedRun) -> None:
+def test_a_run_ended_by_a_second_signal_resumes(run: InterruptedRun) -> None:
     with run.start() as process:
         for _ in range(3):
             process.send_signal(signal.SIGINT)
@@ -238,18 +238,18 @@ def test_a_second_signal_ends_it_on_the_spot_and_the_same_command_goes_on(run: I
     run.resume()
 
 
-def test_a_forced_run_that_was_killed_goes_on_with_the_same_command(run: InterruptedRun) -> None:
-    shutil.copy(run.whole, run.output)
+def test_a_killed_run_with_force_resumes(run: InterruptedRun) -> None:
+    shutil.copy(run.expected, run.output)
     with run.start("--force") as process:
         process.kill()
-    again, _ = run.resume("--force")
-    assert 0 < again["processed"] < MANY
-    anew, _ = run.resume("--force")
-    assert anew["processed"] == MANY  # finished: force starts over
+    resumed, _ = run.resume("--force")
+    assert 0 < resumed["processed"] < PHOTO_COUNT
+    restarted, _ = run.resume("--force")
+    assert restarted["processed"] == PHOTO_COUNT  # a finished run starts over with --force
 
 
 @pytest.mark.parametrize("retry", [(), ("--retry",)])
-def test_a_kill_between_the_finished_file_and_the_end_is_no_harm(
+def test_a_kill_after_the_file_is_finished_does_no_harm(
     retry: tuple[str, ...], tiny_engine: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "photos"
@@ -262,37 +262,37 @@ def test_a_kill_between_the_finished_file_and_the_end_is_no_harm(
         assert facemill(*arguments).returncode == 0
         output.chmod(0o600)
         (folder / "2.jpg").write_bytes(make.encode(make.scene(112, 112, seed=2)))
-    # The process dies at the one moment when the file is whole and the folder of the run still there.
+    # The process dies when the file is finished and the folder of the run still exists.
     code = (
         f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from runtime.storage.runfolder import RunFolder\n"
         "RunFolder.remove = lambda self: os.kill(os.getpid(), signal.SIGKILL)\n"
         "from runtime.cli.process import main\n"
-        f"main({[str(a) for a in (*arguments[1:], *retry)]!r})"
+        f"main({[str(argument) for argument in (*arguments[1:], *retry)]!r})"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60).returncode == -signal.SIGKILL
     parts = tmp_path / "o.h5.parts"
     assert len(list(parts.iterdir())) > 2
-    if retry:  # who may not read the file may not read what is made to replace it
+    if retry:  # the replacement is as private as the file
         assert not any(path.stat().st_mode & 0o077 for path in (output, parts, *parts.iterdir()))
-    again = summary(facemill(*arguments, *retry, "--json"))
-    assert again["embedded"] == (2 if retry else 1)
+    resumed = summary(facemill(*arguments, *retry, "--json"))
+    assert resumed["embedded"] == (2 if retry else 1)
     assert sorted(os.listdir(tmp_path)) == ["o.h5", "photos"]
 
 
-def test_a_full_disk_of_duplicates(tiny_engine: Path, tmp_path: Path) -> None:
+def test_skip_duplicates_survives_a_full_disk(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(3000):
-        (folder / f"{i}.jpg").write_text(f"no photograph {i}")
+        (folder / f"{i}.jpg").write_text(f"not a photo {i}")
     arguments = ("process", folder, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--skip-duplicates")
-    done = facemill_process(*arguments, preexec_fn=file_size_limit(60_000))
-    assert_refused(done, "E-DISK-FULL")
+    result = facemill_process(*arguments, preexec_fn=file_size_limit(60_000))
+    assert_refused(result, "E-DISK-FULL")
     assert summary(facemill(*arguments, "--json"))["outcomes"] == {"unsupported": 3000}
     assert sorted(os.listdir(tmp_path)) == ["o.h5", "photos"]
 
 
-def test_duplicates_and_kill_9(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_skip_duplicates_survives_kill_9(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder / "a")
     shutil.copytree(photos, folder / "b")

@@ -1,4 +1,4 @@
-"""The tuner: picks what is fastest, avoids what does not fit, remembers."""
+"""The tuner chooses the fastest settings that fit, and stores them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGES = np.zeros((256, 8, 8, 3), np.uint8)
 
 
 class CostlyRunner(ArithmeticRunner):
-    """Each call costs a fixed time plus a time an image; more than 16 images do not fit."""
+    """Each call takes a fixed time plus a time per image; more than 16 images do not fit."""
 
     def __init__(self) -> None:
         super().__init__(fits=16)
@@ -29,31 +29,31 @@ class CostlyRunner(ArithmeticRunner):
         return result
 
 
-def tuned(batch_size: int | None = None) -> Settings:
+def tune(batch_size: int | None = None) -> Settings:
     return tuning.tune_cpu(
         INFO, lambda threads: CostlyRunner(), IMAGES, lambda: time.sleep(0.001), per_decode=8, batch_size=batch_size
     )
 
 
-def test_the_largest_batch_that_fits_wins_when_calls_are_costly() -> None:
-    found = tuned()
-    assert found.batch_size == 16
-    assert 1 <= found.decoders <= usable_cores()
-    # Sleeping runners do not share a core: as many calls at once as are tried is fastest.
-    assert found.streams == usable_cores()
+def test_costly_calls_give_the_largest_batch_that_fits() -> None:
+    settings = tune()
+    assert settings.batch_size == 16
+    assert 1 <= settings.decoders <= usable_cores()
+    # Sleeping runners do not compete for cores, so the largest tested number of streams is fastest.
+    assert settings.streams == usable_cores()
 
 
 @pytest.mark.parametrize(("gain", "shape"), [(0.9, (2, 1)), (1.05, (2, 1)), (1.3, (1, 2))])
-def test_two_threads_in_a_call_have_to_be_clearly_faster(
+def test_two_threads_per_call_must_be_clearly_faster(
     gain: float, shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Known costs on a fake clock: decoders, which the probe does not run, get in the way of such calls."""
+    """Costs on a fake clock. The probe runs no decoders; in a real run they slow down calls with two threads."""
     now, lock = [0.0], threading.Lock()
 
-    class Clocked(ArithmeticRunner):
+    class ClockedRunner(ArithmeticRunner):
         def __init__(self, threads: int) -> None:
             super().__init__()
-            self._speed = 2.0 * (gain if threads > 1 else 1.0)  # either way both cores work
+            self._speed = 2.0 * (gain if threads > 1 else 1.0)  # both cores work in both cases
 
         def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
             with lock:
@@ -61,26 +61,28 @@ def test_two_threads_in_a_call_have_to_be_clearly_faster(
             return super().infer(images)
 
     monkeypatch.setattr(tuning, "usable_cores", lambda: 2)
-    found = tuning.tune_cpu(INFO, Clocked, IMAGES, lambda: None, per_decode=8, batch_size=None, clock=lambda: now[0])
-    assert (found.streams, found.threads) == shape
-    assert found.batch_size == 32
+    settings = tuning.tune_cpu(
+        INFO, ClockedRunner, IMAGES, lambda: None, per_decode=8, batch_size=None, clock=lambda: now[0]
+    )
+    assert (settings.streams, settings.threads) == shape
+    assert settings.batch_size == 32
 
 
-def test_a_given_batch_size_is_kept() -> None:
-    assert tuned(batch_size=4).batch_size == 4
+def test_a_given_batch_size_is_used() -> None:
+    assert tune(batch_size=4).batch_size == 4
 
 
-def test_settings_are_remembered_by_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_are_stored_per_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEMILL_CACHE", str(tmp_path))
     assert tuning.recall_settings(INFO, "opencv") is None
-    found = Settings(16, 2, 1, 2, 3)
-    tuning.remember_settings(INFO, "opencv", found)
-    assert tuning.recall_settings(INFO, "opencv") == found
+    settings = Settings(16, 2, 1, 2, 3)
+    tuning.remember_settings(INFO, "opencv", settings)
+    assert tuning.recall_settings(INFO, "opencv") == settings
     assert tuning.recall_settings(INFO, "dali") is None
     tuning.settings_file(INFO, "opencv").write_text("{damaged")
     assert tuning.recall_settings(INFO, "opencv") is None
 
 
-def test_what_the_user_gives_wins() -> None:
+def test_options_of_the_user_override_the_settings() -> None:
     assert override(Settings(16, 2, 1, 2), 3, None) == Settings(3, 2, 1, 2)
     assert override(Settings(16, 2, 1, 2), None, 7) == Settings(16, 2, 1, 7)

@@ -1,4 +1,4 @@
-"""Hits against NumPy in double precision: photographs, folders, without the query's own file, however deep."""
+"""Hits by photo and by folder, with and without the query file; the oracle is NumPy in double precision."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from runtime.errors import ConfigError
 from runtime.faces.rules import FaceRules
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
-from runtime.search import hits as deep
-from runtime.search import search as ask
+from runtime.search import hits as hits_module
+from runtime.search import search as search_module
 from runtime.search.answers import Answer
 from runtime.search.hits import FindOptions
 from runtime.search.search import Search
@@ -30,8 +30,8 @@ from tests.support.errors import raises
 
 
 def search(gallery: EmbeddingFile, queries: Sequence[str], **find: Any) -> list[Answer]:
-    with Search(gallery) as opened:
-        return opened.find(queries, **find)
+    with Search(gallery) as searcher:
+        return searcher.find(queries, **find)
 
 
 ODD = "q'<b>\n"
@@ -39,16 +39,16 @@ ODD = "q'<b>\n"
 
 @pytest.fixture(scope="module")
 def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """25 folders of 1 to 7 photographs, and some in none."""
+    """Embed 25 folders of 1 to 7 photos, and 3 photos in the root."""
     folder = tmp_path_factory.mktemp("hits")
     rng = np.random.default_rng(5)
     seed = 0
     for person in range(25):
-        home = folder / "in" / (f"person{person}" if person else ODD)
-        home.mkdir(parents=True)
+        person_folder = folder / "in" / (f"person{person}" if person else ODD)
+        person_folder.mkdir(parents=True)
         for number in range(int(rng.integers(1, 8))):
             seed += 1
-            (home / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=seed)))
+            (person_folder / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=seed)))
     for number in range(3):
         (folder / "in" / f"{number}.jpg").write_bytes(make.encode(make.scene(60, 60, seed=900 + number)))
     process(Request((str(folder / "in"),), folder / "people.h5", read_engine(tiny_engine), faces=FaceRules("none")))
@@ -57,125 +57,127 @@ def people(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def gallery(people: Path) -> Iterator[EmbeddingFile]:
-    with EmbeddingFile(people) as opened:
-        yield opened
+    with EmbeddingFile(people) as searcher:
+        yield searcher
 
 
-def content(people: Path) -> tuple[NDArray[np.float64], list[str]]:
+def read_rows(people: Path) -> tuple[NDArray[np.float64], list[str]]:
     with h5py.File(people) as file:
         return file["embeddings"][:].astype(np.float64), [name.decode() for name in file["image_paths"][:]]
 
 
-def ranked(people: Path, row: int) -> list[tuple[int, float, str]]:
-    """(row, score, name), best first, of a row that asks."""
-    vectors, names = content(people)
+def rank_rows(people: Path, row: int) -> list[tuple[int, float, str]]:
+    """Rank all rows for the query `row`: (row, score, name), best first."""
+    vectors, names = read_rows(people)
     scores = vectors @ vectors[row]
     order = sorted(range(len(names)), key=lambda i: (-scores[i], i))
     return [(i, float(scores[i]), names[i]) for i in order]
 
 
-def grouped(ranking: list[tuple[int, float, str]], k: int) -> list[tuple[str, int, int]]:
-    """(folder, its best row, photographs of it before folder k + 1 appears)."""
-    found: dict[str, list[int]] = {}
+def group_by_folder(ranking: list[tuple[int, float, str]], k: int) -> list[tuple[str, int, int]]:
+    """Group a ranking: (folder, its best row, its number of photos before folder k + 1 appears)."""
+    folders: dict[str, list[int]] = {}
     for row, _, name in ranking:
         folder = os.path.dirname(name) or "."
-        if folder not in found and len(found) == k:
+        if folder not in folders and len(folders) == k:
             break
-        found.setdefault(folder, []).append(row)
-    return [(folder, rows[0], len(rows)) for folder, rows in found.items()]
+        folders.setdefault(folder, []).append(row)
+    return [(folder, rows[0], len(rows)) for folder, rows in folders.items()]
 
 
-def paths(people: Path) -> list[str]:
-    return [str(people.parent / "in" / name) for name in content(people)[1]]
+def photo_paths(people: Path) -> list[str]:
+    return [str(people.parent / "in" / name) for name in read_rows(people)[1]]
 
 
 @pytest.mark.parametrize("k", [1, 3, 24, 100])
-def test_one_hit_a_folder(gallery: EmbeddingFile, people: Path, k: int) -> None:
-    queries = paths(people)
-    found = search(gallery, queries, k=k, by_folder=True)
-    assert found[0].facts.by_folder
-    for row, answer in enumerate(found):
-        expected = grouped(ranked(people, row), k)
+def test_by_folder_gives_one_hit_per_folder(gallery: EmbeddingFile, people: Path, k: int) -> None:
+    queries = photo_paths(people)
+    answers = search(gallery, queries, k=k, by_folder=True)
+    assert answers[0].facts.by_folder
+    for row, answer in enumerate(answers):
+        expected = group_by_folder(rank_rows(people, row), k)
         assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == expected
         assert [hit.rank for hit in answer.hits] == list(range(1, len(expected) + 1))
         assert not answer.cut
-    assert {hit.folder for answer in found for hit in answer.hits} >= {".", ODD}
+    assert {hit.folder for answer in answers for hit in answer.hits} >= {".", ODD}
 
 
 @pytest.mark.parametrize("by_folder", [False, True])
-def test_the_querys_own_file_is_left_out_by_any_name(
+def test_exclude_self_removes_the_query_file_under_any_name(
     gallery: EmbeddingFile, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_folder: bool
 ) -> None:
     row = 11
-    own = paths(people)[row]
-    os.symlink(own, tmp_path / "link.jpg")
-    os.link(own, tmp_path / "hard.jpg")
-    monkeypatch.chdir(Path(own).parent)
-    ranking = [entry for entry in ranked(people, row) if entry[0] != row]
-    names = (own, str(tmp_path / "link.jpg"), str(tmp_path / "hard.jpg"), Path(own).name)
+    own_path = photo_paths(people)[row]
+    os.symlink(own_path, tmp_path / "link.jpg")
+    os.link(own_path, tmp_path / "hard.jpg")
+    monkeypatch.chdir(Path(own_path).parent)
+    ranking = [entry for entry in rank_rows(people, row) if entry[0] != row]
+    names = (own_path, str(tmp_path / "link.jpg"), str(tmp_path / "hard.jpg"), Path(own_path).name)
     for answer in search(gallery, names, k=4, exclude_self=True, by_folder=by_folder):
-        expected = [entry[1] for entry in grouped(ranking, 4)] if by_folder else [entry[0] for entry in ranking[:4]]
+        expected = (
+            [entry[1] for entry in group_by_folder(ranking, 4)] if by_folder else [entry[0] for entry in ranking[:4]]
+        )
         assert [hit.row for hit in answer.hits] == expected
     os.unlink(tmp_path / "hard.jpg")
 
 
-def test_a_copy_is_another_photograph(gallery: EmbeddingFile, people: Path, tmp_path: Path) -> None:
-    shutil.copy(paths(people)[5], tmp_path / "copy.jpg")
+def test_exclude_self_keeps_a_copy(gallery: EmbeddingFile, people: Path, tmp_path: Path) -> None:
+    shutil.copy(photo_paths(people)[5], tmp_path / "copy.jpg")
     (answer,) = search(gallery, [str(tmp_path / "copy.jpg")], k=1, exclude_self=True)
     assert answer.hits[0].row == 5
 
 
-def test_a_photograph_that_is_gone_is_no_query(people: Path, tmp_path: Path) -> None:
-    """Its row is a hit: nobody can say that it was the same file."""
+def test_exclude_self_keeps_the_row_of_a_missing_photo(people: Path, tmp_path: Path) -> None:
+    """The row stays a hit, because without its file no comparison of files is possible."""
     hidden = tmp_path / "hidden.jpg"
-    own = paths(people)[7]
-    shutil.move(own, hidden)
+    own_path = photo_paths(people)[7]
+    shutil.move(own_path, hidden)
     try:
-        with EmbeddingFile(people) as opened:
-            (answer,) = search(opened, [str(hidden)], k=1, exclude_self=True)
+        with EmbeddingFile(people) as searcher:
+            (answer,) = search(searcher, [str(hidden)], k=1, exclude_self=True)
     finally:
-        shutil.move(hidden, own)
+        shutil.move(hidden, own_path)
     assert answer.hits[0].row == 7
 
 
-def test_a_threshold_ends_folders_too(gallery: EmbeddingFile, people: Path) -> None:
-    ranking = ranked(people, 0)
+def test_a_threshold_applies_to_folders(gallery: EmbeddingFile, people: Path) -> None:
+    ranking = rank_rows(people, 0)
     threshold = ranking[6][1] - 1e-6
-    (answer,) = search(gallery, paths(people)[:1], k=50, threshold=threshold, by_folder=True)
-    assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == grouped(ranking[:7], 50)
+    (answer,) = search(gallery, photo_paths(people)[:1], k=50, threshold=threshold, by_folder=True)
+    assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == group_by_folder(ranking[:7], 50)
     assert not answer.cut
 
 
-def test_the_search_goes_deeper_until_a_bound_and_says_so(
+def test_a_search_by_folder_stops_at_a_limit_and_marks_the_answer(
     gallery: EmbeddingFile, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deep, "MAX_RANKED_ROWS", 20)
+    monkeypatch.setattr(hits_module, "MAX_RANKED_ROWS", 20)
     for k in (2, 10):
-        (answer,) = search(gallery, paths(people)[:1], k=k, by_folder=True)
-        expected = grouped(ranked(people, 0)[:20], k)
+        (answer,) = search(gallery, photo_paths(people)[:1], k=k, by_folder=True)
+        expected = group_by_folder(rank_rows(people, 0)[:20], k)
         assert [(hit.folder, hit.row, hit.photographs) for hit in answer.hits] == expected
-        assert answer.cut == (len({os.path.dirname(name) for *_, name in ranked(people, 0)[:20]}) <= k)
-    monkeypatch.setattr(deep, "MAX_ROWS_AT_ONCE", 40)  # two queries at a time
-    one_by_one = [search(gallery, [query], k=3, by_folder=True)[0] for query in paths(people)]
-    assert search(gallery, paths(people), k=3, by_folder=True) == one_by_one
+        assert answer.cut == (len({os.path.dirname(name) for *_, name in rank_rows(people, 0)[:20]}) <= k)
+    monkeypatch.setattr(hits_module, "MAX_ROWS_AT_ONCE", 40)  # two queries per search
+    one_by_one = [search(gallery, [query], k=3, by_folder=True)[0] for query in photo_paths(people)]
+    assert search(gallery, photo_paths(people), k=3, by_folder=True) == one_by_one
 
 
 @pytest.mark.parametrize("options", [FindOptions(4), FindOptions(2, None, True, True)])
-def test_many_batches_answer_as_one_by_one(
+def test_batches_give_the_answers_of_single_queries(
     gallery: EmbeddingFile, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: FindOptions
 ) -> None:
-    monkeypatch.setattr(ask, "_BATCH_QUERIES", 7)
-    queries = [*paths(people)[:20], str(tmp_path / "none.jpg"), *paths(people)[20:40]]
-    with Search(gallery) as opened:
-        answers = list(opened.stream(queries, options))
-        alone = [next(opened.stream([query], options)) for query in queries]
+    monkeypatch.setattr(search_module, "_BATCH_QUERIES", 7)
+    queries = [*photo_paths(people)[:20], str(tmp_path / "none.jpg"), *photo_paths(people)[20:40]]
+    with Search(gallery) as searcher:
+        answers = list(searcher.stream(queries, options))
+        single_answers = [next(searcher.stream([query], options)) for query in queries]
     batches = [list(batch) for _, batch in groupby(answers, key=lambda answer: id(answer.facts))]
     assert [len(batch) for batch in batches] == [7, 7, 7, 7, 7, 6]
-    assert answers == alone
-    assert alone[20].error
+    assert answers == single_answers
+    assert single_answers[20].error
 
 
-def test_no_hit_is_no_question(gallery: EmbeddingFile) -> None:
+def test_k_must_be_positive(gallery: EmbeddingFile) -> None:
     with raises(ConfigError, 0, 1):
         search(gallery, [], k=0)
 
@@ -183,16 +185,16 @@ def test_no_hit_is_no_question(gallery: EmbeddingFile) -> None:
 def test_names_of_all_queries_are_read_together(
     gallery: EmbeddingFile, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    real = EmbeddingFile.photo_paths
+    row_counts: list[int] = []
+    original_photo_paths = EmbeddingFile.photo_paths
 
-    def counted(self: EmbeddingFile, rows: list[int]) -> list[bytes]:
-        asked.append(len(rows))
-        return real(self, rows)
+    def count_calls(self: EmbeddingFile, rows: list[int]) -> list[bytes]:
+        row_counts.append(len(rows))
+        return original_photo_paths(self, rows)
 
-    monkeypatch.setattr(EmbeddingFile, "photo_paths", counted)
-    search(gallery, paths(people), k=3, by_folder=True)
-    assert 1 <= len(asked) <= 3  # one for each depth, not one for each row of each query
-    asked.clear()
-    search(gallery, paths(people), k=3)
-    assert asked == []
+    monkeypatch.setattr(EmbeddingFile, "photo_paths", count_calls)
+    search(gallery, photo_paths(people), k=3, by_folder=True)
+    assert 1 <= len(row_counts) <= 3  # one call per depth, not one per row
+    row_counts.clear()
+    search(gallery, photo_paths(people), k=3)
+    assert row_counts == []

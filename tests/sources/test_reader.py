@@ -1,4 +1,4 @@
-"""Reading one file: every kind of thing that a path can turn out to be."""
+"""Read one file: regular files, large files, pipes, folders, missing files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from runtime.sources.reader import ReadError, read_file
 from tests.support.errors import raises
 
 
-def test_content_comes_back(tmp_path: Path) -> None:
+def test_the_content_is_returned(tmp_path: Path) -> None:
     data = bytes(range(256)) * 1000
     (tmp_path / "f").write_bytes(data)
     assert read_file(os.fsencode(tmp_path / "f"), len(data)) == data
 
 
-def test_an_empty_file_is_no_error_here(tmp_path: Path) -> None:
+def test_an_empty_file_can_be_read(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     assert read_file(str(tmp_path / "f"), 10) == b""
 
@@ -37,6 +37,6 @@ def test_pipes_and_folders_are_refused_at_once(tmp_path: Path) -> None:
         assert caught.value.status is Status.UNREADABLE
 
 
-def test_a_missing_file_says_so(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with raises(ReadError, "No such file"):
         read_file(str(tmp_path / "gone"), 1000)

@@ -1,4 +1,4 @@
-"""The scan: which files, in which order, whatever the folder is like."""
+"""The scan: its files and their order, for every kind of folder."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def touch(folder: Path, *names: str) -> None:
         path.write_bytes(b"x")
 
 
-def test_a_folder_is_searched_with_all_below_it_in_bytewise_order(tmp_path: Path) -> None:
+def test_a_folder_is_scanned_recursively_in_bytewise_order(tmp_path: Path) -> None:
     touch(tmp_path, "b/1.JPG", "a.png", "Z.jpeg", "b.webp", "b/2.tif", "b/notes.txt", "ä.bmp", "b/3.TIFF", "noext")
-    found = scan([str(tmp_path)])
-    assert found.root == os.fsencode(tmp_path)
-    assert found.names == [b"Z.jpeg", b"a.png", b"b.webp", b"b/1.JPG", b"b/2.tif", b"b/3.TIFF", "ä.bmp".encode()]
+    source = scan([str(tmp_path)])
+    assert source.root == os.fsencode(tmp_path)
+    assert source.names == [b"Z.jpeg", b"a.png", b"b.webp", b"b/1.JPG", b"b/2.tif", b"b/3.TIFF", "ä.bmp".encode()]
 
 
-def test_the_order_is_the_same_however_the_inputs_are_named(tmp_path: Path) -> None:
+def test_the_order_of_inputs_does_not_matter(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "b/2.jpg")
-    one, two = str(tmp_path / "a"), str(tmp_path / "b")
-    assert scan([two, one]) == scan([one, two])
-    assert scan([one, two]).root == os.fsencode(tmp_path)
+    first, second = str(tmp_path / "a"), str(tmp_path / "b")
+    assert scan([second, first]) == scan([first, second])
+    assert scan([first, second]).root == os.fsencode(tmp_path)
 
 
-def test_link_loops_end_and_no_photograph_counts_twice(tmp_path: Path) -> None:
+def test_link_loops_end_and_no_photo_counts_twice(tmp_path: Path) -> None:
     touch(tmp_path, "real/1.jpg", "real/deep/2.jpg")
     (tmp_path / "real" / "loop").symlink_to(tmp_path)
     (tmp_path / "again").symlink_to(tmp_path / "real")
@@ -49,41 +49,41 @@ def test_link_loops_end_and_no_photograph_counts_twice(tmp_path: Path) -> None:
     assert scan([str(tmp_path)]).names == [b"1-link.jpg", b"real/1.jpg", b"real/deep/2.jpg"]
 
 
-def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_kept(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"x")
     assert scan([str(tmp_path)]).names == [b"caf\xe9.jpg"]
 
 
-def test_a_link_to_a_folder_with_a_photograph_name_is_a_row(tmp_path: Path) -> None:
+def test_a_link_to_a_folder_with_a_photo_name_is_a_row(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "x.jpg").symlink_to(tmp_path / "d")
     assert scan([str(tmp_path)]).names == [b"x.jpg"]
 
 
-def test_a_list_file_names_photographs_relative_to_itself(tmp_path: Path) -> None:
+def test_a_list_names_photos_relative_to_its_folder(tmp_path: Path) -> None:
     touch(tmp_path, "in/1.jpg", "in/2.dat")
     listing = tmp_path / "list.txt"
     listing.write_text("in/2.dat\n\nin/1.jpg\r\nin/1.jpg\n" + str(tmp_path / "gone.jpg") + "\n")
-    found = scan([f"@{listing}"])
-    assert found.root == os.fsencode(tmp_path)
-    assert found.names == [b"gone.jpg", b"in/1.jpg", b"in/1.jpg", b"in/2.dat"]
+    source = scan([f"@{listing}"])
+    assert source.root == os.fsencode(tmp_path)
+    assert source.names == [b"gone.jpg", b"in/1.jpg", b"in/1.jpg", b"in/2.dat"]
     assert len(read_list(os.fsencode(listing))) == 4
 
 
-def test_a_list_with_a_byte_order_mark_keeps_its_first_photograph(tmp_path: Path) -> None:
+def test_a_list_with_a_byte_order_mark_keeps_its_first_photo(tmp_path: Path) -> None:
     touch(tmp_path, "1.jpg")
     (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf1.jpg\n")
     assert scan([f"@{tmp_path / 'list.txt'}"]).names == [b"1.jpg"]
 
 
 @pytest.mark.parametrize("content", [b"1.jpg\n2\0.jpg\n", "1.jpg\n2.jpg\n".encode("utf-16")])
-def test_a_list_that_is_no_text_is_refused_with_its_line(content: bytes, tmp_path: Path) -> None:
+def test_a_list_that_is_not_text_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(content)
     with raises(SourceError, tmp_path / "list.txt", "NUL"):
         scan([f"@{tmp_path / 'list.txt'}"])
 
 
-def test_folders_that_overlap_name_a_photograph_once_and_a_list_as_often_as_it_says(tmp_path: Path) -> None:
+def test_overlapping_folders_give_a_photo_once_but_a_list_repeats_it(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.jpg", "a/b/2.jpg")
     (tmp_path / "list.txt").write_text("a/1.jpg\na/1.jpg\n")
     folders = [str(tmp_path / "a"), str(tmp_path / "a/"), str(tmp_path / "a/b")]
@@ -91,18 +91,18 @@ def test_folders_that_overlap_name_a_photograph_once_and_a_list_as_often_as_it_s
     assert scan([*folders, f"@{tmp_path / 'list.txt'}"]).names == [b"1.jpg", b"1.jpg", b"1.jpg", b"b/2.jpg"]
 
 
-def test_a_list_below_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_list_below_a_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("/not/mounted/1.jpg\n/not/mounted/2.jpg\n")
     with raises(SourceError, "/not/mounted"):
         scan([f"@{tmp_path / 'list.txt'}"])
 
 
-def test_the_limit_keeps_the_first_in_scan_order(tmp_path: Path) -> None:
+def test_the_limit_keeps_the_first_photos_in_scan_order(tmp_path: Path) -> None:
     touch(tmp_path, "3.jpg", "1.jpg", "2.jpg")
     assert scan([str(tmp_path)], limit=2).names == [b"1.jpg", b"2.jpg"]
 
 
-def test_a_single_file_of_any_name(tmp_path: Path) -> None:
+def test_a_single_file_may_have_any_suffix(tmp_path: Path) -> None:
     touch(tmp_path, "photo.dat")
     assert scan([str(tmp_path / "photo.dat")]).names == [b"photo.dat"]
 
@@ -124,7 +124,7 @@ def test_an_empty_folder_and_no_input_are_errors(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user without permission")
-def test_a_folder_that_may_not_be_listed_becomes_a_row(tmp_path: Path) -> None:
+def test_an_unlistable_folder_becomes_a_row(tmp_path: Path) -> None:
     touch(tmp_path, "open/1.jpg", "closed/2.jpg")
     (tmp_path / "closed").chmod(0)
     for parent in (tmp_path, *tmp_path.parents):
@@ -134,12 +134,12 @@ def test_a_folder_that_may_not_be_listed_becomes_a_row(tmp_path: Path) -> None:
         "from runtime.sources.scan import scan\n"
         f"os.setuid(65534)\nprint(scan([{str(tmp_path)!r}]).names)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.strip() == "[b'closed', b'open/1.jpg']", done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "[b'closed', b'open/1.jpg']", result.stderr
 
 
 @given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"")), max_size=50))
-def test_a_path_table_gives_back_what_was_written(paths: list[bytes]) -> None:
+def test_a_path_table_returns_the_written_paths(paths: list[bytes]) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -152,7 +152,7 @@ def test_a_path_table_gives_back_what_was_written(paths: list[bytes]) -> None:
                 table[len(paths)]
 
 
-def test_a_path_table_larger_than_a_block(tmp_path: Path) -> None:
+def test_a_path_table_may_be_larger_than_a_block(tmp_path: Path) -> None:
     paths = [b"%07d/" % i + b"x" * 250 for i in range(70_000)]  # 18 MB, over one 16 MiB block
     write_paths(tmp_path / "paths", paths)
     with PathTable(tmp_path / "paths") as table:

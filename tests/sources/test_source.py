@@ -1,4 +1,4 @@
-"""Sources of photos: in files, and in memory."""
+"""Sources of photos: files and memory."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_resumed_run_gives_a_source_the_names_of_its_scan(tmp_path: Path) -> N
     assert gone.value.status == Status.UNREADABLE
 
 
-def test_a_folder_that_goes_away_ends_the_run_and_a_file_does_not(tmp_path: Path) -> None:
+def test_a_missing_folder_ends_the_run_but_a_missing_file_does_not(tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
     source = FileSource(os.fsencode(folder), [b"a.jpg"])
@@ -69,14 +69,14 @@ def test_photos_in_memory_are_bytes_or_pixels() -> None:
         ("a.jpg", ("str",)),
     ],
 )
-def test_what_is_no_photo_is_an_outcome(photo: Any, values: Values) -> None:
+def test_a_value_that_is_no_photo_is_an_outcome(photo: Any, values: Values) -> None:
     with raises(ReadError, *values) as refused:
         MemorySource([photo]).read(0)
     assert refused.value.status == Status.UNSUPPORTED
 
 
 def test_a_photo_in_memory_keeps_its_name_when_a_run_resumes() -> None:
-    """A resumed run has the names of its first scan: each name gets its own photo, in any order, or none."""
+    """A resumed run has the names of its first scan. Each name maps to its photo, in any order, or to an error."""
     source = MemorySource([b"first", b"second"], [b"a", b"b"])
     resumed = source.with_names([b"b", b"gone", b"a"])
     assert resumed.read(0) == b"second"

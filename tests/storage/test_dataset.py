@@ -1,4 +1,4 @@
-"""Segments to ledger to the finished file."""
+"""From segments through the ledger to the finished file."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ def unit(seed: int, n: int) -> NDArray[np.float32]:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def writer(
+def open_writer(
     folder: Path, rows: int = 10, plan: str = "p", digests: bool = False, dtype: str = "float32"
 ) -> SegmentWriter:
     return SegmentWriter(folder, plan_id=plan, dimension=D, dtype=dtype, digests=digests, rules=SegmentRules(rows, 1e9))
 
 
-def add(to: SegmentWriter, rows: list[int], outcomes: tuple[Outcome, ...] = (), seed: int = 0) -> NDArray[np.float32]:
+def append(
+    writer: SegmentWriter, rows: list[int], outcomes: tuple[Outcome, ...] = (), seed: int = 0
+) -> NDArray[np.float32]:
     vectors = unit(seed, len(rows))
-    to.append(Embedded(np.array(rows, np.int64), outcomes, embeddings=vectors))
+    writer.append(Embedded(np.array(rows, np.int64), outcomes, embeddings=vectors))
     return vectors
 
 
@@ -50,17 +52,17 @@ def finish(folder: Path, rows: int, output: Path, base: Path | None = None, path
 
 
 def test_segments_end_at_their_size_and_become_the_file(tmp_path: Path) -> None:
-    to = writer(tmp_path, rows=3)
-    first = add(to, [0, 2, 3], (Outcome(1, Status.CORRUPT, "cut short"),), seed=1)
-    second = add(to, [4], seed=2)
-    to.commit()
-    assert [p.name for p in segment_files(tmp_path)] == ["segment-000001.h5", "segment-000002.h5"]
+    segment_writer = open_writer(tmp_path, rows=3)
+    first = append(segment_writer, [0, 2, 3], (Outcome(1, Status.CORRUPT, "cut short"),), seed=1)
+    second = append(segment_writer, [4], seed=2)
+    segment_writer.commit()
+    assert [path.name for path in segment_files(tmp_path)] == ["segment-000001.h5", "segment-000002.h5"]
     with Ledger(6, tmp_path, "p") as ledger:
         assert ledger.pending(retry=False).tolist() == [5]
         assert ledger.pending(retry=True).tolist() == [1, 5]
         assert ledger.counts() == {"pending": 1, "embedded": 4, "corrupt": 1}
-    add(to, [], (Outcome(5, Status.UNREADABLE, "gone"),))
-    to.commit()
+    append(segment_writer, [], (Outcome(5, Status.UNREADABLE, "gone"),))
+    segment_writer.commit()
     finish(tmp_path, 6, tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
         np.testing.assert_array_equal(file["embeddings"][:], np.concatenate([first, second]))
@@ -75,35 +77,35 @@ def test_segments_end_at_their_size_and_become_the_file(tmp_path: Path) -> None:
 
 
 def test_later_segments_override_earlier_ones_and_a_base(tmp_path: Path) -> None:
-    to = writer(tmp_path)
-    first = add(to, [0, 2], (Outcome(1, Status.CORRUPT, "x"), Outcome(3, Status.NO_FACE, "y")), seed=1)
-    to.commit()
+    segment_writer = open_writer(tmp_path)
+    first = append(segment_writer, [0, 2], (Outcome(1, Status.CORRUPT, "x"), Outcome(3, Status.NO_FACE, "y")), seed=1)
+    segment_writer.commit()
     base = tmp_path / "base.h5"
     finish(tmp_path, 4, base)
-    again = tmp_path / "again"
-    again.mkdir()
-    to = writer(again)
-    new = add(to, [1], seed=5)
-    to.commit()
-    finish(again, 4, tmp_path / "out.h5", base)
+    later_folder = tmp_path / "again"
+    later_folder.mkdir()
+    segment_writer = open_writer(later_folder)
+    later_vectors = append(segment_writer, [1], seed=5)
+    segment_writer.commit()
+    finish(later_folder, 4, tmp_path / "out.h5", base)
     with h5py.File(tmp_path / "out.h5") as file:
-        np.testing.assert_array_equal(file["embeddings"][:], np.stack([first[0], new[0], first[1]]))
+        np.testing.assert_array_equal(file["embeddings"][:], np.stack([first[0], later_vectors[0], first[1]]))
         assert file["outcomes/status"][:].tolist() == [1, 1, 1, 6]
         assert file["outcomes/detail"].asstr()[3] == "y"
 
 
 def test_a_damaged_or_foreign_segment_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for plan in ("p", "other", "p"):
-        to = writer(tmp_path, plan=plan)
-        add(to, [len(segment_files(tmp_path))])
-        to.commit()
+        segment_writer = open_writer(tmp_path, plan=plan)
+        append(segment_writer, [len(segment_files(tmp_path))])
+        segment_writer.commit()
     third = segment_files(tmp_path)[2]
     third.write_bytes(third.read_bytes()[:1500])
     (tmp_path / "segment-000009.h5.partial").write_bytes(b"half")
     with Ledger(3, tmp_path, "p") as ledger:
         assert ledger.pending(retry=False).tolist() == [1, 2]
     assert_names("\n".join(warnings_in(caplog)), "segment-000002.h5", third)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
         "segment-000001.h5",
         "segment-000002.damaged",
         "segment-000003.damaged",
@@ -112,9 +114,9 @@ def test_a_damaged_or_foreign_segment_is_set_aside(tmp_path: Path, caplog: pytes
 
 def test_paths_that_are_not_utf8_are_kept_to_the_byte(tmp_path: Path) -> None:
     paths = [b"a.jpg", b"caf\xe9.jpg", "grüße 😀.jpg".encode(), b"x" * 900]
-    to = writer(tmp_path)
-    add(to, [0, 1, 2, 3])
-    to.commit()
+    segment_writer = open_writer(tmp_path)
+    append(segment_writer, [0, 1, 2, 3])
+    segment_writer.commit()
     finish(tmp_path, 4, tmp_path / "out.h5", paths=paths)
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["image_paths"].asstr()[:].tolist() == ["a.jpg", "caf\\xe9.jpg", "grüße 😀.jpg", "x" * 900]
@@ -122,9 +124,9 @@ def test_paths_that_are_not_utf8_are_kept_to_the_byte(tmp_path: Path) -> None:
 
 
 def test_long_details_are_cut_between_characters(tmp_path: Path) -> None:
-    to = writer(tmp_path)
-    add(to, [], (Outcome(0, Status.CORRUPT, "ä" * 400),))
-    to.commit()
+    segment_writer = open_writer(tmp_path)
+    append(segment_writer, [], (Outcome(0, Status.CORRUPT, "ä" * 400),))
+    segment_writer.commit()
     finish(tmp_path, 1, tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
         assert file["outcomes/detail"].asstr()[0] == "ä" * 250
@@ -133,12 +135,12 @@ def test_long_details_are_cut_between_characters(tmp_path: Path) -> None:
 
 
 def test_half_precision_and_digests(tmp_path: Path) -> None:
-    to = writer(tmp_path, digests=True, dtype="float16")
+    segment_writer = open_writer(tmp_path, digests=True, dtype="float16")
     vectors = unit(3, 2)
     digests = {0: b"a" * 16, 1: b"b" * 16, 2: b"a" * 16}
     duplicate = Outcome(2, Status.DUPLICATE, "the same file as 0.jpg")
-    to.append(Embedded(np.array([0, 1]), (duplicate,), digests, embeddings=vectors))
-    to.commit()
+    segment_writer.append(Embedded(np.array([0, 1]), (duplicate,), digests, embeddings=vectors))
+    segment_writer.commit()
     with Ledger(3, tmp_path, "p") as ledger:
         assert ledger.digests(np.array([2, 0])).tobytes() == b"a" * 32
         assemble(
@@ -156,11 +158,11 @@ def test_half_precision_and_digests(tmp_path: Path) -> None:
 
 def test_many_rows_in_several_blocks_keep_their_order(tmp_path: Path) -> None:
     rows = 70_000  # more than two blocks of the assembly
-    to = writer(tmp_path, rows=9_999)
+    segment_writer = open_writer(tmp_path, rows=9_999)
     vectors = np.arange(rows * D, dtype=np.float32).reshape(rows, D)
     for start in range(0, rows, 1000):
-        to.append(Embedded(np.arange(start, start + 1000), embeddings=vectors[start : start + 1000]))
-    to.commit()
+        segment_writer.append(Embedded(np.arange(start, start + 1000), embeddings=vectors[start : start + 1000]))
+    segment_writer.commit()
     finish(tmp_path, rows, tmp_path / "out.h5")
     with h5py.File(tmp_path / "out.h5") as file:
         np.testing.assert_array_equal(file["embeddings"][:], vectors)
@@ -168,14 +170,14 @@ def test_many_rows_in_several_blocks_keep_their_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"not hdf5", b""])
-def test_a_file_that_is_none_of_ours_is_named(content: bytes, tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "x.h5"
     path.write_bytes(content)
     with raises(StorageError, path, "facemill repair"):
         EmbeddingFile(path)
 
 
-def test_another_format_version_is_refused(tmp_path: Path) -> None:
+def test_a_different_format_version_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_group("metadata").attrs["format_version"] = 99
     with raises(StorageError, 99):

@@ -1,4 +1,4 @@
-"""What was made from a file is found again: beside it, or where its list says."""
+"""Find the files derived from an embedding file: next to it, or in its list of pages."""
 
 from __future__ import annotations
 
@@ -25,56 +25,74 @@ NAMES = ["people.h5", "a[b]*?.h5", "-x .h5", "two\nlines.h5", "\udcff\u4eba.h5"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_indexes_and_unfinished_jobs_beside_a_file_are_found_and_nothing_else(tmp_path: Path, name: str) -> None:
+def test_indexes_and_unfinished_jobs_next_to_a_file_are_found_and_no_other_file(tmp_path: Path, name: str) -> None:
     file = tmp_path / name
-    ends = (".faiss", ".faiss.json", ".faiss.partial", ".faiss-ivf", ".faiss-hnsw.json.partial", ".partial", ".adding")
-    ours = [file.with_name(name + end) for end in (*ends, ".damaged-12", ".pairs.parts")]
-    ours[-1].mkdir()
-    others = [file, *(tmp_path / other for other in ("x.faiss", "people.faiss", f"{name}2.faiss", f"x{name}.faiss"))]
-    mine = (".pairs.csv", ".pairs-reviewed", ".clusters.html", ".adding-notes.txt", ".damaged-by-me.doc", ".faiss.txt")
-    others += [tmp_path / (name + end) for end in mine]
-    for path in (*ours[:-1], *others, file.with_name(name + ".pages"), file.with_name(name + ".txt")):
+    suffixes = (
+        ".faiss",
+        ".faiss.json",
+        ".faiss.partial",
+        ".faiss-ivf",
+        ".faiss-hnsw.json.partial",
+        ".partial",
+        ".adding",
+    )
+    derived = [file.with_name(name + suffix) for suffix in (*suffixes, ".damaged-12", ".pairs.parts")]
+    derived[-1].mkdir()
+    foreign = [
+        file,
+        *(tmp_path / foreign_name for foreign_name in ("x.faiss", "people.faiss", f"{name}2.faiss", f"x{name}.faiss")),
+    ]
+    user_suffixes = (
+        ".pairs.csv",
+        ".pairs-reviewed",
+        ".clusters.html",
+        ".adding-notes.txt",
+        ".damaged-by-me.doc",
+        ".faiss.txt",
+    )
+    foreign += [tmp_path / (name + suffix) for suffix in user_suffixes]
+    for path in (*derived[:-1], *foreign, file.with_name(name + ".pages"), file.with_name(name + ".txt")):
         path.write_bytes(b"")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / f"{name}.faiss").write_bytes(b"")
-    assert derived_nearby(file) == sorted(ours)
+    assert derived_nearby(file) == sorted(derived)
 
 
-def test_what_lies_beside_a_link_is_found_as_well_as_what_lies_beside_the_file(tmp_path: Path) -> None:
+def test_derived_files_next_to_a_link_and_next_to_its_target_are_found(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "people.h5").symlink_to(tmp_path / "real" / "p.h5")
-    wanted = [tmp_path / "people.h5.faiss", tmp_path / "real" / "p.h5.faiss"]
-    for path in (tmp_path / "real" / "p.h5", *wanted):
+    expected = [tmp_path / "people.h5.faiss", tmp_path / "real" / "p.h5.faiss"]
+    for path in (tmp_path / "real" / "p.h5", *expected):
         path.write_bytes(b"")
-    assert derived_nearby(tmp_path / "people.h5") == wanted
+    assert derived_nearby(tmp_path / "people.h5") == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pages_are_remembered_once_each_in_order(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_are_recorded_once_and_in_order(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     file = tmp_path / name
-    pages = [tmp_path / f"{one}.html" for one in (name, "b", "a")]
+    pages = [tmp_path / f"{stem}.html" for stem in (name, "b", "a")]
     for page in (*pages, pages[1], Path("b.html"), tmp_path / "x" / ".." / "a.html"):
-        record_page(file, page)  # none of which is there
+        record_page(file, page)  # the pages do not exist
     assert recorded_pages(file) == pages  # absolute, whether they exist or not
     assert len((tmp_path / (name + ".pages")).read_bytes().splitlines()) == 3
     (tmp_path / (name + ".pages")).read_bytes().decode("ascii")
 
 
-def test_a_file_without_pages_has_none(tmp_path: Path) -> None:
+def test_a_file_may_have_no_pages(tmp_path: Path) -> None:
     assert recorded_pages(tmp_path / "people.h5") == []
-    forget_pages(tmp_path / "people.h5")  # nor is that an error
+    forget_pages(tmp_path / "people.h5")  # not an error
     assert not list(tmp_path.iterdir())
 
 
-def test_forgotten_pages_are_gone(tmp_path: Path) -> None:
+def test_forget_pages_deletes_the_list(tmp_path: Path) -> None:
     record_page(tmp_path / "people.h5", tmp_path / "a.html")
     forget_pages(tmp_path / "people.h5")
     assert recorded_pages(tmp_path / "people.h5") == []
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_has_one_list_whatever_name_it_is_opened_by(tmp_path: Path) -> None:
+def test_a_file_and_its_link_share_one_list(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     file, link = tmp_path / "real" / "p.h5", tmp_path / "people.h5"
     link.symlink_to(file)
@@ -85,7 +103,7 @@ def test_a_file_has_one_list_whatever_name_it_is_opened_by(tmp_path: Path) -> No
     assert recorded_pages(file) == []
 
 
-def test_what_a_killed_writer_left_of_a_page_is_found(tmp_path: Path) -> None:
+def test_the_partial_page_of_a_killed_writer_is_found(tmp_path: Path) -> None:
     file, page = tmp_path / "people.h5", tmp_path / "npy"
     record_page(file, page)
     assert recorded_pages(file) == [page]
@@ -93,63 +111,63 @@ def test_what_a_killed_writer_left_of_a_page_is_found(tmp_path: Path) -> None:
     assert recorded_pages(file) == [page, tmp_path / "npy.partial"]
 
 
-def test_what_is_left_of_a_page_behind_a_link_is_found(tmp_path: Path) -> None:
+def test_a_partial_page_behind_a_link_is_found(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     page = tmp_path / "page.parquet"
     page.symlink_to(tmp_path / "real" / "p.parquet")
-    left = tmp_path / "real" / "p.parquet.partial"
-    left.write_bytes(b"half")
+    partial = tmp_path / "real" / "p.parquet.partial"
+    partial.write_bytes(b"half")
     record_page(tmp_path / "people.h5", page)
-    assert recorded_pages(tmp_path / "people.h5") == [page, left]
+    assert recorded_pages(tmp_path / "people.h5") == [page, partial]
 
 
-def test_lines_that_make_no_sense_spoil_no_other(tmp_path: Path) -> None:
-    file, known = tmp_path / "people.h5", tmp_path / "people.h5.pages"
+def test_invalid_lines_are_ignored(tmp_path: Path) -> None:
+    file, page_list = tmp_path / "people.h5", tmp_path / "people.h5.pages"
     a, b = (b'{"page": "/%c", "seen": null}\n' % name for name in b"ab")
-    wrong = (
+    invalid_lines = (
         b'\n{"x": 1}\nnot json\n7\n"/"\n["/"]\n\xff\xfe\n{"page": "rel", "seen": null}\n{"page": "/x", "seen": [1]}\n'
     )
-    known.write_bytes(a + wrong + b + b'{"page": "/torn')  # a power cut took the rest
+    page_list.write_bytes(a + invalid_lines + b + b'{"page": "/torn')  # cut short, as by a power cut
     record_page(file, Path("/c"))
     record_page(file, Path("/a"))
     assert recorded_pages(file) == [Path("/a"), Path("/b"), Path("/c")]
 
 
-def test_that_a_page_cannot_be_noted_is_told_and_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_page_that_cannot_be_recorded_gives_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "people.h5.pages").mkdir()
     record_page(tmp_path / "people.h5", tmp_path / "a.html")
     (warning,) = warnings_in(caplog)
     assert_names(warning, tmp_path / "a.html", "facemill remove")
 
 
-def test_a_list_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+def test_an_unreadable_list_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "people.h5.pages").mkdir()
     with raises(StorageError, tmp_path / "people.h5.pages"):
         recorded_pages(tmp_path / "people.h5")
 
 
-def test_names_that_are_no_text_come_back_to_the_byte(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_kept_exactly(tmp_path: Path) -> None:
     page = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b'\xff<"\n\r\x0b\x85.html')))
     record_page(tmp_path / "people.h5", page)
-    assert [os.fsencode(found) for found in recorded_pages(tmp_path / "people.h5")] == [os.fsencode(page)]
+    assert [os.fsencode(recorded) for recorded in recorded_pages(tmp_path / "people.h5")] == [os.fsencode(page)]
 
 
-def test_what_a_page_was_each_time_it_was_written_is_remembered(tmp_path: Path) -> None:
+def test_every_written_version_of_a_page_is_recorded(tmp_path: Path) -> None:
     file, page = tmp_path / "people.h5", tmp_path / "a.html"
     record_page(file, page)
     assert written_pages(file) == {page: ()}
-    seen = []
+    fingerprints = []
     for content in ("one", "number two"):
         page.write_text(content)
         record_page(file, page)
-        seen.append(take_fingerprint(page))
-    assert [one.size_bytes for one in seen if one] == [3, 10]
-    assert written_pages(file) == {page: tuple(seen)}
+        fingerprints.append(take_fingerprint(page))
+    assert [fingerprint.size_bytes for fingerprint in fingerprints if fingerprint] == [3, 10]
+    assert written_pages(file) == {page: tuple(fingerprints)}
     forget_pages(file, keep=[page, tmp_path / "another"])
-    assert written_pages(file) == {page: tuple(seen)}
+    assert written_pages(file) == {page: tuple(fingerprints)}
 
 
-def test_a_folder_is_another_when_anything_in_it_changes_and_nothing_behind_a_link_counts(tmp_path: Path) -> None:
+def test_a_fingerprint_covers_a_folder_but_not_the_targets_of_its_links(tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     folder = tmp_path / "sheets"
     (folder / "one").mkdir(parents=True)
@@ -158,19 +176,19 @@ def test_a_folder_is_another_when_anything_in_it_changes_and_nothing_behind_a_li
     for path in (folder / "one" / "a.html", folder / "one", folder):
         os.utime(path, ns=(0, 7))
     os.utime(folder / "link", ns=(0, 9), follow_symlinks=False)
-    before = take_fingerprint(folder)
-    assert before == Fingerprint(4, 3, 9)
+    fingerprint = take_fingerprint(folder)
+    assert fingerprint == Fingerprint(4, 3, 9)
     (tmp_path / "outside" / "x").write_text("x")
-    assert take_fingerprint(folder) == before
+    assert take_fingerprint(folder) == fingerprint
     (folder / "one" / "mine.jpg").write_text("")
-    assert take_fingerprint(folder) != before
+    assert take_fingerprint(folder) != fingerprint
     assert take_fingerprint(tmp_path / "none") is None
 
 
-def test_what_is_elsewhere_is_remembered_whatever_else_is_forgotten(tmp_path: Path) -> None:
+def test_records_of_other_stores_outlive_forgotten_pages(tmp_path: Path) -> None:
     file = tmp_path / "people.h5"
-    for what in ("a collection\n at <there>", "/other.h5", "/other.h5"):
-        record_elsewhere(file, what)
+    for description in ("a collection\n at <there>", "/other.h5", "/other.h5"):
+        record_elsewhere(file, description)
     record_page(file, tmp_path / "a.html")
     assert recorded_pages(file) == [tmp_path / "a.html"]
     forget_pages(file)

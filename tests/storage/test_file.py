@@ -24,8 +24,8 @@ from tests.support.face_batches import D, batch_of, segment_writer
 METADATA = {"dimension": 4, "contract": '{"root": "/photos/\\udcff", "dimension": 4}'}
 
 
-def assembled(tmp_path: Path, dtype: str = "float32") -> Path:
-    """A file made by the storage room itself: four scanned paths, one corrupt, one whose name is not UTF-8."""
+def write_file(tmp_path: Path, dtype: str = "float32") -> Path:
+    """Write a file with four scanned paths: one photo is corrupt, one name is not UTF-8."""
     folder = tmp_path / "run"
     folder.mkdir()
     writer = SegmentWriter(folder, plan_id="p", dimension=4, dtype=dtype, digests=False, rules=SegmentRules())
@@ -39,8 +39,8 @@ def assembled(tmp_path: Path, dtype: str = "float32") -> Path:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_reads_what_storage_wrote(tmp_path: Path, dtype: str) -> None:
-    with EmbeddingFile(assembled(tmp_path, dtype)) as file:
+def test_a_written_file_can_be_read(tmp_path: Path, dtype: str) -> None:
+    with EmbeddingFile(write_file(tmp_path, dtype)) as file:
         assert (file.rows, file.dimension) == (3, 4)
         assert file.names([2, 0]) == ["d\u00e9.jpg", "a.jpg"]
         assert file.names([1]) == ["c\\xfe.jpg"]
@@ -54,14 +54,14 @@ def test_reads_what_storage_wrote(tmp_path: Path, dtype: str) -> None:
 
 def test_blocks_cover_every_row_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 32)
-    with EmbeddingFile(assembled(tmp_path)) as file:
+    with EmbeddingFile(write_file(tmp_path)) as file:
         blocks = list(file.blocks())
-    assert [len(b) for b in blocks] == [2, 1]
+    assert [len(block) for block in blocks] == [2, 1]
     np.testing.assert_array_equal(np.concatenate(blocks), np.eye(4)[:3])
 
 
-def test_another_file_has_another_source(tmp_path: Path) -> None:
-    path = assembled(tmp_path)
+def test_a_changed_file_has_a_different_source(tmp_path: Path) -> None:
+    path = write_file(tmp_path)
     with EmbeddingFile(path) as file:
         first = file.source
     with EmbeddingFile(path) as file:
@@ -93,7 +93,7 @@ def _fewer_paths(path: Path) -> None:
         file["image_paths"] = np.array([b"x"])
 
 
-def _whole_numbers(path: Path) -> None:
+def _integer_vectors(path: Path) -> None:
     with h5py.File(path, "r+") as file:
         del file["embeddings"]
         file["embeddings"] = np.zeros((3, 4), np.int32)
@@ -111,51 +111,51 @@ def _bad_contract(path: Path) -> None:
         (_other_version, (99,)),
         (_flat_vectors, ("unpack",)),
         (_fewer_paths, ("/image_paths",)),
-        (_whole_numbers, ("int32",)),
+        (_integer_vectors, ("int32",)),
         (_bad_contract, ("line 1",)),
         (lambda path: path.write_bytes(b"hello"), ("signature",)),
         (lambda path: path.write_bytes(path.read_bytes()[:2000]), ("truncated",)),
         (lambda path: path.unlink(), ()),
     ],
 )
-def test_anything_else_is_refused_with_the_reason(tmp_path: Path, damage: object, values: Values) -> None:
-    path = assembled(tmp_path)
+def test_a_damaged_or_foreign_file_is_refused_with_the_reason(tmp_path: Path, damage: object, values: Values) -> None:
+    path = write_file(tmp_path)
     damage(path)  # type: ignore[operator]
     with raises(StorageError, path, *values):
         EmbeddingFile(path)
 
 
-def crowded(tmp_path: Path) -> tuple[Path, Embedded, list[bytes]]:
-    """A file of sixty photographs with 0 to 5 faces each, what was put into it, and the names; some are not UTF-8."""
+def write_crowd(tmp_path: Path) -> tuple[Path, Embedded, list[bytes]]:
+    """Write sixty photos with 0 to 5 faces each; returns the file, its batch and its names, some not UTF-8."""
     batch = batch_of(range(60), seed=4)
     names = [b"caf\xe9 %d.jpg" % row if row % 3 == 0 else b"%d.jpg" % row for row in range(60)]
     folder = tmp_path / "run"
     folder.mkdir()
-    to = segment_writer(folder)
-    to.append(batch)
-    to.commit()
+    writer = segment_writer(folder)
+    writer.append(batch)
+    writer.commit()
     with Ledger(60, folder, "p") as ledger:
         metadata = {"dimension": D, "contract": '{"root": "/photos"}'}
         assemble(tmp_path / "people.h5", ledger, names, metadata, "float32")
     return tmp_path / "people.h5", batch, names
 
 
-def test_several_faces_lead_to_the_photograph_that_they_are_in(tmp_path: Path) -> None:
-    path, batch, names = crowded(tmp_path)
+def test_every_face_has_the_path_of_its_photo(tmp_path: Path) -> None:
+    path, batch, names = write_crowd(tmp_path)
     assert batch.faces is not None
     with EmbeddingFile(path) as file:
         assert file.rows == len(batch.rows) > len(np.unique(batch.rows))
         for row, scan_row in enumerate(batch.rows):
             assert file.photo_path(row) == b"/photos/" + names[scan_row]
-        shuffled = np.random.default_rng(0).permutation(np.repeat(np.arange(file.rows), 2)).tolist()  # each twice
+        shuffled = np.random.default_rng(0).permutation(np.repeat(np.arange(file.rows), 2)).tolist()  # each row twice
         assert file.photo_paths(shuffled) == [b"/photos/" + names[batch.rows[row]] for row in shuffled]
-        rows = [*range(file.rows)][::-1]  # in whatever order they are asked for
-        for row, place in zip(rows, file.face_places(rows), strict=True):
-            assert place == FacePlace(int(batch.faces["face_index"][row]), tuple(batch.faces["box"][row].tolist()))
+        rows = [*range(file.rows)][::-1]  # in reverse order
+        for row, face_place in zip(rows, file.face_places(rows), strict=True):
+            assert face_place == FacePlace(int(batch.faces["face_index"][row]), tuple(batch.faces["box"][row].tolist()))
 
 
-def test_entries_are_those_of_their_rows_across_chunks(tmp_path: Path) -> None:
-    path, *_ = crowded(tmp_path)
+def test_names_are_read_across_chunks(tmp_path: Path) -> None:
+    path, *_ = write_crowd(tmp_path)
     with h5py.File(path, "r+") as file:
         names = file["image_paths"][:]
         del file["image_paths"]
@@ -166,14 +166,14 @@ def test_entries_are_those_of_their_rows_across_chunks(tmp_path: Path) -> None:
         assert file.names([]) == []
 
 
-def test_where_no_faces_were_looked_for_there_is_nothing_known_of_them(tmp_path: Path) -> None:
-    with EmbeddingFile(assembled(tmp_path)) as file:
+def test_a_file_without_detection_has_no_face_places(tmp_path: Path) -> None:
+    with EmbeddingFile(write_file(tmp_path)) as file:
         assert file.face_places([0, 1]) == [None, None]
 
 
 @pytest.mark.parametrize("dataset", FACE_DATASETS.values())
 def test_faces_that_do_not_fit_the_vectors_are_refused(dataset: str, tmp_path: Path) -> None:
-    path, _, _ = crowded(tmp_path)
+    path, _, _ = write_crowd(tmp_path)
     with h5py.File(path, "r+") as file:
         shorter = file[dataset][:-1]
         del file[dataset]
@@ -183,18 +183,18 @@ def test_faces_that_do_not_fit_the_vectors_are_refused(dataset: str, tmp_path: P
 
 
 def test_a_damaged_face_is_an_error_that_names_the_dataset(tmp_path: Path) -> None:
-    path, _, _ = crowded(tmp_path)
+    path, _, _ = write_crowd(tmp_path)
     with h5py.File(path) as file:
-        at = file["faces/box"].id.get_chunk_info(0).byte_offset
+        offset = file["faces/box"].id.get_chunk_info(0).byte_offset
     content = bytearray(path.read_bytes())
-    content[at] ^= 1
+    content[offset] ^= 1
     path.write_bytes(content)
     with EmbeddingFile(path) as file, raises(StorageError, "/faces/box"):
         file.face_places([0])
 
 
-def test_datasets_beside_the_vectors_are_read_as_they_are_stored(tmp_path: Path) -> None:
-    path, batch, _ = crowded(tmp_path)
+def test_columns_are_read_as_stored(tmp_path: Path) -> None:
+    path, batch, _ = write_crowd(tmp_path)
     assert batch.faces is not None
     with h5py.File(path, "r+") as file:
         file["short"] = np.arange(3)
@@ -208,8 +208,8 @@ def test_datasets_beside_the_vectors_are_read_as_they_are_stored(tmp_path: Path)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_a_block_is_what_was_asked_for(tmp_path: Path, dtype: str) -> None:
-    with EmbeddingFile(assembled(tmp_path, dtype)) as file:
+def test_a_block_has_the_requested_rows(tmp_path: Path, dtype: str) -> None:
+    with EmbeddingFile(write_file(tmp_path, dtype)) as file:
         block = file.block(1, 3)
         assert (block.dtype, block.flags.c_contiguous) == (np.float32, True)
         np.testing.assert_array_equal(block, np.eye(4)[1:3])
@@ -218,12 +218,12 @@ def test_a_block_is_what_was_asked_for(tmp_path: Path, dtype: str) -> None:
         assert file.photo_numbers().tolist() == [0, 1, 2]
 
 
-def test_faces_of_one_photograph_share_it(tmp_path: Path) -> None:
-    to = segment_writer(tmp_path, 5)
+def test_faces_of_one_photo_share_its_number(tmp_path: Path) -> None:
+    writer = segment_writer(tmp_path, 5)
     batches = [batch_of(range(start, start + 5), seed=1) for start in range(0, 20, 5)]
     for batch in batches:
-        to.append(batch)
-    to.commit()
+        writer.append(batch)
+    writer.commit()
     paths = [f"{row}.jpg".encode() for row in range(20)]
     with Ledger(20, tmp_path, "p") as ledger:
         assemble(tmp_path / "o.h5", ledger, paths, {"dimension": D, "contract": '{"root": "/"}'}, "float32")
@@ -235,10 +235,10 @@ def test_faces_of_one_photograph_share_it(tmp_path: Path) -> None:
 def test_the_examples_of_the_docstring_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    to = SegmentWriter(folder, plan_id="p", dimension=4, dtype="float32", digests=False, rules=SegmentRules())
+    writer = SegmentWriter(folder, plan_id="p", dimension=4, dtype="float32", digests=False, rules=SegmentRules())
     failed = (Outcome(1, Status.CORRUPT, "cut"),)
-    to.append(Embedded(np.array([0, 2, 3]), failed, embeddings=np.eye(4, dtype=np.float32)[:3]))
-    to.commit()
+    writer.append(Embedded(np.array([0, 2, 3]), failed, embeddings=np.eye(4, dtype=np.float32)[:3]))
+    writer.commit()
     with Ledger(4, folder, "p") as ledger:
         assemble(tmp_path / "people.h5", ledger, [b"a.jpg", b"b.jpg", b"c.jpg", b"d.jpg"], METADATA, "float32")
     monkeypatch.chdir(tmp_path)
@@ -247,8 +247,8 @@ def test_the_examples_of_the_docstring_run(tmp_path: Path, monkeypatch: pytest.M
     assert doctest.DocTestRunner().run(example).failed == 0
 
 
-def test_vectors_paths_and_faces_are_those_of_the_rows(tmp_path: Path) -> None:
-    path, batch, names = crowded(tmp_path)
+def test_vectors_paths_and_faces_match_the_rows(tmp_path: Path) -> None:
+    path, batch, names = write_crowd(tmp_path)
     assert batch.faces is not None
     with EmbeddingFile(str(path)) as file:
         assert file.faces is not None
@@ -261,15 +261,15 @@ def test_vectors_paths_and_faces_are_those_of_the_rows(tmp_path: Path) -> None:
         assert file.outcomes["embedded"] == len(np.unique(batch.rows))
 
 
-def test_without_faces_there_are_none_and_no_rows_are_a_matrix(tmp_path: Path) -> None:
-    with EmbeddingFile(assembled(tmp_path, "float16")) as file:
+def test_a_file_without_faces_has_vectors_only(tmp_path: Path) -> None:
+    with EmbeddingFile(write_file(tmp_path, "float16")) as file:
         assert (file.faces, file.dtype, file.vectors.dtype) == (None, "float16", np.float32)
         np.testing.assert_array_equal(file.vectors, np.eye(4)[:3])
         assert file.foreign_datasets() == []
 
 
-def test_outcomes_that_do_not_fit_are_refused_when_they_are_asked_for(tmp_path: Path) -> None:
-    path = assembled(tmp_path)
+def test_inconsistent_outcomes_are_refused_on_access(tmp_path: Path) -> None:
+    path = write_file(tmp_path)
     with h5py.File(path, "r+") as file:
         file["outcomes/status"][0] = int(Status.CORRUPT)
     with EmbeddingFile(path) as embeddings:
@@ -278,14 +278,14 @@ def test_outcomes_that_do_not_fit_are_refused_when_they_are_asked_for(tmp_path: 
             len(embeddings.status)
 
 
-def test_the_offset_of_each_is_the_sum_of_those_before() -> None:
+def test_offsets_are_cumulative_sums() -> None:
     counts = np.array([2, 0, 60_000, 60_000, 1], np.uint16)
     assert offsets(counts).tolist() == [0, 2, 2, 60_002, 120_002]
     assert offsets(counts[:0]).tolist() == []
 
 
 @pytest.mark.parametrize("block_rows", [1, 7, 200])
-def test_rows_are_taken_from_blocks_of_any_size(
+def test_vectors_of_rows_do_not_depend_on_the_block_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block_rows: int
 ) -> None:
     vectors = np.random.default_rng(0).standard_normal((96, 4)).astype(np.float32)

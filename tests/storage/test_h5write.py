@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and a full disk that HDF5 never meets."""
+"""Write HDF5 files atomically; a full disk is an error before HDF5 sees it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.storage.h5write import durable_h5
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_file_appears_when_the_block_ends_well(tmp_path: Path) -> None:
+def test_a_file_appears_when_the_block_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     with durable_h5(path, "the file") as target:
         target.file["x"] = np.arange(100_000)
@@ -26,7 +26,7 @@ def test_a_file_appears_when_the_block_ends_well(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nothing_appears_when_the_block_fails(tmp_path: Path) -> None:
+def test_no_file_appears_when_the_block_fails(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     path.write_bytes(b"old")
 
@@ -41,7 +41,7 @@ def test_nothing_appears_when_the_block_fails(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-FULL = """
+FULL_DISK_CODE = """
 import resource, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
@@ -65,14 +65,14 @@ print("files:", [p.name for p in path.parent.iterdir()])
 
 @pytest.mark.parametrize("limit", [0, 100, 4096, 100_000, 1_000_001, 20_000_000])
 def test_a_full_disk_is_one_clear_error_and_no_crash(limit: int, tmp_path: Path) -> None:
-    code = FULL.format(root=str(ROOT), limit=limit, path=str(tmp_path / "a.h5"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "E-DISK-FULL: " in done.stdout
-    assert "files: []" in done.stdout
+    code = FULL_DISK_CODE.format(root=str(ROOT), limit=limit, path=str(tmp_path / "a.h5"))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert "E-DISK-FULL: " in result.stdout
+    assert "files: []" in result.stdout
 
 
-def test_nothing_is_written_through_a_link_in_the_place_of_the_unfinished_file(tmp_path: Path) -> None:
+def test_a_link_at_the_path_of_the_partial_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "precious").write_bytes(b"mine")
     (tmp_path / "a.h5.partial").symlink_to(tmp_path / "precious")
     with durable_h5(tmp_path / "a.h5", "the file") as target:
@@ -81,7 +81,7 @@ def test_nothing_is_written_through_a_link_in_the_place_of_the_unfinished_file(t
     assert (tmp_path / "precious").read_bytes() == b"mine"
 
 
-def test_a_second_writer_is_refused_and_disturbs_nothing(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_and_the_first_succeeds(tmp_path: Path) -> None:
     with durable_h5(tmp_path / "a.h5", "the file") as target:
         target.file["x"] = np.arange(10)
         with pytest.raises(LockedError):
@@ -91,7 +91,7 @@ def test_a_second_writer_is_refused_and_disturbs_nothing(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640])
-def test_it_is_as_private_as_the_file_that_it_is_made_from(tmp_path: Path, mode: int) -> None:
+def test_a_file_is_as_private_as_its_source(tmp_path: Path, mode: int) -> None:
     (tmp_path / "source").touch()
     (tmp_path / "source").chmod(mode)
     with durable_h5(tmp_path / "a.h5", "the file", like=tmp_path / "source") as target:

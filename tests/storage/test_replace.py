@@ -1,4 +1,4 @@
-"""A finished file changed in one part: the old one or the new one, whatever happens."""
+"""Edit one part of a finished file: after any failure, the file is the old one or the new one."""
 
 from __future__ import annotations
 
@@ -31,37 +31,37 @@ def file(tmp_path: Path) -> Path:
     return path.rename(tmp_path / "place" / "people.h5")
 
 
-def add(file: Path, value: int = 7) -> None:
+def add_cluster(file: Path, value: int = 7) -> None:
     with edit_file(file) as copy:
         copy["cluster"] = np.full(40, value, np.int32)
         copy["cluster"].attrs["clusters"] = value
 
 
-def test_one_part_is_changed_and_all_else_is_as_it_was(file: Path) -> None:
+def test_an_edit_changes_one_dataset_and_no_other(file: Path) -> None:
     with h5py.File(file, "r+") as old:
         old.attrs["theirs"] = "a note of somebody"
     before = file.with_name("before.h5")
     before.write_bytes(file.read_bytes())
-    add(file)
+    add_cluster(file)
     with h5py.File(file, "r+") as new, h5py.File(before) as old:
         assert new["cluster"][:].tolist() == [7] * 40
         assert dict(new["metadata"].attrs) == dict(old["metadata"].attrs)  # the run_id too
         assert new.attrs["theirs"] == "a note of somebody"
         for name in ("embeddings", "image_paths", "faces/box", "outcomes/path", "outcomes/raw_paths/bytes"):
-            for what in ("dtype", "shape", "maxshape", "chunks", "compression", "fletcher32"):
-                assert getattr(new[name], what) == getattr(old[name], what), (name, what)
+            for attribute in ("dtype", "shape", "maxshape", "chunks", "compression", "fletcher32"):
+                assert getattr(new[name], attribute) == getattr(old[name], attribute), (name, attribute)
         del new["cluster"]
     assert differences(file, before) == []
     assert sorted(os.listdir(file.parent)) == ["before.h5", "people.h5"]
 
 
-def test_the_changed_file_is_whole(file: Path) -> None:
-    before = verify_file(file).findings  # it has not all the metadata of a run
-    add(file)
+def test_an_edit_adds_no_finding(file: Path) -> None:
+    before = verify_file(file).findings  # not empty: the file lacks some metadata of a run
+    add_cluster(file)
     assert verify_file(file).findings == before
 
 
-def test_until_the_block_ends_the_old_file_stands_under_its_name(file: Path) -> None:
+def test_the_old_file_stays_until_the_block_ends(file: Path) -> None:
     before = file.read_bytes()
     with edit_file(file) as copy:
         copy["cluster"] = np.zeros(40)
@@ -84,7 +84,7 @@ def test_a_block_that_fails_changes_nothing(file: Path) -> None:
     assert os.listdir(file.parent) == ["people.h5"]
 
 
-KILLED = """
+KILL_CODE = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
@@ -119,23 +119,23 @@ with edit_file(Path({path!r})) as copy:
 )
 def test_kill_9_leaves_the_old_file_or_the_new_one(file: Path, moment: str, changed: bool) -> None:
     before = file.read_bytes()
-    code = KILLED.format(root=str(ROOT), path=str(file), moment=moment)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    code = KILL_CODE.format(root=str(ROOT), path=str(file), moment=moment)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == -signal.SIGKILL, result.stderr
     if changed:
         with h5py.File(file) as new:
             assert new["cluster"][:].tolist() == list(range(40))
             assert len(new["embeddings"][:]) == 40
     else:
         assert file.read_bytes() == before
-        add(file, 8)  # what was left is no hindrance
+        add_cluster(file, 8)  # the partial copy does not block the next edit
         with h5py.File(file) as new:
             assert new["cluster"][0] == 8
         assert os.listdir(file.parent) == ["people.h5"]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
-def test_the_permissions_stay_and_the_copy_is_never_more_open(file: Path, mode: int) -> None:
+def test_the_mode_is_kept_and_the_copy_is_never_more_open(file: Path, mode: int) -> None:
     file.chmod(mode)
     with edit_file(file) as copy:
         copy["cluster"] = np.zeros(40)
@@ -147,13 +147,13 @@ def test_the_permissions_stay_and_the_copy_is_never_more_open(file: Path, mode: 
 def test_a_link_is_followed_and_stays(file: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.h5"
     link.symlink_to(file)
-    add(link)
+    add_cluster(link)
     assert link.is_symlink()
     with h5py.File(file) as new:
         assert "cluster" in new
 
 
-def test_a_run_that_writes_the_file_is_not_disturbed(file: Path) -> None:
+def test_a_file_locked_by_a_run_is_refused(file: Path) -> None:
     before = file.read_bytes()
     with RunFolder(file), raises(LockedError, file), edit_file(file):
         pass
@@ -163,12 +163,12 @@ def test_a_run_that_writes_the_file_is_not_disturbed(file: Path) -> None:
 def test_an_unfinished_run_on_the_file_is_kept(file: Path) -> None:
     with RunFolder(file) as folder:
         folder.write_plan(StoredPlan(EmbeddingContract(), "/photos", 40, "2026-01-01"))
-    add(file)
+    add_cluster(file)
     with RunFolder(file) as folder:
         assert folder.read_plan() is not None
 
 
-def test_what_is_damaged_or_missing_is_refused_in_words(file: Path, tmp_path: Path) -> None:
+def test_a_damaged_or_missing_file_is_refused(file: Path, tmp_path: Path) -> None:
     data = file.read_bytes()
     for content in (b"no HDF5", data[: len(data) // 2]):
         file.write_bytes(content)
@@ -182,12 +182,12 @@ def test_what_is_damaged_or_missing_is_refused_in_words(file: Path, tmp_path: Pa
     assert os.listdir(file.parent) == ["people.h5"]
 
 
-def test_a_wrong_bit_in_the_vectors_is_neither_hidden_nor_mended(file: Path) -> None:
-    """Chunks are copied as they are: the checksum goes on telling."""
+def test_an_edit_keeps_the_checksum_of_a_damaged_chunk(file: Path) -> None:
+    """Chunks are copied without decoding, so the checksum still reports the damage."""
     with h5py.File(file) as source:
-        at = source["embeddings"].id.get_chunk_info(0).byte_offset
+        offset = source["embeddings"].id.get_chunk_info(0).byte_offset
     data = bytearray(file.read_bytes())
-    data[at] ^= 1
+    data[offset] ^= 1
     file.write_bytes(data)
-    add(file)
+    add_cluster(file)
     assert any(finding.startswith("vectors: cannot be read") for finding in verify_file(file).findings)

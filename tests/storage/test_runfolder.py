@@ -1,4 +1,4 @@
-"""One run an output, and a plan that survives."""
+"""The folder of a run: one run per output, and a plan that survives a kill."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAN = StoredPlan(
 )
 
 
-def test_a_plan_comes_back(tmp_path: Path) -> None:
+def test_a_written_plan_can_be_read(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "o.h5") as folder:
         assert folder.read_plan() is None
         folder.write_plan(PLAN)
@@ -27,7 +27,7 @@ def test_a_plan_comes_back(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_without_a_plan_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_folder_without_a_plan_is_removed(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "o.h5"):
         pass
     assert list(tmp_path.iterdir()) == []
@@ -39,31 +39,31 @@ def test_a_second_run_is_refused_until_the_first_dies(tmp_path: Path) -> None:
         "from pathlib import Path\nfrom runtime.storage.runfolder import RunFolder\n"
         f"with RunFolder(Path({str(tmp_path / 'o.h5')!r})):\n    print('held', flush=True); sys.stdin.read()"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"held\n"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
         with raises(LockedError, tmp_path / "o.h5"):
             RunFolder(tmp_path / "o.h5")
-        other.kill()
-        other.wait()
+        holder.kill()
+        holder.wait()
     with RunFolder(tmp_path / "o.h5") as folder:
         assert folder.read_plan() is None
 
 
-def test_a_damaged_plan_says_how_to_go_on(tmp_path: Path) -> None:
+def test_a_damaged_plan_is_refused_with_a_fix(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "o.h5") as folder:
         (folder.path / "plan.json").write_text("{half")
         with raises(StorageError, "--force"):
             folder.read_plan()
 
 
-def test_a_missing_source_is_a_clear_error(tmp_path: Path) -> None:
+def test_a_missing_source_is_an_error(tmp_path: Path) -> None:
     with raises(StorageError, "No such file"):
         RunFolder(tmp_path / "o.h5", like=tmp_path / "none.h5")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_place_is_a_clear_error(tmp_path: Path) -> None:
+def test_an_output_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with raises(StorageError, tmp_path / "file"):
         RunFolder(tmp_path / "file" / "o.h5")

@@ -1,4 +1,4 @@
-"""What a damaged dataset still gives, and that nothing is made up for the rest."""
+"""Read the intact parts of a damaged dataset, and invent no values for the other parts."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from tests.support.errors import raises
 
 @pytest.fixture
 def file(tmp_path: Path) -> Any:
-    """`numbers` lacks its second chunk, and a bit of its fourth is wrong; `names` is whole."""
+    """Write `numbers`, without its second chunk and with a wrong bit in its fourth, and intact `names`."""
     path = tmp_path / "x.h5"
-    with h5py.File(path, "w") as new:
-        numbers = new.create_dataset("numbers", (50, 2), "f4", chunks=(10, 2), maxshape=(None, 2), fletcher32=True)
+    with h5py.File(path, "w") as new_file:
+        numbers = new_file.create_dataset("numbers", (50, 2), "f4", chunks=(10, 2), maxshape=(None, 2), fletcher32=True)
         for start in (0, 20, 30, 40):
-            numbers[start : start + 10] = start or 0.0  # a chunk of zeros that was written
-        new["names"] = np.array([b"a", b"", b"c"], "S3")
-    with h5py.File(path) as old:
-        at = old["numbers"].id.get_chunk_info_by_coord((30, 0)).byte_offset
+            numbers[start : start + 10] = start or 0.0  # the first chunk is written as zeros
+        new_file["names"] = np.array([b"a", b"", b"c"], "S3")
+    with h5py.File(path) as old_file:
+        offset = old_file["numbers"].id.get_chunk_info_by_coord((30, 0)).byte_offset
     data = bytearray(path.read_bytes())
-    data[at] ^= 1
+    data[offset] ^= 1
     path.write_bytes(data)
     with h5py.File(path, "r+") as opened_file:
         yield opened_file
 
 
-def test_a_chunk_that_is_missing_is_told_from_one_of_zeros(file: Any) -> None:
+def test_a_missing_chunk_is_distinguished_from_zeros(file: Any) -> None:
     numbers = file["numbers"]
     assert not read_stored(numbers, 0, 10).any()
-    assert not numbers[10:20].any()  # HDF5 says nothing
+    assert not numbers[10:20].any()  # HDF5 gives zeros without an error
     for start, stop in ((10, 20), (0, 50), (15, 17), (5, 12)):
         with pytest.raises((OSError, RuntimeError)):
             read_stored(numbers, start, stop)
@@ -50,17 +50,17 @@ def test_a_chunk_that_is_missing_is_told_from_one_of_zeros(file: Any) -> None:
     assert len(read_stored(numbers, 50, 60)) == 0
 
 
-def test_what_can_be_read_is_read_chunk_by_chunk(file: Any) -> None:
-    found = dict(read_chunks(file["numbers"]))
-    assert [start for start, block in found.items() if block is None] == [10, 30]
+def test_readable_chunks_are_read(file: Any) -> None:
+    blocks = dict(read_chunks(file["numbers"]))
+    assert [start for start, block in blocks.items() if block is None] == [10, 30]
     assert find_readable(file["numbers"], 45).nonzero()[0].tolist() == [*range(10), *range(20, 30), *range(40, 45)]
-    values, known = read_column(open_item(file, "none"), 4, np.int64)
-    assert (values.tolist(), known.any()) == ([0] * 4, False)
+    values, readable = read_column(open_item(file, "none"), 4, np.int64)
+    assert (values.tolist(), readable.any()) == ([0] * 4, False)
     assert read_texts(file["names"]) == [b"a", b"", b"c"]
     assert read_texts(open_item(file, "nothing")) == []
 
 
-def test_a_length_that_no_file_could_hold_is_not_believed(file: Any) -> None:
+def test_an_impossible_length_is_refused(file: Any) -> None:
     check_size(file["numbers"])
     file["numbers"].resize(10**12, axis=0)
     with raises(ValueError, "/numbers", 10**12):

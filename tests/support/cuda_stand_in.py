@@ -1,4 +1,4 @@
-"""A driver that runs the kernels on the CPU, compiled by g++ against cuda_stand_in.h. Each call is done on return."""
+"""A driver that runs the kernels on the CPU, compiled by g++ against cuda_stand_in.h. Calls are synchronous."""
 
 from __future__ import annotations
 

@@ -13,16 +13,16 @@ OF_THE_RUN = frozenset({"run_id", "plan_id", "started_utc", "finished_utc"})
 
 def contents(path: Path) -> dict[str, Any]:
     """Shape, type, chunks and bytes of every dataset; the value of every attribute."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     with h5py.File(path) as file:
 
-        def take(name: str, item: Any) -> None:
+        def add_dataset(name: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset):
-                found[name] = (item.shape, str(item.dtype), item.chunks, _bytes(np.asarray(item[()])))
+                values[name] = (item.shape, str(item.dtype), item.chunks, _bytes(np.asarray(item[()])))
 
-        file.visititems(take)
-        found |= {f"@{k}": v for k, v in file["metadata"].attrs.items() if k not in OF_THE_RUN}
-    return found
+        file.visititems(add_dataset)
+        values |= {f"@{k}": v for k, v in file["metadata"].attrs.items() if k not in OF_THE_RUN}
+    return values
 
 
 def _bytes(values: Any) -> bytes | list[bytes]:
@@ -30,7 +30,11 @@ def _bytes(values: Any) -> bytes | list[bytes]:
     return [item.tobytes() for item in values.ravel()] if values.dtype == object else values.tobytes()
 
 
-def differences(one: Path, other: Path) -> list[str]:
+def differences(first_path: Path, second_path: Path) -> list[str]:
     """Names of the datasets and attributes that differ; empty if the files are equal."""
-    a, b = contents(one), contents(other)
-    return sorted(name for name in a.keys() | b.keys() if name not in a or name not in b or a[name] != b[name])
+    first, second = contents(first_path), contents(second_path)
+    return sorted(
+        name
+        for name in first.keys() | second.keys()
+        if name not in first or name not in second or first[name] != second[name]
+    )

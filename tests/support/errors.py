@@ -49,17 +49,17 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
 
 
-def assert_refused(done: subprocess.CompletedProcess[str], code: str, *values: object) -> None:
+def assert_refused(result: subprocess.CompletedProcess[str], code: str, *values: object) -> None:
     """Assert that a command failed with an error of this code that names these values, and with no traceback.
 
     Args:
-        done: the run.
-        code: of the error, such as E-CONFIG, after which commands exit 1; or USAGE or OPTION, after which they exit 2.
+        result: result of the command.
+        code: code of the error, such as E-CONFIG (exit code 1), or USAGE or OPTION (exit code 2).
         values: files, options, numbers and commands that the error's message must name.
     """
-    assert done.returncode == (2 if code in (USAGE, OPTION) else 1), done.stderr
-    lines = done.stderr.splitlines()
+    assert result.returncode == (2 if code in (USAGE, OPTION) else 1), result.stderr
+    lines = result.stderr.splitlines()
     starts = [number for number, line in enumerate(lines) if line.startswith(f"{code}: ")]
-    assert starts, f"no line begins with {code}: {done.stderr}"
-    assert "Traceback" not in done.stderr
+    assert starts, f"no line begins with {code}: {result.stderr}"
+    assert "Traceback" not in result.stderr
     assert_names("\n".join(lines[starts[-1] :]), *values)

@@ -56,15 +56,15 @@ def write_file(
     Returns:
         The file's path, the expected `/embeddings` (rounded to dtype), and the exact path of each row below the root.
     """
-    each = 2 if faces else 1
-    photo_count = count // each
+    faces_per_photo = 2 if faces else 1
+    photo_count = count // faces_per_photo
     names = [*ODD, *(b"p/%06d.jpg" % i for i in range(photo_count))][:photo_count]
-    vectors = unit_rows(count, dimension, seed)[skip * each :]
+    vectors = unit_rows(count, dimension, seed)[skip * faces_per_photo :]
     names = names[skip:]
-    rows = np.repeat(np.arange(1, len(names) + 1), each)  # the first photo of the scan is damaged
+    rows = np.repeat(np.arange(1, len(names) + 1), faces_per_photo)  # the first photo of the scan is damaged
     folder = path.with_name(path.name + ".segments")
     folder.mkdir()
-    known = faces_of(np.random.default_rng(seed), [0, 2] * photo_count)[skip * each :] if faces else None
+    face_rows = faces_of(np.random.default_rng(seed), [0, 2] * photo_count)[skip * faces_per_photo :] if faces else None
     counts = dict.fromkeys(range(1, len(names) + 1), 3) if faces else {}
     writer = SegmentWriter(
         folder,
@@ -76,7 +76,7 @@ def write_file(
         rules=SegmentRules(10**6, 1e9),
     )
     damaged = Outcome(0, Status.CORRUPT, "cut short")
-    writer.append(Embedded(rows, (damaged,), embeddings=vectors, faces=known, face_counts=counts))
+    writer.append(Embedded(rows, (damaged,), embeddings=vectors, faces=face_rows, face_counts=counts))
     writer.commit()
     contract = contract_of(dimension, root, sha256)
     metadata = {**contract, "root": root.decode("utf-8", "backslashreplace"), "contract": json.dumps(contract)}
@@ -85,4 +85,4 @@ def write_file(
     if cluster:
         with h5py.File(path, "r+") as file:
             file["cluster"] = np.arange(len(vectors), dtype=np.int32) // 3
-    return path, vectors.astype(dtype), [name for name in names for _ in range(each)]
+    return path, vectors.astype(dtype), [name for name in names for _ in range(faces_per_photo)]

@@ -1,4 +1,4 @@
-"""Batches of photos with any number of faces, as detection and an engine produce them, the same at every call."""
+"""Make batches of photos with any number of faces, as detection and an engine produce them; deterministic."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def faces_of(rng: np.random.Generator, ranks: Sequence[int]) -> NDArray[np.void]
     return faces
 
 
-def batch_of(rows: Sequence[int], seed: int, spoilt: frozenset[int] = frozenset()) -> Embedded:
+def batch_of(rows: Sequence[int], seed: int, unreadable: frozenset[int] = frozenset()) -> Embedded:
     """Make the outcomes of scan rows: 0 to 5 faces each, all or some of them good enough to embed.
 
     Args:
         rows: scan rows, ascending.
         seed: random seed; the outcome of a row depends only on the seed and the row.
-        spoilt: rows that are unreadable in this call.
+        unreadable: rows that are unreadable in this call.
     """
     entries: list[int] = []
     faces, vectors, outcomes, counts = [faces_of(np.random.default_rng(0), [])], [np.empty((0, D))], [], {}
     for row in rows:
         rng = np.random.default_rng((seed, row))
         counts[row] = int(rng.integers(0, 6))
-        ranks = np.flatnonzero(rng.random(counts[row]) < 0.8).tolist()  # the quality of the rest is too low
-        if row in spoilt:
+        ranks = np.flatnonzero(rng.random(counts[row]) < 0.8).tolist()  # the other faces have too low a quality
+        if row in unreadable:
             del counts[row]
             outcomes.append(Outcome(row, Status.UNREADABLE, "not today"))
         elif ranks:
@@ -56,10 +56,12 @@ def batch_of(rows: Sequence[int], seed: int, spoilt: frozenset[int] = frozenset(
     )
 
 
-def batches_of(rows: Sequence[int], size: int, seed: int, spoilt: frozenset[int] = frozenset()) -> Iterator[Embedded]:
+def batches_of(
+    rows: Sequence[int], size: int, seed: int, unreadable: frozenset[int] = frozenset()
+) -> Iterator[Embedded]:
     """Make batches of `size` photos with `batch_of`."""
     for start in range(0, len(rows), size):
-        yield batch_of(rows[start : start + size], seed, spoilt)
+        yield batch_of(rows[start : start + size], seed, unreadable)
 
 
 def segment_writer(folder: Path, rows: int = 10, *, faces: bool = True) -> SegmentWriter:

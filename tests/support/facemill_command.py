@@ -37,10 +37,10 @@ def facemill(
     command = ["facemill", *map(str, arguments)]
     variables = {name: str(value) for name, value in environment.items()}
     with _process_state(cwd):
-        done = CliRunner(env=variables).invoke(
+        result = CliRunner(env=variables).invoke(
             main, command[1:], input=stdin, prog_name="facemill", catch_exceptions=False
         )
-    return subprocess.CompletedProcess(command, done.exit_code, done.stdout, done.stderr)
+    return subprocess.CompletedProcess(command, result.exit_code, result.stdout, result.stderr)
 
 
 @contextmanager
@@ -102,8 +102,8 @@ def start_facemill(*arguments: object, **options: Any) -> RunningCommand:
     return RunningCommand(command_line(*arguments), **options)
 
 
-def summary(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def summary(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     """Parse the line that --json printed."""
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
+    assert result.returncode == 0, result.stderr
+    answer: dict[str, Any] = json.loads(result.stdout)
     return answer

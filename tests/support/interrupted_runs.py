@@ -24,12 +24,12 @@ class InterruptedRun:
     Attributes:
         output: the file that the command writes; nothing else may be in its folder.
         arguments: arguments of `facemill`.
-        whole: the same file, written by an undisturbed run.
+        expected: the same file, written by an undisturbed run.
     """
 
     output: Path
     arguments: tuple[object, ...]
-    whole: Path
+    expected: Path
 
     def start(self, *more: object) -> RunningCommand:
         """Start the command, and return once its first segment is durable."""
@@ -44,11 +44,11 @@ class InterruptedRun:
 
     def resume(self, *more: object) -> tuple[dict[str, Any], str]:
         """Run the command again and compare its file with the undisturbed one; returns its summary and its stderr."""
-        done = facemill(*self.arguments, "--json", *more)
-        answer = summary(done)
-        assert_same_file(self.output, self.whole)
+        result = facemill(*self.arguments, "--json", *more)
+        answer = summary(result)
+        assert_same_file(self.output, self.expected)
         assert os.listdir(self.output.parent) == [self.output.name]
-        return answer, done.stderr
+        return answer, result.stderr
 
 
 def assert_same_file(path: Path, expected: Path) -> None:

@@ -11,7 +11,7 @@ SIZE = (112, 112)
 LOST = "P03/P03_0002"  # truncated
 PAIRS = (
     "2\t4\n"
-    + "P00\t1\t2\nP01\t1\t3\nP02\t2\t3\nP03\t1\t2\n"  # the last pair has the lost photo
+    + "P00\t1\t2\nP01\t1\t3\nP02\t2\t3\nP03\t1\t2\n"  # the last pair has the truncated photo
     + "P00\t1\tP01\t1\nP02\t1\tP03\t1\nP04\t1\tP05\t1\nP06\t1\tP99\t1\n"  # there is no photo of P99
     + "P04\t1\t2\nP05\t1\t2\nP06\t1\t3\nP07\t1\t2\n"
     + "P07\t1\tP08\t1\nP09\t1\tP10\t2\nP08\t3\tP11\t3\nP00\t3\tP11\t2\n"
@@ -25,8 +25,8 @@ def write_people(folder: Path) -> Path:
             write_portrait(folder, person, shot)
     write_portrait(folder, PEOPLE, 0)
     (folder / "stray.jpg").write_bytes(portraits.encode(1, 50, 0, SIZE))
-    lost = folder / f"{LOST}.jpg"
-    lost.write_bytes(lost.read_bytes()[:900])
+    truncated = folder / f"{LOST}.jpg"
+    truncated.write_bytes(truncated.read_bytes()[:900])
     return folder
 
 

@@ -21,7 +21,7 @@ int cuInit(unsigned) {
     count = 0;
     const char* shown = getenv("CUDA_VISIBLE_DEVICES");
     for (int n = 0; !shown && n < all; n++) seen[count++] = n;
-    while (shown) {  // the first that is none hides all after it
+    while (shown) {  // an invalid number hides all later GPUs
         char* end;
         long n = strtol(shown, &end, 10);
         if (end == shown || n < 0 || n >= all) break;
@@ -39,13 +39,13 @@ int cuDeviceGetPCIBusId(char* id, int size, int n) { snprintf(id, size, "0000:%0
 """
 
 _SMI = """#!/bin/sh
-for word in "$@"; do
-  case $word in
-    --id=*) where=${word#--id=} ;;
+for argument in "$@"; do
+  case $argument in
+    --id=*) gpu=${argument#--id=} ;;
     *memory.free*) memory=yes ;;
   esac
 done
-if [ "$memory" ]; then echo "1000, 6144"; else echo "the GPU at ${where:-every place}"; fi
+if [ "$memory" ]; then echo "1000, 6144"; else echo "the GPU at ${gpu:-every place}"; fi
 """
 
 
@@ -68,11 +68,11 @@ class FakeDriver:
             cuda: CUDA version of the driver, such as 12090 for 12.9.
             shown: CUDA_VISIBLE_DEVICES; None: not set.
         """
-        kept = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
-        kept |= {} if shown is None else {"CUDA_VISIBLE_DEVICES": shown}
+        variables = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+        variables |= {} if shown is None else {"CUDA_VISIBLE_DEVICES": shown}
         path = f"{self.folder}:{os.environ['PATH']}"
         return {
-            **kept,
+            **variables,
             "LD_LIBRARY_PATH": str(self.folder),
             "PATH": path,
             "FAKE_GPUS": f"{gpus}",

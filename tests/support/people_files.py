@@ -28,7 +28,7 @@ def make_people(folder: Path, people: range, photographs: int = 4) -> None:
 
 
 def make_odd_people(folder: Path) -> None:
-    """Write people: one has unusual file names, another two duplicates of someone else's photo and a damaged photo."""
+    """Write people: one has unusual file names, another has two copies of a photo of P00 and a damaged photo."""
     make_people(folder, range(6))
     odd = os.fsencode(folder / "odd \xe9".encode().decode())
     os.mkdir(odd)
@@ -42,8 +42,8 @@ def make_odd_people(folder: Path) -> None:
 
 
 def embed_folder(folder: Path, output: Path, engine: Path, *options: object) -> Path:
-    done = facemill("process", folder, "-o", output, "--engine", engine, *options)
-    assert done.returncode == 0, done.stderr
+    result = facemill("process", folder, "-o", output, "--engine", engine, *options)
+    assert result.returncode == 0, result.stderr
     return output
 
 
@@ -61,7 +61,7 @@ def vectors_of(file: Path, path: str) -> NDArray[np.float32]:
     return vectors
 
 
-def files_that_hold(folder: Path, *needles: bytes) -> list[str]:
-    """Find the files below a folder whose raw bytes contain one of the needles."""
+def files_that_hold(folder: Path, *patterns: bytes) -> list[str]:
+    """Find the files below a folder whose raw bytes contain one of the patterns."""
     files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-    return sorted(str(path) for path in files if any(needle in path.read_bytes() for needle in needles))
+    return sorted(str(path) for path in files if any(pattern in path.read_bytes() for pattern in patterns))

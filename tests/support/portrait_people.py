@@ -12,7 +12,7 @@ def write_people_photos(folder: Path, people: int, shots: int) -> None:
     """Write `photos/person0/0.jpg` and so on, and `somebody.jpg`, a copy of the first photo."""
     for path in write_portraits(folder / "drawn", people, shots):
         person, shot = int(path.parent.name.split("-")[1]), int(path.stem.split("-")[1])
-        home = folder / "photos" / f"person{person}"
-        home.mkdir(parents=True, exist_ok=True)
-        path.rename(home / f"{shot}.jpg")
+        person_folder = folder / "photos" / f"person{person}"
+        person_folder.mkdir(parents=True, exist_ok=True)
+        path.rename(person_folder / f"{shot}.jpg")
     shutil.copy(folder / "photos" / "person0" / "0.jpg", folder / "somebody.jpg")

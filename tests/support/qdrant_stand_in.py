@@ -20,13 +20,13 @@ class QdrantStandIn(ThreadingHTTPServer):
 
     Attributes:
         store: store behind the server.
-        asked: (method, path) of each answered request.
+        requests: (method, path) of each answered request.
         busy: number of next upserts to answer with 503.
     """
 
     def __init__(self) -> None:
         self.store = QdrantClient(":memory:", force_disable_check_same_thread=True)
-        self.asked: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []
         self.busy = 0
         self.lock = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -37,10 +37,10 @@ class QdrantStandIn(ThreadingHTTPServer):
 
     def answer(self, method: str, path: str, body: Any) -> Any:
         """Compute the `result` of a response."""
-        _, _, name, *rest = path.split("/")
-        if "with_vector" in body:  # as HTTP calls it
+        _, _, name, *subpath = path.split("/")
+        if "with_vector" in body:  # the name in the HTTP interface
             body["with_vectors"] = body.pop("with_vector")
-        match method, rest:
+        match method, subpath:
             case "GET", ["exists"]:
                 return {"exists": self.store.collection_exists(name)}
             case "GET", []:
@@ -76,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.busy -= 1
                 self._send(503, b"busy")
             else:
-                self.server.asked.append((self.command, path))
+                self.server.requests.append((self.command, path))
                 result = _plain(self.server.answer(self.command, path, body))
                 self._send(200, json.dumps({"result": result, "status": "ok", "time": 0.0}).encode())
 

@@ -20,8 +20,8 @@ from tests.support.model_files import write_model_file
 SIDE = 640
 CELL = 32
 BOX_CELLS = 3.0
-# From the middle of the box, in units of its side.
-PLACES = (TEMPLATE - 55.5) / 112
+# Landmarks relative to the middle of the box, in units of its side.
+LANDMARKS = (TEMPLATE - 55.5) / 112
 
 FACTS = {
     "name": "red-squares",
@@ -46,8 +46,8 @@ def save_red_squares(folder: Path) -> Path:
         constants.append(numpy_helper.from_array(value, name))
         return name
 
-    # YuNet counts from the cell's corner; its middle is half a cell away.
-    landmarks = (PLACES * BOX_CELLS + 0.5).ravel()
+    # YuNet measures from the corner of a cell; its middle is half a cell away.
+    landmarks = (LANDMARKS * BOX_CELLS + 0.5).ravel()
     box = np.array([0.5, 0.5, np.log(BOX_CELLS), np.log(BOX_CELLS)])
     for kind, values in (("cls", np.zeros(1)), ("obj", np.zeros(1)), ("bbox", box), ("kps", landmarks)):
         for stride in (8, 16, 32):

@@ -47,7 +47,7 @@ class Context:
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         self.shape = shape
-        if len(self.engine.session.get_inputs()[0].shape) == 4 and shape[1:3] != (112, 112):  # a detector's
+        if len(self.engine.session.get_inputs()[0].shape) == 4 and shape[1:3] != (112, 112):  # the engine is a detector
             return all(SIDES[0] <= side <= SIDES[-1] for side in shape[1:3])
         return True
 
@@ -80,7 +80,7 @@ class RuntimeCache:
 class RuntimeConfig:
     """The runtime configuration, which only tensorrt_rtx has."""
 
-    __slots__ = ("dynamic_shapes_kernel_specialization_strategy",)  # nothing else can be set, as in the real one
+    __slots__ = ("dynamic_shapes_kernel_specialization_strategy",)  # the real class allows no other attribute either
 
     def create_runtime_cache(self) -> RuntimeCache:
         return RuntimeCache()
