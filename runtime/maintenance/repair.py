@@ -21,7 +21,7 @@ from ..storage.derived import record_elsewhere
 from ..storage.format import OUR_DATASETS, read_attributes, stored_text
 from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder
-from ..storage.salvage import DAMAGE, check_size, open_item, refuse_system_error
+from ..storage.salvage import DAMAGE, check_size, find_readable, open_item, refuse_system_error
 from ..storage.verify import verify_file
 from .rewrite import metadata_after, rewriting
 from .survey import Survey, survey
@@ -138,7 +138,7 @@ def _part(path: Path, damaged: Any, survey_of_file: Survey) -> Part:
         paths=lambda: iter(survey_of_file.paths),
         photos=survey_of_file.photos,
         keep=np.ones(len(survey_of_file.paths), bool),
-        has_digests=outcomes is not None and open_item(outcomes, "digest") is not None,
+        has_digests=bool(find_readable(open_item(outcomes, "digest"), len(survey_of_file.paths)).all()),
         has_faces=open_item(damaged, "face_index") is not None,
     )
 

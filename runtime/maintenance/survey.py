@@ -97,10 +97,9 @@ class Outcomes:
             counts, known = read_column(held, rows, np.int64)
             self.counts = np.where(known, counts, -1)
         self.usable = np.ones(rows, bool)
-        for name in ("digest", "faces"):
-            needed = open_item(group, name)
-            if needed is not None:
-                self.usable &= find_readable(needed, rows)
+        face_counts = open_item(group, "faces")
+        if face_counts is not None:
+            self.usable &= find_readable(face_counts, rows)
         self.explained = find_readable(open_item(group, "detail"), rows)
         # In a file with faces but without the column of their counts, only paths and status are usable.
         countless = open_item(file, "face_index") is not None and open_item(group, "faces") is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -16,7 +17,7 @@ import numpy as np
 from .. import __version__
 from ..errors import DiskFullError, OutputExistsError, StorageError
 from ..records import FACE, Status
-from ..sources.pathtable import PathTable, write_paths
+from ..sources.pathtable import PathTable, paths_digest, write_paths
 from ..sources.scan import scan
 from ..sources.source import Source
 from ..storage.contract import EmbeddingContract
@@ -178,7 +179,12 @@ def resumed_contract(output: Path, *, force: bool) -> EmbeddingContract:
 
 def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredPlan | Finished:
     contract = contract_of(request, request.engine.info, os.fsdecode(source.root))
-    stored = folder.read_plan()
+    try:
+        stored = folder.read_plan()
+    except StorageError:
+        if not request.force:
+            raise
+        stored = None
     if stored is not None and _is_output_of(stored, request.output):
         folder.clear()  # the run was killed after it had finished the file
         request, stored = replace(request, force=request.force and not stored.forced), None
@@ -186,6 +192,7 @@ def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredP
         stored = None
     if stored is not None and (segment_files(folder.path) or stored.contract == contract):
         check_contract(stored.contract, contract, folder.path)
+        _check_list(stored, source, folder)
         with PathTable(folder.paths_file) as names:
             _warn_about_changes(source.names, names)
         return stored
@@ -193,6 +200,29 @@ def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredP
     if request.output.exists() and not request.force:
         return _continue_finished(request, contract, source, folder)
     return _begin(request, contract, source, source.names, folder)
+
+
+def _check_list(stored: StoredPlan, source: Source, folder: RunFolder) -> None:
+    """Check the list of photos of an unfinished run: one wrong bit would give a vector to another person.
+
+    A damaged list is written again if the photos are still the same.
+
+    Raises:
+        StorageError: the list is damaged, and the photos have changed since.
+    """
+    try:
+        digest = hashlib.sha256(folder.paths_file.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        digest = "missing"
+    if stored.paths_sha256 in (digest, ""):
+        return
+    if paths_digest(source.names) != stored.paths_sha256:
+        raise StorageError(
+            f"the list of photos of the unfinished run, {folder.paths_file}, is damaged, and the photos have changed "
+            f"since. Restore the list from a copy, or start over with --force"
+        )
+    logger.warning("the list of photos %s was damaged and is written again: the photos are the same", folder.paths_file)
+    write_paths(folder.paths_file, source.names)
 
 
 def _is_output_of(stored: StoredPlan, output: Path) -> bool:
@@ -213,9 +243,11 @@ def _begin(
     base: str = "",
 ) -> StoredPlan:
     check_disk(request.output, len(names), contract, max(map(len, names)))
-    write_paths(folder.paths_file, names)
+    digest = write_paths(folder.paths_file, names)
     root = os.fsdecode(source.root)
-    stored = StoredPlan(contract, root, len(names), utc_now(), base_run_id=base, forced=request.force)
+    stored = StoredPlan(
+        contract, root, len(names), utc_now(), base_run_id=base, forced=request.force, paths_sha256=digest
+    )
     folder.write_plan(stored)
     return stored
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -13,21 +14,39 @@ import numpy as np
 from ..files import durable_file
 
 
-def write_paths(path: Path, paths: Iterable[bytes]) -> None:
+def write_paths(path: Path, paths: Iterable[bytes]) -> str:
     """Write paths durably, each followed by a NUL byte, which no path contains.
 
+    Returns:
+        The digest of the list; see `paths_digest`.
     Raises:
         DiskFullError, StorageError: they cannot be written.
     """
+    digest = hashlib.sha256()
     with durable_file(path, "the list of photos", like=path.parent) as file:  # as private as the run folder
-        block: list[bytes] = []
-        for name in paths:
-            block.append(name)
-            if len(block) == 65_536:
-                file.write(b"\0".join(block) + b"\0")
-                block.clear()
-        if block:
-            file.write(b"\0".join(block) + b"\0")
+        for block in _blocks(paths):
+            digest.update(block)
+            file.write(block)
+    return digest.hexdigest()
+
+
+def paths_digest(paths: Iterable[bytes]) -> str:
+    """The SHA-256 of paths as `write_paths` writes them, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for block in _blocks(paths):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(paths: Iterable[bytes]) -> Iterator[bytes]:
+    block: list[bytes] = []
+    for name in paths:
+        block.append(name)
+        if len(block) == 65_536:
+            yield b"\0".join(block) + b"\0"
+            block.clear()
+    if block:
+        yield b"\0".join(block) + b"\0"
 
 
 class PathTable(Sequence[bytes]):

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StorageError
+from ..errors import DamagedError, StorageError
 from ..records import FORMAT_VERSION, FORMAT_VERSION_SEVERAL, Status
+from .digest import seal
 from .file import check_exists
 from .format import append_faces, create_faces, stored_text
 from .h5write import DurableH5, durable_h5
 from .ledger import Ledger
 from .runfolder import RunFolder
+from .salvage import DAMAGE
 
 _CHUNK_BYTES = 1 << 18
 _BLOCK_ROWS = 32_768
@@ -45,8 +47,12 @@ def assemble(
         like: the source files of the rows: the output gets no wider permissions than any of them.
         mode: permission bits that the user named; see `access.access_like`.
     Raises:
-        DiskFullError, StorageError: the file cannot be written; an existing output is unchanged.
+        DamagedError: a row is pending, because its segment was set aside. Nothing is written.
+        DiskFullError, StorageError: the file cannot be written, or not be read back; an existing output is unchanged.
     """
+    pending = int((ledger.status == Status.PENDING).sum())
+    if pending:  # from here on the segments are of no use any more, so that a lost row would be lost for good
+        raise DamagedError(f"{pending:,} photos have no outcome. Run the same command again")
     embedded = np.flatnonzero(ledger.status == Status.EMBEDDED)
     counts = ledger.vector_counts[embedded]
     version = FORMAT_VERSION_SEVERAL if (counts > 1).any() else FORMAT_VERSION
@@ -79,6 +85,7 @@ def assemble(
                 append_faces(file, ledger.faces(rows))
             target.check()
         _write_outcomes(target, ledger, paths, widest)
+        seal(file)
 
 
 @contextmanager
@@ -107,11 +114,19 @@ def edit_file(file: Path) -> Iterator[Any]:
                     source.copy(name, target.file)
         except (OSError, RuntimeError) as err:
             target.check()  # if the disk failed, HDF5's error is misleading
-            raise StorageError(
-                f"{path} is damaged and cannot be changed ({err}). Restore it from a copy, or create it again with "
-                f"--force"
-            ) from err
+            raise _damaged(path, err) from err
         yield target.file
+        try:
+            seal(target.file)
+        except DAMAGE as err:
+            target.check()
+            raise _damaged(path, err) from err
+
+
+def _damaged(path: Path, err: Exception) -> StorageError:
+    return StorageError(
+        f"{path} is damaged and cannot be changed ({err}). Save its intact rows with: facemill repair {path}"
+    )
 
 
 def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], widest: int) -> None:
@@ -124,7 +139,12 @@ def _write_outcomes(target: DurableH5, ledger: Ledger, paths: Sequence[bytes], w
     details = _strings(group, "detail", len(everything), deepest)
     digests = (
         group.create_dataset(
-            "digest", shape=(len(everything), 16), maxshape=(None, 16), dtype=np.uint8, chunks=(16_384, 16)
+            "digest",
+            shape=(len(everything), 16),
+            maxshape=(None, 16),
+            dtype=np.uint8,
+            chunks=(16_384, 16),
+            fletcher32=True,
         )
         if ledger.has_digests
         else None

@@ -128,7 +128,7 @@ class Ledger:
                 self._put(
                     self._files.add(base), np.arange(rows), PhotoColumns.in_order(file.status, file.vector_counts)
                 )
-        for segment in read_segments(folder, plan_id) if folder is not None else ():
+        for segment in read_segments(folder, plan_id, rows) if folder is not None else ():
             self._note_columns(segment.digests, segment.faces)
             photos = PhotoColumns.in_order(segment.status, segment.vector_counts)
             self._put(self._files.add(segment.path), segment.rows, photos)

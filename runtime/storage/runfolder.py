@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -36,6 +37,7 @@ class StoredPlan:
         contract: the settings that all rows share; a resumed run must have the same.
         root: absolute folder of the paths, as text (surrogateescape).
         rows: number M of scanned paths.
+        paths_sha256: digest of their list; empty for a run of an older version.
         started_utc: ISO 8601.
         base_run_id: `run_id` of the finished file whose failed photos this run retries; empty for none.
         settings: the tuned or given batch size and workers.
@@ -50,6 +52,7 @@ class StoredPlan:
     base_run_id: str = ""
     settings: dict[str, int] = field(default_factory=dict)
     forced: bool = False
+    paths_sha256: str = ""
     plan_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
@@ -67,13 +70,21 @@ def read_plan(folder: Path) -> StoredPlan | None:
     path = folder / "plan.json"
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
+        checksum = plan.pop("checksum", None)
+        if checksum is not None and checksum != _checksum(plan):
+            raise ValueError("its checksum differs")
         return StoredPlan(**{**plan, "contract": EmbeddingContract.from_dict(plan["contract"])})
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
         raise StorageError(
-            f"the plan of the unfinished run, {path}, cannot be read ({err}). Start over with --force"
+            f"the plan of the unfinished run, {path}, is damaged ({err}). Restore it from a copy, or start over with "
+            f"--force"
         ) from err
+
+
+def _checksum(plan: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
 class RunFolder:
@@ -146,7 +157,8 @@ class RunFolder:
 
     def write_plan(self, plan: StoredPlan) -> None:
         """Write a plan durably; write the scan before it."""
-        data = json.dumps({**asdict(plan), "contract": plan.contract.to_dict()}, indent=2).encode()
+        content = json.loads(json.dumps({**asdict(plan), "contract": plan.contract.to_dict()}))
+        data = json.dumps({**content, "checksum": _checksum(content)}, indent=2).encode()
         write_durable(self.path / "plan.json", data, "the plan", like=self.path)
 
     def refuse_unfinished(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from ..errors import StorageError
 
 # The errors that h5py raises for a damaged file, depending on the position of the damage.
-DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError)
+DAMAGE = (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError, OverflowError)
 _BLOCK_BYTES = 16 << 20
 _MAX_DEFLATE_RATIO = 1032  # deflate cannot exceed it
 
@@ -117,12 +118,22 @@ def read_stored(dataset: Any, start: int, stop: int) -> NDArray[Any]:
     return values
 
 
+def system_errno(err: Exception) -> int:
+    """The number of the system's error behind an exception of h5py, which may only name it in its text; 0 for none."""
+    number = getattr(err, "errno", None)
+    if number:
+        return int(number)
+    named = re.search(r"\berrno = (\d+)", str(err))
+    return int(named[1]) if named else 0
+
+
 def refuse_system_error(err: Exception, path: Path) -> None:
     """Raise if a file could not be read for a reason outside it: no file handles, no permission, a bad disk.
 
     Raises:
         StorageError: the reason is outside the file.
     """
-    if isinstance(err, OSError) and err.errno:
-        reason = os.strerror(err.errno)
+    number = system_errno(err)
+    if number:
+        reason = os.strerror(number)
         raise StorageError(f"{path} cannot be read: {reason}. Fix that and run the same command again") from err

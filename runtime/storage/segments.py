@@ -25,6 +25,7 @@ from .h5write import DurableH5
 from .salvage import DAMAGE, refuse_system_error
 
 DETAIL_BYTES = 500
+_OUTCOMES = [int(status) for status in Status if status is not Status.PENDING]
 _BLOCK_ROWS = 4096
 # A photo of the open segment; lists and tuples of Python objects would need several times the memory.
 _PHOTO = np.dtype(
@@ -156,13 +157,15 @@ class SegmentWriter:
         with segment.writing():
             group = segment.file.create_group("outcomes")
             photos = np.concatenate(self._photos)
-            group["row"], group["status"] = photos["row"], photos["status"]
-            details = np.array(photos["detail"].tolist(), "S")
-            group.create_dataset("detail", data=details, compression="gzip", compression_opts=1)
+            columns = {"row": photos["row"], "status": photos["status"]}
             if self._digests:
-                group["digest"] = photos["digest"]
+                columns["digest"] = photos["digest"]
             if self._faces:
-                group["embeddings"], group["faces"] = photos["embeddings"], photos["faces"]
+                columns |= {"embeddings": photos["embeddings"], "faces": photos["faces"]}
+            for name, values in columns.items():  # a checksum for each: a vector of another person is worse than none
+                group.create_dataset(name, data=values, chunks=True, fletcher32=True)
+            details = np.array(photos["detail"].tolist(), "S")
+            group.create_dataset("detail", data=details, compression="gzip", compression_opts=1, fletcher32=True)
         self._photos.clear()
         self._rows = 0
         segment.commit()
@@ -176,7 +179,7 @@ class SegmentWriter:
     def _start(self) -> None:
         self._number += 1
         path = self._folder / f"segment-{self._number:06d}{self._suffix}.h5"
-        self._open = DurableH5(path, "the segment", like=self._folder)
+        self._open = DurableH5(path, "the segment", like=self._folder, libver="v108")
         self._opened_at = time.monotonic()
         self._open.file.attrs["plan_id"] = self._plan_id
         self._open.file.create_dataset(
@@ -234,11 +237,15 @@ class Segment:
     faces: bool
 
 
-def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
+def read_segments(folder: Path, plan_id: str, rows: int) -> Iterator[Segment]:
     """Yield every complete segment of a plan, oldest first.
 
-    A segment that cannot be read, or belongs to a different plan, is set aside: its photos run again.
+    A segment that is damaged, or belongs to a different plan, is set aside: its photos run again.
 
+    Args:
+        folder: the run folder.
+        plan_id: identifies the plan.
+        rows: number of photos of the plan.
     Raises:
         StorageError: a segment cannot be read for a reason outside the file.
     """
@@ -250,7 +257,7 @@ def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
         try:
             with h5py.File(path, "r") as file:
                 segment = _segment(path, file)
-                right = file.attrs["plan_id"] == plan_id and len(segment.rows) and _adds_up(segment, file)
+                right = file.attrs["plan_id"] == plan_id and _adds_up(segment, file, rows)
         except DAMAGE as err:
             refuse_system_error(err, path)
             set_aside(path, str(err))
@@ -267,8 +274,13 @@ def _segment(path: Path, file: Any) -> Segment:
     return Segment(path, rows, status, read_vector_counts(group, status), "digest" in group, "faces" in group)
 
 
-def _adds_up(segment: Segment, file: Any) -> bool:
-    """Whether every embedded photo of a segment has its vectors, and every vector its face."""
+def _adds_up(segment: Segment, file: Any, plan_rows: int) -> bool:
+    """Whether a segment holds photos of the plan, each once, every embedded one its vectors, every vector its face."""
+    rows = segment.rows
+    if not len(rows) or len(rows) != len(segment.status) or not (np.diff(rows) > 0).all():
+        return False
+    if rows[0] < 0 or rows[-1] >= plan_rows or not np.isin(segment.status, _OUTCOMES).all():
+        return False
     datasets = ["embeddings", *(FACE_DATASETS.values() if segment.faces else ())]
     total = int(segment.vector_counts.sum())
     embedded = segment.status == Status.EMBEDDED

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
 from .contract import EmbeddingContract
+from .digest import DIGEST_ATTRIBUTE, content_digest
 from .file import check_exists
 from .format import read_attributes, read_raw_paths, read_scanned_paths, read_vector_counts, stored_text
 from .salvage import DAMAGE, check_sizes, read_stored, refuse_system_error
@@ -70,6 +71,7 @@ def verify_file(path: Path) -> Verified:
                 check.vectors,
                 check.faces,
                 check.cluster,
+                check.content,
             ):
                 check.run(part, file)
     except DAMAGE as err:
@@ -193,6 +195,12 @@ class _Check:
         self._expect("cluster: the length of /cluster", len(column), len(file["embeddings"]))
         for start, block in _blocks(column):
             self._rows("cluster: no number of a cluster", (block < 0) | (block > column.attrs["clusters"]), start)
+
+    def content(self, file: Any) -> None:
+        """Check the digest of all datasets, attributes and names. Files of older versions have none."""
+        stored = self._metadata.get(DIGEST_ATTRIBUTE)
+        if stored is not None and not self.findings:
+            self._expect("content: the digest of all datasets, attributes and names", content_digest(file), stored)
 
     def _rows(self, problem: str, wrong: NDArray[np.bool_], start: int = 0) -> None:
         """Add a finding that names the first wrong rows."""

@@ -295,4 +295,4 @@ def test_random_wrong_bits_are_always_detected(copy: Path, intact: Path, tmp_pat
         with h5py.File(path) as file:
             for name, vector in zip(file["image_paths"][:].tolist(), file["embeddings"][:], strict=True):
                 np.testing.assert_array_equal(vector, rows[name])
-    assert "repaired" in outcomes
+    assert "repaired" in outcomes, outcomes

@@ -37,7 +37,7 @@ VARIES = {
     **dict.fromkeys(("started_utc", "finished_utc", "begun_utc", "made_utc"), "times"),
     **dict.fromkeys(("tool_version", "backend_version"), "versions of facemill and of ONNX Runtime"),
     **dict.fromkeys(("engine", "detector_engine"), "paths in the cache"),
-    **dict.fromkeys(("engine_sha256", "sha256_after"), "checksums of bytes that hold the above"),
+    **dict.fromkeys(("engine_sha256", "sha256_after", "content_sha256"), "checksums of bytes that hold the above"),
     **dict.fromkeys(("images_per_s", "elapsed_s", "search_ms", "stages"), "rates of this machine"),
 }
 # These values are sentences for people, which may be rewritten. Only whether there is a sentence is compared.

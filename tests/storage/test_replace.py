@@ -45,7 +45,9 @@ def test_an_edit_changes_one_dataset_and_no_other(file: Path) -> None:
     add_cluster(file)
     with h5py.File(file, "r+") as new, h5py.File(before) as old:
         assert new["cluster"][:].tolist() == [7] * 40
-        assert dict(new["metadata"].attrs) == dict(old["metadata"].attrs)  # the run_id too
+        after, earlier = dict(new["metadata"].attrs), dict(old["metadata"].attrs)
+        assert after.pop("content_sha256") != earlier.pop("content_sha256")
+        assert after == earlier  # the run_id too
         assert new.attrs["theirs"] == "a note of somebody"
         for name in ("embeddings", "image_paths", "faces/box", "outcomes/path", "outcomes/raw_paths/bytes"):
             for attribute in ("dtype", "shape", "maxshape", "chunks", "compression", "fletcher32"):
@@ -182,12 +184,13 @@ def test_a_damaged_or_missing_file_is_refused(file: Path, tmp_path: Path) -> Non
     assert os.listdir(file.parent) == ["people.h5"]
 
 
-def test_an_edit_keeps_the_checksum_of_a_damaged_chunk(file: Path) -> None:
-    """Chunks are copied without decoding, so the checksum still reports the damage."""
+def test_a_damaged_file_is_not_edited(file: Path) -> None:
     with h5py.File(file) as source:
         offset = source["embeddings"].id.get_chunk_info(0).byte_offset
     data = bytearray(file.read_bytes())
     data[offset] ^= 1
     file.write_bytes(data)
-    add_cluster(file)
+    with raises(StorageError, "repair"):
+        add_cluster(file)
+    assert file.read_bytes() == data
     assert any(finding.startswith("vectors: cannot be read") for finding in verify_file(file).findings)

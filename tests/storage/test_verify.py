@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import StorageError
+from runtime.storage.digest import seal
 from runtime.storage.verify import verify_file
 from tests.support.errors import Values, assert_names, assert_refused, raises
 from tests.support.facemill_command import facemill
@@ -41,6 +42,7 @@ def test_an_intact_file_has_no_findings(intact: Path) -> None:
 def test_zero_rows_are_counted_and_are_no_damage(copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
         file["embeddings"][7] = 0
+        seal(file)
     report = verify_file(copy)
     assert (report.zeros, report.findings) == (1, ())
 

@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-OF_THE_RUN = frozenset({"run_id", "plan_id", "started_utc", "finished_utc"})
+OF_THE_RUN = frozenset({"run_id", "plan_id", "started_utc", "finished_utc", "content_sha256"})
 
 
 def contents(path: Path) -> dict[str, Any]:

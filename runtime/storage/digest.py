@@ -1,0 +1,75 @@
+"""One digest of all that an embedding file holds: every dataset, attribute and name.
+
+HDF5 has checksums for the chunks of some datasets, and none for names, attributes and small datasets. The digest covers
+all of them. It is over the values and not over the bytes on the disk, so that a file that was copied object by object
+has the same digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from .salvage import read_stored
+
+DIGEST_ATTRIBUTE = "content_sha256"  # of /metadata
+_BLOCK_BYTES = 1 << 20
+
+
+def content_digest(file: Any) -> str:
+    """The SHA-256 of all datasets, attributes and names of an open file, in hexadecimal digits.
+
+    Reading checks the checksums of all chunks, too.
+
+    Args:
+        file: an open h5py file. The attribute `content_sha256` of its `/metadata` does not count.
+    Raises:
+        OSError, RuntimeError: a chunk cannot be read, or is missing.
+    """
+    digest = hashlib.sha256()
+    for part in _parts("", file):
+        digest.update(b"%d:" % len(part))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def seal(file: Any) -> None:
+    """Read back all that was written to a new file, and store its digest.
+
+    Raises:
+        OSError, RuntimeError: it cannot be read back.
+    """
+    file.flush()
+    file["metadata"].attrs[DIGEST_ATTRIBUTE] = content_digest(file)
+
+
+def _parts(name: str, item: Any) -> Iterator[bytes | memoryview]:
+    """The content of a group or dataset, and of all below a group, in the order of names."""
+    yield name.encode("utf-8", "surrogateescape")
+    for attribute in sorted(item.attrs):
+        if (name, attribute) != ("/metadata", DIGEST_ATTRIBUTE):
+            yield attribute.encode("utf-8", "surrogateescape")
+            yield from _values(item.attrs[attribute])
+    if hasattr(item, "shape"):
+        yield repr((item.dtype.str, item.shape)).encode()
+        step = max(1, _BLOCK_BYTES // max(1, item.dtype.itemsize * int(np.prod(item.shape[1:], dtype=np.int64))))
+        for start in range(0, item.shape[0], step):
+            yield from _values(read_stored(item, start, start + step))
+    else:
+        for child in sorted(item):
+            yield from _parts(f"{name}/{child}", item[child])
+
+
+def _values(values: Any) -> Iterator[bytes | memoryview]:
+    if isinstance(values, str):
+        yield values.encode("utf-8", "surrogateescape")
+        return
+    array = np.asarray(values)
+    if array.dtype == object:  # of variable length
+        for value in array.ravel():
+            yield from _values(value)
+    else:
+        yield np.ascontiguousarray(array).tobytes()
