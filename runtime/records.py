@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,9 +119,15 @@ class Encoded(Batch):
 
     Attributes:
         files: n encoded files.
+        names: names of all photos of the source by scan row, for the log; empty if unknown.
     """
 
     files: tuple[bytes, ...]
+    names: Sequence[bytes] = ()
+
+    def names_of_rows(self) -> list[bytes]:
+        """The name of each of the n photos; empty where it is unknown."""
+        return _names(self.names, self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,10 +137,20 @@ class Photos(Batch):
     Attributes:
         photos: n decoded photos.
         files: their n encoded files, because a photo with a small face is decoded again, larger.
+        names: see `Encoded`.
     """
 
     photos: tuple[Photo, ...]
     files: tuple[bytes, ...]
+    names: Sequence[bytes] = ()
+
+    def names_of_rows(self) -> list[bytes]:
+        """The name of each of the n photos; empty where it is unknown."""
+        return _names(self.names, self.rows)
+
+
+def _names(names: Sequence[bytes], rows: NDArray[np.int64]) -> list[bytes]:
+    return [names[row] if len(names) else b"" for row in rows.tolist()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import defaults
-from ..errors import FacemillError
 from ..records import Photo, Status
 from .header import Header, read_header
+from .one_photo import ImageError as ImageError  # callers of the two functions catch it
+from .one_photo import one_photo
 from .resize import shrink
 
 JPEG_SCALES = (8, 4, 2)  # reductions that a JPEG decoder offers
@@ -37,20 +38,6 @@ class Limits:
     max_pixels: int = defaults.MAX_PIXELS
 
 
-class ImageError(FacemillError, ValueError):
-    """A photo cannot be decoded.
-
-    Attributes:
-        status: CORRUPT, UNSUPPORTED, or UNREADABLE if memory runs out.
-        detail: why, for the outcome.
-    """
-
-    def __init__(self, status: Status, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-
-
 def decode_image(
     data: bytes, *, size: int, channel_order: str = "rgb", limits: Limits | None = None
 ) -> NDArray[np.uint8]:
@@ -64,10 +51,11 @@ def decode_image(
     Returns:
         (S, S, 3) uint8, C-contiguous; a new array.
     Raises:
-        ImageError: the file is empty, of an unknown format, over a limit, or damaged.
+        ImageError: the file is empty, of an unknown format, over a limit, or damaged; no other error of the photo.
     """
-    header = _check_header(data, limits or Limits())
-    return shrink(_decode(data, header, min(header.width, header.height) // size, channel_order), size, size)
+    with one_photo("decode"):
+        header = _check_header(data, limits or Limits())
+        return shrink(_decode(data, header, min(header.width, header.height) // size, channel_order), size, size)
 
 
 def decode_photo(data: bytes, *, long_side: int, channel_order: str = "rgb", limits: Limits | None = None) -> Photo:
@@ -79,13 +67,14 @@ def decode_photo(data: bytes, *, long_side: int, channel_order: str = "rgb", lim
         channel_order: "rgb" or "bgr".
         limits: size limits, checked before decoding; None for the defaults.
     Raises:
-        ImageError: the file is empty, of an unknown format, over a limit, or damaged.
+        ImageError: the file is empty, of an unknown format, over a limit, or damaged; no other error of the photo.
     """
-    header = _check_header(data, limits or Limits())
-    pixels = _decode(data, header, max(header.width, header.height) // long_side, channel_order)
-    reduction = max(1, round(max(header.width, header.height) / max(pixels.shape[:2])))
-    height, width = sorted((header.height, header.width), reverse=pixels.shape[0] > pixels.shape[1])
-    return Photo(pixels, reduction, height, width)
+    with one_photo("decode"):
+        header = _check_header(data, limits or Limits())
+        pixels = _decode(data, header, max(header.width, header.height) // long_side, channel_order)
+        reduction = max(1, round(max(header.width, header.height) / max(pixels.shape[:2])))
+        height, width = sorted((header.height, header.width), reverse=pixels.shape[0] > pixels.shape[1])
+        return Photo(pixels, reduction, height, width)
 
 
 def _check_header(data: bytes, limits: Limits) -> Header:
@@ -135,7 +124,7 @@ def _decode(data: bytes, header: Header, max_reduction: int, channel_order: str)
             image = image[..., ::-1]
     if header.kind != "jpeg":  # reduce it like a JPEG, so that few pixels stay in memory
         scale = jpeg_scale(max_reduction)
-        rows, columns = (side // scale for side in image.shape[:2])
+        rows, columns = (max(1, side // scale) for side in image.shape[:2])
         image = shrink(image[: rows * scale, : columns * scale], rows, columns)
     return np.ascontiguousarray(image)
 

@@ -21,6 +21,7 @@ from ..engines.runner import Runner
 from ..errors import OutOfMemoryError
 from ..files import create_empty, storage_error
 from ..images.decode import ImageError, Limits, decode_image
+from ..images.one_photo import one_photo
 from ..records import SAME_FILE, Batch, Crops, Embedded, Encoded, Outcome, Status
 from ..sources.reader import ReadError
 from ..sources.source import Source
@@ -44,11 +45,12 @@ class Read:
         rows, files, outcomes = [], [], list(batch.outcomes)
         for row in batch.rows.tolist():
             try:
-                files.append(self.source.read(row))
+                with one_photo("read", self.source.names[row]):
+                    files.append(self.source.read(row))
                 rows.append(row)
-            except ReadError as err:
+            except (ReadError, ImageError) as err:
                 outcomes.append(Outcome(row, err.status, err.detail))
-        return Encoded(np.array(rows, np.int64), tuple(outcomes), files=tuple(files))
+        return Encoded(np.array(rows, np.int64), tuple(outcomes), files=tuple(files), names=self.source.names)
 
 
 def file_digest(data: bytes) -> bytes:
@@ -136,7 +138,7 @@ class SkipDuplicates:
             else:
                 same = self.source.names[first].decode("utf-8", "backslashreplace")
                 outcomes.append(Outcome(row, Status.DUPLICATE, f"{SAME_FILE}{same}"))
-        return Encoded(np.array(rows, np.int64), tuple(outcomes), digests, files=tuple(files))
+        return Encoded(np.array(rows, np.int64), tuple(outcomes), digests, files=tuple(files), names=batch.names)
 
 
 @dataclass(frozen=True, slots=True)
