@@ -66,7 +66,7 @@ class Outcome:
     Attributes:
         row: its row in the scan.
         status: its status.
-        detail: the reason, for people; empty if embedded.
+        detail: the reason, for people; a note, mostly empty, if embedded.
     """
 
     row: int
@@ -81,13 +81,15 @@ class Photo:
     Attributes:
         pixels: (H, W, 3) uint8; smaller than the original if the decoder reduced it.
         reduction: how many times smaller than the original: 1, 2, 4 or 8.
-        height, width: size of the upright original, pixels.
+        height, width: size of the upright original, in square pixels.
+        note: what the outcome should say of a good photo; empty for nothing.
     """
 
     pixels: NDArray[np.uint8]
     reduction: int
     height: int
     width: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,13 @@ class Batch:
             so a photo may occur several times. A photo is never both here and in `outcomes`.
         outcomes: the photos that failed or were skipped.
         digests: file digest (BLAKE2b, 16 bytes) by scan row; empty unless duplicates are skipped.
+        notes: what the outcome of a good photo says, by scan row: `page 1 of 2`. Most photos have none.
     """
 
     rows: NDArray[np.int64]
     outcomes: tuple[Outcome, ...] = ()
     digests: Mapping[int, bytes] = field(default_factory=dict)
+    notes: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of photos in this batch, with or without an outcome, however many faces they have."""

@@ -35,7 +35,7 @@ from ..images.one_photo import each_photo, one_photo
 from ..modelspec import ModelSpec
 from ..records import FACE, Crops, Encoded, Outcome, Photo, Photos
 from .stages import Chain, Stage, StageClock
-from .work import Decode
+from .work import Decode, decode_each
 
 _DETECTOR_BATCH = 16  # images in one call of the detector
 
@@ -64,24 +64,9 @@ class DecodePhotos:
     limits: Limits
 
     def __call__(self, batch: Encoded) -> Photos:
-        rows, files, photos, outcomes = [], [], [], list(batch.outcomes)
-        for row, data in zip(batch.rows.tolist(), batch.files, strict=True):
-            try:
-                photos.append(
-                    decode_photo(data, long_side=LONG_SIDE, channel_order=self.channel_order, limits=self.limits)
-                )
-            except ImageError as err:
-                outcomes.append(Outcome(row, err.status, err.detail))
-            else:
-                rows.append(row)
-                files.append(data)
-        return Photos(
-            np.array(rows, np.int64),
-            tuple(outcomes),
-            batch.digests,
-            photos=tuple(photos),
-            files=tuple(files),
-            names=batch.names,
+        return decode_each(
+            batch,
+            lambda data: decode_photo(data, long_side=LONG_SIDE, channel_order=self.channel_order, limits=self.limits),
         )
 
 
@@ -143,6 +128,7 @@ class Detect:
             batch.rows[good],
             (*batch.outcomes, *failed),
             batch.digests,
+            batch.notes,
             photos=tuple(batch.photos[i] for i in good),
             files=tuple(batch.files[i] for i in good),
             names=batch.names,
@@ -206,6 +192,7 @@ class CropFaces:
             rows[good],
             (*outcomes, *rejected),
             batch.digests,
+            batch.notes,
             images=crops[good],
             faces=records[good],
             face_counts=counts,

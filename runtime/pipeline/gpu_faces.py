@@ -179,6 +179,7 @@ class EmbedFaces:
         on_host = Embedded(
             host.rows,
             host.outcomes,
+            notes=host.notes,
             embeddings=vectors[len(rows) :],
             faces=host.faces,
             face_counts=host.face_counts,
@@ -194,12 +195,15 @@ def join_batches(batches: Sequence[Embedded]) -> Embedded:
     rows = np.concatenate([batch.rows for batch in batches])
     order = np.argsort(rows, kind="stable")
     counts: dict[int, int] = {}
+    notes: dict[int, str] = {}
     for batch in batches:
         counts.update(batch.face_counts)
+        notes.update(batch.notes)
     return Embedded(
         rows[order],
         tuple(outcome for batch in batches for outcome in batch.outcomes),
         batches[0].digests,
+        notes,
         embeddings=np.concatenate([batch.embeddings for batch in batches])[order],
         faces=np.concatenate([batch.faces for batch in batches if batch.faces is not None])[order],
         face_counts=counts,
