@@ -122,7 +122,10 @@ def open_streams() -> None:
         sys.stdout = _Text(channel, buffer, _encoding(sys.__stdout__), lines=channel.isatty())
     if sys.stderr is sys.__stderr__:
         # Without a buffer: a signal handler may write in the middle of another write.
-        channel = _Channel(2, "stderr", _CLOSED if 2 in closed else "")
+        from .native_stderr import divert_native_stderr
+
+        fd = 2 if 2 in closed else divert_native_stderr()
+        channel = _Channel(fd, "stderr", _CLOSED if 2 in closed else "")
         sys.stderr = _Text(channel, channel, _encoding(sys.__stderr__), lines=True)
 
 
