@@ -60,7 +60,7 @@ def test_words_for_a_person(place: Path) -> None:
     done = facemill("compare", place / "in/group.png", place / "in/group.png", "--file", place / "people.h5")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].endswith("(1 of 4 faces taken (the main one: large, near the middle))")
+    assert lines[0].endswith("(1 of 4 faces taken (the largest one))")
     shown = {line.rsplit("  ", 1)[0].strip(): line.rsplit("  ", 1)[1] for line in lines[2:6]}
     expected = {"verdict": "one person", "score": "1.0000", "threshold": "0.5010", "false match rate": "<0.0003"}
     assert shown == expected

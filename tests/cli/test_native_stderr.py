@@ -17,7 +17,7 @@ os.write(2, b"Corrupt JPEG data: premature end of data segment\\n")
 os.write(2, b"libpng warning: iCCP: known incorrect sRGB profile\\n")
 os.write(2, b"[ERROR:0@0.021] global grfmt_tiff.cpp:117 TIFF_Error Using code not yet in table\\n")
 os.write(2, b"terminate called after throwing\\n")
-print("from Python", file=sys.stderr)
+sys.stderr.write("from Python\\n")
 os.write(2, b"the last line without an end")
 """
 
