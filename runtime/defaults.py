@@ -13,6 +13,7 @@ MIN_SHARPNESS = 0.0
 MIN_FRONTAL = 0.0  # 0 for any pose, 1 for frontal faces only
 MAX_BYTES = 64 << 20  # of a file
 MAX_PIXELS = 100_000_000  # of a photo
+DECODE_BYTES = 1 << 30  # memory of all photos that are decoded at the same time
 DTYPE = "float32"
 SEGMENT_ROWS = 250_000
 SEGMENT_SECONDS = 60.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,7 +66,7 @@ class Outcome:
     Attributes:
         row: its row in the scan.
         status: its status.
-        detail: the reason, for people; empty if embedded.
+        detail: the reason, for people; a note, mostly empty, if embedded.
     """
 
     row: int
@@ -81,13 +81,15 @@ class Photo:
     Attributes:
         pixels: (H, W, 3) uint8; smaller than the original if the decoder reduced it.
         reduction: how many times smaller than the original: 1, 2, 4 or 8.
-        height, width: size of the upright original, pixels.
+        height, width: size of the upright original, in square pixels.
+        note: what the outcome should say of a good photo; empty for nothing.
     """
 
     pixels: NDArray[np.uint8]
     reduction: int
     height: int
     width: int
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,13 @@ class Batch:
             so a photo may occur several times. A photo is never both here and in `outcomes`.
         outcomes: the photos that failed or were skipped.
         digests: file digest (BLAKE2b, 16 bytes) by scan row; empty unless duplicates are skipped.
+        notes: what the outcome of a good photo says, by scan row: `page 1 of 2`. Most photos have none.
     """
 
     rows: NDArray[np.int64]
     outcomes: tuple[Outcome, ...] = ()
     digests: Mapping[int, bytes] = field(default_factory=dict)
+    notes: Mapping[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of photos in this batch, with or without an outcome, however many faces they have."""
@@ -119,9 +123,15 @@ class Encoded(Batch):
 
     Attributes:
         files: n encoded files.
+        names: names of all photos of the source by scan row, for the log; empty if unknown.
     """
 
     files: tuple[bytes, ...]
+    names: Sequence[bytes] = ()
+
+    def names_of_rows(self) -> list[bytes]:
+        """The name of each of the n photos; empty where it is unknown."""
+        return _names(self.names, self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,10 +141,20 @@ class Photos(Batch):
     Attributes:
         photos: n decoded photos.
         files: their n encoded files, because a photo with a small face is decoded again, larger.
+        names: see `Encoded`.
     """
 
     photos: tuple[Photo, ...]
     files: tuple[bytes, ...]
+    names: Sequence[bytes] = ()
+
+    def names_of_rows(self) -> list[bytes]:
+        """The name of each of the n photos; empty where it is unknown."""
+        return _names(self.names, self.rows)
+
+
+def _names(names: Sequence[bytes], rows: NDArray[np.int64]) -> list[bytes]:
+    return [names[row] if len(names) else b"" for row in rows.tolist()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -136,7 +136,7 @@ face_options = grouped(
         type=click.Choice(["largest", "all", "one"]),
         default=defaults.FACES,
         show_default=True,
-        help="Faces to embed. largest: the large one near the middle. all: every face, one row each. one: refuse "
+        help="Faces to embed. largest: the largest one of a photo. all: every face, one row each. one: refuse "
         "photos with several faces.",
     ),
     click.option(

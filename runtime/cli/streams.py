@@ -2,16 +2,22 @@
 
 stderr and a terminal are displays: when one of them cannot be written any more, the command goes on without it and the
 log file says why. stdout to a file or a pipe is a result: a result that cannot be written ends the command.
+
+The decoders of JPEG, PNG and TIFF print their warnings on descriptor 2, without the name of the photo and across the
+live line. The outcome of the photo says what they mean, so these lines go to the log; all other lines pass.
 """
 
 from __future__ import annotations
 
+import atexit
 import errno
 import io
 import logging
 import os
+import re
 import select
 import sys
+import threading
 from typing import Any
 
 from ..errors import MachineError
@@ -19,6 +25,12 @@ from ..errors import MachineError
 logger = logging.getLogger(__name__)
 
 _CLOSED = "it was closed before the command began"
+_DECODERS = re.compile(
+    rb"^(Corrupt JPEG data|Premature end of JPEG|Invalid SOS|Inconsistent progression|Unsupported marker|Unknown Adobe|"
+    rb"Warning: unknown JFIF|libpng (warning|error)|TIFF\w+:|\[ *(WARN|ERROR):\d+@[\d.]+\] global (grfmt_|loadsave))"
+)
+_LONGEST = 1 << 16  # bytes of a line
+_ENDS_S = 5.0  # for the last lines
 
 
 class _Channel(io.RawIOBase):
@@ -122,7 +134,8 @@ def open_streams() -> None:
         sys.stdout = _Text(channel, buffer, _encoding(sys.__stdout__), lines=channel.isatty())
     if sys.stderr is sys.__stderr__:
         # Without a buffer: a signal handler may write in the middle of another write.
-        channel = _Channel(2, "stderr", _CLOSED if 2 in closed else "")
+        fd = 2 if 2 in closed else _divert_native_stderr()
+        channel = _Channel(fd, "stderr", _CLOSED if 2 in closed else "")
         sys.stderr = _Text(channel, channel, _encoding(sys.__stderr__), lines=True)
 
 
@@ -142,3 +155,50 @@ def _is_open(fd: int) -> bool:
 
 def _encoding(stream: Any) -> str:
     return getattr(stream, "encoding", None) or "utf-8"
+
+
+def _divert_native_stderr() -> int:
+    """Give native libraries a pipe as descriptor 2, and read it until the process ends.
+
+    Returns:
+        A descriptor of the stderr that the process began with.
+    """
+    screen = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2, inheritable=True)
+    os.close(writing)
+    thread = threading.Thread(target=_sort_lines, args=(reading, screen), name="facemill-stderr", daemon=True)
+    thread.start()
+    atexit.register(_give_back, screen, thread)
+    return screen
+
+
+def _give_back(screen: int, thread: threading.Thread) -> None:
+    """Make descriptor 2 what it was, and wait for the last lines."""
+    os.dup2(screen, 2, inheritable=True)
+    thread.join(_ENDS_S)
+
+
+def _sort_lines(reading: int, screen: int) -> None:
+    """Send the lines of decoders to the log, and the others to the screen."""
+    with open(reading, "rb", buffering=0) as pipe:
+        rest = b""
+        while content := pipe.read(1 << 16):
+            *lines, rest = (rest + content).split(b"\n")
+            for line in lines:
+                _sort_line(line + b"\n", screen)
+            if len(rest) > _LONGEST:
+                _sort_line(rest, screen)
+                rest = b""
+        if rest:
+            _sort_line(rest, screen)
+
+
+def _sort_line(line: bytes, screen: int) -> None:
+    if _DECODERS.match(line):
+        logger.debug("a decoder: %s", line.decode("utf-8", "backslashreplace").strip())
+        return
+    try:
+        os.write(screen, line)
+    except OSError:
+        return  # a display that was lost decides about nothing

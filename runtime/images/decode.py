@@ -1,6 +1,7 @@
 """Decode an encoded photo to pixels. The numeric contract of a pixel.
 
-EXIF orientation is applied, grey and CMYK become colour, 16 bits become 8, transparency becomes white.
+EXIF orientation is applied, pixels become square, grey and CMYK become colour, all depths become 8 bits, transparency
+becomes white.
 """
 
 from __future__ import annotations
@@ -12,12 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import defaults
-from ..errors import FacemillError
 from ..records import Photo, Status
+from .budget import DECODERS, decode_bytes
+from .colour import to_colour
+from .exif import first_directory_at
 from .header import Header, read_header
+from .header_fields import UnsupportedImageError
+from .jpeg_whole import whole_jpeg
+from .one_photo import ImageError as ImageError  # callers of the two functions catch it
+from .one_photo import one_photo
 from .resize import shrink
+from .tiff_header import check_strips
+from .tiff_of_jpeg import tiff_of_jpeg
 
 JPEG_SCALES = (8, 4, 2)  # reductions that a JPEG decoder offers
+
+MAX_SIDE = 1 << 20  # pixels: OpenCV takes no longer side
+KINDS = "JPEG, PNG, BMP, WebP or TIFF file, nor JPEG 2000 or AVIF"
 
 DECODE_RULE = (
     "opencv; exif applied; alpha on white; halved (a jpeg by its decoder) while not below the crop; linear resize"
@@ -37,55 +49,55 @@ class Limits:
     max_pixels: int = defaults.MAX_PIXELS
 
 
-class ImageError(FacemillError, ValueError):
-    """A photo cannot be decoded.
-
-    Attributes:
-        status: CORRUPT, UNSUPPORTED, or UNREADABLE if memory runs out.
-        detail: why, for the outcome.
-    """
-
-    def __init__(self, status: Status, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-
-
 def decode_image(
     data: bytes, *, size: int, channel_order: str = "rgb", limits: Limits | None = None
 ) -> NDArray[np.uint8]:
     """Decode one photo and resize it to the crop.
 
     Args:
-        data: an encoded JPEG, PNG, BMP, WebP or TIFF file.
+        data: an encoded file: JPEG, PNG, BMP, WebP, TIFF, JPEG 2000 or AVIF.
         size: side S of the crop, pixels. The whole image is resized; its aspect ratio is not kept.
         channel_order: "rgb" or "bgr".
         limits: size limits, checked before decoding; None for the defaults.
     Returns:
         (S, S, 3) uint8, C-contiguous; a new array.
     Raises:
-        ImageError: the file is empty, of an unknown format, over a limit, or damaged.
+        ImageError: the file is empty, of an unknown format, over a limit, or damaged; no other error of the photo.
     """
-    header = _check_header(data, limits or Limits())
-    return shrink(_decode(data, header, min(header.width, header.height) // size, channel_order), size, size)
+    return decode_crop(data, size=size, channel_order=channel_order, limits=limits).pixels
+
+
+def decode_crop(data: bytes, *, size: int, channel_order: str = "rgb", limits: Limits | None = None) -> Photo:
+    """Like `decode_image`: the crop as pixels of a photo, with the note of its file.
+
+    Raises:
+        ImageError: see `decode_image`.
+    """
+    with one_photo("decode"):
+        header = _check_header(data, limits or Limits())
+        width, height = header.squared()
+        pixels = shrink(_decode(data, header, min(width, height) // size, channel_order), size, size)
+        return Photo(pixels, 1, height, width, header.note)
 
 
 def decode_photo(data: bytes, *, long_side: int, channel_order: str = "rgb", limits: Limits | None = None) -> Photo:
     """Decode one whole photo, reduced as long as its long side does not fall below `long_side`.
 
     Args:
-        data: an encoded JPEG, PNG, BMP, WebP or TIFF file.
+        data: an encoded file: JPEG, PNG, BMP, WebP, TIFF, JPEG 2000 or AVIF.
         long_side: minimum long side of a reduced photo, pixels.
         channel_order: "rgb" or "bgr".
         limits: size limits, checked before decoding; None for the defaults.
     Raises:
-        ImageError: the file is empty, of an unknown format, over a limit, or damaged.
+        ImageError: the file is empty, of an unknown format, over a limit, or damaged; no other error of the photo.
     """
-    header = _check_header(data, limits or Limits())
-    pixels = _decode(data, header, max(header.width, header.height) // long_side, channel_order)
-    reduction = max(1, round(max(header.width, header.height) / max(pixels.shape[:2])))
-    height, width = sorted((header.height, header.width), reverse=pixels.shape[0] > pixels.shape[1])
-    return Photo(pixels, reduction, height, width)
+    with one_photo("decode"):
+        header = _check_header(data, limits or Limits())
+        size = header.squared()
+        pixels = _decode(data, header, max(size) // long_side, channel_order)
+        reduction = max(1, round(max(size) / max(pixels.shape[:2])))
+        height, width = sorted(size, reverse=pixels.shape[0] > pixels.shape[1])
+        return Photo(pixels, reduction, height, width, header.note)
 
 
 def _check_header(data: bytes, limits: Limits) -> Header:
@@ -96,12 +108,12 @@ def _check_header(data: bytes, limits: Limits) -> Header:
         raise ImageError(Status.UNSUPPORTED, f"{len(data)} bytes, over the limit of {limits.max_bytes}")
     try:
         header = read_header(data)
+    except UnsupportedImageError as err:
+        raise ImageError(Status.UNSUPPORTED, str(err)) from err
     except ValueError as err:
         raise ImageError(Status.CORRUPT, str(err)) from err
     if header is None:
-        raise ImageError(
-            Status.UNSUPPORTED, f"not a JPEG, PNG, BMP, WebP or TIFF file: it begins with {data[:8].hex(' ')}"
-        )
+        raise ImageError(Status.UNSUPPORTED, f"not a {KINDS}: it begins with {data[:8].hex(' ')}")
     if header.width < 1 or header.height < 1:
         raise ImageError(Status.CORRUPT, f"the header says {header.width}x{header.height} pixels")
     if header.width * header.height > limits.max_pixels:
@@ -109,70 +121,126 @@ def _check_header(data: bytes, limits: Limits) -> Header:
             Status.UNSUPPORTED,
             f"{header.width}x{header.height} pixels, over the limit of {limits.max_pixels}",
         )
+    if max(header.width, header.height) > MAX_SIDE:
+        raise ImageError(
+            Status.UNSUPPORTED, f"{header.width}x{header.height} pixels, over the limit of {MAX_SIDE} a side"
+        )
     return header
 
 
 def _decode(data: bytes, header: Header, max_reduction: int, channel_order: str) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 in this channel order, upright, reduced at most `max_reduction` times."""
+    """(H, W, 3) uint8 in this channel order, upright, with square pixels, reduced at most `max_reduction` times."""
+    reduction = jpeg_scale(max_reduction)
+    needed = decode_bytes(header, reduction)
+    if needed > DECODERS.total:
+        raise ImageError(
+            Status.UNSUPPORTED,
+            f"{needed} bytes of memory to decode {header.width}x{header.height} pixels, over the limit of "
+            f"{DECODERS.total}",
+        )
+    with DECODERS.take(needed):
+        data = _prepare(data, header)
+        image = _decode_pixels(data, header, reduction, channel_order)
+        if header.kind != "jpeg":  # reduce it like a JPEG, so that few pixels stay in memory
+            rows, columns = (max(1, side // reduction) for side in image.shape[:2])
+            image = shrink(image[: rows * reduction, : columns * reduction], rows, columns)
+        return np.ascontiguousarray(_square_pixels(image, header))
+
+
+def _prepare(data: bytes, header: Header) -> bytes:
+    """Check what the decoder does not, and change the file where the decoder would take it wrongly.
+
+    Raises:
+        ImageError: image data are missing or damaged.
+    """
+    try:
+        if header.kind == "tiff":
+            check_strips(data, header)
+        if header.doubtful:
+            data = whole_jpeg(data, _look, sequential=not header.coefficients)
+    except ValueError as err:
+        raise ImageError(Status.CORRUPT, str(err)) from err
+    if header.directory is not None:
+        data = first_directory_at(data, header.directory)
+    return tiff_of_jpeg(data, header) if header.plain_cmyk else data
+
+
+def _decode_pixels(data: bytes, header: Header, reduction: int, channel_order: str) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 in this channel order, upright; a JPEG is reduced."""
     import cv2
 
-    if header.alpha:
-        flags = cv2.IMREAD_UNCHANGED
-    else:
+    image: Any
+    unchanged = header.alpha or header.is_float
+    if not unchanged and header.depth <= 8:
         flags = cv2.IMREAD_COLOR_RGB if channel_order == "rgb" else cv2.IMREAD_COLOR_BGR
-        flags |= _reduction(header, max_reduction)
+        image = _imdecode(data, header, flags | _reduction(header, reduction))
+        return image  # type: ignore[no-any-return]
+    # OpenCV ignores the RGB flag for some files of 16 bits.
+    image = _imdecode(data, header, cv2.IMREAD_UNCHANGED if unchanged else cv2.IMREAD_COLOR_BGR | cv2.IMREAD_ANYDEPTH)
+    image = to_colour(image, header.max_value)
+    if unchanged:
+        image = _orient(image, header.orientation)
+    return image[..., ::-1] if channel_order == "rgb" else image  # type: ignore[no-any-return]
+
+
+def _imdecode(data: bytes, header: Header, flags: int) -> Any:
+    """What OpenCV makes of a file.
+
+    Raises:
+        ImageError: OpenCV cannot decode it.
+    """
+    import cv2
+
     try:
-        image: Any = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as err:
         if err.code == cv2.Error.STS_NO_MEM:
             raise ImageError(Status.UNREADABLE, f"no memory to decode {header.width}x{header.height} pixels") from err
         raise ImageError(Status.CORRUPT, f"the decoder refused it: {err.err or err}") from err
-    if image is None:
-        raise ImageError(Status.CORRUPT, f"the {header.kind} data is damaged or truncated")
-    if header.alpha:
-        image = _orient(_flatten(image), header.orientation)
-        if channel_order == "rgb":
-            image = image[..., ::-1]
-    if header.kind != "jpeg":  # reduce it like a JPEG, so that few pixels stay in memory
-        scale = jpeg_scale(max_reduction)
-        rows, columns = (side // scale for side in image.shape[:2])
-        image = shrink(image[: rows * scale, : columns * scale], rows, columns)
-    return np.ascontiguousarray(image)
+    if image is not None:
+        return image
+    if header.feature:
+        raise ImageError(Status.UNSUPPORTED, f"{header.feature}: the decoder cannot read it")
+    raise ImageError(Status.CORRUPT, f"the {header.kind} data is damaged or truncated")
 
 
-def _reduction(header: Header, max_reduction: int) -> int:
+def _look(data: bytes) -> Any:
+    """All pixels of a JPEG as stored; None if it cannot be decoded. A reduced picture would not show all changes."""
+    import cv2
+
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_BGR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def _square_pixels(image: NDArray[np.uint8], header: Header) -> NDArray[np.uint8]:
+    """Stretch an upright picture whose pixels are not square."""
+    import cv2
+
+    if header.pixel_ratio == 1:
+        return image
+    ratio = header.pixel_ratio if header.orientation < 5 else 1 / header.pixel_ratio
+    height, width = image.shape[:2]
+    size = (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
+    stretched: Any = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    return stretched  # type: ignore[no-any-return]
+
+
+def _reduction(header: Header, reduction: int) -> int:
     """OpenCV's flag for the 1/2, 1/4 or 1/8 scale of the JPEG decoder, to add to a colour flag; 0 for none.
 
-    The scaled inverse DCT averages, as `shrink` would later. `max_reduction` keeps the result at least as large as the
-    size to which it is resized, so no detail is lost.
+    The scaled inverse DCT averages, as `shrink` would later.
     """
     import cv2
 
-    if header.kind != "jpeg":
+    if header.kind != "jpeg" or header.plain_cmyk:
         return 0
     # The names contain "grayscale" because these bits without a colour flag mean that.
     flags = cv2.IMREAD_REDUCED_GRAYSCALE_2, cv2.IMREAD_REDUCED_GRAYSCALE_4, cv2.IMREAD_REDUCED_GRAYSCALE_8
-    return {1: 0, **dict(zip((2, 4, 8), flags, strict=True))}[jpeg_scale(max_reduction)]
+    return {1: 0, **dict(zip((2, 4, 8), flags, strict=True))}[reduction]
 
 
 def jpeg_scale(max_reduction: int) -> int:
     """The largest reduction of a JPEG decoder that is at most `max_reduction`: 1, 2, 4 or 8."""
     return next((scale for scale in JPEG_SCALES if max_reduction >= scale), 1)
-
-
-def _flatten(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Turn an array from IMREAD_UNCHANGED into (H, W, 3) uint8 BGR, with transparency on white."""
-    if image.dtype == np.uint16:
-        image = (image >> 8).astype(np.uint8)
-    if image.ndim == 2:
-        image = image[..., None]
-    if image.shape[2] == 2:  # grey and alpha
-        image = image[..., [0, 0, 0, 1]]
-    if image.shape[2] != 4:
-        return np.broadcast_to(image, (*image.shape[:2], 3)).astype(np.uint8)
-    alpha = image[..., 3:].astype(np.uint16)
-    mixed = image[..., :3] * alpha + 255 * (255 - alpha) + 127
-    return (mixed // 255).astype(np.uint8)
 
 
 def _orient(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:

@@ -1,54 +1,49 @@
-"""Read the header of an image file: format and size, before decoding.
+"""Read the header of an image file: format, size, and all that decides about a decode, before decoding.
 
-A small file can contain a huge image (a decompression bomb), so the size is checked first.
-Sources: ITU T.81 (JPEG), PNG third edition, WebP container (RFC 9649), TIFF 6.0, EXIF 2.32.
+A small file can contain a huge image (a decompression bomb), or thousands of scans, so these are checked first.
+Sources: PNG third edition, WebP container (RFC 9649), BMP, JPEG 2000 (ITU T.800), AVIF (ISO 23000-22).
 """
 
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
-_SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
-_ORIENTATION_TAG = 0x0112
+from .exif import exif_orientation
+from .header_fields import Header as Header  # callers of read_header use it
+from .header_fields import UnsupportedImageError, pixel_ratio
+from .jpeg_header import read_jpeg
+from .tiff_header import read_tiff
+
 SNIFF_BYTES = 64  # enough for `is_image`
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The header of an image file.
-
-    Attributes:
-        kind: "jpeg", "png", "bmp", "webp" or "tiff".
-        width, height: pixels as stored, before any EXIF rotation.
-        alpha: whether it may have transparency.
-        orientation: EXIF orientation, 1 to 8. Read only for formats with alpha; OpenCV applies it for the others.
-    """
-
-    kind: str
-    width: int
-    height: int
-    alpha: bool = False
-    orientation: int = 1
+MAX_CHUNKS = 100_000  # of a PNG or WebP file
+MAX_OTHER_CHUNKS = 1_000  # of a PNG file, besides image data
+_JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
+_CODESTREAM = b"\xff\x4f\xff\x51"
+_META_BYTES = 1 << 16  # where the boxes with the size of a JPEG 2000 or AVIF picture are
 
 
 def read_header(data: bytes) -> Header | None:
     """The header of an encoded image, or None if facemill does not read its format.
 
     Raises:
+        UnsupportedImageError: the format is known, but facemill does not take this kind of file.
         ValueError: the format is known, but the header is truncated or inconsistent.
     """
     try:
         if data[:3] == b"\xff\xd8\xff":
-            return _jpeg(data)
+            return read_jpeg(data)
         if data[:8] == b"\x89PNG\r\n\x1a\n":
             return _png(data)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp(data)
         if data[:2] == b"BM":
             return _bmp(data)
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            return _tiff(data)
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return read_tiff(data)
+        if data[:12] == _JP2 or data[:4] == _CODESTREAM:
+            return _jp2(data)
+        if data[4:12] in (b"ftypavif", b"ftypavis"):
+            return _avif(data)
     except (struct.error, IndexError) as err:
         raise ValueError("the header is truncated") from err
     return None
@@ -62,36 +57,30 @@ def is_image(start: bytes) -> bool:
         return True  # a known format, and the rest of its header comes later
 
 
-def _jpeg(data: bytes) -> Header:
-    at = 2
-    while True:
-        if data[at] != 0xFF:
-            raise ValueError(f"no JPEG marker at byte {at}")
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-        elif marker in _SOF:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return Header("jpeg", width, height)
-        elif marker == 0xDA or marker == 0xD9:
-            raise ValueError("the image data begins before the size")
-        else:
-            at += 2 if marker == 0x01 or 0xD0 <= marker <= 0xD8 else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-
-
 def _png(data: bytes) -> Header:
-    width, height, _, colour = struct.unpack_from(">IIBB", data, 16)
-    alpha, orientation, at = colour in (4, 6), 1, 8
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    alpha, orientation, ratio = colour in (4, 6), 1, 1.0
+    at, chunks, others = 8, 0, 0
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
-        if kind == b"IDAT":
+        chunks += 1
+        if kind not in (b"IDAT", b"fdAT", b"fcTL"):
+            others += 1
+        if chunks > MAX_CHUNKS or others > MAX_OTHER_CHUNKS:
+            raise UnsupportedImageError(
+                f"a PNG of more than {MAX_CHUNKS} chunks, or {MAX_OTHER_CHUNKS} besides image data"
+            )
+        if kind == b"IEND":
             break
         if kind == b"tRNS":
             alpha = True
         elif kind == b"eXIf":
-            orientation = _exif_orientation(data[at + 8 : at + 8 + length])
+            orientation = exif_orientation(data[at + 8 : at + 8 + length])
+        elif kind == b"pHYs":
+            ratio = pixel_ratio(*struct.unpack_from(">II", data, at + 8))
         at += 12 + length
-    return Header("png", width, height, alpha, orientation)
+    channels = {0: 1, 2: 3, 3: 3, 4: 2}.get(colour, 4)
+    return Header("png", width, height, alpha, orientation, channels=channels, depth=max(8, depth), pixel_ratio=ratio)
 
 
 def _webp(data: bytes) -> Header:
@@ -105,11 +94,15 @@ def _webp(data: bytes) -> Header:
     if kind != b"VP8X":
         raise ValueError(f"unknown WebP chunk {kind!r}")
     width, height = (int.from_bytes(data[i : i + 3], "little") + 1 for i in (24, 27))
-    orientation, at = 1, 12
+    orientation, at, chunks = 1, 12, 0
     while data[20] & 0x08 and at + 8 <= len(data):  # the EXIF flag; its chunk comes after the image
         chunk, length = struct.unpack_from("<4sI", data, at)
+        chunks += 1
+        if chunks > MAX_CHUNKS:
+            raise UnsupportedImageError(f"a WebP file of more than {MAX_CHUNKS} chunks")
         if chunk == b"EXIF":
-            orientation = _exif_orientation(data[at + 8 : at + 8 + length].removeprefix(b"Exif\0\0"))
+            orientation = exif_orientation(data[at + 8 : at + 8 + length].removeprefix(b"Exif\0\0"))
+            break
         at += 8 + length + (length & 1)
     return Header("webp", width, height, bool(data[20] & 0x10), orientation)
 
@@ -122,30 +115,31 @@ def _bmp(data: bytes) -> Header:
     return Header("bmp", width, abs(height))
 
 
-def _tiff(data: bytes) -> Header:
-    tags = _ifd(data)
-    if 256 not in tags or 257 not in tags:
-        raise ValueError("the first TIFF directory has no size")
-    return Header("tiff", tags[256], tags[257])
+def _jp2(data: bytes) -> Header:
+    """JPEG 2000, as a file or a bare codestream: the sizes are those of its SIZ marker, which the decoder uses."""
+    at = data.find(_CODESTREAM, 0, _META_BYTES)
+    if at < 0:
+        raise ValueError("the JPEG 2000 file has no image size")
+    right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
+    (channels,) = struct.unpack_from(">H", data, at + 40)
+    return Header(
+        "jp2",
+        right - left,
+        bottom - top,
+        channels=channels,
+        depth=(data[at + 42] & 0x7F) + 1,
+        feature="a JPEG 2000 file",
+    )
 
 
-def _ifd(data: bytes) -> dict[int, int]:
-    """Tags of the first directory that have a single SHORT or LONG value."""
-    order = "<" if data[:2] == b"II" else ">"
-    (start,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, start)
-    tags: dict[int, int] = {}
-    for i in range(count):
-        tag, kind, number = struct.unpack_from(order + "HHI", data, start + 2 + 12 * i)
-        if number == 1 and kind in (3, 4):
-            (tags[tag],) = struct.unpack_from(order + ("H" if kind == 3 else "I"), data, start + 10 + 12 * i)
-    return tags
-
-
-def _exif_orientation(block: bytes) -> int:
-    """Orientation of an EXIF block (which is a TIFF file); 1 if it is missing or invalid."""
-    try:
-        value = _ifd(block).get(_ORIENTATION_TAG, 1)
-    except (struct.error, IndexError):
-        return 1
-    return value if 1 <= value <= 8 else 1
+def _avif(data: bytes) -> Header:
+    """AVIF: the largest of the sizes of its pictures, because grids are made of smaller ones."""
+    sizes, at = [], data.find(b"ispe", 0, _META_BYTES)
+    while at >= 0:
+        sizes.append(struct.unpack_from(">II", data, at + 8))
+        at = data.find(b"ispe", at + 4, _META_BYTES)
+    if not sizes:
+        raise ValueError("the AVIF file has no image size")
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    alpha = data.find(b"auxC", 0, _META_BYTES) >= 0
+    return Header("avif", width, height, alpha, feature="an AVIF file")

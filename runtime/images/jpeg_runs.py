@@ -151,7 +151,7 @@ class JpegRuns:
             header = read_header(data)
         except ValueError:
             return None
-        if header is None or header.kind != "jpeg":
+        if header is None or header.kind != "jpeg" or header.doubtful or header.plain_cmyk or header.pixel_ratio != 1:
             return None
         max_pixels = min(self._options.limits.max_pixels, self._options.batch_pixels)
         return header if 0 < header.width * header.height <= max_pixels else None

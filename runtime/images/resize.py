@@ -16,12 +16,13 @@ def shrink(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
 
     Args:
         image: (H, W, 3) uint8 or float32. Halving drops the last row or column of an odd side.
-        height, width: target size, pixels; may be larger.
+        height, width: target size, pixels; may be larger. A side below 1 becomes 1.
     Returns:
         (height, width, 3), dtype of the image; a new array unless the image has that size already.
     """
     import cv2
 
+    height, width = max(1, height), max(1, width)
     while image.shape[0] >= 2 * height and image.shape[1] >= 2 * width:
         rows, columns = image.shape[0] // 2, image.shape[1] // 2
         image = cv2.resize(image[: 2 * rows, : 2 * columns], (columns, rows), interpolation=cv2.INTER_AREA)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..images.decode import ImageError, Limits, decode_photo
+from ..images.one_photo import one_photo
 from ..records import Box, FacePlace, Photo
 from ..sources.reader import ReadError, read_file
 from .page import picture
@@ -63,13 +64,18 @@ def thumbnails(
 
 def thumbnail(path: bytes, box: Box | None, limits: Limits, *, side: int) -> bytes | None:
     """Make one small JPEG; see `thumbnails`."""
-    import cv2
-
     try:
         data = read_file(path, limits.max_bytes)
-        pixels: Any = _whole(data, limits, side) if box is None else _face(data, box, limits, side)
+        with one_photo("draw", path):
+            return _draw(data, box, limits, side)
     except (ReadError, ImageError):
         return None
+
+
+def _draw(data: bytes, box: Box | None, limits: Limits, side: int) -> bytes | None:
+    import cv2
+
+    pixels: Any = _whole(data, limits, side) if box is None else _face(data, box, limits, side)
     if not pixels.size:
         return None
     height, width = pixels.shape[:2]

@@ -31,10 +31,11 @@ from ..faces.selection import (
     select_faces,
 )
 from ..images.decode import ImageError, Limits, decode_photo
+from ..images.one_photo import each_photo, one_photo
 from ..modelspec import ModelSpec
 from ..records import FACE, Crops, Encoded, Outcome, Photo, Photos
 from .stages import Chain, Stage, StageClock
-from .work import Decode
+from .work import Decode, decode_each
 
 _DETECTOR_BATCH = 16  # images in one call of the detector
 
@@ -63,19 +64,9 @@ class DecodePhotos:
     limits: Limits
 
     def __call__(self, batch: Encoded) -> Photos:
-        rows, files, photos, outcomes = [], [], [], list(batch.outcomes)
-        for row, data in zip(batch.rows.tolist(), batch.files, strict=True):
-            try:
-                photos.append(
-                    decode_photo(data, long_side=LONG_SIDE, channel_order=self.channel_order, limits=self.limits)
-                )
-            except ImageError as err:
-                outcomes.append(Outcome(row, err.status, err.detail))
-            else:
-                rows.append(row)
-                files.append(data)
-        return Photos(
-            np.array(rows, np.int64), tuple(outcomes), batch.digests, photos=tuple(photos), files=tuple(files)
+        return decode_each(
+            batch,
+            lambda data: decode_photo(data, long_side=LONG_SIDE, channel_order=self.channel_order, limits=self.limits),
         )
 
 
@@ -113,10 +104,52 @@ class Detect:
 
     def __call__(self, batch: Photos) -> Detected:
         are_crops = [is_crop(self.rules, self.size, photo.height, photo.width) for photo in batch.photos]
-        to_search = [photo.pixels for photo, crop in zip(batch.photos, are_crops, strict=True) if not crop]
-        detected = iter(self.finder.find(to_search))
-        faces = tuple(face_of_crop(self.size) if crop else next(detected) for crop in are_crops)
-        return Detected(batch.rows, batch.outcomes, batch.digests, photos=batch.photos, files=batch.files, faces=faces)
+        to_search = [
+            (photo.pixels, name)
+            for photo, name, crop in zip(batch.photos, batch.names_of_rows(), are_crops, strict=True)
+            if not crop
+        ]
+        detected = iter(
+            each_photo(
+                "detect faces in",
+                self.finder.find,
+                [pixels for pixels, _ in to_search],
+                [name for _, name in to_search],
+            )
+        )
+        results = [face_of_crop(self.size) if crop else next(detected) for crop in are_crops]
+        failed = [
+            Outcome(row, result.status, result.detail)
+            for row, result in zip(batch.rows.tolist(), results, strict=True)
+            if isinstance(result, ImageError)
+        ]
+        good = [i for i, result in enumerate(results) if not isinstance(result, ImageError)]
+        return Detected(
+            batch.rows[good],
+            (*batch.outcomes, *failed),
+            batch.digests,
+            batch.notes,
+            photos=tuple(batch.photos[i] for i in good),
+            files=tuple(batch.files[i] for i in good),
+            names=batch.names,
+            faces=tuple(result for result in results if not isinstance(result, ImageError)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Selected:
+    """A photo whose faces are to be cropped.
+
+    Attributes:
+        row, name: its scan row and its name.
+        photo: the photo, large enough for its faces.
+        faces: the selected faces, in its pixels.
+    """
+
+    row: int
+    name: bytes
+    photo: Photo
+    faces: Faces
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,25 +172,27 @@ class CropFaces:
 
     def __call__(self, batch: Detected) -> Crops:
         outcomes, counts = list(batch.outcomes), dict[int, int]()
-        to_crop: list[tuple[int, Photo, Faces]] = []  # row, photo, selected faces in its pixels
-        photos = zip(batch.rows.tolist(), batch.files, batch.photos, batch.faces, strict=True)
-        for row, data, photo, detected in photos:
+        to_crop: list[_Selected] = []
+        photos = zip(batch.rows.tolist(), batch.names_of_rows(), batch.files, batch.photos, batch.faces, strict=True)
+        for row, name, data, photo, detected in photos:
             counts[row] = len(detected)
             rejection = reject_photo(self.rules, detected)
             if rejection is not None:
                 outcomes.append(Outcome(row, *rejection))
                 continue
-            faces = select_faces(self.rules, detected, *photo.pixels.shape[:2])
             try:
-                to_crop.append((row, *self._large_enough(photo, data, faces)))
-            except ImageError as err:  # there was memory for the reduced photo only
+                with one_photo("select the faces of", name):
+                    faces = select_faces(self.rules, detected, *photo.pixels.shape[:2])
+                    to_crop.append(_Selected(row, name, *self._large_enough(photo, data, faces)))
+            except ImageError as err:
                 outcomes.append(Outcome(row, err.status, err.detail))
-        rows, records, crops = self._crop(to_crop)
+        rows, records, crops = self._crop(to_crop, outcomes)
         good, rejected = judge_faces(self.rules, rows, records)
         return Crops(
             rows[good],
             (*outcomes, *rejected),
             batch.digests,
+            batch.notes,
             images=crops[good],
             faces=records[good],
             face_counts=counts,
@@ -175,20 +210,33 @@ class CropFaces:
         return larger, faces.scale(photo.reduction / larger.reduction)
 
     def _crop(
-        self, to_crop: Sequence[tuple[int, Photo, Faces]]
+        self, to_crop: Sequence[_Selected], outcomes: list[Outcome]
     ) -> tuple[NDArray[np.int64], NDArray[np.void], NDArray[np.uint8]]:
-        """Crop all faces: (F,) rows, (F,) FACE in pixels of the originals, and (F, S, S, 3) crops."""
-        photos = [photo for _, photo, _ in to_crop]
-        closer = self.finder.look_closer([photo.pixels for photo in photos], [faces for *_, faces in to_crop])
-        rows = np.array(
-            [row for (row, *_), faces in zip(to_crop, closer, strict=True) for _ in range(len(faces))], np.int64
-        )
+        """Crop all faces: (F,) rows, (F,) FACE in pixels of the originals, and (F, S, S, 3) crops.
+
+        Photos that fail are added to the outcomes.
+        """
+        closer = each_photo("look closer at", self._look_closer, to_crop, [item.name for item in to_crop])
+        rows = [np.empty(0, np.int64)]
         records, crops = [np.empty(0, FACE)], [np.empty((0, self.size, self.size, 3), np.uint8)]
-        for photo, faces in zip(photos, closer, strict=True):
-            crops.append(align_crops([photo.pixels] * len(faces), faces.landmarks, size=self.size))
-            records.append(describe_faces(faces.scale(photo.reduction)))
-            records[-1]["sharpness"] = sharpness(crops[-1])
-        return rows, np.concatenate(records), np.concatenate(crops)
+        for item, faces in zip(to_crop, closer, strict=True):
+            try:
+                if isinstance(faces, ImageError):
+                    raise faces
+                with one_photo("crop the faces of", item.name):
+                    images = align_crops([item.photo.pixels] * len(faces), faces.landmarks, size=self.size)
+                    described = describe_faces(faces.scale(item.photo.reduction))
+                    described["sharpness"] = sharpness(images)
+            except ImageError as err:
+                outcomes.append(Outcome(item.row, err.status, err.detail))
+                continue
+            rows.append(np.full(len(faces), item.row, np.int64))
+            records.append(described)
+            crops.append(images)
+        return np.concatenate(rows), np.concatenate(records), np.concatenate(crops)
+
+    def _look_closer(self, items: Sequence[_Selected]) -> list[Faces]:
+        return self.finder.look_closer([item.photo.pixels for item in items], [item.faces for item in items])
 
 
 @dataclass(frozen=True, slots=True)

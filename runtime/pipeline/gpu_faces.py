@@ -102,14 +102,14 @@ class EmbedFaces:
         parts: list[Embedded] = []
 
         def embed(start: int, stop: int) -> None:
-            parts.extend(self._embed(batch.rows[start:stop], batch.files[start:stop]))
+            parts.extend(self._embed(batch.rows[start:stop], batch.files[start:stop], batch.names))
 
         self.limit.each(len(batch.files), embed)
         rows, faces = self._no_crops.rows, self._no_crops.faces
         vectors = np.empty((0, self._runner.info.dimension), np.float32)
         return join_batches([Embedded(rows, batch.outcomes, batch.digests, embeddings=vectors, faces=faces), *parts])
 
-    def _embed(self, rows: NDArray[np.int64], files: Sequence[bytes]) -> list[Embedded]:
+    def _embed(self, rows: NDArray[np.int64], files: Sequence[bytes], names: Sequence[bytes]) -> list[Embedded]:
         """Embed files. Returns several parts if their photos take much memory."""
         parts, selected, done = [], SelectedFaces(), set[int]()
         with self._resources.take() as own:
@@ -122,7 +122,7 @@ class EmbedFaces:
             rest = [i for i in range(len(files)) if i not in done]
             host = self._no_crops
             if rest:
-                host = self._crop_on_host(Encoded(rows[rest], files=tuple(files[i] for i in rest)))
+                host = self._crop_on_host(Encoded(rows[rest], files=tuple(files[i] for i in rest), names=names))
             parts.append(self._infer(own, selected, host))
         self._decode_clock.add(0, len(files))
         self._detect_clock.add(0, len(files))
@@ -179,6 +179,7 @@ class EmbedFaces:
         on_host = Embedded(
             host.rows,
             host.outcomes,
+            notes=host.notes,
             embeddings=vectors[len(rows) :],
             faces=host.faces,
             face_counts=host.face_counts,
@@ -194,12 +195,15 @@ def join_batches(batches: Sequence[Embedded]) -> Embedded:
     rows = np.concatenate([batch.rows for batch in batches])
     order = np.argsort(rows, kind="stable")
     counts: dict[int, int] = {}
+    notes: dict[int, str] = {}
     for batch in batches:
         counts.update(batch.face_counts)
+        notes.update(batch.notes)
     return Embedded(
         rows[order],
         tuple(outcome for batch in batches for outcome in batch.outcomes),
         batches[0].digests,
+        notes,
         embeddings=np.concatenate([batch.embeddings for batch in batches])[order],
         faces=np.concatenate([batch.faces for batch in batches if batch.faces is not None])[order],
         face_counts=counts,

@@ -127,7 +127,7 @@ class Pipeline(Generic[In, Out]):
         """Yield the finished batches, in order, and None after every `every_s` seconds without a batch.
 
         Raises:
-            Exception: the error of a stage; the other stages are stopped.
+            Exception: the error of a stage, after the batches that were finished before; the other stages are stopped.
         """
         while True:
             try:
@@ -136,6 +136,7 @@ class Pipeline(Generic[In, Out]):
                 yield None
                 continue
             except ChannelFailed:
+                yield from self._channels[-1].drain()  # they are finished, whatever failed after them
                 assert self._failure is not None
                 raise self._failure from None
             if entry is None:
@@ -257,6 +258,15 @@ class OrderedChannel(Generic[T]):
         if self._end is None:
             raise ValueError("the channel is not closed yet")
         return self._end
+
+    def drain(self) -> list[T]:
+        """Take the items that came in, in order, up to the first that is missing, whether the channel failed or not."""
+        with self._changed:
+            items = []
+            while self._next in self._items:
+                items.append(self._items.pop(self._next))
+                self._next += 1
+            return items
 
     def fail(self) -> None:
         """Wake all waiting threads with ChannelFailed."""

@@ -20,8 +20,10 @@ import numpy as np
 from ..engines.runner import Runner
 from ..errors import OutOfMemoryError
 from ..files import create_empty, storage_error
-from ..images.decode import ImageError, Limits, decode_image
-from ..records import SAME_FILE, Batch, Crops, Embedded, Encoded, Outcome, Status
+from ..images.decode import ImageError, Limits, decode_crop
+from ..images.one_photo import one_photo
+from ..images.slow import SlowPhotos
+from ..records import SAME_FILE, Batch, Crops, Embedded, Encoded, Outcome, Photo, Photos, Status
 from ..sources.reader import ReadError
 from ..sources.source import Source
 
@@ -44,11 +46,12 @@ class Read:
         rows, files, outcomes = [], [], list(batch.outcomes)
         for row in batch.rows.tolist():
             try:
-                files.append(self.source.read(row))
+                with one_photo("read", self.source.names[row]):
+                    files.append(self.source.read(row))
                 rows.append(row)
-            except ReadError as err:
+            except (ReadError, ImageError) as err:
                 outcomes.append(Outcome(row, err.status, err.detail))
-        return Encoded(np.array(rows, np.int64), tuple(outcomes), files=tuple(files))
+        return Encoded(np.array(rows, np.int64), tuple(outcomes), files=tuple(files), names=self.source.names)
 
 
 def file_digest(data: bytes) -> bytes:
@@ -136,7 +139,40 @@ class SkipDuplicates:
             else:
                 same = self.source.names[first].decode("utf-8", "backslashreplace")
                 outcomes.append(Outcome(row, Status.DUPLICATE, f"{SAME_FILE}{same}"))
-        return Encoded(np.array(rows, np.int64), tuple(outcomes), digests, files=tuple(files))
+        return Encoded(np.array(rows, np.int64), tuple(outcomes), digests, files=tuple(files), names=batch.names)
+
+
+def decode_each(batch: Encoded, decode: Callable[[bytes], Photo]) -> Photos:
+    """Decode each photo of a batch. One that takes long is named in the log, and its outcome says so.
+
+    Args:
+        batch: encoded photos.
+        decode: a file to a photo; raises ImageError.
+    """
+    rows, files, photos, outcomes, notes = [], [], [], list(batch.outcomes), dict(batch.notes)
+    with SlowPhotos() as slow:
+        for row, name, data in zip(batch.rows.tolist(), batch.names_of_rows(), batch.files, strict=True):
+            slow.begin(name)
+            try:
+                photo = decode(data)
+            except ImageError as err:
+                outcomes.append(Outcome(row, err.status, "; ".join(filter(None, (err.detail, slow.note())))))
+                continue
+            rows.append(row)
+            files.append(data)
+            photos.append(photo)
+            note = "; ".join(filter(None, (photo.note, slow.note())))
+            if note:
+                notes[row] = note
+    return Photos(
+        np.array(rows, np.int64),
+        tuple(outcomes),
+        batch.digests,
+        notes,
+        photos=tuple(photos),
+        files=tuple(files),
+        names=batch.names,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +190,14 @@ class Decode:
     limits: Limits
 
     def __call__(self, batch: Encoded) -> Crops:
-        images = np.empty((len(batch.files), self.size, self.size, 3), np.uint8)  # (n, S, S, 3)
-        rows: list[int] = []
-        outcomes = list(batch.outcomes)
-        for row, data in zip(batch.rows.tolist(), batch.files, strict=True):
-            try:
-                images[len(rows)] = decode_image(
-                    data, size=self.size, channel_order=self.channel_order, limits=self.limits
-                )
-                rows.append(row)
-            except ImageError as err:
-                outcomes.append(Outcome(row, err.status, err.detail))
-        return Crops(np.array(rows, np.int64), tuple(outcomes), batch.digests, images=images[: len(rows)])
+        decoded = decode_each(
+            batch,
+            lambda data: decode_crop(data, size=self.size, channel_order=self.channel_order, limits=self.limits),
+        )
+        images = np.empty((len(decoded.photos), self.size, self.size, 3), np.uint8)  # (n, S, S, 3)
+        for image, photo in zip(images, decoded.photos, strict=True):
+            image[:] = photo.pixels
+        return Crops(decoded.rows, decoded.outcomes, batch.digests, decoded.notes, images=images)
 
 
 class BatchLimit:
@@ -232,6 +264,7 @@ class Embed:
             batch.rows,
             batch.outcomes,
             batch.digests,
+            batch.notes,
             embeddings=vectors,
             faces=batch.faces,
             face_counts=batch.face_counts,

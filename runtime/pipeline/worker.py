@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter
@@ -28,6 +29,8 @@ from .work import BatchLimit, Embed, Read, SkipDuplicates
 
 if TYPE_CHECKING:
     from .gpu_embed import EmbedOnGpu
+
+logger = logging.getLogger(__name__)
 
 _MIN_BATCH_ROWS = 16  # small, so that little is in flight when a signal arrives
 
@@ -166,24 +169,41 @@ def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded])
         with pipeline:
             for batch in pipeline.ready(every_s=1.0):
                 if batch is None:  # slow or paused: rows in memory must not wait for more
-                    writer.commit_when_due()
+                    with _writing(writer):
+                        writer.commit_when_due()
                     context.advance(0, {})
                     continue
-                with clock.work(len(batch)):
+                with clock.work(len(batch)), _writing(writer):
                     writer.append(batch)
                 done += len(batch)
                 counts = Counter(outcome.status.label for outcome in batch.outcomes)
                 counts[Status.EMBEDDED.label] = len(batch) - len(batch.outcomes)  # a photo may have several rows
                 context.advance(len(batch), counts)
+    except BaseException:  # a stage died: what was finished before is kept
+        _commit_after_failure(writer)
+        raise
+    with clock.work(0), _writing(writer):
+        writer.commit()
+    return done
+
+
+@contextmanager
+def _writing(writer: SegmentWriter) -> Iterator[None]:
+    """Drop the open segment if a write fails: nothing can be added to it any more."""
+    try:
+        yield
     except StorageError:
         writer.discard()
         raise
-    except BaseException:
-        writer.commit()
-        raise
-    with clock.work(0):
-        writer.commit()
-    return done
+
+
+def _commit_after_failure(writer: SegmentWriter) -> None:
+    """Commit the open segment. An error here is logged, because the first error says why the run stopped."""
+    try:
+        with _writing(writer):
+            writer.commit()
+    except StorageError as err:
+        logger.warning("the last segment cannot be kept, and its photos run again: %s", err)
 
 
 def _batches(rows: NDArray[np.int64], batch_size: int, control: Control) -> Iterator[Batch]:

@@ -26,7 +26,8 @@ from ..sources.source import PhotoList
 from ..text import utf8
 
 PhotoInput: TypeAlias = "str | os.PathLike[str] | bytes | NDArray[np.uint8]"
-"""A photo: a path, an encoded file (JPEG, PNG, BMP, WebP, TIFF) as bytes, or an (H, W, 3) uint8 array, RGB, upright."""
+"""A photo: a path, an encoded file (JPEG, PNG, BMP, WebP, TIFF, JPEG 2000, AVIF) as bytes, or an (H, W, 3) uint8 array,
+RGB, upright."""
 
 MANY_PHOTOS = 128  # from here on each core embeds its own photos; below, all cores share one engine call
 _BATCH_PHOTOS = 16  # per thread: their decoded photos and views are in memory
@@ -76,7 +77,7 @@ def describe_choice(faces: int | None, face: FacePlace | None) -> str:
     """`1 of 3 faces taken ...` if a photo shows several faces; empty otherwise."""
     if face is None or (faces or 0) < 2:
         return ""
-    return f"1 of {faces} faces taken (the main one: large, near the middle)"
+    return f"1 of {faces} faces taken (the largest one)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ..defaults import MAX_BYTES
 from ..errors import ConfigError, SourceError
 from .source import FileSource
 
-EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff"})
+EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".jp2", b".avif"})
 
 
 def scan(inputs: Iterable[str], *, limit: int | None = None, max_bytes: int = MAX_BYTES) -> FileSource:

@@ -120,7 +120,10 @@ class SegmentWriter:
         photos = np.zeros(len(embedded) + len(batch.outcomes), _PHOTO)
         photos["row"] = [*embedded.tolist(), *(outcome.row for outcome in batch.outcomes)]
         photos["status"] = [Status.EMBEDDED] * len(embedded) + [outcome.status for outcome in batch.outcomes]
-        photos["detail"] = [b""] * len(embedded) + [clip_detail(outcome.detail) for outcome in batch.outcomes]
+        details = [batch.notes.get(row, "") for row in embedded.tolist()] + [
+            outcome.detail for outcome in batch.outcomes
+        ]
+        photos["detail"] = [clip_detail(detail) for detail in details]
         photos["embeddings"][: len(embedded)] = counts
         photos = photos[np.argsort(photos["row"])]
         rows = photos["row"].tolist()

@@ -71,11 +71,13 @@ def faces(*boxes: tuple[float, float, float, float]) -> Faces:
     )
 
 
-def test_the_main_face_is_large_and_near_the_middle() -> None:
+def test_the_main_face_is_the_largest_and_of_equals_the_one_in_the_middle() -> None:
     middle, corner = (40, 40, 60, 60), (0, 0, 20, 20)
     assert main_face(faces(corner, middle), 100, 100) == 1
     assert main_face(faces((0, 0, 60, 60), (47, 47, 53, 53)), 100, 100) == 0  # a tiny one behind, in the very middle
     assert main_face(faces(middle), 100, 100) == 0
+    assert main_face(faces((5, 30, 35, 60), (40, 40, 62, 62)), 100, 100) == 0  # the holder of a card, at its left
+    assert main_face(faces((0, 0, 22, 22), middle), 100, 100) == 1  # a tenth larger is no difference
 
 
 def test_scaling_keeps_the_middles_of_pixels() -> None:

@@ -1,0 +1,67 @@
+"""Find out whether the image data of a doubtful JPEG are whole.
+
+The decoder fills missing data with zeros and says nothing that a program could read. But what stands after the last
+pixel cannot change the picture. So other bytes are put there: if the picture changes, pixels were missing. And if
+the last bytes can change without a change of the picture, the decoder did not get that far. Only files without an end
+marker, or with a run of zeros in their image data, are decoded more than once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .jpeg_header import ZERO_RUN, has_end, restarts_missing, scan_ends, zeros_are_flat
+
+_END_OF_IMAGE = b"\xff\xd9"
+_OTHER_BYTES = b"\x55\xaa"
+_LEFTOVER = 3  # bytes at the end of a scan, which belong to its last pixels
+_FLIPS = (0x55, 0xAA)
+
+Decode = Callable[[bytes], Any]  # a file to pixels, or None
+
+
+def whole_jpeg(data: bytes, decode: Decode, *, sequential: bool) -> bytes:
+    """A doubtful JPEG with its end marker.
+
+    Args:
+        data: the file.
+        decode: decodes a file, all pixels.
+        sequential: whether it has one scan with all components.
+    Raises:
+        ValueError: image data are missing.
+    """
+    if not has_end(data):
+        data = data.rstrip(b"\0\xff")
+        if not _same(data + _END_OF_IMAGE, data + _junk(64) + _END_OF_IMAGE, decode):
+            raise ValueError("the image data end early: the file was cut short")
+        return data + _END_OF_IMAGE
+    for start, end in scan_ends(data):
+        if ZERO_RUN not in data[start:end]:
+            continue
+        zeros = end - len(data[start:end].rstrip(b"\0")) - start
+        if restarts_missing(data, start, end):
+            raise ValueError("restart markers are missing in the image data")
+        if zeros and _same(data, data[: end - zeros] + _junk(zeros) + data[end:], decode):
+            continue  # padding after the last pixel
+        certain = sequential and not zeros_are_flat(data)
+        if certain or not _same(data, data[:end] + _junk(64) + data[end:], decode):
+            raise ValueError("a part of the image data is zeros")
+        if sequential and not zeros:  # an area of one colour may be zeros, in other kinds of scans as well
+            last = data[end - _LEFTOVER : end]
+            changes = (bytes(byte ^ flips for byte in last).replace(b"\xff", b"\x55") for flips in _FLIPS)
+            if all(_same(data, data[: end - _LEFTOVER] + changed + data[end:], decode) for changed in changes):
+                raise ValueError("a part of the image data is zeros: pixels end before the data do")
+    return data
+
+
+def _junk(count: int) -> bytes:
+    return (_OTHER_BYTES * (count // 2 + 1))[:count]
+
+
+def _same(first: bytes, second: bytes, decode: Decode) -> bool:
+    """Whether two files show the same picture."""
+    pictures = decode(first), decode(second)
+    return all(picture is not None for picture in pictures) and np.array_equal(*pictures)

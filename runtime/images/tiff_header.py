@@ -1,0 +1,153 @@
+"""Read a TIFF file: its main page, and whether the decoder can read all of it.
+
+The decoder returns a picture even where a strip is damaged or its compression is unknown, so this looks first.
+Sources: TIFF 6.0; TIFF Technical Note 2; the registry of compressions of libtiff.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+from .exif import ORIENTATION, Directory, is_big, read_directories
+from .header_fields import Header, UnsupportedImageError, pixel_ratio
+from .lzw import lzw_length
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_STRIPS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 277, 278, 279
+_MAX_SAMPLE, _X_RESOLUTION, _Y_RESOLUTION, _PLANAR = 281, 282, 283, 284
+_TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 322, 323, 339
+_SUBFILE, _OLD_SUBFILE = 254, 255
+_LZW, _DEFLATE = 5, (8, 32946)
+_MAX_SAMPLES = 8
+_SAME_SHAPE = 0.02  # sides of a preview and its picture have the same ratio, but for rounding
+_COMPRESSIONS = {1, 2, 3, 4, _LZW, 7, *_DEFLATE, 32773}  # that the decoder reads
+_NAMES = {
+    6: "JPEG of the old style", 9: "JBIG", 10: "JBIG", 32809: "ThunderScan", 34661: "JBIG", 34676: "SGI LogLuv",
+    34677: "SGI LogLuv 24", 34712: "JPEG 2000", 33003: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC",
+    34892: "lossy JPEG", 34925: "LZMA", 34926: "Zstandard", 34927: "WebP", 50000: "Zstandard", 50001: "WebP",
+    50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+
+
+def read_tiff(data: bytes) -> Header:
+    """The header of the main page of a TIFF file.
+
+    Raises:
+        UnsupportedImageError: the decoder does not read its compression or kind of samples.
+        ValueError, struct.error, IndexError: it is truncated or damaged.
+    """
+    pages = read_directories(data)
+    if not pages:
+        raise ValueError("the file has no page")
+    full = [page for page in pages if not _is_reduced(page)] or pages
+    main = _main_page(full)
+    width, height = _size(main)
+    if not width or not height:
+        raise ValueError("the TIFF directory has no size")
+    compression, samples = main.number(_COMPRESSION, 1), main.number(_SAMPLES, 1)
+    if compression not in _COMPRESSIONS:
+        name = _NAMES.get(compression, "unknown")
+        raise UnsupportedImageError(
+            f"a TIFF with the compression {compression} ({name}), which the decoder cannot read"
+        )
+    if samples > _MAX_SAMPLES:
+        raise UnsupportedImageError(f"a TIFF of {samples} samples a pixel; expected: at most {_MAX_SAMPLES}")
+    kept = [page for page in full if not _is_preview(page, main)]
+    value = main.number(ORIENTATION, 1)
+    bits = main.number(_BITS, 1)
+    number_format = main.number(_SAMPLE_FORMAT, 1)
+    return Header(
+        "tiff",
+        width,
+        height,
+        orientation=value if 1 <= value <= 8 else 1,
+        channels=samples,
+        depth=bits,
+        pixel_ratio=pixel_ratio(main.rational(_X_RESOLUTION), main.rational(_Y_RESOLUTION)),
+        max_value=main.number(_MAX_SAMPLE),
+        is_float=number_format == 3,
+        block_pixels=_block_pixels(main, width, height),
+        note=f"page {kept.index(main) + 1} of {len(kept)}" if len(kept) > 1 else "",
+        directory=main.offset if main is not pages[0] else None,
+        feature=_feature(bits, number_format, is_big(data)),
+    )
+
+
+def check_strips(data: bytes, header: Header) -> None:
+    """Check that every strip or tile of the main page is there, and that its compression is whole.
+
+    Raises:
+        ValueError: image data are missing or damaged.
+    """
+    pages = read_directories(data)
+    main = next((page for page in pages if page.offset == header.directory), pages[0])
+    tiled = _TILE_WIDTH in main.entries
+    offsets, counts = main.numbers(324 if tiled else _STRIPS), main.numbers(325 if tiled else _STRIP_BYTES)
+    compression = main.number(_COMPRESSION, 1)
+    samples = 1 if main.number(_PLANAR, 1) == 2 else header.channels
+    columns = main.number(_TILE_WIDTH) if tiled else header.width
+    rows = main.number(_TILE_HEIGHT) if tiled else min(main.number(_ROWS_PER_STRIP, header.height), header.height)
+    across = -(-header.height // max(1, rows))
+    for i, (offset, count) in enumerate(zip(offsets, counts, strict=False)):
+        start, stop = int(offset), int(offset + count)
+        if stop > len(data):
+            raise ValueError(f"strip {i} of {len(offsets)} ends after the end of the file")
+        lines = rows if tiled or i % across < across - 1 else header.height - rows * (across - 1)
+        wanted = lines * -(-columns * samples * header.depth // 8)
+        if compression == _LZW:
+            length = lzw_length(data[start:stop])
+        elif compression in _DEFLATE:
+            length = _inflated_length(data[start:stop])
+        else:
+            continue
+        if length is not None and length < wanted and main.number(_PHOTOMETRIC) != 6:
+            raise ValueError(f"strip {i} of {len(offsets)} has {length} bytes; expected: {wanted}")
+
+
+def _inflated_length(strip: bytes) -> int:
+    """Number of bytes that a strip holds, as far as it is whole."""
+    inflate, length = zlib.decompressobj(), 0
+    try:
+        while strip and not inflate.eof:
+            length += len(inflate.decompress(strip, 1 << 20))
+            strip = inflate.unconsumed_tail
+    except zlib.error as err:
+        raise ValueError(f"damaged Deflate data: {err}") from err
+    return length
+
+
+def _size(page: Directory) -> tuple[int, int]:
+    return page.number(_WIDTH), page.number(_HEIGHT)
+
+
+def _is_reduced(page: Directory) -> bool:
+    """Whether a page says that it is a preview or a mask of another."""
+    return bool(page.number(_SUBFILE) & 5) or page.number(_OLD_SUBFILE) == 2
+
+
+def _is_preview(page: Directory, of: Directory) -> bool:
+    """Whether a page shows the same shape as another with a quarter of its pixels or fewer."""
+    (width, height), (large_width, large_height) = _size(page), _size(of)
+    if not (width and height and large_width and large_height) or 4 * width * height > large_width * large_height:
+        return False
+    return abs(width * large_height / (height * large_width) - 1) < _SAME_SHAPE
+
+
+def _main_page(pages: list[Directory]) -> Directory:
+    """The first page, unless it is the preview of a later one."""
+    return next((page for page in pages[1:] if _is_preview(pages[0], page)), pages[0])
+
+
+def _block_pixels(page: Directory, width: int, height: int) -> int:
+    """Pixels that the decoder holds besides the picture: those of a strip or tile."""
+    if _TILE_WIDTH in page.entries:
+        return page.number(_TILE_WIDTH) * page.number(_TILE_HEIGHT)
+    return width * min(height, page.number(_ROWS_PER_STRIP, height))
+
+
+def _feature(bits: int, number_format: int, big: bool) -> str:
+    """What not every decoder reads; empty for an ordinary file."""
+    if bits > 16 or number_format != 1:
+        kind = {2: "signed", 3: "floating-point"}.get(number_format, "unsigned")
+        return f"a TIFF of {bits}-bit {kind} samples"
+    return "a BigTIFF" if big else ""
