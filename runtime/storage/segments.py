@@ -22,7 +22,8 @@ from ..files import is_temporary
 from ..records import FACE_DATASETS, Embedded, Status
 from .format import append_faces, create_faces, read_vector_counts
 from .h5write import DurableH5
-from .salvage import DAMAGE, refuse_system_error
+from .layout import check_layout
+from .opening import DAMAGE, open_hdf5, read_attribute, refuse_system_error
 
 DETAIL_BYTES = 500
 _BLOCK_ROWS = 4096
@@ -242,15 +243,14 @@ def read_segments(folder: Path, plan_id: str) -> Iterator[Segment]:
     Raises:
         StorageError: a segment cannot be read for a reason outside the file.
     """
-    import h5py
-
     for path in filter(is_temporary, folder.glob("segment-*")):  # left by a killed run
         path.unlink()
     for path in segment_files(folder):
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
+                check_layout(file)
                 segment = _segment(path, file)
-                right = file.attrs["plan_id"] == plan_id and len(segment.rows) and _adds_up(segment, file)
+                right = read_attribute(file, "plan_id") == plan_id and len(segment.rows) and _adds_up(segment, file)
         except DAMAGE as err:
             refuse_system_error(err, path)
             set_aside(path, str(err))
