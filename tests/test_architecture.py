@@ -205,6 +205,7 @@ PROCESS_WIDE_STATE = {
     ("pipeline/processes.py", "environ"): "a worker process of our own sets its own, before CUDA starts in it",
     ("pipeline/processes.py", "setNumThreads"): "the same worker process",
     ("cli/common.py", "setNumThreads"): "the process belongs to the command, and it is set back",
+    ("storage/child.py", "setrlimit"): "a child process of our own limits itself, before it reads a file",
     ("index/rerank.py", "omp_set_num_threads"): "OpenMP keeps this number for each thread, and it is set back",
 }
 SETTERS = {

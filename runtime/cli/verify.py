@@ -20,19 +20,19 @@ def main(file: Path, as_json: bool) -> None:
     """Read all of FILE and say whether it is intact.
 
     Every checksum is checked; outcomes, counts, paths, faces and the contract are compared with each other; every row
-    must have length 1. Nothing is written.
+    must have length 1. The indexes beside FILE are compared with it. Nothing is written.
 
     \b
     Examples:
       facemill verify people.h5
       facemill verify people.h5 --json
 
-    Exit codes: 0 intact, 1 damaged (or no embedding file), 2 usage.
+    Exit codes: 0 intact, 1 the file or an index is damaged (or no embedding file), 2 usage.
     """
     setup_logging()
-    from ..storage.verify import verify_file
+    from ..maintenance.verify import verify
 
-    verified = verify_file(file)
+    verified = verify(file)
     if as_json:
         click.echo(json.dumps({"file": str(file), **verified.to_dict()}))
     else:
@@ -41,9 +41,10 @@ def main(file: Path, as_json: bool) -> None:
             click.echo(
                 f"  {verified.zeros:,} of them are zeros, for which the network answered zero: they match no photo"
             )
-        for finding in verified.findings:
+        for finding in (*verified.findings, *verified.indexes):
             click.echo(f"  {printable(finding)}")
         repair = f"damaged: restore it from a copy, or save its intact rows: facemill repair {printable(str(file))}"
-        click.echo(repair if verified.findings else "whole")
-    if verified.findings:
+        index = "the file is whole, an index beside it is not"
+        click.echo(repair if verified.findings else index if verified.indexes else "whole")
+    if verified.findings or verified.indexes:
         raise SystemExit(1)

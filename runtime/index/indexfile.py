@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..errors import StorageError
+from ..errors import OutputExistsError, StorageError
 from ..extras import require
 from ..files import NewFile
 from ..progress import track
@@ -51,16 +51,19 @@ def ensure_index(gallery: EmbeddingFile) -> Path | None:
                 new.commit()
                 write_card(path, _card(gallery, sha256))
         return path
+    except OutputExistsError as err:
+        reason = err.message  # a folder, or something else, has its name
     except StorageError:
         raise
     except OSError as err:
-        logger.warning(
-            "the index cannot be saved beside the file (%s), so every search builds it again in memory. "
-            "To save it, make the folder %s writable, with enough free space",
-            err.strerror or err,
-            path.parent,
-        )
-        return None
+        reason = err.strerror or str(err)
+    logger.warning(
+        "the index cannot be saved beside the file (%s), so every search builds it again in memory. "
+        "To save it, make the folder %s writable, with enough free space",
+        reason,
+        path.parent,
+    )
+    return None
 
 
 def read_latency(path: Path) -> float | None:

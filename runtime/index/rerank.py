@@ -22,6 +22,9 @@ class ExactRows:
 
     The file is read, not mapped. A mapped file would count as 64 KiB of resident memory per row, because the kernel
     also maps the neighbours of each page that is read.
+
+    Attributes:
+        rows: N.
     """
 
     def __init__(self, path: Path, rows: int, dimension: int) -> None:
@@ -32,6 +35,7 @@ class ExactRows:
             rows: N.
             dimension: D.
         """
+        self.rows = rows
         self._path, self._dimension, self._row_bytes = path, dimension, 4 * dimension
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._start = os.fstat(self._fd).st_size - rows * self._row_bytes
@@ -95,7 +99,8 @@ class Reranked:
         scores = np.full((len(queries), k), -np.inf, np.float32)
         for chunk in query_chunks(np.arange(len(queries)), candidates):
             for i, proposed in zip(chunk, self.propose(queries[chunk], effort, candidates), strict=True):
-                candidate_rows = np.sort(proposed[proposed >= 0])  # read in the order of the file
+                # Each row once, in the order of the file. A damaged index may propose rows that do not exist.
+                candidate_rows = np.unique(proposed[(proposed >= 0) & (proposed < self.exact.rows)])
                 best, exact = best_rows(self.exact, queries[i], candidate_rows, k)
                 rows[i, : len(best)], scores[i, : len(best)] = best, exact
         return rows, scores

@@ -28,9 +28,10 @@ from ..sources.scan import scan
 from ..sources.source import FileSource
 from ..storage.contract import Guard
 from ..storage.dataset import assemble
-from ..storage.file import EmbeddingFile, check_exists
+from ..storage.file import EmbeddingFile
 from ..storage.format import count_outcomes
 from ..storage.ledger import Part
+from ..storage.opening import check_regular
 from ..storage.runfolder import RunFolder
 from ..storage.segments import SegmentRules
 from .join import common_root, joined_metadata, mark_duplicates, prefix_below
@@ -99,7 +100,7 @@ def add(
         Interrupted: the control stopped the run; the same call resumes it.
     """
     path = Path(os.path.realpath(file))
-    check_exists(path)
+    check_regular(path)
     with RunFolder(path) as folder:
         folder.refuse_unfinished()
         addition = _Addition(folder)

@@ -25,9 +25,10 @@ from ..errors import ConfigError, LockedError, OutputExistsError, StorageError
 from ..fetch import sha256_of
 from ..files import sync_folder, write_durable
 from ..storage.dataset import assemble
-from ..storage.file import EmbeddingFile, check_exists
+from ..storage.file import EmbeddingFile
 from ..storage.format import stored_text
 from ..storage.ledger import Part
+from ..storage.opening import check_regular
 from ..storage.runfolder import RunFolder, utc_now
 from .erase import Derived, derived_from, erase
 from .rewrite import metadata_after, rewriting
@@ -72,7 +73,7 @@ class Removal:
 
     def __init__(self, file: Path) -> None:
         self.file, self.path = file, Path(os.path.realpath(file))
-        check_exists(self.path)
+        check_regular(self.path)
         self._folder = RunFolder(self.path)
         self._note = self.path.with_name(self.path.name + ".removing")
         self.unfinished: dict[str, Any] | None = None

@@ -15,13 +15,16 @@ import numpy as np
 from ..errors import ConfigError, OutputExistsError, StorageError
 from ..files import sync_folder
 from ..records import FORMAT_VERSIONS, Status
+from ..storage.child import run_in_child
 from ..storage.contract import EmbeddingContract
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
-from ..storage.format import OUR_DATASETS, read_attributes, stored_text
+from ..storage.format import OUR_DATASETS, stored_text
+from ..storage.layout import check_item
 from ..storage.ledger import Part
+from ..storage.opening import DAMAGE, open_hdf5, read_attributes, refuse_system_error
 from ..storage.runfolder import RunFolder
-from ..storage.salvage import DAMAGE, check_size, find_readable, open_item, refuse_system_error
+from ..storage.salvage import find_readable, open_item
 from ..storage.verify import verify_file
 from .rewrite import metadata_after, rewriting
 from .survey import Survey, survey
@@ -87,7 +90,8 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
     findings = verify_file(path).findings
     if not findings:
         return Repaired(())
-    with RunFolder(target, like=path) as folder, _open(path) as damaged:
+    _read_in_child(path)
+    with RunFolder(target, like=path) as folder, open_hdf5(path) as damaged:
         folder.refuse_unfinished()
         metadata, contract, notes = _metadata(path, damaged)
         logger.info("reading the intact parts of %s", path)
@@ -124,10 +128,18 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
             )
 
 
-def _open(path: Path) -> Any:
-    import h5py
+def _read_in_child(path: Path) -> None:
+    """Read everything in a child process first: HDF5 can crash or never end on damaged bytes.
 
-    return h5py.File(path, "r")  # verify_file could open it
+    Raises:
+        StorageError: it does.
+    """
+    try:
+        run_in_child("read", path)
+    except ValueError as err:
+        raise StorageError(
+            f"{path} cannot be repaired: {err}. Restore the file from a copy, or create it again"
+        ) from err
 
 
 def _part(path: Path, damaged: Any, survey_of_file: Survey) -> Part:
@@ -168,12 +180,11 @@ def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], EmbeddingContra
         StorageError: the metadata are too damaged to describe the rows.
     """
     try:
-        attributes = read_attributes(damaged)
-        vectors = damaged["embeddings"]
-        check_size(vectors)
+        notes: list[str] = []
+        attributes = read_attributes(damaged, notes)
+        vectors = check_item(damaged, "embeddings", salvage=True)
         if attributes.get("format_version") not in FORMAT_VERSIONS:
             raise ValueError(f"its format version is {attributes.get('format_version')}")
-        notes = []
         contract = EmbeddingContract()
         with suppress(*DAMAGE):
             contract = EmbeddingContract.from_json(attributes["contract"])
@@ -187,7 +198,7 @@ def _metadata(path: Path, damaged: Any) -> tuple[dict[str, Any], EmbeddingContra
                 )
         if vectors.shape[1:] != (contract.dimension,) or str(vectors.dtype) != contract.dtype:
             raise ValueError(f"/embeddings is {vectors.shape} {vectors.dtype}, which contradicts the contract")
-        contract.attributes()  # fails without a root
+        contract.require_root()
         return attributes, contract, notes
     except DAMAGE as err:
         refuse_system_error(err, path)

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from ..records import FACE_DATASETS, Status
 from ..storage.format import read_raw_paths, stored_text
+from ..storage.layout import is_relative
 from ..storage.ledger import PhotoColumns
-from ..storage.salvage import DAMAGE, find_readable, open_item, read_chunks, read_column, read_texts
+from ..storage.opening import DAMAGE
+from ..storage.salvage import find_readable, open_item, read_chunks, read_column, read_texts
 from ..storage.verify import NEAR_ONE
 
 _KNOWN = [int(status) for status in Status if status is not Status.PENDING]
@@ -46,7 +48,7 @@ def survey(file: Any) -> Survey:
     """
     outcomes = Outcomes(file)
     rows = len(file["embeddings"])
-    names = read_texts(open_item(file, "image_paths"))[:rows]
+    names = [_relative(name) for name in read_texts(open_item(file, "image_paths"))[:rows]]
     owner = outcomes.owners_by_counts(names, rows)
     if owner is None:
         owner = outcomes.owners_by_names(names, one_each=open_item(file, "face_index") is None)
@@ -86,7 +88,7 @@ class Outcomes:
 
     def __init__(self, file: Any) -> None:
         group = open_item(file, "outcomes")
-        self.texts = read_texts(open_item(group, "path"))
+        self.texts = [_relative(text) for text in read_texts(open_item(group, "path"))]
         rows = len(self.texts)
         self.status, known = read_column(open_item(group, "status"), rows, np.uint8)
         self.status[~known] = Status.PENDING
@@ -181,6 +183,11 @@ class Outcomes:
             np.append(self.explained, np.zeros(more, bool)),
         )
         self.listed = np.append(self.listed, np.zeros(more, bool))
+
+
+def _relative(name: bytes | None) -> bytes | None:
+    """A stored path; None if it does not lead below the root, and so is none that facemill wrote."""
+    return name if name is not None and is_relative(name) else None
 
 
 def _runs(

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..extras import require
+from ..index.check import ensure_true_index
 from ..index.flat import host_index
-from ..index.indexfile import ensure_index
 from ..index.placement import host_vectors
 from ..storage.file import EmbeddingFile
 from .all_pairs import ScoredPairs, exact_pairs, fp32_floor, join_pairs
@@ -113,8 +113,8 @@ def pairs_near(
 ) -> Iterator[ScoredPairs]:
     """Yield the pairs of rows with a score of at least `threshold`, one of which is compared with the other's list.
 
-    Yields one item per list. A pair may come twice. Rows are read from the exact index beside the file, which is built
-    if it does not exist.
+    Yields one item per list. A pair may come twice. Rows are read from the exact index beside the file, which is
+    compared with the file first, and built if it does not exist.
 
     Args:
         embeddings: an open embedding file.
@@ -129,7 +129,7 @@ def pairs_near(
         MissingDependencyError: FAISS is not installed.
     """
     floor = fp32_floor(threshold, embeddings.dimension)
-    host = host_index(embeddings, ensure_index(embeddings) if embeddings.rows else None)
+    host = host_index(embeddings, ensure_true_index(embeddings) if embeddings.rows else None)
     vectors = host_vectors(host)  # (N, D) float32, mapped
     for number in range(start, lists.starts.shape[1] - 1):
         kept: list[ScoredPairs] = []

@@ -24,6 +24,7 @@ from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
 from ..storage.format import count_outcomes
 from ..storage.ledger import Ledger
+from ..storage.opening import is_system_error
 from ..storage.runfolder import RunFolder, StoredPlan, folder_of, read_plan, utc_now
 from ..storage.segments import segment_files
 from ..text import size
@@ -261,7 +262,11 @@ def _continue_finished(
             check_contract(file.contract, contract, request.output)
             status, names, run_id = file.status, list(file.scanned_paths()), str(file.metadata["run_id"])
     except StorageError as err:
-        raise StorageError(f"{err.message}. Name another file with -o, or replace this one with --force") from err
+        if is_system_error(err):
+            raise  # the file may be intact
+        raise StorageError(
+            f"{err.message}. Name another file with -o. --force would replace this one, whatever it holds"
+        ) from err
     _warn_about_changes(source.names, names)
     if request.retry and any(Status(int(s)).failed for s in np.unique(status)):
         return _begin(request, contract, source, names, folder, base=run_id)
@@ -317,7 +322,7 @@ def check_disk(output: Path, rows: int, contract: EmbeddingContract, longest: in
         contract.dimension,
         contract.dtype,
         faces=contract.detects_faces,
-        skip_duplicates=contract.skip_duplicates,
+        skip_duplicates=bool(contract.skip_duplicates),
         longest=longest,
     )
     free = shutil.disk_usage(output.parent).free

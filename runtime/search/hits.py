@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
+from ..index.check import first_wrong_score
 from ..index.memoryplan import MAX_GPU_HITS
 from ..metrics.falsematch import Calibration
 from ..storage.file import EmbeddingFile
@@ -133,6 +134,23 @@ def find_hits(
                     deeper.append(query)
         pending, depth = np.array(deeper, np.int64), min(bound, _DEPTH_GROWTH * depth)
     return _hits(gallery, picked, options, calibration), ranking_ms
+
+
+def wrong_hit(gallery: EmbeddingFile, vectors: NDArray[np.float32], found: Sequence[QueryHits]) -> str:
+    """Score hits again from the rows of the file, which have checksums; an index has none.
+
+    Args:
+        gallery: an open embedding file.
+        vectors: (q, D) float32.
+        found: the hits of the q queries.
+    Returns:
+        A sentence about the first hit with another score; empty if all are right.
+    Raises:
+        StorageError: the file is damaged.
+    """
+    hits = [(query, hit.row, hit.score) for query, each in enumerate(found) for hit in each.hits]
+    numbers, rows = (np.array([hit[i] for hit in hits], np.int64) for i in (0, 1))
+    return first_wrong_score(gallery, vectors, numbers, rows, np.array([hit[2] for hit in hits], np.float32))
 
 
 def _pick(

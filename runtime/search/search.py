@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engines.engine import Engine, read_engine
+from ..errors import StorageError
 from ..index.approximate import ApproximateIndex
+from ..index.check import discard_indexes
 from ..index.flat import FlatIndex, check_queries
 from ..index.open import MAX_APPROXIMATE_HITS, check_index_options, open_index
 from ..storage.calibration import find_calibration
@@ -21,7 +23,7 @@ from ..storage.file import EmbeddingFile
 from .answers import Answer, SearchFacts
 from .embedder import Embedding, PhotoEmbedder, PhotoInput, photo_list
 from .file_rules import rules_of
-from .hits import MAX_ROWS_AT_ONCE, FindOptions, QueryHits, find_hits
+from .hits import MAX_ROWS_AT_ONCE, FindOptions, QueryHits, find_hits, wrong_hit
 from .model_label import model_warning
 
 logger = logging.getLogger(__name__)
@@ -174,8 +176,7 @@ class Search:
             vectors[row] = embeddings[i].vector
         paths = [_path_of(photos[i]) if photos is not None else None for i in searched]
         with self._lock:  # an index on a GPU runs one search at a time, and one on a CPU uses all cores
-            index = self._index_for(options.depth, len(embeddings))
-            hits, search_ms = find_hits(index, self.file, vectors, paths, options, self._calibration)
+            index, hits, search_ms = self._find(vectors, paths, options, len(embeddings))
         by_query = dict(zip(searched, hits, strict=True))
         metadata = self.file.metadata
         facts = SearchFacts(
@@ -202,6 +203,22 @@ class Search:
             )
             for i, embedding in enumerate(embeddings)
         ]
+
+    def _find(
+        self, vectors: NDArray[np.float32], paths: Sequence[str | None], options: FindOptions, queries: int
+    ) -> tuple[FlatIndex | ApproximateIndex, list[QueryHits], float]:
+        """Search with the best index. An index whose hits are not those of the file is built again, once."""
+        for last in (False, True):
+            index = self._index_for(options.depth, queries)
+            hits, search_ms = find_hits(index, self.file, vectors, paths, options, self._calibration)
+            flaw = wrong_hit(self.file, vectors, hits)
+            if not flaw:
+                break
+            if last:
+                raise StorageError(f"the index of {self.file.path} is wrong, even built again: {flaw}")
+            self._close_index()
+            discard_indexes(self.file.path, flaw)
+        return index, hits, search_ms
 
     def _index_for(self, k: int, queries: int) -> FlatIndex | ApproximateIndex:
         """The best index for a call of this size: the open one, or a new one that replaces it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -86,8 +87,15 @@ class EmbeddingContract:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EmbeddingContract:
-        """Read a contract from a JSON object."""
+        """Read a contract from a JSON object.
+
+        Raises:
+            ValueError: a value has the wrong type.
+        """
         fields = {name: values[name] for name in GUARDS if name in values}
+        for name, value in fields.items():
+            if value is not None and not _is_right(name, value):
+                raise ValueError(f"{name} of the contract is {value!r:.100}; expected: {_EXPECTED[_TYPES[name]]}")
         return cls(**fields, unknown={name: value for name, value in values.items() if name not in GUARDS})
 
     @classmethod
@@ -97,7 +105,10 @@ class EmbeddingContract:
         Raises:
             ValueError: the text is not a JSON object.
         """
-        values = json.loads(text)
+        try:
+            values = json.loads(text)
+        except RecursionError as err:
+            raise ValueError("the contract is nested too deeply; expected: a JSON object of plain values") from err
         if not isinstance(values, dict):
             raise ValueError(f"the contract is {values!r}; expected: a JSON object")
         return cls.from_dict(values)
@@ -105,7 +116,12 @@ class EmbeddingContract:
     @classmethod
     def from_attributes(cls, metadata: Mapping[str, Any]) -> EmbeddingContract:
         """Restore the contract of a file whose JSON is lost from the other attributes of its `/metadata`."""
-        return cls(**{name: metadata[name] for name in GUARDS if name in metadata})
+        return cls.from_dict({name: metadata[name] for name in GUARDS if name in metadata})
+
+    def require_root(self) -> None:
+        """Raise ValueError unless the root is an absolute folder."""
+        if self.root is None or not os.path.isabs(os.fsencode(self.root)):
+            raise ValueError(f"root of the contract is {self.root!r}; expected: an absolute folder")
 
     @property
     def detects_faces(self) -> bool:
@@ -158,6 +174,27 @@ class EmbeddingContract:
 GUARDS: dict[str, Guard] = {
     each.name: each.metadata["guard"] for each in fields(EmbeddingContract) if "guard" in each.metadata
 }
+
+_TYPES: dict[str, str] = {each.name: str(each.type) for each in fields(EmbeddingContract)}
+_EXPECTED = {
+    "str": "text, and an absolute folder for root",
+    "int": "a whole number from 0",
+    "bool": "true or false",
+    "float": "a number",
+}
+_MAX_TEXT = 65_536
+
+
+def _is_right(name: str, value: Any) -> bool:
+    """Whether a value of a contract has the type of its field."""
+    kind = _TYPES[name]
+    if kind == "str":
+        return isinstance(value, str) and len(value) <= _MAX_TEXT and "\0" not in value
+    if isinstance(value, bool) or kind == "bool":
+        return isinstance(value, bool) and kind == "bool"
+    if kind == "int":
+        return isinstance(value, int) and 0 <= value < 1 << 63
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def join_contracts(contracts: Sequence[EmbeddingContract], root: bytes) -> EmbeddingContract:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from ..errors import DamagedError, StorageError
 from ..records import FORMAT_VERSION, FORMAT_VERSION_SEVERAL, Status
 from .digest import seal
-from .file import check_exists
 from .format import append_faces, create_faces, stored_text
 from .h5write import DurableH5, durable_h5
+from .heaps import check_attribute_texts
+from .layout import check_objects
 from .ledger import Ledger
+from .opening import DAMAGE, check_regular, open_hdf5, refuse_system_error
 from .runfolder import RunFolder
-from .salvage import DAMAGE
 
 _CHUNK_BYTES = 1 << 18
 _BLOCK_ROWS = 32_768
@@ -101,19 +102,20 @@ def edit_file(file: Path) -> Iterator[Any]:
         LockedError: a run is writing the file.
         DiskFullError, StorageError: the copy cannot be written, or the file is damaged; the file is unchanged.
     """
-    import h5py
-
     path = Path(os.path.realpath(file))
-    check_exists(path)
+    check_regular(path)
     # A run that retries failed photos also replaces the file: hence the lock.
     with RunFolder(path), durable_h5(path, "the embedding file") as target:
         try:
-            with h5py.File(path, "r") as source:
+            with open_hdf5(path) as source:
+                for name in check_objects(source):
+                    check_attribute_texts(source[name])
                 target.file.attrs.update(source.attrs)
                 for name in source:
                     source.copy(name, target.file)
-        except (OSError, RuntimeError) as err:
+        except DAMAGE as err:
             target.check()  # if the disk failed, HDF5's error is misleading
+            refuse_system_error(err, path)
             raise _damaged(path, err) from err
         yield target.file
         try:

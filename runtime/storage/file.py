@@ -15,19 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace
+from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
 from .contract import EmbeddingContract
 from .format import (
     OUR_DATASETS,
     count_outcomes,
     display_text,
     offsets,
-    read_attributes,
     read_raw_paths,
     read_scanned_paths,
     read_vector_counts,
 )
-from .salvage import DAMAGE, check_sizes, refuse_system_error
+from .layout import check_item, check_layout, require_relative
+from .opening import DAMAGE, open_hdf5, read_attributes, refuse_system_error
 
 _BLOCK_BYTES = 32 << 20
 _BLOCK_ROWS = 65_536
@@ -65,22 +65,19 @@ class EmbeddingFile:
     """
 
     def __init__(self, path: str | Path) -> None:
-        import h5py
-
         self.path = Path(path)
-        check_exists(self.path)
         try:
-            stat = os.stat(self.path)
-            self.hdf5 = h5py.File(self.path, "r")
+            self.hdf5 = open_hdf5(self.path)
         except DAMAGE as err:
             raise self._unusable(err) from err
         try:
+            check_layout(self.hdf5)
             self.metadata = read_attributes(self.hdf5)
-            self._check()
-            self.contract = EmbeddingContract.from_json(self.metadata["contract"])
+            self.contract = self._check()
             self.root = os.fsencode(self.contract.root)
+            stat = os.fstat(self.hdf5.id.get_vfd_handle())
             self.source = {
-                "run_id": str(self.metadata["run_id"]),
+                "run_id": self.metadata["run_id"],
                 "size_bytes": stat.st_size,
                 "mtime_ns": stat.st_mtime_ns,
             }
@@ -88,23 +85,28 @@ class EmbeddingFile:
             self.hdf5.close()
             raise self._unusable(err) from err
 
-    def _check(self) -> None:
-        """Raise ValueError unless vectors, paths and faces have the same number of rows."""
-        version = self.metadata.get("format_version")
-        if version not in FORMAT_VERSIONS:
-            raise ValueError(f"its format version is {version}")
+    def _check(self) -> EmbeddingContract:
+        """Raise ValueError unless version, dimension and dtype are the same everywhere, and no part is missing."""
+        if self.metadata.get("format_version") not in FORMAT_VERSIONS:
+            raise ValueError(f"its format version is {self.metadata.get('format_version')}")
+        for name in ("run_id", "dimension", "contract"):
+            if name not in self.metadata:
+                raise ValueError(f"the attribute {name} of /metadata is missing")
+        contract = EmbeddingContract.from_json(self.metadata["contract"])
+        contract.require_root()
         vectors = self.hdf5["embeddings"]
         self.dtype = str(vectors.dtype)
         self.has_faces = "face_index" in self.hdf5
         self.rows, self.dimension = map(int, vectors.shape)
-        if vectors.dtype.kind != "f" or self.dimension != int(self.metadata["dimension"]):
-            raise ValueError(
-                f"/embeddings is {vectors.dtype} with {self.dimension} columns, "
-                f"expected by the metadata: {self.metadata['dimension']}"
-            )
+        for what, expected in (("the metadata", self.metadata["dimension"]), ("the contract", contract.dimension)):
+            if expected not in (self.dimension, None):
+                raise ValueError(f"/embeddings has {self.dimension} columns, expected by {what}: {expected}")
+        if contract.dtype not in ("float32", "float16", None):
+            raise ValueError(f"the dtype of the contract is {contract.dtype!r:.40}; expected: float32 or float16")
         for name in ("image_paths", *(FACE_DATASETS.values() if self.has_faces else ())):
-            if self.hdf5[name].shape[:1] != (self.rows,):
-                raise ValueError(f"{self.rows} embeddings, /{name} is {self.hdf5[name].shape}")
+            if name not in self.hdf5:
+                raise ValueError(f"/{name} is missing")
+        return contract
 
     def _unusable(self, err: Exception) -> StorageError:
         refuse_system_error(err, self.path)
@@ -139,10 +141,8 @@ class EmbeddingFile:
         Raises:
             StorageError: the paths are damaged.
         """
-        return [name for start in range(0, self.rows, _BLOCK_ROWS) for name in self._names_from(start)]
-
-    def _names_from(self, start: int) -> list[str]:
-        return [display_text(name) for name in self.column("image_paths", start, start + _BLOCK_ROWS).tolist()]
+        blocks = (self.column("image_paths", start, start + _BLOCK_ROWS) for start in range(0, self.rows, _BLOCK_ROWS))
+        return [display_text(name) for block in blocks for name in block.tolist()]
 
     @cached_property
     def faces(self) -> NDArray[np.void] | None:
@@ -177,16 +177,17 @@ class EmbeddingFile:
         try:
             block = np.ascontiguousarray(self.hdf5["embeddings"][start:stop], np.float32)
         except DAMAGE as err:
+            refuse_system_error(err, self.path)
             raise StorageError(
                 f"{self.path} is damaged at rows {start} to {stop} of /embeddings ({err}). "
-                f"Restore it from a copy, or create it again with --force"
+                f"Restore it from a copy, or save its intact rows with: facemill repair {self.path}"
             ) from err
         squares = np.einsum("ij,ij->i", block, block)  # (n,) float32; a sum with a NaN is NaN
         wrong = np.flatnonzero(~(squares <= MAX_NORM**2))
         if len(wrong):
             raise StorageError(
                 f"{self.path}: row {start + wrong[0]} of /embeddings has length {np.sqrt(squares[wrong[0]]):.4g}; "
-                f"expected: 1. Restore the file from a copy, or create it again with --force"
+                f"expected: 1. Restore the file from a copy, or save its other rows with: facemill repair {self.path}"
             )
         return block
 
@@ -202,6 +203,17 @@ class EmbeddingFile:
             first, last = np.searchsorted(rows, (start, start + len(block)))
             vectors[first:last] = block[rows[first:last] - start]
             start += len(block)
+        return vectors
+
+    def vectors_at(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Embeddings of (n,) rows in any order, (n, D) float32; reads only the chunks that hold them.
+
+        Raises:
+            StorageError: the rows of the file are damaged.
+        """
+        vectors = np.empty((len(rows), self.dimension), np.float32)
+        for position, vector in enumerate(self._entries("embeddings", rows)):
+            vectors[position] = vector
         return vectors
 
     def names(self, rows: Sequence[int]) -> list[str]:
@@ -250,13 +262,9 @@ class EmbeddingFile:
         Raises:
             StorageError: the outcomes are damaged.
         """
-        try:
-            if "outcomes/embeddings" not in self.hdf5:  # one row per photo
-                return np.arange(self.rows)
-            counts = self.hdf5["outcomes/embeddings"][:]
-        except DAMAGE as err:
-            raise self._damaged("outcomes", err) from err
-        return np.repeat(np.arange(len(counts)), counts)
+        if "outcomes/embeddings" not in self.hdf5:  # one row per photo
+            return np.arange(self.rows)
+        return np.repeat(np.arange(len(self.vector_counts)), self.vector_counts)
 
     @cached_property
     def raw_paths(self) -> dict[int, bytes]:
@@ -265,18 +273,17 @@ class EmbeddingFile:
         Raises:
             StorageError: the outcomes are damaged.
         """
+        if "outcomes/raw_paths" not in self.hdf5:
+            return {}
+        counts = self.vector_counts.astype(np.int64)
+        first = offsets(counts)
         try:
-            if "outcomes/raw_paths" not in self.hdf5:
-                return {}
-            outcomes = self.hdf5["outcomes"]
-            counts = read_vector_counts(outcomes, outcomes["status"][:]).astype(np.int64)
-            first = offsets(counts)
             return {
                 row: path
-                for photo, path in read_raw_paths(outcomes).items()
+                for photo, path in read_raw_paths(self.hdf5["outcomes"]).items()
                 for row in range(int(first[photo]), int(first[photo] + counts[photo]))
             }
-        except (*DAMAGE, IndexError) as err:
+        except DAMAGE as err:
             raise self._damaged("outcomes", err) from err
 
     # Photos: one for each scanned path
@@ -311,14 +318,14 @@ class EmbeddingFile:
     @cached_property
     def _photos(self) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         try:
-            check_sizes(self.hdf5)
             status: NDArray[np.uint8] = self.hdf5["outcomes/status"][:]
             counts = read_vector_counts(self.hdf5["outcomes"], status)
-            for name, expected in (("outcomes/path", len(status)), ("embeddings", int(counts.sum()))):
-                if len(self.hdf5[name]) != expected:
-                    raise ValueError(f"/{name} has {len(self.hdf5[name])} rows; expected: {expected}")
+            if self.rows != int(counts.sum(dtype=np.int64)):
+                raise ValueError(f"/embeddings has {self.rows} rows; expected: {int(counts.sum(dtype=np.int64))}")
             if not status.all():
                 raise ValueError(f"the outcome of row {int(status.argmin())} is missing")
+            if len(status) and status.max() > max(Status):
+                raise ValueError(f"the outcome of row {int(status.argmax())} is {status.max()}; expected: a known one")
         except DAMAGE as err:
             raise self._unusable(err) from err
         return status, counts
@@ -345,34 +352,42 @@ class EmbeddingFile:
         return dataset in self.hdf5 and self.hdf5[dataset].shape[:1] == (self.rows,)
 
     def column(self, dataset: str, start: int, stop: int) -> NDArray[Any]:
-        """Entries `start` to `stop` of a dataset, (stop - start, ...), as they are stored.
+        """Entries `start` to `stop` of a dataset of facemill, (stop - start, ...), as they are stored.
 
         Raises:
-            StorageError: the dataset is missing or damaged.
+            StorageError: the dataset is missing or damaged, or an entry is impossible.
         """
         try:
-            entries: NDArray[Any] = self.hdf5[dataset][start:stop]
+            entries: NDArray[Any] = check_item(self.hdf5, dataset)[start:stop]
+            self._check_entries(dataset, entries, start)
         except DAMAGE as err:
             raise self._damaged(dataset, err) from err
         return entries
 
-    def _entries(self, dataset: str, rows: Sequence[int]) -> list[Any]:
+    def _entries(self, dataset: str, rows: Sequence[int] | NDArray[np.int64]) -> list[Any]:
         """Entries of a dataset, in the given order; each compressed chunk is read once."""
         order = np.argsort(rows, kind="stable")
         ascending = np.asarray(rows, np.int64)[order]
         entries: list[Any] = [None] * len(order)
-        try:
-            data = self.hdf5[dataset]
-            step = data.chunks[0] if data.chunks else max(1, len(data))
-            for chunk in np.unique(ascending // step).tolist():
-                first, last = np.searchsorted(ascending, (chunk * step, (chunk + 1) * step)).tolist()
-                start, stop = int(ascending[first]), int(ascending[last - 1]) + 1
-                block = data[start:stop]
-                for position, row in zip(order[first:last].tolist(), ascending[first:last].tolist(), strict=True):
-                    entries[position] = block[row - start]
-        except DAMAGE as err:
-            raise self._damaged(dataset, err) from err
+        data = self.hdf5[dataset]
+        step = data.chunks[0] if data.chunks else max(1, len(data))
+        for chunk in np.unique(ascending // step).tolist():
+            first, last = np.searchsorted(ascending, (chunk * step, (chunk + 1) * step)).tolist()
+            start, stop = int(ascending[first]), int(ascending[last - 1]) + 1
+            block = self.column(dataset, start, stop)
+            for position, row in zip(order[first:last].tolist(), ascending[first:last].tolist(), strict=True):
+                entries[position] = block[row - start]
         return entries
+
+    def _check_entries(self, dataset: str, entries: NDArray[Any], start: int) -> None:
+        """Raise ValueError for a path that leads out of the root, a place that is no number, or no cluster."""
+        if dataset == "image_paths":
+            require_relative(entries.tolist(), start, dataset)
+        elif dataset == FACE_DATASETS["box"] and not np.isfinite(entries).all():
+            row = start + int(np.argmin(np.isfinite(entries).all(axis=1)))
+            raise ValueError(f"row {row} is {entries[row - start].tolist()}; expected: four numbers")
+        elif dataset == "cluster" and len(entries) and entries.min() < 0:
+            raise ValueError(f"a number is {entries.min()}; expected: 0 or more")
 
     def close(self) -> None:
         """Close the file; arrays that were read stay valid."""
@@ -383,18 +398,3 @@ class EmbeddingFile:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def check_exists(path: Path) -> None:
-    """Refuse a path that is not a file.
-
-    Raises:
-        StorageError: the path is a folder, or does not exist.
-    """
-    if path.is_dir():
-        raise StorageError(f"{path} is a folder; expected: a finished file of `facemill process`")
-    if not path.is_file():
-        raise StorageError(
-            f"there is no file {path}; expected: a finished file of `facemill process`. Create it with: "
-            f"facemill process PHOTOS -o {path}"
-        )

@@ -12,16 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import FACE, FACE_DATASETS, Status
+from .heaps import check_list_texts
+from .layout import check_item, require_relative
 
 OUR_DATASETS = frozenset({"metadata", "outcomes", "embeddings", "image_paths", "faces", *FACE_DATASETS.values()})
 _BLOCK_ROWS = 65_536
 _CHUNK_ROWS = 4096
-
-
-def read_attributes(hdf5: Any) -> dict[str, Any]:
-    """Read the attributes of `/metadata` of an open file, as Python types. Damaged names (bytes) are left out."""
-    attributes = hdf5["metadata"].attrs.items()
-    return {key: value.item() if hasattr(value, "item") else value for key, value in attributes if isinstance(key, str)}
 
 
 def read_vector_counts(outcomes: Any, status: NDArray[np.uint8]) -> NDArray[np.uint16]:
@@ -31,21 +27,37 @@ def read_vector_counts(outcomes: Any, status: NDArray[np.uint8]) -> NDArray[np.u
 
 
 def read_raw_paths(outcomes: Any) -> dict[int, bytes]:
-    """Read the exact bytes of the few paths that are not UTF-8, by row of an open `/outcomes`."""
+    """Read the exact bytes of the few paths that are not UTF-8, by row of an open `/outcomes`.
+
+    Raises:
+        ValueError: there is no such row, or a path does not lead below the root.
+    """
     if "raw_paths" not in outcomes:
         return {}
-    paths = zip(outcomes["raw_paths/row"][:], outcomes["raw_paths/bytes"][:], strict=True)
-    return {int(row): path.tobytes() for row, path in paths}
+    rows, lists = (check_item(outcomes, f"raw_paths/{name}") for name in ("row", "bytes"))
+    check_list_texts(lists)
+    paths = {int(row): path.tobytes() for row, path in zip(rows[:], lists[:], strict=True)}
+    photos = len(outcomes["path"])
+    wrong = [row for row in paths if not 0 <= row < photos]
+    if wrong:
+        raise ValueError(f"/outcomes/raw_paths/row has the row {wrong[0]}; expected: 0 to {photos - 1}")
+    require_relative(list(paths.values()), 0, "outcomes/raw_paths/bytes")
+    return paths
 
 
 def read_scanned_paths(hdf5: Any) -> Iterator[bytes]:
-    """Yield the exact paths of an open file, in scan order, reading a block at a time."""
+    """Yield the exact paths of an open file, in scan order, reading a block at a time.
+
+    Raises:
+        ValueError: a path is missing, or does not lead below the root.
+    """
     outcomes = hdf5["outcomes"]
     raw = read_raw_paths(outcomes)
     for start in range(0, len(outcomes["path"]), _BLOCK_ROWS):
         block = outcomes["path"][start : start + _BLOCK_ROWS].tolist()
         if not all(block):
             raise ValueError(f"the path of row {start + block.index(b'')} is missing")
+        require_relative(block, start, "outcomes/path")
         yield from (raw.get(row, path) for row, path in enumerate(block, start)) if raw else block
 
 

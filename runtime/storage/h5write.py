@@ -84,7 +84,6 @@ class DurableH5:
         *,
         like: Path | Sequence[Path] = (),
         mode: int | None = None,
-        libver: str = "earliest",
     ) -> None:
         """Create the file.
 
@@ -93,7 +92,6 @@ class DurableH5:
             description: its name in messages, such as "the segment".
             like: the source files: the new file gets no wider permissions than any of them.
             mode: permission bits that the user named.
-            libver: oldest HDF5 that can read the file. "v108" has checksums for names and attributes too.
         Raises:
             LockedError: another process writes the same file.
             DiskFullError, StorageError: the file cannot be created.
@@ -109,7 +107,7 @@ class DurableH5:
                 raise
             raise storage_error(err, description, path) from err
         self._disk = DiskFile(self._new.file.raw)
-        self.file: h5py.File = h5py.File(self._disk, "w", libver=libver)
+        self.file: h5py.File = h5py.File(self._disk, "w")
 
     def check(self) -> None:
         """Raise at once if a write has failed.

@@ -16,7 +16,9 @@ from ..errors import DamagedError, StorageError
 from ..records import FACE, FACE_DATASETS, SAME_FILE, Status
 from .file import EmbeddingFile
 from .format import display_text, offsets, stored_text
-from .salvage import DAMAGE, read_stored, refuse_system_error
+from .layout import check_item
+from .opening import DAMAGE, open_hdf5, refuse_system_error
+from .salvage import read_stored
 from .segments import clip_detail, read_segments, set_aside
 
 _NO_DETAIL, _NO_DIGEST, _NO_COUNT = np.zeros(1, "S1"), np.zeros((1, 16), np.uint8), np.zeros(1, np.uint16)
@@ -310,7 +312,7 @@ class FileSet:
         positions = positions[np.argsort(index[positions], kind="stable")]
         ascending = index[positions]
         with self._reporting_damage(number):
-            data = self._file(number)[dataset]
+            data = check_item(self._file(number), dataset, salvage=True)
             chunk = data.chunks[0] if data.chunks else _MAX_SPAN_ROWS
         apart = (np.diff(ascending) > chunk) | (np.diff((ascending - ascending[0]) // _MAX_SPAN_ROWS) > 0)
         for run in np.split(positions, np.flatnonzero(apart) + 1):
@@ -341,14 +343,12 @@ class FileSet:
 
     def _file(self, number: int) -> Any:
         """Open a file. If too many are open, the least recently used one is closed."""
-        import h5py
-
         if number in self.parts:
             return self.parts[number].hdf5
         if number not in self._open:
             if len(self._open) == _MAX_OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
-            self._open[number] = h5py.File(self._paths[number], "r")
+            self._open[number] = open_hdf5(self._paths[number])
         self._open.move_to_end(number)
         return self._open[number]
 

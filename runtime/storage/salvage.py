@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,44 +9,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StorageError
+from .child import Alive
+from .layout import COLUMNS, check_item
+from .opening import DAMAGE, open_hdf5, read_attributes
 
-# The errors that h5py raises for a damaged file, depending on the position of the damage.
-DAMAGE = (OSError, LookupError, RuntimeError, TypeError, ValueError, AttributeError, OverflowError)
 _BLOCK_BYTES = 16 << 20
-_MAX_DEFLATE_RATIO = 1032  # deflate cannot exceed it
 
 
 def open_item(where: Any, name: str) -> Any:
-    """Open a dataset or group; None if it is missing, cannot be opened, or claims more rows than its file can hold."""
+    """Open a dataset or group; None if it is missing, damaged, or not what its name says (see layout.py)."""
     try:
-        item = where[name]
-        check_size(item)
+        return None if where is None else check_item(where, name, salvage=True)
     except DAMAGE:
         return None
-    return item
 
 
-def check_size(item: Any) -> None:
-    """Refuse a dataset that claims more rows than its file can hold: reading it would never end.
+def read_everything(path: Path, alive: Alive) -> None:
+    """Read all that a repair reads, in a child, to see whether HDF5 survives it.
 
     Raises:
-        ValueError: it claims more rows.
+        StorageError, ValueError: the file cannot be opened.
     """
-    if not hasattr(item, "dtype") or not item.shape:
-        return
-    max_bytes = item.file.id.get_filesize() * (_MAX_DEFLATE_RATIO if item.compression else 1)
-    chunk = int(np.prod(item.chunks, dtype=np.int64)) if item.chunks else 0
-    if (item.size - chunk) * item.dtype.itemsize > max_bytes:
-        raise ValueError(f"{item.name} claims the shape {item.shape}, which is more than the file can hold")
-
-
-def check_sizes(file: Any) -> None:
-    """Apply `check_size` to all datasets of an open file."""
-    names: list[str] = []
-    file.visit(names.append)
-    for name in names:
-        check_size(file[name])
+    with open_hdf5(path) as file:
+        read_attributes(file, [])
+        for name in COLUMNS:
+            alive(name)
+            item = open_item(file, name)
+            for _ in read_chunks(item):
+                alive()
 
 
 def read_texts(dataset: Any) -> list[bytes | None]:
@@ -116,24 +104,3 @@ def read_stored(dataset: Any, start: int, stop: int) -> NDArray[Any]:
         if empty[max(first - start, 0) : first - start + chunk].all():
             dataset.id.read_direct_chunk((first, *(0,) * (dataset.ndim - 1)))
     return values
-
-
-def system_errno(err: Exception) -> int:
-    """The number of the system's error behind an exception of h5py, which may only name it in its text; 0 for none."""
-    number = getattr(err, "errno", None)
-    if number:
-        return int(number)
-    named = re.search(r"\berrno = (\d+)", str(err))
-    return int(named[1]) if named else 0
-
-
-def refuse_system_error(err: Exception, path: Path) -> None:
-    """Raise if a file could not be read for a reason outside it: no file handles, no permission, a bad disk.
-
-    Raises:
-        StorageError: the reason is outside the file.
-    """
-    number = system_errno(err)
-    if number:
-        reason = os.strerror(number)
-        raise StorageError(f"{path} cannot be read: {reason}. Fix that and run the same command again") from err

@@ -22,7 +22,8 @@ from ..files import is_temporary
 from ..records import FACE_DATASETS, Embedded, Status
 from .format import append_faces, create_faces, read_vector_counts
 from .h5write import DurableH5
-from .salvage import DAMAGE, refuse_system_error
+from .layout import check_layout
+from .opening import DAMAGE, open_hdf5, read_attribute, refuse_system_error
 
 DETAIL_BYTES = 500
 _OUTCOMES = [int(status) for status in Status if status is not Status.PENDING]
@@ -182,7 +183,7 @@ class SegmentWriter:
     def _start(self) -> None:
         self._number += 1
         path = self._folder / f"segment-{self._number:06d}{self._suffix}.h5"
-        self._open = DurableH5(path, "the segment", like=self._folder, libver="v108")
+        self._open = DurableH5(path, "the segment", like=self._folder)
         self._opened_at = time.monotonic()
         self._open.file.attrs["plan_id"] = self._plan_id
         self._open.file.create_dataset(
@@ -252,15 +253,14 @@ def read_segments(folder: Path, plan_id: str, rows: int) -> Iterator[Segment]:
     Raises:
         StorageError: a segment cannot be read for a reason outside the file.
     """
-    import h5py
-
     for path in filter(is_temporary, folder.glob("segment-*")):  # left by a killed run
         path.unlink()
     for path in segment_files(folder):
         try:
-            with h5py.File(path, "r") as file:
+            with open_hdf5(path) as file:
+                check_layout(file)
                 segment = _segment(path, file)
-                right = file.attrs["plan_id"] == plan_id and _adds_up(segment, file, rows)
+                right = read_attribute(file, "plan_id") == plan_id and _adds_up(segment, file, rows)
         except DAMAGE as err:
             refuse_system_error(err, path)
             set_aside(path, str(err))

@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from ..errors import StorageError
 from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
+from .child import Alive, run_in_child
 from .contract import EmbeddingContract
 from .digest import DIGEST_ATTRIBUTE, content_digest
-from .file import check_exists
-from .format import read_attributes, read_raw_paths, read_scanned_paths, read_vector_counts, stored_text
-from .salvage import DAMAGE, check_sizes, read_stored, refuse_system_error
+from .file import EmbeddingFile
+from .format import read_raw_paths, read_scanned_paths, read_vector_counts, stored_text
+from .layout import check_objects, require_relative
+from .opening import DAMAGE, check_regular, open_hdf5, read_attribute, read_attributes, refuse_system_error
+from .salvage import read_stored
 
 _BLOCK_BYTES = 32 << 20
 NEAR_ONE = {"float32": 1e-4, "float16": 2e-3}  # maximum distance of a row's length from 1 after rounding
+_ALIVE_ROWS = 65_536
 _MAX_EXAMPLES = 3  # rows that a finding names
 
 
@@ -32,62 +36,85 @@ class Verified:
         photographs: rows of `/outcomes`.
         zeros: rows of zeros, for which the network's output was zero. They are no damage, and match no person.
         findings: the damage, one sentence each; empty for an intact file.
+        indexes: damage of the indexes beside the file, which are not needed: they are built again.
     """
 
     embeddings: int
     photographs: int
     zeros: int
     findings: tuple[str, ...]
+    indexes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The result for JSON."""
-        return {"whole": not self.findings, **asdict(self)}
+        return {"whole": not self.findings and not self.indexes, **asdict(self)}
 
 
 def verify_file(path: Path) -> Verified:
-    """Read all of a finished embedding file and compare its parts with each other.
+    """Read all of a finished embedding file in a child process, and compare its parts with each other.
+
+    HDF5 can crash or never end on damaged bytes; then that is a finding.
 
     Args:
         path: the file; nothing is written to it.
     Raises:
         StorageError: the file is not an embedding file, or the system prevents reading it.
     """
-    import h5py
-
-    check_exists(path)
+    check_regular(path)
     try:
-        with h5py.File(path, "r") as file:
-            check = _Check(path, read_attributes(file))
+        facts = run_in_child("verify", path)
+    except ValueError as err:
+        return Verified(0, 0, 0, (str(err),))
+    return Verified(facts["embeddings"], facts["photographs"], facts["zeros"], tuple(facts["findings"]))
+
+
+def verify_here(path: Path, alive: Alive) -> dict[str, Any]:
+    """Verify a file in this process, which is the child.
+
+    Args:
+        path: the file.
+        alive: is called between the pieces of the work.
+    Returns:
+        The fields of `Verified`.
+    Raises:
+        StorageError: see `verify_file`.
+    """
+    try:
+        with open_hdf5(path) as file:
+            findings: list[str] = []
+            check = _Check(path, read_attributes(file, findings), alive)
             if check.version not in FORMAT_VERSIONS:
                 raise ValueError(f"its format version is {check.version}")
-            check.run(check.sizes, file)
-            if check.findings:
-                return Verified(0, 0, 0, tuple(check.findings))
-            for part in (
-                check.contract,
-                check.outcomes,
-                check.paths,
-                check.exact,
-                check.vectors,
-                check.faces,
-                check.cluster,
-                check.content,
-            ):
-                check.run(part, file)
+            check.findings += findings
+            check.run(check.objects, file)
+            if not check.findings:
+                for part in (
+                    check.contract,
+                    check.outcomes,
+                    check.paths,
+                    check.exact,
+                    check.vectors,
+                    check.faces,
+                    check.cluster,
+                    check.content,
+                ):
+                    check.run(part, file)
+            if not check.findings:  # whatever else a command would refuse
+                EmbeddingFile(path).close()
     except DAMAGE as err:
         refuse_system_error(err, path)
         raise StorageError(
             f"{path} is not an embedding file of facemill, or its header is damaged ({err}); expected: format version "
             f"{' or '.join(map(str, FORMAT_VERSIONS))}. Restore it from a copy, or create it again"
         ) from err
-    return Verified(check.embeddings, check.photographs, check.zeros, tuple(check.findings))
+    return asdict(Verified(check.embeddings, check.photographs, check.zeros, tuple(check.findings)))
 
 
 class _Check:
     """The findings of one file. Each part of the check runs even if an earlier one found damage."""
 
-    def __init__(self, path: Path, metadata: dict[str, Any]) -> None:
-        self._path, self._metadata = path, metadata
+    def __init__(self, path: Path, metadata: dict[str, Any], alive: Alive) -> None:
+        self._path, self._metadata, self._alive = path, metadata, alive
         self.embeddings = self.photographs = self.zeros = 0
         self.findings: list[str] = []
 
@@ -97,6 +124,7 @@ class _Check:
 
     def run(self, part: Callable[[Any], None], file: Any) -> None:
         """Run one part of the check. Unreadable data is a finding."""
+        self._alive(part.__name__)
         try:
             part(file)
         except DAMAGE as err:
@@ -107,8 +135,8 @@ class _Check:
         if value != expected:
             self.findings.append(f"{name} is {value}; expected: {expected}")
 
-    def sizes(self, file: Any) -> None:
-        check_sizes(file)
+    def objects(self, file: Any) -> None:
+        check_objects(file)
 
     def contract(self, file: Any) -> None:
         contract = EmbeddingContract.from_json(self._metadata["contract"])
@@ -135,7 +163,7 @@ class _Check:
         version = FORMAT_VERSION_SEVERAL if (counts > 1).any() else FORMAT_VERSION
         self._expect("metadata: format_version", self.version, version)
         for name in sorted({"detail", "digest", "faces"} & set(group)):
-            for _, block in _blocks(group[name]):
+            for _, block in self._blocks(group[name]):
                 len(block)  # reading checks the checksums
 
     def paths(self, file: Any) -> None:
@@ -144,9 +172,10 @@ class _Check:
         names = file["image_paths"]
         self._expect("paths: the length of /image_paths", len(names), int(counts.sum()))
         at = 0
-        for start, block in _blocks(group["path"]):
+        for start, block in self._blocks(group["path"]):
             expected = np.repeat(block, counts[start : start + len(block)])
             stored = names[at : at + len(expected)]
+            require_relative(stored.tolist(), at, "image_paths")
             if len(stored) == len(expected):
                 self._rows("paths: not the photo that /outcomes names", stored != expected, at)
             at += len(expected)
@@ -166,6 +195,8 @@ class _Check:
             if path < last:
                 late.append(row)
             last = path
+            if row % _ALIVE_ROWS == 0:
+                self._alive()
         if late:
             self.findings.append(f"exact paths: not in order: {self._first(late)}")
 
@@ -174,7 +205,7 @@ class _Check:
         self.embeddings = len(vectors)
         self._expect("embeddings: the number of columns", vectors.shape[1], int(self._metadata["dimension"]))
         near = NEAR_ONE[str(vectors.dtype)]
-        for start, block in _blocks(vectors):
+        for start, block in self._blocks(vectors):
             lengths = np.linalg.norm(block.astype(np.float32), axis=1)  # (n,)
             zero = lengths == 0
             self.zeros += int(zero.sum())
@@ -185,22 +216,26 @@ class _Check:
             return
         for name in FACE_DATASETS.values():
             self._expect(f"faces: the length of /{name}", len(file[name]), len(file["embeddings"]))
-            for _, block in _blocks(file[name]):
-                len(block)
+            for start, block in self._blocks(file[name]):
+                if name == FACE_DATASETS["box"]:  # the score of a photo that was taken as a crop is no number
+                    self._rows(f"faces: no numbers in /{name}", ~np.isfinite(block).all(axis=1), start)
 
     def cluster(self, file: Any) -> None:
         if "cluster" not in file:
             return
         column = file["cluster"]
         self._expect("cluster: the length of /cluster", len(column), len(file["embeddings"]))
-        for start, block in _blocks(column):
-            self._rows("cluster: no number of a cluster", (block < 0) | (block > column.attrs["clusters"]), start)
+        clusters = read_attribute(column, "clusters")
+        for start, block in self._blocks(column):
+            self._rows("cluster: no number of a cluster", (block < 0) | (block > clusters), start)
 
     def content(self, file: Any) -> None:
         """Check the digest of all datasets, attributes and names. Files of older versions have none."""
         stored = self._metadata.get(DIGEST_ATTRIBUTE)
         if stored is not None and not self.findings:
-            self._expect("content: the digest of all datasets, attributes and names", content_digest(file), stored)
+            self._expect(
+                "content: the digest of all datasets, attributes and names", content_digest(file, self._alive), stored
+            )
 
     def _rows(self, problem: str, wrong: NDArray[np.bool_], start: int = 0) -> None:
         """Add a finding that names the first wrong rows."""
@@ -213,10 +248,10 @@ class _Check:
         more = f" and {len(rows) - _MAX_EXAMPLES:,} more" if len(rows) > _MAX_EXAMPLES else ""
         return f"row {', '.join(map(str, rows[:_MAX_EXAMPLES]))}{more}"
 
-
-def _blocks(dataset: Any) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield a dataset in blocks of some megabytes, each with its first row."""
-    width = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
-    step = max(1, _BLOCK_BYTES // max(1, width))
-    for start in range(0, len(dataset), step):
-        yield start, read_stored(dataset, start, start + step)
+    def _blocks(self, dataset: Any) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Yield a dataset in blocks of some megabytes, each with its first row."""
+        width = dataset.dtype.itemsize * int(np.prod(dataset.shape[1:], dtype=np.int64))
+        step = max(1, _BLOCK_BYTES // max(1, width))
+        for start in range(0, len(dataset), step):
+            self._alive()
+            yield start, read_stored(dataset, start, start + step)

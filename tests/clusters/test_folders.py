@@ -13,7 +13,7 @@ import pytest
 from runtime.clusters import folders
 from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.clusters.folders import FolderCounts, write_folders
-from runtime.errors import ConfigError, OutputExistsError
+from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.storage.derived import recorded_pages
 from runtime.storage.file import EmbeddingFile
 from tests.support.clustered_files import EVIL, people_rows, write_file, write_photos
@@ -88,17 +88,25 @@ def test_a_second_time_needs_force_and_leaves_nothing_of_the_first(file: Path, t
     assert len(entries(tmp_path / "d")["cluster-00001"]) == 7
 
 
-def test_paths_that_would_lead_out_of_the_folder_do_not(tmp_path: Path) -> None:
+def test_paths_that_would_lead_out_of_the_root_are_refused(tmp_path: Path) -> None:
+    for name in (b"../../outside.jpg", b"a/..", b"/etc/passwd"):
+        path = write_file(tmp_path / "people.h5", people_rows([2]), [b"a.jpg", name])
+        with EmbeddingFile(path) as gallery, raises(StorageError, repr(name)):
+            write_folders(tmp_path / "d", gallery, clusters([0, 0]), mode="copy")
+        assert not list((tmp_path / "d").glob("*/*"))
+
+
+def test_paths_that_name_no_file_are_left_out(tmp_path: Path) -> None:
     """Such names are in no file of facemill's; one that somebody sends may hold anything."""
-    names = [b"../../outside.jpg", b"a/..", b"a/.", b"sub/", b"x/\x7fy.jpg"]
+    names = [b"x/outside.jpg", b"a/.", b"sub/", b"x/\x7fy.jpg"]
     place = tmp_path / "in" / "deep"
     place.mkdir(parents=True)
-    path = write_file(place / "people.h5", people_rows([5]), names)
-    write_photos(path, [b"../../outside.jpg", b"x/\x7fy.jpg", b"sub/z.jpg"])
+    path = write_file(place / "people.h5", people_rows([4]), names)
+    write_photos(path, [b"x/\x7fy.jpg", b"sub/z.jpg"])
     before = set(tmp_path.rglob("*"))
     with EmbeddingFile(path) as gallery:
-        made = write_folders(place / "d", gallery, clusters([0] * 5), mode="copy")
-    assert made == FolderCounts(folders=1, photos=1, missing=2, refused=2)
+        made = write_folders(place / "d", gallery, clusters([0] * 4), mode="copy")
+    assert made == FolderCounts(folders=1, photos=1, missing=2, refused=1)
     assert entries(place / "d") == {"cluster-00001": [b"\x7fy.jpg"]}
     outside = {found for found in set(tmp_path.rglob("*")) - before if not found.is_relative_to(place / "d")}
     assert outside == {path.with_name("people.h5.pages")}

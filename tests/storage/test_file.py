@@ -109,7 +109,7 @@ def _bad_contract(path: Path) -> None:
     [
         (_no_metadata, ("metadata",)),
         (_other_version, (99,)),
-        (_flat_vectors, ("unpack",)),
+        (_flat_vectors, ("/embeddings", "(3,)")),
         (_fewer_paths, ("/image_paths",)),
         (_integer_vectors, ("int32",)),
         (_bad_contract, ("line 1",)),
