@@ -81,6 +81,8 @@ def main(
 def _report(summary: Summary) -> Iterator[str]:
     yield f"{printable(summary.output)}: {summary.embedded:,} of {summary.scanned:,} photos embedded"
     yield from (f"  {name}: {count:,}" for name, count in summary.outcomes.items())
+    if summary.crops:
+        yield f"  taken as aligned crops, because of their size: {summary.crops:,} (--align detect looks at all photos)"
     if summary.failed:
         yield "  the reason for each path is in /outcomes of the file; process them again with --retry"
     if summary.processed:

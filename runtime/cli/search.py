@@ -50,8 +50,9 @@ def main(
     The score is the cosine of two embeddings. The search is exact, unless that takes longer than --latency: then an
     approximate index is made beside FILE and measured, and the answer says which share of the true hits it finds. Each
     hit names its face: face_index (0 is the main face of the photo) and box (left, top, right, bottom in pixels). If a
-    QUERY shows several faces, the largest one is taken. If FILE carries a calibration
-    (facemill evaluate --calibrate FILE), each score comes with the false hits to expect at that score or above.
+    QUERY shows several faces, one is taken: the largest, or the main one of a file with --faces all. If FILE carries a
+    calibration (facemill evaluate --calibrate FILE), each score comes with the false hits to expect at that score or
+    above.
 
     \b
     Examples:

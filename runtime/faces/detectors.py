@@ -18,7 +18,7 @@ from ..errors import ConfigError, ModelError
 
 Floats = NDArray[np.float32]
 
-_SAME_SIZE = 1.2  # sides of boxes whose ratio is smaller are nearly the same
+_SAME_SIZE = 1.1  # sides of boxes whose ratio is smaller are nearly the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,12 +245,27 @@ def area(boxes: Floats) -> Floats:
 
 
 def main_face(faces: Faces, height: int, width: int) -> int:
-    """Index of the main face of a photo: the largest. There must be at least one face.
+    """Index of the main face of a photo: large and near the middle. There must be at least one face.
+
+    The distance between the centres of box and photo is measured in sides of the box: a face twice as large may be
+    twice as far away.
+    """
+    distance, side = _distance_and_side(faces, height, width)
+    return int(np.argmin(distance / side - np.log(side / side.max())))
+
+
+def largest_face(faces: Faces, height: int, width: int) -> int:
+    """Index of the largest face of a photo. There must be at least one face.
 
     Of faces of nearly the same size, whose order is chance, it is the one nearest the middle. A card shows its holder
     large at the side, and perhaps somebody small in the middle.
     """
+    distance, side = _distance_and_side(faces, height, width)
+    return int(np.argmin(np.where(side * _SAME_SIZE >= side.max(), distance, np.inf)))
+
+
+def _distance_and_side(faces: Faces, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(F,) distance from the middle of the photo, and (F,) side of a square with the area of the box, pixels."""
     middles = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
     distance = np.linalg.norm(middles - np.array([width / 2, height / 2], np.float32), axis=1)
-    side = np.sqrt(np.maximum(area(faces.boxes), 1e-6))
-    return int(np.argmin(np.where(side * _SAME_SIZE >= side.max(), distance, np.inf)))
+    return distance, np.sqrt(np.maximum(area(faces.boxes), 1e-6))

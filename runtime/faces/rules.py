@@ -18,9 +18,10 @@ class FaceRules:
     """The face rules of a request. All of them are part of the embedding contract.
 
     Attributes:
-        align: "detect" detects faces in every photo; "auto" takes photos of exactly the crop's size as aligned crops;
+        align: "detect" detects faces in every photo; "auto" takes photos of exactly the crop's size as aligned
+            crops, unless a face stands elsewhere than on the template;
             "none" takes every photo whole.
-        policy: "largest" embeds the main face, the largest one, "all" embeds every face in its own row, "one"
+        policy: "largest" embeds the largest face, "all" embeds every face in its own row, "one"
             rejects photos with several faces.
         threshold: minimum score of a face, between 0 and 1.
         min_iod: minimum distance between the eyes, pixels of the original, at least 0.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..records import FACE, Outcome, Status
 from .align import template
-from .detectors import Faces, main_face
+from .detectors import Faces, largest_face, main_face
 from .quality import frontal, interocular
 from .rules import FaceRules
 
@@ -15,11 +15,31 @@ from .rules import FaceRules
 LONG_SIDE = 640
 # Minimum distance between the eyes, pixels. If a face in a reduced photo has less, the photo is decoded again, larger.
 ENOUGH_IOD = 35.0
+# Mean distance of the landmarks of an aligned crop from the template, at most, in distances between the eyes.
+_MAX_OFF = 0.31
 
 
-def is_crop(rules: FaceRules, size: int, height: int, width: int) -> bool:
-    """Whether a photo of this height and width is taken as an aligned crop of side `size`."""
+def may_be_crop(rules: FaceRules, size: int, height: int, width: int) -> bool:
+    """Whether a photo of this height and width may be an aligned crop of side `size`."""
     return rules.align == "auto" and height == width == size
+
+
+def is_crop(faces: Faces, size: int) -> bool:
+    """Whether a photo of the size of a crop is one, and no picture of somebody in a square.
+
+    A face stands on the template, or a detector sees none: crops that are blurred or covered are crops too. The
+    landmarks of 800 crops were at most 0.29 distances between the eyes off, on average over a face; those of 99 % of
+    400 photos from LFW, shrunk to 112x112, at least 0.32.
+
+    Args:
+        faces: the faces of the photo, in its own pixels.
+        size: side of the crop, pixels.
+    """
+    if not len(faces):
+        return True
+    places = template(size)  # (5, 2)
+    off = np.linalg.norm(faces.landmarks - places, axis=2).mean(axis=1)  # (F,)
+    return float(off.min()) < _MAX_OFF * float(interocular(places[None])[0])
 
 
 def face_of_crop(size: int) -> Faces:
@@ -38,16 +58,17 @@ def reject_photo(rules: FaceRules, faces: Faces) -> tuple[Status, str] | None:
 
 
 def select_faces(rules: FaceRules, faces: Faces, height: int, width: int) -> Faces:
-    """Select the faces to embed, the main face first.
+    """Select the faces to embed: all of them, the main face first, or the largest.
 
     Args:
         rules: which faces are embedded.
         faces: at least one.
         height, width: size of the photo, in the pixels of the faces.
     """
+    if rules.policy != "all":
+        return faces.take([largest_face(faces, height, width)])
     first = main_face(faces, height, width)
-    order = [first, *(i for i in range(len(faces)) if i != first)] if rules.policy == "all" else [first]
-    return faces.take(order)
+    return faces.take([first, *(i for i in range(len(faces)) if i != first)])
 
 
 def needs_larger_photo(faces: Faces, reduction: int) -> bool:

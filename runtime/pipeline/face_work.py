@@ -5,7 +5,7 @@ A photo without a good face becomes an outcome, never an exception.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..faces.selection import (
     face_of_crop,
     is_crop,
     judge_faces,
+    may_be_crop,
     needs_larger_photo,
     reject_photo,
     select_faces,
@@ -103,27 +104,27 @@ class Detect:
     size: int
 
     def __call__(self, batch: Photos) -> Detected:
-        are_crops = [is_crop(self.rules, self.size, photo.height, photo.width) for photo in batch.photos]
-        to_search = [
-            (photo.pixels, name)
-            for photo, name, crop in zip(batch.photos, batch.names_of_rows(), are_crops, strict=True)
-            if not crop
-        ]
-        detected = iter(
-            each_photo(
-                "detect faces in",
-                self.finder.find,
-                [pixels for pixels, _ in to_search],
-                [name for _, name in to_search],
-            )
-        )
-        results = [face_of_crop(self.size) if crop else next(detected) for crop in are_crops]
+        names, photos = batch.names_of_rows(), batch.photos
+        results: list[Faces | ImageError | None] = [None] * len(photos)
+
+        def detect(step: str, find: Callable[[Sequence[NDArray[np.uint8]]], list[Faces]], where: list[int]) -> None:
+            found = each_photo(step, find, [photos[i].pixels for i in where], [names[i] for i in where])
+            for i, faces in zip(where, found, strict=True):
+                results[i] = faces
+
+        square = [i for i, photo in enumerate(photos) if may_be_crop(self.rules, self.size, photo.height, photo.width)]
+        detect("look at", self.finder.glance, square)
+        for i in square:
+            seen = results[i]
+            if seen is not None and not isinstance(seen, ImageError):
+                results[i] = face_of_crop(self.size) if is_crop(seen, self.size) else None
+        detect("detect faces in", self.finder.find, [i for i, result in enumerate(results) if result is None])
+        good = [i for i, result in enumerate(results) if isinstance(result, Faces)]
         failed = [
             Outcome(row, result.status, result.detail)
             for row, result in zip(batch.rows.tolist(), results, strict=True)
             if isinstance(result, ImageError)
         ]
-        good = [i for i, result in enumerate(results) if not isinstance(result, ImageError)]
         return Detected(
             batch.rows[good],
             (*batch.outcomes, *failed),
@@ -132,7 +133,7 @@ class Detect:
             photos=tuple(batch.photos[i] for i in good),
             files=tuple(batch.files[i] for i in good),
             names=batch.names,
-            faces=tuple(result for result in results if not isinstance(result, ImageError)),
+            faces=tuple(result for result in results if isinstance(result, Faces)),
         )
 
 

@@ -18,6 +18,7 @@ from ..faces.selection import (
     describe_faces,
     face_of_crop,
     is_crop,
+    may_be_crop,
     needs_larger_photo,
     reject_photo,
     select_faces,
@@ -53,13 +54,14 @@ class DetectOnGpu:
         Args:
             run: a run of DALI, with a canvas for each view of the rules.
         """
-        crops = [is_crop(self._rules, self._size, photo.height, photo.width) for photo in run.photos]
-        if all(crops):
-            return [face_of_crop(self._size) for _ in crops]
-        return [
-            face_of_crop(self._size) if crop else None if lacks_sure_face(faces, self._decoder) else faces
-            for crop, faces in zip(crops, self._search(run), strict=True)
-        ]
+        results: list[Faces | None] = []
+        for photo, faces in zip(run.photos, self._search(run), strict=True):
+            square = may_be_crop(self._rules, self._size, photo.height, photo.width)
+            if square and is_crop(faces, self._size):
+                results.append(face_of_crop(self._size))
+            else:
+                results.append(None if lacks_sure_face(faces, self._decoder) else faces)
+        return results
 
     def _search(self, run: PhotoRun) -> list[Faces]:
         """Detect the faces in the views of each photo, in its pixels on the device."""

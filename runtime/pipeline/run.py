@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from ..errors import DamagedError, Interrupted
 from ..interrupt import Control, RunControl, raise_if_stopping
 from ..progress import Listener, Reporter
-from ..records import Status
+from ..records import FACE_DATASETS, Status
 from ..sources.source import Source
 from ..storage.dataset import assemble
+from ..storage.file import EmbeddingFile
 from ..storage.ledger import Ledger
 from .plan import Finished, Plan, plan_run
 from .processes import embed_on_devices
@@ -29,7 +31,8 @@ from .worker import RunContext, Task, embed_task
 
 logger = logging.getLogger(__name__)
 
-_LOAD_ROWS = 65_536  # digests that are loaded at once
+_LOAD_ROWS = 65_536  # digests or scores that are loaded at once
+_SCORES = FACE_DATASETS["score"]
 
 
 def process(request: Request, *, listener: Listener | None = None, control: Control | None = None) -> Summary:
@@ -50,7 +53,17 @@ def process(request: Request, *, listener: Listener | None = None, control: Cont
         else:
             summary = run(plan, listener, control or RunControl())
         warning = "" if plan.request.engine.info.trained else UNTRAINED_WARNING
-    return replace(summary, elapsed_s=time.perf_counter() - start_s, warning=warning)
+    crops = _count_crops(request.output)
+    return replace(summary, elapsed_s=time.perf_counter() - start_s, warning=warning, crops=crops)
+
+
+def _count_crops(output: Path) -> int:
+    """Number of rows that were taken as aligned crops: their faces have no score, because none was detected."""
+    with EmbeddingFile(output) as file:
+        if not file.has_column(_SCORES):
+            return 0
+        starts = range(0, file.rows, _LOAD_ROWS)
+        return sum(int(np.isnan(file.column(_SCORES, start, start + _LOAD_ROWS)).sum()) for start in starts)
 
 
 def run(plan: Plan, listener: Listener | None, control: Control) -> Summary:

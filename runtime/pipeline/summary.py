@@ -27,6 +27,7 @@ class Summary:
         warning: a warning about untrained weights; empty for trained weights.
         model, model_sha256: the model of the embeddings, and the checksum of its weights.
         output: the embedding file, as the caller named it.
+        crops: photos that were taken as aligned crops, because of their size.
     """
 
     scanned: int
@@ -41,10 +42,13 @@ class Summary:
     model: str = ""
     model_sha256: str = ""
     output: str = ""
+    crops: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary for JSON."""
-        return asdict(self)
+        """The summary for JSON, whose keys are published: without `crops`, which is for people."""
+        values = asdict(self)
+        del values["crops"]
+        return values
 
     @property
     def failed(self) -> int:

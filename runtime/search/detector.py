@@ -31,7 +31,7 @@ class DetectedFace:
     """A face in a photo. All lengths are in pixels of the upright photo.
 
     Attributes:
-        index: rank among the faces of the photo; 0 is the main face, the largest one.
+        index: rank among the faces of the photo; 0 is the main face, which is large and near the middle.
         box: left, top, right, bottom.
         landmarks: five (x, y): eyes, nose, mouth corners, left first as seen in the photo.
         score: detection confidence, 0 to 1.

@@ -77,7 +77,7 @@ def describe_choice(faces: int | None, face: FacePlace | None) -> str:
     """`1 of 3 faces taken ...` if a photo shows several faces; empty otherwise."""
     if face is None or (faces or 0) < 2:
         return ""
-    return f"1 of {faces} faces taken (the largest one)"
+    return f"1 of {faces} faces taken (the main one: large, near the middle)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,7 +79,7 @@ def test_text_output(data_folder: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0].endswith("(1 of 4 faces taken (the largest one))")
+    assert lines[0].endswith("(1 of 4 faces taken (the main one: large, near the middle))")
     shown = {line.rsplit("  ", 1)[0].strip(): line.rsplit("  ", 1)[1] for line in lines[2:6]}
     expected = {"verdict": "one person", "score": "1.0000", "threshold": "0.5010", "false match rate": "<0.0003"}
     assert shown == expected

@@ -103,7 +103,7 @@ def test_csv_and_table_have_the_face_of_each_hit_and_query(all_faces: Path, data
         (hit["face_index"], hit["box"]) for hit in hits
     ]
     lines = search(all_faces, query)[0].splitlines()
-    assert lines[1].strip() == "1 of 4 faces taken (the largest one)"
+    assert lines[1].strip() == "1 of 4 faces taken (the main one: large, near the middle)"
     assert lines[2].split() == ["rank", "score", "face_index", "box", "path"]
     assert lines[2].index("path") == lines[3].index("group.png")
     assert len({tuple(line.split()[2:4]) for line in lines[3:8]}) == 5

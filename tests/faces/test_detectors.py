@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from runtime.errors import ConfigError
-from runtime.faces.detectors import DECODERS, Faces, find_faces, iou, main_face, suppress
+from runtime.faces.detectors import DECODERS, Faces, find_faces, iou, largest_face, main_face, suppress
 from tests.support.errors import raises
 
 
@@ -71,13 +72,19 @@ def faces(*boxes: tuple[float, float, float, float]) -> Faces:
     )
 
 
-def test_the_main_face_is_the_largest_and_of_equals_the_one_in_the_middle() -> None:
+@pytest.mark.parametrize("choose", [main_face, largest_face])
+def test_of_equals_the_face_in_the_middle_is_chosen(choose: Callable[[Faces, int, int], int]) -> None:
     middle, corner = (40, 40, 60, 60), (0, 0, 20, 20)
-    assert main_face(faces(corner, middle), 100, 100) == 1
-    assert main_face(faces((0, 0, 60, 60), (47, 47, 53, 53)), 100, 100) == 0  # a tiny one behind, in the very middle
-    assert main_face(faces(middle), 100, 100) == 0
-    assert main_face(faces((5, 30, 35, 60), (40, 40, 62, 62)), 100, 100) == 0  # the holder of a card, at its left
-    assert main_face(faces((0, 0, 22, 22), middle), 100, 100) == 1  # a tenth larger is no difference
+    assert choose(faces(corner, middle), 100, 100) == 1
+    assert choose(faces((0, 0, 60, 60), (47, 47, 53, 53)), 100, 100) == 0  # a tiny one behind, in the very middle
+    assert choose(faces(middle), 100, 100) == 0
+
+
+def test_the_largest_face_need_not_be_in_the_middle() -> None:
+    holder, other = (5, 30, 35, 60), (40, 40, 62, 62)  # of a card
+    assert largest_face(faces(holder, other), 100, 100) == 0
+    assert main_face(faces(holder, other), 100, 100) == 1
+    assert largest_face(faces((0, 0, 21, 21), (40, 40, 60, 60)), 100, 100) == 1  # a twentieth larger is no difference
 
 
 def test_scaling_keeps_the_middles_of_pixels() -> None:

@@ -238,12 +238,12 @@ def test_poor_faces_are_outcomes(open_embed_faces: Open, embed_on_cpu: EmbedOnCp
     assert any(outcome.status == Status.LOW_QUALITY for outcome in actual.outcomes)
 
 
-def test_auto_embeds_photos_of_crop_size_without_detection(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu) -> None:
+def test_auto_looks_once_at_photos_of_crop_size(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu) -> None:
     rules = FaceRules(align="auto", min_iod=0)
     crops, mixed = batch_of(CROP, CROP, make.encode(make.scene(112, 112), "PNG")), batch_of(CROP, ONE_FACE[0])
     with open_embed_faces(rules) as embed:
         actual = embed(crops)
-        assert embed._detect._runner._engine.shapes == []  # the detector did not run
+        assert embed._detect._runner._engine.shapes == [(2, 160, 160, 3), (1, 96, 96, 3)]  # one look at each
         check(actual, embed_on_cpu(crops, rules))
         check(embed(mixed), embed_on_cpu(mixed, rules))
     assert actual.faces is not None
