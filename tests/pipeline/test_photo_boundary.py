@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from runtime.engines.backends import open_runner
 from runtime.engines.build import build_engine
@@ -107,6 +109,23 @@ def test_what_was_finished_is_kept_when_a_stage_dies(error: FacemillError, tiny_
     context = RunContext(source, RunControl(), clocks=task.clocks(), advance=advance)
     with raises(type(error)):
         embed_task(task, np.arange(640), context)
-    kept = [row for segment in read_segments(folder, "plan") for row in segment.rows.tolist()]
+    kept = [row for segment in read_segments(folder, "plan", 640) for row in segment.rows.tolist()]
     assert len(kept) == sum(finished) >= 400
     assert kept == list(range(len(kept)))
+
+
+@pytest.mark.parametrize("align", ["auto", "none"])
+def test_the_outcome_of_a_photo_names_its_page(align: str, tiny_engine: Path, tmp_path: Path) -> None:
+    pages = io.BytesIO()
+    first, second = (Image.fromarray(make.scene(112, 112, seed=seed)) for seed in (1, 2))
+    first.save(pages, "TIFF", save_all=True, append_images=[second])
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "one.tif").write_bytes(make.encode(make.scene(112, 112), "TIFF"))
+    (folder / "two.tif").write_bytes(pages.getvalue())
+    output = tmp_path / "o.h5"
+    arguments = ("process", folder, "-o", output, "--engine", tiny_engine, "--align", align, "--json")
+    assert summary(facemill(*arguments))["outcomes"] == {"embedded": 2}
+    with h5py.File(output) as file:
+        assert file["outcomes/detail"].asstr()[:].tolist() == ["", "page 1 of 2"]
+    assert facemill("verify", output).returncode == 0
