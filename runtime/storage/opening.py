@@ -90,7 +90,8 @@ def _open(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as err:
-        if err.errno not in _NO_LOCKS:
+        # HDF5 opens a file twice in one process only with the same rule for locks.
+        if err.errno not in _NO_LOCKS and "locking flag" not in str(err):
             refuse_system_error(err, path)
             raise
     try:
