@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import DamagedError, StorageError
 from ..records import FORMAT_VERSION, FORMAT_VERSION_SEVERAL, Status
+from .child import run_in_child
 from .digest import seal
 from .format import append_faces, create_faces, stored_text
 from .h5write import DurableH5, durable_h5
@@ -108,8 +109,8 @@ def edit_file(file: Path) -> Iterator[Any]:
     with RunFolder(path), durable_h5(path, "the embedding file") as target:
         try:
             with open_hdf5(path) as source:
-                for name in check_objects(source):
-                    check_attribute_texts(source[name])
+                if not all([check_attribute_texts(source[name]) for name in check_objects(source)]):
+                    run_in_child("read", path)
                 target.file.attrs.update(source.attrs)
                 for name in source:
                     source.copy(name, target.file)

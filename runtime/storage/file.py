@@ -19,6 +19,7 @@ from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace,
 from .contract import EmbeddingContract
 from .format import (
     OUR_DATASETS,
+    check_entries,
     count_outcomes,
     display_text,
     offsets,
@@ -26,7 +27,7 @@ from .format import (
     read_scanned_paths,
     read_vector_counts,
 )
-from .layout import check_item, check_layout, require_relative
+from .layout import check_item, check_layout
 from .opening import DAMAGE, open_hdf5, read_attributes, refuse_system_error
 
 _BLOCK_BYTES = 32 << 20
@@ -264,7 +265,13 @@ class EmbeddingFile:
         """
         if "outcomes/embeddings" not in self.hdf5:  # one row per photo
             return np.arange(self.rows)
-        return np.repeat(np.arange(len(self.vector_counts)), self.vector_counts)
+        try:
+            counts = self.hdf5["outcomes/embeddings"][:]
+            if int(counts.sum(dtype=np.int64)) != self.rows:
+                raise ValueError(f"its photos have {int(counts.sum(dtype=np.int64))} rows; expected: {self.rows}")
+        except DAMAGE as err:
+            raise self._damaged("outcomes/embeddings", err) from err
+        return np.repeat(np.arange(len(counts)), counts)
 
     @cached_property
     def raw_paths(self) -> dict[int, bytes]:
@@ -318,7 +325,9 @@ class EmbeddingFile:
     @cached_property
     def _photos(self) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
         try:
-            status: NDArray[np.uint8] = self.hdf5["outcomes/status"][:]
+            for name in ("path", "detail"):
+                check_item(self.hdf5, f"outcomes/{name}")
+            status: NDArray[np.uint8] = check_item(self.hdf5, "outcomes/status")[:]
             counts = read_vector_counts(self.hdf5["outcomes"], status)
             if self.rows != int(counts.sum(dtype=np.int64)):
                 raise ValueError(f"/embeddings has {self.rows} rows; expected: {int(counts.sum(dtype=np.int64))}")
@@ -359,7 +368,7 @@ class EmbeddingFile:
         """
         try:
             entries: NDArray[Any] = check_item(self.hdf5, dataset)[start:stop]
-            self._check_entries(dataset, entries, start)
+            check_entries(dataset, entries, start)
         except DAMAGE as err:
             raise self._damaged(dataset, err) from err
         return entries
@@ -378,16 +387,6 @@ class EmbeddingFile:
             for position, row in zip(order[first:last].tolist(), ascending[first:last].tolist(), strict=True):
                 entries[position] = block[row - start]
         return entries
-
-    def _check_entries(self, dataset: str, entries: NDArray[Any], start: int) -> None:
-        """Raise ValueError for a path that leads out of the root, a place that is no number, or no cluster."""
-        if dataset == "image_paths":
-            require_relative(entries.tolist(), start, dataset)
-        elif dataset == FACE_DATASETS["box"] and not np.isfinite(entries).all():
-            row = start + int(np.argmin(np.isfinite(entries).all(axis=1)))
-            raise ValueError(f"row {row} is {entries[row - start].tolist()}; expected: four numbers")
-        elif dataset == "cluster" and len(entries) and entries.min() < 0:
-            raise ValueError(f"a number is {entries.min()}; expected: 0 or more")
 
     def close(self) -> None:
         """Close the file; arrays that were read stay valid."""

@@ -61,6 +61,25 @@ def read_scanned_paths(hdf5: Any) -> Iterator[bytes]:
         yield from (raw.get(row, path) for row, path in enumerate(block, start)) if raw else block
 
 
+def check_entries(dataset: str, entries: NDArray[Any], start: int) -> None:
+    """Check entries of a dataset of the rows: paths lead below the root, boxes are numbers, clusters are counted.
+
+    Args:
+        dataset: its name.
+        entries: (n, ...) as stored.
+        start: the row of the first.
+    Raises:
+        ValueError: an entry is impossible.
+    """
+    if dataset == "image_paths":
+        require_relative(entries.tolist(), start, dataset)
+    elif dataset == FACE_DATASETS["box"] and not np.isfinite(entries).all():
+        row = int(np.argmin(np.isfinite(entries).all(axis=1)))
+        raise ValueError(f"row {start + row} is {entries[row].tolist()}; expected: four numbers")
+    elif dataset == "cluster" and len(entries) and entries.min() < 0:
+        raise ValueError(f"a number is {entries.min()}; expected: 0 or more")
+
+
 def count_outcomes(status: NDArray[np.uint8]) -> dict[str, int]:
     """Count photos by outcome from (M,) records.Status; outcomes that do not occur are left out."""
     counts = np.bincount(status, minlength=len(Status))

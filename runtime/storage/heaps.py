@@ -24,25 +24,23 @@ _MAX_HEADER_BYTES = 1 << 22
 _MAX_HEAP_BYTES = 1 << 26
 
 
-class UnknownHeaderError(ValueError):
-    """An object is described in a newer way, which this module cannot read."""
-
-
-def check_attribute_texts(item: Any) -> None:
+def check_attribute_texts(item: Any) -> bool:
     """Check the heaps of all attributes of an open group or dataset.
 
+    Returns:
+        Whether they could be checked: facemill writes headers of version 1, and this module reads no other.
     Raises:
         ValueError: a heap is damaged.
-        UnknownHeaderError: the header of the object is not of version 1, which facemill writes.
     """
     import h5py
 
     disk = _Disk(item.file)
     try:
-        heaps = list(_attribute_heaps(disk, int(h5py.h5o.get_info(item.id).addr)))
-    except struct.error as err:
-        raise UnknownHeaderError(f"the header of {item.name} cannot be followed: {err}") from err
-    disk.check_heaps(heaps)
+        heaps = _attribute_heaps(disk, int(h5py.h5o.get_info(item.id).addr))
+    except struct.error:  # the header ends too early
+        return False
+    disk.check_heaps(heaps or ())
+    return heaps is not None
 
 
 def check_list_texts(dataset: Any) -> None:
@@ -107,19 +105,18 @@ def _heaps_of(places: bytes) -> Iterator[int]:
         yield address
 
 
-def _attribute_heaps(disk: _Disk, address: int) -> Iterator[int]:
-    """The addresses of the heaps of all attributes of the object at an address."""
+def _attribute_heaps(disk: _Disk, address: int) -> list[int] | None:
+    """The addresses of the heaps of all attributes of the object at an address; None for an unknown description."""
     version, _, _, size = _HEADER.unpack(disk.part(address, _HEADER.size))
     if version != 1:
-        raise UnknownHeaderError(f"the header at byte {address} has version {version}")
+        return None
+    heaps: list[int] = []
     parts, seen, total = [(address + _HEADER.size, size)], set(), 0
     while parts:
         start, size = parts.pop()
         total += size
         if start in seen or total > _MAX_HEADER_BYTES:
-            raise ValueError(
-                f"the header at byte {address} refers to itself, or is larger than {_MAX_HEADER_BYTES} bytes"
-            )
+            raise ValueError(f"the header at byte {address} refers to itself, or has over {_MAX_HEADER_BYTES} bytes")
         seen.add(start)
         part, at = disk.part(start, size), 0
         while at + _MESSAGE.size <= len(part):
@@ -128,18 +125,23 @@ def _attribute_heaps(disk: _Disk, address: int) -> Iterator[int]:
             at += _MESSAGE.size + length
             if kind == _CONTINUATION:
                 parts.append(struct.unpack_from("<QQ", content))
-            elif kind == _ATTRIBUTE_INFO or (kind == _ATTRIBUTE and flags & 2):
-                raise UnknownHeaderError(f"the header at byte {address} keeps its attributes elsewhere")
+            elif kind == _ATTRIBUTE_INFO or (kind == _ATTRIBUTE and flags & 2):  # kept elsewhere
+                return None
             elif kind == _ATTRIBUTE:
-                yield from _text_heaps(content)
+                found = _text_heaps(content)
+                if found is None:
+                    return None
+                heaps += found
+    return heaps
 
 
-def _text_heaps(message: bytes) -> Iterator[int]:
-    """The addresses of the heaps of an attribute, from its message."""
+def _text_heaps(message: bytes) -> list[int] | None:
+    """The addresses of the heaps of an attribute, from its message; None for an unknown description."""
     version, flags, *sizes = struct.unpack_from("<BBHHH", message)
     if version not in (1, 2, 3) or (version > 1 and flags & 3):
-        raise UnknownHeaderError(f"an attribute is described in version {version} with flags {flags}")
+        return None
     at = 9 if version == 3 else 8
     name, kind, space = (-(-size // 8) * 8 if version == 1 else size for size in sizes)
     if message[at + name : at + name + 1] and message[at + name] & 0x0F == _VARIABLE_LENGTH:
-        yield from _heaps_of(message[at + name + kind + space :])
+        return list(_heaps_of(message[at + name + kind + space :]))
+    return []

@@ -135,7 +135,7 @@ def check_item(where: Any, name: str, *, salvage: bool = False) -> Any:
         name: one name, or several with slashes.
         salvage: accept a dataset of which most is missing, to read the rest.
     Raises:
-        ValueError, KeyError: it is missing, or not what the table says.
+        ValueError: it is missing, or not what the table says.
     """
     import h5py
 
@@ -146,7 +146,7 @@ def check_item(where: Any, name: str, *, salvage: bool = False) -> Any:
         raise ValueError(f"{getattr(where, 'name', where)} is no group; expected: one with {last}")
     full, key = f"{where.name.rstrip('/')}/{last}"[1:], last.encode("utf-8", "surrogateescape")
     if key not in where.id:
-        raise KeyError(f"/{full} is missing")
+        raise ValueError(f"/{full} is missing")
     info = _object_info(where.id, key, full)
     if info.type == h5py.h5o.TYPE_DATASET and full not in _GROUPS:
         _check_dataset(h5py.h5d.open(where.id, key), full, COLUMNS.get(full), salvage=salvage)

@@ -84,12 +84,13 @@ class Part:
             keep: (M,) bool; None for all.
             prefix: prefix of its paths in the new file.
         """
+        photos = PhotoColumns.in_order(file.status, file.vector_counts)  # first: it checks the outcomes
         outcomes = file.hdf5["outcomes"]
         return cls(
             path=file.path,
             hdf5=file.hdf5,
             paths=file.scanned_paths,
-            photos=PhotoColumns.in_order(file.status, file.vector_counts),
+            photos=photos,
             keep=np.ones(len(file.status), bool) if keep is None else keep,
             has_digests="digest" in outcomes,
             has_faces="faces" in outcomes,
@@ -126,10 +127,9 @@ class Ledger:
         self._digests: list[bool] = []
         if base is not None:
             with EmbeddingFile(base) as file:
-                self._note_columns("digest" in file.hdf5["outcomes"], "faces" in file.hdf5["outcomes"])
-                self._put(
-                    self._files.add(base), np.arange(rows), PhotoColumns.in_order(file.status, file.vector_counts)
-                )
+                part = Part.of(file)
+                self._note_columns(part.has_digests, part.has_faces)
+                self._put(self._files.add(base), np.arange(rows), part.photos)
         for segment in read_segments(folder, plan_id, rows) if folder is not None else ():
             self._note_columns(segment.digests, segment.faces)
             photos = PhotoColumns.in_order(segment.status, segment.vector_counts)

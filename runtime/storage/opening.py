@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import LockedError, StorageError
 from .child import Alive, run_in_child
-from .heaps import UnknownHeaderError, check_attribute_texts
+from .heaps import check_attribute_texts
 from .layout import check_item
 
 # Errors that h5py raises for a damaged file, depending on the position of the damage. Damage that makes a file
@@ -90,7 +90,8 @@ def _open(path: Path) -> Any:
     try:
         return h5py.File(path, "r")
     except OSError as err:
-        if err.errno not in _NO_LOCKS:
+        # HDF5 opens a file twice in one process only with the same rule for locks.
+        if err.errno not in _NO_LOCKS and "locking flag" not in str(err):
             refuse_system_error(err, path)
             raise
     try:
@@ -102,11 +103,8 @@ def _open(path: Path) -> Any:
 
 def _check_texts(file: Any, path: Path) -> None:
     """Check the heaps of the attributes that every reader reads; HDF5 tries in a child what `heaps` cannot follow."""
-    try:
-        check_attribute_texts(file)
-        if b"metadata" in file["/"].id:
-            check_attribute_texts(check_item(file, "metadata"))
-    except UnknownHeaderError:
+    items = [file, check_item(file, "metadata")] if b"metadata" in file["/"].id else [file]
+    if not all([check_attribute_texts(item) for item in items]):
         run_in_child("attributes", path)
 
 
@@ -192,8 +190,8 @@ def read_attributes(hdf5: Any, findings: list[str] | None = None) -> dict[str, A
         hdf5: an open file.
         findings: receives a sentence for each wrong attribute, which is left out; None to raise instead.
     Raises:
-        ValueError: an attribute is not a single text or number, is too large, or has the wrong type for its name.
-        KeyError: there is no `/metadata`.
+        ValueError: an attribute is not a single text or number, is too large, or has the wrong type for its name; or
+            there is no `/metadata`.
     """
     import h5py
 
@@ -224,13 +222,12 @@ def read_attribute(item: Any, name: str) -> Any:
     """Read one attribute of an open object: text, a number or a bool.
 
     Raises:
-        ValueError: it is not a single text or number, is too large, or has the wrong type for its name.
-        KeyError: it is missing.
+        ValueError: it is missing, is not a single text or number, is too large, or has the wrong type for its name.
     """
     import h5py
 
     if name not in item.attrs:
-        raise KeyError(f"the attribute {name} of {item.name} is missing")
+        raise ValueError(f"the attribute {name} of {item.name} is missing")
     attribute = h5py.h5a.open(item.id, name.encode())
     kind, what = attribute.get_type(), f"the attribute {name[:100]} of {item.name}"
     single = attribute.get_space().get_simple_extent_type() == h5py.h5s.SCALAR
@@ -251,6 +248,7 @@ def _is_right(name: str, value: object) -> bool:
     if isinstance(value, str):
         return (
             len(value) <= _MAX_ATTRIBUTE_BYTES
+            and not any("\udc80" <= character <= "\udcff" for character in value)  # bytes that are not UTF-8
             and not name.startswith("count_")
             and name not in (_INTEGERS | _NUMBERS | _FLAGS)
         )

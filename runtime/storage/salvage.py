@@ -35,6 +35,8 @@ def read_everything(path: Path, alive: Alive) -> None:
         for name in COLUMNS:
             alive(name)
             item = open_item(file, name)
+            if item is not None:
+                list(item.attrs.items())
             for _ in read_chunks(item):
                 alive()
 

@@ -46,8 +46,10 @@ class Verified:
     indexes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The result for JSON."""
-        return {"whole": not self.findings and not self.indexes, **asdict(self)}
+        """The result for JSON, where all findings are together."""
+        findings = (*self.findings, *self.indexes)
+        facts = {name: value for name, value in asdict(self).items() if name != "indexes"}
+        return {"whole": not findings, **facts, "findings": findings}
 
 
 def verify_file(path: Path) -> Verified:
@@ -100,7 +102,8 @@ def verify_here(path: Path, alive: Alive) -> dict[str, Any]:
                 ):
                     check.run(part, file)
             if not check.findings:  # whatever else a command would refuse
-                EmbeddingFile(path).close()
+                with EmbeddingFile(path) as opened:
+                    len(opened.status)
     except DAMAGE as err:
         refuse_system_error(err, path)
         raise StorageError(

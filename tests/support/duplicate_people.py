@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from runtime.metrics.curve import count_scores, curve_of_counts
 from runtime.metrics.falsematch import Calibration, calibrate
-from runtime.records import FACE_DATASETS
+from runtime.records import FACE, FACE_DATASETS
 from runtime.storage.calibration import ATTRIBUTE
 
 Pair = tuple[int, int, float]
@@ -65,7 +65,7 @@ def write_rows(
             file[FACE_DATASETS["face_index"]] = np.concatenate([np.arange(n, dtype=np.uint16) for n in counts])
             for name, dataset in FACE_DATASETS.items():
                 if name != "face_index":
-                    file[dataset] = np.zeros((len(vectors), 4), np.float32)
+                    file[dataset] = np.zeros((len(vectors), *FACE[name].shape), np.float32)
     return path
 
 

@@ -1,0 +1,135 @@
+"""An index beside a file can hide a row, but never show one that is not there: the file's checksums decide."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from runtime.errors import StorageError
+from runtime.index.check import discard_indexes, ensure_true_index, find_index_damage, index_paths
+from runtime.index.indexfile import ensure_index, index_path
+from runtime.index.sidecar import mark_of, sidecar_path
+from runtime.search.search import Search
+from runtime.storage.file import EmbeddingFile
+from tests.index.test_flat import write_gallery
+from tests.support.errors import raises
+from tests.support.facemill_command import facemill
+
+ROWS, WIDTH = 600, 16
+
+
+@pytest.fixture
+def gallery(tmp_path: Path) -> Path:
+    return write_gallery(tmp_path / "people.h5", unit_rows())
+
+
+def unit_rows() -> NDArray[np.float32]:
+    rows = np.random.default_rng(3).standard_normal((ROWS, WIDTH)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def best(path: Path, row: int, index: str = "flat") -> list[tuple[int, float]]:
+    """The hits for the vector of a row."""
+    with Search(path, index=index, device="cpu") as search:
+        (answer,) = search.find_vectors(unit_rows()[row], k=3)
+    return [(hit.row, hit.score) for hit in answer.hits]
+
+
+def signed(change: Callable[[NDArray[np.float32]], NDArray[np.float32]], path: Path) -> None:
+    """Change the rows of an index, and sign it again in its sidecar."""
+    index = index_path(path)
+    data = index.read_bytes()
+    head, rows = data[: -4 * ROWS * WIDTH], np.frombuffer(data[-4 * ROWS * WIDTH :], np.float32).reshape(ROWS, WIDTH)
+    index.write_bytes(head + np.ascontiguousarray(change(rows)).tobytes())
+    card = json.loads(sidecar_path(index).read_text())
+    card |= {"sha256": hashlib.sha256(index.read_bytes()).hexdigest(), "mark": mark_of(index)}
+    sidecar_path(index).write_text(json.dumps(card))
+
+
+FORGERIES: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
+    "rows of others": lambda rows: np.roll(rows, 30, axis=0),
+    "a row twice": lambda rows: np.where(np.arange(ROWS)[:, None] == 7, rows[5], rows),
+    "a bit": lambda rows: rows * np.where(np.arange(ROWS)[:, None] == 5, np.float32(1.0000001), np.float32(1)),
+    "no numbers": lambda rows: np.where(np.arange(ROWS)[:, None] == 5, np.float32("nan"), rows),
+}
+
+
+@pytest.mark.parametrize("index", ["flat", "ivf", "sq8"])
+@pytest.mark.parametrize("forgery", ["rows of others", "a row twice"])
+def test_a_forged_index_shows_no_row_that_is_not_there(gallery: Path, forgery: str, index: str) -> None:
+    expected = best(gallery, 5, index)
+    assert expected[0] == (5, pytest.approx(1.0, abs=1e-6))
+    signed(FORGERIES[forgery], gallery)
+    assert best(gallery, 5, index) == expected
+    if index == "flat" or forgery == "rows of others":  # the codes do not propose the other row for this query
+        with EmbeddingFile(gallery) as file:
+            assert list(find_index_damage(file)) == []  # it was built again
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_forged_index_is_found_by_verify_and_not_used_for_pairs(gallery: Path, forgery: str) -> None:
+    with EmbeddingFile(gallery) as file:
+        path = ensure_index(file)
+        assert path is not None
+        whole = path.read_bytes()
+        assert list(find_index_damage(file)) == []
+        signed(FORGERIES[forgery], gallery)
+        (finding,) = find_index_damage(file)
+        assert str(path) in finding
+        assert "row" in finding
+        assert ensure_true_index(file) == path
+        assert path.read_bytes() == whole
+
+
+def test_a_changed_index_of_codes_is_found(gallery: Path) -> None:
+    best(gallery, 5, "sq8")
+    path = index_paths(gallery)[2]
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with EmbeddingFile(gallery) as file:
+        (finding,) = find_index_damage(file)
+        assert str(path) in finding
+        sidecar_path(path).write_text("[1]")
+        (finding,) = find_index_damage(file)
+    assert "sidecar" in finding
+
+
+def test_an_outdated_index_is_no_damage(gallery: Path) -> None:
+    best(gallery, 5)
+    write_gallery(gallery, unit_rows()[::-1], run_id="run-2")
+    with EmbeddingFile(gallery) as file:
+        assert list(find_index_damage(file)) == []
+
+
+def test_a_wrong_index_that_cannot_be_removed_is_an_error(gallery: Path) -> None:
+    best(gallery, 5)
+    index_path(gallery).unlink()
+    index_path(gallery).mkdir()
+    with raises(StorageError, index_path(gallery)):
+        discard_indexes(gallery, "its row 5 differs")
+
+
+def test_the_command_says_which_index_is_wrong(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    path = tmp_path / "people.h5"
+    assert facemill("process", photos / "3", "-o", path, "--engine", tiny_engine).returncode == 0
+    photo = min((photos / "3").iterdir())
+    assert facemill("search", path, photo, "-k", 1, "--index", "flat").returncode == 0
+    assert facemill("verify", path).stdout.splitlines()[-1] == "whole"
+    data = bytearray(index_path(path).read_bytes())
+    data[-1] ^= 1
+    index_path(path).write_bytes(data)
+    done = facemill("verify", path)
+    assert done.returncode == 1
+    assert str(index_path(path)) in done.stdout
+    answer = json.loads(facemill("verify", path, "--json").stdout)
+    assert (answer["whole"], len(answer["findings"])) == (False, 1)
+    done = facemill("repair", path)
+    assert done.returncode == 0
+    assert "nothing to repair" in done.stdout
