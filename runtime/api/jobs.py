@@ -126,11 +126,12 @@ def process(
     devices = _devices(device)
     backend = "cpu" if engine is None and backend == "auto" and "cpu" in devices else backend
     faces = faces or FaceRules(defaults.ALIGN)
-    resumed = resumed_contract(Path(output), force=force)
+    inputs = _inputs(photos)
+    resumed = resumed_contract(Path(output), inputs, force=force)
     chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.model or "")
     resumed_detector = resumed.detector or ""
     request = Request(
-        inputs=_inputs(photos),
+        inputs=inputs,
         output=Path(output),
         engine=chosen,
         detector=choose_detector(detector, align=faces.align, backend=chosen.info.backend, resumed=resumed_detector),

@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import DiskFullError, OutputExistsError, StorageError
 from ..records import FACE, Status
 from ..sources.pathtable import PathTable, write_paths
-from ..sources.scan import scan
+from ..sources.scan import Inputs, digest_inputs, scan
 from ..sources.source import Source
 from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
@@ -155,18 +155,19 @@ def scan_inputs(request: Request) -> Source:
     return request.inputs if request.limit is None else request.inputs.with_names(request.inputs.names[: request.limit])
 
 
-def resumed_contract(output: Path, *, force: bool) -> EmbeddingContract:
+def resumed_contract(output: Path, inputs: Inputs, *, force: bool) -> EmbeddingContract:
     """The contract of the unfinished or finished run that would be resumed; an empty contract for a new run.
 
     Damaged files count as no run here, because the run itself reports the damage.
 
     Args:
         output: the embedding file.
-        force: whether to start over. Then only a run that was started with force is resumed.
+        inputs: the photos of the request.
+        force: whether to start over. Then only a run is resumed that was started with force and the same photos.
     """
     try:
         plan = read_plan(folder_of(output))
-        if plan is not None and (plan.forced or not force):
+        if plan is not None and (not force or (plan.forced and plan.inputs == digest_inputs(inputs))):
             return plan.contract
         if force or not output.exists():
             return EmbeddingContract()
@@ -181,8 +182,8 @@ def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredP
     stored = folder.read_plan()
     if stored is not None and _is_output_of(stored, request.output):
         folder.clear()  # the run was killed after it had finished the file
-        request, stored = replace(request, force=request.force and not stored.forced), None
-    if stored is not None and request.force and not (stored.forced and stored.contract == contract):
+        request, stored = replace(request, force=request.force and not _same_forced_run(stored, request)), None
+    if stored is not None and request.force and not (_same_forced_run(stored, request) and stored.contract == contract):
         stored = None
     if stored is not None and (segment_files(folder.path) or stored.contract == contract):
         check_contract(stored.contract, contract, folder.path)
@@ -193,6 +194,11 @@ def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredP
     if request.output.exists() and not request.force:
         return _continue_finished(request, contract, source, folder)
     return _begin(request, contract, source, source.names, folder)
+
+
+def _same_forced_run(stored: StoredPlan, request: Request) -> bool:
+    """Whether --force began the stored run with the photos that are named now, so that it is to be resumed."""
+    return stored.forced and stored.inputs == digest_inputs(request.inputs)
 
 
 def _is_output_of(stored: StoredPlan, output: Path) -> bool:
@@ -215,7 +221,8 @@ def _begin(
     check_disk(request.output, len(names), contract, max(map(len, names)))
     write_paths(folder.paths_file, names)
     root = os.fsdecode(source.root)
-    stored = StoredPlan(contract, root, len(names), utc_now(), base_run_id=base, forced=request.force)
+    named = digest_inputs(request.inputs)
+    stored = StoredPlan(contract, root, len(names), utc_now(), base_run_id=base, forced=request.force, inputs=named)
     folder.write_plan(stored)
     return stored
 

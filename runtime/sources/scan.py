@@ -6,13 +6,17 @@ The order is set here: bytewise by the path below the common root. No later stag
 from __future__ import annotations
 
 import codecs
+import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 
 from ..defaults import MAX_BYTES
 from ..errors import ConfigError, SourceError
-from .source import FileSource
+from .reader import ReadError, read_file
+from .source import FileSource, Source
 
+Inputs = tuple[str, ...] | Source
 EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff"})
 
 
@@ -57,6 +61,25 @@ def scan(inputs: Iterable[str], *, limit: int | None = None, max_bytes: int = MA
     return FileSource(root, [path[cut:] for path in paths[:limit]], max_bytes)
 
 
+def digest_inputs(inputs: Inputs) -> str:
+    """A digest of the photos that are named: folders and files by path, lists by content, a source by its names.
+
+    The content of a folder does not count: a run is resumed even if photos appeared in it.
+
+    Raises:
+        SourceError: a list cannot be read.
+    """
+    digest = hashlib.sha256()
+    if isinstance(inputs, tuple):
+        for name in map(os.fsencode, inputs):
+            listed = read_list(name[1:]) if name.startswith(b"@") else [os.path.join(os.getcwdb(), name)]
+            digest.update(b"\0".join([*listed, b"", b""]))
+    else:
+        for name in (inputs.root, *inputs.names):
+            digest.update(name + b"\0")
+    return digest.hexdigest()
+
+
 def _common_folder(first: bytes, last: bytes) -> bytes:
     """The folder above all paths of a sorted list: the first and last path determine it."""
     return os.path.commonpath([os.path.dirname(first), os.path.dirname(last)])
@@ -82,12 +105,10 @@ def read_list(path: bytes) -> list[bytes]:
         SourceError: the list cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
-    except OSError as err:
+        lines = read_file(path, sys.maxsize).removeprefix(codecs.BOM_UTF8).splitlines()
+    except ReadError as err:
         raise SourceError(
-            f"the list file {os.fsdecode(path)} cannot be read: {err.strerror}; expected: a text file, one path "
-            f"per line"
+            f"the list file {os.fsdecode(path)} cannot be read: {err.detail}; expected: a text file, one path per line"
         ) from err
     for number, line in enumerate(lines, 1):
         if b"\0" in line:

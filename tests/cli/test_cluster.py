@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from runtime.files import temporary_path
 from runtime.pages.map import groups_of_folders
 from tests.oracles.agreement import agreement
 from tests.support.clustered_files import EVIL, people_rows, person_of_rows, write_file, write_photos
@@ -82,9 +83,10 @@ def test_with_k_and_without_the_column(file: Path, tmp_path: Path) -> None:
 
 def test_what_was_compared_is_kept_until_all_is_written(file: Path, tmp_path: Path) -> None:
     kept = tmp_path / "people.h5.pairs.parts"
-    (tmp_path / "file").write_text("")
-    done = facemill("cluster", file, "--threshold", 0.6, "--folders", tmp_path / "file" / "f")
-    assert_refused(done, "E-STORAGE", tmp_path / "file" / "f")
+    target = tmp_path / "list.csv"
+    temporary_path(target).mkdir()  # so that the list cannot be written
+    done = facemill("cluster", file, "--threshold", 0.6, "-o", target)
+    assert_refused(done, "E-STORAGE", target)
     assert kept.exists()
     assert column(file) is None
     done = facemill("cluster", file, "--threshold", 0.6)

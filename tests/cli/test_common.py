@@ -117,7 +117,7 @@ def test_the_list_of_commands_imports_none_of_them() -> None:
         "print(sorted(name for name in sys.modules if name.startswith('runtime.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    needed = ["cli", "cli.app", "cli.common", "cli.streams", "errors", "text"]
+    needed = ["cli", "cli.app", "cli.common", "cli.streams", "cli.stuck", "errors", "text"]
     assert done.stdout.splitlines()[-1] == str([f"runtime.{name}" for name in needed]), done.stderr
     for name in ("build-engine", "process", "search", "models", "doctor"):
         assert f"\n  {name} " in done.stdout
