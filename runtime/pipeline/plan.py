@@ -16,6 +16,7 @@ import numpy as np
 from .. import __version__
 from ..errors import DiskFullError, OutputExistsError, StorageError
 from ..records import FACE, Status
+from ..sources.kinds import Patterns, passed_over_text
 from ..sources.pathtable import PathTable, write_paths
 from ..sources.scan import Inputs, digest_inputs, scan
 from ..sources.source import Source
@@ -42,11 +43,17 @@ class Finished:
         request: the resolved request.
         counts: number of photos by outcome.
         rows: number of scanned photos.
+        passed_over: see `FileSource.passed_over`.
     """
 
     request: Request
     counts: dict[str, int]
     rows: int
+    passed_over: tuple[tuple[str, int], ...] = ()
+
+    def passed(self) -> dict[str, int]:
+        """What the scan left out, by kind."""
+        return dict(self.passed_over)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +75,10 @@ class Plan:
     source: Source
     base: Path | None
     settings: Settings | None
+
+    def passed(self) -> dict[str, int]:
+        """What the scan left out, by kind."""
+        return dict(getattr(self.source, "passed_over", ()))
 
     def names(self) -> PathTable:
         """The names of the photos by row, as a context manager."""
@@ -127,7 +138,7 @@ def _plan(request: Request, folder: RunFolder) -> Plan | Finished:
     source = scan_inputs(request)
     stored = _stored_plan(request, source, folder)
     if isinstance(stored, Finished):
-        return stored
+        return replace(stored, passed_over=getattr(source, "passed_over", ()))
     options = request.run
     if stored.settings:
         settings: Settings | None = Settings(**stored.settings)
@@ -151,23 +162,30 @@ def scan_inputs(request: Request) -> Source:
     """List the photos of a request."""
     if isinstance(request.inputs, tuple):
         logger.info("scanning for photos")
-        return scan(request.inputs, limit=request.limit, max_bytes=request.limits.max_bytes)
+        source = scan(
+            request.inputs, limit=request.limit, max_bytes=request.limits.max_bytes, patterns=request.patterns
+        )
+        if source.passed_over:
+            logger.info("%s", passed_over_text(source.passed_over))
+        return source
     return request.inputs if request.limit is None else request.inputs.with_names(request.inputs.names[: request.limit])
 
 
-def resumed_contract(output: Path, inputs: Inputs, *, force: bool) -> EmbeddingContract:
+def resumed_contract(
+    output: Path, inputs: Inputs, patterns: Patterns | None = None, *, force: bool
+) -> EmbeddingContract:
     """The contract of the unfinished or finished run that would be resumed; an empty contract for a new run.
 
     Damaged files count as no run here, because the run itself reports the damage.
 
     Args:
         output: the embedding file.
-        inputs: the photos of the request.
+        inputs, patterns: the photos of the request.
         force: whether to start over. Then only a run is resumed that was started with force and the same photos.
     """
     try:
         plan = read_plan(folder_of(output))
-        if plan is not None and (not force or (plan.forced and plan.inputs == digest_inputs(inputs))):
+        if plan is not None and (not force or (plan.forced and plan.inputs == digest_inputs(inputs, patterns))):
             return plan.contract
         if force or not output.exists():
             return EmbeddingContract()
@@ -198,7 +216,7 @@ def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredP
 
 def _same_forced_run(stored: StoredPlan, request: Request) -> bool:
     """Whether --force began the stored run with the photos that are named now, so that it is to be resumed."""
-    return stored.forced and stored.inputs == digest_inputs(request.inputs)
+    return stored.forced and stored.inputs == digest_inputs(request.inputs, request.patterns)
 
 
 def _is_output_of(stored: StoredPlan, output: Path) -> bool:
@@ -221,7 +239,7 @@ def _begin(
     check_disk(request.output, len(names), contract, max(map(len, names)))
     write_paths(folder.paths_file, names)
     root = os.fsdecode(source.root)
-    named = digest_inputs(request.inputs)
+    named = digest_inputs(request.inputs, request.patterns)
     stored = StoredPlan(contract, root, len(names), utc_now(), base_run_id=base, forced=request.force, inputs=named)
     folder.write_plan(stored)
     return stored

@@ -50,7 +50,8 @@ def process(request: Request, *, listener: Listener | None = None, control: Cont
         else:
             summary = run(plan, listener, control or RunControl())
         warning = "" if plan.request.engine.info.trained else UNTRAINED_WARNING
-    return replace(summary, elapsed_s=time.perf_counter() - start_s, warning=warning)
+        passed_over = plan.passed()
+    return replace(summary, elapsed_s=time.perf_counter() - start_s, warning=warning, passed_over=passed_over)
 
 
 def run(plan: Plan, listener: Listener | None, control: Control) -> Summary:

@@ -27,6 +27,7 @@ class Summary:
         warning: a warning about untrained weights; empty for trained weights.
         model, model_sha256: the model of the embeddings, and the checksum of its weights.
         output: the embedding file, as the caller named it.
+        passed_over: number of files and folders that the scan left out, by ending or pattern.
     """
 
     scanned: int
@@ -41,6 +42,7 @@ class Summary:
     model: str = ""
     model_sha256: str = ""
     output: str = ""
+    passed_over: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The summary for JSON."""
