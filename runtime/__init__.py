@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from .search.detector import Detection as Detection
     from .search.embedder import Embedding as Embedding
     from .search.search import Search as Search
+    from .sources.kinds import Patterns as Patterns
     from .storage.file import EmbeddingFile as EmbeddingFile
 
 # Where each name is defined: the same list as above, for use.
@@ -71,15 +72,16 @@ _MODULES = {
     "search.detector": ("DetectedFace", "Detection"),
     "search.embedder": ("Embedding",),
     "search.search": ("Search",),
+    "sources.kinds": ("Patterns",),
     "storage.file": ("EmbeddingFile",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Added", "Answer", "Cluster", "ClusterReport", "Comparison", "DetectedFace", "Detection", "Embedding",
-    "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "Pair", "PairReport", "Receipt",
-    "RunControl", "Search", "Summary", "add", "cluster", "compare", "detect", "embed", "find_pairs", "open", "process",
-    "remove",
+    "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "Pair", "PairReport",
+    "Patterns", "Receipt", "RunControl", "Search", "Summary", "add", "cluster", "compare", "detect", "embed",
+    "find_pairs", "open", "process", "remove",
 ]  # fmt: skip
 
 

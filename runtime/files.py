@@ -75,11 +75,23 @@ def check_output(
     label = what or "the output"
     if endings and path.suffix.lower() not in endings:
         raise ConfigError(f"{label} is {path}; expected: a name that ends in {' or '.join(endings)}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {path.parent} for {label} {path.name}. Create it, or name {other}")
+    check_parent(path, label, other=other)
     refuse_special(path, other=other)
     if os.path.lexists(path) and not force:
         raise OutputExistsError(f"{path} exists. Name {other}, or replace it with --force")
+
+
+def check_parent(path: Path, label: str = "the output", *, other: str = "another file with -o") -> None:
+    """Refuse an output in a folder that does not exist: its name may have a typo, or its disk is not mounted.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if not path.parent.is_dir():
+        raise ConfigError(
+            f"there is no folder {path.parent} for {label} {path.name}. Create it with mkdir -p, mount its disk, or "
+            f"name {other}"
+        )
 
 
 def refuse_special(path: Path, *, other: str = "another file") -> None:
@@ -263,18 +275,18 @@ def create_empty(path: Path, *, like: Path | Sequence[Path] = ()) -> None:
 
 
 def make_folder(path: Path, *, like: Path | Sequence[Path] = (), shared: bool = False) -> None:
-    """Create a folder durably, and its parents, unless it exists.
+    """Create a folder durably, unless it exists.
 
     Args:
         path: the folder.
         like: the files from which its content is made: only users who can read all of them can enter the new folder.
         shared: the content is not personal; see `access.access_like`.
     Raises:
+        ConfigError: the folder for it does not exist.
         OSError: it cannot be created, or is no folder.
     """
+    check_parent(path, "the folder", other="another one")
     access = access_like(_paths(like), shared=shared)
-    missing = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.mkdir(path, _OWN_FOLDER_MODE)
     except FileExistsError:
@@ -286,8 +298,7 @@ def make_folder(path: Path, *, like: Path | Sequence[Path] = (), shared: bool = 
         access.set_on(fd)
     finally:
         os.close(fd)
-    for folder in (path, *missing):
-        sync_folder(folder.parent)
+    sync_folder(path.parent)
 
 
 def restrict_folder(path: Path, *, like: Path | Sequence[Path] = ()) -> None:

@@ -16,9 +16,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import ConfigError, FacemillError, OutputExistsError
+from .errors import FacemillError, OutputExistsError
 from .files import (
     TEMPORARY_SUFFIX,
+    check_parent,
     make_folder,
     restrict_folder,
     storage_error,
@@ -43,8 +44,10 @@ def check_folder(path: Path, kind: str, entries: str, *, force: bool) -> None:
         entries: a regular expression for the names in the folder.
         force: replace a finished folder.
     Raises:
+        ConfigError: the folder above it does not exist.
         OutputExistsError: the folder is finished, or holds a file that facemill did not write.
     """
+    check_parent(path, kind, other="another folder")
     if not os.path.lexists(path):
         return
     _check_own(path, kind, entries)
@@ -112,8 +115,7 @@ def replace_folder(
     """
     path = Path(os.path.realpath(path))
     temporary = temporary_path(path)
-    if not path.parent.is_dir():
-        raise ConfigError(f"there is no folder {path.parent} for {kind}. Create it, or name another folder")
+    check_parent(path, kind, other="another folder")
     if path.exists() and not force:
         raise OutputExistsError(f"{path} exists. Name another folder, or replace it with --force")
     sources = [*([like] if isinstance(like, Path) else like), *([path] if path.exists() else [])]

@@ -165,6 +165,8 @@ def user_folder() -> list[Path]:
 
 def _read(path: Path) -> ModelSpec:
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"the model file {path} is no regular file; expected: a TOML file")
         raw = parse_toml(path.read_text(encoding="utf-8"))
         if "detector" in raw:  # the key of model files before models had tasks
             raw = {**raw, "task": "detect", "decode": raw["detector"]}

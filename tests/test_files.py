@@ -324,6 +324,9 @@ def test_a_folder_is_entered_by_those_who_can_read_its_sources(
 ) -> None:
     (tmp_path / "source").touch()
     (tmp_path / "source").chmod(source)
+    with raises(ConfigError, tmp_path / "deep"):  # a chain of folders is a typo, or a disk that is not mounted
+        make_folder(tmp_path / "deep" / "folder")
+    (tmp_path / "deep").mkdir()
     make_folder(tmp_path / "deep" / "folder", like=tmp_path / "source")
     assert mode_of(tmp_path / "deep" / "folder") == mode
     make_folder(tmp_path / "deep" / "folder")  # it exists

@@ -33,8 +33,8 @@ def names(path: Path) -> list[str]:
 
 
 def test_a_new_or_empty_folder_is_filled(tmp_path: Path) -> None:
-    fill(tmp_path / "deep" / "new")
-    assert names(tmp_path / "deep" / "new") == ["thing-0", "thing-1"]
+    fill(tmp_path / "new")
+    assert names(tmp_path / "new") == ["thing-0", "thing-1"]
     (tmp_path / "empty").mkdir()
     fill(tmp_path / "empty")
     assert names(tmp_path / "empty") == ["thing-0", "thing-1"]
@@ -98,8 +98,9 @@ def test_what_links_point_to_stays(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with raises(StorageError, tmp_path / "file"):
-        fill(tmp_path / "file" / "d")
+    for place in ("file", "nowhere"):
+        with raises(ConfigError, tmp_path / place, "mkdir"):
+            fill(tmp_path / place / "d")
 
 
 ARRAYS = r"[ab]\.npy"

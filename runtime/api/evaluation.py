@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import defaults
 from ..engines.choose import choose_detector, choose_engine, is_file_name, licence_of
 from ..engines.engine import Engine, read_engine
-from ..errors import Interrupted, OptionError
+from ..errors import ConfigError, Interrupted, OptionError
 from ..evaluation.attach import attach_calibration, calibration_of, check_file
 from ..evaluation.compare import compare_evaluations
 from ..evaluation.detectors import figures_of
@@ -73,6 +73,8 @@ def evaluate(
     """
     if detectors and (compare or calibrate):
         raise OptionError("detectors are compared; expected: neither engines to compare nor a file to calibrate")
+    if pairs is not None and pairs.exists() and not pairs.is_file():
+        raise ConfigError(f"the pairs file {pairs} is no regular file; expected: a text file")
     judged = None if pairs is None else read_pairs(pairs)
     check_folder(folder, judged)
     if output is not None:
@@ -80,7 +82,9 @@ def evaluate(
     faces = faces or FaceRules(defaults.ALIGN)
     kept = calibrate or (output and output / ("embeddings-1.h5" if compare else "embeddings.h5"))
     resumed = (
-        resumed_contract(kept, force=force and calibrate is None) if kept and not detectors else EmbeddingContract()
+        resumed_contract(kept, (str(folder),), force=force and calibrate is None)
+        if kept and not detectors
+        else EmbeddingContract()
     )
     engines: tuple[Engine, ...] = tuple(map(read_engine, compare or ()))
     engines = engines or (choose_engine(engine, model=model, backend=backend, resumed=resumed.model or ""),)

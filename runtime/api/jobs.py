@@ -27,6 +27,7 @@ from ..pipeline.plan import resumed_contract
 from ..pipeline.request import Request, RunOptions
 from ..pipeline.summary import Summary
 from ..progress import Listener
+from ..sources.kinds import Patterns
 from ..sources.source import Source
 from ..storage.file import EmbeddingFile
 from ..storage.segments import SegmentRules
@@ -71,6 +72,7 @@ def process(
     workers: int | None = None,
     skip_duplicates: bool = False,
     retry: bool = False,
+    patterns: Patterns | None = None,
     limit: int | None = None,
     dtype: str = defaults.DTYPE,
     limits: Limits | None = None,
@@ -98,6 +100,7 @@ def process(
         workers: threads that decode; None to measure the best number.
         skip_duplicates: embed files that are the same, byte for byte, only once.
         retry: process failed photos again.
+        patterns: names of files and folders to take and to leave out; None for the usual ones.
         limit: process only the first N photos, in scan order.
         dtype: type of the stored embeddings, "float32" or "float16".
         limits: larger photos are refused before decoding.
@@ -126,16 +129,18 @@ def process(
     devices = _devices(device)
     backend = "cpu" if engine is None and backend == "auto" and "cpu" in devices else backend
     faces = faces or FaceRules(defaults.ALIGN)
-    resumed = resumed_contract(Path(output), force=force)
+    inputs = _inputs(photos)
+    resumed = resumed_contract(Path(output), inputs, patterns, force=force)
     chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.model or "")
     resumed_detector = resumed.detector or ""
     request = Request(
-        inputs=_inputs(photos),
+        inputs=inputs,
         output=Path(output),
         engine=chosen,
         detector=choose_detector(detector, align=faces.align, backend=chosen.info.backend, resumed=resumed_detector),
         faces=faces,
         limits=limits or Limits(),
+        patterns=patterns or Patterns(),
         limit=limit,
         decoder=decoder,
         dtype=dtype,
@@ -178,6 +183,7 @@ def add(
     *,
     engine: PathLike | Engine | None = None,
     retry: bool = False,
+    patterns: Patterns | None = None,
     segments: SegmentRules | None = None,
     listener: Listener | None = None,
     control: Control | None = None,
@@ -192,6 +198,7 @@ def add(
         photos: folders, files and `@list.txt`, as for `process`.
         engine: an engine file, if the engine that the file names is missing.
         retry: also embed again the photos that failed.
+        patterns: names of files and folders to take and to leave out; None for the usual ones.
         segments: limits of the segments of the run.
         listener: shows the progress; None logs it.
         control: pauses and stops the run; None for neither.
@@ -212,7 +219,14 @@ def add(
     """
     given = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
     return adding.add(
-        Path(file), path_list(photos), engine=given, retry=retry, rules=segments, listener=listener, control=control
+        Path(file),
+        path_list(photos),
+        engine=given,
+        retry=retry,
+        patterns=patterns,
+        rules=segments,
+        listener=listener,
+        control=control,
     )
 
 

@@ -137,27 +137,27 @@ def find_pairs(
         raise OptionError("threshold and expected_false are given; expected: one of them")
     path = Path(file)
     table_path, page_path = (None if place is None else Path(place) for place in (output, page))
-    if table_path is not None:
-        check_table_path(table_path, force=force)
-    if page_path is not None:
-        check_page_path(page_path, force=force)
     with EmbeddingFile(path) as gallery:
         calibration = find_calibration(gallery)
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
         query = searching.PairQuery(lowest, max_pairs=max_pairs, budget_s=budget_s, device=device)
         with Checkpoint(path) as checkpoint:
+            outputs = checkpoint.outputs(
+                {"pairs": gallery.source["run_id"], "threshold": lowest, "budget_s": budget_s, "page_pairs": page_pairs}
+            )
+            if table_path is not None:
+                check_table_path(table_path, force=force or outputs.owns(table_path))
+            if page_path is not None:
+                check_page_path(page_path, force=force or outputs.owns(page_path))
             pair_result = searching.find_pairs(
                 gallery, checkpoint, query, force=force, listener=listener, control=control
             )
             table = PairTable(gallery, pair_result.pairs, calibration)
-            # Reading photos takes time. After a stop between two outputs, the same call would refuse the existing one.
-            text = (
-                review_page(gallery, table, pair_result.method(), lowest, page_pairs) if page_path is not None else ""
-            )
             if table_path is not None:
-                write_table(table_path, gallery, table)
+                write_table(table_path, gallery, table, ready=outputs.ready(table_path))
             if page_path is not None:
-                write_review(page_path, gallery, text)
+                text = review_page(gallery, table, pair_result.method(), lowest, page_pairs)
+                write_review(page_path, gallery, text, ready=outputs.ready(page_path))
             checkpoint.remove()
         return PairReport(
             table,
@@ -317,32 +317,38 @@ def cluster(
     path = Path(file)
     listed, filled, paged = (None if place is None else Path(place) for place in (output, folders, sheets))
     _check_apart({"--folders": filled, "--sheets": paged, "--output": listed})
-    for place, check in ((listed, check_list_path), (filled, check_folders), (paged, check_sheets)):
-        if place is not None:
-            check(place, force=force)
     with ExitStack() as stack:
         gallery = stack.enter_context(EmbeddingFile(path))
-        checkpoint = None
+        lowest = 0.0 if people is not None else default_threshold(gallery) if threshold is None else threshold
+        checkpoint = stack.enter_context(Checkpoint(path, "pairs" if people is None else "clusters"))
+        job = {"threshold": lowest, "budget_s": budget_s, "people": people, "seed": seed, "mode": mode}
+        outputs = checkpoint.outputs({"clusters": gallery.source["run_id"], "min_photos": min_photos, **job})
+        for place, check in ((listed, check_list_path), (filled, check_folders), (paged, check_sheets)):
+            if place is not None:
+                check(place, force=force or outputs.owns(place))
         if people is not None:
+            checkpoint.keep({"source": gallery.source, "k": people, "seed": seed})
             clusters = cluster_by_count(gallery, people, seed=seed, listener=listener)
         else:
-            lowest = default_threshold(gallery) if threshold is None else threshold
             query = searching.PairQuery(lowest, max_pairs=max_pairs, budget_s=budget_s, device=device)
-            checkpoint = stack.enter_context(Checkpoint(path))
             clusters = cluster_by_threshold(
                 gallery, checkpoint, query, seed=seed, force=force, listener=listener, control=control
             )
         if listed is not None:
-            write_list(listed, gallery, clusters)
+            write_list(listed, gallery, clusters, ready=outputs.ready(listed))
         folder_counts = pages = None
         if filled is not None:
-            folder_counts = write_folders(filled, gallery, clusters, mode=mode, min_rows=min_photos, force=force)
+            owned, ready = force or outputs.owns(filled), outputs.ready(filled)
+            folder_counts = write_folders(
+                filled, gallery, clusters, mode=mode, min_rows=min_photos, force=owned, ready=ready
+            )
         if paged is not None:
-            pages = write_sheets(paged, gallery, clusters, min_rows=min_photos, force=force)
-        if write_column:  # last: it changes the file, so an interrupted search would start again
+            owned, ready = force or outputs.owns(paged), outputs.ready(paged)
+            pages = write_sheets(paged, gallery, clusters, min_rows=min_photos, force=owned, ready=ready)
+        if write_column:
+            checkpoint.before_rewriting()
             write_cluster_column(path, clusters, str(gallery.metadata["run_id"]))
-        if checkpoint is not None:
-            checkpoint.remove()
+        checkpoint.remove()
         return ClusterReport(path, clusters, file_model_label(gallery), model_warning(gallery), folder_counts, pages)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..sources.kinds import passed_over_text
 from ..text import printable
 from . import groups, options
 from .common import handle_errors, setup_logging, terminal
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 @click.argument("photos", nargs=-1, required=True, metavar="PHOTOS...")
 @options.file_engine_option
 @click.option("--retry", is_flag=True, help="Embed photos again that FILE has with a failed outcome.")
+@groups.pattern_options
 @groups.segment_options
 @options.log_option
 @options.json_option
@@ -31,6 +33,7 @@ def main(
     photos: tuple[str, ...],
     engine: Path | None,
     retry: bool,
+    patterns: groups.PatternOptions,
     segments: groups.SegmentOptions,
     log_file: Path | None,
     as_json: bool,
@@ -56,7 +59,9 @@ def main(
     from ..api.jobs import add
 
     with terminal() as job:
-        added = add(file, photos, engine=engine, retry=retry, segments=segments.rules(), **job)
+        added = add(
+            file, photos, engine=engine, retry=retry, patterns=patterns.patterns(), segments=segments.rules(), **job
+        )
     if as_json:
         click.echo(json.dumps({**added.to_dict(), "file": str(file)}))
     else:
@@ -69,6 +74,8 @@ def _report(file: Path, added: Added) -> Iterator[str]:
         f"{file}: {added.added:,} photos added{f' ({outcomes})' if outcomes else ''}; "
         f"{added.known:,} of the {added.scanned:,} photos were in it already"
     )
+    if added.passed_over:
+        yield f"  {passed_over_text(tuple(added.passed_over.items()))}"
     yield f"  it holds {added.embeddings:,} embeddings of {added.photographs:,} photos below {added.root}"
     if added.root != added.root_before:
         yield f"  all its paths were below {added.root_before} before, and are longer now"

@@ -13,6 +13,7 @@ import click
 from .. import __version__
 from .common import handle_errors
 from .streams import ensure_utf8_names, open_streams
+from .stuck import end_when_stuck
 
 # The one-line help texts are here, so that listing the commands imports none of them.
 _COMMANDS = {
@@ -44,6 +45,7 @@ class _LazyGroup(click.Group):
         """Run a command: the streams of the process first, then its errors, also those of `--help` and of the end."""
         if args is None:  # the command line of this process
             ensure_utf8_names()
+            end_when_stuck()
         open_streams()
         return self._run(args, *others, **extra)
 

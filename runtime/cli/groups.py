@@ -17,6 +17,7 @@ from .options import PATH, Decorator, auto_or_count, device_option, duration, ex
 if TYPE_CHECKING:
     from ..faces.rules import FaceRules
     from ..images.decode import Limits
+    from ..sources.kinds import Patterns
     from ..storage.segments import SegmentRules
 
 
@@ -224,6 +225,39 @@ segment_options = grouped(
     SegmentOptions,
     click.option("--segment-rows", type=click.IntRange(min=1), default=defaults.SEGMENT_ROWS, hidden=True),
     click.option("--segment-seconds", type=click.FloatRange(min=0.1), default=defaults.SEGMENT_SECONDS, hidden=True),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PatternOptions(Options):
+    """Names of files and folders to take and to leave out."""
+
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+
+    def patterns(self) -> Patterns:
+        """The same for the library."""
+        from ..sources.kinds import Patterns
+
+        return Patterns(self.include, self.exclude)
+
+
+pattern_options = grouped(
+    "patterns",
+    PatternOptions,
+    click.option(
+        "--include",
+        multiple=True,
+        metavar="GLOB",
+        help="Take only files whose name, folder or path matches, such as '*.jpg' or 'badge'; repeatable.",
+    ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave out files and folders that match; repeatable. Always left out of folders, unless included: "
+        "thumbnails and notes of NAS boxes and systems (@eaDir, .thumbnails, ._* and such).",
+    ),
 )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..sources.kinds import passed_over_text
 from ..text import printable
 from . import groups, options
 from .common import handle_errors, setup_logging
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--engine", type=options.PATH, help="Engine file made by build-engine.")
 @click.option("--model", help="Registered model or model file (PATH.toml).  [default: as for facemill process]")
 @click.option("--dimension", type=click.IntRange(min=1), help="Numbers in an embedding.  [default: the model's]")
+@groups.pattern_options
 @groups.dtype_option
 @groups.align_option
 @options.output_option
@@ -40,6 +42,7 @@ def main(
     align: str,
     output: Path,
     gpu_memory: float | None,
+    patterns: groups.PatternOptions,
     as_json: bool,
 ) -> None:
     """Estimate the time, disk and memory that embedding, searching and comparing N photos takes.
@@ -63,7 +66,8 @@ def main(
     from ..estimate.estimate import estimate
 
     job = estimate(
-        photos, count=count, engine=None if engine is None else read_engine(engine), model=model, align=align,
+        photos, count=count, patterns=patterns.patterns(), engine=None if engine is None else read_engine(engine),
+        model=model, align=align,
         dimension=dimension, dtype=dtype, output=output, gpu_bytes=int(gpu_memory * 1e9) if gpu_memory else None,
     )  # fmt: skip
     if as_json:
@@ -76,6 +80,8 @@ def _report(estimate: Estimate) -> Iterator[str]:
     job, section = estimate.job, ""
     photos = "whole photos" if job.faces else "aligned crops"
     yield f"{job.photographs:,} {photos} by {printable(estimate.model)}: {job.dimension} numbers each, {job.dtype}"
+    if estimate.passed_over:
+        yield f"  {printable(passed_over_text(tuple(estimate.passed_over.items())))}"
     for item in estimate.items:
         if item.section != section:
             yield (section := item.section)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..sources.kinds import passed_over_text
 from ..text import printable
 from . import groups, options
 from .common import handle_errors, setup_logging, terminal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 @groups.work_options
 @click.option("--skip-duplicates", is_flag=True, help="Embed files that are the same to the byte only once.")
 @click.option("--retry", is_flag=True, help="Process failed photos again.")
+@groups.pattern_options
 @click.option("--limit", type=click.IntRange(min=1), help="Process only the first N photos, in scan order.")
 @groups.dtype_option
 @groups.mode_option
@@ -44,6 +46,7 @@ def main(
     work: groups.WorkOptions,
     limits: groups.LimitOptions,
     segments: groups.SegmentOptions,
+    patterns: groups.PatternOptions,
     strict: bool,
     log_file: Path | None,
     as_json: bool,
@@ -51,7 +54,8 @@ def main(
 ) -> None:
     """Embed face photos into one searchable file.
 
-    PHOTOS are folders (with all folders below), single files, or @list.txt (one path per line, relative to the list). A
+    PHOTOS are folders (with all folders below), single files, or @list.txt (one path per line, relative to the list).
+    In a folder, a file is a photo by its ending or else by its first bytes; what is passed over is counted by kind. A
     run may be stopped or killed at any moment: the same command resumes it. SIGUSR1 pauses a run and resumes it.
 
     \b
@@ -69,7 +73,7 @@ def main(
     with terminal() as job:
         summary = process(
             photos, output, detector=faces.detector, faces=faces.rules(), limits=limits.limits(),
-            segments=segments.rules(), **job, **engine.values(), **work.values(), **given,
+            segments=segments.rules(), patterns=patterns.patterns(), **job, **engine.values(), **work.values(), **given,
         )  # fmt: skip
     click.echo("\n".join(_report(summary)), err=True)
     if as_json:
@@ -83,6 +87,8 @@ def _report(summary: Summary) -> Iterator[str]:
     yield from (f"  {name}: {count:,}" for name, count in summary.outcomes.items())
     if summary.crops:
         yield f"  taken as aligned crops, because of their size: {summary.crops:,} (--align detect looks at all photos)"
+    if summary.passed_over:
+        yield f"  {printable(passed_over_text(tuple(summary.passed_over.items())))}"
     if summary.failed:
         yield "  the reason for each path is in /outcomes of the file; process them again with --retry"
     if summary.processed:

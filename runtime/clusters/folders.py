@@ -17,6 +17,7 @@ from ..errors import ConfigError, FacemillError
 from ..files import make_folder, storage_error, sync_folder, synced_file
 from ..folders import check_folder, fill_folder
 from ..images.header import SNIFF_BYTES, is_image
+from ..pairs.outputs import Ready
 from ..progress import Listener, track
 from ..sources.reader import ReadError, open_below
 from ..storage.derived import record_page, record_start
@@ -62,6 +63,7 @@ def write_folders(
     min_rows: int = 2,
     force: bool = False,
     listener: Listener | None = None,
+    ready: Ready = lambda status: None,
 ) -> FolderCounts:
     """Write `cluster-00001`, `cluster-00002` ... with a link to, or a copy of, each photo.
 
@@ -79,6 +81,7 @@ def write_folders(
         min_rows: skip clusters with fewer rows.
         force: replace the content of the folder, if facemill wrote it.
         listener: shows the progress; None logs a line every five seconds.
+        ready: called with the status of the folder before it is filled.
     Raises:
         ConfigError: hard links are not possible there.
         OutputExistsError: the folder holds something else, or `force` is false.
@@ -86,6 +89,7 @@ def write_folders(
     """
     count = clusters.count_at_least(min_rows)
     with fill_folder(path, KIND, _ENTRIES, force=force, like=embeddings.path):
+        ready(os.lstat(path))
         record_start(embeddings.path, path)
         try:
             counts = _fill(os.fsencode(path), embeddings, clusters, count, _place(mode, embeddings), listener)

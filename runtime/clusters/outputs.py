@@ -12,6 +12,7 @@ from ..errors import StorageError
 from ..files import check_output
 from ..index.samerows import same_rows
 from ..pairs.checkpoint import checkpoint_plan_path
+from ..pairs.outputs import Ready
 from ..storage.dataset import edit_file
 from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
@@ -31,18 +32,21 @@ def check_list_path(path: Path, *, force: bool) -> None:
     check_output(path, "the list", (".csv",), force=force)
 
 
-def write_list(path: Path, embeddings: EmbeddingFile, clusters: Clusters) -> None:
+def write_list(
+    path: Path, embeddings: EmbeddingFile, clusters: Clusters, *, ready: Ready = lambda status: None
+) -> None:
     """Write `cluster,size,score,row,path` for all rows, and `face_index` if the file has faces.
 
     Args:
         path: replaced atomically.
         embeddings: the file that was clustered.
         clusters: clusters of its rows.
+        ready: see `storage.derived.derived_file`.
     Raises:
         StorageError, DiskFullError: the list cannot be written; an existing file is unchanged.
     """
     faces = ("face_index",) if embeddings.has_faces else ()
-    with derived_file(embeddings.path, path, "the list") as file:
+    with derived_file(embeddings.path, path, "the list", ready=ready) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         lines = csv.writer(text, lineterminator="\n")
         lines.writerow(("cluster", "size", "score", "row", "path", *faces))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..faces.rules import FaceRules
 from ..modelspec import load_spec
 from ..modelstore import default_detector, default_model
 from ..search.embedder import QueryRules
+from ..sources.kinds import Patterns
 from ..sources.scan import scan
 from ..sources.source import FileSource
 from .machine import find_engine, guess_rate, measure_engine_rate, measure_photo_rate, probe_gpu, probe_machine
@@ -30,12 +31,14 @@ class Estimate:
         model: name of the model.
         machine: measured figures of this machine.
         items: time, disk and memory, in the order of the job.
+        passed_over: number of files and folders that the scan left out, by ending or pattern.
     """
 
     job: Job
     model: str
     machine: Machine
     items: tuple[Item, ...]
+    passed_over: dict[str, int] = field(default_factory=dict)
 
     @property
     def problems(self) -> list[str]:
@@ -46,6 +49,7 @@ class Estimate:
         """Return the estimate as JSON-ready data."""
         machine = {key: value for key, value in asdict(self.machine).items() if key != "rate"}
         facts = {"model": self.model, "fits": not self.problems, "machine": machine}
+        facts |= {"passed_over": self.passed_over}
         return {**asdict(self.job), **facts, **items_to_dict(list(self.items))}
 
 
@@ -53,6 +57,7 @@ def estimate(
     photos: Sequence[str] = (),
     *,
     count: int | None = None,
+    patterns: Patterns | None = None,
     engine: Engine | None = None,
     model: str | None = None,
     align: str = defaults.ALIGN,
@@ -66,6 +71,7 @@ def estimate(
     Args:
         photos: folders, files and @lists; empty if the photos are not on this machine.
         count: number of photos, if they are not on this machine.
+        patterns: names of files and folders to take and to leave out; None for the usual ones.
         engine: engine for embedding; None for an engine of the model.
         model: a registered name or a model file; None for the default of this machine.
         align: "none" for photos that are aligned crops, without face detection.
@@ -81,7 +87,7 @@ def estimate(
     folder = output.absolute().parent
     if not folder.is_dir():
         raise ConfigError(f"the folder of {output} does not exist. Create it, or name another file with -o")
-    scanned = scan(photos) if photos else FileSource(b"/", [])
+    scanned = scan(photos, patterns=patterns) if photos else FileSource(b"/", [])
     name, model_dimension, rate = _embedding(engine, model, align, scanned)
     gpu_free, gpu = (gpu_bytes, "as given") if gpu_bytes else probe_gpu()
     job = Job(
@@ -92,7 +98,7 @@ def estimate(
         longest=max(map(len, scanned.names), default=64),
     )
     machine = probe_machine(folder, job.dimension, rate, gpu_free, gpu)
-    return Estimate(job, name, machine, tuple(plan_job(job, machine)))
+    return Estimate(job, name, machine, tuple(plan_job(job, machine)), dict(scanned.passed_over))
 
 
 def _embedding(

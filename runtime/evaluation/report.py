@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import ConfigError, MissingDependencyError, OutputExistsError
-from ..files import storage_error, write_durable
+from ..files import check_parent, storage_error, write_durable
 from ..text import printable
 from .compare import EngineComparison
 from .detectors import DetectorFigures, recommend
@@ -127,8 +127,9 @@ def check_report_folder(folder: Path, photos: Path, *, force: bool) -> None:
         )
     if not folder.is_dir() and folder.exists():
         raise OutputExistsError(f"-o is {folder}, a file; expected: a folder for the report. Name another one with -o")
+    check_parent(folder, "the report", other="another folder with -o")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError as err:
         raise storage_error(err, "the report folder", folder) from err
     foreign = [name for name in _FILES if (folder / name).exists()]

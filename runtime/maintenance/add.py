@@ -24,6 +24,7 @@ from ..pipeline.run import process
 from ..progress import Listener
 from ..records import Status
 from ..search.file_rules import find_detector, find_engine
+from ..sources.kinds import Patterns
 from ..sources.scan import scan
 from ..sources.source import FileSource
 from ..storage.contract import Guard
@@ -55,6 +56,7 @@ class Added:
         root: folder that all its paths are below after the addition.
         root_before: the same before the addition.
         dropped: datasets of other programs, removed from the file because its rows changed.
+        passed_over: number of files and folders that the scan left out, by ending or pattern.
     """
 
     scanned: int
@@ -66,6 +68,7 @@ class Added:
     root: str
     root_before: str
     dropped: tuple[str, ...]
+    passed_over: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """The result for JSON."""
@@ -78,6 +81,7 @@ def add(
     *,
     engine: Engine | None = None,
     retry: bool = False,
+    patterns: Patterns | None = None,
     rules: SegmentRules | None = None,
     listener: Listener | None = None,
     control: Control | None = None,
@@ -91,6 +95,7 @@ def add(
         inputs: folders, files and @lists, as for `process`.
         engine: None for the engine that the file names.
         retry: also embed again the photos that failed.
+        patterns: names of files and folders to take and to leave out; None for the usual ones.
         rules: limits of the segments of the run.
         listener: shows the progress; None logs a line every five seconds.
         control: pauses and stops the run; None for neither.
@@ -107,7 +112,7 @@ def add(
         addition.join()  # an interrupted addition may have completed its run
         request = _request(path, inputs, addition.output, engine, rules or SegmentRules())
         logger.info("looking for photos")
-        source = scan(inputs, max_bytes=request.limits.max_bytes)
+        source = scan(inputs, max_bytes=request.limits.max_bytes, patterns=patterns)
         listed = new = _without_known(path, source, retry=retry)
         while new.names:
             logger.info("%d of %d photos are new", len(new.names), len(source.names))
@@ -120,7 +125,7 @@ def add(
                 ) from err
             addition.join()
             new = _without_known(path, source)  # photos that appeared after an interrupted run had started
-        return addition.report(len(source.names), len(listed.names))
+        return addition.report(len(source.names), len(listed.names), dict(source.passed_over))
 
 
 class _Addition:
@@ -170,7 +175,7 @@ class _Addition:
             self._outcomes[label] = self._outcomes.get(label, 0) + count
         self._dropped |= dict.fromkeys(base.foreign_datasets())
 
-    def report(self, scanned: int, new: int) -> Added:
+    def report(self, scanned: int, new: int, passed_over: dict[str, int]) -> Added:
         with EmbeddingFile(self._path) as now:
             return Added(
                 scanned,
@@ -182,6 +187,7 @@ class _Addition:
                 os.fsdecode(now.root),
                 os.fsdecode(self._root),
                 tuple(self._dropped),
+                passed_over,
             )
 
 

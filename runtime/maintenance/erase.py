@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import StorageError
 from ..files import is_temporary, sync_folder
-from ..sources.scan import EXTENSIONS
+from ..sources.kinds import EXTENSIONS
 from ..storage.derived import (
     Fingerprint,
     derived_nearby,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, SourceError
 from ..records import SAME_FILE, Status
+from ..sources.reader import ReadError, read_file
 from ..storage.file import EmbeddingFile
 from ..storage.format import stored_text
 from ..storage.segments import clip_detail
@@ -46,10 +47,10 @@ def read_names(path: Path) -> list[bytes]:
         SourceError: the file cannot be read.
     """
     try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-    except OSError as err:
+        data = sys.stdin.buffer.read() if str(path) == "-" else read_file(os.fspath(path), sys.maxsize)
+    except ReadError as err:
         raise SourceError(
-            f"the list {path} cannot be read: {err.strerror}; expected: a text file, one path or folder per line"
+            f"the list {path} cannot be read: {err.detail}; expected: a text file, one path or folder per line"
         ) from err
     data = data.removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else [line.removesuffix(b"\r") for line in data.split(b"\n")]

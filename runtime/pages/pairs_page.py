@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..pairs.outputs import Ready
 from ..pairs.table import Pair, PairTable
 from ..pipeline.contract import limits_of
 from ..search.model_label import file_model_label, model_warning
+from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
-from .page import asset, count, digest, render, save_page
+from .page import asset, count, digest, encode, render
 from .thumbnails import Thumbnails
 
 
@@ -46,17 +48,19 @@ def review_page(embeddings: EmbeddingFile, table: PairTable, method: str, thresh
     )
 
 
-def write_review(path: Path, embeddings: EmbeddingFile, text: str) -> None:
+def write_review(path: Path, embeddings: EmbeddingFile, text: str, *, ready: Ready = lambda status: None) -> None:
     """Write the page atomically.
 
     Args:
         path: replaced if it exists.
         embeddings: the file that was searched.
         text: the page, from `review_page`.
+        ready: see `storage.derived.derived_file`.
     Raises:
         StorageError: the page cannot be written; an existing file is unchanged.
     """
-    save_page(path, text, embeddings.path)
+    with derived_file(embeddings.path, path, "the page", ready=ready) as file:
+        file.write(encode(text))
 
 
 def _count_text(shown: int, total: int) -> str:

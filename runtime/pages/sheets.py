@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from ..clusters.clusters import Clusters
 from ..files import write_durable
 from ..folders import check_folder, fill_folder
+from ..pairs.outputs import Ready
 from ..pipeline.contract import limits_of
 from ..progress import Listener, Reporter
 from ..search.model_label import file_model_label, model_warning
@@ -47,6 +49,7 @@ def write_sheets(
     min_rows: int = 2,
     force: bool = False,
     listener: Listener | None = None,
+    ready: Ready = lambda status: None,
 ) -> int:
     """Write `index.html` and the sheets, largest cluster first, and in a cluster the most typical photo first.
 
@@ -57,6 +60,7 @@ def write_sheets(
         min_rows: skip clusters with fewer rows.
         force: replace the content of the folder, if facemill wrote it.
         listener: shows the progress; None logs a line every five seconds.
+        ready: called with the status of the folder before it is filled.
     Returns:
         Number of sheets.
     Raises:
@@ -69,6 +73,7 @@ def write_sheets(
     cards, written = [], 0
     reporter = Reporter("sheets", len(sheets), unit="pages", listener=listener)
     with fill_folder(path, KIND, _ENTRIES, force=force, like=embeddings.path), reporter:
+        ready(os.lstat(path))
         record_start(embeddings.path, path)
         for number, members in enumerate(sheets):
             previous = _sheet_name(number - 1) if number else ""

@@ -18,6 +18,7 @@ from ..errors import ConfigError, StorageError
 from ..files import durable_file, write_durable
 from ..storage.runfolder import RunFolder
 from .all_pairs import ScoredPairs, join_pairs
+from .outputs import Outputs
 
 _PAIR = np.dtype([("first", "<i8"), ("second", "<i8"), ("score", "<f4")])
 _PART = re.compile(r"part-(\d+)-(\d+)-(\d+)\.npy")  # first block, last block + 1, CRC-32 of the content
@@ -32,7 +33,7 @@ def checkpoint_plan_path(file: Path) -> Path:
 
 
 class Checkpoint:
-    """`<file>.pairs.parts`, locked for this process. Owned by `with`; a kill releases the lock.
+    """`<file>.pairs.parts`, or that of another job, locked for this process. Owned by `with`; a kill releases the lock.
 
     Parts are written atomically, and follow each other without a gap.
 
@@ -40,18 +41,23 @@ class Checkpoint:
         done: number of finished blocks.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, job: str = "pairs") -> None:
         """Take the lock.
 
         Args:
             file: the embedding file.
+            job: "pairs", or "clusters" for a job without pairs.
         Raises:
             LockedError: another search for pairs of this file is running.
             StorageError: the folder cannot be created.
         """
-        self._folder = RunFolder(file.with_name(file.name + ".pairs"), like=file)
-        self._plan = checkpoint_plan_path(file)
+        self._folder = RunFolder(file.with_name(f"{file.name}.{job}"), like=file)
+        self._plan = self._folder.path / "plan.json"
         self.done = 0
+
+    def outputs(self, job: Mapping[str, Any]) -> Outputs:
+        """The outputs that an interrupted process of the same job has written; see `Outputs`."""
+        return Outputs(self._folder.path / "outputs.json", job)
 
     def begin(self, question: Mapping[str, Any], *, force: bool) -> dict[str, Any] | None:
         """Return the plan of an unfinished search to resume; None to start a new search.
@@ -66,16 +72,17 @@ class Checkpoint:
         path = self._plan
         try:
             plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            differs = [key for key in question if plan[key] != question[key]]
+            differs = [key for key in question if plan.get(key) != question[key]]
         except FileNotFoundError:
             self._folder.clear()
             return None
-        except (OSError, KeyError, TypeError, ValueError) as err:
+        except (OSError, AttributeError, ValueError) as err:
             raise StorageError(f"the plan of the unfinished search, {path}, cannot be read ({err}). {_REMEDY}") from err
-        if not differs:
+        same_rows = plan.get("rewriting") and plan["source"]["run_id"] == question["source"]["run_id"]
+        if not differs or (differs == ["source"] and same_rows):
             return plan
         if not force and "source" not in differs:
-            differences = "; ".join(f"{key}: expected {plan[key]}, got {question[key]}" for key in differs)
+            differences = "; ".join(f"{key}: expected {plan.get(key)}, got {question[key]}" for key in differs)
             raise ConfigError(
                 f"{self._folder.path} holds an unfinished search for pairs with other options ({differences}). "
                 f"Finish it with the same options as before, or drop it with --force"
@@ -87,6 +94,15 @@ class Checkpoint:
     def plan(self, plan: Mapping[str, Any]) -> None:
         """Save the plan, before any part."""
         write_durable(self._plan, json.dumps(plan, indent=2).encode(), "the plan", like=self._folder.path)
+
+    def keep(self, question: Mapping[str, Any]) -> None:
+        """Keep the folder until `remove`, for a job without pairs, which starts again with its outputs noted."""
+        if self.begin(question, force=True) is None:
+            self.plan(question)
+
+    def before_rewriting(self) -> None:
+        """Note that this job replaces the file by one with the same rows: a kill right after that loses nothing."""
+        self.plan({**json.loads(self._plan.read_text(encoding="utf-8")), "rewriting": True})
 
     def load(self) -> list[ScoredPairs]:
         """Read the pairs of all finished blocks, and set `done`.

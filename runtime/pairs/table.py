@@ -19,6 +19,7 @@ from ..records import FACE_DATASETS
 from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from .all_pairs import ScoredPairs
+from .outputs import Ready
 
 _PAIRS_PER_WRITE = 50_000
 _NAMES_PER_READ = 100_000
@@ -122,18 +123,19 @@ def check_table_path(path: Path, *, force: bool) -> None:
         _arrow()
 
 
-def write_table(path: Path, embeddings: EmbeddingFile, table: PairTable) -> None:
+def write_table(path: Path, embeddings: EmbeddingFile, table: PairTable, *, ready: Ready = lambda status: None) -> None:
     """Write all pairs, atomically.
 
     Args:
         path: ends in .csv or .parquet; replaced if it exists.
         embeddings: the file that was searched.
         table: its pairs.
+        ready: see `storage.derived.derived_file`.
     Raises:
         StorageError: the table cannot be written; an existing file is unchanged.
         MissingDependencyError: the package for Parquet is not installed.
     """
-    with derived_file(embeddings.path, path, "the pairs") as file:
+    with derived_file(embeddings.path, path, "the pairs", ready=ready) as file:
         (_write_csv if path.suffix.lower() == ".csv" else _write_parquet)(file, table)
 
 

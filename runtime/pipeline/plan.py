@@ -17,8 +17,9 @@ import numpy as np
 from .. import __version__
 from ..errors import DiskFullError, OutputExistsError, StorageError
 from ..records import FACE, Status
+from ..sources.kinds import Patterns, passed_over_text
 from ..sources.pathtable import PathTable, paths_digest, write_paths
-from ..sources.scan import scan
+from ..sources.scan import Inputs, digest_inputs, scan
 from ..sources.source import Source
 from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
@@ -44,11 +45,17 @@ class Finished:
         request: the resolved request.
         counts: number of photos by outcome.
         rows: number of scanned photos.
+        passed_over: see `FileSource.passed_over`.
     """
 
     request: Request
     counts: dict[str, int]
     rows: int
+    passed_over: tuple[tuple[str, int], ...] = ()
+
+    def passed(self) -> dict[str, int]:
+        """What the scan left out, by kind."""
+        return dict(self.passed_over)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,10 @@ class Plan:
     source: Source
     base: Path | None
     settings: Settings | None
+
+    def passed(self) -> dict[str, int]:
+        """What the scan left out, by kind."""
+        return dict(getattr(self.source, "passed_over", ()))
 
     def names(self) -> PathTable:
         """The names of the photos by row, as a context manager."""
@@ -129,7 +140,7 @@ def _plan(request: Request, folder: RunFolder) -> Plan | Finished:
     source = scan_inputs(request)
     stored = _stored_plan(request, source, folder)
     if isinstance(stored, Finished):
-        return stored
+        return replace(stored, passed_over=getattr(source, "passed_over", ()))
     options = request.run
     if stored.settings:
         settings: Settings | None = Settings(**stored.settings)
@@ -153,22 +164,30 @@ def scan_inputs(request: Request) -> Source:
     """List the photos of a request."""
     if isinstance(request.inputs, tuple):
         logger.info("scanning for photos")
-        return scan(request.inputs, limit=request.limit, max_bytes=request.limits.max_bytes)
+        source = scan(
+            request.inputs, limit=request.limit, max_bytes=request.limits.max_bytes, patterns=request.patterns
+        )
+        if source.passed_over:
+            logger.info("%s", passed_over_text(source.passed_over))
+        return source
     return request.inputs if request.limit is None else request.inputs.with_names(request.inputs.names[: request.limit])
 
 
-def resumed_contract(output: Path, *, force: bool) -> EmbeddingContract:
+def resumed_contract(
+    output: Path, inputs: Inputs, patterns: Patterns | None = None, *, force: bool
+) -> EmbeddingContract:
     """The contract of the unfinished or finished run that would be resumed; an empty contract for a new run.
 
     Damaged files count as no run here, because the run itself reports the damage.
 
     Args:
         output: the embedding file.
-        force: whether to start over. Then only a run that was started with force is resumed.
+        inputs, patterns: the photos of the request.
+        force: whether to start over. Then only a run is resumed that was started with force and the same photos.
     """
     try:
         plan = read_plan(folder_of(output))
-        if plan is not None and (plan.forced or not force):
+        if plan is not None and (not force or (plan.forced and plan.inputs == digest_inputs(inputs, patterns))):
             return plan.contract
         if force or not output.exists():
             return EmbeddingContract()
@@ -188,8 +207,8 @@ def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredP
         stored = None
     if stored is not None and _is_output_of(stored, request.output):
         folder.clear()  # the run was killed after it had finished the file
-        request, stored = replace(request, force=request.force and not stored.forced), None
-    if stored is not None and request.force and not (stored.forced and stored.contract == contract):
+        request, stored = replace(request, force=request.force and not _same_forced_run(stored, request)), None
+    if stored is not None and request.force and not (_same_forced_run(stored, request) and stored.contract == contract):
         stored = None
     if stored is not None and (segment_files(folder.path) or stored.contract == contract):
         check_contract(stored.contract, contract, folder.path)
@@ -226,6 +245,11 @@ def _check_list(stored: StoredPlan, source: Source, folder: RunFolder) -> None:
     write_paths(folder.paths_file, source.names)
 
 
+def _same_forced_run(stored: StoredPlan, request: Request) -> bool:
+    """Whether --force began the stored run with the photos that are named now, so that it is to be resumed."""
+    return stored.forced and stored.inputs == digest_inputs(request.inputs, request.patterns)
+
+
 def _is_output_of(stored: StoredPlan, output: Path) -> bool:
     """Whether the output is the file that this plan produces."""
     try:
@@ -246,8 +270,9 @@ def _begin(
     check_disk(request.output, len(names), contract, max(map(len, names)))
     digest = write_paths(folder.paths_file, names)
     root = os.fsdecode(source.root)
+    named = digest_inputs(request.inputs, request.patterns)
     stored = StoredPlan(
-        contract, root, len(names), utc_now(), base_run_id=base, forced=request.force, paths_sha256=digest
+        contract, root, len(names), utc_now(), base_run_id=base, forced=request.force, paths_sha256=digest, inputs=named
     )
     folder.write_plan(stored)
     return stored

@@ -15,6 +15,7 @@ from ..extras import available, pip_install
 from ..faces.rules import FaceRules
 from ..files import refuse_special
 from ..images.decode import Limits
+from ..sources.kinds import Patterns
 from ..sources.source import Source
 from ..storage.segments import SegmentRules
 
@@ -64,6 +65,7 @@ class Request:
         detector: the engine that detects faces; None if no faces are detected.
         faces: how faces are detected and which are embedded.
         limits: size limits; larger photos are rejected before decoding.
+        patterns: names of files and folders to take and to leave out.
         limit: number of photos to take, from the start of the scan; None for all.
         decoder: "opencv", "dali" (on the GPU, for a TensorRT engine), or "auto": DALI if it can be used.
         dtype: dtype of `/embeddings`, "float32" or "float16".
@@ -84,6 +86,7 @@ class Request:
     detector: Engine | None = None
     faces: FaceRules = field(default_factory=FaceRules)
     limits: Limits = field(default_factory=Limits)
+    patterns: Patterns = field(default_factory=Patterns)
     limit: int | None = None
     decoder: str = "auto"
     dtype: str = "float32"

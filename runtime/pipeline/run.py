@@ -53,8 +53,14 @@ def process(request: Request, *, listener: Listener | None = None, control: Cont
         else:
             summary = run(plan, listener, control or RunControl())
         warning = "" if plan.request.engine.info.trained else UNTRAINED_WARNING
-    crops = _count_crops(request.output)
-    return replace(summary, elapsed_s=time.perf_counter() - start_s, warning=warning, crops=crops)
+        passed_over = plan.passed()
+    return replace(
+        summary,
+        elapsed_s=time.perf_counter() - start_s,
+        warning=warning,
+        crops=_count_crops(request.output),
+        passed_over=passed_over,
+    )
 
 
 def _count_crops(output: Path) -> int:

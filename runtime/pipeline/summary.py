@@ -28,6 +28,7 @@ class Summary:
         model, model_sha256: the model of the embeddings, and the checksum of its weights.
         output: the embedding file, as the caller named it.
         crops: photos that were taken as aligned crops, because of their size.
+        passed_over: number of files and folders that the scan left out, by ending or pattern.
     """
 
     scanned: int
@@ -43,6 +44,7 @@ class Summary:
     model_sha256: str = ""
     output: str = ""
     crops: int = 0
+    passed_over: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The summary for JSON, whose keys are published: without `crops`, which is for people."""

@@ -6,7 +6,8 @@ import os
 from collections.abc import Iterable, Iterator
 
 from ..errors import SourceError
-from .scan import read_list, scan
+from .lists import read_list
+from .scan import scan
 
 
 def expand_queries(arguments: Iterable[str]) -> list[str]:

@@ -48,7 +48,7 @@ def read_file(path: bytes | str, max_bytes: int) -> bytes:
             raise ReadError(Status.UNREADABLE, "not a regular file")
         if info.st_size > max_bytes:
             raise ReadError(Status.UNSUPPORTED, f"{info.st_size} bytes, over the limit of {max_bytes}")
-        return _read_all(fd, info.st_size)
+        return _read_all(fd, info.st_size) if info.st_size else _read_to_end(fd, max_bytes)
     except ReadError:
         raise
     except OSError as err:
@@ -87,6 +87,16 @@ def open_below(root: bytes, name: bytes) -> int:
         os.close(photo)
         raise ReadError(Status.UNREADABLE, "not a regular file")
     return photo
+
+
+def _read_to_end(fd: int, max_bytes: int) -> bytes:
+    """Read a file of unknown size: FUSE and /proc say 0."""
+    data = bytearray()
+    while block := os.read(fd, 1 << 20):
+        data += block
+        if len(data) > max_bytes:
+            raise ReadError(Status.UNSUPPORTED, f"over the limit of {max_bytes} bytes")
+    return bytes(data)
 
 
 def _read_all(fd: int, size: int) -> bytes:

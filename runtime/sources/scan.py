@@ -5,25 +5,41 @@ The order is set here: bytewise by the path below the common root. No later stag
 
 from __future__ import annotations
 
-import codecs
+import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from ..defaults import MAX_BYTES
 from ..errors import ConfigError, SourceError
-from .source import FileSource
+from .kinds import (
+    EXTENSIONS,
+    FIRST_LEFT_OUT,
+    Patterns,
+    describe_file,
+    is_photo,
+    is_photo_name,
+    kind_of,
+    passed_over_text,
+)
+from .lists import absolute, read_list
+from .source import FileSource, Source
 
-EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".jp2", b".avif"})
+Inputs = tuple[str, ...] | Source
 
 
-def scan(inputs: Iterable[str], *, limit: int | None = None, max_bytes: int = MAX_BYTES) -> FileSource:
+def scan(
+    inputs: Iterable[str], *, limit: int | None = None, max_bytes: int = MAX_BYTES, patterns: Patterns | None = None
+) -> FileSource:
     """List every photo of `inputs`, in the order of the rows.
 
     Args:
-        inputs: folders (searched recursively for EXTENSIONS in any case; links are followed, even in loops), single
-            files (with any name) and `@list.txt` (one path per line, relative to the list's folder).
+        inputs: folders (searched recursively; links are followed, even in loops), single files (with any name) and
+            `@list.txt` (one path per line, relative to the list's folder). In a folder, a file is a photo by its ending
+            (EXTENSIONS, in any case), or else by its first bytes.
         limit: maximum number of photos, in scan order; None for all.
         max_bytes: larger files are not read.
+        patterns: names to take and to leave out; None for the usual ones, see `kinds.LEFT_OUT`.
     Raises:
         SourceError: an input does not exist or cannot be read, or there are no photos.
         ConfigError: there are no inputs, or the limit is below 1.
@@ -33,28 +49,62 @@ def scan(inputs: Iterable[str], *, limit: int | None = None, max_bytes: int = MA
         raise ConfigError("no photos were given; expected: folders, files or @list.txt")
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit is {limit}; expected: 1 or more")
-    listed = [path for name in names if name.startswith(b"@") for path in read_list(name[1:])]
+    walk = _Walk(patterns or Patterns())
     folders = [name for name in names if not name.startswith(b"@")]
-    paths = [path for name in folders for path in _expand(name)]
+    paths = [path for name in folders for path in _expand(name, walk)]
     if len(folders) > 1:
         paths = list(set(paths))  # folders may overlap; only a list may name a photo twice
-    paths += listed
+    listed = [path for name in names if name.startswith(b"@") for path in read_list(name[1:])]
+    paths += [path for path in listed if walk.takes(path)]
+    passed_over = tuple(sorted(walk.passed_over.items()))
     if not paths:
         kinds = ", ".join(sorted(e.decode()[1:] for e in EXTENSIONS))
+        over = passed_over_text(passed_over)
         raise SourceError(
-            f"no photos in {', '.join(os.fsdecode(n) for n in names)}; expected: {kinds} "
-            f"(any case) in the folder or below it. Check the path, or name files with @list.txt"
+            f"no photos in {', '.join(os.fsdecode(n) for n in names)}; expected: {kinds} (any case) in the folder or "
+            f"below it{f' ({over})' if over else ''}. Check the path, or name files with @list.txt"
         )
+    if len(folders) == len(names) and not any(is_photo_name(path) or os.path.isdir(path) for path in paths):
+        _refuse_others(paths)
     paths.sort()
     single_folder = len(names) == 1 and not names[0].startswith(b"@") and os.path.isdir(names[0])
-    root = os.path.abspath(names[0]) if single_folder else _common_folder(paths[0], paths[-1])
+    root = absolute(names[0]) if single_folder else _common_folder(paths[0], paths[-1])
     if not os.path.isdir(root):
         raise SourceError(
             f"the common folder of all listed photos, {os.fsdecode(root)}, does not exist. "
             f"Check the list, or whether a disk must be mounted"
         )
     cut = len(root) + (not root.endswith(b"/"))
-    return FileSource(root, [path[cut:] for path in paths[:limit]], max_bytes)
+    return FileSource(root, [path[cut:] for path in paths[:limit]], max_bytes, passed_over)
+
+
+def _refuse_others(paths: list[bytes]) -> None:
+    """Refuse files that are no photos, by ending or content, where nothing else was named."""
+    if not any(is_photo(path) for path in paths):
+        raise SourceError(
+            f"{os.fsdecode(paths[0])} is {describe_file(paths[0])}; expected: a photo, a folder or @list.txt. Unpack "
+            f"an archive, convert a picture, or write @ before the name of a list"
+        )
+
+
+def digest_inputs(inputs: Inputs, patterns: Patterns | None = None) -> str:
+    """A digest of the photos that are named: folders and files by path, lists by content, a source by its names.
+
+    The content of a folder does not count: a run is resumed even if photos appeared in it.
+
+    Raises:
+        SourceError: a list cannot be read.
+    """
+    chosen = patterns or Patterns()
+    digest = hashlib.sha256(repr((chosen.include, chosen.exclude)).encode("utf-8", "surrogateescape"))
+    if isinstance(inputs, tuple):
+        for name in map(os.fsencode, inputs):
+            listed = read_list(name[1:]) if name.startswith(b"@") else [os.path.join(os.getcwdb(), name)]
+            digest.update(b"\0".join([*listed, b"", b""]))
+    else:
+        for name in (inputs.root, *inputs.names):
+            digest.update(name + b"\0")
+    return digest.hexdigest()
 
 
 def _common_folder(first: bytes, last: bytes) -> bytes:
@@ -62,12 +112,14 @@ def _common_folder(first: bytes, last: bytes) -> bytes:
     return os.path.commonpath([os.path.dirname(first), os.path.dirname(last)])
 
 
-def _expand(name: bytes) -> Iterator[bytes]:
+def _expand(name: bytes, walk: _Walk) -> Iterator[bytes]:
     """Absolute paths of an input, unordered."""
     if os.path.isdir(name):
-        yield from _walk(os.path.abspath(name))
+        yield from walk.photos(absolute(name))
     elif os.path.lexists(name):
-        yield os.path.abspath(name)
+        path = absolute(name)
+        if walk.takes(path):
+            yield path
     else:
         raise SourceError(
             f"{os.fsdecode(name)} does not exist; expected: a folder, a photo or @list.txt. "
@@ -75,64 +127,75 @@ def _expand(name: bytes) -> Iterator[bytes]:
         )
 
 
-def read_list(path: bytes) -> list[bytes]:
-    """Read a list file: one path per line, blank lines ignored, relative to the list's folder. Returns absolute paths.
+class _Walk:
+    """Searches folders for photos, and counts what it passes over.
 
-    Raises:
-        SourceError: the list cannot be read.
+    Attributes:
+        passed_over: number of files by ending, and of files and folders by the pattern that left them out.
     """
-    try:
-        with open(path, "rb") as file:
-            lines = file.read().removeprefix(codecs.BOM_UTF8).splitlines()
-    except OSError as err:
-        raise SourceError(
-            f"the list file {os.fsdecode(path)} cannot be read: {err.strerror}; expected: a text file, one path "
-            f"per line"
-        ) from err
-    for number, line in enumerate(lines, 1):
-        if b"\0" in line:
-            raise SourceError(
-                f"line {number} of the list file {os.fsdecode(path)} contains a NUL byte; expected: UTF-8 text, one "
-                f"path per line. Convert a UTF-16 file with: iconv -f UTF-16 -t UTF-8"
-            )
-    base = os.path.dirname(os.path.abspath(path))
-    join, normal = os.path.join, os.path.normpath
-    return [normal(join(base, line)) for line in lines if line.strip()]
 
+    def __init__(self, patterns: Patterns) -> None:
+        self._patterns = patterns
+        self.passed_over: Counter[str] = Counter()
 
-def _walk(top: bytes) -> Iterator[bytes]:
-    """Yield the photos below `top`. Each real folder is entered once, so links cannot loop or multiply photos.
+    def takes(self, path: bytes) -> bool:
+        """Whether the patterns of the user take a file that is named by its path."""
+        pattern = self._patterns.excluding(os.path.basename(path), path, usual=False)
+        if not pattern and self._patterns.including(path):
+            return True
+        self.passed_over[pattern or "not included"] += 1
+        return False
 
-    Real folders come before links to folders, so that the name of a photo does not depend on the order of links. A
-    folder that cannot be listed is yielded itself: it becomes an `unreadable` row, so that its photos are not lost
-    silently.
-    """
-    visited: set[tuple[int, int]] = set()
-    folders: list[bytes] = [top]
-    links: list[bytes] = []
-    while folders or links:
-        if not folders:
-            links.sort(reverse=True)
-        folder = folders.pop() if folders else links.pop()
-        try:
-            info = os.stat(folder)
-            if (info.st_dev, info.st_ino) in visited:
-                continue
-            visited.add((info.st_dev, info.st_ino))
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
-                        yield entry.path
-                    elif entry.is_symlink() and _is_dir(entry):
-                        links.append(entry.path)
-        except OSError:
-            if folder == top:
-                raise SourceError(
-                    f"the folder {os.fsdecode(top)} cannot be listed; expected: read permission"
-                ) from None
-            yield folder
+    def _leaves_out(self, entry: os.DirEntry[bytes], top: bytes) -> bool:
+        """Whether the patterns leave out an entry of a folder below `top`; if so, it is counted."""
+        pattern = self._patterns.excluding(entry.name, entry.path, usual=True)
+        if not pattern and not entry.is_dir() and not self._patterns.including(entry.path[len(top) + 1 :]):
+            pattern = "not included"
+        if pattern:
+            self.passed_over[pattern] += 1
+        return bool(pattern)
+
+    def photos(self, top: bytes) -> Iterator[bytes]:
+        """Yield the photos below a folder. Each real folder is entered once, so links cannot loop or multiply photos.
+
+        Real folders come before links to folders, so that the name of a photo does not depend on the order of links. A
+        folder that cannot be listed is yielded itself: it becomes an `unreadable` row, so that its photos are not lost
+        silently.
+        """
+        all_names = not self._patterns.usual_only  # else few names have to be compared with patterns
+        visited: set[tuple[int, int]] = set()
+        folders: list[bytes] = [top]
+        links: list[bytes] = []
+        while folders or links:
+            if not folders:
+                links.sort(reverse=True)
+            folder = folders.pop() if folders else links.pop()
+            try:
+                info = os.stat(folder)
+                if (info.st_dev, info.st_ino) in visited:
+                    continue
+                visited.add((info.st_dev, info.st_ino))
+                with os.scandir(folder) as entries:
+                    for entry in entries:
+                        name = entry.name
+                        if (all_names or name[:1] in FIRST_LEFT_OUT) and self._leaves_out(entry, top):
+                            continue
+                        if entry.is_dir(follow_symlinks=False):
+                            folders.append(entry.path)
+                        elif name[name.rfind(b".") :].lower() in EXTENSIONS:  # `is_photo_name`, millions of times
+                            yield entry.path
+                        elif entry.is_symlink() and _is_dir(entry):
+                            links.append(entry.path)
+                        elif is_photo(entry.path):
+                            yield entry.path
+                        else:
+                            self.passed_over[kind_of(name)] += 1
+            except OSError:
+                if folder == top:
+                    raise SourceError(
+                        f"the folder {os.fsdecode(top)} cannot be listed; expected: read permission"
+                    ) from None
+                yield folder
 
 
 def _is_dir(entry: os.DirEntry[bytes]) -> bool:

@@ -47,11 +47,13 @@ class FileSource:
         root: absolute folder above all files.
         names: paths relative to `root`, sorted bytewise; a list file may name one path several times.
         max_bytes: larger files are not read.
+        passed_over: kinds of files and folders that the scan left out, with their numbers.
     """
 
     root: bytes
     names: Sequence[bytes]
     max_bytes: int = MAX_BYTES
+    passed_over: tuple[tuple[str, int], ...] = ()
 
     def with_names(self, names: Sequence[bytes]) -> FileSource:
         """See `Source`."""

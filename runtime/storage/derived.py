@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -127,19 +127,24 @@ def recorded_elsewhere(file: Path) -> list[str]:
 
 
 @contextmanager
-def derived_file(file: Path, page: Path, description: str) -> Iterator[IO[bytes]]:
+def derived_file(
+    file: Path, page: Path, description: str, *, ready: Callable[[os.stat_result], None] = lambda status: None
+) -> Iterator[IO[bytes]]:
     """Open a new file that shows rows of an embedding file: it is as private as that file, and recorded with it.
 
     Args:
         file: the embedding file.
         page: the new file; replaced when the block succeeds.
         description: its name in messages, such as "the list".
+        ready: called with the status of the whole file, right before it gets its name.
     Raises:
         LockedError: another process writes the same page.
         DiskFullError, StorageError: the page keeps its old content.
     """
     with recording(file, page), durable_file(page, description, like=file) as output:
         yield output
+        output.flush()
+        ready(os.fstat(output.fileno()))
 
 
 def _note(file: Path, line: str, description: str) -> None:

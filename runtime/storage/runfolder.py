@@ -15,12 +15,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from ..errors import ConfigError, LockedError, StorageError
-from ..files import is_trusted, make_folder, restrict_folder, storage_error, write_durable
+from ..files import check_parent, is_trusted, make_folder, restrict_folder, storage_error, write_durable
 from ..locks import Lock
 from .contract import EmbeddingContract
 
 _OURS = re.compile(
-    r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|.+\.partial"
+    r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|outputs\.json|.+\.partial"
 )
 
 
@@ -42,6 +42,7 @@ class StoredPlan:
         base_run_id: `run_id` of the finished file whose failed photos this run retries; empty for none.
         settings: the tuned or given batch size and workers.
         forced: whether --force started it; the same command then resumes it instead of starting over again.
+        inputs: digest of what was named, see `sources.scan.digest_inputs`: --force with other photos starts over.
         plan_id: identifies the segments, and the finished file, of the plan.
     """
 
@@ -53,6 +54,7 @@ class StoredPlan:
     settings: dict[str, int] = field(default_factory=dict)
     forced: bool = False
     paths_sha256: str = ""
+    inputs: str = ""
     plan_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
@@ -103,9 +105,11 @@ class RunFolder:
             like: the source files of the run.
         Raises:
             LockedError: another run writes the output.
-            ConfigError: the folder holds a file that facemill did not write, or other users could have written it.
+            ConfigError: the folder of the output does not exist, or the run folder holds a file that facemill did not
+                write, or other users could have written it.
             StorageError: the folder cannot be created.
         """
+        check_parent(output)
         self.output = output
         self.path = folder_of(output)
         sources = [*([like] if isinstance(like, Path) else like), *([output] if output.exists() else [])]
@@ -176,7 +180,8 @@ class RunFolder:
     def clear(self) -> None:
         """Remove everything but the lock."""
         (self.path / "plan.json").unlink(missing_ok=True)  # first: without the plan, the rest has no meaning
-        for entry in self.path.iterdir():
+        # The note of the outputs last: until it is gone, the same command knows them as its own.
+        for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == "outputs.json"):
             if entry.name != "lock":
                 entry.unlink()
 

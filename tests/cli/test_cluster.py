@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from runtime.files import temporary_path
 from runtime.pages.map import groups_of_folders
 from tests.oracles.agreement import agreement
 from tests.support.clustered_files import EVIL, people_rows, person_of_rows, write_file, write_photos
@@ -82,9 +83,10 @@ def test_k_sets_the_number_of_clusters_and_no_column_keeps_the_file(file: Path, 
 
 def test_compared_pairs_are_kept_until_every_output_is_written(file: Path, tmp_path: Path) -> None:
     parts = tmp_path / "people.h5.pairs.parts"
-    (tmp_path / "file").write_text("")
-    result = facemill("cluster", file, "--threshold", 0.6, "--folders", tmp_path / "file" / "f")
-    assert_refused(result, "E-STORAGE", tmp_path / "file" / "f")
+    target = tmp_path / "list.csv"
+    temporary_path(target).mkdir()  # so that the list cannot be written
+    result = facemill("cluster", file, "--threshold", 0.6, "-o", target)
+    assert_refused(result, "E-STORAGE", target)
     assert parts.exists()
     assert read_column(file) is None
     result = facemill("cluster", file, "--threshold", 0.6)

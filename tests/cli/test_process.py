@@ -323,7 +323,7 @@ def test_list_files_and_single_files_give_the_same_rows(photos: Path, tiny_engin
         ((".", "--engine", "e", "--model", "m"), USAGE, ("--engine", "--model")),
         ((".", "--engine", "nowhere.onnx"), "E-ENGINE", ("nowhere.onnx", "facemill build-engine")),
         ((".", "--model", "nosuchmodel"), "E-MODEL", ("nosuchmodel",)),
-        ((".", "-o", "/proc/none/x.h5"), "E-STORAGE", ("/proc/none",)),
+        ((".", "-o", "/proc/none/x.h5"), "E-CONFIG", ("/proc/none",)),
     ],
 )
 def test_wrong_arguments_are_refused(

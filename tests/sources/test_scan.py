@@ -103,7 +103,7 @@ def test_the_limit_keeps_the_first_photos_in_scan_order(tmp_path: Path) -> None:
 
 
 def test_a_single_file_may_have_any_suffix(tmp_path: Path) -> None:
-    touch(tmp_path, "photo.dat")
+    (tmp_path / "photo.dat").write_bytes(b"\xff\xd8\xff\xe0")
     assert scan([str(tmp_path / "photo.dat")]).names == [b"photo.dat"]
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runtime.errors import LockedError, StorageError
+from runtime.errors import ConfigError, LockedError, StorageError
 from runtime.storage.contract import EmbeddingContract
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from tests.support.errors import raises
@@ -65,5 +65,6 @@ def test_a_missing_source_is_an_error(tmp_path: Path) -> None:
 
 def test_an_output_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with raises(StorageError, tmp_path / "file"):
-        RunFolder(tmp_path / "file" / "o.h5")
+    for place in ("file", "nowhere"):
+        with raises(ConfigError, tmp_path / place, "mkdir"):
+            RunFolder(tmp_path / place / "o.h5")
