@@ -13,7 +13,7 @@ from ..sources.kinds import passed_over_text
 from ..text import printable
 from . import groups, options
 from .common import handle_errors, setup_logging, terminal
-from .tables import align
+from .tables import stage_lines
 
 if TYPE_CHECKING:
     from ..pipeline.summary import Summary
@@ -61,20 +61,18 @@ def main(
     \b
     Examples:
       facemill process photos/ -o people.h5
-      facemill process @list.txt --model sface --limit 1000 --json
       facemill process crops/ -o people.h5 --align none  # aligned crops: no detector is needed
-      facemill process photos/ -o people.h5 --retry      # failed photos again
+      facemill process @list.txt --retry                 # failed photos again
 
-    Exit codes: 0 finished, 1 failure (or failed photos with --strict), 2 usage, 129, 130 and 143 stopped by a signal.
+    Exit codes: 0 finished, 1 failure (or failed photos with --strict), 2 usage, 129, 130, 143 stopped by a signal.
     """
     setup_logging(log_file=log_file)
     from ..api.jobs import process
 
     with terminal() as job:
-        summary = process(
-            photos, output, detector=faces.detector, faces=faces.rules(), limits=limits.limits(),
-            segments=segments.rules(), patterns=patterns.patterns(), **job, **engine.values(), **work.values(), **given,
-        )  # fmt: skip
+        rules: dict[str, Any] = {"faces": faces.rules(), "limits": limits.limits(), "segments": segments.rules()}
+        rules |= {"patterns": patterns.patterns(), "detector": faces.detector}
+        summary = process(photos, output, **rules, **engine.values(), **work.values(), **job, **given)
     click.echo("\n".join(_report(summary)), err=True)
     if as_json:
         click.echo(json.dumps(summary.to_dict()))
@@ -94,11 +92,7 @@ def _report(summary: Summary) -> Iterator[str]:
     if summary.processed:
         speed = f"{summary.images_per_s:,.0f} images/s ({summary.elapsed_s:.1f} s with start-up)"
         yield f"{summary.processed:,} in this run, {speed}, {summary.verdict}"
-        rows = []
-        for name, stage in summary.stages.items():
-            busy = f"on {stage['workers']:.0f} threads, busy {100 * stage['busy']:.0f} %"
-            rows.append((name, f"{stage['images_per_s']:,.0f} images/s", busy))
-        yield from align(rows, right=[1])
+        yield from stage_lines(summary.stages)
     else:
         yield "nothing to do: all photos were processed before"
     if summary.warning:

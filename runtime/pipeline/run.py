@@ -53,12 +53,12 @@ def process(request: Request, *, listener: Listener | None = None, control: Cont
         else:
             summary = run(plan, listener, control or RunControl())
         warning = "" if plan.request.engine.info.trained else UNTRAINED_WARNING
-        passed_over = plan.passed()
+        passed_over, crops = plan.passed(), _count_crops(plan.request.output)
     return replace(
         summary,
         elapsed_s=time.perf_counter() - start_s,
         warning=warning,
-        crops=_count_crops(request.output),
+        crops=crops,
         passed_over=passed_over,
     )
 

@@ -47,10 +47,8 @@ class Summary:
     passed_over: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The summary for JSON, whose keys are published: without `crops`, which is for people."""
-        values = asdict(self)
-        del values["crops"]
-        return values
+        """The summary for JSON."""
+        return asdict(self)
 
     @property
     def failed(self) -> int:

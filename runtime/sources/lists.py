@@ -55,7 +55,8 @@ def absolute(path: bytes, base: bytes = b"") -> bytes:
         path: the path.
         base: absolute folder that it is relative to; empty for the working folder.
     """
-    path = os.path.join(base or os.getcwdb(), path)
+    if not path.startswith(b"/"):
+        path = os.path.join(base or os.getcwdb(), path)  # a deleted working folder only matters here
     if b".." in path:
         parts = path.split(b"/")
         above = max((i for i, part in enumerate(parts) if part == b".."), default=-1) + 1

@@ -99,7 +99,7 @@ def digest_inputs(inputs: Inputs, patterns: Patterns | None = None) -> str:
     digest = hashlib.sha256(repr((chosen.include, chosen.exclude)).encode("utf-8", "surrogateescape"))
     if isinstance(inputs, tuple):
         for name in map(os.fsencode, inputs):
-            listed = read_list(name[1:]) if name.startswith(b"@") else [os.path.join(os.getcwdb(), name)]
+            listed = read_list(name[1:]) if name.startswith(b"@") else [absolute(name)]
             digest.update(b"\0".join([*listed, b"", b""]))
     else:
         for name in (inputs.root, *inputs.names):

@@ -112,6 +112,7 @@ def test_the_receipt_has_all_counts_and_no_path(file: Path, samples: Path) -> No
     changed = {key for key in before if before[key] != after.get(key)}
     assert changed - {"finished_utc"} == {
         "run_id",
+        "content_sha256",
         "scanned",
         "embedded",
         "count_embedded",
