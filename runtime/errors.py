@@ -126,7 +126,7 @@ class OutputExistsError(StorageError, FileExistsError):
 
 
 class LockedError(StorageError, BlockingIOError):
-    """Another process is writing the same output."""
+    """Another process is writing the same output, or has opened the file for writing."""
 
     code = "E-LOCKED"
 

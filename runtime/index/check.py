@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from ..errors import StorageError
 from ..fetch import sha256_of
 from ..storage.file import EmbeddingFile
-from ..storage.opening import check_regular
 from .codesfile import codes_path
 from .exact import exact_scores
 from .indexfile import ensure_index, index_path
 from .kinds import APPROXIMATE
-from .sidecar import read_card, sidecar_path
+from .sidecar import mark_of, read_card, sidecar_path
 
 _CHECKED_BYTES = 32 << 20  # of rows that are read at once
 
@@ -42,7 +41,7 @@ def find_index_damage(gallery: EmbeddingFile) -> Iterator[str]:
             card = read_card(path)
             if card["source"] != gallery.source:
                 continue  # it is rebuilt before it is used
-            check_regular(path)
+            mark_of(path)  # a regular file
             if path == index_path(gallery.path):
                 flaw = _first_difference(path, gallery)
             else:
@@ -51,8 +50,8 @@ def find_index_damage(gallery: EmbeddingFile) -> Iterator[str]:
             continue
         except StorageError as err:
             flaw = err.message
-        except (OSError, KeyError, TypeError, ValueError, RecursionError) as err:
-            flaw = f"its sidecar cannot be used ({type(err).__name__}: {err})"
+        except (OSError, KeyError, TypeError, ValueError) as err:
+            flaw = f"it or its sidecar cannot be used ({type(err).__name__}: {err})"
         if flaw:
             yield f"index {path}: {flaw}. Delete it and its .json: the next search builds it again"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..files import NewFile
 
 # Clocks of file systems tick every few milliseconds: a later write must get a later time than a mark's.
 _TICK_S = 0.02
+_MAX_CARD_BYTES = 1 << 20
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +58,15 @@ def renew_source(card: Path, before: Mapping[str, object], after: Mapping[str, o
 
 
 def mark_of(path: Path) -> dict[str, int]:
-    """Identify a file's state. The mark changes with every write, since a program cannot set back the ctime."""
-    stat = os.stat(path)
-    return {"inode": stat.st_ino, "size_bytes": stat.st_size, "ctime_ns": stat.st_ctime_ns}
+    """Identify a file's state. The mark changes with every write, since a program cannot set back the ctime.
+
+    Raises:
+        OSError, ValueError: it does not exist, or is no regular file: a pipe would keep its reader waiting for ever.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no regular file")
+    return {"inode": status.st_ino, "size_bytes": status.st_size, "ctime_ns": status.st_ctime_ns}
 
 
 def is_unchanged(path: Path, card: Mapping[str, Any]) -> bool:
@@ -81,7 +89,12 @@ def is_unchanged(path: Path, card: Mapping[str, Any]) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    card = json.loads(path.read_text(encoding="utf-8"))
+    if mark_of(path)["size_bytes"] > _MAX_CARD_BYTES:
+        raise ValueError(f"{path} is larger than {_MAX_CARD_BYTES:,} bytes")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as err:
+        raise ValueError(f"{path} is nested too deeply") from err
     if not isinstance(card, dict):
         raise ValueError(f"got a {type(card).__name__}; expected: a JSON object")
     return card

@@ -15,6 +15,7 @@ EXPECTED = (0.01, 0.1, 1.0)  # false hits per query to give thresholds for
 # With fewer false matches, the true rate may be off by more than 30 % (Doddington et al. 2000, rule of 30).
 MIN_FALSE_MATCHES = 30
 _STEPS = 1000  # per unit of score in a calibration: a tenth of the grid, so that it takes a few kilobytes
+_MAX_COUNT = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +130,28 @@ def calibration_from_json(text: str) -> Calibration:
         raw = json.loads(text)
         if raw["format"] != FORMAT:
             raise ValueError(f"its format is {raw['format']}; expected: {FORMAT}")
-        raw["at_least"] = tuple(map(int, raw["at_least"]))
+        raw["at_least"] = tuple(raw["at_least"])
         calibration = Calibration(**{field.name: raw[field.name] for field in fields(Calibration)})
+        _check_types(calibration)
         if calibration.pairs < 1 or not calibration.at_least or calibration.at_least[-1] != 0:
             raise ValueError("its counts do not end in 0")
-    except (KeyError, TypeError, ValueError) as err:
+    except (KeyError, TypeError, ValueError, RecursionError) as err:
         raise ConfigError(
             f"the calibration cannot be used ({type(err).__name__}: {err}). Make it again with: "
             f"facemill evaluate FOLDER --calibrate FILE.h5"
         ) from err
     return calibration
+
+
+def _check_types(calibration: Calibration) -> None:
+    """Raise ValueError unless the values of a calibration, which may come from anybody, have their types."""
+    counts = calibration.photographs, calibration.people, calibration.pairs, *calibration.at_least
+    for number in (calibration.first, *counts):
+        if type(number) is not int or not -_MAX_COUNT <= number <= _MAX_COUNT:
+            raise ValueError(f"one of its numbers is {number!r:.40}; expected: whole numbers")
+    texts = calibration.folder, calibration.made_utc, calibration.tool_version
+    if min(counts) < 0 or not isinstance(calibration.contract, Mapping) or not all(isinstance(t, str) for t in texts):
+        raise ValueError("its contract, folder, time or version has the wrong type, or a count is negative")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ def find_calibration(file: EmbeddingFile) -> Calibration | None:
         return None
     try:
         calibration = calibration_from_json(str(file.metadata[ATTRIBUTE]))
+        different = _differences(file.contract, calibration)
     except ConfigError as err:
         logger.warning("%s: %s", file.path, err)
         return None
-    different = _differences(file.contract, calibration)
     if different:
         logger.warning(
             "the calibration in %s does not match its embeddings (%s) and is ignored. Create it again with: "
@@ -49,4 +49,8 @@ def fitting_calibration(file: EmbeddingFile, contract: EmbeddingContract) -> str
 
 
 def _differences(contract: EmbeddingContract, calibration: Calibration) -> list[str]:
-    return contract.differences(EmbeddingContract.from_dict(calibration.contract), Guard.RUN)
+    try:
+        calibrated = EmbeddingContract.from_dict(calibration.contract)
+    except ValueError as err:
+        raise ConfigError(f"the calibration cannot be used ({err})") from err
+    return contract.differences(calibrated, Guard.RUN)

@@ -1,4 +1,4 @@
-"""One digest of all that an embedding file holds: every dataset, attribute and name.
+"""One digest of all that facemill wrote to an embedding file: every dataset, attribute and name.
 
 HDF5 has checksums for the chunks of some datasets, and none for names, attributes and small datasets. The digest covers
 all of them. It is over the values and not over the bytes on the disk, so that a file that was copied object by object
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .child import Alive
+from .layout import is_ours
 from .salvage import read_stored
 
 DIGEST_ATTRIBUTE = "content_sha256"  # of /metadata
@@ -23,7 +24,8 @@ _BLOCK_BYTES = 1 << 20
 def content_digest(file: Any, alive: Alive = lambda: None) -> str:
     """The SHA-256 of all datasets, attributes and names of an open file, in hexadecimal digits.
 
-    Reading checks the checksums of all chunks, too.
+    What other programs added does not count: objects with other names, and attributes of the root. Reading checks the
+    checksums of all chunks, too.
 
     Args:
         file: an open h5py file. The attribute `content_sha256` of its `/metadata` does not count.
@@ -52,7 +54,7 @@ def seal(file: Any) -> None:
 def _parts(name: str, item: Any) -> Iterator[bytes | memoryview]:
     """The content of a group or dataset, and of all below a group, in the order of names."""
     yield name.encode("utf-8", "surrogateescape")
-    for attribute in sorted(item.attrs):
+    for attribute in sorted(item.attrs) if name else ():
         if (name, attribute) != ("/metadata", DIGEST_ATTRIBUTE):
             yield attribute.encode("utf-8", "surrogateescape")
             yield from _values(item.attrs[attribute])
@@ -63,7 +65,8 @@ def _parts(name: str, item: Any) -> Iterator[bytes | memoryview]:
             yield from _values(read_stored(item, start, start + step))
     else:
         for child in sorted(item):
-            yield from _parts(f"{name}/{child}", item[child])
+            if is_ours(f"{name}/{child}"[1:]):
+                yield from _parts(f"{name}/{child}", item[child])
 
 
 def _values(values: Any) -> Iterator[bytes | memoryview]:

@@ -333,8 +333,9 @@ class EmbeddingFile:
                 raise ValueError(f"/embeddings has {self.rows} rows; expected: {int(counts.sum(dtype=np.int64))}")
             if not status.all():
                 raise ValueError(f"the outcome of row {int(status.argmin())} is missing")
-            if len(status) and status.max() > max(Status):
-                raise ValueError(f"the outcome of row {int(status.argmax())} is {status.max()}; expected: a known one")
+            wrong = np.flatnonzero((status > max(Status)) | ((counts > 0) != (status == Status.EMBEDDED)))
+            if len(wrong):
+                raise ValueError(f"photo {wrong[0]} has the outcome {status[wrong[0]]}, and {counts[wrong[0]]} rows")
         except DAMAGE as err:
             raise self._unusable(err) from err
         return status, counts

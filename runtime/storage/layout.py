@@ -78,6 +78,11 @@ COLUMNS: dict[str, Column] = {
 _GROUPS = frozenset({"metadata", "outcomes", "outcomes/raw_paths", "faces"})
 
 
+def is_ours(name: str) -> bool:
+    """Whether an object of this name, without a slash at its start, is one of facemill's."""
+    return name in COLUMNS or name in _GROUPS
+
+
 def check_layout(file: Any) -> None:
     """Check every object of an open file, and that columns with one entry per row, or per photo, are equally long.
 

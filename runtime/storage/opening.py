@@ -248,7 +248,7 @@ def _is_right(name: str, value: object) -> bool:
     if isinstance(value, str):
         return (
             len(value) <= _MAX_ATTRIBUTE_BYTES
-            and not any("\udc80" <= character <= "\udcff" for character in value)  # bytes that are not UTF-8
+            and not any(character == "\0" or "\udc80" <= character <= "\udcff" for character in value)  # no text
             and not name.startswith("count_")
             and name not in (_INTEGERS | _NUMBERS | _FLAGS)
         )

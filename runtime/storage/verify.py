@@ -46,10 +46,8 @@ class Verified:
     indexes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The result for JSON, where all findings are together."""
-        findings = (*self.findings, *self.indexes)
-        facts = {name: value for name, value in asdict(self).items() if name != "indexes"}
-        return {"whole": not findings, **facts, "findings": findings}
+        """The result for JSON."""
+        return {"whole": not self.findings and not self.indexes, **asdict(self)}
 
 
 def verify_file(path: Path) -> Verified:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,7 +130,31 @@ def test_the_command_says_which_index_is_wrong(photos: Path, tiny_engine: Path, 
     assert done.returncode == 1
     assert str(index_path(path)) in done.stdout
     answer = json.loads(facemill("verify", path, "--json").stdout)
-    assert (answer["whole"], len(answer["findings"])) == (False, 1)
+    assert (answer["whole"], len(answer["indexes"]), answer["findings"]) == (False, 1, [])
     done = facemill("repair", path)
     assert done.returncode == 0
     assert "nothing to repair" in done.stdout
+
+
+@pytest.mark.parametrize("what", ["index", "sidecar"])
+def test_a_pipe_in_the_place_of_an_index_keeps_nobody_waiting(gallery: Path, what: str) -> None:
+    best(gallery, 5)
+    path = index_path(gallery) if what == "index" else sidecar_path(index_path(gallery))
+    path.unlink()
+    os.mkfifo(path)
+    with EmbeddingFile(gallery) as file:
+        (finding,) = find_index_damage(file)
+        assert "no regular file" in finding
+    assert best(gallery, 5)[0][0] == 5
+
+
+def test_a_sidecar_from_a_stranger_is_no_bug(gallery: Path) -> None:
+    expected = best(gallery, 5)
+    for text in (
+        "[" * 100_000,
+        '{"source": 1}',
+        "{" + " " * (2 << 20) + "}",
+        '{"format": 1, "source": {"run_id": 1e999}}',
+    ):
+        sidecar_path(index_path(gallery)).write_text(text)
+        assert best(gallery, 5) == expected

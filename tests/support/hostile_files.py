@@ -203,6 +203,7 @@ KINDS: dict[str, Change] = {
     "details missing": lambda file, _: file.__delitem__("outcomes/detail"),
     "status of text": replaced("outcomes/status", np.array([b"x"] * 12)),
     "status unknown": replaced("outcomes/status", np.full(12, 99, np.uint8)),
+    "rows of failed photos": replaced("outcomes/status", np.arange(12, dtype=np.uint8) % 2 + 1),
     "details numbers": replaced("outcomes/detail", np.arange(12)),
     "paths of any length": replaced("image_paths", ["x.jpg"] * 12, dtype=h5py.string_dtype()),
     "paths void": replaced("image_paths", np.zeros(12, "V9")),
@@ -224,9 +225,11 @@ KINDS: dict[str, Change] = {
     "dimension text": attribute("dimension", "16"),
     "dimension negative": attribute("dimension", -1),
     "version a list": attribute("format_version", np.array([1, 1])),
+    "engine with a NUL": attribute("engine", np.bytes_(b"a\0b")),
     "model empty": attribute("model", h5py.Empty("S1")),
     "attribute of another program a reference": references,
     "calibration a list": attribute("score_calibration", np.arange(5)),
+    "calibration deep": attribute("score_calibration", "[" * 30_000 + "]" * 30_000),
     "calibration of impossible numbers": attribute(
         "score_calibration", '{"contract": {}, "at_least": [1e999], "first": "x"}'
     ),
