@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 from types import ModuleType
 
-from .errors import Interrupted, MissingDependencyError
+from .errors import Interrupted, MachineError, MissingDependencyError
 from .libcuda import driver_cuda
 
 # The distributions of each extra in pyproject.toml, for commands in messages that work everywhere.
@@ -45,11 +45,16 @@ def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
         purpose: its purpose, for the message.
     Raises:
         MissingDependencyError: the module is not installed, or cannot be imported.
+        MachineError: too many files are open to import it.
         Interrupted, KeyboardInterrupt: a signal arrived during the import.
     """
     try:
         return importlib.import_module(module)
     except (ImportError, OSError) as err:
+        if "Too many open files" in str(err):  # also as the text of the loader of shared libraries
+            raise MachineError(
+                f"the package '{module}' cannot be imported: too many files are open. Raise the limit: ulimit -n 4096"
+            ) from err
         cause: BaseException | None = err
         while cause is not None:  # a compiled module turns a signal during its import into an ImportError
             if isinstance(cause, (Interrupted, KeyboardInterrupt)):

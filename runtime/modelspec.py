@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from typing import Literal
 from .assets import asset_dir
 from .errors import ModelError
 from .schema import Annotated, Rule, convert, parse_toml
+
+logger = logging.getLogger(__name__)
 
 TASKS = ("embed", "detect")  # of networks; landmarks and attributes may follow
 
@@ -142,8 +145,19 @@ def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
 
 
 def list_specs() -> list[ModelSpec]:
-    """Read every registered model file, in the order of the names."""
-    return [_read(path) for path in _registered().values()]
+    """Read every registered model file, in the order of the names.
+
+    A TOML file in the user's folder that is no model file is left out, with a warning.
+    """
+    specs = []
+    for path in _registered().values():
+        try:
+            specs.append(_read(path))
+        except ModelError as err:
+            if path.parent == asset_dir("models"):
+                raise
+            logger.warning("left out: %s", err.message)
+    return specs
 
 
 def _registered() -> dict[str, Path]:

@@ -71,9 +71,18 @@ def check_weights(spec: ModelSpec, path: Path) -> None:
     """
     if spec.sha256 is not None and (actual := sha256_of(path)) != spec.sha256:
         raise ModelError(
-            f"{path} is not the file of {spec.name}: its sha256 is {actual}; expected: {spec.sha256}. "
-            f"Delete it and run: facemill models fetch {spec.name}"
+            f"{path} is {mistaken_for(path)}not the file of {spec.name}: its sha256 is {actual}; expected: "
+            f"{spec.sha256}. Delete it and run: facemill models fetch {spec.name}"
         )
+
+
+def mistaken_for(path: Path) -> str:
+    """What often lies in the place of an ONNX file, for a message: a Git LFS pointer, an HTML page; else empty."""
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer (run git lfs pull there), "
+    return "an HTML page, " if start.startswith((b"<!doctype html", b"<html")) else ""
 
 
 def resolve_weights(spec: ModelSpec, listener: Listener | None = None) -> Path:

@@ -25,6 +25,7 @@ LAYERS = {
     "files": 2,
     "libcuda": 0,
     "defaults": 0,
+    "csvtable": 0,
     "__init__": 14,
     "records": 1,
     "extras": 1,

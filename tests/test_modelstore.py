@@ -65,6 +65,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(data) - start))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         if self.server.etag is not None:
             self.send_header("ETag", self.server.etag)
         self.end_headers()

@@ -92,6 +92,7 @@ def find_pairs(
     output: PathLike | None = None,
     page: PathLike | None = None,
     page_pairs: int = defaults.PAGE_PAIRS,
+    csv_safe: bool = False,
     budget_s: float | None = None,
     max_pairs: int = defaults.MAX_PAIRS,
     device: str = "auto",
@@ -111,6 +112,7 @@ def find_pairs(
         output: file for the pairs, `.csv` or `.parquet`; None to write none.
         page: file for a reviewer's page, `.html`; None to write none.
         page_pairs: maximum number of pairs on the page.
+        csv_safe: write `'` into a `.csv`, and into that of the page, before a name that a spreadsheet computes.
         budget_s: seconds; if comparing all rows would take longer, the search is approximate. None for exact search.
         max_pairs: stop if more pairs are found.
         device: device that compares the rows: "auto", "cpu", "gpu" or the number of a GPU.
@@ -142,9 +144,8 @@ def find_pairs(
         lowest = choose_threshold(gallery, calibration, threshold, expected_false)
         query = searching.PairQuery(lowest, max_pairs=max_pairs, budget_s=budget_s, device=device)
         with Checkpoint(path) as checkpoint:
-            outputs = checkpoint.outputs(
-                {"pairs": gallery.source["run_id"], "threshold": lowest, "budget_s": budget_s, "page_pairs": page_pairs}
-            )
+            job = {"threshold": lowest, "budget_s": budget_s, "page_pairs": page_pairs, "csv_safe": csv_safe}
+            outputs = checkpoint.outputs({"pairs": gallery.source["run_id"], **job})
             if table_path is not None:
                 check_table_path(table_path, force=force or outputs.owns(table_path))
             if page_path is not None:
@@ -154,9 +155,9 @@ def find_pairs(
             )
             table = PairTable(gallery, pair_result.pairs, calibration)
             if table_path is not None:
-                write_table(table_path, gallery, table, ready=outputs.ready(table_path))
+                write_table(table_path, gallery, table, csv_safe=csv_safe, ready=outputs.ready(table_path))
             if page_path is not None:
-                text = review_page(gallery, table, pair_result.method(), lowest, page_pairs)
+                text = review_page(gallery, table, pair_result.method(), lowest, page_pairs, csv_safe=csv_safe)
                 write_review(page_path, gallery, text, ready=outputs.ready(page_path))
             checkpoint.remove()
         return PairReport(
@@ -263,6 +264,7 @@ def cluster(
     people: int | None = None,
     threshold: float | None = None,
     output: PathLike | None = None,
+    csv_safe: bool = False,
     folders: PathLike | None = None,
     mode: str = "symlink",
     sheets: PathLike | None = None,
@@ -287,6 +289,7 @@ def cluster(
         people: number of people, if it is known.
         threshold: lowest score of two linked photos, above 0 and at most 1; None for the calibration's.
         output: file for a list, `.csv`; None to write none.
+        csv_safe: write `'` into the list before a name that a spreadsheet computes.
         folders: folder in which to make a folder for each cluster; None to make none.
         mode: content of these folders: "symlink", "hardlink" or "copy".
         sheets: write pages with the photos into this folder; None to write none.
@@ -321,8 +324,9 @@ def cluster(
         gallery = stack.enter_context(EmbeddingFile(path))
         lowest = 0.0 if people is not None else default_threshold(gallery) if threshold is None else threshold
         checkpoint = stack.enter_context(Checkpoint(path, "pairs" if people is None else "clusters"))
-        job = {"threshold": lowest, "budget_s": budget_s, "people": people, "seed": seed, "mode": mode}
-        outputs = checkpoint.outputs({"clusters": gallery.source["run_id"], "min_photos": min_photos, **job})
+        job: dict[str, Any] = {"threshold": lowest, "budget_s": budget_s, "people": people, "seed": seed, "mode": mode}
+        job |= {"clusters": gallery.source["run_id"], "min_photos": min_photos, "csv_safe": csv_safe}
+        outputs = checkpoint.outputs(job)
         for place, check in ((listed, check_list_path), (filled, check_folders), (paged, check_sheets)):
             if place is not None:
                 check(place, force=force or outputs.owns(place))
@@ -335,7 +339,7 @@ def cluster(
                 gallery, checkpoint, query, seed=seed, force=force, listener=listener, control=control
             )
         if listed is not None:
-            write_list(listed, gallery, clusters, ready=outputs.ready(listed))
+            write_list(listed, gallery, clusters, csv_safe=csv_safe, ready=outputs.ready(listed))
         folder_counts = pages = None
         if filled is not None:
             owned, ready = force or outputs.owns(filled), outputs.ready(filled)

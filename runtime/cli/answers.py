@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..csvtable import CsvTable
 from ..text import printable, utf8
 from .tables import align
 
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 _EDGES = ("left", "top", "right", "bottom")
 
 
-def print_answer(answer: Answer, form: str, *, first: bool) -> None:
+def print_answer(answer: Answer, form: str, *, first: bool, csv_safe: bool = False) -> None:
     """Print an answer to stdout.
 
     Args:
         answer: the answer to one query.
         form: "table", "json" or "csv".
         first: whether it is the first answer: CSV begins with a header.
+        csv_safe: write no text into CSV that a spreadsheet takes for a formula.
     """
     if form == "json":
         click.echo(json.dumps(answer.to_dict()))  # ASCII only, so no name can break a line
@@ -34,10 +35,11 @@ def print_answer(answer: Answer, form: str, *, first: bool) -> None:
         for line in _table(answer):
             click.echo(line)
     else:
-        table = csv.DictWriter(sys.stdout, _csv_columns(answer.facts), lineterminator="\n")
+        columns = _csv_columns(answer.facts)
+        table = CsvTable(sys.stdout, safe=csv_safe, clean=printable if sys.stdout.isatty() else None)
         if first:
-            table.writeheader()
-        table.writerows(_csv_row(answer, hit) for hit in answer.hits)
+            table.row(columns)
+        table.rows(map(_csv_row(answer, hit).get, columns) for hit in answer.hits)
         sys.stdout.flush()
         for note in answer.notes:  # CSV has no column for them
             click.echo(f"{printable(answer.query)}: {note}", err=True)

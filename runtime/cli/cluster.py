@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @click.option("-k", "--people", type=click.IntRange(min=1), help="Number of people, if it is known.")
 @click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="Minimum score of two linked photos.")
 @click.option("-o", "--output", type=options.PATH, help="Also write a list, a .csv file.")
+@options.csv_safe_option
 @click.option("--folders", type=options.PATH, help="Also make a folder for each cluster, in this folder.")
 @click.option("--mode", type=click.Choice(["symlink", "hardlink", "copy"]), help="Content of the folders.  [symlink]")
 @click.option("--sheets", type=options.PATH, help="Also write HTML pages with the photos, in this folder.")

@@ -153,6 +153,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 output_option = click.option(
     "-o", "--output", default=defaults.OUTPUT, show_default=True, type=PATH, help="Embedding file to write."
 )
+csv_safe_option = click.option(
+    "--csv-safe", is_flag=True, help="In CSV, write ' before a name that a spreadsheet would take for a formula."
+)
 page_option = click.option("--html", "page", type=PATH, help="Also write an HTML page with the photos.")
 log_option = click.option("--log", "log_file", type=PATH, help="Also append the log to this file.")
 latency_option = click.option(

@@ -36,6 +36,7 @@ def _above_0(ctx: click.Context, param: click.Parameter, value: float | None) ->
     help="Take the lowest threshold at which at most N pairs of two people are expected in FILE.  [default: 1]",
 )
 @click.option("--html", "page", type=options.PATH, help="Also write an HTML page on which a reviewer decides.")
+@options.csv_safe_option
 @options.count_option("--page-pairs", defaults.PAGE_PAIRS, "Maximum number of pairs on the page.")
 @options.count_option("--max-pairs", defaults.MAX_PAIRS, "Stop if there are more pairs: the threshold is too low.")
 @groups.all_pairs_options
@@ -48,6 +49,7 @@ def main(
     expected_false: float | None,
     page: Path | None,
     page_pairs: int,
+    csv_safe: bool,
     max_pairs: int,
     search: groups.AllPairsOptions,
 ) -> None:
@@ -74,7 +76,7 @@ def main(
     with terminal() as job:
         report = find_pairs(
             file, threshold=threshold, expected_false=expected_false, output=output, page=page, page_pairs=page_pairs,
-            max_pairs=max_pairs, **job, **search.values(),
+            csv_safe=csv_safe, max_pairs=max_pairs, **job, **search.values(),
         )  # fmt: skip
     if report.warning:
         click.echo(f"WARNING: {report.warning}", err=True)

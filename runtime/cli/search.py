@@ -25,6 +25,7 @@ from .common import handle_errors, setup_logging
 @click.option("--group-by", type=click.Choice(["folder"]), help="Show the best hit of each folder; -k counts folders.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per query.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print one line of CSV per hit, after a header.")
+@options.csv_safe_option
 @options.page_option
 @options.file_engine_option
 @options.device_option("Device that compares the rows: the CPU, the first GPU or GPU number N; auto: the quicker one.")
@@ -84,7 +85,7 @@ def main(
         for number, answer in enumerate(search.stream(photos, find)):
             if number == 0 and answer.facts.warning:
                 click.echo(f"WARNING: {answer.facts.warning}", err=True)
-            print_answer(answer, form, first=number == 0)
+            print_answer(answer, form, first=number == 0, csv_safe=given["csv_safe"])
             if answer.error:
                 click.echo(f"error: {printable(answer.query)}: {printable(answer.error)}", err=True)
                 failed[answer.error.partition(":")[0]] += 1

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from datetime import datetime, timezone
 from pathlib import Path
 
 from .. import __version__
+from ..csvtable import CsvTable
 from ..errors import StorageError
 from ..files import check_output
 from ..index.samerows import same_rows
@@ -33,7 +33,12 @@ def check_list_path(path: Path, *, force: bool) -> None:
 
 
 def write_list(
-    path: Path, embeddings: EmbeddingFile, clusters: Clusters, *, ready: Ready = lambda status: None
+    path: Path,
+    embeddings: EmbeddingFile,
+    clusters: Clusters,
+    *,
+    csv_safe: bool = False,
+    ready: Ready = lambda status: None,
 ) -> None:
     """Write `cluster,size,score,row,path` for all rows, and `face_index` if the file has faces.
 
@@ -41,6 +46,7 @@ def write_list(
         path: replaced atomically.
         embeddings: the file that was clustered.
         clusters: clusters of its rows.
+        csv_safe: write no text that a spreadsheet takes for a formula.
         ready: see `storage.derived.derived_file`.
     Raises:
         StorageError, DiskFullError: the list cannot be written; an existing file is unchanged.
@@ -48,8 +54,8 @@ def write_list(
     faces = ("face_index",) if embeddings.has_faces else ()
     with derived_file(embeddings.path, path, "the list", ready=ready) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(("cluster", "size", "score", "row", "path", *faces))
+        lines = CsvTable(text, safe=csv_safe)
+        lines.row(("cluster", "size", "score", "row", "path", *faces))
         for start in range(0, embeddings.rows, _ROWS_PER_READ):
             rows = clusters.order[start : start + _ROWS_PER_READ]
             labels = clusters.labels[rows].tolist()
@@ -63,9 +69,9 @@ def write_list(
             )
             if faces:
                 ranks = (place.index if place else "" for place in embeddings.face_places(rows.tolist()))
-                lines.writerows((*record, rank) for record, rank in zip(records, ranks, strict=True))
+                lines.rows((*record, rank) for record, rank in zip(records, ranks, strict=True))
             else:
-                lines.writerows(records)
+                lines.rows(records)
         text.detach()
 
 

@@ -12,7 +12,7 @@ from .. import __version__
 from ..errors import ConfigError, EngineError, ModelError
 from ..graphs.prepare import BODY, prepare_graph
 from ..modelspec import ModelSpec
-from ..modelstore import sha256_of
+from ..modelstore import mistaken_for, sha256_of
 from .backend import BuildJob
 from .backends import backend_of
 from .engine import EngineInfo, Quantisation
@@ -107,7 +107,8 @@ def _checked_sha256(spec: ModelSpec, weights: Path) -> str:
         raise ModelError(f"the ONNX file {weights} cannot be read: {err.strerror or err}") from err
     if spec.sha256 not in (None, sha256):
         raise ModelError(
-            f"{weights} does not match the model file {spec.name}: expected sha256 {spec.sha256}, got {sha256}. "
+            f"{weights} is {mistaken_for(weights)}not the file of the model file {spec.name}: expected sha256 "
+            f"{spec.sha256}, got {sha256}. "
             f"Fetch it again with: facemill models fetch {spec.name}"
         )
     return sha256

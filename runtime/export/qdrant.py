@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError, ContractError
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, ContractError, StorageError
 from ..storage.contract import Guard
 from ..storage.derived import record_elsewhere
 from ..storage.file import EmbeddingFile
@@ -87,6 +90,7 @@ def export_qdrant(
         upload = _Upload(embeddings, client, collection)
         upload.prepare(recreate=recreate)
         sent = sum(upload.send(block) for block in read_blocks(embeddings, _BATCH_POINTS))
+        upload.check_arrival()
         points = client.count(collection, exact=True).count
         return UploadCounts(sent, embeddings.rows - sent, points, upload.revision)
 
@@ -105,6 +109,7 @@ class _Upload:
             json.dumps(embeddings.contract.select(Guard.VECTORS), sort_keys=True).encode()
         ).hexdigest()
         self.revision = _revision(embeddings)
+        self._ids: list[NDArray[np.uint64]] = []  # half of each id, which is enough to count them
         self._has_points = False  # whether the collection held points before
 
     def prepare(self, *, recreate: bool) -> None:
@@ -151,6 +156,7 @@ class _Upload:
         face_indexes = block.columns.get("face_index", [0] * len(photos))
         ids = map(point_id, photos, map(int, face_indexes))
         rows = {name: i for i, name in enumerate(ids)}  # a photo that is listed twice is one point
+        self._ids.append(np.array([uuid.UUID(name).int >> 64 for name in rows], np.uint64))
         for name in self._current_ids(list(rows)) if self._has_points else ():
             del rows[name]
         if not rows:
@@ -161,6 +167,24 @@ class _Upload:
         batch = models.Batch(ids=list(rows), vectors=vectors, payloads=payloads)
         with_retries(lambda: self._client.upsert(self._collection, batch, wait=True))
         return len(rows)
+
+    def check_arrival(self) -> None:
+        """Compare the points of this revision in the collection with those that were sent or there before.
+
+        Raises:
+            StorageError: the numbers differ.
+        """
+        from qdrant_client import models
+
+        expected = len(np.unique(np.concatenate([*self._ids, np.empty(0, np.uint64)])))
+        ours = models.FieldCondition(key="revision", match=models.MatchValue(value=self.revision))
+        count_filter = models.Filter(must=[ours])
+        arrived = self._client.count(self._collection, count_filter=count_filter, exact=True).count
+        if arrived != expected:
+            raise StorageError(
+                f"the collection {self._collection} holds {arrived:,} points of this file; expected: {expected:,}. "
+                f"Look at the log of the server, and run the same command again"
+            )
 
     def _current_ids(self, ids: list[str]) -> Iterator[str]:
         """Yield the ids whose points exist and have the revision of the file."""

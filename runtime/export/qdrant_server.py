@@ -8,7 +8,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from json import JSONDecodeError
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,6 +20,8 @@ T = TypeVar("T")
 
 _LOCAL = "path:"
 _TIMEOUT_S = 60
+_MAX_ANSWER_BYTES = 64 << 20  # of one answer; the points of a request are 3 MB
+_MAX_ANSWER_S = 300.0
 _WAITS_S = (1.0, 5.0, 20.0)  # before the second, third and fourth attempt
 _EXPECTED = "expected: http://HOST:6333, https://HOST:6333, or path:FOLDER for a trial without a server"
 
@@ -48,6 +49,8 @@ def connect(url: str, key: str = "") -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # large local stores and unencrypted keys: we warn ourselves
         try:
+            if not is_local(url):
+                location["transport"] = _bounded_transport()
             client = QdrantClient(**location, api_key=key or None, timeout=_TIMEOUT_S, check_compatibility=False)
             try:
                 yield client
@@ -55,12 +58,46 @@ def connect(url: str, key: str = "") -> Iterator[Any]:
                 client.close()
         except FacemillError:
             raise
-        except (ApiException, QdrantException, JSONDecodeError, sqlite3.Error, OSError, RuntimeError) as err:
+        except (ApiException, QdrantException, ValueError, sqlite3.Error, OSError, RuntimeError) as err:
             reason = " ".join(str(getattr(err, "source", None) or err).split())
             raise StorageError(
                 f"Qdrant at {url} cannot be written to: {reason}. Check that it runs there and, if it needs a key, "
                 f"that QDRANT_API_KEY is set. Run the same command again to resume"
             ) from err
+
+
+def _bounded_transport() -> Any:
+    """A transport of HTTP whose answers have a limited size and time, and are not compressed."""
+    import httpx
+
+    class Bounded(httpx.SyncByteStream):
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        def __iter__(self) -> Iterator[bytes]:
+            size, end = 0, time.monotonic() + _MAX_ANSWER_S
+            for block in self._stream:
+                size += len(block)
+                if size > _MAX_ANSWER_BYTES:
+                    raise StorageError(f"Qdrant answers with more than {_MAX_ANSWER_BYTES >> 20} MB; expected: less")
+                if time.monotonic() > end:
+                    raise StorageError(f"Qdrant takes more than {_MAX_ANSWER_S:.0f} s for one answer; expected: less")
+                yield block
+
+        def close(self) -> None:
+            self._stream.close()
+
+    class Transport(httpx.HTTPTransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            request.headers["Accept-Encoding"] = "identity"
+            response = super().handle_request(request)
+            if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+                response.close()
+                raise StorageError("Qdrant sends a compressed answer; expected: one as it was asked for, uncompressed")
+            response.stream = Bounded(response.stream)
+            return response
+
+    return Transport()
 
 
 def is_local(url: str) -> bool:
@@ -85,6 +122,8 @@ def with_retries(call: Callable[[], T]) -> T:
 
 def _is_temporary(err: Exception) -> bool:
     """Whether a retry may succeed: the server did not answer, or is busy."""
+    if isinstance(getattr(err, "source", None), FacemillError):
+        return False  # it did answer
     from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 

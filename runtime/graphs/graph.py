@@ -6,6 +6,7 @@ the initializers, and no outdated shapes.
 
 from __future__ import annotations
 
+import heapq
 import logging
 import tempfile
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from ..errors import Interrupted, ModelError
 from ..extras import require
 from ..modelspec import ModelSpec
+from ..modelstore import mistaken_for
 
 if TYPE_CHECKING:
     import onnx
@@ -90,6 +92,7 @@ def read_graph(weights: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(weights, load_external_data=False)
         _refuse_external_data(model, weights)
+        sort_nodes(model.graph)  # some converters write them in another order than ONNX demands
         onnx.checker.check_model(model)
     except OSError as err:
         raise ModelError(f"the ONNX file {weights} cannot be read: {err.strerror or err}") from err
@@ -97,9 +100,11 @@ def read_graph(weights: Path) -> onnx.ModelProto:
         raise
     except Interrupted:  # raised by a signal, wherever the program is
         raise
-    except Exception as err:  # protobuf and onnx raise several classes for damaged content
+    except Exception as err:  # protobuf and onnx raise several classes
+        checked = isinstance(err, onnx.checker.ValidationError)
+        fault = f"not valid, says onnx {onnx.__version__}" if checked else "damaged or truncated"
         raise ModelError(
-            f"the ONNX file {weights} ({weights.stat().st_size:,} bytes) is damaged or truncated: "
+            f"the ONNX file {weights} ({weights.stat().st_size:,} bytes) is {mistaken_for(weights)}{fault}: "
             f"{type(err).__name__}: {err}. Fetch or export it again"
         ) from err
     if model.functions:
@@ -109,16 +114,56 @@ def read_graph(weights: Path) -> onnx.ModelProto:
     return model
 
 
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put the nodes of a graph, and of the graphs within it, after the nodes whose values they take.
+
+    Sorted nodes keep their order. What has no such order (a cycle) stays for the checker to name.
+    """
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                sort_nodes(inner)
+    maker = {name: number for number, node in enumerate(graph.node) for name in node.output if name}
+    needs = [{maker[name] for name in _values_of(node) if name in maker} for node in graph.node]
+    users: list[list[int]] = [[] for _ in needs]
+    for number, needed in enumerate(needs):
+        for other in needed:
+            users[other].append(number)
+    order: list[int] = []
+    ready = [number for number, needed in enumerate(needs) if not needed]  # ascending, and so a heap
+    while ready:
+        order.append(heapq.heappop(ready))
+        for user in users[order[-1]]:
+            needs[user].discard(order[-1])
+            if not needs[user]:
+                heapq.heappush(ready, user)
+    if len(order) == len(needs) and order != sorted(order):
+        nodes = [type(graph.node[number]).FromString(graph.node[number].SerializeToString()) for number in order]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _values_of(node: onnx.NodeProto) -> set[str]:
+    """The values that a node takes, those of the graphs within it among them."""
+    values = set(node.input)
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            made = {name for within in inner.node for name in within.output}
+            values |= {name for within in inner.node for name in _values_of(within)} - made
+    return values
+
+
 def _refuse_external_data(model: onnx.ModelProto, weights: Path) -> None:
     """Reject weights in other files, because the SHA-256 of the file identifies the weights everywhere."""
     import onnx
 
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            joined = str(weights.with_name("joined.onnx"))
             location = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
             raise ModelError(
                 f"the ONNX file {weights} keeps weights in another file ({location}); expected: all in one file. Join "
-                f"them with: python -c \"import onnx; onnx.save(onnx.load('{weights.name}'), 'joined.onnx')\""
+                f'them with: python -c "import onnx; onnx.save(onnx.load({str(weights)!r}), {joined!r})"'
             )
 
 

@@ -17,7 +17,15 @@ from .page import asset, count, digest, encode, render
 from .thumbnails import Thumbnails
 
 
-def review_page(embeddings: EmbeddingFile, table: PairTable, method: str, threshold: float, max_pairs: int) -> str:
+def review_page(
+    embeddings: EmbeddingFile,
+    table: PairTable,
+    method: str,
+    threshold: float,
+    max_pairs: int,
+    *,
+    csv_safe: bool = False,
+) -> str:
     """Render the page. Reads the photos.
 
     Args:
@@ -26,6 +34,7 @@ def review_page(embeddings: EmbeddingFile, table: PairTable, method: str, thresh
         method: method of the search, for people.
         threshold: lowest score of a pair.
         max_pairs: most pairs on the page, the best ones.
+        csv_safe: whether the CSV of the page holds no text that a spreadsheet takes for a formula.
     """
     pairs = list(table.rows(0, max_pairs))
     expected = table.expected(threshold)
@@ -44,7 +53,7 @@ def review_page(embeddings: EmbeddingFile, table: PairTable, method: str, thresh
         ],
         method=method,
         pairs=[_card(embeddings, pair, pictures) for pair in pairs],
-        data=_data(embeddings, pairs),
+        data={**_data(embeddings, pairs), "safe": csv_safe},
     )
 
 

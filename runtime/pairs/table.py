@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..csvtable import CsvTable
 from ..extras import require
 from ..files import check_output
 from ..metrics.falsematch import Calibration, Expectation
@@ -123,20 +123,31 @@ def check_table_path(path: Path, *, force: bool) -> None:
         _arrow()
 
 
-def write_table(path: Path, embeddings: EmbeddingFile, table: PairTable, *, ready: Ready = lambda status: None) -> None:
+def write_table(
+    path: Path,
+    embeddings: EmbeddingFile,
+    table: PairTable,
+    *,
+    csv_safe: bool = False,
+    ready: Ready = lambda status: None,
+) -> None:
     """Write all pairs, atomically.
 
     Args:
         path: ends in .csv or .parquet; replaced if it exists.
         embeddings: the file that was searched.
         table: its pairs.
+        csv_safe: write no text into a .csv that a spreadsheet takes for a formula.
         ready: see `storage.derived.derived_file`.
     Raises:
         StorageError: the table cannot be written; an existing file is unchanged.
         MissingDependencyError: the package for Parquet is not installed.
     """
     with derived_file(embeddings.path, path, "the pairs", ready=ready) as file:
-        (_write_csv if path.suffix.lower() == ".csv" else _write_parquet)(file, table)
+        if path.suffix.lower() == ".csv":
+            _write_csv(file, table, safe=csv_safe)
+        else:
+            _write_parquet(file, table)
 
 
 def _columns(table: PairTable) -> list[str]:
@@ -158,16 +169,16 @@ def _pieces(table: PairTable) -> Iterator[list[list[Any]]]:
         yield [list(_values(row)) for row in table.rows(start, start + _PAIRS_PER_WRITE)]
 
 
-def _write_csv(file: IO[bytes], table: PairTable) -> None:
+def _write_csv(file: IO[bytes], table: PairTable, *, safe: bool) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_columns(table))
+    writer = CsvTable(text, safe=safe)
+    writer.row(_columns(table))
     for piece in _pieces(table):
         for values in piece:
             values[2] = f"{values[2]:.6f}"
             if values[3] is not None:
                 values[3], values[4] = f"{values[3]:.6g}", str(values[4]).lower()  # true, as JSON writes it
-        writer.writerows(piece)
+        writer.rows(piece)
     text.detach()
 
 

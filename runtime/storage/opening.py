@@ -127,6 +127,12 @@ def check_regular(path: Path) -> None:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # a ValueError: a NUL byte in the name
+        parts = f"{path}.parts"  # see `runfolder.folder_of`
+        if os.path.isdir(parts) and os.path.exists(os.path.join(parts, "plan.json")):
+            raise StorageError(
+                f"there is no file {path} yet: a run is writing it, or was stopped ({parts}). Wait until it has "
+                f"finished, or resume it with the command that started it"
+            ) from None
         raise StorageError(
             f"there is no file {path}; expected: {wanted}. Create it with: facemill process PHOTOS -o {path}"
         ) from None

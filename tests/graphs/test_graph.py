@@ -109,7 +109,7 @@ def external_data_missing(path: Path) -> None:
         (float16_input, ("float16", "float [N, 3, 112, 112]")),
         (wrong_dimension, ("['N', 37632]", "[N, 16]")),
         (unknown_operator, ("ONNX Runtime", "FancyAttention")),
-        (external_data, ("weights.bin", "onnx.save(onnx.load('model.onnx'), 'joined.onnx')")),
+        (external_data, ("weights.bin", "joined.onnx")),
         (external_data_missing, ("weights.bin",)),
     ],
 )

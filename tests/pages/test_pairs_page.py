@@ -75,7 +75,7 @@ def test_a_page_that_is_left_half_written_is_known_to_the_file(tmp_path: Path, m
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("runtime.pages.page.write_durable", killed)
+    monkeypatch.setattr("runtime.pages.pairs_page.encode", killed)
     with pytest.raises(KeyboardInterrupt):
         write_page(tmp_path)
     assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]

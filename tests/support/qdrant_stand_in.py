@@ -58,7 +58,7 @@ class QdrantStandIn(ThreadingHTTPServer):
                 points, more = self.store.scroll(name, **body)
                 return {"points": points, "next_page_offset": more}
             case "POST", ["points", "count"]:
-                return self.store.count(name)
+                return self.store.count(name, models.Filter(**body["filter"]) if body.get("filter") else None)
         raise AssertionError(f"{method} {path} is not a request of an export")
 
 

@@ -1,7 +1,7 @@
 "use strict";
 // The reviewer's answers: stored by the browser under the key of this page, and saved as CSV. No path becomes markup:
 // the pairs are in the page already, and the saved text is data.
-const { key, file, pairs } = JSON.parse(document.getElementById("data").textContent);
+const { key, file, pairs, safe } = JSON.parse(document.getElementById("data").textContent);
 const cards = [...document.querySelectorAll(".pair")];
 const [counter, decided, undecided, save, none] =
   ["counter", "decided", "undecided", "save", "none"].map((id) => document.getElementById(id));
@@ -67,7 +67,8 @@ function decide(index, answer) {
 }
 
 function csv() {
-  const quoted = (value) => '"' + String(value).replaceAll('"', '""') + '"';
+  const plain = (text) => (safe && /^[=+\-@\t\r\n]/.test(text) ? "'" + text : text);
+  const quoted = (value) => '"' + plain(String(value)).replaceAll('"', '""') + '"';
   const lines = pairs.flatMap(([a, b, score, rowA, rowB], i) =>
     answers[i] ? [[quoted(a), quoted(b), score, answers[i], rowA, rowB].join(",")] : []);
   return ["path_a,path_b,score,same,row_a,row_b", ...lines, ""].join("\n");
