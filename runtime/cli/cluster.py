@@ -50,7 +50,6 @@ def main(
     Examples:
       facemill cluster people.h5 --threshold 0.5 -o people.csv
       facemill cluster people.h5 --folders people --mode hardlink --min-photos 3
-      facemill cluster people.h5 -k 400 -o people.csv --force
 
     Exit codes: 0 done, 1 failure, 2 usage.
     """

@@ -58,7 +58,6 @@ def main(
     \b
     Examples:
       facemill search people.h5 somebody.jpg
-      facemill search people.h5 a.jpg b.jpg -k 3 --threshold 0.4 --json
       facemill search people.h5 somebody.jpg --html answer.html
       facemill search people.h5 queries/ -k 50 --device gpu --csv
       facemill search people.h5 photos/ --exclude-self --group-by folder -k 5
