@@ -144,10 +144,13 @@ def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
     return _read(files[name])
 
 
-def list_specs() -> list[ModelSpec]:
+def list_specs(left_out: list[str] | None = None) -> list[ModelSpec]:
     """Read every registered model file, in the order of the names.
 
-    A TOML file in the user's folder that is no model file is left out, with a warning.
+    A TOML file in the user's folder that is no model file is left out.
+
+    Args:
+        left_out: receives the reason for each of those files; None to log a warning instead.
     """
     specs = []
     for path in _registered().values():
@@ -156,7 +159,10 @@ def list_specs() -> list[ModelSpec]:
         except ModelError as err:
             if path.parent == asset_dir("models"):
                 raise
-            logger.warning("left out: %s", err.message)
+            if left_out is None:
+                logger.warning("left out: %s", err.message)
+            else:
+                left_out.append(err.message)
     return specs
 
 

@@ -150,14 +150,16 @@ def _cache() -> Finding:
 
 
 def _models() -> list[Finding]:
+    broken: list[str] = []
     try:
-        specs = list_specs()
+        specs = list_specs(broken)
         weights = [None if spec.generator else find_weights(spec) for spec in specs]
     except ModelError as err:
         return [Finding("models", "wrong", str(err), "fix or remove that file, or: unset FACEMILL_MODELS")]
     except (ConfigError, ImportError, OSError) as err:  # the cache folder has its own line
         return [Finding("models", "info", f"not checked: {err}")]
-    findings = []
+    fix = "fix or remove that file, or: unset FACEMILL_MODELS"
+    findings = [Finding("models", "wrong", text, fix) for text in broken]
     for spec, path in zip(specs, weights, strict=True):
         if spec.generator:
             findings.append(Finding(spec.name, "info", "generated when needed; random weights, cannot identify people"))
