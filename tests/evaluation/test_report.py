@@ -178,8 +178,10 @@ def test_engines_are_told_apart() -> None:
 
 def test_a_report_goes_where_nothing_is_in_its_way(report: Report, tmp_path: Path) -> None:
     people = tmp_path / "people"
-    check_report_folder(tmp_path / "new" / "deep", people, force=False)
-    assert (tmp_path / "new" / "deep").is_dir()
+    with pytest.raises(ConfigError):  # a typo, or a disk that is not mounted
+        check_report_folder(tmp_path / "new" / "deep", people, force=False)
+    check_report_folder(tmp_path / "new", people, force=False)
+    assert (tmp_path / "new").is_dir()
     write_report(tmp_path / "new", report)
     check_report_folder(tmp_path / "new", people, force=False)
     (tmp_path / "mine").mkdir()
