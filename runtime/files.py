@@ -113,17 +113,25 @@ def refuse_special(path: Path, *, other: str = "another file") -> None:
             raise OutputExistsError(f"{path} is {kind}; expected: the name of a regular file. Name {other}")
 
 
-def is_trusted(path: Path) -> bool:
+def is_trusted(path: Path, *, beside: Path | None = None) -> bool:
     """Whether only this user, or root, can have written a file or folder: others may not own it or write to it.
 
-    A missing path is not trusted, and a symbolic link is judged by itself.
+    A missing path is not trusted, and a symbolic link is judged by itself. The owner of the file `beside` a note may
+    have written it, and the group may write to the note if it may write to that file.
     """
     try:
         status = os.lstat(path)
     except OSError:
         return False
+    owners, others = {os.geteuid(), 0}, stat.S_IWGRP | stat.S_IWOTH
+    with suppress(OSError):
+        if beside is not None:
+            file = os.stat(beside)
+            owners.add(file.st_uid)
+            if file.st_gid == status.st_gid:
+                others &= ~(file.st_mode & stat.S_IWGRP)
     plain = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
-    return plain and status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return plain and status.st_uid in owners and not status.st_mode & others
 
 
 class NewFile:

@@ -275,7 +275,7 @@ def remove(
     with Removal(Path(file)) as removal:
         facts: dict[str, Any] = {}
         if removal.unfinished and not dry_run:
-            facts = removal.finish_earlier()
+            facts = removal.finish_earlier(None if receipt is None else Path(receipt))
             if facts:
                 logger.info("completed a removal that was interrupted: %s", facts["receipt"])
         plan = removal.find(asked, keep_pages=keep_pages)

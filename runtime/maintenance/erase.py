@@ -19,7 +19,9 @@ from ..sources.kinds import EXTENSIONS
 from ..storage.derived import (
     Fingerprint,
     derived_nearby,
+    distrusted_list,
     forget_pages,
+    is_own_page,
     recorded_elsewhere,
     recorded_pages,
     take_fingerprint,
@@ -62,6 +64,9 @@ def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derive
         (destination, "rows of the file were copied to it: remove them from it too")
         for destination in recorded_elsewhere(file)
     ]
+    foreign_list = distrusted_list(file)
+    if foreign_list:
+        kept.append((str(foreign_list), "another user may have written this list of pages, so it was not followed"))
     written = written_pages(file)
     for page in recorded_pages(file):
         if os.path.lexists(page) and page not in beside:
@@ -103,6 +108,8 @@ def _not_ours(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, roo
     Args:
         fingerprints: its states when it was written; empty for a page whose writer was killed.
     """
+    if not is_own_page(file, page):
+        return "it is outside the folder of the file, and this user has not written it from the file here"
     reason = _not_our_kind(page, file, root, whole=bool(fingerprints))
     if not reason and fingerprints and take_fingerprint(page) not in fingerprints:
         return "it was changed since facemill wrote it: check it, and delete it yourself"

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..errors import ConfigError, LockedError, OutputExistsError, StorageError
+from ..errors import ConfigError, LockedError, OutputExistsError
 from ..fetch import sha256_of
-from ..files import sync_folder, write_durable
+from ..files import is_trusted, write_durable
+from ..schema import parse_json
 from ..storage.dataset import assemble
 from ..storage.file import EmbeddingFile
 from ..storage.format import stored_text
@@ -31,6 +33,7 @@ from ..storage.ledger import Part
 from ..storage.opening import check_regular
 from ..storage.runfolder import RunFolder, utc_now
 from .erase import Derived, derived_from, erase
+from .note import Card, Note, drop_note, note_path, read_note, write_note
 from .rewrite import metadata_after, rewriting
 from .selection import count_shared, find_duplicates, paths_below, select_photos
 
@@ -75,12 +78,14 @@ class Removal:
         self.file, self.path = file, Path(os.path.realpath(file))
         check_regular(self.path)
         self._folder = RunFolder(self.path)
-        self._note = self.path.with_name(self.path.name + ".removing")
-        self.unfinished: dict[str, Any] | None = None
+        self.unfinished: Note | None = None
+        self._ignored = ""  # why the note beside the file is not followed
 
-    def finish_earlier(self) -> dict[str, Any]:
+    def finish_earlier(self, receipt: Path | None = None) -> dict[str, Any]:
         """Finish an interrupted removal.
 
+        Args:
+            receipt: the file to write; None for `<file>.removed-<time>.json`.
         Returns:
             Its receipt; empty if the removal must start over because its new file was never completed, or if a
             different file has replaced it.
@@ -90,15 +95,15 @@ class Removal:
             return {}
         with EmbeddingFile(self.path) as current:
             run_id, root = current.metadata["run_id"], current.root
-        if run_id == note["card"]["run_id_after"]:
-            return self._finish(note)
-        if run_id != note["card"]["run_id_before"]:
+        if run_id == note.card.run_id_after:
+            return self._finish(note, self._receipt_path(receipt, note.card.begun_utc, run_id))
+        if run_id != note.card.run_id_before:
             logger.warning(
                 "a removal from %s was interrupted, and the file was replaced since: no receipt is written",
                 self.path,
             )
-            erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
-        self._drop_note()
+            erase(self.file, derived_from(self.file, root, keep_pages=note.keep_pages))
+        drop_note(self.path)
         return {}
 
     def find(self, names: Sequence[bytes], *, keep_pages: bool = False) -> RemovalPlan:
@@ -153,8 +158,8 @@ class Removal:
             DiskFullError, StorageError: the file is unchanged, or the same command finishes the removal.
         """
         assert len(plan.rows)
-        now = utc_now()
-        receipt_path = self._receipt_path(receipt, now)
+        now, run_id = utc_now(), secrets.token_hex(16)
+        receipt_path = self._receipt_path(receipt, now, run_id)
         if (self._folder.path / "plan.json").exists():
             logger.warning("the unfinished run on %s is discarded: it was started before this removal", self.path)
         self._folder.clear()
@@ -162,8 +167,7 @@ class Removal:
             keep = np.ones(len(source.status), bool)
             keep[plan.rows] = False
             removed = list(compress(source.scanned_paths(), (~keep).tolist()))
-            run_id = secrets.token_hex(16)
-            card = {
+            facts = {
                 "what": "photos removed from an embedding file of facemill, and from all that was made from it",
                 "file": str(self.path),
                 "tool_version": __version__,
@@ -183,12 +187,12 @@ class Removal:
                 "run_id_before": source.metadata["run_id"],
                 "run_id_after": run_id,
             }
-            note = {"card": card, "receipt": str(receipt_path), "keep_pages": keep_pages}
-            write_durable(self._note, json.dumps(note).encode(), "the note of the removal", like=self.path)
+            note = Note(Card(**facts), keep_pages)
+            write_note(self.path, note)
             with rewriting(self._folder, [Part.of(source, keep)]) as new:
                 metadata = metadata_after(source.metadata, new.ledger, run_id=run_id)
                 assemble(self.path, new.ledger, new.paths, metadata, source.dtype)
-        return self._finish(note)
+        return self._finish(note, receipt_path)
 
     def _lock_pairs(self) -> RunFolder:
         """Take the lock of `facemill pairs`, which else would write a list from the old file after the removal."""
@@ -199,13 +203,17 @@ class Removal:
                 f"facemill pairs is reading {self.path}; expected: no other command uses it. Wait until pairs ends"
             ) from err
 
-    def _receipt_path(self, receipt: Path | None, now: str) -> Path:
-        """The path of the receipt, which must be a new file."""
-        short = now.replace("-", "").replace(":", "").replace("+0000", "Z")
+    def _receipt_path(self, receipt: Path | None, begun_utc: str, run_id: str) -> Path:
+        """The path of the receipt: a new file, or the receipt of the same removal, which was killed after it.
+
+        It comes from this command, never from a note.
+        """
+        short = re.sub("[^0-9TZ]", "", begun_utc.replace("+00:00", "Z"))[:20]
         names = (f"{self.path.name}.removed-{short}{'' if i == 1 else f'-{i}'}.json" for i in count(1))
-        free = (self.path.with_name(name) for name in names if not os.path.lexists(self.path.with_name(name)))
+        paths = map(self.path.with_name, names)
+        free = (path for path in paths if not os.path.lexists(path) or _is_receipt_of(path, run_id))
         path = Path(os.path.abspath(receipt or next(free)))
-        if os.path.lexists(path):
+        if os.path.lexists(path) and not _is_receipt_of(path, run_id):
             raise OutputExistsError(f"the receipt {path} exists. Name a new file with --receipt")
         if not path.parent.is_dir():
             raise ConfigError(
@@ -214,51 +222,47 @@ class Removal:
             )
         return path
 
-    def _finish(self, note: dict[str, Any]) -> dict[str, Any]:
+    def _finish(self, note: Note, receipt: Path) -> dict[str, Any]:
         """Complete a removal after its new file exists: erase derived files, write the receipt, drop the note."""
         with EmbeddingFile(self.path) as new:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
-        erased = erase(self.file, derived_from(self.file, root, keep_pages=note["keep_pages"]))
-        links = note["card"]["other_names_of_file_before"]
+        erased = erase(self.file, derived_from(self.file, root, keep_pages=note.keep_pages))
+        links = note.card.other_names_of_file_before
         hard_links = [("unknown", f"the old file has other names: {links} (hard links)")] if links else []
+        ignored = [(str(note_path(self.path)), self._ignored)] if self._ignored else []
         card = {
-            **note["card"],
+            **note.card.facts(),
             **after,
             "sha256_after": sha256_of(self.path),
             "deleted": [str(path) for path in (*erased.beside, *erased.pages)],
-            "may_still_show": [{"path": path, "why": why} for path, why in (*erased.kept, *hard_links)],
+            "may_still_show": [{"path": path, "why": why} for path, why in (*erased.kept, *hard_links, *ignored)],
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),
         }
         data = (json.dumps(card, indent=2) + "\n").encode()
-        write_durable(Path(note["receipt"]), data, "the receipt", like=self.path)
-        self._drop_note()
-        return {**card, "receipt": note["receipt"]}
-
-    def _read_note(self) -> dict[str, Any] | None:
-        try:
-            note: dict[str, Any] = json.loads(self._note.read_text(encoding="ascii"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as err:
-            raise StorageError(
-                f"the note of an interrupted removal, {self._note}, cannot be read ({err}). Delete it, and run the "
-                f"same removal again"
-            ) from err
-        return note
-
-    def _drop_note(self) -> None:
-        self._note.unlink(missing_ok=True)
-        sync_folder(self._note.parent)
+        write_durable(receipt, data, "the receipt", like=self.path)
+        drop_note(self.path)
+        return {**card, "receipt": str(receipt)}
 
     def __enter__(self) -> Removal:
         try:
-            self.unfinished = self._read_note()
-        except StorageError:
+            self.unfinished, self._ignored = read_note(self.path)
+        except BaseException:
             self._folder.__exit__(None, None, None)
             raise
+        if self._ignored:
+            logger.warning("%s: %s", note_path(self.path), self._ignored)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._folder.__exit__(*exc)
+
+
+def _is_receipt_of(path: Path, run_id: str) -> bool:
+    """Whether a file is the receipt of the removal that made the file with this `run_id`."""
+    try:
+        facts = parse_json(path.read_bytes()) if path.is_file() and is_trusted(path) else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(facts, dict) and facts.get("run_id_after") == run_id

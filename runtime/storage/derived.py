@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import logging
 import os
@@ -14,8 +15,9 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import StorageError
-from ..files import TEMPORARY_SUFFIX, durable_file, temporary_path, write_durable
+from ..assets import cache_dir
+from ..errors import ConfigError, StorageError
+from ..files import TEMPORARY_SUFFIX, durable_file, is_trusted, temporary_path, write_durable
 
 logger = logging.getLogger(__name__)
 
@@ -85,12 +87,46 @@ def record_page(file: Path, page: Path) -> None:
     """
     page = Path(os.path.abspath(page))
     _note(file, _line(page, take_fingerprint(page)), str(page))
+    _note_own(file, page)
 
 
 def record_start(file: Path, page: Path) -> None:
     """Record that a page will be written, because a kill may leave a part of it. An earlier file does not count."""
     page = Path(os.path.abspath(page))
     _note(file, _line(page, None), str(page))
+    _note_own(file, page)
+
+
+def is_own_page(file: Path, page: Path) -> bool:
+    """Whether a recorded page may be deleted: it is below the file's folder, or this user wrote it from the file.
+
+    The list beside the file alone decides about nothing elsewhere, because it may have come with a copied folder.
+    """
+    if _is_below(file, page):
+        return True
+    name = page.name.removesuffix(TEMPORARY_SUFFIX)  # a killed writer recorded the final name
+    own = _own_note(file, page.with_name(name or page.name))
+    return is_trusted(own) and is_trusted(own.parent)
+
+
+def _is_below(file: Path, page: Path) -> bool:
+    folder = os.path.dirname(os.path.realpath(file))
+    return os.path.commonpath([folder, os.path.join(os.path.realpath(page.parent), page.name)]) == folder
+
+
+def _own_note(file: Path, page: Path) -> Path:
+    """The note in this user's cache that a page elsewhere was written from a file; its name holds no path."""
+    both = os.fsencode(os.path.realpath(file)) + b"\0" + os.fsencode(page)
+    return cache_dir("pages") / hashlib.sha256(both).hexdigest()
+
+
+def _note_own(file: Path, page: Path) -> None:
+    if _is_below(file, page):
+        return
+    try:
+        write_durable(_own_note(file, page), b"", "the record of a page", wait=True)
+    except (ConfigError, OSError) as err:
+        logger.warning("%s is not recorded in the cache (%s): facemill remove will only name it", page, err)
 
 
 @contextmanager
@@ -181,15 +217,17 @@ def written_pages(file: Path) -> dict[Path, tuple[Fingerprint, ...]]:
     for entry in _entries(file):
         try:
             page, states = Path(entry["page"]), (Fingerprint(*map(int, entry["seen"])),) if entry["seen"] else ()
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue
-        if page.is_absolute():
+        if page.is_absolute() and _is_possible(page):
             fingerprints[page] = (*fingerprints.get(page, ()), *states)
     return fingerprints
 
 
 def _entries(file: Path) -> Iterator[dict[str, Any]]:
     path = _list(file)
+    if distrusted_list(file):
+        return
     try:
         lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except FileNotFoundError:
@@ -197,10 +235,28 @@ def _entries(file: Path) -> Iterator[dict[str, Any]]:
     except OSError as err:
         raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
     for line in lines:
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             entry = json.loads(line)
             if isinstance(entry, dict):
                 yield entry
+
+
+def distrusted_list(file: Path) -> Path | None:
+    """The list of pages, if others may have written it: nothing in it is followed then."""
+    path = _list(file)
+    regular = path.is_file() or path.is_symlink()
+    return path if regular and not is_trusted(path, beside=file) else None
+
+
+def _is_possible(page: Path) -> bool:
+    """Whether a name can exist: the kernel takes no NUL, no lone surrogate and no name beyond its limits."""
+    try:
+        os.lstat(page)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _unfinished(page: Path) -> list[Path]:

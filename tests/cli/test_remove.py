@@ -365,7 +365,7 @@ KILL_TARGETS = (
     "runtime.maintenance.remove.erase",
     "runtime.maintenance.erase.forget_pages",
     "runtime.maintenance.remove.sha256_of",
-    "runtime.maintenance.remove.Removal._drop_note",
+    "runtime.maintenance.remove.drop_note",
 )
 
 

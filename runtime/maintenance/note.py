@@ -1,0 +1,114 @@
+"""The note of an unfinished removal, `<file>.removing`: facts about the removal, never an order.
+
+A note may have been left by anybody who can write beside the file. It is read only if it is trusted, and only by its
+schema. It names no path: the receipt goes where the command says, and deleted pages come from the list of pages.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import StorageError
+from ..files import is_trusted, sync_folder, write_durable
+from ..schema import convert, parse_json
+
+_MAX_BYTES = 1 << 30  # the digests of ten million names
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What is known of a removal before the old file is replaced; the receipt repeats it."""
+
+    what: str
+    file: str
+    tool_version: str
+    begun_utc: str
+    asked_sha256: tuple[str, ...]
+    removed_sha256: tuple[str, ...]
+    removed_photographs: int
+    removed_embeddings: int
+    removed_as_duplicates: int
+    same_files_stay: int
+    names_not_found: int
+    dropped_datasets: tuple[str, ...]
+    other_names_of_file_before: int
+    photographs_before: int
+    embeddings_before: int
+    run_id_before: str
+    run_id_after: str
+    removed: tuple[str, ...] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """The facts for the receipt, without names that were not asked for."""
+        return {key: value for key, value in asdict(self).items() if key != "removed" or value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """The remaining work of a removal.
+
+    Attributes:
+        card: the facts.
+        keep_pages: whether pages, lists and folders stay.
+    """
+
+    card: Card
+    keep_pages: bool
+
+
+def note_path(file: Path) -> Path:
+    """`people.h5` -> `people.h5.removing`."""
+    return file.with_name(file.name + ".removing")
+
+
+def read_note(file: Path) -> tuple[Note | None, str]:
+    """Read the note of an unfinished removal.
+
+    Args:
+        file: the real path of the embedding file.
+    Returns:
+        The note, None without one that can be followed; and why an existing note cannot be followed, else empty.
+    Raises:
+        StorageError: the disk refused to read it.
+    """
+    path = note_path(file)
+    if not os.path.lexists(path):
+        return None, ""
+    if path.is_symlink() or not path.is_file() or not is_trusted(path, beside=file):
+        return None, "another user may have written this note of a removal, so it was not followed"
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
+        raw = parse_json(path.read_bytes())
+        inner = raw.get("card") if isinstance(raw, dict) else None
+        card = convert(inner, Card, unknown=True)
+        return Note(card, convert({"card": inner, **raw}, Note, unknown=True).keep_pages), ""
+    except (ValueError, RecursionError) as err:
+        return None, f"this note of a removal is damaged and was not followed ({err!s:.200})"
+    except OSError as err:
+        advice = "Make it readable" if err.errno == errno.EACCES else "Check the disk"
+        raise StorageError(
+            f"the note of an unfinished removal, {path}, cannot be read: {err.strerror}. {advice}, and run the same "
+            f"command again"
+        ) from err
+
+
+def write_note(file: Path, note: Note) -> None:
+    """Write the note durably, before the new file appears.
+
+    Raises:
+        DiskFullError, StorageError: it cannot be written.
+    """
+    data = json.dumps({"card": note.card.facts(), "keep_pages": note.keep_pages}).encode()
+    write_durable(note_path(file), data, "the note of the removal", like=file)
+
+
+def drop_note(file: Path) -> None:
+    """Delete the note: the removal is finished."""
+    note_path(file).unlink(missing_ok=True)
+    sync_folder(file.parent)
