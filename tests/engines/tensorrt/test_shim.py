@@ -109,7 +109,7 @@ def test_weights_in_int8_alone_do_not_make_an_int8_plan(tmp_path: Path) -> None:
 
 
 @without_gpu
-def test_a_plan_for_another_gpu_is_marked_as_unproven(tmp_path: Path) -> None:
+def test_a_plan_for_another_gpu_records_no_parity(tmp_path: Path) -> None:
     result = build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM75")
     assert (result.engine.info.parity.images, result.engine.info.parity.minimum) == (0, 0.0)
 
