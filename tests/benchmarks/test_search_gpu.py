@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from runtime.index.exact import CandidateSource
 from runtime.index.gpu import count_gpus
 from runtime.index.memoryplan import MemoryPlan
-from tests.index.test_sources import oracle, unit
+from tests.index.test_sources import oracle, unit_rows
 from tests.support.facemill_command import ROOT
 
 
@@ -176,9 +176,9 @@ def test_a_failing_placement_does_not_stop_the_others(
 
 def test_the_oracle_equals_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_gpu, "_BLOCK", 70)
-    vectors = unit(500)
+    vectors = unit_rows(500)
     vectors[100:150] = vectors[3]
-    queries = np.concatenate([vectors[:4], unit(3, seed=1)])
+    queries = np.concatenate([vectors[:4], unit_rows(3, seed=1)])
     np.testing.assert_array_equal(search_gpu.numpy_rows(vectors, queries, 30), oracle(vectors, queries, 30)[0])
 
 
