@@ -61,14 +61,14 @@ class HostCrops:
         self.images = np.empty((count, 112, 112, 3), np.uint8)
         self.runs: list[int] = []
 
-    def put_run(self, index: int, photos: Any) -> None:
+    def put_run(self, place: int, photos: Any) -> None:
         photos = photos.as_cpu()
         crops = preprocess_bytes([np.array(photos[i]) for i in range(len(photos))], size=112)
-        self.images[index : index + len(crops)] = crops
+        self.images[place : place + len(crops)] = crops
         self.runs.append(len(crops))
 
-    def put(self, index: int, crop: NDArray[np.uint8]) -> None:
-        self.images[index] = crop
+    def put(self, place: int, crop: NDArray[np.uint8]) -> None:
+        self.images[place] = crop
 
 
 class DecodeResult(NamedTuple):
