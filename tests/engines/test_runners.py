@@ -160,7 +160,7 @@ with open_runner(read_engine(Path(sys.argv[2])), threads=1) as runner:
         runner.infer(large)
     except OutOfMemoryError as err:
         print("out of memory:", err)
-    assert np.array_equal(runner.infer(small), before)  # and it goes on with a smaller batch
+    assert np.array_equal(runner.infer(small), before)  # the runner still works with a smaller batch
 """
 
 

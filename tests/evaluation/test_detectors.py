@@ -104,8 +104,8 @@ def test_without_pairs_recall_decides_and_is_never_certain(evaluation: Evaluatio
     merit = figures_of("x", "", replace(alone, retrieval=perfect)).merit
     assert merit.value == 1
     assert merit.low < 0.95  # of 36 queries
-    nobody = figures_of("x", "", replace(alone, retrieval=None))
-    assert nobody.merit == BoundedShare(0, 0)
+    unmeasured = figures_of("x", "", replace(alone, retrieval=None))
+    assert unmeasured.merit == BoundedShare(0, 0)
 
 
 def test_a_reused_file_keeps_its_recorded_speed(request_: Request, evaluation: Evaluation) -> None:

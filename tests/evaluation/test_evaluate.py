@@ -55,10 +55,10 @@ def test_outcomes_of_photos_are_counted(evaluation: Evaluation) -> None:
     assert evaluation.embedded.outcomes == {"embedded": PEOPLE * SHOTS + 1, "corrupt": 1}
     assert evaluation.people == PEOPLE + 1
     assert not evaluation.sampled
-    nobody = [
+    unassigned = [
         path for path, person in zip(evaluation.embedded.paths, evaluation.embedded.person, strict=True) if person < 0
     ]
-    assert nobody == [b"stray.jpg"]
+    assert unassigned == [b"stray.jpg"]
 
 
 def test_pairs_are_judged_by_thresholds_of_the_other_folds(

@@ -215,10 +215,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, shared: Path, tmp
     uninterrupted = DetectorTrainer(config(data, shared, tmp_path / "a"))
     losses = [uninterrupted.step()["loss"] for _ in range(8)]
     first = DetectorTrainer(config(data, shared, tmp_path / "b"))
-    begun = [first.step()["loss"] for _ in range(3)]
+    first_losses = [first.step()["loss"] for _ in range(3)]
     save(first)
     second = DetectorTrainer(config(data, shared, tmp_path / "b"))
-    assert begun + [second.step()["loss"] for _ in range(5)] == losses
+    assert first_losses + [second.step()["loss"] for _ in range(5)] == losses
 
 
 def test_a_picture_is_equal_in_both_channel_orders(data: Path, shared: Path, tmp_path: Path) -> None:

@@ -99,11 +99,11 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, tmp_path: Path, s
     uninterrupted = trainer_of(data, tmp_path / "a", objectives=objectives)
     losses = [uninterrupted.step()["loss"] for _ in range(7)]
     first = trainer_of(data, tmp_path / "b", objectives=objectives)
-    begun = [first.step()["loss"] for _ in range(4)]  # one step into the second stage
+    first_losses = [first.step()["loss"] for _ in range(4)]  # one step into the second stage
     save(first)
     resumed = trainer_of(data, tmp_path / "b", objectives=objectives)
     assert resumed.state.step == 4
-    assert begun + [resumed.step()["loss"] for _ in range(3)] == losses
+    assert first_losses + [resumed.step()["loss"] for _ in range(3)] == losses
     for resumed_value, expected_value in zip(
         flatten_state(resumed.state), flatten_state(uninterrupted.state), strict=True
     ):
@@ -122,9 +122,9 @@ def test_a_run_starts_with_the_averaged_weights_of_a_distilled_network(data: Pat
     for _ in range(2):
         distilled.step()
     save(distilled)
-    begun = trainer_of(data, tmp_path / "b", start=tmp_path / "a" / "last.pt")
-    assert (begun.state.step, begun.state.samples) == (0, 0)
-    for network in (begun.state.student, begun.state.ema):
+    started = trainer_of(data, tmp_path / "b", start=tmp_path / "a" / "last.pt")
+    assert (started.state.step, started.state.samples) == (0, 0)
+    for network in (started.state.student, started.state.ema):
         for weights, expected in zip(
             network.state_dict().values(), distilled.state.ema.state_dict().values(), strict=True
         ):
@@ -144,8 +144,8 @@ def test_class_weights_are_created_on_the_device_of_the_run(loss: str) -> None:
 def test_a_run_of_another_kind_is_not_resumed(data: Path, tmp_path: Path) -> None:
     from training.loop import save
 
-    begun = trainer_of(data, tmp_path)
-    save(begun)
+    started = trainer_of(data, tmp_path)
+    save(started)
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     content["config"]["teacher"] = {"path": "teacher.xml"}
     torch.save(content, tmp_path / "last.pt")
