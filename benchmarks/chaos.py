@@ -67,9 +67,9 @@ def main() -> None:
     exits: Counter[str] = Counter()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(dir=options.data) as scratch:
-        whole = Path(scratch) / "whole.h5"
+        undisturbed = Path(scratch) / "whole.h5"
         began = time.perf_counter()
-        subprocess.run([*base, "-o", str(whole)], check=True, capture_output=True)
+        subprocess.run([*base, "-o", str(undisturbed)], check=True, capture_output=True)
         seconds = time.perf_counter() - began
         for number in range(options.runs):
             folder = Path(scratch) / f"{number}"
@@ -79,8 +79,8 @@ def main() -> None:
             for kind in kinds:
                 disturbances[kind] += 1
                 exits[f"{kind}: exit {disturb(kind, command, seconds, rng)}"] += 1
-            done = subprocess.run(command, capture_output=True, text=True)
-            fault = find_fault(done, folder, whole)
+            result = subprocess.run(command, capture_output=True, text=True)
+            fault = find_fault(result, folder, undisturbed)
             if fault:
                 wrong.append(f"run {number} ({', '.join(kinds)}): {fault}")
                 print(wrong[-1], file=sys.stderr, flush=True)
@@ -101,14 +101,14 @@ def main() -> None:
     sys.exit(1 if wrong else 0)
 
 
-def find_fault(done: subprocess.CompletedProcess[str], folder: Path, whole: Path) -> str:
+def find_fault(result: subprocess.CompletedProcess[str], folder: Path, undisturbed: Path) -> str:
     """Say what is wrong with a finished run; empty if nothing is."""
-    if done.returncode != 0:
-        return f"exit {done.returncode}: {done.stderr[-500:]}"
+    if result.returncode != 0:
+        return f"exit {result.returncode}: {result.stderr[-500:]}"
     names = sorted(p.name for p in folder.iterdir())
     if names != ["o.h5"]:
         return f"files in the folder: {names}; expected: only o.h5"
-    datasets = differences(folder / "o.h5", whole)
+    datasets = differences(folder / "o.h5", undisturbed)
     return f"differs in {datasets}" if datasets else ""
 
 

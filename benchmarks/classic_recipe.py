@@ -36,7 +36,7 @@ def main() -> None:
         image = cv2.resize(image, (size, size))
         return ((image.astype(np.float32) - mean) / std).transpose(2, 0, 1)
 
-    began, done = time.perf_counter(), 0
+    began, count = time.perf_counter(), 0
     with ThreadPoolExecutor() as pool, h5py.File(output, "w") as file:
         for start in range(0, len(paths), BATCH):
             batch = np.stack(list(pool.map(load, paths[start : start + BATCH])))
@@ -45,10 +45,10 @@ def main() -> None:
             if "embeddings" not in file:
                 shape = (0, vectors.shape[1])
                 file.create_dataset("embeddings", shape, maxshape=(None, shape[1]), dtype=np.float32, chunks=True)
-            file["embeddings"].resize(done + len(batch), axis=0)
-            file["embeddings"][done:] = vectors
-            done += len(batch)
-    print(json.dumps({"photographs": done, "seconds": time.perf_counter() - began}))
+            file["embeddings"].resize(count + len(batch), axis=0)
+            file["embeddings"][count:] = vectors
+            count += len(batch)
+    print(json.dumps({"photographs": count, "seconds": time.perf_counter() - began}))
 
 
 if __name__ == "__main__":

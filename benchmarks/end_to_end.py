@@ -84,10 +84,10 @@ def main() -> None:
                 engine, images, options.count // 2, settings.batch_size, settings.streams, settings.threads
             )
             output.unlink()
-            done = process(Request((str(photos),), output, engine, faces=FaceRules("none")))
-            rates.append((done.images_per_s, alone))
-            print(f"round {number + 1}: {done.images_per_s:.0f} whole, {alone:.0f} engine alone", flush=True)
-    stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in done.stages.items())
+            result = process(Request((str(photos),), output, engine, faces=FaceRules("none")))
+            rates.append((result.images_per_s, alone))
+            print(f"round {number + 1}: {result.images_per_s:.0f} whole, {alone:.0f} engine alone", flush=True)
+    stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in result.stages.items())
     write_results(
         f"end_to_end_{options.model}_{options.size}",
         f"End to end compared with the engine alone: {options.count:,} JPEGs of {options.size}, {options.model}, FP32",
@@ -105,7 +105,7 @@ def main() -> None:
             f"Settings found by the tuner: batch {settings.batch_size}, {settings.streams} concurrent calls of "
             f"{settings.threads} threads, {settings.decoders} decoders, {settings.readers} readers",
             f"Split by stage in the last round, images/s of each stage's threads while they work: {stages}; "
-            f"{done.verdict}",
+            f"{result.verdict}",
         ],
     )
 

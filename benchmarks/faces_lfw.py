@@ -27,9 +27,9 @@ def crop_to_face(photo: NDArray[np.uint8], box: NDArray[np.float32], fill: float
     height, width = photo.shape[:2]
     half = (box[2:] - box[:2]) / 2 / np.sqrt(fill)
     middle = (box[:2] + box[2:]) / 2
-    left, top = np.maximum(np.round(middle - half), 0).astype(int)
+    x, y = np.maximum(np.round(middle - half), 0).astype(int)
     right, bottom = np.minimum(np.round(middle + half), (width, height)).astype(int)
-    return photo[top:bottom, left:right]
+    return photo[y:bottom, x:right]
 
 
 def crop_all(embedded: Path, source: Path, target: Path, band: tuple[float, float]) -> int:
@@ -76,12 +76,12 @@ def main() -> None:
             target = Path(folder) / f"cut-{low:.0%}"
             target.mkdir()
             number = crop_all(output, options.lfw, target, (low, high))
-            done = process(
+            result = process(
                 Request((str(target),), Path(folder) / f"{target.name}.h5", engine, faces=rules, detector=detector)
             )
             label = f"cut: the face's box fills {low:.0%} to {high:.0%}"
             rows.append(
-                {"photographs": label, "number": number, "with a face, %": percent_embedded(done.outcomes, number)}
+                {"photographs": label, "number": number, "with a face, %": percent_embedded(result.outcomes, number)}
             )
     assert evaluation.pairs is not None
     folds = evaluation.pairs.folds

@@ -174,9 +174,9 @@ def _measure_hardware_shares(setting: Setting) -> list[str]:
             took = []
             for _ in range(6):
                 began = time.perf_counter()
-                done = sum(len(run.indices) for run in runs.run(files))
+                count = sum(len(run.indices) for run in runs.run(files))
                 took.append(time.perf_counter() - began)
-            rates.append(f"{share}: {done / sorted(took[1:])[2]:,.0f}")
+            rates.append(f"{share}: {count / sorted(took[1:])[2]:,.0f}")
     return [
         f"portraits/s of one decoder by the share of work for the JPEG engines (hw_decoder_load): {', '.join(rates)}"
     ]
@@ -209,10 +209,10 @@ def _compare_photos(setting: Setting) -> dict[str, float]:
     with DaliPhotos((160,), 640, device="cpu" if setting.rehearse else "mixed") as decoder:
         for run in decoder.decode(files):
             held, canvases = run.held.as_cpu(), np.array(run.canvases[0].held[1].as_cpu())
-            for place, (i, canvas) in enumerate(zip(run.indices, canvases, strict=True)):
+            for position, (i, canvas) in enumerate(zip(run.indices, canvases, strict=True)):
                 expected, drawn = decode_photo(files[i], long_side=640).pixels, np.zeros_like(canvas)
                 draw(expected, View(160), drawn)
-                photos.append(np.abs(np.array(held[place]).astype(int) - expected).mean())
+                photos.append(np.abs(np.array(held[position]).astype(int) - expected).mean())
                 views.append(np.abs(canvas.astype(int) - drawn).mean())
     return {"photographs": float(np.mean(photos)), "views": float(np.mean(views))}
 

@@ -143,10 +143,10 @@ def measure_faces(
         ) as runner:
             note("engine alone", gpu_throughput.engine_alone(runner, crops, settings, total))
         with gpu_throughput.GpuUtilisation() as used:
-            done = process(request)
+            result = process(request)
         request.output.unlink()
-        note("whole pipeline", done.images_per_s)
+        note("whole pipeline", result.images_per_s)
         if (time.perf_counter() - began) * (round_number + 1) / round_number > seconds:
             break
-    figures = {**gpu_throughput.summarise(rates, settings), "outcomes": done.outcomes, "stages": done.stages}
+    figures = {**gpu_throughput.summarise(rates, settings), "outcomes": result.outcomes, "stages": result.stages}
     return {**figures, "idle": None, "busy": used.busy if on_gpu else None}

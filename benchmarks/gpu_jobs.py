@@ -59,7 +59,7 @@ def end_to_end(setting: Setting) -> Findings:
         for kind in SIZES:
             photos = setting.photo_folder(kind)
             outputs = folder / f"{kind}.h5", folder / f"{kind}-cpu.h5"
-            done = process(Request((str(photos),), outputs[0], ours, faces=FaceRules("none")))
+            result = process(Request((str(photos),), outputs[0], ours, faces=FaceRules("none")))
             chosen = sample_photos(photos, REFERENCE, folder)
             expected = process(
                 Request((chosen,), outputs[1], reference, run=RunOptions(batch_size=32), faces=FaceRules("none"))
@@ -68,11 +68,11 @@ def end_to_end(setting: Setting) -> Findings:
             lowest = min(lowest, float(cosines.min()))
             good = good and not differing and len(cosines) == expected.outcomes["embedded"]
             notes.append(
-                f"{kind}: {done.outcomes}, decoder {_decoder_of(outputs[0])}; of "
+                f"{kind}: {result.outcomes}, decoder {_decoder_of(outputs[0])}; of "
                 f"{sum(expected.outcomes.values()):,} photos processed by the CPU too, {len(cosines):,} have "
                 f"vectors in both files and {differing} have different outcomes; cosine min "
                 f"{cosines.min():.5f}, 1st percentile {np.percentile(cosines, 1):.5f}, mean {cosines.mean():.6f}; "
-                f"{done.images_per_s:,.0f} images/s, CPU {expected.images_per_s:,.0f}"
+                f"{result.images_per_s:,.0f} images/s, CPU {expected.images_per_s:,.0f}"
             )
             setting.save_findings({"outcome": "failed", "summary": f"only {kind} were measured", "notes": notes})
     return {
@@ -92,14 +92,14 @@ def _outcomes(path: Path) -> tuple[dict[str, int], dict[str, int]]:
     return statuses, rows
 
 
-def _compare(whole: Path, part: Path) -> tuple[Any, int]:
-    """Cosines of the photos with rows in both files, and how many photos of `part` have a different outcome."""
+def _compare(full_file: Path, partial_file: Path) -> tuple[Any, int]:
+    """Cosines of the photos with rows in both files, and how many photos of `partial_file` have a different outcome."""
     import h5py
 
-    (statuses, rows), (expected, reference_rows) = _outcomes(whole), _outcomes(part)
+    (statuses, rows), (expected, reference_rows) = _outcomes(full_file), _outcomes(partial_file)
     differing = sum(statuses.get(name) != status for name, status in expected.items())
     names = sorted(reference_rows.keys() & rows.keys())
-    with h5py.File(whole) as a, h5py.File(part) as b:
+    with h5py.File(full_file) as a, h5py.File(partial_file) as b:
         ours = a["embeddings"][:][[rows[name] for name in names]]
         reference = b["embeddings"][:][[reference_rows[name] for name in names]]
     return np.einsum("nd,nd->n", ours, reference), differing
@@ -122,11 +122,11 @@ def faces(setting: Setting) -> Findings:
     rules = FaceRules("detect")
     with tempfile.TemporaryDirectory() as folder:
         photos = (sample_photos(setting.photo_folder("portraits"), REFERENCE, Path(folder)),)
-        outputs, done = [Path(folder) / "gpu.h5", Path(folder) / "cpu.h5"], []
+        outputs, results = [Path(folder) / "gpu.h5", Path(folder) / "cpu.h5"], []
         for output, backend, precision in zip(outputs, (setting.backend, "cpu"), ("auto", "fp32"), strict=True):
             embedding_engine = material.build(setting.model, setting.data, backend, precision)
             detector_engine = build_detector(setting, backend)
-            done.append(process(Request(photos, output, embedding_engine, faces=rules, detector=detector_engine)))
+            results.append(process(Request(photos, output, embedding_engine, faces=rules, detector=detector_engine)))
         cosines, gaps, differing = _compare_faces(*outputs)
     agree = gaps < MAX_LANDMARK_GAP
     lowest = float(cosines[agree].min()) if agree.any() else 0.0
@@ -137,8 +137,8 @@ def faces(setting: Setting) -> Findings:
         f"landmarks within {MAX_LANDMARK_GAP} of the eyes' distance {agree.mean():.1%} (expected: 90 %), their "
         f"smallest cosine {lowest:.5f} (expected: 0.999)",
         "notes": [
-            f"{done[0].outcomes} (CPU: {done[1].outcomes}); {done[0].images_per_s:,.0f} images/s, CPU "
-            f"{done[1].images_per_s:,.0f}; by stage {done[0].stages}",
+            f"{results[0].outcomes} (CPU: {results[1].outcomes}); {results[0].images_per_s:,.0f} images/s, CPU "
+            f"{results[1].images_per_s:,.0f}; by stage {results[0].stages}",
             f"all faces: cosine min {cosines.min():.5f}, 1st percentile {np.percentile(cosines, 1):.5f}, mean "
             f"{cosines.mean():.6f}; landmarks off by {np.median(gaps):.5f} (median), at most {gaps.max():.4f}",
         ],
@@ -237,10 +237,10 @@ def _judge(setting: Setting, parts: dict[str, dict[str, Any]], notes: list[str])
         )
         if kind in SIZES:  # not judged with detection, where one thread decodes, detects and embeds in turn
             good = good and figures["of the ceiling"] >= 0.9
-    whole = parts["crops"]["medians"]["whole pipeline"]
+    crops_per_s = parts["crops"]["medians"]["whole pipeline"]
     idle = parts["crops"]["idle"]
-    good = good and whole >= 20_000 and "portraits" in parts and idle is not None and idle < 0.05
-    summary = f"{whole:,.0f} crops/s (expected: 20,000), {parts['crops']['of the ceiling']:.3f} of the ceiling"
+    good = good and crops_per_s >= 20_000 and "portraits" in parts and idle is not None and idle < 0.05
+    summary = f"{crops_per_s:,.0f} crops/s (expected: 20,000), {parts['crops']['of the ceiling']:.3f} of the ceiling"
     if portraits := parts.get("portraits"):
         rate = portraits["medians"]["whole pipeline"]
         summary += f"; {rate:,.0f} portraits/s, {portraits['of the ceiling']:.3f} of the ceiling"

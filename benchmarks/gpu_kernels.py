@@ -43,12 +43,12 @@ class Case:
     """One thing to time.
 
     Attributes:
-        what: label in the table.
+        label: label in the table.
         work: queues the work on the stream.
         moved_bytes: bytes that it must read and write; 0 if bandwidth does not matter.
     """
 
-    what: str
+    label: str
     work: Work
     moved_bytes: float = 0
 
@@ -144,16 +144,16 @@ def measure_all(bench: Bench, options: argparse.Namespace) -> list[str]:
         title = "Our kernels compared with the speed of a device-to-device copy"
         write_results("gpu_kernels", title, rows, notes, folder=options.out, quiet=quiet)
 
-    def measure(what: str, make: Callable[[], list[Case]]) -> None:
+    def measure(label: str, make: Callable[[], list[Case]]) -> None:
         if elapsed_s() > options.seconds:
-            notes.append(f"{what}: left out: the {options.seconds:g} s of --seconds were over")
+            notes.append(f"{label}: left out: the {options.seconds:g} s of --seconds were over")
             return
         for case in make():
             if elapsed_s() > options.seconds:
-                notes.append(f"{case.what}: left out: the {options.seconds:g} s of --seconds were over")
+                notes.append(f"{case.label}: left out: the {options.seconds:g} s of --seconds were over")
                 continue
             took = bench.seconds(case.work)
-            row: dict[str, object] = {**dict.fromkeys(_COLUMNS, ""), "what": case.what, "ms": 1e3 * took}
+            row: dict[str, object] = {**dict.fromkeys(_COLUMNS, ""), "what": case.label, "ms": 1e3 * took}
             if case.moved_bytes:
                 row["GB/s"] = case.moved_bytes / took / 1e9
                 row["of the copy's speed"] = row["GB/s"] / (rows[0] if rows else row)["GB/s"]  # type: ignore[operator]

@@ -145,7 +145,7 @@ def run_tests(setting: Setting, *arguments: str) -> Findings:
 def run_command(setting: Setting, *command: str) -> tuple[str, int | None]:
     """Run a command; returns its output and exit code, None if it was stopped shortly before the deadline."""
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             command,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -154,7 +154,7 @@ def run_command(setting: Setting, *command: str) -> tuple[str, int | None]:
             cwd=ROOT,
             timeout=max(1.0, setting.seconds_left - 3),
         )
-        output, code = done.stdout, done.returncode
+        output, code = result.stdout, result.returncode
     except subprocess.TimeoutExpired as err:
         output: Any = err.stdout or b""
         output, code = output if isinstance(output, str) else output.decode(errors="replace"), None

@@ -252,12 +252,12 @@ def measure(
                     note("crops from the host", infer_from_host(runner, crops, settings, photo_count))
                 idle = None if utilisation.busy is None else 1 - utilisation.busy
         with GpuUtilisation() as utilisation:
-            done = process(request)
+            result = process(request)
         request.output.unlink()
-        note("whole pipeline", done.images_per_s)
+        note("whole pipeline", result.images_per_s)
         if round_number == 1:
             note("OpenCV on all cores", decode_opencv(files, info, settings, total))
-        figures = {**summarise(rates, settings), "outcomes": done.outcomes, "stages": done.stages}
+        figures = {**summarise(rates, settings), "outcomes": result.outcomes, "stages": result.stages}
         figures |= {"idle": idle, "busy": utilisation.busy if on_gpu else None}
         keep(figures)
         if (time.perf_counter() - began) * (round_number + 1) / round_number > seconds:

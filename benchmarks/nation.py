@@ -33,17 +33,17 @@ BLOCK = 32_768
 def make_block(number: int, dimension: int, seed: int) -> NDArray[np.float32]:
     """(BLOCK, dimension) unit rows in random order; a group of look-alikes never crosses a block."""
     rng = np.random.default_rng((seed, number))
-    kept = min(dimension, _DIRECTIONS)
-    spread = np.exp(-np.arange(kept) / _DECAY)
+    directions = min(dimension, _DIRECTIONS)
+    spread = np.exp(-np.arange(directions) / _DECAY)
     spread = np.sqrt(spread / spread.sum()).astype(np.float32)
-    shape = (dimension, kept)
+    shape = (dimension, directions)
     basis = np.linalg.qr(np.random.default_rng(seed).standard_normal(shape))[0].T.astype(np.float32)
     person = np.repeat(np.arange(BLOCK), rng.integers(1, _MAX_PHOTOS + 1, BLOCK))[:BLOCK]
     group = rng.integers(0, -(-(person[-1] + 1) // _PEOPLE_PER_GROUP), person[-1] + 1)[person]
     parts = ((_GROUP, group), (1 - _GROUP - _PHOTO, person), (_PHOTO, np.arange(BLOCK)))
-    rows = np.zeros((BLOCK, kept), np.float32)
+    rows = np.zeros((BLOCK, directions), np.float32)
     for share, owner in parts:
-        rows += np.float32(share**0.5) * rng.standard_normal((owner.max() + 1, kept), np.float32)[owner]
+        rows += np.float32(share**0.5) * rng.standard_normal((owner.max() + 1, directions), np.float32)[owner]
     block = (rng.permutation(rows) * spread) @ basis
     return np.asarray(block / np.linalg.norm(block, axis=1, keepdims=True), np.float32)
 

@@ -94,8 +94,8 @@ def main() -> None:
                     engines[kind], images, options.count // 2, tuned.batch_size, tuned.streams, tuned.threads
                 )
                 request.output.unlink()
-                done = process(request)
-                rates[f"facemill, {kind.upper()}"], stages[kind] = done.images_per_s, done.stages
+                result = process(request)
+                rates[f"facemill, {kind.upper()}"], stages[kind] = result.images_per_s, result.stages
             numbers = [",".join(map(str, values)) for values in (spec.mean, spec.std)]
             recipe = (list_file, free, folder / "classic.h5", spec.input_name or "input", spec.size, *numbers)
             rates["classic recipe"] = measure_rate(sys.executable, "classic_recipe.py", *recipe)

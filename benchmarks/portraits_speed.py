@@ -96,18 +96,18 @@ def measure_insightface(python: str, list_file: Path, detector: Path, weights: P
         str(detector),
         str(weights),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    facts = json.loads(done.stdout.splitlines()[-1])
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    facts = json.loads(result.stdout.splitlines()[-1])
     return facts["photographs"] / facts["seconds"], facts["faces"]
 
 
 def describe_rounds(rounds: Sequence[dict[str, float]]) -> list[str]:
     """Describe the pipeline's rates and ratios round by round, which the medians hide."""
-    whole = [rates["whole pipeline"] for rates in rounds]
-    notes = [f"Whole pipeline by round, images/s: {', '.join(f'{rate:,.0f}' for rate in whole)}"]
+    pipeline_rates = [rates["whole pipeline"] for rates in rounds]
+    notes = [f"Whole pipeline by round, images/s: {', '.join(f'{rate:,.0f}' for rate in pipeline_rates)}"]
     for name, label in (("ceiling", "the ceiling"), ("InsightFace", "InsightFace")):
         if name in rounds[0]:
-            ratios = ", ".join(f"{rate / rates[name]:.2f}" for rate, rates in zip(whole, rounds, strict=True))
+            ratios = ", ".join(f"{rate / rates[name]:.2f}" for rate, rates in zip(pipeline_rates, rounds, strict=True))
             compared = ", ".join(f"{rates[name]:,.0f}" for rates in rounds)
             notes.append(f"Whole pipeline to {label} by round: {ratios} ({name}, images/s: {compared})")
     return notes
@@ -192,20 +192,21 @@ def main() -> None:
             rates = alone.measure()
             rates["ceiling"] = 1 / sum(1 / rate for rate in rates.values())
             request.output.unlink()
-            done = process(request)
-            rates["whole pipeline"] = done.images_per_s
+            result = process(request)
+            rates["whole pipeline"] = result.images_per_s
             if options.peer:
                 scrfd, weights = weights_for(load_spec("scrfd-500m")), weights_for(load_spec(options.model))
                 rates["InsightFace"], faces = measure_insightface(options.peer, list_file, scrfd, weights)
             rounds.append(rates)
             print(f"round {number + 1}: " + ", ".join(f"{k} {v:,.0f}" for k, v in rates.items()), flush=True)
-    stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in done.stages.items())
+    stages = ", ".join(f"{name} {stage['images_per_s']:,.0f}" for name, stage in result.stages.items())
     kind = f"photos of {options.photos.name}" if options.photos else f"synthetic portraits of {options.size}"
     notes = [
         "The ceiling is 1 / (sum of the stages' times per image, each stage alone on all cores)",
         f"Tuned: batch {settings.batch_size}, {settings.streams} concurrent calls of {settings.threads} threads",
-        f"Split by stage in the last round, images/s of each stage's threads while they work: {stages}; {done.verdict}",
-        f"Outcomes: {', '.join(f'{name} {value:,}' for name, value in done.outcomes.items() if value)}",
+        f"Split by stage in the last round, images/s of each stage's threads while they work: {stages}; "
+        f"{result.verdict}",
+        f"Outcomes: {', '.join(f'{name} {value:,}' for name, value in result.outcomes.items() if value)}",
     ]
     if options.peer:
         notes.append(f"InsightFace found a face in {faces:,} of the {options.count // 2:,} photos it read")

@@ -70,10 +70,10 @@ def time_first_photo(arguments: list[str], log: Path) -> float:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             if log.exists() and "photos to process" in log.read_text():
-                taken = time.perf_counter() - began
+                elapsed_s = time.perf_counter() - began
                 process.send_signal(signal.SIGTERM)
                 process.wait()
-                return taken
+                return elapsed_s
             time.sleep(0.02)
     raise SystemExit(f"the run exited with {process.returncode} before its first photo; see {log}")
 
@@ -81,13 +81,13 @@ def time_first_photo(arguments: list[str], log: Path) -> float:
 def time_finished_run(arguments: list[str]) -> float:
     """Seconds of a run that has nothing to do."""
     began = time.perf_counter()
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, str(material.ROOT / "process.py"), "--align", "none", *arguments],
         capture_output=True,
         text=True,
         check=True,
     )
-    if "nothing to do" not in done.stderr:
+    if "nothing to do" not in result.stderr:
         raise SystemExit("the run processed photos; expected: nothing to do")
     return time.perf_counter() - began
 
@@ -134,16 +134,16 @@ def measure_start(options: argparse.Namespace) -> None:
         log = Path(folder) / "run.log"
         arguments = [f"@{listing}", "-o", str(output), "--engine", str(engine), "--batch-size", "8", "--workers", "1"]
         fresh, resumed = [], []
-        parts, kept = Path(f"{output}.parts"), Path(folder) / "kept"
+        parts, saved_parts = Path(f"{output}.parts"), Path(folder) / "kept"
         for _ in range(options.rounds):
             shutil.rmtree(parts, ignore_errors=True)
             fresh.append(time_first_photo(arguments, log))
         write_segments(output, options.count, dimension, leave=100)
-        shutil.copytree(parts, kept, copy_function=os.link)  # segments are never written to again
+        shutil.copytree(parts, saved_parts, copy_function=os.link)  # segments are never written to again
         for _ in range(options.rounds):
             shutil.rmtree(parts, ignore_errors=True)
             output.unlink(missing_ok=True)
-            shutil.copytree(kept, parts, copy_function=os.link)
+            shutil.copytree(saved_parts, parts, copy_function=os.link)
             resumed.append(time_first_photo(arguments, log))
         subprocess.run(
             [sys.executable, str(material.ROOT / "process.py"), "--align", "none", *arguments],
@@ -151,12 +151,12 @@ def measure_start(options: argparse.Namespace) -> None:
             capture_output=True,
         )
         finished = [time_finished_run(arguments) for _ in range(options.rounds)]
-    for what, times in (
+    for state, times in (
         ("fresh: scan of the list", fresh),
         ("resumed: all but 100 done", resumed),
         ("finished: nothing to do", finished),
     ):
-        rows.append({"what": what, "seconds": statistics.median(times), "worst": max(times), "runs": len(times)})
+        rows.append({"what": state, "seconds": statistics.median(times), "worst": max(times), "runs": len(times)})
     write_results(
         "scale_start",
         f"Before the first photo: a list of {options.count:,} entries",
@@ -196,7 +196,10 @@ def measure_first_photo(options: argparse.Namespace) -> None:
     write_results(
         "scale_first",
         f"Whole commands that embed one photo, {options.model}: an upper bound for the first of many photos",
-        [{"what": what, "seconds": statistics.median(t), "worst": max(t), "runs": len(t)} for what, t in times.items()],
+        [
+            {"what": command_name, "seconds": statistics.median(t), "worst": max(t), "runs": len(t)}
+            for command_name, t in times.items()
+        ],
         ["From the start of Python to its exit, with the finished file written; the commands alternate"],
     )
 
@@ -214,18 +217,18 @@ def measure_cores(options: argparse.Namespace) -> None:
         command = [sys.executable, str(material.ROOT / "process.py"), str(photos), "-o", str(output), "--force"]
         for turn in range(options.rounds + 1):  # the first tunes
             for count, measured in rates.items():
-                done = subprocess.run(
+                result = subprocess.run(
                     [*command, "--align", "none", "--engine", str(engine)],
                     check=True,
                     capture_output=True,
                     text=True,
                     preexec_fn=lambda count=count: os.sched_setaffinity(0, usable[:count]),
                 )
-                line = re.search(r"in this run, ([\d,.]+) images/s", done.stdout + done.stderr)
-                assert line, done.stderr
+                line = re.search(r"in this run, ([\d,.]+) images/s", result.stdout + result.stderr)
+                assert line, result.stderr
                 if turn:
                     measured.append(float(line[1].replace(",", "")))
-    ratios = [two / one for one, two in zip(rates[1], rates[2], strict=True)]
+    ratios = [two_cores / one_core for one_core, two_cores in zip(rates[1], rates[2], strict=True)]
     write_results(
         "scale_cores",
         f"Pinned to one core and to two: {options.photographs:,} JPEGs of 112x112, {engine.path.name}",

@@ -92,7 +92,7 @@ def make_host_index(rows: int, dimension: int, seed: int) -> Any:
     vectors = host_vectors(host)
 
     def fill(start: int) -> None:
-        # Uniform numbers: normal ones take four times as long, and in 512 dimensions the sums are alike.
+        # Uniform numbers: normal ones take four times as long, and sums over 512 dimensions are distributed equally.
         rng = np.random.Generator(np.random.SFC64((seed, start)))
         block = vectors[start : start + _BLOCK]
         rng.random(dtype=np.float32, out=block)

@@ -47,10 +47,10 @@ def make_queries(path: Path, seed: int) -> NDArray[np.float32]:
     """(_QUERIES, D) unit rows that are not in the file."""
     with EmbeddingFile(path) as file:
         rows, dimension = file.rows, file.dimension
-        known = next(file.blocks())[:: max(1, BLOCK // _QUERIES)][: _QUERIES // 2]
+        known_rows = next(file.blocks())[:: max(1, BLOCK // _QUERIES)][: _QUERIES // 2]
     unknown = make_strangers(_QUERIES, rows, dimension, seed)
-    new = _SCORE_SAME_PERSON * known + (1 - _SCORE_SAME_PERSON**2) ** 0.5 * unknown[: len(known)]
-    rows_of_queries = np.concatenate([new, unknown[len(known) :]])
+    new = _SCORE_SAME_PERSON * known_rows + (1 - _SCORE_SAME_PERSON**2) ** 0.5 * unknown[: len(known_rows)]
+    rows_of_queries = np.concatenate([new, unknown[len(known_rows) :]])
     return np.asarray(rows_of_queries / np.linalg.norm(rows_of_queries, axis=1, keepdims=True), np.float32)
 
 
@@ -102,10 +102,10 @@ def child_search(path: Path, kind: str, k: int, seed: int, answers: str) -> dict
 
 def measure_memory(work: Callable[[], dict[str, object]]) -> dict[str, object]:
     """Run `work`; adds the peak memory of this process to its result, with and without mapped files."""
-    own_kb, done = [0], threading.Event()
+    own_kb, finished = [0], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.05):
+        while not finished.wait(0.05):
             own_kb[0] = max(own_kb[0], memory_kb("RssAnon"))
 
     watcher = threading.Thread(target=watch)
@@ -113,7 +113,7 @@ def measure_memory(work: Callable[[], dict[str, object]]) -> dict[str, object]:
     try:
         figures = work()
     finally:
-        done.set()
+        finished.set()
         watcher.join()
     return {**figures, "peak_mb": memory_kb("VmHWM") / 1000, "own_mb": own_kb[0] / 1000}
 
@@ -130,8 +130,8 @@ def run_child(
     """Run a job in a fresh process."""
     names = ["--data", str(path), "-k", str(options.k), "--seed", str(options.seed), "--job", job, kind]
     arguments = [*names, str(answers or "")]
-    done = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
-    figures: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    result = subprocess.run([sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, object] = json.loads(result.stdout.splitlines()[-1])
     return figures
 
 
@@ -140,10 +140,10 @@ def report(
 ) -> None:
     """Write the results so far."""
     table = []
-    for kind, made in built.items():
+    for kind, build in built.items():
         searched = rounds.get(kind, [])
-        row: dict[str, object] = {"index": kind, "MB": made["bytes"] / 1e6, "build s": made["build_s"]}
-        row |= {"build and measure s": made["wall_s"], "build peak MB (own)": format_memory([made])}
+        row: dict[str, object] = {"index": kind, "MB": build["bytes"] / 1e6, "build s": build["build_s"]}
+        row |= {"build and measure s": build["wall_s"], "build peak MB (own)": format_memory([build])}
         row[f"recall@{options.k}"] = f"{recall[kind]:.4f}" if kind in recall else "-"
         single_ms = [line["ms"] for line in searched]
         row |= {"one query ms": statistics.median(single_ms) if single_ms else "-"}

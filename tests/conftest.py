@@ -1,4 +1,4 @@
-"""Fixtures for all tests: an own cache, a small engine, a folder of photographs, the folder of real models."""
+"""Fixtures for all tests: a private cache, a small engine, a folder of photos, the folder of real models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Networks as small as those that tests train wait for a second thread longer than it helps them."""
+    """Use one thread, because the small networks of the tests are slower with two."""
     import torch
 
     before = torch.get_num_threads()
@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file with its ONNX beside it: tells photographs apart and takes no time."""
+    """A model file next to its ONNX file: it separates photos and runs fast."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -67,7 +67,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model as a CPU engine, built by the product."""
+    """The tiny model as a CPU engine, built by facemill."""
     from runtime.engines.build import build_engine
     from runtime.modelspec import load_spec
     from runtime.modelstore import resolve_weights
@@ -80,9 +80,9 @@ def tiny_engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture(scope="session")
 def shipped_detector() -> Path:
-    """The engine of the detector that commands use where nothing else is said, in the cache of the tests.
+    """The engine of the default detector, in the cache of the tests.
 
-    For tests in which a limit, a moment or another user's rights would else hit its build.
+    For tests in which a limit, a signal or the rights of another user would otherwise affect its build.
     """
     from runtime.engines.choose import choose_detector
     from runtime.modelstore import SHIPPED_DETECTOR
@@ -94,7 +94,7 @@ def shipped_detector() -> Path:
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """600 small photographs in folders, six of them beyond help. Not to be changed by a test."""
+    """600 small photos in folders, six of them truncated. Tests must not change them."""
     folder = tmp_path_factory.mktemp("photos")
     for i in range(600):
         path = folder / f"{i % 7}" / f"p{i:04d}.jpg"
@@ -106,7 +106,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real models and data, named by FACEMILL_SHARED or beside the checkout."""
+    """The folder of real models and data: FACEMILL_SHARED, or next to the checkout."""
     folder = Path(os.environ.get("FACEMILL_SHARED", ROOT.parent / "shared"))
     if not (folder / "models").is_dir():
         pytest.skip("no folder of real models: name one with FACEMILL_SHARED")
@@ -115,7 +115,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> FakeDriver:
-    """NVIDIA's driver with GPUs that can be counted and nothing else."""
+    """A fake NVIDIA driver that can only count GPUs."""
     if shutil.which("g++") is None:
         pytest.skip("no g++: the stand-in for NVIDIA's driver is C++")
     return FakeDriver(tmp_path_factory.mktemp("driver"))

@@ -22,7 +22,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), r
 
 
 def read_as(user: int, group: int, path: Path) -> bool:
-    """Whether a user can read a file."""
+    """Return whether a user can read a file."""
     command = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "cat", str(path)]
     return subprocess.run(command, capture_output=True).returncode == 0
 
@@ -79,7 +79,7 @@ def test_a_file_made_by_root_belongs_to_the_owner_and_group_of_its_source(folder
 
 
 @as_root
-def test_a_member_of_the_group_hands_on_the_group_and_not_the_own_one(folder: Path) -> None:
+def test_a_member_of_the_group_passes_on_the_group_of_the_source(folder: Path) -> None:
     people = source(folder, 0o640)
     result = write_as(MEMBER, [STAFF, BIOMETRICS], folder / "list", people)
     assert result.returncode == 0, result.stderr
@@ -89,7 +89,7 @@ def test_a_member_of_the_group_hands_on_the_group_and_not_the_own_one(folder: Pa
 
 
 @as_root
-def test_a_group_that_cannot_be_handed_on_gets_what_all_users_have(folder: Path) -> None:
+def test_a_group_that_cannot_be_set_gets_the_rights_of_all_users(folder: Path) -> None:
     people = source(folder, 0o640, OWNER)  # the owner is no member of its group
     result = write_as(OWNER, [STAFF], folder / "list", people)
     assert result.returncode == 0, result.stderr
@@ -113,7 +113,7 @@ def test_two_sources_of_two_groups_give_no_group(folder: Path) -> None:
 
 @as_root
 @pytest.mark.parametrize("group_bits", [0, 4])
-def test_an_access_list_goes_with_the_data(folder: Path, group_bits: int) -> None:
+def test_a_new_file_gets_the_access_list_of_its_source(folder: Path, group_bits: int) -> None:
     people = source(folder, 0o640)
     try:
         os.setxattr(people, ACL, access_list(group_bits))
@@ -123,17 +123,19 @@ def test_an_access_list_goes_with_the_data(folder: Path, group_bits: int) -> Non
     assert os.getxattr(folder / "list", ACL) == access_list(group_bits)
     assert read_as(MEMBER, STAFF, folder / "list")
     assert read_as(STRANGER, BIOMETRICS, folder / "list") == bool(group_bits)
-    other = folder / "more.h5"
-    other.write_bytes(b"rows")
-    os.chown(other, 0, BIOMETRICS)
-    other.chmod(0o644)
-    write_durable(folder / "all.h5", b"new", "the file", like=[other, people])  # its list cannot be that of both
+    second_source = folder / "more.h5"
+    second_source.write_bytes(b"rows")
+    os.chown(second_source, 0, BIOMETRICS)
+    second_source.chmod(0o644)
+    write_durable(
+        folder / "all.h5", b"new", "the file", like=[second_source, people]
+    )  # the lists of two sources cannot be combined
     assert not read_as(MEMBER, STAFF, folder / "all.h5")
     assert not read_as(STRANGER, BIOMETRICS, folder / "all.h5")
 
 
 @as_root
-def test_the_list_that_a_folder_hands_down_is_not_taken(folder: Path) -> None:
+def test_the_default_access_list_of_a_folder_is_not_applied(folder: Path) -> None:
     people = source(folder, 0o640)
     try:
         os.setxattr(folder, "system.posix_acl_default", access_list(4))

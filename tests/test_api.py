@@ -1,4 +1,4 @@
-"""The public names: what they are, that importing them is light, and every example in a docstring."""
+"""The public names, a light import, and every example in a docstring."""
 
 from __future__ import annotations
 
@@ -20,20 +20,27 @@ from tests.support.portrait_people import write_people_photos
 
 ROOT = Path(__file__).resolve().parents[1]
 PEOPLE, SHOTS = 4, 3
-JOBS = ("process", "open", "find_pairs", "cluster", "add", "remove")  # these change the file: in this order
+JOBS = (
+    "process",
+    "open",
+    "find_pairs",
+    "cluster",
+    "add",
+    "remove",
+)  # the examples change the file, so the order matters
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Portraits of people who do not exist, and an embedding file of them."""
-    place = tmp_path_factory.mktemp("api")
-    write_people_photos(place, PEOPLE, SHOTS)
-    facemill.process(place / "photos", place / "people.h5")
-    return place
+    root = tmp_path_factory.mktemp("api")
+    write_people_photos(root, PEOPLE, SHOTS)
+    facemill.process(root / "photos", root / "people.h5")
+    return root
 
 
 @pytest.fixture
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def working_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(folder)
     monkeypatch.setitem(sys.modules, "facemill", facemill)
     return folder
@@ -49,18 +56,18 @@ def run_examples(text: str, name: str) -> int:
     return len(test.examples)
 
 
-def test_the_snippet_of_the_package_runs(here: Path) -> None:
+def test_the_example_of_the_package_runs(working_folder: Path) -> None:
     assert run_examples(inspect.getdoc(facemill) or "", "facemill") >= 3
 
 
 def callables() -> list[str]:
-    """All public names in the order in which their examples run; that of EmbeddingFile runs in storage/test_file.py."""
+    """List public names in the order of their examples. EmbeddingFile's example runs in storage/test_file.py."""
     names = [name for name in facemill.__all__ if name != "EmbeddingFile"]
     return sorted(names, key=lambda name: (JOBS.index(name) if name in JOBS else -1, name))
 
 
 @pytest.mark.parametrize("name", callables())
-def test_each_public_name_is_explained_and_its_example_runs(here: Path, name: str) -> None:
+def test_each_public_name_has_a_docstring_with_a_running_example(working_folder: Path, name: str) -> None:
     text = inspect.getdoc(getattr(facemill, name)) or ""
     count = run_examples(text, name)
     if name[0].islower() or name in ("FaceEmbedder", "Search"):
@@ -69,7 +76,7 @@ def test_each_public_name_is_explained_and_its_example_runs(here: Path, name: st
         assert len(text) > 20
 
 
-def test_names_are_listed_once_for_type_checkers_and_for_use() -> None:
+def test_public_names_are_equal_for_type_checkers_and_at_run_time() -> None:
     assert sorted(facemill.__all__) == sorted(facemill._HOME)
     assert set(facemill.__all__) <= set(dir(facemill))
     tree = ast.parse((ROOT / "runtime" / "__init__.py").read_text(encoding="utf-8"))
@@ -86,12 +93,12 @@ def test_names_are_listed_once_for_type_checkers_and_for_use() -> None:
 
 def test_importing_the_package_imports_nothing_else() -> None:
     code = "import sys, runtime; print(sorted(name for name in sys.modules if name.startswith(('numpy', 'runtime.'))))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert done.stdout.strip() == "[]", done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_a_photo_may_be_a_path_bytes_or_an_array(here: Path) -> None:
-    path = here / "photos" / "person1" / "0.jpg"
+def test_a_photo_may_be_a_path_bytes_or_an_array(working_folder: Path) -> None:
+    path = working_folder / "photos" / "person1" / "0.jpg"
     pixels = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
     with facemill.FaceEmbedder() as embedder:
         of_path, of_bytes, of_array = embedder.embed([path, path.read_bytes(), pixels])
@@ -101,7 +108,7 @@ def test_a_photo_may_be_a_path_bytes_or_an_array(here: Path) -> None:
     assert same.score == pytest.approx(1, abs=1e-6)
     assert same.to_dict()["verdict"] == same.verdict
     (detection,) = facemill.detect(path)
-    assert detection.faces[0].box == pytest.approx(of_path.face.box, abs=15)  # other views of the photo
+    assert detection.faces[0].box == pytest.approx(of_path.face.box, abs=15)  # different views of the photo
     with facemill.Search("people.h5") as search:
         by_path, by_bytes, by_array = search.find([path, path.read_bytes(), pixels], k=4)
     assert by_path.hits[0].path == by_array.hits[0].path == "person1/0.jpg"
@@ -109,7 +116,7 @@ def test_a_photo_may_be_a_path_bytes_or_an_array(here: Path) -> None:
 
 
 @pytest.mark.slow
-def test_results_are_json(here: Path) -> None:
+def test_results_are_json(working_folder: Path) -> None:
     photo = "photos/person2/1.jpg"
     results = [
         facemill.embed(photo)[0],
@@ -125,7 +132,7 @@ def test_results_are_json(here: Path) -> None:
         assert json.loads(line) == result.to_dict()
 
 
-def test_a_photo_that_cannot_be_embedded_has_its_error(here: Path) -> None:
+def test_a_photo_that_cannot_be_embedded_has_its_error(working_folder: Path) -> None:
     missing, text = facemill.embed(["none.jpg", b"text"])
     assert missing.error.startswith("unreadable: ")
     assert text.error.startswith("unsupported: ")
@@ -143,6 +150,6 @@ def test_a_photo_that_cannot_be_embedded_has_its_error(here: Path) -> None:
         lambda: facemill.detect("a.jpg", min_score=3),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(here: Path, call: object) -> None:
+def test_options_that_do_not_go_together_are_refused(working_folder: Path, call: object) -> None:
     with pytest.raises(ConfigError):
         call()  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""The shape of the code: which room imports which, how large a module may grow, what works with no package."""
+"""The structure of the code: allowed imports, maximum module size, and what works without optional packages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RUNTIME = ROOT / "runtime"
 MODULES = sorted(RUNTIME.rglob("*.py"))
 
-# A room may import rooms of a lower layer, and itself.
+# A package may import itself and packages of a lower layer.
 LAYERS = {
     "errors": 0,
     "schema": 0,
@@ -81,7 +81,7 @@ sys.path.insert(0, {str(ROOT)!r})
 
 @cache
 def syntax_tree(path: Path) -> list[ast.AST]:
-    """All nodes of a module."""
+    """Parse a module; return all its nodes."""
     return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
 
 
@@ -90,7 +90,7 @@ def room(path: Path) -> str:
 
 
 def relative_imports(path: Path) -> list[str]:
-    """Rooms that a module imports relatively, wherever in the file, but not those for type checkers only."""
+    """Return the packages that a module imports relatively, anywhere in the file, except for type checking."""
     parts = path.relative_to(RUNTIME).with_suffix("").parts
     rooms = []
     for node in syntax_tree(path):
@@ -103,12 +103,12 @@ def relative_imports(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(RUNTIME)))
 def test_imports_point_one_way(path: Path) -> None:
-    here = room(path)
-    assert here in LAYERS, f"a new room: give {here} a layer"
-    for there in relative_imports(path):
-        if there in ("__version__", here):
+    importer = room(path)
+    assert importer in LAYERS, f"a new room: give {importer} a layer"
+    for imported in relative_imports(path):
+        if imported in ("__version__", importer):
             continue
-        assert LAYERS[there] < LAYERS[here], f"{here} must not import {there}"
+        assert LAYERS[imported] < LAYERS[importer], f"{importer} must not import {imported}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(RUNTIME)))
@@ -143,7 +143,7 @@ def commands() -> list[str]:
 
 
 SCRIPTS = ["build_engine.py", "process.py", "search.py", "evaluate.py"]
-# One interpreter shows every help: what is blocked there stays blocked for the next command.
+# A single interpreter prints every help: blocked packages stay blocked for the next command.
 ALL_HELPS = f"""
 import contextlib, io, json, runpy
 from runtime.cli.app import main
@@ -166,15 +166,15 @@ print(json.dumps(helps))
 
 
 def run_blocked(code: str) -> str:
-    """What a program prints in an interpreter in which no heavy package can be imported."""
-    done = subprocess.run([sys.executable, "-c", BLOCKER + code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Run a program in an interpreter that cannot import heavy packages; return its output."""
+    result = subprocess.run([sys.executable, "-c", BLOCKER + code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, str]:
-    """What each command and script prints for --help without any heavy package."""
+    """The --help output of each command and script without any heavy package."""
     texts: dict[str, str] = json.loads(run_blocked(ALL_HELPS))
     return texts
 
@@ -193,8 +193,8 @@ def test_every_help_works_without_any_heavy_package(command: str, helps: dict[st
 
 def test_help_imports_no_array_package() -> None:
     code = "import sys; sys.argv = ['process.py', '--help']\nimport runtime.cli.process\nprint('numpy' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert done.stdout.strip() == "False", done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert result.stdout.strip() == "False", result.stderr
 
 
 # Library code leaves the state of the process alone: a server or a notebook has threads that rely on it. What remains:
@@ -216,13 +216,13 @@ SETTERS = {
 
 
 def process_wide_state(path: Path) -> set[str]:
-    """What a module changes for all threads of its process: the names of setters, and `environ`."""
-    found = set()
+    """Return what a module changes for its whole process: names of setters, and `environ`."""
+    setters = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         targets: list[ast.AST] = []
         if isinstance(node, ast.Call) and isinstance(node.func, (ast.Attribute, ast.Name)):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
-            found |= {name} & SETTERS
+            setters |= {name} & SETTERS
             if name in ("setdefault", "update", "pop", "clear", "popitem") and isinstance(node.func, ast.Attribute):
                 targets = [node.func.value]
         elif isinstance(node, (ast.Assign, ast.Delete)):
@@ -233,18 +233,20 @@ def process_wide_state(path: Path) -> set[str]:
             isinstance(target, (ast.Attribute, ast.Name)) and re.search(r"\benviron\b", ast.unparse(target))
             for target in targets
         ):
-            found.add("environ")
-    return found
+            setters.add("environ")
+    return setters
 
 
-def test_the_state_of_the_process_is_left_alone() -> None:
-    changed = {(path.relative_to(RUNTIME).as_posix(), what) for path in MODULES for what in process_wide_state(path)}
-    assert "umask" not in {what for _, what in changed}, "pass `like=` to a writer of files.py"
+def test_modules_do_not_change_process_wide_state() -> None:
+    changed = {
+        (path.relative_to(RUNTIME).as_posix(), setter) for path in MODULES for setter in process_wide_state(path)
+    }
+    assert "umask" not in {setter for _, setter in changed}, "pass `like=` to a writer of files.py"
     assert changed == set(PROCESS_WIDE_STATE), "keep it in an object, or name it there with a reason"
 
 
 def test_changes_of_process_wide_state_are_recognised(tmp_path: Path) -> None:
-    for code, what in (
+    for code, setter in (
         ("os.umask(0)", "umask"),
         ("from os import umask\numask(0)", "umask"),
         ("os.environ['A'] = 'b'", "environ"),
@@ -253,7 +255,7 @@ def test_changes_of_process_wide_state_are_recognised(tmp_path: Path) -> None:
         ("cv2.setNumThreads(1)", "setNumThreads"),
     ):
         (tmp_path / "a.py").write_text(code)
-        assert process_wide_state(tmp_path / "a.py") == {what}
+        assert process_wide_state(tmp_path / "a.py") == {setter}
     (tmp_path / "a.py").write_text("x = os.environ.get('A')\ny = os.environ['A']\nz = {}\nz['a'] = 1\nz.update(y)")
     assert process_wide_state(tmp_path / "a.py") == set()
 
@@ -274,31 +276,31 @@ OWN_WRITERS = {
 
 
 def own_writes(path: Path) -> set[str]:
-    """How a module writes to the disk by itself."""
-    found = set()
+    """Return the calls by which a module writes to the disk directly."""
+    calls = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            found |= {"fcntl"} & set(names)
+            calls |= {"fcntl"} & set(names)
         if not isinstance(node, ast.Call):
             continue
         function = ast.unparse(node.func)
-        found |= {function} & {"os.replace", "os.rename", "os.fdopen", "os.fsync", "os.chmod", "os.fchmod"}
+        calls |= {function} & {"os.replace", "os.rename", "os.fdopen", "os.fsync", "os.chmod", "os.fchmod"}
         if isinstance(node.func, ast.Attribute):
-            found |= {node.func.attr} & {"write_text", "write_bytes", "rename", "chmod", "touch"}
+            calls |= {node.func.attr} & {"write_text", "write_bytes", "rename", "chmod", "touch"}
         if function == "open" or (function.endswith(".open") and function != "os.open"):
             values = [*node.args[function == "open" :], *(keyword.value for keyword in node.keywords)]
             modes = [value.value for value in values if isinstance(value, ast.Constant)]
-            found |= {f"open {mode}" for mode in modes if re.fullmatch("[rbt+]*[wax+][rbt+]*", str(mode))}
+            calls |= {f"open {mode}" for mode in modes if re.fullmatch("[rbt+]*[wax+][rbt+]*", str(mode))}
         if function == "os.open" and re.search("O_(CREAT|WRONLY|RDWR)", ast.unparse(node)):
-            found.add("os.open")
-    return found
+            calls.add("os.open")
+    return calls
 
 
 def test_files_are_written_by_one_module() -> None:
     writers = {path.relative_to(RUNTIME).as_posix(): own_writes(path) for path in MODULES}
-    others = {name: how for name, how in writers.items() if how and name not in OWN_WRITERS}
-    assert not others, "use durable_file, write_durable, NewFile or synced_file of files.py"
+    unlisted = {name: how for name, how in writers.items() if how and name not in OWN_WRITERS}
+    assert not unlisted, "use durable_file, write_durable, NewFile or synced_file of files.py"
 
 
 def test_own_writes_are_recognised(tmp_path: Path) -> None:

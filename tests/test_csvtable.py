@@ -1,4 +1,4 @@
-"""CSV: a name of any kind is one field for every reader, no formula if asked for, and nothing that rules a terminal."""
+"""CSV: every name is one field for every reader, and can neither be a formula nor control a terminal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def text_of(rows: list[list[object]], *, safe: bool = False) -> str:
 
 
 @given(st.lists(st.lists(st.text(alphabet="ab,\"'\r\n\t=+-@; é"), min_size=2, max_size=3), max_size=5))
-def test_what_was_written_is_read_back(rows: list[list[str]]) -> None:
+def test_written_rows_are_read_back(rows: list[list[str]]) -> None:
     text = text_of([list(row) for row in rows])
     assert list(csv.reader(io.StringIO(text, newline=""))) == rows
     # Readers that take every carriage return for the end of a row see none outside quotes.
@@ -34,7 +34,7 @@ def test_what_was_written_is_read_back(rows: list[list[str]]) -> None:
     assert "\r" not in outside
 
 
-def test_text_that_a_spreadsheet_computes_gets_a_quote_and_a_number_none() -> None:
+def test_formulas_are_quoted_and_numbers_are_not() -> None:
     rows = [["=a", "+a", "-a", "@a", "\ta", "a=", "-0.5", -0.5, None]]
     assert list(csv.reader(io.StringIO(text_of(rows, safe=True)))) == [
         ["'=a", "'+a", "'-a", "'@a", "'\ta", "a=", "-0.5", "-0.5", ""]
@@ -52,11 +52,11 @@ def people(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("safe", [False, True])
 @pytest.mark.parametrize("command", ["pairs", "cluster"])
-def test_lists_have_one_row_for_each_and_no_formulas(command: str, safe: bool, people: Path, tmp_path: Path) -> None:
+def test_lists_have_one_row_per_entry_and_no_formulas(command: str, safe: bool, people: Path, tmp_path: Path) -> None:
     listing, page = tmp_path / "list.csv", tmp_path / "page.html"
     more = ["--html", page] if command == "pairs" else []
-    done = facemill(command, people, "--threshold", 0.3, "-o", listing, *more, *(["--csv-safe"] if safe else []))
-    assert done.returncode == 0, done.stderr
+    result = facemill(command, people, "--threshold", 0.3, "-o", listing, *more, *(["--csv-safe"] if safe else []))
+    assert result.returncode == 0, result.stderr
     text = listing.read_bytes().decode()
     assert b"\r" not in b"".join(listing.read_bytes().split(b'"')[::2])
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
@@ -75,17 +75,17 @@ def test_a_terminal_gets_no_control_characters(tiny_engine: Path, photos: Path, 
     run = ("process", folder, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--align", "none")
     assert facemill(*run).returncode == 0
     query = ("search", tmp_path / "o.h5", folder, "--csv")
-    assert "\x1b[31m" in facemill(*query).stdout  # data for a program stay as they are
+    assert "\x1b[31m" in facemill(*query).stdout  # data for a program are not changed
     ours, theirs = pty.openpty()
     with start_facemill(*query, stdout=theirs) as process:
         os.close(theirs)
-        seen = b""
+        output = b""
         while True:
             try:
-                seen += os.read(ours, 4096)
+                output += os.read(ours, 4096)
             except OSError:
                 break
         process.communicate(timeout=60)
     os.close(ours)
-    assert b"\\x1b[31mred.jpg" in seen
-    assert b"\x1b[31m" not in seen
+    assert b"\\x1b[31mred.jpg" in output
+    assert b"\x1b[31m" not in output

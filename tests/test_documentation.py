@@ -1,4 +1,4 @@
-"""What the documents show is what the product does."""
+"""The examples in the documents work."""
 
 from __future__ import annotations
 
@@ -19,51 +19,53 @@ SHOWN = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "CONT
 
 
 def blocks(path: Path, language: str) -> list[str]:
-    """Fenced code blocks of a document."""
+    """Return the fenced code blocks of a document."""
     text = path.read_text(encoding="utf-8")
-    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
-    return [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in found]
+    matches = re.findall(rf"^( *)```{language}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    return [re.sub(rf"^{indent}", "", code, flags=re.MULTILINE) for indent, code in matches]
 
 
 @pytest.fixture(scope="module")
 def folder(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an embedding file under the names that the documents use."""
-    place = tmp_path_factory.mktemp("documents")
-    assert facemill("process", photos, "-o", place / "people.h5", "--engine", tiny_engine).returncode == 0
-    shutil.copy(place / "people.h5", place / "facial_embeddings.h5")
-    return place
+    """A folder with an embedding file, named as in the documents."""
+    root = tmp_path_factory.mktemp("documents")
+    assert facemill("process", photos, "-o", root / "people.h5", "--engine", tiny_engine).returncode == 0
+    shutil.copy(root / "people.h5", root / "facial_embeddings.h5")
+    return root
 
 
 @pytest.fixture(scope="module")
 def portraits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the photos that the examples of the library name."""
-    place = tmp_path_factory.mktemp("portraits")
-    write_people_photos(place, people=4, shots=3)
-    return place
+    """A folder with the photos of the library examples."""
+    root = tmp_path_factory.mktemp("portraits")
+    write_people_photos(root, people=4, shots=3)
+    return root
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.name)
 def test_python_in_the_documents_runs(path: Path, folder: Path, portraits: Path) -> None:
-    place = portraits if path.name in ("README.md", "python.md") else folder
+    working_folder = portraits if path.name in ("README.md", "python.md") else folder
     for code in blocks(path, "python"):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=place, timeout=120)
-        assert done.returncode == 0, f"{code}\n{done.stderr}"
-        assert done.stdout.strip()
+        result = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, cwd=working_folder, timeout=120
+        )
+        assert result.returncode == 0, f"{code}\n{result.stderr}"
+        assert result.stdout.strip()
 
 
-def test_the_readers_output_is_right(folder: Path) -> None:
+def test_the_output_of_the_reader_example_is_correct(folder: Path) -> None:
     (code,) = blocks(ROOT / "docs" / "format.md", "python")
     assert len(code.strip().splitlines()) <= 10
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=60)
-    lines = done.stdout.splitlines()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, timeout=60)
+    lines = result.stdout.splitlines()
     assert lines[0] == "tiny (594, 16)"
     assert lines[1].startswith("1.000 0/p0000.jpg")
 
 
-def test_the_diagrams_are_those_of_the_code() -> None:
-    done = subprocess.run([sys.executable, ROOT / "docs" / "draw.py", "--check"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_diagrams_match_the_code() -> None:
+    result = subprocess.run([sys.executable, ROOT / "docs" / "draw.py", "--check"], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
 
 
 def test_every_page_is_in_the_navigation_of_the_site() -> None:
@@ -97,28 +99,28 @@ def test_ci_runs_the_commands_of_the_readme() -> None:
 
 def shown_commands() -> list[tuple[str, str]]:
     """(document, command line) of every facemill command in a console block."""
-    found = []
+    commands = []
     for path in SHOWN:
         for block in blocks(path, "console"):
             for line in re.findall(r"^\$ (?:nohup )?(?:\.venv/bin/)?facemill (.+)$", block, re.MULTILINE):
-                found.append((path.name, line))
-    return found
+                commands.append((path.name, line))
+    return commands
 
 
 @pytest.mark.parametrize(("document", "line"), shown_commands())
-def test_every_option_shown_exists(document: str, line: str) -> None:
+def test_every_documented_option_exists(document: str, line: str) -> None:
     import click
     from click.testing import CliRunner
 
     from runtime.cli.app import main
 
-    words = line.split()
-    done = CliRunner().invoke(main, [words[0], "--help"])
-    assert done.exit_code == 0, f"{document}: {line}"
-    if isinstance(main.get_command(click.Context(main), words[0]), click.Group):
+    arguments = line.split()
+    result = CliRunner().invoke(main, [arguments[0], "--help"])
+    assert result.exit_code == 0, f"{document}: {line}"
+    if isinstance(main.get_command(click.Context(main), arguments[0]), click.Group):
         return
     for option in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", line):
-        assert option in done.output, f"{document}: {line}"
+        assert option in result.output, f"{document}: {line}"
 
 
 def test_every_command_and_option_is_documented() -> None:
@@ -130,7 +132,7 @@ def test_every_command_and_option_is_documented() -> None:
     environment = {**os.environ, "COLUMNS": "100"}
     for command in main.list_commands(click.Context(main)):
         assert f"facemill {command}" in README
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "runtime.cli.app", command, "--help"],
             capture_output=True,
             text=True,
@@ -138,10 +140,10 @@ def test_every_command_and_option_is_documented() -> None:
             env=environment,
             timeout=60,
         )
-        assert "Examples:" in done.stdout
+        assert "Examples:" in result.stdout
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda p: p.name)
-def test_links_between_documents_lead_somewhere(path: Path) -> None:
+def test_links_between_documents_are_valid(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8")):
         assert (path.parent / target).exists(), target

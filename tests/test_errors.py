@@ -1,4 +1,4 @@
-"""The exception tree is complete, and every class is a builtin too."""
+"""The exception tree is complete, and every class also extends a builtin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RUNTIME = Path(errors.__file__).parent
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda c: c.__name__)
-def test_every_error_is_in_the_tree_and_a_builtin(kind: type[Exception]) -> None:
+def test_every_error_is_in_the_tree_and_extends_a_builtin(kind: type[Exception]) -> None:
     assert issubclass(kind, errors.FacemillError)
     if kind not in (errors.FacemillError, errors.Interrupted):
         builtins = [
@@ -30,7 +30,7 @@ def test_the_text_begins_with_the_code() -> None:
     assert error.message == "no room left"
 
 
-def test_every_class_has_a_code_of_its_own() -> None:
+def test_every_class_has_a_unique_code() -> None:
     codes = [kind.code for kind in CLASSES]
     assert len(set(codes)) == len(codes)
     assert all(re.fullmatch(r"E-[A-Z]+(-[A-Z]+)*", code) for code in codes)
@@ -45,9 +45,9 @@ def raised_names(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", sorted(RUNTIME.rglob("*.py")), ids=lambda p: str(p.relative_to(RUNTIME)))
-def test_modules_raise_what_the_tree_knows(path: Path) -> None:
+def test_modules_raise_only_errors_of_the_tree(path: Path) -> None:
     tree = {kind.__name__ for kind in CLASSES}
     # Failures inside a room, turned into an outcome or an error of the tree before they leave it.
     internal = {"ReadError", "ImageError", "UnsupportedImageError", "ValueError", "IndexError", "SystemExit", "OSError"}
-    internal |= {"MemoryError", "AttributeError"}  # the second one of a module's `__getattr__`
+    internal |= {"MemoryError", "AttributeError"}  # AttributeError is required by a module's `__getattr__`
     assert {n for n in raised_names(path) if n.endswith("Error")} <= tree | internal

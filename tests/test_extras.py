@@ -1,4 +1,4 @@
-"""Optional packages: a message names a command that brings them."""
+"""Optional packages: the error names the command that installs them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_the_commands_name_what_the_extras_hold() -> None:
+def test_the_install_commands_match_the_extras() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     declared = {
         extra: shlex.join(re.split(r"[<>=]", name)[0] for name in names)
         for extra, names in project["optional-dependencies"].items()
-        if extra
-        not in ("acceptance", "build", "dev", "gputest", "supply", "train")  # no message of the package asks for these
+        if extra not in ("acceptance", "build", "dev", "gputest", "supply", "train")  # no error message asks for these
     }
     assert declared == EXTRAS
 
@@ -42,7 +41,7 @@ def test_no_base_dependency_provides_faiss() -> None:
     ("cuda", "gpu", "rtx"),
     [(None, "gpu", "rtx"), ((12, 4), "gpu", "rtx"), ((13, 0), "gpu13", "rtx13"), ((14, 1), "gpu13", "rtx13")],
 )
-def test_packages_are_of_the_cuda_that_the_driver_runs(
+def test_packages_match_the_cuda_version_of_the_driver(
     monkeypatch: pytest.MonkeyPatch, cuda: tuple[int, int] | None, gpu: str, rtx: str
 ) -> None:
     monkeypatch.setattr(extras, "driver_cuda", lambda: cuda)
@@ -53,7 +52,7 @@ def test_packages_are_of_the_cuda_that_the_driver_runs(
         require("no_such_package", extra="rtx")
 
 
-def test_what_the_extras_share_is_the_same_package() -> None:
+def test_extras_agree_on_shared_packages() -> None:
     assert EXTRAS["rtx"] in EXTRAS["gpu"].split()
     assert EXTRAS["rtx13"] in EXTRAS["gpu13"].split()
 
@@ -67,14 +66,12 @@ def test_a_missing_package_is_named_with_its_command() -> None:
         require("no_such_package")
 
 
-def test_a_package_that_is_there_comes_back() -> None:
+def test_an_installed_package_is_returned() -> None:
     assert available("numpy")
     assert require("numpy").__name__ == "numpy"
 
 
-def test_a_signal_while_a_package_loads_is_not_taken_for_a_missing_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_signal_during_an_import_is_not_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module made with pybind11 hides what a signal handler raises behind an ImportError."""
     code = (
         "from runtime.errors import Interrupted\nraise ImportError('initialization failed') from Interrupted('x', 15)\n"

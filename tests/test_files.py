@@ -47,7 +47,7 @@ def umask_022() -> Iterator[None]:
 
 
 def holder(code: str) -> subprocess.Popen[str]:
-    """A process that runs some code, prints a line and sleeps."""
+    """Start a process that runs some code, prints a line and sleeps."""
     text = (
         f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom runtime.files import *\n"
         "from runtime.locks import Lock\n"
@@ -73,7 +73,7 @@ def test_temporary_names_are_recognised(tmp_path: Path) -> None:
     assert not is_temporary(path)
 
 
-def test_a_file_appears_whole_at_the_end_of_the_block(tmp_path: Path) -> None:
+def test_a_complete_file_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"old")
     with durable_file(path, "the list") as file:
@@ -131,11 +131,11 @@ for path in (Path({path!r}), Path({path!r})):
 
 
 @pytest.mark.parametrize("size", [1001, 10_000_000])
-def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, size: int) -> None:
+def test_a_full_disk_leaves_no_file(tmp_path: Path, size: int) -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nfrom runtime.files import *\n"
     code += f"size = {size}\n" + FULL.format(path=str(tmp_path / "a"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.split() == ["E-DISK-FULL"] * 2, done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.split() == ["E-DISK-FULL"] * 2, result.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -152,7 +152,7 @@ def test_a_killed_writer_leaves_the_old_file_and_does_not_block_the_next_one(tmp
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
+def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with holder(f"new = NewFile(Path({str(path)!r})); new.file.write(b'half'); new.file.flush()") as process:
         with pytest.raises(LockedError) as raised:
@@ -163,7 +163,7 @@ def test_a_second_writer_is_refused_and_told_who_writes(tmp_path: Path) -> None:
         process.kill()
 
 
-def test_a_writer_that_waits_has_the_last_word(tmp_path: Path) -> None:
+def test_a_waiting_writer_writes_last(tmp_path: Path) -> None:
     path = tmp_path / "a"
     code = f"""
 import threading
@@ -178,7 +178,7 @@ threading.Timer(0.5, new.commit).start()
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_many_threads_that_wait_lose_no_update(tmp_path: Path) -> None:
+def test_many_waiting_threads_lose_no_update(tmp_path: Path) -> None:
     path = tmp_path / "count"
     path.write_bytes(b"0")
 
@@ -253,13 +253,13 @@ def test_a_file_that_cannot_be_synced_is_an_error(tmp_path: Path, monkeypatch: p
     assert not os.listdir(tmp_path)
 
 
-def test_without_commit_nothing_stays_but_what_is_to_be_resumed(tmp_path: Path) -> None:
+def test_without_commit_only_a_resumable_file_remains(tmp_path: Path) -> None:
     with NewFile(tmp_path / "a") as new:
         new.file.write(b"half")
     assert not list(tmp_path.iterdir())
     with NewFile(tmp_path / "a", resume=True):
         pass
-    assert not list(tmp_path.iterdir())  # an empty file is of no use
+    assert not list(tmp_path.iterdir())  # an empty file is useless
     with NewFile(tmp_path / "a", resume=True) as new:
         new.file.write(b"half")
         new.file.flush()
@@ -294,9 +294,7 @@ def test_a_derived_file_is_not_more_readable_than_its_sources(
 @pytest.mark.parametrize(
     ("old", "source", "mode"), [(0o600, 0o644, 0o600), (0o664, 0o664, 0o664), (0o644, 0o640, 0o640)]
 )
-def test_a_file_that_is_replaced_hands_on_its_mode(
-    tmp_path: Path, umask_022: None, old: int, source: int, mode: int
-) -> None:
+def test_a_replaced_file_passes_on_its_mode(tmp_path: Path, umask_022: None, old: int, source: int, mode: int) -> None:
     (tmp_path / "a").touch()
     (tmp_path / "a").chmod(old)
     (tmp_path / "source").touch()
@@ -305,7 +303,7 @@ def test_a_file_that_is_replaced_hands_on_its_mode(
     assert mode_of(tmp_path / "a") == mode
 
 
-def test_a_file_left_by_a_killed_writer_gives_nobody_its_mode(tmp_path: Path, umask_022: None) -> None:
+def test_a_file_of_a_killed_writer_does_not_pass_on_its_mode(tmp_path: Path, umask_022: None) -> None:
     temporary_path(tmp_path / "a").write_bytes(b"left")
     temporary_path(tmp_path / "a").chmod(0o666)
     before = temporary_path(tmp_path / "a").stat().st_ino
@@ -319,7 +317,7 @@ def test_a_file_left_by_a_killed_writer_gives_nobody_its_mode(tmp_path: Path, um
 
 
 @pytest.mark.parametrize(("source", "mode"), [(0o600, 0o700), (0o640, 0o750), (0o644, 0o755)])
-def test_a_folder_is_entered_by_those_who_can_read_its_sources(
+def test_a_folder_is_accessible_to_the_readers_of_its_sources(
     tmp_path: Path, umask_022: None, source: int, mode: int
 ) -> None:
     (tmp_path / "source").touch()
@@ -340,7 +338,7 @@ def test_a_folder_is_entered_by_those_who_can_read_its_sources(
         make_folder(tmp_path / "file")
 
 
-def test_a_lock_of_a_file_or_folder_excludes_others_until_its_process_is_killed(tmp_path: Path) -> None:
+def test_a_lock_excludes_others_until_its_process_is_killed(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     for name in ("folder", "link", "lock"):
@@ -354,12 +352,12 @@ def test_a_lock_of_a_file_or_folder_excludes_others_until_its_process_is_killed(
         with (
             Lock(tmp_path / name, "busy", folder=name != "lock"),
             pytest.raises(LockedError),
-        ):  # another thread would be refused, too
+        ):  # another thread would also be refused
             Lock(tmp_path / name, "busy", folder=name != "lock")
         Lock(tmp_path / name, "busy", folder=name != "lock").release()
 
 
-def test_a_lock_that_waits_is_taken_when_the_other_process_ends(tmp_path: Path) -> None:
+def test_a_waiting_lock_is_acquired_when_the_other_process_ends(tmp_path: Path) -> None:
     with holder(f"lock = Lock(Path({str(tmp_path)!r}), 'busy', folder=True)") as process:
         killed: list[int] = []
 
@@ -375,7 +373,7 @@ def test_a_lock_that_waits_is_taken_when_the_other_process_ends(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EBADF])
-def test_a_file_system_without_locks_has_durable_files_and_no_runs(
+def test_a_file_system_without_locks_supports_files_but_no_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(fd: int, how: int) -> None:
@@ -391,7 +389,7 @@ def test_a_file_system_without_locks_has_durable_files_and_no_runs(
         Lock(tmp_path / "lock", "busy")
 
 
-def test_places_that_will_not_do_are_refused_before_the_work(tmp_path: Path) -> None:
+def test_unusable_paths_are_refused_first(tmp_path: Path) -> None:
     (tmp_path / "there.csv").touch()
     (tmp_path / "link.csv").symlink_to(tmp_path / "gone")
     check_output(tmp_path / "new.csv", "the list", (".csv",), force=False)

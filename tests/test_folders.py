@@ -1,4 +1,4 @@
-"""Folders that facemill fills: whole or untouched whatever happens, and emptied only where they are facemill's own."""
+"""Folders that facemill fills are complete or untouched after any failure. Only folders of facemill are emptied."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_new_or_empty_folder_is_filled(tmp_path: Path) -> None:
     assert names(tmp_path / "empty") == ["thing-0", "thing-1"]
 
 
-def test_a_finished_one_is_replaced_only_with_force(tmp_path: Path) -> None:
+def test_a_finished_folder_is_replaced_only_with_force(tmp_path: Path) -> None:
     path = tmp_path / "d"
     fill(path, 3)
     with raises(OutputExistsError, "--force"):
@@ -50,7 +50,7 @@ def test_a_finished_one_is_replaced_only_with_force(tmp_path: Path) -> None:
     assert names(path) == ["thing-0"]
 
 
-def test_an_unfinished_one_is_begun_anew(tmp_path: Path) -> None:
+def test_an_unfinished_folder_is_started_again(tmp_path: Path) -> None:
     path = tmp_path / "d"
     with pytest.raises(KeyboardInterrupt):
         fill(path, 3, fail=True)
@@ -59,15 +59,15 @@ def test_an_unfinished_one_is_begun_anew(tmp_path: Path) -> None:
     assert names(path) == ["thing-0"]
 
 
-def test_a_kill_before_the_mark_was_whole_is_no_harm(tmp_path: Path) -> None:
+def test_a_kill_before_the_mark_is_complete_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / ".facemill.json.partial").write_text('{"ki')
     fill(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".facemill.json", "thing-0", "thing-1"]
 
 
 @pytest.mark.parametrize("force", [False, True])
-def test_what_is_not_ours_is_never_touched(tmp_path: Path, force: bool) -> None:
-    (tmp_path / "strange" / "thing-0").mkdir(parents=True)  # named like ours, without a mark
+def test_other_files_are_never_touched(tmp_path: Path, force: bool) -> None:
+    (tmp_path / "strange" / "thing-0").mkdir(parents=True)  # named like a folder of facemill, without a mark
     (tmp_path / "file").write_text("mine")
     for name in ("strange", "file"):
         with pytest.raises(OutputExistsError):
@@ -82,7 +82,7 @@ def test_what_is_not_ours_is_never_touched(tmp_path: Path, force: bool) -> None:
     assert names(tmp_path / "strange") == ["thing-0"]
 
 
-def test_what_links_point_to_stays(tmp_path: Path) -> None:
+def test_targets_of_links_remain(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "a.jpg").write_text("a")
     path = tmp_path / "d"
@@ -96,7 +96,7 @@ def test_what_links_point_to_stays(tmp_path: Path) -> None:
     assert (tmp_path / "precious" / "a.jpg").read_text() == "a"
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in ("file", "nowhere"):
         with raises(ConfigError, tmp_path / place, "mkdir"):
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
 
 ARRAYS = r"[ab]\.npy"
 
-# Writes two files into a folder, or a file in two pieces; says so, and waits between the pieces to be killed.
+# Writes two files into a folder, or a file in two pieces; prints a line, and waits between the pieces to be killed.
 WRITER = """
 import sys, time
 sys.path.insert(0, {root!r})
@@ -153,7 +153,7 @@ def put(path: Path, *, folder: bool, old: bool) -> object:
 
 @pytest.mark.parametrize("folder", [True, False])
 @pytest.mark.parametrize("old", [True, False])
-def test_kill_9_leaves_what_was_there_and_the_next_try_succeeds(tmp_path: Path, folder: bool, old: bool) -> None:
+def test_kill_9_leaves_the_old_content_and_the_next_attempt_succeeds(tmp_path: Path, folder: bool, old: bool) -> None:
     path = tmp_path / "out"
     before = put(path, folder=folder, old=old)
     with writer(path, folder=folder, wait=60) as process:
@@ -179,12 +179,12 @@ def test_a_second_writer_is_refused(tmp_path: Path, folder: bool) -> None:
         with pytest.raises(LockedError), make:
             pass
         half = content(tmp_path / "out.partial")
-        assert half == ({"a.npy": b"new a"} if folder else b"new ")  # it was not disturbed
+        assert half == ({"a.npy": b"new a"} if folder else b"new ")  # the first writer was not disturbed
         process.kill()
 
 
-def test_killed_between_the_two_renames_nothing_is_half_there_and_the_next_try_clears_up(tmp_path: Path) -> None:
-    """What a kill leaves when the old folder has been moved into the new one and the new one has no name yet."""
+def test_a_kill_between_the_two_renames_is_cleaned_up_by_the_next_attempt(tmp_path: Path) -> None:
+    """The kill comes after the old folder was moved into the new one, and before the new one was renamed."""
     path, partial = tmp_path / "out", tmp_path / "out.partial"
     (partial / "replaced").mkdir(parents=True)
     (partial / "replaced" / "a.npy").write_bytes(b"old a")
@@ -196,7 +196,7 @@ def test_killed_between_the_two_renames_nothing_is_half_there_and_the_next_try_c
 
 
 @pytest.mark.parametrize("error", [OSError("no"), KeyboardInterrupt()])
-def test_when_the_new_folder_cannot_take_the_name_the_old_one_has_it_again(
+def test_when_the_new_folder_cannot_be_renamed_the_old_one_is_restored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     path = tmp_path / "out"
@@ -209,15 +209,15 @@ def test_when_the_new_folder_cannot_take_the_name_the_old_one_has_it_again(
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", failing)
-    wanted = StorageError if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(wanted), replace_folder(path, "x", ARRAYS, force=True) as partial:
+    expected_error = StorageError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(expected_error), replace_folder(path, "x", ARRAYS, force=True) as partial:
         (partial / "a.npy").write_bytes(b"new")
     assert content(path) == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("folder", [True, False])
-def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path, folder: bool) -> None:
+def test_a_failed_block_leaves_the_old_content(tmp_path: Path, folder: bool) -> None:
     path = tmp_path / "out"
     before = put(path, folder=folder, old=True)
 
@@ -261,13 +261,13 @@ except DiskFullError as err:
 
 def test_a_full_disk_is_one_clear_error(tmp_path: Path) -> None:
     code = FULL.format(root=str(ROOT), path=str(tmp_path / "out"))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.stdout.count("E-DISK-FULL: ") == 2, done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.stdout.count("E-DISK-FULL: ") == 2, result.stderr
     assert not list(tmp_path.iterdir())
     assert issubclass(DiskFullError, OSError)
 
 
-def test_places_that_will_not_do_are_refused_before_the_work(tmp_path: Path) -> None:
+def test_unusable_paths_are_refused_first(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "mine.txt").write_text("mine")
     (tmp_path / "file").write_text("mine")
@@ -285,7 +285,7 @@ def test_places_that_will_not_do_are_refused_before_the_work(tmp_path: Path) -> 
     assert sorted(os.listdir(tmp_path)) == ["file", "folder", "ours"]
 
 
-def test_the_temporary_folder_is_not_cleared_of_what_is_somebody_elses(tmp_path: Path) -> None:
+def test_files_of_others_in_the_temporary_folder_are_not_removed(tmp_path: Path) -> None:
     (tmp_path / "out.partial").mkdir()
     (tmp_path / "out.partial" / "thesis.txt").write_text("years of work")
     make = replace_folder(tmp_path / "out", "x", ARRAYS, force=True)
@@ -315,13 +315,13 @@ def test_folders_are_as_private_as_their_source(tmp_path: Path, mode: int) -> No
             pass
     with fill_folder(tmp_path / "things", "things", ENTRIES, force=False, like=source):
         pass
-    made = sorted(path for path in tmp_path.rglob("*") if path != source)
-    assert [path.name for path in made] == ["out", "a.npy", "things", ".facemill.json"]
-    for path in made:
+    created = sorted(path for path in tmp_path.rglob("*") if path != source)
+    assert [path.name for path in created] == ["out", "a.npy", "things", ".facemill.json"]
+    for path in created:
         assert path.stat().st_mode & 0o077 & ~(mode | 0o111) == 0, path
 
 
-def test_a_folder_that_is_replaced_hands_on_its_mode(tmp_path: Path) -> None:
+def test_a_replaced_folder_passes_on_its_mode(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(0o700)
     with replace_folder(tmp_path / "out", "arrays", ARRAYS, force=True):
         pass

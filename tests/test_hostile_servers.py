@@ -1,4 +1,4 @@
-"""Servers that lie, never end, or lead elsewhere: each transfer ends with one error, in bounded time and size."""
+"""Servers that send false data, never end, or redirect: each transfer ends with one error, in bounded time and size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.close_connection = True
-        wanted = self.headers.get("Range")
+        expected = self.headers.get("Range")
         try:
             match unquote(self.path).strip("/"):
                 case "good":
@@ -52,7 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 case "huge":
                     self.answer(200, [("Content-Length", "9" * 30)], DATA)
                 case "other part":
-                    if wanted:
+                    if expected:
                         heads = [
                             ("Content-Length", len(DATA)),
                             ("Content-Range", f"bytes 0-{len(DATA) - 1}/{len(DATA)}"),
@@ -108,7 +108,7 @@ def test_a_file_of_unknown_size_has_a_limit(address: str, tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("path", ["drip", "slow%20headers"])
-def test_a_server_that_drips_is_given_up(
+def test_a_server_that_sends_too_slowly_is_abandoned(
     path: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "_PATIENCE_S", 0.5)
@@ -124,20 +124,22 @@ def test_a_redirect_leads_to_https_only(path: str, address: str, tmp_path: Path)
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_another_part_than_the_one_asked_for_is_never_appended(address: str, tmp_path: Path) -> None:
+def test_a_different_range_than_requested_is_never_appended(address: str, tmp_path: Path) -> None:
     with raises(FetchError, 4):
         fetch(address + "other%20part", tmp_path / "m.onnx")
-    left = tmp_path / "m.onnx.partial"
-    assert not left.exists() or left.read_bytes() in (b"", DATA[:1000])
+    partial = tmp_path / "m.onnx.partial"
+    assert not partial.exists() or partial.read_bytes() in (b"", DATA[:1000])
 
 
-def test_a_part_of_a_file_that_is_not_here_is_an_error_and_no_empty_file(address: str, tmp_path: Path) -> None:
+def test_a_range_of_a_missing_file_is_an_error_and_creates_no_file(address: str, tmp_path: Path) -> None:
     with raises(FetchError, 416):
         fetch(address + "no%20such%20part", tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_a_download_without_a_checksum_is_said(address: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_download_without_a_checksum_is_logged(
+    address: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fetch(address + "good", tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx").read_bytes() == DATA
     (warning,) = warnings_in(caplog)
@@ -145,7 +147,7 @@ def test_a_download_without_a_checksum_is_said(address: str, tmp_path: Path, cap
 
 
 class Qdrant(http.server.BaseHTTPRequestHandler):
-    """Answers like a server that keeps nothing, or as `mode` says."""
+    """A server that stores nothing, or misbehaves as `mode` says."""
 
     protocol_version = "HTTP/1.1"
     mode = ""

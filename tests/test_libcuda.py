@@ -1,4 +1,4 @@
-"""NVIDIA's driver, asked without any package; CUDA is asked once in a process, so each test has one."""
+"""NVIDIA's driver, queried without any package. A process queries CUDA once, so each test starts a process."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.support.nvidia_driver_stand_in import FakeDriver
 def ask(driver: FakeDriver, question: str, **options: object) -> str:
     code = f"from runtime.libcuda import *; from runtime.cuda.device import find_gpu; print({question})"
     env = driver.environment(**options)  # type: ignore[arg-type]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=env, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
 
 
-@pytest.mark.parametrize(("cuda", "found"), [(12090, "(12, 9)"), (13000, "(13, 0)")])
-def test_the_drivers_cuda_is_known_even_without_a_gpu(driver: FakeDriver, cuda: int, found: str) -> None:
-    assert ask(driver, "driver_cuda()", gpus=0, cuda=cuda) == found
+@pytest.mark.parametrize(("cuda", "version"), [(12090, "(12, 9)"), (13000, "(13, 0)")])
+def test_the_cuda_version_of_the_driver_is_read_without_a_gpu(driver: FakeDriver, cuda: int, version: str) -> None:
+    assert ask(driver, "driver_cuda()", gpus=0, cuda=cuda) == version
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,12 @@ def test_gpus_are_counted_as_cuda_shows_them(driver: FakeDriver, gpus: int, show
     assert ask(driver, "count_gpus()", gpus=gpus, shown=shown) == str(count)
 
 
-def test_the_first_gpu_is_cudas_first(driver: FakeDriver) -> None:
-    words = ask(driver, "find_gpu()", gpus=3, shown="2,0")
-    assert words == "Gpu(name='Fake 2', compute_capability='SM75', pci_bus_id='0000:01:00.0')"
+def test_the_first_gpu_is_the_first_of_cuda(driver: FakeDriver) -> None:
+    fields = ask(driver, "find_gpu()", gpus=3, shown="2,0")
+    assert fields == "Gpu(name='Fake 2', compute_capability='SM75', pci_bus_id='0000:01:00.0')"
     assert ask(driver, "find_gpu()", gpus=0) == "None"
 
 
-def test_without_a_driver_there_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_no_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libcuda, "open_libcuda", lambda: None)
     assert (libcuda.driver_cuda(), libcuda.count_gpus()) == (None, 0)

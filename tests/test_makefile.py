@@ -1,4 +1,4 @@
-"""What `make` would do: the environment for a GPU is of one CUDA."""
+"""The plan of `make`: the GPU environment has a single CUDA version."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.facemill_command import ROOT
 
 
 @pytest.fixture
-def planned(tmp_path: Path) -> Path:
-    """A folder for make, without environments."""
+def make_folder(tmp_path: Path) -> Path:
+    """A folder for make with an empty GPU environment."""
     if shutil.which("make") is None:
         pytest.skip("no make")
     for name in ("Makefile", "pyproject.toml"):
@@ -28,24 +28,28 @@ def plan(folder: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=True, timeout=60).stdout
 
 
-def test_without_an_environment_it_is_cuda_12_unless_told(planned: Path) -> None:
-    assert "-r requirements/gpu.txt" in plan(planned, "setup-gpu")
-    assert "-r requirements/gpu13.txt" in plan(planned, "setup-gpu", "CUDA=13")
+def test_the_default_environment_is_for_cuda_12(make_folder: Path) -> None:
+    assert "-r requirements/gpu.txt" in plan(make_folder, "setup-gpu")
+    assert "-r requirements/gpu13.txt" in plan(make_folder, "setup-gpu", "CUDA=13")
 
 
-@pytest.mark.parametrize(("there", "other", "extra"), [("12", "13", "gpu13"), ("13", "12", "gpu")])
-def test_another_cuda_is_another_environment(planned: Path, there: str, other: str, extra: str) -> None:
-    (planned / ".venv-gpu" / f".gpu{there}").touch()
-    assert "pip" not in plan(planned, "setup-gpu", f"CUDA={there}")
-    assert "pip" not in plan(planned, "setup-gpu"), "the one that is there will do"
-    assert "pip" not in plan(planned, "gpu-acceptance")
-    said = plan(planned, "setup-gpu", f"CUDA={other}")
-    assert f"test -e .venv-gpu/.gpu{other} || rm -rf .venv-gpu\n" in said
-    assert f"--require-hashes -r requirements/{extra}.txt" in said
+@pytest.mark.parametrize(("current", "requested", "extra"), [("12", "13", "gpu13"), ("13", "12", "gpu")])
+def test_a_different_cuda_version_replaces_the_environment(
+    make_folder: Path, current: str, requested: str, extra: str
+) -> None:
+    (make_folder / ".venv-gpu" / f".gpu{current}").touch()
+    assert "pip" not in plan(make_folder, "setup-gpu", f"CUDA={current}")
+    assert "pip" not in plan(make_folder, "setup-gpu"), "the one that is there will do"
+    assert "pip" not in plan(make_folder, "gpu-acceptance")
+    output = plan(make_folder, "setup-gpu", f"CUDA={requested}")
+    assert f"test -e .venv-gpu/.gpu{requested} || rm -rf .venv-gpu\n" in output
+    assert f"--require-hashes -r requirements/{extra}.txt" in output
 
 
-def test_a_cuda_that_there_is_not_is_refused_before_anything_is_removed(planned: Path) -> None:
-    done = subprocess.run(["make", "setup-gpu", "CUDA=11"], capture_output=True, text=True, cwd=planned, timeout=60)
-    assert done.returncode == 2
-    assert_names(done.stderr, 11, 12, 13)
-    assert (planned / ".venv-gpu").is_dir()
+def test_an_unknown_cuda_version_is_refused_before_a_removal(make_folder: Path) -> None:
+    result = subprocess.run(
+        ["make", "setup-gpu", "CUDA=11"], capture_output=True, text=True, cwd=make_folder, timeout=60
+    )
+    assert result.returncode == 2
+    assert_names(result.stderr, 11, 12, 13)
+    assert (make_folder / ".venv-gpu").is_dir()

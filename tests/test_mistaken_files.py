@@ -1,4 +1,4 @@
-"""What lies in the place of a model or a result is named: pointers, pages, unsorted nodes, an unfinished run."""
+"""Files in place of a model or a result are named: pointers, pages, unsorted nodes, an unfinished run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_file_in_place_of_a_model_is_named(content: bytes, kind: str, tmp_path
         read_graph(weights)
 
 
-def test_a_pointer_with_a_checksum_is_named_too(tmp_path: Path) -> None:
+def test_a_pointer_with_a_checksum_is_also_named(tmp_path: Path) -> None:
     from runtime.modelspec import load_spec
 
     (tmp_path / "m.onnx").write_bytes(POINTER)
@@ -40,7 +40,7 @@ def test_a_pointer_with_a_checksum_is_named_too(tmp_path: Path) -> None:
         check_weights(spec, tmp_path / "m.onnx")
 
 
-def test_nodes_in_another_order_are_sorted_and_the_model_is_taken(tiny_model: Path, tmp_path: Path) -> None:
+def test_unsorted_nodes_are_sorted_and_the_model_is_accepted(tiny_model: Path, tmp_path: Path) -> None:
     model = onnx.load(tiny_model.with_suffix(".onnx"))
     nodes = list(model.graph.node)
     names = [node.op_type for node in nodes]
@@ -92,14 +92,14 @@ def test_a_search_during_a_run_says_so(tmp_path: Path) -> None:
 
 def test_too_few_file_descriptors_are_named_as_such(tiny_engine: Path, photos: Path, tmp_path: Path) -> None:
     failed = []
-    for limit in (10, 16, 20):  # too few for the packages, the engine, the run
-        done = facemill_process(
+    for limit in (10, 16, 20):  # too few for the packages, for the engine, and for the run
+        result = facemill_process(
             *("process", photos / "1", "-o", tmp_path / f"{limit}.h5", "--engine", tiny_engine, "--align", "none"),
             preexec_fn=partial(resource.setrlimit, resource.RLIMIT_NOFILE, (limit, limit)),
         )
-        if done.returncode:
-            assert "Traceback" not in done.stderr, (limit, done.stderr)
-            assert "oo many" in done.stderr, (limit, done.stderr)
-            assert "pip install" not in done.stderr
+        if result.returncode:
+            assert "Traceback" not in result.stderr, (limit, result.stderr)
+            assert "oo many" in result.stderr, (limit, result.stderr)
+            assert "pip install" not in result.stderr
             failed.append(limit)
     assert failed

@@ -1,4 +1,4 @@
-"""Model files: every key is looked at, and every mistake is named."""
+"""Model files: every key is checked, and every mistake is named."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(folder: Path, **changes: str | None) -> Path:
     return path
 
 
-def test_a_good_model_file(tmp_path: Path) -> None:
+def test_a_valid_model_file_is_read(tmp_path: Path) -> None:
     spec = load_spec(str(write(tmp_path)))
     assert (spec.name, spec.mean, spec.std) == ("m", (127.5,) * 3, (128.0,) * 3)
     assert spec.trained
@@ -42,7 +42,7 @@ def test_a_good_model_file(tmp_path: Path) -> None:
     assert spec.folder == tmp_path
 
 
-def test_a_detectors_model_file_of_before_is_read(tmp_path: Path) -> None:
+def test_an_older_detector_model_file_is_read(tmp_path: Path) -> None:
     spec = load_spec(str(write(tmp_path, detector='"scrfd"')))
     assert (spec.task, spec.decode) == ("detect", "scrfd")
 
@@ -80,27 +80,32 @@ def test_every_mistake_names_file_key_and_value(changes: dict[str, str | None], 
         load_spec(str(write(tmp_path, **changes)))
 
 
-def test_an_onnx_file_alone_gets_the_toml_that_it_needs(tmp_path: Path) -> None:
+def test_an_onnx_file_alone_is_refused_with_the_toml_to_write(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_spec("/models/mine.onnx")
     text = str(caught.value)
     assert "--model /models/mine.toml" in text
     toml = text.split("\n\n", 1)[1]
-    (tmp_path / "mine.toml").write_text(toml)  # what the message says to write is a model file
+    (tmp_path / "mine.toml").write_text(toml)  # the text in the message is a valid model file
     assert load_spec(str(tmp_path / "mine.toml")).file == "mine.onnx"
 
 
-def test_of_a_detector_the_toml_is_a_detectors(tmp_path: Path) -> None:
+def test_the_toml_of_a_detector_is_a_detector_model_file(tmp_path: Path) -> None:
     with raises(ModelError, "--detector /models/mine.toml") as caught:
         load_spec("/models/mine.onnx", detects=True)
     (tmp_path / "mine.toml").write_text(str(caught.value).split("\n\n", 1)[1])
-    mine = load_spec(str(tmp_path / "mine.toml"))
-    known = load_spec("scrfd-500m")
-    assert (mine.task, mine.decode, mine.dimension, mine.size) == ("detect", known.decode, known.dimension, known.size)
-    assert mine.channel_order == known.channel_order
+    written = load_spec(str(tmp_path / "mine.toml"))
+    registered = load_spec("scrfd-500m")
+    assert (written.task, written.decode, written.dimension, written.size) == (
+        "detect",
+        registered.decode,
+        registered.dimension,
+        registered.size,
+    )
+    assert written.channel_order == registered.channel_order
 
 
-def test_unknown_names_get_the_nearest_and_the_list() -> None:
+def test_unknown_names_get_the_nearest_name_and_the_list() -> None:
     with raises(ModelError, "w600k_mbf") as caught:
         load_spec("w600k-mbf")
     assert "mobilefacenet-128" in str(caught.value)
@@ -108,7 +113,7 @@ def test_unknown_names_get_the_nearest_and_the_list() -> None:
         load_spec("gone.toml")
 
 
-def test_the_registered_models_are_all_readable_and_know_their_file() -> None:
+def test_all_registered_models_are_readable_and_name_their_file() -> None:
     specs = {spec.name: spec for spec in list_specs()}
     assert specs.keys() >= {
         "facemill-512", "facemill-det", "mobilefacenet-128", "mobilenetv2", "random-128", "random-512", "scrfd-2.5g",
@@ -119,7 +124,9 @@ def test_the_registered_models_are_all_readable_and_know_their_file() -> None:
         assert spec.generator or spec.sha256
 
 
-def test_the_users_folder_adds_models_and_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_in_the_users_folder_are_added_and_take_precedence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FACEMILL_MODELS", str(tmp_path))
     write(tmp_path).rename(tmp_path / "mine.toml")
     write(tmp_path, title='"changed"').rename(tmp_path / "sface.toml")

@@ -1,4 +1,4 @@
-"""The ONNX files of models: found in order, checked, fetched from a real server, and clear when there is none."""
+"""The ONNX files of models: search order, checksums, downloads from a real server, and errors for missing files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHA256 = hashlib.sha256(DATA).hexdigest()
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Sends `data`; `ranges`: honours Range; `cut`: breaks the line after so many bytes of an answer, so often."""
+    """Sends `data`. `ranges`: supports Range; `cut`: breaks the connection after so many bytes, so many times."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -52,14 +52,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        wanted = self.headers.get("Range")
-        self.server.asked.append(wanted)
+        header = self.headers.get("Range")
+        self.server.asked.append(header)
         if self.path == "/gone":
             self.send_error(404)
             return
         data = self.server.data
         valid = self.headers.get("If-Range") in (None, self.server.etag)
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges and valid else 0
+        start = int(header.removeprefix("bytes=").removesuffix("-")) if header and self.server.ranges and valid else 0
         if start >= len(data):
             self.send_error(416)
             return
@@ -79,29 +79,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
+    with Server() as instance:
+        thread = threading.Thread(target=instance.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield made
-        made.shutdown()
+        yield instance
+        instance.shutdown()
         thread.join()
 
 
-def test_a_download_is_checked_and_appears_whole(server: Server, tmp_path: Path) -> None:
+def test_a_download_is_checked_and_appears_complete(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     fetch(server.url, path, sha256=SHA256, size_bytes=len(DATA))
     assert path.read_bytes() == DATA
     assert {p.name for p in tmp_path.iterdir()} == {"m.onnx"}
 
 
-def test_a_line_that_breaks_is_taken_up_where_it_stopped(server: Server, tmp_path: Path) -> None:
+def test_a_broken_download_resumes_where_it_stopped(server: Server, tmp_path: Path) -> None:
     server.cut = [300_000, 200_000]
     fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
     assert (tmp_path / "m.onnx").read_bytes() == DATA
     assert server.asked == [None, "bytes=300000-", "bytes=500000-"]
 
 
-def test_a_line_that_keeps_breaking_leaves_what_came_for_the_next_call(server: Server, tmp_path: Path) -> None:
+def test_a_download_that_keeps_breaking_keeps_its_data_for_the_next_call(server: Server, tmp_path: Path) -> None:
     server.cut = [1000] * 4
     with raises(FetchError, server.url, 4):
         fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
@@ -111,7 +111,7 @@ def test_a_line_that_keeps_breaking_leaves_what_came_for_the_next_call(server: S
     assert (tmp_path / "m.onnx").read_bytes() == DATA
 
 
-def test_a_server_that_ignores_ranges_sends_all_of_it_again(server: Server, tmp_path: Path) -> None:
+def test_a_server_that_ignores_ranges_sends_the_file_again(server: Server, tmp_path: Path) -> None:
     server.ranges = False
     server.cut = [300_000]
     fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
@@ -119,7 +119,7 @@ def test_a_server_that_ignores_ranges_sends_all_of_it_again(server: Server, tmp_
 
 
 @pytest.mark.parametrize(("first", "second"), [('"one"', '"two"'), ('"one"', None)])
-def test_a_file_that_changed_meanwhile_is_not_patched_together(
+def test_a_file_that_changed_during_a_download_is_not_mixed(
     server: Server, tmp_path: Path, first: str, second: str | None
 ) -> None:
     server.etag, server.cut = first, [1000] * 4
@@ -130,7 +130,7 @@ def test_a_file_that_changed_meanwhile_is_not_patched_together(
     assert (tmp_path / "m.onnx").read_bytes() == DATA[::-1]
 
 
-def test_without_an_etag_the_checksum_refuses_what_was_patched_together(server: Server, tmp_path: Path) -> None:
+def test_without_an_etag_the_checksum_refuses_a_mixed_file(server: Server, tmp_path: Path) -> None:
     server.etag, server.cut = 'W/"weak"', [1000] * 4
     with raises(FetchError, server.url, 4):
         fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
@@ -142,15 +142,17 @@ def test_without_an_etag_the_checksum_refuses_what_was_patched_together(server: 
     assert server.asked[-1] is None
 
 
-def test_another_size_is_refused_before_it_is_downloaded(server: Server, tmp_path: Path) -> None:
+def test_a_different_size_is_refused_before_the_download(server: Server, tmp_path: Path) -> None:
     with raises(FetchError, "1,024,000", 5):
         fetch(server.url, tmp_path / "m.onnx", size_bytes=5)
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_a_full_disk_keeps_what_came(server: Server, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_downloaded_data(server: Server, tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, limits[1]))  # a write beyond it fails, as on a full disk
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (600_000, limits[1])
+    )  # a write beyond this limit fails, as on a full disk
     try:
         with raises(FetchError, "m.onnx", "File too large"):
             fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
@@ -161,13 +163,13 @@ def test_a_full_disk_keeps_what_came(server: Server, tmp_path: Path) -> None:
     assert server.asked == [None, "bytes=600000-"]
 
 
-def test_a_partial_file_that_is_whole_needs_only_its_name(server: Server, tmp_path: Path) -> None:
+def test_a_complete_partial_file_is_only_renamed(server: Server, tmp_path: Path) -> None:
     (tmp_path / "m.onnx.partial").write_bytes(DATA)
     fetch(server.url, tmp_path / "m.onnx", sha256=SHA256)
     assert (tmp_path / "m.onnx").read_bytes() == DATA
 
 
-def test_another_file_is_refused_and_removed(server: Server, tmp_path: Path) -> None:
+def test_a_different_file_is_refused_and_removed(server: Server, tmp_path: Path) -> None:
     with raises(FetchError, SHA256, "0" * 64):
         fetch(server.url, tmp_path / "m.onnx", sha256="0" * 64)
     assert not (tmp_path / "m.onnx").exists()
@@ -178,19 +180,19 @@ def test_another_file_is_refused_and_removed(server: Server, tmp_path: Path) -> 
     ("url", "values"),
     [("http://127.0.0.1:9/x", ()), ("http://[", ()), ("file:///etc/passwd", ("http", "https"))],
 )
-def test_an_address_that_leads_nowhere(url: str, values: Values, tmp_path: Path) -> None:
+def test_an_invalid_address_is_an_error(url: str, values: Values, tmp_path: Path) -> None:
     with raises(FetchError, url, *values):
         fetch(url, tmp_path / "m.onnx")
 
 
-def test_a_refusal_and_a_folder_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+def test_a_refused_download_and_an_unwritable_folder_are_errors(server: Server, tmp_path: Path) -> None:
     with raises(FetchError, 404):
         fetch(server.url.replace("m.onnx", "gone"), tmp_path / "m.onnx")
     with raises(FetchError, "no-folder"):
         fetch(server.url, tmp_path / "no-folder" / "m.onnx")
 
 
-def test_two_downloads_at_once_give_one_file(server: Server, tmp_path: Path) -> None:
+def test_two_concurrent_downloads_give_one_file(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "m.onnx"
     threads = [threading.Thread(target=fetch, args=(server.url, path), kwargs={"sha256": SHA256}) for _ in range(4)]
     for thread in threads:
@@ -203,14 +205,14 @@ def test_two_downloads_at_once_give_one_file(server: Server, tmp_path: Path) -> 
 
 @pytest.fixture
 def spec(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
-    """A model whose file is nowhere."""
+    """A model without an ONNX file."""
     monkeypatch.setenv("FACEMILL_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "toml"
     folder.mkdir()
     return replace(load_spec(str(tiny_model)), file="m.onnx", sha256=SHA256, folder=folder)
 
 
-def test_files_are_found_beside_the_toml_then_in_the_users_folder_then_in_the_cache(
+def test_files_are_searched_next_to_the_toml_then_in_the_users_folder_then_in_the_cache(
     spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "own"
@@ -238,7 +240,7 @@ def test_a_missing_file_is_fetched_into_the_cache_and_its_licence_named(
 
 
 @pytest.mark.parametrize("url", [None, "http://127.0.0.1:9/m.onnx"])
-def test_without_file_and_network_the_error_says_all_that_is_needed(spec: ModelSpec, url: str | None) -> None:
+def test_without_file_and_network_the_error_lists_the_next_steps(spec: ModelSpec, url: str | None) -> None:
     with pytest.raises(ModelUnavailableError) as caught:
         resolve_weights(replace(spec, url=url))
     for part in (url or "none", SHA256, "cache/models", "FACEMILL_MODELS", "m.onnx"):
@@ -249,7 +251,7 @@ def test_without_file_and_network_the_error_says_all_that_is_needed(spec: ModelS
     ("default", "shipped", "better", "option"),
     [(default_model, SHIPPED, BETTER, "--model"), (default_detector, SHIPPED_DETECTOR, BETTER_DETECTOR, "--detector")],
 )
-def test_where_no_model_is_named_the_better_one_is_taken_only_if_it_is_here(
+def test_the_default_model_is_the_better_one_only_if_its_file_exists(
     default: Callable[[], str],
     shipped: str,
     better: str,
@@ -265,7 +267,7 @@ def test_where_no_model_is_named_the_better_one_is_taken_only_if_it_is_here(
     monkeypatch.setenv("FACEMILL_CACHE", str(cache))
     assert default() == shipped
     assert_names(caplog.text, f"facemill models fetch {better}")
-    (cache / "models" / f"{file}.partial").write_bytes(DATA)  # a download that broke off
+    (cache / "models" / f"{file}.partial").write_bytes(DATA)  # an incomplete download
     assert default() == shipped
     for folder in (own, cache / "models"):
         (folder / file).write_bytes(DATA)

@@ -17,16 +17,16 @@ from tests.support.facemill_command import ROOT
 
 def call(*command: object, cwd: Path, **environment: str) -> str:
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")} | environment
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd, env=env, timeout=600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    result = subprocess.run([*map(str, command)], capture_output=True, text=True, cwd=cwd, env=env, timeout=600)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
 
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment that holds the wheel and what the wheel asks for, nothing else."""
+    """The bin folder of an environment with only the wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("clean")
-    source = folder / "source"  # a copy: what an earlier build left in the checkout would go into the wheel
+    source = folder / "source"  # a copy, because files of an earlier build in the checkout would go into the wheel
     for part in ("runtime", "kernels", "models", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
         source.mkdir(exist_ok=True)
@@ -39,8 +39,8 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return binaries
 
 
-def test_every_room_is_packaged() -> None:
-    """A room that pyproject.toml does not name is missing from a wheel, and an editable install hides that."""
+def test_every_package_is_in_the_wheel() -> None:
+    """A package that pyproject.toml does not list is missing from the wheel, and an editable install hides it."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     listed = set(re.findall(r'^    "(facemill[\w.]*)",$', text, re.MULTILINE))
     rooms = {path.parent.relative_to(ROOT / "runtime") for path in (ROOT / "runtime").rglob("__init__.py")}
@@ -49,7 +49,7 @@ def test_every_room_is_packaged() -> None:
 
 
 @pytest.mark.slow
-def test_the_console_command_does_the_whole_job(clean: Path, photos: Path, tmp_path: Path) -> None:
+def test_the_installed_command_embeds_and_searches(clean: Path, photos: Path, tmp_path: Path) -> None:
     facemill = clean / "facemill"
     cache = {"FACEMILL_CACHE": str(tmp_path / "cache")}
     assert "build-engine" in call(facemill, "--help", cwd=tmp_path)
@@ -57,7 +57,7 @@ def test_the_console_command_does_the_whole_job(clean: Path, photos: Path, tmp_p
     assert "runs on this machine" in call(facemill, "doctor", cwd=tmp_path, **cache)
     assert "engine:" in call(facemill, "build-engine", "--model", "random-128", cwd=tmp_path, **cache)
     engine = "engines/random-128.cpu-fp32.onnx"
-    said = call(
+    output = call(
         facemill,
         "process",
         photos / "1",
@@ -70,16 +70,18 @@ def test_the_console_command_does_the_whole_job(clean: Path, photos: Path, tmp_p
         cwd=tmp_path,
         **cache,
     )
-    assert "identify nobody" in said
+    assert "identify nobody" in output
     query = sorted((photos / "1").iterdir())[0]
     assert "1.0000" in call(
         facemill, "search", "people.h5", query, "-k", 1, "--html", "page.html", cwd=tmp_path, **cache
     )
-    assert "data:image/jpeg;base64," in (tmp_path / "page.html").read_text("utf-8")  # templates and assets are there
+    assert "data:image/jpeg;base64," in (tmp_path / "page.html").read_text(
+        "utf-8"
+    )  # templates and assets are installed
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_package_and_its_models_and_no_tests(clean: Path) -> None:
+def test_the_wheel_contains_the_package_and_its_models_and_no_tests(clean: Path) -> None:
     code = "import facemill, pathlib; print(*sorted(p.name for p in pathlib.Path(facemill.__file__).parent.iterdir()))"
     names = call(clean / "python", "-c", code, cwd=clean).split()
     assert {"models", "kernels", "engines", "py.typed"} <= set(names)
@@ -87,11 +89,9 @@ def test_the_wheel_holds_the_package_and_its_models_and_no_tests(clean: Path) ->
 
 
 @pytest.mark.slow
-def test_the_wheel_ships_models_with_their_cards_that_are_taken_where_none_is_named(
-    clean: Path, tmp_path: Path
-) -> None:
+def test_the_wheel_contains_the_default_models_with_their_cards(clean: Path, tmp_path: Path) -> None:
     code = "import facemill, pathlib; print(*pathlib.Path(facemill.__file__).parent.glob('models/facemill-*'))"
     names = {Path(name).name for name in call(clean / "python", "-c", code, cwd=tmp_path).split()}
     assert names == {f"facemill-{name}.{suffix}" for name in ("512", "det") for suffix in ("onnx", "toml", "md")}
-    said = call(clean / "facemill", "build-engine", cwd=tmp_path, FACEMILL_CACHE=str(tmp_path / "cache"))
-    assert "engine:  engines/facemill-512.cpu-fp32.onnx" in said
+    output = call(clean / "facemill", "build-engine", cwd=tmp_path, FACEMILL_CACHE=str(tmp_path / "cache"))
+    assert "engine:  engines/facemill-512.cpu-fp32.onnx" in output

@@ -1,6 +1,6 @@
-"""Every file that is made from an embedding file is as private as that file: the library sees to it, not the commands.
+"""Every file derived from an embedding file is as private as that file. The library ensures it, not the commands.
 
-The umask of these tests lets everybody read, and no command runs.
+The umask of these tests makes new files readable for all users, and no command runs.
 """
 
 from __future__ import annotations
@@ -61,23 +61,23 @@ def _everybody_may_read_new_files() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_file(tmp_path_factory.mktemp("private") / "people.h5", people_rows(SIZES))
     write_photos(path, [b"%04d.jpg" % row for row in range(40)])
     return path
 
 
 @pytest.fixture(params=MODES, ids=oct)
-def file(made: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    path = Path(shutil.copy(made, tmp_path / "people.h5"))
+def file(finished_file: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    path = Path(shutil.copy(finished_file, tmp_path / "people.h5"))
     path.chmod(request.param)
     return path
 
 
 def assert_private(file: Path, *, least: int) -> None:
-    """Nothing in the folder of a file is more readable than the file; links and copied photos are of others."""
+    """Check that nothing in the folder of a file is more readable than the file, except links and copied photos."""
     allowed = stat.S_IMODE(file.stat().st_mode) | 0o100
-    allowed |= (allowed & 0o444) >> 2  # whoever may read the file may enter a folder
+    allowed |= (allowed & 0o444) >> 2  # users who may read the file may enter a folder
     paths = [path for path in file.parent.rglob("*") if path != file and not path.is_symlink()]
     assert len(paths) >= least
     for path in paths:
@@ -151,7 +151,7 @@ def test_a_changed_file_keeps_its_mode(file: Path) -> None:
 @pytest.mark.parametrize("again", [False, True])
 def test_an_unfinished_run_is_as_private_as_its_sources(file: Path, again: bool) -> None:
     output = file.with_name("other.h5")
-    if again:  # by an earlier run, before the sources were private
+    if again:  # created by an earlier run, before the sources were private
         output.with_name("other.h5.parts").mkdir(0o755)
     with RunFolder(output, like=file) as folder:
         folder.write_plan(StoredPlan(EmbeddingContract(), "/", 1, "2026"))
@@ -161,14 +161,14 @@ def test_an_unfinished_run_is_as_private_as_its_sources(file: Path, again: bool)
         writer.append(Embedded(np.arange(1), embeddings=np.ones((1, 2), np.float32)))
         try:
             with DigestTable(folder.path):
-                assert len(list(folder.path.iterdir())) == 5  # the segment under its temporary name among them
+                assert len(list(folder.path.iterdir())) == 5  # including the segment under its temporary name
                 assert_private(file, least=6)
         finally:
             writer.discard()
             folder.remove()
 
 
-def test_an_unfinished_run_that_others_could_have_written_is_refused(file: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_that_others_can_write_is_refused(file: Path, tmp_path: Path) -> None:
     output = file.with_name("other.h5")
     parts, elsewhere = output.with_name("other.h5.parts"), tmp_path / "elsewhere"
     parts.mkdir(0o777)
@@ -184,7 +184,7 @@ def test_an_unfinished_run_that_others_could_have_written_is_refused(file: Path,
 
 
 @pytest.mark.parametrize("mode", [None, 0o640])
-def test_the_mode_that_the_user_names_is_that_of_the_file_and_of_all_made_from_it(
+def test_the_requested_mode_applies_to_the_file_and_all_derived_files(
     photos: Path, tiny_engine: Path, tmp_path: Path, mode: int | None
 ) -> None:
     output = tmp_path / "people.h5"
@@ -199,29 +199,27 @@ def test_the_mode_that_the_user_names_is_that_of_the_file_and_of_all_made_from_i
         Request((str(photos),), output, read_engine(tiny_engine), faces=faces, mode=0o4755)
 
 
-def test_files_joined_repaired_and_reduced_are_as_private_as_those_before(
-    photos: Path, tiny_engine: Path, tmp_path: Path
-) -> None:
+def test_merged_repaired_and_reduced_files_keep_their_privacy(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     engine = read_engine(tiny_engine)
-    one, other = tmp_path / "1" / "people.h5", tmp_path / "2" / "people.h5"
-    for path in (one, other):
+    first, second = tmp_path / "1" / "people.h5", tmp_path / "2" / "people.h5"
+    for path in (first, second):
         path.parent.mkdir(0o700)
         process(
             Request((str(photos / path.parent.name),), path, engine, faces=FaceRules(align="none"), decoder="opencv")
         )
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600  # whatever the umask is: faces are personal
-    one.chmod(0o640)
-    other.chmod(0o604)
-    merge([one, other], tmp_path / "both.h5")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600  # for any umask, because faces are personal data
+    first.chmod(0o640)
+    second.chmod(0o604)
+    merge([first, second], tmp_path / "both.h5")
     assert stat.S_IMODE((tmp_path / "both.h5").stat().st_mode) == 0o600
 
-    one.chmod(0o600)
-    add(one, [str(photos / "3")], engine=engine)
-    with Removal(one) as removal:
+    first.chmod(0o600)
+    add(first, [str(photos / "3")], engine=engine)
+    with Removal(first) as removal:
         names = [os.fsencode(photos / "3")]
         removal.erase(removal.find(names), names)
-    assert_private(one, least=1)  # the receipt
-    with h5py.File(one, "r+") as damaged:
+    assert_private(first, least=1)  # the receipt
+    with h5py.File(first, "r+") as damaged:
         damaged["metadata"].attrs["scanned"] = 12345
-    assert repair(one, one.with_name("repaired.h5")).findings
-    assert_private(one, least=2)
+    assert repair(first, first.with_name("repaired.h5")).findings
+    assert_private(first, least=2)

@@ -1,4 +1,4 @@
-"""Counts, rates and remaining times of a job, and the lines that show them."""
+"""Counts, rates and remaining times of a job, and their progress lines."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Clock:
 
 
 class Calls:
-    """A listener that keeps what it is told."""
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
         self.started_with: list[tuple[str, int, int]] = []
@@ -94,11 +94,11 @@ def test_an_idle_run_has_no_bottleneck() -> None:
     assert bottleneck([StageClock("a", 1)], 1.0) == "idle"
 
 
-def test_memory_is_that_of_this_process() -> None:
+def test_the_memory_of_this_process_is_reported() -> None:
     assert 10e6 < resident_bytes() < 50e9
 
 
-def test_work_of_an_earlier_run_counts_but_not_for_the_rate(clock: Clock) -> None:
+def test_work_of_an_earlier_run_does_not_count_for_the_rate(clock: Clock) -> None:
     pipe = io.StringIO()
     with Reporter("pairs", 1000_000_000, done=500_000_000, unit="comparisons", listener=LiveLine(pipe)) as reporter:
         assert (reporter.state().done, reporter.state().per_s, reporter.state().eta_s) == (500_000_000, 0, None)
@@ -119,7 +119,7 @@ def test_work_of_an_earlier_run_counts_but_not_for_the_rate(clock: Clock) -> Non
     assert reporter.state().done == 600_000_001
 
 
-def test_the_rate_is_that_of_the_last_minute(clock: Clock) -> None:
+def test_the_rate_covers_the_last_minute(clock: Clock) -> None:
     calls = Calls()
     with Reporter("slow start", 10_000, listener=calls) as reporter:
         for second in range(1, 181):
@@ -131,7 +131,7 @@ def test_the_rate_is_that_of_the_last_minute(clock: Clock) -> None:
     assert calls.last[0].eta_s == (10_000 - 900) / 10
 
 
-def test_a_listener_is_called_five_times_a_second_at_most(clock: Clock) -> None:
+def test_a_listener_is_called_at_most_five_times_per_second(clock: Clock) -> None:
     calls = Calls()
     with Reporter("many", 1000, listener=calls) as reporter:
         for _ in range(1000):
@@ -141,7 +141,7 @@ def test_a_listener_is_called_five_times_a_second_at_most(clock: Clock) -> None:
     assert calls.last[0].done == 1000
 
 
-def test_a_listener_hears_of_the_end_of_a_job_that_fails() -> None:
+def test_a_listener_is_told_of_the_end_of_a_failed_job() -> None:
     calls = Calls()
 
     def blocks() -> Iterator[range]:
@@ -171,7 +171,7 @@ def test_downloads_of_unknown_size_show_megabytes_only(clock: Clock) -> None:
     assert reporter.state().eta_s is None
 
 
-def test_a_terminal_shows_one_line_and_obeys_nothing_in_it(clock: Clock) -> None:
+def test_a_terminal_shows_one_line_without_control_sequences(clock: Clock) -> None:
     ours, theirs = pty.openpty()
     with open(theirs, "w", encoding="utf-8") as terminal:
         with Reporter("\x1b[31m[red]evil[/red]", 10, listener=LiveLine(terminal)) as reporter:

@@ -1,4 +1,4 @@
-"""The records that travel, and the numbers in files that are never given twice."""
+"""Records, and the stable numbers that files store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from runtime.records import FACE, FACE_DATASETS, Batch, Outcome, Status
 
 
-def test_the_stored_numbers_stay_what_they_are() -> None:
+def test_stored_numbers_never_change() -> None:
     assert {status.label: int(status) for status in Status} == {
         "pending": 0,
         "embedded": 1,
@@ -24,11 +24,11 @@ def test_the_stored_numbers_stay_what_they_are() -> None:
 
 
 @pytest.mark.parametrize(("rows", "photographs"), [([], 1), ([4, 7, 9], 4), ([4, 4, 4, 7, 9, 9], 4), ([5, 5], 2)])
-def test_a_batch_counts_photographs_and_not_faces(rows: list[int], photographs: int) -> None:
+def test_a_batch_counts_photos_and_not_faces(rows: list[int], photographs: int) -> None:
     assert len(Batch(np.array(rows, np.int64), (Outcome(2, Status.NO_FACE),))) == photographs
 
 
-def test_every_field_of_a_face_has_a_dataset_of_its_own() -> None:
+def test_every_field_of_a_face_has_its_own_dataset() -> None:
     assert list(FACE_DATASETS) == list(FACE.names or ())
     assert len(set(FACE_DATASETS.values())) == len(FACE_DATASETS)
     assert FACE_DATASETS["face_index"] == "face_index"

@@ -29,14 +29,14 @@ class Outer:
     height: Annotated[int, EVEN] | None = None
 
 
-def test_values_become_those_of_the_dataclass() -> None:
-    whole = Outer("a", 2, 3.0, (1, 2), Inner(5), 4)
+def test_values_are_read_into_the_dataclass() -> None:
+    complete = Outer("a", 2, 3.0, (1, 2), Inner(5), 4)
     assert (
         read_json('{"name": "a", "width": 2, "ratio": 3, "points": [1, 2], "inner": {"size": 5}, "height": 4}', Outer)
-        == whole
+        == complete
     )
     toml = 'name = "a"\nwidth = 2\nratio = 3\npoints = [1, 2]\nheight = 4\n[inner]\nsize = 5'
-    assert read_toml(toml, Outer) == whole
+    assert read_toml(toml, Outer) == complete
     assert isinstance(read_toml(toml, Outer).ratio, float)
     assert read_json('{"name": "a", "width": 2}', Outer) == Outer("a", 2)
 
@@ -64,14 +64,14 @@ def test_every_mistake_is_named(text: str, values: Values) -> None:
         read_json(text, Outer)
 
 
-def test_unknown_keys_may_be_passed_over() -> None:
+def test_unknown_keys_may_be_ignored() -> None:
     assert convert({"name": "a", "width": 2, "colour": 1}, Outer, unknown=True) == Outer("a", 2)
 
 
-def test_what_is_no_toml_says_so() -> None:
+def test_invalid_toml_is_reported() -> None:
     with raises(ValueError, "TOML"):
         read_toml("name =", Outer)
 
 
-def test_the_example_is_right() -> None:
+def test_the_example_in_the_docstring_works() -> None:
     assert doctest.testmod(schema).failed == 0

@@ -1,4 +1,4 @@
-"""The models that ship: whole, described by their cards, engines at once; they find faces and tell people apart."""
+"""The shipped models are complete, match their cards, build engines, find faces and recognise people."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from tests.support.facemill_command import facemill
 
 
 @pytest.mark.parametrize("name", [SHIPPED, SHIPPED_DETECTOR])
-def test_the_file_is_small_and_the_one_that_model_file_and_card_state(name: str) -> None:
+def test_the_file_is_small_and_matches_its_model_file_and_card(name: str) -> None:
     spec = load_spec(name)
-    path = resolve_weights(spec)  # refuses another checksum
+    path = resolve_weights(spec)  # a different checksum is refused
     assert path.parent == asset_dir("models")
     assert path.stat().st_size == spec.size_bytes <= 4_000_000
     card = (asset_dir("models") / f"{name}.md").read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def test_the_file_is_small_and_the_one_that_model_file_and_card_state(name: str)
     assert all(figure in card for figure in figures)
 
 
-def test_its_fp16_weights_become_an_fp32_engine_of_unit_vectors(tmp_path: Path) -> None:
+def test_fp16_weights_become_an_fp32_engine_of_unit_vectors(tmp_path: Path) -> None:
     spec = load_spec(SHIPPED)
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path)
     assert (built.engine.info.precision, built.engine.info.dimension, built.engine.info.trained) == ("fp32", 512, True)
@@ -56,17 +56,17 @@ def test_its_fp16_weights_become_an_fp32_engine_of_unit_vectors(tmp_path: Path) 
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_the_detector_finds_drawn_people_and_nobody_in_scenery(tmp_path: Path) -> None:
+def test_the_detector_finds_drawn_people_and_no_face_in_scenery(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     for person in range(20):
         (folder / f"{person:02d}.jpg").write_bytes(encode(0, person, 0, (300, 400)))
     for seed, size in enumerate([(640, 480), (200, 200), (480, 640)]):
         (folder / f"nobody-{seed}.png").write_bytes(photographs.encode(photographs.scene(*size, seed=seed), "PNG"))
-    done = facemill("process", folder, "-o", tmp_path / "o.h5", "--backend", "cpu", "--json")
-    assert done.returncode == 0, done.stderr
-    assert_names(done.stderr, "detector: facemill-det")
-    assert json.loads(done.stdout)["outcomes"] == {"embedded": 20, "no-face": 3}
+    result = facemill("process", folder, "-o", tmp_path / "o.h5", "--backend", "cpu", "--json")
+    assert result.returncode == 0, result.stderr
+    assert_names(result.stderr, "detector: facemill-det")
+    assert json.loads(result.stdout)["outcomes"] == {"embedded": 20, "no-face": 3}
     with h5py.File(tmp_path / "o.h5") as file:
         boxes, marks = file["faces/box"][:], file["faces/landmarks"][:]  # (20, 4), (20, 5, 2)
         contract = json.loads(file["metadata"].attrs["contract"])
@@ -79,22 +79,22 @@ def test_the_detector_finds_drawn_people_and_nobody_in_scenery(tmp_path: Path) -
 
 
 def recall(name: str) -> float:
-    """Of 160 portraits of 40 people who do not exist, the part whose nearest other one shows the same person."""
+    """Share of 160 portraits of 40 synthetic people whose nearest other portrait shows the same person."""
     data = [encode(0, person, shot, (112, 112)) for person in range(40) for shot in range(4)]
-    crops = np.stack([cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR_RGB) for one in data])
+    crops = np.stack([cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR_RGB) for jpeg in data])
     spec = load_spec(name)
     vectors = reference_embeddings(spec, weights_for(spec), crops)  # (160, 512)
     scores = vectors @ vectors.T - 2 * np.eye(len(vectors))
     return float((scores.argmax(axis=1) // 4 == np.arange(len(vectors)) // 4).mean())
 
 
-def test_it_tells_drawn_people_apart_as_random_weights_do_not() -> None:
+def test_the_shipped_model_recognises_drawn_people_better_than_random_weights() -> None:
     assert recall(SHIPPED) > 0.95
     assert recall("random-512") < 0.8
 
 
-def test_it_recognises_people_in_unaligned_photographs(shared: Path, tmp_path: Path) -> None:
-    """200 pairs of LFW: the beginning of the first fold."""
+def test_the_shipped_model_recognises_people_in_unaligned_photos(shared: Path, tmp_path: Path) -> None:
+    """Evaluate 200 pairs of LFW, the start of the first fold."""
     with tarfile.open(shared / "data" / "lfw_pairs.tar") as archive:
         lines = archive.extractfile("lfw/pairs.txt").read().decode().splitlines()  # type: ignore[union-attr]
         chosen = tmp_path / "pairs.txt"
@@ -102,49 +102,51 @@ def test_it_recognises_people_in_unaligned_photographs(shared: Path, tmp_path: P
         pairs = read_pairs(chosen)
         for name in {*pairs.left, *pairs.right}:
             archive.extract(f"lfw/{name}.jpg", tmp_path, filter="data")
-    done = facemill("evaluate", tmp_path / "lfw", "--pairs", chosen, "--json", "--backend", "cpu",
+    result = facemill("evaluate", tmp_path / "lfw", "--pairs", chosen, "--json", "--backend", "cpu",
                     FACEMILL_MODELS=shared / "models")  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (found,) = json.loads(done.stdout)["evaluations"]
-    assert (found["model"], found["pairs"]["pairs"]) == (SHIPPED, 200)
-    assert found["pairs"]["accuracy"] > 0.9
+    assert result.returncode == 0, result.stderr
+    (evaluation,) = json.loads(result.stdout)["evaluations"]
+    assert (evaluation["model"], evaluation["pairs"]["pairs"]) == (SHIPPED, 200)
+    assert evaluation["pairs"]["accuracy"] > 0.9
 
 
-def test_it_is_taken_where_no_model_is_named_and_the_file_says_so(tmp_path: Path) -> None:
+def test_the_shipped_model_is_the_default_and_recorded_in_the_file(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for shot in range(2):
         (tmp_path / "in" / f"{shot}.jpg").write_bytes(encode(0, 0, shot, (112, 112)))
-    done = facemill("process", tmp_path / "in", "-o", tmp_path / "o.h5", "--align", "none", "--backend", "cpu")
-    assert done.returncode == 0, done.stderr
-    assert_names(done.stderr, "model: facemill-512")
-    assert "facemill models fetch w600k_mbf" in done.stderr
-    assert "WARNING" not in done.stderr
+    result = facemill("process", tmp_path / "in", "-o", tmp_path / "o.h5", "--align", "none", "--backend", "cpu")
+    assert result.returncode == 0, result.stderr
+    assert_names(result.stderr, "model: facemill-512")
+    assert "facemill models fetch w600k_mbf" in result.stderr
+    assert "WARNING" not in result.stderr
     with h5py.File(tmp_path / "o.h5") as file:
         assert file["metadata"].attrs["model"] == SHIPPED
 
 
-def test_build_engine_takes_it_too(tmp_path: Path) -> None:
-    done = facemill("build-engine", "--output", tmp_path, "--json", "--backend", "cpu")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["model"] == SHIPPED
+def test_build_engine_uses_the_shipped_model_by_default(tmp_path: Path) -> None:
+    result = facemill("build-engine", "--output", tmp_path, "--json", "--backend", "cpu")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["model"] == SHIPPED
 
 
-def bring_better_ones(cache: Path) -> None:
-    """What stands for them here cannot be read: it would be an error to take it."""
+def install_better_models(cache: Path) -> None:
+    """Install unreadable files as the better models, so that using them is an error."""
     (cache / "models").mkdir(exist_ok=True)
     for name in (BETTER, BETTER_DETECTOR):
         (cache / "models" / load_spec(name).file).write_bytes(b"newer")
 
 
 @pytest.mark.parametrize("finished", [True, False])
-def test_a_file_begun_with_them_goes_on_with_them_when_better_ones_have_come(tmp_path: Path, finished: bool) -> None:
+def test_a_file_with_the_shipped_models_resumes_with_them_after_better_ones_arrive(
+    tmp_path: Path, finished: bool
+) -> None:
     (tmp_path / "in").mkdir()
     for person in range(6):
         (tmp_path / "in" / f"{person}.jpg").write_bytes(encode(0, person, 0, (300, 400)))
     command = ("process", tmp_path / "in", "-o", tmp_path / "o.h5", "--backend", "cpu", "--json")
-    done = facemill(*command, FACEMILL_CACHE=tmp_path / "cache")
-    assert done.returncode == 0, done.stderr
-    if not finished:  # as a run that was killed before its end leaves it
+    result = facemill(*command, FACEMILL_CACHE=tmp_path / "cache")
+    assert result.returncode == 0, result.stderr
+    if not finished:  # the state after a run was killed before its end
         with h5py.File(tmp_path / "o.h5") as file:
             contract = EmbeddingContract.from_json(file["metadata"].attrs["contract"])
             plan = StoredPlan(contract, contract.root, 6, "2026-01-01T00:00:00+00:00")
@@ -152,7 +154,7 @@ def test_a_file_begun_with_them_goes_on_with_them_when_better_ones_have_come(tmp
             write_paths(folder.paths_file, [f"{person}.jpg".encode() for person in range(6)])
             folder.write_plan(plan)
         (tmp_path / "o.h5").unlink()
-    bring_better_ones(tmp_path / "cache")
+    install_better_models(tmp_path / "cache")
     again = facemill(*command, FACEMILL_CACHE=tmp_path / "cache")
     assert again.returncode == 0, again.stderr
     assert_names(again.stderr, "model: facemill-512")
@@ -163,7 +165,7 @@ def test_a_file_begun_with_them_goes_on_with_them_when_better_ones_have_come(tmp
     assert_names(anew.stderr, f"model: {BETTER}")
 
 
-def test_an_evaluation_goes_on_with_them_too(tmp_path: Path) -> None:
+def test_an_evaluation_resumes_with_the_shipped_models(tmp_path: Path) -> None:
     for person in range(3):
         folder = tmp_path / "in" / str(person)
         folder.mkdir(parents=True)
@@ -171,7 +173,7 @@ def test_an_evaluation_goes_on_with_them_too(tmp_path: Path) -> None:
             (folder / f"{shot}.jpg").write_bytes(encode(0, person, shot, (300, 400)))
     command = ("evaluate", tmp_path / "in", "-o", tmp_path / "report", "--backend", "cpu")
     assert facemill(*command, FACEMILL_CACHE=tmp_path / "cache").returncode == 0
-    bring_better_ones(tmp_path / "cache")
+    install_better_models(tmp_path / "cache")
     again = facemill(*command, FACEMILL_CACHE=tmp_path / "cache")
     assert again.returncode == 0, again.stderr
     assert_names(again.stderr, "detector: facemill-det")

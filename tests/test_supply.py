@@ -1,4 +1,4 @@
-"""Where the packages come from: every version and every hash is locked, for each set and for the build."""
+"""The sources of packages: every version and hash is locked, for each set and for the build."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 
 
 def locked(path: Path) -> dict[str, set[str]]:
-    """Versions of each package of a lock; several if they depend on the version of Python."""
+    """Return the versions of each package of a lock; several if they depend on the version of Python."""
     versions: dict[str, set[str]] = {}
     for block in re.split(r"\n(?=\S)", path.read_text(encoding="utf-8").strip()):
         name, version = re.match(r"([\w.-]+)(?:\[[\w,-]+\])?==([^\s;]+)", block).groups()  # type: ignore[union-attr]
@@ -29,7 +29,7 @@ def test_there_is_a_lock_for_each_set() -> None:
 
 
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.stem)
-def test_the_sets_share_their_versions_and_hold_the_build_back_end(path: Path) -> None:
+def test_the_sets_share_versions_and_contain_the_build_back_end(path: Path) -> None:
     packages, base = locked(path), locked(ROOT / "requirements" / "cpu.txt")
     assert "setuptools" in packages
     for name in set(packages) & set(base):

@@ -1,4 +1,4 @@
-"""File names that would steer a terminal."""
+"""File names that contain control sequences for a terminal."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from runtime.text import printable
         (os.fsdecode(b"caf\xe9.jpg"), "caf\\xe9.jpg"),
     ],
 )
-def test_what_a_terminal_would_obey_is_made_visible(text: str, shown: str) -> None:
+def test_control_sequences_are_made_visible(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
 @given(st.text())
-def test_nothing_hidden_is_left_and_the_result_can_be_written(text: str) -> None:
+def test_the_result_has_no_hidden_characters_and_can_be_encoded(text: str) -> None:
     shown = printable(text)
     assert not {unicodedata.category(c) for c in shown if c not in "\u200c\u200d"} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
     shown.encode("utf-8")

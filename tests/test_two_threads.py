@@ -37,7 +37,7 @@ def request_for(photos: Path, tiny_engine: Path, tmp_path: Path) -> Callable[...
 
 
 def process_state() -> tuple[object, ...]:
-    """What a library must leave alone in its caller's process."""
+    """Return the process state that a library must not change."""
     mask = os.umask(0o022)
     os.umask(mask)
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
@@ -88,13 +88,13 @@ def test_one_thread_processes_while_another_searches(
             stop.set()
         searching.result()
     assert len(answers) >= 1
-    assert all(found == expected for found in answers)
+    assert all(answer == expected for answer in answers)
     for number in range(3):
         assert_same_file(tmp_path / f"beside-{number}.h5", tmp_path / "alone.h5")
     assert process_state() == before
 
 
-def test_a_thread_stops_the_run_of_another_and_the_same_request_resumes_it(
+def test_a_thread_stops_a_run_and_the_same_request_resumes_it(
     request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
     process(request_for("whole.h5"))
@@ -102,7 +102,7 @@ def test_a_thread_stops_the_run_of_another_and_the_same_request_resumes_it(
     control.pause()
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(process, request_for("o.h5"), listener=listening, control=control)
-        assert listening.advancing.wait(30)  # told that nothing comes
+        assert listening.advancing.wait(30)  # the listener is called although no photo arrives
         assert not (tmp_path / "o.h5").exists()
         control.stop()
         with pytest.raises(Interrupted) as stopped:
@@ -114,7 +114,7 @@ def test_a_thread_stops_the_run_of_another_and_the_same_request_resumes_it(
     assert_same_file(tmp_path / "o.h5", tmp_path / "whole.h5")
 
 
-def test_a_paused_run_that_is_resumed_ends_as_any_other(request_for: Callable[..., Request], tmp_path: Path) -> None:
+def test_a_paused_and_resumed_run_ends_normally(request_for: Callable[..., Request], tmp_path: Path) -> None:
     control, listening = RunControl(), Listening()
     control.pause()
     with ThreadPoolExecutor(1) as pool:
@@ -126,7 +126,7 @@ def test_a_paused_run_that_is_resumed_ends_as_any_other(request_for: Callable[..
         assert file["embeddings"].shape == (594, 16)
 
 
-def test_a_library_call_is_silent_and_leaves_the_process_alone(
+def test_a_library_call_prints_nothing_and_does_not_change_the_process(
     request_for: Callable[..., Request], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     before = process_state()

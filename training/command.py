@@ -82,5 +82,5 @@ def parse_settings(kind: type[T], values: Mapping[str, Any], name: str) -> T:
     try:
         return kind(**values)
     except TypeError as err:
-        known = ", ".join(field.name for field in fields(kind))  # type: ignore[arg-type]
-        raise ValueError(f"{name} is {values}; expected settings: {known}") from err
+        names = ", ".join(field.name for field in fields(kind))  # type: ignore[arg-type]
+        raise ValueError(f"{name} is {values}; expected settings: {names}") from err

@@ -67,9 +67,9 @@ def check_answers(raw: Tensor, scenes: Scenes, size: int) -> Answers:
     """
     places, strides = cells(size)
     boxes, landmarks = decode(raw, size)
-    known = scenes.boxes[:, :, None]  # (N, F, 1, 4)
+    known_boxes = scenes.boxes[:, :, None]  # (N, F, 1, 4)
     middle = (places + 0.5) * strides[:, None]  # (P, 2)
-    within = ((middle >= known[..., :2]) & (middle <= known[..., 2:])).all(-1)
+    within = ((middle >= known_boxes[..., :2]) & (middle <= known_boxes[..., 2:])).all(-1)
     within &= (scenes.present | scenes.cut)[..., None]  # (N, F, P)
     known_landmarks = scenes.landmarks[:, :, None]  # (N, F, 1, 5, 2)
     across = known_landmarks[..., 1, :] - known_landmarks[..., 0, :]  # (N, F, 1, 2): from eye to eye
@@ -109,10 +109,14 @@ def detection_loss(values: Tensor, answers: Answers, size: int, landmark_weight:
     return {"loss": loss, "score": score, "box": box, "landmarks": marks}
 
 
-def _giou(one: Tensor, other: Tensor) -> Tensor:
+def _giou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
     """Source: Rezatofighi et al. 2019, Generalized Intersection over Union."""
-    shared = (torch.minimum(one[:, 2:], other[:, 2:]) - torch.maximum(one[:, :2], other[:, :2])).clamp(min=0).prod(-1)
-    areas = [(b[:, 2:] - b[:, :2]).prod(-1) for b in (one, other)]
+    shared = (
+        (torch.minimum(boxes_a[:, 2:], boxes_b[:, 2:]) - torch.maximum(boxes_a[:, :2], boxes_b[:, :2]))
+        .clamp(min=0)
+        .prod(-1)
+    )
+    areas = [(b[:, 2:] - b[:, :2]).prod(-1) for b in (boxes_a, boxes_b)]
     union = areas[0] + areas[1] - shared
-    hull = (torch.maximum(one[:, 2:], other[:, 2:]) - torch.minimum(one[:, :2], other[:, :2])).prod(-1)
+    hull = (torch.maximum(boxes_a[:, 2:], boxes_b[:, 2:]) - torch.minimum(boxes_a[:, :2], boxes_b[:, :2])).prod(-1)
     return shared / union.clamp(min=1e-6) - (hull - union) / hull.clamp(min=1e-6)

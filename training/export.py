@@ -227,10 +227,10 @@ def run_export(description: str | None, export: Callable[[Path, Path], Any]) -> 
 
     @command
     def main() -> None:
-        done = export(chosen.checkpoint, require_folder(chosen.target))
+        result = export(chosen.checkpoint, require_folder(chosen.target))
         print(
-            f"{chosen.target} and its model file: {done.size_bytes:,} bytes, after {done.samples:,} samples\n"
-            f"ONNX to PyTorch: largest difference {done}"
+            f"{chosen.target} and its model file: {result.size_bytes:,} bytes, after {result.samples:,} samples\n"
+            f"ONNX to PyTorch: largest difference {result}"
         )
 
     main()

@@ -28,8 +28,8 @@ def _table(numbers: str) -> Tensor:
 
 def _cosines() -> Tensor:
     """(8, 8) orthonormal: frequency by position."""
-    frequency, place = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
-    rows = torch.cos((2 * place + 1) * frequency * math.pi / 16) / 2
+    frequency, position = torch.arange(8.0)[:, None], torch.arange(8.0)[None]
+    rows = torch.cos((2 * position + 1) * frequency * math.pi / 16) / 2
     rows[0] /= math.sqrt(2)
     return rows
 
@@ -65,5 +65,5 @@ def _quantise(x: Tensor, quality: Tensor, table: Tensor) -> Tensor:
     steps = (table.to(x.device) * scale.view(-1, 1, 1)).round().clamp(1, 255).view(n, 1, 1, 1, 8, 8)
     blocks = x.view(n, c, height // 8, 8, width // 8, 8).transpose(3, 4)  # (N, C, H / 8, W / 8, 8, 8)
     cosines = _DCT.to(x.device)
-    kept = (cosines @ blocks @ cosines.T / steps).round() * steps
-    return (cosines.T @ kept @ cosines).transpose(3, 4).reshape(n, c, height, width)
+    coefficients = (cosines @ blocks @ cosines.T / steps).round() * steps
+    return (cosines.T @ coefficients @ cosines).transpose(3, 4).reshape(n, c, height, width)

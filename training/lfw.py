@@ -76,18 +76,18 @@ def read_pairs(lines: list[str], rows: dict[str, int]) -> tuple[list[int], list[
     Raises:
         ValueError: a photo of a pair is missing.
     """
-    left, right, same = [], [], []
+    left_rows, right_rows, same = [], [], []
     for line in lines:
         fields = line.split("\t")
         if len(fields) not in (3, 4):
             continue
         try:
-            left.append(rows[f"{fields[0]}_{int(fields[1]):04d}"])
-            right.append(rows[f"{fields[-2 if len(fields) == 4 else 0]}_{int(fields[-1]):04d}"])
+            left_rows.append(rows[f"{fields[0]}_{int(fields[1]):04d}"])
+            right_rows.append(rows[f"{fields[-2 if len(fields) == 4 else 0]}_{int(fields[-1]):04d}"])
         except (KeyError, ValueError) as err:
             raise ValueError(f"a photo of the pair {line!r} in pairs.txt is missing; expected: {_LAYOUT}") from err
         same.append(len(fields) == 3)
-    return left, right, same
+    return left_rows, right_rows, same
 
 
 @command
@@ -105,12 +105,17 @@ def main() -> None:
     except cv2.error as err:
         raise ValueError(f"{options.yunet} cannot be read; expected: YuNet's ONNX file") from err
     crops, lines = read_photos(options.tar, detector)
-    left, right, same = read_pairs(lines, {name: row for row, name in enumerate(crops)})
-    fold = np.arange(len(left)) // _PAIRS_PER_FOLD
+    left_rows, right_rows, same = read_pairs(lines, {name: row for row, name in enumerate(crops)})
+    fold = np.arange(len(left_rows)) // _PAIRS_PER_FOLD
     np.savez(
-        options.target, crops=np.stack(list(crops.values())), left=left, right=right, same=np.array(same), fold=fold
+        options.target,
+        crops=np.stack(list(crops.values())),
+        left=left_rows,
+        right=right_rows,
+        same=np.array(same),
+        fold=fold,
     )
-    print(f"{len(crops)} crops, {len(left)} pairs in {options.target}")
+    print(f"{len(crops)} crops, {len(left_rows)} pairs in {options.target}")
 
 
 if __name__ == "__main__":

@@ -52,11 +52,11 @@ def look_again(scenes: Scenes, look: Look, rng: Generator) -> Scenes:
         boxes = torch.stack([side - boxes[..., 2], boxes[..., 1], side - boxes[..., 0], boxes[..., 3]], -1)
         landmarks = torch.stack([side - 1 - landmarks[..., 0], landmarks[..., 1]], -1)[:, :, MIRRORED]
     if side < look.size:
-        left, top = (int((look.size - side) * part) for part in (look.left, look.top))
+        x, y = (int((look.size - side) * part) for part in (look.left, look.top))
         black = torch.rand(n, 1, 1, 1, generator=rng) < 0.4  # like the border that facemill adds to a photo
         surroundings = torch.where(black, 0.0, 255 * torch.rand(n, 3, 1, 1, generator=rng))
-        whole = surroundings.expand(n, 3, look.size, look.size).clone()
-        whole[..., top : top + side, left : left + side] = images
-        images = whole
-        boxes, landmarks = boxes + torch.tensor([left, top] * 2), landmarks + torch.tensor([left, top])
+        canvas = surroundings.expand(n, 3, look.size, look.size).clone()
+        canvas[..., y : y + side, x : x + side] = images
+        images = canvas
+        boxes, landmarks = boxes + torch.tensor([x, y] * 2), landmarks + torch.tensor([x, y])
     return Scenes(images, boxes, landmarks, scenes.present, scenes.cut)

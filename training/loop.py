@@ -81,10 +81,10 @@ def _compare(config: DictConfig, before: dict[str, Any], keys: Iterable[str], ma
             raise ValueError(f"{key} is {value}, but {made_with} {old_value}; expected: {remedy}")
 
 
-def _reduce_setting(value: Any, other: Any) -> Any:
+def _reduce_setting(value: Any, counterpart: Any) -> Any:
     """Reduce a path to its name, because folders differ by machine, and a group to the keys that both have."""
-    if isinstance(value, dict) and isinstance(other, dict):
-        return {key: _reduce_setting(item, other[key]) for key, item in value.items() if key in other}
+    if isinstance(value, dict) and isinstance(counterpart, dict):
+        return {key: _reduce_setting(item, counterpart[key]) for key, item in value.items() if key in counterpart}
     return Path(value).name if isinstance(value, str) else value
 
 
@@ -93,7 +93,7 @@ def resume(trainer: Trainer, checkpoint: dict[str, Any] | None, *, weights_only:
 
     Args:
         trainer: the run.
-        kept: result of `load_checkpoint`.
+        checkpoint: result of `load_checkpoint`.
         weights_only: take only the averaged weights of `start`, which is of another kind of run, and count from 0.
     Raises:
         ValueError: the checkpoint is of another network.

@@ -43,8 +43,8 @@ def selective_scan(decay: Tensor, entry: Tensor, chunk: int) -> Tensor:
     carried = [states[-1][:, 0] * 0]  # not a constant: the exporter would fix its N
     for c in range(a.shape[1] - 1):
         carried.append(decays[-1][:, c] * carried[-1] + states[-1][:, c])
-    whole = torch.stack(states, 2) + torch.stack(decays, 2) * torch.stack(carried, 1).unsqueeze(2)
-    return whole.flatten(1, 2)
+    scanned = torch.stack(states, 2) + torch.stack(decays, 2) * torch.stack(carried, 1).unsqueeze(2)
+    return scanned.flatten(1, 2)
 
 
 class MambaBlock(nn.Module):

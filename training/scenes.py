@@ -86,20 +86,20 @@ def compose(
     present &= present[:, :1]
     portrait = torch.rand(n, generator=rng) < rules.portrait
     image_boxes, image_landmarks = torch.empty_like(boxes), torch.empty_like(landmarks)
-    for place in range(places):
-        like_portrait = portrait & (place == 0)
+    for position in range(places):
+        like_portrait = portrait & (position == 0)
         transform = _draw_transforms(
-            boxes[:, place], like_portrait, size, rules, rng
+            boxes[:, position], like_portrait, size, rules, rng
         )  # (n, 2, 3): crop pixel to picture pixel
-        image_boxes[:, place], image_landmarks[:, place] = _transform_labels(
-            boxes[:, place], landmarks[:, place], transform
+        image_boxes[:, position], image_landmarks[:, position] = _transform_labels(
+            boxes[:, position], landmarks[:, position], transform
         )
-        if place:
-            overlaps = _overlap(image_boxes[:, place, None], image_boxes[:, :place])  # (n, place)
-            present[:, place] &= (overlaps * present[:, :place]).amax(1) < 0.02
-        chosen = present[:, place].nonzero()[:, 0]
+        if position:
+            overlaps = _overlap(image_boxes[:, position, None], image_boxes[:, :position])  # (n, place)
+            present[:, position] &= (overlaps * present[:, :position]).amax(1) < 0.02
+        chosen = present[:, position].nonzero()[:, 0]
         images[chosen] = _paste(
-            images[chosen], crops[chosen, place].float(), transform[chosen], like_portrait[chosen], rng
+            images[chosen], crops[chosen, position].float(), transform[chosen], like_portrait[chosen], rng
         )
     inside = _mostly_inside(image_boxes, size)
     return Scenes(images, image_boxes, image_landmarks, present & inside, present & ~inside)
@@ -121,8 +121,8 @@ def draw_background(backdrop: Tensor, size: int, rng: Generator) -> Tensor:
     tiles = functional.interpolate(
         _shuffle_tiles(backdrop, rng), size=(size, size), mode="bilinear", align_corners=False
     )
-    which = torch.rand(n, 1, 1, 1, generator=rng)
-    x = torch.where(which < 0.25, piece, torch.where(which < 0.4, tiles, x))
+    choice = torch.rand(n, 1, 1, 1, generator=rng)
+    x = torch.where(choice < 0.25, piece, torch.where(choice < 0.4, tiles, x))
     return x.clamp(0, 255)
 
 
@@ -178,8 +178,8 @@ def _overlap(box: Tensor, boxes: Tensor) -> Tensor:
 
 def _mostly_inside(boxes: Tensor, size: int) -> Tensor:
     """(N, F) bool: whether most of a face is inside the image."""
-    whole = torch.tensor([0.0, 0.0, size, size]).expand_as(boxes)
-    low, high = torch.maximum(boxes[..., :2], whole[..., :2]), torch.minimum(boxes[..., 2:], whole[..., 2:])
+    frame = torch.tensor([0.0, 0.0, size, size]).expand_as(boxes)
+    low, high = torch.maximum(boxes[..., :2], frame[..., :2]), torch.minimum(boxes[..., 2:], frame[..., 2:])
     area = (boxes[..., 2:] - boxes[..., :2]).prod(-1)
     return (high - low).clamp(min=0).prod(-1) > 0.6 * area
 

@@ -136,5 +136,5 @@ def learning_rate(samples: int, total: int, warm_up: int, hold: int, peak: float
     if samples < warm_up:
         return peak * (samples + 1) / warm_up
     begin = max(warm_up, hold)
-    done = min(1.0, max(0.0, (samples - begin) / max(1, total - begin)))
-    return peak * 0.5 * (1 + math.cos(math.pi * done))
+    progress = min(1.0, max(0.0, (samples - begin) / max(1, total - begin)))
+    return peak * 0.5 * (1 + math.cos(math.pi * progress))

@@ -30,7 +30,7 @@ from .verification import load_pairs, measure_accuracy, show_embeddings
 logger = logging.getLogger(__name__)
 
 
-class Trainer:
+class DistillationTrainer:
     """A distillation run.
 
     Raises:
@@ -89,7 +89,7 @@ class Trainer:
 @hydra.main(version_base=None, config_path="conf", config_name="distil")
 @command
 def main(config: DictConfig) -> None:
-    trainer = Trainer(config)
+    trainer = DistillationTrainer(config)
     train(trainer, trainer.show)
 
 

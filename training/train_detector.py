@@ -35,7 +35,7 @@ _MAX_SIZE_FULL_BATCH = 160  # pixels; batches of larger images hold fewer images
 _VERIFICATION_IMAGES = 256
 
 
-class Trainer:
+class DetectorTrainer:
     """A detector's training run.
 
     Raises:
@@ -105,11 +105,11 @@ class Trainer:
         """Compose `count` images in the teacher's channel order."""
         positions = self.rules.faces
         rows, boxes, landmarks = self.labels
-        which = torch.randint(len(rows), (count, positions), generator=rng)
+        crop_indices = torch.randint(len(rows), (count, positions), generator=rng)
         backdrop_rows = torch.randint(len(self.pixels), (count,), generator=rng)
-        crops = self._channels_first(rows[which].flatten()).unflatten(0, (count, positions))
+        crops = self._channels_first(rows[crop_indices].flatten()).unflatten(0, (count, positions))
         backdrop = self._channels_first(backdrop_rows)
-        composed = compose(crops, boxes[which], landmarks[which], backdrop, size, self.rules, rng)
+        composed = compose(crops, boxes[crop_indices], landmarks[crop_indices], backdrop, size, self.rules, rng)
         images = repaint(composed.images, self.augmentation, rng).clamp_(
             0, 255
         )  # before the change of channel order, because JPEG acts on RGB
@@ -123,7 +123,7 @@ class Trainer:
 @hydra.main(version_base=None, config_path="conf", config_name="detector")
 @command
 def main(config: DictConfig) -> None:
-    train(Trainer(config))
+    train(DetectorTrainer(config))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from .verification import load_pairs, measure_accuracy, measure_retrieval, show_
 logger = logging.getLogger(__name__)
 
 
-class Trainer:
+class IdentityTrainer:
     """A run on crops with identities.
 
     Raises:
@@ -142,7 +142,7 @@ def _group_rows(classes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 @hydra.main(version_base=None, config_path="conf", config_name="identities")
 @command
 def main(config: DictConfig) -> None:
-    trainer = Trainer(config)
+    trainer = IdentityTrainer(config)
     train(trainer, trainer.show)
 
 

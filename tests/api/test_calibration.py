@@ -1,4 +1,4 @@
-"""Crops to calibrate on: a seeded sample, decoded as a run decodes."""
+"""Calibration crops: a seeded sample, decoded in the same way as in a run."""
 
 from __future__ import annotations
 
@@ -17,29 +17,31 @@ from tests.support.errors import assert_names, raises
 from tests.support.model_files import spec
 
 
-def test_the_same_seed_draws_the_same_crops_and_another_others(photos: Path) -> None:
-    one, same, other = (gather_calibration([str(photos)], spec(), count=100, seed=seed) for seed in (0, 0, 1))
-    assert str(one) == str(same)
-    np.testing.assert_array_equal(one.crops, same.crops)
-    assert (one.seed, other.seed) == (0, 1)
-    drawn, again = ({crop.tobytes() for crop in found.crops} for found in (one, other))
+def test_the_seed_decides_which_crops_are_drawn(photos: Path) -> None:
+    sample_a, sample_b, sample_seed_1 = (
+        gather_calibration([str(photos)], spec(), count=100, seed=seed) for seed in (0, 0, 1)
+    )
+    assert str(sample_a) == str(sample_b)
+    np.testing.assert_array_equal(sample_a.crops, sample_b.crops)
+    assert (sample_a.seed, sample_seed_1.seed) == (0, 1)
+    drawn, again = ({crop.tobytes() for crop in sample.crops} for sample in (sample_a, sample_seed_1))
     assert len(drawn) == len(again) == 100
     assert len(drawn & again) < 50  # of 594
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_crops_are_what_a_run_would_embed(photos: Path, order: str) -> None:
-    found = gather_calibration([str(photos)], spec(size=64, channel_order=order), count=1000)
-    whole = [path for path in sorted(photos.rglob("*.jpg")) if int(path.stem[1:]) % 100 != 50]
-    expected = {decode_image(path.read_bytes(), size=64, channel_order=order).tobytes() for path in whole}
-    assert {crop.tobytes() for crop in found.crops} == expected
-    assert found.crops.shape == (594, 64, 64, 3)
+def test_crops_equal_those_that_a_run_embeds(photos: Path, order: str) -> None:
+    calibration = gather_calibration([str(photos)], spec(size=64, channel_order=order), count=1000)
+    intact = [path for path in sorted(photos.rglob("*.jpg")) if int(path.stem[1:]) % 100 != 50]
+    expected = {decode_image(path.read_bytes(), size=64, channel_order=order).tobytes() for path in intact}
+    assert {crop.tobytes() for crop in calibration.crops} == expected
+    assert calibration.crops.shape == (594, 64, 64, 3)
 
 
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
-def test_a_detector_is_calibrated_on_what_it_sees_first(photos: Path, order: str) -> None:
-    """Whole photographs, reduced to its first view, on black."""
-    found = gather_calibration(
+def test_a_detector_is_calibrated_on_its_first_view(photos: Path, order: str) -> None:
+    """Compare with whole photos, reduced to the detector's first view on a black canvas."""
+    calibration = gather_calibration(
         [str(photos)], spec(size=224, channel_order=order, task="detect", decode="yunet"), count=1000
     )
     view = FindRules().views[0]
@@ -50,37 +52,37 @@ def test_a_detector_is_calibrated_on_what_it_sees_first(photos: Path, order: str
             canvas = np.zeros((view.long_side, view.long_side, 3), np.uint8)
             draw(photo, view, canvas)
             expected.add(canvas.tobytes())
-    assert {image.tobytes() for image in found.crops} == expected
-    assert found.crops.shape == (594, 160, 160, 3)
+    assert {image.tobytes() for image in calibration.crops} == expected
+    assert calibration.crops.shape == (594, 160, 160, 3)
 
 
-def test_photographs_beyond_help_are_passed_over_and_counted(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_photos_are_skipped_and_counted(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "runtime")
     assert len(gather_calibration([str(photos)], spec(), count=594).crops) == 594
     assert_names(caplog.text, 594, 600, photos, 6)
 
 
 def test_a_sample_is_drawn_from_all_of_the_scan(photos: Path) -> None:
-    """Not from its beginning: photographs taken together lie together."""
-    found = gather_calibration([str(photos)], spec(), count=64)
+    """A sample of the first files would be biased: photos of one session are next to each other."""
+    calibration = gather_calibration([str(photos)], spec(), count=64)
     paths = sorted(photos.rglob("*.jpg"))
-    at = {decode_image(p.read_bytes(), size=112).tobytes(): i for i, p in enumerate(paths) if _whole(p)}
-    rows = [at[crop.tobytes()] for crop in found.crops]
+    at = {decode_image(p.read_bytes(), size=112).tobytes(): i for i, p in enumerate(paths) if _decode_canvas(p)}
+    rows = [at[crop.tobytes()] for crop in calibration.crops]
     assert min(rows) < 100
     assert max(rows) > 500
 
 
-def _whole(path: Path) -> bool:
+def _decode_canvas(path: Path) -> bool:
     return int(path.stem[1:]) % 100 != 50
 
 
-def test_a_list_is_taken_too(photos: Path, tmp_path: Path) -> None:
-    paths = [str(path) for path in sorted(photos.rglob("*.jpg")) if _whole(path)][:80]
+def test_a_list_of_paths_is_accepted(photos: Path, tmp_path: Path) -> None:
+    paths = [str(path) for path in sorted(photos.rglob("*.jpg")) if _decode_canvas(path)][:80]
     (tmp_path / "list.txt").write_text("\n".join(paths))
     assert len(gather_calibration([f"@{tmp_path / 'list.txt'}"], spec()).crops) == 80
 
 
-def test_too_few_photographs_are_refused(tmp_path: Path) -> None:
+def test_too_few_photos_are_refused(tmp_path: Path) -> None:
     for i in range(70):
         data = make.encode(make.scene(40, 30, seed=i))
         (tmp_path / f"{i}.jpg").write_bytes(data if i < 63 else data[:100])
@@ -91,6 +93,6 @@ def test_too_few_photographs_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_that_numpy_does_not_take_is_refused(photos: Path, seed: int) -> None:
+def test_a_seed_that_numpy_does_not_accept_is_refused(photos: Path, seed: int) -> None:
     with raises(ConfigError, "seed"):
         gather_calibration([str(photos)], spec(), seed=seed)

@@ -1,4 +1,4 @@
-"""A results file names every package that its figures depend on."""
+"""A results file lists every package that its figures depend on."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ import report
 from runtime.extras import EXTRAS
 
 
-def test_the_versions_of_all_packages_for_a_gpu_are_told() -> None:
-    wanted = {
+def test_the_versions_of_all_gpu_packages_are_reported() -> None:
+    expected = {
         name.strip("'").split("[")[0]
         for extra in ("cpu", "gpu", "gpu13", "rtx", "rtx13")
         for name in EXTRAS[extra].split()
     }
-    wanted |= {EXTRAS["tensorrt"], EXTRAS["pycuda"], "tensorrt-rtx", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13"}
-    assert wanted <= set(report._PACKAGES)
+    expected |= {
+        EXTRAS["tensorrt"],
+        EXTRAS["pycuda"],
+        "tensorrt-rtx",
+        "nvidia-nvimgcodec-cu12",
+        "nvidia-nvimgcodec-cu13",
+    }
+    assert expected <= set(report._PACKAGES)

@@ -1,4 +1,4 @@
-"""The benchmark of the GPU search, at a size that the CPU does in no time, and where there is no GPU."""
+"""The GPU search benchmark, on a CPU stand-in with few rows, and its error on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from numpy.typing import NDArray
 from runtime.index.exact import CandidateSource
 from runtime.index.gpu import count_gpus
 from runtime.index.memoryplan import MemoryPlan
-from tests.index.test_sources import oracle, unit
+from tests.index.test_sources import oracle, unit_rows
 from tests.support.facemill_command import ROOT
 
 
-def measured(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, object]:
+def run_benchmark(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str) -> dict[str, object]:
     out = ["--out", str(folder / "results")]
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "argv", ["search_gpu.py", "--device", "cpu", "--runs", "2", *out, *arguments])
     search_gpu.main()
-    found: dict[str, object] = json.loads((folder / "results" / "search_gpu_stand_in.json").read_text("utf-8"))
-    return found
+    results: dict[str, object] = json.loads((folder / "results" / "search_gpu_stand_in.json").read_text("utf-8"))
+    return results
 
 
-def test_every_placement_is_measured_and_right(
+def test_every_placement_is_measured_and_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = measured(monkeypatch, tmp_path, "--rows", "9000", "--dimension", "32", "--queries", "20", "-k", "10")
-    rows = found["rows"]
+    results = run_benchmark(monkeypatch, tmp_path, "--rows", "9000", "--dimension", "32", "--queries", "20", "-k", "10")
+    rows = results["rows"]
     assert isinstance(rows, list)
     assert [row["rows are"] for row in rows] == [
         "FP16 on the GPU",
@@ -50,9 +50,9 @@ def test_every_placement_is_measured_and_right(
     assert rows[1]["faster than the CPU"] == 1
     assert rows[0]["faster than the CPU"] == rows[1]["one query ms"] / rows[0]["one query ms"]
     assert [row["GB there"] for row in rows[:3]] == pytest.approx([9000 * 32 * size * 1e-9 for size in (2, 4, 4)])
-    assert "--device cpu" in str(found["command"])
+    assert "--device cpu" in str(results["command"])
     printed = capsys.readouterr().out.splitlines()
-    assert len([line for line in printed if line.startswith("| ")]) == 5  # one table, however often it was written
+    assert len([line for line in printed if line.startswith("| ")]) == 5  # a single table after repeated writes
     assert sorted(path.suffix for path in (tmp_path / "results").iterdir()) == [".json", ".md"]
     table = (tmp_path / "results" / "search_gpu_stand_in.md").read_text("utf-8")
     assert "| FP16 on the GPU |" in table
@@ -60,37 +60,39 @@ def test_every_placement_is_measured_and_right(
 
 
 @pytest.mark.gpu
-def test_it_runs_on_a_gpu(tmp_path: Path) -> None:
+def test_the_benchmark_runs_on_a_gpu(tmp_path: Path) -> None:
     if not count_gpus():
         pytest.skip("FAISS sees no NVIDIA GPU, or is built without GPU support")
     size = ["--rows", "9000", "--dimension", "32", "--queries", "20", "-k", "10", "--runs", "2"]
     command = [sys.executable, str(ROOT / "benchmarks" / "search_gpu.py"), *size, "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
     rows = json.loads((tmp_path / "search_gpu.json").read_text("utf-8"))["rows"]
     assert [row["same rows"] for row in rows] == ["20 of 20"] * 4
 
 
-def test_what_does_not_fit_is_written_down_and_the_rest_goes_on(
+def test_a_placement_that_does_not_fit_is_recorded_and_the_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "600", "--streamed-gb", "0.1")
-    rows = found["rows"]
+    results = run_benchmark(
+        monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "600", "--streamed-gb", "0.1"
+    )
+    rows = results["rows"]
     assert isinstance(rows, list)
     assert [row["rows are"] for row in rows] == ["FP16 on the GPU", "FAISS on the CPU", "FP32 on the GPU"]
-    assert any("FP32 streamed: not measured: the GPU has 0.10 GB free" in note for note in found["notes"])  # type: ignore[attr-defined]
+    assert any("FP32 streamed: not measured: the GPU has 0.10 GB free" in note for note in results["notes"])  # type: ignore[attr-defined]
     assert "- FP32 streamed: not measured" in capsys.readouterr().out
 
 
-def test_a_gpu_search_in_pieces_is_set_beside_one_in_one_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chunked_gpu_search_is_compared_with_a_single_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.index.memoryplan._PIECE_ROWS", 100)
-    found = measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
-    rows = found["rows"]
+    results = run_benchmark(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
+    rows = results["rows"]
     assert isinstance(rows, list)
     assert [row["rows are"] for row in rows][2:] == ["FP32 on the GPU", "FP16 in one index", "FP32 streamed"]
 
 
-def test_one_that_is_stopped_leaves_what_it_has_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_benchmark_keeps_its_measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right, measures = search_gpu.measure, iter(range(3))
 
     def stopped(*arguments: object) -> object:
@@ -103,10 +105,10 @@ def test_one_that_is_stopped_leaves_what_it_has_measured(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(search_gpu, "measure", stopped)
     with pytest.raises(KeyboardInterrupt):
-        measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
+        run_benchmark(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
 
 
-def test_no_placement_is_begun_once_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_placement_starts_after_the_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = search_gpu.measure
 
     def slow(*arguments: object) -> object:
@@ -115,29 +117,29 @@ def test_no_placement_is_begun_once_its_time_is_over(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(search_gpu, "elapsed_s", lambda: 49.0)
     monkeypatch.setattr(search_gpu, "measure", slow)
-    found = measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5", "--seconds", "50")
-    (row,) = found["rows"]  # type: ignore[misc]
+    results = run_benchmark(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5", "--seconds", "50")
+    (row,) = results["rows"]  # type: ignore[misc]
     assert row["rows are"] == "FP16 on the GPU"
     assert row["faster than the CPU"] == ""
     for where in ("FAISS on the CPU", "FP32 on the GPU", "FP32 streamed"):
-        assert f"{where}: left out: the 50 s of --seconds were over" in found["notes"]  # type: ignore[operator]
+        assert f"{where}: left out: the 50 s of --seconds were over" in results["notes"]  # type: ignore[operator]
 
 
-def test_its_rows_are_unit_vectors_in_clusters_with_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generated_rows_are_clustered_unit_vectors_with_copies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_gpu, "_BLOCK", 200)
 
-    def made(seed: int) -> NDArray[np.float32]:
+    def generate(seed: int) -> NDArray[np.float32]:
         host = search_gpu.make_host_index(503, 64, seed)
         rows: NDArray[np.float32] = search_gpu.host_vectors(host).copy()
         return rows
 
-    rows = made(3)
+    rows = generate(3)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     np.testing.assert_array_equal(rows[301], rows[300])
     cosines = rows @ rows.T
     assert cosines[10:15, 10:15].min() > 0.5 > np.abs(cosines[10:15, 15:]).max()
-    np.testing.assert_array_equal(made(3), rows)
-    assert not np.array_equal(made(4), rows)
+    np.testing.assert_array_equal(generate(3), rows)
+    assert not np.array_equal(generate(4), rows)
 
 
 def test_a_wrong_answer_fails_the_benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,10 +152,10 @@ def test_a_wrong_answer_fails_the_benchmark(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(search_gpu, "exact_top_k", wrong)
     with pytest.raises(SystemExit, match=r"FP16 on the GPU: [^;]*NumPy[^;]*; .*FP32 streamed: [^;]*NumPy"):
-        measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
+        run_benchmark(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
 
 
-def test_a_placement_that_breaks_does_not_take_the_others_with_it(
+def test_a_failing_placement_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     right = search_gpu.make_stand_in
@@ -165,26 +167,26 @@ def test_a_placement_that_breaks_does_not_take_the_others_with_it(
 
     monkeypatch.setattr(search_gpu, "make_stand_in", breaks)
     with pytest.raises(SystemExit, match="FP16 on the GPU: failed: a wrong argument"):
-        measured(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
+        run_benchmark(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")
     written = json.loads((tmp_path / "results" / "search_gpu_stand_in.json").read_text("utf-8"))
     assert [row["rows are"] for row in written["rows"]] == ["FAISS on the CPU", "FP32 on the GPU", "FP32 streamed"]
     assert "FP16 on the GPU: failed: a wrong argument" in written["notes"]
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_its_oracle_is_numpys(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oracle_equals_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search_gpu, "_BLOCK", 70)
-    vectors = unit(500)
+    vectors = unit_rows(500)
     vectors[100:150] = vectors[3]
-    queries = np.concatenate([vectors[:4], unit(3, seed=1)])
+    queries = np.concatenate([vectors[:4], unit_rows(3, seed=1)])
     np.testing.assert_array_equal(search_gpu.numpy_rows(vectors, queries, 30), oracle(vectors, queries, 30)[0])
 
 
 @pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU that FAISS sees")
-def test_without_a_gpu_it_says_so_in_one_line() -> None:
+def test_without_a_gpu_the_benchmark_prints_a_one_line_error() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "search_gpu.py")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
     assert line.startswith("search_gpu.py needs a GPU: ")

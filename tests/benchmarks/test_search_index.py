@@ -1,4 +1,4 @@
-"""The generated nation is what it says it is, and the benchmark's oracle is right."""
+"""The generated nation matches its description, and the benchmark's oracle is correct."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_gallery_opens_it_and_it_is_the_same_again(people: Path) -> None:
+def test_the_nation_opens_as_a_gallery_and_is_reproducible(people: Path) -> None:
     with EmbeddingFile(people) as gallery:
         assert (gallery.rows, gallery.dimension) == (nation.BLOCK + 100, 512)
         rows = np.concatenate(list(gallery.blocks()))
@@ -29,7 +29,7 @@ def test_a_gallery_opens_it_and_it_is_the_same_again(people: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 
 
-def test_it_is_spread_as_real_embeddings_are(people: Path) -> None:
+def test_the_nation_is_spread_like_real_embeddings(people: Path) -> None:
     with EmbeddingFile(people) as gallery:
         rows = next(gallery.blocks())
     weights = np.linalg.eigvalsh(np.cov(rows.T.astype(np.float64)))[::-1]
@@ -40,7 +40,7 @@ def test_it_is_spread_as_real_embeddings_are(people: Path) -> None:
     scores[np.arange(2000), np.arange(2000)] = 0
     assert abs(scores.std() - 0.101) < 0.01
     best = scores.max(axis=1)
-    assert 0.55 < np.median(best) < 0.75  # most people have another photograph
+    assert 0.55 < np.median(best) < 0.75  # most people have a second photo
 
 
 def test_the_oracle_and_the_queries(people: Path) -> None:

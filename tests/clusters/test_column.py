@@ -1,4 +1,4 @@
-"""`/cluster` in the file: whole or not at all, and nothing else changes."""
+"""`/cluster` in the file is written completely or not at all, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def run_id(file: Path) -> str:
         return str(opened["metadata"].attrs["run_id"])
 
 
-def test_the_column_is_written_with_how_it_was_made_and_replaces_an_earlier_one(file: Path) -> None:
+def test_the_column_is_written_with_its_settings_and_replaces_the_previous_one(file: Path) -> None:
     before, whose = contents(file), run_id(file)
     write_column(file, clusters([5, 5, 5, 2, 2, 9], threshold=0.45), whose)
     with h5py.File(file) as opened:
@@ -76,7 +76,7 @@ def test_an_empty_file_gets_an_empty_column(tmp_path: Path) -> None:
         assert opened["cluster"].shape == (0,)
 
 
-def test_another_file_by_now_is_left_alone(file: Path) -> None:
+def test_a_file_that_has_changed_since_is_left_untouched(file: Path) -> None:
     data = file.read_bytes()
     with raises(StorageError, file):
         write_column(file, clusters([1] * 6, threshold=0.5), "another")
@@ -88,7 +88,7 @@ def test_another_file_by_now_is_left_alone(file: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
-def test_kill_9_while_it_is_written_leaves_the_old_file(file: Path, moment: str) -> None:
+def test_kill_9_during_the_write_leaves_the_old_file(file: Path, moment: str) -> None:
     data = file.read_bytes()
     places = {"write": "DiskFile.write", "fsync": "os.fsync", "replace": "os.replace"}
     code = (
@@ -99,16 +99,16 @@ def test_kill_9_while_it_is_written_leaves_the_old_file(file: Path, moment: str)
         f"{places[moment]} = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"write_column(Path({str(file)!r}), found, {run_id(file)!r})"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert result.returncode == -signal.SIGKILL, result.stderr
     assert file.read_bytes() == data
-    write_column(file, clusters([1] * 6, threshold=0.5), run_id(file))  # and the next one is not in its way
+    write_column(file, clusters([1] * 6, threshold=0.5), run_id(file))  # and the next write succeeds
     with h5py.File(file) as opened:
         assert opened["cluster"][:].tolist() == [1] * 6
     assert sorted(os.listdir(file.parent)) == ["people.h5"]
 
 
-def test_the_index_beside_the_file_stays(file: Path) -> None:
+def test_the_index_next_to_the_file_remains(file: Path) -> None:
     with EmbeddingFile(file) as gallery:
         index = ensure_index(gallery)
     assert index is not None

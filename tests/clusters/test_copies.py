@@ -32,7 +32,7 @@ def photo(file: Path, number: int) -> Path:
         return Path(os.fsdecode(embeddings.photo_paths([number])[0]))
 
 
-def place(file: Path, folder: Path, mode: str) -> FolderCounts:
+def export_photo(file: Path, folder: Path, mode: str) -> FolderCounts:
     clusters = number_clusters(np.zeros(3, int), np.ones(3, np.float32), method="whispers", threshold=0.5)
     with EmbeddingFile(file) as embeddings:
         return write_folders(folder, embeddings, clusters, mode=mode)
@@ -47,7 +47,7 @@ def test_a_copy_has_the_content_and_the_time_of_a_photo_and_nothing_else(
         os.chown(original, 12345, 12345)
     original.chmod(mode_bits)
     os.utime(original, (1e9, 1e9))
-    assert place(file, tmp_path / "out", "copy") == FolderCounts(folders=1, photos=3, missing=0)
+    assert export_photo(file, tmp_path / "out", "copy") == FolderCounts(folders=1, photos=3, missing=0)
     copy = tmp_path / "out" / "cluster-00001" / "1.jpg"
     assert copy.read_bytes() == original.read_bytes()
     assert stat.S_IMODE(copy.stat().st_mode) == stat.S_IMODE(file.stat().st_mode)
@@ -57,7 +57,7 @@ def test_a_copy_has_the_content_and_the_time_of_a_photo_and_nothing_else(
 
 @pytest.mark.parametrize("mode", ["copy", "hardlink"])
 @pytest.mark.parametrize("kind", ["link", "link to a folder", "pipe", "text"])
-def test_what_took_the_place_of_a_photo_stays_where_it_is(file: Path, tmp_path: Path, kind: str, mode: str) -> None:
+def test_a_file_that_replaced_a_photo_is_not_exported(file: Path, tmp_path: Path, kind: str, mode: str) -> None:
     original = photo(file, 0)
     secret = tmp_path / "elsewhere" / "1.jpg"
     secret.parent.mkdir()
@@ -66,7 +66,7 @@ def test_what_took_the_place_of_a_photo_stays_where_it_is(file: Path, tmp_path: 
     if kind == "link to a folder":
         original.parent.rename(tmp_path / "old")
         original.parent.symlink_to(secret.parent)
-        left_out = 1  # a/2.jpg is missing there
+        left_out = 1  # a/2.jpg is missing in this folder
     else:
         original.unlink()
         if kind == "link":
@@ -75,7 +75,7 @@ def test_what_took_the_place_of_a_photo_stays_where_it_is(file: Path, tmp_path: 
             os.mkfifo(original)
         else:
             original.write_text("root:$6$salt$hash\n")
-    counts = place(file, file.parent / "out", mode)
+    counts = export_photo(file, file.parent / "out", mode)
     assert counts.refused == left_out
     assert counts.photos + counts.missing + counts.refused == 3
     assert not (file.parent / "out" / "cluster-00001" / "1.jpg").exists()
@@ -99,4 +99,4 @@ def test_a_name_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
     for name in (b"a", b"a/none", b"none/1.jpg", b"a/1.jpg/x"):
         with raises(ReadError):
             open_below(root, name)
-    assert len(os.listdir("/proc/self/fd")) < 200  # nothing stays open
+    assert len(os.listdir("/proc/self/fd")) < 200  # no file descriptor stays open

@@ -1,4 +1,4 @@
-"""A folder for each cluster: links or copies of every photograph, under names that stay where they belong."""
+"""A folder for each cluster: links or copies of every photo, under names that stay inside the folder."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ def clusters(labels: Sequence[int] = LABELS) -> Clusters:
 
 def entries(path: Path) -> dict[str, list[bytes]]:
     return {
-        found: sorted(os.listdir(os.path.join(os.fsencode(path), os.fsencode(found))))
-        for found in sorted(os.listdir(path))
-        if found.startswith("cluster")
+        name: sorted(os.listdir(os.path.join(os.fsencode(path), os.fsencode(name))))
+        for name in sorted(os.listdir(path))
+        if name.startswith("cluster")
     }
 
 
 @pytest.mark.parametrize("mode", folders.MODES)
-def test_every_photograph_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Path, mode: str) -> None:
+def test_every_photo_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Path, mode: str) -> None:
     target = tmp_path / "d"
     if mode == "hardlink":
-        target = file.parent / "hard"  # on the same file system for sure
+        target = file.parent / "hard"  # certainly on the same file system
     with EmbeddingFile(file) as gallery:
-        made = write_folders(target, gallery, clusters(), mode=mode)
-        photographs = gallery.photo_paths(range(8))
-    assert made == FolderCounts(folders=3, photos=6, missing=1)
+        count = write_folders(target, gallery, clusters(), mode=mode)
+        photos = gallery.photo_paths(range(8))
+    assert count == FolderCounts(folders=3, photos=6, missing=1)
     stem = EVIL.removesuffix(b".jpg")
     assert entries(target) == {
         "cluster-00001": [b"face-2.jpg", b"face-3.jpg", b"face.jpg"],
@@ -60,25 +60,25 @@ def test_every_photograph_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Pa
         "cluster-00003": [b"one.jpg"],
     }
     first = os.path.join(os.fsencode(target), b"cluster-00002", EVIL)
-    with open(first, "rb") as one, open(photographs[3], "rb") as other:
-        assert one.read() == other.read()
+    with open(first, "rb") as photo_a, open(photos[3], "rb") as photo_b:
+        assert photo_a.read() == photo_b.read()
     assert os.path.islink(first) == (mode == "symlink")
-    assert os.path.samefile(first, photographs[3]) == (mode != "copy")
+    assert os.path.samefile(first, photos[3]) == (mode != "copy")
     assert recorded_pages(file)[-1] == target
 
 
-def test_least_leaves_small_clusters_out_and_1_takes_all(file: Path, tmp_path: Path) -> None:
+def test_least_skips_small_clusters_and_1_exports_all(file: Path, tmp_path: Path) -> None:
     with EmbeddingFile(file) as gallery:
         assert write_folders(tmp_path / "3", gallery, clusters(), mode="symlink", min_rows=3).folders == 1
         assert write_folders(tmp_path / "1", gallery, clusters(), mode="symlink", min_rows=1).folders == 4
         assert write_folders(tmp_path / "9", gallery, clusters(), mode="symlink", min_rows=9) == FolderCounts(0, 0, 0)
-        # rows of none, number 0, are in no folder
+        # rows without a cluster (number 0) are in no folder
         assert (
             write_folders(tmp_path / "0", gallery, clusters([0, 0, *[-1] * 6]), mode="symlink", min_rows=1).photos == 2
         )
 
 
-def test_a_second_time_needs_force_and_leaves_nothing_of_the_first(file: Path, tmp_path: Path) -> None:
+def test_a_second_export_needs_force_and_removes_the_first(file: Path, tmp_path: Path) -> None:
     with EmbeddingFile(file) as gallery:
         write_folders(tmp_path / "d", gallery, clusters(), mode="symlink")
         with raises(OutputExistsError, "--force"):
@@ -88,7 +88,7 @@ def test_a_second_time_needs_force_and_leaves_nothing_of_the_first(file: Path, t
     assert len(entries(tmp_path / "d")["cluster-00001"]) == 7
 
 
-def test_paths_that_would_lead_out_of_the_root_are_refused(tmp_path: Path) -> None:
+def test_paths_outside_the_root_are_refused(tmp_path: Path) -> None:
     for name in (b"../../outside.jpg", b"a/..", b"/etc/passwd"):
         path = write_file(tmp_path / "people.h5", people_rows([2]), [b"a.jpg", name])
         with EmbeddingFile(path) as gallery, raises(StorageError, repr(name)):
@@ -96,8 +96,8 @@ def test_paths_that_would_lead_out_of_the_root_are_refused(tmp_path: Path) -> No
         assert not list((tmp_path / "d").glob("*/*"))
 
 
-def test_paths_that_name_no_file_are_left_out(tmp_path: Path) -> None:
-    """Such names are in no file of facemill's; one that somebody sends may hold anything."""
+def test_paths_that_name_no_file_are_skipped(tmp_path: Path) -> None:
+    """facemill never writes such names, but a file from someone else may contain anything."""
     names = [b"x/outside.jpg", b"a/.", b"sub/", b"x/\x7fy.jpg"]
     place = tmp_path / "in" / "deep"
     place.mkdir(parents=True)
@@ -113,31 +113,31 @@ def test_paths_that_name_no_file_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [b"", b".", b".."])
-def test_a_name_that_is_none_becomes_the_row(name: bytes) -> None:
+def test_an_unusable_name_becomes_the_row_number(name: bytes) -> None:
     assert folders._safe_name(name, 17) == b"row-17"
     assert folders._safe_name(b"-rf.jpg", 17) == b"-rf.jpg"
 
 
-def test_a_name_as_long_as_a_file_system_takes_gets_its_number_too(tmp_path: Path) -> None:
-    made: list[bytes] = []
+def test_a_name_of_maximum_length_still_gets_its_number(tmp_path: Path) -> None:
+    names: list[bytes] = []
 
-    def place(photo: bytes, target: bytes) -> folders._Placed:
+    def record_name(photo: bytes, target: bytes) -> folders._Placed:
         name = os.path.basename(target)
         assert len(name) <= 255
-        if name in made:
+        if name in names:
             raise FileExistsError
-        made.append(name)
+        names.append(name)
         return folders._Placed.WRITTEN
 
     for name in (b"n" * 251 + b".jpg", b"n" + b"." + b"s" * 253):
         for _ in range(12):
-            folders._place_unique(place, b"photograph", b"folder", name)
-    assert len(set(made)) == 24
-    assert made[1] == b"n" * 249 + b"-2.jpg"
+            folders._place_unique(record_name, b"photograph", b"folder", name)
+    assert len(set(names)) == 24
+    assert names[1] == b"n" * 249 + b"-2.jpg"
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM])
-def test_where_no_hard_link_can_be_made_copy_is_named(
+def test_where_hard_links_fail_the_error_suggests_copy(
     file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*arguments: object, **options: object) -> None:
@@ -146,7 +146,7 @@ def test_where_no_hard_link_can_be_made_copy_is_named(
     monkeypatch.setattr(os, "link", refuse)
     with EmbeddingFile(file) as gallery, raises(ConfigError, "--mode copy", "--mode symlink"):
         write_folders(tmp_path / "d", gallery, clusters(), mode="hardlink")
-    with EmbeddingFile(file) as gallery:  # what was left half made is no obstacle
+    with EmbeddingFile(file) as gallery:  # a half-written folder is no obstacle
         assert write_folders(tmp_path / "d", gallery, clusters(), mode="copy").folders == 3
 
 
@@ -154,8 +154,8 @@ def test_where_no_hard_link_can_be_made_copy_is_named(
 def test_a_real_second_file_system(file: Path) -> None:
     import tempfile
 
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as other, EmbeddingFile(file) as gallery:
-        if os.stat(other).st_dev == os.stat(file).st_dev:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as second_fs, EmbeddingFile(file) as gallery:
+        if os.stat(second_fs).st_dev == os.stat(file).st_dev:
             pytest.skip("/dev/shm is the file system of the photographs")
         with raises(ConfigError, "--mode copy"):
-            write_folders(Path(other) / "d", gallery, clusters(), mode="hardlink")
+            write_folders(Path(second_fs) / "d", gallery, clusters(), mode="hardlink")

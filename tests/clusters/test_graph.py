@@ -1,4 +1,4 @@
-"""People in a graph: against plain loops, planted people and what Chinese whispers promises."""
+"""People in a graph: compared with plain loops, planted people and the guarantees of Chinese whispers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.facemill_command import ROOT
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
 
 
-def flooded(links: ScoredPairs, rows: int) -> NDArray[np.int64]:
-    """Components, by the lowest row that a row reaches, one link after another."""
+def flood_labels(links: ScoredPairs, rows: int) -> NDArray[np.int64]:
+    """Label components by the lowest row that each row reaches, link by link."""
     label = np.arange(rows)
     changed = True
     while changed:
@@ -31,8 +31,8 @@ def flooded(links: ScoredPairs, rows: int) -> NDArray[np.int64]:
     return label
 
 
-def same_groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
-    return bool(((one[:, None] == one) == (other[:, None] == other)).all())
+def same_groups(labels_a: NDArray[np.int64], labels_b: NDArray[np.int64]) -> bool:
+    return bool(((labels_a[:, None] == labels_a) == (labels_b[:, None] == labels_b)).all())
 
 
 def random_links(rows: int, count: int, seed: int) -> ScoredPairs:
@@ -43,45 +43,45 @@ def random_links(rows: int, count: int, seed: int) -> ScoredPairs:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_components_are_those_of_a_plain_loop(seed: int) -> None:
+def test_components_equal_those_of_a_plain_loop(seed: int) -> None:
     links = random_links(80, 20 * seed, seed)
-    assert same_groups(connected_components(links, 80), flooded(links, 80))
-    kept = links.scores > 0.6
-    fewer = ScoredPairs(links.first[kept], links.second[kept], links.scores[kept])
-    assert same_groups(connected_components(links, 80, kept), flooded(fewer, 80))
+    assert same_groups(connected_components(links, 80), flood_labels(links, 80))
+    strong = links.scores > 0.6
+    fewer = ScoredPairs(links.first[strong], links.second[strong], links.scores[strong])
+    assert same_groups(connected_components(links, 80, strong), flood_labels(fewer, 80))
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_nobody_hears_another_label_louder_than_its_own(seed: int) -> None:
-    """What Chinese whispers promises, checked row by row; and clusters are parts of components, each connected."""
+def test_each_row_has_its_strongest_label(seed: int) -> None:
+    """Check the guarantee of Chinese whispers row by row. Each cluster is a connected part of one component."""
     links = random_links(300, 400, seed)
     label, _ = find_people(links, 300, seed=seed)
     votes: list[dict[int, float]] = [{} for _ in range(300)]
     for a, b, score in zip(links.first.tolist(), links.second.tolist(), links.scores.tolist(), strict=True):
-        for row, other in ((a, b), (b, a)):
-            votes[row][int(label[other])] = votes[row].get(int(label[other]), 0.0) + score
+        for row, neighbour in ((a, b), (b, a)):
+            votes[row][int(label[neighbour])] = votes[row].get(int(label[neighbour]), 0.0) + score
     for row, heard in enumerate(votes):
         if heard:
             assert heard.get(int(label[row]), 0.0) >= max(heard.values()) - 1e-5
     inside = label[links.first] == label[links.second]
     assert same_groups(connected_components(links, 300, inside), label)
-    component = flooded(links, 300)
-    assert all(len(np.unique(component[label == one])) == 1 for one in np.unique(label))
+    component = flood_labels(links, 300)
+    assert all(len(np.unique(component[label == value])) == 1 for value in np.unique(label))
     assert len(np.unique(label)) > len(np.unique(component))
 
 
-def test_planted_people_are_found_where_components_run_into_each_other() -> None:
+def test_planted_people_are_separated_where_components_touch() -> None:
     sizes = [1] * 60 + [2] * 60 + [5] * 40 + [12] * 10
     vectors, person = people_rows(sizes, noise=0.75), person_of_rows(sizes)
     links = links_by_numpy(vectors, 0.4)
     label, _ = find_people(links, len(person))
-    assert agreement(connected_components(links, len(person)), person).f1 < 0.6  # so there is something to take apart
+    assert agreement(connected_components(links, len(person)), person).f1 < 0.6  # so people are joined
     assert agreement(label, person).f1 > 0.9
     clear = links_by_numpy(people_rows(sizes, noise=0.4), 0.6)
     assert agreement(find_people(clear, len(person))[0], person).f1 == 1
 
 
-def test_two_groups_held_together_by_one_link_are_two() -> None:
+def test_a_single_link_does_not_join_two_groups() -> None:
     clique = [(a, b) for a in range(5) for b in range(a + 1, 5)]
     ends = np.array([*clique, *((a + 5, b + 5) for a, b in clique), (4, 5)], np.int64)
     links = ScoredPairs(ends[:, 0], ends[:, 1], np.full(len(ends), 0.6, np.float32))
@@ -91,7 +91,7 @@ def test_two_groups_held_together_by_one_link_are_two() -> None:
         np.testing.assert_allclose(scores, [*[0.6] * 10, 1], rtol=1e-6)
 
 
-def test_a_row_s_score_is_the_mean_of_its_links_inside() -> None:
+def test_a_row_s_score_is_the_mean_of_its_links_within_the_cluster() -> None:
     links = ScoredPairs(
         np.array([0, 0, 1], np.int64), np.array([1, 2, 2], np.int64), np.array([0.5, 0.7, 0.9], np.float32)
     )
@@ -100,44 +100,44 @@ def test_a_row_s_score_is_the_mean_of_its_links_inside() -> None:
     np.testing.assert_allclose(scores, [0.6, 0.7, 0.8, 1.0], rtol=1e-6)
 
 
-def test_the_order_of_the_links_changes_nothing_and_the_seed_decides() -> None:
+def test_clusters_depend_on_the_seed_and_not_on_the_order_of_links() -> None:
     links = random_links(400, 1500, 3)
     order = np.random.default_rng(1).permutation(len(links.scores))
-    other = ScoredPairs(links.first[order], links.second[order], links.scores[order])
+    shuffled = ScoredPairs(links.first[order], links.second[order], links.scores[order])
     label, scores = find_people(links, 400, seed=5)
-    again, again_scores = find_people(other, 400, seed=5)
+    again, again_scores = find_people(shuffled, 400, seed=5)
     np.testing.assert_array_equal(label, again)
     np.testing.assert_allclose(scores, again_scores, rtol=1e-6)
     assert any(not same_groups(label, find_people(links, 400, seed=seed)[0]) for seed in range(6, 12))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 3])
-def test_without_links_everybody_is_alone(rows: int) -> None:
+def test_without_links_each_row_is_its_own_cluster(rows: int) -> None:
     none = np.empty(0, np.int64)
     label, scores = find_people(ScoredPairs(none, none, np.empty(0, np.float32)), rows)
     assert len(np.unique(label)) == rows
     assert scores.tolist() == [1.0] * rows
 
 
-def test_pairs_and_chains_come_to_rest() -> None:
-    """Of all graphs those whose rows swap labels most easily, when they listen at once."""
+def test_labels_of_pairs_and_chains_converge() -> None:
+    """In these graphs, rows that update at the same time swap labels most easily."""
     first = np.arange(0, 20_000, dtype=np.int64)
     chain = ScoredPairs(first, first + 1, np.full(20_000, 0.5, np.float32))
     label, _ = find_people(chain, 20_001)
     sizes = np.unique(label, return_counts=True)[1]
     assert sizes.min() >= 2
     stars = ScoredPairs(first // 10 * 10, first // 10 * 10 + first % 10 + 1, np.full(20_000, 0.5, np.float32))
-    kept = first % 10 < 9
-    label, _ = find_people(ScoredPairs(stars.first[kept], stars.second[kept], stars.scores[kept]), 30_000)
+    linked = first % 10 < 9
+    label, _ = find_people(ScoredPairs(stars.first[linked], stars.second[linked], stars.scores[linked]), 30_000)
     assert same_groups(label[:200], np.arange(200) // 10)
 
 
-def test_without_scipy_the_message_says_what_to_install() -> None:
+def test_without_scipy_the_error_names_the_package_to_install() -> None:
     code = (
         "import sys\nsys.modules['scipy'] = None\nimport numpy as np\nfrom runtime.pairs.all_pairs import ScoredPairs\n"
         "from runtime.clusters.graph import find_people\n"
         "find_people(ScoredPairs(np.array([0]), np.array([1]), np.array([.5], np.float32)), 2)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
-    assert "MissingDependencyError" in done.stderr
-    assert "pip install scipy" in done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert "MissingDependencyError" in result.stderr
+    assert "pip install scipy" in result.stderr

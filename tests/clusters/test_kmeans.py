@@ -1,4 +1,4 @@
-"""k-means finds planted clusters, the same ones every time, and says what it cannot do."""
+"""k-means finds planted clusters, gives the same result for the same seed, and explains what it refuses."""
 
 from __future__ import annotations
 
@@ -31,47 +31,47 @@ def best_of(file: Path, k: int, seeds: int = 8) -> float:
         )
 
 
-def test_planted_people_are_found(file: Path) -> None:
+def test_planted_people_are_recovered(file: Path) -> None:
     assert best_of(file, len(SIZES)) == 1
 
 
-def test_every_row_is_with_its_nearest_centre_and_has_that_score(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_row_joins_its_nearest_centre_with_that_score(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 64 * 4 * 7)  # 7 rows at a time
-    centres: list[np.ndarray] = []
-    kept = kmeans._nearest
+    calls: list[np.ndarray] = []
+    nearest = kmeans._nearest
 
-    def keep(faiss: object, gallery: EmbeddingFile, found: np.ndarray, listener: object) -> object:
-        centres.append(found)
-        return kept(faiss, gallery, found, listener)  # type: ignore[arg-type]
+    def record(faiss: object, gallery: EmbeddingFile, centres: np.ndarray, listener: object) -> object:
+        calls.append(centres)
+        return nearest(faiss, gallery, centres, listener)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(kmeans, "_nearest", keep)
+    monkeypatch.setattr(kmeans, "_nearest", record)
     with EmbeddingFile(file) as gallery:
         labels, scores = split_by_kmeans(gallery, 5)
-    products = people_rows(SIZES, noise=0.5).astype(np.float64) @ centres[0].T.astype(np.float64)  # (N, 5)
+    products = people_rows(SIZES, noise=0.5).astype(np.float64) @ calls[0].T.astype(np.float64)  # (N, 5)
     np.testing.assert_array_equal(labels, products.argmax(axis=1))
     np.testing.assert_allclose(scores, products.max(axis=1), atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(centres[0], axis=1), 1, atol=1e-5)  # spherical
+    np.testing.assert_allclose(np.linalg.norm(calls[0], axis=1), 1, atol=1e-5)  # spherical
 
 
-def test_the_seed_decides(file: Path) -> None:
+def test_the_seed_decides_the_clusters(file: Path) -> None:
     with EmbeddingFile(file) as gallery:
-        first, again, other = (split_by_kmeans(gallery, 20, seed=seed)[0] for seed in (1, 1, 2))
+        first, again, seed_2 = (split_by_kmeans(gallery, 20, seed=seed)[0] for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
-    assert agreement(first, other).f1 < 1
+    assert agreement(first, seed_2).f1 < 1
 
 
-def test_it_learns_from_a_bounded_sample(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_uses_a_bounded_sample(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kmeans, "_MAX_SAMPLE_BYTES", 100 * 4 * 64)
-    seen: list[int] = []
+    sizes: list[int] = []
     improve = kmeans._improve
 
     def count(faiss: object, sample: np.ndarray, centres: np.ndarray, seed: int) -> np.ndarray:
-        seen.append(len(sample))
+        sizes.append(len(sample))
         return improve(faiss, sample, centres, seed)
 
     monkeypatch.setattr(kmeans, "_improve", count)
     assert best_of(file, 5, seeds=3) > 0.7
-    assert set(seen) == {100}
+    assert set(sizes) == {100}
     with (
         EmbeddingFile(file) as gallery,
         raises(ConfigError, 101, 100, "--threshold"),
@@ -99,7 +99,7 @@ def test_more_people_than_rows_are_refused(file: Path, k: int) -> None:
         split_by_kmeans(gallery, k)
 
 
-def test_as_many_people_as_rows_are_each_alone(file: Path) -> None:
+def test_with_as_many_people_as_rows_each_row_is_a_cluster(file: Path) -> None:
     with EmbeddingFile(file) as gallery:
         labels, scores = split_by_kmeans(gallery, 220)
     assert len(np.unique(labels)) == 220

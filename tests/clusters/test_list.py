@@ -1,4 +1,4 @@
-"""The list of clusters: every row once, cluster by cluster, whatever the names hold."""
+"""The list of clusters contains every row once, cluster by cluster, for any file name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read(path: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("lines", [2, 100])
-def test_every_row_is_there_once_by_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
+def test_every_row_is_listed_once_by_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: int) -> None:
     monkeypatch.setattr(outputs, "_ROWS_PER_READ", lines)
     file = write_file(tmp_path / "people.h5", people_rows([6]), NAMES)
     with EmbeddingFile(file) as gallery:
@@ -47,16 +47,16 @@ def test_every_row_is_there_once_by_cluster(tmp_path: Path, monkeypatch: pytest.
         ["2", "2", "0.5800", "4", names[4]],
     ]
     assert recorded_pages(file) == [tmp_path / "people.csv"]
-    assert sorted(found.name for found in tmp_path.iterdir()) == ["people.csv", "people.h5", "people.h5.pages"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["people.csv", "people.h5", "people.h5.pages"]
 
 
 def test_faces_have_their_rank(tmp_path: Path) -> None:
     file = write_file(tmp_path / "people.h5", people_rows([3]), ranks=[0, 2, 1])
     with EmbeddingFile(file) as gallery:
         write_list(tmp_path / "people.csv", gallery, clusters([0, 0, 1]))
-    found = read(tmp_path / "people.csv")
-    assert found[0][-1] == "face_index"
-    assert [int(line[-1]) for line in found[1:]] == [0, 2, 1]
+    rows = read(tmp_path / "people.csv")
+    assert rows[0][-1] == "face_index"
+    assert [int(line[-1]) for line in rows[1:]] == [0, 2, 1]
 
 
 def test_a_failure_leaves_the_old_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_a_failure_leaves_the_old_list(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "people.csv.partial").exists()
 
 
-def test_the_path_is_checked_before_the_work(tmp_path: Path) -> None:
+def test_the_output_path_is_checked_first(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("")
     with raises(OutputExistsError, "--force"):
         check_list_path(tmp_path / "a.csv", force=False)

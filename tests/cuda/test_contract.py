@@ -1,4 +1,4 @@
-"""What every CUDA driver has to do, and the kernels on it against what defines them.
+"""The contract of every CUDA driver, and its kernels compared with their NumPy definitions.
 
 The driver `shim` runs the kernels on the CPU through g++; `cupy` and `pycuda` need a GPU.
 """
@@ -58,33 +58,33 @@ def stream(driver: Driver) -> Iterator[Stream]:
 
 @pytest.fixture
 def to_device(driver: Driver, stream: Stream) -> Iterator[Callable[[NDArray[Any]], DeviceBuffer]]:
-    kept: list[Any] = []
+    buffers: list[Any] = []
 
     def copy(array: NDArray[Any]) -> DeviceBuffer:
         buffer = DeviceBuffer(driver, array.nbytes)
         stream.upload(array, buffer)
-        kept.append((array, buffer))
+        buffers.append((array, buffer))
         return buffer
 
     yield copy
     stream.synchronize()
 
 
-def photograph(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
-    """Noise, with a frame of the brightest pixels: a border that is read wrongly shows."""
+def photo(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
+    """Make noise in a frame of the brightest pixels, so that a wrong border read is visible."""
     image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     image[[0, -1]] = 255
     image[:, [0, -1]] = 255
     return image
 
 
-def test_memory_is_told(driver: Driver) -> None:
+def test_free_and_total_memory_are_reported(driver: Driver) -> None:
     free, total = driver.memory()
     assert 0 < free <= total
     assert driver.device.compute_capability.startswith("SM")
 
 
-def test_bytes_go_there_and_back(driver: Driver, stream: Stream) -> None:
+def test_bytes_survive_a_round_trip(driver: Driver, stream: Stream) -> None:
     sent = np.random.default_rng(0).integers(0, 256, 100_003, dtype=np.uint8)
     with PinnedBuffer(driver, 100_010) as pinned, DeviceBuffer(driver, 100_010) as device, Event(driver) as event:
         host = pinned.view((100_003,), np.uint8)
@@ -113,7 +113,7 @@ def test_bytes_are_copied_on_the_device(driver: Driver, stream: Stream) -> None:
     np.testing.assert_array_equal(back, [*[0] * 5, *range(10, 40), *[0] * 65])
 
 
-def test_events_tell_the_time_between_them(driver: Driver, stream: Stream) -> None:
+def test_events_measure_the_time_between_them(driver: Driver, stream: Stream) -> None:
     host = np.zeros(1 << 24, np.uint8)
     timed = functools.partial(Event, driver, timing=True)
     with DeviceBuffer(driver, host.nbytes) as device, timed() as start, timed() as stop:
@@ -124,7 +124,7 @@ def test_events_tell_the_time_between_them(driver: Driver, stream: Stream) -> No
         assert 0 < stop.seconds_since(start) < 60
 
 
-def test_a_device_buffer_is_freed_at_the_end(driver: Driver) -> None:
+def test_a_device_buffer_is_freed_on_exit(driver: Driver) -> None:
     with DeviceBuffer(driver, 1000) as device, DeviceBuffer(driver, 0) as empty:
         assert device.nbytes == 1000
         assert device.address
@@ -145,8 +145,8 @@ def test_copies_outside_a_buffer_are_refused(driver: Driver, stream: Stream) -> 
         stream.upload(np.zeros(0, np.float32), device)
 
 
-def test_another_thread_uses_the_device(driver: Driver) -> None:
-    seen = []
+def test_a_second_thread_uses_the_device(driver: Driver) -> None:
+    results = []
 
     def work() -> None:
         with driver, Stream(driver) as stream, DeviceBuffer(driver, 4) as device:
@@ -154,16 +154,16 @@ def test_another_thread_uses_the_device(driver: Driver) -> None:
             stream.upload(np.array([42], np.int32), device)
             stream.download(device, back)
             stream.synchronize()
-            seen.append(int(back[0]))
+            results.append(int(back[0]))
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert seen == [42]
+    assert results == [42]
 
 
 @pytest.mark.gpu
-def test_what_cannot_be_allocated_is_said(driver: Driver) -> None:
+def test_a_failed_allocation_is_an_error(driver: Driver) -> None:
     if driver.name == "shim":
         pytest.skip("host memory is only promised, not given")
     with raises(EngineError):
@@ -171,10 +171,10 @@ def test_what_cannot_be_allocated_is_said(driver: Driver) -> None:
 
 
 def warps(size: int, to_device: Callable[[NDArray[Any]], DeviceBuffer]) -> tuple[list[Any], Any, Any]:
-    """Photographs of every awkward kind, the table of where they are on the device, and transforms."""
+    """Make awkward photos, the table of their device addresses, and transforms."""
     rng = np.random.default_rng(1)
     shapes = ((112, 112), (97, 131), (1, 1), (40, 33), (2, 3), (64, 64), (611, 530), (300, 401))
-    images = [photograph(rng, h, w) for h, w in shapes]
+    images = [photo(rng, h, w) for h, w in shapes]
     transforms = np.zeros((len(images), 2, 3), np.float32)
     for transform, image, angle in zip(transforms, images, (0, 0.3, 0, -2.5, 1.2, 0, 0.4, -3), strict=True):
         scale = 0.7 * image.shape[0] / size  # corners fall outside
@@ -197,51 +197,51 @@ def test_align_bytes(
     kernels: Kernels, stream: Stream, to_device: Callable[[NDArray[Any]], DeviceBuffer], size: int, reverse: bool
 ) -> None:
     images, table, transforms = warps(size, to_device)
-    table[1], images[1], transforms[1] = table[0], images[0], [[0.5, 0, 3], [0, 0.25, 20]]  # exact, halves among them
-    found = np.full((len(images) + 1, size, size, 3), 9, np.uint8)
-    crops = to_device(found)
+    table[1], images[1], transforms[1] = table[0], images[0], [[0.5, 0, 3], [0, 0.25, 20]]  # exact, including halves
+    output = np.full((len(images) + 1, size, size, 3), 9, np.uint8)
+    crops = to_device(output)
     kernels.align_bytes(
         stream, to_device(table), to_device(transforms), crops, count=len(images), size=size, reverse=reverse
     )
-    stream.download(crops, found)
+    stream.download(crops, output)
     stream.synchronize()
-    finite = np.nan_to_num(transforms, nan=-1e6)  # a NaN is outside, as a place far away is
+    finite = np.nan_to_num(transforms, nan=-1e6)  # a NaN counts as outside, like a distant point
     expected = warp_bytes(images, finite, size=size, reverse=reverse)
-    difference = np.abs(found[:-1].astype(int) - expected)
+    difference = np.abs(output[:-1].astype(int) - expected)
     assert not difference[:2].any()
     assert difference.max() <= 1  # FP32 coordinates near a half
     assert (difference > 0).mean() < 1e-3
-    assert (found[-1] == 9).all()
+    assert (output[-1] == 9).all()
 
 
 def test_preprocess_bytes(kernels: Kernels, stream: Stream, to_device: Callable[[NDArray[Any]], DeviceBuffer]) -> None:
     rng, size = np.random.default_rng(4), 28
     shapes = ((28, 28), (57, 71), (224, 224), (225, 301), (447, 900), (1, 1), (20, 200), (29, 28))
-    images = [photograph(rng, *shape) for shape in shapes]
+    images = [photo(rng, *shape) for shape in shapes]
     table = np.zeros(len(images), IMAGE)
     for row, image, gap in zip(table, images, (0, 5, 0, 61, 1, 0, 3, 0), strict=True):
         padded = np.full((image.shape[0], 3 * image.shape[1] + gap), 77, np.uint8)
         padded[:, : 3 * image.shape[1]] = image.reshape(len(image), -1)
         row["pixels"], row["pitch"] = to_device(padded).address, padded.shape[1]
         row["height"], row["width"] = image.shape[:2]
-    found = np.full((len(images) + 1, size, size, 3), 9, np.uint8)
-    crops, on_device = to_device(found), to_device(table)
+    output = np.full((len(images) + 1, size, size, 3), 9, np.uint8)
+    crops, on_device = to_device(output), to_device(table)
     for first, count in ((3, 5), (0, 2), (2, 0)):
         kernels.preprocess_bytes(stream, on_device, crops, first=first, count=count, size=size)
-    stream.download(crops, found)
+    stream.download(crops, output)
     stream.synchronize()
-    assert (found[[2, 8]] == 9).all()  # nobody's
+    assert (output[[2, 8]] == 9).all()  # belongs to no photo
     kernels.preprocess_bytes(stream, on_device, crops, first=2, count=1, size=size)
-    stream.download(crops, found)
+    stream.download(crops, output)
     stream.synchronize()
-    difference = np.abs(found[:-1].astype(int) - preprocess_bytes(images, size=size))
+    difference = np.abs(output[:-1].astype(int) - preprocess_bytes(images, size=size))
     assert not difference[[0, 5]].any()
     assert difference.max() <= 1  # FP32 near a half
     assert (difference > 0).mean() < 2e-2
-    assert (found[-1] == 9).all()
+    assert (output[-1] == 9).all()
 
 
-def test_kernels_refuse_what_would_write_outside(driver: Driver, kernels: Kernels, stream: Stream) -> None:
+def test_kernels_refuse_to_write_out_of_bounds(driver: Driver, kernels: Kernels, stream: Stream) -> None:
     with DeviceBuffer(driver, 24) as small, DeviceBuffer(driver, 1 << 20) as large:
         with raises(ConfigError, 24, 37632):
             kernels.preprocess_bytes(stream, large, small, first=0, count=1, size=112)
@@ -251,11 +251,11 @@ def test_kernels_refuse_what_would_write_outside(driver: Driver, kernels: Kernel
             kernels.align_bytes(stream, large, large, small, count=1, size=9)
         with raises(ConfigError, 24, 48):
             kernels.align_bytes(stream, large, small, large, count=2, size=9)
-        kernels.align_bytes(stream, small, large, large, count=0, size=8)  # nothing to do is no error
+        kernels.align_bytes(stream, small, large, large, count=0, size=8)  # an empty batch is no error
 
 
-def test_the_definition_of_align_is_opencvs_warp() -> None:
-    noise = photograph(np.random.default_rng(5), 200, 150)
+def test_align_equals_opencvs_warp() -> None:
+    noise = photo(np.random.default_rng(5), 200, 150)
     image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
     transform = np.array([[1.1, -0.4, 20], [0.4, 1.1, -10]], np.float32)
     ours = warp_levels([image], transform[None], size=112)[0]
@@ -266,18 +266,18 @@ def test_the_definition_of_align_is_opencvs_warp() -> None:
 
 
 @pytest.mark.parametrize("size", [112, 80])
-def test_bytes_by_the_inverse_transforms_are_the_crops_of_align_crops(size: int) -> None:
-    noise = photograph(np.random.default_rng(6), 220, 180)
+def test_the_inverse_transforms_give_the_crops_of_align_crops(size: int) -> None:
+    noise = photo(np.random.default_rng(6), 220, 180)
     image = np.asarray(cv2.GaussianBlur(noise, (0, 0), 3), np.uint8)
     turn = np.array([[0.6, 0.25], [-0.25, 0.6]])
     landmarks = (template(112) @ turn + np.array([60.0, 30.0]))[None].repeat(3, axis=0)
-    landmarks[1] = 50.0  # all five are one
+    landmarks[1] = 50.0  # all five points coincide
     landmarks[2] += 0.3
     back = inverse_transforms(landmarks, size)
     assert np.isnan(back[1]).all()
-    there = similarity(landmarks[[0, 2]], template(size))
-    whole = np.concatenate([there, np.tile([[[0.0, 0.0, 1.0]]], (2, 1, 1))], axis=1)
-    np.testing.assert_allclose(back[[0, 2]], np.linalg.inv(whole)[:, :2], atol=1e-4)
+    forward = similarity(landmarks[[0, 2]], template(size))
+    matrices = np.concatenate([forward, np.tile([[[0.0, 0.0, 1.0]]], (2, 1, 1))], axis=1)
+    np.testing.assert_allclose(back[[0, 2]], np.linalg.inv(matrices)[:, :2], atol=1e-4)
     ours = warp_bytes([image] * 2, back[[0, 2]], size=size)
     theirs = align_crops([image] * 2, landmarks[[0, 2]], size=size)
     difference = np.abs(ours.astype(int) - theirs)

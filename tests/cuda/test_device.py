@@ -13,8 +13,8 @@ from tests.support.errors import raises
 
 
 @pytest.fixture(autouse=True)
-def all_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CUDA finds every GPU that it is told of."""
+def all_gpus_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let CUDA find every GPU that it is given."""
     monkeypatch.setattr(device, "count_gpus", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
 
 
@@ -33,28 +33,28 @@ def all_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
         ("", "cpu", "", "cpu"),
     ],
 )
-def test_only_the_named_gpus_are_seen(
+def test_only_the_named_gpus_are_visible(
     monkeypatch: pytest.MonkeyPatch, shown: str | None, devices: str, names: str, counted: str
 ) -> None:
     if shown is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
-    found = choose_gpus(devices.split(","))
-    assert ",".join(found) == counted
+    gpus = choose_gpus(devices.split(","))
+    assert ",".join(gpus) == counted
     assert os.environ["CUDA_VISIBLE_DEVICES"] == names
-    if "cpu" not in found:
-        assert [visible_devices_for(device) for device in found] == [names.split(",")[int(device)] for device in found]
+    if "cpu" not in gpus:
+        assert [visible_devices_for(device) for device in gpus] == [names.split(",")[int(device)] for device in gpus]
 
 
-def test_a_gpu_that_is_hidden_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hidden_gpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,2")
     with raises(OptionError, "--device", "GPU 2", "CUDA_VISIBLE_DEVICES=1,2"):
         choose_gpus(["0", "2"])
 
 
 @pytest.mark.parametrize("shown", ["", "-1", "-1,0"])
-def test_gpus_that_are_all_hidden_stay_hidden(monkeypatch: pytest.MonkeyPatch, shown: str) -> None:
+def test_hidden_gpus_stay_hidden(monkeypatch: pytest.MonkeyPatch, shown: str) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
     assert visible_devices_for("0") == ""
     with raises(OptionError, "GPU 0", "CUDA_VISIBLE_DEVICES=", 0):
@@ -63,14 +63,12 @@ def test_gpus_that_are_all_hidden_stay_hidden(monkeypatch: pytest.MonkeyPatch, s
 
 
 @pytest.mark.parametrize(
-    ("found", "devices", "gpu"),
+    ("count", "devices", "gpu"),
     [(0, ["3"], "GPU 3"), (1, ["0", "2", "7"], "GPU 2")],
 )
-def test_a_gpu_that_is_not_there_is_refused(
-    monkeypatch: pytest.MonkeyPatch, found: int, devices: list[str], gpu: str
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # put back by monkeypatch, whatever choose_gpus makes of it
+def test_a_missing_gpu_is_refused(monkeypatch: pytest.MonkeyPatch, count: int, devices: list[str], gpu: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # monkeypatch restores it after any change by choose_gpus
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(device, "count_gpus", lambda: found)
+    monkeypatch.setattr(device, "count_gpus", lambda: count)
     with raises(OptionError, "--device", gpu):
         choose_gpus(devices)

@@ -1,4 +1,4 @@
-"""What is said where CUDA cannot be used, and how a package's errors become ours."""
+"""Errors where CUDA cannot be used, and how the errors of a package are translated."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_auto_without_a_package_asks_for_cupy() -> None:
         open_driver()
 
 
-def test_without_a_gpu_the_package_says_why() -> None:
+def test_without_a_gpu_the_package_gives_the_reason() -> None:
     if find_gpu() is not None:
         pytest.skip("this machine has a GPU")
     pytest.importorskip("cupy", reason="cupy is not installed", exc_type=ImportError)
@@ -45,7 +45,7 @@ def test_without_a_gpu_the_package_says_why() -> None:
         open_driver("cupy")
 
 
-def test_memory_that_is_short_is_told_from_other_failures() -> None:
+def test_out_of_memory_differs_from_other_failures() -> None:
     class TheirMemoryError(RuntimeError, MemoryError):
         pass
 
@@ -64,7 +64,7 @@ def test_memory_that_is_short_is_told_from_other_failures() -> None:
 
 
 @pytest.mark.parametrize("name", ["align", "preprocess"])
-def test_a_kernels_source_needs_no_folder(name: str) -> None:
+def test_a_kernel_source_needs_no_folder(name: str) -> None:
     source = kernel_source(name)
     assert "#include" not in source
     assert f"void {name}_u8(" in source

@@ -1,4 +1,4 @@
-"""Each kernel compiles for the GPUs that are promised: by NVRTC, to PTX, without a GPU."""
+"""NVRTC compiles each kernel to PTX for every supported GPU, on a machine without a GPU."""
 
 from __future__ import annotations
 
@@ -38,4 +38,4 @@ def test_a_kernel_compiles_to_ptx(name: str, target: int) -> None:
     ptx = compile_ptx(kernel_source(name), target)
     assert f".target sm_{target}" in ptx
     assert set(re.findall(r"\.visible \.entry (\w+)\(", ptx)) == {f"{name}_u8"}
-    assert ".f64" not in ptx  # a double among the constants would cost 32 times the time
+    assert ".f64" not in ptx  # a double constant would make it 32 times slower

@@ -1,4 +1,4 @@
-"""Sample photographs: the same bytes for the same seed, one person alike, two people not."""
+"""Sample photos: the same bytes for the same seed, similar for one person, different for two people."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ def test_every_style_of_the_first_people_can_be_drawn() -> None:
 
 
 def test_seed_person_and_shot_each_matter() -> None:
-    one = portraits.encode(5, 0, 0, (112, 112))
-    assert portraits.encode(5, 0, 0, (112, 112)) == one
-    others = [portraits.encode(*which, (112, 112)) for which in ((6, 0, 0), (5, 1, 0), (5, 0, 1))]
-    assert len({one, *others}) == 4
+    reference = portraits.encode(5, 0, 0, (112, 112))
+    assert portraits.encode(5, 0, 0, (112, 112)) == reference
+    variants = [portraits.encode(*identity, (112, 112)) for identity in ((6, 0, 0), (5, 1, 0), (5, 0, 1))]
+    assert len({reference, *variants}) == 4
 
 
-def test_the_same_bytes_in_one_process_and_in_two(tmp_path: Path) -> None:
+def test_one_process_and_two_give_the_same_bytes(tmp_path: Path) -> None:
     alone = portraits.write_portraits(tmp_path / "a", 52, 10, (32, 32), seed=3, workers=1)
     pool = portraits.write_portraits(tmp_path / "b", 52, 10, (32, 32), seed=3, workers=2)
     assert len(alone) == len(pool) == 520
     assert alone[13] == tmp_path / "a" / "person-00001" / "shot-3.jpg"
-    for one, other in zip(alone, pool, strict=True):
-        assert one.relative_to(tmp_path / "a") == other.relative_to(tmp_path / "b")
-        assert one.read_bytes() == other.read_bytes()
+    for expected, got in zip(alone, pool, strict=True):
+        assert expected.relative_to(tmp_path / "a") == got.relative_to(tmp_path / "b")
+        assert expected.read_bytes() == got.read_bytes()
 
 
 def describe(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Colours of the middle of a small picture, light taken out."""
+    """Return the colours of the middle of a small picture, normalised for brightness."""
     small = cv2.resize(image, (12, 12), interpolation=cv2.INTER_AREA).astype(np.float32)[1:11, 2:10]
     small /= small.mean()
     flat = (small - small.mean()).ravel()
     return flat / np.linalg.norm(flat)
 
 
-def test_shots_of_a_person_are_nearer_than_other_people() -> None:
+def test_shots_of_one_person_are_nearer_than_those_of_others() -> None:
     rows = np.stack([describe(portraits.portrait(0, p, s, (112, 112))) for p in range(30) for s in range(4)])
     scores = rows @ rows.T
     np.fill_diagonal(scores, -1)
@@ -66,16 +66,16 @@ def test_shots_of_a_person_are_nearer_than_other_people() -> None:
     assert (nearest == person).mean() > 0.8  # by chance: 0.03
 
 
-def test_command(tmp_path: Path) -> None:
+def test_the_command_writes_portraits(tmp_path: Path) -> None:
     options = ["--people", "2", "--shots", "2", "--size", "64x80"]
     command = [sys.executable, "-m", "runtime.demo.portraits", str(tmp_path / "out"), *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
     files = sorted((tmp_path / "out").rglob("*.jpg"))
     assert [f.name for f in files] == ["shot-0.jpg", "shot-1.jpg"] * 2
     image = cv2.imread(str(files[0]))
     assert image is not None
     assert image.shape == (80, 64, 3)
-    done = subprocess.run([*command[:-1], "64"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2
-    assert "WIDTHxHEIGHT" in done.stderr
+    result = subprocess.run([*command[:-1], "64"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 2
+    assert "WIDTHxHEIGHT" in result.stderr

@@ -1,4 +1,4 @@
-"""build_engine: proven engines, written once, by one at a time."""
+"""build_engine writes proven engines, once, one process at a time."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def build(weights: Path, **options: Any) -> BuildResult:
     return build_engine(options.pop("spec", spec()), weights, output=weights.parent / "engines", **options)
 
 
-def listing(folder: Path) -> dict[str, tuple[int, bytes]]:
+def list_folder(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
 
 
-def test_the_sidecar_says_what_was_built(weights: Path) -> None:
+def test_the_sidecar_describes_the_build(weights: Path) -> None:
     result = build(weights)
     assert result.engine.path.name == "test-model.cpu-fp32.onnx"
     assert result.built
@@ -76,20 +76,20 @@ def test_the_sidecar_says_what_was_built(weights: Path) -> None:
     assert 0.99999 <= result.engine.info.parity.minimum <= result.engine.info.parity.mean <= 1 + 1e-9
 
 
-def test_the_engine_is_optimised_but_for_any_processor(weights: Path) -> None:
+def test_the_engine_is_optimised_for_any_processor(weights: Path) -> None:
     graph = onnx.load(build(weights).engine.path).graph
     kinds = {(node.domain, node.op_type) for node in graph.node}
     assert ("com.microsoft", "FusedConv") in kinds  # convolution and ReLU
     assert not any("nchwc" in domain for domain, _ in kinds)
 
 
-def test_a_second_build_finds_it_up_to_date_and_writes_nothing(weights: Path) -> None:
+def test_a_second_build_is_up_to_date_and_writes_nothing(weights: Path) -> None:
     first = build(weights)
-    before = listing(first.engine.path.parent)
+    before = list_folder(first.engine.path.parent)
     second = build(weights)
     assert (second.built, second.reason) == (False, "up to date")
     assert second.engine == first.engine
-    assert listing(first.engine.path.parent) == before
+    assert list_folder(first.engine.path.parent) == before
     assert sorted(before) == [first.engine.path.name, first.engine.path.name + ".json"]
 
 
@@ -110,7 +110,7 @@ def test_the_same_inputs_give_the_same_engine(weights: Path) -> None:
         ({"spec": spec(trained=True)}, "trained was False"),
     ],
 )
-def test_other_inputs_build_it_again(weights: Path, change: dict[str, Any], reason: str) -> None:
+def test_changed_options_rebuild_the_engine(weights: Path, change: dict[str, Any], reason: str) -> None:
     build(weights)
     result = build(weights, **change)
     assert result.built
@@ -119,7 +119,7 @@ def test_other_inputs_build_it_again(weights: Path, change: dict[str, Any], reas
 
 
 @pytest.mark.slow
-def test_other_weights_another_version_and_damage_build_it_again(weights: Path) -> None:
+def test_changed_weights_version_or_damage_rebuild_the_engine(weights: Path) -> None:
     path = build(weights).engine.path
     save_cnn(weights, gain=0.5)
     assert build(weights).reason.startswith("model_sha256 was")
@@ -139,8 +139,8 @@ def test_other_weights_another_version_and_damage_build_it_again(weights: Path) 
     assert not build(weights).built
 
 
-def test_facts_survive_the_sidecar() -> None:
-    """Flat as ever, and read back whole; also as they were before models had tasks."""
+def test_facts_survive_a_round_trip_through_the_sidecar() -> None:
+    """The sidecar stays flat and is read back unchanged, also in its form from before models had tasks."""
     facts = info(
         parity=Parity(3, 0.5, 0.75), int8=Quantisation("64 crops", "minmax", ("a", "b")), decode="yunet", task="detect"
     )
@@ -160,27 +160,27 @@ def test_facts_survive_the_sidecar() -> None:
         ({"parity_min": "high"}, ("minimum", "high")),
     ],
 )
-def test_a_sidecar_that_is_wrong_names_what(weights: Path, change: dict[str, Any], values: Values) -> None:
+def test_an_invalid_sidecar_is_refused_with_the_reason(weights: Path, change: dict[str, Any], values: Values) -> None:
     engine = build(weights).engine
     sidecar_path(engine.path).write_text(json.dumps({**engine.info.to_dict(), **change}))
     with raises(EngineError, *values, "facemill build-engine --model NAME --force"):
         read_engine(engine.path)
 
 
-def test_every_field_that_is_known_before_is_compared() -> None:
+def test_every_field_known_before_a_build_is_compared() -> None:
     from runtime.engines import build as module
 
     assert info().to_dict().keys() > module._BUILD_RESULTS
 
 
 def test_weights_with_another_sha256_are_refused(weights: Path) -> None:
-    found = hashlib.sha256(weights.read_bytes()).hexdigest()
-    with raises(ModelError, found, "0" * 64, "facemill models fetch test-model"):
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    with raises(ModelError, sha256, "0" * 64, "facemill models fetch test-model"):
         build(weights, spec=spec(sha256="0" * 64))
-    assert build(weights, spec=spec(sha256=found)).built
+    assert build(weights, spec=spec(sha256=sha256)).built
 
 
-def test_an_int8_engine_says_what_it_was_calibrated_on(weights: Path) -> None:
+def test_an_int8_engine_records_its_calibration(weights: Path) -> None:
     result = build(weights, precision="int8", calibration=CROPS)
     assert result.engine.path.name == "test-model.cpu-int8.onnx"
     assert result.engine == read_engine(result.engine.path)
@@ -194,18 +194,18 @@ def test_an_int8_engine_says_what_it_was_calibrated_on(weights: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_int8_engine_is_built_again_for_other_crops_alone(weights: Path) -> None:
+def test_only_changed_crops_rebuild_an_int8_engine(weights: Path) -> None:
     first = build(weights, precision="int8", calibration=CROPS)
-    before = listing(first.engine.path.parent)
+    before = list_folder(first.engine.path.parent)
     assert not build(weights, precision="int8", calibration=CROPS).built
-    assert listing(first.engine.path.parent) == before
-    for other in (CalibrationSet(CROPS.crops, 1), CalibrationSet(CROPS.crops[::-1], 1)):
-        assert re.match("calibration was 64 crops", build(weights, precision="int8", calibration=other).reason)
+    assert list_folder(first.engine.path.parent) == before
+    for crops in (CalibrationSet(CROPS.crops, 1), CalibrationSet(CROPS.crops[::-1], 1)):
+        assert re.match("calibration was 64 crops", build(weights, precision="int8", calibration=crops).reason)
     assert build(weights, precision="int8", calibration=CROPS).engine.info == first.engine.info
 
 
 @pytest.mark.parametrize(("rates", "precision"), [((300.0, 700.0), "int8"), ((700.0, 300.0), "fp32")])
-def test_auto_takes_what_is_faster_here(
+def test_auto_selects_the_faster_precision(
     weights: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, float], precision: str
 ) -> None:
     timed: list[Engine] = []
@@ -216,21 +216,21 @@ def test_auto_takes_what_is_faster_here(
     assert result.reason.endswith(f"auto took {precision}: int8 {rates[1]:.0f} images/s, fp32 {rates[0]:.0f}")
     again = build(weights, calibration=CROPS)
     assert (again.engine.path, again.built) == (result.engine.path, False)
-    assert build(weights).engine.info.precision == "fp32"  # nothing to calibrate on
+    assert build(weights).engine.info.precision == "fp32"  # no calibration crops
 
 
-def test_auto_takes_fp32_where_int8_does_not_pass(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_selects_fp32_where_int8_fails(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BARS, "int8", Bar(1.1, 1.1))
     result = build(weights, calibration=CROPS)
     assert result.engine.info.precision == "fp32"
     assert_names(result.reason, "int8", 1.1)
 
 
-def test_rates_are_medians_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Known costs on a fake clock: now and then the machine does something else for seconds."""
+def test_rates_are_medians_of_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The costs are known, on a fake clock. Now and then the machine pauses for seconds."""
     now, calls = [0.0], [0]
 
-    class Costly:
+    class TimedRunner:
         def __init__(self, cost: float) -> None:
             self.info, self._cost = info(profile=(1, 8, 16)), cost
 
@@ -240,23 +240,23 @@ def test_rates_are_medians_of_turns(monkeypatch: pytest.MonkeyPatch) -> None:
             now[0] += seconds
             return seconds
 
-        def __enter__(self) -> Costly:
+        def __enter__(self) -> TimedRunner:
             return self
 
         def __exit__(self, *_: object) -> None:
             pass
 
-    monkeypatch.setattr(rate_module, "open_runner", lambda engine: Costly({"a": 0.001, "b": 0.0025}[str(engine)]))
-    one, other = measure_rates([Engine(Path(name), info()) for name in "ab"], 112, lambda: now[0])
+    monkeypatch.setattr(rate_module, "open_runner", lambda engine: TimedRunner({"a": 0.001, "b": 0.0025}[str(engine)]))
+    rate_a, rate_b = measure_rates([Engine(Path(name), info()) for name in "ab"], 112, lambda: now[0])
     assert calls[0] > 100
-    assert (one, other) == (pytest.approx(1000), pytest.approx(400))
+    assert (rate_a, rate_b) == (pytest.approx(1000), pytest.approx(400))
 
 
-def test_an_int8_engine_that_is_damaged_does_not_pass(weights: Path) -> None:
+def test_a_damaged_int8_engine_fails_the_parity_check(weights: Path) -> None:
     result = build(weights, precision="int8", calibration=CROPS)
     _, _, judges = CROPS.parts()
-    with OrtRunner(result.engine.path.read_bytes(), result.engine.info) as whole:
-        check_parity(measure_parity(whole, spec(), weights, judges), "int8", "the engine")
+    with OrtRunner(result.engine.path.read_bytes(), result.engine.info) as runner:
+        check_parity(measure_parity(runner, spec(), weights, judges), "int8", "the engine")
     model = onnx.load(result.engine.path)
     tensor = max(
         (t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8), key=lambda t: len(t.dims)
@@ -270,8 +270,8 @@ def test_an_int8_engine_that_is_damaged_does_not_pass(weights: Path) -> None:
         check_parity(parity, "int8", "the engine")
 
 
-def test_weights_that_eight_bits_ruin_leave_nothing(weights: Path) -> None:
-    """Behind each convolution one channel drowns the others: what a tensor's one scale cannot hold."""
+def test_weights_unfit_for_int8_write_no_engine(weights: Path) -> None:
+    """Behind each convolution one channel dwarfs the others, which a single scale per tensor cannot represent."""
     model = onnx.load(weights)
     for tensor in model.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor).copy()
@@ -288,7 +288,7 @@ def test_weights_that_eight_bits_ruin_leave_nothing(weights: Path) -> None:
     assert not list((weights.parent / "engines").iterdir())
 
 
-def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
+def test_missing_and_damaged_weights_write_no_engine(tmp_path: Path) -> None:
     with raises(ModelError, "No such file"):
         build(tmp_path / "none.onnx")
     (tmp_path / "bad.onnx").write_bytes(b"bad")
@@ -319,13 +319,13 @@ def test_missing_and_damaged_weights_leave_nothing(tmp_path: Path) -> None:
         ({"compute_capability": "SM75"}, ("--backend tensorrt",)),
     ],
 )
-def test_options_that_cannot_be_are_refused(weights: Path, options: dict[str, Any], values: Values) -> None:
+def test_impossible_options_are_refused(weights: Path, options: dict[str, Any], values: Values) -> None:
     with raises(ConfigError, *values):
         build(weights, **options)
 
 
 @without_gpu
-def test_auto_says_why_it_fell_back(weights: Path) -> None:
+def test_auto_logs_why_it_fell_back(weights: Path) -> None:
     result = build(weights, backend="auto")
     assert result.engine.info.backend == "cpu"
     assert result.reason == "there was no engine; auto fell back to cpu (no NVIDIA GPU with a driver was found)"
@@ -360,23 +360,25 @@ for capability in (None, "SM75"):
 """
 
 
-def test_tensorrt_that_is_not_installed_is_named_with_the_command_that_installs_it(weights: Path) -> None:
+def test_a_missing_tensorrt_is_named_with_its_install_command(weights: Path) -> None:
     output = weights.parent / "engines"
     command = [sys.executable, "-c", NO_TENSORRT, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    either, one = done.stdout.splitlines()
-    assert f"{pip_install('rtx')}, or pip install --extra-index-url https://pypi.nvidia.com tensorrt-cu12" in either
-    assert one.endswith(pip_install("rtx"))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    any_backend, tensorrt = result.stdout.splitlines()
+    assert (
+        f"{pip_install('rtx')}, or pip install --extra-index-url https://pypi.nvidia.com tensorrt-cu12" in any_backend
+    )
+    assert tensorrt.endswith(pip_install("rtx"))
 
 
 def test_a_gpu_that_is_hidden_is_not_found() -> None:
     code = "from runtime.cuda.device import find_gpu; print(find_gpu())"
     hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1"}
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=hidden, capture_output=True, text=True, timeout=60
     )
-    assert done.stdout == "None\n", done.stderr
+    assert result.stdout == "None\n", result.stderr
 
 
 def test_a_folder_that_is_a_file_is_an_error(weights: Path) -> None:
@@ -386,13 +388,13 @@ def test_a_folder_that_is_a_file_is_an_error(weights: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_full_leaves_nothing(weights: Path) -> None:
-    """The largest file that this process may write is smaller than the engine."""
+def test_a_full_disk_leaves_no_file(weights: Path) -> None:
+    """Limit the file size of this process to less than the engine."""
     output = weights.parent / "engines"
     command = [sys.executable, "-c", DISK_FULL, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.stdout.startswith("EngineError"), done.stderr
-    assert_names(done.stdout, "E-ENGINE", "File too large")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.stdout.startswith("EngineError"), result.stderr
+    assert_names(result.stdout, "E-ENGINE", "File too large")
     assert not list(output.iterdir())
 
 
@@ -432,7 +434,7 @@ print(result.built)
 
 
 @pytest.mark.slow
-def test_of_several_builds_at_once_one_builds(weights: Path) -> None:
+def test_only_one_of_several_concurrent_builds_builds(weights: Path) -> None:
     output = weights.parent / "engines"
     command = [sys.executable, "-c", TWO_AT_ONCE, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]

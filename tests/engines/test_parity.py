@@ -1,4 +1,4 @@
-"""What the parity check lets through, and what it does not."""
+"""Which engines the parity check accepts and which it refuses."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.support.errors import raises
 from tests.support.model_files import info, save_cnn, spec
 
 
-def test_another_normalisation_does_not_pass(tmp_path: Path) -> None:
+def test_a_different_normalisation_fails(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
-    other = prepare_graph(weights, spec(mean=(120.0, 120.0, 120.0)), "fp32")
-    with OrtRunner(other.SerializeToString(), info()) as engine:
+    graph = prepare_graph(weights, spec(mean=(120.0, 120.0, 120.0)), "fp32")
+    with OrtRunner(graph.SerializeToString(), info()) as engine:
         parity = measure_parity(engine, spec(), weights)
     with raises(ParityError, 64, 0.99999):
         check_parity(parity, "fp32", "the engine")
 
 
-def test_answers_that_are_no_numbers_do_not_pass(tmp_path: Path) -> None:
+def test_outputs_that_are_not_finite_fail(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx", gain=1e9)  # beyond float16 in the first layer
     with OrtRunner(prepare_graph(weights, spec(), "fp16").SerializeToString(), info(precision="fp16")) as engine:
         parity = measure_parity(engine, spec(), weights)
@@ -33,7 +33,7 @@ def test_answers_that_are_no_numbers_do_not_pass(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("profile", [(1, 1, 1), (1, 5, 7), (64, 64, 64), (100, 100, 128)])
-def test_every_profile_is_served(tmp_path: Path, profile: tuple[int, int, int]) -> None:
+def test_every_batch_profile_is_checked(tmp_path: Path, profile: tuple[int, int, int]) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     with OrtRunner(prepare_graph(weights, spec(), "fp32").SerializeToString(), info(profile=profile)) as engine:
         parity = measure_parity(engine, spec(), weights)
@@ -41,20 +41,20 @@ def test_every_profile_is_served(tmp_path: Path, profile: tuple[int, int, int]) 
     assert parity.minimum > 0.99999
 
 
-def test_given_crops_are_the_ones_compared(tmp_path: Path) -> None:
+def test_the_check_compares_the_given_crops(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     with OrtRunner(prepare_graph(weights, spec(), "fp32").SerializeToString(), info()) as engine:
         assert measure_parity(engine, spec(), weights, synthetic_crops(112, count=3, seed=9)).images == 3
 
 
-def test_a_bar_is_met_by_standing_on_it() -> None:
+def test_a_value_equal_to_the_limit_passes() -> None:
     check_parity(Parity(1, 0.999, 0.999), "fp16", "x")
     for minimum in (0.9989999, float("nan")):
         with pytest.raises(ParityError):
             check_parity(Parity(1, minimum, 1.0), "fp16", "x")
 
 
-def test_a_mean_below_its_bar_does_not_pass() -> None:
+def test_a_mean_below_its_limit_fails() -> None:
     check_parity(Parity(128, 0.97, 0.995), "int8", "x")
     with raises(ParityError, "0.990000", "0.994000", 0.97, 0.995, "int8"):
         check_parity(Parity(128, 0.99, 0.994), "int8", "x")

@@ -33,7 +33,7 @@ CALIBRATION, CHOICE = CROPS[:32], CROPS[32:]
 def save_uneven(path: Path) -> Path:
     """Five layers of 8 channels; between the third and the fourth, one channel is a thousand times the others.
 
-    The fourth layer undoes it, so in float nothing is lost; in eight bits a tensor there is nothing left of the others.
+    The fourth layer reverses it, so float loses nothing. With one INT8 scale per tensor, the other channels vanish.
     """
     random = np.random.default_rng(11)
     shapes = [(8, 3, 8, 8), (8, 8, 3, 3), (8, 8, 3, 3), (8, 8, 3, 3), (16, 8, 4, 4)]
@@ -68,34 +68,34 @@ def test_the_layers_around_the_weak_spot_stay_in_float(uneven: onnx.ModelProto, 
     alone = quantise(uneven, scheme, CALIBRATION, CHOICE, target=0.0)
     assert alone.left_float == ()
     assert alone.agreement < 0.95
-    found = quantise(uneven, scheme, CALIBRATION, CHOICE, target=0.99)
-    assert found.agreement >= 0.99
-    # What reads the uneven tensor; and where outputs are quantised too, what writes it.
-    assert set(found.left_float) == ({"body/conv3"} if scheme.inputs_only else {"body/conv2", "body/conv3"})
+    quantised = quantise(uneven, scheme, CALIBRATION, CHOICE, target=0.99)
+    assert quantised.agreement >= 0.99
+    # The layer that reads the uneven tensor and, where outputs are quantised too, the layer that writes it.
+    assert set(quantised.left_float) == ({"body/conv3"} if scheme.inputs_only else {"body/conv2", "body/conv3"})
 
 
-def test_nothing_stays_in_float_without_need(tmp_path: Path) -> None:
+def test_no_layer_stays_in_float_needlessly(tmp_path: Path) -> None:
     graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(), "fp32")
-    found = quantise(graph, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=0.995)
-    assert found.left_float == ()
-    assert found.agreement >= 0.995
+    quantised = quantise(graph, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=0.995)
+    assert quantised.left_float == ()
+    assert quantised.agreement >= 0.995
 
 
-def test_what_cannot_be_reached_is_refused_with_the_figure(uneven: onnx.ModelProto) -> None:
+def test_an_unreachable_target_is_refused_with_the_best_figure(uneven: onnx.ModelProto) -> None:
     with raises(EngineError, "3 of 5", 1.1, "fp16"):
         quantise(uneven, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=1.1)
 
 
-def test_the_method_that_does_best_is_taken(tmp_path: Path) -> None:
-    """Dim pictures, and among those to calibrate on one with a glaring pixel, which minmax makes room for."""
+def test_the_best_method_is_selected(tmp_path: Path) -> None:
+    """Calibrate on dim pictures of which one has a bright pixel, which widens the range of minmax."""
     graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(mean=(0.0, 0.0, 0.0)), "fp32")
     dim = (CROPS // 40).astype(np.uint8)
     glaring = dim[:32].copy()
     glaring[3, 50:54, 50:54] = 255
     assert quantise(graph, OnnxRuntimeCpu.scheme, dim[:32], dim[32:], target=0.0).agreement > 0.98
-    found = quantise(graph, OnnxRuntimeCpu.scheme, glaring, dim[32:], target=0.0)
-    assert found.method != "minmax"
-    assert found.agreement > 0.98
+    quantised = quantise(graph, OnnxRuntimeCpu.scheme, glaring, dim[32:], target=0.0)
+    assert quantised.method != "minmax"
+    assert quantised.agreement > 0.98
 
 
 @pytest.fixture(scope="module")
@@ -122,10 +122,10 @@ def test_a_real_network_on_real_faces(shared: Path, real_crops: NDArray[np.uint8
     if not weights.exists():
         pytest.skip(f"{weights.name} is not there")
     model = load_spec("mobilefacenet-128")
-    given = CalibrationSet(real_crops[:256], 0)
-    result = build_engine(model, weights, backend="cpu", precision="int8", output=tmp_path, calibration=given)
+    calibration = CalibrationSet(real_crops[:256], 0)
+    result = build_engine(model, weights, backend="cpu", precision="int8", output=tmp_path, calibration=calibration)
     assert result.engine.info.parity.images == 64
-    with open_runner(result.engine) as runner:  # on crops that had no part in it
+    with open_runner(result.engine) as runner:  # on crops that the calibration did not use
         parity = measure_parity(runner, model, weights, real_crops[256:])
     assert parity.mean >= BARS["int8"].mean
     assert parity.minimum >= BARS["int8"].minimum
@@ -135,9 +135,9 @@ def test_a_real_network_on_real_faces(shared: Path, real_crops: NDArray[np.uint8
     assert 1 <= len(result.engine.info.int8.left_float) <= 6
 
 
-def test_what_does_not_count_is_not_compared(uneven: onnx.ModelProto) -> None:
-    whole = quantise(uneven, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=-1.0)
-    some = quantise(
+def test_ignored_outputs_are_not_compared(uneven: onnx.ModelProto) -> None:
+    all_outputs = quantise(uneven, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=-1.0)
+    weighted_outputs = quantise(
         uneven,
         OnnxRuntimeCpu.scheme,
         CALIBRATION,
@@ -145,5 +145,5 @@ def test_what_does_not_count_is_not_compared(uneven: onnx.ModelProto) -> None:
         target=-1.0,
         reading=lambda answers: np.ones((len(answers), 1)),
     )
-    assert whole.agreement < 0.9999
-    assert some.agreement == pytest.approx(1.0)
+    assert all_outputs.agreement < 0.9999
+    assert weighted_outputs.agreement == pytest.approx(1.0)

@@ -1,4 +1,4 @@
-"""Stale TensorRT engines are told from usable ones, and built again."""
+"""Stale TensorRT engines are recognised and rebuilt."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def engine(tmp_path: Path) -> Engine:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU that only this module sees; whether TensorRT-RTX can load a plan is then the test's to say."""
+    """Fake a GPU for this module; each test decides whether TensorRT-RTX can load a plan."""
     monkeypatch.setattr(stale, "find_gpu", lambda: TURING)
     monkeypatch.setattr(stale, "invalid_here", lambda trt, plan: "")
 
@@ -54,7 +54,7 @@ def test_an_engine_for_this_gpu_is_used_as_it_is(engine: Engine, gpu: None) -> N
     assert rebuild_if_stale(engine) == engine
 
 
-def test_one_for_all_gpus_is_for_this_one(engine: Engine, gpu: None) -> None:
+def test_an_engine_for_all_gpus_is_used_on_this_one(engine: Engine, gpu: None) -> None:
     engine = change(engine, device="default set")
     assert why_stale(engine) == ""
 
@@ -68,7 +68,7 @@ def test_one_for_all_gpus_is_for_this_one(engine: Engine, gpu: None) -> None:
         ({"device": "NVIDIA A100"}, ("NVIDIA A100",)),
     ],
 )
-def test_a_stale_engine_is_built_again_with_the_reason_in_the_log(
+def test_a_stale_engine_is_rebuilt_and_the_reason_is_logged(
     engine: Engine, gpu: None, caplog: pytest.LogCaptureFixture, values: dict[str, Any], reason: tuple[str, ...]
 ) -> None:
     engine = change(engine, **values)
@@ -81,7 +81,7 @@ def test_a_stale_engine_is_built_again_with_the_reason_in_the_log(
     assert_names(caplog.text, *reason)
 
 
-def test_another_onnx_file_makes_it_stale(
+def test_a_changed_onnx_file_makes_the_engine_stale(
     engine: Engine, gpu: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "w600k_mbf.onnx").write_bytes(b"another")
@@ -90,7 +90,7 @@ def test_another_onnx_file_makes_it_stale(
     assert_names(why_stale(engine), "ONNX")
 
 
-def test_what_cannot_be_built_again_says_why(engine: Engine, gpu: None) -> None:
+def test_a_failed_rebuild_gives_the_reason(engine: Engine, gpu: None) -> None:
     engine = change(engine, device="SM86", precision="int8")
     with raises(EngineError, "SM86", "--precision int8", "--calibration"):
         rebuild_if_stale(engine)
@@ -99,11 +99,11 @@ def test_what_cannot_be_built_again_says_why(engine: Engine, gpu: None) -> None:
         rebuild_if_stale(engine)
 
 
-def test_without_a_gpu_nothing_is_stale(engine: Engine) -> None:
+def test_without_a_gpu_no_engine_is_stale(engine: Engine) -> None:
     engine = change(engine, device="SM86")
     assert rebuild_if_stale(engine) == engine
 
 
-def test_tensorrt_rtx_gives_its_own_verdict(engine: Engine) -> None:
-    """Without a driver it calls every engine invalid, and says what is missing."""
+def test_tensorrt_rtx_gives_the_verdict(engine: Engine) -> None:
+    """Without a driver, TensorRT-RTX calls every engine invalid and names what is missing."""
     assert "CUDA driver version is insufficient" in invalid_here(trt, engine.content())

@@ -1,4 +1,4 @@
-"""Engines opened from disk and run: what they take, what they give, and what happens when they cannot."""
+"""Engines opened from disk: their inputs, their outputs and their errors."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ def images(count: int) -> NDArray[np.uint8]:
 
 def test_a_batch_becomes_unit_rows_in_a_new_array(engine: Engine) -> None:
     with open_runner(engine) as runner:
-        one, other = runner.infer(images(5)), runner.infer(images(5))
-    assert one.shape == (5, 16)
-    assert one.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-6)
-    one[:] = 0  # the caller's own
-    np.testing.assert_allclose(np.linalg.norm(other, axis=1), 1, atol=1e-6)
+        rows_a, rows_b = runner.infer(images(5)), runner.infer(images(5))
+    assert rows_a.shape == (5, 16)
+    assert rows_a.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows_a, axis=1), 1, atol=1e-6)
+    rows_a[:] = 0  # a new array that belongs to the caller
+    np.testing.assert_allclose(np.linalg.norm(rows_b, axis=1), 1, atol=1e-6)
 
 
-def test_the_input_is_left_alone(engine: Engine) -> None:
+def test_the_input_is_not_changed(engine: Engine) -> None:
     crops = images(4)
     before = crops.copy()
     with open_runner(engine) as runner:
@@ -57,9 +57,13 @@ def test_the_input_is_left_alone(engine: Engine) -> None:
 
 def test_rows_depend_on_neither_batch_nor_threads(engine: Engine) -> None:
     crops = images(16)
-    with open_runner(engine, threads=1) as one, open_runner(engine, threads=2) as two, open_runner(engine) as free:
-        expected = one.infer(crops)
-        for runner in (one, two, free):
+    with (
+        open_runner(engine, threads=1) as one_thread,
+        open_runner(engine, threads=2) as two_threads,
+        open_runner(engine) as default_threads,
+    ):
+        expected = one_thread.infer(crops)
+        for runner in (one_thread, two_threads, default_threads):
             parts = np.concatenate([runner.infer(crops[start : start + 2]) for start in range(0, 16, 2)])
             np.testing.assert_array_equal(parts, expected)
             np.testing.assert_array_equal(runner.infer(crops), expected)
@@ -100,7 +104,7 @@ def test_a_wrong_batch_is_refused(engine: Engine, batch: NDArray[np.uint8], valu
 
 @pytest.fixture
 def copy(engine: Engine, tmp_path: Path) -> Path:
-    """The engine and its sidecar, to be damaged."""
+    """A copy of the engine and its sidecar that a test may damage."""
     for path in (engine.path, sidecar_path(engine.path)):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path / engine.path.name
@@ -116,11 +120,11 @@ def test_a_changed_engine_is_refused(copy: Path) -> None:
 
 
 def test_an_engine_without_its_file_or_sidecar_is_refused(copy: Path) -> None:
-    kept = copy.read_bytes()
+    content = copy.read_bytes()
     copy.unlink()
     with raises(EngineError, copy, "facemill build-engine"):
         open_runner(read_engine(copy))
-    copy.write_bytes(kept)
+    copy.write_bytes(content)
     sidecar_path(copy).unlink()
     with raises(EngineError, sidecar_path(copy), "facemill build-engine"):
         open_runner(read_engine(copy))
@@ -156,15 +160,15 @@ with open_runner(read_engine(Path(sys.argv[2])), threads=1) as runner:
         runner.infer(large)
     except OutOfMemoryError as err:
         print("out of memory:", err)
-    assert np.array_equal(runner.infer(small), before)  # and it goes on with a smaller batch
+    assert np.array_equal(runner.infer(small), before)  # the runner still works with a smaller batch
 """
 
 
-def test_a_batch_that_does_not_fit_is_out_of_memory_and_the_runner_goes_on(tmp_path: Path) -> None:
+def test_an_oversized_batch_is_out_of_memory_and_the_runner_remains_usable(tmp_path: Path) -> None:
     generate(tmp_path / "m.onnx", form="128", seed=0)
     engine = build_engine(spec(dimension=128), tmp_path / "m.onnx", backend="cpu", output=tmp_path).engine
     command = [sys.executable, "-c", OUT_OF_MEMORY, str(ROOT), str(engine)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "out of memory: E-MEMORY: a batch of 256 failed" in done.stdout
-    assert "smaller --batch-size" in done.stdout
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "out of memory: E-MEMORY: a batch of 256 failed" in result.stdout
+    assert "smaller --batch-size" in result.stdout

@@ -1,4 +1,4 @@
-"""Where weights come from: generated once, or found."""
+"""Weights are generated once or read from a file."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def test_a_shipped_random_model_is_generated_once(cache: Path, name: str) -> Non
     assert reference_embeddings(model, path, synthetic_crops(112, count=2)).shape == (2, model.dimension)
 
 
-def test_seeds_and_forms_do_not_meet_in_the_cache(cache: Path) -> None:
+def test_each_seed_and_form_has_its_own_cache_entry(cache: Path) -> None:
     models = [spec(generator=Generator(form, seed)) for form in ("128", "512") for seed in (0, 1)]
     assert len({weights_for(model).read_bytes() for model in models}) == 4
 
 
-def test_weights_beside_the_model_file_are_used(cache: Path, tmp_path: Path) -> None:
+def test_weights_next_to_the_model_file_are_used(cache: Path, tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "model.onnx")
     assert weights_for(spec(folder=tmp_path)) == weights
 
 
-def test_first_runs_at_once_generate_the_same(cache: Path) -> None:
+def test_concurrent_first_runs_generate_the_same_weights(cache: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from runtime.engines.weights import weights_for\n"

@@ -1,4 +1,4 @@
-"""What is measured of this machine is real; no figure is asserted, only that it is one."""
+"""The figures of this machine are measured. The tests check that a figure exists, not its value."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_PRODUCT_TEST_S", 0.05)
 
 
-def test_the_machine_is_looked_at(tmp_path: Path) -> None:
-    seen: list[float] = []
+def test_the_machine_is_measured(tmp_path: Path) -> None:
+    sizes: list[float] = []
 
     def rate(flops: float) -> Rate:
-        seen.append(flops)
+        sizes.append(flops)
         return Rate(1.0, "guess", "")
 
-    found = machine.probe_machine(tmp_path, 64, rate, 10**9, "a GPU")
-    assert seen == [found.flops]
-    assert found.flops > 1e8
-    assert found.read_bytes_s > 1e8
-    assert found.disk_bytes <= shutil.disk_usage(tmp_path).total
-    assert 1e6 < found.memory_bytes < 1e14
-    assert (found.gpu_bytes, found.gpu) == (10**9, "a GPU")
+    probe = machine.probe_machine(tmp_path, 64, rate, 10**9, "a GPU")
+    assert sizes == [probe.flops]
+    assert probe.flops > 1e8
+    assert probe.read_bytes_s > 1e8
+    assert probe.disk_bytes <= shutil.disk_usage(tmp_path).total
+    assert 1e6 < probe.memory_bytes < 1e14
+    assert (probe.gpu_bytes, probe.gpu) == (10**9, "a GPU")
 
 
-def test_photographs_are_measured_through_all_stages(photos: Path, tiny_engine: Path) -> None:
+def test_photos_are_measured_through_all_stages(photos: Path, tiny_engine: Path) -> None:
     paths = [str(path).encode() for path in sorted(photos.rglob("*.jpg"))]
-    for some in (paths, paths[:1]):
-        rate = machine.measure_photo_rate(QueryRules(read_engine(tiny_engine)), some)
+    for sample in (paths, paths[:1]):
+        rate = machine.measure_photo_rate(QueryRules(read_engine(tiny_engine)), sample)
         assert rate.basis == "measured"
         assert rate.per_s is not None
         assert rate.per_s > 1
         assert "drawn at random" in rate.words
 
 
-def test_engines_alone_are_a_bound_and_a_guess_says_so(tiny_engine: Path) -> None:
+def test_an_engine_only_rate_is_a_bound_and_marked_as_a_guess(tiny_engine: Path) -> None:
     rate = machine.measure_engine_rate(read_engine(tiny_engine), None)
     assert rate.basis == "measured"
     assert "engine alone" in rate.words
@@ -59,10 +59,10 @@ def test_engines_alone_are_a_bound_and_a_guess_says_so(tiny_engine: Path) -> Non
     assert "facemill build-engine --model sface" in guess.words
 
 
-def test_only_an_engine_of_these_weights_that_runs_here_is_taken(
+def test_only_a_usable_engine_of_the_same_weights_is_measured(
     tiny_engine: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FACEMILL_CACHE", str(tmp_path))  # other tests leave such an engine in the session's
+    monkeypatch.setenv("FACEMILL_CACHE", str(tmp_path))  # other tests leave such an engine in the cache of the session
     spec, folder = load_spec(str(tiny_model)), cache_dir("engines")
     assert machine.find_engine(spec) is None
     built = folder / "tiny.cpu-fp32.onnx"
@@ -75,11 +75,11 @@ def test_only_an_engine_of_these_weights_that_runs_here_is_taken(
     assert machine.find_engine(spec) is None
 
 
-def test_timing_counts_what_is_done() -> None:
+def test_timing_counts_completed_work() -> None:
     assert 0 < machine._calls_per_s(lambda: time.sleep(0.01)) <= 100
 
 
-def test_files_that_a_container_has_read_take_no_memory_from_it(tmp_path: Path) -> None:
+def test_cached_files_of_a_container_do_not_count_as_used_memory(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("1000000\n")
     (tmp_path / "memory.current").write_text("999000\n")
     (tmp_path / "memory.stat").write_text("anon 9000\nactive_file 400000\ninactive_file 90000\nshmem 1\n")

@@ -1,4 +1,4 @@
-"""A calibration into a finished file: nothing else changes, and whatever goes wrong leaves the file as it was."""
+"""Attach a calibration to a finished file: nothing else changes, and a failure leaves the file unchanged."""
 
 from __future__ import annotations
 
@@ -36,49 +36,52 @@ from tests.support.red_square_detector import picture, save_red_squares
 
 
 @pytest.fixture(scope="module")
-def one(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
-    place = tmp_path_factory.mktemp("attach")
+def evaluation(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    folder = tmp_path_factory.mktemp("attach")
     return evaluate(
         Request(
-            (str(write_people(place / "known")),), place / "known.h5", read_engine(tiny_engine), faces=FaceRules("none")
+            (str(write_people(folder / "known")),),
+            folder / "known.h5",
+            read_engine(tiny_engine),
+            faces=FaceRules("none"),
         )
     )
 
 
 @pytest.fixture(scope="module")
-def calibration(one: Evaluation) -> Calibration:
-    return calibration_of(one, Path("somewhere/known"), "2030-01-02T03:04:05+00:00")
+def calibration(evaluation: Evaluation) -> Calibration:
+    return calibration_of(evaluation, Path("somewhere/known"), "2030-01-02T03:04:05+00:00")
 
 
 @pytest.fixture(scope="module")
-def made(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with everything that a file may hold: failures, digests, a path that is not UTF-8. Not to be changed."""
-    place = tmp_path_factory.mktemp("made")
-    shutil.copytree(photos / "1", place / "in")
-    os.rename(os.fsencode(next((place / "in").iterdir())), os.fsencode(place / "in") + b"/caf\xe9.jpg")
+def finished_file(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with failures, digests and a path that is not UTF-8. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(photos / "1", folder / "in")
+    os.rename(os.fsencode(next((folder / "in").iterdir())), os.fsencode(folder / "in") + b"/caf\xe9.jpg")
     process(
         Request(
-            (str(place / "in"),),
-            place / "o.h5",
+            (str(folder / "in"),),
+            folder / "o.h5",
             read_engine(tiny_engine),
             skip_duplicates=True,
             faces=FaceRules("none"),
         )
     )
-    return place / "o.h5"
+    return folder / "o.h5"
 
 
 @pytest.fixture
-def file(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copy(made, tmp_path / "people.h5"))
+def file(finished_file: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(finished_file, tmp_path / "people.h5"))
 
 
-def test_nothing_but_the_calibration_changes(file: Path, made: Path, calibration: Calibration) -> None:
+def test_nothing_but_the_calibration_changes(file: Path, finished_file: Path, calibration: Calibration) -> None:
     file.chmod(0o640)
     attach_calibration(file, calibration)
-    assert differences(made, file) == ["@score_calibration"]
+    assert differences(finished_file, file) == ["@score_calibration"]
     assert "outcomes/raw_paths/bytes" in contents(file)
-    with h5py.File(made) as before, h5py.File(file) as after:
+    with h5py.File(finished_file) as before, h5py.File(file) as after:
         assert after["metadata"].attrs["run_id"] == before["metadata"].attrs["run_id"]
         assert after["embeddings"].fletcher32
         assert after["outcomes/path"].compression == "gzip"
@@ -88,13 +91,13 @@ def test_nothing_but_the_calibration_changes(file: Path, made: Path, calibration
         assert find_calibration(gallery) == calibration
 
 
-def test_a_second_calibration_takes_the_place_of_the_first(file: Path, calibration: Calibration) -> None:
+def test_a_second_calibration_replaces_the_first(file: Path, calibration: Calibration) -> None:
     attach_calibration(file, calibration)
     attach_calibration(file, replace(calibration, folder="other"))
     with EmbeddingFile(file) as gallery:
-        found = find_calibration(gallery)
-    assert found is not None
-    assert found.folder == "other"
+        attached = find_calibration(gallery)
+    assert attached is not None
+    assert attached.folder == "other"
 
 
 def test_a_link_is_followed(file: Path, tmp_path: Path, calibration: Calibration) -> None:
@@ -106,7 +109,7 @@ def test_a_link_is_followed(file: Path, tmp_path: Path, calibration: Calibration
         assert find_calibration(gallery) == calibration
 
 
-def test_a_retry_of_the_file_still_works(tiny_engine: Path, tmp_path: Path, calibration: Calibration) -> None:
+def test_a_file_with_a_calibration_can_be_retried(tiny_engine: Path, tmp_path: Path, calibration: Calibration) -> None:
     request = Request(
         (str(write_people(tmp_path / "in")),), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")
     )
@@ -116,27 +119,29 @@ def test_a_retry_of_the_file_still_works(tiny_engine: Path, tmp_path: Path, cali
     assert "corrupt" not in process(replace(request, retry=True)).outcomes
 
 
-def test_scores_of_another_model_are_refused(file: Path, made: Path, calibration: Calibration) -> None:
-    other = replace(calibration, contract={**calibration.contract, "precision": "int8", "model_sha256": "f" * 64})
+def test_a_calibration_of_another_model_is_refused(file: Path, finished_file: Path, calibration: Calibration) -> None:
+    int8_calibration = replace(
+        calibration, contract={**calibration.contract, "precision": "int8", "model_sha256": "f" * 64}
+    )
     with raises(ContractError, "precision", "fp32", "int8") as caught:
-        attach_calibration(file, other)
+        attach_calibration(file, int8_calibration)
     assert "f" * 64 in str(caught.value)
-    assert file.read_bytes() == made.read_bytes()
+    assert file.read_bytes() == finished_file.read_bytes()
 
 
-def test_an_engine_is_checked_before_the_work(file: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_the_engine_is_checked_first(file: Path, tiny_engine: Path, tmp_path: Path) -> None:
     check_file(file, Request((), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")))
-    other = copy_engine(tiny_engine, tmp_path / "other.onnx", precision="int8")
+    int8_engine = copy_engine(tiny_engine, tmp_path / "other.onnx", precision="int8")
     with raises(ContractError, "precision", "fp32", "int8"):
-        check_file(file, Request((), tmp_path / "o.h5", other, faces=FaceRules("none")))
+        check_file(file, Request((), tmp_path / "o.h5", int8_engine, faces=FaceRules("none")))
     with raises(StorageError, tmp_path / "none.h5", "facemill process"):
         check_file(
             tmp_path / "none.h5", Request((), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none"))
         )
 
 
-def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) -> None:
-    """Where every face counts, the detector looks at other views, and the crop of one face lies elsewhere."""
+def test_a_calibration_of_other_views_is_refused(tiny_engine: Path, tmp_path: Path) -> None:
+    """With `--faces all` the detector uses other views, so the crop of the same face differs."""
     spec = load_spec(str(save_red_squares(tmp_path)))
     detector = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path).engine
     for person in range(2):
@@ -166,7 +171,7 @@ def test_scores_of_other_views_are_refused(tiny_engine: Path, tmp_path: Path) ->
 
 
 def test_a_calibration_that_does_not_fit_its_file_is_not_used(file: Path, calibration: Calibration) -> None:
-    """It may have been copied there by hand."""
+    """A user may have copied it by hand."""
     attach_calibration(file, calibration)
     with EmbeddingFile(file) as gallery:
         gallery.contract = replace(gallery.contract, model_sha256="e" * 64)
@@ -175,13 +180,13 @@ def test_a_calibration_that_does_not_fit_its_file_is_not_used(file: Path, calibr
         assert find_calibration(gallery) is None
 
 
-def test_a_file_that_a_run_is_writing_is_left_alone(file: Path, made: Path, calibration: Calibration) -> None:
+def test_a_file_in_use_by_a_run_is_not_changed(file: Path, finished_file: Path, calibration: Calibration) -> None:
     with RunFolder(file), raises(LockedError, file):
         attach_calibration(file, calibration)
-    assert file.read_bytes() == made.read_bytes()
+    assert file.read_bytes() == finished_file.read_bytes()
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(file: Path, made: Path, calibration: Calibration) -> None:
+def test_a_full_disk_leaves_the_file_unchanged(file: Path, finished_file: Path, calibration: Calibration) -> None:
     before, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
@@ -190,17 +195,17 @@ def test_a_full_disk_leaves_the_file_as_it_was(file: Path, made: Path, calibrati
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
-    assert file.read_bytes() == made.read_bytes()
+    assert file.read_bytes() == finished_file.read_bytes()
     assert os.listdir(file.parent) == ["people.h5"]
 
 
-def test_a_missing_file_makes_no_folder(tmp_path: Path, calibration: Calibration) -> None:
+def test_a_missing_file_creates_no_folder(tmp_path: Path, calibration: Calibration) -> None:
     with raises(StorageError, tmp_path / "no" / "people.h5", "facemill process"):
         attach_calibration(tmp_path / "no" / "people.h5", calibration)
     assert os.listdir(tmp_path) == []
 
 
-def test_one_person_alone_cannot_calibrate(tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_single_person_cannot_calibrate(tiny_engine: Path, tmp_path: Path) -> None:
     for shot in range(2):
         write_portrait(tmp_path / "in", 0, shot)
     alone = evaluate(
@@ -210,15 +215,15 @@ def test_one_person_alone_cannot_calibrate(tiny_engine: Path, tmp_path: Path) ->
         calibration_of(alone, tmp_path, "")
 
 
-def test_the_calibration_says_what_it_was_counted_on(one: Evaluation, calibration: Calibration) -> None:
+def test_the_calibration_names_its_data(evaluation: Evaluation, calibration: Calibration) -> None:
     assert (calibration.folder, calibration.people, calibration.photographs) == ("known", 13, 36)
-    assert calibration.pairs == one.curve.impostors
-    assert calibration.contract["model_sha256"] == one.embedded.contract.model_sha256
+    assert calibration.pairs == evaluation.curve.impostors
+    assert calibration.contract["model_sha256"] == evaluation.embedded.contract.model_sha256
     assert "root" not in calibration.contract
     assert calibration.expected(-1, 50).hits == 50
 
 
-def test_the_index_beside_the_file_stays(file: Path, calibration: Calibration) -> None:
+def test_the_index_next_to_the_file_remains(file: Path, calibration: Calibration) -> None:
     with EmbeddingFile(file) as gallery:
         index = ensure_index(gallery)
     assert index is not None

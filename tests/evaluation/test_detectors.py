@@ -1,4 +1,4 @@
-"""Which detector to take: decided by intervals, then by speed, and never against a licence without a word."""
+"""The recommended detector: decided by intervals, then by speed. A licence that restricts use is always mentioned."""
 
 from __future__ import annotations
 
@@ -40,82 +40,87 @@ def figures(
     return DetectorFigures(label, licence, found, merit, 0, 0, 0, speed, speed)
 
 
-def test_of_equals_the_fastest_is_taken_in_any_order() -> None:
-    some = [figures("slow", 10), figures("fast", 30), figures("middling", 20)]
-    for order in (some, some[::-1], [some[1], some[0], some[2]]):
+def test_the_fastest_of_equal_detectors_is_recommended_in_any_order() -> None:
+    candidates = [figures("slow", 10), figures("fast", 30), figures("middling", 20)]
+    for order in (candidates, candidates[::-1], [candidates[1], candidates[0], candidates[2]]):
         assert recommend(order).startswith("Take fast: ")
 
 
-@pytest.mark.parametrize("what", ["merit", "found"])
-def test_a_difference_within_the_interval_rules_nobody_out(what: str) -> None:
+@pytest.mark.parametrize("field", ["merit", "found"])
+def test_a_difference_within_the_interval_excludes_no_detector(field: str) -> None:
     def pair(of: int) -> list[DetectorFigures]:
         good, worse = share(of * 98 // 100, of), share(of * 95 // 100, of)
-        return [replace(figures("good", 10), **{what: good}), replace(figures("fast", 30), **{what: worse})]
+        return [replace(figures("good", 10), **{field: good}), replace(figures("fast", 30), **{field: worse})]
 
     assert recommend(pair(100)).startswith("Take fast")  # three of a hundred may be chance
     assert recommend(pair(10_000)).startswith("Take good: ")  # three hundred are not
 
 
-def test_a_difference_that_is_proven_and_does_not_matter_rules_nobody_out_either() -> None:
+def test_a_significant_but_small_difference_excludes_no_detector() -> None:
     best, fast = BoundedShare(0.9950, 0.9949), BoundedShare(0.9940, 0.9939)
     assert recommend([figures("best", 10, merit=best), figures("fast", 30, merit=fast)]).startswith("Take fast")
 
 
 @pytest.mark.parametrize("unknown", [None, 0.0])
-def test_a_speed_that_is_not_known_is_no_rank(unknown: float | None) -> None:
-    said = recommend([figures("kept", unknown), figures("measured", 20)])
-    assert "Take" not in said
-    assert_names(said, "kept and measured", "for kept.", "--force")
+def test_a_detector_of_unknown_speed_is_not_ranked(unknown: float | None) -> None:
+    advice = recommend([figures("kept", unknown), figures("measured", 20)])
+    assert "Take" not in advice
+    assert_names(advice, "kept and measured", "for kept.", "--force")
     worse = figures("worse", unknown, merit=share(5000, 10_000))
     assert recommend([worse, figures("measured", 20)]).startswith("Take measured: ")
 
 
 @pytest.fixture(scope="module")
 def request_(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Request:
-    place = tmp_path_factory.mktemp("detectors")
+    folder = tmp_path_factory.mktemp("detectors")
     return Request(
-        (str(write_people(place / "in")),), place / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")
+        (str(write_people(folder / "in")),), folder / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")
     )
 
 
 @pytest.fixture(scope="module")
-def one(request_: Request) -> Evaluation:
+def evaluation(request_: Request) -> Evaluation:
     return evaluate(request_, read_pairs(write_pairs(request_.output.parent / "pairs.txt")))
 
 
-def test_figures_are_those_of_the_evaluation(one: Evaluation) -> None:
-    status = one.embedded.status.copy()
+def test_figures_come_from_the_evaluation(evaluation: Evaluation) -> None:
+    status = evaluation.embedded.status.copy()
     status[:3] = Status.NO_FACE
-    seen = figures_of("x", MIT, replace(one, embedded=replace(one.embedded, status=status)))
-    assert seen.no_face == 3
-    assert seen.found == share(34, 37)  # one of 38 was cut short: no detector can help that
-    assert one.pairs is not None
-    right = int(one.pairs.folds.right.sum())
-    assert (seen.merit.value, seen.merit.low) == pytest.approx((right / 16, wilson(right, 16)[0]))
+    detector_figures = figures_of("x", MIT, replace(evaluation, embedded=replace(evaluation.embedded, status=status)))
+    assert detector_figures.no_face == 3
+    assert detector_figures.found == share(34, 37)  # one of 38 is truncated, which no detector can fix
+    assert evaluation.pairs is not None
+    right = int(evaluation.pairs.folds.right.sum())
+    assert (detector_figures.merit.value, detector_figures.merit.low) == pytest.approx(
+        (right / 16, wilson(right, 16)[0])
+    )
 
 
-def test_without_pairs_recall_decides_and_is_never_certain(one: Evaluation) -> None:
-    assert one.retrieval is not None
-    alone = replace(one, pairs=None)
-    assert figures_of("x", "", alone).merit.value == pytest.approx(one.retrieval.means[0])
-    perfect = replace(one.retrieval, values=np.ones_like(one.retrieval.values))
+def test_without_pairs_recall_decides_and_is_never_certain(evaluation: Evaluation) -> None:
+    assert evaluation.retrieval is not None
+    alone = replace(evaluation, pairs=None)
+    assert figures_of("x", "", alone).merit.value == pytest.approx(evaluation.retrieval.means[0])
+    perfect = replace(evaluation.retrieval, values=np.ones_like(evaluation.retrieval.values))
     merit = figures_of("x", "", replace(alone, retrieval=perfect)).merit
     assert merit.value == 1
     assert merit.low < 0.95  # of 36 queries
-    nobody = figures_of("x", "", replace(alone, retrieval=None))
-    assert nobody.merit == BoundedShare(0, 0)
+    unmeasured = figures_of("x", "", replace(alone, retrieval=None))
+    assert unmeasured.merit == BoundedShare(0, 0)
 
 
-def test_a_file_that_is_found_whole_keeps_the_speed_at_which_it_was_made(request_: Request, one: Evaluation) -> None:
-    assert one.embedded.summary is not None
-    assert one.embedded.summary.images_per_s > 0
+def test_a_reused_file_keeps_its_recorded_speed(request_: Request, evaluation: Evaluation) -> None:
+    assert evaluation.embedded.summary is not None
+    assert evaluation.embedded.summary.images_per_s > 0
     again = evaluate(request_).embedded.summary
     assert again is not None
     assert again.processed == 0
-    assert (again.images_per_s, again.stages) == (one.embedded.summary.images_per_s, one.embedded.summary.stages)
-    kept = request_.output.with_suffix(".speed.json")
-    for text in ("{", "[]", kept.read_text().replace('"run_id": "', '"run_id": "another')):
-        kept.write_text(text)
+    assert (again.images_per_s, again.stages) == (
+        evaluation.embedded.summary.images_per_s,
+        evaluation.embedded.summary.stages,
+    )
+    speed_file = request_.output.with_suffix(".speed.json")
+    for text in ("{", "[]", speed_file.read_text().replace('"run_id": "', '"run_id": "another')):
+        speed_file.write_text(text)
         without = evaluate(request_)
         assert without.embedded.summary is not None
         assert without.embedded.summary.images_per_s == 0

@@ -1,4 +1,4 @@
-"""Real faces through the real detector and network: where detectors fail, and what may change nothing."""
+"""Real faces, the real detector and network: known failures of detectors, and changes that must not matter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SOMEBODY = "astronaut.png"  # 512x512, one face, about 100 pixels wide
 def engines(
     shared: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> tuple[Engine, Engine]:
-    """Of an embedding network and of a detector, both trained."""
+    """Engines of a trained embedding network and a trained detector."""
     folder = tmp_path_factory.mktemp("engines")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FACEMILL_MODELS", str(shared / "models"))
@@ -39,13 +39,13 @@ def engines(
 
 
 @pytest.fixture(scope="module")
-def somebody(shared: Path) -> NDArray[np.uint8]:
+def portrait(shared: Path) -> NDArray[np.uint8]:
     """(512, 512, 3) RGB."""
     return np.array(Image.open(shared / "data" / "photos" / SOMEBODY).convert("RGB"))
 
 
 class EmbeddedFolder:
-    """What a run made of photographs, by name."""
+    """The results of a run by photo name."""
 
     def __init__(self, photos: Path, engines: tuple[Engine, Engine], **rules: object) -> None:
         output = photos.parent / f"{photos.name}.h5"
@@ -60,56 +60,60 @@ class EmbeddedFolder:
             self.faces = dict(zip(names, file["outcomes/faces"][:].tolist(), strict=True))
 
 
-def placed(photo: NDArray[np.uint8], side: int, height: int, width: int, top: int, left: int) -> NDArray[np.uint8]:
-    """A photograph made `side` pixels large, somewhere in a larger grey one."""
+def place_face(photo: NDArray[np.uint8], side: int, height: int, width: int, y: int, x: int) -> NDArray[np.uint8]:
+    """Resize a photo to `side` pixels and place it in a larger grey one."""
     scene = np.full((height, width, 3), 128, np.uint8)
     how = cv2.INTER_AREA if side < len(photo) else cv2.INTER_CUBIC
-    scene[top : top + side, left : left + side] = cv2.resize(photo, (side, side), interpolation=how)
+    scene[y : y + side, x : x + side] = cv2.resize(photo, (side, side), interpolation=how)
     return scene
 
 
-def test_the_form_of_a_photograph_changes_nothing(
-    somebody: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
+def test_size_position_and_encoding_of_a_photo_hardly_change_its_vector(
+    portrait: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     files = {
-        "plain.png": make.encode(somebody, "PNG"),
-        "turned.jpg": make.encode(make.STORED[6](somebody), orientation=6, quality=95),
-        "upside.jpg": make.encode(make.STORED[3](somebody), orientation=3, quality=95),
-        "corner.jpg": make.encode(placed(somebody, 512, 1600, 1200, 1088, 688), quality=95),
-        "huge.jpg": make.encode(placed(somebody, 6000, 6000, 6000, 0, 0), quality=90),
-        "far.jpg": make.encode(placed(somebody, 512, 6000, 5000, 5400, 4400), quality=95),  # in the corner, 2 % wide
-        "cut.png": make.encode(somebody[60:200, 165:285], "PNG"),  # the face fills it
-        "side.png": make.encode(np.rot90(somebody), "PNG"),  # and nothing says so
-        "other side.png": make.encode(np.rot90(somebody, 3), "PNG"),
+        "plain.png": make.encode(portrait, "PNG"),
+        "turned.jpg": make.encode(make.STORED[6](portrait), orientation=6, quality=95),
+        "upside.jpg": make.encode(make.STORED[3](portrait), orientation=3, quality=95),
+        "corner.jpg": make.encode(place_face(portrait, 512, 1600, 1200, 1088, 688), quality=95),
+        "huge.jpg": make.encode(place_face(portrait, 6000, 6000, 6000, 0, 0), quality=90),
+        "far.jpg": make.encode(
+            place_face(portrait, 512, 6000, 5000, 5400, 4400), quality=95
+        ),  # in the corner, 2 % wide
+        "cut.png": make.encode(portrait[60:200, 165:285], "PNG"),  # the face fills it
+        "side.png": make.encode(np.rot90(portrait), "PNG"),  # without a tag that says so
+        "other side.png": make.encode(np.rot90(portrait, 3), "PNG"),
     }
     for mode, name in (("L", "grey.jpg"), ("CMYK", "cmyk.jpg")):
         stream = io.BytesIO()
-        Image.fromarray(somebody).convert(mode).save(stream, "JPEG", quality=95)
+        Image.fromarray(portrait).convert(mode).save(stream, "JPEG", quality=95)
         files[name] = stream.getvalue()
     for name, data in files.items():
         (photos / name).write_bytes(data)
     got = EmbeddedFolder(photos, engines)
     overlooked = {"far.jpg"} if engines[1].info.model == SHIPPED_DETECTOR else set()  # as its card says
     assert {*files} - overlooked <= {*got.paths}
-    alike = {name: float(vector @ got.vectors["plain.png"]) for name, vector in got.vectors.items()}
+    similarity = {name: float(vector @ got.vectors["plain.png"]) for name, vector in got.vectors.items()}
     least = {"turned.jpg": 0.98, "upside.jpg": 0.98, "corner.jpg": 0.9, "huge.jpg": 0.95}
     least |= {"far.jpg": 0.9, "side.png": 0.9, "other side.png": 0.9}
     least |= {"grey.jpg": 0.8, "cmyk.jpg": 0.95, "cut.png": 0.9}
-    assert {name: alike[name] for name, bound in least.items() if alike.get(name, 1) < bound} == {}, alike
+    assert {name: similarity[name] for name, bound in least.items() if similarity.get(name, 1) < bound} == {}, (
+        similarity
+    )
     plain = got.boxes["plain.png"]
     np.testing.assert_allclose(got.boxes["turned.jpg"], plain, atol=4)
     np.testing.assert_allclose(got.boxes["corner.jpg"], plain + np.array([688, 1088, 688, 1088]), atol=8)
     np.testing.assert_allclose(got.boxes["huge.jpg"], plain * 6000 / 512, atol=60)
 
 
-def test_grain_and_screens_of_large_photographs_are_averaged(
-    somebody: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
+def test_grain_and_screens_of_large_photos_are_averaged(
+    portrait: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
-    large = cv2.resize(somebody, (2048, 2048), interpolation=cv2.INTER_CUBIC)
+    large = cv2.resize(portrait, (2048, 2048), interpolation=cv2.INTER_CUBIC)
     grain = np.random.default_rng(0).normal(0, 30, large.shape[:2])[..., None]
     screen = 60.0 * ((np.add.outer(np.arange(2048), np.arange(2048)) // 3 % 2) * 2 - 1)[..., None]
     for name, added in (("plain", 0.0), ("grain", grain), ("screen", screen)):
@@ -121,36 +125,36 @@ def test_grain_and_screens_of_large_photographs_are_averaged(
 
 
 def test_small_faces_are_found_and_their_size_is_the_reason_if_refused(
-    somebody: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
+    portrait: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
 ) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
-    # The face is 0.2 of the photograph: 20 pixels.
-    (photos / "small.png").write_bytes(make.encode(placed(somebody, 100, 480, 640, 200, 250), "PNG"))
+    # The face is 0.2 of the photo: 20 pixels.
+    (photos / "small.png").write_bytes(make.encode(place_face(portrait, 100, 480, 640, 200, 250), "PNG"))
     (photos / "nobody.png").write_bytes(make.encode(make.scene(640, 480), "PNG"))
     got = EmbeddedFolder(photos, engines, min_iod=5.0)
     assert got.paths == ["small.png"]
-    left, _, right, _ = got.boxes["small.png"]
-    assert 14 < right - left < 28
+    x_min, _, x_max, _ = got.boxes["small.png"]
+    assert 14 < x_max - x_min < 28
     assert got.detail["nobody.png"].startswith("no face")
     strict = EmbeddedFolder(photos, engines, min_iod=20.0)
     assert strict.paths == []
     assert_names(strict.detail["small.png"], 20)
 
 
-def test_groups(shared: Path, engines: tuple[Engine, Engine], tmp_path: Path) -> None:
+def test_faces_of_group_photos(shared: Path, engines: tuple[Engine, Engine], tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("obama_and_biden.jpg", "two_people.jpg", "scientists.png"):
         (photos / name).symlink_to(shared / "data" / "photos" / name)
-    every = EmbeddedFolder(photos, engines, policy="all")
+    all_faces = EmbeddedFolder(photos, engines, policy="all")
     # The two, and heads on the picture and on the shelf behind them.
-    assert 2 <= every.paths.count("obama_and_biden.jpg") == every.faces["obama_and_biden.jpg"] <= 4
-    assert every.paths.count("two_people.jpg") == 2
-    assert 25 <= every.paths.count("scientists.png") <= 32  # 29, some of them half hidden
+    assert 2 <= all_faces.paths.count("obama_and_biden.jpg") == all_faces.faces["obama_and_biden.jpg"] <= 4
+    assert all_faces.paths.count("two_people.jpg") == 2
+    assert 25 <= all_faces.paths.count("scientists.png") <= 32  # 29, some of them half hidden
     largest = EmbeddedFolder(photos, engines, policy="largest")
-    assert sorted(largest.paths) == sorted({*every.paths})
-    one = EmbeddedFolder(photos, engines, policy="one")
-    assert one.paths == []
-    assert "2 faces" in one.detail["two_people.jpg"]
-    assert_names(one.detail["obama_and_biden.jpg"], "faces", "--faces one")
+    assert sorted(largest.paths) == sorted({*all_faces.paths})
+    main_faces = EmbeddedFolder(photos, engines, policy="one")
+    assert main_faces.paths == []
+    assert "2 faces" in main_faces.detail["two_people.jpg"]
+    assert_names(main_faces.detail["obama_and_biden.jpg"], "faces", "--faces one")

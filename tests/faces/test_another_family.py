@@ -1,4 +1,4 @@
-"""A detector of another shape than YuNet's and SCRFD's: one decode function and one model file, end to end."""
+"""A detector unlike YuNet and SCRFD needs one decode function and one model file; tested end to end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.errors import raises
 from tests.support.model_files import info
 from tests.support.red_square_detector import picture
 
-SIDE, CELL = 320, 16  # pixels: of the pictures that the file is made for, and of a cell of its one grid
+SIDE, CELL = 320, 16  # pixels: side of the pictures that the file expects, and of a cell of its only grid
 BOX = 90.0  # pixels: side of every box
 PLACES = (TEMPLATE - 55.5) / 112
 
@@ -53,7 +53,7 @@ accuracy_source = "none"
 def decode_corners(
     values: NDArray[np.float32], cells: NDArray[np.float32], strides: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Boxes as corners and landmarks as points, all in pixels from the middle of the cell."""
+    """Decode boxes (corners) and landmarks (points), in pixels from the middle of the cell."""
     middle = (cells + 0.5) * strides[:, None]
     boxes = values[:, :4] + np.tile(middle, 2)
     return boxes, values[:, 4:14].reshape(-1, 5, 2) + middle[:, None]
@@ -103,14 +103,14 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
     return build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path).engine
 
 
-def test_its_engine_is_built_and_proven(engine: Engine) -> None:
+def test_the_engine_of_the_new_family_is_built_and_proven(engine: Engine) -> None:
     facts = engine.info
     assert (facts.task, facts.decode, facts.dimension) == ("detect", "corners", 16)
     assert facts.parity.images == 4
     assert facts.parity.minimum > 0.99999
 
 
-def test_its_faces_become_crops(engine: Engine) -> None:
+def test_faces_of_the_new_family_become_crops(engine: Engine) -> None:
     squares = [(100, 60, 90), (20, 200, 90)]
     files = tuple(make.encode(picture(320, 240, square, seed=i), "PNG") for i, square in enumerate(squares))
     with open_runner(engine, threads=1) as runner:
@@ -119,12 +119,12 @@ def test_its_faces_become_crops(engine: Engine) -> None:
     assert batch.rows.tolist() == [0, 1]
     assert batch.images.shape == (2, 112, 112, 3)
     assert batch.faces is not None
-    for box, (left, top, side) in zip(batch.faces["box"], squares, strict=True):
+    for box, (x, y, side) in zip(batch.faces["box"], squares, strict=True):
         middle = np.array([box[0] + box[2], box[1] + box[3]]) / 2
-        assert np.abs(middle - (left + side / 2, top + side / 2)).max() < side / 3
+        assert np.abs(middle - (x + side / 2, y + side / 2)).max() < side / 3
 
 
-def test_a_model_file_that_names_no_decoder_is_told_which_there_are(tmp_path: Path) -> None:
+def test_a_model_file_without_a_decoder_gets_a_list_of_decoders(tmp_path: Path) -> None:
     spec = load_spec(str(save_one_head(tmp_path)))
     with raises(ModelError, "corners", "yunet", "scrfd"):
         build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path)

@@ -47,9 +47,9 @@ def test_a_square_portrait_of_the_size_of_a_crop_is_a_photo(tiny_engine: Path, t
     crop = align_crops([large], landmarks[None], size=112)[0]
     (photos / "crop.png").write_bytes(make.encode(crop, "PNG"))
     (photos / "scene.png").write_bytes(make.encode(make.scene(112, 112), "PNG"))  # no face: nothing speaks against it
-    done = facemill("process", photos, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--json")
-    assert summary(done)["embedded"] == 4
-    (line,) = (line for line in done.stderr.splitlines() if "aligned crops" in line)
+    result = facemill("process", photos, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--json")
+    assert summary(result)["embedded"] == 4
+    (line,) = (line for line in result.stderr.splitlines() if "aligned crops" in line)
     assert_names(line, 2)
     with h5py.File(tmp_path / "o.h5") as file:
         assert file["image_paths"].asstr()[:].tolist() == ["crop.png", "large.png", "scene.png", "square.png"]

@@ -1,4 +1,4 @@
-"""Raw answers of detectors to faces: decoding, suppression, the choice of a face."""
+"""From raw detector outputs to faces: decoding, suppression, the choice of a face."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ def put(raw: NDArray[np.float32], row: int, values: list[float]) -> None:
 
 def test_yunet_boxes_and_landmarks() -> None:
     raw = answer("yunet")[0]
-    # Stride 16 begins after 8 * 12 cells of stride 8; its cell in row 1, column 2.
+    # Stride 16 starts after 8 * 12 cells of stride 8; this is its cell in row 1, column 2.
     put(raw, 96 + 1 * 6 + 2, [0.9, 0.5, -0.25, np.log(2), np.log(3), *range(10)])
-    (found,) = find_faces(raw[None], decoder=DECODERS["yunet"], height=64, width=96, threshold=0.5)
-    np.testing.assert_allclose(found.scores, [0.9])
-    np.testing.assert_allclose(found.boxes, [[2.5 * 16 - 16, 0.75 * 16 - 24, 2.5 * 16 + 16, 0.75 * 16 + 24]], atol=1e-4)
-    np.testing.assert_allclose(found.landmarks[0, 1], [(2 + 2) * 16, (3 + 1) * 16])
+    (faces,) = find_faces(raw[None], decoder=DECODERS["yunet"], height=64, width=96, threshold=0.5)
+    np.testing.assert_allclose(faces.scores, [0.9])
+    np.testing.assert_allclose(faces.boxes, [[2.5 * 16 - 16, 0.75 * 16 - 24, 2.5 * 16 + 16, 0.75 * 16 + 24]], atol=1e-4)
+    np.testing.assert_allclose(faces.landmarks[0, 1], [(2 + 2) * 16, (3 + 1) * 16])
 
 
 def test_scrfd_boxes_and_landmarks() -> None:
     raw = answer("scrfd")[0]
-    # Two anchors a cell; stride 32 begins after 2 * (96 + 24) anchors; the second anchor of row 1, column 2.
+    # Two anchors per cell; stride 32 starts after 2 * (96 + 24) anchors; the second anchor of row 1, column 2.
     put(raw, 240 + 2 * (1 * 3 + 2) + 1, [0.8, 1, 0.5, 1.5, 0.25, *range(10)])
-    (found,) = find_faces(raw[None], decoder=DECODERS["scrfd"], height=64, width=96, threshold=0.5)
-    np.testing.assert_allclose(found.boxes, [[64 - 32, 32 - 16, 64 + 48, 32 + 8]])
-    np.testing.assert_allclose(found.landmarks[0, 4], [8 * 32 + 64, 9 * 32 + 32])
+    (faces,) = find_faces(raw[None], decoder=DECODERS["scrfd"], height=64, width=96, threshold=0.5)
+    np.testing.assert_allclose(faces.boxes, [[64 - 32, 32 - 16, 64 + 48, 32 + 8]])
+    np.testing.assert_allclose(faces.landmarks[0, 4], [8 * 32 + 64, 9 * 32 + 32])
 
 
 def test_each_picture_gets_its_own_faces_best_first() -> None:
     raw = answer("yunet", 4)
     for picture, cell, score in ((0, 3, 0.6), (0, 90, 0.8), (2, 50, 0.7), (2, 51, 0.3)):
         raw[picture, cell, 0] = score
-    found = find_faces(raw, decoder=DECODERS["yunet"], height=64, width=96, threshold=0.5)
-    assert [faces.scores.tolist() for faces in found] == [pytest.approx([0.8, 0.6]), [], pytest.approx([0.7]), []]
+    batches = find_faces(raw, decoder=DECODERS["yunet"], height=64, width=96, threshold=0.5)
+    assert [faces.scores.tolist() for faces in batches] == [pytest.approx([0.8, 0.6]), [], pytest.approx([0.7]), []]
 
 
-def test_overlapping_boxes_leave_the_best() -> None:
+def test_the_best_of_overlapping_boxes_is_kept() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [20, 0, 30, 10], [0, 0, 10, 3]], np.float32)
     scores = np.array([0.7, 0.9, 0.6, 0.8], np.float32)
     np.testing.assert_allclose(iou(boxes[0], boxes), [1, 90 / 110, 0, 0.3], atol=1e-6)
@@ -58,7 +58,7 @@ def test_overlapping_boxes_leave_the_best() -> None:
     assert suppress(boxes[:0], scores[:0], 0.5).tolist() == []
 
 
-def test_an_answer_of_another_shape_is_refused() -> None:
+def test_an_output_of_the_wrong_shape_is_refused() -> None:
     with raises(ConfigError, "(1, 126, 15)", "96x96", "(1, 189, 15)"):
         find_faces(answer("yunet"), decoder=DECODERS["yunet"], height=96, width=96, threshold=0.5)
 
@@ -87,7 +87,7 @@ def test_the_largest_face_need_not_be_in_the_middle() -> None:
     assert largest_face(faces((0, 0, 21, 21), (40, 40, 60, 60)), 100, 100) == 1  # a twentieth larger is no difference
 
 
-def test_scaling_keeps_the_middles_of_pixels() -> None:
+def test_scaling_preserves_pixel_centres() -> None:
     small = replace(faces((0, 0, 8, 4)), landmarks=np.full((1, 5, 2), 1.5, np.float32))
     large = small.scale(4)
     np.testing.assert_array_equal(large.boxes, [[0, 0, 32, 16]])
@@ -96,22 +96,22 @@ def test_scaling_keeps_the_middles_of_pixels() -> None:
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_a_turn_is_taken_back(turns: int) -> None:
+def test_a_rotation_is_reversed(turns: int) -> None:
     picture = np.zeros((30, 50), int)
     picture[4:9, 20:32] = 1  # rows, columns
     picture[6, 25] = 2
     turned = np.rot90(picture, turns)
     (rows, columns), (row, column) = np.nonzero(turned), np.argwhere(turned == 2)[0]
-    there = replace(
+    rotated = replace(
         faces((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)),
         landmarks=np.full((1, 5, 2), (column, row), np.float32),
     )
-    back = there.turn_back(turns, 30, 50)
+    back = rotated.turn_back(turns, 30, 50)
     np.testing.assert_array_equal(back.boxes, [[20, 4, 32, 9]])
     np.testing.assert_array_equal(back.landmarks, np.full((1, 5, 2), (25, 6)))
 
 
-def test_unsure_anchors_have_a_vote_but_are_no_faces() -> None:
+def test_uncertain_anchors_vote_but_are_no_faces() -> None:
     raw = answer("yunet")[0]
     put(raw, 5, [0.8, 0, 0, 1, 1, *[0.0] * 10])
     put(raw, 6, [0.4, -1, 0, 1, 1, *[1.0] * 10])  # the same box from the next cell, landmarks elsewhere

@@ -1,4 +1,4 @@
-"""Photographs of any sizes to faces: views, retries, what views agree on."""
+"""From photos of any size to faces: views, retries, and merging of views."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def photo(height: int, width: int, *squares: tuple[int, int, int]) -> NDArray[np
     return np.ascontiguousarray(picture(height, width, *squares)[..., ::-1])
 
 
-class Watched:
-    """A detector that remembers the shapes it was given."""
+class RecordingDetector:
+    """A detector that records the shapes of its inputs."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -47,61 +47,61 @@ def middle(faces: Faces) -> NDArray[np.float32]:
     return (faces.boxes[0, :2] + faces.boxes[0, 2:]) / 2
 
 
-def test_faces_lie_where_they_are_in_each_photograph(runner: Runner) -> None:
+def test_faces_are_located_in_each_photo(runner: Runner) -> None:
     squares = [(200, 100, 140), (0, 0, 100), (20, 60, 36), (500, 900, 480)]
     sizes = [(600, 500), (400, 300), (112, 150), (2000, 1600)]
     photos = [photo(*size, square) for size, square in zip(sizes, squares, strict=True)]
-    found = Finder(runner.infer, DECODERS["yunet"], FindRules(), 16).find(photos)
-    for faces, (height, width), (left, top, side) in zip(found, sizes, squares, strict=True):
+    faces_by_photo = Finder(runner.infer, DECODERS["yunet"], FindRules(), 16).find(photos)
+    for faces, (height, width), (x, y, side) in zip(faces_by_photo, sizes, squares, strict=True):
         assert len(faces) == 1
         cell = 32 * max(height, width) / 160
-        assert np.abs(middle(faces) - (left + side / 2, top + side / 2)).max() < 0.75 * cell
+        assert np.abs(middle(faces) - (x + side / 2, y + side / 2)).max() < 0.75 * cell
 
 
-def test_photographs_of_one_shape_share_a_call(runner: Runner) -> None:
-    detect = Watched(runner)
+def test_photos_of_one_shape_share_a_call(runner: Runner) -> None:
+    detect = RecordingDetector(runner)
     photos = [photo(400, 300, (100, 100, 150))] * 5 + [photo(300, 400, (100, 100, 150))] * 2
     Finder(detect, DECODERS["yunet"], FindRules(views=(View(160),), retries=()), 3).find(photos)
     assert sorted(detect.shapes) == [(2, 128, 160, 3), (2, 160, 128, 3), (3, 160, 128, 3)]
 
 
-def test_retries_look_only_at_what_has_no_face_yet(runner: Runner) -> None:
-    detect = Watched(runner)
+def test_retries_run_only_on_photos_without_a_face(runner: Runner) -> None:
+    detect = RecordingDetector(runner)
     rules = FindRules(views=(View(64),), retries=(View(128), View(256)))
     photos = [photo(320, 320, (160, 160, 160)), photo(320, 320), photo(320, 320, (80, 80, 80))]
-    found = Finder(detect, DECODERS["yunet"], rules, 16).find(photos)
-    assert [len(faces) for faces in found] == [1, 0, 1]
+    faces_by_photo = Finder(detect, DECODERS["yunet"], rules, 16).find(photos)
+    assert [len(faces) for faces in faces_by_photo] == [1, 0, 1]
     turned = [(2, 160, 160, 3)] * 3
     assert detect.shapes == [(3, 64, 64, 3), *turned, (2, 128, 128, 3), (1, 256, 256, 3)]
 
 
-def test_a_face_that_was_small_is_looked_at_again(runner: Runner) -> None:
-    """Its surroundings are drawn as large as a view, so that a cell of it is fine enough."""
+def test_a_small_face_is_detected_again_at_higher_resolution(runner: Runner) -> None:
+    """The region around it is enlarged to a full view, so that the grid is fine enough."""
     photos = [photo(900, 900, (560, 420, 200)), photo(400, 400, (120, 120, 200))]
-    detect = Watched(runner)
+    detect = RecordingDetector(runner)
     finder = Finder(detect, DECODERS["yunet"], FindRules(views=(View(320),)), 16)
     coarse = [
-        replace(faces.take([0]), seen_px=np.array([seen], np.float32))
-        for faces, seen in zip(finder.find(photos), (20, 90), strict=True)
+        replace(faces.take([0]), seen_px=np.array([size], np.float32))
+        for faces, size in zip(finder.find(photos), (20, 90), strict=True)
     ]
     moved = replace(coarse[0], boxes=coarse[0].boxes + 70, landmarks=coarse[0].landmarks + 70)
     del detect.shapes[:]
     closer = finder.look_closer(photos, [moved, coarse[1]])
-    assert detect.shapes == [(1, 160, 128, 3)]  # the surroundings of the small one alone
+    assert detect.shapes == [(1, 160, 128, 3)]  # only the region around the small face
     assert np.abs(middle(closer[0]) - (660, 520)).max() < np.abs(middle(moved) - (660, 520)).max()
     assert closer[1] is coarse[1]
     sideways = replace(moved, landmarks=moved.landmarks[..., ::-1])
     assert finder.look_closer(photos[:1], [sideways])[0] is sideways
 
 
-def test_surroundings_stay_inside() -> None:
+def test_surroundings_stay_inside_the_photo() -> None:
     assert surroundings(np.array([10, 10, 20, 14], np.float32), 100, 60) == (2, 0, 28, 25)
-    left, top, right, bottom = surroundings(np.array([-30, 90, -20, 130], np.float32), 100, 60)
-    assert 0 <= left < right <= 60
-    assert 0 <= top < bottom <= 100
+    x_min, y_min, x_max, y_max = surroundings(np.array([-30, 90, -20, 130], np.float32), 100, 60)
+    assert 0 <= x_min < x_max <= 60
+    assert 0 <= y_min < y_max <= 100
 
 
-def test_no_photographs_are_no_faces(runner: Runner) -> None:
+def test_zero_photos_give_zero_faces(runner: Runner) -> None:
     assert Finder(runner.infer, DECODERS["yunet"], FindRules(), 4).find([]) == []
 
 
@@ -130,7 +130,7 @@ def test_a_view_keeps_the_proportions_and_the_border_is_black() -> None:
     assert (ys.min(), ys.max() + 1, xs.min(), xs.max() + 1) == (24, 120, 24, 72)
 
 
-def one(x: float, score: float) -> Faces:
+def face_at(x: float, score: float) -> Faces:
     return Faces(
         np.array([score], np.float32),
         np.array([[x, 0, x + 10, 10]], np.float32),
@@ -139,20 +139,20 @@ def one(x: float, score: float) -> Faces:
     )
 
 
-def test_what_views_agree_on_is_averaged_and_the_rest_is_kept() -> None:
-    both = merge_views([one(0, 0.7), one(2, 0.9)])
-    np.testing.assert_allclose(both.scores, [0.9])
-    np.testing.assert_allclose(both.boxes, [[1, 0, 11, 10]])
-    np.testing.assert_allclose(both.landmarks[0, 0], [1, 1])
-    apart = merge_views([one(0, 0.7), one(50, 0.9), one(51, 0.8)])
+def test_faces_in_several_views_are_averaged_and_others_kept() -> None:
+    merged = merge_views([face_at(0, 0.7), face_at(2, 0.9)])
+    np.testing.assert_allclose(merged.scores, [0.9])
+    np.testing.assert_allclose(merged.boxes, [[1, 0, 11, 10]])
+    np.testing.assert_allclose(merged.landmarks[0, 0], [1, 1])
+    apart = merge_views([face_at(0, 0.7), face_at(50, 0.9), face_at(51, 0.8)])
     np.testing.assert_allclose(apart.scores, [0.9, 0.7])
     np.testing.assert_allclose(apart.boxes[0], [50.5, 0, 60.5, 10])
-    nothing = one(0, 0.7).take([])
+    nothing = face_at(0, 0.7).take([])
     assert len(merge_views([nothing, nothing])) == 0
-    assert len(merge_views([nothing, one(3, 0.6)])) == 1
+    assert len(merge_views([nothing, face_at(3, 0.6)])) == 1
 
 
-def test_yunet_agrees_with_opencvs(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yunet_equals_opencvs(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same network on the same canvas: the same boxes, and landmarks within half a pixel."""
     monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))
     spec = load_spec("yunet")
@@ -169,18 +169,18 @@ def test_yunet_agrees_with_opencvs(shared: Path, tmp_path: Path, monkeypatch: py
             from runtime.faces.detectors import DECODERS, find_faces
 
             height, width = canvas.shape[:2]
-            (mine,) = find_faces(
+            (faces,) = find_faces(
                 runner.infer(canvas[None]), decoder=DECODERS["yunet"], height=height, width=width, threshold=0.6
             )
             theirs = cv2.FaceDetectorYN.create(str(weights), "", (width, height), 0.6, 0.3, 5000)
-            _, found = theirs.detect(canvas)
-            assert len(found) == len(mine)
-            for row in found:
+            _, expected = theirs.detect(canvas)
+            assert len(expected) == len(faces)
+            for row in expected:
                 box = np.array([row[0], row[1], row[0] + row[2], row[1] + row[3]], np.float32)
-                shared_area = iou(box, mine.boxes)
+                shared_area = iou(box, faces.boxes)
                 best = int(shared_area.argmax())
                 assert shared_area[best] > 0.99
-                assert np.abs(mine.landmarks[best] - row[4:14].reshape(5, 2)).max() < 0.5
-                assert abs(mine.scores[best] - row[14]) < 1e-3
+                assert np.abs(faces.landmarks[best] - row[4:14].reshape(5, 2)).max() < 0.5
+                assert abs(faces.scores[best] - row[14]) < 1e-3
                 compared += 1
     assert compared > 20

@@ -1,11 +1,11 @@
-"""A working day of facemill on a few small photographs, and everything that its files and answers hold afterwards.
+"""Run a typical day of facemill on a few small photos, and record the contents of its files and answers.
 
     python -m tests.golden.scenario --write    # replaces expected.json and expected.npz
 
 `test_golden.py` compares a run of the present code with these two files. Write them again only when a change of results
 is intended, and list the change in CHANGELOG.md.
 
-The photographs are synthetic (`benchmarks/portraits.py`, seed 17: portraits of 150x200 pixels, crops of 112x112). They
+The photos are synthetic (`benchmarks/portraits.py`, seed 17: portraits of 150x200 pixels, crops of 112x112). They
 are stored as files so that neither another generator, nor another encoder, nor another processor changes their bytes.
 """
 
@@ -69,7 +69,7 @@ class Scenario:
     """The steps of the day, in a folder.
 
     Attributes:
-        folder: empty at first; holds photographs, embedding files and answers later.
+        folder: empty at first; contains photos, embedding files and answers later.
         facts: by kind ("files", "answers") and name: what JSON can hold.
         arrays: the datasets of floating-point numbers, by "FILE/DATASET".
     """
@@ -80,11 +80,11 @@ class Scenario:
         self.arrays: dict[str, NDArray[np.floating[Any]]] = {}
 
     def run(self) -> Scenario:
-        """Run all steps with a cache of their own, so that the models on this machine do not change the defaults."""
+        """Run all steps with a private cache, so that the models on this machine do not change the defaults."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("FACEMILL_CACHE", str(self.folder / "cache"))
             patch.delenv("FACEMILL_MODELS", raising=False)
-            self.make_photographs()
+            self.make_photos()
             self.embed_crops()
             self.embed_photos()
             self.search_and_compare()
@@ -94,13 +94,13 @@ class Scenario:
             self.export()
         return self
 
-    def make_photographs(self) -> None:
-        """Copy the stored photographs, and make damaged files, copies, and a photograph of two people."""
+    def make_photos(self) -> None:
+        """Copy the stored photos, and make damaged files, copies, and a photo of two people."""
         crops, photos, party = (self.folder / name for name in ("crops", "photos", "party"))
         shutil.copytree(HERE / "photographs" / "crops", crops)
         shutil.copytree(HERE / "photographs" / "portraits", photos)
-        whole = (crops / "Ada_Stone" / "Ada_Stone_0001.jpg").read_bytes()
-        (crops / "cut_short.jpg").write_bytes(whole[: len(whole) // 2])
+        photo_bytes = (crops / "Ada_Stone" / "Ada_Stone_0001.jpg").read_bytes()
+        (crops / "cut_short.jpg").write_bytes(photo_bytes[: len(photo_bytes) // 2])
         (crops / "letter.jpg").write_text("not a photograph\n")
         (crops / "notes.txt").write_text("not scanned\n")
         shutil.copy(crops / "Dan_Ford" / "Dan_Ford_0001.jpg", os.path.join(os.fsencode(crops), b"not_utf8_\xff.jpg"))
@@ -109,7 +109,7 @@ class Scenario:
         shutil.copytree(crops / "Ben_Reed", self.folder / "copies" / "a", ignore=shutil.ignore_patterns("*_0002.jpg"))
         shutil.copytree(crops / "Dan_Ford", self.folder / "copies" / "c")
         shutil.copytree(crops / "Cleo_Marsh", self.folder / "damaged")
-        (self.folder / "damaged" / "Cleo_Marsh_0002.jpg").write_bytes(whole[:900])
+        (self.folder / "damaged" / "Cleo_Marsh_0002.jpg").write_bytes(photo_bytes[:900])
 
         y, x = np.mgrid[:160, :120]
         cv2.imwrite(str(photos / "wall.png"), np.stack([x, y, 120 - x // 2], axis=-1).astype(np.uint8))
@@ -135,7 +135,7 @@ class Scenario:
         self.process("choosy.h5", ["photos", "party"], "--faces", "one", "--min-frontal", 0.75)
 
     def search_and_compare(self) -> None:
-        """Ask with one photograph, with several, with two that are compared."""
+        """Search with one photo and with several, and compare two photos."""
         photos, file, everyone = (self.folder / name for name in ("photos", "photos.h5", "everyone.h5"))
         ben = photos / "Ben_Reed"
         best = ben / "Ben_Reed_0001.jpg"
@@ -148,10 +148,10 @@ class Scenario:
         two = self.folder / "party" / "two.png"
         self.answer("search everyone", facemill("search", everyone, two, "-k", 6, "--exclude-self", "--json", *exact))
 
-        other = photos / "Dan_Ford" / "Dan_Ford_0002.jpg"
+        second_photo = photos / "Dan_Ford" / "Dan_Ford_0002.jpg"
         self.answer("compare one person", facemill("compare", best, ben / "Ben_Reed_0003.jpg", "--json", *EMBED_ON_CPU))
         as_file = ("--file", file, "--threshold", 0.7)
-        self.answer("compare two people", facemill("compare", best, other, "--json", *as_file))
+        self.answer("compare two people", facemill("compare", best, second_photo, "--json", *as_file))
 
     def find_pairs_and_clusters(self) -> None:
         """Compare all rows, and write /cluster into photos.h5."""
@@ -181,7 +181,7 @@ class Scenario:
         report = json.loads(
             facemill("evaluate", photos, "--pairs", pairs, "--calibrate", file, "--json", *EMBED_ON_CPU)
         )
-        # The points of this curve are scores rounded to 0.0001: on another processor two of them may become one.
+        # The points of this curve are scores rounded to 0.0001: on another processor two of them may coincide.
         del report["evaluations"][0]["all_pairs"]["roc"]
         self.answer("evaluate", json.dumps(report))
         self.add_file("photos.h5", name="photos.h5 with clusters and calibration")
@@ -221,7 +221,7 @@ class Scenario:
         self.answer("export", json.dumps(listing))
 
     def process(self, output: str, photos: Iterable[str], *options: object, name: str = "") -> None:
-        """Embed photographs, and record the summary and the file."""
+        """Embed photos, and record the summary and the file."""
         inputs = [self.folder / folder for folder in photos]
         summary = facemill("process", *inputs, "-o", self.folder / output, *options, *EMBED_ON_CPU, "--json")
         self.answer(f"process {name or output}", summary, ("verdict",))
@@ -289,8 +289,8 @@ class Scenario:
         if isinstance(value, list):
             return [self._without_variation(inner, key, varies) for inner in value]
         if isinstance(value, str):
-            words = "<words>" if value and key in PROSE else value
-            return words.replace(str(self.folder), "<ROOT>")
+            text = "<words>" if value and key in PROSE else value
+            return text.replace(str(self.folder), "<ROOT>")
         return value
 
 
@@ -299,7 +299,7 @@ def _json_lines(text: str) -> list[Any]:
 
 
 def _csv(text: str) -> dict[str, Any]:
-    """The header, and a row for each line: whole numbers, other numbers and text."""
+    """Parse the header, and a row for each line: integers, floats and text."""
     lines = list(csv.DictReader(io.StringIO(text)))
     return {"columns": list(lines[0]), "rows": [{key: _number(value) for key, value in line.items()} for line in lines]}
 

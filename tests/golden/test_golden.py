@@ -1,4 +1,4 @@
-"""Files and answers are those that the code gave when expected.json and expected.npz were written."""
+"""Files and answers equal those in expected.json and expected.npz."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tests.golden.scenario import ARRAYS, FACTS, Scenario
 
 EXPECTED = json.loads(FACTS.read_text())
-# How far floating-point numbers may be off, since another processor rounds differently.
+# Tolerances of floating-point numbers, because another processor rounds differently.
 _ARRAY_TOLERANCE = {
     "embeddings": 2e-4,
     "box": 0.05,  # pixels, like the next two
@@ -28,7 +28,7 @@ _LEAST_COSINE = 0.9999
 _ANSWER_TOLERANCE = 5e-4  # scores, rates of errors
 _ANSWER_TOLERANCES = {
     **dict.fromkeys(("box", "left", "top", "right", "bottom"), 0.15),  # 0.05 as above, and rounded to 0.1
-    "at_least": 1,  # a count of scores above a bound: one that lies next to the bound may pass it
+    "at_least": 1,  # a count of scores above a limit: a score next to the limit may cross it
 }
 
 

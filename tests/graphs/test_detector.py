@@ -1,4 +1,4 @@
-"""Detectors: their graphs for any batch and size, built and proven like any engine."""
+"""Detectors: graphs for any batch and size, built and proven in the same way as any engine."""
 
 from __future__ import annotations
 
@@ -43,26 +43,28 @@ def test_a_detector_is_built_and_proven(built: BuildResult) -> None:
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (160, 224), (640, 640)])
 @pytest.mark.parametrize("count", [1, 3])
-def test_it_takes_pictures_of_any_size_and_number(built: BuildResult, height: int, width: int, count: int) -> None:
+def test_a_detector_accepts_any_picture_size_and_number(
+    built: BuildResult, height: int, width: int, count: int
+) -> None:
     with open_runner(built.engine) as runner:
         raw = runner.infer(np.zeros((count, height, width, 3), np.uint8))
     assert raw.shape == (count, DECODERS["yunet"].anchor_count(height, width), 15)
     assert raw.dtype == np.float32
 
 
-def test_each_picture_of_a_batch_has_its_own_answer(built: BuildResult) -> None:
+def test_each_picture_of_a_batch_has_its_own_faces(built: BuildResult) -> None:
     squares = [(64, 32, 64), (0, 96, 64), (128, 0, 64)]
     pictures = np.stack([picture(160, 224, square)[..., ::-1] for square in squares])
     with open_runner(built.engine) as runner:
         raw = runner.infer(np.ascontiguousarray(pictures))
-        alone = [runner.infer(np.ascontiguousarray(one[None])) for one in pictures]
+        alone = [runner.infer(np.ascontiguousarray(image[None])) for image in pictures]
     np.testing.assert_allclose(raw, np.concatenate(alone), atol=1e-5)
-    for faces, (left, top, side) in zip(
+    for faces, (x, y, side) in zip(
         find_faces(raw, decoder=DECODERS["yunet"], height=160, width=224, threshold=0.5, vote=0.1), squares, strict=True
     ):
         middles = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
         assert len(faces)
-        assert np.abs(middles - (left + side / 2, top + side / 2)).max() <= 17  # half a cell
+        assert np.abs(middles - (x + side / 2, y + side / 2)).max() <= 17  # half a cell
 
 
 @pytest.mark.parametrize(
@@ -73,12 +75,12 @@ def test_each_picture_of_a_batch_has_its_own_answer(built: BuildResult) -> None:
         ((257, 32, 32, 3), (1, 256, 257)),
     ],
 )
-def test_other_pictures_are_refused(built: BuildResult, shape: tuple[int, ...], values: Values) -> None:
+def test_invalid_pictures_are_refused(built: BuildResult, shape: tuple[int, ...], values: Values) -> None:
     with open_runner(built.engine) as runner, raises(ConfigError, *values):
         runner.infer(np.zeros(shape, np.uint8))
 
 
-def test_what_is_no_detector_is_refused(red: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_no_detector_is_refused(red: Path, tmp_path: Path) -> None:
     spec = load_spec(str(red))
     model = onnx.load(resolve_weights(spec))
     del model.graph.output[-1]
@@ -105,7 +107,7 @@ def real(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tup
 
 @pytest.mark.slow
 @pytest.mark.parametrize("real", REAL, indirect=True)
-def test_real_detectors_answer_as_their_files_do(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
+def test_real_detectors_give_the_outputs_of_their_files(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
     spec, weights = real
     engine = build_engine(spec, weights, backend="cpu", output=tmp_path).engine
     groups = synthetic_groups(2)
@@ -120,14 +122,14 @@ def test_real_detectors_answer_as_their_files_do(real: tuple[ModelSpec, Path], t
 @pytest.mark.slow
 @pytest.mark.parametrize("real", ["facemill-det", "yunet"], indirect=True)
 def test_a_real_detector_in_int8(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
-    """Judged by what it says of faces, against the untouched file. (SCRFD wants real faces to be calibrated on.)"""
+    """Compare its faces with those of the original file. (SCRFD needs real faces for calibration.)"""
     spec, weights = real
     calibration = CalibrationSet(views_of_faces(seed=5), 0)
     result = build_engine(spec, weights, backend="cpu", precision="int8", output=tmp_path, calibration=calibration)
     assert result.engine.info.precision == "int8"
-    assert result.engine.info.parity.images == 4 + 2  # of its own, and groups of sixteen of the last quarter
+    assert result.engine.info.parity.images == 4 + 2  # its own pictures, and groups of sixteen of the last quarter
     assert result.engine.info.parity.mean >= BARS["int8"].mean
-    groups = synthetic_groups(2)  # of another seed
+    groups = synthetic_groups(2)  # pictures of another seed
     with open_runner(result.engine) as runner:
         raw = runner.infer(groups)
     expected = reference_faces(weights, spec, groups)
@@ -139,8 +141,8 @@ def test_a_real_detector_in_int8(real: tuple[ModelSpec, Path], tmp_path: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("real", ["facemill-det", "yunet"], indirect=True)
-def test_int8_that_was_calibrated_without_faces_is_refused(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
-    """On pictures without faces an engine that finds none is as good as any."""
+def test_int8_calibrated_without_faces_is_refused(real: tuple[ModelSpec, Path], tmp_path: Path) -> None:
+    """Pictures without faces cannot show that an engine misses faces."""
     spec, weights = real
     dull = np.linspace(40, 90, 64, dtype=np.uint8)[:, None, None, None] * np.ones((1, 160, 160, 3), np.uint8)
     with raises((EngineError, ParityError), "--precision"):
@@ -154,7 +156,7 @@ def views_of_faces(seed: int) -> NDArray[np.uint8]:
 
 
 def test_auto_times_a_detector_on_its_views(red: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BARS, "int8", Bar(-1.0, -1.0))  # the red squares are no faces
+    monkeypatch.setitem(BARS, "int8", Bar(-1.0, -1.0))  # red squares are not faces
     monkeypatch.setattr("runtime.engines.make._TARGET", -1.0)
     spec = load_spec(str(red))
     calibration = CalibrationSet(views_of_faces(seed=0), 0)
@@ -162,13 +164,13 @@ def test_auto_times_a_detector_on_its_views(red: Path, tmp_path: Path, monkeypat
     assert_names(result.reason, "auto", "images/s")
 
 
-def test_a_detector_of_larger_batches_is_proven_too(red: Path, tmp_path: Path) -> None:
+def test_a_detector_for_larger_batches_is_proven(red: Path, tmp_path: Path) -> None:
     spec = load_spec(str(red))
     result = build_engine(spec, resolve_weights(spec), backend="cpu", batch=(2, 4, 8), output=tmp_path)
     assert result.engine.info.parity.minimum > 0.99999
 
 
-def test_sixteen_views_are_four_by_four() -> None:
+def test_sixteen_views_form_a_four_by_four_grid() -> None:
     views = np.arange(33, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
     groups = tile_views(views, (128, 128))
     assert groups.shape == (2, 128, 128, 3)

@@ -1,4 +1,4 @@
-"""ONNX files of all sorts: what is wrong with one is said, what is merely old is made new."""
+"""ONNX files of all kinds: invalid ones are refused with the reason, old ones are upgraded."""
 
 from __future__ import annotations
 
@@ -113,24 +113,26 @@ def external_data_missing(path: Path) -> None:
         (external_data_missing, ("weights.bin",)),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path: Path, make: Callable[[Path], None], values: Values) -> None:
+def test_an_invalid_file_is_refused_with_the_reason(
+    tmp_path: Path, make: Callable[[Path], None], values: Values
+) -> None:
     path = tmp_path / "model.onnx"
     make(path)
     with raises(ModelError, path, *values):
         load_graph(path, spec())
 
 
-def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
-    whole = save_cnn(tmp_path / "whole.onnx").read_bytes()
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    content = save_cnn(tmp_path / "whole.onnx").read_bytes()
     path = tmp_path / "cut.onnx"
-    for length in np.linspace(0, len(whole) - 1, 60).astype(int):
-        path.write_bytes(whole[:length])
+    for length in np.linspace(0, len(content) - 1, 60).astype(int):
+        path.write_bytes(content[:length])
         with pytest.raises(ModelError):
             load_graph(path, spec())
 
 
 @pytest.mark.parametrize(
-    ("wanted", "values"),
+    ("model_spec", "values"),
     [
         (spec(input_name="data"), ("'image'", "'data'")),
         (spec(output_name="fc1"), ("'vector'", "'fc1'")),
@@ -138,12 +140,12 @@ def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
         (spec(dimension=128), ("['N', 16]", "[N, 128]")),
     ],
 )
-def test_a_file_that_is_not_what_the_spec_says(tmp_path: Path, wanted: ModelSpec, values: Values) -> None:
+def test_a_file_that_contradicts_its_spec_is_refused(tmp_path: Path, model_spec: ModelSpec, values: Values) -> None:
     with raises(ModelError, *values):
-        load_graph(save_cnn(tmp_path / "m.onnx"), wanted)
+        load_graph(save_cnn(tmp_path / "m.onnx"), model_spec)
 
 
-def test_the_named_output_is_taken_of_several(tmp_path: Path) -> None:
+def test_the_named_output_is_selected(tmp_path: Path) -> None:
     path = save_cnn(tmp_path / "m.onnx")
     model = onnx.load(path)
     model.graph.output.append(value("r1", ["N", 8, 28, 28]))
@@ -173,7 +175,7 @@ def test_a_shape_may_be_a_list_in_a_constant_node(tmp_path: Path) -> None:
     assert [numpy_helper.to_array(t).tolist() for t in tensors if t.data_type == TensorProto.INT64] == [[-1, 256]]
 
 
-def test_a_constant_that_two_reshapes_share_is_changed_for_neither_by_accident(tmp_path: Path) -> None:
+def test_a_shape_shared_by_two_reshapes_is_changed_only_for_the_image(tmp_path: Path) -> None:
     """One Reshape is fed by the image, the other by weights; both name the same shape."""
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["mean"]),
@@ -191,7 +193,7 @@ def test_a_constant_that_two_reshapes_share_is_changed_for_neither_by_accident(t
     assert list(row.dims) == [1, 3]
 
 
-def test_weights_that_an_old_file_lists_as_inputs_are_no_inputs(tmp_path: Path) -> None:
+def test_weights_listed_as_inputs_are_not_inputs(tmp_path: Path) -> None:
     path = save_cnn(tmp_path / "m.onnx", opset=11)
     model = onnx.load(path)
     model.graph.input.extend(value(t.name, list(t.dims)) for t in model.graph.initializer)

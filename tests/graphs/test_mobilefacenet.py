@@ -1,4 +1,4 @@
-"""The generated architecture: reproducible, of the stated size, alive, and able to tell pictures apart."""
+"""The generated architecture is reproducible, has the stated size, keeps its signal and separates pictures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PARAMETERS = {"128": 993_344, "512": 3_396_608}  # as the docstring says
 
 
 @pytest.mark.parametrize("form", ["128", "512"])
-def test_a_seed_is_a_network(tmp_path: Path, form: str) -> None:
+def test_a_seed_determines_the_network(tmp_path: Path, form: str) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         generate(tmp_path / name, form=form, seed=seed)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -27,7 +27,7 @@ def test_a_seed_is_a_network(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["128", "512"])
-def test_parameters_and_tensors_are_as_stated(tmp_path: Path, form: str) -> None:
+def test_parameters_and_tensors_match_the_documentation(tmp_path: Path, form: str) -> None:
     generate(tmp_path / "m.onnx", form=form, seed=0)
     graph = onnx.load(tmp_path / "m.onnx").graph
     assert sum(int(np.prod(tensor.dims)) for tensor in graph.initializer) == PARAMETERS[form]
@@ -37,17 +37,17 @@ def test_parameters_and_tensors_are_as_stated(tmp_path: Path, form: str) -> None
 
 @pytest.mark.parametrize("form", ["128", "512"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_pictures_get_embeddings_of_their_own(tmp_path: Path, form: str, seed: int) -> None:
+def test_different_pictures_get_different_embeddings(tmp_path: Path, form: str, seed: int) -> None:
     generate(tmp_path / "m.onnx", form=form, seed=seed)
     rows = reference_embeddings(spec(dimension=int(form)), tmp_path / "m.onnx", synthetic_crops(112, count=24))
-    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)  # neither died nor exploded
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-6)  # the signal neither vanished nor exploded
     cosines = (rows @ rows.T)[np.triu_indices(len(rows), 1)]
     assert cosines.max() < 0.98
     assert cosines.mean() < 0.8
 
 
 @pytest.mark.parametrize(("form", "seed"), [("256", 0), ("128", -1), ("512", 2**32)])
-def test_other_forms_and_seeds_are_refused(tmp_path: Path, form: str, seed: int) -> None:
+def test_invalid_forms_and_seeds_are_refused(tmp_path: Path, form: str, seed: int) -> None:
     with raises(ConfigError, f"form='{form}'", f"seed={seed}"):
         generate(tmp_path / "m.onnx", form=form, seed=seed)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""PRelu in other operators: the same answers."""
+"""PRelu expressed in other operators gives the same outputs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def network(shape: tuple[int, ...], constant: bool = True) -> onnx.ModelProto:
     if not constant:
         inputs.append(helper.make_tensor_value_info("slopes", TensorProto.FLOAT, shape))
     outputs = [helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 6, 5, 4])]
-    known = [numpy_helper.from_array(slopes, "slopes")] if constant else []
-    graph = helper.make_graph(nodes, "prelu", inputs, outputs, known)
+    initializers = [numpy_helper.from_array(slopes, "slopes")] if constant else []
+    graph = helper.make_graph(nodes, "prelu", inputs, outputs, initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model)
     return model
@@ -34,20 +34,22 @@ def kinds(model: onnx.ModelProto) -> set[str]:
 
 
 @pytest.mark.parametrize("shape", [(6, 1, 1), (1, 6, 1, 1)])
-def test_the_answers_are_the_same(shape: tuple[int, ...]) -> None:
+def test_replacing_prelu_gives_the_same_outputs(shape: tuple[int, ...]) -> None:
     model = network(shape)
-    other = replace_prelu(model)
-    onnx.checker.check_model(other)
+    replaced = replace_prelu(model)
+    onnx.checker.check_model(replaced)
     assert kinds(model) == {"PRelu"}
-    assert kinds(other) == {"Relu", "Conv", "Add"}
-    assert not {tensor.name for tensor in other.graph.initializer} & {"slopes"}
+    assert kinds(replaced) == {"Relu", "Conv", "Add"}
+    assert not {tensor.name for tensor in replaced.graph.initializer} & {"slopes"}
     x = np.random.default_rng(0).normal(0, 3, (3, 6, 5, 4)).astype(np.float32)
-    answers = [open_session(one.SerializeToString(), threads=1).run(None, {"x": x})[0] for one in (model, other)]
+    answers = [
+        open_session(variant.SerializeToString(), threads=1).run(None, {"x": x})[0] for variant in (model, replaced)
+    ]
     np.testing.assert_allclose(answers[1], answers[0], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1,), (4,), (6, 5, 4), (2, 6, 1, 1)])
-def test_slopes_that_are_not_one_a_channel_stay(shape: tuple[int, ...]) -> None:
+def test_slopes_that_are_not_one_per_channel_stay(shape: tuple[int, ...]) -> None:
     model = network((6, 1, 1))
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones(shape, np.float32), "slopes"))
     assert kinds(replace_prelu(model)) == {"PRelu"}

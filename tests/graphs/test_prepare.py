@@ -1,4 +1,4 @@
-"""The engine's graph against NumPy's preprocessing and the model's own file."""
+"""The engine's graph, compared with NumPy preprocessing and the model's ONNX file."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ def operators(weights: Path, model: ModelSpec, precision: str = "fp32") -> Count
 @pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 1, 1), (0, 0, 1, 1)])
 @pytest.mark.parametrize("normalisation", [{}, IMAGENET, PLAIN, {"mean": (10.0, 20.0, 30.0), "std": (1.0, 1.0, 1.0)}])
 @pytest.mark.parametrize("conv_first", [True, False])
-def test_folding_changes_nothing(
+def test_folding_does_not_change_the_outputs(
     tmp_path: Path, pads: tuple[int, int, int, int], normalisation: dict[str, Any], precision: str, conv_first: bool
 ) -> None:
     model = spec(**normalisation)
-    # Where nothing brings 0..255 down to about 1, the weights do.
+    # Without a normalisation to about 1, the weights scale 0..255 down.
     gain = 1 / 100 if model.std[0] == 1 else 1.0
     weights = save_cnn(tmp_path / "m.onnx", pads=pads, gain=gain, conv_first=conv_first)
     parity = measure_parity(runner(weights, model, precision), model, weights)
@@ -54,7 +54,7 @@ def test_folding_changes_nothing(
     assert parity.minimum >= BARS[precision].minimum
 
 
-def test_the_mean_is_folded_where_nothing_is_padded_and_subtracted_where_it_is(tmp_path: Path) -> None:
+def test_the_mean_is_folded_without_padding_and_subtracted_with_padding(tmp_path: Path) -> None:
     bare = save_cnn(tmp_path / "bare.onnx", pads=(0, 0, 0, 0))
     padded = save_cnn(tmp_path / "padded.onnx")
     assert operators(bare, spec())["Sub"] == 0
@@ -63,7 +63,7 @@ def test_the_mean_is_folded_where_nothing_is_padded_and_subtracted_where_it_is(t
     assert operators(bare, spec()) - operators(bare, spec(**PLAIN)) == Counter()
 
 
-def test_a_first_convolution_that_sees_colours_apart_is_left_alone(tmp_path: Path) -> None:
+def test_a_grouped_first_convolution_keeps_the_outputs(tmp_path: Path) -> None:
     weight = numpy_helper.from_array(np.random.default_rng(1).standard_normal((6, 1, 3, 3)).astype(np.float32), "w")
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["c"], group=3, kernel_shape=[3, 3]),
@@ -82,7 +82,7 @@ def test_a_first_convolution_that_sees_colours_apart_is_left_alone(tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["128", "512"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_generated_networks_answer_as_onnx_runtime_does(tmp_path: Path, form: str, precision: str) -> None:
+def test_generated_networks_equal_onnx_runtime(tmp_path: Path, form: str, precision: str) -> None:
     generate(tmp_path / "m.onnx", form=form, seed=0)
     model = spec(input_name="input", output_name="embedding", dimension=int(form))
     parity = measure_parity(runner(tmp_path / "m.onnx", model, precision), model, tmp_path / "m.onnx")
@@ -102,7 +102,7 @@ def test_a_file_with_batch_one_and_opset_11_takes_batches(tmp_path: Path, target
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_real_file_answers_as_onnx_runtime_does(shared: Path, precision: str) -> None:
+def test_the_real_file_equals_onnx_runtime(shared: Path, precision: str) -> None:
     weights = shared / "models" / "mobilefacenet_128.onnx"
     if not weights.exists():
         pytest.skip(f"{weights.name} is not there")
@@ -112,7 +112,7 @@ def test_the_real_file_answers_as_onnx_runtime_does(shared: Path, precision: str
 
 
 @pytest.mark.parametrize("names", [("images", "embeddings"), ("embeddings", "images"), ("in/0-Cast", "out/1-Mul")])
-def test_a_file_may_use_our_names(tmp_path: Path, names: tuple[str, str]) -> None:
+def test_a_file_may_use_the_same_names_as_facemill(tmp_path: Path, names: tuple[str, str]) -> None:
     weights = save_cnn(tmp_path / "m.onnx", names=names)
     assert measure_parity(runner(weights, spec()), spec(), weights).minimum >= BARS["fp32"].minimum
 
@@ -143,7 +143,7 @@ def test_a_zero_vector_stays_zero_and_the_rest_become_unit_rows(tmp_path: Path, 
 
 
 def test_colours_are_not_swapped(tmp_path: Path) -> None:
-    """The graph takes the channels as they come; the sidecar says which order that is."""
+    """The graph accepts channels in the given order; the sidecar records that order."""
     weights = save_mean_colour(tmp_path / "m.onnx")
     red = np.zeros((1, 112, 112, 3), np.uint8)
     red[..., 0] = 255
@@ -151,7 +151,7 @@ def test_colours_are_not_swapped(tmp_path: Path) -> None:
         assert engine.infer(red).tolist() == [[1.0, 0.0, 0.0]]
 
 
-def test_a_body_in_fp16_lies_between_ends_in_fp32(tmp_path: Path) -> None:
+def test_an_fp16_body_has_fp32_ends(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     half, full = (prepare_graph(weights, spec(), precision) for precision in ("fp16", "fp32"))
     assert (precision_of(half), precision_of(full)) == ("fp16", "fp32")
@@ -174,7 +174,7 @@ def reference_by_hand(weights: Path, crops: NDArray[np.uint8]) -> NDArray[np.flo
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def test_the_reference_itself_is_plain_onnx_runtime(tmp_path: Path) -> None:
+def test_the_reference_equals_plain_onnx_runtime(tmp_path: Path) -> None:
     weights, crops = save_cnn(tmp_path / "m.onnx"), synthetic_crops(112, count=3)
     expected = reference_by_hand(weights, crops)
     np.testing.assert_allclose(reference_embeddings(spec(), weights, crops), expected, atol=1e-7)

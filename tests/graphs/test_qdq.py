@@ -1,4 +1,4 @@
-"""Where Q/DQ stands, for each backend."""
+"""The positions of Q/DQ nodes for each backend."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from tests.support.model_files import save, save_cnn, spec
 CROPS = synthetic_crops(112, count=8)
 
 
-def quantised(graph: onnx.ModelProto, scheme: Scheme, left: Collection[str] = ()) -> onnx.ModelProto:
+def quantise_graph(graph: onnx.ModelProto, scheme: Scheme, kept_float: Collection[str] = ()) -> onnx.ModelProto:
     ready = prepare_for_qdq(graph)
-    seen = observe(ready, tensors_to_observe(ready, scheme), CROPS)
-    ranges = {name: value_range(values, "minmax") for name, values in seen.items()}
-    stay = {node for layer in find_layers(ready) if layer.name in left for node in layer.nodes}
+    observations = observe(ready, tensors_to_observe(ready, scheme), CROPS)
+    ranges = {name: value_range(values, "minmax") for name, values in observations.items()}
+    stay = {node for layer in find_layers(ready) if layer.name in kept_float for node in layer.nodes}
     nodes = {node.name for node in ready.graph.node if node.op_type in scheme.operators} - stay
     return insert_qdq(ready, scheme, nodes, ranges)
 
@@ -58,13 +58,13 @@ def operators(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-def test_a_layer_is_its_weights_and_the_activation_behind_them(graph: onnx.ModelProto) -> None:
+def test_a_layer_consists_of_weights_and_the_next_activation(graph: onnx.ModelProto) -> None:
     layers = find_layers(prepare_for_qdq(graph))
     kinds = {node.name: node.op_type for node in prepare_for_qdq(graph).graph.node}
     assert [[kinds[name] for name in layer.nodes] for layer in layers] == [["Conv", "Relu"], ["Conv"], ["MatMul"]]
 
 
-def test_nodes_without_a_name_get_one(tmp_path: Path) -> None:
+def test_unnamed_nodes_get_a_name(tmp_path: Path) -> None:
     weight = numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "w")
     nodes = [helper.make_node("Conv", ["x", "w"], ["a"], name="named"), helper.make_node("Relu", ["a"], ["b"])]
     nodes += [helper.make_node("Conv", ["b", "w"], ["c"]), helper.make_node("Flatten", ["c"], ["y"])]
@@ -83,23 +83,23 @@ def test_nodes_without_a_name_get_one(tmp_path: Path) -> None:
     assert len(set(names)) == len(names)
 
 
-def test_onnx_runtime_makes_integer_operators_of_it_and_leaves_the_ends_in_float(graph: onnx.ModelProto) -> None:
-    fused = simplify(quantised(graph, OnnxRuntimeCpu.scheme), "the graph", extended=True)
-    found = operators(fused)
-    assert (found["QLinearConv"], found["QLinearMatMul"]) == (2, 1)
-    assert not {"Conv", "MatMul", "Relu"} & found.keys()
-    assert {"Cast", "Sub", "Transpose", "Div"} <= found.keys()
+def test_onnx_runtime_uses_integer_operators_between_float_ends(graph: onnx.ModelProto) -> None:
+    fused = simplify(quantise_graph(graph, OnnxRuntimeCpu.scheme), "the graph", extended=True)
+    counts = operators(fused)
+    assert (counts["QLinearConv"], counts["QLinearMatMul"]) == (2, 1)
+    assert not {"Conv", "MatMul", "Relu"} & counts.keys()
+    assert {"Cast", "Sub", "Transpose", "Div"} <= counts.keys()
 
 
-def test_depthwise_layers_and_residuals_become_integer_operators_too(residual: onnx.ModelProto) -> None:
+def test_depthwise_layers_and_residuals_become_integer_operators(residual: onnx.ModelProto) -> None:
     before = operators(residual)
-    found = operators(simplify(quantised(residual, OnnxRuntimeCpu.scheme), "the graph", extended=True))
-    assert (found["QLinearConv"], found["QLinearAdd"]) == (before["Conv"], before["Add"])
-    assert not {"Conv", "FusedConv", "Add"} & found.keys()
+    counts = operators(simplify(quantise_graph(residual, OnnxRuntimeCpu.scheme), "the graph", extended=True))
+    assert (counts["QLinearConv"], counts["QLinearAdd"]) == (before["Conv"], before["Add"])
+    assert not {"Conv", "FusedConv", "Add"} & counts.keys()
 
 
 def test_on_the_cpu_weights_are_int8_by_channel_and_activations_uint8(graph: onnx.ModelProto) -> None:
-    model = quantised(graph, OnnxRuntimeCpu.scheme)
+    model = quantise_graph(graph, OnnxRuntimeCpu.scheme)
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weights = [t for t in tensors.values() if t.dtype == np.int8 and t.ndim > 1]
     assert {t.shape for t in weights} == {(8, 3, 5, 5), (16, 8, 7, 7), (256, 16)}
@@ -112,7 +112,7 @@ def test_on_the_cpu_weights_are_int8_by_channel_and_activations_uint8(graph: onn
 @pytest.mark.parametrize("kind", ["graph", "half"])
 def test_for_tensorrt_all_is_symmetric_and_only_inputs_are_quantised(request: pytest.FixtureRequest, kind: str) -> None:
     before: onnx.ModelProto = request.getfixturevalue(kind)
-    model = quantised(before, TensorRT.scheme)
+    model = quantise_graph(before, TensorRT.scheme)
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     of = {name: node for node in model.graph.node for name in node.output}
     readers = Counter(name for node in model.graph.node for name in node.input)
@@ -126,12 +126,12 @@ def test_for_tensorrt_all_is_symmetric_and_only_inputs_are_quantised(request: py
         if node.op_type in ("Conv", "MatMul"):
             assert [of[name].op_type for name in node.input[:2]] == ["DequantizeLinear"] * 2
             assert readers[node.output[0]] == 1
-    # One on the input of each layer, none behind: what follows a convolution can be fused into it.
+    # One on the input of each layer and none after it, so that the next operator can be fused into the convolution.
     assert sum(node.op_type == "QuantizeLinear" for node in quantisers) == 3
 
 
-def test_the_rest_of_a_half_graph_stays_half(half: onnx.ModelProto) -> None:
-    model = quantised(half, TensorRT.scheme)
+def test_the_unquantised_part_of_an_fp16_graph_stays_fp16(half: onnx.ModelProto) -> None:
+    model = quantise_graph(half, TensorRT.scheme)
     (opset,) = (entry.version for entry in model.opset_import if not entry.domain)
     assert opset >= 19  # Q/DQ in float16
     onnx.checker.check_model(model, full_check=True)
@@ -140,37 +140,35 @@ def test_the_rest_of_a_half_graph_stays_half(half: onnx.ModelProto) -> None:
     assert np.einsum("nd,nd->n", rows, expected).min() > 0.99
 
 
-@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("layer", [0, 1, 2])
 @pytest.mark.parametrize("scheme", [OnnxRuntimeCpu.scheme, TensorRT.scheme], ids=["cpu", "tensorrt"])
-def test_a_layer_that_is_left_keeps_its_weights_when_it_runs(
-    graph: onnx.ModelProto, scheme: Scheme, which: int
-) -> None:
-    """ONNX Runtime would quantise them by itself, by one scale a tensor, between the Q/DQ of its neighbours."""
-    name = find_layers(prepare_for_qdq(graph))[which].name
-    model = quantised(graph, scheme, [name])
+def test_an_unquantised_layer_keeps_its_weights(graph: onnx.ModelProto, scheme: Scheme, layer: int) -> None:
+    """ONNX Runtime would otherwise quantise them with one scale per tensor, between neighbouring Q/DQ nodes."""
+    name = find_layers(prepare_for_qdq(graph))[layer].name
+    model = quantise_graph(graph, scheme, [name])
     weights = {w.name: numpy_helper.to_array(w) for w in graph.graph.initializer}
     node = next(node for node in model.graph.node if node.name == name)
-    kept = next(numpy_helper.to_array(w) for w in model.graph.initializer if w.name == node.input[1])
-    np.testing.assert_array_equal(kept, weights[node.input[1]])
+    stored = next(numpy_helper.to_array(w) for w in model.graph.initializer if w.name == node.input[1])
+    np.testing.assert_array_equal(stored, weights[node.input[1]])
     rows = open_session(model.SerializeToString()).run(None, {"images": CROPS})[0]
     np.testing.assert_allclose(rows, by_hand(model), atol=1e-6)
 
 
 @pytest.mark.parametrize("saturates", [False, True])
-def test_the_exact_way_of_multiplying_gives_the_graphs_own_answer(
+def test_exact_multiplication_gives_the_outputs_of_the_graph(
     graph: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch, saturates: bool
 ) -> None:
-    """What a processor without VNNI is told to do; on one with it both ways are exact."""
+    """Processors without VNNI use this setting; with VNNI both settings are exact."""
     if not saturates and ort_runner._saturates():
         pytest.skip("this processor has no VNNI")
     monkeypatch.setattr(ort_runner, "_saturates", lambda: saturates)
-    model = quantised(graph, OnnxRuntimeCpu.scheme)
+    model = quantise_graph(graph, OnnxRuntimeCpu.scheme)
     rows = open_session(model.SerializeToString()).run(None, {"images": CROPS})[0]
     np.testing.assert_allclose(rows, by_hand(model), atol=1e-6)
 
 
 def by_hand(model: onnx.ModelProto) -> np.ndarray:
-    """The graph as it is written, node by node: onnx's own reference implementation, which wants opset 19."""
+    """Evaluate the graph node by node with onnx's reference implementation, which needs opset 19."""
     from onnx import version_converter
     from onnx.reference import ReferenceEvaluator
 
@@ -178,7 +176,7 @@ def by_hand(model: onnx.ModelProto) -> np.ndarray:
     return np.asarray(ReferenceEvaluator(newer).run(None, {"images": CROPS})[0])
 
 
-def test_what_the_quantiser_stumbles_on_is_an_engine_error(graph: onnx.ModelProto) -> None:
+def test_a_failure_of_the_quantiser_is_an_engine_error(graph: onnx.ModelProto) -> None:
     ready = prepare_for_qdq(graph)
     with raises(EngineError, "ONNX Runtime", "--precision fp16"):
         insert_qdq(ready, OnnxRuntimeCpu.scheme, {layer.name for layer in find_layers(ready)}, {})

@@ -134,9 +134,9 @@ def test_sixteen_bits_are_turned_upright(orientation: int, order: str) -> None:
     stored = np.ascontiguousarray(make.STORED[orientation](SCENE)).astype(np.uint16) * 257
     data = tiff((stored, {"extratags": [(274, "H", 1, orientation, True)]}))
     got = decode_photo(data, long_side=640, channel_order=order).pixels
-    wanted = SCENE if order == "rgb" else SCENE[..., ::-1]
-    assert got.shape == wanted.shape
-    assert np.abs(got.astype(int) - wanted).mean() <= 1.0
+    expected = SCENE if order == "rgb" else SCENE[..., ::-1]
+    assert got.shape == expected.shape
+    assert np.abs(got.astype(int) - expected).mean() <= 1.0
 
 
 @pytest.mark.parametrize("scale", [1.0, 255.0, 65535.0])
@@ -268,5 +268,5 @@ def test_cmyk_without_adobes_marker_is_no_negative(order: str) -> None:
     assert marker is not None
     plain = data[: marker.start()] + data[marker.end() :]
     got = decode_image(plain, size=112, channel_order=order)
-    wanted = decode_image(make.encode(SCENE, "PNG"), size=112, channel_order=order)
-    assert np.abs(got.astype(int) - wanted).mean() < 4
+    expected = decode_image(make.encode(SCENE, "PNG"), size=112, channel_order=order)
+    assert np.abs(got.astype(int) - expected).mean() < 4

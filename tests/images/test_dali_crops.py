@@ -1,4 +1,4 @@
-"""The DALI decoder on its CPU graph, against `decode_image`: the same crops and verdicts, whatever the neighbours."""
+"""The DALI decoder's CPU graph gives the crops and verdicts of `decode_image`, for any mix of files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support import encoded_images as make
 from tests.support.errors import raises
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # what DALI's own dependencies deprecate is not ours to mend
+    warnings.simplefilter("ignore")  # deprecations in DALI's dependencies cannot be fixed here
     pytest.importorskip("nvidia.dali", reason="DALI is not installed: pip install nvidia-dali-cuda120")
 
 UPRIGHT = make.scene(160, 120)
@@ -33,13 +33,13 @@ CUT = make.encode(make.scene(400, 300))[:6000]
 
 
 def damage(data: bytes) -> bytes:
-    """A JPEG with an impossible Huffman table: header and end are whole, only decoding it shows the damage."""
+    """Return a JPEG with an impossible Huffman table. Header and end are intact; only decoding shows the damage."""
     at = data.index(b"\xff\xc4") + 5
     return data[:at] + bytes([255] * 16) + data[at + 16 :]
 
 
 DAMAGED = damage(GOOD[0])
-HOLED = GOOD[1][:4000] + GOOD[1][4400:]  # a part of the scan is missing: both decoders go on after the gap
+HOLED = GOOD[1][:4000] + GOOD[1][4400:]  # part of the scan is missing: both decoders continue after the gap
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,10 @@ def decoder() -> Iterator[DaliDecoder]:
 
 
 class HostCrops:
-    """Crops in an array of the host's; DALI's graph may be on either side.
+    """Crops in a host array; DALI's graph may be on the CPU or the GPU.
 
     Attributes:
-        runs: how many crops came from DALI at once; those of the CPU decoder are not in it.
+        runs: the number of crops of each DALI call, without those of the CPU decoder.
     """
 
     stream = None
@@ -71,8 +71,8 @@ class HostCrops:
         self.images[place] = crop
 
 
-class Decoded(NamedTuple):
-    """What became of files: crops and the files that they are of, in the order of the files."""
+class DecodeResult(NamedTuple):
+    """The outcome of a batch: crops and their files, in the order of the files."""
 
     images: NDArray[np.uint8]
     indices: list[int]
@@ -80,11 +80,11 @@ class Decoded(NamedTuple):
     runs: list[int]
 
 
-def decode(decoder: DaliDecoder, files: Sequence[bytes]) -> Decoded:
+def decode(decoder: DaliDecoder, files: Sequence[bytes]) -> DecodeResult:
     crops = HostCrops(len(files))
     placed = decoder.decode(files, crops)
     order = np.argsort(placed.indices).astype(int)
-    return Decoded(crops.images[order], sorted(placed.indices), placed.failures, crops.runs)
+    return DecodeResult(crops.images[order], sorted(placed.indices), placed.failures, crops.runs)
 
 
 def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -92,15 +92,15 @@ def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
     return float(np.abs(a.astype(int) - b.astype(int)).mean())
 
 
-def by_dali(decoder: DaliDecoder, data: bytes) -> NDArray[np.uint8]:
-    """The crop of one file, decoded by DALI and nobody else."""
+def decode_by_dali(decoder: DaliDecoder, data: bytes) -> NDArray[np.uint8]:
+    """Return the crop of a file that DALI alone decoded."""
     got = decode(decoder, [data])
     assert got.runs == [1], "DALI was not asked, or refused"
     return got.images[0]
 
 
 def check(decoder: DaliDecoder, files: list[bytes], limits: Limits | None = None) -> None:
-    """Every file has the verdict of decode_image, in its order; crops are nearly equal."""
+    """Check that every file has the verdict of decode_image, in the same order, and nearly the same crop."""
     crops, indices, failures = [], [], []
     for i, data in enumerate(files):
         try:
@@ -111,15 +111,15 @@ def check(decoder: DaliDecoder, files: list[bytes], limits: Limits | None = None
     got = decode(decoder, files)
     assert got.indices == indices
     assert got.failures == failures
-    for mine, wanted in zip(got.images, crops, strict=True):
-        assert difference(mine, wanted) < 2.0
+    for got_crop, expected in zip(got.images, crops, strict=True):
+        assert difference(got_crop, expected) < 2.0
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_all_eight_orientations(decoder: DaliDecoder, orientation: int) -> None:
     data = make.encode(make.STORED[orientation](UPRIGHT), orientation=orientation)
-    assert difference(by_dali(decoder, data), decode_image(data, size=112)) < 1.0
-    assert difference(by_dali(decoder, data), decode_image(make.encode(UPRIGHT), size=112)) < 2.0
+    assert difference(decode_by_dali(decoder, data), decode_image(data, size=112)) < 1.0
+    assert difference(decode_by_dali(decoder, data), decode_image(make.encode(UPRIGHT), size=112)) < 2.0
 
 
 @pytest.mark.slow
@@ -127,10 +127,12 @@ def test_all_eight_orientations(decoder: DaliDecoder, orientation: int) -> None:
     "shape", [(112, 112), (113, 113), (223, 250), (400, 300), (3001, 1999), (40, 60), (300, 80), (112, 300)]
 )
 @pytest.mark.parametrize("noise", [0, 12])
-def test_sizes_grow_and_shrink_alike(decoder: DaliDecoder, shape: tuple[int, int], noise: int) -> None:
+def test_images_of_all_sizes_are_scaled_in_the_same_way(
+    decoder: DaliDecoder, shape: tuple[int, int], noise: int
+) -> None:
     pixels = make.scene(*shape) + np.random.default_rng(1).normal(0, noise, (*shape, 1))
     data = make.encode(np.clip(pixels, 0, 255).astype(np.uint8), subsampling=2)
-    assert difference(by_dali(decoder, data), decode_image(data, size=112)) < 1.0
+    assert difference(decode_by_dali(decoder, data), decode_image(data, size=112)) < 1.0
 
 
 @pytest.mark.parametrize(
@@ -144,18 +146,18 @@ def test_sizes_grow_and_shrink_alike(decoder: DaliDecoder, shape: tuple[int, int
         pytest.param(make.encode(UPRIGHT) + bytes(32), id="padded"),
     ],
 )
-def test_kinds_of_jpeg(decoder: DaliDecoder, data: bytes) -> None:
-    assert difference(by_dali(decoder, data), decode_image(data, size=112)) < 2.0
+def test_all_kinds_of_jpeg(decoder: DaliDecoder, data: bytes) -> None:
+    assert difference(decode_by_dali(decoder, data), decode_image(data, size=112)) < 2.0
 
 
 def test_bgr_is_rgb_reversed(decoder: DaliDecoder) -> None:
     with DaliDecoder(112, "bgr") as bgr:
         got = decode(bgr, [GOOD[0], make.encode(UPRIGHT, "PNG")])
-    assert (got.images[0] == by_dali(decoder, GOOD[0])[..., ::-1]).all()
+    assert (got.images[0] == decode_by_dali(decoder, GOOD[0])[..., ::-1]).all()
     assert (got.images[1] == decode_image(make.encode(UPRIGHT, "PNG"), size=112, channel_order="bgr")).all()
 
 
-def test_what_is_not_for_dali_comes_from_the_other_decoder_to_the_bit(decoder: DaliDecoder) -> None:
+def test_files_unfit_for_dali_equal_the_cpu_decoder_exactly(decoder: DaliDecoder) -> None:
     files = [make.encode(UPRIGHT, kind) for kind in ("PNG", "BMP", "WEBP", "TIFF")]
     files.append(make.encode(np.dstack([UPRIGHT, UPRIGHT[..., 0]]), "PNG"))
     got = decode(decoder, files)
@@ -164,14 +166,14 @@ def test_what_is_not_for_dali_comes_from_the_other_decoder_to_the_bit(decoder: D
 
 
 @pytest.mark.parametrize("bad", [CUT, DAMAGED, HOLED, b"", b"\xff\xd8\xff", b"text", GOOD[0][:-1]])
-@pytest.mark.parametrize("place", range(8))
-def test_one_bad_file_costs_no_other(decoder: DaliDecoder, bad: bytes, place: int) -> None:
+@pytest.mark.parametrize("index", range(8))
+def test_a_bad_file_does_not_affect_the_others(decoder: DaliDecoder, bad: bytes, index: int) -> None:
     files = list(GOOD)
-    files[place] = bad
+    files[index] = bad
     check(decoder, files)
 
 
-def test_damage_that_only_decoding_shows_reaches_dali_and_is_survived() -> None:
+def test_damage_that_only_decoding_shows_does_not_affect_the_others() -> None:
     with DaliDecoder(112, options=DaliOptions(batch_size=8)) as decoder:
         files = [*GOOD[:3], DAMAGED, *GOOD[3:6], DAMAGED]
         check(decoder, files)
@@ -195,7 +197,7 @@ def test_order_is_kept_for_any_batch_size(batch_size: int) -> None:
         check(decoder, [])
 
 
-def test_limits_refuse_what_decode_image_refuses() -> None:
+def test_limits_equal_those_of_decode_image() -> None:
     files = [make.encode(make.scene(160, 120)), make.encode(make.scene(400, 300)), make.encode(make.scene(40, 60))]
     for limits in (Limits(max_pixels=160 * 120), Limits(max_bytes=len(files[0])), Limits(max_pixels=1)):
         with DaliDecoder(112, options=DaliOptions(limits=limits)) as decoder:
@@ -205,7 +207,7 @@ def test_limits_refuse_what_decode_image_refuses() -> None:
 @pytest.mark.parametrize(
     ("batch_pixels", "runs"), [(1, []), (160 * 120, [1] * 8), (2 * 160 * 120 + 1, [2] * 4), (10**6, [9])]
 )
-def test_a_run_holds_few_pixels(batch_pixels: int, runs: list[int]) -> None:
+def test_a_dali_run_is_limited_in_pixels(batch_pixels: int, runs: list[int]) -> None:
     files = [*GOOD, make.encode(make.scene(400, 300))]
     with DaliDecoder(112, options=DaliOptions(batch_pixels=batch_pixels)) as decoder:
         check(decoder, files)
@@ -213,12 +215,12 @@ def test_a_run_holds_few_pixels(batch_pixels: int, runs: list[int]) -> None:
 
 
 def resident_bytes() -> int:
-    """Memory of this process now (its peak would hide what grows below it)."""
+    """Current memory of this process, in bytes (the peak would hide growth below it)."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def growth() -> int:
-    """Bytes that this process grows by in 160 batches, after the first ones have given every buffer its size."""
+    """Measure the memory growth in 160 batches, in bytes, after the first batches allocated every buffer."""
     files = [*GOOD, DAMAGED]
     with DaliDecoder(112, options=DaliOptions(batch_size=16)) as decoder:
         for _ in range(40):
@@ -233,12 +235,12 @@ def growth() -> int:
 def test_memory_does_not_grow_with_the_batches() -> None:
     code = "import test_dali_crops as here; print(here.growth())"
     folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, Path(__file__).parents[2]))
-    done = subprocess.run(  # a process of its own: in this one, what other tests have left would be counted with it
+    result = subprocess.run(  # a separate process, because here memory of other tests would be counted
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": folders}, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    grown = int(done.stdout.split()[-1])
-    # A pipeline that is kept holds its 9 images of 57,600 bytes and a pool of threads; 5 are rebuilt in each batch.
+    assert result.returncode == 0, result.stderr[-2000:]
+    grown = int(result.stdout.split()[-1])
+    # A leaked pipeline holds 9 images of 57,600 bytes and a thread pool; each batch rebuilds 5 pipelines.
     assert grown < 32 << 20, f"{grown} bytes more after 160 batches"
 
 
@@ -248,7 +250,7 @@ def test_wrong_arguments_are_named(wrong: dict[str, object]) -> None:
         DaliDecoder(112, options=DaliOptions(**wrong))  # type: ignore[arg-type]
 
 
-def test_a_gpu_that_is_not_there_is_an_error_with_the_next_step() -> None:
+def test_a_missing_gpu_is_an_error_with_the_next_step() -> None:
     with (
         raises(EngineError, "DALI", "GPU 4095", "facemill doctor"),
         DaliDecoder(112, options=DaliOptions(device="mixed", device_id=4095)),

@@ -1,4 +1,4 @@
-"""The pixel contract: every format, orientation and depth, against Pillow's answer or the array that was encoded."""
+"""The pixel contract: every format, orientation and depth, compared with Pillow or the encoded array."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def test_every_format_in_both_channel_orders(kind: str, order: str) -> None:
     assert got.shape == (112, 112, 3)
     assert got.dtype == np.uint8
     assert got.flags.c_contiguous
-    wanted = SQUARE if order == "rgb" else SQUARE[..., ::-1]
-    assert difference(got, wanted) < (2.0 if kind == "JPEG" else 0.01)
+    expected = SQUARE if order == "rgb" else SQUARE[..., ::-1]
+    assert difference(got, expected) < (2.0 if kind == "JPEG" else 0.01)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("alpha", [False, True])
-def test_all_eight_orientations_are_honoured(kind: str, orientation: int, alpha: bool) -> None:
+def test_all_eight_orientations_are_applied(kind: str, orientation: int, alpha: bool) -> None:
     if alpha and kind == "JPEG":
         return  # JPEG has no transparency
     stored = make.STORED[orientation](make.scene(160, 120))
@@ -59,7 +59,7 @@ def test_all_eight_orientations_are_honoured(kind: str, orientation: int, alpha:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", [(112, 112), (160, 120), (400, 300), (1200, 900), (3000, 2000), (40, 60), (2000, 50)])
-def test_every_size_becomes_the_whole_image_averaged(shape: tuple[int, int]) -> None:
+def test_every_size_is_averaged_over_the_whole_image(shape: tuple[int, int]) -> None:
     pixels = make.scene(*shape)
     got = decode_image(make.encode(pixels), size=112)
     assert difference(got, square(pixels)) < 3.0
@@ -81,12 +81,12 @@ def test_sixteen_bits_become_eight() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
-def test_transparency_is_laid_on_white(kind: str) -> None:
+def test_transparency_is_blended_onto_white(kind: str) -> None:
     alpha = np.zeros((112, 112), np.uint8)
     alpha[:, 56:] = 255
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     got = decode_image(make.encode(np.dstack([SQUARE, alpha]), kind, **options), size=112)
-    if kind == "TIFF":  # a fourth TIFF sample need not be transparency: the colours are taken as they are
+    if kind == "TIFF":  # a fourth TIFF sample may not be transparency: the colours are used unchanged
         assert difference(got[:, 56:], SQUARE[:, 56:]) < 0.01
         return
     assert (got[:, :56] == 255).all()
@@ -99,13 +99,13 @@ def test_a_palette_with_transparency_and_grey_with_alpha() -> None:
     palette = Image.fromarray(SQUARE).quantize(16)
     out = io.BytesIO()
     palette.save(out, "PNG", transparency=3)
-    wanted = np.asarray(palette.convert("RGB")).copy()
-    wanted[np.asarray(palette) == 3] = 255
-    assert difference(decode_image(out.getvalue(), size=112), wanted) < 0.01
+    expected = np.asarray(palette.convert("RGB")).copy()
+    expected[np.asarray(palette) == 3] = 255
+    assert difference(decode_image(out.getvalue(), size=112), expected) < 0.01
     grey_alpha = np.dstack([SQUARE[..., 0], np.full((112, 112), 128, np.uint8)])
     got = decode_image(make.encode(grey_alpha, "PNG"), size=112)
-    wanted = np.repeat((SQUARE[..., :1] * 128.0 + 255 * 127) / 255, 3, axis=2)
-    assert np.abs(got - wanted).max() <= 1.0
+    expected = np.repeat((SQUARE[..., :1] * 128.0 + 255 * 127) / 255, 3, axis=2)
+    assert np.abs(got - expected).max() <= 1.0
 
 
 BAD = {
@@ -129,7 +129,7 @@ def test_bad_files_are_outcomes_with_a_reason(name: str) -> None:
     assert caught.value.status is status
 
 
-def test_limits_are_judged_before_decoding() -> None:
+def test_limits_are_checked_before_decoding() -> None:
     data = make.encode(SQUARE)
     with raises(ImageError, 100):
         decode_image(data, size=112, limits=Limits(max_bytes=100))
@@ -143,12 +143,12 @@ FILES = [make.encode(make.scene(90, 70), kind) for kind in ("JPEG", "PNG", "BMP"
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(FILES), st.data())
-def test_damaged_files_never_raise_anything_but_image_error(data: bytes, draw: st.DataObject) -> None:
+def test_damaged_files_raise_only_image_error(data: bytes, draw: st.DataObject) -> None:
     damaged = bytearray(data)
     for _ in range(draw.draw(st.integers(1, 8))):
         damaged[draw.draw(st.integers(0, len(damaged) - 1))] = draw.draw(st.integers(0, 255))
     cut = draw.draw(st.integers(0, len(damaged)))
-    with suppress(ImageError):  # anything else, a crash of the decoder too, fails the test
+    with suppress(ImageError):  # any other exception, or a crash of the decoder, fails the test
         got = decode_image(bytes(damaged[:cut]), size=112, limits=Limits(max_pixels=1_000_000))
         assert got.shape == (112, 112, 3)
 

@@ -145,11 +145,11 @@ def test_no_decoder_takes_more_memory_than_was_counted(kind: str, tmp_path_facto
     data, reduction = large(kind)
     (folder / "large").write_bytes(data)
     (folder / "small").write_bytes(make.encode(make.scene(8, 8)))
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", PEAK, str(folder / "large"), str(folder / "small"), str(reduction)],
         capture_output=True, text=True, cwd=ROOT, timeout=120, check=True,
     )  # fmt: skip
-    peak, counted = map(int, done.stdout.split())
+    peak, counted = map(int, result.stdout.split())
     assert peak <= counted + (24 << 20)  # what libraries keep for themselves
 
 

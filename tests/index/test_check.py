@@ -1,4 +1,4 @@
-"""An index beside a file can hide a row, but never show one that is not there: the file's checksums decide."""
+"""An index next to a file can hide a row but never add one, because the file's checksums decide."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def unit_rows() -> NDArray[np.float32]:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def best(path: Path, row: int, index: str = "flat") -> list[tuple[int, float]]:
-    """The hits for the vector of a row."""
+def search_row(path: Path, row: int, index: str = "flat") -> list[tuple[int, float]]:
+    """Search with the vector of a row; return the hits."""
     with Search(path, index=index, device="cpu") as search:
         (answer,) = search.find_vectors(unit_rows()[row], k=3)
     return [(hit.row, hit.score) for hit in answer.hits]
 
 
-def signed(change: Callable[[NDArray[np.float32]], NDArray[np.float32]], path: Path) -> None:
+def sign_change(change: Callable[[NDArray[np.float32]], NDArray[np.float32]], path: Path) -> None:
     """Change the rows of an index, and sign it again in its sidecar."""
     index = index_path(path)
     data = index.read_bytes()
@@ -63,33 +63,33 @@ FORGERIES: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
 
 @pytest.mark.parametrize("index", ["flat", "ivf", "sq8"])
 @pytest.mark.parametrize("forgery", ["rows of others", "a row twice"])
-def test_a_forged_index_shows_no_row_that_is_not_there(gallery: Path, forgery: str, index: str) -> None:
-    expected = best(gallery, 5, index)
+def test_a_forged_index_cannot_add_rows(gallery: Path, forgery: str, index: str) -> None:
+    expected = search_row(gallery, 5, index)
     assert expected[0] == (5, pytest.approx(1.0, abs=1e-6))
-    signed(FORGERIES[forgery], gallery)
-    assert best(gallery, 5, index) == expected
-    if index == "flat" or forgery == "rows of others":  # the codes do not propose the other row for this query
+    sign_change(FORGERIES[forgery], gallery)
+    assert search_row(gallery, 5, index) == expected
+    if index == "flat" or forgery == "rows of others":  # the codes do not propose the forged row for this query
         with EmbeddingFile(gallery) as file:
-            assert list(find_index_damage(file)) == []  # it was built again
+            assert list(find_index_damage(file)) == []  # it was rebuilt
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
-def test_a_forged_index_is_found_by_verify_and_not_used_for_pairs(gallery: Path, forgery: str) -> None:
+def test_verify_detects_a_forged_index_and_pairs_ignore_it(gallery: Path, forgery: str) -> None:
     with EmbeddingFile(gallery) as file:
         path = ensure_index(file)
         assert path is not None
-        whole = path.read_bytes()
+        content = path.read_bytes()
         assert list(find_index_damage(file)) == []
-        signed(FORGERIES[forgery], gallery)
+        sign_change(FORGERIES[forgery], gallery)
         (finding,) = find_index_damage(file)
         assert str(path) in finding
         assert "row" in finding
         assert ensure_true_index(file) == path
-        assert path.read_bytes() == whole
+        assert path.read_bytes() == content
 
 
-def test_a_changed_index_of_codes_is_found(gallery: Path) -> None:
-    best(gallery, 5, "sq8")
+def test_a_changed_approximate_index_is_detected(gallery: Path) -> None:
+    search_row(gallery, 5, "sq8")
     path = index_paths(gallery)[2]
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
@@ -103,21 +103,21 @@ def test_a_changed_index_of_codes_is_found(gallery: Path) -> None:
 
 
 def test_an_outdated_index_is_no_damage(gallery: Path) -> None:
-    best(gallery, 5)
+    search_row(gallery, 5)
     write_gallery(gallery, unit_rows()[::-1], run_id="run-2")
     with EmbeddingFile(gallery) as file:
         assert list(find_index_damage(file)) == []
 
 
 def test_a_wrong_index_that_cannot_be_removed_is_an_error(gallery: Path) -> None:
-    best(gallery, 5)
+    search_row(gallery, 5)
     index_path(gallery).unlink()
     index_path(gallery).mkdir()
     with raises(StorageError, index_path(gallery)):
         discard_indexes(gallery, "its row 5 differs")
 
 
-def test_the_command_says_which_index_is_wrong(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_the_command_names_the_damaged_index(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     path = tmp_path / "people.h5"
     assert facemill("process", photos / "3", "-o", path, "--engine", tiny_engine).returncode == 0
     photo = min((photos / "3").iterdir())
@@ -126,30 +126,30 @@ def test_the_command_says_which_index_is_wrong(photos: Path, tiny_engine: Path, 
     data = bytearray(index_path(path).read_bytes())
     data[-1] ^= 1
     index_path(path).write_bytes(data)
-    done = facemill("verify", path)
-    assert done.returncode == 1
-    assert str(index_path(path)) in done.stdout
+    result = facemill("verify", path)
+    assert result.returncode == 1
+    assert str(index_path(path)) in result.stdout
     answer = json.loads(facemill("verify", path, "--json").stdout)
     assert (answer["whole"], len(answer["indexes"]), answer["findings"]) == (False, 1, [])
-    done = facemill("repair", path)
-    assert done.returncode == 0
-    assert "nothing to repair" in done.stdout
+    result = facemill("repair", path)
+    assert result.returncode == 0
+    assert "nothing to repair" in result.stdout
 
 
-@pytest.mark.parametrize("what", ["index", "sidecar"])
-def test_a_pipe_in_the_place_of_an_index_keeps_nobody_waiting(gallery: Path, what: str) -> None:
-    best(gallery, 5)
-    path = index_path(gallery) if what == "index" else sidecar_path(index_path(gallery))
+@pytest.mark.parametrize("target", ["index", "sidecar"])
+def test_a_pipe_in_place_of_an_index_does_not_block(gallery: Path, target: str) -> None:
+    search_row(gallery, 5)
+    path = index_path(gallery) if target == "index" else sidecar_path(index_path(gallery))
     path.unlink()
     os.mkfifo(path)
     with EmbeddingFile(gallery) as file:
         (finding,) = find_index_damage(file)
         assert "no regular file" in finding
-    assert best(gallery, 5)[0][0] == 5
+    assert search_row(gallery, 5)[0][0] == 5
 
 
-def test_a_sidecar_from_a_stranger_is_no_bug(gallery: Path) -> None:
-    expected = best(gallery, 5)
+def test_a_foreign_sidecar_is_no_internal_error(gallery: Path) -> None:
+    expected = search_row(gallery, 5)
     for text in (
         "[" * 100_000,
         '{"source": 1}',
@@ -157,4 +157,4 @@ def test_a_sidecar_from_a_stranger_is_no_bug(gallery: Path) -> None:
         '{"format": 1, "source": {"run_id": 1e999}}',
     ):
         sidecar_path(index_path(gallery)).write_text(text)
-        assert best(gallery, 5) == expected
+        assert search_row(gallery, 5) == expected

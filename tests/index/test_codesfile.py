@@ -1,4 +1,4 @@
-"""The file of an approximate index: whole or not at all, made again when it is not right, and only then."""
+"""The file of an approximate index is written completely or not at all, and is rebuilt only when it is wrong."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def bad(**facts: float) -> dict[str, float]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_or_foreign_index_is_made_again(people: Path, damage: str) -> None:
+def test_a_damaged_or_foreign_index_is_rebuilt(people: Path, damage: str) -> None:
     index = codes_path(people, "sq8")
     good = index.read_bytes()
     DAMAGES[damage](index)
@@ -94,7 +94,7 @@ def test_a_damaged_or_foreign_index_is_made_again(people: Path, damage: str) -> 
     assert not list(people.parent.glob("*.partial"))
 
 
-def test_it_is_used_again_without_being_made_or_measured(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_is_reused_without_a_new_build_or_measurement(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:
         raise AssertionError("made or measured anew")
 
@@ -105,24 +105,24 @@ def test_it_is_used_again_without_being_made_or_measured(people: Path, monkeypat
         answer(people, k=51)
 
 
-def test_a_copy_is_checked_by_content_and_kept(people: Path, tmp_path: Path) -> None:
-    there = tmp_path / "there"
-    there.mkdir()
+def test_a_copied_index_is_checked_by_content_and_reused(people: Path, tmp_path: Path) -> None:
+    copy_folder = tmp_path / "there"
+    copy_folder.mkdir()
     for path in people.parent.glob("people.h5*"):
-        (there / path.name).write_bytes(path.read_bytes())
-        os.utime(there / path.name, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
-    before = codes_path(there / "people.h5", "sq8").stat().st_ino
-    answer(there / "people.h5")
-    assert codes_path(there / "people.h5", "sq8").stat().st_ino == before
+        (copy_folder / path.name).write_bytes(path.read_bytes())
+        os.utime(copy_folder / path.name, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    before = codes_path(copy_folder / "people.h5", "sq8").stat().st_ino
+    answer(copy_folder / "people.h5")
+    assert codes_path(copy_folder / "people.h5", "sq8").stat().st_ino == before
 
 
-def test_another_run_gets_another_index(people: Path) -> None:
-    other = crowd(400, seed=31)
-    write_gallery(people, other, run_id="run-2")
-    np.testing.assert_array_equal(answer(people), oracle(other, crowd(4, seed=30), 5))
+def test_a_new_run_gets_a_new_index(people: Path) -> None:
+    new_rows = crowd(400, seed=31)
+    write_gallery(people, new_rows, run_id="run-2")
+    np.testing.assert_array_equal(answer(people), oracle(new_rows, crowd(4, seed=30), 5))
 
 
-def test_damage_that_the_sidecar_vouches_for_is_an_error(people: Path) -> None:
+def test_damage_with_a_matching_sidecar_is_an_error(people: Path) -> None:
     index = codes_path(people, "sq8")
     data = b"none" + index.read_bytes()[4:]
     index.write_bytes(data)
@@ -131,14 +131,14 @@ def test_damage_that_the_sidecar_vouches_for_is_an_error(people: Path) -> None:
         answer(people)
 
 
-def test_what_a_killed_search_left_is_taken_over(people: Path) -> None:
+def test_files_of_a_killed_search_are_reused(people: Path) -> None:
     codes_path(people, "ivf").with_name("people.h5.faiss-ivf.partial").write_bytes(os.urandom(3_000_000))
     np.testing.assert_array_equal(answer(people, "ivf"), oracle(crowd(400), crowd(4, seed=30), 5))
     assert not list(people.parent.glob("*.partial"))
 
 
 @pytest.mark.slow
-def test_searches_at_once_make_it_once_and_all_answer_right(tmp_path: Path) -> None:
+def test_concurrent_searches_build_the_index_once(tmp_path: Path) -> None:
     path = write_gallery(tmp_path / "people.h5", crowd(400))
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         answers = pool.starmap(answer, [(path, "ivf")] * 6, chunksize=1)
@@ -148,8 +148,8 @@ def test_searches_at_once_make_it_once_and_all_answer_right(tmp_path: Path) -> N
     assert len(list(tmp_path.iterdir())) == 5  # the file, and two indexes with their sidecars
 
 
-# Where the search that makes an index is killed: in the middle of it, with the file written and not yet synchronised,
-# under its name and without its sidecar.
+# The search that builds an index is killed in the middle of the write, with the file written but not synchronised,
+# or under its final name without its sidecar.
 MOMENTS = {
     "trained": "codesfile.tune",
     "written": "files.os.fsync",
@@ -176,33 +176,33 @@ with EmbeddingFile(Path({path!r})) as gallery:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_while_it_is_made(people: Path, moment: str) -> None:
+def test_a_search_killed_during_the_build_leaves_no_damage(people: Path, moment: str) -> None:
     index = codes_path(people, "sq8")
     old = index.read_bytes(), sidecar_path(index).read_bytes()
-    other = crowd(400, seed=32)
-    write_gallery(people, other, run_id="run-2")
+    new_rows = crowd(400, seed=32)
+    write_gallery(people, new_rows, run_id="run-2")
     code = KILLED.format(root=str(ROOT), path=str(people), place=MOMENTS[moment])
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == -signal.SIGKILL, result.stderr
     if moment != "named":
         assert index.read_bytes() == old[0]
     assert sidecar_path(index).read_bytes() == old[1]
-    np.testing.assert_array_equal(answer(people), oracle(other, crowd(4, seed=30), 5))
+    np.testing.assert_array_equal(answer(people), oracle(new_rows, crowd(4, seed=30), 5))
     assert not list(people.parent.glob("*.partial"))
 
 
-def test_killed_while_it_is_measured_again(people: Path) -> None:
+def test_a_search_killed_during_the_measurement_leaves_no_damage(people: Path) -> None:
     index = codes_path(people, "sq8")
     old = index.read_bytes(), sidecar_path(index).read_bytes()
     code = KILLED.format(root=str(ROOT), path=str(people), place="codesfile.amend_card").replace(", 5)", ", 60)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == -signal.SIGKILL, result.stderr
     assert (index.read_bytes(), sidecar_path(index).read_bytes()) == old
     np.testing.assert_array_equal(answer(people, k=60), oracle(crowd(400), crowd(4, seed=30), 60))
 
 
-def test_no_room_leaves_the_old_index(people: Path) -> None:
-    """FAISS runs into the largest file that the process may write."""
+def test_a_full_disk_leaves_the_old_index(people: Path) -> None:
+    """FAISS exceeds the file size limit of the process."""
     index = codes_path(people, "sq8")
     old = index.read_bytes()
     write_gallery(people, crowd(400, seed=33), run_id="run-2")
@@ -211,9 +211,9 @@ def test_no_room_leaves_the_old_index(people: Path) -> None:
         "FlatIndex(gallery)\n    import resource; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))",
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert "StorageError: E-STORAGE: " in done.stderr
-    assert_names(done.stderr, people)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert "StorageError: E-STORAGE: " in result.stderr
+    assert_names(result.stderr, people)
     assert index.read_bytes() == old
     assert not list(people.parent.glob("*.partial"))

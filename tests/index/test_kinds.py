@@ -1,4 +1,4 @@
-"""The kinds of index: sizes against what FAISS writes, which directions are kept, how an index is searched."""
+"""The kinds of index: sizes compared with FAISS files, projected directions, and search parameters."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from tests.support.errors import raises
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)
-def test_directions_that_carry_nothing_are_left_out(kind: str) -> None:
+def test_empty_directions_are_dropped(kind: str) -> None:
     flat = np.zeros((500, 64), np.float32)
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((64, 64)))[0][:20]
     flat[:] = np.random.default_rng(1).standard_normal((500, 20)) @ turn
     flat /= np.linalg.norm(flat, axis=1, keepdims=True)
     index, parameters = train(kind, flat, 500)
-    assert parameters["dimensions"] == 24  # 20 carry something; a multiple of 8
-    kept = index.chain.at(0).apply(flat)
-    np.testing.assert_allclose(kept @ kept.T, flat @ flat.T, atol=1e-5)  # the inner product survives
+    assert parameters["dimensions"] == 24  # 20 directions are not empty; rounded up to a multiple of 8
+    projected = index.chain.at(0).apply(flat)
+    np.testing.assert_allclose(projected @ projected.T, flat @ flat.T, atol=1e-5)  # the inner product survives
 
 
-def test_no_direction_is_weaker_than_the_others_by_much() -> None:
-    """Codes of so many bits a direction are best when all matter alike: the rows are turned."""
+def test_projected_directions_have_similar_strength() -> None:
+    """Codes with equal bits per direction work best when all directions matter equally, so the rows are rotated."""
     index, parameters = train("sq8", crowd(2000), 2000)
-    kept = index.chain.at(0).apply(crowd(2000))
-    before, after = crowd(2000).std(axis=0)[:35], kept.std(axis=0)
+    projected = index.chain.at(0).apply(crowd(2000))
+    before, after = crowd(2000).std(axis=0)[:35], projected.std(axis=0)
     assert parameters["dimensions"] == 40
     assert before.max() / before.min() > 4
     assert after.max() / after.min() < 3
 
 
-def test_sizes_of_the_training() -> None:
+def test_training_sizes() -> None:
     assert sample_size(300) == 300
     assert sample_size(100_000) == 32_768
     assert sample_size(1_000_000) == 65_536
@@ -53,32 +53,32 @@ def test_sizes_of_the_training() -> None:
     assert lists == 1024
 
 
-def test_efforts_ascend_to_the_whole() -> None:
+def test_efforts_ascend_to_all_lists() -> None:
     assert efforts("ivf", {"lists": 64}) == [4, 8, 16, 32, 48, 64]
     assert efforts("ivf", {"lists": 1}) == [1]
     assert efforts("sq8", {}) == [0]
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)
-def test_a_search_with_an_effort_leaves_the_index_as_it_was(kind: str) -> None:
-    """FAISS answers as if the effort were set in the index: it comes with the search, so that others do not see it."""
+def test_a_search_with_an_effort_does_not_change_the_index(kind: str) -> None:
+    """The effort is an argument of the search, so that concurrent searches do not see it."""
     rows = crowd(2000)
     index, parameters = train(kind, rows, 2000)
     index.add(rows)
     codes = faiss.downcast_index(index.index)
     for effort in efforts(kind, parameters):
-        found = index.search(rows[:40], 30, params=search_parameters(kind, effort))[1]
+        rows_found = index.search(rows[:40], 30, params=search_parameters(kind, effort))[1]
         if kind == "ivf":
             assert codes.nprobe == 1  # FAISS's default
             codes.nprobe = effort
-        np.testing.assert_array_equal(found, index.search(rows[:40], 30)[1])
+        np.testing.assert_array_equal(rows_found, index.search(rows[:40], 30)[1])
         if kind == "ivf":
             codes.nprobe = 1
 
 
 @pytest.mark.parametrize(("rows", "dimension"), [(2000, 64), (5000, 32)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_faiss_writes_is_as_large(kind: str, rows: int, dimension: int) -> None:
+def test_estimated_sizes_equal_those_of_faiss_files(kind: str, rows: int, dimension: int) -> None:
     vectors = np.random.default_rng(1).standard_normal((rows, dimension), np.float32)
     faiss.normalize_L2(vectors)
     bits, product = faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
@@ -96,7 +96,7 @@ def test_what_faiss_writes_is_as_large(kind: str, rows: int, dimension: int) -> 
     assert index_bytes(kind, rows, dimension) == pytest.approx(written, rel=0.03)
 
 
-def test_exact_figures() -> None:
+def test_figures_of_exact_search() -> None:
     assert index_bytes("flat", 5_000_000, 512) == 10_240_000_000
     assert index_bytes("sq8", 5_000_000, 512) == 2_560_004_096
     assert index_bytes("ivf", 5_000_000, 512) == 5_000_000 * 264 + 2048 * 16 * 256 + 4 * 2048 * 512 + 64 * 512
@@ -106,12 +106,12 @@ def test_exact_figures() -> None:
         index_bytes("pq", 1, 1)
 
 
-def test_how_long_it_takes_to_make_one() -> None:
+def test_build_time_estimates() -> None:
     speed = {"flops": 150e9, "write_bytes_s": 200e6}
-    found = {kind: build_s(kind, 1_000_000, 512, **speed) for kind in KINDS}
-    assert found["flat"] == pytest.approx(10.24)
-    assert found["sq8"] == pytest.approx(2 * 1e6 * 512 * 512 / 150e9)
-    assert found["ivf"] == pytest.approx(2 * (1e6 * (512 + 1024) + 131_072 * 1024 * 10) * 512 / 150e9)
-    assert found["ivf"] > found["sq8"]
+    times_s = {kind: build_s(kind, 1_000_000, 512, **speed) for kind in KINDS}
+    assert times_s["flat"] == pytest.approx(10.24)
+    assert times_s["sq8"] == pytest.approx(2 * 1e6 * 512 * 512 / 150e9)
+    assert times_s["ivf"] == pytest.approx(2 * (1e6 * (512 + 1024) + 131_072 * 1024 * 10) * 512 / 150e9)
+    assert times_s["ivf"] > times_s["sq8"]
     assert build_s("ivf", 0, 512, **speed) == build_s("sq8", 0, 512, **speed) == 0
     assert build_s("ivf", 5_000_000, 512, **speed) < 25 * 60

@@ -1,4 +1,4 @@
-"""What lies on a GPU, by arithmetic alone."""
+"""Memory of a GPU search, computed without a GPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def plan(free_gb: float, queries: int = 1, k: int = 50) -> MemoryPlan:
     return plan_memory(*MILLIONS, int(free_gb * GB), k=k, queries=queries)
 
 
-def test_the_figures_of_five_million_rows() -> None:
+def test_the_plan_of_five_million_rows() -> None:
     assert resident_plan(*MILLIONS, half=False, queries=1).vector_bytes == 10_240_000_000
     assert resident_plan(*MILLIONS, half=True, queries=1).vector_bytes == 5_120_000_000
 
@@ -33,7 +33,7 @@ def test_the_figures_of_five_million_rows() -> None:
     ("free_gb", "placement"),
     [(80, "fp32"), (24, "fp32"), (11.5, "fp32"), (11.2, "fp16"), (8, "fp16"), (6, "streamed"), (2, "streamed")],
 )
-def test_the_first_that_fits(free_gb: float, placement: str) -> None:
+def test_the_first_placement_that_fits_is_selected(free_gb: float, placement: str) -> None:
     assert plan(free_gb).placement == placement
 
 
@@ -41,31 +41,31 @@ def test_the_first_that_fits(free_gb: float, placement: str) -> None:
 @pytest.mark.parametrize("dimension", [16, 512])
 @pytest.mark.parametrize("free_gb", [3.2, 6, 12, 24, 80])
 @pytest.mark.parametrize("rows", [0, 1, 5000, 1_000_000, 50_000_000])
-def test_no_plan_takes_more_than_is_free(rows: int, free_gb: float, dimension: int, queries: int) -> None:
+def test_no_plan_exceeds_the_free_memory(rows: int, free_gb: float, dimension: int, queries: int) -> None:
     free = int(free_gb * GB)
-    found = plan_memory(rows, dimension, free, k=10, queries=queries)
-    indexes = 2 if found.placement == "streamed" else -(-rows // max(1, found.shard_rows))
-    held = 2 * found.shard_rows if found.placement == "streamed" else rows
-    assert found.vector_bytes == held * dimension * (2 if found.placement == "fp16" else 4)
-    assert found.vector_bytes + indexes * found.scratch_bytes + RESERVED_BYTES <= found.device_bytes <= free
-    assert found.shard_rows == rows or 4096 <= found.shard_rows < rows
-    assert 1 <= found.batch <= QUERIES // max(1, indexes)
-    # FAISS reserves no more, whatever it is told: 1 GiB on a GPU of up to 8 GiB, 1.5 GiB on a larger one.
-    assert found.scratch_bytes <= (1 << 30 if free_gb <= 8 else 3 << 29)
+    plan = plan_memory(rows, dimension, free, k=10, queries=queries)
+    indexes = 2 if plan.placement == "streamed" else -(-rows // max(1, plan.shard_rows))
+    held = 2 * plan.shard_rows if plan.placement == "streamed" else rows
+    assert plan.vector_bytes == held * dimension * (2 if plan.placement == "fp16" else 4)
+    assert plan.vector_bytes + indexes * plan.scratch_bytes + RESERVED_BYTES <= plan.device_bytes <= free
+    assert plan.shard_rows == rows or 4096 <= plan.shard_rows < rows
+    assert 1 <= plan.batch <= QUERIES // max(1, indexes)
+    # FAISS reserves at most 1 GiB on a GPU of up to 8 GiB and 1.5 GiB on a larger one, whatever is requested.
+    assert plan.scratch_bytes <= (1 << 30 if free_gb <= 8 else 3 << 29)
 
 
-def test_many_queries_take_more_room_up_to_a_batch() -> None:
+def test_memory_grows_with_the_queries_up_to_a_batch() -> None:
     sizes = [resident_plan(*MILLIONS, half=True, queries=q).scratch_bytes for q in (1, QUERIES, 10 * QUERIES)]
     assert sizes[0] < sizes[1] == sizes[2]
 
 
-def test_rows_lie_in_as_many_pieces_as_pay() -> None:
+def test_rows_are_split_into_as_many_pieces_as_pay_off() -> None:
     assert resident_plan(*MILLIONS, half=True, queries=1).shard_rows == 625_000
     assert resident_plan(1_000_000, 512, half=False, queries=1).shard_rows == 142_858
     assert resident_plan(200_000, 512, half=True, queries=1).shard_rows == 200_000
-    one = resident_plan(*MILLIONS, half=True, queries=QUERIES, pieces=1)
-    assert (one.shard_rows, one.batch) == (5_000_000, QUERIES)
-    assert resident_plan(*MILLIONS, half=True, queries=QUERIES).device_bytes < one.device_bytes + (100 << 20)
+    one_piece = resident_plan(*MILLIONS, half=True, queries=QUERIES, pieces=1)
+    assert (one_piece.shard_rows, one_piece.batch) == (5_000_000, QUERIES)
+    assert resident_plan(*MILLIONS, half=True, queries=QUERIES).device_bytes < one_piece.device_bytes + (100 << 20)
 
 
 def test_a_shard_is_no_larger_than_useful() -> None:
@@ -74,7 +74,7 @@ def test_a_shard_is_no_larger_than_useful() -> None:
     assert streamed_plan(1000, 512, 80 * GB, queries=1).shard_rows == 1000
 
 
-def test_too_little_memory_is_said_with_both_values() -> None:
+def test_too_little_memory_is_reported_with_both_values() -> None:
     with raises(OutOfMemoryError, "0.50 GB", "--device cpu"):
         plan(0.5)
 

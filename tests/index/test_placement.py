@@ -1,4 +1,4 @@
-"""Where a gallery is searched, what is said of it, and what is refused. The GPU is pretended."""
+"""The device of a gallery search, its log line, and invalid requests. The GPU is a fake."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime.index.memoryplan import resident_plan, streamed_plan
 from runtime.index.open import open_index
 from runtime.index.placement import GpuPlan, choose_gpu, estimate_s, gpu_source
 from runtime.storage.file import EmbeddingFile
-from tests.index.test_flat import unit, write_gallery
+from tests.index.test_flat import unit_rows, write_gallery
 from tests.index.test_sources import MAKERS, HalfIndex
 from tests.support.errors import assert_names, raises
 
@@ -29,20 +29,20 @@ MILLIONS = 5_000_000, 512
 
 @pytest.fixture
 def one_gpu(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A GPU with 24 GB free, on a machine with 16 cores; the devices that were asked for."""
-    asked: list[int] = []
+    """Fake a GPU with 24 GB free and a machine with 16 cores; return the queried devices."""
+    devices: list[int] = []
 
     def memory(device: int) -> tuple[str, int]:
-        asked.append(device)
+        devices.append(device)
         return "NVIDIA Pretended", 24 * GB
 
     monkeypatch.setattr(placement, "count_gpus", lambda: 1)
     monkeypatch.setattr(placement, "gpu_memory", memory)
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(16)))
-    return asked
+    return devices
 
 
-def test_the_upload_does_not_pay_for_one_query_and_pays_for_many() -> None:
+def test_the_upload_pays_off_only_for_many_queries() -> None:
     cpu, gpu_s = estimate_s(*MILLIONS, 1, cores=16)
     assert cpu < gpu_s
     cpu, gpu_s = estimate_s(*MILLIONS, 10_000, cores=16)
@@ -50,27 +50,27 @@ def test_the_upload_does_not_pay_for_one_query_and_pays_for_many() -> None:
     assert estimate_s(*MILLIONS, 10, cores=2)[0] > estimate_s(*MILLIONS, 10, cores=16)[0]
 
 
-def test_auto_weighs_queries_and_says_so(one_gpu: list[int], caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_weighs_queries_and_logs_the_reason(one_gpu: list[int], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert choose_gpu("auto", *MILLIONS, k=50, queries=1) is None
-        assert one_gpu == []  # the GPU is not even woken
+        assert one_gpu == []  # the GPU is not even queried
         assert_names(caplog.text, "CPU", "1.1 s", 1, "GPU", "5.6 s")
-        found = choose_gpu("auto", *MILLIONS, k=50, queries=10_000)
-    assert found is not None
-    assert (found.device, found.plan.placement) == (0, "fp32")
+        choice = choose_gpu("auto", *MILLIONS, k=50, queries=10_000)
+    assert choice is not None
+    assert (choice.device, choice.plan.placement) == (0, "fp32")
     assert_names(caplog.text, "GPU 0", "NVIDIA Pretended", "24.00 GB", "5,000,000", "FP32", "10.24 GB")
 
 
-def test_a_named_gpu_is_taken_whatever_it_costs(one_gpu: list[int]) -> None:
+def test_a_named_gpu_is_used_at_any_cost(one_gpu: list[int]) -> None:
     assert choose_gpu("gpu", 10, 512, k=50, queries=1) is not None
-    found = choose_gpu("3", 10, 512, k=5000, queries=1)  # ten hits at most
-    assert found is not None
-    assert found.device == 3
+    choice = choose_gpu("3", 10, 512, k=5000, queries=1)  # ten hits at most
+    assert choice is not None
+    assert choice.device == 3
     assert one_gpu == [0, 3]
     assert choose_gpu("cpu", *MILLIONS, k=50, queries=10_000) is None
 
 
-def test_auto_falls_back_and_says_why_and_a_named_gpu_does_not(
+def test_auto_falls_back_with_the_reason_but_a_named_gpu_does_not(
     one_gpu: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -87,7 +87,7 @@ def test_auto_falls_back_and_says_why_and_a_named_gpu_does_not(
 
 
 @pytest.mark.parametrize("device", ["", "gpu0", "-1", "cuda", "1.5"])
-def test_another_word_is_refused(device: str) -> None:
+def test_an_unknown_device_is_refused(device: str) -> None:
     with raises(ConfigError, "auto", "cpu", "gpu"):
         choose_gpu(device, 10, 32, k=1, queries=1)
 
@@ -99,11 +99,11 @@ def test_a_faiss_without_gpus_is_named_with_the_command() -> None:
         choose_gpu("gpu", *MILLIONS, k=10, queries=1)
 
 
-class PretendedIndex:
-    """Takes what FAISS's index on a GPU takes, and keeps the rows on the CPU."""
+class FakeIndex:
+    """Accepts the arguments of FAISS's GPU index, and keeps the rows on the CPU."""
 
     failure = ""
-    taken: ClassVar[list[int]]  # temporary memory, of each index
+    temporary_bytes: ClassVar[list[int]]  # temporary memory of each index
 
     def __init__(self, resources: Any, dimension: int, config: Any) -> None:
         assert (resources.pinned, config.device, config.use_cuvs) == (0, 2, False)
@@ -125,7 +125,7 @@ class PretendedIndex:
         return self._index.search(queries, k)
 
 
-class PretendedResources:
+class FakeResources:
     def setTempMemory(self, size: int) -> None:  # noqa: N802
         self.temp = size
 
@@ -134,13 +134,13 @@ class PretendedResources:
 
 
 @pytest.fixture
-def pretended_faiss(monkeypatch: pytest.MonkeyPatch) -> type[PretendedIndex]:
-    class Index(PretendedIndex):
+def fake_faiss(monkeypatch: pytest.MonkeyPatch) -> type[FakeIndex]:
+    class Index(FakeIndex):
         taken: ClassVar[list[int]] = []
 
     module = types.SimpleNamespace(
         __version__="1.15",
-        StandardGpuResources=PretendedResources,
+        StandardGpuResources=FakeResources,
         GpuIndexFlatConfig=lambda: types.SimpleNamespace(use_cuvs=True),
         GpuIndexFlatIP=Index,
         get_num_gpus=lambda: 2,
@@ -150,12 +150,12 @@ def pretended_faiss(monkeypatch: pytest.MonkeyPatch) -> type[PretendedIndex]:
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_an_index_on_a_gpu_is_filled_searched_and_emptied(pretended_faiss: type[PretendedIndex], half: bool) -> None:
+def test_an_index_on_a_gpu_is_filled_searched_and_emptied(fake_faiss: type[FakeIndex], half: bool) -> None:
     index = gpu.GpuIndex(2, 32, half=half, scratch_bytes=1000)
-    assert pretended_faiss.taken == [1000]
-    index.add(unit(50))
+    assert fake_faiss.taken == [1000]
+    index.add(unit_rows(50))
     assert index.ntotal == 50
-    scores, rows = index.search(unit(50)[:3], 1)
+    scores, rows = index.search(unit_rows(50)[:3], 1)
     assert rows.tolist() == [[0], [1], [2]]
     assert (np.abs(scores - 1).max() > 1e-5) == half
     index.reset()
@@ -164,25 +164,25 @@ def test_an_index_on_a_gpu_is_filled_searched_and_emptied(pretended_faiss: type[
 
 @pytest.mark.parametrize("placement", ["fp32", "fp16", "streamed"])
 def test_faiss_takes_the_temporary_memory_that_the_plan_counts(
-    pretended_faiss: type[PretendedIndex], monkeypatch: pytest.MonkeyPatch, placement: str
+    fake_faiss: type[FakeIndex], monkeypatch: pytest.MonkeyPatch, placement: str
 ) -> None:
     monkeypatch.setattr("runtime.index.memoryplan._PIECE_ROWS", 700)
     host = faiss.IndexFlatIP(32)
-    host.add(unit(3000))
+    host.add(unit_rows(3000))
     if placement == "streamed":
         plan = streamed_plan(3000, 32, 2 * GB, queries=5)
     else:
         plan = resident_plan(3000, 32, half=placement == "fp16", queries=5)
     source = gpu_source(GpuPlan(2, plan), host)
     indexes = 2 if placement == "streamed" else 4
-    assert pretended_faiss.taken == [plan.scratch_bytes] * indexes
+    assert fake_faiss.taken == [plan.scratch_bytes] * indexes
     assert plan.device_bytes > plan.vector_bytes + indexes * plan.scratch_bytes
-    rows, _ = exact_top_k(host, source, unit(3000)[[0, 749, 750, 2999]], 1)
+    rows, _ = exact_top_k(host, source, unit_rows(3000)[[0, 749, 750, 2999]], 1)
     assert rows[:, 0].tolist() == [0, 749, 750, 2999]
 
 
 @pytest.mark.parametrize(
-    ("words", "kind", "advice"),
+    ("message", "kind", "advice"),
     [
         (
             "StandardGpuResources: alloc fail type FlatData (cudaMalloc error out of memory [2])",
@@ -192,17 +192,15 @@ def test_faiss_takes_the_temporary_memory_that_the_plan_counts(
         ("something else", EngineError, ("facemill doctor",)),
     ],
 )
-def test_what_faiss_says_on_a_gpu_becomes_an_error_of_ours(
-    pretended_faiss: type[PretendedIndex], words: str, kind: type[EngineError], advice: tuple[str, ...]
+def test_errors_of_faiss_on_a_gpu_are_translated(
+    fake_faiss: type[FakeIndex], message: str, kind: type[EngineError], advice: tuple[str, ...]
 ) -> None:
-    pretended_faiss.failure = words
-    with raises(kind, "FAISS", "GPU 2", words, *advice, "--device cpu"):
-        gpu.GpuIndex(2, 32, half=False, scratch_bytes=1000).add(unit(5))
+    fake_faiss.failure = message
+    with raises(kind, "FAISS", "GPU 2", message, *advice, "--device cpu"):
+        gpu.GpuIndex(2, 32, half=False, scratch_bytes=1000).add(unit_rows(5))
 
 
-def test_a_gpu_that_is_not_there_is_refused(
-    pretended_faiss: type[PretendedIndex], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_gpu_is_refused(fake_faiss: type[FakeIndex], monkeypatch: pytest.MonkeyPatch) -> None:
     with raises(EngineError, "GPU 2", "FAISS", 0, 1, "facemill doctor"):
         gpu.gpu_memory(2)
     monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
@@ -212,47 +210,47 @@ def test_a_gpu_that_is_not_there_is_refused(
 
 @pytest.fixture
 def gallery_file(tmp_path: Path) -> Path:
-    return write_gallery(tmp_path / "people.h5", unit(3000))
+    return write_gallery(tmp_path / "people.h5", unit_rows(3000))
 
 
-def on_pretended(monkeypatch: pytest.MonkeyPatch, placement: str) -> GpuPlan:
-    monkeypatch.setattr(flat, "gpu_source", lambda place, host: MAKERS[placement](host))
+def use_fake_gpu(monkeypatch: pytest.MonkeyPatch, placement: str) -> GpuPlan:
+    monkeypatch.setattr(flat, "gpu_source", lambda plan, host: MAKERS[placement](host))
     return GpuPlan(0, resident_plan(3000, 32, half=True, queries=1))
 
 
 @pytest.mark.parametrize("placement", ["fp32", "fp16", "streamed"])
 @pytest.mark.parametrize("k", [1, 10, 1024])
-def test_the_answer_is_that_of_the_cpu(
+def test_the_gpu_gives_the_answer_of_the_cpu(
     gallery_file: Path, monkeypatch: pytest.MonkeyPatch, placement: str, k: int
 ) -> None:
-    where = on_pretended(monkeypatch, placement)
-    queries = np.concatenate([unit(3000)[5:10], unit(3, seed=20)])
+    where = use_fake_gpu(monkeypatch, placement)
+    queries = np.concatenate([unit_rows(3000)[5:10], unit_rows(3, seed=20)])
     with EmbeddingFile(gallery_file) as gallery, FlatIndex(gallery) as cpu, FlatIndex(gallery, where) as index:
-        expected, found = cpu.search(queries, k), index.search(queries, k)
-        np.testing.assert_array_equal(found[0], expected[0])
-        np.testing.assert_array_equal(found[1], expected[1])
+        expected, got = cpu.search(queries, k), index.search(queries, k)
+        np.testing.assert_array_equal(got[0], expected[0])
+        np.testing.assert_array_equal(got[1], expected[1])
 
 
 @pytest.mark.parametrize("placement", ["fp16", "streamed"])
-def test_more_hits_than_a_gpu_finds_and_wrong_questions(
+def test_too_many_hits_and_invalid_queries_are_refused(
     gallery_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, placement: str
 ) -> None:
-    where = on_pretended(monkeypatch, placement)
+    where = use_fake_gpu(monkeypatch, placement)
     with EmbeddingFile(gallery_file) as gallery, FlatIndex(gallery, where) as index:
         with raises(ConfigError, 1025, 1024):
-            index.search(unit(1), 1025)
+            index.search(unit_rows(1), 1025)
         with raises(ConfigError, "(1, 32)", "(q, 32)"):
             index.search(np.full((1, 32), np.inf, np.float32), 1)
         assert index.search(np.empty((0, 32), np.float32), 4)[0].shape == (0, 4)
-    few = write_gallery(tmp_path / "few.h5", unit(3))
+    few = write_gallery(tmp_path / "few.h5", unit_rows(3))
     with EmbeddingFile(few) as gallery, FlatIndex(gallery, where) as index:
-        assert sorted(index.search(unit(1), 2000)[0][0]) == [0, 1, 2]
+        assert sorted(index.search(unit_rows(1), 2000)[0][0]) == [0, 1, 2]
 
 
-def test_auto_searches_on_when_the_gpu_refuses_and_a_named_one_does_not(
+def test_auto_continues_on_the_cpu_when_the_gpu_fails_but_a_named_gpu_does_not(
     gallery_file: Path, one_gpu: list[int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(place: GpuPlan, host: Any) -> Any:
+    def refuse(plan: GpuPlan, host: Any) -> Any:
         raise OutOfMemoryError("another program was quicker")
 
     monkeypatch.setattr(flat, "gpu_source", refuse)
@@ -260,7 +258,7 @@ def test_auto_searches_on_when_the_gpu_refuses_and_a_named_one_does_not(
         with raises(OutOfMemoryError, "quicker"):
             open_index(gallery, "gpu", k=1, queries=1)
         with caplog.at_level(logging.WARNING), open_index(gallery, k=1, queries=10**9) as index:
-            np.testing.assert_array_equal(index.search(unit(3000)[:4], 1)[0][:, 0], range(4))
+            np.testing.assert_array_equal(index.search(unit_rows(3000)[:4], 1)[0][:, 0], range(4))
     assert_names(caplog.text, "CPU", "another program was quicker")
 
 
@@ -276,4 +274,4 @@ def test_an_empty_gallery_needs_no_gpu_memory(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(flat, "gpu_source", None)
     where = GpuPlan(0, resident_plan(0, 32, half=False, queries=1))
     with EmbeddingFile(tmp_path / "none.h5") as gallery, FlatIndex(gallery, where) as index:
-        assert index.search(unit(2), 5)[0].shape == (2, 0)
+        assert index.search(unit_rows(2), 5)[0].shape == (2, 0)

@@ -1,4 +1,4 @@
-"""The exact rows by their numbers; searches of codes that run at once with different settings."""
+"""Exact rows by number, and concurrent searches of codes with different settings."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from runtime.index.kinds import train
 from runtime.index.rerank import ExactRows, Reranked, faiss_threads
 from runtime.storage.file import EmbeddingFile
 from tests.index.test_approximate import crowd
-from tests.index.test_flat import unit, write_gallery
+from tests.index.test_flat import unit_rows, write_gallery
 from tests.support.errors import raises
 
 
-def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
-    with EmbeddingFile(write_gallery(tmp_path / "people.h5", unit(500))) as gallery:
+def test_rows_come_in_the_requested_order(tmp_path: Path) -> None:
+    with EmbeddingFile(write_gallery(tmp_path / "people.h5", unit_rows(500))) as gallery:
         path = ensure_index(gallery)
         assert path is not None
         with ExactRows(path, 500, 32) as exact:
-            asked = np.array([499, 0, 3, 3, 250])
-            np.testing.assert_array_equal(exact.reconstruct_batch(asked), unit(500)[asked])
+            numbers = np.array([499, 0, 3, 3, 250])
+            np.testing.assert_array_equal(exact.reconstruct_batch(numbers), unit_rows(500)[numbers])
             assert exact.reconstruct_batch(np.empty(0, np.int64)).shape == (0, 32)
             os.truncate(path, 20_000)
             with raises(StorageError, path):
                 exact.reconstruct_batch(np.array([499]))
 
 
-def test_a_limit_of_threads_holds_for_the_calling_thread_alone() -> None:
-    """Two threads are in the block at the same time, each with another limit; a third has none."""
+def test_a_thread_limit_applies_only_to_the_calling_thread() -> None:
+    """Two threads are in the block at the same time with different limits; a third has none."""
     usual = faiss.omp_get_max_threads()
     inside, checked = threading.Barrier(3, timeout=30), threading.Barrier(3, timeout=30)
 
@@ -52,14 +52,14 @@ def test_a_limit_of_threads_holds_for_the_calling_thread_alone() -> None:
         return within, faiss.omp_get_max_threads()
 
     with ThreadPoolExecutor(3) as pool:
-        seen = list(pool.map(threads_with, (1, usual + 3, None)))
-    assert seen == [(1, usual), (usual + 3, usual), (usual, usual)]
+        limits = list(pool.map(threads_with, (1, usual + 3, None)))
+    assert limits == [(1, usual), (usual + 3, usual), (usual, usual)]
     assert faiss.omp_get_max_threads() == usual
 
 
 @pytest.mark.parametrize("kind", ["ivf", "sq8"])
-def test_searches_at_once_answer_as_searches_one_after_another(tmp_path: Path, kind: str) -> None:
-    """One query (one thread) and many (all threads), with other efforts: neither sees the other's settings."""
+def test_concurrent_searches_equal_sequential_searches(tmp_path: Path, kind: str) -> None:
+    """One query (one thread) and many queries (all threads) do not see each other's settings."""
     rows = crowd(3000)
     index, parameters = train(kind, rows, len(rows))
     index.add(rows)
@@ -80,4 +80,4 @@ def test_searches_at_once_answer_as_searches_one_after_another(tmp_path: Path, k
                     np.testing.assert_array_equal(answer[1], right[1])
             if kind == "ivf":
                 assert parameters["lists"] > 30
-                assert (expected[0][0] != expected[-1][0][:1]).any()  # the effort does change answers
+                assert (expected[0][0] != expected[-1][0][:1]).any()  # the effort really changes the answers

@@ -1,4 +1,4 @@
-"""A file replaced by one with the same rows keeps its indexes; one with other rows does not."""
+"""A file that is replaced keeps its indexes if the rows are equal, and loses them otherwise."""
 
 from __future__ import annotations
 
@@ -39,22 +39,22 @@ def people(tmp_path: Path) -> Path:
 
 
 def search(path: Path) -> None:
-    """With both indexes, which are made when they are not right; the answer is right in any case."""
+    """Search with both indexes, rebuild wrong ones, and check that the answer is correct."""
     with h5py.File(path) as file:
-        wanted = oracle(file["embeddings"][:], ASKED, 5)
+        expected = oracle(file["embeddings"][:], ASKED, 5)
     with EmbeddingFile(path) as gallery, ApproximateIndex(gallery, "sq8", 5) as index:
-        np.testing.assert_array_equal(index.search(ASKED, 5)[0], wanted)
+        np.testing.assert_array_equal(index.search(ASKED, 5)[0], expected)
     with EmbeddingFile(path) as gallery, FlatIndex(gallery) as flat:
-        np.testing.assert_array_equal(flat.search(ASKED, 5)[0], wanted)
+        np.testing.assert_array_equal(flat.search(ASKED, 5)[0], expected)
 
 
-def made_again(path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The names of the indexes that the next searches make."""
+def rebuilt_indexes(path: Path, caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return the names of the indexes that the next searches build."""
     caplog.clear()
     with caplog.at_level(logging.INFO):
         search(path)
-    words = [record.getMessage() for record in caplog.records]
-    return [line.split(":")[0].split("/")[-1] for line in words if line.startswith("building the index")]
+    messages = [record.getMessage() for record in caplog.records]
+    return [line.split(":")[0].split("/")[-1] for line in messages if line.startswith("building the index")]
 
 
 def note(path: Path) -> None:
@@ -62,25 +62,25 @@ def note(path: Path) -> None:
         target["note"] = np.arange(len(target["embeddings"]))
 
 
-def test_the_indexes_of_the_same_rows_are_not_made_again(people: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_indexes_of_the_same_rows_are_not_rebuilt(people: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = {path: path.read_bytes() for path in (index_path(people), codes_path(people, "sq8"))}
     cards = [json.loads(sidecar_path(path).read_text()) for path in before]
     note(people)
-    assert made_again(people, caplog) == []
+    assert rebuilt_indexes(people, caplog) == []
     assert {path: path.read_bytes() for path in before} == before
     with EmbeddingFile(people) as gallery:
-        wanted = [{**card, "source": gallery.source} for card in cards]  # nothing else has changed
-    assert [json.loads(sidecar_path(path).read_text()) for path in before] == wanted
+        expected = [{**card, "source": gallery.source} for card in cards]  # nothing else changed
+    assert [json.loads(sidecar_path(path).read_text()) for path in before] == expected
 
 
-def test_those_beside_a_link_are_kept(people: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_indexes_next_to_a_link_are_kept(people: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     link = tmp_path / "here" / "link.h5"
     link.parent.mkdir()
     link.symlink_to(people)
     search(link)
     note(link)
     assert link.is_symlink()
-    assert made_again(link, caplog) == []
+    assert rebuilt_indexes(link, caplog) == []
 
 
 def other_rows(path: Path) -> None:
@@ -94,29 +94,27 @@ def other_rows_of_that_size_and_time(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [other_rows, other_rows_of_that_size_and_time])
-def test_those_of_other_rows_are_made_again(
+def test_indexes_of_other_rows_are_rebuilt(
     people: Path, caplog: pytest.LogCaptureFixture, change: Callable[[Path], None]
 ) -> None:
     with same_rows(people):
         change(people)
-    assert made_again(people, caplog) == ["people.h5.faiss", "people.h5.faiss-sq8"]
+    assert rebuilt_indexes(people, caplog) == ["people.h5.faiss", "people.h5.faiss-sq8"]
 
 
-def test_those_that_were_another_files_before_stay_another_files(
-    people: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_indexes_of_another_file_are_not_adopted(people: Path, caplog: pytest.LogCaptureFixture) -> None:
     other_rows(people)
     note(people)
-    assert made_again(people, caplog) == ["people.h5.faiss", "people.h5.faiss-sq8"]
+    assert rebuilt_indexes(people, caplog) == ["people.h5.faiss", "people.h5.faiss-sq8"]
 
 
 def test_a_change_that_fails_changes_no_sidecar(people: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ZeroDivisionError), same_rows(people), edit_file(people):
         raise ZeroDivisionError
-    assert made_again(people, caplog) == []
+    assert rebuilt_indexes(people, caplog) == []
 
 
-def test_stopped_between_two_sidecars_the_other_index_is_made_again(
+def test_a_stop_between_two_sidecars_rebuilds_the_second_index(
     people: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = sidecar.os.replace
@@ -130,16 +128,16 @@ def test_stopped_between_two_sidecars_the_other_index_is_made_again(
         patched.setattr(sidecar.os, "replace", stop_at_codes)
         with pytest.raises(KeyboardInterrupt):
             note(people)
-    assert made_again(people, caplog) == ["people.h5.faiss-sq8"]
+    assert rebuilt_indexes(people, caplog) == ["people.h5.faiss-sq8"]
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"source": 3}'])
-def test_a_sidecar_that_cannot_be_read_costs_an_index_only(
+def test_an_unreadable_sidecar_only_rebuilds_the_index(
     people: Path, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
     sidecar_path(index_path(people)).write_text(text)
     note(people)
-    assert made_again(people, caplog) == ["people.h5.faiss"]
+    assert rebuilt_indexes(people, caplog) == ["people.h5.faiss"]
 
 
 def test_what_is_no_embedding_file_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What vouches for a derived file: its mark, or else its content, which is then read once."""
+"""A derived file is trusted by its mark or by its content, which is then read once."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from runtime.index.sidecar import is_unchanged, mark_of, read_card, sidecar_path
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Moved to another place, with its sidecar."""
-    made = tmp_path / "made"
-    made.write_bytes(b"codes")
-    write_card(made, {"sha256": sha256_of(made), "rows": 3})
+    """An index moved to another folder with its sidecar."""
+    source = tmp_path / "made"
+    source.write_bytes(b"codes")
+    write_card(source, {"sha256": sha256_of(source), "rows": 3})
     moved = tmp_path / "moved"
-    shutil.copy2(made, moved)
-    shutil.copy2(sidecar_path(made), sidecar_path(moved))
+    shutil.copy2(source, moved)
+    shutil.copy2(sidecar_path(source), sidecar_path(moved))
     return moved
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Files whose content was read."""
-    found: list[Path] = []
+    """Record the files whose content is read."""
+    paths: list[Path] = []
 
-    def counted(path: Path) -> str:
-        found.append(path)
+    def record(path: Path) -> str:
+        paths.append(path)
         return sha256_of(path)
 
-    monkeypatch.setattr(sidecar, "sha256_of", counted)
-    return found
+    monkeypatch.setattr(sidecar, "sha256_of", record)
+    return paths
 
 
 def test_the_content_of_a_moved_file_is_read_once(index: Path, reads: list[Path]) -> None:
@@ -44,7 +44,7 @@ def test_the_content_of_a_moved_file_is_read_once(index: Path, reads: list[Path]
     assert read_card(index) == {"sha256": sha256_of(index), "rows": 3, "mark": mark_of(index)}
 
 
-def test_other_content_is_never_vouched_for(index: Path, reads: list[Path]) -> None:
+def test_other_content_is_never_trusted(index: Path, reads: list[Path]) -> None:
     before = read_card(index)
     index.write_bytes(b"c0des")
     for _ in range(2):
@@ -53,13 +53,13 @@ def test_other_content_is_never_vouched_for(index: Path, reads: list[Path]) -> N
     assert reads == [index, index]
 
 
-def test_what_is_written_afterwards_is_seen(index: Path) -> None:
+def test_a_later_write_is_detected(index: Path) -> None:
     assert is_unchanged(index, read_card(index))
     index.write_bytes(b"c0des")
     assert not is_unchanged(index, read_card(index))
 
 
-def test_a_mark_that_cannot_be_noted_is_no_error(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mark_that_cannot_be_stored_is_no_error(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, **facts: object) -> None:
         raise OSError(30, "Read-only file system")
 

@@ -1,4 +1,4 @@
-"""Error rates against counting, with ties, missing pairs and too few of them."""
+"""Error rates compared with counting, with ties, missing pairs and too few pairs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ SCORES = np.array([0.9, 0.8, 0.8, 0.3, 0.8, 0.5, 0.5, 0.1, -0.2, 0.2], np.float3
 SAME = np.array([True, True, True, True] + [False] * 6)
 
 
-def drawn(seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+def draw_scores(seed: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     rng = np.random.default_rng(seed)
     same = rng.random(400) < 0.4
     hundredths = np.round(100 * (np.where(same, 0.4, 0.1) + rng.normal(0, 0.2, 400)))
     return (hundredths / 128).astype(np.float32), same  # many are tied
 
 
-def test_by_hand() -> None:
+def test_rates_computed_by_hand() -> None:
     curve = curve_of_scores(SCORES, SAME)
     assert (curve.genuine, curve.impostors) == (4, 6)
     point = curve.at_far(0.17)  # one of six; the highest, at 0.8, is tied with two genuine pairs
@@ -38,12 +38,12 @@ def test_by_hand() -> None:
     assert everything is not None
     assert (everything.false_accepts, everything.accepted) == (6, 4)
     assert (curve.above_all().accepted, curve.above_all().threshold) == (1, np.float32(0.9))
-    above = curve_of_scores(SCORES, ~SAME).above_all()  # the highest score is an impostor's
+    above = curve_of_scores(SCORES, ~SAME).above_all()  # the highest score belongs to an impostor
     assert (above.accepted, above.false_accepts) == (0, 0)
     assert above.threshold > float(np.float32(0.9))
 
 
-def test_a_rate_that_the_pairs_cannot_show_is_none() -> None:
+def test_a_rate_that_needs_more_pairs_is_none() -> None:
     curve = curve_of_scores(SCORES, SAME)
     assert curve.at_far(0.16) is None  # not one of six
     assert curve.at_far(1 / 6) is not None
@@ -54,8 +54,8 @@ def test_a_rate_that_the_pairs_cannot_show_is_none() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_against_trying_every_threshold(seed: int) -> None:
-    scores, same = drawn(seed)
+def test_rates_equal_those_of_trying_every_threshold(seed: int) -> None:
+    scores, same = draw_scores(seed)
     exact = curve_of_scores(scores, same)
     grid = curve_of_counts(count_scores(scores[same]), count_scores(scores[~same]))
     for far in (0.01, 0.05, 0.1, 0.3, 1.0):
@@ -73,14 +73,14 @@ def test_against_trying_every_threshold(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_area_is_how_often_genuine_beats_impostor(seed: int) -> None:
-    scores, same = drawn(seed)
+def test_the_area_is_the_share_of_genuine_scores_above_impostors(seed: int) -> None:
+    scores, same = draw_scores(seed)
     above = scores[same][:, None] > scores[~same]
     tied = scores[same][:, None] == scores[~same]
     assert curve_of_scores(scores, same).area == pytest.approx((above + tied / 2).mean())
 
 
-def test_missing_pairs_are_never_accepted_and_lower_no_rate() -> None:
+def test_missing_pairs_are_never_accepted_and_do_not_lower_rates() -> None:
     gone = np.array([np.nan, np.nan, np.nan], np.float32)
     curve = curve_of_scores(np.concatenate([SCORES, gone]), np.concatenate([SAME, [True, False, False]]))
     assert (curve.genuine, curve.impostors) == (5, 6)
@@ -102,8 +102,8 @@ def test_no_genuine_pair_has_no_rate() -> None:
     assert point.tar is None
 
 
-def test_the_grid_counts_what_lies_on_it_exactly() -> None:
-    """The float32 nearest to every threshold of the grid, and its neighbours, against comparing in float64."""
+def test_scores_on_the_grid_are_counted_exactly() -> None:
+    """Test the float32 nearest to every threshold of the grid and its neighbours, compared in float64."""
     thresholds = np.arange(-STEPS, STEPS + 1) / STEPS
     near = thresholds.astype(np.float32)
     scores = np.concatenate([near, np.nextafter(near, np.float32(-2)), np.nextafter(near, np.float32(2))])
@@ -114,8 +114,8 @@ def test_the_grid_counts_what_lies_on_it_exactly() -> None:
     assert at_least[-1] == 0
 
 
-def test_roc_goes_from_the_first_false_accept_to_all_of_them() -> None:
-    scores, same = drawn(2)
+def test_the_roc_starts_at_the_first_false_accept_and_ends_at_all() -> None:
+    scores, same = draw_scores(2)
     roc = curve_of_scores(scores, same).roc(50)
     assert roc["far"] == sorted(roc["far"])
     assert roc["tar"] == sorted(roc["tar"])

@@ -1,4 +1,4 @@
-"""Intervals: published values, coverage, and what makes them wide."""
+"""Intervals: published values, coverage, and width."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from runtime.metrics.intervals import bootstrap_people, wilson
         (29, 29, 0.8830, 1.0),
     ],
 )
-def test_published_intervals(successes: int, trials: int, low: float, high: float) -> None:
+def test_intervals_equal_published_values(successes: int, trials: int, low: float, high: float) -> None:
     assert wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_a_bootstrap_is_as_wide_as_the_people_make_it() -> None:
+def test_the_width_of_a_bootstrap_depends_on_the_people() -> None:
     rng = np.random.default_rng(3)
     values = rng.random((4000, 2))
     (low, high), _ = bootstrap_people(values, np.arange(4000))
     spread = 1.96 * values[:, 0].std() / np.sqrt(4000)
     assert (low, high) == pytest.approx((values[:, 0].mean() - spread, values[:, 0].mean() + spread), abs=spread / 5)
-    # The same values, but all hundred of a person alike: as good as forty of them.
-    alike = np.repeat(values[:40], 100, axis=0)
-    (low, high), _ = bootstrap_people(alike, np.repeat(np.arange(40), 100))
+    # The hundred values of a person are equal, so they count as one: forty values in all.
+    repeated = np.repeat(values[:40], 100, axis=0)
+    (low, high), _ = bootstrap_people(repeated, np.repeat(np.arange(40), 100))
     assert high - low > 5 * 2 * spread
 
 

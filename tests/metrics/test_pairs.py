@@ -1,4 +1,4 @@
-"""LabelledPairs files as they are published, and what is refused."""
+"""Pairs files in their published forms, and invalid files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.errors import Values, raises
 GOOD = "2\t1\nAda\t1\t2\nAda\t1\tBob\t3\nCy B.\t10\t2\nAda\t2\tBob\t12345\n"
 
 
-def written(folder: Path, text: str | bytes) -> Path:
+def write_pairs(folder: Path, text: str | bytes) -> Path:
     path = folder / "pairs.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return path
 
 
-def test_a_pairs_file(tmp_path: Path) -> None:
-    pairs = read_pairs(written(tmp_path, GOOD))
+def test_a_pairs_file_is_read(tmp_path: Path) -> None:
+    pairs = read_pairs(write_pairs(tmp_path, GOOD))
     assert pairs.left == ("Ada/Ada_0001", "Ada/Ada_0001", "Cy B./Cy B._0010", "Ada/Ada_0002")
     assert pairs.right == ("Ada/Ada_0002", "Bob/Bob_0003", "Cy B./Cy B._0002", "Bob/Bob_12345")
     assert pairs.same.tolist() == [True, False, True, False]
@@ -39,14 +39,14 @@ def test_a_pairs_file(tmp_path: Path) -> None:
         GOOD.rstrip("\n"),
     ],
 )
-def test_line_ends_marks_and_blanks_change_nothing(tmp_path: Path, text: str) -> None:
-    pairs = read_pairs(written(tmp_path, text))
-    assert [name.replace("_B.", " B.") for name in pairs.left] == list(read_pairs(written(tmp_path, GOOD)).left)
+def test_line_ends_byte_order_marks_and_blanks_are_ignored(tmp_path: Path, text: str) -> None:
+    pairs = read_pairs(write_pairs(tmp_path, text))
+    assert [name.replace("_B.", " B.") for name in pairs.left] == list(read_pairs(write_pairs(tmp_path, GOOD)).left)
     assert pairs.fold.tolist() == [0, 0, 1, 1]
 
 
 def test_a_development_set_is_one_fold(tmp_path: Path) -> None:
-    pairs = read_pairs(written(tmp_path, "2\nAda\t1\t2\nAda\t1\t3\nAda\t1\tBob\t3\nAda\t1\tCy\t1\n"))
+    pairs = read_pairs(write_pairs(tmp_path, "2\nAda\t1\t2\nAda\t1\t3\nAda\t1\tBob\t3\nAda\t1\tCy\t1\n"))
     assert pairs.folds == 1
     assert pairs.same.tolist() == [True, True, False, False]
 
@@ -68,22 +68,22 @@ def test_a_development_set_is_one_fold(tmp_path: Path) -> None:
         (b"1\t1\nAd\xff\t1\t2\n", ("UTF-8",)),
     ],
 )
-def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str | bytes, values: Values) -> None:
+def test_a_mistake_is_reported_with_its_line(tmp_path: Path, text: str | bytes, values: Values) -> None:
     with raises(ConfigError, *values):
-        read_pairs(written(tmp_path, text))
+        read_pairs(write_pairs(tmp_path, text))
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with raises(ConfigError, "none.txt", "No such file", "LFW"):
         read_pairs(tmp_path / "none.txt")
 
 
-def test_the_official_file(shared: Path, tmp_path: Path) -> None:
+def test_the_official_lfw_file_is_read(shared: Path, tmp_path: Path) -> None:
     with tarfile.open(shared / "data" / "lfw_pairs.tar") as archive:
         member = archive.extractfile("lfw/pairs.txt")
         assert member is not None
-        path = written(tmp_path, member.read())
-        there = {name.removeprefix("lfw/") for name in archive.getnames()}
+        path = write_pairs(tmp_path, member.read())
+        names = {name.removeprefix("lfw/") for name in archive.getnames()}
     pairs = read_pairs(path)
     assert (len(pairs.left), pairs.folds, int(pairs.same.sum())) == (6000, 10, 3000)
-    assert all(f"{name}.jpg" in there for name in (*pairs.left, *pairs.right))
+    assert all(f"{name}.jpg" in names for name in (*pairs.left, *pairs.right))

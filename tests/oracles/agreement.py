@@ -1,4 +1,4 @@
-"""How well clusters agree with known people: precision and recall over all pairs of photographs."""
+"""Agreement of clusters with known people: precision and recall over all pairs of photos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Pairs of photographs, counted.
+    """Pairs of photos, counted.
 
     Attributes:
         right: in one cluster, and of one person.
@@ -24,41 +24,41 @@ class Agreement:
 
     @property
     def precision(self) -> float:
-        """Of the pairs in one cluster, the share that is of one person; 1 where there is none."""
+        """Share of the pairs in one cluster that show one person; 1 without such pairs."""
         return self.right / self.together if self.together else 1.0
 
     @property
     def recall(self) -> float:
-        """Of the pairs of one person, the share that is in one cluster; 1 where there is none."""
+        """Share of the pairs of one person that are in one cluster; 1 without such pairs."""
         return self.right / self.same if self.same else 1.0
 
     @property
     def f1(self) -> float:
-        """The harmonic mean of both."""
+        """Harmonic mean of precision and recall."""
         pairs = self.together + self.same
         return 2 * self.right / pairs if pairs else 1.0
 
 
 def agreement(cluster: NDArray[np.int64], person: NDArray[np.int64]) -> Agreement:
-    """Compare clusters with people, in time and memory that grow with the photographs and not with their pairs.
+    """Compare clusters with people, in time and memory that grow with the photos and not with their pairs.
 
     Args:
-        cluster: (N,) int64, equal for photographs of one cluster.
-        person: (N,) int64, equal for photographs of one person; -1 for those of nobody known, which form no pair.
+        cluster: (N,) int64, equal for photos of one cluster.
+        person: (N,) int64, equal for photos of one person; -1 for photos of unknown people, which form no pair.
     Source: the pairwise F-measure; Amigo et al. (2009), Information Retrieval 12, "counting pairs".
     """
-    known = person >= 0
-    cluster, person = _dense(cluster[known]), _dense(person[known])
-    both = cluster * (int(person.max(initial=0)) + 1) + person  # (n,) one number for each cluster and person
-    return Agreement(_pairs(_dense(both)), _pairs(cluster), _pairs(person))
+    labelled = person >= 0
+    cluster, person = _dense(cluster[labelled]), _dense(person[labelled])
+    group = cluster * (int(person.max(initial=0)) + 1) + person  # (n,) a number for each cluster and person
+    return Agreement(_pairs(_dense(group)), _pairs(cluster), _pairs(person))
 
 
 def _dense(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same groups, numbered from 0 without gaps."""
+    """Number the groups from 0 without gaps."""
     return np.unique(labels, return_inverse=True)[1].astype(np.int64).reshape(-1)
 
 
 def _pairs(labels: NDArray[np.int64]) -> int:
-    """Pairs within groups."""
+    """Count the pairs within groups."""
     sizes = np.bincount(labels)
     return int((sizes * (sizes - 1) // 2).sum())

@@ -1,4 +1,4 @@
-"""Whole photographs to crops: the answers that `kernels/preprocess.cu` has to give."""
+"""Whole photos to crops: the expected outputs of `kernels/preprocess.cu`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def preprocess_bytes(images: Sequence[NDArray[np.uint8]], *, size: int) -> NDArr
 
 
 def _scaled(image: NDArray[np.uint8], scale: int) -> NDArray[np.float32]:
-    """(ceil(H / scale), ceil(W / scale), 3): means of squares, as a JPEG decoder's scale; at the edge pixels repeat."""
+    """(ceil(H / scale), ceil(W / scale), 3): block means, as a JPEG decoder scales; edge pixels repeat."""
     height, width = (-(-side // scale) for side in image.shape[:2])
     missing = [(0, height * scale - image.shape[0]), (0, width * scale - image.shape[1]), (0, 0)]
     squares = np.pad(image, missing, mode="edge").reshape(height, scale, width, scale, 3)

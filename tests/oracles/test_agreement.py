@@ -1,4 +1,4 @@
-"""Precision, recall and F1 over pairs, against a loop over all pairs."""
+"""Precision, recall and F1 over pairs, compared with a loop over all pairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.oracles.agreement import Agreement, agreement
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_it_is_what_a_loop_over_all_pairs_counts(seed: int) -> None:
+def test_agreement_equals_a_loop_over_all_pairs(seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = int(rng.integers(2, 60))
     cluster = rng.integers(-3, 8, rows) * 1_000_003  # any numbers
@@ -23,30 +23,30 @@ def test_it_is_what_a_loop_over_all_pairs_counts(seed: int) -> None:
         right += int(cluster[a] == cluster[b] and person[a] == person[b])
         together += int(cluster[a] == cluster[b])
         same += int(person[a] == person[b])
-    found = agreement(cluster, person)
-    assert found == Agreement(right, together, same)
+    result = agreement(cluster, person)
+    assert result == Agreement(right, together, same)
     if right:
         precision, recall = right / together, right / same
-        assert found.precision == pytest.approx(precision)
-        assert found.recall == pytest.approx(recall)
-        assert found.f1 == pytest.approx(2 * precision * recall / (precision + recall))
+        assert result.precision == pytest.approx(precision)
+        assert result.recall == pytest.approx(recall)
+        assert result.f1 == pytest.approx(2 * precision * recall / (precision + recall))
 
 
-def test_numbers_of_clusters_mean_nothing() -> None:
+def test_cluster_numbers_do_not_matter() -> None:
     person = np.array([0, 0, 1, 1, 2])
     assert agreement(np.array([7, 7, 3, 3, 5]), person) == Agreement(2, 2, 2)
     assert agreement(np.array([7, 7, 3, 3, 5]), person).f1 == 1
 
 
-def test_without_any_pair_nothing_is_wrong() -> None:
+def test_without_pairs_the_agreement_is_perfect() -> None:
     for rows in (0, 1, 4):
-        found = agreement(np.arange(rows), np.arange(rows))
-        assert (found.precision, found.recall, found.f1) == (1, 1, 1)
+        result = agreement(np.arange(rows), np.arange(rows))
+        assert (result.precision, result.recall, result.f1) == (1, 1, 1)
     assert agreement(np.zeros(3, np.int64), np.arange(3)) == Agreement(0, 3, 0)
     assert agreement(np.zeros(3, np.int64), np.arange(3)).precision == 0
     assert agreement(np.arange(3), np.zeros(3, np.int64)).recall == 0
 
 
-def test_millions_of_photographs_take_no_more_than_their_sorting() -> None:
+def test_millions_of_photos_are_compared_by_sorting() -> None:
     cluster = np.zeros(3_000_000, np.int64)
     assert agreement(cluster, cluster).right == 3_000_000 * 2_999_999 // 2

@@ -1,4 +1,4 @@
-"""Photographs to aligned crops by similarity transforms: the answers that `kernels/align.cu` has to give."""
+"""Photos to aligned crops by similarity transforms: the expected outputs of `kernels/align.cu`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from runtime.faces.align import reduction_before_warp
 def warp_bytes(
     images: Sequence[NDArray[np.uint8]], transforms: NDArray[np.float32], *, size: int, reverse: bool = False
 ) -> NDArray[np.uint8]:
-    """Warp each photograph as `align_crops` does, for an engine that normalises: grey levels rounded, halves upwards.
+    """Warp each photo as `align_crops` does, for an engine that normalises: grey levels rounded, halves upwards.
 
     Args:
         images: N arrays, (H, W, 3) uint8, of any sizes.
-        transforms: (N, 2, 3), crop pixel (column, row, 1) -> photograph pixel (column, row); pixel centres are
-            whole numbers, as in cv2.warpAffine with WARP_INVERSE_MAP. Outside of a photograph is black.
+        transforms: (N, 2, 3), crop pixel (column, row, 1) -> photo pixel (column, row); pixel centres are
+            whole numbers, as in cv2.warpAffine with WARP_INVERSE_MAP. Outside of a photo is black.
         size: side S of the crop, pixels.
-        reverse: the crop's channels are the photograph's in reverse order.
+        reverse: the crop's channels are the photo's in reverse order.
     Returns:
         (N, S, S, 3) uint8, C-contiguous; a new array.
     """
@@ -45,12 +45,12 @@ def warp_levels(
 
 
 def _bilinear(image: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(P, 3) grey levels of an image at P places, from the four pixels around each."""
+    """Return (P, 3) grey levels of an image at P positions, from the four pixels around each."""
     height, width = image.shape[:2]
-    left, top = np.floor(x), np.floor(y)
+    x0, y0 = np.floor(x), np.floor(y)
     levels = np.zeros((len(x), 3))
-    for row in (top, top + 1):
-        for column in (left, left + 1):
+    for row in (y0, y0 + 1):
+        for column in (x0, x0 + 1):
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             weight = (1 - np.abs(x - column)) * (1 - np.abs(y - row))
             at = row[inside].astype(np.intp), column[inside].astype(np.intp)

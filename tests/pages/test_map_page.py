@@ -1,4 +1,4 @@
-"""The page: one file, nothing from outside, names that stay names."""
+"""The page is one file, loads nothing, and shows names as text."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PICTURE = b"\xff\xd8\xff picture"
 
 
 def map_of(groups: int, points: int, name: str = "group", **fields: Any) -> MapPage:
-    """Points in turn in groups, and a last one in none."""
+    """Assign points to groups in turn; the last point has no group."""
     of = np.append(np.arange(points - 1) % groups, -1)
     names = tuple(f"{name} {i}" for i in range(groups))
     return MapPage(
@@ -43,7 +43,7 @@ def data_of(page: ParsedPage) -> Any:
     return json.loads(page.scripts[0])
 
 
-def test_the_page_has_every_point_once() -> None:
+def test_the_page_contains_every_point_once() -> None:
     page = ParsedPage(render_map(map_of(3, 10)))
     data = data_of(page)
     traces = data["figure"]["data"]
@@ -54,7 +54,7 @@ def test_the_page_has_every_point_once() -> None:
     assert data["points"]["groups"] == ["group 0 (3)", "group 1 (3)", "group 2 (3)"]
 
 
-def test_nothing_comes_from_outside_and_only_our_scripts_run() -> None:
+def test_the_page_loads_nothing_and_runs_only_our_scripts() -> None:
     page = ParsedPage(render_map(map_of(3, 10)))
     for _, attributes in page.tags:
         assert not {"src", "href"} & set(attributes)
@@ -67,7 +67,7 @@ def test_nothing_comes_from_outside_and_only_our_scripts_run() -> None:
     assert "script-src 'unsafe-inline'" not in policy
 
 
-def test_names_stay_names() -> None:
+def test_names_cannot_become_markup() -> None:
     text = render_map(map_of(3, 10, EVIL, title=EVIL, facts=[EVIL], warning=EVIL, paths=[EVIL] * 10))
     page = ParsedPage(text)
     assert [tag for tag, _ in page.tags].count("script") == 3
@@ -82,7 +82,7 @@ def test_names_stay_names() -> None:
         assert "<" not in trace["name"]  # Plotly takes <b> and <a href> in a name for markup
 
 
-def test_plotly_markup_in_a_short_name_is_written_out() -> None:
+def test_plotly_markup_in_a_short_name_is_escaped() -> None:
     figure = figure_of(
         np.zeros((2, 2), np.float32), Groups("folder", "folders", np.array([0, 0]), ('<a href="x">&lt;',))
     )
@@ -90,9 +90,9 @@ def test_plotly_markup_in_a_short_name_is_written_out() -> None:
     assert figure["config"]["typesetMath"] is False
 
 
-def test_the_largest_groups_have_a_colour_and_a_shape_of_their_own() -> None:
-    found = map_of(40, 401)
-    traces = figure_of(found.positions, found.groups)["data"]
+def test_the_largest_groups_have_distinct_colours_and_shapes() -> None:
+    map_data = map_of(40, 401)
+    traces = figure_of(map_data.positions, map_data.groups)["data"]
     assert [trace["name"] for trace in traces[:2]] == ["in no folder (1)", "22 other folders (220)"]
     looks = {(trace["marker"]["color"], trace["marker"]["symbol"]) for trace in traces[2:-1]}
     assert len(looks) == len(traces[2:-1]) == 18
@@ -100,12 +100,12 @@ def test_the_largest_groups_have_a_colour_and_a_shape_of_their_own() -> None:
     assert {trace["type"] for trace in traces} == {"scattergl"}
 
 
-def test_one_group_more_than_colours_is_one_other() -> None:
-    found = map_of(19, 190)
-    assert figure_of(found.positions, found.groups)["data"][1]["name"] == "1 other folder (9)"
+def test_groups_beyond_the_colours_are_one_other_group() -> None:
+    map_data = map_of(19, 190)
+    assert figure_of(map_data.positions, map_data.groups)["data"][1]["name"] == "1 other folder (9)"
 
 
-def test_more_points_are_smaller() -> None:
+def test_many_points_are_drawn_smaller() -> None:
     sizes = [
         figure_of(np.zeros((n, 2), np.float32), Groups("folder", "folders", np.full(n, -1), ())) for n in (3, 200, 5000)
     ]
@@ -117,8 +117,8 @@ def test_more_points_are_smaller() -> None:
 def test_a_browser_draws_it_and_runs_no_name(tmp_path: Path) -> None:
     page = render_map(map_of(3, 40, EVIL, title=EVIL, facts=[EVIL], warning=EVIL, paths=[EVIL] * 40))
     (tmp_path / "map.html").write_text(page)
-    done = open_in_browser(tmp_path / "map.html", "--enable-unsafe-swiftshader")
-    assert "gl-canvas" in done.stdout, done.stderr
-    assert "document.title" in ParsedPage(done.stdout).scripts[0]
-    assert re.search(r"<title>(.{7})", done.stdout)[1] != "run"  # type: ignore[index]
-    assert done.stdout.count('class="legendtext"') == 4
+    result = open_in_browser(tmp_path / "map.html", "--enable-unsafe-swiftshader")
+    assert "gl-canvas" in result.stdout, result.stderr
+    assert "document.title" in ParsedPage(result.stdout).scripts[0]
+    assert re.search(r"<title>(.{7})", result.stdout)[1] != "run"  # type: ignore[index]
+    assert result.stdout.count('class="legendtext"') == 4

@@ -1,4 +1,4 @@
-"""The projection: who is drawn, that neighbours stay neighbours, that the same seed gives the same map."""
+"""The projection samples rows, keeps neighbours together, and gives the same map for the same seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def people(seed: int = 0, spread: float = 0.05) -> NDArray[np.float32]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def test_neighbours_are_of_one_person() -> None:
+def test_neighbours_belong_to_one_person() -> None:
     places = project(people(), seed=0)
     assert places.shape == (PEOPLE * SHOTS, 2)
     assert places.dtype == np.float32
@@ -41,23 +41,23 @@ def test_the_same_seed_gives_the_same_map() -> None:
 
 
 @pytest.mark.parametrize("count", [MIN_ROWS, 4, 7])
-def test_a_few_points_have_places(count: int) -> None:
+def test_a_few_points_have_positions(count: int) -> None:
     assert np.isfinite(project(people()[:count], seed=0)).all()
 
 
-def test_equal_embeddings_part() -> None:
+def test_equal_embeddings_are_drawn_apart() -> None:
     places = project(np.repeat(people()[:1], 20, axis=0), seed=0)
     assert np.isfinite(places).all()
     assert len(np.unique(places, axis=0)) == 20
 
 
-def test_a_row_of_zeros_has_a_place() -> None:
+def test_a_zero_row_has_a_position() -> None:
     vectors = people()
     vectors[5] = 0
     assert np.isfinite(project(vectors, seed=0)).all()
 
 
-def test_rows_are_drawn_evenly_and_by_the_seed() -> None:
+def test_rows_are_sampled_evenly_with_the_seed() -> None:
     np.testing.assert_array_equal(sample_rows(10, 10, 0), np.arange(10))
     np.testing.assert_array_equal(sample_rows(3, 10, 0), np.arange(3))
     rows = sample_rows(1007, 100, 1)
@@ -68,7 +68,7 @@ def test_rows_are_drawn_evenly_and_by_the_seed() -> None:
     assert sample_rows(1_000_000_007, 5000, 0)[-1] > 999_000_000
 
 
-def test_without_scikit_learn_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_scikit_learn_the_error_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
     with raises(MissingDependencyError, "t-SNE", "pip install plotly scikit-learn"):
         project(people(), seed=0)

@@ -1,4 +1,4 @@
-"""What all pages share: values stay text, scripts and styles are in the page, the file is written whole."""
+"""Rules of all pages: values are escaped, scripts and styles are inline, the file is written completely."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ASSETS = sorted(entry.name for entry in (ROOM / "assets").iterdir())
 
 
 def comparison(**values: object) -> str:
-    given = {
+    defaults = {
         "title": EVIL,
         "heading": EVIL,
         "verdict": EVIL,
@@ -31,10 +31,10 @@ def comparison(**values: object) -> str:
         "threshold_percent": None,
         "rows": [(EVIL, EVIL, EVIL)],
     }
-    return render("compare", styles=["compare"], **{**given, **values})  # type: ignore[arg-type]
+    return render("compare", styles=["compare"], **{**defaults, **values})  # type: ignore[arg-type]
 
 
-def test_every_value_stays_text_wherever_it_stands() -> None:
+def test_every_value_is_escaped_everywhere() -> None:
     text = comparison(data={EVIL: EVIL})
     parsed = ParsedPage(text)
     tags = [tag for tag, _ in parsed.tags]
@@ -46,7 +46,7 @@ def test_every_value_stays_text_wherever_it_stands() -> None:
     assert [a["alt"] for tag, a in parsed.tags if tag == "img"] == [
         "Photo {0}: {0}".format(EVIL.replace("\n", "\\n").replace("\x1b", "\\x1b").replace("\u202e", "\\u202e"))
     ] * 2
-    assert json.loads(parsed.scripts[0]) == {EVIL: EVIL}  # to the letter: a script reads it, no browser
+    assert json.loads(parsed.scripts[0]) == {EVIL: EVIL}  # exactly: a script reads it, not a browser
 
 
 def test_a_page_without_scripts_allows_none() -> None:
@@ -59,18 +59,18 @@ def test_only_the_scripts_of_the_page_are_allowed() -> None:
     (policy,) = [a["content"] for tag, a in parsed.tags if tag == "meta" and "http-equiv" in a]
     assert policy is not None
     assert policy.endswith(f"; script-src 'unsafe-eval' 'sha256-{digest('1 < 2')}' 'sha256-{digest('3')}'")
-    assert parsed.scripts == ["1 < 2", "3"]  # to the letter, or the browser refuses them
+    assert parsed.scripts == ["1 < 2", "3"]  # exactly, or the browser refuses them
 
 
 @pytest.mark.parametrize("name", ASSETS)
-def test_an_asset_ends_no_element_and_loads_nothing(name: str) -> None:
+def test_an_asset_closes_no_element_and_loads_nothing(name: str) -> None:
     text = asset(name)
     for forbidden in ("</", "<!--", "http:", "https:", "@import", "url("):
         assert forbidden not in text
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_no_template_switches_escaping_off(name: str) -> None:
+def test_no_template_disables_escaping(name: str) -> None:
     text = (ROOM / "templates" / name).read_text("utf-8")
     for forbidden in ("|safe", "| safe", "autoescape", "<script>\n", "onclick", "http:", "https:"):
         assert forbidden not in text
@@ -83,7 +83,7 @@ def test_a_missing_value_is_an_error_not_an_empty_page() -> None:
         render("compare", title="t", warning="")
 
 
-def test_a_page_needs_an_html_name_a_folder_and_leave_to_replace(tmp_path: Path) -> None:
+def test_a_page_needs_an_html_name_a_folder_and_force_to_replace(tmp_path: Path) -> None:
     check_page_path(tmp_path / "a.html", force=False)
     check_page_path(tmp_path / "a.HTM", force=False)
     (tmp_path / "b.html").touch()
@@ -95,7 +95,7 @@ def test_a_page_needs_an_html_name_a_folder_and_leave_to_replace(tmp_path: Path)
             check_page_path(tmp_path / name, force=False)
 
 
-def test_a_page_is_no_more_readable_than_the_file_that_it_shows(tmp_path: Path) -> None:
+def test_a_page_is_as_private_as_its_file(tmp_path: Path) -> None:
     (tmp_path / "people.h5").touch(0o600)
     save_page(tmp_path / "a.html", "text \udcff", tmp_path / "people.h5")
     assert (tmp_path / "a.html").read_bytes() == b"text \\udcff"

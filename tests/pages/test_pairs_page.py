@@ -1,4 +1,4 @@
-"""The page for a reviewer: one file, nothing from outside, answers that are kept and saved."""
+"""The page for a reviewer is one file, loads nothing, and keeps and saves the answers."""
 
 from __future__ import annotations
 
@@ -43,35 +43,35 @@ def data_of(text: str) -> Any:
     return json.loads(ParsedPage(text).scripts[0])
 
 
-def test_every_pair_is_there_once_and_best_first(tmp_path: Path) -> None:
+def test_every_pair_is_listed_once_with_the_best_first(tmp_path: Path) -> None:
     text = write_page(tmp_path)
-    wanted = pairs_by_numpy(rows_with_duplicates(60), 0.5)
-    found = data_of(text)["pairs"]
-    assert [(row_a, row_b) for *_, row_a, row_b in found] == [pair[:2] for pair in wanted]
-    assert [score for _, _, score, *_ in found] == [f"{score:.6f}" for *_, score in wanted]
-    assert [path for path, *_ in found] == [f"p{first}.jpg" for first, *_ in wanted]
-    assert text.count('<article class="pair card"') == len(wanted)
-    assert text.count("cannot be shown") == 2 * len(wanted)  # no photograph of these lies there
-    assert f"<li>{len(wanted)} pairs at 0.5 or above" in text
+    expected = pairs_by_numpy(rows_with_duplicates(60), 0.5)
+    rows = data_of(text)["pairs"]
+    assert [(row_a, row_b) for *_, row_a, row_b in rows] == [pair[:2] for pair in expected]
+    assert [score for _, _, score, *_ in rows] == [f"{score:.6f}" for *_, score in expected]
+    assert [path for path, *_ in rows] == [f"p{first}.jpg" for first, *_ in expected]
+    assert text.count('<article class="pair card"') == len(expected)
+    assert text.count("cannot be shown") == 2 * len(expected)  # the photos of these pairs are missing
+    assert f"<li>{len(expected)} pairs at 0.5 or above" in text
     assert "exact, for the test" in text
     assert "false pairs expected at the threshold" in text
     assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]
 
 
-def test_of_many_the_best_are_shown(tmp_path: Path) -> None:
+def test_only_the_best_of_many_pairs_are_shown(tmp_path: Path) -> None:
     text = write_page(tmp_path, most=3)
-    wanted = pairs_by_numpy(rows_with_duplicates(60), 0.5)
-    assert [pair[-2:] for pair in data_of(text)["pairs"]] == [list(pair[:2]) for pair in wanted[:3]]
-    assert f"The best 3 of {len(wanted)} pairs" in text
+    expected = pairs_by_numpy(rows_with_duplicates(60), 0.5)
+    assert [pair[-2:] for pair in data_of(text)["pairs"]] == [list(pair[:2]) for pair in expected[:3]]
+    assert f"The best 3 of {len(expected)} pairs" in text
 
 
-def test_no_pair_is_said(tmp_path: Path) -> None:
+def test_a_page_without_pairs_says_so(tmp_path: Path) -> None:
     text = write_page(tmp_path, threshold=1.5)
     assert "<li>No pairs at 1.5 or above" in text
     assert data_of(text)["pairs"] == []
 
 
-def test_a_page_that_is_left_half_written_is_known_to_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_half_written_page_is_listed_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -81,7 +81,7 @@ def test_a_page_that_is_left_half_written_is_known_to_the_file(tmp_path: Path, m
     assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]
 
 
-def test_answers_belong_to_what_is_on_the_page(tmp_path: Path) -> None:
+def test_answers_belong_to_the_pairs_on_the_page(tmp_path: Path) -> None:
     keys = set()
     for name, most in (("a", 3), ("b", 3), ("c", 4)):
         (tmp_path / name).mkdir()
@@ -89,7 +89,7 @@ def test_answers_belong_to_what_is_on_the_page(tmp_path: Path) -> None:
     assert len(keys) == 2
 
 
-def test_nothing_comes_from_outside_and_only_our_script_runs(tmp_path: Path) -> None:
+def test_the_page_loads_nothing_and_runs_only_our_script(tmp_path: Path) -> None:
     page = ParsedPage(write_page(tmp_path))
     for _, attributes in page.tags:
         assert not {"src", "href"} & set(attributes)
@@ -100,7 +100,7 @@ def test_nothing_comes_from_outside_and_only_our_script_runs(tmp_path: Path) -> 
     assert re.findall(r"script-src 'sha256-([^']+)'$", policy) == digests
 
 
-def test_names_stay_names(tmp_path: Path) -> None:
+def test_names_cannot_become_markup(tmp_path: Path) -> None:
     text = write_page(tmp_path, names=[EVIL.encode()] * 60)
     page = ParsedPage(text)
     tags = [tag for tag, _ in page.tags]
@@ -108,10 +108,10 @@ def test_names_stay_names(tmp_path: Path) -> None:
     assert "img" not in tags
     for hidden in ("\x1b", "\u202e"):
         assert hidden not in text
-    assert data_of(text)["pairs"][0][0] == EVIL  # to the letter: it goes into the saved file
+    assert data_of(text)["pairs"][0][0] == EVIL  # exactly, because it is copied into the saved file
 
 
-# Does what a reviewer does, and writes down what there is to see. The page is loaded twice.
+# Acts as a reviewer and records what is visible. The page is loaded twice.
 DRIVER = """
 const seen = document.createElement("pre");
 const press = (key) => dispatchEvent(new KeyboardEvent("keydown", { key }));
@@ -152,23 +152,23 @@ def test_a_browser_keeps_the_answers_and_saves_them(tmp_path: Path) -> None:
     allowed = f"script-src 'sha256-{base64.b64encode(hashlib.sha256(DRIVER.encode()).digest()).decode()}' "
     driven = text.replace("script-src ", allowed, 1).replace("</body>", f"<script>{DRIVER}</script></body>")
     (tmp_path / "driven.html").write_text(driven)
-    done = open_in_browser(tmp_path / "driven.html")
-    found = re.search(r'<pre id="seen" data-name="([^"]*)">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found is not None, done.stderr
-    assert found[1] == "p-decisions.csv"
-    seen = json.loads(html.unescape(found[2]))
-    first, *states, clicked, filtered, again = seen["states"]
+    result = open_in_browser(tmp_path / "driven.html")
+    match = re.search(r'<pre id="seen" data-name="([^"]*)">(.*?)</pre>', result.stdout, re.DOTALL)
+    assert match is not None, result.stderr
+    assert match[1] == "p-decisions.csv"
+    observations = json.loads(html.unescape(match[2]))
+    first, *states, clicked, filtered, again = observations["states"]
     assert first == {"counter": "0 of 8 decided: 0 yes, 0 no", "here": 0, "same": [""] * 8, "hidden": [False] * 8}
     assert [state["here"] for state in states] == [1, 2, 3, 4, 3, 2, 2]
     assert states[-1]["same"] == ["yes", "no", "", "yes", "", "", "", ""]
     assert clicked["same"] == again["same"] == ["yes", "no", "", "yes", "", "no", "", ""]
     assert again["counter"] == "4 of 8 decided: 2 yes, 2 no"
     assert filtered["hidden"] == [True, True, False, True, False, True, False, False]
-    assert seen["title"] == "Pairs in p.h5"
-    lines = list(csv.DictReader(io.StringIO(seen["text"], newline="")))
+    assert observations["title"] == "Pairs in p.h5"
+    lines = list(csv.DictReader(io.StringIO(observations["text"], newline="")))
     pairs = data_of(text)["pairs"]
     assert [(line["path_a"], line["path_b"], line["score"]) for line in lines] == [
-        tuple(pairs[place][:3]) for place in (0, 1, 3, 5)
+        tuple(pairs[position][:3]) for position in (0, 1, 3, 5)
     ]
     assert [line["same"] for line in lines] == ["yes", "no", "yes", "no"]
-    assert [int(line["row_b"]) for line in lines] == [pairs[place][4] for place in (0, 1, 3, 5)]
+    assert [int(line["row_b"]) for line in lines] == [pairs[position][4] for position in (0, 1, 3, 5)]

@@ -1,4 +1,4 @@
-"""How many queries a page shows."""
+"""The number of queries on a page."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ def answers(count: int) -> list[Answer]:
     return [Answer(f"{i}.jpg", FACTS, search_ms=0.5) for i in range(count)]
 
 
-def keep(asked: int, k: int) -> PageAnswers:
-    shown = PageAnswers(asked, k)
-    for answer in answers(asked):
+def fill_page(queries: int, k: int) -> PageAnswers:
+    shown = PageAnswers(queries, k)
+    for answer in answers(queries):
         shown.add(answer)
     return shown
 
 
-@pytest.mark.parametrize(("k", "kept"), [(10, 200), (24, 200), (49, 100), (10_000, 1)])
-def test_a_page_shows_the_first_queries(k: int, kept: int) -> None:
-    shown = keep(500, k)
-    assert [answer.query for answer in shown.answers] == [f"{i}.jpg" for i in range(kept)]
+@pytest.mark.parametrize(("k", "count"), [(10, 200), (24, 200), (49, 100), (10_000, 1)])
+def test_a_page_shows_the_first_queries(k: int, count: int) -> None:
+    shown = fill_page(500, k)
+    assert [answer.query for answer in shown.answers] == [f"{i}.jpg" for i in range(count)]
     assert shown.search_ms == 250.0
 
 
-def test_a_page_says_that_it_does_not_show_all(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+def test_a_partial_page_says_so(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     process(
         Request(
             (str(photos / "3"),), tmp_path / "people.h5", read_engine(tiny_engine), limit=3, faces=FaceRules("none")
         )
     )
-    for asked, words in ((250, True), (200, False)):
-        shown = keep(asked, 1)
+    for queries, is_partial in ((250, True), (200, False)):
+        shown = fill_page(queries, 1)
         with EmbeddingFile(tmp_path / "people.h5") as gallery:
             write_page(tmp_path / "a.html", gallery, shown, force=True)
         text = (tmp_path / "a.html").read_text("utf-8")
         assert text.count("<section") == 200
-        assert f"{asked} queries" in text
-        assert ("shows the first 200 queries" in text) is words
+        assert f"{queries} queries" in text
+        assert ("shows the first 200 queries" in text) is is_partial

@@ -1,4 +1,4 @@
-"""Contact sheets: every photograph of the larger clusters, in pages that need nothing and obey nobody."""
+"""Contact sheets show every photo of the larger clusters, load nothing and escape every name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NAMES = [b"%02d.jpg" % i for i in range(15)] + [b"x/" + EVIL, b"y.jpg"]
 
 
 class Page(html.parser.HTMLParser):
-    """What a browser would make of a page: its links, pictures, places to jump to, policy and other attributes."""
+    """Parse a page: links, pictures, anchors, policy and other attributes."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -41,19 +41,19 @@ class Page(html.parser.HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
+        attributes = dict(attrs)
         self.tags.add(tag)
-        assert not [name for name in found if name.startswith("on")]
+        assert not [name for name in attributes if name.startswith("on")]
         if tag == "a":
-            self.links.append(str(found["href"]))
+            self.links.append(str(attributes["href"]))
         elif tag == "img":
-            self.images.append(found)
+            self.images.append(attributes)
         elif tag == "section":
-            self.places.append(str(found["id"]))
-        elif tag == "meta" and "http-equiv" in found:
-            self.policy = str(found["content"])
-        elif found.get("class") == "name":
-            self.names.append(str(found["title"]))
+            self.places.append(str(attributes["id"]))
+        elif tag == "meta" and "http-equiv" in attributes:
+            self.policy = str(attributes["content"])
+        elif attributes.get("class") == "name":
+            self.names.append(str(attributes["title"]))
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -62,7 +62,7 @@ class Page(html.parser.HTMLParser):
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = write_file(tmp_path_factory.mktemp("sheets") / "people.h5", people_rows(SIZES), NAMES)
-    write_photos(path, [name for name in NAMES if name != b"03.jpg"])  # which is gone
+    write_photos(path, [name for name in NAMES if name != b"03.jpg"])  # this photo is missing
     return path
 
 
@@ -76,7 +76,7 @@ def pages(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.html"))
 
 
-def test_all_photographs_of_all_clusters_but_the_small_ones(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+def test_all_photos_of_all_large_clusters_are_shown(file: Path, tmp_path: Path, clusters: Clusters) -> None:
     with EmbeddingFile(file) as gallery:
         assert write_sheets(tmp_path / "s", gallery, clusters) == 1
         names = gallery.names(range(17))
@@ -93,12 +93,12 @@ def test_all_photographs_of_all_clusters_but_the_small_ones(file: Path, tmp_path
     assert "17 embeddings in 6 clusters, 5 of them on the sheets" in index.text
     assert "threshold 0.5" in index.text
     assert recorded_pages(file) == [tmp_path / "s"]
-    for one in (page, index):
-        assert "model planted (sha256 " in one.text
-        assert "Warning: " not in one.text
+    for sheet in (page, index):
+        assert "model planted (sha256 " in sheet.text
+        assert "Warning: " not in sheet.text
 
 
-def test_pages_say_that_weights_are_random(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+def test_pages_warn_of_random_weights(file: Path, tmp_path: Path, clusters: Clusters) -> None:
     random = shutil.copy(file, tmp_path / "random.h5")
     with h5py.File(random, "r+") as opened:
         opened["metadata"].attrs["trained"] = False
@@ -108,7 +108,7 @@ def test_pages_say_that_weights_are_random(file: Path, tmp_path: Path, clusters:
         assert "random weights: these embeddings identify nobody" in Page(tmp_path / "s" / name).text
 
 
-def test_nothing_comes_from_outside_and_no_name_is_markup(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+def test_pages_load_nothing_and_escape_names(file: Path, tmp_path: Path, clusters: Clusters) -> None:
     with EmbeddingFile(file) as gallery:
         write_sheets(tmp_path / "s", gallery, clusters, min_rows=1)
     for name in pages(tmp_path / "s"):
@@ -127,7 +127,7 @@ def test_nothing_comes_from_outside_and_no_name_is_markup(file: Path, tmp_path: 
     ("clusters_a_page", "pictures_a_page", "cards", "sheets_made", "indexes"),
     [(2, 1000, 1000, 3, 1), (100, 6, 2, 4, 3), (1, 1, 1, 5, 5), (100, 1000, 5, 1, 1)],
 )
-def test_pages_are_bounded_and_lead_to_each_other(
+def test_pages_are_bounded_and_linked(
     file: Path,
     tmp_path: Path,
     clusters: Clusters,
@@ -144,26 +144,28 @@ def test_pages_are_bounded_and_lead_to_each_other(
     folder = tmp_path / "s"
     with EmbeddingFile(file) as gallery:
         assert write_sheets(folder, gallery, clusters) == sheets_made
-    found = {name: Page(folder / name) for name in pages(folder)}
-    assert len(found) == sheets_made + indexes
-    places = [place for name in sorted(found) if name.startswith("sheet") for place in found[name].places]
+    pages_by_name = {name: Page(folder / name) for name in pages(folder)}
+    assert len(pages_by_name) == sheets_made + indexes
+    places = [
+        place for name in sorted(pages_by_name) if name.startswith("sheet") for place in pages_by_name[name].places
+    ]
     assert places == ["c1", "c2", "c3", "c4", "c5"]
-    for page in found.values():
+    for page in pages_by_name.values():
         assert len(page.places) <= max(1, clusters_a_page)
         for link in page.links:
             name, _, place = link.partition("#")
-            assert name in found
-            assert not place or place in found[name].places
+            assert name in pages_by_name
+            assert not place or place in pages_by_name[name].places
     reached, todo = set(), ["index.html"]
     while todo:
         name = todo.pop()
         if name not in reached:
             reached.add(name)
-            todo += [link.partition("#")[0] for link in found[name].links]
-    assert reached == set(found)
+            todo += [link.partition("#")[0] for link in pages_by_name[name].links]
+    assert reached == set(pages_by_name)
 
 
-def test_of_a_large_cluster_the_best_are_shown_and_the_rest_counted(
+def test_a_large_cluster_shows_the_best_and_counts_the_others(
     file: Path, tmp_path: Path, clusters: Clusters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sheets, "_MAX_CLUSTER_PICTURES", 3)
@@ -175,19 +177,19 @@ def test_of_a_large_cluster_the_best_are_shown_and_the_rest_counted(
     assert page.names[:3] == [f"{row:02d}.jpg" for row in np.argsort(-clusters.scores[:5])[:3]]
 
 
-def test_where_faces_are_known_the_face_is_shown_and_named(tmp_path: Path) -> None:
+def test_a_known_face_is_cropped_and_labelled(tmp_path: Path) -> None:
     path = write_file(tmp_path / "people.h5", people_rows([2]), ranks=[0, 3])
     write_photos(path, [b"0000.jpg", b"0001.jpg"])
-    found = number_clusters(np.array([0, 0]), np.array([0.7, 0.6], np.float32), method="k-means", k=1)
+    clusters = number_clusters(np.array([0, 0]), np.array([0.7, 0.6], np.float32), method="k-means", k=1)
     with EmbeddingFile(path) as gallery:
-        write_sheets(tmp_path / "s", gallery, found)
+        write_sheets(tmp_path / "s", gallery, clusters)
     text = Page(tmp_path / "s" / "sheet-0001.html").text
     assert "face_index 3" in text
-    assert "face_index 0" not in text  # which is the one that the photograph is of
+    assert "face_index 0" not in text  # the main face of the photo
     assert "k-means, k = 1" in Page(tmp_path / "s" / "index.html").text
 
 
-def test_no_cluster_large_enough_gives_an_index_that_says_so(file: Path, tmp_path: Path, clusters: Clusters) -> None:
+def test_without_a_large_cluster_the_index_says_so(file: Path, tmp_path: Path, clusters: Clusters) -> None:
     with EmbeddingFile(file) as gallery:
         assert write_sheets(tmp_path / "s", gallery, clusters, min_rows=9) == 0
         assert "0 of them on the sheets" in Page(tmp_path / "s" / "index.html").text

@@ -1,4 +1,4 @@
-"""Thumbnails: the whole photograph or a face in it, small JPEGs, nothing for what is not there."""
+"""Thumbnails are small JPEGs of a whole photo or a face; a missing photo gives none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SIDE = 88
 GREEN, RED = (0, 200, 0), (200, 0, 0)
 
 
-def decoded(jpeg: bytes | None) -> NDArray[np.uint8]:
+def decode_jpeg(jpeg: bytes | None) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB."""
     assert jpeg is not None
     assert jpeg.startswith(b"\xff\xd8\xff")
@@ -27,7 +27,7 @@ def decoded(jpeg: bytes | None) -> NDArray[np.uint8]:
 
 @pytest.fixture
 def two_faces(tmp_path: Path) -> bytes:
-    """A photograph of 2,000 x 1,500 with a green and a red square of 100 on grey."""
+    """A photo of 2,000 x 1,500 with a green and a red square of 100 on grey."""
     pixels = np.full((1500, 2000, 3), 128, np.uint8)
     pixels[200:300, 300:400] = GREEN
     pixels[1000:1100, 1600:1700] = RED
@@ -37,50 +37,50 @@ def two_faces(tmp_path: Path) -> bytes:
 
 
 @pytest.mark.parametrize(("height", "width", "shape"), [(160, 120, (88, 66)), (60, 400, (13, 88)), (40, 30, (40, 30))])
-def test_a_whole_photograph_keeps_its_shape(tmp_path: Path, height: int, width: int, shape: tuple[int, int]) -> None:
+def test_a_whole_photo_keeps_its_proportions(tmp_path: Path, height: int, width: int, shape: tuple[int, int]) -> None:
     pixels = make.scene(height, width)
     (tmp_path / "a.png").write_bytes(make.encode(pixels, "PNG"))
-    found = decoded(thumbnail(bytes(tmp_path / "a.png"), None, Limits(), side=SIDE))
-    assert found.shape[:2] == shape
-    wanted = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_AREA).astype(int)
-    assert np.abs(found.astype(int) - wanted).mean() < 6
+    image = decode_jpeg(thumbnail(bytes(tmp_path / "a.png"), None, Limits(), side=SIDE))
+    assert image.shape[:2] == shape
+    expected = cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_AREA).astype(int)
+    assert np.abs(image.astype(int) - expected).mean() < 6
 
 
 def test_exif_orientation_is_applied(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(make.encode(make.STORED[6](make.scene(160, 120)), orientation=6))
-    assert decoded(thumbnail(bytes(tmp_path / "a.jpg"), None, Limits(), side=SIDE)).shape[:2] == (88, 66)
+    assert decode_jpeg(thumbnail(bytes(tmp_path / "a.jpg"), None, Limits(), side=SIDE)).shape[:2] == (88, 66)
 
 
-def test_each_face_of_a_photograph_has_its_own_picture(two_faces: bytes) -> None:
+def test_each_face_of_a_photo_has_its_own_picture(two_faces: bytes) -> None:
     boxes = [(300, 200, 400, 300), (1600, 1000, 1700, 1100)]
-    pictures = [decoded(jpeg) for jpeg in thumbnails([two_faces] * 2, boxes, Limits(), side=SIDE)]
+    pictures = [decode_jpeg(jpeg) for jpeg in thumbnails([two_faces] * 2, boxes, Limits(), side=SIDE)]
     for picture, colour in zip(pictures, (GREEN, RED), strict=True):
-        assert max(picture.shape[:2]) == SIDE  # though the decoder reduces so large a photograph at first
+        assert max(picture.shape[:2]) == SIDE  # although the decoder first reduces such a large photo
         assert np.abs(picture[44, 44].astype(int) - colour).max() < 12
         assert np.abs(picture[2, 2].astype(int) - 128).max() < 12  # the margin
 
 
-def test_a_larger_picture_shows_more_of_the_same(two_faces: bytes) -> None:
-    """Which the decoder's reduction for a small one would have lost."""
-    picture = decoded(thumbnail(two_faces, (300, 200, 400, 300), Limits(), side=140))
+def test_a_larger_picture_shows_more_detail(two_faces: bytes) -> None:
+    """The decoder's reduction for a small thumbnail would lose this detail."""
+    picture = decode_jpeg(thumbnail(two_faces, (300, 200, 400, 300), Limits(), side=140))
     assert picture.shape == (140, 140, 3)
     assert np.abs(picture[70, 70].astype(int) - GREEN).max() < 12
 
 
-def test_a_box_over_the_edge_is_cut(two_faces: bytes) -> None:
-    picture = decoded(thumbnail(two_faces, (-50, 200, 350, 300), Limits(), side=SIDE))
+def test_a_box_over_the_edge_is_clipped(two_faces: bytes) -> None:
+    picture = decode_jpeg(thumbnail(two_faces, (-50, 200, 350, 300), Limits(), side=SIDE))
     assert picture.shape[1] == SIDE
     assert picture.shape[0] < SIDE
 
 
 @pytest.mark.parametrize("edges", [(5000, 5000, 5100, 5100), (9, 9, 9, 9), (np.nan,) * 4, (-np.inf, 0, np.inf, np.nan)])
-def test_a_box_that_holds_nothing_gives_no_picture(two_faces: bytes, edges: Box) -> None:
+def test_an_empty_box_gives_no_picture(two_faces: bytes, edges: Box) -> None:
     assert thumbnail(two_faces, edges, Limits(), side=SIDE) is None
 
 
-def test_what_is_gone_damaged_or_too_large_gives_no_picture(tmp_path: Path, two_faces: bytes) -> None:
+def test_a_missing_damaged_or_oversized_photo_gives_no_picture(tmp_path: Path, two_faces: bytes) -> None:
     (tmp_path / "text.jpg").write_text("no photograph")
     paths = [bytes(tmp_path / name) for name in ("gone.jpg", "text.jpg")] + [bytes(tmp_path), two_faces]
-    found = thumbnails(paths, [None] * 4, Limits(), side=SIDE)
-    assert [jpeg is None for jpeg in found] == [True, True, True, False]
+    jpegs = thumbnails(paths, [None] * 4, Limits(), side=SIDE)
+    assert [jpeg is None for jpeg in jpegs] == [True, True, True, False]
     assert thumbnail(two_faces, None, Limits(max_pixels=1000), side=SIDE) is None

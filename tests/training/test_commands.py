@@ -1,4 +1,4 @@
-"""The commands of training/, if torch is installed: the documented ones parse; what is wrong is told in a line."""
+"""The commands of training/, if torch is installed: documented commands parse, and errors are one line."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ CONFIGS = {"train": "distil", "train_detector": "detector", "train_identities": 
 FOLDER = ROOT / "training"
 
 
-def documented() -> list[tuple[str, str, str]]:
-    """Of every command in README, settings and modules: where it is written, the module, the arguments."""
-    found = []
+def documented_commands() -> list[tuple[str, str, str]]:
+    """List every command in README, settings and modules: file, module, arguments."""
+    commands = []
     for path in (FOLDER / "README.md", *sorted((FOLDER / "conf").glob("*.yaml")), *sorted(FOLDER.glob("*.py"))):
         for module, arguments in re.findall(r"python -m training\.(\w+)([^\n`\"]*)", path.read_text()):
             if arguments.strip():
-                found.append((path.name, module, arguments))
-    return found
+                commands.append((path.name, module, arguments))
+    return commands
 
 
-@pytest.mark.parametrize(("where", "module", "arguments"), [one for one in documented() if one[1] in CONFIGS])
+@pytest.mark.parametrize(("where", "module", "arguments"), [one for one in documented_commands() if one[1] in CONFIGS])
 def test_documented_settings_exist(where: str, module: str, arguments: str) -> None:
     from omegaconf import OmegaConf
 
@@ -47,7 +47,7 @@ def test_documented_settings_exist(where: str, module: str, arguments: str) -> N
 
 
 def test_every_command_is_documented() -> None:
-    assert {module for where, module, _ in documented() if where == "README.md"} == {
+    assert {module for where, module, _ in documented_commands() if where == "README.md"} == {
         *CONFIGS,
         "export",
         "export_detector",
@@ -56,7 +56,7 @@ def test_every_command_is_documented() -> None:
 
 
 @pytest.mark.parametrize("name", CONFIGS.values())
-def test_what_can_be_set_is_listed_so_that_plain_overrides_set_it(name: str) -> None:
+def test_every_option_is_listed_so_that_plain_overrides_work(name: str) -> None:
     from training.augment import Augmentation
     from training.scenes import SceneRules
 
@@ -74,7 +74,7 @@ def test_what_can_be_set_is_listed_so_that_plain_overrides_set_it(name: str) -> 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tars of which none can be learned from, and files that are nothing."""
+    """Unusable tars and files."""
     folder = tmp_path_factory.mktemp("data")
     for name, members in {"empty.tar": (), "notes.tar": ("notes.txt",), "people.tar": ("a/1.jpg",)}.items():
         with tarfile.open(folder / name, "w") as archive:
@@ -86,11 +86,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def said(module: str, *arguments: str, cwd: Path) -> tuple[int, str]:
-    """Exit code and what stands on stderr."""
+def run_command(module: str, *arguments: str, cwd: Path) -> tuple[int, str]:
+    """Run a command; return its exit code and stderr."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop("HYDRA_FULL_ERROR", None)
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", f"training.{module}", *arguments],
         capture_output=True,
         text=True,
@@ -98,7 +98,7 @@ def said(module: str, *arguments: str, cwd: Path) -> tuple[int, str]:
         cwd=cwd,
         env=environment,
     )
-    return done.returncode, done.stderr
+    return result.returncode, result.stderr
 
 
 @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ def said(module: str, *arguments: str, cwd: Path) -> tuple[int, str]:
         ("lfw", "people.tar junk nowhere/lfw.npz", ("nowhere/lfw.npz", "nowhere")),
     ],
 )
-def test_a_users_mistake_is_one_line(data: Path, module: str, arguments: str, values: Values) -> None:
-    code, text = said(module, *shlex.split(arguments), cwd=data)
+def test_a_user_mistake_is_a_one_line_error(data: Path, module: str, arguments: str, values: Values) -> None:
+    code, text = run_command(module, *shlex.split(arguments), cwd=data)
     assert (code, text.count("\n"), text.startswith("error: ")) == (1, 1, True), text
     assert_names(text, *values)
 
 
-def test_help_is_help(tmp_path: Path) -> None:
-    assert said("lfw", "--help", cwd=tmp_path) == (0, "")
+def test_help_prints_help(tmp_path: Path) -> None:
+    assert run_command("lfw", "--help", cwd=tmp_path) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -137,15 +137,15 @@ def test_help_is_help(tmp_path: Path) -> None:
         ("", ("a/1.jpg", "people.tar", "112x112")),
     ],
 )
-def test_files_that_are_not_what_is_needed_are_named(data: Path, tmp_path: Path, changes: str, values: Values) -> None:
-    from training.train_identities import Trainer
+def test_unsuitable_files_are_named(data: Path, tmp_path: Path, changes: str, values: Values) -> None:
+    from training.train_identities import IdentityTrainer
 
     overrides = [f"data={data}", "tars=[people.tar]", f"run={tmp_path}", *changes.format(data=data).split()]
     with raises(ValueError, *values):
-        Trainer(compose("identities", overrides))
+        IdentityTrainer(compose("identities", overrides))
 
 
-def test_teachers_that_are_not_there_or_none_are_named(data: Path) -> None:
+def test_missing_or_unsuitable_teachers_are_named(data: Path) -> None:
     from training.teacher import DetectorTeacher, Teacher
 
     with raises(ValueError, "teacher.path", data / "nothing.xml"):
@@ -159,12 +159,12 @@ def test_teachers_that_are_not_there_or_none_are_named(data: Path) -> None:
         DetectorTeacher(ROOT / "models" / "yunet.toml", data / "junk.onnx")
 
 
-def test_pairs_are_read_by_their_photographs() -> None:
+def test_pairs_are_read_by_their_photos() -> None:
     from training.lfw import read_pairs
 
     rows = {"Ann_Lee_0001": 0, "Ann_Lee_0012": 1, "Bo_0003": 2}
-    left, right, same = read_pairs(["10\t300", "Ann_Lee\t1\t12", "Bo\t3\tAnn_Lee\t12"], rows)
-    assert (left, right, same) == ([0, 2], [1, 1], [True, False])
+    left_rows, right_rows, same = read_pairs(["10\t300", "Ann_Lee\t1\t12", "Bo\t3\tAnn_Lee\t12"], rows)
+    assert (left_rows, right_rows, same) == ([0, 2], [1, 1], [True, False])
     with raises(ValueError, r"Bo\t3\t4"):
         read_pairs(["Bo\t3\t4"], rows)
 

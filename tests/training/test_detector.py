@@ -1,4 +1,4 @@
-"""The detector's training, if torch is installed: checked targets, a falling loss, exact resume, an equal file."""
+"""Training of the detector, if torch is installed: checked targets, a falling loss, exact resume, an equal file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIDE = 160
 
 
 def scenes(count: int = 16, size: int = SIDE, seed: int = 0, **rules: Any) -> Any:
-    """Pictures with crops of one colour, each with its box and landmarks."""
+    """Compose pictures with single-colour crops, each with its box and landmarks."""
     from training.scenes import SceneRules, compose
 
     rng = torch.Generator().manual_seed(seed)
@@ -33,31 +33,31 @@ def scenes(count: int = 16, size: int = SIDE, seed: int = 0, **rules: Any) -> An
 
 
 def test_landmarks_stay_in_order_within_their_boxes() -> None:
-    found = scenes(64, rotation=5.0, turned=0.0)
-    marks, boxes = found.landmarks[found.present], found.boxes[found.present]
+    composed = scenes(64, rotation=5.0, turned=0.0)
+    marks, boxes = composed.landmarks[composed.present], composed.boxes[composed.present]
     assert 40 < len(boxes) < 110
-    assert (marks[:, 0, 0] < marks[:, 1, 0]).all()  # left first as seen in the picture, in the mirror too
+    assert (marks[:, 0, 0] < marks[:, 1, 0]).all()  # left first as seen in the picture, also when mirrored
     assert (marks[:, 3, 0] < marks[:, 4, 0]).all()
     assert (marks[:, 0, 1] < marks[:, 3, 1]).all()
     assert ((marks >= boxes[:, None, :2]) & (marks <= boxes[:, None, 2:])).all()
-    assert not (found.present & found.cut).any()
-    assert found.images.min() >= 0
-    assert found.images.max() < 255.01
+    assert not (composed.present & composed.cut).any()
+    assert composed.images.min() >= 0
+    assert composed.images.max() < 255.01
 
 
-def test_no_faces_where_none_are_wanted_and_one_each_where_all_are() -> None:
+def test_the_share_of_images_without_a_face_is_respected() -> None:
     assert not scenes(empty=1.0).present.any()
     assert (scenes(empty=0.0, more=0.0, portrait=1.0).present.sum(dim=1) == 1).all()
 
 
-def encoded(wanted: Any, scores: float) -> Any:
-    """(N, P, 15): what a faultless detector answers, in the cell upon the middle of each face."""
+def encode_answers(composed: Any, scores: float) -> Any:
+    """(N, P, 15): answers of a perfect detector, in the cell at the centre of each face."""
     from training.detection import cells
 
     places, strides = cells(SIDE)
-    raw = torch.zeros(len(wanted.boxes), len(places), 15)
-    for n, f in (wanted.present | wanted.cut).nonzero().tolist():
-        box, marks = wanted.boxes[n, f], wanted.landmarks[n, f]
+    raw = torch.zeros(len(composed.boxes), len(places), 15)
+    for n, f in (composed.present | composed.cut).nonzero().tolist():
+        box, marks = composed.boxes[n, f], composed.landmarks[n, f]
         middle = ((box[:2] + box[2:]) / 2).clamp(1, SIDE - 1)
         for p in ((places == (middle / strides[:, None]).floor()).all(dim=1)).nonzero()[:, 0].tolist():
             raw[n, p, 0] = scores
@@ -67,110 +67,112 @@ def encoded(wanted: Any, scores: float) -> Any:
     return raw
 
 
-def test_who_answers_like_the_teacher_pays_nothing_and_is_read_back_by_facemill() -> None:
+def test_answers_equal_to_the_teachers_cost_nothing_and_facemill_decodes_them() -> None:
     from runtime.faces.detectors import DECODERS, find_faces
     from training.detection import check_answers, detection_loss
 
-    wanted = scenes(24, empty=0.0, more=0.0, turned=0.0)
-    raw = encoded(wanted, 0.9)
-    answers = check_answers(raw, wanted, SIDE)
+    composed = scenes(24, empty=0.0, more=0.0, turned=0.0)
+    raw = encode_answers(composed, 0.9)
+    answers = check_answers(raw, composed, SIDE)
     assert answers.trusted.sum() > 24
     values = raw.clone()
     values[..., 0] = torch.logit(answers.scores, eps=1e-6)
     assert float(detection_loss(values, answers, SIDE, 6.0)["loss"]) < 1e-3
     read = find_faces(raw.numpy(), decoder=DECODERS["yunet"], height=SIDE, width=SIDE, threshold=0.5)
-    there = wanted.present[:, 0]
-    assert there.sum() > 12
-    for one, box, marks, expected in zip(read, wanted.boxes[:, 0], wanted.landmarks[:, 0], there, strict=True):
+    present = composed.present[:, 0]
+    assert present.sum() > 12
+    for faces, box, marks, expected in zip(read, composed.boxes[:, 0], composed.landmarks[:, 0], present, strict=True):
         if expected:
-            assert len(one) == 1
-            np.testing.assert_allclose(one.boxes[0], box, atol=0.01)
-            np.testing.assert_allclose(one.landmarks[0], marks, atol=0.01)
+            assert len(faces) == 1
+            np.testing.assert_allclose(faces.boxes[0], box, atol=0.01)
+            np.testing.assert_allclose(faces.landmarks[0], marks, atol=0.01)
     for part, change in (("score", 0), ("box", 3), ("landmarks", 5)):
         worse = values.clone()
         worse[..., change] += 0.5
         assert float(detection_loss(worse, answers, SIDE, 6.0)[part]) > 0.01
 
 
-def test_the_teacher_is_not_believed_where_no_face_is_known_to_be() -> None:
+def test_faces_of_the_teacher_outside_known_faces_are_ignored() -> None:
     from training.detection import check_answers
 
-    wanted = scenes(24, empty=0.5)
-    empty = ~(wanted.present | wanted.cut).any(dim=1)
+    expected = scenes(24, empty=0.5)
+    empty = ~(expected.present | expected.cut).any(dim=1)
     assert 4 < empty.sum() < 20
-    raw = encoded(wanted, 0.9)
+    raw = encode_answers(expected, 0.9)
     raw[empty, :, 0] = 0.9
-    answers = check_answers(raw, wanted, SIDE)
+    answers = check_answers(raw, expected, SIDE)
     assert not answers.scores[empty].any()
     assert not answers.trusted[empty].any()
     assert answers.trusted[~empty].any(dim=1).all()
 
 
-def test_landmarks_far_from_the_known_ones_are_not_learned_though_the_score_is() -> None:
+def test_far_landmarks_are_not_learned_but_the_score_is() -> None:
     from training.detection import check_answers
 
-    wanted = scenes(24, empty=0.0, more=0.0)
-    raw = encoded(wanted, 0.9)
+    expected = scenes(24, empty=0.0, more=0.0)
+    raw = encode_answers(expected, 0.9)
     raw[..., 5::2] += 12.0
-    answers = check_answers(raw, wanted, SIDE)
+    answers = check_answers(raw, expected, SIDE)
     assert not answers.trusted.any()
     assert (answers.scores > 0.5).any()
 
 
-def test_an_upright_face_that_the_teacher_overlooks_teaches_nothing_and_one_on_its_head_is_none() -> None:
+def test_a_missed_upright_face_is_ignored_and_a_missed_inverted_face_is_background() -> None:
     from training.detection import check_answers
 
     for turned in (False, True):
-        wanted = scenes(24, empty=0.0, more=0.0, turned=0.0, rotation=0.0)
+        expected = scenes(24, empty=0.0, more=0.0, turned=0.0, rotation=0.0)
         if turned:
-            wanted.landmarks[:] = wanted.landmarks[:, :, [4, 3, 2, 1, 0]]
-        answers = check_answers(encoded(wanted, 0.4), wanted, SIDE)
-        there = wanted.present.any(dim=1)
-        assert there.sum() > 12
-        assert (answers.counts[there].all(dim=1) == turned).all()
-        assert not answers.trusted[there].any() or turned
-        assert answers.counts[~there].all()
+            expected.landmarks[:] = expected.landmarks[:, :, [4, 3, 2, 1, 0]]
+        answers = check_answers(encode_answers(expected, 0.4), expected, SIDE)
+        present = expected.present.any(dim=1)
+        assert present.sum() > 12
+        assert (answers.counts[present].all(dim=1) == turned).all()
+        assert not answers.trusted[present].any() or turned
+        assert answers.counts[~present].all()
 
 
 @pytest.mark.parametrize("share", [1.0, 0.6])
 @pytest.mark.parametrize("size", [128, 160, 320])
 @pytest.mark.parametrize("mirror", [False, True])
 def test_a_second_look_moves_boxes_and_landmarks_with_the_pixels(size: int, mirror: bool, share: float) -> None:
-    """The brightest pixels mark the landmarks of the picture."""
+    """The brightest pixels mark the landmarks."""
     from training.looks import Look, look_again
     from training.scenes import MIRRORED, Scenes
 
     marks = torch.tensor([[30.0, 40.0], [90.0, 44.0], [60.0, 70.0], [38.0, 100.0], [84.0, 104.0]])
     x = torch.arange(SIDE, dtype=torch.float32)
     images = torch.zeros(5, 3, SIDE, SIDE)
-    for point, image in zip(marks, images, strict=True):  # a wide spot each
+    for point, image in zip(marks, images, strict=True):  # a wide spot for each landmark
         image[:] = 255 * torch.exp(-((x[None] - point[0]) ** 2 + (x[:, None] - point[1]) ** 2) / 50)
     boxes = torch.cat([marks - 4.5, marks + 5.5], 1)[:, None]  # edges: half a pixel around the middle pixels
-    one = torch.ones(5, 1, dtype=torch.bool)
+    mask = torch.ones(5, 1, dtype=torch.bool)
     look = Look(size, mirror, share, left=0.3, top=0.9)
-    seen = look_again(
-        Scenes(images, boxes, marks.expand(5, 1, 5, 2), one, ~one), look, torch.Generator().manual_seed(0)
+    variation = look_again(
+        Scenes(images, boxes, marks.expand(5, 1, 5, 2), mask, ~mask), look, torch.Generator().manual_seed(0)
     )
-    assert seen.images.shape == (5, 3, size, size)
+    assert variation.images.shape == (5, 3, size, size)
     side = round(size * share)
-    left, top = int(0.3 * (size - side)), int(0.9 * (size - side))
+    x0, y0 = int(0.3 * (size - side)), int(0.9 * (size - side))
     weights = torch.zeros(5, size, size)
-    inside = (slice(None), slice(top, top + side), slice(left, left + side))
-    weights[inside] = seen.images[:, 0][inside].square()
+    inside = (slice(None), slice(y0, y0 + side), slice(x0, x0 + side))
+    weights[inside] = variation.images[:, 0][inside].square()
     at = torch.arange(size, dtype=torch.float32)
     total = weights.sum((1, 2))
-    found = torch.stack([(weights.sum(1) * at).sum(1) / total, (weights.sum(2) * at).sum(1) / total], 1)
+    centres = torch.stack([(weights.sum(1) * at).sum(1) / total, (weights.sum(2) * at).sum(1) / total], 1)
     order = MIRRORED if mirror else list(range(5))
-    # Landmark k of the mirrored picture is the one that was MIRRORED[k] before.
+    # Landmark k of the mirrored picture was landmark MIRRORED[k] before.
     for k, before in enumerate(order):
-        torch.testing.assert_close(seen.landmarks[before, 0, k], found[before], atol=0.1, rtol=0)
-    torch.testing.assert_close((seen.boxes[:, 0, :2] + seen.boxes[:, 0, 2:]) / 2 - 0.5, found, atol=0.1, rtol=0)
-    assert (seen.boxes[..., 2:] > seen.boxes[..., :2]).all()
+        torch.testing.assert_close(variation.landmarks[before, 0, k], centres[before], atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        (variation.boxes[:, 0, :2] + variation.boxes[:, 0, 2:]) / 2 - 0.5, centres, atol=0.1, rtol=0
+    )
+    assert (variation.boxes[..., 2:] > variation.boxes[..., :2]).all()
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tar of generated crops, aligned as facemill aligns, which YuNet takes for faces."""
+    """A tar of generated crops, aligned in the same way as by facemill; YuNet detects faces in them."""
     folder = tmp_path_factory.mktemp("data")
     write_tar(folder / "crops.tar", {f"crops/p_{person:05d}.jpg": (person, 0) for person in range(64)})
     return folder
@@ -196,9 +198,9 @@ def config(data: Path, shared: Path, run: Path, **changes: Any) -> Any:
 
 
 def test_the_loss_falls(data: Path, shared: Path, tmp_path: Path) -> None:
-    from training.train_detector import Trainer
+    from training.train_detector import DetectorTrainer
 
-    trainer = Trainer(config(data, shared, tmp_path))
+    trainer = DetectorTrainer(config(data, shared, tmp_path))
     rows, _, _ = trainer.labels
     assert len(rows) > 8
     losses = [trainer.step()["loss"] for _ in range(40)]
@@ -208,31 +210,31 @@ def test_the_loss_falls(data: Path, shared: Path, tmp_path: Path) -> None:
 
 def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, shared: Path, tmp_path: Path) -> None:
     from training.loop import save
-    from training.train_detector import Trainer
+    from training.train_detector import DetectorTrainer
 
-    whole = Trainer(config(data, shared, tmp_path / "a"))
-    losses = [whole.step()["loss"] for _ in range(8)]
-    first = Trainer(config(data, shared, tmp_path / "b"))
-    begun = [first.step()["loss"] for _ in range(3)]
+    uninterrupted = DetectorTrainer(config(data, shared, tmp_path / "a"))
+    losses = [uninterrupted.step()["loss"] for _ in range(8)]
+    first = DetectorTrainer(config(data, shared, tmp_path / "b"))
+    first_losses = [first.step()["loss"] for _ in range(3)]
     save(first)
-    second = Trainer(config(data, shared, tmp_path / "b"))
-    assert begun + [second.step()["loss"] for _ in range(5)] == losses
+    second = DetectorTrainer(config(data, shared, tmp_path / "b"))
+    assert first_losses + [second.step()["loss"] for _ in range(5)] == losses
 
 
-def test_a_picture_is_the_same_in_either_channel_order(data: Path, shared: Path, tmp_path: Path) -> None:
-    """JPEG weighs red and blue otherwise, so it has to see them in their places."""
+def test_a_picture_is_equal_in_both_channel_orders(data: Path, shared: Path, tmp_path: Path) -> None:
+    """JPEG weights red and blue differently, so it must receive the channels in the right order."""
     from dataclasses import replace
 
-    from training.train_detector import Trainer
+    from training.train_detector import DetectorTrainer
 
-    trainer = Trainer(config(data, shared, tmp_path, **{"augmentation.jpeg": 1.0}))
+    trainer = DetectorTrainer(config(data, shared, tmp_path, **{"augmentation.jpeg": 1.0}))
     assert trainer.teacher.spec.channel_order == "bgr"
     images = trainer.scenes(4, 96, torch.Generator().manual_seed(0)).images
     trainer.teacher.spec = replace(trainer.teacher.spec, channel_order="rgb")
     assert torch.equal(images.flip(1), trainer.scenes(4, 96, torch.Generator().manual_seed(0)).images)
 
 
-def test_labels_are_of_these_crops_and_of_no_others_as_many(data: Path, shared: Path, tmp_path: Path) -> None:
+def test_labels_of_other_crops_are_not_reused(data: Path, shared: Path, tmp_path: Path) -> None:
     from training.crops import crops_key, load_crops
     from training.labels import label_crops
     from training.teacher import DetectorTeacher
@@ -249,7 +251,7 @@ def test_labels_are_of_these_crops_and_of_no_others_as_many(data: Path, shared: 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """Of a narrow network whose batch norms have seen pictures, so that there is something to fold."""
+    """A checkpoint of a narrow network with trained batch norms, so that folding changes the weights."""
     from training.detector import FaceDetector, normalise
     from training.state import new_state
 
@@ -263,39 +265,39 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("part", ["halve_weights", "trace_to_onnx"])
-def test_a_file_that_answers_otherwise_is_not_written(
+def test_a_file_with_different_outputs_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     from training import export_detector
 
     right = getattr(export_detector, part)
-    monkeypatch.setattr(export_detector, part, lambda *given: shifted(right(*given)))
+    monkeypatch.setattr(export_detector, part, lambda *arguments: shift_weights(right(*arguments)))
     with raises(ParityError):
         export_detector.export(checkpoint, tmp_path / "mine.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
-def shifted(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose convolutions' weights are larger."""
-    other = onnx.ModelProto()
-    other.CopyFrom(model)
-    for tensor in other.graph.initializer:
+def shift_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a model with larger convolution weights."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    for tensor in copy.graph.initializer:
         if len(tensor.dims) == 4:
             weights = numpy_helper.to_array(tensor)
             tensor.CopyFrom(numpy_helper.from_array((weights * 1.5).astype(weights.dtype), tensor.name))
-    return other
+    return copy
 
 
-def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_exported_model_equals_the_network_and_becomes_an_engine(checkpoint: Path, tmp_path: Path) -> None:
     from runtime.engines.build import build_engine
     from runtime.modelspec import load_spec
     from runtime.modelstore import resolve_weights
     from training.export_detector import export
 
-    done = export(checkpoint, tmp_path / "mine.onnx")
-    assert done.gap < 1e-3
-    assert done.half_gap < 0.02
-    assert done.size_bytes == (tmp_path / "mine.onnx").stat().st_size
+    result = export(checkpoint, tmp_path / "mine.onnx")
+    assert result.gap < 1e-3
+    assert result.half_gap < 0.02
+    assert result.size_bytes == (tmp_path / "mine.onnx").stat().st_size
     spec = load_spec(str(tmp_path / "mine.toml"))
     assert (spec.decode, spec.channel_order, spec.licence) == ("yunet", "bgr", "not stated")
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path / "engines")

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model of facemill's, if torch is installed: the same answers, an engine, words that stay."""
+"""From a checkpoint to a facemill model, if torch is installed: equal outputs, an engine, and texts that are kept."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ torch = torch_of_extra()
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """Of a narrow network whose batch norms have seen pictures, so that there is something to fold."""
+    """A checkpoint of a narrow network with trained batch norms, so that folding changes the weights."""
     backbone = {"name": "mobilefacenet", "dimension": 64, "width": 0.25, "activation": "prelu"}
     return write_checkpoint(tmp_path / "last.pt", backbone)
 
 
-def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_exported_model_equals_the_network_and_becomes_an_engine(checkpoint: Path, tmp_path: Path) -> None:
     from training.export import export
 
     target = tmp_path / "mine.onnx"
-    done = export(checkpoint, target)
-    assert done.gap < 1e-4
-    assert done.cosine > 0.9999
-    assert (done.samples, done.size_bytes) == (48, target.stat().st_size)
+    result = export(checkpoint, target)
+    assert result.gap < 1e-4
+    assert result.cosine > 0.9999
+    assert (result.samples, result.size_bytes) == (48, target.stat().st_size)
     graph = onnx.load(target).graph
     assert "BatchNormalization" not in {node.op_type for node in graph.node}
     halved = [t for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
@@ -44,7 +44,7 @@ def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(checkpo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["engines", "last.pt", "mine.onnx", "mine.toml"]
 
 
-def test_words_stay_and_facts_are_renewed(checkpoint: Path, tmp_path: Path) -> None:
+def test_texts_are_kept_and_facts_are_updated(checkpoint: Path, tmp_path: Path) -> None:
     from training.export import export
 
     target, described = tmp_path / "mine.onnx", tmp_path / "mine.toml"
@@ -59,27 +59,27 @@ def test_words_stay_and_facts_are_renewed(checkpoint: Path, tmp_path: Path) -> N
     assert resolve_weights(spec) == target
 
 
-def test_a_file_that_answers_otherwise_is_not_written(
+def test_a_file_with_different_outputs_is_not_written(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from training import export
 
-    monkeypatch.setattr(export, "halve_weights", shifted)
+    monkeypatch.setattr(export, "halve_weights", permute_weights)
     with raises(ParityError, "FP16"):
         export.export(checkpoint, tmp_path / "mine.onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
 
 
-def shifted(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with its last convolution's weights in another order."""
-    other = onnx.ModelProto()
-    other.CopyFrom(model)
-    last = [tensor for tensor in other.graph.initializer if len(tensor.dims) == 4][-1]
+def permute_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a model with the weights of its last convolution in another order."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    last = [tensor for tensor in copy.graph.initializer if len(tensor.dims) == 4][-1]
     last.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(last)[::-1].copy(), last.name))
-    return other
+    return copy
 
 
-def test_what_is_no_checkpoint_of_such_a_network_is_named(checkpoint: Path, tmp_path: Path) -> None:
+def test_an_unsuitable_checkpoint_is_named(checkpoint: Path, tmp_path: Path) -> None:
     from training.export import export
     from training.export_detector import export as export_detector
 
@@ -92,7 +92,7 @@ def test_what_is_no_checkpoint_of_such_a_network_is_named(checkpoint: Path, tmp_
         export(tmp_path / "other.pt", tmp_path / "mine.onnx")
     with raises(ValueError, checkpoint):
         export_detector(checkpoint, tmp_path / "mine.onnx")
-    whole = torch.load(checkpoint, weights_only=True)
-    torch.save({**whole, "config": {"widths": [8, 16, 24]}}, tmp_path / "detector.pt")
+    stored = torch.load(checkpoint, weights_only=True)
+    torch.save({**stored, "config": {"widths": [8, 16, 24]}}, tmp_path / "detector.pt")
     with raises(ValueError, "detector.pt"):
         export(tmp_path / "detector.pt", tmp_path / "mine.onnx")

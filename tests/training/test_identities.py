@@ -1,4 +1,4 @@
-"""Training on crops with identities, if torch is installed: stages whose losses fall, exact resume, right triplets."""
+"""Training on crops with identities, if torch is installed: falling losses, exact resume, correct triplets."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def config(data: Path, run: Path, **changes: Any) -> Any:
 
 
 def trainer_of(data: Path, run: Path, **changes: Any) -> Any:
-    from training.train_identities import Trainer
+    from training.train_identities import IdentityTrainer
 
-    return Trainer(config(data, run, **changes))
+    return IdentityTrainer(config(data, run, **changes))
 
 
-# All 64 crops in each batch and as they are, so that one loss may be held beside another.
+# All 64 crops in each batch without augmentation, so that losses are comparable.
 PLAIN = {
     "+augmentation": "{flip:0,rotation:0,scale:0,shift:0,colour:0,grey:0,blur:0,downscale:0,noise:0,occlusion:0}",
     "augmentation.jpeg": 0,
@@ -71,7 +71,7 @@ PLAIN = {
 @pytest.mark.parametrize("miner", ["all", "semihard"])
 def test_the_loss_falls_in_both_stages_of_triplets(data: Path, tmp_path: Path, miner: str) -> None:
     first = f"{{start:0,loss:triplet,miner:{miner},margin:0.5}}"
-    second = f"{{start:{16 * 64},loss:triplet,miner:hard,margin:0.8}}"  # more than the first has achieved
+    second = f"{{start:{16 * 64},loss:triplet,miner:hard,margin:0.8}}"  # a larger drop than in the first stage
     trainer = trainer_of(data, tmp_path, **{**PLAIN, "objectives": f"[{first},{second}]"})
     losses = [trainer.step()["loss"] for _ in range(40)]
     for stage in (losses[:16], losses[16:]):
@@ -79,13 +79,13 @@ def test_the_loss_falls_in_both_stages_of_triplets(data: Path, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("loss", ["arcface", "cosface"])
-def test_the_loss_falls_where_classes_are_told_apart(data: Path, tmp_path: Path, loss: str) -> None:
+def test_the_loss_falls_with_class_losses(data: Path, tmp_path: Path, loss: str) -> None:
     trainer = trainer_of(data, tmp_path, **{**PLAIN, "objectives": f"[{{start:0,loss:{loss}}}]"})
     losses = [trainer.step()["loss"] for _ in range(16)]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
-def test_the_stage_changes_at_its_number_of_samples_and_the_optimizer_goes_on(data: Path, tmp_path: Path) -> None:
+def test_the_stage_changes_at_its_sample_count_and_the_optimizer_continues(data: Path, tmp_path: Path) -> None:
     trainer = trainer_of(data, tmp_path)
     assert [trainer.step()["stage"] for _ in range(4)] == [1, 1, 2, 2]
     assert (trainer.state.step, trainer.state.samples) == (4, 128)
@@ -96,40 +96,44 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, tmp_path: Path, s
     from training.loop import save
 
     objectives = f"[{{start:0,loss:triplet}},{{start:96,loss:{second}}}]"
-    whole = trainer_of(data, tmp_path / "a", objectives=objectives)
-    losses = [whole.step()["loss"] for _ in range(7)]
+    uninterrupted = trainer_of(data, tmp_path / "a", objectives=objectives)
+    losses = [uninterrupted.step()["loss"] for _ in range(7)]
     first = trainer_of(data, tmp_path / "b", objectives=objectives)
-    begun = [first.step()["loss"] for _ in range(4)]  # one step into the second stage
+    first_losses = [first.step()["loss"] for _ in range(4)]  # one step into the second stage
     save(first)
     resumed = trainer_of(data, tmp_path / "b", objectives=objectives)
     assert resumed.state.step == 4
-    assert begun + [resumed.step()["loss"] for _ in range(3)] == losses
-    for mine, its in zip(everything(resumed.state), everything(whole.state), strict=True):
-        assert torch.equal(mine, its)
+    assert first_losses + [resumed.step()["loss"] for _ in range(3)] == losses
+    for resumed_value, expected_value in zip(
+        flatten_state(resumed.state), flatten_state(uninterrupted.state), strict=True
+    ):
+        assert torch.equal(resumed_value, expected_value)
 
 
-def everything(state: Any) -> list[Any]:
+def flatten_state(state: Any) -> list[Any]:
     networks = (state.student, state.ema, state.head)
     return [value for network in networks for value in network.state_dict().values()]
 
 
-def test_a_run_begins_with_the_averaged_weights_of_a_distilled_one(data: Path, tmp_path: Path) -> None:
+def test_a_run_starts_with_the_averaged_weights_of_a_distilled_network(data: Path, tmp_path: Path) -> None:
     from training.loop import save
 
     distilled = trainer_of(data, tmp_path / "a", seed=5)
     for _ in range(2):
         distilled.step()
     save(distilled)
-    begun = trainer_of(data, tmp_path / "b", start=tmp_path / "a" / "last.pt")
-    assert (begun.state.step, begun.state.samples) == (0, 0)
-    for network in (begun.state.student, begun.state.ema):
-        for mine, its in zip(network.state_dict().values(), distilled.state.ema.state_dict().values(), strict=True):
-            assert torch.equal(mine, its)
+    started = trainer_of(data, tmp_path / "b", start=tmp_path / "a" / "last.pt")
+    assert (started.state.step, started.state.samples) == (0, 0)
+    for network in (started.state.student, started.state.ema):
+        for weights, expected in zip(
+            network.state_dict().values(), distilled.state.ema.state_dict().values(), strict=True
+        ):
+            assert torch.equal(weights, expected)
 
 
 @pytest.mark.parametrize("loss", ["arcface", "cosface"])
-def test_the_weights_of_classes_are_made_where_the_run_computes(loss: str) -> None:
-    """On a device that every machine has, and that is not the CPU."""
+def test_class_weights_are_created_on_the_device_of_the_run(loss: str) -> None:
+    """Use a device that every machine has and that is not the CPU."""
     from training.objectives import Objective, Stage
 
     with torch.device("meta"):
@@ -137,11 +141,11 @@ def test_the_weights_of_classes_are_made_where_the_run_computes(loss: str) -> No
     assert [p.device.type for p in objective.parameters()] == ["meta"]
 
 
-def test_a_run_of_another_kind_is_not_taken_up(data: Path, tmp_path: Path) -> None:
+def test_a_run_of_another_kind_is_not_resumed(data: Path, tmp_path: Path) -> None:
     from training.loop import save
 
-    begun = trainer_of(data, tmp_path)
-    save(begun)
+    started = trainer_of(data, tmp_path)
+    save(started)
     content = torch.load(tmp_path / "last.pt", weights_only=True)
     content["config"]["teacher"] = {"path": "teacher.xml"}
     torch.save(content, tmp_path / "last.pt")
@@ -162,7 +166,7 @@ def distances(embeddings: Any) -> NDArray[np.float64]:
     return np.sqrt(np.square(unit[:, None] - unit[None]).sum(axis=2))
 
 
-def test_the_hard_miner_picks_of_each_crop_the_furthest_of_its_person_and_the_nearest_of_the_others() -> None:
+def test_the_hard_miner_selects_the_furthest_same_person_and_the_nearest_other() -> None:
     from training.objectives import Objective, Stage
 
     embeddings, persons = embeddings_of_noise()
@@ -176,51 +180,51 @@ def test_the_hard_miner_picks_of_each_crop_the_furthest_of_its_person_and_the_ne
     assert (n == np.where(same, 9, apart)[a].argmin(axis=1)).all()
 
 
-def test_the_semihard_miner_picks_what_is_further_than_ones_own_by_less_than_the_margin() -> None:
+def test_the_semihard_miner_selects_triplets_within_the_margin() -> None:
     from training.objectives import Objective, Stage
 
     embeddings, persons = embeddings_of_noise()
     objective = Objective(Stage(0, "triplet", "semihard", margin=0.3), 8, 16)
-    found = {tuple(triplet) for triplet in torch.stack(objective.mine_triplets(embeddings, persons), 1).tolist()}
-    apart, who = distances(embeddings), persons.numpy()
+    triplets = {tuple(triplet) for triplet in torch.stack(objective.mine_triplets(embeddings, persons), 1).tolist()}
+    apart, person = distances(embeddings), persons.numpy()
     expected = {
         (a, p, n)
         for a in range(32)
         for p in range(32)
         for n in range(32)
-        if a != p and who[a] == who[p] and who[a] != who[n] and 0 < apart[a, n] - apart[a, p] <= 0.3
+        if a != p and person[a] == person[p] and person[a] != person[n] and 0 < apart[a, n] - apart[a, p] <= 0.3
     }
-    assert found == expected
-    assert 100 < len(found) < 32 * 3 * 28
+    assert triplets == expected
+    assert 100 < len(triplets) < 32 * 3 * 28
 
 
 def test_triplet_loss_is_the_mean_of_the_violated_margins() -> None:
     from training.objectives import Objective, Stage
 
     embeddings, persons = embeddings_of_noise()
-    apart, who = distances(embeddings), persons.numpy()
-    gaps = apart[:, :, None] - apart[:, None, :] + 0.2  # anchor, own, other
-    valid = (who[:, None] == who) & ~np.eye(32, dtype=bool)
-    gaps = gaps[valid[:, :, None] & (who[:, None] != who)[:, None, :]]
+    apart, person = distances(embeddings), persons.numpy()
+    gaps = apart[:, :, None] - apart[:, None, :] + 0.2  # anchor, same person, other person
+    valid = (person[:, None] == person) & ~np.eye(32, dtype=bool)
+    gaps = gaps[valid[:, :, None] & (person[:, None] != person)[:, None, :]]
     value = float(Objective(Stage(0, "triplet"), 8, 16)(embeddings, persons))
     assert value == pytest.approx(gaps[gaps > 0].mean(), rel=1e-5)
 
 
-def test_a_batch_of_triplets_has_so_many_persons_with_so_many_crops_each() -> None:
+def test_a_triplet_batch_has_the_requested_persons_and_crops() -> None:
     from training.sampling import person_rows
 
     sizes = [2, 3, 4, 9, 5, 2, 7, 4]
     rows_of = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
     owner = np.repeat(np.arange(8), sizes)
-    seen = []
+    drawn_persons = []
     for step in range(2):
         rows = person_rows(step, 4, 4, rows_of, seed=1).reshape(4, 4)
         assert (owner[rows] == owner[rows[:, :1]]).all()
         for row in rows:
-            assert len(set(row)) == min(4, sizes[owner[row[0]]])  # repeated only where there are too few
-        seen += list(owner[rows[:, 0]])
+            assert len(set(row)) == min(4, sizes[owner[row[0]]])  # repeated only where a person has too few
+        drawn_persons += list(owner[rows[:, 0]])
         assert (rows.ravel() == person_rows(step, 4, 4, rows_of, seed=1)).all()
-    assert sorted(seen) == list(range(8))
+    assert sorted(drawn_persons) == list(range(8))
 
 
 def test_a_person_with_one_crop_counts_for_classes_and_not_for_triplets(data: Path, tmp_path: Path) -> None:
@@ -237,7 +241,7 @@ def test_a_person_with_one_crop_counts_for_classes_and_not_for_triplets(data: Pa
     assert set(triplets._rows(of_triplets=True)) == set(range(64))
 
 
-def test_persons_are_their_folders_and_left_out_names_are_nobody(data: Path, tmp_path: Path) -> None:
+def test_folders_are_persons_and_excluded_names_are_skipped(data: Path, tmp_path: Path) -> None:
     from training.crops import load_crops, load_persons
 
     tars = [data / "single.tar", data / "people.tar", data / "single.tar"]
@@ -252,7 +256,7 @@ def test_persons_are_their_folders_and_left_out_names_are_nobody(data: Path, tmp
         load_persons([tmp_path / "flat.tar"], None)
 
 
-def test_held_out_persons_are_not_learned_from_and_are_what_is_searched(
+def test_held_out_persons_are_only_used_for_retrieval(
     data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from runtime.metrics.retrieval import retrieve
@@ -274,7 +278,7 @@ def test_held_out_persons_are_not_learned_from_and_are_what_is_searched(
     )
 
 
-def test_a_followed_run_verifies_and_shows_its_embeddings(data: Path, tmp_path: Path) -> None:
+def test_a_run_verifies_and_shows_its_embeddings(data: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from training.loop import train
@@ -310,7 +314,7 @@ def test_a_followed_run_verifies_and_shows_its_embeddings(data: Path, tmp_path: 
         ({"objectives": "[{start:0,loss:arcface,miner:hard}]"}, ("miner", "hard", "arcface")),
     ],
 )
-def test_settings_that_make_no_batches_are_named(
+def test_settings_that_cannot_fill_batches_are_named(
     data: Path, tmp_path: Path, changes: dict[str, Any], values: Values
 ) -> None:
     with raises(ValueError, *values):
@@ -318,7 +322,7 @@ def test_settings_that_make_no_batches_are_named(
 
 
 @pytest.mark.parametrize("quality", [30, 60, 90])
-def test_compressed_tensors_are_like_jpeg_files(quality: int) -> None:
+def test_compressed_tensors_resemble_jpeg_files(quality: int) -> None:
     from runtime.demo.portraits import encode
     from training.jpeg import compress
 
@@ -327,38 +331,38 @@ def test_compressed_tensors_are_like_jpeg_files(quality: int) -> None:
     file = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     expected = cv2.imdecode(file, cv2.IMREAD_COLOR_RGB).astype(np.float32)
     x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    found = compress(x, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy()
+    compressed = compress(x, torch.tensor([float(quality)]))[0].permute(1, 2, 0).numpy()
     lost = np.abs(expected - image).mean()
     assert lost > 1
-    assert np.abs(found - expected).mean() < 0.25 * lost
+    assert np.abs(compressed - expected).mean() < 0.25 * lost
 
 
-def test_jpeg_leaves_the_steps_of_runs_without_it_as_they_were() -> None:
+def test_the_jpeg_option_does_not_change_runs_without_it() -> None:
     from training.augment import Augmentation, augment
 
     images = torch.randint(0, 256, (6, 3, 112, 112), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
-    def drawn(**changes: float) -> tuple[Any, Any]:
+    def draw(**changes: float) -> tuple[Any, Any]:
         rng = torch.Generator().manual_seed(1)
-        found = augment(images, Augmentation(mixture=0, **changes), 56, rng)
-        return found, rng.get_state()
+        images_out = augment(images, Augmentation(mixture=0, **changes), 56, rng)
+        return images_out, rng.get_state()
 
     assert Augmentation().jpeg == 0
-    (plain, after), (compressed, after_jpeg) = drawn(), drawn(jpeg=1.0)
+    (plain, after), (compressed, after_jpeg) = draw(), draw(jpeg=1.0)
     rng = torch.Generator().manual_seed(1)
-    without_jpeg(images, rng)
+    draw_without_jpeg(images, rng)
     assert torch.equal(after, rng.get_state())
     assert not torch.equal(after, after_jpeg)
     assert compressed.shape == plain.shape == (6, 3, 56, 56)
     assert (plain != compressed).flatten(1).any(dim=1).all()
-    assert torch.equal(compressed, drawn(jpeg=1.0)[0])
-    some = drawn(jpeg=0.5)[0]
-    same = (some == plain).flatten(1).all(dim=1)
+    assert torch.equal(compressed, draw(jpeg=1.0)[0])
+    half_compressed = draw(jpeg=0.5)[0]
+    same = (half_compressed == plain).flatten(1).all(dim=1)
     assert 0 < int(same.sum()) < 6
 
 
-def without_jpeg(images: Any, rng: Any) -> None:
-    """Draw what `augment` draws for all else."""
+def draw_without_jpeg(images: Any, rng: Any) -> None:
+    """Draw the random numbers that `augment` draws without JPEG."""
     from training.augment import Augmentation, _colour, _occlude, _soften, _warp
 
     how = Augmentation(mixture=0)

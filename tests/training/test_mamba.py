@@ -29,7 +29,7 @@ def random(*shape: int, seed: int = 0) -> Any:
 
 
 @pytest.mark.parametrize(("length", "chunk"), [(49, 7), (16, 4), (12, 3), (12, 12), (12, 1), (1, 1)])
-def test_the_scan_is_the_recurrence(length: int, chunk: int) -> None:
+def test_the_scan_equals_the_recurrence(length: int, chunk: int) -> None:
     from training.mamba import selective_scan
 
     decay, entry = torch.sigmoid(random(3, length, 5, 2) * 3), random(3, length, 5, 2, seed=1)
@@ -37,9 +37,9 @@ def test_the_scan_is_the_recurrence(length: int, chunk: int) -> None:
     for t in range(length):
         state = decay[:, t].numpy() * state + entry[:, t].numpy()
         expected.append(state)
-    found = selective_scan(decay, entry, chunk)
-    assert found.dtype == torch.float64
-    np.testing.assert_allclose(found.numpy(), np.stack(expected, 1), rtol=1e-12, atol=1e-13)
+    states = selective_scan(decay, entry, chunk)
+    assert states.dtype == torch.float64
+    np.testing.assert_allclose(states.numpy(), np.stack(expected, 1), rtol=1e-12, atol=1e-13)
 
 
 def test_the_scan_has_the_gradients_of_the_recurrence() -> None:
@@ -49,8 +49,8 @@ def test_the_scan_has_the_gradients_of_the_recurrence() -> None:
     assert torch.autograd.gradcheck(lambda a, b: selective_scan(a, b, 3), (decay, entry))
 
 
-def naive_block(block: Any, x: Any) -> Any:
-    """A block as the paper writes it: one place after the other, once each way."""
+def run_block_by_loop(block: Any, x: Any) -> Any:
+    """Compute a block as in the paper: position by position, once in each direction."""
     from torch.nn import functional
 
     from training.mamba import KERNEL, STATE
@@ -59,30 +59,32 @@ def naive_block(block: Any, x: Any) -> Any:
     wide = block.widen(block.norm(x))
     gate, total = functional.silu(wide[..., inner:]), 0
     for way in range(2):
-        mine = slice(way * inner, (way + 1) * inner)
+        rows = slice(way * inner, (way + 1) * inner)
         u = wide[..., :inner] if way == 0 else wide[..., :inner].flip(1)
-        kernel, bias = block.near.weight[mine, 0], block.near.bias[mine]  # (E, KERNEL)
+        kernel, bias = block.near.weight[rows, 0], block.near.bias[rows]  # (E, KERNEL)
         padded = functional.pad(u, (0, 0, KERNEL - 1, 0))
-        seen = torch.stack(
+        mixed = torch.stack(
             [sum(padded[:, t + k] * kernel[:, k] for k in range(KERNEL)) + bias for t in range(length)], 1
         )
-        seen = functional.silu(seen)
+        mixed = functional.silu(mixed)
         select = block.select.weight.view(2, rank + 2 * STATE, inner)[way]
-        chosen = seen @ select.T
+        chosen = mixed @ select.T
         pace = block.pace.weight.view(2, inner, rank)[way]
-        pace = functional.softplus(chosen[..., :rank] @ pace.T + block.pace.bias[mine])  # (N, L, E)
+        pace = functional.softplus(chosen[..., :rank] @ pace.T + block.pace.bias[rows])  # (N, L, E)
         rate = -torch.exp(block.log_rate.view(2, inner, STATE)[way])
         state, answers = torch.zeros(len(x), inner, STATE, dtype=x.dtype), []
         for t in range(length):
             into, out = chosen[:, t, rank : rank + STATE], chosen[:, t, rank + STATE :]
-            state = torch.exp(pace[:, t, :, None] * rate) * state + (pace[:, t] * seen[:, t])[..., None] * into[:, None]
-            answers.append((state * out[:, None]).sum(-1) + block.skip[mine] * seen[:, t])
+            state = (
+                torch.exp(pace[:, t, :, None] * rate) * state + (pace[:, t] * mixed[:, t])[..., None] * into[:, None]
+            )
+            answers.append((state * out[:, None]).sum(-1) + block.skip[rows] * mixed[:, t])
         y = torch.stack(answers, 1)
         total = total + (y if way == 0 else y.flip(1))
     return x + block.narrow(total * gate)
 
 
-def test_a_block_is_the_selective_state_space_model_both_ways() -> None:
+def test_a_block_equals_the_selective_state_space_model_in_both_directions() -> None:
     from training.mamba import MambaBlock
 
     torch.manual_seed(0)
@@ -91,25 +93,25 @@ def test_a_block_is_the_selective_state_space_model_both_ways() -> None:
     block.skip.data += random(len(block.skip)) * 0.5
     x = random(2, 16, 32)
     # The scan itself is in float32.
-    assert torch.allclose(block(x), naive_block(block, x), atol=1e-5)
+    assert torch.allclose(block(x), run_block_by_loop(block, x), atol=1e-5)
     assert (block(x) - x).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("size", [48, 56, 80, 112])
-def test_it_takes_small_pictures_too(size: int) -> None:
+def test_mamba_accepts_small_pictures(size: int) -> None:
     from training.backbones import build_backbone
 
     torch.manual_seed(0)
     model = build_backbone(**SMALL).eval()
     pictures = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        both, one = model(pictures), model(pictures[:1])
-    assert both.shape == (2, 64)
-    assert torch.allclose(both[:1], one, atol=1e-5)
-    assert not torch.allclose(both[0], both[1], atol=1e-3)
+        pair_output, single_output = model(pictures), model(pictures[:1])
+    assert pair_output.shape == (2, 64)
+    assert torch.allclose(pair_output[:1], single_output, atol=1e-5)
+    assert not torch.allclose(pair_output[0], pair_output[1], atol=1e-3)
 
 
-def test_it_is_as_large_as_it_says_and_fits_in_four_megabytes() -> None:
+def test_mamba_has_the_stated_size_and_fits_in_four_megabytes() -> None:
     from training.backbones import build_backbone, count_parameters
     from training.export import halve_weights, to_onnx
 
@@ -120,8 +122,8 @@ def test_it_is_as_large_as_it_says_and_fits_in_four_megabytes() -> None:
         build_backbone("vit", 512, 1.0, "relu")
 
 
-def test_it_learns_in_bfloat16() -> None:
-    """To tell 16 pictures apart, which needs every part of it."""
+def test_mamba_learns_in_bfloat16() -> None:
+    """Separating 16 pictures needs every part of the network."""
     from training.backbones import build_backbone, normalise
 
     torch.manual_seed(0)
@@ -142,23 +144,23 @@ def test_it_learns_in_bfloat16() -> None:
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
 
-def test_what_is_exported_answers_like_the_network_and_becomes_an_engine(tmp_path: Path) -> None:
+def test_an_exported_mamba_equals_the_network_and_becomes_an_engine(tmp_path: Path) -> None:
     from training.export import export
 
-    done = export(write_checkpoint(tmp_path / "last.pt", SMALL), tmp_path / "mine.onnx")
-    assert done.gap < 1e-4
+    result = export(write_checkpoint(tmp_path / "last.pt", SMALL), tmp_path / "mine.onnx")
+    assert result.gap < 1e-4
     graph = onnx.load(tmp_path / "mine.onnx")
     assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
-    assert [(one.domain, one.version) for one in graph.opset_import] == [("", 17)]
+    assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 17)]
     assert not {"Scan", "Loop", "If"} & {node.op_type for node in graph.graph.node}
     spec = load_spec(str(tmp_path / "mine.toml"))
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path / "engines")
     assert built.engine.info.parity.minimum > 0.99999
 
 
-def test_it_is_distilled_while_pictures_grow(tmp_path: Path) -> None:
+def test_mamba_is_distilled_with_growing_pictures(tmp_path: Path) -> None:
     from runtime.graphs.mobilefacenet import generate
-    from training.train import Trainer
+    from training.train import DistillationTrainer
 
     write_tar(tmp_path / "crops.tar", {f"{person}.jpg": (person, 0) for person in range(16)})
     generate(tmp_path / "teacher.onnx", form="128", seed=3)
@@ -174,6 +176,6 @@ def test_it_is_distilled_while_pictures_grow(tmp_path: Path) -> None:
         "backbone": "{name:mamba,dimension:128,width:0.25}",
     }
     config = settings_of("distil", overrides)
-    trainer = Trainer(config)
+    trainer = DistillationTrainer(config)
     losses = [trainer.step()["loss"] for _ in range(24)]
     assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.1

@@ -1,4 +1,4 @@
-"""The training room, if torch is installed: a loss that falls, the same steps from a seed, an exact resume."""
+"""Training by distillation, if torch is installed: a falling loss, reproducible steps, an exact resume."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tar of 64 generated crops, and one name that must not be learned from."""
+    """A tar of 64 generated crops, and an excluded name."""
     folder = tmp_path_factory.mktemp("data")
     write_tar(folder / "crops.tar", {f"crops/p_{person:05d}.jpg": (person, 0) for person in range(65)})
     (folder / "leave_out.txt").write_text("crops/p_00064.jpg\n")
@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network with random weights, as ONNX, with a free batch: a teacher as good as any to be imitated."""
+    """A teacher: a network with random weights, as ONNX with a free batch dimension."""
     path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
     generate(path, form="128", seed=3)
     return path
@@ -57,7 +57,7 @@ def config(data: Path, teacher: Path, run: Path, **changes: Any) -> Any:
     return settings_of("distil", overrides)
 
 
-def test_names_that_are_left_out_are_not_learned_from(data: Path, tmp_path: Path) -> None:
+def test_excluded_names_are_not_learned(data: Path, tmp_path: Path) -> None:
     from training.crops import load_crops
 
     assert len(load_crops([data / "crops.tar"], None, tmp_path)) == 65
@@ -65,9 +65,9 @@ def test_names_that_are_left_out_are_not_learned_from(data: Path, tmp_path: Path
 
 
 def test_the_loss_falls(data: Path, teacher: Path, tmp_path: Path) -> None:
-    from training.train import Trainer
+    from training.train import DistillationTrainer
 
-    trainer = Trainer(config(data, teacher, tmp_path))
+    trainer = DistillationTrainer(config(data, teacher, tmp_path))
     losses = [trainer.step()["loss"] for _ in range(40)]
     assert np.mean(losses[-8:]) < np.mean(losses[:8]) - 0.1
 
@@ -76,35 +76,37 @@ def test_a_seed_gives_the_same_steps_and_a_resumed_run_equals_an_uninterrupted_o
     data: Path, teacher: Path, tmp_path: Path
 ) -> None:
     from training.loop import save
-    from training.train import Trainer
+    from training.train import DistillationTrainer
 
-    whole = Trainer(config(data, teacher, tmp_path / "a"))
-    losses = [whole.step()["loss"] for _ in range(12)]
-    first = Trainer(config(data, teacher, tmp_path / "b"))
-    begun = [first.step()["loss"] for _ in range(5)]
+    uninterrupted = DistillationTrainer(config(data, teacher, tmp_path / "a"))
+    losses = [uninterrupted.step()["loss"] for _ in range(12)]
+    first = DistillationTrainer(config(data, teacher, tmp_path / "b"))
+    started_run = [first.step()["loss"] for _ in range(5)]
     save(first)
-    second = Trainer(config(data, teacher, tmp_path / "b"))
+    second = DistillationTrainer(config(data, teacher, tmp_path / "b"))
     assert second.state.step == 5
-    assert begun + [second.step()["loss"] for _ in range(7)] == losses
-    for mine, its in zip(second.state.ema.state_dict().values(), whole.state.ema.state_dict().values(), strict=True):
-        assert torch.equal(mine, its)
+    assert started_run + [second.step()["loss"] for _ in range(7)] == losses
+    for weights, expected_weights in zip(
+        second.state.ema.state_dict().values(), uninterrupted.state.ema.state_dict().values(), strict=True
+    ):
+        assert torch.equal(weights, expected_weights)
 
 
-def test_the_first_hundred_steps_come_again_bit_for_bit(data: Path, teacher: Path, tmp_path: Path) -> None:
-    from training.train import Trainer
+def test_the_first_hundred_steps_are_reproducible_bit_for_bit(data: Path, teacher: Path, tmp_path: Path) -> None:
+    from training.train import DistillationTrainer
 
     def steps(run: str) -> tuple[list[dict[str, float]], dict[str, Any], dict[str, Any]]:
-        trainer = Trainer(config(data, teacher, tmp_path / run, batch=4, stages="[[0,56]]", device="cpu"))
+        trainer = DistillationTrainer(config(data, teacher, tmp_path / run, batch=4, stages="[[0,56]]", device="cpu"))
         return [trainer.step() for _ in range(100)], trainer.state.student.state_dict(), trainer.state.ema.state_dict()
 
-    one, other = steps("a"), steps("b")
-    assert one[0] == other[0]
-    for mine, its in zip(one[1:], other[1:], strict=True):
-        assert mine.keys() == its.keys()
-        assert all(torch.equal(mine[name], its[name]) for name in mine)
+    run_a, run_b = steps("a"), steps("b")
+    assert run_a[0] == run_b[0]
+    for state_a, state_b in zip(run_a[1:], run_b[1:], strict=True):
+        assert state_a.keys() == state_b.keys()
+        assert all(torch.equal(state_a[name], state_b[name]) for name in state_a)
 
 
-def test_the_average_follows_the_student_by_its_decay_and_at_first_faster() -> None:
+def test_the_average_follows_the_student_and_faster_at_first() -> None:
     from training.state import new_state
 
     state = new_state(torch.nn.BatchNorm1d(2), 0.0)
@@ -122,7 +124,7 @@ def test_the_average_follows_the_student_by_its_decay_and_at_first_faster() -> N
         assert int(state.ema.num_batches_tracked) == step + 1
 
 
-def test_another_tar_of_the_same_name_and_size_is_decoded_anew(data: Path, tmp_path: Path) -> None:
+def test_a_changed_tar_of_the_same_name_and_size_is_decoded_again(data: Path, tmp_path: Path) -> None:
     from training.crops import load_crops
 
     tar = tmp_path / "some.tar"
@@ -130,30 +132,30 @@ def test_another_tar_of_the_same_name_and_size_is_decoded_anew(data: Path, tmp_p
     tar.write_bytes(content)
     os.utime(tar, ns=(1, 1))
     before = load_crops([tar], None, tmp_path / "cache")[0].copy()
-    tar.write_bytes(tarred(data / "crops.tar", skip=1, size=len(content)))
+    tar.write_bytes(repack_tar(data / "crops.tar", skip=1, size=len(content)))
     os.utime(tar, ns=(2, 2))
     after = load_crops([tar], None, tmp_path / "cache")[0]
     assert tar.stat().st_size == len(content)
     assert (before != after).any()
 
 
-def tarred(source: Path, skip: int, size: int) -> bytes:
-    """The same tar without its first members, padded to a size as tars are."""
-    made = io.BytesIO()
-    with tarfile.open(source) as old, tarfile.open(fileobj=made, mode="w") as new:
+def repack_tar(source: Path, skip: int, size: int) -> bytes:
+    """Copy a tar without its first members, padded to the same size."""
+    stream = io.BytesIO()
+    with tarfile.open(source) as old, tarfile.open(fileobj=stream, mode="w") as new:
         for member in old.getmembers()[skip:]:
             new.addfile(member, old.extractfile(member))
-    return made.getvalue().ljust(size, b"\0")
+    return stream.getvalue().ljust(size, b"\0")
 
 
 @pytest.fixture(scope="module")
-def begun(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def started_run(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one step."""
     from training.loop import save
-    from training.train import Trainer
+    from training.train import DistillationTrainer
 
     run = tmp_path_factory.mktemp("begun")
-    trainer = Trainer(config(data, teacher, run, batch=4))
+    trainer = DistillationTrainer(config(data, teacher, run, batch=4))
     trainer.step()
     save(trainer)
     return run
@@ -170,59 +172,63 @@ def begun(data: Path, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -
         ({"teacher.mirror": "true"}, ("teacher", "'mirror': True", "'mirror': False")),
     ],
 )
-def test_a_run_does_not_go_on_as_another(
-    data: Path, teacher: Path, begun: Path, changes: dict[str, Any], values: Values
+def test_a_run_does_not_resume_with_different_settings(
+    data: Path, teacher: Path, started_run: Path, changes: dict[str, Any], values: Values
 ) -> None:
-    from training.train import Trainer
+    from training.train import DistillationTrainer
 
     with raises(ValueError, *values):
-        Trainer(config(data, teacher, begun, **{"batch": 4, **changes}))
+        DistillationTrainer(config(data, teacher, started_run, **{"batch": 4, **changes}))
 
 
-def test_a_run_goes_on_longer_faster_and_from_an_older_checkpoint(data: Path, teacher: Path, begun: Path) -> None:
+def test_a_run_resumes_with_more_samples_another_rate_or_an_older_checkpoint(
+    data: Path, teacher: Path, started_run: Path
+) -> None:
     from training.state import read_checkpoint
-    from training.train import Trainer
+    from training.train import DistillationTrainer
 
-    teacher_elsewhere = begun / "elsewhere" / teacher.name
+    teacher_elsewhere = started_run / "elsewhere" / teacher.name
     teacher_elsewhere.parent.mkdir()
     teacher_elsewhere.write_bytes(teacher.read_bytes())
     changes = {"samples": 9000, "hold": 100, "learning_rate": 2e-3, "stages": "[[0,56]]", "augmentation.jpeg": 0.2}
-    assert Trainer(config(data, teacher_elsewhere, begun, batch=4, **changes)).state.step == 1
-    content = read_checkpoint(begun / "last.pt")
+    assert DistillationTrainer(config(data, teacher_elsewhere, started_run, batch=4, **changes)).state.step == 1
+    content = read_checkpoint(started_run / "last.pt")
     for name in ("seed", "teacher", "left_out"):
         del content["config"][name]
-    (begun / "older").mkdir()
-    torch.save(content, begun / "older" / "last.pt")
-    assert Trainer(config(data, teacher, begun / "older", batch=4, seed=3)).state.step == 1
+    (started_run / "older").mkdir()
+    torch.save(content, started_run / "older" / "last.pt")
+    assert DistillationTrainer(config(data, teacher, started_run / "older", batch=4, seed=3)).state.step == 1
 
 
-def test_a_start_of_another_network_or_kind_is_refused(data: Path, teacher: Path, begun: Path, tmp_path: Path) -> None:
-    from training.train import Trainer
+def test_a_start_from_another_network_or_kind_is_refused(
+    data: Path, teacher: Path, started_run: Path, tmp_path: Path
+) -> None:
+    from training.train import DistillationTrainer
 
     for changes in ({"backbone.width": 0.5}, {"backbone.name": "mamba"}):
         with raises(ValueError, "backbone", "start=", "last.pt", 0.25):
-            Trainer(config(data, teacher, tmp_path, start=begun / "last.pt", **changes))
-    assert Trainer(config(data, teacher, tmp_path, start=begun / "last.pt", seed=8)).state.step == 1
-    content = torch.load(begun / "last.pt", weights_only=True)
+            DistillationTrainer(config(data, teacher, tmp_path, start=started_run / "last.pt", **changes))
+    assert DistillationTrainer(config(data, teacher, tmp_path, start=started_run / "last.pt", seed=8)).state.step == 1
+    content = torch.load(started_run / "last.pt", weights_only=True)
     content["config"] = {"widths": [1, 2, 3]}
     torch.save(content, tmp_path / "detector.pt")
     with raises(ValueError, "last.pt"):
-        Trainer(config(data, teacher, tmp_path, start=tmp_path / "detector.pt"))
+        DistillationTrainer(config(data, teacher, tmp_path, start=tmp_path / "detector.pt"))
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_after_its_step_and_keeps_it(
+def test_a_signal_ends_a_run_after_its_step_with_a_checkpoint(
     data: Path, teacher: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, number: int, code: int
 ) -> None:
     from training.loop import train
-    from training.train import Trainer
+    from training.train import DistillationTrainer
 
-    class Interrupted(Trainer):
+    class Interrupted(DistillationTrainer):
         def step(self) -> dict[str, float]:
-            found = super().step()
+            values = super().step()
             if self.state.step == 3:
                 os.kill(os.getpid(), number)
-            return found
+            return values
 
     before = signal.getsignal(number)
     with caplog.at_level("INFO"), pytest.raises(SystemExit) as stopped:
@@ -230,7 +236,7 @@ def test_a_signal_ends_a_run_after_its_step_and_keeps_it(
     assert stopped.value.code == code
     assert signal.getsignal(number) is before
     assert_names(caplog.text, 12, 960)
-    assert Trainer(config(data, teacher, tmp_path, batch=4)).state.step == 3
+    assert DistillationTrainer(config(data, teacher, tmp_path, batch=4)).state.step == 3
 
 
 @pytest.mark.parametrize(("name", "form", "dimension"), [("mobilefacenet", "128", 128), ("w600k_mbf", "512", 512)])
@@ -242,12 +248,14 @@ def test_backbones_have_the_shapes_that_facemill_generates(
     generate(tmp_path / "random.onnx", form=form, seed=0)
     weights = [w for w in onnx.load(tmp_path / "random.onnx").graph.initializer if w.name.endswith(".weight")]
     network = build_backbone(name, dimension, 1.0, "prelu")
-    mine = [p for p in network.parameters() if p.ndim == 4]
-    assert sorted(tuple(p.squeeze().shape) for p in mine) == sorted(tuple(d for d in w.dims if d > 1) for w in weights)
+    parameters = [p for p in network.parameters() if p.ndim == 4]
+    assert sorted(tuple(p.squeeze().shape) for p in parameters) == sorted(
+        tuple(d for d in w.dims if d > 1) for w in weights
+    )
     assert network.eval()(torch.zeros(2, 3, 112, 112)).shape == (2, dimension)
 
 
-def test_a_device_that_is_not_there_is_named() -> None:
+def test_a_missing_device_is_named() -> None:
     from training.device import use_device
 
     for name in ("cuda:77", "abacus"):
@@ -269,13 +277,13 @@ def test_the_learning_rate_rises_holds_and_falls_to_zero() -> None:
     assert rate(1000, hold=600) == rate(2000, hold=0) == 0.0
 
 
-def test_pictures_grow_by_stages() -> None:
+def test_pictures_grow_in_stages() -> None:
     from training.sampling import input_size
 
     assert [input_size(samples, [(0, 56), (100, 80)]) for samples in (0, 99, 100, 500)] == [56, 56, 80, 80]
 
 
-def test_every_pass_shows_every_crop_once() -> None:
+def test_every_pass_contains_every_crop_once() -> None:
     from training.sampling import batch_rows
 
     rows = np.concatenate([batch_rows(step, 16, 64, seed=1) for step in range(8)])
@@ -283,7 +291,7 @@ def test_every_pass_shows_every_crop_once() -> None:
     assert list(rows[:64]) != list(rows[64:])
 
 
-def test_cosines_of_targets_are_those_of_the_teacher() -> None:
+def test_targets_have_the_cosines_of_the_teacher() -> None:
     from training.losses import embedding_space
 
     answers = torch.nn.functional.normalize(torch.randn(20, 128, generator=torch.Generator().manual_seed(0)))
@@ -293,7 +301,7 @@ def test_cosines_of_targets_are_those_of_the_teacher() -> None:
         embedding_space(128, 64, seed=0)
 
 
-def test_ten_fold_accuracy_of_scores_that_part_and_of_noise() -> None:
+def test_ten_fold_accuracy_of_separated_scores_and_of_noise() -> None:
     from training.verification import ten_fold_accuracy
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What a plan is built for, and what happens where the GPU at hand does not take it: a Hopper that has no name."""
+"""The GPUs that a plan is built for, and the fallback when the local GPU refuses it (Hopper has no target name)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ RTX = info(backend="tensorrt", backend_version="tensorrt_rtx 1.7", precision="fp
 
 @pytest.fixture
 def hopper(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU that is asked for its name alone."""
+    """A fake GPU of which only the name is read."""
     monkeypatch.setattr(backend, "find_gpu", lambda: HOPPER)
 
 
-def run(
-    target: str | None, trouble: dict[str | None, EngineError], about: EngineInfo = RTX
+def prove_plan(
+    target: str | None, trouble: dict[str | None, EngineError], facts: EngineInfo = RTX
 ) -> tuple[Plan, EngineInfo, list[str | None]]:
-    """What comes of plans that meet trouble on this machine's GPU, and all that was built."""
+    """Build and prove plans of which some fail on this machine's GPU. Return the result and every build."""
     built: list[str | None] = []
 
     def build(target: str | None) -> Plan:
@@ -44,54 +44,54 @@ def run(
     def prove(plan: Plan) -> EngineInfo:
         if built[-1] in trouble:
             raise trouble[built[-1]]
-        return replace(about, parity=Parity(64, 1.0, 1.0))
+        return replace(facts, parity=Parity(64, 1.0, 1.0))
 
-    return *build_working_plan(target, about, build, prove), built
+    return *build_working_plan(target, facts, build, prove), built
 
 
-def test_the_default_set_is_kept_where_it_runs(hopper: None) -> None:
-    plan, found, built = run(None, {})
+def test_a_plan_that_runs_is_kept_for_the_default_set(hopper: None) -> None:
+    plan, record, built = prove_plan(None, {})
     assert (plan.content, built) == (b"None", [None])
-    assert (found.refused, found.parity.images) == ("", 64)
+    assert (record.refused, record.parity.images) == ("", 64)
 
 
-def test_what_the_gpu_refuses_is_built_once_more_for_it_alone(hopper: None, caplog: pytest.LogCaptureFixture) -> None:
-    plan, found, built = run(None, {None: EngineError("invalid here: UNSUPPORTED_CC")})
+def test_a_refused_plan_is_rebuilt_for_this_gpu_only(hopper: None, caplog: pytest.LogCaptureFixture) -> None:
+    plan, record, built = prove_plan(None, {None: EngineError("invalid here: UNSUPPORTED_CC")})
     assert (plan.content, built) == (b"CURRENT", [None, CURRENT])
-    assert (found.refused, found.parity.images) == ("default set: invalid here: UNSUPPORTED_CC", 64)
+    assert (record.refused, record.parity.images) == ("default set: invalid here: UNSUPPORTED_CC", 64)
     refusal = "default set: invalid here: UNSUPPORTED_CC"
     assert_names(caplog.text, "NVIDIA H100 80GB HBM3 (SM90)", "tensorrt_rtx 1.7", refusal, "CURRENT")
 
 
-def test_both_refusals_are_told_with_the_next_command(hopper: None) -> None:
+def test_both_refusals_are_reported_with_the_next_command(hopper: None) -> None:
     gpu = "NVIDIA H100 80GB HBM3 (SM90)"
     refusals = ("default set: one", "CURRENT: other")
     commands = ("pip install", "tensorrt-cu12", "--backend cuda")
     with raises(EngineError, "tensorrt_rtx 1.7", "test-model", gpu, *refusals, *commands):
-        run(None, {None: EngineError("one"), CURRENT: EngineError("other")})
+        prove_plan(None, {None: EngineError("one"), CURRENT: EngineError("other")})
 
 
 @pytest.mark.parametrize(
-    ("target", "error", "about"),
+    ("target", "error", "facts"),
     [
-        ("SM90", EngineError("no"), RTX),  # named: there is no other way to say it
+        ("SM90", EngineError("no"), RTX),  # a named target has no alternative
         (None, EngineError("no"), replace(RTX, backend_version="tensorrt 10.9")),  # has no default set
-        (None, OutOfMemoryError("no"), RTX),  # another plan would not fit either
+        (None, OutOfMemoryError("no"), RTX),  # no other plan would fit
     ],
 )
-def test_other_refusals_are_final(hopper: None, target: str | None, error: EngineError, about: EngineInfo) -> None:
+def test_other_refusals_are_final(hopper: None, target: str | None, error: EngineError, facts: EngineInfo) -> None:
     with raises(type(error), "no"):
-        run(target, {target: error}, about)
+        prove_plan(target, {target: error}, facts)
 
 
 def test_a_plan_for_another_gpu_is_not_run(hopper: None) -> None:
-    _, found, built = run("SM75", {"SM75": EngineError("never met")})
-    assert (found.parity.images, found.refused, built) == (0, "", ["SM75"])
+    _, record, built = prove_plan("SM75", {"SM75": EngineError("never met")})
+    assert (record.parity.images, record.refused, built) == (0, "", ["SM75"])
 
 
 @pytest.fixture
 def trt(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """What builds plans, also where TensorRT itself is installed."""
+    """Import TensorRT-RTX, even where TensorRT is installed."""
     module: ModuleType = pytest.importorskip(
         "tensorrt_rtx", reason="the extra rtx is not installed: pip install tensorrt-rtx", exc_type=ImportError
     )
@@ -104,12 +104,12 @@ def build(folder: Path, **options: Any) -> BuildResult:
     return build_engine(spec(), weights, backend="tensorrt", batch=(1, 2, 4), output=folder / "engines", **options)
 
 
-def test_hopper_has_no_name(hopper: None, trt: ModuleType) -> None:
+def test_hopper_has_no_target_name(hopper: None, trt: ModuleType) -> None:
     version = f"tensorrt_rtx {trt.__version__}"
     assert (target_of(None, version), target_of("SM86", version)) == (None, "SM86")
 
 
-def test_the_sidecar_tells_of_the_first_try(
+def test_the_sidecar_records_the_first_attempt(
     hopper: None, trt: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build_plan, checked = backend.build_plan, []
@@ -128,15 +128,19 @@ def test_the_sidecar_tells_of_the_first_try(
     monkeypatch.setattr(backend, "check_plan", check_plan)
     monkeypatch.setattr(make, "_prove", lambda job, content, info: info)
     result = build(tmp_path)
-    found = read_engine(result.engine.path).info
-    assert (found.refused, found.context_bytes, found.device) == ("default set: UNSUPPORTED_CC", 1000, HOPPER.name)
+    record = read_engine(result.engine.path).info
+    assert (record.refused, record.context_bytes, record.device) == (
+        "default set: UNSUPPORTED_CC",
+        1000,
+        HOPPER.name,
+    )
     assert result.engine.path.read_bytes() == checked[1]
-    assert not build(tmp_path).built  # it is up to date: how it came about is nothing to compare
+    assert not build(tmp_path).built  # it is up to date: the history of an engine is not compared
 
 
 @pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
-def test_tensorrts_own_words_for_both(hopper: None, trt: ModuleType, tmp_path: Path) -> None:
-    """Without a driver it calls the one plan invalid and does not build the other."""
+def test_tensorrts_message_appears_for_both_plans(hopper: None, trt: ModuleType, tmp_path: Path) -> None:
+    """Without a driver, TensorRT calls one plan invalid and does not build the other."""
     with pytest.raises(EngineError) as failed:
         build(tmp_path)
     assert re.search(
@@ -148,6 +152,6 @@ def test_tensorrts_own_words_for_both(hopper: None, trt: ModuleType, tmp_path: P
     assert not list((tmp_path / "engines").iterdir())
 
 
-def test_the_word_for_this_gpu_is_not_for_users(tmp_path: Path) -> None:
+def test_current_is_not_an_option_for_users(tmp_path: Path) -> None:
     with raises(ConfigError, "CURRENT", "--compute-capability"):
         build(tmp_path, compute_capability=CURRENT)

@@ -35,18 +35,18 @@ def build(folder: Path, weights: Path, dimension: int = 16, **options: Any) -> B
 
 
 def types_in(plan: bytes) -> dict[str, set[str]]:
-    """What the plan itself says of its tensors: name without the compiler's suffix -> types."""
-    found: dict[str, set[str]] = {}
+    """Read the tensor types from the plan: name without the compiler's suffix -> types."""
+    types: dict[str, set[str]] = {}
     for tensor in re.findall(rb"tensor=\{[^}]*\}[^\n]*", plan):
         name = re.search(rb'name="([^"]*)"', tensor)
         kind = re.search(rb" type=(\w+)", tensor)
         if name and kind:
-            found.setdefault(name[1].decode().split(".")[0], set()).add(kind[1].decode())
-    return found
+            types.setdefault(name[1].decode().split(".")[0], set()).add(kind[1].decode())
+    return types
 
 
 @pytest.mark.parametrize(("target", "form"), [("SM75", "128"), ("SM75", "512"), (None, "128")])
-def test_a_plan_in_fp16_takes_uint8_and_gives_float32(tmp_path: Path, target: str | None, form: str) -> None:
+def test_an_fp16_plan_takes_uint8_and_returns_float32(tmp_path: Path, target: str | None, form: str) -> None:
     if target is None and find_gpu() is not None:
         pytest.skip("with a GPU, that GPU is the default")
     generate(tmp_path / "m.onnx", form=form, seed=0)
@@ -63,7 +63,7 @@ def test_a_plan_in_fp16_takes_uint8_and_gives_float32(tmp_path: Path, target: st
     assert not build(tmp_path, tmp_path / "m.onnx", int(form), compute_capability=target).built
 
 
-def test_a_plan_in_fp32_holds_no_fp16(tmp_path: Path) -> None:
+def test_an_fp32_plan_contains_no_fp16(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     result = build(tmp_path, weights, precision="fp32", batch=(1, 4, 8), compute_capability="SM86")
     assert (result.engine.info.precision, result.engine.info.profile) == ("fp32", (1, 4, 8))
@@ -73,7 +73,7 @@ def test_a_plan_in_fp32_holds_no_fp16(tmp_path: Path) -> None:
     assert b"tf32=1" not in plan
 
 
-def test_a_plan_in_int8_holds_int8_and_the_rest_in_fp16(tmp_path: Path) -> None:
+def test_an_int8_plan_contains_int8_and_fp16(tmp_path: Path) -> None:
     crops = CalibrationSet(synthetic_crops(112, count=64), 0)
     weights = save_cnn(tmp_path / "m.onnx")
     result = build(tmp_path, weights, precision="int8", calibration=crops, compute_capability="SM75")
@@ -87,7 +87,7 @@ def test_a_plan_in_int8_holds_int8_and_the_rest_in_fp16(tmp_path: Path) -> None:
 
 
 def test_weights_in_int8_alone_do_not_make_an_int8_plan(tmp_path: Path) -> None:
-    """They are stored so; the layer that reads them computes in float."""
+    """Weights are stored in INT8, but the layer that reads them computes in float."""
     graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(), "fp32")
     for node in [node for node in graph.graph.node if node.op_type == "Conv"]:
         weight = next(tensor for tensor in graph.graph.initializer if tensor.name == node.input[1])
@@ -109,12 +109,12 @@ def test_weights_in_int8_alone_do_not_make_an_int8_plan(tmp_path: Path) -> None:
 
 
 @without_gpu
-def test_a_plan_that_could_not_run_here_says_so(tmp_path: Path) -> None:
+def test_a_plan_for_another_gpu_records_no_parity(tmp_path: Path) -> None:
     result = build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM75")
     assert (result.engine.info.parity.images, result.engine.info.parity.minimum) == (0, 0.0)
 
 
-def test_the_graph_is_proven_before_a_plan_is_made(tmp_path: Path) -> None:
+def test_the_graph_is_proven_before_the_plan_is_built(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx", gain=1e9)  # beyond float16 in the first layer
     with raises(ParityError, "--precision fp32"):
         build(tmp_path, weights, compute_capability="SM75")
@@ -122,13 +122,13 @@ def test_the_graph_is_proven_before_a_plan_is_made(tmp_path: Path) -> None:
     assert build(tmp_path, weights, compute_capability="SM86", precision="fp32").built
 
 
-def test_what_a_device_cannot_do_is_said_in_tensorrts_words(tmp_path: Path) -> None:
+def test_an_unsupported_device_gets_tensorrts_message(tmp_path: Path) -> None:
     """tensorrt_rtx multiplies no matrices in fp32 on Turing."""
     with raises(EngineError, "FP32 GEMM is not supported", "--precision"):
         build(tmp_path, save_cnn(tmp_path / "m.onnx"), precision="fp32", compute_capability="SM75")
 
 
-def test_an_unknown_compute_capability_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_compute_capability_is_refused_with_a_list(tmp_path: Path) -> None:
     with raises(EngineError, "SM74", "SM75"):
         build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM74")
 
@@ -140,7 +140,7 @@ def test_a_compute_capability_alone_means_tensorrt(tmp_path: Path) -> None:
 
 
 def graph_with(operator: str) -> bytes:
-    """Right at both ends, with one operator between."""
+    """Make a graph with valid input and output, and one operator between them."""
     nodes = [
         helper.make_node("Cast", [INPUT], ["x"], to=TensorProto.FLOAT),
         helper.make_node(operator, ["x"], ["y"], name="the_odd_one", domain="com.example"),
@@ -156,20 +156,20 @@ def graph_with(operator: str) -> bytes:
     return bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
 
 
-def test_the_parsers_own_words_reach_the_user() -> None:
+def test_the_error_contains_the_parsers_message() -> None:
     with raises(EngineError, "Plugin not found", 1, "FancyAttention", "the_odd_one"):
         build_plan(import_tensorrt("SM75"), graph_with("FancyAttention"), profile=(1, 2, 4), sides=(112,) * 3)
     with raises(EngineError):
         build_plan(import_tensorrt("SM75"), b"no ONNX", profile=(1, 2, 4), sides=(112,) * 3)
 
 
-def test_other_inputs_and_outputs_are_refused(tmp_path: Path) -> None:
+def test_unsupported_inputs_and_outputs_are_refused(tmp_path: Path) -> None:
     raw = save_cnn(tmp_path / "m.onnx").read_bytes()
     with raises(EngineError, "image FLOAT, vector FLOAT", "images UINT8, embeddings FLOAT"):
         build_plan(import_tensorrt("SM75"), raw, profile=(1, 2, 4), sides=(112,) * 3)
 
 
-def test_the_builders_own_words_reach_the_user(tmp_path: Path) -> None:
+def test_the_error_contains_the_builders_message(tmp_path: Path) -> None:
     graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(), "fp16").SerializeToString()
     with raises(EngineError, "SM75"):
         build_plan(import_tensorrt("SM75"), graph, profile=(4, 2, 1), sides=(112,) * 3, compute_capability="SM75")
@@ -182,14 +182,14 @@ def test_a_plan_is_not_opened_without_a_gpu(tmp_path: Path) -> None:
         open_runner(engine)
 
 
-def test_what_the_runner_sets_is_there_to_be_set() -> None:
+def test_tensorrt_has_the_attributes_that_the_runner_sets() -> None:
     assert isinstance(trt.IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy, property)
     assert "EAGER" in trt.DynamicShapesKernelSpecializationStrategy.__members__
     assert CURRENT in trt.ComputeCapability.__members__
 
 
 @pytest.mark.gpu
-def test_a_plan_answers_like_the_model(tmp_path: Path) -> None:
+def test_a_plan_gives_the_vectors_of_the_model(tmp_path: Path) -> None:
     if find_gpu() is None:
         pytest.skip("no NVIDIA GPU with a driver")
     generate(tmp_path / "m.onnx", form="128", seed=0)

@@ -1,4 +1,4 @@
-"""Slots and the TensorRT runner around them: one contract, on the CPU in TensorRT's and CUDA's places, and on a GPU."""
+"""Slots and the TensorRT runner around them: one contract, on a GPU and on a CPU stand-in for TensorRT and CUDA."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ INFO = info(backend="tensorrt", backend_version="tensorrt shim", profile=(1, 8, 
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """Where engines run.
 
     Attributes:
@@ -63,7 +63,7 @@ class Place:
 
     def used(self) -> int:
         """Bytes of device memory."""
-        gc.collect()  # what an exception's frames held
+        gc.collect()  # free what the frames of an exception held
         with self.driver:
             free, total = self.driver.memory()
         return total - free
@@ -72,8 +72,8 @@ class Place:
         np.testing.assert_allclose(rows, expected, atol=self.tolerance)
 
 
-class Around:
-    """A driver, part of which is replaced."""
+class DriverProxy:
+    """A driver with some functions replaced."""
 
     def __init__(self, driver: Driver, **instead: Callable[..., Any]) -> None:
         self._driver = driver
@@ -82,7 +82,7 @@ class Around:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._driver, name)
 
-    def __enter__(self) -> Around:
+    def __enter__(self) -> DriverProxy:
         self._driver.__enter__()
         return self
 
@@ -90,8 +90,8 @@ class Around:
         self._driver.__exit__(*error)
 
 
-class Refusing:
-    """An execution context that refuses some of its batches: number, from 1 -> TensorRT's words for it."""
+class RefusingContext:
+    """An execution context that refuses some batches: number from 1 -> TensorRT's message."""
 
     def __init__(self, context: Any, logger: Any, refusals: dict[int, str]) -> None:
         self._context, self._logger, self._refusals = context, logger, refusals
@@ -108,10 +108,10 @@ class Refusing:
         return False
 
 
-def refuse(runner: TensorRTRunner, refusals: dict[int, str]) -> None:
-    """Let the runner's next slot refuse batches."""
+def refuse_batches(runner: TensorRTRunner, refusals: dict[int, str]) -> None:
+    """Make the runner's next slot refuse batches."""
     with runner.slot() as slot:
-        slot._context = Refusing(slot._context, runner._log.logger, refusals)
+        slot._context = RefusingContext(slot._context, runner._log.logger, refusals)
 
 
 @pytest.fixture(scope="module")
@@ -120,15 +120,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stand_in(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """ONNX Runtime for TensorRT, and this machine's memory for a GPU's."""
+def cpu_target(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Target:
+    """Use ONNX Runtime in place of TensorRT, and host memory in place of GPU memory."""
     content = prepare_graph(weights, spec(), "fp32").SerializeToString()
-    return Place(content, INFO, ShimDriver(tmp_path_factory.mktemp("shim")), tensorrt_module(), tolerance=1e-5)
+    return Target(content, INFO, ShimDriver(tmp_path_factory.mktemp("shim")), tensorrt_module(), tolerance=1e-5)
 
 
 @pytest.fixture(scope="module")
-def gpu(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
-    """This machine's GPU, and an FP16 engine that whichever TensorRT is here has built for it."""
+def gpu_target(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Target:
+    """This machine's GPU, and an FP16 engine built for it by the installed TensorRT."""
     if find_gpu() is None:
         pytest.skip("no NVIDIA GPU with a driver")
     try:
@@ -138,13 +138,13 @@ def gpu(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("gpu")
     built = build_engine(spec(), weights, backend="tensorrt", batch=INFO.profile, output=folder)
     content, cache = built.engine.path.read_bytes(), folder / "kernels"
-    return Place(content, built.engine.info, driver, trt, tolerance=0.01, slack=16 << 20, cache=cache)
+    return Target(content, built.engine.info, driver, trt, tolerance=0.01, slack=16 << 20, cache=cache)
 
 
-@pytest.fixture(params=["stand_in", pytest.param("gpu", marks=pytest.mark.gpu)])
-def place(request: pytest.FixtureRequest) -> Place:
-    found: Place = request.getfixturevalue(request.param)
-    return found
+@pytest.fixture(params=["cpu_target", pytest.param("gpu_target", marks=pytest.mark.gpu)])
+def target(request: pytest.FixtureRequest) -> Target:
+    fixture: Target = request.getfixturevalue(request.param)
+    return fixture
 
 
 @pytest.fixture(scope="module")
@@ -157,18 +157,18 @@ def expected(weights: Path, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
     return reference_embeddings(spec(), weights, crops)
 
 
-def test_every_batch_size_gives_the_rows_of_the_model(
-    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+def test_every_batch_size_gives_the_models_rows(
+    target: Target, crops: NDArray[np.uint8], expected: NDArray[np.float64]
 ) -> None:
-    with place.open() as runner:
+    with target.open() as runner:
         for count in (20, 1, 8, 7, 8, 8, 13, 2):
-            found = runner.infer(crops[:count])
-            assert (found.shape, found.dtype) == ((count, 16), np.float32)
-            place.check(found, expected[:count])
+            rows = runner.infer(crops[:count])
+            assert (rows.shape, rows.dtype) == ((count, 16), np.float32)
+            target.check(rows, expected[:count])
 
 
-def test_few_sizes_are_run(stand_in: Place, crops: NDArray[np.uint8]) -> None:
-    with stand_in.open() as runner:
+def test_batches_run_at_few_sizes(cpu_target: Target, crops: NDArray[np.uint8]) -> None:
+    with cpu_target.open() as runner:
         for count in range(1, 21):
             runner.infer(crops[:count])
         assert {shape[0] for shape in runner._engine.shapes} == {1, 2, 4, 8, 16, 20}
@@ -193,163 +193,167 @@ def test_the_size_that_a_batch_runs_at(count: int, profile: tuple[int, int, int]
     assert padded_size(count, profile) == size
 
 
-def test_threads_share_the_slots(place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]) -> None:
+def test_threads_share_the_slots(target: Target, crops: NDArray[np.uint8], expected: NDArray[np.float64]) -> None:
     def work(seed: int) -> None:
         order = np.random.default_rng(seed).permutation(20)
         for start in range(0, 20, 5):
-            mine = order[start : start + 5]
-            place.check(runner.infer(crops[mine]), expected[mine])
+            rows = order[start : start + 5]
+            target.check(runner.infer(crops[rows]), expected[rows])
 
-    with place.open(slots=3) as runner, ThreadPoolExecutor(8) as pool:
+    with target.open(slots=3) as runner, ThreadPoolExecutor(8) as pool:
         list(pool.map(work, range(24)))
 
 
-def test_batches_in_flight_keep_their_rows(
-    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+def test_concurrent_batches_keep_their_rows(
+    target: Target, crops: NDArray[np.uint8], expected: NDArray[np.float64]
 ) -> None:
-    with place.open(slots=3) as runner, ExitStack() as stack:
+    with target.open(slots=3) as runner, ExitStack() as stack:
         flights = [(stack.enter_context(runner.slot()), part) for part in (slice(0, 7), slice(7, 12), slice(12, 20))]
         for slot, part in flights:
             slot.fill(0, crops[part])
             slot.start(len(crops[part]))
         for slot, part in reversed(flights):
-            place.check(slot.finish(len(crops[part]))[0], expected[part])
+            target.check(slot.finish(len(crops[part]))[0], expected[part])
 
 
-def test_places_may_be_filled_in_pieces(place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]) -> None:
-    with place.open() as runner, runner.slot() as slot:
+def test_a_batch_may_be_filled_in_parts(
+    target: Target, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+) -> None:
+    with target.open() as runner, runner.slot() as slot:
         slot.fill(0, crops[:3])
         slot.fill(3, crops[3:9])
         slot.start(9)
         rows, seconds = slot.finish(9)
-    place.check(rows, expected[:9])
+    target.check(rows, expected[:9])
     assert seconds > 0
 
 
 def test_crops_made_on_the_device_are_embedded_and_sent_back(
-    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+    target: Target, crops: NDArray[np.uint8], expected: NDArray[np.float64]
 ) -> None:
-    made = crops[4:9]
+    device_crops = crops[4:9]
     with (
-        place.open() as runner,
+        target.open() as runner,
         runner.slot() as slot,
-        DeviceBuffer(place.driver, made.nbytes) as device,
-        Stream(place.driver) as stream,
+        DeviceBuffer(target.driver, device_crops.nbytes) as device,
+        Stream(target.driver) as stream,
     ):
-        stream.upload(made, device)
+        stream.upload(device_crops, device)
         stream.synchronize()
         slot.take(device.address, (5, 112, 112, 3))
         slot.fill(5, crops[9:11])
         slot.fetch(5)
         slot.start(7)
-        np.testing.assert_array_equal(slot.fetched(5), made)
+        np.testing.assert_array_equal(slot.fetched(5), device_crops)
         rows, _ = slot.finish(7)
-    place.check(rows, expected[4:11])
+    target.check(rows, expected[4:11])
 
 
-def test_a_refused_batch_is_an_error_in_tensorrts_words_and_the_slot_goes_on(
-    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+def test_a_refused_batch_is_an_error_with_tensorrts_message_and_the_slot_remains_usable(
+    target: Target, crops: NDArray[np.uint8], expected: NDArray[np.float64]
 ) -> None:
-    with place.open(slots=1) as runner:
-        refuse(runner, {1: "myelin gave up", 2: "OutOfMemory: requested 12 bytes"})
+    with target.open(slots=1) as runner:
+        refuse_batches(runner, {1: "myelin gave up", 2: "OutOfMemory: requested 12 bytes"})
         with raises(EngineError, 8, "test-model", "myelin gave up", "facemill doctor") as failed:
             runner.infer(crops[:8])
         assert not isinstance(failed.value, OutOfMemoryError)
         with raises(OutOfMemoryError, "OutOfMemory: requested 12 bytes"):
             runner.infer(crops[:8])
-        place.check(runner.infer(crops[:8]), expected[:8])
+        target.check(runner.infer(crops[:8]), expected[:8])
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(
-    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+def test_out_of_memory_halves_the_batch_and_loses_no_crop(
+    target: Target, crops: NDArray[np.uint8], expected: NDArray[np.float64]
 ) -> None:
-    with place.open(slots=1) as runner:
-        refuse(runner, {1: "out of memory", 2: "out of memory"})
+    with target.open(slots=1) as runner:
+        refuse_batches(runner, {1: "out of memory", 2: "out of memory"})
         embed = Embed(runner, BatchLimit(16))
-        done = embed(Crops(np.arange(20), images=crops))
+        embedded = embed(Crops(np.arange(20), images=crops))
         assert embed.limit.size == 4
-    place.check(done.embeddings, expected)
+    target.check(embedded.embeddings, expected)
 
 
-def test_wrong_batches_are_refused(place: Place) -> None:
-    with place.open() as runner, raises(ConfigError, 1, 20, 21):
+def test_wrong_batches_are_refused(target: Target) -> None:
+    with target.open() as runner, raises(ConfigError, 1, 20, 21):
         runner.infer(np.zeros((21, 112, 112, 3), np.uint8))
 
 
-def test_a_file_that_is_no_plan_is_refused_with_the_next_step(place: Place) -> None:
-    with raises(EngineError, place.info.model, place.info.backend_version, place.info.device, "facemill build-engine"):
-        TensorRTRunner(b"nothing", place.info, driver=place.driver, trt=place.trt)
+def test_a_file_that_is_no_plan_is_refused_with_the_next_step(target: Target) -> None:
+    with raises(
+        EngineError, target.info.model, target.info.backend_version, target.info.device, "facemill build-engine"
+    ):
+        TensorRTRunner(b"nothing", target.info, driver=target.driver, trt=target.trt)
 
 
 @pytest.mark.slow
-def test_nothing_stays_on_the_device(place: Place, crops: NDArray[np.uint8]) -> None:
-    with place.open(slots=8) as runner:
-        runner.infer(crops)  # CUDA keeps something from its first use
-    before = place.used()
+def test_the_device_memory_is_freed(target: Target, crops: NDArray[np.uint8]) -> None:
+    with target.open(slots=8) as runner:
+        runner.infer(crops)  # CUDA keeps some memory from its first use
+    before = target.used()
     for _ in range(5):
-        with place.open(slots=8) as runner:
+        with target.open(slots=8) as runner:
             runner.infer(crops)
-            assert place.used() > before
-    assert place.used() <= before + place.slack
+            assert target.used() > before
+    assert target.used() <= before + target.slack
 
 
-def test_what_cannot_be_opened_leaves_nothing_on_the_device(place: Place, crops: NDArray[np.uint8]) -> None:
-    left = iter(range(2 * 31 + 1))  # allocations that succeed, of two for each slot
+def test_a_failed_open_frees_the_device_memory(target: Target, crops: NDArray[np.uint8]) -> None:
+    allocations = iter(range(2 * 31 + 1))  # allocations that succeed, of two for each slot
 
     def allocate(nbytes: int) -> Any:
-        if next(left, None) is None:
+        if next(allocations, None) is None:
             raise OutOfMemoryError("the GPU is full")
-        return place.driver.allocate(nbytes)
+        return target.driver.allocate(nbytes)
 
-    with place.open() as runner:
+    with target.open() as runner:
         runner.infer(crops)
-    before = place.used()
+    before = target.used()
     with raises(OutOfMemoryError, "the GPU is full"):
-        place.open(slots=32, driver=Around(place.driver, allocate=allocate))
-    assert place.used() <= before + place.slack
+        target.open(slots=32, driver=DriverProxy(target.driver, allocate=allocate))
+    assert target.used() <= before + target.slack
 
 
-def test_a_gpu_with_little_room_gets_fewer_slots(
-    place: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64]
+def test_a_gpu_with_little_free_memory_gets_fewer_slots(
+    target: Target, crops: NDArray[np.uint8], expected: NDArray[np.float64]
 ) -> None:
-    with place.open() as runner:
+    with target.open() as runner:
         plan = runner.plan
     room = _RESERVED_BYTES + replace(plan, slots=2).needed
-    with place.open(slots=3, driver=Around(place.driver, memory=lambda: (room, plan.total))) as runner:
+    with target.open(slots=3, driver=DriverProxy(target.driver, memory=lambda: (room, plan.total))) as runner:
         assert runner.plan.slots == 2
-        place.check(runner.infer(crops), expected)
+        target.check(runner.infer(crops), expected)
     less = _RESERVED_BYTES + replace(plan, slots=1).needed - 1
     with raises(OutOfMemoryError, "--batch 1,32,64"):
-        place.open(driver=Around(place.driver, memory=lambda: (less, plan.total)))
+        target.open(driver=DriverProxy(target.driver, memory=lambda: (less, plan.total)))
 
 
-def test_the_plan_counts_weights_once(stand_in: Place) -> None:
-    """TensorRT has them on the device as soon as it has loaded an engine, before there is a plan."""
+def test_the_memory_plan_counts_weights_once(cpu_target: Target) -> None:
+    """TensorRT loads the weights with the engine, before the plan is computed."""
 
     class Loading(Runtime):
         def deserialize_cuda_engine(self, content: bytes) -> Any:
-            self.weights = stand_in.driver.allocate(len(content))
+            self.weights = cpu_target.driver.allocate(len(content))
             return super().deserialize_cuda_engine(content)
 
     trt = tensorrt_module()
     trt.__dict__["Runtime"] = Loading
-    free, _ = stand_in.driver.memory()
-    with stand_in.open(trt=trt) as runner:
-        assert (runner.plan.free, runner.plan.weights) == (free, len(stand_in.engine))
+    free, _ = cpu_target.driver.memory()
+    with cpu_target.open(trt=trt) as runner:
+        assert (runner.plan.free, runner.plan.weights) == (free, len(cpu_target.engine))
 
 
-def test_tensorrt_rtx_compiles_the_kernels_of_a_batch_size_before_it_runs(
-    stand_in: Place, crops: NDArray[np.uint8], expected: NDArray[np.float64], tmp_path: Path
+def test_tensorrt_rtx_compiles_the_kernels_of_a_batch_size_first(
+    cpu_target: Target, crops: NDArray[np.uint8], expected: NDArray[np.float64], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    with stand_in.open(trt=tensorrt_module("tensorrt_rtx"), slots=2, cache=cache) as runner:
-        stand_in.check(runner.infer(crops), expected)
-        found = [config.dynamic_shapes_kernel_specialization_strategy for config in runner._engine.configs]
-    assert found == [Strategy.EAGER] * 2
+    with cpu_target.open(trt=tensorrt_module("tensorrt_rtx"), slots=2, cache=cache) as runner:
+        cpu_target.check(runner.infer(crops), expected)
+        strategies = [config.dynamic_shapes_kernel_specialization_strategy for config in runner._engine.configs]
+    assert strategies == [Strategy.EAGER] * 2
     assert cache.read_bytes() == b"kernels"
 
 
-def test_the_plan_holds_what_fits() -> None:
+def test_the_memory_plan_fits_the_free_memory() -> None:
     def plan(free: int, slots: int = 3) -> int:
         options = {"weights": 2 << 20, "context": 100 << 20, "decoder": 30 << 20, "detector": 20 << 20}
         return plan_device(INFO, slots=slots, **options, memory=(free, 8 << 30)).slots
@@ -360,7 +364,7 @@ def test_the_plan_holds_what_fits() -> None:
         plan(300 << 20)
 
 
-def test_the_plan_says_who_gets_what() -> None:
+def test_the_memory_plan_lists_each_share() -> None:
     plan = plan_device(
         INFO, slots=2, weights=3_000_000, context=10**8, decoder=4 * 10**8, memory=(6 * 10**9, 8 * 10**9)
     )
