@@ -19,7 +19,7 @@ import pytest
 from runtime.errors import DiskFullError, StorageError
 from runtime.pipeline.plan import check_disk
 from runtime.storage.contract import EmbeddingContract
-from runtime.storage.salvage import refuse_system_error
+from runtime.storage.opening import refuse_system_error
 from tests.support import encoded_images as make
 from tests.support.embedding_files import contents
 from tests.support.errors import assert_names, assert_refused, raises
