@@ -76,17 +76,18 @@ def disturb_every_call(options: argparse.Namespace) -> int:
     from tests.support.faults.commands import Templates, writing_commands
     from tests.support.faults.every_call import FAULTS, operations, places, violations
     from tests.support.faults.laboratory import Laboratory
-    from tests.support.model_files import build_tiny_engine, write_tiny_model
+    from tests.support.model_files import write_tiny_model
+    from tests.support.qdrant_stand_in import qdrant_stand_in
 
     rows: list[dict[str, object]] = []
     wrong: list[str] = []
-    with tempfile.TemporaryDirectory(dir=options.data) as scratch:
-        folders = [Path(scratch, name) for name in ("cache", "engine", "templates", "streams")]
+    with tempfile.TemporaryDirectory(dir=options.data) as scratch, qdrant_stand_in() as server:
+        folders = [Path(scratch, name) for name in ("cache", "model", "templates", "streams")]
         for folder in folders:
             folder.mkdir()
-        cache, engine, templates, streams = folders
+        cache, model, templates, streams = folders
         os.environ["FACEMILL_CACHE"] = str(cache)
-        cases = writing_commands(Templates(templates, build_tiny_engine(write_tiny_model(engine), engine)))
+        cases = writing_commands(Templates(templates, write_tiny_model(model), server))
         unknown = [name for name in options.every_call if name not in cases]
         if unknown:
             raise SystemExit(f"got the command {unknown[0]}; expected: {', '.join(cases)}")
