@@ -48,7 +48,7 @@ def export_parquet(embeddings: EmbeddingFile, output: Path, *, force: bool = Fal
     target = Path(os.path.realpath(output))  # replaces the target of a link, and keeps the link
     check_output(target, "the Parquet file", force=force, other="another file")
     with (
-        recording(embeddings.path, output),
+        recording(embeddings, output),
         durable_file(target, "the Parquet file", like=embeddings.path) as file,
         pq.ParquetWriter(file, schema, **settings) as writer,
     ):
