@@ -23,6 +23,7 @@ from ..files import durable_file, is_trusted, temporary_path, write_durable
 from .deletion import delete, final_name, renamed_remains
 from .file import EmbeddingFile
 from .nearby import IDENTITY, earlier_names, identity_of
+from .runfolder import sweep_run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -61,27 +62,31 @@ def _tree(page: Path) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in (*folders, *files))
 
 
-def record_page(file: Path | EmbeddingFile, page: Path) -> None:
+def record_page(file: Path | EmbeddingFile, page: Path, seen: Fingerprint | None = None) -> None:
     """Record that a page, a list or a folder shows photos of a file; a failure is logged.
 
-    Call it after the page is written: only pages that are unchanged since then are ever deleted. See `recording`.
+    Call it when the page is whole, if possible before it gets its name: a kill then leaves nothing that is written but
+    not recorded. Only pages that are unchanged since then are ever deleted. See `derived_file`.
 
     Args:
         file: the embedding file: open, if the page shows its rows. The list is beside it, `<file>.pages`, one line of
             JSON per page. A link is followed, so that a file has one list under all its names.
         page: the page, list or folder.
+        seen: its fingerprint while it has a temporary name; None to take it now.
     Raises:
-        StorageError: a file with other rows has replaced the open file, and the page was deleted: it may show photos
-            that were removed while it was made.
+        StorageError: a file with other rows has replaced the open file, so that the page may show photos that were
+            removed while it was made. A page that has its name already was deleted.
     """
     page = Path(os.path.abspath(page))
+    _record(file, page, seen or take_fingerprint(page))
+    # After the record: a removal from now on finds the page. A removal before has replaced the file.
     if isinstance(file, EmbeddingFile) and _was_replaced(file):
-        delete(page)
+        if seen is None:
+            delete(page)
         raise StorageError(
-            f"{file.path} was replaced while {page} was made from it, so {page.name} was deleted: it may have shown "
+            f"{file.path} was replaced while {page} was made from it, so the page was not kept: it may have shown "
             f"photos that were removed. Run the same command again"
         )
-    _record(file, page, take_fingerprint(page))
 
 
 def _was_replaced(file: EmbeddingFile) -> bool:
@@ -96,12 +101,20 @@ def _was_replaced(file: EmbeddingFile) -> bool:
 
 
 def record_start(file: Path | EmbeddingFile, page: Path) -> None:
-    """Record that a page will be written, because a kill may leave a part of it. An earlier file does not count."""
+    """Record that a page will be written, because a kill may leave a part of it. An earlier file does not count.
+
+    This also removes what a killed writer of the embedding file itself left beside it.
+    """
+    sweep_run_folder(Path(os.path.realpath(_path_of(file))))
     _record(file, Path(os.path.abspath(page)), None)
 
 
+def _path_of(file: Path | EmbeddingFile) -> Path:
+    return file.path if isinstance(file, EmbeddingFile) else file
+
+
 def _record(source: Path | EmbeddingFile, page: Path, fingerprint: Fingerprint | None) -> None:
-    file = source.path if isinstance(source, EmbeddingFile) else source
+    file = _path_of(source)
     _note(file, _line(file, page, fingerprint), str(page))
     _note_own(file, page)
 
@@ -145,21 +158,6 @@ def _note_own(file: Path, page: Path) -> None:
         logger.warning("%s is not recorded in the cache (%s): facemill remove will only name it", page, err)
 
 
-@contextmanager
-def recording(file: Path | EmbeddingFile, page: Path) -> Iterator[None]:
-    """Record a page around the block that writes it: before, and after with its fingerprint.
-
-    Args:
-        file: the embedding file, see `record_page`.
-        page: the page, list or folder, whose path has been checked.
-    Raises:
-        StorageError: see `record_page`.
-    """
-    record_start(file, page)
-    yield
-    record_page(file, page)
-
-
 def record_elsewhere(file: Path, description: str) -> None:
     """Record that rows of a file were copied to a location where facemill deletes nothing; `remove` reports it.
 
@@ -182,12 +180,16 @@ def recorded_elsewhere(file: Path) -> list[str]:
 
 @contextmanager
 def derived_file(
-    file: EmbeddingFile, page: Path, description: str, *, ready: Callable[[os.stat_result], None] = lambda status: None
+    file: Path | EmbeddingFile,
+    page: Path,
+    description: str,
+    *,
+    ready: Callable[[os.stat_result], None] = lambda status: None,
 ) -> Iterator[IO[bytes]]:
     """Open a new file that shows rows of an embedding file: it is as private as that file, and recorded with it.
 
     Args:
-        file: the open embedding file.
+        file: the embedding file, see `record_page`.
         page: the new file; replaced when the block succeeds.
         description: its name in messages, such as "the list".
         ready: called with the status of the whole file, right before it gets its name.
@@ -195,15 +197,20 @@ def derived_file(
         LockedError: another process writes the same page.
         DiskFullError, StorageError: the page keeps its old content; or see `record_page`.
     """
-    with recording(file, page), durable_file(page, description, like=file.path) as output:
+    record_start(file, page)
+    with durable_file(page, description, like=_path_of(file)) as output:
         yield output
         output.flush()
-        ready(os.fstat(output.fileno()))
+        status = os.fstat(output.fileno())
+        record_page(file, page, Fingerprint(1, status.st_size, status.st_mtime_ns))
+        ready(status)
 
 
 def _note(file: Path, line: str, description: str) -> None:
     path = _list(file)
     try:
+        if path.exists() and line.encode() in path.read_bytes().splitlines():
+            return
         with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
             # Read under the lock, so that no line is lost.
             lines = path.read_bytes().splitlines() if path.exists() else []

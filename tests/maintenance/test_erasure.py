@@ -15,7 +15,7 @@ import pytest
 from runtime.api.jobs import remove as remove_photos
 from runtime.errors import StorageError, UnfinishedError
 from runtime.storage import deletion
-from runtime.storage.derived import record_page, recorded_pages
+from runtime.storage.derived import derived_file, record_page, recorded_pages
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import assert_refused, raises
 from tests.support.facemill_command import ROOT
@@ -334,6 +334,17 @@ def test_a_page_of_rows_that_were_removed_meanwhile_is_deleted(file: Path) -> No
         with raises(StorageError, file, page):
             record_page(embeddings, page)
     assert not page.exists()
+
+
+def test_a_page_that_is_not_yet_named_never_gets_a_name_after_a_removal(file: Path) -> None:
+    page = file.with_name("page.html")
+    page.write_text("an earlier page")
+    with EmbeddingFile(file) as embeddings, raises(StorageError, file, page):  # noqa: SIM117 - the order matters
+        with derived_file(embeddings, page, "the page") as output:
+            output.write(b"faces of the old file")
+            assert remove(file, "--keep-pages").returncode == 0
+    assert page.read_text() == "an earlier page"
+    assert not page.with_name("page.html.partial").exists()
 
 
 def test_a_page_is_kept_when_only_a_column_was_written(file: Path) -> None:
