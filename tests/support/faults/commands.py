@@ -179,9 +179,11 @@ def writing_commands(templates: Templates) -> dict[str, Case]:
         _cluster(t),
         _pairs(t),
         _numpy(t),
+        _numpy_again(t),
         _parquet(t),
         *(_index(t, kind) for kind in ("flat", "ivf", "sq8")),
         _map(t),
+        _search_page(t),
         _evaluate(t),
         _build_engine(t),
         *([_qdrant(t, t.qdrant)] if t.qdrant else []),
@@ -406,6 +408,34 @@ def _numpy(t: Templates) -> Case:
     )
 
 
+def _numpy_again(t: Templates) -> Case:
+    """An export that takes the place of one of another file."""
+
+    def prepare(folder: Path) -> None:
+        copy_to(t.half)(folder)
+        run("export", folder / "o.h5", "--npy", folder / "npy")
+        copy_to(t.full)(folder)
+
+    def between(folder: Path) -> str:
+        path = folder / "npy" / "embeddings.npy"
+        rows = len(np.load(path)) if path.exists() else 0
+        return "" if rows in (0, PEOPLE * PHOTOS_EACH // 2, PEOPLE * PHOTOS_EACH) else f"the array has {rows} rows"
+
+    def ends(folder: Path) -> str:
+        rows = len(np.load(folder / "npy" / "embeddings.npy"))
+        extra = "an earlier export is inside" if (folder / "npy" / "replaced").exists() else ""
+        return extra if rows == PEOPLE * PHOTOS_EACH else f"the array has {rows} rows"
+
+    return Case(
+        "export-npy-again",
+        prepare,
+        lambda folder: ["export", str(folder / "o.h5"), "--npy", str(folder / "npy"), "--force"],
+        ends,
+        between,
+        frozenset({"o.h5", "npy", "o.h5.pages"}),
+    )
+
+
 def _parquet(t: Templates) -> Case:
     def between(folder: Path) -> str:
         import pyarrow.parquet as pq
@@ -466,6 +496,23 @@ def _map(t: Templates) -> Case:
         lambda folder: page_is_whole(folder / "map.html"),
         between,
         frozenset({"o.h5", "map.html", "o.h5.pages"}),
+    )
+
+
+def _search_page(t: Templates) -> Case:
+    def between(folder: Path) -> str:
+        return page_is_whole(folder / "page.html") if (folder / "page.html").exists() else ""
+
+    return Case(
+        "search-page",
+        copy_to(t.full),
+        lambda folder: [
+            *("search", str(folder / "o.h5"), str(t.photos / "P00" / "1.jpg"), "--engine", str(t.engine)),
+            *("--html", str(folder / "page.html")),
+        ],
+        lambda folder: page_is_whole(folder / "page.html"),
+        between,
+        frozenset({"o.h5", "page.html", "o.h5.pages", *_INDEX}),
     )
 
 
