@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults.commands import Case, Templates, writing_commands
+from tests.support.faults.case import Case, Templates
+from tests.support.faults.commands import writing_commands
 from tests.support.faults.laboratory import Laboratory
 from tests.support.qdrant_stand_in import qdrant_stand_in
 
