@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..engines.backends import open_runner
 from ..errors import StorageError
-from ..interrupt import Control, raise_if_stopping
+from ..interrupt import Control, pause, raise_if_stopping
 from ..records import Batch, Embedded, Encoded, Status
 from ..sources.source import Source
 from ..storage.segments import SegmentWriter
@@ -101,7 +101,7 @@ def embed_task(task: Task, rows: NDArray[np.int64], context: RunContext) -> tupl
         The time at which the work started after warm-up (time.perf_counter), and the number of finished rows.
     Raises:
         FacemillError: a stage failed, or a segment cannot be written.
-        Interrupted: the run was stopped before the first photo.
+        Interrupted: the run was stopped before the first photo, or while it waited for the machine.
     """
     with _embedding(task, context.clocks) as embedding:
         raise_if_stopping(context.control)
@@ -110,7 +110,8 @@ def embed_task(task: Task, rows: NDArray[np.int64], context: RunContext) -> tupl
             reading = reading.then(Stage(context.clocks["deduplicate"], context.skip, 2))
         start_s = time.perf_counter()
         batches = _batches(rows, task.settings.batch_size, context.control)
-        return start_s, _write(task, context, Pipeline(batches, reading.join(embedding)))
+        pipeline = Pipeline(batches, reading.join(embedding), lambda pause_s: pause(pause_s, context.control))
+        return start_s, _write(task, context, pipeline)
 
 
 @contextmanager

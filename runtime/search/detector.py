@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..images.decode import Limits
 from ..pipeline.face_work import crop_stages
 from ..pipeline.work import Read
 from ..records import Batch, Box, Crops, Encoded, FacePlace, Status
+from ..retries import retried
 from ..sources.source import PhotoList
 from ..text import utf8
 from .embedder import UNLIMITED_BYTES, PhotoInput, name_of
@@ -110,13 +112,14 @@ class PhotoDetector:
             photos: paths, encoded bytes or arrays; see `PhotoInput`.
         Raises:
             EngineError, MissingDependencyError: the engine does not load.
+            MachineError: a photo cannot be read because of the disk or the memory of the machine.
         """
         names = [name_of(photo, number) for number, photo in enumerate(photos)]
         read, stages = Read(PhotoList(photos, max_bytes=self._limits.max_bytes)), self._load()
         detections: list[Detection] = []
         for start in range(0, len(photos), _BATCH_PHOTOS):
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
-            crops = stages(read(Batch(numbers)))
+            crops = retried(partial(_read_and_detect, read, stages, Batch(numbers)))
             errors = {o.row: f"{o.status.label}: {o.detail}" for o in crops.outcomes if o.status != Status.NO_FACE}
             faces: dict[int, list[DetectedFace]] = {number: [] for number in numbers.tolist()}
             assert crops.faces is not None
@@ -145,6 +148,10 @@ class PhotoDetector:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _read_and_detect(read: Read, stages: Callable[[Encoded], Crops], batch: Batch) -> Crops:
+    return stages(read(batch))
 
 
 def _face(face: np.void) -> DetectedFace:

@@ -57,6 +57,7 @@ class StoredPlan:
         settings: the tuned or given batch size and workers.
         forced: whether --force started it; the same command then resumes it instead of starting over again.
         inputs: digest of what was named, see `sources.scan.digest_inputs`: --force with other photos starts over.
+        disks: absolute folders of the photos that were disks of their own, as text; see `sources.disks`.
         plan_id: identifies the segments, and the finished file, of the plan.
     """
 
@@ -69,6 +70,7 @@ class StoredPlan:
     forced: bool = False
     paths_sha256: str = ""
     inputs: str = ""
+    disks: list[str] = field(default_factory=list)
     plan_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
