@@ -250,7 +250,7 @@ def _remove(t: Templates, between: Callable[..., Callable[[Path], str]]) -> Case
         ],
         ends,
         between(t.full, removed),
-        frozenset({"o.h5", "receipt.json", "receipt.key"}),
+        frozenset({"o.h5", "receipt.json", "receipt.json.key"}),
     )
 
 
