@@ -28,6 +28,7 @@ from ..files import (
 )
 from ..locks import Lock
 from .contract import EmbeddingContract
+from .opening import refuse_system_error
 
 _OURS = re.compile(
     r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|outputs\.json|.+\.partial"
@@ -83,7 +84,7 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """Read the plan of the unfinished run in a folder; None without one.
 
     Raises:
-        StorageError: the plan is damaged.
+        StorageError: the plan is damaged, or the machine cannot read it.
     """
     path = folder / "plan.json"
     try:
@@ -95,6 +96,7 @@ def read_plan(folder: Path) -> StoredPlan | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
+        refuse_system_error(err, path)
         raise StorageError(
             f"the plan of the unfinished run, {path}, is damaged ({err}). Restore it from a copy, or start over with "
             f"--force"
