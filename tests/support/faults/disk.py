@@ -1,0 +1,210 @@
+"""A modelled disk: what a power cut leaves of recorded file operations that were not yet synced.
+
+The kernel may write content and names to the disk in any order until they are synced. `fsync` of a file makes its
+content durable, and `fsync` of a folder the names in it: no more is promised by POSIX.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .operations import Kind, Operation
+
+FOLDER = -1  # in place of the number of a file
+
+Entry = int | str  # of a name: the number of a file, FOLDER, or the content of a symbolic link
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is on the disk after a power cut.
+
+    Attributes:
+        order: which changes reached the disk.
+        names: entries by path.
+        contents: bytes of the files.
+    """
+
+    order: str
+    names: dict[str, Entry]
+    contents: dict[int, bytes]
+
+    def build(self, folder: Path, before: Disk) -> None:
+        """Make the folder. Files and folders that did not change keep their times."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        made: dict[int, str] = {}
+        for path, entry in sorted(self.names.items()):
+            if path == str(folder) or not os.path.isdir(os.path.dirname(path)):
+                continue  # its folder is lost, and so is it
+            if entry == FOLDER:
+                os.mkdir(path)
+            elif isinstance(entry, str):
+                os.symlink(entry, path)
+            elif entry in made:
+                os.link(made[entry], path)
+            else:
+                Path(path).write_bytes(self.contents.get(entry, b""))
+                made[entry] = path
+        before.restore_times(folder)
+
+    def key(self) -> tuple[object, ...]:
+        """What two states that are the same have in common."""
+        entries = ((path, self.contents.get(e) if isinstance(e, int) else e) for path, e in self.names.items())
+        return tuple(sorted((path, repr(entry)) for path, entry in entries))
+
+
+class Disk:
+    """Names and contents below a folder, as the kernel has them and as the disk has them.
+
+    Attributes:
+        names, contents: as programs see them.
+        durable_names, durable_contents: what is certainly on the disk.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.names: dict[str, Entry] = {str(folder): FOLDER}
+        self.contents: dict[int, bytearray] = {}
+        self._numbers: dict[int, int] = {}  # of a file, by its present inode; the system uses inodes again
+        self._pending: list[tuple[str, Entry | None, Entry | None]] = []  # names that changed: before, after
+        self._times: dict[str, tuple[int, object]] = {}
+        for path in folder.rglob("*"):
+            status = path.lstat()
+            if path.is_symlink():
+                self.names[str(path)] = os.readlink(path)
+            elif path.is_dir():
+                self.names[str(path)] = FOLDER
+            else:
+                known = status.st_ino in self._numbers
+                self.names[str(path)] = self._numbers[status.st_ino] if known else self._new(status.st_ino)
+                self.contents[self._numbers[status.st_ino]] = bytearray(path.read_bytes())
+            self._times[str(path)] = (status.st_mtime_ns, _look(path))
+        self.durable_names = dict(self.names)
+        self.durable_contents = {number: bytes(content) for number, content in self.contents.items()}
+
+    def _new(self, inode: int) -> int:
+        number = len(self.contents)
+        self._numbers[inode] = number
+        self.contents[number] = bytearray()
+        return number
+
+    def restore_times(self, folder: Path) -> None:
+        for path, (time_ns, look) in sorted(self._times.items(), reverse=True):
+            if os.path.lexists(path) and _look(Path(path)) == look:
+                os.utime(path, ns=(time_ns, time_ns), follow_symlinks=False)
+
+    def _set(self, path: str, entry: Entry | None) -> None:
+        self._pending.append((path, self.names.get(path), entry))
+        if entry is None:
+            self.names.pop(path, None)
+        else:
+            self.names[path] = entry
+
+    def apply(self, operation: Operation) -> None:
+        """Let an operation that has happened change what programs see, and what is durable."""
+        path, inode, data = operation.path, operation.inode, operation.data
+        match operation.kind:
+            case Kind.OPEN:
+                entry = self.names.get(path)
+                if entry == FOLDER:  # a file without a name
+                    self.durable_contents[self._new(inode)] = b""
+                elif not isinstance(entry, int):
+                    self._set(path, self._new(inode))
+                    self.durable_contents[self._numbers[inode]] = b""
+                elif operation.sized:
+                    self.contents[entry].clear()
+            case Kind.WRITE:
+                content = self.contents[self._numbers[inode]]
+                content.extend(bytes(max(0, operation.sized - len(content))))
+                content[operation.sized : operation.sized + len(data)] = data
+            case Kind.TRUNCATE:
+                content = self.contents[self._numbers[inode]]
+                content.extend(bytes(max(0, operation.sized - len(content))))
+                del content[operation.sized :]
+            case Kind.SYNC if operation.sized:
+                self._sync_folder(path)
+            case Kind.SYNC:
+                number = self._numbers[inode]
+                self.durable_contents[number] = bytes(self.contents[number])
+            case Kind.RENAME:
+                self._rename(path, operation.other)
+            case Kind.LINK:
+                self._set(operation.other, self._numbers[inode])
+            case Kind.SYMLINK:
+                self._set(path, operation.other)
+            case Kind.UNLINK | Kind.RMDIR:
+                self._set(path, None)
+            case Kind.MKDIR:
+                self._set(path, FOLDER)
+
+    def _sync_folder(self, folder: str) -> None:
+        for path in {*self.names, *self.durable_names}:
+            if os.path.dirname(path) == folder:
+                if path in self.names:
+                    self.durable_names[path] = self.names[path]
+                else:
+                    self.durable_names.pop(path)
+        self._pending = [change for change in self._pending if os.path.dirname(change[0]) != folder]
+
+    def _rename(self, path: str, other: str) -> None:
+        below = [name for name in self.names if name.startswith(path + "/")]
+        for name in below:
+            self._set(other + name[len(path) :], self.names[name])
+            self._set(name, None)
+            if name in self.durable_names:  # what was durable in a folder stays so wherever the folder is
+                self.durable_names[other + name[len(path) :]] = self.durable_names[name]
+        self._set(other, self.names[path])
+        self._set(path, None)
+
+    def states(self, rng: random.Random) -> Iterator[State]:
+        """Yield what a power cut at this moment may leave, in six orders of writing."""
+        seen = {number: bytes(content) for number, content in self.contents.items()}
+        durable = self.durable_contents
+        zeros = {
+            number: durable.get(number, b"") if durable.get(number) == content else bytes(len(content))
+            for number, content in seen.items()
+        }
+        yield State("only what was synced", dict(self.durable_names), dict(durable))
+        yield State("names first, no content", dict(self.names), dict(durable))
+        yield State("names first, zeros for content", dict(self.names), zeros)
+        yield State("content first, no names", dict(self.durable_names), seen)
+        some, unlinked = dict(self.durable_names), dict(self.names)
+        for path, _, after in self._pending:
+            if rng.random() < 0.5:
+                _put(some, path, after)
+        yield State("some of the names", some, dict(durable))
+        for path, before, after in reversed(self._pending):
+            if after is not None:
+                _put(unlinked, path, before)
+        yield State("deletions first", unlinked, dict(durable))
+
+    def lost_below(self, folder: str) -> list[str]:
+        """Paths below a folder whose names or contents are not durable."""
+        return [
+            path
+            for path, entry in self.names.items()
+            if path.startswith(folder + "/")
+            and (
+                self.durable_names.get(path) != entry
+                or (isinstance(entry, int) and entry >= 0 and self.durable_contents.get(entry) != self.contents[entry])
+            )
+        ]
+
+
+def _put(names: dict[str, Entry], path: str, entry: Entry | None) -> None:
+    if entry is None:
+        names.pop(path, None)
+    else:
+        names[path] = entry
+
+
+def _look(path: Path) -> object:
+    """What must be the same for a file or folder to keep its time."""
+    if path.is_symlink():
+        return os.readlink(path)
+    return sorted(os.listdir(path)) if path.is_dir() else path.read_bytes()
