@@ -2,15 +2,22 @@
 """Disturb runs at random moments, resume each until it finishes, and compare its file with an undisturbed run's.
 
     python benchmarks/chaos.py --runs 200
+    python benchmarks/chaos.py --every-call
+    python benchmarks/chaos.py --every-call merge repair --most 50
 
 Each run is disturbed one to three times: by SIGKILL, by SIGTERM, or by a disk that is full at a random size. The same
 command then resumes it. A run passes if that command exits 0, the file equals the undisturbed one in every dataset,
 and the folder holds nothing else.
+
+--every-call disturbs each command that writes at each of its file operations instead: killed there, one read error, a
+disk that is full from there on. It needs a C compiler. tests/support/faults says what must hold; tests/faults tries a
+sample of the operations.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import resource
 import signal
@@ -52,12 +59,69 @@ def disturb(kind: str, command: list[str], seconds: float, rng: random.Random) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="number of disturbed runs; default: 20")
+    parser.add_argument("--every-call", nargs="*", metavar="COMMAND", help="commands to disturb; default: all")
+    parser.add_argument("--most", type=int, metavar="N", help="operations for each fault of a command; default: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="random-128")
     parser.add_argument("--photographs", type=int, default=400, help="number of photos; default: 400")
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "facemill-bench")
     options = parser.parse_args()
     options.data.mkdir(parents=True, exist_ok=True)
+    wrong = disturb_runs(options) if options.every_call is None else disturb_every_call(options)
+    sys.exit(1 if wrong else 0)
+
+
+def disturb_every_call(options: argparse.Namespace) -> int:
+    """Try every fault at every operation of commands, or at a sample; returns the number of violations."""
+    from tests.support.faults.commands import Templates, writing_commands
+    from tests.support.faults.every_call import FAULTS, operations, places, violations
+    from tests.support.faults.laboratory import Laboratory
+    from tests.support.model_files import build_tiny_engine, write_tiny_model
+
+    rows: list[dict[str, object]] = []
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory(dir=options.data) as scratch:
+        folders = [Path(scratch, name) for name in ("cache", "engine", "templates", "streams")]
+        for folder in folders:
+            folder.mkdir()
+        cache, engine, templates, streams = folders
+        os.environ["FACEMILL_CACHE"] = str(cache)
+        cases = writing_commands(Templates(templates, build_tiny_engine(write_tiny_model(engine), engine)))
+        unknown = [name for name in options.every_call if name not in cases]
+        if unknown:
+            raise SystemExit(f"got the command {unknown[0]}; expected: {', '.join(cases)}")
+        with Laboratory(streams) as laboratory:
+            for name in options.every_call or cases:
+                listed = operations(laboratory, cases[name], Path(scratch) / "folder")
+                row: dict[str, object] = {"command": name}
+                for fault in FAULTS:
+                    chosen = places(listed, fault, options.most, random.Random(f"{options.seed} {name} {fault}"))
+                    before = len(wrong)
+                    for number, operation in chosen:
+                        for violation in violations(
+                            laboratory, cases[name], Path(scratch) / "folder", fault, number, operation
+                        ):
+                            wrong.append(str(violation).replace(scratch, ""))
+                            print(wrong[-1], file=sys.stderr, flush=True)
+                    row |= {fault: len(chosen), f"violations: {fault}": len(wrong) - before}
+                print(row, file=sys.stderr, flush=True)
+                rows.append(row)
+    places_tried = sum(int(str(row[fault])) for row in rows for fault in FAULTS)
+    write_results(
+        "every_call",
+        f"{len(wrong)} violations at {places_tried:,} places of {len(rows)} commands",
+        rows,
+        [
+            *wrong,
+            "A column names a fault; it holds the number of operations at which the command was disturbed",
+            f"Operations of each fault: {'all' if options.most is None else f'at most {options.most}, a sample'}",
+        ],
+    )
+    return len(wrong)
+
+
+def disturb_runs(options: argparse.Namespace) -> int:
+    """Disturb runs at random moments; returns the number of runs that ended wrongly."""
     photos = material.draw_portraits(options.data, options.photographs, (112, 112))
     engine = material.build(options.model, options.data, precision="fp32")
     base = [sys.executable, str(material.ROOT / "process.py"), str(photos), "--align", "none", "--engine", str(engine)]
@@ -98,7 +162,7 @@ def main() -> None:
             "Exits of the disturbed commands: " + ", ".join(f"{k} x {v}" for k, v in sorted(exits.items())),
         ],
     )
-    sys.exit(1 if wrong else 0)
+    return len(wrong)
 
 
 def find_fault(result: subprocess.CompletedProcess[str], folder: Path, undisturbed: Path) -> str:

@@ -199,9 +199,8 @@ class NewFile:
         with suppress(OSError):
             self.file.flush()
         with suppress(OSError):  # the error that ended the writing says more; the next writer removes the file
-            size = os.fstat(self.file.fileno()).st_size
-            if not (self._resume and size) and is_open_file(self.file.fileno(), self.temporary):
-                self.temporary.unlink()
+            if not (self._resume and os.fstat(self.file.fileno()).st_size):
+                _unlink_open_file(self.file.fileno(), self.temporary)
         with suppress(OSError):  # a full disk refuses the buffered rest again
             self.file.close()
 
@@ -239,13 +238,7 @@ def durable_file(
 
 
 def write_durable(
-    path: Path,
-    data: bytes,
-    what: str,
-    *,
-    like: Path | Sequence[Path] = (),
-    shared: bool = False,
-    wait: bool = False,
+    path: Path, data: bytes, what: str, *, like: Path | Sequence[Path] = (), shared: bool = False, wait: bool = False
 ) -> None:
     """Replace a small file durably.
 
@@ -371,9 +364,17 @@ def _create(path: Path, access: Access) -> int:
     try:
         access.set_on(fd)
     except BaseException:
+        with suppress(OSError):
+            _unlink_open_file(fd, path)
         os.close(fd)
         raise
     return fd
+
+
+def _unlink_open_file(fd: int, path: Path) -> None:
+    """Remove an open file, unless another writer's file has its name by now."""
+    if is_open_file(fd, path):
+        path.unlink()
 
 
 def _create_locked(path: Path, access: Access, busy: str, *, wait: bool, resume: bool) -> int:

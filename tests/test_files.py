@@ -253,6 +253,18 @@ def test_a_file_that_cannot_be_synced_is_an_error(tmp_path: Path, monkeypatch: p
     assert not os.listdir(tmp_path)
 
 
+def test_a_file_whose_permissions_cannot_be_set_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    with pytest.raises(StorageError):
+        write_durable(tmp_path / "list.csv", b"a,b", "the list")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_commit_only_a_resumable_file_remains(tmp_path: Path) -> None:
     with NewFile(tmp_path / "a") as new:
         new.file.write(b"half")

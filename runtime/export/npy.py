@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..files import synced_file
 from ..folders import replace_folder
 from ..records import FACE_DATASETS
-from ..storage.derived import record_page, record_start
+from ..storage.derived import record_page, record_start, take_fingerprint
 from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
 
@@ -44,7 +44,8 @@ def export_npy(embeddings: EmbeddingFile, folder: Path, *, force: bool = False) 
     with replace_folder(folder, "NumPy arrays", _ENTRIES, force=force, like=embeddings.path) as temporary:
         record_start(embeddings.path, folder)
         _write(embeddings, temporary)
-    record_page(embeddings.path, folder)
+        record_page(embeddings.path, folder, take_fingerprint(temporary))
+    record_page(embeddings.path, folder)  # again: an earlier export was inside for a moment
 
 
 def _write(embeddings: EmbeddingFile, folder: Path) -> None:

@@ -9,15 +9,14 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
-from ..files import check_output, write_durable
-from ..storage.derived import recording
+from ..files import check_output, durable_file
+from ..storage.derived import derived_file
 from ..text import printable
 
 if TYPE_CHECKING:
@@ -92,8 +91,8 @@ def save_page(path: Path, text: str, file: Path | None) -> None:
     Raises:
         StorageError: the page cannot be written; an existing page is unchanged.
     """
-    with nullcontext() if file is None else recording(file, path):
-        write_durable(path, encode(text), "the page", like=() if file is None else file)
+    with durable_file(path, "the page") if file is None else derived_file(file, path, "the page") as page:
+        page.write(encode(text))
 
 
 def encode(text: str) -> bytes:

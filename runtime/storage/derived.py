@@ -18,6 +18,7 @@ from typing import IO, Any
 from ..assets import cache_dir
 from ..errors import ConfigError, StorageError
 from ..files import TEMPORARY_SUFFIX, durable_file, is_trusted, temporary_path, write_durable
+from .runfolder import sweep_run_folder
 
 logger = logging.getLogger(__name__)
 
@@ -75,23 +76,29 @@ def _tree(page: Path) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in (*folders, *files))
 
 
-def record_page(file: Path, page: Path) -> None:
+def record_page(file: Path, page: Path, seen: Fingerprint | None = None) -> None:
     """Record that a page, a list or a folder shows photos of a file; a failure is logged.
 
-    Call it after the page is written: only pages that are unchanged since then are ever deleted. See `recording`.
+    Call it when the page is whole, if possible before it gets its name: a kill then leaves nothing that is written but
+    not recorded. Only pages that are unchanged since then are ever deleted. See `derived_file`.
 
     Args:
         file: the embedding file. The list is beside it, `<file>.pages`, one line of JSON per page. A link is followed,
             so that a file has one list under all its names.
         page: the page, list or folder.
+        seen: its fingerprint while it has another name; None to take it now.
     """
     page = Path(os.path.abspath(page))
-    _note(file, _line(page, take_fingerprint(page)), str(page))
+    _note(file, _line(page, seen or take_fingerprint(page)), str(page))
     _note_own(file, page)
 
 
 def record_start(file: Path, page: Path) -> None:
-    """Record that a page will be written, because a kill may leave a part of it. An earlier file does not count."""
+    """Record that a page will be written, because a kill may leave a part of it. An earlier file does not count.
+
+    This also removes what a killed writer of the embedding file itself left beside it.
+    """
+    sweep_run_folder(Path(os.path.realpath(file)))
     page = Path(os.path.abspath(page))
     _note(file, _line(page, None), str(page))
     _note_own(file, page)
@@ -129,19 +136,6 @@ def _note_own(file: Path, page: Path) -> None:
         logger.warning("%s is not recorded in the cache (%s): facemill remove will only name it", page, err)
 
 
-@contextmanager
-def recording(file: Path, page: Path) -> Iterator[None]:
-    """Record a page around the block that writes it: before, and after with its fingerprint.
-
-    Args:
-        file: the embedding file.
-        page: the page, list or folder, whose path has been checked.
-    """
-    record_start(file, page)
-    yield
-    record_page(file, page)
-
-
 def record_elsewhere(file: Path, description: str) -> None:
     """Record that rows of a file were copied to a location where facemill deletes nothing; `remove` reports it.
 
@@ -177,15 +171,20 @@ def derived_file(
         LockedError: another process writes the same page.
         DiskFullError, StorageError: the page keeps its old content.
     """
-    with recording(file, page), durable_file(page, description, like=file) as output:
+    record_start(file, page)
+    with durable_file(page, description, like=file) as output:
         yield output
         output.flush()
-        ready(os.fstat(output.fileno()))
+        status = os.fstat(output.fileno())
+        record_page(file, page, Fingerprint(1, status.st_size, status.st_mtime_ns))
+        ready(status)
 
 
 def _note(file: Path, line: str, description: str) -> None:
     path = _list(file)
     try:
+        if path.exists() and line.encode() in path.read_bytes().splitlines():
+            return
         with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
             # Read under the lock, so that no line is lost.
             lines = path.read_bytes().splitlines() if path.exists() else []

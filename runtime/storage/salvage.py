@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .child import Alive
 from .layout import COLUMNS, check_item
-from .opening import DAMAGE, open_hdf5, read_attributes
+from .opening import DAMAGE, open_steadily, read_attributes
 
 _BLOCK_BYTES = 16 << 20
 
@@ -30,7 +30,7 @@ def read_everything(path: Path, alive: Alive) -> None:
     Raises:
         StorageError, ValueError: the file cannot be opened.
     """
-    with open_hdf5(path) as file:
+    with open_steadily(path) as file:
         read_attributes(file, [])
         for name in COLUMNS:
             alive(name)

@@ -18,7 +18,7 @@ from .digest import DIGEST_ATTRIBUTE, content_digest
 from .file import EmbeddingFile
 from .format import read_raw_paths, read_scanned_paths, read_vector_counts, rows_not_of_length_one, stored_text
 from .layout import check_objects, require_relative
-from .opening import DAMAGE, check_regular, open_hdf5, read_attribute, read_attributes, refuse_system_error
+from .opening import DAMAGE, check_regular, open_steadily, read_attribute, read_attributes, refuse_system_error
 from .salvage import read_stored
 
 _BLOCK_BYTES = 32 << 20
@@ -79,7 +79,7 @@ def verify_here(path: Path, alive: Alive) -> dict[str, Any]:
         StorageError: see `verify_file`.
     """
     try:
-        with open_hdf5(path) as file:
+        with open_steadily(path) as file:
             findings: list[str] = []
             check = _Check(path, read_attributes(file, findings), alive)
             if check.version not in FORMAT_VERSIONS:

@@ -10,6 +10,7 @@ import pytest
 from runtime.errors import StorageError
 from runtime.storage.derived import (
     Fingerprint,
+    derived_file,
     derived_nearby,
     forget_pages,
     record_elsewhere,
@@ -77,6 +78,22 @@ def test_pages_are_recorded_once_and_in_order(tmp_path: Path, name: str, monkeyp
     assert recorded_pages(file) == pages  # absolute, whether they exist or not
     assert len((tmp_path / (name + ".pages")).read_bytes().splitlines()) == 3
     (tmp_path / (name + ".pages")).read_bytes().decode("ascii")
+
+
+def test_a_page_is_recorded_before_it_appears_and_sweeps_what_a_killed_writer_left(tmp_path: Path) -> None:
+    file, page, left = tmp_path / "people.h5", tmp_path / "page.html", tmp_path / "people.h5.parts"
+    file.touch(0o600)
+    left.mkdir(mode=0o700)
+    (left / "lock").touch(0o600)
+
+    def look(status: os.stat_result) -> None:
+        assert written_pages(file) == {page: (Fingerprint(1, 5, status.st_mtime_ns),)}
+        assert not page.exists()
+
+    with derived_file(file, page, "the page", ready=look) as output:
+        output.write(b"<p>hi")
+    assert written_pages(file)[page] == (take_fingerprint(page),)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "people.h5", "people.h5.pages"]
 
 
 def test_a_file_may_have_no_pages(tmp_path: Path) -> None:

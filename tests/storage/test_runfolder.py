@@ -8,7 +8,7 @@ from pathlib import Path
 
 from runtime.errors import ConfigError, LockedError, StorageError
 from runtime.storage.contract import EmbeddingContract
-from runtime.storage.runfolder import RunFolder, StoredPlan
+from runtime.storage.runfolder import RunFolder, StoredPlan, folder_of, sweep_run_folder
 from tests.support.errors import raises
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,6 +31,34 @@ def test_a_run_folder_without_a_plan_is_removed(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "o.h5"):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_writer_killed_after_its_file_was_whole_leaves_a_folder_that_is_swept(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "o.h5")
+    sweep_run_folder(tmp_path / "o.h5")
+    for name in ("lock", "paths", "segment-0-7.h5.partial"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / name).touch(0o600)
+        sweep_run_folder(tmp_path / "o.h5")
+        assert not folder.exists()
+
+
+def test_an_unfinished_run_and_a_foreign_file_are_not_swept(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "o.h5") as unfinished:
+        unfinished.write_plan(PLAN)
+    foreign = folder_of(tmp_path / "other.h5")
+    foreign.mkdir(mode=0o700)
+    (foreign / "notes.txt").touch()
+    for name in ("o.h5", "other.h5"):
+        sweep_run_folder(tmp_path / name)
+    assert (unfinished.path / "plan.json").exists()
+    assert (foreign / "notes.txt").exists()
+
+
+def test_a_folder_that_a_run_holds_is_not_swept(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "o.h5") as folder:
+        sweep_run_folder(tmp_path / "o.h5")
+        assert (folder.path / "lock").exists()
 
 
 def test_a_second_run_is_refused_until_the_first_dies(tmp_path: Path) -> None:
