@@ -6,6 +6,7 @@ content durable, and `fsync` of a folder the names in it: no more is promised by
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -28,11 +29,13 @@ class State:
         order: which changes reached the disk.
         names: entries by path.
         contents: bytes of the files.
+        inodes: of the files, when the command ran.
     """
 
     order: str
     names: dict[str, Entry]
     contents: dict[int, bytes]
+    inodes: dict[int, int]
 
     def build(self, folder: Path, before: Disk) -> None:
         """Make the folder. Files and folders that did not change keep their times."""
@@ -52,6 +55,26 @@ class State:
                 Path(path).write_bytes(self.contents.get(entry, b""))
                 made[entry] = path
         before.restore_times(folder)
+        for note in folder.rglob("outputs.json"):
+            self._renumber(note)
+
+    def _renumber(self, note: Path) -> None:
+        """Let a note of outputs name the inodes of the built files and folders: a power cut keeps inodes."""
+        try:
+            facts = json.loads(note.read_bytes())
+        except ValueError:
+            return
+        for path, place in facts["places"].items():
+            entry = self.names.get(path)
+            if not os.path.lexists(path) or not isinstance(entry, int):
+                continue
+            inode = os.lstat(path).st_ino
+            if entry == FOLDER:
+                place[1] = inode
+            elif self.inodes[entry] == place[1]:
+                place[1] = inode
+                os.utime(path, ns=(place[3], place[3]))
+        note.write_text(json.dumps(facts))
 
     def key(self) -> tuple[object, ...]:
         """What two states that are the same have in common."""
@@ -71,6 +94,7 @@ class Disk:
         self.names: dict[str, Entry] = {str(folder): FOLDER}
         self.contents: dict[int, bytearray] = {}
         self._numbers: dict[int, int] = {}  # of a file, by its present inode; the system uses inodes again
+        self._all_inodes: list[tuple[int, int]] = []
         self._pending: list[tuple[str, Entry | None, Entry | None]] = []  # names that changed: before, after
         self._times: dict[str, tuple[int, object]] = {}
         for path in folder.rglob("*"):
@@ -90,6 +114,7 @@ class Disk:
     def _new(self, inode: int) -> int:
         number = len(self.contents)
         self._numbers[inode] = number
+        self._all_inodes.append((inode, number))
         self.contents[number] = bytearray()
         return number
 
@@ -169,19 +194,20 @@ class Disk:
             number: durable.get(number, b"") if durable.get(number) == content else bytes(len(content))
             for number, content in seen.items()
         }
-        yield State("only what was synced", dict(self.durable_names), dict(durable))
-        yield State("names first, no content", dict(self.names), dict(durable))
-        yield State("names first, zeros for content", dict(self.names), zeros)
-        yield State("content first, no names", dict(self.durable_names), seen)
+        inodes = {number: inode for inode, number in self._all_inodes}
+        yield State("only what was synced", dict(self.durable_names), dict(durable), inodes)
+        yield State("names first, no content", dict(self.names), dict(durable), inodes)
+        yield State("names first, zeros for content", dict(self.names), zeros, inodes)
+        yield State("content first, no names", dict(self.durable_names), seen, inodes)
         some, unlinked = dict(self.durable_names), dict(self.names)
         for path, _, after in self._pending:
             if rng.random() < 0.5:
                 _put(some, path, after)
-        yield State("some of the names", some, dict(durable))
+        yield State("some of the names", some, dict(durable), inodes)
         for path, before, after in reversed(self._pending):
             if after is not None:
                 _put(unlinked, path, before)
-        yield State("deletions first", unlinked, dict(durable))
+        yield State("deletions first", unlinked, dict(durable), inodes)
 
     def lost_below(self, folder: str) -> list[str]:
         """Paths below a folder whose names or contents are not durable."""
