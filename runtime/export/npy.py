@@ -42,10 +42,10 @@ def export_npy(embeddings: EmbeddingFile, folder: Path, *, force: bool = False) 
             f"{embeddings.path} holds no embeddings; expected: at least one, because an empty array cannot be mapped"
         )
     with replace_folder(folder, "NumPy arrays", _ENTRIES, force=force, like=embeddings.path) as temporary:
-        record_start(embeddings.path, folder)
+        record_start(embeddings, folder)
         _write(embeddings, temporary)
-        record_page(embeddings.path, folder, take_fingerprint(temporary))
-    record_page(embeddings.path, folder)  # again: an earlier export was inside for a moment
+        record_page(embeddings, folder, take_fingerprint(temporary))
+    record_page(embeddings, folder)  # again: an earlier export was inside for a moment
 
 
 def _write(embeddings: EmbeddingFile, folder: Path) -> None:

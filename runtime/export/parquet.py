@@ -48,7 +48,7 @@ def export_parquet(embeddings: EmbeddingFile, output: Path, *, force: bool = Fal
     target = Path(os.path.realpath(output))  # replaces the target of a link, and keeps the link
     check_output(target, "the Parquet file", force=force, other="another file")
     with (
-        derived_file(embeddings.path, target, "the Parquet file") as file,
+        derived_file(embeddings, target, "the Parquet file") as file,
         pq.ParquetWriter(file, schema, **settings) as writer,
     ):
         for block in read_blocks(embeddings):

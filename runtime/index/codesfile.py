@@ -20,6 +20,7 @@ from ..fetch import sha256_of
 from ..files import NewFile
 from ..progress import track
 from ..storage.file import EmbeddingFile
+from ..storage.nearby import IDENTITY
 from .indexfile import index_path
 from .kinds import sample_size, train
 from .measure import Measured, tune
@@ -39,7 +40,8 @@ logger = logging.getLogger(__name__)
 
 def codes_path(gallery: Path, kind: str) -> Path:
     """`people.h5` -> `people.h5.faiss-ivf`."""
-    return gallery.with_name(f"{index_path(gallery).name}-{kind}")
+    path = index_path(gallery)
+    return path.with_name(f"{path.name}-{kind}")
 
 
 def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> tuple[Any, dict[str, int], Measured]:
@@ -138,6 +140,7 @@ def _build(new: NewFile, gallery: EmbeddingFile, kind: str, k: int, exact: Exact
         "kind": kind,
         "recipe": RECIPE,
         "source": gallery.source,
+        IDENTITY: gallery.metadata.get(IDENTITY, ""),
         "rows": gallery.rows,
         "dimension": gallery.dimension,
         "metric": "inner product",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import struct
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,7 @@ from ..extras import require
 from ..files import NewFile
 from ..progress import track
 from ..storage.file import EmbeddingFile
+from ..storage.nearby import IDENTITY
 from .sidecar import amend_card, is_unchanged, mark_of, read_card, read_own_card, remove_foreign, write_card
 
 SIDECAR_FORMAT = 1
@@ -27,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 
 def index_path(gallery: Path) -> Path:
-    """`people.h5` -> `people.h5.faiss`."""
-    return gallery.with_name(gallery.name + ".faiss")
+    """`people.h5` -> `people.h5.faiss`: beside the file itself, under whatever link it is searched."""
+    return Path(os.path.realpath(gallery) + ".faiss")
 
 
 def ensure_index(gallery: EmbeddingFile) -> Path | None:
@@ -137,6 +139,7 @@ def _card(gallery: EmbeddingFile, sha256: str) -> dict[str, object]:
     return {
         "format": SIDECAR_FORMAT,
         "source": gallery.source,
+        IDENTITY: gallery.metadata.get(IDENTITY, ""),
         "rows": gallery.rows,
         "dimension": gallery.dimension,
         "metric": "inner product",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..extras import require
 from ..files import check_output, durable_file
 from ..storage.derived import derived_file
+from ..storage.file import EmbeddingFile
 from ..text import printable
 
 if TYPE_CHECKING:
@@ -81,15 +82,16 @@ def check_page_path(path: Path, *, force: bool, option: str = "--html") -> None:
     check_output(path, "the page", (".html", ".htm"), force=force, other=f"another file with {option}")
 
 
-def save_page(path: Path, text: str, file: Path | None) -> None:
+def save_page(path: Path, text: str, file: Path | EmbeddingFile | None) -> None:
     """Write a page atomically, with permissions no wider than those of the embedding file that it shows.
 
     Args:
         path: the page; replaced if it exists.
         text: its content.
-        file: the embedding file. It records the page, because a person removed from the file is still on the page.
+        file: the embedding file, open if the page shows its rows. It records the page, because a person removed from
+            the file is still on the page.
     Raises:
-        StorageError: the page cannot be written; an existing page is unchanged.
+        StorageError: the page cannot be written, and an existing page is unchanged; or see `record_page`.
     """
     with durable_file(path, "the page") if file is None else derived_file(file, path, "the page") as page:
         page.write(encode(text))

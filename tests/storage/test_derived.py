@@ -11,7 +11,6 @@ from runtime.errors import StorageError
 from runtime.storage.derived import (
     Fingerprint,
     derived_file,
-    derived_nearby,
     forget_pages,
     record_elsewhere,
     record_page,
@@ -20,6 +19,7 @@ from runtime.storage.derived import (
     take_fingerprint,
     written_pages,
 )
+from runtime.storage.nearby import derived_nearby
 from tests.support.errors import assert_names, raises, warnings_in
 
 NAMES = ["people.h5", "a[b]*?.h5", "-x .h5", "two\nlines.h5", "\udcff\u4eba.h5"]
@@ -142,7 +142,7 @@ def test_invalid_lines_are_ignored(tmp_path: Path) -> None:
     file, page_list = tmp_path / "people.h5", tmp_path / "people.h5.pages"
     a, b = (b'{"page": "/%c", "seen": null}\n' % name for name in b"ab")
     invalid_lines = (
-        b'\n{"x": 1}\nnot json\n7\n"/"\n["/"]\n\xff\xfe\n{"page": "rel", "seen": null}\n{"page": "/x", "seen": [1]}\n'
+        b'\n{"x": 1}\nnot json\n7\n"/"\n["/"]\n\xff\xfe\n{"page": "../up", "seen": null}\n{"page": "/x", "seen": [1]}\n'
     )
     page_list.write_bytes(a + invalid_lines + b + b'{"page": "/torn')  # cut short, as by a power cut
     record_page(file, Path("/c"))
