@@ -218,6 +218,8 @@ class RunFolder:
         (self.path / "plan.json").unlink(missing_ok=True)  # first: without the plan, the rest has no meaning
         # The note of the outputs last: until it is gone, the same command knows them as its own.
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == "outputs.json"):
+            if entry.name == "outputs.json":
+                sync_folder(self.path)  # a power cut must not keep the rest and lose the note
             if entry.name != "lock":
                 entry.unlink()
 

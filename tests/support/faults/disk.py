@@ -12,6 +12,7 @@ import random
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 from .operations import Kind, Operation
@@ -82,6 +83,16 @@ class State:
         return tuple(sorted((path, repr(entry)) for path, entry in entries))
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A name that changed: by which operation, and its entries before and after."""
+
+    operation: int
+    path: str
+    before: Entry | None
+    after: Entry | None
+
+
 class Disk:
     """Names and contents below a folder, as the kernel has them and as the disk has them.
 
@@ -95,7 +106,8 @@ class Disk:
         self.contents: dict[int, bytearray] = {}
         self._numbers: dict[int, int] = {}  # of a file, by its present inode; the system uses inodes again
         self._all_inodes: list[tuple[int, int]] = []
-        self._pending: list[tuple[str, Entry | None, Entry | None]] = []  # names that changed: before, after
+        self._operations = 0
+        self._pending: list[_Change] = []
         self._times: dict[str, tuple[int, object]] = {}
         for path in folder.rglob("*"):
             status = path.lstat()
@@ -124,7 +136,7 @@ class Disk:
                 os.utime(path, ns=(time_ns, time_ns), follow_symlinks=False)
 
     def _set(self, path: str, entry: Entry | None) -> None:
-        self._pending.append((path, self.names.get(path), entry))
+        self._pending.append(_Change(self._operations, path, self.names.get(path), entry))
         if entry is None:
             self.names.pop(path, None)
         else:
@@ -133,6 +145,7 @@ class Disk:
     def apply(self, operation: Operation) -> None:
         """Let an operation that has happened change what programs see, and what is durable."""
         path, inode, data = operation.path, operation.inode, operation.data
+        self._operations += 1
         match operation.kind:
             case Kind.OPEN:
                 entry = self.names.get(path)
@@ -174,7 +187,7 @@ class Disk:
                     self.durable_names[path] = self.names[path]
                 else:
                     self.durable_names.pop(path)
-        self._pending = [change for change in self._pending if os.path.dirname(change[0]) != folder]
+        self._pending = [change for change in self._pending if os.path.dirname(change.path) != folder]
 
     def _rename(self, path: str, other: str) -> None:
         below = [name for name in self.names if name.startswith(path + "/")]
@@ -200,13 +213,14 @@ class Disk:
         yield State("names first, zeros for content", dict(self.names), zeros, inodes)
         yield State("content first, no names", dict(self.durable_names), seen, inodes)
         some, unlinked = dict(self.durable_names), dict(self.names)
-        for path, _, after in self._pending:
+        for _, changes in groupby(self._pending, lambda change: change.operation):  # a journal keeps a renaming whole
             if rng.random() < 0.5:
-                _put(some, path, after)
+                for change in changes:
+                    _put(some, change.path, change.after)
         yield State("some of the names", some, dict(durable), inodes)
-        for path, before, after in reversed(self._pending):
-            if after is not None:
-                _put(unlinked, path, before)
+        for change in reversed(self._pending):
+            if change.after is not None:
+                _put(unlinked, change.path, change.before)
         yield State("deletions first", unlinked, dict(durable), inodes)
 
     def lost_below(self, folder: str) -> list[str]:
