@@ -10,6 +10,7 @@ Every case follows from its seed, so that `--only "index" --first 17 --files 1` 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import tempfile
 import time
@@ -21,6 +22,7 @@ from report import write_results
 from tests.support.faults.commands import Templates
 from tests.support.faults.laboratory import Laboratory
 from tests.support.fuzzing import Case, FileCases, image_case, toml_case
+from tests.support.model_files import build_tiny_engine, write_tiny_model
 
 
 def main() -> None:
@@ -31,6 +33,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed; default: 0")
     parser.add_argument("--only", default="", help="one kind of cases; default: all")
     options = parser.parse_args()
+    os.environ.setdefault("FACEMILL_CACHE", str(material.ROOT / ".cache"))
     rows, wrong = [], []
 
     def repeat(name: str, case: Case, number: int) -> None:
@@ -49,7 +52,7 @@ def main() -> None:
         folder = Path(scratch)
         repeat("photo", image_case(), options.photos)
         repeat("model description", toml_case(folder), options.models)
-        engine = material.build("random-128", folder, precision="fp32").path
+        engine = build_tiny_engine(write_tiny_model(folder), folder)
         with Laboratory(folder) as laboratory:
             (folder / "templates").mkdir()
             files = FileCases(laboratory, Templates(folder / "templates", engine), folder / "case")

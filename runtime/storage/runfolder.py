@@ -24,6 +24,7 @@ from ..files import (
     make_folder,
     restrict_folder,
     storage_error,
+    sync_folder,
     write_durable,
 )
 from ..locks import Lock
