@@ -29,7 +29,7 @@ from .encoded_images import scene
 from .faults.commands import Templates, run
 from .faults.laboratory import Laboratory, Outcome
 from .faults.operations import CHANGES, kill
-from .model_files import write_model_file
+from .model_files import write_model_file, write_tiny_model
 from .people_files import make_people
 
 _BUG = ("Traceback", "this is a bug")
@@ -173,6 +173,7 @@ class FileCases:
         self._engine = ("--engine", str(templates.engine))
         self._query = str(templates.photos / "P00" / "1.jpg")
         self._hits: dict[str, object] = {}
+        folder.mkdir(exist_ok=True)
         self.kinds: dict[str, Case] = {
             "embedding file": self._embedding_file,
             "index": self._index,
@@ -323,10 +324,9 @@ class FileCases:
 
     def _model(self, rng: random.Random) -> str:
         self._fresh()
-        model = Path(shutil.copy(str(self._templates.engine), self._folder / "model.onnx"))
-        how = damage_file(model, rng)
-        write_model_file(self._folder / "model.toml", file="model.onnx")
-        outcome = self._run("build-engine", self._folder / "model.toml", "-o", self._folder / "e.onnx")
+        model = write_tiny_model(self._folder)
+        how = damage_file(next(self._folder.glob("*.onnx")), rng)
+        outcome = self._run("build-engine", "--model", model, "--backend", "cpu", "--precision", "fp32")
         wrong = self._ended_badly(outcome)
         return f"{how}: build-engine {wrong}" if wrong else ""
 

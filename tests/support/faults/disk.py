@@ -11,7 +11,7 @@ import os
 import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -107,6 +107,7 @@ class Disk:
         self._numbers: dict[int, int] = {}  # of a file, by its present inode; the system uses inodes again
         self._all_inodes: list[tuple[int, int]] = []
         self._operations = 0
+        self._moves: set[int] = set()  # numbers of the operations that rename folders
         self._pending: list[_Change] = []
         self._times: dict[str, tuple[int, object]] = {}
         for path in folder.rglob("*"):
@@ -190,12 +191,18 @@ class Disk:
         self._pending = [change for change in self._pending if os.path.dirname(change.path) != folder]
 
     def _rename(self, path: str, other: str) -> None:
-        below = [name for name in self.names if name.startswith(path + "/")]
-        for name in below:
-            self._set(other + name[len(path) :], self.names[name])
-            self._set(name, None)
-            if name in self.durable_names:  # what was durable in a folder stays so wherever the folder is
-                self.durable_names[other + name[len(path) :]] = self.durable_names[name]
+        """Rename a file, or a folder with all that is in it: what was durable there stays so."""
+        if self.names[path] == FOLDER:
+            self._moves.add(self._operations)
+            for names in (self.names, self.durable_names):
+                for name in [name for name in names if name.startswith(path + "/")]:
+                    names[other + name[len(path) :]] = names[name]
+            for name in [name for name in self.names if name.startswith(path + "/")]:
+                del self.names[name]
+            self._pending = [
+                replace(change, path=other + change.path[len(path) :]) if change.path.startswith(path + "/") else change
+                for change in self._pending
+            ]
         self._set(other, self.names[path])
         self._set(path, None)
 
@@ -219,7 +226,7 @@ class Disk:
                     _put(some, change.path, change.after)
         yield State("some of the names", some, dict(durable), inodes)
         for change in reversed(self._pending):
-            if change.after is not None:
+            if change.after is not None and change.operation not in self._moves:
                 _put(unlinked, change.path, change.before)
         yield State("deletions first", unlinked, dict(durable), inodes)
 
