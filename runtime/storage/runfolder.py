@@ -24,6 +24,7 @@ from ..files import (
     make_folder,
     restrict_folder,
     storage_error,
+    sync_folder,
     write_durable,
 )
 from ..locks import Lock
@@ -219,9 +220,14 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove everything but the lock."""
-        (self.path / "plan.json").unlink(missing_ok=True)  # first: without the plan, the rest has no meaning
+        plan = self.path / "plan.json"
+        if plan.exists():  # first: without the plan, the rest has no meaning
+            plan.unlink()
+            sync_folder(self.path)  # a power cut must not keep the plan and lose the rest
         # The note of the outputs last: until it is gone, the same command knows them as its own.
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == "outputs.json"):
+            if entry.name == "outputs.json":
+                sync_folder(self.path)  # a power cut must not keep the rest and lose the note
             if entry.name != "lock":
                 entry.unlink()
 
