@@ -155,7 +155,7 @@ def open_embed_on_gpu(request: Request, settings: Settings, clocks: Clocks) -> A
 
 def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded]) -> int:
     """Write finished batches to segments. Returns the number of photos."""
-    request, done, clock = task.request, 0, context.clocks["write"]
+    request, done, zeros, clock = task.request, 0, 0, context.clocks["write"]
     writer = SegmentWriter(
         task.folder,
         plan_id=task.plan_id,
@@ -177,6 +177,7 @@ def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded])
                 with clock.work(len(batch)), _writing(writer):
                     writer.append(batch)
                 done += len(batch)
+                zeros += int((~batch.embeddings.any(axis=1)).sum())
                 counts = Counter(outcome.status.label for outcome in batch.outcomes)
                 counts[Status.EMBEDDED.label] = len(batch) - len(batch.outcomes)  # a photo may have several rows
                 context.advance(len(batch), counts)
@@ -185,6 +186,13 @@ def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded])
         raise
     with clock.work(0), _writing(writer):
         writer.commit()
+    if zeros:
+        logger.warning(
+            "%d of the embeddings of this run are zeros, because the network answered zero: they match no photo. Check "
+            "the model, and its precision: facemill build-engine --model %s --precision fp32",
+            zeros,
+            request.engine.info.model,
+        )
     return done
 
 

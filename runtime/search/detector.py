@@ -39,6 +39,7 @@ class DetectedFace:
         score: detection confidence, 0 to 1.
         iod: distance between the eyes.
         sharpness: higher is sharper; see docs/faces.md.
+        brightness, contrast: mean and range of the grey levels, 0 to 255.
         frontal: 1 for a frontal face, 0 for a profile.
     """
 
@@ -48,6 +49,8 @@ class DetectedFace:
     score: float
     iod: float
     sharpness: float
+    brightness: float
+    contrast: float
     frontal: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,6 +61,8 @@ class DetectedFace:
             "score": round(self.score, 4),
             "iod": round(self.iod, 1),
             "sharpness": round(self.sharpness, 1),
+            "brightness": round(self.brightness, 1),
+            "contrast": round(self.contrast, 1),
             "frontal": round(self.frontal, 4),
         }
 
@@ -163,5 +168,7 @@ def _face(face: np.void) -> DetectedFace:
         score=float(face["score"]),
         iod=float(face["iod"]),
         sharpness=float(face["sharpness"]),
+        brightness=float(face["brightness"]),
+        contrast=float(face["contrast"]),
         frontal=float(face["frontal"]),
     )
