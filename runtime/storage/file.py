@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
+from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
 from .contract import EmbeddingContract
 from .format import (
     OUR_DATASETS,
@@ -99,14 +99,13 @@ class EmbeddingFile:
         self.dtype = str(vectors.dtype)
         self.has_faces = "face_index" in self.hdf5
         self.rows, self.dimension = map(int, vectors.shape)
-        for what, expected in (("the metadata", self.metadata["dimension"]), ("the contract", contract.dimension)):
-            if expected not in (self.dimension, None):
-                raise ValueError(f"/embeddings has {self.dimension} columns, expected by {what}: {expected}")
-        if contract.dtype not in ("float32", "float16", None):
-            raise ValueError(f"the dtype of the contract is {contract.dtype!r:.40}; expected: float32 or float16")
+        if self.metadata["dimension"] != self.dimension:
+            raise ValueError(f"/embeddings has {self.dimension} columns, expected: {self.metadata['dimension']}")
         for name in ("image_paths", *(FACE_DATASETS.values() if self.has_faces else ())):
             if name not in self.hdf5:
                 raise ValueError(f"/{name} is missing")
+        contract = contract.completed(self.dtype, self.dimension)
+        self.metadata["contract"] = contract.to_json()
         return contract
 
     def _unusable(self, err: Exception) -> StorageError:
@@ -155,8 +154,8 @@ class EmbeddingFile:
         if not self.has_faces:
             return None
         faces = np.empty(self.rows, FACE)
-        for name, dataset in FACE_DATASETS.items():
-            faces[name] = self.column(dataset, 0, self.rows)
+        for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
+            faces[name] = self.column(dataset, 0, self.rows) if self.has_column(dataset) else np.nan
         return faces
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:

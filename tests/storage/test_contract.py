@@ -26,6 +26,7 @@ VECTORS = (
 FILE = (
     *VECTORS,
     *("detector_views", "dtype", "align", "faces", "min_score", "min_iod", "min_sharpness", "min_frontal"),
+    *("min_brightness", "min_contrast"),
 )
 
 
@@ -100,3 +101,12 @@ def test_a_merged_contract_has_the_common_settings() -> None:
 def test_the_examples_run() -> None:
     assert doctest.testmod(contract_module).failed == 0
     assert doctest.testmod(contract_module).attempted
+
+
+def test_a_contract_without_exposure_rules_accepts_all_faces() -> None:
+    """So the files of versions without these rules equal those of today that do not use them."""
+    old = EmbeddingContract(detector="d", faces="all")
+    strict = replace(old, min_brightness=40.0)
+    for guard, count in ((Guard.SCORES, 0), (Guard.FILE, 1), (Guard.RUN, 1)):
+        assert len(old.differences(strict, guard)) == len(strict.differences(old, guard)) == count
+    assert old.differences(replace(old, min_brightness=0.0), Guard.RUN, both=True) == []

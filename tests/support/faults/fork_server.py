@@ -35,7 +35,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         request: `arguments`, `folder` (where it runs, and below which operations count), `output` (prefix of the files
             for its streams), `timeout_s`, `fault` (bits, mode, number, code) and `record` (path, or empty).
     Returns:
-        `code` (exit code, or minus the signal) and `hang`.
+        `code` (exit code, or minus the signal), `hang` and `cpu_s`, which counts its own children.
     """
     child = os.fork()
     if child == 0:
@@ -70,13 +70,14 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             os._exit(70)
     deadline = time.monotonic() + request["timeout_s"]
     while True:
-        finished, status = os.waitpid(child, os.WNOHANG)
+        finished, status, usage = os.wait4(child, os.WNOHANG)
         if finished:
-            return {"code": os.waitstatus_to_exitcode(status), "hang": False}
+            cpu_s = usage.ru_utime + usage.ru_stime
+            return {"code": os.waitstatus_to_exitcode(status), "hang": False, "cpu_s": cpu_s}
         if time.monotonic() > deadline:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return {"code": -signal.SIGKILL, "hang": True}
+            return {"code": -signal.SIGKILL, "hang": True, "cpu_s": request["timeout_s"]}
         time.sleep(0.002)
 
 

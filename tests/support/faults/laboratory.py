@@ -26,12 +26,14 @@ class Outcome:
         code: exit code, or minus the number of the signal.
         hang: it did not end in time and was killed.
         stdout, stderr: what it printed.
+        cpu_s: processor time, with that of its children.
     """
 
     code: int
     hang: bool
     stdout: str
     stderr: str
+    cpu_s: float
 
 
 class Laboratory:
@@ -68,7 +70,7 @@ class Laboratory:
         self._server.stdin.flush()
         answer = json.loads(self._server.stdout.readline())
         texts = [output.with_suffix(suffix).read_text(errors="replace") for suffix in (".out", ".err")]
-        return Outcome(answer["code"], answer["hang"], texts[0], texts[1])
+        return Outcome(answer["code"], answer["hang"], texts[0], texts[1], answer["cpu_s"])
 
     def record(self, arguments: list[str], folder: Path) -> tuple[Outcome, list[Operation]]:
         """Run a command undisturbed and record its operations below the folder."""
