@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults.commands import Case
+from tests.support.faults.case import Case
 from tests.support.faults.disk import Disk
 from tests.support.faults.laboratory import Laboratory
 from tests.support.faults.operations import Kind, Operation
