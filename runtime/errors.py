@@ -18,14 +18,16 @@ from typing import ClassVar
 
 
 class FacemillError(Exception):
-    """Root of the tree. The command line prints its text and exits 1.
+    """Root of the tree. The command line prints its text and exits with its exit code.
 
     Attributes:
         code: the stable name of the kind of error.
+        exit_code: the exit code of a command that fails with it.
         message: the text without the code, for use inside another message.
     """
 
     code: ClassVar[str] = "E-FAILED"
+    exit_code: ClassVar[int] = 1
 
     @property
     def message(self) -> str:
@@ -42,9 +44,10 @@ class ConfigError(FacemillError, ValueError):
 
 
 class OptionError(ConfigError):
-    """Options do not go together, or one is missing. The command line exits 2."""
+    """Options do not go together, or one is missing."""
 
     code = "E-OPTION"
+    exit_code = 2
 
 
 class TooManyPairsError(ConfigError):
@@ -123,6 +126,13 @@ class OutputExistsError(StorageError, FileExistsError):
     """The output path exists, and --force was not given."""
 
     code = "E-EXISTS"
+
+
+class UnfinishedError(StorageError):
+    """A removal changed the file, and could not delete everything that was made from it. The same command goes on."""
+
+    code = "E-UNFINISHED"
+    exit_code = 3
 
 
 class LockedError(StorageError, BlockingIOError):

@@ -199,9 +199,8 @@ class NewFile:
         with suppress(OSError):
             self.file.flush()
         with suppress(OSError):  # the error that ended the writing says more; the next writer removes the file
-            size = os.fstat(self.file.fileno()).st_size
-            if not (self._resume and size) and is_open_file(self.file.fileno(), self.temporary):
-                self.temporary.unlink()
+            if not (self._resume and os.fstat(self.file.fileno()).st_size):
+                _unlink_open_file(self.file.fileno(), self.temporary)
         with suppress(OSError):  # a full disk refuses the buffered rest again
             self.file.close()
 
@@ -239,25 +238,18 @@ def durable_file(
 
 
 def write_durable(
-    path: Path,
-    data: bytes,
-    what: str,
-    *,
-    like: Path | Sequence[Path] = (),
-    shared: bool = False,
-    wait: bool = False,
+    path: Path, data: bytes, what: str, *, like: Path | Sequence[Path] = (), shared: bool = False, wait: bool = False
 ) -> None:
-    """Replace a small file durably.
-
-    Args:
-        path: the file; it keeps its old content on failure.
-        data: the new content.
-        what, like, shared, wait: see `durable_file`.
-    Raises:
-        LockedError, DiskFullError, StorageError: see `durable_file`.
-    """
+    """Replace a small file by `data`, durably. See `durable_file` for the other arguments and the errors."""
     with durable_file(path, what, like=like, shared=shared, wait=wait) as file:
         file.write(data)
+
+
+def sweep_temporary(path: Path) -> None:
+    """Remove the temporary file that a killed writer of a file has left; one that is being written stays."""
+    if os.path.lexists(temporary_path(path)):
+        with suppress(FacemillError, OSError), NewFile(path):
+            pass
 
 
 @contextmanager
@@ -371,9 +363,17 @@ def _create(path: Path, access: Access) -> int:
     try:
         access.set_on(fd)
     except BaseException:
+        with suppress(OSError):
+            _unlink_open_file(fd, path)
         os.close(fd)
         raise
     return fd
+
+
+def _unlink_open_file(fd: int, path: Path) -> None:
+    """Remove an open file, unless another writer's file has its name by now."""
+    if is_open_file(fd, path):
+        path.unlink()
 
 
 def _create_locked(path: Path, access: Access, busy: str, *, wait: bool, resume: bool) -> int:

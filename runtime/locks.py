@@ -88,6 +88,19 @@ def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool
     return False
 
 
+def lock_for_reading(fd: int) -> None:
+    """Share the lock of an open file with its other readers, where the file system has locks; closing it ends that.
+
+    Raises:
+        OSError: EAGAIN, because another program has locked it for writing.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as err:
+        if err.errno not in _NO_LOCKS:
+            raise
+
+
 def is_open_file(fd: int, path: Path) -> bool:
     """Whether a path still names an open file."""
     try:

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.support import encoded_images as make
@@ -37,45 +36,17 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file next to its ONNX file: it separates photos and runs fast."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
+    from tests.support.model_files import write_tiny_model
 
-    from tests.support.model_files import write_model_file
-
-    rng = np.random.default_rng(7)
-    folder = tmp_path_factory.mktemp("tiny")
-    weights = {
-        "w": rng.standard_normal((8, 3, 16, 16)) / 16,
-        "m": rng.standard_normal((8 * 49, 16)) / 8,
-    }
-    graph = helper.make_graph(
-        [
-            helper.make_node("Conv", ["image", "w"], ["features"], strides=[16, 16]),
-            helper.make_node("Flatten", ["features"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "m"], ["vector"]),
-        ],
-        "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 112, 112])],
-        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["n", 16])],
-        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, folder / "tiny.onnx")
-    names = {"name": "tiny", "file": "tiny.onnx", "input_name": "image", "output_name": "vector"}
-    return write_model_file(folder / "tiny.toml", **names)
+    return write_tiny_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
 def tiny_engine(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model as a CPU engine, built by facemill."""
-    from runtime.engines.build import build_engine
-    from runtime.modelspec import load_spec
-    from runtime.modelstore import resolve_weights
+    from tests.support.model_files import build_tiny_engine
 
-    spec = load_spec(str(tiny_model))
-    return build_engine(
-        spec, resolve_weights(spec), backend="cpu", output=tmp_path_factory.mktemp("engines")
-    ).engine.path
+    return build_tiny_engine(tiny_model, tmp_path_factory.mktemp("engines"))
 
 
 @pytest.fixture(scope="session")

@@ -269,6 +269,7 @@ OWN_WRITERS = {
     "folders.py": "exchanges whole folders by rename",
     "clusters/folders.py": "links photos, and copies them through files.py",
     "storage/segments.py": "sets a damaged segment aside by rename",
+    "storage/deletion.py": "renames a folder before it deletes it",
     "cli/demo.py": "writes a folder for a demo",
     "cli/streams.py": "opens /dev/null in the place of a closed stream",
     "demo/portraits.py": "draws pictures for a demo",

@@ -26,6 +26,7 @@ from runtime.files import (
     is_temporary,
     make_folder,
     restrict_folder,
+    sweep_temporary,
     synced_file,
     temporary_path,
     write_durable,
@@ -152,6 +153,18 @@ def test_a_killed_writer_leaves_the_old_file_and_does_not_block_the_next_one(tmp
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_temporary_file_of_a_killed_writer_is_swept_and_one_that_is_being_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    sweep_temporary(path)
+    temporary_path(path).write_bytes(b"half")
+    sweep_temporary(path)
+    assert list(tmp_path.iterdir()) == []
+    with NewFile(path) as new:
+        sweep_temporary(path)
+        new.commit()
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_second_writer_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with holder(f"new = NewFile(Path({str(path)!r})); new.file.write(b'half'); new.file.flush()") as process:
@@ -251,6 +264,18 @@ def test_a_file_that_cannot_be_synced_is_an_error(tmp_path: Path, monkeypatch: p
     with pytest.raises(StorageError):
         write_durable(tmp_path / "a", b"new", "the file")
     assert not os.listdir(tmp_path)
+
+
+def test_a_file_whose_permissions_cannot_be_set_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fchmod", refuse)
+    with pytest.raises(StorageError):
+        write_durable(tmp_path / "list.csv", b"a,b", "the list")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_commit_only_a_resumable_file_remains(tmp_path: Path) -> None:

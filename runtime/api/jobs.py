@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -251,16 +250,18 @@ def remove(
         names: photos, and folders of photos, as `/image_paths` names them or absolute.
         ignore_missing: ignore names that are not in the file.
         keep_pages: leave pages, lists and folders that show photos of the file.
-        receipt: file for the receipt; None for `FILE.removed-TIME.json`.
-        name_paths: write the removed paths into the receipt; else it holds only their SHA-256 digests.
+        receipt: file for the receipt; None for `FILE.removed-TIME.json`. The key of its digests is beside it, `.key`.
+        name_paths: write the removed paths into the receipt; else it holds only their digests.
         dry_run: call `confirm` with the plan and change nothing.
         confirm: called with the plan if a photo is selected; nothing is changed if it returns False.
     Returns:
-        The receipt; None if nothing was removed.
+        The receipt; that of an earlier removal if the names were removed before. None if nothing was removed.
     Raises:
         ConfigError: names are not in the file.
         OutputExistsError: the receipt exists.
-        StorageError, DiskFullError, LockedError: the file is unchanged, or the same call completes the removal.
+        UnfinishedError: the photos are removed from the file, and something made from it could not be deleted. The
+            same call goes on.
+        StorageError, DiskFullError, LockedError: the file is unchanged.
 
     Example:
         >>> import facemill
@@ -272,21 +273,23 @@ def remove(
     asked = [os.fsencode(name) for name in several]
     if not asked and not ignore_missing:
         raise ConfigError("no name was given, and nothing was removed; expected: at least one photo or folder")
+    receipt_path = None if receipt is None else Path(receipt)
     with Removal(Path(file)) as removal:
         facts: dict[str, Any] = {}
-        if removal.unfinished and not dry_run:
-            facts = removal.finish_earlier(None if receipt is None else Path(receipt))
+        if not dry_run:
+            facts = removal.finish_earlier(asked, receipt_path, keep_pages=keep_pages)
             if facts:
                 logger.info("completed a removal that was interrupted: %s", facts["receipt"])
         plan = removal.find(asked, keep_pages=keep_pages)
-        removed_earlier = set(facts.get("asked_sha256", ()))
-        missing = [name for name in plan.missing if hashlib.sha256(name).hexdigest() not in removed_earlier]
-        if missing and not ignore_missing:
-            raise _unknown_names(Path(file), missing, plan.root)
-        if len(plan.rows):
+        if plan.missing and not ignore_missing:
+            earlier = removal.find_earlier(plan.missing, receipt_path)
+            if not earlier:
+                raise _unknown_names(Path(file), plan.missing, plan.root)
+            logger.info("removed before, on %s: %s", earlier["begun_utc"], earlier["receipt"])
+            facts = facts or earlier
+        if not plan.is_empty:
             if not confirm(plan) or dry_run:
                 return None
-            receipt_path = None if receipt is None else Path(receipt)
             facts = removal.erase(plan, asked, receipt=receipt_path, keep_pages=keep_pages, name_paths=name_paths)
         return Receipt.of(facts) if facts else None
 

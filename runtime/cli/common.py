@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from ..errors import ConfigError, FacemillError, Interrupted, MachineError, OptionError
+from ..errors import ConfigError, FacemillError, Interrupted, MachineError
 from ..text import printable
 from .streams import complaints
 
@@ -39,7 +39,7 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             sys.exit(128 + err.signum)
         except FacemillError as err:
             _say(str(err))
-            sys.exit(2 if isinstance(err, OptionError) else 1)
+            sys.exit(err.exit_code)
         except KeyboardInterrupt:
             _say("interrupted")
             sys.exit(130)

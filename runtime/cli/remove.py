@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--ignore-missing", is_flag=True, help="Ignore paths that are not in FILE.")
 @click.option("--keep-pages", is_flag=True, help="Keep pages, lists and folders that show photos of FILE.")
 @click.option("--receipt", type=options.PATH, help="File for the receipt.  [default: FILE.removed-TIME.json]")
-@click.option("--name-paths", is_flag=True, help="Write the removed paths into the receipt, not only their SHA-256.")
+@click.option("--name-paths", is_flag=True, help="Write the removed paths into the receipt, not only their digests.")
 @click.option("--dry-run", is_flag=True, help="Say what would be removed and deleted; change nothing.")
 @click.option("--yes", is_flag=True, help="Remove without asking.")
 @options.json_option
@@ -42,8 +42,9 @@ def main(
     as it is, or with \\xNN as FILE shows it. Duplicates of a removed photo are removed with it.
 
     FILE is replaced once the new file is complete. Then its indexes, the remains of killed commands, and unchanged
-    pages, lists and folders that facemill wrote from FILE are deleted. A receipt says what was done, and what may still
-    show the photos: changed pages, joined files, collections of Qdrant. After a kill, the same command completes it.
+    pages, lists and folders that facemill wrote from FILE are deleted. So is an unfinished `add` or run on FILE that
+    holds a named photo. A receipt says what was done, and what may still show the photos: changed pages, joined files,
+    collections of Qdrant. After a kill, the same command completes it.
 
     The photos themselves are not deleted: delete them first, or `facemill add` embeds them again. Copies and backups of
     FILE in other places are yours to find.
@@ -53,7 +54,8 @@ def main(
       facemill remove people.h5 --path P00/ --dry-run
       facemill remove people.h5 --paths-from leave.txt --yes --receipt receipt.json
 
-    Exit codes: 0 removed (or nothing to remove, with --ignore-missing), 1 failure, 2 usage.
+    Exit codes: 0 removed, now or before (or nothing to remove, with --ignore-missing), 1 failure, 2 usage, 3 removed
+    from FILE, but something made from it could not be deleted: the same command goes on.
     """
     if not names and not lists:
         raise click.UsageError("no photos are named. Use --path or --paths-from")
@@ -94,6 +96,7 @@ def _plan(file: Path, plan: RemovalPlan) -> Iterator[str]:
         (len(plan.missing), "names are not in the file and are ignored"),
     )
     yield from (f"  {number:,} {label}" for number, label in counts if number)
+    yield from (f"  an unfinished run that holds them: {printable(str(path))}" for path in plan.unfinished)
     yield from (f"  deleted with them: {printable(str(path))}" for path in (*plan.derived.beside, *plan.derived.pages))
     yield from (f"  may still show them: {printable(place)} ({printable(why)})" for place, why in plan.derived.kept)
     yield from (f"  dropped from the file, since its rows change: /{printable(name)}" for name in plan.extras)

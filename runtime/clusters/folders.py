@@ -90,7 +90,7 @@ def write_folders(
     count = clusters.count_at_least(min_rows)
     with fill_folder(path, KIND, _ENTRIES, force=force, like=embeddings.path):
         ready(os.lstat(path))
-        record_start(embeddings.path, path)
+        record_start(embeddings, path)
         try:
             counts = _fill(os.fsencode(path), embeddings, clusters, count, _place(mode, embeddings), listener)
         except OSError as err:
@@ -102,7 +102,7 @@ def write_folders(
             if isinstance(err, FacemillError):
                 raise
             raise storage_error(err, "the cluster folders", path) from err
-    record_page(embeddings.path, path)
+    record_page(embeddings, path)
     return FolderCounts(count, counts[_Placed.WRITTEN], counts[_Placed.MISSING], counts[_Placed.REFUSED])
 
 

@@ -52,7 +52,7 @@ def write_list(
         StorageError, DiskFullError: the list cannot be written; an existing file is unchanged.
     """
     faces = ("face_index",) if embeddings.has_faces else ()
-    with derived_file(embeddings.path, path, "the list", ready=ready) as file:
+    with derived_file(embeddings, path, "the list", ready=ready) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         lines = CsvTable(text, safe=csv_safe)
         lines.row(("cluster", "size", "score", "row", "path", *faces))

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..files import synced_file
 from ..folders import replace_folder
 from ..records import EXPOSURE_DATASETS, FACE_DATASETS
-from ..storage.derived import record_page, record_start
+from ..storage.derived import record_page, record_start, take_fingerprint
 from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
 
@@ -42,9 +42,10 @@ def export_npy(embeddings: EmbeddingFile, folder: Path, *, force: bool = False) 
             f"{embeddings.path} holds no embeddings; expected: at least one, because an empty array cannot be mapped"
         )
     with replace_folder(folder, "NumPy arrays", _ENTRIES, force=force, like=embeddings.path) as temporary:
-        record_start(embeddings.path, folder)
+        record_start(embeddings, folder)
         _write(embeddings, temporary)
-    record_page(embeddings.path, folder)
+        record_page(embeddings, folder, take_fingerprint(temporary))
+    record_page(embeddings, folder)  # again: an earlier export was inside for a moment
 
 
 def _write(embeddings: EmbeddingFile, folder: Path) -> None:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..extras import require
-from ..files import check_output, durable_file
-from ..storage.derived import recording
+from ..files import check_output
+from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, is_same_file, metadata_of, path_text, read_blocks
 
@@ -48,8 +48,7 @@ def export_parquet(embeddings: EmbeddingFile, output: Path, *, force: bool = Fal
     target = Path(os.path.realpath(output))  # replaces the target of a link, and keeps the link
     check_output(target, "the Parquet file", force=force, other="another file")
     with (
-        recording(embeddings.path, output),
-        durable_file(target, "the Parquet file", like=embeddings.path) as file,
+        derived_file(embeddings, target, "the Parquet file") as file,
         pq.ParquetWriter(file, schema, **settings) as writer,
     ):
         for block in read_blocks(embeddings):

@@ -20,11 +20,12 @@ from ..fetch import sha256_of
 from ..files import NewFile
 from ..progress import track
 from ..storage.file import EmbeddingFile
+from ..storage.nearby import IDENTITY
 from .indexfile import index_path
 from .kinds import sample_size, train
 from .measure import Measured, tune
 from .rerank import ExactRows, Reranked, faiss_threads
-from .sidecar import amend_card, is_unchanged, read_card, write_card
+from .sidecar import amend_card, is_unchanged, read_card, read_own_card, remove_foreign, write_card
 
 # Increase this when the way to make the codes changes: older codes are then rebuilt.
 RECIPE = 1
@@ -39,7 +40,8 @@ logger = logging.getLogger(__name__)
 
 def codes_path(gallery: Path, kind: str) -> Path:
     """`people.h5` -> `people.h5.faiss-ivf`."""
-    return gallery.with_name(f"{index_path(gallery).name}-{kind}")
+    path = index_path(gallery)
+    return path.with_name(f"{path.name}-{kind}")
 
 
 def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> tuple[Any, dict[str, int], Measured]:
@@ -58,6 +60,7 @@ def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) ->
     path = codes_path(gallery.path, kind)
     if _find_flaw(path, gallery, kind) or _find_measurement(path, k) is None:
         try:
+            remove_foreign(path, gallery.path)
             with NewFile(path, like=gallery.path, wait=True) as new:
                 flaw = _find_flaw(path, gallery, kind)  # again: another search may have built it meanwhile
                 if flaw:
@@ -85,7 +88,7 @@ def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) ->
 def _find_flaw(path: Path, gallery: EmbeddingFile, kind: str) -> str:
     """Why an index file must not be used; empty if it is valid."""
     try:
-        card = read_card(path)
+        card = read_own_card(path, gallery.path)
         if card["source"] != gallery.source or card["kind"] != kind:
             return "it was built from a different embedding file"
         if card["recipe"] != RECIPE:
@@ -137,6 +140,7 @@ def _build(new: NewFile, gallery: EmbeddingFile, kind: str, k: int, exact: Exact
         "kind": kind,
         "recipe": RECIPE,
         "source": gallery.source,
+        IDENTITY: gallery.metadata.get(IDENTITY, ""),
         "rows": gallery.rows,
         "dimension": gallery.dimension,
         "metric": "inner product",

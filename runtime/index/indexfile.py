@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import struct
 from pathlib import Path
 from typing import IO, Any
@@ -19,7 +20,8 @@ from ..extras import require
 from ..files import NewFile
 from ..progress import track
 from ..storage.file import EmbeddingFile
-from .sidecar import amend_card, is_unchanged, mark_of, read_card, write_card
+from ..storage.nearby import IDENTITY
+from .sidecar import amend_card, is_unchanged, mark_of, read_card, read_own_card, remove_foreign, write_card
 
 SIDECAR_FORMAT = 1
 
@@ -27,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 
 def index_path(gallery: Path) -> Path:
-    """`people.h5` -> `people.h5.faiss`."""
-    return gallery.with_name(gallery.name + ".faiss")
+    """`people.h5` -> `people.h5.faiss`: beside the file itself, under whatever link it is searched."""
+    return Path(os.path.realpath(gallery) + ".faiss")
 
 
 def ensure_index(gallery: EmbeddingFile) -> Path | None:
@@ -43,6 +45,7 @@ def ensure_index(gallery: EmbeddingFile) -> Path | None:
     if not _find_flaw(path, gallery):
         return path
     try:
+        remove_foreign(path, gallery.path)
         with NewFile(path, like=gallery.path, wait=True) as new:
             flaw = _find_flaw(path, gallery)  # again: another search may have built it while this one waited
             if flaw:
@@ -86,7 +89,7 @@ def save_latency(path: Path, exact_ms: float) -> None:
 def _find_flaw(path: Path, gallery: EmbeddingFile) -> str:
     """Why an index file must not be used; empty if it is valid."""
     try:
-        card = read_card(path)
+        card = read_own_card(path, gallery.path)
         if card["format"] != SIDECAR_FORMAT or card["source"] != gallery.source:
             return "it was built from a different embedding file"
         size_bytes, header = mark_of(path)["size_bytes"], _header(gallery)
@@ -136,6 +139,7 @@ def _card(gallery: EmbeddingFile, sha256: str) -> dict[str, object]:
     return {
         "format": SIDECAR_FORMAT,
         "source": gallery.source,
+        IDENTITY: gallery.metadata.get(IDENTITY, ""),
         "rows": gallery.rows,
         "dimension": gallery.dimension,
         "metric": "inner product",

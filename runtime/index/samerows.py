@@ -24,7 +24,7 @@ def same_rows(file: Path, *cards: Path) -> Iterator[None]:
     Each sidecar is replaced atomically. If a kill or a full disk prevents that, the index is rebuilt later.
 
     Args:
-        file: a finished file that the block replaces. If it is a link, the indexes are beside the link.
+        file: a finished file that the block replaces.
         cards: other JSON files that hold its `source`, if they exist.
     Raises:
         StorageError: the file is not a finished embedding file.

@@ -5,20 +5,18 @@ Only unchanged files of facemill are deleted. Files that a user has changed or r
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 import stat
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import StorageError
+from ..errors import UnfinishedError
 from ..files import is_temporary, sync_folder
 from ..sources.kinds import EXTENSIONS
+from ..storage.deletion import delete, is_renamed, renamed_remains
 from ..storage.derived import (
     Fingerprint,
-    derived_nearby,
     distrusted_list,
     forget_pages,
     is_own_page,
@@ -27,6 +25,8 @@ from ..storage.derived import (
     take_fingerprint,
     written_pages,
 )
+from ..storage.nearby import derived_nearby
+from .unfinished import is_unfinished
 
 # Suffixes of files that facemill writes for people; it does not write files of other kinds.
 _PAGES = frozenset({".html", ".htm", ".csv", ".json", ".jsonl", ".parquet", ".npy"})
@@ -41,23 +41,40 @@ class Derived:
         beside: indexes and leftovers.
         pages: pages, lists and folders that facemill wrote and may delete.
         kept: other recorded files and locations that may still show removed photos, each with the reason to keep it.
+        absent: recorded pages that are not where facemill wrote them; `kept` names them too.
+        only_runs: only unfinished runs hold the photos. No page and no index was made from those.
     """
 
     beside: tuple[Path, ...]
     pages: tuple[Path, ...]
     kept: tuple[tuple[str, str], ...]
+    absent: tuple[Path, ...] = ()
+    only_runs: bool = False
 
 
-def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derived:
-    """Find all existing files that were made from a file, beside its given name and its real path.
+def derived_from(
+    file: Path,
+    root: bytes,
+    *,
+    keep_pages: bool = False,
+    absent: Sequence[Path] | None = None,
+    only_runs: bool = False,
+) -> Derived:
+    """Find all files that were made from a file, beside its given name and its real path.
 
     Args:
         file: an embedding file.
         root: the folder of its photos, which are never deleted.
         keep_pages: keep all recorded pages.
+        absent: pages that were not where facemill wrote them before a removal deleted any; None to look now.
+        only_runs: find only the unfinished runs.
     """
     beside = derived_nearby(file)
-    pages: list[Path] = []
+    if only_runs:
+        return Derived(tuple(path for path in beside if is_unfinished(path, file)), (), (), only_runs=True)
+    written = written_pages(file)
+    if absent is None:
+        absent = [page for page, states in written.items() if states and not _is_somewhere(page)]
     links = [path for path in beside if path.is_symlink() and path.exists()]
     kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
     kept += [
@@ -67,39 +84,56 @@ def derived_from(file: Path, root: bytes, *, keep_pages: bool = False) -> Derive
     foreign_list = distrusted_list(file)
     if foreign_list:
         kept.append((str(foreign_list), "another user may have written this list of pages, so it was not followed"))
-    written = written_pages(file)
+    kept += [(str(page), "it is not there any more: if you moved it, delete it in its new place") for page in absent]
+    pages: list[Path] = []
     for page in recorded_pages(file):
         if os.path.lexists(page) and page not in beside:
-            reason = "--keep-pages was given" if keep_pages else _not_ours(page, written.get(page, ()), file, root)
+            reason = _reason_to_keep(page, written.get(page, ()), file, root, keep_pages=keep_pages)
             if reason:
                 kept.append((str(page), reason))
             else:
                 pages.append(page)
-    return Derived(tuple(beside), tuple(pages), tuple(kept))
+    return Derived(tuple(beside), tuple(pages), tuple(kept), tuple(absent))
 
 
-def erase(file: Path, derived: Derived) -> Derived:
-    """Delete derived files durably, and remove deleted pages from the record.
+def _is_somewhere(page: Path) -> bool:
+    return os.path.lexists(page) or bool(renamed_remains(page))
 
-    Returns:
-        The deleted files, and the kept ones, with pages that could not be deleted.
+
+def erase(file: Path, derived: Derived) -> None:
+    """Delete derived files durably, and remove deleted pages from the record. A failure to delete does not stop it.
+
     Raises:
-        StorageError: an index or leftover cannot be deleted.
+        UnfinishedError: something could not be deleted. The list of pages is as before.
+        StorageError: the list of pages cannot be read or written.
     """
-    for path in derived.beside:
-        reason = _delete(path)
-        if reason:
-            raise StorageError(
-                f"{path} holds removed rows and cannot be deleted: {reason}. Fix that and run the same command again"
-            )
-    reasons = {page: _delete(page) for page in derived.pages}
-    pages = tuple(page for page, reason in reasons.items() if not reason)
-    kept = (*derived.kept, *((str(page), reason) for page, reason in reasons.items() if reason))
-    forget_pages(file, keep=[Path(page) for page, _ in kept])
-    for folder in {file.parent, *(path.parent for path in (*derived.beside, *pages))}:
-        with suppress(OSError):
+    paths = (*derived.beside, *derived.pages)
+    reasons = {path: delete(path) for path in paths}
+    for folder in {file.parent, *(path.parent for path in paths)}:
+        try:
             sync_folder(folder)
-    return Derived(derived.beside, pages, kept)
+        except FileNotFoundError:
+            continue  # it was in another one of them
+        except OSError as err:
+            reasons[folder] = f"its names cannot be written to the disk: {err.strerror or err}"
+    failures = [f"  {path}: {reason}" for path, reason in reasons.items() if reason]
+    if failures:
+        listed = "\n".join(failures)
+        raise UnfinishedError(
+            f"the photos are removed from {file}, but these may still show them and could not be deleted:\n{listed}\n"
+            f"Fix that and run the same command again. To leave pages, lists and folders as they are: --keep-pages"
+        )
+    if not derived.only_runs:
+        forget_pages(file, keep=[Path(page) for page, _ in derived.kept])
+
+
+def _reason_to_keep(
+    page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes, *, keep_pages: bool
+) -> str:
+    """Why an existing recorded page must not be deleted; empty if it may be."""
+    if is_renamed(page) and is_own_page(file, page):
+        return ""  # whatever it holds: its deletion has begun
+    return "--keep-pages was given" if keep_pages else _not_ours(page, fingerprints, file, root)
 
 
 def _not_ours(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:
@@ -140,17 +174,3 @@ def _not_our_kind(page: Path, file: Path, root: bytes, *, whole: bool) -> str:
 
 def _is_in(path: str, folder: str) -> bool:
     return os.path.commonpath([path, folder]) == folder
-
-
-def _delete(path: Path) -> str:
-    """Delete a file, a link itself, or a folder without following links. Return the reason of a failure, or empty."""
-    try:
-        if stat.S_ISDIR(path.lstat().st_mode):
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    except FileNotFoundError:
-        return ""
-    except OSError as err:
-        return err.strerror or os.strerror(err.errno or errno.EIO)
-    return ""

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, OutputExistsError
+from ..errors import ConfigError
 from ..storage.dataset import assemble
 from ..storage.derived import record_elsewhere
 from ..storage.file import EmbeddingFile
 from ..storage.ledger import Part
-from ..storage.runfolder import RunFolder
+from ..storage.runfolder import RunFolder, check_new_file
 from .join import check_joinable, common_root, joined_metadata, prefix_below
 from .rewrite import metadata_after, rewriting
 
@@ -65,8 +65,7 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
         raise ConfigError(f"got {', '.join(map(str, files))}; expected: two or more files, each once")
     if output in inputs:
         raise ConfigError(f"-o names {output}, which is one of the files to join; expected: a different file")
-    if output.exists() and not force:
-        raise OutputExistsError(f"{output} exists. Name a different file with -o, or replace it with --force")
+    check_new_file(output, force=force)
     with ExitStack() as stack:
         opened = [stack.enter_context(EmbeddingFile(file)) for file in inputs]
         folder = stack.enter_context(RunFolder(output, like=inputs))

@@ -28,8 +28,8 @@ class Card:
     file: str
     tool_version: str
     begun_utc: str
-    asked_sha256: tuple[str, ...]
-    removed_sha256: tuple[str, ...]
+    asked_hmac: tuple[str, ...]
+    removed_hmac: tuple[str, ...]
     removed_photographs: int
     removed_embeddings: int
     removed_as_duplicates: int
@@ -55,10 +55,14 @@ class Note:
     Attributes:
         card: the facts.
         keep_pages: whether pages, lists and folders stay.
+        key: of the digests of names, 64 hexadecimal digits.
+        absent: pages that were not where facemill wrote them when the removal began.
     """
 
     card: Card
     keep_pages: bool
+    key: str
+    absent: tuple[str, ...] = ()
 
 
 def note_path(file: Path) -> Path:
@@ -72,7 +76,7 @@ def read_note(file: Path) -> tuple[Note | None, str]:
     Args:
         file: the real path of the embedding file.
     Returns:
-        The note, None without one that can be followed; and why an existing note cannot be followed, else empty.
+        The note; None without one that can be followed. And why an existing note cannot be followed, else empty.
     Raises:
         StorageError: the disk refused to read it.
     """
@@ -84,10 +88,9 @@ def read_note(file: Path) -> tuple[Note | None, str]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ValueError(f"it is larger than {_MAX_BYTES:,} bytes")
-        raw = parse_json(path.read_bytes())
-        inner = raw.get("card") if isinstance(raw, dict) else None
-        card = convert(inner, Card, unknown=True)
-        return Note(card, convert({"card": inner, **raw}, Note, unknown=True).keep_pages), ""
+        note = convert(parse_json(path.read_bytes()), Note, unknown=True)
+        bytes.fromhex(note.key)
+        return note, ""
     except (ValueError, RecursionError) as err:
         return None, f"this note of a removal is damaged and was not followed ({err!s:.200})"
     except OSError as err:
@@ -104,7 +107,7 @@ def write_note(file: Path, note: Note) -> None:
     Raises:
         DiskFullError, StorageError: it cannot be written.
     """
-    data = json.dumps({"card": note.card.facts(), "keep_pages": note.keep_pages}).encode()
+    data = json.dumps({**asdict(note), "card": note.card.facts()}).encode()
     write_durable(note_path(file), data, "the note of the removal", like=file)
 
 

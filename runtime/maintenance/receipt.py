@@ -1,10 +1,26 @@
-"""The receipt of a removal."""
+"""The receipt of a removal, and the key without which nobody can check whether a name is in it.
+
+A receipt holds HMAC-SHA256 digests of names (RFC 2104). Plain digests would tell the names, because names of photos can
+be guessed. The key is random for each removal and has a file of its own beside the receipt.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from ..errors import OutputExistsError
+from ..files import is_trusted, write_durable
+from ..schema import parse_json
+
+_MAX_BYTES = 1 << 30  # the digests of ten million names
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +66,100 @@ class Receipt:
     def to_dict(self) -> dict[str, Any]:
         """The receipt for JSON."""
         return dict(self.facts)
+
+
+def new_key() -> str:
+    """A random key for the names of one removal, 64 hexadecimal digits."""
+    return secrets.token_hex(32)
+
+
+def name_digest(key: str, name: bytes) -> str:
+    """The digest of a name in a receipt, 64 hexadecimal digits."""
+    return hmac.new(bytes.fromhex(key), name, hashlib.sha256).hexdigest()
+
+
+def key_path(receipt: Path) -> Path:
+    """`receipt.json` -> `receipt.json.key`."""
+    return receipt.with_name(receipt.name + ".key")
+
+
+def check_receipt(path: Path, run_id: str) -> None:
+    """Refuse a receipt, or a key, that would replace a file of something else.
+
+    Args:
+        path: the receipt. It may be the receipt of the same removal, which was killed after it.
+        run_id: of the file after the removal.
+    Raises:
+        OutputExistsError: the receipt or the key exists.
+    """
+    key = key_path(path)
+    foreign_receipt = os.path.lexists(path) and not is_receipt_of(path, run_id)
+    foreign_key = os.path.lexists(key) and not _read_key(key)  # a kill may leave a key without its receipt
+    if foreign_receipt or foreign_key:
+        raise OutputExistsError(
+            f"the receipt {path if foreign_receipt else key} exists. Name a new file with --receipt"
+        )
+
+
+def is_receipt_of(path: Path, run_id: str) -> bool:
+    """Whether a file is the receipt of the removal that made the file with this `run_id`."""
+    return _read(path).get("run_id_after") == run_id
+
+
+def write_receipt(path: Path, facts: Mapping[str, Any], key: str, file: Path) -> None:
+    """Write the key and then the receipt, both as private as the embedding file.
+
+    Raises:
+        DiskFullError, StorageError: one of them cannot be written.
+    """
+    write_durable(key_path(path), (key + "\n").encode(), "the key of the receipt", like=file)
+    write_durable(path, (json.dumps(facts, indent=2) + "\n").encode(), "the receipt", like=file)
+
+
+def find_receipt(receipts: Iterable[Path], names: Sequence[bytes]) -> tuple[Path, dict[str, Any]] | None:
+    """Find a receipt that shows that names were removed before.
+
+    Args:
+        receipts: files that may be receipts. Those of other users, and those without their key, are ignored.
+        names: names as they were given to the removal, relative to the root of the file.
+    Returns:
+        The latest receipt, and its facts, if all of the names were removed; else None.
+    """
+    left, latest = set(names), None
+    for path, facts, key in sorted(_readable(receipts), key=lambda entry: str(entry[1].get("begun_utc")), reverse=True):
+        removed = {name for name in left if name_digest(key, name) in facts["asked_hmac"]}
+        if removed:
+            latest = latest or (path, facts)
+            left -= removed
+        if not left:
+            return latest
+    return None
+
+
+def _readable(receipts: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], str]]:
+    for path in receipts:
+        facts, key = _read(path), _read_key(key_path(path))
+        if facts and key:
+            yield path, facts, key
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The facts of a receipt; empty if it is none, or if others may have written it."""
+    try:
+        if not path.is_file() or not is_trusted(path) or path.stat().st_size > _MAX_BYTES:
+            return {}
+        facts = parse_json(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) and isinstance(facts.get("asked_hmac"), list) else {}
+
+
+def _read_key(path: Path) -> str:
+    """The key in a file; empty if it holds none, or if others may have written it."""
+    try:
+        if not path.is_file() or not is_trusted(path) or path.stat().st_size > 100:
+            return ""
+        key = path.read_text("ascii").strip()
+        return key if len(bytes.fromhex(key)) == 32 else ""
+    except (OSError, ValueError):
+        return ""

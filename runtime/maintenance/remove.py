@@ -6,14 +6,13 @@ the remaining work, and the next removal completes it first.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import glob
 import logging
 import os
 import re
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress, count
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import __version__
-from ..errors import ConfigError, LockedError, OutputExistsError
+from ..errors import ConfigError, LockedError, StorageError, UnfinishedError
 from ..fetch import sha256_of
-from ..files import is_trusted, write_durable
-from ..schema import parse_json
+from ..files import is_trusted
 from ..storage.dataset import assemble
 from ..storage.file import EmbeddingFile
 from ..storage.format import stored_text
@@ -34,8 +32,10 @@ from ..storage.opening import check_regular
 from ..storage.runfolder import RunFolder, utc_now
 from .erase import Derived, derived_from, erase
 from .note import Card, Note, drop_note, note_path, read_note, write_note
+from .receipt import check_receipt, find_receipt, is_receipt_of, name_digest, new_key, write_receipt
 from .rewrite import metadata_after, rewriting
 from .selection import count_shared, find_duplicates, paths_below, select_photos
+from .unfinished import find_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -49,10 +49,12 @@ class RemovalPlan:
         embeddings: number of their rows of `/embeddings`.
         duplicates: number of the n that were not named: they are byte for byte the same as named photos.
         same_stay: number of the n that are the same as photos that stay, with their embeddings.
-        missing: names that select no photo in the file.
+        missing: names that select no photo in the file or in an unfinished run beside it, and that no interrupted
+            removal was to remove.
         root: absolute folder of its paths.
         derived: files that were made from the file.
         extras: datasets of other programs, which are dropped from the file.
+        unfinished: runs beside the file that hold named photos, and would add them to it.
     """
 
     rows: NDArray[np.int64]
@@ -63,6 +65,12 @@ class RemovalPlan:
     root: bytes
     derived: Derived
     extras: tuple[str, ...]
+    unfinished: tuple[Path, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to erase."""
+        return not len(self.rows) and not self.unfinished
 
 
 class Removal:
@@ -79,32 +87,53 @@ class Removal:
         check_regular(self.path)
         self._folder = RunFolder(self.path)
         self.unfinished: Note | None = None
+        self._interrupted: Note | None = None  # the same, once it is finished or starts over
         self._ignored = ""  # why the note beside the file is not followed
 
-    def finish_earlier(self, receipt: Path | None = None) -> dict[str, Any]:
+    def finish_earlier(
+        self, names: Sequence[bytes] = (), receipt: Path | None = None, *, keep_pages: bool = False
+    ) -> dict[str, Any]:
         """Finish an interrupted removal.
 
         Args:
-            receipt: the file to write; None for `<file>.removed-<time>.json`.
+            names: the names of this removal.
+            receipt: its receipt. If the interrupted removal had other names, it gets a receipt of its own.
+            keep_pages: leave pages, lists and folders, even if the interrupted command was to delete them.
         Returns:
-            Its receipt; empty if the removal must start over because its new file was never completed, or if a
-            different file has replaced it.
+            Its receipt; empty if the removal must start over because its new file was never completed, or if nobody
+            can say what it was to remove.
+        Raises:
+            UnfinishedError: something cannot be deleted; the same call goes on.
         """
         note, self.unfinished = self.unfinished, None
         if note is None:
+            if self._ignored and is_trusted(note_path(self.path), beside=self.path):  # ours, and damaged
+                self._clean_up(keep_pages=keep_pages)
             return {}
+        self._interrupted = note = replace(note, keep_pages=note.keep_pages or keep_pages)
         with EmbeddingFile(self.path) as current:
-            run_id, root = current.metadata["run_id"], current.root
-        if run_id == note.card.run_id_after:
-            return self._finish(note, self._receipt_path(receipt, note.card.begun_utc, run_id))
-        if run_id != note.card.run_id_before:
+            same_names = {name_digest(note.key, name) for name in paths_below(current.root, names)}
+            run_id = current.metadata["run_id"]
+            replaced = run_id not in (note.card.run_id_before, note.card.run_id_after)
+            done = run_id == note.card.run_id_after or (replaced and not _holds(current, note))
+        if done:
+            receipt = receipt if same_names == {*note.card.asked_hmac} else None
+            return self._finish(note, self._receipt_path(receipt, note.card.begun_utc, note.card.run_id_after))
+        if replaced:
             logger.warning(
-                "a removal from %s was interrupted, and the file was replaced since: no receipt is written",
+                "a removal from %s was interrupted, and the file has removed photos again: no receipt is written",
                 self.path,
             )
-            erase(self.file, derived_from(self.file, root, keep_pages=note.keep_pages))
+            self._clean_up(keep_pages=note.keep_pages)
         drop_note(self.path)
         return {}
+
+    def _clean_up(self, *, keep_pages: bool) -> None:
+        """Erase what was made from the file before a removal of which no more is known."""
+        with EmbeddingFile(self.path) as current:
+            root = current.root
+        erase(self.file, derived_from(self.file, root, keep_pages=keep_pages))
+        drop_note(self.path)
 
     def find(self, names: Sequence[bytes], *, keep_pages: bool = False) -> RemovalPlan:
         """Find the photos that names select, and the files that a removal would erase. Nothing is changed.
@@ -117,22 +146,41 @@ class Removal:
             StorageError: the file is damaged.
         """
         with EmbeddingFile(self.path) as source:
-            selection = select_photos(source.scanned_paths(), paths_below(source.root, names))
+            names = paths_below(source.root, names)
+            selection = select_photos(source.scanned_paths(), names)
             rows = np.union1d(selection.rows, find_duplicates(source, selection.rows))
-            embeddings = int(source.vector_counts[rows].sum())
-            derived = derived_from(self.file, source.root, keep_pages=keep_pages)
-            extras = tuple(source.foreign_datasets())
-            same_stay = count_shared(source, rows)
+            runs = find_unfinished(self.path, source.root, names)
             return RemovalPlan(
-                rows,
-                embeddings,
-                len(rows) - len(selection.rows),
-                same_stay,
-                selection.missing,
-                source.root,
-                derived,
-                extras,
+                rows=rows,
+                embeddings=int(source.vector_counts[rows].sum()),
+                duplicates=len(rows) - len(selection.rows),
+                same_stay=count_shared(source, rows),
+                missing=tuple(
+                    name for name in selection.missing if name not in runs.names and not self._was_asked(name)
+                ),
+                root=source.root,
+                derived=derived_from(self.file, source.root, keep_pages=keep_pages, only_runs=not len(rows)),
+                extras=tuple(source.foreign_datasets()),
+                unfinished=runs.paths,
             )
+
+    def _was_asked(self, name: bytes) -> bool:
+        """Whether the interrupted removal was to remove this name."""
+        note = self._interrupted
+        return note is not None and name_digest(note.key, name) in note.card.asked_hmac
+
+    def find_earlier(self, names: Sequence[bytes], receipt: Path | None = None) -> dict[str, Any]:
+        """Find the receipt of an earlier removal of names that are not in the file.
+
+        Args:
+            names: as `RemovalPlan.missing` gives them.
+            receipt: a further file that may be the receipt.
+        Returns:
+            The facts of the latest receipt that shows it; empty if none does.
+        """
+        beside = self.path.parent.glob(glob.escape(self.path.name) + ".removed-*.json")
+        earlier = find_receipt([*beside, *([receipt] if receipt else [])], names)
+        return {**earlier[1], "receipt": str(earlier[0])} if earlier else {}
 
     def erase(
         self,
@@ -146,52 +194,56 @@ class Removal:
         """Erase the photos from the file, and the files that were made from it.
 
         Args:
-            plan: the plan of `find`; at least one row.
+            plan: the plan of `find`; not empty.
             names: the names given to `find`.
             receipt: the file to write; None for `<file>.removed-<time>.json`.
             keep_pages: leave pages, lists and folders that show photos.
-            name_paths: put the removed paths into the receipt; else it holds only their SHA-256 digests.
+            name_paths: put the removed paths into the receipt; else it holds only their digests.
         Returns:
             The receipt; `receipt` in it is its path.
         Raises:
             OutputExistsError: the receipt exists.
-            DiskFullError, StorageError: the file is unchanged, or the same command finishes the removal.
+            UnfinishedError: the photos are removed from the file, and something made from it cannot be deleted.
+            DiskFullError, StorageError: the file is unchanged.
         """
-        assert len(plan.rows)
-        now, run_id = utc_now(), secrets.token_hex(16)
-        receipt_path = self._receipt_path(receipt, now, run_id)
+        assert not plan.is_empty
+        now, key = utc_now(), new_key()
         if (self._folder.path / "plan.json").exists():
             logger.warning("the unfinished run on %s is discarded: it was started before this removal", self.path)
-        self._folder.clear()
         with self._lock_pairs(), EmbeddingFile(self.path) as source:
+            before = source.metadata["run_id"]
+            run_id = secrets.token_hex(16) if len(plan.rows) else before
+            receipt_path = self._receipt_path(receipt, now, run_id)
             keep = np.ones(len(source.status), bool)
             keep[plan.rows] = False
             removed = list(compress(source.scanned_paths(), (~keep).tolist()))
-            facts = {
-                "what": "photos removed from an embedding file of facemill, and from all that was made from it",
-                "file": str(self.path),
-                "tool_version": __version__,
-                "begun_utc": now,
-                "asked_sha256": [hashlib.sha256(name).hexdigest() for name in paths_below(source.root, names)],
-                "removed_sha256": [hashlib.sha256(path).hexdigest() for path in removed],
-                **({"removed": [stored_text(path).decode() for path in removed]} if name_paths else {}),
-                "removed_photographs": len(removed),
-                "removed_embeddings": plan.embeddings,
-                "removed_as_duplicates": plan.duplicates,
-                "same_files_stay": plan.same_stay,
-                "names_not_found": len(plan.missing),
-                "dropped_datasets": list(plan.extras),
-                "other_names_of_file_before": self.path.stat().st_nlink - 1,
-                "photographs_before": len(keep),
-                "embeddings_before": int(source.vector_counts.sum()),
-                "run_id_before": source.metadata["run_id"],
-                "run_id_after": run_id,
-            }
-            note = Note(Card(**facts), keep_pages)
+            card = Card(
+                what="photos removed from an embedding file of facemill, and from all that was made from it",
+                file=str(self.path),
+                tool_version=__version__,
+                begun_utc=now,
+                asked_hmac=tuple(name_digest(key, name) for name in paths_below(source.root, names)),
+                removed_hmac=tuple(name_digest(key, path) for path in removed),
+                removed=tuple(stored_text(path).decode() for path in removed) if name_paths else None,
+                removed_photographs=len(removed),
+                removed_embeddings=plan.embeddings,
+                removed_as_duplicates=plan.duplicates,
+                same_files_stay=plan.same_stay,
+                names_not_found=len(plan.missing),
+                dropped_datasets=plan.extras if len(plan.rows) else (),
+                other_names_of_file_before=self.path.stat().st_nlink - 1,
+                photographs_before=len(keep),
+                embeddings_before=int(source.vector_counts.sum()),
+                run_id_before=before,
+                run_id_after=run_id,
+            )
+            note = Note(card, keep_pages, key, tuple(map(str, plan.derived.absent)))
             write_note(self.path, note)
-            with rewriting(self._folder, [Part.of(source, keep)]) as new:
-                metadata = metadata_after(source.metadata, new.ledger, run_id=run_id)
-                assemble(self.path, new.ledger, new.paths, metadata, source.dtype)
+            self._folder.clear()
+            if len(plan.rows):
+                with rewriting(self._folder, [Part.of(source, keep)]) as new:
+                    metadata = metadata_after(source.metadata, new.ledger, run_id=run_id)
+                    assemble(self.path, new.ledger, new.paths, metadata, source.dtype)
         return self._finish(note, receipt_path)
 
     def _lock_pairs(self) -> RunFolder:
@@ -211,10 +263,9 @@ class Removal:
         short = re.sub("[^0-9TZ]", "", begun_utc.replace("+00:00", "Z"))[:20]
         names = (f"{self.path.name}.removed-{short}{'' if i == 1 else f'-{i}'}.json" for i in count(1))
         paths = map(self.path.with_name, names)
-        free = (path for path in paths if not os.path.lexists(path) or _is_receipt_of(path, run_id))
+        free = (path for path in paths if not os.path.lexists(path) or is_receipt_of(path, run_id))
         path = Path(os.path.abspath(receipt or next(free)))
-        if os.path.lexists(path) and not _is_receipt_of(path, run_id):
-            raise OutputExistsError(f"the receipt {path} exists. Name a new file with --receipt")
+        check_receipt(path, run_id)
         if not path.parent.is_dir():
             raise ConfigError(
                 f"the folder {path.parent} of the receipt does not exist. Create it, or name a different file with "
@@ -223,27 +274,46 @@ class Removal:
         return path
 
     def _finish(self, note: Note, receipt: Path) -> dict[str, Any]:
-        """Complete a removal after its new file exists: erase derived files, write the receipt, drop the note."""
+        """Complete a removal after its new file exists: erase derived files, write the receipt, drop the note.
+
+        Raises:
+            UnfinishedError: something failed; the note stays, and the next removal goes on.
+        """
+        try:
+            return self._erase_derived(note, receipt)
+        except UnfinishedError:
+            raise
+        except (StorageError, OSError) as err:
+            reason = err.message if isinstance(err, StorageError) else str(err)
+            raise UnfinishedError(
+                f"the photos are removed from {self.path}, and the removal is not finished: {reason}. Fix that and run "
+                f"the same command again"
+            ) from err
+
+    def _erase_derived(self, note: Note, receipt: Path) -> dict[str, Any]:
         with EmbeddingFile(self.path) as new:
             root = new.root
             after = {"photographs_after": len(new.status), "embeddings_after": int(new.vector_counts.sum())}
-        erased = erase(self.file, derived_from(self.file, root, keep_pages=note.keep_pages))
-        links = note.card.other_names_of_file_before
+        self._folder.clear()
+        only_runs = not note.card.removed_photographs
+        absent = [*map(Path, note.absent)]
+        derived = derived_from(self.file, root, keep_pages=note.keep_pages, absent=absent, only_runs=only_runs)
+        erase(self.file, derived)
+        links = note.card.other_names_of_file_before if note.card.removed_photographs else 0
         hard_links = [("unknown", f"the old file has other names: {links} (hard links)")] if links else []
         ignored = [(str(note_path(self.path)), self._ignored)] if self._ignored else []
-        card = {
+        facts = {
             **note.card.facts(),
             **after,
             "sha256_after": sha256_of(self.path),
-            "deleted": [str(path) for path in (*erased.beside, *erased.pages)],
-            "may_still_show": [{"path": path, "why": why} for path, why in (*erased.kept, *hard_links, *ignored)],
+            "deleted": [str(path) for path in (*derived.beside, *derived.pages)],
+            "may_still_show": [{"path": path, "why": why} for path, why in (*derived.kept, *hard_links, *ignored)],
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),
         }
-        data = (json.dumps(card, indent=2) + "\n").encode()
-        write_durable(receipt, data, "the receipt", like=self.path)
+        write_receipt(receipt, facts, note.key, self.path)
         drop_note(self.path)
-        return {**card, "receipt": str(receipt)}
+        return {**facts, "receipt": str(receipt)}
 
     def __enter__(self) -> Removal:
         try:
@@ -259,10 +329,7 @@ class Removal:
         self._folder.__exit__(*exc)
 
 
-def _is_receipt_of(path: Path, run_id: str) -> bool:
-    """Whether a file is the receipt of the removal that made the file with this `run_id`."""
-    try:
-        facts = parse_json(path.read_bytes()) if path.is_file() and is_trusted(path) else None
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(facts, dict) and facts.get("run_id_after") == run_id
+def _holds(file: EmbeddingFile, note: Note) -> bool:
+    """Whether a file has photos that an interrupted removal was to remove."""
+    removed = set(note.card.removed_hmac)
+    return any(name_digest(note.key, path) in removed for path in file.scanned_paths())

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import ConfigError, OutputExistsError, StorageError
+from ..errors import ConfigError, StorageError
 from ..files import sync_folder
 from ..records import EXPOSURE_DATASETS, FORMAT_VERSIONS, Status
 from ..storage.child import run_in_child
@@ -22,8 +22,8 @@ from ..storage.derived import record_elsewhere
 from ..storage.format import OUR_DATASETS, stored_text
 from ..storage.layout import check_item
 from ..storage.ledger import Part
-from ..storage.opening import DAMAGE, open_hdf5, read_attributes, refuse_system_error
-from ..storage.runfolder import RunFolder
+from ..storage.opening import DAMAGE, open_steadily, read_attributes, refuse_failed_reads, refuse_system_error
+from ..storage.runfolder import RunFolder, check_new_file, sweep_run_folder
 from ..storage.salvage import find_readable, open_item
 from ..storage.verify import verify_file
 from .rewrite import metadata_after, rewriting
@@ -85,13 +85,14 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         raise ConfigError(
             f"-o names {output}, the damaged file. Name a different file, or leave out -o to repair it in place"
         )
-    if output is not None and target.exists() and not force:
-        raise OutputExistsError(f"{output} exists. Name a different file with -o, or replace it with --force")
+    if output is not None:
+        check_new_file(target, force=force)
     findings = verify_file(path).findings
     if not findings:
+        sweep_run_folder(path)
         return Repaired(())
     _read_in_child(path)
-    with RunFolder(target, like=path) as folder, open_hdf5(path) as damaged:
+    with RunFolder(target, like=path) as folder, open_steadily(path) as damaged:
         folder.refuse_unfinished()
         metadata, contract, notes = _metadata(path, damaged)
         logger.info("reading the intact parts of %s", path)
@@ -99,6 +100,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         if not (survey_of_file.photos.status[~survey_of_file.lost] == Status.EMBEDDED).any():
             raise StorageError(f"no row of {path} can be saved; expected: at least one. Restore the file from a copy")
         part = _part(path, damaged, survey_of_file)
+        refuse_failed_reads(damaged)
         if contract.skip_duplicates and not part.has_digests:
             notes.append("the digests of the photos are lost: later runs on the file cannot skip duplicates")
             contract = replace(contract, skip_duplicates=False)

@@ -117,7 +117,7 @@ def draw_map(
         f"seed {seed}",
     ]
     page = MapPage(f"Map of {embeddings.path.name}", facts, report.warning, positions, groups, paths, notes, jpegs)
-    save_page(output, render_map(page), embeddings.path)
+    save_page(output, render_map(page), embeddings)
     return report
 
 

@@ -9,15 +9,15 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..extras import require
-from ..files import check_output, write_durable
-from ..storage.derived import recording
+from ..files import check_output, durable_file
+from ..storage.derived import derived_file
+from ..storage.file import EmbeddingFile
 from ..text import printable
 
 if TYPE_CHECKING:
@@ -82,18 +82,19 @@ def check_page_path(path: Path, *, force: bool, option: str = "--html") -> None:
     check_output(path, "the page", (".html", ".htm"), force=force, other=f"another file with {option}")
 
 
-def save_page(path: Path, text: str, file: Path | None) -> None:
+def save_page(path: Path, text: str, file: Path | EmbeddingFile | None) -> None:
     """Write a page atomically, with permissions no wider than those of the embedding file that it shows.
 
     Args:
         path: the page; replaced if it exists.
         text: its content.
-        file: the embedding file. It records the page, because a person removed from the file is still on the page.
+        file: the embedding file, open if the page shows its rows. It records the page, because a person removed from
+            the file is still on the page.
     Raises:
-        StorageError: the page cannot be written; an existing page is unchanged.
+        StorageError: the page cannot be written, and an existing page is unchanged; or see `record_page`.
     """
-    with nullcontext() if file is None else recording(file, path):
-        write_durable(path, encode(text), "the page", like=() if file is None else file)
+    with durable_file(path, "the page") if file is None else derived_file(file, path, "the page") as page:
+        page.write(encode(text))
 
 
 def encode(text: str) -> bytes:

@@ -68,7 +68,7 @@ def write_review(path: Path, embeddings: EmbeddingFile, text: str, *, ready: Rea
     Raises:
         StorageError: the page cannot be written; an existing file is unchanged.
     """
-    with derived_file(embeddings.path, path, "the page", ready=ready) as file:
+    with derived_file(embeddings, path, "the page", ready=ready) as file:
         file.write(encode(text))
 
 

@@ -58,7 +58,7 @@ def write_page(path: Path, embeddings: EmbeddingFile, answers: PageAnswers, *, f
         StorageError: the page cannot be written; an existing file is unchanged.
     """
     check_page_path(path, force=force)
-    save_page(path, _page(embeddings, answers), embeddings.path)
+    save_page(path, _page(embeddings, answers), embeddings)
 
 
 def _page(embeddings: EmbeddingFile, page: PageAnswers) -> str:

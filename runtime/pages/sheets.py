@@ -74,7 +74,7 @@ def write_sheets(
     reporter = Reporter("sheets", len(sheets), unit="pages", listener=listener)
     with fill_folder(path, KIND, _ENTRIES, force=force, like=embeddings.path), reporter:
         ready(os.lstat(path))
-        record_start(embeddings.path, path)
+        record_start(embeddings, path)
         for number, members in enumerate(sheets):
             previous = _sheet_name(number - 1) if number else ""
             following = _sheet_name(number + 1) if number + 1 < len(sheets) else ""
@@ -89,7 +89,7 @@ def write_sheets(
             reporter.advance(1)
         if cards or not written:
             _write_index(path, embeddings, clusters, cards, written, indexes, shown)
-    record_page(embeddings.path, path)
+    record_page(embeddings, path)
     return len(sheets)
 
 

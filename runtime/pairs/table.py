@@ -143,7 +143,7 @@ def write_table(
         StorageError: the table cannot be written; an existing file is unchanged.
         MissingDependencyError: the package for Parquet is not installed.
     """
-    with derived_file(embeddings.path, path, "the pairs", ready=ready) as file:
+    with derived_file(embeddings, path, "the pairs", ready=ready) as file:
         if path.suffix.lower() == ".csv":
             _write_csv(file, table, safe=csv_safe)
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -16,6 +15,7 @@ import numpy as np
 
 from .. import __version__
 from ..errors import DiskFullError, OutputExistsError, StorageError
+from ..fetch import sha256_of
 from ..records import FACE, Status
 from ..sources.kinds import Patterns, passed_over_text
 from ..sources.pathtable import PathTable, paths_digest, write_paths
@@ -233,7 +233,7 @@ def _check_list(stored: StoredPlan, source: Source, folder: RunFolder) -> None:
         StorageError: the list is damaged, and the photos have changed since.
     """
     try:
-        digest = hashlib.sha256(folder.paths_file.read_bytes()).hexdigest()
+        digest = sha256_of(folder.paths_file)
     except FileNotFoundError:
         digest = "missing"
     if stored.paths_sha256 in (digest, ""):

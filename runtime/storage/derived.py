@@ -1,13 +1,15 @@
-"""Record and find files that were made from an embedding file, so that removing a person can delete them."""
+"""Record and find pages, lists and folders made from an embedding file, so that removing a person can delete them.
+
+The list is `<file>.pages`. It names pages in the folder of the file relative to that folder, so that it stays right
+when the folder is moved or copied. `nearby.py` finds the files beside the file, which have fixed names.
+"""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import logging
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,17 +19,13 @@ from typing import IO, Any
 
 from ..assets import cache_dir
 from ..errors import ConfigError, StorageError
-from ..files import TEMPORARY_SUFFIX, durable_file, is_trusted, temporary_path, write_durable
+from ..files import durable_file, is_trusted, temporary_path, write_durable
+from .deletion import delete, final_name, renamed_remains
+from .file import EmbeddingFile
+from .nearby import IDENTITY, earlier_names, identity_of
+from .runfolder import sweep_run_folder
 
 logger = logging.getLogger(__name__)
-
-# Names beside the file: indexes, data of unfinished jobs, remains of killed ones, files that a repair replaced. All
-# other names that begin with the file's name belong to the user: notes, tables, folders.
-_TEMPORARY = f"({re.escape(TEMPORARY_SUFFIX)})"
-_BESIDE = re.compile(
-    rf"\.faiss(-[a-z0-9]+)?(\.json)?{_TEMPORARY}?|\.(pairs|clusters|adding)\.parts|\.adding{_TEMPORARY}?|{_TEMPORARY}"
-    r"|\.damaged-\d+"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +41,6 @@ class Fingerprint:
     entries: int
     size_bytes: int
     newest_ns: int
-
-
-def derived_nearby(file: Path) -> list[Path]:
-    """Find facemill's files and folders beside a file, or beside a link to it, that hold data of its rows."""
-    names = {Path(os.path.abspath(file)), Path(os.path.realpath(file))}
-    return sorted(
-        path
-        for name in names
-        for path in name.parent.glob(glob.escape(name.name) + ".*")
-        if _BESIDE.fullmatch(path.name[len(name.name) :])
-    )
 
 
 def take_fingerprint(page: Path) -> Fingerprint | None:
@@ -75,25 +62,60 @@ def _tree(page: Path) -> Iterator[str]:
         yield from (os.path.join(folder, name) for name in (*folders, *files))
 
 
-def record_page(file: Path, page: Path) -> None:
+def record_page(file: Path | EmbeddingFile, page: Path, seen: Fingerprint | None = None) -> None:
     """Record that a page, a list or a folder shows photos of a file; a failure is logged.
 
-    Call it after the page is written: only pages that are unchanged since then are ever deleted. See `recording`.
+    Call it when the page is whole, if possible before it gets its name: a kill then leaves nothing that is written but
+    not recorded. Only pages that are unchanged since then are ever deleted. See `derived_file`.
 
     Args:
-        file: the embedding file. The list is beside it, `<file>.pages`, one line of JSON per page. A link is followed,
-            so that a file has one list under all its names.
+        file: the embedding file: open, if the page shows its rows. The list is beside it, `<file>.pages`, one line of
+            JSON per page. A link is followed, so that a file has one list under all its names.
         page: the page, list or folder.
+        seen: its fingerprint while it has a temporary name; None to take it now.
+    Raises:
+        StorageError: a file with other rows has replaced the open file, so that the page may show photos that were
+            removed while it was made. A page that has its name already was deleted.
     """
     page = Path(os.path.abspath(page))
-    _note(file, _line(page, take_fingerprint(page)), str(page))
-    _note_own(file, page)
+    _record(file, page, seen or take_fingerprint(page))
+    # After the record: a removal from now on finds the page. A removal before has replaced the file.
+    if isinstance(file, EmbeddingFile) and _was_replaced(file):
+        if seen is None:
+            delete(page)
+        raise StorageError(
+            f"{file.path} was replaced while {page} was made from it, so the page was not kept: it may have shown "
+            f"photos that were removed. Run the same command again"
+        )
 
 
-def record_start(file: Path, page: Path) -> None:
-    """Record that a page will be written, because a kill may leave a part of it. An earlier file does not count."""
-    page = Path(os.path.abspath(page))
-    _note(file, _line(page, None), str(page))
+def _was_replaced(file: EmbeddingFile) -> bool:
+    """Whether a file with other rows has taken the name of an open one since it was opened, or the name is gone."""
+    try:
+        if os.path.samestat(os.stat(file.path), os.fstat(file.hdf5.id.get_vfd_handle())):
+            return False
+        with EmbeddingFile(file.path) as current:
+            return bool(current.metadata["run_id"] != file.metadata["run_id"])
+    except OSError:
+        return True
+
+
+def record_start(file: Path | EmbeddingFile, page: Path) -> None:
+    """Record that a page will be written, because a kill may leave a part of it. An earlier file does not count.
+
+    This also removes what a killed writer of the embedding file itself left beside it.
+    """
+    sweep_run_folder(Path(os.path.realpath(_path_of(file))))
+    _record(file, Path(os.path.abspath(page)), None)
+
+
+def _path_of(file: Path | EmbeddingFile) -> Path:
+    return file.path if isinstance(file, EmbeddingFile) else file
+
+
+def _record(source: Path | EmbeddingFile, page: Path, fingerprint: Fingerprint | None) -> None:
+    file = _path_of(source)
+    _note(file, _line(file, page, fingerprint), str(page))
     _note_own(file, page)
 
 
@@ -104,14 +126,21 @@ def is_own_page(file: Path, page: Path) -> bool:
     """
     if _is_below(file, page):
         return True
-    name = page.name.removesuffix(TEMPORARY_SUFFIX)  # a killed writer recorded the final name
-    own = _own_note(file, page.with_name(name or page.name))
+    own = _own_note(file, page.with_name(final_name(page)))
     return is_trusted(own) and is_trusted(own.parent)
 
 
 def _is_below(file: Path, page: Path) -> bool:
-    folder = os.path.dirname(os.path.realpath(file))
-    return os.path.commonpath([folder, os.path.join(os.path.realpath(page.parent), page.name)]) == folder
+    return os.path.commonpath([_folder(file), _real_name(page)]) == _folder(file)
+
+
+def _folder(file: Path) -> str:
+    return os.path.dirname(os.path.realpath(file))
+
+
+def _real_name(page: Path) -> str:
+    """The path of a page without links above it; a page that is a link itself is not followed."""
+    return os.path.join(os.path.realpath(page.parent), page.name)
 
 
 def _own_note(file: Path, page: Path) -> Path:
@@ -127,19 +156,6 @@ def _note_own(file: Path, page: Path) -> None:
         write_durable(_own_note(file, page), b"", "the record of a page", wait=True)
     except (ConfigError, OSError) as err:
         logger.warning("%s is not recorded in the cache (%s): facemill remove will only name it", page, err)
-
-
-@contextmanager
-def recording(file: Path, page: Path) -> Iterator[None]:
-    """Record a page around the block that writes it: before, and after with its fingerprint.
-
-    Args:
-        file: the embedding file.
-        page: the page, list or folder, whose path has been checked.
-    """
-    record_start(file, page)
-    yield
-    record_page(file, page)
 
 
 def record_elsewhere(file: Path, description: str) -> None:
@@ -164,40 +180,56 @@ def recorded_elsewhere(file: Path) -> list[str]:
 
 @contextmanager
 def derived_file(
-    file: Path, page: Path, description: str, *, ready: Callable[[os.stat_result], None] = lambda status: None
+    file: Path | EmbeddingFile,
+    page: Path,
+    description: str,
+    *,
+    ready: Callable[[os.stat_result], None] = lambda status: None,
 ) -> Iterator[IO[bytes]]:
     """Open a new file that shows rows of an embedding file: it is as private as that file, and recorded with it.
 
     Args:
-        file: the embedding file.
+        file: the embedding file, see `record_page`.
         page: the new file; replaced when the block succeeds.
         description: its name in messages, such as "the list".
         ready: called with the status of the whole file, right before it gets its name.
     Raises:
         LockedError: another process writes the same page.
-        DiskFullError, StorageError: the page keeps its old content.
+        DiskFullError, StorageError: the page keeps its old content; or see `record_page`.
     """
-    with recording(file, page), durable_file(page, description, like=file) as output:
+    record_start(file, page)
+    with durable_file(page, description, like=_path_of(file)) as output:
         yield output
         output.flush()
-        ready(os.fstat(output.fileno()))
+        status = os.fstat(output.fileno())
+        record_page(file, page, Fingerprint(1, status.st_size, status.st_mtime_ns))
+        ready(status)
 
 
 def _note(file: Path, line: str, description: str) -> None:
     path = _list(file)
     try:
+        if not distrusted_list(file) and path.exists() and line.encode() in path.read_bytes().splitlines():
+            return
         with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
             # Read under the lock, so that no line is lost.
             lines = path.read_bytes().splitlines() if path.exists() else []
-            if line.encode() not in lines:
-                lines.append(line.encode())
+            for new in (*_identity_line(file), line):
+                if new.encode() not in lines:
+                    lines.append(new.encode())
             output.write(b"".join(noted + b"\n" for noted in lines))
     except OSError as err:
         logger.warning("%s is not recorded (%s): facemill remove will not find it", description, err)
 
 
+def _identity_line(file: Path) -> tuple[str, ...]:
+    """The line that says whose list it is, should the file get another name."""
+    identity = identity_of(file)
+    return (json.dumps({IDENTITY: identity}),) if identity else ()
+
+
 def recorded_pages(file: Path) -> list[Path]:
-    """Read the pages that `record_page` recorded, existing or not, and find the remains of killed writers.
+    """Read the pages that `record_page` recorded, existing or not, and find the remains of killed commands.
 
     Raises:
         StorageError: the list exists and cannot be read.
@@ -213,32 +245,33 @@ def written_pages(file: Path) -> dict[Path, tuple[Fingerprint, ...]]:
     Raises:
         StorageError: the list exists and cannot be read.
     """
+    folder = Path(_folder(file))
     fingerprints: dict[Path, tuple[Fingerprint, ...]] = {}
     for entry in _entries(file):
         try:
             page, states = Path(entry["page"]), (Fingerprint(*map(int, entry["seen"])),) if entry["seen"] else ()
         except (KeyError, TypeError, ValueError, OverflowError):
             continue
-        if page.is_absolute() and _is_possible(page):
-            fingerprints[page] = (*fingerprints.get(page, ()), *states)
+        if ".." not in page.parts and page.name and _is_possible(folder / page):
+            fingerprints[folder / page] = (*fingerprints.get(folder / page, ()), *states)
     return fingerprints
 
 
 def _entries(file: Path) -> Iterator[dict[str, Any]]:
-    path = _list(file)
-    if distrusted_list(file):
-        return
-    try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    except FileNotFoundError:
-        return
-    except OSError as err:
-        raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
-    for line in lines:
-        with suppress(ValueError, RecursionError):
-            entry = json.loads(line)
-            if isinstance(entry, dict):
-                yield entry
+    """The entries of the list of a file, and of lists that it had under earlier names."""
+    own = [] if distrusted_list(file) else [_list(file)]
+    for path in (*own, *map(_list, earlier_names(file))):
+        try:
+            lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+        except FileNotFoundError:
+            continue
+        except OSError as err:
+            raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
+        for line in lines:
+            with suppress(ValueError, RecursionError):
+                entry = json.loads(line)
+                if isinstance(entry, dict):
+                    yield entry
 
 
 def distrusted_list(file: Path) -> Path | None:
@@ -260,9 +293,9 @@ def _is_possible(page: Path) -> bool:
 
 
 def _unfinished(page: Path) -> list[Path]:
-    """Existing temporary files of a page; some writers follow a link and some replace it."""
+    """Existing temporary files of a page, and remains of its deletion; some writers follow a link, some replace it."""
     names = map(temporary_path, dict.fromkeys([page, Path(os.path.realpath(page))]))
-    return [name for name in names if os.path.lexists(name)]
+    return [*(name for name in names if os.path.lexists(name)), *renamed_remains(page)]
 
 
 def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
@@ -273,17 +306,20 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     """
     keep_set, written = set(keep), written_pages(file)
     left = [page for page in recorded_pages(file) if page in keep_set]
-    lines = [_line(page, fingerprint) for page in left for fingerprint in written.get(page) or (None,)]
+    lines = [_line(file, page, fingerprint) for page in left for fingerprint in written.get(page) or (None,)]
     lines += [json.dumps({"elsewhere": description}) for description in recorded_elsewhere(file)]
     if lines:
-        data = "".join(line + "\n" for line in lines).encode()
+        data = "".join(line + "\n" for line in (*_identity_line(file), *lines)).encode()
         write_durable(_list(file), data, "the list of pages", like=_sources(file), wait=True)
     else:
         _list(file).unlink(missing_ok=True)
+    for name in earlier_names(file):
+        _list(name).unlink(missing_ok=True)  # its entries are in the list now
 
 
-def _line(page: Path, fingerprint: Fingerprint | None) -> str:
-    return json.dumps({"page": str(page), "seen": astuple(fingerprint) if fingerprint else None})
+def _line(file: Path, page: Path, fingerprint: Fingerprint | None) -> str:
+    name = os.path.relpath(_real_name(page), _folder(file)) if _is_below(file, page) else str(page)
+    return json.dumps({"page": name, "seen": astuple(fingerprint) if fingerprint else None})
 
 
 def _sources(file: Path) -> tuple[Path, ...]:

@@ -99,14 +99,13 @@ class EmbeddingFile:
         self.dtype = str(vectors.dtype)
         self.has_faces = "face_index" in self.hdf5
         self.rows, self.dimension = map(int, vectors.shape)
-        for what, expected in (("the metadata", self.metadata["dimension"]), ("the contract", contract.dimension)):
-            if expected not in (self.dimension, None):
-                raise ValueError(f"/embeddings has {self.dimension} columns, expected by {what}: {expected}")
-        if contract.dtype not in ("float32", "float16", None):
-            raise ValueError(f"the dtype of the contract is {contract.dtype!r:.40}; expected: float32 or float16")
+        if self.metadata["dimension"] != self.dimension:
+            raise ValueError(f"/embeddings has {self.dimension} columns, expected: {self.metadata['dimension']}")
         for name in ("image_paths", *(FACE_DATASETS.values() if self.has_faces else ())):
             if name not in self.hdf5:
                 raise ValueError(f"/{name} is missing")
+        contract = contract.completed(self.dtype, self.dimension)
+        self.metadata["contract"] = contract.to_json()
         return contract
 
     def _unusable(self, err: Exception) -> StorageError:

@@ -9,10 +9,11 @@ Source: HDF5 File Format Specification 3.0, III.E (global heap) and IV.A.1 (obje
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from .steady import read_at
 
 _HEAP_HEADER, _PIECE_HEADER = struct.Struct("<4sB3xQ"), struct.Struct("<HH4xQ")
 _HEADER, _MESSAGE = struct.Struct("<BxHII4x"), struct.Struct("<HHB3x")
@@ -58,13 +59,13 @@ class _Disk:
     """The bytes of an open file, as HDF5 reads them."""
 
     def __init__(self, file: Any) -> None:
-        self._fd, self._base = int(file.id.get_vfd_handle()), int(file.userblock_size)
+        self._file, self._base = file, int(file.userblock_size)
         self._checked: set[int] = set()
 
     def read(self, address: int, size: int) -> bytes:
         if not 0 <= address < 1 << 62 or size > _MAX_HEAP_BYTES:
             raise ValueError(f"the address {address} or the size {size} is impossible")
-        return os.pread(self._fd, size, address)
+        return read_at(self._file, address, size)
 
     def part(self, address: int, size: int) -> bytes:
         """Bytes at an address relative to HDF5's first byte."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import DamagedError, StorageError
 from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, SAME_FILE, Status
 from .file import EmbeddingFile
-from .format import display_text, offsets, stored_text
+from .format import check_entries, display_text, offsets, stored_text
 from .layout import check_item
 from .opening import DAMAGE, open_hdf5, refuse_system_error
 from .salvage import read_stored
@@ -337,7 +337,10 @@ class FileSet:
             low, high = int(index[run[0]]), int(index[run[-1]]) + 1
             with self._reporting_damage(number):
                 piece = read_stored(data, low, high)
-            yield run, piece if len(piece) == len(run) else piece[index[run] - low]
+                piece = piece if len(piece) == len(run) else piece[index[run] - low]
+                if number in self.parts:  # of a finished file, which anybody may have made
+                    check_entries(dataset, piece, low)
+            yield run, piece
 
     @contextmanager
     def _reporting_damage(self, number: int) -> Iterator[None]:

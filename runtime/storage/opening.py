@@ -11,6 +11,8 @@ import math
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ..errors import LockedError, StorageError
 from .child import Alive, run_in_child
 from .heaps import check_attribute_texts
 from .layout import check_item
+from .steady import DAMAGE_ERRNO, SteadyFile, steady_file_of
 
 # Errors that h5py raises for a damaged file, depending on the position of the damage. Damage that makes a file
 # another valid file raises what Python raises for a wrong value.
@@ -32,8 +35,6 @@ DAMAGE = (
     OverflowError,
     MemoryError,
 )
-# Numbers of the system that say something about the place in the file, not about the machine.
-_DAMAGE_ERRNO = (errno.EINVAL, errno.EOVERFLOW)
 # File systems without locks. Nobody can lock a file there, so that nothing is lost by reading without a lock.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 
@@ -74,13 +75,56 @@ def open_hdf5(path: Path) -> Any:
     check_regular(path)
     file = _open(path)
     try:
-        if not stat.S_ISREG(os.fstat(file.id.get_vfd_handle()).st_mode):
-            raise StorageError(f"{path} was replaced by something that is no regular file")
+        _require_regular(file.id.get_vfd_handle(), path)
         _check_texts(file, path)
     except BaseException:
         file.close()
         raise
     return file
+
+
+@contextmanager
+def open_steadily(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file like `open_hdf5`, to judge its content or to save it: no error of the machine counts as damage.
+
+    Raises:
+        StorageError: see `open_hdf5`; also at the end of the block, instead of its own error, if the machine could not
+            read a part of the file in the block.
+        LockedError, OSError, RuntimeError, ValueError: see `open_hdf5`.
+    """
+    import h5py
+
+    check_regular(path)
+    try:
+        steady = SteadyFile(path)
+    except OSError as err:
+        refuse_system_error(err, path)
+        raise
+    with steady:
+        _require_regular(steady.fileno(), path)
+        try:
+            with h5py.File(steady, "r") as file:
+                _check_texts(file, path)
+                yield file
+        finally:
+            if steady.failure is not None:
+                refuse_system_error(steady.failure, path)
+
+
+def refuse_failed_reads(file: Any) -> None:
+    """Raise if the machine could not read a part of a file of `open_steadily` so far: call it before any conclusion.
+
+    Raises:
+        StorageError: it could not.
+    """
+    steady = steady_file_of(file)
+    if steady is not None and steady.failure is not None:
+        refuse_system_error(steady.failure, steady.path)
+
+
+def _require_regular(descriptor: int, path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise StorageError(f"{path} was replaced by something that is no regular file")
 
 
 def _open(path: Path) -> Any:
@@ -162,7 +206,7 @@ def refuse_system_error(err: Exception, path: Path) -> None:
     if isinstance(err, MemoryError):
         raise StorageError(f"{path} cannot be read: not enough memory. Close other programs and try again") from err
     number = _errno_of(err)
-    if not number or number in _DAMAGE_ERRNO:
+    if not number or number in DAMAGE_ERRNO:
         return
     if number in (errno.EAGAIN, errno.EWOULDBLOCK):
         raise LockedError(
@@ -186,7 +230,7 @@ def _errno_of(err: BaseException | None) -> int:
 
 def is_system_error(err: StorageError) -> bool:
     """Whether an error of opening a file says nothing about its content."""
-    return _errno_of(err.__cause__) not in (0, *_DAMAGE_ERRNO)
+    return _errno_of(err.__cause__) not in (0, *DAMAGE_ERRNO)
 
 
 def read_attributes(hdf5: Any, findings: list[str] | None = None) -> dict[str, Any]:

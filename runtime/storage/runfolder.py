@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TypeVar
 
-from ..errors import ConfigError, LockedError, StorageError
-from ..files import check_parent, is_trusted, make_folder, restrict_folder, storage_error, write_durable
+from ..errors import ConfigError, FacemillError, LockedError, StorageError
+from ..files import (
+    check_output,
+    check_parent,
+    is_trusted,
+    make_folder,
+    restrict_folder,
+    storage_error,
+    sync_folder,
+    write_durable,
+)
 from ..locks import Lock
 from .contract import EmbeddingContract
+from .opening import refuse_system_error
 
 _OURS = re.compile(
     r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|outputs\.json|.+\.partial"
 )
+
+_T = TypeVar("_T")
+
+logger = logging.getLogger(__name__)
 
 
 def utc_now() -> str:
@@ -69,7 +85,7 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """Read the plan of the unfinished run in a folder; None without one.
 
     Raises:
-        StorageError: the plan is damaged.
+        StorageError: the plan is damaged, or the machine cannot read it.
     """
     path = folder / "plan.json"
     try:
@@ -81,10 +97,33 @@ def read_plan(folder: Path) -> StoredPlan | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
+        refuse_system_error(err, path)
         raise StorageError(
             f"the plan of the unfinished run, {path}, is damaged ({err}). Restore it from a copy, or start over with "
             f"--force"
         ) from err
+
+
+def check_new_file(output: Path, *, force: bool) -> None:
+    """Check, before the work, that a new embedding file can be written; see `files.check_output`.
+
+    Raises:
+        ConfigError, OutputExistsError: see `files.check_output`.
+    """
+    if not force:
+        sweep_run_folder(output)
+    check_output(output, "the embedding file", force=force)
+
+
+def sweep_run_folder(output: Path) -> None:
+    """Remove the folder of a writer that was killed right after it had finished its file, if it left one.
+
+    A folder that is in use, holds an unfinished run or a file that facemill did not write stays.
+    """
+    folder = folder_of(output)
+    if folder.is_dir() and not (folder / "plan.json").exists():
+        with suppress(FacemillError), RunFolder(output):
+            pass
 
 
 def _checksum(plan: Mapping[str, object]) -> str:
@@ -181,16 +220,21 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove everything but the lock."""
-        (self.path / "plan.json").unlink(missing_ok=True)  # first: without the plan, the rest has no meaning
+        plan = self.path / "plan.json"
+        if plan.exists():  # first: without the plan, the rest has no meaning
+            plan.unlink()
+            sync_folder(self.path)  # a power cut must not keep the plan and lose the rest
         # The note of the outputs last: until it is gone, the same command knows them as its own.
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == "outputs.json"):
+            if entry.name == "outputs.json":
+                sync_folder(self.path)  # a power cut must not keep the rest and lose the note
             if entry.name != "lock":
                 entry.unlink()
 
     def remove(self) -> None:
         """Remove the folder of a run that is finished, or never started."""
         self.clear()
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove_folder(self.path)
 
     def __enter__(self) -> RunFolder:
         return self
@@ -199,6 +243,34 @@ class RunFolder:
         if self._lock is None:
             return
         if not (self.path / "plan.json").exists():
-            shutil.rmtree(self.path, ignore_errors=True)
+            _remove_folder(self.path)
         self._lock.release()
         self._lock = None
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a run folder that this process has locked. The result is whole by now: what cannot be removed is logged.
+
+    The lock goes last: until then no other run takes the folder.
+    """
+    try:
+        for name in _try_twice(os.listdir, folder):
+            if name != "lock":
+                _try_twice(os.unlink, folder / name)
+        _try_twice(os.unlink, folder / "lock")
+        _try_twice(os.rmdir, folder)
+    except FileNotFoundError:
+        pass  # `remove` has removed it
+    except OSError as err:
+        if err.errno != errno.ENOTEMPTY:  # another run has taken it
+            logger.warning("%s cannot be removed (%s). The next run of the same output removes it", folder, err)
+
+
+def _try_twice(step: Callable[[Path], _T], path: Path) -> _T:
+    """Take a step again if it fails: a network file system may be away for a moment."""
+    try:
+        return step(path)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return step(path)

@@ -23,7 +23,7 @@ from ..records import EXPOSURE_DATASETS, FACE_DATASETS, Embedded, Status
 from .format import append_faces, create_faces, read_vector_counts
 from .h5write import DurableH5
 from .layout import check_layout
-from .opening import DAMAGE, open_hdf5, read_attribute, refuse_system_error
+from .opening import DAMAGE, open_steadily, read_attribute, refuse_system_error
 
 DETAIL_BYTES = 500
 _OUTCOMES = [int(status) for status in Status if status is not Status.PENDING]
@@ -257,7 +257,7 @@ def read_segments(folder: Path, plan_id: str, rows: int) -> Iterator[Segment]:
         path.unlink()
     for path in segment_files(folder):
         try:
-            with open_hdf5(path) as file:
+            with open_steadily(path) as file:
                 check_layout(file)
                 segment = _segment(path, file)
                 right = read_attribute(file, "plan_id") == plan_id and _adds_up(segment, file, rows)

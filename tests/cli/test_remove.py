@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import os
 import random
@@ -17,6 +18,7 @@ import h5py
 import numpy as np
 import pytest
 
+from runtime.maintenance.receipt import key_path
 from runtime.maintenance.remove import Removal
 from runtime.maintenance.selection import read_names
 from runtime.records import Status
@@ -81,7 +83,8 @@ def test_remove_erases_a_person_from_all_files_and_keeps_other_rows(file: Path, 
     assert result.returncode == 0, result.stderr
     receipt = json.loads(result.stdout)
     assert files_that_hold(file.parent, *traces) == []
-    assert sorted(os.listdir(file.parent)) == ["people.h5", Path(receipt["receipt"]).name]
+    receipt_name = Path(receipt["receipt"]).name
+    assert sorted(os.listdir(file.parent)) == ["people.h5", receipt_name, f"{receipt_name}.key"]
     assert paths_in(file) == [path for path in before if not path.startswith(b"P02/")]
     assert verify_file(file).findings == ()
     for name in ("P00/0.jpg", "P03/", "odd é/"):
@@ -94,11 +97,16 @@ def test_the_receipt_has_all_counts_and_no_path(file: Path, samples: Path) -> No
     with h5py.File(file) as opened:
         before = dict(opened["metadata"].attrs)
     receipt = json.loads(remove(file, "--path", "P02/", "--json").stdout)
-    stored = json.loads(Path(receipt.pop("receipt")).read_text())
+    receipt_path = Path(receipt.pop("receipt"))
+    stored = json.loads(receipt_path.read_text())
     assert stored == receipt
     assert "P02" not in json.dumps(receipt)
-    assert receipt["asked_sha256"] == [hashlib.sha256(b"P02/").hexdigest()]
-    assert hashlib.sha256(b"P02/3.jpg").hexdigest() in receipt["removed_sha256"]
+    key = bytes.fromhex(key_path(receipt_path).read_text().strip())
+    assert len(key) == 32
+    assert receipt["asked_hmac"] == [hmac.new(key, b"P02/", "sha256").hexdigest()]
+    assert hmac.new(key, b"P02/3.jpg", "sha256").hexdigest() in receipt["removed_hmac"]
+    for name in (b"P02/", b"P02/3.jpg"):
+        assert hashlib.sha256(name).hexdigest() not in receipt_path.read_text()
     assert (receipt["removed_photographs"], receipt["removed_embeddings"], receipt["removed_as_duplicates"]) == (
         4,
         4,
@@ -389,7 +397,7 @@ def test_the_same_command_resumes_after_a_kill_between_two_steps(target: str, fi
     assert files_that_hold(file.parent, *traces) == []
     names = sorted(os.listdir(file.parent))
     assert names[0] == "people.h5"
-    assert len(names) == 2  # the file and one receipt
+    assert len(names) == 3  # the file, and one receipt with its key
     assert "removed-" in names[1]
 
 
@@ -404,15 +412,29 @@ def test_a_later_removal_first_completes_an_interrupted_one(file: Path) -> None:
     assert [str(path) in result.stderr for path in receipts].count(True) == 1  # the receipt of the completed removal
 
 
-def test_a_file_replaced_after_a_kill_loses_its_index_and_gets_no_receipt(file: Path, samples: Path) -> None:
+def test_a_removal_is_finished_though_its_file_was_changed_after_a_kill(file: Path, samples: Path) -> None:
     kill_remove(file, "runtime.maintenance.remove.erase", "--path", "P02/")
     with h5py.File(file, "r+") as opened:
         opened["metadata"].attrs["run_id"] = "another"
     shutil.copy(samples / "people.h5", file.with_name("people.h5.faiss"))
+    result = remove(file, "--path", "P02/", "--json")
+    assert result.returncode == 0, result.stderr
+    receipt = Path(json.loads(result.stdout)["receipt"])
+    assert sorted(os.listdir(file.parent)) == ["people.h5", receipt.name, receipt.name + ".key"]
+
+
+def test_photos_that_came_back_after_a_kill_are_removed_again(file: Path, samples: Path) -> None:
+    kill_remove(file, "runtime.maintenance.remove.erase", "--path", "P02/")
+    shutil.copy(samples / "people.h5", file)
+    with h5py.File(file, "r+") as opened:
+        opened["metadata"].attrs["run_id"] = "another"
+    shutil.copy(samples / "people.h5", file.with_name("people.h5.faiss"))
     result = remove(file, "--path", "P02/")
-    assert_refused(result, "E-CONFIG", 1, "P02/")
-    assert str(file) in result.stderr.splitlines()[0]  # a warning about the interrupted removal precedes the error
-    assert os.listdir(file.parent) == ["people.h5"]
+    assert result.returncode == 0, result.stderr
+    assert str(file) in result.stderr.splitlines()[0]  # a warning about the interrupted removal
+    assert len(list(file.parent.glob("*.json"))) == 1
+    assert not file.with_name("people.h5.faiss").exists()
+    assert not [path for path in paths_in(file) if path.startswith(b"P02")]
 
 
 @pytest.mark.parametrize("seed", range(5))

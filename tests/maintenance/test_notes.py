@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import pytest
 
+from runtime.maintenance.receipt import key_path
 from runtime.storage.derived import record_page, take_fingerprint
 from tests.support.facemill_command import facemill
 from tests.support.people_files import embed_folder, make_people, paths_in
@@ -23,7 +24,7 @@ def removing(**card: object) -> str:
 
 BAD_NOTES = [
     "", "{}", "[]", "5", "null", "\xff", "[" * 100_000, '{"card":{}}', '{"card":5,"keep_pages":2}', removing(),
-    removing(other_names_of_file_before="x"), removing(asked_sha256=5), removing(begun_utc="../../x"),
+    removing(other_names_of_file_before="x"), removing(asked_hmac=5), removing(begun_utc="../../x"),
 ]  # fmt: skip
 BAD_PAGES = [
     "5", '"x"', '{"page":5,"seen":null}', '{"page":"/x","seen":5}', '{"page":"/x","seen":[1]}',
@@ -109,7 +110,8 @@ def test_a_resumed_removal_writes_its_receipt_where_the_command_says(file: Path,
     target = tmp_path / "home" / "authorized_keys"
     target.write_text("mine")
     facts = json.loads(facemill("remove", file, "--path", "P02/", "--yes", "--json").stdout)
-    note = {"card": facts, "receipt": str(target), "keep_pages": False}
+    key = key_path(Path(facts["receipt"])).read_text().strip()
+    note = {"card": facts, "receipt": str(target), "keep_pages": False, "key": key}
     file.with_name("people.h5.removing").write_text(json.dumps(note))
     result = facemill("remove", file, "--path", "P02/", "--yes", "--json", "--receipt", tmp_path / "home" / "r.json")
     assert result.returncode == 0, result.stderr

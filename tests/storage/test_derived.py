@@ -10,7 +10,7 @@ import pytest
 from runtime.errors import StorageError
 from runtime.storage.derived import (
     Fingerprint,
-    derived_nearby,
+    derived_file,
     forget_pages,
     record_elsewhere,
     record_page,
@@ -19,6 +19,7 @@ from runtime.storage.derived import (
     take_fingerprint,
     written_pages,
 )
+from runtime.storage.nearby import derived_nearby
 from tests.support.errors import assert_names, raises, warnings_in
 
 NAMES = ["people.h5", "a[b]*?.h5", "-x .h5", "two\nlines.h5", "\udcff\u4eba.h5"]
@@ -79,6 +80,22 @@ def test_pages_are_recorded_once_and_in_order(tmp_path: Path, name: str, monkeyp
     (tmp_path / (name + ".pages")).read_bytes().decode("ascii")
 
 
+def test_a_page_is_recorded_before_it_appears_and_sweeps_what_a_killed_writer_left(tmp_path: Path) -> None:
+    file, page, left = tmp_path / "people.h5", tmp_path / "page.html", tmp_path / "people.h5.parts"
+    file.touch(0o600)
+    left.mkdir(mode=0o700)
+    (left / "lock").touch(0o600)
+
+    def look(status: os.stat_result) -> None:
+        assert written_pages(file) == {page: (Fingerprint(1, 5, status.st_mtime_ns),)}
+        assert not page.exists()
+
+    with derived_file(file, page, "the page", ready=look) as output:
+        output.write(b"<p>hi")
+    assert written_pages(file)[page] == (take_fingerprint(page),)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "people.h5", "people.h5.pages"]
+
+
 def test_a_file_may_have_no_pages(tmp_path: Path) -> None:
     assert recorded_pages(tmp_path / "people.h5") == []
     forget_pages(tmp_path / "people.h5")  # not an error
@@ -125,7 +142,7 @@ def test_invalid_lines_are_ignored(tmp_path: Path) -> None:
     file, page_list = tmp_path / "people.h5", tmp_path / "people.h5.pages"
     a, b = (b'{"page": "/%c", "seen": null}\n' % name for name in b"ab")
     invalid_lines = (
-        b'\n{"x": 1}\nnot json\n7\n"/"\n["/"]\n\xff\xfe\n{"page": "rel", "seen": null}\n{"page": "/x", "seen": [1]}\n'
+        b'\n{"x": 1}\nnot json\n7\n"/"\n["/"]\n\xff\xfe\n{"page": "../up", "seen": null}\n{"page": "/x", "seen": [1]}\n'
     )
     page_list.write_bytes(a + invalid_lines + b + b'{"page": "/torn')  # cut short, as by a power cut
     record_page(file, Path("/c"))

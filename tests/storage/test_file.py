@@ -128,7 +128,7 @@ def test_a_damaged_or_foreign_file_is_refused_with_the_reason(tmp_path: Path, da
 def write_crowd(tmp_path: Path) -> tuple[Path, Embedded, list[bytes]]:
     """Write sixty photos with 0 to 5 faces each; returns the file, its batch and its names, some not UTF-8."""
     batch = batch_of(range(60), seed=4)
-    names = [b"caf\xe9 %d.jpg" % row if row % 3 == 0 else b"%d.jpg" % row for row in range(60)]
+    names = sorted(b"caf\xe9 %02d.jpg" % row if row % 3 == 0 else b"%02d.jpg" % row for row in range(60))
     folder = tmp_path / "run"
     folder.mkdir()
     writer = segment_writer(folder)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from runtime.errors import ConfigError, LockedError, StorageError
 from runtime.storage.contract import EmbeddingContract
-from runtime.storage.runfolder import RunFolder, StoredPlan
+from runtime.storage.runfolder import RunFolder, StoredPlan, folder_of, sweep_run_folder
 from tests.support.errors import raises
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +37,34 @@ def test_a_run_folder_without_a_plan_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_writer_killed_after_its_file_was_whole_leaves_a_folder_that_is_swept(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "o.h5")
+    sweep_run_folder(tmp_path / "o.h5")
+    for name in ("lock", "paths", "segment-0-7.h5.partial"):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        (folder / name).touch(0o600)
+        sweep_run_folder(tmp_path / "o.h5")
+        assert not folder.exists()
+
+
+def test_an_unfinished_run_and_a_foreign_file_are_not_swept(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "o.h5") as unfinished:
+        unfinished.write_plan(PLAN)
+    foreign = folder_of(tmp_path / "other.h5")
+    foreign.mkdir(mode=0o700)
+    (foreign / "notes.txt").touch()
+    for name in ("o.h5", "other.h5"):
+        sweep_run_folder(tmp_path / name)
+    assert (unfinished.path / "plan.json").exists()
+    assert (foreign / "notes.txt").exists()
+
+
+def test_a_folder_that_a_run_holds_is_not_swept(tmp_path: Path) -> None:
+    with RunFolder(tmp_path / "o.h5") as folder:
+        sweep_run_folder(tmp_path / "o.h5")
+        assert (folder.path / "lock").exists()
+
+
 def test_a_second_run_is_refused_until_the_first_dies(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
@@ -55,6 +87,21 @@ def test_a_damaged_plan_is_refused_with_a_fix(tmp_path: Path) -> None:
         (folder.path / "plan.json").write_text("{half")
         with raises(StorageError, "--force"):
             folder.read_plan()
+
+
+def test_a_plan_that_the_machine_cannot_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with RunFolder(tmp_path / "o.h5") as folder:
+        folder.write_plan(PLAN)
+        monkeypatch.setattr(Path, "read_text", refuse)
+        with raises(StorageError, folder.path / "plan.json", "Input/output error") as caught:
+            folder.read_plan()
+    assert "--force" not in str(caught.value)
+    assert "damaged" not in str(caught.value)
 
 
 def test_a_missing_source_is_an_error(tmp_path: Path) -> None:

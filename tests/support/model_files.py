@@ -122,6 +122,45 @@ def save_cnn(
     return save(path, graph, opset)
 
 
+def write_tiny_model(folder: Path) -> Path:
+    """Write a model file next to its ONNX file: a network that separates photos and runs fast.
+
+    Args:
+        folder: an existing folder.
+    Returns:
+        The model file.
+    """
+    rng = np.random.default_rng(7)
+    weights = {
+        "w": rng.standard_normal((8, 3, 16, 16)) / 16,
+        "m": rng.standard_normal((8 * 49, 16)) / 8,
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["image", "w"], ["features"], strides=[16, 16]),
+            helper.make_node("Flatten", ["features"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "m"], ["vector"]),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["n", 16])],
+        [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()],
+    )
+    save(folder / "tiny.onnx", graph)
+    names = {"name": "tiny", "file": "tiny.onnx", "input_name": "image", "output_name": "vector"}
+    return write_model_file(folder / "tiny.toml", **names)
+
+
+def build_tiny_engine(model: Path, folder: Path) -> Path:
+    """Build the CPU engine of a model file, with facemill, into a folder."""
+    from runtime.engines.build import build_engine
+    from runtime.modelspec import load_spec
+    from runtime.modelstore import resolve_weights
+
+    spec = load_spec(str(model))
+    return build_engine(spec, resolve_weights(spec), backend="cpu", output=folder).engine.path
+
+
 def save(path: Path, graph: onnx.GraphProto, opset: int = 17) -> Path:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     onnx.save(model, path)

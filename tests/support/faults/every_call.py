@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .commands import Case
+from .case import Case
 from .laboratory import Laboratory, Outcome
 from .operations import CHANGES, TAKES_SPACE, Fault, Kind, full_disk, kill, read_error
 
@@ -37,6 +37,9 @@ class Violation:
     operation: str
     text: str
 
+    def __str__(self) -> str:
+        return f"{self.case}, {self.fault} at {self.number} ({self.operation}): {self.text}"
+
 
 def operations(laboratory: Laboratory, case: Case, folder: Path) -> list[tuple[Kind, str]]:
     """The operations of an undisturbed run, in order: kind and name. The run must end well."""
@@ -48,11 +51,11 @@ def operations(laboratory: Laboratory, case: Case, folder: Path) -> list[tuple[K
     return [(item.kind, item.path.removeprefix(f"{folder}/")) for item in recorded if not item.happened]
 
 
-def places(listed: list[tuple[Kind, str]], fault: str, most: int, rng: random.Random) -> list[tuple[int, str]]:
-    """Numbers of the operations for a fault, with what happens there: all of them, or a sample."""
+def places(listed: list[tuple[Kind, str]], fault: str, most: int | None, rng: random.Random) -> list[tuple[int, str]]:
+    """Numbers of the operations for a fault, with what happens there: all of them, or a sample of at most `most`."""
     counted = [item for item in listed if item[0] in FAULTS[fault][1]]
     numbered = [(number, f"{kind.name} {name}") for number, (kind, name) in enumerate(counted, 1)]
-    if len(numbered) <= most:
+    if most is None or len(numbered) <= most:
         return numbered
     return sorted(rng.sample(numbered, most))
 

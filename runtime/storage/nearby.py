@@ -1,0 +1,74 @@
+"""Find the files that facemill makes beside an embedding file: indexes, unfinished jobs, remains of killed commands."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import StorageError
+from ..files import TEMPORARY_SUFFIX, is_trusted
+from .file import EmbeddingFile
+
+# The attribute that a file keeps when its rows change, and that lists of pages and sidecars of indexes repeat.
+IDENTITY = "plan_id"
+# All other names that begin with the file's name belong to the user: notes, tables, folders.
+_TEMPORARY = f"({re.escape(TEMPORARY_SUFFIX)})"
+_BESIDE = re.compile(
+    rf"\.faiss(-[a-z0-9]+)?(\.json)?{_TEMPORARY}?|\.(pairs|clusters|adding)\.parts|\.adding{_TEMPORARY}?|{_TEMPORARY}"
+    r"|\.damaged-\d+|\.(pairs|clusters|adding)\.parts\.removing-[0-9a-f]{16}"
+)
+_SAYS_WHOSE = re.compile(r"(?P<name>.+)(\.pages|\.faiss(-[a-z0-9]+)?\.json)", re.DOTALL)
+_MAX_BYTES = 1 << 24  # of a list of pages or a sidecar
+
+
+def derived_nearby(file: Path) -> list[Path]:
+    """Find facemill's files and folders that hold data of the rows of a file.
+
+    They are beside the file, beside a link to it, or there under a name that the file had before.
+    """
+    names = {Path(os.path.abspath(file)), Path(os.path.realpath(file)), *earlier_names(file)}
+    return sorted(
+        path
+        for name in names
+        for path in name.parent.glob(glob.escape(name.name) + ".*")
+        if _BESIDE.fullmatch(path.name[len(name.name) :])
+    )
+
+
+def earlier_names(file: Path) -> list[Path]:
+    """Names that a file had before it was renamed: its indexes or its list of pages are still beside it under them.
+
+    A name of which a file exists is not among them: that file may be a copy, and the index is the copy's.
+    """
+    real, identity = Path(os.path.realpath(file)), identity_of(file)
+    names: set[Path] = set()
+    if identity:
+        with suppress(FileNotFoundError):
+            for entry in os.scandir(real.parent):
+                match = _SAYS_WHOSE.fullmatch(entry.name)
+                path = real.with_name(match["name"]) if match else real
+                if not os.path.lexists(path) and _repeats(Path(entry.path), identity, real):
+                    names.add(path)
+    return sorted(names)
+
+
+def identity_of(file: Path) -> str:
+    """What an embedding file and its later versions share; empty if it cannot be read."""
+    try:
+        with EmbeddingFile(file) as embeddings:
+            return str(embeddings.metadata.get(IDENTITY, ""))
+    except StorageError:
+        return ""
+
+
+def _repeats(path: Path, identity: str, file: Path) -> bool:
+    """Whether a list of pages or a sidecar that only trusted users can have written repeats an identity."""
+    try:
+        if not is_trusted(path, beside=file) or path.stat().st_size > _MAX_BYTES:
+            return False
+        return f'"{IDENTITY}": "{identity}"'.encode() in path.read_bytes()
+    except OSError:
+        return False

@@ -1,0 +1,356 @@
+"""Erased is erased: from unfinished runs, under earlier names, in moved and copied folders, after failed deletions."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime.api.jobs import remove as remove_photos
+from runtime.errors import StorageError, UnfinishedError
+from runtime.storage import deletion
+from runtime.storage.derived import derived_file, record_page, recorded_pages
+from runtime.storage.file import EmbeddingFile
+from tests.support.errors import assert_refused, raises
+from tests.support.facemill_command import ROOT
+from tests.support.facemill_command import facemill as run
+from tests.support.people_files import embed_folder, files_that_hold, make_people, paths_in, vectors_of
+
+PERSON = "P02"
+
+
+@pytest.fixture(scope="module")
+def samples(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of three people; a file of all of them, and a file without the last."""
+    folder = tmp_path_factory.mktemp("erasure")
+    make_people(folder / "photos", range(3))
+    embed_folder(folder / "photos", folder / "people.h5", tiny_engine, "--align", "none")
+    rest = [f"photos/{person}/{number}.jpg" for person in ("P00", "P01") for number in range(4)]
+    (folder / "rest.txt").write_text("\n".join(rest))
+    embed_folder(Path(f"@{folder / 'rest.txt'}"), folder / "rest.h5", tiny_engine, "--align", "none")
+    return folder
+
+
+@pytest.fixture
+def file(samples: Path, tmp_path: Path) -> Path:
+    """The file of all people, in a folder of its own."""
+    (tmp_path / "here").mkdir()
+    return Path(shutil.copy(samples / "people.h5", tmp_path / "here" / "people.h5"))
+
+
+@pytest.fixture
+def rest(samples: Path, tmp_path: Path) -> Path:
+    """The file without the last person, in a folder of its own."""
+    (tmp_path / "here").mkdir()
+    return Path(shutil.copy(samples / "rest.h5", tmp_path / "here" / "people.h5"))
+
+
+def remove(file: Path, *arguments: object, name: str = f"{PERSON}/") -> subprocess.CompletedProcess[str]:
+    return run("remove", file, "--path", name, "--yes", *arguments)
+
+
+def traces_of_person(samples: Path) -> list[bytes]:
+    vectors = vectors_of(samples / "people.h5", f"{PERSON}/")
+    assert len(vectors) == 4
+    return [f"{PERSON}/".encode(), *(vector.tobytes() for vector in vectors)]
+
+
+def kill_at(target: str, *command: object) -> None:
+    """Run a command that is killed when it calls a function of a module of ours."""
+    module = ".".join(target.split(".")[:3])
+    code = (
+        f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"import {module}\n"
+        f"{target} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from runtime.cli.app import main\n"
+        f"main({[str(argument) for argument in command]!r})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+
+
+def interrupt_a_run(state: str, samples: Path, file: Path, engine: Path) -> None:
+    """Leave an unfinished run beside a file that does not have the person yet."""
+    if state == "an addition that is not joined":
+        embed_folder(samples / "photos", file.with_name(file.name + ".adding"), engine, "--align", "none")
+    elif state == "an addition":
+        kill_at("runtime.pipeline.run.assemble", "add", file, samples / "photos")
+    else:
+        kill_at(
+            "runtime.pipeline.run.assemble",
+            *("process", samples / "photos", "-o", file, "--engine", engine, "--align", "none", "--force"),
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("absolute", [False, True])
+@pytest.mark.parametrize("state", ["an addition that is not joined", "an addition", "a run with --force"])
+def test_a_person_in_an_unfinished_run_is_erased_and_does_not_come_back(
+    state: str, absolute: bool, samples: Path, rest: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    interrupt_a_run(state, samples, rest, tiny_engine)
+    assert files_that_hold(rest.parent, *traces_of_person(samples)) != []
+    page = rest.with_name("page.html")
+    page.write_text("a page of the file without the person")
+    record_page(rest, page)
+    before = paths_in(rest)
+    name = f"{samples / 'photos' / PERSON}/" if absolute else f"{PERSON}/"
+    assert "unfinished run" in run("remove", rest, "--path", name, "--dry-run").stderr
+    result = remove(rest, "--json", name=name)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["removed_photographs"] == 0
+    assert files_that_hold(rest.parent, *traces_of_person(samples)) == []
+    assert paths_in(rest) == before
+    assert page.exists()
+    (tmp_path / "photos").mkdir()
+    for person in ("P00", "P01"):
+        shutil.copytree(samples / "photos" / person, tmp_path / "photos" / person)
+    again = run("process", tmp_path / "photos", "-o", rest, "--engine", tiny_engine, "--align", "none", "--force")
+    assert again.returncode == 0, again.stderr
+    assert paths_in(rest) == before
+
+
+def test_an_unfinished_run_of_other_people_stays_unless_it_is_named(
+    samples: Path, rest: Path, tiny_engine: Path
+) -> None:
+    interrupt_a_run("an addition that is not joined", samples, rest, tiny_engine)
+    assert_refused(remove(rest, name="P77/"), "E-CONFIG", "P77/")
+    assert rest.with_name("people.h5.adding").exists()
+
+
+def test_an_unfinished_run_that_cannot_be_read_is_taken_to_hold_the_person(rest: Path) -> None:
+    rest.with_name("people.h5.adding").write_bytes(b"damaged")
+    assert remove(rest).returncode == 0
+    assert not rest.with_name("people.h5.adding").exists()
+
+
+def test_a_name_that_was_removed_before_is_no_mistake(file: Path) -> None:
+    first = json.loads(remove(file, "--json").stdout)
+    again = remove(file, "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout) == first
+    assert first["receipt"] in again.stderr
+    assert remove(file, name="P01/").returncode == 0
+    assert remove(file, "--path", "P01/0.jpg").returncode == 1  # nobody removed this name by itself
+    assert remove(file, "--path", "P01/").returncode == 0
+    Path(first["receipt"] + ".key").unlink()
+    assert_refused(remove(file), "E-CONFIG", f"{PERSON}/")  # nobody can tell without the key
+
+
+def test_a_named_receipt_answers_too_and_is_not_replaced(file: Path, tmp_path: Path) -> None:
+    receipt = tmp_path / "receipt.json"
+    assert remove(file, "--receipt", receipt).returncode == 0
+    content = receipt.read_bytes()
+    assert remove(file, "--receipt", receipt).returncode == 0
+    assert receipt.read_bytes() == content
+    assert_refused(remove(file, "--receipt", receipt, name="P01/"), "E-EXISTS", receipt)
+    assert b"P01/0.jpg" in paths_in(file)
+
+
+def test_a_file_in_the_place_of_the_key_is_kept(file: Path, tmp_path: Path) -> None:
+    key = tmp_path / "receipt.json.key"
+    key.write_text("mine")
+    assert_refused(remove(file, "--receipt", tmp_path / "receipt.json"), "E-EXISTS", key)
+    assert key.read_text() == "mine"
+    assert f"{PERSON}/0.jpg".encode() in paths_in(file)
+
+
+def test_a_page_that_cannot_be_deleted_is_an_unfinished_removal(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = [file.with_name(name) for name in ("a.html", "b.html")]
+    for page in pages:
+        page.write_text("faces")
+        record_page(file, page)
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == pages[0]:
+            raise OSError(5, "Input/output error")
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as context:
+        context.setattr(Path, "unlink", refuse)
+        for _ in range(2):
+            with raises(UnfinishedError, pages[0], "Input/output error", "--keep-pages"):
+                remove_photos(file, f"{PERSON}/")
+        assert f"{PERSON}/0.jpg".encode() not in paths_in(file)
+        assert [page.exists() for page in pages] == [True, False]
+        assert pages[0] in recorded_pages(file)
+        assert list(file.parent.glob("*.removed-*")) == []
+    receipt = remove_photos(file, f"{PERSON}/")
+    assert receipt is not None
+    assert receipt.removed_photographs == 4
+    assert not pages[0].exists()
+    assert sorted(path.suffix for path in file.parent.iterdir()) == [".h5", ".json", ".key"]
+
+
+def test_the_command_ends_with_3_until_the_removal_is_finished(file: Path) -> None:
+    index = file.with_name("people.h5.faiss")
+    page = file.with_name("page.html")
+    page.write_text("faces")
+    record_page(file, page)
+    code = (
+        f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\n"
+        "unlink = Path.unlink\n"
+        "def refuse(path, **given):\n"
+        "    if path.name == 'page.html': raise OSError(30, 'Read-only file system')\n"
+        "    unlink(path, **given)\n"
+        "Path.unlink = refuse\n"
+        "from runtime.cli.remove import main\n"
+        f"main([{str(file)!r}, '--path', 'P02/', '--yes'])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 3, result.stderr
+    assert "E-UNFINISHED: " in result.stderr
+    assert "Traceback" not in result.stderr
+    kept = remove(file, "--keep-pages", "--json")
+    assert kept.returncode == 0, kept.stderr
+    assert [entry["path"] for entry in json.loads(kept.stdout)["may_still_show"]] == [str(page)]
+    assert not index.exists()
+
+
+def test_a_folder_whose_deletion_was_killed_is_deleted_whatever_it_holds(file: Path) -> None:
+    folder = file.with_name("sheets")
+    (folder / "cluster-1").mkdir(parents=True)
+    for name in ("index.html", "cluster-1/a.html", "cluster-1/b.html"):
+        (folder / name).write_text("faces")
+    record_page(file, folder)
+    kill_at("runtime.storage.deletion.sync_folder", "remove", file, "--path", f"{PERSON}/", "--yes")
+    (remains,) = file.parent.glob("sheets.removing-*")
+    shutil.rmtree(remains / "cluster-1")  # as if the kill had come later
+    result = remove(file, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["may_still_show"] == []
+    assert list(file.parent.glob("sheets*")) == []
+
+
+def test_only_names_with_sixteen_digits_mean_a_deletion(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / f"x.removing-{'0a' * 8}", tmp_path / "x.removing-soon"
+    for folder in (ours, theirs):
+        folder.mkdir()
+    assert deletion.renamed_remains(tmp_path / "x") == [ours]
+    assert deletion.final_name(ours) == "x"
+    assert deletion.delete(ours) == ""
+    assert os.listdir(tmp_path) == ["x.removing-soon"]
+
+
+def test_a_link_to_a_folder_is_deleted_itself(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    assert deletion.delete(tmp_path / "link") == ""
+    assert (tmp_path / "mine" / "a").exists()
+    assert deletion.delete(tmp_path / "link") == ""  # it is gone
+
+
+@pytest.fixture
+def searched(file: Path, samples: Path) -> Path:
+    """The file after a search with a page and an index, and an export."""
+    query = samples / "photos" / "P00" / "0.jpg"
+    result = run("search", file, query, "--html", file.with_name("page.html"))
+    assert result.returncode == 0, result.stderr
+    assert run("export", file, "--npy", file.with_name("npy")).returncode == 0
+    assert file.with_name("people.h5.faiss").exists()
+    return file
+
+
+def test_an_index_is_beside_the_file_and_not_beside_its_link(file: Path, samples: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.h5"
+    link.symlink_to(file)
+    query = samples / "photos" / "P00" / "0.jpg"
+    for kind in ("flat", "flat"):
+        assert run("search", link, query, "--index", kind).returncode == 0
+    assert not list(tmp_path.glob("link.h5.*"))
+    assert file.with_name("people.h5.faiss").exists()
+    assert remove(file).returncode == 0
+    assert files_that_hold(tmp_path, *traces_of_person(samples)) == []
+
+
+def test_pages_and_indexes_of_a_renamed_file_are_erased(searched: Path, samples: Path) -> None:
+    searched = searched.rename(searched.with_name("renamed.h5"))
+    assert run("add", searched, samples / "photos").returncode == 0  # nothing to add, and no other identity
+    result = remove(searched, "--json")
+    assert result.returncode == 0, result.stderr
+    assert files_that_hold(searched.parent, *traces_of_person(samples)) == []
+    receipt = Path(json.loads(result.stdout)["receipt"]).name
+    assert sorted(os.listdir(searched.parent)) == ["renamed.h5", receipt, f"{receipt}.key"]
+
+
+def test_an_index_of_another_file_in_the_folder_stays(searched: Path, samples: Path) -> None:
+    shutil.copy2(searched, searched.with_name("copy.h5"))
+    index, page = searched.with_name("people.h5.faiss"), searched.with_name("page.html")
+    assert remove(searched.with_name("copy.h5")).returncode == 0
+    assert index.exists()
+    assert page.exists()
+    searched.unlink()
+    embed_folder(samples / "photos" / "P00", searched.with_name("other.h5"), engine_of(samples), "--align", "none")
+    assert remove(searched.with_name("other.h5"), name="0.jpg").returncode == 0
+    assert index.exists()
+
+
+def engine_of(samples: Path) -> Path:
+    with EmbeddingFile(samples / "people.h5") as file:
+        return Path(file.metadata["engine"])
+
+
+def test_pages_in_a_moved_folder_are_erased(searched: Path, samples: Path) -> None:
+    moved = searched.parent.rename(searched.parent.with_name("moved"))
+    result = remove(moved / "people.h5", "--json")
+    assert result.returncode == 0, result.stderr
+    assert files_that_hold(moved, *traces_of_person(samples)) == []
+    assert json.loads(result.stdout)["may_still_show"] == []
+    assert not (moved / "page.html").exists()
+
+
+def test_a_removal_in_a_copied_folder_erases_the_copied_pages_and_not_the_original(searched: Path) -> None:
+    copied = searched.parent.with_name("copied")
+    shutil.copytree(searched.parent, copied)
+    assert remove(copied / "people.h5").returncode == 0
+    assert not (copied / "page.html").exists()
+    assert not (copied / "npy").exists()
+    assert searched.with_name("page.html").exists()
+    assert searched.with_name("npy").exists()
+
+
+def test_a_page_that_was_moved_is_named_in_every_receipt(searched: Path) -> None:
+    page = searched.with_name("page.html")
+    page.rename(searched.with_name("elsewhere.html"))
+    for name in (f"{PERSON}/", "P01/"):
+        receipt = json.loads(remove(searched, "--json", name=name).stdout)
+        assert [entry["path"] for entry in receipt["may_still_show"]] == [str(page)]
+
+
+def test_a_page_of_rows_that_were_removed_meanwhile_is_deleted(file: Path) -> None:
+    page = file.with_name("page.html")
+    with EmbeddingFile(file) as embeddings:
+        assert remove(file).returncode == 0
+        page.write_text("faces of the old file")
+        with raises(StorageError, file, page):
+            record_page(embeddings, page)
+    assert not page.exists()
+
+
+def test_a_page_that_is_not_yet_named_never_gets_a_name_after_a_removal(file: Path) -> None:
+    page = file.with_name("page.html")
+    page.write_text("an earlier page")
+    with EmbeddingFile(file) as embeddings, raises(StorageError, file, page):  # noqa: SIM117 - the order matters
+        with derived_file(embeddings, page, "the page") as output:
+            output.write(b"faces of the old file")
+            assert remove(file, "--keep-pages").returncode == 0
+    assert page.read_text() == "an earlier page"
+    assert not page.with_name("page.html.partial").exists()
+
+
+def test_a_page_is_kept_when_only_a_column_was_written(file: Path) -> None:
+    page = file.with_name("page.html")
+    with EmbeddingFile(file) as embeddings:
+        assert run("cluster", file, "--threshold", "0.5").returncode == 0
+        page.write_text("faces")
+        record_page(embeddings, page)
+    assert page.exists()
