@@ -6,6 +6,7 @@ The faults happen where Python asks the system: in `os.open`, `os.scandir` and `
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shlex
@@ -29,11 +30,14 @@ from runtime.interrupt import RunControl
 from runtime.pipeline.request import Request
 from runtime.pipeline.settings import Settings
 from runtime.pipeline.worker import RunContext, Task, embed_task
+from runtime.records import Status
 from runtime.sources.source import MemorySource
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.segments import read_segments
 from tests.support import encoded_images as make
 from tests.support.facemill_command import facemill, summary
+from tests.support.faults.laboratory import Laboratory
+from tests.support.faults.operations import Fault, Kind
 
 FAULTS = ["EIO", "ESTALE", "EMFILE", "ENOMEM"]
 PHOTOS = 60
@@ -104,7 +108,8 @@ def committed(output: Path) -> tuple[int, int]:
     plan = read_plan(folder_of(output))
     assert plan is not None
     parts = list(read_segments(folder_of(output), plan.plan_id, plan.rows))
-    return sum(len(part.rows) for part in parts), sum(len(part.outcomes) for part in parts)
+    embedded = np.concatenate([np.empty(0, bool), *(part.status == Status.EMBEDDED for part in parts)])
+    return int(embedded.sum()), int((~embedded).sum())
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -329,6 +334,26 @@ def test_search_compare_and_add_stop_too_and_change_nothing(folder: Path, tiny_e
     assert output.read_bytes() == before
     assert facemill("add", output, folder / "b").returncode == 0
     assert outcomes(output) == {"1": 40}
+
+
+def test_a_disk_that_fails_at_any_read_loses_no_photo(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    """Below the C library: one error at some reads of the photos, then every read from one on."""
+    (tmp_path / "streams").mkdir()
+    options = ("--engine", tiny_engine, "--align", "none", "--workers", 1, "--batch-size", 4, "--json")
+    with Laboratory(tmp_path / "streams") as laboratory:
+        for mode, number, code in ((2, 1, errno.EIO), (2, 58, errno.ESTALE), (3, 91, errno.ETIMEDOUT)):
+            output = tmp_path / f"{mode}-{number}.h5"
+            arguments = [*map(str, ("process", folder, "-o", output, *options))]
+            ended = laboratory.run(arguments, folder, Fault(mode, frozenset({Kind.READ}), number, code))
+            if mode == 3:
+                assert ended.code == 1
+                assert "E-MACHINE" in ended.stderr
+                embedded, others = committed(output)
+                assert embedded > 0  # the segment in hand
+                assert others == 0
+                ended = laboratory.run(arguments, folder)
+            assert ended.code == 0, ended.stderr
+            assert json.loads(ended.stdout)["outcomes"] == {"embedded": PHOTOS}
 
 
 class Fails(MemorySource):
