@@ -21,7 +21,7 @@ COMMANDS = (
     *("process", "retry", "add", "merge", "repair", "cluster", "pairs", "export-npy", "export-parquet"),
     *("index-flat", "index-ivf", "index-sq8", "map"),
 )
-SAMPLE = 10
+SAMPLE = 6
 
 
 @pytest.mark.slow
