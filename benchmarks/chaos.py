@@ -41,7 +41,7 @@ from report import write_results
 from tests.support.embedding_files import differences
 
 if TYPE_CHECKING:
-    from tests.support.faults.commands import Case
+    from tests.support.faults.case import Case
     from tests.support.faults.laboratory import Laboratory
 
 
@@ -90,17 +90,18 @@ def main() -> None:
 @contextmanager
 def writing_cases(options: argparse.Namespace, names: list[str]) -> Iterator[tuple[dict[str, Case], Laboratory, Path]]:
     """The named commands that write, or all; a laboratory; and a folder for them."""
-    from tests.support.faults.commands import Templates, writing_commands
+    from tests.support.faults.case import Templates
+    from tests.support.faults.commands import writing_commands
     from tests.support.faults.laboratory import Laboratory
-    from tests.support.model_files import build_tiny_engine, write_tiny_model
+    from tests.support.model_files import write_tiny_model
+    from tests.support.qdrant_stand_in import qdrant_stand_in
 
-    with tempfile.TemporaryDirectory(dir=options.data) as scratch:
-        folders = [Path(scratch, name) for name in ("cache", "engine", "templates", "streams")]
-        for folder in folders:
+    with tempfile.TemporaryDirectory(dir=options.data) as scratch, qdrant_stand_in() as server:
+        cache, model, templates, streams = (Path(scratch, name) for name in ("cache", "model", "templates", "streams"))
+        for folder in (cache, model, templates, streams):
             folder.mkdir()
-        cache, engine, templates, streams = folders
         os.environ["FACEMILL_CACHE"] = str(cache)
-        cases = writing_commands(Templates(templates, build_tiny_engine(write_tiny_model(engine), engine)))
+        cases = writing_commands(Templates(templates, write_tiny_model(model), server))
         unknown = [name for name in names if name not in cases]
         if unknown:
             raise SystemExit(f"got the command {unknown[0]}; expected: {', '.join(cases)}")
@@ -134,36 +135,48 @@ def cut_power(options: argparse.Namespace) -> int:
 
 def disturb_every_call(options: argparse.Namespace) -> int:
     """Try every fault at every operation of commands, or at a sample; returns the number of violations."""
-    from tests.support.faults.every_call import FAULTS, operations, places, violations
+    from tests.support.faults.every_call import FAULTS
 
     rows: list[dict[str, object]] = []
     wrong: list[str] = []
     with writing_cases(options, options.every_call) as (cases, laboratory, folder):
-        for name, case in cases.items():
-            listed = operations(laboratory, case, folder)
-            row: dict[str, object] = {"command": name}
-            for fault in FAULTS:
-                chosen = places(listed, fault, options.most, random.Random(f"{options.seed} {name} {fault}"))
-                before = len(wrong)
-                for number, operation in chosen:
-                    for violation in violations(laboratory, case, folder, fault, number, operation):
-                        wrong.append(str(violation).replace(str(folder), ""))
-                        print(wrong[-1], file=sys.stderr, flush=True)
-                row |= {fault: len(chosen), f"violations: {fault}": len(wrong) - before}
-            print(row, file=sys.stderr, flush=True)
+        for case in cases.values():
+            row, violations = disturb_command(laboratory, case, folder, options)
+            wrong += [text.replace(str(folder), "") for text in violations]
             rows.append(row)
-    places_tried = sum(int(str(row[fault])) for row in rows for fault in FAULTS)
+    number = sum(int(str(row[fault])) for row in rows for fault in FAULTS)
     write_results(
         "every_call",
-        f"{len(wrong)} violations at {places_tried:,} places of {len(rows)} commands",
+        f"{len(wrong)} violations at {number:,} places of {len(rows)} commands",
         rows,
         [
             *wrong,
-            "A column names a fault; it holds the number of operations at which the command was disturbed",
-            f"Operations of each fault: {'all' if options.most is None else f'at most {options.most}, a sample'}",
+            "The column of a fault holds the number of operations at which the command was disturbed by it",
+            f"Operations for each fault: {'all' if options.most is None else f'at most {options.most}, a sample'}",
         ],
     )
     return len(wrong)
+
+
+def disturb_command(
+    laboratory: Laboratory, case: Case, folder: Path, options: argparse.Namespace
+) -> tuple[dict[str, object], list[str]]:
+    """Disturb one command; returns its row of the table, and what was wrong."""
+    from tests.support.faults.every_call import FAULTS, operations, places, violations
+
+    listed = operations(laboratory, case, folder)
+    row: dict[str, object] = {"command": case.name}
+    wrong: list[str] = []
+    for fault in FAULTS:
+        chosen = places(listed, fault, options.most, random.Random(f"{options.seed} {case.name} {fault}"))
+        before = len(wrong)
+        for number, operation in chosen:
+            for violation in violations(laboratory, case, folder, fault, number, operation):
+                wrong.append(str(violation))
+                print(violation, file=sys.stderr, flush=True)
+        row |= {fault: len(chosen), f"violations: {fault}": len(wrong) - before}
+    print(row, file=sys.stderr, flush=True)
+    return row, wrong
 
 
 def disturb_runs(options: argparse.Namespace) -> int:

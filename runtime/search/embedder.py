@@ -22,6 +22,7 @@ from ..pipeline.face_work import crop_stages
 from ..pipeline.settings import usable_cores
 from ..pipeline.work import BatchLimit, Embed, Read
 from ..records import Batch, Crops, Embedded, Encoded, FacePlace
+from ..retries import retried
 from ..sources.source import PhotoList
 from ..text import utf8
 
@@ -125,6 +126,7 @@ class PhotoEmbedder:
             One embedding a photo, in the same order.
         Raises:
             EngineError, MissingDependencyError: an engine does not load.
+            MachineError: a photo cannot be read because of the disk or the memory of the machine.
         """
         names = [name_of(photo, number) for number, photo in enumerate(photos, first)]
         starts = range(0, len(photos), _BATCH_PHOTOS)
@@ -138,7 +140,7 @@ class PhotoEmbedder:
 
         def embed(start: int) -> list[Embedding]:
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
-            return _embeddings(stages(read(Batch(numbers))), names, numbers)
+            return _embeddings(retried(lambda: stages(read(Batch(numbers)))), names, numbers)
 
         return [embedding for batch in _each(embed, starts, usable_cores() if many else 1) for embedding in batch]
 

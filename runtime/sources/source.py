@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from ..defaults import MAX_BYTES
-from ..errors import SourceError
+from ..errors import MachineError, SourceError
 from ..records import Status
-from .reader import ReadError, read_file
+from .disks import Disks
+from .kinds import Patterns
+from .reader import ReadError, is_folder, read_file
 
 Self = TypeVar("Self", bound="Source")
 InMemory = TypeVar("InMemory", bound="MemorySource")
@@ -36,6 +40,7 @@ class Source(Protocol):
         Raises:
             ReadError: this photo cannot be read, or is too large. It becomes an outcome.
             SourceError: no photo can be read any more. The run ends.
+            MachineError: the machine cannot read this photo now. The same call may succeed later.
         """
 
 
@@ -48,28 +53,60 @@ class FileSource:
         names: paths relative to `root`, sorted bytewise; a list file may name one path several times.
         max_bytes: larger files are not read.
         passed_over: kinds of files and folders that the scan left out, with their numbers.
+        patterns: names that the scan left out; those of an earlier scan are not read if --exclude names them now.
+        disks: what the photos lie on; None if nobody looked.
     """
 
     root: bytes
     names: Sequence[bytes]
     max_bytes: int = MAX_BYTES
     passed_over: tuple[tuple[str, int], ...] = ()
+    patterns: Patterns = field(default_factory=Patterns, compare=False)
+    disks: Disks | None = field(default=None, compare=False)
 
     def with_names(self, names: Sequence[bytes]) -> FileSource:
         """See `Source`."""
         return replace(self, names=names)
 
+    def check_same_disks(self, before: Sequence[bytes]) -> None:
+        """Check that folders that were disks of their own in an earlier scan still are, except those left out.
+
+        Raises:
+            SourceError: one is not.
+        """
+        if self.disks is not None:
+            self.disks.check_same([folder for folder in before if not self.patterns.excluding_path(folder)])
+
     def read(self, row: int) -> bytes:
         """See `Source`. A single unreadable file becomes an outcome; a disk that disappears ends the run."""
+        name = self.names[row]
+        path = os.path.join(self.root, name)
+        pattern = self.patterns.exclude and self.patterns.excluding_path(path)
+        if pattern:
+            raise ReadError(Status.UNREADABLE, f"left out by --exclude {pattern}")
         try:
-            return read_file(os.path.join(self.root, self.names[row]), self.max_bytes)
-        except ReadError:
-            if not os.path.isdir(self.root):
-                raise SourceError(
-                    f"the folder of the photos, {os.fsdecode(self.root)}, disappeared during the run. "
-                    f"Finished photos are kept: restore it and run the same command again to resume"
-                ) from None
+            data = read_file(path, self.max_bytes)
+        except MachineError as err:
+            raise MachineError(
+                f"{err.message}. To go on without this photo, add --exclude {shlex.quote(_as_pattern(name))}"
+            ) from err
+        except ReadError as err:
+            if isinstance(err.__cause__, OSError):
+                self._check_disks(path, err)
             raise
+        if self.disks is not None:
+            self.disks.read(path)
+        return data
+
+    def _check_disks(self, path: bytes, error: ReadError) -> None:
+        """End the run if a photo cannot be opened because its disk went away."""
+        if not is_folder(self.root):
+            raise SourceError(
+                f"the folder of the photos, {os.fsdecode(self.root)}, disappeared during the run. "
+                f"Finished photos are kept: restore it and run the same command again to resume"
+            ) from None
+        if self.disks is not None:
+            self.disks.check(self.root, self.names, path, error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +158,11 @@ class PhotoList(MemorySource):
         if isinstance(photo, bytes) and len(photo) > self.max_bytes:
             raise ReadError(Status.UNSUPPORTED, f"{len(photo)} bytes, over the limit of {self.max_bytes}")
         return MemorySource.read(self, row)
+
+
+def _as_pattern(name: bytes) -> str:
+    """The pattern that matches one path below the root."""
+    return "/" + re.sub(r"([*?[])", r"[\1]", os.fsdecode(name))
 
 
 def _encode(pixels: Any) -> bytes:

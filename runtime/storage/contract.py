@@ -82,6 +82,9 @@ class EmbeddingContract:
     min_iod: float = _guards(Guard.FILE)
     min_sharpness: float = _guards(Guard.FILE)
     min_frontal: float = _guards(Guard.FILE)
+    # None if they accept all faces, so that such files are equal to those of older versions, which lack them.
+    min_brightness: float = _guards(Guard.FILE)
+    min_contrast: float = _guards(Guard.FILE)
 
     unknown: Mapping[str, Any] = field(default_factory=dict)  # fields of a newer version
 
@@ -173,7 +176,9 @@ class EmbeddingContract:
             both: also compare fields that only this contract has; else only those of `other`.
             labels: labels of this contract and of `other`.
         """
-        ours, theirs = self.select(guard), other.select(guard)
+        with_faces = self.detects_faces and other.detects_faces and guard >= Guard.FILE
+        assumed = {"min_brightness": 0.0, "min_contrast": 0.0} if with_faces else {}  # where one does not state them
+        ours, theirs = ({**assumed, **contract.select(guard)} for contract in (self, other))
         return [
             f"{name}: {ours.get(name)!r} {labels[0]}, {theirs.get(name)!r} {labels[1]}"
             for name in ({**ours, **theirs} if both else theirs)

@@ -209,7 +209,7 @@ def derived_file(
 def _note(file: Path, line: str, description: str) -> None:
     path = _list(file)
     try:
-        if path.exists() and line.encode() in path.read_bytes().splitlines():
+        if not distrusted_list(file) and path.exists() and line.encode() in path.read_bytes().splitlines():
             return
         with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
             # Read under the lock, so that no line is lost.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
+from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
 from .contract import EmbeddingContract
 from .format import (
     OUR_DATASETS,
@@ -154,8 +154,8 @@ class EmbeddingFile:
         if not self.has_faces:
             return None
         faces = np.empty(self.rows, FACE)
-        for name, dataset in FACE_DATASETS.items():
-            faces[name] = self.column(dataset, 0, self.rows)
+        for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
+            faces[name] = self.column(dataset, 0, self.rows) if self.has_column(dataset) else np.nan
         return faces
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:

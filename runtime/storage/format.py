@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import FACE, FACE_DATASETS, Status
+from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, Status
 from .heaps import check_list_texts
 from .layout import check_item, require_relative
 
@@ -123,7 +123,7 @@ def display_text(path: bytes) -> str:
 
 def create_faces(file: Any) -> None:
     """Create the empty datasets of the faces in an open new file."""
-    for name, dataset in FACE_DATASETS.items():
+    for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
         # Coordinates hardly compress (by a quarter with shuffling) and are small compared with vectors; ranks compress.
         ranks = name == "face_index"
         file.create_dataset(
@@ -145,7 +145,7 @@ def append_faces(file: Any, faces: NDArray[np.void]) -> None:
         file: an open file after `create_faces`.
         faces: (n,) FACE.
     """
-    for name, dataset in FACE_DATASETS.items():
+    for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
         data = file[dataset]
         start = len(data)
         data.resize(start + len(faces), axis=0)

@@ -41,7 +41,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _MAX_ATTRIBUTES = 1000
 _MAX_ATTRIBUTE_BYTES = 1 << 20
 _INTEGERS = frozenset({"format_version", "dimension", "limit", "max_bytes", "max_pixels", "scanned", "embedded"})
-_NUMBERS = frozenset({"min_score", "min_iod", "min_sharpness", "min_frontal"})
+_NUMBERS = frozenset({"min_score", "min_iod", "min_sharpness", "min_frontal", "min_brightness", "min_contrast"})
 _FLAGS = frozenset({"trained", "skip_duplicates"})
 _TEXTS = frozenset(
     [

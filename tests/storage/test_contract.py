@@ -26,6 +26,7 @@ VECTORS = (
 FILE = (
     *VECTORS,
     *("detector_views", "dtype", "align", "faces", "min_score", "min_iod", "min_sharpness", "min_frontal"),
+    *("min_brightness", "min_contrast"),
 )
 
 
@@ -115,3 +116,12 @@ def test_a_contract_is_completed_from_the_rows_unless_it_states_others() -> None
     for values in ({"dtype": "float32"}, {"dimension": 9}):
         with pytest.raises(ValueError, match="of the contract is"):
             EmbeddingContract.from_dict(values).completed("float16", 8)
+
+
+def test_a_contract_without_exposure_rules_accepts_all_faces() -> None:
+    """So the files of versions without these rules equal those of today that do not use them."""
+    old = EmbeddingContract(detector="d", faces="all")
+    strict = replace(old, min_brightness=40.0)
+    for guard, count in ((Guard.SCORES, 0), (Guard.FILE, 1), (Guard.RUN, 1)):
+        assert len(old.differences(strict, guard)) == len(strict.differences(old, guard)) == count
+    assert old.differences(replace(old, min_brightness=0.0), Guard.RUN, both=True) == []

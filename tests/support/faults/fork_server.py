@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = (
-    "cv2", "faiss", "h5py", "jinja2", "msgspec", "numpy", "onnx", "onnxruntime", "pyarrow.parquet", "scipy.sparse",
+    "cv2", "faiss", "h5py", "jinja2", "matplotlib.figure", "msgspec", "numpy", "onnx", "onnxruntime",
+    "plotly.offline", "pyarrow.parquet", "qdrant_client", "scipy.sparse", "sklearn.decomposition", "sklearn.manifold",
     "runtime.api", "runtime.cli.app", "runtime.pages.sheets", "runtime.pages.map", "runtime.maintenance.remove",
     "runtime.maintenance.repair", "runtime.maintenance.merge", "runtime.maintenance.add", "runtime.pipeline.run",
     "runtime.pairs.pairs", "runtime.clusters.outputs", "runtime.export.npy", "runtime.export.parquet",
+    "runtime.export.qdrant", "runtime.api.evaluation", "runtime.engines.build",
 )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.support.facemill_command import ROOT
+from tests.support.qdrant_stand_in import KEY
 
 from .operations import Fault, Operation, build_library, read_record, record
 
@@ -45,6 +46,7 @@ class Laboratory:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         environment = {**os.environ, "LD_PRELOAD": str(build_library()), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+        environment["QDRANT_API_KEY"] = KEY
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.support.faults.fork_server"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
