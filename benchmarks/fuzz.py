@@ -19,10 +19,10 @@ from pathlib import Path
 import material  # noqa: F401 (finds the packages of the checkout)
 from report import write_results
 
-from tests.support.faults.commands import Templates
+from tests.support.faults.case import Templates
 from tests.support.faults.laboratory import Laboratory
 from tests.support.fuzzing import Case, FileCases, image_case, toml_case
-from tests.support.model_files import build_tiny_engine, write_tiny_model
+from tests.support.model_files import write_tiny_model
 
 
 def main() -> None:
@@ -52,10 +52,10 @@ def main() -> None:
         os.environ["FACEMILL_CACHE"] = str(folder / "cache")  # damaged models leave engines there
         repeat("photo", image_case(), options.photos)
         repeat("model description", toml_case(folder), options.models)
-        engine = build_tiny_engine(write_tiny_model(folder), folder)
+        model = write_tiny_model(folder)
         with Laboratory(folder) as laboratory:
             (folder / "templates").mkdir()
-            files = FileCases(laboratory, Templates(folder / "templates", engine), folder / "case")
+            files = FileCases(laboratory, Templates(folder / "templates", model), folder / "case")
             for name, case in files.kinds.items():
                 repeat(name, case, options.files)
     cases = sum(int(str(row["cases"])) for row in rows)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults.commands import Templates
+from tests.support.faults.case import Templates
 from tests.support.faults.laboratory import Laboratory
 from tests.support.fuzzing import FileCases, damage, image_case, toml_case
 
@@ -15,9 +15,9 @@ FILE_KINDS = ("embedding file", "index", "run folder", "model file", "name of a 
 
 
 @pytest.fixture(scope="module")
-def files(tiny_engine: Path, laboratory: Laboratory, tmp_path_factory: pytest.TempPathFactory) -> FileCases:
+def files(tiny_model: Path, laboratory: Laboratory, tmp_path_factory: pytest.TempPathFactory) -> FileCases:
     folder = tmp_path_factory.mktemp("fuzzing")
-    return FileCases(laboratory, Templates(tmp_path_factory.mktemp("templates"), tiny_engine), folder)
+    return FileCases(laboratory, Templates(tmp_path_factory.mktemp("templates"), tiny_model), folder)
 
 
 def test_damage_changes_something_and_follows_from_its_seed() -> None:

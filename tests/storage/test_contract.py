@@ -103,6 +103,21 @@ def test_the_examples_run() -> None:
     assert doctest.testmod(contract_module).attempted
 
 
+def test_text_that_cannot_be_stored_is_refused_except_in_the_root() -> None:
+    assert EmbeddingContract.from_dict({"root": "/caf\udce9"}).root == "/caf\udce9"  # a byte that is not UTF-8
+    for values in ({"model": "caf\udce9"}, {"root": "/\ud800"}):
+        with pytest.raises(ValueError, match="of the contract is"):
+            EmbeddingContract.from_dict(values)
+
+
+def test_a_contract_is_completed_from_the_rows_unless_it_states_others() -> None:
+    completed = EmbeddingContract.from_dict({"root": "/p"}).completed("float16", 8)
+    assert (completed.dtype, completed.dimension) == ("float16", 8)
+    for values in ({"dtype": "float32"}, {"dimension": 9}):
+        with pytest.raises(ValueError, match="of the contract is"):
+            EmbeddingContract.from_dict(values).completed("float16", 8)
+
+
 def test_a_contract_without_exposure_rules_accepts_all_faces() -> None:
     """So the files of versions without these rules equal those of today that do not use them."""
     old = EmbeddingContract(detector="d", faces="all")

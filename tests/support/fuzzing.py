@@ -26,7 +26,7 @@ from runtime.modelspec import load_spec
 
 from .embedding_files import differences
 from .encoded_images import scene
-from .faults.commands import Templates, run
+from .faults.case import Templates, run
 from .faults.laboratory import Laboratory, Outcome
 from .faults.operations import CHANGES, kill
 from .model_files import write_model_file, write_tiny_model

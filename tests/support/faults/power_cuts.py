@@ -106,7 +106,7 @@ def _unsynced(disk: Disk, operation: Operation, folder: str) -> Iterator[str]:
     """Say what a statement that now becomes durable speaks of and is not durable.
 
     A new name states that the content is whole; a mark, that its folder is; the deletion of a file that was durable,
-    that what replaces it is.
+    that what replaces it is. Names that are synced in a folder are of use only if the folder itself has a durable name.
     """
 
     def short(paths: list[str]) -> list[str]:
@@ -123,6 +123,8 @@ def _unsynced(disk: Disk, operation: Operation, folder: str) -> Iterator[str]:
                 lost = [path for path in disk.lost_below(below) if not os.path.basename(path).startswith(_MARK)]
                 if lost:
                     yield f"{short([below])} is marked as finished before {short(lost)[:3]} are synced"
+    elif operation.kind is Kind.SYNC and operation.sized and operation.path not in disk.durable_names:
+        yield f"{short([operation.path])} is synced before its own name is"
     elif operation.kind is Kind.UNLINK and operation.path in disk.durable_names:
         entry = disk.names.get(operation.path)
         if isinstance(entry, int) and not operation.path.endswith(_TEMPORARY):
