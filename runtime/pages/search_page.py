@@ -101,7 +101,7 @@ def _hit(embeddings: EmbeddingFile, hit: Hit, pictures: Thumbnails) -> dict[str,
     if hit.expected is not None:
         facts.append(f"{hit.expected} false hits expected")
     if hit.face is not None:
-        facts.append(f"face_index {hit.face.index}")
+        facts.append(str(hit.face))
     if hit.folder is not None:
         facts.append(f"{count(hit.photographs, 'photo', 'photos')} of {hit.folder}")
     return {

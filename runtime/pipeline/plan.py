@@ -396,5 +396,5 @@ def disk_bytes_while_running(
         longest: length of the longest path, in bytes. Bytes beyond 64 hardly count, because paths are compressed.
     """
     vectors = rows * dimension * np.dtype(dtype).itemsize
-    face_bytes = 2 * FACE.itemsize * rows if faces else 0
+    face_bytes = 2 * (FACE.itemsize - FACE["page"].itemsize) * rows if faces else 0  # pages compress to nothing
     return int(2.02 * vectors) + face_bytes + 3 * rows * min(longest, 64) + 64 * rows * skip_duplicates + (1 << 20)
