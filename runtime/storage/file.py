@@ -50,9 +50,8 @@ class EmbeddingFile:
         contract: the settings that all rows share: model, crop, alignment, precision and so on.
         root: absolute folder that all paths are below, exact bytes.
         source: run id, size in bytes and time of modification; they differ between any two files.
-        has_faces: whether the file has the position of each face in its photo.
-    has_faces, has_pages: whether the file has the position of each face in its photo, and its page.
-        Raises:
+        has_faces, has_pages: whether the file has the position of each face in its photo, and its page.
+    Raises:
         StorageError: the file is missing, is not an embedding file, or is damaged.
 
     Example:
