@@ -6,6 +6,7 @@ Sources: PNG third edition, WebP container (RFC 9649), BMP, JPEG 2000 (ITU T.800
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import replace
 
@@ -13,13 +14,12 @@ from .exif import exif_orientation, only_directory
 from .header_fields import Header as Header  # callers of read_header use it
 from .header_fields import UnsupportedImageError, pixel_ratio
 from .jpeg_header import read_jpeg
-from .tiff_header import read_tiff, tiff_pages
+from .tiff_header import page_size, read_tiff, tiff_pages
 from .webp_whole import has_zeros
 
 SNIFF_BYTES = 64  # enough for `is_image`
 MAX_CHUNKS = 100_000  # of a PNG or WebP file
 MAX_OTHER_CHUNKS = 1_000  # of a PNG file, besides image data
-MAX_PAGES = 100  # of a file whose pages are all taken
 _TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _CODESTREAM = b"\xff\x4f\xff\x51"
@@ -54,9 +54,9 @@ def read_header(data: bytes) -> Header | None:
     return None
 
 
-def count_pages(data: bytes) -> int:
-    """Number of pages of an image file, without previews: 1 for a format without pages, and for a damaged file."""
-    return max(1, len(tiff_pages(data)) if data[:4] in _TIFF else 1)
+def page_pixels(data: bytes) -> list[int]:
+    """Pixels of each page of a file, without previews; empty for a format without pages, and for a damaged file."""
+    return [math.prod(page_size(page)) for page in tiff_pages(data)] if data[:4] in _TIFF else []
 
 
 def take_page(data: bytes, page: int) -> bytes:

@@ -45,7 +45,7 @@ def read_tiff(data: bytes) -> Header:
     if not pages:
         raise ValueError("the file has no page")
     main, kept = _choose_pages(pages)
-    width, height = _size(main)
+    width, height = page_size(main)
     if not width or not height:
         raise ValueError("the TIFF directory has no size")
     compression, samples = main.number(_COMPRESSION, 1), main.number(_SAMPLES, 1)
@@ -90,7 +90,7 @@ def _choose_pages(pages: list[Directory]) -> tuple[Directory, list[Directory]]:
     full = [page for page in pages if not _is_reduced(page)] or pages
     main = _main_page(full)
     # A larger page of the same shape may be a scan of somebody else at half the resolution.
-    return main, [page for page in full if not _is_preview(page, main) or max(_size(page)) > _PREVIEW_SIDE]
+    return main, [page for page in full if not _is_preview(page, main) or max(page_size(page)) > _PREVIEW_SIDE]
 
 
 def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes], None]) -> None:
@@ -148,7 +148,8 @@ def _inflated_length(strip: bytes) -> int:
     return length
 
 
-def _size(page: Directory) -> tuple[int, int]:
+def page_size(page: Directory) -> tuple[int, int]:
+    """Width and height as stored, pixels; 0 if the page does not state them."""
     return page.number(_WIDTH), page.number(_HEIGHT)
 
 
@@ -159,7 +160,7 @@ def _is_reduced(page: Directory) -> bool:
 
 def _is_preview(page: Directory, of: Directory) -> bool:
     """Whether a page shows the same shape as another with a quarter of its pixels or fewer."""
-    (width, height), (large_width, large_height) = _size(page), _size(of)
+    (width, height), (large_width, large_height) = page_size(page), page_size(of)
     if not (width and height and large_width and large_height) or 4 * width * height > large_width * large_height:
         return False
     return abs(width * large_height / (height * large_width) - 1) < _SAME_SHAPE

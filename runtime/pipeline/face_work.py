@@ -17,6 +17,7 @@ from ..engines.runner import Runner
 from ..faces.align import align_crops
 from ..faces.detectors import Faces, decoder_of
 from ..faces.finder import Finder
+from ..faces.pages import crops_of_photo, join_crops, no_crops
 from ..faces.quality import interocular, measure_crops
 from ..faces.rules import FaceRules
 from ..faces.selection import (
@@ -31,8 +32,8 @@ from ..faces.selection import (
     reject_photo,
     select_faces,
 )
-from ..images.decode import ImageError, Limits, decode_photo
-from ..images.header import MAX_PAGES, count_pages, take_page
+from ..images.decode import ImageError, Limits, count_pages, decode_photo
+from ..images.header import take_page
 from ..images.one_photo import each_photo, one_photo
 from ..modelspec import ModelSpec
 from ..records import FACE, Crops, Encoded, Outcome, PagedFile, Photo, Photos, Status
@@ -71,7 +72,7 @@ class DecodePhotos:
     def __call__(self, batch: Encoded) -> Photos:
         paged: list[PagedFile] = []
         if self.pages == "all":
-            batch, paged = _set_apart_paged(batch)
+            batch, paged = _set_apart_paged(batch, self.limits)
         photos = decode_each(
             batch,
             lambda data: decode_photo(data, long_side=LONG_SIDE, channel_order=self.channel_order, limits=self.limits),
@@ -79,15 +80,13 @@ class DecodePhotos:
         return replace(photos, paged=tuple(paged))
 
 
-def _set_apart_paged(batch: Encoded) -> tuple[Encoded, list[PagedFile]]:
-    """A batch without its photos of several pages, and these; a photo of too many pages is an outcome."""
+def _set_apart_paged(batch: Encoded, limits: Limits) -> tuple[Encoded, list[PagedFile]]:
+    """A batch without its photos of several pages, and these; a photo over a limit of pages is an outcome."""
     rows, files, paged, outcomes = [], [], [], list(batch.outcomes)
     for row, name, data in zip(batch.rows.tolist(), batch.names_of_rows(), batch.files, strict=True):
         try:
             with one_photo("count the pages of", name):
-                pages = count_pages(data)
-                if pages > MAX_PAGES:
-                    raise ImageError(Status.UNSUPPORTED, f"{pages} pages, over the limit of {MAX_PAGES}")
+                pages = count_pages(data, limits)
         except ImageError as err:
             outcomes.append(Outcome(row, err.status, err.detail))
             continue
@@ -281,7 +280,7 @@ class FindFaces:
             return crops
         assert crops.faces is not None
         crops.faces["page"] = 1
-        return _join_crops([crops, *map(self._find_on_pages, batch.paged)]) if batch.paged else crops
+        return join_crops([crops, *map(self._find_on_pages, batch.paged)]) if batch.paged else crops
 
     def _find_on_pages(self, photo: PagedFile) -> Crops:
         """The crops of all pages of a photo, or its outcome. One page is in memory at a time."""
@@ -292,70 +291,14 @@ class FindFaces:
                 with one_photo(f"read page {page} of", photo.name):
                     file = take_page(photo.data, page)
             except ImageError as err:
-                pages.append(_no_crops(self.crop.size, Outcome(page, err.status, err.detail)))
+                pages.append(no_crops(self.crop.size, Outcome(page, err.status, err.detail)))
                 continue
             names = [photo.name] * (page + 1)
             pages.append(self.crop(self.detect(decode(Encoded(np.array([page]), files=(file,), names=names)))))
             if sum(sum(crops.face_counts.values()) for crops in pages) > _MAX_FACES:
                 excess = f"more than {_MAX_FACES} faces on {page} pages; expected: at most so many in a photo"
-                return _no_crops(self.crop.size, Outcome(photo.row, Status.UNSUPPORTED, excess))
-        return _crops_of_photo(photo, _join_crops(pages))
-
-
-def _no_crops(size: int, outcome: Outcome) -> Crops:
-    """A batch of one photo, or page, that has no crop."""
-    images = np.empty((0, size, size, 3), np.uint8)
-    return Crops(np.empty(0, np.int64), (outcome,), images=images, faces=np.empty(0, FACE))
-
-
-def _join_crops(batches: Sequence[Crops]) -> Crops:
-    """One batch of several, with the photos in scan order."""
-    rows = np.concatenate([batch.rows for batch in batches])
-    order = np.argsort(rows, kind="stable")
-    return Crops(
-        rows[order],
-        tuple(outcome for batch in batches for outcome in batch.outcomes),
-        {row: digest for batch in batches for row, digest in batch.digests.items()},
-        {row: note for batch in batches for row, note in batch.notes.items()},
-        images=np.concatenate([batch.images for batch in batches])[order],
-        faces=np.concatenate([batch.faces for batch in batches if batch.faces is not None])[order],
-        face_counts={row: count for batch in batches for row, count in batch.face_counts.items()},
-    )
-
-
-def _crops_of_photo(photo: PagedFile, pages: Crops) -> Crops:
-    """The crops of a photo from the crops of its pages, whose rows are the numbers of the pages.
-
-    The photo is embedded if a page is, and its note names the other pages. Else its status is that of the first page
-    that failed otherwise than by having no face.
-    """
-    assert pages.faces is not None
-    faces, counts = pages.faces, {photo.row: sum(pages.face_counts.values())}
-    faces["page"] = pages.rows
-    start = 0
-    for page in np.unique(pages.rows):  # ranks go on from page to page, so that each face of a photo has its own
-        on_page = pages.rows == page
-        faces["face_index"][on_page] += start
-        start = int(faces["face_index"][on_page].max()) + 1
-    texts = {outcome.row: f"{outcome.status.label}: {outcome.detail}" for outcome in pages.outcomes}
-    numbers: dict[str, list[str]] = {}
-    for page, text in sorted({**pages.notes, **texts}.items()):
-        numbers.setdefault(text, []).append(str(page))
-    detail = "; ".join(
-        f"page{'s' if len(which) > 1 else ''} {', '.join(which)} of {photo.pages}: {text}"
-        for text, which in numbers.items()
-    )
-    if not len(faces):
-        failed = [outcome.status for outcome in sorted(pages.outcomes, key=lambda outcome: outcome.row)]
-        status = next((status for status in failed if status is not Status.NO_FACE), Status.NO_FACE)
-        return replace(pages, outcomes=(Outcome(photo.row, status, detail),), notes={}, face_counts=counts)
-    return replace(
-        pages,
-        rows=np.full(len(faces), photo.row, np.int64),
-        outcomes=(),
-        notes={photo.row: detail} if detail else {},
-        face_counts=counts,
-    )
+                return no_crops(self.crop.size, Outcome(photo.row, Status.UNSUPPORTED, excess))
+        return crops_of_photo(photo, join_crops(pages))
 
 
 def find_faces_with(detector: Runner, rules: FaceRules, model: EngineInfo | ModelSpec, limits: Limits) -> FindFaces:

@@ -101,7 +101,7 @@ def test_a_photo_has_a_row_for_each_page_with_a_face_and_one_outcome(made: Path)
     assert details["alone.png"] == ""
     assert_names(details["scan.tif"], "page 2 of 3", "no-face")
     assert_names(details["damaged.tif"], "page 2 of 2", "corrupt")
-    assert_names(details["nobody.tif"], "pages 1, 2 of 2")
+    assert_names(details["nobody.tif"], "pages 1 to 2 of 2")
 
 
 def test_without_the_option_the_file_has_no_trace_of_it(data_folder: Path, tiny_engine: Path, tmp_path: Path) -> None:

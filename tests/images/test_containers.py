@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from runtime.images.decode import ImageError, decode_image, decode_photo
-from runtime.images.header import count_pages, is_image, read_header, take_page
+from runtime.images.decode import ImageError, count_pages, decode_image, decode_photo
+from runtime.images.header import is_image, read_header, take_page
 from runtime.images.lzw import lzw_length
 from runtime.records import Status
 from tests.support import encoded_images as make

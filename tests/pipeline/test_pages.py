@@ -14,8 +14,7 @@ from runtime.engines.engine import Engine, read_engine
 from runtime.engines.runner import Runner
 from runtime.errors import ConfigError
 from runtime.faces.rules import FaceRules
-from runtime.images.decode import Limits
-from runtime.images.header import MAX_PAGES
+from runtime.images.decode import MAX_PAGES, Limits
 from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
 from runtime.pipeline import face_work
@@ -116,7 +115,7 @@ def test_a_photo_without_a_good_page_has_the_outcome_that_says_most(runner: Runn
     assert rows_of(crops) == []
     outcomes = {outcome.row: outcome for outcome in crops.outcomes}
     assert outcomes[10].status is Status.NO_FACE
-    assert_names(outcomes[10].detail, "pages 1, 2, 3 of 3")
+    assert_names(outcomes[10].detail, "pages 1 to 3 of 3")
     assert outcomes[11].status is Status.CORRUPT
     assert_names(outcomes[11].detail, "page 1 of 2", "no-face", "page 2 of 2", "corrupt")
     assert crops.face_counts == {10: 0, 11: 0}
@@ -137,6 +136,21 @@ def test_too_many_pages_are_unsupported(runner: Runner) -> None:
     assert outcomes[10].status is Status.UNSUPPORTED
     assert_names(outcomes[10].detail, MAX_PAGES + 1, MAX_PAGES)
     assert outcomes[11].status is Status.NO_FACE
+
+
+def test_pages_that_are_too_large_together_are_unsupported(runner: Runner) -> None:
+    limits = Limits(max_pixels=64 * 48)
+    page = picture(64, 48)
+    crops = find_crops(runner, pages_tiff(*[page] * 10), pages_tiff(*[page] * 11), limits=limits)
+    outcomes = {outcome.row: outcome for outcome in crops.outcomes}
+    assert outcomes[10].status is Status.NO_FACE
+    assert outcomes[11].status is Status.UNSUPPORTED
+    assert_names(outcomes[11].detail, 11, 64 * 48)
+
+
+def test_a_detail_names_runs_of_pages(runner: Runner) -> None:
+    crops = find_crops(runner, pages_tiff(NOBODY, LEFT, NOBODY, NOBODY, NOBODY))
+    assert_names(crops.notes[10], "pages 1, 3 to 5 of 5")
 
 
 def test_too_many_faces_are_unsupported(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
