@@ -20,7 +20,7 @@ from ..records import FACE, Status
 from ..sources.kinds import Patterns, passed_over_text
 from ..sources.pathtable import PathTable, paths_digest, write_paths
 from ..sources.scan import Inputs, digest_inputs, scan
-from ..sources.source import FileSource, Source
+from ..sources.source import FileSource, Source, check_names
 from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
 from ..storage.format import count_outcomes
@@ -170,6 +170,7 @@ def scan_inputs(request: Request) -> Source:
         if source.passed_over:
             logger.info("%s", passed_over_text(source.passed_over))
         return source
+    check_names(request.inputs)
     return request.inputs if request.limit is None else request.inputs.with_names(request.inputs.names[: request.limit])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -21,18 +21,30 @@ InMemory = TypeVar("InMemory", bound="MemorySource")
 
 
 class Source(Protocol):
-    """Encoded photos, by scan row. `read` is called from several threads at once."""
+    """Encoded photos, by scan row. `read` is called from several threads at once.
+
+    With several devices, each process gets a copy by pickle.
+    """
 
     @property
     def root(self) -> bytes:
-        """The common root of the names: for files the absolute folder above all of them."""
+        """An absolute path that the names are below, and that stays the same: for files the folder above all of them.
+
+        It is part of the settings of a run, so that a resumed run must have the same.
+        """
 
     @property
     def names(self) -> Sequence[bytes]:
-        """The names of the photos by scan row, as stored in the embedding file."""
+        """The names of the photos by scan row, as stored in the embedding file: relative, sorted bytewise, each once.
+
+        They have no empty part and no `.` or `..`, so that `remove` can name each photo and each folder.
+        """
 
     def with_names(self: Self, names: Sequence[bytes]) -> Self:
-        """The same source with the rows of an earlier scan, for a resumed run."""
+        """The same source with other rows: those of an earlier scan, or none to save memory while they are not needed.
+
+        Every photo stays within reach of a later call, by its name.
+        """
 
     def read(self, row: int) -> bytes:
         """Read the encoded photo of a scan row.
@@ -117,20 +129,23 @@ class MemorySource:
         photos: encoded photos, or pixels, (H, W, 3) uint8, RGB.
         names: names of the photos; by default their numbers.
         root: root of the names.
+        by_name: all photos of the first source, of which this one has some; None in the first.
     """
 
     photos: Sequence[Any]
     names: Sequence[bytes] = ()
     root: bytes = b"/"
+    by_name: Mapping[bytes, Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.names:
-            object.__setattr__(self, "names", [b"%d" % number for number in range(len(self.photos))])
+        if not self.names and self.by_name is None:
+            digits = len(str(max(0, len(self.photos) - 1)))  # with leading zeros, so that they are sorted
+            object.__setattr__(self, "names", [b"%0*d" % (digits, number) for number in range(len(self.photos))])
 
     def with_names(self: InMemory, names: Sequence[bytes]) -> InMemory:
         """See `Source`. Each name keeps its photo; a name without a photo is unreadable."""
-        photos = dict(zip(self.names, self.photos, strict=True))
-        return replace(self, names=names, photos=[photos.get(name) for name in names])
+        photos = dict(zip(self.names, self.photos, strict=True)) if self.by_name is None else self.by_name
+        return replace(self, names=names, photos=[photos.get(name) for name in names], by_name=photos)
 
     def read(self, row: int) -> bytes:
         """See `Source`. Pixels are encoded without loss."""
@@ -158,6 +173,31 @@ class PhotoList(MemorySource):
         if isinstance(photo, bytes) and len(photo) > self.max_bytes:
             raise ReadError(Status.UNSUPPORTED, f"{len(photo)} bytes, over the limit of {self.max_bytes}")
         return MemorySource.read(self, row)
+
+
+def check_names(source: Source) -> None:
+    """Refuse a source whose names an embedding file cannot hold; see `Source.names`.
+
+    Raises:
+        SourceError: there are no names, or one is wrong.
+    """
+    names = source.names
+    if not len(names):
+        raise SourceError("the source has no photos; expected: at least one")
+    if not isinstance(source.root, bytes) or not source.root.startswith(b"/"):
+        raise SourceError(f"the root of the source is {source.root!r:.200}; expected: an absolute path, as bytes")
+    before = b""
+    for name in names:
+        if not isinstance(name, bytes):
+            raise SourceError(f"the name {name!r:.200} of a photo is a {type(name).__name__}; expected: bytes")
+        if b"\0" in name or not {b"", b".", b".."}.isdisjoint(name.split(b"/")):
+            raise SourceError(
+                f"{name!r:.200} is the name of a photo; expected: a relative path without empty parts, `.` and `..`, "
+                f"such as b'person/1.jpg'"
+            )
+        if name <= before:
+            raise SourceError(f"{name!r:.200} follows {before!r:.200}; expected: names sorted bytewise, each once")
+        before = name
 
 
 def _as_pattern(name: bytes) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StorageError
+from ..errors import ConfigError, StorageError
 from ..records import ALL_FACE_DATASETS, FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
 from .contract import EmbeddingContract
 from .format import (
@@ -51,7 +51,6 @@ class EmbeddingFile:
         root: absolute folder that all paths are below, exact bytes.
         source: run id, size in bytes and time of modification; they differ between any two files.
         has_faces, has_pages: whether the file has the position of each face in its photo, and its page.
-        hdf5: the open h5py file.
     Raises:
         StorageError: the file is missing, is not an embedding file, or is damaged.
 
@@ -68,7 +67,7 @@ class EmbeddingFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            self.hdf5 = open_hdf5(self.path)
+            self._hdf5 = open_hdf5(self.path)
         except DAMAGE as err:
             raise self._unusable(err) from err
         try:
@@ -80,8 +79,15 @@ class EmbeddingFile:
             size, time = stat.st_size, stat.st_mtime_ns
             self.source = {"run_id": self.metadata["run_id"], "size_bytes": size, "mtime_ns": time}
         except DAMAGE as err:
-            self.hdf5.close()
+            self.close()
             raise self._unusable(err) from err
+
+    @property
+    def hdf5(self) -> Any:
+        """The open h5py file."""
+        if self._hdf5:
+            return self._hdf5
+        raise ConfigError(f"{self.path} was closed; expected: an open file. Use it inside its `with` block")
 
     def _check(self) -> EmbeddingContract:
         """Raise ValueError unless version, dimension and dtype are the same everywhere, and no part is missing."""
@@ -121,8 +127,6 @@ class EmbeddingFile:
             f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy, or save its intact rows with: "
             f"facemill repair {self.path}"
         )
-
-    # Rows: one for each embedding
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
@@ -177,11 +181,7 @@ class EmbeddingFile:
         try:
             block = np.ascontiguousarray(self.hdf5["embeddings"][start:stop], np.float32)
         except DAMAGE as err:
-            refuse_system_error(err, self.path)
-            raise StorageError(
-                f"{self.path} is damaged at rows {start} to {stop} of /embeddings ({err}). "
-                f"Restore it from a copy, or save its intact rows with: facemill repair {self.path}"
-            ) from err
+            raise self._damaged(f"embeddings, rows {start} to {stop}", err) from err
         squares = np.einsum("ij,ij->i", block, block)  # (n,) float32; a sum with a NaN is NaN
         wrong = np.flatnonzero(~(squares <= MAX_NORM**2))
         if len(wrong):
@@ -351,8 +351,6 @@ class EmbeddingFile:
         except DAMAGE as err:
             raise self._unusable(err) from err
 
-    # Any dataset
-
     def foreign_datasets(self) -> list[str]:
         """Names of datasets of other programs in the file; facemill writes new files without them."""
         return sorted(set(self.hdf5) - OUR_DATASETS)
@@ -391,7 +389,7 @@ class EmbeddingFile:
 
     def close(self) -> None:
         """Close the file; arrays that were read stay valid."""
-        self.hdf5.close()
+        self._hdf5.close()
 
     def __enter__(self) -> EmbeddingFile:
         return self

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import LockedError, StorageError
+from ..errors import FacemillError, LockedError, StorageError
 from .child import Alive, run_in_child
 from .heaps import check_attribute_texts
 from .layout import check_item
@@ -201,8 +201,9 @@ def refuse_system_error(err: Exception, path: Path) -> None:
     Raises:
         LockedError: another program writes it.
         StorageError: another reason outside the file.
+        FacemillError: the error itself, if it is one: it says what is wrong.
     """
-    if isinstance(err, StorageError):
+    if isinstance(err, FacemillError):
         raise err
     if isinstance(err, MemoryError):
         raise StorageError(f"{path} cannot be read: not enough memory. Close other programs and try again") from err
