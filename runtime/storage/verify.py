@@ -204,7 +204,8 @@ class _Check:
     def faces(self, file: Any) -> None:
         if "face_index" not in file:
             return
-        pages = [PAGE_DATASET] if PAGE_DATASET in file else []
+        named = PAGE_DATASET in file or self._metadata.get("pages") == "all"
+        pages = [PAGE_DATASET] if named else []
         for name in (*FACE_DATASETS.values(), *pages):
             self._expect(f"faces: the length of /{name}", len(file[name]), len(file["embeddings"]))
             for start, block in self._blocks(file[name]):

@@ -226,6 +226,10 @@ def test_verify_and_repair_know_the_page(file: Path, made: Path, tmp_path: Path)
     lost = Path(shutil.copy(made, tmp_path / "lost.h5"))
     with h5py.File(lost, "r+") as opened:
         del opened[PAGES]
+        del opened["metadata"].attrs["content_sha256"]
+    result = facemill("verify", lost)
+    assert result.returncode == 1
+    assert_names(result.stdout + result.stderr, "page")
     assert_refused(facemill("search", lost, lost), "E-STORAGE", "/faces/page", "facemill repair")
 
 
