@@ -57,8 +57,8 @@ class Access:
 
     @property
     def folder_mode(self) -> int:
-        """Permission bits of a folder: users who can read the files can enter it."""
-        return self.mode | (self.mode & 0o444) >> 2 | 0o700
+        """Permission bits of a folder: users who can read the files can enter it; not all users may add files to it."""
+        return (self.mode | (self.mode & 0o444) >> 2 | 0o700) & ~0o002
 
     def set_on(self, fd: int) -> None:
         """Set the access of an open file or folder, which only its creator can read so far.

@@ -16,6 +16,8 @@ from .schema import Annotated, Rule, convert, parse_toml
 
 logger = logging.getLogger(__name__)
 
+_MAX_BYTES = 1 << 20  # of a model file
+
 TASKS = ("embed", "detect")  # of networks; landmarks and attributes may follow
 
 COUNT = Rule("a whole number of at least 1", lambda count: count >= 1)
@@ -187,7 +189,14 @@ def _read(path: Path) -> ModelSpec:
     try:
         if path.exists() and not path.is_file():
             raise ModelError(f"the model file {path} is no regular file; expected: a TOML file")
-        raw = parse_toml(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ModelError(
+                f"the model file {path} has {path.stat().st_size:,} bytes; expected: a TOML file of at most "
+                f"{_MAX_BYTES:,} bytes. Name the TOML file that describes the model, not its weights"
+            )
+        raw = parse_toml(content.decode("utf-8"))
         if "detector" in raw:  # the key of model files before models had tasks
             raw = {**raw, "task": "detect", "decode": raw["detector"]}
             del raw["detector"]

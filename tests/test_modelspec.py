@@ -135,3 +135,17 @@ def test_models_in_the_users_folder_are_added_and_take_precedence(
     monkeypatch.setenv("FACEMILL_MODELS", str(tmp_path / "gone"))
     with raises(ModelError, tmp_path / "gone"):
         load_spec("sface")
+
+
+def test_a_model_file_that_is_too_large_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (tmp_path / "x.toml").open("wb") as file:
+        file.truncate(20 << 30)
+    with raises(ModelError, tmp_path / "x.toml", f"{20 << 30:,}"):
+        load_spec(str(tmp_path / "x.toml"))
+    monkeypatch.setenv("FACEMILL_MODELS", str(tmp_path))
+    assert "x" not in [spec.name for spec in list_specs()]
+    assert str(tmp_path / "x.toml") in caplog.text
+    write(tmp_path).write_text((tmp_path / "m.toml").read_text() + "\n#".ljust(1 << 19, "x"))
+    assert load_spec(str(tmp_path / "m.toml")).name == "m"

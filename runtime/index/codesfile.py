@@ -21,7 +21,7 @@ from ..files import NewFile
 from ..progress import track
 from ..storage.file import EmbeddingFile
 from ..storage.nearby import IDENTITY
-from .indexfile import index_path
+from .indexfile import faiss_name, index_path
 from .kinds import sample_size, train
 from .measure import Measured, tune
 from .rerank import ExactRows, Reranked, faiss_threads
@@ -118,7 +118,8 @@ def _parameters(card: dict[str, Any]) -> dict[str, int]:
 def _load(path: Path) -> Any:
     # FAISS 1.10 added the flag. Older versions load the file, and all versions load the codes of ivf.
     faiss = require("faiss", extra="cpu", purpose="searching")
-    return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
+    with faiss_name(path) as name:
+        return faiss.read_index(name, getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
 
 
 def _build(new: NewFile, gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) -> None:
@@ -133,7 +134,8 @@ def _build(new: NewFile, gallery: EmbeddingFile, kind: str, k: int, exact: Exact
     build_s = time.monotonic() - start
     measured = tune(gallery, Reranked(index, kind, exact), parameters, k)
     try:
-        faiss.write_index(index, str(new.temporary))  # FAISS truncates the locked file and does not replace it
+        with faiss_name(new.temporary) as name:
+            faiss.write_index(index, name)  # FAISS truncates the locked file and does not replace it
     except RuntimeError as err:
         raise OSError(" ".join(str(err).split())) from err
     card = {

@@ -21,7 +21,7 @@ from ..records import MAX_NORM
 from ..storage.file import EmbeddingFile
 from .candidates import HostRows
 from .exact import CandidateSource, exact_top_k
-from .indexfile import ensure_index, read_latency, save_latency
+from .indexfile import ensure_index, faiss_name, read_latency, save_latency
 from .measure import IndexFacts, median_ms
 from .placement import GpuPlan, gpu_source
 
@@ -136,7 +136,8 @@ def host_index(gallery: EmbeddingFile, path: Path | None) -> Any:
     with translate_faiss_errors():
         if path is not None:
             # FAISS 1.10 added the flag. Older versions load the file.
-            return faiss.read_index(str(path), getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
+            with faiss_name(path) as name:
+                return faiss.read_index(name, getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
         index = faiss.IndexFlatIP(gallery.dimension)
         for block in gallery.blocks():
             index.add(block)

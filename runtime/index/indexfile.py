@@ -10,6 +10,8 @@ import hashlib
 import logging
 import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,6 +69,27 @@ def ensure_index(gallery: EmbeddingFile) -> Path | None:
         path.parent,
     )
     return None
+
+
+@contextmanager
+def faiss_name(path: Path) -> Iterator[str]:
+    """A name of an existing file that FAISS can open: FAISS takes UTF-8 only, and a path may have any bytes.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    try:
+        is_utf8 = str(path).encode() == os.fsencode(path)
+    except UnicodeEncodeError:
+        is_utf8 = False
+    if is_utf8:
+        yield str(path)
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
 
 
 def read_latency(path: Path) -> float | None:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +19,10 @@ from ..records import SAME_FILE, Status
 from ..sources.reader import ReadError, read_file
 from ..storage.file import EmbeddingFile
 from ..storage.format import stored_text
-from ..storage.segments import clip_detail
+from ..storage.segments import DETAIL_BYTES, clip_detail
 
 _BLOCK_ROWS = 65_536
+_NO_DIGEST = bytes(16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,43 +125,34 @@ def _folders_of(path: bytes) -> Iterator[bytes]:
 def find_duplicates(source: EmbeddingFile, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Find the photos that were skipped as duplicates of given photos: byte for byte the same.
 
+    Digests decide, where the file has them. Otherwise the details do, which name the original. A detail that was cut
+    may name several photos. It counts as a duplicate of each, so that a removal leaves no copy; what it may take too
+    much has no embedding.
+
     Args:
         source: a finished file.
         rows: (n,) int64, rows of the given photos in `/outcomes`.
     Returns:
         Rows of the duplicates in `/outcomes`, int64.
     """
-    status, outcomes = source.status, source.hdf5["outcomes"]
-    first = np.zeros(len(status), bool)
-    first[rows] = status[rows] != Status.DUPLICATE
-    candidates = np.flatnonzero(status == Status.DUPLICATE)
-    if not first.any() or not len(candidates):
-        return candidates[:0]
-    originals = compress(source.scanned_paths(), first.tolist())
-    details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in originals}
-    digests: set[bytes] = set()
-    if "digest" in outcomes:
-        digests = {
-            digest_row
-            for start, block in _blocks(outcomes["digest"])
-            for digest_row in _rows(block[first[start:][: len(block)]])
-        }
-        digests.discard(bytes(16))  # stored for photos that could not be read
-    duplicates = []
-    for start, block in _blocks(outcomes["detail"]):
-        in_block = candidates[(candidates >= start) & (candidates < start + len(block))]
-        candidate_digests = (
-            _rows(outcomes["digest"][start : start + len(block)][in_block - start])
-            if digests
-            else [b""] * len(in_block)
-        )
-        pairs = zip(in_block.tolist(), block[in_block - start].tolist(), candidate_digests, strict=True)
-        duplicates += [row for row, detail, digest in pairs if detail in details or digest in digests]
-    return np.array(duplicates, np.int64)
+    status = source.status
+    originals = np.zeros(len(status), bool)
+    originals[rows] = status[rows] != Status.DUPLICATE
+    duplicates = status == Status.DUPLICATE
+    if not originals.any() or not duplicates.any():
+        return np.empty(0, np.int64)
+    if _has_digests(source):
+        column, names = "digest", {digest for _, digest in _values(source, "digest", originals)}
+    else:
+        column, names = "detail", {detail for detail, _ in _details(source, originals)}
+    return np.array([row for row, name in _values(source, column, duplicates) if name in names], np.int64)
 
 
 def count_shared(source: EmbeddingFile, rows: NDArray[np.int64]) -> int:
     """Count the given photos that are duplicates of other photos.
+
+    Digests decide, where the file has them. Otherwise the details do; one that was cut counts, because it may name a
+    photo that stays.
 
     Args:
         source: a finished file.
@@ -172,20 +163,33 @@ def count_shared(source: EmbeddingFile, rows: NDArray[np.int64]) -> int:
     duplicates = selected & (source.status == Status.DUPLICATE)
     if not duplicates.any():
         return 0
-    paths = compress(source.scanned_paths(), selected.tolist())
-    details = {clip_detail(SAME_FILE + stored_text(path).decode()) for path in paths}
-    blocks = _blocks(source.hdf5["outcomes/detail"])
-    return sum(
-        detail not in details
-        for start, block in blocks
-        for detail in block[duplicates[start : start + len(block)]].tolist()
-    )
+    if _has_digests(source):
+        digests = [digest for _, digest in _values(source, "digest", duplicates)]
+        shared, stay = set(digests), ~selected & (source.status != Status.DUPLICATE)
+        staying = {digest for _, digest in _values(source, "digest", stay) if digest in shared}
+        return sum(digest in staying for digest in digests)
+    removed = {detail for detail, is_cut in _details(source, selected) if not is_cut}
+    return sum(detail not in removed for _, detail in _values(source, "detail", duplicates))
 
 
-def _blocks(dataset: Any) -> Iterator[tuple[int, NDArray[Any]]]:
+def _has_digests(source: EmbeddingFile) -> bool:
+    return "digest" in source.hdf5["outcomes"]
+
+
+def _details(source: EmbeddingFile, photos: NDArray[np.bool_]) -> Iterator[tuple[bytes, bool]]:
+    """The detail of a duplicate of each photo, as it is stored, and whether it is cut."""
+    for path in compress(source.scanned_paths(), photos.tolist()):
+        detail = SAME_FILE + stored_text(path).decode()
+        yield clip_detail(detail), len(detail.encode()) > DETAIL_BYTES
+
+
+def _values(source: EmbeddingFile, column: str, photos: NDArray[np.bool_]) -> Iterator[tuple[int, bytes]]:
+    """Row and value of each photo in a column of `/outcomes`; without the digests of photos that cannot be read."""
+    dataset = source.hdf5["outcomes"][column]
     for start in range(0, len(dataset), _BLOCK_ROWS):
-        yield start, dataset[start : start + _BLOCK_ROWS]
-
-
-def _rows(digests: NDArray[np.uint8]) -> list[bytes]:
-    return [digest.tobytes() for digest in digests]
+        chosen = np.flatnonzero(photos[start : start + _BLOCK_ROWS])
+        if not len(chosen):
+            continue
+        block = dataset[start : start + _BLOCK_ROWS][chosen]
+        values = block.tolist() if column == "detail" else [value.tobytes() for value in block]
+        yield from ((start + int(at), value) for at, value in zip(chosen, values, strict=True) if value != _NO_DIGEST)

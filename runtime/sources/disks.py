@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -193,13 +194,14 @@ def _folders_above(path: bytes) -> Iterator[bytes]:
 
 
 def _device_of(folder: bytes) -> int | None:
-    """The device of a folder, behind links too; None if it is missing, or nobody may look at it.
+    """The device of a folder, behind links too; None if it is missing or no folder, or this user may not look at it.
 
     Raises:
         MachineError: its disk does not answer.
     """
     try:
-        return os.stat(folder).st_dev
+        info = os.stat(folder)
+        return info.st_dev if stat.S_ISDIR(info.st_mode) else None
     except OSError as err:
         if is_machine_fault(err):
             raise read_error(err, folder) from err

@@ -167,6 +167,8 @@ class RunFolder:
             self._lock.release()
             raise storage_error(err, "the run folder", self.path) from err
         except ConfigError:
+            with suppress(OSError):  # a refusal leaves nothing behind
+                os.unlink(self.path / "lock")
             self._lock.release()
             raise
 
@@ -176,14 +178,20 @@ class RunFolder:
         return self.path / "paths"
 
     def _take_lock(self, sources: Sequence[Path]) -> Lock:
+        # A new folder gets the owner and group of the first source: they may write in it if they may write the source.
+        model = sources[0] if sources else None
         while True:
             try:
+                is_new = not os.path.lexists(self.path)
                 make_folder(self.path, like=sources)
-                if not is_trusted(self.path) and self.path.exists():
+                if not is_trusted(self.path, beside=model) and self.path.exists():
+                    if is_new:
+                        with suppress(OSError):
+                            self.path.rmdir()
                     raise ConfigError(
                         f"{self.path} is a link, or belongs to another user, or others may write in it; expected: a "
-                        f"folder in which only you can write. Look at it and remove it (or: chmod go-w), or name a "
-                        f"different output with -o"
+                        f"folder in which only you and the owner of the file can write. Look at it and remove it (or: "
+                        f"chmod go-w), or name a different output with -o"
                     )
                 with suppress(FileNotFoundError):  # a finishing run has just removed the folder
                     return Lock(self.path / "lock", f"another run is writing {self.output}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -90,3 +91,20 @@ def test_wrong_options_are_refused(people: Path, query: Path, photos: Path, tiny
     assert facemill("process", tmp_path / "in", "-o", tmp_path / "few.h5", "--engine", tiny_engine).returncode == 0
     result = facemill("search", tmp_path / "few.h5", query, "--index", "ivf")
     assert_refused(result, "E-CONFIG", 1, "ivf", 256, "--index flat")
+
+
+@pytest.mark.parametrize("kind", ["flat", "sq8", "ivf"])
+@pytest.mark.parametrize("place", [b"\xff.h5", b"d\xff/people.h5"])
+def test_a_file_whose_path_is_not_utf8_is_searched(
+    place: bytes, kind: str, people: Path, query: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / os.fsdecode(place)
+    path.parent.mkdir(exist_ok=True)
+    shutil.copy(people, path)
+    expected = json.loads(facemill("search", people, query, "--json", "--index", kind).stdout)
+    for _ in range(2):  # the index is built, then read
+        result = facemill("search", path, query, "--json", "--index", kind)
+        assert result.returncode == 0, result.stderr
+        assert json.loads(result.stdout)["hits"] == expected["hits"]
+    index = path.with_name(path.name + (".faiss" if kind == "flat" else f".faiss-{kind}"))
+    assert index.stat().st_size

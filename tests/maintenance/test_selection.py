@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from runtime.errors import ConfigError, SourceError
-from runtime.maintenance.selection import paths_below, read_names, select_photos
+from runtime.maintenance.selection import count_shared, find_duplicates, paths_below, read_names, select_photos
+from runtime.storage.file import EmbeddingFile
+from tests.support import encoded_images as make
 from tests.support.errors import raises
+from tests.support.people_files import embed_folder
 
 PATHS = [
     b"P0/a.jpg",
@@ -70,3 +75,49 @@ def test_a_list_is_separated_by_lines_or_nuls(tmp_path: Path) -> None:
     assert read_names(path) == [b"two\nlines", b"q"]
     with raises(SourceError, tmp_path / "none"):
         read_names(tmp_path / "none")
+
+
+@pytest.fixture
+def long_names(tiny_engine: Path, tmp_path: Path) -> Path:
+    """Two photos below a path of 600 bytes, longer than a stored detail, and a copy of each."""
+    long = "/".join(["long" * 50] * 3)
+    for number, person in enumerate("AB"):
+        photo = make.encode(make.scene(112, 112, seed=number))
+        for name in (f"{long}/{person}.jpg", f"z/{person}-copy.jpg"):
+            path = tmp_path / "photos" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(photo)
+    return embed_folder(tmp_path / "photos", tmp_path / "o.h5", tiny_engine, "--skip-duplicates", "--align", "none")
+
+
+def test_duplicates_of_photos_with_long_names_are_told_apart_by_their_bytes(long_names: Path) -> None:
+    with EmbeddingFile(long_names) as file:
+        assert len(set(file.hdf5["outcomes/detail"][2:].tolist())) == 1
+        for original in (0, 1):
+            duplicate = original + 2
+            assert find_duplicates(file, np.array([original])).tolist() == [duplicate]
+            assert count_shared(file, np.array([duplicate])) == 1  # its original stays
+            assert count_shared(file, np.array([original, duplicate])) == 0
+            assert count_shared(file, np.array([1 - original, duplicate])) == 1
+
+
+def test_a_cut_detail_without_digests_counts_as_a_duplicate_that_may_stay(long_names: Path) -> None:
+    with h5py.File(long_names, "r+") as opened:
+        del opened["outcomes/digest"]
+    with EmbeddingFile(long_names) as file:
+        assert find_duplicates(file, np.array([0])).tolist() == [2, 3]
+        assert count_shared(file, np.array([0, 2, 3])) == 2
+
+
+def test_a_whole_detail_without_digests_names_the_original(tiny_engine: Path, tmp_path: Path) -> None:
+    for number, name in enumerate("abab"):
+        path = tmp_path / "photos" / f"{number}{name}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(make.encode(make.scene(112, 112, seed=ord(name))))
+    output = embed_folder(tmp_path / "photos", tmp_path / "o.h5", tiny_engine, "--skip-duplicates", "--align", "none")
+    with h5py.File(output, "r+") as opened:
+        del opened["outcomes/digest"]
+    with EmbeddingFile(output) as file:
+        assert find_duplicates(file, np.array([1])).tolist() == [3]
+        assert count_shared(file, np.array([1, 3])) == 0
+        assert count_shared(file, np.array([0, 3])) == 1

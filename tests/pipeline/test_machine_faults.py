@@ -221,7 +221,7 @@ def test_a_single_photo_that_is_deleted_during_the_run_is_an_outcome(
 
 def test_photos_of_a_list_that_never_existed_are_outcomes(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     paths = [f"{folder}/a/{number:02d}.jpg" for number in range(20)]
-    paths += [f"{folder}/never/{number}.jpg" for number in range(200)]
+    paths += [f"{folder}/{place}/{number}.jpg" for place in ("never", "b/25.jpg") for number in range(100)]
     (tmp_path / "list.txt").write_text("\n".join(paths))
     answer = summary(process(tiny_engine, f"@{tmp_path / 'list.txt'}", tmp_path / "o.h5"))
     assert answer["outcomes"] == {"embedded": 20, "unreadable": 200}

@@ -15,6 +15,7 @@ from runtime.storage.contract import EmbeddingContract
 from runtime.storage.runfolder import RunFolder, StoredPlan, folder_of, sweep_run_folder
 from tests.support.errors import raises
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = StoredPlan(
     EmbeddingContract(model="m", limit=0), "/photos", 3, "2026-01-01T00:00:00+00:00", settings={"batch_size": 8}
@@ -115,3 +116,52 @@ def test_an_output_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     for place in ("file", "nowhere"):
         with raises(ConfigError, tmp_path / place, "mkdir"):
             RunFolder(tmp_path / place / "o.h5")
+
+
+@as_root
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_root_and_the_group_of_a_file_use_its_run_folder(mode: int, tmp_path: Path) -> None:
+    """The folder of a run gets the owner and group of the file, whose users may also resume it."""
+    output = tmp_path / "o.h5"
+    output.touch()
+    output.chmod(mode)
+    os.chown(output, 1234, 1234)
+    umask = os.umask(0)
+    try:
+        for _ in range(2):  # made, then resumed
+            with RunFolder(output) as folder:
+                folder.write_plan(PLAN)
+                status = folder.path.stat()
+                assert (status.st_uid, status.st_gid) == (1234, 1234)
+                assert status.st_mode & 0o777 == {0o600: 0o700, 0o660: 0o770, 0o666: 0o775}[mode]
+    finally:
+        os.umask(umask)
+
+
+@as_root
+def test_a_run_folder_of_a_third_user_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "o.h5"
+    output.touch()
+    output.chmod(0o660)
+    os.chown(output, 1234, 1234)
+    planted = folder_of(output)
+    planted.mkdir(mode=0o700)
+    for owner, group, mode in ((4321, 1234, 0o700), (1234, 4321, 0o770), (1234, 1234, 0o772)):
+        planted.chmod(mode)
+        os.chown(planted, owner, group)
+        with raises(ConfigError, planted):
+            RunFolder(output)
+        assert list(planted.iterdir()) == []
+    os.chown(output, 0, 0)
+    planted.chmod(0o700)
+    with raises(ConfigError, planted):
+        RunFolder(output)
+
+
+def test_a_refused_run_leaves_nothing_in_a_folder_of_another_program(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "o.h5")
+    folder.mkdir(mode=0o700)
+    (folder / "notes.txt").touch()
+    with raises(ConfigError, "notes.txt"):
+        RunFolder(tmp_path / "o.h5")
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
