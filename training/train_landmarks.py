@@ -23,7 +23,7 @@ from .crops import crops_key, find_sources, load_crops, to_device
 from .device import random_numbers, use_device
 from .labels import label_crops
 from .landmarks import POINTS, LandmarkNet, landmark_loss, normalise
-from .loop import load_checkpoint, resume, set_learning_rate, train
+from .loop import PHOTOS, load_checkpoint, resume, set_learning_rate, train
 from .squares import SquareRules, draw_squares, plain_squares
 from .state import new_state
 from .teacher import DetectorTeacher
@@ -61,6 +61,12 @@ class LandmarkTrainer:
             raise ValueError(f"the teacher sees {len(self.rows)} faces; expected: at least {2 * _VERIFIED}")
         logger.info("%s parameters", f"{count_parameters(network):,}")
         resume(self, checkpoint)
+
+    def photos(self) -> Tensor:
+        """See `training.loop.Trainer`."""
+        chosen = torch.arange(PHOTOS)
+        images, _ = plain_squares(self._crops(chosen), self.landmarks[chosen], 0, self.rules.margin)
+        return normalise(images)
 
     def step(self) -> dict[str, float]:
         """Learn from one batch of squares."""
