@@ -11,7 +11,8 @@ From pictures to answers:
     1: person0/0.jpg
     2: person0/2.jpg
 
-Photos are paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB. Results are frozen dataclasses, and `to_dict()` gives
+Photos are paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB; `process` takes paths, or a source such as
+`MemorySource`. Results are frozen dataclasses, and `to_dict()` gives
 what the commands print as JSON. Names are imported when they are used, so that `import facemill` is quick.
 """
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from .maintenance.receipt import Receipt as Receipt
     from .pairs.table import Pair as Pair
     from .pipeline.summary import Summary as Summary
+    from .records import Status as Status
     from .search.answers import Answer as Answer
     from .search.answers import Hit as Hit
     from .search.compare import Comparison as Comparison
@@ -52,6 +54,9 @@ if TYPE_CHECKING:
     from .search.embedder import Embedding as Embedding
     from .search.search import Search as Search
     from .sources.kinds import Patterns as Patterns
+    from .sources.reader import ReadError as ReadError
+    from .sources.source import MemorySource as MemorySource
+    from .sources.source import Source as Source
     from .storage.file import EmbeddingFile as EmbeddingFile
 
 # Where each name is defined: the same list as above, for use.
@@ -67,21 +72,24 @@ _MODULES = {
     "maintenance.receipt": ("Receipt",),
     "pairs.table": ("Pair",),
     "pipeline.summary": ("Summary",),
+    "records": ("Status",),
     "search.answers": ("Answer", "Hit"),
     "search.compare": ("Comparison",),
     "search.detector": ("DetectedFace", "Detection"),
     "search.embedder": ("Embedding",),
     "search.search": ("Search",),
     "sources.kinds": ("Patterns",),
+    "sources.reader": ("ReadError",),
+    "sources.source": ("MemorySource", "Source"),
     "storage.file": ("EmbeddingFile",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Added", "Answer", "Cluster", "ClusterReport", "Comparison", "DetectedFace", "Detection", "Embedding",
-    "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "Pair", "PairReport",
-    "Patterns", "Receipt", "RunControl", "Search", "Summary", "add", "cluster", "compare", "detect", "embed",
-    "find_pairs", "open", "process", "remove",
+    "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "MemorySource", "Pair",
+    "PairReport", "Patterns", "ReadError", "Receipt", "RunControl", "Search", "Source", "Status", "Summary", "add",
+    "cluster", "compare", "detect", "embed", "find_pairs", "open", "process", "remove",
 ]  # fmt: skip
 
 

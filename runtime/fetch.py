@@ -223,7 +223,10 @@ def _accept(url: str, new: NewFile, sha256: str | None, size_bytes: int | None) 
     """Check the file. Give it its name if it is the expected one, else remove it."""
     new.file.flush()
     try:
-        _check_size(url, new.temporary.stat().st_size, size_bytes)
+        received = new.temporary.stat().st_size
+        if not received:
+            raise FetchError(f"{url} sent an empty file; expected: at least one byte. Try again later")
+        _check_size(url, received, size_bytes)
         actual = sha256_of(new.temporary)
         if sha256 is not None and actual != sha256:
             raise FetchError(f"{url} is not the expected file: its sha256 is {actual}; expected: {sha256}")

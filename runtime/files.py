@@ -240,17 +240,16 @@ def durable_file(
 def write_durable(
     path: Path, data: bytes, what: str, *, like: Path | Sequence[Path] = (), shared: bool = False, wait: bool = False
 ) -> None:
-    """Replace a small file durably.
-
-    Args:
-        path: the file; it keeps its old content on failure.
-        data: the new content.
-        what, like, shared, wait: see `durable_file`.
-    Raises:
-        LockedError, DiskFullError, StorageError: see `durable_file`.
-    """
+    """Replace a small file by `data`, durably. See `durable_file` for the other arguments and the errors."""
     with durable_file(path, what, like=like, shared=shared, wait=wait) as file:
         file.write(data)
+
+
+def sweep_temporary(path: Path) -> None:
+    """Remove the temporary file that a killed writer of a file has left; one that is being written stays."""
+    if os.path.lexists(temporary_path(path)):
+        with suppress(FacemillError, OSError), NewFile(path):
+            pass
 
 
 @contextmanager

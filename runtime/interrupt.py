@@ -98,6 +98,18 @@ def raise_if_stopping(control: Control) -> None:
         raise Interrupted(f"stopped{by}; finished work is kept. Run the same command again to resume", control.signum)
 
 
+def pause(seconds: float, control: Control) -> None:
+    """Sleep until the time is over or the job should stop, whichever comes first.
+
+    Raises:
+        Interrupted: the job should stop.
+    """
+    end_s = time.monotonic() + seconds
+    while (left_s := end_s - time.monotonic()) > 0 and not control.stopping:
+        time.sleep(min(_POLL_S, left_s))
+    raise_if_stopping(control)
+
+
 class SignalControl(RunControl):
     """A control by SIGINT, SIGTERM, SIGHUP and SIGUSR1, for a command. Use it as a context manager in the main thread.
 

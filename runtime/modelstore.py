@@ -7,8 +7,7 @@ from pathlib import Path
 
 from .assets import cache_dir
 from .errors import FetchError, ModelError, ModelUnavailableError
-from .fetch import fetch
-from .fetch import sha256_of as sha256_of  # other modules import it from here
+from .fetch import fetch, sha256_of
 from .modelspec import ModelSpec, load_spec, user_folder
 from .progress import Listener
 

@@ -28,11 +28,19 @@ FACE = np.dtype(
         ("iod", np.float32),  # inter-ocular distance, between the centres of the eyes, pixels
         ("sharpness", np.float32),  # higher is sharper
         ("frontal", np.float32),  # 1: looks at the camera, 0: in profile
+        ("brightness", np.float32),  # mean grey level of the face, 0 to 255; NaN in rows of older versions
+        ("contrast", np.float32),  # range of its grey levels without the extreme twentieths; likewise
         ("face_index", np.uint16),  # rank among the faces of the photo; 0 for the main face
     ]
 )
-# Dataset of each field of FACE, aligned with `/embeddings`.
-FACE_DATASETS = {name: name if name == "face_index" else f"faces/{name}" for name in FACE.names or ()}
+# Datasets that files and segments of older versions lack, by field of FACE; aligned with `/embeddings`.
+EXPOSURE_DATASETS = {name: f"faces/{name}" for name in ("brightness", "contrast")}
+# Datasets of the other fields, which every file with faces has.
+FACE_DATASETS = {
+    name: name if name == "face_index" else f"faces/{name}"
+    for name in FACE.names or ()
+    if name not in EXPOSURE_DATASETS
+}
 
 
 class Status(enum.IntEnum):

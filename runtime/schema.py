@@ -73,7 +73,7 @@ def parse_json(content: bytes | str) -> Any:
 
     try:
         return msgspec.json.decode(content)
-    except msgspec.MsgspecError as err:
+    except (msgspec.MsgspecError, RecursionError) as err:
         raise ValueError(f"it is not JSON: {err}") from err
 
 
@@ -87,7 +87,7 @@ def parse_toml(content: str) -> dict[str, Any]:
 
     try:
         return dict(msgspec.toml.decode(content))
-    except msgspec.MsgspecError as err:
+    except (msgspec.MsgspecError, RecursionError) as err:
         raise ValueError(f"it is not TOML: {err}") from err
 
 

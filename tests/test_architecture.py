@@ -32,6 +32,7 @@ LAYERS = {
     "text": 1,
     "metrics": 1,
     "interrupt": 1,
+    "retries": 2,
     "assets": 2,
     "progress": 2,
     "sources": 3,

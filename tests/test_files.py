@@ -26,6 +26,7 @@ from runtime.files import (
     is_temporary,
     make_folder,
     restrict_folder,
+    sweep_temporary,
     synced_file,
     temporary_path,
     write_durable,
@@ -149,6 +150,18 @@ def test_a_killed_writer_leaves_the_old_file_and_does_not_block_the_next_one(tmp
     assert temporary_path(path).read_bytes() == b"half and more"
     write_durable(path, b"new", "the file")
     assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_temporary_file_of_a_killed_writer_is_swept_and_one_that_is_being_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    sweep_temporary(path)
+    temporary_path(path).write_bytes(b"half")
+    sweep_temporary(path)
+    assert list(tmp_path.iterdir()) == []
+    with NewFile(path) as new:
+        sweep_temporary(path)
+        new.commit()
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -30,6 +30,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         expected = self.headers.get("Range")
         try:
             match unquote(self.path).strip("/"):
+                case "empty":
+                    self.answer(200, [("Content-Length", 0)])
                 case "good":
                     self.answer(200, [("Content-Length", len(DATA))], DATA)
                 case "endless":
@@ -134,6 +136,12 @@ def test_a_different_range_than_requested_is_never_appended(address: str, tmp_pa
 def test_a_range_of_a_missing_file_is_an_error_and_creates_no_file(address: str, tmp_path: Path) -> None:
     with raises(FetchError, 416):
         fetch(address + "no%20such%20part", tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_an_empty_file_is_no_download(address: str, tmp_path: Path) -> None:
+    with raises(FetchError, address + "empty"):
+        fetch(address + "empty", tmp_path / "m.onnx")
     assert not (tmp_path / "m.onnx").exists()
 
 

@@ -6,16 +6,18 @@ import resource
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from runtime.errors import ModelError, StorageError
 from runtime.graphs.graph import read_graph, sort_nodes
 from runtime.modelspec import list_specs
 from runtime.modelstore import check_weights
 from runtime.storage.file import EmbeddingFile
-from tests.support.errors import assert_names, raises, warnings_in
+from tests.support import encoded_images as make
+from tests.support.errors import assert_names, assert_refused, raises, warnings_in
 from tests.support.facemill_command import facemill, facemill_process
 from tests.support.model_files import write_model_file
 
@@ -103,3 +105,40 @@ def test_too_few_file_descriptors_are_named_as_such(tiny_engine: Path, photos: P
             assert "pip install" not in result.stderr
             failed.append(limit)
     assert failed
+
+
+def zero_network(folder: Path, bias: float) -> Path:
+    """A model that answers zeros, or this bias above a red mean of 0.5 only."""
+    graph = helper.make_graph(
+        [
+            helper.make_node("GlobalAveragePool", ["x"], ["mean"]),
+            helper.make_node("Flatten", ["mean"], ["flat"]),
+            helper.make_node("MatMul", ["flat", "w"], ["product"]),
+            helper.make_node("Add", ["product", "b"], ["sum"]),
+            helper.make_node("Relu", ["sum"], ["y"]),
+        ],
+        "zeros",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 112, 112])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 16])],
+        [
+            numpy_helper.from_array(np.full((3, 16), bias, np.float32), "w"),
+            numpy_helper.from_array(np.full(16, bias / 2, np.float32), "b"),
+        ],
+    )
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), folder / "zeros.onnx"
+    )
+    return write_model_file(folder / "zeros.toml", name="zeros", file="zeros.onnx")
+
+
+def test_a_network_that_answers_zeros_is_told(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name, level in (("dark", 5), ("light", 230)):
+        (photos / f"{name}.png").write_bytes(make.encode(np.full((112, 112, 3), level, np.uint8), "PNG"))
+    options = ("-o", tmp_path / "o.h5", "--align", "none")
+    dead = facemill("process", photos, *options, "--model", zero_network(tmp_path, 0.0))
+    assert_refused(dead, "E-MODEL", "zeros.onnx")
+    partly = facemill("process", photos, *options, "--model", zero_network(tmp_path, 1.0))
+    assert partly.returncode == 0, partly.stderr
+    assert "1 of the embeddings of this run are zeros" in partly.stderr

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import doctest
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
 from runtime import schema
-from runtime.schema import Annotated, Rule, convert, read_json, read_toml
+from runtime.schema import Annotated, Rule, convert, parse_json, parse_toml, read_json, read_toml
 from tests.support.errors import Values, raises
 
 EVEN = Rule("an even number", lambda number: number % 2 == 0)
@@ -71,6 +72,13 @@ def test_unknown_keys_may_be_ignored() -> None:
 def test_invalid_toml_is_reported() -> None:
     with raises(ValueError, "TOML"):
         read_toml("name =", Outer)
+
+
+@pytest.mark.parametrize("parse", [parse_json, parse_toml])
+def test_values_nested_too_deeply_are_reported(parse: Callable[[str], object]) -> None:
+    text = "[" * 5000 + "]" * 5000
+    with pytest.raises(ValueError, match="it is not"):
+        parse(text if parse is parse_json else f"a = {text}")
 
 
 def test_the_example_in_the_docstring_works() -> None:

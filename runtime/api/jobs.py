@@ -125,6 +125,13 @@ def process(
         >>> summary.embedded, summary.outcomes
         (12, {'embedded': 12})
     """
+    for name, value, kind in (
+        ("faces", faces, FaceRules),
+        ("limits", limits, Limits),
+        ("patterns", patterns, Patterns),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise ConfigError(f"{name} is {value!r:.100}; expected: {kind.__name__}, such as {kind()}")
     devices = _devices(device)
     backend = "cpu" if engine is None and backend == "auto" and "cpu" in devices else backend
     faces = faces or FaceRules(defaults.ALIGN)
@@ -167,12 +174,26 @@ def _devices(device: str) -> tuple[str, ...]:
 
 def _inputs(photos: PathLike | Sequence[PathLike] | Source) -> tuple[str, ...] | Source:
     """Convert paths to text; a source is returned unchanged."""
-    return path_list(photos) if isinstance(photos, (str, os.PathLike, Sequence)) else photos
+    if isinstance(photos, (str, os.PathLike, Sequence)):
+        return path_list(photos)
+    if not hasattr(photos, "with_names"):
+        raise ConfigError(f"the photos are a {type(photos).__name__}; expected: paths, or a source like MemorySource")
+    return photos
 
 
 def path_list(paths: PathLike | Sequence[PathLike]) -> tuple[str, ...]:
-    """Convert paths to text; a single path becomes a list of one."""
+    """Convert paths to text; a single path becomes a list of one.
+
+    Raises:
+        ConfigError: one is no path.
+    """
     several = [paths] if isinstance(paths, (str, os.PathLike)) else paths
+    for path in several:
+        if not isinstance(path, (str, os.PathLike)):
+            raise ConfigError(
+                f"the photos hold a {type(path).__name__}; expected: paths. Photos in memory need a source, such as "
+                f"facemill.MemorySource(photos, names)"
+            )
     return tuple(os.fspath(path) for path in several)
 
 

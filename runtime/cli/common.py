@@ -71,9 +71,10 @@ def _machine_error(err: OSError) -> MachineError:
         tempfile.gettempdir()
     except OSError as missing:
         return MachineError(f"{missing.strerror}. Set TMPDIR to a folder in which you can write")
+    remedy = "Raise the limit: ulimit -n 4096" if err.errno == errno.EMFILE else "Fix that"
     names = ", ".join(map(str, filter(None, (err.filename, err.filename2))))
     return MachineError(
-        f"{names + ': ' if names else ''}{err.strerror or err}. Fix that and run the same command again"
+        f"{names + ': ' if names else ''}{err.strerror or err}. {remedy}, and run the same command again"
     )
 
 

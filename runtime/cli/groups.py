@@ -98,6 +98,8 @@ class FaceOptions(DetectorOptions):
     min_score: float
     min_iod: float
     min_sharpness: float
+    min_brightness: float
+    min_contrast: float
     min_frontal: float
 
     def rules(self) -> FaceRules:
@@ -108,7 +110,8 @@ class FaceOptions(DetectorOptions):
         """
         from ..faces.rules import FaceRules
 
-        return FaceRules(self.align, self.faces, self.min_score, self.min_iod, self.min_sharpness, self.min_frontal)
+        quality = self.min_score, self.min_iod, self.min_sharpness, self.min_frontal
+        return FaceRules(self.align, self.faces, *quality, self.min_brightness, self.min_contrast)
 
 
 align_option = click.option(
@@ -160,6 +163,20 @@ face_options = grouped(
         default=defaults.MIN_SHARPNESS,
         show_default=True,
         help="Minimum sharpness of a face; 0 accepts all (docs/faces.md has values).",
+    ),
+    click.option(
+        "--min-brightness",
+        type=float,
+        default=defaults.MIN_BRIGHTNESS,
+        show_default=True,
+        help="Minimum mean grey level of a face, 0 to 255; 0 accepts all.",
+    ),
+    click.option(
+        "--min-contrast",
+        type=float,
+        default=defaults.MIN_CONTRAST,
+        show_default=True,
+        help="Minimum range of the grey levels of a face, 0 to 255; 0 accepts all.",
     ),
     click.option(
         "--min-frontal",

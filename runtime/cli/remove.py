@@ -84,7 +84,7 @@ def _report(file: Path, receipt: Receipt) -> Iterator[str]:
     if receipt.same_files_stay:
         yield f"  {receipt.same_files_stay:,} of them are the same files as photos that stay: name those as well"
     yield from (f"  may still show them: {printable(path)} ({printable(why)})" for path, why in receipt.may_still_show)
-    yield f"  receipt: {printable(receipt.path)}"
+    yield f"  receipt: {printable(receipt.path)}, and the key of its digests: {printable(receipt.path)}.key"
     yield "  the photos themselves are not deleted"
 
 

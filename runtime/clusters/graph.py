@@ -53,6 +53,15 @@ def find_people(links: ScoredPairs, rows: int, *, seed: int = 0) -> tuple[NDArra
     return connected_components(links, rows, kept), _mean_scores(links, rows, kept)
 
 
+def require_scipy() -> None:
+    """Check, before hours of work, that the graph can be made.
+
+    Raises:
+        MissingDependencyError: SciPy is not installed.
+    """
+    _sparse()
+
+
 def _sparse() -> Any:
     return require("scipy.sparse", extra="cluster", purpose="the graph of like faces")
 

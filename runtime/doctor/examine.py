@@ -24,6 +24,7 @@ from ..modelspec import list_specs
 from ..modelstore import find_weights
 from .packages import PROVIDERS, Finding, base_packages, gpu_packages, install_extra, optional_packages
 
+_FIX_MODEL = "fix or remove that file, or: unset FACEMILL_MODELS"
 _FEATURES = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16")
 _PROBE_BYTES = 64 << 20
 
@@ -155,11 +156,10 @@ def _models() -> list[Finding]:
         specs = list_specs(broken)
         weights = [None if spec.generator else find_weights(spec) for spec in specs]
     except ModelError as err:
-        return [Finding("models", "wrong", str(err), "fix or remove that file, or: unset FACEMILL_MODELS")]
+        return [Finding("models", "wrong", str(err), _FIX_MODEL)]
     except (ConfigError, ImportError, OSError) as err:  # the cache folder has its own line
         return [Finding("models", "info", f"not checked: {err}")]
-    fix = "fix or remove that file, or: unset FACEMILL_MODELS"
-    findings = [Finding("models", "wrong", text, fix) for text in broken]
+    findings = [Finding("models", "wrong", text, _FIX_MODEL) for text in broken]
     for spec, path in zip(specs, weights, strict=True):
         if spec.generator:
             findings.append(Finding(spec.name, "info", "generated when needed; random weights, cannot identify people"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 from ..cuda.device import find_gpu
 from ..errors import ConfigError, EngineError, FacemillError, MissingDependencyError
+from ..fetch import sha256_of
 from ..modelspec import ModelSpec, load_spec
 from .backend import PRECISIONS, Backend, BuildJob, Profile
 from .backends import BACKENDS, backend_of, find_fault
@@ -268,7 +268,7 @@ def _why_stale(path: Path, expected: EngineInfo) -> str:
         return "there was no engine"
     try:
         info = read_engine(path).info
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256 = sha256_of(path)
     except (EngineError, OSError) as err:
         return f"the existing engine cannot be used: {err}"
     if sha256 != info.engine_sha256:

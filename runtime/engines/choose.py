@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ..assets import cache_dir
-from ..errors import ModelUnavailableError, OptionError
+from ..errors import ConfigError, ModelUnavailableError, OptionError
 from ..modelspec import list_specs, load_spec
 from ..modelstore import SHIPPED_DETECTOR, default_detector, default_model
 from .build import build_engine
@@ -32,6 +32,7 @@ def choose_engine(
         resumed: the model of the file that is resumed, which replaces the default; empty if no file is resumed.
     Raises:
         OptionError: an engine is given together with a model or a backend.
+        ConfigError: the model detects faces.
         EngineError: the engine is missing, damaged or cannot be built.
         ModelError, ModelUnavailableError: the model is unknown, or its weights cannot be fetched.
     """
@@ -59,6 +60,7 @@ def choose_detector(
     Returns:
         None if no faces are detected.
     Raises:
+        ConfigError: the model does not detect faces.
         EngineError: the engine is damaged or cannot be built.
         ModelError, ModelUnavailableError: the model is unknown, or its weights cannot be fetched.
     """
@@ -99,4 +101,8 @@ def licence_of(detector: str) -> str:
 
 def _engine_of(model: str, backend: str, *, detects: bool = False) -> Engine:
     spec = load_spec(model, detects=detects)
+    if spec.detects != detects:  # before anything is fetched or built
+        option, does = ("--detector", "embeds faces") if detects else ("--model", "detects faces")
+        fitting = ", ".join(other.name for other in list_specs() if other.detects == detects)
+        raise ConfigError(f"{option} is {model}, which {does} only; expected: one of {fitting}, or a PATH.toml")
     return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).engine

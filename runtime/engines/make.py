@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import ConfigError, EngineError, ModelError
+from ..fetch import sha256_of
 from ..graphs.prepare import BODY, prepare_graph
 from ..modelspec import ModelSpec
-from ..modelstore import mistaken_for, sha256_of
+from ..modelstore import mistaken_for
 from .backend import BuildJob
 from .backends import backend_of
 from .engine import EngineInfo, Quantisation

@@ -51,7 +51,7 @@ def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArra
         crops: (N, S, S, 3) uint8 in the model's channel order. For a detector at least 16 views, of which four side by
             side fill its image; they are added to synthetic ones. None: synthetic images only.
     Raises:
-        ModelError: the reference graph cannot run.
+        ModelError: the reference graph cannot run, or answers zeros only.
         ConfigError, EngineError: the engine cannot run.
     """
     if spec.detects:
@@ -64,6 +64,11 @@ def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArra
     else:
         crops = synthetic_crops(spec.size) if crops is None else crops
         expected = reference_embeddings(spec, weights, crops)
+        if not expected.any():
+            raise ModelError(
+                f"the network of {spec.name} answers zeros to each of {len(crops)} pictures; expected: numbers that "
+                f"tell faces apart. Its weights were lost: export {weights} again"
+            )
         got = _embed(runner, crops).astype(np.float64)
     if got.shape != expected.shape or not np.isfinite(got).all():
         return Parity(len(crops), -1.0, -1.0)

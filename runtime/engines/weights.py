@@ -6,9 +6,10 @@ from pathlib import Path
 
 from ..assets import cache_dir
 from ..errors import FacemillError
+from ..fetch import sha256_of
 from ..graphs.mobilefacenet import generate
 from ..modelspec import ModelSpec, load_spec
-from ..modelstore import find_weights, resolve_weights, sha256_of
+from ..modelstore import find_weights, resolve_weights
 from ..progress import Listener
 from .engine import EngineInfo, lock_folder
 

@@ -18,8 +18,9 @@ from ..engines.backends import BACKENDS, backend_of
 from ..engines.engine import Engine, read_engine
 from ..engines.rate import measure_rates
 from ..errors import EngineError, FacemillError
+from ..fetch import sha256_of
 from ..modelspec import ModelSpec
-from ..modelstore import find_weights, sha256_of
+from ..modelstore import find_weights
 from ..pipeline.settings import usable_cores
 from ..pipeline.tuning import measure_rate
 from ..search.embedder import MANY_PHOTOS, PhotoEmbedder, QueryRules

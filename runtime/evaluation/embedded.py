@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
-from ..files import write_durable
+from ..files import sweep_temporary, write_durable
 from ..interrupt import Control
 from ..metrics.pairs import LabelledPairs
 from ..pipeline.request import Request
@@ -103,6 +103,7 @@ def _with_speed(summary: Summary, embedded: EmbeddedFolder) -> Summary:
         speed = {"run_id": run_id, "images_per_s": summary.images_per_s, "stages": summary.stages}
         write_durable(speed_file, json.dumps(speed).encode(), "the measured speed", like=embedded.file)
         return summary
+    sweep_temporary(speed_file)
     try:
         speed = json.loads(speed_file.read_text(encoding="utf-8"))
         if speed["run_id"] == run_id:  # otherwise the file was replaced since

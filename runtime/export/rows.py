@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..progress import Listener, Reporter
-from ..records import FACE_DATASETS
+from ..records import EXPOSURE_DATASETS, FACE_DATASETS
 from ..storage.file import EmbeddingFile
 
 _BLOCK_ROWS = 32_768
@@ -36,7 +36,8 @@ class Block:
 def columns_of(embeddings: EmbeddingFile) -> dict[str, str]:
     """Return the datasets with a value per row, by column name: fields of FACE and `cluster`, if they exist."""
     faces = FACE_DATASETS if embeddings.has_faces else {}
-    return {**faces, **({"cluster": "cluster"} if embeddings.has_column("cluster") else {})}
+    exposure = {name: dataset for name, dataset in EXPOSURE_DATASETS.items() if embeddings.has_column(dataset)}
+    return {**faces, **exposure, **({"cluster": "cluster"} if embeddings.has_column("cluster") else {})}
 
 
 def read_blocks(

@@ -1,9 +1,12 @@
-"""The quality of a face: its size, sharpness and frontality."""
+"""The quality of a face: its size, sharpness, exposure and frontality."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+
+_EDGE = 0.18  # share of each side of a crop that is not measured: the surroundings of the face
+_EXTREME = 0.05  # share of the darkest and of the lightest pixels that the range leaves out
 
 
 def interocular(landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -36,9 +39,40 @@ def sharpness(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     import cv2
 
-    edge = round(0.18 * crops.shape[1])
+    edge = round(_EDGE * crops.shape[1])
     variances = np.empty(len(crops), np.float32)
     for i, crop in enumerate(crops):
         grey = cv2.cvtColor(crop[edge:-edge, edge:-edge], cv2.COLOR_BGR2GRAY)
         variances[i] = cv2.Laplacian(grey, cv2.CV_32F).var()
     return variances
+
+
+def exposure(crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The exposure of the middle of aligned crops, as for `sharpness`, in grey levels from 0 to 255.
+
+    Args:
+        crops: (N, S, S, 3) uint8, in any order of channels: a grey level is their mean.
+    Returns:
+        (N,) mean: low for a dark crop; and (N,) range, without the extreme twentieths: low for a flat one.
+    """
+    import cv2
+
+    edge = round(_EDGE * crops.shape[1])
+    means, ranges = np.empty(len(crops), np.float32), np.empty(len(crops), np.float32)
+    for i, crop in enumerate(crops):
+        grey = cv2.transform(crop[edge:-edge, edge:-edge], np.full((1, 3), 1 / 3, np.float32))
+        counts = np.bincount(grey.ravel(), minlength=256).cumsum()  # (256,) pixels up to each level
+        low, high = np.searchsorted(counts, [_EXTREME * counts[-1], (1 - _EXTREME) * counts[-1]])
+        means[i], ranges[i] = grey.mean(), high - low
+    return means, ranges
+
+
+def measure_crops(faces: NDArray[np.void], crops: NDArray[np.uint8]) -> None:
+    """Set what the crops say about the quality of faces.
+
+    Args:
+        faces: (N,) FACE, which is changed.
+        crops: (N, S, S, 3) uint8.
+    """
+    faces["sharpness"] = sharpness(crops)
+    faces["brightness"], faces["contrast"] = exposure(crops)

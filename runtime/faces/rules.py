@@ -27,6 +27,7 @@ class FaceRules:
         min_iod: minimum distance between the eyes, pixels of the original, at least 0.
         min_sharpness: minimum `quality.sharpness`, at least 0.
         min_frontal: minimum `quality.frontal`, 0 to 1.
+        min_brightness, min_contrast: minimum `quality.exposure`: mean and range, 0 to 255.
     Raises:
         ConfigError: a value is outside its range or is not a number.
     """
@@ -37,6 +38,8 @@ class FaceRules:
     min_iod: float = defaults.MIN_IOD_PX
     min_sharpness: float = defaults.MIN_SHARPNESS
     min_frontal: float = defaults.MIN_FRONTAL
+    min_brightness: float = defaults.MIN_BRIGHTNESS
+    min_contrast: float = defaults.MIN_CONTRAST
 
     def __post_init__(self) -> None:
         if self.align not in ALIGN_MODES:
@@ -48,6 +51,9 @@ class FaceRules:
         for option, value in (("--min-iod", self.min_iod), ("--min-sharpness", self.min_sharpness)):
             if not 0 <= value < math.inf:  # this rejects NaN too, which no face meets and which equals no stored rule
                 raise ConfigError(f"{option} is {value}; expected: a number of at least 0; 0 accepts all faces")
+        for option, value in (("--min-brightness", self.min_brightness), ("--min-contrast", self.min_contrast)):
+            if not 0 <= value <= 255:
+                raise ConfigError(f"{option} is {value}; expected: grey levels, 0 to 255; 0 accepts all faces")
         if not 0 <= self.min_frontal <= 1:
             raise ConfigError(
                 f"--min-frontal is {self.min_frontal}; expected: 0 to 1; 0 accepts all faces, 1 only faces that look "

@@ -77,7 +77,7 @@ def needs_larger_photo(faces: Faces, reduction: int) -> bool:
 
 
 def describe_faces(faces: Faces) -> NDArray[np.void]:
-    """(F,) FACE of the faces of a photo, in pixels of the original. Sharpness is 0 until the crops are made."""
+    """(F,) FACE of the faces of a photo, in pixels of the original. What crops say of it is 0 until then."""
     records = np.zeros(len(faces), FACE)
     records["box"], records["landmarks"], records["score"] = faces.boxes, faces.landmarks, faces.scores
     records["iod"], records["frontal"] = interocular(faces.landmarks), frontal(faces.landmarks)
@@ -98,6 +98,7 @@ def judge_faces(
         (F,) True for good faces; and the outcomes of photos without a good face.
     """
     good = (faces["iod"] >= rules.min_iod) & (faces["sharpness"] >= rules.min_sharpness)
+    good &= (faces["brightness"] >= rules.min_brightness) & (faces["contrast"] >= rules.min_contrast)
     good &= faces["frontal"] >= rules.min_frontal
     photos, first = np.unique(rows, return_index=True)
     poor = ~np.isin(photos, rows[good])
@@ -115,6 +116,8 @@ def _describe_defects(rules: FaceRules, face: np.void) -> str:
         for name, label, minimum in (
             ("iod", "pixels between the eyes", rules.min_iod),
             ("sharpness", "sharpness", rules.min_sharpness),
+            ("brightness", "brightness", rules.min_brightness),
+            ("contrast", "contrast", rules.min_contrast),
             ("frontal", "frontality", rules.min_frontal),
         )
         if not face[name] >= minimum

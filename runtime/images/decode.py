@@ -6,6 +6,7 @@ becomes white.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +20,14 @@ from .colour import to_colour
 from .exif import first_directory_at
 from .header import Header, read_header
 from .header_fields import UnsupportedImageError
+from .jpeg_header import read_jpeg
 from .jpeg_whole import whole_jpeg
 from .one_photo import ImageError as ImageError  # callers of the two functions catch it
 from .one_photo import one_photo
 from .resize import shrink
 from .tiff_header import check_strips
 from .tiff_of_jpeg import tiff_of_jpeg
+from .webp_whole import check_webp
 
 JPEG_SCALES = (8, 4, 2)  # reductions that a JPEG decoder offers
 
@@ -155,8 +158,10 @@ def _prepare(data: bytes, header: Header) -> bytes:
     """
     try:
         if header.kind == "tiff":
-            check_strips(data, header)
-        if header.doubtful:
+            check_strips(data, header, _check_jpeg)
+        if header.doubtful and header.kind == "webp":
+            check_webp(data, header.image_at, _look)
+        elif header.doubtful:
             data = whole_jpeg(data, _look, sequential=not header.coefficients)
     except ValueError as err:
         raise ImageError(Status.CORRUPT, str(err)) from err
@@ -195,13 +200,27 @@ def _imdecode(data: bytes, header: Header, flags: int) -> Any:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as err:
         if err.code == cv2.Error.STS_NO_MEM:
-            raise ImageError(Status.UNREADABLE, f"no memory to decode {header.width}x{header.height} pixels") from err
+            raise  # `one_photo` finds out whether the photo or the machine is the reason
         raise ImageError(Status.CORRUPT, f"the decoder refused it: {err.err or err}") from err
     if image is not None:
         return image
     if header.feature:
         raise ImageError(Status.UNSUPPORTED, f"{header.feature}: the decoder cannot read it")
     raise ImageError(Status.CORRUPT, f"the {header.kind} data is damaged or truncated")
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Check that a JPEG within another file is whole, if it looks doubtful.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        header = read_jpeg(data)
+    except (struct.error, IndexError) as err:
+        raise ValueError("the header of a JPEG in the file is damaged") from err
+    if header.doubtful:
+        whole_jpeg(data, _look, sequential=not header.coefficients)
 
 
 def _look(data: bytes) -> Any:

@@ -12,7 +12,7 @@ MAX_PAGES = 10_000
 MAX_ENTRIES = 200_000  # of all directories together
 ORIENTATION = 274
 
-_FORMATS = {1: "B", 3: "H", 4: "I", 5: "I", 6: "b", 8: "h", 9: "i", 10: "i", 11: "f", 12: "d", 16: "Q", 18: "Q"}
+_FORMATS = {1: "B", 3: "H", 4: "I", 5: "I", 6: "b", 7: "B", 8: "h", 9: "i", 10: "i", 11: "f", 12: "d", 16: "Q", 18: "Q"}
 _RATIONALS = (5, 10)
 
 

@@ -7,18 +7,21 @@ Sources: PNG third edition, WebP container (RFC 9649), BMP, JPEG 2000 (ITU T.800
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from .exif import exif_orientation
 from .header_fields import Header as Header  # callers of read_header use it
 from .header_fields import UnsupportedImageError, pixel_ratio
 from .jpeg_header import read_jpeg
 from .tiff_header import read_tiff
+from .webp_whole import has_zeros
 
 SNIFF_BYTES = 64  # enough for `is_image`
 MAX_CHUNKS = 100_000  # of a PNG or WebP file
 MAX_OTHER_CHUNKS = 1_000  # of a PNG file, besides image data
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _CODESTREAM = b"\xff\x4f\xff\x51"
+_TAIL = bytes(64)
 _META_BYTES = 1 << 16  # where the boxes with the size of a JPEG 2000 or AVIF picture are
 
 
@@ -59,10 +62,12 @@ def is_image(start: bytes) -> bool:
 
 def _png(data: bytes) -> Header:
     width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
-    alpha, orientation, ratio = colour in (4, 6), 1, 1.0
+    alpha, orientation, ratio, significant = colour in (4, 6), 1, 1.0, 0
     at, chunks, others = 8, 0, 0
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
+        if not kind.isalpha():
+            raise ValueError(f"a chunk of the PNG file has no name at byte {at}: it is damaged")
         chunks += 1
         if kind not in (b"IDAT", b"fdAT", b"fcTL"):
             others += 1
@@ -76,14 +81,32 @@ def _png(data: bytes) -> Header:
             alpha = True
         elif kind == b"eXIf":
             orientation = exif_orientation(data[at + 8 : at + 8 + length])
+        elif kind == b"sBIT" and depth == 16 and length:
+            significant = max(data[at + 8 : at + 8 + min(length, 3 if colour == 2 else 1)])
         elif kind == b"pHYs":
             ratio = pixel_ratio(*struct.unpack_from(">II", data, at + 8))
         at += 12 + length
     channels = {0: 1, 2: 3, 3: 3, 4: 2}.get(colour, 4)
-    return Header("png", width, height, alpha, orientation, channels=channels, depth=max(8, depth), pixel_ratio=ratio)
+    return Header(
+        "png",
+        width,
+        height,
+        alpha,
+        orientation,
+        channels=channels,
+        depth=max(8, depth),
+        pixel_ratio=ratio,
+        max_value=(1 << significant) - 1 if 8 <= significant <= 16 else 0,
+    )
 
 
 def _webp(data: bytes) -> Header:
+    image = _webp_image(data)
+    holes = image if image is not None and has_zeros(data, image) else 0
+    return replace(_webp_header(data), doubtful=holes > 0, image_at=holes)
+
+
+def _webp_header(data: bytes) -> Header:
     kind = data[12:16]
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", data, 26)
@@ -107,6 +130,41 @@ def _webp(data: bytes) -> Header:
     return Header("webp", width, height, bool(data[20] & 0x10), orientation)
 
 
+def _webp_image(data: bytes) -> int | None:
+    """Where the chunk of the image data of a WebP file begins; None if there is none, as in an animation."""
+    at = 12
+    for _ in range(MAX_CHUNKS):
+        if at + 8 > len(data):
+            break
+        kind, length = struct.unpack_from("<4sI", data, at)
+        if kind in (b"VP8 ", b"VP8L"):
+            return at
+        at += 8 + length + (length & 1)
+    return None
+
+
+def _check_boxes(data: bytes) -> None:
+    """Check that the boxes with the image data of a JPEG 2000 or AVIF file end within it, and not in zeros.
+
+    Raises:
+        ValueError: the file was cut short.
+    """
+    at, count = 0, 0
+    while at + 8 <= len(data) and count < MAX_CHUNKS:
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if length == 1:
+            length = struct.unpack_from(">Q", data, at + 8)[0]
+        end = at + length if length else len(data)
+        if kind in (b"jp2c", b"mdat"):
+            if end > len(data):
+                raise ValueError(f"the image data end at byte {len(data)} of {end}: the file was cut short")
+            if data[end - len(_TAIL) : end] == _TAIL:
+                raise ValueError("the image data end in zeros: the file was cut short")
+        if length < 8:
+            return
+        at, count = end, count + 1
+
+
 def _bmp(data: bytes) -> Header:
     if struct.unpack_from("<I", data, 14)[0] == 12:  # OS/2 1.x
         width, height = struct.unpack_from("<HH", data, 18)
@@ -120,6 +178,8 @@ def _jp2(data: bytes) -> Header:
     at = data.find(_CODESTREAM, 0, _META_BYTES)
     if at < 0:
         raise ValueError("the JPEG 2000 file has no image size")
+    if at > 0:
+        _check_boxes(data)
     right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
     (channels,) = struct.unpack_from(">H", data, at + 40)
     return Header(
@@ -134,6 +194,7 @@ def _jp2(data: bytes) -> Header:
 
 def _avif(data: bytes) -> Header:
     """AVIF: the largest of the sizes of its pictures, because grids are made of smaller ones."""
+    _check_boxes(data)
     sizes, at = [], data.find(b"ispe", 0, _META_BYTES)
     while at >= 0:
         sizes.append(struct.unpack_from(">II", data, at + 8))

@@ -26,6 +26,7 @@ class Header:
         block_pixels: pixels of a strip or tile, which a decoder keeps besides the picture.
         plain_cmyk: whether it is a CMYK JPEG without an Adobe marker, whose inks are not inverted.
         doubtful: whether image data may be missing, so that a closer look is needed.
+        image_at: where the chunk with the image data of a doubtful WebP file begins; else 0.
         note: something that the outcome should say of a good photo; empty for none.
         directory: offset of the directory of the main page of a TIFF file; None for the first.
         feature: what not every decoder reads, for the reason if it cannot be decoded; empty for an ordinary file.
@@ -45,6 +46,7 @@ class Header:
     block_pixels: int = 0
     plain_cmyk: bool = False
     doubtful: bool = False
+    image_at: int = 0
     note: str = ""
     directory: int | None = None
     feature: str = ""

@@ -18,7 +18,7 @@ ZERO_RUN = bytes(64)  # so long a run of zeros in image data is rare, and a sign
 
 _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_SOS, _EOI, _TABLES = 0xDA, 0xD9, 0xC4
+_SOS, _EOI, _TABLES, _RESTARTS, _LINES = 0xDA, 0xD9, 0xC4, 0xDD, 0xDC
 _BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # markers without a length
 _END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _NO_FILL = re.compile(rb"[^\xff]")
@@ -36,7 +36,7 @@ def read_jpeg(data: bytes) -> Header:
     frame: tuple[int, int, int, int, int] | None = None  # marker, bits, height, width, components
     orientation: int | None = None
     ratio, adobe = 1.0, False
-    sampling = b""
+    sampling, restarts = b"", False
     for marker, at, end in _segments(data):
         if marker in _SOF:
             bits, height, width, components = struct.unpack_from(">BHHB", data, at)
@@ -45,6 +45,8 @@ def read_jpeg(data: bytes) -> Header:
             ratio = pixel_ratio(*struct.unpack_from(">HH", data, at + 8))
         elif marker == 0xE1 and data[at : at + 6] == b"Exif\0\0" and orientation is None:
             orientation = exif_orientation(data[at + 6 : end])
+        elif marker == _RESTARTS:
+            restarts = data[at : at + 2] != b"\0\0"
         elif marker == 0xEE and data[at : at + 5] == b"Adobe":
             adobe = True
         elif marker == _SOS:
@@ -69,7 +71,9 @@ def read_jpeg(data: bytes) -> Header:
         pixel_ratio=ratio,
         coefficients=coefficients,
         plain_cmyk=components == 4 and not adobe,
-        doubtful=_END_OF_IMAGE not in data[-_TAIL_BYTES:] or data.find(ZERO_RUN, scan) >= 0,
+        doubtful=_END_OF_IMAGE not in data[-_TAIL_BYTES:]
+        or data.find(ZERO_RUN, scan) >= 0
+        or (not coefficients and _is_broken(data, scan, restarts)),
         feature=_feature(marker, bits),
     )
 
@@ -80,6 +84,18 @@ def scan_ends(data: bytes) -> Iterator[tuple[int, int]]:
         if marker == _SOS:
             found = _END_OF_SCAN.search(data, end)
             yield end, found.start() if found else len(data)
+
+
+def marker_within(data: bytes, end: int) -> bool:
+    """Whether the only scan of a file is broken off by a marker that neither ends the image nor states its height."""
+    return end < len(data) and data[end + 1] not in (_EOI, _LINES)
+
+
+def _is_broken(data: bytes, start: int, restarts: bool) -> bool:
+    """Whether the image data of a file with one scan show noise: markers that should not be there, or are missing."""
+    found = _END_OF_SCAN.search(data, start)
+    end = found.start() if found else len(data)
+    return marker_within(data, end) or (restarts and restarts_missing(data, start, end))
 
 
 def has_end(data: bytes) -> bool:

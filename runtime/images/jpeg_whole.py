@@ -3,7 +3,7 @@
 The decoder fills missing data with zeros and says nothing that a program could read. But what stands after the last
 pixel cannot change the picture. So other bytes are put there: if the picture changes, pixels were missing. And if
 the last bytes can change without a change of the picture, the decoder did not get that far. Only files without an end
-marker, or with a run of zeros in their image data, are decoded more than once.
+marker, with a run of zeros in their image data, or with markers in a wrong place are decoded more than once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .jpeg_header import ZERO_RUN, has_end, restarts_missing, scan_ends, zeros_are_flat
+from .jpeg_header import ZERO_RUN, has_end, marker_within, restarts_missing, scan_ends, zeros_are_flat
 
 _END_OF_IMAGE = b"\xff\xd9"
 _OTHER_BYTES = b"\x55\xaa"
+_FIRST_MARKER = 0xC0  # those below mean nothing: a decoder searches for the next
 _LEFTOVER = 3  # bytes at the end of a scan, which belong to its last pixels
 _FLIPS = (0x55, 0xAA)
 
@@ -33,6 +34,14 @@ def whole_jpeg(data: bytes, decode: Decode, *, sequential: bool) -> bytes:
     Raises:
         ValueError: image data are missing.
     """
+    if sequential:
+        start, end = next(scan_ends(data))
+        if restarts_missing(data, start, end):
+            raise ValueError("restart markers are missing in the image data")
+        stop = start + len(data[start:end].rstrip(b"\xff"))  # without fill bytes
+        other = data[:stop] + _junk(64) + data[stop:]
+        if marker_within(data, end) and (data[end + 1] < _FIRST_MARKER or not _same(data, other, decode)):
+            raise ValueError(f"the image data are damaged: a marker stands in them at byte {stop}")
     if not has_end(data):
         data = data.rstrip(b"\0\xff")
         if not _same(data + _END_OF_IMAGE, data + _junk(64) + _END_OF_IMAGE, decode):
@@ -42,7 +51,7 @@ def whole_jpeg(data: bytes, decode: Decode, *, sequential: bool) -> bytes:
         if ZERO_RUN not in data[start:end]:
             continue
         zeros = end - len(data[start:end].rstrip(b"\0")) - start
-        if restarts_missing(data, start, end):
+        if not sequential and restarts_missing(data, start, end):
             raise ValueError("restart markers are missing in the image data")
         if zeros and _same(data, data[: end - zeros] + _junk(zeros) + data[end:], decode):
             continue  # padding after the last pixel

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
-from ..errors import FacemillError
+import numpy as np
+
+from ..errors import FacemillError, MachineError
 from ..records import Status
 
 logger = logging.getLogger(__name__)
@@ -23,6 +26,9 @@ Out = TypeVar("Out")
 
 # Errors of the engine, the disk and the installation: no photo causes them.
 MACHINE_FAULTS = (FacemillError, OSError, ImportError)
+
+_PROBE_BYTES = 64 << 20  # a machine that cannot give so much has no memory; else the photo asked for too much
+_CV2_NO_MEMORY = -4  # cv2.Error.STS_NO_MEM
 
 _lock = threading.Lock()
 _logged: set[tuple[str, str, int]] = set()  # kind of exception, file and line: one traceback each
@@ -51,15 +57,16 @@ def one_photo(step: str, name: bytes = b"") -> Iterator[None]:
         name: name of the photo, for the log; empty if unknown.
     Raises:
         ImageError: the block failed.
+        MachineError: the machine has no memory left, for any photo.
         FacemillError, OSError, ImportError: a fault of the machine, unchanged.
     """
     try:
         yield
     except MACHINE_FAULTS:
         raise
-    except MemoryError as err:
-        raise ImageError(Status.UNREADABLE, f"no memory to {step} it") from err
     except Exception as err:
+        if _is_out_of_memory(err):
+            raise _no_memory(step, name, err) from err
         _log_once(step, name, err)
         reason = " ".join(f"{type(err).__name__}: {err}".split())
         raise ImageError(Status.CORRUPT, f"internal error: cannot {step} it: {reason}") from err
@@ -93,6 +100,28 @@ def each_photo(
     return results
 
 
+def _is_out_of_memory(err: Exception) -> bool:
+    """Whether Python, NumPy or OpenCV could not allocate memory."""
+    of_opencv = type(err).__module__ == "cv2" and getattr(err, "code", None) == _CV2_NO_MEMORY
+    return isinstance(err, MemoryError) or of_opencv
+
+
+def _no_memory(step: str, name: bytes, err: Exception) -> ImageError | MachineError:
+    """Whose fault it is that there is no memory: that of a photo that asks for too much, or of the machine."""
+    traceback.clear_frames(err.__traceback__)  # the arrays of the failed work
+    try:
+        np.empty(_PROBE_BYTES, np.uint8)
+    except MemoryError:
+        photo = name.decode("utf-8", "backslashreplace") or "a photo"
+        return MachineError(
+            f"there is no memory to {step} {photo}; expected: {_PROBE_BYTES >> 20} MB that are free. Nothing is "
+            f"recorded for it. Close other programs or raise the limit (ulimit -v), then run the same command again "
+            f"to go on"
+        )
+    reason = " ".join(str(getattr(err, "err", "") or err).split())
+    return ImageError(Status.UNREADABLE, f"no memory to {step} it{f': {reason}' if reason else ''}")
+
+
 def _log_once(step: str, name: bytes, err: Exception) -> None:
     """Log the traceback of the first exception of each kind and place; others only at the level DEBUG."""
     place = (type(err).__name__, *_raised_at(err.__traceback__))
@@ -103,9 +132,9 @@ def _log_once(step: str, name: bytes, err: Exception) -> None:
     logger.log(level, "cannot %s %s; it gets an outcome, and the run goes on", step, photo, exc_info=err)
 
 
-def _raised_at(traceback: TracebackType | None) -> tuple[str, int]:
+def _raised_at(trace: TracebackType | None) -> tuple[str, int]:
     """File and line of the innermost frame."""
     where = "", 0
-    while traceback is not None:
-        where, traceback = (traceback.tb_frame.f_code.co_filename, traceback.tb_lineno), traceback.tb_next
+    while trace is not None:
+        where, trace = (trace.tb_frame.f_code.co_filename, trace.tb_lineno), trace.tb_next
     return where

@@ -7,20 +7,23 @@ Sources: TIFF 6.0; TIFF Technical Note 2; the registry of compressions of libtif
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 
 from .exif import ORIENTATION, Directory, is_big, read_directories
 from .header_fields import Header, UnsupportedImageError, pixel_ratio
 from .lzw import lzw_length
+from .packbits import packbits_length
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _STRIPS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 277, 278, 279
 _MAX_SAMPLE, _X_RESOLUTION, _Y_RESOLUTION, _PLANAR = 281, 282, 283, 284
 _TILE_WIDTH, _TILE_HEIGHT, _SAMPLE_FORMAT = 322, 323, 339
 _SUBFILE, _OLD_SUBFILE = 254, 255
-_LZW, _DEFLATE = 5, (8, 32946)
+_LZW, _DEFLATE, _JPEG, _PACKBITS = 5, (8, 32946), 7, 32773
+_JPEG_TABLES = 347
 _MAX_SAMPLES = 8
 _SAME_SHAPE = 0.02  # sides of a preview and its picture have the same ratio, but for rounding
-_COMPRESSIONS = {1, 2, 3, 4, _LZW, 7, *_DEFLATE, 32773}  # that the decoder reads
+_COMPRESSIONS = {1, 2, 3, 4, _LZW, _JPEG, *_DEFLATE, _PACKBITS}  # that the decoder reads
 _NAMES = {
     6: "JPEG of the old style", 9: "JBIG", 10: "JBIG", 32809: "ThunderScan", 34661: "JBIG", 34676: "SGI LogLuv",
     34677: "SGI LogLuv 24", 34712: "JPEG 2000", 33003: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC",
@@ -73,9 +76,13 @@ def read_tiff(data: bytes) -> Header:
     )
 
 
-def check_strips(data: bytes, header: Header) -> None:
+def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes], None]) -> None:
     """Check that every strip or tile of the main page is there, and that its compression is whole.
 
+    Args:
+        data: the file.
+        header: its header.
+        check_jpeg: raises ValueError if a JPEG is not whole; for strips that are JPEGs.
     Raises:
         ValueError: image data are missing or damaged.
     """
@@ -83,6 +90,7 @@ def check_strips(data: bytes, header: Header) -> None:
     main = next((page for page in pages if page.offset == header.directory), pages[0])
     tiled = _TILE_WIDTH in main.entries
     offsets, counts = main.numbers(324 if tiled else _STRIPS), main.numbers(325 if tiled else _STRIP_BYTES)
+    tables = bytes(map(int, main.numbers(_JPEG_TABLES)))
     compression = main.number(_COMPRESSION, 1)
     samples = 1 if main.number(_PLANAR, 1) == 2 else header.channels
     columns = main.number(_TILE_WIDTH) if tiled else header.width
@@ -98,6 +106,13 @@ def check_strips(data: bytes, header: Header) -> None:
             length = lzw_length(data[start:stop])
         elif compression in _DEFLATE:
             length = _inflated_length(data[start:stop])
+        elif compression == _PACKBITS:
+            length = packbits_length(data[start:stop], wanted)
+            if length > wanted:
+                raise ValueError(f"strip {i} of {len(offsets)} has runs that go beyond its {wanted} bytes")
+        elif compression == _JPEG:
+            check_jpeg(tables[:-2] + data[start + 2 : stop] if tables else data[start:stop])
+            continue
         else:
             continue
         if length is not None and length < wanted and main.number(_PHOTOMETRIC) != 6:

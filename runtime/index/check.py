@@ -21,7 +21,7 @@ from .codesfile import codes_path
 from .exact import exact_scores
 from .indexfile import ensure_index, index_path
 from .kinds import APPROXIMATE
-from .sidecar import mark_of, read_card, sidecar_path
+from .sidecar import mark_of, read_own_card, sidecar_path
 
 _CHECKED_BYTES = 32 << 20  # of rows that are read at once
 
@@ -38,7 +38,7 @@ def find_index_damage(gallery: EmbeddingFile) -> Iterator[str]:
     """
     for path in index_paths(gallery.path):
         try:
-            card = read_card(path)
+            card = read_own_card(path, gallery.path)
             if card["source"] != gallery.source:
                 continue  # it is rebuilt before it is used
             mark_of(path)  # a regular file

@@ -25,7 +25,7 @@ from .indexfile import index_path
 from .kinds import sample_size, train
 from .measure import Measured, tune
 from .rerank import ExactRows, Reranked, faiss_threads
-from .sidecar import amend_card, is_unchanged, read_card, write_card
+from .sidecar import amend_card, is_unchanged, read_card, read_own_card, remove_foreign, write_card
 
 # Increase this when the way to make the codes changes: older codes are then rebuilt.
 RECIPE = 1
@@ -60,6 +60,7 @@ def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) ->
     path = codes_path(gallery.path, kind)
     if _find_flaw(path, gallery, kind) or _find_measurement(path, k) is None:
         try:
+            remove_foreign(path, gallery.path)
             with NewFile(path, like=gallery.path, wait=True) as new:
                 flaw = _find_flaw(path, gallery, kind)  # again: another search may have built it meanwhile
                 if flaw:
@@ -87,7 +88,7 @@ def ensure_codes(gallery: EmbeddingFile, kind: str, k: int, exact: ExactRows) ->
 def _find_flaw(path: Path, gallery: EmbeddingFile, kind: str) -> str:
     """Why an index file must not be used; empty if it is valid."""
     try:
-        card = read_card(path)
+        card = read_own_card(path, gallery.path)
         if card["source"] != gallery.source or card["kind"] != kind:
             return "it was built from a different embedding file"
         if card["recipe"] != RECIPE:

@@ -21,7 +21,7 @@ from ..files import NewFile
 from ..progress import track
 from ..storage.file import EmbeddingFile
 from ..storage.nearby import IDENTITY
-from .sidecar import amend_card, is_unchanged, mark_of, read_card, write_card
+from .sidecar import amend_card, is_unchanged, mark_of, read_card, read_own_card, remove_foreign, write_card
 
 SIDECAR_FORMAT = 1
 
@@ -45,6 +45,7 @@ def ensure_index(gallery: EmbeddingFile) -> Path | None:
     if not _find_flaw(path, gallery):
         return path
     try:
+        remove_foreign(path, gallery.path)
         with NewFile(path, like=gallery.path, wait=True) as new:
             flaw = _find_flaw(path, gallery)  # again: another search may have built it while this one waited
             if flaw:
@@ -88,7 +89,7 @@ def save_latency(path: Path, exact_ms: float) -> None:
 def _find_flaw(path: Path, gallery: EmbeddingFile) -> str:
     """Why an index file must not be used; empty if it is valid."""
     try:
-        card = read_card(path)
+        card = read_own_card(path, gallery.path)
         if card["format"] != SIDECAR_FORMAT or card["source"] != gallery.source:
             return "it was built from a different embedding file"
         size_bytes, header = mark_of(path)["size_bytes"], _header(gallery)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..fetch import sha256_of
-from ..files import NewFile
+from ..files import NewFile, is_trusted
 
 # Clocks of file systems tick every few milliseconds: a later write must get a later time than a mark's.
 _TICK_S = 0.02
@@ -33,6 +33,31 @@ def read_card(path: Path) -> dict[str, Any]:
         OSError, ValueError: the sidecar cannot be read, or is no JSON object.
     """
     return _read(sidecar_path(path))
+
+
+def read_own_card(path: Path, gallery: Path) -> dict[str, Any]:
+    """Read the sidecar of an index that nobody else can have written: only the user, root or the gallery's owner.
+
+    Raises:
+        OSError, ValueError: see `read_card`; ValueError also if another user may write the index or its sidecar.
+    """
+    card = read_card(path)
+    for written in (path, sidecar_path(path)):
+        mark_of(written)  # a regular file
+        if not is_trusted(written, beside=gallery):
+            raise ValueError(f"another user can have written {written}")
+    return card
+
+
+def remove_foreign(path: Path, gallery: Path) -> None:
+    """Remove an index, or its sidecar, that another user may have written: a new one would get its owner and mode.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for written in (path, sidecar_path(path)):
+        if os.path.lexists(written) and not written.is_dir() and not is_trusted(written, beside=gallery):
+            written.unlink(missing_ok=True)
 
 
 def write_card(path: Path, card: Mapping[str, object]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ConfigError, StorageError
 from ..files import sync_folder
-from ..records import FORMAT_VERSIONS, Status
+from ..records import EXPOSURE_DATASETS, FORMAT_VERSIONS, Status
 from ..storage.child import run_in_child
 from ..storage.contract import EmbeddingContract
 from ..storage.dataset import assemble
@@ -154,6 +154,11 @@ def _part(path: Path, damaged: Any, survey_of_file: Survey) -> Part:
         keep=np.ones(len(survey_of_file.paths), bool),
         has_digests=bool(find_readable(open_item(outcomes, "digest"), len(survey_of_file.paths)).all()),
         has_faces=open_item(damaged, "face_index") is not None,
+        lost=frozenset(
+            dataset
+            for dataset in EXPOSURE_DATASETS.values()
+            if not find_readable(open_item(damaged, dataset), len(damaged["embeddings"])).all()
+        ),
     )
 
 

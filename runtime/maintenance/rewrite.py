@@ -15,6 +15,7 @@ from .. import __version__
 from ..errors import ConfigError
 from ..records import Status
 from ..sources.pathtable import PathTable, write_paths
+from ..storage.contract import EmbeddingContract
 from ..storage.ledger import Ledger, Part
 from ..storage.runfolder import RunFolder, utc_now
 from ..text import printable
@@ -117,6 +118,7 @@ def metadata_after(metadata: Mapping[str, Any], ledger: Ledger, **changes: Any) 
     attributes = {key: value for key, value in metadata.items() if key != "run_id" and not key.startswith("count_")}
     return {
         **attributes,
+        **EmbeddingContract.from_json(metadata["contract"]).attributes(),  # the contract of the source is what counts
         "tool_version": __version__,
         "finished_utc": utc_now(),
         "scanned": len(ledger.status),

@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..records import FACE_DATASETS, Status
-from ..storage.format import read_raw_paths, stored_text
+from ..storage.format import NEAR_ONE, read_raw_paths, stored_text
 from ..storage.layout import is_relative
 from ..storage.ledger import PhotoColumns
 from ..storage.opening import DAMAGE
 from ..storage.salvage import find_readable, open_item, read_chunks, read_column, read_texts
-from ..storage.verify import NEAR_ONE
 
 _KNOWN = [int(status) for status in Status if status is not Status.PENDING]
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
+from ..errors import ConfigError
 from .falsematch import Calibration, Expectation
 
 USUAL_RATE = 1e-3  # default false match rate per comparison, as at border gates (Frontex 2015)
@@ -29,6 +32,16 @@ def threshold_at(calibration: Calibration, rate: float) -> float | None:
         return None
     index = next(i for i, count in enumerate(calibration.at_least) if count <= allowed)  # the last count is 0
     return (calibration.first + index) / 1000
+
+
+def check_threshold(threshold: float | None) -> None:
+    """Refuse a threshold that is no cosine.
+
+    Raises:
+        ConfigError: it is not a number from -1 to 1.
+    """
+    if threshold is not None and not (isinstance(threshold, Real) and -1 <= threshold <= 1):
+        raise ConfigError(f"the threshold is {threshold!r:.100}; expected: a number from -1 to 1, a cosine")
 
 
 def verdict(score: float, threshold: float | None) -> str:

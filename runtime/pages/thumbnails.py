@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MachineError
 from ..images.decode import ImageError, Limits, decode_photo
 from ..images.one_photo import one_photo
 from ..records import Box, FacePlace, Photo
@@ -68,7 +69,7 @@ def thumbnail(path: bytes, box: Box | None, limits: Limits, *, side: int) -> byt
         data = read_file(path, limits.max_bytes)
         with one_photo("draw", path):
             return _draw(data, box, limits, side)
-    except (ReadError, ImageError):
+    except (ReadError, ImageError, MachineError):  # a page without a picture is better than none
         return None
 
 

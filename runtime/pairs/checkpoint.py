@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError, StorageError
 from ..files import durable_file, write_durable
+from ..storage.opening import refuse_system_error
 from ..storage.runfolder import RunFolder
 from .all_pairs import ScoredPairs, join_pairs
 from .outputs import Outputs
@@ -77,6 +79,7 @@ class Checkpoint:
             self._folder.clear()
             return None
         except (OSError, AttributeError, ValueError) as err:
+            refuse_system_error(err, path)
             raise StorageError(f"the plan of the unfinished search, {path}, cannot be read ({err}). {_REMEDY}") from err
         same_rows = plan.get("rewriting") and plan["source"]["run_id"] == question["source"]["run_id"]
         if not differs or (differs == ["source"] and same_rows):
@@ -150,7 +153,9 @@ class Checkpoint:
         try:
             with np.load(path) as arrays:
                 return dict(arrays)
-        except (OSError, ValueError, zlib.error) as err:
+        except (OSError, ValueError, zlib.error, zipfile.BadZipFile) as err:
+            if not isinstance(err, FileNotFoundError):
+                refuse_system_error(err, path)
             raise StorageError(f"{path} is damaged ({err}). {_REMEDY}") from err
 
     def remove(self) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..metrics.falsematch import Calibration
+from ..metrics.verification import check_threshold
 from ..storage.file import EmbeddingFile
 from .approximate import sample_rows
 
@@ -33,8 +34,9 @@ def choose_threshold(
         expected: false pairs to expect; None for DEFAULT_EXPECTED or, if the calibration has too few pairs to show
             that, for the lowest score that none of its pairs reached.
     Raises:
-        ConfigError: the file has no calibration, or its calibration has too few pairs.
+        ConfigError: the given threshold is no cosine, or there is no calibration, or one of too few pairs.
     """
+    check_threshold(threshold)
     if threshold is not None:
         return threshold
     if calibration is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..engines.engine import EngineInfo
 from ..errors import ContractError
@@ -45,6 +46,7 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContr
     if request.detector is None:
         return contract
     detector, rules = request.detector.info, request.faces
+    limits: dict[str, Any] = {"min_brightness": rules.min_brightness, "min_contrast": rules.min_contrast}
     return replace(
         contract,
         detector=detector.model,
@@ -57,6 +59,7 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContr
         min_iod=rules.min_iod,
         min_sharpness=rules.min_sharpness,
         min_frontal=rules.min_frontal,
+        **{name: value for name, value in limits.items() if value},
     )
 
 
@@ -83,7 +86,8 @@ def face_rules_of(contract: EmbeddingContract) -> FaceRules:
     if not contract.detects_faces:
         return FaceRules("none")
     quality = contract.min_score, contract.min_iod, contract.min_sharpness, contract.min_frontal
-    return FaceRules(contract.align, contract.faces, *quality)
+    exposure = contract.min_brightness or 0.0, contract.min_contrast or 0.0
+    return FaceRules(contract.align, contract.faces, *quality, *exposure)
 
 
 def query_face_rules_of(contract: EmbeddingContract) -> FaceRules:
@@ -91,7 +95,7 @@ def query_face_rules_of(contract: EmbeddingContract) -> FaceRules:
     if not contract.detects_faces:
         return FaceRules("none")
     policy = "largest" if contract.faces == "largest" else "all"
-    return FaceRules(contract.align, policy, contract.min_score, 0.0, 0.0, 0.0)
+    return FaceRules(contract.align, policy, contract.min_score, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def limits_of(contract: EmbeddingContract) -> Limits:

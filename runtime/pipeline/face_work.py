@@ -17,7 +17,7 @@ from ..engines.runner import Runner
 from ..faces.align import align_crops
 from ..faces.detectors import Faces, decoder_of
 from ..faces.finder import Finder
-from ..faces.quality import interocular, sharpness
+from ..faces.quality import interocular, measure_crops
 from ..faces.rules import FaceRules
 from ..faces.selection import (
     ENOUGH_IOD,
@@ -227,7 +227,7 @@ class CropFaces:
                 with one_photo("crop the faces of", item.name):
                     images = align_crops([item.photo.pixels] * len(faces), faces.landmarks, size=self.size)
                     described = describe_faces(faces.scale(item.photo.reduction))
-                    described["sharpness"] = sharpness(images)
+                    measure_crops(described, images)
             except ImageError as err:
                 outcomes.append(Outcome(item.row, err.status, err.detail))
                 continue

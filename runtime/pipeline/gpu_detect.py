@@ -86,7 +86,7 @@ class SelectedFaces:
 
     Attributes:
         rows: the row of each face's photo.
-        faces: (F,) FACE for each photo. Their sharpness is set later, from the crops.
+        faces: (F,) FACE for each photo. Their sharpness and exposure are set later, from the crops.
         images, landmarks: (F,) IMAGE and (F, 5, 2) float32 for each photo: its place on the device, once per face, and
             the landmarks of its faces.
         counts, outcomes: see Crops.

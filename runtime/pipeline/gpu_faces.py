@@ -22,7 +22,7 @@ from ..engines.tensorrt.cache import cache_path
 from ..engines.tensorrt.memory import detector_bytes
 from ..engines.tensorrt.runner import TensorRTRunner
 from ..faces.align import inverse_transforms
-from ..faces.quality import sharpness
+from ..faces.quality import measure_crops
 from ..faces.rules import FaceRules
 from ..faces.selection import LONG_SIDE, judge_faces
 from ..images.dali_photos import DaliPhotos, PhotoRun, photo_decoder_bytes
@@ -163,7 +163,7 @@ class EmbedFaces:
                     slot.fill(on_device, host_crops)
                 slot.fetch(on_device)
                 slot.start(stop - start)
-                faces["sharpness"][start:stop] = sharpness(slot.fetched(on_device))  # while the GPU embeds
+                measure_crops(faces[start : start + on_device], slot.fetched(on_device))  # while the GPU embeds
                 vectors[start:stop], seconds = slot.finish(stop - start)
             infer_s += seconds
         self._infer_clock.add(infer_s, len(vectors))

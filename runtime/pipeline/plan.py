@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
@@ -16,11 +15,12 @@ import numpy as np
 
 from .. import __version__
 from ..errors import DiskFullError, OutputExistsError, StorageError
+from ..fetch import sha256_of
 from ..records import FACE, Status
 from ..sources.kinds import Patterns, passed_over_text
 from ..sources.pathtable import PathTable, paths_digest, write_paths
 from ..sources.scan import Inputs, digest_inputs, scan
-from ..sources.source import Source
+from ..sources.source import FileSource, Source, check_names
 from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
 from ..storage.format import count_outcomes
@@ -170,6 +170,7 @@ def scan_inputs(request: Request) -> Source:
         if source.passed_over:
             logger.info("%s", passed_over_text(source.passed_over))
         return source
+    check_names(request.inputs)
     return request.inputs if request.limit is None else request.inputs.with_names(request.inputs.names[: request.limit])
 
 
@@ -213,8 +214,10 @@ def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredP
     if stored is not None and (segment_files(folder.path) or stored.contract == contract):
         check_contract(stored.contract, contract, folder.path)
         _check_list(stored, source, folder)
+        if isinstance(source, FileSource):
+            source.check_same_disks([os.fsencode(disk) for disk in stored.disks])
         with PathTable(folder.paths_file) as names:
-            _warn_about_changes(source.names, names)
+            _warn_about_changes(source, names)
         return stored
     folder.clear()  # that plan produced nothing, so it need not be kept
     if request.output.exists() and not request.force:
@@ -231,7 +234,7 @@ def _check_list(stored: StoredPlan, source: Source, folder: RunFolder) -> None:
         StorageError: the list is damaged, and the photos have changed since.
     """
     try:
-        digest = hashlib.sha256(folder.paths_file.read_bytes()).hexdigest()
+        digest = sha256_of(folder.paths_file)
     except FileNotFoundError:
         digest = "missing"
     if stored.paths_sha256 in (digest, ""):
@@ -272,10 +275,24 @@ def _begin(
     root = os.fsdecode(source.root)
     named = digest_inputs(request.inputs, request.patterns)
     stored = StoredPlan(
-        contract, root, len(names), utc_now(), base_run_id=base, forced=request.force, paths_sha256=digest, inputs=named
+        contract,
+        root,
+        len(names),
+        utc_now(),
+        base_run_id=base,
+        forced=request.force,
+        paths_sha256=digest,
+        inputs=named,
+        disks=_disks_of(source),
     )
     folder.write_plan(stored)
     return stored
+
+
+def _disks_of(source: Source) -> list[str]:
+    """The folders of a source that are disks of their own."""
+    disks = source.disks if isinstance(source, FileSource) else None
+    return sorted(map(os.fsdecode, disks.folders)) if disks is not None else []
 
 
 def _continue_finished(
@@ -292,7 +309,7 @@ def _continue_finished(
         raise StorageError(
             f"{err.message}. Name another file with -o. --force would replace this one, whatever it holds"
         ) from err
-    _warn_about_changes(source.names, names)
+    _warn_about_changes(source, names)
     if request.retry and any(Status(int(s)).failed for s in np.unique(status)):
         return _begin(request, contract, source, names, folder, base=run_id)
     return Finished(request, count_outcomes(status), len(status))
@@ -318,11 +335,14 @@ def check_base(stored: StoredPlan, output: Path) -> Path | None:
     return output
 
 
-def _warn_about_changes(names: Sequence[bytes], first_scan: Sequence[bytes]) -> None:
+def _warn_about_changes(source: Source, first_scan: Sequence[bytes]) -> None:
     """Warn if the photos changed after the first scan, which decided the rows."""
+    names = source.names
     if len(names) == len(first_scan) and all(map(bytes.__eq__, names, first_scan)):
         return
     before, now = set(first_scan), set(names)
+    if isinstance(source, FileSource) and source.disks is not None:
+        source.disks.expect_missing(source.root, before - now)
     logger.warning(
         "the photos changed since the run started: %d new photos are not part of it, %d are missing. "
         "To include new photos, use `facemill add` on the finished file, or start over with --force",

@@ -228,6 +228,6 @@ def _work(work: _ProcessTask, rows: NDArray[np.int64], connection: Connection, s
             start_s, _ = embed_task(work.task, rows, context)
             _send(connection, start_s=start_s)
     except Interrupted:
-        pass  # stopped before the first photo
+        pass  # stopped before the first photo, or in a pause
     except FacemillError as err:
         _send(connection, error=type(err).__name__, text=err.message)

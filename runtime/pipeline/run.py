@@ -119,7 +119,7 @@ def _find_settings(plan: Plan, source: Source, pending: NDArray[np.int64], contr
     options, settings = plan.request.run, None
     with limit_cores(options.devices):
         if len(pending) >= TUNE_FROM_ROWS:
-            settings = tune(plan.request, source, pending)
+            settings = tune(plan.request, source, pending, control)
             raise_if_stopping(control)
         settings = settings or default_settings(plan.request.engine.info)
     plan.folder.write_plan(replace(plan.stored, settings=asdict(settings)))

@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from ..records import Batch
+from ..retries import retried
 
 In = TypeVar("In", bound=Batch)
 Out = TypeVar("Out", bound=Batch)
@@ -104,7 +106,17 @@ class Chain(Generic[In, Out]):
 class Pipeline(Generic[In, Out]):
     """Runs batches through a chain. Use it as a context manager, which waits for every thread, and iterate over it."""
 
-    def __init__(self, batches: Iterable[In], chain: Chain[In, Out]) -> None:
+    def __init__(
+        self, batches: Iterable[In], chain: Chain[In, Out], pause: Callable[[float], None] = time.sleep
+    ) -> None:
+        """Make the threads.
+
+        Args:
+            batches: what goes in.
+            chain: the stages. Work that a fault of the machine stopped is done again; see `retries.retried`.
+            pause: waits before that; it raises if the job should stop.
+        """
+        self._pause = pause
         stages = chain.stages
         self._channels = [OrderedChannel[Any](max(2, s.ahead)) for s in stages]
         self._channels.insert(0, OrderedChannel[Any](max(2, stages[0].clock.workers)))
@@ -174,15 +186,16 @@ class Pipeline(Generic[In, Out]):
             self._channels[0].put(sequence, batch)
         self._channels[0].close(sequence + 1)
 
-    @staticmethod
     def _run(
-        stage: Stage[Any, Any], before: OrderedChannel[Any], after: OrderedChannel[Any], left: Iterator[int]
+        self, stage: Stage[Any, Any], before: OrderedChannel[Any], after: OrderedChannel[Any], left: Iterator[int]
     ) -> None:
+        def work(batch: Any) -> Any:
+            with stage.clock.work(len(batch)):
+                return stage.work(batch)
+
         while (entry := before.get()) is not None:
             sequence, batch = entry
-            with stage.clock.work(len(batch)):
-                result = stage.work(batch)
-            after.put(sequence, result)
+            after.put(sequence, retried(partial(work, batch), self._pause))
         if next(left) == 0:  # the last worker of the stage that ends
             after.close(before.end)
 

@@ -26,7 +26,9 @@ from ..engines.runner import Runner
 from ..errors import ConfigError, OutOfMemoryError, StorageError
 from ..extras import require
 from ..files import write_durable
+from ..interrupt import Control, pause
 from ..records import Batch, Encoded
+from ..retries import retried
 from ..schema import read_json
 from ..sources.source import Source
 from .request import Request
@@ -54,7 +56,7 @@ _GPU_BATCHES = (64, 128, 256, 512, 1024)
 _TUNER_VERSION = 2  # settings of another version are not reused
 
 
-def tune(request: Request, source: Source, rows: NDArray[np.int64]) -> Settings | None:
+def tune(request: Request, source: Source, rows: NDArray[np.int64], control: Control) -> Settings | None:
     """Tune a request on its first photos that can be decoded; None if there are too few.
 
     The settings are remembered for the next run, unless the user gave the batch size.
@@ -63,9 +65,10 @@ def tune(request: Request, source: Source, rows: NDArray[np.int64]) -> Settings 
         request: a resolved request.
         source: the photos.
         rows: (n,) int64, the pending rows.
+        control: stops the wait for a disk that does not answer.
     """
     logger.info("tuning on the first %d photos", _TUNE_ROWS)
-    first = Read(source)(Batch(rows[:_TUNE_ROWS]))
+    first = retried(lambda: Read(source)(Batch(rows[:_TUNE_ROWS])), lambda pause_s: pause(pause_s, control))
     settings = _tune_on_gpu(request, first) if request.decoder == "dali" else _tune_on_cpu(request, first)
     if settings is not None and request.run.batch_size is None:
         remember_settings(request.engine.info, preparation_key(request), settings)

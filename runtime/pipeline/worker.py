@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..engines.backends import open_runner
 from ..errors import StorageError
-from ..interrupt import Control, raise_if_stopping
+from ..interrupt import Control, pause, raise_if_stopping
 from ..records import Batch, Embedded, Encoded, Status
 from ..sources.source import Source
 from ..storage.segments import SegmentWriter
@@ -101,7 +101,7 @@ def embed_task(task: Task, rows: NDArray[np.int64], context: RunContext) -> tupl
         The time at which the work started after warm-up (time.perf_counter), and the number of finished rows.
     Raises:
         FacemillError: a stage failed, or a segment cannot be written.
-        Interrupted: the run was stopped before the first photo.
+        Interrupted: the run was stopped before the first photo, or while it waited for the machine.
     """
     with _embedding(task, context.clocks) as embedding:
         raise_if_stopping(context.control)
@@ -110,7 +110,8 @@ def embed_task(task: Task, rows: NDArray[np.int64], context: RunContext) -> tupl
             reading = reading.then(Stage(context.clocks["deduplicate"], context.skip, 2))
         start_s = time.perf_counter()
         batches = _batches(rows, task.settings.batch_size, context.control)
-        return start_s, _write(task, context, Pipeline(batches, reading.join(embedding)))
+        pipeline = Pipeline(batches, reading.join(embedding), lambda pause_s: pause(pause_s, context.control))
+        return start_s, _write(task, context, pipeline)
 
 
 @contextmanager
@@ -154,7 +155,7 @@ def open_embed_on_gpu(request: Request, settings: Settings, clocks: Clocks) -> A
 
 def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded]) -> int:
     """Write finished batches to segments. Returns the number of photos."""
-    request, done, clock = task.request, 0, context.clocks["write"]
+    request, done, zeros, clock = task.request, 0, 0, context.clocks["write"]
     writer = SegmentWriter(
         task.folder,
         plan_id=task.plan_id,
@@ -176,6 +177,7 @@ def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded])
                 with clock.work(len(batch)), _writing(writer):
                     writer.append(batch)
                 done += len(batch)
+                zeros += int((~batch.embeddings.any(axis=1)).sum())
                 counts = Counter(outcome.status.label for outcome in batch.outcomes)
                 counts[Status.EMBEDDED.label] = len(batch) - len(batch.outcomes)  # a photo may have several rows
                 context.advance(len(batch), counts)
@@ -184,6 +186,13 @@ def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded])
         raise
     with clock.work(0), _writing(writer):
         writer.commit()
+    if zeros:
+        logger.warning(
+            "%d of the embeddings of this run are zeros, because the network answered zero: they match no photo. Check "
+            "the model, and its precision: facemill build-engine --model %s --precision fp32",
+            zeros,
+            request.engine.info.model,
+        )
     return done
 
 

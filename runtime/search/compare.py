@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics.falsematch import Calibration, Expectation
-from ..metrics.verification import USUAL_RATE, match_rate, threshold_at, verdict
+from ..metrics.verification import USUAL_RATE, check_threshold, match_rate, threshold_at, verdict
 from ..modelspec import list_specs
 from ..pipeline.request import UNTRAINED_WARNING
 from .embedder import Embedding, PhotoEmbedder, PhotoInput
@@ -141,9 +141,11 @@ def find_threshold(
         calibration: the calibration of the file that the photos belong to.
         model, model_sha256: the model of the embeddings; a threshold is valid for these weights only.
     Raises:
+        ConfigError: the user's threshold is no cosine.
         ModelError: a model file is damaged.
     """
     if given is not None:
+        check_threshold(given)
         return MatchThreshold(given, "given")
     calibrated = None if calibration is None else threshold_at(calibration, USUAL_RATE)
     if calibrated is not None and calibration is not None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..images.decode import Limits
 from ..pipeline.face_work import crop_stages
 from ..pipeline.work import Read
 from ..records import Batch, Box, Crops, Encoded, FacePlace, Status
+from ..retries import retried
 from ..sources.source import PhotoList
 from ..text import utf8
 from .embedder import UNLIMITED_BYTES, PhotoInput, name_of
@@ -37,6 +39,7 @@ class DetectedFace:
         score: detection confidence, 0 to 1.
         iod: distance between the eyes.
         sharpness: higher is sharper; see docs/faces.md.
+        brightness, contrast: mean and range of the grey levels, 0 to 255.
         frontal: 1 for a frontal face, 0 for a profile.
     """
 
@@ -46,6 +49,8 @@ class DetectedFace:
     score: float
     iod: float
     sharpness: float
+    brightness: float
+    contrast: float
     frontal: float
 
     def to_dict(self) -> dict[str, Any]:
@@ -56,6 +61,8 @@ class DetectedFace:
             "score": round(self.score, 4),
             "iod": round(self.iod, 1),
             "sharpness": round(self.sharpness, 1),
+            "brightness": round(self.brightness, 1),
+            "contrast": round(self.contrast, 1),
             "frontal": round(self.frontal, 4),
         }
 
@@ -110,13 +117,14 @@ class PhotoDetector:
             photos: paths, encoded bytes or arrays; see `PhotoInput`.
         Raises:
             EngineError, MissingDependencyError: the engine does not load.
+            MachineError: a photo cannot be read because of the disk or the memory of the machine.
         """
         names = [name_of(photo, number) for number, photo in enumerate(photos)]
         read, stages = Read(PhotoList(photos, max_bytes=self._limits.max_bytes)), self._load()
         detections: list[Detection] = []
         for start in range(0, len(photos), _BATCH_PHOTOS):
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
-            crops = stages(read(Batch(numbers)))
+            crops = retried(partial(_read_and_detect, read, stages, Batch(numbers)))
             errors = {o.row: f"{o.status.label}: {o.detail}" for o in crops.outcomes if o.status != Status.NO_FACE}
             faces: dict[int, list[DetectedFace]] = {number: [] for number in numbers.tolist()}
             assert crops.faces is not None
@@ -147,6 +155,10 @@ class PhotoDetector:
         self.close()
 
 
+def _read_and_detect(read: Read, stages: Callable[[Encoded], Crops], batch: Batch) -> Crops:
+    return stages(read(batch))
+
+
 def _face(face: np.void) -> DetectedFace:
     """Convert a record of dtype FACE."""
     return DetectedFace(
@@ -156,5 +168,7 @@ def _face(face: np.void) -> DetectedFace:
         score=float(face["score"]),
         iod=float(face["iod"]),
         sharpness=float(face["sharpness"]),
+        brightness=float(face["brightness"]),
+        contrast=float(face["contrast"]),
         frontal=float(face["frontal"]),
     )

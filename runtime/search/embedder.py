@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from ..engines.backends import backend_of, open_runner
 from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine
+from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
 from ..pipeline.face_work import crop_stages
 from ..pipeline.settings import usable_cores
 from ..pipeline.work import BatchLimit, Embed, Read
 from ..records import Batch, Crops, Embedded, Encoded, FacePlace
+from ..retries import retried
 from ..sources.source import PhotoList
 from ..text import utf8
 
@@ -47,7 +49,7 @@ class Embedding:
     """
 
     photo: str
-    vector: NDArray[np.float32] | None = None
+    vector: NDArray[np.float32] | None = field(default=None, repr=False)
     error: str = ""
     faces: int | None = None
     face: FacePlace | None = None
@@ -125,6 +127,7 @@ class PhotoEmbedder:
             One embedding a photo, in the same order.
         Raises:
             EngineError, MissingDependencyError: an engine does not load.
+            MachineError: a photo cannot be read because of the disk or the memory of the machine.
         """
         names = [name_of(photo, number) for number, photo in enumerate(photos, first)]
         starts = range(0, len(photos), _BATCH_PHOTOS)
@@ -138,7 +141,7 @@ class PhotoEmbedder:
 
         def embed(start: int) -> list[Embedding]:
             numbers = np.arange(start, min(start + _BATCH_PHOTOS, len(photos)))
-            return _embeddings(stages(read(Batch(numbers))), names, numbers)
+            return _embeddings(retried(lambda: stages(read(Batch(numbers)))), names, numbers)
 
         return [embedding for batch in _each(embed, starts, usable_cores() if many else 1) for embedding in batch]
 
@@ -191,9 +194,17 @@ def name_of(photo: PhotoInput, number: int) -> str:
 
 
 def photo_list(photos: PhotoInput | Sequence[PhotoInput]) -> Sequence[PhotoInput]:
-    """Make a list of photos; a single photo becomes a list of one."""
-    if isinstance(photos, (str, os.PathLike, bytes)) or (isinstance(photos, np.ndarray) and photos.ndim == 3):
+    """Make a list of photos; a single photo becomes a list of one. An array of two dimensions is one, and no photo.
+
+    Raises:
+        ConfigError: it is neither a photo nor several.
+    """
+    if isinstance(photos, (str, os.PathLike, bytes)) or (isinstance(photos, np.ndarray) and photos.ndim <= 3):
         return [photos]
+    if not isinstance(photos, Iterable):
+        raise ConfigError(
+            f"the photos are a {type(photos).__name__}; expected: one or several paths, bytes or arrays (H, W, 3) uint8"
+        )
     return list(photos)
 
 

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..index.check import first_wrong_score
 from ..index.memoryplan import MAX_GPU_HITS
 from ..metrics.falsematch import Calibration
+from ..metrics.verification import check_threshold
 from ..storage.file import EmbeddingFile
 from .answers import Hit
 
@@ -33,7 +34,7 @@ class FindOptions:
         exclude_self: leave out rows of the query's own file, under any name.
         by_folder: return one hit for each folder.
     Raises:
-        ConfigError: k is below 1.
+        ConfigError: k is below 1, or the threshold is no cosine.
     """
 
     k: int = 10
@@ -44,6 +45,7 @@ class FindOptions:
     def __post_init__(self) -> None:
         if self.k < 1:
             raise ConfigError(f"k is {self.k}; expected: 1 hit or more")
+        check_threshold(self.threshold)
 
     @property
     def depth(self) -> int:

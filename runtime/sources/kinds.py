@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from ..errors import MachineError
+
 EXTENSIONS = frozenset({b".jpg", b".jpeg", b".png", b".bmp", b".webp", b".tif", b".tiff", b".jp2", b".avif"})
 # Thumbnails and notes of NAS boxes and operating systems: copies of photos, or no photos in spite of their names.
 LEFT_OUT = (
@@ -63,6 +65,20 @@ class Patterns:
             pattern = _first_match(LEFT_OUT, name, path)
         return pattern
 
+    def excluding_path(self, path: bytes) -> str:
+        """The pattern of --exclude that leaves out a file or a folder above it; empty for none."""
+        parts = path.split(b"/")
+        return next(
+            filter(
+                None,
+                (
+                    self.excluding(parts[i], b"/".join(parts[: i + 1]), usual=False)
+                    for i in range(len(parts) - 1, 0, -1)
+                ),
+            ),
+            "",
+        )
+
     def including(self, path: bytes) -> bool:
         """Whether a file is to be taken, by its path below the named folder."""
         if not self.include:
@@ -87,7 +103,11 @@ def is_photo_name(name: bytes) -> bool:
 
 
 def is_photo(path: bytes) -> bool:
-    """Whether a file is a photo by its first bytes, whatever its name. Never blocks; False if it cannot be read."""
+    """Whether a file is a photo by its first bytes, whatever its name. Never blocks; False if it cannot be read.
+
+    Raises:
+        MachineError: the machine cannot read it now.
+    """
     return os.path.splitext(path)[1].lower() not in _RAW and _PHOTO.match(_first_bytes(path)) is not None
 
 
@@ -115,11 +135,21 @@ def passed_over_text(passed_over: Sequence[tuple[str, int]]) -> str:
 def _first_bytes(path: bytes, count: int = _SNIFF_BYTES) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except OSError:
-        return b""
+    except OSError as err:
+        return _nothing(err, path)
     try:
         return os.read(fd, count) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
-    except OSError:
-        return b""
+    except OSError as err:
+        return _nothing(err, path)
     finally:
         os.close(fd)
+
+
+def _nothing(err: OSError, path: bytes) -> bytes:
+    """No bytes of a file that cannot be read; raises if the machine is the reason."""
+    from .reader import read_error  # it imports numpy, for which `--help` would wait
+
+    error = read_error(err, path)
+    if isinstance(error, MachineError):
+        raise error from err
+    return b""

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import unquote_to_bytes
 
 from ..errors import SourceError
+from ..retries import retried
 from .reader import ReadError, read_file
 
 _SAMPLE = 1000  # lines that are looked for on the disk
@@ -29,7 +30,7 @@ def read_list(path: bytes) -> list[bytes]:
     """
     name = os.fsdecode(path)
     try:
-        lines = read_file(path, sys.maxsize).removeprefix(codecs.BOM_UTF8).splitlines()
+        lines = retried(lambda: read_file(path, sys.maxsize)).removeprefix(codecs.BOM_UTF8).splitlines()
     except ReadError as err:
         folder = f". To name the folder @{name}, write ./@{name}" if os.path.isdir(b"@" + path) else ""
         raise SourceError(

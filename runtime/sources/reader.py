@@ -1,4 +1,8 @@
-"""Read the bytes of a file, whatever its path turns out to be."""
+"""Read the bytes of a file, whatever its path turns out to be.
+
+An error of the system says something about the file (it is missing, not permitted) or about the machine (its disk, its
+server, its limits). The first is a ReadError, which becomes an outcome; the second is a MachineError, which never does.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,24 @@ import errno
 import os
 import stat
 
-from ..errors import FacemillError
+from ..errors import FacemillError, MachineError
 from ..records import Status
 
 _FILE_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+# Errors of the system that say something about the path. Every other one is a fault of the machine: there are many,
+# and a new one must not turn into the outcome of photos. ENXIO is a socket, EILSEQ a name that a disk cannot hold.
+_OF_THE_FILE = frozenset({
+    errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR,
+    errno.EINVAL, errno.ENXIO, errno.EILSEQ, errno.EOVERFLOW,
+})  # fmt: skip
+_REMEDIES = {
+    errno.EMFILE: "Raise the limit of open files: ulimit -n 4096",
+    errno.ENFILE: "Close programs that hold many files open, or raise fs.file-max",
+    errno.ENOMEM: "Close other programs to free memory",
+}
+_DISK = "Check the disk, its mount and its server (dmesg names what failed)"
 
 
 class ReadError(FacemillError, OSError):
@@ -37,11 +54,12 @@ def read_file(path: bytes | str, max_bytes: int) -> bytes:
         max_bytes: maximum size, bytes.
     Raises:
         ReadError: the file is missing, not readable, not a regular file, too large, or shrinks while it is read.
+        MachineError: the machine cannot read it now.
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as err:
-        raise ReadError(Status.UNREADABLE, err.strerror or str(err)) from err
+        raise read_error(err, path) from err
     try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
@@ -51,10 +69,51 @@ def read_file(path: bytes | str, max_bytes: int) -> bytes:
         return _read_all(fd, info.st_size) if info.st_size else _read_to_end(fd, max_bytes)
     except ReadError:
         raise
-    except OSError as err:
-        raise ReadError(Status.UNREADABLE, err.strerror or str(err)) from err
+    except (OSError, MemoryError) as err:
+        raise read_error(err, path) from err
     finally:
         os.close(fd)
+
+
+def read_error(err: OSError | MemoryError, path: bytes | str) -> ReadError | MachineError:
+    """The error to raise for a file that cannot be opened or read, or a folder that cannot be listed."""
+    if isinstance(err, MemoryError):
+        err = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    reason = err.strerror or str(err)
+    if not is_machine_fault(err):
+        return ReadError(Status.UNREADABLE, reason)
+    try:
+        if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
+            return ReadError(Status.UNREADABLE, f"not a regular file ({reason})")  # a device may answer anything
+    except OSError:
+        pass  # the first error says more
+    name = errno.errorcode.get(err.errno or 0, "no number")
+    return MachineError(
+        f"{os.fsdecode(path)} cannot be read: {reason} ({name}). That is a fault of the machine, not of the photo, so "
+        f"that nothing is recorded for it; expected: a disk that answers. {_REMEDIES.get(err.errno or 0, _DISK)}, then "
+        f"run the same command again to go on"
+    )
+
+
+def is_machine_fault(err: OSError) -> bool:
+    """Whether an error of the system says nothing about the file that was to be read."""
+    return err.errno is not None and err.errno not in _OF_THE_FILE
+
+
+def is_folder(path: bytes | str) -> bool:
+    """Whether a path is a folder. `os.path.isdir` says no if its disk does not answer.
+
+    Raises:
+        MachineError: the machine cannot tell now.
+    """
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except ValueError:  # a NUL byte in the name
+        return False
+    except OSError as err:
+        if is_machine_fault(err):
+            raise read_error(err, path) from err
+        return False
 
 
 def open_below(root: bytes, name: bytes) -> int:
@@ -67,6 +126,7 @@ def open_below(root: bytes, name: bytes) -> int:
         A file descriptor for reading, which the caller closes.
     Raises:
         ReadError: the file is missing, not readable, not a regular file, or its path has a link or `..`.
+        MachineError: the machine cannot read it now.
     """
     *folders, last = name.split(b"/")
     if name.startswith(b"/") or b".." in (*folders, last) or b"\0" in name:
@@ -81,8 +141,9 @@ def open_below(root: bytes, name: bytes) -> int:
         finally:
             os.close(fd)
     except OSError as err:
-        link = err.errno in (errno.ELOOP, errno.ENOTDIR)
-        raise ReadError(Status.UNREADABLE, "its path has a link" if link else err.strerror or str(err)) from err
+        if err.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise ReadError(Status.UNREADABLE, "its path has a link") from err
+        raise read_error(err, os.path.join(root, name)) from err
     if not stat.S_ISREG(os.fstat(photo).st_mode):
         os.close(photo)
         raise ReadError(Status.UNREADABLE, "not a regular file")

@@ -9,9 +9,13 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
 
 from ..defaults import MAX_BYTES
-from ..errors import ConfigError, SourceError
+from ..errors import ConfigError, MachineError, SourceError
+from ..retries import retried
+from .disks import Disks
 from .kinds import (
     EXTENSIONS,
     FIRST_LEFT_OUT,
@@ -23,6 +27,7 @@ from .kinds import (
     passed_over_text,
 )
 from .lists import absolute, read_list
+from .reader import is_folder, read_error
 from .source import FileSource, Source
 
 Inputs = tuple[str, ...] | Source
@@ -42,6 +47,7 @@ def scan(
         patterns: names to take and to leave out; None for the usual ones, see `kinds.LEFT_OUT`.
     Raises:
         SourceError: an input does not exist or cannot be read, or there are no photos.
+        MachineError: a folder cannot be listed because of its disk.
         ConfigError: there are no inputs, or the limit is below 1.
     """
     names = [os.fsencode(name) for name in inputs]
@@ -67,15 +73,17 @@ def scan(
     if len(folders) == len(names) and not any(is_photo_name(path) or os.path.isdir(path) for path in paths):
         _refuse_others(paths)
     paths.sort()
-    single_folder = len(names) == 1 and not names[0].startswith(b"@") and os.path.isdir(names[0])
+    single_folder = len(names) == 1 and not names[0].startswith(b"@") and is_folder(names[0])
     root = absolute(names[0]) if single_folder else _common_folder(paths[0], paths[-1])
-    if not os.path.isdir(root):
+    if not is_folder(root):
         raise SourceError(
             f"the common folder of all listed photos, {os.fsdecode(root)}, does not exist. "
             f"Check the list, or whether a disk must be mounted"
         )
     cut = len(root) + (not root.endswith(b"/"))
-    return FileSource(root, [path[cut:] for path in paths[:limit]], max_bytes, passed_over)
+    relative = [path[cut:] for path in paths[:limit]]
+    disks = Disks(root, relative, walk.crossings, walked=not listed)
+    return FileSource(root, relative, max_bytes, passed_over, walk.patterns, disks)
 
 
 def _refuse_others(paths: list[bytes]) -> None:
@@ -114,7 +122,7 @@ def _common_folder(first: bytes, last: bytes) -> bytes:
 
 def _expand(name: bytes, walk: _Walk) -> Iterator[bytes]:
     """Absolute paths of an input, unordered."""
-    if os.path.isdir(name):
+    if retried(lambda: is_folder(name)):
         yield from walk.photos(absolute(name))
     elif os.path.lexists(name):
         path = absolute(name)
@@ -131,25 +139,28 @@ class _Walk:
     """Searches folders for photos, and counts what it passes over.
 
     Attributes:
+        patterns: names to take and to leave out.
         passed_over: number of files by ending, and of files and folders by the pattern that left them out.
+        crossings: folders that lie on another device than the folder above, or in which a link to one was.
     """
 
     def __init__(self, patterns: Patterns) -> None:
-        self._patterns = patterns
+        self.patterns = patterns
         self.passed_over: Counter[str] = Counter()
+        self.crossings: list[bytes] = []
 
     def takes(self, path: bytes) -> bool:
         """Whether the patterns of the user take a file that is named by its path."""
-        pattern = self._patterns.excluding(os.path.basename(path), path, usual=False)
-        if not pattern and self._patterns.including(path):
+        pattern = self.patterns.excluding(os.path.basename(path), path, usual=False)
+        if not pattern and self.patterns.including(path):
             return True
         self.passed_over[pattern or "not included"] += 1
         return False
 
     def _leaves_out(self, entry: os.DirEntry[bytes], top: bytes) -> bool:
         """Whether the patterns leave out an entry of a folder below `top`; if so, it is counted."""
-        pattern = self._patterns.excluding(entry.name, entry.path, usual=True)
-        if not pattern and not entry.is_dir() and not self._patterns.including(entry.path[len(top) + 1 :]):
+        pattern = self.patterns.excluding(entry.name, entry.path, usual=True)
+        if not pattern and not entry.is_dir() and not self.patterns.including(entry.path[len(top) + 1 :]):
             pattern = "not included"
         if pattern:
             self.passed_over[pattern] += 1
@@ -162,35 +173,40 @@ class _Walk:
         folder that cannot be listed is yielded itself: it becomes an `unreadable` row, so that its photos are not lost
         silently.
         """
-        all_names = not self._patterns.usual_only  # else few names have to be compared with patterns
+        all_names = not self.patterns.usual_only  # else few names have to be compared with patterns
         visited: set[tuple[int, int]] = set()
-        folders: list[bytes] = [top]
-        links: list[bytes] = []
+        folders: list[tuple[bytes, int]] = [(top, 0)]  # with the device of the folder above; 0 for the first
+        links: list[tuple[bytes, int]] = []
         while folders or links:
             if not folders:
                 links.sort(reverse=True)
-            folder = folders.pop() if folders else links.pop()
+            folder, device_above = folders.pop() if folders else links.pop()
             try:
-                info = os.stat(folder)
-                if (info.st_dev, info.st_ino) in visited:
-                    continue
-                visited.add((info.st_dev, info.st_ino))
-                with os.scandir(folder) as entries:
-                    for entry in entries:
+                info, listing = retried(partial(_open_folder, folder))
+                with listing:
+                    if (info.st_dev, info.st_ino) in visited:
+                        continue
+                    visited.add((info.st_dev, info.st_ino))
+                    if device_above and info.st_dev != device_above:
+                        self.crossings.append(folder)
+                    for entry in listing:
                         name = entry.name
                         if (all_names or name[:1] in FIRST_LEFT_OUT) and self._leaves_out(entry, top):
                             continue
                         if entry.is_dir(follow_symlinks=False):
-                            folders.append(entry.path)
+                            folders.append((entry.path, info.st_dev))
                         elif name[name.rfind(b".") :].lower() in EXTENSIONS:  # `is_photo_name`, millions of times
                             yield entry.path
                         elif entry.is_symlink() and _is_dir(entry):
-                            links.append(entry.path)
+                            links.append((entry.path, info.st_dev))
                         elif is_photo(entry.path):
                             yield entry.path
                         else:
                             self.passed_over[kind_of(name)] += 1
-            except OSError:
+            except MachineError:
+                raise
+            except OSError as err:
+                _raise_machine_fault(err, folder)
                 if folder == top:
                     raise SourceError(
                         f"the folder {os.fsdecode(top)} cannot be listed; expected: read permission"
@@ -198,9 +214,26 @@ class _Walk:
                 yield folder
 
 
+def _open_folder(folder: bytes) -> tuple[os.stat_result, Any]:
+    """The facts and the listing of a folder."""
+    try:
+        return os.stat(folder), os.scandir(folder)
+    except OSError as err:
+        _raise_machine_fault(err, folder)
+        raise
+
+
 def _is_dir(entry: os.DirEntry[bytes]) -> bool:
     """Whether a link points to a folder; False for a broken link or a loop."""
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError as err:
+        _raise_machine_fault(err, entry.path)
         return False
+
+
+def _raise_machine_fault(err: OSError, path: bytes) -> None:
+    """Raise if the machine is the reason: a folder that is passed over would lose its photos without a word."""
+    error = read_error(err, path)
+    if isinstance(error, MachineError):
+        raise error from err

@@ -37,7 +37,7 @@ def run_in_child(task: str, path: Path) -> Any:
     """Run a task of `main` on a file in a child process.
 
     Args:
-        task: "verify", "read" or "attributes".
+        task: "verify", "read", "foreign" or "attributes".
         path: the file.
     Returns:
         What the task returned, through JSON.
@@ -137,6 +137,7 @@ def main(task: str, path: str) -> None:
     tasks: dict[str, Callable[[Path, Alive], Any]] = {
         "verify": verify.verify_here,
         "read": salvage.read_everything,
+        "foreign": salvage.read_foreign,
         "attributes": opening.read_all_attributes,
     }
     file = Path(path)

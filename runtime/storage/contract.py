@@ -82,6 +82,9 @@ class EmbeddingContract:
     min_iod: float = _guards(Guard.FILE)
     min_sharpness: float = _guards(Guard.FILE)
     min_frontal: float = _guards(Guard.FILE)
+    # None if they accept all faces, so that such files are equal to those of older versions, which lack them.
+    min_brightness: float = _guards(Guard.FILE)
+    min_contrast: float = _guards(Guard.FILE)
 
     unknown: Mapping[str, Any] = field(default_factory=dict)  # fields of a newer version
 
@@ -123,6 +126,17 @@ class EmbeddingContract:
         if self.root is None or not os.path.isabs(os.fsencode(self.root)):
             raise ValueError(f"root of the contract is {self.root!r}; expected: an absolute folder")
 
+    def completed(self, dtype: str, dimension: int) -> EmbeddingContract:
+        """Add the dtype and the dimension of the rows, which older files may not state.
+
+        Raises:
+            ValueError: the contract states others.
+        """
+        for name, value in (("dtype", dtype), ("dimension", dimension)):
+            if getattr(self, name) not in (value, None):
+                raise ValueError(f"{name} of the contract is {getattr(self, name)!r:.40}; expected: {value}")
+        return replace(self, dtype=dtype, dimension=dimension)
+
     @property
     def detects_faces(self) -> bool:
         """Whether a detector found the faces; else the photos are aligned crops."""
@@ -162,7 +176,9 @@ class EmbeddingContract:
             both: also compare fields that only this contract has; else only those of `other`.
             labels: labels of this contract and of `other`.
         """
-        ours, theirs = self.select(guard), other.select(guard)
+        with_faces = self.detects_faces and other.detects_faces and guard >= Guard.FILE
+        assumed = {"min_brightness": 0.0, "min_contrast": 0.0} if with_faces else {}  # where one does not state them
+        ours, theirs = ({**assumed, **contract.select(guard)} for contract in (self, other))
         return [
             f"{name}: {ours.get(name)!r} {labels[0]}, {theirs.get(name)!r} {labels[1]}"
             for name in ({**ours, **theirs} if both else theirs)
@@ -189,12 +205,21 @@ def _is_right(name: str, value: Any) -> bool:
     """Whether a value of a contract has the type of its field."""
     kind = _TYPES[name]
     if kind == "str":
-        return isinstance(value, str) and len(value) <= _MAX_TEXT and "\0" not in value
+        return isinstance(value, str) and len(value) <= _MAX_TEXT and "\0" not in value and _is_encodable(name, value)
     if isinstance(value, bool) or kind == "bool":
         return isinstance(value, bool) and kind == "bool"
     if kind == "int":
         return isinstance(value, int) and 0 <= value < 1 << 63
     return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _is_encodable(name: str, value: str) -> bool:
+    """Whether text can be stored; only the root, a path, may hold bytes that are not UTF-8."""
+    try:
+        value.encode("utf-8", "surrogateescape" if name == "root" else "strict")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def join_contracts(contracts: Sequence[EmbeddingContract], root: bytes) -> EmbeddingContract:

@@ -23,6 +23,7 @@ from .layout import check_objects
 from .ledger import Ledger
 from .opening import DAMAGE, check_regular, open_hdf5, refuse_system_error
 from .runfolder import RunFolder
+from .salvage import foreign_names
 
 _CHUNK_BYTES = 1 << 18
 _BLOCK_ROWS = 32_768
@@ -111,6 +112,8 @@ def edit_file(file: Path) -> Iterator[Any]:
             with open_hdf5(path) as source:
                 if not all([check_attribute_texts(source[name]) for name in check_objects(source)]):
                     run_in_child("read", path)
+                if foreign_names(source):
+                    run_in_child("foreign", path)
                 target.file.attrs.update(source.attrs)
                 for name in source:
                     source.copy(name, target.file)

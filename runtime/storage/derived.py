@@ -27,6 +27,8 @@ from .runfolder import sweep_run_folder
 
 logger = logging.getLogger(__name__)
 
+_REPLACED_LIST = "pages in a list that another user may have written; the list was replaced"
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -209,11 +211,13 @@ def derived_file(
 def _note(file: Path, line: str, description: str) -> None:
     path = _list(file)
     try:
-        if path.exists() and line.encode() in path.read_bytes().splitlines():
+        if not distrusted_list(file) and path.exists() and line.encode() in path.read_bytes().splitlines():
             return
         with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
             # Read under the lock, so that no line is lost.
             lines = path.read_bytes().splitlines() if path.exists() else []
+            if distrusted_list(file):  # its lines must not become lines of a list that is trusted
+                lines = [json.dumps({"elsewhere": _REPLACED_LIST}).encode()]
             for new in (*_identity_line(file), line):
                 if new.encode() not in lines:
                     lines.append(new.encode())

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import StorageError
-from ..records import FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
+from ..errors import ConfigError, StorageError
+from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
 from .contract import EmbeddingContract
 from .format import (
     OUR_DATASETS,
@@ -51,7 +51,6 @@ class EmbeddingFile:
         root: absolute folder that all paths are below, exact bytes.
         source: run id, size in bytes and time of modification; they differ between any two files.
         has_faces: whether the file has the position of each face in its photo.
-        hdf5: the open h5py file.
     Raises:
         StorageError: the file is missing, is not an embedding file, or is damaged.
 
@@ -68,7 +67,7 @@ class EmbeddingFile:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            self.hdf5 = open_hdf5(self.path)
+            self._hdf5 = open_hdf5(self.path)
         except DAMAGE as err:
             raise self._unusable(err) from err
         try:
@@ -83,8 +82,15 @@ class EmbeddingFile:
                 "mtime_ns": stat.st_mtime_ns,
             }
         except DAMAGE as err:
-            self.hdf5.close()
+            self.close()
             raise self._unusable(err) from err
+
+    @property
+    def hdf5(self) -> Any:
+        """The open h5py file."""
+        if not self._hdf5:
+            raise ConfigError(f"{self.path} was closed; expected: an open file. Use it inside its `with` block")
+        return self._hdf5
 
     def _check(self) -> EmbeddingContract:
         """Raise ValueError unless version, dimension and dtype are the same everywhere, and no part is missing."""
@@ -99,14 +105,13 @@ class EmbeddingFile:
         self.dtype = str(vectors.dtype)
         self.has_faces = "face_index" in self.hdf5
         self.rows, self.dimension = map(int, vectors.shape)
-        for what, expected in (("the metadata", self.metadata["dimension"]), ("the contract", contract.dimension)):
-            if expected not in (self.dimension, None):
-                raise ValueError(f"/embeddings has {self.dimension} columns, expected by {what}: {expected}")
-        if contract.dtype not in ("float32", "float16", None):
-            raise ValueError(f"the dtype of the contract is {contract.dtype!r:.40}; expected: float32 or float16")
+        if self.metadata["dimension"] != self.dimension:
+            raise ValueError(f"/embeddings has {self.dimension} columns, expected: {self.metadata['dimension']}")
         for name in ("image_paths", *(FACE_DATASETS.values() if self.has_faces else ())):
             if name not in self.hdf5:
                 raise ValueError(f"/{name} is missing")
+        contract = contract.completed(self.dtype, self.dimension)
+        self.metadata["contract"] = contract.to_json()
         return contract
 
     def _unusable(self, err: Exception) -> StorageError:
@@ -155,8 +160,8 @@ class EmbeddingFile:
         if not self.has_faces:
             return None
         faces = np.empty(self.rows, FACE)
-        for name, dataset in FACE_DATASETS.items():
-            faces[name] = self.column(dataset, 0, self.rows)
+        for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
+            faces[name] = self.column(dataset, 0, self.rows) if self.has_column(dataset) else np.nan
         return faces
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -178,11 +183,7 @@ class EmbeddingFile:
         try:
             block = np.ascontiguousarray(self.hdf5["embeddings"][start:stop], np.float32)
         except DAMAGE as err:
-            refuse_system_error(err, self.path)
-            raise StorageError(
-                f"{self.path} is damaged at rows {start} to {stop} of /embeddings ({err}). "
-                f"Restore it from a copy, or save its intact rows with: facemill repair {self.path}"
-            ) from err
+            raise self._damaged(f"embeddings, rows {start} to {stop}", err) from err
         squares = np.einsum("ij,ij->i", block, block)  # (n,) float32; a sum with a NaN is NaN
         wrong = np.flatnonzero(~(squares <= MAX_NORM**2))
         if len(wrong):
@@ -351,8 +352,6 @@ class EmbeddingFile:
         except DAMAGE as err:
             raise self._unusable(err) from err
 
-    # Any dataset
-
     def foreign_datasets(self) -> list[str]:
         """Names of datasets of other programs in the file; facemill writes new files without them."""
         return sorted(set(self.hdf5) - OUR_DATASETS)
@@ -391,7 +390,7 @@ class EmbeddingFile:
 
     def close(self) -> None:
         """Close the file; arrays that were read stay valid."""
-        self.hdf5.close()
+        self._hdf5.close()
 
     def __enter__(self) -> EmbeddingFile:
         return self

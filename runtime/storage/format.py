@@ -6,16 +6,18 @@ Every function takes an open h5py file or group. docs/format.md describes the fo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import FACE, FACE_DATASETS, Status
+from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, Status
 from .heaps import check_list_texts
 from .layout import check_item, require_relative
 
 OUR_DATASETS = frozenset({"metadata", "outcomes", "embeddings", "image_paths", "faces", *FACE_DATASETS.values()})
+NEAR_ONE = {"float32": 1e-4, "float16": 2e-3}  # maximum distance of a row's length from 1 after rounding
 _BLOCK_ROWS = 65_536
 _CHUNK_ROWS = 4096
 
@@ -49,20 +51,26 @@ def read_scanned_paths(hdf5: Any) -> Iterator[bytes]:
     """Yield the exact paths of an open file, in scan order, reading a block at a time.
 
     Raises:
-        ValueError: a path is missing, or does not lead below the root.
+        ValueError: a path is missing, does not lead below the root, or is not in scan order: byte by byte.
     """
     outcomes = hdf5["outcomes"]
     raw = read_raw_paths(outcomes)
+    last = b""
     for start in range(0, len(outcomes["path"]), _BLOCK_ROWS):
         block = outcomes["path"][start : start + _BLOCK_ROWS].tolist()
         if not all(block):
             raise ValueError(f"the path of row {start + block.index(b'')} is missing")
         require_relative(block, start, "outcomes/path")
-        yield from (raw.get(row, path) for row, path in enumerate(block, start)) if raw else block
+        exact = [raw.get(row, path) for row, path in enumerate(block, start)] if raw else block
+        for row, (before, path) in enumerate(pairwise([last, *exact]), start):
+            if path < before:
+                raise ValueError(f"the exact paths are not in scan order: row {row} is before row {row - 1}")
+        last = exact[-1]
+        yield from exact
 
 
 def check_entries(dataset: str, entries: NDArray[Any], start: int) -> None:
-    """Check entries of a dataset of the rows: paths lead below the root, boxes are numbers, clusters are counted.
+    """Check entries of a dataset: paths lead below the root, boxes are numbers, rows have length 1.
 
     Args:
         dataset: its name.
@@ -76,8 +84,19 @@ def check_entries(dataset: str, entries: NDArray[Any], start: int) -> None:
     elif dataset == FACE_DATASETS["box"] and not np.isfinite(entries).all():
         row = int(np.argmin(np.isfinite(entries).all(axis=1)))
         raise ValueError(f"row {start + row} is {entries[row].tolist()}; expected: four numbers")
+    elif dataset == "embeddings":
+        rows = rows_not_of_length_one(entries)
+        if len(rows):
+            raise ValueError(f"row {start + rows[0]} of /embeddings is not of length 1")
     elif dataset == "cluster" and len(entries) and entries.min() < 0:
         raise ValueError(f"a number is {entries.min()}; expected: 0 or more")
+
+
+def rows_not_of_length_one(embeddings: NDArray[Any]) -> NDArray[np.int64]:
+    """Positions of rows, (n, D) as stored, that are no unit vectors. Zeros stand for a network's output of zero."""
+    lengths = np.linalg.norm(embeddings.astype(np.float32), axis=1)  # (n,)
+    near = NEAR_ONE[str(embeddings.dtype)]
+    return np.flatnonzero((lengths != 0) & ~(np.abs(lengths - 1) <= near))
 
 
 def count_outcomes(status: NDArray[np.uint8]) -> dict[str, int]:
@@ -104,7 +123,7 @@ def display_text(path: bytes) -> str:
 
 def create_faces(file: Any) -> None:
     """Create the empty datasets of the faces in an open new file."""
-    for name, dataset in FACE_DATASETS.items():
+    for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
         # Coordinates hardly compress (by a quarter with shuffling) and are small compared with vectors; ranks compress.
         ranks = name == "face_index"
         file.create_dataset(
@@ -126,7 +145,7 @@ def append_faces(file: Any, faces: NDArray[np.void]) -> None:
         file: an open file after `create_faces`.
         faces: (n,) FACE.
     """
-    for name, dataset in FACE_DATASETS.items():
+    for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
         data = file[dataset]
         start = len(data)
         data.resize(start + len(faces), axis=0)

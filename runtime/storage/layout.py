@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..records import FACE, FACE_DATASETS
+from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS
 
 MAX_DIMENSION = 65_536  # numbers in an embedding
 MAX_TEXT_BYTES = 1 << 16  # a path or a detail
@@ -61,7 +61,7 @@ COLUMNS: dict[str, Column] = {
     "image_paths": Column((), "N"),
     **{
         dataset: Column((FACE[name].base.name,), "N", FACE[name].shape, _MAX_DENSE_RATIO)
-        for name, dataset in FACE_DATASETS.items()
+        for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items()
     },
     "face_index": Column(("uint16",), "N"),
     "cluster": Column(("int32",), "N"),

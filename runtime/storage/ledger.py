@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedError, StorageError
-from ..records import FACE, FACE_DATASETS, SAME_FILE, Status
+from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, SAME_FILE, Status
 from .file import EmbeddingFile
-from .format import display_text, offsets, stored_text
+from .format import check_entries, display_text, offsets, stored_text
 from .layout import check_item
 from .opening import DAMAGE, open_hdf5, refuse_system_error
 from .salvage import read_stored
@@ -64,6 +64,7 @@ class Part:
         keep: (P,) bool, the photos to take.
         has_digests, has_faces: whether the file has digests and faces.
         prefix: prefix of its paths in the new file; empty, or ends in a slash.
+        lost: datasets that a damaged file cannot give, and that rows can do without.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Part:
     has_digests: bool
     has_faces: bool
     prefix: bytes = b""
+    lost: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, file: EmbeddingFile, keep: NDArray[np.bool_] | None = None, prefix: bytes = b"") -> Part:
@@ -196,6 +198,8 @@ class Ledger:
         faces = np.empty(len(each), FACE)
         for name, dataset in FACE_DATASETS.items():
             faces[name] = self._files.gather(dataset, self.source[each], index)
+        for name, dataset in EXPOSURE_DATASETS.items():
+            faces[name] = self._files.gather_numbers(dataset, self.source[each], index)
         return faces
 
     def face_counts(self, rows: NDArray[np.int64]) -> NDArray[np.uint16]:
@@ -305,6 +309,20 @@ class FileSet:
             out[positions] = piece
         return out
 
+    def gather_numbers(self, dataset: str, source: NDArray[np.int32], index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Like `gather`, for a dataset that files of older versions lack: NaN for their items."""
+        lacking = [number for number in np.unique(source[index >= 0]).tolist() if not self._has(number, dataset)]
+        known = np.where(np.isin(source, lacking), -1, index)
+        numbers = self.gather(dataset, source, known, np.zeros(1, np.float32))
+        return np.where(known < 0, np.float32(np.nan), numbers)
+
+    def _has(self, number: int, dataset: str) -> bool:
+        """Whether a file has a dataset."""
+        with self._reporting_damage(number):
+            part = self.parts.get(number)
+            return dataset in self._file(number) and not (part is not None and dataset in part.lost)
+        return False
+
     def _pieces(
         self, number: int, dataset: str, positions: NDArray[np.int64], index: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
@@ -319,7 +337,10 @@ class FileSet:
             low, high = int(index[run[0]]), int(index[run[-1]]) + 1
             with self._reporting_damage(number):
                 piece = read_stored(data, low, high)
-            yield run, piece if len(piece) == len(run) else piece[index[run] - low]
+                piece = piece if len(piece) == len(run) else piece[index[run] - low]
+                if number in self.parts:  # of a finished file, which anybody may have made
+                    check_entries(dataset, piece, low)
+            yield run, piece
 
     @contextmanager
     def _reporting_damage(self, number: int) -> Iterator[None]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import LockedError, StorageError
+from ..errors import FacemillError, LockedError, StorageError
 from .child import Alive, run_in_child
 from .heaps import check_attribute_texts
 from .layout import check_item
@@ -41,7 +41,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _MAX_ATTRIBUTES = 1000
 _MAX_ATTRIBUTE_BYTES = 1 << 20
 _INTEGERS = frozenset({"format_version", "dimension", "limit", "max_bytes", "max_pixels", "scanned", "embedded"})
-_NUMBERS = frozenset({"min_score", "min_iod", "min_sharpness", "min_frontal"})
+_NUMBERS = frozenset({"min_score", "min_iod", "min_sharpness", "min_frontal", "min_brightness", "min_contrast"})
 _FLAGS = frozenset({"trained", "skip_duplicates"})
 _TEXTS = frozenset(
     [
@@ -200,8 +200,9 @@ def refuse_system_error(err: Exception, path: Path) -> None:
     Raises:
         LockedError: another program writes it.
         StorageError: another reason outside the file.
+        FacemillError: the error itself, if it is one: it says what is wrong.
     """
-    if isinstance(err, StorageError):
+    if isinstance(err, FacemillError):
         raise err
     if isinstance(err, MemoryError):
         raise StorageError(f"{path} cannot be read: not enough memory. Close other programs and try again") from err

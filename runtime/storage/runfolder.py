@@ -24,10 +24,12 @@ from ..files import (
     make_folder,
     restrict_folder,
     storage_error,
+    sync_folder,
     write_durable,
 )
 from ..locks import Lock
 from .contract import EmbeddingContract
+from .opening import refuse_system_error
 
 _OURS = re.compile(
     r"lock|paths|plan\.json|digests|segment-[\d-]+\.(h5|damaged)|part-[\d-]+\.npy|lists\.npz|outputs\.json|.+\.partial"
@@ -57,6 +59,7 @@ class StoredPlan:
         settings: the tuned or given batch size and workers.
         forced: whether --force started it; the same command then resumes it instead of starting over again.
         inputs: digest of what was named, see `sources.scan.digest_inputs`: --force with other photos starts over.
+        disks: absolute folders of the photos that were disks of their own, as text; see `sources.disks`.
         plan_id: identifies the segments, and the finished file, of the plan.
     """
 
@@ -69,6 +72,7 @@ class StoredPlan:
     forced: bool = False
     paths_sha256: str = ""
     inputs: str = ""
+    disks: list[str] = field(default_factory=list)
     plan_id: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
@@ -81,7 +85,7 @@ def read_plan(folder: Path) -> StoredPlan | None:
     """Read the plan of the unfinished run in a folder; None without one.
 
     Raises:
-        StorageError: the plan is damaged.
+        StorageError: the plan is damaged, or the machine cannot read it.
     """
     path = folder / "plan.json"
     try:
@@ -93,6 +97,7 @@ def read_plan(folder: Path) -> StoredPlan | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as err:
+        refuse_system_error(err, path)
         raise StorageError(
             f"the plan of the unfinished run, {path}, is damaged ({err}). Restore it from a copy, or start over with "
             f"--force"
@@ -215,9 +220,14 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove everything but the lock."""
-        (self.path / "plan.json").unlink(missing_ok=True)  # first: without the plan, the rest has no meaning
+        plan = self.path / "plan.json"
+        if plan.exists():  # first: without the plan, the rest has no meaning
+            plan.unlink()
+            sync_folder(self.path)  # a power cut must not keep the plan and lose the rest
         # The note of the outputs last: until it is gone, the same command knows them as its own.
         for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == "outputs.json"):
+            if entry.name == "outputs.json":
+                sync_folder(self.path)  # a power cut must not keep the rest and lose the note
             if entry.name != "lock":
                 entry.unlink()
 

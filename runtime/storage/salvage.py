@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .child import Alive
-from .layout import COLUMNS, check_item
+from .layout import COLUMNS, check_item, is_ours
 from .opening import DAMAGE, open_steadily, read_attributes
 
 _BLOCK_BYTES = 16 << 20
+_TEXTS = 10_000  # of variable length, read at once
 
 
 def open_item(where: Any, name: str) -> Any:
@@ -38,6 +39,32 @@ def read_everything(path: Path, alive: Alive) -> None:
             if item is not None:
                 list(item.attrs.items())
             for _ in read_chunks(item):
+                alive()
+
+
+def foreign_names(file: Any) -> list[str]:
+    """The names of objects of other programs in an open file, after `layout.check_objects`."""
+    names: list[str] = []
+    file.visititems(lambda name, _: None if is_ours(name) else names.append(name))
+    return names
+
+
+def read_foreign(path: Path, alive: Alive) -> None:
+    """Read all text of other programs in a child: HDF5 goes round for ever in damaged text, also when it copies it.
+
+    Raises:
+        StorageError, ValueError: the file cannot be opened.
+        OSError, RuntimeError: a text cannot be read.
+    """
+    with open_steadily(path) as file:
+        for name in foreign_names(file):
+            alive(name)
+            item = file[name]
+            list(item.attrs.items())
+            if getattr(item, "dtype", None) is None or not item.dtype.hasobject or not item.shape:
+                continue
+            for start in range(0, item.shape[0], _TEXTS):
+                item[start : start + _TEXTS]
                 alive()
 
 

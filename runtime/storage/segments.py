@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .. import defaults
 from ..files import is_temporary
-from ..records import FACE_DATASETS, Embedded, Status
+from ..records import EXPOSURE_DATASETS, FACE_DATASETS, Embedded, Status
 from .format import append_faces, create_faces, read_vector_counts
 from .h5write import DurableH5
 from .layout import check_layout
@@ -284,7 +284,8 @@ def _adds_up(segment: Segment, file: Any, plan_rows: int) -> bool:
         return False
     if rows[0] < 0 or rows[-1] >= plan_rows or not np.isin(segment.status, _OUTCOMES).all():
         return False
-    datasets = ["embeddings", *(FACE_DATASETS.values() if segment.faces else ())]
+    exposure = [name for name in EXPOSURE_DATASETS.values() if name in file]  # older versions wrote none
+    datasets = ["embeddings", *((*FACE_DATASETS.values(), *exposure) if segment.faces else ())]
     total = int(segment.vector_counts.sum())
     embedded = segment.status == Status.EMBEDDED
     return bool(((segment.vector_counts > 0) == embedded).all()) and all(len(file[name]) == total for name in datasets)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,8 @@ import onnx
 import pytest
 
 from runtime.engines.engine import sidecar_path
+from runtime.records import EXPOSURE_DATASETS
+from runtime.storage.file import EmbeddingFile
 from tests.support import encoded_images as make
 from tests.support.errors import USAGE, assert_names, assert_refused
 from tests.support.facemill_command import ROOT, facemill, summary
@@ -303,6 +306,79 @@ def test_every_option_is_documented() -> None:
 
     text = (ROOT / "docs" / "faces.md").read_text(encoding="utf-8")
     options = [parameter.opts[0] for parameter in face_options(lambda: None).__click_params__]  # type: ignore[attr-defined]
-    assert len(options) == 7
+    assert len(options) == 9
     for option in options:
         assert f"`{option}" in text, option
+
+
+def older(file: Path, copy: Path) -> Path:
+    """The file as versions before the exposure wrote it."""
+    shutil.copy(file, copy)
+    with h5py.File(copy, "r+") as opened:
+        for name in EXPOSURE_DATASETS.values():
+            del opened[name]
+        del opened["metadata"].attrs["content_sha256"]
+    return copy
+
+
+def test_the_exposure_of_each_face_is_stored_and_can_be_required(
+    people: Path, data_folder: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    with h5py.File(people) as file:
+        brightness = file["faces/brightness"][:]
+        contrast = file["faces/contrast"][:]
+        dark = np.array([name.startswith(b"P2") for name in file["image_paths"][:]])
+    assert brightness[dark].max() < brightness[~dark].min()
+    assert contrast[dark].max() < contrast[~dark].min()
+    limit = float(brightness[~dark].min())
+    options = ("--engine", tiny_engine, "--align", "detect", "--detector", data_folder / "keen.toml", "--json")
+    bright = facemill(
+        "process", data_folder / "in", "-o", tmp_path / "o.h5", *options, "--min-brightness", limit, **environment
+    )
+    assert summary(bright)["outcomes"] == {"embedded": 6, "low-quality": 3, "no-face": 1}
+    other = facemill("process", data_folder / "in", "-o", tmp_path / "o.h5", *options, **environment)
+    assert_refused(other, "E-CONTRACT", "min_brightness", limit, 0.0)
+
+
+def test_files_without_exposure_stay_usable_and_their_rows_have_no_number(
+    people: Path, data_folder: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    old = older(people, tmp_path / "old.h5")
+    for command in (
+        ("verify", old),
+        ("search", old, data_folder / "in" / "P1" / "P1_0002.png"),
+        ("export", old, "--npy", tmp_path / "npy"),
+        ("repair", old, "-o", tmp_path / "repaired.h5"),
+    ):
+        result = facemill(*command, **environment)
+        assert result.returncode == 0, (command, result.stderr)
+    more = tmp_path / "more"
+    more.mkdir()
+    shutil.copy(data_folder / "in" / "P0" / "P0_0001.png", more)
+    added = facemill("add", old, more, **environment)
+    assert added.returncode == 0, added.stderr
+    with EmbeddingFile(old) as file:
+        assert file.faces is not None
+        known = ~np.isnan(file.faces["brightness"])
+        assert known.tolist() == [str(path).endswith("more/P0_0001.png") for path in file.paths]
+        assert (~np.isnan(file.faces["contrast"]) == known).all()
+
+
+def test_a_repair_keeps_rows_whose_exposure_is_damaged(
+    people: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    damaged = Path(shutil.copy(people, tmp_path / "damaged.h5"))
+    with h5py.File(damaged) as file:
+        data = file["faces/brightness"]
+        place, rows = data.id.get_chunk_info(0).byte_offset, len(data)
+    with damaged.open("r+b") as opened:
+        opened.seek(place)
+        opened.write(b"\xff" * 4)
+    assert facemill("verify", damaged, **environment).returncode == 1
+    result = facemill("repair", damaged, "-o", tmp_path / "repaired.h5", **environment)
+    assert result.returncode == 0, result.stderr
+    with EmbeddingFile(tmp_path / "repaired.h5") as repaired:
+        assert repaired.rows == rows
+        assert repaired.faces is not None
+        assert np.isnan(repaired.faces["brightness"]).all()
+        assert not np.isnan(repaired.faces["contrast"]).any()

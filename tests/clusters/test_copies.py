@@ -62,11 +62,11 @@ def test_a_file_that_replaced_a_photo_is_not_exported(file: Path, tmp_path: Path
     secret = tmp_path / "elsewhere" / "1.jpg"
     secret.parent.mkdir()
     secret.write_bytes(original.read_bytes())
-    left_out = 1
+    expected = FolderCounts(folders=1, photos=2, missing=0, refused=1)
     if kind == "link to a folder":
         original.parent.rename(tmp_path / "old")
         original.parent.symlink_to(secret.parent)
-        left_out = 1  # a/2.jpg is missing in this folder
+        expected = FolderCounts(folders=1, photos=1, missing=1, refused=1)  # a/2.jpg is missing in this folder
     else:
         original.unlink()
         if kind == "link":
@@ -75,9 +75,7 @@ def test_a_file_that_replaced_a_photo_is_not_exported(file: Path, tmp_path: Path
             os.mkfifo(original)
         else:
             original.write_text("root:$6$salt$hash\n")
-    counts = export_photo(file, file.parent / "out", mode)
-    assert counts.refused == left_out
-    assert counts.photos + counts.missing + counts.refused == 3
+    assert export_photo(file, file.parent / "out", mode) == expected
     assert not (file.parent / "out" / "cluster-00001" / "1.jpg").exists()
     assert secret.stat().st_nlink == 1
 
@@ -88,7 +86,7 @@ def test_a_name_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret")
     (tmp_path / "root" / "link").symlink_to(tmp_path)
     (tmp_path / "way").symlink_to(tmp_path / "root")
-    root = os.fsencode(tmp_path / "root")
+    root, open_before = os.fsencode(tmp_path / "root"), os.listdir("/proc/self/fd")
     for start in (root, os.fsencode(tmp_path / "way")):
         fd = open_below(start, b"a/1.jpg")
         assert os.read(fd, 9) == b"photo"
@@ -99,4 +97,4 @@ def test_a_name_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
     for name in (b"a", b"a/none", b"none/1.jpg", b"a/1.jpg/x"):
         with raises(ReadError):
             open_below(root, name)
-    assert len(os.listdir("/proc/self/fd")) < 200  # no file descriptor stays open
+    assert os.listdir("/proc/self/fd") == open_before  # no file descriptor stays open

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from runtime.demo import portraits
 from runtime.faces.align import TEMPLATE
-from runtime.faces.quality import frontal, interocular, sharpness
+from runtime.faces.quality import exposure, frontal, interocular, sharpness
 
 SIDE = 112
 
@@ -92,3 +92,21 @@ def test_frontality_falls_only_when_the_head_turns() -> None:
     np.testing.assert_allclose(values, [1, 1, 0.5, 0.2, 0, 0], atol=1e-6)
     np.testing.assert_allclose(frontal(np.stack([turn_head(aside, 30), 5 * aside])), [0.5, 0.5], atol=1e-6)
     assert frontal(np.zeros((1, 5, 2), np.float32)).tolist() == [0]  # eyes in one point: no division by zero
+
+
+def test_exposure_is_the_mean_and_the_range_of_grey_levels(crops: NDArray[np.uint8]) -> None:
+    half = np.full((1, SIDE, SIDE, 3), 40, np.uint8)
+    half[:, : SIDE // 2] = 200
+    means, ranges = exposure(np.concatenate([half, np.full_like(half, 90)]))
+    np.testing.assert_allclose(means, [120, 90], atol=1)
+    assert ranges.tolist() == [160, 0]
+    means, ranges = exposure(np.stack([crops[0], crops[0] // 2, crops[0] // 16]))
+    assert (np.diff(means) < 0).all()
+    assert (np.diff(ranges) < 0).all()
+    np.testing.assert_allclose(exposure(crops[..., ::-1]), exposure(crops), rtol=1e-6)  # the order of channels
+
+
+def test_a_few_extreme_pixels_do_not_change_the_range() -> None:
+    crop = np.full((1, SIDE, SIDE, 3), 100, np.uint8)
+    crop[:, SIDE // 2, SIDE // 2 - 10 : SIDE // 2] = 255
+    assert exposure(crop)[1].tolist() == [0]

@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.faults.commands import Case, Templates, writing_commands
+from tests.support.faults.case import Case, Templates
+from tests.support.faults.commands import writing_commands
 from tests.support.faults.laboratory import Laboratory
+from tests.support.qdrant_stand_in import qdrant_stand_in
 
 
 @pytest.fixture(scope="module")
-def cases(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
-    return writing_commands(Templates(tmp_path_factory.mktemp("templates"), tiny_engine))
+def cases(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Case]]:
+    with qdrant_stand_in() as server:
+        yield writing_commands(Templates(tmp_path_factory.mktemp("templates"), tiny_model, server))
 
 
 @pytest.fixture(scope="module")

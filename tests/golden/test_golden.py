@@ -22,6 +22,8 @@ _ARRAY_TOLERANCE = {
     "score": 5e-4,
     "frontal": 2e-3,  # a quotient of lengths of some ten pixels
     "sharpness": 5.0,  # some hundreds to some thousands; a grey level in a few pixels changes it
+    "brightness": 0.5,  # grey levels
+    "contrast": 3.0,  # a whole number of grey levels, from the ends of a distribution
 }
 _FLOAT16_TOLERANCE = 5e-4  # two neighbours above 0.25 are 2.4e-4 apart
 _LEAST_COSINE = 0.9999
@@ -101,7 +103,7 @@ def test_answer(name: str, scenario: Scenario) -> None:
 
 def test_exported_arrays(scenario: Scenario, expected_arrays: Mapping[str, NDArray[Any]]) -> None:
     exported = [array for array in expected_arrays if array.startswith("merged_npy/")]
-    assert len(exported) == 7
+    assert len(exported) == 9
     for array in exported:
         assert_close(scenario.arrays[array], expected_arrays[array], array)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,27 @@ def test_samples_of_any_depth_in_sixteen_bits_fill_the_range(bits: int, containe
     assert difference(data, pixels) <= 1.0
 
 
+def with_significant_bits(png: bytes, bits: int) -> bytes:
+    """A PNG file with the chunk sBIT after its header."""
+    body = b"sBIT" + bytes([bits])
+    chunk = struct.pack(">I", 1) + body + struct.pack(">I", zlib.crc32(body))
+    return png[:33] + chunk + png[33:]
+
+
+@pytest.mark.parametrize(("bits", "white"), [(12, 4095), (10, 1023), (16, 65535)])
+def test_significant_bits_of_a_png_count_more_than_the_largest_sample(bits: int, white: int) -> None:
+    dark = SCENE[..., 1].astype(np.float64) / 255 / 4
+    stored = (dark * white).astype(np.uint16)  # at most a quarter of white
+    out = io.BytesIO()
+    Image.fromarray(stored).save(out, "PNG")
+    expected = np.repeat((dark * 255).round().astype(np.uint8)[..., None], 3, axis=2)
+    assert difference(with_significant_bits(out.getvalue(), bits), expected) < 1
+    if bits < 16:
+        full = io.BytesIO()
+        Image.fromarray(SCENE[..., 1].astype(np.uint16) * 257).save(full, "PNG")  # scaled, as the standard asks for
+        assert difference(with_significant_bits(full.getvalue(), bits), np.repeat(SCENE[..., 1:2], 3, axis=2)) < 1
+
+
 def test_a_stated_maximum_counts_more_than_the_largest_sample() -> None:
     dark = (SCENE // 8).astype(np.uint16) * 16  # at most 496 of 4095
     data = tiff((dark, {"extratags": [(281, "H", 1, 4095, True)]}))
@@ -175,13 +197,16 @@ def test_a_compression_that_the_decoder_lacks_is_named(number: int, name: str) -
     assert caught.value.status is Status.UNSUPPORTED
 
 
+TIFF_KINDS = {"lzw": "tiff_lzw", "deflate": "tiff_adobe_deflate", "packbits": "packbits"}
+
+
 def compressed(kind: str, pixels: np.ndarray = SCENE) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "TIFF", compression={"lzw": "tiff_lzw", "deflate": "tiff_adobe_deflate"}[kind])
+    Image.fromarray(pixels).save(out, "TIFF", compression=TIFF_KINDS[kind])
     return out.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["lzw", "deflate"])
+@pytest.mark.parametrize("kind", TIFF_KINDS)
 @pytest.mark.parametrize("shape", [(1, 1), (170, 140), (900, 700)])
 def test_whole_strips_are_read(kind: str, shape: tuple[int, int]) -> None:
     for pixels in (make.scene(*shape), np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)):
@@ -189,7 +214,7 @@ def test_whole_strips_are_read(kind: str, shape: tuple[int, int]) -> None:
         np.testing.assert_array_equal(photo.pixels, pixels)
 
 
-@pytest.mark.parametrize("kind", ["lzw", "deflate"])
+@pytest.mark.parametrize("kind", TIFF_KINDS)
 @pytest.mark.parametrize("damage", ["zeros", "noise", "cut"])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_damaged_strip_is_corrupt(kind: str, damage: str, seed: int) -> None:

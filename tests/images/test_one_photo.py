@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import subprocess
+import sys
 from collections.abc import Sequence
 
 import cv2
@@ -16,6 +18,7 @@ from runtime.images.one_photo import each_photo, one_photo
 from runtime.images.resize import shrink
 from runtime.records import Status
 from tests.support import encoded_images as make
+from tests.support.facemill_command import ROOT
 
 SIDES = [(1, 300), (1, 2000), (1, 3000), (2, 1300), (3, 4000), (5, 5000), (10, 10_000), (1, 65_000)]
 
@@ -52,6 +55,35 @@ def test_no_memory_is_an_outcome_that_is_tried_again() -> None:
     with pytest.raises(ImageError) as caught, one_photo("decode"):
         np.empty((1 << 50,), np.uint8)
     assert caught.value.status is Status.UNREADABLE
+
+
+def test_no_memory_of_opencv_is_tried_again_too() -> None:
+    error = cv2.error("Failed to allocate 12 bytes")
+    error.code = cv2.Error.STS_NO_MEM
+    with pytest.raises(ImageError) as caught, one_photo("warp"):
+        raise error
+    assert caught.value.status is Status.UNREADABLE
+
+
+def test_a_machine_without_memory_is_no_outcome_of_a_photo() -> None:
+    """In a process of its own, whose address space is full."""
+    script = """
+import resource
+import numpy as np
+from runtime.errors import MachineError
+from runtime.images.one_photo import one_photo
+
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (32 << 20),) * 2)
+try:
+    with one_photo("warp", b"a.jpg"):
+        np.empty(48 << 20, np.uint8)
+except MachineError as err:
+    print(err)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert "E-MACHINE" in result.stdout, result.stderr
+    assert "a.jpg" in result.stdout
 
 
 @pytest.mark.parametrize(

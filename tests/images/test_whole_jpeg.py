@@ -92,3 +92,15 @@ def test_an_ordinary_file_needs_no_closer_look() -> None:
         header = read_header(make.encode(noisy(), **options))
         assert header is not None
         assert not header.doubtful
+
+
+@pytest.mark.parametrize("kind", ["plain", "optimised", "subsampled", "restarts"])
+@pytest.mark.parametrize("hole", ["noise", "ones"])
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+def test_a_sector_of_other_bytes_is_damage(kind: str, hole: str, share: float) -> None:
+    data = make.encode(noisy(), **KINDS[kind])
+    start = int(len(data) * share)
+    other = np.random.default_rng(7).bytes(4096) if hole == "noise" else b"\xff" * 4096
+    with pytest.raises(ImageError) as caught:
+        decode_image(data[:start] + other + data[start + 4096 :], size=112)
+    assert caught.value.status is Status.CORRUPT

@@ -19,6 +19,7 @@ from runtime.index.sidecar import mark_of, sidecar_path
 from runtime.search.search import Search
 from runtime.storage.file import EmbeddingFile
 from tests.index.test_flat import write_gallery
+from tests.support.clustered_files import people_rows, write_file
 from tests.support.errors import raises
 from tests.support.facemill_command import facemill
 
@@ -158,3 +159,32 @@ def test_a_foreign_sidecar_is_no_internal_error(gallery: Path) -> None:
     ):
         sidecar_path(index_path(gallery)).write_text(text)
         assert search_row(gallery, 5) == expected
+
+
+@pytest.mark.parametrize("suffix", ["", ".json"])
+def test_an_index_that_others_may_have_written_is_built_again(tmp_path: Path, suffix: str) -> None:
+    path = write_file(tmp_path / "people.h5", people_rows([3, 3]))
+    with EmbeddingFile(path) as gallery:
+        index = ensure_index(gallery)
+        assert index is not None
+        written = index.with_name(index.name + suffix)
+        written.chmod(0o666)
+        assert list(find_index_damage(gallery))
+        assert ensure_index(gallery) == index
+        assert written.stat().st_mode & 0o777 == path.stat().st_mode & 0o777
+        assert list(find_index_damage(gallery)) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
+def test_an_index_of_another_user_is_built_again_unless_the_file_is_theirs_too(tmp_path: Path) -> None:
+    path = write_file(tmp_path / "people.h5", people_rows([3, 3]))
+    with EmbeddingFile(path) as gallery:
+        index = ensure_index(gallery)
+        assert index is not None
+        for name in (index, sidecar_path(index), path):
+            os.chown(name, 4321, 4321)
+        ensure_index(gallery)
+        assert index.stat().st_uid == 4321
+        os.chown(path, 0, 0)
+        ensure_index(gallery)
+        assert index.stat().st_uid == 0

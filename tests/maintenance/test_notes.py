@@ -106,6 +106,21 @@ def test_a_note_that_others_may_write_is_not_followed(file: Path) -> None:
     assert str(pages) in [entry["path"] for entry in json.loads(result.stdout)["may_still_show"]]
 
 
+def test_a_new_line_makes_no_foreign_line_trusted(file: Path) -> None:
+    table, page, pages = file.with_name("thesis.csv"), file.with_name("page.html"), file.with_name("people.h5.pages")
+    for path in (table, page):
+        path.write_text("a,b\n1,2\n")
+    fingerprint = take_fingerprint(table)
+    assert fingerprint is not None
+    pages.write_text(json.dumps({"page": str(table), "seen": list(astuple(fingerprint))}) + "\n")
+    pages.chmod(0o666)
+    record_page(file, page)
+    result = facemill("remove", file, "--path", "P02/", "--yes", "--json")
+    assert result.returncode == 0, result.stderr
+    assert (table.exists(), page.exists()) == (True, False)
+    assert any("another user" in entry["path"] for entry in json.loads(result.stdout)["may_still_show"])
+
+
 def test_a_resumed_removal_writes_its_receipt_where_the_command_says(file: Path, tmp_path: Path) -> None:
     target = tmp_path / "home" / "authorized_keys"
     target.write_text("mine")

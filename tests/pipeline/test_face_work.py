@@ -131,6 +131,8 @@ def test_policy_one_refuses_several_faces(runner: Runner) -> None:
     [
         ({"min_iod": 1000}, r"7\d.* 1000\b"),
         ({"min_sharpness": 1e6}, r"sharpness.* 1e\+06\b"),
+        ({"min_brightness": 254}, r"brightness.* 254\b"),
+        ({"min_contrast": 255}, r"contrast.* 255\b"),
         ({"min_frontal": 1.0}, r"frontality.* (1|0\.9\d*)\b.* 1\b"),
     ],
 )
@@ -193,6 +195,8 @@ def test_a_photo_that_cannot_be_decoded_again_is_an_outcome(runner: Runner, monk
         ({"min_iod": np.nan}, ("--min-iod", "nan", 0)),
         ({"min_iod": -1}, ("--min-iod", -1)),
         ({"min_sharpness": np.inf}, ("--min-sharpness", "inf", 0)),
+        ({"min_brightness": 256}, ("--min-brightness", 256, 255)),
+        ({"min_contrast": np.nan}, ("--min-contrast", "nan")),
         ({"min_frontal": np.nan}, ("--min-frontal", "nan")),
         ({"min_frontal": 5}, ("--min-frontal", 5, 0, 1)),
         ({"min_frontal": -0.1}, ("--min-frontal", -0.1)),

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from runtime.errors import MachineError
 from runtime.records import Status
 from runtime.sources.reader import ReadError, read_file
 from tests.support.errors import raises
@@ -40,3 +45,40 @@ def test_pipes_and_folders_are_refused_at_once(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with raises(ReadError, "No such file"):
         read_file(str(tmp_path / "gone"), 1000)
+
+
+OF_THE_MACHINE = [
+    "EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ENODEV", "EMFILE", "ENFILE", "ENOMEM",
+    "EREMOTEIO", "EUCLEAN", "EBADMSG", "ENOKEY", "EKEYEXPIRED", "EAGAIN", "ECONNRESET", "ENOLINK",
+]  # fmt: skip
+OF_THE_FILE = ["ENOENT", "ENOTDIR", "EACCES", "EPERM", "ELOOP", "ENAMETOOLONG"]
+
+
+@pytest.mark.parametrize("call", ["open", "read"])
+@pytest.mark.parametrize("name", OF_THE_MACHINE + OF_THE_FILE)
+def test_an_error_of_the_system_is_of_the_file_or_of_the_machine(
+    name: str, call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, code = tmp_path / "a.jpg", getattr(errno, name)
+    path.write_bytes(b"photo")
+
+    def refuse(*arguments: Any, **options: Any) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, call, refuse)
+    with pytest.raises(MachineError if name in OF_THE_MACHINE else ReadError) as caught:
+        read_file(os.fsencode(path), 100)
+    if name in OF_THE_MACHINE:
+        for text in (str(path), name, "same command again"):
+            assert text in caught.value.message
+
+
+def test_a_device_that_answers_with_an_error_is_no_photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+
+    def refuse(*arguments: Any, **options: Any) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with raises(ReadError, "not a regular file"):
+        read_file(os.fsencode(tmp_path / "a.jpg"), 100)

@@ -26,6 +26,7 @@ VECTORS = (
 FILE = (
     *VECTORS,
     *("detector_views", "dtype", "align", "faces", "min_score", "min_iod", "min_sharpness", "min_frontal"),
+    *("min_brightness", "min_contrast"),
 )
 
 
@@ -100,3 +101,27 @@ def test_a_merged_contract_has_the_common_settings() -> None:
 def test_the_examples_run() -> None:
     assert doctest.testmod(contract_module).failed == 0
     assert doctest.testmod(contract_module).attempted
+
+
+def test_text_that_cannot_be_stored_is_refused_except_in_the_root() -> None:
+    assert EmbeddingContract.from_dict({"root": "/caf\udce9"}).root == "/caf\udce9"  # a byte that is not UTF-8
+    for values in ({"model": "caf\udce9"}, {"root": "/\ud800"}):
+        with pytest.raises(ValueError, match="of the contract is"):
+            EmbeddingContract.from_dict(values)
+
+
+def test_a_contract_is_completed_from_the_rows_unless_it_states_others() -> None:
+    completed = EmbeddingContract.from_dict({"root": "/p"}).completed("float16", 8)
+    assert (completed.dtype, completed.dimension) == ("float16", 8)
+    for values in ({"dtype": "float32"}, {"dimension": 9}):
+        with pytest.raises(ValueError, match="of the contract is"):
+            EmbeddingContract.from_dict(values).completed("float16", 8)
+
+
+def test_a_contract_without_exposure_rules_accepts_all_faces() -> None:
+    """So the files of versions without these rules equal those of today that do not use them."""
+    old = EmbeddingContract(detector="d", faces="all")
+    strict = replace(old, min_brightness=40.0)
+    for guard, count in ((Guard.SCORES, 0), (Guard.FILE, 1), (Guard.RUN, 1)):
+        assert len(old.differences(strict, guard)) == len(strict.differences(old, guard)) == count
+    assert old.differences(replace(old, min_brightness=0.0), Guard.RUN, both=True) == []

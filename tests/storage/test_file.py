@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import StorageError
-from runtime.records import FACE_DATASETS, Embedded, FacePlace, Outcome, Status
+from runtime.records import EXPOSURE_DATASETS, FACE_DATASETS, Embedded, FacePlace, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.format import display_text, offsets
@@ -128,7 +128,7 @@ def test_a_damaged_or_foreign_file_is_refused_with_the_reason(tmp_path: Path, da
 def write_crowd(tmp_path: Path) -> tuple[Path, Embedded, list[bytes]]:
     """Write sixty photos with 0 to 5 faces each; returns the file, its batch and its names, some not UTF-8."""
     batch = batch_of(range(60), seed=4)
-    names = [b"caf\xe9 %d.jpg" % row if row % 3 == 0 else b"%d.jpg" % row for row in range(60)]
+    names = sorted(b"caf\xe9 %02d.jpg" % row if row % 3 == 0 else b"%02d.jpg" % row for row in range(60))
     folder = tmp_path / "run"
     folder.mkdir()
     writer = segment_writer(folder)
@@ -252,7 +252,7 @@ def test_vectors_paths_and_faces_match_the_rows(tmp_path: Path) -> None:
     assert batch.faces is not None
     with EmbeddingFile(str(path)) as file:
         assert file.faces is not None
-        for name in FACE_DATASETS:
+        for name in (*FACE_DATASETS, *EXPOSURE_DATASETS):
             np.testing.assert_array_equal(file.faces[name], batch.faces[name])
         assert file.paths == [display_text(names[row]) for row in batch.rows]
         assert list(file.scanned_paths()) == names

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from runtime.errors import StorageError
+from runtime.storage.dataset import edit_file
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.verify import verify_file
 from tests.support import encoded_images as make
@@ -145,3 +146,21 @@ def test_objects_of_other_programs_are_left_alone(folder: Path, tmp_path: Path) 
     with EmbeddingFile(path) as opened:
         assert opened.foreign_datasets() == ["notes", "theirs"]
     assert verify_file(path).findings == ()
+
+
+@pytest.mark.parametrize("where", ["content", "attribute"])
+def test_damaged_text_of_another_program_is_not_copied(folder: Path, tmp_path: Path, where: str) -> None:
+    import h5py
+
+    path = Path(shutil.copy(folder / "good.h5", tmp_path / "x.h5"))
+    with h5py.File(path, "r+") as file:
+        if where == "content":
+            file.create_dataset("theirs/notes", data=["FOREIGN TEXT"] * 9, dtype=h5py.string_dtype())
+        else:
+            file.create_dataset("theirs/notes", data=[1, 2]).attrs["by"] = "FOREIGN TEXT"
+    data = bytearray(path.read_bytes())
+    heap = data.rindex(b"GCOL", 0, data.index(b"FOREIGN TEXT"))
+    data[heap + 16 : heap + 512] = bytes(496)
+    path.write_bytes(data)
+    with raises(StorageError, path), edit_file(path):
+        pass

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from runtime.errors import ConfigError, LockedError, StorageError
 from runtime.storage.contract import EmbeddingContract
@@ -83,6 +87,21 @@ def test_a_damaged_plan_is_refused_with_a_fix(tmp_path: Path) -> None:
         (folder.path / "plan.json").write_text("{half")
         with raises(StorageError, "--force"):
             folder.read_plan()
+
+
+def test_a_plan_that_the_machine_cannot_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with RunFolder(tmp_path / "o.h5") as folder:
+        folder.write_plan(PLAN)
+        monkeypatch.setattr(Path, "read_text", refuse)
+        with raises(StorageError, folder.path / "plan.json", "Input/output error") as caught:
+            folder.read_plan()
+    assert "--force" not in str(caught.value)
+    assert "damaged" not in str(caught.value)
 
 
 def test_a_missing_source_is_an_error(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from qdrant_client import QdrantClient, models
 
-_KEY = "secret"
+KEY = "secret"
 
 
 class QdrantStandIn(ThreadingHTTPServer):
@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(size)) if size else {}
         path = urlsplit(self.path).path
         with self.server.lock:
-            if self.headers.get("api-key") != _KEY:
+            if self.headers.get("api-key") != KEY:
                 self._send(401, b"Must provide an API key")
             elif self.server.busy and self.command == "PUT" and path.endswith("/points"):
                 self.server.busy -= 1

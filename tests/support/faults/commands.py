@@ -1,180 +1,71 @@
-"""The commands that write: what they start from, and what must hold after a fault and after the same command again."""
+"""All commands that write, each as a Case."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 
+from runtime.engines.engine import read_engine
+from runtime.storage.calibration import ATTRIBUTE
 from runtime.storage.file import EmbeddingFile
-from tests.support.embedding_files import differences
 from tests.support.facemill_command import facemill
 from tests.support.people_files import make_people
 
-PEOPLE, PHOTOS_EACH = 6, 3
-PERSON = "P02"
-SMALL_SEGMENTS = ("--segment-rows", "7")  # several segments in a run of 18 photos
-TEST_OPTIONS = ("--align", "none", "--decoder", "opencv", "--batch-size", "4", "--workers", "2")
+from .case import (
+    PEOPLE,
+    PERSON,
+    PHOTOS_EACH,
+    Case,
+    Templates,
+    copy_to,
+    needles,
+    one_of,
+    page_is_whole,
+    run,
+    same_file,
+    traces,
+)
+
+if TYPE_CHECKING:
+    from tests.support.qdrant_stand_in import QdrantStandIn
+
 _TRAINING_ROWS = 260  # an approximate index is trained on so many
 _INDEX = {"o.h5.faiss", "o.h5.faiss.json"}
-
-
-def run(*arguments: object) -> None:
-    """Run a command in this process; it must succeed."""
-    result = facemill(*arguments)
-    assert result.returncode == 0, result.stderr
-
-
-class Templates:
-    """The files from which the commands start, and those that they end with.
-
-    Attributes:
-        photos: a folder for each person.
-        engine: a small engine.
-        full, half, rest: embedding files of all people, and of the first and second half.
-    """
-
-    def __init__(self, folder: Path, engine: Path) -> None:
-        self.folder, self.engine, self.photos = folder, engine, folder / "photos"
-        make_people(self.photos, range(PEOPLE), PHOTOS_EACH)
-        halves = [range(0, PEOPLE // 2), range(PEOPLE // 2, PEOPLE)]
-        for name, people in zip(("half", "rest"), halves, strict=True):
-            lines = [f"photos/P{i:02d}/{j}.jpg" for i in people for j in range(PHOTOS_EACH)]
-            (folder / f"{name}.txt").write_text("".join(line + "\n" for line in lines))
-        self.full = self._embed("full", self.photos)
-        self.half = self._embed("half", f"@{folder / 'half.txt'}")
-        self.rest = self._embed("rest", f"@{folder / 'rest.txt'}")
-
-    def process(self, photos: object, output: Path, *options: object) -> list[str]:
-        """The arguments that embed photos."""
-        return [
-            *map(str, ("process", photos, "-o", output, "--engine", self.engine)),
-            *TEST_OPTIONS, *SMALL_SEGMENTS, *map(str, options),
-        ]  # fmt: skip
-
-    def _embed(self, name: str, photos: object) -> Path:
-        output = self.folder / f"{name}.h5"
-        run(*self.process(photos, output))
-        return output
-
-    def made(self, name: str, make: Callable[[Path], None]) -> Path:
-        """A file that is made once."""
-        path = self.folder / name
-        if not path.exists():
-            make(path)
-        return path
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """One command, in a folder of its own.
-
-    Attributes:
-        name: its name in reports.
-        prepare: fills the folder before the command.
-        arguments: of the command.
-        ends: what is wrong with the folder after the command has succeeded; empty if nothing is.
-        between: what is wrong after a fault: files that are neither as before nor as after.
-        leftovers: names that may be in the folder at the end.
-    """
-
-    name: str
-    prepare: Callable[[Path], None]
-    arguments: Callable[[Path], list[str]]
-    ends: Callable[[Path], str]
-    between: Callable[[Path], str] = field(default=lambda folder: "")
-    leftovers: frozenset[str] = frozenset({"o.h5"})
-
-    def wrong_at_end(self, folder: Path) -> str:
-        extra = sorted(set(os.listdir(folder)) - self.leftovers)
-        return self.ends(folder) or (f"left behind: {extra}" if extra else "")
-
-
-def same_file(path: Path, expected: Path) -> str:
-    if not path.exists():
-        return f"{path.name} is missing"
-    try:
-        names = differences(path, expected)
-    except Exception as err:
-        return f"{path.name} cannot be read: {err!r}"
-    return f"{path.name} differs in {names}" if names else ""
-
-
-def one_of(path: Path, *expected: Path) -> str:
-    """Whether a file is as before or as after, whole."""
-    reasons = [same_file(path, file) for file in expected]
-    return "" if "" in reasons else f"neither as before nor as after: {reasons}"
-
-
-def needles(file: Path, person: str) -> list[bytes]:
-    """Bytes that name a person or are part of the person's embeddings."""
-    with h5py.File(file) as opened:
-        names, rows = opened["image_paths"][:], opened["embeddings"][:]
-    vectors = [row.tobytes() for name, row in zip(names, rows, strict=True) if name.startswith(person.encode())]
-    assert len(vectors) == PHOTOS_EACH
-    return [person.encode(), *vectors]
-
-
-def traces(folder: Path, bytes_of_person: list[bytes]) -> list[str]:
-    """Files, names and links below a folder that still hold something of a person."""
-    places = []
-    for path in sorted(folder.rglob("*")):
-        texts = [os.fsencode(path.relative_to(folder))]
-        if path.is_symlink():
-            texts.append(os.fsencode(os.readlink(path)))
-        elif path.is_file():
-            texts.append(path.read_bytes())
-        if any(needle in text for needle in bytes_of_person for text in texts):
-            places.append(str(path.relative_to(folder)))
-    return places
-
-
-def page_is_whole(path: Path) -> str:
-    if not path.exists():
-        return f"{path.name} is missing"
-    return "" if path.read_text(encoding="utf-8").rstrip().endswith("</html>") else f"{path.name} is half a page"
 
 
 def writing_commands(templates: Templates) -> dict[str, Case]:
     """All commands that write, by name."""
     t = templates
 
-    def copy_of(source: Path) -> Callable[[Path], None]:
-        return lambda folder: shutil.copy(source, folder / "o.h5") and None
-
-    def whole_or_missing(expected: Path) -> Callable[[Path], str]:
-        return lambda folder: same_file(folder / "o.h5", expected) if (folder / "o.h5").exists() else ""
-
-    def same(expected: Path) -> Callable[[Path], str]:
-        return lambda folder: same_file(folder / "o.h5", expected)
-
-    def before_or_after(*files: Path) -> Callable[[Path], str]:
-        return lambda folder: one_of(folder / "o.h5", *files)
-
     cases = [
         Case(
             "process",
             lambda folder: None,
             lambda folder: t.process(t.photos, folder / "o.h5"),
-            same(t.full),
-            whole_or_missing(t.full),
+            lambda folder: same_file(folder / "o.h5", t.full),
+            lambda folder: same_file(folder / "o.h5", t.full) if (folder / "o.h5").exists() else "",
         ),
         _retry(t),
-        _add(t, copy_of(t.half), before_or_after),
-        _remove(t, before_or_after),
+        _add(t),
+        _remove(t),
         _merge(t),
         _repair(t),
         _cluster(t),
         _pairs(t),
         _numpy(t),
+        _numpy_again(t),
         _parquet(t),
         *(_index(t, kind) for kind in ("flat", "ivf", "sq8")),
         _map(t),
+        _search_page(t),
+        _evaluate(t),
+        _build_engine(t),
+        *([_qdrant(t, t.qdrant)] if t.qdrant else []),
     ]
     return {case.name: case for case in cases}
 
@@ -191,14 +82,14 @@ def _retry(t: Templates) -> Case:
     failed = t.made("failed.h5", embed_with_a_missing_photo)
     return Case(
         "retry",
-        lambda folder: shutil.copy(failed, folder / "o.h5") and None,
+        copy_to(failed),
         lambda folder: t.process(f"@{t.folder / 'half.txt'}", folder / "o.h5", "--retry"),
         lambda folder: same_file(folder / "o.h5", t.half),
         lambda folder: one_of(folder / "o.h5", failed, t.half),
     )
 
 
-def _add(t: Templates, prepare: Callable[[Path], None], between: Callable[..., Callable[[Path], str]]) -> Case:
+def _add(t: Templates) -> Case:
     def add(path: Path) -> None:
         shutil.copy(t.half, path)
         run("add", path, t.photos)
@@ -206,21 +97,26 @@ def _add(t: Templates, prepare: Callable[[Path], None], between: Callable[..., C
     added = t.made("added.h5", add)
     return Case(
         "add",
-        prepare,
+        copy_to(t.half),
         lambda folder: ["add", str(folder / "o.h5"), str(t.photos)],
         lambda folder: same_file(folder / "o.h5", added),
-        between(t.half, added),
+        lambda folder: one_of(folder / "o.h5", t.half, added),
     )
 
 
-def _remove(t: Templates, between: Callable[..., Callable[[Path], str]]) -> Case:
+def _remove(t: Templates) -> Case:
     def remove(path: Path) -> None:
         shutil.copy(t.full, path)
         run("remove", path, "--path", PERSON + "/", "--yes", "--receipt", t.folder / "receipt.json")
 
     removed, person = t.made("removed.h5", remove), needles(t.full, PERSON)
 
+    prepared: dict[Path, Path] = {}  # copies of each folder, with its times: notes hold absolute paths and times
+
     def prepare(folder: Path) -> None:
+        if folder in prepared:
+            shutil.copytree(prepared[folder], folder, symlinks=True, dirs_exist_ok=True)
+            return
         file = shutil.copy(t.full, folder / "o.h5")
         query = t.photos / PERSON / "0.jpg"
         run("search", file, query, "--html", folder / "page.html", "--engine", t.engine)
@@ -229,6 +125,8 @@ def _remove(t: Templates, between: Callable[..., Callable[[Path], str]]) -> Case
             "--folders", folder / "folders", "--mode", "copy", "--sheets", folder / "sheets")  # fmt: skip
         run("export", file, "--npy", folder / "npy")
         run("export", file, "--parquet", folder / "o.parquet")
+        prepared[folder] = t.folder / f"prepared-{len(prepared)}"
+        shutil.copytree(folder, prepared[folder], symlinks=True)
 
     def ends(folder: Path) -> str:
         places = traces(folder, person)
@@ -238,19 +136,12 @@ def _remove(t: Templates, between: Callable[..., Callable[[Path], str]]) -> Case
         "remove",
         prepare,
         lambda folder: [
-            *(
-                "remove",
-                str(folder / "o.h5"),
-                "--path",
-                PERSON + "/",
-                "--yes",
-                "--receipt",
-                str(folder / "receipt.json"),
-            )
+            *("remove", str(folder / "o.h5"), "--path", f"{PERSON}/"),
+            *("--yes", "--receipt", str(folder / "receipt.json")),
         ],
         ends,
-        between(t.full, removed),
-        frozenset({"o.h5", "receipt.json", "receipt.key"}),
+        lambda folder: one_of(folder / "o.h5", t.full, removed),
+        frozenset({"o.h5", "receipt.json", "receipt.json.key"}),
     )
 
 
@@ -313,7 +204,7 @@ def _repair(t: Templates) -> Case:
 
     return Case(
         "repair",
-        lambda folder: shutil.copy(damaged, folder / "o.h5") and None,
+        copy_to(damaged),
         lambda folder: ["repair", str(folder / "o.h5")],
         ends,
         between,
@@ -347,7 +238,7 @@ def _cluster(t: Templates) -> Case:
 
     return Case(
         "cluster",
-        lambda folder: shutil.copy(t.full, folder / "o.h5") and None,
+        copy_to(t.full),
         lambda folder: [
             *("cluster", str(folder / "o.h5"), "--threshold", "0.05", "--min-photos", "1"),
             *("-o", str(folder / "list.csv"), "--sheets", str(folder / "sheets")),
@@ -374,7 +265,7 @@ def _pairs(t: Templates) -> Case:
 
     return Case(
         "pairs",
-        lambda folder: shutil.copy(t.full, folder / "o.h5") and None,
+        copy_to(t.full),
         lambda folder: [
             *("pairs", str(folder / "o.h5"), "--threshold", "0.1", "-o", str(folder / "pairs.csv")),
             *("--html", str(folder / "review.html")),
@@ -395,9 +286,37 @@ def _numpy(t: Templates) -> Case:
 
     return Case(
         "export-npy",
-        lambda folder: shutil.copy(t.full, folder / "o.h5") and None,
+        copy_to(t.full),
         lambda folder: ["export", str(folder / "o.h5"), "--npy", str(folder / "npy")],
         lambda folder: between(folder) or ("" if (folder / "npy").exists() else "the arrays are missing"),
+        between,
+        frozenset({"o.h5", "npy", "o.h5.pages"}),
+    )
+
+
+def _numpy_again(t: Templates) -> Case:
+    """An export that takes the place of one of another file."""
+
+    def prepare(folder: Path) -> None:
+        copy_to(t.half)(folder)
+        run("export", folder / "o.h5", "--npy", folder / "npy")
+        copy_to(t.full)(folder)
+
+    def between(folder: Path) -> str:
+        path = folder / "npy" / "embeddings.npy"
+        rows = len(np.load(path)) if path.exists() else 0
+        return "" if rows in (0, PEOPLE * PHOTOS_EACH // 2, PEOPLE * PHOTOS_EACH) else f"the array has {rows} rows"
+
+    def ends(folder: Path) -> str:
+        rows = len(np.load(folder / "npy" / "embeddings.npy"))
+        extra = "an earlier export is inside" if (folder / "npy" / "replaced").exists() else ""
+        return extra if rows == PEOPLE * PHOTOS_EACH else f"the array has {rows} rows"
+
+    return Case(
+        "export-npy-again",
+        prepare,
+        lambda folder: ["export", str(folder / "o.h5"), "--npy", str(folder / "npy"), "--force"],
+        ends,
         between,
         frozenset({"o.h5", "npy", "o.h5.pages"}),
     )
@@ -412,7 +331,7 @@ def _parquet(t: Templates) -> Case:
 
     return Case(
         "export-parquet",
-        lambda folder: shutil.copy(t.full, folder / "o.h5") and None,
+        copy_to(t.full),
         lambda folder: ["export", str(folder / "o.h5"), "--parquet", str(folder / "o.parquet")],
         lambda folder: between(folder) or ("" if (folder / "o.parquet").exists() else "the table is missing"),
         between,
@@ -438,11 +357,13 @@ def _index(t: Templates, kind: str) -> Case:
         assert result.returncode == 0, result.stderr
         return [line.split(",")[:5] for line in result.stdout.splitlines()]
 
-    plain = t.made(f"{kind}.h5", lambda path: shutil.copy(source, path) and None)
-    expected = answer(plain)
+    indexed = t.folder / f"indexed-{kind}"
+    indexed.mkdir()
+    copy_to(source)(indexed)
+    expected = answer(indexed / "o.h5")
     return Case(
         f"index-{kind}",
-        lambda folder: shutil.copy(source, folder / "o.h5") and None,
+        copy_to(source),
         lambda folder: arguments(folder / "o.h5"),
         lambda folder: "" if answer(folder / "o.h5") == expected else "the answer differs",
         lambda folder: same_file(folder / "o.h5", source),
@@ -456,9 +377,102 @@ def _map(t: Templates) -> Case:
 
     return Case(
         "map",
-        lambda folder: shutil.copy(t.full, folder / "o.h5") and None,
+        copy_to(t.full),
         lambda folder: ["map", str(folder / "o.h5"), "-o", str(folder / "map.html")],
         lambda folder: page_is_whole(folder / "map.html"),
         between,
         frozenset({"o.h5", "map.html", "o.h5.pages"}),
+    )
+
+
+def _search_page(t: Templates) -> Case:
+    def between(folder: Path) -> str:
+        return page_is_whole(folder / "page.html") if (folder / "page.html").exists() else ""
+
+    return Case(
+        "search-page",
+        copy_to(t.full),
+        lambda folder: [
+            *("search", str(folder / "o.h5"), str(t.photos / "P00" / "1.jpg"), "--engine", str(t.engine)),
+            *("--html", str(folder / "page.html")),
+        ],
+        lambda folder: page_is_whole(folder / "page.html"),
+        between,
+        frozenset({"o.h5", "page.html", "o.h5.pages", *_INDEX}),
+    )
+
+
+def _evaluate(t: Templates) -> Case:
+    report = {"report.json", "report.md", "roc.png", "scores.png", "embeddings.h5"}
+    speed = "embeddings.speed.json"  # is lost if the file was embedded before the fault
+    last_bytes = {".json": b"}", ".md": b".", ".png": b"IEND\xaeB`\x82", ".h5": b""}
+
+    def between(folder: Path) -> str:
+        for path in sorted((folder / "report").glob("*.*")):
+            if path.name in {*report, speed} and not path.read_bytes().rstrip(b"\n").endswith(last_bytes[path.suffix]):
+                return f"{path.name} is not whole"
+        files = [path for path in (folder / "o.h5", folder / "report" / "embeddings.h5") if path.exists()]
+        return next(filter(None, (same_file(path, t.full, besides=f"@{ATTRIBUTE}") for path in files)), "")
+
+    def ends(folder: Path) -> str:
+        with h5py.File(folder / "o.h5") as file:
+            if ATTRIBUTE not in file["metadata"].attrs:
+                return "the file has no calibration"
+        names = set(os.listdir(folder / "report")) - {speed}
+        return between(folder) or (f"the report is {sorted(names)}" if names != report else "")
+
+    return Case(
+        "evaluate",
+        copy_to(t.full),
+        lambda folder: [
+            *("evaluate", str(t.photos), "--engine", str(t.engine), "--align", "none"),
+            *("-o", str(folder / "report"), "--calibrate", str(folder / "o.h5")),
+        ],
+        ends,
+        between,
+        frozenset({"o.h5", "report"}),
+    )
+
+
+def _build_engine(t: Templates) -> Case:
+    def between(folder: Path) -> str:
+        for path in sorted(folder.glob("engines/*.onnx")):
+            if path.read_bytes() != t.engine.read_bytes():
+                return f"{path.name} differs"
+        return ""
+
+    def ends(folder: Path) -> str:
+        read_engine(folder / "engines" / t.engine.name)
+        names, expected = sorted(os.listdir(folder / "engines")), [t.engine.name, f"{t.engine.name}.json"]
+        return between(folder) or (f"the folder holds {names}" if names != expected else "")
+
+    return Case(
+        "build-engine",
+        lambda folder: None,
+        lambda folder: [
+            *("build-engine", "--model", str(t.model), "--backend", "cpu"),
+            *("--output", str(folder / "engines")),
+        ],
+        ends,
+        between,
+        frozenset({"engines"}),
+    )
+
+
+def _qdrant(t: Templates, server: QdrantStandIn) -> Case:
+    def prepare(folder: Path) -> None:
+        copy_to(t.full)(folder)
+        server.store.delete_collection("people")
+
+    def ends(folder: Path) -> str:
+        points = server.store.count("people").count
+        return "" if points == PEOPLE * PHOTOS_EACH else f"the collection holds {points} points"
+
+    return Case(
+        "export-qdrant",
+        prepare,
+        lambda folder: ["export", str(folder / "o.h5"), "--qdrant", server.url, "--collection", "people"],
+        ends,
+        lambda folder: same_file(folder / "o.h5", t.full),
+        frozenset({"o.h5", "o.h5.pages"}),
     )

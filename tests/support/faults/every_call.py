@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .commands import Case
+from .case import Case
 from .laboratory import Laboratory, Outcome
 from .operations import CHANGES, TAKES_SPACE, Fault, Kind, full_disk, kill, read_error
 

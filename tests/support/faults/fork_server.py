@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 PRELOADED = (
-    "cv2", "faiss", "h5py", "jinja2", "msgspec", "numpy", "onnx", "onnxruntime", "pyarrow.parquet", "scipy.sparse",
+    "cv2", "faiss", "h5py", "jinja2", "matplotlib.figure", "msgspec", "numpy", "onnx", "onnxruntime",
+    "plotly.offline", "pyarrow.parquet", "qdrant_client", "scipy.sparse", "sklearn.decomposition", "sklearn.manifold",
     "runtime.api", "runtime.cli.app", "runtime.pages.sheets", "runtime.pages.map", "runtime.maintenance.remove",
     "runtime.maintenance.repair", "runtime.maintenance.merge", "runtime.maintenance.add", "runtime.pipeline.run",
     "runtime.pairs.pairs", "runtime.clusters.outputs", "runtime.export.npy", "runtime.export.parquet",
+    "runtime.export.qdrant", "runtime.api.evaluation", "runtime.engines.build",
 )  # fmt: skip
 
 
@@ -33,7 +35,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         request: `arguments`, `folder` (where it runs, and below which operations count), `output` (prefix of the files
             for its streams), `timeout_s`, `fault` (bits, mode, number, code) and `record` (path, or empty).
     Returns:
-        `code` (exit code, or minus the signal) and `hang`.
+        `code` (exit code, or minus the signal), `hang` and `cpu_s`, which counts its own children.
     """
     child = os.fork()
     if child == 0:
@@ -68,13 +70,14 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             os._exit(70)
     deadline = time.monotonic() + request["timeout_s"]
     while True:
-        finished, status = os.waitpid(child, os.WNOHANG)
+        finished, status, usage = os.wait4(child, os.WNOHANG)
         if finished:
-            return {"code": os.waitstatus_to_exitcode(status), "hang": False}
+            cpu_s = usage.ru_utime + usage.ru_stime
+            return {"code": os.waitstatus_to_exitcode(status), "hang": False, "cpu_s": cpu_s}
         if time.monotonic() > deadline:
             os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            return {"code": -signal.SIGKILL, "hang": True}
+            return {"code": -signal.SIGKILL, "hang": True, "cpu_s": request["timeout_s"]}
         time.sleep(0.002)
 
 

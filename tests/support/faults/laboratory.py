@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.support.facemill_command import ROOT
+from tests.support.qdrant_stand_in import KEY
 
 from .operations import Fault, Operation, build_library, read_record, record
 
@@ -25,12 +26,14 @@ class Outcome:
         code: exit code, or minus the number of the signal.
         hang: it did not end in time and was killed.
         stdout, stderr: what it printed.
+        cpu_s: processor time, with that of its children.
     """
 
     code: int
     hang: bool
     stdout: str
     stderr: str
+    cpu_s: float
 
 
 class Laboratory:
@@ -43,6 +46,7 @@ class Laboratory:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         environment = {**os.environ, "LD_PRELOAD": str(build_library()), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
+        environment["QDRANT_API_KEY"] = KEY
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.support.faults.fork_server"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment,
@@ -66,7 +70,7 @@ class Laboratory:
         self._server.stdin.flush()
         answer = json.loads(self._server.stdout.readline())
         texts = [output.with_suffix(suffix).read_text(errors="replace") for suffix in (".out", ".err")]
-        return Outcome(answer["code"], answer["hang"], texts[0], texts[1])
+        return Outcome(answer["code"], answer["hang"], texts[0], texts[1], answer["cpu_s"])
 
     def record(self, arguments: list[str], folder: Path) -> tuple[Outcome, list[Operation]]:
         """Run a command undisturbed and record its operations below the folder."""

@@ -1,0 +1,160 @@
+"""Tell a photo that is missing from a disk that went away.
+
+A mount that goes away leaves its empty folder, and every photo below it becomes "no such file": millions of wrong
+outcomes within seconds. So the scan notes what the folders lie on, and each photo that cannot be opened is a reason to
+look there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from ..errors import SourceError
+from .reader import ReadError, is_folder
+
+_MOUNTS = "/proc/self/mountinfo"
+_SAMPLE = 1000  # photos that are tried when the last good one cannot be opened any more
+_FEW = 0.05  # with a smaller share of these, the disk is the reason; as for lists
+_TOO_FEW = 20  # of so few photos, all may be missing
+_RESUME = "Finished photos are kept, and no photo is recorded as unreadable for it"
+
+
+class Disks:
+    """What the photos of a scan lie on. Several threads may use it at once.
+
+    Attributes:
+        folders: absolute folders that lie on a disk other than that of the folder above, with the device and inode.
+    """
+
+    def __init__(self, root: bytes, names: Sequence[bytes], crossings: Iterable[bytes] = (), *, walked: bool) -> None:
+        """Look at the folders now.
+
+        Args:
+            root: absolute folder above all photos.
+            names: their sorted paths below it.
+            crossings: folders, also behind links, at which the walk came to another device.
+            walked: whether all photos were seen in their folders; a list may name what never existed.
+        """
+        self._walked = walked
+        self._gone: frozenset[bytes] = frozenset()  # folders that were missing before this run
+        self._good = b""  # the photo that was read last
+        self.folders: dict[bytes, tuple[int, int]] = {}
+        for folder in {*_mounts_below(root, names), *crossings}:
+            with suppress(OSError):
+                info = os.stat(folder)
+                self.folders[folder] = info.st_dev, info.st_ino
+        self._root_device = os.stat(root).st_dev
+
+    def expect_missing(self, root: bytes, names: Iterable[bytes]) -> None:
+        """Note photos of an earlier scan that are gone before this run: they are missing, and no disk is."""
+        self._gone |= {os.path.join(root, os.path.dirname(name)) for name in names}
+
+    def check_same(self, before: Sequence[bytes]) -> None:
+        """Check that the disks of an earlier scan are there.
+
+        Raises:
+            SourceError: a folder is no disk of its own any more.
+        """
+        for folder in before:
+            if folder not in self.folders and not os.path.ismount(folder):
+                raise SourceError(
+                    f"{os.fsdecode(folder)} was a disk of its own when the run began, and is not now; expected: the "
+                    f"same disks. {_RESUME}. Mount it and run the same command again, or leave its photos out with "
+                    f"--exclude {os.fsdecode(folder)!r}"
+                )
+
+    def read(self, path: bytes) -> None:
+        """Note a photo that could be read."""
+        self._good = path
+
+    def check(self, root: bytes, names: Sequence[bytes], path: bytes, error: ReadError) -> None:
+        """Look whether a photo that cannot be opened says something about its disk.
+
+        Args:
+            root, names: the photos of the run.
+            path: the photo, absolute.
+            error: why it cannot be opened.
+        Raises:
+            SourceError: a disk or folder went away, or hardly any photo can be opened any more.
+            MachineError: the disk does not answer.
+        """
+        changed = self._changed_folder(root, path)
+        if changed:
+            raise SourceError(
+                f"{os.fsdecode(changed)} does not lie on the disk any more on which it lay when the run began. "
+                f"{_RESUME}. Mount the disk and run the same command again to resume"
+            )
+        folder = os.path.dirname(path)
+        if self._walked and folder not in self._gone and not is_folder(folder):
+            raise SourceError(
+                f"the folder {os.fsdecode(folder)} disappeared during the run. {_RESUME}. Run the same command again: "
+                f"it resumes with the photos of that folder if it is back, and else without them"
+            )
+        if not self._others_open(root, names):
+            raise SourceError(
+                f"{os.fsdecode(path)} cannot be read ({error.detail}), and neither can the others of {len(names):,} "
+                f"photos below {os.fsdecode(root)}. {_RESUME}. Check the disk, its mount and the permissions, then run "
+                f"the same command again to resume"
+            )
+
+    def _changed_folder(self, root: bytes, path: bytes) -> bytes:
+        """A folder above a photo that lies on another device than it did; empty for none."""
+        for folder, (device, inode) in self.folders.items():
+            if path.startswith(os.path.join(folder, b"")):
+                try:
+                    info = os.stat(folder)
+                except OSError:
+                    return folder
+                if (info.st_dev, info.st_ino) != (device, inode):
+                    return folder
+        try:
+            return b"" if os.stat(root).st_dev == self._root_device else root
+        except OSError:
+            return root
+
+    def _others_open(self, root: bytes, names: Sequence[bytes]) -> bool:
+        """Whether the photo that was read last, or else more than a few of a sample, can still be opened."""
+        good = self._good
+        if good and _opens(good):
+            return True
+        rows = range(0, len(names), max(1, len(names) // _SAMPLE))
+        if not good and len(rows) < _TOO_FEW:
+            return True
+        opened = 0
+        for row in rows:
+            opened += _opens(os.path.join(root, names[row]))
+            if opened > _FEW * len(rows):
+                return True
+        return False
+
+
+def _opens(path: bytes) -> bool:
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _mounts_below(root: bytes, names: Sequence[bytes]) -> list[bytes]:
+    """Mount points at or below a folder that hold photos, as paths that begin with the folder."""
+    try:
+        with open(_MOUNTS, "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:  # no /proc: the devices of the walk must do
+        return []
+    real, mounts = os.path.realpath(root), []
+    for line in lines:
+        point = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), line.split()[4])
+        if point == real:
+            mounts.append(root)
+        elif point.startswith(os.path.join(real, b"")):
+            name = os.path.relpath(point, real)
+            start = bisect_left(names, name + b"/")
+            if start < len(names) and names[start].startswith(name + b"/"):
+                mounts.append(os.path.join(root, name))
+    return mounts

@@ -1,0 +1,379 @@
+"""A photo is data, a machine is not: what a disk, a server or a limit refuses stops a run, and is no outcome.
+
+The faults happen where Python asks the system: in `os.open`, `os.scandir` and `os.stat`, or on a real mount.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from runtime import retries
+from runtime.engines.engine import read_engine
+from runtime.errors import Interrupted, MachineError
+from runtime.faces.rules import FaceRules
+from runtime.interrupt import RunControl
+from runtime.pipeline.request import Request
+from runtime.pipeline.settings import Settings
+from runtime.pipeline.worker import RunContext, Task, embed_task
+from runtime.records import Status
+from runtime.sources.source import MemorySource
+from runtime.storage.file import EmbeddingFile
+from runtime.storage.segments import read_segments
+from tests.support import encoded_images as make
+from tests.support.facemill_command import facemill, summary
+from tests.support.faults.laboratory import Laboratory
+from tests.support.faults.operations import Fault, Kind
+
+FAULTS = ["EIO", "ESTALE", "EMFILE", "ENOMEM"]
+PHOTOS = 60
+BROKEN = "b/25.jpg"
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "PAUSES_S", (0.0, 0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Photos in three folders: a, b and c."""
+    for number in range(PHOTOS):
+        path = tmp_path / "photos" / "abc"[number // 20] / f"{number:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(make.encode(make.scene(112, 112, seed=number)))
+    return tmp_path / "photos"
+
+
+@contextmanager
+def at_open(path: object, action: Callable[[int], None]) -> Iterator[None]:
+    """Call an action with the number of the try, from 1, each time before a file or folder is opened."""
+    real, name, tries = os.open, os.fspath(str(path)), Counter[str]()
+
+    def opened(target: Any, *arguments: Any, **options: Any) -> int:
+        if isinstance(target, (str, bytes)) and os.fsdecode(target) == name:
+            tries[name] += 1
+            action(tries[name])
+        return real(target, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", opened)
+        yield
+
+
+def failing(name: str, first: int = 1, last: int = 10**9) -> Callable[[int], None]:
+    """An action that raises an error of the system at some tries."""
+
+    def fail(number: int) -> None:
+        if first <= number <= last:
+            code = getattr(errno, name)
+            raise OSError(code, os.strerror(code))
+
+    return fail
+
+
+def once(action: Callable[[], object]) -> Callable[[int], None]:
+    return lambda number: action() and None if number == 1 else None
+
+
+def process(engine: Path, photos: object, output: Path, *options: object) -> Any:
+    arguments = ("-o", output, "--engine", engine, "--align", "none", "--workers", 1, "--batch-size", 4, "--json")
+    return facemill("process", photos, *arguments, *options)
+
+
+def outcomes(output: Path) -> dict[str, int]:
+    """Number of photos by outcome, of a finished file or of the segments of an unfinished run."""
+    with EmbeddingFile(output) as file:
+        return dict(Counter(str(status) for status in file.status.tolist()))
+
+
+def committed(output: Path) -> tuple[int, int]:
+    """Rows in the segments of an unfinished run: embedded, and with another outcome."""
+    from runtime.storage.runfolder import folder_of, read_plan
+
+    plan = read_plan(folder_of(output))
+    assert plan is not None
+    parts = list(read_segments(folder_of(output), plan.plan_id, plan.rows))
+    embedded = np.concatenate([np.empty(0, bool), *(part.status == Status.EMBEDDED for part in parts)])
+    return int(embedded.sum()), int((~embedded).sum())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_photo_that_cannot_be_read_at_once_is_read_again(
+    fault: str, folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    with at_open(folder / BROKEN, failing(fault, last=2)):
+        answer = summary(process(tiny_engine, folder, tmp_path / "o.h5"))
+    assert answer["outcomes"] == {"embedded": PHOTOS}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_that_stays_stops_the_run_and_the_same_command_goes_on(
+    fault: str, folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "o.h5"
+    with at_open(folder / BROKEN, failing(fault)):
+        stopped = process(tiny_engine, folder, output)
+    assert stopped.returncode == 1
+    for text in ("E-MACHINE", str(folder / BROKEN), fault, "same command again", "--exclude"):
+        assert text in stopped.stderr
+    assert not output.exists()
+    assert committed(output)[1] == 0
+    answer = summary(process(tiny_engine, folder, output))
+    assert answer["outcomes"] == {"embedded": PHOTOS}
+
+
+def test_a_photo_on_a_bad_sector_is_left_out_by_name_and_tried_again_by_retry(
+    folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "o.h5"
+    with at_open(folder / BROKEN, failing("EIO")):
+        stopped = process(tiny_engine, folder, output)
+        pattern = shlex.split(re.search(r"--exclude (\S+)", stopped.stderr)[1])[0]  # type: ignore[index]
+        answer = summary(process(tiny_engine, folder, output, "--exclude", pattern))
+    assert answer["outcomes"] == {"embedded": PHOTOS - 1, "unreadable": 1}
+    with h5py.File(output) as file:
+        assert [bytes(detail).decode() for detail in file["outcomes/detail"][:] if detail] == [
+            f"left out by --exclude {pattern}"
+        ]
+    assert summary(process(tiny_engine, folder, output, "--retry"))["outcomes"] == {"embedded": PHOTOS}
+
+
+def test_a_single_photo_without_permission_is_an_outcome(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    with at_open(folder / BROKEN, failing("EACCES")):
+        answer = summary(process(tiny_engine, folder, tmp_path / "o.h5"))
+    assert answer["outcomes"] == {"embedded": PHOTOS - 1, "unreadable": 1}
+
+
+def test_a_run_stops_if_no_photo_can_be_opened_any_more(
+    folder: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ticket that ran out refuses every photo, also those that were read before."""
+    output, real = tmp_path / "o.h5", os.open
+    refusing: list[bool] = []
+
+    def opened(path: Any, *arguments: Any, **options: Any) -> int:
+        name = os.fsdecode(path) if isinstance(path, (str, bytes)) else ""
+        if name.endswith(BROKEN):
+            refusing.append(True)
+        if refusing and name.endswith(".jpg"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", opened)
+        stopped = process(tiny_engine, folder, output)
+    assert stopped.returncode == 1
+    assert "E-SOURCE" in stopped.stderr
+    assert committed(output)[1] == 0
+    assert summary(process(tiny_engine, folder, output))["outcomes"] == {"embedded": PHOTOS}
+
+
+@pytest.mark.parametrize("which", ["", "b"])
+def test_a_folder_that_is_moved_away_stops_the_run_and_the_next_run_resumes(
+    which: str, folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    moved, output = folder / which, tmp_path / "o.h5"
+
+    def move() -> None:
+        moved.rename(tmp_path / "away")
+        folder.mkdir(exist_ok=True)
+
+    with at_open(folder / BROKEN, once(move)):
+        stopped = process(tiny_engine, folder, output)
+    assert stopped.returncode == 1
+    assert "E-SOURCE" in stopped.stderr
+    assert committed(output)[1] == 0
+    if not which:
+        moved.rmdir()
+        (tmp_path / "away").rename(moved)
+        assert summary(process(tiny_engine, folder, output))["outcomes"] == {"embedded": PHOTOS}
+    else:  # the folder stays away: now its photos are known to be missing
+        embedded = PHOTOS - 20 + max(0, committed(output)[0] - 20)  # those that were read before
+        answer = summary(process(tiny_engine, folder, output))
+        assert answer["outcomes"] == {"embedded": embedded, "unreadable": PHOTOS - embedded}
+
+
+def test_a_single_photo_that_is_deleted_during_the_run_is_an_outcome(
+    folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    with at_open(folder / BROKEN, once((folder / BROKEN).unlink)):
+        answer = summary(process(tiny_engine, folder, tmp_path / "o.h5"))
+    assert answer["outcomes"] == {"embedded": PHOTOS - 1, "unreadable": 1}
+
+
+def test_photos_of_a_list_that_never_existed_are_outcomes(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    paths = [f"{folder}/a/{number:02d}.jpg" for number in range(20)]
+    paths += [f"{folder}/never/{number}.jpg" for number in range(200)]
+    (tmp_path / "list.txt").write_text("\n".join(paths))
+    answer = summary(process(tiny_engine, f"@{tmp_path / 'list.txt'}", tmp_path / "o.h5"))
+    assert answer["outcomes"] == {"embedded": 20, "unreadable": 200}
+
+
+def test_another_device_below_the_same_path_stops_the_run(
+    folder: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, real, gone = tmp_path / "o.h5", os.stat, list[bool]()
+
+    def status(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        info = real(path, *arguments, **options)
+        if gone and isinstance(path, (str, bytes)) and os.fsdecode(path) == str(folder):
+            return os.stat_result([*info[:2], info.st_dev + 1, *info[3:]])
+        return info
+
+    def leave() -> None:
+        gone.append(True)
+        (folder / BROKEN).unlink()
+
+    monkeypatch.setattr(os, "stat", status)
+    with at_open(folder / BROKEN, once(leave)):
+        stopped = process(tiny_engine, folder, output)
+    assert stopped.returncode == 1
+    assert "E-SOURCE" in stopped.stderr
+    assert str(folder) in stopped.stderr
+    assert committed(output)[1] == 0
+
+
+@pytest.fixture
+def mounted(folder: Path) -> Iterator[Path]:
+    """The folder b of the photos as a disk of its own."""
+    disk = folder / "b"
+    photos = {path.name: path.read_bytes() for path in disk.iterdir()}
+    mount = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(disk)], capture_output=True, text=True)
+    if mount.returncode:
+        pytest.skip(f"nothing can be mounted here: {mount.stderr.strip()}")
+    for name, data in photos.items():
+        (disk / name).write_bytes(data)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], capture_output=True)
+
+
+def test_a_disk_that_is_unmounted_stops_the_run_until_it_is_back(
+    mounted: Path, folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "o.h5"
+    saved = shutil.copytree(mounted, tmp_path / "saved")
+
+    def leave() -> None:
+        subprocess.run(["umount", "-l", str(mounted)], check=True)
+        for path in mounted.iterdir():
+            path.unlink()
+
+    with at_open(folder / BROKEN, once(leave)):
+        stopped = process(tiny_engine, folder, output)
+    assert stopped.returncode == 1
+    assert str(mounted) in stopped.stderr
+    assert committed(output)[1] == 0
+    still_away = process(tiny_engine, folder, output)
+    assert still_away.returncode == 1
+    assert str(mounted) in still_away.stderr
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=True)
+    shutil.copytree(saved, mounted, dirs_exist_ok=True)
+    assert summary(process(tiny_engine, folder, output))["outcomes"] == {"embedded": PHOTOS}
+
+
+@pytest.mark.parametrize("fault", ["EIO", "ESTALE"])
+def test_a_folder_that_cannot_be_listed_for_its_disk_is_not_passed_over(
+    fault: str, folder: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.scandir
+
+    def listed(path: Any) -> Any:
+        if os.fsdecode(path) == str(folder / "b"):
+            failing(fault)(1)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    for stopped in (
+        process(tiny_engine, folder, tmp_path / "o.h5"),
+        facemill("plan", folder, "--engine", tiny_engine, "--align", "none"),
+    ):
+        assert stopped.returncode == 1
+        assert "E-MACHINE" in stopped.stderr
+        assert str(folder / "b") in stopped.stderr
+
+
+def test_a_file_without_ending_that_cannot_be_looked_at_is_not_passed_over(
+    folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / BROKEN, folder / "a" / "picture")
+    with at_open(folder / "a" / "picture", failing("EMFILE")):
+        stopped = process(tiny_engine, folder, tmp_path / "o.h5")
+    assert stopped.returncode == 1
+    assert "E-MACHINE" in stopped.stderr
+    assert "ulimit -n" in stopped.stderr
+
+
+def test_search_compare_and_add_stop_too_and_change_nothing(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    output = tmp_path / "o.h5"
+    summary(process(tiny_engine, folder / "a", output))
+    before, broken, whole = output.read_bytes(), folder / BROKEN, folder / "a" / "01.jpg"
+    with at_open(broken, failing("ESTALE")):
+        for stopped in (
+            facemill("search", output, whole, broken),
+            facemill("compare", whole, broken, "--file", output),
+            facemill("add", output, folder / "b"),
+        ):
+            assert stopped.returncode == 1
+            assert "E-MACHINE" in stopped.stderr
+            assert str(broken) in stopped.stderr
+    assert output.read_bytes() == before
+    assert facemill("add", output, folder / "b").returncode == 0
+    assert outcomes(output) == {"1": 40}
+
+
+def test_a_disk_that_fails_at_any_read_loses_no_photo(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    """Below the C library: one error at some reads of the photos, then every read from one on."""
+    (tmp_path / "streams").mkdir()
+    options = ("--engine", tiny_engine, "--align", "none", "--workers", 1, "--batch-size", 4, "--json")
+    with Laboratory(tmp_path / "streams") as laboratory:
+        for mode, number, code in ((2, 1, errno.EIO), (2, 58, errno.ESTALE), (3, 91, errno.ETIMEDOUT)):
+            output = tmp_path / f"{mode}-{number}.h5"
+            arguments = [*map(str, ("process", folder, "-o", output, *options))]
+            ended = laboratory.run(arguments, folder, Fault(mode, frozenset({Kind.READ}), number, code))
+            if mode == 3:
+                assert ended.code == 1
+                assert "E-MACHINE" in ended.stderr
+                embedded, others = committed(output)
+                assert embedded > 0  # the segment in hand
+                assert others == 0
+                ended = laboratory.run(arguments, folder)
+            assert ended.code == 0, ended.stderr
+            assert json.loads(ended.stdout)["outcomes"] == {"embedded": PHOTOS}
+
+
+class Fails(MemorySource):
+    """A source whose disk does not answer; the caller stops the run meanwhile."""
+
+    control: RunControl
+
+    def read(self, row: int) -> bytes:
+        type(self).control.stop()
+        raise MachineError("the disk does not answer")
+
+
+def test_a_stop_ends_the_pause_before_the_next_try(
+    tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "PAUSES_S", (10_000.0,))
+    (tmp_path / "o.h5.parts").mkdir()
+    Fails.control = RunControl()
+    request = Request((), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules(align="none"))
+    task = Task(request, "plan", tmp_path / "o.h5.parts", Settings(16, 1, 1, 1, 1))
+    context = RunContext(Fails([b""] * 20), Fails.control, clocks=task.clocks())
+    with pytest.raises(Interrupted):
+        embed_task(task, np.arange(20), context)
