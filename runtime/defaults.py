@@ -7,6 +7,7 @@ K = 10  # hits of a query
 LATENCY_MS = 100.0  # of a query, before an approximate index is looked for
 ALIGN = "auto"
 FACES = "largest"
+PAGES = "main"
 MIN_SCORE = 0.6  # detection confidence, 0 to 1
 MIN_IOD_PX = 10.0  # distance between the eyes, pixels of the original photo
 MIN_SHARPNESS = 0.0

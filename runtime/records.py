@@ -30,17 +30,20 @@ FACE = np.dtype(
         ("frontal", np.float32),  # 1: looks at the camera, 0: in profile
         ("brightness", np.float32),  # mean grey level of the face, 0 to 255; NaN in rows of older versions
         ("contrast", np.float32),  # range of its grey levels without the extreme twentieths; likewise
+        ("page", np.uint16),  # page of the file, from 1; 0 in files of main pages only
         ("face_index", np.uint16),  # rank among the faces of the photo; 0 for the main face
     ]
 )
 # Datasets that files and segments of older versions lack, by field of FACE; aligned with `/embeddings`.
 EXPOSURE_DATASETS = {name: f"faces/{name}" for name in ("brightness", "contrast")}
+PAGE_DATASET = "faces/page"  # only in files made with `--pages all`
 # Datasets of the other fields, which every file with faces has.
 FACE_DATASETS = {
     name: name if name == "face_index" else f"faces/{name}"
     for name in FACE.names or ()
-    if name not in EXPOSURE_DATASETS
+    if name not in EXPOSURE_DATASETS and name != "page"
 }
+ALL_FACE_DATASETS = {**FACE_DATASETS, **EXPOSURE_DATASETS, "page": PAGE_DATASET}
 
 
 class Status(enum.IntEnum):
@@ -142,6 +145,23 @@ class Encoded(Batch):
         return _names(self.names, self.rows)
 
 
+@dataclass(frozen=True, slots=True)
+class PagedFile:
+    """An encoded photo of several pages, each of which is searched for faces.
+
+    Attributes:
+        row: its row in the scan.
+        name: its name, for the log.
+        data: the file.
+        pages: number of pages.
+    """
+
+    row: int
+    name: bytes
+    data: bytes
+    pages: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Photos(Batch):
     """Whole decoded photos, for face detection.
@@ -150,11 +170,13 @@ class Photos(Batch):
         photos: n decoded photos.
         files: their n encoded files, because a photo with a small face is decoded again, larger.
         names: see `Encoded`.
+        paged: further photos, whose pages are decoded some at a time: all of them could fill the memory.
     """
 
     photos: tuple[Photo, ...]
     files: tuple[bytes, ...]
     names: Sequence[bytes] = ()
+    paged: tuple[PagedFile, ...] = ()
 
     def names_of_rows(self) -> list[bytes]:
         """The name of each of the n photos; empty where it is unknown."""
@@ -203,12 +225,19 @@ class FacePlace:
 
     Attributes:
         index: rank of the face, as in `/face_index`; 0 for the main face.
-        box: the box around the face.
+        box: the box around the face, in pixels of its page.
+        page: page of the file, from 1; None for the main page, in a file that names no pages.
     """
 
     index: int
     box: Box
+    page: int | None = None
+
+    def __str__(self) -> str:
+        """The face for people."""
+        return f"face_index {self.index}" + ("" if self.page is None else f", page {self.page}")
 
     def to_dict(self) -> dict[str, Any]:
-        """`face_index` and `box` (left, top, right, bottom; pixels, one decimal), for JSON."""
-        return {"face_index": self.index, "box": [round(edge, 1) for edge in self.box]}
+        """`face_index`, `page` if known, and `box` (left, top, right, bottom; pixels, one decimal), for JSON."""
+        page = {} if self.page is None else {"page": self.page}
+        return {"face_index": self.index, **page, "box": [round(edge, 1) for edge in self.box]}

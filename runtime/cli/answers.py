@@ -80,6 +80,8 @@ def _columns(facts: SearchFacts) -> dict[str, Callable[[Hit], str]]:
         columns["expected"] = lambda hit: str(hit.expected)
     if facts.has_faces:
         columns["face_index"] = lambda hit: str(hit.face.index) if hit.face else ""
+        if facts.has_pages:
+            columns["page"] = lambda hit: str(hit.face.page) if hit.face else ""
         columns["box"] = lambda hit: short_box(hit.face.box) if hit.face else ""
     if facts.by_folder:
         columns["photographs"] = lambda hit: str(hit.photographs)
@@ -92,7 +94,7 @@ def short_box(box: Box) -> str:
 
 
 def _csv_columns(facts: SearchFacts) -> list[str]:
-    faces = ["face_index", *_EDGES] if facts.has_faces else []
+    faces = ["face_index", *(["page"] if facts.has_pages else []), *_EDGES] if facts.has_faces else []
     chances = [] if facts.calibration is None else ["expected_false_hits", "at_most"]
     folders = ["folder", "photographs"] if facts.by_folder else []
     return ["query", "rank", "score", "row", "path", "search_ms", *faces, *chances, *folders]

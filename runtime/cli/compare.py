@@ -80,7 +80,6 @@ def main(
         raise SystemExit(1)
     if page is not None:
         write_comparison(page, comparison, embedder.limits, file, force=force)
-        click.echo(f"page: {printable(str(page))}", err=True)
 
 
 def _lines(comparison: Comparison) -> Iterator[str]:

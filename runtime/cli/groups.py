@@ -101,6 +101,7 @@ class FaceOptions(DetectorOptions):
     min_brightness: float
     min_contrast: float
     min_frontal: float
+    pages: str
 
     def rules(self) -> FaceRules:
         """Convert to the library's rules.
@@ -111,7 +112,7 @@ class FaceOptions(DetectorOptions):
         from ..faces.rules import FaceRules
 
         quality = self.min_score, self.min_iod, self.min_sharpness, self.min_frontal
-        return FaceRules(self.align, self.faces, *quality, self.min_brightness, self.min_contrast)
+        return FaceRules(self.align, self.faces, *quality, self.min_brightness, self.min_contrast, self.pages)
 
 
 align_option = click.option(
@@ -184,6 +185,14 @@ face_options = grouped(
         default=defaults.MIN_FRONTAL,
         show_default=True,
         help="Minimum frontal pose of a face: 1 looks into the camera, 0 is a profile.",
+    ),
+    click.option(
+        "--pages",
+        type=click.Choice(["main", "all"]),
+        default=defaults.PAGES,
+        show_default=True,
+        help="Pages of a TIFF file to take. main: the first that is no preview. all: every page that is no preview; "
+        "each face is a row that names its page.",
     ),
 )
 

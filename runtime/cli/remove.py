@@ -41,10 +41,9 @@ def main(
     of FILE or absolute. In a list, `-` is stdin, and NUL bytes may end the paths. A path that is not UTF-8 may be given
     as it is, or with \\xNN as FILE shows it. Duplicates of a removed photo are removed with it.
 
-    FILE is replaced once the new file is complete. Then its indexes, the remains of killed commands, and unchanged
-    pages, lists and folders that facemill wrote from FILE are deleted. So is an unfinished `add` or run on FILE that
-    holds a named photo. A receipt says what was done, and what may still show the photos: changed pages, joined files,
-    collections of Qdrant. After a kill, the same command completes it.
+    FILE is replaced once the new file is complete. Then its indexes, remains of killed commands, unfinished runs with a
+    named photo, and unchanged pages, lists and folders that facemill wrote from FILE are deleted. A receipt says what
+    may still show the photos: changed pages, joined files, collections of Qdrant. After a kill, repeat the command.
 
     The photos themselves are not deleted: delete them first, or `facemill add` embeds them again. Copies and backups of
     FILE in other places are yours to find.
@@ -54,8 +53,8 @@ def main(
       facemill remove people.h5 --path P00/ --dry-run
       facemill remove people.h5 --paths-from leave.txt --yes --receipt receipt.json
 
-    Exit codes: 0 removed, now or before (or nothing to remove, with --ignore-missing), 1 failure, 2 usage, 3 removed
-    from FILE, but something made from it could not be deleted: the same command goes on.
+    Exit codes: 0 removed, now or before (or, with --ignore-missing, nothing to remove), 1 failure, 2 usage, 3 removed
+    from FILE, but not yet from all that was made from it: repeat the command.
     """
     if not names and not lists:
         raise click.UsageError("no photos are named. Use --path or --paths-from")
@@ -64,8 +63,7 @@ def main(
     from ..maintenance.selection import read_names
 
     def confirm(plan: RemovalPlan) -> bool:
-        for line in _plan(file, plan):
-            click.echo(line, err=True)
+        click.echo("\n".join(_plan(file, plan)), err=True)
         if not (dry_run or yes or (sys.stdin.isatty() and click.confirm("Remove them?", err=True))):
             raise click.UsageError("nothing was removed. Give --yes to remove without being asked")
         return True
@@ -84,8 +82,7 @@ def _report(file: Path, receipt: Receipt) -> Iterator[str]:
     if receipt.same_files_stay:
         yield f"  {receipt.same_files_stay:,} of them are the same files as photos that stay: name those as well"
     yield from (f"  may still show them: {printable(path)} ({printable(why)})" for path, why in receipt.may_still_show)
-    yield f"  receipt: {printable(receipt.path)}, and the key of its digests: {printable(receipt.path)}.key"
-    yield "  the photos themselves are not deleted"
+    yield f"  receipt: {printable(receipt.path)}, with the key of its digests (.key). The photos are not deleted"
 
 
 def _plan(file: Path, plan: RemovalPlan) -> Iterator[str]:

@@ -92,7 +92,6 @@ def main(
         print_end(answer.facts, form)
         if page is not None:
             write_page(page, search.file, page_answers, force=force)
-            click.echo(f"page: {printable(str(page))}", err=True)
     if len(photos) > 1 and failed:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(failed.items()))
         click.echo(f"error: {failed.total():,} of {len(photos):,} queries have no answer ({reasons})", err=True)

@@ -131,7 +131,10 @@ def _fill(
     for number in range(1, count + 1):
         make_folder(Path(os.fsdecode(_folder(top, number))), like=embeddings.path)
     labels = clusters.labels
-    selected = np.flatnonzero((labels >= 1) & (labels <= count))  # ascending, the order of reading
+    selected = np.flatnonzero((labels >= 1) & (labels <= count))
+    # A photo is placed once, however many of its faces are in a cluster.
+    keys = embeddings.photo_numbers()[selected] * (count + 1) + labels[selected]
+    selected = np.sort(selected[np.unique(keys, return_index=True)[1]])  # ascending, the order of reading
     blocks = [selected[start : start + _ROWS_PER_READ] for start in range(0, len(selected), _ROWS_PER_READ)]
     for block in track(blocks, "cluster folders", len(selected), unit="photos", listener=listener):
         rows = block.tolist()

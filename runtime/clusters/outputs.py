@@ -40,7 +40,7 @@ def write_list(
     csv_safe: bool = False,
     ready: Ready = lambda status: None,
 ) -> None:
-    """Write `cluster,size,score,row,path` for all rows, and `face_index` if the file has faces.
+    """Write `cluster,size,score,row,path` for all rows, and `face_index` and `page` as far as the file has them.
 
     Args:
         path: replaced atomically.
@@ -51,7 +51,7 @@ def write_list(
     Raises:
         StorageError, DiskFullError: the list cannot be written; an existing file is unchanged.
     """
-    faces = ("face_index",) if embeddings.has_faces else ()
+    faces = ["face_index", *(["page"] if embeddings.has_pages else [])] if embeddings.has_faces else []
     with derived_file(embeddings, path, "the list", ready=ready) as file:
         text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         lines = CsvTable(text, safe=csv_safe)
@@ -68,8 +68,8 @@ def write_list(
                 strict=True,
             )
             if faces:
-                ranks = (place.index if place else "" for place in embeddings.face_places(rows.tolist()))
-                lines.rows((*record, rank) for record, rank in zip(records, ranks, strict=True))
+                places = (place.to_dict() if place else {} for place in embeddings.face_places(rows.tolist()))
+                lines.rows((*record, *map(place.get, faces)) for record, place in zip(records, places, strict=True))
             else:
                 lines.rows(records)
         text.detach()

@@ -45,7 +45,8 @@ def _face_options(embeddings: EmbeddingFile) -> str:
     if not contract.detects_faces:
         return " --align none"
     detector = embeddings.metadata.get("detector_engine")
-    return f" --align {contract.align} --detector {detector} --faces {contract.faces}"
+    pages = f" --pages {contract.pages}" if contract.pages else ""
+    return f" --align {contract.align} --detector {detector} --faces {contract.faces}{pages}"
 
 
 def calibration_of(evaluation: Evaluation, folder: Path, made_utc: str) -> Calibration:

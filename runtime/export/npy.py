@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..files import synced_file
 from ..folders import replace_folder
-from ..records import EXPOSURE_DATASETS, FACE_DATASETS
+from ..records import ALL_FACE_DATASETS
 from ..storage.derived import record_page, record_start, take_fingerprint
 from ..storage.file import EmbeddingFile
 from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
 
 _PATHS, _METADATA = "paths.jsonl", "metadata.json"
-_NAMES = _PATHS, _METADATA, *(f"{name}.npy" for name in ("embeddings", *FACE_DATASETS, *EXPOSURE_DATASETS, "cluster"))
+_NAMES = _PATHS, _METADATA, *(f"{name}.npy" for name in ("embeddings", *ALL_FACE_DATASETS, "cluster"))
 _ENTRIES = "|".join(map(re.escape, _NAMES))
 
 

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 _NAMESPACE = uuid.UUID("2f6f3a52-5f0b-5d0e-9a3c-6b1f4c7e8d90")
 _BATCH_POINTS = 256  # per request: 3 MB of JSON at 512 dimensions
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")  # safe in a URL and as a folder name
-_PAYLOAD_COLUMNS = {"face_index", "box", "cluster"}
+_PAYLOAD_COLUMNS = {"face_index", "page", "box", "cluster"}
 _MAX_LOCAL_POINTS = 20_000  # the local store of qdrant-client is slow beyond
 
 

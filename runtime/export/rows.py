@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..progress import Listener, Reporter
-from ..records import EXPOSURE_DATASETS, FACE_DATASETS
+from ..records import ALL_FACE_DATASETS
 from ..storage.file import EmbeddingFile
 
 _BLOCK_ROWS = 32_768
@@ -35,9 +35,9 @@ class Block:
 
 def columns_of(embeddings: EmbeddingFile) -> dict[str, str]:
     """Return the datasets with a value per row, by column name: fields of FACE and `cluster`, if they exist."""
-    faces = FACE_DATASETS if embeddings.has_faces else {}
-    exposure = {name: dataset for name, dataset in EXPOSURE_DATASETS.items() if embeddings.has_column(dataset)}
-    return {**faces, **exposure, **({"cluster": "cluster"} if embeddings.has_column("cluster") else {})}
+    columns = ALL_FACE_DATASETS if embeddings.has_faces else {}
+    faces = {name: dataset for name, dataset in columns.items() if embeddings.has_column(dataset)}
+    return {**faces, **({"cluster": "cluster"} if embeddings.has_column("cluster") else {})}
 
 
 def read_blocks(

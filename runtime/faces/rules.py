@@ -11,6 +11,7 @@ from .finder import FindRules, View
 
 ALIGN_MODES = ("auto", "detect", "none")
 POLICIES = ("largest", "all", "one")
+PAGES = ("main", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +29,9 @@ class FaceRules:
         min_sharpness: minimum `quality.sharpness`, at least 0.
         min_frontal: minimum `quality.frontal`, 0 to 1.
         min_brightness, min_contrast: minimum `quality.exposure`: mean and range, 0 to 255.
+        pages: "main" takes the main page of a file of several pages, "all" embeds the faces of every page.
     Raises:
-        ConfigError: a value is outside its range or is not a number.
+        ConfigError: a value is outside its range or is not a number, or two values contradict each other.
     """
 
     align: str = defaults.ALIGN
@@ -40,12 +42,20 @@ class FaceRules:
     min_frontal: float = defaults.MIN_FRONTAL
     min_brightness: float = defaults.MIN_BRIGHTNESS
     min_contrast: float = defaults.MIN_CONTRAST
+    pages: str = defaults.PAGES
 
     def __post_init__(self) -> None:
         if self.align not in ALIGN_MODES:
             raise ConfigError(f"--align is {self.align!r}; expected: {', '.join(ALIGN_MODES)}")
         if self.policy not in POLICIES:
             raise ConfigError(f"--faces is {self.policy!r}; expected: {', '.join(POLICIES)}")
+        if self.pages not in PAGES:
+            raise ConfigError(f"--pages is {self.pages!r}; expected: {', '.join(PAGES)}")
+        if self.pages == "all" and not self.detects:
+            raise ConfigError(
+                "--pages is all and --align is none; expected: --pages main, or an --align that detects faces, because "
+                "only the row of a face can name its page"
+            )
         if not 0 < self.threshold < 1:
             raise ConfigError(f"--min-score is {self.threshold}; expected: above 0 and below 1")
         for option, value in (("--min-iod", self.min_iod), ("--min-sharpness", self.min_sharpness)):

@@ -18,7 +18,7 @@ from ..records import Photo, Status
 from .budget import DECODERS, decode_bytes
 from .colour import to_colour
 from .exif import first_directory_at
-from .header import Header, read_header
+from .header import Header, page_pixels, read_header
 from .header_fields import UnsupportedImageError
 from .jpeg_header import read_jpeg
 from .jpeg_whole import whole_jpeg
@@ -32,6 +32,8 @@ from .webp_whole import check_webp
 JPEG_SCALES = (8, 4, 2)  # reductions that a JPEG decoder offers
 
 MAX_SIDE = 1 << 20  # pixels: OpenCV takes no longer side
+MAX_PAGES = 100  # of a file whose pages are all decoded
+_MAX_PAGES_PIXELS = 10  # of all pages together, times the limit of a photo: what follows takes time
 KINDS = "JPEG, PNG, BMP, WebP or TIFF file, nor JPEG 2000 or AVIF"
 
 DECODE_RULE = (
@@ -101,6 +103,24 @@ def decode_photo(data: bytes, *, long_side: int, channel_order: str = "rgb", lim
         reduction = max(1, round(max(size) / max(pixels.shape[:2])))
         height, width = sorted(size, reverse=pixels.shape[0] > pixels.shape[1])
         return Photo(pixels, reduction, height, width, header.note)
+
+
+def count_pages(data: bytes, limits: Limits | None = None) -> int:
+    """Number of pages of a file, without previews: 1 for a format without pages, and for a damaged file.
+
+    Raises:
+        ImageError: there are more than MAX_PAGES, or all of them together are too large.
+    """
+    pixels, largest = page_pixels(data), (limits or Limits()).max_pixels
+    if len(pixels) > MAX_PAGES:
+        raise ImageError(Status.UNSUPPORTED, f"{len(pixels)} pages, over the limit of {MAX_PAGES}")
+    total = sum(min(count, largest) for count in pixels)  # a page over the limit is not decoded
+    if total > _MAX_PAGES_PIXELS * largest:
+        raise ImageError(
+            Status.UNSUPPORTED,
+            f"{total} pixels on {len(pixels)} pages, over the limit of {_MAX_PAGES_PIXELS} times {largest}",
+        )
+    return max(1, len(pixels))
 
 
 def _check_header(data: bytes, limits: Limits) -> Header:

@@ -24,11 +24,13 @@ class Directory:
         offset: where it begins in the file, bytes.
         data: the file.
         entries: format, number and place of the values of each tag.
+        end: where the offset of the next directory is.
     """
 
     offset: int
     data: bytes
     entries: dict[int, tuple[str, int, int]]
+    end: int
 
     def numbers(self, tag: int, most: int | None = None) -> list[float]:
         """The values of a tag, at most `most`; a rational is two values. Empty if it is missing or cut off."""
@@ -85,6 +87,14 @@ def first_directory_at(data: bytes, offset: int) -> bytes:
     return data[:at] + packed + data[at + len(packed) :]
 
 
+def only_directory(directory: Directory) -> bytes:
+    """The file with this directory as its first and last."""
+    room = 8 if is_big(directory.data) else 4
+    file = bytearray(first_directory_at(directory.data, directory.offset))
+    file[directory.end : directory.end + room] = bytes(len(file[directory.end : directory.end + room]))
+    return bytes(file)
+
+
 def exif_orientation(block: bytes) -> int:
     """Orientation of an EXIF block, 1 to 8; 1 if it is missing or invalid."""
     try:
@@ -114,4 +124,4 @@ def _read_directory(data: bytes, offset: int, order: str, big: bool) -> tuple[Di
             (where,) = struct.unpack_from(order + pointer, data, where)
         entries[tag] = layout, number, where
     following = struct.unpack_from(order + pointer, data, end)[0] if end + room <= len(data) else 0
-    return Directory(offset, data, entries), following
+    return Directory(offset, data, entries, end), following

@@ -6,19 +6,21 @@ Sources: PNG third edition, WebP container (RFC 9649), BMP, JPEG 2000 (ITU T.800
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import replace
 
-from .exif import exif_orientation
+from .exif import exif_orientation, only_directory
 from .header_fields import Header as Header  # callers of read_header use it
 from .header_fields import UnsupportedImageError, pixel_ratio
 from .jpeg_header import read_jpeg
-from .tiff_header import read_tiff
+from .tiff_header import page_size, read_tiff, tiff_pages
 from .webp_whole import has_zeros
 
 SNIFF_BYTES = 64  # enough for `is_image`
 MAX_CHUNKS = 100_000  # of a PNG or WebP file
 MAX_OTHER_CHUNKS = 1_000  # of a PNG file, besides image data
+_TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 _JP2 = b"\0\0\0\x0cjP  \r\n\x87\n"
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _TAIL = bytes(64)
@@ -41,7 +43,7 @@ def read_header(data: bytes) -> Header | None:
             return _webp(data)
         if data[:2] == b"BM":
             return _bmp(data)
-        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if data[:4] in _TIFF:
             return read_tiff(data)
         if data[:12] == _JP2 or data[:4] == _CODESTREAM:
             return _jp2(data)
@@ -50,6 +52,26 @@ def read_header(data: bytes) -> Header | None:
     except (struct.error, IndexError) as err:
         raise ValueError("the header is truncated") from err
     return None
+
+
+def page_pixels(data: bytes) -> list[int]:
+    """Pixels of each page of a file, without previews; empty for a format without pages, and for a damaged file."""
+    return [math.prod(page_size(page)) for page in tiff_pages(data)] if data[:4] in _TIFF else []
+
+
+def take_page(data: bytes, page: int) -> bytes:
+    """The file with only one of its pages.
+
+    Args:
+        data: an encoded file.
+        page: its number, from 1; a file of one page, or of a format without pages, is returned as it is.
+    Raises:
+        ValueError: the file has fewer pages.
+    """
+    pages = tiff_pages(data) if data[:4] in _TIFF else []
+    if page > max(1, len(pages)):
+        raise ValueError(f"the file has {max(1, len(pages))} pages, and no page {page}")
+    return only_directory(pages[page - 1]) if len(pages) > 1 else data
 
 
 def is_image(start: bytes) -> bool:

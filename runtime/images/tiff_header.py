@@ -6,6 +6,7 @@ Sources: TIFF 6.0; TIFF Technical Note 2; the registry of compressions of libtif
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ _LZW, _DEFLATE, _JPEG, _PACKBITS = 5, (8, 32946), 7, 32773
 _JPEG_TABLES = 347
 _MAX_SAMPLES = 8
 _SAME_SHAPE = 0.02  # sides of a preview and its picture have the same ratio, but for rounding
+_PREVIEW_SIDE = 256  # pixels; what is larger, and not marked as a preview, is a page
 _COMPRESSIONS = {1, 2, 3, 4, _LZW, _JPEG, *_DEFLATE, _PACKBITS}  # that the decoder reads
 _NAMES = {
     6: "JPEG of the old style", 9: "JBIG", 10: "JBIG", 32809: "ThunderScan", 34661: "JBIG", 34676: "SGI LogLuv",
@@ -42,9 +44,8 @@ def read_tiff(data: bytes) -> Header:
     pages = read_directories(data)
     if not pages:
         raise ValueError("the file has no page")
-    full = [page for page in pages if not _is_reduced(page)] or pages
-    main = _main_page(full)
-    width, height = _size(main)
+    main, kept = _choose_pages(pages)
+    width, height = page_size(main)
     if not width or not height:
         raise ValueError("the TIFF directory has no size")
     compression, samples = main.number(_COMPRESSION, 1), main.number(_SAMPLES, 1)
@@ -55,7 +56,6 @@ def read_tiff(data: bytes) -> Header:
         )
     if samples > _MAX_SAMPLES:
         raise UnsupportedImageError(f"a TIFF of {samples} samples a pixel; expected: at most {_MAX_SAMPLES}")
-    kept = [page for page in full if not _is_preview(page, main)]
     value = main.number(ORIENTATION, 1)
     bits = main.number(_BITS, 1)
     number_format = main.number(_SAMPLE_FORMAT, 1)
@@ -74,6 +74,23 @@ def read_tiff(data: bytes) -> Header:
         directory=main.offset if main is not pages[0] else None,
         feature=_feature(bits, number_format, is_big(data)),
     )
+
+
+def tiff_pages(data: bytes) -> list[Directory]:
+    """The pages of a TIFF file, in their order, without previews; as far as its directories can be read."""
+    try:
+        pages = read_directories(data)
+    except struct.error:
+        return []
+    return _choose_pages(pages)[1] if pages else []
+
+
+def _choose_pages(pages: list[Directory]) -> tuple[Directory, list[Directory]]:
+    """The main page, and all pages that are no previews."""
+    full = [page for page in pages if not _is_reduced(page)] or pages
+    main = _main_page(full)
+    # A larger page of the same shape may be a scan of somebody else at half the resolution.
+    return main, [page for page in full if not _is_preview(page, main) or max(page_size(page)) > _PREVIEW_SIDE]
 
 
 def check_strips(data: bytes, header: Header, check_jpeg: Callable[[bytes], None]) -> None:
@@ -131,7 +148,8 @@ def _inflated_length(strip: bytes) -> int:
     return length
 
 
-def _size(page: Directory) -> tuple[int, int]:
+def page_size(page: Directory) -> tuple[int, int]:
+    """Width and height as stored, pixels; 0 if the page does not state them."""
     return page.number(_WIDTH), page.number(_HEIGHT)
 
 
@@ -142,7 +160,7 @@ def _is_reduced(page: Directory) -> bool:
 
 def _is_preview(page: Directory, of: Directory) -> bool:
     """Whether a page shows the same shape as another with a quarter of its pixels or fewer."""
-    (width, height), (large_width, large_height) = _size(page), _size(of)
+    (width, height), (large_width, large_height) = page_size(page), page_size(of)
     if not (width and height and large_width and large_height) or 4 * width * height > large_width * large_height:
         return False
     return abs(width * large_height / (height * large_width) - 1) < _SAME_SHAPE

@@ -18,7 +18,6 @@ from ..storage.deletion import delete, is_renamed, renamed_remains
 from ..storage.derived import (
     Fingerprint,
     distrusted_list,
-    forget_pages,
     is_own_page,
     recorded_elsewhere,
     recorded_pages,
@@ -42,13 +41,15 @@ class Derived:
         pages: pages, lists and folders that facemill wrote and may delete.
         kept: other recorded files and locations that may still show removed photos, each with the reason to keep it.
         absent: recorded pages that are not where facemill wrote them; `kept` names them too.
+        unreachable: recorded pages that cannot be looked at, each with the reason: their disk does not answer.
         only_runs: only unfinished runs hold the photos. No page and no index was made from those.
     """
 
     beside: tuple[Path, ...]
-    pages: tuple[Path, ...]
-    kept: tuple[tuple[str, str], ...]
+    pages: tuple[Path, ...] = ()
+    kept: tuple[tuple[str, str], ...] = ()
     absent: tuple[Path, ...] = ()
+    unreachable: tuple[tuple[Path, str], ...] = ()
     only_runs: bool = False
 
 
@@ -71,10 +72,7 @@ def derived_from(
     """
     beside = derived_nearby(file)
     if only_runs:
-        return Derived(tuple(path for path in beside if is_unfinished(path, file)), (), (), only_runs=True)
-    written = written_pages(file)
-    if absent is None:
-        absent = [page for page, states in written.items() if states and not _is_somewhere(page)]
+        return Derived(tuple(path for path in beside if is_unfinished(path, file)), only_runs=True)
     links = [path for path in beside if path.is_symlink() and path.exists()]
     kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
     kept += [
@@ -84,31 +82,54 @@ def derived_from(
     foreign_list = distrusted_list(file)
     if foreign_list:
         kept.append((str(foreign_list), "another user may have written this list of pages, so it was not followed"))
-    kept += [(str(page), "it is not there any more: if you moved it, delete it in its new place") for page in absent]
     pages: list[Path] = []
+    unreachable: list[tuple[Path, str]] = []
+    written, missing = written_pages(file), []
     for page in recorded_pages(file):
-        if os.path.lexists(page) and page not in beside:
-            reason = _reason_to_keep(page, written.get(page, ()), file, root, keep_pages=keep_pages)
-            if reason:
-                kept.append((str(page), reason))
-            else:
-                pages.append(page)
-    return Derived(tuple(beside), tuple(pages), tuple(kept), tuple(absent))
+        if page in beside:
+            continue
+        try:
+            if not _exists(page):
+                missing += [page] if written.get(page) and not renamed_remains(page) else []
+                continue
+            reason = (
+                "--keep-pages was given" if keep_pages else _reason_to_keep(page, written.get(page, ()), file, root)
+            )
+        except OSError as err:
+            if not keep_pages:
+                unreachable.append((page, err.strerror or str(err)))
+                continue
+            reason = f"--keep-pages was given, and it cannot be looked at ({err.strerror or err})"
+        if reason:
+            kept.append((str(page), reason))
+        else:
+            pages.append(page)
+    gone = missing if absent is None else absent
+    kept += [(str(page), "it is not there any more: if you moved it, delete it in its new place") for page in gone]
+    return Derived(tuple(beside), tuple(pages), tuple(kept), tuple(gone), tuple(unreachable))
 
 
-def _is_somewhere(page: Path) -> bool:
-    return os.path.lexists(page) or bool(renamed_remains(page))
+def _exists(page: Path) -> bool:
+    """Whether a page is there.
+
+    Raises:
+        OSError: nobody can tell, because a folder above it cannot be read or its disk does not answer.
+    """
+    try:
+        os.lstat(page)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def erase(file: Path, derived: Derived) -> None:
-    """Delete derived files durably, and remove deleted pages from the record. A failure to delete does not stop it.
+    """Delete derived files durably. A failure does not stop it.
 
     Raises:
-        UnfinishedError: something could not be deleted. The list of pages is as before.
-        StorageError: the list of pages cannot be read or written.
+        UnfinishedError: something could not be deleted.
     """
     paths = (*derived.beside, *derived.pages)
-    reasons = {path: delete(path) for path in paths}
+    reasons = {**dict(derived.unreachable), **{path: delete(path) for path in paths}}
     for folder in {file.parent, *(path.parent for path in paths)}:
         try:
             sync_folder(folder)
@@ -123,17 +144,17 @@ def erase(file: Path, derived: Derived) -> None:
             f"the photos are removed from {file}, but these may still show them and could not be deleted:\n{listed}\n"
             f"Fix that and run the same command again. To leave pages, lists and folders as they are: --keep-pages"
         )
-    if not derived.only_runs:
-        forget_pages(file, keep=[Path(page) for page, _ in derived.kept])
 
 
-def _reason_to_keep(
-    page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes, *, keep_pages: bool
-) -> str:
-    """Why an existing recorded page must not be deleted; empty if it may be."""
+def _reason_to_keep(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:
+    """Why an existing recorded page must not be deleted; empty if it may be.
+
+    Raises:
+        OSError: a part of it cannot be looked at.
+    """
     if is_renamed(page) and is_own_page(file, page):
         return ""  # whatever it holds: its deletion has begun
-    return "--keep-pages was given" if keep_pages else _not_ours(page, fingerprints, file, root)
+    return _not_ours(page, fingerprints, file, root)
 
 
 def _not_ours(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, StorageError
 from ..storage.dataset import assemble
-from ..storage.derived import record_elsewhere
+from ..storage.derived import record_elsewhere, was_replaced
 from ..storage.file import EmbeddingFile
 from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder, check_new_file
@@ -77,8 +77,15 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
         logger.info("writing %s", output)
         metadata = metadata_after(joined_metadata(opened, root), new.ledger, plan_id=secrets.token_hex(8))
         for file in inputs:
-            record_elsewhere(file, str(output))  # before assembling: a kill may come after the joined file exists
+            record_elsewhere(file, str(output))  # first: a removal from now on names the output
         assemble(output, new.ledger, new.paths, metadata, opened[0].dtype, like=inputs)
+        replaced = [file.path for file in opened if was_replaced(file)]
+        if replaced:
+            output.unlink()
+            raise StorageError(
+                f"{replaced[0]} was replaced while {output} was made from it, so {output.name} was deleted: it may "
+                f"have held photos that were removed. Run the same command again"
+            )
         dropped = tuple(dict.fromkeys(name for file in opened for name in file.foreign_datasets()))
         total = int(new.ledger.vector_counts.sum())
         return Merged(len(new.paths), total, new.doubles, os.fsdecode(root), dropped)

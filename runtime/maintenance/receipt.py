@@ -83,27 +83,28 @@ def key_path(receipt: Path) -> Path:
     return receipt.with_name(receipt.name + ".key")
 
 
-def check_receipt(path: Path, run_id: str) -> None:
-    """Refuse a receipt, or a key, that would replace a file of something else.
+def taken_name(path: Path, run_id: str, key: str) -> Path | None:
+    """The file that a receipt, or its key, would replace; None if there is none but those of the same removal.
 
     Args:
-        path: the receipt. It may be the receipt of the same removal, which was killed after it.
+        path: the receipt. A removal that was killed after it had written its receipt or key writes both again.
         run_id: of the file after the removal.
+        key: of the removal.
+    """
+    if os.path.lexists(path) and _read(path).get("run_id_after") != run_id:
+        return path
+    return key_path(path) if os.path.lexists(key_path(path)) and _read_key(key_path(path)) != key else None
+
+
+def check_receipt(path: Path, run_id: str, key: str) -> None:
+    """Refuse a receipt, or a key, that would replace another file; see `taken_name`.
+
     Raises:
         OutputExistsError: the receipt or the key exists.
     """
-    key = key_path(path)
-    foreign_receipt = os.path.lexists(path) and not is_receipt_of(path, run_id)
-    foreign_key = os.path.lexists(key) and not _read_key(key)  # a kill may leave a key without its receipt
-    if foreign_receipt or foreign_key:
-        raise OutputExistsError(
-            f"the receipt {path if foreign_receipt else key} exists. Name a new file with --receipt"
-        )
-
-
-def is_receipt_of(path: Path, run_id: str) -> bool:
-    """Whether a file is the receipt of the removal that made the file with this `run_id`."""
-    return _read(path).get("run_id_after") == run_id
+    taken = taken_name(path, run_id, key)
+    if taken is not None:
+        raise OutputExistsError(f"the receipt {taken} exists. Name a new file with --receipt")
 
 
 def write_receipt(path: Path, facts: Mapping[str, Any], key: str, file: Path) -> None:
@@ -116,18 +117,21 @@ def write_receipt(path: Path, facts: Mapping[str, Any], key: str, file: Path) ->
     write_durable(path, (json.dumps(facts, indent=2) + "\n").encode(), "the receipt", like=file)
 
 
-def find_receipt(receipts: Iterable[Path], names: Sequence[bytes]) -> tuple[Path, dict[str, Any]] | None:
+def find_receipt(file: Path, receipts: Iterable[Path], names: Sequence[bytes]) -> tuple[Path, dict[str, Any]] | None:
     """Find a receipt that shows that names were removed before.
 
     Args:
-        receipts: files that may be receipts. Those of other users, and those without their key, are ignored.
-        names: names as they were given to the removal, relative to the root of the file.
+        file: the embedding file.
+        receipts: files that may be receipts. Those that strangers may have written, and those without their key, are
+            ignored.
+        names: names of photos and folders, relative to the root of the file.
     Returns:
         The latest receipt, and its facts, if all of the names were removed; else None.
     """
     left, latest = set(names), None
-    for path, facts, key in sorted(_readable(receipts), key=lambda entry: str(entry[1].get("begun_utc")), reverse=True):
-        removed = {name for name in left if name_digest(key, name) in facts["asked_hmac"]}
+    readable = _readable(file, receipts)
+    for path, facts, key in sorted(readable, key=lambda entry: str(entry[1].get("begun_utc")), reverse=True):
+        removed = {name for name in left if _was_removed(name, facts, key)}
         if removed:
             latest = latest or (path, facts)
             left -= removed
@@ -136,28 +140,39 @@ def find_receipt(receipts: Iterable[Path], names: Sequence[bytes]) -> tuple[Path
     return None
 
 
-def _readable(receipts: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], str]]:
+def _was_removed(name: bytes, facts: Mapping[str, Any], key: str) -> bool:
+    """Whether a name was asked for, with or without a slash at its end, or is that of a removed photo."""
+    plain = name.rstrip(b"/")
+    asked = any(name_digest(key, form) in facts["asked_hmac"] for form in (plain, plain + b"/"))
+    return asked or name_digest(key, name) in facts["removed_hmac"]
+
+
+def _readable(file: Path, receipts: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], str]]:
     for path in receipts:
-        facts, key = _read(path), _read_key(key_path(path))
+        facts, key = _read(path, file), _read_key(key_path(path), file)
         if facts and key:
             yield path, facts, key
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The facts of a receipt; empty if it is none, or if others may have written it."""
+def _read(path: Path, file: Path | None = None) -> dict[str, Any]:
+    """The facts of a receipt; empty if it is none, or if others than the writers of a file may have written it."""
     try:
-        if not path.is_file() or not is_trusted(path) or path.stat().st_size > _MAX_BYTES:
+        if not path.is_file() or not is_trusted(path, beside=file) or path.stat().st_size > _MAX_BYTES:
             return {}
         facts = parse_json(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
-    return facts if isinstance(facts, dict) and isinstance(facts.get("asked_hmac"), list) else {}
+    return facts if isinstance(facts, dict) and _has_digests(facts) else {}
 
 
-def _read_key(path: Path) -> str:
-    """The key in a file; empty if it holds none, or if others may have written it."""
+def _has_digests(facts: dict[str, Any]) -> bool:
+    return all(isinstance(facts.get(name), list) for name in ("asked_hmac", "removed_hmac"))
+
+
+def _read_key(path: Path, file: Path | None = None) -> str:
+    """The key in a file; empty if it holds none, or if others than the writers of a file may have written it."""
     try:
-        if not path.is_file() or not is_trusted(path) or path.stat().st_size > 100:
+        if not path.is_file() or not is_trusted(path, beside=file) or path.stat().st_size > 100:
             return ""
         key = path.read_text("ascii").strip()
         return key if len(bytes.fromhex(key)) == 32 else ""

@@ -25,19 +25,23 @@ from ..errors import ConfigError, LockedError, StorageError, UnfinishedError
 from ..fetch import sha256_of
 from ..files import is_trusted
 from ..storage.dataset import assemble
+from ..storage.derived import forget_pages
 from ..storage.file import EmbeddingFile
 from ..storage.format import stored_text
 from ..storage.ledger import Part
+from ..storage.nearby import is_reserved
 from ..storage.opening import check_regular
 from ..storage.runfolder import RunFolder, utc_now
 from .erase import Derived, derived_from, erase
 from .note import Card, Note, drop_note, note_path, read_note, write_note
-from .receipt import check_receipt, find_receipt, is_receipt_of, name_digest, new_key, write_receipt
+from .receipt import check_receipt, find_receipt, name_digest, new_key, taken_name, write_receipt
 from .rewrite import metadata_after, rewriting
 from .selection import count_shared, find_duplicates, paths_below, select_photos
 from .unfinished import find_unfinished
 
 logger = logging.getLogger(__name__)
+
+_MOST_LOOKS = 5  # a writer that began before the removal gives its page a name once
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,7 @@ class Removal:
         self.unfinished: Note | None = None
         self._interrupted: Note | None = None  # the same, once it is finished or starts over
         self._ignored = ""  # why the note beside the file is not followed
+        self._noted = self.path  # the name of the file when the note was written
 
     def finish_earlier(
         self, names: Sequence[bytes] = (), receipt: Path | None = None, *, keep_pages: bool = False
@@ -118,22 +123,26 @@ class Removal:
             done = run_id == note.card.run_id_after or (replaced and not _holds(current, note))
         if done:
             receipt = receipt if same_names == {*note.card.asked_hmac} else None
-            return self._finish(note, self._receipt_path(receipt, note.card.begun_utc, note.card.run_id_after))
+            return self._finish(
+                note, self._receipt_path(receipt, note.card.begun_utc, note.card.run_id_after, note.key)
+            )
         if replaced:
             logger.warning(
                 "a removal from %s was interrupted, and the file has removed photos again: no receipt is written",
                 self.path,
             )
             self._clean_up(keep_pages=note.keep_pages)
-        drop_note(self.path)
+        drop_note(self._noted)
         return {}
 
     def _clean_up(self, *, keep_pages: bool) -> None:
         """Erase what was made from the file before a removal of which no more is known."""
         with EmbeddingFile(self.path) as current:
             root = current.root
-        erase(self.file, derived_from(self.file, root, keep_pages=keep_pages))
-        drop_note(self.path)
+        derived = derived_from(self.file, root, keep_pages=keep_pages)
+        erase(self.file, derived)
+        forget_pages(self.file, keep=[Path(page) for page, _ in derived.kept])
+        drop_note(self._noted)
 
     def find(self, names: Sequence[bytes], *, keep_pages: bool = False) -> RemovalPlan:
         """Find the photos that names select, and the files that a removal would erase. Nothing is changed.
@@ -179,7 +188,7 @@ class Removal:
             The facts of the latest receipt that shows it; empty if none does.
         """
         beside = self.path.parent.glob(glob.escape(self.path.name) + ".removed-*.json")
-        earlier = find_receipt([*beside, *([receipt] if receipt else [])], names)
+        earlier = find_receipt(self.path, [*beside, *([receipt] if receipt else [])], names)
         return {**earlier[1], "receipt": str(earlier[0])} if earlier else {}
 
     def erase(
@@ -213,7 +222,7 @@ class Removal:
         with self._lock_pairs(), EmbeddingFile(self.path) as source:
             before = source.metadata["run_id"]
             run_id = secrets.token_hex(16) if len(plan.rows) else before
-            receipt_path = self._receipt_path(receipt, now, run_id)
+            receipt_path = self._receipt_path(receipt, now, run_id, key)
             keep = np.ones(len(source.status), bool)
             keep[plan.rows] = False
             removed = list(compress(source.scanned_paths(), (~keep).tolist()))
@@ -255,7 +264,7 @@ class Removal:
                 f"facemill pairs is reading {self.path}; expected: no other command uses it. Wait until pairs ends"
             ) from err
 
-    def _receipt_path(self, receipt: Path | None, begun_utc: str, run_id: str) -> Path:
+    def _receipt_path(self, receipt: Path | None, begun_utc: str, run_id: str, key: str) -> Path:
         """The path of the receipt: a new file, or the receipt of the same removal, which was killed after it.
 
         It comes from this command, never from a note.
@@ -263,9 +272,11 @@ class Removal:
         short = re.sub("[^0-9TZ]", "", begun_utc.replace("+00:00", "Z"))[:20]
         names = (f"{self.path.name}.removed-{short}{'' if i == 1 else f'-{i}'}.json" for i in count(1))
         paths = map(self.path.with_name, names)
-        free = (path for path in paths if not os.path.lexists(path) or is_receipt_of(path, run_id))
+        free = (path for path in paths if taken_name(path, run_id, key) is None)
         path = Path(os.path.abspath(receipt or next(free)))
-        check_receipt(path, run_id)
+        if is_reserved(Path(os.path.realpath(path.parent), path.name), self.path):
+            raise ConfigError(f"the receipt is {path}, a name that facemill uses beside the file. Name another file")
+        check_receipt(path, run_id, key)
         if not path.parent.is_dir():
             raise ConfigError(
                 f"the folder {path.parent} of the receipt does not exist. Create it, or name a different file with "
@@ -297,8 +308,18 @@ class Removal:
         self._folder.clear()
         only_runs = not note.card.removed_photographs
         absent = [*map(Path, note.absent)]
-        derived = derived_from(self.file, root, keep_pages=note.keep_pages, absent=absent, only_runs=only_runs)
-        erase(self.file, derived)
+        deleted: dict[Path, None] = {}
+        kept: dict[str, str] = {}
+        for _ in range(_MOST_LOOKS):
+            derived = derived_from(self.file, root, keep_pages=note.keep_pages, absent=absent, only_runs=only_runs)
+            erase(self.file, derived)
+            paths = dict.fromkeys((*derived.beside, *derived.pages))
+            deleted |= paths
+            kept |= dict(derived.kept)
+            if not paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
+                break
+        if not only_runs:
+            forget_pages(self.file, keep=map(Path, kept))
         links = note.card.other_names_of_file_before if note.card.removed_photographs else 0
         hard_links = [("unknown", f"the old file has other names: {links} (hard links)")] if links else []
         ignored = [(str(note_path(self.path)), self._ignored)] if self._ignored else []
@@ -306,24 +327,39 @@ class Removal:
             **note.card.facts(),
             **after,
             "sha256_after": sha256_of(self.path),
-            "deleted": [str(path) for path in (*derived.beside, *derived.pages)],
-            "may_still_show": [{"path": path, "why": why} for path, why in (*derived.kept, *hard_links, *ignored)],
+            "deleted": list(map(str, deleted)),
+            "may_still_show": [{"path": path, "why": why} for path, why in (*kept.items(), *hard_links, *ignored)],
             "photographs": "not deleted: facemill deletes no photographs",
             "finished_utc": utc_now(),
         }
         write_receipt(receipt, facts, note.key, self.path)
-        drop_note(self.path)
+        drop_note(self._noted)
         return {**facts, "receipt": str(receipt)}
 
     def __enter__(self) -> Removal:
         try:
             self.unfinished, self._ignored = read_note(self.path)
+            if self.unfinished is None and not self._ignored:
+                self._find_note_of_earlier_name()
         except BaseException:
             self._folder.__exit__(None, None, None)
             raise
         if self._ignored:
             logger.warning("%s: %s", note_path(self.path), self._ignored)
         return self
+
+    def _find_note_of_earlier_name(self) -> None:
+        """Find the note of an interrupted removal after which the file was renamed."""
+        suffix = note_path(self.path).name.removeprefix(self.path.name)
+        others = [path for path in self.path.parent.glob(f"*{suffix}") if path != note_path(self.path)]
+        for other in sorted(others):
+            name = other.with_name(other.name.removesuffix(suffix))
+            note, _ = (None, "") if os.path.lexists(name) else read_note(name)
+            if note is not None:
+                with EmbeddingFile(self.path) as current:
+                    if current.metadata["run_id"] == note.card.run_id_after:
+                        self.unfinished, self._noted = note, name
+                        return
 
     def __exit__(self, *exc: object) -> None:
         self._folder.__exit__(*exc)

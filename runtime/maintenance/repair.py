@@ -96,7 +96,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         folder.refuse_unfinished()
         metadata, contract, notes = _metadata(path, damaged)
         logger.info("reading the intact parts of %s", path)
-        survey_of_file = survey(damaged)
+        survey_of_file = survey(damaged, pages=contract.all_pages)
         if not (survey_of_file.photos.status[~survey_of_file.lost] == Status.EMBEDDED).any():
             raise StorageError(f"no row of {path} can be saved; expected: at least one. Restore the file from a copy")
         part = _part(path, damaged, survey_of_file)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import FACE_DATASETS, Status
+from ..records import FACE_DATASETS, PAGE_DATASET, Status
 from ..storage.format import NEAR_ONE, read_raw_paths, stored_text
 from ..storage.layout import is_relative
 from ..storage.ledger import PhotoColumns
@@ -39,11 +39,12 @@ class Survey:
     nameless: int
 
 
-def survey(file: Any) -> Survey:
+def survey(file: Any, *, pages: bool) -> Survey:
     """Read an open damaged file, chunk by chunk where needed.
 
     Args:
         file: an open h5py file whose `/embeddings` can be opened.
+        pages: whether each face has to name its page.
     """
     outcomes = Outcomes(file)
     rows = len(file["embeddings"])
@@ -51,7 +52,7 @@ def survey(file: Any) -> Survey:
     owner = outcomes.owners_by_counts(names, rows)
     if owner is None:
         owner = outcomes.owners_by_names(names, one_each=open_item(file, "face_index") is None)
-    start, counts, broken = _runs(owner, whole_vectors(file), len(outcomes.texts))
+    start, counts, broken = _runs(owner, whole_vectors(file, pages), len(outcomes.texts))
     held = counts > 0
     status = np.where(held, Status.EMBEDDED, outcomes.status).astype(np.uint8)
     right = outcomes.usable & np.isin(status, _KNOWN) & (held | (status != Status.EMBEDDED)) & ~broken
@@ -205,8 +206,8 @@ def _runs(
     return start, counts, (counts > 0) & ((good < counts) | (stop - start != counts))
 
 
-def whole_vectors(file: Any) -> NDArray[np.bool_]:
-    """(N,) bool, whether a row of `/embeddings` can be read, has length 1 or 0, and has a readable face."""
+def whole_vectors(file: Any, pages: bool) -> NDArray[np.bool_]:
+    """(N,) bool, whether a row of `/embeddings` can be read, has length 1 or 0, and has a readable face, and page."""
     vectors = file["embeddings"]
     whole = np.zeros(len(vectors), bool)
     near = NEAR_ONE[str(vectors.dtype)]
@@ -217,4 +218,7 @@ def whole_vectors(file: Any) -> NDArray[np.bool_]:
     if open_item(file, "face_index") is not None or open_item(file, "faces") is not None:
         for name in FACE_DATASETS.values():
             whole &= find_readable(open_item(file, name), len(whole))
+        if pages:
+            numbers, readable = read_column(open_item(file, PAGE_DATASET), len(whole), np.uint16)
+            whole &= readable & (numbers > 0)
     return whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from .page import check_page_path, render, save_page
 from .thumbnails import Thumbnails
 
 _VERDICTS = {"same": "One person", "different": "Two people", "unknown": "No verdict: no threshold is known"}
+
+logger = logging.getLogger(__name__)
 
 
 def write_comparison(
@@ -31,6 +34,7 @@ def write_comparison(
     """
     check_page_path(path, force=force)
     save_page(path, _page(comparison, limits), file)
+    logger.info("page: %s", path)
 
 
 def _page(comparison: Comparison, limits: Limits) -> str:

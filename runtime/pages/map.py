@@ -243,13 +243,13 @@ def _largest_first(kind: str, origin: str, labels: NDArray[np.int64], names: tup
 def _read_photos(embeddings: EmbeddingFile, rows: list[int]) -> tuple[list[str], list[bytes | None]]:
     """Return the note and the picture of each point."""
     faces = embeddings.face_places(rows)
-    boxes = [None if face is None else face.box for face in faces]
     jpegs = thumbnails(
-        [embeddings.photo_path(row) for row in rows], boxes, limits_of(embeddings.contract), side=PICTURE_SIDE
+        [embeddings.photo_path(row) for row in rows], faces, limits_of(embeddings.contract), side=PICTURE_SIDE
     )
     return list(map(_note, faces, jpegs)), jpegs
 
 
 def _note(face: FacePlace | None, jpeg: bytes | None) -> str:
-    rank = 0 if face is None else face.index
-    return ", ".join([*([f"face {rank + 1} in it"] if rank else []), *([_NO_PICTURE] if jpeg is None else [])])
+    rank, page = (0, None) if face is None else (face.index, face.page)
+    places = [*([f"face {rank + 1} in it"] if rank else []), *([f"page {page}"] if page else [])]
+    return ", ".join([*places, *([_NO_PICTURE] if jpeg is None else [])])

@@ -88,7 +88,7 @@ def _card(embeddings: EmbeddingFile, pair: Pair, pictures: Thumbnails) -> dict[s
             {
                 "path": path,
                 "picture": pictures.of(embeddings.photo_path(row), face),
-                "face": f" (face_index {face.index})" if face is not None and face.index else "",
+                "face": f" ({face})" if face is not None and (face.index or face.page) else "",
             }
             for row, path, face in zip(pair.rows, pair.paths, faces, strict=True)
         ],

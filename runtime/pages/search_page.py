@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from .thumbnails import Thumbnails
 
 _MAX_QUERIES, _MAX_PICTURES = 200, 5000  # per page, which keeps it near ten megabytes
 _MIN_CONTENTS_QUERIES, _MAX_OPEN_QUERIES = 4, 30  # list of contents: from this many; unfolded up to this many
+
+logger = logging.getLogger(__name__)
 
 
 class PageAnswers:
@@ -59,6 +62,7 @@ def write_page(path: Path, embeddings: EmbeddingFile, answers: PageAnswers, *, f
     """
     check_page_path(path, force=force)
     save_page(path, _page(embeddings, answers), embeddings)
+    logger.info("page: %s", path)
 
 
 def _page(embeddings: EmbeddingFile, page: PageAnswers) -> str:
@@ -101,7 +105,7 @@ def _hit(embeddings: EmbeddingFile, hit: Hit, pictures: Thumbnails) -> dict[str,
     if hit.expected is not None:
         facts.append(f"{hit.expected} false hits expected")
     if hit.face is not None:
-        facts.append(f"face_index {hit.face.index}")
+        facts.append(str(hit.face))
     if hit.folder is not None:
         facts.append(f"{count(hit.photographs, 'photo', 'photos')} of {hit.folder}")
     return {

@@ -134,7 +134,7 @@ def _page(
     faces, paths = embeddings.face_places(rows), embeddings.names(rows)
     pictures = thumbnails(
         embeddings.photo_paths(rows),
-        [None if face is None else face.box for face in faces],
+        faces,
         limits_of(embeddings.contract),
         side=_SIDE,
     )
@@ -142,7 +142,7 @@ def _page(
         {
             "picture": picture(pictures[i]),
             "path": paths[i],
-            "fact": f"{clusters.scores[row]:.3f}" + (f" \u00b7 face_index {face.index}" if face and face.index else ""),
+            "fact": f"{clusters.scores[row]:.3f}" + (f" \u00b7 {face}" if face and (face.index or face.page) else ""),
         }
         for i, (row, face) in enumerate(zip(rows, faces, strict=True))
     ]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import MachineError
 from ..images.decode import ImageError, Limits, decode_photo
+from ..images.header import take_page
 from ..images.one_photo import one_photo
 from ..records import Box, FacePlace, Photo
 from ..sources.reader import ReadError, read_file
@@ -45,30 +46,32 @@ class Thumbnails:
             path: absolute path of the photo.
             face: the face to show; None for the whole photo.
         """
-        return picture(self._cached(path, None if face is None else face.box))
+        return picture(self._cached(path, face))
 
 
 def thumbnails(
-    photos: Sequence[bytes], boxes: Sequence[Box | None], limits: Limits, *, side: int
+    photos: Sequence[bytes], faces: Sequence[FacePlace | None], limits: Limits, *, side: int
 ) -> list[bytes | None]:
     """Make small JPEGs; None for a photo that is missing, damaged, or no longer holds the face.
 
     Args:
         photos: n absolute paths.
-        boxes: n faces to show, in pixels of the original; None for the whole photo.
+        faces: n faces to show, in pixels of the original; None for the whole photo.
         limits: larger photos are refused before decoding.
         side: longest side of a JPEG, pixels.
     """
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(lambda path, box: thumbnail(path, box, limits, side=side), photos, boxes))
+        return list(pool.map(lambda path, face: thumbnail(path, face, limits, side=side), photos, faces))
 
 
-def thumbnail(path: bytes, box: Box | None, limits: Limits, *, side: int) -> bytes | None:
+def thumbnail(path: bytes, face: FacePlace | None, limits: Limits, *, side: int) -> bytes | None:
     """Make one small JPEG; see `thumbnails`."""
     try:
         data = read_file(path, limits.max_bytes)
         with one_photo("draw", path):
-            return _draw(data, box, limits, side)
+            if face is not None and face.page is not None:
+                data = take_page(data, face.page)
+            return _draw(data, None if face is None else face.box, limits, side)
     except (ReadError, ImageError, MachineError):  # a page without a picture is better than none
         return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import zipfile
 import zlib
@@ -53,7 +54,7 @@ class Checkpoint:
             LockedError: another search for pairs of this file is running.
             StorageError: the folder cannot be created.
         """
-        self._folder = RunFolder(file.with_name(f"{file.name}.{job}"), like=file)
+        self._folder = RunFolder(Path(os.path.realpath(file) + f".{job}"), like=file)
         self._plan = self._folder.path / "plan.json"
         self.done = 0
 

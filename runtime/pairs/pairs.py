@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from ..errors import TooManyPairsError
 from ..interrupt import Control, RunControl, raise_if_stopping
 from ..progress import Listener, Reporter
+from ..records import PAGE_DATASET
 from ..storage.file import EmbeddingFile
 from ..text import duration
 from .all_pairs import ScoredPairs, join_pairs, pairs_above
@@ -129,6 +130,8 @@ def find_pairs(
         pairs = _select(pairs, unique)
     share = None if lists is None else measure_share(embeddings, pairs, query.threshold, products, _SEED)
     photos = embeddings.photo_numbers()
+    if embeddings.has_pages:  # each page is a photo of its own, and may show the person of another page
+        photos = photos * (1 << 16) + embeddings.column(PAGE_DATASET, 0, embeddings.rows)
     two_photos = photos[pairs.first] != photos[pairs.second]
     order = np.lexsort((pairs.second[two_photos], pairs.first[two_photos], -pairs.scores[two_photos]))
     best_first = _select(pairs, np.flatnonzero(two_photos)[order])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .. import defaults
 from ..engines.engine import EngineInfo
 from ..errors import ContractError
 from ..faces.align import ALIGN_RULE
@@ -47,6 +48,7 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContr
         return contract
     detector, rules = request.detector.info, request.faces
     limits: dict[str, Any] = {"min_brightness": rules.min_brightness, "min_contrast": rules.min_contrast}
+    limits["pages"] = rules.pages if rules.pages != defaults.PAGES else None
     return replace(
         contract,
         detector=detector.model,
@@ -87,7 +89,7 @@ def face_rules_of(contract: EmbeddingContract) -> FaceRules:
         return FaceRules("none")
     quality = contract.min_score, contract.min_iod, contract.min_sharpness, contract.min_frontal
     exposure = contract.min_brightness or 0.0, contract.min_contrast or 0.0
-    return FaceRules(contract.align, contract.faces, *quality, *exposure)
+    return FaceRules(contract.align, contract.faces, *quality, *exposure, contract.pages or defaults.PAGES)
 
 
 def query_face_rules_of(contract: EmbeddingContract) -> FaceRules:

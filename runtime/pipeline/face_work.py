@@ -6,7 +6,7 @@ A photo without a good face becomes an outcome, never an exception.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..engines.runner import Runner
 from ..faces.align import align_crops
 from ..faces.detectors import Faces, decoder_of
 from ..faces.finder import Finder
+from ..faces.pages import crops_of_photo, join_crops, no_crops
 from ..faces.quality import interocular, measure_crops
 from ..faces.rules import FaceRules
 from ..faces.selection import (
@@ -31,14 +32,16 @@ from ..faces.selection import (
     reject_photo,
     select_faces,
 )
-from ..images.decode import ImageError, Limits, decode_photo
+from ..images.decode import ImageError, Limits, count_pages, decode_photo
+from ..images.header import take_page
 from ..images.one_photo import each_photo, one_photo
 from ..modelspec import ModelSpec
-from ..records import FACE, Crops, Encoded, Outcome, Photo, Photos
+from ..records import FACE, Crops, Encoded, Outcome, PagedFile, Photo, Photos, Status
 from .stages import Chain, Stage, StageClock
 from .work import Decode, decode_each
 
 _DETECTOR_BATCH = 16  # images in one call of the detector
+_MAX_FACES = 10_000  # on all pages of a photo, whose crops are in memory together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,16 +62,40 @@ class DecodePhotos:
     Attributes:
         channel_order: "rgb" or "bgr".
         limits: size limits, checked before decoding.
+        pages: "main" decodes the main page of each; "all" leaves photos of several pages to `FindFaces`.
     """
 
     channel_order: str
     limits: Limits
+    pages: str = "main"
 
     def __call__(self, batch: Encoded) -> Photos:
-        return decode_each(
+        paged: list[PagedFile] = []
+        if self.pages == "all":
+            batch, paged = _set_apart_paged(batch, self.limits)
+        photos = decode_each(
             batch,
             lambda data: decode_photo(data, long_side=LONG_SIDE, channel_order=self.channel_order, limits=self.limits),
         )
+        return replace(photos, paged=tuple(paged))
+
+
+def _set_apart_paged(batch: Encoded, limits: Limits) -> tuple[Encoded, list[PagedFile]]:
+    """A batch without its photos of several pages, and these; a photo over a limit of pages is an outcome."""
+    rows, files, paged, outcomes = [], [], [], list(batch.outcomes)
+    for row, name, data in zip(batch.rows.tolist(), batch.names_of_rows(), batch.files, strict=True):
+        try:
+            with one_photo("count the pages of", name):
+                pages = count_pages(data, limits)
+        except ImageError as err:
+            outcomes.append(Outcome(row, err.status, err.detail))
+            continue
+        if pages > 1:
+            paged.append(PagedFile(row, name, data, pages))
+        else:
+            rows.append(row)
+            files.append(data)
+    return replace(batch, rows=np.array(rows, np.int64), files=tuple(files), outcomes=tuple(outcomes)), paged
 
 
 def open_finder(detector: Runner, rules: FaceRules, channel_order: str) -> Finder:
@@ -248,7 +275,30 @@ class FindFaces:
     crop: CropFaces
 
     def __call__(self, batch: Photos) -> Crops:
-        return self.crop(self.detect(batch))
+        crops = self.crop(self.detect(batch))
+        if self.crop.rules.pages != "all":
+            return crops
+        assert crops.faces is not None
+        crops.faces["page"] = 1
+        return join_crops([crops, *map(self._find_on_pages, batch.paged)]) if batch.paged else crops
+
+    def _find_on_pages(self, photo: PagedFile) -> Crops:
+        """The crops of all pages of a photo, or its outcome. One page is in memory at a time."""
+        decode = DecodePhotos(self.crop.channel_order, self.crop.limits)
+        pages: list[Crops] = []  # their rows are the numbers of the pages
+        for page in range(1, photo.pages + 1):
+            try:
+                with one_photo(f"read page {page} of", photo.name):
+                    file = take_page(photo.data, page)
+            except ImageError as err:
+                pages.append(no_crops(self.crop.size, Outcome(page, err.status, err.detail)))
+                continue
+            names = [photo.name] * (page + 1)
+            pages.append(self.crop(self.detect(decode(Encoded(np.array([page]), files=(file,), names=names)))))
+            if sum(sum(crops.face_counts.values()) for crops in pages) > _MAX_FACES:
+                excess = f"more than {_MAX_FACES} faces on {page} pages; expected: at most so many in a photo"
+                return no_crops(self.crop.size, Outcome(photo.row, Status.UNSUPPORTED, excess))
+        return crops_of_photo(photo, join_crops(pages))
 
 
 def find_faces_with(detector: Runner, rules: FaceRules, model: EngineInfo | ModelSpec, limits: Limits) -> FindFaces:
@@ -287,5 +337,5 @@ def crop_stages(
     clocks = clocks or {name: StageClock(name, 1) for name in ("decode", "detect")}
     if detector is None:
         return Chain.of(Stage(clocks["decode"], Decode(model.size, model.channel_order, limits), ahead))
-    decode = Chain.of(Stage(clocks["decode"], DecodePhotos(model.channel_order, limits), ahead))
+    decode = Chain.of(Stage(clocks["decode"], DecodePhotos(model.channel_order, limits, rules.pages), ahead))
     return decode.then(Stage(clocks["detect"], find_faces_with(detector, rules, model, limits), ahead))

@@ -211,11 +211,13 @@ def _stored_plan(request: Request, source: Source, folder: RunFolder) -> StoredP
         request, stored = replace(request, force=request.force and not _same_forced_run(stored, request)), None
     if stored is not None and request.force and not (_same_forced_run(stored, request) and stored.contract == contract):
         stored = None
-    if stored is not None and (segment_files(folder.path) or stored.contract == contract):
+    resumes = stored is not None and bool(segment_files(folder.path) or stored.contract == contract)
+    named = digest_inputs(request.inputs, request.patterns)
+    if stored is not None and isinstance(source, FileSource) and (resumes or stored.inputs == named):
+        source.check_same_disks([os.fsencode(disk) for disk in stored.disks])  # without one, the root may differ
+    if stored is not None and resumes:
         check_contract(stored.contract, contract, folder.path)
         _check_list(stored, source, folder)
-        if isinstance(source, FileSource):
-            source.check_same_disks([os.fsencode(disk) for disk in stored.disks])
         with PathTable(folder.paths_file) as names:
             _warn_about_changes(source, names)
         return stored
@@ -341,8 +343,6 @@ def _warn_about_changes(source: Source, first_scan: Sequence[bytes]) -> None:
     if len(names) == len(first_scan) and all(map(bytes.__eq__, names, first_scan)):
         return
     before, now = set(first_scan), set(names)
-    if isinstance(source, FileSource) and source.disks is not None:
-        source.disks.expect_missing(source.root, before - now)
     logger.warning(
         "the photos changed since the run started: %d new photos are not part of it, %d are missing. "
         "To include new photos, use `facemill add` on the finished file, or start over with --force",
@@ -396,5 +396,5 @@ def disk_bytes_while_running(
         longest: length of the longest path, in bytes. Bytes beyond 64 hardly count, because paths are compressed.
     """
     vectors = rows * dimension * np.dtype(dtype).itemsize
-    face_bytes = 2 * FACE.itemsize * rows if faces else 0
+    face_bytes = 2 * (FACE.itemsize - FACE["page"].itemsize) * rows if faces else 0  # pages compress to nothing
     return int(2.02 * vectors) + face_bytes + 3 * rows * min(longest, 64) + 64 * rows * skip_duplicates + (1 << 20)

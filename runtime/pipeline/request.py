@@ -106,6 +106,11 @@ class Request:
             raise ConfigError("--skip-duplicates and several --device cannot be combined; expected: one of them")
         if self.decoder not in ("auto", "opencv", "dali"):
             raise ConfigError(f"--decoder is {self.decoder!r}; expected: auto, opencv or dali")
+        if self.decoder == "dali" and self.faces.pages == "all":
+            raise ConfigError(
+                "--decoder dali was given with --pages all; expected: --decoder opencv or auto, because DALI reads one "
+                "page of a file"
+            )
         if self.faces.detects != (self.detector is not None):
             raise ConfigError(
                 f"--align is {self.faces.align} and the detector is {self.detector}; expected: a detector engine "
@@ -168,6 +173,8 @@ def _decoder(request: Request, info: EngineInfo) -> str:
             f"tensorrt, including the detector, because DALI's photos stay on the GPU. Use --decoder opencv, or "
             f"--backend tensorrt"
         )
+    if decoder == "auto" and request.faces.pages == "all":
+        return "opencv"
     if decoder == "auto" and on_gpu and not available("nvidia.dali"):
         logger.info("decoding on the CPU: DALI is not installed (%s)", pip_install("gpu"))
         return "opencv"

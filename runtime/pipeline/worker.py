@@ -165,6 +165,7 @@ def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded])
         rules=request.run.segments,
         process=task.process,
         faces=request.detector is not None,
+        pages=request.faces.pages == "all",
     )
     try:
         with pipeline:

@@ -21,7 +21,7 @@ class SearchFacts:
         rows: number of embeddings that were searched.
         model: name of the model that made them.
         model_sha256: checksum of its weights, as stored in the file.
-        has_faces: whether hits name the face in the photo.
+        has_faces, has_pages: whether hits name the face in the photo, and its page.
         index: the index of the search, with its recall if it is approximate.
         warning: a warning about untrained weights; empty for trained ones.
         calibration: the false-match rates of the file; None if it has no calibration.
@@ -36,6 +36,7 @@ class SearchFacts:
     warning: str = ""
     calibration: Calibration | None = None
     by_folder: bool = False
+    has_pages: bool = False
 
     @property
     def model_label(self) -> str:

@@ -184,6 +184,7 @@ class Search:
             model=str(metadata.get("model", "unknown")),
             model_sha256=str(metadata.get("model_sha256", "unknown")),
             has_faces=self.file.has_faces,
+            has_pages=self.file.has_pages,
             index=index.facts,
             warning=self._warning,
             calibration=self._calibration,

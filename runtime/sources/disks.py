@@ -1,20 +1,27 @@
 """Tell a photo that is missing from a disk that went away.
 
 A mount that goes away leaves its empty folder, and every photo below it becomes "no such file": millions of wrong
-outcomes within seconds. So the scan notes what the folders lie on, and each photo that cannot be opened is a reason to
-look there.
+outcomes within seconds. So the scan notes which folders exist and what they lie on, and each photo that cannot be
+opened is a reason to look there.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import SourceError
-from .reader import ReadError, is_folder
+from ..retries import retried
+from .reader import ReadError, is_folder, is_machine_fault, read_error
 
 _MOUNTS = "/proc/self/mountinfo"
 _SAMPLE = 1000  # photos that are tried when the last good one cannot be opened any more
@@ -30,28 +37,24 @@ class Disks:
         folders: absolute folders that lie on a disk other than that of the folder above, with the device and inode.
     """
 
-    def __init__(self, root: bytes, names: Sequence[bytes], crossings: Iterable[bytes] = (), *, walked: bool) -> None:
+    def __init__(self, root: bytes, names: Sequence[bytes], *, walked: bool) -> None:
         """Look at the folders now.
 
         Args:
             root: absolute folder above all photos.
             names: their sorted paths below it.
-            crossings: folders, also behind links, at which the walk came to another device.
             walked: whether all photos were seen in their folders; a list may name what never existed.
+        Raises:
+            MachineError: a folder cannot be looked at because of its disk.
         """
-        self._walked = walked
-        self._gone: frozenset[bytes] = frozenset()  # folders that were missing before this run
         self._good = b""  # the photo that was read last
         self.folders: dict[bytes, tuple[int, int]] = {}
-        for folder in {*_mounts_below(root, names), *crossings}:
+        self._root_device = os.stat(root).st_dev
+        self._existing = _Folders(root, names, self._root_device, walked=walked)
+        for folder in {*_mounts_below(root, names), *self._existing.crossings}:
             with suppress(OSError):
                 info = os.stat(folder)
                 self.folders[folder] = info.st_dev, info.st_ino
-        self._root_device = os.stat(root).st_dev
-
-    def expect_missing(self, root: bytes, names: Iterable[bytes]) -> None:
-        """Note photos of an earlier scan that are gone before this run: they are missing, and no disk is."""
-        self._gone |= {os.path.join(root, os.path.dirname(name)) for name in names}
 
     def check_same(self, before: Sequence[bytes]) -> None:
         """Check that the disks of an earlier scan are there.
@@ -89,7 +92,7 @@ class Disks:
                 f"{_RESUME}. Mount the disk and run the same command again to resume"
             )
         folder = os.path.dirname(path)
-        if self._walked and folder not in self._gone and not is_folder(folder):
+        if self._existing.device(folder) is not None and not is_folder(folder):
             raise SourceError(
                 f"the folder {os.fsdecode(folder)} disappeared during the run. {_RESUME}. Run the same command again: "
                 f"it resumes with the photos of that folder if it is back, and else without them"
@@ -103,18 +106,22 @@ class Disks:
 
     def _changed_folder(self, root: bytes, path: bytes) -> bytes:
         """A folder above a photo that lies on another device than it did; empty for none."""
-        for folder, (device, inode) in self.folders.items():
-            if path.startswith(os.path.join(folder, b"")):
+        for folder in _folders_above(path):
+            if folder in self.folders:
                 try:
                     info = os.stat(folder)
                 except OSError:
                     return folder
-                if (info.st_dev, info.st_ino) != (device, inode):
+                if (info.st_dev, info.st_ino) != self.folders[folder]:
                     return folder
         try:
-            return b"" if os.stat(root).st_dev == self._root_device else root
+            if os.stat(root).st_dev != self._root_device:
+                return root
         except OSError:
             return root
+        folder = os.path.dirname(path)
+        device, device_now = self._existing.device(folder), _device_of(folder)
+        return b"" if device is None or device_now in (device, None) else folder
 
     def _others_open(self, root: bytes, names: Sequence[bytes]) -> bool:
         """Whether the photo that was read last, or else more than a few of a sample, can still be opened."""
@@ -130,6 +137,73 @@ class Disks:
             if opened > _FEW * len(rows):
                 return True
         return False
+
+
+class _Folders:
+    """The folders above photos that exist, each with its device: 16 bytes a folder, since there may be millions.
+
+    Attributes:
+        crossings: absolute folders, also behind links, that lie on another device than the folder above.
+    """
+
+    def __init__(self, root: bytes, names: Iterable[bytes], root_device: int, *, walked: bool) -> None:
+        """Look at each folder once. The names are sorted, so that all names below a folder follow each other."""
+        self.crossings: list[bytes] = []
+        keys, devices = array("Q"), array("Q")
+        above: list[tuple[bytes, int | None]] = [(b"", root_device)]  # down to the folder in hand; None: missing
+        for name in names:
+            folder = name[: name.rfind(b"/") + 1]
+            while not folder.startswith(above[-1][0]):
+                above.pop()
+            while folder != above[-1][0]:
+                upper, upper_device = above[-1]
+                lower = folder[: folder.index(b"/", len(upper)) + 1]
+                path = os.path.join(root, lower[:-1])
+                device = None if upper_device is None else retried(partial(_device_of, path))
+                if device is None and walked:
+                    device = upper_device  # it disappeared after the walk had seen it
+                above.append((lower, device))
+                if device is not None:
+                    keys.append(_key(path))
+                    devices.append(device)
+                    if device != upper_device:
+                        self.crossings.append(path)
+        order = np.argsort(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.int64)
+        self._keys: NDArray[np.uint64] = np.array(keys, np.uint64)[order]
+        self._devices: NDArray[np.uint64] = np.array(devices, np.uint64)[order]
+
+    def device(self, folder: bytes) -> int | None:
+        """The device of an absolute folder; None if it did not exist, or has no photos."""
+        key = np.uint64(_key(folder))
+        at = int(np.searchsorted(self._keys, key))
+        return int(self._devices[at]) if at < len(self._keys) and self._keys[at] == key else None
+
+
+def _key(folder: bytes) -> int:
+    """A number for a path, the same in every process."""
+    return int.from_bytes(blake2b(folder, digest_size=8).digest(), "little")
+
+
+def _folders_above(path: bytes) -> Iterator[bytes]:
+    """Every folder above an absolute path, the highest first."""
+    at = path.find(b"/")
+    while at >= 0:
+        yield path[:at] or b"/"
+        at = path.find(b"/", at + 1)
+
+
+def _device_of(folder: bytes) -> int | None:
+    """The device of a folder, behind links too; None if it is missing, or nobody may look at it.
+
+    Raises:
+        MachineError: its disk does not answer.
+    """
+    try:
+        return os.stat(folder).st_dev
+    except OSError as err:
+        if is_machine_fault(err):
+            raise read_error(err, folder) from err
+        return None
 
 
 def _opens(path: bytes) -> bool:

@@ -82,7 +82,7 @@ def scan(
         )
     cut = len(root) + (not root.endswith(b"/"))
     relative = [path[cut:] for path in paths[:limit]]
-    disks = Disks(root, relative, walk.crossings, walked=not listed)
+    disks = Disks(root, relative, walked=not listed)
     return FileSource(root, relative, max_bytes, passed_over, walk.patterns, disks)
 
 
@@ -141,13 +141,11 @@ class _Walk:
     Attributes:
         patterns: names to take and to leave out.
         passed_over: number of files by ending, and of files and folders by the pattern that left them out.
-        crossings: folders that lie on another device than the folder above, or in which a link to one was.
     """
 
     def __init__(self, patterns: Patterns) -> None:
         self.patterns = patterns
         self.passed_over: Counter[str] = Counter()
-        self.crossings: list[bytes] = []
 
     def takes(self, path: bytes) -> bool:
         """Whether the patterns of the user take a file that is named by its path."""
@@ -175,30 +173,27 @@ class _Walk:
         """
         all_names = not self.patterns.usual_only  # else few names have to be compared with patterns
         visited: set[tuple[int, int]] = set()
-        folders: list[tuple[bytes, int]] = [(top, 0)]  # with the device of the folder above; 0 for the first
-        links: list[tuple[bytes, int]] = []
+        folders, links = [top], list[bytes]()
         while folders or links:
             if not folders:
                 links.sort(reverse=True)
-            folder, device_above = folders.pop() if folders else links.pop()
+            folder = folders.pop() if folders else links.pop()
             try:
                 info, listing = retried(partial(_open_folder, folder))
                 with listing:
                     if (info.st_dev, info.st_ino) in visited:
                         continue
                     visited.add((info.st_dev, info.st_ino))
-                    if device_above and info.st_dev != device_above:
-                        self.crossings.append(folder)
                     for entry in listing:
                         name = entry.name
                         if (all_names or name[:1] in FIRST_LEFT_OUT) and self._leaves_out(entry, top):
                             continue
                         if entry.is_dir(follow_symlinks=False):
-                            folders.append((entry.path, info.st_dev))
+                            folders.append(entry.path)
                         elif name[name.rfind(b".") :].lower() in EXTENSIONS:  # `is_photo_name`, millions of times
                             yield entry.path
                         elif entry.is_symlink() and _is_dir(entry):
-                            links.append((entry.path, info.st_dev))
+                            links.append(entry.path)
                         elif is_photo(entry.path):
                             yield entry.path
                         else:

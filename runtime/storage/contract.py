@@ -85,6 +85,7 @@ class EmbeddingContract:
     # None if they accept all faces, so that such files are equal to those of older versions, which lack them.
     min_brightness: float = _guards(Guard.FILE)
     min_contrast: float = _guards(Guard.FILE)
+    pages: str = _guards(Guard.FILE)  # None for the main pages, likewise
 
     unknown: Mapping[str, Any] = field(default_factory=dict)  # fields of a newer version
 
@@ -138,6 +139,11 @@ class EmbeddingContract:
         return replace(self, dtype=dtype, dimension=dimension)
 
     @property
+    def all_pages(self) -> bool:
+        """Whether every page of a photo has rows, which name their pages; else only the main page has."""
+        return self.pages == "all"
+
+    @property
     def detects_faces(self) -> bool:
         """Whether a detector found the faces; else the photos are aligned crops."""
         return self.detector is not None
@@ -177,14 +183,16 @@ class EmbeddingContract:
             labels: labels of this contract and of `other`.
         """
         with_faces = self.detects_faces and other.detects_faces and guard >= Guard.FILE
-        assumed = {"min_brightness": 0.0, "min_contrast": 0.0} if with_faces else {}  # where one does not state them
-        ours, theirs = ({**assumed, **contract.select(guard)} for contract in (self, other))
+        ours, theirs = ({**(_ASSUMED if with_faces else {}), **contract.select(guard)} for contract in (self, other))
         return [
             f"{name}: {ours.get(name)!r} {labels[0]}, {theirs.get(name)!r} {labels[1]}"
             for name in ({**ours, **theirs} if both else theirs)
             if ours.get(name) != theirs.get(name)
         ]
 
+
+# What a contract with faces means that does not state these.
+_ASSUMED = {"min_brightness": 0.0, "min_contrast": 0.0, "pages": "main"}
 
 # Every field by name, with the first level that needs it to agree.
 GUARDS: dict[str, Guard] = {

@@ -75,8 +75,9 @@ def assemble(
             fletcher32=True,
         )
         names = _strings(file, "image_paths", total, widest)
+        pages = ledger.has_faces and metadata.get("pages") == "all"
         if ledger.has_faces:
-            create_faces(file)
+            create_faces(file, pages=pages)
         stop = 0
         for rows in _embedding_blocks(embedded, counts):
             embeddings = ledger.embeddings(rows)
@@ -85,7 +86,7 @@ def assemble(
             each = np.repeat(rows, ledger.vector_counts[rows]).tolist()  # the row of every embedding
             names[start:stop] = np.array([stored_text(paths[row]) for row in each], names.dtype)
             if ledger.has_faces:
-                append_faces(file, ledger.faces(rows))
+                append_faces(file, ledger.faces(rows, pages=pages))
             target.check()
         _write_outcomes(target, ledger, paths, widest)
         seal(file)

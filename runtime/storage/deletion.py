@@ -17,31 +17,51 @@ from pathlib import Path
 
 from ..files import TEMPORARY_SUFFIX, sync_folder
 
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MARK = re.compile(r"\.removing-[0-9a-f]{16}$")
 
 
 def delete(path: Path) -> str:
-    """Delete a file, a link itself, or a folder without following links.
+    """Delete a file, a link itself, or a folder. No link is followed, in the folder or above it.
 
     Returns:
         Why it could not be deleted; empty if it is gone.
     """
     try:
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            path.unlink()
-            return ""
-        if not is_renamed(path):
-            target = path.with_name(f"{path.name}.removing-{secrets.token_hex(8)}")
-            path.rename(target)
-            sync_folder(path.parent)  # after a power cut no half of the folder has its old name
-            path = target
-        shutil.rmtree(path)
-    except FileNotFoundError:
+        above = _open_folder(os.path.realpath(path.parent))
+        try:
+            _delete_in(above, path.name)
+        finally:
+            os.close(above)
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as err:
-        reason = err.strerror or os.strerror(err.errno or errno.EIO)
-        return reason if err.filename in (None, os.fspath(path)) else f"{reason}: {os.fspath(err.filename)}"
+        return err.strerror or os.strerror(err.errno or errno.EIO)
     return ""
+
+
+def _open_folder(path: str) -> int:
+    """Open a folder by its real path. Somebody may put a link into the path at any moment: that is an error."""
+    fd = os.open("/", _FOLDER)
+    for part in Path(path).parts[1:]:
+        try:
+            inner = os.open(part, _FOLDER, dir_fd=fd)
+        finally:
+            os.close(fd)
+        fd = inner
+    return fd
+
+
+def _delete_in(folder: int, name: str) -> None:
+    if not stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode):
+        os.unlink(name, dir_fd=folder)
+        return
+    if not is_renamed(Path(name)):
+        target = f"{name}.removing-{secrets.token_hex(8)}"
+        os.rename(name, target, src_dir_fd=folder, dst_dir_fd=folder)
+        sync_folder(Path(f"/proc/self/fd/{folder}"))  # after a power cut no half of the folder has its old name
+        name = target
+    shutil.rmtree(f"/proc/self/fd/{folder}/{name}")
 
 
 def is_renamed(path: Path) -> bool:

@@ -6,6 +6,7 @@ when the folder is moved or copied. `nearby.py` finds the files beside the file,
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -46,7 +47,11 @@ class Fingerprint:
 
 
 def take_fingerprint(page: Path) -> Fingerprint | None:
-    """The current state of a page, without following links; None if it does not exist."""
+    """The current state of a page, without following links; None if it does not exist.
+
+    Raises:
+        OSError: a part of it cannot be looked at.
+    """
     entries = size = newest = 0
     try:
         for path in _tree(page):
@@ -60,8 +65,13 @@ def take_fingerprint(page: Path) -> Fingerprint | None:
 
 def _tree(page: Path) -> Iterator[str]:
     yield str(page)
-    for folder, folders, files in os.walk(page):  # empty for a file; links are not followed
+    for folder, folders, files in os.walk(page, onerror=_refuse):  # empty for a file; links are not followed
         yield from (os.path.join(folder, name) for name in (*folders, *files))
+
+
+def _refuse(err: OSError) -> None:
+    if err.errno not in (errno.ENOTDIR, errno.ENOENT):  # it is a file, or it is gone
+        raise err
 
 
 def record_page(file: Path | EmbeddingFile, page: Path, seen: Fingerprint | None = None) -> None:
@@ -79,10 +89,13 @@ def record_page(file: Path | EmbeddingFile, page: Path, seen: Fingerprint | None
         StorageError: a file with other rows has replaced the open file, so that the page may show photos that were
             removed while it was made. A page that has its name already was deleted.
     """
-    page = Path(os.path.abspath(page))
-    _record(file, page, seen or take_fingerprint(page))
+    page = _place_of(page)
+    fingerprint = seen
+    with suppress(OSError):
+        fingerprint = seen or take_fingerprint(page)
+    _record(file, page, fingerprint)
     # After the record: a removal from now on finds the page. A removal before has replaced the file.
-    if isinstance(file, EmbeddingFile) and _was_replaced(file):
+    if isinstance(file, EmbeddingFile) and was_replaced(file):
         if seen is None:
             delete(page)
         raise StorageError(
@@ -91,7 +104,7 @@ def record_page(file: Path | EmbeddingFile, page: Path, seen: Fingerprint | None
         )
 
 
-def _was_replaced(file: EmbeddingFile) -> bool:
+def was_replaced(file: EmbeddingFile) -> bool:
     """Whether a file with other rows has taken the name of an open one since it was opened, or the name is gone."""
     try:
         if os.path.samestat(os.stat(file.path), os.fstat(file.hdf5.id.get_vfd_handle())):
@@ -108,7 +121,12 @@ def record_start(file: Path | EmbeddingFile, page: Path) -> None:
     This also removes what a killed writer of the embedding file itself left beside it.
     """
     sweep_run_folder(Path(os.path.realpath(_path_of(file))))
-    _record(file, Path(os.path.abspath(page)), None)
+    _record(file, _place_of(page), None)
+
+
+def _place_of(page: Path) -> Path:
+    """The absolute path of a page; `link/../page` is what the kernel says."""
+    return Path(os.path.realpath(page.parent), page.name)
 
 
 def _path_of(file: Path | EmbeddingFile) -> Path:
@@ -279,35 +297,39 @@ def _entries(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def distrusted_list(file: Path) -> Path | None:
-    """The list of pages, if others may have written it: nothing in it is followed then."""
+    """The list of pages, if others may have written it, or if it is a pipe: nothing in it is followed then."""
     path = _list(file)
-    regular = path.is_file() or path.is_symlink()
-    return path if regular and not is_trusted(path, beside=file) else None
+    return path if os.path.lexists(path) and not is_trusted(path, beside=file) else None
 
 
 def _is_possible(page: Path) -> bool:
     """Whether a name can exist: the kernel takes no NUL, no lone surrogate and no name beyond its limits."""
     try:
         os.lstat(page)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return True
-    except (OSError, ValueError):
+    except OSError as err:
+        return err.errno != errno.ENAMETOOLONG  # another error says something about the disk, not about the name
+    except ValueError:
         return False
     return True
 
 
 def _unfinished(page: Path) -> list[Path]:
     """Existing temporary files of a page, and remains of its deletion; some writers follow a link, some replace it."""
-    names = map(temporary_path, dict.fromkeys([page, Path(os.path.realpath(page))]))
-    return [*(name for name in names if os.path.lexists(name)), *renamed_remains(page)]
+    temporary = [temporary_path(name) for name in dict.fromkeys([page, Path(os.path.realpath(page))])]
+    remains = [path for name in (page, *temporary) for path in renamed_remains(name)]
+    return [*(name for name in temporary if os.path.lexists(name)), *remains]
 
 
 def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     """Remove pages from the list, except some, and delete an empty list. Recorded locations stay.
 
+    A list that others may have written stays as it is: nothing in it was deleted.
+
     Raises:
         StorageError: the list cannot be read or written; it is unchanged.
     """
+    if distrusted_list(file):
+        return
     keep_set, written = set(keep), written_pages(file)
     left = [page for page in recorded_pages(file) if page in keep_set]
     lines = [_line(file, page, fingerprint) for page in left for fingerprint in written.get(page) or (None,)]

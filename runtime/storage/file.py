@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, StorageError
-from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
+from ..records import ALL_FACE_DATASETS, FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
 from .contract import EmbeddingContract
 from .format import (
     OUR_DATASETS,
@@ -50,7 +50,7 @@ class EmbeddingFile:
         contract: the settings that all rows share: model, crop, alignment, precision and so on.
         root: absolute folder that all paths are below, exact bytes.
         source: run id, size in bytes and time of modification; they differ between any two files.
-        has_faces: whether the file has the position of each face in its photo.
+        has_faces, has_pages: whether the file has the position of each face in its photo, and its page.
     Raises:
         StorageError: the file is missing, is not an embedding file, or is damaged.
 
@@ -76,11 +76,8 @@ class EmbeddingFile:
             self.contract = self._check()
             self.root = os.fsencode(self.contract.root)
             stat = os.fstat(self.hdf5.id.get_vfd_handle())
-            self.source = {
-                "run_id": self.metadata["run_id"],
-                "size_bytes": stat.st_size,
-                "mtime_ns": stat.st_mtime_ns,
-            }
+            size, time = stat.st_size, stat.st_mtime_ns
+            self.source = {"run_id": self.metadata["run_id"], "size_bytes": size, "mtime_ns": time}
         except DAMAGE as err:
             self.close()
             raise self._unusable(err) from err
@@ -88,9 +85,9 @@ class EmbeddingFile:
     @property
     def hdf5(self) -> Any:
         """The open h5py file."""
-        if not self._hdf5:
-            raise ConfigError(f"{self.path} was closed; expected: an open file. Use it inside its `with` block")
-        return self._hdf5
+        if self._hdf5:
+            return self._hdf5
+        raise ConfigError(f"{self.path} was closed; expected: an open file. Use it inside its `with` block")
 
     def _check(self) -> EmbeddingContract:
         """Raise ValueError unless version, dimension and dtype are the same everywhere, and no part is missing."""
@@ -104,10 +101,12 @@ class EmbeddingFile:
         vectors = self.hdf5["embeddings"]
         self.dtype = str(vectors.dtype)
         self.has_faces = "face_index" in self.hdf5
+        self.has_pages = self.has_faces and contract.all_pages
         self.rows, self.dimension = map(int, vectors.shape)
         if self.metadata["dimension"] != self.dimension:
             raise ValueError(f"/embeddings has {self.dimension} columns, expected: {self.metadata['dimension']}")
-        for name in ("image_paths", *(FACE_DATASETS.values() if self.has_faces else ())):
+        faces = {**FACE_DATASETS, **(ALL_FACE_DATASETS if self.has_pages else {})}
+        for name in ("image_paths", *(faces.values() if self.has_faces else ())):
             if name not in self.hdf5:
                 raise ValueError(f"/{name} is missing")
         contract = contract.completed(self.dtype, self.dimension)
@@ -128,8 +127,6 @@ class EmbeddingFile:
             f"{self.path} is damaged in /{dataset} ({err}). Restore it from a copy, or save its intact rows with: "
             f"facemill repair {self.path}"
         )
-
-    # Rows: one for each embedding
 
     @cached_property
     def vectors(self) -> NDArray[np.float32]:
@@ -159,9 +156,10 @@ class EmbeddingFile:
         """
         if not self.has_faces:
             return None
-        faces = np.empty(self.rows, FACE)
-        for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
-            faces[name] = self.column(dataset, 0, self.rows) if self.has_column(dataset) else np.nan
+        faces = np.zeros(self.rows, FACE)
+        for name, dataset in ALL_FACE_DATASETS.items():
+            missing = 0 if name == "page" else np.nan
+            faces[name] = self.column(dataset, 0, self.rows) if self.has_column(dataset) else missing
         return faces
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -255,8 +253,9 @@ class EmbeddingFile:
         """
         if not self.has_faces:
             return [None] * len(rows)
-        ranks, boxes = (self._entries(FACE_DATASETS[name], rows) for name in ("face_index", "box"))
-        return [FacePlace(int(rank), tuple(box.tolist())) for rank, box in zip(ranks, boxes, strict=True)]
+        names = ["face_index", "box", *(["page"] if self.has_pages else [])]
+        entries = zip(*(self._entries(ALL_FACE_DATASETS[name], rows) for name in names), strict=True)
+        return [FacePlace(int(rank), tuple(box.tolist()), *map(int, page)) for rank, box, *page in entries]
 
     def photo_numbers(self) -> NDArray[np.int64]:
         """(N,) int64, a number for the photo of each row; the faces of one photo share it.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, Status
+from ..records import ALL_FACE_DATASETS, FACE, FACE_DATASETS, PAGE_DATASET, Status
 from .heaps import check_list_texts
 from .layout import check_item, require_relative
 
@@ -88,6 +88,8 @@ def check_entries(dataset: str, entries: NDArray[Any], start: int) -> None:
         rows = rows_not_of_length_one(entries)
         if len(rows):
             raise ValueError(f"row {start + rows[0]} of /embeddings is not of length 1")
+    elif dataset == PAGE_DATASET and not entries.all():
+        raise ValueError(f"the page of row {start + int(entries.argmin())} is 0; expected: 1 or more")
     elif dataset == "cluster" and len(entries) and entries.min() < 0:
         raise ValueError(f"a number is {entries.min()}; expected: 0 or more")
 
@@ -121,11 +123,18 @@ def display_text(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
-def create_faces(file: Any) -> None:
-    """Create the empty datasets of the faces in an open new file."""
-    for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
+def create_faces(file: Any, *, pages: bool = False) -> None:
+    """Create the empty datasets of the faces in an open new file.
+
+    Args:
+        file: the file.
+        pages: whether the faces name their pages.
+    """
+    for name, dataset in ALL_FACE_DATASETS.items():
+        if dataset == PAGE_DATASET and not pages:
+            continue
         # Coordinates hardly compress (by a quarter with shuffling) and are small compared with vectors; ranks compress.
-        ranks = name == "face_index"
+        ranks = name in ("face_index", "page")
         file.create_dataset(
             dataset,
             shape=(0, *FACE[name].shape),
@@ -145,7 +154,9 @@ def append_faces(file: Any, faces: NDArray[np.void]) -> None:
         file: an open file after `create_faces`.
         faces: (n,) FACE.
     """
-    for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
+    for name, dataset in ALL_FACE_DATASETS.items():
+        if dataset not in file:
+            continue
         data = file[dataset]
         start = len(data)
         data.resize(start + len(faces), axis=0)

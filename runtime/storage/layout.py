@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS
+from ..records import ALL_FACE_DATASETS, FACE, PAGE_DATASET
 
 MAX_DIMENSION = 65_536  # numbers in an embedding
 MAX_TEXT_BYTES = 1 << 16  # a path or a detail
@@ -61,9 +61,10 @@ COLUMNS: dict[str, Column] = {
     "image_paths": Column((), "N"),
     **{
         dataset: Column((FACE[name].base.name,), "N", FACE[name].shape, _MAX_DENSE_RATIO)
-        for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items()
+        for name, dataset in ALL_FACE_DATASETS.items()
     },
     "face_index": Column(("uint16",), "N"),
+    PAGE_DATASET: Column(("uint16",), "N"),
     "cluster": Column(("int32",), "N"),
     "outcomes/status": Column(("uint8",), "M"),
     "outcomes/path": Column((), "M"),

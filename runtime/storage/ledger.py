@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedError, StorageError
-from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, SAME_FILE, Status
+from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, PAGE_DATASET, SAME_FILE, Status
 from .file import EmbeddingFile
 from .format import check_entries, display_text, offsets, stored_text
 from .layout import check_item
@@ -192,10 +192,12 @@ class Ledger:
         each, index = self._each_vector(rows)
         return self._files.gather("embeddings", self.source[each], index)
 
-    def faces(self, rows: NDArray[np.int64]) -> NDArray[np.void]:
-        """(n,) FACE, aligned with `embeddings(rows)`."""
+    def faces(self, rows: NDArray[np.int64], *, pages: bool = False) -> NDArray[np.void]:
+        """(n,) FACE, aligned with `embeddings(rows)`; with `pages` from files whose faces name their pages."""
         each, index = self._each_vector(rows)
-        faces = np.empty(len(each), FACE)
+        faces = np.zeros(len(each), FACE)
+        if pages:
+            faces["page"] = self._files.gather(PAGE_DATASET, self.source[each], index)
         for name, dataset in FACE_DATASETS.items():
             faces[name] = self._files.gather(dataset, self.source[each], index)
         for name, dataset in EXPOSURE_DATASETS.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import StorageError
 from ..files import TEMPORARY_SUFFIX, is_trusted
 from .file import EmbeddingFile
+from .runfolder import folder_of
 
 # The attribute that a file keeps when its rows change, and that lists of pages and sidecars of indexes repeat.
 IDENTITY = "plan_id"
@@ -18,7 +19,7 @@ IDENTITY = "plan_id"
 _TEMPORARY = f"({re.escape(TEMPORARY_SUFFIX)})"
 _BESIDE = re.compile(
     rf"\.faiss(-[a-z0-9]+)?(\.json)?{_TEMPORARY}?|\.(pairs|clusters|adding)\.parts|\.adding{_TEMPORARY}?|{_TEMPORARY}"
-    r"|\.damaged-\d+|\.(pairs|clusters|adding)\.parts\.removing-[0-9a-f]{16}"
+    rf"|\.damaged-\d+|\.pages{_TEMPORARY}|\.(pairs|clusters|adding)\.parts\.removing-[0-9a-f]{{16}}"
 )
 _SAYS_WHOSE = re.compile(r"(?P<name>.+)(\.pages|\.faiss(-[a-z0-9]+)?\.json)", re.DOTALL)
 _MAX_BYTES = 1 << 24  # of a list of pages or a sidecar
@@ -29,13 +30,22 @@ def derived_nearby(file: Path) -> list[Path]:
 
     They are beside the file, beside a link to it, or there under a name that the file had before.
     """
-    names = {Path(os.path.abspath(file)), Path(os.path.realpath(file)), *earlier_names(file)}
-    return sorted(
+    earlier = earlier_names(file)
+    runs = [path for path in map(folder_of, earlier) if os.path.lexists(path)]  # that of the file itself is locked
+    beside = [
         path
-        for name in names
+        for name in {Path(os.path.abspath(file)), Path(os.path.realpath(file)), *earlier}
         for path in name.parent.glob(glob.escape(name.name) + ".*")
         if _BESIDE.fullmatch(path.name[len(name.name) :])
-    )
+    ]
+    return sorted([*runs, *beside])
+
+
+def is_reserved(path: Path, file: Path) -> bool:
+    """Whether a path is one that facemill uses beside an embedding file, or is in a folder of such a name."""
+    names = [part.name for part in (path, *path.parents) if part.parent == file.parent]
+    suffix = names[0].removeprefix(file.name) if names and names[0].startswith(file.name) else "-"
+    return suffix in ("", ".removing", ".pages", ".parts") or _BESIDE.fullmatch(suffix) is not None
 
 
 def earlier_names(file: Path) -> list[Path]:

@@ -50,6 +50,7 @@ _TEXTS = frozenset(
         *("detector_views", "detector_engine", "precision", "calibration", "dtype", "backend", "backend_version"),
         *(
             "content_sha256",
+            "pages",
             "engine",
             "engine_sha256",
             "score_calibration",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from .. import defaults
 from ..files import is_temporary
-from ..records import EXPOSURE_DATASETS, FACE_DATASETS, Embedded, Status
+from ..records import ALL_FACE_DATASETS, FACE_DATASETS, Embedded, Status
 from .format import append_faces, create_faces, read_vector_counts
 from .h5write import DurableH5
 from .layout import check_layout
@@ -69,6 +69,7 @@ class SegmentWriter:
         digests: bool,
         rules: SegmentRules,
         faces: bool = False,
+        pages: bool = False,
         process: int = 0,
     ) -> None:
         self._folder = folder
@@ -77,7 +78,7 @@ class SegmentWriter:
         self._dimension = dimension
         self._dtype = dtype
         self._digests = digests
-        self._faces = faces
+        self._faces, self._pages = faces, pages
         self._rules = rules
         self._number = max((_number(p) for p in segment_files(folder)), default=0)
         self._open: DurableH5 | None = None
@@ -195,7 +196,7 @@ class SegmentWriter:
             fletcher32=True,
         )
         if self._faces:
-            create_faces(self._open.file)
+            create_faces(self._open.file, pages=self._pages)
 
     def _flush(self) -> None:
         """Pass the buffered rows to HDF5, so that memory does not grow with the segment."""
@@ -284,8 +285,9 @@ def _adds_up(segment: Segment, file: Any, plan_rows: int) -> bool:
         return False
     if rows[0] < 0 or rows[-1] >= plan_rows or not np.isin(segment.status, _OUTCOMES).all():
         return False
-    exposure = [name for name in EXPOSURE_DATASETS.values() if name in file]  # older versions wrote none
-    datasets = ["embeddings", *((*FACE_DATASETS.values(), *exposure) if segment.faces else ())]
+    # Older versions wrote no exposure, and most runs write no pages.
+    faces = [name for name in ALL_FACE_DATASETS.values() if name in file or name in FACE_DATASETS.values()]
+    datasets = ["embeddings", *(faces if segment.faces else ())]
     total = int(segment.vector_counts.sum())
     embedded = segment.status == Status.EMBEDDED
     return bool(((segment.vector_counts > 0) == embedded).all()) and all(len(file[name]) == total for name in datasets)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, Status
+from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, PAGE_DATASET, Status
 from .child import Alive, run_in_child
 from .contract import EmbeddingContract
 from .digest import DIGEST_ATTRIBUTE, content_digest
@@ -204,11 +204,15 @@ class _Check:
     def faces(self, file: Any) -> None:
         if "face_index" not in file:
             return
-        for name in FACE_DATASETS.values():
+        named = PAGE_DATASET in file or self._metadata.get("pages") == "all"
+        pages = [PAGE_DATASET] if named else []
+        for name in (*FACE_DATASETS.values(), *pages):
             self._expect(f"faces: the length of /{name}", len(file[name]), len(file["embeddings"]))
             for start, block in self._blocks(file[name]):
                 if name == FACE_DATASETS["box"]:  # the score of a photo that was taken as a crop is no number
                     self._rows(f"faces: no numbers in /{name}", ~np.isfinite(block).all(axis=1), start)
+                elif name == PAGE_DATASET:
+                    self._rows(f"faces: no page in /{name}", block == 0, start)
 
     def cluster(self, file: Any) -> None:
         if "cluster" not in file:

@@ -22,7 +22,7 @@ import pytest
 from runtime.engines.engine import sidecar_path
 from runtime.maintenance.add import add
 from runtime.storage.contract import EmbeddingContract
-from runtime.storage.derived import derived_nearby
+from runtime.storage.nearby import derived_nearby
 from runtime.storage.runfolder import RunFolder, StoredPlan
 from runtime.storage.verify import verify_file
 from tests.support import encoded_images as make

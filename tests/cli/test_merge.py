@@ -82,7 +82,7 @@ def test_different_settings_are_refused_with_both_values(samples: Path, tiny_eng
     assert_refused(result, "E-CONTRACT", "dtype", "float32", "float16")
     with h5py.File(other_file, "r+") as file:
         contract = json.loads(file["metadata"].attrs["contract"])
-        changed = {**contract, "dtype": "float32", "model_sha256": "0" * 64, "faces": "all"}
+        changed = {**contract, "model_sha256": "0" * 64, "faces": "all"}
         file["metadata"].attrs["contract"] = json.dumps(changed)
     result = facemill("merge", samples / "b.h5", other_file, "-o", tmp_path / "o.h5")
     assert_refused(result, "E-CONTRACT", "model_sha256", "faces", "largest", "all")

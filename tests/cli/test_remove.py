@@ -371,7 +371,7 @@ KILL_TARGETS = (
     "runtime.maintenance.remove.assemble",
     "runtime.storage.dataset._write_outcomes",
     "runtime.maintenance.remove.erase",
-    "runtime.maintenance.erase.forget_pages",
+    "runtime.maintenance.remove.forget_pages",
     "runtime.maintenance.remove.sha256_of",
     "runtime.maintenance.remove.drop_note",
 )

@@ -53,7 +53,7 @@ def test_a_job_that_does_not_fit_lists_the_next_steps() -> None:
     plan = plan_by_name(JOB, small)
     running = plan["embedding", "disk while it runs"].problem
     assert running.startswith("does not fit: ")
-    assert_names(running, "22.4 GB needed", "15.0 GB free on the disk", "-o", "--dtype float16")
+    assert_names(running, "22.5 GB needed", "15.0 GB free on the disk", "-o", "--dtype float16")
     assert (
         "--dtype float16"
         not in plan_by_name(replace(JOB, dtype="float16"), small)["embedding", "disk while it runs"].problem

@@ -13,8 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from runtime.images.decode import ImageError, decode_image, decode_photo
-from runtime.images.header import is_image, read_header
+from runtime.images.decode import ImageError, count_pages, decode_image, decode_photo
+from runtime.images.header import is_image, read_header, take_page
 from runtime.images.lzw import lzw_length
 from runtime.records import Status
 from tests.support import encoded_images as make
@@ -68,6 +68,41 @@ def test_a_preview_before_two_pages() -> None:
     data = tiff((preview, {"subfiletype": 1}), (SCENE, {}), (OTHER, {}))
     assert difference(data, SCENE) == 0
     assert decode_photo(data, long_side=640).note == "page 1 of 2"
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_each_page_can_be_taken_alone(big: bool, order: str) -> None:
+    marked = np.ascontiguousarray(SCENE[::2, ::2])
+    unmarked = np.ascontiguousarray(SCENE[::4, ::4])
+    deep = np.ascontiguousarray(OTHER[::-1])
+    pages = ((marked, {"subfiletype": 1}), (SCENE, {}), (OTHER, {"compression": "zlib"}), (unmarked, {}), (deep, {}))
+    data = tiff(*pages, bigtiff=big, byteorder=order)
+    assert count_pages(data) == 3
+    for page, pixels in enumerate((SCENE, OTHER, deep), 1):
+        alone = take_page(data, page)
+        assert difference(alone, pixels) == 0
+        assert decode_photo(alone, long_side=640).note == ""
+        assert count_pages(alone) == 1
+    with raises(ValueError, 3, 4):
+        take_page(data, 4)
+
+
+def test_a_smaller_page_of_the_same_shape_counts_unless_it_is_tiny_or_marked() -> None:
+    large, half = make.scene(640, 560), make.scene(320, 280, seed=5)
+    data = tiff((large, {}), (half, {}))
+    assert decode_photo(data, long_side=640).note == "page 1 of 2"
+    assert difference(take_page(data, 2), half) == 0
+    assert count_pages(tiff((large, {}), (half, {"subfiletype": 1}))) == 1
+    assert count_pages(tiff((large, {}), (np.ascontiguousarray(half[::2, ::2]), {}))) == 1
+
+
+def test_other_files_have_one_page() -> None:
+    for data in (tiff((SCENE, {})), make.encode(SCENE), make.encode(SCENE, "PNG"), b"", b"II*\0", b"junk"):
+        assert count_pages(data) == 1
+        assert take_page(data, 1) == data
+    damaged = tiff((SCENE, {}), (OTHER, {}))
+    assert count_pages(damaged[:4] + b"\xff\xff\xff\x7f" + damaged[8:]) == 1
 
 
 def test_directories_in_a_loop_end() -> None:

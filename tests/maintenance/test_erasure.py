@@ -9,15 +9,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime.api.jobs import remove as remove_photos
 from runtime.errors import StorageError, UnfinishedError
+from runtime.maintenance import erase
+from runtime.maintenance import merge as merging
 from runtime.storage import deletion
-from runtime.storage.derived import derived_file, record_page, recorded_pages
+from runtime.storage.derived import derived_file, record_page, record_start, recorded_pages
 from runtime.storage.file import EmbeddingFile
-from tests.support.errors import assert_refused, raises
+from tests.support.errors import assert_names, assert_refused, raises
 from tests.support.facemill_command import ROOT
 from tests.support.facemill_command import facemill as run
 from tests.support.people_files import embed_folder, files_that_hold, make_people, paths_in, vectors_of
@@ -137,8 +140,9 @@ def test_a_name_that_was_removed_before_is_no_mistake(file: Path) -> None:
     assert json.loads(again.stdout) == first
     assert first["receipt"] in again.stderr
     assert remove(file, name="P01/").returncode == 0
-    assert remove(file, "--path", "P01/0.jpg").returncode == 1  # nobody removed this name by itself
-    assert remove(file, "--path", "P01/").returncode == 0
+    for form in ("P01", "P01/", "P01/0.jpg", f"{PERSON}/0.jpg"):
+        assert remove(file, name=form).returncode == 0, form
+    assert_refused(remove(file, name="P01/9.jpg"), "E-CONFIG", "P01/9.jpg")
     Path(first["receipt"] + ".key").unlink()
     assert_refused(remove(file), "E-CONFIG", f"{PERSON}/")  # nobody can tell without the key
 
@@ -166,15 +170,15 @@ def test_a_page_that_cannot_be_deleted_is_an_unfinished_removal(file: Path, monk
     for page in pages:
         page.write_text("faces")
         record_page(file, page)
-    unlink = Path.unlink
+    unlink = os.unlink
 
-    def refuse(path: Path, missing_ok: bool = False) -> None:
-        if path == pages[0]:
+    def refuse(name: str, *, dir_fd: int | None = None) -> None:
+        if Path(name).name == pages[0].name:
             raise OSError(5, "Input/output error")
-        unlink(path, missing_ok=missing_ok)
+        unlink(name, dir_fd=dir_fd)
 
     with monkeypatch.context() as context:
-        context.setattr(Path, "unlink", refuse)
+        context.setattr(os, "unlink", refuse)
         for _ in range(2):
             with raises(UnfinishedError, pages[0], "Input/output error", "--keep-pages"):
                 remove_photos(file, f"{PERSON}/")
@@ -196,12 +200,11 @@ def test_the_command_ends_with_3_until_the_removal_is_finished(file: Path) -> No
     record_page(file, page)
     code = (
         f"import os, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from pathlib import Path\n"
-        "unlink = Path.unlink\n"
-        "def refuse(path, **given):\n"
-        "    if path.name == 'page.html': raise OSError(30, 'Read-only file system')\n"
-        "    unlink(path, **given)\n"
-        "Path.unlink = refuse\n"
+        "unlink = os.unlink\n"
+        "def refuse(name, **given):\n"
+        "    if name == 'page.html': raise OSError(30, 'Read-only file system')\n"
+        "    unlink(name, **given)\n"
+        "os.unlink = refuse\n"
         "from runtime.cli.remove import main\n"
         f"main([{str(file)!r}, '--path', 'P02/', '--yes'])"
     )
@@ -228,6 +231,169 @@ def test_a_folder_whose_deletion_was_killed_is_deleted_whatever_it_holds(file: P
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout)["may_still_show"] == []
     assert list(file.parent.glob("sheets*")) == []
+
+
+def test_keep_pages_ends_a_removal_whose_folder_cannot_be_deleted(file: Path) -> None:
+    folder = file.with_name("sheets")
+    folder.mkdir()
+    (folder / "index.html").write_text("faces")
+    record_page(file, folder)
+    kill_at("runtime.storage.deletion.sync_folder", "remove", file, "--path", f"{PERSON}/", "--yes")
+    (remains,) = file.parent.glob("sheets.removing-*")
+    result = remove(file, "--keep-pages", "--json")
+    assert result.returncode == 0, result.stderr
+    assert [entry["path"] for entry in json.loads(result.stdout)["may_still_show"]] == [str(remains)]
+
+
+def test_the_remains_of_a_killed_export_are_deleted_after_a_killed_deletion(file: Path) -> None:
+    folder = file.with_name("npy")
+    record_start(file, folder)
+    partial = file.with_name("npy.partial")
+    partial.mkdir()
+    (partial / "embeddings.npy").write_text("faces")
+    kill_at("runtime.storage.deletion.sync_folder", "remove", file, "--path", f"{PERSON}/", "--yes")
+    assert list(file.parent.glob("npy.partial.removing-*"))
+    assert remove(file).returncode == 0
+    assert list(file.parent.glob("npy*")) == []
+
+
+def test_a_page_that_cannot_be_looked_at_is_an_unfinished_removal(file: Path, tmp_path: Path) -> None:
+    folder = file.with_name("disk")
+    folder.mkdir()
+    page = folder / "page.html"
+    page.write_text("faces")
+    record_page(file, page)
+    folder.rename(tmp_path / "away")
+    folder.symlink_to(folder)  # a loop: no path through it can be looked at
+    result = remove(file)
+    assert result.returncode == 3, result.stderr
+    assert_names(result.stderr, page, "--keep-pages")
+    folder.unlink()
+    (tmp_path / "away").rename(folder)
+    assert remove(file).returncode == 0
+    assert not page.exists()
+
+
+def test_a_page_that_gets_its_name_while_a_removal_deletes_is_deleted_too(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, partial = file.with_name("page.html"), file.with_name("page.html.partial")
+    page.write_text("faces")
+    record_page(file, page)
+    page.rename(partial)  # the writer has noted the page, and is about to rename it
+    real = erase.delete
+
+    def delete_late(path: Path) -> str:
+        if path == partial and partial.exists():
+            partial.rename(page)
+        return real(path)
+
+    monkeypatch.setattr(erase, "delete", delete_late)
+    receipt = remove_photos(file, f"{PERSON}/")
+    assert receipt is not None
+    assert not page.exists()
+    assert not partial.exists()
+
+
+def test_a_page_behind_a_link_and_two_dots_is_where_the_kernel_says(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "x" / "sub").mkdir(parents=True)
+    link = file.with_name("link")
+    link.symlink_to(tmp_path / "x" / "sub")
+    page = Path(f"{link}/../page.html")
+    page.write_text("faces")
+    record_page(file, page)
+    assert (tmp_path / "x" / "page.html").exists()
+    assert remove(file).returncode == 0
+    assert not (tmp_path / "x" / "page.html").exists()
+
+
+def test_a_list_of_a_stranger_is_neither_followed_nor_deleted(file: Path) -> None:
+    page = file.with_name("page.html")
+    page.write_text("faces")
+    record_page(file, page)
+    pages = file.with_name("people.h5.pages")
+    pages.chmod(0o666)
+    content = pages.read_bytes()
+    assert remove(file).returncode == 0
+    assert pages.read_bytes() == content
+    pages.chmod(0o600)
+    assert remove(file, name="P01/").returncode == 0
+    assert not page.exists()
+
+
+def test_a_pipe_in_the_place_of_the_list_stops_nothing(file: Path) -> None:
+    pages = file.with_name("people.h5.pages")
+    os.mkfifo(pages)
+    result = remove(file, "--json")
+    assert result.returncode == 0, result.stderr
+    assert str(pages) in [entry["path"] for entry in json.loads(result.stdout)["may_still_show"]]
+
+
+def test_a_removal_is_finished_under_another_name_of_the_file(file: Path) -> None:
+    page = file.with_name("page.html")
+    page.write_text("faces")
+    record_page(file, page)
+    kill_at("runtime.maintenance.remove.erase", "remove", file, "--path", f"{PERSON}/", "--yes")
+    renamed = file.rename(file.with_name("renamed.h5"))
+    result = remove(renamed, "--json")
+    assert result.returncode == 0, result.stderr
+    receipt = Path(json.loads(result.stdout)["receipt"]).name
+    assert sorted(os.listdir(file.parent)) == ["renamed.h5", receipt, f"{receipt}.key"]
+
+
+def test_the_key_of_an_earlier_receipt_is_never_replaced(file: Path, tmp_path: Path) -> None:
+    receipt = tmp_path / "receipt.json"
+    assert remove(file, "--receipt", receipt).returncode == 0
+    key = Path(f"{receipt}.key")
+    content = key.read_bytes()
+    receipt.unlink()  # given away
+    assert_refused(remove(file, "--receipt", receipt, name="P01/"), "E-EXISTS", key)
+    assert key.read_bytes() == content
+    assert b"P01/0.jpg" in paths_in(file)
+
+
+@pytest.mark.parametrize("name", ["people.h5.removing", "people.h5.pages", "people.h5.faiss", "people.h5.parts/r.json"])
+def test_a_receipt_has_no_name_of_ours(file: Path, name: str) -> None:
+    assert_refused(remove(file, "--receipt", file.parent / name), "E-CONFIG", name)
+    assert f"{PERSON}/0.jpg".encode() in paths_in(file)
+
+
+def test_a_folder_that_became_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "page.html").write_text("mine")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "page.html").write_text("faces")
+    real = os.path.realpath
+
+    def swap(path: Path) -> str:
+        answer = real(path)
+        (tmp_path / "sub").rename(tmp_path / "old")
+        (tmp_path / "sub").symlink_to(tmp_path / "victim")
+        return answer
+
+    with monkeypatch.context() as context:
+        context.setattr(os.path, "realpath", swap)
+        deletion.delete(tmp_path / "sub" / "page.html")
+    assert (tmp_path / "victim" / "page.html").exists()
+
+
+def test_a_joined_file_of_rows_that_were_removed_meanwhile_is_deleted(
+    file: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_people(tmp_path / "more", range(50, 51))
+    other = embed_folder(tmp_path / "more", tmp_path / "more.h5", tiny_engine, "--align", "none")
+    real = merging.assemble
+
+    def assemble(*arguments: Any, **given: Any) -> None:
+        receipt = remove_photos(file, f"{PERSON}/")
+        assert receipt is not None
+        assert str(tmp_path / "both.h5") in [path for path, _ in receipt.may_still_show]
+        real(*arguments, **given)
+
+    monkeypatch.setattr(merging, "assemble", assemble)
+    with raises(StorageError, file, tmp_path / "both.h5"):
+        merging.merge([file, other], tmp_path / "both.h5")
+    assert not (tmp_path / "both.h5").exists()
 
 
 def test_only_names_with_sixteen_digits_mean_a_deletion(tmp_path: Path) -> None:

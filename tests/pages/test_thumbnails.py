@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from runtime.images.decode import Limits
 from runtime.pages.thumbnails import thumbnail, thumbnails
-from runtime.records import Box
+from runtime.records import Box, FacePlace
 from tests.support import encoded_images as make
 
 SIDE = 88
@@ -52,8 +52,8 @@ def test_exif_orientation_is_applied(tmp_path: Path) -> None:
 
 
 def test_each_face_of_a_photo_has_its_own_picture(two_faces: bytes) -> None:
-    boxes = [(300, 200, 400, 300), (1600, 1000, 1700, 1100)]
-    pictures = [decode_jpeg(jpeg) for jpeg in thumbnails([two_faces] * 2, boxes, Limits(), side=SIDE)]
+    faces = [FacePlace(0, (300, 200, 400, 300)), FacePlace(1, (1600, 1000, 1700, 1100))]
+    pictures = [decode_jpeg(jpeg) for jpeg in thumbnails([two_faces] * 2, faces, Limits(), side=SIDE)]
     for picture, colour in zip(pictures, (GREEN, RED), strict=True):
         assert max(picture.shape[:2]) == SIDE  # although the decoder first reduces such a large photo
         assert np.abs(picture[44, 44].astype(int) - colour).max() < 12
@@ -62,20 +62,20 @@ def test_each_face_of_a_photo_has_its_own_picture(two_faces: bytes) -> None:
 
 def test_a_larger_picture_shows_more_detail(two_faces: bytes) -> None:
     """The decoder's reduction for a small thumbnail would lose this detail."""
-    picture = decode_jpeg(thumbnail(two_faces, (300, 200, 400, 300), Limits(), side=140))
+    picture = decode_jpeg(thumbnail(two_faces, FacePlace(0, (300, 200, 400, 300)), Limits(), side=140))
     assert picture.shape == (140, 140, 3)
     assert np.abs(picture[70, 70].astype(int) - GREEN).max() < 12
 
 
 def test_a_box_over_the_edge_is_clipped(two_faces: bytes) -> None:
-    picture = decode_jpeg(thumbnail(two_faces, (-50, 200, 350, 300), Limits(), side=SIDE))
+    picture = decode_jpeg(thumbnail(two_faces, FacePlace(0, (-50, 200, 350, 300)), Limits(), side=SIDE))
     assert picture.shape[1] == SIDE
     assert picture.shape[0] < SIDE
 
 
 @pytest.mark.parametrize("edges", [(5000, 5000, 5100, 5100), (9, 9, 9, 9), (np.nan,) * 4, (-np.inf, 0, np.inf, np.nan)])
 def test_an_empty_box_gives_no_picture(two_faces: bytes, edges: Box) -> None:
-    assert thumbnail(two_faces, edges, Limits(), side=SIDE) is None
+    assert thumbnail(two_faces, FacePlace(0, edges), Limits(), side=SIDE) is None
 
 
 def test_a_missing_damaged_or_oversized_photo_gives_no_picture(tmp_path: Path, two_faces: bytes) -> None:

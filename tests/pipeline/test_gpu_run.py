@@ -24,7 +24,7 @@ from runtime.images.dali_photos import DaliPhotos
 from runtime.modelspec import load_spec
 from runtime.modelstore import resolve_weights
 from runtime.pipeline import gpu_embed, gpu_faces, run, tuning
-from runtime.pipeline.request import Request, RunOptions
+from runtime.pipeline.request import Request, RunOptions, resolve_request
 from runtime.pipeline.run import process
 from runtime.pipeline.tuning import preparation_key, recall_settings
 from runtime.storage.segments import SegmentRules
@@ -193,3 +193,12 @@ def test_dali_needs_both_engines_on_the_gpu(
     assert process(replace(request, limit=12)).processed == 12
     with h5py.File(tmp_path / "o.h5") as file:
         assert file["metadata"].attrs["decoder"] == "opencv"
+
+
+def test_opencv_decodes_where_all_pages_are_taken(
+    engine: Engine, cpu_detector: Engine, portraits: Path, tmp_path: Path
+) -> None:
+    gpu_detector = write_plan(cpu_detector.path, tmp_path, (1, 4, 8))
+    request = Request((str(portraits),), tmp_path / "o.h5", engine, gpu_detector, FaceRules("detect", pages="all"))
+    assert resolve_request(request).decoder == "opencv"
+    assert resolve_request(replace(request, faces=FaceRules("detect"))).decoder == "dali"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import re
 import shlex
 import shutil
@@ -24,17 +25,19 @@ import pytest
 
 from runtime import retries
 from runtime.engines.engine import read_engine
-from runtime.errors import Interrupted, MachineError
+from runtime.errors import Interrupted, MachineError, SourceError
 from runtime.faces.rules import FaceRules
 from runtime.interrupt import RunControl
 from runtime.pipeline.request import Request
 from runtime.pipeline.settings import Settings
 from runtime.pipeline.worker import RunContext, Task, embed_task
 from runtime.records import Status
-from runtime.sources.source import MemorySource
+from runtime.sources.scan import scan
+from runtime.sources.source import FileSource, MemorySource
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.segments import read_segments
 from tests.support import encoded_images as make
+from tests.support.errors import raises
 from tests.support.facemill_command import facemill, summary
 from tests.support.faults.laboratory import Laboratory
 from tests.support.faults.operations import Fault, Kind
@@ -284,6 +287,85 @@ def test_a_disk_that_is_unmounted_stops_the_run_until_it_is_back(
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=True)
     shutil.copytree(saved, mounted, dirs_exist_ok=True)
     assert summary(process(tiny_engine, folder, output))["outcomes"] == {"embedded": PHOTOS}
+
+
+def in_list(tmp_path: Path, *folders: Path) -> str:
+    """Name a list of all photos in folders, as an argument."""
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for folder in folders for path in sorted(folder.iterdir())))
+    return f"@{tmp_path / 'list.txt'}"
+
+
+def test_another_process_notices_that_a_folder_of_a_list_disappeared(folder: Path, tmp_path: Path) -> None:
+    listed = scan([in_list(tmp_path, folder / "a", folder / "b")])
+    copy: FileSource = pickle.loads(pickle.dumps(listed.with_names(())))
+    source = copy.with_names(listed.names)
+    assert source.read(0)
+    (folder / "b").rename(folder / "b2")
+    with raises(SourceError, folder / "b"):
+        source.read(39)
+
+
+def test_the_run_of_a_list_goes_on_when_its_folder_is_back(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    output, photos = tmp_path / "o.h5", in_list(tmp_path, folder / "a", folder / "b")
+    with at_open(folder / BROKEN, once(lambda: (folder / "b").rename(folder / "b2"))):
+        stopped = process(tiny_engine, photos, output)
+    assert stopped.returncode == 1
+    assert "E-SOURCE" in stopped.stderr
+    assert committed(output)[1] == 0
+    (folder / "b2").rename(folder / "b")
+    assert summary(process(tiny_engine, photos, output))["outcomes"] == {"embedded": 40}
+
+
+def test_add_and_retry_of_a_list_stop_too_if_a_folder_disappears(
+    folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    output, photos = tmp_path / "o.h5", in_list(tmp_path, folder / "a", folder / "b")
+    with at_open(folder / BROKEN, failing("EACCES")):
+        assert summary(process(tiny_engine, photos, output))["outcomes"] == {"embedded": 39, "unreadable": 1}
+    with at_open(folder / BROKEN, once(lambda: (folder / "b").rename(folder / "b2"))):
+        assert "E-SOURCE" in process(tiny_engine, photos, output, "--retry").stderr
+    (folder / "b2").rename(folder / "b")
+    assert summary(process(tiny_engine, photos, output, "--retry"))["outcomes"] == {"embedded": 40}
+    more = in_list(tmp_path, folder / "a", folder / "c")
+    with at_open(folder / "c" / "50.jpg", once(lambda: (folder / "c").rename(folder / "c2"))):
+        assert "E-SOURCE" in facemill("add", output, more).stderr
+    (folder / "c2").rename(folder / "c")
+    assert facemill("add", output, more).returncode == 0
+    assert outcomes(output) == {"1": 60}
+
+
+@pytest.mark.parametrize("named", ["list", "photos", "folders"])
+def test_a_disk_behind_a_link_that_is_unmounted_stops_the_run_until_it_is_back(
+    named: str, mounted: Path, folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    """However its photos are named: the disk is not mounted below their folder."""
+    output, photos = tmp_path / "o.h5", tmp_path / "named"
+    photos.mkdir()
+    (folder / "a").rename(photos / "a")
+    (photos / "link").symlink_to(mounted)
+    names: tuple[object, ...] = (photos / "a", photos / "link")
+    if named == "photos":
+        names = tuple(path for part in ("a", "link") for path in sorted((photos / part).iterdir()))
+    elif named == "list":
+        names = (in_list(tmp_path, photos / "a", photos / "link"),)
+    saved = shutil.copytree(mounted, tmp_path / "saved")
+
+    def leave() -> None:
+        subprocess.run(["umount", "-l", str(mounted)], check=True)
+        for path in mounted.iterdir():
+            path.unlink()
+
+    with at_open(photos / "link" / "25.jpg", once(leave)):
+        stopped = process(tiny_engine, names[0], output, *names[1:])
+    assert "does not lie on the disk" in stopped.stderr
+    assert committed(output)[1] == 0
+    still_away = process(tiny_engine, names[0], output, *names[1:])
+    for ended in (stopped, still_away):
+        assert (ended.returncode, output.exists()) == (1, False)
+        assert "E-SOURCE" in ended.stderr
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=True)
+    shutil.copytree(saved, mounted, dirs_exist_ok=True)
+    assert summary(process(tiny_engine, names[0], output, *names[1:]))["outcomes"] == {"embedded": 40}
 
 
 @pytest.mark.parametrize("fault", ["EIO", "ESTALE"])

@@ -19,6 +19,7 @@ def test_defaults_are_those_of_the_command(photos: Path, tiny_engine: Path, tmp_
     assert (rules.align, rules.policy, rules.threshold) == (options["align"], options["faces"], options["min_score"])
     quality = rules.min_iod, rules.min_sharpness, rules.min_frontal
     assert quality == (options["min_iod"], options["min_sharpness"], options["min_frontal"])
+    assert rules.pages == options["pages"] == "main"
     with raises(ConfigError, "None"):
         Request((str(photos),), tmp_path / "o.h5", read_engine(tiny_engine))
     request = Request((), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none"))

@@ -33,14 +33,14 @@ from tests.support.interrupted_runs import (
     wait_for_segment,
 )
 
-PHOTO_COUNT = 3000
+PHOTO_COUNT = 1200
 
 
 @pytest.fixture(scope="module")
 def photo_list(photos: Path, shipped_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Write a list with each photo five times, so that a run is long enough to interrupt."""
+    """Write a list with each photo twice, so that a run is long enough to interrupt."""
     listing = tmp_path_factory.mktemp("list") / "list.txt"
-    listing.write_text("\n".join(str(path) for path in sorted(photos.rglob("*.jpg")) for _ in range(5)))
+    listing.write_text("\n".join(str(path) for path in sorted(photos.rglob("*.jpg")) for _ in range(2)))
     return f"@{listing}"
 
 
@@ -81,7 +81,7 @@ def test_a_run_stopped_by_a_signal_resumes(signum: signal.Signals, run: Interrup
         process.send_signal(signum)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, errors
-    assert re.search(r"[\d,]+ of 3,000 photos", errors)
+    assert re.search(rf"[\d,]+ of {PHOTO_COUNT:,} photos", errors)
     assert "Traceback" not in errors
     assert not run.output.exists()
     resumed, _ = run.resume()
@@ -197,14 +197,14 @@ def test_a_run_may_have_more_segments_than_open_files(tiny_engine: Path, tmp_pat
     folder = tmp_path / "photos"
     folder.mkdir()
     photo = make.encode(make.scene(112, 112))
-    for i in range(8000):
+    for i in range(1000):
         (folder / f"{i:04d}.jpg").write_bytes(photo)
     output = tmp_path / "o.h5"
     result = facemill_process(
-        *("process", folder, "-o", output, "--engine", tiny_engine, "--segment-rows", 64, "--json"),
+        *("process", folder, "-o", output, "--engine", tiny_engine, "--segment-rows", 8, "--json"),
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
     )
-    assert summary(result)["embedded"] == 8000  # in 125 segments
+    assert summary(result)["embedded"] == 1000  # in 125 segments
     assert "segment-" not in result.stderr
 
 

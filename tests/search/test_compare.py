@@ -156,6 +156,6 @@ def test_the_page_is_self_contained_and_escapes_names(
     assert "fol&lt;der" in page
     assert f"{comparison.score:.4f}" in page
     assert comparison.model_sha256 in page
-    assert str(tmp_path / "a.html") in (tmp_path / "people.h5.pages").read_text()
+    assert '"page": "a.html"' in (tmp_path / "people.h5.pages").read_text()
     assert "http://" not in page
     assert "https://" not in page

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -158,3 +160,23 @@ def test_a_path_table_may_be_larger_than_a_block(tmp_path: Path) -> None:
     with PathTable(tmp_path / "paths") as table:
         assert len(table) == len(paths)
         assert [table[i] for i in (0, 65_535, 65_536, 69_999)] == [paths[i] for i in (0, 65_535, 65_536, 69_999)]
+
+
+def test_a_scan_looks_once_at_each_folder_of_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A list may name millions of photos. Names of one folder are not always neighbours: a/1, a/b/1, a/c."""
+    for name in ("a/1.jpg", "a/b/1.jpg", "a/b/c/1.jpg", "a/d.jpg", "a-/1.jpg", "e.jpg"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(b"photo")
+    paths = [path for path in (tmp_path / "photos").rglob("*.jpg")]
+    paths += [tmp_path / "photos" / "never" / f"{number}.jpg" for number in range(9)]
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in paths))
+    looks, real = Counter[str](), os.stat
+
+    def status(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        looks[os.fsdecode(path)] += 1
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", status)
+    scan([f"@{tmp_path / 'list.txt'}"])
+    folders = {str(tmp_path / "photos" / name): 1 for name in ("a", "a/b", "a/b/c", "a-", "never")}
+    assert {path: number for path, number in looks.items() if path in folders} == folders

@@ -26,7 +26,7 @@ VECTORS = (
 FILE = (
     *VECTORS,
     *("detector_views", "dtype", "align", "faces", "min_score", "min_iod", "min_sharpness", "min_frontal"),
-    *("min_brightness", "min_contrast"),
+    *("min_brightness", "min_contrast", "pages"),
 )
 
 
