@@ -49,7 +49,9 @@ class Labels:
         return rows, boxes, landmarks
 
 
-def label_crops(crops: NDArray[np.uint8], key: str, teacher: DetectorTeacher, cache: Path) -> Labels:
+def label_crops(
+    crops: NDArray[np.uint8], key: str, teacher: DetectorTeacher, cache: Path, rules: FindRules = _RULES
+) -> Labels:
     """Label all crops, once per cache folder.
 
     Args:
@@ -57,15 +59,16 @@ def label_crops(crops: NDArray[np.uint8], key: str, teacher: DetectorTeacher, ca
         key: result of `crops_key`, which identifies the crops.
         teacher: detector that labels them.
         cache: folder that keeps the labels for the next run.
+        rules: the views in which the teacher looks.
     Raises:
         ValueError: the teacher finds no face in any crop.
     """
-    cache_key = f"{key} {crops.shape} {_RULES!s}".encode() + teacher.weights.read_bytes()
+    cache_key = f"{key} {crops.shape} {rules!s}".encode() + teacher.weights.read_bytes()
     path = cache / f"labels-{hashlib.sha256(cache_key).hexdigest()[:16]}.npz"
     if not path.exists():
         logger.info("labelling %d crops by %s, once for this run's folder", len(crops), teacher.weights.name)
         cache.mkdir(parents=True, exist_ok=True)
-        labels = _label(crops, teacher)
+        labels = _label(crops, teacher, rules)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, rows=labels.rows, boxes=labels.boxes, landmarks=labels.landmarks)
         partial.rename(path)
@@ -79,8 +82,8 @@ def label_crops(crops: NDArray[np.uint8], key: str, teacher: DetectorTeacher, ca
     return labels
 
 
-def _label(crops: NDArray[np.uint8], teacher: DetectorTeacher) -> Labels:
-    finder = Finder(teacher, decoder_of(teacher.spec.decode), _RULES, _BATCH)
+def _label(crops: NDArray[np.uint8], teacher: DetectorTeacher, rules: FindRules) -> Labels:
+    finder = Finder(teacher, decoder_of(teacher.spec.decode), rules, _BATCH)
     rows, boxes, landmarks = [], [], []
     for start in range(0, len(crops), _BATCH):
         photos = [

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from .command import require_file
 from .state import State, learning_rate, read_checkpoint
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 _NETWORK_KEYS = ("backbone", "widths")
 # Settings that identify a run. Its length, learning rate and augmentation may change later.
 _RUN_KEYS = (*_NETWORK_KEYS, "seed", "teacher", "tars", "left_out", "held_out", "batch", "objectives")
+
+
+PHOTOS = 64  # that a run which starts from shipped weights looks at
 
 
 class Trainer(Protocol):
@@ -33,6 +37,10 @@ class Trainer(Protocol):
 
     config: DictConfig
     state: State
+
+    def photos(self) -> Tensor:
+        """(N, 3, S, S): some photos as the network takes them; a run that starts from shipped weights needs them."""
+        ...
 
     def step(self) -> dict[str, float]:
         """Learn from one batch; returns values to log, `loss` first."""
@@ -49,7 +57,7 @@ def checkpoint_path(config: DictConfig) -> Path:
 
 
 def load_checkpoint(config: DictConfig) -> dict[str, Any] | None:
-    """Load the checkpoint that a run resumes or starts from; None if there is none.
+    """Load the checkpoint that a run resumes or starts from; None if there is none, or if it starts from a model file.
 
     Call this first, so that a run that cannot resume is refused before it decodes for minutes.
 
@@ -63,10 +71,17 @@ def load_checkpoint(config: DictConfig) -> dict[str, Any] | None:
         return checkpoint
     if not config.start:
         return None
+    if _is_model_file(config.start):
+        require_file(Path(config.start), "start", "a model file, such as models/facemill-512.toml")
+        return None
     start = require_file(Path(config.start), "start", "a checkpoint, such as runs/distil/last.pt")
     checkpoint = read_checkpoint(start)
     _compare(config, checkpoint["config"], _NETWORK_KEYS, f"start={start} has", "the old value, or another start=...")
     return checkpoint
+
+
+def _is_model_file(start: str | None) -> bool:
+    return start is not None and start.endswith(".toml")
 
 
 def _compare(config: DictConfig, before: dict[str, Any], keys: Iterable[str], made_with: str, remedy: str) -> None:
@@ -89,12 +104,13 @@ def _reduce_setting(value: Any, counterpart: Any) -> Any:
 
 
 def resume(trainer: Trainer, checkpoint: dict[str, Any] | None, *, weights_only: bool = False) -> None:
-    """Resume a run from its checkpoint, or start it from the checkpoint of `start`.
+    """Resume a run from its checkpoint, or start it from the checkpoint or the model file of `start`.
 
     Args:
         trainer: the run.
         checkpoint: result of `load_checkpoint`.
         weights_only: take only the averaged weights of `start`, which is of another kind of run, and count from 0.
+            A model file holds nothing else.
     Raises:
         ValueError: the checkpoint is of another network.
     """
@@ -103,6 +119,8 @@ def resume(trainer: Trainer, checkpoint: dict[str, Any] | None, *, weights_only:
             trainer.state.take_weights(checkpoint)
         elif checkpoint is not None:
             trainer.state.load(checkpoint)
+        elif _is_model_file(trainer.config.start):
+            trainer.state.take_shipped(Path(trainer.config.start), trainer.photos())
     except RuntimeError as err:
         first = str(err).splitlines()[1:2] or [str(err)]
         raise ValueError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .command import require_file
+from .shipped import take_shipped
 
 _MAX_GRADIENT_NORM = 5.0  # of all gradients together; a longer one is clipped
 _KEYS = {"student", "ema", "optimizer", "step", "samples", "config"}
@@ -100,6 +101,11 @@ class State:
         """Start from the averaged weights of another run's checkpoint."""
         for network in (self.student, self.ema):
             network.load_state_dict(content["ema"])
+
+    def take_shipped(self, model_file: Path, photos: Tensor) -> None:
+        """Start from the weights of a shipped model; see `training.shipped`."""
+        for network in (self.student, self.ema):
+            take_shipped(network, model_file, photos)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

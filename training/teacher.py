@@ -89,11 +89,12 @@ class Teacher:
 
 
 class DetectorTeacher:
-    """A face detector of YuNet's family on ONNX Runtime.
+    """A face detector on ONNX Runtime.
 
     Args:
         model_file: facemill's model file (TOML) of the detector.
         weights: the detector's ONNX file.
+        any_family: take a detector of any family. A student that learns its values cell by cell needs YuNet's.
     Attributes:
         spec: the model file.
         weights: the ONNX file.
@@ -103,11 +104,11 @@ class DetectorTeacher:
         ValueError: the ONNX file does not exist.
     """
 
-    def __init__(self, model_file: Path, weights: Path) -> None:
+    def __init__(self, model_file: Path, weights: Path, *, any_family: bool = False) -> None:
         import onnxruntime as ort
 
         self.spec, self.weights = load_spec(str(model_file)), require_file(weights, "teacher", "a detector's ONNX file")
-        if self.spec.decode != "yunet":
+        if self.spec.decode != "yunet" and not any_family:
             raise ConfigError(
                 f"{model_file} is a detector of the family {self.spec.decode!r}; expected: 'yunet', such as "
                 "models/yunet.toml"
@@ -120,7 +121,7 @@ class DetectorTeacher:
         self._input = self._session.get_inputs()[0].name
 
     def __call__(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(N, H, W, 3) in the model file's channel order, sides multiples of 32, to (N, P, 15)."""
+        """(N, H, W, 3) in the model file's channel order, sides multiples of 32, to (N, P, V)."""
         pixels = (pictures.astype(np.float32) - np.float32(self.spec.mean)) / np.float32(self.spec.std)
         (answer,) = self._session.run(None, {self._input: np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))})
         return np.asarray(answer)

@@ -20,7 +20,7 @@ from .backbones import build_backbone, count_parameters, normalise
 from .command import command, parse_settings
 from .crops import find_sources, load_crops, to_device
 from .device import random_numbers, use_device
-from .loop import load_checkpoint, resume, set_learning_rate, train
+from .loop import PHOTOS, load_checkpoint, resume, set_learning_rate, train
 from .losses import distillation, embedding_space
 from .sampling import batch_rows, input_size
 from .state import new_state
@@ -53,6 +53,10 @@ class DistillationTrainer:
         self.pixels = to_device(load_crops(tars, left_out, Path(config.run) / "cache"))
         logger.info("%s parameters", f"{count_parameters(student):,}")
         resume(self, checkpoint)
+
+    def photos(self) -> Tensor:
+        """See `training.loop.Trainer`."""
+        return normalise(self.pixels[:PHOTOS].permute(0, 3, 1, 2))
 
     def step(self) -> dict[str, float]:
         """Learn from one batch; returns the loss and the mean cosine to the teacher."""

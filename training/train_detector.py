@@ -24,7 +24,7 @@ from .detector import FaceDetector, normalise
 from .device import random_numbers, use_device
 from .labels import label_crops
 from .looks import Look, look_again
-from .loop import load_checkpoint, resume, set_learning_rate, train
+from .loop import PHOTOS, load_checkpoint, resume, set_learning_rate, train
 from .scenes import SceneRules, Scenes, compose
 from .state import new_state
 from .teacher import DetectorTeacher
@@ -60,6 +60,10 @@ class DetectorTrainer:
         logger.info("%s parameters", f"{count_parameters(detector):,}")
         self._composed: tuple[int, Scenes] | None = None
         resume(self, checkpoint)
+
+    def photos(self) -> Tensor:
+        """See `training.loop.Trainer`."""
+        return normalise(self.scenes(PHOTOS, _MAX_SIZE_FULL_BATCH, self._rng(-1)).images)
 
     def step(self) -> dict[str, float]:
         """Learn from a new look at the images that were composed last."""

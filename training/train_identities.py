@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import nn
+from torch import Tensor, nn
 
 from .augment import Augmentation, augment
 from .backbones import build_backbone, count_parameters, normalise
 from .command import command, parse_settings
 from .crops import find_sources, load_crops, load_persons, to_device
 from .device import random_numbers, use_device
-from .loop import load_checkpoint, resume, set_learning_rate, train
+from .loop import PHOTOS, load_checkpoint, resume, set_learning_rate, train
 from .objectives import Objective, Stage, find_stage
 from .sampling import batch_rows, hold_out, input_size, person_rows
 from .state import new_state
@@ -92,6 +92,10 @@ class IdentityTrainer:
                 f"{len(self.several)} persons have several crops; expected: {config.batch // config.crops_each} for a "
                 "batch. Make batch smaller or crops_each larger"
             )
+
+    def photos(self) -> Tensor:
+        """See `training.loop.Trainer`."""
+        return normalise(self.pixels[:PHOTOS].permute(0, 3, 1, 2))
 
     def step(self) -> dict[str, float]:
         """Learn from one batch; returns the loss and the number of the stage."""
