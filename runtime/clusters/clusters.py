@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,6 +110,16 @@ def number_clusters(
     return Clusters(numbers, scores, method, threshold, k, seed)
 
 
+def check_link_threshold(threshold: float) -> None:
+    """Refuse a threshold of links that is no cosine above 0.
+
+    Raises:
+        ConfigError: it is not a number above 0 and at most 1.
+    """
+    if not (isinstance(threshold, Real) and 0 < threshold <= 1):
+        raise ConfigError(f"the threshold is {threshold!r:.100}; expected: a number above 0, at most 1")
+
+
 def cluster_by_threshold(
     embeddings: EmbeddingFile,
     checkpoint: Checkpoint,
@@ -138,8 +149,7 @@ def cluster_by_threshold(
         StorageError: the file or the checkpoint is damaged.
         EngineError, MissingDependencyError: the device, or a package, is not available.
     """
-    if not 0 < query.threshold <= 1:
-        raise ConfigError(f"the threshold is {query.threshold}; expected: above 0, at most 1")
+    check_link_threshold(query.threshold)
     links = find_pairs(embeddings, checkpoint, query, force=force, listener=listener, control=control)
     if links.share is not None:
         logger.warning("the links: %s", links.method())
