@@ -22,7 +22,12 @@ from tests.support.training_extra import compose, torch_of_extra
 
 torch = torch_of_extra()
 
-CONFIGS = {"train": "distil", "train_detector": "detector", "train_identities": "identities"}
+CONFIGS = {
+    "train": "distil",
+    "train_detector": "detector",
+    "train_identities": "identities",
+    "train_landmarks": "landmarks",
+}
 FOLDER = ROOT / "training"
 
 
@@ -59,6 +64,7 @@ def test_every_command_is_documented() -> None:
 def test_every_option_is_listed_so_that_plain_overrides_work(name: str) -> None:
     from training.augment import Augmentation
     from training.scenes import SceneRules
+    from training.squares import SquareRules
 
     config = compose(name, [])
     assert list(config.augmentation) == [field.name for field in fields(Augmentation)]
@@ -66,10 +72,16 @@ def test_every_option_is_listed_so_that_plain_overrides_work(name: str) -> None:
         "distil": {},
         "identities": {"mixture": 0.0, "jpeg": 0.2},
         "detector": {"flip": 0.0, "rotation": 0.0, "scale": 0.0, "shift": 0.0, "occlusion": 0.1, "mixture": 0.0},
+        "landmarks": {
+            **dict.fromkeys(("flip", "rotation", "scale", "shift", "mixture"), 0.0),
+            **{"downscale": 0.2, "jpeg": 0.1},
+        },
     }[name]
     assert Augmentation(**config.augmentation) == Augmentation(**own)
     if name == "detector":
         assert dict(config.scenes) == asdict(SceneRules())
+    if name == "landmarks":
+        assert dict(config.squares) == asdict(SquareRules())
 
 
 @pytest.fixture(scope="module")

@@ -212,7 +212,7 @@ def test_a_start_from_another_network_or_kind_is_refused(
     content = torch.load(started_run / "last.pt", weights_only=True)
     content["config"] = {"widths": [1, 2, 3]}
     torch.save(content, tmp_path / "detector.pt")
-    with raises(ValueError, "last.pt"):
+    with raises(ValueError, "detector.pt", "widths"):
         DistillationTrainer(config(data, teacher, tmp_path, start=tmp_path / "detector.pt"))
 
 
