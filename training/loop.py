@@ -11,10 +11,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from .command import require_file
+from .crops import find_sources
+from .device import use_device
 from .state import State, learning_rate, read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -54,6 +57,19 @@ class Trainer(Protocol):
 def checkpoint_path(config: DictConfig) -> Path:
     """Path of a run's checkpoint."""
     return Path(config.run) / "last.pt"
+
+
+def begin(config: DictConfig) -> tuple[dict[str, Any] | None, list[Path], Path | None]:
+    """Begin a run: choose the device, seed the random numbers, and check what may be refused before minutes of work.
+
+    Returns:
+        The checkpoint to resume, see `load_checkpoint`; the tars, and the list of names to leave out.
+    Raises:
+        ValueError: the device, the checkpoint or a file cannot be used.
+    """
+    use_device(config.device)
+    torch.manual_seed(config.seed)
+    return load_checkpoint(config), *find_sources(config)
 
 
 def load_checkpoint(config: DictConfig) -> dict[str, Any] | None:

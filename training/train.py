@@ -18,9 +18,9 @@ from torch import Tensor
 from .augment import Augmentation, augment
 from .backbones import build_backbone, count_parameters, normalise
 from .command import command, parse_settings
-from .crops import find_sources, load_crops, to_device
-from .device import random_numbers, use_device
-from .loop import PHOTOS, load_checkpoint, resume, set_learning_rate, train
+from .crops import load_crops, to_device
+from .device import random_numbers
+from .loop import PHOTOS, begin, resume, set_learning_rate, train
 from .losses import distillation, embedding_space
 from .sampling import batch_rows, input_size
 from .state import new_state
@@ -39,10 +39,7 @@ class DistillationTrainer:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
-        use_device(config.device)
-        torch.manual_seed(config.seed)
-        # Check first what may be refused: decoding takes minutes.
-        checkpoint, (tars, left_out) = load_checkpoint(config), find_sources(config)
+        checkpoint, tars, left_out = begin(config)
         input_size(0, config.stages)
         self.augmentation = parse_settings(Augmentation, config.augmentation, "augmentation")
         self.teacher = Teacher(**{**config.teacher, "path": Path(config.teacher.path)})

@@ -18,13 +18,13 @@ from torch import Generator, Tensor, nn
 from .augment import Augmentation, repaint
 from .backbones import count_parameters
 from .command import command, parse_settings
-from .crops import crops_key, find_sources, load_crops, to_device
+from .crops import crops_key, load_crops, to_device
 from .detection import check_answers, detection_loss
 from .detector import FaceDetector, normalise
-from .device import random_numbers, use_device
+from .device import random_numbers
 from .labels import label_crops
 from .looks import Look, look_again
-from .loop import PHOTOS, load_checkpoint, resume, set_learning_rate, train
+from .loop import PHOTOS, begin, resume, set_learning_rate, train
 from .scenes import SceneRules, Scenes, compose
 from .state import new_state
 from .teacher import DetectorTeacher
@@ -44,10 +44,7 @@ class DetectorTrainer:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
-        use_device(config.device)
-        torch.manual_seed(config.seed)
-        # Check first what may be refused: decoding and labelling take minutes.
-        checkpoint, (tars, left_out) = load_checkpoint(config), find_sources(config)
+        checkpoint, tars, left_out = begin(config)
         self.rules = parse_settings(SceneRules, config.scenes, "scenes")
         self.augmentation = parse_settings(Augmentation, config.augmentation, "augmentation")
         self.teacher = DetectorTeacher(Path(config.teacher_model), Path(config.teacher))

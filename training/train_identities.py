@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from .augment import Augmentation, augment
 from .backbones import build_backbone, count_parameters, normalise
 from .command import command, parse_settings
-from .crops import find_sources, load_crops, load_persons, to_device
-from .device import random_numbers, use_device
-from .loop import PHOTOS, load_checkpoint, resume, set_learning_rate, train
+from .crops import load_crops, load_persons, to_device
+from .device import random_numbers
+from .loop import PHOTOS, begin, resume, set_learning_rate, train
 from .objectives import Objective, Stage, find_stage
 from .sampling import batch_rows, hold_out, input_size, person_rows
 from .state import new_state
@@ -40,10 +40,7 @@ class IdentityTrainer:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
-        use_device(config.device)
-        torch.manual_seed(config.seed)
-        # Check first what may be refused: decoding takes minutes.
-        checkpoint, (tars, left_out) = load_checkpoint(config), find_sources(config)
+        checkpoint, tars, left_out = begin(config)
         input_size(0, config.stages)
         self.stages = [parse_settings(Stage, stage, f"objectives[{i}]") for i, stage in enumerate(config.objectives)]
         self.augmentation = parse_settings(Augmentation, config.augmentation, "augmentation")

@@ -19,11 +19,11 @@ from runtime.faces.finder import FindRules, View
 from .augment import Augmentation, repaint
 from .backbones import count_parameters
 from .command import command, parse_settings
-from .crops import crops_key, find_sources, load_crops, to_device
-from .device import random_numbers, use_device
+from .crops import crops_key, load_crops, to_device
+from .device import random_numbers
 from .labels import label_crops
 from .landmarks import POINTS, LandmarkNet, landmark_loss, normalise
-from .loop import PHOTOS, load_checkpoint, resume, set_learning_rate, train
+from .loop import PHOTOS, begin, resume, set_learning_rate, train
 from .squares import SquareRules, draw_squares, plain_squares
 from .state import new_state
 from .teacher import DetectorTeacher
@@ -44,10 +44,7 @@ class LandmarkTrainer:
 
     def __init__(self, config: DictConfig) -> None:
         self.config = config
-        use_device(config.device)
-        torch.manual_seed(config.seed)
-        # Check first what may be refused: decoding and labelling take minutes.
-        checkpoint, (tars, left_out) = load_checkpoint(config), find_sources(config)
+        checkpoint, tars, left_out = begin(config)
         self.rules = parse_settings(SquareRules, config.squares, "squares")
         self.augmentation = parse_settings(Augmentation, config.augmentation, "augmentation")
         teacher = DetectorTeacher(Path(config.teacher_model), Path(config.teacher), any_family=True)

@@ -13,13 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import defaults
-from ..clusters.clusters import (
-    Clusters,
-    check_link_threshold,
-    cluster_by_count,
-    cluster_by_threshold,
-    default_threshold,
-)
+from ..clusters.clusters import Clusters, cluster_by_count, cluster_by_threshold, default_threshold
 from ..clusters.folders import FolderCounts, check_folders, write_folders
 from ..clusters.graph import require_scipy
 from ..clusters.outputs import check_list_path, write_list
@@ -27,6 +21,7 @@ from ..clusters.outputs import write_column as write_cluster_column
 from ..errors import OptionError
 from ..interrupt import Control
 from ..metrics.falsematch import Expectation
+from ..metrics.verification import check_threshold
 from ..pages.page import check_page_path
 from ..pages.pairs_page import review_page, write_review
 from ..pages.sheets import check_sheets, write_sheets
@@ -324,8 +319,7 @@ def cluster(
     """
     if people is not None and threshold is not None:
         raise OptionError("people and threshold are given; expected: one of them")
-    if threshold is not None:
-        check_link_threshold(threshold)
+    check_threshold(threshold, above_zero=True)
     if people is None:
         require_scipy()
     path = Path(file)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..interrupt import Control
+from ..metrics.verification import check_threshold
 from ..pairs.checkpoint import Checkpoint
 from ..pairs.pairs import PairQuery, find_pairs
 from ..progress import Listener
@@ -110,16 +110,6 @@ def number_clusters(
     return Clusters(numbers, scores, method, threshold, k, seed)
 
 
-def check_link_threshold(threshold: float) -> None:
-    """Refuse a threshold of links that is no cosine above 0.
-
-    Raises:
-        ConfigError: it is not a number above 0 and at most 1.
-    """
-    if not (isinstance(threshold, Real) and 0 < threshold <= 1):
-        raise ConfigError(f"the threshold is {threshold!r:.100}; expected: a number above 0, at most 1")
-
-
 def cluster_by_threshold(
     embeddings: EmbeddingFile,
     checkpoint: Checkpoint,
@@ -149,7 +139,7 @@ def cluster_by_threshold(
         StorageError: the file or the checkpoint is damaged.
         EngineError, MissingDependencyError: the device, or a package, is not available.
     """
-    check_link_threshold(query.threshold)
+    check_threshold(query.threshold, above_zero=True)
     links = find_pairs(embeddings, checkpoint, query, force=force, listener=listener, control=control)
     if links.share is not None:
         logger.warning("the links: %s", links.method())

@@ -42,7 +42,6 @@ class Derived:
         kept: other recorded files and locations that may still show removed photos, each with the reason to keep it.
         absent: recorded pages that are not where facemill wrote them; `kept` names them too.
         unreachable: recorded pages that cannot be looked at, each with the reason: their disk does not answer.
-        only_runs: only unfinished runs hold the photos. No page and no index was made from those.
     """
 
     beside: tuple[Path, ...]
@@ -50,7 +49,6 @@ class Derived:
     kept: tuple[tuple[str, str], ...] = ()
     absent: tuple[Path, ...] = ()
     unreachable: tuple[tuple[Path, str], ...] = ()
-    only_runs: bool = False
 
 
 def derived_from(
@@ -68,11 +66,11 @@ def derived_from(
         root: the folder of its photos, which are never deleted.
         keep_pages: keep all recorded pages.
         absent: pages that were not where facemill wrote them before a removal deleted any; None to look now.
-        only_runs: find only the unfinished runs.
+        only_runs: find only the unfinished runs: no page and no index was made from their photos.
     """
     beside = derived_nearby(file)
     if only_runs:
-        return Derived(tuple(path for path in beside if is_unfinished(path, file)), only_runs=True)
+        return Derived(tuple(path for path in beside if is_unfinished(path, file)))
     links = [path for path in beside if path.is_symlink() and path.exists()]
     kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
     kept += [

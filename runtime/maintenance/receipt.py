@@ -131,7 +131,7 @@ def find_receipt(file: Path, receipts: Iterable[Path], names: Sequence[bytes]) -
     left, latest = set(names), None
     readable = _readable(file, receipts)
     for path, facts, key in sorted(readable, key=lambda entry: str(entry[1].get("begun_utc")), reverse=True):
-        removed = {name for name in left if _was_removed(name, facts, key)}
+        removed = _names_in(facts, key, left)
         if removed:
             latest = latest or (path, facts)
             left -= removed
@@ -140,11 +140,16 @@ def find_receipt(file: Path, receipts: Iterable[Path], names: Sequence[bytes]) -
     return None
 
 
-def _was_removed(name: bytes, facts: Mapping[str, Any], key: str) -> bool:
-    """Whether a name was asked for, with or without a slash at its end, or is that of a removed photo."""
-    plain = name.rstrip(b"/")
-    asked = any(name_digest(key, form) in facts["asked_hmac"] for form in (plain, plain + b"/"))
-    return asked or name_digest(key, name) in facts["removed_hmac"]
+def _names_in(facts: Mapping[str, Any], key: str, names: Iterable[bytes]) -> set[bytes]:
+    """The names that were asked for, with or without a slash at the end, or that are those of removed photos."""
+    asked, removed = set(facts["asked_hmac"]), set(facts["removed_hmac"])
+
+    def is_in(name: bytes) -> bool:
+        plain = name.rstrip(b"/")
+        digests = {name_digest(key, form) for form in (plain, plain + b"/")}
+        return not digests.isdisjoint(asked) or name_digest(key, name) in removed
+
+    return {name for name in names if is_in(name)}
 
 
 def _readable(file: Path, receipts: Iterable[Path]) -> Iterator[tuple[Path, dict[str, Any], str]]:
@@ -166,7 +171,8 @@ def _read(path: Path, file: Path | None = None) -> dict[str, Any]:
 
 
 def _has_digests(facts: dict[str, Any]) -> bool:
-    return all(isinstance(facts.get(name), list) for name in ("asked_hmac", "removed_hmac"))
+    lists = (facts.get(name) for name in ("asked_hmac", "removed_hmac"))
+    return all(isinstance(digests, list) and all(isinstance(digest, str) for digest in digests) for digests in lists)
 
 
 def _read_key(path: Path, file: Path | None = None) -> str:

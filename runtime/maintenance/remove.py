@@ -132,7 +132,8 @@ class Removal:
                 self.path,
             )
             self._clean_up(keep_pages=note.keep_pages)
-        drop_note(self._noted)
+        else:
+            drop_note(self._noted)
         return {}
 
     def _clean_up(self, *, keep_pages: bool) -> None:
@@ -159,24 +160,26 @@ class Removal:
             selection = select_photos(source.scanned_paths(), names)
             rows = np.union1d(selection.rows, find_duplicates(source, selection.rows))
             runs = find_unfinished(self.path, source.root, names)
+            known = runs.names | self._asked_before(selection.missing)
             return RemovalPlan(
                 rows=rows,
                 embeddings=int(source.vector_counts[rows].sum()),
                 duplicates=len(rows) - len(selection.rows),
                 same_stay=count_shared(source, rows),
-                missing=tuple(
-                    name for name in selection.missing if name not in runs.names and not self._was_asked(name)
-                ),
+                missing=tuple(name for name in selection.missing if name not in known),
                 root=source.root,
                 derived=derived_from(self.file, source.root, keep_pages=keep_pages, only_runs=not len(rows)),
                 extras=tuple(source.foreign_datasets()),
                 unfinished=runs.paths,
             )
 
-    def _was_asked(self, name: bytes) -> bool:
-        """Whether the interrupted removal was to remove this name."""
+    def _asked_before(self, names: Sequence[bytes]) -> set[bytes]:
+        """The names that the interrupted removal was to remove."""
         note = self._interrupted
-        return note is not None and name_digest(note.key, name) in note.card.asked_hmac
+        if note is None:
+            return set()
+        asked = set(note.card.asked_hmac)
+        return {name for name in names if name_digest(note.key, name) in asked}
 
     def find_earlier(self, names: Sequence[bytes], receipt: Path | None = None) -> dict[str, Any]:
         """Find the receipt of an earlier removal of names that are not in the file.
@@ -294,7 +297,7 @@ class Removal:
             return self._erase_derived(note, receipt)
         except UnfinishedError:
             raise
-        except (StorageError, OSError) as err:
+        except OSError as err:  # a StorageError is one
             reason = err.message if isinstance(err, StorageError) else str(err)
             raise UnfinishedError(
                 f"the photos are removed from {self.path}, and the removal is not finished: {reason}. Fix that and run "

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StorageError
-from ..files import temporary_path
+from ..files import TEMPORARY_SUFFIX
 from ..sources.pathtable import PathTable
 from ..storage.file import EmbeddingFile
 from ..storage.runfolder import folder_of, read_plan
@@ -52,7 +52,8 @@ def find_unfinished(file: Path, root: bytes, names: Sequence[bytes]) -> Unfinish
 
 def is_unfinished(path: Path, file: Path) -> bool:
     """Whether a file or folder beside an embedding file belongs to an unfinished run, and holds its photos."""
-    return ".adding" in path.suffixes or path.name == temporary_path(file).name
+    suffix = path.name.removeprefix(os.path.basename(os.path.realpath(file)))
+    return suffix.startswith(".adding") or suffix == TEMPORARY_SUFFIX
 
 
 def _select(path: Path, root: bytes, names: Sequence[bytes]) -> set[bytes]:

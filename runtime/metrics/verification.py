@@ -34,14 +34,21 @@ def threshold_at(calibration: Calibration, rate: float) -> float | None:
     return (calibration.first + index) / 1000
 
 
-def check_threshold(threshold: float | None) -> None:
+def check_threshold(threshold: float | None, *, above_zero: bool = False) -> None:
     """Refuse a threshold that is no cosine.
 
+    Args:
+        threshold: None for no threshold.
+        above_zero: whether the threshold has to be above 0.
     Raises:
-        ConfigError: it is not a number from -1 to 1.
+        ConfigError: it is not a number in that range.
     """
-    if threshold is not None and not (isinstance(threshold, Real) and -1 <= threshold <= 1):
-        raise ConfigError(f"the threshold is {threshold!r:.100}; expected: a number from -1 to 1, a cosine")
+    if threshold is None:
+        return
+    is_cosine = isinstance(threshold, Real) and -1 <= threshold <= 1
+    if not is_cosine or (above_zero and threshold <= 0):
+        expected = "a number above 0, at most 1" if above_zero else "a number from -1 to 1, a cosine"
+        raise ConfigError(f"the threshold is {threshold!r:.100}; expected: {expected}")
 
 
 def verdict(score: float, threshold: float | None) -> str:

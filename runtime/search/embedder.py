@@ -194,7 +194,7 @@ def name_of(photo: PhotoInput, number: int) -> str:
 
 
 def photo_list(photos: PhotoInput | Sequence[PhotoInput]) -> Sequence[PhotoInput]:
-    """Make a list of photos; a single photo becomes a list of one. An array of two dimensions is one, and no photo.
+    """Make a list of photos; a single photo becomes a list of one. A grey array is one photo, and gets an error later.
 
     Raises:
         ConfigError: it is neither a photo nor several.

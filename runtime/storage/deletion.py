@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..files import TEMPORARY_SUFFIX, sync_folder
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC  # O_PATH: a folder above need not be readable
 _MARK = re.compile(r"\.removing-[0-9a-f]{16}$")
 
 
@@ -41,11 +41,20 @@ def delete(path: Path) -> str:
 
 
 def _open_folder(path: str) -> int:
-    """Open a folder by its real path. Somebody may put a link into the path at any moment: that is an error."""
+    """Open a folder by its real path, for use in other paths.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: it is no folder.
+        OSError: somebody put a link into the path since, or the folder cannot be reached.
+    """
     fd = os.open("/", _FOLDER)
     for part in Path(path).parts[1:]:
         try:
             inner = os.open(part, _FOLDER, dir_fd=fd)
+        except NotADirectoryError as err:
+            if stat.S_ISLNK(os.lstat(part, dir_fd=fd).st_mode):
+                raise OSError(errno.ELOOP, "a folder of its path became a link") from err
+            raise
         finally:
             os.close(fd)
         fd = inner

@@ -89,10 +89,10 @@ def record_page(file: Path | EmbeddingFile, page: Path, seen: Fingerprint | None
         StorageError: a file with other rows has replaced the open file, so that the page may show photos that were
             removed while it was made. A page that has its name already was deleted.
     """
-    page = _place_of(page)
-    fingerprint = seen
-    with suppress(OSError):
-        fingerprint = seen or take_fingerprint(page)
+    page, fingerprint = _place_of(page), seen
+    if seen is None:
+        with suppress(OSError):
+            fingerprint = take_fingerprint(page)
     _record(file, page, fingerprint)
     # After the record: a removal from now on finds the page. A removal before has replaced the file.
     if isinstance(file, EmbeddingFile) and was_replaced(file):
@@ -125,7 +125,7 @@ def record_start(file: Path | EmbeddingFile, page: Path) -> None:
 
 
 def _place_of(page: Path) -> Path:
-    """The absolute path of a page; `link/../page` is what the kernel says."""
+    """The path of a page without links above it: `link/../page` is where the kernel says. The page may be a link."""
     return Path(os.path.realpath(page.parent), page.name)
 
 
@@ -151,16 +151,11 @@ def is_own_page(file: Path, page: Path) -> bool:
 
 
 def _is_below(file: Path, page: Path) -> bool:
-    return os.path.commonpath([_folder(file), _real_name(page)]) == _folder(file)
+    return os.path.commonpath([_folder(file), _place_of(page)]) == _folder(file)
 
 
 def _folder(file: Path) -> str:
     return os.path.dirname(os.path.realpath(file))
-
-
-def _real_name(page: Path) -> str:
-    """The path of a page without links above it; a page that is a link itself is not followed."""
-    return os.path.join(os.path.realpath(page.parent), page.name)
 
 
 def _own_note(file: Path, page: Path) -> Path:
@@ -344,7 +339,7 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
 
 
 def _line(file: Path, page: Path, fingerprint: Fingerprint | None) -> str:
-    name = os.path.relpath(_real_name(page), _folder(file)) if _is_below(file, page) else str(page)
+    name = os.path.relpath(_place_of(page), _folder(file)) if _is_below(file, page) else str(page)
     return json.dumps({"page": name, "seen": astuple(fingerprint) if fingerprint else None})
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.support.errors import USAGE, assert_names, assert_refused
 from tests.support.facemill_command import ROOT, facemill
+from tests.support.interrupted_runs import kill_at
 from tests.support.people_files import (
     ODD,
     embed_folder,
@@ -353,17 +353,8 @@ def test_the_new_file_keeps_its_mode_and_a_link_is_followed(file: Path, tmp_path
 
 
 def kill_remove(file: Path, target: str, *arguments: object) -> None:
-    """Run a removal that kills itself when it calls `target`."""
-    module = ".".join(target.split(".")[:3])
-    code = (
-        f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        f"import {module}\n"
-        f"{target} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from runtime.cli.remove import main\n"
-        f"main({[str(argument) for argument in (file, '--yes', *arguments)]!r})"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
-    assert result.returncode == -signal.SIGKILL, result.stderr
+    """Run a removal that is killed when it calls `target`."""
+    kill_at(target, "remove", file, "--yes", *arguments)
 
 
 KILL_TARGETS = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +16,14 @@ from runtime.api.jobs import remove as remove_photos
 from runtime.errors import StorageError, UnfinishedError
 from runtime.maintenance import erase
 from runtime.maintenance import merge as merging
+from runtime.maintenance.unfinished import is_unfinished
 from runtime.storage import deletion
 from runtime.storage.derived import derived_file, record_page, record_start, recorded_pages
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import assert_names, assert_refused, raises
 from tests.support.facemill_command import ROOT
 from tests.support.facemill_command import facemill as run
+from tests.support.interrupted_runs import kill_at
 from tests.support.people_files import embed_folder, files_that_hold, make_people, paths_in, vectors_of
 
 PERSON = "P02"
@@ -62,20 +63,6 @@ def traces_of_person(samples: Path) -> list[bytes]:
     vectors = vectors_of(samples / "people.h5", f"{PERSON}/")
     assert len(vectors) == 4
     return [f"{PERSON}/".encode(), *(vector.tobytes() for vector in vectors)]
-
-
-def kill_at(target: str, *command: object) -> None:
-    """Run a command that is killed when it calls a function of a module of ours."""
-    module = ".".join(target.split(".")[:3])
-    code = (
-        f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        f"import {module}\n"
-        f"{target} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "from runtime.cli.app import main\n"
-        f"main({[str(argument) for argument in command]!r})"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
-    assert result.returncode == -signal.SIGKILL, result.stderr
 
 
 def interrupt_a_run(state: str, samples: Path, file: Path, engine: Path) -> None:
@@ -125,6 +112,15 @@ def test_an_unfinished_run_of_other_people_stays_unless_it_is_named(
     interrupt_a_run("an addition that is not joined", samples, rest, tiny_engine)
     assert_refused(remove(rest, name="P77/"), "E-CONFIG", "P77/")
     assert rest.with_name("people.h5.adding").exists()
+
+
+@pytest.mark.parametrize("name", ["people.h5", "people.adding.h5"])
+def test_only_runs_and_half_files_belong_to_an_unfinished_run(name: str, tmp_path: Path) -> None:
+    unfinished = (".adding", ".adding.parts", ".adding.partial", ".partial")
+    others = (".faiss", ".faiss.json", ".faiss.partial", ".pairs.parts", ".damaged-1")
+    file = tmp_path / name
+    assert [is_unfinished(Path(f"{file}{suffix}"), file) for suffix in unfinished] == [True] * 4
+    assert [is_unfinished(Path(f"{file}{suffix}"), file) for suffix in others] == [False] * 5
 
 
 def test_an_unfinished_run_that_cannot_be_read_is_taken_to_hold_the_person(rest: Path) -> None:
@@ -373,7 +369,7 @@ def test_a_folder_that_became_a_link_is_not_followed(tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as context:
         context.setattr(os.path, "realpath", swap)
-        deletion.delete(tmp_path / "sub" / "page.html")
+        assert "link" in deletion.delete(tmp_path / "sub" / "page.html")
     assert (tmp_path / "victim" / "page.html").exists()
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from runtime.engines.backends import open_runner
-from runtime.engines.build import build_engine
 from runtime.engines.engine import Engine, read_engine
 from runtime.engines.runner import Runner
 from runtime.errors import ConfigError, ContractError
@@ -22,8 +21,6 @@ from runtime.faces.align import template
 from runtime.faces.rules import FaceRules
 from runtime.faces.selection import LONG_SIDE
 from runtime.images.decode import ImageError, Limits, decode_photo
-from runtime.modelspec import load_spec
-from runtime.modelstore import resolve_weights
 from runtime.pipeline import face_work
 from runtime.pipeline.face_work import DecodePhotos, find_faces_with
 from runtime.pipeline.request import Request
@@ -32,7 +29,7 @@ from runtime.records import Crops, Encoded, Outcome, Photo, Status
 from tests.support import encoded_images as make
 from tests.support.errors import Values, assert_names, raises
 from tests.support.model_files import spec
-from tests.support.red_square_detector import picture, save_red_squares
+from tests.support.red_square_detector import build_red_squares, picture
 
 ONE_FACE = picture(400, 300, (100, 120, 90))
 TWO_FACES = picture(400, 300, (5, 5, 80), (165, 245, 80))
@@ -45,9 +42,7 @@ DETECT = FaceRules(align="detect", min_iod=0)
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    folder = tmp_path_factory.mktemp("red")
-    spec = load_spec(str(save_red_squares(folder)))
-    return build_engine(spec, resolve_weights(spec), backend="cpu", output=folder).engine
+    return build_red_squares(tmp_path_factory.mktemp("red"))
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,11 @@ import numpy as np
 import pytest
 
 from runtime.engines.backends import open_runner
-from runtime.engines.build import build_engine
 from runtime.engines.engine import Engine, read_engine
 from runtime.engines.runner import Runner
 from runtime.errors import ConfigError
 from runtime.faces.rules import FaceRules
 from runtime.images.decode import MAX_PAGES, Limits
-from runtime.modelspec import load_spec
-from runtime.modelstore import resolve_weights
 from runtime.pipeline import face_work
 from runtime.pipeline.contract import contract_of, face_rules_of
 from runtime.pipeline.face_work import crop_stages
@@ -26,7 +23,7 @@ from runtime.storage.contract import Guard
 from tests.support import encoded_images as make
 from tests.support.errors import assert_names, raises
 from tests.support.model_files import spec
-from tests.support.red_square_detector import picture, save_red_squares
+from tests.support.red_square_detector import build_red_squares, picture
 from tests.support.tiff_files import damage_page, pages_tiff
 
 LEFT = picture(400, 300, (30, 120, 90), seed=1)
@@ -39,9 +36,7 @@ RULES = FaceRules("detect", min_iod=0, pages="all")
 
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    folder = tmp_path_factory.mktemp("red")
-    model = load_spec(str(save_red_squares(folder)))
-    return build_engine(model, resolve_weights(model), backend="cpu", output=folder).engine
+    return build_red_squares(tmp_path_factory.mktemp("red"))
 
 
 @pytest.fixture(scope="module")

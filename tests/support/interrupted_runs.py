@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.embedding_files import differences
-from tests.support.facemill_command import RunningCommand, facemill, start_facemill, summary
+from tests.support.facemill_command import ROOT, RunningCommand, facemill, start_facemill, summary
 
 # Makes a durable segment several times a second, so that a test can interrupt a run between two segments.
 SMALL_SEGMENTS = ("--segment-rows", 256, "--segment-seconds", 0.2, "--batch-size", 4)
@@ -73,3 +76,17 @@ def wait_for_segment(output: Path) -> None:
 def file_size_limit(limit_bytes: int) -> Callable[[], None]:
     """Make a `preexec_fn` that limits the size of files, as if the disk were full."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+
+def kill_at(target: str, *command: object) -> None:
+    """Run a command that is killed when it calls a function of ours, such as `runtime.files.sync_folder`."""
+    module = target.rpartition(".")[0]
+    code = (
+        f"import os, signal, sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"import {module}\n"
+        f"{target} = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from runtime.cli.app import main\n"
+        f"main({[str(argument) for argument in command]!r})"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert result.returncode == -signal.SIGKILL, result.stderr

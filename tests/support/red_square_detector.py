@@ -14,7 +14,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from runtime.engines.build import build_engine
+from runtime.engines.engine import Engine
 from runtime.faces.align import TEMPLATE
+from runtime.modelspec import load_spec
+from runtime.modelstore import resolve_weights
 from tests.support.model_files import write_model_file
 
 SIDE = 640
@@ -87,3 +91,9 @@ def picture(height: int, width: int, *squares: tuple[int, int, int], seed: int =
         for y, x in np.argwhere(marks):
             image[top + y * size : top + y * size + size // 3, left + x * size : left + x * size + size // 3, 2] = 60
     return image
+
+
+def build_red_squares(folder: Path) -> Engine:
+    """Write the model into a folder, and build its engine for the CPU there."""
+    model = load_spec(str(save_red_squares(folder)))
+    return build_engine(model, resolve_weights(model), backend="cpu", output=folder).engine
