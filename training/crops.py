@@ -97,18 +97,23 @@ def load_persons(tars: Sequence[Path], left_out: Path | None) -> NDArray[np.int6
     Raises:
         ValueError: a crop is not in a folder.
     """
-    names = _names(left_out)
     numbers: dict[str, int] = {}
     persons = []
-    for tar in tars:
-        with tarfile.open(tar) as archive:
-            for member in _members(archive, names):
-                folder = str(Path(member.name).parent)
-                if folder == ".":
-                    raise ValueError(f"{member.name} in {tar} is not in a folder; expected: <person>/<file>.jpg")
-                persons.append(numbers.setdefault(folder, len(numbers)))
+    for tar, name in crop_names(tars, left_out):
+        folder = str(Path(name).parent)
+        if folder == ".":
+            raise ValueError(f"{name} in {tar} is not in a folder; expected: <person>/<file>.jpg")
+        persons.append(numbers.setdefault(folder, len(numbers)))
     logger.info("%d crops of %d persons", len(persons), len(numbers))
     return np.array(persons, np.int64)
+
+
+def crop_names(tars: Iterable[Path], left_out: Path | None) -> Iterator[tuple[Path, str]]:
+    """The tar and the member's name of each row of `load_crops`, which was given the same tars and list."""
+    names = _names(left_out)
+    for tar in tars:
+        with tarfile.open(tar) as archive:
+            yield from ((tar, member.name) for member in _members(archive, names))
 
 
 def _members(archive: tarfile.TarFile, left_out: set[str]) -> Iterator[tarfile.TarInfo]:

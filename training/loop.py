@@ -24,7 +24,10 @@ logger = logging.getLogger(__name__)
 
 _NETWORK_KEYS = ("backbone", "widths")
 # Settings that identify a run. Its length, learning rate and augmentation may change later.
-_RUN_KEYS = (*_NETWORK_KEYS, "seed", "teacher", "tars", "left_out", "held_out", "batch", "objectives")
+_RUN_KEYS = (
+    *(*_NETWORK_KEYS, "seed", "teacher", "second_teacher", "identities", "tars", "left_out", "held_out", "batch"),
+    "objectives",
+)
 
 
 PHOTOS = 64  # that a run which starts from shipped weights looks at

@@ -310,3 +310,99 @@ def test_ten_fold_accuracy_of_separated_scores_and_of_noise() -> None:
     apart = np.where(same, 0.7, 0.1) + rng.normal(0, 0.05, 6000)
     assert ten_fold_accuracy(apart.astype(np.float32), same, fold) == 1.0
     assert 0.45 < ten_fold_accuracy(rng.normal(size=6000).astype(np.float32), same, fold) < 0.55
+
+
+@pytest.fixture(scope="module")
+def second_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another teacher with random weights, of 512 dimensions."""
+    path = tmp_path_factory.mktemp("second") / "second.onnx"
+    generate(path, form="512", seed=4)
+    return path
+
+
+def test_the_cosine_of_two_targets_is_the_weighted_mean_of_the_teachers_cosines(
+    data: Path, teacher: Path, second_teacher: Path, tmp_path: Path
+) -> None:
+    from training.crops import load_crops
+    from training.teacher import Teacher
+    from training.teachers import Teachers
+
+    crops = torch.from_numpy(load_crops([data / "crops.tar"], None, tmp_path)).permute(0, 3, 1, 2)
+    images = crops[:12].float()
+    changes = {"teacher.bfloat16": False, "second_teacher.path": second_teacher, "second_teacher.weight": 0.3}
+    settings = config(data, teacher, tmp_path, **changes)
+    targets = Teachers(settings, crops)(images)
+    first, second = (Teacher(path, size=112, mean=127.5, std=127.5)(images) for path in (teacher, second_teacher))
+    torch.testing.assert_close(targets.norm(dim=1), torch.ones(12))
+    expected = 0.7 * first @ first.T + 0.3 * second @ second.T
+    # 65 crops have at most 65 directions, all of which are kept.
+    torch.testing.assert_close(targets @ targets.T, expected, atol=2e-3, rtol=0)
+
+
+def test_the_first_teachers_dimensions_do_not_depend_on_a_second(
+    data: Path, teacher: Path, second_teacher: Path, tmp_path: Path
+) -> None:
+    from training.crops import load_crops
+    from training.teachers import Teachers
+
+    crops = torch.from_numpy(load_crops([data / "crops.tar"], None, tmp_path)).permute(0, 3, 1, 2)
+    alone = Teachers(config(data, teacher, tmp_path), crops)(crops[:4].float())
+    both = Teachers(config(data, teacher, tmp_path, **{"second_teacher.path": second_teacher}), crops)(
+        crops[:4].float()
+    )
+    torch.testing.assert_close((alone * both).sum(dim=1), torch.full((4,), 0.5**0.5))
+
+
+def test_a_run_with_two_teachers_and_identities_learns_both_and_resumes_exactly(
+    data: Path, teacher: Path, second_teacher: Path, tmp_path: Path
+) -> None:
+    from training.loop import save
+    from training.train import DistillationTrainer
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_tar(folder / "crops.tar", {f"crops/p_{row:02d}.jpg": (row // 4, row % 4) for row in range(48)})
+    (folder / "labels.csv").write_text(
+        "crop,age,identity\n" + "".join(f"p_{row:02d}.jpg,,{row // 4 + 70}\n" for row in range(0, 40))
+    )
+    changes = {
+        "left_out": "null",
+        "second_teacher.path": second_teacher,
+        "identities.labels": "labels.csv",
+        "identities.share": 0.5,
+        "stages": "[[0,112]]",
+    }
+
+    def trainer(run: str) -> Any:
+        return DistillationTrainer(config(folder, teacher, tmp_path / run, **changes))
+
+    uninterrupted = trainer("a")
+    values = [uninterrupted.step() for _ in range(24)]
+    assert np.mean([v["loss"] for v in values[-6:]]) < np.mean([v["loss"] for v in values[:6]]) - 0.05
+    assert all(v["identities"] > 0 for v in values[:2])
+    first = trainer("b")
+    losses = [first.step()["loss"] for _ in range(3)]
+    save(first)
+    second = trainer("b")
+    assert losses + [second.step()["loss"] for _ in range(3)] == [v["loss"] for v in values[:6]]
+    assert set(uninterrupted.identified.rows(5).tolist()) <= set(range(40))
+
+
+def test_crops_without_a_label_have_no_person(data: Path, tmp_path: Path) -> None:
+    from training.identified import load_identities
+
+    (tmp_path / "labels.csv").write_text("crop,identity\np_00002.jpg,9\ncrops/p_00004.jpg,9\np_00003.jpg,\n")
+    persons = load_identities(tmp_path / "labels.csv", [data / "crops.tar"], data / "leave_out.txt")
+    assert persons.tolist() == [-1, -1, 0, -1, 0] + [-1] * 59
+
+
+def test_labels_without_a_column_and_too_few_persons_are_refused(data: Path, teacher: Path, tmp_path: Path) -> None:
+    from training.identified import load_identities
+    from training.train import DistillationTrainer
+
+    (data / "wrong.csv").write_text("crop,name\n")
+    (data / "few.csv").write_text("crop,identity\np_00001.jpg,3\np_00002.jpg,3\n")
+    with raises(ValueError, "wrong.csv", "crop", "identity"):
+        load_identities(data / "wrong.csv", [data / "crops.tar"], None)
+    with raises(ValueError, "identities", "crops_each=4"):
+        DistillationTrainer(config(data, teacher, tmp_path, **{"identities.labels": "few.csv"}))
