@@ -31,12 +31,10 @@ def best_of(file: Path, k: int, seeds: int = 8) -> float:
         )
 
 
-@pytest.mark.slow
 def test_planted_people_are_recovered(file: Path) -> None:
     assert best_of(file, len(SIZES)) == 1
 
 
-@pytest.mark.slow
 def test_every_row_joins_its_nearest_centre_with_that_score(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 64 * 4 * 7)  # 7 rows at a time
     calls: list[np.ndarray] = []
@@ -55,7 +53,6 @@ def test_every_row_joins_its_nearest_centre_with_that_score(file: Path, monkeypa
     np.testing.assert_allclose(np.linalg.norm(calls[0], axis=1), 1, atol=1e-5)  # spherical
 
 
-@pytest.mark.slow
 def test_the_seed_decides_the_clusters(file: Path) -> None:
     with EmbeddingFile(file) as gallery:
         first, again, seed_2 = (split_by_kmeans(gallery, 20, seed=seed)[0] for seed in (1, 1, 2))
@@ -63,7 +60,6 @@ def test_the_seed_decides_the_clusters(file: Path) -> None:
     assert agreement(first, seed_2).f1 < 1
 
 
-@pytest.mark.slow
 def test_training_uses_a_bounded_sample(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kmeans, "_MAX_SAMPLE_BYTES", 100 * 4 * 64)
     sizes: list[int] = []
@@ -83,7 +79,6 @@ def test_training_uses_a_bounded_sample(file: Path, monkeypatch: pytest.MonkeyPa
         split_by_kmeans(gallery, 101)
 
 
-@pytest.mark.slow
 def test_a_row_of_zeros_is_in_no_cluster_and_moves_no_centre(tmp_path: Path) -> None:
     vectors = people_rows([5, 5], noise=0.2)
     vectors[[2, 7]] = 0
