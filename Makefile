@@ -5,8 +5,8 @@ GPU_VENV := .venv-gpu
 # The CUDA of the environment that is there, or 12.
 CUDA ?= $(patsubst $(GPU_VENV)/.gpu%,%,$(firstword $(wildcard $(GPU_VENV)/.gpu1[23]) 12))
 BIN := $(VENV)/bin
-# Tests of one file run in one process, so that they share what its fixtures make.
-IN_PROCESSES := -n auto --maxprocesses 8 --dist loadfile
+# Tests of one file run in one process, so that they share what its fixtures make, in the order of tests/conftest.py.
+IN_PROCESSES := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help

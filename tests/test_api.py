@@ -56,6 +56,7 @@ def run_examples(text: str, name: str) -> int:
     return len(test.examples)
 
 
+@pytest.mark.slow
 def test_the_example_of_the_package_runs(working_folder: Path) -> None:
     assert run_examples(inspect.getdoc(facemill) or "", "facemill") >= 3
 
@@ -97,6 +98,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
     assert result.stdout.strip() == "[]", result.stderr
 
 
+@pytest.mark.slow
 def test_a_photo_may_be_a_path_bytes_or_an_array(working_folder: Path) -> None:
     path = working_folder / "photos" / "person1" / "0.jpg"
     pixels = np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])

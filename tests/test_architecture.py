@@ -238,6 +238,7 @@ def process_wide_state(path: Path) -> set[str]:
     return setters
 
 
+@pytest.mark.slow
 def test_modules_do_not_change_process_wide_state() -> None:
     changed = {
         (path.relative_to(RUNTIME).as_posix(), setter) for path in MODULES for setter in process_wide_state(path)
@@ -299,6 +300,7 @@ def own_writes(path: Path) -> set[str]:
     return calls
 
 
+@pytest.mark.slow
 def test_files_are_written_by_one_module() -> None:
     writers = {path.relative_to(RUNTIME).as_posix(): own_writes(path) for path in MODULES}
     unlisted = {name: how for name, how in writers.items() if how and name not in OWN_WRITERS}

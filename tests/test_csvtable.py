@@ -68,6 +68,7 @@ def test_lists_have_one_row_per_entry_and_no_formulas(command: str, safe: bool, 
         assert (f'"safe":{str(safe).lower()}' in page.read_text()) is True
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_no_control_characters(tiny_engine: Path, photos: Path, tmp_path: Path) -> None:
     folder = tmp_path / "p"
     folder.mkdir()

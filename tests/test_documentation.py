@@ -63,6 +63,7 @@ def test_the_output_of_the_reader_example_is_correct(folder: Path) -> None:
     assert lines[1].startswith("1.000 0/p0000.jpg")
 
 
+@pytest.mark.slow
 def test_the_diagrams_match_the_code() -> None:
     result = subprocess.run([sys.executable, ROOT / "docs" / "draw.py", "--check"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -123,6 +124,7 @@ def test_every_documented_option_exists(document: str, line: str) -> None:
         assert option in result.output, f"{document}: {line}"
 
 
+@pytest.mark.slow
 def test_every_command_and_option_is_documented() -> None:
     """Each command is in the README, each has an example in its help."""
     import click

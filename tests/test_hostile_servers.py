@@ -203,6 +203,7 @@ class Qdrant(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["liar", "huge", "drip", "integer", "gzip"])
 def test_an_upload_trusts_no_answer(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")

@@ -38,6 +38,7 @@ def test_crops_equal_those_that_a_run_embeds(photos: Path, order: str) -> None:
     assert calibration.crops.shape == (594, 64, 64, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
 def test_a_detector_is_calibrated_on_its_first_view(photos: Path, order: str) -> None:
     """Compare with whole photos, reduced to the detector's first view on a black canvas."""

@@ -37,6 +37,7 @@ def photos_of(folder: Path) -> tuple[list[bytes], list[bytes]]:
     return [path.read_bytes() for path in paths], [bytes(path.relative_to(folder / "photos")) for path in paths]
 
 
+@pytest.mark.slow
 def test_photos_in_memory_give_the_rows_of_photos_in_files(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     source = MemorySource(*photos_of(folder))
     summary = process(source, tmp_path / "o.h5", engine=tiny_engine, faces=CROPS)

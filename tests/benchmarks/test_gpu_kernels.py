@@ -39,6 +39,7 @@ def read_results(folder: Path) -> Any:
     return json.loads((folder / "results" / "gpu_kernels.json").read_text("utf-8"))
 
 
+@pytest.mark.slow
 def test_every_kernel_is_timed_and_each_figure_is_written_at_once(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,6 +66,7 @@ def test_every_kernel_is_timed_and_each_figure_is_written_at_once(
     assert "Traceback" in printed.err
 
 
+@pytest.mark.slow
 def test_no_kernel_starts_after_the_time_limit(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = iter([0.0, 1.0, 2.0, *[9.0] * 9])
     monkeypatch.setattr(gpu_kernels, "elapsed_s", lambda: next(now))

@@ -71,6 +71,7 @@ def test_the_benchmark_runs_on_a_gpu(tmp_path: Path) -> None:
     assert [row["same rows"] for row in rows] == ["20 of 20"] * 4
 
 
+@pytest.mark.slow
 def test_a_placement_that_does_not_fit_is_recorded_and_the_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +183,7 @@ def test_the_oracle_equals_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(search_gpu.numpy_rows(vectors, queries, 30), oracle(vectors, queries, 30)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(count_gpus() > 0, reason="there is a GPU that FAISS sees")
 def test_without_a_gpu_the_benchmark_prints_a_one_line_error() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "search_gpu.py")]

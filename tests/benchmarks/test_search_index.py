@@ -19,6 +19,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_nation_opens_as_a_gallery_and_is_reproducible(people: Path) -> None:
     with EmbeddingFile(people) as gallery:
         assert (gallery.rows, gallery.dimension) == (nation.BLOCK + 100, 512)
@@ -29,6 +30,7 @@ def test_the_nation_opens_as_a_gallery_and_is_reproducible(people: Path) -> None
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_nation_is_spread_like_real_embeddings(people: Path) -> None:
     with EmbeddingFile(people) as gallery:
         rows = next(gallery.blocks())
@@ -43,6 +45,7 @@ def test_the_nation_is_spread_like_real_embeddings(people: Path) -> None:
     assert 0.55 < np.median(best) < 0.75  # most people have a second photo
 
 
+@pytest.mark.slow
 def test_the_oracle_and_the_queries(people: Path) -> None:
     queries = search_index.make_queries(people, 3)
     assert queries.shape == (200, 512)

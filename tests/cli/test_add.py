@@ -69,6 +69,7 @@ def test_add_prints_its_counts(file: Path, samples: Path) -> None:
     assert "0 photos added; 4 of the 4 photos were in it already" in repeated.stdout
 
 
+@pytest.mark.slow
 def test_added_photos_give_the_file_of_one_process_run(file: Path, samples: Path) -> None:
     counts = add_photos(file, samples / "photos")
     assert (counts["scanned"], counts["known"], counts["added"]) == (33, 16, 17)
@@ -93,6 +94,7 @@ def _list(folder: Path, *paths: Path) -> Path:
     return folder / "list.txt"
 
 
+@pytest.mark.slow
 def test_single_photos_and_lists_can_be_added(file: Path, samples: Path, tmp_path: Path) -> None:
     photos = samples / "photos"
     counts = add_photos(file, photos / "P02" / "1.jpg")
@@ -103,6 +105,7 @@ def test_single_photos_and_lists_can_be_added(file: Path, samples: Path, tmp_pat
     assert differences(file, samples / "all.h5") == []
 
 
+@pytest.mark.slow
 def test_remove_undoes_add(file: Path, samples: Path) -> None:
     new_paths = sorted(set(paths_in(samples / "all.h5")) - set(paths_in(file)))
     add_photos(file, samples / "photos")
@@ -112,6 +115,7 @@ def test_remove_undoes_add(file: Path, samples: Path) -> None:
     assert differences(file, samples / "old.h5") == []
 
 
+@pytest.mark.slow
 def test_photos_outside_the_root_move_the_root(file: Path, samples: Path, tiny_engine: Path) -> None:
     make_people(samples / "more" / "x", range(20, 22))
     counts = add_photos(file, samples / "more")
@@ -127,6 +131,7 @@ def test_photos_outside_the_root_move_the_root(file: Path, samples: Path, tiny_e
     assert differences(file, file.parent / "both.h5") == []
 
 
+@pytest.mark.slow
 def test_failed_photos_are_retried_only_with_retry(samples: Path, tiny_engine: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_people(photos, range(2))
@@ -142,6 +147,7 @@ def test_failed_photos_are_retried_only_with_retry(samples: Path, tiny_engine: P
     assert add_photos(file, photos, retry=True)["added"] == 0
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_known_photo_is_a_duplicate(tiny_engine: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     make_people(photos, range(1, 3))
@@ -159,6 +165,7 @@ def test_a_copy_of_a_known_photo_is_a_duplicate(tiny_engine: Path, tmp_path: Pat
     assert not [path for path in paths_in(file) if path.startswith(b"P00") or path == b"P02/1.jpg"]
 
 
+@pytest.mark.slow
 def test_foreign_datasets_are_dropped_and_the_index_is_rebuilt(file: Path, samples: Path) -> None:
     with h5py.File(file, "r+") as opened:
         opened["cluster"] = np.zeros(len(opened["embeddings"]), np.int32)

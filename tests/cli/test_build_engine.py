@@ -14,6 +14,7 @@ from tests.support.facemill_command import facemill
 from tests.support.red_square_detector import save_red_squares
 
 
+@pytest.mark.slow
 def test_build_engine_prints_its_files_then_up_to_date(tiny_model: Path, tmp_path: Path) -> None:
     command = ("build-engine", "--model", tiny_model, "--backend", "cpu", "--output", tmp_path / "engines")
     first = facemill(*command)

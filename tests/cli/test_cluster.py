@@ -41,6 +41,7 @@ def read_column(file: Path) -> np.ndarray | None:
         return opened["cluster"][:] if "cluster" in opened else None
 
 
+@pytest.mark.slow
 def test_cluster_writes_every_output(file: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()

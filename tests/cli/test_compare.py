@@ -87,6 +87,7 @@ def test_text_output(data_folder: Path) -> None:
     assert UNTRAINED_WARNING in result.stderr
 
 
+@pytest.mark.slow
 def test_without_a_file_compare_uses_the_options_of_process(data_folder: Path, tiny_model: Path) -> None:
     options = ("--model", tiny_model, "--detector", data_folder / "red-squares.toml", "--align", "detect", "--json")
     result = facemill("compare", data_folder / "in/group.png", data_folder / "in/alone.png", *options)

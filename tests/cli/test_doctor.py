@@ -73,6 +73,7 @@ def test_this_machine_is_healthy_and_no_file_remains(tmp_path: Path) -> None:
     assert {finding["topic"]: finding["state"] for finding in report["backends"]}["cpu"] == "ok"
 
 
+@pytest.mark.slow
 def test_every_missing_package_is_listed_with_its_install_command(bare: BareInterpreter) -> None:
     code, findings = bare.doctor()
     assert code == 1
@@ -92,6 +93,7 @@ def test_doctor_runs_without_msgspec(bare: BareInterpreter) -> None:
     assert "not checked: No module named 'msgspec'" in findings["models"]["text"]
 
 
+@pytest.mark.slow
 def test_optional_packages_are_listed_with_their_commands(bare: BareInterpreter) -> None:
     bare.install("pyarrow")
     findings = bare.doctor()[1]
@@ -102,12 +104,14 @@ def test_optional_packages_are_listed_with_their_commands(bare: BareInterpreter)
     assert findings["qdrant-client"]["mend"] == "pip install qdrant-client"
 
 
+@pytest.mark.slow
 def test_doctor_runs_without_platformdirs(bare: BareInterpreter) -> None:
     result = bare.run(FACEMILL_CACHE=None)
     assert result.returncode == 1
     assert "its folder is unknown: No module named 'platformdirs'" in result.stdout
 
 
+@pytest.mark.slow
 def test_two_installed_faiss_packages_are_wrong(bare: BareInterpreter) -> None:
     bare.install("faiss-cpu", "faiss")
     assert bare.doctor()[1]["faiss-cpu"]["state"] == "ok"
@@ -117,6 +121,7 @@ def test_two_installed_faiss_packages_are_wrong(bare: BareInterpreter) -> None:
     assert finding["mend"].startswith("pip uninstall -y faiss-cpu faiss-gpu && pip install faiss-cpu")
 
 
+@pytest.mark.slow
 def test_a_different_distribution_of_the_same_module_is_accepted(bare: BareInterpreter) -> None:
     bare.install("onnxruntime-gpu", "onnxruntime")
     bare.install("opencv-python", "cv2")
@@ -129,6 +134,7 @@ def test_a_different_distribution_of_the_same_module_is_accepted(bare: BareInter
     assert "pip uninstall -y opencv-python-headless opencv-python" in finding["mend"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -144,6 +150,7 @@ def test_a_package_that_crashes_does_not_stop_doctor(bare: BareInterpreter, code
     assert finding["mend"] == "pip install --force-reinstall onnx"
 
 
+@pytest.mark.slow
 def test_a_driver_without_a_gpu_is_reported_with_its_message(bare: BareInterpreter, tmp_path: Path) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'No devices were found'\nexit 6\n")
@@ -155,6 +162,7 @@ def test_a_driver_without_a_gpu_is_reported_with_its_message(bare: BareInterpret
     assert findings["tensorrt"]["text"] == "no usable NVIDIA GPU"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("visible_devices", "name", "bus_id"), [(None, "Fake 0", "0000:02:00.0"), ("1,0", "Fake 1", "0000:01:00.0")]
 )
@@ -170,12 +178,14 @@ def test_doctor_describes_the_first_gpu_of_cuda(
     assert (findings["gpu"]["state"], findings["gpu"]["text"]) == ("ok", f"{name}, SM75 (the GPU at {bus_id})")
 
 
+@pytest.mark.slow
 def test_a_hidden_gpu_is_reported_with_the_variable_that_hides_it(bare: BareInterpreter, driver: FakeDriver) -> None:
     findings = bare.doctor(**{**driver.environment(gpus=2, shown=""), "PYTHONPATH": bare.packages})[1]
     assert "CUDA finds no GPU with CUDA_VISIBLE_DEVICES=; nvidia-smi says" in findings["gpu"]["text"]
     assert findings["gpu"]["mend"] == "unset CUDA_VISIBLE_DEVICES"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cuda", "package"), [(12090, "nvidia-dali-cuda120"), (13000, "nvidia-dali-cuda130")])
 def test_gpu_packages_match_the_cuda_version_of_the_driver(
     bare: BareInterpreter, driver: FakeDriver, cuda: int, package: str

@@ -136,6 +136,7 @@ def calibrated(data_folder: Path, tiny_engine: Path) -> Path:
     return data_folder / "people.h5"
 
 
+@pytest.mark.slow
 def test_a_search_reports_expected_false_hits(calibrated: Path, data_folder: Path) -> None:
     with h5py.File(calibrated) as file:
         vectors = file["embeddings"][:]

@@ -31,6 +31,7 @@ def people(tiny_engine: Path, photos: Path, tmp_path_factory: pytest.TempPathFac
     return path
 
 
+@pytest.mark.slow
 def test_each_format_has_all_rows_of_a_file(people: Path, tmp_path: Path) -> None:
     with EmbeddingFile(people) as gallery:
         vectors = np.concatenate(list(gallery.blocks()))
@@ -96,6 +97,7 @@ def test_failures_exit_1_with_a_message(people: Path, tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["there"]
 
 
+@pytest.mark.slow
 def test_a_store_in_use_is_refused(people: Path, tmp_path: Path) -> None:
     client = qdrant_client.QdrantClient(path=str(tmp_path / "store"))
     # In another process: qdrant-client leaves the lock file open when it does not get the lock.

@@ -72,6 +72,7 @@ def people(data_folder: Path, tiny_engine: Path, environment: dict[str, str]) ->
     return data_folder / "people.h5"
 
 
+@pytest.mark.slow
 def test_a_query_is_aligned_like_the_rows(people: Path, data_folder: Path, environment: dict[str, str]) -> None:
     query = data_folder / "in" / "P1" / "P1_0002.png"
     result = facemill(
@@ -245,6 +246,7 @@ def test_an_empty_list_of_detectors_is_refused(data_folder: Path, names: str) ->
     assert_refused(result, USAGE, "--detectors", "facemill-det,yunet")
 
 
+@pytest.mark.slow
 def test_comparing_two_engines_recommends_no_detector(
     data_folder: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -340,6 +342,7 @@ def test_the_exposure_of_each_face_is_stored_and_can_be_required(
     assert_refused(other, "E-CONTRACT", "min_brightness", limit, 0.0)
 
 
+@pytest.mark.slow
 def test_files_without_exposure_stay_usable_and_their_rows_have_no_number(
     people: Path, data_folder: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -364,6 +367,7 @@ def test_files_without_exposure_stay_usable_and_their_rows_have_no_number(
         assert (~np.isnan(file.faces["contrast"]) == known).all()
 
 
+@pytest.mark.slow
 def test_a_repair_keeps_rows_whose_exposure_is_damaged(
     people: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -52,6 +52,7 @@ def read_data(page: Path) -> Any:
     return json.loads(match[1])
 
 
+@pytest.mark.slow
 def test_a_map_shows_every_embedding(people: Path, tmp_path: Path) -> None:
     result = draw(people, "-o", tmp_path / "map.html")
     assert result.returncode == 0, result.stderr
@@ -71,6 +72,7 @@ def test_a_map_shows_every_embedding(people: Path, tmp_path: Path) -> None:
         assert text in page
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_page(people: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         assert draw(people, "-o", tmp_path / f"{name}.html", "--seed", seed, "--limit", 20).returncode == 0

@@ -40,6 +40,7 @@ def samples(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+@pytest.mark.slow
 def test_merged_files_equal_one_process_run(samples: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
     contents_before = [(samples / name).read_bytes() for name in ("ac.h5", "b.h5")]
@@ -89,6 +90,7 @@ def test_different_settings_are_refused_with_both_values(samples: Path, tiny_eng
     assert not (tmp_path / "o.h5").exists()
 
 
+@pytest.mark.slow
 def test_details_of_duplicates_use_paths_relative_to_the_new_root(
     samples: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -136,6 +138,7 @@ def test_wrong_arguments_are_refused(mistake: str, samples: Path, tmp_path: Path
     assert os.listdir(tmp_path) == ["there.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["maintenance.merge.assemble", "storage.dataset._write_outcomes"])
 def test_a_kill_during_writing_leaves_the_output_unchanged(target: str, samples: Path, tmp_path: Path) -> None:
     output = Path(shutil.copy(samples / "b.h5", tmp_path / "o.h5"))

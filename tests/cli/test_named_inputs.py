@@ -58,6 +58,7 @@ def paths(output: Path) -> int:
     return int(contents(output)["outcomes/path"][0][0])
 
 
+@pytest.mark.slow
 def test_a_forced_run_on_other_photos_starts_over(tiny_engine: Path, tmp_path: Path) -> None:
     one, two = photo_list(tmp_path, "1.txt", range(3)), photo_list(tmp_path, "2.txt", range(5))
     output = tmp_path / "o.h5"
@@ -66,6 +67,7 @@ def test_a_forced_run_on_other_photos_starts_over(tiny_engine: Path, tmp_path: P
     assert paths(output) == 5
 
 
+@pytest.mark.slow
 def test_a_forced_run_on_an_edited_list_starts_over(tiny_engine: Path, tmp_path: Path) -> None:
     listing, output = photo_list(tmp_path, "1.txt", range(3)), tmp_path / "o.h5"
     kill(command(f"@{listing}", output, tiny_engine))
@@ -74,6 +76,7 @@ def test_a_forced_run_on_an_edited_list_starts_over(tiny_engine: Path, tmp_path:
     assert paths(output) == 4
 
 
+@pytest.mark.slow
 def test_the_same_forced_run_goes_on_even_if_a_photo_appeared(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -87,6 +90,7 @@ def test_the_same_forced_run_goes_on_even_if_a_photo_appeared(tiny_engine: Path,
     assert paths(tmp_path / "o.h5") == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("special", ["pipe", "/dev/zero", "/dev/null"])
 @pytest.mark.parametrize(
     "words",

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import encoded_images as make
 from tests.support.facemill_command import ROOT, facemill_process
 
@@ -28,6 +30,7 @@ def test_only_the_lines_of_decoders_are_kept_back() -> None:
     assert sorted(lines) == ["from Python", "terminate called after throwing", "the last line without an end"]
 
 
+@pytest.mark.slow
 def test_a_run_prints_no_line_without_a_photo_and_the_log_has_all(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()

@@ -127,6 +127,7 @@ def test_a_run_resumes_only_with_the_same_pages(data_folder: Path, file: Path, t
     assert_refused(dali, "E-CONFIG", "--pages all", "--decoder dali")
 
 
+@pytest.mark.slow
 def test_a_retry_takes_all_pages(data_folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     shutil.copytree(data_folder / "in", tmp_path / "in")
     process(data_folder, tmp_path / "in", tmp_path / "o.h5", tiny_engine, "--pages", "all")
@@ -135,6 +136,7 @@ def test_a_retry_takes_all_pages(data_folder: Path, tiny_engine: Path, tmp_path:
     assert rows_of(tmp_path / "o.h5") == [*ROWS[:2], ("nobody.tif", 2, 0), *ROWS[2:]]
 
 
+@pytest.mark.slow
 def test_add_and_merge_keep_the_pages(data_folder: Path, file: Path, tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "more").mkdir()
     (tmp_path / "more" / "z.tif").write_bytes(pages_tiff(NOBODY, BERTA, ANNA))
@@ -150,6 +152,7 @@ def test_add_and_merge_keep_the_pages(data_folder: Path, file: Path, tiny_engine
         run("verify", path)
 
 
+@pytest.mark.slow
 def test_remove_takes_all_pages_of_a_photo(file: Path, data_folder: Path) -> None:
     run("remove", file, "--path", data_folder / "in" / "scan.tif", "--yes")
     assert rows_of(file) == ROWS[:2]
@@ -209,6 +212,7 @@ def test_pages_of_one_file_can_be_one_person_whose_folder_has_the_file_once(
     assert "page 2" in sheet.read_text()
 
 
+@pytest.mark.slow
 def test_verify_and_repair_know_the_page(file: Path, made: Path, tmp_path: Path) -> None:
     run("verify", file)
     with h5py.File(file, "r+") as opened:

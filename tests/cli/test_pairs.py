@@ -86,6 +86,7 @@ def test_a_calibration_sets_the_threshold_and_the_expected_false_pairs(tmp_path:
     assert threshold < float(default.stdout.split(" pairs at ")[1].split()[0])
 
 
+@pytest.mark.slow
 def test_a_budget_marks_the_result_as_approximate(tmp_path: Path) -> None:
     vectors = rows_with_duplicates(1000)
     path = write_rows(tmp_path / "p.h5", vectors)

@@ -56,6 +56,7 @@ def test_json_for_a_planned_gpu(tiny_engine: Path) -> None:
     assert "FP32" in estimate["gpu"]["search memory"]["words"]
 
 
+@pytest.mark.slow
 def test_without_an_engine_plan_guesses_and_builds_none(tmp_path: Path) -> None:
     result = facemill("plan", "--count", 1000, "--model", "sface", "--align", "none", FACEMILL_CACHE=tmp_path)
     assert result.returncode == 0, result.stderr

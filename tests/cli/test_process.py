@@ -24,6 +24,7 @@ from tests.support.interrupted_runs import assert_same_file
 from tests.support.model_files import copy_engine
 
 
+@pytest.mark.slow
 def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.h5"
     result = facemill("process", photos, "-o", output, "--engine", tiny_engine, "--json")
@@ -143,6 +144,7 @@ main([{folder!r}, "-o", {writable!r} + "/o.h5", *options])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user without permission")
 def test_an_unreadable_file_is_an_outcome(tiny_engine: Path, tmp_path: Path) -> None:
     folder, engines, writable = tmp_path / "photos", tmp_path / "engines", tmp_path / "writable"
@@ -182,6 +184,7 @@ def test_a_repeated_command_does_nothing(photos: Path, tiny_engine: Path, tmp_pa
     assert (tmp_path / "o.h5").read_bytes() == content_before
 
 
+@pytest.mark.slow
 def test_retry_processes_only_failed_photos(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -303,6 +306,7 @@ def test_strict_exits_1_when_a_photo_failed(tiny_engine: Path, tmp_path: Path) -
     assert read_outcomes(tmp_path / "o.h5") == {"x.jpg": "corrupt"}
 
 
+@pytest.mark.slow
 def test_list_files_and_single_files_give_the_same_rows(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     names = sorted((photos / "2").iterdir())
     (tmp_path / "list.txt").write_text("\n".join(map(str, names)))

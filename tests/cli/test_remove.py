@@ -66,6 +66,7 @@ def traces_of(file: Path, name: str) -> list[bytes]:
     return [*rows, name.encode()]
 
 
+@pytest.mark.slow
 def test_remove_erases_a_person_from_all_files_and_keeps_other_rows(file: Path, samples: Path) -> None:
     search = facemill("search", file, samples / "photos" / "P02" / "1.jpg", "--html", file.parent / "hits.html")
     assert search.returncode == 0, search.stderr
@@ -93,6 +94,7 @@ def test_remove_erases_a_person_from_all_files_and_keeps_other_rows(file: Path, 
     assert facemill("search", file, samples / "photos" / "P02" / "1.jpg").returncode == 0
 
 
+@pytest.mark.slow
 def test_the_receipt_has_all_counts_and_no_path(file: Path, samples: Path) -> None:
     with h5py.File(file) as opened:
         before = dict(opened["metadata"].attrs)
@@ -133,6 +135,7 @@ def test_the_receipt_has_all_counts_and_no_path(file: Path, samples: Path) -> No
     assert json.loads((file.parent / "r").read_text())["removed"] == ["P03/0.jpg"]
 
 
+@pytest.mark.slow
 def test_duplicates_are_removed_with_their_original_but_not_the_reverse(file: Path) -> None:
     result = remove(file, "--path", "P09/1.jpg")
     assert result.returncode == 0, result.stderr
@@ -147,6 +150,7 @@ def test_duplicates_are_removed_with_their_original_but_not_the_reverse(file: Pa
     assert verify_file(file).findings == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["raw", "text"])
 @pytest.mark.parametrize("name", ODD)
 def test_odd_names_in_a_list_are_removed(name: bytes, form: str, file: Path, tmp_path: Path) -> None:
@@ -180,6 +184,7 @@ def test_unknown_names_are_refused_without_ignore_missing(file: Path) -> None:
     assert (receipt["removed_photographs"], receipt["names_not_found"]) == (4, 1)
 
 
+@pytest.mark.slow
 def test_names_are_read_from_standard_input(file: Path) -> None:
     command = [sys.executable, "-m", "runtime.cli.app", "remove", str(file), "--yes", "--paths-from", "-"]
     result = subprocess.run(command, input=b"P02/0.jpg\nP03\n", capture_output=True, cwd=ROOT, timeout=60)
@@ -201,6 +206,7 @@ def test_remove_changes_no_file_without_yes(file: Path) -> None:
     assert os.listdir(file.parent) == ["people.h5"]
 
 
+@pytest.mark.slow
 def test_every_photo_can_be_removed(file: Path, tmp_path: Path) -> None:
     (tmp_path / "all").write_bytes(b"\0".join(paths_in(file)))
     result = remove(file, "--paths-from", tmp_path / "all")
@@ -209,6 +215,7 @@ def test_every_photo_can_be_removed(file: Path, tmp_path: Path) -> None:
     assert (verification.embeddings, verification.photographs, verification.findings) == (0, 0, ())
 
 
+@pytest.mark.slow
 def test_only_pages_of_facemill_are_deleted_and_no_link_is_followed(file: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -236,6 +243,7 @@ def test_only_pages_of_facemill_are_deleted_and_no_link_is_followed(file: Path, 
     assert set(recorded_pages(file)) == kept_pages
 
 
+@pytest.mark.slow
 def test_changed_and_replaced_pages_are_kept_and_listed(file: Path, tmp_path: Path) -> None:
     for name in ("page.html", "other.html", "folder/cluster-00001/1.jpg", "whole/cluster-00001/1.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -275,6 +283,7 @@ def test_link_targets_and_hard_links_are_listed(file: Path, tmp_path: Path) -> N
     assert b"P02/0.jpg" in paths_in(tmp_path / "second.h5")
 
 
+@pytest.mark.slow
 def test_merged_files_are_listed(file: Path, samples: Path, tiny_engine: Path, tmp_path: Path) -> None:
     other_file = embed_folder(make_more(tmp_path / "more"), tmp_path / "other.h5", tiny_engine)
     result = facemill("merge", file, other_file, "-o", tmp_path / "both.h5")
@@ -289,6 +298,7 @@ def make_more(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_remaining_copy_of_a_removed_photo_is_reported(file: Path) -> None:
     result = remove(file, "--path", "P09/0.jpg", "--json")
     assert_names(result.stderr, 1)
@@ -392,6 +402,7 @@ def test_the_same_command_resumes_after_a_kill_between_two_steps(target: str, fi
     assert "removed-" in names[1]
 
 
+@pytest.mark.slow
 def test_a_later_removal_first_completes_an_interrupted_one(file: Path) -> None:
     shutil.copy(file, file.with_name("people.h5.faiss"))
     kill_remove(file, "runtime.maintenance.remove.erase", "--path", "P02/")
@@ -403,6 +414,7 @@ def test_a_later_removal_first_completes_an_interrupted_one(file: Path) -> None:
     assert [str(path) in result.stderr for path in receipts].count(True) == 1  # the receipt of the completed removal
 
 
+@pytest.mark.slow
 def test_a_removal_is_finished_though_its_file_was_changed_after_a_kill(file: Path, samples: Path) -> None:
     kill_remove(file, "runtime.maintenance.remove.erase", "--path", "P02/")
     with h5py.File(file, "r+") as opened:
@@ -414,6 +426,7 @@ def test_a_removal_is_finished_though_its_file_was_changed_after_a_kill(file: Pa
     assert sorted(os.listdir(file.parent)) == ["people.h5", receipt.name, receipt.name + ".key"]
 
 
+@pytest.mark.slow
 def test_photos_that_came_back_after_a_kill_are_removed_again(file: Path, samples: Path) -> None:
     kill_remove(file, "runtime.maintenance.remove.erase", "--path", "P02/")
     shutil.copy(samples / "people.h5", file)

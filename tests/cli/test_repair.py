@@ -71,6 +71,7 @@ def flip(path: Path, name: str, chunk: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 def test_an_intact_file_is_unchanged(intact: Path) -> None:
     before = intact.read_bytes()
     assert repair_by_command(intact)["whole"]
@@ -174,6 +175,7 @@ def test_a_wrong_bit_loses_only_the_rows_of_its_chunk(
     assert differences(copy, intact) == []
 
 
+@pytest.mark.slow
 def test_without_outcomes_the_rows_and_their_names_are_saved(copy: Path, intact: Path, photos: Path) -> None:
     with h5py.File(copy, "r+") as file:
         no_outcomes(file)
@@ -188,6 +190,7 @@ def test_without_outcomes_the_rows_and_their_names_are_saved(copy: Path, intact:
     assert paths_in(copy) == paths_in(intact)
 
 
+@pytest.mark.slow
 def test_odd_names_are_kept(tiny_engine: Path, tmp_path: Path) -> None:
     make_odd_people(tmp_path / "photos")
     file = embed_folder(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
@@ -203,6 +206,7 @@ def test_odd_names_are_kept(tiny_engine: Path, tmp_path: Path) -> None:
     assert differences(file, tmp_path / "whole.h5") == []
 
 
+@pytest.mark.slow
 def test_a_damaged_exact_path_is_replaced_by_its_text(tiny_engine: Path, tmp_path: Path) -> None:
     make_odd_people(tmp_path / "photos")
     file = embed_folder(tmp_path / "photos", tmp_path / "people.h5", tiny_engine)
@@ -217,6 +221,7 @@ def test_a_damaged_exact_path_is_replaced_by_its_text(tiny_engine: Path, tmp_pat
     assert "odd é/caf\\xe9.jpg".encode() in paths_in(file)
 
 
+@pytest.mark.slow
 def test_the_repaired_file_can_have_another_path(copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
         damages.scale_row(file)
@@ -238,6 +243,7 @@ def test_the_repaired_file_can_have_another_path(copy: Path) -> None:
     assert repair_by_command(copy)["kept"] == str(copy) + ".damaged-2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["half", "no rows", "no metadata", "other"])
 def test_an_unrepairable_file_is_unchanged(damage: str, copy: Path) -> None:
     if damage == "half":
@@ -256,6 +262,7 @@ def test_an_unrepairable_file_is_unchanged(damage: str, copy: Path) -> None:
     assert copy.read_bytes() == damaged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_kill_9_leaves_the_damaged_file_or_the_repaired_one(seed: int, copy: Path) -> None:
     with h5py.File(copy, "r+") as file:

@@ -94,6 +94,7 @@ def test_the_same_command_goes_on_after_a_kill_at_every_step(command: str, peopl
     assert kills > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_file_that_somebody_else_put_there_is_never_replaced(command: str, people: Path, tmp_path: Path) -> None:
     arguments = arguments_of(command, tmp_path)
@@ -116,6 +117,7 @@ def test_a_file_that_somebody_else_put_there_is_never_replaced(command: str, peo
     assert first.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_another_job_does_not_own_the_outputs(people: Path, tmp_path: Path) -> None:
     arguments = arguments_of("pairs", tmp_path)
     program = (
@@ -130,6 +132,7 @@ def test_another_job_does_not_own_the_outputs(people: Path, tmp_path: Path) -> N
     assert facemill(*arguments).returncode == 0
 
 
+@pytest.mark.slow
 def test_an_unfinished_search_stays_when_k_means_runs(people: Path, tmp_path: Path) -> None:
     parts = tmp_path / "people.h5.pairs.parts"
     arguments = arguments_of("pairs", tmp_path)

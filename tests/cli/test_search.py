@@ -100,6 +100,7 @@ def test_control_characters_are_escaped(people: Path) -> None:
     assert "raw\\xff.jpg" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_query_name_need_not_be_utf8(people: Path) -> None:
     raw = os.path.join(os.fsencode(people.parent), b"in", b"raw\xff.jpg")
     for option in ([], ["--json"], ["--csv"]):

@@ -71,6 +71,7 @@ def search(file: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
+@pytest.mark.slow
 def test_json_has_the_face_of_each_hit_and_query(all_faces: Path, data_folder: Path) -> None:
     queries = (data_folder / "in/alone.png", data_folder / "nobody.png", data_folder / "in/group.png")
     out, _ = search(all_faces, *queries, "-k", 10, "--json", code=1)

@@ -50,6 +50,7 @@ def rows(file: Path) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redirections", ["2>/dev/full", "2>&-", "<&- >&- 2>&-", "2> >(exit)"])
 def test_a_run_goes_on_without_a_display_and_the_log_says_why(
     redirections: str, folder: Path, tiny_engine: Path, tmp_path: Path
@@ -60,6 +61,7 @@ def test_a_run_goes_on_without_a_display_and_the_log_says_why(
     assert_names((tmp_path / "log").read_text(), "stderr cannot be written")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_when_its_terminal_hangs_up(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     arguments = ("process", photos, "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--log", tmp_path / "log")
@@ -83,6 +85,7 @@ def test_a_library_that_prints_never_writes_into_a_file_of_ours(
     assert int(done.stdout) > 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [("--help",), ("models", "list"), ("search", "{file}", "{photo}"), ("verify", "{file}")]
 )
@@ -99,6 +102,7 @@ def test_a_result_that_cannot_be_written_is_one_line(
     assert lines[0].startswith("E-MACHINE: stdout")
 
 
+@pytest.mark.slow
 def test_a_summary_that_cannot_be_written_takes_nothing_from_the_file(
     folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -108,12 +112,14 @@ def test_a_summary_that_cannot_be_written_takes_nothing_from_the_file(
     assert rows(tmp_path / "o.h5") == 3
 
 
+@pytest.mark.slow
 def test_both_streams_full_are_silent(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     assert with_shell(f">{FULL} 2>&1", *run(folder, tiny_engine, "--json")).returncode == 1
     assert with_shell(f">{FULL} 2>&1", "process", "--nonsense").returncode == 2
     assert rows(tmp_path / "o.h5") == 3
 
 
+@pytest.mark.slow
 def test_a_log_on_a_full_disk_is_one_line(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     done = with_shell("", *run(folder, tiny_engine, "--log", FULL))
     assert done.returncode == 0
@@ -122,6 +128,7 @@ def test_a_log_on_a_full_disk_is_one_line(folder: Path, tiny_engine: Path, tmp_p
     assert rows(tmp_path / "o.h5") == 3
 
 
+@pytest.mark.slow
 def test_a_log_that_reaches_the_limit_of_files_ends_and_the_run_goes_on(
     folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -144,6 +151,7 @@ def test_a_pipe_as_the_log_is_refused_at_once(folder: Path, tiny_engine: Path, t
     assert done.stderr.startswith("E-CONFIG")
 
 
+@pytest.mark.slow
 def test_a_deleted_working_folder_is_one_line_or_none(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     start = (
@@ -160,6 +168,7 @@ def test_a_deleted_working_folder_is_one_line_or_none(folder: Path, tiny_engine:
     assert done.stderr.splitlines()[-1].startswith("E-MACHINE: the working folder was deleted")
 
 
+@pytest.mark.slow
 def test_no_temporary_folder_is_one_line(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
     # An interpreter whose candidates for temporary folders are all gone, as below a root that is read-only.
     start = (
@@ -187,6 +196,7 @@ def latin1(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**environment, "LOCPATH": str(place), "LC_ALL": "de_DE.ISO-8859-1"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["", "--csv", "--json"])
 def test_output_is_escaped_where_the_locale_lacks_a_letter(
     form: str, latin1: dict[str, str], folder: Path, tiny_engine: Path, tmp_path: Path
@@ -200,6 +210,7 @@ def test_output_is_escaped_where_the_locale_lacks_a_letter(
     assert "日本語.jpg" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_file_is_the_same_under_every_locale(
     latin1: dict[str, str], folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:

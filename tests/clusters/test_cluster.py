@@ -50,6 +50,7 @@ def cluster_file(file: Path, threshold: float, *, seed: int = 0, **how: Any) -> 
         return cluster_by_threshold(gallery, parts, PairQuery(threshold, device="cpu", tile_rows=37, **how), seed=seed)
 
 
+@pytest.mark.slow
 def test_clusters_equal_those_of_all_links(file: Path) -> None:
     vectors = people_rows(SIZES, noise=0.75)
     labels, scores = find_people(links_by_numpy(vectors, 0.42), len(vectors), seed=4)

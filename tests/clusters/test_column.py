@@ -40,6 +40,7 @@ def run_id(file: Path) -> str:
         return str(opened["metadata"].attrs["run_id"])
 
 
+@pytest.mark.slow
 def test_the_column_is_written_with_its_settings_and_replaces_the_previous_one(file: Path) -> None:
     before, whose = contents(file), run_id(file)
     write_column(file, clusters([5, 5, 5, 2, 2, 9], threshold=0.45), whose)
@@ -87,6 +88,7 @@ def test_a_file_that_has_changed_since_is_left_untouched(file: Path) -> None:
         write_column(file, clusters([1] * 6, threshold=0.5), run_id(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
 def test_kill_9_during_the_write_leaves_the_old_file(file: Path, moment: str) -> None:
     data = file.read_bytes()

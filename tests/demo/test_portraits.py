@@ -23,6 +23,7 @@ def test_shape_and_type(size: tuple[int, int]) -> None:
     assert image.std() > 15
 
 
+@pytest.mark.slow
 def test_every_style_of_the_first_people_can_be_drawn() -> None:
     people = [person_of(0, i) for i in range(120)]
     assert {p.style for p in people} == set(STYLES)
@@ -39,6 +40,7 @@ def test_seed_person_and_shot_each_matter() -> None:
     assert len({reference, *variants}) == 4
 
 
+@pytest.mark.slow
 def test_one_process_and_two_give_the_same_bytes(tmp_path: Path) -> None:
     alone = portraits.write_portraits(tmp_path / "a", 52, 10, (32, 32), seed=3, workers=1)
     pool = portraits.write_portraits(tmp_path / "b", 52, 10, (32, 32), seed=3, workers=2)
@@ -57,6 +59,7 @@ def describe(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return flat / np.linalg.norm(flat)
 
 
+@pytest.mark.slow
 def test_shots_of_one_person_are_nearer_than_those_of_others() -> None:
     rows = np.stack([describe(portraits.portrait(0, p, s, (112, 112))) for p in range(30) for s in range(4)])
     scores = rows @ rows.T
@@ -66,6 +69,7 @@ def test_shots_of_one_person_are_nearer_than_those_of_others() -> None:
     assert (nearest == person).mean() > 0.8  # by chance: 0.03
 
 
+@pytest.mark.slow
 def test_the_command_writes_portraits(tmp_path: Path) -> None:
     options = ["--people", "2", "--shots", "2", "--size", "64x80"]
     command = [sys.executable, "-m", "runtime.demo.portraits", str(tmp_path / "out"), *options]

@@ -93,6 +93,7 @@ def test_a_second_build_is_up_to_date_and_writes_nothing(weights: Path) -> None:
     assert sorted(before) == [first.engine.path.name, first.engine.path.name + ".json"]
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_engine(weights: Path) -> None:
     first = build(weights)
     forced = build(weights, force=True)
@@ -204,6 +205,7 @@ def test_only_changed_crops_rebuild_an_int8_engine(weights: Path) -> None:
     assert build(weights, precision="int8", calibration=CROPS).engine.info == first.engine.info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rates", "precision"), [((300.0, 700.0), "int8"), ((700.0, 300.0), "fp32")])
 def test_auto_selects_the_faster_precision(
     weights: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, float], precision: str
@@ -219,6 +221,7 @@ def test_auto_selects_the_faster_precision(
     assert build(weights).engine.info.precision == "fp32"  # no calibration crops
 
 
+@pytest.mark.slow
 def test_auto_selects_fp32_where_int8_fails(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BARS, "int8", Bar(1.1, 1.1))
     result = build(weights, calibration=CROPS)

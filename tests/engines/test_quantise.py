@@ -63,6 +63,7 @@ def uneven(tmp_path: Path) -> onnx.ModelProto:
     return prepare_graph(save_uneven(tmp_path / "m.onnx"), spec(), "fp32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", [OnnxRuntimeCpu.scheme, TensorRT.scheme], ids=["cpu", "tensorrt"])
 def test_the_layers_around_the_weak_spot_stay_in_float(uneven: onnx.ModelProto, scheme: Scheme) -> None:
     alone = quantise(uneven, scheme, CALIBRATION, CHOICE, target=0.0)
@@ -135,6 +136,7 @@ def test_a_real_network_on_real_faces(shared: Path, real_crops: NDArray[np.uint8
     assert 1 <= len(result.engine.info.int8.left_float) <= 6
 
 
+@pytest.mark.slow
 def test_ignored_outputs_are_not_compared(uneven: onnx.ModelProto) -> None:
     all_outputs = quantise(uneven, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=-1.0)
     weighted_outputs = quantise(

@@ -29,13 +29,24 @@ pytestmark = pytest.mark.skipif(
 TURING = Gpu("NVIDIA GeForce RTX 2060", "SM75")
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Engine:
-    spec = load_spec("random-128")
-    batch = (1, 2, 4)
+@pytest.fixture(autouse=True)
+def registered(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Register the tiny model: an engine is rebuilt from the model of its name."""
+    monkeypatch.setenv("FACEMILL_MODELS", str(tiny_model.parent))
+
+
+@pytest.fixture(scope="module")
+def built(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """An engine of the tiny model. Tests must not change it."""
+    spec, folder = load_spec(str(tiny_model)), tmp_path_factory.mktemp("built")
     return build_engine(
-        spec, weights_for(spec), backend="tensorrt", batch=batch, output=tmp_path, compute_capability="SM75"
+        spec, weights_for(spec), backend="tensorrt", batch=(1, 2, 4), output=folder, compute_capability="SM75"
     ).engine
+
+
+@pytest.fixture
+def engine(built: Engine, tmp_path: Path) -> Engine:
+    return write_engine(tmp_path / built.path.name, built.content(), built.info)
 
 
 @pytest.fixture
@@ -76,7 +87,7 @@ def test_a_stale_engine_is_rebuilt_and_the_reason_is_logged(
     assert rebuilt == read_engine(rebuilt.path)
     info = rebuilt.info
     assert info.backend_version == f"tensorrt_rtx {trt.__version__}"
-    assert (info.precision, info.profile, info.model) == ("fp16", (1, 2, 4), "random-128")
+    assert (info.precision, info.profile, info.model) == ("fp16", (1, 2, 4), "tiny")
     assert [record.levelname for record in caplog.records if "Rebuilding it" in record.message] == ["WARNING"]
     assert_names(caplog.text, *reason)
 

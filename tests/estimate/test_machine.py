@@ -40,6 +40,7 @@ def test_the_machine_is_measured(tmp_path: Path) -> None:
     assert (probe.gpu_bytes, probe.gpu) == (10**9, "a GPU")
 
 
+@pytest.mark.slow
 def test_photos_are_measured_through_all_stages(photos: Path, tiny_engine: Path) -> None:
     paths = [str(path).encode() for path in sorted(photos.rglob("*.jpg"))]
     for sample in (paths, paths[:1]):

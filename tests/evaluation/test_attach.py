@@ -140,6 +140,7 @@ def test_the_engine_is_checked_first(file: Path, tiny_engine: Path, tmp_path: Pa
         )
 
 
+@pytest.mark.slow
 def test_a_calibration_of_other_views_is_refused(tiny_engine: Path, tmp_path: Path) -> None:
     """With `--faces all` the detector uses other views, so the crop of the same face differs."""
     spec = load_spec(str(save_red_squares(tmp_path)))

@@ -68,6 +68,7 @@ def place_face(photo: NDArray[np.uint8], side: int, height: int, width: int, y: 
     return scene
 
 
+@pytest.mark.slow
 def test_size_position_and_encoding_of_a_photo_hardly_change_its_vector(
     portrait: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
 ) -> None:
@@ -108,6 +109,7 @@ def test_size_position_and_encoding_of_a_photo_hardly_change_its_vector(
     np.testing.assert_allclose(got.boxes["huge.jpg"], plain * 6000 / 512, atol=60)
 
 
+@pytest.mark.slow
 def test_grain_and_screens_of_large_photos_are_averaged(
     portrait: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
 ) -> None:
@@ -124,6 +126,7 @@ def test_grain_and_screens_of_large_photos_are_averaged(
     assert float(got.vectors["screen.png"] @ got.vectors["plain.png"]) > 0.9
 
 
+@pytest.mark.slow
 def test_small_faces_are_found_and_their_size_is_the_reason_if_refused(
     portrait: NDArray[np.uint8], engines: tuple[Engine, Engine], tmp_path: Path
 ) -> None:
@@ -142,6 +145,7 @@ def test_small_faces_are_found_and_their_size_is_the_reason_if_refused(
     assert_names(strict.detail["small.png"], 20)
 
 
+@pytest.mark.slow
 def test_faces_of_group_photos(shared: Path, engines: tuple[Engine, Engine], tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -95,6 +95,7 @@ def test_tables_contain_the_figures(report: Report, evaluation: Evaluation) -> N
         assert phrase in text
 
 
+@pytest.mark.slow
 def test_a_report_is_four_files(report: Report, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[report]'")
     write_report(tmp_path, report)
@@ -139,12 +140,14 @@ def colours(picture: bytes) -> set[tuple[int, ...]]:
     return set(map(tuple, pixels[..., ::-1].reshape(-1, 3).tolist()))
 
 
+@pytest.mark.slow
 def test_pictures_show_both_curves(report: Report, evaluation: Evaluation) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[report]'")
     for draw in (draw_roc, draw_scores):
         assert {BLUE, VERMILLION} <= colours(draw([evaluation], ["tiny"]))
 
 
+@pytest.mark.slow
 def test_pictures_of_awkward_folders_can_be_drawn(tiny_engine: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install '.[report]'")
     for person in range(3):

@@ -125,6 +125,7 @@ def test_a_file_without_embeddings_is_refused(tmp_path: Path) -> None:
         export(file, tmp_path / "npy")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.storage.file._BLOCK_BYTES", 1 << 19)
     file, vectors, _ = write_file(tmp_path / "people.h5", count=100_000, dimension=64)

@@ -76,6 +76,7 @@ def test_the_schema_has_the_metadata_of_the_file(tmp_path: Path) -> None:
         assert all_metadata["run_id"] == source["metadata"].attrs["run_id"]
 
 
+@pytest.mark.slow
 def test_row_groups_have_a_bounded_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, vectors, _ = write_file(tmp_path / "people.h5", count=70_000, dimension=4)
     with pq.ParquetFile(export(file, tmp_path / "o.parquet")) as parquet_file:
@@ -139,6 +140,7 @@ with runtime.storage.file.EmbeddingFile(Path({file!r})) as gallery:
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     file, vectors, _ = write_file(tmp_path / "people.h5", count=100_000, dimension=64)
     code = MEMORY_CODE.format(root=str(ROOT), file=str(file), output=str(tmp_path / "o.parquet"))

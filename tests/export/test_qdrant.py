@@ -138,6 +138,7 @@ with EmbeddingFile(Path({file!r})) as gallery:
 """
 
 
+@pytest.mark.slow
 def test_a_killed_export_resumes(tmp_path: Path) -> None:
     file, vectors, _ = write_file(tmp_path / "people.h5", count=60)
     code = KILL_CODE.format(root=str(ROOT), file=str(file), store=str(tmp_path / "store"))
@@ -187,6 +188,7 @@ def test_a_photo_listed_twice_is_one_point(tmp_path: Path) -> None:
     assert export(file, tmp_path / "store").sent == 0
 
 
+@pytest.mark.slow
 def test_an_incompatible_collection_is_refused_and_kept(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5", count=20)
     other_files = {

@@ -120,6 +120,7 @@ def test_only_temporary_errors_are_retried(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_an_export_over_http_resumes_and_sends_no_point_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -15,6 +15,7 @@ from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_rows", [1, 3, 5, 1000])
 @pytest.mark.parametrize("block_rows", [1, 5, 1000])
 def test_blocks_cover_every_row_once(

@@ -56,6 +56,7 @@ def test_wrong_landmarks_are_refused() -> None:
         similarity(TEMPLATE)
 
 
+@pytest.mark.slow
 def test_the_warp_equals_opencvs_and_scikit_images() -> None:
     transform = pytest.importorskip(
         "skimage.transform", reason="scikit-image is not installed: pip install scikit-image"

@@ -32,6 +32,7 @@ def test_a_face_on_the_template_makes_a_crop(size: int) -> None:
     assert not is_crop(face(places + 0.2 * size), size)
 
 
+@pytest.mark.slow
 def test_a_square_portrait_of_the_size_of_a_crop_is_a_photo(tiny_engine: Path, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -152,6 +152,7 @@ def test_faces_in_several_views_are_averaged_and_others_kept() -> None:
     assert len(merge_views([nothing, face_at(3, 0.6)])) == 1
 
 
+@pytest.mark.slow
 def test_yunet_equals_opencvs(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same network on the same canvas: the same boxes, and landmarks within half a pixel."""
     monkeypatch.setenv("FACEMILL_MODELS", str(shared / "models"))

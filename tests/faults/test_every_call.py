@@ -41,6 +41,7 @@ COMMANDS = {
     "evaluate": 2,
     "build-engine": 3,
 }
+FAST = ("pairs",)  # in `make test-fast`
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,9 @@ def operations_of(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS]
+)
 def test_a_fault_loses_nothing(
     cases: dict[str, Case],
     laboratory: Laboratory,

@@ -155,6 +155,7 @@ def views_of_faces(seed: int) -> NDArray[np.uint8]:
     return np.pad(synthetic_crops(112, 128, seed), ((0, 0), (24, 24), (24, 24), (0, 0)))
 
 
+@pytest.mark.slow
 def test_auto_times_a_detector_on_its_views(red: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BARS, "int8", Bar(-1.0, -1.0))  # red squares are not faces
     monkeypatch.setattr("runtime.engines.make._TARGET", -1.0)
@@ -164,6 +165,7 @@ def test_auto_times_a_detector_on_its_views(red: Path, tmp_path: Path, monkeypat
     assert_names(result.reason, "auto", "images/s")
 
 
+@pytest.mark.slow
 def test_a_detector_for_larger_batches_is_proven(red: Path, tmp_path: Path) -> None:
     spec = load_spec(str(red))
     result = build_engine(spec, resolve_weights(spec), backend="cpu", batch=(2, 4, 8), output=tmp_path)

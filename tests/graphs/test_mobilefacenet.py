@@ -35,6 +35,7 @@ def test_parameters_and_tensors_match_the_documentation(tmp_path: Path, form: st
     assert f"{PARAMETERS[form]:,}" in (generate.__doc__ or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["128", "512"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_different_pictures_get_different_embeddings(tmp_path: Path, form: str, seed: int) -> None:

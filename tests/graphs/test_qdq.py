@@ -91,6 +91,7 @@ def test_onnx_runtime_uses_integer_operators_between_float_ends(graph: onnx.Mode
     assert {"Cast", "Sub", "Transpose", "Div"} <= counts.keys()
 
 
+@pytest.mark.slow
 def test_depthwise_layers_and_residuals_become_integer_operators(residual: onnx.ModelProto) -> None:
     before = operators(residual)
     counts = operators(simplify(quantise_graph(residual, OnnxRuntimeCpu.scheme), "the graph", extended=True))

@@ -55,6 +55,7 @@ def only(decoder: DaliPhotos, files: Sequence[bytes]) -> PhotoRun:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [(400, 300), (300, 400), (112, 112), (90, 301), (1279, 900), (1280, 961), (3000, 2600), (5120, 3001)]
 )
@@ -71,6 +72,7 @@ def test_a_photo_equals_that_of_decode_photo(decoder: DaliPhotos, shape: tuple[i
     del run
 
 
+@pytest.mark.slow
 def test_photos_of_all_shapes_share_the_view_shapes(decoder: DaliPhotos) -> None:
     files = [make.encode(make.scene(*shape)) for shape in ((400, 300), (211, 401), (112, 112), (60, 80), (1300, 1000))]
     run = only(decoder, files)
@@ -107,6 +109,7 @@ def test_a_grey_photo_has_three_equal_channels(decoder: DaliPhotos) -> None:
     del run
 
 
+@pytest.mark.slow
 def test_a_file_that_dali_cannot_decode_does_not_affect_the_others(decoder: DaliPhotos) -> None:
     at_table = PORTRAITS[0].index(b"\xff\xc4") + 5
     damaged = PORTRAITS[0][:at_table] + bytes([255] * 16) + PORTRAITS[0][at_table + 16 :]
@@ -119,6 +122,7 @@ def test_a_file_that_dali_cannot_decode_does_not_affect_the_others(decoder: Dali
             assert close(pixels(photo), decode_photo(files[i], long_side=640).pixels)
 
 
+@pytest.mark.slow
 def test_photos_remain_valid_while_their_run_is_referenced(decoder: DaliPhotos) -> None:
     run = only(decoder, PORTRAITS)
     before = [pixels(photo).copy() for photo in run.photos]

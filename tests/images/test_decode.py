@@ -141,6 +141,7 @@ def test_limits_are_checked_before_decoding() -> None:
 FILES = [make.encode(make.scene(90, 70), kind) for kind in ("JPEG", "PNG", "BMP", "WEBP", "TIFF")]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(FILES), st.data())
 def test_damaged_files_raise_only_image_error(data: bytes, draw: st.DataObject) -> None:

@@ -49,6 +49,7 @@ def test_bytes_after_the_image_data_of_other_formats_are_harmless(kind: str, aft
     np.testing.assert_array_equal(decode_image(data + after, size=112), decode_image(data, size=112))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["WEBP", "lossless WEBP", "JPEG2000", "AVIF"])
 def test_large_areas_of_one_colour_are_whole_in_other_formats(kind: str) -> None:
     options: dict[str, Any] = {"lossless": True} if kind.startswith("lossless") else {}

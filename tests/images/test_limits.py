@@ -133,6 +133,7 @@ def large(kind: str) -> tuple[bytes, int]:
     return make.encode(pixels, kind), 4 if kind == "JPEG" else 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [

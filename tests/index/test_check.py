@@ -118,6 +118,7 @@ def test_a_wrong_index_that_cannot_be_removed_is_an_error(gallery: Path) -> None
         discard_indexes(gallery, "its row 5 differs")
 
 
+@pytest.mark.slow
 def test_the_command_names_the_damaged_index(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     path = tmp_path / "people.h5"
     assert facemill("process", photos / "3", "-o", path, "--engine", tiny_engine).returncode == 0

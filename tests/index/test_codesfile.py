@@ -191,6 +191,7 @@ def test_a_search_killed_during_the_build_leaves_no_damage(people: Path, moment:
     assert not list(people.parent.glob("*.partial"))
 
 
+@pytest.mark.slow
 def test_a_search_killed_during_the_measurement_leaves_no_damage(people: Path) -> None:
     index = codes_path(people, "sq8")
     old = index.read_bytes(), sidecar_path(index).read_bytes()
@@ -201,6 +202,7 @@ def test_a_search_killed_during_the_measurement_leaves_no_damage(people: Path) -
     np.testing.assert_array_equal(answer(people, k=60), oracle(crowd(400), crowd(4, seed=30), 60))
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_index(people: Path) -> None:
     """FAISS exceeds the file size limit of the process."""
     index = codes_path(people, "sq8")

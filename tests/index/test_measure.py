@@ -56,6 +56,7 @@ def truth_of(path: Path, k: int) -> Truth:
             return find_truth(gallery, Reranked(None, "sq8", exact), k)
 
 
+@pytest.mark.slow
 def test_the_ground_truth_equals_numpy_for_any_block_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = crowd(1000)
     path = write_gallery(tmp_path / "people.h5", vectors)

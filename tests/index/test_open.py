@@ -61,6 +61,7 @@ def test_auto_selects_exact_within_the_latency(large_file: Path) -> None:
     assert not codes_path(large_file, "ivf").exists()
 
 
+@pytest.mark.slow
 def test_auto_selects_the_smallest_index_beyond_the_latency(large_file: Path) -> None:
     assert opened_kind(large_file, latency_ms=999.0) == "ivf"
     assert not codes_path(large_file, "sq8").exists()
@@ -69,6 +70,7 @@ def test_auto_selects_the_smallest_index_beyond_the_latency(large_file: Path) ->
     assert codes_path(large_file, "ivf").stat().st_mtime_ns == modified_ns
 
 
+@pytest.mark.slow
 def test_exact_search_is_measured_once(people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "MIN_APPROXIMATE_ROWS", 1000)
     monkeypatch.setattr(choice, "MIN_RECALL", 1.01)  # so that the load of the machine does not decide the kind
@@ -79,6 +81,7 @@ def test_exact_search_is_measured_once(people: Path, monkeypatch: pytest.MonkeyP
     assert sidecar_path(index_path(people)).read_text() == first
 
 
+@pytest.mark.slow
 def test_auto_selects_the_fastest_where_none_meets_the_latency(
     large_file: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -87,6 +90,7 @@ def test_auto_selects_the_fastest_where_none_meets_the_latency(
     assert len([line for line in caplog.messages if not missing_values(line, (0.99, "1e-06 ms"))]) == 2
 
 
+@pytest.mark.slow
 def test_auto_selects_exact_where_the_recall_is_too_low(
     large_file: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,11 +119,13 @@ def test_exact_search_in_memory_where_the_rows_cannot_be_stored(
     assert not list(large_file.parent.glob("*.faiss-*"))
 
 
+@pytest.mark.slow
 def test_auto_selects_exact_for_too_many_hits(large_file: Path) -> None:
     assert opened_kind(large_file, k=1001) == "flat"
     assert opened_kind(large_file, k=1000) == "ivf"
 
 
+@pytest.mark.slow
 def test_auto_selects_the_same_index_for_one_query_and_many(large_file: Path) -> None:
     assert opened_kind(large_file, queries=1) == opened_kind(large_file, queries=10_000) == "ivf"
 

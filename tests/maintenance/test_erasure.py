@@ -106,6 +106,7 @@ def test_a_person_in_an_unfinished_run_is_erased_and_does_not_come_back(
     assert paths_in(rest) == before
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_of_other_people_stays_unless_it_is_named(
     samples: Path, rest: Path, tiny_engine: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_an_unfinished_run_that_cannot_be_read_is_taken_to_hold_the_person(rest:
     assert not rest.with_name("people.h5.adding").exists()
 
 
+@pytest.mark.slow
 def test_a_name_that_was_removed_before_is_no_mistake(file: Path) -> None:
     first = json.loads(remove(file, "--json").stdout)
     again = remove(file, "--json")
@@ -161,6 +163,7 @@ def test_a_file_in_the_place_of_the_key_is_kept(file: Path, tmp_path: Path) -> N
     assert f"{PERSON}/0.jpg".encode() in paths_in(file)
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_deleted_is_an_unfinished_removal(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pages = [file.with_name(name) for name in ("a.html", "b.html")]
     for page in pages:
@@ -189,6 +192,7 @@ def test_a_page_that_cannot_be_deleted_is_an_unfinished_removal(file: Path, monk
     assert sorted(path.suffix for path in file.parent.iterdir()) == [".h5", ".json", ".key"]
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_3_until_the_removal_is_finished(file: Path) -> None:
     index = file.with_name("people.h5.faiss")
     page = file.with_name("page.html")
@@ -214,6 +218,7 @@ def test_the_command_ends_with_3_until_the_removal_is_finished(file: Path) -> No
     assert not index.exists()
 
 
+@pytest.mark.slow
 def test_a_folder_whose_deletion_was_killed_is_deleted_whatever_it_holds(file: Path) -> None:
     folder = file.with_name("sheets")
     (folder / "cluster-1").mkdir(parents=True)
@@ -229,6 +234,7 @@ def test_a_folder_whose_deletion_was_killed_is_deleted_whatever_it_holds(file: P
     assert list(file.parent.glob("sheets*")) == []
 
 
+@pytest.mark.slow
 def test_keep_pages_ends_a_removal_whose_folder_cannot_be_deleted(file: Path) -> None:
     folder = file.with_name("sheets")
     folder.mkdir()
@@ -241,6 +247,7 @@ def test_keep_pages_ends_a_removal_whose_folder_cannot_be_deleted(file: Path) ->
     assert [entry["path"] for entry in json.loads(result.stdout)["may_still_show"]] == [str(remains)]
 
 
+@pytest.mark.slow
 def test_the_remains_of_a_killed_export_are_deleted_after_a_killed_deletion(file: Path) -> None:
     folder = file.with_name("npy")
     record_start(file, folder)
@@ -303,6 +310,7 @@ def test_a_page_behind_a_link_and_two_dots_is_where_the_kernel_says(file: Path, 
     assert not (tmp_path / "x" / "page.html").exists()
 
 
+@pytest.mark.slow
 def test_a_list_of_a_stranger_is_neither_followed_nor_deleted(file: Path) -> None:
     page = file.with_name("page.html")
     page.write_text("faces")
@@ -325,6 +333,7 @@ def test_a_pipe_in_the_place_of_the_list_stops_nothing(file: Path) -> None:
     assert str(pages) in [entry["path"] for entry in json.loads(result.stdout)["may_still_show"]]
 
 
+@pytest.mark.slow
 def test_a_removal_is_finished_under_another_name_of_the_file(file: Path) -> None:
     page = file.with_name("page.html")
     page.write_text("faces")
@@ -434,6 +443,7 @@ def test_an_index_is_beside_the_file_and_not_beside_its_link(file: Path, samples
     assert files_that_hold(tmp_path, *traces_of_person(samples)) == []
 
 
+@pytest.mark.slow
 def test_pages_and_indexes_of_a_renamed_file_are_erased(searched: Path, samples: Path) -> None:
     searched = searched.rename(searched.with_name("renamed.h5"))
     assert run("add", searched, samples / "photos").returncode == 0  # nothing to add, and no other identity
@@ -444,6 +454,7 @@ def test_pages_and_indexes_of_a_renamed_file_are_erased(searched: Path, samples:
     assert sorted(os.listdir(searched.parent)) == ["renamed.h5", receipt, f"{receipt}.key"]
 
 
+@pytest.mark.slow
 def test_an_index_of_another_file_in_the_folder_stays(searched: Path, samples: Path) -> None:
     shutil.copy2(searched, searched.with_name("copy.h5"))
     index, page = searched.with_name("people.h5.faiss"), searched.with_name("page.html")
@@ -461,6 +472,7 @@ def engine_of(samples: Path) -> Path:
         return Path(file.metadata["engine"])
 
 
+@pytest.mark.slow
 def test_pages_in_a_moved_folder_are_erased(searched: Path, samples: Path) -> None:
     moved = searched.parent.rename(searched.parent.with_name("moved"))
     result = remove(moved / "people.h5", "--json")
@@ -480,6 +492,7 @@ def test_a_removal_in_a_copied_folder_erases_the_copied_pages_and_not_the_origin
     assert searched.with_name("npy").exists()
 
 
+@pytest.mark.slow
 def test_a_page_that_was_moved_is_named_in_every_receipt(searched: Path) -> None:
     page = searched.with_name("page.html")
     page.rename(searched.with_name("elsewhere.html"))

@@ -51,6 +51,7 @@ def file(sample: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(sample, tmp_path / "share" / "people.h5"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", BAD_NOTES)
 def test_a_damaged_note_of_a_removal_is_named_and_not_followed(text: str, file: Path) -> None:
     with h5py.File(file) as opened:
@@ -64,6 +65,7 @@ def test_a_damaged_note_of_a_removal_is_named_and_not_followed(text: str, file: 
     assert not [path for path in paths_in(file) if path.startswith(b"P02")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", BAD_PAGES)
 def test_a_damaged_list_of_pages_does_no_harm(text: str, file: Path) -> None:
     file.with_name("people.h5.pages").write_text(text.replace("FILE", str(file)) + "\n")

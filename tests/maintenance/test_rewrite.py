@@ -61,6 +61,7 @@ def copy_photos(source: Path, output: Path, keep: NDArray[np.bool_] | None) -> P
     return output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(8))
 def test_a_file_split_and_joined_is_unchanged(
     seed: int, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -105,6 +106,7 @@ def test_a_photo_in_two_parts_is_refused(crowd: Path, tmp_path: Path) -> None:
             assert (new.ledger.source == 0).all()
 
 
+@pytest.mark.slow
 def test_outcomes_and_details_can_be_replaced(crowd: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
     with EmbeddingFile(crowd) as file, RunFolder(output) as folder, rewriting(folder, [Part.of(file)]) as new:
@@ -130,6 +132,7 @@ def test_a_damaged_file_is_not_rewritten(crowd: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "o.h5").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 def test_repair_keeps_every_face_with_its_photo(
     seed: int, crowd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -50,6 +50,7 @@ def test_the_highest_pairs_are_returned(block: int, monkeypatch: pytest.MonkeyPa
     assert len({tuple(pair) for pair in impostors.rows.tolist()}) == 7
 
 
+@pytest.mark.slow
 def test_too_many_pairs_are_sampled_with_a_seed() -> None:
     vectors, person = draw_rows(500, 50)
     everything = len(loop_over_pairs(vectors, person, False))

@@ -47,6 +47,7 @@ def test_without_pairs_the_agreement_is_perfect() -> None:
     assert agreement(np.arange(3), np.zeros(3, np.int64)).recall == 0
 
 
+@pytest.mark.slow
 def test_millions_of_photos_are_compared_by_sorting() -> None:
     cluster = np.zeros(3_000_000, np.int64)
     assert agreement(cluster, cluster).right == 3_000_000 * 2_999_999 // 2

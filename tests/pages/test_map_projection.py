@@ -24,6 +24,7 @@ def people(seed: int = 0, spread: float = 0.05) -> NDArray[np.float32]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
+@pytest.mark.slow
 def test_neighbours_belong_to_one_person() -> None:
     places = project(people(), seed=0)
     assert places.shape == (PEOPLE * SHOTS, 2)
@@ -35,6 +36,7 @@ def test_neighbours_belong_to_one_person() -> None:
     assert (person[nearest] == person[:, None]).mean() > 0.99
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_map() -> None:
     np.testing.assert_array_equal(project(people(), seed=3), project(people(), seed=3))
     assert not np.array_equal(project(people(), seed=3), project(people(), seed=4))

@@ -36,6 +36,7 @@ def test_a_page_shows_the_first_queries(k: int, count: int) -> None:
     assert shown.search_ms == 250.0
 
 
+@pytest.mark.slow
 def test_a_partial_page_says_so(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     process(
         Request(

@@ -251,6 +251,7 @@ def finish(path: Path, output: Path) -> None:
     assert process.returncode == 0, stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_signal", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_search_stopped_several_times_writes_the_same_file(tmp_path: Path, stop_signal: signal.Signals) -> None:
     path = write_rows(tmp_path / "p.h5", rows_with_duplicates(900, 16))
@@ -296,6 +297,7 @@ def test_a_large_budget_gives_the_exact_result(tmp_path: Path) -> None:
     assert result.share is None
 
 
+@pytest.mark.slow
 def test_a_small_budget_gives_a_measured_share_of_the_pairs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     vectors = rows_with_duplicates(1900)
     path = write_rows(tmp_path / "p.h5", vectors)
@@ -316,6 +318,7 @@ def test_a_small_budget_gives_a_measured_share_of_the_pairs(tmp_path: Path, capl
     assert result.compared < 1900 * 1899 // 4
 
 
+@pytest.mark.slow
 def test_more_lists_find_more_pairs_and_all_lists_find_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = rows_with_duplicates(1900)
     path = write_rows(tmp_path / "p.h5", vectors)

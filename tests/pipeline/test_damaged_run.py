@@ -75,6 +75,7 @@ def flip_bit(path: Path, rng: random.Random) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(12))
 @pytest.mark.parametrize("name", ["paths", "plan.json", "segment-000001.h5", "segment-000002.h5"])
 def test_one_wrong_bit_is_repaired_or_refused(request_: Request, undisturbed: Path, name: str, seed: int) -> None:
@@ -140,6 +141,7 @@ def test_a_run_of_an_older_version_resumes(request_: Request, undisturbed: Path)
     assert differences(request_.output, undisturbed) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["attribute", "name", "value of a dataset without a checksum"])
 def test_verify_sees_every_change_of_a_finished_file(undisturbed: Path, tmp_path: Path, place: str) -> None:
     path = Path(shutil.copy(undisturbed, tmp_path / "o.h5"))

@@ -26,6 +26,7 @@ def test_disk_bytes_are_exact() -> None:
     assert disk_bytes_while_running(1000, 512, "float32", faces=False, longest=900) - base == 3 * 54 * 1000
 
 
+@pytest.mark.slow
 def test_a_finished_file_takes_at_most_half_of_the_estimate(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     process(Request((str(photos),), tmp_path / "people.h5", read_engine(tiny_engine), faces=FaceRules("none")))
     disk_bytes = disk_bytes_while_running(600, 16, "float32", faces=False)

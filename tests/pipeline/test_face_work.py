@@ -260,6 +260,7 @@ def test_a_run_resumes_only_with_the_same_detector_and_rules(
             process(changed)
 
 
+@pytest.mark.slow
 def test_swapped_engines_are_refused(request_for: Callable[..., Request], tiny_engine: Path, detector: Engine) -> None:
     request = request_for()
     with raises(ConfigError, tiny_engine, "tiny", "facemill build-engine --model facemill-det"):

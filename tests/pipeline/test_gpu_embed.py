@@ -107,6 +107,7 @@ def test_a_batch_gives_the_result_of_the_cpu(open_stage: Callable[..., Any], eng
         check(embed(batch), embed_on_cpu(engine, batch))
 
 
+@pytest.mark.slow
 def test_photos_in_several_dali_runs_share_a_slot(open_stage: Callable[..., Any], engine: bytes) -> None:
     sizes = [(400, 300), (112, 112), (900, 701), (40, 60), (300, 400), (1700, 300), (120, 130)]
     files = [make.encode(make.scene(*size, seed), subsampling=2) for seed, size in enumerate(sizes)]
@@ -115,6 +116,7 @@ def test_photos_in_several_dali_runs_share_a_slot(open_stage: Callable[..., Any]
         check(embed(batch), embed_on_cpu(engine, batch))
 
 
+@pytest.mark.slow
 def test_many_batches_in_flight_come_out_in_order(open_stage: Callable[..., Any], engine: bytes) -> None:
     files = [JPEGS[i % 20] if i % 9 else CUT for i in range(200)]
     batches = [Encoded(np.arange(i, i + 20), files=tuple(files[i : i + 20])) for i in range(0, 200, 20)]
@@ -174,6 +176,7 @@ def test_warm_up_runs_every_slot(open_stage: Callable[..., Any]) -> None:
         assert embed._runner._engine.shapes == [(8, 112, 112, 3)] * 3
 
 
+@pytest.mark.slow
 def test_several_threads_may_use_the_stage(open_stage: Callable[..., Any], engine: bytes) -> None:
     def work(seed: int) -> None:
         order = np.random.default_rng(seed).permutation(20)

@@ -199,6 +199,7 @@ def test_a_batch_gives_the_result_of_the_cpu(
         check(embed(batch), embed_on_cpu(batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
 def test_each_engine_gets_its_channel_order(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu, order: str) -> None:
     batch = batch_of(ONE_FACE[0], PNG, ONE_FACE[1])
@@ -217,6 +218,7 @@ def test_every_face_has_a_row_even_beyond_the_size_of_a_slot(open_embed_faces: O
     assert actual.rows.tolist() == [100, 100, 106, 106, 109, 109]
 
 
+@pytest.mark.slow
 def test_policy_one_refuses_several_faces(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu) -> None:
     rules, batch = replace(DETECT, policy="one"), batch_of(*TWO_FACES, jpeg((120, 160, 46)))
     with open_embed_faces(rules) as embed:
@@ -238,6 +240,7 @@ def test_poor_faces_are_outcomes(open_embed_faces: Open, embed_on_cpu: EmbedOnCp
     assert any(outcome.status == Status.LOW_QUALITY for outcome in actual.outcomes)
 
 
+@pytest.mark.slow
 def test_auto_looks_once_at_photos_of_crop_size(open_embed_faces: Open, embed_on_cpu: EmbedOnCpu) -> None:
     rules = FaceRules(align="auto", min_iod=0)
     crops, mixed = batch_of(CROP, CROP, make.encode(make.scene(112, 112), "PNG")), batch_of(CROP, ONE_FACE[0])
@@ -250,6 +253,7 @@ def test_auto_looks_once_at_photos_of_crop_size(open_embed_faces: Open, embed_on
     assert np.isnan(actual.faces["score"]).all()
 
 
+@pytest.mark.slow
 def test_large_photos_are_embedded_in_parts(
     open_embed_faces: Open, embed_on_cpu: EmbedOnCpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:

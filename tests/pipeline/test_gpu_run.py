@@ -97,6 +97,7 @@ def request_for(photos: Path, tmp_path: Path) -> Callable[..., Request]:
     return functools.partial(Request, (str(photos),), tmp_path / "o.h5", run=SMALL_SEGMENTS, faces=FaceRules("none"))
 
 
+@pytest.mark.slow
 def test_the_gpu_path_writes_the_file_of_the_cpu_path(
     engine: Engine, tiny_engine: Path, request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
@@ -145,6 +146,7 @@ def test_without_dali_the_cpu_decodes_and_a_message_is_logged(
     assert_names(caplog.text, "CPU", "DALI", "pip install")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("policy", "side"), [("largest", 110), ("all", 44)])
 def test_the_gpu_path_finds_the_faces_of_the_cpu_path(
     engine: Engine, tiny_engine: Path, cpu_detector: Engine, tmp_path: Path, policy: str, side: int
@@ -172,6 +174,7 @@ def test_the_gpu_path_finds_the_faces_of_the_cpu_path(
         assert gpu_file["metadata"].attrs["decoder"] == "dali"
 
 
+@pytest.mark.slow
 def test_tuned_settings_are_stored_per_detector(
     engine: Engine, cpu_detector: Engine, portraits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -316,6 +316,7 @@ def test_the_run_of_a_list_goes_on_when_its_folder_is_back(folder: Path, tiny_en
     assert summary(process(tiny_engine, photos, output))["outcomes"] == {"embedded": 40}
 
 
+@pytest.mark.slow
 def test_add_and_retry_of_a_list_stop_too_if_a_folder_disappears(
     folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -400,6 +401,7 @@ def test_a_file_without_ending_that_cannot_be_looked_at_is_not_passed_over(
     assert "ulimit -n" in stopped.stderr
 
 
+@pytest.mark.slow
 def test_search_compare_and_add_stop_too_and_change_nothing(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
     summary(process(tiny_engine, folder / "a", output))
@@ -418,6 +420,7 @@ def test_search_compare_and_add_stop_too_and_change_nothing(folder: Path, tiny_e
     assert outcomes(output) == {"1": 40}
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_at_any_read_loses_no_photo(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     """Below the C library: one error at some reads of the photos, then every read from one on."""
     (tmp_path / "streams").mkdir()

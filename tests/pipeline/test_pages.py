@@ -104,6 +104,7 @@ def test_a_damaged_page_costs_only_its_own_row(runner: Runner) -> None:
         assert_names(crops.notes[10], f"page {page + 1} of 2", "corrupt")
 
 
+@pytest.mark.slow
 def test_a_photo_without_a_good_page_has_the_outcome_that_says_most(runner: Runner) -> None:
     blank, damaged = pages_tiff(NOBODY, NOBODY, NOBODY), damage_page(pages_tiff(NOBODY, LEFT), 1)
     crops = find_crops(runner, blank, damaged)
@@ -124,6 +125,7 @@ def test_limits_hold_for_each_page(runner: Runner) -> None:
     assert_names(crops.notes[10], "page 2 of 2", "unsupported", 200_000)
 
 
+@pytest.mark.slow
 def test_too_many_pages_are_unsupported(runner: Runner) -> None:
     small = picture(64, 48)
     crops = find_crops(runner, pages_tiff(*[small] * (MAX_PAGES + 1)), pages_tiff(*[small] * MAX_PAGES))
@@ -133,6 +135,7 @@ def test_too_many_pages_are_unsupported(runner: Runner) -> None:
     assert outcomes[11].status is Status.NO_FACE
 
 
+@pytest.mark.slow
 def test_pages_that_are_too_large_together_are_unsupported(runner: Runner) -> None:
     limits = Limits(max_pixels=64 * 48)
     page = picture(64, 48)
@@ -143,6 +146,7 @@ def test_pages_that_are_too_large_together_are_unsupported(runner: Runner) -> No
     assert_names(outcomes[11].detail, 11, 64 * 48)
 
 
+@pytest.mark.slow
 def test_a_detail_names_runs_of_pages(runner: Runner) -> None:
     crops = find_crops(runner, pages_tiff(NOBODY, LEFT, NOBODY, NOBODY, NOBODY))
     assert_names(crops.notes[10], "pages 1, 3 to 5 of 5")

@@ -43,6 +43,7 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     return open_runner(build_engine(model, resolve_weights(model), backend="cpu", output=folder).engine)
 
 
+@pytest.mark.slow
 def test_a_thin_photo_is_an_outcome_of_every_command(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -69,6 +70,7 @@ def photo_of(pixels: np.ndarray) -> Photo:
     return Photo(pixels, 1, *pixels.shape[:2])
 
 
+@pytest.mark.slow
 def test_a_photo_whose_pixels_break_a_stage_is_its_own_outcome(detector: Runner) -> None:
     face = picture(400, 300, (100, 120, 90))
     flat = np.zeros((64, 64), np.uint8)  # without channels: it fits no canvas
@@ -93,6 +95,7 @@ class Fails(MemorySource):
         return super().read(row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [EngineError("the engine broke"), StorageError("the table of duplicates broke")])
 def test_what_was_finished_is_kept_when_a_stage_dies(error: FacemillError, tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "o.h5.parts"

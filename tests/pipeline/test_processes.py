@@ -94,6 +94,7 @@ def test_every_process_has_a_core() -> None:
     assert all(cores_of(index, ["cpu"] * 100) for index in range(100))
 
 
+@pytest.mark.slow
 def test_a_device_that_the_engine_does_not_run_on_is_refused(
     photo_list: str, tiny_engine: Path, tmp_path: Path, driver: FakeDriver
 ) -> None:

@@ -33,14 +33,14 @@ from tests.support.interrupted_runs import (
     wait_for_segment,
 )
 
-PHOTO_COUNT = 1200
+PHOTO_COUNT = 600
 
 
 @pytest.fixture(scope="module")
 def photo_list(photos: Path, shipped_detector: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Write a list with each photo twice, so that a run is long enough to interrupt."""
+    """Write a list of the photos."""
     listing = tmp_path_factory.mktemp("list") / "list.txt"
-    listing.write_text("\n".join(str(path) for path in sorted(photos.rglob("*.jpg")) for _ in range(2)))
+    listing.write_text("\n".join(str(path) for path in sorted(photos.rglob("*.jpg"))))
     return f"@{listing}"
 
 
@@ -193,6 +193,7 @@ def test_photos_of_a_segment_with_damaged_vectors_are_processed_again(run: Inter
     assert str(segment) in errors
 
 
+@pytest.mark.slow
 def test_a_run_may_have_more_segments_than_open_files(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -228,6 +229,7 @@ def test_a_signal_during_start_or_tuning_gives_no_traceback(
     assert "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_run_ended_by_a_second_signal_resumes(run: InterruptedRun) -> None:
     with run.start() as process:
         for _ in range(3):
@@ -238,6 +240,7 @@ def test_a_run_ended_by_a_second_signal_resumes(run: InterruptedRun) -> None:
     run.resume()
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_force_resumes(run: InterruptedRun) -> None:
     shutil.copy(run.expected, run.output)
     with run.start("--force") as process:
@@ -248,6 +251,7 @@ def test_a_killed_run_with_force_resumes(run: InterruptedRun) -> None:
     assert restarted["processed"] == PHOTO_COUNT  # a finished run starts over with --force
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("retry", [(), ("--retry",)])
 def test_a_kill_after_the_file_is_finished_does_no_harm(
     retry: tuple[str, ...], tiny_engine: Path, tmp_path: Path
@@ -280,6 +284,7 @@ def test_a_kill_after_the_file_is_finished_does_no_harm(
     assert sorted(os.listdir(tmp_path)) == ["o.h5", "photos"]
 
 
+@pytest.mark.slow
 def test_skip_duplicates_survives_a_full_disk(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -292,6 +297,7 @@ def test_skip_duplicates_survives_a_full_disk(tiny_engine: Path, tmp_path: Path)
     assert sorted(os.listdir(tmp_path)) == ["o.h5", "photos"]
 
 
+@pytest.mark.slow
 def test_skip_duplicates_survives_kill_9(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     shutil.copytree(photos, folder / "a")

@@ -80,6 +80,7 @@ def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFac
     return output
 
 
+@pytest.mark.slow
 def test_vectors_and_their_photos_find_the_same_hits(people: Path, photos: Path) -> None:
     with Search(people) as search:
         names = search.file.names(range(search.file.rows))
@@ -97,6 +98,7 @@ def test_vectors_and_their_photos_find_the_same_hits(people: Path, photos: Path)
     assert single.hits == by_vector[5].hits
 
 
+@pytest.mark.slow
 def test_a_reused_search_answers_like_a_new_one(people: Path, photos: Path) -> None:
     queries = sorted((photos / "2").iterdir())[:9]
     calls = [
@@ -113,6 +115,7 @@ def test_a_reused_search_answers_like_a_new_one(people: Path, photos: Path) -> N
             assert fresh.find(queries, **call) == first == repeated
 
 
+@pytest.mark.slow
 def test_several_threads_search_at_once(people: Path, photos: Path) -> None:
     queries = sorted((photos / "2").iterdir())[:40]
 

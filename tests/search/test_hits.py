@@ -89,6 +89,7 @@ def photo_paths(people: Path) -> list[str]:
     return [str(people.parent / "in" / name) for name in read_rows(people)[1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3, 24, 100])
 def test_by_folder_gives_one_hit_per_folder(gallery: EmbeddingFile, people: Path, k: int) -> None:
     queries = photo_paths(people)
@@ -148,6 +149,7 @@ def test_a_threshold_applies_to_folders(gallery: EmbeddingFile, people: Path) ->
     assert not answer.cut
 
 
+@pytest.mark.slow
 def test_a_search_by_folder_stops_at_a_limit_and_marks_the_answer(
     gallery: EmbeddingFile, people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +164,7 @@ def test_a_search_by_folder_stops_at_a_limit_and_marks_the_answer(
     assert search(gallery, photo_paths(people), k=3, by_folder=True) == one_by_one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [FindOptions(4), FindOptions(2, None, True, True)])
 def test_batches_give_the_answers_of_single_queries(
     gallery: EmbeddingFile, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: FindOptions

@@ -77,6 +77,7 @@ def test_nothing_but_other_files_names_their_kinds(tmp_path: Path) -> None:
         scan([str(tmp_path)])
 
 
+@pytest.mark.slow
 def test_the_commands_say_what_was_passed_over(tiny_engine: Path, tmp_path: Path) -> None:
     write(tmp_path / "p", "1.jpg", "2.jfif", "@eaDir/3.jpg")
     write(tmp_path / "p", "4.heic", data=b"\0\0\0\x18ftypheic")

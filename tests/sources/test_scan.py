@@ -140,6 +140,7 @@ def test_an_unlistable_folder_becomes_a_row(tmp_path: Path) -> None:
     assert result.stdout.strip() == "[b'closed', b'open/1.jpg']", result.stderr
 
 
+@pytest.mark.slow
 @given(st.lists(st.binary(max_size=40).map(lambda b: b.replace(b"\0", b"")), max_size=50))
 def test_a_path_table_returns_the_written_paths(paths: list[bytes]) -> None:
     import tempfile

@@ -116,6 +116,7 @@ def test_assembly_blocks_end_between_photos(tmp_path: Path, monkeypatch: pytest.
     assert_holds(tmp_path / "o.h5", batch_of(range(200), 8), 200)
 
 
+@pytest.mark.slow
 def test_a_photo_is_in_one_segment_with_all_its_faces(tmp_path: Path) -> None:
     run(tmp_path, 100, tmp_path / "o.h5", seed=1, size=7, segment_rows=9)
     rows_in_order: list[int] = []

@@ -63,6 +63,7 @@ print("files:", [p.name for p in path.parent.iterdir()])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [0, 100, 4096, 100_000, 1_000_001, 20_000_000])
 def test_a_full_disk_is_one_clear_error_and_no_crash(limit: int, tmp_path: Path) -> None:
     code = FULL_DISK_CODE.format(root=str(ROOT), limit=limit, path=str(tmp_path / "a.h5"))

@@ -134,6 +134,7 @@ def test_a_pipe_a_folder_a_device_and_a_socket_are_refused_at_once(tmp_path: Pat
         EmbeddingFile("a\0b")
 
 
+@pytest.mark.slow
 def test_objects_of_other_programs_are_left_alone(folder: Path, tmp_path: Path) -> None:
     import h5py
 
@@ -148,6 +149,7 @@ def test_objects_of_other_programs_are_left_alone(folder: Path, tmp_path: Path) 
     assert verify_file(path).findings == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["content", "attribute"])
 def test_damaged_text_of_another_program_is_not_copied(folder: Path, tmp_path: Path, where: str) -> None:
     import h5py

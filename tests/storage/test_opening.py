@@ -50,6 +50,7 @@ def path(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(whole, tmp_path / "people.h5"))
 
 
+@pytest.mark.slow
 def test_a_file_that_another_program_writes_is_in_use_and_not_damaged(path: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -83,6 +84,7 @@ def test_a_file_that_may_not_be_read_says_so(path: Path) -> None:
             read(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ["ENOLCK", "ENOSYS", "EOPNOTSUPP"])
 def test_reading_needs_no_lock_where_there_are_none(number: str, path: Path, tmp_path: Path) -> None:
     import errno
@@ -116,6 +118,7 @@ def zeroed(path: Path, start: int, count: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("start", "count"), [(16, 16), (16, 512), (0, 4), (8, 8), (40, 437)])
 def test_text_in_which_hdf5_goes_round_is_refused_at_once(path: Path, start: int, count: int) -> None:
     zeroed(path, heap_of(path) + start, count)
@@ -133,6 +136,7 @@ def test_a_child_that_never_ends_is_ended_and_says_so(path: Path) -> None:
         run_in_child("attributes", path)
 
 
+@pytest.mark.slow
 def test_a_file_written_in_the_newer_way_of_hdf5_is_read(path: Path, tmp_path: Path) -> None:
     newer = tmp_path / "newer.h5"
     with h5py.File(path) as old, h5py.File(newer, "w", libver="latest") as new:

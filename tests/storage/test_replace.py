@@ -57,6 +57,7 @@ def test_an_edit_changes_one_dataset_and_no_other(file: Path) -> None:
     assert sorted(os.listdir(file.parent)) == ["before.h5", "people.h5"]
 
 
+@pytest.mark.slow
 def test_an_edit_adds_no_finding(file: Path) -> None:
     before = verify_file(file).findings  # not empty: the file lacks some metadata of a run
     add_cluster(file)

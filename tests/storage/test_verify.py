@@ -31,6 +31,7 @@ def copy(intact: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(intact, tmp_path / "copy.h5"))
 
 
+@pytest.mark.slow
 def test_an_intact_file_has_no_findings(intact: Path) -> None:
     before = intact.read_bytes()
     report = verify_file(intact)
@@ -132,6 +133,7 @@ def write_unknown_clusters(file: Any) -> None:
     write_clusters(file, [1] * 590 + [3, 2, -1, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "values"),
     [
@@ -197,6 +199,7 @@ def test_a_foreign_file_is_refused(intact: Path, tmp_path: Path, content: bytes 
         verify_file(path)
 
 
+@pytest.mark.slow
 def test_the_verify_command_reports_in_text_json_and_exit_code(intact: Path, copy: Path) -> None:
     result = facemill("verify", intact)
     assert (result.returncode, result.stdout.splitlines()[-1]) == (0, "whole")

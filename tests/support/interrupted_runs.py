@@ -17,7 +17,7 @@ from tests.support.embedding_files import differences
 from tests.support.facemill_command import ROOT, RunningCommand, facemill, start_facemill, summary
 
 # Makes a durable segment several times a second, so that a test can interrupt a run between two segments.
-SMALL_SEGMENTS = ("--segment-rows", 256, "--segment-seconds", 0.2, "--batch-size", 4)
+SMALL_SEGMENTS = ("--segment-rows", 128, "--segment-seconds", 0.2, "--batch-size", 4)
 
 
 @dataclass(frozen=True)

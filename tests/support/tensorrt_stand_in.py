@@ -101,7 +101,9 @@ class Engine:
     device_memory_size_v2 = 1000
 
     def __init__(self, content: bytes, logger: Any) -> None:
-        self.session = ort.InferenceSession(content, providers=["CPUExecutionProvider"])
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1  # other threads would spin between the batches
+        self.session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         self.logger = logger
         self.shapes: list[tuple[int, ...]] = []
         self.refusals: dict[int, str] = {}

@@ -45,6 +45,7 @@ def types_in(plan: bytes) -> dict[str, set[str]]:
     return types
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "form"), [("SM75", "128"), ("SM75", "512"), (None, "128")])
 def test_an_fp16_plan_takes_uint8_and_returns_float32(tmp_path: Path, target: str | None, form: str) -> None:
     if target is None and find_gpu() is not None:
@@ -63,6 +64,7 @@ def test_an_fp16_plan_takes_uint8_and_returns_float32(tmp_path: Path, target: st
     assert not build(tmp_path, tmp_path / "m.onnx", int(form), compute_capability=target).built
 
 
+@pytest.mark.slow
 def test_an_fp32_plan_contains_no_fp16(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     result = build(tmp_path, weights, precision="fp32", batch=(1, 4, 8), compute_capability="SM86")
@@ -73,6 +75,7 @@ def test_an_fp32_plan_contains_no_fp16(tmp_path: Path) -> None:
     assert b"tf32=1" not in plan
 
 
+@pytest.mark.slow
 def test_an_int8_plan_contains_int8_and_fp16(tmp_path: Path) -> None:
     crops = CalibrationSet(synthetic_crops(112, count=64), 0)
     weights = save_cnn(tmp_path / "m.onnx")
@@ -86,6 +89,7 @@ def test_an_int8_plan_contains_int8_and_fp16(tmp_path: Path) -> None:
     assert not build(tmp_path, weights, precision="int8", calibration=crops, compute_capability="SM75").built
 
 
+@pytest.mark.slow
 def test_weights_in_int8_alone_do_not_make_an_int8_plan(tmp_path: Path) -> None:
     """Weights are stored in INT8, but the layer that reads them computes in float."""
     graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(), "fp32")
@@ -114,6 +118,7 @@ def test_a_plan_for_another_gpu_records_no_parity(tmp_path: Path) -> None:
     assert (result.engine.info.parity.images, result.engine.info.parity.minimum) == (0, 0.0)
 
 
+@pytest.mark.slow
 def test_the_graph_is_proven_before_the_plan_is_built(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx", gain=1e9)  # beyond float16 in the first layer
     with raises(ParityError, "--precision fp32"):
@@ -175,6 +180,7 @@ def test_the_error_contains_the_builders_message(tmp_path: Path) -> None:
         build_plan(import_tensorrt("SM75"), graph, profile=(4, 2, 1), sides=(112,) * 3, compute_capability="SM75")
 
 
+@pytest.mark.slow
 @without_gpu
 def test_a_plan_is_not_opened_without_a_gpu(tmp_path: Path) -> None:
     engine = build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM75").engine
