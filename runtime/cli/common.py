@@ -61,6 +61,25 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
+def print_summary(text: str, done: str) -> None:
+    """Print what a command did, after all of its work.
+
+    Args:
+        text: the summary.
+        done: the work as the message of an error names it, such as "people.h5 is written".
+    Raises:
+        MachineError: stdout cannot be written, or its reader went away; the message says that the work is done.
+    """
+    try:
+        click.echo(text)
+    except (MachineError, BrokenPipeError) as err:
+        reason = (err.__cause__ if isinstance(err, MachineError) else err) or err
+        raise MachineError(
+            f"{done}, and nothing of it is left to do. Only the summary is lost: stdout cannot be written "
+            f"({getattr(reason, 'strerror', None) or reason})"
+        ) from err
+
+
 def _machine_error(err: OSError) -> MachineError:
     """Name what the machine refused, and what to do."""
     try:

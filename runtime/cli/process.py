@@ -12,7 +12,7 @@ import click
 from ..sources.kinds import passed_over_text
 from ..text import printable
 from . import groups, options
-from .common import handle_errors, setup_logging, terminal
+from .common import handle_errors, print_summary, setup_logging, terminal
 from .tables import stage_lines
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def main(
         summary = process(photos, output, **rules, **engine.values(), **work.values(), **job, **given)
     click.echo("\n".join(_report(summary)), err=True)
     if as_json:
-        click.echo(json.dumps(summary.to_dict()))
+        print_summary(json.dumps(summary.to_dict()), f"{output} is finished")
     if strict and summary.failed:
         raise SystemExit(1)
 

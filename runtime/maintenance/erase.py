@@ -25,6 +25,7 @@ from ..storage.derived import (
     written_pages,
 )
 from ..storage.nearby import derived_nearby
+from .copies import sweep_copies
 from .unfinished import is_unfinished
 
 # Suffixes of files that facemill writes for people; it does not write files of other kinds.
@@ -120,15 +121,17 @@ def _exists(page: Path) -> bool:
     return True
 
 
-def erase(file: Path, derived: Derived) -> None:
-    """Delete derived files durably. A failure does not stop it.
+def erase(file: Path, derived: Derived) -> tuple[Path, ...]:
+    """Delete derived files durably, and what killed commands left of copies. A failure does not stop it.
 
+    Returns:
+        What was deleted.
     Raises:
         UnfinishedError: something could not be deleted.
     """
-    paths = (*derived.beside, *derived.pages)
-    reasons = {**dict(derived.unreachable), **{path: delete(path) for path in paths}}
-    for folder in {file.parent, *(path.parent for path in paths)}:
+    deleted = {**sweep_copies(file), **{path: delete(path) for path in (*derived.beside, *derived.pages)}}
+    reasons = {**dict(derived.unreachable), **deleted}
+    for folder in {file.parent, *(path.parent for path in deleted)}:
         try:
             sync_folder(folder)
         except FileNotFoundError:
@@ -142,6 +145,7 @@ def erase(file: Path, derived: Derived) -> None:
             f"the photos are removed from {file}, but these may still show them and could not be deleted:\n{listed}\n"
             f"Fix that and run the same command again. To leave pages, lists and folders as they are: --keep-pages"
         )
+    return tuple(deleted)
 
 
 def _reason_to_keep(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:

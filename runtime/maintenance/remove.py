@@ -315,9 +315,8 @@ class Removal:
         kept: dict[str, str] = {}
         for _ in range(_MOST_LOOKS):
             derived = derived_from(self.file, root, keep_pages=note.keep_pages, absent=absent, only_runs=only_runs)
-            erase(self.file, derived)
-            paths = dict.fromkeys((*derived.beside, *derived.pages))
-            deleted |= paths
+            paths = erase(self.file, derived)
+            deleted |= dict.fromkeys(paths)
             kept |= dict(derived.kept)
             if not paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
                 break

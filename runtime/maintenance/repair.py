@@ -26,6 +26,7 @@ from ..storage.opening import DAMAGE, open_steadily, read_attributes, refuse_fai
 from ..storage.runfolder import RunFolder, check_new_file, sweep_run_folder
 from ..storage.salvage import find_readable, open_item
 from ..storage.verify import verify_file
+from .copies import copying
 from .rewrite import metadata_after, rewriting
 from .survey import Survey, survey
 
@@ -92,7 +93,8 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         sweep_run_folder(path)
         return Repaired(())
     _read_in_child(path)
-    with RunFolder(target, like=path) as folder, open_steadily(path) as damaged:
+    copies = [] if output is None else [path]
+    with copying(copies, target), RunFolder(target, like=path) as folder, open_steadily(path) as damaged:
         folder.refuse_unfinished()
         metadata, contract, notes = _metadata(path, damaged)
         logger.info("reading the intact parts of %s", path)

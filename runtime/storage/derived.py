@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from ..assets import cache_dir
 from ..errors import ConfigError, StorageError
-from ..files import durable_file, is_trusted, temporary_path, write_durable
+from ..files import NewFile, durable_file, is_trusted, temporary_path, write_durable
 from .deletion import delete, final_name, renamed_remains
 from .file import EmbeddingFile
 from .nearby import IDENTITY, earlier_names, identity_of
@@ -135,7 +135,7 @@ def _path_of(file: Path | EmbeddingFile) -> Path:
 
 def _record(source: Path | EmbeddingFile, page: Path, fingerprint: Fingerprint | None) -> None:
     file = _path_of(source)
-    _note(file, _line(file, page, fingerprint), str(page))
+    note_line(file, _line(file, page, fingerprint), str(page))
     _note_own(file, page)
 
 
@@ -180,7 +180,7 @@ def record_elsewhere(file: Path, description: str) -> None:
         file: the embedding file.
         description: the location, for people.
     """
-    _note(file, json.dumps({"elsewhere": description}), description)
+    note_line(file, json.dumps({"elsewhere": description}), description)
 
 
 def recorded_elsewhere(file: Path) -> list[str]:
@@ -189,7 +189,7 @@ def recorded_elsewhere(file: Path) -> list[str]:
     Raises:
         StorageError: the list exists and cannot be read.
     """
-    entries = (entry.get("elsewhere") for entry in _entries(file))
+    entries = (entry.get("elsewhere") for entry in entries_of(file))
     return list(dict.fromkeys(entry_text for entry_text in entries if isinstance(entry_text, str)))
 
 
@@ -221,7 +221,8 @@ def derived_file(
         ready(status)
 
 
-def _note(file: Path, line: str, description: str) -> None:
+def note_line(file: Path, line: str, description: str) -> None:
+    """Add a line to the list of a file, unless it is there; a failure is logged with the description of the place."""
     path = _list(file)
     try:
         if not distrusted_list(file) and path.exists() and line.encode() in path.read_bytes().splitlines():
@@ -237,6 +238,20 @@ def _note(file: Path, line: str, description: str) -> None:
             output.write(b"".join(noted + b"\n" for noted in lines))
     except OSError as err:
         logger.warning("%s is not recorded (%s): facemill remove will not find it", description, err)
+
+
+def forget_line(file: Path, line: str) -> None:
+    """Take a line out of the list of a file, and delete an empty list. A failure leaves it."""
+    path = _list(file)
+    if distrusted_list(file) or not path.exists():
+        return
+    with suppress(OSError), NewFile(path, like=_sources(file), wait=True) as new:
+        lines = [other for other in path.read_text(encoding="ascii", errors="replace").splitlines() if other != line]
+        if set(lines) <= set(_identity_line(file)):
+            path.unlink()
+        else:
+            new.file.write("".join(other + "\n" for other in lines).encode())
+            new.commit()
 
 
 def _identity_line(file: Path) -> tuple[str, ...]:
@@ -264,7 +279,7 @@ def written_pages(file: Path) -> dict[Path, tuple[Fingerprint, ...]]:
     """
     folder = Path(_folder(file))
     fingerprints: dict[Path, tuple[Fingerprint, ...]] = {}
-    for entry in _entries(file):
+    for entry in entries_of(file):
         try:
             page, states = Path(entry["page"]), (Fingerprint(*map(int, entry["seen"])),) if entry["seen"] else ()
         except (KeyError, TypeError, ValueError, OverflowError):
@@ -274,7 +289,7 @@ def written_pages(file: Path) -> dict[Path, tuple[Fingerprint, ...]]:
     return fingerprints
 
 
-def _entries(file: Path) -> Iterator[dict[str, Any]]:
+def entries_of(file: Path) -> Iterator[dict[str, Any]]:
     """The entries of the list of a file, and of lists that it had under earlier names."""
     own = [] if distrusted_list(file) else [_list(file)]
     for path in (*own, *map(_list, earlier_names(file))):
