@@ -70,12 +70,10 @@ def main(
 
     paths = [*map(os.fsencode, names), *(name for path in lists for name in read_names(path))]
     receipt = remove(file, paths, dry_run=dry_run, confirm=confirm, **given)
-    text = "\n".join(_report(file, receipt)) if receipt else "nothing to remove"
-    text = json.dumps(receipt.to_dict() if receipt else {}) if as_json else text
     if not dry_run:
-        print_summary(
-            text, f"the photos are removed (receipt: {receipt.path})" if receipt else "nothing was to be removed"
-        )
+        lines = _report(file, receipt) if receipt else ["nothing to remove"]
+        text = json.dumps(receipt.to_dict() if receipt else {}) if as_json else "\n".join(lines)
+        print_summary(text, f"the removal is done (receipt: {receipt.path if receipt else 'none'})")
 
 
 def _report(file: Path, receipt: Receipt) -> Iterator[str]:
