@@ -45,8 +45,11 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             sys.exit(130)
         except BrokenPipeError:
             sys.exit(1)  # the reader has closed the pipe
-        except ModuleNotFoundError as err:
-            _say(f"error: the package {err.name!r} is not installed. List all missing packages with: facemill doctor")
+        except ImportError as err:
+            from ..extras import import_error
+
+            logging.getLogger(_PACKAGE).debug("what could not be imported", exc_info=True)
+            _say(str(import_error(err.name or "?", err)))
             sys.exit(1)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
