@@ -88,7 +88,7 @@ def _report(summary: Summary) -> Iterator[str]:
     if summary.passed_over:
         yield f"  {printable(passed_over_text(tuple(summary.passed_over.items())))}"
     if summary.failed:
-        yield "  the reason for each path is in /outcomes of the file; process them again with --retry"
+        yield "  list them with the reasons: facemill outcomes; process them again: --retry"
     if summary.processed:
         speed = f"{summary.images_per_s:,.0f} images/s ({summary.elapsed_s:.1f} s with start-up)"
         yield f"{summary.processed:,} in this run, {speed}, {summary.verdict}"

@@ -20,19 +20,21 @@ from ..storage.runfolder import RunFolder, folder_of
 
 @contextmanager
 def copying(files: Sequence[Path], output: Path) -> Iterator[None]:
-    """Record in the lists of files that their rows are copied into another file, for as long as the block runs.
+    """Record in the lists of files that their rows are copied into another file, unless the block fails.
 
     Enter it before anything of the output is written, and leave it when nothing but the output is left.
-    `derived.record_elsewhere` records the output itself.
+    `derived.record_elsewhere` records the output itself. After that the lists are not written again: a power cut would
+    leave a half-written list beside a file that is finished.
     """
     line = json.dumps({"copy": str(output)})
     try:
         for file in files:
             note_line(file, line, str(output))
         yield
-    finally:
+    except BaseException:
         for file in files:
             forget_line(file, line)
+        raise
 
 
 def sweep_copies(file: Path) -> dict[Path, str]:

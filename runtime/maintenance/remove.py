@@ -264,7 +264,8 @@ class Removal:
             return RunFolder(self.path.with_name(self.path.name + ".pairs"), like=self.path)
         except LockedError as err:
             raise LockedError(
-                f"facemill pairs is reading {self.path}; expected: no other command uses it. Wait until pairs ends"
+                f"facemill pairs or cluster is reading {self.path}; expected: no other command uses it. Wait until "
+                f"that command ends"
             ) from err
 
     def _receipt_path(self, receipt: Path | None, begun_utc: str, run_id: str, key: str) -> Path:
