@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import FacemillError, LockedError
 from ..files import NewFile, temporary_path
-from ..storage.derived import entries_of, forget_line, note_line
+from ..storage.derived import forget_line, note_line
 from ..storage.runfolder import RunFolder, folder_of
 
 
@@ -37,20 +37,18 @@ def copying(files: Sequence[Path], output: Path) -> Iterator[None]:
         raise
 
 
-def sweep_copies(file: Path) -> dict[Path, str]:
-    """Remove what killed commands left of other embedding files into which they copied rows of a file.
+def sweep_copies(outputs: Iterable[Path]) -> dict[Path, str]:
+    """Remove what killed commands left of embedding files into which they copied rows of another.
 
     A copy that is being written stays: its writer notices that the file was replaced. So does an unfinished run.
 
+    Args:
+        outputs: absolute paths of these files, from a list that may be wrong.
     Returns:
         All that was there, each with the reason why it could not be removed; empty if it is gone.
-    Raises:
-        StorageError: the list of the file exists and cannot be read.
     """
-    texts = (text for entry in entries_of(file) for text in (entry.get("copy"), entry.get("elsewhere")))
-    outputs = dict.fromkeys(text for text in texts if isinstance(text, str) and text.startswith("/"))
     reasons: dict[Path, str] = {}
-    for output in map(Path, outputs):
+    for output in outputs:
         for path, writer in ((folder_of(output), RunFolder), (temporary_path(output), NewFile)):
             try:
                 if os.path.lexists(path) and not (path / "plan.json").exists():

@@ -23,7 +23,7 @@ from ..storage.format import OUR_DATASETS, stored_text
 from ..storage.layout import check_item
 from ..storage.ledger import Part
 from ..storage.opening import DAMAGE, open_steadily, read_attributes, refuse_failed_reads, refuse_system_error
-from ..storage.runfolder import RunFolder, check_new_file, sweep_run_folder
+from ..storage.runfolder import RunFolder, check_new_file, sweep_leftovers
 from ..storage.salvage import find_readable, open_item
 from ..storage.verify import verify_file
 from .copies import copying
@@ -90,7 +90,7 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         check_new_file(target, force=force)
     findings = verify_file(path).findings
     if not findings:
-        sweep_run_folder(path)
+        sweep_leftovers(path)
         return Repaired(())
     _read_in_child(path)
     copies = [] if output is None else [path]

@@ -20,7 +20,7 @@ from runtime.maintenance import merge as merging
 from runtime.maintenance.copies import copying
 from runtime.maintenance.unfinished import is_unfinished
 from runtime.storage import deletion
-from runtime.storage.derived import derived_file, record_page, record_start, recorded_pages
+from runtime.storage.derived import derived_file, read_list, record_page, record_start
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.runfolder import RunFolder
 from tests.support.errors import assert_names, assert_refused, raises
@@ -240,7 +240,7 @@ def test_a_page_that_cannot_be_deleted_is_an_unfinished_removal(file: Path, monk
                 remove_photos(file, f"{PERSON}/")
         assert f"{PERSON}/0.jpg".encode() not in paths_in(file)
         assert [page.exists() for page in pages] == [True, False]
-        assert pages[0] in recorded_pages(file)
+        assert pages[0] in read_list(file).pages()
         assert list(file.parent.glob("*.removed-*")) == []
     receipt = remove_photos(file, f"{PERSON}/")
     assert receipt is not None
