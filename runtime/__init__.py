@@ -26,6 +26,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .api.jobs import add as add
     from .api.jobs import open as open
+    from .api.jobs import outcomes as outcomes
     from .api.jobs import process as process
     from .api.jobs import remove as remove
     from .api.people import Cluster as Cluster
@@ -58,10 +59,11 @@ if TYPE_CHECKING:
     from .sources.source import MemorySource as MemorySource
     from .sources.source import Source as Source
     from .storage.file import EmbeddingFile as EmbeddingFile
+    from .storage.outcomes import PhotoOutcome as PhotoOutcome
 
 # Where each name is defined: the same list as above, for use.
 _MODULES = {
-    "api.jobs": ("add", "open", "process", "remove"),
+    "api.jobs": ("add", "open", "outcomes", "process", "remove"),
     "api.people": ("Cluster", "ClusterReport", "PairReport", "cluster", "find_pairs"),
     "api.photos": ("FaceEmbedder", "compare", "detect", "embed"),
     "errors": ("FacemillError",),
@@ -82,14 +84,15 @@ _MODULES = {
     "sources.reader": ("ReadError",),
     "sources.source": ("MemorySource", "Source"),
     "storage.file": ("EmbeddingFile",),
+    "storage.outcomes": ("PhotoOutcome",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "Added", "Answer", "Cluster", "ClusterReport", "Comparison", "DetectedFace", "Detection", "Embedding",
     "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "MemorySource", "Pair",
-    "PairReport", "Patterns", "ReadError", "Receipt", "RunControl", "Search", "Source", "Status", "Summary", "add",
-    "cluster", "compare", "detect", "embed", "find_pairs", "open", "process", "remove",
+    "PairReport", "Patterns", "PhotoOutcome", "ReadError", "Receipt", "RunControl", "Search", "Source", "Status",
+    "Summary", "add", "cluster", "compare", "detect", "embed", "find_pairs", "open", "outcomes", "process", "remove",
 ]  # fmt: skip
 
 

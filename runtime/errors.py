@@ -57,7 +57,7 @@ class TooManyPairsError(ConfigError):
 
 
 class MissingDependencyError(FacemillError, ImportError):
-    """An optional package is not installed. The message holds the command that installs it."""
+    """A package is not installed, or its installation is broken. The message holds the command that installs it."""
 
     code = "E-PACKAGE"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import importlib.util
+import os
+import sys
 from types import ModuleType
 
 from .errors import Interrupted, MachineError, MissingDependencyError
@@ -26,6 +29,11 @@ EXTRAS = {
 }
 # Packages for CUDA 13 need a driver 580 or newer. Without a driver that is unknown, and those for CUDA 12 run on both.
 _ON_CUDA_13 = {"gpu": "gpu13", "rtx": "rtx13"}
+# What the system answers if it cannot read or load a file that is there.
+_FAULTS = frozenset({
+    errno.EIO, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT,
+    errno.ENOTCONN, errno.EREMOTEIO,
+})  # fmt: skip
 
 
 def pip_install(extra: str) -> str:
@@ -44,32 +52,75 @@ def require(module: str, *, extra: str = "", purpose: str = "") -> ModuleType:
         extra: the extra that installs it; empty for a base dependency.
         purpose: its purpose, for the message.
     Raises:
-        MissingDependencyError: the module is not installed, or cannot be imported.
-        MachineError: too many files are open to import it.
+        MissingDependencyError: the module is not installed, or its installation is broken.
+        MachineError: the machine cannot read it now: a disk, its memory, too many open files.
         Interrupted, KeyboardInterrupt: a signal arrived during the import.
     """
     try:
         return importlib.import_module(module)
-    except (ImportError, OSError) as err:
-        if "Too many open files" in str(err):  # also as the text of the loader of shared libraries
-            raise MachineError(
-                f"the package '{module}' cannot be imported: too many files are open. Raise the limit: ulimit -n 4096"
-            ) from err
-        cause: BaseException | None = err
-        while cause is not None:  # a compiled module turns a signal during its import into an ImportError
-            if isinstance(cause, (Interrupted, KeyboardInterrupt)):
-                raise cause from None
-            cause = cause.__cause__ or cause.__context__
-        command = pip_install(extra) if extra else f"pip install {module}"
-        reason = f" ({purpose})" if purpose else ""
-        raise MissingDependencyError(
-            f"the package '{module}' is needed{reason} but cannot be imported: {err}. Install it with: {command}"
-        ) from err
+    except ModuleNotFoundError:
+        importlib.invalidate_caches()  # after a failed look at a folder Python remembers that it is none
+    except Exception as err:
+        raise import_error(module, err, pip_install(extra) if extra else f"pip install {module}", purpose) from err
+    try:
+        return importlib.import_module(module)
+    except Exception as err:
+        raise import_error(module, err, pip_install(extra) if extra else f"pip install {module}", purpose) from err
+
+
+def import_error(module: str, err: Exception, install: str = "", purpose: str = "") -> BaseException:
+    """The error to raise for a module that cannot be imported: only a module that is nowhere is not installed.
+
+    Args:
+        module: import name.
+        err: what its import raised.
+        install: the command that installs it; empty to name the command that lists what is missing.
+        purpose: its purpose, for the message.
+    """
+    cause: BaseException | None = err
+    while cause is not None:  # a compiled module turns a signal during its import into an ImportError
+        if isinstance(cause, (Interrupted, KeyboardInterrupt)):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    top = module.split(".")[0]
+    is_missing = isinstance(err, ModuleNotFoundError) and (err.name or "").split(".")[0] == top
+    fault = _unreadable_place(top) if is_missing else err
+    name = f"the package '{module}'" + (f" ({purpose})" if purpose else "")
+    if fault is not None and is_machine_fault(fault):
+        remedy = "Raise the limit: ulimit -n 4096" if "open files" in str(fault) else "Fix that"
+        return MachineError(
+            f"{name} cannot be imported: {str(fault) or 'no memory'}. That is a fault of the machine, not of the "
+            f"package. {remedy}, and run the same command again"
+        )
+    if is_missing:
+        remedy = f"Install it with: {install}" if install else "List all missing packages with: facemill doctor"
+        return MissingDependencyError(f"{name} is needed and not installed. {remedy}")
+    remedy = f"Install it again: {install} --force-reinstall" if install else "List what is wrong with: facemill doctor"
+    return MissingDependencyError(f"{name} is installed and cannot be imported: {type(err).__name__}: {err}. {remedy}")
+
+
+def is_machine_fault(err: BaseException | str) -> bool:
+    """Whether a failed import says something about the machine: the loader of shared libraries has only a text."""
+    number = getattr(err, "errno", None)
+    return isinstance(err, MemoryError) or number in _FAULTS or any(os.strerror(code) in str(err) for code in _FAULTS)
+
+
+def _unreadable_place(top: str) -> OSError | None:
+    """Why nobody can tell whether a module is installed: a folder where it may be cannot be looked at."""
+    for folder in sys.path:
+        try:
+            os.stat(os.path.join(folder or ".", top))
+        except OSError as err:
+            if is_machine_fault(err):
+                return err
+    return None
 
 
 def available(module: str) -> bool:
-    """Whether a module is installed. It is not imported."""
+    """Whether a module is installed. It is not imported, and may be broken."""
     try:
         return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
+    except (ModuleNotFoundError, ValueError):
         return False
+    except ImportError:  # of the package around it
+        return True

@@ -35,7 +35,7 @@ from typing import IO
 
 from .access import PRIVATE, Access, access_like
 from .errors import ConfigError, DiskFullError, FacemillError, OutputExistsError, StorageError
-from .locks import OPEN_FLAGS, is_open_file, lock_open_file
+from .locks import OPEN_FLAGS, is_open_file, lock_open_file, naming_owner
 
 TEMPORARY_SUFFIX = ".partial"
 
@@ -173,7 +173,8 @@ class NewFile:
         self._resume = resume
         refuse_special(path)
         busy, access = f"another process is writing {path}", _access_of_new_file(path, like, mode, shared)
-        fd = _create_locked(self.temporary, access, busy, wait=wait, resume=resume)
+        with naming_owner(self.temporary):
+            fd = _create_locked(self.temporary, access, busy, wait=wait, resume=resume)
         self.file: BufferedRandom = os.fdopen(fd, "r+b")
 
     def commit(self) -> None:

@@ -6,10 +6,12 @@ import errno
 import fcntl
 import logging
 import os
-from contextlib import suppress
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .access import PRIVATE
+from .access import PRIVATE, access_like
 from .errors import LockedError
 
 OPEN_FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # a symbolic link in the place of our file is never followed
@@ -31,7 +33,8 @@ class Lock:
         """Take the lock.
 
         Args:
-            path: a file, which is created empty if it does not exist, or an existing folder.
+            path: a file, which is created empty if it does not exist, with the owner of its folder: who may write there
+                can take the lock again. Or an existing folder.
             folder: the path is a folder; a symbolic link to it is followed.
             busy: what another holder is doing, for messages, such as "another run is writing people.h5".
             wait: wait for another holder.
@@ -40,9 +43,10 @@ class Lock:
             OSError: the file cannot be created, or the folder does not exist.
         """
         self.path = path.resolve() if folder else path
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC if folder else OPEN_FLAGS | os.O_CREAT
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         while True:
-            fd = os.open(self.path, flags, PRIVATE)
+            with naming_owner(self.path):
+                fd = os.open(self.path, flags) if folder else _open_or_create(self.path)
             if lock_open_file(fd, self.path, busy, wait=wait, required=not folder):
                 self._fd = fd
                 return
@@ -58,6 +62,49 @@ class Lock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+@contextmanager
+def naming_owner(path: Path) -> Iterator[None]:
+    """Name the user to whom a file belongs if the system refuses it to this one: a broken-off command of that user."""
+    try:
+        yield
+    except PermissionError as err:
+        try:
+            owner = os.lstat(path).st_uid
+        except OSError:
+            raise err from None
+        if owner == os.geteuid():
+            raise
+        raise PermissionError(
+            err.errno,
+            f"{err.strerror}: {path} belongs to the user {_user_name(owner)}. If no command of that user runs here, "
+            f"delete it",
+        ) from err
+
+
+def _user_name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
+
+
+def _open_or_create(path: Path) -> int:
+    """Open a file to lock, or create it, as accessible as its folder."""
+    while True:
+        try:
+            fd = os.open(path, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, PRIVATE)
+        except FileExistsError:
+            with suppress(FileNotFoundError):  # its holder has just removed it
+                return os.open(path, OPEN_FLAGS)
+            continue
+        try:
+            access_like([path.parent]).set_on(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
 
 def lock_open_file(fd: int, path: Path, busy: str, *, wait: bool, required: bool) -> bool:

@@ -7,12 +7,15 @@ import shutil
 import stat
 import struct
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from runtime.access import access_like
 from runtime.files import make_folder, write_durable
+from runtime.storage.runfolder import RunFolder
+from tests.support.errors import assert_names
 
 OWNER, MEMBER, STRANGER = 12345, 12346, 54321  # user ids without accounts
 BIOMETRICS, STAFF = 777, 888  # group ids
@@ -37,6 +40,19 @@ def write_as(user: int, groups: list[int], path: Path, like: Path) -> subprocess
     )
     root = Path(__file__).parents[1]
     return subprocess.run(["python3", "-c", code], capture_output=True, text=True, cwd=root)
+
+
+def run_as(user: int, group: int, statement: str) -> subprocess.CompletedProcess[str]:
+    """Run a statement on run folders as another user."""
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from runtime.storage.runfolder import RunFolder\n"
+        "import runtime.storage.dataset, h5py\n"
+        f"os.setgroups([]); os.setgid({group}); os.setuid({user})\n"
+        f"{statement}"
+    )
+    root = Path(__file__).parents[1]
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
 
 
 @pytest.fixture
@@ -162,3 +178,32 @@ def test_a_new_file_is_private_unless_the_user_says_otherwise_or_it_is_not_perso
     assert access_like([tmp_path / "source"], mode=0o666).mode == 0o640
     with pytest.raises(FileNotFoundError):
         access_like([tmp_path / "none"])
+
+
+@as_root
+def test_the_owner_of_a_file_goes_on_after_a_run_of_root_that_was_broken_off(folder: Path) -> None:
+    people = source(folder, 0o640, OWNER)
+    run_folder = RunFolder(people)
+    (run_folder.path / "plan.json").write_text("{}")  # unfinished, so that its folder stays
+    run_folder.__exit__(None, None, None)
+    lock = run_folder.path / "lock"
+    assert (lock.stat().st_uid, lock.stat().st_gid) == (OWNER, BIOMETRICS)
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o640
+    result = run_as(OWNER, BIOMETRICS, f"RunFolder(Path({str(people)!r})).__enter__()")
+    assert result.returncode == 0, result.stderr
+
+
+@as_root
+def test_a_lock_or_temporary_file_of_another_user_is_named_with_its_owner(folder: Path) -> None:
+    people = source(folder, 0o640, OWNER)
+    parts = folder / "people.h5.parts"
+    parts.mkdir(0o700)
+    (parts / "lock").touch(0o600)
+    os.chown(parts, OWNER, BIOMETRICS)  # as an earlier version left it: the lock belongs to root
+    result = run_as(OWNER, BIOMETRICS, f"RunFolder(Path({str(people)!r}))")
+    assert_names(result.stderr, "E-STORAGE", "Permission denied", parts / "lock", "root", "delete it")
+    folder.chmod(0o1777)
+    (folder / "list.partial").touch(0o600)
+    os.chown(folder / "list.partial", STRANGER, STAFF)
+    result = write_as(OWNER, [BIOMETRICS], folder / "list", people)
+    assert_names(result.stderr, "E-STORAGE", folder / "list.partial", STRANGER, "delete it")

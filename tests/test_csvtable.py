@@ -35,9 +35,9 @@ def test_written_rows_are_read_back(rows: list[list[str]]) -> None:
 
 
 def test_formulas_are_quoted_and_numbers_are_not() -> None:
-    rows = [["=a", "+a", "-a", "@a", "\ta", "a=", "-0.5", -0.5, None]]
+    rows = [["=a", "+a", "-a", "@a", "\ta", "\uff1da", "\uff20a", "a=", "-0.5", -0.5, None]]
     assert list(csv.reader(io.StringIO(text_of(rows, safe=True)))) == [
-        ["'=a", "'+a", "'-a", "'@a", "'\ta", "a=", "-0.5", "-0.5", ""]
+        ["'=a", "'+a", "'-a", "'@a", "'\ta", "'\uff1da", "'\uff20a", "a=", "-0.5", "-0.5", ""]
     ]
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runtime import extras
-from runtime.errors import Interrupted, MissingDependencyError
+from runtime.errors import Interrupted, MachineError, MissingDependencyError
 from runtime.extras import EXTRAS, available, pip_install, require
 from tests.support.errors import raises
+from tests.support.facemill_command import facemill_process
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -69,6 +73,89 @@ def test_a_missing_package_is_named_with_its_command() -> None:
 def test_an_installed_package_is_returned() -> None:
     assert available("numpy")
     assert require("numpy").__name__ == "numpy"
+
+
+def importable(code: str | bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Install `some_module`, of this source."""
+    (tmp_path / "some_module.py").write_bytes(code if isinstance(code, bytes) else code.encode())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "some_module", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("raise ImportError('libfoo.so.1: cannot open shared object file: No such file or directory')", "libfoo.so.1"),
+        ("import no_other_package", "no_other_package"),
+        ("raise AttributeError('numpy has no attribute bool8')", "bool8"),
+        ("raise PermissionError(13, 'Permission denied', '/lib/x.so')", "/lib/x.so"),
+        (b"x = 1\0\0\0\0", "some_module"),
+    ],
+)
+def test_a_package_that_is_broken_is_not_called_missing(
+    code: str | bytes, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    importable(code, tmp_path, monkeypatch)
+    with raises(MissingDependencyError, "is installed", says, "pip install pyarrow --force-reinstall") as caught:
+        require("some_module", extra="parquet")
+    assert "not installed" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("raise OSError(5, 'Input/output error', '/lib/x.py')", "/lib/x.py"),
+        ("raise ImportError('/lib/x.so: cannot read file data: Input/output error')", "/lib/x.so"),
+        ("raise ImportError('/lib/x.so: failed to map segment: Cannot allocate memory')", "Cannot allocate memory"),
+        ("raise OSError(28, 'No space left on device')", "No space left"),
+        ("raise MemoryError", "no memory"),
+        ("raise ImportError('/lib/x.so: cannot open: Too many open files')", "ulimit -n"),
+    ],
+)
+def test_a_machine_that_cannot_read_a_package_is_named(
+    code: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    importable(code, tmp_path, monkeypatch)
+    with raises(MachineError, "some_module", says) as caught:
+        require("some_module", extra="parquet")
+    assert "pip install" not in str(caught.value)
+
+
+def test_a_package_is_not_missing_where_its_folder_cannot_be_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.stat
+
+    def stat(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        if isinstance(path, str) and path.startswith(str(tmp_path)):
+            raise OSError(errno.EIO, "Input/output error", path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    with raises(MachineError, "no_such_package", "Input/output error"):
+        require("no_such_package", extra="parquet")
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        ("raise OSError(5, 'Input/output error', '/lib/h5.so')", "E-MACHINE: "),
+        ("raise ImportError('/lib/h5.so: Input/output error', name='h5py')", "E-MACHINE: "),
+        ("raise ImportError('libhdf5.so is not there', name='h5py')", "E-PACKAGE: "),
+        ("raise ModuleNotFoundError('No module named h5py', name='h5py')", "E-PACKAGE: "),
+    ],
+)
+@pytest.mark.parametrize("command", ["verify", "outcomes"])
+def test_a_command_states_why_a_package_cannot_be_imported(command: str, code: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / "people.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    (tmp_path / "h5py.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = facemill_process(command, tmp_path / "people.h5", env=environment)
+    assert done.returncode == 1
+    (last,) = done.stderr.splitlines()
+    assert last.startswith(line)
+    assert ("not installed" in last) == ("ModuleNotFound" in code)
 
 
 def test_a_signal_during_an_import_is_not_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from ..pipeline.plan import resumed_contract
 from ..pipeline.request import Request, RunOptions
 from ..pipeline.summary import Summary
 from ..progress import Listener
+from ..records import Status
 from ..sources.kinds import Patterns
 from ..sources.source import Source
 from ..storage.file import EmbeddingFile
+from ..storage.outcomes import NOT_EMBEDDED, PhotoOutcome, read_outcomes
 from ..storage.segments import SegmentRules
 from ..text import printable
 
@@ -54,6 +56,24 @@ def open(file: PathLike) -> EmbeddingFile:
         (12, 512) person0/0.jpg {'embedded': 12}
     """
     return EmbeddingFile(Path(file))
+
+
+def outcomes(file: PathLike, statuses: Collection[Status] = NOT_EMBEDDED) -> Iterator[PhotoOutcome]:
+    """Yield the photos of a file that have one of some outcomes, in scan order, each with the reason.
+
+    Args:
+        file: a file that `process` made.
+        statuses: the outcomes; by default all but `Status.EMBEDDED`.
+    Raises:
+        StorageError: the file is missing or damaged, or is not an embedding file.
+
+    Example:
+        >>> import facemill
+        >>> [outcome.to_dict() for outcome in facemill.outcomes("people.h5")]
+        []
+    """
+    with EmbeddingFile(Path(file)) as opened:
+        yield from read_outcomes(opened, statuses)
 
 
 def process(

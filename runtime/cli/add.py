@@ -12,7 +12,7 @@ import click
 from ..sources.kinds import passed_over_text
 from ..text import printable
 from . import groups, options
-from .common import handle_errors, setup_logging, terminal
+from .common import handle_errors, print_summary, setup_logging, terminal
 
 if TYPE_CHECKING:
     from ..maintenance.add import Added
@@ -62,10 +62,9 @@ def main(
         added = add(
             file, photos, engine=engine, retry=retry, patterns=patterns.patterns(), segments=segments.rules(), **job
         )
-    if as_json:
-        click.echo(json.dumps({**added.to_dict(), "file": str(file)}))
-    else:
-        click.echo("\n".join(map(printable, _report(file, added))))
+    report = "\n".join(map(printable, _report(file, added)))
+    report = json.dumps({**added.to_dict(), "file": str(file)}) if as_json else report
+    print_summary(report, f"the photos are added to {file}")
 
 
 def _report(file: Path, added: Added) -> Iterator[str]:

@@ -31,6 +31,7 @@ _COMMANDS = {
     "export": "Write embeddings as NumPy or Parquet files, or into Qdrant.",
     "plan": "Estimate the time, disk and memory that a job takes.",
     "evaluate": "Measure how well people are recognised.",
+    "outcomes": "List the photos without an embedding, and why.",
     "verify": "Check whether an embedding file is intact.",
     "map": "Draw the embeddings as a map, an HTML page.",
     "models": "List, fetch and verify models.",

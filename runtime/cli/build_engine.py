@@ -10,7 +10,7 @@ import click
 
 from .. import defaults
 from . import groups, options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, print_summary, setup_logging
 
 if TYPE_CHECKING:
     from ..engines.build import BuildResult
@@ -75,7 +75,8 @@ def main(detection: groups.DetectorOptions, as_json: bool, **given: Any) -> None
     from ..api.engines import build_engine
 
     result = build_engine(**detection.values(), **given)
-    click.echo(json.dumps(result.to_dict()) if as_json else "\n".join(_report(result)))
+    report = json.dumps(result.to_dict()) if as_json else "\n".join(_report(result))
+    print_summary(report, f"the engine {result.engine.path} is built")
 
 
 def _report(result: BuildResult) -> Iterator[str]:

@@ -11,7 +11,7 @@ import click
 from .. import defaults
 from ..text import count, printable
 from . import groups, options
-from .common import handle_errors, setup_logging, terminal
+from .common import handle_errors, print_summary, setup_logging, terminal
 
 if TYPE_CHECKING:
     from ..api.people import ClusterReport
@@ -61,9 +61,9 @@ def main(
     given |= {"mode": mode or "symlink", "write_column": not no_column, **search.values()}
     with terminal() as job:
         report = cluster(file, folders=folders, **job, **given)
-    click.echo("\n".join(map(printable, _summary(report))))
     outputs = (given["output"], folders, given["sheets"], None if no_column else file)
-    click.echo("\n".join(map(printable, _outputs(report, *outputs))), nl=any(outputs))
+    lines = [*_summary(report), *_outputs(report, *outputs)]
+    print_summary("\n".join(map(printable, lines)), f"the photos of {file} are grouped")
     for warning in report.warnings:
         click.echo(f"WARNING: {warning}", err=True)
 

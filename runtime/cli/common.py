@@ -45,8 +45,11 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             sys.exit(130)
         except BrokenPipeError:
             sys.exit(1)  # the reader has closed the pipe
-        except ModuleNotFoundError as err:
-            _say(f"error: the package {err.name!r} is not installed. List all missing packages with: facemill doctor")
+        except ImportError as err:
+            from ..extras import import_error
+
+            logging.getLogger(_PACKAGE).debug("what could not be imported", exc_info=True)
+            _say(str(import_error(err.name or "?", err)))
             sys.exit(1)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -59,6 +62,25 @@ def handle_errors(command: Callable[P, R]) -> Callable[P, R]:
             sys.exit(1)
 
     return wrapped
+
+
+def print_summary(text: str, done: str) -> None:
+    """Print what a command did, after all of its work.
+
+    Args:
+        text: the summary.
+        done: the work as the message of an error names it, such as "people.h5 is written".
+    Raises:
+        MachineError: stdout cannot be written, or its reader went away; the message says that the work is done.
+    """
+    try:
+        click.echo(text)
+    except (MachineError, BrokenPipeError) as err:
+        reason = (err.__cause__ if isinstance(err, MachineError) else err) or err
+        raise MachineError(
+            f"{done}, and nothing of it is left to do. Only the summary is lost: stdout cannot be written "
+            f"({getattr(reason, 'strerror', None) or reason})"
+        ) from err
 
 
 def _machine_error(err: OSError) -> MachineError:

@@ -10,7 +10,7 @@ import click
 
 from ..text import printable
 from . import groups, options
-from .common import handle_errors, setup_logging, terminal
+from .common import handle_errors, print_summary, setup_logging, terminal
 
 _ONE_ENGINE = "each says which engine to evaluate"
 
@@ -74,10 +74,8 @@ def main(folder: Path, engine: groups.EngineOptions, faces: groups.FaceOptions, 
             folder, detector=faces.detector, faces=faces.rules(), **job,
             **engine.values(), **given,
         )  # fmt: skip
-    if as_json:
-        click.echo(json.dumps(report.to_dict()))
-    else:
-        click.echo("\n".join(map(printable, as_text(report.tables()))))
+    text = json.dumps(report.to_dict()) if as_json else "\n".join(map(printable, as_text(report.tables())))
+    print_summary(text, "the evaluation is finished and its files are written")
     for label, evaluation in zip(report.labels, report.evaluations, strict=True):
         name = f"{printable(label)}: " if len(report.labels) > 1 else ""
         for warning in (evaluation.embedded.metadata.get("warning"), evaluation.pairs and evaluation.pairs.warning):

@@ -9,7 +9,7 @@ import click
 
 from ..text import printable
 from . import options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, print_summary, setup_logging
 
 
 @click.command(name="export")
@@ -77,4 +77,5 @@ def main(
         warning = str(gallery.metadata.get("warning", ""))
     if warning:
         click.echo(f"WARNING: {warning}", err=True)
-    click.echo(f"{printable(str(npy or parquet or collection))}: {facts}")
+    exported = str(npy or parquet or collection)
+    print_summary(f"{printable(exported)}: {facts}", f"the rows of {file} are exported to {exported}")

@@ -8,7 +8,7 @@ import click
 
 from .. import defaults
 from . import options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, print_summary, setup_logging
 
 
 @click.command(name="map")
@@ -59,4 +59,4 @@ def main(file: Path, output: Path, color: str, limit: int, seed: int, no_thumbna
         drawn = draw_map(gallery, output, color=color, limit=limit, seed=seed, pictures=not no_thumbnails, force=force)
     if drawn.warning:
         click.echo(f"WARNING: {drawn.warning}", err=True)
-    click.echo(f"{output}: {drawn.facts()}\ncolours: {drawn.groups.origin}")
+    print_summary(f"{output}: {drawn.facts()}\ncolours: {drawn.groups.origin}", f"{output} is written")

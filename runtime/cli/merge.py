@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from ..text import printable
 from . import options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, print_summary, setup_logging
+
+if TYPE_CHECKING:
+    from ..maintenance.merge import Merged
 
 
 @click.command(name="merge")
@@ -39,14 +44,13 @@ def main(files: tuple[Path, ...], output: Path, prefer: str | None, force: bool,
     from ..maintenance.merge import merge
 
     merged = merge(files, output, prefer_first=prefer == "first", force=force)
-    if as_json:
-        click.echo(json.dumps({**merged.to_dict(), "output": str(output)}))
-        return
-    click.echo(
-        f"{printable(str(output))}: {merged.embeddings:,} embeddings of {merged.photographs:,} photos below "
-        f"{printable(merged.root)}"
-    )
+    report = "\n".join(map(printable, _report(output, merged)))
+    report = json.dumps({**merged.to_dict(), "output": str(output)}) if as_json else report
+    print_summary(report, f"{output} is written")
+
+
+def _report(output: Path, merged: Merged) -> Iterator[str]:
+    yield f"{output}: {merged.embeddings:,} embeddings of {merged.photographs:,} photos below {merged.root}"
     if merged.doubles:
-        click.echo(f"  {merged.doubles:,} photos were in several files: taken from the file named first")
-    for name in merged.dropped:
-        click.echo(f"  left out, since rows have changed: /{printable(name)}")
+        yield f"  {merged.doubles:,} photos were in several files: taken from the file named first"
+    yield from (f"  left out, since rows have changed: /{name}" for name in merged.dropped)

@@ -12,7 +12,7 @@ import click
 from .. import defaults
 from ..text import printable
 from . import groups, options
-from .common import handle_errors, setup_logging, terminal
+from .common import handle_errors, print_summary, setup_logging, terminal
 
 if TYPE_CHECKING:
     from ..api.people import PairReport
@@ -80,7 +80,8 @@ def main(
         )  # fmt: skip
     if report.warning:
         click.echo(f"WARNING: {report.warning}", err=True)
-    click.echo("\n".join(map(printable, _summary(report, output, page))))
+    summary = "\n".join(map(printable, _summary(report, output, page)))
+    print_summary(summary, f"{output} is written" if page is None else f"{output} and {page} are written")
 
 
 def _summary(report: PairReport, output: Path, page: Path | None) -> Iterator[str]:

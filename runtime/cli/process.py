@@ -12,7 +12,7 @@ import click
 from ..sources.kinds import passed_over_text
 from ..text import printable
 from . import groups, options
-from .common import handle_errors, setup_logging, terminal
+from .common import handle_errors, print_summary, setup_logging, terminal
 from .tables import stage_lines
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def main(
         summary = process(photos, output, **rules, **engine.values(), **work.values(), **job, **given)
     click.echo("\n".join(_report(summary)), err=True)
     if as_json:
-        click.echo(json.dumps(summary.to_dict()))
+        print_summary(json.dumps(summary.to_dict()), f"{output} is finished")
     if strict and summary.failed:
         raise SystemExit(1)
 
@@ -88,7 +88,7 @@ def _report(summary: Summary) -> Iterator[str]:
     if summary.passed_over:
         yield f"  {printable(passed_over_text(tuple(summary.passed_over.items())))}"
     if summary.failed:
-        yield "  the reason for each path is in /outcomes of the file; process them again with --retry"
+        yield "  list them with the reasons: facemill outcomes; process them again: --retry"
     if summary.processed:
         speed = f"{summary.images_per_s:,.0f} images/s ({summary.elapsed_s:.1f} s with start-up)"
         yield f"{summary.processed:,} in this run, {speed}, {summary.verdict}"

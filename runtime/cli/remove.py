@@ -13,7 +13,7 @@ import click
 
 from ..text import printable
 from . import options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, print_summary, setup_logging
 
 if TYPE_CHECKING:
     from ..maintenance.receipt import Receipt
@@ -70,10 +70,10 @@ def main(
 
     paths = [*map(os.fsencode, names), *(name for path in lists for name in read_names(path))]
     receipt = remove(file, paths, dry_run=dry_run, confirm=confirm, **given)
-    if as_json and not dry_run:
-        click.echo(json.dumps(receipt.to_dict() if receipt else {}))
-    elif not dry_run:
-        click.echo("\n".join(_report(file, receipt)) if receipt else "nothing to remove")
+    if not dry_run:
+        lines = _report(file, receipt) if receipt else ["nothing to remove"]
+        text = json.dumps(receipt.to_dict() if receipt else {}) if as_json else "\n".join(lines)
+        print_summary(text, f"the removal is done (receipt: {receipt.path if receipt else 'none'})")
 
 
 def _report(file: Path, receipt: Receipt) -> Iterator[str]:

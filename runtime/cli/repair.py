@@ -11,7 +11,7 @@ import click
 
 from ..text import printable
 from . import options
-from .common import handle_errors, setup_logging
+from .common import handle_errors, print_summary, setup_logging
 
 if TYPE_CHECKING:
     from ..maintenance.repair import Repaired
@@ -42,10 +42,9 @@ def main(file: Path, output: Path | None, force: bool, as_json: bool) -> None:
     from ..maintenance.repair import repair
 
     repaired = repair(file, output, force=force)
-    if as_json:
-        click.echo(json.dumps({"file": str(output or file), **repaired.to_dict()}))
-    else:
-        click.echo("\n".join(map(printable, _report(output or file, repaired))))
+    report = "\n".join(map(printable, _report(output or file, repaired)))
+    report = json.dumps({"file": str(output or file), **repaired.to_dict()}) if as_json else report
+    print_summary(report, f"{output or file} is intact")
 
 
 def _report(file: Path, repaired: Repaired) -> Iterator[str]:

@@ -144,9 +144,9 @@ def _cache() -> Finding:
         folder = cache_dir("models").parent
         with tempfile.NamedTemporaryFile(dir=folder):
             return Finding("cache", "ok", str(folder))
-    except ImportError as err:
+    except ModuleNotFoundError as err:
         return Finding("cache", "missing", f"its folder is unknown: {err}", "pip install platformdirs", needed=True)
-    except (ConfigError, OSError) as err:
+    except (ConfigError, ImportError, OSError) as err:
         return Finding("cache", "wrong", str(err), "export FACEMILL_CACHE=/path/to/a/folder", needed=True)
 
 

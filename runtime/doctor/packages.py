@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..extras import EXTRAS, pip_install
+from ..extras import EXTRAS, is_machine_fault, pip_install
 
 # Import name -> the distributions that provide it, the recommended one first.
 _BASE = {
@@ -165,7 +165,9 @@ def _check_import(name: str, module: str, *, needed: bool = False) -> Finding:
     if not error:
         return Finding(name, "ok", installed(name), needed=needed)
     text = f"{installed(name)}, but the import fails: {error}"
-    return Finding(name, "wrong", text, f"pip install --force-reinstall {name}", needed)
+    again = "check the disk and the memory (dmesg), then run facemill doctor again"
+    fix = again if is_machine_fault(error) else f"pip install --force-reinstall {name}"
+    return Finding(name, "wrong", text, fix, needed)
 
 
 def _faiss() -> Finding:

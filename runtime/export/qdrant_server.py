@@ -59,7 +59,8 @@ def connect(url: str, key: str = "") -> Iterator[Any]:
         except FacemillError:
             raise
         except (ApiException, QdrantException, ValueError, sqlite3.Error, OSError, RuntimeError) as err:
-            reason = " ".join(str(getattr(err, "source", None) or err).split())
+            source = getattr(err, "source", None) or err
+            reason = " ".join((source.message if isinstance(source, FacemillError) else str(source)).split())
             raise StorageError(
                 f"Qdrant at {url} cannot be written to: {reason}. Check that it runs there and, if it needs a key, "
                 f"that QDRANT_API_KEY is set. Run the same command again to resume"

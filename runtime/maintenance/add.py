@@ -33,7 +33,7 @@ from ..storage.file import EmbeddingFile
 from ..storage.format import count_outcomes
 from ..storage.ledger import Part
 from ..storage.opening import check_regular
-from ..storage.runfolder import RunFolder, sweep_run_folder
+from ..storage.runfolder import RunFolder, sweep_leftovers
 from ..storage.segments import SegmentRules
 from .join import common_root, joined_metadata, mark_duplicates, prefix_below
 from .rewrite import metadata_after, rewriting
@@ -146,7 +146,7 @@ class _Addition:
     def join(self) -> None:
         """Join the output of the run with the file, if it exists. Joining twice does no harm."""
         if not self.output.is_file():
-            sweep_run_folder(self.output)
+            sweep_leftovers(self.output)
             return
         with EmbeddingFile(self._path) as base, EmbeddingFile(self.output) as run:
             root = common_root([base.root, run.root])

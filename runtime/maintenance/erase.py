@@ -17,14 +17,12 @@ from ..sources.kinds import EXTENSIONS
 from ..storage.deletion import delete, is_renamed, renamed_remains
 from ..storage.derived import (
     Fingerprint,
-    distrusted_list,
     is_own_page,
-    recorded_elsewhere,
-    recorded_pages,
+    read_list,
     take_fingerprint,
-    written_pages,
 )
 from ..storage.nearby import derived_nearby
+from .copies import sweep_copies
 from .unfinished import is_unfinished
 
 # Suffixes of files that facemill writes for people; it does not write files of other kinds.
@@ -42,6 +40,7 @@ class Derived:
         kept: other recorded files and locations that may still show removed photos, each with the reason to keep it.
         absent: recorded pages that are not where facemill wrote them; `kept` names them too.
         unreachable: recorded pages that cannot be looked at, each with the reason: their disk does not answer.
+        copies: other embedding files into which rows were copied, or were to be copied.
     """
 
     beside: tuple[Path, ...]
@@ -49,6 +48,7 @@ class Derived:
     kept: tuple[tuple[str, str], ...] = ()
     absent: tuple[Path, ...] = ()
     unreachable: tuple[tuple[Path, str], ...] = ()
+    copies: tuple[Path, ...] = ()
 
 
 def derived_from(
@@ -68,22 +68,21 @@ def derived_from(
         absent: pages that were not where facemill wrote them before a removal deleted any; None to look now.
         only_runs: find only the unfinished runs: no page and no index was made from their photos.
     """
-    beside = derived_nearby(file)
+    known = read_list(file)
+    beside = derived_nearby(file, known.earlier)
     if only_runs:
         return Derived(tuple(path for path in beside if is_unfinished(path, file)))
     links = [path for path in beside if path.is_symlink() and path.exists()]
     kept = [(os.path.realpath(link), f"the link {link} led to it") for link in links]
     kept += [
-        (destination, "rows of the file were copied to it: remove them from it too")
-        for destination in recorded_elsewhere(file)
+        (destination, "rows of the file were copied to it: remove them from it too") for destination in known.elsewhere
     ]
-    foreign_list = distrusted_list(file)
-    if foreign_list:
-        kept.append((str(foreign_list), "another user may have written this list of pages, so it was not followed"))
+    if known.distrusted:
+        kept.append((str(known.distrusted), "another user may have written this list of pages, so it was not followed"))
     pages: list[Path] = []
     unreachable: list[tuple[Path, str]] = []
-    written, missing = written_pages(file), []
-    for page in recorded_pages(file):
+    written, missing = known.written, []
+    for page in known.pages():
         if page in beside:
             continue
         try:
@@ -104,7 +103,8 @@ def derived_from(
             pages.append(page)
     gone = missing if absent is None else absent
     kept += [(str(page), "it is not there any more: if you moved it, delete it in its new place") for page in gone]
-    return Derived(tuple(beside), tuple(pages), tuple(kept), tuple(gone), tuple(unreachable))
+    copies = tuple(dict.fromkeys(Path(text) for text in (*known.copies, *known.elsewhere) if text.startswith("/")))
+    return Derived(tuple(beside), tuple(pages), tuple(kept), tuple(gone), tuple(unreachable), copies)
 
 
 def _exists(page: Path) -> bool:
@@ -120,15 +120,17 @@ def _exists(page: Path) -> bool:
     return True
 
 
-def erase(file: Path, derived: Derived) -> None:
-    """Delete derived files durably. A failure does not stop it.
+def erase(file: Path, derived: Derived) -> tuple[Path, ...]:
+    """Delete derived files durably, and what killed commands left of copies. A failure does not stop it.
 
+    Returns:
+        What was deleted.
     Raises:
         UnfinishedError: something could not be deleted.
     """
-    paths = (*derived.beside, *derived.pages)
-    reasons = {**dict(derived.unreachable), **{path: delete(path) for path in paths}}
-    for folder in {file.parent, *(path.parent for path in paths)}:
+    deleted = {**sweep_copies(derived.copies), **{path: delete(path) for path in (*derived.beside, *derived.pages)}}
+    reasons = {**dict(derived.unreachable), **deleted}
+    for folder in {file.parent, *(path.parent for path in deleted)}:
         try:
             sync_folder(folder)
         except FileNotFoundError:
@@ -142,6 +144,7 @@ def erase(file: Path, derived: Derived) -> None:
             f"the photos are removed from {file}, but these may still show them and could not be deleted:\n{listed}\n"
             f"Fix that and run the same command again. To leave pages, lists and folders as they are: --keep-pages"
         )
+    return tuple(deleted)
 
 
 def _reason_to_keep(page: Path, fingerprints: tuple[Fingerprint, ...], file: Path, root: bytes) -> str:

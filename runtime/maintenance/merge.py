@@ -17,6 +17,7 @@ from ..storage.derived import record_elsewhere, was_replaced
 from ..storage.file import EmbeddingFile
 from ..storage.ledger import Part
 from ..storage.runfolder import RunFolder, check_new_file
+from .copies import copying
 from .join import check_joinable, common_root, joined_metadata, prefix_below
 from .rewrite import metadata_after, rewriting
 
@@ -68,6 +69,7 @@ def merge(files: Sequence[Path], output: Path, *, prefer_first: bool = False, fo
     check_new_file(output, force=force)
     with ExitStack() as stack:
         opened = [stack.enter_context(EmbeddingFile(file)) for file in inputs]
+        stack.enter_context(copying(inputs, output))
         folder = stack.enter_context(RunFolder(output, like=inputs))
         folder.refuse_unfinished()
         check_joinable(opened)

@@ -264,7 +264,8 @@ class Removal:
             return RunFolder(self.path.with_name(self.path.name + ".pairs"), like=self.path)
         except LockedError as err:
             raise LockedError(
-                f"facemill pairs is reading {self.path}; expected: no other command uses it. Wait until pairs ends"
+                f"facemill pairs or cluster is reading {self.path}; expected: no other command uses it. Wait until "
+                f"that command ends"
             ) from err
 
     def _receipt_path(self, receipt: Path | None, begun_utc: str, run_id: str, key: str) -> Path:
@@ -315,9 +316,8 @@ class Removal:
         kept: dict[str, str] = {}
         for _ in range(_MOST_LOOKS):
             derived = derived_from(self.file, root, keep_pages=note.keep_pages, absent=absent, only_runs=only_runs)
-            erase(self.file, derived)
-            paths = dict.fromkeys((*derived.beside, *derived.pages))
-            deleted |= paths
+            paths = erase(self.file, derived)
+            deleted |= dict.fromkeys(paths)
             kept |= dict(derived.kept)
             if not paths:  # look again after deleting: a writer may have renamed its temporary file meanwhile
                 break

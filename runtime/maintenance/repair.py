@@ -23,9 +23,10 @@ from ..storage.format import OUR_DATASETS, stored_text
 from ..storage.layout import check_item
 from ..storage.ledger import Part
 from ..storage.opening import DAMAGE, open_steadily, read_attributes, refuse_failed_reads, refuse_system_error
-from ..storage.runfolder import RunFolder, check_new_file, sweep_run_folder
+from ..storage.runfolder import RunFolder, check_new_file, sweep_leftovers
 from ..storage.salvage import find_readable, open_item
 from ..storage.verify import verify_file
+from .copies import copying
 from .rewrite import metadata_after, rewriting
 from .survey import Survey, survey
 
@@ -89,10 +90,11 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         check_new_file(target, force=force)
     findings = verify_file(path).findings
     if not findings:
-        sweep_run_folder(path)
+        sweep_leftovers(path)
         return Repaired(())
     _read_in_child(path)
-    with RunFolder(target, like=path) as folder, open_steadily(path) as damaged:
+    copies = [] if output is None else [path]
+    with copying(copies, target), RunFolder(target, like=path) as folder, open_steadily(path) as damaged:
         folder.refuse_unfinished()
         metadata, contract, notes = _metadata(path, damaged)
         logger.info("reading the intact parts of %s", path)

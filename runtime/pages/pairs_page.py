@@ -97,6 +97,6 @@ def _card(embeddings: EmbeddingFile, pair: Pair, pictures: Thumbnails) -> dict[s
 
 def _data(embeddings: EmbeddingFile, pairs: Sequence[Pair]) -> dict[str, Any]:
     """Return the data of the script. The browser stores the answers under a digest of the pairs and the run."""
-    content = [[*pair.paths, f"{pair.score:.6f}", *pair.rows] for pair in pairs]
+    content = [[*pair.paths, f"{pair.score:.6f}", *pair.rows, *(pair.pages or ())] for pair in pairs]
     key = f"facemill-pairs-{digest(json.dumps([embeddings.source['run_id'], content]))}"
     return {"key": key, "file": f"{embeddings.path.stem}-decisions.csv", "pairs": content}

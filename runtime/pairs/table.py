@@ -15,7 +15,7 @@ from ..csvtable import CsvTable
 from ..extras import require
 from ..files import check_output
 from ..metrics.falsematch import Calibration, Expectation
-from ..records import FACE_DATASETS
+from ..records import FACE_DATASETS, PAGE_DATASET
 from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
 from .all_pairs import ScoredPairs
@@ -35,6 +35,7 @@ class Pair:
         score: cosine.
         expected: pairs of two people to expect at this score or above in the whole file; None without a calibration.
         faces: face_index of each row; None if the file holds no faces.
+        pages: page of the photo that each row is from, from 1; None if the file names no pages.
     """
 
     rows: tuple[int, int]
@@ -42,6 +43,7 @@ class Pair:
     score: float
     expected: Expectation | None
     faces: tuple[int, int] | None
+    pages: tuple[int, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the pair as JSON-ready data; the keys are the columns of the table."""
@@ -51,6 +53,8 @@ class Pair:
         pair |= {"row_a": self.rows[0], "row_b": self.rows[1]}
         if self.faces is not None:
             pair |= {"face_index_a": self.faces[0], "face_index_b": self.faces[1]}
+        if self.pages is not None:
+            pair |= {"page_a": self.pages[0], "page_b": self.pages[1]}
         return pair
 
 
@@ -67,12 +71,13 @@ class PairTable:
         Raises:
             StorageError: the file is damaged.
         """
-        self.pairs, self.has_faces = pairs, embeddings.has_faces
+        self.pairs, self.has_faces, self.has_pages = pairs, embeddings.has_faces, embeddings.has_pages
         self._calibration, self._all_pairs = calibration, embeddings.rows * (embeddings.rows - 1) // 2
         self._rows = np.unique(np.concatenate([pairs.first, pairs.second]))
         self._text, self._ends = self._read_names(embeddings)
         faces = embeddings.column(FACE_DATASETS["face_index"], 0, embeddings.rows) if self.has_faces else None
         self._faces: NDArray[Any] | None = faces
+        self._pages = embeddings.column(PAGE_DATASET, 0, embeddings.rows) if self.has_pages else None
 
     def _read_names(self, embeddings: EmbeddingFile) -> tuple[bytes, NDArray[np.int64]]:
         """Read all names into one string, and the end of each."""
@@ -99,8 +104,10 @@ class PairTable:
         names = (np.searchsorted(self._rows, side).tolist() for side in (first, second))
         pairs = zip(first.tolist(), second.tolist(), self.pairs.scores[start:stop].tolist(), *names, strict=True)
         for a, b, score, name_a, name_b in pairs:
-            faces = None if self._faces is None else (int(self._faces[a]), int(self._faces[b]))
-            yield Pair((a, b), (self._name(name_a), self._name(name_b)), score, self.expected(score), faces)
+            faces, pages = (
+                None if column is None else (int(column[a]), int(column[b])) for column in (self._faces, self._pages)
+            )
+            yield Pair((a, b), (self._name(name_a), self._name(name_b)), score, self.expected(score), faces, pages)
 
     def expected(self, score: float) -> Expectation | None:
         """Return the pairs of two people to expect at a score or above in the whole file."""
@@ -152,7 +159,8 @@ def write_table(
 
 def _columns(table: PairTable) -> list[str]:
     faces = ["face_index_a", "face_index_b"] if table.has_faces else []
-    return ["path_a", "path_b", "score", "expected_false", "at_most", "row_a", "row_b", *faces]
+    pages = ["page_a", "page_b"] if table.has_pages else []
+    return ["path_a", "path_b", "score", "expected_false", "at_most", "row_a", "row_b", *faces, *pages]
 
 
 def _values(row: Pair) -> Iterator[Any]:
@@ -162,6 +170,7 @@ def _values(row: Pair) -> Iterator[Any]:
     yield None if row.expected is None else row.expected.at_most
     yield from row.rows
     yield from row.faces or ()
+    yield from row.pages or ()
 
 
 def _pieces(table: PairTable) -> Iterator[list[list[Any]]]:
@@ -186,7 +195,7 @@ def _write_parquet(file: IO[bytes], table: PairTable) -> None:
     arrow = _arrow()
     parquet = require("pyarrow.parquet", extra="parquet", purpose="Parquet")
     kinds = [*2 * [arrow.string()], arrow.float32(), arrow.float64(), arrow.bool_(), *2 * [arrow.int64()]]
-    kinds += 2 * [arrow.int32()] if table.has_faces else []
+    kinds += 2 * (table.has_faces + table.has_pages) * [arrow.int32()]
     schema = arrow.schema(list(zip(_columns(table), kinds, strict=True)))
     with parquet.ParquetWriter(file, schema) as writer:
         for piece in _pieces(table):

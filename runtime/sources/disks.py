@@ -2,7 +2,7 @@
 
 A mount that goes away leaves its empty folder, and every photo below it becomes "no such file": millions of wrong
 outcomes within seconds. So the scan notes which folders exist and what they lie on, and each photo that cannot be
-opened is a reason to look there.
+opened is a reason to look there. A photo may be a link: then the folder that it leads to counts too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import stat
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -35,27 +36,29 @@ class Disks:
     """What the photos of a scan lie on. Several threads may use it at once.
 
     Attributes:
-        folders: absolute folders that lie on a disk other than that of the folder above, with the device and inode.
+        folders: absolute folders that lie on a disk other than that of the folder above, with the device and inode;
+            also those to which photos lead that are links.
     """
 
-    def __init__(self, root: bytes, names: Sequence[bytes], *, walked: bool) -> None:
+    def __init__(self, root: bytes, names: Sequence[bytes], *, walked: bool, links: Iterable[bytes] = ()) -> None:
         """Look at the folders now.
 
         Args:
             root: absolute folder above all photos.
             names: their sorted paths below it.
             walked: whether all photos were seen in their folders; a list may name what never existed.
+            links: absolute paths of the photos that are links, among others.
         Raises:
             MachineError: a folder cannot be looked at because of its disk.
         """
         self._good = b""  # the photo that was read last
+        self._walked = walked
         self.folders: dict[bytes, tuple[int, int]] = {}
         self._root_device = os.stat(root).st_dev
-        self._existing = _Folders(root, names, self._root_device, walked=walked)
+        self._existing = _Folders(root, names, self._root_device, walked=walked, links=links)
+        self._devices = {self._root_device, *self._existing.devices()}
         for folder in {*_mounts_below(root, names), *self._existing.crossings}:
-            with suppress(OSError):
-                info = os.stat(folder)
-                self.folders[folder] = info.st_dev, info.st_ino
+            self._note(folder)
 
     def check_same(self, before: Sequence[bytes]) -> None:
         """Check that the disks of an earlier scan are there.
@@ -71,9 +74,18 @@ class Disks:
                     f"--exclude {os.fsdecode(folder)!r}"
                 )
 
-    def read(self, path: bytes) -> None:
-        """Note a photo that could be read."""
+    def read(self, path: bytes, device: int) -> None:
+        """Note a photo that could be read, and the device of its file."""
         self._good = path
+        if device not in self._devices:  # behind a link that the scan did not see, such as one of a list
+            self._devices.add(device)
+            with suppress(OSError):
+                self._note(_mount_above(os.path.dirname(os.path.realpath(path))))
+
+    def _note(self, folder: bytes) -> None:
+        with suppress(OSError):
+            info = os.stat(folder)
+            self.folders[folder] = info.st_dev, info.st_ino
 
     def check(self, root: bytes, names: Sequence[bytes], path: bytes, error: ReadError) -> None:
         """Look whether a photo that cannot be opened says something about its disk.
@@ -86,18 +98,28 @@ class Disks:
             SourceError: a disk or folder went away, or hardly any photo can be opened any more.
             MachineError: the disk does not answer.
         """
-        changed = self._changed_folder(root, path)
-        if changed:
-            raise SourceError(
-                f"{os.fsdecode(changed)} does not lie on the disk any more on which it lay when the run began. "
-                f"{_RESUME}. Mount the disk and run the same command again to resume"
-            )
-        folder = os.path.dirname(path)
-        if self._existing.device(folder) is not None and not is_folder(folder):
-            raise SourceError(
-                f"the folder {os.fsdecode(folder)} disappeared during the run. {_RESUME}. Run the same command again: "
-                f"it resumes with the photos of that folder if it is back, and else without them"
-            )
+        real = os.path.realpath(path)
+        for place in (path, real) if os.path.islink(path) else (path,):
+            folder = os.path.dirname(place)
+            changed = self._changed_folder(root, place)
+            if changed:
+                raise SourceError(
+                    f"{os.fsdecode(changed)} does not lie on the disk any more on which it lay when the run began. "
+                    f"{_RESUME}. Mount the disk and run the same command again to resume"
+                )
+            if self._existing.device(folder) is None:
+                continue
+            if not is_folder(folder):
+                raise SourceError(
+                    f"the folder {os.fsdecode(folder)} disappeared during the run. {_RESUME}. Run the same command "
+                    f"again: it resumes with the photos of that folder if it is back, and else without them"
+                )
+            if self._had_several(root, names, path, folder) and _is_empty(folder):
+                raise SourceError(
+                    f"all photos of the folder {os.fsdecode(folder)} disappeared during the run: it is empty. "
+                    f"{_RESUME}. Mount its disk if it has one, then run the same command again: it resumes with the "
+                    f"photos of that folder if they are back, and else without them"
+                )
         if not self._others_open(root, names):
             raise SourceError(
                 f"{os.fsdecode(path)} cannot be read ({error.detail}), and neither can the others of {len(names):,} "
@@ -124,6 +146,16 @@ class Disks:
         device, device_now = self._existing.device(folder), _device_of(folder)
         return b"" if device is None or device_now in (device, None) else folder
 
+    def _had_several(self, root: bytes, names: Sequence[bytes], path: bytes, folder: bytes) -> bool:
+        """Whether a folder had other photos too when the run began. A list may name what never existed."""
+        if folder != os.path.dirname(path):
+            return True  # links lead to it: only such with several are known
+        if not self._walked and os.path.dirname(self._good) != folder:
+            return False
+        at = bisect_left(names, os.path.relpath(path, root))
+        beside = [os.path.join(root, names[row]) for row in (at - 1, at + 1) if 0 <= row < len(names)]
+        return any(other.startswith(os.path.join(folder, b"")) for other in beside)
+
     def _others_open(self, root: bytes, names: Sequence[bytes]) -> bool:
         """Whether the photo that was read last, or else more than a few of a sample, can still be opened."""
         good = self._good
@@ -147,7 +179,9 @@ class _Folders:
         crossings: absolute folders, also behind links, that lie on another device than the folder above.
     """
 
-    def __init__(self, root: bytes, names: Iterable[bytes], root_device: int, *, walked: bool) -> None:
+    def __init__(
+        self, root: bytes, names: Iterable[bytes], root_device: int, *, walked: bool, links: Iterable[bytes]
+    ) -> None:
         """Look at each folder once. The names are sorted, so that all names below a folder follow each other."""
         self.crossings: list[bytes] = []
         keys, devices = array("Q"), array("Q")
@@ -169,9 +203,29 @@ class _Folders:
                     devices.append(device)
                     if device != upper_device:
                         self.crossings.append(path)
+        self._add_targets(links, root_device, keys, devices)
         order = np.argsort(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.int64)
         self._keys: NDArray[np.uint64] = np.array(keys, np.uint64)[order]
         self._devices: NDArray[np.uint64] = np.array(devices, np.uint64)[order]
+
+    def _add_targets(self, links: Iterable[bytes], root_device: int, keys: array[int], devices: array[int]) -> None:
+        """Add the folders to which several links lead, and the mount points of their disks."""
+        mounted = {root_device}
+        for folder, photos in Counter(map(_folder_of_target, links)).items():
+            device = retried(partial(_device_of, folder)) if folder else None
+            if device is None:
+                continue
+            if device not in mounted:
+                mounted.add(device)
+                with suppress(OSError):
+                    self.crossings.append(_mount_above(os.path.realpath(folder)))
+            if photos > 1:
+                keys.append(_key(os.path.realpath(folder)))
+                devices.append(device)
+
+    def devices(self) -> list[int]:
+        """The devices of all folders, each once."""
+        return [int(device) for device in np.unique(self._devices)]
 
     def device(self, folder: bytes) -> int | None:
         """The device of an absolute folder; None if it did not exist, or has no photos."""
@@ -206,6 +260,38 @@ def _device_of(folder: bytes) -> int | None:
         if is_machine_fault(err):
             raise read_error(err, folder) from err
         return None
+
+
+def _folder_of_target(link: bytes) -> bytes:
+    """The folder of the file to which a photo leads by links, if it is one; else empty. The folder may have links."""
+    path = link
+    for _ in range(40):  # as the kernel
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink(path))
+        except OSError:
+            break
+    return b"" if path is link else os.path.dirname(path)
+
+
+def _mount_above(folder: bytes) -> bytes:
+    """The highest folder at or above a real one that lies on the same device.
+
+    Raises:
+        OSError: one cannot be looked at.
+    """
+    device = os.stat(folder).st_dev
+    while folder != b"/" and os.stat(os.path.dirname(folder)).st_dev == device:
+        folder = os.path.dirname(folder)
+    return folder
+
+
+def _is_empty(folder: bytes) -> bool:
+    """Whether a folder has no entry; False if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return False
 
 
 def _opens(path: bytes) -> bool:

@@ -45,7 +45,12 @@ class ReadError(FacemillError, OSError):
 
 
 def read_file(path: bytes | str, max_bytes: int) -> bytes:
-    """The content of a regular file.
+    """The content of a regular file; see `read_file_and_device`."""
+    return read_file_and_device(path, max_bytes)[0]
+
+
+def read_file_and_device(path: bytes | str, max_bytes: int) -> tuple[bytes, int]:
+    """The content of a regular file, and the device that it lies on (st_dev).
 
     Never blocks on a named pipe and never reads a file over the limit.
 
@@ -66,7 +71,8 @@ def read_file(path: bytes | str, max_bytes: int) -> bytes:
             raise ReadError(Status.UNREADABLE, "not a regular file")
         if info.st_size > max_bytes:
             raise ReadError(Status.UNSUPPORTED, f"{info.st_size} bytes, over the limit of {max_bytes}")
-        return _read_all(fd, info.st_size) if info.st_size else _read_to_end(fd, max_bytes)
+        data = _read_all(fd, info.st_size) if info.st_size else _read_to_end(fd, max_bytes)
+        return data, info.st_dev
     except ReadError:
         raise
     except (OSError, MemoryError) as err:

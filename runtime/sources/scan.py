@@ -32,6 +32,8 @@ from .source import FileSource, Source
 
 Inputs = tuple[str, ...] | Source
 
+_LOOKED_AT = 1000  # photos of a list that are looked at for links: a look takes a request of a network disk
+
 
 def scan(
     inputs: Iterable[str], *, limit: int | None = None, max_bytes: int = MAX_BYTES, patterns: Patterns | None = None
@@ -82,7 +84,8 @@ def scan(
         )
     cut = len(root) + (not root.endswith(b"/"))
     relative = [path[cut:] for path in paths[:limit]]
-    disks = Disks(root, relative, walked=not listed)
+    links = [*walk.links, *listed[:: max(1, len(listed) // _LOOKED_AT)]]
+    disks = Disks(root, relative, walked=not listed, links=links)
     return FileSource(root, relative, max_bytes, passed_over, walk.patterns, disks)
 
 
@@ -127,6 +130,8 @@ def _expand(name: bytes, walk: _Walk) -> Iterator[bytes]:
     elif os.path.lexists(name):
         path = absolute(name)
         if walk.takes(path):
+            if os.path.islink(path):
+                walk.links.append(path)
             yield path
     else:
         raise SourceError(
@@ -141,10 +146,12 @@ class _Walk:
     Attributes:
         patterns: names to take and to leave out.
         passed_over: number of files by ending, and of files and folders by the pattern that left them out.
+        links: photos that are links.
     """
 
     def __init__(self, patterns: Patterns) -> None:
         self.patterns = patterns
+        self.links: list[bytes] = []
         self.passed_over: Counter[str] = Counter()
 
     def takes(self, path: bytes) -> bool:
@@ -191,10 +198,14 @@ class _Walk:
                         if entry.is_dir(follow_symlinks=False):
                             folders.append(entry.path)
                         elif name[name.rfind(b".") :].lower() in EXTENSIONS:  # `is_photo_name`, millions of times
+                            if entry.is_symlink():
+                                self.links.append(entry.path)
                             yield entry.path
                         elif entry.is_symlink() and _is_dir(entry):
                             links.append(entry.path)
                         elif is_photo(entry.path):
+                            if entry.is_symlink():
+                                self.links.append(entry.path)
                             yield entry.path
                         else:
                             self.passed_over[kind_of(name)] += 1

@@ -14,7 +14,7 @@ from ..errors import MachineError, SourceError
 from ..records import Status
 from .disks import Disks
 from .kinds import Patterns
-from .reader import ReadError, is_folder, read_file
+from .reader import ReadError, is_folder, read_file, read_file_and_device
 
 Self = TypeVar("Self", bound="Source")
 InMemory = TypeVar("InMemory", bound="MemorySource")
@@ -97,7 +97,7 @@ class FileSource:
         if pattern:
             raise ReadError(Status.UNREADABLE, f"left out by --exclude {pattern}")
         try:
-            data = read_file(path, self.max_bytes)
+            data, device = read_file_and_device(path, self.max_bytes)
         except MachineError as err:
             raise MachineError(
                 f"{err.message}. To go on without this photo, add --exclude {shlex.quote(_as_pattern(name))}"
@@ -107,7 +107,7 @@ class FileSource:
                 self._check_disks(path, err)
             raise
         if self.disks is not None:
-            self.disks.read(path)
+            self.disks.read(path, device)
         return data
 
     def _check_disks(self, path: bytes, error: ReadError) -> None:

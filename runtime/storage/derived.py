@@ -20,11 +20,11 @@ from typing import IO, Any
 
 from ..assets import cache_dir
 from ..errors import ConfigError, StorageError
-from ..files import durable_file, is_trusted, temporary_path, write_durable
+from ..files import NewFile, durable_file, is_trusted, temporary_path, write_durable
 from .deletion import delete, final_name, renamed_remains
 from .file import EmbeddingFile
 from .nearby import IDENTITY, earlier_names, identity_of
-from .runfolder import sweep_run_folder
+from .runfolder import sweep_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def record_start(file: Path | EmbeddingFile, page: Path) -> None:
 
     This also removes what a killed writer of the embedding file itself left beside it.
     """
-    sweep_run_folder(Path(os.path.realpath(_path_of(file))))
+    sweep_leftovers(Path(os.path.realpath(_path_of(file))))
     _record(file, _place_of(page), None)
 
 
@@ -135,7 +135,7 @@ def _path_of(file: Path | EmbeddingFile) -> Path:
 
 def _record(source: Path | EmbeddingFile, page: Path, fingerprint: Fingerprint | None) -> None:
     file = _path_of(source)
-    _note(file, _line(file, page, fingerprint), str(page))
+    note_line(file, _line(file, page, fingerprint), str(page))
     _note_own(file, page)
 
 
@@ -180,17 +180,7 @@ def record_elsewhere(file: Path, description: str) -> None:
         file: the embedding file.
         description: the location, for people.
     """
-    _note(file, json.dumps({"elsewhere": description}), description)
-
-
-def recorded_elsewhere(file: Path) -> list[str]:
-    """Read the locations that `record_elsewhere` recorded.
-
-    Raises:
-        StorageError: the list exists and cannot be read.
-    """
-    entries = (entry.get("elsewhere") for entry in _entries(file))
-    return list(dict.fromkeys(entry_text for entry_text in entries if isinstance(entry_text, str)))
+    note_line(file, json.dumps({"elsewhere": description}), description)
 
 
 @contextmanager
@@ -221,7 +211,8 @@ def derived_file(
         ready(status)
 
 
-def _note(file: Path, line: str, description: str) -> None:
+def note_line(file: Path, line: str, description: str) -> None:
+    """Add a line to the list of a file, unless it is there; a failure is logged with the description of the place."""
     path = _list(file)
     try:
         if not distrusted_list(file) and path.exists() and line.encode() in path.read_bytes().splitlines():
@@ -239,56 +230,87 @@ def _note(file: Path, line: str, description: str) -> None:
         logger.warning("%s is not recorded (%s): facemill remove will not find it", description, err)
 
 
+def forget_line(file: Path, line: str) -> None:
+    """Take a line out of the list of a file, and delete an empty list. A failure leaves it."""
+    path = _list(file)
+    if distrusted_list(file) or not path.exists():
+        return
+    with suppress(OSError), NewFile(path, like=_sources(file), wait=True) as new:
+        lines = [other for other in path.read_text(encoding="ascii", errors="replace").splitlines() if other != line]
+        if set(lines) <= set(_identity_line(file)):
+            path.unlink()
+        else:
+            new.file.write("".join(other + "\n" for other in lines).encode())
+            new.commit()
+
+
 def _identity_line(file: Path) -> tuple[str, ...]:
     """The line that says whose list it is, should the file get another name."""
     identity = identity_of(file)
     return (json.dumps({IDENTITY: identity}),) if identity else ()
 
 
-def recorded_pages(file: Path) -> list[Path]:
-    """Read the pages that `record_page` recorded, existing or not, and find the remains of killed commands.
+@dataclass(frozen=True, slots=True)
+class PageList:
+    """What the list of an embedding file says, with the lists that it had under earlier names.
 
-    Raises:
-        StorageError: the list exists and cannot be read.
+    Attributes:
+        written: the fingerprints of each page, one for each time it was written; none if its writer was killed.
+        elsewhere: the locations that `record_elsewhere` recorded.
+        copies: the embedding files into which rows were to be copied.
+        earlier: names that the file had before.
+        distrusted: the list, if others may have written it: nothing in it is among the others then.
     """
-    return [path for page in written_pages(file) for path in (page, *_unfinished(page))]
+
+    written: dict[Path, tuple[Fingerprint, ...]]
+    elsewhere: tuple[str, ...]
+    copies: tuple[str, ...]
+    earlier: tuple[Path, ...]
+    distrusted: Path | None
+
+    def pages(self) -> list[Path]:
+        """The pages that were recorded, existing or not, and existing remains of killed commands."""
+        return [path for page in self.written for path in (page, *_unfinished(page))]
 
 
-def written_pages(file: Path) -> dict[Path, tuple[Fingerprint, ...]]:
-    """Read the fingerprints of each page, one for each time it was written; none if its writer was killed.
+def read_list(file: Path) -> PageList:
+    """Read the list of an embedding file. It opens the file, and looks through its folder once.
 
     Invalid lines are ignored.
 
     Raises:
         StorageError: the list exists and cannot be read.
     """
-    folder = Path(_folder(file))
-    fingerprints: dict[Path, tuple[Fingerprint, ...]] = {}
-    for entry in _entries(file):
+    earlier, distrusted, folder = earlier_names(file), distrusted_list(file), Path(_folder(file))
+    own = [] if distrusted else [_list(file)]
+    written: dict[Path, tuple[Fingerprint, ...]] = {}
+    texts: dict[str, dict[str, None]] = {"elsewhere": {}, "copy": {}}
+    for entry in (entry for path in (*own, *map(_list, earlier)) for entry in _entries(path)):
+        for kind, values in texts.items():
+            if isinstance(entry.get(kind), str):
+                values[entry[kind]] = None
         try:
             page, states = Path(entry["page"]), (Fingerprint(*map(int, entry["seen"])),) if entry["seen"] else ()
         except (KeyError, TypeError, ValueError, OverflowError):
             continue
         if ".." not in page.parts and page.name and _is_possible(folder / page):
-            fingerprints[folder / page] = (*fingerprints.get(folder / page, ()), *states)
-    return fingerprints
+            written[folder / page] = (*written.get(folder / page, ()), *states)
+    return PageList(written, tuple(texts["elsewhere"]), tuple(texts["copy"]), tuple(earlier), distrusted)
 
 
-def _entries(file: Path) -> Iterator[dict[str, Any]]:
-    """The entries of the list of a file, and of lists that it had under earlier names."""
-    own = [] if distrusted_list(file) else [_list(file)]
-    for path in (*own, *map(_list, earlier_names(file))):
-        try:
-            lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-        except FileNotFoundError:
-            continue
-        except OSError as err:
-            raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
-        for line in lines:
-            with suppress(ValueError, RecursionError):
-                entry = json.loads(line)
-                if isinstance(entry, dict):
-                    yield entry
+def _entries(path: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a list, which may be missing."""
+    try:
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    except FileNotFoundError:
+        return
+    except OSError as err:
+        raise StorageError(f"the list of pages {path} cannot be read: {err.strerror or err}") from err
+    for line in lines:
+        with suppress(ValueError, RecursionError):
+            entry = json.loads(line)
+            if isinstance(entry, dict):
+                yield entry
 
 
 def distrusted_list(file: Path) -> Path | None:
@@ -323,18 +345,19 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
     Raises:
         StorageError: the list cannot be read or written; it is unchanged.
     """
-    if distrusted_list(file):
+    known = read_list(file)
+    if known.distrusted:
         return
-    keep_set, written = set(keep), written_pages(file)
-    left = [page for page in recorded_pages(file) if page in keep_set]
-    lines = [_line(file, page, fingerprint) for page in left for fingerprint in written.get(page) or (None,)]
-    lines += [json.dumps({"elsewhere": description}) for description in recorded_elsewhere(file)]
+    keep_set = set(keep)
+    left = [page for page in known.pages() if page in keep_set]
+    lines = [_line(file, page, fingerprint) for page in left for fingerprint in known.written.get(page) or (None,)]
+    lines += [json.dumps({"elsewhere": description}) for description in known.elsewhere]
     if lines:
         data = "".join(line + "\n" for line in (*_identity_line(file), *lines)).encode()
         write_durable(_list(file), data, "the list of pages", like=_sources(file), wait=True)
     else:
         _list(file).unlink(missing_ok=True)
-    for name in earlier_names(file):
+    for name in known.earlier:
         _list(name).unlink(missing_ok=True)  # its entries are in the list now
 
 

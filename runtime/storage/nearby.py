@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,12 +26,15 @@ _SAYS_WHOSE = re.compile(r"(?P<name>.+)(\.pages|\.faiss(-[a-z0-9]+)?\.json)", re
 _MAX_BYTES = 1 << 24  # of a list of pages or a sidecar
 
 
-def derived_nearby(file: Path) -> list[Path]:
+def derived_nearby(file: Path, earlier: Sequence[Path]) -> list[Path]:
     """Find facemill's files and folders that hold data of the rows of a file.
 
     They are beside the file, beside a link to it, or there under a name that the file had before.
+
+    Args:
+        file: an embedding file.
+        earlier: its `earlier_names`.
     """
-    earlier = earlier_names(file)
     runs = [path for path in map(folder_of, earlier) if os.path.lexists(path)]  # that of the file itself is locked
     beside = [
         path

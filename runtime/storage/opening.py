@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import FacemillError, LockedError, StorageError
+from ..extras import require
 from .child import Alive, run_in_child
 from .heaps import check_attribute_texts
 from .layout import check_item
@@ -93,8 +94,7 @@ def open_steadily(path: Path) -> Iterator[Any]:
             read a part of the file in the block.
         LockedError, OSError, RuntimeError, ValueError: see `open_hdf5`.
     """
-    import h5py
-
+    h5py = require("h5py")
     check_regular(path)
     try:
         steady = SteadyFile(path)
@@ -130,8 +130,7 @@ def _require_regular(descriptor: int, path: Path) -> None:
 
 def _open(path: Path) -> Any:
     """Open a regular file with HDF5."""
-    import h5py
-
+    h5py = require("h5py")  # first: what its import raises says nothing about the file
     try:
         return h5py.File(path, "r")
     except OSError as err:

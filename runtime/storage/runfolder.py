@@ -24,6 +24,7 @@ from ..files import (
     make_folder,
     restrict_folder,
     storage_error,
+    sweep_temporary,
     sync_folder,
     write_durable,
 )
@@ -111,15 +112,17 @@ def check_new_file(output: Path, *, force: bool) -> None:
         ConfigError, OutputExistsError: see `files.check_output`.
     """
     if not force:
-        sweep_run_folder(output)
+        sweep_leftovers(output)
     check_output(output, "the embedding file", force=force)
 
 
-def sweep_run_folder(output: Path) -> None:
-    """Remove the folder of a writer that was killed right after it had finished its file, if it left one.
+def sweep_leftovers(output: Path) -> None:
+    """Remove what a writer left that was killed, or lost its power, right after it had finished its file.
 
+    That is its folder, and the temporary name of the file: a power cut may keep the new name without dropping the old.
     A folder that is in use, holds an unfinished run or a file that facemill did not write stays.
     """
+    sweep_temporary(output)
     folder = folder_of(output)
     if folder.is_dir() and not (folder / "plan.json").exists():
         with suppress(FacemillError), RunFolder(output):
@@ -250,6 +253,7 @@ class RunFolder:
     def __exit__(self, *exc: object) -> None:
         if self._lock is None:
             return
+        sweep_temporary(self.output)  # none of another writer: they hold the lock of this folder
         if not (self.path / "plan.json").exists():
             _remove_folder(self.path)
         self._lock.release()

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
+from runtime.api.people import find_pairs
 from runtime.images.decode import Limits
 from runtime.pages.thumbnails import thumbnail
 from runtime.records import FacePlace
@@ -210,6 +211,32 @@ def test_pages_of_one_file_can_be_one_person_whose_folder_has_the_file_once(
     ]
     (sheet,) = (tmp_path / "s").glob("sheet-*.html")
     assert "page 2" in sheet.read_text()
+
+
+@pytest.mark.slow
+def test_pairs_name_the_page_of_each_face(file: Path, tmp_path: Path) -> None:
+    run("pairs", file, "--threshold", -1, "-o", tmp_path / "o.csv", "--html", tmp_path / "review.html")
+    rows = list(csv.DictReader((tmp_path / "o.csv").read_text().splitlines()))
+    assert rows
+    for row in rows:
+        for side in "ab":
+            place = row[f"path_{side}"], int(row[f"page_{side}"]), int(row[f"face_index_{side}"])
+            assert place == ROWS[int(row[f"row_{side}"])]
+    listed = find_pairs(file, threshold=-1)
+    pairs = [{name: value for name, value in pair.to_dict().items() if name.startswith("page_")} for pair in listed]
+    assert pairs == [{name: int(row[name]) for name in ("page_a", "page_b")} for row in rows]
+    found = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', (tmp_path / "review.html").read_text()
+    )
+    assert found
+    decisions = json.loads(found[1])["pairs"]
+    assert [pair[5:] for pair in decisions] == [[int(row["page_a"]), int(row["page_b"])] for row in rows]
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    run("pairs", file, "--threshold", -1, "-o", tmp_path / "o.parquet")
+    table = parquet.read_table(tmp_path / "o.parquet").to_pydict()
+    assert [list(pair) for pair in zip(table["page_a"], table["page_b"], strict=True)] == [
+        pair[5:] for pair in decisions
+    ]
 
 
 @pytest.mark.slow

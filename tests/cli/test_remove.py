@@ -21,7 +21,7 @@ from runtime.maintenance.receipt import key_path
 from runtime.maintenance.remove import Removal
 from runtime.maintenance.selection import read_names
 from runtime.records import Status
-from runtime.storage.derived import record_page, recorded_pages
+from runtime.storage.derived import read_list, record_page
 from runtime.storage.runfolder import RunFolder
 from runtime.storage.verify import verify_file
 from tests.support.errors import USAGE, assert_names, assert_refused
@@ -240,7 +240,7 @@ def test_only_pages_of_facemill_are_deleted_and_no_link_is_followed(file: Path, 
     assert sorted(os.listdir(outside)) == ["a.html", "b.jpg", "thesis.docx"]
     kept_pages = {Path(page["path"]) for page in receipt["may_still_show"]}
     assert kept_pages == {outside / "thesis.docx", mixed, tmp_path / "link.html", tmp_path}
-    assert set(recorded_pages(file)) == kept_pages
+    assert set(read_list(file).pages()) == kept_pages
 
 
 @pytest.mark.slow
@@ -333,7 +333,7 @@ def test_keep_pages_keeps_pages(file: Path) -> None:
     result = remove(file, "--path", "P02/", "--keep-pages")
     assert "may still show them" in result.stdout
     assert page.exists()
-    assert recorded_pages(file) == [page]
+    assert read_list(file).pages() == [page]
 
 
 def test_foreign_datasets_are_dropped_and_foreign_attributes_kept(file: Path) -> None:

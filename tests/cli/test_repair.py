@@ -22,7 +22,7 @@ from runtime.maintenance.repair import LOST, repair
 from runtime.maintenance.rewrite import rewriting
 from runtime.records import Status
 from runtime.storage import dataset
-from runtime.storage.derived import recorded_elsewhere
+from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.ledger import Part
 from runtime.storage.runfolder import RunFolder
@@ -233,7 +233,7 @@ def test_the_repaired_file_can_have_another_path(copy: Path) -> None:
     assert_refused(facemill("repair", copy, "-o", output), "E-EXISTS", output, "--force")
     assert_refused(facemill("repair", copy, "-o", copy, "--force"), "E-CONFIG", copy)
     assert sorted(os.listdir(copy.parent)) == ["people.h5", "people.h5.pages", "saved.h5"]
-    assert recorded_elsewhere(copy) == [str(output)]
+    assert list(read_list(copy).elsewhere) == [str(output)]
     assert [repair_by_command(copy)["kept"], copy.with_name("people.h5.damaged-1").exists()] == [
         str(copy) + ".damaged-1",
         True,

@@ -113,6 +113,44 @@ def test_a_summary_that_cannot_be_written_takes_nothing_from_the_file(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("redirection", [f">{FULL}", "> >(exec <&-)"])
+@pytest.mark.parametrize(
+    ("arguments", "written"),
+    [
+        (("remove", "{file}", "--path", "a.jpg", "--yes"), "o.h5.removed-"),
+        (("merge", "{file}", "{other}", "-o", "{folder}/joined.h5"), "joined.h5 "),
+        (("pairs", "{file}", "--threshold", "0.1", "-o", "{folder}/pairs.csv"), "pairs.csv "),
+        (("export", "{file}", "--npy", "{folder}/npy"), "/npy,"),
+    ],
+)
+def test_a_command_whose_summary_cannot_be_written_says_that_its_work_is_done(
+    arguments: tuple[str, ...], written: str, redirection: str, folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    assert facemill(*run(folder, tiny_engine)).returncode == 0
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "d.jpg").write_bytes(make.encode(make.scene(112, 112, seed=7)))
+    assert facemill(*run(tmp_path / "more", tiny_engine, output="other.h5")).returncode == 0
+    before = set(os.listdir(tmp_path))
+    names = {"file": tmp_path / "o.h5", "other": tmp_path / "other.h5", "folder": tmp_path}
+    done = with_shell(redirection, *(text.format(**names) for text in arguments))
+    assert done.returncode == 1
+    *_, last = done.stderr.splitlines()
+    assert last.startswith("E-MACHINE: ")
+    assert written in last
+    assert "nothing of it is left to do" in last
+    assert set(os.listdir(tmp_path)) - before
+
+
+@pytest.mark.slow
+def test_a_result_whose_reader_goes_away_ends_without_a_word(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    assert facemill(*run(folder, tiny_engine)).returncode == 0
+    assert facemill("search", tmp_path / "o.h5", folder / "a.jpg").returncode == 0  # makes the index
+    done = with_shell("> >(exec <&-)", "search", tmp_path / "o.h5", folder / "a.jpg")
+    assert done.returncode == 1
+    assert all(line.startswith("WARNING: random weights") for line in done.stderr.splitlines())
+
+
+@pytest.mark.slow
 def test_both_streams_full_are_silent(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     assert with_shell(f">{FULL} 2>&1", *run(folder, tiny_engine, "--json")).returncode == 1
     assert with_shell(f">{FULL} 2>&1", "process", "--nonsense").returncode == 2

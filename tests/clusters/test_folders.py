@@ -14,7 +14,7 @@ from runtime.clusters import folders
 from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.clusters.folders import FolderCounts, write_folders
 from runtime.errors import ConfigError, OutputExistsError, StorageError
-from runtime.storage.derived import recorded_pages
+from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
 from tests.support.clustered_files import EVIL, people_rows, write_file, write_photos
 from tests.support.errors import raises
@@ -64,7 +64,7 @@ def test_every_photo_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Path, m
         assert photo_a.read() == photo_b.read()
     assert os.path.islink(first) == (mode == "symlink")
     assert os.path.samefile(first, photos[3]) == (mode != "copy")
-    assert recorded_pages(file)[-1] == target
+    assert read_list(file).pages()[-1] == target
 
 
 def test_least_skips_small_clusters_and_1_exports_all(file: Path, tmp_path: Path) -> None:

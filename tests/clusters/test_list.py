@@ -12,7 +12,7 @@ from runtime.clusters import outputs
 from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.clusters.outputs import check_list_path, write_list
 from runtime.errors import ConfigError, OutputExistsError
-from runtime.storage.derived import recorded_pages
+from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
 from tests.support.clustered_files import EVIL, people_rows, write_file
 from tests.support.errors import raises
@@ -46,7 +46,7 @@ def test_every_row_is_listed_once_by_cluster(tmp_path: Path, monkeypatch: pytest
         ["2", "2", "0.5400", "2", names[2]],
         ["2", "2", "0.5800", "4", names[4]],
     ]
-    assert recorded_pages(file) == [tmp_path / "people.csv"]
+    assert read_list(file).pages() == [tmp_path / "people.csv"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["people.csv", "people.h5", "people.h5.pages"]
 
 

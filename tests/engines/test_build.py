@@ -347,7 +347,7 @@ sys.path[:0] = sys.argv[1:3]
 class Blocker:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0].startswith("tensorrt"):
-            raise ImportError("blocked for the test: " + name)
+            raise ModuleNotFoundError("blocked for the test: " + name, name=name)
 sys.meta_path.insert(0, Blocker())
 from pathlib import Path
 from tests.support.model_files import spec

@@ -13,7 +13,7 @@ import pytest
 from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.export.npy import export_npy
 from runtime.records import EXPOSURE_DATASETS, FACE_DATASETS
-from runtime.storage.derived import recorded_pages, take_fingerprint, written_pages
+from runtime.storage.derived import read_list, take_fingerprint
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import raises
 from tests.support.export_files import ODD, write_file
@@ -99,10 +99,10 @@ def test_an_export_is_recorded_for_later_removals(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5")
     file.chmod(0o640)
     folder = export(file, tmp_path / "npy")
-    assert recorded_pages(file) == [folder]
-    assert take_fingerprint(folder) in written_pages(file)[folder]
+    assert read_list(file).pages() == [folder]
+    assert take_fingerprint(folder) in read_list(file).written[folder]
     export(file, folder, force=True)
-    assert take_fingerprint(folder) in written_pages(file)[folder]
+    assert take_fingerprint(folder) in read_list(file).written[folder]
     assert folder.stat().st_mode & 0o007 == 0
     assert {path.stat().st_mode & 0o007 for path in folder.iterdir()} == {0}  # users who may not read the file
 

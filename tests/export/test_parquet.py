@@ -13,7 +13,7 @@ import pytest
 
 from runtime.errors import ConfigError, MissingDependencyError, OutputExistsError
 from runtime.export.parquet import export_parquet
-from runtime.storage.derived import recorded_pages, take_fingerprint, written_pages
+from runtime.storage.derived import read_list, take_fingerprint
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import raises
 from tests.support.export_files import ODD, write_file
@@ -103,9 +103,9 @@ def test_an_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     file.chmod(0o600)
     export(file, output, force=True)
     assert pq.read_table(output).num_rows == 60
-    assert take_fingerprint(output) in written_pages(file)[output]
+    assert take_fingerprint(output) in read_list(file).written[output]
     assert output.stat().st_mode & 0o077 == 0  # the export is as private as the file
-    assert recorded_pages(file) == [output]
+    assert read_list(file).pages() == [output]
 
 
 def test_the_embedding_file_is_never_replaced(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from runtime.errors import ConfigError, ContractError
 from runtime.export.qdrant import UploadCounts, export_qdrant, point_id
-from runtime.storage.derived import recorded_elsewhere
+from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import assert_names, raises, warnings_in
 from tests.support.export_files import ODD, write_file
@@ -58,7 +58,7 @@ def test_each_row_is_a_point_with_its_vector_and_payload(tmp_path: Path, dtype: 
     file, vectors, paths = write_file(tmp_path / "people.h5", count=40, dtype=dtype, faces=True, cluster=True)
     counts = export(file, tmp_path / "store")
     assert (counts.sent, counts.kept, counts.points) == (40, 0, 40)
-    assert recorded_elsewhere(file) == [f"the collection people of Qdrant, folder {tmp_path / 'store'}"]
+    assert list(read_list(file).elsewhere) == [f"the collection people of Qdrant, folder {tmp_path / 'store'}"]
     points = read_points(tmp_path / "store")
     assert len(points) == 40
     with h5py.File(file) as source:

@@ -10,16 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 
 from runtime.api.jobs import remove as remove_photos
 from runtime.errors import StorageError, UnfinishedError
 from runtime.maintenance import erase
 from runtime.maintenance import merge as merging
+from runtime.maintenance.copies import copying
 from runtime.maintenance.unfinished import is_unfinished
 from runtime.storage import deletion
-from runtime.storage.derived import derived_file, record_page, record_start, recorded_pages
+from runtime.storage.derived import derived_file, read_list, record_page, record_start
 from runtime.storage.file import EmbeddingFile
+from runtime.storage.runfolder import RunFolder
 from tests.support.errors import assert_names, assert_refused, raises
 from tests.support.facemill_command import ROOT
 from tests.support.facemill_command import facemill as run
@@ -115,6 +118,63 @@ def test_an_unfinished_run_of_other_people_stays_unless_it_is_named(
     assert rest.with_name("people.h5.adding").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["merge.record_elsewhere", "merge.assemble", "merge.was_replaced"])
+def test_what_a_killed_merge_left_is_erased_with_the_person(
+    place: str, samples: Path, file: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    """The list of all photos is written before the joined file, in another folder."""
+    other, output = tmp_path / "there" / "more.h5", tmp_path / "there" / "joined.h5"
+    other.parent.mkdir()
+    make_people(tmp_path / "more", range(5, 7))
+    embed_folder(tmp_path / "more", other, tiny_engine, "--align", "none")
+    kill_at(f"runtime.maintenance.{place}", "merge", file, other, "-o", output)
+    assert files_that_hold(output.parent, *traces_of_person(samples)) != []
+    if output.exists():  # the receipt of the removal names it
+        output.rename(output.with_name("kept.h5"))
+    result = remove(file, "--json")
+    assert result.returncode == 0, result.stderr
+    assert f"{output}.parts" in json.loads(result.stdout)["deleted"]
+    assert [
+        path for path in files_that_hold(output.parent, *traces_of_person(samples)) if "kept" not in str(path)
+    ] == []
+    assert not output.with_name("joined.h5.parts").exists()
+
+
+def test_what_a_killed_repair_left_is_erased_with_the_person(samples: Path, file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "repaired.h5"
+    whole = file.read_bytes()
+    with h5py.File(file, "r+") as opened:
+        opened["embeddings"][0] *= 2
+    kill_at("runtime.maintenance.repair.assemble", "repair", file, "-o", output)
+    assert files_that_hold(tmp_path, *traces_of_person(samples)) != []
+    file.write_bytes(whole)  # restored from a copy
+    assert remove(file).returncode == 0
+    assert not output.with_name("repaired.h5.parts").exists()
+
+
+@pytest.mark.parametrize("state", ["in use", "an unfinished run", "with another file"])
+def test_a_copy_that_is_no_leftover_stays(state: str, file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "joined.h5"
+    with copying([file], output):
+        with RunFolder(output) as folder:
+            folder.paths_file.write_bytes(f"{PERSON}/0.jpg".encode())
+            if state == "in use":
+                assert remove(file).returncode == 0
+                assert folder.paths_file.exists()
+                return
+            (folder.path / "plan.json").write_text("{}")
+        if state == "with another file":
+            (folder.path / "plan.json").rename(folder.path / "notes.txt")
+            refused = remove(file)
+            assert refused.returncode == 3, refused.stderr
+            assert_names(refused.stderr, folder.path, "notes.txt")
+            (folder.path / "notes.txt").unlink()
+        assert remove(file).returncode == 0
+    assert folder.path.exists() == (state == "an unfinished run")
+    assert not file.with_name("people.h5.pages").exists()
+
+
 @pytest.mark.parametrize("name", ["people.h5", "people.adding.h5"])
 def test_only_runs_and_half_files_belong_to_an_unfinished_run(name: str, tmp_path: Path) -> None:
     unfinished = (".adding", ".adding.parts", ".adding.partial", ".partial")
@@ -183,7 +243,7 @@ def test_a_page_that_cannot_be_deleted_is_an_unfinished_removal(file: Path, monk
                 remove_photos(file, f"{PERSON}/")
         assert f"{PERSON}/0.jpg".encode() not in paths_in(file)
         assert [page.exists() for page in pages] == [True, False]
-        assert pages[0] in recorded_pages(file)
+        assert pages[0] in read_list(file).pages()
         assert list(file.parent.glob("*.removed-*")) == []
     receipt = remove_photos(file, f"{PERSON}/")
     assert receipt is not None

@@ -19,7 +19,7 @@ import pytest
 from runtime.pages.pairs_page import review_page, write_review
 from runtime.pairs.all_pairs import ScoredPairs
 from runtime.pairs.table import PairTable
-from runtime.storage.derived import recorded_pages
+from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
 from tests.support.browser import ParsedPage, open_in_browser
 from tests.support.duplicate_people import calibration_of, pairs_by_numpy, rows_with_duplicates, write_rows
@@ -55,7 +55,7 @@ def test_every_pair_is_listed_once_with_the_best_first(tmp_path: Path) -> None:
     assert f"<li>{len(expected)} pairs at 0.5 or above" in text
     assert "exact, for the test" in text
     assert "false pairs expected at the threshold" in text
-    assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]
+    assert read_list(tmp_path / "p.h5").pages() == [tmp_path / "r.html"]
 
 
 def test_only_the_best_of_many_pairs_are_shown(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_half_written_page_is_listed_with_the_file(tmp_path: Path, monkeypatch
     monkeypatch.setattr("runtime.pages.pairs_page.encode", killed)
     with pytest.raises(KeyboardInterrupt):
         write_page(tmp_path)
-    assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "r.html"]
+    assert read_list(tmp_path / "p.h5").pages() == [tmp_path / "r.html"]
 
 
 def test_answers_belong_to_the_pairs_on_the_page(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.errors import OutputExistsError
 from runtime.pages import sheets
 from runtime.pages.sheets import write_sheets
-from runtime.storage.derived import recorded_pages
+from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
 from runtime.text import printable
 from tests.support.clustered_files import EVIL, people_rows, write_file, write_photos
@@ -92,7 +92,7 @@ def test_all_photos_of_all_large_clusters_are_shown(file: Path, tmp_path: Path, 
     assert index.links == [f"sheet-0001.html#c{i}" for i in range(1, 6)]
     assert "17 embeddings in 6 clusters, 5 of them on the sheets" in index.text
     assert "threshold 0.5" in index.text
-    assert recorded_pages(file) == [tmp_path / "s"]
+    assert read_list(file).pages() == [tmp_path / "s"]
     for sheet in (page, index):
         assert "model planted (sha256 " in sheet.text
         assert "Warning: " not in sheet.text

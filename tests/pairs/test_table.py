@@ -12,7 +12,7 @@ from runtime.errors import ConfigError, DiskFullError, OutputExistsError
 from runtime.metrics.falsematch import Calibration
 from runtime.pairs.all_pairs import ScoredPairs
 from runtime.pairs.table import PairTable, check_table_path, write_table
-from runtime.storage.derived import recorded_pages
+from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import calibration_of, pairs_by_numpy, rows_with_duplicates, write_rows
 from tests.support.errors import raises
@@ -59,7 +59,7 @@ def test_csv_has_every_pair_in_order_with_unchanged_names(tmp_path: Path, monkey
         assert line["path_b"] == names[int(line["row_b"])].decode()
         assert line["score"] == f"{score:.6f}"
         assert line["expected_false"] == line["at_most"] == ""
-    assert recorded_pages(tmp_path / "p.h5") == [tmp_path / "o.csv"]
+    assert read_list(tmp_path / "p.h5").pages() == [tmp_path / "o.csv"]
 
 
 def test_parquet_equals_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_a_failed_write_keeps_the_old_table(tmp_path: Path, monkeypatch: pytest.
             write_table(tmp_path / name, gallery, table)
     assert (tmp_path / name).read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "p.h5", "p.h5.pages"])
-    assert recorded_pages(tmp_path / "p.h5") == [
+    assert read_list(tmp_path / "p.h5").pages() == [
         tmp_path / name
     ]  # recorded before the write, because a kill would leave a part of the table
 

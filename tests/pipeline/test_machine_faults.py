@@ -369,6 +369,129 @@ def test_a_disk_behind_a_link_that_is_unmounted_stops_the_run_until_it_is_back(
     assert summary(process(tiny_engine, names[0], output, *names[1:]))["outcomes"] == {"embedded": 40}
 
 
+@pytest.fixture
+def links(folder: Path, tmp_path: Path) -> Path:
+    """A folder with the photos a, and links to each photo of b, some by another link."""
+    photos = tmp_path / "linked"
+    (photos / "links").mkdir(parents=True)
+    (tmp_path / "between").symlink_to(folder / "b")
+    (folder / "a").rename(photos / "a")
+    for number, path in enumerate(sorted((folder / "b").iterdir())):
+        (photos / "links" / path.name).symlink_to(tmp_path / "between" / path.name if number % 3 else path)
+    return photos
+
+
+@pytest.mark.parametrize("named", ["folder", "list", "photos"])
+def test_photos_that_are_links_to_a_disk_that_is_unmounted_stop_the_run_until_it_is_back(
+    named: str, mounted: Path, links: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    """The folder of the links stays, and so do the other photos: only the links lead nowhere."""
+    output, names = tmp_path / "o.h5", tuple[object, ...]([links])
+    if named == "photos":
+        names = tuple(sorted(links.rglob("*.jpg")))
+    elif named == "list":
+        names = (in_list(tmp_path, links / "a", links / "links"),)
+    saved = shutil.copytree(mounted, tmp_path / "saved")
+
+    def leave() -> None:
+        subprocess.run(["umount", "-l", str(mounted)], check=True)
+        for path in mounted.iterdir():
+            path.unlink()
+
+    with at_open(links / "links" / "25.jpg", once(leave)):
+        stopped = process(tiny_engine, names[0], output, *names[1:])
+    assert "does not lie on the disk" in stopped.stderr
+    assert committed(output)[1] == 0
+    still_away = process(tiny_engine, names[0], output, *names[1:])
+    for ended in (stopped, still_away):
+        assert (ended.returncode, output.exists()) == (1, False)
+        assert "E-SOURCE" in ended.stderr
+        assert str(mounted) in ended.stderr
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(mounted)], check=True)
+    shutil.copytree(saved, mounted, dirs_exist_ok=True)
+    assert summary(process(tiny_engine, names[0], output, *names[1:]))["outcomes"] == {"embedded": 40}
+
+
+def test_a_link_of_a_list_that_the_scan_did_not_look_at_counts_once_a_photo_was_read(
+    mounted: Path, links: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.sources.scan._LOOKED_AT", 1)
+    source = scan([in_list(tmp_path, links / "a", links / "links")])
+    assert source.read(0)
+    assert source.read(20)
+    assert source.read(1)  # the last one, which stays
+    subprocess.run(["umount", "-l", str(mounted)], check=True)
+    for path in mounted.iterdir():
+        path.unlink()
+    with raises(SourceError, mounted):
+        source.read(21)
+
+
+@pytest.mark.parametrize("left", ["empty", "missing"])
+def test_photos_that_are_links_to_a_folder_that_disappears_stop_the_run(
+    left: str, folder: Path, links: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    """On the disk of the other photos, so that no device tells it."""
+    output = tmp_path / "o.h5"
+
+    def leave() -> None:
+        (folder / "b").rename(tmp_path / "away")
+        if left == "empty":
+            (folder / "b").mkdir()
+
+    with at_open(links / "links" / "25.jpg", once(leave)):
+        stopped = process(tiny_engine, links, output)
+    assert stopped.returncode == 1
+    assert "E-SOURCE" in stopped.stderr
+    assert str(folder / "b") in stopped.stderr
+    assert committed(output)[1] == 0
+    if left == "empty":
+        (folder / "b").rmdir()
+    (tmp_path / "away").rename(folder / "b")
+    assert summary(process(tiny_engine, links, output))["outcomes"] == {"embedded": 40}
+
+
+@pytest.mark.parametrize("gone", ["target", "link"])
+def test_a_single_link_that_leads_nowhere_is_an_outcome(
+    gone: str, folder: Path, links: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    deleted = folder / "b" / "25.jpg" if gone == "target" else links / "links" / "25.jpg"
+    with at_open(links / "links" / "25.jpg", once(deleted.unlink)):
+        answer = summary(process(tiny_engine, links, tmp_path / "o.h5"))
+    assert answer["outcomes"] == {"embedded": 39, "unreadable": 1}
+
+
+@pytest.mark.parametrize("named", ["folder", "list"])
+def test_a_folder_that_is_replaced_by_an_empty_one_stops_the_run(
+    named: str, folder: Path, tiny_engine: Path, tmp_path: Path
+) -> None:
+    """On the same device, as a bind mount or an automount that goes away may leave it."""
+    output = tmp_path / "o.h5"
+    photos = folder if named == "folder" else in_list(tmp_path, *sorted(folder.iterdir()))
+
+    def leave() -> None:
+        (folder / "b").rename(tmp_path / "away")
+        (folder / "b").mkdir()
+
+    with at_open(folder / "b" / "25.jpg", once(leave)):
+        stopped = process(tiny_engine, photos, output)
+    assert stopped.returncode == 1
+    assert "E-SOURCE" in stopped.stderr
+    assert str(folder / "b") in stopped.stderr
+    assert committed(output)[1] == 0
+    (folder / "b").rmdir()
+    (tmp_path / "away").rename(folder / "b")
+    assert summary(process(tiny_engine, photos, output))["outcomes"] == {"embedded": PHOTOS}
+
+
+def test_a_folder_whose_only_photo_is_deleted_is_an_outcome(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    (folder / "alone").mkdir()
+    alone = (folder / BROKEN).rename(folder / "alone" / "1.jpg")
+    with at_open(alone, once(alone.unlink)):
+        answer = summary(process(tiny_engine, folder, tmp_path / "o.h5"))
+    assert answer["outcomes"] == {"embedded": PHOTOS - 1, "unreadable": 1}
+
+
 @pytest.mark.parametrize("fault", ["EIO", "ESTALE"])
 def test_a_folder_that_cannot_be_listed_for_its_disk_is_not_passed_over(
     fault: str, folder: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

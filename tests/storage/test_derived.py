@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from runtime.errors import StorageError
+from runtime.maintenance.erase import derived_from
 from runtime.storage.derived import (
     Fingerprint,
     derived_file,
     forget_pages,
+    read_list,
     record_elsewhere,
     record_page,
-    recorded_elsewhere,
-    recorded_pages,
     take_fingerprint,
-    written_pages,
 )
-from runtime.storage.nearby import derived_nearby
+from runtime.storage.file import EmbeddingFile
+from runtime.storage.nearby import derived_nearby, earlier_names
+from tests.support.clustered_files import write_file
 from tests.support.errors import assert_names, raises, warnings_in
 
 NAMES = ["people.h5", "a[b]*?.h5", "-x .h5", "two\nlines.h5", "\udcff\u4eba.h5"]
@@ -56,7 +58,7 @@ def test_indexes_and_unfinished_jobs_next_to_a_file_are_found_and_no_other_file(
         path.write_bytes(b"")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / f"{name}.faiss").write_bytes(b"")
-    assert derived_nearby(file) == sorted(derived)
+    assert derived_nearby(file, earlier_names(file)) == sorted(derived)
 
 
 def test_derived_files_next_to_a_link_and_next_to_its_target_are_found(tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ def test_derived_files_next_to_a_link_and_next_to_its_target_are_found(tmp_path:
     expected = [tmp_path / "people.h5.faiss", tmp_path / "real" / "p.h5.faiss"]
     for path in (tmp_path / "real" / "p.h5", *expected):
         path.write_bytes(b"")
-    assert derived_nearby(tmp_path / "people.h5") == expected
+    assert derived_nearby(tmp_path / "people.h5", ()) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -75,7 +77,7 @@ def test_pages_are_recorded_once_and_in_order(tmp_path: Path, name: str, monkeyp
     pages = [tmp_path / f"{stem}.html" for stem in (name, "b", "a")]
     for page in (*pages, pages[1], Path("b.html"), tmp_path / "x" / ".." / "a.html"):
         record_page(file, page)  # the pages do not exist
-    assert recorded_pages(file) == pages  # absolute, whether they exist or not
+    assert read_list(file).pages() == pages  # absolute, whether they exist or not
     assert len((tmp_path / (name + ".pages")).read_bytes().splitlines()) == 3
     (tmp_path / (name + ".pages")).read_bytes().decode("ascii")
 
@@ -87,17 +89,17 @@ def test_a_page_is_recorded_before_it_appears_and_sweeps_what_a_killed_writer_le
     (left / "lock").touch(0o600)
 
     def look(status: os.stat_result) -> None:
-        assert written_pages(file) == {page: (Fingerprint(1, 5, status.st_mtime_ns),)}
+        assert read_list(file).written == {page: (Fingerprint(1, 5, status.st_mtime_ns),)}
         assert not page.exists()
 
     with derived_file(file, page, "the page", ready=look) as output:
         output.write(b"<p>hi")
-    assert written_pages(file)[page] == (take_fingerprint(page),)
+    assert read_list(file).written[page] == (take_fingerprint(page),)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "people.h5", "people.h5.pages"]
 
 
 def test_a_file_may_have_no_pages(tmp_path: Path) -> None:
-    assert recorded_pages(tmp_path / "people.h5") == []
+    assert read_list(tmp_path / "people.h5").pages() == []
     forget_pages(tmp_path / "people.h5")  # not an error
     assert not list(tmp_path.iterdir())
 
@@ -105,7 +107,7 @@ def test_a_file_may_have_no_pages(tmp_path: Path) -> None:
 def test_forget_pages_deletes_the_list(tmp_path: Path) -> None:
     record_page(tmp_path / "people.h5", tmp_path / "a.html")
     forget_pages(tmp_path / "people.h5")
-    assert recorded_pages(tmp_path / "people.h5") == []
+    assert read_list(tmp_path / "people.h5").pages() == []
     assert not list(tmp_path.iterdir())
 
 
@@ -115,17 +117,17 @@ def test_a_file_and_its_link_share_one_list(tmp_path: Path) -> None:
     link.symlink_to(file)
     record_page(link, tmp_path / "a.html")
     record_page(file, tmp_path / "b.html")
-    assert recorded_pages(file) == recorded_pages(link) == [tmp_path / "a.html", tmp_path / "b.html"]
+    assert read_list(file).pages() == read_list(link).pages() == [tmp_path / "a.html", tmp_path / "b.html"]
     forget_pages(link)
-    assert recorded_pages(file) == []
+    assert read_list(file).pages() == []
 
 
 def test_the_partial_page_of_a_killed_writer_is_found(tmp_path: Path) -> None:
     file, page = tmp_path / "people.h5", tmp_path / "npy"
     record_page(file, page)
-    assert recorded_pages(file) == [page]
+    assert read_list(file).pages() == [page]
     (tmp_path / "npy.partial").mkdir()
-    assert recorded_pages(file) == [page, tmp_path / "npy.partial"]
+    assert read_list(file).pages() == [page, tmp_path / "npy.partial"]
 
 
 def test_a_partial_page_behind_a_link_is_found(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_a_partial_page_behind_a_link_is_found(tmp_path: Path) -> None:
     partial = tmp_path / "real" / "p.parquet.partial"
     partial.write_bytes(b"half")
     record_page(tmp_path / "people.h5", page)
-    assert recorded_pages(tmp_path / "people.h5") == [page, partial]
+    assert read_list(tmp_path / "people.h5").pages() == [page, partial]
 
 
 def test_invalid_lines_are_ignored(tmp_path: Path) -> None:
@@ -147,7 +149,7 @@ def test_invalid_lines_are_ignored(tmp_path: Path) -> None:
     page_list.write_bytes(a + invalid_lines + b + b'{"page": "/torn')  # cut short, as by a power cut
     record_page(file, Path("/c"))
     record_page(file, Path("/a"))
-    assert recorded_pages(file) == [Path("/a"), Path("/b"), Path("/c")]
+    assert read_list(file).pages() == [Path("/a"), Path("/b"), Path("/c")]
 
 
 def test_a_page_that_cannot_be_recorded_gives_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -160,28 +162,28 @@ def test_a_page_that_cannot_be_recorded_gives_a_warning(tmp_path: Path, caplog: 
 def test_an_unreadable_list_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "people.h5.pages").mkdir()
     with raises(StorageError, tmp_path / "people.h5.pages"):
-        recorded_pages(tmp_path / "people.h5")
+        read_list(tmp_path / "people.h5").pages()
 
 
 def test_names_that_are_not_utf8_are_kept_exactly(tmp_path: Path) -> None:
     page = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b'\xff<"\n\r\x0b\x85.html')))
     record_page(tmp_path / "people.h5", page)
-    assert [os.fsencode(recorded) for recorded in recorded_pages(tmp_path / "people.h5")] == [os.fsencode(page)]
+    assert [os.fsencode(recorded) for recorded in read_list(tmp_path / "people.h5").pages()] == [os.fsencode(page)]
 
 
 def test_every_written_version_of_a_page_is_recorded(tmp_path: Path) -> None:
     file, page = tmp_path / "people.h5", tmp_path / "a.html"
     record_page(file, page)
-    assert written_pages(file) == {page: ()}
+    assert read_list(file).written == {page: ()}
     fingerprints = []
     for content in ("one", "number two"):
         page.write_text(content)
         record_page(file, page)
         fingerprints.append(take_fingerprint(page))
     assert [fingerprint.size_bytes for fingerprint in fingerprints if fingerprint] == [3, 10]
-    assert written_pages(file) == {page: tuple(fingerprints)}
+    assert read_list(file).written == {page: tuple(fingerprints)}
     forget_pages(file, keep=[page, tmp_path / "another"])
-    assert written_pages(file) == {page: tuple(fingerprints)}
+    assert read_list(file).written == {page: tuple(fingerprints)}
 
 
 def test_a_fingerprint_covers_a_folder_but_not_the_targets_of_its_links(tmp_path: Path) -> None:
@@ -207,7 +209,25 @@ def test_records_of_other_stores_outlive_forgotten_pages(tmp_path: Path) -> None
     for description in ("a collection\n at <there>", "/other.h5", "/other.h5"):
         record_elsewhere(file, description)
     record_page(file, tmp_path / "a.html")
-    assert recorded_pages(file) == [tmp_path / "a.html"]
+    assert read_list(file).pages() == [tmp_path / "a.html"]
     forget_pages(file)
-    assert recorded_pages(file) == []
-    assert recorded_elsewhere(file) == ["a collection\n at <there>", "/other.h5"]
+    assert read_list(file).pages() == []
+    assert list(read_list(file).elsewhere) == ["a collection\n at <there>", "/other.h5"]
+
+
+def test_one_look_at_derived_files_opens_the_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_file(tmp_path / "people.h5", np.eye(16, dtype=np.float32)[:3], [b"a.jpg", b"b.jpg", b"c.jpg"])
+    page = tmp_path / "page.html"
+    page.write_text("faces")
+    record_page(file, page)
+    opened: list[Path] = []
+
+    class Counted(EmbeddingFile):
+        def __init__(self, path: str | Path) -> None:
+            opened.append(Path(path))
+            super().__init__(path)
+
+    monkeypatch.setattr("runtime.storage.nearby.EmbeddingFile", Counted)
+    derived = derived_from(file, b"/photos")
+    assert derived.pages == (page,)
+    assert opened == [file]

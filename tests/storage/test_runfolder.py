@@ -12,7 +12,7 @@ import pytest
 
 from runtime.errors import ConfigError, LockedError, StorageError
 from runtime.storage.contract import EmbeddingContract
-from runtime.storage.runfolder import RunFolder, StoredPlan, folder_of, sweep_run_folder
+from runtime.storage.runfolder import RunFolder, StoredPlan, folder_of, sweep_leftovers
 from tests.support.errors import raises
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
@@ -40,11 +40,11 @@ def test_a_run_folder_without_a_plan_is_removed(tmp_path: Path) -> None:
 
 def test_a_writer_killed_after_its_file_was_whole_leaves_a_folder_that_is_swept(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "o.h5")
-    sweep_run_folder(tmp_path / "o.h5")
+    sweep_leftovers(tmp_path / "o.h5")
     for name in ("lock", "paths", "segment-0-7.h5.partial"):
         folder.mkdir(mode=0o700, exist_ok=True)
         (folder / name).touch(0o600)
-        sweep_run_folder(tmp_path / "o.h5")
+        sweep_leftovers(tmp_path / "o.h5")
         assert not folder.exists()
 
 
@@ -55,14 +55,14 @@ def test_an_unfinished_run_and_a_foreign_file_are_not_swept(tmp_path: Path) -> N
     foreign.mkdir(mode=0o700)
     (foreign / "notes.txt").touch()
     for name in ("o.h5", "other.h5"):
-        sweep_run_folder(tmp_path / name)
+        sweep_leftovers(tmp_path / name)
     assert (unfinished.path / "plan.json").exists()
     assert (foreign / "notes.txt").exists()
 
 
 def test_a_folder_that_a_run_holds_is_not_swept(tmp_path: Path) -> None:
     with RunFolder(tmp_path / "o.h5") as folder:
-        sweep_run_folder(tmp_path / "o.h5")
+        sweep_leftovers(tmp_path / "o.h5")
         assert (folder.path / "lock").exists()
 
 
@@ -165,3 +165,18 @@ def test_a_refused_run_leaves_nothing_in_a_folder_of_another_program(tmp_path: P
     with raises(ConfigError, "notes.txt"):
         RunFolder(tmp_path / "o.h5")
     assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("command", ["sweep", "lock"])
+def test_the_old_name_that_a_power_cut_kept_is_removed(command: str, tmp_path: Path) -> None:
+    """The disk may keep the new name of a renamed file without dropping the old one: both are the finished file."""
+    output, temporary = tmp_path / "o.h5", tmp_path / "o.h5.partial"
+    output.write_bytes(b"rows")
+    os.link(output, temporary)
+    if command == "sweep":
+        sweep_leftovers(output)
+    else:
+        with RunFolder(output):
+            assert temporary.exists()
+    assert os.listdir(tmp_path) == ["o.h5"]
+    assert output.read_bytes() == b"rows"

@@ -262,6 +262,7 @@ def commands(file: Path, photos: Path, out: Path) -> dict[str, list[object]]:
     photo = min(photos.rglob("*.jpg"))
     return {
         "verify": ["verify", file],
+        "outcomes": ["outcomes", file, "--json"],
         "search": ["search", file, photo, "--json", "-k", 80, "--html", out / "s.html"],
         "compare": ["compare", photo, photo, "--file", file],
         "repair": ["repair", file, "-o", out / "repaired.h5"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import functools
-import importlib
 import logging
 import re
 from types import ModuleType
@@ -23,17 +22,18 @@ def import_tensorrt(compute_capability: str | None = None) -> ModuleType:
 
     Raises:
         MissingDependencyError: neither can be imported.
+        MachineError: the machine cannot read them now.
     """
     if compute_capability is not None:
         return require("tensorrt_rtx", extra="rtx", purpose="only it builds for a given compute capability")
     try:
-        return importlib.import_module("tensorrt")
-    except (ImportError, OSError) as err:
+        return require("tensorrt", extra="tensorrt")
+    except MissingDependencyError as err:
         try:
-            return importlib.import_module("tensorrt_rtx")
-        except (ImportError, OSError) as rtx_err:
+            return require("tensorrt_rtx", extra="rtx")
+        except MissingDependencyError as rtx_err:
             raise MissingDependencyError(
-                f"the backend tensorrt needs 'tensorrt' ({err}) or 'tensorrt_rtx' ({rtx_err}). "
+                f"the backend tensorrt needs 'tensorrt' ({err.__cause__}) or 'tensorrt_rtx' ({rtx_err.__cause__}). "
                 f"Install one with: {pip_install('rtx')}, or {pip_install('tensorrt')}"
             ) from rtx_err
 

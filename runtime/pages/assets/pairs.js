@@ -67,11 +67,12 @@ function decide(index, answer) {
 }
 
 function csv() {
-  const plain = (text) => (safe && /^[=+\-@\t\r\n]/.test(text) ? "'" + text : text);
+  const plain = (text) => (safe && /^[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]/.test(text) ? "'" + text : text);
   const quoted = (value) => '"' + plain(String(value)).replaceAll('"', '""') + '"';
-  const lines = pairs.flatMap(([a, b, score, rowA, rowB], i) =>
-    answers[i] ? [[quoted(a), quoted(b), score, answers[i], rowA, rowB].join(",")] : []);
-  return ["path_a,path_b,score,same,row_a,row_b", ...lines, ""].join("\n");
+  const lines = pairs.flatMap(([a, b, score, ...rows], i) =>
+    answers[i] ? [[quoted(a), quoted(b), score, answers[i], ...rows].join(",")] : []);
+  const names = "path_a,path_b,score,same,row_a,row_b,page_a,page_b".split(",");
+  return [names.slice(0, 1 + (pairs[0]?.length ?? 5)), ...lines, ""].join("\n");
 }
 
 cards.forEach((card, i) => {
