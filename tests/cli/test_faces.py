@@ -306,7 +306,7 @@ def test_every_option_is_documented() -> None:
 
     text = (ROOT / "docs" / "faces.md").read_text(encoding="utf-8")
     options = [parameter.opts[0] for parameter in face_options(lambda: None).__click_params__]  # type: ignore[attr-defined]
-    assert len(options) == 10
+    assert len(options) == 12
     for option in options:
         assert f"`{option}" in text, option
 

@@ -212,16 +212,25 @@ BATCHES = {
 def test_a_second_look_on_the_gpu_gives_the_result_of_the_cpu(
     engine: bytes, detector: tuple[bytes, EngineInfo], landmarks: tuple[bytes, EngineInfo], compiled: Path
 ) -> None:
-    """Faces of one photo, of several, of a reduced one and of one that only the CPU decodes."""
+    """Faces of one photo, of several, of one that only the CPU decodes, and of a reduced one."""
     rules = replace(ALL, max_fit=1.0)
-    batch = batch_of(*ONE_FACE[:3], *TWO_FACES, LARGE, NO_FACES, PNG)
+    batch, large = batch_of(*ONE_FACE[:3], *TWO_FACES, NO_FACES, PNG), batch_of(LARGE)
     with OrtRunner(engine, info()) as runner, OrtRunner(*detector) as finder, OrtRunner(*landmarks) as look:
-        photos = DecodePhotos("rgb", Limits())(batch)
-        expected = Embed(runner, BatchLimit(8))(find_faces_with(finder, rules, info(), Limits(), look)(photos))
+        photos, find_faces = (
+            DecodePhotos("rgb", Limits())(batch),
+            find_faces_with(finder, rules, info(), Limits(), look),
+        )
+        expected = Embed(runner, BatchLimit(8))(find_faces(photos))
+        expected_large = find_faces(DecodePhotos("rgb", Limits())(large)).faces
         without = find_faces_with(finder, rules, info(), Limits())(photos)
     with open_stage((engine, info()), detector, compiled, rules, landmarks=landmarks) as embed:
         embed.warm_up()
         check(embed(batch), expected)
+        of_large = embed(large).faces
+    assert of_large is not None
+    assert expected_large is not None
+    pixels = float(expected_large["iod"].max()) / 20  # of the original; the photo was reduced before it was searched
+    np.testing.assert_allclose(of_large["landmarks"], expected_large["landmarks"], atol=pixels)
     assert expected.faces is not None
     assert without.faces is not None
     moved = np.linalg.norm(expected.faces["landmarks"] - without.faces["landmarks"], axis=2).mean(axis=1)
