@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 1 << 20  # of a model file
 
-TASKS = ("embed", "detect")  # of networks; landmarks and attributes may follow
+TASKS = ("embed", "detect", "landmarks")  # of networks; attributes may follow
+LANDMARK_VALUES = 15  # of a landmark network: x and y of five landmarks, and the doubt about each
 
 COUNT = Rule("a whole number of at least 1", lambda count: count >= 1)
 SHA256 = Rule("64 hexadecimal digits, in lower case", re.compile("[0-9a-f]{64}").fullmatch)
@@ -27,7 +28,7 @@ CHANNEL_ORDER = Rule('"rgb" or "bgr"', lambda order: order in ("rgb", "bgr"))
 MEAN = Rule("three numbers, one per channel")
 STD = Rule("three numbers above 0, one per channel", lambda std: min(std) > 0)
 GENERATOR = Rule('a table: form = "128" or "512", seed = a whole number')
-TASK = Rule('"embed" or "detect"', lambda task: task in TASKS)
+TASK = Rule('"embed", "detect" or "landmarks"', lambda task: task in TASKS)
 COSINE = Rule("a cosine, from -1 to 1", lambda cosine: -1 <= cosine <= 1)
 
 _TEMPLATE = """\
@@ -46,8 +47,11 @@ licence = "..."
 accuracy = "..."
 accuracy_source = "..."
 """
-_EMBED = ("--model", "embed", 112, "512                  # length of the embedding")
-_DETECT = ("--detector", "detect", 320, '15\ndecode = "scrfd"                 # or "yunet": mean 0, std 1, "bgr"')
+_EXAMPLES = {  # by task: the option that takes such a model, and the example's size and dimension
+    "embed": ("--model", 112, "512                  # length of the embedding"),
+    "detect": ("--detector", 320, '15\ndecode = "scrfd"                 # or "yunet": mean 0, std 1, "bgr"'),
+    "landmarks": ("--landmarks", 96, f"{LANDMARK_VALUES}                   # x and y of five landmarks, five doubts"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,8 @@ class ModelSpec:
         trained: False for random weights, whose embeddings cannot identify a person.
         generator: for a model whose weights are generated; None for a file.
         task: one of TASKS. For a detector `size` is the long side of the images that suit it best, and `dimension` the
-            number of values per anchor.
+            number of values per anchor. For a landmark network `size` is the side of a face's square, and `dimension`
+            is LANDMARK_VALUES; faces/second_look.py explains both.
         decode: for a detector the name of its decoder in faces/detectors.py, for example "yunet"; empty for others.
         folder: the folder of the TOML file, which may contain the weights too.
         threshold, threshold_source: the minimum cosine of two photos of one person, for the weights with this `sha256`,
@@ -119,18 +124,18 @@ class ModelSpec:
         return self.task == "detect"
 
 
-def load_spec(name: str, *, detects: bool = False) -> ModelSpec:
+def load_spec(name: str, *, task: str = "embed") -> ModelSpec:
     """Read the model file of a registered name or at a path.
 
     Args:
         name: a registered name, or the path of a TOML file.
-        detects: whether a face detector is expected. Then the message for a missing model file shows one of a detector.
+        task: the task of the expected model, for the example in the message for a missing model file.
     Raises:
         ModelError: the name is unknown, or a key of the TOML file is missing or wrong.
     """
     path = Path(name)
     if path.suffix == ".onnx":
-        option, task, size, dimension = _DETECT if detects else _EMBED
+        option, size, dimension = _EXAMPLES[task]
         raise ModelError(
             f"{name} is an ONNX file; expected: a model file that describes it. Write this to "
             f"{path.with_suffix('.toml')}, and use {option} {path.with_suffix('.toml')}:\n\n"
@@ -204,8 +209,11 @@ def _read(path: Path) -> ModelSpec:
             raise ValueError("the key 'folder' is unknown")
         spec = convert(raw, ModelSpec)
         if spec.detects != bool(spec.decode):
-            expected = 'the name of a decoder, for example "yunet"' if spec.detects else 'nothing, for the task "embed"'
+            nothing = f'nothing, for the task "{spec.task}"'
+            expected = 'the name of a decoder, for example "yunet"' if spec.detects else nothing
             raise ValueError(f"decode is {spec.decode!r}; expected: {expected}")
+        if spec.task == "landmarks" and spec.dimension != LANDMARK_VALUES:
+            raise ValueError(f'dimension is {spec.dimension}; expected: {LANDMARK_VALUES}, for the task "landmarks"')
     except OSError as err:
         raise ModelError(f"the model file {path} cannot be read: {err.strerror}") from err
     except ValueError as err:

@@ -30,20 +30,21 @@ FACE = np.dtype(
         ("frontal", np.float32),  # 1: looks at the camera, 0: in profile
         ("brightness", np.float32),  # mean grey level of the face, 0 to 255; NaN in rows of older versions
         ("contrast", np.float32),  # range of its grey levels without the extreme twentieths; likewise
+        ("fit", np.float32),  # mean distance of the landmarks from the template, in eye distances; likewise
         ("page", np.uint16),  # page of the file, from 1; 0 in files of main pages only
         ("face_index", np.uint16),  # rank among the faces of the photo; 0 for the main face
     ]
 )
 # Datasets that files and segments of older versions lack, by field of FACE; aligned with `/embeddings`.
-EXPOSURE_DATASETS = {name: f"faces/{name}" for name in ("brightness", "contrast")}
+LATER_DATASETS = {name: f"faces/{name}" for name in ("brightness", "contrast", "fit")}
 PAGE_DATASET = "faces/page"  # only in files made with `--pages all`
 # Datasets of the other fields, which every file with faces has.
 FACE_DATASETS = {
     name: name if name == "face_index" else f"faces/{name}"
     for name in FACE.names or ()
-    if name not in EXPOSURE_DATASETS and name != "page"
+    if name not in LATER_DATASETS and name != "page"
 }
-ALL_FACE_DATASETS = {**FACE_DATASETS, **EXPOSURE_DATASETS, "page": PAGE_DATASET}
+ALL_FACE_DATASETS = {**FACE_DATASETS, **LATER_DATASETS, "page": PAGE_DATASET}
 
 
 class Status(enum.IntEnum):

@@ -67,7 +67,9 @@ def test_an_older_detector_model_file_is_read(tmp_path: Path) -> None:
         ({"generator": "{form = 128, seed = 0}"}, ('form = "128" or "512"',)),
         ({"generator": '{form = "128", seed = "0"}'}, ("seed",)),
         ({"generator": "{layers = 3}"}, ("layers", "form", "seed")),
-        ({"task": '"landmarks"'}, ("task", "landmarks", "embed", "detect")),
+        ({"task": '"attributes"'}, ("task", "attributes", "embed", "detect", "landmarks")),
+        ({"task": '"landmarks"'}, ("dimension", 512, 15)),
+        ({"task": '"landmarks"', "dimension": "15", "decode": '"yunet"'}, ("decode", "yunet", "landmarks")),
         ({"task": '"detect"'}, ("decode", "''")),
         ({"decode": '"yunet"'}, ("decode", "yunet")),
         ({"title": "3"}, ("title", 3)),
@@ -92,7 +94,7 @@ def test_an_onnx_file_alone_is_refused_with_the_toml_to_write(tmp_path: Path) ->
 
 def test_the_toml_of_a_detector_is_a_detector_model_file(tmp_path: Path) -> None:
     with raises(ModelError, "--detector /models/mine.toml") as caught:
-        load_spec("/models/mine.onnx", detects=True)
+        load_spec("/models/mine.onnx", task="detect")
     (tmp_path / "mine.toml").write_text(str(caught.value).split("\n\n", 1)[1])
     written = load_spec(str(tmp_path / "mine.toml"))
     registered = load_spec("scrfd-500m")
@@ -103,6 +105,14 @@ def test_the_toml_of_a_detector_is_a_detector_model_file(tmp_path: Path) -> None
         registered.size,
     )
     assert written.channel_order == registered.channel_order
+
+
+def test_the_toml_of_a_landmark_network_is_a_landmark_model_file(tmp_path: Path) -> None:
+    with raises(ModelError, "--landmarks /models/mine.toml") as caught:
+        load_spec("/models/mine.onnx", task="landmarks")
+    (tmp_path / "mine.toml").write_text(str(caught.value).split("\n\n", 1)[1])
+    written, registered = load_spec(str(tmp_path / "mine.toml")), load_spec("facemill-landmarks")
+    assert (written.task, written.dimension, written.size) == ("landmarks", registered.dimension, registered.size)
 
 
 def test_unknown_names_get_the_nearest_name_and_the_list() -> None:
@@ -116,8 +126,8 @@ def test_unknown_names_get_the_nearest_name_and_the_list() -> None:
 def test_all_registered_models_are_readable_and_name_their_file() -> None:
     specs = {spec.name: spec for spec in list_specs()}
     assert specs.keys() >= {
-        "facemill-512", "facemill-det", "mobilefacenet-128", "mobilenetv2", "random-128", "random-512", "scrfd-2.5g",
-        "scrfd-500m", "sface", "w600k_mbf", "yunet",
+        "facemill-512", "facemill-det", "facemill-landmarks", "mobilefacenet-128", "mobilenetv2", "random-128",
+        "random-512", "scrfd-2.5g", "scrfd-500m", "sface", "w600k_mbf", "yunet",
     }  # fmt: skip
     for spec in specs.values():
         assert spec.trained == (not spec.generator)

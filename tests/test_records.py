@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from runtime.records import ALL_FACE_DATASETS, EXPOSURE_DATASETS, FACE, FACE_DATASETS, Batch, Outcome, Status
+from runtime.records import ALL_FACE_DATASETS, FACE, FACE_DATASETS, LATER_DATASETS, Batch, Outcome, Status
 
 
 def test_stored_numbers_never_change() -> None:
@@ -30,7 +30,7 @@ def test_a_batch_counts_photos_and_not_faces(rows: list[int], photographs: int) 
 
 def test_every_field_of_a_face_has_its_own_dataset() -> None:
     assert set(ALL_FACE_DATASETS) == set(FACE.names or ())
-    assert ALL_FACE_DATASETS.keys() - FACE_DATASETS.keys() == {*EXPOSURE_DATASETS, "page"}
+    assert ALL_FACE_DATASETS.keys() - FACE_DATASETS.keys() == {*LATER_DATASETS, "page"}
     assert len(set(ALL_FACE_DATASETS.values())) == len(ALL_FACE_DATASETS)
     assert FACE_DATASETS["face_index"] == "face_index"
     assert FACE_DATASETS["box"] == "faces/box"

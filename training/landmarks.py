@@ -65,7 +65,7 @@ class LandmarkNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         x = self.early(images)
         x = self.late(x + functional.interpolate(self.context(x), scale_factor=2, mode="nearest"))
-        maps = self.head(x).flatten(2).unflatten(1, (POINTS, _PER_POINT))  # (N, 5, 4, 144)
+        maps = self.head(x).reshape(-1, POINTS, _PER_POINT, self.centres.shape[1])  # (N, 5, 4, 144)
         weights = maps[:, :, :1].softmax(dim=-1)
         places = maps[:, :, 1:3] * _STRIDE + self.centres
         points = (weights * places).sum(dim=-1)  # (N, 5, 2)

@@ -37,16 +37,19 @@ def gather_calibration(
     seed: int = 0,
     align: str = "none",
     detector: Engine | None = None,
+    landmarks: Engine | None = None,
 ) -> CalibrationSet:
     """Draw photos until there are enough crops.
 
     Args:
         inputs: folders, files and @lists, as for `process`.
-        spec: the model to calibrate. A detector gets the first view of whole photos.
+        spec: the model to calibrate. A detector gets the first view of whole photos, a landmark network the squares of
+            faces.
         count: number of crops; there are fewer if the photos do not suffice.
         seed: random seed, 0 <= seed < 2**32. The same photos and seed give the same crops.
         align: which photos are searched for faces, see FaceRules.
         detector: the engine that detects faces; None with align "none".
+        landmarks: the engine that looks at each face once more; None to crop by the landmarks of the detector.
     Raises:
         SourceError: there are no photos, or an input cannot be read.
         ConfigError: the seed is out of range, or too few photos become crops.
@@ -59,8 +62,8 @@ def gather_calibration(
     side = side_of(spec)
     parts, drawn, failed = [np.empty((0, side, side, 3), np.uint8)], 0, 0
     with ExitStack() as stack:
-        runner = stack.enter_context(open_runner(detector)) if detector else None
-        make_crops = _chain(spec, FaceRules(align), runner)
+        runners = [stack.enter_context(open_runner(engine)) if engine else None for engine in (detector, landmarks)]
+        make_crops = _chain(spec, FaceRules(align), *runners)
         for start in range(0, len(order), _BATCH_PHOTOS):
             batch = make_crops(read(Batch(rows=np.sort(order[start : start + _BATCH_PHOTOS]))))
             parts.append(batch.images)
@@ -78,11 +81,13 @@ def gather_calibration(
     return CalibrationSet(crops, seed)
 
 
-def _chain(spec: ModelSpec, rules: FaceRules, detector: Runner | None) -> Callable[[Encoded], Crops]:
+def _chain(
+    spec: ModelSpec, rules: FaceRules, detector: Runner | None, landmarks: Runner | None
+) -> Callable[[Encoded], Crops]:
     """Make the work from encoded photos to the images that the model sees in a run."""
     if spec.detects:
         return _Views(DecodePhotos(spec.channel_order, Limits()))
-    return crop_stages(spec, Limits(), rules, detector)
+    return crop_stages(spec, Limits(), rules, detector, landmarks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from .. import defaults
 from ..engines import build as building
 from ..engines.build import BuildResult
-from ..engines.choose import choose_detector
+from ..engines.choose import choose_detector, choose_landmarks
 from ..engines.weights import weights_for
 from ..errors import OptionError
 from ..modelspec import load_spec
@@ -26,6 +26,7 @@ def build_engine(
     calibration_seed: int = 0,
     align: str = defaults.ALIGN,
     detector: str | None = None,
+    landmarks: str | None = None,
     batch: tuple[int, int, int] | None = None,
     compute_capability: str | None = None,
     output: Path = Path(defaults.ENGINES),
@@ -39,7 +40,7 @@ def build_engine(
         calibration: folders, files and @lists to calibrate INT8 on; empty for none.
         calibration_count: photos of the calibration.
         calibration_seed: random seed of the sample.
-        align, detector: options that make the crops of the calibration, as for `process`.
+        align, detector, landmarks: options that make the crops of the calibration, as for `process`.
     Raises:
         OptionError: options exclude each other.
         ModelError, EngineError, MissingDependencyError: the engine cannot be built.
@@ -64,6 +65,7 @@ def build_engine(
             seed=calibration_seed,
             align=align,
             detector=None if spec.detects else choose_detector(detector, align=align, backend="cpu"),
+            landmarks=choose_landmarks(landmarks, align=align, backend="cpu") if spec.task == "embed" else None,
         )
     return building.build_engine(
         spec,

@@ -7,10 +7,11 @@ import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from .. import defaults
-from ..engines.choose import choose_detector, choose_engine, is_file_name, licence_of
+from ..engines.choose import choose_detector, choose_engine, choose_landmarks, is_file_name, licence_of
 from ..engines.engine import Engine, read_engine
 from ..errors import ConfigError, Interrupted, OptionError
 from ..evaluation.attach import attach_calibration, calibration_of, check_file
@@ -24,6 +25,7 @@ from ..faces.rules import FaceRules
 from ..interrupt import Control
 from ..metrics.pairs import read_pairs
 from ..pairs.checkpoint import checkpoint_plan_path
+from ..pipeline.contract import fit_limit_of, landmarks_of
 from ..pipeline.plan import resumed_contract
 from ..pipeline.request import Request
 from ..progress import Listener
@@ -41,6 +43,7 @@ def evaluate(
     compare: tuple[Path, Path] | None = None,
     detector: str | None = None,
     detectors: Sequence[str] = (),
+    landmarks: str | None = None,
     faces: FaceRules | None = None,
     output: Path | None = None,
     gallery: int | None = None,
@@ -54,7 +57,7 @@ def evaluate(
     Args:
         folder: a folder with one sub-folder per person.
         pairs: pairs to judge, in the format of LFW's pairs.txt; None for none.
-        engine, model, backend, detector, faces: as for `process`.
+        engine, model, backend, detector, landmarks, faces: as for `process`.
         compare: two engine files to compare with each other, instead of one engine.
         detectors: several detectors to compare with each other, instead of one.
         output: folder for the report and the embeddings; None for neither.
@@ -91,6 +94,9 @@ def evaluate(
     names: list[str | None] = [*detectors] or [detector]
     backend, resumed_detector = engines[0].info.backend, resumed.detector or ""
     finders = [choose_detector(name, align=faces.align, backend=backend, resumed=resumed_detector) for name in names]
+    look = choose_landmarks(landmarks, align=faces.align, backend=backend, resumed=landmarks_of(resumed))
+    if faces.max_fit is None and resumed.detects_faces:
+        faces = replace(faces, max_fit=fit_limit_of(resumed))
     count = max(len(engines), len(finders))
     engines, finders = (engines * count)[:count], (finders * count)[:count]
     with ExitStack() as stack:
@@ -104,6 +110,7 @@ def evaluate(
                 force=force,
                 faces=faces,
                 detector=detecting,
+                landmarks=look,
             )
             for suffix, engine_of_run, detecting in zip(suffixes, engines, finders, strict=True)
         ]

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import defaults
 from ..cuda.device import choose_gpus
-from ..engines.choose import choose_detector, choose_engine
+from ..engines.choose import choose_detector, choose_engine, choose_landmarks
 from ..engines.engine import Engine, read_engine
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
@@ -22,6 +22,7 @@ from ..maintenance.add import Added
 from ..maintenance.receipt import Receipt
 from ..maintenance.remove import Removal, RemovalPlan
 from ..pipeline import run as running
+from ..pipeline.contract import fit_limit_of, landmarks_of
 from ..pipeline.plan import resumed_contract
 from ..pipeline.request import Request, RunOptions
 from ..pipeline.summary import Summary
@@ -84,6 +85,7 @@ def process(
     model: str | None = None,
     backend: str = "auto",
     detector: PathLike | Engine | None = None,
+    landmarks: PathLike | Engine | None = None,
     faces: FaceRules | None = None,
     device: str = "auto",
     decoder: str = "auto",
@@ -111,6 +113,8 @@ def process(
             the file that is resumed.
         backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
         detector: a registered name, a model file or an engine file; None as for `model`.
+        landmarks: the network that looks at each face once more: as for `detector`, or "none" to crop by the landmarks
+            of the detector.
         faces: rules for detecting and selecting faces; None for the defaults of the command line.
         device: "cpu", "gpu" (the first one) or the number of a GPU; several, separated by commas, get one process each.
             "auto" for one process on the device of the engine.
@@ -158,12 +162,15 @@ def process(
     inputs = _inputs(photos)
     resumed = resumed_contract(Path(output), inputs, patterns, force=force)
     chosen = choose_engine(engine, model=model, backend=backend, resumed=resumed.model or "")
-    resumed_detector = resumed.detector or ""
+    if faces.max_fit is None and resumed.detects_faces:
+        faces = replace(faces, max_fit=fit_limit_of(resumed))
+    finding: dict[str, Any] = {"align": faces.align, "backend": chosen.info.backend}
     request = Request(
         inputs=inputs,
         output=Path(output),
         engine=chosen,
-        detector=choose_detector(detector, align=faces.align, backend=chosen.info.backend, resumed=resumed_detector),
+        detector=choose_detector(detector, **finding, resumed=resumed.detector or ""),
+        landmarks=choose_landmarks(landmarks, **finding, resumed=landmarks_of(resumed)),
         faces=faces,
         limits=limits or Limits(),
         patterns=patterns or Patterns(),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import defaults
 from ..engines.build import rebuild_if_stale
-from ..engines.choose import choose_detector, choose_engine
+from ..engines.choose import choose_detector, choose_engine, choose_landmarks
 from ..engines.engine import Engine, read_engine
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
@@ -45,6 +46,7 @@ class FaceEmbedder:
         model: str | None = None,
         backend: str = "auto",
         detector: PathLike | Engine | None = None,
+        landmarks: PathLike | Engine | None = None,
         align: str = defaults.ALIGN,
         min_score: float = defaults.MIN_SCORE,
     ) -> None:
@@ -56,6 +58,7 @@ class FaceEmbedder:
             model: a registered name or a model file (`PATH.toml`); None for the default of this machine.
             backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
             detector: a registered name, a model file or an engine file; None for the default of this machine.
+            landmarks: the network that looks at each face once more: as for `detector`, or "none".
             align: "detect" aligns the faces of every photo, "none" takes photos whole as aligned crops, "auto" takes
                 those of exactly the crop's size whole.
             min_score: minimum detection confidence, 0 to 1.
@@ -67,8 +70,13 @@ class FaceEmbedder:
         self._calibration: Calibration | None = None
         if file is None:
             rebuilt = rebuild_if_stale(choose_engine(engine, model=model, backend=backend))
-            faces = FaceRules(align, threshold=min_score, min_iod=0.0)
-            rules = QueryRules(rebuilt, choose_detector(detector, align=align, backend=rebuilt.info.backend), faces)
+            finding: dict[str, Any] = {"align": align, "backend": rebuilt.info.backend}
+            rules = QueryRules(
+                rebuilt,
+                choose_detector(detector, **finding),
+                FaceRules(align, threshold=min_score, min_iod=0.0, max_fit=1.0),
+                landmarks=choose_landmarks(landmarks, **finding),
+            )
         else:
             given = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
             with EmbeddingFile(Path(file)) as gallery:
@@ -121,6 +129,7 @@ def embed(
     model: str | None = None,
     backend: str = "auto",
     detector: PathLike | Engine | None = None,
+    landmarks: PathLike | Engine | None = None,
     align: str = defaults.ALIGN,
     min_score: float = defaults.MIN_SCORE,
 ) -> list[Embedding]:
@@ -128,7 +137,7 @@ def embed(
 
     Args:
         photos: a photo or several: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
-        engine, model, backend, detector, align, min_score: see `FaceEmbedder`.
+        engine, model, backend, detector, landmarks, align, min_score: see `FaceEmbedder`.
     Returns:
         One embedding a photo, in the same order; a photo that cannot be embedded has one with its error.
     Raises:
@@ -140,9 +149,8 @@ def embed(
         >>> embedding.vector.shape, embedding.error
         ((512,), '')
     """
-    with FaceEmbedder(
-        engine=engine, model=model, backend=backend, detector=detector, align=align, min_score=min_score
-    ) as embedder:
+    finding: dict[str, Any] = {"detector": detector, "landmarks": landmarks, "align": align, "min_score": min_score}
+    with FaceEmbedder(engine=engine, model=model, backend=backend, **finding) as embedder:
         return embedder.embed(photos)
 
 
@@ -156,6 +164,7 @@ def compare(
     model: str | None = None,
     backend: str = "auto",
     detector: PathLike | Engine | None = None,
+    landmarks: PathLike | Engine | None = None,
     align: str = defaults.ALIGN,
 ) -> Comparison:
     """Say whether two photos show the same person. `FaceEmbedder` keeps the engines for repeated calls.
@@ -164,7 +173,7 @@ def compare(
         a, b: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
         file: use the engines, settings and calibration of this file. It can be combined only with `engine`.
         threshold: lowest score of the same person, -1 to 1; None for that of the file or of the model.
-        engine, model, backend, detector, align: see `FaceEmbedder`.
+        engine, model, backend, detector, landmarks, align: see `FaceEmbedder`.
     Raises:
         ConfigError, EngineError, ModelError, MissingDependencyError: see `FaceEmbedder`.
 
@@ -174,9 +183,8 @@ def compare(
         >>> -1 <= comparison.score <= 1
         True
     """
-    with FaceEmbedder(
-        file=file, engine=engine, model=model, backend=backend, detector=detector, align=align
-    ) as embedder:
+    finding: dict[str, Any] = {"detector": detector, "landmarks": landmarks, "align": align}
+    with FaceEmbedder(file=file, engine=engine, model=model, backend=backend, **finding) as embedder:
         return embedder.compare(a, b, threshold=threshold)
 
 
@@ -184,6 +192,7 @@ def detect(
     photos: PhotoInput | Sequence[PhotoInput],
     *,
     detector: PathLike | Engine | None = None,
+    landmarks: PathLike | Engine | None = None,
     backend: str = "auto",
     min_score: float = defaults.MIN_SCORE,
 ) -> list[Detection]:
@@ -192,6 +201,7 @@ def detect(
     Args:
         photos: a photo or several: paths, encoded bytes, or (H, W, 3) uint8 arrays, RGB.
         detector: a registered name, a model file or an engine file; None for the default of this machine.
+        landmarks: the network that looks at each face once more: as for `detector`, or "none".
         backend: "cpu", "cuda", "tensorrt", or "auto" for the fastest on this machine.
         min_score: minimum detection confidence, 0 to 1.
     Returns:
@@ -208,5 +218,7 @@ def detect(
     """
     engine = choose_detector(detector, align="detect", backend=backend)
     assert engine is not None
-    with PhotoDetector(rebuild_if_stale(engine), min_score=min_score) as opened:
+    look = choose_landmarks(landmarks, backend=backend)
+    look = look and rebuild_if_stale(look)
+    with PhotoDetector(rebuild_if_stale(engine), landmarks=look, min_score=min_score) as opened:
         return opened.detect(photo_list(photos))

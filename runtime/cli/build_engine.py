@@ -57,7 +57,8 @@ def main(detection: groups.DetectorOptions, as_json: bool, **given: Any) -> None
 
     An int8 engine is calibrated on your photos: half of the sample gives the ranges, a quarter decides on the method
     and on the layers that stay in float, and the engine is compared on the last quarter. The crops of the sample are
-    made as process makes them, by --align and --detector. A detector sees the photos whole.
+    made as process makes them, by --align, --detector and --landmarks. A detector sees the photos whole, a landmark
+    network the squares of faces.
 
     \b
     Examples:

@@ -29,7 +29,7 @@ _VERDICTS = {"same": "one person", "different": "two people", "unknown": "no ver
 @options.json_option
 @options.page_option
 @options.force_option("Replace an existing page.")
-@options.excludes("--file", "--model", "--backend", "--align", "--detector", why="photos become what FILE's rows are")
+@options.excludes("--file", "--model", "--backend", *groups.DETECTOR_OPTIONS, why="photos become what FILE's rows are")
 @handle_errors
 def main(
     photos: tuple[str, str],

@@ -71,7 +71,7 @@ def main(folder: Path, engine: groups.EngineOptions, faces: groups.FaceOptions, 
 
     with terminal() as job:
         report = evaluate(
-            folder, detector=faces.detector, faces=faces.rules(), **job,
+            folder, detector=faces.detector, landmarks=faces.landmarks, faces=faces.rules(), **job,
             **engine.values(), **given,
         )  # fmt: skip
     text = json.dumps(report.to_dict()) if as_json else "\n".join(map(printable, as_text(report.tables())))

@@ -84,10 +84,12 @@ class DetectorOptions(Options):
     Attributes:
         align: "auto", "detect" or "none".
         detector: a registered detector, a model file or an engine file; None for the default.
+        landmarks: a registered landmark network, a model file, an engine file, or "none"; None for the default.
     """
 
     align: str
     detector: str | None
+    landmarks: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class FaceOptions(DetectorOptions):
     min_brightness: float
     min_contrast: float
     min_frontal: float
+    max_fit: float | None
     pages: str
 
     def rules(self) -> FaceRules:
@@ -112,7 +115,8 @@ class FaceOptions(DetectorOptions):
         from ..faces.rules import FaceRules
 
         quality = self.min_score, self.min_iod, self.min_sharpness, self.min_frontal
-        return FaceRules(self.align, self.faces, *quality, self.min_brightness, self.min_contrast, self.pages)
+        exposure = self.min_brightness, self.min_contrast
+        return FaceRules(self.align, self.faces, *quality, *exposure, self.pages, self.max_fit)
 
 
 align_option = click.option(
@@ -123,12 +127,19 @@ align_option = click.option(
     help="detect: detect and align the faces of every photo. none: take every photo whole, as an aligned crop. "
     "auto: take photos of exactly the crop's size whole, and detect faces in the others.",
 )
+DETECTOR_OPTIONS = ("--align", "--detector", "--landmarks")
 _detector = (
     align_option,
     click.option(
         "--detector",
         help="Face detector: a registered name, a model file (PATH.toml) or an engine file.  "
         "[default: yunet if its file is on this machine, else facemill-det; a resumed file keeps its detector]",
+    ),
+    click.option(
+        "--landmarks",
+        help="Landmark network that looks at each face once more before it is cropped: a registered name, a model file "
+        "(PATH.toml) or an engine file. none: crop by the landmarks of the detector.  "
+        "[default: facemill-landmarks; a resumed file keeps its network, or none]",
     ),
 )
 detector_options = grouped("detection", DetectorOptions, *_detector)
@@ -185,6 +196,12 @@ face_options = grouped(
         default=defaults.MIN_FRONTAL,
         show_default=True,
         help="Minimum frontal pose of a face: 1 looks into the camera, 0 is a profile.",
+    ),
+    click.option(
+        "--max-fit",
+        type=float,
+        help="Maximum distance of the five landmarks from those of a face in front of the camera, in distances between "
+        f"the eyes, 0 to 1; 1 accepts all.  [default: {defaults.MAX_FIT:g}; a resumed file keeps its limit]",
     ),
     click.option(
         "--pages",

@@ -71,7 +71,7 @@ def main(
 
     with terminal() as job:
         rules: dict[str, Any] = {"faces": faces.rules(), "limits": limits.limits(), "segments": segments.rules()}
-        rules |= {"patterns": patterns.patterns(), "detector": faces.detector}
+        rules |= {"patterns": patterns.patterns(), "detector": faces.detector, "landmarks": faces.landmarks}
         summary = process(photos, output, **rules, **engine.values(), **work.values(), **job, **given)
     click.echo("\n".join(_report(summary)), err=True)
     if as_json:

@@ -8,12 +8,15 @@ from pathlib import Path
 from ..assets import cache_dir
 from ..errors import ConfigError, ModelUnavailableError, OptionError
 from ..modelspec import list_specs, load_spec
-from ..modelstore import SHIPPED_DETECTOR, default_detector, default_model
+from ..modelstore import SHIPPED_DETECTOR, SHIPPED_LANDMARKS, default_detector, default_model
 from .build import build_engine
 from .engine import Engine, read_engine, sidecar_path
 from .weights import weights_for
 
 _ENGINE_SUFFIXES = (".onnx", ".plan")
+_NO_LANDMARKS = "none"
+_OPTIONS = {"embed": "--model", "detect": "--detector", "landmarks": "--landmarks"}
+_WORK = {"embed": "embeds faces", "detect": "detects faces", "landmarks": "finds the landmarks of faces"}
 
 
 def choose_engine(
@@ -32,7 +35,7 @@ def choose_engine(
         resumed: the model of the file that is resumed, which replaces the default; empty if no file is resumed.
     Raises:
         OptionError: an engine is given together with a model or a backend.
-        ConfigError: the model detects faces.
+        ConfigError: the model does not embed faces.
         EngineError: the engine is missing, damaged or cannot be built.
         ModelError, ModelUnavailableError: the model is unknown, or its weights cannot be fetched.
     """
@@ -69,16 +72,44 @@ def choose_detector(
     if isinstance(detector, Engine):
         return detector
     name = os.fspath(detector or default_detector(resumed))
-    path = Path(name)
-    if path.suffix in _ENGINE_SUFFIXES and sidecar_path(path).exists():
-        return read_engine(path)
     try:
-        return _engine_of(name, backend, detects=True)
+        return _engine_at(name) or _engine_of(name, backend, task="detect")
     except ModelUnavailableError as err:
         raise ModelUnavailableError(
             f"{err.message}\nThis model is the face detector. For new files use the detector that is included: "
             f"--detector {SHIPPED_DETECTOR}. Aligned crops need no detector: --align none"
         ) from err
+
+
+def choose_landmarks(
+    landmarks: str | os.PathLike[str] | Engine | None = None,
+    *,
+    align: str = "auto",
+    backend: str = "auto",
+    resumed: str | None = None,
+) -> Engine | None:
+    """Choose the engine that looks at each face once more: the given one, or that of the model, built if needed.
+
+    Args:
+        landmarks: a registered name, a model file (`PATH.toml`), an engine file, or "none"; None for the default.
+        align: "none" to detect no faces.
+        backend: backend of a network that is given by its model.
+        resumed: the landmark network of the file that is resumed, "none" for a file without one, which replaces the
+            default; None if no file is resumed.
+    Returns:
+        None if no face is looked at once more.
+    Raises:
+        ConfigError: the model does not find landmarks.
+        EngineError: the engine is damaged or cannot be built.
+        ModelError, ModelUnavailableError: the model is unknown, or its weights are missing.
+    """
+    if align == "none":
+        return None
+    if isinstance(landmarks, Engine):
+        return landmarks
+    default = resumed if resumed in (_NO_LANDMARKS, SHIPPED_LANDMARKS) else SHIPPED_LANDMARKS
+    name = os.fspath(landmarks or default)
+    return None if name == _NO_LANDMARKS else _engine_at(name) or _engine_of(name, backend, task="landmarks")
 
 
 def is_file_name(detector: str) -> bool:
@@ -99,10 +130,17 @@ def licence_of(detector: str) -> str:
     return next((spec.licence for spec in list_specs() if spec.sha256 == sha256), "")
 
 
-def _engine_of(model: str, backend: str, *, detects: bool = False) -> Engine:
-    spec = load_spec(model, detects=detects)
-    if spec.detects != detects:  # before anything is fetched or built
-        option, does = ("--detector", "embeds faces") if detects else ("--model", "detects faces")
-        fitting = ", ".join(other.name for other in list_specs() if other.detects == detects)
-        raise ConfigError(f"{option} is {model}, which {does} only; expected: one of {fitting}, or a PATH.toml")
+def _engine_at(name: str) -> Engine | None:
+    """Read the engine of a file name; None if the name is none of an engine."""
+    path = Path(name)
+    return read_engine(path) if path.suffix in _ENGINE_SUFFIXES and sidecar_path(path).exists() else None
+
+
+def _engine_of(model: str, backend: str, *, task: str = "embed") -> Engine:
+    spec = load_spec(model, task=task)
+    if spec.task != task:  # before anything is fetched or built
+        fitting = ", ".join(other.name for other in list_specs() if other.task == task)
+        raise ConfigError(
+            f"{_OPTIONS[task]} is {model}, which {_WORK[spec.task]} only; expected: one of {fitting}, or a PATH.toml"
+        )
     return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).engine

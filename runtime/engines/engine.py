@@ -67,7 +67,8 @@ class EngineInfo:
         context_bytes: device memory of one execution context of a TensorRT engine; 0 if no GPU has measured it.
         refused: error of the GPU for an engine of TensorRT-RTX's default set, if this engine was built for this GPU
             alone because of it; else empty.
-        task, decode: as in the model file. The images of a detector may have any size.
+        task, decode: as in the model file. The images of a detector may have any size; those of a landmark network are
+            squares with the side `size`.
         recipe: tensor names and normalisation built into the engine.
         parity: agreement with the model.
         int8: how it was quantised.

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..errors import ConfigError
 from ..faces.detectors import decoder_of
-from ..graphs.tensors import FACES, OUTPUT
+from ..graphs.tensors import OUTPUTS
 from ..modelspec import ModelSpec
 from .engine import EngineInfo
 
@@ -16,7 +16,7 @@ _USUAL_SIDE, _LARGEST_SIDE = 224, 1024  # of a detector's images, pixels
 
 def output_of(model: ModelSpec | EngineInfo) -> str:
     """The name of an engine's output."""
-    return FACES if model.detects else OUTPUT
+    return OUTPUTS[model.task]
 
 
 def sides_of(model: ModelSpec | EngineInfo) -> tuple[int, int, int]:

@@ -43,7 +43,7 @@ BARS = {
 
 
 def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArray[np.uint8] | None = None) -> Parity:
-    """Compare an engine with `reference_embeddings`.
+    """Compare an engine with the unchanged ONNX file.
 
     Args:
         runner: the engine.
@@ -63,13 +63,14 @@ def measure_parity(runner: Runner, spec: ModelSpec, weights: Path, crops: NDArra
         got = weigh_by_score(outputs, score_at)
     else:
         crops = synthetic_crops(spec.size) if crops is None else crops
-        expected = reference_embeddings(spec, weights, crops)
+        read = reading_of(spec) or _all_of
+        expected = read(reference_rows(spec, weights, crops))
         if not expected.any():
             raise ModelError(
                 f"the network of {spec.name} answers zeros to each of {len(crops)} pictures; expected: numbers that "
                 f"tell faces apart. Its weights were lost: export {weights} again"
             )
-        got = _embed(runner, crops).astype(np.float64)
+        got = read(_embed(runner, crops).astype(np.float64))
     if got.shape != expected.shape or not np.isfinite(got).all():
         return Parity(len(crops), -1.0, -1.0)
     lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)  # (N,)
@@ -95,13 +96,20 @@ def check_parity(parity: Parity, precision: str, label: str) -> None:
 
 
 def reference_embeddings(spec: ModelSpec, weights: Path, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Run the unchanged ONNX file on ONNX Runtime, with normalisation before it and L2 after it in NumPy.
+    """The rows of `reference_rows` with length 1: (N, D) float64; zeros if the network returns zeros."""
+    rows = reference_rows(spec, weights, crops)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0), np.float64)
+
+
+def reference_rows(spec: ModelSpec, weights: Path, crops: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Run the unchanged ONNX file on ONNX Runtime, with the normalisation before it in NumPy.
 
     Args:
-        spec, weights: the model.
+        spec, weights: the model, which is no detector.
         crops: (N, S, S, 3) uint8 in the model's channel order.
     Returns:
-        (N, D) float64, unit rows (zero rows if the network returns zero).
+        (N, D) float64, as the network returns them.
     Raises:
         ModelError: ONNX Runtime cannot run the file, or the output has the wrong length.
     """
@@ -129,8 +137,7 @@ def reference_embeddings(spec: ModelSpec, weights: Path, crops: NDArray[np.uint8
             f"the ONNX file {weights} returns {rows.shape[1]} numbers per image; expected by the model file "
             f"{spec.name}: {spec.dimension}"
         )
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0), np.float64)
+    return np.asarray(rows, np.float64)
 
 
 def synthetic_crops(size: int, count: int = CROPS, seed: int = 0) -> NDArray[np.uint8]:
@@ -201,10 +208,15 @@ def weigh_by_score(raw: NDArray[np.float64], score_at: int = 0) -> NDArray[np.fl
 
 def reading_of(spec: ModelSpec) -> Reading | None:
     """The part of a model's outputs that is compared for INT8; None: all of it."""
-    if not spec.detects:
-        return None
-    score_at = decoder_of(spec.decode).score_at
-    return lambda raw: weigh_by_score(raw, score_at)
+    if spec.detects:
+        score_at = decoder_of(spec.decode).score_at
+        return lambda raw: weigh_by_score(raw, score_at)
+    # Of landmarks their places around the middle: measured from a corner, two far different answers would look alike.
+    return (lambda raw: raw[:, :10] - spec.size / 2) if spec.task == "landmarks" else None
+
+
+def _all_of(raw: NDArray[np.float64]) -> NDArray[np.float64]:
+    return raw
 
 
 def _infer_one(runner: Runner, picture: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -25,10 +25,12 @@ class Runner(Protocol):
 
         Args:
             images: (n, H, W, 3) uint8, NHWC, C-contiguous, in `info.channel_order`; 1 <= n <= profile max. A network
-                that embeds takes crops of its own size; a detector takes any sides that are multiples of 32.
+                that embeds takes crops of its own size, a landmark network squares of its own size; a detector takes
+                any sides that are multiples of 32.
         Returns:
             A new float32 array. A network that embeds returns (n, D) rows of length 1, or of zeros where the network
-            answers zeros. A detector returns (n, P, V), which the model's function in faces/detectors.py decodes.
+            answers zeros. A detector returns (n, P, V), which the model's function in faces/detectors.py decodes. A
+            landmark network returns (n, 15), which faces/second_look.py explains.
         Raises:
             ConfigError: shape, dtype or batch size is wrong.
             OutOfMemoryError: the batch does not fit; a smaller one may.

@@ -13,7 +13,7 @@ from ..engines.engine import Engine
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..modelspec import load_spec
-from ..modelstore import default_detector, default_model
+from ..modelstore import SHIPPED_LANDMARKS, default_detector, default_model
 from ..search.embedder import QueryRules
 from ..sources.kinds import Patterns
 from ..sources.scan import scan
@@ -111,14 +111,16 @@ def _embedding(
         if engine is None:
             return spec.name, spec.dimension, lambda flops: guess_rate(flops, spec.name)
     built, info = engine, engine.info
-    detector = None
-    if align != "none":
-        detector_spec = load_spec(default_detector())
-        detector = find_engine(detector_spec)
-        if detector is None:
-            return info.model, info.dimension, lambda flops: guess_rate(flops, detector_spec.name)
+    finders: list[Engine] = []  # the detector and the landmark network
+    for name in (default_detector(), SHIPPED_LANDMARKS) if align != "none" else ():
+        finder_spec = load_spec(name)
+        finder = find_engine(finder_spec)
+        if finder is None:
+            return info.model, info.dimension, lambda flops, spec=finder_spec: guess_rate(flops, spec.name)
+        finders.append(finder)
     if not scanned.names:
-        return info.model, info.dimension, lambda _: measure_engine_rate(built, detector)
-    rules = QueryRules(built, detector, FaceRules(align))
+        return info.model, info.dimension, lambda _: measure_engine_rate(built, finders)
+    detector, landmarks = finders or (None, None)
+    rules = QueryRules(built, detector, FaceRules(align), landmarks=landmarks)
     paths = [os.path.join(scanned.root, path) for path in scanned.names]
     return info.model, info.dimension, lambda _: measure_photo_rate(rules, paths)

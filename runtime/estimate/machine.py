@@ -79,18 +79,17 @@ def measure_photo_rate(rules: QueryRules, photos: Sequence[bytes], seed: int = 0
     return Rate(per_s, "measured", f"{per_s:,.0f} photos/s, on a sample drawn at random")
 
 
-def measure_engine_rate(engine: Engine, detector: Engine | None) -> Rate:
+def measure_engine_rate(engine: Engine, finders: Sequence[Engine]) -> Rate:
     """Measure the rate of the engines alone, one after the other, without photos.
 
     Raises:
         EngineError: an engine does not run here.
     """
-    (embedding,) = measure_rates([engine], engine.info.size)
-    seconds = 1 / embedding
-    if detector is not None:
-        (detecting,) = measure_rates([detector], _DETECTOR_SIDE)
-        seconds += 1 / detecting
-    subject = "engine" if detector is None else "engine and detector"
+    seconds = 0.0
+    for each in (engine, *finders):
+        (rate,) = measure_rates([each], _DETECTOR_SIDE if each.info.detects else each.info.size)
+        seconds += 1 / rate
+    subject = "engines that detect and embed" if finders else "engine"
     return Rate(
         1 / seconds,
         "measured",

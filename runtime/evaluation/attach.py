@@ -46,7 +46,8 @@ def _face_options(embeddings: EmbeddingFile) -> str:
         return " --align none"
     detector = embeddings.metadata.get("detector_engine")
     pages = f" --pages {contract.pages}" if contract.pages else ""
-    return f" --align {contract.align} --detector {detector} --faces {contract.faces}{pages}"
+    landmarks = embeddings.metadata.get("landmarks_engine", "none")
+    return f" --align {contract.align} --detector {detector} --landmarks {landmarks} --faces {contract.faces}{pages}"
 
 
 def calibration_of(evaluation: Evaluation, folder: Path, made_utc: str) -> Calibration:

@@ -47,10 +47,15 @@ def similarity(landmarks: NDArray[np.floating], target: NDArray[np.float64] = TE
     return np.moveaxis(np.array(rows), -1, 0)  # (N, 2, 3)
 
 
-def template(size: int) -> NDArray[np.float64]:
-    """(5, 2): ArcFace's template in a crop of another size, pixel centres at whole numbers."""
-    scale = size / TEMPLATE_SIZE
-    return (TEMPLATE + 0.5) * scale - 0.5
+def template(size: int, margin: float = 1.0) -> NDArray[np.float64]:
+    """(5, 2): ArcFace's template in a square of another size, pixel centres at whole numbers.
+
+    Args:
+        size: side of the square, pixels.
+        margin: side of the square in sides of the crop in its middle; 1 for the crop itself.
+    """
+    scale = size / (TEMPLATE_SIZE * margin)
+    return (TEMPLATE + 0.5) * scale + ((size - TEMPLATE_SIZE * scale) / 2 - 0.5)
 
 
 def invert(transforms: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -65,7 +70,11 @@ def transform_points(points: NDArray[np.floating], transforms: NDArray[np.float6
 
 
 def align_crops(
-    images: Sequence[NDArray[np.uint8]], landmarks: NDArray[np.floating], *, size: int = TEMPLATE_SIZE
+    images: Sequence[NDArray[np.uint8]],
+    landmarks: NDArray[np.floating],
+    *,
+    size: int = TEMPLATE_SIZE,
+    margin: float = 1.0,
 ) -> NDArray[np.uint8]:
     """Warp each face so that its five landmarks meet the template.
 
@@ -76,6 +85,7 @@ def align_crops(
         images: N arrays, (H, W, 3) uint8, of any size and channel order.
         landmarks: (N, 5, 2), pixels of each image: eyes, nose, mouth corners, left first as seen in the image.
         size: side S of the crop, pixels.
+        margin: see `template`.
     Returns:
         (N, S, S, 3) uint8, C-contiguous; black outside the image.
     Raises:
@@ -84,7 +94,7 @@ def align_crops(
     import cv2
 
     crops = np.zeros((len(images), size, size, 3), np.uint8)
-    for crop, image, transform in zip(crops, images, similarity(landmarks, template(size)), strict=True):
+    for crop, image, transform in zip(crops, images, similarity(landmarks, template(size, margin)), strict=True):
         if np.isfinite(transform).all():
             image, transform = _halve(image, transform, size)
             if image.size:
@@ -127,17 +137,18 @@ def _halve(
     return small, reduced  # type: ignore[return-value]
 
 
-def inverse_transforms(landmarks: NDArray[np.floating], size: int) -> NDArray[np.float32]:
+def inverse_transforms(landmarks: NDArray[np.floating], size: int, margin: float = 1.0) -> NDArray[np.float32]:
     """The transforms that `align_crops` uses, in the form that `kernels/align.cu` takes.
 
     Args:
         landmarks: (N, 5, 2), pixels of the photo.
         size: side S of the crop, pixels.
+        margin: see `template`.
     Returns:
         (N, 2, 3) float32, crop pixel (column, row, 1) -> photo pixel (column, row). NaN, which is outside of every
         photo, where the landmarks give no direction.
     """
-    transforms = similarity(landmarks, template(size))
+    transforms = similarity(landmarks, template(size, margin))
     valid = np.linalg.det(np.nan_to_num(transforms[:, :, :2])) > 0
     back = np.full(transforms.shape, np.nan, np.float32)
     back[valid] = invert(transforms[valid])

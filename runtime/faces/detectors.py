@@ -65,6 +65,10 @@ class Faces:
         at = np.asarray(indices, np.int64)
         return Faces(self.scores[at], self.boxes[at], self.landmarks[at], self.seen_px[at])
 
+    def with_landmarks(self, landmarks: Floats) -> Faces:
+        """The same faces with other landmarks, (F, 5, 2) float32."""
+        return Faces(self.scores, self.boxes, landmarks, self.seen_px)
+
     def replace_face(self, index: int, source: Faces, source_index: int) -> Faces:
         """The same faces, with one replaced by a face of `source`."""
         columns = {name: getattr(self, name).copy() for name in Faces.__slots__}

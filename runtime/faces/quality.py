@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .align import TEMPLATE, similarity, transform_points
+
 _EDGE = 0.18  # share of each side of a crop that is not measured: the surroundings of the face
 _EXTREME = 0.05  # share of the darkest and of the lightest pixels that the range leaves out
 
@@ -28,6 +30,20 @@ def frontal(landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
     position = ((landmarks[:, 2] - landmarks[:, 0]) * axis).sum(axis=1) / length  # 0 at one eye, 1 at the other
     shorter = np.clip(np.minimum(position, 1 - position), 0, None)
     return np.asarray(shorter / np.maximum(1 - shorter, 1e-12), np.float32)
+
+
+def fit(landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(N,) misfit of five landmarks: how far they are from ArcFace's template after the best similarity transform.
+
+    Args:
+        landmarks: (N, 5, 2), pixels.
+    Returns:
+        The mean distance in distances between the template's eyes: 0 for the template itself, 0.76 at most; 1 where all
+        five landmarks coincide.
+    """
+    placed = transform_points(landmarks, similarity(landmarks))  # (N, 5, 2), in the crop
+    off = np.linalg.norm(placed - TEMPLATE, axis=2).mean(axis=1) / interocular(TEMPLATE[None])
+    return np.asarray(np.where(np.isfinite(off), off, 1.0), np.float32)
 
 
 def sharpness(crops: NDArray[np.uint8]) -> NDArray[np.float32]:

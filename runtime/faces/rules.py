@@ -29,6 +29,8 @@ class FaceRules:
         min_sharpness: minimum `quality.sharpness`, at least 0.
         min_frontal: minimum `quality.frontal`, 0 to 1.
         min_brightness, min_contrast: minimum `quality.exposure`: mean and range, 0 to 255.
+        max_fit: maximum `quality.fit`, 0 to 1; 1 accepts all faces. None for the default, or for the limit of the file
+            that is resumed.
         pages: "main" takes the main page of a file of several pages, "all" embeds the faces of every page.
     Raises:
         ConfigError: a value is outside its range or is not a number, or two values contradict each other.
@@ -43,6 +45,7 @@ class FaceRules:
     min_brightness: float = defaults.MIN_BRIGHTNESS
     min_contrast: float = defaults.MIN_CONTRAST
     pages: str = defaults.PAGES
+    max_fit: float | None = None
 
     def __post_init__(self) -> None:
         if self.align not in ALIGN_MODES:
@@ -69,6 +72,16 @@ class FaceRules:
                 f"--min-frontal is {self.min_frontal}; expected: 0 to 1; 0 accepts all faces, 1 only faces that look "
                 f"straight into the camera"
             )
+        if not 0 <= self.fit_limit <= 1:
+            raise ConfigError(
+                f"--max-fit is {self.max_fit}; expected: 0 to 1, the distance of the landmarks from the template in "
+                f"distances between the eyes; 1 accepts all faces"
+            )
+
+    @property
+    def fit_limit(self) -> float:
+        """Maximum `quality.fit` of a face."""
+        return defaults.MAX_FIT if self.max_fit is None else self.max_fit
 
     @property
     def detects(self) -> bool:

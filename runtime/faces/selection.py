@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ..records import FACE, Outcome, Status
 from .align import template
 from .detectors import Faces, largest_face, main_face
-from .quality import frontal, interocular
+from .quality import fit, frontal, interocular
 from .rules import FaceRules
 
 # Minimum long side of decoded photos, pixels: enough for all views but the largest, and for most crops.
@@ -79,10 +79,21 @@ def needs_larger_photo(faces: Faces, reduction: int) -> bool:
 def describe_faces(faces: Faces) -> NDArray[np.void]:
     """(F,) FACE of the faces of a photo, in pixels of the original. What crops say of it is 0 until then."""
     records = np.zeros(len(faces), FACE)
-    records["box"], records["landmarks"], records["score"] = faces.boxes, faces.landmarks, faces.scores
-    records["iod"], records["frontal"] = interocular(faces.landmarks), frontal(faces.landmarks)
+    records["box"], records["score"] = faces.boxes, faces.scores
     records["face_index"] = np.arange(len(faces))
+    set_landmarks(records, faces.landmarks)
     return records
+
+
+def set_landmarks(records: NDArray[np.void], landmarks: NDArray[np.float32]) -> None:
+    """Set the landmarks of faces, and what they say about the quality.
+
+    Args:
+        records: (F,) FACE, which is changed.
+        landmarks: (F, 5, 2), pixels of the original.
+    """
+    records["landmarks"] = landmarks
+    records["iod"], records["frontal"], records["fit"] = interocular(landmarks), frontal(landmarks), fit(landmarks)
 
 
 def judge_faces(
@@ -99,7 +110,7 @@ def judge_faces(
     """
     good = (faces["iod"] >= rules.min_iod) & (faces["sharpness"] >= rules.min_sharpness)
     good &= (faces["brightness"] >= rules.min_brightness) & (faces["contrast"] >= rules.min_contrast)
-    good &= faces["frontal"] >= rules.min_frontal
+    good &= (faces["frontal"] >= rules.min_frontal) & (faces["fit"] <= rules.fit_limit)
     photos, first = np.unique(rows, return_index=True)
     poor = ~np.isin(photos, rows[good])
     outcomes = [
@@ -110,7 +121,7 @@ def judge_faces(
 
 
 def _describe_defects(rules: FaceRules, face: np.void) -> str:
-    """Name each quality of a face that is below its minimum."""
+    """Name each quality of a face that is beyond its limit."""
     defects = [
         f"{label}: {face[name]:.3g}; expected: at least {minimum:g}"
         for name, label, minimum in (
@@ -122,4 +133,6 @@ def _describe_defects(rules: FaceRules, face: np.void) -> str:
         )
         if not face[name] >= minimum
     ]
+    if not face["fit"] <= rules.fit_limit:
+        defects.append(f"fit of the landmarks: {face['fit']:.3g}; expected: at most {rules.fit_limit:g}")
     return "; ".join(defects)

@@ -1,4 +1,4 @@
-"""Prepare the graph of an engine: uint8 pixels in, unit vectors out."""
+"""Prepare the graph of an engine: uint8 pixels in; unit vectors, faces or landmarks out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..modelspec import ModelSpec
 from .detector import HEIGHT, WIDTH, load_detector
 from .graph import BATCH, load_graph
 from .half import to_half
-from .tensors import FACES, INPUT, OUTPUT
+from .tensors import FACES, INPUT, LANDMARKS, OUTPUT
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +27,8 @@ def prepare_graph(weights: Path, spec: ModelSpec, precision: str) -> onnx.ModelP
     """Prepare a graph: `images` (N, S, S, 3) uint8 to `embeddings` (N, D) float32 unit rows.
 
     Normalisation and L2 are in float32 at either end, even if the body is float16. The graph of a detector takes images
-    of any size (N, H, W, 3) and returns `faces` (N, P, V) float32.
+    of any size (N, H, W, 3) and returns `faces` (N, P, V) float32. The graph of a landmark network returns `landmarks`
+    (N, 15) float32.
 
     Args:
         weights: the model's ONNX file.
@@ -126,6 +127,9 @@ def _wrap(
     if spec.detects:
         after.add("Cast", to=TensorProto.FLOAT, output=FACES)
         name, shape, sides = FACES, ["P", decoder_of(spec.decode).values], [HEIGHT, WIDTH]
+    elif spec.task == "landmarks":
+        after.add("Cast", to=TensorProto.FLOAT, output=LANDMARKS)
+        name, shape, sides = LANDMARKS, [spec.dimension], [spec.size, spec.size]
     else:
         _add_l2(after, flat=len(graph.output[0].type.tensor_type.shape.dim) == 2)
         name, shape, sides = OUTPUT, [spec.dimension], [spec.size, spec.size]

@@ -23,7 +23,7 @@ from ..pipeline.request import Request, RunOptions
 from ..pipeline.run import process
 from ..progress import Listener
 from ..records import Status
-from ..search.file_rules import find_detector, find_engine
+from ..search.file_rules import find_detector, find_engine, find_landmarks
 from ..sources.kinds import Patterns
 from ..sources.scan import scan
 from ..sources.source import FileSource
@@ -196,11 +196,12 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
     """Make the request of a run whose rows can be stored in the file.
 
     Raises:
-        ContractError: the engine or the detector makes rows of a different kind.
+        ContractError: the engine, the detector or the landmark network makes rows of a different kind.
         EngineError: an engine is missing.
     """
     with EmbeddingFile(path) as file:
-        contract, engine, detector = file.contract, find_engine(file, engine), find_detector(file)
+        contract, engine = file.contract, find_engine(file, engine)
+        detector, landmarks = find_detector(file), find_landmarks(file)
     request = Request(
         tuple(inputs),
         output,
@@ -213,6 +214,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         faces=face_rules_of(contract),
         like=(path,),
         detector=rebuild_if_stale(detector) if detector else None,
+        landmarks=rebuild_if_stale(landmarks) if landmarks else None,
     )
     different = contract.differences(contract_of(request, request.engine.info, ""), Guard.FILE, both=True)
     if different:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import ConfigError, StorageError
 from ..files import sync_folder
-from ..records import EXPOSURE_DATASETS, FORMAT_VERSIONS, Status
+from ..records import FORMAT_VERSIONS, LATER_DATASETS, Status
 from ..storage.child import run_in_child
 from ..storage.contract import EmbeddingContract
 from ..storage.dataset import assemble
@@ -158,7 +158,7 @@ def _part(path: Path, damaged: Any, survey_of_file: Survey) -> Part:
         has_faces=open_item(damaged, "face_index") is not None,
         lost=frozenset(
             dataset
-            for dataset in EXPOSURE_DATASETS.values()
+            for dataset in LATER_DATASETS.values()
             if not find_readable(open_item(damaged, dataset), len(damaged["embeddings"])).all()
         ),
     )

@@ -47,8 +47,17 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContr
     if request.detector is None:
         return contract
     detector, rules = request.detector.info, request.faces
-    limits: dict[str, Any] = {"min_brightness": rules.min_brightness, "min_contrast": rules.min_contrast}
-    limits["pages"] = rules.pages if rules.pages != defaults.PAGES else None
+    look = None if request.landmarks is None else request.landmarks.info
+    # What accepts everything, or is not done, is not stated: see `EmbeddingContract`.
+    optional: dict[str, Any] = {
+        "landmarks": look and look.model,
+        "landmarks_sha256": look and look.model_sha256,
+        "landmarks_precision": look and look.precision,
+        "min_brightness": rules.min_brightness or None,
+        "min_contrast": rules.min_contrast or None,
+        "max_fit": rules.fit_limit if rules.fit_limit < 1 else None,
+        "pages": rules.pages if rules.pages != defaults.PAGES else None,
+    }
     return replace(
         contract,
         detector=detector.model,
@@ -61,7 +70,7 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContr
         min_iod=rules.min_iod,
         min_sharpness=rules.min_sharpness,
         min_frontal=rules.min_frontal,
-        **{name: value for name, value in limits.items() if value},
+        **optional,
     )
 
 
@@ -89,7 +98,18 @@ def face_rules_of(contract: EmbeddingContract) -> FaceRules:
         return FaceRules("none")
     quality = contract.min_score, contract.min_iod, contract.min_sharpness, contract.min_frontal
     exposure = contract.min_brightness or 0.0, contract.min_contrast or 0.0
-    return FaceRules(contract.align, contract.faces, *quality, *exposure, contract.pages or defaults.PAGES)
+    pages = contract.pages or defaults.PAGES
+    return FaceRules(contract.align, contract.faces, *quality, *exposure, pages, fit_limit_of(contract))
+
+
+def landmarks_of(contract: EmbeddingContract) -> str | None:
+    """The landmark network of a run that is resumed, "none" for a run without one; None for no run."""
+    return (contract.landmarks or "none") if contract.detects_faces else None
+
+
+def fit_limit_of(contract: EmbeddingContract) -> float:
+    """The `FaceRules.max_fit` of the rows of a file; files of older versions accept all faces."""
+    return 1.0 if contract.max_fit is None else contract.max_fit
 
 
 def query_face_rules_of(contract: EmbeddingContract) -> FaceRules:
@@ -97,7 +117,7 @@ def query_face_rules_of(contract: EmbeddingContract) -> FaceRules:
     if not contract.detects_faces:
         return FaceRules("none")
     policy = "largest" if contract.faces == "largest" else "all"
-    return FaceRules(contract.align, policy, contract.min_score, 0.0, 0.0, 0.0, 0.0, 0.0)
+    return FaceRules(contract.align, policy, contract.min_score, 0.0, 0.0, 0.0, 0.0, 0.0, max_fit=1.0)
 
 
 def limits_of(contract: EmbeddingContract) -> Limits:

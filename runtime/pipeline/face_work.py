@@ -20,6 +20,7 @@ from ..faces.finder import Finder
 from ..faces.pages import crops_of_photo, join_crops, no_crops
 from ..faces.quality import interocular, measure_crops
 from ..faces.rules import FaceRules
+from ..faces.second_look import MARGIN, SecondLook
 from ..faces.selection import (
     ENOUGH_IOD,
     LONG_SIDE,
@@ -41,6 +42,7 @@ from .stages import Chain, Stage, StageClock
 from .work import Decode, decode_each
 
 _DETECTOR_BATCH = 16  # images in one call of the detector
+_LANDMARK_BATCH = 32  # squares in one call of the landmark network
 _MAX_FACES = 10_000  # on all pages of a photo, whose crops are in memory together
 
 
@@ -106,6 +108,16 @@ def open_finder(detector: Runner, rules: FaceRules, channel_order: str) -> Finde
         return detector.infer(canvases if info.channel_order == channel_order else _reverse_channels(canvases))
 
     return Finder(detect, decoder_of(info.decode), rules.find, min(_DETECTOR_BATCH, info.profile[2]))
+
+
+def open_second_look(landmarks: Runner, channel_order: str) -> SecondLook:
+    """Make the second look of a landmark network, for photos in a channel order."""
+    info = landmarks.info
+
+    def infer(squares: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return landmarks.infer(squares if info.channel_order == channel_order else _reverse_channels(squares))
+
+    return SecondLook(infer, info.size, min(_LANDMARK_BATCH, info.profile[2]))
 
 
 def _reverse_channels(canvases: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -182,21 +194,25 @@ class _Selected:
 
 @dataclass(frozen=True, slots=True)
 class CropFaces:
-    """Select faces, crop and align them, and reject poor ones.
+    """Select faces, look at each once more, crop and align them, and reject poor ones.
 
     Attributes:
         finder: the finder of the detector, which searches the surroundings of small faces again.
+        second_look: finds better landmarks of the selected faces; None to keep those of the detector.
         rules: which faces are embedded.
         size: side of the crop, pixels.
         channel_order: "rgb" or "bgr", for photos and crops.
         limits: size limits of photos that are decoded again.
+        margin: side of a crop in sides of an aligned crop: 1, or that of the squares that a landmark network sees.
     """
 
     finder: Finder
+    second_look: SecondLook | None
     rules: FaceRules
     size: int
     channel_order: str
     limits: Limits
+    margin: float = 1.0
 
     def __call__(self, batch: Detected) -> Crops:
         outcomes, counts = list(batch.outcomes), dict[int, int]()
@@ -252,7 +268,8 @@ class CropFaces:
                 if isinstance(faces, ImageError):
                     raise faces
                 with one_photo("crop the faces of", item.name):
-                    images = align_crops([item.photo.pixels] * len(faces), faces.landmarks, size=self.size)
+                    photos = [item.photo.pixels] * len(faces)
+                    images = align_crops(photos, faces.landmarks, size=self.size, margin=self.margin)
                     described = describe_faces(faces.scale(item.photo.reduction))
                     measure_crops(described, images)
             except ImageError as err:
@@ -264,7 +281,10 @@ class CropFaces:
         return np.concatenate(rows), np.concatenate(records), np.concatenate(crops)
 
     def _look_closer(self, items: Sequence[_Selected]) -> list[Faces]:
-        return self.finder.look_closer([item.photo.pixels for item in items], [item.faces for item in items])
+        """The faces of each photo, after another look at the small ones and a second look at all."""
+        photos = [item.photo.pixels for item in items]
+        faces = self.finder.look_closer(photos, [item.faces for item in items])
+        return faces if self.second_look is None else self.second_look.improve(photos, faces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,17 +321,26 @@ class FindFaces:
         return crops_of_photo(photo, join_crops(pages))
 
 
-def find_faces_with(detector: Runner, rules: FaceRules, model: EngineInfo | ModelSpec, limits: Limits) -> FindFaces:
+def find_faces_with(
+    detector: Runner,
+    rules: FaceRules,
+    model: EngineInfo | ModelSpec,
+    limits: Limits,
+    landmarks: Runner | None = None,
+) -> FindFaces:
     """Make the work from photos to crops.
 
     Args:
         detector: the runner of the detector.
         rules: how faces are detected and which are embedded.
-        model: the model that embeds the crops.
+        model: the model that takes the crops: it embeds them, or is a landmark network that is calibrated on squares.
         limits: size limits of photos that are decoded again.
+        landmarks: the runner of the landmark network; None to crop by the landmarks of the detector.
     """
     finder = open_finder(detector, rules, model.channel_order)
-    crop = CropFaces(finder, rules, model.size, model.channel_order, limits)
+    second_look = None if landmarks is None else open_second_look(landmarks, model.channel_order)
+    margin = MARGIN if model.task == "landmarks" else 1.0
+    crop = CropFaces(finder, second_look, rules, model.size, model.channel_order, limits, margin)
     return FindFaces(Detect(finder, rules, model.size), crop)
 
 
@@ -320,6 +349,7 @@ def crop_stages(
     limits: Limits,
     rules: FaceRules,
     detector: Runner | None,
+    landmarks: Runner | None = None,
     *,
     clocks: Mapping[str, StageClock] | None = None,
     ahead: int = 2,
@@ -331,6 +361,7 @@ def crop_stages(
         limits: size limits, checked before decoding.
         rules: how faces are detected and which are embedded.
         detector: the runner of the detector; None to take every photo whole.
+        landmarks: the runner of the landmark network; None to crop by the landmarks of the detector.
         clocks: "decode" and "detect", with their numbers of threads; None to call the chain without threads.
         ahead: batches that may wait after each stage.
     """
@@ -338,4 +369,4 @@ def crop_stages(
     if detector is None:
         return Chain.of(Stage(clocks["decode"], Decode(model.size, model.channel_order, limits), ahead))
     decode = Chain.of(Stage(clocks["decode"], DecodePhotos(model.channel_order, limits, rules.pages), ahead))
-    return decode.then(Stage(clocks["detect"], find_faces_with(detector, rules, model, limits), ahead))
+    return decode.then(Stage(clocks["detect"], find_faces_with(detector, rules, model, limits, landmarks), ahead))

@@ -1,4 +1,4 @@
-"""Detect and select faces of photos on the GPU, as `Detect` and `CropFaces` do on the CPU."""
+"""Detect faces on the GPU, select some and look at them once more, as `Detect` and `CropFaces` do on the CPU."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE
 from ..engines.tensorrt.runner import TensorRTRunner
+from ..faces.align import inverse_transforms
 from ..faces.detectors import Faces, decoder_of
 from ..faces.finder import are_small, decode_output, lacks_sure_face, merge_views
 from ..faces.rules import FaceRules
+from ..faces.second_look import MARGIN, refine
 from ..faces.selection import (
     describe_faces,
     face_of_crop,
@@ -22,9 +24,11 @@ from ..faces.selection import (
     needs_larger_photo,
     reject_photo,
     select_faces,
+    set_landmarks,
 )
 from ..images.dali_photos import DevicePhoto, PhotoRun, canvas_side
 from ..records import FACE, Outcome
+from .gpu_fill import Warp
 
 
 class DetectOnGpu:
@@ -80,6 +84,50 @@ class DetectOnGpu:
         return [merge_views(views) for views in zip(*by_view, strict=True)]
 
 
+class LookOnGpu:
+    """Looks once more at faces on the device, as `faces.second_look.SecondLook` does on the host.
+
+    Args:
+        runner: the runner of the landmark network.
+    Attributes:
+        size: side of a square, pixels.
+        capacity: maximum number of squares at once.
+        channel_order: the channel order of the squares.
+    """
+
+    def __init__(self, runner: TensorRTRunner) -> None:
+        self._runner, info = runner, runner.info
+        self.size, self.capacity, self.channel_order = info.size, info.profile[2], info.channel_order
+
+    def warm_up(self) -> None:
+        """Run an empty batch of the largest size."""
+        self._runner.infer(np.zeros((self.capacity, self.size, self.size, 3), np.uint8))
+
+    def __call__(self, warp: Warp, images: NDArray[np.void], landmarks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Find better landmarks.
+
+        Args:
+            warp: makes squares of this size in this channel order, at least `capacity` at once.
+            images: (F,) IMAGE, the photo of each face on the device.
+            landmarks: (F, 5, 2) float32, pixels of these photos: the first look.
+        Returns:
+            (F, 5, 2) float32, a new array.
+        """
+
+        def see(faces: NDArray[np.int64], places: NDArray[np.float32]) -> NDArray[np.float32]:
+            back = inverse_transforms(places, self.size, MARGIN)  # (n, 2, 3)
+            answers = np.empty((len(faces), self._runner.info.dimension), np.float32)
+            for start in range(0, len(faces), self.capacity):
+                stop = min(start + self.capacity, len(faces))
+                with self._runner.slot() as slot:
+                    warp(slot, images[faces[start:stop]], back[start:stop])
+                    slot.start(stop - start)
+                    answers[start:stop] = slot.finish(stop - start)[0]
+            return answers
+
+        return refine(landmarks, self.size, see)
+
+
 @dataclass(slots=True)
 class SelectedFaces:
     """The selected faces of photos on the device. It grows run by run.
@@ -88,7 +136,8 @@ class SelectedFaces:
         rows: the row of each face's photo.
         faces: (F,) FACE for each photo. Their sharpness and exposure are set later, from the crops.
         images, landmarks: (F,) IMAGE and (F, 5, 2) float32 for each photo: its place on the device, once per face, and
-            the landmarks of its faces.
+            the landmarks of its faces there.
+        reductions: how many times smaller the photo of each face is on the device than the original.
         counts, outcomes: see Crops.
         pixels: pixels of all photos on the device.
         held: references that keep the photos in memory.
@@ -98,6 +147,7 @@ class SelectedFaces:
     faces: list[NDArray[np.void]] = field(default_factory=lambda: [np.empty(0, FACE)])
     images: list[NDArray[np.void]] = field(default_factory=lambda: [np.empty(0, IMAGE)])
     landmarks: list[NDArray[np.float32]] = field(default_factory=lambda: [np.empty((0, 5, 2), np.float32)])
+    reductions: list[int] = field(default_factory=list)
     counts: dict[int, int] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     pixels: int = 0
@@ -130,11 +180,23 @@ class SelectedFaces:
                 self.faces.append(describe_faces(selected.scale(photo.reduction)))
                 self.images.append(_image_records(photo, len(selected)))
                 self.landmarks.append(selected.landmarks)
+                self.reductions += [photo.reduction] * len(selected)
             else:
                 self.outcomes.append(Outcome(row, *rejection))
             self.counts[row] = len(faces)
             done.append(i)
         return done
+
+    def look_again(self, look: LookOnGpu, warp: Warp) -> None:
+        """Replace the landmarks of the detected faces by those of a second look; aligned crops keep theirs."""
+        faces, images = np.concatenate(self.faces), np.concatenate(self.images)  # (F,) each
+        landmarks = np.concatenate(self.landmarks)
+        detected = np.flatnonzero(~np.isnan(faces["score"]))
+        landmarks[detected] = look(warp, images[detected], landmarks[detected])
+        # Coordinates are those of the middles of pixels, see `Faces.scale`.
+        reductions = np.array(self.reductions, np.float32)[:, None, None]
+        set_landmarks(faces, (landmarks + np.float32(0.5)) * reductions - np.float32(0.5))
+        self.faces, self.images, self.landmarks = [faces], [images], [landmarks]
 
 
 def count_pixels(run: PhotoRun) -> int:

@@ -1,9 +1,9 @@
 """Decode, detect, align and embed in one stage, so that photos stay on the GPU in between.
 
-Each thread of the stage has its own decoder. It takes a slot of the detector's engine, then one of the embedding
-engine: while faces of one batch are detected, another batch is decoded and a third embedded. Everything else falls
-back to the CPU and rejoins the batch: files that DALI cannot read, photos without a confident face in the views on the
-GPU, small faces, and faces that need a larger photo than the reduced one.
+Each thread of the stage has its own decoder. It takes a slot of the detector's engine, one of the landmark network's,
+then one of the embedding engine: while faces of one batch are detected, another batch is decoded and a third embedded.
+Everything else falls back to the CPU and rejoins the batch: files that DALI cannot read, photos without a confident
+face in the views on the GPU, small faces, and faces that need a larger photo than the reduced one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
-from ..engines.engine import Engine
+from ..engines.engine import Engine, EngineInfo
 from ..engines.tensorrt.cache import cache_path
 from ..engines.tensorrt.memory import detector_bytes
 from ..engines.tensorrt.runner import TensorRTRunner
@@ -29,7 +29,7 @@ from ..images.dali_photos import DaliPhotos, PhotoRun, photo_decoder_bytes
 from ..images.decode import Limits
 from ..records import FACE, Crops, Embedded, Encoded
 from .face_work import DecodePhotos, find_faces_with
-from .gpu_detect import DetectOnGpu, SelectedFaces, count_pixels
+from .gpu_detect import DetectOnGpu, LookOnGpu, SelectedFaces, count_pixels
 from .gpu_embed import dali_options
 from .gpu_fill import Pool, Warp
 from .request import Request
@@ -47,10 +47,12 @@ class FaceResources:
     Attributes:
         decoder: decodes photos and draws their views, in the channel order of the detector.
         warp: makes crops in the channel order of the embedding engine.
+        square_warp: makes squares in the channel order of the landmark network; None without one.
     """
 
     decoder: DaliPhotos
     warp: Warp
+    square_warp: Warp | None = None
 
 
 class EmbedFaces:
@@ -65,6 +67,7 @@ class EmbedFaces:
         batch_size: int,
         limits: Limits,
         clocks: Clocks,
+        landmarks: TensorRTRunner | None = None,
     ) -> None:
         """Take runners and the resources of their threads.
 
@@ -76,17 +79,19 @@ class EmbedFaces:
             batch_size: maximum number of photos in a batch, and of faces in a slot.
             limits: size limits, checked before decoding.
             clocks: the clocks of decoding, detection and inference.
+            landmarks: runner of the landmark network; None to crop by the landmarks of the detector.
         """
         self._runner = runner
         self._resources = Pool(resources)
         self._decode_clock, self._detect_clock, self._infer_clock = clocks
         self._size, self._rules = runner.info.size, rules
         self._detect = DetectOnGpu(detector, rules, self._size)
+        self._look = None if landmarks is None else LookOnGpu(landmarks)
         self._photos = DecodePhotos(runner.info.channel_order, limits)
         self._no_crops = Crops(
             np.empty(0, np.int64), images=np.empty((0, self._size, self._size, 3), np.uint8), faces=np.empty(0, FACE)
         )
-        self._find_faces = find_faces_with(detector, rules, runner.info, limits)
+        self._find_faces = find_faces_with(detector, rules, runner.info, limits, landmarks)
         self.limit = BatchLimit(batch_size)
 
     def warm_up(self) -> None:
@@ -94,6 +99,8 @@ class EmbedFaces:
         for _ in range(len(self._resources)):  # slots and resources take turns
             Embed(self._runner, self.limit).warm_up()
             self._detect.warm_up()
+            if self._look is not None:
+                self._look.warm_up()
             with self._resources.take() as own, self._runner.slot() as slot:  # compiles the kernel
                 own.warp(slot, np.zeros(1, IMAGE), np.full((1, 2, 3), np.nan, np.float32))
                 slot.stream.synchronize()
@@ -148,6 +155,9 @@ class EmbedFaces:
     def _infer(self, own: FaceResources, selected: SelectedFaces, host: Crops) -> Embedded:
         """Embed the faces on the device together with the crops on the host, a slot at a time."""
         start_s, infer_s, batch_size = time.perf_counter(), 0.0, self.limit.size
+        if self._look is not None and selected.rows:
+            assert own.square_warp is not None
+            selected.look_again(self._look, own.square_warp)
         rows, faces = np.array(selected.rows, np.int64), np.concatenate(selected.faces)  # (F,) each
         images = np.concatenate(selected.images)  # (F,) IMAGE
         transforms = inverse_transforms(np.concatenate(selected.landmarks), self._size)  # (F, 2, 3)
@@ -227,6 +237,7 @@ def open_embed_faces(
     rules, batch_size = request.faces, settings.batch_size
     detector_info, views = detector.info, [view.long_side for view in rules.find.views]
     per_slot = photo_decoder_bytes(batch_size, views)
+    look = request.landmarks
     with ExitStack() as stack:
         own = stack.enter_context
         # The first memory plan covers everything; the second is made with the memory that the first leaves.
@@ -236,7 +247,7 @@ def open_embed_faces(
                 request.engine.info,
                 slots=settings.streams,
                 decoder_bytes=per_slot,
-                detector_bytes=detector_bytes(detector_info),
+                detector_bytes=sum(detector_bytes(engine.info) for engine in (detector, look) if engine),
                 cache=cache_path(request.engine.path),
             )
         )
@@ -249,16 +260,28 @@ def open_embed_faces(
                 cache=cache_path(detector.path),
             )
         )
+        look_runner = None
+        if look is not None:
+            look_runner = own(
+                TensorRTRunner(look.content(), look.info, slots=runner.plan.slots, cache=cache_path(look.path))
+            )
         own(runner.driver)
         kernels, info = Kernels(runner.driver), runner.info
         reverse = detector_info.channel_order != info.channel_order
         options = dali_options(request, settings, runner)
+
+        def square_warp(look: EngineInfo) -> Warp:
+            reverse = detector_info.channel_order != look.channel_order
+            return Warp(runner.driver, kernels, size=look.size, reverse=reverse, capacity=look.profile[2])
+
         resources = [
             FaceResources(
                 own(DaliPhotos(views, LONG_SIDE, detector_info.channel_order, options)),
                 own(Warp(runner.driver, kernels, size=info.size, reverse=reverse, capacity=batch_size)),
+                own(square_warp(look.info)) if look else None,
             )
             for _ in range(runner.plan.slots)
         ]
         stage_clocks = clocks["decode"], clocks["detect"], clocks["infer"]
-        yield EmbedFaces(runner, detector_runner, resources, rules, batch_size, request.limits, stage_clocks)
+        limits = request.limits
+        yield EmbedFaces(runner, detector_runner, resources, rules, batch_size, limits, stage_clocks, look_runner)

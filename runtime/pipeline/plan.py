@@ -105,7 +105,7 @@ class Plan:
             "backend_version": info.backend_version,
             "engine": os.path.abspath(request.engine.path),
             "engine_sha256": info.engine_sha256,
-            **({"detector_engine": os.path.abspath(request.detector.path)} if request.detector else {}),
+            **{f"{name}_engine": os.path.abspath(engine.path) for name, engine in request.finders.items()},
             "tool_version": __version__,
             "plan_id": stored.plan_id,
             "started_utc": stored.started_utc,

@@ -63,6 +63,7 @@ class Request:
         output: the embedding file.
         engine: the engine that embeds the crops.
         detector: the engine that detects faces; None if no faces are detected.
+        landmarks: the engine that looks at each face once more; None to crop by the landmarks of the detector.
         faces: how faces are detected and which are embedded.
         limits: size limits; larger photos are rejected before decoding.
         patterns: names of files and folders to take and to leave out.
@@ -96,6 +97,7 @@ class Request:
     like: tuple[Path, ...] = ()
     mode: int | None = None
     run: RunOptions = field(default_factory=RunOptions)
+    landmarks: Engine | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):
@@ -116,6 +118,17 @@ class Request:
                 f"--align is {self.faces.align} and the detector is {self.detector}; expected: a detector engine "
                 f"if faces are detected, and none otherwise"
             )
+        if self.landmarks is not None and not self.faces.detects:
+            raise ConfigError(
+                f"--align is none and the landmark network is {self.landmarks}; expected: no landmark network, because "
+                f"no faces are detected. Use --landmarks none, or --align detect"
+            )
+
+    @property
+    def finders(self) -> dict[str, Engine]:
+        """The engines that find faces and landmarks, by the name of their field; none for aligned crops."""
+        engines = {"detector": self.detector, "landmarks": self.landmarks}
+        return {name: engine for name, engine in engines.items() if engine is not None}
 
 
 def resolve_request(request: Request) -> Request:
@@ -129,8 +142,8 @@ def resolve_request(request: Request) -> Request:
         EngineError: an engine is stale and cannot be rebuilt.
         MissingDependencyError: an engine's backend is not installed.
     """
-    detector = rebuild_if_stale(request.detector) if request.detector else None
-    request = replace(request, engine=rebuild_if_stale(request.engine), detector=detector)
+    finders = {name: rebuild_if_stale(engine) for name, engine in request.finders.items()}
+    request = replace(request, engine=rebuild_if_stale(request.engine), **finders)  # type: ignore[arg-type]
     info = request.engine.info
     if not request.output.name or request.output.is_dir():
         raise ConfigError(f"-o is {str(request.output)!r}, a folder; expected: a file name like people.h5")
@@ -146,10 +159,16 @@ def resolve_request(request: Request) -> Request:
             f"{request.detector} is an engine of {request.detector.info.model}, which does not detect faces; expected: "
             f"an engine of a detector like facemill-det. Build it with: facemill build-engine --model facemill-det"
         )
-    if info.detects:
+    if request.landmarks is not None and request.landmarks.info.task != "landmarks":
         raise ConfigError(
-            f"{request.engine} is an engine of {info.model}, which detects faces and does not embed them; expected: "
-            f"an engine that embeds. Name it with --engine, and pass this one to --detector"
+            f"{request.landmarks} is an engine of {request.landmarks.info.model}, which is no landmark network; "
+            f"expected: an engine of one like facemill-landmarks, or --landmarks none"
+        )
+    if info.task != "embed":
+        does, option = ("detects", "--detector") if info.detects else ("finds the landmarks of", "--landmarks")
+        raise ConfigError(
+            f"{request.engine} is an engine of {info.model}, which {does} faces and does not embed them; expected: "
+            f"an engine that embeds. Name it with --engine, and pass this one to {option}"
         )
     for device in request.run.devices:
         if (device == "cpu") == backend_of(info.backend).on_gpu:
@@ -164,14 +183,15 @@ def resolve_request(request: Request) -> Request:
 
 def _decoder(request: Request, info: EngineInfo) -> str:
     """Choose the decoder. A decoder that the user named is never replaced."""
-    decoder, engines = request.decoder, [info, *([request.detector.info] if request.detector else [])]
+    engines = [info, *(engine.info for engine in request.finders.values())]
+    decoder = request.decoder
     host_backends = [engine.backend for engine in engines if not backend_of(engine.backend).keeps_photos]
     on_gpu = not host_backends
     if decoder == "dali" and not on_gpu:
         raise ConfigError(
             f"--decoder dali was given with an engine for {host_backends[0]}; expected: engines for "
-            f"tensorrt, including the detector, because DALI's photos stay on the GPU. Use --decoder opencv, or "
-            f"--backend tensorrt"
+            f"tensorrt, including the detector and the landmark network, because DALI's photos stay on the GPU. Use "
+            f"--decoder opencv, or --backend tensorrt"
         )
     if decoder == "auto" and request.faces.pages == "all":
         return "opencv"

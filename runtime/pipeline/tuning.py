@@ -278,9 +278,10 @@ def _batches_of(embed: EmbedOnGpu, files: Sequence[bytes], size: int) -> Callabl
 
 
 def preparation_key(request: Request) -> str:
-    """Name the decoder and the detector of a request, which are part of the key of remembered settings."""
+    """Name the decoder and the engines that find faces, which are part of the key of remembered settings."""
     decoder = "opencv" if request.decoder == "auto" else request.decoder
-    return f"{decoder}, {request.detector.info.engine_sha256}, {request.faces.policy}" if request.detector else decoder
+    engines = [engine.info.engine_sha256 for engine in request.finders.values()]
+    return ", ".join([decoder, *engines, request.faces.policy]) if engines else decoder
 
 
 def settings_file(info: EngineInfo, preparation: str) -> Path:

@@ -125,11 +125,17 @@ def _embedding(task: Task, clocks: Clocks) -> Iterator[Chain[Encoded, Embedded]]
         return
     with ExitStack() as stack:
         runner = stack.enter_context(open_runner(request.engine, threads=settings.threads))
-        detector = stack.enter_context(open_runner(request.detector, threads=1)) if request.detector else None
+        finders = {name: stack.enter_context(open_runner(each, threads=1)) for name, each in request.finders.items()}
         embed = Embed(runner, BatchLimit(settings.batch_size))
         embed.warm_up()
         crops = crop_stages(
-            runner.info, request.limits, request.faces, detector, clocks=clocks, ahead=settings.streams + 2
+            runner.info,
+            request.limits,
+            request.faces,
+            finders.get("detector"),
+            finders.get("landmarks"),
+            clocks=clocks,
+            ahead=settings.streams + 2,
         )
         yield crops.then(Stage(clocks["infer"], embed, 2 * settings.streams))
 

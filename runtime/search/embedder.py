@@ -89,6 +89,7 @@ class QueryRules:
     Attributes:
         engine: the engine that embeds.
         detector: the engine of a face detector; None if photos are aligned crops.
+        landmarks: the engine of a landmark network; None to crop by the landmarks of the detector.
         faces: rules for detecting and selecting faces.
         limits: larger photos are refused before decoding.
     """
@@ -97,6 +98,7 @@ class QueryRules:
     detector: Engine | None = None
     faces: FaceRules = field(default_factory=FaceRules)
     limits: Limits = field(default_factory=Limits)
+    landmarks: Engine | None = None
 
 
 class PhotoEmbedder:
@@ -167,11 +169,12 @@ class PhotoEmbedder:
         threads = threads or usable_cores()
         with ExitStack() as stack:
             runner = stack.enter_context(open_runner(self.rules.engine, threads=threads))
-            detector = None
-            if self.rules.detector is not None:
-                detector = stack.enter_context(open_runner(rebuild_if_stale(self.rules.detector), threads=threads))
+            finders = [
+                stack.enter_context(open_runner(rebuild_if_stale(engine), threads=threads)) if engine else None
+                for engine in (self.rules.detector, self.rules.landmarks)
+            ]
             limits = replace(self.rules.limits, max_bytes=UNLIMITED_BYTES)
-            crops = crop_stages(runner.info, limits, self.rules.faces, detector)
+            crops = crop_stages(runner.info, limits, self.rules.faces, *finders)
             vectors = Embed(runner, BatchLimit(min(_BATCH_PHOTOS, runner.info.profile[2])))
             self._owned.push(stack.pop_all())
         return lambda batch: vectors(_first_faces(crops(batch)))

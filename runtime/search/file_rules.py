@@ -25,9 +25,10 @@ def rules_of(gallery: EmbeddingFile, engine: Engine | None = None) -> QueryRules
         EngineError: an engine is missing.
     """
     engine = rebuild_if_stale(find_engine(gallery, engine))
-    detector = find_detector(gallery)
-    check_engine(gallery, engine, detector)
-    return QueryRules(engine, detector, query_face_rules_of(gallery.contract), limits_of(gallery.contract))
+    detector, landmarks = find_detector(gallery), find_landmarks(gallery)
+    check_engine(gallery, engine, detector, landmarks)
+    rules = query_face_rules_of(gallery.contract), limits_of(gallery.contract)
+    return QueryRules(engine, detector, *rules, landmarks)
 
 
 def find_detector(gallery: EmbeddingFile) -> Engine | None:
@@ -50,6 +51,26 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
         ) from err
 
 
+def find_landmarks(gallery: EmbeddingFile) -> Engine | None:
+    """Read the engine of the landmark network that the file names; None if no face was looked at once more.
+
+    Raises:
+        EngineError: the engine is missing.
+    """
+    contract = gallery.contract
+    if contract.landmarks_sha256 is None:
+        return None
+    path = Path(str(gallery.metadata.get("landmarks_engine", "")))
+    try:
+        return read_engine(path)
+    except EngineError as err:
+        raise EngineError(
+            f"the landmark network that made {gallery.path} cannot be read: {err.message}. Build it again with: "
+            f"facemill build-engine --output {path.parent} --model {contract.landmarks} "
+            f"--precision {contract.landmarks_precision}"
+        ) from err
+
+
 def find_engine(gallery: EmbeddingFile, engine: Engine | None) -> Engine:
     """Return the given engine, or read the engine that the file names.
 
@@ -66,14 +87,15 @@ def find_engine(gallery: EmbeddingFile, engine: Engine | None) -> Engine:
         ) from err
 
 
-def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None) -> None:
+def check_engine(gallery: EmbeddingFile, engine: Engine, detector: Engine | None, landmarks: Engine | None) -> None:
     """Refuse an engine whose embeddings cannot be compared with the rows of the file.
 
     Raises:
         ContractError: the engines or their settings differ; the message lists each difference with both values.
     """
     rules = query_face_rules_of(gallery.contract)
-    query = contract_of(Request((), gallery.path, engine, faces=rules, detector=detector), engine.info, "")
+    request = Request((), gallery.path, engine, faces=rules, detector=detector, landmarks=landmarks)
+    query = contract_of(request, engine.info, "")
     different = gallery.contract.differences(query, Guard.VECTORS)
     if different:
         raise ContractError(

@@ -74,6 +74,10 @@ class EmbeddingContract:
     detector: str = _guards(Guard.RUN)
     detector_sha256: str = _guards(Guard.VECTORS)
     detector_precision: str = _guards(Guard.VECTORS)
+    # None without a second look: the landmarks are the detector's. Like the detector, it determines a crop's position.
+    landmarks: str = _guards(Guard.RUN)
+    landmarks_sha256: str = _guards(Guard.VECTORS)
+    landmarks_precision: str = _guards(Guard.VECTORS)
     # Views move a crop by some pixels (cosine mostly 0.95 to 0.98): a query uses the file's, a calibration must agree.
     detector_views: str = _guards(Guard.SCORES)
     align: str = _guards(Guard.FILE)
@@ -85,6 +89,7 @@ class EmbeddingContract:
     # None if they accept all faces, so that such files are equal to those of older versions, which lack them.
     min_brightness: float = _guards(Guard.FILE)
     min_contrast: float = _guards(Guard.FILE)
+    max_fit: float = _guards(Guard.FILE)
     pages: str = _guards(Guard.FILE)  # None for the main pages, likewise
 
     unknown: Mapping[str, Any] = field(default_factory=dict)  # fields of a newer version
@@ -182,8 +187,9 @@ class EmbeddingContract:
             both: also compare fields that only this contract has; else only those of `other`.
             labels: labels of this contract and of `other`.
         """
-        with_faces = self.detects_faces and other.detects_faces and guard >= Guard.FILE
-        ours, theirs = ({**(_ASSUMED if with_faces else {}), **contract.select(guard)} for contract in (self, other))
+        with_faces = self.detects_faces and other.detects_faces
+        assumed = {name: value for name, value in _ASSUMED.items() if with_faces and GUARDS[name] <= guard}
+        ours, theirs = ({**assumed, **contract.select(guard)} for contract in (self, other))
         return [
             f"{name}: {ours.get(name)!r} {labels[0]}, {theirs.get(name)!r} {labels[1]}"
             for name in ({**ours, **theirs} if both else theirs)
@@ -192,7 +198,14 @@ class EmbeddingContract:
 
 
 # What a contract with faces means that does not state these.
-_ASSUMED = {"min_brightness": 0.0, "min_contrast": 0.0, "pages": "main"}
+_ASSUMED = {
+    "landmarks": "none",
+    "landmarks_sha256": "none",
+    "min_brightness": 0.0,
+    "min_contrast": 0.0,
+    "max_fit": 1.0,
+    "pages": "main",
+}
 
 # Every field by name, with the first level that needs it to agree.
 GUARDS: dict[str, Guard] = {

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedError, StorageError
-from ..records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, PAGE_DATASET, SAME_FILE, Status
+from ..records import FACE, FACE_DATASETS, LATER_DATASETS, PAGE_DATASET, SAME_FILE, Status
 from .file import EmbeddingFile
 from .format import check_entries, display_text, offsets, stored_text
 from .layout import check_item
@@ -200,7 +200,7 @@ class Ledger:
             faces["page"] = self._files.gather(PAGE_DATASET, self.source[each], index)
         for name, dataset in FACE_DATASETS.items():
             faces[name] = self._files.gather(dataset, self.source[each], index)
-        for name, dataset in EXPOSURE_DATASETS.items():
+        for name, dataset in LATER_DATASETS.items():
             faces[name] = self._files.gather_numbers(dataset, self.source[each], index)
         return faces
 

@@ -42,12 +42,15 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 _MAX_ATTRIBUTES = 1000
 _MAX_ATTRIBUTE_BYTES = 1 << 20
 _INTEGERS = frozenset({"format_version", "dimension", "limit", "max_bytes", "max_pixels", "scanned", "embedded"})
-_NUMBERS = frozenset({"min_score", "min_iod", "min_sharpness", "min_frontal", "min_brightness", "min_contrast"})
+_NUMBERS = frozenset(
+    {"min_score", "min_iod", "min_sharpness", "min_frontal", "min_brightness", "min_contrast", "max_fit"}
+)
 _FLAGS = frozenset({"trained", "skip_duplicates"})
 _TEXTS = frozenset(
     [
         *("run_id", "plan_id", "root", "model", "model_sha256", "recipe", "warning", "crop", "alignment", "exif"),
         *("channel_order", "decode", "decoder", "align", "faces", "detector", "detector_sha256", "detector_precision"),
+        *("landmarks", "landmarks_sha256", "landmarks_precision", "landmarks_engine"),
         *("detector_views", "detector_engine", "precision", "calibration", "dtype", "backend", "backend_version"),
         *(
             "content_sha256",

@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 from runtime.engines.engine import sidecar_path
-from runtime.records import EXPOSURE_DATASETS
+from runtime.records import LATER_DATASETS
 from runtime.storage.file import EmbeddingFile
 from tests.support import encoded_images as make
 from tests.support.errors import USAGE, assert_names, assert_refused
@@ -308,7 +308,7 @@ def test_every_option_is_documented() -> None:
 
     text = (ROOT / "docs" / "faces.md").read_text(encoding="utf-8")
     options = [parameter.opts[0] for parameter in face_options(lambda: None).__click_params__]  # type: ignore[attr-defined]
-    assert len(options) == 10
+    assert len(options) == 12
     for option in options:
         assert f"`{option}" in text, option
 
@@ -317,7 +317,7 @@ def older(file: Path, copy: Path) -> Path:
     """The file as versions before the exposure wrote it."""
     shutil.copy(file, copy)
     with h5py.File(copy, "r+") as opened:
-        for name in EXPOSURE_DATASETS.values():
+        for name in LATER_DATASETS.values():
             del opened[name]
         del opened["metadata"].attrs["content_sha256"]
     return copy

@@ -48,11 +48,11 @@ def test_an_option_group_is_passed_as_a_frozen_object() -> None:
     result = CliRunner().invoke(show, ["--model", "sface", "--align", "none"])
     assert json.loads(result.output) == [
         {"engine": None, "model": "sface", "backend": "auto"},
-        {"align": "none", "detector": None},
+        {"align": "none", "detector": None, "landmarks": None},
         1,
     ]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        groups.DetectorOptions("auto", None).align = "none"  # type: ignore[misc]
+        groups.DetectorOptions("auto", None, None).align = "none"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

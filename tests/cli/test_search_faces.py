@@ -179,4 +179,4 @@ def test_quality_limits_do_not_apply_to_queries(data_folder: Path) -> None:
     contract = EmbeddingContract(
         detector="x", faces="all", align="auto", min_score=0.7, min_iod=99, min_sharpness=99, min_frontal=1
     )
-    assert query_face_rules_of(contract) == FaceRules("auto", "all", 0.7, 0, 0, 0)
+    assert query_face_rules_of(contract) == FaceRules("auto", "all", 0.7, 0, 0, 0, max_fit=1)

@@ -12,7 +12,7 @@ import pytest
 
 from runtime.errors import ConfigError, OutputExistsError, StorageError
 from runtime.export.npy import export_npy
-from runtime.records import EXPOSURE_DATASETS, FACE_DATASETS
+from runtime.records import FACE_DATASETS, LATER_DATASETS
 from runtime.storage.derived import read_list, take_fingerprint
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import raises
@@ -49,7 +49,7 @@ def test_the_export_has_all_data_of_the_file(
     assert read_paths(folder) == paths
     assert set(ODD) <= set(paths)
     assert file.read_bytes() == before
-    columns = {**FACE_DATASETS, **EXPOSURE_DATASETS, "cluster": "cluster"} if faces else {}
+    columns = {**FACE_DATASETS, **LATER_DATASETS, "cluster": "cluster"} if faces else {}
     assert {entry.name for entry in folder.iterdir()} == {
         "embeddings.npy", "paths.jsonl", "metadata.json", *(f"{name}.npy" for name in columns)
     }  # fmt: skip

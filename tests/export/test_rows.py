@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from runtime.export.rows import columns_of, exact_bytes, is_same_file, metadata_of, path_text, read_blocks
-from runtime.records import EXPOSURE_DATASETS, FACE_DATASETS
+from runtime.records import FACE_DATASETS, LATER_DATASETS
 from runtime.storage.file import EmbeddingFile
 from tests.support.export_files import ODD, write_file
 
@@ -38,7 +38,7 @@ def test_columns_exist_only_if_the_file_has_them(tmp_path: Path) -> None:
     rich, _, _ = write_file(tmp_path / "rich.h5", faces=True, cluster=True)
     with EmbeddingFile(plain) as plain_file, EmbeddingFile(rich) as rich_file:
         assert columns_of(plain_file) == {}
-        assert columns_of(rich_file) == {**FACE_DATASETS, **EXPOSURE_DATASETS, "cluster": "cluster"}
+        assert columns_of(rich_file) == {**FACE_DATASETS, **LATER_DATASETS, "cluster": "cluster"}
 
 
 def test_progress_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -36,6 +36,7 @@ from runtime.pipeline.work import BatchLimit, Embed
 from runtime.records import Embedded, Encoded, Outcome, Status
 from tests.support import encoded_images as make
 from tests.support.cuda_stand_in import ShimDriver
+from tests.support.dotted_landmarks import save_drift
 from tests.support.errors import raises
 from tests.support.model_files import info, save_cnn, spec
 from tests.support.red_square_detector import picture, save_red_squares
@@ -80,6 +81,14 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, EngineInf
 
 
 @pytest.fixture(scope="module")
+def landmarks(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, EngineInfo]:
+    folder = tmp_path_factory.mktemp("drift")
+    drift = load_spec(str(save_drift(folder)))
+    built = build_engine(drift, resolve_weights(drift), backend="cpu", output=folder)
+    return built.engine.content(), built.engine.info
+
+
+@pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     weights = save_cnn(tmp_path_factory.mktemp("engine") / "m.onnx")
     return prepare_graph(weights, spec(), "fp32").SerializeToString()
@@ -99,6 +108,7 @@ def open_stage(
     batch_size: int = 8,
     slots: int = 2,
     pixels: int = 1 << 25,
+    landmarks: tuple[bytes, EngineInfo] | None = None,
 ) -> Iterator[EmbedFaces]:
     """Open the stage on the stand-ins for a GPU."""
     driver = ShimDriver(compiled)
@@ -114,14 +124,24 @@ def open_stage(
     ):
         enter, order = stack.enter_context, finder[1].channel_order
         options = DaliOptions(batch_size=batch_size, batch_pixels=pixels, threads=1)
+        look_runner, square_warps = None, [None] * slots
+        if landmarks is not None:
+            look_info = replace(landmarks[1], **SHIM, profile=(1, 2, 4))
+            look_runner = enter(TensorRTRunner(landmarks[0], look_info, **opening))
+            squares = {"size": look_info.size, "reverse": order != look_info.channel_order, "capacity": 4}
+            square_warps = [enter(Warp(driver, Kernels(driver), **squares)) for _ in range(slots)]
         warping = {"size": 112, "reverse": order != embedder[1].channel_order, "capacity": batch_size}
         sides, kernels = [view.long_side for view in rules.find.views], Kernels(driver)
         resources = [
-            FaceResources(enter(DaliPhotos(sides, LONG_SIDE, order, options)), enter(Warp(driver, kernels, **warping)))
-            for _ in range(slots)
+            FaceResources(
+                enter(DaliPhotos(sides, LONG_SIDE, order, options)),
+                enter(Warp(driver, kernels, **warping)),
+                square_warp,
+            )
+            for square_warp in square_warps
         ]
         clocks = StageClock("decode", slots), StageClock("detect", slots), StageClock("infer", slots)
-        yield EmbedFaces(runner, detector_runner, resources, rules, batch_size, Limits(), clocks)
+        yield EmbedFaces(runner, detector_runner, resources, rules, batch_size, Limits(), clocks, look_runner)
 
 
 @pytest.fixture
@@ -187,6 +207,34 @@ BATCHES = {
     "small": [ONE_FACE[5], SMALL],
     "nothing": [],
 }
+
+
+def test_a_second_look_on_the_gpu_gives_the_result_of_the_cpu(
+    engine: bytes, detector: tuple[bytes, EngineInfo], landmarks: tuple[bytes, EngineInfo], compiled: Path
+) -> None:
+    """Faces of one photo, of several, of one that only the CPU decodes, and of a reduced one."""
+    rules = replace(ALL, max_fit=1.0)
+    batch, large = batch_of(*ONE_FACE[:3], *TWO_FACES, NO_FACES, PNG), batch_of(LARGE)
+    with OrtRunner(engine, info()) as runner, OrtRunner(*detector) as finder, OrtRunner(*landmarks) as look:
+        photos, find_faces = (
+            DecodePhotos("rgb", Limits())(batch),
+            find_faces_with(finder, rules, info(), Limits(), look),
+        )
+        expected = Embed(runner, BatchLimit(8))(find_faces(photos))
+        expected_large = find_faces(DecodePhotos("rgb", Limits())(large)).faces
+        without = find_faces_with(finder, rules, info(), Limits())(photos)
+    with open_stage((engine, info()), detector, compiled, rules, landmarks=landmarks) as embed:
+        embed.warm_up()
+        check(embed(batch), expected)
+        of_large = embed(large).faces
+    assert of_large is not None
+    assert expected_large is not None
+    pixels = float(expected_large["iod"].max()) / 20  # of the original; the photo was reduced before it was searched
+    np.testing.assert_allclose(of_large["landmarks"], expected_large["landmarks"], atol=pixels)
+    assert expected.faces is not None
+    assert without.faces is not None
+    moved = np.linalg.norm(expected.faces["landmarks"] - without.faces["landmarks"], axis=2).mean(axis=1)
+    assert (moved > 0.02 * without.faces["iod"]).all()
 
 
 @pytest.mark.slow

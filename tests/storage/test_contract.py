@@ -21,12 +21,12 @@ FULL_CONTRACT = EmbeddingContract(**VALUES)
 # Embedding files of earlier versions are compared by these fields. A change makes old files incomparable.
 VECTORS = (
     *("model_sha256", "recipe", "dimension", "crop", "alignment", "channel_order", "exif", "decode", "precision"),
-    *("calibration", "detector_sha256", "detector_precision"),
+    *("calibration", "detector_sha256", "detector_precision", "landmarks_sha256", "landmarks_precision"),
 )
 FILE = (
     *VECTORS,
     *("detector_views", "dtype", "align", "faces", "min_score", "min_iod", "min_sharpness", "min_frontal"),
-    *("min_brightness", "min_contrast", "pages"),
+    *("min_brightness", "min_contrast", "max_fit", "pages"),
 )
 
 
@@ -125,3 +125,21 @@ def test_a_contract_without_exposure_rules_accepts_all_faces() -> None:
     for guard, count in ((Guard.SCORES, 0), (Guard.FILE, 1), (Guard.RUN, 1)):
         assert len(old.differences(strict, guard)) == len(strict.differences(old, guard)) == count
     assert old.differences(replace(old, min_brightness=0.0), Guard.RUN, both=True) == []
+
+
+def test_a_contract_without_a_second_look_differs_from_one_with_it_in_both_directions() -> None:
+    """The files of versions without a second look must not get rows of another kind."""
+    old = EmbeddingContract(detector="d", faces="all")
+    new = replace(old, landmarks="l", landmarks_sha256="ab", landmarks_precision="fp32")
+    for one, other in ((old, new), (new, old)):
+        for guard in Guard:
+            assert any("landmarks_sha256" in line for line in one.differences(other, guard)), guard
+    crops = EmbeddingContract(model_sha256="ef")
+    assert crops.differences(crops, Guard.RUN, both=True) == old.differences(old, Guard.RUN, both=True) == []
+
+
+def test_a_contract_without_a_limit_of_the_fit_accepts_all_faces() -> None:
+    old = EmbeddingContract(detector="d", faces="all")
+    assert len(old.differences(replace(old, max_fit=0.3), Guard.FILE)) == 1
+    assert len(replace(old, max_fit=0.3).differences(old, Guard.FILE)) == 1
+    assert old.differences(replace(old, max_fit=1.0), Guard.RUN, both=True) == []

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from runtime.errors import DamagedError, StorageError
-from runtime.records import EXPOSURE_DATASETS, FACE, FACE_DATASETS, Embedded, Outcome, Status
+from runtime.records import FACE, FACE_DATASETS, LATER_DATASETS, Embedded, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.ledger import Ledger
 from runtime.storage.segments import segment_files
@@ -28,7 +28,7 @@ from tests.support.face_batches import D, batch_of, batches_of, faces_of, segmen
 
 # Datasets of a file without faces, unchanged since the version before faces.
 WITHOUT_FACES = {"embeddings", "image_paths", "outcomes/path", "outcomes/status", "outcomes/detail"}
-COLUMNS = (*FACE_DATASETS.values(), *EXPOSURE_DATASETS.values())
+COLUMNS = (*FACE_DATASETS.values(), *LATER_DATASETS.values())
 
 
 def paths_of(rows: int) -> list[bytes]:
@@ -87,7 +87,7 @@ def assert_holds(path: Path, batch: Embedded, rows: int) -> None:
         np.testing.assert_array_equal(file["embeddings"][:], batch.embeddings)
         assert file["image_paths"].asstr()[:].tolist() == [texts[row] for row in batch.rows]
         assert batch.faces is not None
-        for name, dataset in {**FACE_DATASETS, **EXPOSURE_DATASETS}.items():
+        for name, dataset in {**FACE_DATASETS, **LATER_DATASETS}.items():
             np.testing.assert_array_equal(file[dataset][:], batch.faces[name])
             assert file[dataset].dtype == FACE[name].base
         outcomes = file["outcomes"]
@@ -182,7 +182,7 @@ def test_photos_of_a_segment_with_a_wrong_bit_are_processed_again(dataset: str, 
         ("outcomes/embeddings", lambda counts: counts[::-1]),  # the same sum, but rows for photos without a face
         *(
             (dataset, lambda values: values[:-1])
-            for dataset in ("embeddings", *FACE_DATASETS.values(), *EXPOSURE_DATASETS.values())
+            for dataset in ("embeddings", *FACE_DATASETS.values(), *LATER_DATASETS.values())
         ),
     ],
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from runtime.errors import StorageError
-from runtime.records import EXPOSURE_DATASETS, FACE_DATASETS, Embedded, FacePlace, Outcome, Status
+from runtime.records import FACE_DATASETS, LATER_DATASETS, Embedded, FacePlace, Outcome, Status
 from runtime.storage.dataset import assemble
 from runtime.storage.file import EmbeddingFile
 from runtime.storage.format import display_text, offsets
@@ -252,7 +252,7 @@ def test_vectors_paths_and_faces_match_the_rows(tmp_path: Path) -> None:
     assert batch.faces is not None
     with EmbeddingFile(str(path)) as file:
         assert file.faces is not None
-        for name in (*FACE_DATASETS, *EXPOSURE_DATASETS):
+        for name in (*FACE_DATASETS, *LATER_DATASETS):
             np.testing.assert_array_equal(file.faces[name], batch.faces[name])
         assert file.paths == [display_text(names[row]) for row in batch.rows]
         assert list(file.scanned_paths()) == names

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ...errors import EngineError
 from ...extras import pip_install
-from ...graphs.tensors import FACES, INPUT, OUTPUT
+from ...graphs.tensors import INPUT, OUTPUT, OUTPUTS
 from .api import tensorrt_log, version_of
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ def check_plan(trt: ModuleType, plan: bytes) -> int:
         raise EngineError(f"{version_of(trt)} built a plan that it cannot load{log.take_errors()}")
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     types = {name: engine.get_tensor_dtype(name) for name in names}
-    _require_types(trt, types, FACES if FACES in types else OUTPUT)
+    _require_types(trt, types, next((name for name in OUTPUTS.values() if name in types), OUTPUT))
     return context_bytes(engine)
 
 
