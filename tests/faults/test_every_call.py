@@ -22,6 +22,7 @@ from tests.support.faults.operations import Kind
 # The number of operations to try with each fault: fewer for commands that take longer.
 COMMANDS = {
     "process": 8,
+    "process-pages": 4,
     "retry": 8,
     "add": 8,
     "remove": 2,

@@ -18,7 +18,19 @@ from tests.support.faults.operations import Kind, Operation
 from tests.support.faults.power_cuts import Recorded
 
 COMMANDS = (
-    *("process", "retry", "add", "merge", "remove", "repair", "cluster", "pairs", "export-npy", "export-parquet"),
+    *(
+        "process",
+        "process-pages",
+        "retry",
+        "add",
+        "merge",
+        "remove",
+        "repair",
+        "cluster",
+        "pairs",
+        "export-npy",
+        "export-parquet",
+    ),
     *("index-flat", "index-ivf", "index-sq8", "map"),
 )
 SAMPLE = 6

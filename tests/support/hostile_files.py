@@ -210,6 +210,7 @@ KINDS: dict[str, Change] = {
     "clusters negative": lambda file, _: file.create_dataset("cluster", data=np.full(12, -(2**31), "i4")),
     "clusters huge": lambda file, _: file.create_dataset("cluster", data=np.full(12, 2**31 - 1, "i4")),
     "rank of text": lambda file, _: file.create_dataset("face_index", data=np.array([b"q"] * 12)),
+    "page of text": lambda file, _: file.create_dataset("faces/page", data=np.array([b"q"] * 12)),
     "exact paths of no row": lists([10**12, -5], [b"a", b"b"]),
     "exact paths upwards": lists([0], [b"../\xff.jpg"]),
     # paths

@@ -15,6 +15,8 @@ from runtime.storage.calibration import ATTRIBUTE
 from runtime.storage.file import EmbeddingFile
 from tests.support.facemill_command import facemill
 from tests.support.people_files import make_people
+from tests.support.red_square_detector import picture, save_red_squares
+from tests.support.tiff_files import pages_tiff
 
 from .case import (
     PEOPLE,
@@ -50,6 +52,7 @@ def writing_commands(templates: Templates) -> dict[str, Case]:
             lambda folder: same_file(folder / "o.h5", t.full),
             lambda folder: same_file(folder / "o.h5", t.full) if (folder / "o.h5").exists() else "",
         ),
+        _process_pages(t),
         _retry(t),
         _add(t),
         _remove(t),
@@ -68,6 +71,33 @@ def writing_commands(templates: Templates) -> dict[str, Case]:
         *([_qdrant(t, t.qdrant)] if t.qdrant else []),
     ]
     return {case.name: case for case in cases}
+
+
+def _process_pages(t: Templates) -> Case:
+    """Pages of TIFF files with a face each: a photo has several rows, which a segment must keep together."""
+    paged = t.folder / "paged"
+    (paged / "photos").mkdir(parents=True)
+    detector = save_red_squares(paged)
+    pages = [picture(400, 300, (100, 120, 90), seed=seed) for seed in range(6)]
+    for number in range(9):
+        faces = [pages[number % 6], picture(400, 300), pages[(number + 1) % 6]]
+        (paged / "photos" / f"{number}.tif").write_bytes(pages_tiff(*faces))
+
+    def arguments(output: Path) -> list[str]:
+        words = ("process", paged / "photos", "-o", output, "--engine", t.engine, "--detector", detector)
+        options = ("--align", "detect", "--pages", "all", "--decoder", "opencv", "--batch-size", 4, "--workers", 2)
+        return [*map(str, (*words, *options, "--segment-rows", 4))]
+
+    expected = t.made("paged.h5", lambda path: run(*arguments(path)))
+    with h5py.File(expected) as file:
+        assert file["faces/page"][:].tolist() == 9 * [1, 3]
+    return Case(
+        "process-pages",
+        lambda folder: None,
+        lambda folder: arguments(folder / "o.h5"),
+        lambda folder: same_file(folder / "o.h5", expected),
+        lambda folder: same_file(folder / "o.h5", expected) if (folder / "o.h5").exists() else "",
+    )
 
 
 def _retry(t: Templates) -> Case:
