@@ -21,7 +21,7 @@ from runtime.engines.parity import reference_embeddings, synthetic_crops
 from runtime.engines.weights import weights_for
 from runtime.metrics.pairs import read_pairs
 from runtime.modelspec import load_spec
-from runtime.modelstore import BETTER, BETTER_DETECTOR, SHIPPED, SHIPPED_DETECTOR, resolve_weights
+from runtime.modelstore import BETTER, BETTER_DETECTOR, SHIPPED, SHIPPED_DETECTOR, SHIPPED_LANDMARKS, resolve_weights
 from runtime.sources.pathtable import write_paths
 from runtime.storage.contract import EmbeddingContract
 from runtime.storage.runfolder import RunFolder, StoredPlan
@@ -30,7 +30,7 @@ from tests.support.errors import assert_names
 from tests.support.facemill_command import facemill
 
 
-@pytest.mark.parametrize("name", [SHIPPED, SHIPPED_DETECTOR])
+@pytest.mark.parametrize("name", [SHIPPED, SHIPPED_DETECTOR, SHIPPED_LANDMARKS])
 def test_the_file_is_small_and_matches_its_model_file_and_card(name: str) -> None:
     spec = load_spec(name)
     path = resolve_weights(spec)  # a different checksum is refused
