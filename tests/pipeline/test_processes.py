@@ -21,6 +21,8 @@ from tests.support.facemill_command import facemill, facemill_process, start_fac
 from tests.support.interrupted_runs import SMALL_SEGMENTS, assert_same_file, file_size_limit, wait_for_segment
 from tests.support.nvidia_driver_stand_in import FakeDriver
 
+NO_FACES = ("--align", "none")  # detection would take most of the time
+
 
 @pytest.fixture(scope="module")
 def photo_list(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
@@ -32,7 +34,8 @@ def photo_list(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def single_process(photo_list: str, tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("whole") / "o.h5"
-    assert facemill("process", photo_list, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS).returncode == 0
+    arguments = (photo_list, "-o", output, "--engine", tiny_engine, *NO_FACES, *SMALL_SEGMENTS)
+    assert facemill("process", *arguments).returncode == 0
     return output
 
 
@@ -41,9 +44,8 @@ def test_two_processes_write_the_file_of_one(
     photo_list: str, tiny_engine: Path, tmp_path: Path, single_process: Path
 ) -> None:
     output = tmp_path / "o.h5"
-    result = facemill(
-        "process", photo_list, "-o", output, "--engine", tiny_engine, "--device", "cpu,cpu", "--json", *SMALL_SEGMENTS
-    )
+    arguments = (photo_list, "-o", output, "--engine", tiny_engine, *NO_FACES, *SMALL_SEGMENTS)
+    result = facemill("process", *arguments, "--device", "cpu,cpu", "--json")
     counts = summary(result)
     assert counts["processed"] == 9000
     assert counts["images_per_s"] > 0
@@ -53,12 +55,20 @@ def test_two_processes_write_the_file_of_one(
 
 
 @pytest.mark.slow
+def test_two_processes_find_the_faces_of_one(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
+    for name, devices in (("one", "cpu"), ("two", "cpu,cpu")):
+        arguments = (photos, "-o", tmp_path / f"{name}.h5", "--engine", tiny_engine, *SMALL_SEGMENTS)
+        assert summary(facemill("process", *arguments, "--device", devices, "--json"))["processed"] == 600
+    assert_same_file(tmp_path / "two.h5", tmp_path / "one.h5")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_resumes_with_a_different_number_of_processes(
     signum: signal.Signals, photo_list: str, tiny_engine: Path, tmp_path: Path, single_process: Path
 ) -> None:
     output = tmp_path / "o.h5"
-    arguments = ("process", photo_list, "-o", output, "--engine", tiny_engine, *SMALL_SEGMENTS)
+    arguments = ("process", photo_list, "-o", output, "--engine", tiny_engine, *NO_FACES, *SMALL_SEGMENTS)
     with start_facemill(*arguments, "--device", "cpu,cpu") as process:
         wait_for_segment(output)
         process.send_signal(signum)
@@ -75,7 +85,8 @@ def test_a_failure_in_one_process_ends_the_run_with_its_error(
     photo_list: str, tiny_engine: Path, tmp_path: Path
 ) -> None:
     arguments = ("-o", tmp_path / "o.h5", "--engine", tiny_engine, "--device", "cpu,cpu", "--segment-rows", 100_000)
-    result = facemill_process(*("process", photo_list, *arguments), preexec_fn=file_size_limit(200_000))
+    limit = file_size_limit(200_000)
+    result = facemill_process("process", photo_list, *arguments, *NO_FACES, preexec_fn=limit)
     assert_refused(result, "E-DISK-FULL")
 
 
