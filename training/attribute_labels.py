@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 GENDERS = ("man", "woman")
 _COLUMNS = {"crop", "age", "gender"}
 _HELD_OUT = 5  # every fifth labelled crop, by the hash of its name
-_BATCH = 128
+_BATCH = 32
 # dlib's networks: the part of an aligned crop that they see, and their normalisation.
 _TOP, _BOTTOM, _LEFT, _RIGHT = 23, 117, 10, 104
 _MEAN, _STD = np.float32([122.782, 117.001, 104.298]), np.float32(256)
@@ -62,7 +62,7 @@ def read_labels(path: Path, names: Sequence[str]) -> AttributeLabels:
     known: dict[str, tuple[float, float]] = {}
     with path.open(encoding="utf-8", newline="") as file:
         table = csv.DictReader(file)
-        if not _COLUMNS <= set(table.fieldnames or ()):
+        if not set(table.fieldnames or ()) >= _COLUMNS:
             raise ValueError(f"{path} has the columns {table.fieldnames}; expected: crop, age and gender")
         for number, row in enumerate(table, 2):
             if not row["age"] and not row["gender"]:
@@ -96,38 +96,44 @@ def age_weights(ages: NDArray[np.float32], learned: NDArray[np.bool_], power: fl
 
 
 def ask_teachers(
-    crops: NDArray[np.uint8], key: str, folder: Path, cache: Path
+    crops: NDArray[np.uint8], key: str, folder: Path, cache: Path, aged: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Ask dlib's age and gender networks about each crop and its mirror image, once per cache folder.
+    """Ask dlib's age and gender networks about crops and their mirror images, once per cache folder.
 
     Args:
         crops: (N, 112, 112, 3) uint8 RGB, aligned to ArcFace's template.
         key: result of `crops_key`, which identifies the crops.
         folder: folder with age-v1.onnx and gender-v1.onnx.
         cache: folder that keeps the answers for the next run.
+        aged: (N,) bool: crops whose age is asked for, which takes 20 times as long as the gender.
     Returns:
-        (N, 101) distributions of ages, and (N,) probabilities of "woman"; float32.
+        (N, 101) distributions of ages, zeros for other crops; and (N,) probabilities of "woman"; float32.
     Raises:
         ValueError: a file is missing, or is not such a network.
     """
     files = {kind: require_file(folder / _TEACHERS[kind][0], "teachers", "dlib's networks") for kind in _TEACHERS}
     content = b"".join(file.read_bytes() for file in files.values())
-    path = cache / f"attributes-{hashlib.sha256(key.encode() + content).hexdigest()[:16]}.npz"
+    asked = hashlib.sha256(key.encode() + aged.tobytes() + content).hexdigest()
+    path = cache / f"attributes-{asked[:16]}.npz"
     if not path.exists():
         logger.info("asking %s about %d crops, once for this run's folder", folder, len(crops))
-        answers = {kind: _ask(crops, file, *_TEACHERS[kind][1:]) for kind, file in files.items()}
         ages = np.zeros((len(crops), AGES), np.float32)
-        ages[:, : answers["age"].shape[1]] = answers["age"]
+        rows = np.flatnonzero(aged)
+        if len(rows):
+            ages[rows, : _TEACHERS["age"][2]] = _ask(crops, rows, files["age"], *_TEACHERS["age"][1:])
+        women = _ask(crops, np.arange(len(crops)), files["gender"], *_TEACHERS["gender"][1:])
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
-        np.savez(partial, ages=ages, women=answers["gender"][:, 0])
+        np.savez(partial, ages=ages, women=women[:, 0])
         partial.rename(path)
     with np.load(path) as file:
         return file["ages"], file["women"]
 
 
-def _ask(crops: NDArray[np.uint8], weights: Path, side: int, classes: int) -> NDArray[np.float32]:
-    """(N, classes): the mean answers for the crops and for their mirror images."""
+def _ask(
+    crops: NDArray[np.uint8], rows: NDArray[np.int64], weights: Path, side: int, classes: int
+) -> NDArray[np.float32]:
+    """(n, classes): the mean answers for n crops and for their mirror images."""
     import onnxruntime as ort
     import torch
 
@@ -141,8 +147,8 @@ def _ask(crops: NDArray[np.uint8], weights: Path, side: int, classes: int) -> ND
     if [*given.shape[1:], session.get_outputs()[0].shape[-1]] != [3, side, side, classes]:
         raise ValueError(f"{weights} takes {given.shape}; expected: (N, 3, {side}, {side}), {classes} classes")
     answers = []
-    for start in range(0, len(crops), _BATCH):
-        seen = np.stack([_cut(crop, side) for crop in crops[start : start + _BATCH]])  # (n, side, side, 3)
+    for start in range(0, len(rows), _BATCH):
+        seen = np.stack([_cut(crops[row], side) for row in rows[start : start + _BATCH]])  # (n, side, side, 3)
         pixels = np.ascontiguousarray(((seen - _MEAN) / _STD).transpose(0, 3, 1, 2))
         both = [session.run(None, {given.name: x})[0] for x in (pixels, np.ascontiguousarray(pixels[..., ::-1]))]
         answers.append((both[0] + both[1]) / 2)

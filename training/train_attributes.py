@@ -50,7 +50,10 @@ class AttributeTrainer:
             raise ValueError(f"labels is {config.labels}, which names none of the crops; expected: ages of some crops")
         cache = Path(config.run) / "cache"
         crops = load_crops(tars, left_out, cache)
-        taught_ages, taught_women = ask_teachers(crops, crops_key(tars, left_out), Path(config.teachers), cache)
+        labelled = ~np.isnan(labels.ages)
+        taught_ages, taught_women = ask_teachers(
+            crops, crops_key(tars, left_out), Path(config.teachers), cache, ~labelled
+        )
         self.pixels = to_device(crops)
         learned = ~labels.held_out
         self.learned, self.held_out = torch.from_numpy(np.flatnonzero(learned)), np.flatnonzero(labels.held_out)
@@ -65,10 +68,9 @@ class AttributeTrainer:
             )
         )
         self.ages, self.women = ages, women
-        labelled = ~ages.isnan()
-        share = torch.where(labelled, float(config.taught_age), 1.0)[:, None]
-        self.age_targets = share * distributions + (1 - share) * age_distribution(ages.nan_to_num())
-        share = torch.where(labelled, float(config.taught_gender), 1.0)
+        is_labelled = ~ages.isnan()
+        self.age_targets = torch.where(is_labelled[:, None], age_distribution(ages.nan_to_num()), distributions)
+        share = torch.where(is_labelled, float(config.taught_gender), 1.0)
         self.women_targets = share * probabilities + (1 - share) * women.nan_to_num()
         network = AttributeNet(config.width).to(memory_format=torch.channels_last)
         self.state = new_state(network, config.weight_decay)
