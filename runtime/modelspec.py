@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 1 << 20  # of a model file
 
-TASKS = ("embed", "detect")  # of networks; landmarks and attributes may follow
+TASKS = ("embed", "detect", "attributes")  # of networks
 
 COUNT = Rule("a whole number of at least 1", lambda count: count >= 1)
 SHA256 = Rule("64 hexadecimal digits, in lower case", re.compile("[0-9a-f]{64}").fullmatch)
@@ -27,7 +27,7 @@ CHANNEL_ORDER = Rule('"rgb" or "bgr"', lambda order: order in ("rgb", "bgr"))
 MEAN = Rule("three numbers, one per channel")
 STD = Rule("three numbers above 0, one per channel", lambda std: min(std) > 0)
 GENERATOR = Rule('a table: form = "128" or "512", seed = a whole number')
-TASK = Rule('"embed" or "detect"', lambda task: task in TASKS)
+TASK = Rule(" or ".join(f'"{task}"' for task in TASKS), lambda task: task in TASKS)
 COSINE = Rule("a cosine, from -1 to 1", lambda cosine: -1 <= cosine <= 1)
 
 _TEMPLATE = """\
@@ -81,7 +81,8 @@ class ModelSpec:
         url, sha256, size_bytes: address, checksum and size of the file; None if unknown.
         trained: False for random weights, whose embeddings cannot identify a person.
         generator: for a model whose weights are generated; None for a file.
-        task: one of TASKS. For a detector `size` is the long side of the images that suit it best, and `dimension` the
+        task: one of TASKS. A network for "attributes" takes crops, and answers with probabilities of the ages 0 to 100
+            and of "woman". For a detector `size` is the long side of the images that suit it best, and `dimension` the
             number of values per anchor.
         decode: for a detector the name of its decoder in faces/detectors.py, for example "yunet"; empty for others.
         folder: the folder of the TOML file, which may contain the weights too.
@@ -204,7 +205,9 @@ def _read(path: Path) -> ModelSpec:
             raise ValueError("the key 'folder' is unknown")
         spec = convert(raw, ModelSpec)
         if spec.detects != bool(spec.decode):
-            expected = 'the name of a decoder, for example "yunet"' if spec.detects else 'nothing, for the task "embed"'
+            expected = (
+                'the name of a decoder, for example "yunet"' if spec.detects else f'nothing, for the task "{spec.task}"'
+            )
             raise ValueError(f"decode is {spec.decode!r}; expected: {expected}")
     except OSError as err:
         raise ModelError(f"the model file {path} cannot be read: {err.strerror}") from err

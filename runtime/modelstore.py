@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 # The SHIPPED files are in the checkout and the wheel. The BETTER ones must be fetched or copied by the user.
 SHIPPED, BETTER = "facemill-512", "w600k_mbf"
 SHIPPED_DETECTOR, BETTER_DETECTOR = "facemill-det", "yunet"
+SHIPPED_ATTRIBUTES = "facemill-attributes"
 
 
 def default_model(resumed: str = "") -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..assets import cache_dir
 from ..errors import ConfigError, ModelUnavailableError, OptionError
 from ..modelspec import list_specs, load_spec
-from ..modelstore import SHIPPED_DETECTOR, default_detector, default_model
+from ..modelstore import SHIPPED_ATTRIBUTES, SHIPPED_DETECTOR, default_detector, default_model
 from .build import build_engine
 from .engine import Engine, read_engine, sidecar_path
 from .weights import weights_for
@@ -73,7 +73,7 @@ def choose_detector(
     if path.suffix in _ENGINE_SUFFIXES and sidecar_path(path).exists():
         return read_engine(path)
     try:
-        return _engine_of(name, backend, detects=True)
+        return _engine_of(name, backend, "detect")
     except ModelUnavailableError as err:
         raise ModelUnavailableError(
             f"{err.message}\nThis model is the face detector. For new files use the detector that is included: "
@@ -99,10 +99,22 @@ def licence_of(detector: str) -> str:
     return next((spec.licence for spec in list_specs() if spec.sha256 == sha256), "")
 
 
-def _engine_of(model: str, backend: str, *, detects: bool = False) -> Engine:
-    spec = load_spec(model, detects=detects)
-    if spec.detects != detects:  # before anything is fetched or built
-        option, does = ("--detector", "embeds faces") if detects else ("--model", "detects faces")
-        fitting = ", ".join(other.name for other in list_specs() if other.detects == detects)
+def choose_attributes(backend: str = "auto") -> Engine:
+    """Choose the engine that reads age and gender from crops, built unless one is up to date.
+
+    Args:
+        backend: its backend.
+    Raises:
+        EngineError, ModelError: the engine cannot be built.
+    """
+    return _engine_of(SHIPPED_ATTRIBUTES, backend, "attributes")
+
+
+def _engine_of(model: str, backend: str, task: str = "embed") -> Engine:
+    spec = load_spec(model, detects=task == "detect")
+    if spec.task != task:  # before anything is fetched or built
+        does = {"embed": "embeds faces", "detect": "detects faces"}.get(spec.task, f"is for {spec.task}")
+        option = "--detector" if task == "detect" else "--model"
+        fitting = ", ".join(other.name for other in list_specs() if other.task == task)
         raise ConfigError(f"{option} is {model}, which {does} only; expected: one of {fitting}, or a PATH.toml")
     return build_engine(spec, weights_for(spec), backend=backend, output=cache_dir("engines")).engine

@@ -27,7 +27,7 @@ def prepare_graph(weights: Path, spec: ModelSpec, precision: str) -> onnx.ModelP
     """Prepare a graph: `images` (N, S, S, 3) uint8 to `embeddings` (N, D) float32 unit rows.
 
     Normalisation and L2 are in float32 at either end, even if the body is float16. The graph of a detector takes images
-    of any size (N, H, W, 3) and returns `faces` (N, P, V) float32.
+    of any size (N, H, W, 3) and returns `faces` (N, P, V) float32; that for attributes returns its rows as they are.
 
     Args:
         weights: the model's ONNX file.
@@ -126,6 +126,9 @@ def _wrap(
     if spec.detects:
         after.add("Cast", to=TensorProto.FLOAT, output=FACES)
         name, shape, sides = FACES, ["P", decoder_of(spec.decode).values], [HEIGHT, WIDTH]
+    elif spec.task == "attributes":  # probabilities, as they are
+        after.add("Cast", to=TensorProto.FLOAT, output=OUTPUT)
+        name, shape, sides = OUTPUT, [spec.dimension], [spec.size, spec.size]
     else:
         _add_l2(after, flat=len(graph.output[0].type.tensor_type.shape.dim) == 2)
         name, shape, sides = OUTPUT, [spec.dimension], [spec.size, spec.size]

@@ -23,7 +23,7 @@ from ..pipeline.request import Request, RunOptions
 from ..pipeline.run import process
 from ..progress import Listener
 from ..records import Status
-from ..search.file_rules import find_detector, find_engine
+from ..search.file_rules import find_attributes, find_detector, find_engine
 from ..sources.kinds import Patterns
 from ..sources.scan import scan
 from ..sources.source import FileSource
@@ -201,6 +201,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
     """
     with EmbeddingFile(path) as file:
         contract, engine, detector = file.contract, find_engine(file, engine), find_detector(file)
+        attributes = find_attributes(file)
     request = Request(
         tuple(inputs),
         output,
@@ -213,6 +214,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         faces=face_rules_of(contract),
         like=(path,),
         detector=rebuild_if_stale(detector) if detector else None,
+        attributes=attributes,
     )
     different = contract.differences(contract_of(request, request.engine.info, ""), Guard.FILE, both=True)
     if different:
