@@ -24,6 +24,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .api.attributes import FilterReport as FilterReport
+    from .api.attributes import Match as Match
+    from .api.attributes import add_attributes as add_attributes
+    from .api.attributes import filter as filter
+    from .api.attributes import undo_filter as undo_filter
     from .api.jobs import add as add
     from .api.jobs import open as open
     from .api.jobs import outcomes as outcomes
@@ -38,11 +43,14 @@ if TYPE_CHECKING:
     from .api.photos import compare as compare
     from .api.photos import detect as detect
     from .api.photos import embed as embed
+    from .attributes.selection import AttributeFilter as AttributeFilter
     from .errors import FacemillError as FacemillError
     from .faces.rules import FaceRules as FaceRules
+    from .filters.undo import Undone as Undone
     from .images.decode import Limits as Limits
     from .interrupt import RunControl as RunControl
     from .maintenance.add import Added as Added
+    from .maintenance.attributes import Attributed as Attributed
     from .maintenance.receipt import Receipt as Receipt
     from .pairs.table import Pair as Pair
     from .pipeline.summary import Summary as Summary
@@ -63,14 +71,18 @@ if TYPE_CHECKING:
 
 # Where each name is defined: the same list as above, for use.
 _MODULES = {
+    "api.attributes": ("FilterReport", "Match", "add_attributes", "filter", "undo_filter"),
     "api.jobs": ("add", "open", "outcomes", "process", "remove"),
     "api.people": ("Cluster", "ClusterReport", "PairReport", "cluster", "find_pairs"),
     "api.photos": ("FaceEmbedder", "compare", "detect", "embed"),
+    "attributes.selection": ("AttributeFilter",),
     "errors": ("FacemillError",),
     "faces.rules": ("FaceRules",),
     "images.decode": ("Limits",),
     "interrupt": ("RunControl",),
+    "filters.undo": ("Undone",),
     "maintenance.add": ("Added",),
+    "maintenance.attributes": ("Attributed",),
     "maintenance.receipt": ("Receipt",),
     "pairs.table": ("Pair",),
     "pipeline.summary": ("Summary",),
@@ -89,10 +101,11 @@ _MODULES = {
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "Added", "Answer", "Cluster", "ClusterReport", "Comparison", "DetectedFace", "Detection", "Embedding",
-    "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "Hit", "Limits", "MemorySource", "Pair",
-    "PairReport", "Patterns", "PhotoOutcome", "ReadError", "Receipt", "RunControl", "Search", "Source", "Status",
-    "Summary", "add", "cluster", "compare", "detect", "embed", "find_pairs", "open", "outcomes", "process", "remove",
+    "Added", "Answer", "AttributeFilter", "Attributed", "Cluster", "ClusterReport", "Comparison", "DetectedFace",
+    "Detection", "Embedding", "EmbeddingFile", "FaceEmbedder", "FaceRules", "FacemillError", "FilterReport", "Hit",
+    "Limits", "Match", "MemorySource", "Pair", "PairReport", "Patterns", "PhotoOutcome", "ReadError", "Receipt",
+    "RunControl", "Search", "Source", "Status", "Summary", "Undone", "add", "add_attributes", "cluster", "compare",
+    "detect", "embed", "filter", "find_pairs", "open", "outcomes", "process", "remove", "undo_filter",
 ]  # fmt: skip
 
 

@@ -29,3 +29,4 @@ MIN_PHOTOS = 2  # of a cluster that gets a folder or a sheet
 MAP_POINTS = 5000
 CALIBRATION_COUNT = 512
 ENGINES = "engines"  # folder of build-engine
+UNSURE = "keep"  # rows whose age or gender is unsure

@@ -203,6 +203,11 @@ def _read_mark(path: Path) -> dict[str, object]:
     return mark if isinstance(mark, dict) else {}
 
 
+def remove_mark(path: Path) -> None:
+    """Remove the mark of a folder whose content was removed; the folder is an ordinary one again."""
+    (path / _MARK).unlink(missing_ok=True)
+
+
 def _write_mark(path: Path, kind: str, *, finished: bool, like: Path | Sequence[Path]) -> None:
     data = json.dumps({"kind": kind, "finished": finished}).encode()
     write_durable(path / _MARK, data, "the mark of the folder", like=like)

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _MAX_BYTES = 1 << 20  # of a model file
 
-TASKS = ("embed", "detect", "landmarks")  # of networks; attributes may follow
+TASKS = ("embed", "detect", "landmarks", "attributes")  # of networks
 LANDMARK_VALUES = 15  # of a landmark network: x and y of five landmarks, and the doubt about each
 
 COUNT = Rule("a whole number of at least 1", lambda count: count >= 1)
@@ -28,7 +28,7 @@ CHANNEL_ORDER = Rule('"rgb" or "bgr"', lambda order: order in ("rgb", "bgr"))
 MEAN = Rule("three numbers, one per channel")
 STD = Rule("three numbers above 0, one per channel", lambda std: min(std) > 0)
 GENERATOR = Rule('a table: form = "128" or "512", seed = a whole number')
-TASK = Rule('"embed", "detect" or "landmarks"', lambda task: task in TASKS)
+TASK = Rule(" or ".join(f'"{task}"' for task in TASKS), lambda task: task in TASKS)
 COSINE = Rule("a cosine, from -1 to 1", lambda cosine: -1 <= cosine <= 1)
 
 _TEMPLATE = """\
@@ -87,7 +87,8 @@ class ModelSpec:
         generator: for a model whose weights are generated; None for a file.
         task: one of TASKS. For a detector `size` is the long side of the images that suit it best, and `dimension` the
             number of values per anchor. For a landmark network `size` is the side of a face's square, and `dimension`
-            is LANDMARK_VALUES; faces/second_look.py explains both.
+            is LANDMARK_VALUES; faces/second_look.py explains both. A network for "attributes" takes crops, and answers
+            with probabilities of the ages 0 to 100 and of "woman".
         decode: for a detector the name of its decoder in faces/detectors.py, for example "yunet"; empty for others.
         folder: the folder of the TOML file, which may contain the weights too.
         threshold, threshold_source: the minimum cosine of two photos of one person, for the weights with this `sha256`,

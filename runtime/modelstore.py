@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 SHIPPED, BETTER = "facemill-512", "w600k_mbf"
 SHIPPED_DETECTOR, BETTER_DETECTOR = "facemill-det", "yunet"
 SHIPPED_LANDMARKS = "facemill-landmarks"
+SHIPPED_ATTRIBUTES = "facemill-attributes"
 
 
 def default_model(resumed: str = "") -> str:

@@ -46,6 +46,38 @@ FACE_DATASETS = {
 }
 ALL_FACE_DATASETS = {**FACE_DATASETS, **LATER_DATASETS, "page": PAGE_DATASET}
 
+# What a network reads from a face besides who it is. Only in files made with `--attributes`.
+ATTRIBUTES = np.dtype(
+    [
+        ("age", np.float32),  # years; NaN if nobody has read it
+        ("age_low", np.float32),  # the age is between these two with a probability of 80 %, by the network
+        ("age_high", np.float32),
+        ("gender", "S5"),  # one of GENDERS; empty if nobody has read it
+        ("gender_score", np.float32),  # probability of that gender, by the network, 0.5 to 1; NaN likewise
+    ]
+)
+GENDERS = ("man", "woman")
+# Fields of ATTRIBUTES by the name that a user gives. Their datasets are aligned with `/embeddings`.
+ATTRIBUTE_FIELDS = {"age": ("age", "age_low", "age_high"), "gender": ("gender", "gender_score")}
+ATTRIBUTE_DATASETS = {name: f"attributes/{name}" for name in ATTRIBUTES.names or ()}
+
+
+def attribute_datasets(names: Sequence[str]) -> dict[str, str]:
+    """The datasets of attributes, by field of ATTRIBUTES.
+
+    Args:
+        names: keys of ATTRIBUTE_FIELDS.
+    """
+    return {each: ATTRIBUTE_DATASETS[each] for name in names for each in ATTRIBUTE_FIELDS[name]}
+
+
+def unread_attributes(count: int) -> NDArray[np.void]:
+    """(count,) ATTRIBUTES that nobody has read: NaN, and no gender."""
+    attributes = np.zeros(count, ATTRIBUTES)
+    for name in ("age", "age_low", "age_high", "gender_score"):
+        attributes[name] = np.nan
+    return attributes
+
 
 class Status(enum.IntEnum):
     """The outcome of a photo. The numbers are stored in files; never renumber."""
@@ -196,11 +228,13 @@ class Crops(Batch):
         images: (n, S, S, 3) uint8, NHWC, the model's channel order.
         faces: (n,) FACE, those of a photo ordered by `face_index`; None if no faces are detected.
         face_counts: number of detected faces by scan row, whatever the outcome; empty if no faces are detected.
+        attributes: (n,) ATTRIBUTES; None if they are not read.
     """
 
     images: NDArray[np.uint8]
     faces: NDArray[np.void] | None = None
     face_counts: Mapping[int, int] = field(default_factory=dict)
+    attributes: NDArray[np.void] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,12 +243,13 @@ class Embedded(Batch):
 
     Attributes:
         embeddings: (n, D) float32, unit rows.
-        faces, face_counts: see `Crops`.
+        faces, face_counts, attributes: see `Crops`.
     """
 
     embeddings: NDArray[np.float32]
     faces: NDArray[np.void] | None = None
     face_counts: Mapping[int, int] = field(default_factory=dict)
+    attributes: NDArray[np.void] | None = None
 
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels of the upright original photo

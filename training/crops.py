@@ -85,6 +85,16 @@ def to_device(crops: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(crops).to(torch.get_default_device())
 
 
+def load_names(tars: Sequence[Path], left_out: Path | None) -> list[str]:
+    """Read the file name of each crop, without its folder; see `load_persons`."""
+    names = _names(left_out)
+    file_names = []
+    for tar in tars:
+        with tarfile.open(tar) as archive:
+            file_names += [Path(member.name).name for member in _members(archive, names)]
+    return file_names
+
+
 def load_persons(tars: Sequence[Path], left_out: Path | None) -> NDArray[np.int64]:
     """Number the persons of tars with members `<person>/<file>.jpg`.
 

@@ -117,13 +117,13 @@ def load_averaged(checkpoint: Path) -> tuple[nn.Module, int]:
     """Load the averaged network of a checkpoint, and the number of samples it has learned from. Executes no code in it.
 
     Raises:
-        ValueError: the checkpoint is of a detector.
+        ValueError: the checkpoint is of another network.
     """
     content = read_checkpoint(checkpoint)
     if "backbone" not in content["config"]:
         raise ValueError(
-            f"{checkpoint} is a detector's; expected: a checkpoint of training.train, or python -m "
-            "training.export_detector"
+            f"{checkpoint} is of another network; expected: a checkpoint of training.train. For others use "
+            "python -m training.export_detector or training.export_attributes"
         )
     model = build_backbone(**content["config"]["backbone"])
     model.load_state_dict(content["ema"])

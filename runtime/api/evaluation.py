@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .. import defaults
 from ..engines.choose import choose_detector, choose_engine, choose_landmarks, is_file_name, licence_of
 from ..engines.engine import Engine, read_engine
 from ..errors import ConfigError, Interrupted, OptionError
 from ..evaluation.attach import attach_calibration, calibration_of, check_file
+from ..evaluation.attributes import AttributeReport, measure_attributes, read_known
 from ..evaluation.compare import compare_evaluations
 from ..evaluation.detectors import figures_of
 from ..evaluation.embedded import check_folder
@@ -29,8 +31,11 @@ from ..pipeline.contract import fit_limit_of, landmarks_of
 from ..pipeline.plan import resumed_contract
 from ..pipeline.request import Request
 from ..progress import Listener
+from ..records import ATTRIBUTE_FIELDS
 from ..storage.contract import EmbeddingContract
+from ..storage.file import EmbeddingFile
 from ..storage.runfolder import utc_now
+from .jobs import process
 
 
 def evaluate(
@@ -142,6 +147,49 @@ def evaluate(
             calibrate, calibration_of(evaluations[0], folder, report.made_utc), checkpoint_plan_path(calibrate)
         )
     return report
+
+
+def evaluate_attributes(
+    folder: Path,
+    labels: Path,
+    *,
+    engine: Path | None = None,
+    model: str | None = None,
+    backend: str = "auto",
+    detector: str | None = None,
+    faces: FaceRules | None = None,
+    output: Path | None = None,
+    force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
+) -> AttributeReport:
+    """Read the ages and genders of the photos in a folder, and compare them with known ones.
+
+    Args:
+        folder: the photos.
+        labels: CSV with the columns path (below the folder), age and gender; see `evaluation.attributes.read_known`.
+        engine, model, backend, detector, faces: as for `process`.
+        output: folder for the embeddings, `attributes.h5`; None to keep none.
+        force: read the photos again.
+        listener: shows the progress; None logs it.
+        control: pauses and stops the run; None for neither.
+    Returns:
+        The errors, over all photos and by age, gender and group.
+    Raises:
+        ConfigError: the labels cannot be used, or name no photo of the folder.
+        FacemillError: see `process`.
+    """
+    known = read_known(labels)
+    if output is not None:
+        check_report_folder(output, folder, force=force)
+    options: dict[str, Any] = {"engine": engine, "model": model, "backend": backend, "detector": detector}
+    options |= {"faces": faces, "force": force, "listener": listener, "control": control}
+    with ExitStack() as stack:
+        place = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facemill-evaluate-")))
+        file = place / "attributes.h5"
+        process(folder, file, attributes=tuple(ATTRIBUTE_FIELDS), **options)
+        with EmbeddingFile(file) as gallery:
+            return measure_attributes(gallery, known, str(folder), str(labels))
 
 
 def _suffix_of(detector: str) -> str:

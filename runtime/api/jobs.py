@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import defaults
+from ..attributes.answers import attribute_names
+from ..attributes.head import find_head
 from ..cuda.device import choose_gpus
-from ..engines.choose import choose_detector, choose_engine, choose_landmarks
-from ..engines.engine import Engine, read_engine
+from ..engines.choose import choose_attributes, choose_detector, choose_engine, choose_landmarks
+from ..engines.engine import Engine, EngineInfo, read_engine
 from ..errors import ConfigError
 from ..faces.rules import FaceRules
 from ..images.decode import Limits
@@ -24,12 +26,13 @@ from ..maintenance.remove import Removal, RemovalPlan
 from ..pipeline import run as running
 from ..pipeline.contract import fit_limit_of, landmarks_of
 from ..pipeline.plan import resumed_contract
-from ..pipeline.request import Request, RunOptions
+from ..pipeline.request import FROM_EMBEDDINGS, AttributeReader, Request, RunOptions
 from ..pipeline.summary import Summary
 from ..progress import Listener
 from ..records import Status
 from ..sources.kinds import Patterns
 from ..sources.source import Source
+from ..storage.contract import EmbeddingContract
 from ..storage.file import EmbeddingFile
 from ..storage.outcomes import NOT_EMBEDDED, PhotoOutcome, read_outcomes
 from ..storage.segments import SegmentRules
@@ -87,6 +90,7 @@ def process(
     detector: PathLike | Engine | None = None,
     landmarks: PathLike | Engine | None = None,
     faces: FaceRules | None = None,
+    attributes: str | Sequence[str] | None = None,
     device: str = "auto",
     decoder: str = "auto",
     batch_size: int | None = None,
@@ -116,6 +120,8 @@ def process(
         landmarks: the network that looks at each face once more: as for `detector`, or "none" to crop by the landmarks
             of the detector.
         faces: rules for detecting and selecting faces; None for the defaults of the command line.
+        attributes: what to read from each face: "age", "gender" or both, as "age,gender" or a list; None for neither,
+            or those of the file that is resumed. Read docs/attributes.md before you use them.
         device: "cpu", "gpu" (the first one) or the number of a GPU; several, separated by commas, get one process each.
             "auto" for one process on the device of the engine.
         decoder: "opencv", "dali" (on the GPU, for a TensorRT engine), or "auto".
@@ -171,6 +177,7 @@ def process(
         engine=chosen,
         detector=choose_detector(detector, **finding, resumed=resumed.detector or ""),
         landmarks=choose_landmarks(landmarks, **finding, resumed=landmarks_of(resumed)),
+        attributes=_attribute_reader(attributes, resumed, chosen.info),
         faces=faces,
         limits=limits or Limits(),
         patterns=patterns or Patterns(),
@@ -186,6 +193,30 @@ def process(
     summary = running.process(request, listener=listener, control=control)
     info = chosen.info
     return replace(summary, model=info.model, model_sha256=info.model_sha256, output=os.fspath(output))
+
+
+def _attribute_reader(
+    attributes: str | Sequence[str] | None, resumed: EmbeddingContract, info: EngineInfo
+) -> AttributeReader | None:
+    """What reads the attributes that are named, or those of the file that is resumed; None for none."""
+    names = resumed.attributes_read if attributes is None else parse_attributes(attributes)
+    if not names:
+        return None
+    if attributes is None and resumed.attribute_source == FROM_EMBEDDINGS:
+        return AttributeReader(names, head=find_head(info.model, info.model_sha256))
+    return AttributeReader(names, choose_attributes(info.backend))
+
+
+def parse_attributes(attributes: str | Sequence[str]) -> tuple[str, ...]:
+    """The attributes that a caller names, in the order of ATTRIBUTE_FIELDS.
+
+    Raises:
+        ConfigError: a name is unknown.
+    """
+    try:
+        return attribute_names(attributes if isinstance(attributes, str) else ",".join(attributes))
+    except ValueError as err:
+        raise ConfigError(f"attributes: {err}") from err
 
 
 def _devices(device: str) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import defaults
+from ..attributes.selection import AttributeFilter
 from ..clusters.clusters import Clusters, cluster_by_count, cluster_by_threshold, default_threshold
 from ..clusters.folders import FolderCounts, check_folders, write_folders
 from ..clusters.graph import require_scipy
@@ -265,6 +266,9 @@ def cluster(
     *,
     people: int | None = None,
     threshold: float | None = None,
+    gender: str | None = None,
+    age: str | tuple[int, int] | None = None,
+    unsure: str = defaults.UNSURE,
     output: PathLike | None = None,
     csv_safe: bool = False,
     folders: PathLike | None = None,
@@ -290,6 +294,7 @@ def cluster(
         file: a finished embedding file.
         people: number of people, if it is known.
         threshold: lowest score of two linked photos, above 0 and at most 1; None for the calibration's.
+        gender, age, unsure: group only these faces; the others are in no cluster. See `facemill.filter`.
         output: file for a list, `.csv`; None to write none.
         csv_safe: write `'` into the list before a name that a spreadsheet computes.
         folders: folder in which to make a folder for each cluster; None to make none.
@@ -320,6 +325,7 @@ def cluster(
     if people is not None and threshold is not None:
         raise OptionError("people and threshold are given; expected: one of them")
     check_threshold(threshold, above_zero=True)
+    chosen = AttributeFilter.of(gender, age, unsure)
     if people is None:
         require_scipy()
     path = Path(file)
@@ -331,17 +337,20 @@ def cluster(
         checkpoint = stack.enter_context(Checkpoint(path, "pairs" if people is None else "clusters"))
         job: dict[str, Any] = {"threshold": lowest, "budget_s": budget_s, "people": people, "seed": seed, "mode": mode}
         job |= {"clusters": gallery.source["run_id"], "min_photos": min_photos, "csv_safe": csv_safe}
+        mask = None
+        if chosen:
+            mask, job["chosen"] = chosen.rows(gallery), str(chosen)
         outputs = checkpoint.outputs(job)
         for place, check in ((listed, check_list_path), (filled, check_folders), (paged, check_sheets)):
             if place is not None:
                 check(place, force=force or outputs.owns(place))
         if people is not None:
             checkpoint.keep({"source": gallery.source, "k": people, "seed": seed})
-            clusters = cluster_by_count(gallery, people, seed=seed, listener=listener)
+            clusters = cluster_by_count(gallery, people, seed=seed, mask=mask, listener=listener)
         else:
             query = searching.PairQuery(lowest, max_pairs=max_pairs, budget_s=budget_s, device=device)
             clusters = cluster_by_threshold(
-                gallery, checkpoint, query, seed=seed, force=force, listener=listener, control=control
+                gallery, checkpoint, query, seed=seed, mask=mask, force=force, listener=listener, control=control
             )
         if listed is not None:
             write_list(listed, gallery, clusters, csv_safe=csv_safe, ready=outputs.ready(listed))

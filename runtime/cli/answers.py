@@ -60,7 +60,8 @@ def _table(answer: Answer) -> Iterator[str]:
     if answer.error:
         return
     facts = answer.facts
-    yield f"{printable(answer.query)}  ({answer.search_ms:.1f} ms in {facts.rows:,} embeddings)"
+    among = f": {facts.chosen}" if facts.chosen else ""
+    yield f"{printable(answer.query)}  ({answer.search_ms:.1f} ms in {facts.rows:,} embeddings{among})"
     yield from (f"  {note}" for note in answer.notes)
     if not answer.hits:
         yield "  no hit"

@@ -24,6 +24,8 @@ _COMMANDS = {
     "compare": "Say whether two photos show the same person.",
     "pairs": "Find all pairs of photos that may show the same person.",
     "cluster": "Group photos by person.",
+    "filter": "Find, list and sort photos by age and gender.",
+    "attributes": "Add age and gender to a file that lacks them.",
     "add": "Embed new photos into an existing file.",
     "remove": "Erase photos from a file and from everything made from it.",
     "merge": "Join embedding files.",

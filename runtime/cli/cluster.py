@@ -11,6 +11,7 @@ import click
 from .. import defaults
 from ..text import count, printable
 from . import groups, options
+from .chosen import AttributeOptions, attribute_options
 from .common import handle_errors, print_summary, setup_logging, terminal
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 @options.file_argument
 @click.option("-k", "--people", type=click.IntRange(min=1), help="Number of people, if it is known.")
 @click.option("--threshold", type=click.FloatRange(0, 1, min_open=True), help="Minimum score of two linked photos.")
+@attribute_options
 @click.option("-o", "--output", type=options.PATH, help="Also write a list, a .csv file.")
 @options.csv_safe_option
 @click.option("--folders", type=options.PATH, help="Also make a folder for each cluster, in this folder.")
@@ -33,9 +35,7 @@ if TYPE_CHECKING:
 @groups.all_pairs_options
 @options.exclusive("-k", "--threshold")
 @handle_errors
-def main(
-    file: Path, no_column: bool, mode: str | None, folders: Path | None, search: groups.AllPairsOptions, **given: Any
-) -> None:
+def main(file: Path, chosen: AttributeOptions, no_column: bool, search: groups.AllPairsOptions, **given: Any) -> None:
     """Group the photos in FILE by person. FILE is an embedding file of `facemill process`.
 
     With -k, photos are split by k-means (FAISS). Without it, photos whose score reaches the threshold are linked, and
@@ -53,15 +53,15 @@ def main(
 
     Exit codes: 0 done, 1 failure, 2 usage.
     """
-    if mode and folders is None:
+    if given["mode"] and given["folders"] is None:
         raise click.UsageError("--mode is for --folders")
     setup_logging()
     from ..api.people import cluster
 
-    given |= {"mode": mode or "symlink", "write_column": not no_column, **search.values()}
+    given |= {"mode": given["mode"] or "symlink", "write_column": not no_column, **search.values(), **chosen.values()}
     with terminal() as job:
-        report = cluster(file, folders=folders, **job, **given)
-    outputs = (given["output"], folders, given["sheets"], None if no_column else file)
+        report = cluster(file, **job, **given)
+    outputs = (given["output"], given["folders"], given["sheets"], None if no_column else file)
     lines = [*_summary(report), *_outputs(report, *outputs)]
     print_summary("\n".join(map(printable, lines)), f"the photos of {file} are grouped")
     for warning in report.warnings:
@@ -76,7 +76,7 @@ def _summary(report: ClusterReport) -> Iterator[str]:
     yield f"  {several:,} with several photos, {int(clusters.sizes[:several].sum()):,} in all"
     yield f"  {len(report) - several:,} of one photo"
     if zeros:
-        yield f"  {zeros:,} embeddings are zeros and belong to no cluster (0)"
+        yield f"  {zeros:,} embeddings are zeros, or not selected, and belong to no cluster (0)"
     if several:
         yield f"  the largest has {int(clusters.sizes[0]):,}"
     yield f"model: {report.model}"

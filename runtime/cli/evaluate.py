@@ -12,6 +12,7 @@ from ..text import printable
 from . import groups, options
 from .common import handle_errors, print_summary, setup_logging, terminal
 
+_NO_IDENTITIES = "its labels say nothing about who is who"
 _ONE_ENGINE = "each says which engine to evaluate"
 
 
@@ -39,11 +40,13 @@ def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
     help="Write the impostor scores into this embedding file of the same model: search then shows false hits to "
     "expect.",
 )
+@click.option("--attributes", "labels", type=options.PATH, metavar="CSV", help="Measure age and gender instead.")
 @options.json_option
 @options.force_option("Embed again, and replace what is in the report folder.")
 @options.excludes("--compare", "--engine", "--model", why=_ONE_ENGINE)
 @options.excludes("--compare", "--backend", "--calibrate", why="an engine is built for one backend and one model")
 @options.excludes("--detectors", "--compare", "--calibrate", "--detector", why="each detector is evaluated by itself")
+@options.excludes("--attributes", "--pairs", "--compare", "--detectors", "--gallery", "--calibrate", why=_NO_IDENTITIES)
 @handle_errors
 def main(folder: Path, engine: groups.EngineOptions, faces: groups.FaceOptions, as_json: bool, **given: Any) -> None:
     """Measure how well faces in FOLDER are recognised: one sub-folder per person, FOLDER/NAME/PHOTO.
@@ -51,7 +54,8 @@ def main(folder: Path, engine: groups.EngineOptions, faces: groups.FaceOptions, 
     The photos go through the pipeline of facemill process. The report has true accept rates at low false accept rates,
     recall@1, R-Precision and MAP@R; with --pairs, also the ten-fold accuracy of the LFW protocol (photos at
     FOLDER/NAME/NAME_0001.jpg). A photo that cannot be embedded counts as a failure. --gallery adds the thresholds for
-    0.01, 0.1 and 1 false hits per query.
+    0.01, 0.1 and 1 false hits per query. --attributes measures age and gender against a CSV with the columns path,
+    age and gender (docs/attributes.md).
 
     \b
     Examples:
@@ -60,23 +64,23 @@ def main(folder: Path, engine: groups.EngineOptions, faces: groups.FaceOptions, 
       facemill evaluate lfw/ --pairs lfw/pairs.txt --compare fp32.onnx int8.onnx
       facemill evaluate lfw/ --pairs lfw/pairs.txt --detectors facemill-det,yunet,scrfd-2.5g
       facemill evaluate people/ --gallery 1000000 --calibrate facial_embeddings.h5
+      facemill evaluate photos/ --attributes labels.csv
 
     Exit codes: 0 measured, 1 failure, 2 usage.
     """
     if given["detectors"] and faces.align == "none":
         raise click.UsageError("--detectors and --align none exclude each other: no detector would be used")
     setup_logging()
-    from ..api.evaluation import evaluate
-    from ..evaluation.report import as_text
+    from ..api.evaluation import evaluate, evaluate_attributes
+    from ..evaluation.report import Report, as_text
 
+    given = {name: value for name, value in given.items() if value} | engine.values()
+    given |= {"detector": faces.detector, "faces": faces.rules()}
     with terminal() as job:
-        report = evaluate(
-            folder, detector=faces.detector, landmarks=faces.landmarks, faces=faces.rules(), **job,
-            **engine.values(), **given,
-        )  # fmt: skip
+        report = (evaluate_attributes if "labels" in given else evaluate)(folder, **job, **given)
     text = json.dumps(report.to_dict()) if as_json else "\n".join(map(printable, as_text(report.tables())))
     print_summary(text, "the evaluation is finished and its files are written")
-    for label, evaluation in zip(report.labels, report.evaluations, strict=True):
+    for label, evaluation in zip(report.labels, report.evaluations, strict=True) if isinstance(report, Report) else ():
         name = f"{printable(label)}: " if len(report.labels) > 1 else ""
         for warning in (evaluation.embedded.metadata.get("warning"), evaluation.pairs and evaluation.pairs.warning):
             if warning:

@@ -108,6 +108,20 @@ def permissions(ctx: click.Context, param: click.Parameter, value: str | None) -
     return int(value, 8)
 
 
+def attributes(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Check a list of attributes: age, gender or both."""
+    if value is not None and not {name.strip() for name in value.split(",")} <= {"age", "gender"}:
+        raise click.BadParameter(f"{value!r} is none of age, gender, and age,gender", ctx, param)
+    return value
+
+
+def ages(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Check a range of ages."""
+    if value is not None and not re.fullmatch(r"\d{1,3}(-(\d{1,3})?)?|-\d{1,3}", value):
+        raise click.BadParameter(f"{value!r} is no range of ages; expected: 18-40, 18-, -12 or 30", ctx, param)
+    return value
+
+
 def duration(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
     """Parse `90s`, `30m`, `2h`, `1h30m` or `1d` into seconds."""
     if value is None:
@@ -148,6 +162,12 @@ def seed_option(largest: int, help_text: str = "Random seed.", name: str = "--se
     return click.option(name, type=click.IntRange(0, largest), default=0, show_default=True, help=help_text)
 
 
+attributes_option = click.option(
+    "--attributes",
+    metavar="age,gender",
+    callback=attributes,
+    help="Also read the age, the gender or both from each face; a resumed file keeps its own.",
+)
 file_argument = click.argument("file", type=PATH)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON on stdout.")
 output_option = click.option(

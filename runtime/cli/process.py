@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @groups.engine_options
 @groups.face_options
 @groups.work_options
+@options.attributes_option
 @click.option("--skip-duplicates", is_flag=True, help="Embed files that are the same to the byte only once.")
 @click.option("--retry", is_flag=True, help="Process failed photos again.")
 @groups.pattern_options
@@ -48,7 +49,6 @@ def main(
     segments: groups.SegmentOptions,
     patterns: groups.PatternOptions,
     strict: bool,
-    log_file: Path | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -61,18 +61,18 @@ def main(
     \b
     Examples:
       facemill process photos/ -o people.h5
-      facemill process crops/ -o people.h5 --align none  # aligned crops: no detector is needed
-      facemill process @list.txt --retry                 # failed photos again
+      facemill process crops/ --align none               # aligned crops: no detector is needed
+      facemill process photos/ --attributes age,gender   # see docs/attributes.md
 
     Exit codes: 0 finished, 1 failure (or failed photos with --strict), 2 usage, 129, 130, 143 stopped by a signal.
     """
-    setup_logging(log_file=log_file)
+    setup_logging(log_file=given.pop("log_file"))
     from ..api.jobs import process
 
     with terminal() as job:
-        rules: dict[str, Any] = {"faces": faces.rules(), "limits": limits.limits(), "segments": segments.rules()}
-        rules |= {"patterns": patterns.patterns(), "detector": faces.detector, "landmarks": faces.landmarks}
-        summary = process(photos, output, **rules, **engine.values(), **work.values(), **job, **given)
+        given |= {"faces": faces.rules(), "limits": limits.limits(), "segments": segments.rules()}
+        given |= {"patterns": patterns.patterns(), "detector": faces.detector, "landmarks": faces.landmarks}
+        summary = process(photos, output, **engine.values(), **work.values(), **job, **given)
     click.echo("\n".join(_report(summary)), err=True)
     if as_json:
         print_summary(json.dumps(summary.to_dict()), f"{output} is finished")

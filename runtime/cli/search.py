@@ -13,6 +13,7 @@ from ..index.kinds import KINDS
 from ..text import printable
 from . import options
 from .answers import print_answer, print_end
+from .chosen import AttributeOptions, attribute_options
 from .common import handle_errors, setup_logging
 
 
@@ -25,6 +26,7 @@ from .common import handle_errors, setup_logging
 @click.option("--group-by", type=click.Choice(["folder"]), help="Show the best hit of each folder; -k counts folders.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON per query.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print one line of CSV per hit, after a header.")
+@attribute_options
 @options.csv_safe_option
 @options.page_option
 @options.file_engine_option
@@ -40,9 +42,7 @@ from .common import handle_errors, setup_logging
 @options.force_option("Replace an existing page.")
 @options.exclusive("--json", "--csv")
 @handle_errors
-def main(
-    file: Path, queries: tuple[str, ...], group_by: str | None, page: Path | None, force: bool, **given: Any
-) -> None:
+def main(file: Path, queries: tuple[str, ...], chosen: AttributeOptions, page: Path | None, **given: Any) -> None:
     """Find the photos in FILE whose faces are most like those of each QUERY.
 
     QUERY is a photo, a folder (all photos below it, sorted) or @list.txt (one path per line). Answers are printed as
@@ -60,7 +60,7 @@ def main(
       facemill search people.h5 somebody.jpg
       facemill search people.h5 somebody.jpg --html answer.html
       facemill search people.h5 queries/ -k 50 --device gpu --csv
-      facemill search people.h5 photos/ --exclude-self --group-by folder -k 5
+      facemill search people.h5 photos/ --exclude-self --group-by folder --age 18-
       facemill search nation.h5 somebody.jpg -k 50 --index ivf
 
     Exit codes: 0 all queries answered, 1 failure (or a query that could not be read), 2 usage.
@@ -73,13 +73,13 @@ def main(
     from ..sources.queries import expand_queries
 
     if page is not None:
-        check_page_path(page, force=force)
+        check_page_path(page, force=given["force"])
     photos = expand_queries(queries)
-    find = FindOptions(given["k"], given["threshold"], given["exclude_self"], by_folder=group_by is not None)
+    find = FindOptions(given["k"], given["threshold"], given["exclude_self"], given["group_by"] is not None)
     form = "json" if given["as_json"] else "csv" if given["as_csv"] else "table"
     failed: Counter[str] = Counter()
     opening = {name: given[name] for name in ("index", "device", "engine", "latency_ms")}
-    with Search(file, **opening) as search:
+    with Search(file, **opening, **chosen.values()) as search:
         page_answers = PageAnswers(len(photos), find.k)
         for number, answer in enumerate(search.stream(photos, find)):
             if number == 0 and answer.facts.warning:
@@ -91,7 +91,7 @@ def main(
             page_answers.add(answer)
         print_end(answer.facts, form)
         if page is not None:
-            write_page(page, search.file, page_answers, force=force)
+            write_page(page, search.file, page_answers, force=given["force"])
     if len(photos) > 1 and failed:
         reasons = ", ".join(f"{reason}: {count:,}" for reason, count in sorted(failed.items()))
         click.echo(f"error: {failed.total():,} of {len(photos):,} queries have no answer ({reasons})", err=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..interrupt import Control
 from ..metrics.verification import check_threshold
+from ..pairs.all_pairs import ScoredPairs
 from ..pairs.checkpoint import Checkpoint
 from ..pairs.pairs import PairQuery, find_pairs
 from ..progress import Listener
@@ -116,6 +117,7 @@ def cluster_by_threshold(
     query: PairQuery,
     *,
     seed: int = 0,
+    mask: NDArray[np.bool_] | None = None,
     force: bool = False,
     listener: Listener | None = None,
     control: Control | None = None,
@@ -129,6 +131,7 @@ def cluster_by_threshold(
         checkpoint: checkpoint of that file; an unfinished search for the same pairs resumes.
         query: threshold, above 0, and limits of the links.
         seed: random seed of `find_people`.
+        mask: (N,) bool, the rows to group; the others are in no cluster. None for all.
         force: drop an unfinished search with other values.
         listener: shows the progress; None logs a line every five seconds.
         control: pauses and stops the search for links; None for neither.
@@ -143,13 +146,26 @@ def cluster_by_threshold(
     links = find_pairs(embeddings, checkpoint, query, force=force, listener=listener, control=control)
     if links.share is not None:
         logger.warning("the links: %s", links.method())
-    labels, scores = find_people(links.pairs, embeddings.rows, seed=seed)
+    pairs = links.pairs
+    if mask is not None:
+        kept = mask[pairs.first] & mask[pairs.second]
+        pairs = ScoredPairs(pairs.first[kept], pairs.second[kept], pairs.scores[kept])
+    labels, scores = find_people(pairs, embeddings.rows, seed=seed)
+    if mask is not None:
+        labels = np.where(mask, labels, -1)
     return number_clusters(labels, scores, method="whispers", threshold=query.threshold, seed=seed)
 
 
-def cluster_by_count(embeddings: EmbeddingFile, k: int, *, seed: int = 0, listener: Listener | None = None) -> Clusters:
-    """Split all rows among k people by k-means; see `kmeans.split_by_kmeans`."""
-    labels, scores = split_by_kmeans(embeddings, k, seed=seed, listener=listener)
+def cluster_by_count(
+    embeddings: EmbeddingFile,
+    k: int,
+    *,
+    seed: int = 0,
+    mask: NDArray[np.bool_] | None = None,
+    listener: Listener | None = None,
+) -> Clusters:
+    """Split all rows, or those of a mask, among k people by k-means; see `kmeans.split_by_kmeans`."""
+    labels, scores = split_by_kmeans(embeddings, k, seed=seed, mask=mask, listener=listener)
     return number_clusters(labels, scores, method="k-means", k=k, seed=seed)
 
 

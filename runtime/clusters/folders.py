@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import ConfigError, FacemillError
-from ..files import make_folder, storage_error, sync_folder, synced_file
+from ..files import make_folder, sync_folder
 from ..folders import check_folder, fill_folder
-from ..images.header import SNIFF_BYTES, is_image
 from ..pairs.outputs import Ready
 from ..progress import Listener, track
-from ..sources.reader import ReadError, open_below
 from ..storage.derived import record_page, record_start
 from ..storage.file import EmbeddingFile
 from .clusters import Clusters
+from .placing import Place, Placed, place_unique, placer, placing_error, safe_name
 
 KIND = "cluster folders"
-MODES = ("symlink", "hardlink", "copy")
 _ENTRIES = r"cluster-\d{5,}"
-_MAX_NAME_BYTES = 255  # of a file name, in all common file systems
 _ROWS_PER_READ = 10_000
-_MAX_SUFFIX_BYTES = 16  # longer endings are part of the stem
-_NO_HARDLINK_ERRORS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,30 +82,11 @@ def write_folders(
         ready(os.lstat(path))
         record_start(embeddings, path)
         try:
-            counts = _fill(os.fsencode(path), embeddings, clusters, count, _place(mode, embeddings), listener)
+            counts = _fill(os.fsencode(path), embeddings, clusters, count, placer(mode, embeddings), listener)
         except OSError as err:
-            if mode == "hardlink" and err.errno in _NO_HARDLINK_ERRORS:
-                raise ConfigError(
-                    f"hard links to the photos cannot be created in {path} ({err.strerror}); expected: one file "
-                    f"system. Use --mode copy, or --mode symlink"
-                ) from err
-            if isinstance(err, FacemillError):
-                raise
-            raise storage_error(err, "the cluster folders", path) from err
+            raise placing_error(err, "the cluster folders", path, mode) from err
     record_page(embeddings, path)
-    return FolderCounts(count, counts[_Placed.WRITTEN], counts[_Placed.MISSING], counts[_Placed.REFUSED])
-
-
-class _Placed(Enum):
-    """What became of a photo."""
-
-    WRITTEN = "written"
-    MISSING = "missing"
-    REFUSED = "refused"
-
-
-# Puts a photo (its name below the root) into a folder under a name, which must be free.
-_Place = Callable[[bytes, bytes], _Placed]
+    return FolderCounts(count, counts[Placed.WRITTEN], counts[Placed.MISSING], counts[Placed.REFUSED])
 
 
 def _fill(
@@ -123,11 +94,11 @@ def _fill(
     embeddings: EmbeddingFile,
     clusters: Clusters,
     count: int,
-    place: _Place,
+    place: Place,
     listener: Listener | None,
-) -> Counter[_Placed]:
+) -> Counter[Placed]:
     """Write clusters 1 to `count`."""
-    counts: Counter[_Placed] = Counter()
+    counts: Counter[Placed] = Counter()
     for number in range(1, count + 1):
         make_folder(Path(os.fsdecode(_folder(top, number))), like=embeddings.path)
     labels = clusters.labels
@@ -139,8 +110,8 @@ def _fill(
     for block in track(blocks, "cluster folders", len(selected), unit="photos", listener=listener):
         rows = block.tolist()
         for row, photo in zip(rows, embeddings.photo_names(rows), strict=True):
-            name = _safe_name(os.path.basename(photo), row)
-            counts[_place_unique(place, photo, _folder(top, int(labels[row])), name)] += 1
+            name = safe_name(os.path.basename(photo), row)
+            counts[place_unique(place, photo, _folder(top, int(labels[row])), name)] += 1
     for number in range(1, count + 1):
         sync_folder(Path(os.fsdecode(_folder(top, number))))  # before the mark that says that all is there
     return counts
@@ -148,66 +119,3 @@ def _fill(
 
 def _folder(top: bytes, number: int) -> bytes:
     return os.path.join(top, b"cluster-%05d" % number)
-
-
-def _safe_name(name: bytes, row: int) -> bytes:
-    """Return the name of a photo, or `row-N` for a name that would lead out of the folder."""
-    return b"row-%d" % row if name in (b"", b".", b"..") else name
-
-
-def _place_unique(place: _Place, photo: bytes, folder: bytes, name: bytes) -> _Placed:
-    """Place a photo under its name, or the first free one of name-2, name-3 ..."""
-    stem, suffix = os.path.splitext(name)
-    if len(suffix) > _MAX_SUFFIX_BYTES:
-        stem, suffix = name, b""
-    number = 1
-    while True:
-        try:
-            return place(photo, os.path.join(folder, name))
-        except FileExistsError:
-            number += 1
-            end = b"-%d" % number + suffix
-            name = stem[: _MAX_NAME_BYTES - len(end)] + end
-
-
-def _place(mode: str, embeddings: EmbeddingFile) -> _Place:
-    """The function that places the photos of a file in a mode."""
-    root = embeddings.root
-
-    def symlink(photo: bytes, target: bytes) -> _Placed:
-        path = os.path.join(root, photo)
-        if not os.path.isfile(path):
-            return _Placed.MISSING
-        os.symlink(os.path.realpath(path), target)  # a link to a link breaks when the first one moves
-        return _Placed.WRITTEN
-
-    def with_open(write: Callable[[int, bytes], None]) -> _Place:
-        def place(photo: bytes, target: bytes) -> _Placed:
-            try:
-                fd = open_below(root, photo)
-            except ReadError:
-                return _Placed.REFUSED if os.path.lexists(os.path.join(root, photo)) else _Placed.MISSING
-            try:
-                if not is_image(os.pread(fd, SNIFF_BYTES, 0)):
-                    return _Placed.REFUSED
-                write(fd, target)
-            finally:
-                os.close(fd)
-            return _Placed.WRITTEN
-
-        return place
-
-    def hardlink(fd: int, target: bytes) -> None:
-        # The open file and not its name, which may stand for another file by now. Python follows this link only with
-        # a folder for the path, which is absolute.
-        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
-
-    def copy(fd: int, target: bytes) -> None:
-        with synced_file(Path(os.fsdecode(target)), like=embeddings.path) as output:
-            with open(fd, "rb", closefd=False) as source:
-                shutil.copyfileobj(source, output, 1 << 20)
-            output.flush()
-            status = os.fstat(fd)
-            os.utime(output.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-
-    return {"symlink": symlink, "hardlink": with_open(hardlink), "copy": with_open(copy)}[mode]

@@ -21,7 +21,12 @@ logger = logging.getLogger(__name__)
 
 
 def split_by_kmeans(
-    embeddings: EmbeddingFile, k: int, *, seed: int = 0, listener: Listener | None = None
+    embeddings: EmbeddingFile,
+    k: int,
+    *,
+    seed: int = 0,
+    mask: NDArray[np.bool_] | None = None,
+    listener: Listener | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Assign each row to the nearest of k centres.
 
@@ -33,19 +38,23 @@ def split_by_kmeans(
         k: number of centres.
         seed: random seed of the sample and the first centres, 0 <= seed < 2**31. The same file, k and seed give the
             same result on the same machine.
+        mask: (N,) bool, the rows to split; None for all.
         listener: shows the progress; None logs a line every five seconds.
     Returns:
-        (N,) int64, the centre of each row, -1 for a row of zeros; and (N,) float32, its score with that centre.
+        (N,) int64, the centre of each row, -1 for a row of zeros or outside of the mask; and (N,) float32,
+        its score with that centre.
     Raises:
         ConfigError: k is larger than the number of rows that are not zero, or too large for the sample.
         MissingDependencyError: FAISS is not installed.
         StorageError: the file is damaged.
     """
     max_sample_rows = max(1, _MAX_SAMPLE_BYTES // (4 * embeddings.dimension))
-    if not 1 <= k <= embeddings.rows:
+    mask = np.ones(embeddings.rows, np.bool_) if mask is None else mask
+    rows = int(mask.sum())
+    if not 1 <= k <= rows:
         raise ConfigError(
-            f"-k is {k:,}, but {embeddings.path} has {embeddings.rows:,} embeddings; expected: 1 to "
-            f"{embeddings.rows:,}. Lower -k, or use --threshold if the number of people is unknown"
+            f"-k is {k:,}, but {embeddings.path} has {rows:,} embeddings to split; expected: 1 to "
+            f"{rows:,}. Lower -k, or use --threshold if the number of people is unknown"
         )
     if k > max_sample_rows:
         raise ConfigError(
@@ -54,7 +63,7 @@ def split_by_kmeans(
         )
     faiss = require("faiss", extra="cpu", purpose="k-means")
     random = np.random.RandomState(seed)  # its stream never changes between NumPy versions
-    sample = _sample(embeddings, min(embeddings.rows, max_sample_rows, k * _SAMPLE_PER_CENTRE), random)
+    sample = _sample(embeddings, mask, min(rows, max_sample_rows, k * _SAMPLE_PER_CENTRE), random)
     if len(sample) < k:
         raise ConfigError(
             f"-k is {k:,}, but only {len(sample):,} embeddings in {embeddings.path} are not zero; expected: at most "
@@ -65,13 +74,16 @@ def split_by_kmeans(
         for number in range(_ROUNDS):
             centres = _improve(faiss, sample, centres, seed + number)
             reporter.advance(1)
-    return _nearest(faiss, embeddings, centres, listener)
+    return _nearest(faiss, embeddings, mask, centres, listener)
 
 
-def _sample(embeddings: EmbeddingFile, count: int, random: np.random.RandomState) -> NDArray[np.float32]:
+def _sample(
+    embeddings: EmbeddingFile, mask: NDArray[np.bool_], count: int, random: np.random.RandomState
+) -> NDArray[np.float32]:
     """Draw up to `count` rows from the whole file, without rows of zeros: (n, D) float32."""
     chosen = np.zeros(embeddings.rows, bool)
-    chosen[random.permutation(embeddings.rows)[:count]] = True
+    allowed = np.flatnonzero(mask)
+    chosen[allowed[random.permutation(len(allowed))[:count]]] = True
     parts, start = [], 0
     for block in embeddings.blocks():
         rows = block[chosen[start : start + len(block)]]
@@ -92,7 +104,11 @@ def _improve(faiss: Any, sample: NDArray[np.float32], centres: NDArray[np.float3
 
 
 def _nearest(
-    faiss: Any, embeddings: EmbeddingFile, centres: NDArray[np.float32], listener: Listener | None
+    faiss: Any,
+    embeddings: EmbeddingFile,
+    mask: NDArray[np.bool_],
+    centres: NDArray[np.float32],
+    listener: Listener | None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     index = faiss.IndexFlatIP(embeddings.dimension)
     index.add(centres)
@@ -101,6 +117,6 @@ def _nearest(
         products, nearest = index.search(block, 1)  # (n, 1) both
         stop = start + len(block)
         scores[start:stop] = products[:, 0]
-        labels[start:stop] = np.where(block.any(axis=1), nearest[:, 0], -1)
+        labels[start:stop] = np.where(block.any(axis=1) & mask[start:stop], nearest[:, 0], -1)
         start = stop
     return labels, scores

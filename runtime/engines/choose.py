@@ -8,7 +8,7 @@ from pathlib import Path
 from ..assets import cache_dir
 from ..errors import ConfigError, ModelUnavailableError, OptionError
 from ..modelspec import list_specs, load_spec
-from ..modelstore import SHIPPED_DETECTOR, SHIPPED_LANDMARKS, default_detector, default_model
+from ..modelstore import SHIPPED_ATTRIBUTES, SHIPPED_DETECTOR, SHIPPED_LANDMARKS, default_detector, default_model
 from .build import build_engine
 from .engine import Engine, read_engine, sidecar_path
 from .weights import weights_for
@@ -16,7 +16,12 @@ from .weights import weights_for
 _ENGINE_SUFFIXES = (".onnx", ".plan")
 _NO_LANDMARKS = "none"
 _OPTIONS = {"embed": "--model", "detect": "--detector", "landmarks": "--landmarks"}
-_WORK = {"embed": "embeds faces", "detect": "detects faces", "landmarks": "finds the landmarks of faces"}
+_WORK = {
+    "embed": "embeds faces",
+    "detect": "detects faces",
+    "landmarks": "finds the landmarks of faces",
+    "attributes": "reads age and gender",
+}
 
 
 def choose_engine(
@@ -128,6 +133,17 @@ def licence_of(detector: str) -> str:
         return load_spec(detector).licence
     sha256 = read_engine(path).info.model_sha256
     return next((spec.licence for spec in list_specs() if spec.sha256 == sha256), "")
+
+
+def choose_attributes(backend: str = "auto") -> Engine:
+    """Choose the engine that reads age and gender from crops, built unless one is up to date.
+
+    Args:
+        backend: its backend.
+    Raises:
+        EngineError, ModelError: the engine cannot be built.
+    """
+    return _engine_of(SHIPPED_ATTRIBUTES, backend, task="attributes")
 
 
 def _engine_at(name: str) -> Engine | None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..errors import OutOfMemoryError
 from ..index.kinds import KINDS, MIN_APPROXIMATE_ROWS, build_s, index_bytes
 from ..index.memoryplan import plan_memory
-from ..pipeline.plan import disk_bytes_while_running
+from ..pipeline.disk import disk_bytes_while_running
 from ..text import size
 
 Basis = Literal["measured", "computed", "guess"]

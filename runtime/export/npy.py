@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from ..errors import ConfigError
 from ..files import synced_file
 from ..folders import replace_folder
-from ..records import ALL_FACE_DATASETS
+from ..records import ALL_FACE_DATASETS, ATTRIBUTE_DATASETS
 from ..storage.derived import record_page, record_start, take_fingerprint
 from ..storage.file import EmbeddingFile
-from .rows import Block, columns_of, exact_bytes, metadata_of, path_text, read_blocks
+from .rows import Block, column_values, columns_of, exact_bytes, metadata_of, path_text, read_blocks
 
 _PATHS, _METADATA = "paths.jsonl", "metadata.json"
-_NAMES = _PATHS, _METADATA, *(f"{name}.npy" for name in ("embeddings", *ALL_FACE_DATASETS, "cluster"))
+_NAMES = (
+    _PATHS,
+    _METADATA,
+    *(f"{name}.npy" for name in ("embeddings", *ALL_FACE_DATASETS, *ATTRIBUTE_DATASETS, "cluster")),
+)
 _ENTRIES = "|".join(map(re.escape, _NAMES))
 
 
@@ -58,7 +62,7 @@ def _write(embeddings: EmbeddingFile, folder: Path) -> None:
         arrays = {name: create(f"{name}.npy") for name in datasets}
         paths = create(_PATHS)
         for name, dataset in datasets.items():
-            _write_header(arrays[name], embeddings.rows, embeddings.column(dataset, 0, 0))
+            _write_header(arrays[name], embeddings.rows, column_values(embeddings, dataset, 0, 0))
         for block in read_blocks(embeddings):
             for name, values in {"embeddings": block.vectors, **block.columns}.items():
                 arrays[name].write(np.ascontiguousarray(values).data)

@@ -15,7 +15,7 @@ from ..extras import require
 from ..files import check_output
 from ..storage.derived import derived_file
 from ..storage.file import EmbeddingFile
-from .rows import Block, columns_of, exact_bytes, is_same_file, metadata_of, path_text, read_blocks
+from .rows import Block, column_values, columns_of, exact_bytes, is_same_file, metadata_of, path_text, read_blocks
 
 _EDGES = ("left", "top", "right", "bottom")
 
@@ -66,8 +66,8 @@ def _schema(embeddings: EmbeddingFile) -> Any:
         ("embedding", pa.list_(pa.from_numpy_dtype(vectors.dtype), embeddings.dimension)),
     ]
     for name, dataset in columns_of(embeddings).items():
-        like = embeddings.column(dataset, 0, 0)
-        kind = pa.from_numpy_dtype(like.dtype)
+        like = column_values(embeddings, dataset, 0, 0)
+        kind = pa.string() if like.dtype.kind == "U" else pa.from_numpy_dtype(like.dtype)
         if name == "box":
             fields += [(edge, kind) for edge in _EDGES]
         else:

@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..progress import Listener, Reporter
-from ..records import ALL_FACE_DATASETS
+from ..records import ALL_FACE_DATASETS, attribute_datasets
 from ..storage.file import EmbeddingFile
 
 _BLOCK_ROWS = 32_768
@@ -34,10 +34,17 @@ class Block:
 
 
 def columns_of(embeddings: EmbeddingFile) -> dict[str, str]:
-    """Return the datasets with a value per row, by column name: fields of FACE and `cluster`, if they exist."""
+    """Return the datasets with a value per row, by column name: fields of FACE and ATTRIBUTES, and `cluster`."""
     columns = ALL_FACE_DATASETS if embeddings.has_faces else {}
     faces = {name: dataset for name, dataset in columns.items() if embeddings.has_column(dataset)}
-    return {**faces, **({"cluster": "cluster"} if embeddings.has_column("cluster") else {})}
+    attributes = attribute_datasets(embeddings.contract.attributes_read)
+    return {**faces, **attributes, **({"cluster": "cluster"} if embeddings.has_column("cluster") else {})}
+
+
+def column_values(embeddings: EmbeddingFile, dataset: str, start: int, stop: int) -> NDArray[Any]:
+    """Entries of a column for other programs: text is text, (n,) "<U5", and not bytes."""
+    values = embeddings.column(dataset, start, stop)
+    return values.astype(f"U{values.dtype.itemsize}") if values.dtype.kind == "S" else values
 
 
 def read_blocks(
@@ -65,7 +72,7 @@ def read_blocks(
                     start,
                     part.astype(dtype, copy=False),  # exact: the file's float16 was widened
                     [raw.get(row, path) for row, path in enumerate(paths, start)],
-                    {name: embeddings.column(dataset, start, stop) for name, dataset in datasets.items()},
+                    {name: column_values(embeddings, dataset, start, stop) for name, dataset in datasets.items()},
                 )
                 start = stop
                 reporter.advance(len(part))

@@ -28,7 +28,7 @@ def prepare_graph(weights: Path, spec: ModelSpec, precision: str) -> onnx.ModelP
 
     Normalisation and L2 are in float32 at either end, even if the body is float16. The graph of a detector takes images
     of any size (N, H, W, 3) and returns `faces` (N, P, V) float32. The graph of a landmark network returns `landmarks`
-    (N, 15) float32.
+    (N, 15) float32; that for attributes returns its rows as they are.
 
     Args:
         weights: the model's ONNX file.
@@ -130,6 +130,9 @@ def _wrap(
     elif spec.task == "landmarks":
         after.add("Cast", to=TensorProto.FLOAT, output=LANDMARKS)
         name, shape, sides = LANDMARKS, [spec.dimension], [spec.size, spec.size]
+    elif spec.task == "attributes":  # probabilities, as they are
+        after.add("Cast", to=TensorProto.FLOAT, output=OUTPUT)
+        name, shape, sides = OUTPUT, [spec.dimension], [spec.size, spec.size]
     else:
         _add_l2(after, flat=len(graph.output[0].type.tensor_type.shape.dim) == 2)
         name, shape, sides = OUTPUT, [spec.dimension], [spec.size, spec.size]

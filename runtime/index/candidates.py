@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .exact import Candidates, fp32_error_bound
+from .exact import Candidates, Selected, fp32_error_bound
 from .memoryplan import MAX_GPU_CANDIDATES, MAX_GPU_HITS
 
 
@@ -28,6 +28,20 @@ class HostRows:
     def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
         """Propose `count` rows for each query."""
         scores, rows = self._index.search(queries, count)
+        return scores, rows
+
+
+class SelectedRows(HostRows):
+    """Some rows of an index in host memory."""
+
+    def __init__(self, index: Any, selected: Selected) -> None:
+        super().__init__(index)
+        self.max_hits = selected.rows
+        self._selected = selected
+
+    def candidates(self, queries: NDArray[np.float32], count: int) -> Candidates:
+        """Propose `count` of the rows for each query."""
+        scores, rows = self._index.search(queries, count, params=self._selected.parameters())
         return scores, rows
 
 

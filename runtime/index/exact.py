@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..extras import require
 from ..records import MAX_NORM
 
 Candidates = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -62,8 +63,26 @@ class CandidateSource(Protocol):
         ...
 
 
+class Selected:
+    """Rows to which a search is limited.
+
+    Attributes:
+        rows: their number.
+    """
+
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        """Take (N,) bool, the rows to search."""
+        self.rows = int(mask.sum())
+        self._bits = np.packbits(mask, bitorder="little")
+
+    def parameters(self) -> Any:
+        """FAISS's parameters for a search of these rows."""
+        faiss = require("faiss", extra="cpu", purpose="searching")
+        return faiss.SearchParameters(sel=faiss.IDSelectorBitmap(self._bits))
+
+
 def exact_top_k(
-    host: Any, source: CandidateSource, queries: NDArray[np.float32], k: int
+    host: Any, source: CandidateSource, queries: NDArray[np.float32], k: int, selected: Selected | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the k best rows for each query: higher score first, lower row first among equal scores.
 
@@ -72,30 +91,33 @@ def exact_top_k(
         source: proposes candidates.
         queries: (q, D) float32, C-contiguous, finite, no longer than `MAX_NORM`.
         k: 1 to min(N, source.max_hits).
+        selected: the rows to which the source is limited; None for all.
     Returns:
         rows (q, k) int64 and scores (q, k) float32: inner products in double precision, rounded once.
     """
     rows = np.empty((len(queries), k), np.int64)
     scores = np.empty((len(queries), k), np.float32)
     unproven = np.arange(len(queries))
+    total, limited = (host.ntotal, {}) if selected is None else (selected.rows, {"params": selected.parameters()})
     for count in source.counts(k):
         if not len(unproven):
             break
-        count = min(count, host.ntotal)
+        count = min(count, total)
         remaining = []
         for chunk in query_chunks(unproven, count):
             source_scores, candidates = source.candidates(queries[chunk], count)
             for i, row_source_scores, candidate_rows in zip(chunk, source_scores, candidates, strict=True):
                 assert candidate_rows.min() >= 0, "FAISS returned fewer rows than exist"
                 rows[i], scores[i] = best_rows(host, queries[i], candidate_rows, k)
-                if count < host.ntotal and float(scores[i, -1]) <= float(row_source_scores.min()) + source.error:
+                if count < total and float(scores[i, -1]) <= float(row_source_scores.min()) + source.error:
                     remaining.append(i)
         if remaining:
             logger.debug("%d of %d queries are not proven by %d candidates", len(remaining), len(queries), count)
         unproven = np.array(remaining, np.int64)
     for i in unproven:
         # All rows whose FP32 score may exceed that of the k-th hit so far.
-        _, _, candidate_rows = host.range_search(queries[i : i + 1], float(scores[i, -1]) - fp32_error_bound(host.d))
+        least = float(scores[i, -1]) - fp32_error_bound(host.d)
+        _, _, candidate_rows = host.range_search(queries[i : i + 1], least, **limited)
         rows[i], scores[i] = best_rows(host, queries[i], candidate_rows, k)
     return rows, scores
 

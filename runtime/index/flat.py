@@ -19,8 +19,8 @@ from ..errors import ConfigError, FacemillError, StorageError
 from ..extras import require
 from ..records import MAX_NORM
 from ..storage.file import EmbeddingFile
-from .candidates import HostRows
-from .exact import CandidateSource, exact_top_k
+from .candidates import HostRows, SelectedRows
+from .exact import CandidateSource, Selected, exact_top_k
 from .indexfile import ensure_index, faiss_name, read_latency, save_latency
 from .measure import IndexFacts, median_ms
 from .placement import GpuPlan, gpu_source
@@ -35,18 +35,21 @@ class FlatIndex:
     """All vectors of a gallery, ready for searches. Owned by `with`; the index file is mapped, not loaded.
 
     Attributes:
-        rows: N.
+        rows: N, or the number of rows to which the search is limited.
         dimension: D.
         path: the index file; None if the index is only in memory.
         facts: the kind, and the latency if it was measured.
     """
 
-    def __init__(self, gallery: EmbeddingFile, gpu: GpuPlan | None = None) -> None:
+    def __init__(
+        self, gallery: EmbeddingFile, gpu: GpuPlan | None = None, mask: NDArray[np.bool_] | None = None
+    ) -> None:
         """Open the index beside the gallery. Build it if no valid one exists.
 
         Args:
             gallery: an open embedding file.
             gpu: the GPU for the vectors; None for the CPU.
+            mask: (N,) bool, the rows to which searches are limited, on the CPU; None for all.
         Raises:
             StorageError: the gallery is damaged, or FAISS cannot hold it.
             MissingDependencyError: FAISS is not installed.
@@ -57,6 +60,9 @@ class FlatIndex:
         self.facts = IndexFacts("flat", exact_ms=None if gpu or self.path is None else read_latency(self.path))
         self._host: Any = host_index(gallery, self.path)
         self._source: CandidateSource = gpu_source(gpu, self._host) if gpu and self.rows else HostRows(self._host)
+        self._selected = None if mask is None else Selected(mask)
+        if self._selected is not None:
+            self.rows, self._source = self._selected.rows, SelectedRows(self._host, self._selected)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Find the best rows for each query: higher score first, lower row first among equal scores.
@@ -80,7 +86,7 @@ class FlatIndex:
         if not k:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
         with translate_faiss_errors():
-            return exact_top_k(self._host, self._source, np.ascontiguousarray(queries, np.float32), k)
+            return exact_top_k(self._host, self._source, np.ascontiguousarray(queries, np.float32), k, self._selected)
 
     def __enter__(self) -> FlatIndex:
         return self

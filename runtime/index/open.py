@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import ConfigError, EngineError, StorageError
 from ..storage.file import EmbeddingFile
 from .approximate import ApproximateIndex
@@ -29,6 +32,7 @@ def open_index(
     queries: int,
     index: str = "auto",
     latency_ms: float = 100.0,
+    mask: NDArray[np.bool_] | None = None,
 ) -> FlatIndex | ApproximateIndex:
     """Open the index, on the device, that suits a search of the given size.
 
@@ -41,6 +45,7 @@ def open_index(
         index: "flat" (exact) or one of `kinds.APPROXIMATE`; "auto" is flat on a GPU, for a small file and if flat is
             within the latency.
         latency_ms: maximum time of one query, for "auto"; with any index, several at once take less time each.
+        mask: (N,) bool, the rows to search; they are always searched exactly, on the CPU. None for all.
     Raises:
         ConfigError: index or device is unknown, they cannot be combined, or the gallery is too small.
         StorageError: the gallery is damaged, FAISS fails, or an approximate index cannot be saved.
@@ -48,6 +53,13 @@ def open_index(
         EngineError, OutOfMemoryError: the GPU does not exist, fails, or has too little memory.
     """
     check_index_options(device, index, latency_ms)
+    if mask is not None:
+        if index not in ("auto", "flat") or device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"a search by age or gender is exact, and runs on the CPU; got: index {index}, device {device}. Leave "
+                f"--index and --device out"
+            )
+        return FlatIndex(gallery, mask=mask)
     if index in APPROXIMATE:
         return ApproximateIndex(gallery, index, k)
     gpu = choose_gpu(device, gallery.rows, gallery.dimension, k=k, queries=queries)

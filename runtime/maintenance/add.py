@@ -23,7 +23,7 @@ from ..pipeline.request import Request, RunOptions
 from ..pipeline.run import process
 from ..progress import Listener
 from ..records import Status
-from ..search.file_rules import find_detector, find_engine, find_landmarks
+from ..search.file_rules import find_attributes, find_detector, find_engine, find_landmarks
 from ..sources.kinds import Patterns
 from ..sources.scan import scan
 from ..sources.source import FileSource
@@ -200,7 +200,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         EngineError: an engine is missing.
     """
     with EmbeddingFile(path) as file:
-        contract, engine = file.contract, find_engine(file, engine)
+        contract, engine, attributes = file.contract, find_engine(file, engine), find_attributes(file)
         detector, landmarks = find_detector(file), find_landmarks(file)
     request = Request(
         tuple(inputs),
@@ -215,6 +215,7 @@ def _request(path: Path, inputs: Sequence[str], output: Path, engine: Engine | N
         like=(path,),
         detector=rebuild_if_stale(detector) if detector else None,
         landmarks=rebuild_if_stale(landmarks) if landmarks else None,
+        attributes=attributes,
     )
     different = contract.differences(contract_of(request, request.engine.info, ""), Guard.FILE, both=True)
     if different:

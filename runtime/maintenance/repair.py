@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError, StorageError
 from ..files import sync_folder
-from ..records import FORMAT_VERSIONS, LATER_DATASETS, Status
+from ..records import FORMAT_VERSIONS, Status, attribute_datasets
 from ..storage.child import run_in_child
 from ..storage.contract import EmbeddingContract
 from ..storage.dataset import assemble
@@ -101,11 +102,13 @@ def repair(file: Path, output: Path | None = None, *, force: bool = False) -> Re
         survey_of_file = survey(damaged, pages=contract.all_pages)
         if not (survey_of_file.photos.status[~survey_of_file.lost] == Status.EMBEDDED).any():
             raise StorageError(f"no row of {path} can be saved; expected: at least one. Restore the file from a copy")
-        part = _part(path, damaged, survey_of_file)
+        attributes = attribute_datasets(contract.attributes_read).values()
+        part = _part(path, damaged, survey_of_file, [*LATER_DATASETS.values(), *attributes])
         refuse_failed_reads(damaged)
         if contract.skip_duplicates and not part.has_digests:
             notes.append("the digests of the photos are lost: later runs on the file cannot skip duplicates")
             contract = replace(contract, skip_duplicates=False)
+        notes += [f"/{name} is lost; to read it again: facemill attributes" for name in attributes if name in part.lost]
         notes += [f"/{name} is left out, because rows have changed" for name in sorted(set(damaged) - OUR_DATASETS)]
         with rewriting(folder, [part]) as new:
             lost = np.flatnonzero(survey_of_file.lost)
@@ -146,7 +149,7 @@ def _read_in_child(path: Path) -> None:
         ) from err
 
 
-def _part(path: Path, damaged: Any, survey_of_file: Survey) -> Part:
+def _part(path: Path, damaged: Any, survey_of_file: Survey, dispensable: Sequence[str]) -> Part:
     outcomes = open_item(damaged, "outcomes")
     return Part(
         path=path,
@@ -158,7 +161,7 @@ def _part(path: Path, damaged: Any, survey_of_file: Survey) -> Part:
         has_faces=open_item(damaged, "face_index") is not None,
         lost=frozenset(
             dataset
-            for dataset in LATER_DATASETS.values()
+            for dataset in dispensable
             if not find_readable(open_item(damaged, dataset), len(damaged["embeddings"])).all()
         ),
     )

@@ -44,6 +44,9 @@ def contract_of(request: Request, info: EngineInfo, root: str) -> EmbeddingContr
         max_bytes=request.limits.max_bytes,
         max_pixels=request.limits.max_pixels,
     )
+    if request.attributes is not None:
+        named: dict[str, Any] = request.attributes.contract_fields()
+        contract = replace(contract, **named)
     if request.detector is None:
         return contract
     detector, rules = request.detector.info, request.faces
@@ -86,6 +89,11 @@ def check_contract(stored: EmbeddingContract, expected: EmbeddingContract, path:
     """
     different = stored.differences(expected, Guard.RUN, labels=("stored", "requested"))
     if different:
+        if different[0].startswith("attribute_"):
+            raise ContractError(
+                f"{path} was created without these attributes ({'; '.join(different)}). Finish it with the same "
+                f"settings, and then add them with: facemill attributes FILE"
+            )
         raise ContractError(
             f"{path} was created with different settings ({'; '.join(different)}). Use the same settings, name "
             f"another file with -o, or start over with --force"

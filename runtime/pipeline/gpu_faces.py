@@ -11,12 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..cuda.kernels import IMAGE, Kernels
+from ..engines.backends import open_runner
 from ..engines.engine import Engine, EngineInfo
 from ..engines.tensorrt.cache import cache_path
 from ..engines.tensorrt.memory import detector_bytes
@@ -27,7 +28,7 @@ from ..faces.rules import FaceRules
 from ..faces.selection import LONG_SIDE, judge_faces
 from ..images.dali_photos import DaliPhotos, PhotoRun, photo_decoder_bytes
 from ..images.decode import Limits
-from ..records import FACE, Crops, Embedded, Encoded
+from ..records import FACE, Crops, Embedded, Encoded, unread_attributes
 from .face_work import DecodePhotos, find_faces_with
 from .gpu_detect import DetectOnGpu, LookOnGpu, SelectedFaces, count_pixels
 from .gpu_embed import dali_options
@@ -35,7 +36,7 @@ from .gpu_fill import Pool, Warp
 from .request import Request
 from .settings import Settings
 from .stages import StageClock
-from .work import BatchLimit, Embed
+from .work import BatchLimit, Embed, ReadAttributes
 
 Clocks = tuple[StageClock, StageClock, StageClock]  # decoding, detection (with the warp), inference
 
@@ -68,6 +69,7 @@ class EmbedFaces:
         limits: Limits,
         clocks: Clocks,
         landmarks: TensorRTRunner | None = None,
+        read_attributes: ReadAttributes | None = None,
     ) -> None:
         """Take runners and the resources of their threads.
 
@@ -80,6 +82,7 @@ class EmbedFaces:
             limits: size limits, checked before decoding.
             clocks: the clocks of decoding, detection and inference.
             landmarks: runner of the landmark network; None to crop by the landmarks of the detector.
+            read_attributes: reads age and gender from the crops, which come to the host anyway; None to read neither.
         """
         self._runner = runner
         self._resources = Pool(resources)
@@ -92,6 +95,9 @@ class EmbedFaces:
             np.empty(0, np.int64), images=np.empty((0, self._size, self._size, 3), np.uint8), faces=np.empty(0, FACE)
         )
         self._find_faces = find_faces_with(detector, rules, runner.info, limits, landmarks)
+        self._read_attributes = read_attributes
+        if read_attributes is not None:
+            self._no_crops = replace(self._no_crops, attributes=unread_attributes(0))
         self.limit = BatchLimit(batch_size)
 
     def warm_up(self) -> None:
@@ -114,7 +120,8 @@ class EmbedFaces:
         self.limit.each(len(batch.files), embed)
         rows, faces = self._no_crops.rows, self._no_crops.faces
         vectors = np.empty((0, self._runner.info.dimension), np.float32)
-        return join_batches([Embedded(rows, batch.outcomes, batch.digests, embeddings=vectors, faces=faces), *parts])
+        empty = Embedded(rows, batch.outcomes, batch.digests, embeddings=vectors, faces=faces)
+        return join_batches([replace(empty, attributes=self._no_crops.attributes), *parts])
 
     def _embed(self, rows: NDArray[np.int64], files: Sequence[bytes], names: Sequence[bytes]) -> list[Embedded]:
         """Embed files. Returns several parts if their photos take much memory."""
@@ -150,7 +157,8 @@ class EmbedFaces:
         with self._decode_clock.work(0):
             photos = self._photos(batch)
         with self._detect_clock.work(0):
-            return self._find_faces(photos)
+            crops = self._find_faces(photos)
+            return crops if self._read_attributes is None else self._read_attributes(crops)
 
     def _infer(self, own: FaceResources, selected: SelectedFaces, host: Crops) -> Embedded:
         """Embed the faces on the device together with the crops on the host, a slot at a time."""
@@ -163,6 +171,7 @@ class EmbedFaces:
         transforms = inverse_transforms(np.concatenate(selected.landmarks), self._size)  # (F, 2, 3)
         crops = host.images
         vectors = np.empty((len(rows) + len(crops), self._runner.info.dimension), np.float32)
+        attributes = None if self._read_attributes is None else unread_attributes(len(rows))
         for start in range(0, len(vectors), batch_size):
             stop = min(start + batch_size, len(vectors))
             on_device = len(images[start:stop])
@@ -174,6 +183,8 @@ class EmbedFaces:
                 slot.fetch(on_device)
                 slot.start(stop - start)
                 measure_crops(faces[start : start + on_device], slot.fetched(on_device))  # while the GPU embeds
+                if attributes is not None and self._read_attributes is not None:
+                    attributes[start : start + on_device] = self._read_attributes.read(slot.fetched(on_device))
                 vectors[start:stop], seconds = slot.finish(stop - start)
             infer_s += seconds
         self._infer_clock.add(infer_s, len(vectors))
@@ -185,6 +196,7 @@ class EmbedFaces:
             embeddings=vectors[: len(rows)][good],
             faces=faces[good],
             face_counts=selected.counts,
+            attributes=None if attributes is None else attributes[good],
         )
         on_host = Embedded(
             host.rows,
@@ -193,6 +205,7 @@ class EmbedFaces:
             embeddings=vectors[len(rows) :],
             faces=host.faces,
             face_counts=host.face_counts,
+            attributes=host.attributes,
         )
         return join_batches([device, on_host])
 
@@ -209,6 +222,7 @@ def join_batches(batches: Sequence[Embedded]) -> Embedded:
     for batch in batches:
         counts.update(batch.face_counts)
         notes.update(batch.notes)
+    attributes = [batch.attributes for batch in batches if batch.attributes is not None]
     return Embedded(
         rows[order],
         tuple(outcome for batch in batches for outcome in batch.outcomes),
@@ -217,6 +231,7 @@ def join_batches(batches: Sequence[Embedded]) -> Embedded:
         embeddings=np.concatenate([batch.embeddings for batch in batches])[order],
         faces=np.concatenate([batch.faces for batch in batches if batch.faces is not None])[order],
         face_counts=counts,
+        attributes=np.concatenate(attributes)[order] if attributes else None,
     )
 
 
@@ -283,5 +298,10 @@ def open_embed_faces(
             for _ in range(runner.plan.slots)
         ]
         stage_clocks = clocks["decode"], clocks["detect"], clocks["infer"]
+        read = None
+        if request.attributes and request.attributes.engine:
+            read = ReadAttributes(
+                own(open_runner(request.attributes.engine, threads=1)), request.attributes.names, info.channel_order
+            )
         limits = request.limits
-        yield EmbedFaces(runner, detector_runner, resources, rules, batch_size, limits, stage_clocks, look_runner)
+        yield EmbedFaces(runner, detector_runner, resources, rules, batch_size, limits, stage_clocks, look_runner, read)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -14,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..errors import DiskFullError, OutputExistsError, StorageError
+from ..errors import OutputExistsError, StorageError
 from ..fetch import sha256_of
-from ..records import FACE, Status
+from ..records import Status
 from ..sources.kinds import Patterns, passed_over_text
 from ..sources.pathtable import PathTable, paths_digest, write_paths
 from ..sources.scan import Inputs, digest_inputs, scan
@@ -28,8 +27,8 @@ from ..storage.ledger import Ledger
 from ..storage.opening import is_system_error
 from ..storage.runfolder import RunFolder, StoredPlan, folder_of, read_plan, utc_now
 from ..storage.segments import segment_files
-from ..text import size
 from .contract import check_contract, contract_of
+from .disk import check_disk
 from .request import UNTRAINED_WARNING, Request, resolve_request
 from .settings import Settings, limit_cores, override
 from .tuning import preparation_key, recall_settings
@@ -106,6 +105,7 @@ class Plan:
             "engine": os.path.abspath(request.engine.path),
             "engine_sha256": info.engine_sha256,
             **{f"{name}_engine": os.path.abspath(engine.path) for name, engine in request.finders.items()},
+            **(request.attributes.metadata() if request.attributes else {}),
             "tool_version": __version__,
             "plan_id": stored.plan_id,
             "started_utc": stored.started_utc,
@@ -349,52 +349,3 @@ def _warn_about_changes(source: Source, first_scan: Sequence[bytes]) -> None:
         len(now - before),
         len(before - now),
     )
-
-
-def check_disk(output: Path, rows: int, contract: EmbeddingContract, longest: int) -> None:
-    """Check that the disk has space for the segments of a run and for the finished file.
-
-    Args:
-        output: the embedding file.
-        rows: number of photos.
-        contract: the contract of the run.
-        longest: length of the longest name, in bytes.
-    Raises:
-        DiskFullError: less space is free than the run needs.
-    """
-    needed = disk_bytes_while_running(
-        rows,
-        contract.dimension,
-        contract.dtype,
-        faces=contract.detects_faces,
-        skip_duplicates=bool(contract.skip_duplicates),
-        longest=longest,
-    )
-    free = shutil.disk_usage(output.parent).free
-    logger.info("disk: %s needed while running, %s afterwards; %s free", size(needed), size(needed // 2), size(free))
-    if needed > free:
-        raise DiskFullError(
-            f"{rows:,} photos need about {size(needed)} on the disk of {output} during the run, and half of that "
-            f"afterwards; {size(free)} are free. Free some space, choose another disk with -o, or halve the need "
-            f"with --dtype float16"
-        )
-
-
-def disk_bytes_while_running(
-    rows: int, dimension: int, dtype: str, *, faces: bool, skip_duplicates: bool = False, longest: int = 64
-) -> int:
-    """Disk space that a run needs, in bytes: its segments, and the finished file made from them.
-
-    The finished file is half of it.
-
-    Args:
-        rows: number of photos.
-        dimension: D, length of a vector.
-        dtype: dtype of the finished file, "float32" or "float16".
-        faces: whether faces are detected.
-        skip_duplicates: whether digests are kept.
-        longest: length of the longest path, in bytes. Bytes beyond 64 hardly count, because paths are compressed.
-    """
-    vectors = rows * dimension * np.dtype(dtype).itemsize
-    face_bytes = 2 * (FACE.itemsize - FACE["page"].itemsize) * rows if faces else 0  # pages compress to nothing
-    return int(2.02 * vectors) + face_bytes + 3 * rows * min(longest, 64) + 64 * rows * skip_duplicates + (1 << 20)

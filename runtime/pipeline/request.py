@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..attributes.answers import VALUES
+from ..attributes.head import Head
 from ..engines.backends import backend_of
 from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine, EngineInfo
@@ -21,6 +23,7 @@ from ..storage.segments import SegmentRules
 
 logger = logging.getLogger(__name__)
 
+FROM_EMBEDDINGS = "embeddings"  # the source of attributes that no photo was read for
 UNTRAINED_WARNING = "random weights: these embeddings identify nobody"
 
 
@@ -52,6 +55,35 @@ class RunOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class AttributeReader:
+    """What reads age and gender: an engine from the crops, or a head from the embeddings.
+
+    Attributes:
+        names: what is read, keys of ATTRIBUTE_FIELDS.
+        engine: the engine for crops; None with a head.
+        head: the head for embeddings; None with an engine.
+    """
+
+    names: tuple[str, ...]
+    engine: Engine | None = None
+    head: Head | None = None
+
+    def contract_fields(self) -> dict[str, str]:
+        """The fields of a contract that name it."""
+        names = {"attribute_names": ",".join(self.names)}
+        if self.engine is not None:
+            info = self.engine.info
+            return {**names, "attribute_model": info.model, "attribute_sha256": info.model_sha256}
+        assert self.head is not None
+        head = {"attribute_model": self.head.name, "attribute_sha256": self.head.sha256}
+        return {**names, **head, "attribute_source": FROM_EMBEDDINGS}
+
+    def metadata(self) -> dict[str, str]:
+        """The attributes of `/metadata` that are no part of the contract."""
+        return {} if self.engine is None else {"attribute_engine": os.path.abspath(self.engine.path)}
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One run of `process`.
 
@@ -64,6 +96,7 @@ class Request:
         engine: the engine that embeds the crops.
         detector: the engine that detects faces; None if no faces are detected.
         landmarks: the engine that looks at each face once more; None to crop by the landmarks of the detector.
+        attributes: what reads age and gender; None to read neither.
         faces: how faces are detected and which are embedded.
         limits: size limits; larger photos are rejected before decoding.
         patterns: names of files and folders to take and to leave out.
@@ -85,6 +118,7 @@ class Request:
     output: Path
     engine: Engine
     detector: Engine | None = None
+    attributes: AttributeReader | None = None
     faces: FaceRules = field(default_factory=FaceRules)
     limits: Limits = field(default_factory=Limits)
     patterns: Patterns = field(default_factory=Patterns)
@@ -112,6 +146,10 @@ class Request:
             raise ConfigError(
                 "--decoder dali was given with --pages all; expected: --decoder opencv or auto, because DALI reads one "
                 "page of a file"
+            )
+        if self.decoder == "dali" and self.attributes is not None and self.detector is None:
+            raise ConfigError(
+                "--decoder dali, --align none and --attributes were given together; expected: --decoder opencv or auto"
             )
         if self.faces.detects != (self.detector is not None):
             raise ConfigError(
@@ -144,6 +182,10 @@ def resolve_request(request: Request) -> Request:
     """
     finders = {name: rebuild_if_stale(engine) for name, engine in request.finders.items()}
     request = replace(request, engine=rebuild_if_stale(request.engine), **finders)  # type: ignore[arg-type]
+    if request.attributes is not None and request.attributes.engine is not None:
+        engine = rebuild_if_stale(request.attributes.engine)
+        request = replace(request, attributes=replace(request.attributes, engine=engine))
+        check_attribute_engine(engine.info, request.engine.info.size)
     info = request.engine.info
     if not request.output.name or request.output.is_dir():
         raise ConfigError(f"-o is {str(request.output)!r}, a folder; expected: a file name like people.h5")
@@ -165,10 +207,13 @@ def resolve_request(request: Request) -> Request:
             f"expected: an engine of one like facemill-landmarks, or --landmarks none"
         )
     if info.task != "embed":
-        does, option = ("detects", "--detector") if info.detects else ("finds the landmarks of", "--landmarks")
+        does, other = {
+            "detect": ("detects faces", ", and pass this one to --detector"),
+            "landmarks": ("finds the landmarks of faces", ", and pass this one to --landmarks"),
+        }.get(info.task, ("reads age and gender", ""))
         raise ConfigError(
-            f"{request.engine} is an engine of {info.model}, which {does} faces and does not embed them; expected: "
-            f"an engine that embeds. Name it with --engine, and pass this one to {option}"
+            f"{request.engine} is an engine of {info.model}, which {does} and does not embed faces; expected: an "
+            f"engine that embeds. Name it with --engine{other}"
         )
     for device in request.run.devices:
         if (device == "cpu") == backend_of(info.backend).on_gpu:
@@ -179,6 +224,19 @@ def resolve_request(request: Request) -> Request:
             )
     output = Path(os.path.realpath(request.output))
     return replace(request, output=output, decoder=_decoder(request, info))
+
+
+def check_attribute_engine(info: EngineInfo, size: int) -> None:
+    """Check that an engine reads attributes from crops of this side.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if info.task != "attributes" or info.dimension != VALUES or info.size != size:
+        raise ConfigError(
+            f"the engine of {info.model} is for {info.task}, and takes {info.size}x{info.size} crops; expected: an "
+            f"engine for attributes that takes {size}x{size}, the crops of the model that embeds"
+        )
 
 
 def _decoder(request: Request, info: EngineInfo) -> str:
@@ -193,7 +251,9 @@ def _decoder(request: Request, info: EngineInfo) -> str:
             f"tensorrt, including the detector and the landmark network, because DALI's photos stay on the GPU. Use "
             f"--decoder opencv, or --backend tensorrt"
         )
-    if decoder == "auto" and request.faces.pages == "all":
+    # Aligned crops that DALI decodes never come to the host, where attributes are read.
+    reads_crops = request.attributes is not None and request.detector is None
+    if decoder == "auto" and (request.faces.pages == "all" or reads_crops):
         return "opencv"
     if decoder == "auto" and on_gpu and not available("nvidia.dali"):
         logger.info("decoding on the CPU: DALI is not installed (%s)", pip_install("gpu"))

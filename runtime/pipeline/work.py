@@ -10,13 +10,16 @@ import hashlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ..attributes.answers import read_answers
+from ..attributes.head import Head
 from ..engines.runner import Runner
 from ..errors import OutOfMemoryError
 from ..files import create_empty, storage_error
@@ -30,6 +33,7 @@ from ..sources.source import Source
 logger = logging.getLogger(__name__)
 
 DIGEST_BYTES = 16
+_ATTRIBUTE_CROPS = 64  # in one call of the engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +244,52 @@ class BatchLimit:
                 logger.warning("out of memory at batch size %d: continuing with %d", failed, self.size)
 
 
+class ReadAttributes:
+    """Read age and gender from crops."""
+
+    def __init__(self, runner: Runner, names: Sequence[str], channel_order: str) -> None:
+        """Take a runner.
+
+        Args:
+            runner: runner of an engine for attributes; several threads may use it.
+            names: what is read, keys of ATTRIBUTE_FIELDS.
+            channel_order: "rgb" or "bgr", of the crops.
+        """
+        self._runner, self._names = runner, names
+        self._reverse = runner.info.channel_order != channel_order
+        self._limit = BatchLimit(min(_ATTRIBUTE_CROPS, runner.info.profile[2]))
+
+    def __call__(self, batch: Crops) -> Crops:
+        return replace(batch, attributes=self.read(batch.images))
+
+    def read(self, images: NDArray[np.uint8]) -> NDArray[np.void]:
+        """Read (n, S, S, 3) uint8 crops: (n,) ATTRIBUTES."""
+        answers = np.empty((len(images), self._runner.info.dimension), np.float32)
+
+        def infer(start: int, stop: int) -> None:
+            crops = images[start:stop, ..., ::-1] if self._reverse else images[start:stop]
+            answers[start:stop] = self._runner.infer(np.ascontiguousarray(crops))
+
+        self._limit.each(len(images), infer)
+        return read_answers(answers, self._names)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEmbeddings:
+    """Read age and gender from embeddings, by a head.
+
+    Attributes:
+        head: the head for the model of the embeddings.
+        names: what is read, keys of ATTRIBUTE_FIELDS.
+    """
+
+    head: Head
+    names: Sequence[str]
+
+    def __call__(self, batch: Embedded) -> Embedded:
+        return replace(batch, attributes=read_answers(self.head.answer(batch.embeddings), self.names))
+
+
 class Embed:
     """Embed crops: crops to unit vectors."""
 
@@ -268,4 +318,5 @@ class Embed:
             embeddings=vectors,
             faces=batch.faces,
             face_counts=batch.face_counts,
+            attributes=batch.attributes,
         )

@@ -25,7 +25,7 @@ from .face_work import crop_stages
 from .request import Request
 from .settings import Settings, usable_cores
 from .stages import Chain, Pipeline, Stage, StageClock
-from .work import BatchLimit, Embed, Read, SkipDuplicates
+from .work import BatchLimit, Embed, Read, ReadAttributes, ReadEmbeddings, SkipDuplicates
 
 if TYPE_CHECKING:
     from .gpu_embed import EmbedOnGpu
@@ -66,6 +66,10 @@ class Task:
         if self.request.detector:
             # Detection on the CPU may need every core: with fewer threads the engine would wait for it.
             workers["detect"] = settings.streams if on_gpu else usable_cores()
+        if self.request.attributes:
+            # From crops it needs every core, as detection does; on the GPU it is part of the stage that embeds.
+            alone = on_gpu or self.request.attributes.engine is None
+            workers["attributes"] = 1 if alone else usable_cores()
         workers |= {"infer": settings.streams, "write": 1}
         return {name: StageClock(name, count) for name, count in workers.items()}
 
@@ -121,7 +125,8 @@ def _embedding(task: Task, clocks: Clocks) -> Iterator[Chain[Encoded, Embedded]]
     if request.decoder == "dali":
         with open_embed_on_gpu(request, settings, clocks) as embed_on_gpu:
             embed_on_gpu.warm_up()
-            yield Chain.of(Stage(StageClock("embed", settings.streams), embed_on_gpu, 2 * settings.streams))
+            embedding = Chain.of(Stage(StageClock("embed", settings.streams), embed_on_gpu, 2 * settings.streams))
+            yield _with_head(embedding, request, clocks)
         return
     with ExitStack() as stack:
         runner = stack.enter_context(open_runner(request.engine, threads=settings.threads))
@@ -137,7 +142,19 @@ def _embedding(task: Task, clocks: Clocks) -> Iterator[Chain[Encoded, Embedded]]
             clocks=clocks,
             ahead=settings.streams + 2,
         )
-        yield crops.then(Stage(clocks["infer"], embed, 2 * settings.streams))
+        if request.attributes and request.attributes.engine:
+            reader = stack.enter_context(open_runner(request.attributes.engine, threads=1))
+            read = ReadAttributes(reader, request.attributes.names, runner.info.channel_order)
+            crops = crops.then(Stage(clocks["attributes"], read, settings.streams + 2))
+        yield _with_head(crops.then(Stage(clocks["infer"], embed, 2 * settings.streams)), request, clocks)
+
+
+def _with_head(chain: Chain[Encoded, Embedded], request: Request, clocks: Clocks) -> Chain[Encoded, Embedded]:
+    """Add the stage that reads attributes from embeddings, if the request has one."""
+    if request.attributes is None or request.attributes.head is None:
+        return chain
+    read = ReadEmbeddings(request.attributes.head, request.attributes.names)
+    return chain.then(Stage(clocks["attributes"], read, 2))
 
 
 def open_embed_on_gpu(request: Request, settings: Settings, clocks: Clocks) -> AbstractContextManager[EmbedOnGpu]:
@@ -172,6 +189,7 @@ def _write(task: Task, context: RunContext, pipeline: Pipeline[Batch, Embedded])
         process=task.process,
         faces=request.detector is not None,
         pages=request.faces.pages == "all",
+        attributes=request.attributes.names if request.attributes else (),
     )
     try:
         with pipeline:

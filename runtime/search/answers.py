@@ -26,6 +26,7 @@ class SearchFacts:
         warning: a warning about untrained weights; empty for trained ones.
         calibration: the false-match rates of the file; None if it has no calibration.
         by_folder: whether hits are folders.
+        chosen: the faces among which was searched, by age and gender, for people; empty for all.
     """
 
     rows: int
@@ -37,6 +38,7 @@ class SearchFacts:
     calibration: Calibration | None = None
     by_folder: bool = False
     has_pages: bool = False
+    chosen: str = ""
 
     @property
     def model_label(self) -> str:
@@ -125,6 +127,8 @@ class Answer:
         values["hits"] = [hit.to_dict() for hit in self.hits]
         if self.cut:
             values["cut"] = True
+        if self.facts.chosen:
+            values["among"] = self.facts.chosen
         if self.facts.warning:
             values["warning"] = self.facts.warning
         return values

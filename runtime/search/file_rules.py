@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..attributes.head import find_head
 from ..engines.build import rebuild_if_stale
 from ..engines.engine import Engine, read_engine
 from ..errors import ContractError, EngineError
 from ..pipeline.contract import contract_of, limits_of, query_face_rules_of
-from ..pipeline.request import Request
+from ..pipeline.request import FROM_EMBEDDINGS, AttributeReader, Request
 from ..storage.contract import Guard
 from ..storage.file import EmbeddingFile
 from .embedder import QueryRules
@@ -68,6 +69,34 @@ def find_landmarks(gallery: EmbeddingFile) -> Engine | None:
             f"the landmark network that made {gallery.path} cannot be read: {err.message}. Build it again with: "
             f"facemill build-engine --output {path.parent} --model {contract.landmarks} "
             f"--precision {contract.landmarks_precision}"
+        ) from err
+
+
+def find_attributes(gallery: EmbeddingFile) -> AttributeReader | None:
+    """What read the ages and genders of a file; None if it has neither.
+
+    Raises:
+        EngineError, ModelError: the engine or the head is missing.
+    """
+    contract = gallery.contract
+    names = contract.attributes_read
+    if not names:
+        return None
+    if contract.attribute_source == FROM_EMBEDDINGS:
+        head = find_head(contract.model, contract.model_sha256)
+        if head.sha256 != contract.attribute_sha256:
+            raise EngineError(
+                f"{gallery.path} has ages and genders by another head than {head.name} of this version. Read them "
+                f"again with: facemill attributes {gallery.path} --from embeddings"
+            )
+        return AttributeReader(names, head=head)
+    path = Path(str(gallery.metadata.get("attribute_engine", "")))
+    try:
+        return AttributeReader(names, read_engine(path))
+    except EngineError as err:
+        raise EngineError(
+            f"the engine that read the ages and genders of {gallery.path} cannot be read: {err.message}. Build it "
+            f"again with: facemill build-engine --output {path.parent} --model {contract.attribute_model}"
         ) from err
 
 

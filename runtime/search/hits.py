@@ -135,7 +135,7 @@ def find_hits(
                 if not enough and depth < bound:
                     deeper.append(query)
         pending, depth = np.array(deeper, np.int64), min(bound, _DEPTH_GROWTH * depth)
-    return _hits(gallery, picked, options, calibration), ranking_ms
+    return _hits(gallery, index.rows, picked, options, calibration), ranking_ms
 
 
 def wrong_hit(gallery: EmbeddingFile, vectors: NDArray[np.float32], found: Sequence[QueryHits]) -> str:
@@ -206,6 +206,7 @@ def _stat(path: bytes) -> os.stat_result | None:
 
 def _hits(
     gallery: EmbeddingFile,
+    searched: int,
     picked: Sequence[tuple[list[_Pick], bool]],
     options: FindOptions,
     calibration: Calibration | None,
@@ -217,7 +218,7 @@ def _hits(
 
     def hit(rank: int, pick: _Pick) -> Hit:
         name = names[pick.row]
-        expected = None if calibration is None else calibration.expected(pick.score, gallery.rows)
+        expected = None if calibration is None else calibration.expected(pick.score, searched)
         folder = (os.path.dirname(name) or ".") if options.by_folder else None
         photos = len(pick.photographs) if options.by_folder else 0
         return Hit(rank, pick.score, pick.row, name, faces_by_row[pick.row], expected, folder, photos)

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import defaults
+from ..attributes.selection import AttributeFilter
 from ..engines.engine import Engine, read_engine
 from ..errors import StorageError
 from ..index.approximate import ApproximateIndex
@@ -56,6 +58,9 @@ class Search:
         device: str = "auto",
         engine: str | os.PathLike[str] | Engine | None = None,
         latency_ms: float = 100.0,
+        gender: str | None = None,
+        age: str | tuple[int, int] | None = None,
+        unsure: str = defaults.UNSURE,
     ) -> None:
         """Open the file.
 
@@ -67,17 +72,25 @@ class Search:
                 one. The answers are the same.
             engine: an engine file; None for the engine that the file names.
             latency_ms: maximum time of a query in milliseconds, above which "auto" tries an approximate index.
+            gender, age, unsure: search only among these faces, exactly and on the CPU; see `facemill.filter`.
         Raises:
             StorageError: the file is not a finished embedding file.
             EngineError: the given engine is missing or damaged.
-            ConfigError: index or device is unknown, or they cannot be combined.
+            ConfigError: index or device is unknown, or they cannot be combined; or the file has no age or gender.
         """
+        chosen = AttributeFilter.of(gender, age, unsure)
         check_index_options(device, index, latency_ms)
         self._index_name, self._device, self._latency_ms = index, device, latency_ms
         self._engine = engine if engine is None or isinstance(engine, Engine) else read_engine(Path(engine))
         self._owned = ExitStack()
         self.file = file if isinstance(file, EmbeddingFile) else self._owned.enter_context(EmbeddingFile(Path(file)))
         self._calibration, self._warning = find_calibration(self.file), model_warning(self.file)
+        self._chosen = str(chosen) if chosen else ""
+        try:
+            self._mask = chosen.rows(self.file) if chosen else None
+        except BaseException:
+            self._owned.close()
+            raise
         self._lock = threading.RLock()
         self._embedder: PhotoEmbedder | None = None
         self._index: FlatIndex | ApproximateIndex | None = None
@@ -180,7 +193,7 @@ class Search:
         by_query = dict(zip(searched, hits, strict=True))
         metadata = self.file.metadata
         facts = SearchFacts(
-            rows=self.file.rows,
+            rows=index.rows,
             model=str(metadata.get("model", "unknown")),
             model_sha256=str(metadata.get("model_sha256", "unknown")),
             has_faces=self.file.has_faces,
@@ -189,6 +202,7 @@ class Search:
             warning=self._warning,
             calibration=self._calibration,
             by_folder=options.by_folder,
+            chosen=self._chosen,
         )
         none, share_ms = QueryHits(), search_ms / max(1, len(searched))
         return [
@@ -232,7 +246,13 @@ class Search:
                 return index
         self._close_index()
         self._index = open_index(
-            self.file, self._device, k=k, queries=queries, index=self._index_name, latency_ms=self._latency_ms
+            self.file,
+            self._device,
+            k=k,
+            queries=queries,
+            index=self._index_name,
+            latency_ms=self._latency_ms,
+            mask=self._mask,
         )
         self._opened_for = k, queries
         return self._index

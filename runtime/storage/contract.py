@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+from ..records import ATTRIBUTE_FIELDS
 from .format import display_text
 
 
@@ -92,6 +93,12 @@ class EmbeddingContract:
     max_fit: float = _guards(Guard.FILE)
     pages: str = _guards(Guard.FILE)  # None for the main pages, likewise
 
+    # None unless age or gender is read: what is read, by which network, and "embeddings" if no photo is read for it.
+    attribute_names: str = _guards(Guard.FILE)
+    attribute_model: str = _guards(Guard.RUN)
+    attribute_sha256: str = _guards(Guard.FILE)
+    attribute_source: str = _guards(Guard.FILE)
+
     unknown: Mapping[str, Any] = field(default_factory=dict)  # fields of a newer version
 
     @classmethod
@@ -147,6 +154,12 @@ class EmbeddingContract:
     def all_pages(self) -> bool:
         """Whether every page of a photo has rows, which name their pages; else only the main page has."""
         return self.pages == "all"
+
+    @property
+    def attributes_read(self) -> tuple[str, ...]:
+        """The attributes that each row has: some of "age" and "gender", in this order."""
+        named = (self.attribute_names or "").split(",")
+        return tuple(name for name in ATTRIBUTE_FIELDS if name in named)
 
     @property
     def detects_faces(self) -> bool:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from ..errors import DamagedError, StorageError
 from ..records import FORMAT_VERSION, FORMAT_VERSION_SEVERAL, Status
 from .child import run_in_child
+from .contract import EmbeddingContract
 from .digest import seal
-from .format import append_faces, create_faces, stored_text
+from .format import append_attributes, append_faces, create_attributes, create_faces, stored_text
 from .h5write import DurableH5, durable_h5
 from .heaps import check_attribute_texts
 from .layout import check_objects
@@ -78,6 +79,8 @@ def assemble(
         pages = ledger.has_faces and metadata.get("pages") == "all"
         if ledger.has_faces:
             create_faces(file, pages=pages)
+        attributes = EmbeddingContract.from_json(str(metadata.get("contract", "{}"))).attributes_read
+        create_attributes(file, attributes)
         stop = 0
         for rows in _embedding_blocks(embedded, counts):
             embeddings = ledger.embeddings(rows)
@@ -87,6 +90,8 @@ def assemble(
             names[start:stop] = np.array([stored_text(paths[row]) for row in each], names.dtype)
             if ledger.has_faces:
                 append_faces(file, ledger.faces(rows, pages=pages))
+            if attributes:
+                append_attributes(file, ledger.attributes(rows, attributes))
             target.check()
         _write_outcomes(target, ledger, paths, widest)
         seal(file)

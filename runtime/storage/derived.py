@@ -361,6 +361,31 @@ def forget_pages(file: Path, keep: Iterable[Path] = ()) -> None:
         _list(name).unlink(missing_ok=True)  # its entries are in the list now
 
 
+def forget_page(file: Path, page: Path) -> None:
+    """Remove one page from the list, which is otherwise unchanged: it was removed by the command that made it.
+
+    Raises:
+        StorageError: the list cannot be written; it is unchanged.
+    """
+    path = _list(file)
+    if not path.exists() or distrusted_list(file):
+        return
+    with durable_file(path, "the list of pages", like=_sources(file), wait=True) as output:
+        name = json.loads(_line(file, page, None))["page"]
+        lines = [line for line in path.read_bytes().splitlines(keepends=True) if _page_of(line) != name]
+        output.write(b"".join(lines))
+    if all(line.decode().strip() in _identity_line(file) for line in lines):
+        path.unlink()
+
+
+def _page_of(line: bytes) -> object:
+    """The page that a line of a list names; None if it names none."""
+    with suppress(ValueError, RecursionError):
+        entry = json.loads(line)
+        return entry.get("page") if isinstance(entry, dict) else None
+    return None
+
+
 def _line(file: Path, page: Path, fingerprint: Fingerprint | None) -> str:
     name = os.path.relpath(_place_of(page), _folder(file)) if _is_below(file, page) else str(page)
     return json.dumps({"page": name, "seen": astuple(fingerprint) if fingerprint else None})

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, StorageError
-from ..records import ALL_FACE_DATASETS, FACE, FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
+from ..records import ALL_FACE_DATASETS, FORMAT_VERSIONS, MAX_NORM, FacePlace, Status
+from .columns import needed_columns, read_attributes_of, read_faces
 from .contract import EmbeddingContract
 from .format import (
     OUR_DATASETS,
@@ -76,8 +77,7 @@ class EmbeddingFile:
             self.contract = self._check()
             self.root = os.fsencode(self.contract.root)
             stat = os.fstat(self.hdf5.id.get_vfd_handle())
-            size, time = stat.st_size, stat.st_mtime_ns
-            self.source = {"run_id": self.metadata["run_id"], "size_bytes": size, "mtime_ns": time}
+            self.source = {"run_id": self.metadata["run_id"], "size_bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
         except DAMAGE as err:
             self.close()
             raise self._unusable(err) from err
@@ -105,8 +105,7 @@ class EmbeddingFile:
         self.rows, self.dimension = map(int, vectors.shape)
         if self.metadata["dimension"] != self.dimension:
             raise ValueError(f"/embeddings has {self.dimension} columns, expected: {self.metadata['dimension']}")
-        faces = {**FACE_DATASETS, **(ALL_FACE_DATASETS if self.has_pages else {})}
-        for name in ("image_paths", *(faces.values() if self.has_faces else ())):
+        for name in needed_columns(contract, faces=self.has_faces):
             if name not in self.hdf5:
                 raise ValueError(f"/{name} is missing")
         contract = contract.completed(self.dtype, self.dimension)
@@ -154,13 +153,16 @@ class EmbeddingFile:
         Raises:
             StorageError: the faces are damaged.
         """
-        if not self.has_faces:
-            return None
-        faces = np.zeros(self.rows, FACE)
-        for name, dataset in ALL_FACE_DATASETS.items():
-            missing = 0 if name == "page" else np.nan
-            faces[name] = self.column(dataset, 0, self.rows) if self.has_column(dataset) else missing
-        return faces
+        return read_faces(self) if self.has_faces else None
+
+    @cached_property
+    def attributes(self) -> NDArray[np.void] | None:
+        """Age and gender of each row as far as the file has them, (N,) records.ATTRIBUTES; None if it has neither.
+
+        Raises:
+            StorageError: they are damaged.
+        """
+        return read_attributes_of(self) if self.contract.attributes_read else None
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield all embeddings in order, (n, D) float32, C-contiguous, 32 MiB at a time.

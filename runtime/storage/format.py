@@ -5,19 +5,37 @@ Every function takes an open h5py file or group. docs/format.md describes the fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..records import ALL_FACE_DATASETS, FACE, FACE_DATASETS, PAGE_DATASET, Status
+from ..records import (
+    ALL_FACE_DATASETS,
+    ATTRIBUTE_DATASETS,
+    ATTRIBUTES,
+    FACE,
+    FACE_DATASETS,
+    GENDERS,
+    PAGE_DATASET,
+    Status,
+    attribute_datasets,
+)
 from .heaps import check_list_texts
 from .layout import check_item, require_relative
 
-OUR_DATASETS = frozenset({"metadata", "outcomes", "embeddings", "image_paths", "faces", *FACE_DATASETS.values()})
+OUR_DATASETS = frozenset(
+    {"metadata", "outcomes", "embeddings", "image_paths", "faces", "attributes", *FACE_DATASETS.values()}
+)
 NEAR_ONE = {"float32": 1e-4, "float16": 2e-3}  # maximum distance of a row's length from 1 after rounding
+_MAX_AGE = 150  # years
+_POSSIBLE = {
+    **dict.fromkeys(ATTRIBUTE_DATASETS.values(), f"years, 0 to {_MAX_AGE}, or NaN"),
+    ATTRIBUTE_DATASETS["gender"]: f"{' or '.join(GENDERS)}, or nothing",
+    ATTRIBUTE_DATASETS["gender_score"]: "0 to 1, or NaN",
+}
 _BLOCK_ROWS = 65_536
 _CHUNK_ROWS = 4096
 
@@ -90,8 +108,21 @@ def check_entries(dataset: str, entries: NDArray[Any], start: int) -> None:
             raise ValueError(f"row {start + rows[0]} of /embeddings is not of length 1")
     elif dataset == PAGE_DATASET and not entries.all():
         raise ValueError(f"the page of row {start + int(entries.argmin())} is 0; expected: 1 or more")
+    elif dataset in ATTRIBUTE_DATASETS.values():
+        wrong = np.flatnonzero(~possible_attributes(dataset, entries))
+        if len(wrong):
+            value = entries[wrong[0]].item()
+            raise ValueError(f"row {start + wrong[0]} of /{dataset} is {value!r:.40}; expected: {_POSSIBLE[dataset]}")
     elif dataset == "cluster" and len(entries) and entries.min() < 0:
         raise ValueError(f"a number is {entries.min()}; expected: 0 or more")
+
+
+def possible_attributes(dataset: str, entries: NDArray[Any]) -> NDArray[np.bool_]:
+    """(n,) bool: entries of a dataset of attributes that facemill may have written."""
+    if dataset == ATTRIBUTE_DATASETS["gender"]:
+        return np.asarray(np.isin(entries, [b"", *(gender.encode() for gender in GENDERS)]))
+    largest = 1 if dataset == ATTRIBUTE_DATASETS["gender_score"] else _MAX_AGE
+    return np.asarray(np.isnan(entries) | ((entries >= 0) & (entries <= largest)))
 
 
 def rows_not_of_length_one(embeddings: NDArray[Any]) -> NDArray[np.int64]:
@@ -161,3 +192,43 @@ def append_faces(file: Any, faces: NDArray[np.void]) -> None:
         start = len(data)
         data.resize(start + len(faces), axis=0)
         data[start:] = faces[name]
+
+
+def create_attributes(file: Any, names: Sequence[str]) -> None:
+    """Create the empty datasets of attributes in an open file.
+
+    Args:
+        file: the file.
+        names: keys of ATTRIBUTE_FIELDS.
+    """
+    import h5py
+
+    for field, dataset in attribute_datasets(names).items():
+        kind = ATTRIBUTES[field]
+        is_text = kind.kind == "S"
+        file.create_dataset(
+            dataset,
+            shape=(0,),
+            maxshape=(None,),
+            dtype=h5py.string_dtype("utf-8", kind.itemsize) if is_text else kind,
+            chunks=(_CHUNK_ROWS,),
+            compression="gzip" if is_text else None,
+            compression_opts=1 if is_text else None,
+            fletcher32=True,
+        )
+
+
+def append_attributes(file: Any, attributes: NDArray[np.void]) -> None:
+    """Add the attributes of the next rows of `/embeddings`.
+
+    Args:
+        file: an open file after `create_attributes`.
+        attributes: (n,) ATTRIBUTES.
+    """
+    for field, dataset in ATTRIBUTE_DATASETS.items():
+        if dataset not in file:
+            continue
+        data = file[dataset]
+        start = len(data)
+        data.resize(start + len(attributes), axis=0)
+        data[start:] = attributes[field].astype(data.dtype)  # text as UTF-8

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..records import ALL_FACE_DATASETS, FACE, PAGE_DATASET
+from ..records import ALL_FACE_DATASETS, ATTRIBUTE_DATASETS, ATTRIBUTES, FACE, PAGE_DATASET
 
 MAX_DIMENSION = 65_536  # numbers in an embedding
 MAX_TEXT_BYTES = 1 << 16  # a path or a detail
@@ -65,6 +65,10 @@ COLUMNS: dict[str, Column] = {
     },
     "face_index": Column(("uint16",), "N"),
     PAGE_DATASET: Column(("uint16",), "N"),
+    **{
+        dataset: Column(() if ATTRIBUTES[name].kind == "S" else (ATTRIBUTES[name].name,), "N")
+        for name, dataset in ATTRIBUTE_DATASETS.items()
+    },
     "cluster": Column(("int32",), "N"),
     "outcomes/status": Column(("uint8",), "M"),
     "outcomes/path": Column((), "M"),
@@ -76,7 +80,7 @@ COLUMNS: dict[str, Column] = {
     "outcomes/raw_paths/row": Column(("int64",), "K"),
     "outcomes/raw_paths/bytes": Column((), "K", lists=True),
 }
-_GROUPS = frozenset({"metadata", "outcomes", "outcomes/raw_paths", "faces"})
+_GROUPS = frozenset({"metadata", "outcomes", "outcomes/raw_paths", "faces", "attributes"})
 
 
 def is_ours(name: str) -> bool:

@@ -13,7 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DamagedError, StorageError
-from ..records import FACE, FACE_DATASETS, LATER_DATASETS, PAGE_DATASET, SAME_FILE, Status
+from ..records import (
+    FACE,
+    FACE_DATASETS,
+    LATER_DATASETS,
+    PAGE_DATASET,
+    SAME_FILE,
+    Status,
+    attribute_datasets,
+    unread_attributes,
+)
 from .file import EmbeddingFile
 from .format import check_entries, display_text, offsets, stored_text
 from .layout import check_item
@@ -201,8 +210,16 @@ class Ledger:
         for name, dataset in FACE_DATASETS.items():
             faces[name] = self._files.gather(dataset, self.source[each], index)
         for name, dataset in LATER_DATASETS.items():
-            faces[name] = self._files.gather_numbers(dataset, self.source[each], index)
+            faces[name] = self._files.gather_known(dataset, self.source[each], index, np.full(1, np.nan, np.float32))
         return faces
+
+    def attributes(self, rows: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.void]:
+        """(n,) ATTRIBUTES of some names, aligned with `embeddings(rows)`; unread where a file lacks them."""
+        each, index = self._each_vector(rows)
+        attributes, unread = unread_attributes(len(each)), unread_attributes(1)
+        for name, dataset in attribute_datasets(names).items():
+            attributes[name] = self._files.gather_known(dataset, self.source[each], index, unread[name])
+        return attributes
 
     def face_counts(self, rows: NDArray[np.int64]) -> NDArray[np.uint16]:
         """(n,) number of faces in each photo; 0 if faces were not detected."""
@@ -311,12 +328,13 @@ class FileSet:
             out[positions] = piece
         return out
 
-    def gather_numbers(self, dataset: str, source: NDArray[np.int32], index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Like `gather`, for a dataset that files of older versions lack: NaN for their items."""
+    def gather_known(
+        self, dataset: str, source: NDArray[np.int32], index: NDArray[np.int64], unknown: NDArray[Any]
+    ) -> NDArray[Any]:
+        """Like `gather`, for a dataset that some files lack: `unknown`, (1,), for their items."""
         lacking = [number for number in np.unique(source[index >= 0]).tolist() if not self._has(number, dataset)]
         known = np.where(np.isin(source, lacking), -1, index)
-        numbers = self.gather(dataset, source, known, np.zeros(1, np.float32))
-        return np.where(known < 0, np.float32(np.nan), numbers)
+        return np.where(known < 0, unknown, self.gather(dataset, source, known, np.zeros_like(unknown)))
 
     def _has(self, number: int, dataset: str) -> bool:
         """Whether a file has a dataset."""

@@ -19,8 +19,8 @@ IDENTITY = "plan_id"
 # All other names that begin with the file's name belong to the user: notes, tables, folders.
 _TEMPORARY = f"({re.escape(TEMPORARY_SUFFIX)})"
 _BESIDE = re.compile(
-    rf"\.faiss(-[a-z0-9]+)?(\.json)?{_TEMPORARY}?|\.(pairs|clusters|adding)\.parts|\.adding{_TEMPORARY}?|{_TEMPORARY}"
-    rf"|\.damaged-\d+|\.pages{_TEMPORARY}|\.(pairs|clusters|adding)\.parts\.removing-[0-9a-f]{{16}}"
+    rf"\.faiss(-[a-z0-9]+)?(\.json)?{_TEMPORARY}?|\.(pairs|clusters|attributes|adding)\.parts|\.adding{_TEMPORARY}?|{_TEMPORARY}"
+    rf"|\.damaged-\d+|\.pages{_TEMPORARY}|\.(pairs|clusters|attributes|adding)\.parts\.removing-[0-9a-f]{{16}}"
 )
 _SAYS_WHOSE = re.compile(r"(?P<name>.+)(\.pages|\.faiss(-[a-z0-9]+)?\.json)", re.DOTALL)
 _MAX_BYTES = 1 << 24  # of a list of pages or a sidecar

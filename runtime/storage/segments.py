@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from .. import defaults
 from ..files import is_temporary
-from ..records import ALL_FACE_DATASETS, FACE_DATASETS, Embedded, Status
-from .format import append_faces, create_faces, read_vector_counts
+from ..records import ALL_FACE_DATASETS, ATTRIBUTE_DATASETS, FACE_DATASETS, Embedded, Status
+from .format import append_attributes, append_faces, create_attributes, create_faces, read_vector_counts
 from .h5write import DurableH5
 from .layout import check_layout
 from .opening import DAMAGE, open_steadily, read_attribute, refuse_system_error
@@ -70,6 +70,7 @@ class SegmentWriter:
         rules: SegmentRules,
         faces: bool = False,
         pages: bool = False,
+        attributes: Sequence[str] = (),
         process: int = 0,
     ) -> None:
         self._folder = folder
@@ -78,7 +79,7 @@ class SegmentWriter:
         self._dimension = dimension
         self._dtype = dtype
         self._digests = digests
-        self._faces, self._pages = faces, pages
+        self._faces, self._pages, self._attributes = faces, pages, attributes
         self._rules = rules
         self._number = max((_number(p) for p in segment_files(folder)), default=0)
         self._open: DurableH5 | None = None
@@ -87,18 +88,20 @@ class SegmentWriter:
         self._rows = 0
         self._block: list[NDArray[np.float32]] = []
         self._face_block: list[NDArray[np.void]] = []
+        self._attribute_block: list[NDArray[np.void]] = []
         self._block_rows = 0
 
     def append(self, batch: Embedded) -> None:
         """Add one batch, and end the segment if it reaches a limit.
 
         Args:
-            batch: with `faces` if this writer was made for faces, else without them.
+            batch: with `faces` and `attributes` if this writer was made for them, else without them.
         Raises:
             DiskFullError, StorageError: a write failed; the open segment is lost, earlier ones stay.
         """
-        rows, faces = batch.rows, batch.faces
+        rows, faces, attributes = batch.rows, batch.faces, batch.attributes
         assert (faces is not None) == self._faces
+        assert (attributes is not None) == bool(self._attributes)
         photos = self._photos_of(batch)
         if self._rows and self._rows + len(photos) > self._rules.max_rows:
             self.commit()
@@ -111,6 +114,8 @@ class SegmentWriter:
             self._block_rows += len(rows)
             if faces is not None:
                 self._face_block.append(faces)
+            if attributes is not None:
+                self._attribute_block.append(attributes)
         if self._block_rows >= _BLOCK_ROWS:
             self._flush()
         self.commit_when_due()
@@ -197,6 +202,7 @@ class SegmentWriter:
         )
         if self._faces:
             create_faces(self._open.file, pages=self._pages)
+        create_attributes(self._open.file, self._attributes)
 
     def _flush(self) -> None:
         """Pass the buffered rows to HDF5, so that memory does not grow with the segment."""
@@ -210,9 +216,12 @@ class SegmentWriter:
             data[start:] = np.concatenate(self._block)
             if self._faces:
                 append_faces(target.file, np.concatenate(self._face_block))
+            if self._attributes:
+                append_attributes(target.file, np.concatenate(self._attribute_block))
         self._open = target
         self._block.clear()
         self._face_block.clear()
+        self._attribute_block.clear()
         self._block_rows = 0
 
 
@@ -287,7 +296,8 @@ def _adds_up(segment: Segment, file: Any, plan_rows: int) -> bool:
         return False
     # Older versions wrote no exposure, and most runs write no pages.
     faces = [name for name in ALL_FACE_DATASETS.values() if name in file or name in FACE_DATASETS.values()]
-    datasets = ["embeddings", *(faces if segment.faces else ())]
+    attributes = [name for name in ATTRIBUTE_DATASETS.values() if name in file]
+    datasets = ["embeddings", *(faces if segment.faces else ()), *attributes]
     total = int(segment.vector_counts.sum())
     embedded = segment.status == Status.EMBEDDED
     return bool(((segment.vector_counts > 0) == embedded).all()) and all(len(file[name]) == total for name in datasets)

@@ -11,12 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..records import FACE_DATASETS, FORMAT_VERSION, FORMAT_VERSION_SEVERAL, FORMAT_VERSIONS, PAGE_DATASET, Status
+from ..records import (
+    FACE_DATASETS,
+    FORMAT_VERSION,
+    FORMAT_VERSION_SEVERAL,
+    FORMAT_VERSIONS,
+    PAGE_DATASET,
+    Status,
+    attribute_datasets,
+)
 from .child import Alive, run_in_child
 from .contract import EmbeddingContract
 from .digest import DIGEST_ATTRIBUTE, content_digest
 from .file import EmbeddingFile
-from .format import read_raw_paths, read_scanned_paths, read_vector_counts, rows_not_of_length_one, stored_text
+from .format import (
+    possible_attributes,
+    read_raw_paths,
+    read_scanned_paths,
+    read_vector_counts,
+    rows_not_of_length_one,
+    stored_text,
+)
 from .layout import check_objects, require_relative
 from .opening import DAMAGE, check_regular, open_steadily, read_attribute, read_attributes, refuse_system_error
 from .salvage import read_stored
@@ -94,6 +109,7 @@ def verify_here(path: Path, alive: Alive) -> dict[str, Any]:
                     check.exact,
                     check.vectors,
                     check.faces,
+                    check.attributes,
                     check.cluster,
                     check.content,
                 ):
@@ -213,6 +229,14 @@ class _Check:
                     self._rows(f"faces: no numbers in /{name}", ~np.isfinite(block).all(axis=1), start)
                 elif name == PAGE_DATASET:
                     self._rows(f"faces: no page in /{name}", block == 0, start)
+
+    def attributes(self, file: Any) -> None:
+        for name in attribute_datasets(
+            EmbeddingContract.from_json(self._metadata["contract"]).attributes_read
+        ).values():
+            self._expect(f"attributes: the length of /{name}", len(file[name]), len(file["embeddings"]))
+            for start, block in self._blocks(file[name]):
+                self._rows(f"attributes: impossible in /{name}", ~possible_attributes(name, block), start)
 
     def cluster(self, file: Any) -> None:
         if "cluster" not in file:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.clusters import folders
+from runtime.clusters import placing
 from runtime.clusters.clusters import Clusters, number_clusters
 from runtime.clusters.folders import FolderCounts, write_folders
 from runtime.errors import ConfigError, OutputExistsError, StorageError
@@ -44,7 +44,7 @@ def entries(path: Path) -> dict[str, list[bytes]]:
     }
 
 
-@pytest.mark.parametrize("mode", folders.MODES)
+@pytest.mark.parametrize("mode", placing.MODES)
 def test_every_photo_of_a_cluster_is_in_its_folder(file: Path, tmp_path: Path, mode: str) -> None:
     target = tmp_path / "d"
     if mode == "hardlink":
@@ -114,24 +114,24 @@ def test_paths_that_name_no_file_are_skipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [b"", b".", b".."])
 def test_an_unusable_name_becomes_the_row_number(name: bytes) -> None:
-    assert folders._safe_name(name, 17) == b"row-17"
-    assert folders._safe_name(b"-rf.jpg", 17) == b"-rf.jpg"
+    assert placing.safe_name(name, 17) == b"row-17"
+    assert placing.safe_name(b"-rf.jpg", 17) == b"-rf.jpg"
 
 
 def test_a_name_of_maximum_length_still_gets_its_number(tmp_path: Path) -> None:
     names: list[bytes] = []
 
-    def record_name(photo: bytes, target: bytes) -> folders._Placed:
+    def record_name(photo: bytes, target: bytes) -> placing.Placed:
         name = os.path.basename(target)
         assert len(name) <= 255
         if name in names:
             raise FileExistsError
         names.append(name)
-        return folders._Placed.WRITTEN
+        return placing.Placed.WRITTEN
 
     for name in (b"n" * 251 + b".jpg", b"n" + b"." + b"s" * 253):
         for _ in range(12):
-            folders._place_unique(record_name, b"photograph", b"folder", name)
+            placing.place_unique(record_name, b"photograph", b"folder", name)
     assert len(set(names)) == 24
     assert names[1] == b"n" * 249 + b"-2.jpg"
 

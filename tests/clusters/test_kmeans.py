@@ -40,9 +40,11 @@ def test_every_row_joins_its_nearest_centre_with_that_score(file: Path, monkeypa
     calls: list[np.ndarray] = []
     nearest = kmeans._nearest
 
-    def record(faiss: object, gallery: EmbeddingFile, centres: np.ndarray, listener: object) -> object:
+    def record(
+        faiss: object, gallery: EmbeddingFile, mask: np.ndarray, centres: np.ndarray, listener: object
+    ) -> object:
         calls.append(centres)
-        return nearest(faiss, gallery, centres, listener)  # type: ignore[arg-type]
+        return nearest(faiss, gallery, mask, centres, listener)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kmeans, "_nearest", record)
     with EmbeddingFile(file) as gallery:

@@ -10,7 +10,7 @@ import pytest
 from runtime.estimate.plan import Item, Job, Machine, Rate, format_duration, items_to_dict, plan_job
 from runtime.index.kinds import build_s, index_bytes
 from runtime.index.memoryplan import plan_memory
-from runtime.pipeline.plan import disk_bytes_while_running
+from runtime.pipeline.disk import disk_bytes_while_running
 from tests.support.errors import assert_names
 
 JOB = Job(5_000_000, 512)

@@ -8,7 +8,7 @@ import pytest
 
 from runtime.engines.engine import read_engine
 from runtime.faces.rules import FaceRules
-from runtime.pipeline.plan import disk_bytes_while_running
+from runtime.pipeline.disk import disk_bytes_while_running
 from runtime.pipeline.request import Request
 from runtime.pipeline.run import process
 from runtime.text import size

@@ -17,7 +17,7 @@ import h5py
 import pytest
 
 from runtime.errors import DiskFullError, StorageError
-from runtime.pipeline.plan import check_disk
+from runtime.pipeline.disk import check_disk
 from runtime.storage.contract import EmbeddingContract
 from runtime.storage.opening import refuse_system_error
 from tests.support import encoded_images as make

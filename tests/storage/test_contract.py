@@ -27,6 +27,7 @@ FILE = (
     *VECTORS,
     *("detector_views", "dtype", "align", "faces", "min_score", "min_iod", "min_sharpness", "min_frontal"),
     *("min_brightness", "min_contrast", "max_fit", "pages"),
+    *("attribute_names", "attribute_sha256", "attribute_source"),  # since there are attributes
 )
 
 

@@ -27,6 +27,7 @@ CONFIGS = {
     "train_detector": "detector",
     "train_identities": "identities",
     "train_landmarks": "landmarks",
+    "train_attributes": "attributes",
 }
 FOLDER = ROOT / "training"
 
@@ -56,6 +57,9 @@ def test_every_command_is_documented() -> None:
         *CONFIGS,
         "export",
         "export_detector",
+        "export_attributes",
+        "train_head",
+        "held_out",
         "lfw",
     }
 
@@ -75,6 +79,10 @@ def test_every_option_is_listed_so_that_plain_overrides_work(name: str) -> None:
         "landmarks": {
             **dict.fromkeys(("flip", "rotation", "scale", "shift", "mixture"), 0.0),
             **{"downscale": 0.2, "jpeg": 0.1},
+        },
+        "attributes": {
+            **{"rotation": 6.0, "scale": 0.06, "shift": 0.025, "blur": 0.1, "noise": 3.0},
+            **{"mixture": 0.0, "jpeg": 0.1},
         },
     }[name]
     assert Augmentation(**config.augmentation) == Augmentation(**own)

@@ -1,0 +1,233 @@
+"""Age and gender: add them to a file, and select photos by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import defaults
+from ..attributes.answers import unread_rows
+from ..attributes.head import find_head
+from ..attributes.selection import AttributeFilter
+from ..engines.choose import choose_attributes
+from ..errors import ConfigError, OptionError
+from ..filters.folders import FolderFacts, check_folders, write_folders
+from ..filters.lists import check_list_path, write_list
+from ..filters.undo import Undone, undo
+from ..interrupt import Control
+from ..maintenance import attributes as adding
+from ..maintenance.attributes import Attributed
+from ..pipeline.request import AttributeReader
+from ..progress import Listener
+from ..records import ATTRIBUTE_FIELDS
+from ..storage.file import EmbeddingFile
+from .jobs import PathLike, parse_attributes
+
+SOURCES = ("photos", "embeddings")
+_ROWS_PER_READ = 100_000
+
+
+def add_attributes(
+    file: PathLike,
+    attributes: str | Sequence[str] = tuple(ATTRIBUTE_FIELDS),
+    *,
+    source: str = "photos",
+    backend: str = "auto",
+    force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
+) -> Attributed:
+    """Add age and gender to a file that was made without them.
+
+    A new file replaces the old one: after a crash the file is unchanged or has them, and the same call goes on. Faces
+    that have them already are not read again. Read docs/attributes.md before you use them.
+
+    Args:
+        file: a finished embedding file.
+        attributes: "age", "gender" or both, as "age,gender" or a list.
+        source: "photos" to read the photos again, at the places of the faces that the file names; "embeddings" to read
+            no photo and ask a head about the embeddings, which takes seconds.
+        backend: backend of the network that looks at the photos: "cpu", "cuda", "tensorrt", or "auto".
+        force: read all faces again.
+        listener: shows the progress; None logs it.
+        control: pauses and stops the job, from another thread or by signals; None for neither.
+    Returns:
+        How many faces were read, and how many not, because their photos are gone.
+    Raises:
+        ConfigError: a name or the source is unknown, or the file holds crops of another size.
+        ModelError: no head is known for the model of the file.
+        SourceError: the photos are gone; the file is unchanged.
+        StorageError, DiskFullError, LockedError: the file is unchanged.
+        Interrupted: the control stopped the job; what was read is kept.
+
+    Example:
+        >>> import facemill
+        >>> added = facemill.add_attributes("people.h5", "age,gender")
+        >>> added.rows, added.unread
+        (12, 0)
+    """
+    names = parse_attributes(attributes)
+    if source not in SOURCES:
+        raise ConfigError(f"the source is {source!r}; expected: {' or '.join(SOURCES)}")
+    if source == "photos":
+        reader = AttributeReader(names, choose_attributes(backend))
+    else:
+        with EmbeddingFile(Path(file)) as gallery:
+            reader = AttributeReader(names, head=find_head(gallery.contract.model, gallery.contract.model_sha256))
+    return adding.add_attributes(Path(file), reader, force=force, listener=listener, control=control)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A row that a filter selects.
+
+    Attributes:
+        row: row of `/embeddings`.
+        path: its photo, as in `/image_paths`.
+        age, age_low, age_high: years; None if they were not read.
+        gender, gender_score: "man" or "woman", and its probability; None if they were not read.
+    """
+
+    row: int
+    path: str
+    age: float | None
+    age_low: float | None
+    age_high: float | None
+    gender: str | None
+    gender_score: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilterReport:
+    """The rows that a filter selects. Iterate over it for `Match` objects, in the order of the file.
+
+    Attributes:
+        file: the embedding file.
+        chosen: the filter.
+        rows: (n,) int64, ascending rows of `/embeddings`.
+        embeddings: rows of the file.
+        photos: number of photos of the selected rows.
+        unread: rows of the file of which nothing was read: no filter selects them.
+        folders: what was written to the folder; None if none was requested.
+    """
+
+    file: Path
+    chosen: AttributeFilter
+    rows: NDArray[np.int64]
+    embeddings: int
+    photos: int
+    unread: int
+    folders: FolderFacts | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Match]:
+        with EmbeddingFile(self.file) as gallery:
+            attributes = gallery.attributes
+            assert attributes is not None
+            for start in range(0, len(self.rows), _ROWS_PER_READ):
+                rows = self.rows[start : start + _ROWS_PER_READ]
+                for row, path, read in zip(rows.tolist(), gallery.names(rows.tolist()), attributes[rows], strict=True):
+                    numbers = {name: float(read[name]) for name in ("age", "age_low", "age_high", "gender_score")}
+                    known = {name: None if np.isnan(number) else number for name, number in numbers.items()}
+                    yield Match(row, path, gender=read["gender"].decode() or None, **known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures for JSON, without the rows."""
+        chosen = {"gender": self.chosen.gender, "ages": self.chosen.ages, "unsure": self.chosen.unsure}
+        counts = {"embeddings": self.embeddings, "selected": len(self), "photos": self.photos, "unread": self.unread}
+        return {**chosen, **counts, **({} if self.folders is None else asdict(self.folders))}
+
+
+def filter(
+    file: PathLike,
+    *,
+    gender: str | None = None,
+    age: str | tuple[int, int] | None = None,
+    unsure: str = defaults.UNSURE,
+    output: PathLike | None = None,
+    csv_safe: bool = False,
+    folders: PathLike | None = None,
+    mode: str = "symlink",
+    force: bool = False,
+    listener: Listener | None = None,
+) -> FilterReport:
+    """Select the photos in a file by age and gender, as a network read them; list them, and put them into a folder.
+
+    Args:
+        file: a finished embedding file with attributes; see `add_attributes`.
+        gender: "man" or "woman"; None for both.
+        age: years, such as "18-40", "18-", "-12", "30" or (18, 40), both included; None for all.
+        unsure: "keep" to go by the network's best guess; "drop" to leave out rows of which it is unsure, see
+            `AttributeFilter`.
+        output: file for a list, `.csv`; None to write none.
+        csv_safe: write `'` into the lists before a name that a spreadsheet computes.
+        folders: folder to fill with `photos/`, `photos.csv` and a receipt; None to fill none.
+        mode: content of `photos/`: "symlink", "hardlink" or "copy".
+        force: replace outputs.
+        listener: shows the progress; None logs it.
+    Returns:
+        The selected rows.
+    Raises:
+        OptionError: neither a gender nor an age is given.
+        ConfigError: a value is out of range, or the file lacks what it selects by.
+        OutputExistsError: an output exists.
+        StorageError, DiskFullError: the file is damaged, or an output cannot be written.
+
+    Example:
+        >>> import facemill
+        >>> added = facemill.add_attributes("people.h5")
+        >>> report = facemill.filter("people.h5", age="0-150")
+        >>> len(report), report.unread
+        (12, 0)
+    """
+    chosen = AttributeFilter.of(gender, age, unsure)
+    if not chosen:
+        raise OptionError("neither a gender nor an age is given; expected: --gender, --age or both")
+    listed, filled = (None if place is None else Path(place) for place in (output, folders))
+    if listed is not None:
+        check_list_path(listed, force=force)
+    if filled is not None:
+        check_folders(filled, force=force)
+    with EmbeddingFile(Path(file)) as gallery:
+        selected = chosen.rows(gallery)
+        rows = np.flatnonzero(selected)
+        photos = len(np.unique(gallery.photo_numbers()[rows]))
+        if listed is not None:
+            write_list(listed, gallery, rows, csv_safe=csv_safe)
+        facts = None
+        if filled is not None:
+            options: dict[str, Any] = {"mode": mode, "force": force, "csv_safe": csv_safe, "listener": listener}
+            facts = write_folders(filled, gallery, rows, chosen, **options)
+        assert gallery.attributes is not None
+        unread = int(unread_rows(gallery.attributes, chosen.needed).sum())
+        return FilterReport(Path(file), chosen, rows, gallery.rows, photos, unread, facts)
+
+
+def undo_filter(receipt: PathLike) -> Undone:
+    """Undo a folder that `filter` filled: remove its links or copies, its list and itself. What others put there stays.
+
+    Args:
+        receipt: `receipt.jsonl` in the folder.
+    Raises:
+        ConfigError: the file is no such receipt.
+        StorageError, LockedError: something cannot be removed; the same call goes on.
+
+    Example:
+        >>> import facemill
+        >>> added = facemill.add_attributes("people.h5")
+        >>> report = facemill.filter("people.h5", age="0-150", folders="selected")
+        >>> facemill.undo_filter(report.folders.receipt).removed
+        12
+    """
+    return undo(Path(receipt))

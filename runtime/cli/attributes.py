@@ -1,0 +1,70 @@
+"""`facemill attributes`: add age and gender to an embedding file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..text import printable
+from . import groups, options
+from .common import handle_errors, setup_logging, terminal
+
+
+@click.command(name="attributes")
+@options.file_argument
+@click.option(
+    "--attributes",
+    metavar="age,gender",
+    default="age,gender",
+    show_default=True,
+    callback=options.attributes,
+    help="What to read from each face: the age, the gender or both.",
+)
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["photos", "embeddings"]),
+    default="photos",
+    show_default=True,
+    help="photos: read the photos again. embeddings: read no photo, in seconds; for files of facemill-512.",
+)
+@groups.backend_option
+@options.force_option("Read faces again that have their age and gender already.")
+@options.log_option
+@options.json_option
+@handle_errors
+def main(file: Path, log_file: Path | None, as_json: bool, **given: Any) -> None:
+    """Add the age and the gender of each face to FILE, an embedding file of `facemill process`.
+
+    A network estimates both from the face, and how sure it is. It is often wrong, and more often for some people than
+    for others: use it to search and to sort, never to decide about a person (docs/attributes.md).
+
+    With --from photos, the faces are cropped again at the places that FILE names. A face whose photo is gone gets no
+    age and no gender. What was read is kept beside FILE (FILE.attributes.parts): after Ctrl-C or a crash the same
+    command goes on. With --from embeddings, a small head answers for the embeddings of facemill-512.
+
+    \b
+    Examples:
+      facemill attributes people.h5
+      facemill attributes people.h5 --from embeddings
+      facemill filter people.h5 --gender woman --age 18-40
+
+    Exit codes: 0 done, 1 failure, 2 usage, 129, 130, 143 stopped by a signal.
+    """
+    setup_logging(log_file=log_file)
+    from ..api.attributes import add_attributes
+
+    with terminal() as job:
+        added = add_attributes(file, **job, **given)
+    if as_json:
+        click.echo(json.dumps(added.to_dict()))
+        return
+    names = " and ".join(added.names)
+    click.echo(f"{printable(str(file))}: {names} of {added.rows - added.unread:,} of {added.rows:,} faces")
+    click.echo(f"  {added.read:,} read now in {added.elapsed_s:.1f} s, from {added.source}, by {added.model}")
+    if added.unread:
+        reason = "their embeddings are zeros" if added.source == "embeddings" else "their photos cannot be read"
+        click.echo(f"  {added.unread:,} without, because {reason}")

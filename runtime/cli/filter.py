@@ -1,0 +1,91 @@
+"""`facemill filter`: select photos by age and gender."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..text import count, printable
+from . import options
+from .chosen import AttributeOptions, attribute_options
+from .common import handle_errors, setup_logging
+
+
+@click.command(name="filter")
+@click.argument("file", type=options.PATH, required=False)
+@attribute_options
+@click.option("-o", "--output", type=options.PATH, help="Write a list, a .csv file, instead of printing paths.")
+@options.csv_safe_option
+@click.option("--folders", type=options.PATH, help="Put the photos into this folder, with a list and a receipt.")
+@click.option("--mode", type=click.Choice(["symlink", "hardlink", "copy"]), help="Content of the folder.  [symlink]")
+@click.option("--undo", type=options.PATH, metavar="RECEIPT", help="Remove what --folders wrote; FILE is not needed.")
+@options.force_option("Replace an existing list or folder.")
+@options.json_option
+@options.excludes("--undo", "--gender", "--age", "--output", "--folders", "--mode", why="it removes what they wrote")
+@handle_errors
+def main(
+    file: Path | None,
+    chosen: AttributeOptions,
+    mode: str | None,
+    undo: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Select the photos in FILE by the age and gender of their faces.
+
+    FILE is an embedding file with these (process --attributes age,gender, or facemill attributes FILE). A network
+    estimated them and is often wrong: use it to search and to sort, never to decide about a person
+    (docs/attributes.md).
+
+    Paths are printed, one per line, unless -o or --folders is given. --folders fills FOLDER/photos with links to the
+    photos, or copies, under their paths in FILE; FOLDER/photos.csv lists them, and FOLDER/receipt.jsonl undoes it all.
+
+    \b
+    Examples:
+      facemill filter people.h5 --gender woman --age 18-40
+      facemill filter people.h5 --age -12 --unsure drop --folders children --mode copy
+      facemill filter --undo children/receipt.jsonl
+
+    Exit codes: 0 done, 1 failure, 2 usage.
+    """
+    setup_logging()
+    if undo is not None:
+        return _undo(undo, as_json)
+    if file is None or not (chosen.gender or chosen.age):
+        raise click.UsageError("expected: FILE with --gender, --age or both; or --undo RECEIPT")
+    if mode and given["folders"] is None:
+        raise click.UsageError("--mode is for --folders")
+    from ..api.attributes import filter
+
+    report = filter(file, mode=mode or "symlink", **chosen.values(), **given)
+    if as_json:
+        click.echo(json.dumps(report.to_dict()))
+    elif given["output"] is None and given["folders"] is None:
+        for match in report:
+            click.echo(printable(match.path))
+    faces = f"{len(report):,} of {count(report.embeddings, 'face')}, in {count(report.photos, 'photo')}"
+    click.echo(f"{report.chosen}: {faces}", err=True)
+    if report.unread:
+        click.echo(f"  {report.unread:,} faces without age or gender are not among them", err=True)
+    if report.folders is not None:
+        written = report.folders
+        click.echo(f"  {written.photos:,} photos in {printable(str(given['folders']))}", err=True)
+        if written.missing or written.refused:
+            click.echo(f"  {written.missing:,} are missing, {written.refused:,} are links or no photos", err=True)
+        click.echo(f"  undo it with: facemill filter --undo {printable(written.receipt)}", err=True)
+
+
+def _undo(receipt: Path, as_json: bool) -> None:
+    from ..api.attributes import undo_filter
+
+    undone = undo_filter(receipt)
+    if as_json:
+        click.echo(json.dumps(undone.to_dict()))
+    click.echo(f"{printable(undone.folder)}: {undone.removed:,} photos removed, {undone.gone:,} were gone", err=True)
+    for name in undone.kept[:10]:
+        click.echo(f"  changed since, and kept: {printable(name)}", err=True)
+    if len(undone.kept) > 10:
+        click.echo(f"  and {len(undone.kept) - 10:,} more", err=True)

@@ -1,0 +1,106 @@
+"""Place a photo of an embedding file in a folder: a link to it, or a copy of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+from ..errors import ConfigError, FacemillError
+from ..files import storage_error, synced_file
+from ..images.header import SNIFF_BYTES, is_image
+from ..sources.reader import ReadError, open_below
+from ..storage.file import EmbeddingFile
+
+MODES = ("symlink", "hardlink", "copy")
+_MAX_NAME_BYTES = 255  # of a file name, in all common file systems
+_MAX_SUFFIX_BYTES = 16  # longer endings are part of the stem
+_NO_HARDLINK_ERRORS = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
+
+
+class Placed(Enum):
+    """What became of a photo."""
+
+    WRITTEN = "written"
+    MISSING = "missing"
+    REFUSED = "refused"
+
+
+# Puts a photo (its name below the root) into a folder under a name, which must be free.
+Place = Callable[[bytes, bytes], Placed]
+
+
+def safe_name(name: bytes, row: int) -> bytes:
+    """Return the name of a photo, or `row-N` for a name that would lead out of the folder."""
+    return b"row-%d" % row if name in (b"", b".", b"..") else name
+
+
+def place_unique(place: Place, photo: bytes, folder: bytes, name: bytes) -> Placed:
+    """Place a photo under its name, or the first free one of name-2, name-3 ..."""
+    stem, suffix = os.path.splitext(name)
+    if len(suffix) > _MAX_SUFFIX_BYTES:
+        stem, suffix = name, b""
+    number = 1
+    while True:
+        try:
+            return place(photo, os.path.join(folder, name))
+        except FileExistsError:
+            number += 1
+            end = b"-%d" % number + suffix
+            name = stem[: _MAX_NAME_BYTES - len(end)] + end
+
+
+def placer(mode: str, embeddings: EmbeddingFile) -> Place:
+    """The function that places the photos of a file in a mode."""
+    root = embeddings.root
+
+    def symlink(photo: bytes, target: bytes) -> Placed:
+        path = os.path.join(root, photo)
+        if not os.path.isfile(path):
+            return Placed.MISSING
+        os.symlink(os.path.realpath(path), target)  # a link to a link breaks when the first one moves
+        return Placed.WRITTEN
+
+    def with_open(write: Callable[[int, bytes], None]) -> Place:
+        def place(photo: bytes, target: bytes) -> Placed:
+            try:
+                fd = open_below(root, photo)
+            except ReadError:
+                return Placed.REFUSED if os.path.lexists(os.path.join(root, photo)) else Placed.MISSING
+            try:
+                if not is_image(os.pread(fd, SNIFF_BYTES, 0)):
+                    return Placed.REFUSED
+                write(fd, target)
+            finally:
+                os.close(fd)
+            return Placed.WRITTEN
+
+        return place
+
+    def hardlink(fd: int, target: bytes) -> None:
+        # The open file and not its name, which may stand for another file by now. Python follows this link only with
+        # a folder for the path, which is absolute.
+        os.link(f"/proc/self/fd/{fd}", target, src_dir_fd=fd, follow_symlinks=True)
+
+    def copy(fd: int, target: bytes) -> None:
+        with synced_file(Path(os.fsdecode(target)), like=embeddings.path) as output:
+            with open(fd, "rb", closefd=False) as source:
+                shutil.copyfileobj(source, output, 1 << 20)
+            output.flush()
+            status = os.fstat(fd)
+            os.utime(output.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    return {"symlink": symlink, "hardlink": with_open(hardlink), "copy": with_open(copy)}[mode]
+
+
+def placing_error(err: OSError, what: str, folder: Path, mode: str) -> FacemillError:
+    """The error to raise for a failure of the system while photos are placed in a folder."""
+    if mode == "hardlink" and err.errno in _NO_HARDLINK_ERRORS:
+        return ConfigError(
+            f"hard links to the photos cannot be created in {folder} ({err.strerror}); expected: one file system. Use "
+            f"--mode copy, or --mode symlink"
+        )
+    return err if isinstance(err, FacemillError) else storage_error(err, what, folder)

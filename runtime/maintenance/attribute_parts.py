@@ -1,0 +1,96 @@
+"""Keep the attributes that were read so far beside their file, so that an interrupted job can resume."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files import write_durable
+from ..records import ATTRIBUTES
+from ..storage.opening import refuse_system_error
+from ..storage.runfolder import RunFolder
+
+_PART = re.compile(r"part-(\d+)-(\d+)-(\d+)\.npy")  # first face, last face + 1, CRC-32 of the content
+
+logger = logging.getLogger(__name__)
+
+
+class AttributeParts:
+    """`<file>.attributes.parts`, locked for this process. Owned by `with`; a kill releases the lock.
+
+    Parts are written atomically, and follow each other without a gap.
+
+    Attributes:
+        done: number of faces whose attributes are kept.
+    """
+
+    def __init__(self, file: Path, question: Mapping[str, Any]) -> None:
+        """Take the lock, and drop the parts of another job.
+
+        Args:
+            file: the embedding file, its real path.
+            question: what a job must have in common with the interrupted one; JSON.
+        Raises:
+            LockedError: another process reads the attributes of this file.
+            StorageError: the folder cannot be used.
+        """
+        self._folder = RunFolder(Path(f"{file}.attributes"), like=file)
+        self.done = 0
+        plan, text = self._folder.path / "plan.json", json.dumps(question, indent=2, sort_keys=True)
+        if not plan.exists() or plan.read_bytes() != text.encode():
+            self._folder.clear()
+            write_durable(plan, text.encode(), "the plan", like=self._folder.path)
+
+    def load(self) -> Iterator[tuple[int, int, NDArray[np.void]]]:
+        """Yield (start, stop, (stop - start,) ATTRIBUTES) of the parts, and set `done`.
+
+        What follows a damaged part is read again.
+        """
+        names = (_PART.fullmatch(name) for name in os.listdir(self._folder.path))
+        for start, stop, crc, name in sorted((int(m[1]), int(m[2]), int(m[3]), m[0]) for m in names if m):
+            path = self._folder.path / name
+            try:
+                data = path.read_bytes()
+                values = np.load(io.BytesIO(data), allow_pickle=False) if zlib.crc32(data) == crc else None
+            except (OSError, ValueError) as err:
+                refuse_system_error(err, path)
+                values = None
+            if start != self.done or values is None or values.dtype != ATTRIBUTES or len(values) != stop - start:
+                logger.warning("%s is damaged: its faces are read again", path)
+                path.unlink()
+                continue
+            self.done = stop
+            yield start, stop, values
+
+    def save(self, stop: int, values: NDArray[np.void]) -> None:
+        """Keep the attributes of the faces from `done` to `stop`.
+
+        Raises:
+            DiskFullError, StorageError: they cannot be written; earlier parts stay.
+        """
+        buffer = io.BytesIO()
+        np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+        data = buffer.getvalue()
+        path = self._folder.path / f"part-{self.done}-{stop}-{zlib.crc32(data)}.npy"
+        write_durable(path, data, "the attributes so far", like=self._folder.path)
+        self.done = stop
+
+    def remove(self) -> None:
+        """Remove the parts: the file has the attributes, or nothing of them is worth keeping."""
+        self._folder.remove()
+
+    def __enter__(self) -> AttributeParts:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._folder.__exit__(*exc)

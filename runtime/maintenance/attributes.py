@@ -1,0 +1,248 @@
+"""Add age and gender to a finished file: read its photos again, or ask a head about its embeddings.
+
+The answers so far are kept beside the file until it is replaced, so that a stopped job goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..attributes.answers import read_answers, unread_rows
+from ..engines.backends import open_runner
+from ..engines.build import rebuild_if_stale
+from ..errors import Interrupted, SourceError, StorageError
+from ..index.samerows import same_rows
+from ..interrupt import Control, RunControl, pause
+from ..pairs.checkpoint import checkpoint_plan_path
+from ..pipeline.contract import limits_of
+from ..pipeline.request import AttributeReader, check_attribute_engine
+from ..pipeline.settings import usable_cores
+from ..pipeline.stages import Chain, Pipeline, Stage, StageClock
+from ..pipeline.work import ReadAttributes
+from ..progress import Listener, Reporter, track
+from ..records import ATTRIBUTE_FIELDS, unread_attributes
+from ..storage.contract import EmbeddingContract
+from ..storage.dataset import edit_file
+from ..storage.file import EmbeddingFile
+from ..storage.format import append_attributes, create_attributes
+from ..storage.opening import check_regular
+from .attribute_parts import AttributeParts
+from .recrop import CropAgain, StoredFaces
+
+logger = logging.getLogger(__name__)
+
+_BATCH_PHOTOS = 32
+_SAVE_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """The result of adding attributes to a file.
+
+    Attributes:
+        rows: rows of the file.
+        read: rows whose attributes were read now.
+        unread: rows without attributes, because their photo is gone or cannot be read any more.
+        names: the attributes that the file has, "age" and "gender".
+        model: the network or head that read them.
+        source: "photos" or "embeddings".
+        elapsed_s: time in seconds.
+    """
+
+    rows: int
+    read: int
+    unread: int
+    names: tuple[str, ...]
+    model: str
+    source: str
+    elapsed_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result for JSON."""
+        return asdict(self)
+
+
+def add_attributes(
+    file: Path,
+    reader: AttributeReader,
+    *,
+    force: bool = False,
+    listener: Listener | None = None,
+    control: Control | None = None,
+) -> Attributed:
+    """Add attributes to a file. After a kill the file is unchanged or complete; the same call goes on.
+
+    Rows that have the same attributes by the same network are not read again.
+
+    Args:
+        file: a finished file; a link is followed.
+        reader: what reads them.
+        force: read all rows again.
+        listener: shows the progress; None logs a line every five seconds.
+        control: pauses and stops the job; None for neither.
+    Raises:
+        ConfigError: the engine takes other crops than those of the file.
+        SourceError: the folder of the photos is gone, or none of them can be read; the file is unchanged.
+        Interrupted: the control stopped the job; what was read is kept.
+        LockedError, DiskFullError, StorageError: the file is unchanged.
+    """
+    start_s, path = time.monotonic(), Path(os.path.realpath(file))
+    check_regular(path)
+    with EmbeddingFile(path) as gallery:
+        reader = _complete(reader, gallery)
+        contract = _contract_with(reader, gallery.contract)
+        known = None if force or contract != gallery.contract else gallery.attributes
+        attributes = unread_attributes(gallery.rows) if known is None else known
+        todo = np.flatnonzero(unread_rows(attributes, reader.names))
+        if reader.head is not None:
+            _read_embeddings(gallery, reader, attributes, listener)
+            _write(path, gallery, contract, reader, attributes)
+        elif len(todo):
+            question = {"source": gallery.source, **reader.contract_fields(), "faces": len(todo)}
+            with AttributeParts(path, question) as parts:
+                _read_photos(gallery, reader, attributes, todo, parts, listener, control or RunControl())
+                if len(todo) == gallery.rows and unread_rows(attributes, reader.names).all():
+                    parts.remove()
+                    raise SourceError(
+                        f"none of the {gallery.rows:,} faces of {file} could be read again below "
+                        f"{os.fsdecode(gallery.root)}, and nothing was changed; expected: the photos where they were. "
+                        f"Without them: --from embeddings"
+                    )
+                _write(path, gallery, contract, reader, attributes)
+                parts.remove()
+        unread = int(unread_rows(attributes, reader.names).sum())
+        model, source = contract.attribute_model, contract.attribute_source or "photos"
+        read = (gallery.rows if reader.head else len(todo)) - unread
+        return Attributed(gallery.rows, read, unread, reader.names, model, source, time.monotonic() - start_s)
+
+
+def _complete(reader: AttributeReader, gallery: EmbeddingFile) -> AttributeReader:
+    """A reader whose engine this machine can run, that also reads what the file has by the same network."""
+    if reader.engine is not None:
+        reader = replace(reader, engine=rebuild_if_stale(reader.engine))
+        assert reader.engine is not None
+        check_attribute_engine(reader.engine.info, int(str(gallery.contract.crop).partition("x")[0]))
+    fields, stored = reader.contract_fields(), gallery.contract
+    same = (stored.attribute_sha256, stored.attribute_source) == (
+        fields["attribute_sha256"],
+        fields.get("attribute_source"),
+    )
+    kept = stored.attributes_read if same else ()
+    return replace(reader, names=tuple(name for name in ATTRIBUTE_FIELDS if name in (*reader.names, *kept)))
+
+
+def _contract_with(reader: AttributeReader, contract: EmbeddingContract) -> EmbeddingContract:
+    named: dict[str, Any] = {**dict.fromkeys(_FIELDS), **reader.contract_fields()}
+    return replace(contract, **named)
+
+
+_FIELDS = ("attribute_names", "attribute_model", "attribute_sha256", "attribute_source")
+
+
+def _read_embeddings(
+    gallery: EmbeddingFile, reader: AttributeReader, attributes: NDArray[np.void], listener: Listener | None
+) -> None:
+    assert reader.head is not None
+    start = 0
+    for block in track(gallery.blocks(), "attributes", gallery.rows, unit="rows", listener=listener):
+        stop = start + len(block)
+        attributes[start:stop] = read_answers(reader.head.answer(block), reader.names)
+        start = stop
+
+
+def _read_photos(
+    gallery: EmbeddingFile,
+    reader: AttributeReader,
+    attributes: NDArray[np.void],
+    todo: NDArray[np.int64],
+    parts: AttributeParts,
+    listener: Listener | None,
+    control: Control,
+) -> None:
+    """Read the attributes of rows from their photos, after those that an interrupted job has read."""
+    for start, stop, values in parts.load():
+        attributes[todo[start:stop]] = values
+    assert reader.engine is not None
+    clock = StageClock("read", usable_cores())
+    with ExitStack() as stack:
+        runner = stack.enter_context(open_runner(reader.engine, threads=1))
+        read = ReadAttributes(runner, reader.names, runner.info.channel_order)
+        work = CropAgain(gallery.root, limits_of(gallery.contract), runner.info.size, runner.info.channel_order, read)
+        chain = Chain.of(Stage(clock, work, 2 * clock.workers))
+        batches = _batches(gallery, todo, parts.done, control)
+        pipeline = stack.enter_context(Pipeline(batches, chain, lambda pause_s: pause(pause_s, control)))
+        reporter = stack.enter_context(
+            Reporter("attributes", len(todo), done=parts.done, unit="faces", listener=listener)
+        )
+        stop = saved = parts.done
+        saved_s = time.monotonic()
+        try:
+            for batch in pipeline.ready(every_s=1.0):
+                if batch is not None:
+                    assert batch.attributes is not None
+                    start, stop = stop, stop + len(batch.attributes)
+                    attributes[todo[start:stop]] = batch.attributes
+                    reporter.advance(stop - start)
+                if stop > saved and time.monotonic() - saved_s >= _SAVE_EVERY_S:
+                    parts.save(stop, attributes[todo[saved:stop]])
+                    saved, saved_s = stop, time.monotonic()
+        finally:
+            if stop > saved:
+                parts.save(stop, attributes[todo[saved:stop]])
+    if stop < len(todo):
+        raise Interrupted(
+            f"stopped after {stop:,} of {len(todo):,} faces; their attributes are kept. Run the same command again to "
+            f"resume",
+            control.signum,
+        )
+
+
+def _batches(gallery: EmbeddingFile, todo: NDArray[np.int64], done: int, control: Control) -> Iterator[StoredFaces]:
+    """Yield the faces to read again, with all faces of a photo in one batch, until the job is stopped."""
+    photos = gallery.photo_numbers()[todo]
+    starts = np.flatnonzero(np.diff(photos, prepend=-1))  # the first face of each photo
+    starts = starts[starts >= done]
+    for first in range(0, len(starts), _BATCH_PHOTOS):
+        if not control.wait():
+            return
+        start = int(starts[first])
+        stop = int(starts[first + _BATCH_PHOTOS]) if first + _BATCH_PHOTOS < len(starts) else len(todo)
+        yield StoredFaces.of(gallery, todo[start:stop], photos[start:stop])
+
+
+def _write(
+    path: Path,
+    gallery: EmbeddingFile,
+    contract: EmbeddingContract,
+    reader: AttributeReader,
+    attributes: NDArray[np.void],
+) -> None:
+    """Write the columns and the contract into the file, which a copy replaces. Indexes beside it stay valid.
+
+    Raises:
+        StorageError: the file was replaced meanwhile.
+    """
+    logger.info("writing %s", path)
+    with same_rows(path, checkpoint_plan_path(path)), edit_file(path) as target:
+        metadata = target["metadata"].attrs
+        if metadata["run_id"] != gallery.metadata["run_id"] or len(target["embeddings"]) != len(attributes):
+            raise StorageError(f"{path} changed while its faces were read. Run the same command again")
+        if "attributes" in target:
+            del target["attributes"]
+        create_attributes(target, reader.names)
+        append_attributes(target, attributes)
+        for name in (*_FIELDS, "attribute_engine"):
+            if name in metadata:
+                del metadata[name]
+        metadata.update({**contract.attributes(), **reader.metadata(), "tool_version": __version__})
