@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from runtime.engines.parity import reference_embeddings, synthetic_crops
 from runtime.errors import ParityError
@@ -22,6 +23,7 @@ from runtime.modelspec import load_spec
 from .attributes import AGES, VALUES, AttributeNet
 from .backbones import normalise
 from .export import SIZE, fill_in, halve_weights, run_export, trace_to_onnx
+from .sampling import input_size
 from .state import read_checkpoint
 
 LARGEST_GAP = 1e-4  # of the unit vector of all probabilities, ONNX to PyTorch
@@ -68,13 +70,20 @@ class ExportedAttributes:
 
 
 class Probabilities(nn.Module):
-    """The network with probabilities instead of logits, (N, 102)."""
+    """The network with probabilities instead of logits, (N, 102).
 
-    def __init__(self, network: AttributeNet) -> None:
+    Args:
+        network: the network.
+        side: side of the images that it has learned from, pixels; crops are resized to it.
+    """
+
+    def __init__(self, network: AttributeNet, side: int = SIZE) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.side = network, side
 
     def forward(self, images: Tensor) -> Tensor:
+        if self.side != SIZE:
+            images = functional.interpolate(images, size=(self.side, self.side), mode="bilinear", align_corners=False)
         values = self.network(images)
         return torch.cat([values[:, :AGES].softmax(dim=1), torch.sigmoid(values[:, AGES:])], 1)
 
@@ -94,7 +103,7 @@ def export(checkpoint: Path, target: Path) -> ExportedAttributes:
         raise ValueError(f"{checkpoint} is of another kind; expected: a checkpoint of training.train_attributes")
     network = AttributeNet(content["config"]["width"])
     network.load_state_dict(content["ema"])
-    model = Probabilities(network).eval()
+    model = Probabilities(network, input_size(int(content["samples"]), content["config"]["stages"])).eval()
     full = trace_to_onnx(model, (1, 3, SIZE, SIZE), ["attributes"], {"input": {0: "N"}, "attributes": {0: "N"}})
     halved = halve_weights(full).SerializeToString(deterministic=True)
     crops = synthetic_crops(SIZE)

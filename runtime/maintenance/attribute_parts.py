@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..files import write_durable
 from ..records import ATTRIBUTES
 from ..storage.opening import refuse_system_error
-from ..storage.runfolder import RunFolder
+from ..storage.runfolder import RunFolder, folder_of
 
 _PART = re.compile(r"part-(\d+)-(\d+)-(\d+)\.npy")  # first face, last face + 1, CRC-32 of the content
 
@@ -50,6 +50,18 @@ class AttributeParts:
         if not plan.exists() or plan.read_bytes() != text.encode():
             self._folder.clear()
             write_durable(plan, text.encode(), "the plan", like=self._folder.path)
+
+    @staticmethod
+    def sweep(file: Path) -> None:
+        """Remove the parts of a job that was killed right after it had written the file, if it left some.
+
+        Raises:
+            LockedError: another process reads the attributes of this file.
+        """
+        output = Path(f"{file}.attributes")
+        if folder_of(output).is_dir():
+            with RunFolder(output, like=file) as folder:
+                folder.remove()
 
     def load(self) -> Iterator[tuple[int, int, NDArray[np.void]]]:
         """Yield (start, stop, (stop - start,) ATTRIBUTES) of the parts, and set `done`.

@@ -121,6 +121,8 @@ def add_attributes(
                     )
                 _write(path, gallery, contract, reader, attributes)
                 parts.remove()
+        else:
+            AttributeParts.sweep(path)
         unread = int(unread_rows(attributes, reader.names).sum())
         model, source = contract.attribute_model, contract.attribute_source or "photos"
         read = (gallery.rows if reader.head else len(todo)) - unread

@@ -29,6 +29,8 @@ COMMANDS = {
     "merge": 22,
     "repair": 2,
     "cluster": 4,
+    "attributes": 3,
+    "filter": 3,
     "pairs": 5,
     "export-npy": 30,
     "export-npy-again": 11,

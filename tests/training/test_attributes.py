@@ -185,13 +185,13 @@ def test_an_exported_network_answers_alike_and_starts_another_run(data: Path, tm
         answers = runner.infer(np.ascontiguousarray(crops))
     images = torch.from_numpy((crops.astype(np.float32) - 127.5) / 127.5).permute(0, 3, 1, 2)
     with torch.no_grad():
-        expected = Probabilities(trainer.state.ema).eval()(images).numpy()
+        expected = Probabilities(trainer.state.ema, 64).eval()(images).numpy()
     np.testing.assert_allclose(answers, expected, atol=2e-3)
     np.testing.assert_allclose(answers[:, :-1].sum(axis=1), 1, atol=1e-3)  # not of length 1: probabilities
     assert not np.isnan(read_answers(answers, ["age"])["age"]).any()
     other = AttributeTrainer(settings(data, tmp_path / "other", start=tmp_path / "mine.toml"))
     with torch.no_grad():
-        started = Probabilities(other.state.ema).eval()(images).numpy()
+        started = Probabilities(other.state.ema, 64).eval()(images).numpy()
     np.testing.assert_allclose(started, expected, atol=5e-3)
     with raises(ValueError, "widths"):
         torch.save({}, tmp_path / "widths.pt")

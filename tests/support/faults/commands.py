@@ -59,6 +59,8 @@ def writing_commands(templates: Templates) -> dict[str, Case]:
         _merge(t),
         _repair(t),
         _cluster(t),
+        _attributes(t),
+        _filter(t),
         _pairs(t),
         _numpy(t),
         _numpy_again(t),
@@ -277,6 +279,50 @@ def _cluster(t: Templates) -> Case:
         ends,
         between,
         frozenset({"o.h5", "list.csv", "folders", "sheets", "o.h5.pages", *_INDEX}),
+    )  # fmt: skip
+
+
+def _attributed(t: Templates) -> Path:
+    def add_attributes(path: Path) -> None:
+        shutil.copy(t.full, path)
+        run("attributes", path)
+
+    return t.made("attributed.h5", add_attributes)
+
+
+def _attributes(t: Templates) -> Case:
+    attributed = _attributed(t)
+    return Case(
+        "attributes",
+        copy_to(t.full),
+        lambda folder: ["attributes", str(folder / "o.h5")],
+        lambda folder: same_file(folder / "o.h5", attributed),
+        lambda folder: one_of(folder / "o.h5", t.full, attributed),
+    )
+
+
+def _filter(t: Templates) -> Case:
+    attributed = _attributed(t)
+
+    def ends(folder: Path) -> str:
+        photos = [path for path in (folder / "folder" / "photos").rglob("*.jpg") if path.stat().st_size]
+        if len(photos) != PEOPLE * PHOTOS_EACH:
+            return f"the folder holds {len(photos)} photos"
+        lines = (folder / "folder" / "receipt.jsonl").read_text().splitlines()
+        if len([line for line in lines if '"photo"' in line]) != len(photos):
+            return "the receipt does not name all photos"
+        return same_file(folder / "o.h5", attributed)
+
+    return Case(
+        "filter",
+        copy_to(attributed),
+        lambda folder: [
+            *("filter", str(folder / "o.h5"), "--age", "0-150", "--force"),
+            *("--folders", str(folder / "folder"), "--mode", "copy"),
+        ],
+        ends,
+        lambda folder: same_file(folder / "o.h5", attributed),
+        frozenset({"o.h5", "folder", "o.h5.pages"}),
     )  # fmt: skip
 
 
