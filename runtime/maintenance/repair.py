@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError, StorageError
 from ..files import sync_folder
-from ..records import FORMAT_VERSIONS, Status, attribute_datasets
+from ..records import FORMAT_VERSIONS, LATER_DATASETS, Status, attribute_datasets
 from ..storage.child import run_in_child
 from ..storage.contract import EmbeddingContract
 from ..storage.dataset import assemble
