@@ -50,8 +50,8 @@ PLANNED = (
     ("pairs", "memory"),
 )
 # A GPU rounds differently, so that all steps run on the CPU.
-# Without a second look: its weights are replaced more often than these files. tests/pipeline/test_second_look.py has
-# runs with it.
+# No second look: its weights are replaced more often than these files. tests/pipeline/test_second_look.py has runs with
+# it.
 EMBED_ON_CPU = ("--backend", "cpu", "--landmarks", "none")
 COMPARE_ON_CPU = ("--device", "cpu")
 JSON_ATTRIBUTES = ("contract", "score_calibration")

@@ -20,6 +20,7 @@ _ARRAY_TOLERANCE = {
     "landmarks": 0.05,
     "iod": 0.05,
     "score": 5e-4,
+    "fit": 2e-3,  # a quotient of lengths, like the next one
     "frontal": 2e-3,  # a quotient of lengths of some ten pixels
     "sharpness": 5.0,  # some hundreds to some thousands; a grey level in a few pixels changes it
     "brightness": 0.5,  # grey levels
