@@ -56,6 +56,7 @@ def test_every_command_is_documented() -> None:
         *CONFIGS,
         "export",
         "export_detector",
+        "export_landmarks",
         "lfw",
     }
 
@@ -121,6 +122,7 @@ def run_command(module: str, *arguments: str, cwd: Path) -> tuple[int, str]:
         ("train_detector", "data=. tars=notes.tar teacher=junk", ("tars", "notes.tar")),
         ("export", "junk mine.onnx", ("junk", "last.pt")),
         ("export_detector", "last.pt mine.onnx", ("last.pt",)),
+        ("export_landmarks", "last.pt mine.onnx", ("last.pt",)),
         ("lfw", "people.tar junk nowhere/lfw.npz", ("nowhere/lfw.npz", "nowhere")),
     ],
 )
