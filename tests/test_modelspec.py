@@ -67,7 +67,7 @@ def test_an_older_detector_model_file_is_read(tmp_path: Path) -> None:
         ({"generator": "{form = 128, seed = 0}"}, ('form = "128" or "512"',)),
         ({"generator": '{form = "128", seed = "0"}'}, ("seed",)),
         ({"generator": "{layers = 3}"}, ("layers", "form", "seed")),
-        ({"task": '"attributes"'}, ("task", "attributes", "embed", "detect", "landmarks")),
+        ({"task": '"video"'}, ("task", "video", "embed", "detect", "landmarks", "attributes")),
         ({"task": '"landmarks"'}, ("dimension", 512, 15)),
         ({"task": '"landmarks"', "dimension": "15", "decode": '"yunet"'}, ("decode", "yunet", "landmarks")),
         ({"task": '"detect"'}, ("decode", "''")),

@@ -92,6 +92,8 @@ def test_the_wheel_contains_the_package_and_its_models_and_no_tests(clean: Path)
 def test_the_wheel_contains_the_default_models_with_their_cards(clean: Path, tmp_path: Path) -> None:
     code = "import facemill, pathlib; print(*pathlib.Path(facemill.__file__).parent.glob('models/facemill-*'))"
     names = {Path(name).name for name in call(clean / "python", "-c", code, cwd=tmp_path).split()}
-    assert names == {f"facemill-{name}.{suffix}" for name in ("512", "det") for suffix in ("onnx", "toml", "md")}
+    networks = ("512", "det", "landmarks", "attributes")
+    expected = {f"facemill-{name}.{suffix}" for name in networks for suffix in ("onnx", "toml", "md")}
+    assert names == expected | {"facemill-512-attributes.npz"}
     output = call(clean / "facemill", "build-engine", cwd=tmp_path, FACEMILL_CACHE=str(tmp_path / "cache"))
     assert "engine:  engines/facemill-512.cpu-fp32.onnx" in output

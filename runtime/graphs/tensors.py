@@ -7,4 +7,4 @@ OUTPUT = "embeddings"  # (N, D) float32, unit rows
 FACES = "faces"  # (N, P, V) float32: the output of a detector
 LANDMARKS = "landmarks"  # (N, 15) float32: the output of a landmark network
 
-OUTPUTS = {"embed": OUTPUT, "detect": FACES, "landmarks": LANDMARKS}  # by task
+OUTPUTS = {"embed": OUTPUT, "detect": FACES, "landmarks": LANDMARKS, "attributes": OUTPUT}  # by task

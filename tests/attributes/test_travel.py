@@ -134,7 +134,7 @@ def test_an_interrupted_job_goes_on(photos: Path, tmp_path: Path, tiny_engine: P
     with raises(Interrupted, "0"):
         runtime.add_attributes(file, control=control)
     folder = tmp_path / "a.h5.attributes.parts"
-    assert folder in derived_nearby(file)  # so that a removal erases it
+    assert folder in derived_nearby(file, ())  # so that a removal erases it
     plan = json.loads((folder / "plan.json").read_text())
     half = unread_attributes(10)
     half["age"], half["age_low"], half["age_high"], half["gender"], half["gender_score"] = 1, 0, 2, b"man", 1

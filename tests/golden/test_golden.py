@@ -104,7 +104,7 @@ def test_answer(name: str, scenario: Scenario) -> None:
 
 def test_exported_arrays(scenario: Scenario, expected_arrays: Mapping[str, NDArray[Any]]) -> None:
     exported = [array for array in expected_arrays if array.startswith("merged_npy/")]
-    assert len(exported) == 9
+    assert len(exported) == 10
     for array in exported:
         assert_close(scenario.arrays[array], expected_arrays[array], array)
 

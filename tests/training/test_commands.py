@@ -57,9 +57,13 @@ def test_every_command_is_documented() -> None:
         *CONFIGS,
         "export",
         "export_detector",
+<<<<<<< HEAD
         "export_attributes",
         "train_head",
         "held_out",
+=======
+        "export_landmarks",
+>>>>>>> h-look
         "lfw",
     }
 
@@ -129,6 +133,7 @@ def run_command(module: str, *arguments: str, cwd: Path) -> tuple[int, str]:
         ("train_detector", "data=. tars=notes.tar teacher=junk", ("tars", "notes.tar")),
         ("export", "junk mine.onnx", ("junk", "last.pt")),
         ("export_detector", "last.pt mine.onnx", ("last.pt",)),
+        ("export_landmarks", "last.pt mine.onnx", ("last.pt",)),
         ("lfw", "people.tar junk nowhere/lfw.npz", ("nowhere/lfw.npz", "nowhere")),
     ],
 )

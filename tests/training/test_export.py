@@ -82,6 +82,7 @@ def permute_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 def test_an_unsuitable_checkpoint_is_named(checkpoint: Path, tmp_path: Path) -> None:
     from training.export import export
     from training.export_detector import export as export_detector
+    from training.export_landmarks import export as export_landmarks
 
     for content in (b"", b"junk" * 99, checkpoint.read_bytes()[:-999]):
         (tmp_path / "junk.pt").write_bytes(content)
@@ -92,6 +93,8 @@ def test_an_unsuitable_checkpoint_is_named(checkpoint: Path, tmp_path: Path) -> 
         export(tmp_path / "other.pt", tmp_path / "mine.onnx")
     with raises(ValueError, checkpoint):
         export_detector(checkpoint, tmp_path / "mine.onnx")
+    with raises(ValueError, checkpoint):
+        export_landmarks(checkpoint, tmp_path / "mine.onnx")
     stored = torch.load(checkpoint, weights_only=True)
     torch.save({**stored, "config": {"widths": [8, 16, 24]}}, tmp_path / "detector.pt")
     with raises(ValueError, "detector.pt"):

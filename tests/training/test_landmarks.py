@@ -163,3 +163,32 @@ def test_the_detector_that_ships_can_be_trained_on() -> None:
     answers[..., 0] = torch.sigmoid(answers[..., 0])
     expected = reference_faces(ROOT / "models" / "facemill-det.onnx", load_spec(str(model_file)), pictures[:2])
     np.testing.assert_allclose(answers.numpy(), expected, atol=5e-3)
+
+
+def test_an_exported_network_answers_like_the_network_and_becomes_an_engine(tmp_path: Path) -> None:
+    from runtime.engines.build import build_engine
+    from runtime.engines.parity import reference_rows, synthetic_crops
+    from runtime.modelspec import load_spec
+    from runtime.modelstore import resolve_weights
+    from training.export_landmarks import export
+    from training.landmarks import LandmarkNet, normalise
+    from training.state import new_state
+
+    torch.manual_seed(0)
+    state = new_state(LandmarkNet(), 0.0)
+    squares = synthetic_crops(96, count=8, seed=1)
+    images = normalise(torch.from_numpy(squares).permute(0, 3, 1, 2))
+    for _ in range(3):
+        state.student.train()(images)
+        state.average(0.5)
+    state.samples = 24
+    state.save(tmp_path / "last.pt", {"squares": {}, "width": 1.0})
+    result = export(tmp_path / "last.pt", tmp_path / "mine.onnx")
+    spec = load_spec(str(tmp_path / "mine.toml"))
+    weights = resolve_weights(spec)
+    assert (result.samples, spec.task, spec.size) == (24, "landmarks", 96)
+    assert spec.size_bytes == weights.stat().st_size == result.size_bytes <= 1_000_000
+    with torch.no_grad():
+        expected = state.ema.eval()(images).numpy()
+    np.testing.assert_allclose(reference_rows(spec, weights, squares), expected, atol=0.3)
+    assert build_engine(spec, weights, backend="cpu", output=tmp_path).engine.info.task == "landmarks"
