@@ -57,13 +57,10 @@ def test_every_command_is_documented() -> None:
         *CONFIGS,
         "export",
         "export_detector",
-<<<<<<< HEAD
         "export_attributes",
         "train_head",
         "held_out",
-=======
         "export_landmarks",
->>>>>>> h-look
         "lfw",
     }
 
