@@ -183,6 +183,7 @@ def _take_place(temporary: Path, path: Path) -> None:
         raise
     sync_folder(path.parent)
     if (path / _REPLACED).exists():
+        sync_folder(path)
         shutil.rmtree(path / _REPLACED)
 
 

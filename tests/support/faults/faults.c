@@ -105,6 +105,11 @@ static void path_of_fd(int fd, char *path)
 static void absolute_path(int dirfd, const char *name, char *path)
 {
     char base[PATH_MAX] = "";
+    int fd, bytes = 0;
+    if (sscanf(name, "/proc/self/fd/%d/%n", &fd, &bytes) == 1 && bytes) { // a place below an open folder
+        dirfd = fd;
+        name += bytes;
+    }
     if (name[0] == '/') {
         snprintf(path, PATH_MAX, "%s", name);
         return;
