@@ -234,7 +234,7 @@ def test_a_second_look_on_the_gpu_gives_the_result_of_the_cpu(
     assert expected.faces is not None
     assert without.faces is not None
     moved = np.linalg.norm(expected.faces["landmarks"] - without.faces["landmarks"], axis=2).mean(axis=1)
-    assert (moved > 0.02 * without.faces["iod"]).all()
+    assert (moved > 0.02 * without.faces["iod"]).mean() > 0.9  # an absurd answer leaves the first look
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ RIGHT = picture(400, 300, (170, 220, 90), seed=2)
 ONE_SMALL = picture(400, 300, (120, 160, 46), seed=4)  # a view for every face takes a large square for several
 TWO_SMALL = picture(400, 300, (30, 50, 43), (190, 230, 48), seed=3)
 NOBODY = picture(400, 300)
-RULES = FaceRules("detect", min_iod=0, pages="all")
+RULES = FaceRules("detect", min_iod=0, pages="all", max_fit=0.5)
 
 
 @pytest.fixture(scope="module")
