@@ -9,6 +9,7 @@ import os
 import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from .access import PRIVATE, access_like
@@ -76,7 +77,7 @@ def naming_owner(path: Path) -> Iterator[None]:
             raise err from None
         if owner == os.geteuid():
             raise
-        raise PermissionError(
+        raise OSError(  # of EACCES: a PermissionError
             err.errno,
             f"{err.strerror}: {path} belongs to the user {_user_name(owner)}. If no command of that user runs here, "
             f"delete it",
@@ -91,7 +92,7 @@ def _user_name(user: int) -> str:
 
 
 def _open_or_create(path: Path) -> int:
-    """Open a file to lock, or create it, as accessible as its folder."""
+    """Open a file to lock, or create it for the owner of its folder."""
     while True:
         try:
             fd = os.open(path, OPEN_FLAGS | os.O_CREAT | os.O_EXCL, PRIVATE)
@@ -100,7 +101,7 @@ def _open_or_create(path: Path) -> int:
                 return os.open(path, OPEN_FLAGS)
             continue
         try:
-            access_like([path.parent]).set_on(fd)
+            replace(access_like([path.parent]), mode=PRIVATE, acl=b"").set_on(fd)
         except BaseException:
             os.close(fd)
             raise

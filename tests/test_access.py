@@ -188,7 +188,7 @@ def test_the_owner_of_a_file_goes_on_after_a_run_of_root_that_was_broken_off(fol
     run_folder.__exit__(None, None, None)
     lock = run_folder.path / "lock"
     assert (lock.stat().st_uid, lock.stat().st_gid) == (OWNER, BIOMETRICS)
-    assert stat.S_IMODE(lock.stat().st_mode) == 0o640
+    assert stat.S_IMODE(lock.stat().st_mode) == 0o600
     result = run_as(OWNER, BIOMETRICS, f"RunFolder(Path({str(people)!r})).__enter__()")
     assert result.returncode == 0, result.stderr
 

@@ -118,7 +118,6 @@ class Request:
     output: Path
     engine: Engine
     detector: Engine | None = None
-    attributes: AttributeReader | None = None
     faces: FaceRules = field(default_factory=FaceRules)
     limits: Limits = field(default_factory=Limits)
     patterns: Patterns = field(default_factory=Patterns)
@@ -132,6 +131,7 @@ class Request:
     mode: int | None = None
     run: RunOptions = field(default_factory=RunOptions)
     landmarks: Engine | None = None
+    attributes: AttributeReader | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in ("float32", "float16"):

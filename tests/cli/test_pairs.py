@@ -163,7 +163,8 @@ def test_people_with_two_photos_are_found(shared: Path, tmp_path: Path) -> None:
     file = tmp_path / "people.h5"
     result = facemill("process", tmp_path / "lfw", "-o", file, "--backend", "cpu", FACEMILL_MODELS=shared / "models")
     assert result.returncode == 0, result.stderr
-    result = facemill("pairs", file, "--threshold", 0.45, "-o", tmp_path / "o.csv")
+    # Of LFW's pairs of two people, 0.01 % score as high (models/facemill-512.md).
+    result = facemill("pairs", file, "--threshold", 0.47, "-o", tmp_path / "o.csv")
     assert result.returncode == 0, result.stderr
     lines = read_csv(tmp_path / "o.csv")
     same = [os.path.dirname(line["path_a"]) == os.path.dirname(line["path_b"]) for line in lines]

@@ -273,6 +273,8 @@ def commands(file: Path, photos: Path, out: Path) -> dict[str, list[object]]:
         "pairs": ["pairs", file, "--threshold", 0.9, "-o", out / "p.csv", "--html", out / "p.html"],
         "cluster": ["cluster", file, "--threshold", 0.9, "-o", out / "c.csv", "--folders", out / "f", "--mode", "copy"],
         "map": ["map", file, "-o", out / "m.html"],
+        "filter": ["filter", file, "--gender", "woman", "--folders", out / "women", "--mode", "copy"],
+        "attributes": ["attributes", file, "--from", "embeddings"],
         "process": ["process", photos, "-o", file],
         "retry": ["process", photos, "-o", file, "--retry"],
         "add": ["add", file, photos],
