@@ -23,7 +23,7 @@ demo: $(VENV)/.cpu  ## sample photographs, the main job, a search; says where th
 test: $(VENV)/.dev  ## all tests, in a process for each core; 14 minutes on two cores
 	$(BIN)/python -m pytest $(IN_PROCESSES)
 
-test-fast: $(VENV)/.dev  ## the tests that take little CPU time; 5 minutes on two cores
+test-fast: $(VENV)/.dev  ## the tests that take little CPU time; 4 minutes on two cores
 	$(BIN)/python -m pytest $(IN_PROCESSES) -m "not slow"
 
 check: $(VENV)/.dev  ## ruff, mypy --strict, import direction
