@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from runtime.engines.parity import reference_embeddings, synthetic_crops
 from runtime.errors import ParityError
-from runtime.modelspec import load_spec
+from runtime.modelspec import ModelSpec, load_spec
 
 from .backbones import build_backbone
 from .command import command, require_folder
@@ -38,23 +39,8 @@ OPSET = 17
 LARGEST_GAP = 1e-4  # per number of a unit vector, ONNX to PyTorch
 SMALLEST_COSINE = 0.9999  # FP16 weights to FP32 ones
 
-_MODEL_FILE = """\
-name = {name}
-title = {title}
-file = {file}
-input_name = "input"
-output_name = "embedding"
-size = {size}
-channel_order = "rgb"
-mean = [127.5, 127.5, 127.5]
-std = [127.5, 127.5, 127.5]
-dimension = {dimension}
-licence = {licence}
-accuracy = {accuracy}
-accuracy_source = {accuracy_source}
-sha256 = {sha256}
-size_bytes = {size_bytes}
-"""
+# Of every network but the detectors, which take grey levels.
+NORMALISED: Mapping[str, object] = {"channel_order": "rgb", "mean": [127.5] * 3, "std": [127.5] * 3}
 _TEXT_KEYS = ("title", "licence", "accuracy", "accuracy_source")
 
 
@@ -97,7 +83,10 @@ def export(checkpoint: Path, target: Path) -> ExportedModel:
         halved_file.write_bytes(content)
         full_file.write_bytes(full.SerializeToString())
         toml_file = halved_file.with_suffix(".toml")
-        toml_file.write_text(model_file(target, content, full), encoding="utf-8")
+        dimension = full.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+        names = {"input_name": "input", "output_name": "embedding"}
+        facts = {**names, "size": SIZE, **NORMALISED, "dimension": dimension}
+        toml_file.write_text(fill_in(target, content, facts), encoding="utf-8")
         spec = load_spec(str(toml_file))
         full_rows = reference_embeddings(spec, full_file, crops)  # (N, D)
         halved = reference_embeddings(spec, halved_file, crops)
@@ -111,6 +100,72 @@ def export(checkpoint: Path, target: Path) -> ExportedModel:
         halved_file.replace(target)
         toml_file.replace(target.with_suffix(".toml"))
     return ExportedModel(len(content), samples, gap, cosine)
+
+
+@dataclass(frozen=True)
+class ExportedNetwork:
+    """An exported network that does not embed, and how close it is to the network of the checkpoint.
+
+    Attributes:
+        size_bytes: size of the ONNX file.
+        samples: images that the weights have learned from.
+        gap: largest difference of a number, FP32 ONNX to PyTorch.
+        half_gap: largest difference of a number, FP16 weights to FP32 weights.
+    """
+
+    size_bytes: int
+    samples: int
+    gap: float
+    half_gap: float
+
+    def __str__(self) -> str:
+        return f"{self.gap:.2g}; FP16 weights to FP32: {self.half_gap:.2g}"
+
+
+def write_network(
+    checkpoint: Path,
+    target: Path,
+    full: onnx.ModelProto,
+    facts: Mapping[str, object],
+    *,
+    samples: int,
+    answer: Callable[[ModelSpec, Path], NDArray[np.floating]],
+    expected: NDArray[np.floating],
+    largest_gaps: tuple[float, float],
+) -> ExportedNetwork:
+    """Write a network with its weights in FP16, and its model file, if both files answer like the network.
+
+    Args:
+        checkpoint: where the network comes from, for the message.
+        target: the ONNX file to write; replaced if it exists.
+        full: the network as FP32 ONNX.
+        facts: values for the model file, see `fill_in`.
+        samples: images that the weights have learned from.
+        answer: what an ONNX file answers, by the model file.
+        expected: what the network answers to the same images.
+        largest_gaps: largest differences of a number: FP32 ONNX to `expected`, and FP16 weights to FP32 weights.
+    Raises:
+        ParityError: a difference is larger; nothing is written.
+    """
+    content = halve_weights(full).SerializeToString(deterministic=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".export-") as folder:
+        halved_file, full_file = Path(folder) / target.name, Path(folder) / "plain"
+        halved_file.write_bytes(content)
+        full_file.write_bytes(full.SerializeToString())
+        toml_file = halved_file.with_suffix(".toml")
+        toml_file.write_text(fill_in(target, content, facts), encoding="utf-8")
+        spec = load_spec(str(toml_file))
+        full_answers = answer(spec, full_file)
+        gap = float(np.abs(full_answers - expected).max())
+        half_gap = float(np.abs(full_answers - answer(spec, halved_file)).max())
+        if not (gap <= largest_gaps[0] and half_gap <= largest_gaps[1]):
+            raise ParityError(
+                f"the ONNX file of {checkpoint} differs from the network: largest difference {gap:.2g}, expected at "
+                f"most {largest_gaps[0]}; of FP16 weights {half_gap:.2g}, expected at most {largest_gaps[1]}"
+            )
+        halved_file.replace(target)
+        toml_file.replace(target.with_suffix(".toml"))
+    return ExportedNetwork(len(content), samples, gap, half_gap)
 
 
 def load_averaged(checkpoint: Path) -> tuple[nn.Module, int]:
@@ -182,34 +237,23 @@ def halve_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     return halved
 
 
-def model_file(target: Path, content: bytes, graph: onnx.ModelProto) -> str:
-    """Write the TOML of an ONNX file, with the texts of the model file that it replaces."""
-    dimension = graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    return fill_in(_MODEL_FILE, target, content, size=SIZE, dimension=dimension)
-
-
-def fill_in(template: str, target: Path, content: bytes, **facts: object) -> str:
-    """Fill in the template of a model file, with the texts of the model file that it replaces.
+def fill_in(target: Path, content: bytes, facts: Mapping[str, object]) -> str:
+    """The text of a model file (TOML), with the title, licence and accuracy of the model file that it replaces.
 
     Args:
-        template: TOML with `{key}` for each value.
         target: path of the ONNX file.
         content: bytes of the ONNX file.
-        facts: values of this network.
+        facts: the other keys of `runtime.modelspec.ModelSpec`.
     """
     old_model_file = target.with_suffix(".toml")
     texts = dict.fromkeys(_TEXT_KEYS, "not stated")
     if old_model_file.exists():
         before = load_spec(str(old_model_file))
         texts = {key: getattr(before, key) for key in _TEXT_KEYS}
-    file_facts = {
-        "name": target.stem,
-        "file": target.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "size_bytes": len(content),
-    }
-    values = {**facts, **file_facts, **texts}
-    return template.format(**{key: json.dumps(value, ensure_ascii=False) for key, value in values.items()})
+    title = texts.pop("title")
+    file_facts = {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    values = {"name": target.stem, "title": title, "file": target.name, **facts, **texts, **file_facts}
+    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
 
 
 def run_export(description: str | None, export: Callable[[Path, Path], Any]) -> None:
