@@ -40,16 +40,7 @@ def find_detector(gallery: EmbeddingFile) -> Engine | None:
     """
     if not gallery.contract.detects_faces:
         return None
-    path = Path(str(gallery.metadata.get("detector_engine", "")))
-    try:
-        return read_engine(path)
-    except EngineError as err:
-        contract = gallery.contract
-        raise EngineError(
-            f"the detector that made {gallery.path} cannot be read: {err.message}. Build it again with: "
-            f"facemill build-engine --output {path.parent} --model {contract.detector} "
-            f"--precision {contract.detector_precision}"
-        ) from err
+    return _finder(gallery, "detector", "the detector")
 
 
 def find_landmarks(gallery: EmbeddingFile) -> Engine | None:
@@ -58,17 +49,22 @@ def find_landmarks(gallery: EmbeddingFile) -> Engine | None:
     Raises:
         EngineError: the engine is missing.
     """
-    contract = gallery.contract
-    if contract.landmarks_sha256 is None:
+    if gallery.contract.landmarks_sha256 is None:
         return None
-    path = Path(str(gallery.metadata.get("landmarks_engine", "")))
+    return _finder(gallery, "landmarks", "the landmark network")
+
+
+def _finder(gallery: EmbeddingFile, name: str, title: str) -> Engine:
+    """Read the engine that found the faces or the landmarks of a file; `name` is its key in the contract."""
+    contract = gallery.contract
+    path = Path(str(gallery.metadata.get(f"{name}_engine", "")))
     try:
         return read_engine(path)
     except EngineError as err:
         raise EngineError(
-            f"the landmark network that made {gallery.path} cannot be read: {err.message}. Build it again with: "
-            f"facemill build-engine --output {path.parent} --model {contract.landmarks} "
-            f"--precision {contract.landmarks_precision}"
+            f"{title} that made {gallery.path} cannot be read: {err.message}. Build it again with: "
+            f"facemill build-engine --output {path.parent} --model {getattr(contract, name)} "
+            f"--precision {getattr(contract, f'{name}_precision')}"
         ) from err
 
 

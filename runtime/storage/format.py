@@ -5,7 +5,7 @@ Every function takes an open h5py file or group. docs/format.md describes the fo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -185,13 +185,7 @@ def append_faces(file: Any, faces: NDArray[np.void]) -> None:
         file: an open file after `create_faces`.
         faces: (n,) FACE.
     """
-    for name, dataset in ALL_FACE_DATASETS.items():
-        if dataset not in file:
-            continue
-        data = file[dataset]
-        start = len(data)
-        data.resize(start + len(faces), axis=0)
-        data[start:] = faces[name]
+    _append(file, ALL_FACE_DATASETS, faces)
 
 
 def create_attributes(file: Any, names: Sequence[str]) -> None:
@@ -225,10 +219,14 @@ def append_attributes(file: Any, attributes: NDArray[np.void]) -> None:
         file: an open file after `create_attributes`.
         attributes: (n,) ATTRIBUTES.
     """
-    for field, dataset in ATTRIBUTE_DATASETS.items():
-        if dataset not in file:
-            continue
-        data = file[dataset]
-        start = len(data)
-        data.resize(start + len(attributes), axis=0)
-        data[start:] = attributes[field].astype(data.dtype)  # text as UTF-8
+    _append(file, ATTRIBUTE_DATASETS, attributes)
+
+
+def _append(file: Any, datasets: Mapping[str, str], rows: NDArray[np.void]) -> None:
+    """Add rows to the datasets that the file has; `datasets` names the dataset of each field."""
+    for field, dataset in datasets.items():
+        if dataset in file:
+            data = file[dataset]
+            start = len(data)
+            data.resize(start + len(rows), axis=0)
+            data[start:] = rows[field].astype(data.dtype)  # a copy of this very type: of text, UTF-8 belongs to it
