@@ -7,6 +7,8 @@ CUDA ?= $(patsubst $(GPU_VENV)/.gpu%,%,$(firstword $(wildcard $(GPU_VENV)/.gpu1[
 BIN := $(VENV)/bin
 # Tests of one file run in one process, so that they share what its fixtures make, in the order of tests/conftest.py.
 IN_PROCESSES := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+# Processes share what they compile, whatever the caller's environment says.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help

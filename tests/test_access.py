@@ -8,6 +8,8 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -56,12 +58,11 @@ def run_as(user: int, group: int, statement: str) -> subprocess.CompletedProcess
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder in which every user can write."""
-    for parent in (tmp_path, *tmp_path.parents[:3]):
-        parent.chmod(0o755)
-    tmp_path.chmod(0o777)
-    return tmp_path
+def folder() -> Iterator[Path]:
+    """A folder in which every user can write. Pytest closes its own to others whenever it starts."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
 
 
 def source(folder: Path, mode: int, user: int = 0, group: int = BIOMETRICS) -> Path:
@@ -94,6 +95,7 @@ def test_a_file_made_by_root_belongs_to_the_owner_and_group_of_its_source(folder
     assert not read_as(STRANGER, STAFF, folder / "list")
 
 
+@pytest.mark.slow
 @as_root
 def test_a_member_of_the_group_passes_on_the_group_of_the_source(folder: Path) -> None:
     people = source(folder, 0o640)
@@ -104,6 +106,7 @@ def test_a_member_of_the_group_passes_on_the_group_of_the_source(folder: Path) -
     assert not read_as(STRANGER, STAFF, folder / "list")
 
 
+@pytest.mark.slow
 @as_root
 def test_a_group_that_cannot_be_set_gets_the_rights_of_all_users(folder: Path) -> None:
     people = source(folder, 0o640, OWNER)  # the owner is no member of its group
@@ -180,6 +183,7 @@ def test_a_new_file_is_private_unless_the_user_says_otherwise_or_it_is_not_perso
         access_like([tmp_path / "none"])
 
 
+@pytest.mark.slow
 @as_root
 def test_the_owner_of_a_file_goes_on_after_a_run_of_root_that_was_broken_off(folder: Path) -> None:
     people = source(folder, 0o640, OWNER)
@@ -193,6 +197,7 @@ def test_the_owner_of_a_file_goes_on_after_a_run_of_root_that_was_broken_off(fol
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.slow
 @as_root
 def test_a_lock_or_temporary_file_of_another_user_is_named_with_its_owner(folder: Path) -> None:
     people = source(folder, 0o640, OWNER)

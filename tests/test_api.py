@@ -67,6 +67,7 @@ def callables() -> list[str]:
     return sorted(names, key=lambda name: (JOBS.index(name) if name in JOBS else -1, name))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", callables())
 def test_each_public_name_has_a_docstring_with_a_running_example(working_folder: Path, name: str) -> None:
     text = inspect.getdoc(getattr(facemill, name)) or ""
@@ -134,6 +135,7 @@ def test_results_are_json(working_folder: Path) -> None:
         assert json.loads(line) == result.to_dict()
 
 
+@pytest.mark.slow
 def test_a_photo_that_cannot_be_embedded_has_its_error(working_folder: Path) -> None:
     missing, text = facemill.embed(["none.jpg", b"text"])
     assert missing.error.startswith("unreadable: ")

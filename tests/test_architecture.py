@@ -104,6 +104,7 @@ def relative_imports(path: Path) -> list[str]:
     return rooms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(RUNTIME)))
 def test_imports_point_one_way(path: Path) -> None:
     importer = room(path)

@@ -54,6 +54,7 @@ def test_python_in_the_documents_runs(path: Path, folder: Path, portraits: Path)
         assert result.stdout.strip()
 
 
+@pytest.mark.slow
 def test_the_output_of_the_reader_example_is_correct(folder: Path) -> None:
     (code,) = blocks(ROOT / "docs" / "format.md", "python")
     assert len(code.strip().splitlines()) <= 10

@@ -137,6 +137,7 @@ def test_a_package_is_not_missing_where_its_folder_cannot_be_looked_at(
         require("no_such_package", extra="parquet")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "line"),
     [

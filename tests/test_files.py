@@ -363,6 +363,7 @@ def test_a_folder_is_accessible_to_the_readers_of_its_sources(
         make_folder(tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_a_lock_excludes_others_until_its_process_is_killed(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")

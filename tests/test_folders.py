@@ -151,6 +151,7 @@ def put(path: Path, *, folder: bool, old: bool) -> object:
     return content(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", [True, False])
 @pytest.mark.parametrize("old", [True, False])
 def test_kill_9_leaves_the_old_content_and_the_next_attempt_succeeds(tmp_path: Path, folder: bool, old: bool) -> None:

@@ -92,6 +92,7 @@ def test_a_search_during_a_run_says_so(tmp_path: Path) -> None:
         EmbeddingFile(tmp_path / "o.h5")
 
 
+@pytest.mark.slow
 def test_too_few_file_descriptors_are_named_as_such(tiny_engine: Path, photos: Path, tmp_path: Path) -> None:
     failed = []
     for limit in (10, 16, 20):  # too few for the packages, for the engine, and for the run
@@ -131,6 +132,7 @@ def zero_network(folder: Path, bias: float) -> Path:
     return write_model_file(folder / "zeros.toml", name="zeros", file="zeros.onnx")
 
 
+@pytest.mark.slow
 def test_a_network_that_answers_zeros_is_told(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

@@ -129,6 +129,7 @@ WRITERS: dict[str, tuple[int, Callable[[EmbeddingFile, Path], object]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_derived_files_are_as_private_as_their_source(file: Path, name: str) -> None:
     least, write = WRITERS[name]
@@ -199,6 +200,7 @@ def test_the_requested_mode_applies_to_the_file_and_all_derived_files(
         Request((str(photos),), output, read_engine(tiny_engine), faces=faces, mode=0o4755)
 
 
+@pytest.mark.slow
 def test_merged_repaired_and_reduced_files_keep_their_privacy(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     engine = read_engine(tiny_engine)
     first, second = tmp_path / "1" / "people.h5", tmp_path / "2" / "people.h5"

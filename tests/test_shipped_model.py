@@ -43,6 +43,7 @@ def test_the_file_is_small_and_matches_its_model_file_and_card(name: str) -> Non
     assert all(figure in card for figure in figures)
 
 
+@pytest.mark.slow
 def test_fp16_weights_become_an_fp32_engine_of_unit_vectors(tmp_path: Path) -> None:
     spec = load_spec(SHIPPED)
     built = build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path)
@@ -56,6 +57,7 @@ def test_fp16_weights_become_an_fp32_engine_of_unit_vectors(tmp_path: Path) -> N
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_detector_finds_drawn_people_and_no_face_in_scenery(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -88,11 +90,13 @@ def recall(name: str) -> float:
     return float((scores.argmax(axis=1) // 4 == np.arange(len(vectors)) // 4).mean())
 
 
+@pytest.mark.slow
 def test_the_shipped_model_recognises_drawn_people_better_than_random_weights() -> None:
     assert recall(SHIPPED) > 0.95
     assert recall("random-512") < 0.8
 
 
+@pytest.mark.slow
 def test_the_shipped_model_recognises_people_in_unaligned_photos(shared: Path, tmp_path: Path) -> None:
     """Evaluate 200 pairs of LFW, the start of the first fold."""
     with tarfile.open(shared / "data" / "lfw_pairs.tar") as archive:
@@ -123,6 +127,7 @@ def test_the_shipped_model_is_the_default_and_recorded_in_the_file(tmp_path: Pat
         assert file["metadata"].attrs["model"] == SHIPPED
 
 
+@pytest.mark.slow
 def test_build_engine_uses_the_shipped_model_by_default(tmp_path: Path) -> None:
     result = facemill("build-engine", "--output", tmp_path, "--json", "--backend", "cpu")
     assert result.returncode == 0, result.stderr
@@ -136,6 +141,7 @@ def install_better_models(cache: Path) -> None:
         (cache / "models" / load_spec(name).file).write_bytes(b"newer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("finished", [True, False])
 def test_a_file_with_the_shipped_models_resumes_with_them_after_better_ones_arrive(
     tmp_path: Path, finished: bool
@@ -165,6 +171,7 @@ def test_a_file_with_the_shipped_models_resumes_with_them_after_better_ones_arri
     assert_names(anew.stderr, f"model: {BETTER}")
 
 
+@pytest.mark.slow
 def test_an_evaluation_resumes_with_the_shipped_models(tmp_path: Path) -> None:
     for person in range(3):
         folder = tmp_path / "in" / str(person)

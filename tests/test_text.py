@@ -29,6 +29,7 @@ def test_control_sequences_are_made_visible(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_the_result_has_no_hidden_characters_and_can_be_encoded(text: str) -> None:
     shown = printable(text)

@@ -61,6 +61,7 @@ class Listening:
         self.last = state
 
 
+@pytest.mark.slow
 def test_one_thread_processes_while_another_searches(
     request_for: Callable[..., Request], photos: Path, tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_one_thread_processes_while_another_searches(
     assert process_state() == before
 
 
+@pytest.mark.slow
 def test_a_thread_stops_a_run_and_the_same_request_resumes_it(
     request_for: Callable[..., Request], tmp_path: Path
 ) -> None:
@@ -114,6 +116,7 @@ def test_a_thread_stops_a_run_and_the_same_request_resumes_it(
     assert_same_file(tmp_path / "o.h5", tmp_path / "whole.h5")
 
 
+@pytest.mark.slow
 def test_a_paused_and_resumed_run_ends_normally(request_for: Callable[..., Request], tmp_path: Path) -> None:
     control, listening = RunControl(), Listening()
     control.pause()
@@ -126,6 +129,7 @@ def test_a_paused_and_resumed_run_ends_normally(request_for: Callable[..., Reque
         assert file["embeddings"].shape == (594, 16)
 
 
+@pytest.mark.slow
 def test_a_library_call_prints_nothing_and_does_not_change_the_process(
     request_for: Callable[..., Request], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:

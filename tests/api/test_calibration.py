@@ -29,6 +29,7 @@ def test_the_seed_decides_which_crops_are_drawn(photos: Path) -> None:
     assert len(drawn & again) < 50  # of 594
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["rgb", "bgr"])
 def test_crops_equal_those_that_a_run_embeds(photos: Path, order: str) -> None:
     calibration = gather_calibration([str(photos)], spec(size=64, channel_order=order), count=1000)

@@ -30,6 +30,7 @@ def file(plain: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gender", [None, "man", "woman"])
 @pytest.mark.parametrize("ages", [None, (0, 12), (18, 40), (65, 150), (30, 30)])
 @pytest.mark.parametrize("unsure", ["keep", "drop"])

@@ -64,6 +64,7 @@ def assert_right(file: Path) -> None:
         assert abs(row["gender_score"] - 1 / (1 + np.exp(-40 * abs(green - blue)))) < 0.05
 
 
+@pytest.mark.slow
 def test_process_writes_them_and_a_resumed_run_keeps_them(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = embed(photos, tmp_path / "a.h5", tiny_engine, attributes="gender,age")
     assert_right(file)
@@ -77,6 +78,7 @@ def test_process_writes_them_and_a_resumed_run_keeps_them(photos: Path, tmp_path
         runtime.process(photos, file, engine=tiny_engine, attributes="age")
 
 
+@pytest.mark.slow
 def test_only_what_is_named_is_written(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = embed(photos, tmp_path / "a.h5", tiny_engine, attributes=["gender"])
     with h5py.File(file) as opened:
@@ -86,6 +88,7 @@ def test_only_what_is_named_is_written(photos: Path, tmp_path: Path, tiny_engine
         runtime.process(photos, tmp_path / "b.h5", engine=tiny_engine, attributes="race")
 
 
+@pytest.mark.slow
 def test_added_later_they_are_the_same(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     first = embed(photos, tmp_path / "first.h5", tiny_engine, attributes="age,gender")
     later = embed(photos, tmp_path / "later.h5", tiny_engine)
@@ -98,6 +101,7 @@ def test_added_later_they_are_the_same(photos: Path, tmp_path: Path, tiny_engine
     assert runtime.add_attributes(later, "age", force=True).names == ("age", "gender")  # nor dropped
 
 
+@pytest.mark.slow
 def test_photos_that_are_gone_stay_unread_until_they_are_back(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = embed(photos, tmp_path / "a.h5", tiny_engine)
     (photos / "P02" / "1.jpg").rename(tmp_path / "aside.jpg")
@@ -114,6 +118,7 @@ def test_photos_that_are_gone_stay_unread_until_they_are_back(photos: Path, tmp_
     assert_right(file)
 
 
+@pytest.mark.slow
 def test_without_any_photo_nothing_is_changed(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = embed(photos, tmp_path / "a.h5", tiny_engine)
     before = file.read_bytes()
@@ -127,6 +132,7 @@ def test_without_any_photo_nothing_is_changed(photos: Path, tmp_path: Path, tiny
     assert not list(tmp_path.glob("*.parts"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_goes_on(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = embed(photos, tmp_path / "a.h5", tiny_engine)
     control = runtime.RunControl()
@@ -165,6 +171,7 @@ def test_damaged_and_foreign_parts_are_read_again(photos: Path, tmp_path: Path, 
         parts.remove()
 
 
+@pytest.mark.slow
 def test_they_travel_through_add_remove_merge_and_retry(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     other = tmp_path / "aside"
     shutil.move(photos / "P05", other)
@@ -189,6 +196,7 @@ def test_they_travel_through_add_remove_merge_and_retry(photos: Path, tmp_path: 
     assert "attribute_names" in refused.stderr
 
 
+@pytest.mark.slow
 def test_a_repaired_file_keeps_them_or_says_that_they_are_lost(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = embed(photos, tmp_path / "a.h5", tiny_engine, attributes="age,gender")
     with h5py.File(file) as opened:
@@ -209,6 +217,7 @@ def test_a_repaired_file_keeps_them_or_says_that_they_are_lost(photos: Path, tmp
     assert_right(tmp_path / "b.h5")
 
 
+@pytest.mark.slow
 def test_exports_have_them(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = embed(photos, tmp_path / "a.h5", tiny_engine, attributes="age,gender")
     with runtime.open(file) as gallery:
@@ -219,6 +228,7 @@ def test_exports_have_them(photos: Path, tmp_path: Path, tiny_engine: Path) -> N
     assert np.load(tmp_path / "npy" / "gender.npy").tolist() == [each.decode() for each in attributes["gender"]]
 
 
+@pytest.mark.slow
 def test_impossible_values_are_found(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = embed_folder(photos, tmp_path / "a.h5", tiny_engine, "--attributes", "age,gender")
     for name, value in (("age", -3), ("gender_score", 2), ("gender", b"queen")):
@@ -231,6 +241,7 @@ def test_impossible_values_are_found(photos: Path, tmp_path: Path, tiny_engine: 
             print(gallery.attributes)
 
 
+@pytest.mark.slow
 def test_search_and_cluster_take_the_filter(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = embed(photos, tmp_path / "a.h5", tiny_engine, attributes="age,gender")
     with runtime.open(file) as gallery:

@@ -77,6 +77,7 @@ def test_no_kernel_starts_after_the_time_limit(bench: Bench, tmp_path: Path, mon
     assert skipped == ["preprocess.cu, 2 of 300x400", "align.cu, 2 at a scale of 1.4", "align.cu, 2 at a scale of 2.8"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_gpu() is not None, reason="there is an NVIDIA GPU")
 def test_without_a_gpu_the_benchmark_prints_a_one_line_error(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu_kernels.py"), "--out", str(tmp_path / "results")]

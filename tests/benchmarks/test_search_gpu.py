@@ -28,6 +28,7 @@ def run_benchmark(monkeypatch: pytest.MonkeyPatch, folder: Path, *arguments: str
     return results
 
 
+@pytest.mark.slow
 def test_every_placement_is_measured_and_exact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +86,7 @@ def test_a_placement_that_does_not_fit_is_recorded_and_the_others_run(
     assert "- FP32 streamed: not measured" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_chunked_gpu_search_is_compared_with_a_single_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.index.memoryplan._PIECE_ROWS", 100)
     results = run_benchmark(monkeypatch, tmp_path, "--rows", "500", "--dimension", "8", "-k", "5")

@@ -60,6 +60,7 @@ def add_photos(file: Path, *photos: object, retry: bool = False) -> dict[str, An
     return asdict(add(file, [str(photo) for photo in photos], retry=retry))
 
 
+@pytest.mark.slow
 def test_add_prints_its_counts(file: Path, samples: Path) -> None:
     result = facemill("add", file, samples / "photos" / "P02", "--json")
     assert result.returncode == 0, result.stderr
@@ -79,6 +80,7 @@ def test_added_photos_give_the_file_of_one_process_run(file: Path, samples: Path
     assert os.listdir(file.parent) == ["people.h5"]
 
 
+@pytest.mark.slow
 def test_known_photos_are_skipped(file: Path, samples: Path) -> None:
     add_photos(file, samples / "photos")
     before = file.read_bytes()

@@ -32,6 +32,7 @@ def test_build_engine_prints_its_files_then_up_to_date(tiny_model: Path, tmp_pat
     assert "built:   forced" in facemill(*command, "--force").stdout
 
 
+@pytest.mark.slow
 def test_json_is_one_line_that_names_the_sidecar(tiny_model: Path, tmp_path: Path) -> None:
     result = facemill("build-engine", "--model", tiny_model, "--batch", "1,2,4", "--output", tmp_path, "--json",
                "--backend", "cpu")  # fmt: skip

@@ -17,9 +17,10 @@ from runtime.pages.map import groups_of_folders
 from tests.oracles.agreement import agreement
 from tests.support.clustered_files import EVIL, people_rows, person_of_rows, write_file, write_photos
 from tests.support.errors import USAGE, Values, assert_names, assert_refused
+from tests.support.extras import require_package
 from tests.support.facemill_command import facemill
 
-pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
+require_package("scipy", "cluster")
 SIZES = [4, 3, 2, 1]
 NAMES = [b"%02d.jpg" % i for i in range(9)] + [EVIL]
 

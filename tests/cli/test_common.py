@@ -123,6 +123,7 @@ def test_help_imports_no_command() -> None:
         assert f"\n  {name} " in result.stdout
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_gives_no_traceback() -> None:
     command = f"{sys.executable} -m runtime.cli.app models list --json | true"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)

@@ -47,6 +47,7 @@ def data_folder(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.mark.slow
 def test_a_file_defines_the_embedding_and_the_meaning_of_a_score(data_folder: Path) -> None:
     result = facemill(
         "compare",
@@ -73,6 +74,7 @@ def test_a_file_defines_the_embedding_and_the_meaning_of_a_score(data_folder: Pa
     assert line["warning"] == UNTRAINED_WARNING
 
 
+@pytest.mark.slow
 def test_text_output(data_folder: Path) -> None:
     result = facemill(
         "compare", data_folder / "in/group.png", data_folder / "in/group.png", "--file", data_folder / "people.h5"
@@ -106,6 +108,7 @@ def test_without_a_file_compare_uses_the_options_of_process(data_folder: Path, t
     assert json.loads(with_threshold.stdout)["verdict"] == "same"
 
 
+@pytest.mark.slow
 def test_a_photo_without_a_face_is_an_error(data_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "text\x1b.jpg").write_text("no photograph")
     names = data_folder / "in/nobody.png", tmp_path / "text\x1b.jpg"
@@ -121,6 +124,7 @@ def test_a_photo_without_a_face_is_an_error(data_folder: Path, tmp_path: Path) -
     assert facemill("compare", *names, "--file", data_folder / "people.h5").stdout == ""
 
 
+@pytest.mark.slow
 def test_a_page_is_overwritten_only_with_force(data_folder: Path, tmp_path: Path) -> None:
     names = ("compare", data_folder / "in/group.png", data_folder / "in/alone.png", "--file", data_folder / "people.h5")
     page = tmp_path / "pair.html"

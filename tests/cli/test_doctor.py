@@ -85,6 +85,7 @@ def test_every_missing_package_is_listed_with_its_install_command(bare: BareInte
     assert findings["w600k_mbf"]["mend"] == "facemill models fetch w600k_mbf"
 
 
+@pytest.mark.slow
 def test_doctor_runs_without_msgspec(bare: BareInterpreter) -> None:
     for entry in bare.packages.glob("msgspec*"):
         entry.unlink()
@@ -198,6 +199,7 @@ def test_gpu_packages_match_the_cuda_version_of_the_driver(
     assert f"tensorrt-rtx-{wrong_cuda}" not in str(findings)
 
 
+@pytest.mark.slow
 def test_a_broken_model_file_is_a_finding(bare: BareInterpreter, tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "mine.toml").write_text("name = 3")
@@ -206,6 +208,7 @@ def test_a_broken_model_file_is_a_finding(bare: BareInterpreter, tmp_path: Path)
     assert "mine.toml" in finding["text"]
 
 
+@pytest.mark.slow
 def test_unwritable_folders_are_findings(bare: BareInterpreter, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     bare.disk = tmp_path / "gone"

@@ -49,6 +49,7 @@ def report(data_folder: Path, tiny_engine: Path) -> Path:
     return data_folder / "report"
 
 
+@pytest.mark.slow
 def test_figures_are_printed_and_no_file_remains(
     data_folder: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +66,7 @@ def test_figures_are_printed_and_no_file_remains(
     assert not list(temporary.glob("facemill*"))
 
 
+@pytest.mark.slow
 def test_json_is_one_line(data_folder: Path, tiny_engine: Path) -> None:
     result = facemill(
         "evaluate", data_folder / "in", "--pairs", data_folder / "pairs.txt", "--engine", tiny_engine, "--json"
@@ -156,6 +158,7 @@ def test_a_search_reports_expected_false_hits(calibrated: Path, data_folder: Pat
     assert not hits[-1]["at_most"]
 
 
+@pytest.mark.slow
 def test_expected_false_hits_are_in_table_csv_and_page(calibrated: Path, data_folder: Path, tmp_path: Path) -> None:
     query = data_folder / "in/P05/P05_0001.jpg"
     table = facemill("search", calibrated, query, "-k", 2, "--html", tmp_path / "a.html")

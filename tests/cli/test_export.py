@@ -17,10 +17,11 @@ from runtime.pipeline.request import UNTRAINED_WARNING
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import USAGE, Values, assert_refused
 from tests.support.export_files import write_file
+from tests.support.extras import require_package
 from tests.support.facemill_command import ROOT, facemill, facemill_process
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install '.[parquet]'")
-qdrant_client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
+require_package("qdrant_client", "qdrant")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,8 @@ def test_each_format_has_all_rows_of_a_file(people: Path, tmp_path: Path) -> Non
             f"people: {size}; {sent_count} points sent, {known_count} there already, {len(vectors)} in the"
             in result.stdout
         )
+    import qdrant_client
+
     client = qdrant_client.QdrantClient(path=str(tmp_path / "store"))
     (hit,) = client.query_points("people", query=vectors[5].tolist(), limit=1).points
     client.close()
@@ -78,6 +81,7 @@ def test_wrong_options_are_refused(people: Path, arguments: list[str], values: V
     assert_refused(result, USAGE, *values)
 
 
+@pytest.mark.slow
 def test_failures_exit_1_with_a_message(people: Path, tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     store = tmp_path / "store"
@@ -99,6 +103,8 @@ def test_failures_exit_1_with_a_message(people: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_store_in_use_is_refused(people: Path, tmp_path: Path) -> None:
+    import qdrant_client
+
     client = qdrant_client.QdrantClient(path=str(tmp_path / "store"))
     # In another process: qdrant-client leaves the lock file open when it does not get the lock.
     result = facemill_process("export", people, "--qdrant", f"path:{tmp_path / 'store'}")

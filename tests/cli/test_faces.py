@@ -87,6 +87,7 @@ def test_a_query_is_aligned_like_the_rows(people: Path, data_folder: Path, envir
     assert "P0_0009.png: no-face" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_search_names_a_missing_detector(people: Path, data_folder: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy.h5"
     copy.write_bytes(people.read_bytes())
@@ -284,6 +285,7 @@ def test_detectors_with_a_conflicting_option_is_refused(
     assert_refused(result, USAGE, "--detectors", conflict[0])
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_on_aligned_crops(data_folder: Path, environment: dict[str, str], tmp_path: Path) -> None:
     result = facemill(
         "build-engine",
@@ -325,6 +327,7 @@ def older(file: Path, copy: Path) -> Path:
     return copy
 
 
+@pytest.mark.slow
 def test_the_exposure_of_each_face_is_stored_and_can_be_required(
     people: Path, data_folder: Path, tiny_engine: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

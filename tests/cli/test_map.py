@@ -18,10 +18,11 @@ from runtime.pipeline.request import UNTRAINED_WARNING
 from runtime.records import FACE, FACE_DATASETS
 from tests.support import encoded_images as make
 from tests.support.errors import Values, assert_refused
+from tests.support.extras import require_package
 from tests.support.facemill_command import facemill
 
-pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[map]'")
-pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[map]'")
+require_package("plotly", "map")
+require_package("sklearn", "map")
 EVIL = '<img src=x onerror="alert(1)">&\x1b[31m\u202e\n'
 
 
@@ -80,6 +81,7 @@ def test_the_same_seed_gives_the_same_page(people: Path, tmp_path: Path) -> None
     assert pages[0] == pages[1] != pages[2]
 
 
+@pytest.mark.slow
 def test_limit_shows_a_counted_sample(people: Path, tmp_path: Path) -> None:
     result = draw(people, "-o", tmp_path / "map.html", "--limit", 10, "--color", "cluster", "--no-thumbnails")
     assert result.returncode == 0, result.stderr
@@ -91,6 +93,7 @@ def test_limit_shows_a_counted_sample(people: Path, tmp_path: Path) -> None:
     assert sum(len(trace["x"]) for trace in data["figure"]["data"]) == 10
 
 
+@pytest.mark.slow
 def test_each_face_of_a_photo_is_a_point(people: Path, tmp_path: Path) -> None:
     path = tmp_path / "faces.h5"
     path.write_bytes(people.read_bytes())
@@ -109,6 +112,7 @@ def test_each_face_of_a_photo_is_a_point(people: Path, tmp_path: Path) -> None:
     assert points["picture"][2] == points["picture"][3] != points["picture"][4]
 
 
+@pytest.mark.slow
 def test_a_page_is_overwritten_only_with_force(people: Path, tmp_path: Path) -> None:
     page = tmp_path / "map.html"
     page.write_text("mine")

@@ -54,6 +54,7 @@ def test_merged_files_equal_one_process_run(samples: Path, tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["o.h5"]
 
 
+@pytest.mark.slow
 def test_the_order_and_number_of_files_do_not_matter(samples: Path, tiny_engine: Path, tmp_path: Path) -> None:
     for name in ("a", "c"):
         embed_folder(samples / "photos" / name, tmp_path / f"{name}.h5", tiny_engine)
@@ -62,6 +63,7 @@ def test_the_order_and_number_of_files_do_not_matter(samples: Path, tiny_engine:
     assert differences(tmp_path / "o.h5", samples / "all.h5") == []
 
 
+@pytest.mark.slow
 def test_a_photo_in_two_files_needs_prefer(samples: Path, tiny_engine: Path, tmp_path: Path) -> None:
     overlap = embed_folder(samples / "photos" / "b" / "P02", tmp_path / "again.h5", tiny_engine)
     with h5py.File(overlap, "r+") as file:
@@ -77,6 +79,7 @@ def test_a_photo_in_two_files_needs_prefer(samples: Path, tiny_engine: Path, tmp
     assert set(differences(output, samples / "b.h5")) == {"embeddings"}
 
 
+@pytest.mark.slow
 def test_different_settings_are_refused_with_both_values(samples: Path, tiny_engine: Path, tmp_path: Path) -> None:
     other_file = embed_folder(samples / "photos" / "c", tmp_path / "half.h5", tiny_engine, "--dtype", "float16")
     result = facemill("merge", samples / "b.h5", other_file, "-o", tmp_path / "o.h5")
@@ -108,6 +111,7 @@ def test_details_of_duplicates_use_paths_relative_to_the_new_root(
     assert not [path for path in paths_in(output) if path in (b"b/P00/0.jpg", b"b/P09/0.jpg", b"b/P09/1.jpg")]
 
 
+@pytest.mark.slow
 def test_a_calibration_that_fits_is_kept(samples: Path, tmp_path: Path) -> None:
 
     with h5py.File(samples / "ac.h5") as file:
@@ -156,6 +160,7 @@ def test_a_kill_during_writing_leaves_the_output_unchanged(target: str, samples:
     assert os.listdir(tmp_path) == ["o.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_kill_9_leaves_no_partial_file_and_the_command_resumes(seed: int, samples: Path, tmp_path: Path) -> None:
     output = Path(shutil.copy(samples / "b.h5", tmp_path / "o.h5"))

@@ -126,6 +126,7 @@ def test_what_is_no_regular_file_is_refused_at_once(
     assert any(line.startswith("E-") for line in done.stderr.splitlines()), done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -131,6 +131,7 @@ def test_a_command_is_short(name: str) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) < 100, "a command only parses, calls and prints"
 
 
+@pytest.mark.slow
 def test_no_help_imports_an_array_package() -> None:
     code = (
         "import sys, click\nfrom runtime.cli.app import main\nctx = click.Context(main)\n"

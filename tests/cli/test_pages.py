@@ -90,6 +90,7 @@ def damage(path: Path, dataset: str) -> None:
         opened.write(b"\xff" * 4)
 
 
+@pytest.mark.slow
 def test_a_photo_has_a_row_for_each_page_with_a_face_and_one_outcome(made: Path) -> None:
     assert rows_of(made) == ROWS
     with h5py.File(made) as file:
@@ -105,6 +106,7 @@ def test_a_photo_has_a_row_for_each_page_with_a_face_and_one_outcome(made: Path)
     assert_names(details["nobody.tif"], "pages 1 to 2 of 2")
 
 
+@pytest.mark.slow
 def test_without_the_option_the_file_has_no_trace_of_it(data_folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     process(data_folder, data_folder / "in", tmp_path / "main.h5", tiny_engine)
     with h5py.File(tmp_path / "main.h5") as file:
@@ -160,6 +162,7 @@ def test_remove_takes_all_pages_of_a_photo(file: Path, data_folder: Path) -> Non
     run("verify", file)
 
 
+@pytest.mark.slow
 def test_search_names_the_page(file: Path, data_folder: Path) -> None:
     query = data_folder / "in" / "alone.png"
     answer = json.loads(run("search", file, query, "--json"))
@@ -177,6 +180,7 @@ def mean_difference(jpeg: bytes, pixels: np.ndarray) -> float:
     return float(np.abs(shown - fitted).mean())
 
 
+@pytest.mark.slow
 def test_pictures_show_the_page_of_the_face(file: Path, data_folder: Path, tmp_path: Path) -> None:
     run("search", file, data_folder / "in" / "alone.png", "-k", 2, "--html", tmp_path / "hits.html")
     html = (tmp_path / "hits.html").read_text()
@@ -193,6 +197,7 @@ def test_pictures_show_the_page_of_the_face(file: Path, data_folder: Path, tmp_p
     assert thumbnail(scan, FacePlace(1, (30, 220, 120, 310), 9), Limits(), side=192) is None
 
 
+@pytest.mark.slow
 def test_pages_of_one_file_can_be_one_person_whose_folder_has_the_file_once(
     data_folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -264,6 +269,7 @@ def test_verify_and_repair_know_the_page(file: Path, made: Path, tmp_path: Path)
     assert_refused(facemill("search", lost, lost), "E-STORAGE", "/faces/page", "facemill repair")
 
 
+@pytest.mark.slow
 def test_exports_have_the_page(file: Path, tmp_path: Path) -> None:
     run("export", file, "--npy", tmp_path / "npy")
     assert np.load(tmp_path / "npy" / "page.npy").tolist() == [page for _, page, _ in ROWS]
@@ -272,6 +278,7 @@ def test_exports_have_the_page(file: Path, tmp_path: Path) -> None:
     assert parquet.read_table(tmp_path / "o.parquet").column("page").to_pylist() == [page for _, page, _ in ROWS]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_gives_the_file_of_an_undisturbed_run(
     data_folder: Path, made: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_copies_of_a_photo_are_found_under_any_name(people: Path, tmp_path: Path) -> None:
     result = pairs(people, "--threshold", 0.99999, "-o", tmp_path / "o.csv", "--html", tmp_path / "r.html")
     assert result.returncode == 0, result.stderr
@@ -69,6 +70,7 @@ def test_copies_of_a_photo_are_found_under_any_name(people: Path, tmp_path: Path
     assert sorted(path.name for path in people.parent.iterdir()) == ["in", "people.h5", "people.h5.pages"]
 
 
+@pytest.mark.slow
 def test_a_calibration_sets_the_threshold_and_the_expected_false_pairs(tmp_path: Path) -> None:
     vectors = rows_with_duplicates(300)
     calibration = calibration_of(np.random.default_rng(0).normal(0, 0.1, 100_000).clip(-1, 1))

@@ -17,6 +17,7 @@ def template(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathF
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [0o600, 0o640])
 @pytest.mark.parametrize(
     "command",

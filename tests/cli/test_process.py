@@ -54,6 +54,7 @@ def test_a_folder_becomes_a_file(photos: Path, tiny_engine: Path, tmp_path: Path
         assert metadata["warning"] == UNTRAINED_WARNING
 
 
+@pytest.mark.slow
 def test_embeddings_agree_with_plain_onnxruntime(
     photos: Path, tiny_model: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -172,6 +173,7 @@ def test_an_unreadable_file_is_an_outcome(tiny_engine: Path, tmp_path: Path) -> 
     assert read_outcomes(writable / "o.h5") == {"1.jpg": "unreadable", "2.jpg": "embedded"}
 
 
+@pytest.mark.slow
 def test_a_repeated_command_does_nothing(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     arguments = (photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine, "--json")
     first = summary(facemill("process", *arguments))
@@ -207,6 +209,7 @@ def test_retry_processes_only_failed_photos(tiny_engine: Path, tmp_path: Path) -
     assert_same_file(output, tmp_path / "whole.h5")
 
 
+@pytest.mark.slow
 def test_duplicates_are_skipped_and_name_their_original(tiny_engine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "photos"
     folder.mkdir()
@@ -221,6 +224,7 @@ def test_duplicates_are_skipped_and_name_their_original(tiny_engine: Path, tmp_p
         assert file["outcomes/detail"].asstr()[2] == "the same file as a.jpg"
 
 
+@pytest.mark.slow
 def test_a_changed_setting_is_refused_with_both_values(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     arguments = ("process", photos / "1", "-o", tmp_path / "o.h5", "--engine", tiny_engine)
     assert facemill(*arguments).returncode == 0
@@ -238,6 +242,7 @@ def test_a_changed_setting_is_refused_with_both_values(photos: Path, tiny_engine
     assert (tmp_path / "o.h5").read_bytes() == content_before
 
 
+@pytest.mark.slow
 def test_a_foreign_file_is_overwritten_only_with_force(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "thesis.h5"
     output.write_bytes(b"my thesis")
@@ -249,6 +254,7 @@ def test_a_foreign_file_is_overwritten_only_with_force(photos: Path, tiny_engine
     assert len(read_outcomes(output)) == 86
 
 
+@pytest.mark.slow
 def test_a_failed_first_run_does_not_fix_the_settings(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
     arguments = ("process", photos / "1", "-o", output, "--engine", tiny_engine)
@@ -271,6 +277,7 @@ def test_an_output_that_is_a_folder_is_refused_before_any_work(
     assert os.listdir(tmp_path) == ["folder"]
 
 
+@pytest.mark.slow
 def test_an_output_that_is_a_link_is_followed(photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     (tmp_path / "link.h5").symlink_to(tmp_path / "disk" / "real.h5")

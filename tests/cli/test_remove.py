@@ -169,6 +169,7 @@ def test_odd_names_in_a_list_are_removed(name: bytes, form: str, file: Path, tmp
     assert json.loads(receipt.read_bytes().decode("ascii"))["removed"] == [path.decode("utf-8", "backslashreplace")]
 
 
+@pytest.mark.slow
 def test_unknown_names_are_refused_without_ignore_missing(file: Path) -> None:
     data = file.read_bytes()
     result = remove(file, "--path", "P02/", "--path", "nobody\x1b[31m/", "--path", "P02/77.jpg")
@@ -192,6 +193,7 @@ def test_names_are_read_from_standard_input(file: Path) -> None:
     assert not [path for path in paths_in(file) if path.startswith((b"P02/0", b"P03"))]
 
 
+@pytest.mark.slow
 def test_remove_changes_no_file_without_yes(file: Path) -> None:
     data = file.read_bytes()
     dry_run = facemill("remove", file, "--path", "P02/", "--dry-run")
@@ -270,6 +272,7 @@ def test_changed_and_replaced_pages_are_kept_and_listed(file: Path, tmp_path: Pa
     assert {entry["path"] for entry in receipt["may_still_show"]} == {str(pages[0]), str(pages[2]), str(unfinished)}
 
 
+@pytest.mark.slow
 def test_link_targets_and_hard_links_are_listed(file: Path, tmp_path: Path) -> None:
     (tmp_path / "index").write_bytes(b"vectors")
     link = file.with_name("people.h5.faiss")
@@ -313,6 +316,7 @@ def test_the_receipt_is_as_private_as_the_file(file: Path) -> None:
     assert Path(receipt["receipt"]).stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_photos_in_a_recorded_folder_are_kept(samples: Path, tmp_path: Path) -> None:
     copy = tmp_path / "x"
     shutil.copytree(samples, copy)
@@ -326,6 +330,7 @@ def test_photos_in_a_recorded_folder_are_kept(samples: Path, tmp_path: Path) -> 
     assert len(list((copy / "photos" / "P03").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_keep_pages_keeps_pages(file: Path) -> None:
     page = file.parent / "page.html"
     page.write_text("x")
@@ -336,6 +341,7 @@ def test_keep_pages_keeps_pages(file: Path) -> None:
     assert read_list(file).pages() == [page]
 
 
+@pytest.mark.slow
 def test_foreign_datasets_are_dropped_and_foreign_attributes_kept(file: Path) -> None:
     with h5py.File(file, "r+") as opened:
         opened["cluster"] = np.zeros(len(opened["embeddings"]), np.int32)
@@ -349,6 +355,7 @@ def test_foreign_datasets_are_dropped_and_foreign_attributes_kept(file: Path) ->
         assert opened["metadata"].attrs["ours"] == 7
 
 
+@pytest.mark.slow
 def test_the_new_file_keeps_its_mode_and_a_link_is_followed(file: Path, tmp_path: Path) -> None:
     file.chmod(0o600)
     link = tmp_path / "link.h5"
@@ -441,6 +448,7 @@ def test_photos_that_came_back_after_a_kill_are_removed_again(file: Path, sample
     assert not [path for path in paths_in(file) if path.startswith(b"P02")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_remove_resumes_after_kill_9_at_a_random_moment(seed: int, file: Path) -> None:
     traces = traces_of(file, "P02/")
@@ -468,6 +476,7 @@ def test_a_locked_foreign_or_missing_file_is_refused(file: Path) -> None:
     assert_refused(remove(missing, "--path", "P02/"), "E-STORAGE", missing)
 
 
+@pytest.mark.slow
 def test_outcomes_of_the_remaining_photos_are_kept(file: Path, samples: Path) -> None:
     remove(file, "--path", "P02/")
     with h5py.File(file) as new_file, h5py.File(samples / "people.h5") as old_file:

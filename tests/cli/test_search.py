@@ -40,6 +40,7 @@ def people(photos: Path, tiny_engine: Path, tmp_path_factory: pytest.TempPathFac
     return folder / "people.h5"
 
 
+@pytest.mark.slow
 def test_table_output(people: Path) -> None:
     result = facemill("search", people, people.parent / "in" / "p3.jpg", "-k", "2")
     assert result.returncode == 0, result.stderr
@@ -111,6 +112,7 @@ def test_a_query_name_need_not_be_utf8(people: Path) -> None:
         assert "raw" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_file_without_face_detection_has_no_face_columns(people: Path, tiny_engine: Path, tmp_path: Path) -> None:
     photo, file = people.parent / "in" / "p1.jpg", tmp_path / "o.h5"
     assert facemill("process", photo, "-o", file, "--engine", tiny_engine, "--align", "none").returncode == 0
@@ -144,6 +146,7 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
+@pytest.mark.slow
 def test_page_contents(people: Path, tmp_path: Path) -> None:
     folder = people.parent / "in"
     target = tmp_path / "answer.html"
@@ -186,6 +189,7 @@ def test_pages_keep_the_shape_of_photos(tiny_engine: Path, tmp_path: Path) -> No
         assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (60, 120, 3)
 
 
+@pytest.mark.slow
 def test_a_page_is_overwritten_only_with_force(people: Path, tmp_path: Path) -> None:
     target = tmp_path / "answer.html"
     target.write_text("mine")
@@ -226,6 +230,7 @@ def test_wrong_options_are_refused(people: Path, arguments: list[str], code: str
     assert result.stdout == ""
 
 
+@pytest.mark.slow
 def test_device_does_not_change_the_hits(people: Path) -> None:
     query = people.parent / "in" / "p0.jpg"
     plain, cpu = (facemill("search", people, query, "--csv", *device) for device in ([], ["--device", "cpu"]))
@@ -257,6 +262,7 @@ def test_a_missing_or_foreign_file_is_refused(tmp_path: Path, content: bytes | N
     assert_refused(result, "E-STORAGE", path)
 
 
+@pytest.mark.slow
 def test_a_moved_file_still_finds_its_photos(people: Path, tmp_path: Path) -> None:
     shutil.copy(people, tmp_path / "moved.h5")
     result = facemill("search", tmp_path / "moved.h5", people.parent / "in" / "p2.jpg", "--html", tmp_path / "a.html")

@@ -93,6 +93,7 @@ def test_json_has_the_face_of_each_hit_and_query(all_faces: Path, data_folder: P
     assert "box" not in faceless
 
 
+@pytest.mark.slow
 def test_csv_and_table_have_the_face_of_each_hit_and_query(all_faces: Path, data_folder: Path) -> None:
     query = data_folder / "in/group.png"
     hits = json.loads(search(all_faces, query, "--json")[0])["hits"]
@@ -112,12 +113,14 @@ def test_csv_and_table_have_the_face_of_each_hit_and_query(all_faces: Path, data
     np.testing.assert_allclose(best, hits[0]["box"], atol=0.51)
 
 
+@pytest.mark.slow
 def test_a_query_with_one_face_gives_no_notice(all_faces: Path, data_folder: Path) -> None:
     for option in ([], ["--csv"]):
         assert "taken" not in "".join(search(all_faces, data_folder / "in/alone.png", *option))
     assert json.loads(search(all_faces, data_folder / "in/alone.png", "--json")[0])["faces"] == 1
 
 
+@pytest.mark.slow
 def test_csv_without_hits_has_face_columns(all_faces: Path, data_folder: Path) -> None:
     out, _ = search(all_faces, data_folder / "in/alone.png", "--threshold", 1, "--exclude-self", "--csv")
     assert out.strip().endswith("search_ms,face_index,left,top,right,bottom")
@@ -129,6 +132,7 @@ def decode_images(page: str) -> list[NDArray[np.uint8]]:
     return [np.asarray(cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), 1)) for data in sources]
 
 
+@pytest.mark.slow
 def test_the_page_shows_faces_not_photos(all_faces: Path, data_folder: Path, tmp_path: Path) -> None:
     search(all_faces, data_folder / "in/group.png", "--html", tmp_path / "a.html")
     page = (tmp_path / "a.html").read_text("utf-8")
@@ -144,6 +148,7 @@ def test_the_page_shows_faces_not_photos(all_faces: Path, data_folder: Path, tmp
     assert sorted(re.findall(r"face_index (\d)", page)) == ["0", "0", "1", "2", "3"]
 
 
+@pytest.mark.slow
 def test_the_page_marks_a_missing_photo(data_folder: Path, all_faces: Path, tmp_path: Path) -> None:
     hidden = data_folder / "hidden.png"
     os.rename(data_folder / "in/alone.png", hidden)
@@ -156,6 +161,7 @@ def test_the_page_marks_a_missing_photo(data_folder: Path, all_faces: Path, tmp_
     assert len(decode_images(page)) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["largest", "all", "one"])
 def test_a_query_uses_the_detection_settings_of_the_file(data_folder: Path, tiny_engine: Path, policy: str) -> None:
     """Different views give different landmarks and crops, so a row would score below 1 against itself."""
@@ -168,6 +174,7 @@ def test_a_query_uses_the_detection_settings_of_the_file(data_folder: Path, tiny
     assert hit["score"] == pytest.approx(1, abs=2e-6)
 
 
+@pytest.mark.slow
 def test_a_query_may_have_several_faces(data_folder: Path, tiny_engine: Path) -> None:
     file = embed(data_folder, tiny_engine, "one")
     line = json.loads(search(file, data_folder / "in/group.png", "--json")[0])

@@ -32,6 +32,7 @@ def nearby_suffixes(people: Path) -> set[str]:
     return {path.name.removeprefix("people.h5") for path in people.parent.glob("people.h5.*")}
 
 
+@pytest.mark.slow
 def test_auto_searches_a_small_file_exactly(people: Path, query: Path) -> None:
     result = facemill("search", people, query, "--latency", "0.001")
     assert result.returncode == 0, result.stderr
@@ -41,6 +42,7 @@ def test_auto_searches_a_small_file_exactly(people: Path, query: Path) -> None:
     assert not [name for name in nearby_suffixes(people) if name.startswith(".faiss-")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sq8", "ivf"])
 def test_an_index_reports_its_recall(people: Path, query: Path, kind: str) -> None:
     result = facemill("search", people, query, "-k", "5", "--index", kind)
@@ -72,6 +74,7 @@ def test_csv_prints_the_index_on_stderr(people: Path, query: Path) -> None:
     assert "index: sq8 (" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_larger_k_is_measured(people: Path, query: Path) -> None:
     facemill("search", people, query, "--index", "ivf")
     result = facemill("search", people, query, "--index", "ivf", "-k", "70", "--json")
@@ -81,6 +84,7 @@ def test_a_larger_k_is_measured(people: Path, query: Path) -> None:
     assert line["index"]["k"] == 70
 
 
+@pytest.mark.slow
 def test_wrong_options_are_refused(people: Path, query: Path, photos: Path, tiny_engine: Path, tmp_path: Path) -> None:
     for options in (["--index", "tree"], ["--latency", "0"], ["--latency", "soon"]):
         assert facemill("search", people, query, *options).returncode == 2, options
@@ -93,6 +97,7 @@ def test_wrong_options_are_refused(people: Path, query: Path, photos: Path, tiny
     assert_refused(result, "E-CONFIG", 1, "ivf", 256, "--index flat")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["flat", "sq8", "ivf"])
 @pytest.mark.parametrize("place", [b"\xff.h5", b"d\xff/people.h5"])
 def test_a_file_whose_path_is_not_utf8_is_searched(

@@ -50,6 +50,7 @@ def search(people: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
     return result.stdout, result.stderr
 
 
+@pytest.mark.slow
 def test_queries_of_a_folder_are_answered_in_scan_order(people: Path, queries: Path) -> None:
     out, err = search(people, queries, "-k", 1, "--json", code=1)
     lines = [json.loads(line) for line in out.splitlines()]
@@ -71,6 +72,7 @@ def test_queries_of_a_list_are_answered_in_its_order(people: Path, queries: Path
     assert [row["query"] for row in rows] == [str(people.parent / "in" / row["path"]) for row in rows]
 
 
+@pytest.mark.slow
 def test_exclude_self_and_group_by_folder(people: Path, queries: Path) -> None:
     options = ("--exclude-self", "--group-by", "folder", "-k", 9)
     out, _ = search(people, queries / "deep", *options, "--json")
@@ -97,6 +99,7 @@ def test_exclude_self_and_group_by_folder(people: Path, queries: Path) -> None:
     assert "<b>'\"\\n/" in table
 
 
+@pytest.mark.slow
 def test_each_query_has_one_header_and_the_model_is_printed_once(people: Path, queries: Path) -> None:
     out, _ = search(people, queries / "deep", "-k", 2)
     assert out.count("model: tiny") == 1
@@ -104,6 +107,7 @@ def test_each_query_has_one_header_and_the_model_is_printed_once(people: Path, q
     assert search(people, queries / "deep", "--csv")[0].count("query,rank") == 1
 
 
+@pytest.mark.slow
 def test_the_page_has_contents_with_a_link_to_each_query(people: Path, queries: Path, tmp_path: Path) -> None:
     target = tmp_path / "a.html"
     search(people, queries, "--group-by", "folder", "-k", 2, "--html", target, code=1)
@@ -119,6 +123,7 @@ def test_the_page_has_contents_with_a_link_to_each_query(people: Path, queries: 
     assert str(target) in (people.parent / "people.h5.pages").read_text()
 
 
+@pytest.mark.slow
 def test_a_page_of_one_query_has_no_contents(people: Path, queries: Path, tmp_path: Path) -> None:
     search(people, queries / "deep" / "person1-0.jpg", "--html", tmp_path / "a.html")
     assert "nav" not in Page((tmp_path / "a.html").read_text("utf-8")).tags

@@ -182,6 +182,7 @@ def test_a_log_that_reaches_the_limit_of_files_ends_and_the_run_goes_on(
     assert sum(str(log) in line for line in done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_pipe_as_the_log_is_refused_at_once(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     done = facemill_process(*run(folder, tiny_engine, "--log", tmp_path / "pipe"), timeout=60)

@@ -27,8 +27,9 @@ from runtime.storage.file import EmbeddingFile
 from tests.oracles.agreement import agreement
 from tests.support.clustered_files import links_by_numpy, people_rows, person_of_rows, write_file
 from tests.support.errors import assert_names, raises
+from tests.support.extras import require_package
 
-pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
+require_package("scipy", "cluster")
 SIZES = [1] * 30 + [2] * 30 + [5] * 20 + [9] * 5
 
 

@@ -55,6 +55,7 @@ def test_a_copy_has_the_content_and_the_time_of_a_photo_and_nothing_else(
     assert copy.stat().st_mtime == 1e9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["copy", "hardlink"])
 @pytest.mark.parametrize("kind", ["link", "link to a folder", "pipe", "text"])
 def test_a_file_that_replaced_a_photo_is_not_exported(file: Path, tmp_path: Path, kind: str, mode: str) -> None:

@@ -13,9 +13,10 @@ from runtime.clusters.graph import connected_components, find_people
 from runtime.pairs.all_pairs import ScoredPairs
 from tests.oracles.agreement import agreement
 from tests.support.clustered_files import links_by_numpy, people_rows, person_of_rows
+from tests.support.extras import require_package
 from tests.support.facemill_command import ROOT
 
-pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[cluster]'")
+require_package("scipy", "cluster")
 
 
 def flood_labels(links: ScoredPairs, rows: int) -> NDArray[np.int64]:
@@ -132,6 +133,7 @@ def test_labels_of_pairs_and_chains_converge() -> None:
     assert same_groups(label[:200], np.arange(200) // 10)
 
 
+@pytest.mark.slow
 def test_without_scipy_the_error_names_the_package_to_install() -> None:
     code = (
         "import sys\nsys.modules['scipy'] = None\nimport numpy as np\nfrom runtime.pairs.all_pairs import ScoredPairs\n"

@@ -50,6 +50,7 @@ def list_folder(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_the_sidecar_describes_the_build(weights: Path) -> None:
     result = build(weights)
     assert result.engine.path.name == "test-model.cpu-fp32.onnx"
@@ -76,6 +77,7 @@ def test_the_sidecar_describes_the_build(weights: Path) -> None:
     assert 0.99999 <= result.engine.info.parity.minimum <= result.engine.info.parity.mean <= 1 + 1e-9
 
 
+@pytest.mark.slow
 def test_the_engine_is_optimised_for_any_processor(weights: Path) -> None:
     graph = onnx.load(build(weights).engine.path).graph
     kinds = {(node.domain, node.op_type) for node in graph.node}
@@ -83,6 +85,7 @@ def test_the_engine_is_optimised_for_any_processor(weights: Path) -> None:
     assert not any("nchwc" in domain for domain, _ in kinds)
 
 
+@pytest.mark.slow
 def test_a_second_build_is_up_to_date_and_writes_nothing(weights: Path) -> None:
     first = build(weights)
     before = list_folder(first.engine.path.parent)
@@ -153,6 +156,7 @@ def test_facts_survive_a_round_trip_through_the_sidecar() -> None:
     assert EngineInfo.from_dict(old) == facts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "values"),
     [
@@ -174,6 +178,7 @@ def test_every_field_known_before_a_build_is_compared() -> None:
     assert info().to_dict().keys() > module._BUILD_RESULTS
 
 
+@pytest.mark.slow
 def test_weights_with_another_sha256_are_refused(weights: Path) -> None:
     sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
     with raises(ModelError, sha256, "0" * 64, "facemill models fetch test-model"):
@@ -181,6 +186,7 @@ def test_weights_with_another_sha256_are_refused(weights: Path) -> None:
     assert build(weights, spec=spec(sha256=sha256)).built
 
 
+@pytest.mark.slow
 def test_an_int8_engine_records_its_calibration(weights: Path) -> None:
     result = build(weights, precision="int8", calibration=CROPS)
     assert result.engine.path.name == "test-model.cpu-int8.onnx"
@@ -255,6 +261,7 @@ def test_rates_are_medians_of_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (rate_a, rate_b) == (pytest.approx(1000), pytest.approx(400))
 
 
+@pytest.mark.slow
 def test_a_damaged_int8_engine_fails_the_parity_check(weights: Path) -> None:
     result = build(weights, precision="int8", calibration=CROPS)
     _, _, judges = CROPS.parts()
@@ -273,6 +280,7 @@ def test_a_damaged_int8_engine_fails_the_parity_check(weights: Path) -> None:
         check_parity(parity, "int8", "the engine")
 
 
+@pytest.mark.slow
 def test_weights_unfit_for_int8_write_no_engine(weights: Path) -> None:
     """Behind each convolution one channel dwarfs the others, which a single scale per tensor cannot represent."""
     model = onnx.load(weights)
@@ -327,6 +335,7 @@ def test_impossible_options_are_refused(weights: Path, options: dict[str, Any], 
         build(weights, **options)
 
 
+@pytest.mark.slow
 @without_gpu
 def test_auto_logs_why_it_fell_back(weights: Path) -> None:
     result = build(weights, backend="auto")
@@ -363,6 +372,7 @@ for capability in (None, "SM75"):
 """
 
 
+@pytest.mark.slow
 def test_a_missing_tensorrt_is_named_with_its_install_command(weights: Path) -> None:
     output = weights.parent / "engines"
     command = [sys.executable, "-c", NO_TENSORRT, str(ROOT), str(ROOT / "tests"), str(weights), str(output)]

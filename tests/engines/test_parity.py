@@ -15,6 +15,7 @@ from tests.support.errors import raises
 from tests.support.model_files import info, save_cnn, spec
 
 
+@pytest.mark.slow
 def test_a_different_normalisation_fails(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     graph = prepare_graph(weights, spec(mean=(120.0, 120.0, 120.0)), "fp32")
@@ -24,6 +25,7 @@ def test_a_different_normalisation_fails(tmp_path: Path) -> None:
         check_parity(parity, "fp32", "the engine")
 
 
+@pytest.mark.slow
 def test_outputs_that_are_not_finite_fail(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx", gain=1e9)  # beyond float16 in the first layer
     with OrtRunner(prepare_graph(weights, spec(), "fp16").SerializeToString(), info(precision="fp16")) as engine:
@@ -32,6 +34,7 @@ def test_outputs_that_are_not_finite_fail(tmp_path: Path) -> None:
         check_parity(parity, "fp16", "the engine")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", [(1, 1, 1), (1, 5, 7), (64, 64, 64), (100, 100, 128)])
 def test_every_batch_profile_is_checked(tmp_path: Path, profile: tuple[int, int, int]) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
@@ -62,6 +65,7 @@ def test_a_mean_below_its_limit_fails() -> None:
         check_parity(Parity(128, 0.969, 0.999), "int8", "x")
 
 
+@pytest.mark.slow
 def test_a_reference_that_does_not_run_is_a_model_error(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     with OrtRunner(prepare_graph(weights, spec(), "fp32").SerializeToString(), info()) as engine:

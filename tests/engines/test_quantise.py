@@ -82,11 +82,13 @@ def test_no_layer_stays_in_float_needlessly(tmp_path: Path) -> None:
     assert quantised.agreement >= 0.995
 
 
+@pytest.mark.slow
 def test_an_unreachable_target_is_refused_with_the_best_figure(uneven: onnx.ModelProto) -> None:
     with raises(EngineError, "3 of 5", 1.1, "fp16"):
         quantise(uneven, OnnxRuntimeCpu.scheme, CALIBRATION, CHOICE, target=1.1)
 
 
+@pytest.mark.slow
 def test_the_best_method_is_selected(tmp_path: Path) -> None:
     """Calibrate on dim pictures of which one has a bright pixel, which widens the range of minmax."""
     graph = prepare_graph(save_cnn(tmp_path / "m.onnx"), spec(mean=(0.0, 0.0, 0.0)), "fp32")

@@ -37,6 +37,7 @@ def images(count: int) -> NDArray[np.uint8]:
     return synthetic_crops(112, count=count)
 
 
+@pytest.mark.slow
 def test_a_batch_becomes_unit_rows_in_a_new_array(engine: Engine) -> None:
     with open_runner(engine) as runner:
         rows_a, rows_b = runner.infer(images(5)), runner.infer(images(5))
@@ -164,6 +165,7 @@ with open_runner(read_engine(Path(sys.argv[2])), threads=1) as runner:
 """
 
 
+@pytest.mark.slow
 def test_an_oversized_batch_is_out_of_memory_and_the_runner_remains_usable(tmp_path: Path) -> None:
     generate(tmp_path / "m.onnx", form="128", seed=0)
     engine = build_engine(spec(dimension=128), tmp_path / "m.onnx", backend="cpu", output=tmp_path).engine

@@ -22,6 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random-128", "random-512"])
 def test_a_shipped_random_model_is_generated_once(cache: Path, name: str) -> None:
     model = load_spec(name)
@@ -34,6 +35,7 @@ def test_a_shipped_random_model_is_generated_once(cache: Path, name: str) -> Non
     assert reference_embeddings(model, path, synthetic_crops(112, count=2)).shape == (2, model.dimension)
 
 
+@pytest.mark.slow
 def test_each_seed_and_form_has_its_own_cache_entry(cache: Path) -> None:
     models = [spec(generator=Generator(form, seed)) for form in ("128", "512") for seed in (0, 1)]
     assert len({weights_for(model).read_bytes() for model in models}) == 4
@@ -44,6 +46,7 @@ def test_weights_next_to_the_model_file_are_used(cache: Path, tmp_path: Path) ->
     assert weights_for(spec(folder=tmp_path)) == weights
 
 
+@pytest.mark.slow
 def test_concurrent_first_runs_generate_the_same_weights(cache: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"

@@ -24,6 +24,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_PRODUCT_TEST_S", 0.05)
 
 
+@pytest.mark.slow
 def test_the_machine_is_measured(tmp_path: Path) -> None:
     sizes: list[float] = []
 

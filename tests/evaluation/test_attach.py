@@ -76,6 +76,7 @@ def file(finished_file: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(finished_file, tmp_path / "people.h5"))
 
 
+@pytest.mark.slow
 def test_nothing_but_the_calibration_changes(file: Path, finished_file: Path, calibration: Calibration) -> None:
     file.chmod(0o640)
     attach_calibration(file, calibration)
@@ -109,6 +110,7 @@ def test_a_link_is_followed(file: Path, tmp_path: Path, calibration: Calibration
         assert find_calibration(gallery) == calibration
 
 
+@pytest.mark.slow
 def test_a_file_with_a_calibration_can_be_retried(tiny_engine: Path, tmp_path: Path, calibration: Calibration) -> None:
     request = Request(
         (str(write_people(tmp_path / "in")),), tmp_path / "o.h5", read_engine(tiny_engine), faces=FaceRules("none")

@@ -27,6 +27,7 @@ def file(tiny_engine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_errors_are_those_that_numpy_computes(file: Path) -> None:
     read = drawn_attributes(48)
     rng = np.random.default_rng(5)
@@ -93,6 +94,7 @@ def test_labels_of_other_photos_are_refused(file: Path) -> None:
         measure_attributes(gallery, {b"x.jpg": KnownPerson(3.0)}, "photos", "labels.csv")
 
 
+@pytest.mark.slow
 def test_the_command_measures_a_folder(tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_attribute_model(tmp_path)
     monkeypatch.setenv("FACEMILL_MODELS", str(tmp_path))

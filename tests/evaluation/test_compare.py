@@ -42,6 +42,7 @@ def perturb(embedded: EmbeddedFolder) -> EmbeddedFolder:
     return replace(embedded, status=status, vectors=np.delete(vectors, 5, axis=0))
 
 
+@pytest.mark.slow
 def test_an_engine_does_not_drift_from_itself(evaluation: Evaluation) -> None:
     comparison = compare_evaluations(evaluation, evaluation)
     assert comparison.drift is not None

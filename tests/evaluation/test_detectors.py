@@ -83,6 +83,7 @@ def evaluation(request_: Request) -> Evaluation:
     return evaluate(request_, read_pairs(write_pairs(request_.output.parent / "pairs.txt")))
 
 
+@pytest.mark.slow
 def test_figures_come_from_the_evaluation(evaluation: Evaluation) -> None:
     status = evaluation.embedded.status.copy()
     status[:3] = Status.NO_FACE

@@ -51,6 +51,7 @@ def vectors(evaluation: Evaluation, request_: Request) -> dict[str, NDArray[np.f
         return dict(zip(names, file["embeddings"][:], strict=True))
 
 
+@pytest.mark.slow
 def test_outcomes_of_photos_are_counted(evaluation: Evaluation) -> None:
     assert evaluation.embedded.outcomes == {"embedded": PEOPLE * SHOTS + 1, "corrupt": 1}
     assert evaluation.people == PEOPLE + 1

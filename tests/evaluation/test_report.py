@@ -60,6 +60,7 @@ def parse_strict_json(text: str) -> dict[str, object]:
     return parsed
 
 
+@pytest.mark.slow
 def test_the_json_contains_the_figures(report: Report, evaluation: Evaluation) -> None:
     document = parse_strict_json(json.dumps(report.to_dict()))
     assert (document["folder"], document["pairs_file"], document["comparison"]) == ("people/", "pairs.txt", None)
@@ -119,6 +120,7 @@ def test_without_matplotlib_figures_are_written_and_old_pictures_removed(
         draw_roc(report.evaluations, report.labels)
 
 
+@pytest.mark.slow
 def test_names_cannot_break_a_table_or_a_page(report: Report, evaluation: Evaluation, tmp_path: Path) -> None:
     evil = '<img src=x onerror="alert(1)">|\x1b[31m`\udcff.jpg'
     strange = replace(evaluation, lookalikes=(Lookalikes(0.5, evil, "b.jpg"),))
@@ -189,6 +191,7 @@ def test_engines_get_distinct_labels() -> None:
     assert labels_of([Path("x/a.onnx"), Path("y/a.onnx")]) == ("x/a.onnx", "y/a.onnx")
 
 
+@pytest.mark.slow
 def test_a_report_overwrites_no_file_without_force(report: Report, tmp_path: Path) -> None:
     people = tmp_path / "people"
     with pytest.raises(ConfigError):  # a typo, or a disk that is not mounted

@@ -107,6 +107,7 @@ def test_an_export_is_recorded_for_later_removals(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o007 for path in folder.iterdir()} == {0}  # users who may not read the file
 
 
+@pytest.mark.slow
 def test_a_damaged_file_gives_no_export(tmp_path: Path) -> None:
     file, _, _ = write_file(tmp_path / "people.h5", count=60_000)
     with h5py.File(file) as source:

@@ -21,9 +21,10 @@ from runtime.storage.derived import read_list
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import assert_names, raises, warnings_in
 from tests.support.export_files import ODD, write_file
+from tests.support.extras import require_package
 from tests.support.facemill_command import ROOT
 
-qdrant_client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
+require_package("qdrant_client", "qdrant")
 ROOT_OF_PHOTOS = b"/photos/\xfe"
 
 
@@ -39,6 +40,8 @@ def export(file: Path, store: Path, collection: str = "people", *, recreate: boo
 
 @contextmanager
 def open_store(store: Path) -> Iterator[Any]:
+    import qdrant_client
+
     client = qdrant_client.QdrantClient(path=str(store))
     try:
         yield client
@@ -151,6 +154,7 @@ def test_a_killed_export_resumes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.array([rows[row] for row in range(60)], np.float32), vectors)
 
 
+@pytest.mark.slow
 def test_a_changed_file_updates_the_points_of_the_same_faces(tmp_path: Path) -> None:
     """A removal changes row numbers. The points stay and get their new rows."""
     file, _, _ = write_file(tmp_path / "people.h5", count=40, seed=3)

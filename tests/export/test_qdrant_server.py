@@ -17,8 +17,9 @@ from runtime.export.qdrant_server import connect, is_local, with_retries
 from runtime.storage.file import EmbeddingFile
 from tests.support.errors import assert_names, raises, warnings_in
 from tests.support.export_files import write_file
+from tests.support.extras import require_package
 
-pytest.importorskip("qdrant_client", reason="qdrant-client is not installed: pip install '.[qdrant]'")
+require_package("qdrant_client", "qdrant")
 
 
 class ForeignServer(BaseHTTPRequestHandler):

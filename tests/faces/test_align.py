@@ -107,6 +107,7 @@ def test_grain_of_a_large_face_is_averaged(scale: float) -> None:
     assert crop[2:-2, 2:-2].std() < 1.2 * 40 / merged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 2.0, 3.1, 6.0, 9.7])
 @pytest.mark.parametrize("angle", [0.0, 0.4, 2.8])
 def test_large_and_small_faces_are_aligned_equally(scale: float, angle: float) -> None:

@@ -47,6 +47,7 @@ def middle(faces: Faces) -> NDArray[np.float32]:
     return (faces.boxes[0, :2] + faces.boxes[0, 2:]) / 2
 
 
+@pytest.mark.slow
 def test_faces_are_located_in_each_photo(runner: Runner) -> None:
     squares = [(200, 100, 140), (0, 0, 100), (20, 60, 36), (500, 900, 480)]
     sizes = [(600, 500), (400, 300), (112, 150), (2000, 1600)]

@@ -49,6 +49,7 @@ TRUTHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", TRUTHS.values(), ids=TRUTHS.keys())
 @pytest.mark.parametrize("degrees", [0, 20, -45])
 @pytest.mark.parametrize("shift", [(0, 0), (9, -7)])

@@ -73,5 +73,6 @@ def test_a_fault_loses_nothing(
         assert list(violations(laboratory, cases[name], tmp_path / "folder", fault, number, operation)) == []
 
 
+@pytest.mark.slow
 def test_every_command_that_writes_is_disturbed(cases: dict[str, Case]) -> None:
     assert set(cases) == set(COMMANDS)

@@ -53,6 +53,7 @@ def tree(folder: Path) -> dict[bytes, object]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["symlink", "hardlink", "copy"])
 def test_undo_restores_the_tree_to_the_byte(file: Path, samples: Path, mode: str) -> None:
     folder = file.parent
@@ -152,6 +153,7 @@ def test_other_files_are_no_receipts(tmp_path: Path, content: str) -> None:
     assert (tmp_path / "x").read_text() == "keep"
 
 
+@pytest.mark.slow
 def test_outputs_that_exist_are_kept_without_force(file: Path) -> None:
     folder = file.parent / "women"
     runtime.filter(file, gender="woman", folders=folder)
@@ -163,6 +165,7 @@ def test_outputs_that_exist_are_kept_without_force(file: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_the_command_prints_paths_or_json_and_undoes(file: Path) -> None:
     report = runtime.filter(file, gender="man")
     result = facemill("filter", file, "--gender", "man")

@@ -76,6 +76,7 @@ def differences(got: Any, expected: Any, where: str, key: str = "") -> list[str]
     return [] if equal else [f"{where}: got {got!r}, expected {expected!r}"]
 
 
+@pytest.mark.slow
 def test_the_scenario_makes_the_expected_files_arrays_and_answers(
     scenario: Scenario, expected_arrays: Mapping[str, NDArray[Any]]
 ) -> None:

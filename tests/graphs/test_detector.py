@@ -35,6 +35,7 @@ def built(red: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
     return build_engine(spec, resolve_weights(spec), backend="cpu", output=tmp_path_factory.mktemp("engines"))
 
 
+@pytest.mark.slow
 def test_a_detector_is_built_and_proven(built: BuildResult) -> None:
     assert (built.engine.info.task, built.engine.info.decode) == ("detect", "yunet")
     assert (built.engine.info.parity.images, built.engine.info.dimension) == (4, 15)

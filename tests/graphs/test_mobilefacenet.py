@@ -17,6 +17,7 @@ from tests.support.model_files import spec
 PARAMETERS = {"128": 993_344, "512": 3_396_608}  # as the docstring says
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["128", "512"])
 def test_a_seed_determines_the_network(tmp_path: Path, form: str) -> None:
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):

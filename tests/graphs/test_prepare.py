@@ -63,6 +63,7 @@ def test_the_mean_is_folded_without_padding_and_subtracted_with_padding(tmp_path
     assert operators(bare, spec()) - operators(bare, spec(**PLAIN)) == Counter()
 
 
+@pytest.mark.slow
 def test_a_grouped_first_convolution_keeps_the_outputs(tmp_path: Path) -> None:
     weight = numpy_helper.from_array(np.random.default_rng(1).standard_normal((6, 1, 3, 3)).astype(np.float32), "w")
     nodes = [
@@ -89,6 +90,7 @@ def test_generated_networks_equal_onnx_runtime(tmp_path: Path, form: str, precis
     assert parity.minimum >= BARS[precision].minimum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [(1, -1), (1, 256), (-1, 256)])
 def test_a_file_with_batch_one_and_opset_11_takes_batches(tmp_path: Path, target: tuple[int, ...]) -> None:
     weights = save_cnn(tmp_path / "m.onnx", opset=11, batch=1, target=target)
@@ -111,6 +113,7 @@ def test_the_real_file_equals_onnx_runtime(shared: Path, precision: str) -> None
     assert parity.minimum >= BARS[precision].minimum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("images", "embeddings"), ("embeddings", "images"), ("in/0-Cast", "out/1-Mul")])
 def test_a_file_may_use_the_same_names_as_facemill(tmp_path: Path, names: tuple[str, str]) -> None:
     weights = save_cnn(tmp_path / "m.onnx", names=names)

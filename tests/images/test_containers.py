@@ -241,6 +241,7 @@ def compressed(kind: str, pixels: np.ndarray = SCENE) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TIFF_KINDS)
 @pytest.mark.parametrize("shape", [(1, 1), (170, 140), (900, 700)])
 def test_whole_strips_are_read(kind: str, shape: tuple[int, int]) -> None:
@@ -249,6 +250,7 @@ def test_whole_strips_are_read(kind: str, shape: tuple[int, int]) -> None:
         np.testing.assert_array_equal(photo.pixels, pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TIFF_KINDS)
 @pytest.mark.parametrize("damage", ["zeros", "noise", "cut"])
 @pytest.mark.parametrize("seed", range(4))

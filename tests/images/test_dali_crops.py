@@ -165,6 +165,7 @@ def test_files_unfit_for_dali_equal_the_cpu_decoder_exactly(decoder: DaliDecoder
     assert (got.images == np.stack([decode_image(data, size=112) for data in files])).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [CUT, DAMAGED, HOLED, b"", b"\xff\xd8\xff", b"text", GOOD[0][:-1]])
 @pytest.mark.parametrize("index", range(8))
 def test_a_bad_file_does_not_affect_the_others(decoder: DaliDecoder, bad: bytes, index: int) -> None:

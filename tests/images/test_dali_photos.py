@@ -132,6 +132,7 @@ def test_photos_remain_valid_while_their_run_is_referenced(decoder: DaliPhotos) 
         np.testing.assert_array_equal(pixels(photo), expected)
 
 
+@pytest.mark.slow
 def test_a_run_is_limited_in_pixels() -> None:
     with DaliPhotos(LONG_SIDES, 640, options=DaliOptions(batch_pixels=2 * 400 * 300, batch_size=4)) as decoder:
         assert [run.indices for run in decoder.decode(PORTRAITS[:5])] == [[0, 1], [2, 3], [4]]

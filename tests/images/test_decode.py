@@ -43,6 +43,7 @@ def test_every_format_in_both_channel_orders(kind: str, order: str) -> None:
     assert difference(got, expected) < (2.0 if kind == "JPEG" else 0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("alpha", [False, True])

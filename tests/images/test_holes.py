@@ -29,6 +29,7 @@ def test_a_hole_in_a_jpeg_within_a_tiff_is_damage(hole: bytes) -> None:
     assert caught.value.status is Status.CORRUPT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["WEBP", "lossless WEBP", "JPEG2000", "AVIF"])
 @pytest.mark.parametrize("share", [0.4, 0.8])
 def test_the_zeros_of_a_download_that_broke_off_are_damage(kind: str, share: float) -> None:
@@ -42,6 +43,7 @@ def test_the_zeros_of_a_download_that_broke_off_are_damage(kind: str, share: flo
         assert caught.value.status is Status.CORRUPT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["WEBP", "JPEG2000", "AVIF", "PNG"])
 @pytest.mark.parametrize("after", [bytes(300), b"abc" * 100])
 def test_bytes_after_the_image_data_of_other_formats_are_harmless(kind: str, after: bytes) -> None:

@@ -65,6 +65,7 @@ def test_no_memory_of_opencv_is_tried_again_too() -> None:
     assert caught.value.status is Status.UNREADABLE
 
 
+@pytest.mark.slow
 def test_a_machine_without_memory_is_no_outcome_of_a_photo() -> None:
     """In a process of its own, whose address space is full."""
     script = """

@@ -59,6 +59,7 @@ def test_a_file_that_was_cut_short_is_corrupt(kind: str, cut: int) -> None:
     assert caught.value.status is Status.CORRUPT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("after", [b"", b"\0", bytes(5000), b"\xff" * 700])
 def test_only_the_end_marker_missing_is_harmless(kind: str, after: bytes) -> None:
@@ -66,6 +67,7 @@ def test_only_the_end_marker_missing_is_harmless(kind: str, after: bytes) -> Non
     np.testing.assert_array_equal(decode_image(data[:-2] + after, size=112), decode_image(data, size=112))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("after", [b"abc" * 500, bytes(100_000), make.encode(noisy(1)), b"\xff\xd8\xff" + bytes(500)])
 def test_bytes_after_the_end_are_harmless(kind: str, after: bytes) -> None:
@@ -81,6 +83,7 @@ def test_zeros_before_the_end_marker_are_harmless(kind: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pixels", [WHITE, WHITE[::-1], WHITE[:, ::-1], GREY, GREY // 128, GREY + 127])
 def test_areas_of_one_colour_are_whole(kind: str, pixels: np.ndarray) -> None:
@@ -94,6 +97,7 @@ def test_an_ordinary_file_needs_no_closer_look() -> None:
         assert not header.doubtful
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "optimised", "subsampled", "restarts"])
 @pytest.mark.parametrize("hole", ["noise", "ones"])
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7])

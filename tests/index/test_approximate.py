@@ -40,6 +40,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gallery(tmp_path_factory.mktemp("codes") / "people.h5", crowd())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_an_approximate_search_finds_nearly_all_hits_with_exact_scores(people: Path, kind: str) -> None:
     queries = crowd(60, seed=5)
@@ -57,6 +58,7 @@ def test_an_approximate_search_finds_nearly_all_hits_with_exact_scores(people: P
     np.testing.assert_array_equal(np.concatenate([s for _, s in single_results]), scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_the_reported_recall_equals_the_measured_recall(people: Path, kind: str) -> None:
     vectors = crowd()
@@ -79,6 +81,7 @@ def test_the_reported_recall_equals_the_measured_recall(people: Path, kind: str)
     assert facts.exact_ms is not None
 
 
+@pytest.mark.slow
 def test_a_file_in_half_precision_is_searched(tmp_path: Path) -> None:
     vectors = crowd().astype(np.float16)
     path = write_gallery(tmp_path / "half.h5", vectors)
@@ -89,6 +92,7 @@ def test_a_file_in_half_precision_is_searched(tmp_path: Path) -> None:
     np.testing.assert_array_equal(scores[0], exact_score(vectors[rows[0]], query[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_more_hits_than_measured_fall_back_to_exact_search(people: Path, kind: str) -> None:
     path = codes_path(people, kind)
@@ -108,6 +112,7 @@ def test_more_hits_than_measured_fall_back_to_exact_search(people: Path, kind: s
     assert np.mean([len(set(a) & set(b)) for a, b in zip(rows, right, strict=True)]) >= 0.97 * 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_all_rows_may_be_requested(tmp_path: Path, kind: str) -> None:
     path = write_gallery(tmp_path / "few.h5", crowd(300))
@@ -118,6 +123,7 @@ def test_all_rows_may_be_requested(tmp_path: Path, kind: str) -> None:
     assert np.isfinite(scores).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_copies_and_zero_rows_are_found(tmp_path: Path, kind: str) -> None:
     vectors = crowd()
@@ -168,6 +174,7 @@ def empty(path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_exact_search_completes_lists_with_too_few_rows(people: Path) -> None:
     query = crowd(3, seed=10)
     with EmbeddingFile(people) as gallery, ApproximateIndex(gallery, "ivf", 900) as index:
@@ -200,6 +207,7 @@ def test_an_index_that_cannot_be_stored_still_answers(tmp_path: Path) -> None:
             ApproximateIndex(gallery, "ivf", 5)
 
 
+@pytest.mark.slow
 def test_eight_bits_separate_rows_that_four_bits_cannot(tmp_path: Path) -> None:
     """This is why two kinds exist: an untrained network gives rows with cosines near 0.99."""
     rng = np.random.default_rng(4)

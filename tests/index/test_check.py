@@ -62,6 +62,7 @@ FORGERIES: dict[str, Callable[[NDArray[np.float32]], NDArray[np.float32]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", ["flat", "ivf", "sq8"])
 @pytest.mark.parametrize("forgery", ["rows of others", "a row twice"])
 def test_a_forged_index_cannot_add_rows(gallery: Path, forgery: str, index: str) -> None:

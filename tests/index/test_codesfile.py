@@ -116,6 +116,7 @@ def test_a_copied_index_is_checked_by_content_and_reused(people: Path, tmp_path:
     assert codes_path(copy_folder / "people.h5", "sq8").stat().st_ino == before
 
 
+@pytest.mark.slow
 def test_a_new_run_gets_a_new_index(people: Path) -> None:
     new_rows = crowd(400, seed=31)
     write_gallery(people, new_rows, run_id="run-2")
@@ -131,6 +132,7 @@ def test_damage_with_a_matching_sidecar_is_an_error(people: Path) -> None:
         answer(people)
 
 
+@pytest.mark.slow
 def test_files_of_a_killed_search_are_reused(people: Path) -> None:
     codes_path(people, "ivf").with_name("people.h5.faiss-ivf.partial").write_bytes(os.urandom(3_000_000))
     np.testing.assert_array_equal(answer(people, "ivf"), oracle(crowd(400), crowd(4, seed=30), 5))

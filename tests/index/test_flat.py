@@ -71,6 +71,7 @@ def test_answers_equal_exact_numpy(tmp_path: Path, queries: int, dtype: type) ->
         )
 
 
+@pytest.mark.slow
 def test_one_query_and_a_batch_give_identical_scores(gallery_file: Path) -> None:
     queries = unit_rows(50, seed=2)
     rows, scores = answer(gallery_file, queries)

@@ -44,6 +44,7 @@ def test_projected_directions_have_similar_strength() -> None:
     assert after.max() / after.min() < 3
 
 
+@pytest.mark.slow
 def test_training_sizes() -> None:
     assert sample_size(300) == 300
     assert sample_size(100_000) == 32_768
@@ -76,6 +77,7 @@ def test_a_search_with_an_effort_does_not_change_the_index(kind: str) -> None:
             codes.nprobe = 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "dimension"), [(2000, 64), (5000, 32)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_estimated_sizes_equal_those_of_faiss_files(kind: str, rows: int, dimension: int) -> None:

@@ -136,6 +136,7 @@ def test_a_certain_estimate_is_not_measured(people: Path, monkeypatch: pytest.Mo
     assert "exact_ms" not in sidecar_path(index_path(people)).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", ["flat", "sq8", "ivf"])
 def test_a_named_index_is_used(people: Path, index: str) -> None:
     assert opened_kind(people, index=index, latency_ms=1e-6) == index

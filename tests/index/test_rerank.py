@@ -57,6 +57,7 @@ def test_a_thread_limit_applies_only_to_the_calling_thread() -> None:
     assert faiss.omp_get_max_threads() == usual
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ivf", "sq8"])
 def test_concurrent_searches_equal_sequential_searches(tmp_path: Path, kind: str) -> None:
     """One query (one thread) and many queries (all threads) do not see each other's settings."""

@@ -62,6 +62,7 @@ def note(path: Path) -> None:
         target["note"] = np.arange(len(target["embeddings"]))
 
 
+@pytest.mark.slow
 def test_indexes_of_the_same_rows_are_not_rebuilt(people: Path, caplog: pytest.LogCaptureFixture) -> None:
     before = {path: path.read_bytes() for path in (index_path(people), codes_path(people, "sq8"))}
     cards = [json.loads(sidecar_path(path).read_text()) for path in before]
@@ -73,6 +74,7 @@ def test_indexes_of_the_same_rows_are_not_rebuilt(people: Path, caplog: pytest.L
     assert [json.loads(sidecar_path(path).read_text()) for path in before] == expected
 
 
+@pytest.mark.slow
 def test_indexes_next_to_a_link_are_kept(people: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     link = tmp_path / "here" / "link.h5"
     link.parent.mkdir()
@@ -93,6 +95,7 @@ def other_rows_of_that_size_and_time(path: Path) -> None:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [other_rows, other_rows_of_that_size_and_time])
 def test_indexes_of_other_rows_are_rebuilt(
     people: Path, caplog: pytest.LogCaptureFixture, change: Callable[[Path], None]
@@ -102,6 +105,7 @@ def test_indexes_of_other_rows_are_rebuilt(
     assert rebuilt_indexes(people, caplog) == ["people.h5.faiss", "people.h5.faiss-sq8"]
 
 
+@pytest.mark.slow
 def test_indexes_of_another_file_are_not_adopted(people: Path, caplog: pytest.LogCaptureFixture) -> None:
     other_rows(people)
     note(people)
@@ -114,6 +118,7 @@ def test_a_change_that_fails_changes_no_sidecar(people: Path, caplog: pytest.Log
     assert rebuilt_indexes(people, caplog) == []
 
 
+@pytest.mark.slow
 def test_a_stop_between_two_sidecars_rebuilds_the_second_index(
     people: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +136,7 @@ def test_a_stop_between_two_sidecars_rebuilds_the_second_index(
     assert rebuilt_indexes(people, caplog) == ["people.h5.faiss-sq8"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"source": 3}'])
 def test_an_unreadable_sidecar_only_rebuilds_the_index(
     people: Path, caplog: pytest.LogCaptureFixture, text: str
@@ -145,6 +151,7 @@ def test_what_is_no_embedding_file_is_refused(tmp_path: Path) -> None:
         raise AssertionError("the block was entered")
 
 
+@pytest.mark.slow
 def test_other_cards_follow_too_and_what_a_kill_leaves_of_them_has_a_name_of_ours(
     people: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,7 @@ def test_without_the_error_bound_the_answer_would_be_wrong() -> None:
     assert not np.array_equal(rows, oracle(vectors, around[None], 50)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [8, 128, 512])
 def test_no_score_error_exceeds_the_bound_of_the_source(maker: Maker, dimension: int) -> None:
     vectors, queries = unit_rows(2000, dimension, seed=14), unit_rows(40, dimension, seed=15)

@@ -141,6 +141,7 @@ def test_what_a_killed_merge_left_is_erased_with_the_person(
     assert not output.with_name("joined.h5.parts").exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_repair_left_is_erased_with_the_person(samples: Path, file: Path, tmp_path: Path) -> None:
     output = tmp_path / "repaired.h5"
     whole = file.read_bytes()
@@ -442,6 +443,7 @@ def test_a_folder_that_became_a_link_is_not_followed(tmp_path: Path, monkeypatch
     assert (tmp_path / "victim" / "page.html").exists()
 
 
+@pytest.mark.slow
 def test_a_joined_file_of_rows_that_were_removed_meanwhile_is_deleted(
     file: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -491,6 +493,7 @@ def searched(file: Path, samples: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_an_index_is_beside_the_file_and_not_beside_its_link(file: Path, samples: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.h5"
     link.symlink_to(file)
@@ -542,6 +545,7 @@ def test_pages_in_a_moved_folder_are_erased(searched: Path, samples: Path) -> No
     assert not (moved / "page.html").exists()
 
 
+@pytest.mark.slow
 def test_a_removal_in_a_copied_folder_erases_the_copied_pages_and_not_the_original(searched: Path) -> None:
     copied = searched.parent.with_name("copied")
     shutil.copytree(searched.parent, copied)

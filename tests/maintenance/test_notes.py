@@ -75,6 +75,7 @@ def test_a_damaged_list_of_pages_does_no_harm(text: str, file: Path) -> None:
     assert not [path for path in paths_in(file) if path.startswith(b"P02")]
 
 
+@pytest.mark.slow
 def test_a_list_that_came_with_the_file_deletes_no_table_of_the_user(file: Path, tmp_path: Path) -> None:
     table, folder = tmp_path / "home" / "thesis.csv", tmp_path / "home" / "results"
     table.write_text("a,b\n1,2\n")
@@ -123,6 +124,7 @@ def test_a_new_line_makes_no_foreign_line_trusted(file: Path) -> None:
     assert any("another user" in entry["path"] for entry in json.loads(result.stdout)["may_still_show"])
 
 
+@pytest.mark.slow
 def test_a_resumed_removal_writes_its_receipt_where_the_command_says(file: Path, tmp_path: Path) -> None:
     target = tmp_path / "home" / "authorized_keys"
     target.write_text("mine")

@@ -82,6 +82,7 @@ def test_a_file_split_and_joined_is_unchanged(
     assert differences(output, crowd) == []
 
 
+@pytest.mark.slow
 def test_the_remaining_photos_keep_their_order(crowd: Path, tmp_path: Path) -> None:
     keep = np.random.default_rng(1).random(ROWS) < 0.1
     output = copy_photos(crowd, tmp_path / "o.h5", keep)

@@ -29,6 +29,7 @@ def loop_over_pairs(
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "people"), [(2, 1), (40, 5), (300, 20), (257, 257), (256, 1)])
 @pytest.mark.parametrize("block", [7, 256])
 def test_every_pair_is_counted_once(rows: int, people: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ def test_intervals_equal_published_values(successes: int, trials: int, low: floa
     assert wilson(successes, trials) == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.slow
 def test_the_width_of_a_bootstrap_depends_on_the_people() -> None:
     rng = np.random.default_rng(3)
     values = rng.random((4000, 2))

@@ -78,6 +78,7 @@ def test_a_missing_file_is_reported(tmp_path: Path) -> None:
         read_pairs(tmp_path / "none.txt")
 
 
+@pytest.mark.slow
 def test_the_official_lfw_file_is_read(shared: Path, tmp_path: Path) -> None:
     with tarfile.open(shared / "data" / "lfw_pairs.tar") as archive:
         member = archive.extractfile("lfw/pairs.txt")

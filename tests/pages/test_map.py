@@ -20,8 +20,9 @@ from runtime.pages.map import (
 from runtime.pages.map_page import Groups
 from runtime.storage.file import EmbeddingFile
 from tests.support.duplicate_people import calibration_of, write_rows
+from tests.support.extras import require_package
 
-pytest.importorskip("scipy", reason="SciPy is not installed: pip install '.[map]'")
+require_package("scipy", "map")
 
 
 def crowd(dimension: int = 40) -> NDArray[np.float32]:
@@ -76,6 +77,7 @@ def test_cluster_numbers_of_the_file_are_kept() -> None:
     assert groups_of_column(np.array([3, 3], np.int64)).labels.tolist() == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dimension", [128, 512])
 def test_the_estimated_threshold_separates_strangers_and_keeps_people(dimension: int) -> None:
     rng = np.random.default_rng(1)

@@ -14,8 +14,9 @@ import pytest
 
 from runtime.pages.map_page import Groups, MapPage, figure_of, render_map
 from tests.support.browser import ParsedPage, open_in_browser
+from tests.support.extras import require_package
 
-pytest.importorskip("plotly", reason="plotly is not installed: pip install '.[map]'")
+require_package("plotly", "map")
 EVIL = '</script><script>document.title="run"</script><img src=x onerror="document.title=1">\n\x1b[31m\u202e<b>&amp;'
 PICTURE = b"\xff\xd8\xff picture"
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from runtime.errors import MissingDependencyError
 from runtime.pages.map_projection import MIN_ROWS, project, sample_rows
 from tests.support.errors import raises
+from tests.support.extras import require_package
 
-sklearn = pytest.importorskip("sklearn", reason="scikit-learn is not installed: pip install '.[map]'")
+require_package("sklearn", "map")
 PEOPLE, SHOTS = 8, 12
 
 
@@ -53,6 +54,7 @@ def test_equal_embeddings_are_drawn_apart() -> None:
     assert len(np.unique(places, axis=0)) == 20
 
 
+@pytest.mark.slow
 def test_a_zero_row_has_a_position() -> None:
     vectors = people()
     vectors[5] = 0

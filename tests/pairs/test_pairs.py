@@ -97,6 +97,7 @@ def test_two_faces_of_one_photo_are_no_pair(tmp_path: Path) -> None:
     assert {(0, 3), (1, 3)} <= {pair[:2] for pair in list_pairs(result)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", [SAVE_EVERY_BLOCK, NO_BUDGET], ids=["exact", "near"])
 def test_a_stopped_search_resumes_from_the_last_block(tmp_path: Path, crash: Any, query: PairQuery) -> None:
     path = write_rows(tmp_path / "p.h5", rows_with_duplicates(730))

@@ -98,6 +98,7 @@ def _fields(request: Request) -> dict[str, Any]:
     return {name: getattr(request, name) for name in Request.__slots__}
 
 
+@pytest.mark.slow
 def test_a_damaged_list_of_photos_that_changed_is_an_error(request_: Request, tmp_path: Path, folder: Path) -> None:
     (parts_of(request_) / "paths").write_bytes(b"00.jpg\0")
     segments = sorted(os.listdir(parts_of(request_)))

@@ -60,6 +60,7 @@ def find_crops(runner: Runner, *files: bytes, rules: FaceRules = DETECT, order: 
     return find_faces_with(runner, rules, spec(channel_order=order), Limits())(photos)
 
 
+@pytest.mark.slow
 def test_each_photo_has_a_crop_or_an_outcome(runner: Runner) -> None:
     crops = find_crops(runner, png(ONE_FACE), b"junk", png(NO_FACES), png(TWO_FACES))
     assert crops.rows.tolist() == [10, 13]
@@ -81,6 +82,7 @@ def test_the_crop_shows_the_face(runner: Runner) -> None:
     np.testing.assert_array_equal(bgr.images[0][..., ::-1], crops.images[0])
 
 
+@pytest.mark.slow
 def test_boxes_and_landmarks_are_in_pixels_of_the_original(runner: Runner) -> None:
     small = find_crops(runner, make.encode(picture(640, 480, (160, 192, 144)), quality=95)).faces
     large = find_crops(
@@ -102,6 +104,7 @@ def test_orientation_turns_boxes_too(runner: Runner, orientation: int) -> None:
     np.testing.assert_allclose(turned.faces["box"], upright.faces["box"], atol=2)
 
 
+@pytest.mark.slow
 def test_policy_all_gives_every_face_a_row(runner: Runner) -> None:
     crops = find_crops(runner, png(ONE_SMALL), png(TWO_SMALL), png(NO_FACES), rules=replace(DETECT, policy="all"))
     assert crops.rows.tolist() == [10, 11, 11]

@@ -99,6 +99,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", BATCHES.values(), ids=BATCHES.keys())
 def test_a_batch_gives_the_result_of_the_cpu(open_stage: Callable[..., Any], engine: bytes, files: list[bytes]) -> None:
     rows = np.arange(len(files)) * 3 + 100
@@ -126,6 +127,7 @@ def test_many_batches_in_flight_come_out_in_order(open_stage: Callable[..., Any]
         check(embedded, embed_on_cpu(engine, batch))
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch_limit_and_loses_no_photo(
     open_stage: Callable[..., Any], engine: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -137,6 +139,7 @@ def test_out_of_memory_halves_the_batch_limit_and_loses_no_photo(
     assert len([line for line in warnings_in(caplog) if "out of memory" in line]) == 2
 
 
+@pytest.mark.slow
 def test_out_of_memory_in_dali_halves_the_batch_limit(
     open_stage: Callable[..., Any], engine: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,6 +157,7 @@ def test_out_of_memory_in_dali_halves_the_batch_limit(
         assert embed.limit.size == 2
 
 
+@pytest.mark.slow
 def test_an_engine_failure_is_raised_with_its_message(open_stage: Callable[..., Any]) -> None:
     with open_stage() as embed:
         embed._runner._engine.refusals = {1: "the GPU fell off the bus"}
@@ -161,6 +165,7 @@ def test_an_engine_failure_is_raised_with_its_message(open_stage: Callable[..., 
             embed(Encoded(np.arange(3), files=tuple(JPEGS[:3])))
 
 
+@pytest.mark.slow
 def test_decoding_and_inference_have_separate_clocks(open_stage: Callable[..., Any]) -> None:
     with open_stage() as embed:
         embed(Encoded(np.arange(4), files=(*JPEGS[:3], CUT)))
@@ -170,6 +175,7 @@ def test_decoding_and_inference_have_separate_clocks(open_stage: Callable[..., A
     assert infer.busy_s > 0
 
 
+@pytest.mark.slow
 def test_warm_up_runs_every_slot(open_stage: Callable[..., Any]) -> None:
     with open_stage(slots=3) as embed:
         embed.warm_up()

@@ -209,6 +209,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.slow
 def test_a_second_look_on_the_gpu_gives_the_result_of_the_cpu(
     engine: bytes, detector: tuple[bytes, EngineInfo], landmarks: tuple[bytes, EngineInfo], compiled: Path
 ) -> None:
@@ -354,6 +355,7 @@ def test_an_engine_failure_is_raised_with_its_message(open_embed_faces: Open, at
         assert embed(batch_of(*ONE_FACE[:3])).rows.tolist() == [100, 103, 106]  # slots and resources were returned
 
 
+@pytest.mark.slow
 def test_warm_up_runs_every_slot(open_embed_faces: Open) -> None:
     with open_embed_faces(slots=3) as embed:
         embed.warm_up()

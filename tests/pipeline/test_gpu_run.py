@@ -120,6 +120,7 @@ def test_the_gpu_path_writes_the_file_of_the_cpu_path(
         assert cpu_file["metadata"].attrs["decoder"] == "opencv"
 
 
+@pytest.mark.slow
 def test_opencv_may_decode_for_tensorrt(engine: Engine, request_for: Callable[..., Request], tmp_path: Path) -> None:
     summary = process(request_for(engine, decoder="opencv"))
     assert summary.outcomes == {"embedded": 594, "corrupt": 6}
@@ -187,6 +188,7 @@ def test_tuned_settings_are_stored_per_detector(
     assert recall_settings(engine.info, "dali") is None
 
 
+@pytest.mark.slow
 def test_dali_needs_both_engines_on_the_gpu(
     engine: Engine, cpu_detector: Engine, portraits: Path, tmp_path: Path
 ) -> None:

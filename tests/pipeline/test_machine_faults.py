@@ -115,6 +115,7 @@ def committed(output: Path) -> tuple[int, int]:
     return int(embedded.sum()), int((~embedded).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_photo_that_cannot_be_read_at_once_is_read_again(
     fault: str, folder: Path, tiny_engine: Path, tmp_path: Path
@@ -124,6 +125,7 @@ def test_a_photo_that_cannot_be_read_at_once_is_read_again(
     assert answer["outcomes"] == {"embedded": PHOTOS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_stays_stops_the_run_and_the_same_command_goes_on(
     fault: str, folder: Path, tiny_engine: Path, tmp_path: Path
@@ -140,6 +142,7 @@ def test_a_fault_that_stays_stops_the_run_and_the_same_command_goes_on(
     assert answer["outcomes"] == {"embedded": PHOTOS}
 
 
+@pytest.mark.slow
 def test_a_photo_on_a_bad_sector_is_left_out_by_name_and_tried_again_by_retry(
     folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -156,12 +159,14 @@ def test_a_photo_on_a_bad_sector_is_left_out_by_name_and_tried_again_by_retry(
     assert summary(process(tiny_engine, folder, output, "--retry"))["outcomes"] == {"embedded": PHOTOS}
 
 
+@pytest.mark.slow
 def test_a_single_photo_without_permission_is_an_outcome(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     with at_open(folder / BROKEN, failing("EACCES")):
         answer = summary(process(tiny_engine, folder, tmp_path / "o.h5"))
     assert answer["outcomes"] == {"embedded": PHOTOS - 1, "unreadable": 1}
 
 
+@pytest.mark.slow
 def test_a_run_stops_if_no_photo_can_be_opened_any_more(
     folder: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,6 +191,7 @@ def test_a_run_stops_if_no_photo_can_be_opened_any_more(
     assert summary(process(tiny_engine, folder, output))["outcomes"] == {"embedded": PHOTOS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["", "b"])
 def test_a_folder_that_is_moved_away_stops_the_run_and_the_next_run_resumes(
     which: str, folder: Path, tiny_engine: Path, tmp_path: Path
@@ -211,6 +217,7 @@ def test_a_folder_that_is_moved_away_stops_the_run_and_the_next_run_resumes(
         assert answer["outcomes"] == {"embedded": embedded, "unreadable": PHOTOS - embedded}
 
 
+@pytest.mark.slow
 def test_a_single_photo_that_is_deleted_during_the_run_is_an_outcome(
     folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -219,6 +226,7 @@ def test_a_single_photo_that_is_deleted_during_the_run_is_an_outcome(
     assert answer["outcomes"] == {"embedded": PHOTOS - 1, "unreadable": 1}
 
 
+@pytest.mark.slow
 def test_photos_of_a_list_that_never_existed_are_outcomes(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     paths = [f"{folder}/a/{number:02d}.jpg" for number in range(20)]
     paths += [f"{folder}/{place}/{number}.jpg" for place in ("never", "b/25.jpg") for number in range(100)]
@@ -227,6 +235,7 @@ def test_photos_of_a_list_that_never_existed_are_outcomes(folder: Path, tiny_eng
     assert answer["outcomes"] == {"embedded": 20, "unreadable": 200}
 
 
+@pytest.mark.slow
 def test_another_device_below_the_same_path_stops_the_run(
     folder: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +274,7 @@ def mounted(folder: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], capture_output=True)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_unmounted_stops_the_run_until_it_is_back(
     mounted: Path, folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:
@@ -295,6 +305,7 @@ def in_list(tmp_path: Path, *folders: Path) -> str:
     return f"@{tmp_path / 'list.txt'}"
 
 
+@pytest.mark.slow
 def test_another_process_notices_that_a_folder_of_a_list_disappeared(folder: Path, tmp_path: Path) -> None:
     listed = scan([in_list(tmp_path, folder / "a", folder / "b")])
     copy: FileSource = pickle.loads(pickle.dumps(listed.with_names(())))
@@ -305,6 +316,7 @@ def test_another_process_notices_that_a_folder_of_a_list_disappeared(folder: Pat
         source.read(39)
 
 
+@pytest.mark.slow
 def test_the_run_of_a_list_goes_on_when_its_folder_is_back(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     output, photos = tmp_path / "o.h5", in_list(tmp_path, folder / "a", folder / "b")
     with at_open(folder / BROKEN, once(lambda: (folder / "b").rename(folder / "b2"))):
@@ -335,6 +347,7 @@ def test_add_and_retry_of_a_list_stop_too_if_a_folder_disappears(
     assert outcomes(output) == {"1": 60}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["list", "photos", "folders"])
 def test_a_disk_behind_a_link_that_is_unmounted_stops_the_run_until_it_is_back(
     named: str, mounted: Path, folder: Path, tiny_engine: Path, tmp_path: Path
@@ -381,6 +394,7 @@ def links(folder: Path, tmp_path: Path) -> Path:
     return photos
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["folder", "list", "photos"])
 def test_photos_that_are_links_to_a_disk_that_is_unmounted_stop_the_run_until_it_is_back(
     named: str, mounted: Path, links: Path, tiny_engine: Path, tmp_path: Path
@@ -412,6 +426,7 @@ def test_photos_that_are_links_to_a_disk_that_is_unmounted_stop_the_run_until_it
     assert summary(process(tiny_engine, names[0], output, *names[1:]))["outcomes"] == {"embedded": 40}
 
 
+@pytest.mark.slow
 def test_a_link_of_a_list_that_the_scan_did_not_look_at_counts_once_a_photo_was_read(
     mounted: Path, links: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -427,6 +442,7 @@ def test_a_link_of_a_list_that_the_scan_did_not_look_at_counts_once_a_photo_was_
         source.read(21)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", ["empty", "missing"])
 def test_photos_that_are_links_to_a_folder_that_disappears_stop_the_run(
     left: str, folder: Path, links: Path, tiny_engine: Path, tmp_path: Path
@@ -451,6 +467,7 @@ def test_photos_that_are_links_to_a_folder_that_disappears_stop_the_run(
     assert summary(process(tiny_engine, links, output))["outcomes"] == {"embedded": 40}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["target", "link"])
 def test_a_single_link_that_leads_nowhere_is_an_outcome(
     gone: str, folder: Path, links: Path, tiny_engine: Path, tmp_path: Path
@@ -461,6 +478,7 @@ def test_a_single_link_that_leads_nowhere_is_an_outcome(
     assert answer["outcomes"] == {"embedded": 39, "unreadable": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["folder", "list"])
 def test_a_folder_that_is_replaced_by_an_empty_one_stops_the_run(
     named: str, folder: Path, tiny_engine: Path, tmp_path: Path
@@ -484,6 +502,7 @@ def test_a_folder_that_is_replaced_by_an_empty_one_stops_the_run(
     assert summary(process(tiny_engine, photos, output))["outcomes"] == {"embedded": PHOTOS}
 
 
+@pytest.mark.slow
 def test_a_folder_whose_only_photo_is_deleted_is_an_outcome(folder: Path, tiny_engine: Path, tmp_path: Path) -> None:
     (folder / "alone").mkdir()
     alone = (folder / BROKEN).rename(folder / "alone" / "1.jpg")
@@ -492,6 +511,7 @@ def test_a_folder_whose_only_photo_is_deleted_is_an_outcome(folder: Path, tiny_e
     assert answer["outcomes"] == {"embedded": PHOTOS - 1, "unreadable": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["EIO", "ESTALE"])
 def test_a_folder_that_cannot_be_listed_for_its_disk_is_not_passed_over(
     fault: str, folder: Path, tiny_engine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -513,6 +533,7 @@ def test_a_folder_that_cannot_be_listed_for_its_disk_is_not_passed_over(
         assert str(folder / "b") in stopped.stderr
 
 
+@pytest.mark.slow
 def test_a_file_without_ending_that_cannot_be_looked_at_is_not_passed_over(
     folder: Path, tiny_engine: Path, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def rows_of(crops: Crops) -> list[tuple[int, int, int]]:
     return list(zip(crops.rows.tolist(), pages, ranks, strict=True))
 
 
+@pytest.mark.slow
 def test_every_page_with_a_face_has_the_crop_that_it_has_as_a_photo(runner: Runner) -> None:
     scan = pages_tiff(LEFT, NOBODY, RIGHT, previews=True)
     crops = find_crops(runner, make.encode(RIGHT, "PNG"), scan, make.encode(LEFT, "PNG"))
@@ -77,12 +78,14 @@ def test_the_main_page_stays_the_default(runner: Runner) -> None:
     assert crops.notes == {10: "page 1 of 2"}
 
 
+@pytest.mark.slow
 def test_ranks_go_on_from_page_to_page(runner: Runner) -> None:
     crops = find_crops(runner, pages_tiff(TWO_SMALL, NOBODY, TWO_SMALL), rules=replace(RULES, policy="all"))
     assert rows_of(crops) == [(10, 1, 0), (10, 1, 1), (10, 3, 2), (10, 3, 3)]
     assert crops.face_counts == {10: 4}
 
 
+@pytest.mark.slow
 def test_a_page_is_judged_like_a_photo(runner: Runner) -> None:
     crops = find_crops(runner, pages_tiff(TWO_SMALL, ONE_SMALL), rules=replace(RULES, policy="one"))
     assert rows_of(crops) == [(10, 2, 0)]
@@ -152,6 +155,7 @@ def test_a_detail_names_runs_of_pages(runner: Runner) -> None:
     assert_names(crops.notes[10], "pages 1, 3 to 5 of 5")
 
 
+@pytest.mark.slow
 def test_too_many_faces_are_unsupported(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_work, "_MAX_FACES", 2)
     crops = find_crops(runner, pages_tiff(LEFT, RIGHT, LEFT), pages_tiff(LEFT, RIGHT))

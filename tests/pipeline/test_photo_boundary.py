@@ -117,6 +117,7 @@ def test_what_was_finished_is_kept_when_a_stage_dies(error: FacemillError, tiny_
     assert kept == list(range(len(kept)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align", ["auto", "none"])
 def test_the_outcome_of_a_photo_names_its_page(align: str, tiny_engine: Path, tmp_path: Path) -> None:
     pages = io.BytesIO()

@@ -65,6 +65,7 @@ def more(case: Case, tmp_path: Path) -> Path:
     return tmp_path / "more"
 
 
+@pytest.mark.slow
 def test_the_file_names_the_second_look_and_the_landmarks_are_its(case: Case, tmp_path: Path) -> None:
     with EmbeddingFile(case.process(tmp_path / "with.h5", case.look)) as file:
         contract, faces, vectors = file.contract, file.faces, file.vectors
@@ -84,6 +85,7 @@ def test_the_file_names_the_second_look_and_the_landmarks_are_its(case: Case, tm
         assert (faces["fit"] > 0.02).all()
 
 
+@pytest.mark.slow
 def test_a_file_without_a_second_look_is_resumed_searched_and_added_to_without_it(
     case: Case, more: Path, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ def test_a_file_without_a_second_look_is_resumed_searched_and_added_to_without_i
         assert added.rows == 5
 
 
+@pytest.mark.slow
 def test_a_file_with_a_second_look_is_searched_and_added_to_with_it(case: Case, more: Path, tmp_path: Path) -> None:
     file = case.process(tmp_path / "o.h5", case.look)
     with Search(file) as search:
@@ -108,6 +111,7 @@ def test_a_file_with_a_second_look_is_searched_and_added_to_with_it(case: Case, 
         assert added.contract.landmarks_sha256 == case.look.info.model_sha256
 
 
+@pytest.mark.slow
 def test_rows_with_and_without_a_second_look_never_share_a_file(case: Case, tmp_path: Path) -> None:
     with_look, without = case.process(tmp_path / "a.h5", case.look), case.process(tmp_path / "b.h5", "none")
     with raises(ContractError, "landmarks", "'none'", "'drift'"):
@@ -116,6 +120,7 @@ def test_rows_with_and_without_a_second_look_never_share_a_file(case: Case, tmp_
         case.process(with_look, "none")
 
 
+@pytest.mark.slow
 def test_photos_are_not_added_with_another_landmark_network(case: Case, more: Path, tmp_path: Path) -> None:
     look = build_drift(tmp_path / "look")
     file = case.process(tmp_path / "o.h5", look)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +16,51 @@ from tests.support.arithmetic_runner import INFO, ArithmeticRunner
 IMAGES = np.zeros((256, 8, 8, 3), np.uint8)
 
 
+class ThreadTimes:
+    """A clock of simulated time. Its threads do not compete for cores: each has a time of its own.
+
+    The thread that made the clock waits for the others, so its time is the latest of all.
+    """
+
+    def __init__(self) -> None:
+        self._maker, self._lock, self._own = threading.get_ident(), threading.Lock(), threading.local()
+        self._latest = 0.0
+
+    def spend(self, seconds: float) -> None:
+        """Let the time of this thread pass."""
+        self._own.now = self.now() + seconds
+        with self._lock:
+            self._latest = max(self._latest, self._own.now)
+
+    def now(self) -> float:
+        """The time of this thread, seconds."""
+        waits_for_all = threading.get_ident() == self._maker
+        return self._latest if waits_for_all else getattr(self._own, "now", self._latest)
+
+
 class CostlyRunner(ArithmeticRunner):
     """Each call takes a fixed time plus a time per image; more than 16 images do not fit."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: ThreadTimes) -> None:
         super().__init__(fits=16)
+        self._times = times
 
     def infer(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         result = super().infer(images)
-        time.sleep(0.004 + 0.0001 * len(images))
+        self._times.spend(0.004 + 0.0001 * len(images))
         return result
 
 
 def tune(batch_size: int | None = None) -> Settings:
+    times = ThreadTimes()
     return tuning.tune_cpu(
-        INFO, lambda threads: CostlyRunner(), IMAGES, lambda: time.sleep(0.001), per_decode=8, batch_size=batch_size
+        INFO,
+        lambda threads: CostlyRunner(times),
+        IMAGES,
+        lambda: times.spend(0.001),
+        per_decode=8,
+        batch_size=batch_size,
+        clock=times.now,
     )
 
 
@@ -39,7 +68,7 @@ def test_costly_calls_give_the_largest_batch_that_fits() -> None:
     settings = tune()
     assert settings.batch_size == 16
     assert 1 <= settings.decoders <= usable_cores()
-    # Sleeping runners do not compete for cores, so the largest tested number of streams is fastest.
+    # The threads do not compete for cores, so the largest tested number of streams is fastest.
     assert settings.streams == usable_cores()
 
 

@@ -50,6 +50,7 @@ def photo_queries(gallery: EmbeddingFile, photos: Path, count: int) -> list[str]
     return [str(photos / "3" / name) for name in gallery.names(range(count))]
 
 
+@pytest.mark.slow
 def test_every_photo_finds_itself_first(gallery: EmbeddingFile, photos: Path) -> None:
     queries = photo_queries(gallery, photos, 80)  # more than one batch
     answers = search(gallery, queries, k=3)

@@ -125,6 +125,7 @@ def test_an_empty_folder_and_no_input_are_errors(tmp_path: Path) -> None:
         scan([str(tmp_path)], limit=0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become a user without permission")
 def test_an_unlistable_folder_becomes_a_row(tmp_path: Path) -> None:
     touch(tmp_path, "open/1.jpg", "closed/2.jpg")

@@ -156,6 +156,7 @@ def test_half_precision_and_digests(tmp_path: Path) -> None:
         assert file["outcomes/digest"].shape == (3, 16)
 
 
+@pytest.mark.slow
 def test_many_rows_in_several_blocks_keep_their_order(tmp_path: Path) -> None:
     rows = 70_000  # more than two blocks of the assembly
     segment_writer = open_writer(tmp_path, rows=9_999)

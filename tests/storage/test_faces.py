@@ -203,6 +203,7 @@ def test_photos_of_an_inconsistent_segment_are_processed_again(
     assert differences(tmp_path / "o.h5", run_undisturbed(tmp_path, 30, 2)) == []
 
 
+@pytest.mark.slow
 def test_photos_of_a_segment_without_faces_are_processed_again(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
@@ -233,6 +234,7 @@ def test_a_retry_gives_the_file_of_a_run_without_failures(data: st.DataObject, s
         assert differences(folder / "o.h5", run_undisturbed(folder, rows, seed)) == []
 
 
+@pytest.mark.slow
 def test_a_finished_file_as_base_gives_the_same_file(tmp_path: Path) -> None:
     base = run_undisturbed(tmp_path, 40, 5)
     (tmp_path / "nothing").mkdir()

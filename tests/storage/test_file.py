@@ -140,6 +140,7 @@ def write_crowd(tmp_path: Path) -> tuple[Path, Embedded, list[bytes]]:
     return tmp_path / "people.h5", batch, names
 
 
+@pytest.mark.slow
 def test_every_face_has_the_path_of_its_photo(tmp_path: Path) -> None:
     path, batch, names = write_crowd(tmp_path)
     assert batch.faces is not None

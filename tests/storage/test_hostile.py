@@ -113,6 +113,7 @@ def test_verify_says_so(kind: str, folder: Path) -> None:
     assert found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - HARMLESS))
 def test_it_is_refused_when_it_is_opened(kind: str, folder: Path) -> None:
     path = folder / "made" / f"{kind}.h5"

@@ -101,6 +101,7 @@ def test_reading_needs_no_lock_where_there_are_none(number: str, path: Path, tmp
     subprocess.run([sys.executable, "-c", twice, path], env=environment, check=True, cwd=Path(__file__).parents[2])
 
 
+@pytest.mark.slow
 def test_a_file_without_a_lock_may_be_open_twice(path: Path) -> None:
     with h5py.File(path, "r", locking=False), EmbeddingFile(path) as file:
         assert file.rows == 3
@@ -160,6 +161,7 @@ def test_texts_of_whole_files_are_followed_to_their_end(path: Path) -> None:
         assert len(np.unique(file["outcomes/raw_paths/row"])) == 1
 
 
+@pytest.mark.slow
 def test_exact_paths_whose_bytes_are_damaged_are_a_finding(path: Path) -> None:
     with h5py.File(path) as file:
         place = file["outcomes/raw_paths/bytes"].id.get_offset()

@@ -111,6 +111,7 @@ with edit_file(Path({path!r})) as copy:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "changed"),
     [
@@ -185,6 +186,7 @@ def test_a_damaged_or_missing_file_is_refused(file: Path, tmp_path: Path) -> Non
     assert os.listdir(file.parent) == ["people.h5"]
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_not_edited(file: Path) -> None:
     with h5py.File(file) as source:
         offset = source["embeddings"].id.get_chunk_info(0).byte_offset

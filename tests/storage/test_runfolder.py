@@ -66,6 +66,7 @@ def test_a_folder_that_a_run_holds_is_not_swept(tmp_path: Path) -> None:
         assert (folder.path / "lock").exists()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_until_the_first_dies(tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"

@@ -51,6 +51,7 @@ def read(path: Path) -> list[int]:
         return [start for start, block in blocks if block is None] if blocks else [-1]
 
 
+@pytest.mark.slow
 def test_a_read_that_fails_once_is_tried_again(path: Path, break_reads: Break) -> None:
     for number in range(80):
         break_reads(range(number, number + 1))

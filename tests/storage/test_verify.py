@@ -40,6 +40,7 @@ def test_an_intact_file_has_no_findings(intact: Path) -> None:
     assert intact.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_zero_rows_are_counted_and_are_no_damage(copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
         file["embeddings"][7] = 0
@@ -164,6 +165,7 @@ def test_every_kind_of_damage_is_named(copy: Path, damage: Callable[[Any], None]
     assert_names("\n".join(verify_file(copy).findings), *values)
 
 
+@pytest.mark.slow
 def test_a_wrong_bit_in_the_vectors_fails_the_checksum(copy: Path) -> None:
     with h5py.File(copy) as file:
         offset = file["embeddings"].id.get_chunk_info(0).byte_offset
@@ -173,6 +175,7 @@ def test_a_wrong_bit_in_the_vectors_fails_the_checksum(copy: Path) -> None:
     assert any(finding.startswith("vectors: cannot be read") for finding in verify_file(copy).findings)
 
 
+@pytest.mark.slow
 def test_a_missing_chunk_is_damage(copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
         del file["embeddings"]
@@ -182,6 +185,7 @@ def test_a_missing_chunk_is_damage(copy: Path) -> None:
     assert any(finding.startswith("vectors: cannot be read") for finding in verify_file(copy).findings)
 
 
+@pytest.mark.slow
 def test_an_impossible_length_is_damage(copy: Path) -> None:
     with h5py.File(copy, "r+") as file:
         file["embeddings"].resize(10**13, axis=0)

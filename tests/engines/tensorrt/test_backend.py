@@ -109,6 +109,7 @@ def test_hopper_has_no_target_name(hopper: None, trt: ModuleType) -> None:
     assert (target_of(None, version), target_of("SM86", version)) == (None, "SM86")
 
 
+@pytest.mark.slow
 def test_the_sidecar_records_the_first_attempt(
     hopper: None, trt: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +139,7 @@ def test_the_sidecar_records_the_first_attempt(
     assert not build(tmp_path).built  # it is up to date: the history of an engine is not compared
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_gpu() is not None, reason="this machine has a GPU")
 def test_tensorrts_message_appears_for_both_plans(hopper: None, trt: ModuleType, tmp_path: Path) -> None:
     """Without a driver, TensorRT calls one plan invalid and does not build the other."""

@@ -112,6 +112,7 @@ def test_weights_in_int8_alone_do_not_make_an_int8_plan(tmp_path: Path) -> None:
     assert plan.precision == "fp32"
 
 
+@pytest.mark.slow
 @without_gpu
 def test_a_plan_for_another_gpu_records_no_parity(tmp_path: Path) -> None:
     result = build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM75")
@@ -127,17 +128,20 @@ def test_the_graph_is_proven_before_the_plan_is_built(tmp_path: Path) -> None:
     assert build(tmp_path, weights, compute_capability="SM86", precision="fp32").built
 
 
+@pytest.mark.slow
 def test_an_unsupported_device_gets_tensorrts_message(tmp_path: Path) -> None:
     """tensorrt_rtx multiplies no matrices in fp32 on Turing."""
     with raises(EngineError, "FP32 GEMM is not supported", "--precision"):
         build(tmp_path, save_cnn(tmp_path / "m.onnx"), precision="fp32", compute_capability="SM75")
 
 
+@pytest.mark.slow
 def test_an_unknown_compute_capability_is_refused_with_a_list(tmp_path: Path) -> None:
     with raises(EngineError, "SM74", "SM75"):
         build(tmp_path, save_cnn(tmp_path / "m.onnx"), compute_capability="SM74")
 
 
+@pytest.mark.slow
 def test_a_compute_capability_alone_means_tensorrt(tmp_path: Path) -> None:
     weights = save_cnn(tmp_path / "m.onnx")
     result = build_engine(spec(), weights, output=tmp_path / "engines", compute_capability="SM75")

@@ -297,6 +297,7 @@ def test_the_device_memory_is_freed(target: Target, crops: NDArray[np.uint8]) ->
     assert target.used() <= before + target.slack
 
 
+@pytest.mark.slow
 def test_a_failed_open_frees_the_device_memory(target: Target, crops: NDArray[np.uint8]) -> None:
     allocations = iter(range(2 * 31 + 1))  # allocations that succeed, of two for each slot
 
