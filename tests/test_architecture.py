@@ -104,7 +104,6 @@ def relative_imports(path: Path) -> list[str]:
     return rooms
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(RUNTIME)))
 def test_imports_point_one_way(path: Path) -> None:
     importer = room(path)
@@ -183,7 +182,6 @@ def helps() -> dict[str, str]:
     return texts
 
 
-@pytest.mark.slow
 def test_every_module_imports_without_any_heavy_package() -> None:
     names = [".".join(("runtime", *p.relative_to(RUNTIME).with_suffix("").parts)) for p in MODULES]
     names = [n.removesuffix(".__init__") for n in names]
@@ -241,7 +239,6 @@ def process_wide_state(path: Path) -> set[str]:
     return setters
 
 
-@pytest.mark.slow
 def test_modules_do_not_change_process_wide_state() -> None:
     changed = {
         (path.relative_to(RUNTIME).as_posix(), setter) for path in MODULES for setter in process_wide_state(path)
@@ -303,7 +300,6 @@ def own_writes(path: Path) -> set[str]:
     return calls
 
 
-@pytest.mark.slow
 def test_files_are_written_by_one_module() -> None:
     writers = {path.relative_to(RUNTIME).as_posix(): own_writes(path) for path in MODULES}
     unlisted = {name: how for name, how in writers.items() if how and name not in OWN_WRITERS}

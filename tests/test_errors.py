@@ -44,7 +44,6 @@ def raised_names(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(RUNTIME.rglob("*.py")), ids=lambda p: str(p.relative_to(RUNTIME)))
 def test_modules_raise_only_errors_of_the_tree(path: Path) -> None:
     tree = {kind.__name__ for kind in CLASSES}
