@@ -201,6 +201,6 @@ def test_a_tar_without_pairs_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         entry = tarfile.TarInfo("lfw/Bo/Bo_0001.jpg")
         entry.size = len(content)
         archive.addfile(entry, io.BytesIO(content))
-    monkeypatch.setattr(lfw, "align_face", lambda image, _: image)
+    monkeypatch.setattr(lfw, "align_face", lambda image, *_: image)
     with raises(ValueError, 1, 0, "lfw/pairs.txt"):
-        lfw.read_photos(tmp_path / "lfw.tar", None)
+        lfw.read_photos(tmp_path / "lfw.tar", None, None)
