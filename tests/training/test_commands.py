@@ -36,7 +36,8 @@ def documented_commands() -> list[tuple[str, str, str]]:
     """List every command in README, settings and modules: file, module, arguments."""
     commands = []
     for path in (FOLDER / "README.md", *sorted((FOLDER / "conf").glob("*.yaml")), *sorted(FOLDER.glob("*.py"))):
-        for module, arguments in re.findall(r"python -m training\.(\w+)([^\n`\"]*)", path.read_text()):
+        text = re.sub(r"\\\n\s*", "", path.read_text())  # a command may have several lines
+        for module, arguments in re.findall(r"python -m training\.(\w+)([^\n`\"]*)", text):
             if arguments.strip():
                 commands.append((path.name, module, arguments))
     return commands
