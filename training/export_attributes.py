@@ -33,19 +33,23 @@ _FACTS = {
 class Probabilities(nn.Module):
     """The network with probabilities instead of logits, (N, 102).
 
+    Crops are averaged down to the side that the network has learned from, as in training. ONNX has no such operator for
+    sides that do not divide each other, so that a matrix for the rows and one for the columns do it.
+
     Args:
         network: the network.
-        side: side of the images that it has learned from, pixels; crops are resized to it.
+        side: side of the images that it has learned from, pixels.
     """
 
     def __init__(self, network: AttributeNet, side: int = SIZE) -> None:
         super().__init__()
-        self.network, self.side = network, side
+        self.network = network
+        average = functional.interpolate(torch.eye(SIZE)[None, None], size=(side, SIZE), mode="area")[0, 0]
+        self.register_buffer("rows", average)  # (side, 112)
+        self.register_buffer("columns", average.T.contiguous())
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.side != SIZE:
-            images = functional.interpolate(images, size=(self.side, self.side), mode="bilinear", align_corners=False)
-        values = self.network(images)
+        values = self.network(self.rows @ images @ self.columns)
         return torch.cat([values[:, :AGES].softmax(dim=1), torch.sigmoid(values[:, AGES:])], 1)
 
 

@@ -11,17 +11,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.faces.align import TEMPLATE_SIZE, similarity
+from runtime.faces.align import align_crops
+from runtime.faces.second_look import SecondLook
 
 from .command import command, require_file, require_folder
+from .realign import given_faces, second_look
 
 ENLARGE = 1.5
 _PAIRS_PER_FOLD = 600  # pairs
 _LAYOUT = "lfw/<name>/<name>_NNNN.jpg and lfw/pairs.txt"
 
 
-def align_face(image: NDArray[np.uint8], detector: cv2.FaceDetectorYN) -> NDArray[np.uint8]:
-    """Align the face nearest to the middle, weighted by its area: (112, 112, 3) RGB."""
+def align_face(image: NDArray[np.uint8], detector: cv2.FaceDetectorYN, look: SecondLook) -> NDArray[np.uint8]:
+    """Align the face nearest to the middle, weighted by its area: (112, 112, 3) RGB.
+
+    Args:
+        image: (H, W, 3) uint8 BGR.
+        detector: the first look.
+        look: the second, of RGB.
+    Raises:
+        ValueError: there is no face.
+    """
     large = cv2.resize(image, None, fx=ENLARGE, fy=ENLARGE, interpolation=cv2.INTER_LINEAR)
     height, width = large.shape[:2]
     detector.setInputSize((width, height))
@@ -31,12 +41,14 @@ def align_face(image: NDArray[np.uint8], detector: cv2.FaceDetectorYN) -> NDArra
     centres = faces[:, :2] + faces[:, 2:4] / 2
     distance = np.linalg.norm(centres - [width / 2, height / 2], axis=1)
     best = faces[int(np.argmin(distance / np.sqrt(faces[:, 2] * faces[:, 3])))]
+    photo = np.ascontiguousarray(large[..., ::-1])
     points = best[4:14].reshape(1, 5, 2)  # the person's right eye first, which is left in the image
-    warped = cv2.warpAffine(large, similarity(points)[0], (TEMPLATE_SIZE, TEMPLATE_SIZE), flags=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(warped[..., ::-1])
+    return align_crops([photo], look.improve([photo], [given_faces(points)])[0].landmarks)[0]
 
 
-def read_photos(tar: Path, detector: cv2.FaceDetectorYN) -> tuple[dict[str, NDArray[np.uint8]], list[str]]:
+def read_photos(
+    tar: Path, detector: cv2.FaceDetectorYN, look: SecondLook
+) -> tuple[dict[str, NDArray[np.uint8]], list[str]]:
     """Read the crop of each photo by its name, and the lines of pairs.txt.
 
     Raises:
@@ -58,7 +70,7 @@ def read_photos(tar: Path, detector: cv2.FaceDetectorYN) -> tuple[dict[str, NDAr
                 if image is None:
                     raise ValueError(f"{member.name} in {tar} cannot be read as a photo; expected: {_LAYOUT}")
                 try:
-                    crops[Path(member.name).stem] = align_face(image, detector)
+                    crops[Path(member.name).stem] = align_face(image, detector, look)
                 except ValueError as err:
                     raise ValueError(f"{member.name} in {tar}: {err}; expected: a photo with a face") from err
     if not lines or not crops:
@@ -96,6 +108,12 @@ def main() -> None:
     parser.add_argument("tar", type=Path, help=f"tar with {_LAYOUT}, separated by tabs")
     parser.add_argument("yunet", type=Path, help="YuNet's ONNX file, from: facemill models fetch yunet")
     parser.add_argument("target", type=Path, help=".npz file to write")
+    parser.add_argument(
+        "--landmarks",
+        type=Path,
+        default=Path("models/facemill-landmarks.toml"),
+        help="model file of the landmark network. [default: models/facemill-landmarks.toml]",
+    )
     options = parser.parse_args()
     require_file(options.tar, "the tar", f"a tar with {_LAYOUT}")
     require_file(options.yunet, "the detector", "YuNet's ONNX file, from: facemill models fetch yunet")
@@ -104,7 +122,7 @@ def main() -> None:
         detector = cv2.FaceDetectorYN.create(str(options.yunet), "", (320, 320), 0.6, 0.3, 50)
     except cv2.error as err:
         raise ValueError(f"{options.yunet} cannot be read; expected: YuNet's ONNX file") from err
-    crops, lines = read_photos(options.tar, detector)
+    crops, lines = read_photos(options.tar, detector, second_look(options.landmarks))
     left_rows, right_rows, same = read_pairs(lines, {name: row for row, name in enumerate(crops)})
     fold = np.arange(len(left_rows)) // _PAIRS_PER_FOLD
     np.savez(

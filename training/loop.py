@@ -27,6 +27,7 @@ _NETWORK_KEYS = ("backbone", "widths")
 _RUN_KEYS = (
     *(*_NETWORK_KEYS, "seed", "teacher", "second_teacher", "identities", "tars", "left_out", "held_out", "batch"),
     "objectives",
+    "landmarks",
 )
 
 

@@ -21,11 +21,12 @@ from torch import Generator, Tensor
 from .augment import Augmentation, augment
 from .backbones import build_backbone, count_parameters, normalise
 from .command import command, parse_settings
-from .crops import load_crops, to_device
+from .crops import crops_key, load_crops, to_device
 from .device import random_numbers
 from .identified import Identified, IdentityRules, load_identities
 from .loop import PHOTOS, begin, resume, set_learning_rate, train
 from .losses import distillation
+from .realign import realign, realigned_path
 from .sampling import batch_rows, input_size
 from .state import new_state
 from .teachers import LOOKED_AT, Teachers
@@ -48,7 +49,12 @@ class DistillationTrainer:
         self.augmentation = parse_settings(Augmentation, config.augmentation, "augmentation")
         self.pairs = load_pairs(Path(config.lfw)) if config.lfw else None
         student = build_backbone(**config.backbone).to(memory_format=torch.channels_last)
-        self.pixels = to_device(load_crops(tars, left_out, Path(config.run) / "cache"))
+        cache = Path(config.run) / "cache"
+        crops = load_crops(tars, left_out, cache)
+        if config.get("landmarks"):
+            path = realigned_path(cache, crops_key(tars, left_out), Path(config.landmarks))
+            crops = realign(crops, Path(config.landmarks), path)
+        self.pixels = to_device(crops)
         self.teachers = Teachers(config, self.pixels[:LOOKED_AT].permute(0, 3, 1, 2))
         self.identified: Identified | None = None
         rules = parse_settings(IdentityRules, config.get("identities") or {}, "identities")

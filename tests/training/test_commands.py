@@ -36,7 +36,8 @@ def documented_commands() -> list[tuple[str, str, str]]:
     """List every command in README, settings and modules: file, module, arguments."""
     commands = []
     for path in (FOLDER / "README.md", *sorted((FOLDER / "conf").glob("*.yaml")), *sorted(FOLDER.glob("*.py"))):
-        for module, arguments in re.findall(r"python -m training\.(\w+)([^\n`\"]*)", path.read_text()):
+        text = re.sub(r"\\\n\s*", "", path.read_text())  # a command may have several lines
+        for module, arguments in re.findall(r"python -m training\.(\w+)([^\n`\"]*)", text):
             if arguments.strip():
                 commands.append((path.name, module, arguments))
     return commands
@@ -201,6 +202,6 @@ def test_a_tar_without_pairs_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
         entry = tarfile.TarInfo("lfw/Bo/Bo_0001.jpg")
         entry.size = len(content)
         archive.addfile(entry, io.BytesIO(content))
-    monkeypatch.setattr(lfw, "align_face", lambda image, _: image)
+    monkeypatch.setattr(lfw, "align_face", lambda image, *_: image)
     with raises(ValueError, 1, 0, "lfw/pairs.txt"):
-        lfw.read_photos(tmp_path / "lfw.tar", None)
+        lfw.read_photos(tmp_path / "lfw.tar", None, None)
