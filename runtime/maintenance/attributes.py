@@ -22,7 +22,7 @@ from ..attributes.answers import read_answers, unread_rows
 from ..engines.backends import open_runner
 from ..engines.build import rebuild_if_stale
 from ..errors import Interrupted, SourceError, StorageError
-from ..index.samerows import same_rows
+from ..index.samerows import same_rows, sweep_cards
 from ..interrupt import Control, RunControl, pause
 from ..pairs.checkpoint import checkpoint_plan_path
 from ..pipeline.contract import limits_of
@@ -39,6 +39,7 @@ from ..storage.dataset import edit_file
 from ..storage.file import EmbeddingFile
 from ..storage.format import append_attributes, create_attributes
 from ..storage.opening import check_regular
+from ..storage.runfolder import sweep_leftovers
 from .attribute_parts import AttributeParts
 from .recrop import CropAgain, StoredFaces
 
@@ -133,7 +134,7 @@ def add_attributes(
                 _write(path, gallery, contract, reader, attributes)
                 parts.remove()
         else:
-            AttributeParts.sweep(path)
+            _sweep(path)
         unread = int(unread_rows(attributes, reader.names).sum())
         model, source = contract.attribute_model, contract.attribute_source or "photos"
         read = (gallery.rows if reader.head else len(todo)) - unread
@@ -261,6 +262,13 @@ def _batches(gallery: EmbeddingFile, todo: NDArray[np.int64], done: int, control
             return
         start, stop = int(starts[first]), int(stops[min(first + _BATCH_PHOTOS, len(stops)) - 1])
         yield StoredFaces.of(gallery, todo[start:stop], photos[start:stop])
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a job has left that was killed right after it had replaced the file."""
+    AttributeParts.sweep(path)
+    sweep_leftovers(path)
+    sweep_cards(path, checkpoint_plan_path(path))
 
 
 def _write(

@@ -157,6 +157,21 @@ def test_an_interrupted_job_goes_on(photos: Path, tmp_path: Path, tiny_engine: P
         assert (gallery.attributes["age"][10:] != 1).all()
 
 
+def test_a_job_that_was_killed_after_it_had_replaced_the_file_leaves_nothing(
+    photos: Path, tmp_path: Path, tiny_engine: Path
+) -> None:
+    file = embed(photos, tmp_path / "a.h5", tiny_engine, attributes="age,gender")
+    with AttributeParts(file, {"a": 1}) as parts:
+        parts.begin([])
+        parts.save(unread_attributes(4))
+    for name in ("a.h5.partial", "a.h5.faiss.json.partial"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "a.h5.parts").mkdir(mode=0o700)
+    (tmp_path / "a.h5.parts" / "lock").touch(mode=0o600)
+    assert runtime.add_attributes(file).read == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "a.h5"}
+
+
 def test_damaged_and_foreign_parts_are_read_again(photos: Path, tmp_path: Path, tiny_engine: Path) -> None:
     file = tmp_path / "a.h5"
     file.write_bytes(b"")
